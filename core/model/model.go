@@ -1,0 +1,185 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// Model is a BitNet b1.58 or Llama-layout causal language model: the one definition that inference and training run.
+type Model struct {
+	Config *Config
+
+	Embed  nn.Embedding
+	RoPE   *nn.RoPE
+	Blocks []Block
+	Head   nn.Head
+
+	Info Info // where the weights came from and what they occupy
+
+	close   []func() error // gives weight memory and file mappings back
+	closing sync.Once
+}
+
+// Info describes a model in memory.
+type Info struct {
+	Path        string `json:"path"`         // directory or file the model was loaded from; "" for a random model
+	Format      string `json:"format"`       // "hf", "native" or "random"
+	Parameters  int64  `json:"parameters"`   // number of weights, a tied table counted once
+	WeightBytes int64  `json:"weight_bytes"` // bytes the weights occupy in memory
+	HeadFormat  string `json:"head_dtype"`   // "float32", "bfloat16", "int8" or "int4"
+
+	Metadata map[string]string `json:"metadata,omitempty"` // free-form entries of the native format
+}
+
+// Block is one transformer layer.
+type Block struct {
+	InputNorm *nn.RMSNorm
+	Attn      nn.Attention
+	PostNorm  *nn.RMSNorm // post_attention_layernorm
+	FFN       nn.FeedForward
+}
+
+// Forward adds the layer's attention and feed-forward outputs to the residual stream x [rows, hidden_size] in place.
+func (b *Block) Forward(c *nn.Ctx, x *tensor.Tensor, angles nn.Angles) {
+	h := b.Attn.Forward(c, x, b.InputNorm, angles)
+	nn.Add(c, x, h)
+	c.Free(h)
+	h = b.FFN.Forward(c, x, b.PostNorm)
+	nn.Add(c, x, h)
+	c.Free(h)
+}
+
+// Forward runs the step c over ids, one token a row, and returns the residual stream after the last layer,
+// [rows, hidden_size], before the final norm (the head applies it). The only error is that of a canceled step.
+func (m *Model) Forward(c *nn.Ctx, ids []int32) (*tensor.Tensor, error) {
+	x := m.Embed.Forward(c, ids)
+	angles := m.RoPE.Angles(c)
+	for i := range m.Blocks {
+		if err := c.Err(); err != nil {
+			return nil, err
+		}
+		m.Blocks[i].Forward(c, x, angles)
+	}
+	angles.Free(c)
+	return x, nil
+}
+
+// Close gives the weights' memory back. The model must not be in use.
+func (m *Model) Close() error {
+	var err error
+	m.closing.Do(func() {
+		for _, f := range m.close {
+			err = errors.Join(err, f())
+		}
+		m.Blocks, m.Embed, m.Head = nil, nn.Embedding{}, nn.Head{}
+	})
+	return err
+}
+
+// source supplies a model's weights by module name ("model.layers.0.self_attn.q_proj"). Checkpoints, the native format
+// and random initialization are sources.
+type source interface {
+	// linear returns the layer [out, in]: ternary or dense as the checkpoint has it.
+	linear(name string, out, in int) (*nn.Linear, error)
+	// norm returns a weight vector [dim].
+	norm(name string, dim int) ([]float32, error)
+	// table returns the dense matrix [rows, cols] of the embedding or the output head.
+	table(name string, rows, cols int) (*nn.Linear, error)
+}
+
+// build assembles the model that cfg describes from the weights of src. Tensor names are those of Hugging Face's
+// BitNetForCausalLM and LlamaForCausalLM; sources translate other spellings.
+func build(cfg *Config, src source) (*Model, error) {
+	m := &Model{Config: cfg, Blocks: make([]Block, cfg.NumHiddenLayers)}
+	b := builder{src: src, eps: float32(cfg.RMSNormEps)}
+
+	table := b.table("model.embed_tokens", cfg.VocabSize, cfg.HiddenSize)
+	for i := range m.Blocks {
+		m.Blocks[i] = b.block(cfg, i)
+	}
+	norm := b.norm("model.norm", cfg.HiddenSize)
+	head := table
+	if !cfg.TieWordEmbeddings {
+		head = b.table("lm_head", cfg.VocabSize, cfg.HiddenSize)
+	}
+	rope, err := nn.NewRoPE(cfg.HeadDim, cfg.RopeTheta, cfg.RopeScaling.nn())
+	if b.err == nil && err != nil {
+		b.err = &ConfigError{Field: "rope_scaling", Value: cfg.RopeScaling, Reason: err.Error()}
+	}
+	if b.err != nil {
+		return nil, b.err
+	}
+	m.Embed = nn.Embedding{Table: table.Dense}
+	m.RoPE = rope
+	m.Head = nn.Head{Norm: norm, Proj: head}
+	return m, nil
+}
+
+// builder remembers the first error, so that the model's structure reads without interruption.
+type builder struct {
+	src source
+	eps float32
+	err error
+}
+
+func (b *builder) block(cfg *Config, i int) Block {
+	p := fmt.Sprintf("model.layers.%d.", i)
+	d, f := cfg.HiddenSize, cfg.IntermediateSize
+	q, kv := cfg.NumAttentionHeads*cfg.HeadDim, cfg.NumKeyValueHeads*cfg.HeadDim
+	blk := Block{
+		InputNorm: b.norm(p+"input_layernorm", d),
+		Attn: nn.Attention{
+			Layer: i, Heads: cfg.NumAttentionHeads, KVHeads: cfg.NumKeyValueHeads, Dim: cfg.HeadDim,
+			Q: b.linear(p+"self_attn.q_proj", q, d),
+			K: b.linear(p+"self_attn.k_proj", kv, d),
+			V: b.linear(p+"self_attn.v_proj", kv, d),
+			O: b.linear(p+"self_attn.o_proj", d, q),
+		},
+		PostNorm: b.norm(p+"post_attention_layernorm", d),
+		FFN: nn.FeedForward{
+			Act:  activations[cfg.HiddenAct],
+			Gate: b.linear(p+"mlp.gate_proj", f, d),
+			Up:   b.linear(p+"mlp.up_proj", f, d),
+			Down: b.linear(p+"mlp.down_proj", d, f),
+		},
+	}
+	if cfg.SubNorms() {
+		blk.Attn.SubNorm = b.norm(p+"self_attn.attn_sub_norm", q)
+		blk.FFN.SubNorm = b.norm(p+"mlp.ffn_sub_norm", f)
+	}
+	return blk
+}
+
+// activations are the values of hidden_act that Validate accepts.
+var activations = map[string]nn.Activation{"relu2": nn.ReLU2, "silu": nn.SiLU}
+
+func (b *builder) linear(name string, out, in int) *nn.Linear {
+	if b.err != nil {
+		return nil
+	}
+	var l *nn.Linear
+	l, b.err = b.src.linear(name, out, in)
+	return l
+}
+
+func (b *builder) table(name string, rows, cols int) *nn.Linear {
+	if b.err != nil {
+		return nil
+	}
+	var l *nn.Linear
+	l, b.err = b.src.table(name, rows, cols)
+	return l
+}
+
+func (b *builder) norm(name string, dim int) *nn.RMSNorm {
+	if b.err != nil {
+		return nil
+	}
+	var w []float32
+	w, b.err = b.src.norm(name, dim)
+	return &nn.RMSNorm{Weight: w, Eps: b.eps}
+}

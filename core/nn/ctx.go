@@ -1,0 +1,135 @@
+package nn
+
+import (
+	"context"
+	"unsafe"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// PageTokens is the number of consecutive positions one page of a key/value cache holds. Attention walks a sequence
+// page by page in ascending order; the page size is therefore part of the numbers contract.
+const PageTokens = 64
+
+// KVCache gives attention the keys and values of one sequence.
+type KVCache interface {
+	// Page returns the keys and the values of one head of one layer for positions [page*PageTokens, (page+1)*PageTokens):
+	// two slices of PageTokens rows of [PaddedDim] float32, columns beyond head_dim zero.
+	Page(layer, kvHead, page int) (k, v []float32)
+}
+
+// PaddedDim is head_dim rounded up to the 16 lanes of the attention kernels.
+func PaddedDim(headDim int) int { return (headDim + 15) &^ 15 }
+
+// Row says where one row of a step's activations stands: which sequence of the step, and at which position of it.
+type Row struct {
+	Seq int32 // index into the step's caches
+	Pos int32 // position in the sequence, from 0
+}
+
+// Ctx carries one forward step. It is reused from step to step and then allocates nothing; it serves one step at a
+// time.
+type Ctx struct {
+	rows    []Row
+	caches  []KVCache
+	done    context.Context
+	scratch *pool.Scratch
+	headers []*tensor.Tensor
+	used    int
+
+	// One task of each kind: a step runs them one after another, so each is filled in anew and never allocated.
+	each    eachTask
+	prepare prepareTask
+	matmul  matmulTask
+	dense   denseTask
+	rope    ropeTask
+	store   storeTask
+	attend  attendTask
+	gate    gateTask
+	add     addTask
+	lookup  lookupTask
+}
+
+// NewCtx returns a context whose scratch memory comes from p.
+func NewCtx(p *pool.HybridMemoryPool) *Ctx { return &Ctx{scratch: p.NewScratch()} }
+
+// Begin starts a step over rows. caches is indexed by Row.Seq. Steps with equal keys must have the same shapes: the
+// key names the memory plan to use.
+func (c *Ctx) Begin(ctx context.Context, key uint64, rows []Row, caches []KVCache) {
+	c.done, c.rows, c.caches, c.used = ctx, rows, caches, 0
+	c.scratch.Begin(key)
+}
+
+// End gives the step's memory back. Tensors made during the step must not be used afterwards.
+func (c *Ctx) End() {
+	c.scratch.End()
+	c.done, c.rows, c.caches = nil, nil, nil
+}
+
+// Err reports whether the step was asked to stop; models check it between layers.
+func (c *Ctx) Err() error {
+	if c.done == nil {
+		return nil
+	}
+	return c.done.Err()
+}
+
+// Close releases the scratch memory.
+func (c *Ctx) Close() { c.scratch.Close() }
+
+// Scratch gives access to the step memory's figures.
+func (c *Ctx) Scratch() *pool.Scratch { return c.scratch }
+
+// New returns an uninitialized float32 tensor [rows, cols] that lives until Free or the end of the step.
+func (c *Ctx) New(rows, cols int) *tensor.Tensor {
+	if c.used == len(c.headers) {
+		c.headers = append(c.headers, new(tensor.Tensor))
+	}
+	t := c.headers[c.used]
+	c.used++
+	t.Rebind(slice[float32](c.scratch.Alloc(4*rows*cols), rows*cols), rows, cols)
+	return t
+}
+
+// Free gives a tensor's memory back before the end of the step.
+func (c *Ctx) Free(t *tensor.Tensor) { c.scratch.Free(t.Bytes()) }
+
+// slice views scratch bytes as n elements of T.
+func slice[T int8 | int32 | float32](b []byte, n int) []T {
+	if n == 0 {
+		return nil
+	}
+	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n)
+}
+
+// rower is work that goes row by row; rows are independent.
+type rower interface{ row(r int) }
+
+// eachTask cuts rows into chunks for the worker pool.
+type eachTask struct {
+	w       rower
+	n, size int
+}
+
+func (t *eachTask) Run(chunk int) {
+	for r := chunk * t.size; r < min((chunk+1)*t.size, t.n); r++ {
+		t.w.row(r)
+	}
+}
+
+// minParallelRows is the number of rows under which waking a worker costs more than the rows do.
+const minParallelRows = 4
+
+// eachRow runs w on rows 0..n-1.
+func (c *Ctx) eachRow(n int, w rower) {
+	if n < minParallelRows {
+		for r := range n {
+			w.row(r)
+		}
+		return
+	}
+	c.each = eachTask{w: w, n: n, size: max(1, n/(4*cpu.NumThreads()))}
+	cpu.Parallel((n+c.each.size-1)/c.each.size, &c.each)
+}

@@ -1,0 +1,48 @@
+package nn
+
+import (
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// Embedding is the token table [vocab_size, hidden_size].
+type Embedding struct {
+	Table *quant.Dense
+}
+
+// Forward returns the rows of ids, [len(ids), hidden_size]. The ids must be in range.
+func (e *Embedding) Forward(c *Ctx, ids []int32) *tensor.Tensor {
+	y := c.New(len(ids), e.Table.Cols)
+	c.lookup = lookupTask{e: e, ids: ids, out: y.Float32s()}
+	c.eachRow(len(ids), &c.lookup)
+	return y
+}
+
+type lookupTask struct {
+	e   *Embedding
+	ids []int32
+	out []float32
+}
+
+func (t *lookupTask) row(r int) {
+	w := t.e.Table
+	cpu.DenseRow(t.out[r*w.Cols:(r+1)*w.Cols], w.Format, w.Panels, w.RowScale, w.Cols, int(t.ids[r]))
+}
+
+// Head turns the last hidden states into logits.
+type Head struct {
+	Norm *RMSNorm // the model's final norm
+	Proj *Linear  // [vocab_size, hidden_size], dense
+}
+
+// Forward writes the logits of the given rows of x [rows, hidden_size] into out [len(rows), vocab_size].
+func (h *Head) Forward(c *Ctx, x *tensor.Tensor, rows []int32, out []float32) {
+	dim := x.Dim(1)
+	last := c.New(len(rows), dim)
+	for i, r := range rows {
+		h.Norm.apply(last.Float32s()[i*dim:(i+1)*dim], x.Float32s()[int(r)*dim:(int(r)+1)*dim])
+	}
+	c.denseInto(last, h.Proj, out)
+	c.Free(last)
+}

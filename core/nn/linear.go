@@ -1,0 +1,315 @@
+package nn
+
+import (
+	"unsafe"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// Linear is y = x W^T + bias with W [Out, In]. Its weight is either ternary (a BitLinear: activations are quantized to
+// int8 per row) or dense (a layer left unconverted, or the output head).
+type Linear struct {
+	In, Out int
+	Ternary *quant.Ternary // nil when dense
+	Dense   *quant.Dense   // nil when ternary
+	Bias    []float32      // [Out], nil without; already multiplied by whatever scale the checkpoint applies to it
+	Norm    *RMSNorm       // the layer's own norm before quantization (use_rms_norm), or nil
+}
+
+// maxGroup is how many linear layers may share one input: q, k and v.
+const maxGroup = 3
+
+// Project applies up to three linear layers to the same input x [rows, In], normalized first when norm is not nil.
+// The activations are quantized once for all ternary layers that have no norm of their own, and those layers' weights
+// are walked in one job. Returns one tensor [rows, Out] a layer, in order.
+func Project(c *Ctx, x *tensor.Tensor, norm *RMSNorm, layers ...*Linear) (out [maxGroup]*tensor.Tensor) {
+	rows := x.Dim(0)
+	for i, l := range layers {
+		out[i] = c.New(rows, l.Out)
+	}
+	var shared int // ternary layers that read the common input
+	for _, l := range layers {
+		if l.Ternary != nil && l.Norm == nil {
+			shared++
+		}
+	}
+	var q quantized
+	h := x
+	switch {
+	case shared > 0:
+		h, q = c.quantize(x, norm)
+	case norm != nil:
+		h = norm.Forward(c, x)
+	}
+	c.matmul.reset(q)
+	for i, l := range layers {
+		if l.Ternary != nil && l.Norm == nil {
+			c.matmul.append(c, l, out[i])
+		}
+	}
+	c.matmul.run(c)
+	if shared > 0 {
+		q.free(c)
+	}
+	for i, l := range layers {
+		switch {
+		case l.Ternary != nil && l.Norm != nil:
+			n, q := c.quantize(h, l.Norm)
+			c.matmul.reset(q)
+			c.matmul.append(c, l, out[i])
+			c.matmul.run(c)
+			q.free(c)
+			c.Free(n)
+		case l.Dense != nil && l.Norm != nil:
+			n := l.Norm.Forward(c, h)
+			c.denseMatMul(n, l, out[i])
+			c.Free(n)
+		case l.Dense != nil:
+			c.denseMatMul(h, l, out[i])
+		}
+	}
+	if h != x {
+		c.Free(h)
+	}
+	return out
+}
+
+// quantized is an int8 activation matrix: value = q/s row by row (SPEC: s = 127/max(absmax, 1e-5)).
+type quantized struct {
+	rows, cols, stride int
+	bytes              []byte    // backs q
+	meta               []byte    // backs inv and sum
+	q                  []int8    // [rows, stride], columns beyond cols zero
+	scale              []float32 // [rows] s
+	sum                []int32   // [rows] sum of the row's int8 values
+}
+
+func (q *quantized) free(c *Ctx) {
+	c.scratch.Free(q.bytes)
+	c.scratch.Free(q.meta)
+}
+
+// quantize normalizes (when norm is not nil) and quantizes every row of x. It returns the normalized float rows too,
+// which is x itself without a norm.
+func (c *Ctx) quantize(x *tensor.Tensor, norm *RMSNorm) (*tensor.Tensor, quantized) {
+	rows, cols := x.Dim(0), x.Dim(1)
+	y := x
+	if norm != nil {
+		y = c.New(rows, cols)
+	}
+	stride := (cols + cpu.BlockCols - 1) / cpu.BlockCols * cpu.BlockCols
+	q := quantized{rows: rows, cols: cols, stride: stride, bytes: c.scratch.Alloc(rows * stride), meta: c.scratch.Alloc(8 * rows)}
+	q.q = slice[int8](q.bytes, rows*stride)
+	q.scale = slice[float32](q.meta, rows)
+	q.sum = slice[int32](q.meta[4*rows:], rows)
+	c.prepare = prepareTask{x: x.Float32s(), y: y.Float32s(), dim: cols, norm: norm, q: q}
+	c.eachRow(rows, &c.prepare)
+	return y, q
+}
+
+// prepareTask makes a row ready for matrix multiplication: norm, then int8 quantization; either may be absent.
+type prepareTask struct {
+	x, y []float32
+	dim  int
+	norm *RMSNorm
+	q    quantized
+}
+
+func (t *prepareTask) row(r int) {
+	y := t.y[r*t.dim : (r+1)*t.dim]
+	if t.norm != nil {
+		t.norm.apply(y, t.x[r*t.dim:(r+1)*t.dim])
+	}
+	if t.q.q == nil {
+		return
+	}
+	s := 127 / max(cpu.AbsMax(y), 1e-5)
+	dst := t.q.q[r*t.q.stride : (r+1)*t.q.stride]
+	t.q.scale[r] = s
+	t.q.sum[r] = cpu.QuantizeInt8(dst[:t.dim], y, s)
+	clear(dst[t.dim:])
+}
+
+// tileRows is how many activation rows one pass over a chunk's weights serves: they stay in the second-level cache.
+const tileRows = 64
+
+// part is one layer of a matmul job.
+type part struct {
+	l     *Linear
+	out   []float32
+	tail  []int32 // [rows, 16] sums of a ragged last panel
+	bytes []byte  // backs tail
+	first int     // index of the layer's first panel in the job
+}
+
+// matmulTask multiplies quantized rows with the ternary weights of up to three layers. The panels of all layers are
+// one sequence that is cut into chunks.
+type matmulTask struct {
+	in     quantized
+	parts  [maxGroup]part
+	n      int
+	panels int
+	size   int // panels a chunk
+}
+
+func (t *matmulTask) reset(in quantized) { *t = matmulTask{in: in} }
+
+func (t *matmulTask) append(c *Ctx, l *Linear, out *tensor.Tensor) {
+	p := part{l: l, out: out.Float32s(), first: t.panels}
+	if l.Out%cpu.PanelRows != 0 {
+		n := t.in.rows * cpu.PanelRows
+		p.bytes = c.scratch.Alloc(4 * n)
+		p.tail = slice[int32](p.bytes, n)
+	}
+	t.parts[t.n] = p
+	t.n++
+	t.panels += (l.Out + cpu.PanelRows - 1) / cpu.PanelRows
+}
+
+// chunksPerThread leaves the worker pool enough pieces to even out threads that start late.
+const chunksPerThread = 4
+
+func (t *matmulTask) run(c *Ctx) {
+	if t.n == 0 {
+		return
+	}
+	chunks := chunksPerThread * cpu.NumThreads()
+	t.size = max(4, (t.panels/chunks+3)&^3) // kernels take four panels at once
+	cpu.Parallel((t.panels+t.size-1)/t.size, t)
+	for i := range t.n {
+		if t.parts[i].bytes != nil {
+			c.scratch.Free(t.parts[i].bytes)
+		}
+	}
+}
+
+// Run computes the panels of one chunk, layer by layer.
+func (t *matmulTask) Run(chunk int) {
+	lo, hi := chunk*t.size, min((chunk+1)*t.size, t.panels)
+	for i := range t.n {
+		p := &t.parts[i]
+		end := t.panels
+		if i+1 < t.n {
+			end = t.parts[i+1].first
+		}
+		if a, b := max(lo, p.first), min(hi, end); a < b {
+			t.compute(p, a-p.first, b-p.first)
+		}
+	}
+}
+
+// compute fills the outputs of panels [p0, p1) of one layer. The int32 sums are written where the float32 results
+// belong and converted in place: y = acc * weight_scale / s.
+func (t *matmulTask) compute(p *part, p0, p1 int) {
+	n := p.l.Out
+	full := min(p1, n/cpu.PanelRows)
+	for r := 0; r < t.in.rows; r += tileRows {
+		tokens := min(tileRows, t.in.rows-r)
+		x, sum := t.in.q[r*t.in.stride:], t.in.sum[r:]
+		w := p.l.Ternary
+		if p0 < full {
+			y := p.out[r*n+p0*cpu.PanelRows:]
+			acc := int32s(y)
+			cpu.TernaryMatMul(acc, n, w.Panels, w.Cols, p0, full, x, t.in.stride, sum, tokens)
+			for i := range tokens {
+				a, b := i*n, i*n+(full-p0)*cpu.PanelRows
+				cpu.DequantRow(y[a:b], acc[a:b], w.Scale/t.in.scale[r+i])
+			}
+		}
+		if full < p1 { // the ragged last panel has rows the output does not
+			acc := p.tail[r*cpu.PanelRows:]
+			cpu.TernaryMatMul(acc, cpu.PanelRows, w.Panels, w.Cols, full, p1, x, t.in.stride, sum, tokens)
+			for i := range tokens {
+				y := p.out[(r+i)*n+full*cpu.PanelRows : (r+i+1)*n]
+				cpu.DequantRow(y, acc[i*cpu.PanelRows:][:len(y)], w.Scale/t.in.scale[r+i])
+			}
+		}
+		if p.l.Bias != nil {
+			a, b := p0*cpu.PanelRows, min(p1*cpu.PanelRows, n)
+			for i := range tokens {
+				y := p.out[(r+i)*n+a : (r+i)*n+b]
+				cpu.Add(y, y, p.l.Bias[a:b])
+			}
+		}
+	}
+}
+
+// int32s views float32 memory as int32.
+func int32s(x []float32) []int32 { return unsafe.Slice((*int32)(unsafe.Pointer(&x[0])), len(x)) }
+
+// denseMatMul computes out = x W^T + bias for a dense layer.
+func (c *Ctx) denseMatMul(x *tensor.Tensor, l *Linear, out *tensor.Tensor) {
+	c.denseInto(x, l, out.Float32s())
+}
+
+// denseInto is denseMatMul into caller memory [rows, Out].
+func (c *Ctx) denseInto(x *tensor.Tensor, l *Linear, out []float32) {
+	rows, cols := x.Dim(0), x.Dim(1)
+	t := denseTask{l: l, x: x.Float32s(), stride: cols, out: out, rows: rows}
+	var xb, tb []byte
+	if pad := (cols + 3) &^ 3; pad != cols {
+		xb = c.scratch.Alloc(4 * rows * pad)
+		t.x, t.stride = slice[float32](xb, rows*pad), pad
+		for r := range rows {
+			row := t.x[r*pad : (r+1)*pad]
+			copy(row, x.Float32s()[r*cols:(r+1)*cols])
+			clear(row[cols:])
+		}
+	}
+	if l.Out%cpu.PanelRows != 0 {
+		tb = c.scratch.Alloc(4 * rows * cpu.PanelRows)
+		t.tail = slice[float32](tb, rows*cpu.PanelRows)
+	}
+	t.panels = (l.Out + cpu.PanelRows - 1) / cpu.PanelRows
+	t.size = max(4, (t.panels/(chunksPerThread*cpu.NumThreads())+3)&^3)
+	c.dense = t
+	cpu.Parallel((t.panels+t.size-1)/t.size, &c.dense)
+	if xb != nil {
+		c.scratch.Free(xb)
+	}
+	if tb != nil {
+		c.scratch.Free(tb)
+	}
+}
+
+// denseTask multiplies float rows with the panels of a dense layer.
+type denseTask struct {
+	l      *Linear
+	x      []float32
+	stride int
+	out    []float32
+	tail   []float32 // [rows, 16] results of a ragged last panel
+	rows   int
+	panels int
+	size   int
+}
+
+func (t *denseTask) Run(chunk int) {
+	n, w := t.l.Out, t.l.Dense
+	p0, p1 := chunk*t.size, min((chunk+1)*t.size, t.panels)
+	full := min(p1, n/cpu.PanelRows)
+	for r := 0; r < t.rows; r += tileRows {
+		tokens := min(tileRows, t.rows-r)
+		x := t.x[r*t.stride:]
+		if p0 < full {
+			cpu.DenseMatMul(t.out[r*n+p0*cpu.PanelRows:], n, w.Format, w.Panels, w.RowScale, w.Cols, p0, full, x, t.stride, tokens)
+		}
+		if full < p1 {
+			tail := t.tail[r*cpu.PanelRows:]
+			cpu.DenseMatMul(tail, cpu.PanelRows, w.Format, w.Panels, w.RowScale, w.Cols, full, p1, x, t.stride, tokens)
+			for i := range tokens {
+				y := t.out[(r+i)*n+full*cpu.PanelRows : (r+i+1)*n]
+				copy(y, tail[i*cpu.PanelRows:])
+			}
+		}
+		if t.l.Bias != nil {
+			a, b := p0*cpu.PanelRows, min(p1*cpu.PanelRows, n)
+			for i := range tokens {
+				y := t.out[(r+i)*n+a : (r+i)*n+b]
+				cpu.Add(y, y, t.l.Bias[a:b])
+			}
+		}
+	}
+}

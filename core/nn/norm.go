@@ -1,0 +1,29 @@
+package nn
+
+import (
+	"math"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// RMSNorm is root-mean-square normalization (Zhang & Sennrich 2019): x / sqrt(mean(x^2) + eps) * weight, in float32.
+type RMSNorm struct {
+	Weight []float32 // [dim]
+	Eps    float32
+}
+
+// apply writes the normalized row.
+func (n *RMSNorm) apply(dst, x []float32) {
+	ms := cpu.SumSquares(x) / float32(len(x))
+	inv := 1 / float32(math.Sqrt(float64(ms+n.Eps)))
+	cpu.ScaleMul(dst, x, n.Weight, inv)
+}
+
+// Forward returns the normalized rows of x [rows, dim].
+func (n *RMSNorm) Forward(c *Ctx, x *tensor.Tensor) *tensor.Tensor {
+	y := c.New(x.Dim(0), x.Dim(1))
+	c.prepare = prepareTask{x: x.Float32s(), y: y.Float32s(), dim: x.Dim(1), norm: n}
+	c.eachRow(x.Dim(0), &c.prepare)
+	return y
+}

@@ -1,0 +1,116 @@
+package nn
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// RoPE is rotary position embedding (Su et al. 2021) in the half-split form of Hugging Face: dimension i of a head
+// turns together with i + head_dim/2 by the angle position * InvFreq[i].
+type RoPE struct {
+	InvFreq []float32 // [head_dim/2]
+}
+
+// RopeScaling changes the frequencies for longer contexts. Type "linear" divides all by Factor; "llama3" divides the
+// low ones by Factor, keeps the high ones and blends between (Llama 3.1).
+type RopeScaling struct {
+	Type                          string
+	Factor                        float64
+	LowFreqFactor, HighFreqFactor float64
+	OriginalMaxPositionEmbeddings int
+}
+
+// NewRoPE computes inv_freq[i] = theta^(-2i/headDim) in float32, changed by scaling when it is not nil.
+func NewRoPE(headDim int, theta float64, scaling *RopeScaling) (*RoPE, error) {
+	f := make([]float32, headDim/2)
+	for i := range f {
+		e := float32(2*i) / float32(headDim)
+		f[i] = 1 / float32(math.Pow(theta, float64(e)))
+	}
+	if scaling == nil {
+		return &RoPE{f}, nil
+	}
+	switch s := *scaling; s.Type {
+	case "", "default":
+	case "linear":
+		for i := range f {
+			f[i] /= float32(s.Factor)
+		}
+	case "llama3":
+		for i, v := range f {
+			wavelen := 2 * math.Pi / float64(v)
+			low := float64(s.OriginalMaxPositionEmbeddings) / s.LowFreqFactor
+			high := float64(s.OriginalMaxPositionEmbeddings) / s.HighFreqFactor
+			switch {
+			case wavelen > low:
+				f[i] = float32(float64(v) / s.Factor)
+			case wavelen >= high:
+				smooth := (float64(s.OriginalMaxPositionEmbeddings)/wavelen - s.LowFreqFactor) / (s.HighFreqFactor - s.LowFreqFactor)
+				f[i] = float32((1-smooth)*float64(v)/s.Factor + smooth*float64(v))
+			}
+		}
+	default:
+		return nil, fmt.Errorf("rope_scaling: unknown rope_type %q (known: default, linear, llama3)", s.Type)
+	}
+	return &RoPE{f}, nil
+}
+
+// Angles are the cosines and sines of a step's positions, computed once a step and shared by its layers.
+type Angles struct {
+	cos, sin []float32 // [rows, head_dim/2]
+	bytes    []byte
+}
+
+// Angles computes cosine and sine for every row of the step.
+func (p *RoPE) Angles(c *Ctx) Angles {
+	n := len(c.rows) * len(p.InvFreq)
+	b := c.scratch.Alloc(8 * n)
+	a := Angles{bytes: b, cos: slice[float32](b, n), sin: slice[float32](b[4*n:], n)}
+	c.rope = ropeTask{ctx: c, freq: p.InvFreq, a: a}
+	c.eachRow(len(c.rows), &c.rope)
+	return a
+}
+
+// Free gives the memory back.
+func (a Angles) Free(c *Ctx) { c.scratch.Free(a.bytes) }
+
+// rotate turns the heads of x [rows, heads*head_dim] in place.
+func (c *Ctx) rotate(a Angles, headDim int, x *tensor.Tensor) {
+	c.rope = ropeTask{ctx: c, a: a, x: x.Float32s(), dim: x.Dim(1), headDim: headDim}
+	c.eachRow(x.Dim(0), &c.rope)
+}
+
+// ropeTask fills the angles of a row (x nil) or applies them.
+type ropeTask struct {
+	ctx     *Ctx
+	freq    []float32
+	a       Angles
+	x       []float32
+	dim     int
+	headDim int
+}
+
+func (t *ropeTask) row(r int) {
+	if t.x == nil {
+		n := len(t.freq)
+		cos, sin := t.a.cos[r*n:(r+1)*n], t.a.sin[r*n:(r+1)*n]
+		pos := float32(t.ctx.rows[r].Pos)
+		for i, f := range t.freq {
+			s, c := math.Sincos(float64(pos * f))
+			cos[i], sin[i] = float32(c), float32(s)
+		}
+		return
+	}
+	n := t.headDim / 2
+	cos, sin := t.a.cos[r*n:(r+1)*n], t.a.sin[r*n:(r+1)*n]
+	for x := t.x[r*t.dim : (r+1)*t.dim]; len(x) > 0; x = x[t.headDim:] {
+		lo, hi := x[:n], x[n:2*n]
+		for i, c := range cos {
+			a, b, s := lo[i], hi[i], sin[i]
+			lo[i] = float32(a*c) - float32(b*s)
+			hi[i] = float32(b*c) + float32(a*s)
+		}
+	}
+}
