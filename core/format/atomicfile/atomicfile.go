@@ -1,0 +1,76 @@
+// Package atomicfile replaces a file in one step: readers see the old content
+// or the new one, never a part of it, whatever happens in between.
+//
+// The new content goes to a temporary file beside the target, is flushed to
+// the disk, takes the target's name by rename (which POSIX makes atomic inside
+// one directory), and the directory itself is flushed so that the new name
+// survives a power cut. A failure at any step removes the temporary file and
+// leaves the target untouched. A process that has the old file mapped keeps
+// reading the old content: rename changes the name, not the inode.
+package atomicfile
+
+import (
+	"bufio"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// bufferSize is the size of the write buffer: large enough that streaming
+// many small rows costs no more system calls than one copy.
+const bufferSize = 1 << 20
+
+// Write creates or replaces the file at path with what write produces. write
+// receives a buffered writer; its error, or a panic, aborts the replacement.
+// The file gets mode 0666 less the process's umask.
+func Write(path string, write func(w io.Writer) error) (err error) {
+	dir, base := filepath.Split(path)
+	if dir == "" {
+		dir = "."
+	}
+	temp, err := create(dir, base)
+	if err != nil {
+		return fmt.Errorf("atomicfile: %w", err)
+	}
+	done := false
+	defer func() { // also on a panic of write
+		if !done {
+			_ = temp.Close()
+			_ = os.Remove(temp.Name())
+		}
+	}()
+	buffered := bufio.NewWriterSize(temp, bufferSize)
+	if err := write(buffered); err != nil {
+		return err
+	}
+	if err := errors.Join(buffered.Flush(), temp.Sync(), temp.Close()); err != nil {
+		return fmt.Errorf("atomicfile: writing %s: %w", path, err)
+	}
+	if err := os.Rename(temp.Name(), path); err != nil {
+		return fmt.Errorf("atomicfile: %w", err)
+	}
+	done = true
+	return syncDir(dir)
+}
+
+// create opens a fresh hidden file beside the target. os.CreateTemp would give
+// mode 0600, which a checkpoint shared between users must not have.
+func create(dir, base string) (*os.File, error) {
+	for {
+		var random [6]byte
+		if _, err := rand.Read(random[:]); err != nil {
+			return nil, err
+		}
+		name := filepath.Join(dir, "."+base+"."+hex.EncodeToString(random[:])+".tmp")
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		return f, err
+	}
+}

@@ -1,0 +1,68 @@
+package atomicfile
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
+}
+
+func TestWriteCreatesAndReplacesLeavingNothingBeside(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	for _, content := range []string{"first", "second, longer"} {
+		require.NoError(t, Write(path, func(w io.Writer) error {
+			_, err := io.WriteString(w, content)
+			return err
+		}))
+		got, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Equal(t, content, string(got))
+	}
+	require.Equal(t, []string{"f"}, names(t, dir))
+}
+
+func TestAFailedOrPanickingWriteKeepsTheOldContent(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	require.NoError(t, os.WriteFile(path, []byte("old"), 0o644))
+	boom := errors.New("boom")
+	require.ErrorIs(t, Write(path, func(w io.Writer) error {
+		_, _ = io.WriteString(w, "half")
+		return boom
+	}), boom)
+	require.Panics(t, func() { _ = Write(path, func(io.Writer) error { panic("boom") }) })
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "old", string(got))
+	require.Equal(t, []string{"f"}, names(t, dir))
+}
+
+func TestWriteReportsAMissingDirectoryAndATargetThatIsADirectory(t *testing.T) {
+	dir := t.TempDir()
+	nothing := func(io.Writer) error { return nil }
+	require.ErrorIs(t, Write(filepath.Join(dir, "absent", "f"), nothing), os.ErrNotExist)
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "d", "full"), 0o755))
+	require.Error(t, Write(filepath.Join(dir, "d"), nothing))
+	require.Equal(t, []string{"d"}, names(t, dir))
+}
+
+func TestWriteTakesARelativeNameWithoutDirectory(t *testing.T) {
+	t.Chdir(t.TempDir())
+	require.NoError(t, Write("plain", func(io.Writer) error { return nil }))
+	require.Equal(t, []string{"plain"}, names(t, "."))
+}

@@ -1,0 +1,327 @@
+package safetensors
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"unicode/utf8"
+)
+
+// MaxHeader is the largest header the format allows, in bytes. It bounds what
+// parsing a hostile file can cost.
+const MaxHeader = 100_000_000
+
+const metadataKey = "__metadata__"
+
+// header is the validated content of a file's JSON part.
+type header struct {
+	tensors   []Info // by offset
+	byName    map[string]int
+	metadata  map[string]string
+	dataStart int // where offsets count from, in bytes from the start of the file
+}
+
+// readHeader parses and validates the whole header of a file's content.
+func readHeader(path string, content []byte) (*header, error) {
+	if len(content) < 8 {
+		return nil, &FormatError{Kind: ErrFileTooShort, Path: path, Field: "size",
+			Found: fmt.Sprintf("%d bytes", len(content)), Expected: "at least 8"}
+	}
+	n := binary.LittleEndian.Uint64(content)
+	if n > MaxHeader {
+		return nil, &FormatError{Kind: ErrHeaderTooLarge, Path: path, Field: "header length",
+			Found: strconv.FormatUint(n, 10), Expected: fmt.Sprintf("at most %d", MaxHeader)}
+	}
+	if n > uint64(len(content)-8) {
+		return nil, &FormatError{Kind: ErrHeaderTruncated, Path: path, Field: "header length",
+			Found: strconv.FormatUint(n, 10), Expected: fmt.Sprintf("at most the %d bytes that follow", len(content)-8)}
+	}
+	text := content[8 : 8+n]
+	if !utf8.Valid(text) {
+		return nil, &FormatError{Kind: ErrHeaderUTF8, Path: path, Field: "header"}
+	}
+	if len(text) == 0 || text[0] != '{' {
+		return nil, &FormatError{Kind: ErrHeaderJSON, Path: path, Field: "header",
+			Found: quote(string(text[:min(len(text), 16)])), Expected: "an object starting with '{'"}
+	}
+	h := &header{byName: map[string]int{}, dataStart: 8 + int(n)}
+	p := &parser{path: path, dec: json.NewDecoder(bytes.NewReader(text))}
+	p.dec.UseNumber()
+	if err := p.parse(h); err != nil {
+		return nil, err
+	}
+	if err := h.layout(path, int64(len(content)-h.dataStart)); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// layout sorts the tensors by offset and checks that they tile the data.
+func (h *header) layout(path string, dataSize int64) error {
+	slices.SortFunc(h.tensors, func(a, b Info) int {
+		return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Size, b.Size), cmp.Compare(a.Name, b.Name))
+	})
+	position := int64(0)
+	for i, t := range h.tensors {
+		end := t.Offset + t.Size
+		e := &FormatError{Path: path, Tensor: t.Name, Field: "data_offsets",
+			Found: fmt.Sprintf("[%d, %d]", t.Offset, end)}
+		switch {
+		case end > dataSize:
+			e.Kind, e.Expected = ErrOutOfBounds, fmt.Sprintf("at most the %d data bytes of the file", dataSize)
+			return e
+		case t.Offset < position:
+			e.Kind, e.Expected = ErrOverlap, fmt.Sprintf("a begin of %d, where tensor %s ends", position, quote(h.tensors[i-1].Name))
+			return e
+		case t.Offset > position:
+			e.Kind, e.Expected = ErrHole, fmt.Sprintf("a begin of %d", position)
+			return e
+		}
+		position = end
+		h.byName[t.Name] = i
+	}
+	if position != dataSize {
+		return &FormatError{Kind: ErrTrailing, Path: path, Field: "size",
+			Found: fmt.Sprintf("%d data bytes", dataSize), Expected: fmt.Sprintf("%d", position)}
+	}
+	return nil
+}
+
+// parser walks the header token by token. The grammar has three levels and the
+// parser follows it literally, so nesting cannot make it recurse.
+type parser struct {
+	path string
+	dec  *json.Decoder
+}
+
+func (p *parser) parse(h *header) error {
+	if err := p.open('{', ErrHeaderJSON, "", "header"); err != nil {
+		return err
+	}
+	seen := map[string]struct{}{}
+	for p.dec.More() {
+		name, err := p.key(seen, "")
+		if err != nil {
+			return err
+		}
+		if name == metadataKey {
+			err = p.parseMetadata(h)
+		} else {
+			err = p.parseTensor(h, name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if _, err := p.token(); err != nil { // the closing brace
+		return err
+	}
+	if _, err := p.dec.Token(); !errors.Is(err, io.EOF) {
+		return &FormatError{Kind: ErrHeaderJSON, Path: p.path, Field: "header",
+			Found: fmt.Sprintf("more text at byte %d", p.dec.InputOffset()), Expected: "one object, then spaces"}
+	}
+	return nil
+}
+
+func (p *parser) parseMetadata(h *header) error {
+	if err := p.open('{', ErrMetadata, "", metadataKey); err != nil {
+		return err
+	}
+	h.metadata = map[string]string{}
+	seen := map[string]struct{}{}
+	for p.dec.More() {
+		key, err := p.key(seen, metadataKey)
+		if err != nil {
+			return err
+		}
+		t, err := p.token()
+		if err != nil {
+			return err
+		}
+		value, ok := t.(string)
+		if !ok {
+			return p.unexpected(t, ErrMetadata, "", metadataKey+"."+clip(key), "a string")
+		}
+		h.metadata[key] = value
+	}
+	_, err := p.token()
+	return err
+}
+
+func (p *parser) parseTensor(h *header, name string) error {
+	if err := p.open('{', ErrField, name, "entry"); err != nil {
+		return err
+	}
+	t := Info{Name: name, Path: p.path}
+	var shape, offsets []uint64
+	seen := map[string]struct{}{}
+	for p.dec.More() {
+		field, err := p.key(seen, name)
+		if err != nil {
+			return err
+		}
+		switch field {
+		case "dtype":
+			token, err := p.token()
+			if err != nil {
+				return err
+			}
+			text, ok := token.(string)
+			if !ok {
+				return p.unexpected(token, ErrField, name, field, "a string")
+			}
+			t.DType = text
+		case "shape":
+			shape, err = p.numbers(name, field)
+		case "data_offsets":
+			offsets, err = p.numbers(name, field)
+		default:
+			err = &FormatError{Kind: ErrField, Path: p.path, Tensor: name, Field: "entry",
+				Found: "key " + quote(field), Expected: "dtype, shape and data_offsets"}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if _, err := p.token(); err != nil {
+		return err
+	}
+	for _, field := range []string{"dtype", "shape", "data_offsets"} {
+		if _, ok := seen[field]; !ok {
+			return &FormatError{Kind: ErrField, Path: p.path, Tensor: name, Field: field, Found: "nothing", Expected: "a value"}
+		}
+	}
+	if err := p.validate(&t, shape, offsets); err != nil {
+		return err
+	}
+	h.tensors = append(h.tensors, t)
+	return nil
+}
+
+// validate checks one entry by itself: dtype, shape product, offsets, size.
+func (p *parser) validate(t *Info, shape, offsets []uint64) error {
+	e := &FormatError{Path: p.path, Tensor: t.Name}
+	width, ok := dtypeBits[t.DType]
+	if !ok {
+		e.Kind, e.Field, e.Found, e.Expected = ErrDType, "dtype", quote(t.DType), dtypeList()
+		return e
+	}
+	t.Shape = make([]int, len(shape))
+	for i, d := range shape {
+		if d > math.MaxInt {
+			e.Kind, e.Field, e.Found, e.Expected = ErrShape, "shape", clip(fmt.Sprint(shape)), "dimensions of at most 2^63-1"
+			return e
+		}
+		t.Shape[i] = int(d)
+	}
+	size, ok := byteSize(t.Shape, width)
+	if !ok {
+		e.Kind, e.Field, e.Found = ErrShape, "shape", clip(fmt.Sprint(shape))+" of "+t.DType
+		e.Expected = "a whole number of bytes below 2^59"
+		return e
+	}
+	if len(offsets) != 2 {
+		e.Kind, e.Field, e.Found, e.Expected = ErrField, "data_offsets", fmt.Sprintf("%d numbers", len(offsets)), "two"
+		return e
+	}
+	begin, end := offsets[0], offsets[1]
+	found := fmt.Sprintf("[%d, %d]", begin, end)
+	switch {
+	case begin > end:
+		e.Kind, e.Field, e.Found, e.Expected = ErrOffsets, "data_offsets", found, "begin <= end"
+		return e
+	case end > math.MaxInt64:
+		e.Kind, e.Field, e.Found, e.Expected = ErrOutOfBounds, "data_offsets", found, "at most 2^63-1"
+		return e
+	case end-begin != uint64(size):
+		e.Kind, e.Field, e.Found = ErrSize, "data_offsets", fmt.Sprintf("%s: %d bytes", found, end-begin)
+		e.Expected = fmt.Sprintf("%d bytes for shape %s of %s", size, clip(fmt.Sprint(shape)), t.DType)
+		return e
+	}
+	t.Offset, t.Size = int64(begin), size
+	return nil
+}
+
+// numbers reads a flat array of unsigned integers.
+func (p *parser) numbers(tensor, field string) ([]uint64, error) {
+	if err := p.open('[', ErrField, tensor, field); err != nil {
+		return nil, err
+	}
+	out := []uint64{}
+	for p.dec.More() {
+		t, err := p.token()
+		if err != nil {
+			return nil, err
+		}
+		number, ok := t.(json.Number)
+		if !ok {
+			return nil, p.unexpected(t, ErrField, tensor, field, "unsigned integers")
+		}
+		n, err := strconv.ParseUint(number.String(), 10, 64)
+		if err != nil {
+			return nil, p.unexpected(t, ErrField, tensor, field, "unsigned integers below 2^64")
+		}
+		out = append(out, n)
+	}
+	_, err := p.token()
+	return out, err
+}
+
+// key reads an object key and refuses one that was there before.
+func (p *parser) key(seen map[string]struct{}, where string) (string, error) {
+	t, err := p.token()
+	if err != nil {
+		return "", err
+	}
+	name := t.(string) // the decoder accepts nothing else as a key
+	if _, twice := seen[name]; twice {
+		e := &FormatError{Kind: ErrDuplicateKey, Path: p.path, Tensor: where, Field: "key", Found: quote(name) + " twice", Expected: "it once"}
+		if where == "" {
+			e.Tensor, e.Field = name, "header"
+		}
+		return "", e
+	}
+	seen[name] = struct{}{}
+	return name, nil
+}
+
+// open reads the delimiter that starts an object or array.
+func (p *parser) open(want json.Delim, kind error, tensor, field string) error {
+	t, err := p.token()
+	if err != nil {
+		return err
+	}
+	if t == want {
+		return nil
+	}
+	e := &FormatError{Kind: kind, Path: p.path, Tensor: tensor, Field: field, Found: clip(fmt.Sprintf("%v", t)), Expected: "an object"}
+	if want == '[' {
+		e.Expected = "an array"
+	}
+	return e
+}
+
+// unexpected reports a token of the wrong type; where the token opens another
+// object or array the complaint is about nesting.
+func (p *parser) unexpected(t json.Token, kind error, tensor, field, expected string) error {
+	if _, opens := t.(json.Delim); opens {
+		kind = ErrNesting
+	}
+	return &FormatError{Kind: kind, Path: p.path, Tensor: tensor, Field: field, Found: clip(fmt.Sprintf("%v", t)), Expected: expected}
+}
+
+func (p *parser) token() (json.Token, error) {
+	t, err := p.dec.Token()
+	if err != nil {
+		return nil, &FormatError{Kind: ErrHeaderJSON, Path: p.path, Field: "header",
+			Found: fmt.Sprintf("at byte %d: %v", p.dec.InputOffset(), err), Expected: "valid JSON"}
+	}
+	return t, nil
+}

@@ -1,0 +1,222 @@
+package safetensors
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/atomicfile"
+)
+
+// dataAlign is the alignment of the first data byte in a written file: one
+// cache line, so that a mapped tensor can be read with aligned vector loads.
+const dataAlign = 64
+
+// Tensor is a tensor to be written. Its bytes come from Data, or, when Stream
+// is set, from a function that writes exactly the tensor's size: a checkpoint
+// larger than memory can be written from pieces.
+type Tensor struct {
+	Name   string
+	DType  string
+	Shape  []int
+	Data   []byte
+	Stream func(w io.Writer) error
+}
+
+// Size returns the tensor's size in bytes by its dtype and shape, or a
+// FormatError of kind ErrDType or ErrShape.
+func (t Tensor) Size() (int64, error) {
+	width, ok := dtypeBits[t.DType]
+	if !ok {
+		return 0, &FormatError{Kind: ErrDType, Tensor: t.Name, Field: "dtype", Found: quote(t.DType), Expected: dtypeList()}
+	}
+	size, ok := byteSize(t.Shape, width)
+	if !ok {
+		return 0, &FormatError{Kind: ErrShape, Tensor: t.Name, Field: "shape", Found: fmt.Sprint(t.Shape), Expected: "a whole number of bytes below 2^59"}
+	}
+	return size, nil
+}
+
+// ByAlignment sorts tensors so that wide dtypes come first, keeping the order
+// otherwise. Written in this order every tensor starts at a multiple of its
+// element size, which readers that make typed arrays in place rely on.
+func ByAlignment(tensors []Tensor) {
+	slices.SortStableFunc(tensors, func(a, b Tensor) int { return cmp.Compare(dtypeBits[b.DType], dtypeBits[a.DType]) })
+}
+
+// Write creates or replaces a file with the tensors, laid out in the order
+// given, and the metadata (may be nil). The file appears under its name only
+// when it is complete and on the disk. The data starts at a multiple of 64
+// bytes.
+//
+// Errors: a FormatError when a name repeats or is reserved, a dtype is unknown
+// or a tensor gives another number of bytes than its shape says; else what the
+// system or a Stream function returned.
+func Write(path string, tensors []Tensor, metadata map[string]string) error {
+	head, sizes, err := encodeHeader(path, tensors, metadata)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(path, func(w io.Writer) error {
+		if _, err := w.Write(head); err != nil {
+			return fmt.Errorf("safetensors: %w", err)
+		}
+		for i, t := range tensors {
+			if err := writeTensor(w, path, t, sizes[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// WriteTo writes the same bytes as Write to a stream.
+func WriteTo(w io.Writer, tensors []Tensor, metadata map[string]string) error {
+	head, sizes, err := encodeHeader("", tensors, metadata)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(head); err != nil {
+		return fmt.Errorf("safetensors: %w", err)
+	}
+	for i, t := range tensors {
+		if err := writeTensor(w, "", t, sizes[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// encodeHeader validates the tensors and renders the file's first part, length
+// and padding included.
+func encodeHeader(path string, tensors []Tensor, metadata map[string]string) (head []byte, sizes []int64, err error) {
+	var b bytes.Buffer
+	b.Write(make([]byte, 8))
+	b.WriteByte('{')
+	if len(metadata) > 0 {
+		fmt.Fprintf(&b, "%s:{", encodeString(metadataKey))
+		for i, key := range slices.Sorted(maps.Keys(metadata)) {
+			if !utf8.ValidString(key) || !utf8.ValidString(metadata[key]) {
+				return nil, nil, &FormatError{Kind: ErrMetadata, Path: path, Field: metadataKey, Found: quote(key) + ": " + quote(metadata[key]), Expected: "valid UTF-8"}
+			}
+			fmt.Fprintf(&b, "%s%s:%s", comma(i), encodeString(key), encodeString(metadata[key]))
+		}
+		b.WriteByte('}')
+	}
+	seen := make(map[string]struct{}, len(tensors))
+	offset := int64(0)
+	for i, t := range tensors {
+		size, err := t.check(path, seen)
+		if err != nil {
+			return nil, nil, err
+		}
+		if i > 0 || len(metadata) > 0 {
+			b.WriteByte(',')
+		}
+		shape := t.Shape
+		if shape == nil {
+			shape = []int{}
+		}
+		dims := strings.ReplaceAll(fmt.Sprint(shape), " ", ",")
+		fmt.Fprintf(&b, `%s:{"dtype":%q,"shape":%s,"data_offsets":[%d,%d]}`, encodeString(t.Name), t.DType, dims, offset, offset+size)
+		sizes = append(sizes, size)
+		offset += size
+	}
+	b.WriteByte('}')
+	for b.Len()%dataAlign != 0 {
+		b.WriteByte(' ')
+	}
+	if n := b.Len() - 8; n > MaxHeader {
+		return nil, nil, &FormatError{Kind: ErrHeaderTooLarge, Path: path, Field: "header length", Found: fmt.Sprint(n), Expected: fmt.Sprintf("at most %d", MaxHeader)}
+	}
+	head = b.Bytes()
+	binary.LittleEndian.PutUint64(head, uint64(len(head)-8))
+	return head, sizes, nil
+}
+
+// check validates one tensor against those before it and returns its size.
+func (t Tensor) check(path string, seen map[string]struct{}) (int64, error) {
+	e := &FormatError{Path: path, Tensor: t.Name, Field: "name"}
+	if t.Name == "" || t.Name == metadataKey || !utf8.ValidString(t.Name) {
+		e.Kind, e.Found, e.Expected = ErrName, quote(t.Name), "non-empty UTF-8 other than "+metadataKey
+		return 0, e
+	}
+	if _, twice := seen[t.Name]; twice {
+		e.Kind, e.Found, e.Expected = ErrDuplicateKey, quote(t.Name)+" twice", "it once"
+		return 0, e
+	}
+	seen[t.Name] = struct{}{}
+	size, err := t.Size()
+	if err != nil {
+		err.(*FormatError).Path = path
+		return 0, err
+	}
+	if t.Stream == nil && int64(len(t.Data)) != size {
+		e.Kind, e.Field = ErrSize, "data"
+		e.Found, e.Expected = fmt.Sprintf("%d bytes", len(t.Data)), fmt.Sprintf("%d for shape %v of %s", size, t.Shape, t.DType)
+		return 0, e
+	}
+	return size, nil
+}
+
+func writeTensor(w io.Writer, path string, t Tensor, size int64) error {
+	if t.Stream == nil {
+		if _, err := w.Write(t.Data); err != nil {
+			return fmt.Errorf("safetensors: tensor %s: %w", quote(t.Name), err)
+		}
+		return nil
+	}
+	exact := &exactWriter{w: w, left: size, err: FormatError{Kind: ErrSize, Path: path, Tensor: t.Name, Field: "data"}, size: size}
+	if err := t.Stream(exact); err != nil {
+		return fmt.Errorf("safetensors: tensor %s: %w", quote(t.Name), err)
+	}
+	if exact.left != 0 {
+		return exact.wrong(size - exact.left)
+	}
+	return nil
+}
+
+// exactWriter refuses to pass on more than the promised number of bytes.
+type exactWriter struct {
+	w          io.Writer
+	left, size int64
+	err        FormatError
+}
+
+func (e *exactWriter) Write(p []byte) (int, error) {
+	if int64(len(p)) > e.left {
+		return 0, e.wrong(e.size - e.left + int64(len(p)))
+	}
+	n, err := e.w.Write(p)
+	e.left -= int64(n)
+	return n, err
+}
+
+func (e *exactWriter) wrong(found int64) error {
+	err := e.err
+	err.Found, err.Expected = fmt.Sprintf("%d bytes", found), fmt.Sprint(e.size)
+	return &err
+}
+
+func comma(i int) string {
+	if i == 0 {
+		return ""
+	}
+	return ","
+}
+
+// encodeString renders a JSON string without escaping HTML characters.
+func encodeString(s string) string {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(s) // a string cannot fail
+	return strings.TrimSuffix(b.String(), "\n")
+}

@@ -1,0 +1,107 @@
+package safetensors
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/atomicfile"
+)
+
+var shardPattern = regexp.MustCompile(`^model-\d{5}-of-\d{5}\.safetensors$`)
+
+// WriteSharded writes a checkpoint into an existing directory as Hugging Face
+// does: model.safetensors when everything fits maxShard bytes of tensor data,
+// else model-00001-of-0000N.safetensors, ... and the index. Tensors fill shards
+// in the order given; a tensor larger than maxShard gets a shard of its own.
+// Each file is replaced atomically, the index last; then checkpoint files of an
+// earlier save that the new one does not use are removed. It returns the names
+// of the tensor files.
+func WriteSharded(dir string, tensors []Tensor, metadata map[string]string, maxShard int64) ([]string, error) {
+	if maxShard < 1 {
+		return nil, &FormatError{Kind: ErrSize, Path: dir, Field: "max shard size", Found: fmt.Sprint(maxShard), Expected: "at least 1"}
+	}
+	if _, _, err := encodeHeader(dir, tensors, metadata); err != nil { // names repeat across shards too
+		return nil, err
+	}
+	groups, total, err := split(tensors, maxShard)
+	if err != nil {
+		return nil, err
+	}
+	if len(groups) == 1 {
+		if err := Write(filepath.Join(dir, SingleName), tensors, metadata); err != nil {
+			return nil, err
+		}
+		return []string{SingleName}, removeStale(dir, SingleName)
+	}
+	weightMap := map[string]string{}
+	var names []string
+	for i, group := range groups {
+		name := fmt.Sprintf("model-%05d-of-%05d.safetensors", i+1, len(groups))
+		if err := Write(filepath.Join(dir, name), group, metadata); err != nil {
+			return nil, err
+		}
+		for _, t := range group {
+			weightMap[t.Name] = name
+		}
+		names = append(names, name)
+	}
+	index := map[string]any{"metadata": map[string]any{"total_size": total}, "weight_map": weightMap}
+	err = atomicfile.Write(filepath.Join(dir, IndexName), func(w io.Writer) error {
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		return enc.Encode(index)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return names, removeStale(dir, append([]string{IndexName}, names...)...)
+}
+
+// split cuts the list where the next tensor would not fit.
+func split(tensors []Tensor, maxShard int64) (groups [][]Tensor, total int64, err error) {
+	start, filled := 0, int64(0)
+	for i, t := range tensors {
+		size, err := t.Size()
+		if err != nil {
+			return nil, 0, err
+		}
+		if filled > 0 && filled+size > maxShard {
+			groups = append(groups, tensors[start:i])
+			start, filled = i, 0
+		}
+		filled += size
+		total += size
+	}
+	return append(groups, tensors[start:]), total, nil
+}
+
+// removeStale deletes checkpoint files of other saves: a reader would prefer a
+// left-over model.safetensors to the new index.
+func removeStale(dir string, keep ...string) error {
+	kept := map[string]bool{}
+	for _, name := range keep {
+		kept[name] = true
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("safetensors: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		name := e.Name()
+		if kept[name] || (name != SingleName && name != IndexName && !shardPattern.MatchString(name)) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("safetensors: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
