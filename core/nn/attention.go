@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
@@ -72,7 +73,7 @@ func (c *Ctx) attention(a *Attention, q *tensor.Tensor) *tensor.Tensor {
 	per := PageTokens + 2*pad + 16
 	buf := c.scratch.Alloc(4 * chunks * per)
 	c.attend = attendTask{
-		ctx: c, a: a, q: q.Float32s(), out: out.Float32s(), buf: slice[float32](buf, chunks*per),
+		ctx: c, a: a, q: q.Float32s(), out: out.Float32s(), buf: pool.View[float32](buf),
 		items: items, size: size, per: per, scale: float32(1 / math.Sqrt(float64(a.Dim))),
 	}
 	cpu.Parallel(chunks, &c.attend)

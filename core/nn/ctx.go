@@ -2,7 +2,6 @@ package nn
 
 import (
 	"context"
-	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
@@ -89,20 +88,12 @@ func (c *Ctx) New(rows, cols int) *tensor.Tensor {
 	}
 	t := c.headers[c.used]
 	c.used++
-	t.Rebind(slice[float32](c.scratch.Alloc(4*rows*cols), rows*cols), rows, cols)
+	t.Rebind(pool.View[float32](c.scratch.Alloc(4*rows*cols)), rows, cols)
 	return t
 }
 
 // Free gives a tensor's memory back before the end of the step.
 func (c *Ctx) Free(t *tensor.Tensor) { c.scratch.Free(t.Bytes()) }
-
-// slice views scratch bytes as n elements of T.
-func slice[T int8 | int32 | float32](b []byte, n int) []T {
-	if n == 0 {
-		return nil
-	}
-	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n)
-}
 
 // rower is work that goes row by row; rows are independent.
 type rower interface{ row(r int) }

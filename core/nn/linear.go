@@ -4,6 +4,7 @@ import (
 	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
@@ -101,9 +102,9 @@ func (c *Ctx) quantize(x *tensor.Tensor, norm *RMSNorm) (*tensor.Tensor, quantiz
 	}
 	stride := (cols + cpu.BlockCols - 1) / cpu.BlockCols * cpu.BlockCols
 	q := quantized{rows: rows, cols: cols, stride: stride, bytes: c.scratch.Alloc(rows * stride), meta: c.scratch.Alloc(8 * rows)}
-	q.q = slice[int8](q.bytes, rows*stride)
-	q.scale = slice[float32](q.meta, rows)
-	q.sum = slice[int32](q.meta[4*rows:], rows)
+	q.q = pool.View[int8](q.bytes)
+	q.scale = pool.View[float32](q.meta[:4*rows])
+	q.sum = pool.View[int32](q.meta[4*rows:])
 	c.prepare = prepareTask{x: x.Float32s(), y: y.Float32s(), dim: cols, norm: norm, q: q}
 	c.eachRow(rows, &c.prepare)
 	return y, q
@@ -161,7 +162,7 @@ func (t *matmulTask) append(c *Ctx, l *Linear, out *tensor.Tensor) {
 	if l.Out%cpu.PanelRows != 0 {
 		n := t.in.rows * cpu.PanelRows
 		p.bytes = c.scratch.Alloc(4 * n)
-		p.tail = slice[int32](p.bytes, n)
+		p.tail = pool.View[int32](p.bytes)
 	}
 	t.parts[t.n] = p
 	t.n++
@@ -251,7 +252,7 @@ func (c *Ctx) denseInto(x *tensor.Tensor, l *Linear, out []float32) {
 	var xb, tb []byte
 	if pad := (cols + 3) &^ 3; pad != cols {
 		xb = c.scratch.Alloc(4 * rows * pad)
-		t.x, t.stride = slice[float32](xb, rows*pad), pad
+		t.x, t.stride = pool.View[float32](xb), pad
 		for r := range rows {
 			row := t.x[r*pad : (r+1)*pad]
 			copy(row, x.Float32s()[r*cols:(r+1)*cols])
@@ -260,7 +261,7 @@ func (c *Ctx) denseInto(x *tensor.Tensor, l *Linear, out []float32) {
 	}
 	if l.Out%cpu.PanelRows != 0 {
 		tb = c.scratch.Alloc(4 * rows * cpu.PanelRows)
-		t.tail = slice[float32](tb, rows*cpu.PanelRows)
+		t.tail = pool.View[float32](tb)
 	}
 	t.panels = (l.Out + cpu.PanelRows - 1) / cpu.PanelRows
 	t.size = max(4, (t.panels/(chunksPerThread*cpu.NumThreads())+3)&^3)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
@@ -67,7 +68,7 @@ type Angles struct {
 func (p *RoPE) Angles(c *Ctx) Angles {
 	n := len(c.rows) * len(p.InvFreq)
 	b := c.scratch.Alloc(8 * n)
-	a := Angles{bytes: b, cos: slice[float32](b, n), sin: slice[float32](b[4*n:], n)}
+	a := Angles{bytes: b, cos: pool.View[float32](b[:4*n]), sin: pool.View[float32](b[4*n:])}
 	c.rope = ropeTask{ctx: c, freq: p.InvFreq, a: a}
 	c.eachRow(len(c.rows), &c.rope)
 	return a

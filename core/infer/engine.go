@@ -1,0 +1,216 @@
+// Package infer runs models: steps over any mix of prompt chunks and single tokens of many sequences, sampling, text
+// generation with continuous batching, and likelihoods.
+package infer
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+)
+
+// MaxStepTokens bounds the rows of one step: enough for the matrix kernels to run at full speed, and small enough that
+// scratch memory stays far below the weights.
+const MaxStepTokens = 256
+
+// Engine runs one model. It is safe for concurrent use: every step in flight has a context of its own, and contexts
+// are kept for the next step.
+type Engine struct {
+	model *model.Model
+	mem   *pool.HybridMemoryPool
+
+	mu    sync.Mutex
+	idle  []*stepper
+	close bool
+}
+
+// NewEngine returns an engine over m; scratch memory and caches come from the default pool.
+func NewEngine(m *model.Model) *Engine { return &Engine{model: m, mem: pool.Default()} }
+
+// Model returns the model the engine runs.
+func (e *Engine) Model() *model.Model { return e.model }
+
+// Close gives scratch memory back. Steps in flight finish first in the sense that their memory is freed when they end.
+func (e *Engine) Close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.close = true
+	for _, s := range e.idle {
+		s.ctx.Close()
+	}
+	e.idle = nil
+}
+
+// Sequence is the state of one sequence: the tokens read so far live in its cache.
+type Sequence struct {
+	cache *KVCache
+	n     int
+}
+
+// NewSequence returns an empty sequence.
+func (e *Engine) NewSequence() *Sequence {
+	return &Sequence{cache: newKVCache(e.mem, e.model.Config)}
+}
+
+// Len is the number of tokens read.
+func (s *Sequence) Len() int { return s.n }
+
+// Close gives the sequence's cache back.
+func (s *Sequence) Close() {
+	s.cache.free()
+	s.n = 0
+}
+
+// Chunk is what one sequence takes part with in a step.
+type Chunk struct {
+	Seq    *Sequence
+	IDs    []int32 // tokens that follow what the sequence has read
+	Logits int     // how many of the chunk's last rows the step computes logits for
+}
+
+// stepper is the reusable state of a step.
+type stepper struct {
+	ctx    *nn.Ctx
+	rows   []nn.Row
+	caches []nn.KVCache
+	ids    []int32
+	out    []int32 // rows that want logits
+}
+
+// Step reads all chunks at once and writes the logits they ask for into logits, [sum of Chunk.Logits, vocab_size], in
+// the order of the chunks. A sequence may appear once. When the step fails or ctx is canceled no sequence advances.
+func (e *Engine) Step(ctx context.Context, chunks []Chunk, logits []float32) (err error) {
+	defer pool.Recover(&err) // scratch memory beyond the budget
+	if err := e.check(chunks, len(logits)); err != nil {
+		return err
+	}
+	s := e.take()
+	defer e.put(s)
+	s.rows, s.caches, s.ids, s.out = s.rows[:0], s.caches[:0], s.ids[:0], s.out[:0]
+	for i, ch := range chunks {
+		if err := ch.Seq.cache.grow(ch.Seq.n + len(ch.IDs)); err != nil {
+			return err
+		}
+		s.caches = append(s.caches, ch.Seq.cache)
+		s.ids = append(s.ids, ch.IDs...)
+		for j := range ch.IDs {
+			if len(ch.IDs)-j <= ch.Logits {
+				s.out = append(s.out, int32(len(s.rows)))
+			}
+			s.rows = append(s.rows, nn.Row{Seq: int32(i), Pos: int32(ch.Seq.n + j)})
+		}
+	}
+	s.ctx.Begin(ctx, uint64(len(s.rows))<<32|uint64(len(s.out)), s.rows, s.caches)
+	defer s.ctx.End()
+	x, err := e.model.Forward(s.ctx, s.ids)
+	if err != nil {
+		return err
+	}
+	if len(s.out) > 0 {
+		e.model.Head.Forward(s.ctx, x, s.out, logits)
+	}
+	for _, ch := range chunks {
+		ch.Seq.n += len(ch.IDs)
+	}
+	return nil
+}
+
+// check refuses steps the model cannot take.
+func (e *Engine) check(chunks []Chunk, logits int) error {
+	cfg, want, rows := e.model.Config, 0, 0
+	for _, ch := range chunks {
+		if len(ch.IDs) == 0 {
+			return &ArgumentError{Field: "tokens", Value: "[]", Reason: "expected at least one token id"}
+		}
+		for i, id := range ch.IDs {
+			if id < 0 || int(id) >= cfg.VocabSize {
+				return &ArgumentError{Field: fmt.Sprintf("tokens[%d]", ch.Seq.n+i), Value: id,
+					Reason: fmt.Sprintf("token id out of range: expected 0 <= id < vocab_size = %d", cfg.VocabSize)}
+			}
+		}
+		if n := ch.Seq.n + len(ch.IDs); n > cfg.MaxPositionEmbeddings {
+			return &ArgumentError{Field: "tokens", Value: n,
+				Reason: fmt.Sprintf("sequence length exceeds max_position_embeddings = %d", cfg.MaxPositionEmbeddings)}
+		}
+		want += ch.Logits
+		rows += len(ch.IDs)
+	}
+	if rows == 0 {
+		return &ArgumentError{Field: "tokens", Value: "[]", Reason: "expected at least one token id"}
+	}
+	if logits != want*cfg.VocabSize {
+		return &ArgumentError{Field: "logits", Value: logits, Reason: fmt.Sprintf("expected room for %d x %d values", want, cfg.VocabSize)}
+	}
+	return nil
+}
+
+func (e *Engine) take() *stepper {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if n := len(e.idle); n > 0 {
+		s := e.idle[n-1]
+		e.idle = e.idle[:n-1]
+		return s
+	}
+	return &stepper{ctx: nn.NewCtx(e.mem)}
+}
+
+func (e *Engine) put(s *stepper) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.close {
+		s.ctx.Close()
+		return
+	}
+	e.idle = append(e.idle, s)
+}
+
+// ScratchEfficiency reports the peak live bytes of the last planned step and the bytes reserved for it.
+func (e *Engine) ScratchEfficiency() (peakLive, reserved int64) {
+	s := e.take()
+	defer e.put(s)
+	return s.ctx.Scratch().Efficiency()
+}
+
+// Forward writes the float32 logits of every position of every sequence into out: [sum of lengths, vocab_size],
+// sequence after sequence.
+func (e *Engine) Forward(ctx context.Context, ids [][]int32, out []float32) error {
+	v, total := e.model.Config.VocabSize, 0
+	for _, s := range ids {
+		total += len(s)
+	}
+	if total*v != len(out) {
+		return &ArgumentError{Field: "out", Value: len(out), Reason: fmt.Sprintf("expected %d x %d values", total, v)}
+	}
+	var chunks []Chunk
+	rows := 0
+	flush := func() error {
+		err := e.Step(ctx, chunks, out[:rows*v])
+		out, chunks, rows = out[rows*v:], chunks[:0], 0
+		return err
+	}
+	for i, s := range ids {
+		if len(s) == 0 {
+			return &ArgumentError{Field: fmt.Sprintf("sequence %d", i), Value: "[]", Reason: "expected at least one token id"}
+		}
+		seq := e.NewSequence()
+		defer seq.Close()
+		for len(s) > 0 {
+			n := min(len(s), MaxStepTokens-rows)
+			chunks = append(chunks, Chunk{Seq: seq, IDs: s[:n], Logits: n})
+			rows, s = rows+n, s[n:]
+			if rows == MaxStepTokens || len(s) > 0 {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if rows == 0 {
+		return nil
+	}
+	return flush()
+}
