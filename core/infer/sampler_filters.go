@@ -1,0 +1,85 @@
+package infer
+
+import "math"
+
+// Weights are exp((logit - best) / temperature): the most probable token weighs 1, and no temperature overflows.
+
+func (s *Sampler) scaled(logit, best float32) float64 {
+	return (float64(logit) - float64(best)) / s.params.Temperature
+}
+
+func (s *Sampler) candidate(id int, logit, best float32) candidate {
+	return candidate{id: int32(id), key: logit, weight: float32(math.Exp(s.scaled(logit, best)))}
+}
+
+// keepAll starts with every token that is not banned.
+func (s *Sampler) keepAll(logits []float32, best float32) {
+	s.kept = grow(s.kept, len(logits))
+	for i, v := range logits {
+		if v > negInf {
+			s.kept = append(s.kept, s.candidate(i, v, best))
+		}
+	}
+}
+
+// keepTopK starts with the TopK largest logits.
+func (s *Sampler) keepTopK(logits []float32, best float32) {
+	var kth candidate
+	kth, s.shuffled = topBorder(logits, s.params.TopK, s.shuffled)
+	s.kept = grow(s.kept, s.params.TopK)
+	for i, v := range logits {
+		if kth.within(i, v) {
+			s.kept = append(s.kept, s.candidate(i, v, best))
+		}
+	}
+}
+
+// keepTopP keeps the shortest run of most probable tokens that holds TopP of the probability.
+func (s *Sampler) keepTopP() { s.keepMass(s.params.TopP) }
+
+// keepMinP keeps the tokens that have at least MinP of the largest probability. The filters before it never drop the most probable
+// token, so the largest weight is 1.
+func (s *Sampler) keepMinP() {
+	n := 0
+	for _, c := range s.kept {
+		if float64(c.weight) >= s.params.MinP {
+			s.kept[n] = c
+			n++
+		}
+	}
+	s.kept = s.kept[:n]
+}
+
+// keepTypical keeps the shortest run of tokens, those whose information -log p is nearest to its mean, the entropy, first, that
+// holds TypicalP of the probability. Information differs from (best - logit) / temperature by a constant, so the distance from
+// the mean is the same for both.
+func (s *Sampler) keepTypical(logits []float32, best float32) {
+	var sum, mean float64
+	for i := range s.kept {
+		w := float64(s.kept[i].weight)
+		if w == 0 {
+			continue // its logit may be so low that it scales to -inf
+		}
+		sum += w
+		mean += w * s.scaled(logits[s.kept[i].id], best)
+	}
+	mean /= sum
+	for i := range s.kept {
+		s.kept[i].key = float32(-math.Abs(s.scaled(logits[s.kept[i].id], best) - mean))
+	}
+	s.keepMass(s.params.TypicalP)
+}
+
+// keepMass keeps the shortest leading part, by key, that holds the fraction of the weight.
+func (s *Sampler) keepMass(fraction float64) {
+	s.shuffled = append(grow(s.shuffled, len(s.kept)), s.kept...)
+	s.kept = keepThrough(s.kept, border(s.shuffled, fraction*mass(s.kept), byWeight))
+}
+
+func mass(c []candidate) float64 {
+	var sum float64
+	for i := range c {
+		sum += float64(c[i].weight)
+	}
+	return sum
+}
