@@ -1,0 +1,56 @@
+package cpu
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// readChunk is what one claim of a [ReadBandwidth] pass reads.
+const readChunk = 4 << 20
+
+// ReadBandwidth measures how fast threads threads together read bytes bytes of huge-page memory, in GB/s (1e9 bytes): the
+// limit for everything that streams weights. bytes should be several times the last-level cache. It makes passes for about
+// d, at least two, and reports the fastest. It returns 0 when the memory cannot be had.
+func ReadBandwidth(threads int, bytes int, d time.Duration) float64 {
+	threads = clampThreads(threads)
+	bytes = max(1, ceilDiv(bytes, readChunk)) * readChunk
+	mem, free, err := hugeMemory(bytes)
+	if err != nil {
+		return 0
+	}
+	defer free()
+	for i := 0; i < len(mem); i += 4096 { // make every page real
+		mem[i] = 1
+	}
+	var pool workPool
+	pool.size.Store(int32(threads))
+	defer pool.resize(1)
+	task := &readTask{mem: mem}
+	best := 0.0
+	for pass, end := 0, time.Now().Add(d); pass < 2 || time.Now().Before(end); pass++ {
+		start := time.Now()
+		pool.run(len(mem)/readChunk, task)
+		best = max(best, float64(len(mem))/time.Since(start).Seconds()/1e9)
+	}
+	return best
+}
+
+type readTask struct {
+	mem []byte
+	sum atomic.Uint64
+}
+
+func (t *readTask) Run(chunk int) {
+	t.sum.Add(readSum(t.mem[chunk*readChunk : (chunk+1)*readChunk]))
+}
+
+// readSumRef folds the bytes so that none of them can be left unread; len(b) is a multiple of 256.
+func readSumRef(b []byte) uint64 {
+	var s uint64
+	for len(b) >= 8 {
+		s |= uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
+			uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56
+		b = b[8:]
+	}
+	return s
+}

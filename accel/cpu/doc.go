@@ -1,0 +1,33 @@
+// Package cpu holds the kernels that BitNet spends its time in, the choice of the instruction set that runs
+// them, and the worker pool that spreads them over cores. It is the only place that knows the processor.
+//
+// # Kernels
+//
+// Every kernel is an exported Go function whose comment is the formula it computes. Behind it stand a scalar
+// Go reference (files *_ref.go), which is the definition, and hand-laid AVX2 and AVX-512 VNNI versions
+// (kernels_amd64.s, written by the generator in gen/). All of them give the same bits:
+//
+//   - Integer kernels are exact int32 sums.
+//   - Float kernels round every product and every sum separately (no fused multiply-add) and add in one fixed
+//     order that names the lane of each element, so that the order is the same for scalar Go, 8 lanes and 16.
+//
+// A result therefore depends neither on the processor nor on the number of threads, nor on how many tokens are
+// worked on at once.
+//
+// # Layouts
+//
+// Ternary weights are packed as "panel16" (see [PackTernary]) and dense weights as "dense16" (see [DenseFormat]).
+// Both keep 16 rows side by side, so that a vector register holds one partial sum for each row and nothing is
+// ever summed across lanes.
+//
+// # Contract
+//
+// Kernels check the lengths of their slices once per call and panic when the caller broke the contract: that is
+// a bug in this program, never bad user input. After the check the assembly reads and writes exactly the
+// documented elements.
+//
+// # Environment
+//
+// BITNET_ISA (scalar, avx2, avx512) forces an instruction set, BITNET_NUM_THREADS the number of threads. A value that
+// cannot be honoured is reported by [InitError]; the package then runs with its defaults.
+package cpu

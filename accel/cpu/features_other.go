@@ -1,0 +1,6 @@
+//go:build !amd64
+
+package cpu
+
+// detect: other processors run the Go reference.
+func detect() features { return features{} }

@@ -1,0 +1,29 @@
+package cpu
+
+// Without kernels for this processor every call runs the Go reference.
+
+func pause() {}
+
+func ternaryMatMul(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, xsum []int32) {
+	ternaryMatMulRef(dst, ldd, panels, nb, x, ldx, xsum)
+}
+
+func densePanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, quads int, x []float32, ldx, tokens int) {
+	densePanelRef(dst, ldd, f, panel, scale, quads, x, ldx, tokens)
+}
+
+func dotRows(dst, q, k []float32, stride int)                  { dotRowsRef(dst, q, k, stride) }
+func accumRows(acc, p, v []float32, stride int)                { accumRowsRef(acc, p, v, stride) }
+func expSum(lanes *[Lanes]float32, x []float32, shift float32) { expSumRef(lanes, x, shift) }
+func maxLanes(lanes *[Lanes]float32, x []float32)              { maxLanesRef(lanes, x) }
+func sumSquares(lanes *[Lanes]float32, x []float32)            { sumSquaresRef(lanes, x) }
+func absMax(x []float32) float32                               { return absMaxRef(0, x) }
+func scale(dst, x []float32, s float32)                        { scaleRef(dst, x, s) }
+func scaleMul(dst, x, w []float32, s float32)                  { scaleMulRef(dst, x, w, s) }
+func quantizeInt8(dst []int8, x []float32, s float32) int32    { return quantizeInt8Ref(dst, x, s) }
+func silu(dst, x []float32)                                    { siluRef(dst, x) }
+func relu2(dst, x []float32)                                   { relu2Ref(dst, x) }
+func mul(dst, a, b []float32)                                  { mulRef(dst, a, b) }
+func add(dst, a, b []float32)                                  { addRef(dst, a, b) }
+func dequantRow(dst []float32, acc []int32, scale float32)     { dequantRowRef(dst, acc, scale) }
+func readSum(b []byte) uint64                                  { return readSumRef(b) }
