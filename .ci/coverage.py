@@ -1,0 +1,68 @@
+"""Line coverage of the Go and the Python code from their reports; exit status 1 when either is under the minimum.
+
+Go's profile counts statements in blocks `file:line.column,line.column statements count`. A line counts as covered when
+every block that touches it ran, and code that a generator program is made of (accel/cpu/gen) is left out.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+BLOCK = re.compile(r"(?P<file>.+):(?P<first>\d+)\.\d+,(?P<last>\d+)\.\d+ \d+ (?P<count>\d+)")
+GENERATORS = "/gen/"
+
+
+def go_lines(profile: Path) -> dict[str, tuple[int, int]]:
+    """Covered and coverable lines of each package."""
+    ran: dict[tuple[str, int, int], bool] = defaultdict(bool)  # one block appears once for each test binary
+    for text in profile.read_text().splitlines()[1:]:
+        block = BLOCK.fullmatch(text)
+        if block and GENERATORS not in block["file"]:
+            ran[block["file"], int(block["first"]), int(block["last"])] |= block["count"] != "0"
+    lines: dict[tuple[str, int], bool] = {}
+    for (file, first, last), covered in ran.items():
+        for line in range(first, last + 1):
+            lines[file, line] = lines.get((file, line), True) and covered
+    packages: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    for (file, _), covered in lines.items():
+        package = file.rpartition("/")[0]
+        have, total = packages[package]
+        packages[package] = have + covered, total + 1
+    return packages
+
+
+def python_lines(report: Path) -> dict[str, tuple[int, int]]:
+    """Covered and coverable lines of each file."""
+    files = json.loads(report.read_text())["files"]
+    return {
+        name: (entry["summary"]["covered_lines"], entry["summary"]["num_statements"]) for name, entry in files.items()
+    }
+
+
+def show(language: str, parts: dict[str, tuple[int, int]]) -> float:
+    for name, (have, total) in sorted(parts.items()):
+        print(f"  {100 * have / max(total, 1):6.1f} %  {have:6d}/{total:<6d} {name}")
+    have, total = (sum(column) for column in zip(*parts.values(), strict=True))
+    percent = 100 * have / max(total, 1)
+    print(f"{language} line coverage: {percent:.1f} % ({have} of {total} lines)")
+    return percent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minimum", type=float, default=85)
+    parser.add_argument("go", type=Path)
+    parser.add_argument("python", type=Path)
+    options = parser.parse_args()
+    percents = {"Go": show("Go", go_lines(options.go)), "Python": show("Python", python_lines(options.python))}
+    low = [language for language, percent in percents.items() if percent < options.minimum]
+    if low:
+        print(f"under the minimum of {options.minimum:g} %: {', '.join(low)}", file=sys.stderr)
+    return bool(low)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+# make demo   a fresh machine to streamed text: venv, build, generate (needs Go, a C compiler and Python there)
+# make test   everything CI runs             make test-full   and the slow ones: wheel and sdist in fresh venvs
+# make cover  Go and Python line coverage    make lint        formatters, vet, staticcheck, ruff, mypy
+# make bench  decode speed of this machine   make build       the extension, in place
+# Stamp files under .venv and .tools make repeated runs fast; `make clean` forgets build outputs, not .venv.
+
+PYTHON ?= python3
+GO     ?= go
+VENV   := .venv
+BIN    := $(VENV)/bin
+EXT    := python/bitnet_rust/_bitnet.abi3.so
+MIN_COVERAGE ?= 85
+FUZZTIME ?= 5s
+
+GO_SOURCES := $(shell find accel bindings core -name '*.go' -o -name '*.s' -o -name '*.c' -o -name '*.h' | grep -v _test.go) go.mod go.sum
+GO_DIRS    := accel bench bindings core tests_go
+PY_DIRS    := $(wildcard python tests_py bench setup.py .ci)
+
+# The newest staticcheck that this Go builds; each understands the export data of its Go.
+GO_MINOR    := $(shell $(GO) env GOVERSION 2>/dev/null | sed -n 's/.*go1\.\([0-9]*\).*/\1/p')
+STATICCHECK_VERSION := $(if $(filter 24,$(GO_MINOR)),v0.6.1,$(if $(filter 25,$(GO_MINOR)),v0.7.0,v0.8.2))
+STATICCHECK := .tools/staticcheck-$(STATICCHECK_VERSION)-go1.$(GO_MINOR)
+
+export GOFLAGS ?= -buildvcs=false
+
+.PHONY: all demo build venv test test-full test-go test-race test-fuzz test-isa test-portable test-py \
+        cover lint lint-go lint-py bench wheel clean distclean
+all: build
+
+# --- environment -----------------------------------------------------------------------------------------------------
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bitnet-rust needs Python 3.11 or newer; run make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q 'setuptools>=77'
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml setup.py
+	$(BIN)/python -m pip install -q --no-build-isolation -e .
+	@touch $@
+
+$(EXT): $(VENV)/.installed $(GO_SOURCES)
+	$(BIN)/python setup.py -q build_ext --inplace
+	@touch $@
+
+$(VENV)/.dev: $(EXT)
+	$(BIN)/python -m pip install -q --no-build-isolation -e '.[test,dev]'
+	@touch $@ $(EXT)
+
+$(STATICCHECK):
+	@mkdir -p .tools
+	GOBIN=$(CURDIR)/.tools $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+	@mv .tools/staticcheck $@
+
+venv: $(VENV)/.dev
+build: $(EXT)
+
+# --- use -------------------------------------------------------------------------------------------------------------
+
+demo: $(EXT)
+	$(BIN)/bitnet generate --model bitnet-tiny --max-new-tokens 120 'First Citizen:'
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench decode --shape 2b
+
+wheel: $(VENV)/.dev
+	$(BIN)/python -m build --outdir dist .
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+test: lint test-go test-race test-isa test-portable test-fuzz test-py
+test-full: test
+	$(BIN)/python -m pytest -m full
+
+lint: lint-go lint-py
+
+lint-go: $(STATICCHECK) $(VENV)/.created
+	@unformatted=$$(gofmt -l $(GO_DIRS)); test -z "$$unformatted" || { echo "gofmt -w these: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+	@include=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))'); export CGO_CFLAGS="-I$$include"; \
+	set -ex; $(GO) vet -tags pyext ./bindings; $(STATICCHECK) -tags pyext ./bindings
+
+lint-py: $(VENV)/.dev
+	$(BIN)/ruff check $(PY_DIRS)
+	$(BIN)/ruff format --check $(PY_DIRS)
+	$(BIN)/mypy --strict
+
+test-go:
+	$(GO) test ./...
+
+test-race:
+	$(GO) test -race ./accel/cpu/... ./core/pool/... ./core/infer/...
+
+# Every instruction set of this machine runs the golden models and the engine.
+test-isa: $(EXT)
+	@for isa in $$($(BIN)/python -c 'import bitnet_rust; print(*bitnet_rust.build_info()["supported_isas"])'); do \
+	  echo "BITNET_ISA=$$isa $(GO) test ./tests_go/... ./core/infer/..."; \
+	  BITNET_ISA=$$isa $(GO) test -count=1 ./tests_go/... ./core/infer/... || exit 1; done
+
+# The core needs no C compiler and no amd64.
+test-portable:
+	CGO_ENABLED=0 $(GO) build ./core/... ./accel/...
+	CGO_ENABLED=0 GOARCH=arm64 $(GO) build ./core/... ./accel/...
+	CGO_ENABLED=0 GOARCH=arm64 $(GO) vet ./core/... ./accel/...
+
+# Each fuzz target for a moment, from its committed corpus: long runs are `go test -fuzz` by hand.
+test-fuzz:
+	@set -e; for package in $$(grep -rl --include='*_test.go' '^func Fuzz' $(GO_DIRS) | xargs -r -n1 dirname | sort -u); do \
+	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$package/*_test.go); do \
+	    echo "fuzz $$package $$target $(FUZZTIME)"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$package; done; done
+
+test-py: $(VENV)/.dev $(EXT)
+	$(BIN)/python -m pytest -m 'not full'
+
+cover: $(VENV)/.dev $(EXT)
+	@mkdir -p coverage
+	$(GO) test -coverprofile=coverage/go.out -coverpkg=./accel/...,./core/... ./accel/... ./core/... ./tests_go/...
+	COVERAGE_FILE=coverage/py $(BIN)/python -m pytest -m 'not full' --cov --cov-report=json:coverage/py.json --cov-report=
+	$(BIN)/python .ci/coverage.py --minimum $(MIN_COVERAGE) coverage/go.out coverage/py.json
+
+clean:
+	rm -rf build dist coverage python/*.egg-info $(EXT)
+
+distclean: clean
+	rm -rf $(VENV) .tools

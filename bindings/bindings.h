@@ -1,0 +1,45 @@
+// Types that both sides of the bridge use: the Go exports and the C module.
+#ifndef BITNET_BINDINGS_H
+#define BITNET_BINDINGS_H
+
+#include <stdint.h>
+#include <stdlib.h>
+
+// Result codes of every export; module.c maps each to one Python exception.
+enum {
+  BN_OK = 0,
+  BN_ERROR,      // BitNetError
+  BN_FORMAT,     // FormatError
+  BN_CONFIG,     // ConfigError
+  BN_SHAPE,      // ShapeError
+  BN_DTYPE,      // DTypeError
+  BN_ARGUMENT,   // ArgumentError
+  BN_MEMORY,     // OutOfMemoryError
+  BN_NOT_FOUND,  // ModelNotFoundError
+  BN_INTERNAL,   // InternalError: a recovered Go panic
+  BN_CANCELED,   // the poll function asked to stop; its Python error is pending
+  BN_CODES
+};
+
+// bn_poll lets Python look up from a long call: it runs on the thread that made
+// the call, takes the GIL, reports progress, runs signal handlers. Nonzero: stop.
+typedef int (*bn_poll)(void *state, int64_t done, int64_t total);
+
+// One generated token. finish: 0 goes on, 1 stop token, 2 length limit.
+// Its alternatives are top[top_start .. top_start+top_count].
+typedef struct {
+  int32_t sequence, id, finish;
+  float logprob;
+  int32_t top_start, top_count;
+} bn_token;
+
+typedef struct {
+  int32_t id;
+  float logprob;
+} bn_top;
+
+static inline int bn_call_poll(bn_poll poll, void *state, int64_t done, int64_t total) {
+  return poll(state, done, total);
+}
+
+#endif

@@ -1,0 +1,45 @@
+"""The exceptions of bitnet_rust: one tree, each also a subclass of the built-in that fits.
+
+``except BitNetError`` catches everything this package raises on purpose; ``except ValueError`` catches bad files, bad
+configurations and bad arguments, as with the rest of the Python world.
+"""
+
+
+class BitNetError(Exception):
+    """Base of every exception below."""
+
+
+class FormatError(BitNetError, ValueError):
+    """A file is damaged or not what it says: the message names the file, the tensor or field, found and expected."""
+
+
+class ConfigError(BitNetError, ValueError):
+    """A model configuration has an impossible or unknown value: the message names the field, the value and why."""
+
+
+class ShapeError(BitNetError, ValueError):
+    """Array shapes do not fit together: the message names both."""
+
+
+class DTypeError(BitNetError, TypeError):
+    """An array has a dtype that the operation does not take."""
+
+
+class ArgumentError(BitNetError, ValueError):
+    """An argument of a call is out of its range: a token id, a temperature, an empty prompt, a closed model."""
+
+
+class OutOfMemoryError(BitNetError, MemoryError):
+    """The memory budget would be exceeded: the message has the bytes asked for, in use and allowed."""
+
+
+class ModelNotFoundError(BitNetError, FileNotFoundError):
+    """No model at that path or under that name: the message says which directory or name to pass."""
+
+
+class TokenizerError(BitNetError, ValueError):
+    """The model has no tokenizer, or one that cannot be read, or no chat template."""
+
+
+class InternalError(BitNetError, RuntimeError):
+    """A defect of this package: a panic of the Go core, contained and reported with its stack."""
