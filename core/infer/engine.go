@@ -87,6 +87,10 @@ func (e *Engine) Step(ctx context.Context, chunks []Chunk, logits []float32) (er
 	if err := e.check(chunks, len(logits)); err != nil {
 		return err
 	}
+	if err := e.model.Acquire(); err != nil {
+		return err
+	}
+	defer e.model.Release()
 	s := e.take()
 	defer e.put(s)
 	s.rows, s.caches, s.ids, s.out = s.rows[:0], s.caches[:0], s.ids[:0], s.out[:0]

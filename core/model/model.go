@@ -20,9 +20,13 @@ type Model struct {
 
 	Info Info // where the weights came from and what they occupy
 
-	close   []func() error // gives weight memory and file mappings back
-	closing sync.Once
+	use    sync.RWMutex   // held for reading by steps, for writing by whoever moves or frees weights
+	closed bool
+	close  []func() error // gives weight memory and file mappings back
 }
+
+// ErrClosed is the error of using a model after Close.
+var ErrClosed = errors.New("model is closed")
 
 // Info describes a model in memory.
 type Info struct {
@@ -68,15 +72,32 @@ func (m *Model) Forward(c *nn.Ctx, ids []int32) (*tensor.Tensor, error) {
 	return x, nil
 }
 
-// Close gives the weights' memory back. The model must not be in use.
+// Acquire keeps the weights where they are until Release. It fails once the model is closed.
+func (m *Model) Acquire() error {
+	m.use.RLock()
+	if m.closed {
+		m.use.RUnlock()
+		return ErrClosed
+	}
+	return nil
+}
+
+// Release ends what Acquire began.
+func (m *Model) Release() { m.use.RUnlock() }
+
+// Close waits for whoever uses the weights and gives their memory back. Closing twice does nothing.
 func (m *Model) Close() error {
+	m.use.Lock()
+	defer m.use.Unlock()
+	if m.closed {
+		return nil
+	}
+	m.closed = true
+	m.Blocks, m.Embed, m.Head = nil, nn.Embedding{}, nn.Head{}
 	var err error
-	m.closing.Do(func() {
-		for _, f := range m.close {
-			err = errors.Join(err, f())
-		}
-		m.Blocks, m.Embed, m.Head = nil, nn.Embedding{}, nn.Head{}
-	})
+	for _, f := range m.close {
+		err = errors.Join(err, f())
+	}
 	return err
 }
 
