@@ -1,0 +1,171 @@
+package infer_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/core/infer"
+	"github.com/bitnet-rust/bitnet_rust/core/model"
+)
+
+// tiny is a random model of the BitNet layout.
+func tiny(tb testing.TB, layers, hidden, ffn int) *infer.Engine {
+	tb.Helper()
+	cfg := &model.Config{
+		Architecture: "BitNetForCausalLM", VocabSize: 1000, HiddenSize: hidden, IntermediateSize: ffn, NumHiddenLayers: layers,
+		NumAttentionHeads: hidden / 32, NumKeyValueHeads: hidden / 64, HeadDim: 32, HiddenAct: "relu2", MaxPositionEmbeddings: 300,
+		RMSNormEps: 1e-5, RopeTheta: 10000, TieWordEmbeddings: true, InitializerRange: 0.02,
+		Quantization: model.Quantization{LinearClass: "autobitlinear", Mode: "offline"},
+	}
+	m, err := model.NewRandom(cfg, 1, model.LoadOptions{HeadFormat: "bfloat16"})
+	require.NoError(tb, err)
+	e := infer.NewEngine(m)
+	tb.Cleanup(func() { e.Close(); require.NoError(tb, m.Close()) })
+	return e
+}
+
+// decoding returns a generation of n sequences that have read their prompts and made a few tokens.
+func decoding(tb testing.TB, e *infer.Engine, n int) *infer.Generation {
+	tb.Helper()
+	p := infer.DefaultSamplingParams()
+	p.MaxNewTokens, p.IgnoreEOS, p.Temperature, p.TopK = 1<<20, true, 0.9, 40
+	prompts := make([][]int32, n)
+	for i := range prompts {
+		prompts[i] = []int32{int32(i), 2, 3}
+	}
+	g, err := e.Generate(prompts, []infer.SamplingParams{p})
+	require.NoError(tb, err)
+	tb.Cleanup(g.Close)
+	for range 4 {
+		_, err := g.Step(context.Background())
+		require.NoError(tb, err)
+	}
+	return g
+}
+
+func TestDecodingAllocatesNothingAfterWarmUp(t *testing.T) {
+	for _, n := range []int{1, 5} {
+		g := decoding(t, tiny(t, 2, 64, 128), n)
+		require.Zero(t, testing.AllocsPerRun(40, func() { // all within one page of the cache
+			if _, err := g.Step(context.Background()); err != nil {
+				panic(err)
+			}
+		}), "%d sequences", n)
+	}
+}
+
+func TestPlannedStepsUseWhatTheyReserve(t *testing.T) {
+	e := tiny(t, 2, 256, 688)
+	decoding(t, e, 4)
+	live, reserved := e.ScratchEfficiency()
+	require.Positive(t, live)
+	t.Logf("peak live %d of %d reserved bytes: %.4f", live, reserved, float64(live)/float64(reserved))
+}
+
+func TestPromptsAreReadInChunksAndReported(t *testing.T) {
+	e := tiny(t, 1, 64, 64)
+	prompt := make([]int32, 290)
+	p := infer.DefaultSamplingParams()
+	p.MaxNewTokens, p.IgnoreEOS = 100, true
+	g, err := e.Generate([][]int32{prompt, {1}}, []infer.SamplingParams{p})
+	require.NoError(t, err)
+	defer g.Close()
+	tokens, err := g.Step(context.Background())
+	require.NoError(t, err)
+	require.Empty(t, tokens, "both prompts wait for room in the step")
+	read, total := g.Progress()
+	require.Equal(t, infer.MaxStepTokens, read)
+	require.Equal(t, 291, total)
+	made := [2]int{}
+	why := [2]string{}
+	for !g.Done() {
+		tokens, err = g.Step(context.Background())
+		require.NoError(t, err)
+		for _, tok := range tokens {
+			made[tok.Sequence]++
+			why[tok.Sequence] = tok.Finish
+		}
+	}
+	require.Equal(t, [2]int{300 - 290 + 1, 100}, made, "the first ends with the context, the second with max_new_tokens")
+	require.Equal(t, [2]string{infer.FinishLength, infer.FinishLength}, why)
+}
+
+func TestFinishEndsASequence(t *testing.T) {
+	g := decoding(t, tiny(t, 1, 64, 64), 3)
+	require.NoError(t, g.Finish(1))
+	tokens, err := g.Step(context.Background())
+	require.NoError(t, err)
+	require.Len(t, tokens, 2)
+	require.ErrorIs(t, g.Finish(7), infer.ErrArgument)
+	require.NoError(t, g.Finish(0))
+	require.NoError(t, g.Finish(2))
+	require.True(t, g.Done())
+	tokens, err = g.Step(context.Background())
+	require.NoError(t, err)
+	require.Empty(t, tokens)
+}
+
+func TestStopTokensEndASequence(t *testing.T) {
+	e := tiny(t, 1, 64, 64)
+	p := infer.DefaultSamplingParams()
+	p.MaxNewTokens = 8
+	run := func() (ids []int32, finish string) {
+		g, err := e.Generate([][]int32{{1, 2, 3}}, []infer.SamplingParams{p})
+		require.NoError(t, err)
+		defer g.Close()
+		for !g.Done() {
+			tokens, err := g.Step(context.Background())
+			require.NoError(t, err)
+			for _, tok := range tokens {
+				ids, finish = append(ids, tok.ID), tok.Finish
+			}
+		}
+		return ids, finish
+	}
+	free, why := run()
+	require.Len(t, free, 8)
+	require.Equal(t, infer.FinishLength, why)
+	p.StopTokenIDs = []int32{free[2]}
+	ids, why := run()
+	require.LessOrEqual(t, len(ids), 3)
+	require.Equal(t, free[2], ids[len(ids)-1])
+	require.Equal(t, infer.FinishStop, why)
+}
+
+func TestGenerateRefusesBadRequests(t *testing.T) {
+	e := tiny(t, 1, 64, 64)
+	ok := infer.DefaultSamplingParams()
+	for name, c := range map[string]struct {
+		prompts [][]int32
+		params  []infer.SamplingParams
+	}{
+		"empty prompt":         {[][]int32{{1}, {}}, []infer.SamplingParams{ok}},
+		"id out of range":      {[][]int32{{1000}}, []infer.SamplingParams{ok}},
+		"prompt fills context": {[][]int32{make([]int32, 300)}, []infer.SamplingParams{ok}},
+		"wrong params count":   {[][]int32{{1}}, []infer.SamplingParams{ok, ok}},
+	} {
+		_, err := e.Generate(c.prompts, c.params)
+		require.ErrorIs(t, err, infer.ErrArgument, name)
+	}
+}
+
+// BenchmarkDecode is the whole path of a token; allocs/op must be 0.
+func BenchmarkDecode(b *testing.B) {
+	e := tiny(b, 8, 512, 1376)
+	g := decoding(b, e, 1)
+	b.ReportAllocs()
+	for b.Loop() {
+		if g.Done() { // the context is full: go on with a fresh sequence
+			b.StopTimer()
+			g = decoding(b, e, 1)
+			b.StartTimer()
+		}
+		if _, err := g.Step(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	live, reserved := e.ScratchEfficiency()
+	b.ReportMetric(float64(live)/float64(reserved), "pool-efficiency")
+}

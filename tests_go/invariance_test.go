@@ -1,0 +1,271 @@
+package tests_go
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/infer"
+	"github.com/bitnet-rust/bitnet_rust/core/model"
+)
+
+// The numbers contract (docs/architecture.md): a sequence's logits have the same bits alone, in a ragged batch, with its
+// prompt cut into chunks, and with any number of threads.
+
+// contractModels are shapes that meet every code path: sizes that no panel divides, grouped and plain heads, a head
+// size that is no multiple of 16, sub-norms and none, tied and untied heads, all head formats.
+func contractModels(t *testing.T) map[string]*infer.Engine {
+	t.Helper()
+	base := model.Config{
+		Architecture: "BitNetForCausalLM", VocabSize: 331, HiddenSize: 88, IntermediateSize: 264, NumHiddenLayers: 3,
+		NumAttentionHeads: 4, NumKeyValueHeads: 2, HeadDim: 22, HiddenAct: "relu2", MaxPositionEmbeddings: 512,
+		RMSNormEps: 1e-5, RopeTheta: 10000, TieWordEmbeddings: true, InitializerRange: 0.02,
+		Quantization: model.Quantization{LinearClass: "autobitlinear", Mode: "offline"},
+	}
+	llama := base
+	llama.Architecture, llama.HiddenAct, llama.TieWordEmbeddings = "LlamaForCausalLM", "silu", false
+	llama.HiddenSize, llama.IntermediateSize, llama.HeadDim, llama.NumKeyValueHeads = 96, 200, 32, 4
+	engines := map[string]*infer.Engine{}
+	for name, cfg := range map[string]model.Config{"bitnet": base, "llama": llama} {
+		for _, head := range []string{"float32", "bfloat16", "int8", "int4"} {
+			m, err := model.NewRandom(&cfg, 7, model.LoadOptions{HeadFormat: head})
+			require.NoError(t, err)
+			e := infer.NewEngine(m)
+			t.Cleanup(func() { e.Close(); require.NoError(t, m.Close()) })
+			engines[name+" "+head] = e
+		}
+	}
+	return engines
+}
+
+func randomIDs(r *rand.Rand, n, vocab int) []int32 {
+	ids := make([]int32, n)
+	for i := range ids {
+		ids[i] = int32(r.IntN(vocab))
+	}
+	return ids
+}
+
+// chunked reads ids in pieces of size and returns the logits of every position.
+func chunked(t *testing.T, e *infer.Engine, ids []int32, size int) []float32 {
+	t.Helper()
+	v := e.Model().Config.VocabSize
+	out := make([]float32, len(ids)*v)
+	seq := e.NewSequence()
+	defer seq.Close()
+	for i := 0; i < len(ids); i += size {
+		n := min(size, len(ids)-i)
+		require.NoError(t, e.Step(context.Background(), []infer.Chunk{{Seq: seq, IDs: ids[i : i+n], Logits: n}}, out[i*v:(i+n)*v]))
+	}
+	return out
+}
+
+func requireSameBits(t *testing.T, want, got []float32, msg string) {
+	t.Helper()
+	require.Equal(t, len(want), len(got), msg)
+	for i := range want {
+		if math.Float32bits(want[i]) != math.Float32bits(got[i]) {
+			t.Fatalf("%s: logit %d is %v, want %v", msg, i, got[i], want[i])
+		}
+	}
+}
+
+func onEveryISA(t *testing.T, f func(t *testing.T)) {
+	active := cpu.Active()
+	t.Cleanup(func() { require.NoError(t, cpu.SetISA(active)) })
+	for _, isa := range cpu.Supported() {
+		require.NoError(t, cpu.SetISA(isa))
+		t.Run(isa.String(), f)
+	}
+}
+
+func TestASequenceHasTheSameLogitsAloneBatchedChunkedAndThreaded(t *testing.T) {
+	threads := cpu.NumThreads()
+	t.Cleanup(func() { require.NoError(t, cpu.SetNumThreads(threads)) })
+	engines := contractModels(t)
+	alone := map[string][]float32{} // of the first ISA: float kernels have one order on all of them
+	onEveryISA(t, func(t *testing.T) {
+		for name, e := range engines {
+			r := rand.New(rand.NewPCG(1, 2))
+			v := e.Model().Config.VocabSize
+			ids := randomIDs(r, 150, v)
+			require.NoError(t, cpu.SetNumThreads(1))
+			want := chunked(t, e, ids, len(ids))
+			for _, x := range want {
+				require.False(t, math.IsNaN(float64(x)) || math.IsInf(float64(x), 0))
+			}
+			if first, ok := alone[name]; ok {
+				requireSameBits(t, first, want, name+": another ISA")
+			}
+			alone[name] = want
+
+			for _, n := range []int{1, 2, 3} {
+				require.NoError(t, cpu.SetNumThreads(n))
+				for _, size := range []int{1, 3, 64, len(ids)} {
+					requireSameBits(t, want, chunked(t, e, ids, size), fmt.Sprintf("%s: %d threads, chunks of %d", name, n, size))
+				}
+				requireSameBits(t, want, raggedBatch(t, e, ids, r), fmt.Sprintf("%s: %d threads, in a batch of 7", name, n))
+			}
+		}
+	})
+}
+
+// raggedBatch reads ids in random pieces while six other sequences read theirs in the same steps.
+func raggedBatch(t *testing.T, e *infer.Engine, ids []int32, r *rand.Rand) []float32 {
+	t.Helper()
+	v := e.Model().Config.VocabSize
+	var seqs [7]*infer.Sequence
+	for i := range seqs {
+		seqs[i] = e.NewSequence()
+		defer seqs[i].Close()
+	}
+	var out []float32
+	for at := 0; at < len(ids); {
+		chunks := make([]infer.Chunk, 0, len(seqs))
+		skip, n := 0, min(1+r.IntN(40), len(ids)-at)
+		for i := range seqs {
+			ch := infer.Chunk{Seq: seqs[i], IDs: ids[at : at+n], Logits: n}
+			if i != 3 { // the sequence under test is the fourth
+				ch.IDs = randomIDs(r, 1+r.IntN(9), v)
+				ch.Logits = r.IntN(2)
+			}
+			if i < 3 {
+				skip += ch.Logits
+			}
+			chunks = append(chunks, ch)
+		}
+		total := 0
+		for _, ch := range chunks {
+			total += ch.Logits
+		}
+		logits := make([]float32, total*v)
+		require.NoError(t, e.Step(context.Background(), chunks, logits))
+		out = append(out, logits[skip*v:(skip+n)*v]...)
+		at += n
+	}
+	return out
+}
+
+func TestForwardEqualsSteps(t *testing.T) {
+	for name, e := range contractModels(t) {
+		r := rand.New(rand.NewPCG(3, 4))
+		v := e.Model().Config.VocabSize
+		batch := [][]int32{randomIDs(r, 5, v), randomIDs(r, 300, v), randomIDs(r, 1, v), randomIDs(r, 255, v)}
+		var want []float32
+		for _, ids := range batch {
+			want = append(want, chunked(t, e, ids, 17)...)
+		}
+		got := make([]float32, len(want))
+		require.NoError(t, e.Forward(context.Background(), batch, got))
+		requireSameBits(t, want, got, name)
+	}
+}
+
+func TestGenerationInABatchEqualsGenerationAlone(t *testing.T) {
+	for name, e := range contractModels(t) {
+		r := rand.New(rand.NewPCG(5, 6))
+		v := e.Model().Config.VocabSize
+		params := infer.DefaultSamplingParams()
+		params.MaxNewTokens, params.Temperature, params.TopK = 20, 0.8, 50
+		seed := uint64(11)
+		params.Seed = &seed
+		prompts := make([][]int32, 40) // more than run at once
+		for i := range prompts {
+			prompts[i] = randomIDs(r, 1+r.IntN(60), v)
+		}
+		together := generate(t, e, prompts, params)
+		for i := 0; i < len(prompts); i += 13 {
+			alone := generate(t, e, prompts[i:i+1], params)
+			require.Equal(t, alone[0], together[i], "%s: prompt %d", name, i)
+			require.LessOrEqual(t, len(alone[0]), params.MaxNewTokens)
+		}
+	}
+}
+
+func generate(t *testing.T, e *infer.Engine, prompts [][]int32, p infer.SamplingParams) [][]int32 {
+	t.Helper()
+	g, err := e.Generate(prompts, []infer.SamplingParams{p})
+	require.NoError(t, err)
+	defer g.Close()
+	out := make([][]int32, len(prompts))
+	finished := 0
+	for !g.Done() {
+		tokens, err := g.Step(context.Background())
+		require.NoError(t, err)
+		for _, tok := range tokens {
+			out[tok.Sequence] = append(out[tok.Sequence], tok.ID)
+			if tok.Finish != "" {
+				finished++
+			}
+		}
+	}
+	require.Equal(t, len(prompts), finished)
+	return out
+}
+
+func TestACanceledStepCanBeTriedAgain(t *testing.T) {
+	e := contractModels(t)["bitnet bfloat16"]
+	ids := randomIDs(rand.New(rand.NewPCG(7, 8)), 30, e.Model().Config.VocabSize)
+	want := chunked(t, e, ids, 30)
+	v := e.Model().Config.VocabSize
+	seq := e.NewSequence()
+	defer seq.Close()
+	got := make([]float32, len(want))
+	require.NoError(t, e.Step(context.Background(), []infer.Chunk{{Seq: seq, IDs: ids[:10], Logits: 10}}, got[:10*v]))
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	err := e.Step(gone, []infer.Chunk{{Seq: seq, IDs: ids[20:], Logits: 10}}, make([]float32, 10*v))
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, 10, seq.Len())
+	require.NoError(t, e.Step(context.Background(), []infer.Chunk{{Seq: seq, IDs: ids[10:], Logits: 20}}, got[10*v:]))
+	requireSameBits(t, want, got, "after a canceled step")
+}
+
+func TestStepRefusesWhatTheModelCannotRead(t *testing.T) {
+	e := contractModels(t)["bitnet float32"]
+	cfg := e.Model().Config
+	step := func(ids []int32) error {
+		seq := e.NewSequence()
+		defer seq.Close()
+		return e.Step(context.Background(), []infer.Chunk{{Seq: seq, IDs: ids}}, nil)
+	}
+	for name, ids := range map[string][]int32{
+		"token id out of range":   {0, int32(cfg.VocabSize)},
+		"token id out of range: ": {-1},
+		"at least one token":      {},
+		"max_position_embeddings": make([]int32, cfg.MaxPositionEmbeddings+1),
+	} {
+		err := step(ids)
+		require.ErrorIs(t, err, infer.ErrArgument, name)
+		require.ErrorContains(t, err, name[:min(len(name), 21)])
+	}
+}
+
+func TestLikelihoodIsTheSumOfLogSoftmax(t *testing.T) {
+	e := contractModels(t)["llama float32"]
+	v := e.Model().Config.VocabSize
+	ids := randomIDs(rand.New(rand.NewPCG(9, 10)), 200, v)
+	logits := chunked(t, e, ids, len(ids))
+	want := 0.0
+	for i := range ids[1:] {
+		row := logits[i*v : (i+1)*v]
+		sum := 0.0
+		for _, x := range row {
+			sum += math.Exp(float64(x))
+		}
+		want += float64(row[ids[i+1]]) - math.Log(sum)
+	}
+	got, n, err := e.LogLikelihood(context.Background(), ids, 256, 128)
+	require.NoError(t, err)
+	require.Equal(t, len(ids)-1, n)
+	require.InEpsilon(t, want, got, 1e-5)
+
+	_, n, err = e.LogLikelihood(context.Background(), ids, 50, 25) // several windows
+	require.NoError(t, err)
+	require.Equal(t, len(ids)-1, n)
+}
