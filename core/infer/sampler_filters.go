@@ -35,7 +35,20 @@ func (s *Sampler) keepTopK(logits []float32, best float32) {
 }
 
 // keepTopP keeps the shortest run of most probable tokens that holds TopP of the probability.
-func (s *Sampler) keepTopP() { s.keepMass(s.params.TopP) }
+//
+// n tokens below a weight of (1-TopP)/n of the total hold less than 1-TopP together, so the run ends above that weight and the
+// selection need not look below: of a real model's vocabulary it sees some hundred tokens.
+func (s *Sampler) keepTopP() {
+	total := mass(s.kept)
+	least := float32((1 - s.params.TopP) * total / float64(len(s.kept)))
+	s.shuffled = grow(s.shuffled, len(s.kept))
+	for _, c := range s.kept {
+		if c.weight >= least {
+			s.shuffled = append(s.shuffled, c)
+		}
+	}
+	s.kept = keepThrough(s.kept, border(s.shuffled, s.params.TopP*total, byWeight))
+}
 
 // keepMinP keeps the tokens that have at least MinP of the largest probability. The filters before it never drop the most probable
 // token, so the largest weight is 1.
@@ -67,13 +80,8 @@ func (s *Sampler) keepTypical(logits []float32, best float32) {
 	for i := range s.kept {
 		s.kept[i].key = float32(-math.Abs(s.scaled(logits[s.kept[i].id], best) - mean))
 	}
-	s.keepMass(s.params.TypicalP)
-}
-
-// keepMass keeps the shortest leading part, by key, that holds the fraction of the weight.
-func (s *Sampler) keepMass(fraction float64) {
 	s.shuffled = append(grow(s.shuffled, len(s.kept)), s.kept...)
-	s.kept = keepThrough(s.kept, border(s.shuffled, fraction*mass(s.kept), byWeight))
+	s.kept = keepThrough(s.kept, border(s.shuffled, s.params.TypicalP*mass(s.kept), byWeight))
 }
 
 func mass(c []candidate) float64 {
