@@ -1,0 +1,284 @@
+package model
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// architectures maps what a Hugging Face config names to what this package builds.
+var architectures = []string{ArchBitNet, ArchBitnet, ArchLlama}
+
+// modelTypes is the fallback for a config without architectures.
+var modelTypes = map[string]string{"bitnet": ArchBitNet, "llama": ArchLlama}
+
+// isHF tells a Hugging Face config from our own by keys that only the former has.
+func isHF(o *object) bool {
+	return o.has("architectures") || o.has("model_type") || o.has("quantization_config") || o.has("transformers_version")
+}
+
+// parseHF reads a Hugging Face config.json. Keys it does not know are ignored, except those that would change
+// the arithmetic without being noticed.
+func parseHF(o *object) (*Config, error) {
+	c := &Config{Architecture: hfArchitecture(o)}
+	o.required(&c.VocabSize, "vocab_size")
+	o.required(&c.HiddenSize, "hidden_size")
+	o.required(&c.IntermediateSize, "intermediate_size")
+	o.required(&c.NumHiddenLayers, "num_hidden_layers")
+	o.required(&c.NumAttentionHeads, "num_attention_heads")
+	o.integer(&c.NumKeyValueHeads, "num_key_value_heads")
+	o.integer(&c.HeadDim, "head_dim")
+	c.readShared(o)
+	o.str(&c.DType, "dtype", "torch_dtype")
+	c.DType = strings.TrimPrefix(c.DType, "torch.")
+	if c.HiddenAct == "swish" {
+		c.HiddenAct = ActSiLU
+	}
+	c.tieUnstated = !o.has("tie_word_embeddings")
+	c.readHFRope(o)
+	c.readHFQuantization(o)
+	if o.err != nil {
+		return nil, o.err
+	}
+	out := o.explicitZeros(*c)
+	return &out, o.err
+}
+
+// explicitZeros fills the defaults, after refusing a zero that the file itself states: a default must not hide it.
+func (o *object) explicitZeros(c Config) Config {
+	for _, f := range []struct {
+		name string
+		zero bool
+	}{
+		{"num_key_value_heads", c.NumKeyValueHeads == 0},
+		{"head_dim", c.HeadDim == 0},
+		{"max_position_embeddings", c.MaxPositionEmbeddings == 0},
+		{"rms_norm_eps", c.RMSNormEps == 0},
+		{"rope_theta", c.RopeTheta == 0},
+	} {
+		if f.zero && o.has(f.name) {
+			o.fail(f.name, 0, "must be positive")
+		}
+	}
+	return c.WithDefaults()
+}
+
+// readShared reads the fields that have one spelling in both forms.
+func (c *Config) readShared(o *object) {
+	o.str(&c.HiddenAct, "hidden_act")
+	o.integer(&c.MaxPositionEmbeddings, "max_position_embeddings")
+	o.number(&c.RMSNormEps, "rms_norm_eps")
+	o.boolean(&c.TieWordEmbeddings, "tie_word_embeddings")
+	o.boolean(&c.AttentionBias, "attention_bias")
+	o.boolean(&c.MLPBias, "mlp_bias")
+	o.optionalInt(&c.BOSTokenID, "bos_token_id")
+	o.integers(&c.EOSTokenIDs, "eos_token_id")
+	o.optionalInt(&c.PadTokenID, "pad_token_id")
+	if c.PadTokenID != nil && *c.PadTokenID == -1 { // how older files say that there is none
+		c.PadTokenID = nil
+	}
+	o.number(&c.InitializerRange, "initializer_range")
+}
+
+func hfArchitecture(o *object) string {
+	var names []string
+	o.strs(&names, "architectures")
+	for _, n := range names {
+		if slices.Contains(architectures, n) {
+			return n
+		}
+	}
+	if len(names) > 0 {
+		o.fail("architectures", strings.Join(names, ", "), "unsupported; supported are "+strings.Join(architectures, ", "))
+		return ""
+	}
+	var kind string
+	o.str(&kind, "model_type")
+	arch, ok := modelTypes[kind]
+	if !ok && o.err == nil {
+		if kind == "" {
+			o.fail("architectures", nil, "missing, and model_type too; supported are "+strings.Join(architectures, ", "))
+		} else {
+			o.fail("model_type", kind, "unsupported; supported are bitnet and llama")
+		}
+	}
+	return arch
+}
+
+// readHFRope reads theta and scaling from wherever the writer's version put them: rope_parameters (transformers
+// 5), or rope_theta and rope_scaling (before). Where both speak, rope_scaling decides the scheme and the nested
+// theta the base, as in transformers.
+func (c *Config) readHFRope(o *object) {
+	o.number(&c.RopeTheta, "rope_theta")
+	for _, name := range []string{"rope_parameters", "rope_scaling"} {
+		if r := o.child(name); r != nil {
+			c.readRopeObject(r)
+			o.adopt(r)
+		}
+	}
+}
+
+func (c *Config) readRopeObject(r *object) {
+	kind, partial := RopeDefault, 1.0
+	r.str(&kind, "rope_type", "type")
+	r.number(&c.RopeTheta, "rope_theta")
+	if r.has("rope_theta") && c.RopeTheta == 0 {
+		r.fail("rope_theta", 0, "must be positive")
+	}
+	r.number(&partial, "partial_rotary_factor")
+	if partial != 1 {
+		r.fail("partial_rotary_factor", partial, "must be 1: every dimension of a head is rotated")
+	}
+	if kind == RopeDefault {
+		return
+	}
+	s := &RopeScaling{Type: kind}
+	r.number(&s.Factor, "factor")
+	r.number(&s.LowFreqFactor, "low_freq_factor")
+	r.number(&s.HighFreqFactor, "high_freq_factor")
+	r.integer(&s.OriginalMaxPositionEmbeddings, "original_max_position_embeddings")
+	if kind == RopeLinear { // transformers writes only the factor, and reads only that
+		*s = RopeScaling{Type: kind, Factor: s.Factor}
+	}
+	c.RopeScaling = s
+}
+
+func (c *Config) readHFQuantization(o *object) {
+	q := o.child("quantization_config")
+	if q == nil {
+		// Without it the linears of both BitNet classes are master weights: their code ternarizes on the fly.
+		c.Quantization = Quantization{LinearClass: AutoBitLinear, Mode: ModeOnline}
+		if c.Architecture == ArchLlama {
+			o.fail("quantization_config", nil, `missing: a Llama without it has full-precision linears; for ternary master weights add `+
+				`{"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}`)
+		}
+		return
+	}
+	method := "bitnet"
+	if c.Architecture == ArchLlama {
+		method = ""
+	}
+	c.Quantization = Quantization{LinearClass: BitLinear, Mode: ModeOffline}
+	q.str(&method, "quant_method")
+	if method != "bitnet" {
+		q.fail("quant_method", method, `must be "bitnet"`)
+	}
+	q.str(&c.Quantization.LinearClass, "linear_class")
+	q.str(&c.Quantization.Mode, "quantization_mode")
+	q.boolean(&c.Quantization.UseRMSNorm, "use_rms_norm")
+	q.strs(&c.Quantization.ModulesToNotConvert, "modules_to_not_convert")
+	o.adopt(q)
+}
+
+// Converts reports whether the linear of the given full name ("model.layers.0.mlp.up_proj") is ternary. A pattern in
+// ModulesToNotConvert excludes the modules below it, those whose name it matches from the start as a regular
+// expression, and those whose name ends with it; the rule is transformers' own.
+func (q *Quantization) Converts(module string) bool {
+	for _, pattern := range q.ModulesToNotConvert {
+		if pattern == "" {
+			continue
+		}
+		if strings.HasPrefix(module, pattern) || strings.HasSuffix(module, pattern) {
+			return false
+		}
+		if re, err := regexp.Compile("^(?:" + pattern + ")"); err == nil && re.MatchString(module) {
+			return false
+		}
+	}
+	return true
+}
+
+// hfConfig is what MarshalJSON writes: the fields that transformers reads, in the order it writes them.
+// RoPE and dtype stand there in both spellings, so that releases before and after 5.0 agree.
+type hfConfig struct {
+	Architectures         []string       `json:"architectures"`
+	ModelType             string         `json:"model_type"`
+	DType                 string         `json:"dtype"`
+	TorchDType            string         `json:"torch_dtype"`
+	VocabSize             int            `json:"vocab_size"`
+	HiddenSize            int            `json:"hidden_size"`
+	IntermediateSize      int            `json:"intermediate_size"`
+	NumHiddenLayers       int            `json:"num_hidden_layers"`
+	NumAttentionHeads     int            `json:"num_attention_heads"`
+	NumKeyValueHeads      int            `json:"num_key_value_heads"`
+	HeadDim               int            `json:"head_dim"`
+	HiddenAct             string         `json:"hidden_act"`
+	MaxPositionEmbeddings int            `json:"max_position_embeddings"`
+	InitializerRange      float64        `json:"initializer_range"`
+	RMSNormEps            float64        `json:"rms_norm_eps"`
+	TieWordEmbeddings     bool           `json:"tie_word_embeddings"`
+	AttentionBias         bool           `json:"attention_bias"`
+	MLPBias               bool           `json:"mlp_bias"`
+	BOSTokenID            *int           `json:"bos_token_id"`
+	EOSTokenID            any            `json:"eos_token_id"`
+	PadTokenID            *int           `json:"pad_token_id"`
+	RopeTheta             float64        `json:"rope_theta"`
+	RopeScaling           map[string]any `json:"rope_scaling"`
+	RopeParameters        map[string]any `json:"rope_parameters"`
+	UseCache              bool           `json:"use_cache"`
+	Quantization          hfQuantization `json:"quantization_config"`
+}
+
+type hfQuantization struct {
+	QuantMethod         string   `json:"quant_method"`
+	LinearClass         string   `json:"linear_class"`
+	Mode                string   `json:"quantization_mode"`
+	UseRMSNorm          bool     `json:"use_rms_norm"`
+	ModulesToNotConvert []string `json:"modules_to_not_convert"`
+}
+
+// MarshalJSON writes the config as a Hugging Face config.json, which transformers and ParseConfig both read
+// back to the same model.
+func (c Config) MarshalJSON() ([]byte, error) {
+	out := hfConfig{
+		Architectures: []string{c.Architecture}, ModelType: "bitnet", DType: c.DType, TorchDType: c.DType,
+		VocabSize: c.VocabSize, HiddenSize: c.HiddenSize, IntermediateSize: c.IntermediateSize,
+		NumHiddenLayers: c.NumHiddenLayers, NumAttentionHeads: c.NumAttentionHeads,
+		NumKeyValueHeads: c.NumKeyValueHeads, HeadDim: c.HeadDim, HiddenAct: c.HiddenAct,
+		MaxPositionEmbeddings: c.MaxPositionEmbeddings, InitializerRange: c.InitializerRange,
+		RMSNormEps: c.RMSNormEps, TieWordEmbeddings: c.TieWordEmbeddings, AttentionBias: c.AttentionBias, MLPBias: c.MLPBias,
+		BOSTokenID: c.BOSTokenID, EOSTokenID: c.eosValue(), PadTokenID: c.PadTokenID,
+		RopeTheta: c.RopeTheta, RopeParameters: map[string]any{"rope_type": RopeDefault, "rope_theta": c.RopeTheta},
+		UseCache: true,
+		Quantization: hfQuantization{QuantMethod: "bitnet", LinearClass: c.Quantization.LinearClass, Mode: c.Quantization.Mode,
+			UseRMSNorm: c.Quantization.UseRMSNorm, ModulesToNotConvert: c.Quantization.ModulesToNotConvert},
+	}
+	if c.Architecture == ArchLlama {
+		out.ModelType = "llama"
+	}
+	if c.RopeScaling != nil {
+		out.RopeScaling = c.RopeScaling.fields()
+		out.RopeParameters = c.RopeScaling.fields()
+		out.RopeParameters["rope_theta"] = c.RopeTheta
+	}
+	data, err := json.Marshal(out)
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	return data, nil
+}
+
+// eosValue is the one id, the list of ids, or nil: what eos_token_id holds in each case.
+func (c *Config) eosValue() any {
+	switch len(c.EOSTokenIDs) {
+	case 0:
+		return nil
+	case 1:
+		return c.EOSTokenIDs[0]
+	default:
+		return c.EOSTokenIDs
+	}
+}
+
+// fields is the scaling as both file forms spell it.
+func (s *RopeScaling) fields() map[string]any {
+	m := map[string]any{"rope_type": s.Type, "factor": s.Factor}
+	if s.Type == RopeLlama3 {
+		m["low_freq_factor"] = s.LowFreqFactor
+		m["high_freq_factor"] = s.HighFreqFactor
+		m["original_max_position_embeddings"] = s.OriginalMaxPositionEmbeddings
+	}
+	return m
+}

@@ -1,0 +1,213 @@
+package model
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// Bounds of a YAML config: far above any real one, low enough that no input keeps the parser, which is quadratic in
+// places, busy for long.
+const (
+	maxYAMLBytes = 16 << 10
+	maxYAMLDepth = 32
+)
+
+// ParseYAMLConfig reads a config in our own form from YAML (the same fields may be written as JSON):
+//
+//	preset: bitnet-2b          # optional: start from a registered preset and change fields of it
+//	architecture: BitNetForCausalLM
+//	vocab_size: 512
+//	hidden_size: 256
+//	intermediate_size: 512
+//	num_hidden_layers: 4
+//	num_attention_heads: 8
+//	num_key_value_heads: 2     # default: num_attention_heads
+//	head_dim: 32               # default: hidden_size / num_attention_heads
+//	hidden_act: relu2
+//	max_position_embeddings: 256
+//	rms_norm_eps: 1e-5
+//	rope_theta: 500000
+//	rope_scaling: {rope_type: llama3, factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192}
+//	tie_word_embeddings: true
+//	attention_bias: false
+//	mlp_bias: false
+//	bos_token_id: 0
+//	eos_token_id: [1, 2]
+//	pad_token_id: null
+//	initializer_range: 0.02
+//	dtype: bfloat16
+//	quantization: {linear_class: autobitlinear, mode: offline, use_rms_norm: false, modules_to_not_convert: []}
+//
+// What is left out takes the default of Config.WithDefaults. A field that is not in this list is an
+// error that proposes the name it may have meant. A Hugging Face config written as YAML is read too.
+// Every error matches ErrConfig.
+func ParseYAMLConfig(data []byte, name string) (*Config, error) {
+	if len(data) > maxYAMLBytes {
+		return nil, &ConfigError{File: name, Reason: fmt.Sprintf("longer than %d bytes", maxYAMLBytes)}
+	}
+	if err := checkYAML(data, name); err != nil {
+		return nil, err
+	}
+	text, err := yaml.YAMLToJSON(data)
+	if err != nil {
+		return nil, yamlError(err, name)
+	}
+	return ParseConfig(text, name)
+}
+
+// checkYAML refuses what a config never needs and an attacker likes: deep nesting and aliases, which
+// can expand without bound.
+func checkYAML(data []byte, name string) error {
+	depth, deepest := 0, 0
+	for _, b := range data {
+		switch b {
+		case '[', '{':
+			depth++
+			deepest = max(deepest, depth)
+		case ']', '}':
+			depth--
+		}
+	}
+	if deepest > maxYAMLDepth || bytes.Contains(data, bytes.Repeat([]byte("- "), maxYAMLDepth)) {
+		return &ConfigError{File: name, Reason: fmt.Sprintf("nested deeper than %d", maxYAMLDepth)}
+	}
+	file, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		return yamlError(err, name)
+	}
+	if len(file.Docs) > 1 {
+		return &ConfigError{File: name, Reason: fmt.Sprintf("holds %d YAML documents, not one", len(file.Docs))}
+	}
+	if len(file.Docs) == 0 || file.Docs[0].Body == nil {
+		return &ConfigError{File: name, Reason: "holds no YAML document"}
+	}
+	if len(ast.Filter(ast.AliasType, file.Docs[0].Body)) > 0 {
+		return &ConfigError{File: name, Reason: "YAML aliases (*name) are not supported"}
+	}
+	return nil
+}
+
+func yamlError(err error, name string) error {
+	message := err.Error()
+	var syntax yaml.Error
+	if errors.As(err, &syntax) {
+		message = syntax.GetMessage()
+		if t := syntax.GetToken(); t != nil && t.Position != nil {
+			message = fmt.Sprintf("line %d, column %d: %s", t.Position.Line, t.Position.Column, message)
+		}
+	}
+	return &ConfigError{File: name, Reason: "not YAML: " + strings.TrimSpace(message)}
+}
+
+// parseOwn reads our own form; the list of its fields stands at ParseYAMLConfig.
+func parseOwn(o *object) (*Config, error) {
+	c := &Config{}
+	var preset string
+	o.str(&preset, "preset")
+	if preset != "" {
+		p, err := Find(preset)
+		if err != nil {
+			return nil, &ConfigError{File: o.file, Field: "preset", Value: preset, Reason: err.Error()}
+		}
+		base := p.Config.clone()
+		c = &base
+		if o.has("hidden_size") || o.has("num_attention_heads") { // a new shape has a new head size, unless stated
+			c.HeadDim = 0
+		}
+		if o.has("num_attention_heads") {
+			c.NumKeyValueHeads = 0
+		}
+	}
+	o.str(&c.Architecture, "architecture")
+	for _, f := range []struct {
+		dst  *int
+		name string
+	}{
+		{&c.VocabSize, "vocab_size"},
+		{&c.HiddenSize, "hidden_size"},
+		{&c.IntermediateSize, "intermediate_size"},
+		{&c.NumHiddenLayers, "num_hidden_layers"},
+		{&c.NumAttentionHeads, "num_attention_heads"},
+	} {
+		if preset == "" {
+			o.required(f.dst, f.name)
+		} else {
+			o.integer(f.dst, f.name)
+		}
+	}
+	o.integer(&c.NumKeyValueHeads, "num_key_value_heads")
+	o.integer(&c.HeadDim, "head_dim")
+	c.readShared(o)
+	o.str(&c.DType, "dtype")
+	o.number(&c.RopeTheta, "rope_theta")
+	if r := o.child("rope_scaling"); r != nil {
+		c.readRopeObject(r)
+		r.refuseUnknown()
+		o.adopt(r)
+	} else if _, stated := o.fields["rope_scaling"]; stated { // null removes a preset's scaling
+		c.RopeScaling = nil
+	}
+	if q := o.child("quantization"); q != nil {
+		q.str(&c.Quantization.LinearClass, "linear_class")
+		q.str(&c.Quantization.Mode, "mode")
+		q.boolean(&c.Quantization.UseRMSNorm, "use_rms_norm")
+		q.strs(&c.Quantization.ModulesToNotConvert, "modules_to_not_convert")
+		q.refuseUnknown()
+		o.adopt(q)
+	}
+	o.refuseUnknown()
+	if o.err != nil {
+		return nil, o.err
+	}
+	out := o.explicitZeros(*c)
+	return &out, o.err
+}
+
+// MarshalYAML writes the config in our own form, every field stated, so that ParseYAMLConfig gives it back.
+func (c Config) MarshalYAML() ([]byte, error) {
+	doc := yaml.MapSlice{
+		{Key: "architecture", Value: c.Architecture},
+		{Key: "vocab_size", Value: c.VocabSize},
+		{Key: "hidden_size", Value: c.HiddenSize},
+		{Key: "intermediate_size", Value: c.IntermediateSize},
+		{Key: "num_hidden_layers", Value: c.NumHiddenLayers},
+		{Key: "num_attention_heads", Value: c.NumAttentionHeads},
+		{Key: "num_key_value_heads", Value: c.NumKeyValueHeads},
+		{Key: "head_dim", Value: c.HeadDim},
+		{Key: "hidden_act", Value: c.HiddenAct},
+		{Key: "max_position_embeddings", Value: c.MaxPositionEmbeddings},
+		{Key: "rms_norm_eps", Value: c.RMSNormEps},
+		{Key: "rope_theta", Value: c.RopeTheta},
+	}
+	if c.RopeScaling != nil {
+		doc = append(doc, yaml.MapItem{Key: "rope_scaling", Value: c.RopeScaling.fields()})
+	}
+	quantization := yaml.MapSlice{
+		{Key: "linear_class", Value: c.Quantization.LinearClass},
+		{Key: "mode", Value: c.Quantization.Mode},
+		{Key: "use_rms_norm", Value: c.Quantization.UseRMSNorm},
+		{Key: "modules_to_not_convert", Value: c.Quantization.ModulesToNotConvert},
+	}
+	doc = append(doc,
+		yaml.MapItem{Key: "tie_word_embeddings", Value: c.TieWordEmbeddings},
+		yaml.MapItem{Key: "attention_bias", Value: c.AttentionBias},
+		yaml.MapItem{Key: "mlp_bias", Value: c.MLPBias},
+		yaml.MapItem{Key: "bos_token_id", Value: c.BOSTokenID},
+		yaml.MapItem{Key: "eos_token_id", Value: c.eosValue()},
+		yaml.MapItem{Key: "pad_token_id", Value: c.PadTokenID},
+		yaml.MapItem{Key: "initializer_range", Value: c.InitializerRange},
+		yaml.MapItem{Key: "dtype", Value: c.DType},
+		yaml.MapItem{Key: "quantization", Value: quantization},
+	)
+	out, err := yaml.Marshal(doc)
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	return out, nil
+}

@@ -1,0 +1,27 @@
+package model
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+)
+
+func TestWeightBytesFollowsTheStoredForms(t *testing.T) {
+	c := Config{VocabSize: 100, HiddenSize: 64, IntermediateSize: 88, NumHiddenLayers: 3, NumAttentionHeads: 4, TieWordEmbeddings: true}.WithDefaults()
+	ternary := 4*64*64/4 + 2*96*64/4 + 64*96/4 // 88 rows, then 88 columns, pad to 96
+	vectors := 4 * (64 + 64 + 64 + 88)
+	table := 112 * 64 * 2 // 100 rows pad to 112, bfloat16
+	assert.EqualValues(t, table+4*64+3*(ternary+vectors), c.WeightBytes(cpu.DenseBF16))
+	c.TieWordEmbeddings = false
+	assert.EqualValues(t, 2*table+4*64+3*(ternary+vectors), c.WeightBytes(cpu.DenseBF16))
+	assert.EqualValues(t, 2*(table/2+400)+4*64+3*(ternary+vectors), c.WeightBytes(cpu.DenseInt8))
+	c.Quantization.ModulesToNotConvert = []string{"model.layers.1."}
+	assert.EqualValues(t, 2*table+4*64+2*ternary+3*vectors+4*(4*64*64+2*96*64+64*88), c.WeightBytes(cpu.DenseBF16))
+}
+
+func TestThe2BModelFitsWhereItShould(t *testing.T) {
+	p, _ := Lookup("bitnet-2b")
+	assert.InDelta(t, 521e6, float64(p.Config.WeightBytes(cpu.DenseBF16))-128256*2560*2, 5e6)
+}
