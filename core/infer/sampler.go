@@ -39,6 +39,7 @@ type Sampler struct {
 	bias     []biasEntry
 	penalty  penalties
 	raw      []float32   // the model's own logits, kept only when log-probabilities must survive bias and penalties
+	weights  []float32   // working copy for the softmax
 	kept     []candidate // tokens that passed the filters so far, ascending ids
 	shuffled []candidate // working copy for selection
 }

@@ -1,6 +1,10 @@
 package infer
 
-import "math"
+import (
+	"math"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+)
 
 // Weights are exp((logit - best) / temperature): the most probable token weighs 1, and no temperature overflows.
 
@@ -8,16 +12,13 @@ func (s *Sampler) scaled(logit, best float32) float64 {
 	return (float64(logit) - float64(best)) / s.params.Temperature
 }
 
-func (s *Sampler) candidate(id int, logit, best float32) candidate {
-	return candidate{id: int32(id), key: logit, weight: float32(math.Exp(s.scaled(logit, best)))}
-}
-
-// keepAll starts with every token that is not banned.
+// keepAll starts with every token that has a weight.
 func (s *Sampler) keepAll(logits []float32, best float32) {
+	s.weigh(logits, best)
 	s.kept = grow(s.kept, len(logits))
-	for i, v := range logits {
-		if v > negInf {
-			s.kept = append(s.kept, s.candidate(i, v, best))
+	for i, w := range s.weights {
+		if w > 0 {
+			s.kept = append(s.kept, candidate{id: int32(i), key: logits[i], weight: w})
 		}
 	}
 }
@@ -27,11 +28,26 @@ func (s *Sampler) keepTopK(logits []float32, best float32) {
 	var kth candidate
 	kth, s.shuffled = topBorder(logits, s.params.TopK, s.shuffled)
 	s.kept = grow(s.kept, s.params.TopK)
+	s.weights = s.weights[:0]
 	for i, v := range logits {
 		if kth.within(i, v) {
-			s.kept = append(s.kept, s.candidate(i, v, best))
+			s.kept = append(s.kept, candidate{id: int32(i), key: v})
+			s.weights = append(s.weights, v)
 		}
 	}
+	s.weigh(s.weights, best)
+	for i, w := range s.weights {
+		s.kept[i].weight = w
+	}
+}
+
+// weigh sets s.weights to the weights of the logits, which may be s.weights itself.
+func (s *Sampler) weigh(logits []float32, best float32) {
+	s.weights = append(s.weights[:0], logits...)
+	for i, v := range s.weights {
+		s.weights[i] = float32(s.scaled(v, best))
+	}
+	cpu.ExpSum(s.weights, 0)
 }
 
 // keepTopP keeps the shortest run of most probable tokens that holds TopP of the probability.
