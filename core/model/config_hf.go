@@ -177,9 +177,6 @@ func (c *Config) readHFQuantization(o *object) {
 // expression, and those whose name ends with it; the rule is transformers' own.
 func (q *Quantization) Converts(module string) bool {
 	for _, pattern := range q.ModulesToNotConvert {
-		if pattern == "" {
-			continue
-		}
 		if strings.HasPrefix(module, pattern) || strings.HasSuffix(module, pattern) {
 			return false
 		}
@@ -248,8 +245,7 @@ func (c Config) MarshalJSON() ([]byte, error) {
 	if c.Architecture == ArchLlama {
 		out.ModelType = "llama"
 	}
-	if c.RopeScaling != nil {
-		out.RopeScaling = c.RopeScaling.fields()
+	if out.RopeScaling = c.RopeScaling.fields(); out.RopeScaling != nil {
 		out.RopeParameters = c.RopeScaling.fields()
 		out.RopeParameters["rope_theta"] = c.RopeTheta
 	}
@@ -272,8 +268,11 @@ func (c *Config) eosValue() any {
 	}
 }
 
-// fields is the scaling as both file forms spell it.
+// fields is the scaling as both file forms spell it, nil for none.
 func (s *RopeScaling) fields() map[string]any {
+	if s == nil {
+		return nil
+	}
 	m := map[string]any{"rope_type": s.Type, "factor": s.Factor}
 	if s.Type == RopeLlama3 {
 		m["low_freq_factor"] = s.LowFreqFactor

@@ -227,6 +227,7 @@ func TestBadConfigsNameFileFieldValueAndReason(t *testing.T) {
 		{"linear class", hf(quant("linear_class", "linear")), "quantization_config.linear_class", `"linear"`, "autobitlinear, bitlinear"},
 		{"mode", hf(quant("quantization_mode", "later")), "quantization_config.quantization_mode", `"later"`, "offline, online"},
 		{"modules", hf(quant("modules_to_not_convert", "lm_head")), "quantization_config.modules_to_not_convert", `"lm_head"`, "a list of strings"},
+		{"empty module pattern", hf(quant("modules_to_not_convert", []string{""})), "quantization_config.modules_to_not_convert", `""`, "printable"},
 		{"plain Llama", hf(changes{"architectures": llama, "quantization_config": nil}), "quantization_config", "", "full-precision linears"},
 		{"long value", hf(changes{"hidden_act": strings.Repeat("x", 500)}), "hidden_act", "xxx", "must be one of"},
 		{"too long", strings.Repeat(" ", maxConfigBytes+1), "", "", "longer than"},
@@ -391,7 +392,7 @@ func TestAConfigStandsInsideOtherJSON(t *testing.T) {
 }
 
 func TestModulesToNotConvertMatchesAsInTransformers(t *testing.T) {
-	q := Quantization{ModulesToNotConvert: []string{"lm_head", "model.layers.1.", `model\.layers\.3\..*proj`, "down_proj", "", "("}}
+	q := Quantization{ModulesToNotConvert: []string{"lm_head", "model.layers.1.", `model\.layers\.3\..*proj`, "down_proj", "("}}
 	for name, converted := range map[string]bool{
 		"lm_head":                           false,
 		"model.layers.0.mlp.up_proj":        true,

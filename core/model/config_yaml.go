@@ -2,6 +2,7 @@ package model
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -169,45 +170,45 @@ func parseOwn(o *object) (*Config, error) {
 	return &out, o.err
 }
 
-// MarshalYAML writes the config in our own form, every field stated, so that ParseYAMLConfig gives it back.
+// MarshalYAML writes the config in our own form, every field stated, so that ParseYAMLConfig gives it back. Values are
+// written as JSON, which YAML includes.
 func (c Config) MarshalYAML() ([]byte, error) {
-	doc := yaml.MapSlice{
-		{Key: "architecture", Value: c.Architecture},
-		{Key: "vocab_size", Value: c.VocabSize},
-		{Key: "hidden_size", Value: c.HiddenSize},
-		{Key: "intermediate_size", Value: c.IntermediateSize},
-		{Key: "num_hidden_layers", Value: c.NumHiddenLayers},
-		{Key: "num_attention_heads", Value: c.NumAttentionHeads},
-		{Key: "num_key_value_heads", Value: c.NumKeyValueHeads},
-		{Key: "head_dim", Value: c.HeadDim},
-		{Key: "hidden_act", Value: c.HiddenAct},
-		{Key: "max_position_embeddings", Value: c.MaxPositionEmbeddings},
-		{Key: "rms_norm_eps", Value: c.RMSNormEps},
-		{Key: "rope_theta", Value: c.RopeTheta},
+	type field struct {
+		name  string
+		value any
 	}
-	if c.RopeScaling != nil {
-		doc = append(doc, yaml.MapItem{Key: "rope_scaling", Value: c.RopeScaling.fields()})
+	fields := []field{
+		{"architecture", c.Architecture},
+		{"vocab_size", c.VocabSize},
+		{"hidden_size", c.HiddenSize},
+		{"intermediate_size", c.IntermediateSize},
+		{"num_hidden_layers", c.NumHiddenLayers},
+		{"num_attention_heads", c.NumAttentionHeads},
+		{"num_key_value_heads", c.NumKeyValueHeads},
+		{"head_dim", c.HeadDim},
+		{"hidden_act", c.HiddenAct},
+		{"max_position_embeddings", c.MaxPositionEmbeddings},
+		{"rms_norm_eps", c.RMSNormEps},
+		{"rope_theta", c.RopeTheta},
+		{"rope_scaling", c.RopeScaling.fields()},
+		{"tie_word_embeddings", c.TieWordEmbeddings},
+		{"attention_bias", c.AttentionBias},
+		{"mlp_bias", c.MLPBias},
+		{"bos_token_id", c.BOSTokenID},
+		{"eos_token_id", c.eosValue()},
+		{"pad_token_id", c.PadTokenID},
+		{"initializer_range", c.InitializerRange},
+		{"dtype", c.DType},
+		{"quantization", map[string]any{"linear_class": c.Quantization.LinearClass, "mode": c.Quantization.Mode,
+			"use_rms_norm": c.Quantization.UseRMSNorm, "modules_to_not_convert": c.Quantization.ModulesToNotConvert}},
 	}
-	quantization := yaml.MapSlice{
-		{Key: "linear_class", Value: c.Quantization.LinearClass},
-		{Key: "mode", Value: c.Quantization.Mode},
-		{Key: "use_rms_norm", Value: c.Quantization.UseRMSNorm},
-		{Key: "modules_to_not_convert", Value: c.Quantization.ModulesToNotConvert},
+	var b bytes.Buffer
+	for _, f := range fields {
+		value, err := json.Marshal(f.value)
+		if err != nil {
+			return nil, fmt.Errorf("config: %s: %w", f.name, err)
+		}
+		fmt.Fprintf(&b, "%s: %s\n", f.name, value)
 	}
-	doc = append(doc,
-		yaml.MapItem{Key: "tie_word_embeddings", Value: c.TieWordEmbeddings},
-		yaml.MapItem{Key: "attention_bias", Value: c.AttentionBias},
-		yaml.MapItem{Key: "mlp_bias", Value: c.MLPBias},
-		yaml.MapItem{Key: "bos_token_id", Value: c.BOSTokenID},
-		yaml.MapItem{Key: "eos_token_id", Value: c.eosValue()},
-		yaml.MapItem{Key: "pad_token_id", Value: c.PadTokenID},
-		yaml.MapItem{Key: "initializer_range", Value: c.InitializerRange},
-		yaml.MapItem{Key: "dtype", Value: c.DType},
-		yaml.MapItem{Key: "quantization", Value: quantization},
-	)
-	out, err := yaml.Marshal(doc)
-	if err != nil {
-		return nil, fmt.Errorf("config: %w", err)
-	}
-	return out, nil
+	return b.Bytes(), nil
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Upper bounds of the sizes: a decade above the largest published models. With all of them at once, every
@@ -12,12 +13,13 @@ import (
 const (
 	maxVocab        = 1 << 24
 	maxHidden       = 1 << 17
-	maxIntermediate = 1 << 19
+	maxIntermediate = 1 << 18
 	maxLayers       = 1 << 12
 	maxHeads        = 1 << 12
 	maxHeadDim      = 1 << 12
 	maxPositions    = 1 << 27
 	maxAttention    = 1 << 18 // heads * head_dim
+	maxPattern      = 256     // bytes of a module pattern
 )
 
 // Validate reports the first field that no model can be built from, as a *ConfigError with the field's name
@@ -175,5 +177,14 @@ func (c *Config) checkQuantization() error {
 	if err := oneOf("quantization_config.linear_class", c.Quantization.LinearClass, AutoBitLinear, BitLinear); err != nil {
 		return err
 	}
-	return oneOf("quantization_config.quantization_mode", c.Quantization.Mode, ModeOffline, ModeOnline)
+	if err := oneOf("quantization_config.quantization_mode", c.Quantization.Mode, ModeOffline, ModeOnline); err != nil {
+		return err
+	}
+	for _, pattern := range c.Quantization.ModulesToNotConvert {
+		if pattern == "" || len(pattern) > maxPattern || strings.ContainsFunc(pattern, func(r rune) bool { return r == '\uFFFD' || !unicode.IsPrint(r) }) {
+			return invalid("quantization_config.modules_to_not_convert", fmt.Sprintf("%q", abbreviate([]byte(pattern))),
+				"must hold names or patterns of 1 to %d printable characters", maxPattern)
+		}
+	}
+	return nil
 }
