@@ -101,3 +101,5 @@ type features struct {
 }
 
 var detected = detect()
+
+//go:generate go run ./gen -out kernels_amd64.s -stubs kernels_amd64.go -pkg cpu

@@ -1,3 +1,5 @@
+//go:build !amd64
+
 package cpu
 
 // Without kernels for this processor every call runs the Go reference.

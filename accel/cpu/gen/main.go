@@ -1,0 +1,55 @@
+// Command gen writes the amd64 kernels of package cpu with avo. Run it by `go generate` in the parent folder.
+//
+// Every function here emits one kernel for one vector width. The kernel's Doc line, which lands in the stubs file, is the
+// formula; the scalar reference of the same name in the parent package is its definition, and the property tests there
+// hold the two to the same bits.
+package main
+
+import . "github.com/mmcloughlin/avo/build"
+
+func main() {
+	ConstraintExpr("amd64")
+	constants()
+	for _, s := range []simd{avx2, avx512} {
+		ternary(s)
+		dense(s)
+		attention(s)
+		elementwise(s)
+		readSum(s)
+	}
+	pause()
+	Generate()
+}
+
+// pause tells the core that this is a polling loop.
+func pause() {
+	TEXT("pause", NOSPLIT, "func()")
+	Doc("pause gives the other hardware thread of the core a few cycles; for polling loops.")
+	PAUSE()
+	RET()
+}
+
+// readSum reads memory at full speed.
+func readSum(s simd) {
+	TEXT("readSum"+s.suffix, NOSPLIT, "func(p *byte, n int) uint64")
+	Doc("readSum" + s.suffix + " reads the n bytes at p, n > 0 and a multiple of 256, and returns a value that depends on them.")
+	Pragma("noescape")
+	p, n := load("p"), load("n")
+	acc := s.regs(4)
+	s.zero(acc...)
+	Label("loop")
+	for off := 0; off < 256; off += s.bytes {
+		VORPS(at(p, off), acc[off/s.bytes%4], acc[off/s.bytes%4])
+	}
+	prefetch(p, 0, 256)
+	ADDQ(u32(256), p)
+	SUBQ(u32(256), n)
+	JNZ(label("loop"))
+	VORPS(acc[0], acc[1], acc[1])
+	VORPS(acc[2], acc[3], acc[3])
+	VORPS(acc[1], acc[3], acc[3])
+	r := GP64()
+	VMOVQ(acc[3].AsX(), r)
+	Store(r, ReturnIndex(0))
+	done()
+}

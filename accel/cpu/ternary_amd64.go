@@ -1,0 +1,139 @@
+package cpu
+
+// tile cuts n tokens into groups of nearly equal size, at most most, and gives the first group's size: 13 tokens become 7+6,
+// not 12+1, as the weights are decoded once for each group.
+func tile(n, most int) int { return ceilDiv(n, ceilDiv(n, most)) }
+
+func ternaryMatMul(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, xsum []int32) {
+	switch Active() {
+	case AVX512:
+		if len(xsum) == 1 {
+			ternaryGemv512(dst, panels, nb, x, xsum)
+		} else {
+			ternaryGemm512(dst, ldd, panels, nb, x, ldx, xsum)
+		}
+	case AVX2:
+		ternary256(dst, ldd, panels, nb, x, ldx, xsum)
+	default:
+		ternaryMatMulRef(dst, ldd, panels, nb, x, ldx, xsum)
+	}
+}
+
+// ternaryGemv512 takes four panels at once, which reads memory as four streams, and the rest as two and one.
+func ternaryGemv512(dst []int32, panels []byte, nb int, x []int8, xsum []int32) {
+	stride := nb * BlockBytes
+	for n := len(panels) / stride; n > 0; {
+		d, w, step := &dst[0], &panels[0], 4
+		switch {
+		case n >= 4:
+			ternaryGemvAVX512p4(d, w, &x[0], &xsum[0], nb)
+		case n >= 2:
+			step = 2
+			ternaryGemvAVX512p2(d, w, &x[0], &xsum[0], nb)
+		default:
+			step = 1
+			ternaryGemvAVX512p1(d, w, &x[0], &xsum[0], nb)
+		}
+		if n -= step; n > 0 {
+			dst, panels = dst[step*PanelRows:], panels[step*stride:]
+		}
+	}
+}
+
+// ternaryGemm512 keeps two panels in cache while it goes over the tokens.
+func ternaryGemm512(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, xsum []int32) {
+	stride := nb * BlockBytes
+	n := len(panels) / stride
+	for p := 0; p < n; p += 2 {
+		w := &panels[p*stride]
+		for t, size := 0, 0; t < len(xsum); t += size {
+			size = tile(len(xsum)-t, 12)
+			d, xt, xs := &dst[t*ldd+p*PanelRows], &x[t*ldx], &xsum[t]
+			if p+1 < n {
+				ternaryTile512p2(size, d, ldd, w, xt, ldx, xs, nb)
+			} else {
+				ternaryTile512p1(size, d, ldd, w, xt, ldx, xs, nb)
+			}
+		}
+	}
+}
+
+func ternaryTile512p2(tokens int, dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, nb int) {
+	switch tokens {
+	case 2:
+		ternaryGemmAVX512p2t2(dst, ldd, w, x, ldx, xsum, nb)
+	case 3:
+		ternaryGemmAVX512p2t3(dst, ldd, w, x, ldx, xsum, nb)
+	case 4:
+		ternaryGemmAVX512p2t4(dst, ldd, w, x, ldx, xsum, nb)
+	case 5:
+		ternaryGemmAVX512p2t5(dst, ldd, w, x, ldx, xsum, nb)
+	case 6:
+		ternaryGemmAVX512p2t6(dst, ldd, w, x, ldx, xsum, nb)
+	case 7:
+		ternaryGemmAVX512p2t7(dst, ldd, w, x, ldx, xsum, nb)
+	case 8:
+		ternaryGemmAVX512p2t8(dst, ldd, w, x, ldx, xsum, nb)
+	case 9:
+		ternaryGemmAVX512p2t9(dst, ldd, w, x, ldx, xsum, nb)
+	case 10:
+		ternaryGemmAVX512p2t10(dst, ldd, w, x, ldx, xsum, nb)
+	case 11:
+		ternaryGemmAVX512p2t11(dst, ldd, w, x, ldx, xsum, nb)
+	case 12:
+		ternaryGemmAVX512p2t12(dst, ldd, w, x, ldx, xsum, nb)
+	}
+}
+
+func ternaryTile512p1(tokens int, dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, nb int) {
+	switch tokens {
+	case 2:
+		ternaryGemmAVX512p1t2(dst, ldd, w, x, ldx, xsum, nb)
+	case 3:
+		ternaryGemmAVX512p1t3(dst, ldd, w, x, ldx, xsum, nb)
+	case 4:
+		ternaryGemmAVX512p1t4(dst, ldd, w, x, ldx, xsum, nb)
+	case 5:
+		ternaryGemmAVX512p1t5(dst, ldd, w, x, ldx, xsum, nb)
+	case 6:
+		ternaryGemmAVX512p1t6(dst, ldd, w, x, ldx, xsum, nb)
+	case 7:
+		ternaryGemmAVX512p1t7(dst, ldd, w, x, ldx, xsum, nb)
+	case 8:
+		ternaryGemmAVX512p1t8(dst, ldd, w, x, ldx, xsum, nb)
+	case 9:
+		ternaryGemmAVX512p1t9(dst, ldd, w, x, ldx, xsum, nb)
+	case 10:
+		ternaryGemmAVX512p1t10(dst, ldd, w, x, ldx, xsum, nb)
+	case 11:
+		ternaryGemmAVX512p1t11(dst, ldd, w, x, ldx, xsum, nb)
+	case 12:
+		ternaryGemmAVX512p1t12(dst, ldd, w, x, ldx, xsum, nb)
+	}
+}
+
+// ternary256 takes whole panels for one token and half panels for several.
+func ternary256(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, xsum []int32) {
+	stride := nb * BlockBytes
+	for p := range len(panels) / stride {
+		if len(xsum) == 1 {
+			ternaryGemvAVX2(&dst[p*PanelRows], &panels[p*stride], &x[0], &xsum[0], nb)
+			continue
+		}
+		for half := range 2 {
+			w := &panels[p*stride+half*BlockBytes/2]
+			for t, size := 0, 0; t < len(xsum); t += size {
+				size = tile(len(xsum)-t, 4)
+				d, xt, xs := &dst[t*ldd+p*PanelRows+half*PanelRows/2], &x[t*ldx], &xsum[t]
+				switch size {
+				case 2:
+					ternaryGemmAVX2t2(d, ldd, w, xt, ldx, xs, nb)
+				case 3:
+					ternaryGemmAVX2t3(d, ldd, w, xt, ldx, xs, nb)
+				case 4:
+					ternaryGemmAVX2t4(d, ldd, w, xt, ldx, xs, nb)
+				}
+			}
+		}
+	}
+}
