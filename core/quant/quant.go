@@ -1,0 +1,159 @@
+// Package quant turns float weights and activations into the integers that the
+// kernels multiply, and back.
+//
+// The heart is the ternary linear layer of BitNet b1.58 (Ma et al. 2024,
+// arXiv:2402.17764), whose arithmetic is exact:
+//
+//	weights, one scale per matrix:      m = max(mean|W|, 1e-5)    t = clamp(roundHalfEven(W/m), -1, 1)
+//	activations, one scale per token:   s = 127 / max(max|x|, 1e-5)    q = clamp(roundHalfEven(x*s), -128, 127)
+//	product:                            y = (sum_k q_k*t_k) * m / s, the sum an exact int32
+//
+// Ternary matrices live in the kernels' own layout, panel16 of accel/cpu, two
+// bits a weight. The package gets them there from every source a checkpoint
+// has: float master weights (Ternarize), Hugging Face's packed bytes (PackHF),
+// plain codes (NewTernary). What stays dense (embeddings, output head) is
+// packed by PackDense in float32, bfloat16, int8 or int4; int8 and int4 go
+// through the symmetric quantizers of Quantize, which also give 2 and 1 bits
+// and the error measures to choose between them.
+//
+// Bulk conversions run on the kernels' worker pool, work row by row without a
+// dense copy of the matrix, and give the same bits whatever the thread count.
+package quant
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+)
+
+// Errors of this package; messages name the position, what was found and what
+// was expected.
+var (
+	ErrShape     = errors.New("quant: shape") // sizes that do not fit together, or that no kernel takes
+	ErrDType     = errors.New("quant: dtype")
+	ErrCode      = errors.New("quant: code is not ternary")     // two-bit code 3 in packed weights
+	ErrNotFinite = errors.New("quant: weight is not finite")    // NaN or infinity among weights
+	ErrOption    = errors.New("quant: impossible quantization") // bits, granularity or group size
+)
+
+// ValueError is a weight that cannot be: where it is and what it is. Kind is
+// ErrCode or ErrNotFinite, which errors.Is sees.
+type ValueError struct {
+	Kind     error
+	Row, Col int
+	Found    string
+	Expected string
+}
+
+// Error renders the position and the value.
+func (e *ValueError) Error() string {
+	return fmt.Sprintf("%v: row %d, column %d: found %s, expected %s", e.Kind, e.Row, e.Col, e.Found, e.Expected)
+}
+
+// Unwrap gives the kind.
+func (e *ValueError) Unwrap() error { return e.Kind }
+
+// Ternary is a matrix W = Scale * t with t in {-1, 0, 1}.
+type Ternary struct {
+	Rows, Cols int
+	Scale      float32
+	Panels     []byte // panel16, cpu.TernaryBytes(Rows, Cols) long
+}
+
+// NewTernary packs row-major codes of -1, 0 and 1 (checked: ErrCode).
+func NewTernary(codes []int8, scale float32, rows, cols int) (*Ternary, error) {
+	if err := checkShape(rows, cols); err != nil {
+		return nil, err
+	}
+	if len(codes) != rows*cols {
+		return nil, fmt.Errorf("%w: found %d codes, expected %d x %d", ErrShape, len(codes), rows, cols)
+	}
+	for i, c := range codes {
+		if c < -1 || c > 1 {
+			return nil, &ValueError{Kind: ErrCode, Row: i / cols, Col: i % cols, Found: fmt.Sprint(c), Expected: "-1, 0 or 1"}
+		}
+	}
+	t := &Ternary{Rows: rows, Cols: cols, Scale: scale, Panels: make([]byte, cpu.TernaryBytes(rows, cols))}
+	cpu.PackTernary(t.Panels, codes, rows, cols)
+	return t, nil
+}
+
+// Codes writes the row-major codes to dst, or to a new slice when dst is nil.
+func (t *Ternary) Codes(dst []int8) []int8 {
+	if dst == nil {
+		dst = make([]int8, t.Rows*t.Cols)
+	}
+	cpu.UnpackTernary(dst, t.Panels, t.Rows, t.Cols)
+	return dst
+}
+
+// Dequantize writes the row-major weights Scale*t to dst, or to a new slice
+// when dst is nil.
+func (t *Ternary) Dequantize(dst []float32) []float32 {
+	if dst == nil {
+		dst = make([]float32, t.Rows*t.Cols)
+	}
+	for i, c := range t.Codes(nil) {
+		dst[i] = float32(c) * t.Scale
+	}
+	return dst
+}
+
+// Bytes is the memory of the packed weights.
+func (t *Ternary) Bytes() int { return len(t.Panels) }
+
+// Dense is a matrix in one of the dense16 formats of accel/cpu.
+type Dense struct {
+	Rows, Cols int
+	Format     cpu.DenseFormat
+	Panels     []byte    // cpu.DenseBytes(Format, Rows, Cols) long
+	RowScale   []float32 // one factor per row for int8 and int4, else nil
+}
+
+// Row writes row r as float32 to dst, which has Cols elements.
+func (d *Dense) Row(dst []float32, r int) {
+	cpu.DenseRow(dst, d.Format, d.Panels, d.RowScale, d.Cols, r)
+}
+
+// Bytes is the memory of the packed weights and their scales.
+func (d *Dense) Bytes() int { return len(d.Panels) + 4*len(d.RowScale) }
+
+// checkShape refuses matrices that no kernel takes.
+func checkShape(rows, cols int) error {
+	if rows < 1 || cols < 1 || cols > cpu.MaxTernaryCols || rows > math.MaxInt32 {
+		return fmt.Errorf("%w: found %d x %d, expected 1 to 2^31-1 rows and 1 to %d columns", ErrShape, rows, cols, cpu.MaxTernaryCols)
+	}
+	return nil
+}
+
+// checkBytes refuses a buffer of another size than the matrix needs.
+func checkBytes(name string, found, expected, rows, cols int) error {
+	if found != expected {
+		return fmt.Errorf("%w: %s of a %d x %d matrix: found %d bytes, expected %d", ErrShape, name, rows, cols, found, expected)
+	}
+	return nil
+}
+
+// task makes a function a cpu.Task.
+type task func(chunk int)
+
+// Run does the chunk.
+func (f task) Run(chunk int) { f(chunk) }
+
+// inChunks calls fn on the worker pool with ranges that cover 0..n, and returns
+// the error of the lowest range that has one: the same for any thread count.
+// Ranges are few, so that fn may allocate its scratch.
+func inChunks(n int, fn func(from, to int) error) error {
+	const most = 64
+	chunks := min(n, most)
+	errs := make([]error, chunks)
+	cpu.Parallel(chunks, task(func(c int) { errs[c] = fn(c*n/chunks, (c+1)*n/chunks) }))
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package quant
+
+import (
+	"encoding/binary"
+	"math"
+	"sort"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+)
+
+// TernarizeF32 quantizes a row-major rows x cols matrix of float32 master
+// weights by the absmean rule straight into panel16: dst, cpu.TernaryBytes
+// long, gets the codes, and the scale is returned. src is read twice, once for
+// the mean and once for the codes; nothing of the matrix's size is allocated.
+//
+// Errors: ErrShape; ErrNotFinite with the position of a NaN or infinity.
+func TernarizeF32(dst, src []byte, rows, cols int) (scale float32, err error) {
+	return Ternarize(dst, F32, src, rows, cols)
+}
+
+// TernarizeF16 is TernarizeF32 for IEEE half precision.
+func TernarizeF16(dst, src []byte, rows, cols int) (scale float32, err error) {
+	return Ternarize(dst, F16, src, rows, cols)
+}
+
+// TernarizeBF16 is TernarizeF32 for bfloat16.
+func TernarizeBF16(dst, src []byte, rows, cols int) (scale float32, err error) {
+	return Ternarize(dst, BF16, src, rows, cols)
+}
+
+// Ternarize is TernarizeF32 for the named source dtype: F32, F16 or BF16.
+func Ternarize(dst []byte, dtype string, src []byte, rows, cols int) (scale float32, err error) {
+	size, err := checkSource(dtype, src, rows, cols)
+	if err != nil {
+		return 0, err
+	}
+	if err := checkBytes("panels", len(dst), cpu.TernaryBytes(rows, cols), rows, cols); err != nil {
+		return 0, err
+	}
+	scale, err = absMean(dtype, src, size, cols)
+	if err != nil {
+		return 0, err
+	}
+	pack, step := packRow16, packStep16(dtype, scale/2)
+	if dtype == F32 {
+		pack, step = packRow32, packStep32(scale/2)
+	}
+	stride := cpu.TernaryBytes(cpu.PanelRows, cols)
+	cpu.Parallel(len(dst)/stride, task(func(p int) {
+		panel := dst[p*stride : (p+1)*stride]
+		for r := range cpu.PanelRows {
+			row := p*cpu.PanelRows + r
+			if row >= rows {
+				padLane(panel, r)
+				continue
+			}
+			pack(panel[4*r:], src[row*cols*size:(row+1)*cols*size], step)
+		}
+	}))
+	return scale, nil
+}
+
+// absMean is the first pass: the scale of the whole matrix.
+func absMean(dtype string, src []byte, size, cols int) (float32, error) {
+	n := len(src) / size
+	blocks := (n + sumBlock - 1) / sumBlock
+	sums := make([]float64, blocks)
+	err := inChunks(blocks, func(from, to int) error {
+		var buffer [4096]float32
+		for b := from; b < to; b++ {
+			var s absSum
+			last := min((b+1)*sumBlock, n)
+			for i := b * sumBlock; i < last; i += len(buffer) {
+				part := buffer[:min(len(buffer), last-i)]
+				if decode(part, dtype, src[i*size:]) >= infinity {
+					return notFinite(part, i, cols)
+				}
+				s.add(part)
+			}
+			sums[b] = s.total()
+		}
+		return nil
+	})
+	return meanScale(sums, n), err
+}
+
+// The second pass works on bits. Magnitudes of floats order like their bit
+// patterns, so |w| > m/2 is one integer comparison with the largest pattern
+// that is not above m/2; adding 0x7fff less that pattern carries into the sign
+// bit exactly when the comparison holds, for four 16-bit weights in one 64-bit
+// addition. The sign bit of the weight then chooses between codes 2 and 0.
+const (
+	sign16 = 0x8000800080008000
+	sign32 = 0x8000000080000000
+)
+
+// packStep16 is the addend of the comparison for 16-bit floats.
+func packStep16(dtype string, half float32) uint64 {
+	threshold := uint64(math.Float32bits(half) >> 16)
+	if dtype == F16 {
+		above := sort.Search(0x7c00, func(h int) bool { return math.Float32frombits(halfBits(uint16(h))) > half })
+		threshold = uint64(above - 1)
+	}
+	return (0x7fff - threshold) * 0x0001000100010001
+}
+
+func packStep32(half float32) uint64 {
+	return (0x7fffffff - uint64(math.Float32bits(half))) * 0x0000000100000001
+}
+
+// codes16 gives the codes of four 16-bit floats in the low bits of each quarter.
+func codes16(x, step uint64) uint64 {
+	large := ((x &^ sign16) + step) & sign16
+	return (large&^x)>>14 | (large^sign16)>>15
+}
+
+// codes32 does the same for two float32.
+func codes32(x, step uint64) uint64 {
+	large := ((x &^ sign32) + step) & sign32
+	return (large&^x)>>30 | (large^sign32)>>31
+}
+
+// packRow16 packs one row of 16-bit floats into its lanes of a panel's blocks.
+func packRow16(lane, row []byte, step uint64) {
+	for at := 0; len(row) > 0; at += cpu.BlockBytes {
+		var block [32]byte // zeros: the padding's code is that of weight 0
+		row = row[copy(block[:], row):]
+		c := codes16(binary.LittleEndian.Uint64(block[0:]), step) |
+			codes16(binary.LittleEndian.Uint64(block[8:]), step)<<2 |
+			codes16(binary.LittleEndian.Uint64(block[16:]), step)<<4 |
+			codes16(binary.LittleEndian.Uint64(block[24:]), step)<<6
+		c = (c | c>>8) & 0x0000ffff0000ffff // bytes 0, 2, 4, 6 to 0, 1, 4, 5
+		binary.LittleEndian.PutUint32(lane[at:], uint32(c|c>>16))
+	}
+}
+
+// packRow32 packs one row of float32. Columns 0, 1 and 2, 3 of a group of four
+// share a 64-bit word each; joined they lie in the order 0, 2, 1, 3.
+func packRow32(lane, row []byte, step uint64) {
+	for at := 0; len(row) > 0; at += cpu.BlockBytes {
+		var block [64]byte
+		row = row[copy(block[:], row):]
+		var c uint64
+		for f := range 4 {
+			c |= (codes32(binary.LittleEndian.Uint64(block[16*f:]), step) |
+				codes32(binary.LittleEndian.Uint64(block[16*f+8:]), step)<<16) << (2 * f)
+		}
+		binary.LittleEndian.PutUint32(lane[at:], uint32(c|c>>24))
+	}
+}
+
+// padLane fills row r of a panel with weight 0.
+func padLane(panel []byte, r int) {
+	for at := 4 * r; at < len(panel); at += cpu.BlockBytes {
+		binary.LittleEndian.PutUint32(panel[at:], 0x55555555)
+	}
+}
