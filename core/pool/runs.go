@@ -213,16 +213,19 @@ func (a *runAllocator) unlist(r *run) {
 	r.binPrev, r.binNext = nil, nil
 }
 
-// grow maps a chunk with room for so many pages. Near the end of the budget it is only as large as it must be.
+// grow maps a chunk with room for so many pages. Under a small budget, and near the end of any, it is no larger than it must be.
 func (a *runAllocator) grow(pages int) (*run, error) {
-	need, usual, align := pages*pageSize, chunkBytes, pageSize
+	need, size, align := pages*pageSize, chunkBytes, pageSize
 	if a.large {
-		usual, align = largeChunkBytes, hugePage
-		if need > usual/2 {
-			usual = roundUp(need, hugePage)
-		}
+		size, align = largeChunkBytes, hugePage
 	}
-	size := max(need, usual)
+	if share := a.pool.budget / 16; int64(size) > share {
+		size = roundUp(int(share), pageSize)
+	}
+	if a.large && need > size/2 {
+		size = roundUp(need, hugePage)
+	}
+	size = max(size, need)
 	if !a.pool.reserve(size) {
 		if size = need; !a.pool.reserve(size) {
 			return nil, errNoBudget
