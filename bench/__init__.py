@@ -1,0 +1,1 @@
+"""Measurements of this repository's speed: ``python -m bench --help``."""

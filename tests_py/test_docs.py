@@ -1,0 +1,77 @@
+"""What the documentation shows works: its Python blocks run, its `bitnet` commands succeed, its links lead somewhere.
+
+The ```python blocks of one page run in order in one namespace, in an empty directory. Of ```sh blocks the lines that start with
+`bitnet ` or `python -m bench ` run. A block that cannot run here is preceded by the line `<!-- not run: why -->`.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "bench").glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+
+_BLOCK = re.compile(r"^(<!-- not run: .+ -->\n)?```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    text: str
+    line: int  # of the first line of text in the page
+
+
+def runnable(page: Path, language: str) -> list[Block]:
+    text = page.read_text()
+    return [
+        Block(m[2], m[3], text.count("\n", 0, m.start(3)) + 1)
+        for m in _BLOCK.finditer(text)
+        if m[2] == language and not m[1]
+    ]
+
+
+@pytest.fixture(autouse=True)
+def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_python_blocks_run(page: Path) -> None:
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in runnable(page, "python"):
+        padded = "\n" * (block.line - 1) + block.text  # so that tracebacks name the page's own lines
+        exec(compile(padded, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_succeed(page: Path) -> None:
+    env = dict(os.environ, NO_COLOR="1", PYTHONPATH=str(ROOT))
+    for block in runnable(page, "sh"):
+        for command in block.text.replace("\\\n", " ").splitlines():
+            command = command.split(" #")[0].strip()
+            if command.startswith("bitnet "):
+                argv = [sys.executable, "-m", "bitnet_rust", *shlex.split(command)[1:]]
+            elif command.startswith("python -m bench "):
+                argv = [sys.executable, *shlex.split(command)[1:]]
+            else:
+                continue
+            done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            assert done.returncode == 0, f"{page.name}:{block.line}: {command}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_lead_to_files(page: Path) -> None:
+    broken = [
+        target
+        for target, _ in _LINK.findall(page.read_text())
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert not broken
