@@ -174,7 +174,7 @@ func relu2AVX2(dst *float32, x *float32, n int)
 //go:noescape
 func dequantRowAVX2(dst *float32, acc *int32, n int, s float32)
 
-// readSumAVX2 reads the n bytes at p, n > 0 and a multiple of 256, and returns a value that depends on them.
+// readSumAVX2 reads the n bytes at p, n > 0 and a multiple of 256; its result means nothing.
 //
 //go:noescape
 func readSumAVX2(p *byte, n int) uint64
@@ -531,7 +531,7 @@ func relu2AVX512(dst *float32, x *float32, n int)
 //go:noescape
 func dequantRowAVX512(dst *float32, acc *int32, n int, s float32)
 
-// readSumAVX512 reads the n bytes at p, n > 0 and a multiple of 256, and returns a value that depends on them.
+// readSumAVX512 reads the n bytes at p, n > 0 and a multiple of 256; its result means nothing.
 //
 //go:noescape
 func readSumAVX512(p *byte, n int) uint64

@@ -32,7 +32,7 @@ func pause() {
 // readSum reads memory at full speed.
 func readSum(s simd) {
 	TEXT("readSum"+s.suffix, NOSPLIT, "func(p *byte, n int) uint64")
-	Doc("readSum" + s.suffix + " reads the n bytes at p, n > 0 and a multiple of 256, and returns a value that depends on them.")
+	Doc("readSum" + s.suffix + " reads the n bytes at p, n > 0 and a multiple of 256; its result means nothing.")
 	Pragma("noescape")
 	p, n := load("p"), load("n")
 	acc := s.regs(4)

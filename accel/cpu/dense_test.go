@@ -1,0 +1,198 @@
+package cpu
+
+import (
+	"encoding/binary"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+var allFormats = []DenseFormat{DenseF32, DenseBF16, DenseInt8, DenseInt4}
+
+// denseCase is a product on a packed matrix; w holds the weights as float32 before their scale.
+type denseCase struct {
+	f                  DenseFormat
+	rows, cols, tokens int
+	w, scale, x        []float32
+	panels             []byte
+	ldx                int
+}
+
+func newDenseCase(r *rand.Rand, f DenseFormat, rows, cols, tokens, gap int, kind string, scaled bool) denseCase {
+	c := denseCase{f: f, rows: rows, cols: cols, tokens: tokens, ldx: ceilDiv(cols, denseCols)*denseCols + gap}
+	c.w = floats(r, kind, rows*cols)
+	c.panels = make([]byte, DenseBytes(f, rows, cols))
+	for row := range rows {
+		for k := range cols {
+			i := row*cols + k
+			at := c.panels[DenseOffset(f, cols, row, k):]
+			switch f {
+			case DenseF32:
+				binary.LittleEndian.PutUint32(at, math.Float32bits(c.w[i]))
+			case DenseBF16:
+				b := math.Float32bits(c.w[i]) >> 16
+				binary.LittleEndian.PutUint16(at, uint16(b))
+				c.w[i] = math.Float32frombits(b << 16)
+			case DenseInt8:
+				q := int8(r.IntN(256) - 128)
+				at[0], c.w[i] = byte(q), float32(q)
+			case DenseInt4:
+				q := r.IntN(16) - 8
+				at[0] |= byte(q&15) << (4 * (k % 2))
+				c.w[i] = float32(q)
+			}
+		}
+	}
+	if scaled {
+		c.scale = floats(r, "normal", rows)
+	}
+	rowsX := floats(r, kind, tokens*cols)
+	c.x = make([]float32, tokens*c.ldx)
+	for t := range tokens {
+		copy(c.x[t*c.ldx:], rowsX[t*cols:(t+1)*cols])
+	}
+	return c
+}
+
+// want is the formula and the order in DenseMatMul's comment.
+func (c denseCase) want(row, token int) float32 {
+	var a [4]float32
+	for k := range c.cols {
+		a[k%4] += float32(c.w[row*c.cols+k] * c.x[token*c.ldx+k])
+	}
+	s := float32(a[0]+a[1]) + float32(a[2]+a[3])
+	if c.scale != nil {
+		s *= c.scale[row]
+	}
+	return s
+}
+
+func (c denseCase) check(t require.TestingT, p0, p1 int) {
+	width := PanelRows * (p1 - p0)
+	ldd := width + 3
+	rows := min(c.rows, PanelRows*p1) - PanelRows*p0 // without the padding
+	for _, isa := range Supported() {
+		onISA(isa, func() {
+			dst, untouched := guarded[float32]((c.tokens-1)*ldd+width, -7777)
+			DenseMatMul(dst, ldd, c.f, c.panels, c.scale, c.cols, p0, p1, c.x, c.ldx, c.tokens)
+			untouched(t, isa)
+			for token := range c.tokens {
+				want := make([]float32, rows)
+				for r := range want {
+					want[r] = c.want(PanelRows*p0+r, token)
+				}
+				sameBits(t, want, dst[token*ldd:][:rows], "%v %v: token %d", c.f, isa, token)
+				if token < c.tokens-1 {
+					require.Equal(t, []float32{-7777, -7777, -7777}, dst[token*ldd+width:(token+1)*ldd], "%v %v: between tokens", c.f, isa)
+				}
+			}
+		})
+	}
+}
+
+func TestDenseMatMulGivesTheSameBitsOnEveryISA(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := rapid.SampledFrom(allFormats).Draw(t, "format")
+		rows, cols := rapid.IntRange(1, 200).Draw(t, "rows"), rapid.IntRange(1, 700).Draw(t, "cols")
+		tokens := rapid.IntRange(1, max(1, min(40, 300_000/(rows*cols)))).Draw(t, "tokens")
+		kind := rapid.SampledFrom(floatKinds).Draw(t, "kind")
+		c := newDenseCase(source(t), f, rows, cols, tokens, rapid.IntRange(0, 9).Draw(t, "gap"), kind, rapid.Bool().Draw(t, "scaled"))
+		panels := ceilDiv(rows, PanelRows)
+		p0 := rapid.IntRange(0, panels-1).Draw(t, "p0")
+		c.check(t, p0, rapid.IntRange(p0+1, panels).Draw(t, "p1"))
+	})
+}
+
+func TestDenseMatMulForEveryTileOfTokens(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, f := range allFormats {
+		for tokens := 1; tokens <= 20; tokens++ {
+			newDenseCase(r, f, 40, 90, tokens, 0, "normal", tokens%2 == 0).check(t, 0, 3)
+		}
+	}
+}
+
+// A token's result is the same alone and among others: the order of the sum is the row's own.
+func TestDenseMatMulDoesNotDependOnTheBatch(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	for _, f := range allFormats {
+		c := newDenseCase(r, f, 32, 515, 9, 0, "normal", true)
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				all, alone := make([]float32, 9*32), make([]float32, 32)
+				DenseMatMul(all, 32, f, c.panels, c.scale, c.cols, 0, 2, c.x, c.ldx, 9)
+				for i := range 9 {
+					DenseMatMul(alone, 32, f, c.panels, c.scale, c.cols, 0, 2, c.x[i*c.ldx:], c.ldx, 1)
+					sameBits(t, alone, all[i*32:][:32], "%v %v token %d", f, isa, i)
+				}
+			})
+		}
+	}
+}
+
+func TestDenseRowIsTheScaledRow(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	for _, f := range allFormats {
+		for _, scaled := range []bool{true, false} {
+			c := newDenseCase(r, f, 37, 41, 0, 0, "normal", scaled)
+			for row := range c.rows {
+				want := append([]float32(nil), c.w[row*c.cols:(row+1)*c.cols]...)
+				for k := range want {
+					if scaled {
+						want[k] *= c.scale[row]
+					}
+				}
+				got, untouched := guarded[float32](c.cols, -7777)
+				DenseRow(got, f, c.panels, c.scale, c.cols, row)
+				untouched(t)
+				sameBits(t, want, got, "%v row %d", f, row)
+			}
+		}
+	}
+}
+
+func TestDensePaddingRowsGiveZero(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	for _, f := range allFormats {
+		c := newDenseCase(r, f, 3, 50, 2, 0, "normal", true)
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				dst := floats(r, "normal", 32)
+				DenseMatMul(dst, 16, f, c.panels, c.scale, c.cols, 0, 1, c.x, c.ldx, 2)
+				require.Equal(t, make([]float32, 13), dst[3:16], "%v %v", f, isa)
+			})
+		}
+	}
+}
+
+func TestDenseMatMulWithoutColumnsIsZero(t *testing.T) {
+	dst := floats(rand.New(rand.NewPCG(1, 1)), "normal", 16)
+	DenseMatMul(dst, 16, DenseF32, nil, nil, 0, 0, 1, nil, 0, 1)
+	require.Equal(t, make([]float32, 16), dst)
+	DenseMatMul(nil, 0, DenseF32, nil, nil, 8, 1, 1, nil, 0, 1)
+}
+
+func TestDenseFormatsHaveNames(t *testing.T) {
+	require.Equal(t, "f32 bf16 int8 int4", DenseF32.String()+" "+DenseBF16.String()+" "+DenseInt8.String()+" "+DenseInt4.String())
+	require.Equal(t, "DenseFormat(9)", DenseFormat(9).String())
+}
+
+func TestDenseRejectsABrokenContract(t *testing.T) {
+	c := newDenseCase(rand.New(rand.NewPCG(1, 1)), DenseInt8, 32, 8, 2, 0, "normal", true)
+	dst := make([]float32, 64)
+	for name, call := range map[string]func(){
+		"unknown format": func() { DenseMatMul(dst, 32, 9, c.panels, nil, 8, 0, 2, c.x, 8, 2) },
+		"short dst":      func() { DenseMatMul(dst[:63], 32, c.f, c.panels, nil, 8, 0, 2, c.x, 8, 2) },
+		"short x":        func() { DenseMatMul(dst, 32, c.f, c.panels, nil, 8, 0, 2, c.x[:15], 8, 2) },
+		"short panels":   func() { DenseMatMul(dst, 32, c.f, c.panels[:255], nil, 8, 0, 2, c.x, 8, 2) },
+		"short scale":    func() { DenseMatMul(dst, 32, c.f, c.panels, c.scale[:16], 8, 0, 2, c.x, 8, 2) },
+		"row: format":    func() { DenseRow(dst, 9, c.panels, nil, 8, 0) },
+		"row: outside":   func() { DenseRow(dst, c.f, c.panels, nil, 8, 32) },
+		"row: scale":     func() { DenseRow(dst, c.f, c.panels, c.scale[:1], 8, 1) },
+	} {
+		require.Panics(t, call, name)
+	}
+}

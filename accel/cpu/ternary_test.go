@@ -1,0 +1,207 @@
+package cpu
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// ternaryCase is a product with everything that surrounds it.
+type ternaryCase struct {
+	rows, cols, tokens int
+	w                  []int8 // rows x cols
+	panels             []byte
+	x                  []int8 // tokens x ldx
+	ldx                int
+	xsum               []int32
+}
+
+var ternaryWeights = map[string]func(r *rand.Rand) int8{
+	"random": func(r *rand.Rand) int8 { return int8(r.IntN(3) - 1) },
+	"zero":   func(*rand.Rand) int8 { return 0 },
+	"plus":   func(*rand.Rand) int8 { return 1 },
+	"minus":  func(*rand.Rand) int8 { return -1 },
+}
+
+var ternaryInputs = map[string]func(r *rand.Rand) int8{
+	"random":   func(r *rand.Rand) int8 { return int8(r.IntN(256) - 128) },
+	"127":      func(*rand.Rand) int8 { return 127 },
+	"-127":     func(*rand.Rand) int8 { return -127 },
+	"-128":     func(*rand.Rand) int8 { return -128 },
+	"zero":     func(*rand.Rand) int8 { return 0 },
+	"extremes": func(r *rand.Rand) int8 { return []int8{-128, -127, 127}[r.IntN(3)] },
+}
+
+func newTernaryCase(r *rand.Rand, rows, cols, tokens, gap int, weight, input func(*rand.Rand) int8) ternaryCase {
+	c := ternaryCase{rows: rows, cols: cols, tokens: tokens, ldx: ceilDiv(cols, BlockCols)*BlockCols + gap}
+	c.w = make([]int8, rows*cols)
+	for i := range c.w {
+		c.w[i] = weight(r)
+	}
+	c.panels = make([]byte, TernaryBytes(rows, cols))
+	PackTernary(c.panels, c.w, rows, cols)
+	c.x, c.xsum = make([]int8, tokens*c.ldx), make([]int32, tokens)
+	for t := range tokens {
+		for k := range cols {
+			v := input(r)
+			c.x[t*c.ldx+k] = v
+			c.xsum[t] += int32(v)
+		}
+	}
+	return c
+}
+
+// want is the formula in TernaryMatMul's comment on the unpacked matrix, with zero rows as padding.
+func (c ternaryCase) want(p0, p1 int) []int32 {
+	out := make([]int32, c.tokens*PanelRows*(p1-p0))
+	for t := range c.tokens {
+		for r := PanelRows * p0; r < min(c.rows, PanelRows*p1); r++ {
+			s := int32(0)
+			for k, w := range c.w[r*c.cols : (r+1)*c.cols] {
+				s += int32(w) * int32(c.x[t*c.ldx+k])
+			}
+			out[t*PanelRows*(p1-p0)+r-PanelRows*p0] = s
+		}
+	}
+	return out
+}
+
+// check runs panels p0..p1 on every instruction set, with rows of dst further apart than they are long.
+func (c ternaryCase) check(t require.TestingT, p0, p1 int) {
+	want := c.want(p0, p1)
+	width := PanelRows * (p1 - p0)
+	ldd := width + 5
+	for _, isa := range Supported() {
+		onISA(isa, func() {
+			dst, untouched := guarded[int32]((c.tokens-1)*ldd+width, -7777)
+			TernaryMatMul(dst, ldd, c.panels, c.cols, p0, p1, c.x, c.ldx, c.xsum, c.tokens)
+			untouched(t, isa)
+			for i := range c.tokens {
+				require.Equal(t, want[i*width:(i+1)*width], dst[i*ldd:i*ldd+width], "%v: token %d", isa, i)
+				if i < c.tokens-1 {
+					require.Equal(t, []int32{-7777, -7777, -7777, -7777, -7777}, dst[i*ldd+width:(i+1)*ldd], "%v: between tokens", isa)
+				}
+			}
+		})
+	}
+}
+
+func names[T any](m map[string]T) *rapid.Generator[string] {
+	list := make([]string, 0, len(m))
+	for n := range m {
+		list = append(list, n)
+	}
+	// the order of a map is random, that of a fixed seed's draws is not
+	for i := range list {
+		for j := range i {
+			if list[i] < list[j] {
+				list[i], list[j] = list[j], list[i]
+			}
+		}
+	}
+	return rapid.SampledFrom(list)
+}
+
+func TestTernaryMatMulIsExactOnRaggedShapes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rows, cols := rapid.IntRange(1, 200).Draw(t, "rows"), rapid.IntRange(1, 700).Draw(t, "cols")
+		tokens := rapid.IntRange(1, max(1, min(40, 600_000/(rows*cols)))).Draw(t, "tokens")
+		weight := ternaryWeights[names(ternaryWeights).Draw(t, "weights")]
+		input := ternaryInputs[names(ternaryInputs).Draw(t, "inputs")]
+		c := newTernaryCase(source(t), rows, cols, tokens, rapid.IntRange(0, 20).Draw(t, "gap"), weight, input)
+		panels := ceilDiv(rows, PanelRows)
+		p0 := rapid.IntRange(0, panels-1).Draw(t, "p0")
+		c.check(t, p0, rapid.IntRange(p0+1, panels).Draw(t, "p1"))
+	})
+}
+
+func TestTernaryMatMulIsExactForEveryTileOfTokensAndPanels(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for tokens := 1; tokens <= 40; tokens++ {
+		panels := 1 + tokens%7
+		c := newTernaryCase(r, 16*panels-3, 264, tokens, 0, ternaryWeights["random"], ternaryInputs["random"])
+		c.check(t, 0, panels)
+	}
+}
+
+func TestTernaryMatMulIsExactForShapesThatDoNotDivide(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, shape := range [][2]int{{88, 264}, {24, 512}, {1, 1}, {16, 16}, {17, 17}, {200, 700}, {640, 2560}} {
+		for _, tokens := range []int{1, 3} {
+			c := newTernaryCase(r, shape[0], shape[1], tokens, 0, ternaryWeights["random"], ternaryInputs["random"])
+			c.check(t, 0, ceilDiv(shape[0], PanelRows))
+		}
+	}
+}
+
+// The largest sums: int16 partial sums of the AVX2 kernels reach exactly -32768.
+func TestTernaryMatMulDoesNotOverflowAtTheExtremes(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for _, w := range []string{"plus", "minus", "zero"} {
+		for x, input := range ternaryInputs {
+			for _, tokens := range []int{1, 2, 3, 4, 13} {
+				c := newTernaryCase(r, 33, 6912, tokens, 0, ternaryWeights[w], input)
+				c.check(t, 0, 3)
+			}
+			_ = x
+		}
+	}
+}
+
+func TestTernaryMatMulOfTheWidestMatrix(t *testing.T) {
+	c := newTernaryCase(nil, 16, MaxTernaryCols, 1, 0, ternaryWeights["plus"], ternaryInputs["-128"])
+	c.check(t, 0, 1)
+	c = newTernaryCase(nil, 16, MaxTernaryCols, 2, 0, ternaryWeights["plus"], ternaryInputs["127"])
+	c.check(t, 0, 1)
+}
+
+func TestTernaryMatMulWithoutColumnsIsZero(t *testing.T) {
+	dst := []int32{9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9}
+	TernaryMatMul(dst, 16, nil, 0, 0, 1, nil, 0, []int32{0}, 1)
+	require.Equal(t, append(make([]int32, 16), 9), dst)
+	TernaryMatMul(nil, 0, nil, 16, 0, 0, nil, 0, nil, 1) // no panels
+	TernaryMatMul(nil, 0, nil, 16, 0, 1, nil, 0, nil, 0) // no tokens
+}
+
+func TestUnpackTernaryReversesPackTernary(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rows, cols := rapid.IntRange(1, 70).Draw(t, "rows"), rapid.IntRange(1, 70).Draw(t, "cols")
+		c := newTernaryCase(source(t), rows, cols, 0, 0, ternaryWeights["random"], nil)
+		back := make([]int8, rows*cols)
+		UnpackTernary(back, c.panels, rows, cols)
+		require.Equal(t, c.w, back)
+		for r := range ceilDiv(rows, PanelRows) * PanelRows { // padding is weight 0
+			for k := range ceilDiv(cols, BlockCols) * BlockCols {
+				b := c.panels[r/PanelRows*panelBytes(cols)+k/BlockCols*BlockBytes+4*(r%PanelRows)+k%4]
+				code := b >> (2 * (k / 4 % 4)) & 3
+				if r >= rows || k >= cols {
+					require.Equal(t, byte(1), code)
+				} else {
+					require.Equal(t, c.w[r*cols+k]+1, int8(code))
+				}
+			}
+		}
+	})
+}
+
+func TestTernaryRejectsABrokenContract(t *testing.T) {
+	panels, x, xsum, dst := make([]byte, TernaryBytes(32, 32)), make([]int8, 64), make([]int32, 2), make([]int32, 64)
+	for name, call := range map[string]func(){
+		"short dst":        func() { TernaryMatMul(dst[:31], 32, panels, 32, 0, 2, x, 32, xsum, 1) },
+		"narrow ldd":       func() { TernaryMatMul(dst, 31, panels, 32, 0, 2, x, 32, xsum, 2) },
+		"short x":          func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x[:63], 32, xsum, 2) },
+		"narrow ldx":       func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x, 31, xsum, 2) },
+		"short xsum":       func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x, 32, xsum[:1], 2) },
+		"short panels":     func() { TernaryMatMul(dst, 32, panels, 32, 0, 3, x, 32, xsum, 1) },
+		"reversed panels":  func() { TernaryMatMul(dst, 32, panels, 32, 2, 1, x, 32, xsum, 1) },
+		"too many columns": func() { TernaryMatMul(dst, 32, panels, MaxTernaryCols+1, 0, 1, x, 32, xsum, 1) },
+		"weight 2":         func() { PackTernary(panels, []int8{2}, 1, 1) },
+		"pack: short dst":  func() { PackTernary(panels[:63], []int8{1}, 1, 1) },
+		"pack: short w":    func() { PackTernary(panels, []int8{1}, 1, 2) },
+		"unpack: short":    func() { UnpackTernary(make([]int8, 1), panels, 1, 2) },
+	} {
+		require.Panics(t, call, name)
+	}
+}
