@@ -30,16 +30,15 @@ func (s *stack) lines() []string {
 	}
 	var out []string
 	frames := runtime.CallersFrames(*s)
-	for more := true; more; {
-		var f runtime.Frame
-		f, more = frames.Next()
-		inside := strings.Contains(f.Function, "/core/pool.(*") || strings.HasSuffix(f.Function, "/core/pool.callers")
-		if f.Function == "" || (inside && len(out) == 0) {
-			continue
+	for {
+		f, more := frames.Next()
+		if inside := strings.Contains(f.Function, "/core/pool.(*"); !inside || len(out) > 0 {
+			out = append(out, fmt.Sprintf("%s (%s:%d)", f.Function, f.File, f.Line))
 		}
-		out = append(out, fmt.Sprintf("%s (%s:%d)", f.Function, f.File, f.Line))
+		if !more {
+			return out
+		}
 	}
-	return out
 }
 
 // sites are the places in a block's life.

@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -277,21 +276,4 @@ func BenchmarkPlan(b *testing.B) {
 			b.ReportMetric(float64(len(p.sizes)), "blocks")
 		})
 	}
-}
-
-func ExampleScratch() {
-	s := New(Options{}).NewScratch()
-	defer s.Close()
-	for range 3 {
-		s.Begin(1)
-		x := View[float32](s.Alloc(4 * 1000))
-		y := View[float32](s.Alloc(4 * 500))
-		s.Free(BytesOf(x))
-		z := View[float32](s.Alloc(4 * 750)) // where x was
-		_, _ = y, z
-		s.End()
-	}
-	live, reserved := s.Efficiency()
-	fmt.Println(live, reserved)
-	// Output: 6000 6080
 }
