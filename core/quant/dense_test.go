@@ -1,0 +1,105 @@
+package quant
+
+import (
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+)
+
+func TestDensePackingKeepsEveryRowWithinItsFormatsRounding(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rows, cols := raggedShape(t)
+		w := rapid.SliceOfN(rapid.Float32Range(-2, 2), rows*cols, rows*cols).Draw(t, "w")
+		for _, dtype := range []string{F32, F16, BF16} {
+			src, exact := encode(dtype, w)
+			for _, format := range []cpu.DenseFormat{cpu.DenseF32, cpu.DenseBF16, cpu.DenseInt8, cpu.DenseInt4} {
+				d, err := NewDense(format, dtype, src, rows, cols)
+				require.NoError(t, err)
+				row := make([]float32, cols)
+				for r := range rows {
+					want := exact[r*cols : (r+1)*cols]
+					largest := float64(cpu.AbsMax(want))
+					d.Row(row, r)
+					for c, v := range row {
+						bound := map[cpu.DenseFormat]float64{
+							cpu.DenseF32: 0, cpu.DenseBF16: math.Abs(float64(want[c])) / 256,
+							cpu.DenseInt8: largest / 254 * 1.00001, cpu.DenseInt4: largest / 14 * 1.00001,
+						}[format]
+						if dtype == BF16 && format == cpu.DenseBF16 {
+							bound = 0
+						}
+						require.LessOrEqual(t, math.Abs(float64(v)-float64(want[c])), bound+1e-30, "%v of %s at %d, %d", format, dtype, r, c)
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestInt8AndInt4HeadsAreThePerRowQuantizers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rows, cols := raggedShape(t)
+		w := rapid.SliceOfN(rapid.Float32Range(-2, 2), rows*cols, rows*cols).Draw(t, "w")
+		src, _ := encode(F32, w)
+		for format, bits := range map[cpu.DenseFormat]int{cpu.DenseInt8: 8, cpu.DenseInt4: 4} {
+			d, err := NewDense(format, F32, src, rows, cols)
+			require.NoError(t, err)
+			q, err := Quantize(w, rows, cols, Options{Bits: bits, Granularity: PerRow})
+			require.NoError(t, err)
+			require.Equal(t, q.Scales, d.RowScale)
+			a, b := make([]float32, cols), make([]float32, cols)
+			for r := range rows {
+				d.Row(a, r)
+				q.Row(b, r)
+				require.Equal(t, b, a)
+			}
+			fromDense, err := CompareDense(d, F32, src)
+			require.NoError(t, err)
+			fromQuantized, err := q.Metrics(w)
+			require.NoError(t, err)
+			require.Equal(t, fromQuantized, fromDense)
+		}
+	})
+}
+
+func TestPaddingOfADenseMatrixIsZeroWhateverTheBufferHeld(t *testing.T) {
+	src, _ := encode(F32, []float32{1, 2, 3, 4, 5, 6})
+	for _, format := range []cpu.DenseFormat{cpu.DenseF32, cpu.DenseBF16, cpu.DenseInt8, cpu.DenseInt4} {
+		clean, err := NewDense(format, F32, src, 2, 3)
+		require.NoError(t, err)
+		require.Equal(t, len(clean.Panels)+4*len(clean.RowScale), clean.Bytes())
+		dirty := make([]byte, len(clean.Panels))
+		for i := range dirty {
+			dirty[i] = 0xff
+		}
+		require.NoError(t, PackDense(dirty, make([]float32, 2), format, F32, src, 2, 3))
+		require.Equal(t, clean.Panels, dirty)
+	}
+}
+
+func TestBfloat16RoundsHalfToEvenAndSaturates(t *testing.T) {
+	for bits, want := range map[uint32]uint16{
+		0x3f800000: 0x3f80, 0x3f808000: 0x3f80, 0x3f808001: 0x3f81, 0x3f818000: 0x3f82, 0x3f81ffff: 0x3f82,
+		0x7f7fffff: 0x7f7f, 0xff7fffff: 0xff7f, 0x80000000: 0x8000, 0x00000001: 0,
+	} {
+		require.Equal(t, want, bfloat16(math.Float32frombits(bits)), "%#x", bits)
+	}
+}
+
+func TestDenseMatricesOfAnImpossibleShapeOrFormatAreRefused(t *testing.T) {
+	src := make([]byte, 16)
+	panels := make([]byte, cpu.DenseBytes(cpu.DenseInt8, 2, 2))
+	require.ErrorIs(t, PackDense(panels, make([]float32, 1), cpu.DenseInt8, F32, src, 2, 2), ErrShape)
+	require.ErrorIs(t, PackDense(panels[1:], make([]float32, 2), cpu.DenseInt8, F32, src, 2, 2), ErrShape)
+	require.ErrorIs(t, PackDense(panels, make([]float32, 2), cpu.DenseInt8, F32, src[1:], 2, 2), ErrShape)
+	require.ErrorIs(t, PackDense(panels, make([]float32, 2), cpu.DenseInt8, "F64", src, 2, 2), ErrDType)
+	require.ErrorIs(t, PackDense(panels, make([]float32, 2), 99, F32, src, 2, 2), ErrDType)
+	_, err := NewDense(cpu.DenseF32, F32, src, 3, 2)
+	require.ErrorIs(t, err, ErrShape)
+	_, err = CompareDense(&Dense{Rows: 3, Cols: 2}, F32, src)
+	require.ErrorIs(t, err, ErrShape)
+}
