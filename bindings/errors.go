@@ -11,13 +11,17 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime/debug"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/infer"
+	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
 // errArgument marks a bad argument that the bridge itself finds.
 var errArgument = errors.New("bad argument")
-
-// errClosed answers a call on a model or generation after its Close.
-var errClosed = errors.New("closed")
 
 // codes maps the core's sentinel errors to the exception each becomes; the
 // first match wins, so the specific ones stand first.
@@ -26,30 +30,64 @@ var codes = []struct {
 	code     C.int
 }{
 	{context.Canceled, C.BN_CANCELED},
+	{pool.ErrOutOfMemory, C.BN_MEMORY},
+	{tensor.ErrMemory, C.BN_MEMORY},
+	{safetensors.ErrFormat, C.BN_FORMAT},
+	{model.ErrConfig, C.BN_CONFIG},
+	{tensor.ErrShape, C.BN_SHAPE},
+	{tensor.ErrDType, C.BN_DTYPE},
+	{infer.ErrArgument, C.BN_ARGUMENT},
+	{model.ErrClosed, C.BN_ARGUMENT},
+	{model.ErrOption, C.BN_ARGUMENT},
+	{model.ErrPreset, C.BN_ARGUMENT},
+	{cpu.ErrThreads, C.BN_ARGUMENT},
+	{pool.ErrEnv, C.BN_ARGUMENT},
 	{errArgument, C.BN_ARGUMENT},
-	{errClosed, C.BN_ARGUMENT},
 	{fs.ErrNotExist, C.BN_NOT_FOUND},
 }
 
-// guard runs one export's body. An error becomes its code and a message that C
-// frees; a panic becomes BN_INTERNAL with the stack, since it is a defect here
-// and not the caller's.
+// panicError carries a panic, which is a defect here and not the caller's.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string {
+	return fmt.Sprintf("%v\n\nThis is a defect of bitnet_rust; please report it with these lines.\n%s", e.value, e.stack)
+}
+
+// guard runs one export's body. An error or a panic becomes its code and a
+// message that C frees.
 func guard(errOut **C.char, body func() error) (code C.int) {
 	defer func() {
 		if r := recover(); r != nil {
-			code = C.BN_INTERNAL
-			*errOut = C.CString(fmt.Sprintf("%v\n\nThis is a defect of bitnet_rust; please report it with these lines.\n%s", r, debug.Stack()))
+			code = fail(errOut, &panicError{value: r, stack: debug.Stack()})
 		}
 	}()
-	err := body()
-	if err == nil {
-		return C.BN_OK
+	if err := body(); err != nil {
+		return fail(errOut, err)
 	}
+	return C.BN_OK
+}
+
+func fail(errOut **C.char, err error) C.int {
 	*errOut = C.CString(err.Error())
+	return codeOf(err)
+}
+
+func codeOf(err error) C.int {
 	for _, c := range codes {
 		if errors.Is(err, c.sentinel) {
 			return c.code
 		}
+	}
+	var env *cpu.EnvError
+	if errors.As(err, &env) {
+		return C.BN_ARGUMENT
+	}
+	var defect *panicError
+	if errors.As(err, &defect) {
+		return C.BN_INTERNAL
 	}
 	return C.BN_ERROR
 }

@@ -7,7 +7,12 @@ import "C"
 
 import (
 	"encoding/json"
+	"fmt"
 	"runtime"
+	"time"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/model"
 )
 
 // version is the distribution's version, set by setup.py through -ldflags -X.
@@ -19,12 +24,115 @@ func bn_version() *C.char { return C.CString(version) }
 //export bn_build_info
 func bn_build_info(out **C.char, errOut **C.char) C.int {
 	return guard(errOut, func() error {
+		supported := []string{}
+		for _, isa := range cpu.Supported() {
+			supported = append(supported, isa.String())
+		}
 		return jsonOut(out, map[string]any{
-			"version":    version,
-			"go_version": runtime.Version(),
-			"os":         runtime.GOOS,
-			"arch":       runtime.GOARCH,
+			"version":        version,
+			"go_version":     runtime.Version(),
+			"os":             runtime.GOOS,
+			"arch":           runtime.GOARCH,
+			"isa":            cpu.Active().String(),
+			"supported_isas": supported,
+			"features":       cpu.Features(),
+			"threads":        cpu.NumThreads(),
+			"physical_cores": cpu.PhysicalCores(),
 		})
+	})
+}
+
+//export bn_num_threads
+func bn_num_threads(out *C.int64_t, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		*out = C.int64_t(cpu.NumThreads())
+		return nil
+	})
+}
+
+//export bn_set_num_threads
+func bn_set_num_threads(n C.int64_t, errOut **C.char) C.int {
+	return guard(errOut, func() error { return cpu.SetNumThreads(int(n)) })
+}
+
+// bn_read_bandwidth measures how fast threads read memory, in GB/s.
+//
+//export bn_read_bandwidth
+func bn_read_bandwidth(threads, bytes C.int64_t, seconds C.double, out *C.double, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		if threads < 1 || threads > cpu.MaxThreads || bytes < 1 || !(seconds > 0 && seconds <= 60) {
+			return fmt.Errorf("%w: read_bandwidth(%d, %d, %g): expected 1 to %d threads, at least one byte and at most 60 seconds",
+				errArgument, threads, bytes, seconds, cpu.MaxThreads)
+		}
+		*out = C.double(cpu.ReadBandwidth(int(threads), int(bytes), time.Duration(float64(seconds)*float64(time.Second))))
+		return nil
+	})
+}
+
+// preset is a registered model as Python sees it.
+type preset struct {
+	Name       string       `json:"name"`
+	Aliases    []string     `json:"aliases"`
+	HubID      string       `json:"hub_id"`
+	Parameters int64        `json:"parameters"`
+	Bytes      int64        `json:"bytes"` // of the weights in memory, with an int8 head
+	Config     model.Config `json:"config"`
+}
+
+func presetOut(p model.Preset) preset {
+	return preset{p.Name, append([]string{}, p.Aliases...), p.HubID, p.Parameters, p.Config.WeightBytes(cpu.DenseInt8), p.Config}
+}
+
+//export bn_presets
+func bn_presets(out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		list := []preset{}
+		for _, p := range model.Presets() {
+			list = append(list, presetOut(p))
+		}
+		return jsonOut(out, list)
+	})
+}
+
+//export bn_find_preset
+func bn_find_preset(name *C.char, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		p, err := model.Find(C.GoString(name))
+		if err != nil {
+			return err
+		}
+		return jsonOut(out, presetOut(p))
+	})
+}
+
+//export bn_register_preset
+func bn_register_preset(name, hubID, config *C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		c, err := model.ParseConfig([]byte(C.GoString(config)), "")
+		if err != nil {
+			return err
+		}
+		return model.RegisterPreset(model.Preset{Name: C.GoString(name), HubID: C.GoString(hubID), Config: *c})
+	})
+}
+
+// A config from a file (path not empty) or from a JSON text, validated, in
+// Hugging Face's spelling.
+//
+//export bn_config
+func bn_config(path, text *C.char, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		var c *model.Config
+		var err error
+		if name := C.GoString(path); name != "" {
+			c, err = model.LoadConfig(name)
+		} else {
+			c, err = model.ParseConfig([]byte(C.GoString(text)), "")
+		}
+		if err != nil {
+			return err
+		}
+		return jsonOut(out, c)
 	})
 }
 

@@ -1,64 +1,130 @@
 //go:build cgo && pyext
 
-// The extension module bitnet_rust._bitnet: initialization and the exceptions.
+// The extension module bitnet_rust._bitnet: initialization, exceptions, and what the other parts share.
 #include "module.h"
 #include "_cgo_export.h"
 
-// The parts of the module. A further part adds its init function to module.h and here.
+// The parts of the module. A further part declares its init function in module.h and stands here.
 static int (*const parts[])(PyObject *) = {
     bn_init_info,
+    bn_init_model,
+    bn_init_generation,
 };
 
-// Exceptions live in bitnet_rust/errors.py; these are its names by result code.
+// Exceptions live in bitnet_rust/errors.py; these are their names by result code.
 static const char *const exception_names[BN_CODES] = {
-    [BN_OK] = "InternalError",          [BN_ERROR] = "BitNetError",       [BN_FORMAT] = "FormatError",
-    [BN_CONFIG] = "ConfigError",        [BN_SHAPE] = "ShapeError",        [BN_DTYPE] = "DTypeError",
-    [BN_ARGUMENT] = "ArgumentError",    [BN_MEMORY] = "OutOfMemoryError", [BN_NOT_FOUND] = "ModelNotFoundError",
-    [BN_INTERNAL] = "InternalError",    [BN_CANCELED] = "BitNetError",
+    [BN_OK] = "InternalError",       [BN_ERROR] = "BitNetError",       [BN_FORMAT] = "FormatError",
+    [BN_CONFIG] = "ConfigError",     [BN_SHAPE] = "ShapeError",        [BN_DTYPE] = "DTypeError",
+    [BN_ARGUMENT] = "ArgumentError", [BN_MEMORY] = "OutOfMemoryError", [BN_NOT_FOUND] = "ModelNotFoundError",
+    [BN_INTERNAL] = "InternalError", [BN_CANCELED] = "BitNetError",
 };
 static PyObject *exceptions[BN_CODES];
+static PyObject *fork_error;
+
+static int forked;
+
+static void raise_text(PyObject *exception, const char *text) {
+  PyObject *str = PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
+  if (str) PyErr_SetObject(exception, str);
+  Py_XDECREF(str);
+}
 
 PyObject *bn_raise(int code, char *msg) {
-  if (!PyErr_Occurred()) {  // a canceled call's own exception stays
-    if (code < 0 || code >= BN_CODES) code = BN_INTERNAL;
-    PyObject *text = PyUnicode_DecodeUTF8(msg ? msg : "", msg ? (Py_ssize_t)strlen(msg) : 0, "replace");
-    if (text) PyErr_SetObject(exceptions[code], text);
-    Py_XDECREF(text);
-  }
+  if (!PyErr_Occurred()) raise_text(exceptions[code > 0 && code < BN_CODES ? code : BN_INTERNAL], msg ? msg : "");
   free(msg);
   return NULL;
+}
+
+int bn_forked(void) {
+  if (forked)
+    raise_text(fork_error,
+               "bitnet_rust cannot be used in a process made by fork(), where the threads of its Go core do not exist; "
+               "start workers with multiprocessing's 'spawn' or 'forkserver' method and load the model there");
+  return forked;
+}
+
+int bn_is_forked(void) { return forked; }
+
+PyObject *bn_text(char *text) {
+  PyObject *str = PyUnicode_FromString(text);
+  free(text);
+  return str;
+}
+
+int bn_look(void *state, int64_t done, int64_t total) {
+  bn_call *call = state;
+  if (PyThread_get_thread_ident() != call->thread) return 0;  // Python's handlers run on the calling thread only
+  PyEval_RestoreThread(call->released);
+  int status = PyErr_Occurred() ? -1 : PyErr_CheckSignals();
+  if (!status && call->progress && total > 0 && done != call->reported) {
+    PyObject *result = PyObject_CallFunction(call->progress, "LL", (long long)done, (long long)total);
+    status = result ? 0 : -1;
+    Py_XDECREF(result);
+    call->reported = done;
+  }
+  call->released = PyEval_SaveThread();
+  return status;
+}
+
+int bn_buffer(PyObject *object, Py_buffer *view, const char *name, char format, int writable) {
+  int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
+  if (PyObject_GetBuffer(object, view, flags)) return -1;
+  Py_ssize_t size = format == 'q' ? 8 : 4;
+  char found = view->format ? view->format[strcspn(view->format, "bBhHiIlLqQefd?c")] : 'B';
+  if (found == 'l' && view->itemsize == size) found = format == 'f' ? 'l' : format;  // long has either size
+  if (found == format && view->itemsize == size) return 0;
+  PyErr_Format(exceptions[BN_DTYPE], "%s: found a buffer of format '%s', expected '%c' (%s)", name,
+               view->format ? view->format : "B", format, format == 'i' ? "int32" : format == 'q' ? "int64" : "float32");
+  PyBuffer_Release(view);
+  return -1;
+}
+
+PyObject *bn_add_type(PyObject *module, PyType_Spec *spec, const char *name) {
+  PyObject *type = PyType_FromSpec(spec);
+  if (type && PyModule_AddObjectRef(module, name, type)) Py_CLEAR(type);
+  return type;
+}
+
+void bn_free_object(PyObject *self) {
+  PyTypeObject *type = Py_TYPE(self);
+  freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+  release(self);
+  Py_DECREF(type);
 }
 
 static int load_exceptions(void) {
   PyObject *errors = PyImport_ImportModule("bitnet_rust.errors");
   if (!errors) return -1;
-  for (int i = 0; i < BN_CODES; i++) {
-    exceptions[i] = PyObject_GetAttrString(errors, exception_names[i]);
-    if (!exceptions[i]) break;
-  }
+  for (int i = 0; i < BN_CODES && !PyErr_Occurred(); i++) exceptions[i] = PyObject_GetAttrString(errors, exception_names[i]);
+  if (!PyErr_Occurred()) fork_error = PyObject_GetAttrString(errors, "ForkError");
   Py_DECREF(errors);
   return PyErr_Occurred() ? -1 : 0;
 }
 
-static PyObject *py_build_info(PyObject *module, PyObject *unused) {
-  char *text = NULL, *err = NULL;
-  int code = bn_build_info(&text, &err);
-  if (code) return bn_raise(code, err);
-  PyObject *result = PyUnicode_FromString(text);
-  free(text);
-  return result;
+static PyObject *py_after_fork(PyObject *module, PyObject *unused) {
+  forked = 1;
+  Py_RETURN_NONE;
 }
 
-static PyMethodDef info_methods[] = {
-    {"build_info", py_build_info, METH_NOARGS, "build_info() -> str\n\nJSON text about the build and this machine."},
-    {NULL, NULL, 0, NULL},
-};
+static PyMethodDef after_fork_method = {"after_fork", py_after_fork, METH_NOARGS, NULL};
 
-int bn_init_info(PyObject *module) {
-  char *version = bn_version();
-  int status = PyModule_AddStringConstant(module, "__version__", version);
-  free(version);
-  return status ? status : PyModule_AddFunctions(module, info_methods);
+// os.register_at_fork(after_in_child=after_fork)
+static int watch_forks(void) {
+  int status = -1;
+  PyObject *os = PyImport_ImportModule("os");
+  PyObject *hook = os ? PyCFunction_New(&after_fork_method, NULL) : NULL;
+  PyObject *named = hook ? Py_BuildValue("{sO}", "after_in_child", hook) : NULL;
+  PyObject *none = named ? PyTuple_New(0) : NULL;
+  PyObject *registrar = none ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
+  PyObject *result = registrar ? PyObject_Call(registrar, none, named) : NULL;
+  if (result) status = 0;
+  Py_XDECREF(result);
+  Py_XDECREF(registrar);
+  Py_XDECREF(none);
+  Py_XDECREF(named);
+  Py_XDECREF(hook);
+  Py_XDECREF(os);
+  return status;
 }
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_bitnet", "The Go core of bitnet_rust.", -1, NULL};
@@ -67,6 +133,7 @@ PyMODINIT_FUNC PyInit__bitnet(void) {
   PyObject *module = PyModule_Create(&definition);
   if (!module) return NULL;
   int status = load_exceptions();
+  if (!status) status = watch_forks();
   for (size_t i = 0; !status && i < sizeof parts / sizeof *parts; i++) status = parts[i](module);
   if (!status) return module;
   Py_DECREF(module);

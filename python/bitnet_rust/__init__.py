@@ -1,14 +1,92 @@
-"""BitNet b1.58 language models on the CPU."""
+"""BitNet b1.58 language models on the CPU: load a checkpoint, generate text, stream it.
 
-import json
-from typing import Any
+>>> from bitnet_rust import BitNetModel
+>>> model = BitNetModel.from_pretrained("bitnet-tiny")
+>>> text = model.generate("First Citizen:", max_new_tokens=32)
 
-from . import _bitnet
+The heavy parts (NumPy, tokenizers, the hub client) are imported when first used, so importing this package is fast.
+"""
 
-__version__ = _bitnet.__version__
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._bitnet import __version__
+from .errors import (
+    ArgumentError,
+    BitNetError,
+    ConfigError,
+    DTypeError,
+    ForkError,
+    FormatError,
+    InternalError,
+    ModelNotFoundError,
+    OutOfMemoryError,
+    ShapeError,
+    TokenizerError,
+)
+
+if TYPE_CHECKING:
+    from .config import BitNetConfig
+    from .generation import GenerationResult, Piece, SamplingOptions
+    from .model import BitNetModel
+    from .registry import ModelEntry, find_model, list_models, register_model
+    from .runtime import build_info, num_threads, set_num_threads
+    from .tokenizer import Tokenizer
+
+# Where each public name lives; its module is imported when the name is first asked for.
+_HOMES = {
+    "BitNetConfig": "config",
+    "BitNetModel": "model",
+    "GenerationResult": "generation",
+    "ModelEntry": "registry",
+    "Piece": "generation",
+    "SamplingOptions": "generation",
+    "Tokenizer": "tokenizer",
+    "build_info": "runtime",
+    "find_model": "registry",
+    "list_models": "registry",
+    "num_threads": "runtime",
+    "register_model": "registry",
+    "set_num_threads": "runtime",
+}
+
+__all__ = [
+    "ArgumentError",
+    "BitNetConfig",
+    "BitNetError",
+    "BitNetModel",
+    "ConfigError",
+    "DTypeError",
+    "ForkError",
+    "FormatError",
+    "GenerationResult",
+    "InternalError",
+    "ModelEntry",
+    "ModelNotFoundError",
+    "OutOfMemoryError",
+    "Piece",
+    "SamplingOptions",
+    "ShapeError",
+    "Tokenizer",
+    "TokenizerError",
+    "__version__",
+    "build_info",
+    "find_model",
+    "list_models",
+    "num_threads",
+    "register_model",
+    "set_num_threads",
+]
 
 
-def build_info() -> dict[str, Any]:
-    """How this copy was built and what it found on this machine."""
-    info: dict[str, Any] = json.loads(_bitnet.build_info())
-    return info
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -43,3 +43,7 @@ class TokenizerError(BitNetError, ValueError):
 
 class InternalError(BitNetError, RuntimeError):
     """A defect of this package: a panic of the Go core, contained and reported with its stack."""
+
+
+class ForkError(BitNetError, RuntimeError):
+    """Used in a process made by fork(): Go's threads do not survive it; use multiprocessing's spawn or forkserver."""

@@ -1,0 +1,182 @@
+//go:build cgo && pyext
+
+package main
+
+// #include "bindings.h"
+import "C"
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime/cgo"
+	"unsafe"
+
+	"github.com/bitnet-rust/bitnet_rust/core/infer"
+	"github.com/bitnet-rust/bitnet_rust/core/model"
+)
+
+// runner is what a Python Model object owns: a model and the engine that runs it.
+type runner struct {
+	model  *model.Model
+	engine *infer.Engine
+}
+
+func newRunner(m *model.Model) C.uintptr_t {
+	return C.uintptr_t(cgo.NewHandle(&runner{m, infer.NewEngine(m)}))
+}
+
+// value looks a handle up; the Python object that owns it keeps it valid.
+func value[T any](h C.uintptr_t) T { return cgo.Handle(h).Value().(T) }
+
+// parseLoadOptions reads the JSON of the options that loading takes.
+func parseLoadOptions(text *C.char) (model.LoadOptions, error) {
+	var o struct {
+		HeadFormat string `json:"head_format"`
+		SkipVerify bool   `json:"skip_verify"`
+		InMemory   bool   `json:"in_memory"`
+	}
+	if err := json.Unmarshal([]byte(C.GoString(text)), &o); err != nil {
+		return model.LoadOptions{}, fmt.Errorf("%w: load options: %w", errArgument, err)
+	}
+	return model.LoadOptions{HeadFormat: o.HeadFormat, SkipVerify: o.SkipVerify, InMemory: o.InMemory}, nil
+}
+
+//export bn_model_load
+func bn_model_load(path, options *C.char, poll C.bn_poll, state unsafe.Pointer, out *C.uintptr_t, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		o, err := parseLoadOptions(options)
+		if err != nil {
+			return err
+		}
+		name, calls := C.GoString(path), newInterrupts(poll, state)
+		o.Progress = calls.progress
+		var m *model.Model
+		err = calls.await(func(ctx context.Context) (err error) {
+			m, err = model.Load(ctx, name, o)
+			return err
+		})
+		if err != nil {
+			if m != nil { // canceled while loading ended
+				_ = m.Close()
+			}
+			return err
+		}
+		*out = newRunner(m)
+		return nil
+	})
+}
+
+//export bn_model_random
+func bn_model_random(config *C.char, seed C.uint64_t, options *C.char, out *C.uintptr_t, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		o, err := parseLoadOptions(options)
+		if err != nil {
+			return err
+		}
+		c, err := model.ParseConfig([]byte(C.GoString(config)), "")
+		if err != nil {
+			return err
+		}
+		m, err := model.NewRandom(c, uint64(seed), o)
+		if err != nil {
+			return err
+		}
+		*out = newRunner(m)
+		return nil
+	})
+}
+
+// Closing waits for the calls in flight on other threads; later calls fail.
+//
+//export bn_model_close
+func bn_model_close(h C.uintptr_t, errOut **C.char) C.int {
+	return guard(errOut, func() error { return value[*runner](h).close() })
+}
+
+func (r *runner) close() error {
+	r.engine.Close()
+	return r.model.Close()
+}
+
+//export bn_model_free
+func bn_model_free(h C.uintptr_t, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		r := value[*runner](h)
+		cgo.Handle(h).Delete()
+		return r.close()
+	})
+}
+
+//export bn_model_info
+func bn_model_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		m := value[*runner](h).model
+		return jsonOut(out, map[string]any{"config": m.Config, "info": m.Info})
+	})
+}
+
+// bn_model_save writes the model to path. assets is a JSON object {file name: text}
+// of further files (tokenizer, generation config) to go with it.
+//
+//export bn_model_save
+func bn_model_save(h C.uintptr_t, path, format, assets *C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		m := value[*runner](h).model
+		switch f := C.GoString(format); f {
+		case "native":
+			var files map[string]string
+			if err := json.Unmarshal([]byte(C.GoString(assets)), &files); err != nil {
+				return fmt.Errorf("%w: assets: %w", errArgument, err)
+			}
+			return m.Save(C.GoString(path), files)
+		case "hf":
+			return m.SaveHF(C.GoString(path))
+		default:
+			return fmt.Errorf("%w: format = %q: expected \"native\" or \"hf\"", errArgument, f)
+		}
+	})
+}
+
+// batch cuts ids into sequences of the given lengths; it does not copy.
+func batch(ids *C.int32_t, total C.int64_t, lengths *C.int64_t, n C.int64_t) ([][]int32, error) {
+	all := unsafe.Slice((*int32)(ids), int(total))
+	out := make([][]int32, 0, int(n))
+	rest := all
+	for i, length := range unsafe.Slice((*int64)(lengths), int(n)) {
+		if length < 0 || length > int64(len(rest)) {
+			return nil, fmt.Errorf("%w: lengths[%d] = %d: the lengths must sum to the %d token ids", errArgument, i, length, len(all))
+		}
+		out = append(out, rest[:length:length])
+		rest = rest[length:]
+	}
+	if len(rest) != 0 {
+		return nil, fmt.Errorf("%w: lengths: they sum to %d, there are %d token ids", errArgument, len(all)-len(rest), len(all))
+	}
+	return out, nil
+}
+
+// bn_model_forward writes the logits of all positions, sequence after sequence, to logits [total, vocab].
+//
+//export bn_model_forward
+func bn_model_forward(h C.uintptr_t, ids *C.int32_t, total C.int64_t, lengths *C.int64_t, n C.int64_t,
+	logits *C.float, size C.int64_t, poll C.bn_poll, state unsafe.Pointer, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		seqs, err := batch(ids, total, lengths, n)
+		if err != nil {
+			return err
+		}
+		out := unsafe.Slice((*float32)(logits), int(size))
+		return value[*runner](h).engine.Forward(newInterrupts(poll, state), seqs, out)
+	})
+}
+
+//export bn_model_likelihood
+func bn_model_likelihood(h C.uintptr_t, ids *C.int32_t, total, window, stride C.int64_t, poll C.bn_poll, state unsafe.Pointer,
+	sum *C.double, count *C.int64_t, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		s, n, err := value[*runner](h).engine.LogLikelihood(newInterrupts(poll, state), unsafe.Slice((*int32)(ids), int(total)), int(window), int(stride))
+		*sum, *count = C.double(s), C.int64_t(n)
+		return err
+	})
+}

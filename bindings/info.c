@@ -1,0 +1,91 @@
+//go:build cgo && pyext
+
+// Functions about the build, the machine, the threads, configs and the registry.
+#include "module.h"
+#include "_cgo_export.h"
+
+static PyObject *py_build_info(PyObject *module, PyObject *unused) {
+  char *text = NULL, *err = NULL;
+  int code = bn_build_info(&text, &err);
+  return code ? bn_raise(code, err) : bn_text(text);
+}
+
+static PyObject *py_num_threads(PyObject *module, PyObject *unused) {
+  int64_t n = 0;
+  char *err = NULL;
+  int code = bn_num_threads(&n, &err);
+  return code ? bn_raise(code, err) : PyLong_FromLongLong(n);
+}
+
+static PyObject *py_set_num_threads(PyObject *module, PyObject *number) {
+  long long n = PyLong_AsLongLong(number);
+  if (PyErr_Occurred() || bn_forked()) return NULL;
+  char *err = NULL;
+  int code;
+  Py_BEGIN_ALLOW_THREADS  // waits for a running job
+  code = bn_set_num_threads(n, &err);
+  Py_END_ALLOW_THREADS
+  if (code) return bn_raise(code, err);
+  Py_RETURN_NONE;
+}
+
+static PyObject *py_read_bandwidth(PyObject *module, PyObject *args) {
+  long long threads, bytes;
+  double seconds, result = 0;
+  if (bn_forked() || !PyArg_ParseTuple(args, "LLd", &threads, &bytes, &seconds)) return NULL;
+  char *err = NULL;
+  int code;
+  Py_BEGIN_ALLOW_THREADS
+  code = bn_read_bandwidth(threads, bytes, seconds, &result, &err);
+  Py_END_ALLOW_THREADS
+  return code ? bn_raise(code, err) : PyFloat_FromDouble(result);
+}
+
+static PyObject *py_presets(PyObject *module, PyObject *unused) {
+  char *text = NULL, *err = NULL;
+  int code = bn_presets(&text, &err);
+  return code ? bn_raise(code, err) : bn_text(text);
+}
+
+static PyObject *py_find_preset(PyObject *module, PyObject *args) {
+  char *name, *text = NULL, *err = NULL;
+  if (!PyArg_ParseTuple(args, "s", &name)) return NULL;
+  int code = bn_find_preset(name, &text, &err);
+  return code ? bn_raise(code, err) : bn_text(text);
+}
+
+static PyObject *py_register_preset(PyObject *module, PyObject *args) {
+  char *name, *hub_id, *config, *err = NULL;
+  if (!PyArg_ParseTuple(args, "sss", &name, &hub_id, &config)) return NULL;
+  int code = bn_register_preset(name, hub_id, config, &err);
+  if (code) return bn_raise(code, err);
+  Py_RETURN_NONE;
+}
+
+static PyObject *py_config(PyObject *module, PyObject *args) {
+  char *json, *text = NULL, *err = NULL;
+  PyObject *path = NULL;
+  if (!PyArg_ParseTuple(args, "O&s", PyUnicode_FSConverter, &path, &json)) return NULL;
+  int code = bn_config(PyBytes_AsString(path), json, &text, &err);
+  Py_DECREF(path);
+  return code ? bn_raise(code, err) : bn_text(text);
+}
+
+static PyMethodDef methods[] = {
+    {"build_info", py_build_info, METH_NOARGS, "build_info() -> JSON text about the build and this machine."},
+    {"num_threads", py_num_threads, METH_NOARGS, "num_threads() -> threads the kernels use."},
+    {"set_num_threads", py_set_num_threads, METH_O, "set_num_threads(n): 1 to 1024."},
+    {"read_bandwidth", py_read_bandwidth, METH_VARARGS, "read_bandwidth(threads, bytes, seconds) -> GB/s of reading memory."},
+    {"presets", py_presets, METH_NOARGS, "presets() -> JSON list of the registered models."},
+    {"find_preset", py_find_preset, METH_VARARGS, "find_preset(name) -> JSON of the model with that name, alias or hub id."},
+    {"register_preset", py_register_preset, METH_VARARGS, "register_preset(name, hub_id, config)"},
+    {"config", py_config, METH_VARARGS, "config(path, text) -> validated JSON of the config in a file, or of a JSON text if path is ''."},
+    {NULL, NULL, 0, NULL},
+};
+
+int bn_init_info(PyObject *module) {
+  char *version = bn_version();
+  int status = PyModule_AddStringConstant(module, "__version__", version);
+  free(version);
+  return status ? status : PyModule_AddFunctions(module, methods);
+}

@@ -1,0 +1,188 @@
+//go:build cgo && pyext
+
+// The type Model: owns a loaded model, gives it back when the object goes.
+#include "module.h"
+#include "_cgo_export.h"
+
+typedef struct {
+  PyObject_HEAD
+  uintptr_t handle;
+} Model;
+
+static PyObject *model_type;
+
+int bn_model_handle(PyObject *object, uintptr_t *handle) {
+  if (!PyObject_TypeCheck(object, (PyTypeObject *)model_type)) {
+    PyErr_SetString(PyExc_TypeError, "expected a Model");
+    return -1;
+  }
+  *handle = ((Model *)object)->handle;
+  return 0;
+}
+
+static Model *model_new(void) {
+  allocfunc alloc = (allocfunc)PyType_GetSlot((PyTypeObject *)model_type, Py_tp_alloc);
+  return (Model *)alloc((PyTypeObject *)model_type, 0);
+}
+
+static void model_dealloc(PyObject *self) {
+  Model *m = (Model *)self;
+  if (m->handle && !bn_is_forked()) {
+    char *err = NULL;
+    Py_BEGIN_ALLOW_THREADS
+    bn_model_free(m->handle, &err);
+    Py_END_ALLOW_THREADS
+    free(err);
+  }
+  bn_free_object(self);
+}
+
+static PyObject *py_load(PyObject *module, PyObject *args) {
+  PyObject *path = NULL, *progress;
+  char *options, *err = NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "O&sO", PyUnicode_FSConverter, &path, &options, &progress)) return NULL;
+  Model *m = model_new();
+  if (!m) {
+    Py_DECREF(path);
+    return NULL;
+  }
+  const char *name = PyBytes_AsString(path);
+  int code;
+  bn_call call;
+  BN_BEGIN(call, progress == Py_None ? NULL : progress)
+  code = bn_model_load((char *)name, options, bn_look, &call, &m->handle, &err);
+  BN_END(call)
+  Py_DECREF(path);
+  if (code || PyErr_Occurred()) {
+    Py_DECREF(m);
+    return bn_raise(code, err);
+  }
+  return (PyObject *)m;
+}
+
+static PyObject *py_random(PyObject *module, PyObject *args) {
+  char *config, *options, *err = NULL;
+  unsigned long long seed;
+  if (bn_forked() || !PyArg_ParseTuple(args, "sKs", &config, &seed, &options)) return NULL;
+  Model *m = model_new();
+  if (!m) return NULL;
+  int code;
+  Py_BEGIN_ALLOW_THREADS
+  code = bn_model_random(config, seed, options, &m->handle, &err);
+  Py_END_ALLOW_THREADS
+  if (code) {
+    Py_DECREF(m);
+    return bn_raise(code, err);
+  }
+  return (PyObject *)m;
+}
+
+static PyObject *model_close(PyObject *self, PyObject *unused) {
+  if (bn_forked()) return NULL;
+  char *err = NULL;
+  int code;
+  Py_BEGIN_ALLOW_THREADS
+  code = bn_model_close(((Model *)self)->handle, &err);
+  Py_END_ALLOW_THREADS
+  if (code) return bn_raise(code, err);
+  Py_RETURN_NONE;
+}
+
+static PyObject *model_info(PyObject *self, PyObject *unused) {
+  char *text = NULL, *err = NULL;
+  int code = bn_model_info(((Model *)self)->handle, &text, &err);
+  return code ? bn_raise(code, err) : bn_text(text);
+}
+
+static PyObject *model_save(PyObject *self, PyObject *args) {
+  PyObject *path = NULL;
+  char *format, *assets, *err = NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "O&ss", PyUnicode_FSConverter, &path, &format, &assets)) return NULL;
+  const char *name = PyBytes_AsString(path);
+  int code;
+  Py_BEGIN_ALLOW_THREADS
+  code = bn_model_save(((Model *)self)->handle, (char *)name, format, assets, &err);
+  Py_END_ALLOW_THREADS
+  Py_DECREF(path);
+  if (code) return bn_raise(code, err);
+  Py_RETURN_NONE;
+}
+
+static PyObject *model_forward(PyObject *self, PyObject *args) {
+  PyObject *ids, *lengths, *logits;
+  Py_buffer vi, vl, vo;
+  char *err = NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "OOO", &ids, &lengths, &logits)) return NULL;
+  if (bn_buffer(ids, &vi, "token ids", 'i', 0)) return NULL;
+  if (bn_buffer(lengths, &vl, "lengths", 'q', 0)) goto no_lengths;
+  if (bn_buffer(logits, &vo, "logits", 'f', 1)) goto no_logits;
+  int code;
+  bn_call call;
+  BN_BEGIN(call, NULL)
+  code = bn_model_forward(((Model *)self)->handle, vi.buf, vi.len / 4, vl.buf, vl.len / 8, vo.buf, vo.len / 4, bn_look, &call, &err);
+  BN_END(call)
+  PyBuffer_Release(&vo);
+  PyBuffer_Release(&vl);
+  PyBuffer_Release(&vi);
+  if (code || PyErr_Occurred()) return bn_raise(code, err);
+  Py_RETURN_NONE;
+no_logits:
+  PyBuffer_Release(&vl);
+no_lengths:
+  PyBuffer_Release(&vi);
+  return NULL;
+}
+
+static PyObject *model_likelihood(PyObject *self, PyObject *args) {
+  PyObject *ids;
+  long long window, stride;
+  Py_buffer vi;
+  char *err = NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "OLL", &ids, &window, &stride)) return NULL;
+  if (bn_buffer(ids, &vi, "token ids", 'i', 0)) return NULL;
+  double sum = 0;
+  int64_t count = 0;
+  int code;
+  bn_call call;
+  BN_BEGIN(call, NULL)
+  code = bn_model_likelihood(((Model *)self)->handle, vi.buf, vi.len / 4, window, stride, bn_look, &call, &sum, &count, &err);
+  BN_END(call)
+  PyBuffer_Release(&vi);
+  if (code || PyErr_Occurred()) return bn_raise(code, err);
+  return Py_BuildValue("dL", sum, (long long)count);
+}
+
+static PyMethodDef model_methods[] = {
+    {"close", model_close, METH_NOARGS, "close(): waits for calls in flight, then gives the memory back."},
+    {"info", model_info, METH_NOARGS, "info() -> JSON of the config and of what is in memory."},
+    {"save", model_save, METH_VARARGS, "save(path, format, assets)"},
+    {"forward", model_forward, METH_VARARGS,
+     "forward(ids, lengths, logits): int32 ids of all sequences, int64 lengths, float32 [sum of lengths * vocab] out."},
+    {"likelihood", model_likelihood, METH_VARARGS, "likelihood(ids, window, stride) -> (sum of log p, count)."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot model_slots[] = {
+    {Py_tp_dealloc, model_dealloc},
+    {Py_tp_methods, model_methods},
+    {Py_tp_doc, "A loaded model; made by load() or random()."},
+    {0, NULL},
+};
+
+static PyType_Spec model_spec = {
+    .name = "bitnet_rust._bitnet.Model",
+    .basicsize = sizeof(Model),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = model_slots,
+};
+
+static PyMethodDef functions[] = {
+    {"load", py_load, METH_VARARGS, "load(path, options, progress) -> Model"},
+    {"random", py_random, METH_VARARGS, "random(config, seed, options) -> Model with random weights."},
+    {NULL, NULL, 0, NULL},
+};
+
+int bn_init_model(PyObject *module) {
+  model_type = bn_add_type(module, &model_spec, "Model");
+  return model_type ? PyModule_AddFunctions(module, functions) : -1;
+}

@@ -1,0 +1,394 @@
+"""The ``bitnet`` command.
+
+Exit status: 0 done, 1 the model or the input cannot be used (one line on stderr says why), 2 wrong usage,
+130 interrupted. Results go to stdout, progress and errors to stderr; ``--json`` gives one JSON object (or list).
+"""
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import bench
+from .errors import BitNetError, InternalError
+from .runtime import build_info, set_num_threads
+
+if TYPE_CHECKING:
+    from .generation import GenerationResult
+    from .model import BitNetModel
+
+app = typer.Typer(
+    name="bitnet",
+    help="BitNet b1.58 language models on the CPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(bench.app, name="bench")
+
+# Options that several commands have.
+Model = Annotated[str, typer.Option("--model", "-m", help="Model directory, registered name or hub id.")]
+HeadDType = Annotated[str, typer.Option(help="Embedding and head as auto, float32, bfloat16, int8 or int4.")]
+Threads = Annotated[int | None, typer.Option(help="Threads.", show_default="physical cores")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub repository.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use local files only.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MaxNewTokens = Annotated[int | None, typer.Option("--max-new-tokens", "-n", help="Most tokens to generate.")]
+Temperature = Annotated[float | None, typer.Option(help="Sampling temperature; greedy without any sampling option.")]
+TopK = Annotated[int | None, typer.Option(help="Sample among the k most probable tokens.")]
+TopP = Annotated[float | None, typer.Option(help="Sample among the most probable tokens that together reach p.")]
+MinP = Annotated[float | None, typer.Option(help="Sample among tokens at least p times as probable as the best.")]
+TypicalP = Annotated[float | None, typer.Option(help="Locally typical sampling.")]
+RepetitionPenalty = Annotated[float | None, typer.Option(help="Penalty on tokens of prompt and text; 1 is off.")]
+PresencePenalty = Annotated[float | None, typer.Option(help="Subtracted once from generated tokens' logits.")]
+FrequencyPenalty = Annotated[float | None, typer.Option(help="Subtracted for every time a token was generated.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the sampling.")]
+Stop = Annotated[list[str] | None, typer.Option(help="Text that ends the generation; may be given several times.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from . import __version__
+
+        typer.echo(f"bitnet-rust {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """BitNet b1.58 language models on the CPU."""
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads it from stdin.")],
+    model: Model = "bitnet-tiny",
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    typical_p: TypicalP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    presence_penalty: PresencePenalty = None,
+    frequency_penalty: FrequencyPenalty = None,
+    seed: Seed = None,
+    stop: Stop = None,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after the model's end token.")] = False,
+    logprobs: Annotated[int | None, typer.Option(help="With --json: log-probabilities, of n alternatives too.")] = None,
+    echo: Annotated[bool, typer.Option("--echo", help="Print the prompt before the continuation.")] = False,
+    head_dtype: HeadDType = "auto",
+    threads: Threads = None,
+    revision: Revision = None,
+    offline: Offline = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Continue a text; prints it as it comes."""
+    text = _read_text(prompt)
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+        "typical_p": typical_p, "repetition_penalty": repetition_penalty, "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty, "seed": seed, "stop": stop, "ignore_eos": ignore_eos,
+        "logprobs": logprobs,
+    }  # fmt: skip
+    with _load(model, head_dtype, threads, revision, offline) as loaded:
+        if as_json:
+            with _working("generating"):
+                result = loaded.generate(text, details=True, return_full_text=echo, **options)
+            _print_json(_result_json(result))
+        else:
+            _print_stream(loaded.generate(text, stream=True, return_full_text=echo, **options))
+
+
+@app.command()
+def chat(
+    model: Model = "bitnet-b1.58-2b-4t",
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    chat_template: Annotated[Path | None, typer.Option(help="File with a Jinja chat template.")] = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    seed: Seed = None,
+    stop: Stop = None,
+    head_dtype: HeadDType = "auto",
+    threads: Threads = None,
+    revision: Revision = None,
+    offline: Offline = False,
+) -> None:
+    """Talk with a model: a line is a message, /reset forgets the conversation, /exit or Ctrl-D ends."""
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+        "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop,
+    }  # fmt: skip
+    start = [{"role": "system", "content": system}] if system else []
+    template = chat_template.read_text("utf-8") if chat_template else None
+    with _load(model, head_dtype, threads, revision, offline) as loaded:
+        messages = list(start)
+        for line in _lines():
+            if line == "/exit":
+                break
+            if line == "/reset":
+                messages = list(start)
+                continue
+            messages.append({"role": "user", "content": line})
+            reply = _print_stream(loaded.chat(messages, stream=True, chat_template=template, **options))
+            messages.append({"role": "assistant", "content": reply})
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="Model directory, registered name or hub id.")] = "bitnet-tiny",
+    head_dtype: HeadDType = "auto",
+    revision: Revision = None,
+    offline: Offline = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Load a model and show what it is."""
+    with _load(model, head_dtype, None, revision, offline) as loaded:
+        facts = _facts(loaded)
+    if as_json:
+        _print_json(facts)
+        return
+    config = facts.pop("config")
+    shape = {k: config[k] for k in sorted(config) if isinstance(config[k], int | float | str) and k not in facts}
+    _print_table(["", ""], [[name, _cell(value)] for name, value in (facts | shape).items()])
+
+
+@app.command()
+def perplexity(
+    text: Annotated[str, typer.Argument(help="File with the text; - reads it from stdin.")],
+    model: Model = "bitnet-tiny",
+    window: Annotated[int | None, typer.Option(help="Tokens read together.", show_default="context, at most 2048")] = None,
+    stride: Annotated[int | None, typer.Option(help="Tokens between windows.", show_default="half a window")] = None,
+    head_dtype: HeadDType = "auto",
+    threads: Threads = None,
+    revision: Revision = None,
+    offline: Offline = False,
+    as_json: AsJSON = False,
+) -> None:
+    """How well a model predicts a text: exp of the mean negative log-likelihood."""
+    content = _read_text("-") if text == "-" else Path(text).read_text("utf-8")
+    with _load(model, head_dtype, threads, revision, offline) as loaded:
+        ids = loaded.tokenizer.encode(content)
+        with _working(f"reading {len(ids):,} tokens"):
+            value = loaded.perplexity(ids, window=window, stride=stride)
+    if as_json:
+        _print_json({"perplexity": value, "tokens": len(ids), "model": model})
+    else:
+        typer.echo(f"{value:.4f}")
+
+
+@app.command()
+def models(as_json: AsJSON = False) -> None:
+    """List the registered models."""
+    from .registry import list_models
+
+    entries = list_models()
+    if as_json:
+        fields = ("name", "aliases", "hub_id", "parameters", "memory")
+        _print_json([{f: getattr(e, f) for f in fields} | {"embedded": bool(e.embedded)} for e in entries])
+        return
+    rows = [
+        [
+            entry.name,
+            ", ".join(entry.aliases),
+            f"{entry.parameters / 1e6:,.1f} M",
+            f"{entry.memory / 1e6:,.0f} MB",
+            "in the package" if entry.embedded else entry.hub_id or "random weights only",
+        ]
+        for entry in entries
+    ]
+    _print_table(["name", "also called", "parameters", "in memory", "weights"], rows)
+
+
+@app.command()
+def info(as_json: AsJSON = False) -> None:
+    """Show the build, the instruction set in use and the threads."""
+    facts = build_info()
+    if as_json:
+        _print_json(facts)
+    else:
+        _print_table(["", ""], [[name, _cell(value)] for name, value in facts.items()])
+
+
+# --- pieces of the commands ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _load(
+    name: str, head_dtype: str, threads: int | None, revision: str | None, offline: bool
+) -> "Iterator[BitNetModel]":
+    """The model, loaded under a progress bar when that takes long enough to see one."""
+    from .model import BitNetModel
+
+    if threads is not None:
+        set_num_threads(threads)
+    with _LoadBar(name) as bar:
+        model = BitNetModel.from_pretrained(
+            name,
+            head_dtype=head_dtype,  # type: ignore[arg-type]  # the core checks it
+            revision=revision,
+            local_files_only=offline,
+            progress=bar if sys.stderr.isatty() else None,
+        )
+    with model:
+        yield model
+
+
+class _LoadBar:
+    """A progress callback that draws a bar on stderr from its first call on."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        if self._bar is None:
+            if done >= total:
+                return
+            columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(f"loading {self._name}", total=total)
+            self._bar.start()
+        self._bar.update(self._task, completed=done)
+
+    def __enter__(self) -> "_LoadBar":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def _working(what: str) -> Iterator[None]:
+    """A spinner on stderr, for people."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+def _read_text(prompt: str) -> str:
+    return sys.stdin.read() if prompt == "-" else prompt
+
+
+def _lines() -> Iterator[str]:
+    """The user's messages: typed at a prompt, or the lines of a file."""
+    interactive = sys.stdin.isatty()
+    while True:
+        try:
+            line = input("> ") if interactive else input()
+        except EOFError:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _print_stream(pieces: Iterator[str]) -> str:
+    """Prints pieces as they come, a newline after them, and returns the whole."""
+    shown = []
+    with _working("reading the prompt"):
+        first = next(pieces, "")
+    for piece in itertools.chain([first], pieces):
+        shown.append(piece)
+        print(piece, end="", flush=True)
+    print()
+    return "".join(shown)
+
+
+def _result_json(result: "GenerationResult") -> dict[str, Any]:
+    fields = {
+        "text": result.text,
+        "token_ids": result.token_ids,
+        "finish_reason": result.finish_reason,
+        "prompt_tokens": result.prompt_tokens,
+        "logprobs": result.logprobs,
+        "top_logprobs": result.top_logprobs,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _facts(model: "BitNetModel") -> dict[str, Any]:
+    info = model.info
+    facts: dict[str, Any] = {
+        "path": info["path"],
+        "format": info["format"],
+        "architecture": model.config.architectures[0],
+        "parameters": model.num_parameters(),
+        "memory_bytes": model.memory_footprint(),
+        "head_dtype": model.head_dtype,
+    }
+    try:
+        facts |= {"tokenizer_vocab": len(model.tokenizer), "chat_template": bool(model.tokenizer.chat_template)}
+    except BitNetError as error:
+        facts |= {"tokenizer_vocab": None, "chat_template": False, "tokenizer_error": str(error)}
+    return facts | {"config": model.config.to_dict()}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=None, pad_edge=False, show_header=any(header))
+    for row in rows:
+        table.add_row(*row)
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
+    console.print(table, markup=False, highlight=False)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"bitnet: {message}", file=sys.stderr)
+    return status
+
+
+def run() -> int:
+    """The command; returns the exit status."""
+    try:
+        app(prog_name="bitnet")
+    except InternalError as defect:
+        return _fail(str(defect), 1)  # all its lines: they belong in the report
+    except (BitNetError, OSError, UnicodeDecodeError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        return _fail(" ".join(str(error).split()), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return 0
+
+
+def main() -> None:
+    """Entry point of ``bitnet`` and ``python -m bitnet_rust``."""
+    sys.exit(run())

@@ -1,0 +1,92 @@
+"""Model configurations: read-only, with the names of a Hugging Face config.json."""
+
+import json
+from collections.abc import Iterator, Mapping
+from os import PathLike, fspath
+from typing import Any
+
+from . import _bitnet
+
+
+class BitNetConfig(Mapping[str, Any]):
+    """What fixes the shapes and the arithmetic of a model.
+
+    >>> config = BitNetConfig(preset="bitnet-2b", num_hidden_layers=2)
+    >>> config.hidden_size
+    2560
+
+    Fields: ``architecture``, ``vocab_size``, ``hidden_size``, ``intermediate_size``, ``num_hidden_layers``,
+    ``num_attention_heads``, ``num_key_value_heads``, ``head_dim``, ``hidden_act`` ("relu2" or "silu"),
+    ``max_position_embeddings``, ``rms_norm_eps``, ``rope_theta``, ``rope_scaling``, ``tie_word_embeddings``,
+    ``bos_token_id``, ``eos_token_id``, ``pad_token_id`` and others; ``preset`` names a registered model whose fields
+    are the defaults. What is impossible or unknown raises ``ConfigError`` with the field, the value and the reason.
+    """
+
+    _fields: dict[str, Any]
+
+    def __init__(self, **fields: Any) -> None:
+        object.__setattr__(self, "_fields", json.loads(_bitnet.config("", json.dumps(fields))))
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str]) -> "BitNetConfig":
+        """Reads a .json or .yaml file, Hugging Face's form or ours, or the config.json of a model directory."""
+        return cls._validated(_bitnet.config(fspath(path), ""))
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "BitNetConfig":
+        """Takes the content of a config.json."""
+        return cls._validated(_bitnet.config("", json.dumps(dict(fields))))
+
+    @classmethod
+    def _validated(cls, text: str) -> "BitNetConfig":
+        return cls._of(json.loads(text))
+
+    @classmethod
+    def _of(cls, fields: dict[str, Any]) -> "BitNetConfig":
+        config = cls.__new__(cls)
+        object.__setattr__(config, "_fields", fields)
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of the model's config.json, as a fresh dictionary."""
+        fields: dict[str, Any] = json.loads(self.to_json())
+        return fields
+
+    def to_json(self, indent: int | None = None) -> str:
+        return json.dumps(self._fields, indent=indent)
+
+    @property
+    def eos_token_ids(self) -> list[int]:
+        """``eos_token_id`` as a list, whichever form it has."""
+        ids = self._fields.get("eos_token_id")
+        return [] if ids is None else ids if isinstance(ids, list) else [ids]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._fields[name]
+        except KeyError:
+            raise AttributeError(f"the config has no field {name!r}; it has {', '.join(self._fields)}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError("a config cannot be changed; make another: BitNetConfig.from_dict({**config, ...})")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BitNetConfig._of, (self._fields,)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._fields]
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+    def __repr__(self) -> str:
+        return f"BitNetConfig({', '.join(f'{name}={value!r}' for name, value in self._fields.items())})"

@@ -1,0 +1,190 @@
+"""Generation as Python sees it: keywords, results, and the loop that turns steps of the core into text."""
+
+import json
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from . import _bitnet
+from .errors import ArgumentError
+from .streaming import StopStrings, TextStream
+from .tokenizer import Tokenizer
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The keywords of ``generate`` and ``chat`` that say how a continuation is chosen and when it ends.
+
+    They have the names and meanings of Hugging Face's ``generate``. Decoding is greedy unless ``do_sample=True`` or one
+    of ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``typical_p`` is given; then temperature, top_k and top_p that
+    are not given come from the model's generation_config.json, else 1.0 and off. None means not given.
+    """
+
+    max_new_tokens: int | None  # default: the model's generation_config, else 128
+    do_sample: bool | None
+    temperature: float | None  # 0 is greedy
+    top_k: int | None  # keep the k most probable tokens; 0 is off
+    top_p: float | None  # keep the most probable tokens that together reach p; 1 is off
+    min_p: float | None  # keep tokens at least p times as probable as the best; 0 is off
+    typical_p: float | None  # locally typical sampling; 1 is off
+    repetition_penalty: float | None  # CTRL's penalty on tokens of prompt and continuation; 1 is off
+    presence_penalty: float | None  # -2..2, subtracted once from tokens already generated
+    frequency_penalty: float | None  # -2..2, subtracted for each time a token was generated
+    logit_bias: Mapping[int, float] | None  # added to single tokens' logits; -inf bans a token
+    seed: int | None  # equal seeds give equal texts; None draws one
+    stop: str | Sequence[str] | None  # texts that end the continuation and are not part of it
+    stop_token_ids: Sequence[int] | None  # tokens that end it, besides the model's own
+    ignore_eos: bool | None  # let the model's own end tokens pass
+    logprobs: int | None  # log-probabilities of the chosen token and the n most probable ones
+
+
+_SAMPLERS = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+_FROM_MODEL = ("temperature", "top_k", "top_p")  # generation_config may have these for sampling
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One step of a stream: a token and the text it completes, which is empty while a character or a possible stop
+    string is incomplete."""
+
+    index: int  # which prompt of the batch
+    text: str
+    token_id: int
+    finish_reason: str | None = None  # "stop" (an end token or stop string) or "length"; None while it goes on
+    logprob: float | None = None  # natural logarithm; None unless logprobs was asked for
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass
+class GenerationResult:
+    """A whole continuation."""
+
+    text: str = ""  # without the stop string; empty when the model has no tokenizer
+    token_ids: list[int] = field(default_factory=list)  # all generated tokens, an end token included
+    finish_reason: str = "length"  # "stop" or "length"
+    prompt_tokens: int = 0
+    logprobs: list[float] | None = None  # of token_ids, if asked for
+    top_logprobs: list[tuple[tuple[int, float], ...]] | None = None
+
+
+def sampling_json(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The core's sampling parameters as JSON, and the stop strings, of the options of one call.
+
+    defaults is the model's generation_config.json.
+    """
+    unknown = set(options) - set(SamplingOptions.__annotations__)
+    if unknown:
+        known = ", ".join(SamplingOptions.__annotations__)
+        raise TypeError(f"generate() has no keyword {', '.join(sorted(unknown))!s}; it has {known}")
+    given = {name: value for name, value in options.items() if value is not None}
+    stop = _stop_strings(given.pop("stop", ()))
+    sample = given.pop("do_sample", any(name in given for name in _SAMPLERS))
+    if sample:
+        given = {"temperature": 1.0} | {k: defaults[k] for k in _FROM_MODEL if defaults.get(k) is not None} | given
+    else:
+        given = {name: value for name, value in given.items() if name not in _SAMPLERS}
+    if "max_new_tokens" not in given and isinstance(defaults.get("max_new_tokens"), int):
+        given["max_new_tokens"] = defaults["max_new_tokens"]
+    if "stop_token_ids" in given:
+        given["stop_token_ids"] = [int(i) for i in given["stop_token_ids"]]
+    if not given.get("ignore_eos"):
+        eos = defaults.get("eos_token_id")
+        given["stop_token_ids"] = given.get("stop_token_ids", []) + (
+            [] if eos is None else eos if isinstance(eos, list) else [eos]
+        )
+    if "logit_bias" in given:
+        given["logit_bias"] = {str(int(token)): float(bias) for token, bias in dict(given["logit_bias"]).items()}
+    return json.dumps(given, default=_plain), stop
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars among the options."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{value!r} is not a number")
+
+
+def _stop_strings(stop: Any) -> list[str]:
+    stops = [stop] if isinstance(stop, str) else list(stop)
+    for text in stops:
+        if not isinstance(text, str) or not text:
+            raise ArgumentError(f"stop = {text!r}: expected texts of at least one character")
+    return stops
+
+
+class Session:
+    """One generation under way: a batch of prompts, each with its text stream and stop strings.
+
+    Iterating gives the pieces as they come; closing, or dropping it, gives the memory back.
+    """
+
+    def __init__(
+        self,
+        model: _bitnet.Model,
+        prompts: Sequence[Sequence[int]],
+        params: str,
+        stop: Sequence[str],
+        tokenizer: Tokenizer | None,
+        logprobs: bool,
+    ) -> None:
+        self.prompts = prompts
+        self._logprobs = logprobs
+        ids = array("i")
+        for prompt in prompts:
+            ids.extend(prompt)
+        self._generation = _bitnet.generation(model, ids, array("q", map(len, prompts)), params)
+        self._streams = [TextStream(tokenizer, prompt) if tokenizer else None for prompt in prompts]
+        self._stops = [StopStrings(stop) for _ in prompts]
+
+    def __iter__(self) -> Iterator[Piece]:
+        left = len(self.prompts)
+        try:
+            while left:
+                for index, token_id, logprob, finish, top in self._generation.step():
+                    text, finish = self._text(index, token_id, finish)
+                    left -= finish is not None
+                    if self._logprobs:
+                        yield Piece(index, text, token_id, finish, logprob, top)
+                    else:
+                        yield Piece(index, text, token_id, finish)
+        finally:
+            self._generation.close()
+
+    def _text(self, index: int, token_id: int, finish: str | None) -> tuple[str, str | None]:
+        """The text a token lets out, and whether the sequence ends with it."""
+        stream, stops = self._streams[index], self._stops[index]
+        if stream is None:
+            return "", finish
+        piece = "" if finish == "stop" else stream.push(token_id)  # an end token is no text
+        if finish is not None:
+            piece += stream.flush()
+        text = stops.push(piece)
+        if stops.found:
+            if finish is None:
+                self._generation.finish(index)
+            return text, "stop"
+        return (text + stops.flush() if finish is not None else text), finish
+
+    def prompt_progress(self) -> tuple[int, int]:
+        """Prompt tokens read, of how many."""
+        _, read, total = self._generation.progress()
+        return read, total
+
+    def results(self) -> list[GenerationResult]:
+        """Runs to the end."""
+        results = [GenerationResult(prompt_tokens=len(prompt)) for prompt in self.prompts]
+        texts: list[list[str]] = [[] for _ in self.prompts]
+        if self._logprobs:
+            for result in results:
+                result.logprobs, result.top_logprobs = [], []
+        for piece in self:
+            result = results[piece.index]
+            texts[piece.index].append(piece.text)
+            result.token_ids.append(piece.token_id)
+            result.finish_reason = piece.finish_reason or result.finish_reason
+            if result.logprobs is not None and result.top_logprobs is not None and piece.logprob is not None:
+                result.logprobs.append(piece.logprob)
+                result.top_logprobs.append(piece.top_logprobs)
+        for result, parts in zip(results, texts, strict=True):
+            result.text = "".join(parts)
+        return results

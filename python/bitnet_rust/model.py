@@ -1,0 +1,409 @@
+"""BitNetModel: a loaded model, in the manner of Hugging Face's classes."""
+
+import json
+import math
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
+
+from . import _bitnet
+from .arrays import batch_ids, is_batch, pad_logits, token_ids
+from .config import BitNetConfig
+from .errors import ArgumentError, TokenizerError
+from .generation import GenerationResult, SamplingOptions, Session, sampling_json
+from .hub import resolve
+from .registry import find_model
+from .tokenizer import TOKENIZER_FILES, Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Progress = Callable[[int, int], object]
+HeadDType = Literal["auto", "float32", "bfloat16", "int8", "int4"]
+
+# Files beside the weights that belong to a model.
+_ASSETS = (*TOKENIZER_FILES, "generation_config.json")
+
+
+class BitNetModel:
+    """A BitNet b1.58 (or ternary Llama) language model.
+
+    >>> with BitNetModel.from_pretrained("bitnet-tiny") as model:
+    ...     for piece in model.generate("First Citizen:", stream=True):
+    ...         print(piece, end="", flush=True)
+
+    Calls release the GIL: several threads may use one model at once, each gets the text it would get alone. Ctrl-C ends
+    a call within half a second. A model is closed by ``close()``, by ``with``, or when it is garbage collected.
+    """
+
+    def __init__(self, model: _bitnet.Model, path: Path | None) -> None:
+        self._model = model
+        self._path = path
+        described = json.loads(model.info())
+        self.config: BitNetConfig = BitNetConfig._of(described["config"])
+        self._info: dict[str, Any] = described["info"]
+
+    # --- making and saving -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | PathLike[str],
+        *,
+        head_dtype: HeadDType = "auto",
+        verify: bool = True,
+        in_memory: bool = False,
+        revision: str | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Loads a model.
+
+        name: a model directory (Hugging Face checkpoint or our own ``.bitnet`` format), a registered name
+            (``bitnet models`` lists them; ``"bitnet-tiny"`` comes with the package), or a Hugging Face repository
+            ("owner/name"), which is downloaded into the hub's cache.
+        head_dtype: how the embedding and output head are kept: "float32", "bfloat16", "int8", "int4", or "auto" for
+            the checkpoint's own precision.
+        verify: compare the checksums of a native file; without, loading one touches no weight at all.
+        in_memory: copy a native file's weights into huge-page memory instead of running from its mapping: a slower
+            start, faster running.
+        revision, cache_dir, local_files_only, token: as in huggingface_hub.
+        progress: called as progress(bytes_done, bytes_total) while loading.
+
+        Raises ModelNotFoundError, FormatError, ConfigError, OutOfMemoryError; each names the file and what is wrong.
+        """
+        path = resolve(
+            name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
+        )
+        options = json.dumps({"head_format": head_dtype, "skip_verify": not verify, "in_memory": in_memory})
+        return cls(_bitnet.load(path, options, progress), path)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: BitNetConfig | Mapping[str, Any] | str,
+        *,
+        seed: int = 0,
+        head_dtype: HeadDType = "auto",
+    ) -> Self:
+        """Makes a model with random weights, of a config or of the shape of a registered name."""
+        fields = find_model(config).config if isinstance(config, str) else config
+        options = json.dumps({"head_format": head_dtype})
+        return cls(_bitnet.random(json.dumps(dict(fields)), seed, options), None)
+
+    def save_pretrained(self, path: str | PathLike[str], *, format: Literal["native", "hf"] = "native") -> None:
+        """Writes the model, with its tokenizer and generation config if it has them.
+
+        "native" is our own ``.bitnet`` format: kernel-ready weights that load by memory mapping. "hf" is a Hugging Face
+        checkpoint with packed ternary weights.
+        """
+        if format == "native":
+            self._model.save(path, format, json.dumps(self._assets))
+            return
+        self._model.save(path, format, "{}")
+        for name, text in self._assets.items():
+            Path(path, name).write_text(text, "utf-8")
+
+    def close(self) -> None:
+        """Gives the memory back, after calls in flight on other threads. A closed model raises ArgumentError."""
+        self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- what it is --------------------------------------------------------------------------------------------------
+
+    def num_parameters(self) -> int:
+        """Number of weights; a tied embedding counts once."""
+        count: int = self._info["parameters"]
+        return count
+
+    def memory_footprint(self) -> int:
+        """Bytes that the weights occupy in memory."""
+        size: int = self._info["weight_bytes"]
+        return size
+
+    @property
+    def head_dtype(self) -> str:
+        """How the output head is kept: "float32", "bfloat16", "int8" or "int4"."""
+        name: str = self._info["head_dtype"]
+        return name
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Where the weights came from and what they occupy."""
+        return dict(self._info)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer; TokenizerError if it has none."""
+        return Tokenizer.from_files(self._assets, self._source)
+
+    @cached_property
+    def generation_config(self) -> dict[str, Any]:
+        """The content of generation_config.json; empty if there is none."""
+        text = self._assets.get("generation_config.json", "{}")
+        try:
+            return dict(json.loads(text))
+        except (ValueError, TypeError):
+            return {}
+
+    @cached_property
+    def _assets(self) -> dict[str, str]:
+        """Texts of the files that belong to the model besides weights and config."""
+        if self._path is None:
+            return {}
+        if not self._path.is_dir():
+            return {}
+        files = {name: self._path / name for name in _ASSETS}
+        try:
+            return {name: path.read_text("utf-8") for name, path in files.items() if path.is_file()}
+        except (OSError, UnicodeDecodeError) as error:
+            raise TokenizerError(f"the tokenizer's files in {self._path} cannot be read: {error}") from error
+
+    @property
+    def _source(self) -> str:
+        return str(self._path) if self._path else "a model made by from_config"
+
+    def __repr__(self) -> str:
+        name = f"{self._path.name!r}, " if self._path else ""
+        return (
+            f"BitNetModel({name}{self.config.architectures[0]}, {self.num_parameters():,} parameters, "
+            f"{self.config.num_hidden_layers} layers, hidden size {self.config.hidden_size}, "
+            f"{self.head_dtype} head, {self.memory_footprint() / 2**20:,.1f} MiB)"
+        )
+
+    # --- logits ------------------------------------------------------------------------------------------------------
+
+    def forward(self, tokens: Any, lengths: Any = None) -> "NDArray[np.float32]":
+        """The float32 logits of every position.
+
+        tokens: an int or a sequence of ids gives [T, V]; a batch, [B, T] as array or lists that may differ in length,
+            gives [B, T, V] with T the longest.
+        lengths: how many leading ids of each row count, [B] (the attention lengths of a padded batch).
+
+        Positions beyond a row's length are zero. A token id outside the vocabulary, an empty sequence, or one longer than
+        the context raises ArgumentError.
+        """
+        import numpy as np
+
+        if not is_batch(tokens):
+            if lengths is not None:
+                return self.forward([tokens], token_ids(lengths, "lengths"))[0]
+            return self._logits([token_ids(tokens)])
+        rows = batch_ids(tokens, lengths)
+        longest = max(len(row) for row in tokens) if not hasattr(tokens, "shape") else int(tokens.shape[1])
+        if longest == 0:
+            raise ArgumentError("tokens is empty: expected at least one token id in each row")
+        logits: NDArray[np.float32] = pad_logits(self._logits(rows), [len(row) for row in rows], longest)
+        return logits
+
+    __call__ = forward
+
+    def _logits(self, rows: "Sequence[array[int]]") -> "NDArray[np.float32]":
+        import numpy as np
+
+        ids = array("i")
+        for row in rows:
+            ids.extend(row)
+        logits = np.empty((len(ids), self.config.vocab_size), np.float32)
+        self._model.forward(ids, array("q", map(len, rows)), logits)
+        return logits
+
+    def perplexity(self, text: Any, *, window: int | None = None, stride: int | None = None) -> float:
+        """exp of the mean negative log-likelihood of a text (or token ids) under the model.
+
+        The text is read in windows that start stride tokens apart, and each token is scored once, with at least
+        window - stride tokens before it where the text has them. window is the model's context by default (at most
+        2048), stride half of it.
+        """
+        ids = token_ids(self._encode(text))
+        window = min(self.config.max_position_embeddings, 2048) if window is None else window
+        stride = max(window // 2, 1) if stride is None else stride
+        total, count = self._model.likelihood(ids, window, stride)
+        return math.exp(min(-total / count, 700.0))
+
+    # --- text --------------------------------------------------------------------------------------------------------
+
+    def _encode(self, prompt: Any, add_special_tokens: bool = True) -> Any:
+        return self.tokenizer.encode(prompt, add_special_tokens) if isinstance(prompt, str) else prompt
+
+    def session(
+        self, prompts: Sequence[Any], *, add_special_tokens: bool = True, **options: Unpack[SamplingOptions]
+    ) -> Session:
+        """A generation over prompts (texts or token ids) to iterate over: what ``generate`` is made of."""
+        params, stop = sampling_json(options, self.generation_config)
+        text_asked = bool(stop) or any(isinstance(prompt, str) for prompt in prompts)
+        tokenizer = self.tokenizer if text_asked else self._tokenizer_or_none
+        ids = [token_ids(self._encode(prompt, add_special_tokens), f"prompt {i}") for i, prompt in enumerate(prompts)]
+        return Session(self._model, ids, params, stop, tokenizer, options.get("logprobs") is not None)
+
+    @property
+    def _tokenizer_or_none(self) -> Tokenizer | None:
+        return self.tokenizer if "tokenizer.json" in self._assets else None
+
+    @overload
+    def generate(
+        self,
+        prompt: str,
+        *,
+        stream: Literal[False] = ...,
+        details: Literal[False] = ...,
+        add_special_tokens: bool = ...,
+        return_full_text: bool = ...,
+        **options: Unpack[SamplingOptions],
+    ) -> str: ...
+    @overload
+    def generate(
+        self,
+        prompt: str,
+        *,
+        stream: Literal[True],
+        details: Literal[False] = ...,
+        add_special_tokens: bool = ...,
+        return_full_text: bool = ...,
+        **options: Unpack[SamplingOptions],
+    ) -> Iterator[str]: ...
+    @overload
+    def generate(
+        self,
+        prompt: Any,
+        *,
+        stream: bool = ...,
+        details: bool = ...,
+        add_special_tokens: bool = ...,
+        return_full_text: bool = ...,
+        **options: Unpack[SamplingOptions],
+    ) -> Any: ...
+    def generate(
+        self,
+        prompt: Any,
+        *,
+        stream: bool = False,
+        details: bool = False,
+        add_special_tokens: bool = True,
+        return_full_text: bool = False,
+        **options: Unpack[SamplingOptions],
+    ) -> Any:
+        """Continues a prompt; greedy unless told to sample.
+
+        prompt: a text, a list of texts, token ids, or a batch of token ids (lists or arrays).
+        stream: return an iterator that gives each piece as it comes.
+        details: give GenerationResult (or, streaming, Piece) objects: token ids, finish reason, log-probabilities.
+        add_special_tokens: let the tokenizer put in BOS and the like.
+        return_full_text: put the prompt before the continuation.
+        options: max_new_tokens, do_sample, temperature, top_k, top_p, min_p, typical_p, repetition_penalty,
+            presence_penalty, frequency_penalty, logit_bias, seed, stop, stop_token_ids, ignore_eos, logprobs;
+            see SamplingOptions.
+
+        A text gives a text, token ids give the list of generated ids, a batch gives a list of either. Streaming, a text
+        gives pieces of text, token ids give ids, and a batch gives (index, piece) pairs as the sequences advance
+        together. The pieces of a stream add up to the text that generate would return.
+        """
+        text = isinstance(prompt, str)
+        batch = not text and is_batch(prompt)
+        prompts = list(prompt) if batch else [prompt]
+        if not prompts:
+            raise ArgumentError("prompt is an empty list: expected at least one prompt")
+        as_text = text or (batch and isinstance(prompts[0], str))
+        if as_text and not all(isinstance(one, str) for one in prompts):
+            raise ArgumentError("prompt mixes texts and token ids: expected one kind")
+        session = self.session(prompts, add_special_tokens=add_special_tokens, **options)
+        full = prompts if return_full_text else None
+        if stream:
+            return _stream(session, as_text, batch, details, full)
+        results = session.results()
+        values = [_value(result, as_text, details, full and full[i]) for i, result in enumerate(results)]
+        return values if batch else values[0]
+
+    @overload
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        stream: Literal[False] = ...,
+        details: Literal[False] = ...,
+        chat_template: str | None = ...,
+        **options: Unpack[SamplingOptions],
+    ) -> str: ...
+    @overload
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        stream: Literal[True],
+        details: Literal[False] = ...,
+        chat_template: str | None = ...,
+        **options: Unpack[SamplingOptions],
+    ) -> Iterator[str]: ...
+    @overload
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        stream: bool = ...,
+        details: bool = ...,
+        chat_template: str | None = ...,
+        **options: Unpack[SamplingOptions],
+    ) -> Any: ...
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        stream: bool = False,
+        details: bool = False,
+        chat_template: str | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Any:
+        """The assistant's next message in a conversation ([{"role": "user", "content": "..."}, ...], or one text).
+
+        The conversation is rendered by the model's chat template (or the one passed); the rest is as in ``generate``.
+        """
+        turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+        prompt = self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, chat_template=chat_template
+        )
+        return self.generate(prompt, stream=stream, details=details, add_special_tokens=False, **options)
+
+
+def _value(result: GenerationResult, as_text: bool, details: bool, prompt: Any) -> Any:
+    """What generate returns for one sequence."""
+    if prompt is not None:
+        if as_text:
+            result.text = prompt + result.text
+        else:
+            result.token_ids = [*token_ids(prompt), *result.token_ids]
+    if details:
+        return result
+    return result.text if as_text else result.token_ids
+
+
+def _stream(session: Session, as_text: bool, batch: bool, details: bool, full: Sequence[Any] | None) -> Iterator[Any]:
+    """What generate gives out while streaming."""
+
+    def single(value: Any, index: int) -> Any:
+        return (index, value) if batch else value
+
+    for index, prompt in enumerate(full or ()):
+        if not details:
+            for value in [prompt] if as_text else token_ids(prompt):
+                yield single(value, index)
+    for piece in session:
+        if details:
+            yield piece
+        elif not as_text:
+            yield single(piece.token_id, piece.index)
+        elif piece.text:
+            yield single(piece.text, piece.index)

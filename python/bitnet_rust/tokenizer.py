@@ -1,0 +1,226 @@
+"""Text to token ids and back, by Hugging Face's `tokenizers`, and chat templates by Jinja."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+
+from .errors import TokenizerError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+# The files of a tokenizer, as checkpoints name them.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+class Tokenizer:
+    """The tokenizer of a model.
+
+    >>> tokenizer = Tokenizer.from_pretrained("path/to/model")
+    >>> tokenizer.decode(tokenizer.encode("Hello"))
+    'Hello'
+    """
+
+    def __init__(
+        self, backend: "tokenizers.Tokenizer", config: Mapping[str, Any] | None = None, chat_template: str | None = None
+    ) -> None:
+        self.backend = backend
+        self._config = dict(config or {})
+        self.chat_template = chat_template or _template_in(self._config)
+        self._special = {name: _content(self._config.get(name)) for name in _SPECIAL_TOKENS}
+
+    @classmethod
+    def from_pretrained(cls, directory: str | PathLike[str]) -> "Tokenizer":
+        """Reads tokenizer.json, and beside it tokenizer_config.json and chat_template.jinja where they exist."""
+        folder = Path(directory)
+        files = {name: folder / name for name in TOKENIZER_FILES}
+        try:
+            texts = {name: path.read_text("utf-8") for name, path in files.items() if path.is_file()}
+        except (OSError, UnicodeDecodeError) as error:
+            raise TokenizerError(f"the tokenizer in {folder} cannot be read: {error}") from error
+        return cls.from_files(texts, str(folder))
+
+    @classmethod
+    def from_files(cls, texts: Mapping[str, str], source: str) -> "Tokenizer":
+        """Makes a tokenizer of the contents of its files by name; source says in errors where they came from."""
+        import tokenizers
+
+        if "tokenizer.json" not in texts:
+            raise TokenizerError(
+                f"{source} has no tokenizer.json; token ids can be passed instead of text, "
+                "or put the tokenizer's files beside the weights"
+            )
+        config: dict[str, Any] = {}
+        for name in ("special_tokens_map.json", "tokenizer_config.json"):
+            if name in texts:
+                try:
+                    config |= dict(json.loads(texts[name]))
+                except (ValueError, TypeError) as error:
+                    raise TokenizerError(f"{name} of {source} is not a JSON object: {error}") from error
+        try:
+            backend = tokenizers.Tokenizer.from_str(texts["tokenizer.json"])
+        except Exception as error:  # the library raises bare Exception
+            raise TokenizerError(f"tokenizer.json of {source} cannot be used: {error}") from error
+        return cls(backend, config, texts.get("chat_template.jinja"))
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """The token ids of a text; add_special_tokens puts in what the tokenizer's post-processor says, such as BOS."""
+        ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """The text of token ids; bytes that form no character become U+FFFD."""
+        text: str = self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+        return text
+
+    def token_to_id(self, token: str) -> int | None:
+        found: int | None = self.backend.token_to_id(token)
+        return found
+
+    def id_to_token(self, token_id: int) -> str | None:
+        found: str | None = self.backend.id_to_token(token_id)
+        return found
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, added ones included."""
+        size: int = self.backend.get_vocab_size()
+        return size
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    @property
+    def bos_token(self) -> str | None:
+        return self._special["bos_token"]
+
+    @property
+    def eos_token(self) -> str | None:
+        return self._special["eos_token"]
+
+    @property
+    def pad_token(self) -> str | None:
+        return self._special["pad_token"]
+
+    @property
+    def unk_token(self) -> str | None:
+        return self._special["unk_token"]
+
+    def _special_id(self, name: str) -> int | None:
+        token = self._special[name]
+        return None if token is None else self.token_to_id(token)
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self._special_id("bos_token")
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self._special_id("eos_token")
+
+    @property
+    def pad_token_id(self) -> int | None:
+        return self._special_id("pad_token")
+
+    @property
+    def special_ids(self) -> list[int]:
+        """Ids of the special tokens, which decode() skips."""
+        return sorted(i for i, token in self.backend.get_added_tokens_decoder().items() if token.special)
+
+    @overload
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tokenize: Literal[True] = ...,
+        add_generation_prompt: bool = ...,
+        chat_template: str | None = ...,
+        **variables: Any,
+    ) -> list[int]: ...
+    @overload
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tokenize: Literal[False],
+        add_generation_prompt: bool = ...,
+        chat_template: str | None = ...,
+        **variables: Any,
+    ) -> str: ...
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tokenize: bool = True,
+        add_generation_prompt: bool = False,
+        chat_template: str | None = None,
+        **variables: Any,
+    ) -> list[int] | str:
+        """Renders a conversation ([{"role": "user", "content": "..."}, ...]) as the model was trained to read it.
+
+        The template is the model's own, or the one passed; it runs in Jinja's sandbox. Further keyword arguments
+        (tools, documents, ...) are given to it. Returns token ids, or the text with ``tokenize=False``.
+        """
+        template = chat_template or self.chat_template
+        if template is None:
+            raise TokenizerError(
+                "this model has no chat template (neither chat_template.jinja nor one in tokenizer_config.json); "
+                "pass chat_template=..., or use generate() with a prompt of your own"
+            )
+        text = _render(
+            template,
+            {name: token for name, token in self._special.items() if token is not None}
+            | {"messages": messages, "add_generation_prompt": add_generation_prompt}
+            | variables,
+        )
+        return self.encode(text, add_special_tokens=False) if tokenize else text
+
+    def __repr__(self) -> str:
+        template = "with" if self.chat_template else "without"
+        return f"Tokenizer(vocab_size={self.vocab_size}, eos_token={self.eos_token!r}, {template} chat template)"
+
+
+def _content(token: Any) -> str | None:
+    """A special token in tokenizer_config.json is a string, or an object with the string as content."""
+    if isinstance(token, Mapping):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def _template_in(config: Mapping[str, Any]) -> str | None:
+    """tokenizer_config.json has one template, or a list of named ones."""
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        named = {one["name"]: one["template"] for one in template if isinstance(one, Mapping) and "template" in one}
+        template = named.get("default") or next(iter(named.values()), None)
+    return template if isinstance(template, str) else None
+
+
+def _render(template: str, variables: Mapping[str, Any]) -> str:
+    import jinja2
+    import jinja2.ext
+    import jinja2.sandbox
+
+    def raise_exception(message: str) -> NoReturn:
+        raise jinja2.TemplateError(message)
+
+    def tojson(value: Any, indent: int | None = None) -> str:
+        return json.dumps(value, ensure_ascii=False, indent=indent)
+
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
+    try:
+        return environment.from_string(template).render(variables)
+    except jinja2.TemplateError as error:
+        raise TokenizerError(f"the chat template refuses these messages: {error}") from error
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise TokenizerError(f"the chat template fails on these messages: {error}") from error
