@@ -51,7 +51,7 @@ func PackDense(dst []byte, rowScale []float32, f cpu.DenseFormat, dtype string, 
 			panel := dst[p*stride : (p+1)*stride]
 			clear(panel)
 			for row := p * cpu.PanelRows; row < min((p+1)*cpu.PanelRows, rows); row++ {
-				if decode(values, dtype, src[row*cols*size:]) >= infinity {
+				if !decode(values, dtype, src[row*cols*size:]) {
 					return notFinite(values, row*cols, cols)
 				}
 				if Scaled(f) {

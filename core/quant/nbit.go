@@ -207,13 +207,17 @@ func quantizeGroup(codes []int8, w []float32, o Options) float32 {
 	return quantizeUniform(codes, w, largest, top)
 }
 
-// quantizeUniform maps -largest..largest to -top..top. cpu.QuantizeInt8 clamps
-// to int8, which suffices for unclipped weights of 8 bits.
+// quantizeUniform maps -largest..largest to -top..top and clips what lies
+// outside.
 func quantizeUniform(codes []int8, w []float32, largest, top float32) float32 {
 	cpu.QuantizeInt8(codes, w, top/largest)
 	limit := int8(top)
 	for i, c := range codes {
-		codes[i] = min(max(c, -limit), limit)
+		if c > limit {
+			codes[i] = limit
+		} else if c < -limit {
+			codes[i] = -limit
+		}
 	}
 	return largest / top
 }

@@ -41,44 +41,86 @@ func checkSource(dtype string, src []byte, rows, cols int) (int, error) {
 }
 
 // decode converts len(dst) elements to float32, which is exact for all three
-// dtypes, and returns the largest magnitude's bits: at or above infinity there
-// is a NaN or an infinity among them.
-func decode(dst []float32, dtype string, src []byte) (worst uint32) {
+// dtypes, and says whether all of them are finite.
+func decode(dst []float32, dtype string, src []byte) (finite bool) {
 	switch dtype {
 	case F32:
-		src = src[:4*len(dst)]
-		for i := range dst {
-			bits := binary.LittleEndian.Uint32(src[4*i:])
-			worst = max(worst, bits&0x7fffffff)
-			dst[i] = math.Float32frombits(bits)
-		}
+		return decodeF32(dst, src[:4*len(dst)])
 	case BF16:
-		src = src[:2*len(dst)]
-		for i := range dst {
-			bits := uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16
-			worst = max(worst, bits&0x7fffffff)
-			dst[i] = math.Float32frombits(bits)
-		}
-	case F16:
-		src = src[:2*len(dst)]
-		for i := range dst {
-			bits := halfBits(binary.LittleEndian.Uint16(src[2*i:]))
-			worst = max(worst, bits&0x7fffffff)
-			dst[i] = math.Float32frombits(bits)
-		}
+		return decodeBF16(dst, src[:2*len(dst)])
+	default:
+		return decodeF16(dst, src[:2*len(dst)])
 	}
-	return worst
 }
 
-// halfBits converts IEEE half precision to the bits of the equal float32. Moved
-// to float32's place, a half's exponent is off by 112, subnormals included.
+// decodeF32 takes two elements with one load. Adding 0x00800000 carries into
+// the sign's place exactly for the magnitudes of infinity and NaN.
+func decodeF32(dst []float32, src []byte) bool {
+	bad := uint64(0)
+	for len(dst) >= 2 && len(src) >= 8 {
+		x := binary.LittleEndian.Uint64(src)
+		dst[0] = math.Float32frombits(uint32(x))
+		dst[1] = math.Float32frombits(uint32(x >> 32))
+		bad |= x&^sign32 + 0x0080000000800000
+		dst, src = dst[2:], src[8:]
+	}
+	if len(dst) > 0 {
+		x := binary.LittleEndian.Uint32(src)
+		dst[0] = math.Float32frombits(x)
+		bad |= uint64(x&0x7fffffff + 0x00800000)
+	}
+	return bad&sign32 == 0
+}
+
+// decodeBF16 takes four.
+func decodeBF16(dst []float32, src []byte) bool {
+	bad := uint64(0)
+	for len(dst) >= 4 && len(src) >= 8 {
+		x := binary.LittleEndian.Uint64(src)
+		dst[0] = math.Float32frombits(uint32(x) << 16)
+		dst[1] = math.Float32frombits(uint32(x) & 0xffff0000)
+		dst[2] = math.Float32frombits(uint32(x>>32) << 16)
+		dst[3] = math.Float32frombits(uint32(x>>32) & 0xffff0000)
+		bad |= x&^sign16 + 0x0080008000800080
+		dst, src = dst[4:], src[8:]
+	}
+	for i := range dst {
+		x := binary.LittleEndian.Uint16(src[2*i:])
+		dst[i] = math.Float32frombits(uint32(x) << 16)
+		bad |= uint64(x&0x7fff + 0x80)
+	}
+	return bad&sign16 == 0
+}
+
+// decodeF16 leaves infinity and NaN to a second look: they are errors anyway.
+func decodeF16(dst []float32, src []byte) bool {
+	worst := uint32(0)
+	for i := range dst {
+		h := uint32(binary.LittleEndian.Uint16(src[2*i:]))
+		worst = max(worst, h&0x7fff)
+		magnitude := math.Float32frombits(h&0x7fff<<13) * halfShift
+		dst[i] = math.Float32frombits(math.Float32bits(magnitude) | h&0x8000<<16)
+	}
+	if worst < 0x7c00 {
+		return true
+	}
+	for i := range dst {
+		dst[i] = math.Float32frombits(halfBits(binary.LittleEndian.Uint16(src[2*i:])))
+	}
+	return false
+}
+
+// halfShift: moved to float32's place, a half's exponent is off by 112,
+// subnormals included.
+const halfShift = 0x1p112
+
+// halfBits converts IEEE half precision to the bits of the equal float32.
 func halfBits(h uint16) uint32 {
-	const shift = 0x1p112
 	sign := uint32(h&0x8000) << 16
 	if h&0x7c00 == 0x7c00 { // infinity and NaN
 		return sign | infinity | uint32(h&0x3ff)<<13
 	}
-	return sign | math.Float32bits(math.Float32frombits(uint32(h&0x7fff)<<13)*shift)
+	return sign | math.Float32bits(math.Float32frombits(uint32(h&0x7fff)<<13)*halfShift)
 }
 
 // notFinite finds the first NaN or infinity of a row-major range that starts

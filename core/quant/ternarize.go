@@ -72,7 +72,7 @@ func absMean(dtype string, src []byte, size, cols int) (float32, error) {
 			last := min((b+1)*sumBlock, n)
 			for i := b * sumBlock; i < last; i += len(buffer) {
 				part := buffer[:min(len(buffer), last-i)]
-				if decode(part, dtype, src[i*size:]) >= infinity {
+				if !decode(part, dtype, src[i*size:]) {
 					return notFinite(part, i, cols)
 				}
 				s.add(part)
@@ -122,31 +122,47 @@ func codes32(x, step uint64) uint64 {
 
 // packRow16 packs one row of 16-bit floats into its lanes of a panel's blocks.
 func packRow16(lane, row []byte, step uint64) {
-	for at := 0; len(row) > 0; at += cpu.BlockBytes {
+	for ; len(row) >= 32; lane, row = lane[min(cpu.BlockBytes, len(lane)):], row[32:] {
+		binary.LittleEndian.PutUint32(lane, lane16(row[:32], step))
+	}
+	if len(row) > 0 {
 		var block [32]byte // zeros: the padding's code is that of weight 0
-		row = row[copy(block[:], row):]
-		c := codes16(binary.LittleEndian.Uint64(block[0:]), step) |
-			codes16(binary.LittleEndian.Uint64(block[8:]), step)<<2 |
-			codes16(binary.LittleEndian.Uint64(block[16:]), step)<<4 |
-			codes16(binary.LittleEndian.Uint64(block[24:]), step)<<6
-		c = (c | c>>8) & 0x0000ffff0000ffff // bytes 0, 2, 4, 6 to 0, 1, 4, 5
-		binary.LittleEndian.PutUint32(lane[at:], uint32(c|c>>16))
+		copy(block[:], row)
+		binary.LittleEndian.PutUint32(lane, lane16(block[:], step))
 	}
 }
 
-// packRow32 packs one row of float32. Columns 0, 1 and 2, 3 of a group of four
-// share a 64-bit word each; joined they lie in the order 0, 2, 1, 3.
+// lane16 makes the lane of 16 columns: field f of its bytes holds columns 4f to 4f+3.
+func lane16(block []byte, step uint64) uint32 {
+	c := codes16(binary.LittleEndian.Uint64(block[0:]), step) |
+		codes16(binary.LittleEndian.Uint64(block[8:]), step)<<2 |
+		codes16(binary.LittleEndian.Uint64(block[16:]), step)<<4 |
+		codes16(binary.LittleEndian.Uint64(block[24:]), step)<<6
+	c = (c | c>>8) & 0x0000ffff0000ffff // bytes 0, 2, 4, 6 to 0, 1, 4, 5
+	return uint32(c | c>>16)
+}
+
+// packRow32 packs one row of float32.
 func packRow32(lane, row []byte, step uint64) {
-	for at := 0; len(row) > 0; at += cpu.BlockBytes {
-		var block [64]byte
-		row = row[copy(block[:], row):]
-		var c uint64
-		for f := range 4 {
-			c |= (codes32(binary.LittleEndian.Uint64(block[16*f:]), step) |
-				codes32(binary.LittleEndian.Uint64(block[16*f+8:]), step)<<16) << (2 * f)
-		}
-		binary.LittleEndian.PutUint32(lane[at:], uint32(c|c>>24))
+	for ; len(row) >= 64; lane, row = lane[min(cpu.BlockBytes, len(lane)):], row[64:] {
+		binary.LittleEndian.PutUint32(lane, lane32(row[:64], step))
 	}
+	if len(row) > 0 {
+		var block [64]byte
+		copy(block[:], row)
+		binary.LittleEndian.PutUint32(lane, lane32(block[:], step))
+	}
+}
+
+// lane32 does for float32 what lane16 does. Columns 0, 1 and 2, 3 of a group of
+// four share a 64-bit word each; joined they lie in the order 0, 2, 1, 3.
+func lane32(block []byte, step uint64) uint32 {
+	var c uint64
+	for f := range 4 {
+		c |= (codes32(binary.LittleEndian.Uint64(block[16*f:]), step) |
+			codes32(binary.LittleEndian.Uint64(block[16*f+8:]), step)<<16) << (2 * f)
+	}
+	return uint32(c | c>>24)
 }
 
 // padLane fills row r of a panel with weight 0.
