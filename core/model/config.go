@@ -107,6 +107,8 @@ type Quantization struct {
 	// UseRMSNorm gives each ternary linear a norm of its own, `<linear>.rms_norm.weight`, applied to
 	// its input before the activations are quantized.
 	UseRMSNorm bool
+	// RMSNormEps is the eps of those norms; 1e-6 unless stated.
+	RMSNormEps float64
 	// ModulesToNotConvert names the linears that stay float. See Converts.
 	ModulesToNotConvert []string
 }
@@ -146,6 +148,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.DType, "bfloat16")
 	setDefault(&c.Quantization.LinearClass, class)
 	setDefault(&c.Quantization.Mode, mode)
+	setDefault(&c.Quantization.RMSNormEps, 1e-6)
 	return c
 }
 

@@ -168,6 +168,7 @@ func (c *Config) readHFQuantization(o *object) {
 	q.str(&c.Quantization.LinearClass, "linear_class")
 	q.str(&c.Quantization.Mode, "quantization_mode")
 	q.boolean(&c.Quantization.UseRMSNorm, "use_rms_norm")
+	q.number(&c.Quantization.RMSNormEps, "rms_norm_eps")
 	q.strs(&c.Quantization.ModulesToNotConvert, "modules_to_not_convert")
 	o.adopt(q)
 }
@@ -223,6 +224,7 @@ type hfQuantization struct {
 	LinearClass         string   `json:"linear_class"`
 	Mode                string   `json:"quantization_mode"`
 	UseRMSNorm          bool     `json:"use_rms_norm"`
+	RMSNormEps          float64  `json:"rms_norm_eps"`
 	ModulesToNotConvert []string `json:"modules_to_not_convert"`
 }
 
@@ -240,7 +242,7 @@ func (c Config) MarshalJSON() ([]byte, error) {
 		RopeTheta: c.RopeTheta, RopeParameters: map[string]any{"rope_type": RopeDefault, "rope_theta": c.RopeTheta},
 		UseCache: true,
 		Quantization: hfQuantization{QuantMethod: "bitnet", LinearClass: c.Quantization.LinearClass, Mode: c.Quantization.Mode,
-			UseRMSNorm: c.Quantization.UseRMSNorm, ModulesToNotConvert: c.Quantization.ModulesToNotConvert},
+			UseRMSNorm: c.Quantization.UseRMSNorm, RMSNormEps: c.Quantization.RMSNormEps, ModulesToNotConvert: c.Quantization.ModulesToNotConvert},
 	}
 	if c.Architecture == ArchLlama {
 		out.ModelType = "llama"

@@ -44,9 +44,9 @@ type changes = map[string]any
 
 func TestEveryGoldenConfigParses(t *testing.T) {
 	for folder, want := range map[string]Quantization{
-		"bitnet_offline_packed":  {LinearClass: AutoBitLinear, Mode: ModeOffline},
-		"bitnet_online_bf16":     {LinearClass: AutoBitLinear, Mode: ModeOnline},
-		"llama_bitlinear_packed": {LinearClass: BitLinear, Mode: ModeOffline},
+		"bitnet_offline_packed":  {LinearClass: AutoBitLinear, Mode: ModeOffline, RMSNormEps: 1e-6},
+		"bitnet_online_bf16":     {LinearClass: AutoBitLinear, Mode: ModeOnline, RMSNormEps: 1e-6},
+		"llama_bitlinear_packed": {LinearClass: BitLinear, Mode: ModeOffline, RMSNormEps: 1e-6},
 	} {
 		c, err := LoadConfig(filepath.Join(goldenDir, folder))
 		require.NoError(t, err, folder)
@@ -115,15 +115,15 @@ func TestHuggingFaceVariantsMeanTheSame(t *testing.T) {
 		}},
 		{"model_type alone", hf(changes{"architectures": nil, "model_type": "llama"}), func(t *testing.T, c *Config) { assert.Equal(t, ArchLlama, c.Architecture) }},
 		{"quantization defaults", hf(changes{"quantization_config": changes{"quant_method": "bitnet"}}), func(t *testing.T, c *Config) {
-			assert.Equal(t, Quantization{LinearClass: BitLinear, Mode: ModeOffline}, c.Quantization)
+			assert.Equal(t, Quantization{LinearClass: BitLinear, Mode: ModeOffline, RMSNormEps: 1e-6}, c.Quantization)
 		}},
 		{"quantization in full", hf(changes{"quantization_config": changes{"quant_method": "bitnet", "linear_class": "bitlinear",
-			"quantization_mode": "online", "use_rms_norm": true, "rms_norm_eps": 1e-6, "modules_to_not_convert": []string{"lm_head"}}}), func(t *testing.T, c *Config) {
-			assert.Equal(t, Quantization{BitLinear, ModeOnline, true, []string{"lm_head"}}, c.Quantization)
+			"quantization_mode": "online", "use_rms_norm": true, "rms_norm_eps": 1e-5, "modules_to_not_convert": []string{"lm_head"}}}), func(t *testing.T, c *Config) {
+			assert.Equal(t, Quantization{BitLinear, ModeOnline, true, 1e-5, []string{"lm_head"}}, c.Quantization)
 		}},
 		{"1bitLLM has no quantization_config", hf(changes{"architectures": []string{ArchBitnet}, "model_type": "llama", "quantization_config": nil,
 			"hidden_act": "silu", "weight_bits": 1, "input_bits": 8}), func(t *testing.T, c *Config) {
-			assert.Equal(t, Quantization{LinearClass: AutoBitLinear, Mode: ModeOnline}, c.Quantization)
+			assert.Equal(t, Quantization{LinearClass: AutoBitLinear, Mode: ModeOnline, RMSNormEps: 1e-6}, c.Quantization)
 			assert.True(t, c.SubNorms())
 		}},
 		{"unknown keys", hf(changes{"some_new_key": []int{1}, "pretraining_tp": 1}), func(*testing.T, *Config) {}},
@@ -226,6 +226,7 @@ func TestBadConfigsNameFileFieldValueAndReason(t *testing.T) {
 		{"quantizer unnamed", hf(changes{"architectures": llama, "quantization_config": changes{}}), "quantization_config.quant_method", "", `must be "bitnet"`},
 		{"linear class", hf(quant("linear_class", "linear")), "quantization_config.linear_class", `"linear"`, "autobitlinear, bitlinear"},
 		{"mode", hf(quant("quantization_mode", "later")), "quantization_config.quantization_mode", `"later"`, "offline, online"},
+		{"linear norm eps", hf(quant("rms_norm_eps", -1)), "quantization_config.rms_norm_eps", "-1", "above 0"},
 		{"modules", hf(quant("modules_to_not_convert", "lm_head")), "quantization_config.modules_to_not_convert", `"lm_head"`, "a list of strings"},
 		{"empty module pattern", hf(quant("modules_to_not_convert", []string{""})), "quantization_config.modules_to_not_convert", `""`, "printable"},
 		{"plain Llama", hf(changes{"architectures": llama, "quantization_config": nil}), "quantization_config", "", "full-precision linears"},
@@ -278,7 +279,7 @@ func TestOurOwnFormReadsFromYAMLAndJSON(t *testing.T) {
 	assert.Equal(t, []int{1, 2}, c.EOSTokenIDs)
 	assert.Equal(t, ActReLU2, c.HiddenAct)
 	assert.Equal(t, RopeLlama3, c.RopeScaling.Type)
-	assert.Equal(t, Quantization{LinearClass: BitLinear, Mode: ModeOnline}, c.Quantization)
+	assert.Equal(t, Quantization{LinearClass: BitLinear, Mode: ModeOnline, RMSNormEps: 1e-6}, c.Quantization)
 	requireRoundTrips(t, c)
 
 	asJSON, err := yaml.YAMLToJSON([]byte(ownYAML))
@@ -370,7 +371,7 @@ func TestAConfigFromCodeIsCompletedByWithDefaults(t *testing.T) {
 	assert.Equal(t, Config{
 		Architecture: ArchBitNet, VocabSize: 10, HiddenSize: 32, IntermediateSize: 48, NumHiddenLayers: 1, NumAttentionHeads: 2,
 		NumKeyValueHeads: 2, HeadDim: 16, HiddenAct: ActReLU2, MaxPositionEmbeddings: 2048, RMSNormEps: 1e-5, RopeTheta: 500000,
-		InitializerRange: 0.02, DType: "bfloat16", Quantization: Quantization{LinearClass: AutoBitLinear, Mode: ModeOffline},
+		InitializerRange: 0.02, DType: "bfloat16", Quantization: Quantization{LinearClass: AutoBitLinear, Mode: ModeOffline, RMSNormEps: 1e-6},
 	}, full)
 	llama := Config{Architecture: ArchLlama}.WithDefaults()
 	assert.Equal(t, []any{ActSiLU, 1e-6, 10000.0, BitLinear}, []any{llama.HiddenAct, llama.RMSNormEps, llama.RopeTheta, llama.Quantization.LinearClass})

@@ -43,7 +43,7 @@ const (
 //	pad_token_id: null
 //	initializer_range: 0.02
 //	dtype: bfloat16
-//	quantization: {linear_class: autobitlinear, mode: offline, use_rms_norm: false, modules_to_not_convert: []}
+//	quantization: {linear_class: autobitlinear, mode: offline, use_rms_norm: false, rms_norm_eps: 1e-6, modules_to_not_convert: []}
 //
 // What is left out takes the default of Config.WithDefaults. A field that is not in this list is an
 // error that proposes the name it may have meant. A Hugging Face config written as YAML is read too.
@@ -158,6 +158,7 @@ func parseOwn(o *object) (*Config, error) {
 		q.str(&c.Quantization.LinearClass, "linear_class")
 		q.str(&c.Quantization.Mode, "mode")
 		q.boolean(&c.Quantization.UseRMSNorm, "use_rms_norm")
+		q.number(&c.Quantization.RMSNormEps, "rms_norm_eps")
 		q.strs(&c.Quantization.ModulesToNotConvert, "modules_to_not_convert")
 		q.refuseUnknown()
 		o.adopt(q)
@@ -200,7 +201,7 @@ func (c Config) MarshalYAML() ([]byte, error) {
 		{"initializer_range", c.InitializerRange},
 		{"dtype", c.DType},
 		{"quantization", map[string]any{"linear_class": c.Quantization.LinearClass, "mode": c.Quantization.Mode,
-			"use_rms_norm": c.Quantization.UseRMSNorm, "modules_to_not_convert": c.Quantization.ModulesToNotConvert}},
+			"use_rms_norm": c.Quantization.UseRMSNorm, "rms_norm_eps": c.Quantization.RMSNormEps, "modules_to_not_convert": c.Quantization.ModulesToNotConvert}},
 	}
 	var b bytes.Buffer
 	for _, f := range fields {

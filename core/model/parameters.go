@@ -1,6 +1,9 @@
 package model
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // linearShape is one of a layer's seven projections: y[out] = W[out, in] x[in].
 type linearShape struct {
@@ -59,6 +62,14 @@ func (c *Config) layerVectors() int64 {
 		n += int64(c.NumAttentionHeads*c.HeadDim) + int64(c.IntermediateSize)
 	}
 	return n
+}
+
+// hasBias says whether the projection of the given full name has a bias.
+func (c *Config) hasBias(module string) bool {
+	if strings.Contains(module, ".mlp.") {
+		return c.MLPBias
+	}
+	return c.AttentionBias
 }
 
 // layerName is the prefix of a layer's modules: "model.layers.3.".

@@ -180,6 +180,9 @@ func (c *Config) checkQuantization() error {
 	if err := oneOf("quantization_config.quantization_mode", c.Quantization.Mode, ModeOffline, ModeOnline); err != nil {
 		return err
 	}
+	if err := positive("quantization_config.rms_norm_eps", c.Quantization.RMSNormEps, 1); err != nil {
+		return err
+	}
 	for _, pattern := range c.Quantization.ModulesToNotConvert {
 		if pattern == "" || len(pattern) > maxPattern || strings.ContainsFunc(pattern, func(r rune) bool { return r == '\uFFFD' || !unicode.IsPrint(r) }) {
 			return invalid("quantization_config.modules_to_not_convert", fmt.Sprintf("%q", abbreviate([]byte(pattern))),

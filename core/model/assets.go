@@ -1,0 +1,86 @@
+package model
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+)
+
+// assetNames are the files that belong to a model beside its weights and config.
+var assetNames = []string{
+	"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
+	"generation_config.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model",
+}
+
+// maxAssetBytes bounds one asset: several times the largest published tokenizer.
+const maxAssetBytes = 256 << 20
+
+// Assets reads the tokenizer and other files that belong to the model at path, by name: those inside a native file, and
+// those in a model's directory, which win. A model without any gives an empty map.
+func Assets(path string) (map[string]string, error) {
+	files := map[string]string{}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("model: %w", err)
+	}
+	dir, native := path, filepath.Join(path, NativeName)
+	if !info.IsDir() {
+		dir, native = filepath.Dir(path), path
+	}
+	if strings.EqualFold(filepath.Ext(native), NativeExt) && exists(native) {
+		if err := nativeAssets(native, files); err != nil {
+			return nil, err
+		}
+	}
+	if !info.IsDir() && native == path && strings.EqualFold(filepath.Ext(path), NativeExt) && filepath.Base(path) != NativeName {
+		return files, nil // a file that stands alone has its own
+	}
+	for _, name := range assetNames {
+		text, err := readLimited(filepath.Join(dir, name), maxAssetBytes)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		files[name] = string(text)
+	}
+	return files, nil
+}
+
+func nativeAssets(path string, files map[string]string) error {
+	f, err := openNative(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // the texts are copies
+	for tensor, t := range f.tensors {
+		if t.Layout != layoutFile {
+			continue
+		}
+		name, ok := strings.CutPrefix(tensor, filePrefix)
+		if !ok || !plainFileName(name) {
+			return &safetensors.FormatError{Kind: safetensors.ErrName, Path: path, Tensor: tensor, Found: abbreviate([]byte(tensor)),
+				Expected: filePrefix + " and a plain file name"}
+		}
+		v, err := f.Tensor(tensor)
+		if err != nil {
+			return err
+		}
+		if err := f.verify(v, nil); err != nil {
+			return err
+		}
+		files[name] = string(v.Data)
+	}
+	return nil
+}
+
+// plainFileName says whether a name stays in its directory on every system.
+func plainFileName(name string) bool {
+	return name != "." && filepath.IsLocal(name) && !strings.ContainsAny(name, "/\\:\x00")
+}

@@ -1,0 +1,179 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+)
+
+// HeadAuto is the head format that keeps a table at its own precision.
+const HeadAuto = "auto"
+
+// LoadOptions steers Load and NewRandom. The zero value is right for most.
+type LoadOptions struct {
+	// HeadFormat is the form of the output head in memory: "float32", "bfloat16", "int8", "int4", or "auto" (also ""),
+	// which keeps the checkpoint's precision: bfloat16 stays, float16 and float32 become float32. The head is read for
+	// every token; int8 halves that against bfloat16. A tied embedding is the same table, so it changes with the head;
+	// an untied one keeps its precision.
+	HeadFormat string
+
+	// SkipVerify leaves the checksums of a native file unread. Loading then touches no weight at all.
+	SkipVerify bool
+
+	// InMemory copies the weights of a native file into huge-page memory instead of using them from the mapping: slower to
+	// start, a quarter faster to run.
+	InMemory bool
+
+	// Progress, when not nil, is called as loading proceeds with the bytes done and their total. Calls do not overlap,
+	// and the last one has done == total.
+	Progress func(done, total int64)
+
+	// Pool gives the memory; nil means pool.Default().
+	Pool *pool.HybridMemoryPool
+}
+
+// ErrOption is what errors about a bad LoadOptions value match with errors.Is.
+var ErrOption = errors.New("invalid load option")
+
+// What can be wrong with a checkpoint whose container is sound. They match safetensors.ErrFormat too, and come as
+// *safetensors.FormatError with file, tensor, found and expected.
+var (
+	// ErrUnexpected is a tensor that the model has no place for.
+	ErrUnexpected = kindOf("unexpected tensor")
+	// ErrValue is a tensor whose numbers cannot be weights: a scale that is not positive, an undefined ternary code.
+	ErrValue = kindOf("impossible value")
+)
+
+func kindOf(text string) error { return fmt.Errorf("%w: %s", safetensors.ErrFormat, text) }
+
+// Load builds a model from
+//
+//   - a directory with model.bitnet (our own format), or with config.json and model.safetensors or
+//     model.safetensors.index.json (Hugging Face),
+//   - a file ending in .bitnet,
+//   - a .safetensors file or an index file with a config.json beside it.
+//
+// Errors: one that matches fs.ErrNotExist when nothing loadable is there, ErrConfig for the config, safetensors.ErrFormat
+// for files and tensors, pool.ErrOutOfMemory when the weights do not fit, ErrOption for a bad option, and ctx.Err() when
+// ctx ends first. After an error nothing is left in memory.
+func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {
+	if err := cpu.InitError(); err != nil {
+		return nil, fmt.Errorf("model: %w", err)
+	}
+	head, err := parseHeadFormat(o.HeadFormat)
+	if err != nil {
+		return nil, err
+	}
+	l := newLoader(o, head)
+	if native, err := nativePath(path); err != nil {
+		return nil, err
+	} else if native != "" {
+		return loadNative(ctx, native, l)
+	}
+	return loadHF(ctx, path, l)
+}
+
+// nativePath returns the native file that path means, "" when it means a Hugging Face checkpoint, and an error when there is nothing.
+func nativePath(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("model: %w", err)
+	}
+	if !info.IsDir() {
+		switch strings.ToLower(filepath.Ext(path)) {
+		case NativeExt:
+			return path, nil
+		case ".safetensors", ".json":
+			return "", nil
+		}
+		return "", fmt.Errorf("%w: path %s: a model is a directory, a %s file or a .safetensors file", ErrOption, path, NativeExt)
+	}
+	if file := filepath.Join(path, NativeName); exists(file) {
+		return file, nil
+	}
+	for _, name := range []string{safetensors.SingleName, safetensors.IndexName} {
+		if exists(filepath.Join(path, name)) {
+			return "", nil
+		}
+	}
+	return "", fmt.Errorf("model: directory %s holds none of %s, %s, %s: %w", path, NativeName, safetensors.SingleName, safetensors.IndexName, fs.ErrNotExist)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// headFormats are the accepted head formats and what they mean to the kernels.
+var headFormats = []struct {
+	name   string
+	format cpu.DenseFormat
+}{{"float32", cpu.DenseF32}, {"bfloat16", cpu.DenseBF16}, {"int8", cpu.DenseInt8}, {"int4", cpu.DenseInt4}}
+
+// tableFormat is a wanted dense format, or none: keep what the checkpoint has.
+type tableFormat struct {
+	format cpu.DenseFormat
+	fixed  bool
+}
+
+func (t tableFormat) or(natural cpu.DenseFormat) cpu.DenseFormat {
+	if t.fixed {
+		return t.format
+	}
+	return natural
+}
+
+func parseHeadFormat(name string) (tableFormat, error) {
+	if name == "" || name == HeadAuto {
+		return tableFormat{}, nil
+	}
+	names := []string{HeadAuto}
+	for _, f := range headFormats {
+		if f.name == name {
+			return tableFormat{f.format, true}, nil
+		}
+		names = append(names, f.name)
+	}
+	return tableFormat{}, fmt.Errorf("%w: head format %q: must be one of %s", ErrOption, name, strings.Join(names, ", "))
+}
+
+func headFormatName(f cpu.DenseFormat) string {
+	i := slices.IndexFunc(headFormats, func(h struct {
+		name   string
+		format cpu.DenseFormat
+	}) bool {
+		return h.format == f
+	})
+	return headFormats[i].name
+}
+
+// nn is the scaling as the layer takes it.
+func (s *RopeScaling) nn() *nn.RopeScaling {
+	if s == nil {
+		return nil
+	}
+	return &nn.RopeScaling{Type: s.Type, Factor: s.Factor, LowFreqFactor: s.LowFreqFactor, HighFreqFactor: s.HighFreqFactor,
+		OriginalMaxPositionEmbeddings: s.OriginalMaxPositionEmbeddings}
+}
+
+// finish brings the weights of a model that was just built into memory and describes them.
+func (l *loader) finish(ctx context.Context, m *Model) error {
+	if err := l.run(ctx); err != nil {
+		return err
+	}
+	m.close = append(m.close, l.release)
+	m.Info.Parameters = m.Config.ParameterCount()
+	m.Info.WeightBytes = m.weightBytes()
+	m.Info.HeadFormat = headFormatName(m.Head.Proj.Dense.Format)
+	return nil
+}

@@ -1,0 +1,388 @@
+package model
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// loadHF loads a Hugging Face checkpoint: config.json beside model.safetensors or an index of shards.
+func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
+	dir := path
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		dir = filepath.Dir(path)
+	}
+	cfg, err := LoadConfig(filepath.Join(dir, "config.json"))
+	if err != nil {
+		return nil, err
+	}
+	set, err := safetensors.OpenSet(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = set.Close() }() // everything is copied out
+	src := &hfSource{loader: l, cfg: cfg, set: set, used: map[string]bool{}, order: map[string]int{}}
+	for i, t := range set.Tensors() {
+		src.order[t.Name] = i
+	}
+	src.piece = int(min(8<<20, max(128<<10, cfg.WeightBytes(cpu.DenseInt8)/32)))
+	if err := src.resolveTie(ctx); err != nil {
+		return nil, err
+	}
+	m, err := build(cfg, src)
+	if err != nil {
+		return nil, err
+	}
+	if err := src.leftovers(); err != nil {
+		return nil, err
+	}
+	if err := l.finish(ctx, m); err != nil {
+		return nil, err
+	}
+	m.Info.Path, m.Info.Format = path, "hf"
+	return m, nil
+}
+
+// hfSource is a Hugging Face checkpoint as a source. What a linear layer is, packed, master weights or float, is read off
+// its tensor's dtype; the config says what its weight_scale means.
+type hfSource struct {
+	*loader
+	cfg   *Config
+	set   safetensors.Set
+	used  map[string]bool
+	order map[string]int // by tensor: its place in the files
+	piece int            // bytes of the source that one job of a table reads
+}
+
+// oldNames are the names that the 1bitLLM checkpoints have for the sub-norms.
+var oldNames = map[string]string{
+	"self_attn.attn_sub_norm": "self_attn.inner_attn_ln",
+	"mlp.ffn_sub_norm":        "mlp.ffn_layernorm",
+}
+
+// resolveTie settles whether embedding and head are one table. A config that does not say leaves it to the file; a
+// head that is stored although the config ties it counts only when it differs from the embedding, as in transformers.
+func (s *hfSource) resolveTie(ctx context.Context) error {
+	const head, embed = "lm_head.weight", "model.embed_tokens.weight"
+	stored := s.set.Has(head)
+	switch {
+	case s.cfg.tieUnstated:
+		s.cfg.TieWordEmbeddings, s.cfg.tieUnstated = !stored, false
+	case s.cfg.TieWordEmbeddings && stored && s.set.Has(embed):
+		same, err := s.sameTensor(ctx, head, embed)
+		if err != nil {
+			return err
+		}
+		s.cfg.TieWordEmbeddings = same
+		s.used[head] = same
+	}
+	return nil
+}
+
+// sameTensor compares two tensors bit by bit, holding a piece of each at a time.
+func (s *hfSource) sameTensor(ctx context.Context, a, b string) (bool, error) {
+	x, err := s.set.Tensor(a)
+	if err != nil {
+		return false, err
+	}
+	y, err := s.set.Tensor(b)
+	if err != nil {
+		return false, err
+	}
+	if x.DType != y.DType || !slices.Equal(x.Shape, y.Shape) {
+		return false, nil
+	}
+	for at := 0; at < len(x.Data); at += s.piece {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		p, q := part(x, at, at+s.piece), part(y, at, at+s.piece)
+		same := bytes.Equal(p.Data, q.Data)
+		if err := errors.Join(p.ReleasePages(), q.ReleasePages()); err != nil || !same {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// part is the view of bytes from to to (cut to what is there) of a tensor.
+func part(v safetensors.View, from, to int) safetensors.View {
+	v.Data = v.Data[from:min(to, len(v.Data))]
+	return v
+}
+
+// view returns the tensor and notes that it has a place.
+func (s *hfSource) view(name string, shape ...int) (safetensors.View, error) {
+	v, err := s.set.Tensor(name)
+	if err != nil {
+		var f *safetensors.FormatError
+		if errors.As(err, &f) && f.Expected == "" {
+			f.Found, f.Expected = "nothing", fmt.Sprintf("a tensor of shape %v", shape)
+		}
+		return v, err
+	}
+	s.used[name] = true
+	return v, nil
+}
+
+// floats are the dtypes of master weights, tables and vectors.
+var floats = []string{safetensors.BF16, safetensors.F16, safetensors.F32}
+
+func (s *hfSource) linear(name string, out, in int) (*nn.Linear, error) {
+	w, err := s.view(name+".weight", out, in)
+	if err != nil {
+		return nil, err
+	}
+	l := &nn.Linear{Out: out, In: in}
+	biasScale := float32(1)
+	switch {
+	case !s.cfg.Quantization.Converts(name):
+		if l.Dense, err = s.dense(w, out, in, naturalFormat(w.DType)); err != nil {
+			return nil, err
+		}
+	case w.DType == safetensors.U8:
+		if err := s.packed(l, name, w); err != nil {
+			return nil, err
+		}
+		if s.cfg.Quantization.LinearClass == AutoBitLinear { // (acc/s + bias) * weight_scale
+			biasScale = l.Ternary.Scale
+		}
+	default:
+		if err := s.masters(l, w); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.bias(l, name, biasScale); err != nil {
+		return nil, err
+	}
+	if s.cfg.Quantization.UseRMSNorm && l.Ternary != nil {
+		weight, err := s.norm(name+".rms_norm", in)
+		if err != nil {
+			return nil, err
+		}
+		l.Norm = &nn.RMSNorm{Weight: weight, Eps: float32(s.cfg.Quantization.RMSNormEps)}
+	}
+	return l, nil
+}
+
+// packed plans a linear whose ternary codes the checkpoint stores four to a byte.
+func (s *hfSource) packed(l *nn.Linear, name string, w safetensors.View) error {
+	if l.Out%4 != 0 {
+		return &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: w.Path(), Tensor: w.Name, Field: "shape",
+			Found: fmt.Sprintf("packed rows of a matrix with %d rows", l.Out), Expected: "a multiple of 4 rows"}
+	}
+	if err := w.Check([]int{l.Out / 4, l.In}, safetensors.U8); err != nil {
+		return err
+	}
+	scale, err := s.weightScale(name)
+	if err != nil {
+		return err
+	}
+	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale}
+	s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(l.Out, l.In))
+	s.plan(w, func() error { return quant.PackHF(l.Ternary.Panels, w.Data, l.Out, l.In) })
+	return nil
+}
+
+// weightScale reads mean|W|. The file's weight_scale is that number or its inverse, depending on the linear class.
+func (s *hfSource) weightScale(name string) (float32, error) {
+	v, err := s.view(name+".weight_scale", 1)
+	if err != nil {
+		return 0, err
+	}
+	if err := v.Check(slices.Repeat([]int{1}, len(v.Shape)), floats...); err != nil {
+		return 0, err
+	}
+	stored := decodeFloats(v)[0]
+	scale := stored
+	if s.cfg.Quantization.LinearClass == BitLinear {
+		scale = 1 / stored
+	}
+	if !(scale > 0) || math.IsInf(float64(scale), 0) {
+		return 0, &safetensors.FormatError{Kind: ErrValue, Path: v.Path(), Tensor: v.Name, Found: fmt.Sprint(stored), Expected: "a positive, finite scale"}
+	}
+	return scale, nil
+}
+
+// masters plans a linear that is ternarized at load.
+func (s *hfSource) masters(l *nn.Linear, w safetensors.View) error {
+	if err := w.Check([]int{l.Out, l.In}, append([]string{safetensors.U8}, floats...)...); err != nil {
+		return err
+	}
+	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In}
+	s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(l.Out, l.In))
+	s.plan(w, func() (err error) {
+		l.Ternary.Scale, err = quant.Ternarize(l.Ternary.Panels, w.DType, w.Data, l.Out, l.In)
+		return err
+	})
+	return nil
+}
+
+func (s *hfSource) bias(l *nn.Linear, name string, scale float32) error {
+	if !s.cfg.hasBias(name) {
+		return nil
+	}
+	v, err := s.vector(name+".bias", l.Out)
+	if err != nil {
+		return err
+	}
+	for i := range v {
+		v[i] *= scale
+	}
+	l.Bias = v
+	return nil
+}
+
+func (s *hfSource) norm(name string, dim int) ([]float32, error) {
+	if !s.set.Has(name + ".weight") {
+		for now, old := range oldNames {
+			if base, found := strings.CutSuffix(name, now); found && s.set.Has(base+old+".weight") {
+				name = base + old
+			}
+		}
+	}
+	return s.vector(name+".weight", dim)
+}
+
+// vector reads a small tensor at once; it lives on the Go heap.
+func (s *hfSource) vector(name string, dim int) ([]float32, error) {
+	v, err := s.view(name, dim)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.Check([]int{dim}, floats...); err != nil {
+		return nil, err
+	}
+	values := decodeFloats(v)
+	for i, x := range values {
+		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+			return nil, &safetensors.FormatError{Kind: ErrValue, Path: v.Path(), Tensor: name, Field: fmt.Sprintf("element %d", i),
+				Found: fmt.Sprint(x), Expected: "a finite number"}
+		}
+	}
+	return values, nil
+}
+
+func (s *hfSource) table(name string, rows, cols int) (*nn.Linear, error) {
+	w, err := s.view(name+".weight", rows, cols)
+	if err != nil {
+		return nil, err
+	}
+	format := naturalFormat(w.DType)
+	if name == "lm_head" || s.cfg.TieWordEmbeddings {
+		format = s.head.or(format)
+	}
+	d, err := s.dense(w, rows, cols, format)
+	if err != nil {
+		return nil, err
+	}
+	return &nn.Linear{Out: rows, In: cols, Dense: d}, nil
+}
+
+// dense plans a float matrix, in pieces: it may be half of the checkpoint.
+func (s *hfSource) dense(w safetensors.View, rows, cols int, format cpu.DenseFormat) (*quant.Dense, error) {
+	if err := w.Check([]int{rows, cols}, floats...); err != nil {
+		return nil, err
+	}
+	d := &quant.Dense{Rows: rows, Cols: cols, Format: format}
+	s.reserve(&d.Panels, cpu.DenseBytes(format, rows, cols))
+	if quant.Scaled(format) {
+		d.RowScale = make([]float32, rows)
+	}
+	rowBytes := len(w.Data) / rows
+	step := max(1, s.piece/rowBytes/cpu.PanelRows) * cpu.PanelRows
+	for r := 0; r < rows; r += step {
+		end := min(r+step, rows)
+		v := part(w, r*rowBytes, end*rowBytes)
+		s.plan(v, func() error {
+			var scale []float32
+			if d.RowScale != nil {
+				scale = d.RowScale[r:end]
+			}
+			panels := d.Panels[cpu.DenseBytes(format, r, cols):cpu.DenseBytes(format, end, cols)]
+			return quant.PackDense(panels, scale, format, v.DType, v.Data, end-r, cols)
+		})
+	}
+	return d, nil
+}
+
+// plan adds a job that converts w, names it in its error, and gives its pages back.
+func (s *hfSource) plan(w safetensors.View, convert func() error) {
+	s.add(job{order: s.order[w.Name], bytes: int64(len(w.Data)), work: func() error {
+		if err := convert(); err != nil {
+			return weightError(w, err)
+		}
+		return w.ReleasePages()
+	}})
+}
+
+// weightError names file and tensor of a weight that quant refused.
+func weightError(w safetensors.View, err error) error {
+	e := &safetensors.FormatError{Kind: ErrValue, Path: w.Path(), Tensor: w.Name, Found: err.Error()}
+	var v *quant.ValueError
+	if errors.As(err, &v) {
+		e.Field, e.Found, e.Expected = fmt.Sprintf("row %d, column %d", v.Row, v.Col), v.Found, v.Expected
+	}
+	return e
+}
+
+// leftovers refuses tensors that the model has no place for: a checkpoint with more in it is another model.
+func (s *hfSource) leftovers() error {
+	var names []string
+	var first safetensors.Info
+	for _, t := range s.set.Tensors() {
+		if s.used[t.Name] || strings.HasSuffix(t.Name, ".rotary_emb.inv_freq") { // which old Llama checkpoints carry
+			continue
+		}
+		if len(names) == 0 {
+			first = t
+		}
+		names = append(names, t.Name)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	e := &safetensors.FormatError{Kind: ErrUnexpected, Path: first.Path, Tensor: first.Name,
+		Found: fmt.Sprintf("%s %v", first.DType, first.Shape), Expected: "no such tensor in a " + s.cfg.Architecture}
+	if more := len(names) - 1; more > 0 {
+		e.Found += fmt.Sprintf(" (and %d more)", more)
+	}
+	return e
+}
+
+// naturalFormat keeps a float dtype's precision.
+func naturalFormat(dtype string) cpu.DenseFormat {
+	if dtype == safetensors.BF16 {
+		return cpu.DenseBF16
+	}
+	return cpu.DenseF32
+}
+
+// decodeFloats widens a tensor of one of the floats dtypes.
+func decodeFloats(v safetensors.View) []float32 {
+	out := make([]float32, v.Elements())
+	for i := range out {
+		switch v.DType {
+		case safetensors.F32:
+			out[i] = math.Float32frombits(binary.LittleEndian.Uint32(v.Data[4*i:]))
+		case safetensors.BF16:
+			out[i] = tensor.BFloat16Bits(binary.LittleEndian.Uint16(v.Data[2*i:])).Float32()
+		case safetensors.F16:
+			out[i] = tensor.Float16Bits(binary.LittleEndian.Uint16(v.Data[2*i:])).Float32()
+		}
+	}
+	return out
+}

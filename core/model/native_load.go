@@ -1,0 +1,240 @@
+package model
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"unsafe"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+)
+
+// loadNative loads a native file. The model's weights are the mapping itself, which stays open as long as the model, except for
+// a table whose format changes and for everything when the options ask for memory.
+func loadNative(ctx context.Context, path string, l *loader) (*Model, error) {
+	f, err := openNative(path)
+	if err != nil {
+		return nil, err
+	}
+	m, err := readNative(ctx, f, l)
+	if err != nil {
+		_ = f.Close() // the first error says more
+		return nil, err
+	}
+	m.close = append(m.close, f.Close)
+	m.Info.Path, m.Info.Format = path, "native"
+	m.Info.Metadata = f.meta
+	delete(m.Info.Metadata, keyConfig)
+	delete(m.Info.Metadata, keyTensors)
+	return m, nil
+}
+
+func readNative(ctx context.Context, f *nativeFile, l *loader) (*Model, error) {
+	cfg, err := ParseConfig([]byte(f.meta[keyConfig]), f.Path()+": metadata "+keyConfig)
+	if err != nil {
+		return nil, err
+	}
+	l.wide = true
+	src := &nativeSource{loader: l, file: f, cfg: cfg, used: map[string]bool{}}
+	m, err := build(cfg, src)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range f.Tensors() {
+		if !src.used[t.Name] && f.tensors[t.Name].Layout != layoutFile {
+			return nil, &safetensors.FormatError{Kind: ErrUnexpected, Path: f.Path(), Tensor: t.Name,
+				Found: f.tensors[t.Name].Layout, Expected: "no such tensor in a " + cfg.Architecture}
+		}
+	}
+	return m, l.finish(ctx, m)
+}
+
+// nativeSource is a native file as a source.
+type nativeSource struct {
+	*loader
+	file *nativeFile
+	cfg  *Config
+	used map[string]bool
+}
+
+func (s *nativeSource) linear(name string, out, in int) (*nn.Linear, error) {
+	l := &nn.Linear{Out: out, In: in}
+	weight := name + ".weight"
+	if s.file.tensors[weight].Layout == layoutPanel16 {
+		v, t, err := s.file.tensor(weight, layoutPanel16, []int{out, in}, safetensors.U8, stored(cpu.TernaryBytes(out, in)))
+		if err != nil {
+			return nil, err
+		}
+		l.Ternary = &quant.Ternary{Rows: out, Cols: in}
+		if l.Ternary.Scale, err = s.file.scaleOf(weight, t); err != nil {
+			return nil, err
+		}
+		if err := s.panels(&l.Ternary.Panels, v, cpu.TernaryBytes(out, in), true); err != nil {
+			return nil, err
+		}
+	} else {
+		t, err := s.table(name, out, in)
+		if err != nil {
+			return nil, err
+		}
+		l.Dense = t.Dense
+	}
+	return l, s.extras(l, name)
+}
+
+// extras reads a linear's bias and its own norm.
+func (s *nativeSource) extras(l *nn.Linear, name string) (err error) {
+	if s.file.Has(name + ".bias") {
+		if l.Bias, err = s.vector(name+".bias", l.Out); err != nil {
+			return err
+		}
+	}
+	if s.file.Has(name + ".rms_norm.weight") {
+		l.Norm = &nn.RMSNorm{Eps: float32(s.cfg.Quantization.RMSNormEps)}
+		l.Norm.Weight, err = s.norm(name+".rms_norm", l.In)
+	}
+	return err
+}
+
+func (s *nativeSource) norm(name string, dim int) ([]float32, error) {
+	return s.vector(name+".weight", dim)
+}
+
+// vector reads a small tensor at once; it lives on the Go heap. Its checksum is always verified.
+func (s *nativeSource) vector(name string, dim int) ([]float32, error) {
+	v, _, err := s.file.tensor(name, layoutVector, []int{dim}, safetensors.F32, dim)
+	if err != nil {
+		return nil, err
+	}
+	s.used[name] = true
+	if err := s.file.verify(v, nil); err != nil {
+		return nil, err
+	}
+	out := make([]float32, dim)
+	for i := range out {
+		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(v.Data[4*i:]))
+	}
+	return out, nil
+}
+
+func (s *nativeSource) table(name string, rows, cols int) (*nn.Linear, error) {
+	weight := name + ".weight"
+	layout := s.file.tensors[weight].Layout
+	have, ok := denseLayouts[layout]
+	if !ok && s.file.Has(weight) {
+		return nil, &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",
+			Found: abbreviate([]byte(layout)), Expected: "a dense16 layout"}
+	}
+	v, _, err := s.file.tensor(weight, layout, []int{rows, cols}, safetensors.U8, stored(cpu.DenseBytes(have, rows, cols)))
+	if err != nil {
+		return nil, err
+	}
+	d := &quant.Dense{Rows: rows, Cols: cols, Format: have}
+	if quant.Scaled(have) {
+		if d.RowScale, err = s.vector(weight+".row_scale", rows); err != nil {
+			return nil, err
+		}
+	}
+	l := &nn.Linear{Out: rows, In: cols, Dense: d}
+	isHead := name == "lm_head" || name == "model.embed_tokens" && s.cfg.TieWordEmbeddings
+	if want := s.head.or(have); isHead && want != have {
+		s.used[weight] = true
+		l.Dense = s.convert(v, d, want)
+		return l, nil
+	}
+	return l, s.panels(&d.Panels, v, cpu.DenseBytes(have, rows, cols), false)
+}
+
+// panels makes the first n bytes of v the matrix *dst: in place, or copied when the options ask for memory.
+func (s *nativeSource) panels(dst *[]byte, v safetensors.View, n int, ternary bool) error {
+	s.used[v.Name] = true
+	if uintptr(unsafe.Pointer(unsafe.SliceData(v.Data)))%nativeAlign != 0 {
+		return &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: s.file.Path(), Tensor: v.Name, Field: "data_offsets",
+			Found: "an unaligned tensor", Expected: fmt.Sprintf("a multiple of %d bytes", nativeAlign)}
+	}
+	var visit func(at int, piece []byte) error
+	switch {
+	case s.opts.InMemory:
+		s.reserve(dst, n)
+		visit = func(at int, piece []byte) error {
+			if at < n {
+				copy((*dst)[at:], piece)
+			}
+			part := v
+			part.Data = piece
+			return part.ReleasePages()
+		}
+	case s.opts.SkipVerify:
+		*dst = v.Data[:n:n]
+		return nil
+	default:
+		*dst = v.Data[:n:n]
+	}
+	s.add(job{bytes: int64(len(v.Data)), work: func() error {
+		if err := s.file.verify(v, visit); err != nil {
+			return err
+		}
+		if ternary && hasCode3((*dst)[:n]) {
+			return &safetensors.FormatError{Kind: ErrValue, Path: s.file.Path(), Tensor: v.Name, Found: "a ternary code 3", Expected: "codes 0, 1 and 2"}
+		}
+		return nil
+	}})
+	return nil
+}
+
+// convert plans a dense matrix of another format than the file's.
+func (s *nativeSource) convert(v safetensors.View, have *quant.Dense, want cpu.DenseFormat) *quant.Dense {
+	d := &quant.Dense{Rows: have.Rows, Cols: have.Cols, Format: want}
+	s.reserve(&d.Panels, cpu.DenseBytes(want, d.Rows, d.Cols))
+	if quant.Scaled(want) {
+		d.RowScale = make([]float32, d.Rows)
+	}
+	have.Panels = v.Data
+	s.add(job{bytes: int64(len(v.Data)), work: func() error {
+		if err := s.file.verify(v, nil); err != nil {
+			return err
+		}
+		return convertDense(d, have)
+	}})
+	return d
+}
+
+// convertDense fills d from the matrix src of another format, panel by panel.
+func convertDense(d, src *quant.Dense) error {
+	const step = 16 * cpu.PanelRows
+	row := make([]float32, d.Cols)
+	buffer := make([]byte, 0, 4*step*d.Cols)
+	for r := 0; r < d.Rows; r += step {
+		end := min(r+step, d.Rows)
+		buffer = buffer[:0]
+		for i := r; i < end; i++ {
+			src.Row(row, i)
+			for _, x := range row {
+				buffer = binary.LittleEndian.AppendUint32(buffer, math.Float32bits(x))
+			}
+		}
+		var scale []float32
+		if d.RowScale != nil {
+			scale = d.RowScale[r:end]
+		}
+		panels := d.Panels[cpu.DenseBytes(d.Format, r, d.Cols):cpu.DenseBytes(d.Format, end, d.Cols)]
+		if err := quant.PackDense(panels, scale, d.Format, safetensors.F32, buffer, end-r, d.Cols); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hasCode3 looks for the one two-bit code that is no weight: kernels rely on its absence. len(panels) is a multiple of 64.
+func hasCode3(panels []byte) bool {
+	var bad uint64
+	for ; len(panels) >= 8; panels = panels[8:] {
+		x := binary.LittleEndian.Uint64(panels)
+		bad |= x & (x >> 1)
+	}
+	return bad&0x5555555555555555 != 0
+}

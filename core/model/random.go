@@ -1,0 +1,244 @@
+package model
+
+import (
+	"context"
+	"encoding/binary"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+)
+
+// NewRandom builds a model of the shape of cfg with random weights, the same for the same seed: for benchmarks, whose speed
+// depends on shapes alone, and for tests. Fields of cfg left zero take Config.WithDefaults. Ternary codes are uniform, with
+// scales that keep the variance of activations near one through every layer; tables are normal with cfg.InitializerRange
+// as their standard deviation; norms are one and biases zero. Of the options it uses HeadFormat (auto: what cfg.DType
+// says), Progress and Pool. Errors are those of Load that are not about files.
+func NewRandom(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
+	if err := cpu.InitError(); err != nil {
+		return nil, err
+	}
+	head, err := parseHeadFormat(o.HeadFormat)
+	if err != nil {
+		return nil, err
+	}
+	c := cfg.clone().WithDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	l := newLoader(o, head)
+	l.wide = true
+	m, err := build(&c, &randomSource{loader: l, cfg: &c, seed: seed})
+	if err != nil {
+		return nil, err
+	}
+	if err := l.finish(context.Background(), m); err != nil {
+		return nil, err
+	}
+	m.Info.Format = "random"
+	return m, nil
+}
+
+// randomSource makes weights up. Every job draws from a generator of its own, so that the number of threads does not matter.
+type randomSource struct {
+	*loader
+	cfg  *Config
+	seed uint64
+	next uint64
+}
+
+func (s *randomSource) generator() *rand.PCG {
+	s.next++
+	return rand.NewPCG(s.seed, s.next)
+}
+
+func (s *randomSource) linear(name string, out, in int) (*nn.Linear, error) {
+	if !s.cfg.Quantization.Converts(name) {
+		std := 1 / math.Sqrt(float64(in))
+		return &nn.Linear{Out: out, In: in, Dense: s.dense(out, in, s.natural(), std), Bias: s.bias(name, out)}, nil
+	}
+	l := &nn.Linear{Out: out, In: in, Bias: s.bias(name, out)}
+	// A uniform ternary weight has variance 2/3, and a sum of `in` of them with inputs of variance one has 2/3 * in.
+	l.Ternary = &quant.Ternary{Rows: out, Cols: in, Scale: float32(1 / math.Sqrt(2.0/3*float64(in)))}
+	if s.cfg.Quantization.UseRMSNorm {
+		l.Norm = &nn.RMSNorm{Weight: ones(in), Eps: float32(s.cfg.Quantization.RMSNormEps)}
+	}
+	s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(out, in))
+	g := s.generator()
+	s.add(job{bytes: int64(cpu.TernaryBytes(out, in)), work: func() error {
+		fillTernary(l.Ternary.Panels, out, in, g)
+		return nil
+	}})
+	return l, nil
+}
+
+func (s *randomSource) bias(name string, out int) []float32 {
+	if !s.cfg.hasBias(name) {
+		return nil
+	}
+	return make([]float32, out)
+}
+
+func (s *randomSource) norm(_ string, dim int) ([]float32, error) { return ones(dim), nil }
+
+func ones(n int) []float32 { return slices.Repeat([]float32{1}, n) }
+
+// natural is the dense format of the config's dtype.
+func (s *randomSource) natural() cpu.DenseFormat {
+	if s.cfg.DType == "bfloat16" {
+		return cpu.DenseBF16
+	}
+	return cpu.DenseF32
+}
+
+func (s *randomSource) table(name string, rows, cols int) (*nn.Linear, error) {
+	format := s.natural()
+	if name == "lm_head" || s.cfg.TieWordEmbeddings {
+		format = s.head.or(format)
+	}
+	return &nn.Linear{Out: rows, In: cols, Dense: s.dense(rows, cols, format, s.cfg.InitializerRange)}, nil
+}
+
+// dense plans a matrix of normal numbers, in pieces that several threads fill.
+func (s *randomSource) dense(rows, cols int, f cpu.DenseFormat, std float64) *quant.Dense {
+	d := &quant.Dense{Rows: rows, Cols: cols, Format: f}
+	codes, scale := normalCodes(f, std)
+	if quant.Scaled(f) {
+		d.RowScale = slices.Repeat([]float32{scale}, rows)
+	}
+	s.reserve(&d.Panels, cpu.DenseBytes(f, rows, cols))
+	step := max(1, (4<<20)/cpu.DenseBytes(f, cpu.PanelRows, cols)) * cpu.PanelRows
+	for r := 0; r < rows; r += step {
+		end, g := min(r+step, rows), s.generator()
+		from, to := cpu.DenseBytes(f, r, cols), cpu.DenseBytes(f, end, cols)
+		s.add(job{bytes: int64(to - from), work: func() error {
+			fillDense(d.Panels[from:to], f, end-r, cols, codes, g)
+			return nil
+		}})
+	}
+	return d
+}
+
+// ternaryPairs maps 16 random bits to eight uniform ternary codes in two bytes.
+var ternaryPairs = sync.OnceValue(func() *[1 << 16]uint16 {
+	t := new([1 << 16]uint16)
+	for i := range t {
+		digits := i * 6561 >> 16 // 3^8
+		for f := range 8 {
+			t[i] |= uint16(digits%3) << (2 * f)
+			digits /= 3
+		}
+	}
+	return t
+})
+
+// fillTernary fills panel16 memory with random codes; the padding is weight 0.
+func fillTernary(panels []byte, rows, cols int, g *rand.PCG) {
+	table := ternaryPairs()
+	for at := 0; at < len(panels); at += 8 {
+		x := g.Uint64()
+		binary.LittleEndian.PutUint64(panels[at:], uint64(table[x&0xffff])|uint64(table[x>>16&0xffff])<<16|
+			uint64(table[x>>32&0xffff])<<32|uint64(table[x>>48])<<48)
+	}
+	if last := rows % cpu.PanelRows; last != 0 {
+		panel := panels[len(panels)-cpu.TernaryBytes(cpu.PanelRows, cols):]
+		for block := 0; block < len(panel); block += cpu.BlockBytes {
+			for i := 4 * last; i < cpu.BlockBytes; i++ {
+				panel[block+i] = 0x55
+			}
+		}
+	}
+	if last := cols % cpu.BlockCols; last != 0 {
+		stride := cpu.TernaryBytes(cpu.PanelRows, cols)
+		for block := stride - cpu.BlockBytes; block < len(panels); block += stride {
+			for c := last; c < cpu.BlockCols; c++ {
+				shift := 2 * (c / 4)
+				for r := range cpu.PanelRows {
+					b := &panels[block+4*r+c%4]
+					*b = *b&^(3<<shift) | 1<<shift
+				}
+			}
+		}
+	}
+}
+
+// normalCodes tabulates what 16 random bits become in a format, so that the values are normal with the standard deviation, and
+// the scale that the scaled formats need for it.
+func normalCodes(f cpu.DenseFormat, std float64) (codes *[1 << 16]uint32, scale float32) {
+	codes = new([1 << 16]uint32)
+	top, clip := 127.0, 4.0 // largest code, and the deviations it stands for
+	if f == cpu.DenseInt4 {
+		top, clip = 7, 2.5
+	}
+	for i := range codes {
+		z := math.Sqrt2 * math.Erfinv((2*float64(i)+1)/(1<<16)-1)
+		switch f {
+		case cpu.DenseF32:
+			codes[i] = math.Float32bits(float32(z * std))
+		case cpu.DenseBF16:
+			codes[i] = (math.Float32bits(float32(z*std)) + 0x8000) >> 16
+		default:
+			codes[i] = uint32(int32(math.RoundToEven(max(-top, min(top, z*top/clip)))))
+		}
+	}
+	return codes, float32(std * clip / top)
+}
+
+// fillDense fills dense16 memory with random numbers; the padding is zero.
+func fillDense(panels []byte, f cpu.DenseFormat, rows, cols int, codes *[1 << 16]uint32, g *rand.PCG) {
+	for at := 0; at < len(panels); {
+		x := g.Uint64()
+		for k := range 4 {
+			code := codes[x&0xffff]
+			x >>= 16
+			switch f {
+			case cpu.DenseF32:
+				binary.LittleEndian.PutUint32(panels[at:], code)
+				at += 4
+			case cpu.DenseBF16:
+				binary.LittleEndian.PutUint16(panels[at:], uint16(code))
+				at += 2
+			case cpu.DenseInt8:
+				panels[at] = byte(code)
+				at++
+			case cpu.DenseInt4:
+				if k%2 == 0 {
+					panels[at] = byte(code & 15)
+					continue
+				}
+				panels[at] |= byte(code << 4)
+				at++
+			}
+		}
+	}
+	clearPadding(panels, f, rows, cols)
+}
+
+// clearPadding zeroes what lies beyond the rows and columns of a dense16 matrix.
+func clearPadding(panels []byte, f cpu.DenseFormat, rows, cols int) {
+	stride := cpu.DenseBytes(f, cpu.PanelRows, cols)
+	step := cpu.DenseBytes(f, cpu.PanelRows, 4) / 4 // bytes of a column, or of a pair of them
+	used := cols * step
+	if f == cpu.DenseInt4 {
+		step, used = 2*step, (cols+1)/2*2*step
+	}
+	last := rows % cpu.PanelRows
+	for start := 0; start < len(panels); start += stride {
+		panel := panels[start : start+stride]
+		clear(panel[used:])
+		if f == cpu.DenseInt4 && cols%2 == 1 {
+			for i := used - step; i < used; i++ {
+				panel[i] &= 15
+			}
+		}
+		if last != 0 && start+stride == len(panels) {
+			for at := 0; at < used; at += step {
+				clear(panel[at+last*step/cpu.PanelRows : at+step])
+			}
+		}
+	}
+}

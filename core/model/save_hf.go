@@ -1,0 +1,166 @@
+package model
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// maxShard is the size from which an exported checkpoint is split, as transformers does by default.
+const maxShard = 5_000_000_000
+
+// ErrExport is what errors about a model that has no Hugging Face form match with errors.Is.
+var ErrExport = errors.New("model has no Hugging Face form")
+
+// SaveHF writes the model into a directory (made if need be) as a packed checkpoint that transformers reads: config.json,
+// safetensors, and the files that belong to the place the model was loaded from. Float tensors are written without loss,
+// as bfloat16 where that holds every value and as float32 otherwise; an int8 or int4 head becomes float32. The lower-case
+// BitnetForCausalLM becomes a BitNetForCausalLM with its activation, which is the same network.
+//
+// A directory that holds a model.bitnet is refused, since Load would go on to prefer that (ErrOption). A matrix
+// whose rows are no multiple of 4 cannot be packed (ErrExport).
+func (m *Model) SaveHF(dir string) error {
+	if err := m.Acquire(); err != nil {
+		return err
+	}
+	defer m.Release()
+	if exists(filepath.Join(dir, NativeName)) {
+		return fmt.Errorf("%w: directory %s holds %s, which would hide the checkpoint", ErrOption, dir, NativeName)
+	}
+	files, err := m.assets(nil)
+	if err != nil {
+		return err
+	}
+	cfg := m.hfConfig()
+	w := hfWriter{class: cfg.Quantization.LinearClass}
+	if err := m.eachWeight(w.linear, w.norm); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("model: %w", err)
+	}
+	if _, err := safetensors.WriteSharded(dir, w.tensors, map[string]string{"format": "pt"}, maxShard); err != nil {
+		return err
+	}
+	return writeTexts(dir, &cfg, files)
+}
+
+// hfConfig is the config of the exported checkpoint.
+func (m *Model) hfConfig() Config {
+	cfg := m.Config.clone()
+	cfg.TieWordEmbeddings = m.tied()
+	cfg.Quantization.Mode = ModeOffline
+	if cfg.Architecture == ArchBitnet {
+		cfg.Architecture = ArchBitNet
+	}
+	return cfg
+}
+
+// hfWriter collects the tensors of a packed checkpoint.
+type hfWriter struct {
+	class   string
+	tensors []safetensors.Tensor
+}
+
+func (w *hfWriter) linear(name string, l *nn.Linear) error {
+	bias := l.Bias
+	if t := l.Ternary; t != nil {
+		if l.Out%4 != 0 {
+			return fmt.Errorf("%w: %s has %d rows, which four to a byte do not divide", ErrExport, name, l.Out)
+		}
+		w.tensors = append(w.tensors, safetensors.Tensor{Name: name + ".weight", DType: safetensors.U8, Shape: []int{l.Out / 4, l.In},
+			Stream: func(out io.Writer) error {
+				packed := make([]byte, quant.HFBytes(l.Out, l.In))
+				if err := quant.ToHF(packed, t.Panels, l.Out, l.In); err != nil {
+					return err
+				}
+				_, err := out.Write(packed)
+				return err
+			}})
+		w.vector(name+".weight_scale", []float32{w.storedScale(t.Scale)})
+		if w.class == AutoBitLinear { // the reader multiplies the bias by weight_scale
+			bias = make([]float32, len(l.Bias))
+			for i, b := range l.Bias {
+				bias[i] = b / t.Scale
+			}
+		}
+	} else {
+		w.dense(name+".weight", l.Dense)
+	}
+	if len(bias) > 0 {
+		w.vector(name+".bias", bias)
+	}
+	if l.Norm != nil {
+		w.vector(name+".rms_norm.weight", l.Norm.Weight)
+	}
+	return nil
+}
+
+// storedScale is what weight_scale holds for a scale: itself, or for bitlinear the number whose inverse it is, the
+// shorter one where two would do.
+func (w *hfWriter) storedScale(scale float32) float32 {
+	if w.class == AutoBitLinear {
+		return scale
+	}
+	if short := tensor.ToBFloat16(1 / scale).Float32(); 1/short == scale {
+		return short
+	}
+	return 1 / scale
+}
+
+func (w *hfWriter) norm(name string, n *nn.RMSNorm) error {
+	w.vector(name+".weight", n.Weight)
+	return nil
+}
+
+// vector writes values as bfloat16 when that loses nothing.
+func (w *hfWriter) vector(name string, values []float32) {
+	dtype := safetensors.BF16
+	for _, v := range values {
+		if math.Float32bits(v)&0xffff != 0 {
+			dtype = safetensors.F32
+		}
+	}
+	w.tensors = append(w.tensors, safetensors.Tensor{Name: name, DType: dtype, Shape: []int{len(values)}, Data: appendFloats(nil, dtype, values)})
+}
+
+// dense streams a table row by row.
+func (w *hfWriter) dense(name string, d *quant.Dense) {
+	dtype := safetensors.F32
+	if d.Format == cpu.DenseBF16 {
+		dtype = safetensors.BF16
+	}
+	w.tensors = append(w.tensors, safetensors.Tensor{Name: name, DType: dtype, Shape: []int{d.Rows, d.Cols}, Stream: func(out io.Writer) error {
+		row, text := make([]float32, d.Cols), []byte(nil)
+		for r := range d.Rows {
+			d.Row(row, r)
+			text = appendFloats(text[:0], dtype, row)
+			if _, err := out.Write(text); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+}
+
+// appendFloats encodes values that dtype holds exactly.
+func appendFloats(dst []byte, dtype string, values []float32) []byte {
+	for _, v := range values {
+		if bits := math.Float32bits(v); dtype == safetensors.BF16 {
+			dst = binary.LittleEndian.AppendUint16(dst, uint16(bits>>16))
+		} else {
+			dst = binary.LittleEndian.AppendUint32(dst, bits)
+		}
+	}
+	return dst
+}
