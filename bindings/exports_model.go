@@ -116,25 +116,33 @@ func bn_model_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 	})
 }
 
-// bn_model_save writes the model to path. assets is a JSON object {file name: text}
-// of further files (tokenizer, generation config) to go with it.
+// bn_model_save writes the model and the files that belong to it: format is "native" or "hf".
 //
 //export bn_model_save
-func bn_model_save(h C.uintptr_t, path, format, assets *C.char, errOut **C.char) C.int {
+func bn_model_save(h C.uintptr_t, path, format *C.char, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		m := value[*runner](h).model
 		switch f := C.GoString(format); f {
 		case "native":
-			var files map[string]string
-			if err := json.Unmarshal([]byte(C.GoString(assets)), &files); err != nil {
-				return fmt.Errorf("%w: assets: %w", errArgument, err)
-			}
-			return m.Save(C.GoString(path), files)
+			return m.Save(C.GoString(path), nil)
 		case "hf":
 			return m.SaveHF(C.GoString(path))
 		default:
 			return fmt.Errorf("%w: format = %q: expected \"native\" or \"hf\"", errArgument, f)
 		}
+	})
+}
+
+// bn_model_assets gives the tokenizer and other files of the model at path as a JSON object {name: text}.
+//
+//export bn_model_assets
+func bn_model_assets(path *C.char, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		files, err := model.Assets(C.GoString(path))
+		if err != nil {
+			return err
+		}
+		return jsonOut(out, files)
 	})
 }
 

@@ -96,12 +96,12 @@ static PyObject *model_info(PyObject *self, PyObject *unused) {
 
 static PyObject *model_save(PyObject *self, PyObject *args) {
   PyObject *path = NULL;
-  char *format, *assets, *err = NULL;
-  if (bn_forked() || !PyArg_ParseTuple(args, "O&ss", PyUnicode_FSConverter, &path, &format, &assets)) return NULL;
+  char *format, *err = NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "O&s", PyUnicode_FSConverter, &path, &format)) return NULL;
   const char *name = PyBytes_AsString(path);
   int code;
   Py_BEGIN_ALLOW_THREADS
-  code = bn_model_save(((Model *)self)->handle, (char *)name, format, assets, &err);
+  code = bn_model_save(((Model *)self)->handle, (char *)name, format, &err);
   Py_END_ALLOW_THREADS
   Py_DECREF(path);
   if (code) return bn_raise(code, err);
@@ -155,7 +155,7 @@ static PyObject *model_likelihood(PyObject *self, PyObject *args) {
 static PyMethodDef model_methods[] = {
     {"close", model_close, METH_NOARGS, "close(): waits for calls in flight, then gives the memory back."},
     {"info", model_info, METH_NOARGS, "info() -> JSON of the config and of what is in memory."},
-    {"save", model_save, METH_VARARGS, "save(path, format, assets)"},
+    {"save", model_save, METH_VARARGS, "save(path, format): 'native' or 'hf'."},
     {"forward", model_forward, METH_VARARGS,
      "forward(ids, lengths, logits): int32 ids of all sequences, int64 lengths, float32 [sum of lengths * vocab] out."},
     {"likelihood", model_likelihood, METH_VARARGS, "likelihood(ids, window, stride) -> (sum of log p, count)."},
@@ -176,7 +176,17 @@ static PyType_Spec model_spec = {
     .slots = model_slots,
 };
 
+static PyObject *py_assets(PyObject *module, PyObject *args) {
+  PyObject *path = NULL;
+  char *text = NULL, *err = NULL;
+  if (!PyArg_ParseTuple(args, "O&", PyUnicode_FSConverter, &path)) return NULL;
+  int code = bn_model_assets(PyBytes_AsString(path), &text, &err);
+  Py_DECREF(path);
+  return code ? bn_raise(code, err) : bn_text(text);
+}
+
 static PyMethodDef functions[] = {
+    {"assets", py_assets, METH_VARARGS, "assets(path) -> JSON {name: text} of the files that belong to the model at path."},
     {"load", py_load, METH_VARARGS, "load(path, options, progress) -> Model"},
     {"random", py_random, METH_VARARGS, "random(config, seed, options) -> Model with random weights."},
     {NULL, NULL, 0, NULL},

@@ -21,7 +21,9 @@ def is_batch(tokens: Any) -> bool:
     """Whether tokens holds several sequences."""
     if _is_array(tokens):
         return int(tokens.ndim) > 1
-    return isinstance(tokens, Sequence) and len(tokens) > 0 and (isinstance(tokens[0], Sequence) or _is_array(tokens[0]))
+    return (
+        isinstance(tokens, Sequence) and len(tokens) > 0 and (isinstance(tokens[0], Sequence) or _is_array(tokens[0]))
+    )
 
 
 def token_ids(tokens: Any, name: str = "tokens") -> "array[int]":

@@ -169,7 +169,9 @@ def inspect(
 def perplexity(
     text: Annotated[str, typer.Argument(help="File with the text; - reads it from stdin.")],
     model: Model = "bitnet-tiny",
-    window: Annotated[int | None, typer.Option(help="Tokens read together.", show_default="context, at most 2048")] = None,
+    window: Annotated[
+        int | None, typer.Option(help="Tokens read together.", show_default="context, at most 2048")
+    ] = None,
     stride: Annotated[int | None, typer.Option(help="Tokens between windows.", show_default="half a window")] = None,
     head_dtype: HeadDType = "auto",
     threads: Threads = None,
@@ -237,7 +239,7 @@ def _load(
     with _LoadBar(name) as bar:
         model = BitNetModel.from_pretrained(
             name,
-            head_dtype=head_dtype,  # type: ignore[arg-type]  # the core checks it
+            head_dtype=head_dtype,
             revision=revision,
             local_files_only=offline,
             progress=bar if sys.stderr.isatty() else None,

@@ -67,7 +67,7 @@ def _download(
         path = huggingface_hub.snapshot_download(
             hub_id,
             revision=revision,
-            cache_dir=cache_dir,
+            cache_dir=None if cache_dir is None else fspath(cache_dir),
             local_files_only=local_files_only,
             token=token,
             allow_patterns=_FILES,

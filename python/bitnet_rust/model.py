@@ -13,21 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 from . import _bitnet
 from .arrays import batch_ids, is_batch, pad_logits, token_ids
 from .config import BitNetConfig
-from .errors import ArgumentError, TokenizerError
+from .errors import ArgumentError
 from .generation import GenerationResult, SamplingOptions, Session, sampling_json
 from .hub import resolve
 from .registry import find_model
-from .tokenizer import TOKENIZER_FILES, Tokenizer
+from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 Progress = Callable[[int, int], object]
-HeadDType = Literal["auto", "float32", "bfloat16", "int8", "int4"]
-
-# Files beside the weights that belong to a model.
-_ASSETS = (*TOKENIZER_FILES, "generation_config.json")
 
 
 class BitNetModel:
@@ -55,7 +51,7 @@ class BitNetModel:
         cls,
         name: str | PathLike[str],
         *,
-        head_dtype: HeadDType = "auto",
+        head_dtype: str = "auto",
         verify: bool = True,
         in_memory: bool = False,
         revision: str | None = None,
@@ -79,9 +75,7 @@ class BitNetModel:
 
         Raises ModelNotFoundError, FormatError, ConfigError, OutOfMemoryError; each names the file and what is wrong.
         """
-        path = resolve(
-            name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
-        )
+        path = resolve(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)
         options = json.dumps({"head_format": head_dtype, "skip_verify": not verify, "in_memory": in_memory})
         return cls(_bitnet.load(path, options, progress), path)
 
@@ -91,7 +85,7 @@ class BitNetModel:
         config: BitNetConfig | Mapping[str, Any] | str,
         *,
         seed: int = 0,
-        head_dtype: HeadDType = "auto",
+        head_dtype: str = "auto",
     ) -> Self:
         """Makes a model with random weights, of a config or of the shape of a registered name."""
         fields = find_model(config).config if isinstance(config, str) else config
@@ -101,15 +95,11 @@ class BitNetModel:
     def save_pretrained(self, path: str | PathLike[str], *, format: Literal["native", "hf"] = "native") -> None:
         """Writes the model, with its tokenizer and generation config if it has them.
 
-        "native" is our own ``.bitnet`` format: kernel-ready weights that load by memory mapping. "hf" is a Hugging Face
-        checkpoint with packed ternary weights.
+        "native" is our own format: kernel-ready weights that load by memory mapping. A path that ends in .bitnet becomes
+        one file with everything in it, any other a directory. "hf" is a Hugging Face checkpoint, a directory with
+        packed ternary weights.
         """
-        if format == "native":
-            self._model.save(path, format, json.dumps(self._assets))
-            return
-        self._model.save(path, format, "{}")
-        for name, text in self._assets.items():
-            Path(path, name).write_text(text, "utf-8")
+        self._model.save(path, format)
 
     def close(self) -> None:
         """Gives the memory back, after calls in flight on other threads. A closed model raises ArgumentError."""
@@ -162,16 +152,11 @@ class BitNetModel:
 
     @cached_property
     def _assets(self) -> dict[str, str]:
-        """Texts of the files that belong to the model besides weights and config."""
+        """Texts of the files that belong to the model besides weights and config, by name."""
         if self._path is None:
             return {}
-        if not self._path.is_dir():
-            return {}
-        files = {name: self._path / name for name in _ASSETS}
-        try:
-            return {name: path.read_text("utf-8") for name, path in files.items() if path.is_file()}
-        except (OSError, UnicodeDecodeError) as error:
-            raise TokenizerError(f"the tokenizer's files in {self._path} cannot be read: {error}") from error
+        texts: dict[str, str] = json.loads(_bitnet.assets(self._path))
+        return texts
 
     @property
     def _source(self) -> str:
@@ -194,21 +179,19 @@ class BitNetModel:
             gives [B, T, V] with T the longest.
         lengths: how many leading ids of each row count, [B] (the attention lengths of a padded batch).
 
-        Positions beyond a row's length are zero. A token id outside the vocabulary, an empty sequence, or one longer than
-        the context raises ArgumentError.
+        Positions beyond a row's length are zero. A token id outside the vocabulary, an empty sequence, or one longer
+        than the context raises ArgumentError.
         """
-        import numpy as np
-
         if not is_batch(tokens):
             if lengths is not None:
-                return self.forward([tokens], token_ids(lengths, "lengths"))[0]
+                logits: NDArray[np.float32] = self.forward([tokens], token_ids(lengths, "lengths"))[0]
+                return logits
             return self._logits([token_ids(tokens)])
         rows = batch_ids(tokens, lengths)
         longest = max(len(row) for row in tokens) if not hasattr(tokens, "shape") else int(tokens.shape[1])
         if longest == 0:
             raise ArgumentError("tokens is empty: expected at least one token id in each row")
-        logits: NDArray[np.float32] = pad_logits(self._logits(rows), [len(row) for row in rows], longest)
-        return logits
+        return pad_logits(self._logits(rows), [len(row) for row in rows], longest)
 
     __call__ = forward
 

@@ -1,0 +1,59 @@
+"""What the tests share. No test reaches the network: the hub client is pointed at a server of our own (hub_server.py)."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer
+
+REPO = Path(__file__).resolve().parents[1]
+GOLDEN = REPO / "tests_go" / "testdata" / "golden"
+
+# Before anything imports huggingface_hub, which reads these once.
+_HUB = HubServer()
+_HUB_HOME = tempfile.TemporaryDirectory(prefix="bitnet-test-hub-")
+os.environ["HF_ENDPOINT"] = _HUB.url
+os.environ["HF_HOME"] = _HUB_HOME.name
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+
+from bitnet_rust import BitNetModel  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[HubServer]:
+    with _HUB:
+        yield _HUB
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Iterator[BitNetModel]:
+    with BitNetModel.from_pretrained("bitnet-tiny") as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def tiny_dir() -> Path:
+    import bitnet_rust
+
+    return Path(bitnet_rust.__file__).parent / "models" / "bitnet-tiny"
+
+
+# A model whose steps take long enough to be interrupted, and whose context does not end.
+SLOW = {
+    "vocab_size": 4096,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 16,
+    "max_position_embeddings": 1 << 20,
+}
+
+
+@pytest.fixture(scope="session")
+def slow() -> Iterator[BitNetModel]:
+    with BitNetModel.from_config(SLOW) as model:
+        yield model

@@ -1,0 +1,81 @@
+"""Names to paths: directories, the registry, the hub, and what is said when there is nothing."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer
+
+from bitnet_rust import BitNetModel, ModelNotFoundError, find_model, list_models, register_model
+
+
+@pytest.fixture
+def published(hub: HubServer, tiny_dir: Path, tmp_path: Path) -> HubServer:
+    """The tiny model as a hub repository, beside files that loading does not need."""
+    directory = tmp_path / "repository"
+    shutil.copytree(tiny_dir, directory)
+    (directory / "pytorch_model.bin").write_bytes(b"not wanted")
+    hub.repositories["someone/tiny-on-the-hub"] = directory
+    hub.requests.clear()
+    return hub
+
+
+def test_a_repository_is_downloaded_once_and_then_found_offline(published: HubServer, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with BitNetModel.from_pretrained("someone/tiny-on-the-hub", cache_dir=cache) as model:
+        assert model.generate("First Citizen:", max_new_tokens=4)
+    assert any("model.safetensors" in request for request in published.requests)
+    assert not any("pytorch_model.bin" in request for request in published.requests)
+    published.requests.clear()
+    BitNetModel.from_pretrained("someone/tiny-on-the-hub", cache_dir=cache, local_files_only=True).close()
+    assert published.requests == []
+
+
+def test_a_registered_name_leads_to_its_repository(published: HubServer, tmp_path: Path, tiny: BitNetModel) -> None:
+    register_model("my-registered-tiny", tiny.config, hub_id="someone/tiny-on-the-hub")
+    assert find_model("My_Registered_Tiny").hub_id == "someone/tiny-on-the-hub"
+    assert "my-registered-tiny" in [entry.name for entry in list_models()]
+    BitNetModel.from_pretrained("my-registered-tiny", cache_dir=tmp_path).close()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("no-such-model", {}, "registered model"),
+        ("bitnet-b1.58-2b", {"local_files_only": True}, "microsoft/bitnet-b1.58-2B-4T"),
+        ("someone/nothing-here", {}, "the hub has no someone/nothing-here"),
+        ("./no/such/directory", {}, "pass the directory of a model"),
+        (Path("no-such-directory"), {}, "pass the directory of a model"),
+        ("small", {}, "no published weights"),
+        ("bitnet-2c", {}, "bitnet-2b"),
+        ("a/b/c/d", {}, "pass a directory"),
+    ],
+)
+def test_a_missing_model_says_what_to_pass(
+    hub: HubServer, tmp_path: Path, name: str, options: dict[str, bool], says: str
+) -> None:
+    with pytest.raises(ModelNotFoundError, match=says) as caught:
+        BitNetModel.from_pretrained(name, cache_dir=tmp_path, **options)
+    assert isinstance(caught.value, FileNotFoundError)
+    assert "pass" in str(caught.value)
+
+
+def test_a_hub_that_fails_is_reported(published: HubServer, tmp_path: Path) -> None:
+    published.repositories["someone/broken"] = tmp_path / "nothing"
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(ModelNotFoundError):
+        BitNetModel.from_pretrained("someone/broken", cache_dir=tmp_path / "cache")
+
+
+def test_the_embedded_model_needs_no_hub(hub: HubServer) -> None:
+    hub.requests.clear()
+    for name in ("bitnet-tiny", "tiny", "BitNet_Tiny"):
+        BitNetModel.from_pretrained(name).close()
+    assert hub.requests == []
+
+
+def test_bitnet_1_3b_is_the_xl_shape() -> None:
+    entry = find_model("bitnet-1.3b")
+    assert entry.name == "bitnet-b1.58-xl"
+    assert entry.config.hidden_size == 2048
+    assert 1.2e9 < entry.parameters < 1.4e9
