@@ -103,6 +103,9 @@ func encodeHeader(path string, tensors []Tensor, metadata map[string]string) (he
 	if len(metadata) > 0 {
 		fmt.Fprintf(&b, "%s:{", encodeString(metadataKey))
 		for i, key := range slices.Sorted(maps.Keys(metadata)) {
+			if n := b.Len() + len(key) + len(metadata[key]); n > MaxHeader { // before rendering it
+				return nil, nil, headerTooLarge(path, n)
+			}
 			if !utf8.ValidString(key) || !utf8.ValidString(metadata[key]) {
 				return nil, nil, &FormatError{Kind: ErrMetadata, Path: path, Field: metadataKey, Found: quote(key) + ": " + quote(metadata[key]), Expected: "valid UTF-8"}
 			}
@@ -134,11 +137,15 @@ func encodeHeader(path string, tensors []Tensor, metadata map[string]string) (he
 		b.WriteByte(' ')
 	}
 	if n := b.Len() - 8; n > MaxHeader {
-		return nil, nil, &FormatError{Kind: ErrHeaderTooLarge, Path: path, Field: "header length", Found: fmt.Sprint(n), Expected: fmt.Sprintf("at most %d", MaxHeader)}
+		return nil, nil, headerTooLarge(path, n)
 	}
 	head = b.Bytes()
 	binary.LittleEndian.PutUint64(head, uint64(len(head)-8))
 	return head, sizes, nil
+}
+
+func headerTooLarge(path string, n int) error {
+	return &FormatError{Kind: ErrHeaderTooLarge, Path: path, Field: "header length", Found: fmt.Sprint(n), Expected: fmt.Sprintf("at most %d", MaxHeader)}
 }
 
 // check validates one tensor against those before it and returns its size.
