@@ -179,20 +179,10 @@ func dequantRowAVX2(dst *float32, acc *int32, n int, s float32)
 //go:noescape
 func readSumAVX2(p *byte, n int) uint64
 
-// ternaryGemvAVX512p1: dst[r] = sum_k w[r,k]*x[k] for the rows r of 1 panels that follow each other; blocks > 0.
+// ternaryGemvAVX512: dst[r] = sum_k w[r,k]*x[k] for the 16 rows r of a panel; blocks > 0.
 //
 //go:noescape
-func ternaryGemvAVX512p1(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
-
-// ternaryGemvAVX512p2: dst[r] = sum_k w[r,k]*x[k] for the rows r of 2 panels that follow each other; blocks > 0.
-//
-//go:noescape
-func ternaryGemvAVX512p2(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
-
-// ternaryGemvAVX512p4: dst[r] = sum_k w[r,k]*x[k] for the rows r of 4 panels that follow each other; blocks > 0.
-//
-//go:noescape
-func ternaryGemvAVX512p4(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
+func ternaryGemvAVX512(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
 
 // ternaryGemmAVX512p1t2: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 2; blocks > 0.
 //
@@ -248,26 +238,6 @@ func ternaryGemmAVX512p1t11(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum
 //
 //go:noescape
 func ternaryGemmAVX512p1t12(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVX512p2t2: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 2 panels and t < 2; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVX512p2t2(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVX512p2t3: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 2 panels and t < 3; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVX512p2t3(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVX512p2t4: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 2 panels and t < 4; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVX512p2t4(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVX512p2t5: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 2 panels and t < 5; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVX512p2t5(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
 // ternaryGemmAVX512p2t6: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 2 panels and t < 6; blocks > 0.
 //

@@ -4,14 +4,13 @@ package cpu
 // not 12+1, as the weights are decoded once for each group.
 func tile(n, most int) int { return ceilDiv(n, ceilDiv(n, most)) }
 
+// streamTokens is the largest number of tokens that one call of the single-panel kernels takes.
+const streamTokens = 12
+
 func ternaryMatMul(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, xsum []int32) {
 	switch Active() {
 	case AVX512:
-		if len(xsum) == 1 {
-			ternaryGemv512(dst, panels, nb, x, xsum)
-		} else {
-			ternaryGemm512(dst, ldd, panels, nb, x, ldx, xsum)
-		}
+		ternary512(dst, ldd, panels, nb, x, ldx, xsum)
 	case AVX2:
 		ternary256(dst, ldd, panels, nb, x, ldx, xsum)
 	default:
@@ -19,74 +18,33 @@ func ternaryMatMul(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx in
 	}
 }
 
-// ternaryGemv512 takes four panels at once, which reads memory as four streams, and the rest as two and one.
-func ternaryGemv512(dst []int32, panels []byte, nb int, x []int8, xsum []int32) {
-	stride := nb * BlockBytes
-	for n := len(panels) / stride; n > 0; {
-		d, w, step := &dst[0], &panels[0], 4
-		switch {
-		case n >= 4:
-			ternaryGemvAVX512p4(d, w, &x[0], &xsum[0], nb)
-		case n >= 2:
-			step = 2
-			ternaryGemvAVX512p2(d, w, &x[0], &xsum[0], nb)
-		default:
-			step = 1
-			ternaryGemvAVX512p1(d, w, &x[0], &xsum[0], nb)
-		}
-		if n -= step; n > 0 {
-			dst, panels = dst[step*PanelRows:], panels[step*stride:]
-		}
-	}
-}
-
-// ternaryGemm512 keeps two panels in cache while it goes over the tokens.
-func ternaryGemm512(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, xsum []int32) {
+// ternary512 reads the panels as one stream when there are few tokens, and else takes two panels at a time, which stay in cache
+// while it goes over the tokens.
+func ternary512(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, xsum []int32) {
 	stride := nb * BlockBytes
 	n := len(panels) / stride
-	for p := 0; p < n; p += 2 {
-		w := &panels[p*stride]
+	for p := 0; p < n; {
+		w, step := &panels[p*stride], 1
+		if len(xsum) > streamTokens && p+1 < n {
+			step = 2
+		}
 		for t, size := 0, 0; t < len(xsum); t += size {
-			size = tile(len(xsum)-t, 12)
+			size = tile(len(xsum)-t, streamTokens)
 			d, xt, xs := &dst[t*ldd+p*PanelRows], &x[t*ldx], &xsum[t]
-			if p+1 < n {
+			if step == 2 {
 				ternaryTile512p2(size, d, ldd, w, xt, ldx, xs, nb)
 			} else {
 				ternaryTile512p1(size, d, ldd, w, xt, ldx, xs, nb)
 			}
 		}
-	}
-}
-
-func ternaryTile512p2(tokens int, dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, nb int) {
-	switch tokens {
-	case 2:
-		ternaryGemmAVX512p2t2(dst, ldd, w, x, ldx, xsum, nb)
-	case 3:
-		ternaryGemmAVX512p2t3(dst, ldd, w, x, ldx, xsum, nb)
-	case 4:
-		ternaryGemmAVX512p2t4(dst, ldd, w, x, ldx, xsum, nb)
-	case 5:
-		ternaryGemmAVX512p2t5(dst, ldd, w, x, ldx, xsum, nb)
-	case 6:
-		ternaryGemmAVX512p2t6(dst, ldd, w, x, ldx, xsum, nb)
-	case 7:
-		ternaryGemmAVX512p2t7(dst, ldd, w, x, ldx, xsum, nb)
-	case 8:
-		ternaryGemmAVX512p2t8(dst, ldd, w, x, ldx, xsum, nb)
-	case 9:
-		ternaryGemmAVX512p2t9(dst, ldd, w, x, ldx, xsum, nb)
-	case 10:
-		ternaryGemmAVX512p2t10(dst, ldd, w, x, ldx, xsum, nb)
-	case 11:
-		ternaryGemmAVX512p2t11(dst, ldd, w, x, ldx, xsum, nb)
-	case 12:
-		ternaryGemmAVX512p2t12(dst, ldd, w, x, ldx, xsum, nb)
+		p += step
 	}
 }
 
 func ternaryTile512p1(tokens int, dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, nb int) {
 	switch tokens {
+	case 1:
+		ternaryGemvAVX512(dst, w, x, xsum, nb)
 	case 2:
 		ternaryGemmAVX512p1t2(dst, ldd, w, x, ldx, xsum, nb)
 	case 3:
@@ -109,6 +67,26 @@ func ternaryTile512p1(tokens int, dst *int32, ldd int, w *byte, x *int8, ldx int
 		ternaryGemmAVX512p1t11(dst, ldd, w, x, ldx, xsum, nb)
 	case 12:
 		ternaryGemmAVX512p1t12(dst, ldd, w, x, ldx, xsum, nb)
+	}
+}
+
+// ternaryTile512p2: more than streamTokens tokens never make a tile of less than half that.
+func ternaryTile512p2(tokens int, dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, nb int) {
+	switch tokens {
+	case 6:
+		ternaryGemmAVX512p2t6(dst, ldd, w, x, ldx, xsum, nb)
+	case 7:
+		ternaryGemmAVX512p2t7(dst, ldd, w, x, ldx, xsum, nb)
+	case 8:
+		ternaryGemmAVX512p2t8(dst, ldd, w, x, ldx, xsum, nb)
+	case 9:
+		ternaryGemmAVX512p2t9(dst, ldd, w, x, ldx, xsum, nb)
+	case 10:
+		ternaryGemmAVX512p2t10(dst, ldd, w, x, ldx, xsum, nb)
+	case 11:
+		ternaryGemmAVX512p2t11(dst, ldd, w, x, ldx, xsum, nb)
+	case 12:
+		ternaryGemmAVX512p2t12(dst, ldd, w, x, ldx, xsum, nb)
 	}
 }
 

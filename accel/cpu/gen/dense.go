@@ -52,7 +52,11 @@ func denseKernel(s simd, f denseFormat, tokens int) {
 		acc[i] = s.regs(4)
 		s.zero(acc[i]...)
 	}
-	weight, product, xb := make([][]reg.VecVirtual, parts), s.regs(2), s.vec()
+	weight, product, xb, int4 := make([][]reg.VecVirtual, parts), s.regs(2), s.vec(), reg.VecVirtual(nil)
+	if s.wide() && f.name == "Int4" {
+		int4 = s.vec()
+		VMOVUPS(constant(cInt4), int4)
+	}
 	for p := range weight {
 		weight[p] = s.regs(2)
 	}
@@ -63,7 +67,7 @@ func denseKernel(s simd, f denseFormat, tokens int) {
 			VBROADCASTSS(tok.at(0, 4*k), xb)
 		}
 		for p := range parts {
-			v := s.decode(f, w, k, p, weight[p])
+			v := s.decode(f, w, k, p, weight[p], int4)
 			for t := range tokens {
 				m := product[t%2]
 				switch {
@@ -110,7 +114,8 @@ func denseKernel(s simd, f denseFormat, tokens int) {
 
 // decode loads column k of a quad as float32, rows 8*part on for the narrow width. For int4 an even column decodes its pair,
 // and the odd column finds its half in v[1].
-func (s simd) decode(f denseFormat, w reg.Register, k, part int, v []reg.VecVirtual) reg.VecVirtual {
+// The wide int4 code looks its floats up: VPERMPS takes the low four bits of each lane as an index.
+func (s simd) decode(f denseFormat, w reg.Register, k, part int, v []reg.VecVirtual, int4 reg.VecVirtual) reg.VecVirtual {
 	rows := s.bytes / 4
 	column := at(w, k*f.columns)
 	column.Disp += part * rows * f.columns / 16
@@ -127,7 +132,15 @@ func (s simd) decode(f denseFormat, w reg.Register, k, part int, v []reg.VecVirt
 		if k%2 == 1 {
 			return v[1]
 		}
-		VPMOVSXBD(at(w, k/2*16+part*rows), v[1])
+		pair := at(w, k/2*16+part*rows)
+		if s.wide() {
+			VPMOVZXBD(pair, v[1])
+			VPERMPS(int4, v[1], v[0])
+			VPSRLD(u8(4), v[1], v[1])
+			VPERMPS(int4, v[1], v[1])
+			return v[0]
+		}
+		VPMOVSXBD(pair, v[1])
 		VPSLLD(u8(28), v[1], v[0])
 		VPSRAD(u8(28), v[0], v[0])
 		VPSRAD(u8(4), v[1], v[1])

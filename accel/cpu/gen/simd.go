@@ -58,8 +58,9 @@ func (s simd) splatParam(name string) reg.VecVirtual {
 	return r
 }
 
-// prefetchAhead is how far before its use memory is asked for. It reaches into the next panel, which is what comes next.
-const prefetchAhead = 2048
+// prefetchAhead is how many bytes before its use memory is asked for: a page, as the hardware's own prefetchers stop at page
+// borders. It reaches into the next panel, which is what comes next.
+const prefetchAhead = 4096
 
 // prefetch asks for the lines that the code will read at p+off..p+off+n after prefetchAhead more bytes.
 func prefetch(p reg.Register, off, n int) {
@@ -136,6 +137,10 @@ const (
 	cAbs
 	cMin8
 	cMax8
+	cOnes16 // pairs of int16
+	cMask0  // field 0 of four bytes of two-bit codes
+	cMask1  // field 1
+	cInt4   // sixteen different values: the float32 of each four-bit number in two's complement
 )
 
 func constants() {
@@ -146,12 +151,16 @@ func constants() {
 		cC3: f(4.1665795894e-2), cC4: f(1.6666665459e-1), cC5: f(5.0000001201e-1),
 		cOne: f(1), cZero: 0, cInf: 0x7f800000, cExpLow: f(-87.33654), cExpHigh: f(88.72283),
 		cSign: 1 << 31, cAbs: 1<<31 - 1, cMin8: f(-128), cMax8: f(127),
+		cOnes16: 0x00010001, cMask0: 0x03030303, cMask1: 0x0c0c0c0c,
 	}
 	table = GLOBL("constants", RODATA|NOPTR)
 	for i, v := range values {
 		for j := range 16 {
 			DATA(64*i+4*j, operand.U32(v))
 		}
+	}
+	for j := range 16 {
+		DATA(64*cInt4+4*j, operand.U32(f(float32(int8(j<<4)>>4))))
 	}
 }
 

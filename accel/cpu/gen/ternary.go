@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	. "github.com/mmcloughlin/avo/build"
-	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
 
@@ -12,13 +11,12 @@ import (
 // taken off at the end.
 func ternary(s simd) {
 	if s.wide() {
-		for _, panels := range []int{1, 2, 4} {
-			ternaryGemv512(panels)
+		ternaryGemv512()
+		for tokens := 2; tokens <= 12; tokens++ {
+			ternaryGemm512(1, tokens)
 		}
-		for _, panels := range []int{1, 2} {
-			for tokens := 2; tokens <= 12; tokens++ {
-				ternaryGemm512(panels, tokens)
-			}
+		for tokens := 6; tokens <= 12; tokens++ {
+			ternaryGemm512(2, tokens)
 		}
 		return
 	}
@@ -30,79 +28,57 @@ func ternary(s simd) {
 
 const gemvSignature = "func(dst *int32, w *byte, x *int8, xsum *int32, blocks int)"
 
-// ternaryGemv512 multiplies several panels with one token. The four fields of a byte are masked in place and accumulated
-// scaled by 1, 4, 16 and 64, so that the loop has no shifts; the scale is shifted out at the end.
-func ternaryGemv512(panels int) {
-	name := fmt.Sprintf("ternaryGemvAVX512p%d", panels)
-	TEXT(name, NOSPLIT, gemvSignature)
-	Doc(fmt.Sprintf("%s: dst[r] = sum_k w[r,k]*x[k] for the rows r of %d panels that follow each other; blocks > 0.", name, panels))
+// ternaryGemv512 multiplies one panel with one token. The four fields of a byte are masked in place and accumulated scaled by 1,
+// 4, 16 and 64, so that the loop has no shifts; the scale is shifted out at the end. Two blocks are in flight, as one alone
+// would wait for its own sums. Panels are read one after the other: a single stream suits the hardware prefetchers best
+// (two or four panels at once cost half of the bandwidth on Zen 4).
+func ternaryGemv512() {
+	TEXT("ternaryGemvAVX512", NOSPLIT, gemvSignature)
+	Doc("ternaryGemvAVX512: dst[r] = sum_k w[r,k]*x[k] for the 16 rows r of a panel; blocks > 0.")
 	Pragma("noescape")
 	dst, w, x, xsum, n := load("dst"), load("w"), load("x"), load("xsum"), load("blocks")
 	var mask [4]reg.VecVirtual
 	for f := range mask {
 		mask[f] = avx512.splat(0x03030303 << (2 * f))
 	}
-	base := []reg.Register{w}
-	stride := GP64()
-	MOVQ(n, stride)
-	SHLQ(u8(6), stride)
-	for i := 1; i < panels; i++ {
-		next := GP64()
-		LEAQ(operand.Mem{Base: base[i-1], Index: stride, Scale: 1}, next)
-		base = append(base, next)
-	}
-	ahead := 1 // blocks in flight: one panel alone would wait for its own sums
-	if panels == 1 {
-		ahead = 2
-	}
-	acc := make([][]reg.VecVirtual, panels*ahead)
-	for i := range acc {
-		acc[i] = avx512.regs(4)
-		avx512.zero(acc[i]...)
+	acc := [2][]reg.VecVirtual{avx512.regs(4), avx512.regs(4)}
+	for _, a := range acc {
+		avx512.zero(a...)
 	}
 	v, t := ZMM(), avx512.regs(4)
-	block := func(panel, sum, off int) {
-		VMOVDQU32(at(base[panel], 64*off), v)
-		prefetch(base[panel], 64*off, 64)
+	block := func(i int) {
+		VMOVDQU32(at(w, 64*i), v)
+		prefetch(w, 64*i, 64)
 		for f := range mask {
 			VPANDD(mask[f], v, t[f])
-			VPDPBUSD_BCST(at(x, 16*off+4*f), t[f], acc[sum][f])
+			VPDPBUSD_BCST(at(x, 16*i+4*f), t[f], acc[i][f])
 		}
 	}
-	if ahead == 2 { // an odd block first
-		TESTQ(u32(1), n)
-		JZ(label("loop"))
-		block(0, 0, 0)
-		ADDQ(u8(64), w)
-		ADDQ(u8(16), x)
-		DECQ(n)
-		JZ(label("end"))
-	}
+	TESTQ(u32(1), n) // an odd block first
+	JZ(label("loop"))
+	block(0)
+	ADDQ(u8(64), w)
+	ADDQ(u8(16), x)
+	DECQ(n)
+	JZ(label("end"))
 	Label("loop")
-	for i := range panels {
-		for k := range ahead {
-			block(i, i*ahead+k, k)
-		}
-		ADDQ(u32(64*ahead), base[i])
-	}
-	ADDQ(u8(16*ahead), x)
-	SUBQ(u8(ahead), n)
+	block(0)
+	block(1)
+	ADDQ(u32(128), w)
+	ADDQ(u8(32), x)
+	SUBQ(u8(2), n)
 	JNZ(label("loop"))
 	Label("end")
-	for i := range panels {
-		a := acc[i*ahead]
-		if ahead == 2 {
-			for f := range a {
-				VPADDD(acc[i*ahead+1][f], a[f], a[f])
-			}
-		}
-		for f := 1; f < 4; f++ {
-			VPSRAD(u8(2*f), a[f], a[f])
-			VPADDD(a[f], a[0], a[0])
-		}
-		VPSUBD_BCST(at(xsum, 0), a[0], a[0])
-		VMOVDQU32(a[0], at(dst, 64*i))
+	a := acc[0]
+	for f := range a {
+		VPADDD(acc[1][f], a[f], a[f])
 	}
+	for f := 1; f < 4; f++ {
+		VPSRAD(u8(2*f), a[f], a[f])
+		VPADDD(a[f], a[0], a[0])
+	}
+	VPSUBD_BCST(at(xsum, 0), a[0], a[0])
+	VMOVDQU32(a[0], at(dst, 0))
 	done()
 }
 
@@ -114,7 +90,6 @@ func ternaryGemv256() {
 	Doc("ternaryGemvAVX2: dst[r] = sum_k w[r,k]*x[k] for the 16 rows r of a panel; blocks > 0.")
 	Pragma("noescape")
 	dst, w, x, xsum, n := load("dst"), load("w"), load("x"), load("xsum"), load("blocks")
-	mask0, mask1, ones := avx2.splat(0x03030303), avx2.splat(0x0c0c0c0c), avx2.splat(0x00010001)
 	lo32, hi32, lo, hi := avx2.regs(2), avx2.regs(2), avx2.regs(2), avx2.regs(2)
 	avx2.zero(lo32...)
 	avx2.zero(hi32...)
@@ -126,17 +101,25 @@ func ternaryGemv256() {
 	avx2.zero(hi...)
 	Label("inner")
 	prefetch(w, 0, 64)
-	v, v4, ta, tb, xb := YMM(), YMM(), YMM(), YMM(), YMM()
-	for i := range 2 {
-		VMOVDQU(at(w, 32*i), v)
-		VPSRLW(u8(4), v, v4)
-		for f, c := range []struct{ src, mask, sum, t reg.VecVirtual }{
-			{v, mask0, lo[i], ta}, {v, mask1, hi[i], tb}, {v4, mask0, lo[i], ta}, {v4, mask1, hi[i], tb},
-		} {
-			VPBROADCASTD(at(x, 4*f), xb)
-			VPAND(c.src, c.mask, c.t)
-			VPMADDUBSW(xb, c.t, c.t)
-			VPADDW(c.t, c.sum, c.sum)
+	v, t, xb := avx2.regs(2), avx2.regs(2), YMM()
+	for i := range v {
+		VMOVDQU(at(w, 32*i), v[i])
+	}
+	for f := range 4 {
+		if f == 2 {
+			for i := range v {
+				VPSRLW(u8(4), v[i], v[i])
+			}
+		}
+		mask, sum := constant(cMask0), lo
+		if f%2 == 1 {
+			mask, sum = constant(cMask1), hi
+		}
+		VPBROADCASTD(at(x, 4*f), xb)
+		for i := range v {
+			VPAND(mask, v[i], t[i])
+			VPMADDUBSW(xb, t[i], t[i])
+			VPADDW(t[i], sum[i], sum[i])
 		}
 	}
 	ADDQ(u8(64), w)
@@ -144,16 +127,16 @@ func ternaryGemv256() {
 	DECQ(count)
 	JNZ(label("inner"))
 	for i := range lo {
-		widen(ones, lo[i], lo32[i])
-		widen(ones, hi[i], hi32[i])
+		widen(lo[i], lo32[i])
+		widen(hi[i], hi32[i])
 	}
 	TESTQ(n, n)
 	JNZ(label("outer"))
-	VPBROADCASTD(at(xsum, 0), v)
+	VPBROADCASTD(at(xsum, 0), xb)
 	for i := range lo {
 		VPSRAD(u8(2), hi32[i], hi32[i])
 		VPADDD(hi32[i], lo32[i], lo32[i])
-		VPSUBD(v, lo32[i], lo32[i])
+		VPSUBD(xb, lo32[i], lo32[i])
 		VMOVDQU(lo32[i], at(dst, 32*i))
 	}
 	done()
@@ -168,8 +151,8 @@ func takeUpTo(most, n, count reg.Register) {
 }
 
 // widen adds pairs of int16 to int32 sums.
-func widen(ones, sum16, sum32 reg.VecVirtual) {
-	VPMADDWD(ones, sum16, sum16)
+func widen(sum16, sum32 reg.VecVirtual) {
+	VPMADDWD(constant(cOnes16), sum16, sum16)
 	VPADDD(sum16, sum32, sum32)
 }
 
@@ -180,7 +163,9 @@ func gemmDoc(name, rows string, tokens int) {
 	Pragma("noescape")
 }
 
-// ternaryGemm512 multiplies one or two panels with several tokens, which share the decoded weights.
+// ternaryGemm512 multiplies one or two panels with several tokens, which share the decoded weights. Two panels share the
+// broadcast inputs too; that pays where the sums bound the speed, while one panel streams better from memory. Few tokens get
+// several sums each, so that at least ten are in flight.
 func ternaryGemm512(panels, tokens int) {
 	name := fmt.Sprintf("ternaryGemmAVX512p%dt%d", panels, tokens)
 	TEXT(name, NOSPLIT, gemmSignature)
@@ -192,10 +177,17 @@ func ternaryGemm512(panels, tokens int) {
 	MOVQ(n, stride)
 	SHLQ(u8(6), stride)
 	tok := newRows(x, ldx, tokens)
-	acc := make([][]reg.VecVirtual, tokens)
+	split := 1
+	for panels*tokens*split < 10 && split < 4 {
+		split *= 2
+	}
+	acc := make([][][]reg.VecVirtual, tokens) // [token][panel][field mod split]
 	for i := range acc {
-		acc[i] = avx512.regs(panels)
-		avx512.zero(acc[i]...)
+		for range panels {
+			sums := avx512.regs(split)
+			avx512.zero(sums...)
+			acc[i] = append(acc[i], sums)
+		}
 	}
 	v, t, xb := avx512.regs(panels), avx512.regs(panels), ZMM()
 	Label("loop")
@@ -217,12 +209,12 @@ func ternaryGemm512(panels, tokens int) {
 		}
 		for i := range acc {
 			if panels == 1 {
-				VPDPBUSD_BCST(tok.at(i, 4*f), t[0], acc[i][0])
+				VPDPBUSD_BCST(tok.at(i, 4*f), t[0], acc[i][0][f%split])
 				continue
 			}
 			VPBROADCASTD(tok.at(i, 4*f), xb)
 			for p := range t {
-				VPDPBUSD(xb, t[p], acc[i][p])
+				VPDPBUSD(xb, t[p], acc[i][p][f%split])
 			}
 		}
 	}
@@ -232,8 +224,13 @@ func ternaryGemm512(panels, tokens int) {
 	JNZ(label("loop"))
 	for i := range acc {
 		for p, a := range acc[i] {
-			VPSUBD_BCST(at(xsum, 4*i), a, a)
-			VMOVDQU32(a, at(dst, 64*p))
+			for half := split / 2; half > 0; half /= 2 {
+				for j := range half {
+					VPADDD(a[j+half], a[j], a[j])
+				}
+			}
+			VPSUBD_BCST(at(xsum, 4*i), a[0], a[0])
+			VMOVDQU32(a[0], at(dst, 64*p))
 		}
 		if i < tokens-1 {
 			ADDQ(ldd, dst)
@@ -250,7 +247,7 @@ func ternaryGemm256(tokens int) {
 	gemmDoc(name, "the 8 rows r of the half panel that w points to", tokens)
 	dst, ldd, w, x, ldx, xsum, n := load("dst"), load("ldd"), load("w"), load("x"), load("ldx"), load("xsum"), load("blocks")
 	SHLQ(u8(2), ldd)
-	mask, ones := avx2.splat(0x03030303), avx2.splat(0x00010001)
+	mask := avx2.splat(0x03030303)
 	tok := newRows(x, ldx, tokens)
 	sum32, sum16 := avx2.regs(tokens), avx2.regs(tokens)
 	avx2.zero(sum32...)
@@ -279,7 +276,7 @@ func ternaryGemm256(tokens int) {
 	DECQ(count)
 	JNZ(label("inner"))
 	for i := range sum16 {
-		widen(ones, sum16[i], sum32[i])
+		widen(sum16[i], sum32[i])
 	}
 	TESTQ(n, n)
 	JNZ(label("outer"))
