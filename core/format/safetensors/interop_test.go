@@ -1,9 +1,11 @@
 package safetensors
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -32,4 +34,29 @@ func TestAFileWrittenByPythonReadsWithTheSameContent(t *testing.T) {
 		require.Equal(t, w.Shape, v.Shape, name)
 		require.Equal(t, w.Hex, hex.EncodeToString(v.Data), name)
 	}
+}
+
+const writtenFile = "../../../tests_go/testdata/safetensors/written.safetensors"
+
+// written.safetensors is read by tests_py/test_safetensors_interop.py with the
+// Python package, which knows the same content. Run with -update to rewrite it.
+func TestTheFileThatPythonReadsIsWhatTheWriterWrites(t *testing.T) {
+	tensors := []Tensor{
+		{Name: "int64", DType: I64, Shape: []int{2}, Data: []byte{255, 255, 255, 255, 255, 255, 255, 255, 7, 0, 0, 0, 0, 0, 0, 0}},
+		{Name: "float32", DType: F32, Shape: []int{2, 2}, Data: []byte{0, 0, 128, 63, 0, 0, 0, 192, 0, 0, 0, 63, 0, 0, 0, 0}}, // 1, -2, 0.5, 0
+		{Name: "float16", DType: F16, Shape: []int{3, 1}, Data: []byte{0, 60, 0, 192, 0, 56}},
+		{Name: "scalar", DType: F32, Data: []byte{0, 0, 128, 63}},
+		{Name: "empty", DType: F32, Shape: []int{0, 4}},
+		{Name: "größe/<&>", DType: U8, Shape: []int{3}, Data: []byte{1, 2, 255}},
+		{Name: "bool", DType: Bool, Shape: []int{2}, Data: []byte{1, 0}},
+	}
+	var b bytes.Buffer
+	require.NoError(t, WriteTo(&b, tensors, map[string]string{"format": "np", "line": "a\nb \"c\""}))
+	if *update {
+		require.NoError(t, os.MkdirAll(filepath.Dir(writtenFile), 0o755))
+		require.NoError(t, os.WriteFile(writtenFile, b.Bytes(), 0o644))
+	}
+	committed, err := os.ReadFile(writtenFile)
+	require.NoError(t, err)
+	require.Equal(t, b.Bytes(), committed)
 }
