@@ -18,6 +18,7 @@ enum {
   BN_NOT_FOUND,  // ModelNotFoundError
   BN_INTERNAL,   // InternalError: a recovered Go panic
   BN_CANCELED,   // the poll function asked to stop; its Python error is pending
+  BN_INDEX,      // OutOfRangeError
   BN_CODES
 };
 

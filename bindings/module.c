@@ -9,6 +9,7 @@ static int (*const parts[])(PyObject *) = {
     bn_init_info,
     bn_init_model,
     bn_init_generation,
+    bn_init_tensor,
 };
 
 // Exceptions live in bitnet_rust/errors.py; these are their names by result code.
@@ -17,6 +18,7 @@ static const char *const exception_names[BN_CODES] = {
     [BN_CONFIG] = "ConfigError",     [BN_SHAPE] = "ShapeError",        [BN_DTYPE] = "DTypeError",
     [BN_ARGUMENT] = "ArgumentError", [BN_MEMORY] = "OutOfMemoryError", [BN_NOT_FOUND] = "ModelNotFoundError",
     [BN_INTERNAL] = "InternalError", [BN_CANCELED] = "BitNetError",
+    [BN_INDEX] = "OutOfRangeError",
 };
 static PyObject *exceptions[BN_CODES];
 static PyObject *fork_error;

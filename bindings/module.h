@@ -53,6 +53,7 @@ void bn_free_object(PyObject *self);
 int bn_init_info(PyObject *module);
 int bn_init_model(PyObject *module);
 int bn_init_generation(PyObject *module);
+int bn_init_tensor(PyObject *module);
 
 // What Generation needs of a Model object: its handle, and an exception if the object is something else.
 int bn_model_handle(PyObject *object, uintptr_t *handle);

@@ -21,6 +21,7 @@ from .errors import (
     InternalError,
     ModelNotFoundError,
     OutOfMemoryError,
+    OutOfRangeError,
     ShapeError,
     TokenizerError,
 )
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .model import BitNetModel
     from .registry import ModelEntry, find_model, list_models, register_model
     from .runtime import build_info, num_threads, set_num_threads
+    from .tensor import Tensor
     from .tokenizer import Tokenizer
 
 # Where each public name lives; its module is imported when the name is first asked for.
@@ -41,6 +43,7 @@ _HOMES = {
     "ModelEntry": "registry",
     "Piece": "generation",
     "SamplingOptions": "generation",
+    "Tensor": "tensor",
     "Tokenizer": "tokenizer",
     "build_info": "runtime",
     "find_model": "registry",
@@ -64,9 +67,11 @@ __all__ = [
     "ModelEntry",
     "ModelNotFoundError",
     "OutOfMemoryError",
+    "OutOfRangeError",
     "Piece",
     "SamplingOptions",
     "ShapeError",
+    "Tensor",
     "Tokenizer",
     "TokenizerError",
     "__version__",

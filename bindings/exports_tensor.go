@@ -1,0 +1,103 @@
+//go:build cgo && pyext
+
+package main
+
+// #include "bindings.h"
+import "C"
+
+import (
+	"encoding/json"
+	"fmt"
+	"runtime/cgo"
+	"unsafe"
+
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// bn_tensor_new copies size bytes of row-major data into a new tensor; spec is
+// a JSON object with dtype and shape.
+//
+//export bn_tensor_new
+func bn_tensor_new(spec *C.char, data unsafe.Pointer, size C.int64_t, out *C.uintptr_t, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		var s struct {
+			DType string `json:"dtype"`
+			Shape []int  `json:"shape"`
+		}
+		if err := json.Unmarshal([]byte(C.GoString(spec)), &s); err != nil {
+			return fmt.Errorf("%w: tensor: %w", errArgument, err)
+		}
+		dt, err := tensor.ParseDType(s.DType)
+		if err != nil {
+			return err
+		}
+		borrowed, err := tensor.FromBytes(dt, unsafe.Slice((*byte)(data), int(size)), s.Shape...)
+		if err != nil {
+			return err
+		}
+		t, err := borrowed.Clone()
+		if err != nil {
+			return err
+		}
+		*out = C.uintptr_t(cgo.NewHandle(t))
+		return nil
+	})
+}
+
+//export bn_tensor_free
+func bn_tensor_free(h C.uintptr_t) { cgo.Handle(h).Delete() }
+
+// bn_tensor_call runs a named operation of core/tensor. The results are count
+// new handles in an array that C frees.
+//
+//export bn_tensor_call
+func bn_tensor_call(name *C.char, operands *C.uintptr_t, n C.int64_t, params *C.char,
+	out **C.uintptr_t, count *C.int64_t, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		in := make([]*tensor.Tensor, int(n))
+		for i, h := range unsafe.Slice(operands, int(n)) {
+			in[i] = value[*tensor.Tensor](h)
+		}
+		results, err := tensor.Call(C.GoString(name), in, []byte(C.GoString(params)))
+		if err != nil {
+			return err
+		}
+		*out = (*C.uintptr_t)(C.malloc(C.size_t(len(results)+1) * C.size_t(unsafe.Sizeof(*operands))))
+		handles := unsafe.Slice(*out, len(results))
+		for i, t := range results {
+			handles[i] = C.uintptr_t(cgo.NewHandle(t))
+		}
+		*count = C.int64_t(len(results))
+		return nil
+	})
+}
+
+//export bn_tensor_info
+func bn_tensor_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		t := value[*tensor.Tensor](h)
+		return jsonOut(out, map[string]any{
+			"dtype":      t.DType().String(),
+			"shape":      append([]int{}, t.Shape()...),
+			"strides":    append([]int{}, t.Strides()...),
+			"contiguous": t.IsContiguous(),
+		})
+	})
+}
+
+// bn_tensor_read copies the elements, row-major, to size bytes at data.
+//
+//export bn_tensor_read
+func bn_tensor_read(h C.uintptr_t, data unsafe.Pointer, size C.int64_t, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		t, err := value[*tensor.Tensor](h).Contiguous()
+		if err != nil {
+			return err
+		}
+		if n := len(t.Bytes()); n != int(size) {
+			return fmt.Errorf("%w: read: the tensor has %d bytes and the buffer %d", errArgument, n, size)
+		}
+		copy(unsafe.Slice((*byte)(data), int(size)), t.Bytes())
+		return nil
+	})
+}
