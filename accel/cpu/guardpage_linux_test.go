@@ -1,0 +1,74 @@
+package cpu
+
+import (
+	"math/rand/v2"
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// beforeFault copies s to the very end of readable memory: reading one element past it ends the process.
+func beforeFault[T any](t *testing.T, s []T) []T {
+	t.Helper()
+	page := unix.Getpagesize()
+	size := len(s) * int(unsafe.Sizeof(s[0]))
+	room := ceilDiv(size, page) * page
+	mem, err := unix.Mmap(-1, 0, room+page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, unix.Munmap(mem)) })
+	require.NoError(t, unix.Mprotect(mem[room:], unix.PROT_NONE))
+	c := unsafe.Slice((*T)(unsafe.Pointer(&mem[room-size])), len(s))
+	copy(c, s)
+	return c
+}
+
+func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	each := func(f func()) {
+		for _, isa := range Supported() {
+			onISA(isa, f)
+		}
+	}
+	for tokens := 1; tokens <= 14; tokens++ {
+		c := newTernaryCase(r, 40, 48, tokens, 0, ternaryWeights["random"], ternaryInputs["random"])
+		dst := beforeFault(t, make([]int32, tokens*48))
+		panels, x, xsum := beforeFault(t, c.panels), beforeFault(t, c.x), beforeFault(t, c.xsum)
+		each(func() { TernaryMatMul(dst, 48, panels, c.cols, 0, 3, x, c.ldx, xsum, tokens) })
+		for _, f := range allFormats {
+			d := newDenseCase(r, f, 40, 8, tokens, 0, "normal", true)
+			dst := beforeFault(t, make([]float32, tokens*48))
+			panels, scale, x := beforeFault(t, d.panels), beforeFault(t, d.scale), beforeFault(t, d.x)
+			each(func() { DenseMatMul(dst, 48, f, panels, scale, d.cols, 0, 3, x, d.ldx, tokens) })
+		}
+	}
+	for n := 1; n <= 40; n++ {
+		x, y, w := beforeFault(t, floats(r, "normal", n)), beforeFault(t, make([]float32, n)), beforeFault(t, floats(r, "normal", n))
+		q, acc := beforeFault(t, make([]int8, n)), beforeFault(t, make([]int32, n))
+		each(func() {
+			SumSquares(x)
+			AbsMax(x)
+			MaxF32(x)
+			ScaleMul(y, x, w, 2)
+			ScaleMul(y, x, nil, 2)
+			QuantizeInt8(q, x, 30)
+			Silu(y, x)
+			ReLU2(y, x)
+			Mul(y, x, w)
+			Add(y, x, w)
+			DequantRow(y, acc, 2)
+			ExpSum(y, 0)
+		})
+	}
+	for n := 1; n <= 9; n++ {
+		for _, dim := range []int{16, 48, 64, 80, 128, 208} {
+			rows := beforeFault(t, floats(r, "normal", n*dim))
+			q, scores, acc := beforeFault(t, floats(r, "normal", dim)), beforeFault(t, make([]float32, n)), beforeFault(t, make([]float32, dim))
+			each(func() {
+				DotRows(scores, q, rows, n, dim, dim)
+				AccumRows(acc, scores, rows, n, dim, dim)
+			})
+		}
+	}
+}
