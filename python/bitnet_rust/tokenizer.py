@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
@@ -202,6 +201,8 @@ def _template_in(config: Mapping[str, Any]) -> str | None:
 
 
 def _render(template: str, variables: Mapping[str, Any]) -> str:
+    from datetime import datetime
+
     import jinja2
     import jinja2.ext
     import jinja2.sandbox

@@ -1,0 +1,106 @@
+"""The bench reports what it measured, in terms that fit together."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bitnet_rust import ArgumentError, BitNetModel, bench, num_threads
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "READ_BYTES", 8 << 20)
+    monkeypatch.setattr(bench, "READ_SECONDS", 0.01)
+
+
+def tiny(**options: Any) -> dict[str, Any]:
+    return bench.decode("tiny", **{"tokens": 5, "prompt": 3, "repeat": 2} | options)
+
+
+def test_a_result_is_json_and_its_figures_agree() -> None:
+    lines: list[str] = []
+    r = json.loads(json.dumps(tiny(progress=lines.append)))
+    assert r["tokens_per_second_min"] <= r["tokens_per_second"] <= r["tokens_per_second_max"]
+    assert r["read_limit_gb_s_min"] <= r["read_limit_gb_s"] <= r["read_limit_gb_s_max"]
+    assert r["token_ms_median"] <= r["token_ms_p95"]
+    assert len(r["repeats"]) == r["repeat"] == 2
+    for part in r["repeats"]:
+        used = part["tokens_per_second"] * r["bytes_per_token"] / 1e9
+        assert part["fraction_of_limit"] == pytest.approx(used / part["read_limit_gb_s"])
+    assert r["rss_per_weight_byte"] == r["rss_bytes"] / r["weight_bytes"]
+    assert r["machine"]["physical_cores"] >= 1
+    assert len(lines) == 3
+
+
+def test_a_tied_model_reads_all_its_weights_and_its_mean_context() -> None:
+    r = tiny(head_dtype="int8")
+    with BitNetModel.from_config("tiny", head_dtype="int8") as model:
+        assert r["weight_bytes"] == model.memory_footprint()
+        assert r["parameters"] == model.num_parameters()
+        layers, heads = model.config.num_hidden_layers, model.config.num_key_value_heads
+        cache = 2 * 4 * layers * heads * model.config.head_dim * (3 + 4 / 2)
+    assert r["bytes_per_token"] == r["weight_bytes"] + cache
+    assert r["head_dtype"] == "int8"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_an_untied_embedding_is_not_read(dtype: str) -> None:
+    with BitNetModel.from_config({"preset": "tiny", "dtype": dtype}, head_dtype="int8") as model:
+        tied = bench._bytes_per_token(model, context=0)
+    untied = {"preset": "tiny", "dtype": dtype, "tie_word_embeddings": False}
+    with BitNetModel.from_config(untied, head_dtype="int8") as model:
+        assert bench._bytes_per_token(model, context=0) == tied
+        assert model.memory_footprint() > tied
+
+
+def test_smaller_heads_read_less() -> None:
+    reads = [tiny(head_dtype=dtype)["bytes_per_token"] for dtype in ("bfloat16", "int8", "int4")]
+    assert reads == sorted(reads, reverse=True)
+
+
+def test_the_number_of_threads_is_for_this_run_only() -> None:
+    before = num_threads()
+    assert tiny(threads=1)["threads"] == 1
+    assert num_threads() == before
+    with pytest.raises(ArgumentError):
+        tiny(threads=0)
+    assert num_threads() == before
+
+
+def test_a_real_model_can_be_measured() -> None:
+    r = bench.decode(model="bitnet-tiny", tokens=4, repeat=1)
+    assert r["model"] == "bitnet-tiny"
+    assert "bitnet-tiny" in bench.report(r)
+
+
+@pytest.mark.parametrize("bad", [{"tokens": 1}, {"prompt": 0}, {"repeat": 0}])
+def test_counts_that_measure_nothing_are_refused(bad: dict[str, int]) -> None:
+    with pytest.raises(ArgumentError, match=f"{next(iter(bad))} = "):
+        tiny(**bad)
+
+
+def test_the_report_has_a_line_for_each_fact() -> None:
+    text = bench.report(tiny())
+    for word in ("tokens/s", "MB a token", "GB/s, in the same run", "% of the read limit", "x weights", "threads"):
+        assert word in text
+
+
+@pytest.mark.parametrize("command", [["-m", "bench"], ["-m", "bitnet_rust", "bench"]])
+def test_both_commands_print_json_on_stdout_and_progress_on_stderr(command: list[str]) -> None:
+    argv = [sys.executable, *command, "decode", "--shape", "tiny", "--tokens", "4", "--repeat", "1", "--json"]
+    done = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["benchmark"] == "decode"
+    assert "1/1" in done.stderr
+
+
+def test_a_shape_that_is_not_registered_is_one_line_on_stderr() -> None:
+    argv = [sys.executable, "-m", "bench", "decode", "--shape", "nope"]
+    done = subprocess.run(argv, cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("bitnet: ")

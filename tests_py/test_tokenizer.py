@@ -1,0 +1,113 @@
+"""The tokenizer wrapper: special tokens, chat templates, and files that cannot be used."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bitnet_rust import Tokenizer, TokenizerError
+
+CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "Bye"}]
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}\n{{ m['role'] | capitalize }}: {{ m['content'] }}{{ eos_token }}\n"
+    "{% endfor %}{% if add_generation_prompt %}Assistant: {% endif %}"
+)
+
+
+@pytest.fixture
+def files(tiny_dir: Path) -> dict[str, str]:
+    return {name: (tiny_dir / name).read_text() for name in ("tokenizer.json", "tokenizer_config.json")}
+
+
+def with_config(files: dict[str, str], **entries: object) -> Tokenizer:
+    config = json.loads(files["tokenizer_config.json"]) | entries
+    return Tokenizer.from_files(files | {"tokenizer_config.json": json.dumps(config)}, "a test")
+
+
+def test_special_tokens_are_known_by_name_and_id(files: dict[str, str]) -> None:
+    tokenizer = Tokenizer.from_files(files, "a test")
+    assert (tokenizer.bos_token, tokenizer.bos_token_id) == ("<|begin_of_text|>", 0)
+    assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<|end_of_text|>", 1)
+    assert tokenizer.pad_token is None
+    assert tokenizer.pad_token_id is None
+    assert tokenizer.unk_token is None
+    assert tokenizer.special_ids == [0, 1]
+    assert tokenizer.id_to_token(1) == "<|end_of_text|>"
+    assert tokenizer.id_to_token(10**6) is None
+    assert len(tokenizer) == tokenizer.vocab_size == 512
+    assert tokenizer.decode([0, 1]) == ""
+    assert tokenizer.decode([1], skip_special_tokens=False) == "<|end_of_text|>"
+    assert "without chat template" in repr(tokenizer)
+
+
+def test_special_tokens_may_be_objects(files: dict[str, str]) -> None:
+    assert with_config(files, bos_token={"content": "<|end_of_text|>", "special": True}).bos_token_id == 1
+    assert with_config(files, pad_token="<|end_of_text|>").pad_token_id == 1
+
+
+def test_a_conversation_is_rendered_by_the_models_template(files: dict[str, str]) -> None:
+    tokenizer = with_config(files, chat_template=TEMPLATE)
+    text = tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
+    assert text == (
+        "<|begin_of_text|>User: Hi<|end_of_text|>\nAssistant: Hello<|end_of_text|>\nUser: Bye<|end_of_text|>\nAssistant: "
+    )
+    ids = tokenizer.apply_chat_template(CHAT, add_generation_prompt=True)
+    assert ids == tokenizer.encode(text, add_special_tokens=False)
+    assert ids[0] == 0
+    assert "with chat template" in repr(tokenizer)
+
+
+def test_a_template_file_goes_before_the_config_and_a_list_has_a_default(files: dict[str, str]) -> None:
+    both = {"chat_template.jinja": "file", "tokenizer_config.json": json.dumps({"chat_template": "config"})}
+    assert Tokenizer.from_files(files | both, "a test").apply_chat_template(CHAT, tokenize=False) == "file"
+    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "default"}]
+    assert with_config(files, chat_template=named).apply_chat_template(CHAT, tokenize=False) == "default"
+    assert with_config(files, chat_template=named[:1]).chat_template == "tools"
+
+
+def test_templates_have_what_hugging_face_gives_them(files: dict[str, str]) -> None:
+    tokenizer = Tokenizer.from_files(files, "a test")
+    render = "{{ messages | tojson }}{% for i in [1, 2] %}{% break %}{% endfor %}{{ tools }}{{ strftime_now('%%') }}"
+    text = tokenizer.apply_chat_template([{"content": "é<"}], tokenize=False, chat_template=render, tools="T")
+    assert text == '[{"content": "é<"}]T%'
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('no system messages here') }}",
+        "{% for %}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages[0]['content'] + 1 }}",
+    ],
+)
+def test_a_template_that_fails_or_attacks_is_refused(files: dict[str, str], template: str) -> None:
+    with pytest.raises(TokenizerError, match="chat template"):
+        Tokenizer.from_files(files, "a test").apply_chat_template(CHAT, chat_template=template)
+
+
+def test_no_template_says_what_to_do(files: dict[str, str]) -> None:
+    with pytest.raises(TokenizerError, match="chat_template="):
+        Tokenizer.from_files(files, "a test").apply_chat_template(CHAT)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"tokenizer.json": "{"}, "tokenizer.json of a test cannot be used"),
+        ({"tokenizer.json": '{"model": 7}'}, "tokenizer.json of a test cannot be used"),
+        ({"tokenizer_config.json": "[]x"}, "tokenizer_config.json of a test"),
+        ({"tokenizer_config.json": "[1]"}, "tokenizer_config.json of a test"),
+    ],
+)
+def test_damaged_files_are_named(files: dict[str, str], change: dict[str, str], says: str) -> None:
+    with pytest.raises(TokenizerError, match=says):
+        Tokenizer.from_files(files | change, "a test")
+
+
+def test_a_directory_without_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match=str(tmp_path)):
+        Tokenizer.from_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(TokenizerError, match="cannot be read"):
+        Tokenizer.from_pretrained(tmp_path)
