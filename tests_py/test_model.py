@@ -1,0 +1,338 @@
+"""BitNetModel: logits, generation in all its forms, configuration, saving."""
+
+import copy
+import json
+import math
+import pickle
+from array import array
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bitnet_rust
+from bitnet_rust import BitNetConfig, BitNetModel, ConfigError, GenerationResult, Piece
+
+PROMPT = "First Citizen:"
+
+
+# --- logits ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [1, 2, 3],
+        (1, 2, 3),
+        range(1, 4),
+        array("i", [1, 2, 3]),
+        np.array([1, 2, 3]),
+        np.array([1, 2, 3], np.int32),
+        np.array([1, 2, 3], np.uint8),
+        np.arange(7)[1:7:2] // 2 + 1,
+    ],
+)
+def test_one_sequence_gives_a_row_of_logits_a_token(tiny: BitNetModel, tokens: Any) -> None:
+    logits = tiny.forward(tokens)
+    assert logits.shape == (3, 512)
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(logits, tiny([1, 2, 3]))
+
+
+def test_one_int_is_a_sequence_of_one(tiny: BitNetModel) -> None:
+    np.testing.assert_array_equal(tiny.forward(5), tiny.forward([5]))
+
+
+@pytest.mark.parametrize("tokens", [[[1, 2, 3], [4, 5, 6]], np.array([[1, 2, 3], [4, 5, 6]])])
+def test_a_batch_gives_the_logits_of_its_rows(tiny: BitNetModel, tokens: Any) -> None:
+    logits = tiny.forward(tokens)
+    assert logits.shape == (2, 3, 512)
+    np.testing.assert_array_equal(logits[1], tiny.forward([4, 5, 6]))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "lengths"),
+    [
+        ([[1, 2, 3], [4, 5]], None),
+        ([[1, 2, 3], [4, 5, 0]], [3, 2]),
+        (np.array([[1, 2, 3], [4, 5, 0]]), np.array([3, 2])),
+        ([array("i", [1, 2, 3]), np.array([4, 5])], None),
+    ],
+)
+def test_padded_positions_are_zero(tiny: BitNetModel, tokens: Any, lengths: Any) -> None:
+    logits = tiny.forward(tokens, lengths)
+    assert logits.shape == (2, 3, 512)
+    np.testing.assert_array_equal(logits[1, :2], tiny.forward([4, 5]))
+    assert not logits[1, 2].any()
+
+
+def test_lengths_shorten_a_single_sequence_too(tiny: BitNetModel) -> None:
+    logits = tiny.forward([1, 2, 3], 2)
+    assert logits.shape == (3, 512)
+    np.testing.assert_array_equal(logits[:2], tiny.forward([1, 2]))
+    assert not logits[2].any()
+
+
+def test_perplexity_is_that_of_the_logits(tiny: BitNetModel) -> None:
+    text = "First Citizen:\nBefore we proceed any further, hear me speak."
+    ids = tiny.tokenizer.encode(text)
+    logits = tiny.forward(ids)[:-1].astype(np.float64)
+    log_p = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
+    log_p -= logits.max(-1, keepdims=True)
+    wanted = math.exp(-log_p[np.arange(len(ids) - 1), ids[1:]].mean())
+    assert tiny.perplexity(text) == pytest.approx(wanted, rel=1e-5)
+    assert tiny.perplexity(ids) == tiny.perplexity(text)
+    assert tiny.perplexity(text, window=8, stride=4) > tiny.perplexity(text)
+
+
+# --- generation ------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_gives_the_text_that_follows(tiny: BitNetModel) -> None:
+    text = tiny.generate(PROMPT, max_new_tokens=30)
+    assert "Before we proceed any further, hear me speak." in text
+    assert tiny.generate(PROMPT, max_new_tokens=30, return_full_text=True) == PROMPT + text
+
+
+def test_token_ids_give_token_ids(tiny: BitNetModel) -> None:
+    ids = tiny.tokenizer.encode(PROMPT)
+    made = tiny.generate(ids, max_new_tokens=10)
+    assert len(made) == 10
+    assert tiny.tokenizer.decode(made) == tiny.generate(PROMPT, max_new_tokens=10)
+    assert tiny.generate(np.array(ids), max_new_tokens=10, return_full_text=True) == ids + made
+
+
+def test_a_batch_gives_what_each_prompt_gives_alone(tiny: BitNetModel) -> None:
+    prompts = [PROMPT, "All:", "Before we proceed any further, hear", "B"]
+    alone = [tiny.generate(p, max_new_tokens=12) for p in prompts]
+    assert tiny.generate(prompts, max_new_tokens=12) == alone
+    ids = [tiny.tokenizer.encode(p) for p in prompts]
+    assert tiny.generate(ids, max_new_tokens=12) == [tiny.generate(i, max_new_tokens=12) for i in ids]
+    assert len(tiny.generate(np.array([ids[0], ids[0]]), max_new_tokens=3)) == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.5, "seed": 3}, {"stop": "speak"}, {"stop": ["Z", "hear me"]}])
+def test_the_pieces_of_a_stream_add_up(tiny: BitNetModel, options: Any) -> None:
+    pieces = list(tiny.generate(PROMPT, stream=True, max_new_tokens=40, **options))
+    assert len(pieces) > 3
+    assert all(pieces)
+    assert "".join(pieces) == tiny.generate(PROMPT, max_new_tokens=40, **options)
+
+
+def test_other_streams(tiny: BitNetModel) -> None:
+    ids = tiny.tokenizer.encode(PROMPT)
+    assert list(tiny.generate(ids, stream=True, max_new_tokens=5)) == tiny.generate(ids, max_new_tokens=5)
+    full = list(tiny.generate(PROMPT, stream=True, max_new_tokens=5, return_full_text=True))
+    assert full[0] == PROMPT
+    texts = ["", ""]
+    for index, piece in tiny.generate([PROMPT, "All:"], stream=True, max_new_tokens=5):
+        texts[index] += piece
+    assert texts == tiny.generate([PROMPT, "All:"], max_new_tokens=5)
+    pieces = list(tiny.generate(PROMPT, stream=True, details=True, max_new_tokens=5, logprobs=0))
+    assert all(isinstance(piece, Piece) and piece.logprob is not None for piece in pieces)
+    assert [piece.finish_reason for piece in pieces] == [None] * 4 + ["length"]
+
+
+def test_a_stream_may_be_left_early(tiny: BitNetModel) -> None:
+    stream = tiny.generate(PROMPT, stream=True, max_new_tokens=200)
+    next(stream)
+    stream.close()
+    assert list(stream) == []
+
+
+def test_stop_strings_end_the_text_before_them(tiny: BitNetModel) -> None:
+    whole = tiny.generate(PROMPT, max_new_tokens=60)
+    at = whole.index("speak")
+    result = tiny.generate(PROMPT, max_new_tokens=60, stop="speak", details=True)
+    assert result.text == whole[:at]
+    assert result.finish_reason == "stop"
+    assert len(result.token_ids) < 60
+    batch = tiny.generate([PROMPT, "All:"], max_new_tokens=40, stop=["speak", "never there"])
+    assert batch[0] == whole[:at]
+
+
+def test_stop_token_ids_end_the_text_and_are_no_part_of_it(tiny: BitNetModel) -> None:
+    free = tiny.generate(PROMPT, max_new_tokens=20, details=True)
+    stop = free.token_ids[7]
+    first = free.token_ids.index(stop)
+    result = tiny.generate(PROMPT, max_new_tokens=20, stop_token_ids=[stop], details=True)
+    assert result.token_ids == free.token_ids[: first + 1]
+    assert result.finish_reason == "stop"
+    assert result.text == tiny.tokenizer.decode(free.token_ids[:first])
+
+
+def test_details_have_ids_reasons_and_log_probabilities(tiny: BitNetModel) -> None:
+    result = tiny.generate(PROMPT, max_new_tokens=4, details=True, logprobs=3)
+    assert isinstance(result, GenerationResult)
+    assert result.prompt_tokens == len(tiny.tokenizer.encode(PROMPT))
+    assert result.finish_reason == "length"
+    assert result.logprobs is not None
+    assert result.top_logprobs is not None
+    assert len(result.token_ids) == len(result.logprobs) == len(result.top_logprobs) == 4
+    logits = tiny.forward(tiny.tokenizer.encode(PROMPT))[-1].astype(np.float64)
+    log_p = logits - logits.max() - math.log(np.exp(logits - logits.max()).sum())
+    assert result.logprobs[0] == pytest.approx(log_p.max(), abs=1e-4)
+    for token, logprob, top in zip(result.token_ids, result.logprobs, result.top_logprobs, strict=True):
+        assert top[0] == (token, logprob)
+        assert [p for _, p in top] == sorted((p for _, p in top), reverse=True)
+    assert tiny.generate(PROMPT, max_new_tokens=1, details=True).logprobs is None
+
+
+def test_sampling_follows_its_seed_and_greedy_its_name(tiny: BitNetModel) -> None:
+    def sample(**options: Any) -> str:
+        return tiny.generate(PROMPT, max_new_tokens=24, **options)
+
+    assert sample(temperature=3.0, seed=1) == sample(temperature=3.0, seed=1)
+    assert sample(temperature=3.0, seed=1) != sample(temperature=3.0, seed=2)
+    greedy = sample()
+    assert sample(temperature=0) == greedy
+    assert sample(do_sample=False, temperature=3.0) == greedy
+    assert sample(top_k=1) == greedy
+    assert sample(do_sample=True, top_p=1e-6, seed=np.int64(4)) == greedy
+
+
+def test_logit_bias_bans_and_forces_tokens(tiny: BitNetModel) -> None:
+    best = tiny.generate(tiny.tokenizer.encode(PROMPT), max_new_tokens=1)[0]
+    ids = tiny.tokenizer.encode(PROMPT)
+    assert tiny.generate(ids, max_new_tokens=1, logit_bias={best: float("-inf")}) != [best]
+    assert tiny.generate(ids, max_new_tokens=1, logit_bias={np.int64(77): 100.0}) == [77]
+
+
+def test_the_models_generation_config_has_the_defaults(tiny_dir: Path, tmp_path: Path) -> None:
+    import shutil
+
+    directory = tmp_path / "model"
+    shutil.copytree(tiny_dir, directory)
+    best = BitNetModel.from_pretrained(tiny_dir).generate(PROMPT, max_new_tokens=5, details=True)
+    config = {"max_new_tokens": 7, "temperature": 0.5, "top_k": 1, "eos_token_id": [1, best.token_ids[4]]}
+    (directory / "generation_config.json").write_text(json.dumps(config))
+    with BitNetModel.from_pretrained(directory) as model:
+        result = model.generate(PROMPT, details=True)
+        assert result.token_ids == best.token_ids
+        assert result.finish_reason == "stop"
+        assert len(model.generate(PROMPT, details=True, ignore_eos=True).token_ids) == 7
+        assert model.generate(PROMPT, do_sample=True) == model.generate(PROMPT)  # top_k=1
+    (directory / "generation_config.json").write_text("{broken")
+    with BitNetModel.from_pretrained(directory) as model:
+        assert model.generation_config == {}
+
+
+def test_chat_renders_the_conversation(tiny: BitNetModel) -> None:
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    text = tiny.generate(PROMPT, max_new_tokens=12, add_special_tokens=False)
+    assert tiny.chat(PROMPT, chat_template=template, max_new_tokens=12) == text
+    messages = [{"role": "user", "content": "First "}, {"role": "user", "content": "Citizen:"}]
+    assert "".join(tiny.chat(messages, stream=True, chat_template=template, max_new_tokens=12)) == text
+
+
+def test_the_session_tells_how_far_the_prompt_is(tiny: BitNetModel) -> None:
+    session = tiny.session([PROMPT], max_new_tokens=2)
+    read, total = session.prompt_progress()
+    assert (read, total) == (0, len(tiny.tokenizer.encode(PROMPT)))
+    next(iter(session))
+
+
+# --- what a model is -------------------------------------------------------------------------------------------------
+
+
+def test_a_model_describes_itself(tiny: BitNetModel) -> None:
+    assert tiny.num_parameters() == 2_364_672
+    assert 600_000 < tiny.memory_footprint() < 1_000_000
+    assert tiny.head_dtype == "bfloat16"
+    assert tiny.info["format"] == "hf"
+    assert "bitnet-tiny" in repr(tiny)
+    assert "2,364,672" in repr(tiny)
+
+
+@pytest.mark.parametrize("head_dtype", ["float32", "bfloat16", "int8", "int4"])
+def test_the_head_can_be_kept_smaller(tiny: BitNetModel, tiny_dir: Path, head_dtype: str) -> None:
+    with BitNetModel.from_pretrained(tiny_dir, head_dtype=head_dtype) as model:
+        assert model.head_dtype == head_dtype
+        assert (model.memory_footprint() < tiny.memory_footprint()) == (head_dtype in ("int8", "int4"))
+        assert model.generate(PROMPT, max_new_tokens=4)
+
+
+def test_loading_reports_its_progress(tiny_dir: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    BitNetModel.from_pretrained(tiny_dir, progress=lambda done, total: seen.append((done, total))).close()
+    assert seen
+    assert seen[-1][0] == seen[-1][1] > 0
+
+
+def test_random_models_are_made_of_a_name_a_config_or_fields() -> None:
+    with BitNetModel.from_config("char", seed=1) as a, BitNetModel.from_config(BitNetConfig(preset="char"), seed=1) as b:
+        np.testing.assert_array_equal(a.forward([1, 2]), b.forward([1, 2]))
+        with BitNetModel.from_config("char", seed=2, head_dtype="int8") as c:
+            assert (a.forward([1, 2]) != c.forward([1, 2])).any()
+        assert a.info["path"] == ""
+
+
+def test_a_native_file_has_everything(tiny: BitNetModel, tmp_path: Path) -> None:
+    path = tmp_path / "all.bitnet"
+    tiny.save_pretrained(path)
+    for options in ({}, {"verify": False}, {"in_memory": True}):
+        with BitNetModel.from_pretrained(path, **options) as model:
+            assert model.info["format"] == "native"
+            assert model.generate(PROMPT, max_new_tokens=8) == tiny.generate(PROMPT, max_new_tokens=8)
+
+
+# --- configs, threads, build -----------------------------------------------------------------------------------------
+
+
+def test_a_config_reads_like_an_object_and_a_mapping(tiny: BitNetModel) -> None:
+    config = tiny.config
+    assert config.hidden_size == config["hidden_size"] == 256
+    assert config.eos_token_ids == [1]
+    assert dict(config) == config.to_dict()
+    assert "vocab_size=512" in repr(config)
+    assert "num_hidden_layers" in dir(config)
+    assert BitNetConfig.from_dict(config) == config
+    assert len({config, BitNetConfig.from_dict(config)}) == 1
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert copy.deepcopy(config) == config
+    with pytest.raises(AttributeError, match="hiden_size"):
+        config.hiden_size  # noqa: B018
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        config.hidden_size = 1
+
+
+def test_configs_come_from_files_and_code(tiny_dir: Path, tmp_path: Path) -> None:
+    assert BitNetConfig.from_file(tiny_dir).vocab_size == 512
+    yaml = tmp_path / "model.yaml"
+    yaml.write_text("preset: small\nnum_hidden_layers: 2\n")
+    assert BitNetConfig.from_file(yaml).num_hidden_layers == 2
+    assert BitNetConfig(preset="char").vocab_size == 65
+    assert BitNetConfig(**{**BitNetConfig(preset="char"), "eos_token_id": [3, 4]}).eos_token_ids == [3, 4]
+    assert BitNetConfig.from_dict({**BitNetConfig(preset="char"), "eos_token_id": None}).eos_token_ids == []
+    with pytest.raises(ConfigError, match="hidden_size"):
+        BitNetConfig(preset="char", hidden_size=-1)
+
+
+def test_threads_can_be_set_and_change_no_bit(tiny: BitNetModel) -> None:
+    before = bitnet_rust.num_threads()
+    logits = tiny.forward(list(range(100)))
+    try:
+        for n in (1, 2, 3):
+            bitnet_rust.set_num_threads(n)
+            assert bitnet_rust.num_threads() == bitnet_rust.build_info()["threads"] == n
+            np.testing.assert_array_equal(tiny.forward(list(range(100))), logits)
+    finally:
+        bitnet_rust.set_num_threads(before)
+
+
+def test_build_info_names_version_and_kernels() -> None:
+    info = bitnet_rust.build_info()
+    assert info["version"] == bitnet_rust.__version__
+    assert info["isa"] in info["supported_isas"]
+    assert info["go_version"].startswith("go1.")
+    assert info["threads"] >= 1
+    assert info["physical_cores"] >= 1
+
+
+def test_the_package_says_what_it_has() -> None:
+    assert set(bitnet_rust.__all__) <= set(dir(bitnet_rust))
+    for name in bitnet_rust.__all__:
+        assert getattr(bitnet_rust, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        bitnet_rust.no_such_name  # noqa: B018
