@@ -1,6 +1,9 @@
-"""``python -m bench`` in a checkout; the same as ``bitnet bench`` of the installed package."""
+"""``python -m bench`` in a checkout is ``bitnet bench`` of the package."""
 
-from bitnet_rust.bench import main
+import sys
+
+from bitnet_rust.cli import run
 
 if __name__ == "__main__":
-    main()
+    sys.argv.insert(1, "bench")
+    sys.exit(run())

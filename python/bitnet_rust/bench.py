@@ -15,16 +15,18 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from . import _bitnet
+from .errors import ArgumentError
 from .model import BitNetModel
 from .runtime import build_info, num_threads, set_num_threads
 
-__all__ = ["app", "decode", "main", "report"]
+__all__ = ["app", "decode", "report"]
 
 # Larger than last-level caches, so that the limit is memory's, and small beside the models that are measured.
 READ_BYTES = 512 << 20
@@ -59,8 +61,9 @@ def decode(
     Returns:
         A dictionary that ``json.dumps`` accepts; bench/README.md explains every key.
     """
-    if tokens < 2 or prompt < 1 or repeat < 1:
-        raise ValueError(f"tokens={tokens}, prompt={prompt}, repeat={repeat}: expected at least 2, 1 and 1")
+    for name, value, least in (("tokens", tokens, 2), ("prompt", prompt, 1), ("repeat", repeat, 1)):
+        if value < least:
+            raise ArgumentError(f"{name} = {value}: expected at least {least}")
     say = progress or (lambda line: None)
     before = num_threads()
     if threads is not None:
@@ -95,13 +98,11 @@ def _measure(
     for i in range(repeat):
         times = _token_times(m, ids, tokens)
         limits.append(_read_limit(threads))
-        step = [b - a for a, b in zip(times, times[1:], strict=False)]
-        gaps += step
-        speed = len(step) / sum(step)
+        gaps += [b - a for a, b in pairwise(times)]
+        speed = (tokens - 1) / (times[-1] - times[0])
         limit = (limits[-2] + limits[-1]) / 2
-        repeats.append(
-            {"tokens_per_second": speed, "read_limit_gb_s": limit, "fraction_of_limit": speed * bytes_per_token / limit / 1e9}
-        )
+        fraction = speed * bytes_per_token / limit / 1e9
+        repeats.append({"tokens_per_second": speed, "read_limit_gb_s": limit, "fraction_of_limit": fraction})
         say(f"{i + 1}/{repeat}: {speed:.1f} tokens/s, memory {limit:.1f} GB/s")
 
     speeds = [r["tokens_per_second"] for r in repeats]
@@ -143,7 +144,8 @@ def _token_times(m: BitNetModel, prompt: list[int], tokens: int) -> list[float]:
 
 def _read_limit(threads: int) -> float:
     """GB/s that this many threads read from memory, now."""
-    return _bitnet.read_bandwidth(threads, READ_BYTES, READ_SECONDS)
+    limit: float = _bitnet.read_bandwidth(threads, READ_BYTES, READ_SECONDS)
+    return limit
 
 
 def _bytes_per_token(m: BitNetModel, context: float) -> float:
@@ -158,7 +160,8 @@ def _bytes_per_token(m: BitNetModel, context: float) -> float:
     if not config.tie_word_embeddings:
         dtype = "bfloat16" if config.dtype == "bfloat16" else "float32"
         weights -= _table_bytes(config.vocab_size, config.hidden_size, dtype)
-    return weights + cache
+    total: float = weights + cache
+    return total
 
 
 def _table_bytes(rows: int, cols: int, dtype: str) -> int:
@@ -205,17 +208,20 @@ def _quantile(values: list[float], q: float) -> float:
 def report(result: dict[str, Any]) -> str:
     """The result of decode in a few lines for people."""
     r, machine = result, result["machine"]
-    rows = [
-        ("machine", f"{machine['processor']}, {machine['physical_cores']} physical cores, {machine['system']}"),
-        ("model", f"{r['model']}: {r['parameters'] / 1e6:.1f} M parameters, {r['head_dtype']} head, {r['weight_bytes'] / 1e6:.1f} MB"),
-        ("kernels", f"{r['isa']}, {r['threads']} threads"),
-        ("decode", f"{_spread(r, 'tokens_per_second')} tokens/s; a token takes {r['token_ms_median']:.2f} ms, 95 % at most {r['token_ms_p95']:.2f} ms"),
-        ("reads", f"{r['bytes_per_token'] / 1e6:.1f} MB a token, {r['tokens_per_second'] * r['bytes_per_token'] / 1e9:.2f} GB/s"),
-        ("read limit", f"{_spread(r, 'read_limit_gb_s')} GB/s, in the same run"),
-        ("fraction", f"{100 * r['fraction_of_limit']:.1f} % of the read limit"),
-        ("memory", f"{r['rss_bytes'] / 1e6:.1f} MB resident, {r['rss_per_weight_byte']:.2f} x weights"),
-    ]
-    return "\n".join(f"{name:<11}{text}" for name, text in rows)
+    reads = r["bytes_per_token"]
+    rows = {
+        "machine": f"{machine['processor']}, {machine['physical_cores']} physical cores, {machine['system']}",
+        "model": f"{r['model']}: {r['parameters'] / 1e6:.1f} M parameters, {r['head_dtype']} head",
+        "kernels": f"{r['isa']}, {r['threads']} threads",
+        "decode": f"{_spread(r, 'tokens_per_second')} tokens/s",
+        "a token": f"{r['token_ms_median']:.2f} ms, 95 % of them at most {r['token_ms_p95']:.2f} ms",
+        "reads": f"{reads / 1e6:.1f} MB a token, {r['tokens_per_second'] * reads / 1e9:.2f} GB/s",
+        "read limit": f"{_spread(r, 'read_limit_gb_s')} GB/s, in the same run",
+        "fraction": f"{100 * r['fraction_of_limit']:.1f} % of the read limit",
+        "memory": f"{r['rss_bytes'] / 1e6:.1f} MB resident, {r['rss_per_weight_byte']:.2f} x weights of "
+        f"{r['weight_bytes'] / 1e6:.1f} MB",
+    }
+    return "\n".join(f"{name:<11}{text}" for name, text in rows.items())
 
 
 def _spread(r: dict[str, Any], key: str) -> str:
@@ -232,7 +238,7 @@ def _group() -> None:
 
 @app.command("decode")
 def _decode_command(
-    shape: Annotated[str, typer.Option(help="Registered model whose shape gets random weights: 2b, 0.7b, 3b, tiny, ...")] = "2b",
+    shape: Annotated[str, typer.Option(help="Shape for random weights: a registered name, such as 2b or 0.7b.")] = "2b",
     model: Annotated[str | None, typer.Option(help="Directory or name of a model to load and measure instead.")] = None,
     threads: Annotated[int | None, typer.Option(help="Worker threads.", show_default="all physical cores")] = None,
     head_dtype: Annotated[str, typer.Option(help="Embedding and output head: auto, bfloat16, int8 or int4.")] = "auto",
@@ -248,8 +254,3 @@ def _decode_command(
         progress=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
     print(json.dumps(result, indent=2) if as_json else report(result))
-
-
-def main() -> None:
-    """``python -m bench``."""
-    app(prog_name="python -m bench")
