@@ -12,7 +12,7 @@ import (
 // page by page in ascending order; the page size is therefore part of the numbers contract.
 const PageTokens = 64
 
-// KVCache gives attention the keys and values of one sequence.
+// KVCache gives attention the keys and values of one sequence. Page is called from several threads at once.
 type KVCache interface {
 	// Page returns the keys and the values of one head of one layer for positions [page*PageTokens, (page+1)*PageTokens):
 	// two slices of PageTokens rows of [PaddedDim] float32, columns beyond head_dim zero.

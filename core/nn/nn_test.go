@@ -14,24 +14,20 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// heapCache is the plainest KVCache: pages on the Go heap, made on first use.
+// heapCache is the plainest KVCache: one layer's pages on the Go heap.
 type heapCache struct {
-	pad   int
-	pages map[[3]int][2][]float32
+	kvHeads, half int
+	data          []float32
 }
 
-func (c *heapCache) Page(layer, kvHead, page int) (k, v []float32) {
-	key := [3]int{layer, kvHead, page}
-	p, ok := c.pages[key]
-	if !ok {
-		p = [2][]float32{make([]float32, PageTokens*c.pad), make([]float32, PageTokens*c.pad)}
-		c.pages[key] = p
-	}
-	return p[0], p[1]
+func (c *heapCache) Page(_, kvHead, page int) (k, v []float32) {
+	p := c.data[2*c.half*(page*c.kvHeads+kvHead):]
+	return p[:c.half], p[c.half : 2*c.half]
 }
 
-func newHeapCache(headDim int) *heapCache {
-	return &heapCache{pad: PaddedDim(headDim), pages: map[[3]int][2][]float32{}}
+func newHeapCache(tokens, kvHeads, headDim int) *heapCache {
+	half, pages := PageTokens*PaddedDim(headDim), (tokens+PageTokens-1)/PageTokens
+	return &heapCache{kvHeads: kvHeads, half: half, data: make([]float32, 2*half*kvHeads*pages)}
 }
 
 // positions returns n rows of one sequence from position 0.
@@ -296,7 +292,7 @@ func TestAttentionIsSoftmaxOverThePast(t *testing.T) {
 		q := matrix(t, randoms(r, s.rows*s.heads*s.dim), s.rows, s.heads*s.dim)
 		k := matrix(t, randoms(r, s.rows*s.kv*s.dim), s.rows, s.kv*s.dim)
 		v := matrix(t, randoms(r, s.rows*s.kv*s.dim), s.rows, s.kv*s.dim)
-		c.Begin(context.Background(), 1, positions(s.rows), []KVCache{newHeapCache(s.dim)})
+		c.Begin(context.Background(), 1, positions(s.rows), []KVCache{newHeapCache(s.rows, s.kv, s.dim)})
 		c.storeKV(a, k, v)
 		y := c.attention(a, q)
 		for row := range s.rows {
@@ -355,7 +351,7 @@ func TestAStepAllocatesNothingOnceItIsPlanned(t *testing.T) {
 	rope, err := NewRoPE(16, 10000, nil)
 	require.NoError(t, err)
 	x := matrix(t, randoms(r, rows*dim), rows, dim)
-	at, caches := positions(rows), []KVCache{newHeapCache(16)}
+	at, caches := positions(rows), []KVCache{newHeapCache(rows, 1, 16)}
 	step := func() {
 		c.Begin(context.Background(), 1, at, caches)
 		angles := rope.Angles(c)
