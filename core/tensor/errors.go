@@ -6,30 +6,40 @@ import (
 	"strings"
 )
 
-// Sentinels for errors.Is. Messages carry the operation, the shapes or dtypes
-// found, and what was expected.
+// Sentinels for errors.Is. The messages of the errors that wrap them carry the
+// operation, the shapes or dtypes found, and what was expected.
 var (
-	ErrShape  = errors.New("shape error")  // shapes do not fit each other or the operation
-	ErrDType  = errors.New("dtype error")  // the operation is not defined for the dtype
-	ErrIndex  = errors.New("index error")  // an axis or an element index is out of range
-	ErrValue  = errors.New("value error")  // a value is outside what the operation accepts
-	ErrMemory = errors.New("memory error") // the result would not fit in memory
+	ErrShape  = errors.New("tensor: shapes do not fit")
+	ErrDType  = errors.New("tensor: operation not defined for the dtype")
+	ErrIndex  = errors.New("tensor: axis or index out of range")
+	ErrValue  = errors.New("tensor: value out of range")
+	ErrMemory = errors.New("tensor: not enough memory")
 )
 
+// opError is a message of a kind; the kind is found by errors.Is and not
+// repeated in the text.
+type opError struct {
+	text string
+	kind error
+}
+
+func (e *opError) Error() string { return "tensor: " + e.text }
+func (e *opError) Unwrap() error { return e.kind }
+
 func shapeErrorf(format string, args ...any) error {
-	return fmt.Errorf("tensor: "+format+": %w", append(args, ErrShape)...)
+	return &opError{fmt.Sprintf(format, args...), ErrShape}
 }
 
 func dtypeErrorf(format string, args ...any) error {
-	return fmt.Errorf("tensor: "+format+": %w", append(args, ErrDType)...)
+	return &opError{fmt.Sprintf(format, args...), ErrDType}
 }
 
 func indexErrorf(format string, args ...any) error {
-	return fmt.Errorf("tensor: "+format+": %w", append(args, ErrIndex)...)
+	return &opError{fmt.Sprintf(format, args...), ErrIndex}
 }
 
 func valueErrorf(format string, args ...any) error {
-	return fmt.Errorf("tensor: "+format+": %w", append(args, ErrValue)...)
+	return &opError{fmt.Sprintf(format, args...), ErrValue}
 }
 
 // formatShape writes a shape as Python does: (2, 3), (4,), ().

@@ -16,7 +16,7 @@ func ExampleAdd() {
 	fmt.Println(err)
 	// Output:
 	// [2 3] [11 22 33 14 25 36] <nil>
-	// tensor: add: shapes (2, 3) and (3, 2) do not broadcast: shape error
+	// tensor: add: shapes (2, 3) and (3, 2) do not broadcast
 }
 
 func ExampleTensor_Slice() {

@@ -49,15 +49,7 @@ func multiplyBlock(out, a, b matrix) {
 
 	packed := borrow(panels * padded * cpu.PanelRows)
 	defer packed.giveBack()
-	for p := range panels {
-		panel := packed.s[p*padded*cpu.PanelRows:][:padded*cpu.PanelRows]
-		columns := min(cpu.PanelRows, b.cols-p*cpu.PanelRows)
-		if columns < cpu.PanelRows {
-			clear(panel)
-		}
-		load(panel, cpu.PanelRows, b.sub(0, k, p*cpu.PanelRows, columns))
-		clear(panel[k*cpu.PanelRows:])
-	}
+	packPanels(packed.s, padded, b)
 
 	x, ldx := []float32(nil), a.down
 	if a.t.dtype == Float32 && a.side == 1 && k%4 == 0 && (a.down >= k || a.rows == 1) {
@@ -79,6 +71,34 @@ func multiplyBlock(out, a, b matrix) {
 	store := storeInto[float32](out.t)
 	for i := range out.rows {
 		store(sums.s[i*width:][:out.cols], out.pos+i*out.down, out.side)
+	}
+}
+
+// packPanels writes b [k, columns] as panels of 16 columns, each padded to
+// panelRows rows, with zeros where there is no element.
+func packPanels(dst []float32, panelRows int, b matrix) {
+	size := panelRows * cpu.PanelRows
+	whole := b.cols / cpu.PanelRows
+	if rest := b.cols % cpu.PanelRows; rest > 0 {
+		last := dst[whole*size:][:size]
+		clear(last)
+		load(last, cpu.PanelRows, b.sub(0, b.rows, whole*cpu.PanelRows, rest))
+	}
+	if b.t.dtype == Float32 && b.side == 1 { // each row is read once, in one piece
+		src := elems[float32](b.t)
+		for k := range b.rows {
+			row := src[b.pos+k*b.down:][:whole*cpu.PanelRows]
+			for p := range whole {
+				copy(dst[p*size+k*cpu.PanelRows:][:cpu.PanelRows], row[p*cpu.PanelRows:])
+			}
+		}
+	} else {
+		for p := range whole {
+			load(dst[p*size:][:size], cpu.PanelRows, b.sub(0, b.rows, p*cpu.PanelRows, cpu.PanelRows))
+		}
+	}
+	for p := range whole {
+		clear(dst[p*size+b.rows*cpu.PanelRows : (p+1)*size])
 	}
 }
 

@@ -25,6 +25,5 @@ func memoryLimit() int64 {
 }
 
 func memoryErrorf(dt DType, shape []int, bytes int, limit int64) error {
-	return fmt.Errorf("tensor: %s tensor of shape %s takes %d bytes, the limit is %d: %w",
-		dt, formatShape(shape), bytes, limit, ErrMemory)
+	return &opError{fmt.Sprintf("%s tensor of shape %s takes %d bytes, the limit is %d", dt, formatShape(shape), bytes, limit), ErrMemory}
 }

@@ -114,6 +114,8 @@ def _unary(name: str, doc: str) -> Callable[["Tensor"], "Tensor"]:
 
 def _binary(name: str, doc: str, compares: bool = False) -> Callable[["Tensor", Any], "Tensor"]:
     def method(self: "Tensor", other: Any) -> "Tensor":
+        if compares and (other is None or isinstance(other, str)):
+            return cast(Tensor, NotImplemented)
         return Tensor._of(_call(name, self._handle, self._operand(other, compares)))
 
     method.__name__, method.__qualname__, method.__doc__ = name, f"Tensor.{name}", doc
