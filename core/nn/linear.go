@@ -100,7 +100,7 @@ func (c *Ctx) quantize(x *tensor.Tensor, norm *RMSNorm) (*tensor.Tensor, quantiz
 	if norm != nil {
 		y = c.New(rows, cols)
 	}
-	stride := (cols + cpu.BlockCols - 1) / cpu.BlockCols * cpu.BlockCols
+	stride := quant.ActivationStride(cols)
 	q := quantized{rows: rows, cols: cols, stride: stride, bytes: c.scratch.Alloc(rows * stride), meta: c.scratch.Alloc(8 * rows)}
 	q.q = pool.View[int8](q.bytes)
 	q.scale = pool.View[float32](q.meta[:4*rows])
@@ -126,11 +126,8 @@ func (t *prepareTask) row(r int) {
 	if t.q.q == nil {
 		return
 	}
-	s := 127 / max(cpu.AbsMax(y), 1e-5)
-	dst := t.q.q[r*t.q.stride : (r+1)*t.q.stride]
-	t.q.scale[r] = s
-	t.q.sum[r] = cpu.QuantizeInt8(dst[:t.dim], y, s)
-	clear(dst[t.dim:])
+	q := &t.q
+	quant.QuantizeActivations(q.q[r*q.stride:(r+1)*q.stride], q.scale[r:r+1], q.sum[r:r+1], y, 1, t.dim)
 }
 
 // tileRows is how many activation rows one pass over a chunk's weights serves: few enough to stay in the second-level
