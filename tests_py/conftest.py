@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from hub_server import HubServer
 
 REPO = Path(__file__).resolve().parents[1]

@@ -78,7 +78,9 @@ class HubServer:
         headers = {"X-Repo-Commit": SHA, "ETag": f'"{_etag(path)}"', "Accept-Ranges": "bytes"}
         return self._send(request, 200, path.read_bytes(), headers, body)
 
-    def _send(self, request: BaseHTTPRequestHandler, status: int, data: bytes, headers: dict[str, str], body: bool) -> None:
+    def _send(
+        self, request: BaseHTTPRequestHandler, status: int, data: bytes, headers: dict[str, str], body: bool
+    ) -> None:
         request.send_response(status)
         for name, value in headers.items():
             request.send_header(name, value)

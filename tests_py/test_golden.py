@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import GOLDEN
 
 from bitnet_rust import BitNetModel
+from conftest import GOLDEN
 
 FOLDERS = ["bitnet_offline_packed", "bitnet_online_bf16", "llama_bitlinear_packed"]
 PROMPTS = range(4)

@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer
 
 from bitnet_rust import BitNetModel, ModelNotFoundError, find_model, list_models, register_model
+from hub_server import HubServer
 
 
 @pytest.fixture

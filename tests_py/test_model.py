@@ -112,7 +112,9 @@ def test_a_batch_gives_what_each_prompt_gives_alone(tiny: BitNetModel) -> None:
     assert len(tiny.generate(np.array([ids[0], ids[0]]), max_new_tokens=3)) == 2
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 1.5, "seed": 3}, {"stop": "speak"}, {"stop": ["Z", "hear me"]}])
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 1.5, "seed": 3}, {"stop": "speak"}, {"stop": ["Z", "hear me"]}]
+)
 def test_the_pieces_of_a_stream_add_up(tiny: BitNetModel, options: Any) -> None:
     pieces = list(tiny.generate(PROMPT, stream=True, max_new_tokens=40, **options))
     assert len(pieces) > 3
@@ -261,7 +263,10 @@ def test_loading_reports_its_progress(tiny_dir: Path) -> None:
 
 
 def test_random_models_are_made_of_a_name_a_config_or_fields() -> None:
-    with BitNetModel.from_config("char", seed=1) as a, BitNetModel.from_config(BitNetConfig(preset="char"), seed=1) as b:
+    with (
+        BitNetModel.from_config("char", seed=1) as a,
+        BitNetModel.from_config(BitNetConfig(preset="char"), seed=1) as b,
+    ):
         np.testing.assert_array_equal(a.forward([1, 2]), b.forward([1, 2]))
         with BitNetModel.from_config("char", seed=2, head_dtype="int8") as c:
             assert (a.forward([1, 2]) != c.forward([1, 2])).any()

@@ -7,7 +7,11 @@ import pytest
 
 from bitnet_rust import Tokenizer, TokenizerError
 
-CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "Bye"}]
+CHAT = [
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello"},
+    {"role": "user", "content": "Bye"},
+]
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}\n{{ m['role'] | capitalize }}: {{ m['content'] }}{{ eos_token }}\n"
     "{% endfor %}{% if add_generation_prompt %}Assistant: {% endif %}"

@@ -301,7 +301,7 @@ class BitNetModel:
         if not prompts:
             raise ArgumentError("prompt is an empty list: expected at least one prompt")
         as_text = text or (batch and isinstance(prompts[0], str))
-        if as_text and not all(isinstance(one, str) for one in prompts):
+        if any(isinstance(one, str) != as_text for one in prompts):
             raise ArgumentError("prompt mixes texts and token ids: expected one kind")
         session = self.session(prompts, add_special_tokens=add_special_tokens, **options)
         full = prompts if return_full_text else None

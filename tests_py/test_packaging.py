@@ -1,0 +1,167 @@
+"""The distribution: what importing costs, what the wheel has, how a build fails, and (full) installs from nothing."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import bitnet_rust
+from conftest import REPO
+
+HEAVY = ("numpy", "tokenizers", "huggingface_hub", "typer", "rich", "jinja2")
+
+
+def python(code: str, **environment: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | environment,
+        check=True,
+    )
+    return result.stdout.strip()
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    assert python(f"import sys, bitnet_rust; print([m for m in {HEAVY} if m in sys.modules])") == "[]"
+
+
+def test_generating_from_ids_needs_no_numpy() -> None:
+    code = """
+import sys
+from bitnet_rust import BitNetModel
+BitNetModel.from_pretrained("bitnet-tiny").generate([1, 2, 3], max_new_tokens=3)
+print("numpy" in sys.modules, "huggingface_hub" in sys.modules)
+"""
+    assert python(code) == "False False"
+
+
+def test_the_version_is_said_once() -> None:
+    assert importlib.metadata.version("bitnet-rust") == bitnet_rust.__version__ == bitnet_rust.build_info()["version"]
+    assert bitnet_rust.__version__ != "0+unknown"
+
+
+def test_the_package_is_typed_and_has_its_model() -> None:
+    package = Path(bitnet_rust.__file__).parent
+    assert (package / "py.typed").is_file()
+    assert (package / "_bitnet.pyi").is_file()
+    assert {p.name for p in (package / "models" / "bitnet-tiny").iterdir()} >= {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+
+
+def test_the_stubs_name_what_the_extension_has() -> None:
+    from bitnet_rust import _bitnet
+
+    stubs = (Path(bitnet_rust.__file__).parent / "_bitnet.pyi").read_text()
+    for name in vars(_bitnet):
+        if not name.startswith("__") or name == "__version__":
+            assert name in stubs, name
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [("BITNET_ISA", "sse9", "BITNET_ISA"), ("BITNET_NUM_THREADS", "many", "BITNET_NUM_THREADS")],
+)
+def test_a_bad_environment_variable_is_an_error_at_load(variable: str, value: str, says: str) -> None:
+    code = """
+import bitnet_rust
+try:
+    bitnet_rust.BitNetModel.from_pretrained("bitnet-tiny")
+except bitnet_rust.ArgumentError as error:
+    print(error)
+"""
+    assert says in python(code, **{variable: value})
+
+
+@pytest.mark.parametrize("isa", bitnet_rust.build_info()["supported_isas"])
+def test_every_instruction_set_gives_the_same_text(isa: str) -> None:
+    code = """
+from bitnet_rust import BitNetModel, build_info
+print(build_info()["isa"], BitNetModel.from_pretrained("bitnet-tiny").generate("First Citizen:", max_new_tokens=9))
+"""
+    own = bitnet_rust.BitNetModel.from_pretrained("bitnet-tiny").generate("First Citizen:", max_new_tokens=9)
+    assert python(code, BITNET_ISA=isa) == f"{isa} {own}"
+
+
+# --- builds that cannot be -------------------------------------------------------------------------------------------
+
+
+def build_extension(path: str, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(out)]
+    variables = {k: v for k, v in os.environ.items() if k not in ("CC", "GO")} | {"PATH": path}
+    return subprocess.run(command, cwd=REPO, env=variables, capture_output=True, text=True, timeout=60)
+
+
+def fake_go(directory: Path, script: str) -> str:
+    go = directory / "go"
+    go.write_text(f"#!/bin/sh\n{script}\n")
+    go.chmod(0o755)
+    return str(directory)
+
+
+@pytest.mark.parametrize(
+    ("go", "says"),
+    [
+        (None, "Go 1.24 or newer (https://go.dev/dl) is needed and no 'go' is on PATH."),
+        ("echo go1.20.3", "is go1.20.3."),
+        ("echo 'go: go.mod requires go >= 1.24.0 (running go 1.22)' >&2; exit 1", "go.mod requires go >= 1.24.0"),
+        ('case "$2" in GOVERSION) echo go1.24.1;; CC) echo no-such-cc;; esac', "a C compiler is needed for cgo and 'no-such-cc'"),
+        ('case "$1-$2" in env-GOVERSION) echo go1.24.1;; env-CC) echo sh;; *) echo broken >&2; exit 7;; esac', "ended with status 7"),
+    ],
+)  # fmt: skip
+def test_a_build_that_cannot_be_says_why_in_one_sentence(tmp_path: Path, go: str | None, says: str) -> None:
+    path = str(tmp_path) if go is None else f"{fake_go(tmp_path, go)}:/bin:/usr/bin"
+    result = build_extension(path, tmp_path / "out")
+    assert result.returncode != 0
+    assert says in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+# --- installs from nothing -------------------------------------------------------------------------------------------
+
+TELL = """
+import bitnet_rust, os
+assert not os.path.realpath(bitnet_rust.__file__).startswith({repo!r}), bitnet_rust.__file__
+print(bitnet_rust.BitNetModel.from_pretrained("bitnet-tiny").generate("First Citizen:", max_new_tokens=20))
+"""
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist, and the wheel that an isolated environment makes of it."""
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "build", "--outdir", str(out), str(REPO)], check=True, capture_output=True)
+    return out
+
+
+@pytest.mark.full
+def test_the_wheel_is_for_every_python_and_small(distributions: Path) -> None:
+    (wheel,) = distributions.glob("*.whl")
+    assert "-cp311-abi3-" in wheel.name
+    assert wheel.stat().st_size < 12 << 20
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "bitnet_rust/_bitnet.abi3.so" in names
+    assert "bitnet_rust/models/bitnet-tiny/model.safetensors" in names
+    assert not [name for name in names if name.endswith((".go", ".c", ".s"))]
+
+
+@pytest.mark.full
+def test_the_wheel_generates_text_in_a_fresh_environment(distributions: Path, tmp_path: Path) -> None:
+    (wheel,) = distributions.glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    binaries = tmp_path / "venv" / "bin"
+    subprocess.run([binaries / "python", "-m", "pip", "install", "-q", wheel], check=True)
+    tell = [binaries / "python", "-c", TELL.format(repo=str(REPO))]
+    text = subprocess.run(tell, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert "Before we proceed" in text
+    command = [binaries / "bitnet", "generate", "First Citizen:", "-n", "20"]
+    assert subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout == text
