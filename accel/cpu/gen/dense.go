@@ -61,7 +61,11 @@ func denseKernel(s simd, f denseFormat, tokens int) {
 		weight[p] = s.regs(2)
 	}
 	Label("loop")
-	prefetch(w, 0, 4*f.columns)
+	if tokens == 1 && f.columns >= 32 {
+		prefetch(w, 0, 4*f.columns)
+	} else {
+		prefetchTwice(w, 0, 4*f.columns)
+	}
 	for k := range 4 {
 		if !s.wide() && tokens == 1 {
 			VBROADCASTSS(tok.at(0, 4*k), xb)

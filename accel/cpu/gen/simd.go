@@ -58,14 +58,28 @@ func (s simd) splatParam(name string) reg.VecVirtual {
 	return r
 }
 
-// prefetchAhead is how many bytes before its use memory is asked for: a page, as the hardware's own prefetchers stop at page
-// borders. It reaches into the next panel, which is what comes next.
-const prefetchAhead = 4096
+// How many bytes before its use memory is asked for; all reach into the next panel, which is what comes next. A kernel that only
+// waits for memory asks once, a page ahead, as the hardware's own prefetchers stop at page borders. One that computes about as
+// long as it waits asks twice: early into the second-level cache, late into the first. Measured on Zen 4: asking twice makes
+// int8 and small batches a tenth faster, and plain streams a fifth slower.
+const (
+	prefetchOnce = 4096
+	prefetchL1   = 1536
+	prefetchL2   = 12288
+)
 
-// prefetch asks for the lines that the code will read at p+off..p+off+n after prefetchAhead more bytes.
+// prefetch asks once for what the code will read later, when at p+off..p+off+n it reads now.
 func prefetch(p reg.Register, off, n int) {
 	for i := 0; i < n; i += 64 {
-		PREFETCHT0(at(p, off+i+prefetchAhead))
+		PREFETCHT0(at(p, off+i+prefetchOnce))
+	}
+}
+
+// prefetchTwice is prefetch for kernels that compute as long as they wait.
+func prefetchTwice(p reg.Register, off, n int) {
+	for i := 0; i < n; i += 64 {
+		PREFETCHT1(at(p, off+i+prefetchL2))
+		PREFETCHT0(at(p, off+i+prefetchL1))
 	}
 }
 

@@ -197,7 +197,7 @@ func ternaryGemm512(panels, tokens int) {
 			m.Index, m.Scale = stride, 1
 		}
 		VMOVDQU32(m, v[p])
-		m.Disp += prefetchAhead
+		m.Disp = prefetchOnce
 		PREFETCHT0(m)
 	}
 	for f := range 4 {
