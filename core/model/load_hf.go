@@ -46,7 +46,7 @@ func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := src.leftovers(); err != nil {
+	if err := src.settle(); err != nil {
 		return nil, err
 	}
 	if err := l.finish(ctx, m); err != nil {
@@ -193,7 +193,7 @@ func (s *hfSource) packed(l *nn.Linear, name string, w safetensors.View) error {
 	}
 	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale}
 	s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(l.Out, l.In))
-	s.plan(w, func() error { return quant.PackHF(l.Ternary.Panels, w.Data, l.Out, l.In) })
+	s.plan(w, 0, func() error { return quant.PackHF(l.Ternary.Panels, w.Data, l.Out, l.In) })
 	return nil
 }
 
@@ -224,7 +224,7 @@ func (s *hfSource) masters(l *nn.Linear, w safetensors.View) error {
 	}
 	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In}
 	s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(l.Out, l.In))
-	s.plan(w, func() (err error) {
+	s.plan(w, 0, func() (err error) {
 		l.Ternary.Scale, err = quant.Ternarize(l.Ternary.Panels, w.DType, w.Data, l.Out, l.In)
 		return err
 	})
@@ -307,7 +307,7 @@ func (s *hfSource) dense(w safetensors.View, rows, cols int, format cpu.DenseFor
 	for r := 0; r < rows; r += step {
 		end := min(r+step, rows)
 		v := part(w, r*rowBytes, end*rowBytes)
-		s.plan(v, func() error {
+		s.plan(v, r, func() error {
 			var scale []float32
 			if d.RowScale != nil {
 				scale = d.RowScale[r:end]
@@ -319,31 +319,39 @@ func (s *hfSource) dense(w safetensors.View, rows, cols int, format cpu.DenseFor
 	return d, nil
 }
 
-// plan adds a job that converts w, names it in its error, and gives its pages back.
-func (s *hfSource) plan(w safetensors.View, convert func() error) {
+// plan adds a job that converts w, a tensor or its rows from first on, names it in its error, and gives its pages back.
+func (s *hfSource) plan(w safetensors.View, first int, convert func() error) {
 	s.add(job{order: s.order[w.Name], bytes: int64(len(w.Data)), work: func() error {
 		if err := convert(); err != nil {
-			return weightError(w, err)
+			return weightError(w, first, err)
 		}
 		return w.ReleasePages()
 	}})
 }
 
-// weightError names file and tensor of a weight that quant refused.
-func weightError(w safetensors.View, err error) error {
+// weightError names file and tensor of a weight that quant refused; quant counts rows from first.
+func weightError(w safetensors.View, first int, err error) error {
 	e := &safetensors.FormatError{Kind: ErrValue, Path: w.Path(), Tensor: w.Name, Found: err.Error()}
 	var v *quant.ValueError
 	if errors.As(err, &v) {
-		e.Field, e.Found, e.Expected = fmt.Sprintf("row %d, column %d", v.Row, v.Col), v.Found, v.Expected
+		e.Field, e.Found, e.Expected = fmt.Sprintf("row %d, column %d", first+v.Row, v.Col), v.Found, v.Expected
 	}
 	return e
 }
 
-// leftovers refuses tensors that the model has no place for: a checkpoint with more in it is another model.
-func (s *hfSource) leftovers() error {
+// settle ends the planning. It refuses tensors that the model has no place for: a checkpoint with more in it is another
+// model. And it gives back what reading the small vectors made resident: the system reads ahead into their neighbours.
+func (s *hfSource) settle() error {
 	var names []string
 	var first safetensors.Info
 	for _, t := range s.set.Tensors() {
+		v, err := s.set.Tensor(t.Name)
+		if err != nil {
+			return err
+		}
+		if err := v.ReleasePages(); err != nil {
+			return err
+		}
 		if s.used[t.Name] || strings.HasSuffix(t.Name, ".rotary_emb.inv_freq") { // which old Llama checkpoints carry
 			continue
 		}

@@ -164,9 +164,7 @@ func (s *nativeSource) panels(dst *[]byte, v safetensors.View, n int, ternary bo
 			if at < n {
 				copy((*dst)[at:], piece)
 			}
-			part := v
-			part.Data = piece
-			return part.ReleasePages()
+			return release(v, piece)
 		}
 	case s.opts.SkipVerify:
 		*dst = v.Data[:n:n]
@@ -186,6 +184,12 @@ func (s *nativeSource) panels(dst *[]byte, v safetensors.View, n int, ternary bo
 	return nil
 }
 
+// release gives the pages of a piece of v back.
+func release(v safetensors.View, piece []byte) error {
+	v.Data = piece
+	return v.ReleasePages()
+}
+
 // convert plans a dense matrix of another format than the file's.
 func (s *nativeSource) convert(v safetensors.View, have *quant.Dense, want cpu.DenseFormat) *quant.Dense {
 	d := &quant.Dense{Rows: have.Rows, Cols: have.Cols, Format: want}
@@ -194,39 +198,39 @@ func (s *nativeSource) convert(v safetensors.View, have *quant.Dense, want cpu.D
 		d.RowScale = make([]float32, d.Rows)
 	}
 	have.Panels = v.Data
-	s.add(job{bytes: int64(len(v.Data)), work: func() error {
-		if err := s.file.verify(v, nil); err != nil {
-			return err
-		}
-		return convertDense(d, have)
-	}})
+	if !s.opts.SkipVerify {
+		s.add(job{bytes: int64(len(v.Data)), work: func() error {
+			return s.file.verify(v, func(_ int, piece []byte) error { return release(v, piece) })
+		}})
+	}
+	step := max(1, (2<<20)/cpu.DenseBytes(have.Format, cpu.PanelRows, d.Cols)) * cpu.PanelRows
+	for r := 0; r < d.Rows; r += step {
+		end := min(r+step, d.Rows)
+		from, to := cpu.DenseBytes(have.Format, r, d.Cols), cpu.DenseBytes(have.Format, end, d.Cols)
+		s.add(job{bytes: int64(to - from), work: func() error {
+			if err := convertRows(d, have, r, end); err != nil {
+				return err
+			}
+			return release(v, v.Data[from:to])
+		}})
+	}
 	return d
 }
 
-// convertDense fills d from the matrix src of another format, panel by panel.
-func convertDense(d, src *quant.Dense) error {
-	const step = 16 * cpu.PanelRows
+// convertRows fills rows from to end, whole panels, of d from the same matrix in another format.
+func convertRows(d, src *quant.Dense, from, end int) error {
 	row := make([]float32, d.Cols)
-	buffer := make([]byte, 0, 4*step*d.Cols)
-	for r := 0; r < d.Rows; r += step {
-		end := min(r+step, d.Rows)
-		buffer = buffer[:0]
-		for i := r; i < end; i++ {
-			src.Row(row, i)
-			for _, x := range row {
-				buffer = binary.LittleEndian.AppendUint32(buffer, math.Float32bits(x))
-			}
-		}
-		var scale []float32
-		if d.RowScale != nil {
-			scale = d.RowScale[r:end]
-		}
-		panels := d.Panels[cpu.DenseBytes(d.Format, r, d.Cols):cpu.DenseBytes(d.Format, end, d.Cols)]
-		if err := quant.PackDense(panels, scale, d.Format, safetensors.F32, buffer, end-r, d.Cols); err != nil {
-			return err
-		}
+	buffer := make([]byte, 0, 4*(end-from)*d.Cols)
+	for r := from; r < end; r++ {
+		src.Row(row, r)
+		buffer = appendFloats(buffer, safetensors.F32, row)
 	}
-	return nil
+	var scale []float32
+	if d.RowScale != nil {
+		scale = d.RowScale[from:end]
+	}
+	panels := d.Panels[cpu.DenseBytes(d.Format, from, d.Cols):cpu.DenseBytes(d.Format, end, d.Cols)]
+	return quant.PackDense(panels, scale, d.Format, safetensors.F32, buffer, end-from, d.Cols)
 }
 
 // hasCode3 looks for the one two-bit code that is no weight: kernels rely on its absence. len(panels) is a multiple of 64.

@@ -106,7 +106,7 @@ func (s *randomSource) table(name string, rows, cols int) (*nn.Linear, error) {
 // dense plans a matrix of normal numbers, in pieces that several threads fill.
 func (s *randomSource) dense(rows, cols int, f cpu.DenseFormat, std float64) *quant.Dense {
 	d := &quant.Dense{Rows: rows, Cols: cols, Format: f}
-	codes, scale := normalCodes(f, std)
+	weights, scale := normalDraw(f, std)
 	if quant.Scaled(f) {
 		d.RowScale = slices.Repeat([]float32{scale}, rows)
 	}
@@ -116,16 +116,27 @@ func (s *randomSource) dense(rows, cols int, f cpu.DenseFormat, std float64) *qu
 		end, g := min(r+step, rows), s.generator()
 		from, to := cpu.DenseBytes(f, r, cols), cpu.DenseBytes(f, end, cols)
 		s.add(job{bytes: int64(to - from), work: func() error {
-			fillDense(d.Panels[from:to], f, end-r, cols, codes, g)
+			fillDense(d.Panels[from:to], f, end-r, cols, weights, g)
 			return nil
 		}})
 	}
 	return d
 }
 
-// ternaryPairs maps 16 random bits to eight uniform ternary codes in two bytes.
-var ternaryPairs = sync.OnceValue(func() *[1 << 16]uint16 {
-	t := new([1 << 16]uint16)
+// draw maps 16 random bits to 16 bits of weights.
+type draw [1 << 16]uint16
+
+// fill fills memory, a multiple of 8 bytes, with drawn weights.
+func (t *draw) fill(dst []byte, g *rand.PCG) {
+	for ; len(dst) >= 8; dst = dst[8:] {
+		x := g.Uint64()
+		binary.LittleEndian.PutUint64(dst, uint64(t[x&0xffff])|uint64(t[x>>16&0xffff])<<16|uint64(t[x>>32&0xffff])<<32|uint64(t[x>>48])<<48)
+	}
+}
+
+// ternaryDraw gives eight uniform ternary codes.
+var ternaryDraw = sync.OnceValue(func() *draw {
+	t := new(draw)
 	for i := range t {
 		digits := i * 6561 >> 16 // 3^8
 		for f := range 8 {
@@ -136,14 +147,38 @@ var ternaryPairs = sync.OnceValue(func() *[1 << 16]uint16 {
 	return t
 })
 
+// normalDraw gives normal numbers with the standard deviation in a dense format (for float32 their upper halves), and the scale
+// that the scaled formats need for it.
+func normalDraw(f cpu.DenseFormat, std float64) (t *draw, scale float32) {
+	t = new(draw)
+	if !quant.Scaled(f) {
+		for i := range t {
+			t[i] = uint16((math.Float32bits(float32(normalQuantile(i, 16)*std)) + 0x8000) >> 16)
+		}
+		return t, 1
+	}
+	bits, top, clip := 8, 127.0, 4.0 // of a code; the largest code, and how many deviations it stands for
+	if f == cpu.DenseInt4 {
+		bits, top, clip = 4, 7, 2.5
+	}
+	mask := 1<<bits - 1
+	for i := range t {
+		for shift := 0; shift < 16; shift += bits {
+			code := math.RoundToEven(normalQuantile(i>>shift&mask, bits) * top / clip)
+			t[i] |= uint16(int(max(-top, min(top, code)))&mask) << shift
+		}
+	}
+	return t, float32(std * clip / top)
+}
+
+// normalQuantile is the middle of the i-th of 2^bits equally likely slices of the standard normal distribution.
+func normalQuantile(i, bits int) float64 {
+	return math.Sqrt2 * math.Erfinv(float64(2*i+1)/float64(int(1)<<bits)-1)
+}
+
 // fillTernary fills panel16 memory with random codes; the padding is weight 0.
 func fillTernary(panels []byte, rows, cols int, g *rand.PCG) {
-	table := ternaryPairs()
-	for at := 0; at < len(panels); at += 8 {
-		x := g.Uint64()
-		binary.LittleEndian.PutUint64(panels[at:], uint64(table[x&0xffff])|uint64(table[x>>16&0xffff])<<16|
-			uint64(table[x>>32&0xffff])<<32|uint64(table[x>>48])<<48)
-	}
+	ternaryDraw().fill(panels, g)
 	if last := rows % cpu.PanelRows; last != 0 {
 		panel := panels[len(panels)-cpu.TernaryBytes(cpu.PanelRows, cols):]
 		for block := 0; block < len(panel); block += cpu.BlockBytes {
@@ -166,53 +201,12 @@ func fillTernary(panels []byte, rows, cols int, g *rand.PCG) {
 	}
 }
 
-// normalCodes tabulates what 16 random bits become in a format, so that the values are normal with the standard deviation, and
-// the scale that the scaled formats need for it.
-func normalCodes(f cpu.DenseFormat, std float64) (codes *[1 << 16]uint32, scale float32) {
-	codes = new([1 << 16]uint32)
-	top, clip := 127.0, 4.0 // largest code, and the deviations it stands for
-	if f == cpu.DenseInt4 {
-		top, clip = 7, 2.5
-	}
-	for i := range codes {
-		z := math.Sqrt2 * math.Erfinv((2*float64(i)+1)/(1<<16)-1)
-		switch f {
-		case cpu.DenseF32:
-			codes[i] = math.Float32bits(float32(z * std))
-		case cpu.DenseBF16:
-			codes[i] = (math.Float32bits(float32(z*std)) + 0x8000) >> 16
-		default:
-			codes[i] = uint32(int32(math.RoundToEven(max(-top, min(top, z*top/clip)))))
-		}
-	}
-	return codes, float32(std * clip / top)
-}
-
 // fillDense fills dense16 memory with random numbers; the padding is zero.
-func fillDense(panels []byte, f cpu.DenseFormat, rows, cols int, codes *[1 << 16]uint32, g *rand.PCG) {
-	for at := 0; at < len(panels); {
-		x := g.Uint64()
-		for k := range 4 {
-			code := codes[x&0xffff]
-			x >>= 16
-			switch f {
-			case cpu.DenseF32:
-				binary.LittleEndian.PutUint32(panels[at:], code)
-				at += 4
-			case cpu.DenseBF16:
-				binary.LittleEndian.PutUint16(panels[at:], uint16(code))
-				at += 2
-			case cpu.DenseInt8:
-				panels[at] = byte(code)
-				at++
-			case cpu.DenseInt4:
-				if k%2 == 0 {
-					panels[at] = byte(code & 15)
-					continue
-				}
-				panels[at] |= byte(code << 4)
-				at++
-			}
+func fillDense(panels []byte, f cpu.DenseFormat, rows, cols int, weights *draw, g *rand.PCG) {
+	weights.fill(panels, g)
+	if f == cpu.DenseF32 { // of two drawn upper halves the first makes room
+		for i := 0; i < len(panels); i += 4 {
+			panels[i], panels[i+1] = 0, 0
 		}
 	}
 	clearPadding(panels, f, rows, cols)

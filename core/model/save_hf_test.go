@@ -1,0 +1,75 @@
+package model_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/model"
+)
+
+func TestTheHuggingFaceFormGivesTheSameBits(t *testing.T) {
+	for name, m := range variants(t) {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "hf")
+			require.NoError(t, m.SaveHF(dir))
+			if m.Info.Path != "" {
+				require.FileExists(t, filepath.Join(dir, "tokenizer.json"))
+			}
+			back := load(t, dir, model.LoadOptions{HeadFormat: m.Info.HeadFormat})
+			assert.Equal(t, model.ModeOffline, back.Config.Quantization.Mode)
+			for i := range m.Blocks {
+				assert.Equal(t, m.Blocks[i].Attn.Q.Ternary, back.Blocks[i].Attn.Q.Ternary)
+				assert.InDeltaSlice(t, m.Blocks[i].Attn.Q.Bias, back.Blocks[i].Attn.Q.Bias, 1e-6)
+			}
+			if m.Info.HeadFormat == "bfloat16" && m.Blocks[0].Attn.Q.Bias == nil {
+				requireSame(t, m, back)
+			}
+		})
+	}
+}
+
+func TestTheOlderBitnetExportsAsTheNewer(t *testing.T) {
+	cfg := model.Config{Architecture: model.ArchBitnet, VocabSize: 64, HiddenSize: 32, IntermediateSize: 44, NumHiddenLayers: 2, NumAttentionHeads: 2, TieWordEmbeddings: true}
+	m, err := model.NewRandom(&cfg, 1, model.LoadOptions{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, m.Close()) }()
+	dir := t.TempDir()
+	require.NoError(t, m.SaveHF(dir))
+	back := load(t, dir, model.LoadOptions{})
+	assert.Equal(t, []string{model.ArchBitNet, model.ActSiLU}, []string{back.Config.Architecture, back.Config.HiddenAct})
+	requireSame(t, m, back)
+}
+
+func TestWhatHasNoHuggingFaceFormIsRefused(t *testing.T) {
+	cfg := model.Config{VocabSize: 64, HiddenSize: 32, IntermediateSize: 42, NumHiddenLayers: 1, NumAttentionHeads: 2}
+	m, err := model.NewRandom(&cfg, 1, model.LoadOptions{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, m.Close()) }()
+	err = m.SaveHF(t.TempDir())
+	require.ErrorIs(t, err, model.ErrExport)
+	require.ErrorContains(t, err, "mlp.gate_proj has 42 rows")
+	dir := t.TempDir()
+	require.NoError(t, m.Save(dir, nil))
+	require.ErrorIs(t, m.SaveHF(dir), model.ErrOption)
+	blocked := filepath.Join(dir, "config.json", "below")
+	require.Error(t, m.Save(blocked, nil))
+}
+
+func TestBFloat16ScalesStayShort(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hf")
+	require.NoError(t, load(t, filepath.Join(golden, "llama_bitlinear_packed"), model.LoadOptions{}).SaveHF(dir))
+	set, err := safetensors.OpenSet(dir)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, set.Close()) }()
+	source := open(t, "llama_bitlinear_packed")
+	for _, info := range set.Tensors() {
+		v, err := set.Tensor(info.Name)
+		require.NoError(t, err)
+		assert.Equal(t, source.tensors[info.Name], safetensors.Tensor{Name: v.Name, DType: v.DType, Shape: v.Shape, Data: v.Data}, "the export of an import is the source")
+	}
+	assert.Len(t, set.Tensors(), len(source.tensors))
+}
