@@ -52,7 +52,7 @@ func extremum(op string, x *Tensor, axes []int, keepDims, largest bool) (*Tensor
 	if err != nil {
 		return nil, err
 	}
-	if p.inner == 0 && p.outer > 0 {
+	if p.inner == 0 {
 		return nil, emptyError(op, p)
 	}
 	switch dt := x.dtype.computed(); dt {

@@ -253,7 +253,7 @@ func Norm(x *Tensor, order float64, axes []int, keepDims bool) (*Tensor, error) 
 	if math.IsNaN(order) {
 		return nil, valueErrorf("norm: order is NaN (shape %s)", formatShape(x.shape))
 	}
-	if math.IsInf(order, 0) && p.inner == 0 && p.outer > 0 {
+	if math.IsInf(order, -1) && p.inner == 0 {
 		return nil, emptyError("norm", p)
 	}
 	start := 0.0

@@ -12,6 +12,7 @@ reshaping give views that share memory; everything else gives a new tensor and n
 
 import json
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -94,7 +95,7 @@ def _index_items(key: Any) -> list[Any]:
         elif item is Ellipsis:
             items.append("...")
         elif isinstance(item, slice):
-            parts = [None if p is None else p.__index__() for p in (item.start, item.stop, item.step)]
+            parts = [None if p is None else operator.index(p) for p in (item.start, item.stop, item.step)]
             # Bounds far outside the axis are clipped there; the core counts in int64.
             items.append([p if p is None else max(-(2**62), min(p, 2**62)) for p in parts])
         elif hasattr(item, "__index__") and not isinstance(item, bool | Tensor):
