@@ -9,9 +9,9 @@ type candidate struct {
 	weight float32 // probability up to a common factor
 }
 
-// before reports whether a comes before b: the larger key, then the lower id. Ids differ, so this is a total order.
-func (a candidate) before(b candidate) bool {
-	return a.key > b.key || (a.key == b.key && a.id < b.id)
+// before reports whether c comes before d: the larger key, then the lower id. Ids differ, so this is a total order.
+func (c candidate) before(d candidate) bool {
+	return c.key > d.key || (c.key == d.key && c.id < d.id)
 }
 
 // measure says what a selection counts.
