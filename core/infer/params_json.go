@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// paramFields decodes each JSON field. The strings that decoders return say what was expected; "" is success.
+// paramFields decodes each JSON field. The error of a decoder says what was expected; inField adds the field and the value.
 var paramFields = map[string]func(*SamplingParams, json.RawMessage) error{
 	"max_new_tokens":     func(p *SamplingParams, raw json.RawMessage) error { return decodeInt(&p.MaxNewTokens, raw) },
 	"temperature":        func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.Temperature, raw) },

@@ -3,6 +3,9 @@ package infer
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 )
 
 // Token is one sampled token.
@@ -105,22 +108,20 @@ func (s *Sampler) Sample(logits []float32) (Token, error) {
 	return tok, nil
 }
 
-// argmax returns the lowest index of the largest logit. One comparison a logit: NaN and +inf are seen because they fail it.
+// argmax returns the lowest index of the largest logit: two vector passes, and a search that ends where it finds it.
 func argmax(logits []float32) (int32, error) {
-	best, at := float32(math.Inf(-1)), -1
-	for i, v := range logits {
-		if v <= best {
-			continue
+	if m := float64(cpu.AbsMax(logits)); math.IsNaN(m) || math.IsInf(m, 1) {
+		for i, v := range logits {
+			if math.IsNaN(float64(v)) || math.IsInf(float64(v), 1) {
+				return 0, badLogit(i, v)
+			}
 		}
-		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 1) {
-			return 0, badLogit(i, v)
-		}
-		best, at = v, i
 	}
-	if at < 0 {
+	best := cpu.MaxF32(logits)
+	if best == negInf {
 		return 0, badLogits("every token has -inf: none can be chosen")
 	}
-	return int32(at), nil
+	return int32(slices.Index(logits, best)), nil
 }
 
 // draw chooses a token with the probabilities that the filters leave. best is the largest logit.

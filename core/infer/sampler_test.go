@@ -370,6 +370,48 @@ func TestLogitsThatNoTokenFollowsFromAreRefusedByIndex(t *testing.T) {
 	}
 }
 
+func TestTheFirstBadLogitIsFoundWhereverItIs(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 200).Draw(t, "vocab")
+		logits := randomLogits(rapid.Uint64().Draw(t, "seed"), n, 5)
+		for range rapid.IntRange(0, 3).Draw(t, "bans") {
+			logits[rapid.IntRange(0, n-1).Draw(t, "banned")] = float32(math.Inf(-1))
+		}
+		at := rapid.IntRange(0, n-1).Draw(t, "first")
+		bad := float32(rapid.SampledFrom([]float64{math.NaN(), math.Inf(1)}).Draw(t, "bad"))
+		logits[at], logits[rapid.IntRange(at, n-1).Draw(t, "second")] = bad, bad
+		_, err := argmax(logits)
+		var found *LogitsError
+		require.ErrorAs(t, err, &found)
+		require.Equal(t, at, found.Index)
+	})
+}
+
+func TestGreedyIsTheFirstOfTheLargest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		logits := make([]float32, rapid.IntRange(1, 200).Draw(t, "vocab"))
+		for i := range logits {
+			logits[i] = float32(rapid.IntRange(-3, 3).Draw(t, "logit"))
+			if logits[i] == 3 {
+				logits[i] = float32(math.Inf(-1))
+			}
+		}
+		want := -1
+		for i, v := range logits {
+			if v > negInf && (want < 0 || v > logits[want]) {
+				want = i
+			}
+		}
+		got, err := argmax(logits)
+		if want < 0 {
+			require.ErrorIs(t, err, ErrLogits)
+			return
+		}
+		require.NoError(t, err)
+		require.Equal(t, int32(want), got)
+	})
+}
+
 func TestBanningEveryTokenIsAnError(t *testing.T) {
 	ban := float32(math.Inf(-1))
 	s := newSampler(t, sampling(func(p *SamplingParams) { p.LogitBias = LogitBias{0: ban, 1: ban} }), 2)
