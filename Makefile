@@ -35,17 +35,18 @@ $(VENV)/.created:
 	$(BIN)/python -m pip install -q 'setuptools>=77'
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.created pyproject.toml setup.py
-	$(BIN)/python -m pip install -q --no-build-isolation -e .
+# The first time, and when the packaging changes, an editable install; after that the extension alone.
+$(EXT): $(VENV)/.created pyproject.toml setup.py $(GO_SOURCES)
+	@if [ $(VENV)/.installed -nt pyproject.toml ] && [ $(VENV)/.installed -nt setup.py ]; then \
+	  echo building $@; $(BIN)/python setup.py -q build_ext --inplace; \
+	else \
+	  echo installing bitnet-rust into $(VENV); $(BIN)/python -m pip install -q --no-build-isolation -e . && touch $(VENV)/.installed; \
+	fi
 	@touch $@
 
-$(EXT): $(VENV)/.installed $(GO_SOURCES)
-	$(BIN)/python setup.py -q build_ext --inplace
-	@touch $@
-
-$(VENV)/.dev: $(EXT)
+$(VENV)/.dev: pyproject.toml setup.py | $(EXT)
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[test,dev]'
-	@touch $@ $(EXT)
+	@touch $(VENV)/.installed $(EXT) $@
 
 $(STATICCHECK):
 	@mkdir -p .tools
@@ -58,7 +59,7 @@ build: $(EXT)
 # --- use -------------------------------------------------------------------------------------------------------------
 
 demo: $(EXT)
-	$(BIN)/bitnet generate --model bitnet-tiny --max-new-tokens 120 'First Citizen:'
+	$(BIN)/bitnet generate --model bitnet-tiny --echo --max-new-tokens 80 'First Citizen:'
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench decode --shape 2b
@@ -81,7 +82,7 @@ lint-go: $(STATICCHECK) $(VENV)/.created
 	@include=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))'); export CGO_CFLAGS="-I$$include"; \
 	set -ex; $(GO) vet -tags pyext ./bindings; $(STATICCHECK) -tags pyext ./bindings
 
-lint-py: $(VENV)/.dev
+lint-py: $(VENV)/.dev $(EXT)
 	$(BIN)/ruff check $(PY_DIRS)
 	$(BIN)/ruff format --check $(PY_DIRS)
 	$(BIN)/mypy --strict

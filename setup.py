@@ -79,4 +79,5 @@ class GoBuildExt(build_ext):
 setup(
     ext_modules=[Extension("bitnet_rust._bitnet", sources=[], py_limited_api=True)],
     cmdclass={"build_ext": GoBuildExt},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},  # one wheel for this Python and every later one
 )
