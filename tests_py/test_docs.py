@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer.main
+
+import bitnet_rust
+from bitnet_rust import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "bench").glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -75,3 +79,36 @@ def test_links_lead_to_files(page: Path) -> None:
         if "://" not in target and not (page.parent / target).exists()
     ]
     assert not broken
+
+
+def reference(name: str) -> str:
+    return (ROOT / "docs" / "reference" / name).read_text()
+
+
+def test_the_references_name_everything_public() -> None:
+    text = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    assert [name for name in bitnet_rust.__all__ if not name.startswith("__") and f"`{name}" not in text] == []
+
+
+def test_the_command_line_reference_has_every_command() -> None:
+    text = reference("cli.md")
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    assert [name for name in commands if f"`bitnet {name}" not in text] == []
+
+
+def test_the_sampling_reference_has_every_option() -> None:
+    text = reference("sampling.md")
+    assert [name for name in bitnet_rust.SamplingOptions.__annotations__ if f"`{name}" not in text] == []
+
+
+def test_every_environment_variable_is_in_the_readme() -> None:
+    sources = [*(ROOT / "accel").rglob("*.go"), *(ROOT / "core").rglob("*.go"), *(ROOT / "python").rglob("*.py")]
+    used = {
+        name
+        for path in sources
+        if not path.name.endswith("_test.go")
+        for name in re.findall(r"\"(BITNET_[A-Z_]+)\"", path.read_text())
+    }
+    assert used
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in sorted(used) if f"`{name}`" not in text] == []
