@@ -20,7 +20,7 @@ type Model struct {
 
 	Info Info // where the weights came from and what they occupy
 
-	use    sync.RWMutex   // held for reading by steps, for writing by whoever moves or frees weights
+	use    sync.RWMutex // held for reading by steps, for writing by whoever moves or frees weights
 	closed bool
 	close  []func() error // gives weight memory and file mappings back
 }
