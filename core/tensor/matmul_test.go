@@ -156,6 +156,17 @@ func TestIntegerMatMulIsExactAtTheExtremes(t *testing.T) {
 	}
 }
 
+func TestBoolMatMulAsksWhetherAPairIsTrue(t *testing.T) {
+	a, err := FromBytes(Bool, []byte{1, 1, 0, 0, 1, 0}, 2, 3)
+	require.NoError(t, err)
+	b, err := FromBytes(Bool, []byte{1, 0, 1, 0, 0, 1}, 3, 2)
+	require.NoError(t, err)
+	got, err := MatMul(a, b)
+	require.NoError(t, err)
+	require.Equal(t, Bool, got.DType())
+	require.Equal(t, []byte{1, 0, 1, 0}, got.Bytes())
+}
+
 func TestDotAndOuter(t *testing.T) {
 	check(t, func(t *rapid.T) {
 		k := rapid.IntRange(0, 4).Draw(t, "k")

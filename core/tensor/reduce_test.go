@@ -106,13 +106,18 @@ func TestReductionsOverAnyAxesAreTheNaiveOnes(t *testing.T) {
 					shape[rapid.IntRange(0, len(shape)-1).Draw(t, "long axis")] *= 17
 				}
 				x, a := drawTensor(t, dt, shape)
-				if c.name == "prod" && !dt.IsFloat() {
-					x, a = drawTensor(t, Ternary, shape)
-					x, _ = x.Cast(dt)
-					a = values(x)
-					if dt == UInt8 || dt == Int64 {
-						t.Skip("products of 255 pass float64")
+				if c.name == "prod" && dt.IsInteger() { // larger products leave float64
+					small, _ := drawTensor(t, Ternary, shape)
+					var err error
+					x, err = small.Cast(dt)
+					require.NoError(t, err)
+					if dt == UInt8 {
+						x, err = Abs(small)
+						require.NoError(t, err)
+						x, err = x.Cast(UInt8)
+						require.NoError(t, err)
 					}
+					a = values(x)
 				}
 				axes := drawAxes(t, len(shape))
 				keep := rapid.Bool().Draw(t, "keepdims")
