@@ -1,6 +1,7 @@
 package model
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -72,7 +73,7 @@ func nativeAssets(path string, files map[string]string) error {
 		if err != nil {
 			return err
 		}
-		if err := f.verify(v, nil); err != nil {
+		if err := f.verify(context.Background(), v, nil); err != nil {
 			return err
 		}
 		files[name] = string(v.Data)

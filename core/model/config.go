@@ -192,20 +192,27 @@ func (e *ConfigError) Is(target error) bool { return target == ErrConfig }
 // maxConfigBytes bounds what is read of a config file. Published ones are a few KiB.
 const maxConfigBytes = 1 << 20
 
-// LoadConfig reads the config of a model from a file ending in .json, .yaml or .yml, or from the
-// config.json of a model directory. The result is validated. A missing file matches fs.ErrNotExist,
-// anything wrong in it ErrConfig.
+// LoadConfig reads the config of a model from a file ending in .json, .yaml, .yml or .bitnet, or from the config.json
+// (failing that, the model.bitnet) of a model directory. The result is validated. A missing file matches fs.ErrNotExist, anything
+// wrong in it ErrConfig (safetensors.ErrFormat for a native file).
 func LoadConfig(path string) (*Config, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
 	if info.IsDir() {
+		if native := filepath.Join(path, NativeName); exists(native) && !exists(filepath.Join(path, "config.json")) {
+			return nativeConfig(native)
+		}
 		return LoadConfig(filepath.Join(path, "config.json"))
 	}
 	ext := strings.ToLower(filepath.Ext(path))
-	if ext != ".json" && ext != ".yaml" && ext != ".yml" {
-		return nil, &ConfigError{File: path, Reason: "a config file ends in .json, .yaml or .yml"}
+	switch ext {
+	case NativeExt:
+		return nativeConfig(path)
+	case ".json", ".yaml", ".yml":
+	default:
+		return nil, &ConfigError{File: path, Reason: "a config file ends in .json, .yaml, .yml or " + NativeExt}
 	}
 	data, err := readLimited(path, maxConfigBytes)
 	if err != nil {

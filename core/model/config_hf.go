@@ -1,9 +1,9 @@
 package model
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -173,21 +173,6 @@ func (c *Config) readHFQuantization(o *object) {
 	o.adopt(q)
 }
 
-// Converts reports whether the linear of the given full name ("model.layers.0.mlp.up_proj") is ternary. A pattern in
-// ModulesToNotConvert excludes the modules below it, those whose name it matches from the start as a regular
-// expression, and those whose name ends with it; the rule is transformers' own.
-func (q *Quantization) Converts(module string) bool {
-	for _, pattern := range q.ModulesToNotConvert {
-		if strings.HasPrefix(module, pattern) || strings.HasSuffix(module, pattern) {
-			return false
-		}
-		if re, err := regexp.Compile("^(?:" + pattern + ")"); err == nil && re.MatchString(module) {
-			return false
-		}
-	}
-	return true
-}
-
 // hfConfig is what MarshalJSON writes: the fields that transformers reads, in the order it writes them.
 // RoPE and dtype stand there in both spellings, so that releases before and after 5.0 agree.
 type hfConfig struct {
@@ -204,19 +189,31 @@ type hfConfig struct {
 	HeadDim               int            `json:"head_dim"`
 	HiddenAct             string         `json:"hidden_act"`
 	MaxPositionEmbeddings int            `json:"max_position_embeddings"`
-	InitializerRange      float64        `json:"initializer_range"`
-	RMSNormEps            float64        `json:"rms_norm_eps"`
+	InitializerRange      decimal        `json:"initializer_range"`
+	RMSNormEps            decimal        `json:"rms_norm_eps"`
 	TieWordEmbeddings     bool           `json:"tie_word_embeddings"`
 	AttentionBias         bool           `json:"attention_bias"`
 	MLPBias               bool           `json:"mlp_bias"`
 	BOSTokenID            *int           `json:"bos_token_id"`
 	EOSTokenID            any            `json:"eos_token_id"`
 	PadTokenID            *int           `json:"pad_token_id"`
-	RopeTheta             float64        `json:"rope_theta"`
+	RopeTheta             decimal        `json:"rope_theta"`
 	RopeScaling           map[string]any `json:"rope_scaling"`
 	RopeParameters        map[string]any `json:"rope_parameters"`
 	UseCache              bool           `json:"use_cache"`
 	Quantization          hfQuantization `json:"quantization_config"`
+}
+
+// decimal is a float64 that JSON shows with a decimal point: transformers warns about a factor of 8 that is not 8.0.
+type decimal float64
+
+// MarshalJSON adds the point to whole numbers.
+func (d decimal) MarshalJSON() ([]byte, error) {
+	text, err := json.Marshal(float64(d))
+	if err == nil && !bytes.ContainsAny(text, ".e") {
+		text = append(text, ".0"...)
+	}
+	return text, err
 }
 
 type hfQuantization struct {
@@ -224,7 +221,7 @@ type hfQuantization struct {
 	LinearClass         string   `json:"linear_class"`
 	Mode                string   `json:"quantization_mode"`
 	UseRMSNorm          bool     `json:"use_rms_norm"`
-	RMSNormEps          float64  `json:"rms_norm_eps"`
+	RMSNormEps          decimal  `json:"rms_norm_eps"`
 	ModulesToNotConvert []string `json:"modules_to_not_convert"`
 }
 
@@ -236,20 +233,20 @@ func (c Config) MarshalJSON() ([]byte, error) {
 		VocabSize: c.VocabSize, HiddenSize: c.HiddenSize, IntermediateSize: c.IntermediateSize,
 		NumHiddenLayers: c.NumHiddenLayers, NumAttentionHeads: c.NumAttentionHeads,
 		NumKeyValueHeads: c.NumKeyValueHeads, HeadDim: c.HeadDim, HiddenAct: c.HiddenAct,
-		MaxPositionEmbeddings: c.MaxPositionEmbeddings, InitializerRange: c.InitializerRange,
-		RMSNormEps: c.RMSNormEps, TieWordEmbeddings: c.TieWordEmbeddings, AttentionBias: c.AttentionBias, MLPBias: c.MLPBias,
+		MaxPositionEmbeddings: c.MaxPositionEmbeddings, InitializerRange: decimal(c.InitializerRange),
+		RMSNormEps: decimal(c.RMSNormEps), TieWordEmbeddings: c.TieWordEmbeddings, AttentionBias: c.AttentionBias, MLPBias: c.MLPBias,
 		BOSTokenID: c.BOSTokenID, EOSTokenID: c.eosValue(), PadTokenID: c.PadTokenID,
-		RopeTheta: c.RopeTheta, RopeParameters: map[string]any{"rope_type": RopeDefault, "rope_theta": c.RopeTheta},
+		RopeTheta: decimal(c.RopeTheta), RopeParameters: map[string]any{"rope_type": RopeDefault, "rope_theta": decimal(c.RopeTheta)},
 		UseCache: true,
 		Quantization: hfQuantization{QuantMethod: "bitnet", LinearClass: c.Quantization.LinearClass, Mode: c.Quantization.Mode,
-			UseRMSNorm: c.Quantization.UseRMSNorm, RMSNormEps: c.Quantization.RMSNormEps, ModulesToNotConvert: c.Quantization.ModulesToNotConvert},
+			UseRMSNorm: c.Quantization.UseRMSNorm, RMSNormEps: decimal(c.Quantization.RMSNormEps), ModulesToNotConvert: c.Quantization.ModulesToNotConvert},
 	}
 	if c.Architecture == ArchLlama {
 		out.ModelType = "llama"
 	}
 	if out.RopeScaling = c.RopeScaling.fields(); out.RopeScaling != nil {
 		out.RopeParameters = c.RopeScaling.fields()
-		out.RopeParameters["rope_theta"] = c.RopeTheta
+		out.RopeParameters["rope_theta"] = decimal(c.RopeTheta)
 	}
 	data, err := json.Marshal(out)
 	if err != nil {
@@ -275,10 +272,10 @@ func (s *RopeScaling) fields() map[string]any {
 	if s == nil {
 		return nil
 	}
-	m := map[string]any{"rope_type": s.Type, "factor": s.Factor}
+	m := map[string]any{"rope_type": s.Type, "factor": decimal(s.Factor)}
 	if s.Type == RopeLlama3 {
-		m["low_freq_factor"] = s.LowFreqFactor
-		m["high_freq_factor"] = s.HighFreqFactor
+		m["low_freq_factor"] = decimal(s.LowFreqFactor)
+		m["high_freq_factor"] = decimal(s.HighFreqFactor)
 		m["original_max_position_embeddings"] = s.OriginalMaxPositionEmbeddings
 	}
 	return m

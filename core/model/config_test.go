@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -153,6 +154,16 @@ func requireRoundTrips(t require.TestingT, c *Config) {
 	require.Equal(t, &want, back)
 }
 
+func TestFloatsAreWrittenWithADecimalPoint(t *testing.T) {
+	c, err := ParseConfig([]byte(hf(changes{"rope_scaling": changes{"type": "linear", "factor": 2}})), "")
+	require.NoError(t, err)
+	text, err := json.Marshal(c)
+	require.NoError(t, err)
+	assert.Contains(t, string(text), `"rope_theta":500000.0,`)
+	assert.Contains(t, string(text), `"rope_scaling":{"factor":2.0,`)
+	assert.Contains(t, string(text), `"rms_norm_eps":0.00001`)
+}
+
 func TestBadConfigsNameFileFieldValueAndReason(t *testing.T) {
 	quant := func(key string, v any) changes {
 		return changes{"quantization_config": changes{"quant_method": "bitnet", key: v}}
@@ -229,6 +240,9 @@ func TestBadConfigsNameFileFieldValueAndReason(t *testing.T) {
 		{"linear norm eps", hf(quant("rms_norm_eps", -1)), "quantization_config.rms_norm_eps", "-1", "above 0"},
 		{"modules", hf(quant("modules_to_not_convert", "lm_head")), "quantization_config.modules_to_not_convert", `"lm_head"`, "a list of strings"},
 		{"empty module pattern", hf(quant("modules_to_not_convert", []string{""})), "quantization_config.modules_to_not_convert", `""`, "printable"},
+		{"counted repetition", hf(quant("modules_to_not_convert", []string{"a{1000}"})), "quantization_config.modules_to_not_convert", "a{1000}", "counted repetition"},
+		{"too many patterns", hf(quant("modules_to_not_convert", slices.Repeat([]string{"a"}, 2000))), "quantization_config.modules_to_not_convert", "2000", "at most 1024"},
+		{"too many expressions", hf(quant("modules_to_not_convert", slices.Repeat([]string{"a.*b"}, 20))), "quantization_config.modules_to_not_convert", "20", "at most 16"},
 		{"plain Llama", hf(changes{"architectures": llama, "quantization_config": nil}), "quantization_config", "", "full-precision linears"},
 		{"long value", hf(changes{"hidden_act": strings.Repeat("x", 500)}), "hidden_act", "xxx", "must be one of"},
 		{"too long", strings.Repeat(" ", maxConfigBytes+1), "", "", "longer than"},
@@ -354,7 +368,7 @@ func TestLoadConfigFindsTheFile(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	path := write("config.toml", "")
 	_, err = LoadConfig(path)
-	requireConfigError(t, err, path, "", "", ".json, .yaml or .yml")
+	requireConfigError(t, err, path, "", "", ".json, .yaml, .yml or .bitnet")
 	path = write("long.json", strings.Repeat(" ", maxConfigBytes+1))
 	_, err = LoadConfig(path)
 	requireConfigError(t, err, path, "", "", "longer than")

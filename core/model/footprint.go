@@ -14,20 +14,21 @@ func (c *Config) WeightBytes(table cpu.DenseFormat) int64 {
 	if !c.TieWordEmbeddings {
 		total += tableBytes
 	}
+	converts := c.Quantization.converter()
 	for i := range c.NumHiddenLayers {
 		if i > 0 && len(c.Quantization.ModulesToNotConvert) == 0 {
-			total += int64(c.NumHiddenLayers-1) * c.layerBytes(0) // all layers are alike
+			total += int64(c.NumHiddenLayers-1) * c.layerBytes(0, converts) // all layers are alike
 			break
 		}
-		total += c.layerBytes(i)
+		total += c.layerBytes(i, converts)
 	}
 	return total
 }
 
-func (c *Config) layerBytes(layer int) int64 {
+func (c *Config) layerBytes(layer int, converts func(string) bool) int64 {
 	total := 4 * c.layerVectors()
 	for _, l := range c.linearShapes() {
-		if c.Quantization.Converts(layerName(layer) + l.Name) {
+		if converts(layerName(layer) + l.Name) {
 			total += int64(cpu.TernaryBytes(l.Out, l.In))
 		} else {
 			total += int64(cpu.DenseBytes(cpu.DenseF32, l.Out, l.In))

@@ -30,9 +30,9 @@ type LoadOptions struct {
 	// SkipVerify leaves the checksums of a native file unread. Loading then touches no weight at all.
 	SkipVerify bool
 
-	// InMemory copies the weights of a native file into huge-page memory instead of using them from the mapping: slower to
-	// start, a quarter faster to run.
-	InMemory bool
+	// Memory says where the weights of a native file are kept: MemoryAuto (also ""), MemoryMapped or MemoryCopied. The
+	// weights of other checkpoints are always converted into huge-page memory.
+	Memory string
 
 	// Progress, when not nil, is called as loading proceeds with the bytes done and their total. Calls do not overlap,
 	// and the last one has done == total.
@@ -73,6 +73,11 @@ func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {
 	head, err := parseHeadFormat(o.HeadFormat)
 	if err != nil {
 		return nil, err
+	}
+	switch o.Memory {
+	case "", MemoryAuto, MemoryMapped, MemoryCopied:
+	default:
+		return nil, fmt.Errorf("%w: memory %q: must be one of %s, %s, %s", ErrOption, o.Memory, MemoryAuto, MemoryMapped, MemoryCopied)
 	}
 	l := newLoader(o, head)
 	if native, err := nativePath(path); err != nil {

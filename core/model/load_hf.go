@@ -34,11 +34,13 @@ func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 		return nil, err
 	}
 	defer func() { _ = set.Close() }() // everything is copied out
-	src := &hfSource{loader: l, cfg: cfg, set: set, used: map[string]bool{}, order: map[string]int{}}
+	src := &hfSource{loader: l, cfg: cfg, set: set, used: map[string]bool{}, order: map[string]int{}, converts: cfg.Quantization.converter()}
+	var size int64
 	for i, t := range set.Tensors() {
 		src.order[t.Name] = i
+		size += t.Size
 	}
-	src.piece = int(min(8<<20, max(128<<10, cfg.WeightBytes(cpu.DenseInt8)/32)))
+	src.piece = int(min(8<<20, max(128<<10, size/64)))
 	if err := src.resolveTie(ctx); err != nil {
 		return nil, err
 	}
@@ -65,6 +67,8 @@ type hfSource struct {
 	used  map[string]bool
 	order map[string]int // by tensor: its place in the files
 	piece int            // bytes of the source that one job of a table reads
+
+	converts func(module string) bool
 }
 
 // oldNames are the names that the 1bitLLM checkpoints have for the sub-norms.
@@ -149,7 +153,7 @@ func (s *hfSource) linear(name string, out, in int) (*nn.Linear, error) {
 	l := &nn.Linear{Out: out, In: in}
 	biasScale := float32(1)
 	switch {
-	case !s.cfg.Quantization.Converts(name):
+	case !s.converts(name):
 		if l.Dense, err = s.dense(w, out, in, naturalFormat(w.DType)); err != nil {
 			return nil, err
 		}
@@ -321,7 +325,7 @@ func (s *hfSource) dense(w safetensors.View, rows, cols int, format cpu.DenseFor
 
 // plan adds a job that converts w, a tensor or its rows from first on, names it in its error, and gives its pages back.
 func (s *hfSource) plan(w safetensors.View, first int, convert func() error) {
-	s.add(job{order: s.order[w.Name], bytes: int64(len(w.Data)), work: func() error {
+	s.add(job{order: s.order[w.Name], bytes: int64(len(w.Data)), work: func(context.Context) error {
 		if err := convert(); err != nil {
 			return weightError(w, first, err)
 		}

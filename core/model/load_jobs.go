@@ -24,6 +24,8 @@ type loader struct {
 	jobs   []job
 	arena  *pool.Block
 
+	mapped []mapped // matrices that were left in a file's mapping
+
 	// wide runs jobs beside each other, for jobs that do not use the worker pool themselves and hold nothing.
 	wide bool
 }
@@ -38,7 +40,7 @@ type place struct {
 type job struct {
 	order int   // where its source lies
 	bytes int64 // of its source: what progress counts
-	work  func() error
+	work  func(context.Context) error
 }
 
 func newLoader(o LoadOptions, head tableFormat) *loader {
@@ -126,7 +128,7 @@ func (w *crew) Run(i int) {
 	if w.failed() {
 		return
 	}
-	err := w.jobs[i].work()
+	err := w.jobs[i].work(w.ctx)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil {

@@ -23,6 +23,8 @@ type Model struct {
 	use    sync.RWMutex // held for reading by steps, for writing by whoever moves or frees weights
 	closed bool
 	close  []func() error // gives weight memory and file mappings back
+
+	promoter *promoter // nil unless the weights of a mapped file are moved into memory
 }
 
 // ErrClosed is the error of using a model after Close.
@@ -87,6 +89,7 @@ func (m *Model) Release() { m.use.RUnlock() }
 
 // Close waits for whoever uses the weights and gives their memory back. Closing twice does nothing.
 func (m *Model) Close() error {
+	m.promoter.stop()
 	m.use.Lock()
 	defer m.use.Unlock()
 	if m.closed {

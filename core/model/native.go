@@ -1,6 +1,7 @@
 package model
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
@@ -188,10 +189,13 @@ func (f *nativeFile) scaleOf(name string, t nativeTensor) (float32, error) {
 }
 
 // verify reads a tensor's bytes and compares their checksum. each, when not nil, sees every piece that was read.
-func (f *nativeFile) verify(v safetensors.View, each func(at int, piece []byte) error) error {
+func (f *nativeFile) verify(ctx context.Context, v safetensors.View, each func(at int, piece []byte) error) error {
 	const piece = 1 << 20
 	var sum checksum
 	for at := 0; at < len(v.Data); at += piece {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		b := v.Data[at:min(at+piece, len(v.Data))]
 		sum.update(b)
 		if each != nil {

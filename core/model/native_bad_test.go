@@ -124,7 +124,7 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 			tc.change(n)
 			n.write()
 			p := pool.New(pool.Options{})
-			for _, o := range []model.LoadOptions{{Pool: p}, {Pool: p, InMemory: true}} {
+			for _, o := range []model.LoadOptions{{Pool: p}, {Pool: p, Memory: model.MemoryCopied}} {
 				_, err := model.Load(context.Background(), n.path, o)
 				require.ErrorIs(t, err, safetensors.ErrFormat)
 				require.ErrorIs(t, err, tc.kind)
@@ -169,6 +169,8 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 		require.NoError(t, os.Truncate(n.path, 300_000))
 		_, err := model.Load(context.Background(), n.path, model.LoadOptions{})
 		require.ErrorIs(t, err, safetensors.ErrFormat)
+		_, err = model.LoadConfig(n.path)
+		require.ErrorIs(t, err, safetensors.ErrFormat)
 	})
 }
 
@@ -186,5 +188,8 @@ func TestACanceledNativeLoadKeepsNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_, err := model.Load(ctx, n.path, model.LoadOptions{})
+	require.ErrorIs(t, err, context.Canceled)
+	ctx, cancel = context.WithCancel(context.Background())
+	_, err = model.Load(ctx, n.path, model.LoadOptions{Progress: func(_, _ int64) { cancel() }})
 	require.ErrorIs(t, err, context.Canceled)
 }

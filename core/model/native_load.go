@@ -14,7 +14,7 @@ import (
 )
 
 // loadNative loads a native file. The model's weights are the mapping itself, which stays open as long as the model, except for
-// a table whose format changes and for everything when the options ask for memory.
+// a table whose format changes and for everything when the options ask for memory; see promote for what happens afterwards.
 func loadNative(ctx context.Context, path string, l *loader) (*Model, error) {
 	f, err := openNative(path)
 	if err != nil {
@@ -30,11 +30,28 @@ func loadNative(ctx context.Context, path string, l *loader) (*Model, error) {
 	m.Info.Metadata = f.meta
 	delete(m.Info.Metadata, keyConfig)
 	delete(m.Info.Metadata, keyTensors)
+	if l.opts.Memory != MemoryMapped {
+		m.promote(l.mapped, l.opts.Pool)
+	}
 	return m, nil
 }
 
+// nativeConfig reads only the config of a native file.
+func nativeConfig(path string) (*Config, error) {
+	f, err := openNative(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // nothing of it is kept
+	return f.config()
+}
+
+func (f *nativeFile) config() (*Config, error) {
+	return ParseConfig([]byte(f.meta[keyConfig]), f.Path()+": metadata "+keyConfig)
+}
+
 func readNative(ctx context.Context, f *nativeFile, l *loader) (*Model, error) {
-	cfg, err := ParseConfig([]byte(f.meta[keyConfig]), f.Path()+": metadata "+keyConfig)
+	cfg, err := f.config()
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +128,7 @@ func (s *nativeSource) vector(name string, dim int) ([]float32, error) {
 		return nil, err
 	}
 	s.used[name] = true
-	if err := s.file.verify(v, nil); err != nil {
+	if err := s.file.verify(context.Background(), v, nil); err != nil {
 		return nil, err
 	}
 	out := make([]float32, dim)
@@ -158,7 +175,7 @@ func (s *nativeSource) panels(dst *[]byte, v safetensors.View, n int, ternary bo
 	}
 	var visit func(at int, piece []byte) error
 	switch {
-	case s.opts.InMemory:
+	case s.opts.Memory == MemoryCopied:
 		s.reserve(dst, n)
 		visit = func(at int, piece []byte) error {
 			if at < n {
@@ -166,14 +183,15 @@ func (s *nativeSource) panels(dst *[]byte, v safetensors.View, n int, ternary bo
 			}
 			return release(v, piece)
 		}
-	case s.opts.SkipVerify:
-		*dst = v.Data[:n:n]
-		return nil
 	default:
 		*dst = v.Data[:n:n]
+		s.mapped = append(s.mapped, mapped{dst, v})
+		if s.opts.SkipVerify {
+			return nil
+		}
 	}
-	s.add(job{bytes: int64(len(v.Data)), work: func() error {
-		if err := s.file.verify(v, visit); err != nil {
+	s.add(job{bytes: int64(len(v.Data)), work: func(ctx context.Context) error {
+		if err := s.file.verify(ctx, v, visit); err != nil {
 			return err
 		}
 		if ternary && hasCode3((*dst)[:n]) {
@@ -199,15 +217,15 @@ func (s *nativeSource) convert(v safetensors.View, have *quant.Dense, want cpu.D
 	}
 	have.Panels = v.Data
 	if !s.opts.SkipVerify {
-		s.add(job{bytes: int64(len(v.Data)), work: func() error {
-			return s.file.verify(v, func(_ int, piece []byte) error { return release(v, piece) })
+		s.add(job{bytes: int64(len(v.Data)), work: func(ctx context.Context) error {
+			return s.file.verify(ctx, v, func(_ int, piece []byte) error { return release(v, piece) })
 		}})
 	}
 	step := max(1, (2<<20)/cpu.DenseBytes(have.Format, cpu.PanelRows, d.Cols)) * cpu.PanelRows
 	for r := 0; r < d.Rows; r += step {
 		end := min(r+step, d.Rows)
 		from, to := cpu.DenseBytes(have.Format, r, d.Cols), cpu.DenseBytes(have.Format, end, d.Cols)
-		s.add(job{bytes: int64(to - from), work: func() error {
+		s.add(job{bytes: int64(to - from), work: func(context.Context) error {
 			if err := convertRows(d, have, r, end); err != nil {
 				return err
 			}

@@ -53,7 +53,7 @@ func TestANativeFileGivesTheSameBitsHoweverItIsLoaded(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "m.bitnet")
 			require.NoError(t, m.Save(path, nil))
 			want := logits(t, m)
-			for _, o := range []model.LoadOptions{{}, {SkipVerify: true}, {InMemory: true}} {
+			for _, o := range []model.LoadOptions{{}, {SkipVerify: true}, {Memory: model.MemoryCopied}} {
 				back := load(t, path, o)
 				require.Equal(t, want, logits(t, back))
 				assert.Equal(t, "native", back.Info.Format)
@@ -73,14 +73,14 @@ func TestAMappedModelTakesNoPoolMemory(t *testing.T) {
 	p := pool.New(pool.Options{})
 	load(t, path, model.LoadOptions{Pool: p})
 	assert.Zero(t, p.Stats().Allocs)
-	m := load(t, path, model.LoadOptions{Pool: p, InMemory: true})
+	m := load(t, path, model.LoadOptions{Pool: p, Memory: model.MemoryCopied})
 	assert.InDelta(t, m.Info.WeightBytes, p.Stats().Requested, 30_000, "all but the small vectors")
 }
 
 func TestProgressCountsWhatIsRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.bitnet")
 	require.NoError(t, load(t, filepath.Join(golden, "bitnet_offline_packed"), model.LoadOptions{}).Save(path, nil))
-	for _, o := range []model.LoadOptions{{}, {SkipVerify: true}, {InMemory: true}, {HeadFormat: "int8"}} {
+	for _, o := range []model.LoadOptions{{}, {SkipVerify: true}, {Memory: model.MemoryCopied}, {HeadFormat: "int8"}} {
 		last, total := int64(-1), int64(-2)
 		o.Progress = func(d, n int64) { last, total = d, n }
 		load(t, path, o)
@@ -120,6 +120,12 @@ func TestSavingADirectoryWritesWhatPeopleLookFor(t *testing.T) {
 	c, err := model.LoadConfig(dir)
 	require.NoError(t, err)
 	assert.Equal(t, m.Config, c)
+	require.NoError(t, os.Remove(filepath.Join(dir, "config.json")))
+	for _, path := range []string{dir, filepath.Join(dir, model.NativeName)} {
+		c, err := model.LoadConfig(path)
+		require.NoError(t, err, "the native file has it too")
+		assert.Equal(t, m.Config, c)
+	}
 	requireSame(t, m, load(t, dir, model.LoadOptions{}))
 	// Again over itself, while the first one is mapped.
 	mapped := load(t, dir, model.LoadOptions{})

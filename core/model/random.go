@@ -32,7 +32,7 @@ func NewRandom(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
 	}
 	l := newLoader(o, head)
 	l.wide = true
-	m, err := build(&c, &randomSource{loader: l, cfg: &c, seed: seed})
+	m, err := build(&c, &randomSource{loader: l, cfg: &c, seed: seed, converts: c.Quantization.converter()})
 	if err != nil {
 		return nil, err
 	}
@@ -49,6 +49,8 @@ type randomSource struct {
 	cfg  *Config
 	seed uint64
 	next uint64
+
+	converts func(module string) bool
 }
 
 func (s *randomSource) generator() *rand.PCG {
@@ -57,7 +59,7 @@ func (s *randomSource) generator() *rand.PCG {
 }
 
 func (s *randomSource) linear(name string, out, in int) (*nn.Linear, error) {
-	if !s.cfg.Quantization.Converts(name) {
+	if !s.converts(name) {
 		std := 1 / math.Sqrt(float64(in))
 		return &nn.Linear{Out: out, In: in, Dense: s.dense(out, in, s.natural(), std), Bias: s.bias(name, out)}, nil
 	}
@@ -69,7 +71,7 @@ func (s *randomSource) linear(name string, out, in int) (*nn.Linear, error) {
 	}
 	s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(out, in))
 	g := s.generator()
-	s.add(job{bytes: int64(cpu.TernaryBytes(out, in)), work: func() error {
+	s.add(job{bytes: int64(cpu.TernaryBytes(out, in)), work: func(context.Context) error {
 		fillTernary(l.Ternary.Panels, out, in, g)
 		return nil
 	}})
@@ -115,7 +117,7 @@ func (s *randomSource) dense(rows, cols int, f cpu.DenseFormat, std float64) *qu
 	for r := 0; r < rows; r += step {
 		end, g := min(r+step, rows), s.generator()
 		from, to := cpu.DenseBytes(f, r, cols), cpu.DenseBytes(f, end, cols)
-		s.add(job{bytes: int64(to - from), work: func() error {
+		s.add(job{bytes: int64(to - from), work: func(context.Context) error {
 			fillDense(d.Panels[from:to], f, end-r, cols, weights, g)
 			return nil
 		}})

@@ -41,7 +41,7 @@ func TestRandomModelsAreReproducible(t *testing.T) {
 }
 
 func TestRandomTablesAreNormalAndPaddedWithZeros(t *testing.T) {
-	cfg := model.Config{VocabSize: 75, HiddenSize: 42, IntermediateSize: 52, NumHiddenLayers: 1, NumAttentionHeads: 3, TieWordEmbeddings: true, InitializerRange: 0.5}
+	cfg := model.Config{Architecture: model.ArchLlama, VocabSize: 75, HiddenSize: 45, IntermediateSize: 52, NumHiddenLayers: 1, NumAttentionHeads: 3, HeadDim: 14, TieWordEmbeddings: true, InitializerRange: 0.5}
 	for _, head := range []string{"float32", "bfloat16", "int8", "int4"} {
 		m, err := model.NewRandom(&cfg, 3, model.LoadOptions{HeadFormat: head})
 		require.NoError(t, err)

@@ -14,12 +14,14 @@ const (
 	maxVocab        = 1 << 24
 	maxHidden       = 1 << 17
 	maxIntermediate = 1 << 18
-	maxLayers       = 1 << 12
+	maxLayers       = 1 << 10
 	maxHeads        = 1 << 12
 	maxHeadDim      = 1 << 12
 	maxPositions    = 1 << 27
 	maxAttention    = 1 << 18 // heads * head_dim
 	maxPattern      = 256     // bytes of a module pattern
+	maxPatterns     = 1024
+	maxExpressions  = 16 // patterns that are more than a name
 )
 
 // Validate reports the first field that no model can be built from, as a *ConfigError with the field's name
@@ -183,11 +185,30 @@ func (c *Config) checkQuantization() error {
 	if err := positive("quantization_config.rms_norm_eps", c.Quantization.RMSNormEps, 1); err != nil {
 		return err
 	}
-	for _, pattern := range c.Quantization.ModulesToNotConvert {
+	return c.Quantization.checkModules()
+}
+
+// checkModules bounds the patterns, so that matching them takes no time that matters whatever they are.
+func (q *Quantization) checkModules() error {
+	const field = "quantization_config.modules_to_not_convert"
+	expressions := 0
+	for _, pattern := range q.ModulesToNotConvert {
+		value := fmt.Sprintf("%q", abbreviate([]byte(pattern)))
 		if pattern == "" || len(pattern) > maxPattern || strings.ContainsFunc(pattern, func(r rune) bool { return r == '\uFFFD' || !unicode.IsPrint(r) }) {
-			return invalid("quantization_config.modules_to_not_convert", fmt.Sprintf("%q", abbreviate([]byte(pattern))),
-				"must hold names or patterns of 1 to %d printable characters", maxPattern)
+			return invalid(field, value, "must hold names or patterns of 1 to %d printable characters", maxPattern)
 		}
+		if strings.Contains(pattern, "{") {
+			return invalid(field, value, "counted repetition is not supported")
+		}
+		if !plainPattern(pattern) {
+			expressions++
+		}
+	}
+	if n := len(q.ModulesToNotConvert); n > maxPatterns {
+		return invalid(field, fmt.Sprintf("%d patterns", n), "must be at most %d", maxPatterns)
+	}
+	if expressions > maxExpressions {
+		return invalid(field, fmt.Sprintf("%d regular expressions", expressions), "must be at most %d", maxExpressions)
 	}
 	return nil
 }

@@ -1,0 +1,58 @@
+package model
+
+import (
+	"regexp"
+	"strings"
+)
+
+// Converts reports whether the linear of the given full name ("model.layers.0.mlp.up_proj") is ternary. A pattern in
+// ModulesToNotConvert excludes the modules whose name ends with it, and those whose name it matches from the start as a
+// regular expression; the rule is transformers' own. A dot thus stands for any character.
+func (q *Quantization) Converts(module string) bool { return q.converter()(module) }
+
+// converter is Converts for many names, with the patterns compiled once.
+func (q *Quantization) converter() func(module string) bool {
+	var expressions []*regexp.Regexp
+	var plain []string
+	for _, pattern := range q.ModulesToNotConvert {
+		if plainPattern(pattern) {
+			plain = append(plain, pattern)
+		} else if re, err := regexp.Compile("^(?:" + pattern + ")"); err == nil {
+			expressions = append(expressions, re)
+		}
+	}
+	return func(module string) bool {
+		for _, pattern := range q.ModulesToNotConvert {
+			if strings.HasSuffix(module, pattern) {
+				return false
+			}
+		}
+		for _, pattern := range plain {
+			if startsWith(module, pattern) {
+				return false
+			}
+		}
+		for _, re := range expressions {
+			if re.MatchString(module) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// plainPattern says whether the dot is the only character of a pattern that means something in a regular expression.
+func plainPattern(pattern string) bool { return !strings.ContainsAny(pattern, `\+*?()|[]{}^$`) }
+
+// startsWith matches a plain pattern against the start of a name.
+func startsWith(name, pattern string) bool {
+	if len(pattern) > len(name) {
+		return false
+	}
+	for i := range len(pattern) {
+		if pattern[i] != '.' && pattern[i] != name[i] {
+			return false
+		}
+	}
+	return true
+}

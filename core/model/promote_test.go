@@ -1,0 +1,75 @@
+package model
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+)
+
+// mappedModel saves a random model of about 70 MiB, just above promoteFrom, and loads it.
+func mappedModel(t *testing.T, o LoadOptions) *Model {
+	t.Helper()
+	cfg := &Config{
+		Architecture: ArchBitNet, VocabSize: 16384, HiddenSize: 2048, IntermediateSize: 1024, NumHiddenLayers: 2,
+		NumAttentionHeads: 16, NumKeyValueHeads: 4, HeadDim: 128, HiddenAct: ActReLU2, MaxPositionEmbeddings: 64, DType: "bfloat16",
+	}
+	path := filepath.Join(t.TempDir(), "m"+NativeExt)
+	m, err := NewRandom(cfg, 1, LoadOptions{})
+	require.NoError(t, err)
+	require.NoError(t, m.Save(path, nil))
+	require.NoError(t, m.Close())
+	m, err = Load(context.Background(), path, o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, m.Close()) })
+	return m
+}
+
+func panels(m *Model) map[string][]byte {
+	out := map[string][]byte{"table": m.Embed.Table.Panels}
+	for i := range m.Blocks {
+		out[layerName(i)+"q"] = m.Blocks[i].Attn.Q.Ternary.Panels
+		out[layerName(i)+"down"] = m.Blocks[i].FFN.Down.Ternary.Panels
+	}
+	return out
+}
+
+func TestMappedWeightsMoveIntoMemoryUnchanged(t *testing.T) {
+	p := pool.New(pool.Options{})
+	m := mappedModel(t, LoadOptions{Pool: p, Memory: MemoryAuto})
+	reference := mappedModel(t, LoadOptions{Memory: MemoryMapped})
+	require.NoError(t, m.Settled())
+	require.Equal(t, panels(reference), panels(m))
+	require.GreaterOrEqual(t, p.Stats().InUse, int64(promoteFrom), "the weights are the pool's")
+	require.Nil(t, reference.promoter)
+	require.NoError(t, m.Close())
+	require.Zero(t, p.Stats().InUse)
+}
+
+func TestClosingStopsTheMove(t *testing.T) {
+	p := pool.New(pool.Options{})
+	m := mappedModel(t, LoadOptions{Pool: p, SkipVerify: true})
+	require.NoError(t, m.Close())
+	require.Zero(t, p.Stats().InUse)
+	if err := m.Settled(); err != nil { // unless it had ended already
+		require.ErrorIs(t, err, context.Canceled)
+	}
+}
+
+func TestAFullPoolLeavesTheModelOnItsMapping(t *testing.T) {
+	p := pool.New(pool.Options{Budget: 8 << 20})
+	m := mappedModel(t, LoadOptions{Pool: p})
+	require.ErrorIs(t, m.Settled(), pool.ErrOutOfMemory)
+	reference := mappedModel(t, LoadOptions{Memory: MemoryMapped})
+	require.Equal(t, panels(reference), panels(m))
+}
+
+func TestUnknownMemoryIsRefused(t *testing.T) {
+	_, err := Load(context.Background(), os.TempDir(), LoadOptions{Memory: "disk"})
+	require.ErrorIs(t, err, ErrOption)
+	require.ErrorContains(t, err, `"disk"`)
+}
