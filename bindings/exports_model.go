@@ -34,12 +34,12 @@ func parseLoadOptions(text *C.char) (model.LoadOptions, error) {
 	var o struct {
 		HeadFormat string `json:"head_format"`
 		SkipVerify bool   `json:"skip_verify"`
-		InMemory   bool   `json:"in_memory"`
+		Memory     string `json:"memory"`
 	}
 	if err := json.Unmarshal([]byte(C.GoString(text)), &o); err != nil {
 		return model.LoadOptions{}, fmt.Errorf("%w: load options: %w", errArgument, err)
 	}
-	return model.LoadOptions{HeadFormat: o.HeadFormat, SkipVerify: o.SkipVerify, InMemory: o.InMemory}, nil
+	return model.LoadOptions{HeadFormat: o.HeadFormat, SkipVerify: o.SkipVerify, Memory: o.Memory}, nil
 }
 
 //export bn_model_load
