@@ -59,7 +59,7 @@ def _from_array(data: Any, dtype: str | None) -> _bitnet.TensorHandle:
         name = dtype if dtype not in ("bfloat16", "ternary") else "float32"
         with np.errstate(over="ignore"):
             array = array.astype(name)
-    array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=None, ndmin=array.ndim)
+    array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=None)
     raw = array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
     handle = _bitnet.tensor(json.dumps({"dtype": name, "shape": array.shape}), cast(Any, raw))
     return handle if dtype in (None, name) else _call("cast", handle, dtype=dtype)
