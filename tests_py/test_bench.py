@@ -28,7 +28,8 @@ def test_a_result_is_json_and_its_figures_agree() -> None:
     r = json.loads(json.dumps(tiny(progress=lines.append)))
     assert r["tokens_per_second_min"] <= r["tokens_per_second"] <= r["tokens_per_second_max"]
     assert r["read_limit_gb_s_min"] <= r["read_limit_gb_s"] <= r["read_limit_gb_s_max"]
-    assert r["token_ms_median"] <= r["token_ms_p95"]
+    assert r["token_ms_min"] <= r["token_ms_median"] <= r["token_ms_p95"]
+    assert r["fraction_of_limit"] <= r["fraction_of_limit_best"]
     assert len(r["repeats"]) == r["repeat"] == 2
     for part in r["repeats"]:
         used = part["tokens_per_second"] * r["bytes_per_token"] / 1e9
@@ -83,6 +84,11 @@ def test_a_real_model_can_be_measured() -> None:
 def test_counts_that_measure_nothing_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ArgumentError, match=f"{next(iter(bad))} = "):
         tiny(**bad)
+
+
+def test_more_tokens_than_the_context_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="max_position_embeddings = 256"):
+        tiny(tokens=250, prompt=7)
 
 
 def test_the_report_has_a_line_for_each_fact() -> None:
