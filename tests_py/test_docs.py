@@ -4,6 +4,7 @@ The ```python blocks of one page run in order in one namespace, in an empty dire
 `bitnet ` or `python -m bench ` run. A block that cannot run here is preceded by the line `<!-- not run: why -->`.
 """
 
+import inspect
 import os
 import re
 import shlex
@@ -88,6 +89,14 @@ def reference(name: str) -> str:
 def test_the_references_name_everything_public() -> None:
     text = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
     assert [name for name in bitnet_rust.__all__ if not name.startswith("__") and f"`{name}" not in text] == []
+
+
+@pytest.mark.parametrize("method", ["from_pretrained", "from_config", "save_pretrained", "forward", "perplexity"])
+def test_the_python_reference_has_the_signatures(method: str) -> None:
+    parameters = inspect.signature(getattr(bitnet_rust.BitNetModel, method)).parameters.values()
+    shown = [str(p.replace(annotation=p.empty)).replace("'", '"') for p in parameters if p.name != "self"]
+    line = next(line for line in reference("python.md").splitlines() if line.startswith(f"| `{method}("))
+    assert [p for p in shown if p not in line] == []
 
 
 def test_the_command_line_reference_has_every_command() -> None:

@@ -81,7 +81,7 @@ def decode(
 
 def _open(model: str | None, shape: str, head_dtype: str, seed: int) -> BitNetModel:
     if model is not None:
-        return BitNetModel.from_pretrained(model, head_dtype=head_dtype)
+        return BitNetModel.from_pretrained(model, head_dtype=head_dtype, memory="copied")
     return BitNetModel.from_config(shape, seed=seed, head_dtype=head_dtype)
 
 
