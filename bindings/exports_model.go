@@ -8,7 +8,9 @@ import "C"
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"runtime/cgo"
 	"unsafe"
 
@@ -121,15 +123,20 @@ func bn_model_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 //export bn_model_save
 func bn_model_save(h C.uintptr_t, path, format *C.char, errOut **C.char) C.int {
 	return guard(errOut, func() error {
-		m := value[*runner](h).model
+		m, name := value[*runner](h).model, C.GoString(path)
+		var err error
 		switch f := C.GoString(format); f {
 		case "native":
-			return m.Save(C.GoString(path), nil)
+			err = m.Save(name, nil)
 		case "hf":
-			return m.SaveHF(C.GoString(path))
+			err = m.SaveHF(name)
 		default:
 			return fmt.Errorf("%w: format = %q: expected \"native\" or \"hf\"", errArgument, f)
 		}
+		if errors.Is(err, fs.ErrNotExist) { // the place to write to, not a model
+			return fmt.Errorf("%w: path: %v", errArgument, err)
+		}
+		return err
 	})
 }
 

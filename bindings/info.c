@@ -71,6 +71,18 @@ static PyObject *py_config(PyObject *module, PyObject *args) {
   return code ? bn_raise(code, err) : bn_text(text);
 }
 
+static PyObject *py_selftest_panic(PyObject *module, PyObject *args) {
+  char *place, *err = NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "s", &place)) return NULL;
+  int code;
+  bn_call call;
+  BN_BEGIN(call, NULL)
+  code = bn_selftest_panic(place, bn_look, &call, &err);
+  BN_END(call)
+  if (code) return bn_raise(code, err);
+  Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"build_info", py_build_info, METH_NOARGS, "build_info() -> JSON text about the build and this machine."},
     {"num_threads", py_num_threads, METH_NOARGS, "num_threads() -> threads the kernels use."},
@@ -80,6 +92,7 @@ static PyMethodDef methods[] = {
     {"find_preset", py_find_preset, METH_VARARGS, "find_preset(name) -> JSON of the model with that name, alias or hub id."},
     {"register_preset", py_register_preset, METH_VARARGS, "register_preset(name, hub_id, config)"},
     {"config", py_config, METH_VARARGS, "config(path, text) -> validated JSON of the config in a file, or of a JSON text if path is ''."},
+    {"selftest_panic", py_selftest_panic, METH_VARARGS, "selftest_panic(place): panics, to test that it is contained."},
     {NULL, NULL, 0, NULL},
 };
 

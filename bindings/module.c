@@ -72,9 +72,10 @@ int bn_buffer(PyObject *object, Py_buffer *view, const char *name, char format, 
   int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
   if (PyObject_GetBuffer(object, view, flags)) return -1;
   Py_ssize_t size = format == 'q' ? 8 : 4;
+  int foreign = view->format && strpbrk(view->format, ">!") != NULL;  // big-endian, or network order
   char found = view->format ? view->format[strcspn(view->format, "bBhHiIlLqQefd?c")] : 'B';
   if (found == 'l' && view->itemsize == size) found = format == 'f' ? 'l' : format;  // long has either size
-  if (found == format && view->itemsize == size) return 0;
+  if (found == format && view->itemsize == size && !foreign) return 0;
   PyErr_Format(exceptions[BN_DTYPE], "%s: found a buffer of format '%s', expected '%c' (%s)", name,
                view->format ? view->format : "B", format, format == 'i' ? "int32" : format == 'q' ? "int64" : "float32");
   PyBuffer_Release(view);

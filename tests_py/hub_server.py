@@ -17,6 +17,7 @@ class HubServer:
     def __init__(self) -> None:
         self.repositories: dict[str, Path] = {}
         self.requests: list[str] = []
+        self.failing: set[str] = set()  # files that are refused
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -73,6 +74,8 @@ class HubServer:
         return self._send(request, 200, json.dumps(answer).encode(), {}, body)
 
     def _file(self, request: BaseHTTPRequestHandler, path: Path, body: bool) -> None:
+        if path.name in self.failing:
+            return self._send(request, 403, b"", {}, body)
         if not path.is_file():
             return self._send(request, 404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": SHA}, body)
         headers = {"X-Repo-Commit": SHA, "ETag": f'"{_etag(path)}"', "Accept-Ranges": "bytes"}

@@ -3,6 +3,8 @@
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,6 +187,8 @@ def test_a_place_that_cannot_be_written_is_named(tiny: BitNetModel, tmp_path: Pa
     (tmp_path / "file").write_text("")
     with pytest.raises(BitNetError, match="file"):
         tiny.save_pretrained(tmp_path / "file" / "below")
+    with pytest.raises(ArgumentError, match="below"):
+        tiny.save_pretrained(tmp_path / "no" / "below.bitnet")
     with pytest.raises(ArgumentError, match="onnx"):
         tiny.save_pretrained(tmp_path / "x", format="onnx")  # type: ignore[arg-type]
 
@@ -407,6 +411,7 @@ def test_the_extension_checks_buffers(tiny: BitNetModel) -> None:
         (ids, lengths.astype(np.int32), logits),
         (ids, lengths, logits.astype(np.float64)),
         (ids, lengths, np.empty((2, 512), np.int32)),
+        (ids.astype(">i4"), lengths, logits),
     ):
         with pytest.raises(DTypeError, match="expected"):
             model.forward(*arguments)
@@ -437,6 +442,30 @@ def test_the_extension_reads_params_for_each_prompt(tiny: BitNetModel) -> None:
             _bitnet.generation(tiny._model, ids, lengths, params)
     with pytest.raises(ArgumentError, match="sequence"):
         generation.finish(7)
+
+
+@pytest.mark.parametrize(("place", "says"), [("call", "out of range"), ("worker", "chunk"), ("goroutine", "goroutine")])
+def test_a_panic_becomes_an_exception_with_its_stack(tiny: BitNetModel, place: str, says: str) -> None:
+    with pytest.raises(InternalError, match=says) as caught:
+        _bitnet.selftest_panic(place)
+    assert "please report" in str(caught.value)
+    assert "goroutine " in str(caught.value)
+    assert tiny.forward([1, 2]).shape == (2, 512)
+    with pytest.raises(ArgumentError):
+        _bitnet.selftest_panic("nowhere")
+
+
+def test_a_nil_pointer_is_contained_too() -> None:
+    """In a process of its own: pytest's faulthandler takes the signal from Go's runtime."""
+    code = """
+from bitnet_rust import InternalError, _bitnet
+try:
+    _bitnet.selftest_panic("fault")
+except InternalError as error:
+    print(str(error).splitlines()[0])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "nil pointer" in result.stdout, result.stderr
 
 
 def test_the_exceptions_are_one_tree() -> None:

@@ -60,11 +60,20 @@ def test_a_missing_model_says_what_to_pass(
     assert "pass" in str(caught.value)
 
 
-def test_a_hub_that_fails_is_reported(published: HubServer, tmp_path: Path) -> None:
-    published.repositories["someone/broken"] = tmp_path / "nothing"
+def test_a_repository_without_a_model_is_reported(published: HubServer, tmp_path: Path) -> None:
+    published.repositories["someone/empty"] = tmp_path / "nothing"
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(ModelNotFoundError):
-        BitNetModel.from_pretrained("someone/broken", cache_dir=tmp_path / "cache")
+    with pytest.raises(ModelNotFoundError, match="someone/empty has none of"):
+        BitNetModel.from_pretrained("someone/empty", cache_dir=tmp_path / "cache")
+
+
+def test_a_download_that_fails_is_reported(published: HubServer, tmp_path: Path) -> None:
+    published.failing.add("model.safetensors")
+    try:
+        with pytest.raises(ModelNotFoundError, match="someone/tiny-on-the-hub"):
+            BitNetModel.from_pretrained("someone/tiny-on-the-hub", cache_dir=tmp_path / "cache")
+    finally:
+        published.failing.clear()
 
 
 def test_the_embedded_model_needs_no_hub(hub: HubServer) -> None:

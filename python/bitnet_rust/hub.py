@@ -62,7 +62,7 @@ def _download(
     from huggingface_hub import errors
 
     where = f"{hub_id}" + (f" at revision {revision}" if revision else "")
-    instead = "pass the directory of a local copy to from_pretrained instead, or the embedded 'bitnet-tiny'"
+    instead = "pass the directory of a local copy instead, or the embedded 'bitnet-tiny'"
     try:
         path = huggingface_hub.snapshot_download(
             hub_id,
@@ -80,4 +80,6 @@ def _download(
     except (errors.HfHubHTTPError, OSError) as failed:
         reason = " ".join(str(failed).split())
         raise ModelNotFoundError(f"{where} could not be downloaded: {reason}; {instead}") from failed
+    if not any(Path(path).glob("*")):
+        raise ModelNotFoundError(f"the repository {where} has none of {', '.join(_FILES)}; {instead}")
     return Path(path)
