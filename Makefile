@@ -1,5 +1,5 @@
 # make demo   a fresh machine to streamed text: venv, build, generate (needs Go, a C compiler and Python there)
-# make test   everything CI runs             make test-full   and the slow ones: wheel and sdist in fresh venvs
+# make test   everything CI runs             make test-full   and minutes of fuzzing, other Pythons
 # make cover  Go and Python line coverage    make lint        formatters, vet, staticcheck, ruff, mypy
 # make bench  decode speed of this machine   make build       the extension, in place
 # Stamp files under .venv and .tools make repeated runs fast; `make clean` forgets build outputs, not .venv.
@@ -71,6 +71,7 @@ wheel: $(VENV)/.dev
 
 test: lint test-go test-race test-isa test-portable test-fuzz test-py
 test-full: test
+	$(MAKE) test-fuzz FUZZTIME=60s
 	$(BIN)/python -m pytest -m full
 
 lint: lint-go lint-py
