@@ -141,7 +141,7 @@ func (c Config) WithDefaults() Config {
 		c.HeadDim = c.HiddenSize / c.NumAttentionHeads
 	}
 	setDefault(&c.HiddenAct, act)
-	setDefault(&c.MaxPositionEmbeddings, 2048)
+	setDefault(&c.MaxPositionEmbeddings, defaultContext)
 	setDefault(&c.RMSNormEps, eps)
 	setDefault(&c.RopeTheta, theta)
 	setDefault(&c.InitializerRange, 0.02)
@@ -151,6 +151,9 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.Quantization.RMSNormEps, 1e-6)
 	return c
 }
+
+// defaultContext is the max_position_embeddings of a config that states none.
+const defaultContext = 2048
 
 func setDefault[T comparable](dst *T, value T) {
 	var zero T

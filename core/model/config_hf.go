@@ -2,6 +2,7 @@ package model
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -108,16 +109,27 @@ func hfArchitecture(o *object) string {
 }
 
 // readHFRope reads theta and scaling from wherever the writer's version put them: rope_parameters (transformers
-// 5), or rope_theta and rope_scaling (before). Where both speak, rope_scaling decides the scheme and the nested
-// theta the base, as in transformers.
+// 5), or rope_theta and rope_scaling (before). As in transformers, a rope_scaling that says anything replaces
+// rope_parameters whole, a theta beside the scheme goes before the one at the top, and a llama3 scaling that does not say
+// from how long a context it stretches starts from what the config's top level says, last of all from the model's own.
 func (c *Config) readHFRope(o *object) {
 	o.number(&c.RopeTheta, "rope_theta")
-	for _, name := range []string{"rope_parameters", "rope_scaling"} {
-		if r := o.child(name); r != nil {
-			c.readRopeObject(r)
-			o.adopt(r)
+	r := o.child("rope_scaling")
+	if r == nil || len(r.fields) == 0 {
+		r = o.child("rope_parameters")
+	}
+	if r == nil {
+		return
+	}
+	c.readRopeObject(r)
+	if s := c.RopeScaling; s != nil && s.Type == RopeLlama3 {
+		if top := "original_max_position_embeddings"; o.has(top) {
+			o.integer(&s.OriginalMaxPositionEmbeddings, top)
+		} else if !r.has(top) {
+			s.OriginalMaxPositionEmbeddings = cmp.Or(c.MaxPositionEmbeddings, defaultContext)
 		}
 	}
+	o.adopt(r)
 }
 
 func (c *Config) readRopeObject(r *object) {

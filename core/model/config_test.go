@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -66,10 +67,8 @@ func TestEveryGoldenConfigParses(t *testing.T) {
 func TestHuggingFaceVariantsMeanTheSame(t *testing.T) {
 	llama3 := changes{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 	with := func(m changes, key string, v any) changes {
-		out := changes{key: v}
-		for k, x := range m {
-			out[k] = x
-		}
+		out := maps.Clone(m)
+		out[key] = v
 		return out
 	}
 	scaling := &RopeScaling{Type: RopeLlama3, Factor: 8, LowFreqFactor: 1, HighFreqFactor: 4, OriginalMaxPositionEmbeddings: 64}
@@ -93,6 +92,20 @@ func TestHuggingFaceVariantsMeanTheSame(t *testing.T) {
 		}},
 		{"rope_scaling under its old key", `{"rope_scaling": {"type": "linear", "factor": 2}, ` + hf(nil)[1:], func(t *testing.T, c *Config) {
 			assert.Equal(t, &RopeScaling{Type: RopeLinear, Factor: 2}, c.RopeScaling)
+		}},
+		{"rope_scaling instead of rope_parameters", hf(changes{"rope_parameters": changes{"rope_type": "linear", "factor": 4, "rope_theta": 7.0}, "rope_scaling": changes{"rope_type": "default"}}), func(t *testing.T, c *Config) {
+			assert.Nil(t, c.RopeScaling)
+			assert.Equal(t, 500000.0, c.RopeTheta)
+		}},
+		{"rope_scaling that says nothing", hf(changes{"rope_parameters": with(llama3, "rope_theta", 7e5), "rope_scaling": changes{}}), func(t *testing.T, c *Config) {
+			assert.Equal(t, scaling, c.RopeScaling)
+			assert.Equal(t, 7e5, c.RopeTheta)
+		}},
+		{"llama3 from the model's context", hf(changes{"rope_scaling": with(llama3, "original_max_position_embeddings", nil)}), func(t *testing.T, c *Config) {
+			assert.Equal(t, 128, c.RopeScaling.OriginalMaxPositionEmbeddings)
+		}},
+		{"llama3 from a context at the top", hf(changes{"original_max_position_embeddings": 32, "rope_scaling": llama3}), func(t *testing.T, c *Config) {
+			assert.Equal(t, 32, c.RopeScaling.OriginalMaxPositionEmbeddings)
 		}},
 		{"rope_scaling null", `{"rope_scaling": null, ` + hf(nil)[1:], func(t *testing.T, c *Config) { assert.Nil(t, c.RopeScaling) }},
 		{"rope_scaling default", hf(changes{"rope_scaling": changes{"rope_type": "default"}}), func(t *testing.T, c *Config) { assert.Nil(t, c.RopeScaling) }},
@@ -241,6 +254,8 @@ func TestBadConfigsNameFileFieldValueAndReason(t *testing.T) {
 		{"modules", hf(quant("modules_to_not_convert", "lm_head")), "quantization_config.modules_to_not_convert", `"lm_head"`, "a list of strings"},
 		{"empty module pattern", hf(quant("modules_to_not_convert", []string{""})), "quantization_config.modules_to_not_convert", `""`, "printable"},
 		{"counted repetition", hf(quant("modules_to_not_convert", []string{"a{1000}"})), "quantization_config.modules_to_not_convert", "a{1000}", "counted repetition"},
+		{"not an expression", hf(quant("modules_to_not_convert", []string{"lm_head", "(mlp"})), "quantization_config.modules_to_not_convert", "(mlp", "regular expressions: error parsing"},
+		{"an expression of another language", hf(quant("modules_to_not_convert", []string{"(?!mlp)x"})), "quantization_config.modules_to_not_convert", "(?!mlp)x", "invalid or unsupported"},
 		{"too many patterns", hf(quant("modules_to_not_convert", slices.Repeat([]string{"a"}, 2000))), "quantization_config.modules_to_not_convert", "2000", "at most 1024"},
 		{"too many expressions", hf(quant("modules_to_not_convert", slices.Repeat([]string{"a.*b"}, 20))), "quantization_config.modules_to_not_convert", "20", "at most 16"},
 		{"plain Llama", hf(changes{"architectures": llama, "quantization_config": nil}), "quantization_config", "", "full-precision linears"},
@@ -407,13 +422,19 @@ func TestAConfigStandsInsideOtherJSON(t *testing.T) {
 }
 
 func TestModulesToNotConvertMatchesAsInTransformers(t *testing.T) {
-	q := Quantization{ModulesToNotConvert: []string{"lm_head", "model.layers.1.", `model\.layers\.3\..*proj`, "down_proj", "("}}
+	q := Quantization{ModulesToNotConvert: []string{"lm_head", "model.layers.1.", `model\.layers\.3\..*proj`, "down_proj", "model.layers.2",
+		"model.layers.4.mlp.gate", `model\.layers\.5\.(mlp\.up|mlp|self_attn\.)`}}
 	for name, converted := range map[string]bool{
 		"lm_head":                           false,
 		"model.layers.0.mlp.up_proj":        true,
 		"model.layers.1.mlp.up_proj":        false,
 		"model.layers.11.mlp.up_proj":       false, // the pattern's last dot matches the second 1
+		"model.layers.2.mlp.up_proj":        false,
+		"model.layers.21.mlp.up_proj":       true, // a pattern ends where a module does
 		"model.layers.3.self_attn.q_proj":   false,
+		"model.layers.4.mlp.gate_proj":      true,
+		"model.layers.5.mlp.up_proj":        false, // the shorter alternative ends on a border
+		"model.layers.5.self_attn.q_proj":   false,
 		"model.layers.0.mlp.down_proj":      false,
 		"model.layers.0.mlp.down_proj.norm": true,
 	} {

@@ -164,6 +164,11 @@ func (s *hfSource) linear(name string, out, in int) (*nn.Linear, error) {
 		if s.cfg.Quantization.LinearClass == AutoBitLinear { // (acc/s + bias) * weight_scale
 			biasScale = l.Ternary.Scale
 		}
+	case s.storesCodes(name, w.DType):
+		if err := s.unpacked(l, name, w); err != nil {
+			return nil, err
+		}
+		biasScale = l.Ternary.Scale
 	default:
 		if err := s.masters(l, w); err != nil {
 			return nil, err
@@ -198,6 +203,37 @@ func (s *hfSource) packed(l *nn.Linear, name string, w safetensors.View) error {
 	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale}
 	s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(l.Out, l.In))
 	s.plan(w, 0, func() error { return quant.PackHF(l.Ternary.Panels, w.Data, l.Out, l.In) })
+	return nil
+}
+
+// storesCodes says whether a linear's ternary codes are stored as floats beside their scale. That is what transformers' own
+// save_pretrained makes of packed autobitlinear layers.
+func (s *hfSource) storesCodes(name, dtype string) bool {
+	q := &s.cfg.Quantization
+	return q.LinearClass == AutoBitLinear && q.Mode == ModeOffline && slices.Contains(floats, dtype) && s.set.Has(name+".weight_scale")
+}
+
+// unpacked plans a linear whose codes are floats.
+func (s *hfSource) unpacked(l *nn.Linear, name string, w safetensors.View) error {
+	scale, err := s.weightScale(name)
+	if err != nil {
+		return err
+	}
+	if err := w.Check([]int{l.Out, l.In}, floats...); err != nil {
+		return err
+	}
+	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale}
+	s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(l.Out, l.In))
+	s.plan(w, 0, func() error {
+		size := len(w.Data) / (l.Out * l.In)
+		for i := range l.Out * l.In {
+			if x := decodeFloat(w.DType, w.Data[i*size:]); x != 0 && x != 1 && x != -1 {
+				return &quant.ValueError{Row: i / l.In, Col: i % l.In, Found: fmt.Sprint(x), Expected: "-1, 0 or 1 beside a weight_scale"}
+			}
+		}
+		_, err := quant.Ternarize(l.Ternary.Panels, w.DType, w.Data, l.Out, l.In)
+		return err
+	})
 	return nil
 }
 
@@ -387,14 +423,19 @@ func naturalFormat(dtype string) cpu.DenseFormat {
 func decodeFloats(v safetensors.View) []float32 {
 	out := make([]float32, v.Elements())
 	for i := range out {
-		switch v.DType {
-		case safetensors.F32:
-			out[i] = math.Float32frombits(binary.LittleEndian.Uint32(v.Data[4*i:]))
-		case safetensors.BF16:
-			out[i] = tensor.BFloat16Bits(binary.LittleEndian.Uint16(v.Data[2*i:])).Float32()
-		case safetensors.F16:
-			out[i] = tensor.Float16Bits(binary.LittleEndian.Uint16(v.Data[2*i:])).Float32()
-		}
+		out[i] = decodeFloat(v.DType, v.Data[i*len(v.Data)/len(out):])
 	}
 	return out
+}
+
+// decodeFloat widens the first number of data.
+func decodeFloat(dtype string, data []byte) float32 {
+	switch dtype {
+	case safetensors.F32:
+		return math.Float32frombits(binary.LittleEndian.Uint32(data))
+	case safetensors.BF16:
+		return tensor.BFloat16Bits(binary.LittleEndian.Uint16(data)).Float32()
+	default:
+		return tensor.Float16Bits(binary.LittleEndian.Uint16(data)).Float32()
+	}
 }

@@ -1,6 +1,7 @@
 package model_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"io/fs"
@@ -59,6 +60,34 @@ func TestWeightScaleMultipliesOrDividesByLinearClass(t *testing.T) {
 	}
 	c.quantization()["linear_class"] = "autobitlinear"
 	requireSame(t, want, load(t, c.write(), model.LoadOptions{}))
+}
+
+func TestTernaryCodesMayBeStoredAsFloats(t *testing.T) {
+	c := open(t, "bitnet_offline_packed")
+	want := load(t, c.write(), model.LoadOptions{})
+	for i, dtype := range []string{safetensors.F32, safetensors.BF16, safetensors.F16} {
+		one := []string{"\x00\x00\x80\x3f", "\x80\x3f", "\x00\x3c"}[i]
+		codes := open(t, "bitnet_offline_packed")
+		for name, x := range c.tensors {
+			if x.DType != safetensors.U8 {
+				continue
+			}
+			rows, cols := 4*x.Shape[0], x.Shape[1]
+			data := make([]byte, rows*cols*len(one))
+			for j := range rows * cols {
+				code := x.Data[j%len(x.Data)] >> (2 * (j / len(x.Data))) & 3
+				number := data[j*len(one):][:len(one)]
+				if code != 1 {
+					copy(number, one)
+				}
+				if code == 0 {
+					number[len(one)-1] |= 0x80
+				}
+			}
+			codes.put(name, dtype, []int{rows, cols}, data)
+		}
+		requireSame(t, want, load(t, codes.write(), model.LoadOptions{}))
+	}
 }
 
 func TestMasterWeightsTernarizeFromAnyPrecision(t *testing.T) {
@@ -241,6 +270,14 @@ func TestBadCheckpointsNameFileTensorFoundAndExpected(t *testing.T) {
 		{"scale NaN", func(c *checkpoint) { c.putFloats(scale, float32(math.NaN())) }, model.ErrValue, scale, []string{"NaN", "positive"}},
 		{"scale infinite", func(c *checkpoint) { c.putFloats(scale, float32(math.Inf(1))) }, model.ErrValue, scale, []string{"+Inf"}},
 		{"code 3", func(c *checkpoint) { c.tensors[q].Data[5*256+7] |= 3 << 2 }, model.ErrValue, q, []string{"row 69, column 7", "code 3"}},
+		{"float that is no code", func(c *checkpoint) {
+			c.put(q, safetensors.F16, []int{256, 256}, bytes.Repeat([]byte{0, 0x3c, 0, 0xbc, 0, 0x80, 0, 0}, 256*64))
+			c.tensors[q].Data[2*(3*256+5)+1] = 0x38
+		}, model.ErrValue, q, []string{"row 3, column 5", "found 0.5", "-1, 0 or 1"}},
+		{"codes of another linear class", func(c *checkpoint) {
+			c.quantization()["linear_class"] = "bitlinear"
+			c.put(q, safetensors.BF16, []int{256, 256}, make([]byte, 2*256*256))
+		}, model.ErrUnexpected, scale, []string{"BF16 [1]"}},
 		{"norm shape", func(c *checkpoint) { c.putFloats(norm, 1, 2, 3) }, safetensors.ErrMismatch, norm, []string{"[3]", "[256]"}},
 		{"norm NaN", func(c *checkpoint) {
 			v := make([]float32, 256)

@@ -6,8 +6,9 @@ import (
 )
 
 // Converts reports whether the linear of the given full name ("model.layers.0.mlp.up_proj") is ternary. A pattern in
-// ModulesToNotConvert excludes the modules whose name ends with it, and those whose name it matches from the start as a
-// regular expression; the rule is transformers' own. A dot thus stands for any character.
+// ModulesToNotConvert excludes the modules whose name ends with it, and those whose name it matches, as a regular expression,
+// from the start up to a border between modules: "model.layers.1" excludes all of that layer and nothing of layer 11. The
+// rule is that of transformers 5. A dot stands for any character.
 func (q *Quantization) Converts(module string) bool { return q.converter()(module) }
 
 // converter is Converts for many names, with the patterns compiled once.
@@ -17,7 +18,7 @@ func (q *Quantization) converter() func(module string) bool {
 	for _, pattern := range q.ModulesToNotConvert {
 		if plainPattern(pattern) {
 			plain = append(plain, pattern)
-		} else if re, err := regexp.Compile("^(?:" + pattern + ")"); err == nil {
+		} else if re, err := compilePattern(pattern); err == nil {
 			expressions = append(expressions, re)
 		}
 	}
@@ -28,17 +29,29 @@ func (q *Quantization) converter() func(module string) bool {
 			}
 		}
 		for _, pattern := range plain {
-			if startsWith(module, pattern) {
+			if startsWith(module, pattern) && onBorder(module, len(pattern)) {
 				return false
 			}
 		}
 		for _, re := range expressions {
-			if re.MatchString(module) {
-				return false
+			for end := range len(module) + 1 {
+				if onBorder(module, end) && re.MatchString(module[:end]) {
+					return false
+				}
 			}
 		}
 		return true
 	}
+}
+
+// compilePattern compiles a pattern that matches whole strings.
+func compilePattern(pattern string) (*regexp.Regexp, error) {
+	return regexp.Compile("^(?:" + pattern + ")$")
+}
+
+// onBorder says whether position end of a name, 0 to its length, lies between two modules or at the end.
+func onBorder(name string, end int) bool {
+	return end == len(name) || name[end] == '.' || end > 0 && name[end-1] == '.'
 }
 
 // plainPattern says whether the dot is the only character of a pattern that means something in a regular expression.

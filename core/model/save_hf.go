@@ -27,8 +27,8 @@ var ErrExport = errors.New("model has no Hugging Face form")
 // as bfloat16 where that holds every value and as float32 otherwise; an int8 or int4 head becomes float32. The lower-case
 // BitnetForCausalLM becomes a BitNetForCausalLM with its activation, which is the same network.
 //
-// A directory that holds a model.bitnet is refused, since Load would go on to prefer that (ErrOption). A matrix
-// whose rows are no multiple of 4 cannot be packed (ErrExport).
+// A directory that holds a model.bitnet is refused, since Load would go on to prefer that (ErrOption). A matrix whose rows
+// are no multiple of 4 cannot be packed, and BitNetForCausalLM has no place for an mlp_bias (ErrExport).
 func (m *Model) SaveHF(dir string) error {
 	if err := m.Acquire(); err != nil {
 		return err
@@ -42,6 +42,9 @@ func (m *Model) SaveHF(dir string) error {
 		return err
 	}
 	cfg := m.hfConfig()
+	if cfg.MLPBias && cfg.SubNorms() {
+		return fmt.Errorf("%w: mlp_bias = true, and transformers' %s passes over the biases of its feed-forward network", ErrExport, cfg.Architecture)
+	}
 	w := hfWriter{class: cfg.Quantization.LinearClass}
 	if err := m.eachWeight(w.linear, w.norm); err != nil {
 		return err
@@ -62,6 +65,10 @@ func (m *Model) hfConfig() Config {
 	cfg.Quantization.Mode = ModeOffline
 	if cfg.Architecture == ArchBitnet {
 		cfg.Architecture = ArchBitNet
+	}
+	// transformers leaves the head alone only as long as nobody says what else to leave alone.
+	if q := &cfg.Quantization; len(q.ModulesToNotConvert) > 0 && q.Converts("lm_head") {
+		q.ModulesToNotConvert = append(q.ModulesToNotConvert, "lm_head")
 	}
 	return cfg
 }

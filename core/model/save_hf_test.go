@@ -44,6 +44,27 @@ func TestTheOlderBitnetExportsAsTheNewer(t *testing.T) {
 	requireSame(t, m, back)
 }
 
+func TestTheExportedHeadIsNamedAmongTheModulesNotToConvert(t *testing.T) {
+	for _, tc := range []struct{ from, to []string }{
+		{nil, nil},
+		{[]string{"down_proj"}, []string{"down_proj", "lm_head"}},
+		{[]string{"lm_head", "down_proj"}, []string{"lm_head", "down_proj"}},
+		{[]string{"lm_h.*", "down_proj"}, []string{"lm_h.*", "down_proj"}},
+	} {
+		cfg := model.Config{VocabSize: 64, HiddenSize: 32, IntermediateSize: 44, NumHiddenLayers: 1, NumAttentionHeads: 2,
+			Quantization: model.Quantization{ModulesToNotConvert: tc.from}}
+		m, err := model.NewRandom(&cfg, 1, model.LoadOptions{})
+		require.NoError(t, err)
+		dir := t.TempDir()
+		require.NoError(t, m.SaveHF(dir))
+		back := load(t, dir, model.LoadOptions{})
+		assert.Equal(t, tc.to, back.Config.Quantization.ModulesToNotConvert)
+		assert.Equal(t, tc.from, m.Config.Quantization.ModulesToNotConvert)
+		requireSame(t, m, back)
+		require.NoError(t, m.Close())
+	}
+}
+
 func TestWhatHasNoHuggingFaceFormIsRefused(t *testing.T) {
 	cfg := model.Config{VocabSize: 64, HiddenSize: 32, IntermediateSize: 42, NumHiddenLayers: 1, NumAttentionHeads: 2}
 	m, err := model.NewRandom(&cfg, 1, model.LoadOptions{})
@@ -52,6 +73,13 @@ func TestWhatHasNoHuggingFaceFormIsRefused(t *testing.T) {
 	err = m.SaveHF(t.TempDir())
 	require.ErrorIs(t, err, model.ErrExport)
 	require.ErrorContains(t, err, "mlp.gate_proj has 42 rows")
+	cfg.IntermediateSize, cfg.MLPBias = 44, true
+	biased, err := model.NewRandom(&cfg, 1, model.LoadOptions{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, biased.Close()) }()
+	err = biased.SaveHF(t.TempDir())
+	require.ErrorIs(t, err, model.ErrExport)
+	require.ErrorContains(t, err, "mlp_bias = true")
 	dir := t.TempDir()
 	require.NoError(t, m.Save(dir, nil))
 	require.ErrorIs(t, m.SaveHF(dir), model.ErrOption)

@@ -201,7 +201,12 @@ func (q *Quantization) checkModules() error {
 			return invalid(field, value, "counted repetition is not supported")
 		}
 		if !plainPattern(pattern) {
-			expressions++
+			if expressions++; expressions > maxExpressions {
+				continue
+			}
+			if _, err := compilePattern(pattern); err != nil {
+				return invalid(field, value, "must hold names or regular expressions: %v", err)
+			}
 		}
 	}
 	if n := len(q.ModulesToNotConvert); n > maxPatterns {
