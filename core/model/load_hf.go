@@ -206,8 +206,8 @@ func (s *hfSource) packed(l *nn.Linear, name string, w safetensors.View) error {
 	return nil
 }
 
-// storesCodes says whether a linear's ternary codes are stored as floats beside their scale. That is what transformers' own
-// save_pretrained makes of packed autobitlinear layers.
+// storesCodes says whether a linear's ternary codes are stored as floats beside their scale: an autobitlinear layer as it
+// is in memory in transformers, which reads that form as well as the packed one.
 func (s *hfSource) storesCodes(name, dtype string) bool {
 	q := &s.cfg.Quantization
 	return q.LinearClass == AutoBitLinear && q.Mode == ModeOffline && slices.Contains(floats, dtype) && s.set.Has(name+".weight_scale")
