@@ -3,9 +3,9 @@ package infer
 import (
 	"context"
 	"fmt"
-	"math"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
 )
 
 // likelihoodRows is how many rows of logits a likelihood keeps at a time.
@@ -70,7 +70,5 @@ type logProbTask struct {
 }
 
 func (t *logProbTask) Run(r int) {
-	row := t.logits[r*t.vocab : (r+1)*t.vocab]
-	top, at := cpu.MaxF32(row), row[t.ids[r]]
-	t.out[r] = float64(at) - float64(top) - math.Log(float64(cpu.ExpSum(row, top)))
+	t.out[r], _ = nn.LogProb(t.logits[r*t.vocab:(r+1)*t.vocab], t.ids[r])
 }

@@ -49,14 +49,11 @@ type Block struct {
 	FFN       nn.FeedForward
 }
 
-// Forward adds the layer's attention and feed-forward outputs to the residual stream x [rows, hidden_size] in place.
-func (b *Block) Forward(c *nn.Ctx, x *tensor.Tensor, angles nn.Angles) {
-	h := b.Attn.Forward(c, x, b.InputNorm, angles)
-	nn.Add(c, x, h)
-	c.Free(h)
-	h = b.FFN.Forward(c, x, b.PostNorm)
-	nn.Add(c, x, h)
-	c.Free(h)
+// Forward takes the residual stream x [rows, hidden_size] and returns it with the layer's attention and feed-forward
+// outputs added.
+func (b *Block) Forward(c *nn.Ctx, x *tensor.Tensor, angles nn.Angles) *tensor.Tensor {
+	x = nn.Add(c, x, b.Attn.Forward(c, x, b.InputNorm, angles))
+	return nn.Add(c, x, b.FFN.Forward(c, x, b.PostNorm))
 }
 
 // Forward runs the step c over ids, one token a row, and returns the residual stream after the last layer,
@@ -68,7 +65,7 @@ func (m *Model) Forward(c *nn.Ctx, ids []int32) (*tensor.Tensor, error) {
 		if err := c.Err(); err != nil {
 			return nil, err
 		}
-		m.Blocks[i].Forward(c, x, angles)
+		x = m.Blocks[i].Forward(c, x, angles)
 	}
 	angles.Free(c)
 	return x, nil

@@ -27,7 +27,7 @@ func (a *Attention) Forward(c *Ctx, x *tensor.Tensor, norm *RMSNorm, angles Angl
 	c.storeKV(a, k, v)
 	c.Free(k)
 	c.Free(v)
-	h := c.attention(a, q) // [rows, heads*head_dim]
+	h := c.attention(a, q, k, v) // [rows, heads*head_dim]
 	c.Free(q)
 	o := Project(c, h, a.SubNorm, a.O)[0]
 	c.Free(h)
@@ -62,7 +62,8 @@ func (t *storeTask) row(r int) {
 func put(dst, src []float32) { clear(dst[copy(dst, src):]) }
 
 // attention returns softmax(q k^T / sqrt(head_dim)) v for every row and head, over the keys up to the row's position.
-func (c *Ctx) attention(a *Attention, q *tensor.Tensor) *tensor.Tensor {
+// Keys and values are read from the caches; k and v only name the values that gradients belong to.
+func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	rows := len(c.rows)
 	out := c.New(rows, a.Heads*a.Dim)
 	items := rows * a.Heads
@@ -76,6 +77,14 @@ func (c *Ctx) attention(a *Attention, q *tensor.Tensor) *tensor.Tensor {
 		ctx: c, a: a, q: q.Float32s(), out: out.Float32s(), buf: pool.View[float32](buf),
 		items: items, size: size, per: per, scale: float32(1 / math.Sqrt(float64(a.Dim))),
 	}
+	if c.tape != nil {
+		op := &attentionOp{c: c, a: a, q: q, k: k, v: v, out: out, rows: c.rows, caches: c.caches, scale: c.attend.scale}
+		op.mem = c.scratch.Alloc(8 * items)
+		op.stats = pool.View[float32](op.mem)
+		c.attend.stats = op.stats
+		c.keep(q, out)
+		c.tape.Record(op)
+	}
 	cpu.Parallel(chunks, &c.attend)
 	c.scratch.Free(buf)
 	return out
@@ -87,6 +96,7 @@ type attendTask struct {
 	a           *Attention
 	q, out      []float32
 	buf         []float32 // per floats a chunk
+	stats       []float32 // [items, 2] maximum of the scores and sum of exp(score - maximum), or nil
 	items, size int
 	per         int
 	scale       float32
@@ -130,4 +140,8 @@ func (t *attendTask) head(r, h int, buf []float32) {
 		cpu.AccumRows(acc, s, v, n, pad, pad)
 	}
 	cpu.ScaleMul(t.out[src:src+dim], acc[:dim], nil, 1/sum)
+	if t.stats != nil {
+		i := 2 * (r*t.a.Heads + h)
+		t.stats[i], t.stats[i+1] = top, sum
+	}
 }

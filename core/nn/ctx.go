@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
@@ -38,6 +39,9 @@ type Ctx struct {
 	headers []*tensor.Tensor
 	used    int
 
+	tape *autograd.Tape               // nil unless the step is to be differentiated
+	kept map[*tensor.Tensor]*keepsake // values that recorded operations still need
+
 	// One task of each kind: a step runs them one after another, so each is filled in anew and never allocated.
 	each    eachTask
 	prepare prepareTask
@@ -49,6 +53,10 @@ type Ctx struct {
 	gate    gateTask
 	add     addTask
 	lookup  lookupTask
+
+	entropy    entropyTask
+	normGrad   normGrad
+	attendGrad attendGrad
 }
 
 // NewCtx returns a context whose scratch memory comes from p.
@@ -65,6 +73,8 @@ func (c *Ctx) Begin(ctx context.Context, key uint64, rows []Row, caches []KVCach
 func (c *Ctx) End() {
 	c.scratch.End()
 	c.done, c.rows, c.caches = nil, nil, nil
+	c.tape = nil
+	clear(c.kept)
 }
 
 // Err reports whether the step was asked to stop; models check it between layers.
@@ -81,19 +91,77 @@ func (c *Ctx) Close() { c.scratch.Close() }
 // Scratch gives access to the step memory's figures.
 func (c *Ctx) Scratch() *pool.Scratch { return c.scratch }
 
+// Attach makes the operations that follow record themselves on t; nil ends that. The tape's gradients must live in c.
+// Attached operations make new values where others work in place, and keep what their backward passes need; Free then
+// takes effect when the last of those passes is done.
+func (c *Ctx) Attach(t *autograd.Tape) {
+	c.tape = t
+	if c.kept == nil {
+		c.kept = map[*tensor.Tensor]*keepsake{}
+	}
+}
+
+// keepsake counts the recorded operations that need a value.
+type keepsake struct {
+	uses  int
+	freed bool // by the forward pass
+}
+
+// keep holds values for a recorded operation, which calls drop for each.
+func (c *Ctx) keep(values ...*tensor.Tensor) {
+	for _, t := range values {
+		k := c.kept[t]
+		if k == nil {
+			k = new(keepsake)
+			c.kept[t] = k
+		}
+		k.uses++
+	}
+}
+
+// drop ends one keep of each value.
+func (c *Ctx) drop(values ...*tensor.Tensor) {
+	for _, t := range values {
+		k := c.kept[t]
+		if k.uses--; k.uses == 0 {
+			delete(c.kept, t)
+			if k.freed {
+				c.Free(t)
+			}
+		}
+	}
+}
+
 // New returns an uninitialized float32 tensor [rows, cols] that lives until Free or the end of the step.
 func (c *Ctx) New(rows, cols int) *tensor.Tensor {
-	if c.used == len(c.headers) {
-		c.headers = append(c.headers, new(tensor.Tensor))
-	}
-	t := c.headers[c.used]
-	c.used++
+	t := c.header()
 	t.Rebind(pool.View[float32](c.scratch.Alloc(4*rows*cols)), rows, cols)
 	return t
 }
 
+// view returns a header over memory that belongs to something else: it is not to be freed.
+func (c *Ctx) view(data []float32, rows, cols int) *tensor.Tensor {
+	t := c.header()
+	t.Rebind(data, rows, cols)
+	return t
+}
+
+func (c *Ctx) header() *tensor.Tensor {
+	if c.used == len(c.headers) {
+		c.headers = append(c.headers, new(tensor.Tensor))
+	}
+	c.used++
+	return c.headers[c.used-1]
+}
+
 // Free gives a tensor's memory back before the end of the step.
-func (c *Ctx) Free(t *tensor.Tensor) { c.scratch.Free(t.Bytes()) }
+func (c *Ctx) Free(t *tensor.Tensor) {
+	if k := c.kept[t]; k != nil {
+		k.freed = true
+		return
+	}
+	c.scratch.Free(t.Bytes())
+}
 
 // rower is work that goes row by row; rows are independent.
 type rower interface{ row(r int) }

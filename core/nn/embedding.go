@@ -2,6 +2,7 @@ package nn
 
 import (
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
@@ -9,6 +10,7 @@ import (
 // Embedding is the token table [vocab_size, hidden_size].
 type Embedding struct {
 	Table *quant.Dense
+	Param *autograd.Param // the table as a trainable parameter, or nil
 }
 
 // Forward returns the rows of ids, [len(ids), hidden_size]. The ids must be in range.
@@ -16,6 +18,9 @@ func (e *Embedding) Forward(c *Ctx, ids []int32) *tensor.Tensor {
 	y := c.New(len(ids), e.Table.Cols)
 	c.lookup = lookupTask{e: e, ids: ids, out: y.Float32s()}
 	c.eachRow(len(ids), &c.lookup)
+	if c.tape != nil && e.Param != nil {
+		c.tape.Record(&lookupOp{table: e.Param, ids: ids, out: y})
+	}
 	return y
 }
 

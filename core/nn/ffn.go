@@ -24,44 +24,66 @@ type FeedForward struct {
 // Forward reads x [rows, hidden_size], normalized by norm, and returns [rows, hidden_size].
 func (f *FeedForward) Forward(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *tensor.Tensor {
 	gu := Project(c, x, norm, f.Gate, f.Up) // [rows, intermediate_size] twice
-	gate, up := gu[0], gu[1]
-	c.gate = gateTask{act: f.Act, gate: gate.Float32s(), up: up.Float32s(), dim: gate.Dim(1)}
-	c.eachRow(gate.Dim(0), &c.gate)
-	c.Free(up)
-	y := Project(c, gate, f.SubNorm, f.Down)[0]
-	c.Free(gate)
+	h := c.gated(f.Act, gu[0], gu[1])
+	y := Project(c, h, f.SubNorm, f.Down)[0]
+	c.Free(h)
 	return y
 }
 
-// gateTask computes gate = act(gate) * up.
+// gated returns act(gate) * up and frees both.
+func (c *Ctx) gated(act Activation, gate, up *tensor.Tensor) *tensor.Tensor {
+	h := gate
+	if c.tape != nil {
+		h = c.New(gate.Dim(0), gate.Dim(1))
+		c.keep(gate, up)
+		c.tape.Record(&gateOp{c: c, act: act, gate: gate, up: up, out: h})
+		c.Free(gate)
+	}
+	c.gate = gateTask{act: act, gate: gate.Float32s(), up: up.Float32s(), out: h.Float32s(), dim: gate.Dim(1)}
+	c.eachRow(gate.Dim(0), &c.gate)
+	c.Free(up)
+	return h
+}
+
+// gateTask computes out = act(gate) * up; out may be gate.
 type gateTask struct {
-	act      Activation
-	gate, up []float32
-	dim      int
+	act           Activation
+	gate, up, out []float32
+	dim           int
 }
 
 func (t *gateTask) row(r int) {
-	g, u := t.gate[r*t.dim:(r+1)*t.dim], t.up[r*t.dim:(r+1)*t.dim]
+	a, b := r*t.dim, (r+1)*t.dim
 	if t.act == SiLU {
-		cpu.Silu(g, g)
+		cpu.Silu(t.out[a:b], t.gate[a:b])
 	} else {
-		cpu.ReLU2(g, g)
+		cpu.ReLU2(t.out[a:b], t.gate[a:b])
 	}
-	cpu.Mul(g, g, u)
+	cpu.Mul(t.out[a:b], t.out[a:b], t.up[a:b])
 }
 
-// Add computes x += y for the residual stream.
-func Add(c *Ctx, x, y *tensor.Tensor) {
-	c.add = addTask{x: x.Float32s(), y: y.Float32s(), dim: x.Dim(1)}
+// Add returns x + y for the residual stream and frees both. It works in place unless a tape is attached.
+func Add(c *Ctx, x, y *tensor.Tensor) *tensor.Tensor {
+	sum := x
+	if c.tape != nil {
+		sum = c.New(x.Dim(0), x.Dim(1))
+		c.tape.Record(&addOp{x: x, y: y, sum: sum})
+	}
+	c.add = addTask{x: x.Float32s(), y: y.Float32s(), sum: sum.Float32s(), dim: x.Dim(1)}
 	c.eachRow(x.Dim(0), &c.add)
+	if sum != x {
+		c.Free(x)
+	}
+	c.Free(y)
+	return sum
 }
 
 type addTask struct {
-	x, y []float32
-	dim  int
+	x, y, sum []float32
+	dim       int
 }
 
 func (t *addTask) row(r int) {
 	a, b := r*t.dim, (r+1)*t.dim
-	cpu.Add(t.x[a:b], t.x[a:b], t.y[a:b])
+	cpu.Add(t.sum[a:b], t.x[a:b], t.y[a:b])
 }

@@ -4,6 +4,7 @@ import (
 	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
@@ -17,6 +18,8 @@ type Linear struct {
 	Dense   *quant.Dense   // nil when ternary
 	Bias    []float32      // [Out], nil without; already multiplied by whatever scale the checkpoint applies to it
 	Norm    *RMSNorm       // the layer's own norm before quantization (use_rms_norm), or nil
+
+	Weight *autograd.Param // the float32 master weights [Out, In] that training changes, or nil
 }
 
 // maxGroup is how many linear layers may share one input: q, k and v.
@@ -51,7 +54,9 @@ func Project(c *Ctx, x *tensor.Tensor, norm *RMSNorm, layers ...*Linear) (out [m
 		}
 	}
 	c.matmul.run(c)
-	if shared > 0 {
+	if c.tape != nil {
+		c.recordProject(x, norm, q, layers, out)
+	} else if shared > 0 {
 		q.free(c)
 	}
 	for i, l := range layers {

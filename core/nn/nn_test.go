@@ -294,7 +294,7 @@ func TestAttentionIsSoftmaxOverThePast(t *testing.T) {
 		v := matrix(t, randoms(r, s.rows*s.kv*s.dim), s.rows, s.kv*s.dim)
 		c.Begin(context.Background(), 1, positions(s.rows), []KVCache{newHeapCache(s.rows, s.kv, s.dim)})
 		c.storeKV(a, k, v)
-		y := c.attention(a, q)
+		y := c.attention(a, q, k, v)
 		for row := range s.rows {
 			for h := range s.heads {
 				want := naiveAttention(q.Float32s(), k.Float32s(), v.Float32s(), row, h, s.heads, s.kv, s.dim)

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
@@ -11,13 +12,18 @@ import (
 type RMSNorm struct {
 	Weight []float32 // [dim]
 	Eps    float32
+	Param  *autograd.Param // the weight as a trainable parameter, or nil
+}
+
+// inverse is 1/sqrt(mean(x^2) + eps).
+func (n *RMSNorm) inverse(x []float32) float32 {
+	ms := cpu.SumSquares(x) / float32(len(x))
+	return 1 / float32(math.Sqrt(float64(ms+n.Eps)))
 }
 
 // apply writes the normalized row.
 func (n *RMSNorm) apply(dst, x []float32) {
-	ms := cpu.SumSquares(x) / float32(len(x))
-	inv := 1 / float32(math.Sqrt(float64(ms+n.Eps)))
-	cpu.ScaleMul(dst, x, n.Weight, inv)
+	cpu.ScaleMul(dst, x, n.Weight, n.inverse(x))
 }
 
 // Forward returns the normalized rows of x [rows, dim].

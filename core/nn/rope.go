@@ -74,12 +74,24 @@ func (p *RoPE) Angles(c *Ctx) Angles {
 	return a
 }
 
-// Free gives the memory back.
-func (a Angles) Free(c *Ctx) { c.scratch.Free(a.bytes) }
+// Free gives the memory back, unless a tape is attached: backward passes turn gradients back, and the step's end frees.
+func (a Angles) Free(c *Ctx) {
+	if c.tape == nil {
+		c.scratch.Free(a.bytes)
+	}
+}
 
 // rotate turns the heads of x [rows, heads*head_dim] in place.
 func (c *Ctx) rotate(a Angles, headDim int, x *tensor.Tensor) {
-	c.rope = ropeTask{ctx: c, a: a, x: x.Float32s(), dim: x.Dim(1), headDim: headDim}
+	if c.tape != nil {
+		c.tape.Record(&rotateOp{c: c, angles: a, headDim: headDim, x: x})
+	}
+	c.turn(a, headDim, x, 1)
+}
+
+// turn rotates forward (1) or back (-1).
+func (c *Ctx) turn(a Angles, headDim int, x *tensor.Tensor, direction float32) {
+	c.rope = ropeTask{ctx: c, a: a, x: x.Float32s(), dim: x.Dim(1), headDim: headDim, direction: direction}
 	c.eachRow(x.Dim(0), &c.rope)
 }
 
@@ -91,6 +103,8 @@ type ropeTask struct {
 	x       []float32
 	dim     int
 	headDim int
+
+	direction float32 // 1 or -1
 }
 
 func (t *ropeTask) row(r int) {
@@ -109,7 +123,7 @@ func (t *ropeTask) row(r int) {
 	for x := t.x[r*t.dim : (r+1)*t.dim]; len(x) > 0; x = x[t.headDim:] {
 		lo, hi := x[:n], x[n:2*n]
 		for i, c := range cos {
-			a, b, s := lo[i], hi[i], sin[i]
+			a, b, s := lo[i], hi[i], t.direction*sin[i]
 			lo[i] = float32(a*c) - float32(b*s)
 			hi[i] = float32(b*c) + float32(a*s)
 		}

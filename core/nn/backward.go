@@ -1,0 +1,144 @@
+package nn
+
+import (
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// Backward passes of the layers that go row by row. Those of linear layers and attention have files of their own.
+
+// addOp is sum = x + y.
+type addOp struct{ x, y, sum *tensor.Tensor }
+
+func (o *addOp) Backward(t *autograd.Tape) {
+	t.Move(o.sum, o.x)
+	t.Share(o.x, o.y)
+}
+
+// gateOp is out = act(gate) * up.
+type gateOp struct {
+	c             *Ctx
+	act           Activation
+	gate, up, out *tensor.Tensor
+
+	g, u, dy, dg, du []float32
+	dim              int
+}
+
+func (o *gateOp) Backward(t *autograd.Tape) {
+	rows, dim := o.gate.Dim(0), o.gate.Dim(1)
+	dg, du := o.c.New(rows, dim), o.c.New(rows, dim)
+	o.g, o.u, o.dy = o.gate.Float32s(), o.up.Float32s(), t.Take(o.out).Float32s()
+	o.dg, o.du, o.dim = dg.Float32s(), du.Float32s(), dim
+	o.c.eachRow(rows, o)
+	t.Done(o.out)
+	t.Add(o.gate, dg)
+	t.Add(o.up, du)
+	o.c.drop(o.gate, o.up)
+}
+
+// row: relu(g)^2 has the derivative 2 relu(g); g sigmoid(g) has s (1 + g (1 - s)).
+func (o *gateOp) row(r int) {
+	a, b := r*o.dim, (r+1)*o.dim
+	g, u, dy, dg, du := o.g[a:b], o.u[a:b], o.dy[a:b], o.dg[a:b], o.du[a:b]
+	if o.act == SiLU {
+		cpu.Silu(du, g)
+		for i, v := range g {
+			s := float32(0.5) // sigmoid(g)
+			if v != 0 {
+				s = du[i] / v
+			}
+			dg[i] = dy[i] * u[i] * (s + du[i]*(1-s))
+			du[i] *= dy[i]
+		}
+		return
+	}
+	for i, v := range g {
+		p := max(v, 0)
+		dg[i] = dy[i] * u[i] * (2 * p)
+		du[i] = dy[i] * (p * p)
+	}
+}
+
+// lookupOp is out = table[ids].
+type lookupOp struct {
+	table *autograd.Param
+	ids   []int32
+	out   *tensor.Tensor
+}
+
+// Backward adds rows in ascending order, so that equal ids always sum alike.
+func (o *lookupOp) Backward(t *autograd.Tape) {
+	dim := o.out.Dim(1)
+	dy := t.Take(o.out).Float32s()
+	for r, id := range o.ids {
+		g := o.table.Grad[int(id)*dim : (int(id)+1)*dim]
+		cpu.Add(g, g, dy[r*dim:(r+1)*dim])
+	}
+	t.Done(o.out)
+}
+
+// rotateOp turned x by angles, in place: its backward pass turns the gradient back.
+type rotateOp struct {
+	c       *Ctx
+	angles  Angles
+	headDim int
+	x       *tensor.Tensor
+}
+
+func (o *rotateOp) Backward(t *autograd.Tape) {
+	o.c.turn(o.angles, o.headDim, t.Take(o.x), -1)
+}
+
+// normGrad is the backward pass of y = x/rms(x) * w: with xhat = x/rms(x) and h = dy*w,
+//
+//	dx = (h - xhat * mean(h * xhat)) / rms(x)    dw = sum over rows of dy * xhat
+//
+// It writes dx over dy. Rows are summed for dw in blocks of normBlock, blocks in ascending order.
+type normGrad struct {
+	norm  *RMSNorm
+	x, dy []float32
+	dim   int
+	rows  int
+	part  []float32 // [blocks, dim]
+}
+
+const normBlock = 64
+
+func (c *Ctx) normBackward(n *RMSNorm, x, dy *tensor.Tensor) {
+	rows, dim := x.Dim(0), x.Dim(1)
+	blocks := (rows + normBlock - 1) / normBlock
+	mem := c.scratch.Alloc(4 * blocks * dim)
+	c.normGrad = normGrad{norm: n, x: x.Float32s(), dy: dy.Float32s(), dim: dim, rows: rows, part: pool.View[float32](mem)}
+	cpu.Parallel(blocks, &c.normGrad)
+	if n.Param != nil {
+		for b := range blocks {
+			cpu.Add(n.Param.Grad, n.Param.Grad, c.normGrad.part[b*dim:(b+1)*dim])
+		}
+	}
+	c.scratch.Free(mem)
+}
+
+// Run does one block of rows.
+func (t *normGrad) Run(block int) {
+	dw := t.part[block*t.dim : (block+1)*t.dim]
+	clear(dw)
+	w := t.norm.Weight
+	for r := block * normBlock; r < min((block+1)*normBlock, t.rows); r++ {
+		x, dy := t.x[r*t.dim:(r+1)*t.dim], t.dy[r*t.dim:(r+1)*t.dim]
+		inv := t.norm.inverse(x)
+		mean := float32(0)
+		for i, v := range x {
+			xhat := v * inv
+			mean += dy[i] * w[i] * xhat
+		}
+		mean /= float32(t.dim)
+		for i, v := range x {
+			xhat := v * inv
+			dw[i] += dy[i] * xhat
+			dy[i] = inv * (dy[i]*w[i] - xhat*mean)
+		}
+	}
+}

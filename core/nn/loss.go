@@ -1,0 +1,94 @@
+package nn
+
+import (
+	"math"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// IgnoreTarget marks positions that do not count in a loss (the value that PyTorch and Hugging Face use).
+const IgnoreTarget = -100
+
+// lossRows is how many rows of logits a loss has in memory at a time.
+const lossRows = 256
+
+// LogProb returns log softmax(logits)[id] and leaves exp(logits - max) in logits, whose sum it returns too.
+func LogProb(logits []float32, id int32) (logProb float64, sum float32) {
+	top, at := cpu.MaxF32(logits), logits[id]
+	sum = cpu.ExpSum(logits, top)
+	return float64(at) - float64(top) - math.Log(float64(sum)), sum
+}
+
+// Loss returns the sum of cross-entropies, in nats, between the head's logits for x [rows, hidden_size] and targets
+// [rows], and how many targets count. Logits exist lossRows rows at a time. With a tape attached it also computes the
+// gradient of scale * sum right away, which is the end that Tape.Backward starts from.
+func (h *Head) Loss(c *Ctx, x *tensor.Tensor, targets []int32, scale float32) (sum float64, count int) {
+	dim, vocab := x.Dim(1), h.Proj.Out
+	var table packed
+	var dx *tensor.Tensor
+	differentiate := c.tape != nil
+	if differentiate {
+		table = c.pack(h.Proj.Weight.Data, vocab, dim)
+		dx = c.New(x.Dim(0), dim)
+	}
+	for r := 0; r < x.Dim(0); r += lossRows {
+		n := min(lossRows, x.Dim(0)-r)
+		last, logits := c.New(n, dim), c.New(n, vocab)
+		xs := c.view(x.Float32s()[r*dim:(r+n)*dim], n, dim)
+		c.prepare = prepareTask{x: xs.Float32s(), y: last.Float32s(), dim: dim, norm: h.Norm}
+		c.eachRow(n, &c.prepare)
+		c.denseInto(last, h.Proj, logits.Float32s())
+		mem := c.scratch.Alloc(8 * n)
+		c.entropy = entropyTask{
+			logits: logits.Float32s(), vocab: vocab, targets: targets[r : r+n], loss: pool.View[float64](mem),
+			scale: scale, differentiate: differentiate,
+		}
+		c.eachRow(n, &c.entropy)
+		for i, l := range c.entropy.loss {
+			if targets[r+i] != IgnoreTarget {
+				sum += l
+				count++
+			}
+		}
+		c.scratch.Free(mem)
+		if differentiate {
+			d := c.view(dx.Float32s()[r*dim:(r+n)*dim], n, dim)
+			c.mulPacked(d, logits, table)
+			c.addOuter(h.Proj.Weight.Grad, logits, last)
+			c.normBackward(h.Norm, xs, d)
+		}
+		c.Free(logits)
+		c.Free(last)
+	}
+	if differentiate {
+		table.free(c)
+		c.tape.Add(x, dx)
+	}
+	return sum, count
+}
+
+// entropyTask computes the loss of each row of logits and, when asked, replaces the row by its gradient.
+type entropyTask struct {
+	logits        []float32
+	vocab         int
+	targets       []int32
+	loss          []float64
+	scale         float32
+	differentiate bool
+}
+
+func (t *entropyTask) row(r int) {
+	row, id := t.logits[r*t.vocab:(r+1)*t.vocab], t.targets[r]
+	if id == IgnoreTarget {
+		clear(row)
+		return
+	}
+	p, sum := LogProb(row, id)
+	t.loss[r] = -p
+	if t.differentiate {
+		cpu.ScaleMul(row, row, nil, t.scale/sum)
+		row[id] -= t.scale
+	}
+}

@@ -1,0 +1,47 @@
+package nn
+
+import (
+	"fmt"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+)
+
+// Refresh derives the weights that forward passes use from the master weights, after these have changed: a ternary
+// layer's codes and scale by the absmean rule, a dense layer's panels by copying. The layer must be trainable.
+func (l *Linear) Refresh() error {
+	src := pool.BytesOf(l.Weight.Data)
+	if l.Ternary == nil {
+		return refreshDense(l.Dense, l.Weight.Name, src)
+	}
+	scale, err := quant.TernarizeF32(l.Ternary.Panels, src, l.Out, l.In)
+	if err != nil {
+		return fmt.Errorf("%s: %w", l.Weight.Name, err)
+	}
+	l.Ternary.Scale = scale
+	return nil
+}
+
+// Refresh is Linear.Refresh for the token table.
+func (e *Embedding) Refresh() error {
+	return refreshDense(e.Table, e.Param.Name, pool.BytesOf(e.Param.Data))
+}
+
+func refreshDense(d *quant.Dense, name string, src []byte) error {
+	if err := quant.PackDense(d.Panels, d.RowScale, d.Format, quant.F32, src, d.Rows, d.Cols); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// NewTrainable makes a layer's forward weights for master weights of shape [out, in]: ternary or dense float32.
+func NewTrainable(ternary bool, out, in int) *Linear {
+	l := &Linear{In: in, Out: out}
+	if ternary {
+		l.Ternary = &quant.Ternary{Rows: out, Cols: in, Panels: make([]byte, cpu.TernaryBytes(out, in))}
+	} else {
+		l.Dense = &quant.Dense{Rows: out, Cols: in, Format: cpu.DenseF32, Panels: make([]byte, cpu.DenseBytes(cpu.DenseF32, out, in))}
+	}
+	return l
+}
