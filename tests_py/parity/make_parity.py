@@ -374,6 +374,13 @@ def make(v: Variant, out: Path) -> None:
     )
 
 
+def quiet() -> None:
+    """One thread, and no messages but errors."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the parity folders.")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -381,8 +388,7 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := set(args.names) - {v.name for v in VARIANTS}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    transformers.logging.set_verbosity_error()
-    torch.set_num_threads(1)
+    quiet()
     for v in VARIANTS:
         if not args.names or v.name in args.names:
             make(v, args.out)

@@ -1,0 +1,65 @@
+"""Exported checkpoints are the same models to transformers (`make test-full`; skipped where torch or transformers is missing)."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+NEEDED = ("torch", "transformers", "accelerate", "safetensors")
+MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (needed to read exports)"),
+]
+TESTDATA = Path(__file__).parents[2] / "tests_go" / "testdata"
+FOLDERS = sorted([*TESTDATA.glob("golden/*/config.json"), *TESTDATA.glob("parity/*/config.json")])
+
+
+@pytest.mark.parametrize("config", FOLDERS, ids=lambda p: f"{p.parents[1].name}-{p.parent.name}")
+def test_transformers_computes_the_same_from_an_export(config: Path, tmp_path: Path) -> None:
+    import check_export
+
+    result = check_export.check(config.parent, tmp_path / "export")
+    assert result.passed, result
+
+
+def test_the_folders_are_those_of_the_generator() -> None:
+    import make_parity
+
+    assert {p.parent.name for p in FOLDERS if p.parents[1].name == "parity"} == {v.name for v in make_parity.VARIANTS}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "unconverted"),
+    [("BitnetForCausalLM", []), ("BitNetForCausalLM", ["down_proj"]), ("LlamaForCausalLM", ["model.layers.0.mlp"])],
+)
+def test_transformers_computes_the_same_from_a_model_made_here(
+    architecture: str, unconverted: list[str], tmp_path: Path
+) -> None:
+    import check_export
+    import make_parity
+    import numpy as np
+
+    from bitnet_rust import BitNetModel
+
+    config = {
+        "architecture": architecture,
+        "vocab_size": 97,
+        "hidden_size": 64,
+        "intermediate_size": 88,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "quantization": {"modules_to_not_convert": unconverted},
+    }
+    ids = np.arange(3, 20)
+    with BitNetModel.from_config(config) as model:
+        model.save_pretrained(tmp_path / "export", format="hf")
+        ours = model.forward(ids)
+    theirs = make_parity.logits_of(make_parity.load(tmp_path / "export"), ids)
+    assert np.abs(ours - theirs).max() <= check_export.GOLDEN_GATE * ours.std()
