@@ -46,13 +46,14 @@ func (e *Engine) Close() {
 
 // Sequence is the state of one sequence: the tokens read so far live in its cache.
 type Sequence struct {
-	cache *KVCache
+	cache *nn.KVCache
 	n     int
 }
 
 // NewSequence returns an empty sequence.
 func (e *Engine) NewSequence() *Sequence {
-	return &Sequence{cache: newKVCache(e.mem, e.model.Config)}
+	cfg := e.model.Config
+	return &Sequence{cache: nn.NewKVCache(e.mem, cfg.NumHiddenLayers, cfg.NumKeyValueHeads, cfg.HeadDim)}
 }
 
 // Len is the number of tokens read.
@@ -60,7 +61,7 @@ func (s *Sequence) Len() int { return s.n }
 
 // Close gives the sequence's cache back.
 func (s *Sequence) Close() {
-	s.cache.free()
+	s.cache.Free()
 	s.n = 0
 }
 
@@ -75,7 +76,7 @@ type Chunk struct {
 type stepper struct {
 	ctx    *nn.Ctx
 	rows   []nn.Row
-	caches []nn.KVCache
+	caches []*nn.KVCache
 	ids    []int32
 	out    []int32 // rows that want logits
 }
@@ -95,7 +96,7 @@ func (e *Engine) Step(ctx context.Context, chunks []Chunk, logits []float32) (er
 	defer e.put(s)
 	s.rows, s.caches, s.ids, s.out = s.rows[:0], s.caches[:0], s.ids[:0], s.out[:0]
 	for i, ch := range chunks {
-		if err := ch.Seq.cache.grow(ch.Seq.n + len(ch.IDs)); err != nil {
+		if err := ch.Seq.cache.Grow(ch.Seq.n + len(ch.IDs)); err != nil {
 			return err
 		}
 		s.caches = append(s.caches, ch.Seq.cache)

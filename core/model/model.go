@@ -134,7 +134,7 @@ func build(cfg *Config, src source) (*Model, error) {
 	if b.err != nil {
 		return nil, b.err
 	}
-	m.Embed = nn.Embedding{Table: table.Dense}
+	m.Embed = nn.Embedding{Table: table.Dense, Param: table.Weight}
 	m.RoPE = rope
 	m.Head = nn.Head{Norm: norm, Proj: head}
 	return m, nil

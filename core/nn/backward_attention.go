@@ -15,7 +15,7 @@ type attentionOp struct {
 	a            *Attention
 	q, k, v, out *tensor.Tensor
 	rows         []Row
-	caches       []KVCache
+	caches       []*KVCache
 	stats        []float32 // as in attendTask
 	mem          []byte    // backs stats
 	scale        float32
@@ -118,7 +118,7 @@ func (t *attendGrad) Run(chunk int) {
 }
 
 // queries does m query rows from q0 of one head, against all keys they saw.
-func (t *attendGrad) queries(b *blockBuffers, head, q0, m int, cache KVCache) {
+func (t *attendGrad) queries(b *blockBuffers, head, q0, m int, cache *KVCache) {
 	dim, pad := t.a.Dim, t.pad
 	clear(b.dq)
 	for i := range m {

@@ -92,14 +92,15 @@ func (m *toy) refresh(t *testing.T) {
 var toyLengths = []int{70, 9}
 
 // loss runs a step and, when differentiate is set, its backward pass.
-func (m *toy) loss(c *Ctx, ids, targets []int32, differentiate bool) float64 {
+func (m *toy) loss(t *testing.T, c *Ctx, ids, targets []int32, differentiate bool) float64 {
+	t.Helper()
 	var rows []Row
-	var caches []KVCache
+	var caches []*KVCache
 	for s, n := range toyLengths {
 		for i := range n {
 			rows = append(rows, Row{Seq: int32(s), Pos: int32(i)})
 		}
-		caches = append(caches, newHeapCache(n, m.attn.KVHeads, m.attn.Dim))
+		caches = append(caches, newCache(t, n, m.attn.KVHeads, m.attn.Dim))
 	}
 	c.Begin(context.Background(), 1, rows, caches)
 	defer c.End()
@@ -138,7 +139,7 @@ func TestGradientsAreTheSlopesOfTheLoss(t *testing.T) {
 		m := newToy(t, act, false)
 		c := testCtx(t)
 		ids, targets := toyBatch()
-		m.loss(c, ids, targets, true)
+		m.loss(t, c, ids, targets, true)
 		r := rand.New(rand.NewPCG(3, 3))
 		for _, p := range m.params {
 			norm := 0.0
@@ -154,10 +155,10 @@ func TestGradientsAreTheSlopesOfTheLoss(t *testing.T) {
 				slope := func(h float32) float64 {
 					p.Data[i] = at + h
 					m.refresh(t)
-					up := m.loss(c, ids, targets, false)
+					up := m.loss(t, c, ids, targets, false)
 					p.Data[i] = at - h
 					m.refresh(t)
-					down := m.loss(c, ids, targets, false)
+					down := m.loss(t, c, ids, targets, false)
 					p.Data[i] = at
 					return (up - down) / (2 * float64(h))
 				}
@@ -173,7 +174,7 @@ func TestRecordingDoesNotChangeTheLoss(t *testing.T) {
 		m := newToy(t, ReLU2, ternary)
 		c := testCtx(t)
 		ids, targets := toyBatch()
-		require.Equal(t, m.loss(c, ids, targets, false), m.loss(c, ids, targets, true))
+		require.Equal(t, m.loss(t, c, ids, targets, false), m.loss(t, c, ids, targets, true))
 	}
 }
 
@@ -185,7 +186,7 @@ func TestGradientsDoNotDependOnThreads(t *testing.T) {
 		require.NoError(t, cpu.SetNumThreads(n))
 		m := newToy(t, ReLU2, true)
 		ids, targets := toyBatch()
-		m.loss(testCtx(t), ids, targets, true)
+		m.loss(t, testCtx(t), ids, targets, true)
 		for i, p := range m.params {
 			if n == 1 {
 				want = append(want, p.Grad)

@@ -9,20 +9,6 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// PageTokens is the number of consecutive positions one page of a key/value cache holds. Attention walks a sequence
-// page by page in ascending order; the page size is therefore part of the numbers contract.
-const PageTokens = 64
-
-// KVCache gives attention the keys and values of one sequence. Page is called from several threads at once.
-type KVCache interface {
-	// Page returns the keys and the values of one head of one layer for positions [page*PageTokens, (page+1)*PageTokens):
-	// two slices of PageTokens rows of [PaddedDim] float32, columns beyond head_dim zero.
-	Page(layer, kvHead, page int) (k, v []float32)
-}
-
-// PaddedDim is head_dim rounded up to the 16 lanes of the attention kernels.
-func PaddedDim(headDim int) int { return (headDim + 15) &^ 15 }
-
 // Row says where one row of a step's activations stands: which sequence of the step, and at which position of it.
 type Row struct {
 	Seq int32 // index into the step's caches
@@ -33,7 +19,7 @@ type Row struct {
 // time.
 type Ctx struct {
 	rows    []Row
-	caches  []KVCache
+	caches  []*KVCache
 	done    context.Context
 	scratch *pool.Scratch
 	headers []*tensor.Tensor
@@ -64,7 +50,7 @@ func NewCtx(p *pool.HybridMemoryPool) *Ctx { return &Ctx{scratch: p.NewScratch()
 
 // Begin starts a step over rows. caches is indexed by Row.Seq. Steps with equal keys must have the same shapes: the
 // key names the memory plan to use.
-func (c *Ctx) Begin(ctx context.Context, key uint64, rows []Row, caches []KVCache) {
+func (c *Ctx) Begin(ctx context.Context, key uint64, rows []Row, caches []*KVCache) {
 	c.done, c.rows, c.caches, c.used = ctx, rows, caches, 0
 	c.scratch.Begin(key)
 }

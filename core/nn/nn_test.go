@@ -14,20 +14,13 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// heapCache is the plainest KVCache: one layer's pages on the Go heap.
-type heapCache struct {
-	kvHeads, half int
-	data          []float32
-}
-
-func (c *heapCache) Page(_, kvHead, page int) (k, v []float32) {
-	p := c.data[2*c.half*(page*c.kvHeads+kvHead):]
-	return p[:c.half], p[c.half : 2*c.half]
-}
-
-func newHeapCache(tokens, kvHeads, headDim int) *heapCache {
-	half, pages := PageTokens*PaddedDim(headDim), (tokens+PageTokens-1)/PageTokens
-	return &heapCache{kvHeads: kvHeads, half: half, data: make([]float32, 2*half*kvHeads*pages)}
+// newCache returns a cache of one layer with room for n tokens.
+func newCache(t *testing.T, n, kvHeads, headDim int) *KVCache {
+	t.Helper()
+	c := NewKVCache(pool.New(pool.Options{}), 1, kvHeads, headDim)
+	require.NoError(t, c.Grow(n))
+	t.Cleanup(c.Free)
+	return c
 }
 
 // positions returns n rows of one sequence from position 0.
@@ -292,7 +285,7 @@ func TestAttentionIsSoftmaxOverThePast(t *testing.T) {
 		q := matrix(t, randoms(r, s.rows*s.heads*s.dim), s.rows, s.heads*s.dim)
 		k := matrix(t, randoms(r, s.rows*s.kv*s.dim), s.rows, s.kv*s.dim)
 		v := matrix(t, randoms(r, s.rows*s.kv*s.dim), s.rows, s.kv*s.dim)
-		c.Begin(context.Background(), 1, positions(s.rows), []KVCache{newHeapCache(s.rows, s.kv, s.dim)})
+		c.Begin(context.Background(), 1, positions(s.rows), []*KVCache{newCache(t, s.rows, s.kv, s.dim)})
 		c.storeKV(a, k, v)
 		y := c.attention(a, q, k, v)
 		for row := range s.rows {
@@ -351,7 +344,7 @@ func TestAStepAllocatesNothingOnceItIsPlanned(t *testing.T) {
 	rope, err := NewRoPE(16, 10000, nil)
 	require.NoError(t, err)
 	x := matrix(t, randoms(r, rows*dim), rows, dim)
-	at, caches := positions(rows), []KVCache{newHeapCache(rows, 1, 16)}
+	at, caches := positions(rows), []*KVCache{newCache(t, rows, 1, 16)}
 	step := func() {
 		c.Begin(context.Background(), 1, at, caches)
 		angles := rope.Angles(c)

@@ -1,0 +1,151 @@
+package model
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strings"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+)
+
+// NewTrainable builds a model of the shape of cfg with float32 master weights, from which Refresh derives the weights
+// that forward passes use. Matrices are normal with standard deviation cfg.InitializerRange, those that lead back into
+// the residual stream (o_proj, down_proj) divided by sqrt(2 layers) as in GPT-2; norms are one. The same seed gives the
+// same weights. Of the options it uses Pool. Biases and norms of single linears (attention_bias, mlp_bias,
+// use_rms_norm) are refused with a ConfigError.
+func NewTrainable(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
+	if err := cpu.InitError(); err != nil {
+		return nil, err
+	}
+	c := cfg.clone().WithDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	for field, set := range map[string]bool{"attention_bias": c.AttentionBias, "mlp_bias": c.MLPBias,
+		"quantization_config.use_rms_norm": c.Quantization.UseRMSNorm} {
+		if set {
+			return nil, &ConfigError{Field: field, Value: true, Reason: "must be false in a model that is trained"}
+		}
+	}
+	l := newLoader(o, tableFormat{cpu.DenseF32, true})
+	l.wide = true
+	m, err := build(&c, &masterSource{loader: l, cfg: &c, seed: seed})
+	if err != nil {
+		return nil, err
+	}
+	if err := l.finish(context.Background(), m); err != nil {
+		return nil, err
+	}
+	m.Info.Format = "trainable"
+	_ = m.eachWeight(func(string, *nn.Linear) error { return nil }, func(name string, n *nn.RMSNorm) error {
+		n.Param = &autograd.Param{Name: name + ".weight", Shape: []int{len(n.Weight)}, Data: n.Weight, Grad: make([]float32, len(n.Weight))}
+		return nil
+	})
+	if err := m.Refresh(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Params lists the master weights in the order of a forward pass; empty for a model that cannot be trained. A tied
+// table is one parameter.
+func (m *Model) Params() []*autograd.Param {
+	var all []*autograd.Param
+	add := func(p *autograd.Param) error {
+		if p != nil {
+			all = append(all, p)
+		}
+		return nil
+	}
+	_ = m.eachWeight(func(name string, l *nn.Linear) error {
+		if name == "model.embed_tokens" {
+			return add(m.Embed.Param)
+		}
+		return add(l.Weight)
+	}, func(_ string, n *nn.RMSNorm) error { return add(n.Param) })
+	return all
+}
+
+// Refresh derives the weights of forward passes from the master weights after these have changed. No step may run.
+func (m *Model) Refresh() error {
+	return m.eachWeight(func(name string, l *nn.Linear) error {
+		if name == "model.embed_tokens" {
+			return m.Embed.Refresh()
+		}
+		return l.Refresh()
+	}, func(string, *nn.RMSNorm) error { return nil })
+}
+
+// masterSource makes float32 master weights. Every matrix draws from a generator of its own.
+type masterSource struct {
+	*loader
+	cfg  *Config
+	seed uint64
+	next uint64
+}
+
+func (s *masterSource) linear(name string, out, in int) (*nn.Linear, error) {
+	std := s.cfg.InitializerRange
+	if strings.HasSuffix(name, ".o_proj") || strings.HasSuffix(name, ".down_proj") {
+		std /= math.Sqrt(2 * float64(s.cfg.NumHiddenLayers))
+	}
+	l := s.master(name, out, in, std)
+	if s.cfg.Quantization.Converts(name) {
+		l.Ternary = &quant.Ternary{Rows: out, Cols: in}
+		s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(out, in))
+	} else {
+		s.dense(l)
+	}
+	return l, nil
+}
+
+func (s *masterSource) table(name string, rows, cols int) (*nn.Linear, error) {
+	l := s.master(name, rows, cols, s.cfg.InitializerRange)
+	s.dense(l)
+	return l, nil
+}
+
+func (s *masterSource) norm(_ string, dim int) ([]float32, error) { return ones(dim), nil }
+
+func (s *masterSource) dense(l *nn.Linear) {
+	l.Dense = &quant.Dense{Rows: l.Out, Cols: l.In, Format: cpu.DenseF32}
+	s.reserve(&l.Dense.Panels, cpu.DenseBytes(cpu.DenseF32, l.Out, l.In))
+}
+
+// master plans a parameter of normal numbers and its gradient.
+func (s *masterSource) master(name string, out, in int, std float64) *nn.Linear {
+	p := &autograd.Param{Name: name + ".weight", Shape: []int{out, in}}
+	mem := new([2][]byte)
+	size := 4 * out * in
+	s.reserve(&mem[0], size)
+	s.reserve(&mem[1], size)
+	s.next++
+	r := rand.New(rand.NewPCG(s.seed, s.next))
+	s.add(job{bytes: int64(size), work: func(context.Context) error {
+		p.Data, p.Grad = pool.View[float32](mem[0]), pool.View[float32](mem[1])
+		for i := range p.Data {
+			p.Data[i] = float32(std * r.NormFloat64())
+		}
+		p.ZeroGrad()
+		return nil
+	}})
+	return &nn.Linear{In: in, Out: out, Weight: p}
+}
+
+// SetWeights replaces master weights by name, as from a checkpoint, and refreshes the model.
+func (m *Model) SetWeights(weights map[string][]float32) error {
+	for _, p := range m.Params() {
+		w, ok := weights[p.Name]
+		if !ok || len(w) != len(p.Data) {
+			return fmt.Errorf("model: weights of %s: found %d values, expected %d", p.Name, len(w), len(p.Data))
+		}
+		copy(p.Data, w)
+	}
+	return m.Refresh()
+}

@@ -1,0 +1,59 @@
+package nn
+
+import (
+	"unsafe"
+
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+)
+
+// PageTokens is the number of consecutive positions one page of a key/value cache holds. Attention walks a sequence
+// page by page in ascending order; the page size is therefore part of the numbers contract.
+const PageTokens = 64
+
+// PaddedDim is head_dim rounded up to the 16 lanes of the attention kernels.
+func PaddedDim(headDim int) int { return (headDim + 15) &^ 15 }
+
+// KVCache holds the float32 keys and values of one sequence in pages of PageTokens positions, taken from the pool as the
+// sequence grows. A page has [layers][kv_heads][2][PageTokens][PaddedDim] values: keys, then values.
+type KVCache struct {
+	mem     *pool.HybridMemoryPool
+	kvHeads int
+	half    int // floats of the keys (or the values) of one head
+	page    int // floats a page
+	blocks  []*pool.Block
+	pages   []*float32 // first value of each page
+}
+
+// NewKVCache returns an empty cache.
+func NewKVCache(mem *pool.HybridMemoryPool, layers, kvHeads, headDim int) *KVCache {
+	half := PageTokens * PaddedDim(headDim)
+	return &KVCache{mem: mem, kvHeads: kvHeads, half: half, page: 2 * half * kvHeads * layers}
+}
+
+// Page returns the keys and the values of one head of one layer for positions [page*PageTokens, (page+1)*PageTokens):
+// two slices of PageTokens rows of [PaddedDim], columns beyond head_dim zero. It may be called from several threads.
+func (c *KVCache) Page(layer, kvHead, page int) (k, v []float32) {
+	p := unsafe.Slice(c.pages[page], c.page)[2*c.half*(layer*c.kvHeads+kvHead):]
+	return p[:c.half:c.half], p[c.half : 2*c.half : 2*c.half]
+}
+
+// Grow makes room for positions [0, n).
+func (c *KVCache) Grow(n int) error {
+	for len(c.pages)*PageTokens < n {
+		b, err := c.mem.Alloc(4*c.page, "kv cache")
+		if err != nil {
+			return err
+		}
+		c.blocks = append(c.blocks, b)
+		c.pages = append(c.pages, &b.Float32()[0])
+	}
+	return nil
+}
+
+// Free gives all pages back.
+func (c *KVCache) Free() {
+	for _, b := range c.blocks {
+		b.Release()
+	}
+	c.blocks, c.pages = nil, nil
+}
