@@ -10,6 +10,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
 // MaxStepTokens bounds the rows of one step: enough for the matrix kernels to run at full speed, and small enough that
@@ -22,9 +23,9 @@ type Engine struct {
 	model *model.Model
 	mem   *pool.HybridMemoryPool
 
-	mu    sync.Mutex
-	idle  []*stepper
-	close bool
+	mu     sync.Mutex
+	idle   []*stepper
+	closed bool
 }
 
 // NewEngine returns an engine over m; scratch memory and caches come from the default pool.
@@ -33,11 +34,11 @@ func NewEngine(m *model.Model) *Engine { return &Engine{model: m, mem: pool.Defa
 // Model returns the model the engine runs.
 func (e *Engine) Model() *model.Model { return e.model }
 
-// Close gives scratch memory back. Steps in flight finish first in the sense that their memory is freed when they end.
+// Close gives scratch memory back; that of a step in flight when the step ends.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.close = true
+	e.closed = true
 	for _, s := range e.idle {
 		s.ctx.Close()
 	}
@@ -114,8 +115,8 @@ func (e *Engine) Step(ctx context.Context, chunks []Chunk, logits []float32) (er
 	if err != nil {
 		return err
 	}
-	if len(s.out) > 0 {
-		e.model.Head.Forward(s.ctx, x, s.out, logits)
+	if err := e.head(s, x, logits); err != nil {
+		return err
 	}
 	for _, ch := range chunks {
 		ch.Seq.n += len(ch.IDs)
@@ -123,33 +124,69 @@ func (e *Engine) Step(ctx context.Context, chunks []Chunk, logits []float32) (er
 	return nil
 }
 
-// check refuses steps the model cannot take.
-func (e *Engine) check(chunks []Chunk, logits int) error {
-	cfg, want, rows := e.model.Config, 0, 0
-	for _, ch := range chunks {
-		if len(ch.IDs) == 0 {
-			return &ArgumentError{Field: "tokens", Value: "[]", Reason: "expected at least one token id"}
+// headRows is how many rows of logits are computed between two looks at the context. 24 rows of a vocabulary of 128k take a
+// good tenth of a second on two cores, and weigh little against reading the head once more.
+const headRows = 24
+
+// head computes the logits of the rows that want them.
+func (e *Engine) head(s *stepper, x *tensor.Tensor, logits []float32) error {
+	v := e.model.Config.VocabSize
+	for at := 0; at < len(s.out); at += headRows {
+		if err := s.ctx.Err(); err != nil {
+			return err
 		}
-		for i, id := range ch.IDs {
-			if id < 0 || int(id) >= cfg.VocabSize {
-				return &ArgumentError{Field: fmt.Sprintf("tokens[%d]", ch.Seq.n+i), Value: id,
-					Reason: fmt.Sprintf("token id out of range: expected 0 <= id < vocab_size = %d", cfg.VocabSize)}
-			}
-		}
-		if n := ch.Seq.n + len(ch.IDs); n > cfg.MaxPositionEmbeddings {
-			return &ArgumentError{Field: "tokens", Value: n,
-				Reason: fmt.Sprintf("sequence length exceeds max_position_embeddings = %d", cfg.MaxPositionEmbeddings)}
-		}
-		want += ch.Logits
-		rows += len(ch.IDs)
-	}
-	if rows == 0 {
-		return &ArgumentError{Field: "tokens", Value: "[]", Reason: "expected at least one token id"}
-	}
-	if logits != want*cfg.VocabSize {
-		return &ArgumentError{Field: "logits", Value: logits, Reason: fmt.Sprintf("expected room for %d x %d values", want, cfg.VocabSize)}
+		rows := s.out[at:min(at+headRows, len(s.out))]
+		e.model.Head.Forward(s.ctx, x, rows, logits[at*v:(at+len(rows))*v])
 	}
 	return nil
+}
+
+// check refuses steps the model cannot take.
+func (e *Engine) check(chunks []Chunk, logits int) error {
+	want := 0
+	for _, ch := range chunks {
+		if err := e.checkTokens(ch.IDs, ch.Seq.n); err != nil {
+			return err
+		}
+		if ch.Logits < 0 || ch.Logits > len(ch.IDs) {
+			return &ArgumentError{Field: "logits", Value: ch.Logits, Reason: fmt.Sprintf("expected 0 to %d, the rows of the chunk", len(ch.IDs))}
+		}
+		want += ch.Logits
+	}
+	if len(chunks) == 0 {
+		return errNoTokens("tokens")
+	}
+	if v := e.model.Config.VocabSize; logits != want*v {
+		return &ArgumentError{Field: "logits", Value: logits, Reason: fmt.Sprintf("expected room for %d x %d values", want, v)}
+	}
+	return nil
+}
+
+// checkTokens refuses tokens that cannot follow the first n of a sequence.
+func (e *Engine) checkTokens(ids []int32, n int) error {
+	if len(ids) == 0 {
+		return errNoTokens("tokens")
+	}
+	if most := e.model.Config.MaxPositionEmbeddings; n+len(ids) > most {
+		return &ArgumentError{Field: "tokens", Value: n + len(ids), Reason: fmt.Sprintf("sequence length exceeds max_position_embeddings = %d", most)}
+	}
+	return e.checkIDs(ids, n)
+}
+
+// checkIDs refuses ids outside the vocabulary; the error counts them from n.
+func (e *Engine) checkIDs(ids []int32, n int) error {
+	vocab := e.model.Config.VocabSize
+	for i, id := range ids {
+		if id < 0 || int(id) >= vocab {
+			return &ArgumentError{Field: fmt.Sprintf("tokens[%d]", n+i), Value: id,
+				Reason: fmt.Sprintf("token id out of range: expected 0 <= id < vocab_size = %d", vocab)}
+		}
+	}
+	return nil
+}
+
+func errNoTokens(field string) error {
+	return &ArgumentError{Field: field, Value: "[]", Reason: "expected at least one token id"}
 }
 
 func (e *Engine) take() *stepper {
@@ -166,7 +203,7 @@ func (e *Engine) take() *stepper {
 func (e *Engine) put(s *stepper) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.close {
+	if e.closed {
 		s.ctx.Close()
 		return
 	}
@@ -181,33 +218,44 @@ func (e *Engine) ScratchEfficiency() (peakLive, reserved int64) {
 }
 
 // Forward writes the float32 logits of every position of every sequence into out: [sum of lengths, vocab_size],
-// sequence after sequence.
+// sequence after sequence. It keeps the caches of the sequences of one step, at most MaxActive, not those of all.
 func (e *Engine) Forward(ctx context.Context, ids [][]int32, out []float32) error {
 	v, total := e.model.Config.VocabSize, 0
-	for _, s := range ids {
+	for i, s := range ids {
+		if err := e.checkTokens(s, 0); err != nil {
+			return fmt.Errorf("sequence %d: %w", i, err)
+		}
 		total += len(s)
 	}
 	if total*v != len(out) {
 		return &ArgumentError{Field: "out", Value: len(out), Reason: fmt.Sprintf("expected %d x %d values", total, v)}
 	}
+	var open []*Sequence // of the step that is being put together
+	defer func() {
+		for _, seq := range open {
+			seq.Close()
+		}
+	}()
 	var chunks []Chunk
 	rows := 0
 	flush := func() error {
 		err := e.Step(ctx, chunks, out[:rows*v])
 		out, chunks, rows = out[rows*v:], chunks[:0], 0
+		last := len(open) - 1 // of which a part may be left to read
+		for _, seq := range open[:last] {
+			seq.Close()
+		}
+		open = open[last:]
 		return err
 	}
-	for i, s := range ids {
-		if len(s) == 0 {
-			return &ArgumentError{Field: fmt.Sprintf("sequence %d", i), Value: "[]", Reason: "expected at least one token id"}
-		}
+	for _, s := range ids {
 		seq := e.NewSequence()
-		defer seq.Close()
+		open = append(open, seq)
 		for len(s) > 0 {
 			n := min(len(s), MaxStepTokens-rows)
 			chunks = append(chunks, Chunk{Seq: seq, IDs: s[:n], Logits: n})
 			rows, s = rows+n, s[n:]
-			if rows == MaxStepTokens || len(s) > 0 {
+			if rows == MaxStepTokens || len(chunks) == MaxActive {
 				if err := flush(); err != nil {
 					return err
 				}

@@ -25,6 +25,9 @@ func (e *Engine) LogLikelihood(ctx context.Context, ids []int32, window, stride 
 	case stride < 1 || stride >= window:
 		return 0, 0, &ArgumentError{Field: "stride", Value: stride, Reason: fmt.Sprintf("expected 1 <= stride < window = %d", window)}
 	}
+	if err := e.checkIDs(ids, 0); err != nil { // also of the last one, which no step reads
+		return 0, 0, err
+	}
 	scored := 1 // ids[:scored] are scored
 	logits := make([]float32, min(likelihoodRows, window)*cfg.VocabSize)
 	for first := 0; scored < len(ids); first += stride {

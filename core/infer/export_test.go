@@ -1,0 +1,6 @@
+package infer
+
+import "github.com/bitnet-rust/bitnet_rust/core/pool"
+
+// UsePool makes an engine take scratch memory and caches from p.
+func (e *Engine) UsePool(p *pool.HybridMemoryPool) { e.mem = p }
