@@ -8,7 +8,7 @@ import (
 // Converts reports whether the linear of the given full name ("model.layers.0.mlp.up_proj") is ternary. A pattern in
 // ModulesToNotConvert excludes the modules whose name ends with it, and those whose name it matches, as a regular expression,
 // from the start up to a border between modules: "model.layers.1" excludes all of that layer and nothing of layer 11. The
-// rule is that of transformers 5. A dot stands for any character.
+// rule is that of transformers 5.23. A dot stands for any character.
 func (q *Quantization) Converts(module string) bool { return q.converter()(module) }
 
 // converter is Converts for many names, with the patterns compiled once.

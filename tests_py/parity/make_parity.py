@@ -42,7 +42,7 @@ OUT = Path(__file__).resolve().parents[2] / "tests_go" / "testdata" / "parity"
 TIE = 1e-4  # least distance of an activation, in steps of its quantizer, from a rounding tie
 WEIGHT_TIE = 1e-5  # the same for master weights
 GAP = 0.04  # least gap between best and second logit, in standard deviations of the logits
-LENGTHS = (12, 5)  # of the prompts
+LENGTHS, LONG = (12, 5), (24, 12)  # of the prompts
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Variant:
 
     name: str
     arch: str  # "BitNet" or "Llama"
-    config: dict[str, Any]  # keys beyond SIZES; None as a value removes a key
+    config: dict[str, Any]  # keys beyond SIZES; a None is written as null
     quantization: dict[str, Any]
     packed: bool = True  # ternary codes, or master weights
     dtype: torch.dtype = torch.bfloat16  # of the float tensors
@@ -61,6 +61,8 @@ class Variant:
     shard: int = 0  # bytes of a shard, 0 for one file
     lengths: tuple[int, int] = LENGTHS
     swaps: dict[str, str] = field(default_factory=dict)  # config keys under another name
+    without: tuple[str, ...] = ()  # config keys that are not there
+    embed: float = 0.2  # standard deviation of the embedding
 
 
 SIZES: dict[str, Any] = {
@@ -71,7 +73,7 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
+    "rms_norm_eps": 2e-3,  # large enough to be seen in the logits
     "bos_token_id": 1,
     "eos_token_id": 2,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
@@ -87,6 +89,7 @@ PLAIN = {"quant_method": "bitnet"}  # what says nothing is bitlinear, offline
 NORMS = {"use_rms_norm": True, "rms_norm_eps": 1e-3}
 BIASES = {"attention_bias": True, "mlp_bias": True}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+DEFAULTED = ("hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_parameters")
 
 
 def skipped(*parts: str) -> Callable[[str], bool]:
@@ -99,7 +102,9 @@ VARIANTS = [
     Variant("bitnet_autobitlinear_offline", "BitNet", {}, AUTO),
     Variant("bitnet_autobitlinear_online", "BitNet", MASTERS, ONLINE, packed=False),
     Variant("bitnet_bitlinear_offline", "BitNet", {}, BIT),
-    Variant("bitnet_bitlinear_online", "BitNet", {}, BIT | {"quantization_mode": "online"}, head="untied"),
+    Variant(
+        "bitnet_bitlinear_online", "BitNet", {"head_dim": 18}, BIT | {"quantization_mode": "online"}, head="untied"
+    ),
     Variant("llama_autobitlinear_offline", "Llama", {}, AUTO, head="untied"),
     Variant("llama_autobitlinear_online", "Llama", MASTERS, ONLINE, packed=False),
     Variant("llama_autobitlinear_codes", "Llama", SMALL, AUTO, packed=False, codes=True),
@@ -121,28 +126,30 @@ VARIANTS = [
             "rope_parameters": LLAMA3 | {"rope_theta": 1000.0, "original_max_position_embeddings": 64},
         },
         PLAIN,
-        lengths=(40, 24),
+        lengths=LONG,
     ),
     Variant(
         "llama_rope_llama3_context",  # no original_max_position_embeddings: the context is it
         "Llama",
-        {"hidden_size": 96, "rope_parameters": None, "rope_scaling": LLAMA3, "rope_theta": 500.0},
+        {"hidden_size": 96, "rope_scaling": LLAMA3, "rope_theta": 500.0},
         PLAIN,
-        lengths=(40, 24),
+        without=("rope_parameters",),
+        lengths=LONG,
     ),
     Variant(
         "llama_rope_linear",
         "Llama",
         {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}},
         PLAIN,
-        lengths=(40, 24),
+        lengths=LONG,
     ),
     Variant(
         "bitnet_rope_linear",  # in the old spelling
         "BitNet",
-        {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.5}, "rope_theta": 700.0},
+        {"rope_scaling": {"type": "linear", "factor": 2.5}, "rope_theta": 700.0},
         AUTO,
-        lengths=(40, 24),
+        without=("rope_parameters",),
+        lengths=LONG,
     ),
     Variant(
         "llama_rope_both",  # rope_scaling replaces rope_parameters whole
@@ -153,12 +160,23 @@ VARIANTS = [
             "rope_theta": 300.0,
         },
         PLAIN,
-        lengths=(40, 24),
+        lengths=LONG,
     ),
     # Shapes.
     Variant("llama_head_dim", "Llama", {"head_dim": 32}, PLAIN, head="untied"),
-    Variant("llama_all_heads", "Llama", {"num_key_value_heads": None, "vocab_size": 128}, PLAIN, head="untied"),
-    Variant("llama_one_kv_head", "Llama", {"num_key_value_heads": 1, "num_attention_heads": 6}, PLAIN),
+    Variant(
+        "llama_all_heads",
+        "Llama",
+        {"num_key_value_heads": None, "head_dim": None, "vocab_size": 128},
+        PLAIN,
+        head="untied",
+    ),
+    Variant(
+        "llama_one_kv_head",
+        "Llama",
+        {"num_key_value_heads": 1, "num_attention_heads": 6, "hidden_act": "swish"},
+        PLAIN,
+    ),
     # Tables.
     Variant("llama_head_stored", "Llama", {}, PLAIN, head="stored"),
     # Projections that stay float: by layer, by suffix, by regular expression. "model.layers.0.mlp.gate" names none.
@@ -178,7 +196,11 @@ VARIANTS = [
         AUTO | NORMS | {"modules_to_not_convert": ["lm_head", r"model\.layers\.\d\.self_attn\.[qk]_proj", "up_proj"]},
         floats=skipped("q_proj", "k_proj", "up_proj"),
     ),
-    # Spellings, files, precisions.
+    # Spellings, defaults, files, precisions. Small embeddings show which eps the class has.
+    Variant("bitnet_defaults", "BitNet", {}, AUTO, without=DEFAULTED, embed=0.003, lengths=LONG),
+    Variant(
+        "llama_defaults", "Llama", {}, PLAIN, without=(*DEFAULTED, "num_key_value_heads"), embed=0.001, lengths=LONG
+    ),
     Variant(
         "bitnet_old_spelling",
         "BitNet",
@@ -206,16 +228,14 @@ def config_of(v: Variant) -> dict[str, Any]:
     kind = {"BitNet": ("bitnet", "relu2"), "Llama": ("llama", "silu")}[v.arch]
     config = {"architectures": [v.arch + "ForCausalLM"], "model_type": kind[0], "hidden_act": kind[1]}
     config |= SIZES | v.config | {"tie_word_embeddings": v.head != "untied", "quantization_config": v.quantization}
-    for key in [k for k, value in v.config.items() if value is None and k.startswith("rope")]:
-        del config[key]
-    return {v.swaps.get(key, key): value for key, value in config.items()}
+    return {v.swaps.get(key, key): value for key, value in config.items() if key not in v.without}
 
 
 def projections(c: dict[str, Any]) -> Iterator[tuple[str, int, int, bool]]:
     """Name, rows, columns and bias of every linear layer."""
     d, f, heads = c["hidden_size"], c["intermediate_size"], c["num_attention_heads"]
     dim = c.get("head_dim") or d // heads
-    q, kv = heads * dim, (c["num_key_value_heads"] or heads) * dim
+    q, kv = heads * dim, (c.get("num_key_value_heads") or heads) * dim
     for i in range(c["num_hidden_layers"]):
         for name, rows, cols in [("q", q, d), ("k", kv, d), ("v", kv, d), ("o", d, q)]:
             yield f"model.layers.{i}.self_attn.{name}_proj", rows, cols, c.get("attention_bias", False)
@@ -250,7 +270,7 @@ def tensors_of(v: Variant, seed: int) -> dict[str, torch.Tensor]:
     def near_one(width: int) -> torch.Tensor:
         return (0.5 + torch.rand(width, generator=r)).to(v.dtype)
 
-    out["model.embed_tokens.weight"] = normal(0.2, c["vocab_size"], c["hidden_size"])
+    out["model.embed_tokens.weight"] = normal(v.embed, c["vocab_size"], c["hidden_size"])
     for name, rows, cols, bias in projections(c):
         out |= linear(v, name, normal(0.15, rows, cols))
         if bias:
@@ -335,15 +355,14 @@ def vectors_of(v: Variant, model: Any) -> tuple[dict[str, np.ndarray], float, fl
     out: dict[str, np.ndarray] = {}
     gaps, ties = [], []
     for i, length in enumerate(v.lengths):
-        # A long prompt has too many activations for the whole distance.
-        tie, wanted = TIE * min(1, LENGTHS[0] / length), GAP * min(1, LENGTHS[0] / length)
+        wanted = GAP * min(1, LENGTHS[0] / length)  # more positions have a smaller least gap
         for _ in range(4000):
             ids = r.integers(3, SIZES["vocab_size"], length)
             watch.least = 0.5
             logits = logits_of(model, ids)
             best = np.sort(logits, -1)
             gap = float((best[:, -1] - best[:, -2]).min() / logits.std())
-            if watch.least >= tie and gap >= wanted:
+            if watch.least >= TIE and gap >= wanted:
                 break
         else:
             raise ValueError(f"{v.name}: no prompt of length {length} keeps off the ties")
