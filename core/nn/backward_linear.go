@@ -117,22 +117,9 @@ func (c *Ctx) pack(b []float32, rows, cols int) packed {
 	p := packed{mem: mem}
 	p.dense = quant.Dense{Rows: cols, Cols: rows, Format: cpu.DenseF32, Panels: mem}
 	p.l = Linear{In: rows, Out: cols}
-	packTransposed(pool.View[float32](mem), b, rows, cols)
+	c.reorder = reorderTask{dst: pool.View[float32](mem), x: b, rows: rows, cols: cols, pack: true}
+	c.reorder.run()
 	return p
-}
-
-// packTransposed writes the dense16 panels of the transpose of b [rows, cols].
-func packTransposed(dst, b []float32, rows, cols int) {
-	const width = cpu.PanelRows
-	padded := (rows + 3) &^ 3
-	for c := 0; c < cols; c += width {
-		panel := dst[c*padded : (c+width)*padded]
-		n := min(width, cols-c)
-		for r := range rows {
-			put(panel[r*width:(r+1)*width], b[r*cols+c:r*cols+c+n])
-		}
-		clear(panel[rows*width:])
-	}
 }
 
 // mulPacked computes out = a b for a [n, rows] and packed b [rows, cols].
@@ -145,7 +132,7 @@ func (c *Ctx) mulPacked(out, a *tensor.Tensor, b packed) {
 func (c *Ctx) addOuter(sum []float32, a, b *tensor.Tensor) {
 	n, rows, cols := a.Dim(0), a.Dim(1), b.Dim(1)
 	at, product := c.New(rows, n), c.New(rows, cols)
-	transpose(at.Float32s(), a.Float32s(), n, rows)
+	c.transpose(at.Float32s(), a.Float32s(), n, rows)
 	p := c.pack(b.Float32s(), n, cols)
 	c.mulPacked(product, at, p)
 	cpu.Add(sum, sum, product.Float32s())
@@ -154,16 +141,37 @@ func (c *Ctx) addOuter(sum []float32, a, b *tensor.Tensor) {
 	c.Free(at)
 }
 
-// transpose writes the transpose of x [rows, cols], in square pieces that fit the cache.
-func transpose(dst, x []float32, rows, cols int) {
-	const piece = 32
-	for r0 := 0; r0 < rows; r0 += piece {
-		for c0 := 0; c0 < cols; c0 += piece {
-			for r := r0; r < min(r0+piece, rows); r++ {
-				for c := c0; c < min(c0+piece, cols); c++ {
-					dst[c*rows+r] = x[r*cols+c]
-				}
-			}
+// transpose writes the transpose of x [rows, cols].
+func (c *Ctx) transpose(dst, x []float32, rows, cols int) {
+	c.reorder = reorderTask{dst: dst, x: x, rows: rows, cols: cols}
+	c.reorder.run()
+}
+
+// reorderTask writes the transpose of x [rows, cols], row-major or as dense16 panels. A chunk is 16 columns of x.
+type reorderTask struct {
+	dst, x     []float32
+	rows, cols int
+	pack       bool
+}
+
+func (t *reorderTask) run() { cpu.Parallel((t.cols+cpu.PanelRows-1)/cpu.PanelRows, t) }
+
+func (t *reorderTask) Run(chunk int) {
+	const width = cpu.PanelRows
+	first := chunk * width
+	n := min(width, t.cols-first)
+	if t.pack {
+		padded := (t.rows + 3) &^ 3
+		panel := t.dst[first*padded : (first+width)*padded]
+		for r := range t.rows {
+			put(panel[r*width:(r+1)*width], t.x[r*t.cols+first:][:n])
+		}
+		clear(panel[t.rows*width:])
+		return
+	}
+	for r := range t.rows {
+		for i, v := range t.x[r*t.cols+first:][:n] {
+			t.dst[(first+i)*t.rows+r] = v
 		}
 	}
 }

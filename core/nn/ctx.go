@@ -41,6 +41,7 @@ type Ctx struct {
 	lookup  lookupTask
 
 	entropy    entropyTask
+	reorder    reorderTask
 	normGrad   normGrad
 	attendGrad attendGrad
 }
