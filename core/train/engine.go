@@ -1,0 +1,147 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
+	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+)
+
+// Errors of this package.
+var (
+	ErrNotTrainable = errors.New("train: the model has no master weights")
+	ErrBatch        = errors.New("train: bad batch")
+)
+
+// Engine computes losses and gradients of one model. It serves one goroutine at a time.
+type Engine struct {
+	model  *model.Model
+	params []*autograd.Param
+	mem    *pool.HybridMemoryPool
+	ctx    *nn.Ctx
+	tape   *autograd.Tape
+	rows   []nn.Row
+	caches []*nn.KVCache
+}
+
+// NewEngine returns an engine for a model made by model.NewTrainable.
+func NewEngine(m *model.Model) (*Engine, error) {
+	params := m.Params()
+	if len(params) == 0 {
+		return nil, ErrNotTrainable
+	}
+	e := &Engine{model: m, params: params, mem: pool.Default()}
+	e.ctx = nn.NewCtx(e.mem)
+	e.tape = autograd.NewTape(e.ctx)
+	return e, nil
+}
+
+// Params lists the master weights and their gradients.
+func (e *Engine) Params() []*autograd.Param { return e.params }
+
+// Close gives scratch memory and caches back.
+func (e *Engine) Close() {
+	e.ctx.Close()
+	for _, c := range e.caches {
+		c.Free()
+	}
+	e.caches = nil
+}
+
+// Batch is sequences of equal length, one after the other.
+type Batch struct {
+	IDs     []int32 // [sequences, length] token ids
+	Targets []int32 // [sequences, length] the token after each, or nn.IgnoreTarget
+	Length  int
+}
+
+// Loss returns the mean cross-entropy of the batch's targets in nats.
+func (e *Engine) Loss(ctx context.Context, b Batch) (float64, error) { return e.run(ctx, b, 0) }
+
+// Accumulate returns the mean cross-entropy and adds the gradient of scale times it to the parameters' gradients. A
+// step over n batches uses scale 1/n.
+func (e *Engine) Accumulate(ctx context.Context, b Batch, scale float32) (float64, error) {
+	return e.run(ctx, b, scale)
+}
+
+// run computes the loss and, unless scale is 0, gradients.
+func (e *Engine) run(ctx context.Context, b Batch, scale float32) (loss float64, err error) {
+	defer pool.Recover(&err)
+	targets, err := e.layout(b)
+	if err != nil {
+		return 0, err
+	}
+	if err := e.model.Acquire(); err != nil {
+		return 0, err
+	}
+	defer e.model.Release()
+	key := uint64(len(b.IDs))<<32 | uint64(b.Length)<<1
+	if scale != 0 {
+		key |= 1
+	}
+	e.ctx.Begin(ctx, key, e.rows, e.caches[:len(b.IDs)/b.Length])
+	defer e.ctx.End()
+	if scale != 0 {
+		defer e.tape.Reset() // whatever an error left
+		e.ctx.Attach(e.tape)
+	}
+	x, err := e.model.Forward(e.ctx, b.IDs)
+	if err != nil {
+		return 0, err
+	}
+	sum, _ := e.model.Head.Loss(e.ctx, x, b.Targets, scale/float32(targets))
+	e.ctx.Free(x)
+	if scale != 0 {
+		e.tape.Backward()
+	}
+	return sum / float64(targets), nil
+}
+
+// layout checks the batch, sets up rows and caches for it, and counts its targets.
+func (e *Engine) layout(b Batch) (targets int, err error) {
+	cfg := e.model.Config
+	switch {
+	case b.Length < 1 || b.Length > cfg.MaxPositionEmbeddings:
+		return 0, fmt.Errorf("%w: length %d: expected 1 to max_position_embeddings = %d", ErrBatch, b.Length, cfg.MaxPositionEmbeddings)
+	case len(b.IDs) == 0 || len(b.IDs)%b.Length != 0:
+		return 0, fmt.Errorf("%w: %d ids: expected a positive multiple of the length %d", ErrBatch, len(b.IDs), b.Length)
+	case len(b.Targets) != len(b.IDs):
+		return 0, fmt.Errorf("%w: %d targets for %d ids", ErrBatch, len(b.Targets), len(b.IDs))
+	}
+	for i, id := range b.IDs {
+		if id < 0 || int(id) >= cfg.VocabSize {
+			return 0, fmt.Errorf("%w: ids[%d] = %d: expected 0 <= id < vocab_size = %d", ErrBatch, i, id, cfg.VocabSize)
+		}
+		t := b.Targets[i]
+		if t == nn.IgnoreTarget {
+			continue
+		}
+		if t < 0 || int(t) >= cfg.VocabSize {
+			return 0, fmt.Errorf("%w: targets[%d] = %d: expected 0 <= id < vocab_size = %d or %d", ErrBatch, i, t, cfg.VocabSize, nn.IgnoreTarget)
+		}
+		targets++
+	}
+	if targets == 0 {
+		return 0, fmt.Errorf("%w: every target is ignored", ErrBatch)
+	}
+	sequences := len(b.IDs) / b.Length
+	e.rows = e.rows[:0]
+	for s := range sequences {
+		for i := range b.Length {
+			e.rows = append(e.rows, nn.Row{Seq: int32(s), Pos: int32(i)})
+		}
+	}
+	for len(e.caches) < sequences {
+		e.caches = append(e.caches, nn.NewKVCache(e.mem, cfg.NumHiddenLayers, cfg.NumKeyValueHeads, cfg.HeadDim))
+	}
+	for _, c := range e.caches[:sequences] {
+		if err := c.Grow(b.Length); err != nil {
+			return 0, err
+		}
+	}
+	return targets, nil
+}
