@@ -154,7 +154,7 @@ func (e *Engine) check(chunks []Chunk, logits int) error {
 		want += ch.Logits
 	}
 	if len(chunks) == 0 {
-		return errNoTokens("tokens")
+		return errNoTokens
 	}
 	if v := e.model.Config.VocabSize; logits != want*v {
 		return &ArgumentError{Field: "logits", Value: logits, Reason: fmt.Sprintf("expected room for %d x %d values", want, v)}
@@ -165,7 +165,7 @@ func (e *Engine) check(chunks []Chunk, logits int) error {
 // checkTokens refuses tokens that cannot follow the first n of a sequence.
 func (e *Engine) checkTokens(ids []int32, n int) error {
 	if len(ids) == 0 {
-		return errNoTokens("tokens")
+		return errNoTokens
 	}
 	if most := e.model.Config.MaxPositionEmbeddings; n+len(ids) > most {
 		return &ArgumentError{Field: "tokens", Value: n + len(ids), Reason: fmt.Sprintf("sequence length exceeds max_position_embeddings = %d", most)}
@@ -185,9 +185,7 @@ func (e *Engine) checkIDs(ids []int32, n int) error {
 	return nil
 }
 
-func errNoTokens(field string) error {
-	return &ArgumentError{Field: field, Value: "[]", Reason: "expected at least one token id"}
-}
+var errNoTokens = &ArgumentError{Field: "tokens", Value: "[]", Reason: "expected at least one token id"}
 
 func (e *Engine) take() *stepper {
 	e.mu.Lock()

@@ -57,6 +57,11 @@ func NewSampler(p SamplingParams, vocab int) (*Sampler, error) {
 	if err := p.Validate(vocab); err != nil {
 		return nil, err
 	}
+	return makeSampler(p, vocab), nil
+}
+
+// makeSampler is NewSampler for parameters that are known to be valid.
+func makeSampler(p SamplingParams, vocab int) *Sampler {
 	s := &Sampler{params: p, vocab: vocab, penalty: newPenalties(p, vocab)}
 	if p.Seed != nil {
 		s.seed = *p.Seed
@@ -67,7 +72,7 @@ func NewSampler(p SamplingParams, vocab int) (*Sampler, error) {
 	for _, id := range p.LogitBias.ids() {
 		s.bias = append(s.bias, biasEntry{id, p.LogitBias[id]})
 	}
-	return s, nil
+	return s
 }
 
 // samplerStream is the second half of the generator's state: it keeps samplers apart from other users of the same seed.
