@@ -3,6 +3,7 @@ package model
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -32,7 +33,12 @@ func NewRandom(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
 	}
 	l := newLoader(o, head)
 	l.wide = true
-	m, err := build(&c, &randomSource{loader: l, cfg: &c, seed: seed, converts: c.Quantization.converter()})
+	src := &randomSource{loader: l, cfg: &c, seed: seed, converts: c.Quantization.converter()}
+	// The plan alone of a model that no machine holds would take gigabytes.
+	if err := l.opts.Pool.Check(c.weightBytes(src.natural(), head.or(src.natural()), src.natural()), "weights"); err != nil {
+		return nil, fmt.Errorf("model: %w", err)
+	}
+	m, err := build(&c, src)
 	if err != nil {
 		return nil, err
 	}

@@ -152,3 +152,15 @@ func TestTheDetectedBudgetIsThatOfARealMachine(t *testing.T) {
 	assert.Greater(t, n, int64(16<<20))
 	assert.Less(t, n, int64(math.MaxInt64))
 }
+
+func TestCheckRefusesWhatTheWholeBudgetCannotHold(t *testing.T) {
+	p := New(Options{Budget: mib})
+	require.NoError(t, p.Check(mib, "plan"))
+	err := p.Check(mib+1, "plan")
+	require.ErrorIs(t, err, ErrOutOfMemory)
+	require.ErrorContains(t, err, `"plan" asks for 1.0 MiB`)
+	require.EqualValues(t, 1, p.Stats().Failures.Budget)
+
+	bad := newFromEnv(func(string) string { return "much" })
+	require.ErrorIs(t, bad.Check(1, "plan"), ErrEnv)
+}

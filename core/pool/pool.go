@@ -81,6 +81,18 @@ func (p *HybridMemoryPool) AllocUninit(n int, tag string) (*Block, error) {
 	return p.alloc(n, tag, false)
 }
 
+// Check fails as Alloc would if n bytes are more than the whole budget. It is for a plan that costs something itself.
+func (p *HybridMemoryPool) Check(n int64, tag string) error {
+	switch {
+	case p.err != nil:
+		return p.err
+	case n > p.budget:
+		p.count.failed.budget.Add(1)
+		return p.budgetError(n, tag)
+	}
+	return nil
+}
+
 func (p *HybridMemoryPool) alloc(n int, tag string, zero bool) (*Block, error) {
 	if p.err != nil {
 		return nil, p.err
@@ -153,10 +165,14 @@ func (p *HybridMemoryPool) runsFor(n int) *runAllocator {
 func (p *HybridMemoryPool) failure(err error, n int, tag string) error {
 	if err == errNoBudget {
 		p.count.failed.budget.Add(1)
-		return &BudgetError{tag, int64(n), p.count.inUse.now.Load(), p.count.reserved.now.Load(), p.budget}
+		return p.budgetError(int64(n), tag)
 	}
 	p.count.failed.system.Add(1)
 	return &SystemError{tag, int64(n), err}
+}
+
+func (p *HybridMemoryPool) budgetError(n int64, tag string) error {
+	return &BudgetError{tag, n, p.count.inUse.now.Load(), p.count.reserved.now.Load(), p.budget}
 }
 
 // free takes back the memory of a block whose last reference was dropped.
