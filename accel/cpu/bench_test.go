@@ -56,6 +56,7 @@ type benchMatrix struct {
 	rows, cols, tokens, chunks int
 	xi                         []int8
 	xf                         []float32
+	x16                        Int16Rows
 	xsum, di                   []int32
 	df, scale                  []float32
 }
@@ -72,8 +73,9 @@ func newBenchMatrix(f *DenseFormat, rows, cols, tokens, chunks int) *benchMatrix
 		return m
 	}
 	m.xf, m.df = floats(r, "normal", tokens*cols), make([]float32, tokens*rows)
-	if *f == DenseInt8 || *f == DenseInt4 {
+	if f.Integer() {
 		m.scale = floats(r, "positive", rows)
+		m.x16 = quantizedRows(m.xf, tokens, cols)
 	}
 	return m
 }
@@ -88,9 +90,12 @@ func (m *benchMatrix) bytes() int {
 func (m *benchMatrix) Run(chunk int) {
 	n := m.rows / PanelRows
 	p0, p1 := chunk*n/m.chunks, (chunk+1)*n/m.chunks
-	if m.f == nil {
+	switch {
+	case m.f == nil:
 		TernaryMatMul(m.di[p0*PanelRows:], m.rows, m.panels, m.cols, p0, p1, m.xi, m.cols, m.xsum, m.tokens)
-	} else {
+	case m.f.Integer():
+		DenseIntMatMul(m.df[p0*PanelRows:], m.rows, *m.f, m.panels, m.scale, m.cols, p0, p1, m.x16, m.tokens)
+	default:
 		DenseMatMul(m.df[p0*PanelRows:], m.rows, *m.f, m.panels, m.scale, m.cols, p0, p1, m.xf, m.cols, m.tokens)
 	}
 }
@@ -184,7 +189,7 @@ func BenchmarkVectors(b *testing.B) {
 	r := rand.New(rand.NewPCG(5, 6))
 	x, y, w := floats(r, "normal", n), make([]float32, n), floats(r, "normal", n)
 	kv, scores := floats(r, "normal", keys*dim), floats(r, "positive", keys)
-	q8, acc := make([]int8, n), make([]int32, n)
+	q8, lo, acc := make([]int8, n), make([]int8, n), make([]int32, n)
 	for _, isa := range Supported() {
 		for _, k := range []struct {
 			name     string
@@ -195,6 +200,7 @@ func BenchmarkVectors(b *testing.B) {
 			{"AbsMax", n, func() { AbsMax(x) }},
 			{"ScaleMul", n, func() { ScaleMul(y, x, w, 0.5) }},
 			{"QuantizeInt8", n, func() { QuantizeInt8(q8, x, 30) }},
+			{"QuantizeInt16", n, func() { QuantizeInt16(q8, lo, x, 8000) }},
 			{"Silu", n, func() { Silu(y, x) }},
 			{"ReLU2", n, func() { ReLU2(y, x) }},
 			{"Mul", n, func() { Mul(y, x, w) }},

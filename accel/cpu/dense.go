@@ -1,31 +1,44 @@
 package cpu
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 )
 
 // DenseFormat is how a dense matrix stores its weights in the dense16 layout.
 //
-// Rows lie in panels of 16. A panel is column-major: the 16 weights of column 0, then those of column 1, and so on, with
-// columns padded to a multiple of 4 and rows to a multiple of 16 by zeros. [DenseInt4] puts columns in pairs of 16
-// bytes: byte r holds row r's weight of the even column in its low and of the odd column in its high four bits.
+// Rows lie in panels of 16, panels follow each other. A panel is a sequence of 64-byte blocks, each of 16 rows by 1, 2, 4
+// or 8 neighbouring columns, left to right. A 32-bit lane of a block is one row: lane r, bytes 4r to 4r+3, holds the
+// columns of row r, so that a partial sum never leaves its lane:
+//
+//	f32    1 column:   a float32, little endian
+//	bf16   2 columns:  bytes 0 and 1 the even one, bytes 2 and 3 the odd one: the upper halves of float32, little endian
+//	int8   4 columns:  byte j is column j, w+128
+//	int4   8 columns:  byte j is column j in its low and column 4+j in its high four bits, each w+8
+//
+// Columns are padded to a multiple of 4, or of 8 for int4, and rows to a multiple of 16, with weight 0 ([DenseZero]).
 // [DenseOffset] gives the place of one weight.
 type DenseFormat uint8
 
 const (
-	DenseF32  DenseFormat = iota // float32, little endian: 64 bytes a column
-	DenseBF16                    // bfloat16, the upper half of a float32: 32 bytes a column
-	DenseInt8                    // int8, times a scale per row: 16 bytes a column
-	DenseInt4                    // two's complement -8..7, times a scale per row: 8 bytes a column
+	DenseF32  DenseFormat = iota // float32
+	DenseBF16                    // bfloat16
+	DenseInt8                    // -127..127, times a scale per row
+	DenseInt4                    // -8..7, times a scale per row
 )
 
 var denseFormats = [...]struct {
-	name        string
-	columnBytes int
+	name      string
+	blockCols int  // columns of a block
+	pad       int  // columns are padded to a multiple of this
+	zero      byte // of which an all-zero matrix consists
 }{
-	DenseF32: {"f32", 64}, DenseBF16: {"bf16", 32}, DenseInt8: {"int8", 16}, DenseInt4: {"int4", 8},
+	DenseF32: {"f32", 1, denseQuad, 0}, DenseBF16: {"bf16", 2, denseQuad, 0}, DenseInt8: {"int8", 4, 4, 0x80}, DenseInt4: {"int4", 8, 8, 0x88},
 }
+
+// denseQuad is the number of columns that the float kernels take at a time: the four accumulators of [DenseMatMul].
+const denseQuad = 4
 
 // String is the format's short name: f32, bf16, int8, int4.
 func (f DenseFormat) String() string {
@@ -35,11 +48,20 @@ func (f DenseFormat) String() string {
 	return fmt.Sprintf("DenseFormat(%d)", uint8(f))
 }
 
-// denseCols is the multiple that columns are padded to: the four accumulators of [DenseMatMul].
-const denseCols = 4
+// Integer says whether weights are integers with a scale per row, which [DenseIntMatMul] multiplies; others go to [DenseMatMul].
+func (f DenseFormat) Integer() bool { return f == DenseInt8 || f == DenseInt4 }
+
+// DenseZero is the byte of which padding, and a matrix of zeros, consists.
+func DenseZero(f DenseFormat) byte { return denseFormats[f].zero }
+
+// DenseCols is a number of columns with their padding.
+func DenseCols(f DenseFormat, cols int) int {
+	pad := denseFormats[f].pad
+	return ceilDiv(cols, pad) * pad
+}
 
 func densePanelBytes(f DenseFormat, cols int) int {
-	return ceilDiv(cols, denseCols) * denseCols * denseFormats[f].columnBytes
+	return DenseCols(f, cols) / denseFormats[f].blockCols * BlockBytes
 }
 
 // DenseBytes is the size of a packed rows x cols matrix.
@@ -48,17 +70,24 @@ func DenseBytes(f DenseFormat, rows, cols int) int {
 }
 
 // DenseOffset is the index of the first byte of weight [row, col] of a matrix with cols columns. For [DenseInt4] it is
-// the byte whose low (even col) or high (odd col) four bits hold the weight.
+// the byte whose low (col mod 8 < 4) or high four bits hold the weight.
 func DenseOffset(f DenseFormat, cols, row, col int) int {
-	base := row / PanelRows * densePanelBytes(f, cols)
-	if f == DenseInt4 {
-		return base + col/2*PanelRows + row%PanelRows
-	}
-	size := denseFormats[f].columnBytes
-	return base + col*size + row%PanelRows*(size/PanelRows)
+	return row/PanelRows*densePanelBytes(f, cols) + denseOffset(f, row%PanelRows, col)
 }
 
-// DenseMatMul multiplies panels p0 to p1 of a dense matrix with float32 activations:
+// denseOffset is DenseOffset within a panel.
+func denseOffset(f DenseFormat, r, col int) int {
+	at := col/denseFormats[f].blockCols*BlockBytes + 4*r
+	switch f {
+	case DenseBF16:
+		return at + 2*(col%2)
+	case DenseInt8, DenseInt4:
+		return at + col%4
+	}
+	return at
+}
+
+// DenseMatMul multiplies panels p0 to p1 of a float matrix, [DenseF32] or [DenseBF16], with float32 activations:
 //
 //	dst[t*ldd + r-16*p0] = scale[r] * sum_k w[r,k]*x[t*ldx+k]    for t < tokens and the rows r of 16*p0 .. 16*p1
 //
@@ -68,7 +97,7 @@ func DenseOffset(f DenseFormat, cols, row, col int) int {
 // multiple of 4 columns. dst needs 16*(p1-p0) elements for each token.
 func DenseMatMul(dst []float32, ldd int, f DenseFormat, panels []byte, scale []float32, cols, p0, p1 int, x []float32, ldx, tokens int) {
 	const op = "DenseMatMul"
-	if int(f) >= len(denseFormats) || p0 < 0 || p1 < p0 || tokens < 0 || cols < 0 {
+	if f != DenseF32 && f != DenseBF16 || p0 < 0 || p1 < p0 || tokens < 0 || cols < 0 {
 		panic(fmt.Sprintf("cpu: %s: bad arguments: format %s, panels %d to %d, %d columns, %d tokens", op, f, p0, p1, cols, tokens))
 	}
 	if p0 == p1 || tokens == 0 {
@@ -77,7 +106,7 @@ func DenseMatMul(dst []float32, ldd int, f DenseFormat, panels []byte, scale []f
 	stride, width := densePanelBytes(f, cols), PanelRows*(p1-p0)
 	need(op, "panels", len(panels), p1*stride)
 	needRows(op, "dst", len(dst), tokens, width, ldd)
-	needRows(op, "x", len(x), tokens, ceilDiv(cols, denseCols)*denseCols, ldx)
+	needRows(op, "x", len(x), tokens, DenseCols(f, cols), ldx)
 	if cols == 0 {
 		for t := range tokens {
 			clear(dst[t*ldd : t*ldd+width])
@@ -87,20 +116,25 @@ func DenseMatMul(dst []float32, ldd int, f DenseFormat, panels []byte, scale []f
 	if scale != nil {
 		need(op, "scale", len(scale), PanelRows*(p1-1)+1)
 	}
-	quads := ceilDiv(cols, denseCols)
-	var last [PanelRows]float32 // the scales of a panel that has fewer
+	quads := ceilDiv(cols, denseQuad)
+	var last [PanelRows]float32
 	for p := p0; p < p1; p++ {
 		var s *[PanelRows]float32
 		if scale != nil {
-			if rest := scale[p*PanelRows:]; len(rest) >= PanelRows {
-				s = (*[PanelRows]float32)(rest)
-			} else {
-				copy(last[:], rest)
-				s = &last
-			}
+			s = panelScale(scale, p, &last)
 		}
 		densePanel(dst[(p-p0)*PanelRows:], ldd, f, panels[p*stride:(p+1)*stride], s, quads, x, ldx, tokens)
 	}
+}
+
+// panelScale gives the scales of panel p: in place, or in last, which is all zero, for a panel that has fewer rows.
+func panelScale(scale []float32, p int, last *[PanelRows]float32) *[PanelRows]float32 {
+	rest := scale[p*PanelRows:]
+	if len(rest) >= PanelRows {
+		return (*[PanelRows]float32)(rest)
+	}
+	copy(last[:], rest)
+	return last
 }
 
 // DenseRow writes one row as float32, for embedding lookup: dst[k] = w[row,k] * scale[row] for k < cols; a nil scale is left out.
@@ -130,20 +164,15 @@ func DenseRow(dst []float32, f DenseFormat, panels []byte, scale []float32, cols
 
 // denseWeight decodes the weight of row r and column k of a panel, before its scale.
 func denseWeight(f DenseFormat, panel []byte, r, k int) float32 {
+	b := panel[denseOffset(f, r, k):]
 	switch f {
 	case DenseF32:
-		b := panel[k*64+4*r:][:4]
-		return math.Float32frombits(uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24)
+		return math.Float32frombits(binary.LittleEndian.Uint32(b))
 	case DenseBF16:
-		b := panel[k*32+2*r:][:2]
-		return math.Float32frombits(uint32(b[0])<<16 | uint32(b[1])<<24)
+		return math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16)
 	case DenseInt8:
-		return float32(int8(panel[k*16+r]))
+		return float32(int(b[0]) - 128)
 	default:
-		b := int8(panel[k/2*16+r])
-		if k%2 == 0 {
-			b <<= 4
-		}
-		return float32(b >> 4)
+		return float32(int(b[0]>>(k%8/4*4)&15) - 8)
 	}
 }

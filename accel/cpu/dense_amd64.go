@@ -33,17 +33,13 @@ func densePanel256(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[
 		if scale != nil {
 			s = &scale[half*rows]
 		}
-		// Half a column lies half of its bytes further on; int4 keeps two columns in 16 bytes.
-		w := &panel[half*halfColumn(f)]
+		w := &panel[half*BlockBytes/2]
 		for t, size := 0, 0; t < tokens; t += size {
 			size = tile(tokens-t, 3)
 			denseTile256(f, size, &dst[t*ldd+half*rows], ldd, w, s, &x[t*ldx], ldx, quads)
 		}
 	}
 }
-
-// halfColumn is the distance in bytes from row 0 to row 8 of a column, or of a pair of columns in [DenseInt4].
-func halfColumn(f DenseFormat) int { return DenseOffset(f, 1, PanelRows/2, 0) }
 
 func denseTile512(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, scale, x *float32, ldx, quads int) {
 	switch int(f)*denseTiles + tokens {
@@ -71,30 +67,6 @@ func denseTile512(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, sca
 		denseBF16AVX512t5(dst, ldd, w, scale, x, ldx, quads)
 	case int(DenseBF16)*denseTiles + 6:
 		denseBF16AVX512t6(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt8)*denseTiles + 1:
-		denseInt8AVX512t1(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt8)*denseTiles + 2:
-		denseInt8AVX512t2(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt8)*denseTiles + 3:
-		denseInt8AVX512t3(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt8)*denseTiles + 4:
-		denseInt8AVX512t4(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt8)*denseTiles + 5:
-		denseInt8AVX512t5(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt8)*denseTiles + 6:
-		denseInt8AVX512t6(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt4)*denseTiles + 1:
-		denseInt4AVX512t1(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt4)*denseTiles + 2:
-		denseInt4AVX512t2(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt4)*denseTiles + 3:
-		denseInt4AVX512t3(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt4)*denseTiles + 4:
-		denseInt4AVX512t4(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt4)*denseTiles + 5:
-		denseInt4AVX512t5(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt4)*denseTiles + 6:
-		denseInt4AVX512t6(dst, ldd, w, scale, x, ldx, quads)
 	}
 }
 
@@ -112,17 +84,5 @@ func denseTile256(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, sca
 		denseBF16AVX2t2(dst, ldd, w, scale, x, ldx, quads)
 	case int(DenseBF16)*denseTiles + 3:
 		denseBF16AVX2t3(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt8)*denseTiles + 1:
-		denseInt8AVX2t1(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt8)*denseTiles + 2:
-		denseInt8AVX2t2(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt8)*denseTiles + 3:
-		denseInt8AVX2t3(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt4)*denseTiles + 1:
-		denseInt4AVX2t1(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt4)*denseTiles + 2:
-		denseInt4AVX2t2(dst, ldd, w, scale, x, ldx, quads)
-	case int(DenseInt4)*denseTiles + 3:
-		denseInt4AVX2t3(dst, ldd, w, scale, x, ldx, quads)
 	}
 }

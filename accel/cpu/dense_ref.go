@@ -3,9 +3,9 @@ package cpu
 // densePanelRef defines one panel of [DenseMatMul]; quads is the number of groups of four columns.
 func densePanelRef(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, quads int, x []float32, ldx, tokens int) {
 	for t := range tokens {
-		var acc [denseCols][PanelRows]float32
-		for k, v := range x[t*ldx : t*ldx+denseCols*quads] {
-			a := &acc[k%denseCols]
+		var acc [denseQuad][PanelRows]float32
+		for k, v := range x[t*ldx : t*ldx+denseQuad*quads] {
+			a := &acc[k%denseQuad]
 			for r := range a {
 				a[r] += float32(denseWeight(f, panel, r, k) * v)
 			}

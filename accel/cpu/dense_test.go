@@ -1,16 +1,58 @@
 package cpu
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 )
 
-var allFormats = []DenseFormat{DenseF32, DenseBF16, DenseInt8, DenseInt4}
+var (
+	allFormats   = []DenseFormat{DenseF32, DenseBF16, DenseInt8, DenseInt4}
+	floatFormats = []DenseFormat{DenseF32, DenseBF16}
+	intFormats   = []DenseFormat{DenseInt8, DenseInt4}
+)
+
+// packDense packs row-major weights, before their scale: numbers that the format holds.
+func packDense(f DenseFormat, w []float32, rows, cols int) []byte {
+	panels := bytes.Repeat([]byte{DenseZero(f)}, DenseBytes(f, rows, cols))
+	for i, v := range w {
+		at := panels[DenseOffset(f, cols, i/cols, i%cols):]
+		switch f {
+		case DenseF32:
+			binary.LittleEndian.PutUint32(at, math.Float32bits(v))
+		case DenseBF16:
+			binary.LittleEndian.PutUint16(at, uint16(math.Float32bits(v)>>16))
+		case DenseInt8:
+			at[0] = byte(int(v) + 128)
+		case DenseInt4:
+			shift := 4 * (i % cols / 4 % 2)
+			at[0] = at[0]&^(15<<shift) | byte(int(v)+8)<<shift
+		}
+	}
+	return panels
+}
+
+// drawWeights draws weights that a format holds; kind is for the float formats.
+func drawWeights(r *rand.Rand, f DenseFormat, kind string, n int) []float32 {
+	w := floats(r, kind, n)
+	for i, v := range w {
+		switch f {
+		case DenseBF16:
+			w[i] = math.Float32frombits(math.Float32bits(v) &^ 0xffff)
+		case DenseInt8:
+			w[i] = float32(r.IntN(256) - 128)
+		case DenseInt4:
+			w[i] = float32(r.IntN(16) - 8)
+		}
+	}
+	return w
+}
 
 // denseCase is a product on a packed matrix; w holds the weights as float32 before their scale.
 type denseCase struct {
@@ -22,30 +64,9 @@ type denseCase struct {
 }
 
 func newDenseCase(r *rand.Rand, f DenseFormat, rows, cols, tokens, gap int, kind string, scaled bool) denseCase {
-	c := denseCase{f: f, rows: rows, cols: cols, tokens: tokens, ldx: ceilDiv(cols, denseCols)*denseCols + gap}
-	c.w = floats(r, kind, rows*cols)
-	c.panels = make([]byte, DenseBytes(f, rows, cols))
-	for row := range rows {
-		for k := range cols {
-			i := row*cols + k
-			at := c.panels[DenseOffset(f, cols, row, k):]
-			switch f {
-			case DenseF32:
-				binary.LittleEndian.PutUint32(at, math.Float32bits(c.w[i]))
-			case DenseBF16:
-				b := math.Float32bits(c.w[i]) >> 16
-				binary.LittleEndian.PutUint16(at, uint16(b))
-				c.w[i] = math.Float32frombits(b << 16)
-			case DenseInt8:
-				q := int8(r.IntN(256) - 128)
-				at[0], c.w[i] = byte(q), float32(q)
-			case DenseInt4:
-				q := r.IntN(16) - 8
-				at[0] |= byte(q&15) << (4 * (k % 2))
-				c.w[i] = float32(q)
-			}
-		}
-	}
+	c := denseCase{f: f, rows: rows, cols: cols, tokens: tokens, ldx: DenseCols(f, cols) + gap}
+	c.w = drawWeights(r, f, kind, rows*cols)
+	c.panels = packDense(f, c.w, rows, cols)
 	if scaled {
 		c.scale = floats(r, "normal", rows)
 	}
@@ -95,7 +116,7 @@ func (c denseCase) check(t require.TestingT, p0, p1 int) {
 
 func TestDenseMatMulGivesTheSameBitsOnEveryISA(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f := rapid.SampledFrom(allFormats).Draw(t, "format")
+		f := rapid.SampledFrom(floatFormats).Draw(t, "format")
 		rows, cols := rapid.IntRange(1, 200).Draw(t, "rows"), rapid.IntRange(1, 700).Draw(t, "cols")
 		tokens := rapid.IntRange(1, max(1, min(40, 300_000/(rows*cols)))).Draw(t, "tokens")
 		kind := rapid.SampledFrom(floatKinds).Draw(t, "kind")
@@ -108,7 +129,7 @@ func TestDenseMatMulGivesTheSameBitsOnEveryISA(t *testing.T) {
 
 func TestDenseMatMulForEveryTileOfTokens(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	for _, f := range allFormats {
+	for _, f := range floatFormats {
 		for tokens := 1; tokens <= 20; tokens++ {
 			newDenseCase(r, f, 40, 90, tokens, 0, "normal", tokens%2 == 0).check(t, 0, 3)
 		}
@@ -118,7 +139,7 @@ func TestDenseMatMulForEveryTileOfTokens(t *testing.T) {
 // A token's result is the same alone and among others: the order of the sum is the row's own.
 func TestDenseMatMulDoesNotDependOnTheBatch(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
-	for _, f := range allFormats {
+	for _, f := range floatFormats {
 		c := newDenseCase(r, f, 32, 515, 9, 0, "normal", true)
 		for _, isa := range Supported() {
 			onISA(isa, func() {
@@ -156,7 +177,7 @@ func TestDenseRowIsTheScaledRow(t *testing.T) {
 
 func TestDensePaddingRowsGiveZero(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
-	for _, f := range allFormats {
+	for _, f := range floatFormats {
 		c := newDenseCase(r, f, 3, 50, 2, 0, "normal", true)
 		for _, isa := range Supported() {
 			onISA(isa, func() {
@@ -178,16 +199,35 @@ func TestDenseMatMulWithoutColumnsIsZero(t *testing.T) {
 func TestDenseFormatsHaveNames(t *testing.T) {
 	require.Equal(t, "f32 bf16 int8 int4", DenseF32.String()+" "+DenseBF16.String()+" "+DenseInt8.String()+" "+DenseInt4.String())
 	require.Equal(t, "DenseFormat(9)", DenseFormat(9).String())
+	for _, f := range allFormats {
+		require.Equal(t, slices.Contains(intFormats, f), f.Integer())
+	}
+}
+
+// The bytes of each layout, spelled out once: other programs read them from native files.
+func TestDenseLayoutsAreThoseOfTheFileFormat(t *testing.T) {
+	for f, want := range map[DenseFormat]struct{ row, col, at, bytes, cols int }{
+		DenseF32:  {18, 5, 1*8*64 + 5*64 + 4*2, 2 * 8 * 64, 8},
+		DenseBF16: {18, 5, 1*4*64 + 2*64 + 4*2 + 2, 2 * 4 * 64, 8},
+		DenseInt8: {18, 6, 1*2*64 + 1*64 + 4*2 + 2, 2 * 2 * 64, 8},
+		DenseInt4: {18, 6, 1*1*64 + 4*2 + 2, 2 * 1 * 64, 8},
+	} {
+		require.Equal(t, want.at, DenseOffset(f, 7, want.row, want.col), f)
+		require.Equal(t, want.bytes, DenseBytes(f, 20, 7), f)
+		require.Equal(t, want.cols, DenseCols(f, 7), f)
+	}
+	require.Equal(t, []int{4, 4, 4, 8}, []int{DenseCols(DenseF32, 1), DenseCols(DenseBF16, 1), DenseCols(DenseInt8, 1), DenseCols(DenseInt4, 1)})
 }
 
 func TestDenseRejectsABrokenContract(t *testing.T) {
-	c := newDenseCase(rand.New(rand.NewPCG(1, 1)), DenseInt8, 32, 8, 2, 0, "normal", true)
+	c := newDenseCase(rand.New(rand.NewPCG(1, 1)), DenseBF16, 32, 8, 2, 0, "normal", true)
 	dst := make([]float32, 64)
 	for name, call := range map[string]func(){
 		"unknown format": func() { DenseMatMul(dst, 32, 9, c.panels, nil, 8, 0, 2, c.x, 8, 2) },
+		"integer format": func() { DenseMatMul(dst, 32, DenseInt8, c.panels, c.scale, 8, 0, 2, c.x, 8, 2) },
 		"short dst":      func() { DenseMatMul(dst[:63], 32, c.f, c.panels, nil, 8, 0, 2, c.x, 8, 2) },
 		"short x":        func() { DenseMatMul(dst, 32, c.f, c.panels, nil, 8, 0, 2, c.x[:15], 8, 2) },
-		"short panels":   func() { DenseMatMul(dst, 32, c.f, c.panels[:255], nil, 8, 0, 2, c.x, 8, 2) },
+		"short panels":   func() { DenseMatMul(dst, 32, c.f, c.panels[:511], nil, 8, 0, 2, c.x, 8, 2) },
 		"short scale":    func() { DenseMatMul(dst, 32, c.f, c.panels, c.scale[:16], 8, 0, 2, c.x, 8, 2) },
 		"row: format":    func() { DenseRow(dst, 9, c.panels, nil, 8, 0) },
 		"row: outside":   func() { DenseRow(dst, c.f, c.panels, nil, 8, 32) },

@@ -36,16 +36,26 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 		dst := beforeFault(t, make([]int32, tokens*48))
 		panels, x, xsum := beforeFault(t, c.panels), beforeFault(t, c.x), beforeFault(t, c.xsum)
 		each(func() { TernaryMatMul(dst, 48, panels, c.cols, 0, 3, x, c.ldx, xsum, tokens) })
-		for _, f := range allFormats {
+		for _, f := range floatFormats {
 			d := newDenseCase(r, f, 40, 8, tokens, 0, "normal", true)
 			dst := beforeFault(t, make([]float32, tokens*48))
 			panels, scale, x := beforeFault(t, d.panels), beforeFault(t, d.scale), beforeFault(t, d.x)
 			each(func() { DenseMatMul(dst, 48, f, panels, scale, d.cols, 0, 3, x, d.ldx, tokens) })
 		}
+		for _, f := range intFormats {
+			for _, cols := range []int{8, 24} {
+				d := newIntCase(r, f, 40, cols, tokens, 0, randomCode, ternaryInputs["random"])
+				dst := beforeFault(t, make([]float32, tokens*48))
+				panels, scale := beforeFault(t, d.panels), beforeFault(t, d.scale)
+				x := Int16Rows{Hi: beforeFault(t, d.x.Hi), Lo: beforeFault(t, d.x.Lo), Stride: d.x.Stride,
+					SumHi: beforeFault(t, d.x.SumHi), SumLo: beforeFault(t, d.x.SumLo), Inv: beforeFault(t, d.x.Inv)}
+				each(func() { DenseIntMatMul(dst, 48, f, panels, scale, d.cols, 0, 3, x, tokens) })
+			}
+		}
 	}
 	for n := 1; n <= 40; n++ {
 		x, y, w := beforeFault(t, floats(r, "normal", n)), beforeFault(t, make([]float32, n)), beforeFault(t, floats(r, "normal", n))
-		q, acc := beforeFault(t, make([]int8, n)), beforeFault(t, make([]int32, n))
+		q, lo, acc := beforeFault(t, make([]int8, n)), beforeFault(t, make([]int8, n)), beforeFault(t, make([]int32, n))
 		each(func() {
 			SumSquares(x)
 			AbsMax(x)
@@ -53,6 +63,7 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 			ScaleMul(y, x, w, 2)
 			ScaleMul(y, x, nil, 2)
 			QuantizeInt8(q, x, 30)
+			QuantizeInt16(q, lo, x, 3000)
 			Silu(y, x)
 			ReLU2(y, x)
 			Mul(y, x, w)

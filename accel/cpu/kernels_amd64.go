@@ -60,41 +60,41 @@ func denseBF16AVX2t2(dst *float32, ldd int, w *byte, scale *float32, x *float32,
 //go:noescape
 func denseBF16AVX2t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 
-// denseInt8AVX2t1: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 1,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt8AVX2t1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0.
 //
 //go:noescape
-func denseInt8AVX2t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt8AVX2t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt8AVX2t2: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w and scale point to and t < 2,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt8AVX2t2: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 8 rows r of the half panel that w and scale point to and t < 2; blocks > 0.
 //
 //go:noescape
-func denseInt8AVX2t2(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt8AVX2t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt8AVX2t3: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w and scale point to and t < 3,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt8AVX2t3: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 8 rows r of the half panel that w and scale point to and t < 3; blocks > 0.
 //
 //go:noescape
-func denseInt8AVX2t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt8AVX2t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt4AVX2t1: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 1,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt4AVX2t1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0.
 //
 //go:noescape
-func denseInt4AVX2t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt4AVX2t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt4AVX2t2: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w and scale point to and t < 2,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt4AVX2t2: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 8 rows r of the half panel that w and scale point to and t < 2; blocks > 0.
 //
 //go:noescape
-func denseInt4AVX2t2(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt4AVX2t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt4AVX2t3: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w and scale point to and t < 3,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt4AVX2t3: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 8 rows r of the half panel that w and scale point to and t < 3; blocks > 0.
 //
 //go:noescape
-func denseInt4AVX2t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt4AVX2t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
 // dotRowsAVX2: dst[j] = sum_d q[d]*k[j*stride+d] for j < n and d < dim, dim > 0 and a multiple of 16.
 //
@@ -138,6 +138,12 @@ func absMaxAVX2(lanes *float32, x *float32, n int)
 //
 //go:noescape
 func quantizeInt8AVX2(lanes *int32, dst *int8, x *float32, n int, s float32)
+
+// quantizeInt16AVX2: v = clamp(roundHalfEven(x[i]*s), -32512, 32512), hi[i] = (v+128)>>8, lo[i] = v - 256*hi[i],
+// lanes = sixteen partial sums of hi and then sixteen of lo, for i < n; n > 0 and a multiple of 16.
+//
+//go:noescape
+func quantizeInt16AVX2(lanes *int32, hi *int8, lo *int8, x *float32, n int, s float32)
 
 // scaleAVX2: dst[i] = x[i]*s for i < n; n > 0 and a multiple of 16; dst may be an input.
 //
@@ -346,77 +352,101 @@ func denseBF16AVX512t5(dst *float32, ldd int, w *byte, scale *float32, x *float3
 //go:noescape
 func denseBF16AVX512t6(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 
-// denseInt8AVX512t1: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 1,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt8AVX512t1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0.
 //
 //go:noescape
-func denseInt8AVX512t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt8AVX512t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt8AVX512t2: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 2,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt8AVX512t2: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 2; blocks > 0.
 //
 //go:noescape
-func denseInt8AVX512t2(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt8AVX512t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt8AVX512t3: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 3,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt8AVX512t3: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 3; blocks > 0.
 //
 //go:noescape
-func denseInt8AVX512t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt8AVX512t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt8AVX512t4: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 4,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt8AVX512t4: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 4; blocks > 0.
 //
 //go:noescape
-func denseInt8AVX512t4(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt8AVX512t4(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt8AVX512t5: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 5,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt8AVX512t5: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 5; blocks > 0.
 //
 //go:noescape
-func denseInt8AVX512t5(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt8AVX512t5(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt8AVX512t6: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 6,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt8AVX512t6: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 6; blocks > 0.
 //
 //go:noescape
-func denseInt8AVX512t6(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt8AVX512t6(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt4AVX512t1: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 1,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt8AVX512t7: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 7; blocks > 0.
 //
 //go:noescape
-func denseInt4AVX512t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt8AVX512t7(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt4AVX512t2: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 2,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt8AVX512t8: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 8; blocks > 0.
 //
 //go:noescape
-func denseInt4AVX512t2(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt8AVX512t8(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt4AVX512t3: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 3,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt4AVX512t1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0.
 //
 //go:noescape
-func denseInt4AVX512t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt4AVX512t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt4AVX512t4: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 4,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt4AVX512t2: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 2; blocks > 0.
 //
 //go:noescape
-func denseInt4AVX512t4(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt4AVX512t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt4AVX512t5: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 5,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt4AVX512t3: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 3; blocks > 0.
 //
 //go:noescape
-func denseInt4AVX512t5(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt4AVX512t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
-// denseInt4AVX512t6: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 6,
-// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+// denseInt4AVX512t4: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 4; blocks > 0.
 //
 //go:noescape
-func denseInt4AVX512t6(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+func denseInt4AVX512t4(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+
+// denseInt4AVX512t5: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 5; blocks > 0.
+//
+//go:noescape
+func denseInt4AVX512t5(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+
+// denseInt4AVX512t6: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 6; blocks > 0.
+//
+//go:noescape
+func denseInt4AVX512t6(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+
+// denseInt4AVX512t7: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 7; blocks > 0.
+//
+//go:noescape
+func denseInt4AVX512t7(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+
+// denseInt4AVX512t8: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 8; blocks > 0.
+//
+//go:noescape
+func denseInt4AVX512t8(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 
 // dotRowsAVX512: dst[j] = sum_d q[d]*k[j*stride+d] for j < n and d < dim, dim > 0 and a multiple of 16.
 //
@@ -465,6 +495,12 @@ func absMaxAVX512(lanes *float32, x *float32, n int)
 //
 //go:noescape
 func quantizeInt8AVX512(lanes *int32, dst *int8, x *float32, n int, s float32)
+
+// quantizeInt16AVX512: v = clamp(roundHalfEven(x[i]*s), -32512, 32512), hi[i] = (v+128)>>8, lo[i] = v - 256*hi[i],
+// lanes = sixteen partial sums of hi and then sixteen of lo, for i < n; n > 0 and a multiple of 16.
+//
+//go:noescape
+func quantizeInt16AVX512(lanes *int32, hi *int8, lo *int8, x *float32, n int, s float32)
 
 // scaleAVX512: dst[i] = x[i]*s for i < n; n > 0 and a multiple of 16; dst may be an input.
 //

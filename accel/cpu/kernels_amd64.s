@@ -356,23 +356,87 @@ DATA constants<>+1392(SB)/4, $0x0c0c0c0c
 DATA constants<>+1396(SB)/4, $0x0c0c0c0c
 DATA constants<>+1400(SB)/4, $0x0c0c0c0c
 DATA constants<>+1404(SB)/4, $0x0c0c0c0c
-DATA constants<>+1408(SB)/4, $0x00000000
-DATA constants<>+1412(SB)/4, $0x3f800000
-DATA constants<>+1416(SB)/4, $0x40000000
-DATA constants<>+1420(SB)/4, $0x40400000
-DATA constants<>+1424(SB)/4, $0x40800000
-DATA constants<>+1428(SB)/4, $0x40a00000
-DATA constants<>+1432(SB)/4, $0x40c00000
-DATA constants<>+1436(SB)/4, $0x40e00000
-DATA constants<>+1440(SB)/4, $0xc1000000
-DATA constants<>+1444(SB)/4, $0xc0e00000
-DATA constants<>+1448(SB)/4, $0xc0c00000
-DATA constants<>+1452(SB)/4, $0xc0a00000
-DATA constants<>+1456(SB)/4, $0xc0800000
-DATA constants<>+1460(SB)/4, $0xc0400000
-DATA constants<>+1464(SB)/4, $0xc0000000
-DATA constants<>+1468(SB)/4, $0xbf800000
-GLOBL constants<>(SB), RODATA|NOPTR, $1472
+DATA constants<>+1408(SB)/4, $0x0f0f0f0f
+DATA constants<>+1412(SB)/4, $0x0f0f0f0f
+DATA constants<>+1416(SB)/4, $0x0f0f0f0f
+DATA constants<>+1420(SB)/4, $0x0f0f0f0f
+DATA constants<>+1424(SB)/4, $0x0f0f0f0f
+DATA constants<>+1428(SB)/4, $0x0f0f0f0f
+DATA constants<>+1432(SB)/4, $0x0f0f0f0f
+DATA constants<>+1436(SB)/4, $0x0f0f0f0f
+DATA constants<>+1440(SB)/4, $0x0f0f0f0f
+DATA constants<>+1444(SB)/4, $0x0f0f0f0f
+DATA constants<>+1448(SB)/4, $0x0f0f0f0f
+DATA constants<>+1452(SB)/4, $0x0f0f0f0f
+DATA constants<>+1456(SB)/4, $0x0f0f0f0f
+DATA constants<>+1460(SB)/4, $0x0f0f0f0f
+DATA constants<>+1464(SB)/4, $0x0f0f0f0f
+DATA constants<>+1468(SB)/4, $0x0f0f0f0f
+DATA constants<>+1472(SB)/4, $0xffff0000
+DATA constants<>+1476(SB)/4, $0xffff0000
+DATA constants<>+1480(SB)/4, $0xffff0000
+DATA constants<>+1484(SB)/4, $0xffff0000
+DATA constants<>+1488(SB)/4, $0xffff0000
+DATA constants<>+1492(SB)/4, $0xffff0000
+DATA constants<>+1496(SB)/4, $0xffff0000
+DATA constants<>+1500(SB)/4, $0xffff0000
+DATA constants<>+1504(SB)/4, $0xffff0000
+DATA constants<>+1508(SB)/4, $0xffff0000
+DATA constants<>+1512(SB)/4, $0xffff0000
+DATA constants<>+1516(SB)/4, $0xffff0000
+DATA constants<>+1520(SB)/4, $0xffff0000
+DATA constants<>+1524(SB)/4, $0xffff0000
+DATA constants<>+1528(SB)/4, $0xffff0000
+DATA constants<>+1532(SB)/4, $0xffff0000
+DATA constants<>+1536(SB)/4, $0xc6fe0000
+DATA constants<>+1540(SB)/4, $0xc6fe0000
+DATA constants<>+1544(SB)/4, $0xc6fe0000
+DATA constants<>+1548(SB)/4, $0xc6fe0000
+DATA constants<>+1552(SB)/4, $0xc6fe0000
+DATA constants<>+1556(SB)/4, $0xc6fe0000
+DATA constants<>+1560(SB)/4, $0xc6fe0000
+DATA constants<>+1564(SB)/4, $0xc6fe0000
+DATA constants<>+1568(SB)/4, $0xc6fe0000
+DATA constants<>+1572(SB)/4, $0xc6fe0000
+DATA constants<>+1576(SB)/4, $0xc6fe0000
+DATA constants<>+1580(SB)/4, $0xc6fe0000
+DATA constants<>+1584(SB)/4, $0xc6fe0000
+DATA constants<>+1588(SB)/4, $0xc6fe0000
+DATA constants<>+1592(SB)/4, $0xc6fe0000
+DATA constants<>+1596(SB)/4, $0xc6fe0000
+DATA constants<>+1600(SB)/4, $0x46fe0000
+DATA constants<>+1604(SB)/4, $0x46fe0000
+DATA constants<>+1608(SB)/4, $0x46fe0000
+DATA constants<>+1612(SB)/4, $0x46fe0000
+DATA constants<>+1616(SB)/4, $0x46fe0000
+DATA constants<>+1620(SB)/4, $0x46fe0000
+DATA constants<>+1624(SB)/4, $0x46fe0000
+DATA constants<>+1628(SB)/4, $0x46fe0000
+DATA constants<>+1632(SB)/4, $0x46fe0000
+DATA constants<>+1636(SB)/4, $0x46fe0000
+DATA constants<>+1640(SB)/4, $0x46fe0000
+DATA constants<>+1644(SB)/4, $0x46fe0000
+DATA constants<>+1648(SB)/4, $0x46fe0000
+DATA constants<>+1652(SB)/4, $0x46fe0000
+DATA constants<>+1656(SB)/4, $0x46fe0000
+DATA constants<>+1660(SB)/4, $0x46fe0000
+DATA constants<>+1664(SB)/4, $0x43800000
+DATA constants<>+1668(SB)/4, $0x43800000
+DATA constants<>+1672(SB)/4, $0x43800000
+DATA constants<>+1676(SB)/4, $0x43800000
+DATA constants<>+1680(SB)/4, $0x43800000
+DATA constants<>+1684(SB)/4, $0x43800000
+DATA constants<>+1688(SB)/4, $0x43800000
+DATA constants<>+1692(SB)/4, $0x43800000
+DATA constants<>+1696(SB)/4, $0x43800000
+DATA constants<>+1700(SB)/4, $0x43800000
+DATA constants<>+1704(SB)/4, $0x43800000
+DATA constants<>+1708(SB)/4, $0x43800000
+DATA constants<>+1712(SB)/4, $0x43800000
+DATA constants<>+1716(SB)/4, $0x43800000
+DATA constants<>+1720(SB)/4, $0x43800000
+DATA constants<>+1724(SB)/4, $0x43800000
+GLOBL constants<>(SB), RODATA|NOPTR, $1728
 
 // func ternaryGemvAVX2(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
 // Requires: AVX, AVX2, CMOV, MMX+
@@ -1047,40 +1111,36 @@ loop:
 	PREFETCHT0   4096(DX)
 	PREFETCHT0   4160(DX)
 	VBROADCASTSS (SI), Y9
-	VPMOVZXWD    (DX), Y8
-	VPSLLD       $0x10, Y8, Y8
+	VMOVUPS      (DX), Y10
+	VPSLLD       $0x10, Y10, Y8
 	VMULPS       Y9, Y8, Y8
 	VADDPS       Y8, Y0, Y0
-	VPMOVZXWD    16(DX), Y8
-	VPSLLD       $0x10, Y8, Y8
+	VMOVUPS      32(DX), Y11
+	VPSLLD       $0x10, Y11, Y8
 	VMULPS       Y9, Y8, Y8
 	VADDPS       Y8, Y4, Y4
 	VBROADCASTSS 4(SI), Y9
-	VPMOVZXWD    32(DX), Y8
-	VPSLLD       $0x10, Y8, Y8
-	VMULPS       Y9, Y8, Y8
+	VANDPS       constants<>+1472(SB), Y10, Y10
+	VMULPS       Y9, Y10, Y8
 	VADDPS       Y8, Y1, Y1
-	VPMOVZXWD    48(DX), Y8
-	VPSLLD       $0x10, Y8, Y8
-	VMULPS       Y9, Y8, Y8
+	VANDPS       constants<>+1472(SB), Y11, Y11
+	VMULPS       Y9, Y11, Y8
 	VADDPS       Y8, Y5, Y5
 	VBROADCASTSS 8(SI), Y9
-	VPMOVZXWD    64(DX), Y8
-	VPSLLD       $0x10, Y8, Y8
+	VMOVUPS      64(DX), Y10
+	VPSLLD       $0x10, Y10, Y8
 	VMULPS       Y9, Y8, Y8
 	VADDPS       Y8, Y2, Y2
-	VPMOVZXWD    80(DX), Y8
-	VPSLLD       $0x10, Y8, Y8
+	VMOVUPS      96(DX), Y11
+	VPSLLD       $0x10, Y11, Y8
 	VMULPS       Y9, Y8, Y8
 	VADDPS       Y8, Y6, Y6
 	VBROADCASTSS 12(SI), Y9
-	VPMOVZXWD    96(DX), Y8
-	VPSLLD       $0x10, Y8, Y8
-	VMULPS       Y9, Y8, Y8
+	VANDPS       constants<>+1472(SB), Y10, Y10
+	VMULPS       Y9, Y10, Y8
 	VADDPS       Y8, Y3, Y3
-	VPMOVZXWD    112(DX), Y8
-	VPSLLD       $0x10, Y8, Y8
-	VMULPS       Y9, Y8, Y8
+	VANDPS       constants<>+1472(SB), Y11, Y11
+	VMULPS       Y9, Y11, Y8
 	VADDPS       Y8, Y7, Y7
 	ADDQ         $0x00000080, DX
 	ADDQ         $0x00000010, SI
@@ -1131,37 +1191,35 @@ loop:
 	PREFETCHT0   1536(DX)
 	PREFETCHT1   12352(DX)
 	PREFETCHT0   1600(DX)
-	VPMOVZXWD    (DX), Y9
-	VPSLLD       $0x10, Y9, Y9
+	VMOVUPS      (DX), Y10
+	VPSLLD       $0x10, Y10, Y9
 	VBROADCASTSS (SI), Y8
 	VMULPS       Y8, Y9, Y8
 	VADDPS       Y8, Y0, Y0
 	VBROADCASTSS (SI)(DI*1), Y8
 	VMULPS       Y8, Y9, Y8
 	VADDPS       Y8, Y4, Y4
-	VPMOVZXWD    32(DX), Y9
-	VPSLLD       $0x10, Y9, Y9
+	VANDPS       constants<>+1472(SB), Y10, Y10
 	VBROADCASTSS 4(SI), Y8
-	VMULPS       Y8, Y9, Y8
+	VMULPS       Y8, Y10, Y8
 	VADDPS       Y8, Y1, Y1
 	VBROADCASTSS 4(SI)(DI*1), Y8
-	VMULPS       Y8, Y9, Y8
+	VMULPS       Y8, Y10, Y8
 	VADDPS       Y8, Y5, Y5
-	VPMOVZXWD    64(DX), Y9
-	VPSLLD       $0x10, Y9, Y9
+	VMOVUPS      64(DX), Y10
+	VPSLLD       $0x10, Y10, Y9
 	VBROADCASTSS 8(SI), Y8
 	VMULPS       Y8, Y9, Y8
 	VADDPS       Y8, Y2, Y2
 	VBROADCASTSS 8(SI)(DI*1), Y8
 	VMULPS       Y8, Y9, Y8
 	VADDPS       Y8, Y6, Y6
-	VPMOVZXWD    96(DX), Y9
-	VPSLLD       $0x10, Y9, Y9
+	VANDPS       constants<>+1472(SB), Y10, Y10
 	VBROADCASTSS 12(SI), Y8
-	VMULPS       Y8, Y9, Y8
+	VMULPS       Y8, Y10, Y8
 	VADDPS       Y8, Y3, Y3
 	VBROADCASTSS 12(SI)(DI*1), Y8
-	VMULPS       Y8, Y9, Y8
+	VMULPS       Y8, Y10, Y8
 	VADDPS       Y8, Y7, Y7
 	ADDQ         $0x00000080, DX
 	ADDQ         $0x00000010, SI
@@ -1216,8 +1274,8 @@ loop:
 	PREFETCHT0   1536(DX)
 	PREFETCHT1   12352(DX)
 	PREFETCHT0   1600(DX)
-	VPMOVZXWD    (DX), Y13
-	VPSLLD       $0x10, Y13, Y13
+	VMOVUPS      (DX), Y14
+	VPSLLD       $0x10, Y14, Y13
 	VBROADCASTSS (SI), Y12
 	VMULPS       Y12, Y13, Y12
 	VADDPS       Y12, Y0, Y0
@@ -1227,19 +1285,18 @@ loop:
 	VBROADCASTSS (SI)(DI*2), Y12
 	VMULPS       Y12, Y13, Y12
 	VADDPS       Y12, Y8, Y8
-	VPMOVZXWD    32(DX), Y13
-	VPSLLD       $0x10, Y13, Y13
+	VANDPS       constants<>+1472(SB), Y14, Y14
 	VBROADCASTSS 4(SI), Y12
-	VMULPS       Y12, Y13, Y12
+	VMULPS       Y12, Y14, Y12
 	VADDPS       Y12, Y1, Y1
 	VBROADCASTSS 4(SI)(DI*1), Y12
-	VMULPS       Y12, Y13, Y12
+	VMULPS       Y12, Y14, Y12
 	VADDPS       Y12, Y5, Y5
 	VBROADCASTSS 4(SI)(DI*2), Y12
-	VMULPS       Y12, Y13, Y12
+	VMULPS       Y12, Y14, Y12
 	VADDPS       Y12, Y9, Y9
-	VPMOVZXWD    64(DX), Y13
-	VPSLLD       $0x10, Y13, Y13
+	VMOVUPS      64(DX), Y14
+	VPSLLD       $0x10, Y14, Y13
 	VBROADCASTSS 8(SI), Y12
 	VMULPS       Y12, Y13, Y12
 	VADDPS       Y12, Y2, Y2
@@ -1249,16 +1306,15 @@ loop:
 	VBROADCASTSS 8(SI)(DI*2), Y12
 	VMULPS       Y12, Y13, Y12
 	VADDPS       Y12, Y10, Y10
-	VPMOVZXWD    96(DX), Y13
-	VPSLLD       $0x10, Y13, Y13
+	VANDPS       constants<>+1472(SB), Y14, Y14
 	VBROADCASTSS 12(SI), Y12
-	VMULPS       Y12, Y13, Y12
+	VMULPS       Y12, Y14, Y12
 	VADDPS       Y12, Y3, Y3
 	VBROADCASTSS 12(SI)(DI*1), Y12
-	VMULPS       Y12, Y13, Y12
+	VMULPS       Y12, Y14, Y12
 	VADDPS       Y12, Y7, Y7
 	VBROADCASTSS 12(SI)(DI*2), Y12
-	VMULPS       Y12, Y13, Y12
+	VMULPS       Y12, Y14, Y12
 	VADDPS       Y12, Y11, Y11
 	ADDQ         $0x00000080, DX
 	ADDQ         $0x00000010, SI
@@ -1289,18 +1345,14 @@ store:
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX2t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+// func denseInt8AVX2t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 // Requires: AVX, AVX2, MMX+
-TEXT ·denseInt8AVX2t1(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
+TEXT ·denseInt8AVX2t1(SB), NOSPLIT, $0-88
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+80(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), DX
+	MOVQ   lo+40(FP), BX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1311,79 +1363,90 @@ TEXT ·denseInt8AVX2t1(SB), NOSPLIT, $0-56
 	VXORPS Y7, Y7, Y7
 
 loop:
-	PREFETCHT1   12288(DX)
-	PREFETCHT0   1536(DX)
-	VBROADCASTSS (SI), Y9
-	VPMOVSXBD    (DX), Y8
-	VCVTDQ2PS    Y8, Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y0, Y0
-	VPMOVSXBD    8(DX), Y8
-	VCVTDQ2PS    Y8, Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y4, Y4
-	VBROADCASTSS 4(SI), Y9
-	VPMOVSXBD    16(DX), Y8
-	VCVTDQ2PS    Y8, Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y1, Y1
-	VPMOVSXBD    24(DX), Y8
-	VCVTDQ2PS    Y8, Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y5, Y5
-	VBROADCASTSS 8(SI), Y9
-	VPMOVSXBD    32(DX), Y8
-	VCVTDQ2PS    Y8, Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y2, Y2
-	VPMOVSXBD    40(DX), Y8
-	VCVTDQ2PS    Y8, Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y6, Y6
-	VBROADCASTSS 12(SI), Y9
-	VPMOVSXBD    48(DX), Y8
-	VCVTDQ2PS    Y8, Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y3, Y3
-	VPMOVSXBD    56(DX), Y8
-	VCVTDQ2PS    Y8, Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y7, Y7
-	ADDQ         $0x00000040, DX
-	ADDQ         $0x00000010, SI
-	DECQ         R8
+	PREFETCHT0   4096(AX)
+	VPBROADCASTD (DX), X8
+	VPMOVSXBW    X8, Y8
+	VPBROADCASTD (BX), X9
+	VPMOVSXBW    X9, Y9
+	VMOVDQU      (AX), Y11
+	VXORPS       Y12, Y12, Y12
+	VPUNPCKLBW   Y12, Y11, Y10
+	VPUNPCKHBW   Y12, Y11, Y11
+	VPMADDWD     Y8, Y10, Y12
+	VPADDD       Y12, Y0, Y0
+	VPMADDWD     Y9, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPMADDWD     Y8, Y11, Y12
+	VPADDD       Y12, Y1, Y1
+	VPMADDWD     Y9, Y11, Y11
+	VPADDD       Y11, Y5, Y5
+	VMOVDQU      32(AX), Y11
+	VXORPS       Y12, Y12, Y12
+	VPUNPCKLBW   Y12, Y11, Y10
+	VPUNPCKHBW   Y12, Y11, Y11
+	VPMADDWD     Y8, Y10, Y12
+	VPADDD       Y12, Y2, Y2
+	VPMADDWD     Y9, Y10, Y10
+	VPADDD       Y10, Y6, Y6
+	VPMADDWD     Y8, Y11, Y12
+	VPADDD       Y12, Y3, Y3
+	VPMADDWD     Y9, Y11, Y11
+	VPADDD       Y11, Y7, Y7
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000004, DX
+	ADDQ         $0x00000004, BX
+	DECQ         CX
 	JNZ          loop
-	VADDPS       Y1, Y0, Y0
-	VADDPS       Y3, Y2, Y2
-	VADDPS       Y2, Y0, Y0
-	VADDPS       Y5, Y4, Y4
-	VADDPS       Y7, Y6, Y6
-	VADDPS       Y6, Y4, Y4
-	TESTQ        BX, BX
-	JZ           store
-	VMOVUPS      (BX), Y9
-	VMULPS       Y9, Y0, Y0
-	VMOVUPS      32(BX), Y9
-	VMULPS       Y9, Y4, Y4
-
-store:
-	VMOVUPS Y0, (AX)
-	VMOVUPS Y4, 32(AX)
+	VPHADDD      Y1, Y0, Y0
+	VPHADDD      Y3, Y2, Y1
+	VPHADDD      Y5, Y4, Y4
+	VPHADDD      Y7, Y6, Y5
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         scale+24(FP), DX
+	MOVQ         inv+72(FP), BX
+	MOVQ         sumHi+56(FP), SI
+	MOVQ         sumLo+64(FP), DI
+	SHLQ         $0x02, CX
+	VPBROADCASTD (SI), Y2
+	VPSLLD       $0x07, Y2, Y2
+	VPSUBD       Y2, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VPBROADCASTD (DI), Y2
+	VPSLLD       $0x07, Y2, Y2
+	VPSUBD       Y2, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       constants<>+1664(SB), Y0, Y0
+	VADDPS       Y4, Y0, Y0
+	VMULPS       (DX), Y0, Y0
+	VBROADCASTSS (BX), Y2
+	VMULPS       Y2, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	VPBROADCASTD (SI), Y2
+	VPSLLD       $0x07, Y2, Y2
+	VPSUBD       Y2, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VPBROADCASTD (DI), Y2
+	VPSLLD       $0x07, Y2, Y2
+	VPSUBD       Y2, Y5, Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       constants<>+1664(SB), Y1, Y1
+	VADDPS       Y5, Y1, Y1
+	VMULPS       32(DX), Y1, Y1
+	VBROADCASTSS (BX), Y2
+	VMULPS       Y2, Y1, Y1
+	VMOVUPS      Y1, 32(AX)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX2t2(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+// func denseInt8AVX2t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 // Requires: AVX, AVX2, MMX+
-TEXT ·denseInt8AVX2t2(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
+TEXT ·denseInt8AVX2t2(SB), NOSPLIT, $0-88
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+80(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	MOVQ   lo+40(FP), SI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1394,75 +1457,92 @@ TEXT ·denseInt8AVX2t2(SB), NOSPLIT, $0-56
 	VXORPS Y7, Y7, Y7
 
 loop:
-	PREFETCHT1   12288(DX)
-	PREFETCHT0   1536(DX)
-	VPMOVSXBD    (DX), Y9
-	VCVTDQ2PS    Y9, Y9
-	VBROADCASTSS (SI), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y0, Y0
-	VBROADCASTSS (SI)(DI*1), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y4, Y4
-	VPMOVSXBD    16(DX), Y9
-	VCVTDQ2PS    Y9, Y9
-	VBROADCASTSS 4(SI), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y1, Y1
-	VBROADCASTSS 4(SI)(DI*1), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y5, Y5
-	VPMOVSXBD    32(DX), Y9
-	VCVTDQ2PS    Y9, Y9
-	VBROADCASTSS 8(SI), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y2, Y2
-	VBROADCASTSS 8(SI)(DI*1), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y6, Y6
-	VPMOVSXBD    48(DX), Y9
-	VCVTDQ2PS    Y9, Y9
-	VBROADCASTSS 12(SI), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y3, Y3
-	VBROADCASTSS 12(SI)(DI*1), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y7, Y7
-	ADDQ         $0x00000040, DX
-	ADDQ         $0x00000010, SI
-	DECQ         R8
+	PREFETCHT1   12288(AX)
+	PREFETCHT0   1536(AX)
+	VMOVDQU      (AX), Y10
+	VXORPS       Y11, Y11, Y11
+	VPUNPCKLBW   Y11, Y10, Y9
+	VPUNPCKHBW   Y11, Y10, Y10
+	VPBROADCASTD (BX), X8
+	VPMOVSXBW    X8, Y8
+	VPMADDWD     Y8, Y9, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y8, Y10, Y8
+	VPADDD       Y8, Y1, Y1
+	VPBROADCASTD (SI), X8
+	VPMOVSXBW    X8, Y8
+	VPMADDWD     Y8, Y9, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y8, Y10, Y8
+	VPADDD       Y8, Y3, Y3
+	VPBROADCASTD (BX)(DX*1), X8
+	VPMOVSXBW    X8, Y8
+	VPMADDWD     Y8, Y9, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y8, Y10, Y8
+	VPADDD       Y8, Y5, Y5
+	VPBROADCASTD (SI)(DX*1), X8
+	VPMOVSXBW    X8, Y8
+	VPMADDWD     Y8, Y9, Y11
+	VPADDD       Y11, Y6, Y6
+	VPMADDWD     Y8, Y10, Y8
+	VPADDD       Y8, Y7, Y7
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000004, BX
+	ADDQ         $0x00000004, SI
+	DECQ         CX
 	JNZ          loop
-	VADDPS       Y1, Y0, Y0
-	VADDPS       Y3, Y2, Y2
+	VPHADDD      Y1, Y0, Y0
+	VPHADDD      Y3, Y2, Y2
+	VPHADDD      Y5, Y4, Y4
+	VPHADDD      Y7, Y6, Y6
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         scale+24(FP), DX
+	MOVQ         inv+72(FP), BX
+	MOVQ         sumHi+56(FP), SI
+	MOVQ         sumLo+64(FP), DI
+	SHLQ         $0x02, CX
+	VPBROADCASTD (SI), Y1
+	VPSLLD       $0x07, Y1, Y1
+	VPSUBD       Y1, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VPBROADCASTD (DI), Y1
+	VPSLLD       $0x07, Y1, Y1
+	VPSUBD       Y1, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       constants<>+1664(SB), Y0, Y0
 	VADDPS       Y2, Y0, Y0
-	VADDPS       Y5, Y4, Y4
-	VADDPS       Y7, Y6, Y6
-	VADDPS       Y6, Y4, Y4
-	TESTQ        BX, BX
-	JZ           store
-	VMOVUPS      (BX), Y1
+	VMULPS       (DX), Y0, Y0
+	VBROADCASTSS (BX), Y1
 	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 4(SI), Y1
+	VPSLLD       $0x07, Y1, Y1
+	VPSUBD       Y1, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VPBROADCASTD 4(DI), Y1
+	VPSLLD       $0x07, Y1, Y1
+	VPSUBD       Y1, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       constants<>+1664(SB), Y4, Y4
+	VADDPS       Y6, Y4, Y4
+	VMULPS       (DX), Y4, Y4
+	VBROADCASTSS 4(BX), Y1
 	VMULPS       Y1, Y4, Y4
-
-store:
-	VMOVUPS Y0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Y4, (AX)
+	VMOVUPS      Y4, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX2t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+// func denseInt8AVX2t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
 // Requires: AVX, AVX2, MMX+
-TEXT ·denseInt8AVX2t3(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
+TEXT ·denseInt8AVX2t3(SB), NOSPLIT, $0-88
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+80(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	MOVQ   lo+40(FP), SI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1477,93 +1557,121 @@ TEXT ·denseInt8AVX2t3(SB), NOSPLIT, $0-56
 	VXORPS Y11, Y11, Y11
 
 loop:
-	PREFETCHT1   12288(DX)
-	PREFETCHT0   1536(DX)
-	VPMOVSXBD    (DX), Y13
-	VCVTDQ2PS    Y13, Y13
-	VBROADCASTSS (SI), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y0, Y0
-	VBROADCASTSS (SI)(DI*1), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y4, Y4
-	VBROADCASTSS (SI)(DI*2), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y8, Y8
-	VPMOVSXBD    16(DX), Y13
-	VCVTDQ2PS    Y13, Y13
-	VBROADCASTSS 4(SI), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y1, Y1
-	VBROADCASTSS 4(SI)(DI*1), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y5, Y5
-	VBROADCASTSS 4(SI)(DI*2), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y9, Y9
-	VPMOVSXBD    32(DX), Y13
-	VCVTDQ2PS    Y13, Y13
-	VBROADCASTSS 8(SI), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y2, Y2
-	VBROADCASTSS 8(SI)(DI*1), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y6, Y6
-	VBROADCASTSS 8(SI)(DI*2), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y10, Y10
-	VPMOVSXBD    48(DX), Y13
-	VCVTDQ2PS    Y13, Y13
-	VBROADCASTSS 12(SI), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y3, Y3
-	VBROADCASTSS 12(SI)(DI*1), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y7, Y7
-	VBROADCASTSS 12(SI)(DI*2), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y11, Y11
-	ADDQ         $0x00000040, DX
-	ADDQ         $0x00000010, SI
-	DECQ         R8
+	PREFETCHT1   12288(AX)
+	PREFETCHT0   1536(AX)
+	VMOVDQU      (AX), Y14
+	VXORPS       Y15, Y15, Y15
+	VPUNPCKLBW   Y15, Y14, Y13
+	VPUNPCKHBW   Y15, Y14, Y14
+	VPBROADCASTD (BX), X12
+	VPMOVSXBW    X12, Y12
+	VPMADDWD     Y12, Y13, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y12, Y14, Y12
+	VPADDD       Y12, Y1, Y1
+	VPBROADCASTD (SI), X12
+	VPMOVSXBW    X12, Y12
+	VPMADDWD     Y12, Y13, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y12, Y14, Y12
+	VPADDD       Y12, Y3, Y3
+	VPBROADCASTD (BX)(DX*1), X12
+	VPMOVSXBW    X12, Y12
+	VPMADDWD     Y12, Y13, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y12, Y14, Y12
+	VPADDD       Y12, Y5, Y5
+	VPBROADCASTD (SI)(DX*1), X12
+	VPMOVSXBW    X12, Y12
+	VPMADDWD     Y12, Y13, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y12, Y14, Y12
+	VPADDD       Y12, Y7, Y7
+	VPBROADCASTD (BX)(DX*2), X12
+	VPMOVSXBW    X12, Y12
+	VPMADDWD     Y12, Y13, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y12, Y14, Y12
+	VPADDD       Y12, Y9, Y9
+	VPBROADCASTD (SI)(DX*2), X12
+	VPMOVSXBW    X12, Y12
+	VPMADDWD     Y12, Y13, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y12, Y14, Y12
+	VPADDD       Y12, Y11, Y11
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000004, BX
+	ADDQ         $0x00000004, SI
+	DECQ         CX
 	JNZ          loop
-	VADDPS       Y1, Y0, Y0
-	VADDPS       Y3, Y2, Y2
+	VPHADDD      Y1, Y0, Y0
+	VPHADDD      Y3, Y2, Y2
+	VPHADDD      Y5, Y4, Y4
+	VPHADDD      Y7, Y6, Y6
+	VPHADDD      Y9, Y8, Y8
+	VPHADDD      Y11, Y10, Y10
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         scale+24(FP), DX
+	MOVQ         inv+72(FP), BX
+	MOVQ         sumHi+56(FP), SI
+	MOVQ         sumLo+64(FP), DI
+	SHLQ         $0x02, CX
+	VPBROADCASTD (SI), Y1
+	VPSLLD       $0x07, Y1, Y1
+	VPSUBD       Y1, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VPBROADCASTD (DI), Y1
+	VPSLLD       $0x07, Y1, Y1
+	VPSUBD       Y1, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       constants<>+1664(SB), Y0, Y0
 	VADDPS       Y2, Y0, Y0
-	VADDPS       Y5, Y4, Y4
-	VADDPS       Y7, Y6, Y6
+	VMULPS       (DX), Y0, Y0
+	VBROADCASTSS (BX), Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 4(SI), Y1
+	VPSLLD       $0x07, Y1, Y1
+	VPSUBD       Y1, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VPBROADCASTD 4(DI), Y1
+	VPSLLD       $0x07, Y1, Y1
+	VPSUBD       Y1, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       constants<>+1664(SB), Y4, Y4
 	VADDPS       Y6, Y4, Y4
-	VADDPS       Y9, Y8, Y8
-	VADDPS       Y11, Y10, Y10
+	VMULPS       (DX), Y4, Y4
+	VBROADCASTSS 4(BX), Y1
+	VMULPS       Y1, Y4, Y4
+	VMOVUPS      Y4, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 8(SI), Y1
+	VPSLLD       $0x07, Y1, Y1
+	VPSUBD       Y1, Y8, Y8
+	VCVTDQ2PS    Y8, Y8
+	VPBROADCASTD 8(DI), Y1
+	VPSLLD       $0x07, Y1, Y1
+	VPSUBD       Y1, Y10, Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       constants<>+1664(SB), Y8, Y8
 	VADDPS       Y10, Y8, Y8
-	TESTQ        BX, BX
-	JZ           store
-	VMOVUPS      (BX), Y1
-	VMULPS       Y1, Y0, Y0
-	VMULPS       Y1, Y4, Y4
+	VMULPS       (DX), Y8, Y8
+	VBROADCASTSS 8(BX), Y1
 	VMULPS       Y1, Y8, Y8
-
-store:
-	VMOVUPS Y0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Y4, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Y8, (AX)
+	VMOVUPS      Y8, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX2t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX2, MMX+
-TEXT ·denseInt4AVX2t1(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
+// func denseInt4AVX2t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·denseInt4AVX2t1(SB), NOSPLIT, $0-88
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+80(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), DX
+	MOVQ   lo+40(FP), BX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1572,89 +1680,109 @@ TEXT ·denseInt4AVX2t1(SB), NOSPLIT, $0-56
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
+	MOVQ   $0x00000004, DI
 
-loop:
-	PREFETCHT1   12288(DX)
-	PREFETCHT0   1536(DX)
-	VBROADCASTSS (SI), Y9
-	VPMOVSXBD    (DX), Y10
-	VPSLLD       $0x1c, Y10, Y8
-	VPSRAD       $0x1c, Y8, Y8
-	VPSRAD       $0x04, Y10, Y10
-	VCVTDQ2PS    Y8, Y8
-	VCVTDQ2PS    Y10, Y10
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y0, Y0
-	VPMOVSXBD    8(DX), Y11
-	VPSLLD       $0x1c, Y11, Y8
-	VPSRAD       $0x1c, Y8, Y8
-	VPSRAD       $0x04, Y11, Y11
-	VCVTDQ2PS    Y8, Y8
-	VCVTDQ2PS    Y11, Y11
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y4, Y4
-	VBROADCASTSS 4(SI), Y9
-	VMULPS       Y9, Y10, Y8
-	VADDPS       Y8, Y1, Y1
-	VMULPS       Y9, Y11, Y8
-	VADDPS       Y8, Y5, Y5
-	VBROADCASTSS 8(SI), Y9
-	VPMOVSXBD    16(DX), Y10
-	VPSLLD       $0x1c, Y10, Y8
-	VPSRAD       $0x1c, Y8, Y8
-	VPSRAD       $0x04, Y10, Y10
-	VCVTDQ2PS    Y8, Y8
-	VCVTDQ2PS    Y10, Y10
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y2, Y2
-	VPMOVSXBD    24(DX), Y11
-	VPSLLD       $0x1c, Y11, Y8
-	VPSRAD       $0x1c, Y8, Y8
-	VPSRAD       $0x04, Y11, Y11
-	VCVTDQ2PS    Y8, Y8
-	VCVTDQ2PS    Y11, Y11
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y6, Y6
-	VBROADCASTSS 12(SI), Y9
-	VMULPS       Y9, Y10, Y8
-	VADDPS       Y8, Y3, Y3
-	VMULPS       Y9, Y11, Y8
-	VADDPS       Y8, Y7, Y7
-	ADDQ         $0x00000020, DX
-	ADDQ         $0x00000010, SI
-	DECQ         R8
-	JNZ          loop
-	VADDPS       Y1, Y0, Y0
-	VADDPS       Y3, Y2, Y2
+outer:
+	MOVQ    CX, SI
+	CMPQ    SI, DI
+	CMOVQGT DI, SI
+	SUBQ    SI, CX
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+
+inner:
+	PREFETCHT0   4096(AX)
+	VMOVDQU      (AX), Y8
+	VPSRLW       $0x04, Y8, Y9
+	VPAND        constants<>+1408(SB), Y8, Y8
+	VPAND        constants<>+1408(SB), Y9, Y9
+	VMOVDQU      32(AX), Y10
+	VPSRLW       $0x04, Y10, Y11
+	VPAND        constants<>+1408(SB), Y10, Y10
+	VPAND        constants<>+1408(SB), Y11, Y11
+	VPBROADCASTD (DX), Y12
+	VPMADDUBSW   Y12, Y8, Y13
+	VPADDW       Y13, Y4, Y4
+	VPMADDUBSW   Y12, Y10, Y13
+	VPADDW       Y13, Y5, Y5
+	VPBROADCASTD (BX), Y12
+	VPMADDUBSW   Y12, Y8, Y13
+	VPADDW       Y13, Y6, Y6
+	VPMADDUBSW   Y12, Y10, Y13
+	VPADDW       Y13, Y7, Y7
+	VPBROADCASTD 4(DX), Y12
+	VPMADDUBSW   Y12, Y9, Y13
+	VPADDW       Y13, Y4, Y4
+	VPMADDUBSW   Y12, Y11, Y13
+	VPADDW       Y13, Y5, Y5
+	VPBROADCASTD 4(BX), Y12
+	VPMADDUBSW   Y12, Y9, Y13
+	VPADDW       Y13, Y6, Y6
+	VPMADDUBSW   Y12, Y11, Y13
+	VPADDW       Y13, Y7, Y7
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000008, DX
+	ADDQ         $0x00000008, BX
+	DECQ         SI
+	JNZ          inner
+	VPMADDWD     constants<>+1216(SB), Y4, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     constants<>+1216(SB), Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VPMADDWD     constants<>+1216(SB), Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMADDWD     constants<>+1216(SB), Y7, Y7
+	VPADDD       Y7, Y3, Y3
+	TESTQ        CX, CX
+	JNZ          outer
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         scale+24(FP), DX
+	MOVQ         inv+72(FP), BX
+	MOVQ         sumHi+56(FP), SI
+	MOVQ         sumLo+64(FP), DI
+	SHLQ         $0x02, CX
+	VPBROADCASTD (SI), Y4
+	VPSLLD       $0x03, Y4, Y4
+	VPSUBD       Y4, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VPBROADCASTD (DI), Y4
+	VPSLLD       $0x03, Y4, Y4
+	VPSUBD       Y4, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       constants<>+1664(SB), Y0, Y0
 	VADDPS       Y2, Y0, Y0
-	VADDPS       Y5, Y4, Y4
-	VADDPS       Y7, Y6, Y6
-	VADDPS       Y6, Y4, Y4
-	TESTQ        BX, BX
-	JZ           store
-	VMOVUPS      (BX), Y9
-	VMULPS       Y9, Y0, Y0
-	VMOVUPS      32(BX), Y9
-	VMULPS       Y9, Y4, Y4
-
-store:
-	VMOVUPS Y0, (AX)
-	VMOVUPS Y4, 32(AX)
+	VMULPS       (DX), Y0, Y0
+	VBROADCASTSS (BX), Y4
+	VMULPS       Y4, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	VPBROADCASTD (SI), Y4
+	VPSLLD       $0x03, Y4, Y4
+	VPSUBD       Y4, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VPBROADCASTD (DI), Y4
+	VPSLLD       $0x03, Y4, Y4
+	VPSUBD       Y4, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       constants<>+1664(SB), Y1, Y1
+	VADDPS       Y3, Y1, Y1
+	VMULPS       32(DX), Y1, Y1
+	VBROADCASTSS (BX), Y4
+	VMULPS       Y4, Y1, Y1
+	VMOVUPS      Y1, 32(AX)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX2t2(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX2, MMX+
-TEXT ·denseInt4AVX2t2(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
+// func denseInt4AVX2t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·denseInt4AVX2t2(SB), NOSPLIT, $0-88
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+80(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	MOVQ   lo+40(FP), SI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1663,81 +1791,111 @@ TEXT ·denseInt4AVX2t2(SB), NOSPLIT, $0-56
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
+	MOVQ   $0x00000004, R8
 
-loop:
-	PREFETCHT1   12288(DX)
-	PREFETCHT0   1536(DX)
-	VPMOVSXBD    (DX), Y10
-	VPSLLD       $0x1c, Y10, Y9
-	VPSRAD       $0x1c, Y9, Y9
-	VPSRAD       $0x04, Y10, Y10
-	VCVTDQ2PS    Y9, Y9
-	VCVTDQ2PS    Y10, Y10
-	VBROADCASTSS (SI), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y0, Y0
-	VBROADCASTSS (SI)(DI*1), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y4, Y4
-	VBROADCASTSS 4(SI), Y8
-	VMULPS       Y8, Y10, Y8
-	VADDPS       Y8, Y1, Y1
-	VBROADCASTSS 4(SI)(DI*1), Y8
-	VMULPS       Y8, Y10, Y8
-	VADDPS       Y8, Y5, Y5
-	VPMOVSXBD    16(DX), Y10
-	VPSLLD       $0x1c, Y10, Y9
-	VPSRAD       $0x1c, Y9, Y9
-	VPSRAD       $0x04, Y10, Y10
-	VCVTDQ2PS    Y9, Y9
-	VCVTDQ2PS    Y10, Y10
-	VBROADCASTSS 8(SI), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y2, Y2
-	VBROADCASTSS 8(SI)(DI*1), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y6, Y6
-	VBROADCASTSS 12(SI), Y8
-	VMULPS       Y8, Y10, Y8
-	VADDPS       Y8, Y3, Y3
-	VBROADCASTSS 12(SI)(DI*1), Y8
-	VMULPS       Y8, Y10, Y8
-	VADDPS       Y8, Y7, Y7
-	ADDQ         $0x00000020, DX
-	ADDQ         $0x00000010, SI
-	DECQ         R8
-	JNZ          loop
+outer:
+	MOVQ    CX, DI
+	CMPQ    DI, R8
+	CMOVQGT R8, DI
+	SUBQ    DI, CX
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+
+inner:
+	PREFETCHT1   12288(AX)
+	PREFETCHT0   1536(AX)
+	VMOVDQU      (AX), Y8
+	VPSRLW       $0x04, Y8, Y9
+	VPAND        constants<>+1408(SB), Y8, Y8
+	VPAND        constants<>+1408(SB), Y9, Y9
+	VPBROADCASTD (BX), Y10
+	VPMADDUBSW   Y10, Y8, Y10
+	VPADDW       Y10, Y4, Y4
+	VPBROADCASTD (SI), Y10
+	VPMADDUBSW   Y10, Y8, Y10
+	VPADDW       Y10, Y5, Y5
+	VPBROADCASTD (BX)(DX*1), Y10
+	VPMADDUBSW   Y10, Y8, Y10
+	VPADDW       Y10, Y6, Y6
+	VPBROADCASTD (SI)(DX*1), Y10
+	VPMADDUBSW   Y10, Y8, Y10
+	VPADDW       Y10, Y7, Y7
+	VPBROADCASTD 4(BX), Y10
+	VPMADDUBSW   Y10, Y9, Y10
+	VPADDW       Y10, Y4, Y4
+	VPBROADCASTD 4(SI), Y10
+	VPMADDUBSW   Y10, Y9, Y10
+	VPADDW       Y10, Y5, Y5
+	VPBROADCASTD 4(BX)(DX*1), Y10
+	VPMADDUBSW   Y10, Y9, Y10
+	VPADDW       Y10, Y6, Y6
+	VPBROADCASTD 4(SI)(DX*1), Y10
+	VPMADDUBSW   Y10, Y9, Y10
+	VPADDW       Y10, Y7, Y7
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000008, BX
+	ADDQ         $0x00000008, SI
+	DECQ         DI
+	JNZ          inner
+	VPMADDWD     constants<>+1216(SB), Y4, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     constants<>+1216(SB), Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VPMADDWD     constants<>+1216(SB), Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMADDWD     constants<>+1216(SB), Y7, Y7
+	VPADDD       Y7, Y3, Y3
+	TESTQ        CX, CX
+	JNZ          outer
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         scale+24(FP), DX
+	MOVQ         inv+72(FP), BX
+	MOVQ         sumHi+56(FP), SI
+	MOVQ         sumLo+64(FP), DI
+	SHLQ         $0x02, CX
+	VPBROADCASTD (SI), Y4
+	VPSLLD       $0x03, Y4, Y4
+	VPSUBD       Y4, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VPBROADCASTD (DI), Y4
+	VPSLLD       $0x03, Y4, Y4
+	VPSUBD       Y4, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       constants<>+1664(SB), Y0, Y0
 	VADDPS       Y1, Y0, Y0
+	VMULPS       (DX), Y0, Y0
+	VBROADCASTSS (BX), Y4
+	VMULPS       Y4, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 4(SI), Y4
+	VPSLLD       $0x03, Y4, Y4
+	VPSUBD       Y4, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VPBROADCASTD 4(DI), Y4
+	VPSLLD       $0x03, Y4, Y4
+	VPSUBD       Y4, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       constants<>+1664(SB), Y2, Y2
 	VADDPS       Y3, Y2, Y2
-	VADDPS       Y2, Y0, Y0
-	VADDPS       Y5, Y4, Y4
-	VADDPS       Y7, Y6, Y6
-	VADDPS       Y6, Y4, Y4
-	TESTQ        BX, BX
-	JZ           store
-	VMOVUPS      (BX), Y1
-	VMULPS       Y1, Y0, Y0
-	VMULPS       Y1, Y4, Y4
-
-store:
-	VMOVUPS Y0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Y4, (AX)
+	VMULPS       (DX), Y2, Y2
+	VBROADCASTSS 4(BX), Y4
+	VMULPS       Y4, Y2, Y2
+	VMOVUPS      Y2, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX2t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX2, MMX+
-TEXT ·denseInt4AVX2t3(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
+// func denseInt4AVX2t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·denseInt4AVX2t3(SB), NOSPLIT, $0-88
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+80(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	MOVQ   lo+40(FP), SI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1750,84 +1908,133 @@ TEXT ·denseInt4AVX2t3(SB), NOSPLIT, $0-56
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
+	MOVQ   $0x00000004, R8
 
-loop:
-	PREFETCHT1   12288(DX)
-	PREFETCHT0   1536(DX)
-	VPMOVSXBD    (DX), Y14
-	VPSLLD       $0x1c, Y14, Y13
-	VPSRAD       $0x1c, Y13, Y13
-	VPSRAD       $0x04, Y14, Y14
-	VCVTDQ2PS    Y13, Y13
-	VCVTDQ2PS    Y14, Y14
-	VBROADCASTSS (SI), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y0, Y0
-	VBROADCASTSS (SI)(DI*1), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y4, Y4
-	VBROADCASTSS (SI)(DI*2), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y8, Y8
-	VBROADCASTSS 4(SI), Y12
-	VMULPS       Y12, Y14, Y12
-	VADDPS       Y12, Y1, Y1
-	VBROADCASTSS 4(SI)(DI*1), Y12
-	VMULPS       Y12, Y14, Y12
-	VADDPS       Y12, Y5, Y5
-	VBROADCASTSS 4(SI)(DI*2), Y12
-	VMULPS       Y12, Y14, Y12
-	VADDPS       Y12, Y9, Y9
-	VPMOVSXBD    16(DX), Y14
-	VPSLLD       $0x1c, Y14, Y13
-	VPSRAD       $0x1c, Y13, Y13
-	VPSRAD       $0x04, Y14, Y14
-	VCVTDQ2PS    Y13, Y13
-	VCVTDQ2PS    Y14, Y14
-	VBROADCASTSS 8(SI), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y2, Y2
-	VBROADCASTSS 8(SI)(DI*1), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y6, Y6
-	VBROADCASTSS 8(SI)(DI*2), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y10, Y10
-	VBROADCASTSS 12(SI), Y12
-	VMULPS       Y12, Y14, Y12
-	VADDPS       Y12, Y3, Y3
-	VBROADCASTSS 12(SI)(DI*1), Y12
-	VMULPS       Y12, Y14, Y12
-	VADDPS       Y12, Y7, Y7
-	VBROADCASTSS 12(SI)(DI*2), Y12
-	VMULPS       Y12, Y14, Y12
-	VADDPS       Y12, Y11, Y11
-	ADDQ         $0x00000020, DX
-	ADDQ         $0x00000010, SI
-	DECQ         R8
-	JNZ          loop
+outer:
+	MOVQ    CX, DI
+	CMPQ    DI, R8
+	CMOVQGT R8, DI
+	SUBQ    DI, CX
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	VXORPS  Y8, Y8, Y8
+	VXORPS  Y9, Y9, Y9
+	VXORPS  Y10, Y10, Y10
+	VXORPS  Y11, Y11, Y11
+
+inner:
+	PREFETCHT1   12288(AX)
+	PREFETCHT0   1536(AX)
+	VMOVDQU      (AX), Y12
+	VPSRLW       $0x04, Y12, Y13
+	VPAND        constants<>+1408(SB), Y12, Y12
+	VPAND        constants<>+1408(SB), Y13, Y13
+	VPBROADCASTD (BX), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y6, Y6
+	VPBROADCASTD (SI), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y7, Y7
+	VPBROADCASTD (BX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y8, Y8
+	VPBROADCASTD (SI)(DX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y9, Y9
+	VPBROADCASTD (BX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD (SI)(DX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y11, Y11
+	VPBROADCASTD 4(BX), Y14
+	VPMADDUBSW   Y14, Y13, Y14
+	VPADDW       Y14, Y6, Y6
+	VPBROADCASTD 4(SI), Y14
+	VPMADDUBSW   Y14, Y13, Y14
+	VPADDW       Y14, Y7, Y7
+	VPBROADCASTD 4(BX)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y14
+	VPADDW       Y14, Y8, Y8
+	VPBROADCASTD 4(SI)(DX*1), Y14
+	VPMADDUBSW   Y14, Y13, Y14
+	VPADDW       Y14, Y9, Y9
+	VPBROADCASTD 4(BX)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 4(SI)(DX*2), Y14
+	VPMADDUBSW   Y14, Y13, Y14
+	VPADDW       Y14, Y11, Y11
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000008, BX
+	ADDQ         $0x00000008, SI
+	DECQ         DI
+	JNZ          inner
+	VPMADDWD     constants<>+1216(SB), Y6, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMADDWD     constants<>+1216(SB), Y7, Y7
+	VPADDD       Y7, Y1, Y1
+	VPMADDWD     constants<>+1216(SB), Y8, Y8
+	VPADDD       Y8, Y2, Y2
+	VPMADDWD     constants<>+1216(SB), Y9, Y9
+	VPADDD       Y9, Y3, Y3
+	VPMADDWD     constants<>+1216(SB), Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPMADDWD     constants<>+1216(SB), Y11, Y11
+	VPADDD       Y11, Y5, Y5
+	TESTQ        CX, CX
+	JNZ          outer
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         scale+24(FP), DX
+	MOVQ         inv+72(FP), BX
+	MOVQ         sumHi+56(FP), SI
+	MOVQ         sumLo+64(FP), DI
+	SHLQ         $0x02, CX
+	VPBROADCASTD (SI), Y6
+	VPSLLD       $0x03, Y6, Y6
+	VPSUBD       Y6, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VPBROADCASTD (DI), Y6
+	VPSLLD       $0x03, Y6, Y6
+	VPSUBD       Y6, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       constants<>+1664(SB), Y0, Y0
 	VADDPS       Y1, Y0, Y0
+	VMULPS       (DX), Y0, Y0
+	VBROADCASTSS (BX), Y6
+	VMULPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 4(SI), Y6
+	VPSLLD       $0x03, Y6, Y6
+	VPSUBD       Y6, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VPBROADCASTD 4(DI), Y6
+	VPSLLD       $0x03, Y6, Y6
+	VPSUBD       Y6, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       constants<>+1664(SB), Y2, Y2
 	VADDPS       Y3, Y2, Y2
-	VADDPS       Y2, Y0, Y0
+	VMULPS       (DX), Y2, Y2
+	VBROADCASTSS 4(BX), Y6
+	VMULPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 8(SI), Y6
+	VPSLLD       $0x03, Y6, Y6
+	VPSUBD       Y6, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VPBROADCASTD 8(DI), Y6
+	VPSLLD       $0x03, Y6, Y6
+	VPSUBD       Y6, Y5, Y5
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       constants<>+1664(SB), Y4, Y4
 	VADDPS       Y5, Y4, Y4
-	VADDPS       Y7, Y6, Y6
-	VADDPS       Y6, Y4, Y4
-	VADDPS       Y9, Y8, Y8
-	VADDPS       Y11, Y10, Y10
-	VADDPS       Y10, Y8, Y8
-	TESTQ        BX, BX
-	JZ           store
-	VMOVUPS      (BX), Y1
-	VMULPS       Y1, Y0, Y0
-	VMULPS       Y1, Y4, Y4
-	VMULPS       Y1, Y8, Y8
-
-store:
-	VMOVUPS Y0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Y4, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Y8, (AX)
+	VMULPS       (DX), Y4, Y4
+	VBROADCASTSS 8(BX), Y6
+	VMULPS       Y6, Y4, Y4
+	VMOVUPS      Y4, (AX)
 	VZEROUPPER
 	RET
 
@@ -2210,6 +2417,66 @@ loop:
 	JNZ          loop
 	VMOVUPS      Y1, (AX)
 	VMOVUPS      Y2, 32(AX)
+	VZEROUPPER
+	RET
+
+// func quantizeInt16AVX2(lanes *int32, hi *int8, lo *int8, x *float32, n int, s float32)
+// Requires: AVX, AVX2
+TEXT ·quantizeInt16AVX2(SB), NOSPLIT, $0-44
+	MOVQ         lanes+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         lo+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         n+32(FP), SI
+	VBROADCASTSS s+40(FP), Y0
+	MOVL         $0x00000080, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+
+loop:
+	VMULPS       (BX), Y0, Y8
+	VMAXPS       constants<>+1536(SB), Y8, Y8
+	VMINPS       constants<>+1600(SB), Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPADDD       Y1, Y8, Y6
+	VPSRAD       $0x08, Y6, Y6
+	VPSLLD       $0x08, Y6, Y10
+	VPSUBD       Y10, Y8, Y8
+	VPADDD       Y6, Y2, Y2
+	VPADDD       Y8, Y4, Y4
+	VMULPS       32(BX), Y0, Y9
+	VMAXPS       constants<>+1536(SB), Y9, Y9
+	VMINPS       constants<>+1600(SB), Y9, Y9
+	VCVTPS2DQ    Y9, Y9
+	VPADDD       Y1, Y9, Y7
+	VPSRAD       $0x08, Y7, Y7
+	VPSLLD       $0x08, Y7, Y10
+	VPSUBD       Y10, Y9, Y9
+	VPADDD       Y7, Y3, Y3
+	VPADDD       Y9, Y5, Y5
+	VPACKSSDW    Y7, Y6, Y6
+	VPERMQ       $0xd8, Y6, Y6
+	VEXTRACTI128 $0x01, Y6, X7
+	VPACKSSWB    X7, X6, X7
+	VMOVDQU      X7, (CX)
+	VPACKSSDW    Y9, Y8, Y8
+	VPERMQ       $0xd8, Y8, Y8
+	VEXTRACTI128 $0x01, Y8, X6
+	VPACKSSWB    X6, X8, X6
+	VMOVDQU      X6, (DX)
+	ADDQ         $0x40, BX
+	ADDQ         $0x10, CX
+	ADDQ         $0x10, DX
+	SUBQ         $0x10, SI
+	JNZ          loop
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y4, 64(AX)
+	VMOVUPS      Y3, 32(AX)
+	VMOVUPS      Y5, 96(AX)
 	VZEROUPPER
 	RET
 
@@ -5865,38 +6132,39 @@ store:
 // func denseBF16AVX512t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·denseBF16AVX512t1(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         scale+24(FP), BX
+	MOVQ         x+32(FP), SI
+	MOVQ         ldx+40(FP), DI
+	MOVQ         quads+48(FP), R8
+	SHLQ         $0x02, CX
+	SHLQ         $0x02, DI
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	MOVL         $0xffff0000, CX
+	VMOVD        CX, X5
+	VPBROADCASTD X5, Z5
 
 loop:
 	PREFETCHT0  4096(DX)
 	PREFETCHT0  4160(DX)
-	VPMOVZXWD   (DX), Z4
-	VPSLLD      $0x10, Z4, Z4
+	VMOVUPS     (DX), Z6
+	VPSLLD      $0x10, Z6, Z4
 	VMULPS.BCST (SI), Z4, Z4
 	VADDPS      Z4, Z0, Z0
-	VPMOVZXWD   32(DX), Z4
-	VPSLLD      $0x10, Z4, Z4
-	VMULPS.BCST 4(SI), Z4, Z4
+	VANDPS      Z5, Z6, Z6
+	VMULPS.BCST 4(SI), Z6, Z4
 	VADDPS      Z4, Z1, Z1
-	VPMOVZXWD   64(DX), Z4
-	VPSLLD      $0x10, Z4, Z4
+	VMOVUPS     64(DX), Z6
+	VPSLLD      $0x10, Z6, Z4
 	VMULPS.BCST 8(SI), Z4, Z4
 	VADDPS      Z4, Z2, Z2
-	VPMOVZXWD   96(DX), Z4
-	VPSLLD      $0x10, Z4, Z4
-	VMULPS.BCST 12(SI), Z4, Z4
+	VANDPS      Z5, Z6, Z6
+	VMULPS.BCST 12(SI), Z6, Z4
 	VADDPS      Z4, Z3, Z3
 	ADDQ        $0x00000080, DX
 	ADDQ        $0x00000010, SI
@@ -5918,52 +6186,53 @@ store:
 // func denseBF16AVX512t2(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·denseBF16AVX512t2(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         scale+24(FP), BX
+	MOVQ         x+32(FP), SI
+	MOVQ         ldx+40(FP), DI
+	MOVQ         quads+48(FP), R8
+	SHLQ         $0x02, CX
+	SHLQ         $0x02, DI
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X9
+	VPBROADCASTD X9, Z9
 
 loop:
 	PREFETCHT1  12288(DX)
 	PREFETCHT0  1536(DX)
 	PREFETCHT1  12352(DX)
 	PREFETCHT0  1600(DX)
-	VPMOVZXWD   (DX), Z9
-	VPSLLD      $0x10, Z9, Z9
-	VMULPS.BCST (SI), Z9, Z8
+	VMOVUPS     (DX), Z11
+	VPSLLD      $0x10, Z11, Z10
+	VMULPS.BCST (SI), Z10, Z8
 	VADDPS      Z8, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z9, Z8
+	VMULPS.BCST (SI)(DI*1), Z10, Z8
 	VADDPS      Z8, Z4, Z4
-	VPMOVZXWD   32(DX), Z9
-	VPSLLD      $0x10, Z9, Z9
-	VMULPS.BCST 4(SI), Z9, Z8
+	VANDPS      Z9, Z11, Z11
+	VMULPS.BCST 4(SI), Z11, Z8
 	VADDPS      Z8, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z9, Z8
+	VMULPS.BCST 4(SI)(DI*1), Z11, Z8
 	VADDPS      Z8, Z5, Z5
-	VPMOVZXWD   64(DX), Z9
-	VPSLLD      $0x10, Z9, Z9
-	VMULPS.BCST 8(SI), Z9, Z8
+	VMOVUPS     64(DX), Z11
+	VPSLLD      $0x10, Z11, Z10
+	VMULPS.BCST 8(SI), Z10, Z8
 	VADDPS      Z8, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z9, Z8
+	VMULPS.BCST 8(SI)(DI*1), Z10, Z8
 	VADDPS      Z8, Z6, Z6
-	VPMOVZXWD   96(DX), Z9
-	VPSLLD      $0x10, Z9, Z9
-	VMULPS.BCST 12(SI), Z9, Z8
+	VANDPS      Z9, Z11, Z11
+	VMULPS.BCST 12(SI), Z11, Z8
 	VADDPS      Z8, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z9, Z8
+	VMULPS.BCST 12(SI)(DI*1), Z11, Z8
 	VADDPS      Z8, Z7, Z7
 	ADDQ        $0x00000080, DX
 	ADDQ        $0x00000010, SI
@@ -5991,64 +6260,65 @@ store:
 // func denseBF16AVX512t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·denseBF16AVX512t3(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         scale+24(FP), BX
+	MOVQ         x+32(FP), SI
+	MOVQ         ldx+40(FP), DI
+	MOVQ         quads+48(FP), R8
+	SHLQ         $0x02, CX
+	SHLQ         $0x02, DI
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	VXORPS       Z10, Z10, Z10
+	VXORPS       Z11, Z11, Z11
+	MOVL         $0xffff0000, R9
+	VMOVD        R9, X13
+	VPBROADCASTD X13, Z13
 
 loop:
 	PREFETCHT1  12288(DX)
 	PREFETCHT0  1536(DX)
 	PREFETCHT1  12352(DX)
 	PREFETCHT0  1600(DX)
-	VPMOVZXWD   (DX), Z13
-	VPSLLD      $0x10, Z13, Z13
-	VMULPS.BCST (SI), Z13, Z12
+	VMOVUPS     (DX), Z15
+	VPSLLD      $0x10, Z15, Z14
+	VMULPS.BCST (SI), Z14, Z12
 	VADDPS      Z12, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z13, Z12
+	VMULPS.BCST (SI)(DI*1), Z14, Z12
 	VADDPS      Z12, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z13, Z12
+	VMULPS.BCST (SI)(DI*2), Z14, Z12
 	VADDPS      Z12, Z8, Z8
-	VPMOVZXWD   32(DX), Z13
-	VPSLLD      $0x10, Z13, Z13
-	VMULPS.BCST 4(SI), Z13, Z12
+	VANDPS      Z13, Z15, Z15
+	VMULPS.BCST 4(SI), Z15, Z12
 	VADDPS      Z12, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z13, Z12
+	VMULPS.BCST 4(SI)(DI*1), Z15, Z12
 	VADDPS      Z12, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z13, Z12
+	VMULPS.BCST 4(SI)(DI*2), Z15, Z12
 	VADDPS      Z12, Z9, Z9
-	VPMOVZXWD   64(DX), Z13
-	VPSLLD      $0x10, Z13, Z13
-	VMULPS.BCST 8(SI), Z13, Z12
+	VMOVUPS     64(DX), Z15
+	VPSLLD      $0x10, Z15, Z14
+	VMULPS.BCST 8(SI), Z14, Z12
 	VADDPS      Z12, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z13, Z12
+	VMULPS.BCST 8(SI)(DI*1), Z14, Z12
 	VADDPS      Z12, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z13, Z12
+	VMULPS.BCST 8(SI)(DI*2), Z14, Z12
 	VADDPS      Z12, Z10, Z10
-	VPMOVZXWD   96(DX), Z13
-	VPSLLD      $0x10, Z13, Z13
-	VMULPS.BCST 12(SI), Z13, Z12
+	VANDPS      Z13, Z15, Z15
+	VMULPS.BCST 12(SI), Z15, Z12
 	VADDPS      Z12, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z13, Z12
+	VMULPS.BCST 12(SI)(DI*1), Z15, Z12
 	VADDPS      Z12, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z13, Z12
+	VMULPS.BCST 12(SI)(DI*2), Z15, Z12
 	VADDPS      Z12, Z11, Z11
 	ADDQ        $0x00000080, DX
 	ADDQ        $0x00000010, SI
@@ -6082,78 +6352,79 @@ store:
 // func denseBF16AVX512t4(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·denseBF16AVX512t4(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
-	LEAQ   (SI)(DI*2), R9
-	ADDQ   DI, R9
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         scale+24(FP), BX
+	MOVQ         x+32(FP), SI
+	MOVQ         ldx+40(FP), DI
+	MOVQ         quads+48(FP), R8
+	SHLQ         $0x02, CX
+	SHLQ         $0x02, DI
+	LEAQ         (SI)(DI*2), R9
+	ADDQ         DI, R9
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	VXORPS       Z10, Z10, Z10
+	VXORPS       Z11, Z11, Z11
+	VXORPS       Z12, Z12, Z12
+	VXORPS       Z13, Z13, Z13
+	VXORPS       Z14, Z14, Z14
+	VXORPS       Z15, Z15, Z15
+	MOVL         $0xffff0000, R10
+	VMOVD        R10, X17
+	VPBROADCASTD X17, Z17
 
 loop:
 	PREFETCHT1  12288(DX)
 	PREFETCHT0  1536(DX)
 	PREFETCHT1  12352(DX)
 	PREFETCHT0  1600(DX)
-	VPMOVZXWD   (DX), Z17
-	VPSLLD      $0x10, Z17, Z17
-	VMULPS.BCST (SI), Z17, Z16
+	VMOVUPS     (DX), Z19
+	VPSLLD      $0x10, Z19, Z18
+	VMULPS.BCST (SI), Z18, Z16
 	VADDPS      Z16, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z17, Z16
+	VMULPS.BCST (SI)(DI*1), Z18, Z16
 	VADDPS      Z16, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z17, Z16
+	VMULPS.BCST (SI)(DI*2), Z18, Z16
 	VADDPS      Z16, Z8, Z8
-	VMULPS.BCST (R9), Z17, Z16
+	VMULPS.BCST (R9), Z18, Z16
 	VADDPS      Z16, Z12, Z12
-	VPMOVZXWD   32(DX), Z17
-	VPSLLD      $0x10, Z17, Z17
-	VMULPS.BCST 4(SI), Z17, Z16
+	VANDPS      Z17, Z19, Z19
+	VMULPS.BCST 4(SI), Z19, Z16
 	VADDPS      Z16, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z17, Z16
+	VMULPS.BCST 4(SI)(DI*1), Z19, Z16
 	VADDPS      Z16, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z17, Z16
+	VMULPS.BCST 4(SI)(DI*2), Z19, Z16
 	VADDPS      Z16, Z9, Z9
-	VMULPS.BCST 4(R9), Z17, Z16
+	VMULPS.BCST 4(R9), Z19, Z16
 	VADDPS      Z16, Z13, Z13
-	VPMOVZXWD   64(DX), Z17
-	VPSLLD      $0x10, Z17, Z17
-	VMULPS.BCST 8(SI), Z17, Z16
+	VMOVUPS     64(DX), Z19
+	VPSLLD      $0x10, Z19, Z18
+	VMULPS.BCST 8(SI), Z18, Z16
 	VADDPS      Z16, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z17, Z16
+	VMULPS.BCST 8(SI)(DI*1), Z18, Z16
 	VADDPS      Z16, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z17, Z16
+	VMULPS.BCST 8(SI)(DI*2), Z18, Z16
 	VADDPS      Z16, Z10, Z10
-	VMULPS.BCST 8(R9), Z17, Z16
+	VMULPS.BCST 8(R9), Z18, Z16
 	VADDPS      Z16, Z14, Z14
-	VPMOVZXWD   96(DX), Z17
-	VPSLLD      $0x10, Z17, Z17
-	VMULPS.BCST 12(SI), Z17, Z16
+	VANDPS      Z17, Z19, Z19
+	VMULPS.BCST 12(SI), Z19, Z16
 	VADDPS      Z16, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z17, Z16
+	VMULPS.BCST 12(SI)(DI*1), Z19, Z16
 	VADDPS      Z16, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z17, Z16
+	VMULPS.BCST 12(SI)(DI*2), Z19, Z16
 	VADDPS      Z16, Z11, Z11
-	VMULPS.BCST 12(R9), Z17, Z16
+	VMULPS.BCST 12(R9), Z19, Z16
 	VADDPS      Z16, Z15, Z15
 	ADDQ        $0x00000080, DX
 	ADDQ        $0x00000010, SI
@@ -6194,90 +6465,91 @@ store:
 // func denseBF16AVX512t5(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·denseBF16AVX512t5(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
-	LEAQ   (SI)(DI*2), R9
-	ADDQ   DI, R9
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         scale+24(FP), BX
+	MOVQ         x+32(FP), SI
+	MOVQ         ldx+40(FP), DI
+	MOVQ         quads+48(FP), R8
+	SHLQ         $0x02, CX
+	SHLQ         $0x02, DI
+	LEAQ         (SI)(DI*2), R9
+	ADDQ         DI, R9
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	VXORPS       Z10, Z10, Z10
+	VXORPS       Z11, Z11, Z11
+	VXORPS       Z12, Z12, Z12
+	VXORPS       Z13, Z13, Z13
+	VXORPS       Z14, Z14, Z14
+	VXORPS       Z15, Z15, Z15
+	VXORPS       Z16, Z16, Z16
+	VXORPS       Z17, Z17, Z17
+	VXORPS       Z18, Z18, Z18
+	VXORPS       Z19, Z19, Z19
+	MOVL         $0xffff0000, R10
+	VMOVD        R10, X21
+	VPBROADCASTD X21, Z21
 
 loop:
 	PREFETCHT1  12288(DX)
 	PREFETCHT0  1536(DX)
 	PREFETCHT1  12352(DX)
 	PREFETCHT0  1600(DX)
-	VPMOVZXWD   (DX), Z21
-	VPSLLD      $0x10, Z21, Z21
-	VMULPS.BCST (SI), Z21, Z20
+	VMOVUPS     (DX), Z23
+	VPSLLD      $0x10, Z23, Z22
+	VMULPS.BCST (SI), Z22, Z20
 	VADDPS      Z20, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z21, Z20
+	VMULPS.BCST (SI)(DI*1), Z22, Z20
 	VADDPS      Z20, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z21, Z20
+	VMULPS.BCST (SI)(DI*2), Z22, Z20
 	VADDPS      Z20, Z8, Z8
-	VMULPS.BCST (R9), Z21, Z20
+	VMULPS.BCST (R9), Z22, Z20
 	VADDPS      Z20, Z12, Z12
-	VMULPS.BCST (R9)(DI*1), Z21, Z20
+	VMULPS.BCST (R9)(DI*1), Z22, Z20
 	VADDPS      Z20, Z16, Z16
-	VPMOVZXWD   32(DX), Z21
-	VPSLLD      $0x10, Z21, Z21
-	VMULPS.BCST 4(SI), Z21, Z20
+	VANDPS      Z21, Z23, Z23
+	VMULPS.BCST 4(SI), Z23, Z20
 	VADDPS      Z20, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z21, Z20
+	VMULPS.BCST 4(SI)(DI*1), Z23, Z20
 	VADDPS      Z20, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z21, Z20
+	VMULPS.BCST 4(SI)(DI*2), Z23, Z20
 	VADDPS      Z20, Z9, Z9
-	VMULPS.BCST 4(R9), Z21, Z20
+	VMULPS.BCST 4(R9), Z23, Z20
 	VADDPS      Z20, Z13, Z13
-	VMULPS.BCST 4(R9)(DI*1), Z21, Z20
+	VMULPS.BCST 4(R9)(DI*1), Z23, Z20
 	VADDPS      Z20, Z17, Z17
-	VPMOVZXWD   64(DX), Z21
-	VPSLLD      $0x10, Z21, Z21
-	VMULPS.BCST 8(SI), Z21, Z20
+	VMOVUPS     64(DX), Z23
+	VPSLLD      $0x10, Z23, Z22
+	VMULPS.BCST 8(SI), Z22, Z20
 	VADDPS      Z20, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z21, Z20
+	VMULPS.BCST 8(SI)(DI*1), Z22, Z20
 	VADDPS      Z20, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z21, Z20
+	VMULPS.BCST 8(SI)(DI*2), Z22, Z20
 	VADDPS      Z20, Z10, Z10
-	VMULPS.BCST 8(R9), Z21, Z20
+	VMULPS.BCST 8(R9), Z22, Z20
 	VADDPS      Z20, Z14, Z14
-	VMULPS.BCST 8(R9)(DI*1), Z21, Z20
+	VMULPS.BCST 8(R9)(DI*1), Z22, Z20
 	VADDPS      Z20, Z18, Z18
-	VPMOVZXWD   96(DX), Z21
-	VPSLLD      $0x10, Z21, Z21
-	VMULPS.BCST 12(SI), Z21, Z20
+	VANDPS      Z21, Z23, Z23
+	VMULPS.BCST 12(SI), Z23, Z20
 	VADDPS      Z20, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z21, Z20
+	VMULPS.BCST 12(SI)(DI*1), Z23, Z20
 	VADDPS      Z20, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z21, Z20
+	VMULPS.BCST 12(SI)(DI*2), Z23, Z20
 	VADDPS      Z20, Z11, Z11
-	VMULPS.BCST 12(R9), Z21, Z20
+	VMULPS.BCST 12(R9), Z23, Z20
 	VADDPS      Z20, Z15, Z15
-	VMULPS.BCST 12(R9)(DI*1), Z21, Z20
+	VMULPS.BCST 12(R9)(DI*1), Z23, Z20
 	VADDPS      Z20, Z19, Z19
 	ADDQ        $0x00000080, DX
 	ADDQ        $0x00000010, SI
@@ -6324,102 +6596,103 @@ store:
 // func denseBF16AVX512t6(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·denseBF16AVX512t6(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
-	LEAQ   (SI)(DI*2), R9
-	ADDQ   DI, R9
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-	VXORPS Z22, Z22, Z22
-	VXORPS Z23, Z23, Z23
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         scale+24(FP), BX
+	MOVQ         x+32(FP), SI
+	MOVQ         ldx+40(FP), DI
+	MOVQ         quads+48(FP), R8
+	SHLQ         $0x02, CX
+	SHLQ         $0x02, DI
+	LEAQ         (SI)(DI*2), R9
+	ADDQ         DI, R9
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	VXORPS       Z10, Z10, Z10
+	VXORPS       Z11, Z11, Z11
+	VXORPS       Z12, Z12, Z12
+	VXORPS       Z13, Z13, Z13
+	VXORPS       Z14, Z14, Z14
+	VXORPS       Z15, Z15, Z15
+	VXORPS       Z16, Z16, Z16
+	VXORPS       Z17, Z17, Z17
+	VXORPS       Z18, Z18, Z18
+	VXORPS       Z19, Z19, Z19
+	VXORPS       Z20, Z20, Z20
+	VXORPS       Z21, Z21, Z21
+	VXORPS       Z22, Z22, Z22
+	VXORPS       Z23, Z23, Z23
+	MOVL         $0xffff0000, R10
+	VMOVD        R10, X25
+	VPBROADCASTD X25, Z25
 
 loop:
 	PREFETCHT1  12288(DX)
 	PREFETCHT0  1536(DX)
 	PREFETCHT1  12352(DX)
 	PREFETCHT0  1600(DX)
-	VPMOVZXWD   (DX), Z25
-	VPSLLD      $0x10, Z25, Z25
-	VMULPS.BCST (SI), Z25, Z24
+	VMOVUPS     (DX), Z27
+	VPSLLD      $0x10, Z27, Z26
+	VMULPS.BCST (SI), Z26, Z24
 	VADDPS      Z24, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z25, Z24
+	VMULPS.BCST (SI)(DI*1), Z26, Z24
 	VADDPS      Z24, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z25, Z24
+	VMULPS.BCST (SI)(DI*2), Z26, Z24
 	VADDPS      Z24, Z8, Z8
-	VMULPS.BCST (R9), Z25, Z24
+	VMULPS.BCST (R9), Z26, Z24
 	VADDPS      Z24, Z12, Z12
-	VMULPS.BCST (R9)(DI*1), Z25, Z24
+	VMULPS.BCST (R9)(DI*1), Z26, Z24
 	VADDPS      Z24, Z16, Z16
-	VMULPS.BCST (R9)(DI*2), Z25, Z24
+	VMULPS.BCST (R9)(DI*2), Z26, Z24
 	VADDPS      Z24, Z20, Z20
-	VPMOVZXWD   32(DX), Z25
-	VPSLLD      $0x10, Z25, Z25
-	VMULPS.BCST 4(SI), Z25, Z24
+	VANDPS      Z25, Z27, Z27
+	VMULPS.BCST 4(SI), Z27, Z24
 	VADDPS      Z24, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z25, Z24
+	VMULPS.BCST 4(SI)(DI*1), Z27, Z24
 	VADDPS      Z24, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z25, Z24
+	VMULPS.BCST 4(SI)(DI*2), Z27, Z24
 	VADDPS      Z24, Z9, Z9
-	VMULPS.BCST 4(R9), Z25, Z24
+	VMULPS.BCST 4(R9), Z27, Z24
 	VADDPS      Z24, Z13, Z13
-	VMULPS.BCST 4(R9)(DI*1), Z25, Z24
+	VMULPS.BCST 4(R9)(DI*1), Z27, Z24
 	VADDPS      Z24, Z17, Z17
-	VMULPS.BCST 4(R9)(DI*2), Z25, Z24
+	VMULPS.BCST 4(R9)(DI*2), Z27, Z24
 	VADDPS      Z24, Z21, Z21
-	VPMOVZXWD   64(DX), Z25
-	VPSLLD      $0x10, Z25, Z25
-	VMULPS.BCST 8(SI), Z25, Z24
+	VMOVUPS     64(DX), Z27
+	VPSLLD      $0x10, Z27, Z26
+	VMULPS.BCST 8(SI), Z26, Z24
 	VADDPS      Z24, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z25, Z24
+	VMULPS.BCST 8(SI)(DI*1), Z26, Z24
 	VADDPS      Z24, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z25, Z24
+	VMULPS.BCST 8(SI)(DI*2), Z26, Z24
 	VADDPS      Z24, Z10, Z10
-	VMULPS.BCST 8(R9), Z25, Z24
+	VMULPS.BCST 8(R9), Z26, Z24
 	VADDPS      Z24, Z14, Z14
-	VMULPS.BCST 8(R9)(DI*1), Z25, Z24
+	VMULPS.BCST 8(R9)(DI*1), Z26, Z24
 	VADDPS      Z24, Z18, Z18
-	VMULPS.BCST 8(R9)(DI*2), Z25, Z24
+	VMULPS.BCST 8(R9)(DI*2), Z26, Z24
 	VADDPS      Z24, Z22, Z22
-	VPMOVZXWD   96(DX), Z25
-	VPSLLD      $0x10, Z25, Z25
-	VMULPS.BCST 12(SI), Z25, Z24
+	VANDPS      Z25, Z27, Z27
+	VMULPS.BCST 12(SI), Z27, Z24
 	VADDPS      Z24, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z25, Z24
+	VMULPS.BCST 12(SI)(DI*1), Z27, Z24
 	VADDPS      Z24, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z25, Z24
+	VMULPS.BCST 12(SI)(DI*2), Z27, Z24
 	VADDPS      Z24, Z11, Z11
-	VMULPS.BCST 12(R9), Z25, Z24
+	VMULPS.BCST 12(R9), Z27, Z24
 	VADDPS      Z24, Z15, Z15
-	VMULPS.BCST 12(R9)(DI*1), Z25, Z24
+	VMULPS.BCST 12(R9)(DI*1), Z27, Z24
 	VADDPS      Z24, Z19, Z19
-	VMULPS.BCST 12(R9)(DI*2), Z25, Z24
+	VMULPS.BCST 12(R9)(DI*2), Z27, Z24
 	VADDPS      Z24, Z23, Z23
 	ADDQ        $0x00000080, DX
 	ADDQ        $0x00000010, SI
@@ -6469,71 +6742,233 @@ store:
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX512t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·denseInt8AVX512t1(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
+// func denseInt8AVX512t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt8AVX512t1(SB), NOSPLIT, $0-88
+	MOVQ          w+16(FP), AX
+	MOVQ          blocks+80(FP), CX
+	MOVQ          ldx+48(FP), DX
+	MOVQ          hi+32(FP), DX
+	MOVQ          lo+40(FP), BX
+	VXORPS        Z0, Z0, Z0
+	VXORPS        Z1, Z1, Z1
+	VXORPS        Z2, Z2, Z2
+	VXORPS        Z3, Z3, Z3
+	TESTQ         $0x00000001, CX
+	JZ            loop
+	VMOVDQU32     (AX), Z4
+	PREFETCHT0    4096(AX)
+	VPDPBUSD.BCST (DX), Z4, Z0
+	VPDPBUSD.BCST (BX), Z4, Z1
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000004, DX
+	ADDQ          $0x00000004, BX
+	DECQ          CX
+	JZ            end
+
+loop:
+	VMOVDQU32     (AX), Z4
+	PREFETCHT0    4096(AX)
+	VPDPBUSD.BCST (DX), Z4, Z0
+	VPDPBUSD.BCST (BX), Z4, Z1
+	VMOVDQU32     64(AX), Z4
+	PREFETCHT0    4160(AX)
+	VPDPBUSD.BCST 4(DX), Z4, Z2
+	VPDPBUSD.BCST 4(BX), Z4, Z3
+	ADDQ          $0x00000080, AX
+	ADDQ          $0x00000008, DX
+	ADDQ          $0x00000008, BX
+	SUBQ          $0x02, CX
+	JNZ           loop
+
+end:
+	VPADDD       Z2, Z0, Z0
+	VPADDD       Z3, Z1, Z1
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         scale+24(FP), DX
+	MOVQ         inv+72(FP), BX
+	MOVQ         sumHi+56(FP), SI
+	MOVQ         sumLo+64(FP), DI
+	SHLQ         $0x02, CX
+	VPBROADCASTD (SI), Z2
+	VPSLLD       $0x07, Z2, Z2
+	VPSUBD       Z2, Z0, Z0
+	VCVTDQ2PS    Z0, Z0
+	VPBROADCASTD (DI), Z2
+	VPSLLD       $0x07, Z2, Z2
+	VPSUBD       Z2, Z1, Z1
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       constants<>+1664(SB), Z0, Z0
+	VADDPS       Z1, Z0, Z0
+	VMULPS       (DX), Z0, Z0
+	VBROADCASTSS (BX), Z2
+	VMULPS       Z2, Z0, Z0
+	VMOVUPS      Z0, (AX)
+	VZEROUPPER
+	RET
+
+// func denseInt8AVX512t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt8AVX512t2(SB), NOSPLIT, $0-88
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+80(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	MOVQ   lo+40(FP), SI
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
 	VXORPS Z3, Z3, Z3
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	VPMOVSXBD   (DX), Z4
-	VCVTDQ2PS   Z4, Z4
-	VMULPS.BCST (SI), Z4, Z4
-	VADDPS      Z4, Z0, Z0
-	VPMOVSXBD   16(DX), Z4
-	VCVTDQ2PS   Z4, Z4
-	VMULPS.BCST 4(SI), Z4, Z4
-	VADDPS      Z4, Z1, Z1
-	VPMOVSXBD   32(DX), Z4
-	VCVTDQ2PS   Z4, Z4
-	VMULPS.BCST 8(SI), Z4, Z4
-	VADDPS      Z4, Z2, Z2
-	VPMOVSXBD   48(DX), Z4
-	VCVTDQ2PS   Z4, Z4
-	VMULPS.BCST 12(SI), Z4, Z4
-	VADDPS      Z4, Z3, Z3
-	ADDQ        $0x00000040, DX
-	ADDQ        $0x00000010, SI
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-
-store:
-	VMOVUPS Z0, (AX)
+	VMOVDQU32     (AX), Z4
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VPDPBUSD.BCST (BX), Z4, Z0
+	VPDPBUSD.BCST (SI), Z4, Z1
+	VPDPBUSD.BCST (BX)(DX*1), Z4, Z2
+	VPDPBUSD.BCST (SI)(DX*1), Z4, Z3
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000004, BX
+	ADDQ          $0x00000004, SI
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), AX
+	MOVQ          ldd+8(FP), CX
+	MOVQ          scale+24(FP), DX
+	MOVQ          inv+72(FP), BX
+	MOVQ          sumHi+56(FP), SI
+	MOVQ          sumLo+64(FP), DI
+	SHLQ          $0x02, CX
+	VPBROADCASTD  (SI), Z4
+	VPSLLD        $0x07, Z4, Z4
+	VPSUBD        Z4, Z0, Z0
+	VCVTDQ2PS     Z0, Z0
+	VPBROADCASTD  (DI), Z4
+	VPSLLD        $0x07, Z4, Z4
+	VPSUBD        Z4, Z1, Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        constants<>+1664(SB), Z0, Z0
+	VADDPS        Z1, Z0, Z0
+	VMULPS        (DX), Z0, Z0
+	VBROADCASTSS  (BX), Z4
+	VMULPS        Z4, Z0, Z0
+	VMOVUPS       Z0, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  4(SI), Z4
+	VPSLLD        $0x07, Z4, Z4
+	VPSUBD        Z4, Z2, Z2
+	VCVTDQ2PS     Z2, Z2
+	VPBROADCASTD  4(DI), Z4
+	VPSLLD        $0x07, Z4, Z4
+	VPSUBD        Z4, Z3, Z3
+	VCVTDQ2PS     Z3, Z3
+	VMULPS        constants<>+1664(SB), Z2, Z2
+	VADDPS        Z3, Z2, Z2
+	VMULPS        (DX), Z2, Z2
+	VBROADCASTSS  4(BX), Z4
+	VMULPS        Z4, Z2, Z2
+	VMOVUPS       Z2, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX512t2(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·denseInt8AVX512t2(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
+// func denseInt8AVX512t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt8AVX512t3(SB), NOSPLIT, $0-88
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+80(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	MOVQ   lo+40(FP), SI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+
+loop:
+	VMOVDQU32     (AX), Z6
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VPDPBUSD.BCST (BX), Z6, Z0
+	VPDPBUSD.BCST (SI), Z6, Z1
+	VPDPBUSD.BCST (BX)(DX*1), Z6, Z2
+	VPDPBUSD.BCST (SI)(DX*1), Z6, Z3
+	VPDPBUSD.BCST (BX)(DX*2), Z6, Z4
+	VPDPBUSD.BCST (SI)(DX*2), Z6, Z5
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000004, BX
+	ADDQ          $0x00000004, SI
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), AX
+	MOVQ          ldd+8(FP), CX
+	MOVQ          scale+24(FP), DX
+	MOVQ          inv+72(FP), BX
+	MOVQ          sumHi+56(FP), SI
+	MOVQ          sumLo+64(FP), DI
+	SHLQ          $0x02, CX
+	VPBROADCASTD  (SI), Z6
+	VPSLLD        $0x07, Z6, Z6
+	VPSUBD        Z6, Z0, Z0
+	VCVTDQ2PS     Z0, Z0
+	VPBROADCASTD  (DI), Z6
+	VPSLLD        $0x07, Z6, Z6
+	VPSUBD        Z6, Z1, Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        constants<>+1664(SB), Z0, Z0
+	VADDPS        Z1, Z0, Z0
+	VMULPS        (DX), Z0, Z0
+	VBROADCASTSS  (BX), Z6
+	VMULPS        Z6, Z0, Z0
+	VMOVUPS       Z0, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  4(SI), Z6
+	VPSLLD        $0x07, Z6, Z6
+	VPSUBD        Z6, Z2, Z2
+	VCVTDQ2PS     Z2, Z2
+	VPBROADCASTD  4(DI), Z6
+	VPSLLD        $0x07, Z6, Z6
+	VPSUBD        Z6, Z3, Z3
+	VCVTDQ2PS     Z3, Z3
+	VMULPS        constants<>+1664(SB), Z2, Z2
+	VADDPS        Z3, Z2, Z2
+	VMULPS        (DX), Z2, Z2
+	VBROADCASTSS  4(BX), Z6
+	VMULPS        Z6, Z2, Z2
+	VMOVUPS       Z2, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  8(SI), Z6
+	VPSLLD        $0x07, Z6, Z6
+	VPSUBD        Z6, Z4, Z4
+	VCVTDQ2PS     Z4, Z4
+	VPBROADCASTD  8(DI), Z6
+	VPSLLD        $0x07, Z6, Z6
+	VPSUBD        Z6, Z5, Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        constants<>+1664(SB), Z4, Z4
+	VADDPS        Z5, Z4, Z4
+	VMULPS        (DX), Z4, Z4
+	VBROADCASTSS  8(BX), Z6
+	VMULPS        Z6, Z4, Z4
+	VMOVUPS       Z4, (AX)
+	VZEROUPPER
+	RET
+
+// func denseInt8AVX512t4(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt8AVX512t4(SB), NOSPLIT, $0-88
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+80(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	LEAQ   (BX)(DX*2), SI
+	ADDQ   DX, SI
+	MOVQ   lo+40(FP), DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -6544,67 +6979,233 @@ TEXT ·denseInt8AVX512t2(SB), NOSPLIT, $0-56
 	VXORPS Z7, Z7, Z7
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	VPMOVSXBD   (DX), Z9
-	VCVTDQ2PS   Z9, Z9
-	VMULPS.BCST (SI), Z9, Z8
-	VADDPS      Z8, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z9, Z8
-	VADDPS      Z8, Z4, Z4
-	VPMOVSXBD   16(DX), Z9
-	VCVTDQ2PS   Z9, Z9
-	VMULPS.BCST 4(SI), Z9, Z8
-	VADDPS      Z8, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z9, Z8
-	VADDPS      Z8, Z5, Z5
-	VPMOVSXBD   32(DX), Z9
-	VCVTDQ2PS   Z9, Z9
-	VMULPS.BCST 8(SI), Z9, Z8
-	VADDPS      Z8, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z9, Z8
-	VADDPS      Z8, Z6, Z6
-	VPMOVSXBD   48(DX), Z9
-	VCVTDQ2PS   Z9, Z9
-	VMULPS.BCST 12(SI), Z9, Z8
-	VADDPS      Z8, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z9, Z8
-	VADDPS      Z8, Z7, Z7
-	ADDQ        $0x00000040, DX
-	ADDQ        $0x00000010, SI
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-
-store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
+	VMOVDQU32     (AX), Z8
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VPDPBUSD.BCST (BX), Z8, Z0
+	VPDPBUSD.BCST (DI), Z8, Z1
+	VPDPBUSD.BCST (BX)(DX*1), Z8, Z2
+	VPDPBUSD.BCST (DI)(DX*1), Z8, Z3
+	VPDPBUSD.BCST (BX)(DX*2), Z8, Z4
+	VPDPBUSD.BCST (DI)(DX*2), Z8, Z5
+	VPDPBUSD.BCST (SI), Z8, Z6
+	VPDPBUSD.BCST (R8), Z8, Z7
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000004, BX
+	ADDQ          $0x00000004, SI
+	ADDQ          $0x00000004, DI
+	ADDQ          $0x00000004, R8
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), AX
+	MOVQ          ldd+8(FP), CX
+	MOVQ          scale+24(FP), DX
+	MOVQ          inv+72(FP), BX
+	MOVQ          sumHi+56(FP), SI
+	MOVQ          sumLo+64(FP), DI
+	SHLQ          $0x02, CX
+	VPBROADCASTD  (SI), Z8
+	VPSLLD        $0x07, Z8, Z8
+	VPSUBD        Z8, Z0, Z0
+	VCVTDQ2PS     Z0, Z0
+	VPBROADCASTD  (DI), Z8
+	VPSLLD        $0x07, Z8, Z8
+	VPSUBD        Z8, Z1, Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        constants<>+1664(SB), Z0, Z0
+	VADDPS        Z1, Z0, Z0
+	VMULPS        (DX), Z0, Z0
+	VBROADCASTSS  (BX), Z8
+	VMULPS        Z8, Z0, Z0
+	VMOVUPS       Z0, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  4(SI), Z8
+	VPSLLD        $0x07, Z8, Z8
+	VPSUBD        Z8, Z2, Z2
+	VCVTDQ2PS     Z2, Z2
+	VPBROADCASTD  4(DI), Z8
+	VPSLLD        $0x07, Z8, Z8
+	VPSUBD        Z8, Z3, Z3
+	VCVTDQ2PS     Z3, Z3
+	VMULPS        constants<>+1664(SB), Z2, Z2
+	VADDPS        Z3, Z2, Z2
+	VMULPS        (DX), Z2, Z2
+	VBROADCASTSS  4(BX), Z8
+	VMULPS        Z8, Z2, Z2
+	VMOVUPS       Z2, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  8(SI), Z8
+	VPSLLD        $0x07, Z8, Z8
+	VPSUBD        Z8, Z4, Z4
+	VCVTDQ2PS     Z4, Z4
+	VPBROADCASTD  8(DI), Z8
+	VPSLLD        $0x07, Z8, Z8
+	VPSUBD        Z8, Z5, Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        constants<>+1664(SB), Z4, Z4
+	VADDPS        Z5, Z4, Z4
+	VMULPS        (DX), Z4, Z4
+	VBROADCASTSS  8(BX), Z8
+	VMULPS        Z8, Z4, Z4
+	VMOVUPS       Z4, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  12(SI), Z8
+	VPSLLD        $0x07, Z8, Z8
+	VPSUBD        Z8, Z6, Z6
+	VCVTDQ2PS     Z6, Z6
+	VPBROADCASTD  12(DI), Z8
+	VPSLLD        $0x07, Z8, Z8
+	VPSUBD        Z8, Z7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS        constants<>+1664(SB), Z6, Z6
+	VADDPS        Z7, Z6, Z6
+	VMULPS        (DX), Z6, Z6
+	VBROADCASTSS  12(BX), Z8
+	VMULPS        Z8, Z6, Z6
+	VMOVUPS       Z6, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX512t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·denseInt8AVX512t3(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
+// func denseInt8AVX512t5(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt8AVX512t5(SB), NOSPLIT, $0-88
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+80(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	LEAQ   (BX)(DX*2), SI
+	ADDQ   DX, SI
+	MOVQ   lo+40(FP), DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+
+loop:
+	VMOVDQU32     (AX), Z10
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VPDPBUSD.BCST (BX), Z10, Z0
+	VPDPBUSD.BCST (DI), Z10, Z1
+	VPDPBUSD.BCST (BX)(DX*1), Z10, Z2
+	VPDPBUSD.BCST (DI)(DX*1), Z10, Z3
+	VPDPBUSD.BCST (BX)(DX*2), Z10, Z4
+	VPDPBUSD.BCST (DI)(DX*2), Z10, Z5
+	VPDPBUSD.BCST (SI), Z10, Z6
+	VPDPBUSD.BCST (R8), Z10, Z7
+	VPDPBUSD.BCST (SI)(DX*1), Z10, Z8
+	VPDPBUSD.BCST (R8)(DX*1), Z10, Z9
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000004, BX
+	ADDQ          $0x00000004, SI
+	ADDQ          $0x00000004, DI
+	ADDQ          $0x00000004, R8
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), AX
+	MOVQ          ldd+8(FP), CX
+	MOVQ          scale+24(FP), DX
+	MOVQ          inv+72(FP), BX
+	MOVQ          sumHi+56(FP), SI
+	MOVQ          sumLo+64(FP), DI
+	SHLQ          $0x02, CX
+	VPBROADCASTD  (SI), Z10
+	VPSLLD        $0x07, Z10, Z10
+	VPSUBD        Z10, Z0, Z0
+	VCVTDQ2PS     Z0, Z0
+	VPBROADCASTD  (DI), Z10
+	VPSLLD        $0x07, Z10, Z10
+	VPSUBD        Z10, Z1, Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        constants<>+1664(SB), Z0, Z0
+	VADDPS        Z1, Z0, Z0
+	VMULPS        (DX), Z0, Z0
+	VBROADCASTSS  (BX), Z10
+	VMULPS        Z10, Z0, Z0
+	VMOVUPS       Z0, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  4(SI), Z10
+	VPSLLD        $0x07, Z10, Z10
+	VPSUBD        Z10, Z2, Z2
+	VCVTDQ2PS     Z2, Z2
+	VPBROADCASTD  4(DI), Z10
+	VPSLLD        $0x07, Z10, Z10
+	VPSUBD        Z10, Z3, Z3
+	VCVTDQ2PS     Z3, Z3
+	VMULPS        constants<>+1664(SB), Z2, Z2
+	VADDPS        Z3, Z2, Z2
+	VMULPS        (DX), Z2, Z2
+	VBROADCASTSS  4(BX), Z10
+	VMULPS        Z10, Z2, Z2
+	VMOVUPS       Z2, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  8(SI), Z10
+	VPSLLD        $0x07, Z10, Z10
+	VPSUBD        Z10, Z4, Z4
+	VCVTDQ2PS     Z4, Z4
+	VPBROADCASTD  8(DI), Z10
+	VPSLLD        $0x07, Z10, Z10
+	VPSUBD        Z10, Z5, Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        constants<>+1664(SB), Z4, Z4
+	VADDPS        Z5, Z4, Z4
+	VMULPS        (DX), Z4, Z4
+	VBROADCASTSS  8(BX), Z10
+	VMULPS        Z10, Z4, Z4
+	VMOVUPS       Z4, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  12(SI), Z10
+	VPSLLD        $0x07, Z10, Z10
+	VPSUBD        Z10, Z6, Z6
+	VCVTDQ2PS     Z6, Z6
+	VPBROADCASTD  12(DI), Z10
+	VPSLLD        $0x07, Z10, Z10
+	VPSUBD        Z10, Z7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS        constants<>+1664(SB), Z6, Z6
+	VADDPS        Z7, Z6, Z6
+	VMULPS        (DX), Z6, Z6
+	VBROADCASTSS  12(BX), Z10
+	VMULPS        Z10, Z6, Z6
+	VMOVUPS       Z6, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  16(SI), Z10
+	VPSLLD        $0x07, Z10, Z10
+	VPSUBD        Z10, Z8, Z8
+	VCVTDQ2PS     Z8, Z8
+	VPBROADCASTD  16(DI), Z10
+	VPSLLD        $0x07, Z10, Z10
+	VPSUBD        Z10, Z9, Z9
+	VCVTDQ2PS     Z9, Z9
+	VMULPS        constants<>+1664(SB), Z8, Z8
+	VADDPS        Z9, Z8, Z8
+	VMULPS        (DX), Z8, Z8
+	VBROADCASTSS  16(BX), Z10
+	VMULPS        Z10, Z8, Z8
+	VMOVUPS       Z8, (AX)
+	VZEROUPPER
+	RET
+
+// func denseInt8AVX512t6(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt8AVX512t6(SB), NOSPLIT, $0-88
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+80(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	LEAQ   (BX)(DX*2), SI
+	ADDQ   DX, SI
+	MOVQ   lo+40(FP), DI
+	LEAQ   (DI)(DX*2), R8
+	ADDQ   DX, R8
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -6619,83 +7220,315 @@ TEXT ·denseInt8AVX512t3(SB), NOSPLIT, $0-56
 	VXORPS Z11, Z11, Z11
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	VPMOVSXBD   (DX), Z13
-	VCVTDQ2PS   Z13, Z13
-	VMULPS.BCST (SI), Z13, Z12
-	VADDPS      Z12, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z13, Z12
-	VADDPS      Z12, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z13, Z12
-	VADDPS      Z12, Z8, Z8
-	VPMOVSXBD   16(DX), Z13
-	VCVTDQ2PS   Z13, Z13
-	VMULPS.BCST 4(SI), Z13, Z12
-	VADDPS      Z12, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z13, Z12
-	VADDPS      Z12, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z13, Z12
-	VADDPS      Z12, Z9, Z9
-	VPMOVSXBD   32(DX), Z13
-	VCVTDQ2PS   Z13, Z13
-	VMULPS.BCST 8(SI), Z13, Z12
-	VADDPS      Z12, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z13, Z12
-	VADDPS      Z12, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z13, Z12
-	VADDPS      Z12, Z10, Z10
-	VPMOVSXBD   48(DX), Z13
-	VCVTDQ2PS   Z13, Z13
-	VMULPS.BCST 12(SI), Z13, Z12
-	VADDPS      Z12, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z13, Z12
-	VADDPS      Z12, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z13, Z12
-	VADDPS      Z12, Z11, Z11
-	ADDQ        $0x00000040, DX
-	ADDQ        $0x00000010, SI
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
-
-store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
+	VMOVDQU32     (AX), Z12
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VPDPBUSD.BCST (BX), Z12, Z0
+	VPDPBUSD.BCST (DI), Z12, Z1
+	VPDPBUSD.BCST (BX)(DX*1), Z12, Z2
+	VPDPBUSD.BCST (DI)(DX*1), Z12, Z3
+	VPDPBUSD.BCST (BX)(DX*2), Z12, Z4
+	VPDPBUSD.BCST (DI)(DX*2), Z12, Z5
+	VPDPBUSD.BCST (SI), Z12, Z6
+	VPDPBUSD.BCST (R8), Z12, Z7
+	VPDPBUSD.BCST (SI)(DX*1), Z12, Z8
+	VPDPBUSD.BCST (R8)(DX*1), Z12, Z9
+	VPDPBUSD.BCST (SI)(DX*2), Z12, Z10
+	VPDPBUSD.BCST (R8)(DX*2), Z12, Z11
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000004, BX
+	ADDQ          $0x00000004, SI
+	ADDQ          $0x00000004, DI
+	ADDQ          $0x00000004, R8
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), AX
+	MOVQ          ldd+8(FP), CX
+	MOVQ          scale+24(FP), DX
+	MOVQ          inv+72(FP), BX
+	MOVQ          sumHi+56(FP), SI
+	MOVQ          sumLo+64(FP), DI
+	SHLQ          $0x02, CX
+	VPBROADCASTD  (SI), Z12
+	VPSLLD        $0x07, Z12, Z12
+	VPSUBD        Z12, Z0, Z0
+	VCVTDQ2PS     Z0, Z0
+	VPBROADCASTD  (DI), Z12
+	VPSLLD        $0x07, Z12, Z12
+	VPSUBD        Z12, Z1, Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        constants<>+1664(SB), Z0, Z0
+	VADDPS        Z1, Z0, Z0
+	VMULPS        (DX), Z0, Z0
+	VBROADCASTSS  (BX), Z12
+	VMULPS        Z12, Z0, Z0
+	VMOVUPS       Z0, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  4(SI), Z12
+	VPSLLD        $0x07, Z12, Z12
+	VPSUBD        Z12, Z2, Z2
+	VCVTDQ2PS     Z2, Z2
+	VPBROADCASTD  4(DI), Z12
+	VPSLLD        $0x07, Z12, Z12
+	VPSUBD        Z12, Z3, Z3
+	VCVTDQ2PS     Z3, Z3
+	VMULPS        constants<>+1664(SB), Z2, Z2
+	VADDPS        Z3, Z2, Z2
+	VMULPS        (DX), Z2, Z2
+	VBROADCASTSS  4(BX), Z12
+	VMULPS        Z12, Z2, Z2
+	VMOVUPS       Z2, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  8(SI), Z12
+	VPSLLD        $0x07, Z12, Z12
+	VPSUBD        Z12, Z4, Z4
+	VCVTDQ2PS     Z4, Z4
+	VPBROADCASTD  8(DI), Z12
+	VPSLLD        $0x07, Z12, Z12
+	VPSUBD        Z12, Z5, Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        constants<>+1664(SB), Z4, Z4
+	VADDPS        Z5, Z4, Z4
+	VMULPS        (DX), Z4, Z4
+	VBROADCASTSS  8(BX), Z12
+	VMULPS        Z12, Z4, Z4
+	VMOVUPS       Z4, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  12(SI), Z12
+	VPSLLD        $0x07, Z12, Z12
+	VPSUBD        Z12, Z6, Z6
+	VCVTDQ2PS     Z6, Z6
+	VPBROADCASTD  12(DI), Z12
+	VPSLLD        $0x07, Z12, Z12
+	VPSUBD        Z12, Z7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS        constants<>+1664(SB), Z6, Z6
+	VADDPS        Z7, Z6, Z6
+	VMULPS        (DX), Z6, Z6
+	VBROADCASTSS  12(BX), Z12
+	VMULPS        Z12, Z6, Z6
+	VMOVUPS       Z6, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  16(SI), Z12
+	VPSLLD        $0x07, Z12, Z12
+	VPSUBD        Z12, Z8, Z8
+	VCVTDQ2PS     Z8, Z8
+	VPBROADCASTD  16(DI), Z12
+	VPSLLD        $0x07, Z12, Z12
+	VPSUBD        Z12, Z9, Z9
+	VCVTDQ2PS     Z9, Z9
+	VMULPS        constants<>+1664(SB), Z8, Z8
+	VADDPS        Z9, Z8, Z8
+	VMULPS        (DX), Z8, Z8
+	VBROADCASTSS  16(BX), Z12
+	VMULPS        Z12, Z8, Z8
+	VMOVUPS       Z8, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  20(SI), Z12
+	VPSLLD        $0x07, Z12, Z12
+	VPSUBD        Z12, Z10, Z10
+	VCVTDQ2PS     Z10, Z10
+	VPBROADCASTD  20(DI), Z12
+	VPSLLD        $0x07, Z12, Z12
+	VPSUBD        Z12, Z11, Z11
+	VCVTDQ2PS     Z11, Z11
+	VMULPS        constants<>+1664(SB), Z10, Z10
+	VADDPS        Z11, Z10, Z10
+	VMULPS        (DX), Z10, Z10
+	VBROADCASTSS  20(BX), Z12
+	VMULPS        Z12, Z10, Z10
+	VMOVUPS       Z10, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX512t4(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·denseInt8AVX512t4(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
-	LEAQ   (SI)(DI*2), R9
-	ADDQ   DI, R9
+// func denseInt8AVX512t7(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt8AVX512t7(SB), NOSPLIT, $0-88
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+80(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	LEAQ   (BX)(DX*2), SI
+	ADDQ   DX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	MOVQ   lo+40(FP), R8
+	LEAQ   (R8)(DX*2), R9
+	ADDQ   DX, R9
+	LEAQ   (R9)(DX*2), R10
+	ADDQ   DX, R10
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+
+loop:
+	VMOVDQU32     (AX), Z14
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VPDPBUSD.BCST (BX), Z14, Z0
+	VPDPBUSD.BCST (R8), Z14, Z1
+	VPDPBUSD.BCST (BX)(DX*1), Z14, Z2
+	VPDPBUSD.BCST (R8)(DX*1), Z14, Z3
+	VPDPBUSD.BCST (BX)(DX*2), Z14, Z4
+	VPDPBUSD.BCST (R8)(DX*2), Z14, Z5
+	VPDPBUSD.BCST (SI), Z14, Z6
+	VPDPBUSD.BCST (R9), Z14, Z7
+	VPDPBUSD.BCST (SI)(DX*1), Z14, Z8
+	VPDPBUSD.BCST (R9)(DX*1), Z14, Z9
+	VPDPBUSD.BCST (SI)(DX*2), Z14, Z10
+	VPDPBUSD.BCST (R9)(DX*2), Z14, Z11
+	VPDPBUSD.BCST (DI), Z14, Z12
+	VPDPBUSD.BCST (R10), Z14, Z13
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000004, BX
+	ADDQ          $0x00000004, SI
+	ADDQ          $0x00000004, DI
+	ADDQ          $0x00000004, R8
+	ADDQ          $0x00000004, R9
+	ADDQ          $0x00000004, R10
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), AX
+	MOVQ          ldd+8(FP), CX
+	MOVQ          scale+24(FP), DX
+	MOVQ          inv+72(FP), BX
+	MOVQ          sumHi+56(FP), SI
+	MOVQ          sumLo+64(FP), DI
+	SHLQ          $0x02, CX
+	VPBROADCASTD  (SI), Z14
+	VPSLLD        $0x07, Z14, Z14
+	VPSUBD        Z14, Z0, Z0
+	VCVTDQ2PS     Z0, Z0
+	VPBROADCASTD  (DI), Z14
+	VPSLLD        $0x07, Z14, Z14
+	VPSUBD        Z14, Z1, Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        constants<>+1664(SB), Z0, Z0
+	VADDPS        Z1, Z0, Z0
+	VMULPS        (DX), Z0, Z0
+	VBROADCASTSS  (BX), Z14
+	VMULPS        Z14, Z0, Z0
+	VMOVUPS       Z0, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  4(SI), Z14
+	VPSLLD        $0x07, Z14, Z14
+	VPSUBD        Z14, Z2, Z2
+	VCVTDQ2PS     Z2, Z2
+	VPBROADCASTD  4(DI), Z14
+	VPSLLD        $0x07, Z14, Z14
+	VPSUBD        Z14, Z3, Z3
+	VCVTDQ2PS     Z3, Z3
+	VMULPS        constants<>+1664(SB), Z2, Z2
+	VADDPS        Z3, Z2, Z2
+	VMULPS        (DX), Z2, Z2
+	VBROADCASTSS  4(BX), Z14
+	VMULPS        Z14, Z2, Z2
+	VMOVUPS       Z2, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  8(SI), Z14
+	VPSLLD        $0x07, Z14, Z14
+	VPSUBD        Z14, Z4, Z4
+	VCVTDQ2PS     Z4, Z4
+	VPBROADCASTD  8(DI), Z14
+	VPSLLD        $0x07, Z14, Z14
+	VPSUBD        Z14, Z5, Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        constants<>+1664(SB), Z4, Z4
+	VADDPS        Z5, Z4, Z4
+	VMULPS        (DX), Z4, Z4
+	VBROADCASTSS  8(BX), Z14
+	VMULPS        Z14, Z4, Z4
+	VMOVUPS       Z4, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  12(SI), Z14
+	VPSLLD        $0x07, Z14, Z14
+	VPSUBD        Z14, Z6, Z6
+	VCVTDQ2PS     Z6, Z6
+	VPBROADCASTD  12(DI), Z14
+	VPSLLD        $0x07, Z14, Z14
+	VPSUBD        Z14, Z7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS        constants<>+1664(SB), Z6, Z6
+	VADDPS        Z7, Z6, Z6
+	VMULPS        (DX), Z6, Z6
+	VBROADCASTSS  12(BX), Z14
+	VMULPS        Z14, Z6, Z6
+	VMOVUPS       Z6, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  16(SI), Z14
+	VPSLLD        $0x07, Z14, Z14
+	VPSUBD        Z14, Z8, Z8
+	VCVTDQ2PS     Z8, Z8
+	VPBROADCASTD  16(DI), Z14
+	VPSLLD        $0x07, Z14, Z14
+	VPSUBD        Z14, Z9, Z9
+	VCVTDQ2PS     Z9, Z9
+	VMULPS        constants<>+1664(SB), Z8, Z8
+	VADDPS        Z9, Z8, Z8
+	VMULPS        (DX), Z8, Z8
+	VBROADCASTSS  16(BX), Z14
+	VMULPS        Z14, Z8, Z8
+	VMOVUPS       Z8, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  20(SI), Z14
+	VPSLLD        $0x07, Z14, Z14
+	VPSUBD        Z14, Z10, Z10
+	VCVTDQ2PS     Z10, Z10
+	VPBROADCASTD  20(DI), Z14
+	VPSLLD        $0x07, Z14, Z14
+	VPSUBD        Z14, Z11, Z11
+	VCVTDQ2PS     Z11, Z11
+	VMULPS        constants<>+1664(SB), Z10, Z10
+	VADDPS        Z11, Z10, Z10
+	VMULPS        (DX), Z10, Z10
+	VBROADCASTSS  20(BX), Z14
+	VMULPS        Z14, Z10, Z10
+	VMOVUPS       Z10, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  24(SI), Z14
+	VPSLLD        $0x07, Z14, Z14
+	VPSUBD        Z14, Z12, Z12
+	VCVTDQ2PS     Z12, Z12
+	VPBROADCASTD  24(DI), Z14
+	VPSLLD        $0x07, Z14, Z14
+	VPSUBD        Z14, Z13, Z13
+	VCVTDQ2PS     Z13, Z13
+	VMULPS        constants<>+1664(SB), Z12, Z12
+	VADDPS        Z13, Z12, Z12
+	VMULPS        (DX), Z12, Z12
+	VBROADCASTSS  24(BX), Z14
+	VMULPS        Z14, Z12, Z12
+	VMOVUPS       Z12, (AX)
+	VZEROUPPER
+	RET
+
+// func denseInt8AVX512t8(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt8AVX512t8(SB), NOSPLIT, $0-88
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+80(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	LEAQ   (BX)(DX*2), SI
+	ADDQ   DX, SI
+	LEAQ   (SI)(DX*2), DI
+	ADDQ   DX, DI
+	MOVQ   lo+40(FP), R8
+	LEAQ   (R8)(DX*2), R9
+	ADDQ   DX, R9
+	LEAQ   (R9)(DX*2), R10
+	ADDQ   DX, R10
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -6714,958 +7547,1262 @@ TEXT ·denseInt8AVX512t4(SB), NOSPLIT, $0-56
 	VXORPS Z15, Z15, Z15
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	VPMOVSXBD   (DX), Z17
-	VCVTDQ2PS   Z17, Z17
-	VMULPS.BCST (SI), Z17, Z16
-	VADDPS      Z16, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z17, Z16
-	VADDPS      Z16, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z17, Z16
-	VADDPS      Z16, Z8, Z8
-	VMULPS.BCST (R9), Z17, Z16
-	VADDPS      Z16, Z12, Z12
-	VPMOVSXBD   16(DX), Z17
-	VCVTDQ2PS   Z17, Z17
-	VMULPS.BCST 4(SI), Z17, Z16
-	VADDPS      Z16, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z17, Z16
-	VADDPS      Z16, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z17, Z16
-	VADDPS      Z16, Z9, Z9
-	VMULPS.BCST 4(R9), Z17, Z16
-	VADDPS      Z16, Z13, Z13
-	VPMOVSXBD   32(DX), Z17
-	VCVTDQ2PS   Z17, Z17
-	VMULPS.BCST 8(SI), Z17, Z16
-	VADDPS      Z16, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z17, Z16
-	VADDPS      Z16, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z17, Z16
-	VADDPS      Z16, Z10, Z10
-	VMULPS.BCST 8(R9), Z17, Z16
-	VADDPS      Z16, Z14, Z14
-	VPMOVSXBD   48(DX), Z17
-	VCVTDQ2PS   Z17, Z17
-	VMULPS.BCST 12(SI), Z17, Z16
-	VADDPS      Z16, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z17, Z16
-	VADDPS      Z16, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z17, Z16
-	VADDPS      Z16, Z11, Z11
-	VMULPS.BCST 12(R9), Z17, Z16
-	VADDPS      Z16, Z15, Z15
-	ADDQ        $0x00000040, DX
-	ADDQ        $0x00000010, SI
-	ADDQ        $0x00000010, R9
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	VADDPS      Z13, Z12, Z12
-	VADDPS      Z15, Z14, Z14
-	VADDPS      Z14, Z12, Z12
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
-	VMULPS      Z1, Z12, Z12
-
-store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z12, (AX)
+	VMOVDQU32     (AX), Z16
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VPDPBUSD.BCST (BX), Z16, Z0
+	VPDPBUSD.BCST (R8), Z16, Z1
+	VPDPBUSD.BCST (BX)(DX*1), Z16, Z2
+	VPDPBUSD.BCST (R8)(DX*1), Z16, Z3
+	VPDPBUSD.BCST (BX)(DX*2), Z16, Z4
+	VPDPBUSD.BCST (R8)(DX*2), Z16, Z5
+	VPDPBUSD.BCST (SI), Z16, Z6
+	VPDPBUSD.BCST (R9), Z16, Z7
+	VPDPBUSD.BCST (SI)(DX*1), Z16, Z8
+	VPDPBUSD.BCST (R9)(DX*1), Z16, Z9
+	VPDPBUSD.BCST (SI)(DX*2), Z16, Z10
+	VPDPBUSD.BCST (R9)(DX*2), Z16, Z11
+	VPDPBUSD.BCST (DI), Z16, Z12
+	VPDPBUSD.BCST (R10), Z16, Z13
+	VPDPBUSD.BCST (DI)(DX*1), Z16, Z14
+	VPDPBUSD.BCST (R10)(DX*1), Z16, Z15
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000004, BX
+	ADDQ          $0x00000004, SI
+	ADDQ          $0x00000004, DI
+	ADDQ          $0x00000004, R8
+	ADDQ          $0x00000004, R9
+	ADDQ          $0x00000004, R10
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), AX
+	MOVQ          ldd+8(FP), CX
+	MOVQ          scale+24(FP), DX
+	MOVQ          inv+72(FP), BX
+	MOVQ          sumHi+56(FP), SI
+	MOVQ          sumLo+64(FP), DI
+	SHLQ          $0x02, CX
+	VPBROADCASTD  (SI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z0, Z0
+	VCVTDQ2PS     Z0, Z0
+	VPBROADCASTD  (DI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z1, Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        constants<>+1664(SB), Z0, Z0
+	VADDPS        Z1, Z0, Z0
+	VMULPS        (DX), Z0, Z0
+	VBROADCASTSS  (BX), Z16
+	VMULPS        Z16, Z0, Z0
+	VMOVUPS       Z0, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  4(SI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z2, Z2
+	VCVTDQ2PS     Z2, Z2
+	VPBROADCASTD  4(DI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z3, Z3
+	VCVTDQ2PS     Z3, Z3
+	VMULPS        constants<>+1664(SB), Z2, Z2
+	VADDPS        Z3, Z2, Z2
+	VMULPS        (DX), Z2, Z2
+	VBROADCASTSS  4(BX), Z16
+	VMULPS        Z16, Z2, Z2
+	VMOVUPS       Z2, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  8(SI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z4, Z4
+	VCVTDQ2PS     Z4, Z4
+	VPBROADCASTD  8(DI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z5, Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        constants<>+1664(SB), Z4, Z4
+	VADDPS        Z5, Z4, Z4
+	VMULPS        (DX), Z4, Z4
+	VBROADCASTSS  8(BX), Z16
+	VMULPS        Z16, Z4, Z4
+	VMOVUPS       Z4, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  12(SI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z6, Z6
+	VCVTDQ2PS     Z6, Z6
+	VPBROADCASTD  12(DI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS        constants<>+1664(SB), Z6, Z6
+	VADDPS        Z7, Z6, Z6
+	VMULPS        (DX), Z6, Z6
+	VBROADCASTSS  12(BX), Z16
+	VMULPS        Z16, Z6, Z6
+	VMOVUPS       Z6, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  16(SI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z8, Z8
+	VCVTDQ2PS     Z8, Z8
+	VPBROADCASTD  16(DI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z9, Z9
+	VCVTDQ2PS     Z9, Z9
+	VMULPS        constants<>+1664(SB), Z8, Z8
+	VADDPS        Z9, Z8, Z8
+	VMULPS        (DX), Z8, Z8
+	VBROADCASTSS  16(BX), Z16
+	VMULPS        Z16, Z8, Z8
+	VMOVUPS       Z8, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  20(SI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z10, Z10
+	VCVTDQ2PS     Z10, Z10
+	VPBROADCASTD  20(DI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z11, Z11
+	VCVTDQ2PS     Z11, Z11
+	VMULPS        constants<>+1664(SB), Z10, Z10
+	VADDPS        Z11, Z10, Z10
+	VMULPS        (DX), Z10, Z10
+	VBROADCASTSS  20(BX), Z16
+	VMULPS        Z16, Z10, Z10
+	VMOVUPS       Z10, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  24(SI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z12, Z12
+	VCVTDQ2PS     Z12, Z12
+	VPBROADCASTD  24(DI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z13, Z13
+	VCVTDQ2PS     Z13, Z13
+	VMULPS        constants<>+1664(SB), Z12, Z12
+	VADDPS        Z13, Z12, Z12
+	VMULPS        (DX), Z12, Z12
+	VBROADCASTSS  24(BX), Z16
+	VMULPS        Z16, Z12, Z12
+	VMOVUPS       Z12, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  28(SI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z14, Z14
+	VCVTDQ2PS     Z14, Z14
+	VPBROADCASTD  28(DI), Z16
+	VPSLLD        $0x07, Z16, Z16
+	VPSUBD        Z16, Z15, Z15
+	VCVTDQ2PS     Z15, Z15
+	VMULPS        constants<>+1664(SB), Z14, Z14
+	VADDPS        Z15, Z14, Z14
+	VMULPS        (DX), Z14, Z14
+	VBROADCASTSS  28(BX), Z16
+	VMULPS        Z16, Z14, Z14
+	VMOVUPS       Z14, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX512t5(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·denseInt8AVX512t5(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
-	LEAQ   (SI)(DI*2), R9
-	ADDQ   DI, R9
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
+// func denseInt4AVX512t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt4AVX512t1(SB), NOSPLIT, $0-88
+	MOVQ          w+16(FP), AX
+	MOVQ          blocks+80(FP), CX
+	MOVQ          ldx+48(FP), DX
+	MOVQ          hi+32(FP), DX
+	MOVQ          lo+40(FP), BX
+	MOVL          $0x0f0f0f0f, SI
+	VMOVD         SI, X0
+	VPBROADCASTD  X0, Z0
+	MOVL          $0xf0f0f0f0, SI
+	VMOVD         SI, X1
+	VPBROADCASTD  X1, Z1
+	VXORPS        Z2, Z2, Z2
+	VXORPS        Z3, Z3, Z3
+	VXORPS        Z4, Z4, Z4
+	VXORPS        Z5, Z5, Z5
+	VXORPS        Z6, Z6, Z6
+	VXORPS        Z7, Z7, Z7
+	VXORPS        Z8, Z8, Z8
+	VXORPS        Z9, Z9, Z9
+	TESTQ         $0x00000001, CX
+	JZ            loop
+	VMOVDQU32     (AX), Z10
+	PREFETCHT0    4096(AX)
+	VPANDD        Z0, Z10, Z11
+	VPDPBUSD.BCST (DX), Z11, Z2
+	VPDPBUSD.BCST (BX), Z11, Z4
+	VPANDD        Z1, Z10, Z10
+	VPDPBUSD.BCST 4(DX), Z10, Z3
+	VPDPBUSD.BCST 4(BX), Z10, Z5
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000008, DX
+	ADDQ          $0x00000008, BX
+	DECQ          CX
+	JZ            end
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	VPMOVSXBD   (DX), Z21
-	VCVTDQ2PS   Z21, Z21
-	VMULPS.BCST (SI), Z21, Z20
-	VADDPS      Z20, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z21, Z20
-	VADDPS      Z20, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z21, Z20
-	VADDPS      Z20, Z8, Z8
-	VMULPS.BCST (R9), Z21, Z20
-	VADDPS      Z20, Z12, Z12
-	VMULPS.BCST (R9)(DI*1), Z21, Z20
-	VADDPS      Z20, Z16, Z16
-	VPMOVSXBD   16(DX), Z21
-	VCVTDQ2PS   Z21, Z21
-	VMULPS.BCST 4(SI), Z21, Z20
-	VADDPS      Z20, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z21, Z20
-	VADDPS      Z20, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z21, Z20
-	VADDPS      Z20, Z9, Z9
-	VMULPS.BCST 4(R9), Z21, Z20
-	VADDPS      Z20, Z13, Z13
-	VMULPS.BCST 4(R9)(DI*1), Z21, Z20
-	VADDPS      Z20, Z17, Z17
-	VPMOVSXBD   32(DX), Z21
-	VCVTDQ2PS   Z21, Z21
-	VMULPS.BCST 8(SI), Z21, Z20
-	VADDPS      Z20, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z21, Z20
-	VADDPS      Z20, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z21, Z20
-	VADDPS      Z20, Z10, Z10
-	VMULPS.BCST 8(R9), Z21, Z20
-	VADDPS      Z20, Z14, Z14
-	VMULPS.BCST 8(R9)(DI*1), Z21, Z20
-	VADDPS      Z20, Z18, Z18
-	VPMOVSXBD   48(DX), Z21
-	VCVTDQ2PS   Z21, Z21
-	VMULPS.BCST 12(SI), Z21, Z20
-	VADDPS      Z20, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z21, Z20
-	VADDPS      Z20, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z21, Z20
-	VADDPS      Z20, Z11, Z11
-	VMULPS.BCST 12(R9), Z21, Z20
-	VADDPS      Z20, Z15, Z15
-	VMULPS.BCST 12(R9)(DI*1), Z21, Z20
-	VADDPS      Z20, Z19, Z19
-	ADDQ        $0x00000040, DX
-	ADDQ        $0x00000010, SI
-	ADDQ        $0x00000010, R9
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	VADDPS      Z13, Z12, Z12
-	VADDPS      Z15, Z14, Z14
-	VADDPS      Z14, Z12, Z12
-	VADDPS      Z17, Z16, Z16
-	VADDPS      Z19, Z18, Z18
-	VADDPS      Z18, Z16, Z16
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
-	VMULPS      Z1, Z12, Z12
-	VMULPS      Z1, Z16, Z16
+	VMOVDQU32     (AX), Z10
+	PREFETCHT0    4096(AX)
+	VPANDD        Z0, Z10, Z11
+	VPDPBUSD.BCST (DX), Z11, Z2
+	VPDPBUSD.BCST (BX), Z11, Z4
+	VPANDD        Z1, Z10, Z10
+	VPDPBUSD.BCST 4(DX), Z10, Z3
+	VPDPBUSD.BCST 4(BX), Z10, Z5
+	VMOVDQU32     64(AX), Z10
+	PREFETCHT0    4160(AX)
+	VPANDD        Z0, Z10, Z11
+	VPDPBUSD.BCST 8(DX), Z11, Z6
+	VPDPBUSD.BCST 8(BX), Z11, Z8
+	VPANDD        Z1, Z10, Z10
+	VPDPBUSD.BCST 12(DX), Z10, Z7
+	VPDPBUSD.BCST 12(BX), Z10, Z9
+	ADDQ          $0x00000080, AX
+	ADDQ          $0x00000010, DX
+	ADDQ          $0x00000010, BX
+	SUBQ          $0x02, CX
+	JNZ           loop
 
-store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z12, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z16, (AX)
+end:
+	VPADDD       Z6, Z2, Z2
+	VPADDD       Z7, Z3, Z3
+	VPSRAD       $0x04, Z3, Z3
+	VPADDD       Z3, Z2, Z2
+	VPADDD       Z8, Z4, Z4
+	VPADDD       Z9, Z5, Z5
+	VPSRAD       $0x04, Z5, Z5
+	VPADDD       Z5, Z4, Z4
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         scale+24(FP), DX
+	MOVQ         inv+72(FP), BX
+	MOVQ         sumHi+56(FP), SI
+	MOVQ         sumLo+64(FP), DI
+	SHLQ         $0x02, CX
+	VPBROADCASTD (SI), Z0
+	VPSLLD       $0x03, Z0, Z0
+	VPSUBD       Z0, Z2, Z2
+	VCVTDQ2PS    Z2, Z2
+	VPBROADCASTD (DI), Z0
+	VPSLLD       $0x03, Z0, Z0
+	VPSUBD       Z0, Z4, Z4
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       constants<>+1664(SB), Z2, Z2
+	VADDPS       Z4, Z2, Z2
+	VMULPS       (DX), Z2, Z2
+	VBROADCASTSS (BX), Z0
+	VMULPS       Z0, Z2, Z2
+	VMOVUPS      Z2, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX512t6(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·denseInt8AVX512t6(SB), NOSPLIT, $0-56
-	MOVQ   dst+0(FP), AX
-	MOVQ   ldd+8(FP), CX
-	MOVQ   w+16(FP), DX
-	MOVQ   scale+24(FP), BX
-	MOVQ   x+32(FP), SI
-	MOVQ   ldx+40(FP), DI
-	MOVQ   quads+48(FP), R8
-	SHLQ   $0x02, CX
-	SHLQ   $0x02, DI
-	LEAQ   (SI)(DI*2), R9
-	ADDQ   DI, R9
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	VXORPS Z4, Z4, Z4
-	VXORPS Z5, Z5, Z5
-	VXORPS Z6, Z6, Z6
-	VXORPS Z7, Z7, Z7
-	VXORPS Z8, Z8, Z8
-	VXORPS Z9, Z9, Z9
-	VXORPS Z10, Z10, Z10
-	VXORPS Z11, Z11, Z11
-	VXORPS Z12, Z12, Z12
-	VXORPS Z13, Z13, Z13
-	VXORPS Z14, Z14, Z14
-	VXORPS Z15, Z15, Z15
-	VXORPS Z16, Z16, Z16
-	VXORPS Z17, Z17, Z17
-	VXORPS Z18, Z18, Z18
-	VXORPS Z19, Z19, Z19
-	VXORPS Z20, Z20, Z20
-	VXORPS Z21, Z21, Z21
-	VXORPS Z22, Z22, Z22
-	VXORPS Z23, Z23, Z23
+// func denseInt4AVX512t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt4AVX512t2(SB), NOSPLIT, $0-88
+	MOVQ         w+16(FP), AX
+	MOVQ         blocks+80(FP), CX
+	MOVQ         ldx+48(FP), DX
+	MOVQ         hi+32(FP), BX
+	MOVQ         lo+40(FP), SI
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	MOVL         $0x0f0f0f0f, DI
+	VMOVD        DI, X6
+	VPBROADCASTD X6, Z6
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	VPMOVSXBD   (DX), Z25
-	VCVTDQ2PS   Z25, Z25
-	VMULPS.BCST (SI), Z25, Z24
-	VADDPS      Z24, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z25, Z24
-	VADDPS      Z24, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z25, Z24
-	VADDPS      Z24, Z8, Z8
-	VMULPS.BCST (R9), Z25, Z24
-	VADDPS      Z24, Z12, Z12
-	VMULPS.BCST (R9)(DI*1), Z25, Z24
-	VADDPS      Z24, Z16, Z16
-	VMULPS.BCST (R9)(DI*2), Z25, Z24
-	VADDPS      Z24, Z20, Z20
-	VPMOVSXBD   16(DX), Z25
-	VCVTDQ2PS   Z25, Z25
-	VMULPS.BCST 4(SI), Z25, Z24
-	VADDPS      Z24, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z25, Z24
-	VADDPS      Z24, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z25, Z24
-	VADDPS      Z24, Z9, Z9
-	VMULPS.BCST 4(R9), Z25, Z24
-	VADDPS      Z24, Z13, Z13
-	VMULPS.BCST 4(R9)(DI*1), Z25, Z24
-	VADDPS      Z24, Z17, Z17
-	VMULPS.BCST 4(R9)(DI*2), Z25, Z24
-	VADDPS      Z24, Z21, Z21
-	VPMOVSXBD   32(DX), Z25
-	VCVTDQ2PS   Z25, Z25
-	VMULPS.BCST 8(SI), Z25, Z24
-	VADDPS      Z24, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z25, Z24
-	VADDPS      Z24, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z25, Z24
-	VADDPS      Z24, Z10, Z10
-	VMULPS.BCST 8(R9), Z25, Z24
-	VADDPS      Z24, Z14, Z14
-	VMULPS.BCST 8(R9)(DI*1), Z25, Z24
-	VADDPS      Z24, Z18, Z18
-	VMULPS.BCST 8(R9)(DI*2), Z25, Z24
-	VADDPS      Z24, Z22, Z22
-	VPMOVSXBD   48(DX), Z25
-	VCVTDQ2PS   Z25, Z25
-	VMULPS.BCST 12(SI), Z25, Z24
-	VADDPS      Z24, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z25, Z24
-	VADDPS      Z24, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z25, Z24
-	VADDPS      Z24, Z11, Z11
-	VMULPS.BCST 12(R9), Z25, Z24
-	VADDPS      Z24, Z15, Z15
-	VMULPS.BCST 12(R9)(DI*1), Z25, Z24
-	VADDPS      Z24, Z19, Z19
-	VMULPS.BCST 12(R9)(DI*2), Z25, Z24
-	VADDPS      Z24, Z23, Z23
-	ADDQ        $0x00000040, DX
-	ADDQ        $0x00000010, SI
-	ADDQ        $0x00000010, R9
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	VADDPS      Z13, Z12, Z12
-	VADDPS      Z15, Z14, Z14
-	VADDPS      Z14, Z12, Z12
-	VADDPS      Z17, Z16, Z16
-	VADDPS      Z19, Z18, Z18
-	VADDPS      Z18, Z16, Z16
-	VADDPS      Z21, Z20, Z20
-	VADDPS      Z23, Z22, Z22
-	VADDPS      Z22, Z20, Z20
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
-	VMULPS      Z1, Z12, Z12
-	VMULPS      Z1, Z16, Z16
-	VMULPS      Z1, Z20, Z20
-
-store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z12, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z16, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z20, (AX)
+	VMOVDQU32     (AX), Z4
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VPSRLW        $0x04, Z4, Z5
+	VPANDD        Z6, Z4, Z4
+	VPANDD        Z6, Z5, Z5
+	VPDPBUSD.BCST (BX), Z4, Z0
+	VPDPBUSD.BCST (SI), Z4, Z1
+	VPDPBUSD.BCST (BX)(DX*1), Z4, Z2
+	VPDPBUSD.BCST (SI)(DX*1), Z4, Z3
+	VPDPBUSD.BCST 4(BX), Z5, Z0
+	VPDPBUSD.BCST 4(SI), Z5, Z1
+	VPDPBUSD.BCST 4(BX)(DX*1), Z5, Z2
+	VPDPBUSD.BCST 4(SI)(DX*1), Z5, Z3
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000008, BX
+	ADDQ          $0x00000008, SI
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), AX
+	MOVQ          ldd+8(FP), CX
+	MOVQ          scale+24(FP), DX
+	MOVQ          inv+72(FP), BX
+	MOVQ          sumHi+56(FP), SI
+	MOVQ          sumLo+64(FP), DI
+	SHLQ          $0x02, CX
+	VPBROADCASTD  (SI), Z4
+	VPSLLD        $0x03, Z4, Z4
+	VPSUBD        Z4, Z0, Z0
+	VCVTDQ2PS     Z0, Z0
+	VPBROADCASTD  (DI), Z4
+	VPSLLD        $0x03, Z4, Z4
+	VPSUBD        Z4, Z1, Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        constants<>+1664(SB), Z0, Z0
+	VADDPS        Z1, Z0, Z0
+	VMULPS        (DX), Z0, Z0
+	VBROADCASTSS  (BX), Z4
+	VMULPS        Z4, Z0, Z0
+	VMOVUPS       Z0, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  4(SI), Z4
+	VPSLLD        $0x03, Z4, Z4
+	VPSUBD        Z4, Z2, Z2
+	VCVTDQ2PS     Z2, Z2
+	VPBROADCASTD  4(DI), Z4
+	VPSLLD        $0x03, Z4, Z4
+	VPSUBD        Z4, Z3, Z3
+	VCVTDQ2PS     Z3, Z3
+	VMULPS        constants<>+1664(SB), Z2, Z2
+	VADDPS        Z3, Z2, Z2
+	VMULPS        (DX), Z2, Z2
+	VBROADCASTSS  4(BX), Z4
+	VMULPS        Z4, Z2, Z2
+	VMOVUPS       Z2, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·denseInt4AVX512t1(SB), NOSPLIT, $0-56
-	MOVQ    dst+0(FP), AX
-	MOVQ    ldd+8(FP), CX
-	MOVQ    w+16(FP), DX
-	MOVQ    scale+24(FP), BX
-	MOVQ    x+32(FP), SI
-	MOVQ    ldx+40(FP), DI
-	MOVQ    quads+48(FP), R8
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, DI
-	VXORPS  Z0, Z0, Z0
-	VXORPS  Z1, Z1, Z1
-	VXORPS  Z2, Z2, Z2
-	VXORPS  Z3, Z3, Z3
-	VMOVUPS constants<>+1408(SB), Z5
+// func denseInt4AVX512t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt4AVX512t3(SB), NOSPLIT, $0-88
+	MOVQ         w+16(FP), AX
+	MOVQ         blocks+80(FP), CX
+	MOVQ         ldx+48(FP), DX
+	MOVQ         hi+32(FP), BX
+	MOVQ         lo+40(FP), SI
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	MOVL         $0x0f0f0f0f, DI
+	VMOVD        DI, X8
+	VPBROADCASTD X8, Z8
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	VPMOVZXBD   (DX), Z6
-	VPERMPS     Z5, Z6, Z4
-	VPSRLD      $0x04, Z6, Z6
-	VPERMPS     Z5, Z6, Z6
-	VMULPS.BCST (SI), Z4, Z4
-	VADDPS      Z4, Z0, Z0
-	VMULPS.BCST 4(SI), Z6, Z4
-	VADDPS      Z4, Z1, Z1
-	VPMOVZXBD   16(DX), Z6
-	VPERMPS     Z5, Z6, Z4
-	VPSRLD      $0x04, Z6, Z6
-	VPERMPS     Z5, Z6, Z6
-	VMULPS.BCST 8(SI), Z4, Z4
-	VADDPS      Z4, Z2, Z2
-	VMULPS.BCST 12(SI), Z6, Z4
-	VADDPS      Z4, Z3, Z3
-	ADDQ        $0x00000020, DX
-	ADDQ        $0x00000010, SI
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-
-store:
-	VMOVUPS Z0, (AX)
+	VMOVDQU32     (AX), Z6
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VPSRLW        $0x04, Z6, Z7
+	VPANDD        Z8, Z6, Z6
+	VPANDD        Z8, Z7, Z7
+	VPDPBUSD.BCST (BX), Z6, Z0
+	VPDPBUSD.BCST (SI), Z6, Z1
+	VPDPBUSD.BCST (BX)(DX*1), Z6, Z2
+	VPDPBUSD.BCST (SI)(DX*1), Z6, Z3
+	VPDPBUSD.BCST (BX)(DX*2), Z6, Z4
+	VPDPBUSD.BCST (SI)(DX*2), Z6, Z5
+	VPDPBUSD.BCST 4(BX), Z7, Z0
+	VPDPBUSD.BCST 4(SI), Z7, Z1
+	VPDPBUSD.BCST 4(BX)(DX*1), Z7, Z2
+	VPDPBUSD.BCST 4(SI)(DX*1), Z7, Z3
+	VPDPBUSD.BCST 4(BX)(DX*2), Z7, Z4
+	VPDPBUSD.BCST 4(SI)(DX*2), Z7, Z5
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000008, BX
+	ADDQ          $0x00000008, SI
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), AX
+	MOVQ          ldd+8(FP), CX
+	MOVQ          scale+24(FP), DX
+	MOVQ          inv+72(FP), BX
+	MOVQ          sumHi+56(FP), SI
+	MOVQ          sumLo+64(FP), DI
+	SHLQ          $0x02, CX
+	VPBROADCASTD  (SI), Z6
+	VPSLLD        $0x03, Z6, Z6
+	VPSUBD        Z6, Z0, Z0
+	VCVTDQ2PS     Z0, Z0
+	VPBROADCASTD  (DI), Z6
+	VPSLLD        $0x03, Z6, Z6
+	VPSUBD        Z6, Z1, Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        constants<>+1664(SB), Z0, Z0
+	VADDPS        Z1, Z0, Z0
+	VMULPS        (DX), Z0, Z0
+	VBROADCASTSS  (BX), Z6
+	VMULPS        Z6, Z0, Z0
+	VMOVUPS       Z0, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  4(SI), Z6
+	VPSLLD        $0x03, Z6, Z6
+	VPSUBD        Z6, Z2, Z2
+	VCVTDQ2PS     Z2, Z2
+	VPBROADCASTD  4(DI), Z6
+	VPSLLD        $0x03, Z6, Z6
+	VPSUBD        Z6, Z3, Z3
+	VCVTDQ2PS     Z3, Z3
+	VMULPS        constants<>+1664(SB), Z2, Z2
+	VADDPS        Z3, Z2, Z2
+	VMULPS        (DX), Z2, Z2
+	VBROADCASTSS  4(BX), Z6
+	VMULPS        Z6, Z2, Z2
+	VMOVUPS       Z2, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  8(SI), Z6
+	VPSLLD        $0x03, Z6, Z6
+	VPSUBD        Z6, Z4, Z4
+	VCVTDQ2PS     Z4, Z4
+	VPBROADCASTD  8(DI), Z6
+	VPSLLD        $0x03, Z6, Z6
+	VPSUBD        Z6, Z5, Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        constants<>+1664(SB), Z4, Z4
+	VADDPS        Z5, Z4, Z4
+	VMULPS        (DX), Z4, Z4
+	VBROADCASTSS  8(BX), Z6
+	VMULPS        Z6, Z4, Z4
+	VMOVUPS       Z4, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t2(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·denseInt4AVX512t2(SB), NOSPLIT, $0-56
-	MOVQ    dst+0(FP), AX
-	MOVQ    ldd+8(FP), CX
-	MOVQ    w+16(FP), DX
-	MOVQ    scale+24(FP), BX
-	MOVQ    x+32(FP), SI
-	MOVQ    ldx+40(FP), DI
-	MOVQ    quads+48(FP), R8
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, DI
-	VXORPS  Z0, Z0, Z0
-	VXORPS  Z1, Z1, Z1
-	VXORPS  Z2, Z2, Z2
-	VXORPS  Z3, Z3, Z3
-	VXORPS  Z4, Z4, Z4
-	VXORPS  Z5, Z5, Z5
-	VXORPS  Z6, Z6, Z6
-	VXORPS  Z7, Z7, Z7
-	VMOVUPS constants<>+1408(SB), Z9
+// func denseInt4AVX512t4(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt4AVX512t4(SB), NOSPLIT, $0-88
+	MOVQ         w+16(FP), AX
+	MOVQ         blocks+80(FP), CX
+	MOVQ         ldx+48(FP), DX
+	MOVQ         hi+32(FP), BX
+	LEAQ         (BX)(DX*2), SI
+	ADDQ         DX, SI
+	MOVQ         lo+40(FP), DI
+	LEAQ         (DI)(DX*2), R8
+	ADDQ         DX, R8
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	MOVL         $0x0f0f0f0f, R9
+	VMOVD        R9, X10
+	VPBROADCASTD X10, Z10
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	VPMOVZXBD   (DX), Z11
-	VPERMPS     Z9, Z11, Z10
-	VPSRLD      $0x04, Z11, Z11
-	VPERMPS     Z9, Z11, Z11
-	VMULPS.BCST (SI), Z10, Z8
-	VADDPS      Z8, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z10, Z8
-	VADDPS      Z8, Z4, Z4
-	VMULPS.BCST 4(SI), Z11, Z8
-	VADDPS      Z8, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z11, Z8
-	VADDPS      Z8, Z5, Z5
-	VPMOVZXBD   16(DX), Z11
-	VPERMPS     Z9, Z11, Z10
-	VPSRLD      $0x04, Z11, Z11
-	VPERMPS     Z9, Z11, Z11
-	VMULPS.BCST 8(SI), Z10, Z8
-	VADDPS      Z8, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z10, Z8
-	VADDPS      Z8, Z6, Z6
-	VMULPS.BCST 12(SI), Z11, Z8
-	VADDPS      Z8, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z11, Z8
-	VADDPS      Z8, Z7, Z7
-	ADDQ        $0x00000020, DX
-	ADDQ        $0x00000010, SI
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-
-store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
+	VMOVDQU32     (AX), Z8
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VPSRLW        $0x04, Z8, Z9
+	VPANDD        Z10, Z8, Z8
+	VPANDD        Z10, Z9, Z9
+	VPDPBUSD.BCST (BX), Z8, Z0
+	VPDPBUSD.BCST (DI), Z8, Z1
+	VPDPBUSD.BCST (BX)(DX*1), Z8, Z2
+	VPDPBUSD.BCST (DI)(DX*1), Z8, Z3
+	VPDPBUSD.BCST (BX)(DX*2), Z8, Z4
+	VPDPBUSD.BCST (DI)(DX*2), Z8, Z5
+	VPDPBUSD.BCST (SI), Z8, Z6
+	VPDPBUSD.BCST (R8), Z8, Z7
+	VPDPBUSD.BCST 4(BX), Z9, Z0
+	VPDPBUSD.BCST 4(DI), Z9, Z1
+	VPDPBUSD.BCST 4(BX)(DX*1), Z9, Z2
+	VPDPBUSD.BCST 4(DI)(DX*1), Z9, Z3
+	VPDPBUSD.BCST 4(BX)(DX*2), Z9, Z4
+	VPDPBUSD.BCST 4(DI)(DX*2), Z9, Z5
+	VPDPBUSD.BCST 4(SI), Z9, Z6
+	VPDPBUSD.BCST 4(R8), Z9, Z7
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000008, BX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	ADDQ          $0x00000008, R8
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), AX
+	MOVQ          ldd+8(FP), CX
+	MOVQ          scale+24(FP), DX
+	MOVQ          inv+72(FP), BX
+	MOVQ          sumHi+56(FP), SI
+	MOVQ          sumLo+64(FP), DI
+	SHLQ          $0x02, CX
+	VPBROADCASTD  (SI), Z8
+	VPSLLD        $0x03, Z8, Z8
+	VPSUBD        Z8, Z0, Z0
+	VCVTDQ2PS     Z0, Z0
+	VPBROADCASTD  (DI), Z8
+	VPSLLD        $0x03, Z8, Z8
+	VPSUBD        Z8, Z1, Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        constants<>+1664(SB), Z0, Z0
+	VADDPS        Z1, Z0, Z0
+	VMULPS        (DX), Z0, Z0
+	VBROADCASTSS  (BX), Z8
+	VMULPS        Z8, Z0, Z0
+	VMOVUPS       Z0, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  4(SI), Z8
+	VPSLLD        $0x03, Z8, Z8
+	VPSUBD        Z8, Z2, Z2
+	VCVTDQ2PS     Z2, Z2
+	VPBROADCASTD  4(DI), Z8
+	VPSLLD        $0x03, Z8, Z8
+	VPSUBD        Z8, Z3, Z3
+	VCVTDQ2PS     Z3, Z3
+	VMULPS        constants<>+1664(SB), Z2, Z2
+	VADDPS        Z3, Z2, Z2
+	VMULPS        (DX), Z2, Z2
+	VBROADCASTSS  4(BX), Z8
+	VMULPS        Z8, Z2, Z2
+	VMOVUPS       Z2, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  8(SI), Z8
+	VPSLLD        $0x03, Z8, Z8
+	VPSUBD        Z8, Z4, Z4
+	VCVTDQ2PS     Z4, Z4
+	VPBROADCASTD  8(DI), Z8
+	VPSLLD        $0x03, Z8, Z8
+	VPSUBD        Z8, Z5, Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        constants<>+1664(SB), Z4, Z4
+	VADDPS        Z5, Z4, Z4
+	VMULPS        (DX), Z4, Z4
+	VBROADCASTSS  8(BX), Z8
+	VMULPS        Z8, Z4, Z4
+	VMOVUPS       Z4, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  12(SI), Z8
+	VPSLLD        $0x03, Z8, Z8
+	VPSUBD        Z8, Z6, Z6
+	VCVTDQ2PS     Z6, Z6
+	VPBROADCASTD  12(DI), Z8
+	VPSLLD        $0x03, Z8, Z8
+	VPSUBD        Z8, Z7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS        constants<>+1664(SB), Z6, Z6
+	VADDPS        Z7, Z6, Z6
+	VMULPS        (DX), Z6, Z6
+	VBROADCASTSS  12(BX), Z8
+	VMULPS        Z8, Z6, Z6
+	VMOVUPS       Z6, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·denseInt4AVX512t3(SB), NOSPLIT, $0-56
-	MOVQ    dst+0(FP), AX
-	MOVQ    ldd+8(FP), CX
-	MOVQ    w+16(FP), DX
-	MOVQ    scale+24(FP), BX
-	MOVQ    x+32(FP), SI
-	MOVQ    ldx+40(FP), DI
-	MOVQ    quads+48(FP), R8
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, DI
-	VXORPS  Z0, Z0, Z0
-	VXORPS  Z1, Z1, Z1
-	VXORPS  Z2, Z2, Z2
-	VXORPS  Z3, Z3, Z3
-	VXORPS  Z4, Z4, Z4
-	VXORPS  Z5, Z5, Z5
-	VXORPS  Z6, Z6, Z6
-	VXORPS  Z7, Z7, Z7
-	VXORPS  Z8, Z8, Z8
-	VXORPS  Z9, Z9, Z9
-	VXORPS  Z10, Z10, Z10
-	VXORPS  Z11, Z11, Z11
-	VMOVUPS constants<>+1408(SB), Z13
+// func denseInt4AVX512t5(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt4AVX512t5(SB), NOSPLIT, $0-88
+	MOVQ         w+16(FP), AX
+	MOVQ         blocks+80(FP), CX
+	MOVQ         ldx+48(FP), DX
+	MOVQ         hi+32(FP), BX
+	LEAQ         (BX)(DX*2), SI
+	ADDQ         DX, SI
+	MOVQ         lo+40(FP), DI
+	LEAQ         (DI)(DX*2), R8
+	ADDQ         DX, R8
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	MOVL         $0x0f0f0f0f, R9
+	VMOVD        R9, X12
+	VPBROADCASTD X12, Z12
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	VPMOVZXBD   (DX), Z15
-	VPERMPS     Z13, Z15, Z14
-	VPSRLD      $0x04, Z15, Z15
-	VPERMPS     Z13, Z15, Z15
-	VMULPS.BCST (SI), Z14, Z12
-	VADDPS      Z12, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z14, Z12
-	VADDPS      Z12, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z14, Z12
-	VADDPS      Z12, Z8, Z8
-	VMULPS.BCST 4(SI), Z15, Z12
-	VADDPS      Z12, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z15, Z12
-	VADDPS      Z12, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z15, Z12
-	VADDPS      Z12, Z9, Z9
-	VPMOVZXBD   16(DX), Z15
-	VPERMPS     Z13, Z15, Z14
-	VPSRLD      $0x04, Z15, Z15
-	VPERMPS     Z13, Z15, Z15
-	VMULPS.BCST 8(SI), Z14, Z12
-	VADDPS      Z12, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z14, Z12
-	VADDPS      Z12, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z14, Z12
-	VADDPS      Z12, Z10, Z10
-	VMULPS.BCST 12(SI), Z15, Z12
-	VADDPS      Z12, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z15, Z12
-	VADDPS      Z12, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z15, Z12
-	VADDPS      Z12, Z11, Z11
-	ADDQ        $0x00000020, DX
-	ADDQ        $0x00000010, SI
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
-
-store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
+	VMOVDQU32     (AX), Z10
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VPSRLW        $0x04, Z10, Z11
+	VPANDD        Z12, Z10, Z10
+	VPANDD        Z12, Z11, Z11
+	VPDPBUSD.BCST (BX), Z10, Z0
+	VPDPBUSD.BCST (DI), Z10, Z1
+	VPDPBUSD.BCST (BX)(DX*1), Z10, Z2
+	VPDPBUSD.BCST (DI)(DX*1), Z10, Z3
+	VPDPBUSD.BCST (BX)(DX*2), Z10, Z4
+	VPDPBUSD.BCST (DI)(DX*2), Z10, Z5
+	VPDPBUSD.BCST (SI), Z10, Z6
+	VPDPBUSD.BCST (R8), Z10, Z7
+	VPDPBUSD.BCST (SI)(DX*1), Z10, Z8
+	VPDPBUSD.BCST (R8)(DX*1), Z10, Z9
+	VPDPBUSD.BCST 4(BX), Z11, Z0
+	VPDPBUSD.BCST 4(DI), Z11, Z1
+	VPDPBUSD.BCST 4(BX)(DX*1), Z11, Z2
+	VPDPBUSD.BCST 4(DI)(DX*1), Z11, Z3
+	VPDPBUSD.BCST 4(BX)(DX*2), Z11, Z4
+	VPDPBUSD.BCST 4(DI)(DX*2), Z11, Z5
+	VPDPBUSD.BCST 4(SI), Z11, Z6
+	VPDPBUSD.BCST 4(R8), Z11, Z7
+	VPDPBUSD.BCST 4(SI)(DX*1), Z11, Z8
+	VPDPBUSD.BCST 4(R8)(DX*1), Z11, Z9
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000008, BX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	ADDQ          $0x00000008, R8
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), AX
+	MOVQ          ldd+8(FP), CX
+	MOVQ          scale+24(FP), DX
+	MOVQ          inv+72(FP), BX
+	MOVQ          sumHi+56(FP), SI
+	MOVQ          sumLo+64(FP), DI
+	SHLQ          $0x02, CX
+	VPBROADCASTD  (SI), Z10
+	VPSLLD        $0x03, Z10, Z10
+	VPSUBD        Z10, Z0, Z0
+	VCVTDQ2PS     Z0, Z0
+	VPBROADCASTD  (DI), Z10
+	VPSLLD        $0x03, Z10, Z10
+	VPSUBD        Z10, Z1, Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        constants<>+1664(SB), Z0, Z0
+	VADDPS        Z1, Z0, Z0
+	VMULPS        (DX), Z0, Z0
+	VBROADCASTSS  (BX), Z10
+	VMULPS        Z10, Z0, Z0
+	VMOVUPS       Z0, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  4(SI), Z10
+	VPSLLD        $0x03, Z10, Z10
+	VPSUBD        Z10, Z2, Z2
+	VCVTDQ2PS     Z2, Z2
+	VPBROADCASTD  4(DI), Z10
+	VPSLLD        $0x03, Z10, Z10
+	VPSUBD        Z10, Z3, Z3
+	VCVTDQ2PS     Z3, Z3
+	VMULPS        constants<>+1664(SB), Z2, Z2
+	VADDPS        Z3, Z2, Z2
+	VMULPS        (DX), Z2, Z2
+	VBROADCASTSS  4(BX), Z10
+	VMULPS        Z10, Z2, Z2
+	VMOVUPS       Z2, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  8(SI), Z10
+	VPSLLD        $0x03, Z10, Z10
+	VPSUBD        Z10, Z4, Z4
+	VCVTDQ2PS     Z4, Z4
+	VPBROADCASTD  8(DI), Z10
+	VPSLLD        $0x03, Z10, Z10
+	VPSUBD        Z10, Z5, Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        constants<>+1664(SB), Z4, Z4
+	VADDPS        Z5, Z4, Z4
+	VMULPS        (DX), Z4, Z4
+	VBROADCASTSS  8(BX), Z10
+	VMULPS        Z10, Z4, Z4
+	VMOVUPS       Z4, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  12(SI), Z10
+	VPSLLD        $0x03, Z10, Z10
+	VPSUBD        Z10, Z6, Z6
+	VCVTDQ2PS     Z6, Z6
+	VPBROADCASTD  12(DI), Z10
+	VPSLLD        $0x03, Z10, Z10
+	VPSUBD        Z10, Z7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS        constants<>+1664(SB), Z6, Z6
+	VADDPS        Z7, Z6, Z6
+	VMULPS        (DX), Z6, Z6
+	VBROADCASTSS  12(BX), Z10
+	VMULPS        Z10, Z6, Z6
+	VMOVUPS       Z6, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  16(SI), Z10
+	VPSLLD        $0x03, Z10, Z10
+	VPSUBD        Z10, Z8, Z8
+	VCVTDQ2PS     Z8, Z8
+	VPBROADCASTD  16(DI), Z10
+	VPSLLD        $0x03, Z10, Z10
+	VPSUBD        Z10, Z9, Z9
+	VCVTDQ2PS     Z9, Z9
+	VMULPS        constants<>+1664(SB), Z8, Z8
+	VADDPS        Z9, Z8, Z8
+	VMULPS        (DX), Z8, Z8
+	VBROADCASTSS  16(BX), Z10
+	VMULPS        Z10, Z8, Z8
+	VMOVUPS       Z8, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t4(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·denseInt4AVX512t4(SB), NOSPLIT, $0-56
-	MOVQ    dst+0(FP), AX
-	MOVQ    ldd+8(FP), CX
-	MOVQ    w+16(FP), DX
-	MOVQ    scale+24(FP), BX
-	MOVQ    x+32(FP), SI
-	MOVQ    ldx+40(FP), DI
-	MOVQ    quads+48(FP), R8
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, DI
-	LEAQ    (SI)(DI*2), R9
-	ADDQ    DI, R9
-	VXORPS  Z0, Z0, Z0
-	VXORPS  Z1, Z1, Z1
-	VXORPS  Z2, Z2, Z2
-	VXORPS  Z3, Z3, Z3
-	VXORPS  Z4, Z4, Z4
-	VXORPS  Z5, Z5, Z5
-	VXORPS  Z6, Z6, Z6
-	VXORPS  Z7, Z7, Z7
-	VXORPS  Z8, Z8, Z8
-	VXORPS  Z9, Z9, Z9
-	VXORPS  Z10, Z10, Z10
-	VXORPS  Z11, Z11, Z11
-	VXORPS  Z12, Z12, Z12
-	VXORPS  Z13, Z13, Z13
-	VXORPS  Z14, Z14, Z14
-	VXORPS  Z15, Z15, Z15
-	VMOVUPS constants<>+1408(SB), Z17
+// func denseInt4AVX512t6(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt4AVX512t6(SB), NOSPLIT, $0-88
+	MOVQ         w+16(FP), AX
+	MOVQ         blocks+80(FP), CX
+	MOVQ         ldx+48(FP), DX
+	MOVQ         hi+32(FP), BX
+	LEAQ         (BX)(DX*2), SI
+	ADDQ         DX, SI
+	MOVQ         lo+40(FP), DI
+	LEAQ         (DI)(DX*2), R8
+	ADDQ         DX, R8
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	VXORPS       Z10, Z10, Z10
+	VXORPS       Z11, Z11, Z11
+	MOVL         $0x0f0f0f0f, R9
+	VMOVD        R9, X14
+	VPBROADCASTD X14, Z14
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	VPMOVZXBD   (DX), Z19
-	VPERMPS     Z17, Z19, Z18
-	VPSRLD      $0x04, Z19, Z19
-	VPERMPS     Z17, Z19, Z19
-	VMULPS.BCST (SI), Z18, Z16
-	VADDPS      Z16, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z18, Z16
-	VADDPS      Z16, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z18, Z16
-	VADDPS      Z16, Z8, Z8
-	VMULPS.BCST (R9), Z18, Z16
-	VADDPS      Z16, Z12, Z12
-	VMULPS.BCST 4(SI), Z19, Z16
-	VADDPS      Z16, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z19, Z16
-	VADDPS      Z16, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z19, Z16
-	VADDPS      Z16, Z9, Z9
-	VMULPS.BCST 4(R9), Z19, Z16
-	VADDPS      Z16, Z13, Z13
-	VPMOVZXBD   16(DX), Z19
-	VPERMPS     Z17, Z19, Z18
-	VPSRLD      $0x04, Z19, Z19
-	VPERMPS     Z17, Z19, Z19
-	VMULPS.BCST 8(SI), Z18, Z16
-	VADDPS      Z16, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z18, Z16
-	VADDPS      Z16, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z18, Z16
-	VADDPS      Z16, Z10, Z10
-	VMULPS.BCST 8(R9), Z18, Z16
-	VADDPS      Z16, Z14, Z14
-	VMULPS.BCST 12(SI), Z19, Z16
-	VADDPS      Z16, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z19, Z16
-	VADDPS      Z16, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z19, Z16
-	VADDPS      Z16, Z11, Z11
-	VMULPS.BCST 12(R9), Z19, Z16
-	VADDPS      Z16, Z15, Z15
-	ADDQ        $0x00000020, DX
-	ADDQ        $0x00000010, SI
-	ADDQ        $0x00000010, R9
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	VADDPS      Z13, Z12, Z12
-	VADDPS      Z15, Z14, Z14
-	VADDPS      Z14, Z12, Z12
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
-	VMULPS      Z1, Z12, Z12
-
-store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z12, (AX)
+	VMOVDQU32     (AX), Z12
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VPSRLW        $0x04, Z12, Z13
+	VPANDD        Z14, Z12, Z12
+	VPANDD        Z14, Z13, Z13
+	VPDPBUSD.BCST (BX), Z12, Z0
+	VPDPBUSD.BCST (DI), Z12, Z1
+	VPDPBUSD.BCST (BX)(DX*1), Z12, Z2
+	VPDPBUSD.BCST (DI)(DX*1), Z12, Z3
+	VPDPBUSD.BCST (BX)(DX*2), Z12, Z4
+	VPDPBUSD.BCST (DI)(DX*2), Z12, Z5
+	VPDPBUSD.BCST (SI), Z12, Z6
+	VPDPBUSD.BCST (R8), Z12, Z7
+	VPDPBUSD.BCST (SI)(DX*1), Z12, Z8
+	VPDPBUSD.BCST (R8)(DX*1), Z12, Z9
+	VPDPBUSD.BCST (SI)(DX*2), Z12, Z10
+	VPDPBUSD.BCST (R8)(DX*2), Z12, Z11
+	VPDPBUSD.BCST 4(BX), Z13, Z0
+	VPDPBUSD.BCST 4(DI), Z13, Z1
+	VPDPBUSD.BCST 4(BX)(DX*1), Z13, Z2
+	VPDPBUSD.BCST 4(DI)(DX*1), Z13, Z3
+	VPDPBUSD.BCST 4(BX)(DX*2), Z13, Z4
+	VPDPBUSD.BCST 4(DI)(DX*2), Z13, Z5
+	VPDPBUSD.BCST 4(SI), Z13, Z6
+	VPDPBUSD.BCST 4(R8), Z13, Z7
+	VPDPBUSD.BCST 4(SI)(DX*1), Z13, Z8
+	VPDPBUSD.BCST 4(R8)(DX*1), Z13, Z9
+	VPDPBUSD.BCST 4(SI)(DX*2), Z13, Z10
+	VPDPBUSD.BCST 4(R8)(DX*2), Z13, Z11
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000008, BX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	ADDQ          $0x00000008, R8
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), AX
+	MOVQ          ldd+8(FP), CX
+	MOVQ          scale+24(FP), DX
+	MOVQ          inv+72(FP), BX
+	MOVQ          sumHi+56(FP), SI
+	MOVQ          sumLo+64(FP), DI
+	SHLQ          $0x02, CX
+	VPBROADCASTD  (SI), Z12
+	VPSLLD        $0x03, Z12, Z12
+	VPSUBD        Z12, Z0, Z0
+	VCVTDQ2PS     Z0, Z0
+	VPBROADCASTD  (DI), Z12
+	VPSLLD        $0x03, Z12, Z12
+	VPSUBD        Z12, Z1, Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        constants<>+1664(SB), Z0, Z0
+	VADDPS        Z1, Z0, Z0
+	VMULPS        (DX), Z0, Z0
+	VBROADCASTSS  (BX), Z12
+	VMULPS        Z12, Z0, Z0
+	VMOVUPS       Z0, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  4(SI), Z12
+	VPSLLD        $0x03, Z12, Z12
+	VPSUBD        Z12, Z2, Z2
+	VCVTDQ2PS     Z2, Z2
+	VPBROADCASTD  4(DI), Z12
+	VPSLLD        $0x03, Z12, Z12
+	VPSUBD        Z12, Z3, Z3
+	VCVTDQ2PS     Z3, Z3
+	VMULPS        constants<>+1664(SB), Z2, Z2
+	VADDPS        Z3, Z2, Z2
+	VMULPS        (DX), Z2, Z2
+	VBROADCASTSS  4(BX), Z12
+	VMULPS        Z12, Z2, Z2
+	VMOVUPS       Z2, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  8(SI), Z12
+	VPSLLD        $0x03, Z12, Z12
+	VPSUBD        Z12, Z4, Z4
+	VCVTDQ2PS     Z4, Z4
+	VPBROADCASTD  8(DI), Z12
+	VPSLLD        $0x03, Z12, Z12
+	VPSUBD        Z12, Z5, Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        constants<>+1664(SB), Z4, Z4
+	VADDPS        Z5, Z4, Z4
+	VMULPS        (DX), Z4, Z4
+	VBROADCASTSS  8(BX), Z12
+	VMULPS        Z12, Z4, Z4
+	VMOVUPS       Z4, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  12(SI), Z12
+	VPSLLD        $0x03, Z12, Z12
+	VPSUBD        Z12, Z6, Z6
+	VCVTDQ2PS     Z6, Z6
+	VPBROADCASTD  12(DI), Z12
+	VPSLLD        $0x03, Z12, Z12
+	VPSUBD        Z12, Z7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS        constants<>+1664(SB), Z6, Z6
+	VADDPS        Z7, Z6, Z6
+	VMULPS        (DX), Z6, Z6
+	VBROADCASTSS  12(BX), Z12
+	VMULPS        Z12, Z6, Z6
+	VMOVUPS       Z6, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  16(SI), Z12
+	VPSLLD        $0x03, Z12, Z12
+	VPSUBD        Z12, Z8, Z8
+	VCVTDQ2PS     Z8, Z8
+	VPBROADCASTD  16(DI), Z12
+	VPSLLD        $0x03, Z12, Z12
+	VPSUBD        Z12, Z9, Z9
+	VCVTDQ2PS     Z9, Z9
+	VMULPS        constants<>+1664(SB), Z8, Z8
+	VADDPS        Z9, Z8, Z8
+	VMULPS        (DX), Z8, Z8
+	VBROADCASTSS  16(BX), Z12
+	VMULPS        Z12, Z8, Z8
+	VMOVUPS       Z8, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  20(SI), Z12
+	VPSLLD        $0x03, Z12, Z12
+	VPSUBD        Z12, Z10, Z10
+	VCVTDQ2PS     Z10, Z10
+	VPBROADCASTD  20(DI), Z12
+	VPSLLD        $0x03, Z12, Z12
+	VPSUBD        Z12, Z11, Z11
+	VCVTDQ2PS     Z11, Z11
+	VMULPS        constants<>+1664(SB), Z10, Z10
+	VADDPS        Z11, Z10, Z10
+	VMULPS        (DX), Z10, Z10
+	VBROADCASTSS  20(BX), Z12
+	VMULPS        Z12, Z10, Z10
+	VMOVUPS       Z10, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t5(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·denseInt4AVX512t5(SB), NOSPLIT, $0-56
-	MOVQ    dst+0(FP), AX
-	MOVQ    ldd+8(FP), CX
-	MOVQ    w+16(FP), DX
-	MOVQ    scale+24(FP), BX
-	MOVQ    x+32(FP), SI
-	MOVQ    ldx+40(FP), DI
-	MOVQ    quads+48(FP), R8
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, DI
-	LEAQ    (SI)(DI*2), R9
-	ADDQ    DI, R9
-	VXORPS  Z0, Z0, Z0
-	VXORPS  Z1, Z1, Z1
-	VXORPS  Z2, Z2, Z2
-	VXORPS  Z3, Z3, Z3
-	VXORPS  Z4, Z4, Z4
-	VXORPS  Z5, Z5, Z5
-	VXORPS  Z6, Z6, Z6
-	VXORPS  Z7, Z7, Z7
-	VXORPS  Z8, Z8, Z8
-	VXORPS  Z9, Z9, Z9
-	VXORPS  Z10, Z10, Z10
-	VXORPS  Z11, Z11, Z11
-	VXORPS  Z12, Z12, Z12
-	VXORPS  Z13, Z13, Z13
-	VXORPS  Z14, Z14, Z14
-	VXORPS  Z15, Z15, Z15
-	VXORPS  Z16, Z16, Z16
-	VXORPS  Z17, Z17, Z17
-	VXORPS  Z18, Z18, Z18
-	VXORPS  Z19, Z19, Z19
-	VMOVUPS constants<>+1408(SB), Z21
+// func denseInt4AVX512t7(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt4AVX512t7(SB), NOSPLIT, $0-88
+	MOVQ         w+16(FP), AX
+	MOVQ         blocks+80(FP), CX
+	MOVQ         ldx+48(FP), DX
+	MOVQ         hi+32(FP), BX
+	LEAQ         (BX)(DX*2), SI
+	ADDQ         DX, SI
+	LEAQ         (SI)(DX*2), DI
+	ADDQ         DX, DI
+	MOVQ         lo+40(FP), R8
+	LEAQ         (R8)(DX*2), R9
+	ADDQ         DX, R9
+	LEAQ         (R9)(DX*2), R10
+	ADDQ         DX, R10
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	VXORPS       Z10, Z10, Z10
+	VXORPS       Z11, Z11, Z11
+	VXORPS       Z12, Z12, Z12
+	VXORPS       Z13, Z13, Z13
+	MOVL         $0x0f0f0f0f, R11
+	VMOVD        R11, X16
+	VPBROADCASTD X16, Z16
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	VPMOVZXBD   (DX), Z23
-	VPERMPS     Z21, Z23, Z22
-	VPSRLD      $0x04, Z23, Z23
-	VPERMPS     Z21, Z23, Z23
-	VMULPS.BCST (SI), Z22, Z20
-	VADDPS      Z20, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z22, Z20
-	VADDPS      Z20, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z22, Z20
-	VADDPS      Z20, Z8, Z8
-	VMULPS.BCST (R9), Z22, Z20
-	VADDPS      Z20, Z12, Z12
-	VMULPS.BCST (R9)(DI*1), Z22, Z20
-	VADDPS      Z20, Z16, Z16
-	VMULPS.BCST 4(SI), Z23, Z20
-	VADDPS      Z20, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z23, Z20
-	VADDPS      Z20, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z23, Z20
-	VADDPS      Z20, Z9, Z9
-	VMULPS.BCST 4(R9), Z23, Z20
-	VADDPS      Z20, Z13, Z13
-	VMULPS.BCST 4(R9)(DI*1), Z23, Z20
-	VADDPS      Z20, Z17, Z17
-	VPMOVZXBD   16(DX), Z23
-	VPERMPS     Z21, Z23, Z22
-	VPSRLD      $0x04, Z23, Z23
-	VPERMPS     Z21, Z23, Z23
-	VMULPS.BCST 8(SI), Z22, Z20
-	VADDPS      Z20, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z22, Z20
-	VADDPS      Z20, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z22, Z20
-	VADDPS      Z20, Z10, Z10
-	VMULPS.BCST 8(R9), Z22, Z20
-	VADDPS      Z20, Z14, Z14
-	VMULPS.BCST 8(R9)(DI*1), Z22, Z20
-	VADDPS      Z20, Z18, Z18
-	VMULPS.BCST 12(SI), Z23, Z20
-	VADDPS      Z20, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z23, Z20
-	VADDPS      Z20, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z23, Z20
-	VADDPS      Z20, Z11, Z11
-	VMULPS.BCST 12(R9), Z23, Z20
-	VADDPS      Z20, Z15, Z15
-	VMULPS.BCST 12(R9)(DI*1), Z23, Z20
-	VADDPS      Z20, Z19, Z19
-	ADDQ        $0x00000020, DX
-	ADDQ        $0x00000010, SI
-	ADDQ        $0x00000010, R9
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	VADDPS      Z13, Z12, Z12
-	VADDPS      Z15, Z14, Z14
-	VADDPS      Z14, Z12, Z12
-	VADDPS      Z17, Z16, Z16
-	VADDPS      Z19, Z18, Z18
-	VADDPS      Z18, Z16, Z16
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
-	VMULPS      Z1, Z12, Z12
-	VMULPS      Z1, Z16, Z16
-
-store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z12, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z16, (AX)
+	VMOVDQU32     (AX), Z14
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VPSRLW        $0x04, Z14, Z15
+	VPANDD        Z16, Z14, Z14
+	VPANDD        Z16, Z15, Z15
+	VPDPBUSD.BCST (BX), Z14, Z0
+	VPDPBUSD.BCST (R8), Z14, Z1
+	VPDPBUSD.BCST (BX)(DX*1), Z14, Z2
+	VPDPBUSD.BCST (R8)(DX*1), Z14, Z3
+	VPDPBUSD.BCST (BX)(DX*2), Z14, Z4
+	VPDPBUSD.BCST (R8)(DX*2), Z14, Z5
+	VPDPBUSD.BCST (SI), Z14, Z6
+	VPDPBUSD.BCST (R9), Z14, Z7
+	VPDPBUSD.BCST (SI)(DX*1), Z14, Z8
+	VPDPBUSD.BCST (R9)(DX*1), Z14, Z9
+	VPDPBUSD.BCST (SI)(DX*2), Z14, Z10
+	VPDPBUSD.BCST (R9)(DX*2), Z14, Z11
+	VPDPBUSD.BCST (DI), Z14, Z12
+	VPDPBUSD.BCST (R10), Z14, Z13
+	VPDPBUSD.BCST 4(BX), Z15, Z0
+	VPDPBUSD.BCST 4(R8), Z15, Z1
+	VPDPBUSD.BCST 4(BX)(DX*1), Z15, Z2
+	VPDPBUSD.BCST 4(R8)(DX*1), Z15, Z3
+	VPDPBUSD.BCST 4(BX)(DX*2), Z15, Z4
+	VPDPBUSD.BCST 4(R8)(DX*2), Z15, Z5
+	VPDPBUSD.BCST 4(SI), Z15, Z6
+	VPDPBUSD.BCST 4(R9), Z15, Z7
+	VPDPBUSD.BCST 4(SI)(DX*1), Z15, Z8
+	VPDPBUSD.BCST 4(R9)(DX*1), Z15, Z9
+	VPDPBUSD.BCST 4(SI)(DX*2), Z15, Z10
+	VPDPBUSD.BCST 4(R9)(DX*2), Z15, Z11
+	VPDPBUSD.BCST 4(DI), Z15, Z12
+	VPDPBUSD.BCST 4(R10), Z15, Z13
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000008, BX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	ADDQ          $0x00000008, R8
+	ADDQ          $0x00000008, R9
+	ADDQ          $0x00000008, R10
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), AX
+	MOVQ          ldd+8(FP), CX
+	MOVQ          scale+24(FP), DX
+	MOVQ          inv+72(FP), BX
+	MOVQ          sumHi+56(FP), SI
+	MOVQ          sumLo+64(FP), DI
+	SHLQ          $0x02, CX
+	VPBROADCASTD  (SI), Z14
+	VPSLLD        $0x03, Z14, Z14
+	VPSUBD        Z14, Z0, Z0
+	VCVTDQ2PS     Z0, Z0
+	VPBROADCASTD  (DI), Z14
+	VPSLLD        $0x03, Z14, Z14
+	VPSUBD        Z14, Z1, Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        constants<>+1664(SB), Z0, Z0
+	VADDPS        Z1, Z0, Z0
+	VMULPS        (DX), Z0, Z0
+	VBROADCASTSS  (BX), Z14
+	VMULPS        Z14, Z0, Z0
+	VMOVUPS       Z0, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  4(SI), Z14
+	VPSLLD        $0x03, Z14, Z14
+	VPSUBD        Z14, Z2, Z2
+	VCVTDQ2PS     Z2, Z2
+	VPBROADCASTD  4(DI), Z14
+	VPSLLD        $0x03, Z14, Z14
+	VPSUBD        Z14, Z3, Z3
+	VCVTDQ2PS     Z3, Z3
+	VMULPS        constants<>+1664(SB), Z2, Z2
+	VADDPS        Z3, Z2, Z2
+	VMULPS        (DX), Z2, Z2
+	VBROADCASTSS  4(BX), Z14
+	VMULPS        Z14, Z2, Z2
+	VMOVUPS       Z2, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  8(SI), Z14
+	VPSLLD        $0x03, Z14, Z14
+	VPSUBD        Z14, Z4, Z4
+	VCVTDQ2PS     Z4, Z4
+	VPBROADCASTD  8(DI), Z14
+	VPSLLD        $0x03, Z14, Z14
+	VPSUBD        Z14, Z5, Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        constants<>+1664(SB), Z4, Z4
+	VADDPS        Z5, Z4, Z4
+	VMULPS        (DX), Z4, Z4
+	VBROADCASTSS  8(BX), Z14
+	VMULPS        Z14, Z4, Z4
+	VMOVUPS       Z4, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  12(SI), Z14
+	VPSLLD        $0x03, Z14, Z14
+	VPSUBD        Z14, Z6, Z6
+	VCVTDQ2PS     Z6, Z6
+	VPBROADCASTD  12(DI), Z14
+	VPSLLD        $0x03, Z14, Z14
+	VPSUBD        Z14, Z7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS        constants<>+1664(SB), Z6, Z6
+	VADDPS        Z7, Z6, Z6
+	VMULPS        (DX), Z6, Z6
+	VBROADCASTSS  12(BX), Z14
+	VMULPS        Z14, Z6, Z6
+	VMOVUPS       Z6, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  16(SI), Z14
+	VPSLLD        $0x03, Z14, Z14
+	VPSUBD        Z14, Z8, Z8
+	VCVTDQ2PS     Z8, Z8
+	VPBROADCASTD  16(DI), Z14
+	VPSLLD        $0x03, Z14, Z14
+	VPSUBD        Z14, Z9, Z9
+	VCVTDQ2PS     Z9, Z9
+	VMULPS        constants<>+1664(SB), Z8, Z8
+	VADDPS        Z9, Z8, Z8
+	VMULPS        (DX), Z8, Z8
+	VBROADCASTSS  16(BX), Z14
+	VMULPS        Z14, Z8, Z8
+	VMOVUPS       Z8, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  20(SI), Z14
+	VPSLLD        $0x03, Z14, Z14
+	VPSUBD        Z14, Z10, Z10
+	VCVTDQ2PS     Z10, Z10
+	VPBROADCASTD  20(DI), Z14
+	VPSLLD        $0x03, Z14, Z14
+	VPSUBD        Z14, Z11, Z11
+	VCVTDQ2PS     Z11, Z11
+	VMULPS        constants<>+1664(SB), Z10, Z10
+	VADDPS        Z11, Z10, Z10
+	VMULPS        (DX), Z10, Z10
+	VBROADCASTSS  20(BX), Z14
+	VMULPS        Z14, Z10, Z10
+	VMOVUPS       Z10, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  24(SI), Z14
+	VPSLLD        $0x03, Z14, Z14
+	VPSUBD        Z14, Z12, Z12
+	VCVTDQ2PS     Z12, Z12
+	VPBROADCASTD  24(DI), Z14
+	VPSLLD        $0x03, Z14, Z14
+	VPSUBD        Z14, Z13, Z13
+	VCVTDQ2PS     Z13, Z13
+	VMULPS        constants<>+1664(SB), Z12, Z12
+	VADDPS        Z13, Z12, Z12
+	VMULPS        (DX), Z12, Z12
+	VBROADCASTSS  24(BX), Z14
+	VMULPS        Z14, Z12, Z12
+	VMOVUPS       Z12, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t6(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
-TEXT ·denseInt4AVX512t6(SB), NOSPLIT, $0-56
-	MOVQ    dst+0(FP), AX
-	MOVQ    ldd+8(FP), CX
-	MOVQ    w+16(FP), DX
-	MOVQ    scale+24(FP), BX
-	MOVQ    x+32(FP), SI
-	MOVQ    ldx+40(FP), DI
-	MOVQ    quads+48(FP), R8
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, DI
-	LEAQ    (SI)(DI*2), R9
-	ADDQ    DI, R9
-	VXORPS  Z0, Z0, Z0
-	VXORPS  Z1, Z1, Z1
-	VXORPS  Z2, Z2, Z2
-	VXORPS  Z3, Z3, Z3
-	VXORPS  Z4, Z4, Z4
-	VXORPS  Z5, Z5, Z5
-	VXORPS  Z6, Z6, Z6
-	VXORPS  Z7, Z7, Z7
-	VXORPS  Z8, Z8, Z8
-	VXORPS  Z9, Z9, Z9
-	VXORPS  Z10, Z10, Z10
-	VXORPS  Z11, Z11, Z11
-	VXORPS  Z12, Z12, Z12
-	VXORPS  Z13, Z13, Z13
-	VXORPS  Z14, Z14, Z14
-	VXORPS  Z15, Z15, Z15
-	VXORPS  Z16, Z16, Z16
-	VXORPS  Z17, Z17, Z17
-	VXORPS  Z18, Z18, Z18
-	VXORPS  Z19, Z19, Z19
-	VXORPS  Z20, Z20, Z20
-	VXORPS  Z21, Z21, Z21
-	VXORPS  Z22, Z22, Z22
-	VXORPS  Z23, Z23, Z23
-	VMOVUPS constants<>+1408(SB), Z25
+// func denseInt4AVX512t8(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·denseInt4AVX512t8(SB), NOSPLIT, $0-88
+	MOVQ         w+16(FP), AX
+	MOVQ         blocks+80(FP), CX
+	MOVQ         ldx+48(FP), DX
+	MOVQ         hi+32(FP), BX
+	LEAQ         (BX)(DX*2), SI
+	ADDQ         DX, SI
+	LEAQ         (SI)(DX*2), DI
+	ADDQ         DX, DI
+	MOVQ         lo+40(FP), R8
+	LEAQ         (R8)(DX*2), R9
+	ADDQ         DX, R9
+	LEAQ         (R9)(DX*2), R10
+	ADDQ         DX, R10
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	VXORPS       Z10, Z10, Z10
+	VXORPS       Z11, Z11, Z11
+	VXORPS       Z12, Z12, Z12
+	VXORPS       Z13, Z13, Z13
+	VXORPS       Z14, Z14, Z14
+	VXORPS       Z15, Z15, Z15
+	MOVL         $0x0f0f0f0f, R11
+	VMOVD        R11, X18
+	VPBROADCASTD X18, Z18
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	VPMOVZXBD   (DX), Z27
-	VPERMPS     Z25, Z27, Z26
-	VPSRLD      $0x04, Z27, Z27
-	VPERMPS     Z25, Z27, Z27
-	VMULPS.BCST (SI), Z26, Z24
-	VADDPS      Z24, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z26, Z24
-	VADDPS      Z24, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z26, Z24
-	VADDPS      Z24, Z8, Z8
-	VMULPS.BCST (R9), Z26, Z24
-	VADDPS      Z24, Z12, Z12
-	VMULPS.BCST (R9)(DI*1), Z26, Z24
-	VADDPS      Z24, Z16, Z16
-	VMULPS.BCST (R9)(DI*2), Z26, Z24
-	VADDPS      Z24, Z20, Z20
-	VMULPS.BCST 4(SI), Z27, Z24
-	VADDPS      Z24, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z27, Z24
-	VADDPS      Z24, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z27, Z24
-	VADDPS      Z24, Z9, Z9
-	VMULPS.BCST 4(R9), Z27, Z24
-	VADDPS      Z24, Z13, Z13
-	VMULPS.BCST 4(R9)(DI*1), Z27, Z24
-	VADDPS      Z24, Z17, Z17
-	VMULPS.BCST 4(R9)(DI*2), Z27, Z24
-	VADDPS      Z24, Z21, Z21
-	VPMOVZXBD   16(DX), Z27
-	VPERMPS     Z25, Z27, Z26
-	VPSRLD      $0x04, Z27, Z27
-	VPERMPS     Z25, Z27, Z27
-	VMULPS.BCST 8(SI), Z26, Z24
-	VADDPS      Z24, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z26, Z24
-	VADDPS      Z24, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z26, Z24
-	VADDPS      Z24, Z10, Z10
-	VMULPS.BCST 8(R9), Z26, Z24
-	VADDPS      Z24, Z14, Z14
-	VMULPS.BCST 8(R9)(DI*1), Z26, Z24
-	VADDPS      Z24, Z18, Z18
-	VMULPS.BCST 8(R9)(DI*2), Z26, Z24
-	VADDPS      Z24, Z22, Z22
-	VMULPS.BCST 12(SI), Z27, Z24
-	VADDPS      Z24, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z27, Z24
-	VADDPS      Z24, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z27, Z24
-	VADDPS      Z24, Z11, Z11
-	VMULPS.BCST 12(R9), Z27, Z24
-	VADDPS      Z24, Z15, Z15
-	VMULPS.BCST 12(R9)(DI*1), Z27, Z24
-	VADDPS      Z24, Z19, Z19
-	VMULPS.BCST 12(R9)(DI*2), Z27, Z24
-	VADDPS      Z24, Z23, Z23
-	ADDQ        $0x00000020, DX
-	ADDQ        $0x00000010, SI
-	ADDQ        $0x00000010, R9
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	VADDPS      Z13, Z12, Z12
-	VADDPS      Z15, Z14, Z14
-	VADDPS      Z14, Z12, Z12
-	VADDPS      Z17, Z16, Z16
-	VADDPS      Z19, Z18, Z18
-	VADDPS      Z18, Z16, Z16
-	VADDPS      Z21, Z20, Z20
-	VADDPS      Z23, Z22, Z22
-	VADDPS      Z22, Z20, Z20
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
-	VMULPS      Z1, Z12, Z12
-	VMULPS      Z1, Z16, Z16
-	VMULPS      Z1, Z20, Z20
-
-store:
-	VMOVUPS Z0, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z4, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z8, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z12, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z16, (AX)
-	ADDQ    CX, AX
-	VMOVUPS Z20, (AX)
+	VMOVDQU32     (AX), Z16
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VPSRLW        $0x04, Z16, Z17
+	VPANDD        Z18, Z16, Z16
+	VPANDD        Z18, Z17, Z17
+	VPDPBUSD.BCST (BX), Z16, Z0
+	VPDPBUSD.BCST (R8), Z16, Z1
+	VPDPBUSD.BCST (BX)(DX*1), Z16, Z2
+	VPDPBUSD.BCST (R8)(DX*1), Z16, Z3
+	VPDPBUSD.BCST (BX)(DX*2), Z16, Z4
+	VPDPBUSD.BCST (R8)(DX*2), Z16, Z5
+	VPDPBUSD.BCST (SI), Z16, Z6
+	VPDPBUSD.BCST (R9), Z16, Z7
+	VPDPBUSD.BCST (SI)(DX*1), Z16, Z8
+	VPDPBUSD.BCST (R9)(DX*1), Z16, Z9
+	VPDPBUSD.BCST (SI)(DX*2), Z16, Z10
+	VPDPBUSD.BCST (R9)(DX*2), Z16, Z11
+	VPDPBUSD.BCST (DI), Z16, Z12
+	VPDPBUSD.BCST (R10), Z16, Z13
+	VPDPBUSD.BCST (DI)(DX*1), Z16, Z14
+	VPDPBUSD.BCST (R10)(DX*1), Z16, Z15
+	VPDPBUSD.BCST 4(BX), Z17, Z0
+	VPDPBUSD.BCST 4(R8), Z17, Z1
+	VPDPBUSD.BCST 4(BX)(DX*1), Z17, Z2
+	VPDPBUSD.BCST 4(R8)(DX*1), Z17, Z3
+	VPDPBUSD.BCST 4(BX)(DX*2), Z17, Z4
+	VPDPBUSD.BCST 4(R8)(DX*2), Z17, Z5
+	VPDPBUSD.BCST 4(SI), Z17, Z6
+	VPDPBUSD.BCST 4(R9), Z17, Z7
+	VPDPBUSD.BCST 4(SI)(DX*1), Z17, Z8
+	VPDPBUSD.BCST 4(R9)(DX*1), Z17, Z9
+	VPDPBUSD.BCST 4(SI)(DX*2), Z17, Z10
+	VPDPBUSD.BCST 4(R9)(DX*2), Z17, Z11
+	VPDPBUSD.BCST 4(DI), Z17, Z12
+	VPDPBUSD.BCST 4(R10), Z17, Z13
+	VPDPBUSD.BCST 4(DI)(DX*1), Z17, Z14
+	VPDPBUSD.BCST 4(R10)(DX*1), Z17, Z15
+	ADDQ          $0x00000040, AX
+	ADDQ          $0x00000008, BX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	ADDQ          $0x00000008, R8
+	ADDQ          $0x00000008, R9
+	ADDQ          $0x00000008, R10
+	DECQ          CX
+	JNZ           loop
+	MOVQ          dst+0(FP), AX
+	MOVQ          ldd+8(FP), CX
+	MOVQ          scale+24(FP), DX
+	MOVQ          inv+72(FP), BX
+	MOVQ          sumHi+56(FP), SI
+	MOVQ          sumLo+64(FP), DI
+	SHLQ          $0x02, CX
+	VPBROADCASTD  (SI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z0, Z0
+	VCVTDQ2PS     Z0, Z0
+	VPBROADCASTD  (DI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z1, Z1
+	VCVTDQ2PS     Z1, Z1
+	VMULPS        constants<>+1664(SB), Z0, Z0
+	VADDPS        Z1, Z0, Z0
+	VMULPS        (DX), Z0, Z0
+	VBROADCASTSS  (BX), Z16
+	VMULPS        Z16, Z0, Z0
+	VMOVUPS       Z0, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  4(SI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z2, Z2
+	VCVTDQ2PS     Z2, Z2
+	VPBROADCASTD  4(DI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z3, Z3
+	VCVTDQ2PS     Z3, Z3
+	VMULPS        constants<>+1664(SB), Z2, Z2
+	VADDPS        Z3, Z2, Z2
+	VMULPS        (DX), Z2, Z2
+	VBROADCASTSS  4(BX), Z16
+	VMULPS        Z16, Z2, Z2
+	VMOVUPS       Z2, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  8(SI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z4, Z4
+	VCVTDQ2PS     Z4, Z4
+	VPBROADCASTD  8(DI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z5, Z5
+	VCVTDQ2PS     Z5, Z5
+	VMULPS        constants<>+1664(SB), Z4, Z4
+	VADDPS        Z5, Z4, Z4
+	VMULPS        (DX), Z4, Z4
+	VBROADCASTSS  8(BX), Z16
+	VMULPS        Z16, Z4, Z4
+	VMOVUPS       Z4, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  12(SI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z6, Z6
+	VCVTDQ2PS     Z6, Z6
+	VPBROADCASTD  12(DI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z7, Z7
+	VCVTDQ2PS     Z7, Z7
+	VMULPS        constants<>+1664(SB), Z6, Z6
+	VADDPS        Z7, Z6, Z6
+	VMULPS        (DX), Z6, Z6
+	VBROADCASTSS  12(BX), Z16
+	VMULPS        Z16, Z6, Z6
+	VMOVUPS       Z6, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  16(SI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z8, Z8
+	VCVTDQ2PS     Z8, Z8
+	VPBROADCASTD  16(DI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z9, Z9
+	VCVTDQ2PS     Z9, Z9
+	VMULPS        constants<>+1664(SB), Z8, Z8
+	VADDPS        Z9, Z8, Z8
+	VMULPS        (DX), Z8, Z8
+	VBROADCASTSS  16(BX), Z16
+	VMULPS        Z16, Z8, Z8
+	VMOVUPS       Z8, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  20(SI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z10, Z10
+	VCVTDQ2PS     Z10, Z10
+	VPBROADCASTD  20(DI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z11, Z11
+	VCVTDQ2PS     Z11, Z11
+	VMULPS        constants<>+1664(SB), Z10, Z10
+	VADDPS        Z11, Z10, Z10
+	VMULPS        (DX), Z10, Z10
+	VBROADCASTSS  20(BX), Z16
+	VMULPS        Z16, Z10, Z10
+	VMOVUPS       Z10, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  24(SI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z12, Z12
+	VCVTDQ2PS     Z12, Z12
+	VPBROADCASTD  24(DI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z13, Z13
+	VCVTDQ2PS     Z13, Z13
+	VMULPS        constants<>+1664(SB), Z12, Z12
+	VADDPS        Z13, Z12, Z12
+	VMULPS        (DX), Z12, Z12
+	VBROADCASTSS  24(BX), Z16
+	VMULPS        Z16, Z12, Z12
+	VMOVUPS       Z12, (AX)
+	ADDQ          CX, AX
+	VPBROADCASTD  28(SI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z14, Z14
+	VCVTDQ2PS     Z14, Z14
+	VPBROADCASTD  28(DI), Z16
+	VPSLLD        $0x03, Z16, Z16
+	VPSUBD        Z16, Z15, Z15
+	VCVTDQ2PS     Z15, Z15
+	VMULPS        constants<>+1664(SB), Z14, Z14
+	VADDPS        Z15, Z14, Z14
+	VMULPS        (DX), Z14, Z14
+	VBROADCASTSS  28(BX), Z16
+	VMULPS        Z16, Z14, Z14
+	VMOVUPS       Z14, (AX)
 	VZEROUPPER
 	RET
 
@@ -8008,6 +9145,44 @@ loop:
 	SUBQ      $0x10, BX
 	JNZ       loop
 	VMOVUPS   Z1, (AX)
+	VZEROUPPER
+	RET
+
+// func quantizeInt16AVX512(lanes *int32, hi *int8, lo *int8, x *float32, n int, s float32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·quantizeInt16AVX512(SB), NOSPLIT, $0-44
+	MOVQ         lanes+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         lo+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         n+32(FP), SI
+	VBROADCASTSS s+40(FP), Z0
+	MOVL         $0x00000080, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+
+loop:
+	VMULPS    (BX), Z0, Z5
+	VMAXPS    constants<>+1536(SB), Z5, Z5
+	VMINPS    constants<>+1600(SB), Z5, Z5
+	VCVTPS2DQ Z5, Z5
+	VPADDD    Z1, Z5, Z4
+	VPSRAD    $0x08, Z4, Z4
+	VPSLLD    $0x08, Z4, Z6
+	VPSUBD    Z6, Z5, Z5
+	VPADDD    Z4, Z2, Z2
+	VPADDD    Z5, Z3, Z3
+	VPMOVDB   Z4, (CX)
+	VPMOVDB   Z5, (DX)
+	ADDQ      $0x40, BX
+	ADDQ      $0x10, CX
+	ADDQ      $0x10, DX
+	SUBQ      $0x10, SI
+	JNZ       loop
+	VMOVUPS   Z2, (AX)
+	VMOVUPS   Z3, 64(AX)
 	VZEROUPPER
 	RET
 

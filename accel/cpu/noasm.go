@@ -14,6 +14,14 @@ func densePanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[Pan
 	densePanelRef(dst, ldd, f, panel, scale, quads, x, ldx, tokens)
 }
 
+func denseIntPanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int) {
+	denseIntPanelRef(dst, ldd, f, panel, scale, x, tokens)
+}
+
+func quantizeInt16(hi, lo []int8, x []float32, s float32) (sumHi, sumLo int32) {
+	return quantizeInt16Ref(hi, lo, x, s)
+}
+
 func dotRows(dst, q, k []float32, stride int)                  { dotRowsRef(dst, q, k, stride) }
 func accumRows(acc, p, v []float32, stride int)                { accumRowsRef(acc, p, v, stride) }
 func expSum(lanes *[Lanes]float32, x []float32, shift float32) { expSumRef(lanes, x, shift) }

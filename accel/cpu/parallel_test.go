@@ -293,17 +293,20 @@ func TestParallelMatMulAllocatesNothingAndIsExact(t *testing.T) {
 func TestKernelsAllocateNothing(t *testing.T) {
 	for _, isa := range Supported() {
 		onISA(isa, func() {
-			c := newDenseCase(rand.New(rand.NewPCG(1, 2)), DenseInt8, 40, 64, 2, 0, "normal", true)
+			c := newDenseCase(rand.New(rand.NewPCG(1, 2)), DenseBF16, 40, 64, 2, 0, "normal", true)
+			q8 := newIntCase(rand.New(rand.NewPCG(1, 2)), DenseInt8, 40, 64, 2, 0, randomCode, ternaryInputs["random"])
 			dst := make([]float32, 96)
 			require.Zero(t, testing.AllocsPerRun(20, func() {
 				var x [70]float32
 				var q [70]int8
 				DenseMatMul(dst, 48, c.f, c.panels, c.scale, c.cols, 0, 3, c.x, c.ldx, 2)
+				DenseIntMatMul(dst, 48, q8.f, q8.panels, q8.scale, q8.cols, 0, 3, q8.x, 2)
 				DotRows(x[:4], dst, dst, 4, 16, 16)
 				AccumRows(x[:16], dst, dst, 4, 16, 16)
 				ExpSum(x[:], MaxF32(x[:]))
 				ScaleMul(x[:], x[:], x[:], SumSquares(x[:]))
 				QuantizeInt8(q[:], x[:], AbsMax(x[:]))
+				QuantizeInt16(q[:], q[:], x[:], 1)
 				Silu(x[:], x[:])
 				ReLU2(x[:], x[:])
 				Mul(x[:], x[:], x[:])

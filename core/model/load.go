@@ -119,6 +119,9 @@ func exists(path string) bool {
 	return err == nil
 }
 
+// Every hidden size that a config may have fits an integer head.
+const _ = uint(cpu.MaxDenseIntCols - maxHidden)
+
 // headFormats are the accepted head formats and what they mean to the kernels.
 var headFormats = []struct {
 	name   string

@@ -26,8 +26,8 @@ import (
 //     producer        the program that wrote the file
 //     created         when, RFC 3339, UTC
 //     config          the model's config.json
-//     tensors         JSON {tensor: {layout, shape, scale, crc32c}}: layout is panel16, dense16-f32, dense16-bf16,
-//     dense16-int8, dense16-int4, vector or file; shape the logical one; scale that of a panel16 matrix; crc32c
+//     tensors         JSON {tensor: {layout, shape, scale, crc32c}}: layout is panel16, dense16-f32, dense16x2-bf16,
+//     dense16x4-int8, dense16x8-int4, vector or file; shape the logical one; scale that of a panel16 matrix; crc32c
 //     the Castagnoli checksum of the tensor's bytes in hexadecimal
 //     and whatever else its writer was given.
 const (
@@ -66,12 +66,20 @@ const (
 	layoutFile    = "file"
 )
 
-// denseLayouts names the dense16 forms.
+// denseLayouts names the dense16 forms by the rows and columns of a block. A form whose bytes change gets another name:
+// dense16-bf16, -int8 and -int4 were column-major.
 var denseLayouts = map[string]cpu.DenseFormat{
-	"dense16-f32": cpu.DenseF32, "dense16-bf16": cpu.DenseBF16, "dense16-int8": cpu.DenseInt8, "dense16-int4": cpu.DenseInt4,
+	"dense16-f32": cpu.DenseF32, "dense16x2-bf16": cpu.DenseBF16, "dense16x4-int8": cpu.DenseInt8, "dense16x8-int4": cpu.DenseInt4,
 }
 
-func denseLayout(f cpu.DenseFormat) string { return "dense16-" + f.String() }
+func denseLayout(f cpu.DenseFormat) string {
+	for name, have := range denseLayouts {
+		if have == f {
+			return name
+		}
+	}
+	panic(fmt.Sprintf("model: no layout for dense format %v", f))
+}
 
 // nativeTensor is what the metadata says of one tensor.
 type nativeTensor struct {

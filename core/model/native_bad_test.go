@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
@@ -29,8 +30,13 @@ type native struct {
 
 func openNative(t *testing.T, folder string) *native {
 	t.Helper()
+	return takeApart(t, load(t, filepath.Join(golden, folder), model.LoadOptions{}))
+}
+
+func takeApart(t *testing.T, m *model.Model) *native {
+	t.Helper()
 	n := &native{t: t, path: filepath.Join(t.TempDir(), "m.bitnet"), index: map[string]map[string]any{}}
-	require.NoError(t, load(t, filepath.Join(golden, folder), model.LoadOptions{}).Save(n.path, nil))
+	require.NoError(t, m.Save(n.path, nil))
 	f, err := safetensors.Open(n.path)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, f.Close()) }()
@@ -107,6 +113,8 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 		}, safetensors.ErrMismatch, q, []string{"[64]", "[16384]"}},
 		{"another dtype", func(n *native) { n.tensor(q).DType = "I8" }, safetensors.ErrMismatch, q, []string{"I8", "U8"}},
 		{"an unknown layout", func(n *native) { n.index[q]["layout"] = "panel99" }, safetensors.ErrMismatch, q, []string{"panel99"}},
+		{"a layout of former days", func(n *native) { n.index[embed]["layout"] = "dense16-bf16" }, safetensors.ErrMismatch, embed,
+			[]string{"dense16-bf16", "one of dense16-f32, dense16x2-bf16, dense16x4-int8, dense16x8-int4"}},
 		{"a vector of another layout", func(n *native) { n.index[norm]["layout"] = "file" }, safetensors.ErrMismatch, norm, []string{"file", "vector"}},
 		{"no scale", func(n *native) { delete(n.index[q], "scale") }, model.ErrValue, q, []string{"none", "positive"}},
 		{"a bad scale", func(n *native) { n.index[q]["scale"] = -1 }, model.ErrValue, q, []string{"-1"}},
@@ -155,6 +163,18 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 		n.write()
 		_, err := model.Assets(n.path)
 		require.ErrorIs(t, err, safetensors.ErrName)
+	})
+	t.Run("an integer matrix too wide for int32 sums", func(t *testing.T) {
+		cfg := model.Config{Architecture: model.ArchLlama, VocabSize: 32, HiddenSize: 16, IntermediateSize: cpu.MaxDenseIntCols + 4, NumHiddenLayers: 1, NumAttentionHeads: 2}
+		m, err := model.NewRandom(&cfg, 1, model.LoadOptions{})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, m.Close()) }()
+		n := takeApart(t, m)
+		n.index["model.layers.0.mlp.down_proj.weight"]["layout"] = "dense16x4-int8"
+		n.write()
+		_, err = model.Load(context.Background(), n.path, model.LoadOptions{})
+		require.ErrorIs(t, err, safetensors.ErrMismatch)
+		require.ErrorContains(t, err, "a float layout for more than 131072 columns")
 	})
 	t.Run("a bad config", func(t *testing.T) {
 		n := openNative(t, "bitnet_offline_packed")

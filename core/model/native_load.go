@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
@@ -144,7 +147,11 @@ func (s *nativeSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	have, ok := denseLayouts[layout]
 	if !ok && s.file.Has(weight) {
 		return nil, &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",
-			Found: abbreviate([]byte(layout)), Expected: "a dense16 layout"}
+			Found: abbreviate([]byte(layout)), Expected: "one of " + strings.Join(slices.Sorted(maps.Keys(denseLayouts)), ", ")}
+	}
+	if have.Integer() && cols > cpu.MaxDenseIntCols {
+		return nil, &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",
+			Found: layout, Expected: fmt.Sprintf("a float layout for more than %d columns", cpu.MaxDenseIntCols)}
 	}
 	v, _, err := s.file.tensor(weight, layout, []int{rows, cols}, safetensors.U8, stored(cpu.DenseBytes(have, rows, cols)))
 	if err != nil {

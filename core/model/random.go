@@ -170,10 +170,11 @@ func normalDraw(f cpu.DenseFormat, std float64) (t *draw, scale float32) {
 		bits, top, clip = 4, 7, 2.5
 	}
 	mask := 1<<bits - 1
+	zero := int(cpu.DenseZero(f)) & mask
 	for i := range t {
 		for shift := 0; shift < 16; shift += bits {
 			code := math.RoundToEven(normalQuantile(i>>shift&mask, bits) * top / clip)
-			t[i] |= uint16(int(max(-top, min(top, code)))&mask) << shift
+			t[i] |= uint16(zero+int(max(-top, min(top, code)))) << shift
 		}
 	}
 	return t, float32(std * clip / top)
@@ -222,25 +223,29 @@ func fillDense(panels []byte, f cpu.DenseFormat, rows, cols int, weights *draw, 
 
 // clearPadding zeroes what lies beyond the rows and columns of a dense16 matrix.
 func clearPadding(panels []byte, f cpu.DenseFormat, rows, cols int) {
-	stride := cpu.DenseBytes(f, cpu.PanelRows, cols)
-	step := cpu.DenseBytes(f, cpu.PanelRows, 4) / 4 // bytes of a column, or of a pair of them
-	used := cols * step
-	if f == cpu.DenseInt4 {
-		step, used = 2*step, (cols+1)/2*2*step
+	width, height := cpu.DenseCols(f, cols), (rows+cpu.PanelRows-1)/cpu.PanelRows*cpu.PanelRows
+	for r := range height {
+		first := cols
+		if r >= rows {
+			first = 0
+		}
+		for c := first; c < width; c++ {
+			clearWeight(panels[cpu.DenseOffset(f, cols, r, c):], f, c)
+		}
 	}
-	last := rows % cpu.PanelRows
-	for start := 0; start < len(panels); start += stride {
-		panel := panels[start : start+stride]
-		clear(panel[used:])
-		if f == cpu.DenseInt4 && cols%2 == 1 {
-			for i := used - step; i < used; i++ {
-				panel[i] &= 15
-			}
-		}
-		if last != 0 && start+stride == len(panels) {
-			for at := 0; at < used; at += step {
-				clear(panel[at+last*step/cpu.PanelRows : at+step])
-			}
-		}
+}
+
+// clearWeight zeroes the weight of column c at the start of b.
+func clearWeight(b []byte, f cpu.DenseFormat, c int) {
+	switch f {
+	case cpu.DenseF32:
+		clear(b[:4])
+	case cpu.DenseBF16:
+		clear(b[:2])
+	case cpu.DenseInt8:
+		b[0] = cpu.DenseZero(f)
+	case cpu.DenseInt4:
+		half := byte(15) << (c / 4 % 2 * 4)
+		b[0] = b[0]&^half | cpu.DenseZero(f)&half
 	}
 }

@@ -1,6 +1,7 @@
 package model_test
 
 import (
+	"bytes"
 	"math"
 	"testing"
 
@@ -47,7 +48,7 @@ func TestRandomTablesAreNormalAndPaddedWithZeros(t *testing.T) {
 		require.NoError(t, err)
 		d := m.Embed.Table
 		row, sum, squares := make([]float32, d.Cols), 0.0, 0.0
-		clean := make([]byte, len(d.Panels))
+		clean := bytes.Repeat([]byte{cpu.DenseZero(d.Format)}, len(d.Panels))
 		for r := range d.Rows {
 			d.Row(row, r)
 			for c, x := range row {
@@ -78,7 +79,8 @@ func keep(dst, src []byte, f cpu.DenseFormat, cols, r, c int) {
 	case cpu.DenseInt8:
 		dst[at] = src[at]
 	case cpu.DenseInt4:
-		dst[at] |= src[at] & (15 << (c % 2 * 4))
+		half := byte(15) << (c / 4 % 2 * 4)
+		dst[at] = dst[at]&^half | src[at]&half
 	}
 }
 

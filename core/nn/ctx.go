@@ -31,6 +31,7 @@ type Ctx struct {
 	// One task of each kind: a step runs them one after another, so each is filled in anew and never allocated.
 	each    eachTask
 	prepare prepareTask
+	quant16 quantize16Task
 	matmul  matmulTask
 	dense   denseTask
 	rope    ropeTask

@@ -161,8 +161,13 @@ func TestProjectAppliesCommonAndOwnNorms(t *testing.T) {
 
 func denseFloat32(t *testing.T, w []float32, rows, cols int) *quant.Dense {
 	t.Helper()
-	d := &quant.Dense{Rows: rows, Cols: cols, Format: cpu.DenseF32, Panels: make([]byte, cpu.DenseBytes(cpu.DenseF32, rows, cols))}
-	require.NoError(t, quant.PackDense(d.Panels, nil, cpu.DenseF32, "F32", bytesOf(w), rows, cols))
+	return dense(t, cpu.DenseF32, w, rows, cols)
+}
+
+func dense(t *testing.T, f cpu.DenseFormat, w []float32, rows, cols int) *quant.Dense {
+	t.Helper()
+	d, err := quant.NewDense(f, quant.F32, bytesOf(w), rows, cols)
+	require.NoError(t, err)
 	return d
 }
 
@@ -201,6 +206,41 @@ func TestDenseLinearWithRaggedSizes(t *testing.T) {
 			requireClose(t, linear(l, w, x.Float32s()[row*s.in:(row+1)*s.in]), y.Float32s()[row*s.out:][:s.out], "dense")
 		}
 		c.End()
+	}
+}
+
+// An int8 or int4 layer gives what its weights give with float activations, to a thousandth of the largest result.
+func TestIntegerLinearWithRaggedSizes(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, f := range []cpu.DenseFormat{cpu.DenseInt8, cpu.DenseInt4} {
+		for _, s := range []struct{ rows, in, out int }{{1, 5, 3}, {1, 2560, 200}, {2, 64, 16}, {67, 30, 50}} {
+			c := testCtx(t)
+			l := &Linear{In: s.in, Out: s.out, Dense: dense(t, f, randoms(r, s.in*s.out), s.out, s.in), Bias: randoms(r, s.out)}
+			w := make([]float32, s.out*s.in)
+			for row := range s.out {
+				l.Dense.Row(w[row*s.in:(row+1)*s.in], row)
+			}
+			x := matrix(t, randoms(r, s.rows*s.in), s.rows, s.in)
+			at := positions(s.rows)
+			step := func() *tensor.Tensor {
+				c.Begin(context.Background(), 1, at, nil)
+				defer c.End()
+				return Project(c, x, nil, l)[0]
+			}
+			y := step()
+			for row := range s.rows {
+				want := linear(l, w, x.Float32s()[row*s.in:(row+1)*s.in])
+				largest := 0.0
+				for _, v := range want {
+					largest = max(largest, math.Abs(v))
+				}
+				for i, v := range want {
+					require.InDelta(t, v, float64(y.Float32s()[row*s.out+i]), 1e-3*largest, "%v %v: row %d, output %d", f, s, row, i)
+				}
+			}
+			step()
+			require.Zero(t, testing.AllocsPerRun(5, func() { step() }))
+		}
 	}
 }
 

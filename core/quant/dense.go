@@ -13,6 +13,9 @@ func NewDense(f cpu.DenseFormat, dtype string, src []byte, rows, cols int) (*Den
 	if _, err := checkSource(dtype, src, rows, cols); err != nil {
 		return nil, err
 	}
+	if err := CheckDense(f, rows, cols); err != nil {
+		return nil, err
+	}
 	d := &Dense{Rows: rows, Cols: cols, Format: f, Panels: make([]byte, cpu.DenseBytes(f, rows, cols))}
 	if Scaled(f) {
 		d.RowScale = make([]float32, rows)
@@ -21,7 +24,25 @@ func NewDense(f cpu.DenseFormat, dtype string, src []byte, rows, cols int) (*Den
 }
 
 // Scaled says whether a format needs a scale per row.
-func Scaled(f cpu.DenseFormat) bool { return f == cpu.DenseInt8 || f == cpu.DenseInt4 }
+func Scaled(f cpu.DenseFormat) bool { return f.Integer() }
+
+// CheckDense refuses matrices that the kernels of a dense format do not take: int8
+// and int4 ones have at most cpu.MaxDenseIntCols columns, so that sums stay within
+// int32.
+//
+// Errors: ErrShape, ErrDType.
+func CheckDense(f cpu.DenseFormat, rows, cols int) error {
+	if err := checkShape(rows, cols); err != nil {
+		return err
+	}
+	if f > cpu.DenseInt4 {
+		return fmt.Errorf("%w: unknown dense format %v", ErrDType, f)
+	}
+	if f.Integer() && cols > cpu.MaxDenseIntCols {
+		return fmt.Errorf("%w: found %d columns, expected at most %d in %v", ErrShape, cols, cpu.MaxDenseIntCols, f)
+	}
+	return nil
+}
 
 // PackDense converts a row-major rows x cols matrix of F32, F16 or BF16 into
 // dense16: dst is cpu.DenseBytes long; rowScale has one element per row for
@@ -35,8 +56,8 @@ func PackDense(dst []byte, rowScale []float32, f cpu.DenseFormat, dtype string, 
 	if err != nil {
 		return err
 	}
-	if f > cpu.DenseInt4 {
-		return fmt.Errorf("%w: unknown dense format %v", ErrDType, f)
+	if err := CheckDense(f, rows, cols); err != nil {
+		return err
 	}
 	if err := checkBytes("panels", len(dst), cpu.DenseBytes(f, rows, cols), rows, cols); err != nil {
 		return err
@@ -49,7 +70,7 @@ func PackDense(dst []byte, rowScale []float32, f cpu.DenseFormat, dtype string, 
 		values, codes := make([]float32, cols), make([]int8, cols)
 		for p := from; p < to; p++ {
 			panel := dst[p*stride : (p+1)*stride]
-			clear(panel)
+			fill(panel, cpu.DenseZero(f))
 			for row := p * cpu.PanelRows; row < min((p+1)*cpu.PanelRows, rows); row++ {
 				if !decode(values, dtype, src[row*cols*size:]) {
 					return notFinite(values, row*cols, cols)
@@ -72,25 +93,33 @@ func denseOptions(f cpu.DenseFormat) Options {
 }
 
 // packDenseRow scatters one row into its panel: cpu.DenseOffset, unrolled along
-// the columns. The panel is zero before.
+// the columns. The panel holds zeros before: integers are stored with half of their
+// range added, which is their exclusive or with a stored zero.
 func packDenseRow(panel []byte, f cpu.DenseFormat, r int, values []float32, codes []int8) {
+	lane := panel[4*r:]
 	switch f {
 	case cpu.DenseF32:
 		for k, v := range values {
-			binary.LittleEndian.PutUint32(panel[64*k+4*r:], math.Float32bits(v))
+			binary.LittleEndian.PutUint32(lane[64*k:], math.Float32bits(v))
 		}
 	case cpu.DenseBF16:
 		for k, v := range values {
-			binary.LittleEndian.PutUint16(panel[32*k+2*r:], bfloat16(v))
+			binary.LittleEndian.PutUint16(lane[k/2*64+k%2*2:], bfloat16(v))
 		}
 	case cpu.DenseInt8:
 		for k, c := range codes {
-			panel[16*k+r] = byte(c)
+			lane[k/4*64+k%4] ^= byte(c)
 		}
 	case cpu.DenseInt4:
 		for k, c := range codes {
-			panel[k/2*16+r] |= byte(c) & 15 << (k % 2 * 4)
+			lane[k/8*64+k%4] ^= byte(c) & 15 << (k / 4 % 2 * 4)
 		}
+	}
+}
+
+func fill(b []byte, v byte) {
+	for i := range b {
+		b[i] = v
 	}
 }
 

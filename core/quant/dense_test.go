@@ -110,6 +110,14 @@ func TestDenseMatricesOfAnImpossibleShapeOrFormatAreRefused(t *testing.T) {
 	require.ErrorIs(t, PackDense(panels, make([]float32, 2), 99, F32, src, 2, 2), ErrDType)
 	_, err := NewDense(cpu.DenseF32, F32, src, 3, 2)
 	require.ErrorIs(t, err, ErrShape)
+	_, err = NewDense(99, F32, src, 2, 2)
+	require.ErrorIs(t, err, ErrDType)
+	require.ErrorIs(t, CheckDense(cpu.DenseInt8, 0, 2), ErrShape)
+	for _, format := range []cpu.DenseFormat{cpu.DenseInt8, cpu.DenseInt4} {
+		require.NoError(t, CheckDense(format, 1, cpu.MaxDenseIntCols))
+		require.ErrorIs(t, CheckDense(format, 1, cpu.MaxDenseIntCols+1), ErrShape, "sums of more columns may not fit int32")
+	}
+	require.NoError(t, CheckDense(cpu.DenseBF16, 1, cpu.MaxDenseIntCols+1))
 	_, err = CompareDense(&Dense{Rows: 3, Cols: 2}, F32, src)
 	require.ErrorIs(t, err, ErrShape)
 }

@@ -14,7 +14,9 @@
 // plain codes (NewTernary). What stays dense (embeddings, output head) is
 // packed by PackDense in float32, bfloat16, int8 or int4; int8 and int4 go
 // through the symmetric quantizers of Quantize, which also give 2 and 1 bits
-// and the error measures to choose between them.
+// and the error measures to choose between them. Activations meet int8 and int4
+// weights as 16-bit integers (QuantizeActivations16), so that these sums are
+// exact as well.
 //
 // Bulk conversions run on the kernels' worker pool, work row by row without a
 // dense copy of the matrix, and give the same bits whatever the thread count.

@@ -283,3 +283,35 @@ func TestActivationsQuantizePerTokenAndPadWithZeros(t *testing.T) {
 	require.Equal(t, []int32{96, 0, -59}, sum)
 	require.Panics(t, func() { QuantizeActivations(q, scale, sum, x, tokens+1, dim) })
 }
+
+func TestSixteenBitActivationsTakeARowsLargestValueToTheEnd(t *testing.T) {
+	const dim, stride = 5, 11
+	require.Equal(t, 8, Activation16Stride(dim))
+	x := []float32{1, -1, 0.5, 0, 1.0 / 65024, 0, 0, 0, 0, 0, -65024, 32512, 257, 1, 3, 2e-30, -1e-30, 0, 0, 0, 1e-38, 0, 0, 0, 0}
+	const tokens = 5
+	q := cpu.Int16Rows{Hi: make([]int8, tokens*stride), Lo: make([]int8, tokens*stride), Stride: stride,
+		SumHi: make([]int32, tokens), SumLo: make([]int32, tokens), Inv: make([]float32, tokens)}
+	for i := range q.Hi {
+		q.Hi[i], q.Lo[i] = 99, 99
+	}
+	QuantizeActivations16(q, x, tokens, dim)
+	for token, want := range [tokens][dim]int{
+		{32512, -32512, 16256, 0, 0}, // half a step is a tie: 0 is even
+		{},
+		{-32512, 16256, 128, 0, 2}, // 128.5 and 0.5 and 1.5 are ties
+		{32512, -16256},
+		{}, // too small for a finite scale
+	} {
+		hi, lo := q.Hi[token*stride:], q.Lo[token*stride:]
+		sumHi, sumLo := int32(0), int32(0)
+		for k, v := range want {
+			require.Equal(t, v, 256*int(hi[k])+int(lo[k]), "token %d, column %d", token, k)
+			sumHi, sumLo = sumHi+int32(hi[k]), sumLo+int32(lo[k])
+		}
+		require.Equal(t, []int8{0, 0, 0, 99, 99, 99}, append(hi[dim:8:8], hi[8:stride]...), "padded to %d columns, and no further", 8)
+		require.Equal(t, []int8{0, 0, 0, 99, 99, 99}, append(lo[dim:8:8], lo[8:stride]...))
+		require.Equal(t, []int32{sumHi, sumLo}, []int32{q.SumHi[token], q.SumLo[token]})
+	}
+	require.InEpsilonSlice(t, []float32{1.0 / 32512, 0x1p-100 / 32512, 2, 2e-30 / 32512, 0x1p-100 / 32512}, q.Inv, 1e-6)
+	require.Panics(t, func() { QuantizeActivations16(q, x, tokens+1, dim) })
+}

@@ -4,18 +4,19 @@ import (
 	"fmt"
 
 	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// denseFormat is one way to store the weights of a dense16 matrix.
+// denseFormat is one way to store the float weights of a dense16 matrix.
 type denseFormat struct {
 	name    string
-	columns int // bytes of a column of 16 rows; half that for a pair's byte in int4
+	columns int // of a block
 }
 
-var denseFormats = []denseFormat{{"F32", 64}, {"BF16", 32}, {"Int8", 16}, {"Int4", 8}}
+var denseFormats = []denseFormat{{"F32", 1}, {"BF16", 2}}
 
-// dense emits the products with dense16 matrices: full panels for one token, which streams from memory, and for several
+// dense emits the products with float dense16 matrices: full panels for one token, which streams from memory, and for several
 // tokens as many rows as the registers hold: 16 with AVX-512, 8 with AVX2.
 func dense(s simd) {
 	for _, f := range denseFormats {
@@ -52,26 +53,26 @@ func denseKernel(s simd, f denseFormat, tokens int) {
 		acc[i] = s.regs(4)
 		s.zero(acc[i]...)
 	}
-	weight, product, xb, int4 := make([][]reg.VecVirtual, parts), s.regs(2), s.vec(), reg.VecVirtual(nil)
-	if s.wide() && f.name == "Int4" {
-		int4 = s.vec()
-		VMOVUPS(constant(cInt4), int4)
+	weight, product, xb, odd := make([][]reg.VecVirtual, parts), s.regs(2), s.vec(), operand.Op(constant(cUpper))
+	if s.wide() && f.name == "BF16" {
+		odd = s.splat(upperHalf)
 	}
 	for p := range weight {
 		weight[p] = s.regs(2)
 	}
 	Label("loop")
-	if tokens == 1 && f.columns >= 32 {
-		prefetch(w, 0, 4*f.columns)
+	bytes := 4 / f.columns * 64 // of a quad
+	if tokens == 1 {
+		prefetch(w, 0, bytes)
 	} else {
-		prefetchTwice(w, 0, 4*f.columns)
+		prefetchTwice(w, 0, bytes)
 	}
 	for k := range 4 {
 		if !s.wide() && tokens == 1 {
 			VBROADCASTSS(tok.at(0, 4*k), xb)
 		}
 		for p := range parts {
-			v := s.decode(f, w, k, p, weight[p], int4)
+			v := s.decode(f, w, k, p, weight[p], odd)
 			for t := range tokens {
 				m := product[t%2]
 				switch {
@@ -87,7 +88,7 @@ func denseKernel(s simd, f denseFormat, tokens int) {
 			}
 		}
 	}
-	ADDQ(u32(4*f.columns), w)
+	ADDQ(u32(bytes), w)
 	tok.advance(16)
 	DECQ(n)
 	JNZ(label("loop"))
@@ -116,40 +117,19 @@ func denseKernel(s simd, f denseFormat, tokens int) {
 	done()
 }
 
-// decode loads column k of a quad as float32, rows 8*part on for the narrow width. For int4 an even column decodes its pair,
-// and the odd column finds its half in v[1].
-// The wide int4 code looks its floats up: VPERMPS takes the low four bits of each lane as an index.
-func (s simd) decode(f denseFormat, w reg.Register, k, part int, v []reg.VecVirtual, int4 reg.VecVirtual) reg.VecVirtual {
-	rows := s.bytes / 4
-	column := at(w, k*f.columns)
-	column.Disp += part * rows * f.columns / 16
-	switch f.name {
-	case "F32":
-		VMOVUPS(column, v[0])
-	case "BF16":
-		VPMOVZXWD(column, v[0])
-		VPSLLD(u8(16), v[0], v[0])
-	case "Int8":
-		VPMOVSXBD(column, v[0])
-		VCVTDQ2PS(v[0], v[0])
-	case "Int4":
-		if k%2 == 1 {
-			return v[1]
-		}
-		pair := at(w, k/2*16+part*rows)
-		if s.wide() {
-			VPMOVZXBD(pair, v[1])
-			VPERMPS(int4, v[1], v[0])
-			VPSRLD(u8(4), v[1], v[1])
-			VPERMPS(int4, v[1], v[1])
-			return v[0]
-		}
-		VPMOVSXBD(pair, v[1])
-		VPSLLD(u8(28), v[1], v[0])
-		VPSRAD(u8(28), v[0], v[0])
-		VPSRAD(u8(4), v[1], v[1])
-		VCVTDQ2PS(v[0], v[0])
-		VCVTDQ2PS(v[1], v[1])
+// decode loads column k of a quad as float32, rows 8*part on for the narrow width. A bfloat16 pair of columns is loaded with its
+// even one, into v[1], where the odd one masks its half out.
+func (s simd) decode(f denseFormat, w reg.Register, k, part int, v []reg.VecVirtual, odd operand.Op) reg.VecVirtual {
+	block := at(w, k/f.columns*64+part*s.bytes)
+	switch {
+	case f.name == "F32":
+		VMOVUPS(block, v[0])
+	case k%2 == 0:
+		VMOVUPS(block, v[1])
+		VPSLLD(u8(16), v[1], v[0])
+	default:
+		VANDPS(odd, v[1], v[1])
+		return v[1]
 	}
 	return v[0]
 }

@@ -12,6 +12,7 @@ func elementwise(s simd) {
 	sumSquares(s)
 	absMax(s)
 	quantizeInt8(s)
+	quantizeInt16(s)
 
 	mapping(s, "scale", "dst, x *float32, n int, s float32", "dst[i] = x[i]*s", func(m mapped) reg.VecVirtual {
 		VMULPS(m.in("x"), m.scalar("s"), m.v)
@@ -163,22 +164,66 @@ func quantizeInt8(s simd) {
 		VCVTPS2DQ(v[p], v[p]) // rounds half to even
 		VPADDD(v[p], sum[p], sum[p])
 	}
-	if s.wide() {
-		VPMOVDB(v[0], at(dst, 0))
-	} else {
-		VPACKSSDW(v[1], v[0], v[0]) // 0..3 8..11 | 4..7 12..15
-		VPERMQ(u8(0xd8), v[0], v[0])
-		t := XMM()
-		VEXTRACTI128(u8(1), v[0], t)
-		VPACKSSWB(t, v[0].AsX(), t)
-		VMOVDQU(t, at(dst, 0))
-	}
+	s.storeInt8(v, dst)
 	ADDQ(u8(64), x)
 	ADDQ(u8(16), dst)
 	SUBQ(u8(16), n)
 	JNZ(label("loop"))
 	for p := range sum {
 		VMOVUPS(sum[p], at(lanes, s.bytes*p))
+	}
+	done()
+}
+
+// storeInt8 stores sixteen int32 as int8, which they fit; it spoils v.
+func (s simd) storeInt8(v []reg.VecVirtual, dst reg.Register) {
+	if s.wide() {
+		VPMOVDB(v[0], at(dst, 0))
+		return
+	}
+	VPACKSSDW(v[1], v[0], v[0]) // 0..3 8..11 | 4..7 12..15
+	VPERMQ(u8(0xd8), v[0], v[0])
+	t := XMM()
+	VEXTRACTI128(u8(1), v[0], t)
+	VPACKSSWB(t, v[0].AsX(), t)
+	VMOVDQU(t, at(dst, 0))
+}
+
+func quantizeInt16(s simd) {
+	name := "quantizeInt16" + s.suffix
+	TEXT(name, NOSPLIT, "func(lanes *int32, hi, lo *int8, x *float32, n int, s float32)")
+	Doc(name+": v = clamp(roundHalfEven(x[i]*s), -32512, 32512), hi[i] = (v+128)>>8, lo[i] = v - 256*hi[i],",
+		"lanes = sixteen partial sums of hi and then sixteen of lo, for i < n; n > 0 and a multiple of 16.")
+	Pragma("noescape")
+	lanes, hi, lo, x, n, f := load("lanes"), load("hi"), load("lo"), load("x"), load("n"), s.splatParam("s")
+	half := s.splat(128)
+	sumHi, sumLo, h, l := s.regs(s.parts), s.regs(s.parts), s.regs(s.parts), s.regs(s.parts)
+	s.zero(sumHi...)
+	s.zero(sumLo...)
+	Label("loop")
+	t := s.vec()
+	for p := range l {
+		VMULPS(at(x, s.bytes*p), f, l[p])
+		VMAXPS(constant(cMin16), l[p], l[p]) // v > min ? v : min, NaN gives min
+		VMINPS(constant(cMax16), l[p], l[p])
+		VCVTPS2DQ(l[p], l[p]) // rounds half to even
+		VPADDD(half, l[p], h[p])
+		VPSRAD(u8(8), h[p], h[p])
+		VPSLLD(u8(8), h[p], t)
+		VPSUBD(t, l[p], l[p])
+		VPADDD(h[p], sumHi[p], sumHi[p])
+		VPADDD(l[p], sumLo[p], sumLo[p])
+	}
+	s.storeInt8(h, hi)
+	s.storeInt8(l, lo)
+	ADDQ(u8(64), x)
+	ADDQ(u8(16), hi)
+	ADDQ(u8(16), lo)
+	SUBQ(u8(16), n)
+	JNZ(label("loop"))
+	for p := range sumHi {
+		VMOVUPS(sumHi[p], at(lanes, s.bytes*p))
+		VMOVUPS(sumLo[p], at(lanes, 64+s.bytes*p))
 	}
 	done()
 }

@@ -13,6 +13,7 @@ func main() {
 	for _, s := range []simd{avx2, avx512} {
 		ternary(s)
 		dense(s)
+		denseInt(s)
 		attention(s)
 		elementwise(s)
 		readSum(s)

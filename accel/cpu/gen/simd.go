@@ -154,7 +154,17 @@ const (
 	cOnes16 // pairs of int16
 	cMask0  // field 0 of four bytes of two-bit codes
 	cMask1  // field 1
-	cInt4   // sixteen different values: the float32 of each four-bit number in two's complement
+	cMask4  // the low four bits of bytes
+	cUpper  // the upper half of 32 bits
+	cMin16
+	cMax16
+	c256
+)
+
+const (
+	lowNibbles  = 0x0f0f0f0f
+	highNibbles = 0xf0f0f0f0
+	upperHalf   = 0xffff0000
 )
 
 func constants() {
@@ -166,15 +176,13 @@ func constants() {
 		cOne: f(1), cZero: 0, cInf: 0x7f800000, cExpLow: f(-87.33654), cExpHigh: f(88.72283),
 		cSign: 1 << 31, cAbs: 1<<31 - 1, cMin8: f(-128), cMax8: f(127),
 		cOnes16: 0x00010001, cMask0: 0x03030303, cMask1: 0x0c0c0c0c,
+		cMask4: lowNibbles, cUpper: upperHalf, cMin16: f(-32512), cMax16: f(32512), c256: f(256),
 	}
 	table = GLOBL("constants", RODATA|NOPTR)
 	for i, v := range values {
 		for j := range 16 {
 			DATA(64*i+4*j, operand.U32(v))
 		}
-	}
-	for j := range 16 {
-		DATA(64*cInt4+4*j, operand.U32(f(float32(int8(j<<4)>>4))))
 	}
 }
 

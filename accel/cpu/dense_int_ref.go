@@ -1,0 +1,63 @@
+package cpu
+
+import "math"
+
+func quantizeInt16Ref(hi, lo []int8, x []float32, s float32) (sumHi, sumLo int32) {
+	for i, v := range x {
+		v *= s
+		if !(v > -Int16Max) {
+			v = -Int16Max
+		}
+		if v > Int16Max {
+			v = Int16Max
+		}
+		q := int32(int16(math.Float32bits(float32(v) + expMagic))) // the low bits are v rounded, ties to even
+		h, l := (q+128)>>8, int32(int8(q))                         // the low byte, as a signed number, is q - 256*h
+		hi[i], lo[i] = int8(h), int8(l)
+		sumHi += h
+		sumLo += l
+	}
+	return sumHi, sumLo
+}
+
+// denseIntPanelRef defines one panel of [DenseIntMatMul].
+func denseIntPanelRef(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int) {
+	cols := denseFormats[f].blockCols
+	for t := range tokens {
+		var hi, lo [PanelRows]int32
+		for b := range len(panel) / BlockBytes {
+			block, at := (*[BlockBytes]byte)(panel[b*BlockBytes:]), t*x.Stride+b*cols
+			if f == DenseInt8 {
+				int8BlockRef(&hi, block, (*[4]int8)(x.Hi[at:]))
+				int8BlockRef(&lo, block, (*[4]int8)(x.Lo[at:]))
+			} else {
+				int4BlockRef(&hi, block, (*[8]int8)(x.Hi[at:]))
+				int4BlockRef(&lo, block, (*[8]int8)(x.Lo[at:]))
+			}
+		}
+		out := (*[PanelRows]float32)(dst[t*ldd:])
+		for r := range out {
+			sum := float32(float32(hi[r])*256) + float32(lo[r])
+			out[r] = float32(sum*scale[r]) * x.Inv[t]
+		}
+	}
+}
+
+// int8BlockRef adds w*x over the 4 columns of a block to each row's sum.
+func int8BlockRef(acc *[PanelRows]int32, block *[BlockBytes]byte, x *[4]int8) {
+	for r := range acc {
+		for j, v := range x {
+			acc[r] += (int32(block[4*r+j]) - 128) * int32(v)
+		}
+	}
+}
+
+// int4BlockRef adds w*x over the 8 columns of a block to each row's sum.
+func int4BlockRef(acc *[PanelRows]int32, block *[BlockBytes]byte, x *[8]int8) {
+	for r := range acc {
+		for j := range 4 {
+			c := block[4*r+j]
+			acc[r] += (int32(c&15)-8)*int32(x[j]) + (int32(c>>4)-8)*int32(x[4+j])
+		}
+	}
+}

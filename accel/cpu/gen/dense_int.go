@@ -1,0 +1,327 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// intFormat is one way to store the integer weights of a dense16 matrix.
+type intFormat struct {
+	name   string
+	fields int // weights in a byte: groups of four columns in a block
+	bias   int // log2 of what is added to a weight to make it unsigned
+}
+
+var intFormats = []intFormat{{"Int8", 1, 7}, {"Int4", 2, 3}}
+
+// denseInt emits the products of integer dense16 matrices with activations in two int8 planes. Weights are multiplied as
+// unsigned numbers; the sums of the planes are taken off at the end.
+func denseInt(s simd) {
+	most := 3
+	if s.wide() {
+		most = 8
+	}
+	for _, f := range intFormats {
+		for tokens := 1; tokens <= most; tokens++ {
+			switch {
+			case s.wide() && tokens == 1:
+				denseIntGemv512(f)
+			case s.wide():
+				denseIntGemm512(f, tokens)
+			case f.fields == 1:
+				denseInt8x256(f, tokens)
+			default:
+				denseInt4x256(f, tokens)
+			}
+		}
+	}
+}
+
+// intKernel holds the parameters that the loop of a kernel needs; the others are loaded behind it.
+type intKernel struct {
+	s      simd
+	f      intFormat
+	tokens int
+	w, n   reg.Register
+	planes [2]rows // hi, lo
+}
+
+func newIntKernel(s simd, f intFormat, tokens int) intKernel {
+	rows := "the 16 rows r of a panel"
+	if !s.wide() && tokens > 1 {
+		rows = "the 8 rows r of the half panel that w and scale point to"
+	}
+	name := fmt.Sprintf("dense%s%st%d", f.name, s.suffix, tokens)
+	TEXT(name, NOSPLIT, "func(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int8, ldx int, sumHi, sumLo *int32, inv *float32, blocks int)")
+	Doc(fmt.Sprintf("%s: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],", name),
+		fmt.Sprintf("dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for %s and t < %d; blocks > 0.", rows, tokens))
+	Pragma("noescape")
+	k := intKernel{s: s, f: f, tokens: tokens, w: load("w"), n: load("blocks")}
+	ldx := load("ldx")
+	for i, p := range []string{"hi", "lo"} {
+		k.planes[i] = newRows(load(p), ldx, tokens)
+	}
+	return k
+}
+
+// advance goes on by a number of blocks.
+func (k intKernel) advance(blocks int) {
+	ADDQ(u32(64*blocks), k.w)
+	for _, p := range k.planes {
+		p.advance(4 * k.f.fields * blocks)
+	}
+}
+
+// finish makes results of the sums [token][plane][part] and stores them.
+func (k intKernel) finish(acc [][2][]reg.VecVirtual) {
+	dst, ldd, scale, inv := load("dst"), load("ldd"), load("scale"), load("inv")
+	sums := [2]reg.Register{load("sumHi"), load("sumLo")}
+	SHLQ(u8(2), ldd)
+	t := k.s.vec()
+	for i := range acc {
+		for part, y := range acc[i][0] {
+			for plane := range sums {
+				a := acc[i][plane][part]
+				VPBROADCASTD(at(sums[plane], 4*i), t)
+				VPSLLD(u8(k.f.bias), t, t)
+				VPSUBD(t, a, a)
+				VCVTDQ2PS(a, a)
+			}
+			VMULPS(constant(c256), y, y)
+			VADDPS(acc[i][1][part], y, y)
+			VMULPS(at(scale, k.s.bytes*part), y, y)
+			VBROADCASTSS(at(inv, 4*i), t)
+			VMULPS(t, y, y)
+			VMOVUPS(y, at(dst, k.s.bytes*part))
+		}
+		if i < len(acc)-1 {
+			ADDQ(ldd, dst)
+		}
+	}
+	done()
+}
+
+// denseIntGemv512 multiplies one panel with one token. Two blocks are in flight, as one alone would wait for its own sums.
+// The fields of a byte are masked in place, so that the sums of int4's second one are scaled by 16, and shifted down at the end.
+func denseIntGemv512(f intFormat) {
+	k := newIntKernel(avx512, f, 1)
+	var mask []reg.VecVirtual
+	if f.fields == 2 {
+		mask = []reg.VecVirtual{avx512.splat(lowNibbles), avx512.splat(highNibbles)}
+	}
+	var acc [2][2][]reg.VecVirtual // [block][plane][field]
+	for b := range acc {
+		for p := range acc[b] {
+			acc[b][p] = avx512.regs(f.fields)
+			avx512.zero(acc[b][p]...)
+		}
+	}
+	v, t := ZMM(), avx512.regs(f.fields)
+	block := func(b int) {
+		VMOVDQU32(at(k.w, 64*b), v)
+		prefetch(k.w, 64*b, 64)
+		field := []reg.VecVirtual{v}
+		if mask != nil {
+			field = t
+		}
+		for i := range field {
+			if mask != nil {
+				VPANDD(mask[i], v, t[i])
+			}
+			for p := range k.planes {
+				VPDPBUSD_BCST(k.planes[p].at(0, 4*(f.fields*b+i)), field[i], acc[b][p][i])
+			}
+		}
+	}
+	TESTQ(u32(1), k.n) // an odd block first
+	JZ(label("loop"))
+	block(0)
+	k.advance(1)
+	DECQ(k.n)
+	JZ(label("end"))
+	Label("loop")
+	block(0)
+	block(1)
+	k.advance(2)
+	SUBQ(u8(2), k.n)
+	JNZ(label("loop"))
+	Label("end")
+	for p, a := range acc[0] {
+		for i := range a {
+			VPADDD(acc[1][p][i], a[i], a[i])
+		}
+		if f.fields == 2 {
+			VPSRAD(u8(4), a[1], a[1])
+			VPADDD(a[1], a[0], a[0])
+		}
+		acc[0][p] = a[:1]
+	}
+	k.finish([][2][]reg.VecVirtual{acc[0]})
+}
+
+// accumulators gives zero sums [token][plane][part].
+func (k intKernel) accumulators(parts int) [][2][]reg.VecVirtual {
+	acc := make([][2][]reg.VecVirtual, k.tokens)
+	for i := range acc {
+		for p := range acc[i] {
+			acc[i][p] = k.s.regs(parts)
+			k.s.zero(acc[i][p]...)
+		}
+	}
+	return acc
+}
+
+// denseIntGemm512 multiplies one panel with several tokens, which share the decoded weights.
+func denseIntGemm512(f intFormat, tokens int) {
+	k := newIntKernel(avx512, f, tokens)
+	acc := k.accumulators(1)
+	field, mask := avx512.regs(f.fields), reg.VecVirtual(nil)
+	if f.fields == 2 {
+		mask = avx512.splat(lowNibbles)
+	}
+	Label("loop")
+	VMOVDQU32(at(k.w, 0), field[0])
+	prefetchTwice(k.w, 0, 64)
+	if f.fields == 2 {
+		VPSRLW(u8(4), field[0], field[1])
+		VPANDD(mask, field[0], field[0])
+		VPANDD(mask, field[1], field[1])
+	}
+	for j, w := range field {
+		for i := range acc {
+			for p := range k.planes {
+				VPDPBUSD_BCST(k.planes[p].at(i, 4*j), w, acc[i][p][0])
+			}
+		}
+	}
+	k.advance(1)
+	DECQ(k.n)
+	JNZ(label("loop"))
+	k.finish(acc)
+}
+
+// denseInt8x256 multiplies a panel with one token, or half a panel with several. Products of bytes do not fit int16, so weights and
+// activations are widened to it; a sum then has two parts in neighbouring lanes.
+func denseInt8x256(f intFormat, tokens int) {
+	k := newIntKernel(avx2, f, tokens)
+	parts := 1
+	if tokens == 1 {
+		parts = 2
+	}
+	acc := k.accumulators(2 * parts) // of the rows 0 1 4 5 and 2 3 6 7 of each part
+	x, v, m := avx2.regs(2), avx2.regs(2), YMM()
+	weights := func(part int) {
+		VMOVDQU(at(k.w, 32*part), v[1])
+		avx2.zero(m)
+		VPUNPCKLBW(m, v[1], v[0])
+		VPUNPCKHBW(m, v[1], v[1])
+	}
+	broadcast := func(token, plane int, x reg.VecVirtual) {
+		VPBROADCASTD(k.planes[plane].at(token, 0), x.AsX())
+		VPMOVSXBW(x.AsX(), x)
+	}
+	add := func(x, w, m, sum reg.VecVirtual) {
+		VPMADDWD(x, w, m)
+		VPADDD(m, sum, sum)
+	}
+	Label("loop")
+	if tokens == 1 {
+		prefetch(k.w, 0, 64)
+		for p := range k.planes {
+			broadcast(0, p, x[p])
+		}
+		for part := range parts {
+			weights(part)
+			for g, w := range v {
+				add(x[0], w, m, acc[0][0][2*part+g])
+				add(x[1], w, w, acc[0][1][2*part+g])
+			}
+		}
+	} else {
+		prefetchTwice(k.w, 0, 64)
+		weights(0)
+		for i := range acc {
+			for p := range k.planes {
+				broadcast(i, p, x[0])
+				add(x[0], v[0], m, acc[i][p][0])
+				add(x[0], v[1], x[0], acc[i][p][1])
+			}
+		}
+	}
+	k.advance(1)
+	DECQ(k.n)
+	JNZ(label("loop"))
+	for i := range acc {
+		for p, a := range acc[i] {
+			for part := range parts {
+				VPHADDD(a[2*part+1], a[2*part], a[part])
+			}
+			acc[i][p] = a[:parts]
+		}
+	}
+	k.finish(acc)
+}
+
+// denseInt4x256 multiplies a panel with one token, or half a panel with several. Pairs of products are int16: a block adds at most
+// 2*2*15*127 to, and takes at most 2*2*15*128 off, their sum, so that four blocks are within -30720..30480 and are then widened
+// to int32.
+func denseInt4x256(f intFormat, tokens int) {
+	k := newIntKernel(avx2, f, tokens)
+	parts := 1
+	if tokens == 1 {
+		parts = 2
+	}
+	sum32, sum16 := k.accumulators(parts), k.accumulators(parts)
+	field := make([][]reg.VecVirtual, parts) // [part][field]
+	for p := range field {
+		field[p] = avx2.regs(2)
+	}
+	count, most := GP64(), GP64()
+	MOVQ(u32(4), most)
+	Label("outer")
+	takeUpTo(most, k.n, count)
+	for i := range sum16 {
+		for _, a := range sum16[i] {
+			avx2.zero(a...)
+		}
+	}
+	x, m := YMM(), YMM()
+	Label("inner")
+	if tokens == 1 {
+		prefetch(k.w, 0, 64)
+	} else {
+		prefetchTwice(k.w, 0, 64)
+	}
+	for part, v := range field {
+		VMOVDQU(at(k.w, 32*part), v[0])
+		VPSRLW(u8(4), v[0], v[1])
+		VPAND(constant(cMask4), v[0], v[0])
+		VPAND(constant(cMask4), v[1], v[1])
+	}
+	for j := range f.fields {
+		for i := range sum16 {
+			for p := range k.planes {
+				VPBROADCASTD(k.planes[p].at(i, 4*j), x)
+				for part := range field {
+					VPMADDUBSW(x, field[part][j], m)
+					VPADDW(m, sum16[i][p][part], sum16[i][p][part])
+				}
+			}
+		}
+	}
+	k.advance(1)
+	DECQ(count)
+	JNZ(label("inner"))
+	for i := range sum16 {
+		for p := range sum16[i] {
+			for part := range field {
+				widen(sum16[i][p][part], sum32[i][p][part])
+			}
+		}
+	}
+	TESTQ(k.n, k.n)
+	JNZ(label("outer"))
+	k.finish(sum32)
+}
