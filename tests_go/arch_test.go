@@ -42,6 +42,11 @@ var leaves = []string{"accel/cpu/gen", "bench", "tests_go"}
 // formatUsers may import core/format: the model to read and write files, the bindings to tell the formats' errors apart.
 var formatUsers = []string{"core/model", "bindings"}
 
+// onlyThese narrows what a room may import of ours below what its layer allows.
+var onlyThese = map[string][]string{
+	"core/optim": {"accel/cpu", "core/pool", "core/tensor"}, // memory and slices: it knows no layers and no tape
+}
+
 // onlyFor binds libraries of other people to the room that needs them; "" is for tests.
 var onlyFor = map[string]string{
 	"github.com/mmcloughlin/avo":    "accel/cpu/gen",
@@ -98,6 +103,7 @@ func TestViolationsAreFound(t *testing.T) {
 		{"core/format/npz", module + "core/tensor", "core/format/npz imports core/tensor"},
 		{"core/quant", "C", "cgo"},
 		{"core/nn", module + "tests_go", "nobody imports"},
+		{"core/optim", module + "core/autograd", "it may import accel/cpu, core/pool, core/tensor only"},
 		{"core/brandnew", "fmt", "has no layer"},
 		{"core/nn", module + "core/brandnew", "has no layer"},
 		{"accel/cpu", "github.com/mmcloughlin/avo/build", "for accel/cpu/gen only"},
@@ -139,6 +145,8 @@ func violations(p listed) (wrong []string) {
 			complain("%s imports %s, which has no layer", from, to)
 		case layer(to) <= layer(from):
 			complain("%s imports %s, which is not in a lower layer", from, to)
+		case onlyThese[from] != nil && !slices.Contains(onlyThese[from], to):
+			complain("%s imports %s, it may import %s only", from, to, strings.Join(onlyThese[from], ", "))
 		case strings.HasPrefix(to, "core/format/") && !strings.HasPrefix(from, "core/format/") && !slices.Contains(formatUsers, from):
 			complain("%s imports %s, which only %s may", from, to, strings.Join(formatUsers, " and "))
 		}
