@@ -19,6 +19,8 @@ enum {
   BN_INTERNAL,   // InternalError: a recovered Go panic
   BN_CANCELED,   // the poll function asked to stop; its Python error is pending
   BN_INDEX,      // OutOfRangeError
+  BN_LOGITS,     // LogitsError
+  BN_FILE,       // FileSystemError
   BN_CODES
 };
 

@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
@@ -31,6 +33,7 @@ var codes = []struct {
 }{
 	{context.Canceled, C.BN_CANCELED},
 	{pool.ErrOutOfMemory, C.BN_MEMORY},
+	{pool.ErrSize, C.BN_MEMORY},
 	{tensor.ErrMemory, C.BN_MEMORY},
 	{safetensors.ErrFormat, C.BN_FORMAT},
 	{model.ErrConfig, C.BN_CONFIG},
@@ -39,6 +42,7 @@ var codes = []struct {
 	{tensor.ErrIndex, C.BN_INDEX},
 	{tensor.ErrValue, C.BN_ARGUMENT},
 	{infer.ErrArgument, C.BN_ARGUMENT},
+	{infer.ErrLogits, C.BN_LOGITS},
 	{model.ErrClosed, C.BN_ARGUMENT},
 	{model.ErrOption, C.BN_ARGUMENT},
 	{model.ErrExport, C.BN_ARGUMENT},
@@ -92,5 +96,17 @@ func codeOf(err error) C.int {
 	if errors.As(err, &defect) {
 		return C.BN_INTERNAL
 	}
+	if fromSystem(err) {
+		return C.BN_FILE
+	}
 	return C.BN_ERROR
+}
+
+// fromSystem says whether the operating system refused something, as a rule about a file.
+func fromSystem(err error) bool {
+	var path *fs.PathError
+	var link *os.LinkError
+	var call *os.SyscallError
+	var number syscall.Errno
+	return errors.As(err, &path) || errors.As(err, &link) || errors.As(err, &call) || errors.As(err, &number)
 }

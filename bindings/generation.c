@@ -90,10 +90,12 @@ static PyObject *generation_step(PyObject *self, PyObject *unused) {
   char *err = NULL;
   int code;
   bn_call call;
+  uintptr_t model;
+  if (bn_model_handle(g->model, &model)) return NULL;
   g->busy = 1;
-  BN_BEGIN(call, NULL)
+  bn_begin(&call, model, NULL);
   code = bn_generation_step(g->handle, bn_look, &call, &tokens, &n, &tops, &err);
-  BN_END(call)
+  bn_end(&call);
   PyObject *list = NULL;
   if (code || PyErr_Occurred()) {
     bn_raise(code, err);

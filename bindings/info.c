@@ -5,12 +5,14 @@
 #include "_cgo_export.h"
 
 static PyObject *py_build_info(PyObject *module, PyObject *unused) {
+  if (bn_forked()) return NULL;
   char *text = NULL, *err = NULL;
   int code = bn_build_info(&text, &err);
   return code ? bn_raise(code, err) : bn_text(text);
 }
 
 static PyObject *py_num_threads(PyObject *module, PyObject *unused) {
+  if (bn_forked()) return NULL;
   int64_t n = 0;
   char *err = NULL;
   int code = bn_num_threads(&n, &err);
@@ -42,6 +44,7 @@ static PyObject *py_read_bandwidth(PyObject *module, PyObject *args) {
 }
 
 static PyObject *py_presets(PyObject *module, PyObject *unused) {
+  if (bn_forked()) return NULL;
   char *text = NULL, *err = NULL;
   int code = bn_presets(&text, &err);
   return code ? bn_raise(code, err) : bn_text(text);
@@ -49,14 +52,14 @@ static PyObject *py_presets(PyObject *module, PyObject *unused) {
 
 static PyObject *py_find_preset(PyObject *module, PyObject *args) {
   char *name, *text = NULL, *err = NULL;
-  if (!PyArg_ParseTuple(args, "s", &name)) return NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "s", &name)) return NULL;
   int code = bn_find_preset(name, &text, &err);
   return code ? bn_raise(code, err) : bn_text(text);
 }
 
 static PyObject *py_register_preset(PyObject *module, PyObject *args) {
   char *name, *hub_id, *config, *err = NULL;
-  if (!PyArg_ParseTuple(args, "sss", &name, &hub_id, &config)) return NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "sss", &name, &hub_id, &config)) return NULL;
   int code = bn_register_preset(name, hub_id, config, &err);
   if (code) return bn_raise(code, err);
   Py_RETURN_NONE;
@@ -65,7 +68,7 @@ static PyObject *py_register_preset(PyObject *module, PyObject *args) {
 static PyObject *py_config(PyObject *module, PyObject *args) {
   char *json, *text = NULL, *err = NULL;
   PyObject *path = NULL;
-  if (!PyArg_ParseTuple(args, "O&s", PyUnicode_FSConverter, &path, &json)) return NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "O&s", PyUnicode_FSConverter, &path, &json)) return NULL;
   int code = bn_config(PyBytes_AsString(path), json, &text, &err);
   Py_DECREF(path);
   return code ? bn_raise(code, err) : bn_text(text);
@@ -76,9 +79,9 @@ static PyObject *py_selftest_panic(PyObject *module, PyObject *args) {
   if (bn_forked() || !PyArg_ParseTuple(args, "s", &place)) return NULL;
   int code;
   bn_call call;
-  BN_BEGIN(call, NULL)
+  bn_begin(&call, 0, NULL);
   code = bn_selftest_panic(place, bn_look, &call, &err);
-  BN_END(call)
+  bn_end(&call);
   if (code) return bn_raise(code, err);
   Py_RETURN_NONE;
 }

@@ -49,9 +49,9 @@ static PyObject *py_load(PyObject *module, PyObject *args) {
   const char *name = PyBytes_AsString(path);
   int code;
   bn_call call;
-  BN_BEGIN(call, progress == Py_None ? NULL : progress)
+  bn_begin(&call, 0, progress == Py_None ? NULL : progress);
   code = bn_model_load((char *)name, options, bn_look, &call, &m->handle, &err);
-  BN_END(call)
+  bn_end(&call);
   Py_DECREF(path);
   if (code || PyErr_Occurred()) {
     Py_DECREF(m);
@@ -78,7 +78,7 @@ static PyObject *py_random(PyObject *module, PyObject *args) {
 }
 
 static PyObject *model_close(PyObject *self, PyObject *unused) {
-  if (bn_forked()) return NULL;
+  if (bn_forked() || bn_interrupting(((Model *)self)->handle)) return NULL;
   char *err = NULL;
   int code;
   Py_BEGIN_ALLOW_THREADS
@@ -90,6 +90,7 @@ static PyObject *model_close(PyObject *self, PyObject *unused) {
 
 static PyObject *model_info(PyObject *self, PyObject *unused) {
   char *text = NULL, *err = NULL;
+  if (bn_forked()) return NULL;
   int code = bn_model_info(((Model *)self)->handle, &text, &err);
   return code ? bn_raise(code, err) : bn_text(text);
 }
@@ -118,9 +119,9 @@ static PyObject *model_forward(PyObject *self, PyObject *args) {
   if (bn_buffer(logits, &vo, "logits", 'f', 1)) goto no_logits;
   int code;
   bn_call call;
-  BN_BEGIN(call, NULL)
+  bn_begin(&call, ((Model *)self)->handle, NULL);
   code = bn_model_forward(((Model *)self)->handle, vi.buf, vi.len / 4, vl.buf, vl.len / 8, vo.buf, vo.len / 4, bn_look, &call, &err);
-  BN_END(call)
+  bn_end(&call);
   PyBuffer_Release(&vo);
   PyBuffer_Release(&vl);
   PyBuffer_Release(&vi);
@@ -144,9 +145,9 @@ static PyObject *model_likelihood(PyObject *self, PyObject *args) {
   int64_t count = 0;
   int code;
   bn_call call;
-  BN_BEGIN(call, NULL)
+  bn_begin(&call, ((Model *)self)->handle, NULL);
   code = bn_model_likelihood(((Model *)self)->handle, vi.buf, vi.len / 4, window, stride, bn_look, &call, &sum, &count, &err);
-  BN_END(call)
+  bn_end(&call);
   PyBuffer_Release(&vi);
   if (code || PyErr_Occurred()) return bn_raise(code, err);
   return Py_BuildValue("dL", sum, (long long)count);
@@ -179,8 +180,12 @@ static PyType_Spec model_spec = {
 static PyObject *py_assets(PyObject *module, PyObject *args) {
   PyObject *path = NULL;
   char *text = NULL, *err = NULL;
-  if (!PyArg_ParseTuple(args, "O&", PyUnicode_FSConverter, &path)) return NULL;
-  int code = bn_model_assets(PyBytes_AsString(path), &text, &err);
+  if (bn_forked() || !PyArg_ParseTuple(args, "O&", PyUnicode_FSConverter, &path)) return NULL;
+  const char *name = PyBytes_AsString(path);
+  int code;
+  Py_BEGIN_ALLOW_THREADS
+  code = bn_model_assets((char *)name, &text, &err);
+  Py_END_ALLOW_THREADS
   Py_DECREF(path);
   return code ? bn_raise(code, err) : bn_text(text);
 }

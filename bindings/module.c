@@ -18,7 +18,7 @@ static const char *const exception_names[BN_CODES] = {
     [BN_CONFIG] = "ConfigError",     [BN_SHAPE] = "ShapeError",        [BN_DTYPE] = "DTypeError",
     [BN_ARGUMENT] = "ArgumentError", [BN_MEMORY] = "OutOfMemoryError", [BN_NOT_FOUND] = "ModelNotFoundError",
     [BN_INTERNAL] = "InternalError", [BN_CANCELED] = "BitNetError",
-    [BN_INDEX] = "OutOfRangeError",
+    [BN_INDEX] = "OutOfRangeError",  [BN_LOGITS] = "LogitsError",      [BN_FILE] = "FileSystemError",
 };
 static PyObject *exceptions[BN_CODES];
 static PyObject *fork_error;
@@ -51,6 +51,30 @@ PyObject *bn_text(char *text) {
   PyObject *str = PyUnicode_FromString(text);
   free(text);
   return str;
+}
+
+static _Thread_local bn_call *innermost;  // call of this thread
+
+void bn_begin(bn_call *call, uintptr_t model, PyObject *progress) {
+  *call = (bn_call){.thread = PyThread_get_thread_ident(), .progress = progress, .reported = -1, .model = model, .outer = innermost};
+  innermost = call;
+  call->released = PyEval_SaveThread();
+}
+
+void bn_end(bn_call *call) {
+  PyEval_RestoreThread(call->released);
+  innermost = call->outer;
+}
+
+int bn_interrupting(uintptr_t model) {
+  for (bn_call *call = innermost; call; call = call->outer) {
+    if (call->model != model) continue;
+    raise_text(exceptions[BN_ARGUMENT],
+               "a signal handler cannot close the model whose call it interrupts, since closing waits for that call: "
+               "raise an exception in the handler and close the model after the call");
+    return 1;
+  }
+  return 0;
 }
 
 int bn_look(void *state, int64_t done, int64_t total) {

@@ -22,21 +22,24 @@ PyObject *bn_text(char *text);
 
 // A call into Go without the GIL:
 //   bn_call call;
-//   BN_BEGIN(call, progress)   // progress: a Python callable(done, total), or NULL
+//   bn_begin(&call, model, progress);  // model: the handle of the model it uses, or 0; progress: a callable(done, total), or NULL
 //   code = bn_something(..., bn_look, &call, ...);
-//   BN_END(call)
+//   bn_end(&call);
 // bn_look is the bn_poll that takes the GIL back for a moment.
-typedef struct {
+typedef struct bn_call {
   PyThreadState *released;
   unsigned long thread;
   PyObject *progress;
   int64_t reported;
+  uintptr_t model;
+  struct bn_call *outer;  // which this one interrupts: a signal handler of it makes this call
 } bn_call;
 
-#define BN_BEGIN(call, callable)                                                        \
-  (call) = (bn_call){.thread = PyThread_get_thread_ident(), .progress = (callable), .reported = -1}; \
-  (call).released = PyEval_SaveThread();
-#define BN_END(call) PyEval_RestoreThread((call).released);
+void bn_begin(bn_call *call, uintptr_t model, PyObject *progress);
+void bn_end(bn_call *call);
+
+// True, with an exception, when a call of this thread uses the model: the caller is a signal handler that it waits for.
+int bn_interrupting(uintptr_t model);
 
 int bn_look(void *call, int64_t done, int64_t total);
 

@@ -41,6 +41,14 @@ class ModelNotFoundError(BitNetError, FileNotFoundError):
     """No model at that path or under that name: the message says which directory or name to pass."""
 
 
+class FileSystemError(BitNetError, OSError):
+    """The operating system refused to read or write a file: a permission, a full disk. The message names the file."""
+
+
+class LogitsError(BitNetError, ArithmeticError):
+    """No token can be chosen: a logit is NaN or infinite, as damaged weights make it, or every token is banned."""
+
+
 class TokenizerError(BitNetError, ValueError):
     """The model has no tokenizer, or one that cannot be read, or no chat template."""
 

@@ -1,0 +1,122 @@
+"""What happens at the edges: tokens that cannot be chosen, files the system refuses, processes that cannot run Go."""
+
+import gc
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bitnet_rust
+from bitnet_rust import (
+    ArgumentError,
+    BitNetError,
+    BitNetModel,
+    FileSystemError,
+    ForkError,
+    LogitsError,
+    OutOfMemoryError,
+    Tensor,
+)
+
+
+def test_a_model_of_which_no_token_can_be_chosen_raises_logits_error(tiny: BitNetModel) -> None:
+    banned = {token: -math.inf for token in range(tiny.config.vocab_size)}
+    with pytest.raises(LogitsError, match="sequence 0.*every token has -inf") as caught:
+        tiny.generate([1, 2], logit_bias=banned)
+    assert isinstance(caught.value, ArithmeticError) and isinstance(caught.value, BitNetError)
+
+
+@pytest.mark.parametrize("bad", [512, 99999, -1])
+def test_the_last_token_of_a_perplexity_is_checked_too(tiny: BitNetModel, bad: int) -> None:
+    with pytest.raises(ArgumentError, match=r"tokens\[2\] = .*token id out of range"):
+        tiny.perplexity([1, 2, bad])
+
+
+def test_forward_names_the_sequence_it_refuses(tiny: BitNetModel) -> None:
+    with pytest.raises(ArgumentError, match=r"sequence 1: tokens\[1\] = 512"):
+        tiny.forward([[1, 2], [3, 512]])
+
+
+def test_what_the_system_refuses_is_an_os_error(tiny: BitNetModel, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileSystemError, match="not a directory") as caught:
+        tiny.save_pretrained(tmp_path / "file" / "model")
+    assert isinstance(caught.value, OSError)
+
+
+def test_a_config_that_no_machine_holds_is_refused_at_once() -> None:
+    sizes = {
+        "vocab_size": 1 << 24,
+        "hidden_size": 1 << 17,
+        "intermediate_size": 1 << 18,
+        "num_hidden_layers": 1024,
+        "num_attention_heads": 1024,
+        "head_dim": 128,
+    }
+    for extra in ({}, {"quantization": {"modules_to_not_convert": ["proj"]}}):
+        with pytest.raises(OutOfMemoryError, match="TiB"):
+            BitNetModel.from_config(sizes | extra)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_every_call_into_the_core_is_refused_after_fork(tiny_dir: Path) -> None:
+    model = BitNetModel.from_pretrained(tiny_dir)  # whose tokenizer was not asked for yet
+    numbers = Tensor([1.0, 2.0])
+    calls: list[Callable[[], Any]] = [
+        lambda: model.tokenizer,
+        lambda: model._model.info(),
+        lambda: numbers + numbers,
+        lambda: Tensor([1.0]),
+        bitnet_rust.build_info,
+        bitnet_rust.num_threads,
+        lambda: bitnet_rust.set_num_threads(1),
+        bitnet_rust.list_models,
+        lambda: bitnet_rust.find_model("2b"),
+        lambda: bitnet_rust.register_model("mine", {"vocab_size": 1}),
+        lambda: bitnet_rust.BitNetConfig.from_file(tiny_dir),
+    ]
+    child = os.fork()
+    if child == 0:
+        allowed = 0
+        for call in calls:
+            try:
+                call()
+                allowed += 1
+            except ForkError:
+                pass
+            except BaseException:
+                allowed += 1
+        gc.collect()
+        os._exit(allowed)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    model.close()
+
+
+def test_a_signal_handler_may_not_close_the_model_it_interrupts(slow: BitNetModel) -> None:
+    """The close would wait for the call that waits for the handler."""
+    other = BitNetModel.from_config("char")
+
+    def handler(*_: object) -> None:
+        other.close()
+        slow.close()
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGUSR1))
+    try:
+        timer.start()
+        with pytest.raises(ArgumentError, match="signal handler"):
+            slow.generate([1] * 500_000)
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+    with pytest.raises(ArgumentError, match="closed"):
+        other.forward([1])
+    assert slow.forward([1]).shape == (1, 4096)
