@@ -10,6 +10,7 @@ static int (*const parts[])(PyObject *) = {
     bn_init_model,
     bn_init_generation,
     bn_init_tensor,
+    bn_init_memory,
 };
 
 // Exceptions live in bitnet_rust/errors.py; these are their names by result code.

@@ -25,10 +25,11 @@ from bitnet_rust import (
 
 
 def test_a_model_of_which_no_token_can_be_chosen_raises_logits_error(tiny: BitNetModel) -> None:
-    banned = {token: -math.inf for token in range(tiny.config.vocab_size)}
-    with pytest.raises(LogitsError, match="sequence 0.*every token has -inf") as caught:
+    banned = dict.fromkeys(range(tiny.config.vocab_size), -math.inf)
+    with pytest.raises(LogitsError, match=r"sequence 0.*every token has -inf") as caught:
         tiny.generate([1, 2], logit_bias=banned)
-    assert isinstance(caught.value, ArithmeticError) and isinstance(caught.value, BitNetError)
+    assert isinstance(caught.value, ArithmeticError)
+    assert isinstance(caught.value, BitNetError)
 
 
 @pytest.mark.parametrize("bad", [512, 99999, -1])
@@ -74,6 +75,10 @@ def test_every_call_into_the_core_is_refused_after_fork(tiny_dir: Path) -> None:
         lambda: Tensor([1.0]),
         bitnet_rust.build_info,
         bitnet_rust.num_threads,
+        bitnet_rust.memory_stats,
+        bitnet_rust.memory_blocks,
+        bitnet_rust.trim_memory,
+        lambda: bitnet_rust.on_memory_pressure(0.5, print),
         lambda: bitnet_rust.set_num_threads(1),
         bitnet_rust.list_models,
         lambda: bitnet_rust.find_model("2b"),

@@ -33,7 +33,15 @@ if TYPE_CHECKING:
     from .generation import GenerationResult, Piece, SamplingOptions
     from .model import BitNetModel
     from .registry import ModelEntry, find_model, list_models, register_model
-    from .runtime import build_info, num_threads, set_num_threads
+    from .runtime import (
+        build_info,
+        memory_blocks,
+        memory_stats,
+        num_threads,
+        on_memory_pressure,
+        set_num_threads,
+        trim_memory,
+    )
     from .tensor import Tensor
     from .tokenizer import Tokenizer
 
@@ -50,9 +58,13 @@ _HOMES = {
     "build_info": "runtime",
     "find_model": "registry",
     "list_models": "registry",
+    "memory_blocks": "runtime",
+    "memory_stats": "runtime",
     "num_threads": "runtime",
+    "on_memory_pressure": "runtime",
     "register_model": "registry",
     "set_num_threads": "runtime",
+    "trim_memory": "runtime",
 }
 
 __all__ = [
@@ -82,9 +94,13 @@ __all__ = [
     "build_info",
     "find_model",
     "list_models",
+    "memory_blocks",
+    "memory_stats",
     "num_threads",
+    "on_memory_pressure",
     "register_model",
     "set_num_threads",
+    "trim_memory",
 ]
 
 
