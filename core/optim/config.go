@@ -105,11 +105,11 @@ func (a *algorithm) checkAdam(h *Hyper) error {
 	case !finiteFrom(h.Eps, 0):
 		return &ArgumentError{"eps", h.Eps, "expected a finite number >= 0"}
 	case h.Momentum != 0:
-		return &ArgumentError{"momentum", h.Momentum, "not used by " + a.name + ", expected 0"}
+		return &ArgumentError{"momentum", h.Momentum, "expected 0: not used by " + a.name}
 	case h.Dampening != 0:
-		return &ArgumentError{"dampening", h.Dampening, "not used by " + a.name + ", expected 0"}
+		return &ArgumentError{"dampening", h.Dampening, "expected 0: not used by " + a.name}
 	case h.Nesterov:
-		return &ArgumentError{"nesterov", true, "not used by " + a.name + ", expected false"}
+		return &ArgumentError{"nesterov", true, "expected false: not used by " + a.name}
 	}
 	return nil
 }
@@ -123,11 +123,11 @@ func (a *algorithm) checkSGD(h *Hyper) error {
 	case h.Nesterov && (h.Momentum == 0 || h.Dampening != 0):
 		return &ArgumentError{"nesterov", true, fmt.Sprintf("expected momentum > 0 and dampening 0 with it, found %v and %v", h.Momentum, h.Dampening)}
 	case h.Betas != [2]float64{}:
-		return &ArgumentError{"betas", h.Betas, "not used by sgd, expected none"}
+		return &ArgumentError{"betas", h.Betas, "expected none: not used by sgd"}
 	case h.Eps != 0:
-		return &ArgumentError{"eps", h.Eps, "not used by sgd, expected 0"}
+		return &ArgumentError{"eps", h.Eps, "expected 0: not used by sgd"}
 	case h.AMSGrad:
-		return &ArgumentError{"amsgrad", true, "not used by sgd, expected false"}
+		return &ArgumentError{"amsgrad", true, "expected false: not used by sgd"}
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package optim
 
 import (
-	"fmt"
 	"math"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
@@ -118,11 +117,8 @@ func (g *Gradients) finiteNorm() (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if !finiteFrom(norm, 0) {
-		if bad := g.FirstNonFinite(); bad != nil {
-			return norm, bad
-		}
-		return norm, fmt.Errorf("%w: their norm is %v", ErrNonFinite, norm)
+	if !finiteFrom(norm, 0) { // one is not: float32 squares do not overflow float64
+		return norm, g.FirstNonFinite()
 	}
 	return norm, nil
 }

@@ -161,7 +161,7 @@ func (c *ScheduleConfig) checkUnused(kind scheduleKind) error {
 		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
 		used := name == "name" || slices.Contains(kind.fields, name) || kind.warmup && strings.HasPrefix(name, "warmup_")
 		if !used && !v.Field(i).IsZero() {
-			return &ArgumentError{name, reflect.Indirect(v.Field(i)).Interface(), fmt.Sprintf("not used by schedule %q, expected none", c.Name)}
+			return &ArgumentError{name, reflect.Indirect(v.Field(i)).Interface(), fmt.Sprintf("expected none: not used by schedule %q", c.Name)}
 		}
 	}
 	return nil
