@@ -14,14 +14,27 @@ import (
 )
 
 // MaxStepTokens bounds the rows of one step: enough for the matrix kernels to run at full speed, and small enough that
-// scratch memory stays far below the weights.
+// scratch memory stays far below the weights. Models with large layers take fewer, see stepTokens.
 const MaxStepTokens = 256
+
+// A step looks at its context between layers. So that it does several times a second on two slow cores, the rows of a
+// step are so few that a layer takes at most layerWork multiplications, as long as they suffice for the kernels.
+const (
+	layerWork     = 16e9
+	minStepTokens = 60
+)
+
+// stepTokens is how many rows a step of the model has at most.
+func stepTokens(cfg *model.Config) int {
+	return max(minStepTokens, min(MaxStepTokens, int(layerWork/cfg.LayerWeights())))
+}
 
 // Engine runs one model. It is safe for concurrent use: every step in flight has a context of its own, and contexts
 // are kept for the next step.
 type Engine struct {
 	model *model.Model
 	mem   *pool.HybridMemoryPool
+	rows  int // most of one step
 
 	mu     sync.Mutex
 	idle   []*stepper
@@ -29,7 +42,9 @@ type Engine struct {
 }
 
 // NewEngine returns an engine over m; scratch memory and caches come from the default pool.
-func NewEngine(m *model.Model) *Engine { return &Engine{model: m, mem: pool.Default()} }
+func NewEngine(m *model.Model) *Engine {
+	return &Engine{model: m, mem: pool.Default(), rows: stepTokens(m.Config)}
+}
 
 // Model returns the model the engine runs.
 func (e *Engine) Model() *model.Model { return e.model }
@@ -250,10 +265,10 @@ func (e *Engine) Forward(ctx context.Context, ids [][]int32, out []float32) erro
 		seq := e.NewSequence()
 		open = append(open, seq)
 		for len(s) > 0 {
-			n := min(len(s), MaxStepTokens-rows)
+			n := min(len(s), e.rows-rows)
 			chunks = append(chunks, Chunk{Seq: seq, IDs: s[:n], Logits: n})
 			rows, s = rows+n, s[n:]
-			if rows == MaxStepTokens || len(chunks) == MaxActive {
+			if rows == e.rows || len(chunks) == MaxActive {
 				if err := flush(); err != nil {
 					return err
 				}

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
+	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
@@ -98,4 +99,13 @@ func TestTheHeadOfALongStepAsksWhetherToStop(t *testing.T) {
 	}
 	require.Greater(t, asked(256), asked(1)+5)
 	require.ErrorIs(t, e.Forward(&lateContext{context.Background(), asked(256) - 1}, ids, out), context.Canceled)
+}
+
+func TestStepsOfModelsWithLargeLayersAreShorter(t *testing.T) {
+	for name, want := range map[string]int{"tiny": infer.MaxStepTokens, "2b": 230, "8b": 73, "falcon3-10b": 67} {
+		p, err := model.Find(name)
+		require.NoError(t, err)
+		require.Equal(t, want, infer.StepTokens(&p.Config), name)
+	}
+	require.Equal(t, 60, infer.StepTokens(&model.Config{HiddenSize: 1 << 15, IntermediateSize: 1 << 16, NumAttentionHeads: 256, NumKeyValueHeads: 256, HeadDim: 128}))
 }

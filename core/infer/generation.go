@@ -225,7 +225,7 @@ func (g *Generation) suspend() {
 // room. Returns how many rows want logits.
 func (g *Generation) plan() (logits int) {
 	g.chunks, g.members = g.chunks[:0], g.members[:0]
-	room := MaxStepTokens
+	room := g.e.rows
 	add := func(i, n int) {
 		r := &g.requests[i]
 		from := r.seq.Len()

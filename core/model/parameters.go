@@ -35,11 +35,11 @@ func (c *Config) ParameterCount() int64 {
 	if !c.TieWordEmbeddings {
 		total += int64(c.VocabSize) * d
 	}
-	return total + int64(c.NumHiddenLayers)*(c.layerMatrices()+c.layerVectors())
+	return total + int64(c.NumHiddenLayers)*(c.LayerWeights()+c.layerVectors())
 }
 
-// layerMatrices counts the weights of one layer's projections.
-func (c *Config) layerMatrices() int64 {
+// LayerWeights counts the weights of one layer's projections: the multiplications of one token.
+func (c *Config) LayerWeights() int64 {
 	var n int64
 	for _, l := range c.linearShapes() {
 		n += int64(l.Out) * int64(l.In)
