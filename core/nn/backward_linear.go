@@ -1,6 +1,8 @@
 package nn
 
 import (
+	"encoding/binary"
+
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
@@ -8,12 +10,14 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// projectOp is out[i] = layers[i](norm(x)). Straight-through estimation (Bengio et al. 2013; SPEC of BitNet b1.58): both
-// quantizers pass the gradient unchanged, so with the quantized input X' and weights W'
+// projectOp is out[i] = layers[i](norm(x)). Straight-through estimation (Bengio et al. 2013): both quantizers pass the
+// gradient unchanged, so with the quantized input X' and weights W'
 //
 //	dX = dY W'    dW = dY^T X'
 //
-// Of the forward pass it keeps x and the int8 activations.
+// X' and W' are small integers with scales, so both products of a ternary layer are integer products too: dY becomes
+// 16-bit integers with a scale of its own for every sum (see cpu.QuantizeInt16), an error of 2^-16 of the sum's largest
+// term. Of the forward pass the operation keeps x and the int8 activations.
 type projectOp struct {
 	c      *Ctx
 	x      *tensor.Tensor
@@ -34,10 +38,10 @@ func (c *Ctx) recordProject(x *tensor.Tensor, norm *RMSNorm, q quantized, layers
 func (o *projectOp) Backward(t *autograd.Tape) {
 	c := o.c
 	rows, dim := o.x.Dim(0), o.x.Dim(1)
-	var ternaryIn, denseIn *tensor.Tensor // what the layers multiplied, as float32
+	var codes packed         // the int8 activations, as the right factor of dY^T X'
+	var float *tensor.Tensor // norm(x), which dense layers multiplied
 	if o.q.q != nil {
-		ternaryIn = c.dequantized(o.q)
-		o.q.free(c)
+		codes = c.packCodes(o.q)
 	}
 	dx, part := c.New(rows, dim), c.New(rows, dim)
 	clear(dx.Float32s())
@@ -46,34 +50,28 @@ func (o *projectOp) Backward(t *autograd.Tape) {
 		if dy == nil {
 			continue
 		}
-		in := ternaryIn
-		weights := l.Weight.Data
-		var mem []byte
 		if l.Ternary != nil {
-			mem = c.scratch.Alloc(4 * len(weights))
-			weights = l.Ternary.Dequantize(pool.View[float32](mem))
+			c.mulPacked(part, dy, packed{dense: *l.flipped, l: Linear{In: l.Out, Out: l.In}})
+			c.addOuterCodes(l.Weight.Grad, dy, o.q, codes)
 		} else {
-			if denseIn == nil {
-				denseIn = c.normalized(o.x, o.norm)
+			if float == nil {
+				float = c.normalized(o.x, o.norm)
 			}
-			in = denseIn
-		}
-		table := c.pack(weights, l.Out, l.In)
-		c.mulPacked(part, dy, table)
-		table.free(c)
-		if mem != nil {
-			c.scratch.Free(mem)
+			table := c.pack(l.Weight.Data, l.Out, l.In)
+			c.mulPacked(part, dy, table)
+			table.free(c)
+			c.addOuter(l.Weight.Grad, dy, float)
 		}
 		cpu.Add(dx.Float32s(), dx.Float32s(), part.Float32s())
-		c.addOuter(l.Weight.Grad, dy, in)
 		t.Done(o.out[i])
 	}
 	c.Free(part)
-	if ternaryIn != nil {
-		c.Free(ternaryIn)
+	if o.q.q != nil {
+		codes.free(c)
+		o.q.free(c)
 	}
-	if denseIn != nil && denseIn != o.x {
-		c.Free(denseIn)
+	if float != nil && float != o.x {
+		c.Free(float)
 	}
 	if o.norm != nil {
 		c.normBackward(o.norm, o.x, dx)
@@ -82,16 +80,31 @@ func (o *projectOp) Backward(t *autograd.Tape) {
 	c.drop(o.x)
 }
 
-// dequantized returns q/s.
-func (c *Ctx) dequantized(q quantized) *tensor.Tensor {
-	x := c.New(q.rows, q.cols)
-	for r := range q.rows {
-		row, inv := x.Float32s()[r*q.cols:(r+1)*q.cols], 1/q.scale[r]
-		for k, v := range q.q[r*q.stride : r*q.stride+q.cols] {
-			row[k] = float32(v) * inv
-		}
+// packCodes prepares the codes of q as the right factor of a product with 16-bit rows.
+func (c *Ctx) packCodes(q quantized) packed {
+	mem := c.scratch.Alloc(cpu.DenseBytes(cpu.DenseInt8, q.cols, q.rows))
+	ones := c.scratch.Alloc(4 * q.cols)
+	p := packed{mem: mem, scale: ones, l: Linear{In: q.rows, Out: q.cols}}
+	p.dense = quant.Dense{Rows: q.cols, Cols: q.rows, Format: cpu.DenseInt8, Panels: mem, RowScale: pool.View[float32](ones)}
+	for i := range p.dense.RowScale {
+		p.dense.RowScale[i] = 1
 	}
-	return x
+	c.flip = flipTask{dst: mem, x: q.q, rows: q.rows, cols: q.cols, stride: q.stride}
+	c.flip.run()
+	return p
+}
+
+// addOuterCodes computes sum += dy^T (q/s), where codes is q packed. The scales of the rows go to dy, whose columns then
+// become 16-bit integers.
+func (c *Ctx) addOuterCodes(sum []float32, dy *tensor.Tensor, q quantized, codes packed) {
+	rows, n := dy.Dim(0), dy.Dim(1)
+	scaled, product := c.New(n, rows), c.New(n, q.cols)
+	c.reorder = reorderTask{dst: scaled.Float32s(), x: dy.Float32s(), rows: rows, cols: n, divide: q.scale}
+	c.reorder.run()
+	c.mulPacked(product, scaled, codes)
+	cpu.Add(sum, sum, product.Float32s())
+	c.Free(product)
+	c.Free(scaled)
 }
 
 // normalized returns norm(x), or x without a norm.
@@ -102,14 +115,20 @@ func (c *Ctx) normalized(x *tensor.Tensor, norm *RMSNorm) *tensor.Tensor {
 	return norm.Forward(c, x)
 }
 
-// packed is a row-major float32 matrix [rows, cols] as the right factor of a product.
+// packed is a matrix [rows, cols] as the right factor of a product: the panels of its transpose.
 type packed struct {
 	l     Linear
 	dense quant.Dense
-	mem   []byte
+	mem   []byte // backs the panels
+	scale []byte // backs the row scales, nil without
 }
 
-func (p *packed) free(c *Ctx) { c.scratch.Free(p.mem) }
+func (p *packed) free(c *Ctx) {
+	c.scratch.Free(p.mem)
+	if p.scale != nil {
+		c.scratch.Free(p.scale)
+	}
+}
 
 // pack prepares b [rows, cols] for mulPacked.
 func (c *Ctx) pack(b []float32, rows, cols int) packed {
@@ -147,11 +166,12 @@ func (c *Ctx) transpose(dst, x []float32, rows, cols int) {
 	c.reorder.run()
 }
 
-// reorderTask writes the transpose of x [rows, cols], row-major or as dense16 panels. A chunk is 16 columns of x.
+// reorderTask writes the transpose of x [rows, cols], row-major or as float32 panels. A chunk is 16 columns of x.
 type reorderTask struct {
 	dst, x     []float32
 	rows, cols int
 	pack       bool
+	divide     []float32 // divides the rows of x, or nil; not when packing
 }
 
 func (t *reorderTask) run() { cpu.Parallel((t.cols+cpu.PanelRows-1)/cpu.PanelRows, t) }
@@ -170,8 +190,42 @@ func (t *reorderTask) Run(chunk int) {
 		return
 	}
 	for r := range t.rows {
+		f := float32(1)
+		if t.divide != nil {
+			f = 1 / t.divide[r]
+		}
 		for i, v := range t.x[r*t.cols+first:][:n] {
-			t.dst[(first+i)*t.rows+r] = v
+			t.dst[(first+i)*t.rows+r] = v * f
+		}
+	}
+}
+
+// flipTask writes the int8 panels of the transpose of x [rows, cols], whose rows lie stride apart. A chunk is 16 columns.
+type flipTask struct {
+	dst                []byte
+	x                  []int8
+	rows, cols, stride int
+}
+
+func (t *flipTask) run() { cpu.Parallel((t.cols+cpu.PanelRows-1)/cpu.PanelRows, t) }
+
+// Run writes a panel: byte 4r+j of block b is x[4b+j, r] + 128.
+func (t *flipTask) Run(chunk int) {
+	const width = cpu.PanelRows
+	first := chunk * width
+	n := min(width, t.cols-first)
+	size := cpu.DenseBytes(cpu.DenseInt8, width, t.rows)
+	panel := t.dst[chunk*size : (chunk+1)*size]
+	for b := 0; 4*b < t.rows; b++ {
+		block := panel[64*b : 64*(b+1)]
+		var lanes [width]uint32
+		for j := range min(4, t.rows-4*b) {
+			for r, v := range t.x[(4*b+j)*t.stride+first:][:n] {
+				lanes[r] |= uint32(uint8(v)) << (8 * j)
+			}
+		}
+		for r, v := range lanes {
+			binary.LittleEndian.PutUint32(block[4*r:], v^0x80808080)
 		}
 	}
 }

@@ -43,6 +43,7 @@ type Ctx struct {
 
 	entropy    entropyTask
 	reorder    reorderTask
+	flip       flipTask
 	normGrad   normGrad
 	attendGrad attendGrad
 }

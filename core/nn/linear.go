@@ -19,7 +19,8 @@ type Linear struct {
 	Bias    []float32      // [Out], nil without; already multiplied by whatever scale the checkpoint applies to it
 	Norm    *RMSNorm       // the layer's own norm before quantization (use_rms_norm), or nil
 
-	Weight *autograd.Param // the float32 master weights [Out, In] that training changes, or nil
+	Weight  *autograd.Param // the float32 master weights [Out, In] that training changes, or nil
+	flipped *quant.Dense    // the ternary weights' transpose, for input gradients; made by Refresh
 }
 
 // maxGroup is how many linear layers may share one input: q, k and v.

@@ -20,7 +20,21 @@ func (l *Linear) Refresh() error {
 		return fmt.Errorf("%s: %w", l.Weight.Name, err)
 	}
 	l.Ternary.Scale = scale
+	l.refreshFlipped()
 	return nil
+}
+
+// refreshFlipped transposes the ternary weights into integer panels.
+func (l *Linear) refreshFlipped() {
+	if l.flipped == nil {
+		l.flipped = &quant.Dense{Rows: l.In, Cols: l.Out, Format: cpu.DenseInt8,
+			Panels: make([]byte, cpu.DenseBytes(cpu.DenseInt8, l.In, l.Out)), RowScale: make([]float32, l.In)}
+	}
+	for i := range l.flipped.RowScale {
+		l.flipped.RowScale[i] = l.Ternary.Scale
+	}
+	flip := flipTask{dst: l.flipped.Panels, x: l.Ternary.Codes(nil), rows: l.Out, cols: l.In, stride: l.In}
+	flip.run()
 }
 
 // Refresh is Linear.Refresh for the token table.
