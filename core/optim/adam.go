@@ -105,6 +105,7 @@ func adamUpdate(c *adamStep, p, g, m, v []float32) {
 
 // adamGeneral is adamUpdate for every setting; largest is nil without AMSGrad.
 func adamGeneral(c *adamStep, p, g, m, v, largest []float32) {
+	g, m, v = g[:len(p)], m[:len(p)], v[:len(p)]
 	for i, w := range p {
 		d := float32(c.scale*g[i]) + float32(c.l2*w)
 		if c.fromGrad {
@@ -114,7 +115,7 @@ func adamGeneral(c *adamStep, p, g, m, v, largest []float32) {
 		}
 		v[i] = float32(v[i]*c.beta2) + float32(float32(c.mix2*d)*d)
 		second := v[i]
-		if largest != nil {
+		if i < len(largest) {
 			second = max(second, largest[i]) // NaN if either is, as torch.maximum
 			largest[i] = second
 		}

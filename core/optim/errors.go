@@ -13,6 +13,8 @@ var (
 	ErrState = errors.New("optim: state does not fit")
 	// ErrNonFinite marks gradients with an infinity or a NaN.
 	ErrNonFinite = errors.New("optim: gradient is not finite")
+	// ErrOrder is returned when a GradScaler's methods are called in an order that would scale twice or not at all.
+	ErrOrder = errors.New("optim: grad scaler used out of order")
 	// ErrClosed is returned by methods of a closed optimizer.
 	ErrClosed = errors.New("optim: optimizer is closed")
 )

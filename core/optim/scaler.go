@@ -1,13 +1,9 @@
 package optim
 
 import (
-	"errors"
 	"fmt"
 	"math"
 )
-
-// ErrOrder is returned when a GradScaler's methods are called in an order that would scale twice or not at all.
-var ErrOrder = errors.New("optim: grad scaler used out of order")
 
 // smallestScale is the smallest loss scale: below it a float32 has no reciprocal to speak of.
 const smallestScale = 1.0 / (1 << 126)
