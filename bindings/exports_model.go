@@ -53,24 +53,29 @@ func bn_model_load(path, options *C.char, poll C.bn_poll, state unsafe.Pointer, 
 		}
 		name, calls := C.GoString(path), newInterrupts(poll, state)
 		o.Progress = calls.progress
-		var m *model.Model
-		err = calls.await(func(ctx context.Context) (err error) {
-			m, err = model.Load(ctx, name, o)
-			return err
-		})
-		if err != nil {
-			if m != nil { // canceled while loading ended
-				_ = m.Close()
-			}
-			return err
-		}
-		*out = newRunner(m)
-		return nil
+		return makeModel(calls, out, func(ctx context.Context) (*model.Model, error) { return model.Load(ctx, name, o) })
 	})
 }
 
+// makeModel runs a long call that makes a model.
+func makeModel(calls *interrupts, out *C.uintptr_t, work func(context.Context) (*model.Model, error)) error {
+	var m *model.Model
+	err := calls.await(func(ctx context.Context) (err error) {
+		m, err = work(ctx)
+		return err
+	})
+	if err != nil {
+		if m != nil { // canceled while the work ended
+			_ = m.Close()
+		}
+		return err
+	}
+	*out = newRunner(m)
+	return nil
+}
+
 //export bn_model_random
-func bn_model_random(config *C.char, seed C.uint64_t, options *C.char, out *C.uintptr_t, errOut **C.char) C.int {
+func bn_model_random(config *C.char, seed C.uint64_t, options *C.char, poll C.bn_poll, state unsafe.Pointer, out *C.uintptr_t, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		o, err := parseLoadOptions(options)
 		if err != nil {
@@ -80,12 +85,9 @@ func bn_model_random(config *C.char, seed C.uint64_t, options *C.char, out *C.ui
 		if err != nil {
 			return err
 		}
-		m, err := model.NewRandom(c, uint64(seed), o)
-		if err != nil {
-			return err
-		}
-		*out = newRunner(m)
-		return nil
+		return makeModel(newInterrupts(poll, state), out, func(ctx context.Context) (*model.Model, error) {
+			return model.NewRandomContext(ctx, c, uint64(seed), o)
+		})
 	})
 }
 
@@ -121,18 +123,19 @@ func bn_model_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 // bn_model_save writes the model and the files that belong to it: format is "native" or "hf".
 //
 //export bn_model_save
-func bn_model_save(h C.uintptr_t, path, format *C.char, errOut **C.char) C.int {
+func bn_model_save(h C.uintptr_t, path, format *C.char, poll C.bn_poll, state unsafe.Pointer, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		m, name := value[*runner](h).model, C.GoString(path)
-		var err error
+		var save func(context.Context) error
 		switch f := C.GoString(format); f {
 		case "native":
-			err = m.Save(name, nil)
+			save = func(ctx context.Context) error { return m.SaveContext(ctx, name, nil) }
 		case "hf":
-			err = m.SaveHF(name)
+			save = func(ctx context.Context) error { return m.SaveHFContext(ctx, name) }
 		default:
 			return fmt.Errorf("%w: format = %q: expected \"native\" or \"hf\"", errArgument, f)
 		}
+		err := newInterrupts(poll, state).await(save)
 		if errors.Is(err, fs.ErrNotExist) { // the place to write to, not a model
 			return fmt.Errorf("%w: path: %v", errArgument, err)
 		}

@@ -20,8 +20,8 @@ static PyObject *py_num_threads(PyObject *module, PyObject *unused) {
 }
 
 static PyObject *py_set_num_threads(PyObject *module, PyObject *number) {
-  long long n = PyLong_AsLongLong(number);
-  if (PyErr_Occurred() || bn_forked()) return NULL;
+  long long n;
+  if (bn_forked() || !bn_whole(number, &n)) return NULL;
   char *err = NULL;
   int code;
   Py_BEGIN_ALLOW_THREADS  // waits for a running job

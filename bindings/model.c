@@ -67,10 +67,11 @@ static PyObject *py_random(PyObject *module, PyObject *args) {
   Model *m = model_new();
   if (!m) return NULL;
   int code;
-  Py_BEGIN_ALLOW_THREADS
-  code = bn_model_random(config, seed, options, &m->handle, &err);
-  Py_END_ALLOW_THREADS
-  if (code) {
+  bn_call call;
+  bn_begin(&call, 0, NULL);
+  code = bn_model_random(config, seed, options, bn_look, &call, &m->handle, &err);
+  bn_end(&call);
+  if (code || PyErr_Occurred()) {
     Py_DECREF(m);
     return bn_raise(code, err);
   }
@@ -101,11 +102,12 @@ static PyObject *model_save(PyObject *self, PyObject *args) {
   if (bn_forked() || !PyArg_ParseTuple(args, "O&s", PyUnicode_FSConverter, &path, &format)) return NULL;
   const char *name = PyBytes_AsString(path);
   int code;
-  Py_BEGIN_ALLOW_THREADS
-  code = bn_model_save(((Model *)self)->handle, (char *)name, format, &err);
-  Py_END_ALLOW_THREADS
+  bn_call call;
+  bn_begin(&call, ((Model *)self)->handle, NULL);
+  code = bn_model_save(((Model *)self)->handle, (char *)name, format, bn_look, &call, &err);
+  bn_end(&call);
   Py_DECREF(path);
-  if (code) return bn_raise(code, err);
+  if (code || PyErr_Occurred()) return bn_raise(code, err);
   Py_RETURN_NONE;
 }
 
@@ -139,7 +141,7 @@ static PyObject *model_likelihood(PyObject *self, PyObject *args) {
   long long window, stride;
   Py_buffer vi;
   char *err = NULL;
-  if (bn_forked() || !PyArg_ParseTuple(args, "OLL", &ids, &window, &stride)) return NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "OO&O&", &ids, bn_whole, &window, bn_whole, &stride)) return NULL;
   if (bn_buffer(ids, &vi, "token ids", 'i', 0)) return NULL;
   double sum = 0;
   int64_t count = 0;

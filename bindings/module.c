@@ -1,6 +1,8 @@
 //go:build cgo && pyext
 
 // The extension module bitnet_rust._bitnet: initialization, exceptions, and what the other parts share.
+#include <limits.h>
+
 #include "module.h"
 #include "_cgo_export.h"
 
@@ -105,6 +107,16 @@ int bn_buffer(PyObject *object, Py_buffer *view, const char *name, char format, 
                view->format ? view->format : "B", format, format == 'i' ? "int32" : format == 'q' ? "int64" : "float32");
   PyBuffer_Release(view);
   return -1;
+}
+
+int bn_whole(PyObject *number, void *result) {
+  PyObject *index = PyNumber_Index(number);
+  if (!index) return 0;
+  int overflow = 0;
+  long long value = PyLong_AsLongLongAndOverflow(index, &overflow);
+  Py_DECREF(index);
+  *(long long *)result = overflow > 0 ? LLONG_MAX : overflow < 0 ? LLONG_MIN : value;
+  return overflow || value != -1 || !PyErr_Occurred();
 }
 
 PyObject *bn_add_type(PyObject *module, PyType_Spec *spec, const char *name) {

@@ -46,6 +46,9 @@ int bn_look(void *call, int64_t done, int64_t total);
 // A C-contiguous one-dimensional buffer of one element type; 0, or -1 with DTypeError or BufferError.
 int bn_buffer(PyObject *object, Py_buffer *view, const char *name, char format, int writable);
 
+// A converter for O& to a long long: a number beyond its range becomes the end of the range, which the core refuses by name.
+int bn_whole(PyObject *number, void *result);
+
 // Adds a type made from spec to the module; NULL with an error.
 PyObject *bn_add_type(PyObject *module, PyType_Spec *spec, const char *name);
 

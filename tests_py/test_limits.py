@@ -4,6 +4,8 @@ import gc
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from bitnet_rust import (
     OutOfMemoryError,
     Tensor,
 )
+from conftest import SLOW
 
 
 def test_a_model_of_which_no_token_can_be_chosen_raises_logits_error(tiny: BitNetModel) -> None:
@@ -36,6 +39,19 @@ def test_a_model_of_which_no_token_can_be_chosen_raises_logits_error(tiny: BitNe
 def test_the_last_token_of_a_perplexity_is_checked_too(tiny: BitNetModel, bad: int) -> None:
     with pytest.raises(ArgumentError, match=r"tokens\[2\] = .*token id out of range"):
         tiny.perplexity([1, 2, bad])
+
+
+def test_numbers_of_any_size_are_refused_by_name(tiny: BitNetModel) -> None:
+    for number in (10**30, -(10**30)):
+        with pytest.raises(ArgumentError, match="window"):
+            tiny.perplexity([1, 2, 3], window=number, stride=1)
+        with pytest.raises(ArgumentError, match="threads"):
+            bitnet_rust.set_num_threads(number)
+    for seed in (-1, 2**64):
+        with pytest.raises(ArgumentError, match="seed"):
+            BitNetModel.from_config("char", seed=seed)
+    with pytest.raises(TypeError):
+        tiny.perplexity([1, 2, 3], window=2.5)  # type: ignore[arg-type]
 
 
 def test_forward_names_the_sequence_it_refuses(tiny: BitNetModel) -> None:
@@ -125,3 +141,36 @@ def test_a_signal_handler_may_not_close_the_model_it_interrupts(slow: BitNetMode
     with pytest.raises(ArgumentError, match="closed"):
         other.forward([1])
     assert slow.forward([1]).shape == (1, 4096)
+
+
+LARGE = SLOW | {"num_hidden_layers": 64, "hidden_size": 2048, "intermediate_size": 8192, "vocab_size": 65536}  # 1.2 GB
+
+
+@pytest.mark.parametrize("call", ["make", "save"])
+def test_ctrl_c_ends_making_and_saving_a_model(tmp_path: Path, call: str) -> None:
+    code = f"""
+import os, signal, sys, threading, time
+from bitnet_rust import BitNetModel
+model = None if {call!r} == "make" else BitNetModel.from_config({LARGE})
+sent = 0.0
+def interrupt():
+    global sent
+    time.sleep(0.3)
+    sent = time.monotonic()
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    if model:
+        for _ in range(20):
+            model.save_pretrained(sys.argv[1])
+    else:
+        for _ in range(20):
+            BitNetModel.from_config({LARGE}).close()
+except KeyboardInterrupt:
+    print(time.monotonic() - sent)
+assert not [name for name in os.listdir(sys.argv[1]) if name.endswith(".tmp")]
+"""
+    ran = [sys.executable, "-c", code, str(tmp_path)]
+    result = subprocess.run(ran, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 0.5

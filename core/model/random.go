@@ -20,6 +20,11 @@ import (
 // as their standard deviation; norms are one and biases zero. Of the options it uses HeadFormat (auto: what cfg.DType
 // says), Progress and Pool. Errors are those of Load that are not about files.
 func NewRandom(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
+	return NewRandomContext(context.Background(), cfg, seed, o)
+}
+
+// NewRandomContext is NewRandom until ctx ends; then the error is that of ctx.
+func NewRandomContext(ctx context.Context, cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
 	if err := cpu.InitError(); err != nil {
 		return nil, err
 	}
@@ -42,7 +47,7 @@ func NewRandom(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.finish(context.Background(), m); err != nil {
+	if err := l.finish(ctx, m); err != nil {
 		return nil, err
 	}
 	m.Info.Format = "random"

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,11 @@ import (
 // for them. files are tokenizer and other texts by plain file name, which also go into the native file; nil takes
 // those of the place that the model was loaded from. Each file appears complete or not at all.
 func (m *Model) Save(path string, files map[string]string) error {
+	return m.SaveContext(context.Background(), path, files)
+}
+
+// SaveContext is Save until ctx ends; then the error is that of ctx, and the file that was being written does not appear.
+func (m *Model) SaveContext(ctx context.Context, path string, files map[string]string) error {
 	if err := m.Acquire(); err != nil {
 		return err
 	}
@@ -35,12 +41,12 @@ func (m *Model) Save(path string, files map[string]string) error {
 		return err
 	}
 	if strings.EqualFold(filepath.Ext(path), NativeExt) && !isDir(path) {
-		return m.saveNative(path, files)
+		return m.saveNative(ctx, path, files)
 	}
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return fmt.Errorf("model: %w", err)
 	}
-	if err := m.saveNative(filepath.Join(path, NativeName), files); err != nil {
+	if err := m.saveNative(ctx, filepath.Join(path, NativeName), files); err != nil {
 		return err
 	}
 	if exists(filepath.Join(path, safetensors.SingleName)) || exists(filepath.Join(path, safetensors.IndexName)) {
@@ -95,8 +101,8 @@ func writeTexts(dir string, c *Config, files map[string]string) error {
 	return write("config.json", string(indented)+"\n")
 }
 
-func (m *Model) saveNative(path string, files map[string]string) error {
-	w := nativeWriter{entries: map[string]nativeTensor{}}
+func (m *Model) saveNative(ctx context.Context, path string, files map[string]string) error {
+	w := nativeWriter{ctx: ctx, entries: map[string]nativeTensor{}}
 	if err := m.eachWeight(w.linear, w.norm); err != nil {
 		return err
 	}
@@ -104,6 +110,9 @@ func (m *Model) saveNative(path string, files map[string]string) error {
 		w.bytes(filePrefix+name, safetensors.U8, []byte(files[name]), nativeTensor{Layout: layoutFile, Shape: []int{len(files[name])}})
 	}
 	cpu.Parallel(len(w.sums), &w)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	for i, name := range w.summed {
 		e := w.entries[name]
 		e.CRC32C = w.sums[i]
@@ -115,7 +124,35 @@ func (m *Model) saveNative(path string, files map[string]string) error {
 	}
 	// Panels, all multiples of 64 bytes, before everything else.
 	slices.SortStableFunc(w.tensors, func(a, b safetensors.Tensor) int { return w.rank(a) - w.rank(b) })
-	return safetensors.Write(path, w.tensors, meta)
+	return safetensors.Write(path, stoppable(ctx, w.tensors), meta)
+}
+
+// stoppable makes the tensors' streams fail once ctx has ended.
+func stoppable(ctx context.Context, tensors []safetensors.Tensor) []safetensors.Tensor {
+	for i := range tensors {
+		if stream := tensors[i].Stream; stream != nil {
+			tensors[i].Stream = func(w io.Writer) error { return stream(contextWriter{ctx, w}) }
+		}
+	}
+	return tensors
+}
+
+// contextWriter writes in pieces, as long as ctx has not ended.
+type contextWriter struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (c contextWriter) Write(p []byte) (n int, err error) {
+	const piece = 4 << 20
+	for n < len(p) && err == nil {
+		if err = c.ctx.Err(); err == nil {
+			var k int
+			k, err = c.w.Write(p[n:min(n+piece, len(p))])
+			n += k
+		}
+	}
+	return n, err
 }
 
 func sortedKeys[V any](m map[string]V) []string {
@@ -151,6 +188,7 @@ func (m *Model) nativeMetadata(entries map[string]nativeTensor) (map[string]stri
 
 // nativeWriter collects the tensors of a native file, and is the task that computes their checksums.
 type nativeWriter struct {
+	ctx     context.Context
 	tensors []safetensors.Tensor
 	entries map[string]nativeTensor
 	summed  []string // names, by chunk
@@ -160,6 +198,9 @@ type nativeWriter struct {
 
 // Run computes one checksum.
 func (w *nativeWriter) Run(i int) {
+	if w.ctx.Err() != nil {
+		return
+	}
 	w.sums[i].update(w.data[i])
 	if w.entries[w.summed[i]].Layout != layoutVector && w.entries[w.summed[i]].Layout != layoutFile {
 		var zeros [nativeAlign]byte

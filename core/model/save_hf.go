@@ -1,6 +1,7 @@
 package model
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,7 +30,10 @@ var ErrExport = errors.New("model has no Hugging Face form")
 //
 // A directory that holds a model.bitnet is refused, since Load would go on to prefer that (ErrOption). A matrix whose rows
 // are no multiple of 4 cannot be packed, and BitNetForCausalLM has no place for an mlp_bias (ErrExport).
-func (m *Model) SaveHF(dir string) error {
+func (m *Model) SaveHF(dir string) error { return m.SaveHFContext(context.Background(), dir) }
+
+// SaveHFContext is SaveHF until ctx ends; then the error is that of ctx, and the file that was being written does not appear.
+func (m *Model) SaveHFContext(ctx context.Context, dir string) error {
 	if err := m.Acquire(); err != nil {
 		return err
 	}
@@ -52,7 +56,7 @@ func (m *Model) SaveHF(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("model: %w", err)
 	}
-	if _, err := safetensors.WriteSharded(dir, w.tensors, map[string]string{"format": "pt"}, maxShard); err != nil {
+	if _, err := safetensors.WriteSharded(dir, stoppable(ctx, w.tensors), map[string]string{"format": "pt"}, maxShard); err != nil {
 		return err
 	}
 	return writeTexts(dir, &cfg, files)

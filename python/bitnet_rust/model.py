@@ -89,6 +89,8 @@ class BitNetModel:
         head_dtype: str = "auto",
     ) -> Self:
         """Makes a model with random weights, of a config or of the shape of a registered name."""
+        if not 0 <= seed < 2**64:
+            raise ArgumentError(f"seed = {seed}: expected an integer in [0, 2^64)")
         fields = find_model(config).config if isinstance(config, str) else config
         options = json.dumps({"head_format": head_dtype})
         return cls(_bitnet.random(json.dumps(dict(fields)), seed, options), None)
