@@ -36,13 +36,9 @@ func TestTheFirstStepsAreThoseOfPyTorch(t *testing.T) {
 	e, err := train.NewEngine(m)
 	require.NoError(t, err)
 	defer e.Close()
-	var params []*optim.Param
-	for _, p := range e.Params() {
-		params = append(params, (*optim.Param)(p))
-	}
 	config := optim.DefaultConfig("adamw")
 	config.LR, config.Betas, config.WeightDecay = 1e-3, [2]float64{0.9, 0.95}, 0.1
-	opt, err := optim.New(nil, config, optim.DecayGroups(params, config.Hyper)...)
+	opt, err := optim.New(nil, config, optim.DecayGroups(e.Params(), config.Hyper)...)
 	require.NoError(t, err)
 	defer opt.Close()
 

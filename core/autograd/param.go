@@ -1,12 +1,9 @@
 package autograd
 
-// Param is a trainable weight: float32 values and their gradient, which backward passes add to until ZeroGrad.
+// Param is a trainable weight: float32 values and their gradient, which backward passes add to.
 type Param struct {
-	Name  string // name in the checkpoint: "model.layers.0.mlp.up_proj.weight"
-	Shape []int
-	Data  []float32
+	Name  string    // name in the checkpoint: "model.layers.0.mlp.up_proj.weight"
+	Shape []int     // its product is len(Data)
+	Data  []float32 // changed in place by optimizers
 	Grad  []float32 // as long as Data
 }
-
-// ZeroGrad sets the gradient to zero.
-func (p *Param) ZeroGrad() { clear(p.Grad) }

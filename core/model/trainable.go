@@ -132,7 +132,7 @@ func (s *masterSource) master(name string, out, in int, std float64) *nn.Linear 
 		for i := range p.Data {
 			p.Data[i] = float32(std * r.NormFloat64())
 		}
-		p.ZeroGrad()
+		clear(p.Grad)
 		return nil
 	}})
 	return &nn.Linear{In: in, Out: out, Weight: p}

@@ -48,7 +48,7 @@ func NewGradients(params []*Param) (*Gradients, error) {
 
 func (g *Gradients) check() error {
 	for i, p := range g.params {
-		if err := p.checkLengths(i, g.lengths[i]); err != nil {
+		if err := checkLengths(p, i, g.lengths[i]); err != nil {
 			return err
 		}
 	}
@@ -104,7 +104,7 @@ func (g *Gradients) FirstNonFinite() *NonFiniteError {
 	for i, p := range g.params {
 		for j, x := range p.Grad {
 			if x-x != 0 {
-				return &NonFiniteError{p.label(i), j, x}
+				return &NonFiniteError{label(p, i), j, x}
 			}
 		}
 	}

@@ -171,7 +171,7 @@ func (o *Optimizer) StepScaled(factor float32) error {
 				continue
 			}
 			if err := s.state.prepare(len(s.param.Data), &g.hyper, o.pool); err != nil {
-				return fmt.Errorf("optim: state of %s: %w", s.param.label(i), err)
+				return fmt.Errorf("optim: state of %s: %w", label(s.param, i), err)
 			}
 		}
 	}

@@ -5,16 +5,14 @@ import (
 	"slices"
 	"strings"
 	"unsafe"
+
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 )
 
-// Param is a tensor to train. The optimizer keeps the pointer to the Param and reads its slices at every call, so the
-// owner may point Data and Grad at other memory of the same length between calls.
-type Param struct {
-	Name  string    // unique where it is not empty
-	Shape []int     // its product is len(Data); () is one value
-	Data  []float32 // the weights, updated in place
-	Grad  []float32 // of the same length; empty: the parameter has no gradient in this step and is left alone
-}
+// Param is a tensor to train. The optimizer keeps the pointer and reads its slices at every call, so the owner may point
+// Data and Grad at other memory of the same length between calls. An empty Grad means that the parameter has no gradient in
+// this step: it is left alone.
+type Param = autograd.Param
 
 // Group is a set of parameters that share hyperparameters.
 type Group struct {
@@ -43,7 +41,7 @@ func DecayGroups(params []*Param, h Hyper, exclude ...string) []Group {
 }
 
 // label is how errors call a parameter.
-func (p *Param) label(i int) string {
+func label(p *Param, i int) string {
 	if p.Name == "" {
 		return fmt.Sprintf("params[%d]", i)
 	}
@@ -61,7 +59,7 @@ func checkParams(params []*Param) error {
 		if p == nil {
 			return &ArgumentError{fmt.Sprintf("params[%d]", i), nil, "expected a parameter"}
 		}
-		if err := p.checkShape(i); err != nil {
+		if err := checkShape(p, i); err != nil {
 			return err
 		}
 		if first, twice := names[p.Name]; twice && p.Name != "" {
@@ -73,34 +71,34 @@ func checkParams(params []*Param) error {
 		}
 		data := unsafe.SliceData(p.Data)
 		if first, twice := memory[data]; twice {
-			return &ArgumentError{p.label(i), i, fmt.Sprintf("its memory is already trained as %s", params[first].label(first))}
+			return &ArgumentError{label(p, i), i, fmt.Sprintf("its memory is already trained as %s", label(params[first], first))}
 		}
 		memory[data] = i
 	}
 	return nil
 }
 
-func (p *Param) checkShape(i int) error {
+func checkShape(p *Param, i int) error {
 	n := 1
 	for _, d := range p.Shape {
 		if d < 0 || (d > 0 && n > maxElements/d) {
-			return &ArgumentError{p.label(i) + ".shape", p.Shape, "expected sizes >= 0 with a product that fits"}
+			return &ArgumentError{label(p, i) + ".shape", p.Shape, "expected sizes >= 0 with a product that fits"}
 		}
 		n *= d
 	}
 	if n != len(p.Data) {
-		return &ArgumentError{p.label(i) + ".data", len(p.Data), fmt.Sprintf("expected %d values for shape %v", n, p.Shape)}
+		return &ArgumentError{label(p, i) + ".data", len(p.Data), fmt.Sprintf("expected %d values for shape %v", n, p.Shape)}
 	}
 	return nil
 }
 
 // checkLengths holds the promise that slices keep their length; n is that at construction.
-func (p *Param) checkLengths(i, n int) error {
+func checkLengths(p *Param, i, n int) error {
 	if len(p.Data) != n {
-		return &ArgumentError{p.label(i) + ".data", len(p.Data), fmt.Sprintf("expected %d values as at the start", n)}
+		return &ArgumentError{label(p, i) + ".data", len(p.Data), fmt.Sprintf("expected %d values as at the start", n)}
 	}
 	if len(p.Grad) != 0 && len(p.Grad) != n {
-		return &ArgumentError{p.label(i) + ".grad", len(p.Grad), fmt.Sprintf("expected %d values or none", n)}
+		return &ArgumentError{label(p, i) + ".grad", len(p.Grad), fmt.Sprintf("expected %d values or none", n)}
 	}
 	return nil
 }

@@ -197,7 +197,7 @@ func (o *Optimizer) restore(d *StateDict, ids map[int]int) (states []updater, er
 				return states, &StateError{at("max_exp_avg_sq"), "none", fmt.Sprintf("a tensor, as param_groups[%d].amsgrad is true", gi)}
 			}
 			if err := states[i].prepare(len(p.Data), &g.Hyper, o.pool); err != nil {
-				return states, fmt.Errorf("optim: state of %s: %w", p.label(i), err)
+				return states, fmt.Errorf("optim: state of %s: %w", label(p, i), err)
 			}
 			states[i].load(saved)
 		}
