@@ -28,9 +28,15 @@ type projectOp struct {
 	n      int
 }
 
+// recordProject records a Project. Biases and norms of single layers have no backward pass: models that train have none.
 func (c *Ctx) recordProject(x *tensor.Tensor, norm *RMSNorm, q quantized, layers []*Linear, out [maxGroup]*tensor.Tensor) {
 	op := &projectOp{c: c, x: x, norm: norm, q: q, out: out, n: len(layers)}
 	copy(op.layers[:], layers)
+	for _, l := range layers {
+		if l.Bias != nil || l.Norm != nil || l.Weight == nil {
+			panic("nn: a differentiated layer needs master weights and has no bias or norm of its own")
+		}
+	}
 	c.keep(x)
 	c.tape.Record(op)
 }
