@@ -66,15 +66,24 @@ func (e *panicError) Error() string {
 // guard runs one export's body. An error or a panic becomes its code and a
 // message that C frees.
 func guard(errOut **C.char, body func() error) (code C.int) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // see safetensors.FaultError
 	defer func() {
 		if r := recover(); r != nil {
-			code = fail(errOut, &panicError{value: r, stack: debug.Stack()})
+			code = fail(errOut, recovered(r))
 		}
 	}()
 	if err := body(); err != nil {
 		return fail(errOut, err)
 	}
 	return C.BN_OK
+}
+
+// recovered is the error that a panic becomes.
+func recovered(value any) error {
+	if err := safetensors.FaultError(value); err != nil {
+		return err
+	}
+	return &panicError{value: value, stack: debug.Stack()}
 }
 
 func fail(errOut **C.char, err error) C.int {

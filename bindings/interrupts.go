@@ -74,9 +74,10 @@ func (c *interrupts) look() error {
 func (c *interrupts) await(work func(context.Context) error) error {
 	ended := make(chan error, 1)
 	go func() {
+		debug.SetPanicOnFault(true) // as in guard
 		defer func() {
 			if r := recover(); r != nil {
-				ended <- &panicError{value: r, stack: debug.Stack()}
+				ended <- recovered(r)
 			}
 		}()
 		ended <- work(c)

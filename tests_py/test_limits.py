@@ -66,6 +66,33 @@ def test_what_the_system_refuses_is_an_os_error(tiny: BitNetModel, tmp_path: Pat
     assert isinstance(caught.value, OSError)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="how mappings end differs between systems")
+def test_a_model_file_cut_short_while_it_is_used_is_a_format_error(tmp_path: Path) -> None:
+    """In a process of its own: pytest's faulthandler takes the signal from Go's runtime."""
+    code = f"""
+import os, pathlib, sys
+from bitnet_rust import BitNetModel, FormatError
+file = pathlib.Path(sys.argv[1])
+with BitNetModel.from_config({SLOW}) as model:
+    model.save_pretrained(file)
+whole = file.read_bytes()
+with BitNetModel.from_pretrained(file, memory="mapped") as model:
+    for tokens in (1, 64):
+        os.truncate(file, len(whole) // 2)
+        try:
+            model.forward([1] * tokens)
+        except FormatError as error:
+            print(error)
+        with file.open("r+b") as back:
+            back.write(whole)
+        assert model.forward([1] * tokens).shape == (tokens, 4096)
+"""
+    ran = [sys.executable, "-c", code, str(tmp_path / "model.bitnet")]
+    result = subprocess.run(ran, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("model.bitnet: found a fault at byte") == 2
+
+
 def test_a_config_that_no_machine_holds_is_refused_at_once() -> None:
     sizes = {
         "vocab_size": 1 << 24,

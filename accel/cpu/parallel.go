@@ -200,6 +200,7 @@ func (p *workPool) wakeWorkers(n int) {
 
 func (p *workPool) work(w *worker) {
 	defer p.stopped.Done()
+	debug.SetPanicOnFault(true) // weights may be a file's mapping: when the file is cut short, the task fails and not the process
 	ready := func() bool { return p.claimable() || p.stop.Load() }
 	for !p.stop.Load() {
 		for p.claimAndRun() {

@@ -63,6 +63,7 @@ func (m *Model) Settled() error {
 
 func (p *promoter) run(ctx context.Context) {
 	defer close(p.done)
+	debug.SetPanicOnFault(true) // the file may be cut short: then the steps will say so
 	defer func() {
 		if r := recover(); r != nil {
 			p.err = fmt.Errorf("model: moving weights: panic: %v\n%s", r, debug.Stack())

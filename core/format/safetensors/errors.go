@@ -42,6 +42,7 @@ var (
 	ErrTensorMissing = kind("no such tensor")
 	ErrMismatch      = kind("tensor is not what the caller needs")
 	ErrName          = kind("impossible tensor name")
+	ErrUnreadable    = kind("mapped file cannot be read any more")
 )
 
 // ErrClosed is returned by every method of a File or Sharded after Close. It is

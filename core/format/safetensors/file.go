@@ -36,8 +36,9 @@ var _ Set = (*File)(nil)
 
 // Open maps a file and validates its header. The file's tensors are read from
 // the disk when their bytes are first touched. A file that another process
-// truncates while it is mapped faults on access, as any mapping does; writers
-// that replace files by rename (as Write does) are harmless.
+// truncates while it is mapped faults on access, as any mapping does (see
+// FaultError); writers that replace files by rename (as Write does) are
+// harmless.
 //
 // Errors: a FormatError naming what is wrong, or the system's error (test with
 // errors.Is(err, fs.ErrNotExist)).
@@ -70,7 +71,11 @@ func newFile(path string, data []byte, mapped bool) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{path: path, header: h, data: data, mapped: mapped, refs: 1}, nil
+	f := &File{path: path, header: h, data: data, mapped: mapped, refs: 1}
+	if mapped {
+		mappings.Store(f, nil)
+	}
+	return f, nil
 }
 
 // OpenSet opens a checkpoint: a .safetensors file, an index file (.json), or a
@@ -182,6 +187,7 @@ func (f *File) drop() error {
 	}
 	data := f.data
 	f.data = nil
+	mappings.Delete(f)
 	if !f.mapped {
 		return nil
 	}

@@ -1,0 +1,43 @@
+package safetensors
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"unsafe"
+)
+
+// mappings has the files that are mapped now: *File -> nil.
+var mappings sync.Map
+
+// FaultError explains a recovered panic (also one that wraps the runtime's, as
+// cpu.TaskPanic does). If it is a memory fault inside a mapped file, somebody
+// has cut the file short or its disk failed, and the result is a FormatError
+// of kind ErrUnreadable that names the file. Otherwise it is nil.
+//
+// Without debug.SetPanicOnFault in the goroutine that reads the mapping, such
+// a fault ends the process and there is nothing to recover.
+func FaultError(recovered any) error {
+	err, _ := recovered.(error)
+	var fault interface{ Addr() uintptr }
+	if !errors.As(err, &fault) {
+		return nil
+	}
+	var found error
+	mappings.Range(func(key, _ any) bool {
+		found = key.(*File).faultAt(fault.Addr())
+		return found == nil
+	})
+	return found
+}
+
+func (f *File) faultAt(addr uintptr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := addr - uintptr(unsafe.Pointer(unsafe.SliceData(f.data)))
+	if at >= uintptr(len(f.data)) {
+		return nil
+	}
+	return &FormatError{Kind: ErrUnreadable, Path: f.path, Found: fmt.Sprintf("a fault at byte %d", at),
+		Expected: fmt.Sprintf("the %d bytes that it had when it was opened", len(f.data))}
+}

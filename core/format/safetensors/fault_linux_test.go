@@ -1,0 +1,53 @@
+package safetensors
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+)
+
+// reader adds up the pages of a mapping, a page a chunk.
+type reader []byte
+
+func (r reader) Run(chunk int) {
+	if r[chunk*os.Getpagesize()] != 1 {
+		panic("another byte")
+	}
+}
+
+func TestAFileThatIsCutShortWhileItIsMappedIsAnErrorThatNamesIt(t *testing.T) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	path := filepath.Join(t.TempDir(), "model.safetensors")
+	data := make([]byte, 64*os.Getpagesize())
+	for i := range data {
+		data[i] = 1
+	}
+	require.NoError(t, Write(path, []Tensor{{Name: "w", DType: U8, Shape: []int{len(data)}, Data: data}}, nil))
+	f, err := Open(path)
+	require.NoError(t, err)
+	v, err := f.Tensor("w")
+	require.NoError(t, err)
+	require.NoError(t, os.Truncate(path, int64(len(data)/2)))
+
+	var recovered any
+	func() {
+		defer func() { recovered = recover() }()
+		cpu.Parallel(len(data)/os.Getpagesize(), reader(v.Data))
+	}()
+	require.NotNil(t, recovered)
+	fault := FaultError(recovered)
+	require.ErrorIs(t, fault, ErrUnreadable)
+	assert.ErrorContains(t, fault, path)
+
+	require.NoError(t, f.Close())
+	assert.NoError(t, FaultError(recovered), "the mapping is gone")
+	assert.NoError(t, FaultError("text"))
+	assert.NoError(t, FaultError(errors.New("some error")))
+}
