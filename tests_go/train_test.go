@@ -2,13 +2,16 @@ package tests_go
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/optim"
 	"github.com/bitnet-rust/bitnet_rust/core/train"
 )
 
@@ -72,4 +75,86 @@ func TestTrainingRefusesBadBatches(t *testing.T) {
 	defer func() { require.NoError(t, plain.Close()) }()
 	_, err = train.NewEngine(plain)
 	require.ErrorIs(t, err, train.ErrNotTrainable)
+}
+
+// A text in which each token follows from the one before is learned; equal seeds give equal runs, whatever the threads.
+func TestTrainingLearnsAndRepeats(t *testing.T) {
+	threads := cpu.NumThreads()
+	t.Cleanup(func() { require.NoError(t, cpu.SetNumThreads(threads)) })
+	text := make([]int32, 3000)
+	for i := range text {
+		text[i] = int32(i * i % 61)
+	}
+	data, err := train.NewTokens(text[:2500], 32)
+	require.NoError(t, err)
+	eval, err := train.NewTokens(text[2500:], 32)
+	require.NoError(t, err)
+	config := train.Config{
+		Steps: 60, BatchSize: 4, Accumulation: 2, GradientClip: 1, EvalEvery: 30, Seed: 5, Optimizer: optim.DefaultConfig("adamw"),
+		Schedule: optim.ScheduleConfig{Name: "cosine", TotalSteps: 60, WarmupSteps: 5, MinRatio: 0.1},
+	}
+	config.Optimizer.LR, config.Optimizer.WeightDecay = 1e-2, 0.1
+	run := func() (records []train.Record) {
+		m := trainable(t, "relu2")
+		tr, err := train.NewTrainer(m, config, data, eval)
+		require.NoError(t, err)
+		defer tr.Close()
+		tr.OnStep = func(r train.Record) error {
+			r.TokensPerSecond = 0
+			if math.IsNaN(r.EvalLoss) {
+				r.EvalLoss = -1
+			}
+			records = append(records, r)
+			return nil
+		}
+		require.NoError(t, tr.Train(context.Background()))
+		return records
+	}
+	require.NoError(t, cpu.SetNumThreads(2))
+	records := run()
+	require.Len(t, records, 60)
+	require.InDelta(t, math.Log(61), records[0].Loss, 0.5)
+	require.Less(t, records[59].EvalLoss, records[29].EvalLoss)
+	require.Less(t, records[59].EvalLoss, 1.0)
+	require.NoError(t, cpu.SetNumThreads(1))
+	require.Equal(t, records, run())
+}
+
+func TestTrainerRefusesBadConfigurations(t *testing.T) {
+	data, err := train.NewTokens(make([]int32, 100), 10)
+	require.NoError(t, err)
+	good := train.Config{Steps: 1, BatchSize: 1, Optimizer: optim.DefaultConfig("sgd"), Schedule: optim.ScheduleConfig{Name: "constant"}}
+	for name, spoil := range map[string]func(*train.Config){
+		"steps = 0":           func(c *train.Config) { c.Steps = 0 },
+		"batch_size = -1":     func(c *train.Config) { c.BatchSize = -1 },
+		"gradient_clip = NaN": func(c *train.Config) { c.GradientClip = math.NaN() },
+		"name":                func(c *train.Config) { c.Optimizer.Name = "lion" },
+		"warp":                func(c *train.Config) { c.Schedule.Name = "warp" },
+	} {
+		c := good
+		spoil(&c)
+		_, err := train.NewTrainer(trainable(t, "relu2"), c, data, nil)
+		require.ErrorContains(t, err, name)
+	}
+	_, err = train.NewTokens(make([]int32, 10), 10)
+	require.ErrorIs(t, err, train.ErrBatch)
+}
+
+func TestTrainingEndsWithTheContext(t *testing.T) {
+	data, err := train.NewTokens(make([]int32, 100), 10)
+	require.NoError(t, err)
+	tr, err := train.NewTrainer(trainable(t, "relu2"),
+		train.Config{Steps: 100, BatchSize: 1, Optimizer: optim.DefaultConfig("sgd"), Schedule: optim.ScheduleConfig{Name: "constant"}}, data, nil)
+	require.NoError(t, err)
+	defer tr.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	steps := 0
+	tr.OnStep = func(train.Record) error {
+		if steps++; steps == 3 {
+			cancel()
+		}
+		return nil
+	}
+	require.ErrorIs(t, tr.Train(ctx), context.Canceled)
+	require.Equal(t, 3, steps)
 }

@@ -15,6 +15,8 @@ import (
 var (
 	ErrNotTrainable = errors.New("train: the model has no master weights")
 	ErrBatch        = errors.New("train: bad batch")
+	ErrConfig       = errors.New("train: bad configuration")
+	ErrDiverged     = errors.New("train: diverged")
 )
 
 // Engine computes losses and gradients of one model. It serves one goroutine at a time.

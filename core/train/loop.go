@@ -1,0 +1,169 @@
+package train
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/optim"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+)
+
+// Config says how a model is trained.
+type Config struct {
+	Steps        int // updates of the weights
+	BatchSize    int // windows a forward pass
+	Accumulation int // forward passes an update; 0 means 1
+	Optimizer    optim.Config
+	Schedule     optim.ScheduleConfig
+	GradientClip float64 // largest norm of the gradient; 0: not clipped
+	EvalEvery    int     // updates between evaluations; 0: at the end only
+	Seed         uint64  // of the order of the data
+}
+
+// Record is what is known after an update.
+type Record struct {
+	Step            int     // updates made
+	Loss            float64 // mean cross-entropy of the update's targets, in nats
+	GradientNorm    float64 // before clipping
+	LearningRate    float64
+	TokensPerSecond float64
+	EvalLoss        float64 // NaN when this step was not evaluated
+}
+
+// Trainer trains one model on one text.
+type Trainer struct {
+	config   Config
+	engine   *Engine
+	opt      *optim.Optimizer
+	schedule *optim.Scheduler
+	data     *Tokens
+	eval     *Tokens // nil: no evaluation
+	batch    Batch
+	step     int
+
+	// OnStep, when not nil, is called after every update. An error ends the run and is returned.
+	OnStep func(Record) error
+}
+
+// NewTrainer prepares a run. Weight decay is for matrices only. eval may be nil.
+func NewTrainer(m *model.Model, c Config, data, eval *Tokens) (*Trainer, error) {
+	for _, f := range []struct {
+		name        string
+		value, from int
+	}{{"steps", c.Steps, 1}, {"batch_size", c.BatchSize, 1}, {"accumulation", c.Accumulation, 0}, {"eval_every", c.EvalEvery, 0}} {
+		if f.value < f.from {
+			return nil, fmt.Errorf("%w: %s = %d: expected at least %d", ErrConfig, f.name, f.value, f.from)
+		}
+	}
+	if c.GradientClip < 0 || math.IsNaN(c.GradientClip) {
+		return nil, fmt.Errorf("%w: gradient_clip = %v: expected a number >= 0", ErrConfig, c.GradientClip)
+	}
+	c.Accumulation = max(c.Accumulation, 1)
+	engine, err := NewEngine(m)
+	if err != nil {
+		return nil, err
+	}
+	opt, err := optim.New(pool.Default(), c.Optimizer, optim.DecayGroups(engine.Params(), c.Optimizer.Hyper)...)
+	if err != nil {
+		engine.Close()
+		return nil, err
+	}
+	schedule, err := optim.NewScheduler(opt, c.Schedule)
+	if err != nil {
+		engine.Close()
+		opt.Close()
+		return nil, err
+	}
+	return &Trainer{config: c, engine: engine, opt: opt, schedule: schedule, data: data, eval: eval}, nil
+}
+
+// Close gives the run's memory back; the model stays.
+func (t *Trainer) Close() {
+	t.opt.Close()
+	t.engine.Close()
+}
+
+// Train makes the remaining updates. A loss or gradient that is not finite, a canceled ctx, and an error of OnStep end
+// it; the weights are those of the last update then.
+func (t *Trainer) Train(ctx context.Context) error {
+	for t.step < t.config.Steps {
+		start := time.Now()
+		r := Record{EvalLoss: math.NaN(), LearningRate: t.opt.LearningRates(nil)[0]}
+
+		var err error
+		if r.Loss, err = t.gradients(ctx); err != nil {
+			return err
+		}
+		factor := float32(1)
+		if clip := t.config.GradientClip; clip > 0 {
+			factor, r.GradientNorm, err = t.opt.Grads().ClipFactor(clip)
+		} else {
+			r.GradientNorm, err = t.opt.Grads().Norm()
+		}
+		if err != nil {
+			return fmt.Errorf("step %d: %w", t.step+1, err)
+		}
+		if err := t.opt.StepScaled(factor); err != nil {
+			return fmt.Errorf("step %d: %w", t.step+1, err)
+		}
+		t.schedule.Step()
+		if err := t.engine.model.Refresh(); err != nil {
+			return fmt.Errorf("step %d: %w", t.step+1, err)
+		}
+		t.step++
+		r.Step = t.step
+		r.TokensPerSecond = float64(t.config.Accumulation*len(t.batch.IDs)) / time.Since(start).Seconds()
+
+		if every := t.config.EvalEvery; t.eval != nil && (t.step == t.config.Steps || every > 0 && t.step%every == 0) {
+			if r.EvalLoss, err = t.Evaluate(ctx); err != nil {
+				return err
+			}
+			t.schedule.Observe(r.EvalLoss)
+		}
+		if t.OnStep != nil {
+			if err := t.OnStep(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// gradients runs the update's forward and backward passes and returns their mean loss.
+func (t *Trainer) gradients(ctx context.Context) (loss float64, err error) {
+	if err := t.opt.ZeroGrad(); err != nil {
+		return 0, err
+	}
+	n := t.config.Accumulation
+	for i := range n {
+		t.data.Sample(&t.batch, t.config.BatchSize, t.config.Seed, uint64(t.step*n+i))
+		l, err := t.engine.Accumulate(ctx, t.batch, 1/float32(n))
+		if err != nil {
+			return 0, err
+		}
+		if math.IsNaN(l) || math.IsInf(l, 0) {
+			return 0, fmt.Errorf("%w: loss %v at step %d", ErrDiverged, l, t.step+1)
+		}
+		loss += l / float64(n)
+	}
+	return loss, nil
+}
+
+// Evaluate returns the mean cross-entropy over all windows of the evaluation text.
+func (t *Trainer) Evaluate(ctx context.Context) (float64, error) {
+	var b Batch
+	sum := 0.0
+	for first := 0; first < t.eval.Windows(); {
+		n := t.eval.Window(&b, first, t.config.BatchSize)
+		l, err := t.engine.Loss(ctx, b)
+		if err != nil {
+			return 0, err
+		}
+		sum += l * float64(n)
+		first += n
+	}
+	return sum / float64(t.eval.Windows()), nil
+}
