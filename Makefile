@@ -44,9 +44,12 @@ $(EXT): $(VENV)/.created pyproject.toml setup.py $(GO_SOURCES)
 	fi
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml setup.py | $(EXT)
-	$(BIN)/python -m pip install -q --no-build-isolation -e '.[test,dev]'
-	@touch $(VENV)/.installed $(EXT) $@
+# What the extras name and nothing more: installing '.[test,dev]' would build the extension a second time.
+EXTRAS := import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*extras["test"], *extras["dev"], sep="\n")
+
+$(VENV)/.dev: pyproject.toml | $(EXT)
+	$(BIN)/python -c '$(EXTRAS)' | $(BIN)/python -m pip install -q -r /dev/stdin
+	@touch $@
 
 $(STATICCHECK):
 	@mkdir -p .tools
