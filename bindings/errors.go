@@ -25,6 +25,9 @@ import (
 // errArgument marks a bad argument that the bridge itself finds.
 var errArgument = errors.New("bad argument")
 
+// errWrite marks a place that cannot be written to, be it missing or closed to us.
+var errWrite = errors.New("cannot write")
+
 // codes maps the core's sentinel errors to the exception each becomes; the
 // first match wins, so the specific ones stand first.
 var codes = []struct {
@@ -50,6 +53,7 @@ var codes = []struct {
 	{cpu.ErrThreads, C.BN_ARGUMENT},
 	{pool.ErrEnv, C.BN_ARGUMENT},
 	{errArgument, C.BN_ARGUMENT},
+	{errWrite, C.BN_FILE},
 	{fs.ErrNotExist, C.BN_NOT_FOUND},
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
 // version is the distribution's version, set by setup.py through -ldflags -X.
@@ -24,20 +25,32 @@ func bn_version() *C.char { return C.CString(version) }
 //export bn_build_info
 func bn_build_info(out **C.char, errOut **C.char) C.int {
 	return guard(errOut, func() error {
+		refused := []string{} // what is wrong with the environment, which loading a model reports, too
+		block, poolErr := pool.Default().Alloc(0, "build_info")
+		if block != nil {
+			block.Release()
+		}
+		for _, err := range []error{cpu.InitError(), poolErr} {
+			if err != nil {
+				refused = append(refused, err.Error())
+			}
+		}
 		supported := []string{}
 		for _, isa := range cpu.Supported() {
 			supported = append(supported, isa.String())
 		}
 		return jsonOut(out, map[string]any{
-			"version":        version,
-			"go_version":     runtime.Version(),
-			"os":             runtime.GOOS,
-			"arch":           runtime.GOARCH,
-			"isa":            cpu.Active().String(),
-			"supported_isas": supported,
-			"features":       cpu.Features(),
-			"threads":        cpu.NumThreads(),
-			"physical_cores": cpu.PhysicalCores(),
+			"version":            version,
+			"go_version":         runtime.Version(),
+			"os":                 runtime.GOOS,
+			"arch":               runtime.GOARCH,
+			"isa":                cpu.Active().String(),
+			"supported_isas":     supported,
+			"features":           cpu.Features(),
+			"threads":            cpu.NumThreads(),
+			"physical_cores":     cpu.PhysicalCores(),
+			"memory_budget":      pool.Default().Stats().Budget,
+			"environment_errors": refused,
 		})
 	})
 }

@@ -83,7 +83,7 @@ func (e *Engine) Generate(prompts [][]int32, params []SamplingParams) (*Generati
 
 func (e *Engine) checkPrompt(ids []int32) error {
 	if most := e.model.Config.MaxPositionEmbeddings; len(ids) >= most {
-		return &ArgumentError{Field: "tokens", Value: len(ids), Reason: fmt.Sprintf("prompt length leaves no room to generate: max_position_embeddings = %d", most)}
+		return &ArgumentError{Field: "length", Value: len(ids), Reason: fmt.Sprintf("expected fewer tokens than max_position_embeddings = %d, to leave room to generate", most)}
 	}
 	return e.checkTokens(ids, 0)
 }

@@ -152,7 +152,7 @@ func parseHeadFormat(name string) (tableFormat, error) {
 		}
 		names = append(names, f.name)
 	}
-	return tableFormat{}, fmt.Errorf("%w: head format %q: must be one of %s", ErrOption, name, strings.Join(names, ", "))
+	return tableFormat{}, fmt.Errorf("%w: head_dtype %q: must be one of %s", ErrOption, name, strings.Join(names, ", "))
 }
 
 func headFormatName(f cpu.DenseFormat) string {

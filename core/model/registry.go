@@ -20,6 +20,9 @@ type Preset struct {
 // ErrPreset is what the errors of Find and Register match with errors.Is.
 var ErrPreset = errors.New("model registry")
 
+// mostClose is how many names an unknown one brings to mind.
+const mostClose = 4
+
 // UnknownPresetError says that no preset has the name, and which names come close.
 type UnknownPresetError struct {
 	Name  string
@@ -27,6 +30,9 @@ type UnknownPresetError struct {
 }
 
 func (e *UnknownPresetError) Error() string {
+	if len(e.Close) > mostClose {
+		return fmt.Sprintf("model registry: no model named %q; there are %s", e.Name, strings.Join(e.Close, ", "))
+	}
 	return fmt.Sprintf("model registry: no model named %q; did you mean %s?", e.Name, strings.Join(e.Close, ", "))
 }
 
@@ -119,7 +125,7 @@ func Find(name string) (Preset, error) {
 		all = append(all, p.Name)
 	}
 	slices.Sort(known)
-	close := closest(normalizeName(name), known, 4)
+	close := closest(normalizeName(name), known, mostClose)
 	if len(close) == 0 {
 		close = all
 	}

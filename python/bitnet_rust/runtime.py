@@ -13,7 +13,8 @@ def build_info() -> dict[str, Any]:
     """How this copy was built and what it found on this machine.
 
     Keys: ``version``, ``go_version``, ``os``, ``arch``, ``isa`` (the instruction set in use; ``BITNET_ISA`` chooses
-    another of ``supported_isas``), ``features`` of the processor, ``threads``, ``physical_cores``.
+    another of ``supported_isas``), ``features`` of the processor, ``threads``, ``physical_cores``, ``memory_budget`` in
+    bytes, ``environment_errors`` (a sentence for each ``BITNET_`` variable that cannot be honoured).
     """
     info: dict[str, Any] = json.loads(_bitnet.build_info())
     return info
