@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +72,51 @@ def test_chat_answers_line_by_line(bitnet: Terminal, tmp_path: Path) -> None:
     assert remembered[1].startswith(once[1])
 
 
-def test_chat_without_a_template_says_so(bitnet: Terminal) -> None:
-    status, out, err = bitnet("chat", "-m", "bitnet-tiny", stdin="Hello\n")
+def test_chat_without_a_template_says_so_before_anything_is_typed(bitnet: Terminal) -> None:
+    status, out, err = bitnet("chat", "-m", "bitnet-tiny", stdin="")
     assert (status, out) == (1, "")
-    assert "chat template" in err
+    assert "--chat-template" in err
+
+
+class Keyboard(io.StringIO):
+    """A terminal with somebody at it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_an_interrupt_of_a_reply_leaves_the_conversation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Ctrl-C in the first reply; a second message that does not fit; then the end of input."""
+    said = []
+
+    def chat(self: BitNetModel, messages: list[dict[str, str]], **options: Any) -> Iterator[str]:
+        said.append([m["content"] for m in messages])
+        if len(said) == 1:
+            yield "Speak"
+            raise KeyboardInterrupt
+        if len(said) == 2:
+            raise bitnet_rust.ArgumentError("prompt 0 = 300 tokens: too long")
+        yield "Speak, speak."
+
+    (tmp_path / "t").write_text("{{ messages }}")
+    monkeypatch.setattr(BitNetModel, "chat", chat)
+    monkeypatch.setattr(sys, "argv", ["bitnet", "chat", "-m", "bitnet-tiny", "--chat-template", str(tmp_path / "t")])
+    monkeypatch.setattr(sys, "stdin", Keyboard("one\ntwo\nthree\n"))
+    assert cli.run() == 0
+    out, err = capsys.readouterr()
+    assert said == [["one"], ["one", "Speak", "two"], ["one", "Speak", "three"]]
+    assert out == "> Speak\n> > Speak, speak.\n> \n"
+    assert err == "bitnet: prompt 0 = 300 tokens: too long (/reset forgets the conversation)\n"
+
+
+def test_lines_of_a_file_end_at_the_first_error(bitnet: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("{{ messages[-1]['content'] }}")
+    options = ("chat", "-m", "bitnet-tiny", "--chat-template", str(tmp_path / "t"), "-n", "2")
+    status, out, err = bitnet(*options, stdin=f"{'word ' * 300}\nnot read\n")
+    assert (status, out) == (1, "")
+    assert "max_position_embeddings" in err
 
 
 def test_inspect_shows_what_a_model_is(bitnet: Terminal) -> None:
@@ -132,7 +176,13 @@ def test_bench_is_there(bitnet: Terminal) -> None:
         (("generate", "x", "--temperature", "nan"), 1, "temperature"),
         (("generate", "", "-m", "bitnet-tiny"), 1, "at least one"),
         (("generate", "x", "--threads", "0"), 1, "1 to 1024"),
-        (("perplexity", "/no/such/file"), 1, "/no/such/file"),
+        (("perplexity", "/no/such/file"), 1, "/no/such/file cannot be read"),
+        (("perplexity", "/"), 1, "directory"),
+        (("chat", "-m", "bitnet-tiny", "--chat-template", "/no/such/file"), 1, "/no/such/file cannot be read"),
+        (("chat", "-m", "no-such-model"), 1, "no-such-model"),
+        (("generate", "x", "-m", "no-such/model", "--offline"), 1, "there is no directory 'no-such/model' here"),
+        (("generate", "caf\udce9"), 1, "text[3]"),
+        (("generate", "x", "--logprobs", "2"), 2, "--json"),
         (("generate", "x", "--no-such-option"), 2, "no-such-option"),
         (("no-such-command",), 2, "no-such-command"),
         (("generate",), 2, "Usage: bitnet generate"),
@@ -158,6 +208,61 @@ def test_an_interrupt_has_its_status(bitnet: Terminal, monkeypatch: pytest.Monke
     status, _, err = bitnet("generate", "x")
     assert status in (1, 130)
     assert "Traceback" not in err
+
+
+def test_an_interrupt_before_the_commands_run_has_its_words(bitnet: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(**options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupt)
+    assert bitnet("info") == (130, "", "bitnet: interrupted\n")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert bitnet("info") == (130, "", "\nbitnet: interrupted\n")
+
+
+def test_the_environment_is_checked_by_info(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = dict(os.environ, BITNET_NUM_THREADS="many", BITNET_MEMORY_BUDGET="much")
+    command = [sys.executable, "-m", "bitnet_rust", "info", "--json"]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert len(json.loads(result.stdout)["environment_errors"]) == 2
+    assert result.stderr.startswith("bitnet: ")
+    for word in ("BITNET_NUM_THREADS", "many", "BITNET_MEMORY_BUDGET", "much"):
+        assert word in result.stderr
+    env = dict(os.environ, BITNET_MEMORY_BUDGET="3GiB")
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["memory_budget"] == 3 << 30
+
+
+def test_the_module_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["bitnet", "--version"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("bitnet_rust", run_name="__main__")
+    assert end.value.code == 0
+    assert bitnet_rust.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_closed_streams_are_empty_ones(closed: str) -> None:
+    command = f"{sys.executable} -m bitnet_rust generate '{PROMPT}' -n 2 {closed}"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == ("" if closed == ">&-" else "\nB\n")
+
+
+def test_characters_that_the_output_cannot_show_are_escaped() -> None:
+    env = dict(os.environ, PYTHONIOENCODING="ascii")
+    command = [sys.executable, "-m", "bitnet_rust", "generate", "é", "-n", "1", "--echo"]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0
+    assert result.stdout.startswith("\\xe9")
+
+
+def test_tables_have_no_blanks_at_line_ends(bitnet: Terminal) -> None:
+    lines = bitnet("models")[1].splitlines()
+    assert len(lines) > 10
+    assert [line for line in lines if line != line.rstrip()] == []
 
 
 def test_defects_show_all_they_say(bitnet: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

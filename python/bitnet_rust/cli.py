@@ -4,19 +4,20 @@ Exit status: 0 done, 1 the model or the input cannot be used (one line on stderr
 130 interrupted. Results go to stdout, progress and errors to stderr; ``--json`` gives one JSON object (or list).
 """
 
+import io
 import itertools
 import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import bench
-from .errors import BitNetError, InternalError
+from .errors import ArgumentError, BitNetError, FileSystemError, InternalError, TokenizerError
 from .runtime import build_info, set_num_threads
 
 if TYPE_CHECKING:
@@ -35,11 +36,14 @@ app.add_typer(bench.app, name="bench")
 # Options that several commands have.
 Model = Annotated[str, typer.Option("--model", "-m", help="Model directory, registered name or hub id.")]
 HeadDType = Annotated[str, typer.Option(help="Embedding and head as auto, float32, bfloat16, int8 or int4.")]
-Threads = Annotated[int | None, typer.Option(help="Threads.", show_default="physical cores")]
+Threads = Annotated[int | None, typer.Option(help="Worker threads.", show_default="physical cores")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub repository.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use local files only.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-MaxNewTokens = Annotated[int | None, typer.Option("--max-new-tokens", "-n", help="Most tokens to generate.")]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option("--max-new-tokens", "-n", help="Most tokens to generate.", show_default="the model's, else 128"),
+]
 Temperature = Annotated[float | None, typer.Option(help="Sampling temperature; greedy without any sampling option.")]
 TopK = Annotated[int | None, typer.Option(help="Sample among the k most probable tokens.")]
 TopP = Annotated[float | None, typer.Option(help="Sample among the most probable tokens that together reach p.")]
@@ -62,7 +66,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """BitNet b1.58 language models on the CPU."""
 
@@ -92,7 +98,9 @@ def generate(
     as_json: AsJSON = False,
 ) -> None:
     """Continue a text; prints it as it comes."""
-    text = _read_text(prompt)
+    if logprobs is not None and not as_json:
+        raise typer.BadParameter("log-probabilities are part of the JSON: add --json", param_hint="--logprobs")
+    text = sys.stdin.read() if prompt == "-" else prompt
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "typical_p": typical_p, "repetition_penalty": repetition_penalty, "presence_penalty": presence_penalty,
@@ -126,24 +134,42 @@ def chat(
     revision: Revision = None,
     offline: Offline = False,
 ) -> None:
-    """Talk with a model: a line is a message, /reset forgets the conversation, /exit or Ctrl-D ends."""
+    """Talk with a model: a line is a message, /reset forgets the conversation, /exit or Ctrl-D ends.
+
+    Ctrl-C stops a reply, which stays part of the conversation; at the prompt it ends the program.
+    """
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop,
     }  # fmt: skip
     start = [{"role": "system", "content": system}] if system else []
-    template = chat_template.read_text("utf-8") if chat_template else None
+    template = _read_file(chat_template) if chat_template else None
+    interactive = sys.stdin.isatty()
     with _load(model, head_dtype, threads, revision, offline) as loaded:
+        if template is None and loaded.tokenizer.chat_template is None:
+            raise TokenizerError(f"{model} has no chat template: pass one with --chat-template, or use bitnet generate")
         messages = list(start)
-        for line in _lines():
+        for line in _lines(interactive):
             if line == "/exit":
                 break
             if line == "/reset":
                 messages = list(start)
                 continue
             messages.append({"role": "user", "content": line})
-            reply = _print_stream(loaded.chat(messages, stream=True, chat_template=template, **options))
-            messages.append({"role": "assistant", "content": reply})
+            reply: list[str] = []
+            try:
+                _print_stream(loaded.chat(messages, stream=True, chat_template=template, **options), reply)
+            except KeyboardInterrupt:
+                if not interactive:
+                    raise
+                print()
+            except ArgumentError as error:  # such as a conversation that outgrew the context
+                if not interactive:
+                    raise
+                messages.pop()
+                _fail(f"{_line(error)} (/reset forgets the conversation)", 1)
+                continue
+            messages.append({"role": "assistant", "content": "".join(reply)})
 
 
 @app.command()
@@ -180,7 +206,7 @@ def perplexity(
     as_json: AsJSON = False,
 ) -> None:
     """How well a model predicts a text: exp of the mean negative log-likelihood."""
-    content = _read_text("-") if text == "-" else Path(text).read_text("utf-8")
+    content = sys.stdin.read() if text == "-" else _read_file(Path(text))
     with _load(model, head_dtype, threads, revision, offline) as loaded:
         ids = loaded.tokenizer.encode(content)
         with _working(f"reading {len(ids):,} tokens"):
@@ -222,6 +248,8 @@ def info(as_json: AsJSON = False) -> None:
         _print_json(facts)
     else:
         _print_table(["", ""], [[name, _cell(value)] for name, value in facts.items()])
+    if facts["environment_errors"]:
+        raise ArgumentError("; ".join(facts["environment_errors"]))
 
 
 # --- pieces of the commands ------------------------------------------------------------------------------------------
@@ -288,32 +316,39 @@ def _working(what: str) -> Iterator[None]:
         yield
 
 
-def _read_text(prompt: str) -> str:
-    return sys.stdin.read() if prompt == "-" else prompt
+def _read_file(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FileSystemError(f"{path} cannot be read as text: {reason}") from error
 
 
-def _lines() -> Iterator[str]:
+def _lines(interactive: bool) -> Iterator[str]:
     """The user's messages: typed at a prompt, or the lines of a file."""
-    interactive = sys.stdin.isatty()
+    if interactive:
+        with suppress(ImportError):
+            import readline  # noqa: F401  input() has arrow keys and a history with it
     while True:
         try:
             line = input("> ") if interactive else input()
         except EOFError:
+            if interactive:
+                print()
             return
         if line.strip():
             yield line.strip()
 
 
-def _print_stream(pieces: Iterator[str]) -> str:
-    """Prints pieces as they come, a newline after them, and returns the whole."""
-    shown = []
+def _print_stream(pieces: Iterator[str], shown: list[str] | None = None) -> None:
+    """Prints pieces as they come, and a newline after them; shown gets those that were printed."""
+    shown = [] if shown is None else shown
     with _working("reading the prompt"):
         first = next(pieces, "")
     for piece in itertools.chain([first], pieces):
-        shown.append(piece)
         print(piece, end="", flush=True)
+        shown.append(piece)
     print()
-    return "".join(shown)
 
 
 def _result_json(result: "GenerationResult") -> dict[str, Any]:
@@ -360,12 +395,19 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
     table = Table(*header, box=None, pad_edge=False, show_header=any(header))
     for row in rows:
         table.add_row(*row)
-    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
-    console.print(table, markup=False, highlight=False)
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 1000)
+    with console.capture() as text:
+        console.print(table, markup=False, highlight=False)
+    print("\n".join(line.rstrip() for line in text.get().splitlines()))
 
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _line(error: BaseException) -> str:
+    """An error's message on one line."""
+    return " ".join(str(error).split())
 
 
 def _fail(message: str, status: int) -> int:
@@ -373,8 +415,20 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
+def _interrupted() -> int:
+    if sys.stderr.isatty():
+        print(file=sys.stderr)  # the terminal shows ^C at the end of a line
+    return _fail("interrupted", 130)
+
+
 def run() -> int:
     """The command; returns the exit status."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an encoding without the character is no reason to stop
     try:
         app(prog_name="bitnet")
     except InternalError as defect:
@@ -383,10 +437,12 @@ def run() -> int:
         if isinstance(error, BrokenPipeError):  # the reader of our output has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        return _fail(" ".join(str(error).split()), 1)
+        return _fail(_line(error), 1)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _interrupted()
     except SystemExit as end:
+        if end.code == 130:  # typer's word for the same
+            return _interrupted()
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     return 0
 
