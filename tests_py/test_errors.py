@@ -19,6 +19,7 @@ from bitnet_rust import (
     BitNetModel,
     ConfigError,
     DTypeError,
+    FileSystemError,
     FormatError,
     InternalError,
     ModelNotFoundError,
@@ -187,8 +188,13 @@ def test_a_place_that_cannot_be_written_is_named(tiny: BitNetModel, tmp_path: Pa
     (tmp_path / "file").write_text("")
     with pytest.raises(BitNetError, match="file"):
         tiny.save_pretrained(tmp_path / "file" / "below")
-    with pytest.raises(ArgumentError, match="below"):
-        tiny.save_pretrained(tmp_path / "no" / "below.bitnet")
+    for place in ("/dev/full/below.bitnet", "~no-such-user/below"):
+        with pytest.raises(FileSystemError, match="below"):
+            tiny.save_pretrained(place)
+    with pytest.raises(OSError, match="not a directory"):
+        tiny.save_pretrained(tmp_path / "file")
+    with pytest.raises(ArgumentError, match="path is empty"):
+        tiny.save_pretrained("")
     with pytest.raises(ArgumentError, match="onnx"):
         tiny.save_pretrained(tmp_path / "x", format="onnx")  # type: ignore[arg-type]
 
@@ -326,10 +332,16 @@ def test_every_sampling_option_has_a_bad_value_here() -> None:
 
 
 def test_wrong_keywords_and_types_are_type_errors(tiny: BitNetModel) -> None:
-    with pytest.raises(TypeError, match="temprature"):
+    with pytest.raises(TypeError, match=r"temprature; did you mean temperature\?"):
         tiny.generate("First", temprature=1)
-    with pytest.raises(TypeError, match="number"):
+    with pytest.raises(TypeError, match=r"streem; did you mean stream or"):
+        tiny.generate("First", streem=True)
+    with pytest.raises(TypeError, match=r"foo; it has stream, .*logprobs"):
+        tiny.generate("First", foo=True)
+    with pytest.raises(DTypeError, match=r"temperature = <object .*number"):
         tiny.generate("First", temperature=object())
+    with pytest.raises(DTypeError, match="top_k"):
+        tiny.generate("First", top_k=np.array([5, 6]))
 
 
 @pytest.mark.parametrize("prompt", ["", [], [[]], ["First", ""], np.zeros((0, 3), int), [[1], "text"]])
@@ -379,6 +391,10 @@ def test_a_closed_model_says_so(tiny_dir: Path) -> None:
     ):
         with pytest.raises(ArgumentError, match="closed"):
             call()
+    with pytest.raises(ArgumentError, match="closed"), model:
+        pass
+    assert model.closed
+    assert repr(model) == "BitNetModel('bitnet-tiny', closed)"
     assert model.config.vocab_size == 512
 
 

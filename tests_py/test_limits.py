@@ -109,10 +109,10 @@ def test_a_config_that_no_machine_holds_is_refused_at_once() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_every_call_into_the_core_is_refused_after_fork(tiny_dir: Path) -> None:
-    model = BitNetModel.from_pretrained(tiny_dir)  # whose tokenizer was not asked for yet
+    model = BitNetModel.from_pretrained(tiny_dir)
     numbers = Tensor([1.0, 2.0])
     calls: list[Callable[[], Any]] = [
-        lambda: model.tokenizer,
+        lambda: bitnet_rust.Tokenizer.from_pretrained(tiny_dir),
         lambda: model._model.info(),
         lambda: numbers + numbers,
         lambda: Tensor([1.0]),

@@ -341,3 +341,103 @@ def test_the_package_says_what_it_has() -> None:
         assert getattr(bitnet_rust, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         bitnet_rust.no_such_name  # noqa: B018
+
+
+# --- what users bring --------------------------------------------------------------------------------------------------
+
+
+class OnlyAnArray:
+    """An array of another library: NumPy's protocol and nothing else."""
+
+    def __init__(self, values: Any) -> None:
+        self._values = np.array(values)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return self._values
+
+
+def test_prompts_come_as_iterators_arrays_and_columns(tiny: BitNetModel) -> None:
+    texts = tiny.generate([PROMPT, "ROMEO:"], max_new_tokens=4)
+    for form in (iter([PROMPT, "ROMEO:"]), np.array([PROMPT, "ROMEO:"]), np.array([PROMPT, "ROMEO:"], object)):
+        assert tiny.generate(form, max_new_tokens=4) == texts
+    assert tiny.generate(np.str_(PROMPT), max_new_tokens=4) == texts[0]
+    ids = tiny.generate([5, 6], max_new_tokens=4)
+    for same in (iter([5, 6]), np.array([5, 6], object), OnlyAnArray([5, 6]), memoryview(np.array([5, 6], np.int32))):
+        assert tiny.generate(same, max_new_tokens=4) == ids
+    np.testing.assert_array_equal(tiny.forward(OnlyAnArray([5, 6])), tiny.forward([5, 6]))
+
+
+def test_options_take_numbers_of_numpy(tiny: BitNetModel) -> None:
+    wanted = tiny.generate(PROMPT, max_new_tokens=4, temperature=0.5, seed=7, stop_token_ids=[5], logit_bias={9: -1.0})
+    found = tiny.generate(
+        PROMPT,
+        max_new_tokens=np.int64(4),  # type: ignore[arg-type]
+        temperature=np.float32(0.5),  # type: ignore[arg-type]
+        seed=np.uint64(7),  # type: ignore[arg-type]
+        stop_token_ids=np.array([5]),  # type: ignore[arg-type]
+        logit_bias={np.int64(9): np.float32(-1)},  # type: ignore[dict-item]
+    )
+    assert found == wanted
+    assert tiny.generate(PROMPT, max_new_tokens=4, stop_token_ids=200) == ""  # type: ignore[arg-type]
+    assert tiny.generate(PROMPT, max_new_tokens=2, logit_bias={"200": -100}) != "\nB"  # type: ignore[dict-item]
+
+
+def test_one_message_is_a_conversation(tiny: BitNetModel) -> None:
+    template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    message = {"role": "user", "content": PROMPT}
+    replies = [tiny.chat(m, chat_template=template, max_new_tokens=4) for m in (PROMPT, message, [message])]
+    assert replies[0] == replies[1] == replies[2]
+
+
+def test_random_weights_of_a_file_or_of_numpy_numbers(tmp_path: Path) -> None:
+    fields = {"vocab_size": 100, "hidden_size": np.int64(64), "intermediate_size": 128, "num_hidden_layers": 1}
+    fields |= {"num_attention_heads": 4, "max_position_embeddings": 32}
+    path = tmp_path / "config.yaml"
+    path.write_text("".join(f"{name}: {value}\n" for name, value in fields.items()))
+    wanted = BitNetModel.from_config(fields, seed=3).forward([1, 2])
+    for form in (path, str(path), BitNetConfig(**fields)):
+        np.testing.assert_array_equal(BitNetModel.from_config(form, seed=np.int64(3)).forward([1, 2]), wanted)  # type: ignore[arg-type]
+
+
+def test_a_model_outlives_its_files_and_the_working_directory(
+    tiny: BitNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.save_pretrained("tiny.bitnet")
+    model = BitNetModel.from_pretrained("tiny.bitnet")
+    monkeypatch.chdir("/")
+    model.save_pretrained(tmp_path / "copy.bitnet")
+    assert "tokenizer.json" in BitNetModel.from_pretrained(tmp_path / "copy.bitnet")._assets
+    (tmp_path / "tiny.bitnet").unlink()
+    assert model.generate(PROMPT, max_new_tokens=4) == tiny.generate(PROMPT, max_new_tokens=4)
+
+
+def test_saving_makes_directories_and_knows_the_home(
+    tiny: BitNetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny.save_pretrained("~/models/of/mine/tiny.bitnet")
+    assert (tmp_path / "models/of/mine/tiny.bitnet").is_file()
+    assert BitNetModel.from_pretrained("~/models/of/mine/tiny.bitnet").num_parameters() == tiny.num_parameters()
+
+
+# --- at a prompt of Python ---------------------------------------------------------------------------------------------
+
+
+def test_the_package_lists_its_public_names_and_no_other() -> None:
+    assert [name for name in dir(bitnet_rust) if not name.startswith("__")] == sorted(
+        name for name in bitnet_rust.__all__ if not name.startswith("__")
+    )
+
+
+def test_everything_public_has_a_docstring() -> None:
+    missing = []
+    for name in bitnet_rust.__all__:
+        value = getattr(bitnet_rust, name)
+        if isinstance(value, str):
+            continue
+        parts = vars(value) if isinstance(value, type) else {}
+        public = {f"{name}.{key}": part for key, part in parts.items() if not key.startswith("_")}
+        methods = {k: v for k, v in public.items() if callable(v) or isinstance(v, property | classmethod)}
+        missing += [key for key, part in ({name: value} | methods).items() if not (part.__doc__ or "").strip()]
+    assert missing == []

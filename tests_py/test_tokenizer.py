@@ -3,9 +3,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bitnet_rust import Tokenizer, TokenizerError
+from bitnet_rust import (
+    ArgumentError,
+    BitNetModel,
+    DTypeError,
+    ModelNotFoundError,
+    ShapeError,
+    Tokenizer,
+    TokenizerError,
+)
 
 CHAT = [
     {"role": "user", "content": "Hi"},
@@ -113,5 +122,34 @@ def test_a_directory_without_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match=str(tmp_path)):
         Tokenizer.from_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(TokenizerError, match="cannot be read"):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json of .* cannot be used"):
         Tokenizer.from_pretrained(tmp_path)
+
+
+def test_a_tokenizer_is_read_from_whatever_a_model_is_read_from(tiny: BitNetModel, tmp_path: Path) -> None:
+    tiny.save_pretrained(tmp_path / "tiny.bitnet")
+    ids = tiny.tokenizer.encode("First Citizen:")
+    for name in ("bitnet-tiny", tmp_path / "tiny.bitnet", str(tmp_path / "tiny.bitnet")):
+        assert Tokenizer.from_pretrained(name).encode("First Citizen:") == ids
+    (tmp_path / "bad.bitnet").write_bytes(b"no such thing")
+    with pytest.raises(TokenizerError, match=r"bad\.bitnet cannot be read"):
+        Tokenizer.from_pretrained(tmp_path / "bad.bitnet")
+    with pytest.raises(ModelNotFoundError, match="nowhere"):
+        Tokenizer.from_pretrained(tmp_path / "nowhere")
+
+
+def test_ids_to_decode_have_many_forms(tiny: BitNetModel) -> None:
+    ids = tiny.tokenizer.encode("First")
+    for form in (ids, tuple(ids), np.array(ids), iter(ids)):
+        assert tiny.tokenizer.decode(form) == "First"
+    assert tiny.tokenizer.decode(ids[0]) == tiny.tokenizer.decode(ids[:1])
+
+
+def test_ids_that_are_none_are_refused(tiny: BitNetModel) -> None:
+    tokenizer = tiny.tokenizer
+    for ids, kind in (([-1], ArgumentError), (["a"], DTypeError), ([1.5], DTypeError), (np.array([[5]]), ShapeError)):
+        with pytest.raises(kind, match="ids"):
+            tokenizer.decode(ids)
+    with pytest.raises(DTypeError, match="text is of type list"):
+        tokenizer.encode(["a"])  # type: ignore[arg-type]
+    assert tokenizer.id_to_token(-1) is tokenizer.id_to_token(2**40) is tokenizer.token_to_id("no such token") is None

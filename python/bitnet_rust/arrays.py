@@ -1,7 +1,8 @@
 """Token ids in all the forms users have them: numbers, lists, NumPy arrays, tensors; ragged batches."""
 
+import operator
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArgumentError, DTypeError, ShapeError
@@ -17,10 +18,35 @@ def _is_array(value: Any) -> bool:
     return hasattr(value, "__array__")
 
 
+def whole_number(value: Any, name: str, within: range = _INT32) -> int:
+    """An int, or an integer of NumPy, within bounds."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise DTypeError(f"{name} = {value!r}: expected a whole number") from None
+    if number not in within:
+        raise ArgumentError(f"{name} = {number}: expected {within.start} to {within.stop - 1}")
+    return number
+
+
+def as_prompts(prompts: Any) -> Any:
+    """Iterators, and arrays that hold texts or objects (the column of a table), as lists; all else as it is."""
+    if isinstance(prompts, Iterator):
+        return list(prompts)
+    if _is_array(prompts) and not isinstance(prompts, str):
+        import numpy as np
+
+        values = np.asarray(prompts)
+        return values.tolist() if values.dtype.kind in "UTO" else prompts
+    return prompts
+
+
 def is_batch(tokens: Any) -> bool:
     """Whether tokens holds several sequences."""
     if _is_array(tokens):
-        return int(tokens.ndim) > 1
+        import numpy as np
+
+        return np.ndim(tokens) > 1
     return (
         isinstance(tokens, Sequence) and len(tokens) > 0 and (isinstance(tokens[0], Sequence) or _is_array(tokens[0]))
     )
@@ -34,18 +60,31 @@ def token_ids(tokens: Any, name: str = "tokens") -> "array[int]":
         values: NDArray[Any] = np.asarray(tokens)
         if values.ndim > 1:
             raise ShapeError(f"{name} has shape {values.shape}: expected one sequence, shape (tokens,)")
-        if values.dtype.kind not in "iu" and values.size:
-            raise DTypeError(f"{name} has dtype {values.dtype}: expected whole numbers (int32 or int64)")
-        tokens = values.ravel().tolist()
-    elif isinstance(tokens, int):
-        tokens = [tokens]
+        if values.dtype.kind not in "iuO" and values.size:
+            raise DTypeError(f"{name} has dtype {values.dtype}: expected token ids, whole numbers (int32 or int64)")
+        ids = values.ravel().tolist()
+    elif isinstance(tokens, int) and not isinstance(tokens, bool):
+        ids = [tokens]
+    elif isinstance(tokens, Iterable) and not isinstance(tokens, str | bytes | bytearray | Mapping | Set):
+        ids = list(tokens)
+    else:
+        raise DTypeError(f"{name} is {_described(tokens)}: expected token ids, a sequence of whole numbers")
+    if any(not hasattr(kind, "__index__") or kind is bool for kind in set(map(type, ids))):
+        at, value = next((at, v) for at, v in enumerate(ids) if not hasattr(v, "__index__") or isinstance(v, bool))
+        raise DTypeError(f"{name}[{at}] is {_described(value)}: expected a token id, a whole number")
     try:
-        return array("i", tokens)
-    except TypeError as error:
-        raise DTypeError(f"{name}: expected a sequence of whole numbers: {error}") from error
+        return array("i", ids)
     except OverflowError:
-        at, value = next((at, value) for at, value in enumerate(tokens) if value not in _INT32)
+        at, value = next((at, value) for at, value in enumerate(ids) if value not in _INT32)
         raise ArgumentError(f"{name}[{at}] = {value}: token id out of range") from None
+    except TypeError as error:  # an array of several numbers among the numbers
+        raise DTypeError(f"{name}: expected token ids, a sequence of whole numbers: {error}") from error
+
+
+def _described(value: Any) -> str:
+    """A wrong value for an error message: short ones as they are, others by their type."""
+    shown = repr(value) if value is None or isinstance(value, str | bytes | int | float) else ""
+    return shown if 0 < len(shown) <= 40 else f"of type {type(value).__name__}"
 
 
 def batch_ids(tokens: Any, lengths: Any = None) -> "list[array[int]]":

@@ -6,6 +6,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from . import _bitnet
+from .errors import ConfigError
 
 
 class BitNetConfig(Mapping[str, Any]):
@@ -25,7 +26,7 @@ class BitNetConfig(Mapping[str, Any]):
     _fields: dict[str, Any]
 
     def __init__(self, **fields: Any) -> None:
-        object.__setattr__(self, "_fields", json.loads(_bitnet.config("", json.dumps(fields))))
+        object.__setattr__(self, "_fields", json.loads(_bitnet.config("", fields_json(fields))))
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> "BitNetConfig":
@@ -35,7 +36,7 @@ class BitNetConfig(Mapping[str, Any]):
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "BitNetConfig":
         """Takes the content of a config.json."""
-        return cls._validated(_bitnet.config("", json.dumps(dict(fields))))
+        return cls._validated(_bitnet.config("", fields_json(fields)))
 
     @classmethod
     def _validated(cls, text: str) -> "BitNetConfig":
@@ -53,6 +54,7 @@ class BitNetConfig(Mapping[str, Any]):
         return fields
 
     def to_json(self, indent: int | None = None) -> str:
+        """The text of the model's config.json."""
         return json.dumps(self._fields, indent=indent)
 
     @property
@@ -90,3 +92,24 @@ class BitNetConfig(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"BitNetConfig({', '.join(f'{name}={value!r}' for name, value in self._fields.items())})"
+
+
+def fields_json(fields: Any) -> str:
+    """A config or a dictionary of its fields as JSON. NumPy's numbers are numbers; what is none raises ConfigError."""
+    if not isinstance(fields, Mapping):
+        raise ConfigError(
+            f"config is of type {type(fields).__name__}: expected a BitNetConfig or a dictionary of fields"
+        )
+    for name, value in fields.items():
+        try:
+            json.dumps(value, default=_plain, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            reason = "must be a finite number" if isinstance(value, float) else f"cannot be part of a config: {error}"
+            raise ConfigError(f"config: {name} = {value!r}: {reason}") from error
+    return json.dumps(dict(fields), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not a number, a text, a list or a dictionary")

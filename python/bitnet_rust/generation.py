@@ -1,13 +1,15 @@
 """Generation as Python sees it: keywords, results, and the loop that turns steps of the core into text."""
 
+import difflib
 import json
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from . import _bitnet
-from .errors import ArgumentError
+from .arrays import token_ids
+from .errors import ArgumentError, DTypeError
 from .streaming import StopStrings, TextStream
 from .tokenizer import Tokenizer
 
@@ -74,11 +76,12 @@ def sampling_json(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> tu
     """
     unknown = set(options) - set(SamplingOptions.__annotations__)
     if unknown:
-        known = ", ".join(SamplingOptions.__annotations__)
-        raise TypeError(f"generate() has no keyword {', '.join(sorted(unknown))!s}; it has {known}")
-    given = {name: value for name, value in options.items() if value is not None}
+        raise TypeError(_unknown(sorted(unknown)))
+    given = {name: _plain(name, value) for name, value in options.items() if value is not None}
     stop = _stop_strings(given.pop("stop", ()))
     sample = given.pop("do_sample", any(name in given for name in _SAMPLERS))
+    if not isinstance(sample, bool):
+        raise ArgumentError(f"do_sample = {sample!r}: expected True or False")
     if sample:
         given = {"temperature": 1.0} | {k: defaults[k] for k in _FROM_MODEL if defaults.get(k) is not None} | given
     else:
@@ -86,25 +89,56 @@ def sampling_json(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> tu
     if "max_new_tokens" not in given and isinstance(defaults.get("max_new_tokens"), int):
         given["max_new_tokens"] = defaults["max_new_tokens"]
     if "stop_token_ids" in given:
-        given["stop_token_ids"] = [int(i) for i in given["stop_token_ids"]]
+        given["stop_token_ids"] = token_ids(given["stop_token_ids"], "stop_token_ids").tolist()
     if not given.get("ignore_eos"):
         eos = defaults.get("eos_token_id")
         given["stop_token_ids"] = given.get("stop_token_ids", []) + (
             [] if eos is None else eos if isinstance(eos, list) else [eos]
         )
     if "logit_bias" in given:
-        given["logit_bias"] = {str(int(token)): float(bias) for token, bias in dict(given["logit_bias"]).items()}
-    return json.dumps(given, default=_plain), stop
+        given["logit_bias"] = _logit_bias(given["logit_bias"])
+    return json.dumps(given), stop
 
 
-def _plain(value: Any) -> Any:
-    """NumPy scalars among the options."""
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"{value!r} is not a number")
+def _unknown(names: Sequence[str]) -> str:
+    """What to say about keywords that generate does not have."""
+    known = ["stream", "details", "add_special_tokens", "return_full_text", *SamplingOptions.__annotations__]
+    close = dict.fromkeys(match for name in names for match in difflib.get_close_matches(name, known, 2))
+    hint = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(known)}"
+    return f"generate() has no keyword {', '.join(names)}; {hint}"
+
+
+_NOT_NUMBERS = ("stop", "stop_token_ids", "logit_bias")
+
+
+def _plain(name: str, value: Any) -> Any:
+    """An option as JSON has it; NumPy's scalars are numbers."""
+    if name in _NOT_NUMBERS:
+        return value
+    if hasattr(value, "item") and getattr(value, "size", 1) == 1:
+        value = value.item()
+    if not isinstance(value, bool | int | float | str):
+        raise DTypeError(f"{name} = {value!r}: expected a number")
+    return value
+
+
+def _logit_bias(biases: Any) -> dict[str, float]:
+    """JSON's form of {token id: bias}."""
+    if not isinstance(biases, Mapping):
+        raise ArgumentError(f"logit_bias = {biases!r}: expected a dictionary of token ids and numbers")
+    out = {}
+    for token, bias in biases.items():
+        try:
+            key = str(int(token) if isinstance(token, str) else token_ids(token)[0])  # JSON's keys are texts
+            out[key] = float(bias)
+        except (TypeError, ValueError):
+            raise ArgumentError(f"logit_bias[{token!r}] = {bias!r}: expected a token id and a number") from None
+    return out
 
 
 def _stop_strings(stop: Any) -> list[str]:
+    if isinstance(stop, bytes) or not isinstance(stop, Iterable):
+        raise ArgumentError(f"stop = {stop!r}: expected a text or a list of texts")
     stops = [stop] if isinstance(stop, str) else list(stop)
     for text in stops:
         if not isinstance(text, str) or not text:

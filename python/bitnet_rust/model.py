@@ -5,15 +5,15 @@ import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, SupportsIndex, Unpack, overload
 
 from . import _bitnet
-from .arrays import batch_ids, is_batch, pad_logits, token_ids
-from .config import BitNetConfig
-from .errors import ArgumentError
+from .arrays import as_prompts, batch_ids, is_batch, pad_logits, token_ids, whole_number
+from .config import BitNetConfig, fields_json
+from .errors import ArgumentError, FileSystemError
 from .generation import GenerationResult, SamplingOptions, Session, sampling_json
 from .hub import resolve
 from .registry import find_model
@@ -35,11 +35,17 @@ class BitNetModel:
 
     Calls release the GIL: several threads may use one model at once, each gets the text it would get alone. Ctrl-C ends
     a call within half a second. A model is closed by ``close()``, by ``with``, or when it is garbage collected.
+
+    ``from_pretrained`` and ``from_config`` make models.
     """
 
-    def __init__(self, model: _bitnet.Model, path: Path | None) -> None:
+    def __init__(self, model: _bitnet.Model, path: Path | None = None) -> None:
+        if not isinstance(model, _bitnet.Model):
+            raise TypeError(f"BitNetModel({model!r}) makes no model: use BitNetModel.from_pretrained or .from_config")
         self._model = model
         self._path = path
+        self._closed = False
+        self._asset_texts = _bitnet.assets(path) if path else "{}"  # now: the files may change while the model lives
         described = json.loads(model.info())
         self.config: BitNetConfig = BitNetConfig._of(described["config"])
         self._info: dict[str, Any] = described["info"]
@@ -77,44 +83,74 @@ class BitNetModel:
         Raises ModelNotFoundError, FormatError, ConfigError, OutOfMemoryError; each names the file and what is wrong.
         """
         path = resolve(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)
-        options = json.dumps({"head_format": head_dtype, "skip_verify": not verify, "memory": memory})
-        return cls(_bitnet.load(path, options, progress), path)
+        options = {"head_format": _head_dtype(head_dtype), "skip_verify": not verify, "memory": memory}
+        path = path.absolute()  # which a change of the working directory leaves alone
+        return cls(_bitnet.load(path, json.dumps(options), progress), path)
 
     @classmethod
     def from_config(
         cls,
-        config: BitNetConfig | Mapping[str, Any] | str,
+        config: BitNetConfig | Mapping[str, Any] | str | PathLike[str],
         *,
         seed: int = 0,
         head_dtype: str = "auto",
     ) -> Self:
-        """Makes a model with random weights, of a config or of the shape of a registered name."""
-        if not 0 <= seed < 2**64:
-            raise ArgumentError(f"seed = {seed}: expected an integer in [0, 2^64)")
-        fields = find_model(config).config if isinstance(config, str) else config
-        options = json.dumps({"head_format": head_dtype})
-        return cls(_bitnet.random(json.dumps(dict(fields)), seed, options), None)
+        """Makes a model with random weights.
+
+        config: a BitNetConfig, a dictionary of its fields, a registered name, or a .json or .yaml file.
+        seed: 0 to 2^64 - 1; equal seeds give equal weights.
+        """
+        fields: Any = config
+        if isinstance(config, PathLike) or (isinstance(config, str) and config.lower().endswith(_CONFIG_FILES)):
+            fields = BitNetConfig.from_file(config)
+        elif isinstance(config, str):
+            fields = find_model(config).config
+        options = json.dumps({"head_format": _head_dtype(head_dtype)})
+        return cls(_bitnet.random(fields_json(fields), whole_number(seed, "seed", range(2**64)), options))
 
     def save_pretrained(self, path: str | PathLike[str], *, format: Literal["native", "hf"] = "native") -> None:
         """Writes the model, with its tokenizer and generation config if it has them.
 
         "native" is our own format: kernel-ready weights that load by memory mapping. A path that ends in .bitnet becomes
         one file with everything in it, any other a directory. "hf" is a Hugging Face checkpoint, a directory with
-        packed ternary weights.
+        packed ternary weights. Directories on the way are made; a file appears complete or not at all. FileSystemError if
+        the place cannot be written to.
         """
-        self._model.save(path, format)
+        if not fspath(path):
+            raise ArgumentError("path is empty: expected a file name that ends in .bitnet, or a directory")
+        try:
+            place = Path(path).expanduser()
+            if not place.parent.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+        except (OSError, RuntimeError) as error:
+            raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
+        self._model.save(place, format)
 
     def close(self) -> None:
         """Gives the memory back, after calls in flight on other threads. A closed model raises ArgumentError."""
         self._model.close()
+        self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._closed
 
     def __enter__(self) -> Self:
+        if self._closed:
+            raise ArgumentError("model is closed")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            "a BitNetModel cannot be pickled or copied: call BitNetModel.from_pretrained in each process; "
+            "with memory='mapped' they share one .bitnet file"
+        )
 
     # --- what it is --------------------------------------------------------------------------------------------------
 
@@ -136,7 +172,8 @@ class BitNetModel:
 
     @property
     def info(self) -> dict[str, Any]:
-        """Where the weights came from and what they occupy."""
+        """Where the weights came from and what they occupy: "path", "format" ("hf", "native" or "random"),
+        "parameters", "weight_bytes", "head_dtype", and a native file's "metadata"."""
         return dict(self._info)
 
     @cached_property
@@ -156,9 +193,7 @@ class BitNetModel:
     @cached_property
     def _assets(self) -> dict[str, str]:
         """Texts of the files that belong to the model besides weights and config, by name."""
-        if self._path is None:
-            return {}
-        texts: dict[str, str] = json.loads(_bitnet.assets(self._path))
+        texts: dict[str, str] = json.loads(self._asset_texts)
         return texts
 
     @property
@@ -167,6 +202,8 @@ class BitNetModel:
 
     def __repr__(self) -> str:
         name = f"{self._path.name!r}, " if self._path else ""
+        if self._closed:
+            return f"BitNetModel({name}closed)"
         return (
             f"BitNetModel({name}{self.config.architectures[0]}, {self.num_parameters():,} parameters, "
             f"{self.config.num_hidden_layers} layers, hidden size {self.config.hidden_size}, "
@@ -215,9 +252,9 @@ class BitNetModel:
         window - stride tokens before it where the text has them. window is the model's context by default (at most
         2048), stride half of it.
         """
-        ids = token_ids(self._encode(text))
-        window = min(self.config.max_position_embeddings, 2048) if window is None else window
-        stride = max(window // 2, 1) if stride is None else stride
+        ids = token_ids(self._encode(text), "text")
+        window = whole_number(min(self.config.max_position_embeddings, 2048) if window is None else window, "window")
+        stride = whole_number(max(window // 2, 1) if stride is None else stride, "stride")
         total, count = self._model.likelihood(ids, window, stride)
         return math.exp(min(-total / count, 700.0))
 
@@ -233,7 +270,12 @@ class BitNetModel:
         params, stop = sampling_json(options, self.generation_config)
         text_asked = bool(stop) or any(isinstance(prompt, str) for prompt in prompts)
         tokenizer = self.tokenizer if text_asked else self._tokenizer_or_none
-        ids = [token_ids(self._encode(prompt, add_special_tokens), f"prompt {i}") for i, prompt in enumerate(prompts)]
+        ids = []
+        for i, prompt in enumerate(prompts):
+            name = f"prompt {i}" if len(prompts) > 1 else "prompt"
+            ids.append(token_ids(self._encode(prompt, add_special_tokens), name))
+            if not ids[-1]:
+                raise ArgumentError(f"{name} is empty: expected at least one token")
         return Session(self._model, ids, params, stop, tokenizer, options.get("logprobs") is not None)
 
     @property
@@ -298,6 +340,9 @@ class BitNetModel:
         gives pieces of text, token ids give ids, and a batch gives (index, piece) pairs as the sequences advance
         together. The pieces of a stream add up to the text that generate would return.
         """
+        if options.get("logprobs") not in (None, -1) and not details:
+            raise ArgumentError("logprobs are part of the details: pass details=True")
+        prompt = as_prompts(prompt)
         text = isinstance(prompt, str)
         batch = not text and is_batch(prompt)
         prompts = list(prompt) if batch else [prompt]
@@ -357,11 +402,24 @@ class BitNetModel:
 
         The conversation is rendered by the model's chat template (or the one passed); the rest is as in ``generate``.
         """
-        turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+        turns: Any = messages
+        if isinstance(messages, str):
+            turns = [{"role": "user", "content": messages}]
+        elif isinstance(messages, Mapping):
+            turns = [messages]
         prompt = self.tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=True, chat_template=chat_template
         )
         return self.generate(prompt, stream=stream, details=details, add_special_tokens=False, **options)
+
+
+_CONFIG_FILES = (".json", ".yaml", ".yml", ".bitnet")
+
+
+def _head_dtype(name: Any) -> Any:
+    if not isinstance(name, str | None):
+        raise ArgumentError(f"head_dtype = {name!r}: expected auto, float32, bfloat16, int8 or int4, as a text")
+    return name
 
 
 def _value(result: GenerationResult, as_text: bool, details: bool, prompt: Any) -> Any:

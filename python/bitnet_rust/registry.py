@@ -1,13 +1,18 @@
 """Names for models: the presets of the Go core, the models that come with the package, and the user's own."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import _bitnet
-from .config import BitNetConfig
+from .config import BitNetConfig, fields_json
+from .errors import ArgumentError
+
+# A Hugging Face repository, "owner/name".
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 # Models whose weights are package data.
 _EMBEDDED = Path(__file__).parent / "models"
@@ -57,4 +62,6 @@ def register_model(name: str, config: BitNetConfig | Mapping[str, Any], hub_id: 
 
     A name that is taken raises ``ArgumentError``, an impossible config ``ConfigError``.
     """
-    _bitnet.register_preset(name, hub_id or "", json.dumps(dict(config)))
+    if hub_id is not None and not HUB_ID.fullmatch(hub_id):
+        raise ArgumentError(f"hub_id = {hub_id!r}: expected a Hugging Face repository, 'owner/name'")
+    _bitnet.register_preset(name, hub_id or "", fields_json(config))

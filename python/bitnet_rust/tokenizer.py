@@ -1,18 +1,20 @@
 """Text to token ids and back, by Hugging Face's `tokenizers`, and chat templates by Jinja."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
-from .errors import TokenizerError
+from . import _bitnet
+from .arrays import token_ids
+from .errors import ArgumentError, DTypeError, FileSystemError, FormatError, TokenizerError
+from .hub import resolve
 
 if TYPE_CHECKING:
     import tokenizers
 
-# The files of a tokenizer, as checkpoints name them.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+# What a download of a tokenizer fetches.
+_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -20,7 +22,7 @@ _SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 class Tokenizer:
     """The tokenizer of a model.
 
-    >>> tokenizer = Tokenizer.from_pretrained("path/to/model")
+    >>> tokenizer = Tokenizer.from_pretrained("bitnet-tiny")
     >>> tokenizer.decode(tokenizer.encode("Hello"))
     'Hello'
     """
@@ -34,15 +36,19 @@ class Tokenizer:
         self._special = {name: _content(self._config.get(name)) for name in _SPECIAL_TOKENS}
 
     @classmethod
-    def from_pretrained(cls, directory: str | PathLike[str]) -> "Tokenizer":
-        """Reads tokenizer.json, and beside it tokenizer_config.json and chat_template.jinja where they exist."""
-        folder = Path(directory)
-        files = {name: folder / name for name in TOKENIZER_FILES}
+    def from_pretrained(cls, name: str | PathLike[str], *, local_files_only: bool = False) -> "Tokenizer":
+        """Reads the tokenizer of a model, which need not be there itself.
+
+        name: as for ``BitNetModel.from_pretrained``: a directory with tokenizer.json, and beside it
+            tokenizer_config.json and chat_template.jinja where they exist, a ``.bitnet`` file, a registered name, or a
+            Hugging Face repository.
+        """
+        path = resolve(name, local_files_only=local_files_only, files=_FILES)
         try:
-            texts = {name: path.read_text("utf-8") for name, path in files.items() if path.is_file()}
-        except (OSError, UnicodeDecodeError) as error:
-            raise TokenizerError(f"the tokenizer in {folder} cannot be read: {error}") from error
-        return cls.from_files(texts, str(folder))
+            texts: dict[str, str] = json.loads(_bitnet.assets(path))
+        except (FormatError, FileSystemError) as error:
+            raise TokenizerError(f"the tokenizer in {path} cannot be read: {error}") from error
+        return cls.from_files(texts, str(path))
 
     @classmethod
     def from_files(cls, texts: Mapping[str, str], source: str) -> "Tokenizer":
@@ -69,20 +75,33 @@ class Tokenizer:
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The token ids of a text; add_special_tokens puts in what the tokenizer's post-processor says, such as BOS."""
-        ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        if not isinstance(text, str):
+            raise DTypeError(f"text is of type {type(text).__name__}: expected str")
+        try:
+            ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        except TypeError:
+            at = next(at for at, character in enumerate(text) if "\ud800" <= character <= "\udfff")
+            raise ArgumentError(
+                f"text[{at}] = {text[at]!r}: half of a surrogate pair or an undecoded byte: expected Unicode text"
+            ) from None
         return ids
 
-    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """The text of token ids; bytes that form no character become U+FFFD."""
-        text: str = self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+    def decode(self, ids: Any, skip_special_tokens: bool = True) -> str:
+        """The text of token ids (an int, a sequence, an array); bytes that form no character become U+FFFD."""
+        numbers = token_ids(ids, "ids").tolist()
+        if numbers and min(numbers) < 0:
+            raise ArgumentError(f"ids has {min(numbers)}: expected token ids, 0 and up")
+        text: str = self.backend.decode(numbers, skip_special_tokens=skip_special_tokens)
         return text
 
     def token_to_id(self, token: str) -> int | None:
+        """The id of a token, spelled as in tokenizer.json; None if there is no such token."""
         found: int | None = self.backend.token_to_id(token)
         return found
 
     def id_to_token(self, token_id: int) -> str | None:
-        found: str | None = self.backend.id_to_token(token_id)
+        """A token as tokenizer.json spells it; None if there is none with this id."""
+        found: str | None = self.backend.id_to_token(token_id) if 0 <= token_id < 2**32 else None
         return found
 
     @property
@@ -96,18 +115,22 @@ class Tokenizer:
 
     @property
     def bos_token(self) -> str | None:
+        """The token that begins a text; None if the tokenizer names none."""
         return self._special["bos_token"]
 
     @property
     def eos_token(self) -> str | None:
+        """The token that ends a text; None if the tokenizer names none."""
         return self._special["eos_token"]
 
     @property
     def pad_token(self) -> str | None:
+        """The token that fills up a batch; None if the tokenizer names none."""
         return self._special["pad_token"]
 
     @property
     def unk_token(self) -> str | None:
+        """The token for what has none; None if the tokenizer names none."""
         return self._special["unk_token"]
 
     def _special_id(self, name: str) -> int | None:
@@ -116,14 +139,17 @@ class Tokenizer:
 
     @property
     def bos_token_id(self) -> int | None:
+        """The id of bos_token."""
         return self._special_id("bos_token")
 
     @property
     def eos_token_id(self) -> int | None:
+        """The id of eos_token."""
         return self._special_id("eos_token")
 
     @property
     def pad_token_id(self) -> int | None:
+        """The id of pad_token."""
         return self._special_id("pad_token")
 
     @property
@@ -165,7 +191,16 @@ class Tokenizer:
         The template is the model's own, or the one passed; it runs in Jinja's sandbox. Further keyword arguments
         (tools, documents, ...) are given to it. Returns token ids, or the text with ``tokenize=False``.
         """
-        template = chat_template or self.chat_template
+        template = self.chat_template if chat_template is None else chat_template
+        if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
+            raise DTypeError(f"messages is of type {type(messages).__name__}: expected a list of messages")
+        for i, message in enumerate(messages):
+            if not isinstance(message, Mapping):
+                raise DTypeError(
+                    f"messages[{i}] is of type {type(message).__name__}: expected a dictionary with role and content"
+                )
+        if not isinstance(template, str | None):
+            raise DTypeError(f"chat_template is of type {type(template).__name__}: expected the text of a template")
         if template is None:
             raise TokenizerError(
                 "this model has no chat template (neither chat_template.jinja nor one in tokenizer_config.json); "
@@ -221,6 +256,8 @@ def _render(template: str, variables: Mapping[str, Any]) -> str:
     environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
     try:
         return environment.from_string(template).render(variables)
+    except jinja2.TemplateSyntaxError as error:
+        raise TokenizerError(f"line {error.lineno} of the chat template is malformed: {error.message}") from error
     except jinja2.TemplateError as error:
         raise TokenizerError(f"the chat template refuses these messages: {error}") from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
