@@ -137,7 +137,7 @@ func bn_model_save(h C.uintptr_t, path, format *C.char, poll C.bn_poll, state un
 		}
 		err := newInterrupts(poll, state).await(save)
 		if errors.Is(err, fs.ErrNotExist) { // the place to write to, not a model
-			return fmt.Errorf("%w: path: %v", errArgument, err)
+			return fmt.Errorf("%w %s: %v", errWrite, name, err)
 		}
 		return err
 	})

@@ -188,7 +188,7 @@ def test_a_place_that_cannot_be_written_is_named(tiny: BitNetModel, tmp_path: Pa
     (tmp_path / "file").write_text("")
     with pytest.raises(BitNetError, match="file"):
         tiny.save_pretrained(tmp_path / "file" / "below")
-    for place in ("/dev/full/below.bitnet", "~no-such-user/below"):
+    for place in ("/proc/below", "/dev/full/below.bitnet", "~no-such-user/below"):
         with pytest.raises(FileSystemError, match="below"):
             tiny.save_pretrained(place)
     with pytest.raises(OSError, match="not a directory"):
