@@ -15,7 +15,7 @@ var ErrFormat = errors.New("safetensors")
 var (
 	ErrNotRegular      = kind("not a regular file")
 	ErrFileTooShort    = kind("file too short for a header")
-	ErrHeaderTooLarge  = kind("header larger than the format allows")
+	ErrHeaderTooLarge  = kind("header too large")
 	ErrHeaderTruncated = kind("header runs past the end of the file")
 	ErrHeaderJSON      = kind("header is not valid JSON")
 	ErrHeaderUTF8      = kind("header is not valid UTF-8")

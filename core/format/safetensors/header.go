@@ -18,6 +18,11 @@ import (
 // parsing a hostile file can cost.
 const MaxHeader = 100_000_000
 
+// maxTokens bounds the JSON tokens of a header or index, and so the time that a
+// hostile one of the largest size costs. A tensor takes about 14: this is room
+// for well over a hundred thousand in one file.
+const maxTokens = 2 << 20
+
 const metadataKey = "__metadata__"
 
 // header is the validated content of a file's JSON part.
@@ -97,8 +102,9 @@ func (h *header) layout(path string, dataSize int64) error {
 // parser walks the header token by token. The grammar has three levels and the
 // parser follows it literally, so nesting cannot make it recurse.
 type parser struct {
-	path string
-	dec  *json.Decoder
+	path   string
+	dec    *json.Decoder
+	tokens int // read so far
 }
 
 func (p *parser) parse(h *header) error {
@@ -318,6 +324,10 @@ func (p *parser) unexpected(t json.Token, kind error, tensor, field, expected st
 }
 
 func (p *parser) token() (json.Token, error) {
+	if p.tokens++; p.tokens > maxTokens {
+		return nil, &FormatError{Kind: ErrHeaderTooLarge, Path: p.path, Field: "header",
+			Found: fmt.Sprintf("more JSON at byte %d", p.dec.InputOffset()), Expected: fmt.Sprintf("at most %d JSON tokens", maxTokens)}
+	}
 	t, err := p.dec.Token()
 	if err != nil {
 		return nil, &FormatError{Kind: ErrHeaderJSON, Path: p.path, Field: "header",

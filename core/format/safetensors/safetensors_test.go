@@ -332,3 +332,17 @@ func TestEveryNamedDTypeHasAWidth(t *testing.T) {
 	_, ok := DTypeBits("f32")
 	require.False(t, ok)
 }
+
+func TestAHeaderOfTheLargestSizeCannotHoldTheReaderUp(t *testing.T) {
+	repeat := func(open, item, end string) string {
+		return open + strings.TrimSuffix(strings.Repeat(item+",", (40<<20)/len(item)), ",") + end
+	}
+	for name, text := range map[string]string{
+		"dimensions": repeat(`{"t":{"dtype":"U8","shape":[`, "1", `],"data_offsets":[0,1]}}`),
+		"numbers":    repeat(`{"t":{"dtype":"U8","data_offsets":[`, "1", `]}}`),
+	} {
+		_, err := OpenBytes(name, append(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text...))
+		require.ErrorIs(t, err, ErrHeaderTooLarge, name)
+		require.ErrorContains(t, err, "JSON tokens", name)
+	}
+}
