@@ -61,7 +61,7 @@ func (s simd) splatParam(name string) reg.VecVirtual {
 // How many bytes before its use memory is asked for; all reach into the next panel, which is what comes next. A kernel that only
 // waits for memory asks once, a page ahead, as the hardware's own prefetchers stop at page borders. One that computes about as
 // long as it waits asks twice: early into the second-level cache, late into the first. Measured on Zen 4: asking twice makes
-// int8 and small batches a tenth faster, and plain streams a fifth slower.
+// small batches a tenth faster, and plain streams a fifth slower.
 const (
 	prefetchOnce = 4096
 	prefetchL1   = 1536
