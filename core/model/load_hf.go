@@ -288,8 +288,8 @@ func (s *hfSource) bias(l *nn.Linear, name string, scale float32) error {
 
 func (s *hfSource) norm(name string, dim int) ([]float32, error) {
 	if !s.set.Has(name + ".weight") {
-		for now, old := range oldNames {
-			if base, found := strings.CutSuffix(name, now); found && s.set.Has(base+old+".weight") {
+		for current, old := range oldNames {
+			if base, found := strings.CutSuffix(name, current); found && s.set.Has(base+old+".weight") {
 				name = base + old
 			}
 		}
