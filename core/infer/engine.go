@@ -153,7 +153,7 @@ func (e *Engine) head(s *stepper, x *tensor.Tensor, logits []float32) error {
 		rows := s.out[at:min(at+headRows, len(s.out))]
 		e.model.Head.Forward(s.ctx, x, rows, logits[at*v:(at+len(rows))*v])
 	}
-	return nil
+	return s.ctx.Err()
 }
 
 // check refuses steps the model cannot take.

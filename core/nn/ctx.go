@@ -66,12 +66,30 @@ func (c *Ctx) End() {
 	clear(c.kept)
 }
 
-// Err reports whether the step was asked to stop; models check it between layers.
+// Err reports whether the step was asked to stop; models check it between layers. Once it is not nil, results of the step
+// may be incomplete.
 func (c *Ctx) Err() error {
 	if c.done == nil {
 		return nil
 	}
 	return c.done.Err()
+}
+
+// piecePanels is how many panels are multiplied with a tile of rows before the context is asked again: some
+// milliseconds of work at the slowest.
+const piecePanels = 8
+
+// piece says up to which panel to multiply next, of those from from to end, with a tile of rows. When the step was asked
+// to stop it returns from: the rest may be left undone, since whoever runs the step asks Err before it uses a result. A
+// few rows are done sooner than anybody could ask.
+func (c *Ctx) piece(from, end, rows int) int {
+	switch {
+	case rows < minParallelRows:
+		return end
+	case c.Err() != nil:
+		return from
+	}
+	return min(from+piecePanels, end)
 }
 
 // Close releases the scratch memory.

@@ -14,7 +14,7 @@ func (c *Ctx) denseMatMul(x *tensor.Tensor, l *Linear, out *tensor.Tensor) {
 
 // denseInto is denseMatMul into caller memory [rows, Out].
 func (c *Ctx) denseInto(x *tensor.Tensor, l *Linear, out []float32) {
-	t := denseTask{l: l, out: out, rows: x.Dim(0)}
+	t := denseTask{ctx: c, l: l, out: out, rows: x.Dim(0)}
 	var input, meta, tail []byte
 	if l.Dense.Format.Integer() {
 		t.ints, input, meta = c.quantize16(x)
@@ -79,6 +79,7 @@ func (t *quantize16Task) row(r int) {
 
 // denseTask multiplies rows with the panels of a dense layer.
 type denseTask struct {
+	ctx    *Ctx
 	l      *Linear
 	floats []float32 // [rows, stride], for float weights
 	stride int
@@ -96,8 +97,11 @@ func (t *denseTask) Run(chunk int) {
 	full := min(p1, n/cpu.PanelRows)
 	for r := 0; r < t.rows; r += tileRows {
 		tokens := min(tileRows, t.rows-r)
-		if p0 < full {
-			t.multiply(t.out[r*n+p0*cpu.PanelRows:], n, p0, full, r, tokens)
+		for from, to := p0, 0; from < full; from = to {
+			if to = t.ctx.piece(from, full, tokens); to == from {
+				return
+			}
+			t.multiply(t.out[r*n+from*cpu.PanelRows:], n, from, to, r, tokens)
 		}
 		if full < p1 {
 			tail := t.tail[r*cpu.PanelRows:]

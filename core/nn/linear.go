@@ -152,6 +152,7 @@ type part struct {
 // matmulTask multiplies quantized rows with the ternary weights of up to three layers. The panels of all layers are
 // one sequence that is cut into chunks.
 type matmulTask struct {
+	ctx    *Ctx
 	in     quantized
 	parts  [maxGroup]part
 	n      int
@@ -180,8 +181,9 @@ func (t *matmulTask) run(c *Ctx) {
 	if t.n == 0 {
 		return
 	}
+	t.ctx = c
 	chunks := chunksPerThread * cpu.NumThreads()
-	t.size = max(4, (t.panels/chunks+3)&^3) // kernels take four panels at once
+	t.size = max(4, (t.panels/chunks+3)&^3)
 	cpu.Parallel((t.panels+t.size-1)/t.size, t)
 	for i := range t.n {
 		if t.parts[i].bytes != nil {
@@ -214,12 +216,15 @@ func (t *matmulTask) compute(p *part, p0, p1 int) {
 		tokens := min(tileRows, t.in.rows-r)
 		x, sum := t.in.q[r*t.in.stride:], t.in.sum[r:]
 		w := p.l.Ternary
-		if p0 < full {
-			y := p.out[r*n+p0*cpu.PanelRows:]
+		for from, to := p0, 0; from < full; from = to {
+			if to = t.ctx.piece(from, full, tokens); to == from {
+				return
+			}
+			y := p.out[r*n+from*cpu.PanelRows:]
 			acc := int32s(y)
-			cpu.TernaryMatMul(acc, n, w.Panels, w.Cols, p0, full, x, t.in.stride, sum, tokens)
+			cpu.TernaryMatMul(acc, n, w.Panels, w.Cols, from, to, x, t.in.stride, sum, tokens)
 			for i := range tokens {
-				a, b := i*n, i*n+(full-p0)*cpu.PanelRows
+				a, b := i*n, i*n+(to-from)*cpu.PanelRows
 				cpu.DequantRow(y[a:b], acc[a:b], w.Scale/t.in.scale[r+i])
 			}
 		}

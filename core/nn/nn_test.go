@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -405,4 +406,34 @@ func TestACanceledStepSaysSo(t *testing.T) {
 	require.NoError(t, c.Err())
 	cancel()
 	require.ErrorIs(t, c.Err(), context.Canceled)
+}
+
+// stopping is a context that is canceled after it was asked n times.
+type stopping struct {
+	context.Context
+	left atomic.Int64
+}
+
+func (s *stopping) Err() error {
+	if s.left.Add(-1) < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestACanceledStepLeavesAMatrixUndone(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 8))
+	const rows, in, out = 60, 64, 4000
+	l, _ := ternary(r, out, in, false)
+	x := matrix(t, randoms(r, rows*in), rows, in)
+	for _, layer := range []*Linear{l, {In: in, Out: out, Dense: denseFloat32(t, randoms(r, out*in), out, in)}} {
+		c := testCtx(t)
+		ctx := &stopping{Context: context.Background()}
+		ctx.left.Store(5)
+		c.Begin(ctx, 1, positions(rows), nil)
+		Project(c, x, nil, layer)
+		require.ErrorIs(t, c.Err(), context.Canceled)
+		require.Greater(t, ctx.left.Load(), int64(-out/16/piecePanels), "no piece is computed after the others saw the end")
+		c.End()
+	}
 }

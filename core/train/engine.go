@@ -65,7 +65,7 @@ type Batch struct {
 func (e *Engine) Loss(ctx context.Context, b Batch) (float64, error) { return e.run(ctx, b, 0) }
 
 // Accumulate returns the mean cross-entropy and adds the gradient of scale times it to the parameters' gradients. A
-// step over n batches uses scale 1/n.
+// step over n batches uses scale 1/n. After an error the gradients are incomplete.
 func (e *Engine) Accumulate(ctx context.Context, b Batch, scale float32) (float64, error) {
 	return e.run(ctx, b, scale)
 }
@@ -99,6 +99,9 @@ func (e *Engine) run(ctx context.Context, b Batch, scale float32) (loss float64,
 	e.ctx.Free(x)
 	if scale != 0 {
 		e.tape.Backward()
+	}
+	if err := e.ctx.Err(); err != nil {
+		return 0, err
 	}
 	return sum / float64(targets), nil
 }
