@@ -17,7 +17,7 @@ from .errors import ArgumentError
 from .generation import GenerationResult, SamplingOptions, Session, sampling_json
 from .hub import resolve
 from .registry import find_model
-from .tokenizer import Tokenizer
+from .tokenizer import TOKENIZER_FILES, Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +40,7 @@ class BitNetModel:
     def __init__(self, model: _bitnet.Model, path: Path | None) -> None:
         self._model = model
         self._path = path
+        self._tokenizer: Tokenizer | None = None
         described = json.loads(model.info())
         self.config: BitNetConfig = BitNetConfig._of(described["config"])
         self._info: dict[str, Any] = described["info"]
@@ -87,13 +88,23 @@ class BitNetModel:
         *,
         seed: int = 0,
         head_dtype: str = "auto",
+        trainable: bool = False,
     ) -> Self:
-        """Makes a model with random weights, of a config or of the shape of a registered name."""
+        """Makes a model with random weights, of a config or of the shape of a registered name.
+
+        trainable: keep float32 master weights and gradients, which ``Trainer`` changes and from which the ternary weights
+            follow. Embedding and head are float32 then, and head_dtype must be "auto". A config with biases or norms of
+            single layers (attention_bias, mlp_bias, use_rms_norm) raises ConfigError.
+        """
         if not 0 <= seed < 2**64:
             raise ArgumentError(f"seed = {seed}: expected an integer in [0, 2^64)")
+        if trainable and head_dtype != "auto":
+            raise ArgumentError(
+                f"head_dtype = {head_dtype!r}: expected 'auto' with trainable=True, whose head is float32"
+            )
         fields = find_model(config).config if isinstance(config, str) else config
         options = json.dumps({"head_format": head_dtype})
-        return cls(_bitnet.random(json.dumps(dict(fields)), seed, options), None)
+        return cls(_bitnet.random(json.dumps(dict(fields)), seed, options, trainable), None)
 
     def save_pretrained(self, path: str | PathLike[str], *, format: Literal["native", "hf"] = "native") -> None:
         """Writes the model, with its tokenizer and generation config if it has them.
@@ -139,10 +150,26 @@ class BitNetModel:
         """Where the weights came from and what they occupy."""
         return dict(self._info)
 
-    @cached_property
+    @property
+    def trainable(self) -> bool:
+        """Whether ``Trainer`` can train it: made by from_config(..., trainable=True)."""
+        return bool(self._info["format"] == "trainable")
+
+    @property
     def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer; TokenizerError if it has none."""
-        return Tokenizer.from_files(self._assets, self._source)
+        """The model's tokenizer; TokenizerError if it has none. One that is assigned is saved with the model."""
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.from_files(self._assets, self._source)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer) -> None:
+        if not isinstance(tokenizer, Tokenizer):
+            raise TypeError(f"tokenizer: expected a bitnet_rust.Tokenizer, found {type(tokenizer).__name__}")
+        others = {name: text for name, text in self._assets.items() if name not in TOKENIZER_FILES}
+        assets = others | tokenizer.to_files()
+        self._model.set_assets(json.dumps(assets))
+        self._assets, self._tokenizer = assets, tokenizer
 
     @cached_property
     def generation_config(self) -> dict[str, Any]:
