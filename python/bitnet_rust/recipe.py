@@ -42,6 +42,10 @@ def run(
         raise ArgumentError(f"out = {out}: expected a directory, found a file")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ArgumentError(f"out = {out}: the directory has files; choose another, or pass --overwrite")
+    if any(out.glob("*.safetensors")):
+        raise ArgumentError(
+            f"out = {out}: the directory has a Hugging Face checkpoint, which would stay beside the new model"
+        )
     try:
         text = data.read_text("utf-8")
     except UnicodeDecodeError as error:
