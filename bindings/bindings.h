@@ -21,6 +21,7 @@ enum {
   BN_INDEX,      // OutOfRangeError
   BN_LOGITS,     // LogitsError
   BN_FILE,       // FileSystemError
+  BN_TRAINING,   // TrainingError
   BN_CODES
 };
 
@@ -40,6 +41,12 @@ typedef struct {
   int32_t id;
   float logprob;
 } bn_top;
+
+// What is known after an update of the weights; eval_loss is NaN when there was no evaluation.
+typedef struct {
+  int64_t step;
+  double loss, gradient_norm, learning_rate, tokens_per_second, eval_loss;
+} bn_record;
 
 static inline int bn_call_poll(bn_poll poll, void *state, int64_t done, int64_t total) {
   return poll(state, done, total);

@@ -18,8 +18,10 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/optim"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+	"github.com/bitnet-rust/bitnet_rust/core/train"
 )
 
 // errArgument marks a bad argument that the bridge itself finds.
@@ -46,6 +48,12 @@ var codes = []struct {
 	{tensor.ErrValue, C.BN_ARGUMENT},
 	{infer.ErrArgument, C.BN_ARGUMENT},
 	{infer.ErrLogits, C.BN_LOGITS},
+	{train.ErrDiverged, C.BN_TRAINING},
+	{optim.ErrNonFinite, C.BN_TRAINING},
+	{train.ErrNotTrainable, C.BN_ARGUMENT},
+	{train.ErrBatch, C.BN_ARGUMENT},
+	{train.ErrConfig, C.BN_ARGUMENT},
+	{optim.ErrArgument, C.BN_ARGUMENT},
 	{model.ErrClosed, C.BN_ARGUMENT},
 	{model.ErrOption, C.BN_ARGUMENT},
 	{model.ErrExport, C.BN_ARGUMENT},

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime/cgo"
+	"sync"
 	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
@@ -22,10 +23,13 @@ import (
 type runner struct {
 	model  *model.Model
 	engine *infer.Engine
+
+	training sync.Mutex // held while a call changes the weights; closed changes under it
+	closed   bool
 }
 
 func newRunner(m *model.Model) C.uintptr_t {
-	return C.uintptr_t(cgo.NewHandle(&runner{m, infer.NewEngine(m)}))
+	return C.uintptr_t(cgo.NewHandle(&runner{model: m, engine: infer.NewEngine(m)}))
 }
 
 // value looks a handle up; the Python object that owns it keeps it valid.
@@ -75,7 +79,7 @@ func makeModel(calls *interrupts, out *C.uintptr_t, work func(context.Context) (
 }
 
 //export bn_model_random
-func bn_model_random(config *C.char, seed C.uint64_t, options *C.char, poll C.bn_poll, state unsafe.Pointer, out *C.uintptr_t, errOut **C.char) C.int {
+func bn_model_random(config *C.char, seed C.uint64_t, options *C.char, trainable C.int, poll C.bn_poll, state unsafe.Pointer, out *C.uintptr_t, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		o, err := parseLoadOptions(options)
 		if err != nil {
@@ -86,6 +90,9 @@ func bn_model_random(config *C.char, seed C.uint64_t, options *C.char, poll C.bn
 			return err
 		}
 		return makeModel(newInterrupts(poll, state), out, func(ctx context.Context) (*model.Model, error) {
+			if trainable != 0 {
+				return model.NewTrainable(c, uint64(seed), o)
+			}
 			return model.NewRandomContext(ctx, c, uint64(seed), o)
 		})
 	})
@@ -99,6 +106,9 @@ func bn_model_close(h C.uintptr_t, errOut **C.char) C.int {
 }
 
 func (r *runner) close() error {
+	r.training.Lock()
+	defer r.training.Unlock()
+	r.closed = true
 	r.engine.Close()
 	return r.model.Close()
 }
@@ -140,6 +150,19 @@ func bn_model_save(h C.uintptr_t, path, format *C.char, poll C.bn_poll, state un
 			return fmt.Errorf("%w %s: %v", errWrite, name, err)
 		}
 		return err
+	})
+}
+
+// bn_model_set_assets gives the model the texts of a JSON object {file name: text}, which saving writes.
+//
+//export bn_model_set_assets
+func bn_model_set_assets(h C.uintptr_t, files *C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		var texts map[string]string
+		if err := json.Unmarshal([]byte(C.GoString(files)), &texts); err != nil {
+			return fmt.Errorf("%w: files: %w", errArgument, err)
+		}
+		return value[*runner](h).model.SetAssets(texts)
 	})
 }
 

@@ -63,13 +63,14 @@ static PyObject *py_load(PyObject *module, PyObject *args) {
 static PyObject *py_random(PyObject *module, PyObject *args) {
   char *config, *options, *err = NULL;
   unsigned long long seed;
-  if (bn_forked() || !PyArg_ParseTuple(args, "sKs", &config, &seed, &options)) return NULL;
+  int trainable;
+  if (bn_forked() || !PyArg_ParseTuple(args, "sKsp", &config, &seed, &options, &trainable)) return NULL;
   Model *m = model_new();
   if (!m) return NULL;
   int code;
   bn_call call;
   bn_begin(&call, 0, NULL);
-  code = bn_model_random(config, seed, options, bn_look, &call, &m->handle, &err);
+  code = bn_model_random(config, seed, options, trainable, bn_look, &call, &m->handle, &err);
   bn_end(&call);
   if (code || PyErr_Occurred()) {
     Py_DECREF(m);
@@ -155,10 +156,19 @@ static PyObject *model_likelihood(PyObject *self, PyObject *args) {
   return Py_BuildValue("dL", sum, (long long)count);
 }
 
+static PyObject *model_set_assets(PyObject *self, PyObject *args) {
+  char *files, *err = NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "s", &files)) return NULL;
+  int code = bn_model_set_assets(((Model *)self)->handle, files, &err);
+  if (code) return bn_raise(code, err);
+  Py_RETURN_NONE;
+}
+
 static PyMethodDef model_methods[] = {
     {"close", model_close, METH_NOARGS, "close(): waits for calls in flight, then gives the memory back."},
     {"info", model_info, METH_NOARGS, "info() -> JSON of the config and of what is in memory."},
     {"save", model_save, METH_VARARGS, "save(path, format): 'native' or 'hf'."},
+    {"set_assets", model_set_assets, METH_VARARGS, "set_assets(files): JSON {name: text} of what save() puts beside the weights."},
     {"forward", model_forward, METH_VARARGS,
      "forward(ids, lengths, logits): int32 ids of all sequences, int64 lengths, float32 [sum of lengths * vocab] out."},
     {"likelihood", model_likelihood, METH_VARARGS, "likelihood(ids, window, stride) -> (sum of log p, count)."},
@@ -195,7 +205,7 @@ static PyObject *py_assets(PyObject *module, PyObject *args) {
 static PyMethodDef functions[] = {
     {"assets", py_assets, METH_VARARGS, "assets(path) -> JSON {name: text} of the files that belong to the model at path."},
     {"load", py_load, METH_VARARGS, "load(path, options, progress) -> Model"},
-    {"random", py_random, METH_VARARGS, "random(config, seed, options) -> Model with random weights."},
+    {"random", py_random, METH_VARARGS, "random(config, seed, options, trainable) -> Model with random weights."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -13,6 +13,7 @@ static int (*const parts[])(PyObject *) = {
     bn_init_generation,
     bn_init_tensor,
     bn_init_memory,
+    bn_init_train,
 };
 
 // Exceptions live in bitnet_rust/errors.py; these are their names by result code.
@@ -22,6 +23,7 @@ static const char *const exception_names[BN_CODES] = {
     [BN_ARGUMENT] = "ArgumentError", [BN_MEMORY] = "OutOfMemoryError", [BN_NOT_FOUND] = "ModelNotFoundError",
     [BN_INTERNAL] = "InternalError", [BN_CANCELED] = "BitNetError",
     [BN_INDEX] = "OutOfRangeError",  [BN_LOGITS] = "LogitsError",      [BN_FILE] = "FileSystemError",
+    [BN_TRAINING] = "TrainingError",
 };
 static PyObject *exceptions[BN_CODES];
 static PyObject *fork_error;

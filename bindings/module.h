@@ -61,8 +61,9 @@ int bn_init_model(PyObject *module);
 int bn_init_generation(PyObject *module);
 int bn_init_tensor(PyObject *module);
 int bn_init_memory(PyObject *module);
+int bn_init_train(PyObject *module);
 
-// What Generation needs of a Model object: its handle, and an exception if the object is something else.
+// What Generation and TrainingRun need of a Model object: its handle, and an exception if the object is something else.
 int bn_model_handle(PyObject *object, uintptr_t *handle);
 
 #endif

@@ -110,18 +110,26 @@ func (t *Tape) Done(x *tensor.Tensor) {
 
 // Backward walks the record from last to first and empties it. The gradients of the values it starts from have been
 // given with Add. What is left of gradients belongs to values that no recorded operation made: inputs.
-func (t *Tape) Backward() {
+func (t *Tape) Backward() { _ = t.BackwardUntil(func() error { return nil }) }
+
+// BackwardUntil is Backward as long as stop returns nil, which is asked before every operation. Its error ends the walk;
+// gradients are incomplete then and the record wants a Reset.
+func (t *Tape) BackwardUntil(stop func() error) error {
 	if t.busy {
 		panic("autograd: Backward within Backward")
 	}
 	t.busy = true
 	defer func() { t.busy = false }()
 	for n := len(t.ops); n > 0; n = len(t.ops) {
+		if err := stop(); err != nil {
+			return err
+		}
 		op := t.ops[n-1]
 		t.ops[n-1] = nil
 		t.ops = t.ops[:n-1]
 		op.Backward(t)
 	}
+	return nil
 }
 
 // Reset empties the tape without walking it, as after a failed step.

@@ -1,6 +1,7 @@
 package autograd
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -113,3 +114,25 @@ func TestMisuseIsFound(t *testing.T) {
 type again struct{}
 
 func (again) Backward(t *Tape) { t.Backward() }
+
+func TestBackwardUntilEndsBeforeTheOperationThatStopRefuses(t *testing.T) {
+	mem := &counted{map[*tensor.Tensor]bool{}}
+	tape := NewTape(mem)
+	x, y, z := mem.of(1), mem.of(2), mem.of(6)
+	tape.Record(&times{x, y, 2})
+	tape.Record(&times{y, z, 3})
+	tape.Add(z, mem.of(1))
+	stop, asked := errors.New("stop"), 0
+	err := tape.BackwardUntil(func() error {
+		if asked++; asked == 2 {
+			return stop
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, stop)
+	require.Equal(t, 1, tape.Len())
+	require.Equal(t, []float32{3}, tape.Take(y).Float32s())
+	require.Nil(t, tape.Take(x))
+	tape.Reset()
+	require.Zero(t, tape.Len())
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,6 +79,19 @@ func nativeAssets(path string, files map[string]string) error {
 		}
 		files[name] = string(v.Data)
 	}
+	return nil
+}
+
+// SetAssets gives the model tokenizer and other texts by plain file name, which Save and SaveHF write instead of those of
+// the place that it was loaded from.
+func (m *Model) SetAssets(files map[string]string) error {
+	for name := range files {
+		if !plainFileName(name) {
+			return fmt.Errorf("%w: file name %q: must be a name without directories", ErrOption, name)
+		}
+	}
+	own := maps.Clone(files)
+	m.files.Store(&own)
 	return nil
 }
 

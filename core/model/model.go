@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
@@ -18,7 +19,8 @@ type Model struct {
 	Blocks []Block
 	Head   nn.Head
 
-	Info Info // where the weights came from and what they occupy
+	Info  Info                              // where the weights came from and what they occupy
+	files atomic.Pointer[map[string]string] // tokenizer and other texts that SetAssets gave; nil: those at Info.Path
 
 	use    sync.RWMutex // held for reading by steps, for writing by whoever moves or frees weights
 	closed bool

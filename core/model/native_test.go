@@ -218,3 +218,18 @@ func TestSavedScalesAreExact(t *testing.T) {
 }
 
 // keep copies the bits of one weight.
+
+func TestAssetsThatAreSetAreSavedInsteadOfThoseOfThePlace(t *testing.T) {
+	m := load(t, filepath.Join(golden, "bitnet_offline_packed"), model.LoadOptions{})
+	require.ErrorIs(t, m.SetAssets(map[string]string{"../tokenizer.json": "{}"}), model.ErrOption)
+	files := map[string]string{"tokenizer.json": `{"own": true}`}
+	require.NoError(t, m.SetAssets(files))
+	native, packed := filepath.Join(t.TempDir(), "one.bitnet"), filepath.Join(t.TempDir(), "hf")
+	require.NoError(t, m.Save(native, nil))
+	require.NoError(t, m.SaveHF(packed))
+	for _, path := range []string{native, packed} {
+		found, err := model.Assets(path)
+		require.NoError(t, err)
+		assert.Equal(t, files, found)
+	}
+}

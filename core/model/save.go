@@ -60,8 +60,11 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// assets is files, or what belongs to the place the model came from. Names are checked.
+// assets is files, or what SetAssets said, or what belongs to the place the model came from. Names are checked.
 func (m *Model) assets(files map[string]string) (map[string]string, error) {
+	if own := m.files.Load(); files == nil && own != nil {
+		files = *own
+	}
 	if files == nil && m.Info.Path != "" {
 		found, err := Assets(m.Info.Path)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // the place may be gone, the model is not

@@ -98,7 +98,9 @@ func (e *Engine) run(ctx context.Context, b Batch, scale float32) (loss float64,
 	sum, _ := e.model.Head.Loss(e.ctx, x, b.Targets, scale/float32(targets))
 	e.ctx.Free(x)
 	if scale != 0 {
-		e.tape.Backward()
+		if err := e.tape.BackwardUntil(e.ctx.Err); err != nil {
+			return 0, err
+		}
 	}
 	if err := e.ctx.Err(); err != nil {
 		return 0, err

@@ -26,6 +26,7 @@ from .errors import (
     OutOfRangeError,
     ShapeError,
     TokenizerError,
+    TrainingError,
 )
 
 if TYPE_CHECKING:
@@ -44,17 +45,20 @@ if TYPE_CHECKING:
     )
     from .tensor import Tensor
     from .tokenizer import Tokenizer
+    from .training import History, Trainer
 
 # Where each public name lives; its module is imported when the name is first asked for.
 _HOMES = {
     "BitNetConfig": "config",
     "BitNetModel": "model",
     "GenerationResult": "generation",
+    "History": "training",
     "ModelEntry": "registry",
     "Piece": "generation",
     "SamplingOptions": "generation",
     "Tensor": "tensor",
     "Tokenizer": "tokenizer",
+    "Trainer": "training",
     "build_info": "runtime",
     "find_model": "registry",
     "list_models": "registry",
@@ -78,6 +82,7 @@ __all__ = [
     "ForkError",
     "FormatError",
     "GenerationResult",
+    "History",
     "InternalError",
     "LogitsError",
     "ModelEntry",
@@ -90,6 +95,8 @@ __all__ = [
     "Tensor",
     "Tokenizer",
     "TokenizerError",
+    "Trainer",
+    "TrainingError",
     "__version__",
     "build_info",
     "find_model",

@@ -218,6 +218,42 @@ def perplexity(
 
 
 @app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="File with the text to learn.")],
+    out: Annotated[Path, typer.Option(help="Directory for the model, its tokenizer and train.jsonl.")],
+    preset: Annotated[str, typer.Option(help="Shape of the model: char, tiny, small or another name.")] = "char",
+    config: Annotated[Path | None, typer.Option(help="Model config, .yaml or .json, instead of a preset.")] = None,
+    max_steps: Annotated[int, typer.Option(help="Updates of the weights.")] = 1000,
+    batch_size: Annotated[int, typer.Option(help="Windows an update.")] = 16,
+    context_length: Annotated[
+        int | None, typer.Option(help="Tokens a window.", show_default="context, at most 256")
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate; falls to a tenth by a cosine.")] = 1e-3,
+    eval_fraction: Annotated[float, typer.Option(help="Share of the text, its end, to validate on; 0 is off.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of the first weights and of the order of the data.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a directory that has files.")] = False,
+    threads: Threads = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Train a new model on a text file."""
+    from . import recipe
+
+    if threads is not None:
+        set_num_threads(threads)
+    result = recipe.run(
+        data, out, shape=config if config is not None else preset, max_steps=max_steps, batch_size=batch_size,
+        context_length=context_length, learning_rate=learning_rate, eval_fraction=eval_fraction, seed=seed,
+        overwrite=overwrite, progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    if as_json:
+        _print_json(result)
+        return
+    if result["eval_loss"] is not None:
+        typer.echo(f"validation loss {result['eval_loss']:.4f}, perplexity {result['perplexity']:.3f}")
+    typer.echo(f"saved {result['path']}\n\n{result['sample']}")
+
+
+@app.command()
 def models(as_json: AsJSON = False) -> None:
     """List the registered models."""
     from .registry import list_models

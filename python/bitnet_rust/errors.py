@@ -49,6 +49,10 @@ class LogitsError(BitNetError, ArithmeticError):
     """No token can be chosen: a logit is NaN or infinite, as damaged weights make it, or every token is banned."""
 
 
+class TrainingError(BitNetError, ArithmeticError):
+    """Training diverged: a loss or a gradient is NaN or infinite. The message names the step or the weight matrix."""
+
+
 class TokenizerError(BitNetError, ValueError):
     """The model has no tokenizer, or one that cannot be read, or no chat template."""
 

@@ -17,7 +17,7 @@ from .errors import ArgumentError, FileSystemError
 from .generation import GenerationResult, SamplingOptions, Session, sampling_json
 from .hub import resolve
 from .registry import find_model
-from .tokenizer import Tokenizer
+from .tokenizer import TOKENIZER_FILES, Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +46,7 @@ class BitNetModel:
         self._path = path
         self._closed = False
         self._asset_texts = _bitnet.assets(path) if path else "{}"  # now: the files may change while the model lives
+        self._tokenizer: Tokenizer | None = None
         described = json.loads(model.info())
         self.config: BitNetConfig = BitNetConfig._of(described["config"])
         self._info: dict[str, Any] = described["info"]
@@ -94,19 +95,28 @@ class BitNetModel:
         *,
         seed: int = 0,
         head_dtype: str = "auto",
+        trainable: bool = False,
     ) -> Self:
         """Makes a model with random weights.
 
         config: a BitNetConfig, a dictionary of its fields, a registered name, or a .json or .yaml file.
         seed: 0 to 2^64 - 1; equal seeds give equal weights.
+        trainable: keep float32 master weights and gradients, which ``Trainer`` changes and from which the ternary weights
+            follow. Embedding and head are float32 then, and head_dtype must be "auto". A config with biases or norms of
+            single layers (attention_bias, mlp_bias, use_rms_norm) raises ConfigError.
         """
+        if trainable and head_dtype != "auto":
+            raise ArgumentError(
+                f"head_dtype = {head_dtype!r}: expected 'auto' with trainable=True, whose head is float32"
+            )
         fields: Any = config
         if isinstance(config, PathLike) or (isinstance(config, str) and config.lower().endswith(_CONFIG_FILES)):
             fields = BitNetConfig.from_file(config)
         elif isinstance(config, str):
             fields = find_model(config).config
         options = json.dumps({"head_format": _head_dtype(head_dtype)})
-        return cls(_bitnet.random(fields_json(fields), whole_number(seed, "seed", range(2**64)), options))
+        number = whole_number(seed, "seed", range(2**64))
+        return cls(_bitnet.random(fields_json(fields), number, options, trainable))
 
     def save_pretrained(self, path: str | PathLike[str], *, format: Literal["native", "hf"] = "native") -> None:
         """Writes the model, with its tokenizer and generation config if it has them.
@@ -176,10 +186,26 @@ class BitNetModel:
         "parameters", "weight_bytes", "head_dtype", and a native file's "metadata"."""
         return dict(self._info)
 
-    @cached_property
+    @property
+    def trainable(self) -> bool:
+        """Whether ``Trainer`` can train it: made by from_config(..., trainable=True)."""
+        return bool(self._info["format"] == "trainable")
+
+    @property
     def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer; TokenizerError if it has none."""
-        return Tokenizer.from_files(self._assets, self._source)
+        """The model's tokenizer; TokenizerError if it has none. One that is assigned is saved with the model."""
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.from_files(self._assets, self._source)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer) -> None:
+        if not isinstance(tokenizer, Tokenizer):
+            raise TypeError(f"tokenizer: expected a bitnet_rust.Tokenizer, found {type(tokenizer).__name__}")
+        others = {name: text for name, text in self._assets.items() if name not in TOKENIZER_FILES}
+        assets = others | tokenizer.to_files()
+        self._model.set_assets(json.dumps(assets))
+        self._assets, self._tokenizer = assets, tokenizer
 
     @cached_property
     def generation_config(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Text to token ids and back, by Hugging Face's `tokenizers`, and chat templates by Jinja."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 from . import _bitnet
@@ -13,8 +14,8 @@ from .hub import resolve
 if TYPE_CHECKING:
     import tokenizers
 
-# What a download of a tokenizer fetches.
-_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+# The files of a tokenizer, as checkpoints name them.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -43,7 +44,7 @@ class Tokenizer:
             tokenizer_config.json and chat_template.jinja where they exist, a ``.bitnet`` file, a registered name, or a
             Hugging Face repository.
         """
-        path = resolve(name, local_files_only=local_files_only, files=_FILES)
+        path = resolve(name, local_files_only=local_files_only, files=TOKENIZER_FILES)
         try:
             texts: dict[str, str] = json.loads(_bitnet.assets(path))
         except (FormatError, FileSystemError) as error:
@@ -73,6 +74,70 @@ class Tokenizer:
             raise TokenizerError(f"tokenizer.json of {source} cannot be used: {error}") from error
         return cls(backend, config, texts.get("chat_template.jinja"))
 
+    @classmethod
+    def train_bpe(
+        cls, texts: str | Iterable[str], vocab_size: int, *, special_tokens: Sequence[str] = (), progress: bool = False
+    ) -> "Tokenizer":
+        """Learns a byte-level BPE vocabulary (as GPT-2's) from a text or several; it can spell every text.
+
+        vocab_size: at least 256, one for each byte, and the special tokens; a small text may not fill it.
+        special_tokens: such as "<|endoftext|>"; they come first, and decode() skips them.
+        progress: let the library draw its bars.
+        """
+        import tokenizers
+        from tokenizers import decoders, models, pre_tokenizers, trainers
+
+        if vocab_size < 256 + len(special_tokens):
+            raise TokenizerError(
+                f"vocab_size = {vocab_size}: expected at least 256 and the {len(special_tokens)} special tokens"
+            )
+        backend = tokenizers.Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(special_tokens),
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=progress,
+        )
+        backend.train_from_iterator([texts] if isinstance(texts, str) else texts, trainer)
+        return cls(backend)
+
+    @classmethod
+    def bytes(cls) -> "Tokenizer":
+        """A tokenizer whose 256 tokens are the bytes of UTF-8: nothing to learn, and it can spell every text."""
+        return cls.train_bpe([], 256)
+
+    @classmethod
+    def characters(cls, text: str) -> "Tokenizer":
+        """A tokenizer whose tokens are the characters that occur in a text, sorted; it refuses all others."""
+        import tokenizers
+        from tokenizers import Regex, decoders, models, pre_tokenizers
+
+        if not text:
+            raise TokenizerError("text is empty: expected at least one character")
+        backend = tokenizers.Tokenizer(models.WordLevel({c: i for i, c in enumerate(sorted(set(text)))}))
+        backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        backend.decoder = decoders.Fuse()
+        return cls(backend)
+
+    def to_files(self) -> dict[str, str]:
+        """The texts of its files by name, as from_files() takes them."""
+        files = {"tokenizer.json": self.backend.to_str()}
+        config = dict(self._config)
+        if self.chat_template and _template_in(config) != self.chat_template:
+            files["chat_template.jinja"] = self.chat_template
+        config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+        files["tokenizer_config.json"] = json.dumps(config, ensure_ascii=False, indent=2) + "\n"
+        return files
+
+    def save_pretrained(self, directory: str | PathLike[str]) -> None:
+        """Writes its files into a directory (made if need be), for from_pretrained()."""
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in self.to_files().items():
+            (folder / name).write_text(text, "utf-8")
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The token ids of a text; add_special_tokens puts in what the tokenizer's post-processor says, such as BOS."""
         if not isinstance(text, str):
@@ -84,7 +149,15 @@ class Tokenizer:
             raise ArgumentError(
                 f"text[{at}] = {text[at]!r}: half of a surrogate pair or an undecoded byte: expected Unicode text"
             ) from None
+        except Exception as error:  # the library raises bare Exception
+            raise TokenizerError(self._why_not(text, error)) from error
         return ids
+
+    def _why_not(self, text: str, error: Exception) -> str:
+        strange = next((c for c in text if self.token_to_id(c) is None), None)
+        if "WordLevel" in str(error) and strange is not None:
+            return f"the character {strange!r} is not in the vocabulary of this tokenizer"
+        return f"the text cannot be encoded: {error}"
 
     def decode(self, ids: Any, skip_special_tokens: bool = True) -> str:
         """The text of token ids (an int, a sequence, an array); bytes that form no character become U+FFFD."""
