@@ -2,6 +2,7 @@ package infer_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -79,11 +80,17 @@ func TestStepRefusesLogitsOfRowsThatAreNotThere(t *testing.T) {
 // lateContext is canceled once it was asked n times.
 type lateContext struct {
 	context.Context
-	left int
+	left atomic.Int64
+}
+
+func asksLeft(n int) *lateContext {
+	c := &lateContext{Context: context.Background()}
+	c.left.Store(int64(n))
+	return c
 }
 
 func (c *lateContext) Err() error {
-	if c.left--; c.left < 0 {
+	if c.left.Add(-1) < 0 {
 		return context.Canceled
 	}
 	return nil
@@ -93,12 +100,12 @@ func TestTheHeadOfALongStepAsksWhetherToStop(t *testing.T) {
 	e := tiny(t, 1, 64, 64)
 	ids, out := prompts(1, 256), make([]float32, 256*1000)
 	asked := func(rows int) int {
-		late := &lateContext{context.Background(), 1 << 20}
+		late := asksLeft(1 << 20)
 		require.NoError(t, e.Forward(late, [][]int32{ids[0][:rows]}, out[:rows*1000]))
-		return 1<<20 - late.left
+		return 1<<20 - int(late.left.Load())
 	}
 	require.Greater(t, asked(256), asked(1)+5)
-	require.ErrorIs(t, e.Forward(&lateContext{context.Background(), asked(256) - 1}, ids, out), context.Canceled)
+	require.ErrorIs(t, e.Forward(asksLeft(asked(256)-1), ids, out), context.Canceled)
 }
 
 func TestStepsOfModelsWithLargeLayersAreShorter(t *testing.T) {
