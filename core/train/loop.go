@@ -21,6 +21,7 @@ type Config struct {
 	GradientClip float64 // largest norm of the gradient; 0: not clipped
 	EvalEvery    int     // updates between evaluations; 0: at the end only
 	Seed         uint64  // of the order of the data
+	Checkpoint   CheckpointConfig
 }
 
 // Record is what is known after an update.
@@ -43,6 +44,11 @@ type Trainer struct {
 	eval     *Tokens // nil: no evaluation
 	batch    Batch
 	step     int
+	best     *Best // nil: not evaluated yet
+
+	run     []byte          // what describe made
+	claimed bool            // the directory of the checkpoints is this run's
+	damaged map[string]bool // paths of checkpoints there that cannot be read
 
 	// OnStep, when not nil, is called after every update. An error ends the run and is returned.
 	OnStep func(Record) error
@@ -53,7 +59,8 @@ func NewTrainer(m *model.Model, c Config, data, eval *Tokens) (*Trainer, error) 
 	for _, f := range []struct {
 		name        string
 		value, from int
-	}{{"steps", c.Steps, 1}, {"batch_size", c.BatchSize, 1}, {"accumulation", c.Accumulation, 0}, {"eval_every", c.EvalEvery, 0}} {
+	}{{"steps", c.Steps, 1}, {"batch_size", c.BatchSize, 1}, {"accumulation", c.Accumulation, 0}, {"eval_every", c.EvalEvery, 0},
+		{"checkpoint.every", c.Checkpoint.Every, 0}, {"checkpoint.keep", c.Checkpoint.Keep, 0}} {
 		if f.value < f.from {
 			return nil, fmt.Errorf("%w: %s = %d: expected at least %d", ErrConfig, f.name, f.value, f.from)
 		}
@@ -87,8 +94,11 @@ func (t *Trainer) Close() {
 }
 
 // Train makes the remaining updates. A loss or gradient that is not finite, a canceled ctx, and an error of OnStep end
-// it; the weights are those of the last update then.
+// it; the weights are those of the last update then. Checkpoints are written before OnStep sees the update.
 func (t *Trainer) Train(ctx context.Context) error {
+	if err := t.claim(); err != nil {
+		return err
+	}
 	for t.step < t.config.Steps {
 		start := time.Now()
 		r := Record{EvalLoss: math.NaN(), LearningRate: t.opt.LearningRates(nil)[0]}
@@ -122,6 +132,12 @@ func (t *Trainer) Train(ctx context.Context) error {
 				return err
 			}
 			t.schedule.Observe(r.EvalLoss)
+			t.noteBest(r.EvalLoss)
+		}
+		if t.checkpointDue() {
+			if _, err := t.SaveCheckpoint(); err != nil {
+				return err
+			}
 		}
 		if t.OnStep != nil {
 			if err := t.OnStep(r); err != nil {
@@ -130,6 +146,11 @@ func (t *Trainer) Train(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (t *Trainer) checkpointDue() bool {
+	c := t.config.Checkpoint
+	return c.Dir != "" && (t.step == t.config.Steps || c.Every > 0 && t.step%c.Every == 0 || t.best != nil && t.best.Step == t.step)
 }
 
 // gradients runs the update's forward and backward passes and returns their mean loss.

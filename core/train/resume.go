@@ -1,0 +1,221 @@
+package train
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/optim"
+)
+
+// What can go wrong on resuming.
+var (
+	ErrNoCheckpoint = errors.New("train: no readable checkpoint")
+	ErrDamaged      = errors.New("train: damaged checkpoint")
+	ErrMismatch     = errors.New("train: checkpoint of another run")
+)
+
+// DamagedError is a checkpoint that cannot be read. It matches ErrDamaged and what is wrong with the file.
+type DamagedError struct {
+	Path string
+	Err  error
+}
+
+func (e *DamagedError) Error() string { return fmt.Sprintf("%v: %s: %v", ErrDamaged, e.Path, e.Err) }
+
+// Unwrap gives the sentinel and the cause.
+func (e *DamagedError) Unwrap() []error { return []error{ErrDamaged, e.Err} }
+
+// MismatchError is a checkpoint of a run with another model, configuration or text. It matches ErrMismatch.
+type MismatchError struct {
+	Path            string
+	Field           string // "model.hidden_size", "config.optimizer.lr", "data.crc32c"
+	Found, Expected string // JSON; "none" for a field that is not there
+}
+
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("%v: %s: %s: found %s, expected %s", ErrMismatch, e.Path, e.Field, e.Found, e.Expected)
+}
+
+// Unwrap gives the sentinel.
+func (e *MismatchError) Unwrap() error { return ErrMismatch }
+
+// Resumed says what a run continues from.
+type Resumed struct {
+	Path    string
+	Step    int
+	Skipped []*DamagedError // newer checkpoints that cannot be read, the newest first
+}
+
+// Resume continues from the newest readable checkpoint in dir: the updates that follow are those of a run that was never interrupted,
+// to the last bit. Newer checkpoints that cannot be read are listed in Resumed. Without a readable one the error matches
+// ErrNoCheckpoint, and ErrDamaged if there are unreadable ones; a checkpoint of another model, configuration or text is a
+// *MismatchError. On an error the trainer is as it was.
+func (t *Trainer) Resume(dir string) (Resumed, error) {
+	var r Resumed
+	found, err := checkpointFiles(dir)
+	if err != nil {
+		return r, err
+	}
+	causes := []error{fmt.Errorf("%w in %s", ErrNoCheckpoint, dir)}
+	for _, f := range found {
+		err := t.load(f)
+		var damaged *DamagedError
+		switch {
+		case errors.As(err, &damaged):
+			r.Skipped, causes = append(r.Skipped, damaged), append(causes, err)
+			continue
+		case err != nil:
+			return r, err
+		}
+		r.Path, r.Step = f.path, f.step
+		if filepath.Clean(dir) == filepath.Clean(t.config.Checkpoint.Dir) {
+			t.claimed = true
+			t.damaged = map[string]bool{}
+			for _, d := range r.Skipped {
+				t.damaged[d.Path] = true
+			}
+		}
+		return r, nil
+	}
+	return r, errors.Join(causes...)
+}
+
+// load continues from one file.
+func (t *Trainer) load(f checkpointFile) error {
+	damaged := func(err error) error { return &DamagedError{f.path, err} }
+	s, err := model.ReadSnapshot(f.path)
+	if err != nil {
+		return damaged(err)
+	}
+	var state checkpointState
+	if err := json.Unmarshal(s.State, &state); err != nil {
+		return damaged(err)
+	}
+	run, err := t.describe()
+	if err != nil {
+		return err
+	}
+	switch field, found, expected, err := difference(state.Run, run); {
+	case err != nil:
+		return damaged(err)
+	case field != "":
+		return &MismatchError{f.path, field, found, expected}
+	case state.Step != f.step:
+		return damaged(fmt.Errorf("step: found %d, expected %d as in the name", state.Step, f.step))
+	case state.Scheduler.Step != f.step:
+		return damaged(fmt.Errorf("scheduler.step: found %d, expected %d", state.Scheduler.Step, f.step))
+	}
+	weights, moments := split(s.Tensors)
+	if err := t.checkWeights(weights); err != nil {
+		return damaged(err)
+	}
+	opt, err := optim.ParseStateDict(state.Optimizer, moments)
+	if err != nil {
+		return damaged(err)
+	}
+	if err := t.restore(opt, state.Scheduler); errors.Is(err, optim.ErrState) {
+		return damaged(err)
+	} else if err != nil {
+		return err
+	}
+	t.step, t.best = state.Step, state.Best
+	return t.engine.model.SetWeights(weights)
+}
+
+// split sorts tensors into weights and those of the optimizer.
+func split(tensors []model.SnapshotTensor) (weights map[string][]float32, moments []optim.NamedTensor) {
+	weights = map[string][]float32{}
+	for _, v := range tensors {
+		if name, ok := strings.CutPrefix(v.Name, optimizerPrefix); ok {
+			moments = append(moments, optim.NamedTensor{Name: name, Tensor: optim.Tensor{Shape: v.Shape, Data: v.Data}})
+		} else {
+			weights[v.Name] = v.Data
+		}
+	}
+	return weights, moments
+}
+
+func (t *Trainer) checkWeights(weights map[string][]float32) error {
+	for _, p := range t.engine.params {
+		if n := len(weights[p.Name]); n != len(p.Data) {
+			return fmt.Errorf("%s: found %d values, expected %d", p.Name, n, len(p.Data))
+		}
+	}
+	if len(weights) != len(t.engine.params) {
+		return fmt.Errorf("weights: found %d tensors, expected %d", len(weights), len(t.engine.params))
+	}
+	return nil
+}
+
+// restore loads both states or none. The scheduler's comes first, as a trial, and again after the optimizer's, whose rates it sets.
+func (t *Trainer) restore(opt *optim.StateDict, schedule optim.SchedulerState) error {
+	before := t.schedule.StateDict()
+	if err := t.schedule.LoadStateDict(schedule); err != nil {
+		return err
+	}
+	if err := t.opt.LoadStateDict(opt); err != nil {
+		return errors.Join(err, t.schedule.LoadStateDict(before))
+	}
+	return t.schedule.LoadStateDict(schedule)
+}
+
+// difference finds the first field in which two JSON objects differ, by name, leaving out those that may.
+func difference(found, expected []byte) (field, is, want string, err error) {
+	a, b := map[string]string{}, map[string]string{}
+	if err := errors.Join(flatten("", found, a), flatten("", expected, b)); err != nil {
+		return "", "", "", err
+	}
+	names := map[string]bool{}
+	for name := range a {
+		names[name] = true
+	}
+	for name := range b {
+		names[name] = true
+	}
+	first := ""
+	for name := range names {
+		if a[name] != b[name] && !slices.Contains(mayDiffer, name) && (first == "" || name < first) {
+			first = name
+		}
+	}
+	if first == "" {
+		return "", "", "", nil
+	}
+	or := func(s string) string {
+		if s == "" {
+			return "none"
+		}
+		return s
+	}
+	return first, or(a[first]), or(b[first]), nil
+}
+
+// flatten lists an object's values by their path: {"a": {"b": 1}} has "a.b".
+func flatten(path string, data []byte, into map[string]string) error {
+	if trimmed := bytes.TrimSpace(data); len(trimmed) == 0 || trimmed[0] != '{' {
+		if path == "" {
+			return errors.New("run: expected a JSON object")
+		}
+		into[path] = string(trimmed)
+		return nil
+	}
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(data, &object); err != nil {
+		return fmt.Errorf("run: %w", err)
+	}
+	for name, value := range object {
+		if path != "" {
+			name = path + "." + name
+		}
+		if err := flatten(name, value, into); err != nil {
+			return err
+		}
+	}
+	return nil
+}
