@@ -58,7 +58,7 @@ func (o *projectOp) Backward(t *autograd.Tape) {
 		}
 		if l.Ternary != nil {
 			c.mulPacked(part, dy, packed{dense: *l.flipped, l: Linear{In: l.Out, Out: l.In}})
-			c.addOuterCodes(l.Weight.Grad, dy, o.q, codes)
+			c.addTransposed(l.Weight.Grad, dy, o.q.scale, codes)
 		} else {
 			if float == nil {
 				float = c.normalized(o.x, o.norm)
@@ -98,19 +98,6 @@ func (c *Ctx) packCodes(q quantized) packed {
 	c.flip = flipTask{dst: mem, x: q.q, rows: q.rows, cols: q.cols, stride: q.stride}
 	c.flip.run()
 	return p
-}
-
-// addOuterCodes computes sum += dy^T (q/s), where codes is q packed. The scales of the rows go to dy, whose columns then
-// become 16-bit integers.
-func (c *Ctx) addOuterCodes(sum []float32, dy *tensor.Tensor, q quantized, codes packed) {
-	rows, n := dy.Dim(0), dy.Dim(1)
-	scaled, product := c.New(n, rows), c.New(n, q.cols)
-	c.reorder = reorderTask{dst: scaled.Float32s(), x: dy.Float32s(), rows: rows, cols: n, divide: q.scale}
-	c.reorder.run()
-	c.mulPacked(product, scaled, codes)
-	cpu.Add(sum, sum, product.Float32s())
-	c.Free(product)
-	c.Free(scaled)
 }
 
 // normalized returns norm(x), or x without a norm.
@@ -155,21 +142,22 @@ func (c *Ctx) mulPacked(out, a *tensor.Tensor, b packed) {
 
 // addOuter computes sum += a^T b for a [n, rows], b [n, cols] and sum [rows, cols].
 func (c *Ctx) addOuter(sum []float32, a, b *tensor.Tensor) {
-	n, rows, cols := a.Dim(0), a.Dim(1), b.Dim(1)
-	at, product := c.New(rows, n), c.New(rows, cols)
-	c.transpose(at.Float32s(), a.Float32s(), n, rows)
-	p := c.pack(b.Float32s(), n, cols)
-	c.mulPacked(product, at, p)
-	cpu.Add(sum, sum, product.Float32s())
+	p := c.pack(b.Float32s(), b.Dim(0), b.Dim(1))
+	c.addTransposed(sum, a, nil, p)
 	p.free(c)
-	c.Free(product)
-	c.Free(at)
 }
 
-// transpose writes the transpose of x [rows, cols].
-func (c *Ctx) transpose(dst, x []float32, rows, cols int) {
-	c.reorder = reorderTask{dst: dst, x: x, rows: rows, cols: cols}
+// addTransposed computes sum += (a/divide)^T b for a [n, rows], whose rows are divided by divide unless that is nil, and
+// packed b [n, cols]. The scales of int8 activations go to a this way, whose columns then become 16-bit integers.
+func (c *Ctx) addTransposed(sum []float32, a *tensor.Tensor, divide []float32, b packed) {
+	n, rows := a.Dim(0), a.Dim(1)
+	at, product := c.New(rows, n), c.New(rows, b.dense.Rows)
+	c.reorder = reorderTask{dst: at.Float32s(), x: a.Float32s(), rows: n, cols: rows, divide: divide}
 	c.reorder.run()
+	c.mulPacked(product, at, b)
+	cpu.Add(sum, sum, product.Float32s())
+	c.Free(product)
+	c.Free(at)
 }
 
 // reorderTask writes the transpose of x [rows, cols], row-major or as float32 panels. A chunk is 16 columns of x.

@@ -35,10 +35,8 @@ func (h *Head) Loss(c *Ctx, x *tensor.Tensor, targets []int32, scale float32) (s
 	}
 	for r := 0; r < x.Dim(0); r += lossRows {
 		n := min(lossRows, x.Dim(0)-r)
-		last, logits := c.New(n, dim), c.New(n, vocab)
 		xs := c.view(x.Float32s()[r*dim:(r+n)*dim], n, dim)
-		c.prepare = prepareTask{x: xs.Float32s(), y: last.Float32s(), dim: dim, norm: h.Norm}
-		c.eachRow(n, &c.prepare)
+		last, logits := h.Norm.Forward(c, xs), c.New(n, vocab)
 		c.denseInto(last, h.Proj, logits.Float32s())
 		mem := c.scratch.Alloc(8 * n)
 		c.entropy = entropyTask{
