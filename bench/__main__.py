@@ -1,9 +1,12 @@
-"""``python -m bench`` in a checkout is ``bitnet bench`` of the package."""
+"""``python -m bench`` in a checkout: ``bitnet bench`` of the package, and comparisons that need other software."""
 
 import sys
 
-from bitnet_rust.cli import run
+from bitnet_rust import bench, cli
+
+from . import convergence
 
 if __name__ == "__main__":
+    bench.app.command("convergence")(convergence.command)
     sys.argv.insert(1, "bench")
-    sys.exit(run())
+    sys.exit(cli.run())
