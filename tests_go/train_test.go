@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -40,17 +41,58 @@ func TestTrainingLossEqualsInferenceLikelihood(t *testing.T) {
 			batch := train.Batch{IDs: ids[:150], Targets: ids[1:], Length: 150}
 			recorded, err := e.Accumulate(context.Background(), batch, 1)
 			require.NoError(t, err)
-			loss, err := e.Loss(context.Background(), batch)
-			require.NoError(t, err)
-			require.Equal(t, loss, recorded, "recording changes nothing")
+			var score train.Score
+			require.NoError(t, e.Score(context.Background(), batch, &score))
+			require.Equal(t, score, recorded, "recording changes nothing")
 
 			engine := infer.NewEngine(m)
 			defer engine.Close()
 			sum, n, err := engine.LogLikelihood(context.Background(), ids, 200, 100)
 			require.NoError(t, err)
-			require.Equal(t, -sum/float64(n), loss)
+			require.Equal(t, -sum/float64(n), score.Loss())
+			require.Equal(t, n, score.Targets)
 		}
 	})
+}
+
+// A text gives the same bits in batches of any size, those of the inference engine's windows; accuracy counts arg maxima.
+func TestTheScoreOfATextDoesNotDependOnItsBatches(t *testing.T) {
+	m := trainable(t, "relu2")
+	e, err := train.NewEngine(m)
+	require.NoError(t, err)
+	defer e.Close()
+	const length, windows = 9, 13
+	ids := randomIDs(rand.New(rand.NewPCG(1, 1)), length*windows+1, m.Config.VocabSize)
+	engine := infer.NewEngine(m)
+	defer engine.Close()
+	sum, _, err := engine.LogLikelihood(context.Background(), ids, length+1, length)
+	require.NoError(t, err)
+	correct := 0
+	for w := range windows {
+		part := ids[w*length:]
+		logits := make([]float32, length*m.Config.VocabSize)
+		seq := engine.NewSequence()
+		require.NoError(t, engine.Step(context.Background(), []infer.Chunk{{Seq: seq, IDs: part[:length], Logits: length}}, logits))
+		seq.Close()
+		for i := range length {
+			row := logits[i*m.Config.VocabSize : (i+1)*m.Config.VocabSize]
+			if slices.Index(row, slices.Max(row)) == int(part[i+1]) {
+				correct++
+			}
+		}
+	}
+	require.Positive(t, correct)
+	data, err := train.NewTokens(ids, length)
+	require.NoError(t, err)
+	for _, size := range []int{1, 2, 5, 13} {
+		var score train.Score
+		var b train.Batch
+		for first := 0; first < windows; first += size {
+			data.Window(&b, first, size)
+			require.NoError(t, e.Score(context.Background(), b, &score))
+		}
+		require.Equal(t, train.Score{Nats: -sum, Targets: length * windows, Correct: correct}, score)
+	}
 }
 
 func TestTrainingRefusesBadBatches(t *testing.T) {
@@ -66,7 +108,7 @@ func TestTrainingRefusesBadBatches(t *testing.T) {
 		"targets[0] = -1":                       {IDs: []int32{1}, Targets: []int32{-1}, Length: 1},
 		"every target is ignored":               {IDs: []int32{1}, Targets: []int32{-100}, Length: 1},
 	} {
-		_, err := e.Loss(context.Background(), b)
+		err := e.Score(context.Background(), b, new(train.Score))
 		require.ErrorIs(t, err, train.ErrBatch)
 		require.ErrorContains(t, err, name)
 	}

@@ -61,8 +61,9 @@ func TestTheFirstStepsAreThoseOfPyTorch(t *testing.T) {
 		}
 		require.NoError(t, opt.ZeroGrad())
 		require.NoError(t, opt.SetLR(1e-3*float64(step+1)/101))
-		loss, err := e.Accumulate(context.Background(), b, 1)
+		score, err := e.Accumulate(context.Background(), b, 1)
 		require.NoError(t, err)
+		loss := score.Loss()
 		t.Logf("step %d: loss %.6f, PyTorch %.6f", step, loss, losses[step])
 		require.InEpsilon(t, losses[step], loss, 1e-3, "loss of step %d", step)
 		if step == 0 {

@@ -2,9 +2,9 @@ package nn
 
 import (
 	"math"
+	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
-	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
@@ -14,17 +14,22 @@ const IgnoreTarget = -100
 // lossRows is how many rows of logits a loss has in memory at a time.
 const lossRows = 256
 
-// LogProb returns log softmax(logits)[id] and leaves exp(logits - max) in logits, whose sum it returns too.
-func LogProb(logits []float32, id int32) (logProb float64, sum float32) {
-	top, at := cpu.MaxF32(logits), logits[id]
+// LogProb returns p = log softmax(logits)[id] and leaves exp(logits - max) in logits, whose sum it returns too.
+func LogProb(logits []float32, id int32) (p float64, sum float32) {
+	return logProb(logits, id, cpu.MaxF32(logits))
+}
+
+func logProb(logits []float32, id int32, top float32) (p float64, sum float32) {
+	at := logits[id]
 	sum = cpu.ExpSum(logits, top)
 	return float64(at) - float64(top) - math.Log(float64(sum)), sum
 }
 
-// Loss returns the sum of cross-entropies, in nats, between the head's logits for x [rows, hidden_size] and targets
-// [rows], and how many targets count. Logits exist lossRows rows at a time. With a tape attached it also computes the
-// gradient of scale * sum right away, which is the end that Tape.Backward starts from.
-func (h *Head) Loss(c *Ctx, x *tensor.Tensor, targets []int32, scale float32) (sum float64, count int) {
+// Loss computes the cross-entropy, in nats, between the head's logits for each row of x [rows, hidden_size] and its target
+// and writes it to nats [rows]; a row whose target is ignored gets 0. It returns how many targets are the token with the
+// highest logit, the first of several. Logits exist lossRows rows at a time. With a tape attached it also computes the
+// gradient of scale times the sum of nats right away, which is the end that Tape.Backward starts from.
+func (h *Head) Loss(c *Ctx, x *tensor.Tensor, targets []int32, scale float32, nats []float64) (correct int) {
 	dim, vocab := x.Dim(1), h.Proj.Out
 	var table packed
 	var dx *tensor.Tensor
@@ -38,19 +43,16 @@ func (h *Head) Loss(c *Ctx, x *tensor.Tensor, targets []int32, scale float32) (s
 		xs := c.view(x.Float32s()[r*dim:(r+n)*dim], n, dim)
 		last, logits := h.Norm.Forward(c, xs), c.New(n, vocab)
 		c.denseInto(last, h.Proj, logits.Float32s())
-		mem := c.scratch.Alloc(8 * n)
+		hits := c.scratch.Alloc(n)
 		c.entropy = entropyTask{
-			logits: logits.Float32s(), vocab: vocab, targets: targets[r : r+n], loss: pool.View[float64](mem),
+			logits: logits.Float32s(), vocab: vocab, targets: targets[r : r+n], nats: nats[r : r+n], hits: hits,
 			scale: scale, differentiate: differentiate,
 		}
 		c.eachRow(n, &c.entropy)
-		for i, l := range c.entropy.loss {
-			if targets[r+i] != IgnoreTarget {
-				sum += l
-				count++
-			}
+		for _, hit := range hits {
+			correct += int(hit)
 		}
-		c.scratch.Free(mem)
+		c.scratch.Free(hits)
 		if differentiate {
 			d := c.view(dx.Float32s()[r*dim:(r+n)*dim], n, dim)
 			c.mulPacked(d, logits, table)
@@ -64,7 +66,7 @@ func (h *Head) Loss(c *Ctx, x *tensor.Tensor, targets []int32, scale float32) (s
 		table.free(c)
 		c.tape.Add(x, dx)
 	}
-	return sum, count
+	return correct
 }
 
 // entropyTask computes the loss of each row of logits and, when asked, replaces the row by its gradient.
@@ -72,19 +74,25 @@ type entropyTask struct {
 	logits        []float32
 	vocab         int
 	targets       []int32
-	loss          []float64
+	nats          []float64
+	hits          []byte // 1 where the target has the highest logit
 	scale         float32
 	differentiate bool
 }
 
 func (t *entropyTask) row(r int) {
 	row, id := t.logits[r*t.vocab:(r+1)*t.vocab], t.targets[r]
+	t.nats[r], t.hits[r] = 0, 0
 	if id == IgnoreTarget {
 		clear(row)
 		return
 	}
-	p, sum := LogProb(row, id)
-	t.loss[r] = -p
+	top := cpu.MaxF32(row)
+	if row[id] == top && slices.Index(row, top) == int(id) {
+		t.hits[r] = 1
+	}
+	p, sum := logProb(row, id, top)
+	t.nats[r] = -p
 	if t.differentiate {
 		cpu.ScaleMul(row, row, nil, t.scale/sum)
 		row[id] -= t.scale

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
@@ -28,6 +30,7 @@ type Engine struct {
 	tape   *autograd.Tape
 	rows   []nn.Row
 	caches []*nn.KVCache
+	nats   []float64 // of each row
 }
 
 // NewEngine returns an engine for a model made by model.NewTrainable.
@@ -61,24 +64,41 @@ type Batch struct {
 	Length  int
 }
 
-// Loss returns the mean cross-entropy of the batch's targets in nats.
-func (e *Engine) Loss(ctx context.Context, b Batch) (float64, error) { return e.run(ctx, b, 0) }
-
-// Accumulate returns the mean cross-entropy and adds the gradient of scale times it to the parameters' gradients. A
-// step over n batches uses scale 1/n. After an error the gradients are incomplete.
-func (e *Engine) Accumulate(ctx context.Context, b Batch, scale float32) (float64, error) {
-	return e.run(ctx, b, scale)
+// Score sums up how well targets were predicted.
+type Score struct {
+	Nats    float64 // sum of the cross-entropies
+	Targets int     // how many there were; ignored ones do not count
+	Correct int     // how many of them had the highest logit
 }
 
-// run computes the loss and, unless scale is 0, gradients.
-func (e *Engine) run(ctx context.Context, b Batch, scale float32) (loss float64, err error) {
+// Loss is the mean cross-entropy in nats.
+func (s Score) Loss() float64 { return s.Nats / float64(s.Targets) }
+
+// Accuracy is the share of targets that had the highest logit.
+func (s Score) Accuracy() float64 { return float64(s.Correct) / float64(s.Targets) }
+
+// Perplexity is exp of a mean cross-entropy, kept finite.
+func Perplexity(loss float64) float64 { return math.Exp(min(loss, 700)) }
+
+// Score predicts the batch's targets and adds the result to s, sequence by sequence: a text cut into batches of any size
+// gives the same bits, which are those of infer.Engine.LogLikelihood.
+func (e *Engine) Score(ctx context.Context, b Batch, s *Score) error { return e.run(ctx, b, 0, s) }
+
+// Accumulate returns the batch's score and adds the gradient of scale times its loss to the parameters' gradients. A step
+// over n batches uses scale 1/n. After an error the gradients are incomplete.
+func (e *Engine) Accumulate(ctx context.Context, b Batch, scale float32) (s Score, err error) {
+	return s, e.run(ctx, b, scale, &s)
+}
+
+// run adds the batch's score to s and, unless scale is 0, its gradients to the parameters'.
+func (e *Engine) run(ctx context.Context, b Batch, scale float32, s *Score) (err error) {
 	defer pool.Recover(&err)
 	targets, err := e.layout(b)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if err := e.model.Acquire(); err != nil {
-		return 0, err
+		return err
 	}
 	defer e.model.Release()
 	key := uint64(len(b.IDs))<<32 | uint64(b.Length)<<1
@@ -93,19 +113,28 @@ func (e *Engine) run(ctx context.Context, b Batch, scale float32) (loss float64,
 	}
 	x, err := e.model.Forward(e.ctx, b.IDs)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	sum, _ := e.model.Head.Loss(e.ctx, x, b.Targets, scale/float32(targets))
+	correct := e.model.Head.Loss(e.ctx, x, b.Targets, scale/float32(targets), e.nats)
 	e.ctx.Free(x)
 	if scale != 0 {
 		if err := e.tape.BackwardUntil(e.ctx.Err); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if err := e.ctx.Err(); err != nil {
-		return 0, err
+		return err
 	}
-	return sum / float64(targets), nil
+	for rest := e.nats; len(rest) > 0; rest = rest[b.Length:] {
+		sum := 0.0
+		for _, n := range rest[:b.Length] {
+			sum += n
+		}
+		s.Nats += sum
+	}
+	s.Targets += targets
+	s.Correct += correct
+	return nil
 }
 
 // layout checks the batch, sets up rows and caches for it, and counts its targets.
@@ -135,6 +164,7 @@ func (e *Engine) layout(b Batch) (targets int, err error) {
 	if targets == 0 {
 		return 0, fmt.Errorf("%w: every target is ignored", ErrBatch)
 	}
+	e.nats = slices.Grow(e.nats[:0], len(b.IDs))[:len(b.IDs)]
 	sequences := len(b.IDs) / b.Length
 	e.rows = e.rows[:0]
 	for s := range sequences {

@@ -161,10 +161,11 @@ func (t *Trainer) gradients(ctx context.Context) (loss float64, err error) {
 	n := t.config.Accumulation
 	for i := range n {
 		t.data.Sample(&t.batch, t.config.BatchSize, t.config.Seed, uint64(t.step*n+i))
-		l, err := t.engine.Accumulate(ctx, t.batch, 1/float32(n))
+		score, err := t.engine.Accumulate(ctx, t.batch, 1/float32(n))
 		if err != nil {
 			return 0, err
 		}
+		l := score.Loss()
 		if math.IsNaN(l) || math.IsInf(l, 0) {
 			return 0, fmt.Errorf("%w: loss %v at step %d", ErrDiverged, l, t.step+1)
 		}
@@ -176,15 +177,13 @@ func (t *Trainer) gradients(ctx context.Context) (loss float64, err error) {
 // Evaluate returns the mean cross-entropy over all windows of the evaluation text.
 func (t *Trainer) Evaluate(ctx context.Context) (float64, error) {
 	var b Batch
-	sum := 0.0
+	var score Score
 	for first := 0; first < t.eval.Windows(); {
 		n := t.eval.Window(&b, first, t.config.BatchSize)
-		l, err := t.engine.Loss(ctx, b)
-		if err != nil {
+		if err := t.engine.Score(ctx, b, &score); err != nil {
 			return 0, err
 		}
-		sum += l * float64(n)
 		first += n
 	}
-	return sum / float64(t.eval.Windows()), nil
+	return score.Loss(), nil
 }
