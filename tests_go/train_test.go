@@ -34,7 +34,7 @@ func TestTrainingLossEqualsInferenceLikelihood(t *testing.T) {
 	onEveryISA(t, func(t *testing.T) {
 		for _, act := range []string{"relu2", "silu"} {
 			m := trainable(t, act)
-			e, err := train.NewEngine(m)
+			e, err := train.NewEngine(m, train.EngineOptions{})
 			require.NoError(t, err)
 			defer e.Close()
 			ids := randomIDs(rand.New(rand.NewPCG(1, 1)), 151, m.Config.VocabSize)
@@ -58,7 +58,7 @@ func TestTrainingLossEqualsInferenceLikelihood(t *testing.T) {
 // A text gives the same bits in batches of any size, those of the inference engine's windows; accuracy counts arg maxima.
 func TestTheScoreOfATextDoesNotDependOnItsBatches(t *testing.T) {
 	m := trainable(t, "relu2")
-	e, err := train.NewEngine(m)
+	e, err := train.NewEngine(m, train.EngineOptions{})
 	require.NoError(t, err)
 	defer e.Close()
 	const length, windows = 9, 13
@@ -97,7 +97,7 @@ func TestTheScoreOfATextDoesNotDependOnItsBatches(t *testing.T) {
 
 func TestTrainingRefusesBadBatches(t *testing.T) {
 	m := trainable(t, "relu2")
-	e, err := train.NewEngine(m)
+	e, err := train.NewEngine(m, train.EngineOptions{})
 	require.NoError(t, err)
 	defer e.Close()
 	for name, b := range map[string]train.Batch{
@@ -115,7 +115,7 @@ func TestTrainingRefusesBadBatches(t *testing.T) {
 	plain, err := model.NewRandom(m.Config, 1, model.LoadOptions{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, plain.Close()) }()
-	_, err = train.NewEngine(plain)
+	_, err = train.NewEngine(plain, train.EngineOptions{})
 	require.ErrorIs(t, err, train.ErrNotTrainable)
 }
 

@@ -33,7 +33,7 @@ func TestTheFirstStepsAreThoseOfPyTorch(t *testing.T) {
 	}
 	require.NoError(t, m.SetWeights(weights))
 
-	e, err := train.NewEngine(m)
+	e, err := train.NewEngine(m, train.EngineOptions{})
 	require.NoError(t, err)
 	defer e.Close()
 	config := optim.DefaultConfig("adamw")

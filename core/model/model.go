@@ -54,14 +54,24 @@ type Block struct {
 // Forward takes the residual stream x [rows, hidden_size] and returns it with the layer's attention and feed-forward
 // outputs added.
 func (b *Block) Forward(c *nn.Ctx, x *tensor.Tensor, angles nn.Angles) *tensor.Tensor {
-	x = nn.Add(c, x, b.Attn.Forward(c, x, b.InputNorm, angles))
-	return nn.Add(c, x, b.FFN.Forward(c, x, b.PostNorm))
+	attn := b.Attn.Forward(c, x, b.InputNorm, angles)
+	b.inspect(c, "self_attn", attn)
+	x = nn.Add(c, x, nn.Dropout(c, attn))
+	ffn := b.FFN.Forward(c, x, b.PostNorm)
+	b.inspect(c, "mlp", ffn)
+	return nn.Add(c, x, nn.Dropout(c, ffn))
+}
+
+func (b *Block) inspect(c *nn.Ctx, module string, x *tensor.Tensor) {
+	if c.Inspect != nil {
+		c.Inspect(layerName(b.Attn.Layer)+module, x)
+	}
 }
 
 // Forward runs the step c over ids, one token a row, and returns the residual stream after the last layer,
 // [rows, hidden_size], before the final norm (the head applies it). The only error is that of a canceled step.
 func (m *Model) Forward(c *nn.Ctx, ids []int32) (*tensor.Tensor, error) {
-	x := m.Embed.Forward(c, ids)
+	x := nn.Dropout(c, m.Embed.Forward(c, ids))
 	angles := m.RoPE.Angles(c)
 	for i := range m.Blocks {
 		if err := c.Err(); err != nil {

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -79,4 +80,16 @@ func layerName(layer int) string { return fmt.Sprintf("model.layers.%d.", layer)
 // for each number (4 for float32).
 func (c *Config) KVCacheBytes(tokens, elementBytes int) int64 {
 	return 2 * int64(c.NumHiddenLayers) * int64(c.NumKeyValueHeads*c.HeadDim) * int64(tokens) * int64(elementBytes)
+}
+
+// LayerOf is the index of the transformer layer that a module or weight of the given name belongs to, -1 for one outside of
+// all.
+func LayerOf(name string) int {
+	rest, ok := strings.CutPrefix(name, "model.layers.")
+	digits, _, _ := strings.Cut(rest, ".")
+	layer, err := strconv.Atoi(digits)
+	if !ok || err != nil {
+		return -1
+	}
+	return layer
 }

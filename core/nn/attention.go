@@ -76,9 +76,10 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	c.attend = attendTask{
 		ctx: c, a: a, q: q.Float32s(), out: out.Float32s(), buf: pool.View[float32](buf),
 		items: items, size: size, per: per, scale: float32(1 / math.Sqrt(float64(a.Dim))),
+		mask: c.nextMask(c.training.AttentionDropout),
 	}
 	if c.tape != nil {
-		op := &attentionOp{c: c, a: a, q: q, k: k, v: v, out: out, rows: c.rows, caches: c.caches, scale: c.attend.scale}
+		op := &attentionOp{c: c, a: a, q: q, k: k, v: v, out: out, rows: c.rows, caches: c.caches, scale: c.attend.scale, mask: c.attend.mask}
 		op.mem = c.scratch.Alloc(8 * items)
 		op.stats = pool.View[float32](op.mem)
 		c.attend.stats = op.stats
@@ -100,6 +101,7 @@ type attendTask struct {
 	items, size int
 	per         int
 	scale       float32
+	mask        mask // of the probabilities: row i is item i, columns are positions
 }
 
 func (t *attendTask) Run(chunk int) {
@@ -137,6 +139,9 @@ func (t *attendTask) head(r, h int, buf []float32) {
 			top = m
 		}
 		sum += cpu.ExpSum(s, top)
+		if t.mask.drops() {
+			t.mask.apply(s, s, r*t.a.Heads+h, first)
+		}
 		cpu.AccumRows(acc, s, v, n, pad, pad)
 	}
 	cpu.ScaleMul(t.out[src:src+dim], acc[:dim], nil, 1/sum)

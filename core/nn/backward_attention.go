@@ -19,6 +19,7 @@ type attentionOp struct {
 	stats        []float32 // as in attendTask
 	mem          []byte    // backs stats
 	scale        float32
+	mask         mask
 }
 
 func (o *attentionOp) Backward(t *autograd.Tape) {
@@ -136,13 +137,20 @@ func (t *attendGrad) queries(b *blockBuffers, head, q0, m int, cache *KVCache) {
 			seen := min(PageTokens, q0+i+1-k0)
 			p, ds := b.p[i*PageTokens:(i+1)*PageTokens], b.ds[i*PageTokens:(i+1)*PageTokens]
 			q, do := b.q[i*pad:(i+1)*pad], b.do[i*pad:(i+1)*pad]
-			stat := 2 * ((b.first+q0+i)*t.a.Heads + head)
+			item := (b.first+q0+i)*t.a.Heads + head
+			stat := 2 * item
 			cpu.DotRows(p[:seen], q, k, seen, pad, pad)
 			cpu.ExpSum(p[:seen], t.stats[stat])
 			cpu.ScaleMul(p[:seen], p[:seen], nil, 1/t.stats[stat+1])
 			cpu.DotRows(ds[:seen], do, v, seen, pad, pad)
+			if t.mask.drops() { // out = (mask*p) v, so the gradient of p is masked
+				t.mask.apply(ds[:seen], ds[:seen], item, k0)
+			}
 			for j := range seen {
 				ds[j] = p[j] * (ds[j] - b.delta[i])
+			}
+			if t.mask.drops() {
+				t.mask.apply(p[:seen], p[:seen], item, k0)
 			}
 			clear(p[seen:])
 			clear(ds[seen:])

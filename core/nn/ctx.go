@@ -28,6 +28,11 @@ type Ctx struct {
 	tape *autograd.Tape               // nil unless the step is to be differentiated
 	kept map[*tensor.Tensor]*keepsake // values that recorded operations still need
 
+	training Training
+	// Inspect, when not nil, is shown what each module of the model put out, under the module's name.
+	Inspect func(module string, x *tensor.Tensor)
+	site    uint64 // number of the last place with a dropout
+
 	// One task of each kind: a step runs them one after another, so each is filled in anew and never allocated.
 	each    eachTask
 	prepare prepareTask
@@ -40,6 +45,7 @@ type Ctx struct {
 	gate    gateTask
 	add     addTask
 	lookup  lookupTask
+	drops   dropTask
 
 	entropy    entropyTask
 	reorder    reorderTask
@@ -62,7 +68,7 @@ func (c *Ctx) Begin(ctx context.Context, key uint64, rows []Row, caches []*KVCac
 func (c *Ctx) End() {
 	c.scratch.End()
 	c.done, c.rows, c.caches = nil, nil, nil
-	c.tape = nil
+	c.tape, c.training = nil, Training{}
 	clear(c.kept)
 }
 

@@ -58,6 +58,7 @@ type configState struct {
 	GradientClip float64              `json:"gradient_clip"`
 	EvalEvery    int                  `json:"eval_every"`
 	Seed         uint64               `json:"seed"`
+	EngineOptions
 }
 
 // mayDiffer are the fields of a run that a resumed one may change: how long it is and how often it is looked at.
@@ -90,7 +91,7 @@ func (t *Trainer) describe() ([]byte, error) {
 	run, err := json.Marshal(runState{
 		Model: t.engine.model.Config,
 		Config: configState{c.Steps, c.BatchSize, c.Accumulation, c.Optimizer, c.Schedule, c.GradientClip,
-			c.EvalEvery, c.Seed},
+			c.EvalEvery, c.Seed, c.EngineOptions},
 		Data: t.data.state(), Eval: t.eval.state(),
 	})
 	if err != nil {

@@ -23,23 +23,29 @@ var (
 
 // Engine computes losses and gradients of one model. It serves one goroutine at a time.
 type Engine struct {
-	model  *model.Model
-	params []*autograd.Param
-	mem    *pool.HybridMemoryPool
-	ctx    *nn.Ctx
-	tape   *autograd.Tape
-	rows   []nn.Row
-	caches []*nn.KVCache
-	nats   []float64 // of each row
+	model   *model.Model
+	opts    EngineOptions
+	seed    uint64 // of the random numbers of the next forward pass
+	params  []*autograd.Param
+	mem     *pool.HybridMemoryPool
+	ctx     *nn.Ctx
+	tape    *autograd.Tape
+	rows    []nn.Row
+	lengths []int // of the batch's sequences
+	caches  []*nn.KVCache
+	nats    []float64 // of each row
 }
 
-// NewEngine returns an engine for a model made by model.NewTrainable.
-func NewEngine(m *model.Model) (*Engine, error) {
+// NewEngine returns an engine for a model made by model.NewTrainable. The error is ErrNotTrainable, or an *OptionError.
+func NewEngine(m *model.Model, o EngineOptions) (*Engine, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
 	params := m.Params()
 	if len(params) == 0 {
 		return nil, ErrNotTrainable
 	}
-	e := &Engine{model: m, params: params, mem: pool.Default()}
+	e := &Engine{model: m, opts: o, params: params, mem: pool.Default()}
 	e.ctx = nn.NewCtx(e.mem)
 	e.tape = autograd.NewTape(e.ctx)
 	return e, nil
@@ -57,11 +63,12 @@ func (e *Engine) Close() {
 	e.caches = nil
 }
 
-// Batch is sequences of equal length, one after the other.
+// Batch is sequences of tokens, one after the other. They may differ in length, which costs nothing: there is no padding.
 type Batch struct {
-	IDs     []int32 // [sequences, length] token ids
-	Targets []int32 // [sequences, length] the token after each, or nn.IgnoreTarget
-	Length  int
+	IDs     []int32 // the sequences' token ids
+	Targets []int32 // as many: the token after each, or nn.IgnoreTarget
+	Length  int     // of every sequence, when Lengths is empty
+	Lengths []int   // of each sequence
 }
 
 // Score sums up how well targets were predicted.
@@ -80,18 +87,32 @@ func (s Score) Accuracy() float64 { return float64(s.Correct) / float64(s.Target
 // Perplexity is exp of a mean cross-entropy, kept finite.
 func Perplexity(loss float64) float64 { return math.Exp(min(loss, 700)) }
 
+// SetStep says which forward pass the next one is: update number step of a run with the given seed, and which of the update's
+// batches. Random numbers depend on these three alone.
+func (e *Engine) SetStep(seed uint64, step, micro int) {
+	e.seed = nn.StepSeed(seed, uint64(step), uint64(micro))
+}
+
 // Score predicts the batch's targets and adds the result to s, sequence by sequence: a text cut into batches of any size
-// gives the same bits, which are those of infer.Engine.LogLikelihood.
-func (e *Engine) Score(ctx context.Context, b Batch, s *Score) error { return e.run(ctx, b, 0, s) }
+// gives the same bits, which are those of infer.Engine.LogLikelihood. None of the options count here.
+func (e *Engine) Score(ctx context.Context, b Batch, s *Score) error { return e.run(ctx, b, pass{}, s) }
 
 // Accumulate returns the batch's score and adds the gradient of scale times its loss to the parameters' gradients. A step
 // over n batches uses scale 1/n. After an error the gradients are incomplete.
 func (e *Engine) Accumulate(ctx context.Context, b Batch, scale float32) (s Score, err error) {
-	return s, e.run(ctx, b, scale, &s)
+	err = e.run(ctx, b, pass{training: true, backward: true, scale: scale}, &s)
+	return s, err
 }
 
-// run adds the batch's score to s and, unless scale is 0, its gradients to the parameters'.
-func (e *Engine) run(ctx context.Context, b Batch, scale float32, s *Score) (err error) {
+// pass is a way to run a batch.
+type pass struct {
+	training bool // the options hold
+	backward bool // the gradient of scale times the loss is added
+	scale    float32
+}
+
+// run adds the batch's score to s and, in a backward pass, its gradients to the parameters'.
+func (e *Engine) run(ctx context.Context, b Batch, p pass, s *Score) (err error) {
 	defer pool.Recover(&err)
 	targets, err := e.layout(b)
 	if err != nil {
@@ -101,13 +122,12 @@ func (e *Engine) run(ctx context.Context, b Batch, scale float32, s *Score) (err
 		return err
 	}
 	defer e.model.Release()
-	key := uint64(len(b.IDs))<<32 | uint64(b.Length)<<1
-	if scale != 0 {
-		key |= 1
-	}
-	e.ctx.Begin(ctx, key, e.rows, e.caches[:len(b.IDs)/b.Length])
+	e.ctx.Begin(ctx, e.planKey(p), e.rows, e.caches[:len(e.lengths)])
 	defer e.ctx.End()
-	if scale != 0 {
+	if p.training {
+		e.ctx.Train(nn.Training{Dropout: float32(e.opts.Dropout), AttentionDropout: float32(e.opts.AttentionDropout), Seed: e.seed})
+	}
+	if p.backward {
 		defer e.tape.Reset() // whatever an error left
 		e.ctx.Attach(e.tape)
 	}
@@ -115,9 +135,9 @@ func (e *Engine) run(ctx context.Context, b Batch, scale float32, s *Score) (err
 	if err != nil {
 		return err
 	}
-	correct := e.model.Head.Loss(e.ctx, x, b.Targets, scale/float32(targets), e.nats)
+	correct := e.model.Head.Loss(e.ctx, x, b.Targets, p.scale/float32(targets), e.nats)
 	e.ctx.Free(x)
-	if scale != 0 {
+	if p.backward {
 		if err := e.tape.BackwardUntil(e.ctx.Err); err != nil {
 			return err
 		}
@@ -125,27 +145,43 @@ func (e *Engine) run(ctx context.Context, b Batch, scale float32, s *Score) (err
 	if err := e.ctx.Err(); err != nil {
 		return err
 	}
-	for rest := e.nats; len(rest) > 0; rest = rest[b.Length:] {
+	at := 0
+	for _, length := range e.lengths {
 		sum := 0.0
-		for _, n := range rest[:b.Length] {
+		for _, n := range e.nats[at : at+length] {
 			sum += n
 		}
 		s.Nats += sum
+		at += length
 	}
 	s.Targets += targets
 	s.Correct += correct
 	return nil
 }
 
+// planKey names the memory plan of a pass over a batch of the current lengths.
+func (e *Engine) planKey(p pass) uint64 {
+	key := uint64(14695981039346656037) // FNV-1a over the lengths
+	for _, n := range e.lengths {
+		key = (key ^ uint64(n)) * 1099511628211
+	}
+	key <<= 2
+	if p.training {
+		key |= 1
+	}
+	if p.backward {
+		key |= 2
+	}
+	return key
+}
+
 // layout checks the batch, sets up rows and caches for it, and counts its targets.
 func (e *Engine) layout(b Batch) (targets int, err error) {
 	cfg := e.model.Config
-	switch {
-	case b.Length < 1 || b.Length > cfg.MaxPositionEmbeddings:
-		return 0, fmt.Errorf("%w: length %d: expected 1 to max_position_embeddings = %d", ErrBatch, b.Length, cfg.MaxPositionEmbeddings)
-	case len(b.IDs) == 0 || len(b.IDs)%b.Length != 0:
-		return 0, fmt.Errorf("%w: %d ids: expected a positive multiple of the length %d", ErrBatch, len(b.IDs), b.Length)
-	case len(b.Targets) != len(b.IDs):
+	if err := e.split(b); err != nil {
+		return 0, err
+	}
+	if len(b.Targets) != len(b.IDs) {
 		return 0, fmt.Errorf("%w: %d targets for %d ids", ErrBatch, len(b.Targets), len(b.IDs))
 	}
 	for i, id := range b.IDs {
@@ -165,20 +201,46 @@ func (e *Engine) layout(b Batch) (targets int, err error) {
 		return 0, fmt.Errorf("%w: every target is ignored", ErrBatch)
 	}
 	e.nats = slices.Grow(e.nats[:0], len(b.IDs))[:len(b.IDs)]
-	sequences := len(b.IDs) / b.Length
 	e.rows = e.rows[:0]
-	for s := range sequences {
-		for i := range b.Length {
+	for s, n := range e.lengths {
+		for i := range n {
 			e.rows = append(e.rows, nn.Row{Seq: int32(s), Pos: int32(i)})
 		}
-	}
-	for len(e.caches) < sequences {
-		e.caches = append(e.caches, nn.NewKVCache(e.mem, cfg.NumHiddenLayers, cfg.NumKeyValueHeads, cfg.HeadDim))
-	}
-	for _, c := range e.caches[:sequences] {
-		if err := c.Grow(b.Length); err != nil {
+		if s == len(e.caches) {
+			e.caches = append(e.caches, nn.NewKVCache(e.mem, cfg.NumHiddenLayers, cfg.NumKeyValueHeads, cfg.HeadDim))
+		}
+		if err := e.caches[s].Grow(n); err != nil {
 			return 0, err
 		}
 	}
 	return targets, nil
+}
+
+// split finds the lengths of the batch's sequences.
+func (e *Engine) split(b Batch) error {
+	limit := e.model.Config.MaxPositionEmbeddings
+	e.lengths = append(e.lengths[:0], b.Lengths...)
+	if len(b.Lengths) == 0 {
+		switch {
+		case b.Length < 1 || b.Length > limit:
+			return fmt.Errorf("%w: length %d: expected 1 to max_position_embeddings = %d", ErrBatch, b.Length, limit)
+		case len(b.IDs) == 0 || len(b.IDs)%b.Length != 0:
+			return fmt.Errorf("%w: %d ids: expected a positive multiple of the length %d", ErrBatch, len(b.IDs), b.Length)
+		}
+		for range len(b.IDs) / b.Length {
+			e.lengths = append(e.lengths, b.Length)
+		}
+		return nil
+	}
+	left := len(b.IDs)
+	for i, n := range e.lengths {
+		if n < 1 || n > limit {
+			return fmt.Errorf("%w: lengths[%d] = %d: expected 1 to max_position_embeddings = %d", ErrBatch, i, n, limit)
+		}
+		left -= n
+	}
+	if left != 0 {
+		return fmt.Errorf("%w: lengths add up to %d: expected the number of ids, %d", ErrBatch, len(b.IDs)-left, len(b.IDs))
+	}
+	return nil
 }

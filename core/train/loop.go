@@ -20,8 +20,9 @@ type Config struct {
 	Schedule     optim.ScheduleConfig
 	GradientClip float64 // largest norm of the gradient; 0: not clipped
 	EvalEvery    int     // updates between evaluations; 0: at the end only
-	Seed         uint64  // of the order of the data
+	Seed         uint64  // of the order of the data and of dropout
 	Checkpoint   CheckpointConfig
+	EngineOptions
 }
 
 // Record is what is known after an update.
@@ -69,7 +70,7 @@ func NewTrainer(m *model.Model, c Config, data, eval *Tokens) (*Trainer, error) 
 		return nil, fmt.Errorf("%w: gradient_clip = %v: expected a number >= 0", ErrConfig, c.GradientClip)
 	}
 	c.Accumulation = max(c.Accumulation, 1)
-	engine, err := NewEngine(m)
+	engine, err := NewEngine(m, c.EngineOptions)
 	if err != nil {
 		return nil, err
 	}
@@ -161,13 +162,17 @@ func (t *Trainer) gradients(ctx context.Context) (loss float64, err error) {
 	n := t.config.Accumulation
 	for i := range n {
 		t.data.Sample(&t.batch, t.config.BatchSize, t.config.Seed, uint64(t.step*n+i))
+		t.engine.SetStep(t.config.Seed, t.step, i)
 		score, err := t.engine.Accumulate(ctx, t.batch, 1/float32(n))
 		if err != nil {
 			return 0, err
 		}
 		l := score.Loss()
 		if math.IsNaN(l) || math.IsInf(l, 0) {
-			return 0, fmt.Errorf("%w: loss %v at step %d", ErrDiverged, l, t.step+1)
+			if err := t.engine.Diagnose(ctx, t.batch, t.step+1); err != nil {
+				return 0, err
+			}
+			return 0, &DivergenceError{Step: t.step + 1, Layer: -1, Kind: "loss", Value: l}
 		}
 		loss += l / float64(n)
 	}

@@ -1,0 +1,16 @@
+package nn
+
+// Training is what a step does that inference does not. Its zero value is nothing: the step computes what inference does.
+type Training struct {
+	Dropout          float32 // share of the elements of the embedding and of each residual branch that is dropped, [0, 1)
+	AttentionDropout float32 // share of the attention probabilities that is dropped, [0, 1)
+	Seed             uint64  // of the step's random numbers
+}
+
+// Train makes the step that has begun one of training.
+func (c *Ctx) Train(t Training) { c.training, c.site = t, 0 }
+
+// StepSeed is the Seed of a forward pass: equal for equal arguments, and else unrelated.
+func StepSeed(seed, step, micro uint64) uint64 {
+	return mix(mix(mix(seed+weyl)+step*weyl) + micro*weyl)
+}

@@ -1,0 +1,211 @@
+package tests_go
+
+import (
+	"context"
+	"encoding/json"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
+	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/train"
+)
+
+// engineFor is an engine over a new small model.
+func engineFor(t *testing.T, o train.EngineOptions) *train.Engine {
+	t.Helper()
+	e, err := train.NewEngine(trainable(t, "relu2"), o)
+	require.NoError(t, err)
+	t.Cleanup(e.Close)
+	return e
+}
+
+// someBatch has sequences of the given lengths.
+func someBatch(lengths ...int) train.Batch {
+	r := rand.New(rand.NewPCG(4, 4))
+	b := train.Batch{Lengths: lengths}
+	for _, n := range lengths {
+		ids := randomIDs(r, n+1, 61)
+		b.IDs, b.Targets = append(b.IDs, ids[:n]...), append(b.Targets, ids[1:]...)
+	}
+	return b
+}
+
+func zero(params []*autograd.Param) {
+	for _, p := range params {
+		clear(p.Grad)
+	}
+}
+
+// gradients runs one pass and returns the loss and copies of the gradients.
+func gradients(t *testing.T, e *train.Engine, b train.Batch) (float64, [][]float32) {
+	t.Helper()
+	zero(e.Params())
+	score, err := e.Accumulate(context.Background(), b, 1)
+	require.NoError(t, err)
+	var all [][]float32
+	for _, p := range e.Params() {
+		all = append(all, append([]float32(nil), p.Grad...))
+	}
+	return score.Loss(), all
+}
+
+func TestEngineOptionsAreChecked(t *testing.T) {
+	for field, o := range map[string]train.EngineOptions{
+		"dropout = 1":             {Dropout: 1},
+		"dropout = NaN":           {Dropout: math.NaN()},
+		"attention_dropout = -1":  {AttentionDropout: -1},
+		"attention_dropout = 1.5": {AttentionDropout: 1.5},
+	} {
+		_, err := train.NewEngine(trainable(t, "relu2"), o)
+		require.ErrorIs(t, err, train.ErrConfig)
+		var option *train.OptionError
+		require.ErrorAs(t, err, &option)
+		require.ErrorContains(t, err, field+": expected a number in [0, 1)")
+	}
+	text, err := json.Marshal(train.EngineOptions{})
+	require.NoError(t, err)
+	require.Equal(t, "{}", string(text), "an option that is not used does not identify a run")
+}
+
+func TestDropoutRepeatsForEqualStepsWhateverTheThreadsAndISA(t *testing.T) {
+	o := train.EngineOptions{Dropout: 0.2, AttentionDropout: 0.1}
+	b := someBatch(70, 33)
+	threads := cpu.NumThreads()
+	t.Cleanup(func() { require.NoError(t, cpu.SetNumThreads(threads)) })
+	e := engineFor(t, o)
+	e.SetStep(5, 7, 1)
+	loss, grads := gradients(t, e, b)
+	for _, n := range []int{1, 2, 3} {
+		require.NoError(t, cpu.SetNumThreads(n))
+		e.SetStep(5, 7, 1)
+		l, g := gradients(t, e, b)
+		require.Equal(t, loss, l)
+		require.Equal(t, grads, g)
+	}
+	onEveryISA(t, func(t *testing.T) {
+		e.SetStep(5, 7, 1)
+		l, g := gradients(t, e, b)
+		require.Equal(t, loss, l)
+		require.Equal(t, grads, g)
+	})
+	for name, step := range map[string]func(){
+		"seed": func() { e.SetStep(6, 7, 1) }, "step": func() { e.SetStep(5, 8, 1) }, "batch": func() { e.SetStep(5, 7, 2) },
+	} {
+		step()
+		l, _ := gradients(t, e, b)
+		require.NotEqual(t, loss, l, "another %s", name)
+	}
+}
+
+func TestEvaluationKnowsNoDropout(t *testing.T) {
+	b := someBatch(40, 12)
+	var plain, score train.Score
+	require.NoError(t, engineFor(t, train.EngineOptions{}).Score(context.Background(), b, &plain))
+	e := engineFor(t, train.EngineOptions{Dropout: 0.5, AttentionDropout: 0.5})
+	_, err := e.Accumulate(context.Background(), b, 1)
+	require.NoError(t, err)
+	require.NoError(t, e.Score(context.Background(), b, &score))
+	require.Equal(t, plain, score)
+}
+
+// The loss of a batch is the mean over its targets, and its gradient the sum of theirs, however long the sequences are.
+func TestSequencesOfABatchMayDifferInLength(t *testing.T) {
+	e := engineFor(t, train.EngineOptions{})
+	lengths := []int{70, 3, 1, 64}
+	all := someBatch(lengths...)
+	loss, grads := gradients(t, e, all)
+	sum, at := 0.0, 0
+	want := make([][]float64, len(grads))
+	for i := range want {
+		want[i] = make([]float64, len(grads[i]))
+	}
+	for _, n := range lengths {
+		one := train.Batch{IDs: all.IDs[at : at+n], Targets: all.Targets[at : at+n], Length: n}
+		l, g := gradients(t, e, one)
+		sum += l * float64(n)
+		for i := range g {
+			for j, v := range g[i] {
+				want[i][j] += float64(v) * float64(n) / float64(len(all.IDs))
+			}
+		}
+		at += n
+	}
+	require.InEpsilon(t, sum/float64(len(all.IDs)), loss, 1e-12)
+	for i, p := range e.Params() {
+		diff, norm := 0.0, 0.0
+		for j, v := range want[i] {
+			diff += (v - float64(grads[i][j])) * (v - float64(grads[i][j]))
+			norm += v * v
+		}
+		require.LessOrEqual(t, math.Sqrt(diff), 1e-3*math.Sqrt(norm), p.Name)
+	}
+	for message, b := range map[string]train.Batch{
+		"lengths[1] = 0":    {IDs: make([]int32, 3), Targets: make([]int32, 3), Lengths: []int{3, 0}},
+		"lengths[0] = 201":  {IDs: make([]int32, 201), Targets: make([]int32, 201), Lengths: []int{201}},
+		"lengths add up to": {IDs: make([]int32, 3), Targets: make([]int32, 3), Lengths: []int{2}},
+	} {
+		err := e.Score(context.Background(), b, &train.Score{})
+		require.ErrorIs(t, err, train.ErrBatch)
+		require.ErrorContains(t, err, message)
+	}
+}
+
+func TestDivergenceIsTracedToItsTensor(t *testing.T) {
+	nan := float32(math.NaN())
+	b := someBatch(20)
+	weight := func(e *train.Engine, name string) *autograd.Param {
+		for _, p := range e.Params() {
+			if p.Name == name {
+				return p
+			}
+		}
+		t.Fatalf("no parameter %s", name)
+		return nil
+	}
+	for name, c := range map[string]struct {
+		spoil func(e *train.Engine, m *model.Model)
+		want  train.DivergenceError
+	}{
+		"a weight": {
+			func(e *train.Engine, _ *model.Model) { weight(e, "model.layers.1.mlp.up_proj.weight").Data[5] = nan },
+			train.DivergenceError{Step: 3, Layer: 1, Kind: "weight", Tensor: "model.layers.1.mlp.up_proj.weight", Index: 5},
+		},
+		"an activation": {
+			func(_ *train.Engine, m *model.Model) { m.Blocks[1].FFN.Down.Ternary.Scale = nan },
+			train.DivergenceError{Step: 3, Layer: 1, Kind: "activation", Tensor: "model.layers.1.mlp"},
+		},
+		"a gradient": {
+			func(e *train.Engine, _ *model.Model) {
+				weight(e, "model.layers.0.self_attn.o_proj.weight").Grad[7] = nan
+				weight(e, "model.embed_tokens.weight").Grad[0] = nan
+			},
+			train.DivergenceError{Step: 3, Layer: 0, Kind: "gradient", Tensor: "model.layers.0.self_attn.o_proj.weight", Index: 7},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := trainable(t, "relu2")
+			e, err := train.NewEngine(m, train.EngineOptions{})
+			require.NoError(t, err)
+			defer e.Close()
+			require.NoError(t, e.Diagnose(context.Background(), b, 3), "nothing is wrong")
+			c.spoil(e, m)
+			err = e.Diagnose(context.Background(), b, 3)
+			require.ErrorIs(t, err, train.ErrDiverged)
+			var found *train.DivergenceError
+			require.ErrorAs(t, err, &found)
+			require.True(t, math.IsNaN(found.Value))
+			found.Value = 0
+			require.Equal(t, &c.want, found)
+		})
+	}
+	e := train.DivergenceError{Step: 3, Layer: 1, Kind: "gradient", Tensor: "model.layers.1.mlp.up_proj.weight", Index: 5, Value: math.Inf(1)}
+	require.EqualError(t, &e, "train: diverged: step 3: layer 1: gradient model.layers.1.mlp.up_proj.weight[5] is +Inf")
+	require.EqualError(t, &train.DivergenceError{Layer: -1, Kind: "loss", Value: math.Inf(1)}, "train: diverged: loss is +Inf")
+	require.Equal(t, -1, model.LayerOf("model.norm.weight"))
+	require.Equal(t, 12, model.LayerOf("model.layers.12.mlp"))
+}
