@@ -113,6 +113,49 @@ func TestEvaluationKnowsNoDropout(t *testing.T) {
 	require.Equal(t, plain, score)
 }
 
+func TestGradientCheckpointingGivesTheSameBitsInLessMemory(t *testing.T) {
+	b := someBatch(70, 33, 5)
+	for _, o := range []train.EngineOptions{{}, {Dropout: 0.2, AttentionDropout: 0.1}} {
+		var engines [2]*train.Engine
+		for i := range engines {
+			cfg := *trainable(t, "relu2").Config
+			cfg.NumHiddenLayers = 8
+			m, err := model.NewTrainable(&cfg, 1, model.LoadOptions{})
+			require.NoError(t, err)
+			defer func() { require.NoError(t, m.Close()) }()
+			engines[i], err = train.NewEngine(m, o)
+			require.NoError(t, err)
+			defer engines[i].Close()
+			o.GradientCheckpointing = true
+		}
+		plain, again := engines[0], engines[1]
+		var peak [2]int64
+		for i, e := range engines {
+			for range 3 { // the first step is recorded, later ones are planned
+				e.SetStep(1, 2, 3)
+				gradients(t, e, b)
+			}
+			s := e.Scratch()
+			require.Zero(t, s.Fallbacks)
+			require.Positive(t, s.Planned)
+			peak[i] = s.PeakLive
+		}
+		plain.SetStep(1, 2, 3)
+		again.SetStep(1, 2, 3)
+		loss, grads := gradients(t, plain, b)
+		l, g := gradients(t, again, b)
+		require.Equal(t, loss, l)
+		require.Equal(t, grads, g)
+		t.Logf("peak of eight layers: %d bytes, with recomputation %d", peak[0], peak[1])
+		require.Less(t, peak[1], peak[0]/2)
+
+		var a, c train.Score
+		require.NoError(t, plain.Score(context.Background(), b, &a))
+		require.NoError(t, again.Score(context.Background(), b, &c))
+		require.Equal(t, a, c)
+	}
+}
+
 // The loss of a batch is the mean over its targets, and its gradient the sum of theirs, however long the sequences are.
 func TestSequencesOfABatchMayDifferInLength(t *testing.T) {
 	e := engineFor(t, train.EngineOptions{})

@@ -77,7 +77,7 @@ func (m *Model) Forward(c *nn.Ctx, ids []int32) (*tensor.Tensor, error) {
 		if err := c.Err(); err != nil {
 			return nil, err
 		}
-		x = m.Blocks[i].Forward(c, x, angles)
+		x = nn.Recompute(c, &m.Blocks[i], x, angles)
 	}
 	angles.Free(c)
 	return x, nil

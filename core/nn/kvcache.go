@@ -14,7 +14,8 @@ const PageTokens = 64
 func PaddedDim(headDim int) int { return (headDim + 15) &^ 15 }
 
 // KVCache holds the float32 keys and values of one sequence in pages of PageTokens positions, taken from the pool as the
-// sequence grows. A page has [layers][kv_heads][2][PageTokens][PaddedDim] values: keys, then values.
+// sequence grows. A cache for one layer also serves layers that run one after another over whole sequences: each overwrites
+// what the one before it left. A page has [layers][kv_heads][2][PageTokens][PaddedDim] values: keys, then values.
 type KVCache struct {
 	mem     *pool.HybridMemoryPool
 	kvHeads int
@@ -33,6 +34,9 @@ func NewKVCache(mem *pool.HybridMemoryPool, layers, kvHeads, headDim int) *KVCac
 // Page returns the keys and the values of one head of one layer for positions [page*PageTokens, (page+1)*PageTokens):
 // two slices of PageTokens rows of [PaddedDim], columns beyond head_dim zero. It may be called from several threads.
 func (c *KVCache) Page(layer, kvHead, page int) (k, v []float32) {
+	if 2*c.half*c.kvHeads == c.page {
+		layer = 0
+	}
 	p := unsafe.Slice(c.pages[page], c.page)[2*c.half*(layer*c.kvHeads+kvHead):]
 	return p[:c.half:c.half], p[c.half : 2*c.half : 2*c.half]
 }

@@ -5,6 +5,7 @@ type Training struct {
 	Dropout          float32 // share of the elements of the embedding and of each residual branch that is dropped, [0, 1)
 	AttentionDropout float32 // share of the attention probabilities that is dropped, [0, 1)
 	Seed             uint64  // of the step's random numbers
+	Recompute        bool    // the backward pass computes activations again, block by block (see Recompute)
 }
 
 // Train makes the step that has begun one of training.

@@ -62,7 +62,7 @@ type configState struct {
 }
 
 // mayDiffer are the fields of a run that a resumed one may change: how long it is and how often it is looked at.
-var mayDiffer = []string{"config.steps", "config.schedule.total_steps", "config.eval_every"}
+var mayDiffer = []string{"config.gradient_checkpointing", "config.steps", "config.schedule.total_steps", "config.eval_every"}
 
 // textState tells one text from another.
 type textState struct {

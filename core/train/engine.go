@@ -54,6 +54,9 @@ func NewEngine(m *model.Model, o EngineOptions) (*Engine, error) {
 // Params lists the master weights and their gradients.
 func (e *Engine) Params() []*autograd.Param { return e.params }
 
+// Scratch gives the figures of the memory of steps: activations, gradients of activations and the like.
+func (e *Engine) Scratch() pool.ScratchStats { return e.ctx.Scratch().Stats() }
+
 // Close gives scratch memory and caches back.
 func (e *Engine) Close() {
 	e.ctx.Close()
@@ -125,7 +128,10 @@ func (e *Engine) run(ctx context.Context, b Batch, p pass, s *Score) (err error)
 	e.ctx.Begin(ctx, e.planKey(p), e.rows, e.caches[:len(e.lengths)])
 	defer e.ctx.End()
 	if p.training {
-		e.ctx.Train(nn.Training{Dropout: float32(e.opts.Dropout), AttentionDropout: float32(e.opts.AttentionDropout), Seed: e.seed})
+		e.ctx.Train(nn.Training{
+			Dropout: float32(e.opts.Dropout), AttentionDropout: float32(e.opts.AttentionDropout), Seed: e.seed,
+			Recompute: e.opts.GradientCheckpointing,
+		})
 	}
 	if p.backward {
 		defer e.tape.Reset() // whatever an error left
@@ -207,7 +213,11 @@ func (e *Engine) layout(b Batch) (targets int, err error) {
 			e.rows = append(e.rows, nn.Row{Seq: int32(s), Pos: int32(i)})
 		}
 		if s == len(e.caches) {
-			e.caches = append(e.caches, nn.NewKVCache(e.mem, cfg.NumHiddenLayers, cfg.NumKeyValueHeads, cfg.HeadDim))
+			layers := cfg.NumHiddenLayers
+			if e.opts.GradientCheckpointing {
+				layers = 1
+			}
+			e.caches = append(e.caches, nn.NewKVCache(e.mem, layers, cfg.NumKeyValueHeads, cfg.HeadDim))
 		}
 		if err := e.caches[s].Grow(n); err != nil {
 			return 0, err

@@ -13,6 +13,9 @@ type EngineOptions struct {
 	Dropout float64 `json:"dropout,omitempty"`
 	// Share of the attention probabilities that is dropped.
 	AttentionDropout float64 `json:"attention_dropout,omitempty"`
+	// Compute the activations of a transformer layer again in the backward pass instead of keeping them (Chen et al. 2016): the same
+	// gradients to the bit, for a third more work and a fraction of the memory.
+	GradientCheckpointing bool `json:"gradient_checkpointing,omitempty"`
 }
 
 // OptionError is an option with a value that cannot be. It matches ErrConfig.
