@@ -32,8 +32,9 @@ var errUpdated = errors.New("updated")
 type trainingConfig struct {
 	Steps        int                  `json:"max_steps"`
 	BatchSize    int                  `json:"batch_size"`
-	Length       int                  `json:"context_length"`
 	Accumulation int                  `json:"accumulation"`
+	Order        train.Order          `json:"order"`
+	DropLast     bool                 `json:"drop_last"`
 	Optimizer    optim.Config         `json:"optimizer"`
 	Schedule     optim.ScheduleConfig `json:"scheduler"`
 	GradientClip float64              `json:"gradient_clip"`
@@ -56,51 +57,26 @@ func parseTrainingConfig(text []byte) (c trainingConfig, err error) {
 	return c, nil
 }
 
-// tokens copies ids, which may be none, after a look at each.
-func tokens(name string, ids *C.int32_t, n C.int64_t, length, vocab int) (*train.Tokens, error) {
-	if n == 0 {
-		return nil, nil
-	}
-	own := slices.Clone(unsafe.Slice((*int32)(ids), int(n)))
-	for i, id := range own {
-		if id < 0 || int(id) >= vocab {
-			return nil, fmt.Errorf("%w: %s[%d] = %d: expected 0 <= id < vocab_size = %d", errArgument, name, i, id, vocab)
-		}
-	}
-	t, err := train.NewTokens(own, length)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return t, nil
-}
-
-// bn_train_new prepares a run over ids; eval may be empty.
+// bn_train_new prepares a run on a dataset; the handle of the evaluation's may be 0.
 //
 //export bn_train_new
-func bn_train_new(h C.uintptr_t, options *C.char, ids *C.int32_t, n C.int64_t, eval *C.int32_t, evals C.int64_t, out *C.uintptr_t, errOut **C.char) C.int {
+func bn_train_new(h C.uintptr_t, options *C.char, data, eval C.uintptr_t, out *C.uintptr_t, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		r := value[*runner](h)
 		c, err := parseTrainingConfig([]byte(C.GoString(options)))
 		if err != nil {
 			return err
 		}
-		data, err := tokens("dataset", ids, n, c.Length, r.model.Config.VocabSize)
-		if err != nil {
-			return err
-		}
-		if data == nil {
-			return fmt.Errorf("%w: dataset has no tokens: expected more than context_length = %d", errArgument, c.Length)
-		}
-		check, err := tokens("eval_dataset", eval, evals, c.Length, r.model.Config.VocabSize)
-		if err != nil {
-			return err
+		var check train.Dataset
+		if eval != 0 {
+			check = value[*dataset](eval)
 		}
 		run := &trainingRun{runner: r}
 		return run.change(func() error {
 			run.trainer, err = train.NewTrainer(r.model, train.Config{
-				Steps: c.Steps, BatchSize: c.BatchSize, Accumulation: c.Accumulation, Optimizer: c.Optimizer, Schedule: c.Schedule,
-				GradientClip: c.GradientClip, EvalEvery: c.EvalEvery, Seed: c.Seed,
-			}, data, check)
+				Steps: c.Steps, BatchSize: c.BatchSize, Accumulation: c.Accumulation, Order: c.Order, DropLast: c.DropLast,
+				Optimizer: c.Optimizer, Schedule: c.Schedule, GradientClip: c.GradientClip, EvalEvery: c.EvalEvery, Seed: c.Seed,
+			}, value[*dataset](data), check)
 			if err != nil {
 				return err
 			}
@@ -156,15 +132,15 @@ func bn_train_step(h C.uintptr_t, poll C.bn_poll, state unsafe.Pointer, record *
 	})
 }
 
-// bn_train_evaluate computes the mean loss over the evaluation tokens, of which there must be some.
+// bn_train_evaluate computes the mean loss over the evaluation dataset, which there must be.
 //
 //export bn_train_evaluate
 func bn_train_evaluate(h C.uintptr_t, poll C.bn_poll, state unsafe.Pointer, loss *C.double, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		t := value[*trainingRun](h)
 		return t.with(func() error {
-			l, err := t.trainer.Evaluate(newInterrupts(poll, state))
-			*loss = C.double(l)
+			e, err := t.trainer.Evaluate(newInterrupts(poll, state))
+			*loss = C.double(e.Loss())
 			return err
 		})
 	})

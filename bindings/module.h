@@ -61,9 +61,13 @@ int bn_init_model(PyObject *module);
 int bn_init_generation(PyObject *module);
 int bn_init_tensor(PyObject *module);
 int bn_init_memory(PyObject *module);
+int bn_init_dataset(PyObject *module);
 int bn_init_train(PyObject *module);
 
 // What Generation and TrainingRun need of a Model object: its handle, and an exception if the object is something else.
 int bn_model_handle(PyObject *object, uintptr_t *handle);
+
+// The same of a Dataset object; name is the argument's, for the exception.
+int bn_dataset_handle(PyObject *object, const char *name, uintptr_t *handle);
 
 #endif

@@ -9,7 +9,8 @@
 typedef struct {
   PyObject_HEAD
   uintptr_t handle;
-  PyObject *model;  // keeps the weights
+  PyObject *model;          // keeps the weights
+  PyObject *dataset, *eval;  // keep the data; eval may be None
   int busy, close_after;
 } TrainingRun;
 
@@ -23,30 +24,26 @@ static void run_dealloc(PyObject *self) {
     free(err);
   }
   Py_XDECREF(r->model);
+  Py_XDECREF(r->dataset);
+  Py_XDECREF(r->eval);
   bn_free_object(self);
 }
 
-// training(model, options, ids, eval_ids)
+// training(model, options, dataset, eval_dataset)
 static PyObject *py_training(PyObject *module, PyObject *args) {
-  PyObject *model, *ids, *eval;
+  PyObject *model, *dataset, *eval;
   char *options, *err = NULL;
-  uintptr_t handle;
-  Py_buffer vi, ve;
-  if (bn_forked() || !PyArg_ParseTuple(args, "OsOO", &model, &options, &ids, &eval)) return NULL;
-  if (bn_model_handle(model, &handle) || bn_buffer(ids, &vi, "dataset", 'i', 0)) return NULL;
-  if (bn_buffer(eval, &ve, "eval_dataset", 'i', 0)) {
-    PyBuffer_Release(&vi);
-    return NULL;
-  }
+  uintptr_t handle, data, check = 0;
+  if (bn_forked() || !PyArg_ParseTuple(args, "OsOO", &model, &options, &dataset, &eval)) return NULL;
+  if (bn_model_handle(model, &handle) || bn_dataset_handle(dataset, "dataset", &data)) return NULL;
+  if (eval != Py_None && bn_dataset_handle(eval, "eval_dataset", &check)) return NULL;
   allocfunc alloc = (allocfunc)PyType_GetSlot((PyTypeObject *)run_type, Py_tp_alloc);
   TrainingRun *r = (TrainingRun *)alloc((PyTypeObject *)run_type, 0);
-  int code = BN_OK;
-  if (r) {
-    r->model = Py_NewRef(model);
-    code = bn_train_new(handle, options, vi.buf, vi.len / 4, ve.buf, ve.len / 4, &r->handle, &err);
-  }
-  PyBuffer_Release(&ve);
-  PyBuffer_Release(&vi);
+  if (!r) return NULL;
+  r->model = Py_NewRef(model);
+  r->dataset = Py_NewRef(dataset);
+  r->eval = Py_NewRef(eval);
+  int code = bn_train_new(handle, options, data, check, &r->handle, &err);
   if (code) {
     Py_DECREF(r);
     return bn_raise(code, err);
@@ -126,7 +123,7 @@ static PyObject *run_close(PyObject *self, PyObject *unused) {
 static PyMethodDef run_methods[] = {
     {"step", run_step, METH_NOARGS,
      "step() -> (step, loss, gradient norm, learning rate, tokens/s, evaluation loss or NaN); None when all updates are made."},
-    {"evaluate", run_evaluate, METH_NOARGS, "evaluate() -> mean loss over the evaluation tokens."},
+    {"evaluate", run_evaluate, METH_NOARGS, "evaluate() -> mean loss over the evaluation dataset."},
     {"close", run_close, METH_NOARGS, "close(): gives the optimizer's memory back."},
     {NULL, NULL, 0, NULL},
 };
@@ -146,7 +143,7 @@ static PyType_Spec run_spec = {
 };
 
 static PyMethodDef functions[] = {
-    {"training", py_training, METH_VARARGS, "training(model, options, ids, eval_ids) -> TrainingRun"},
+    {"training", py_training, METH_VARARGS, "training(model, options, dataset, eval_dataset) -> TrainingRun"},
     {NULL, NULL, 0, NULL},
 };
 

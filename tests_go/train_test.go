@@ -85,12 +85,8 @@ func TestTheScoreOfATextDoesNotDependOnItsBatches(t *testing.T) {
 	data, err := train.NewTokens(ids, length)
 	require.NoError(t, err)
 	for _, size := range []int{1, 2, 5, 13} {
-		var score train.Score
-		var b train.Batch
-		for first := 0; first < windows; first += size {
-			data.Window(&b, first, size)
-			require.NoError(t, e.Score(context.Background(), b, &score))
-		}
+		score, err := train.Evaluate(context.Background(), e, data, size)
+		require.NoError(t, err)
 		require.Equal(t, train.Score{Nats: -sum, Targets: length * windows, Correct: correct}, score)
 	}
 }

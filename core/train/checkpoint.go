@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"math"
 	"os"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
-	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
 // CheckpointConfig says where and how often a run is saved. The last update is always saved, and so is every update with the
@@ -44,8 +42,8 @@ type checkpointState struct {
 type runState struct {
 	Model  *model.Config `json:"model"`
 	Config configState   `json:"config"`
-	Data   *textState    `json:"data"`
-	Eval   *textState    `json:"eval"`
+	Data   *Identity     `json:"data"`
+	Eval   *Identity     `json:"eval"`
 }
 
 // configState is a Config under the names of its fields in files.
@@ -53,6 +51,8 @@ type configState struct {
 	Steps        int                  `json:"steps"`
 	BatchSize    int                  `json:"batch_size"`
 	Accumulation int                  `json:"accumulation"`
+	Order        Order                `json:"order"`
+	DropLast     bool                 `json:"drop_last"`
 	Optimizer    optim.Config         `json:"optimizer"`
 	Schedule     optim.ScheduleConfig `json:"schedule"`
 	GradientClip float64              `json:"gradient_clip"`
@@ -64,19 +64,12 @@ type configState struct {
 // mayDiffer are the fields of a run that a resumed one may change: how long it is and how often it is looked at.
 var mayDiffer = []string{"config.gradient_checkpointing", "config.steps", "config.schedule.total_steps", "config.eval_every"}
 
-// textState tells one text from another.
-type textState struct {
-	Tokens int    `json:"tokens"`
-	Length int    `json:"length"`
-	CRC32C string `json:"crc32c"` // of the ids, int32 little-endian
-}
-
-func (t *Tokens) state() *textState {
-	if t == nil {
-		return nil
+func identityOf(d Dataset) (*Identity, error) {
+	if d == nil {
+		return nil, nil
 	}
-	sum := crc32.Checksum(pool.BytesOf(t.ids), crc32.MakeTable(crc32.Castagnoli))
-	return &textState{len(t.ids), t.length, fmt.Sprintf("%08x", sum)}
+	id, err := d.Identity()
+	return &id, err
 }
 
 // optimizerPrefix stands before the names of optimizer tensors; weights have the names of the model.
@@ -88,11 +81,19 @@ func (t *Trainer) describe() ([]byte, error) {
 		return t.run, nil
 	}
 	c := t.config
+	data, err := identityOf(t.data)
+	if err != nil {
+		return nil, fmt.Errorf("train: %w", err)
+	}
+	eval, err := identityOf(t.eval)
+	if err != nil {
+		return nil, fmt.Errorf("train: %w", err)
+	}
 	run, err := json.Marshal(runState{
 		Model: t.engine.model.Config,
-		Config: configState{c.Steps, c.BatchSize, c.Accumulation, c.Optimizer, c.Schedule, c.GradientClip,
+		Config: configState{c.Steps, c.BatchSize, c.Accumulation, c.Order, c.DropLast, c.Optimizer, c.Schedule, c.GradientClip,
 			c.EvalEvery, c.Seed, c.EngineOptions},
-		Data: t.data.state(), Eval: t.eval.state(),
+		Data: data, Eval: eval,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: it cannot be saved: %w", ErrConfig, err)

@@ -66,14 +66,6 @@ func (e *Engine) Close() {
 	e.caches = nil
 }
 
-// Batch is sequences of tokens, one after the other. They may differ in length, which costs nothing: there is no padding.
-type Batch struct {
-	IDs     []int32 // the sequences' token ids
-	Targets []int32 // as many: the token after each, or nn.IgnoreTarget
-	Length  int     // of every sequence, when Lengths is empty
-	Lengths []int   // of each sequence
-}
-
 // Score sums up how well targets were predicted.
 type Score struct {
 	Nats    float64 // sum of the cross-entropies

@@ -13,9 +13,11 @@ import (
 
 // Config says how a model is trained.
 type Config struct {
-	Steps        int // updates of the weights
-	BatchSize    int // windows a forward pass
-	Accumulation int // forward passes an update; 0 means 1
+	Steps        int   // updates of the weights
+	BatchSize    int   // examples a forward pass
+	Accumulation int   // forward passes an update; 0 means 1
+	Order        Order // of the examples; "": the dataset's own
+	DropLast     bool  // see Sampling
 	Optimizer    optim.Config
 	Schedule     optim.ScheduleConfig
 	GradientClip float64 // largest norm of the gradient; 0: not clipped
@@ -35,15 +37,15 @@ type Record struct {
 	EvalLoss        float64 // NaN when this step was not evaluated
 }
 
-// Trainer trains one model on one text.
+// Trainer trains one model on one dataset.
 type Trainer struct {
 	config   Config
 	engine   *Engine
 	opt      *optim.Optimizer
 	schedule *optim.Scheduler
-	data     *Tokens
-	eval     *Tokens // nil: no evaluation
-	batch    Batch
+	data     Dataset
+	eval     Dataset // nil: no evaluation
+	loader   *Loader
 	step     int
 	best     *Best // nil: not evaluated yet
 
@@ -56,7 +58,7 @@ type Trainer struct {
 }
 
 // NewTrainer prepares a run. Weight decay is for matrices only. eval may be nil.
-func NewTrainer(m *model.Model, c Config, data, eval *Tokens) (*Trainer, error) {
+func NewTrainer(m *model.Model, c Config, data, eval Dataset) (*Trainer, error) {
 	for _, f := range []struct {
 		name        string
 		value, from int
@@ -70,6 +72,13 @@ func NewTrainer(m *model.Model, c Config, data, eval *Tokens) (*Trainer, error) 
 		return nil, fmt.Errorf("%w: gradient_clip = %v: expected a number >= 0", ErrConfig, c.GradientClip)
 	}
 	c.Accumulation = max(c.Accumulation, 1)
+	loader, err := NewLoader(data, Sampling{
+		BatchSize: c.BatchSize, Accumulation: c.Accumulation, Order: c.Order, DropLast: c.DropLast, Seed: c.Seed,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.Order = loader.sampling.Order
 	engine, err := NewEngine(m, c.EngineOptions)
 	if err != nil {
 		return nil, err
@@ -85,11 +94,12 @@ func NewTrainer(m *model.Model, c Config, data, eval *Tokens) (*Trainer, error) 
 		opt.Close()
 		return nil, err
 	}
-	return &Trainer{config: c, engine: engine, opt: opt, schedule: schedule, data: data, eval: eval}, nil
+	return &Trainer{config: c, engine: engine, opt: opt, schedule: schedule, data: data, eval: eval, loader: loader}, nil
 }
 
 // Close gives the run's memory back; the model stays.
 func (t *Trainer) Close() {
+	t.loader.Close()
 	t.opt.Close()
 	t.engine.Close()
 }
@@ -105,7 +115,8 @@ func (t *Trainer) Train(ctx context.Context) error {
 		r := Record{EvalLoss: math.NaN(), LearningRate: t.opt.LearningRates(nil)[0]}
 
 		var err error
-		if r.Loss, err = t.gradients(ctx); err != nil {
+		tokens := 0
+		if r.Loss, tokens, err = t.gradients(ctx); err != nil {
 			return err
 		}
 		factor := float32(1)
@@ -126,12 +137,14 @@ func (t *Trainer) Train(ctx context.Context) error {
 		}
 		t.step++
 		r.Step = t.step
-		r.TokensPerSecond = float64(t.config.Accumulation*len(t.batch.IDs)) / time.Since(start).Seconds()
+		r.TokensPerSecond = float64(tokens) / time.Since(start).Seconds()
 
 		if every := t.config.EvalEvery; t.eval != nil && (t.step == t.config.Steps || every > 0 && t.step%every == 0) {
-			if r.EvalLoss, err = t.Evaluate(ctx); err != nil {
+			score, err := t.Evaluate(ctx)
+			if err != nil {
 				return err
 			}
+			r.EvalLoss = score.Loss()
 			t.schedule.Observe(r.EvalLoss)
 			t.noteBest(r.EvalLoss)
 		}
@@ -154,41 +167,48 @@ func (t *Trainer) checkpointDue() bool {
 	return c.Dir != "" && (t.step == t.config.Steps || c.Every > 0 && t.step%c.Every == 0 || t.best != nil && t.best.Step == t.step)
 }
 
-// gradients runs the update's forward and backward passes and returns their mean loss.
-func (t *Trainer) gradients(ctx context.Context) (loss float64, err error) {
-	if err := t.opt.ZeroGrad(); err != nil {
-		return 0, err
+// gradients runs the update's forward and backward passes and returns the mean loss of its targets, and how many tokens were read.
+// Every target has the same weight, in whichever batch it is.
+func (t *Trainer) gradients(ctx context.Context) (loss float64, tokens int, err error) {
+	batches, err := t.loader.Next(ctx, t.step, t.step+1 < t.config.Steps)
+	if err != nil {
+		return 0, 0, err
 	}
-	n := t.config.Accumulation
-	for i := range n {
-		t.data.Sample(&t.batch, t.config.BatchSize, t.config.Seed, uint64(t.step*n+i))
+	if err := t.opt.ZeroGrad(); err != nil {
+		return 0, 0, err
+	}
+	targets := 0
+	for i := range batches {
+		targets += batches[i].CountTargets()
+	}
+	for i, b := range batches {
+		n := b.CountTargets()
+		if n == 0 && targets > 0 {
+			continue
+		}
+		share := float64(n) / float64(targets)
 		t.engine.SetStep(t.config.Seed, t.step, i)
-		score, err := t.engine.Accumulate(ctx, t.batch, 1/float32(n))
+		score, err := t.engine.Accumulate(ctx, b, float32(share))
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		l := score.Loss()
 		if math.IsNaN(l) || math.IsInf(l, 0) {
-			if err := t.engine.Diagnose(ctx, t.batch, t.step+1); err != nil {
-				return 0, err
+			if err := t.engine.Diagnose(ctx, b, t.step+1); err != nil {
+				return 0, 0, err
 			}
-			return 0, &DivergenceError{Step: t.step + 1, Layer: -1, Kind: "loss", Value: l}
+			return 0, 0, &DivergenceError{Step: t.step + 1, Layer: -1, Kind: "loss", Value: l}
 		}
-		loss += l / float64(n)
+		loss += l * share
+		tokens += len(b.IDs)
 	}
-	return loss, nil
+	return loss, tokens, nil
 }
 
-// Evaluate returns the mean cross-entropy over all windows of the evaluation text.
-func (t *Trainer) Evaluate(ctx context.Context) (float64, error) {
-	var b Batch
-	var score Score
-	for first := 0; first < t.eval.Windows(); {
-		n := t.eval.Window(&b, first, t.config.BatchSize)
-		if err := t.engine.Score(ctx, b, &score); err != nil {
-			return 0, err
-		}
-		first += n
+// Evaluate scores all examples of the evaluation dataset.
+func (t *Trainer) Evaluate(ctx context.Context) (Score, error) {
+	if t.eval == nil {
+		return Score{}, fmt.Errorf("%w: there is no evaluation dataset", ErrConfig)
 	}
-	return score.Loss(), nil
+	return Evaluate(ctx, t.engine, t.eval, t.config.BatchSize)
 }

@@ -3,14 +3,13 @@
 import json
 import math
 import operator
-from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from . import _bitnet
-from .arrays import token_ids
+from .datasets import DataOptions, make_dataset
 from .errors import ArgumentError, BitNetError, TokenizerError
 from .model import BitNetModel
 from .tokenizer import Tokenizer
@@ -133,6 +132,7 @@ class Trainer:
         self.progress = progress
         most = model.config.max_position_embeddings
         length = min(most, _MOST_TOKENS) if context_length is None else context_length
+        self._length = _whole("context_length", length, 1, most)
         chosen = _named(optimizer, "optimizer")
         chosen.setdefault("lr", _number("learning_rate", learning_rate, 0, math.inf))
         if weight_decay is not None or chosen.get("name") == "adamw":
@@ -145,7 +145,6 @@ class Trainer:
         self._options: dict[str, Any] = {
             "max_steps": _whole("max_steps", max_steps, 1),
             "batch_size": _whole("batch_size", batch_size, 1),
-            "context_length": _whole("context_length", length, 1, most),
             "accumulation": _whole("accumulation", accumulation, 1),
             "gradient_clip": _number("gradient_clip", gradient_clip, 0, math.inf),
             "eval_every": _whole("eval_every", eval_every, 0),
@@ -167,9 +166,9 @@ class Trainer:
         Ctrl-C raises KeyboardInterrupt within half a second, a loss or gradient that is not finite TrainingError; the
         model then has the weights of the last update and can be used.
         """
-        ids = self._ids(dataset, "dataset")
-        check = array("i") if eval_dataset is None else self._ids(eval_dataset, "eval_dataset", empty=False)
-        run = _bitnet.training(self.model._model, json.dumps(self._options), ids, check)
+        data = self._dataset(dataset, "dataset")
+        check = None if eval_dataset is None else self._dataset(eval_dataset, "eval_dataset")
+        run = _bitnet.training(self.model._model, json.dumps(self._options), data, check)
         history = History()
         try:
             with self._callbacks() as callbacks:
@@ -186,34 +185,26 @@ class Trainer:
 
     def evaluate(self, dataset: Any) -> float:
         """The mean cross-entropy in nats over all windows of a text or of token ids, one behind the other."""
-        ids = self._ids(dataset, "dataset")
-        run = _bitnet.training(self.model._model, json.dumps(self._options), ids, ids)
+        data = self._dataset(dataset, "dataset")
+        run = _bitnet.training(self.model._model, json.dumps(self._options), data, data)
         try:
             return run.evaluate()
         finally:
             run.close()
 
-    def _ids(self, dataset: Any, name: str, empty: bool = True) -> "array[int]":
-        if isinstance(dataset, Path):
-            try:
-                dataset = dataset.read_text("utf-8")
-            except UnicodeDecodeError as error:
-                raise ArgumentError(f"{name}: {dataset} is not a UTF-8 text: {error}") from error
-        if isinstance(dataset, str):
-            tokenizer = self.tokenizer
-            if tokenizer is None:
-                try:
-                    tokenizer = self.model.tokenizer
-                except TokenizerError as missing:
-                    raise TokenizerError(
-                        f"{name} is a text and the model has no tokenizer: set model.tokenizer = Tokenizer.train_bpe(...), "
-                        "pass tokenizer=..., or pass token ids"
-                    ) from missing
-            dataset = tokenizer.encode(dataset)
-        ids = token_ids(dataset, name)
-        if not ids and not empty:
-            raise ArgumentError(f"{name} has no tokens: expected more than context_length")
-        return ids
+    def _dataset(self, data: Any, name: str) -> _bitnet.Dataset:
+        return make_dataset(data, name, DataOptions(self._length, self.model.config.vocab_size, self._tokenizer))
+
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is not None:
+            return self.tokenizer
+        try:
+            return self.model.tokenizer
+        except TokenizerError as missing:
+            raise TokenizerError(
+                "the dataset is text and the model has no tokenizer: set model.tokenizer = Tokenizer.train_bpe(...), "
+                "pass tokenizer=..., or pass token ids"
+            ) from missing
 
     @contextmanager
     def _callbacks(self) -> Iterator[list[Callback]]:
@@ -229,7 +220,7 @@ class Trainer:
         return (
             f"Trainer({self.model!r}, {options['optimizer']['name']}, {options['scheduler']['name']}, "
             f"{options['max_steps']} steps of {options['batch_size'] * options['accumulation']} x "
-            f"{options['context_length']} tokens)"
+            f"{self._length} tokens)"
         )
 
 
