@@ -180,6 +180,21 @@ func relu2AVX2(dst *float32, x *float32, n int)
 //go:noescape
 func dequantRowAVX2(dst *float32, acc *int32, n int, s float32)
 
+// sigmoidAVX2: dst[i] = 1 / (1+exp(-x[i])) for i < n; n > 0 and a multiple of 16; dst may be an input.
+//
+//go:noescape
+func sigmoidAVX2(dst *float32, x *float32, n int)
+
+// tanhAVX2: dst[i] = tanh(x[i]) for i < n; n > 0 and a multiple of 16; dst may be an input.
+//
+//go:noescape
+func tanhAVX2(dst *float32, x *float32, n int)
+
+// normalCDFAVX2: dst[i] = (1 + erf(x[i]/sqrt 2)) / 2 for i < n; n > 0 and a multiple of 16; dst may be an input.
+//
+//go:noescape
+func normalCDFAVX2(dst *float32, x *float32, n int)
+
 // readSumAVX2 reads the n bytes at p, n > 0 and a multiple of 256; its result means nothing.
 //
 //go:noescape
@@ -536,6 +551,21 @@ func relu2AVX512(dst *float32, x *float32, n int)
 //
 //go:noescape
 func dequantRowAVX512(dst *float32, acc *int32, n int, s float32)
+
+// sigmoidAVX512: dst[i] = 1 / (1+exp(-x[i])) for i < n; n > 0 and a multiple of 16; dst may be an input.
+//
+//go:noescape
+func sigmoidAVX512(dst *float32, x *float32, n int)
+
+// tanhAVX512: dst[i] = tanh(x[i]) for i < n; n > 0 and a multiple of 16; dst may be an input.
+//
+//go:noescape
+func tanhAVX512(dst *float32, x *float32, n int)
+
+// normalCDFAVX512: dst[i] = (1 + erf(x[i]/sqrt 2)) / 2 for i < n; n > 0 and a multiple of 16; dst may be an input.
+//
+//go:noescape
+func normalCDFAVX512(dst *float32, x *float32, n int)
 
 // readSumAVX512 reads the n bytes at p, n > 0 and a multiple of 256; its result means nothing.
 //

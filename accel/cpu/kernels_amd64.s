@@ -436,7 +436,247 @@ DATA constants<>+1712(SB)/4, $0x43800000
 DATA constants<>+1716(SB)/4, $0x43800000
 DATA constants<>+1720(SB)/4, $0x43800000
 DATA constants<>+1724(SB)/4, $0x43800000
-GLOBL constants<>(SB), RODATA|NOPTR, $1728
+DATA constants<>+1728(SB)/4, $0x40000000
+DATA constants<>+1732(SB)/4, $0x40000000
+DATA constants<>+1736(SB)/4, $0x40000000
+DATA constants<>+1740(SB)/4, $0x40000000
+DATA constants<>+1744(SB)/4, $0x40000000
+DATA constants<>+1748(SB)/4, $0x40000000
+DATA constants<>+1752(SB)/4, $0x40000000
+DATA constants<>+1756(SB)/4, $0x40000000
+DATA constants<>+1760(SB)/4, $0x40000000
+DATA constants<>+1764(SB)/4, $0x40000000
+DATA constants<>+1768(SB)/4, $0x40000000
+DATA constants<>+1772(SB)/4, $0x40000000
+DATA constants<>+1776(SB)/4, $0x40000000
+DATA constants<>+1780(SB)/4, $0x40000000
+DATA constants<>+1784(SB)/4, $0x40000000
+DATA constants<>+1788(SB)/4, $0x40000000
+DATA constants<>+1792(SB)/4, $0x3f000000
+DATA constants<>+1796(SB)/4, $0x3f000000
+DATA constants<>+1800(SB)/4, $0x3f000000
+DATA constants<>+1804(SB)/4, $0x3f000000
+DATA constants<>+1808(SB)/4, $0x3f000000
+DATA constants<>+1812(SB)/4, $0x3f000000
+DATA constants<>+1816(SB)/4, $0x3f000000
+DATA constants<>+1820(SB)/4, $0x3f000000
+DATA constants<>+1824(SB)/4, $0x3f000000
+DATA constants<>+1828(SB)/4, $0x3f000000
+DATA constants<>+1832(SB)/4, $0x3f000000
+DATA constants<>+1836(SB)/4, $0x3f000000
+DATA constants<>+1840(SB)/4, $0x3f000000
+DATA constants<>+1844(SB)/4, $0x3f000000
+DATA constants<>+1848(SB)/4, $0x3f000000
+DATA constants<>+1852(SB)/4, $0x3f000000
+DATA constants<>+1856(SB)/4, $0x3f200000
+DATA constants<>+1860(SB)/4, $0x3f200000
+DATA constants<>+1864(SB)/4, $0x3f200000
+DATA constants<>+1868(SB)/4, $0x3f200000
+DATA constants<>+1872(SB)/4, $0x3f200000
+DATA constants<>+1876(SB)/4, $0x3f200000
+DATA constants<>+1880(SB)/4, $0x3f200000
+DATA constants<>+1884(SB)/4, $0x3f200000
+DATA constants<>+1888(SB)/4, $0x3f200000
+DATA constants<>+1892(SB)/4, $0x3f200000
+DATA constants<>+1896(SB)/4, $0x3f200000
+DATA constants<>+1900(SB)/4, $0x3f200000
+DATA constants<>+1904(SB)/4, $0x3f200000
+DATA constants<>+1908(SB)/4, $0x3f200000
+DATA constants<>+1912(SB)/4, $0x3f200000
+DATA constants<>+1916(SB)/4, $0x3f200000
+DATA constants<>+1920(SB)/4, $0xbbbaf0ea
+DATA constants<>+1924(SB)/4, $0xbbbaf0ea
+DATA constants<>+1928(SB)/4, $0xbbbaf0ea
+DATA constants<>+1932(SB)/4, $0xbbbaf0ea
+DATA constants<>+1936(SB)/4, $0xbbbaf0ea
+DATA constants<>+1940(SB)/4, $0xbbbaf0ea
+DATA constants<>+1944(SB)/4, $0xbbbaf0ea
+DATA constants<>+1948(SB)/4, $0xbbbaf0ea
+DATA constants<>+1952(SB)/4, $0xbbbaf0ea
+DATA constants<>+1956(SB)/4, $0xbbbaf0ea
+DATA constants<>+1960(SB)/4, $0xbbbaf0ea
+DATA constants<>+1964(SB)/4, $0xbbbaf0ea
+DATA constants<>+1968(SB)/4, $0xbbbaf0ea
+DATA constants<>+1972(SB)/4, $0xbbbaf0ea
+DATA constants<>+1976(SB)/4, $0xbbbaf0ea
+DATA constants<>+1980(SB)/4, $0xbbbaf0ea
+DATA constants<>+1984(SB)/4, $0x3ca9134e
+DATA constants<>+1988(SB)/4, $0x3ca9134e
+DATA constants<>+1992(SB)/4, $0x3ca9134e
+DATA constants<>+1996(SB)/4, $0x3ca9134e
+DATA constants<>+2000(SB)/4, $0x3ca9134e
+DATA constants<>+2004(SB)/4, $0x3ca9134e
+DATA constants<>+2008(SB)/4, $0x3ca9134e
+DATA constants<>+2012(SB)/4, $0x3ca9134e
+DATA constants<>+2016(SB)/4, $0x3ca9134e
+DATA constants<>+2020(SB)/4, $0x3ca9134e
+DATA constants<>+2024(SB)/4, $0x3ca9134e
+DATA constants<>+2028(SB)/4, $0x3ca9134e
+DATA constants<>+2032(SB)/4, $0x3ca9134e
+DATA constants<>+2036(SB)/4, $0x3ca9134e
+DATA constants<>+2040(SB)/4, $0x3ca9134e
+DATA constants<>+2044(SB)/4, $0x3ca9134e
+DATA constants<>+2048(SB)/4, $0xbd5c1e2d
+DATA constants<>+2052(SB)/4, $0xbd5c1e2d
+DATA constants<>+2056(SB)/4, $0xbd5c1e2d
+DATA constants<>+2060(SB)/4, $0xbd5c1e2d
+DATA constants<>+2064(SB)/4, $0xbd5c1e2d
+DATA constants<>+2068(SB)/4, $0xbd5c1e2d
+DATA constants<>+2072(SB)/4, $0xbd5c1e2d
+DATA constants<>+2076(SB)/4, $0xbd5c1e2d
+DATA constants<>+2080(SB)/4, $0xbd5c1e2d
+DATA constants<>+2084(SB)/4, $0xbd5c1e2d
+DATA constants<>+2088(SB)/4, $0xbd5c1e2d
+DATA constants<>+2092(SB)/4, $0xbd5c1e2d
+DATA constants<>+2096(SB)/4, $0xbd5c1e2d
+DATA constants<>+2100(SB)/4, $0xbd5c1e2d
+DATA constants<>+2104(SB)/4, $0xbd5c1e2d
+DATA constants<>+2108(SB)/4, $0xbd5c1e2d
+DATA constants<>+2112(SB)/4, $0x3e088393
+DATA constants<>+2116(SB)/4, $0x3e088393
+DATA constants<>+2120(SB)/4, $0x3e088393
+DATA constants<>+2124(SB)/4, $0x3e088393
+DATA constants<>+2128(SB)/4, $0x3e088393
+DATA constants<>+2132(SB)/4, $0x3e088393
+DATA constants<>+2136(SB)/4, $0x3e088393
+DATA constants<>+2140(SB)/4, $0x3e088393
+DATA constants<>+2144(SB)/4, $0x3e088393
+DATA constants<>+2148(SB)/4, $0x3e088393
+DATA constants<>+2152(SB)/4, $0x3e088393
+DATA constants<>+2156(SB)/4, $0x3e088393
+DATA constants<>+2160(SB)/4, $0x3e088393
+DATA constants<>+2164(SB)/4, $0x3e088393
+DATA constants<>+2168(SB)/4, $0x3e088393
+DATA constants<>+2172(SB)/4, $0x3e088393
+DATA constants<>+2176(SB)/4, $0xbeaaaa99
+DATA constants<>+2180(SB)/4, $0xbeaaaa99
+DATA constants<>+2184(SB)/4, $0xbeaaaa99
+DATA constants<>+2188(SB)/4, $0xbeaaaa99
+DATA constants<>+2192(SB)/4, $0xbeaaaa99
+DATA constants<>+2196(SB)/4, $0xbeaaaa99
+DATA constants<>+2200(SB)/4, $0xbeaaaa99
+DATA constants<>+2204(SB)/4, $0xbeaaaa99
+DATA constants<>+2208(SB)/4, $0xbeaaaa99
+DATA constants<>+2212(SB)/4, $0xbeaaaa99
+DATA constants<>+2216(SB)/4, $0xbeaaaa99
+DATA constants<>+2220(SB)/4, $0xbeaaaa99
+DATA constants<>+2224(SB)/4, $0xbeaaaa99
+DATA constants<>+2228(SB)/4, $0xbeaaaa99
+DATA constants<>+2232(SB)/4, $0xbeaaaa99
+DATA constants<>+2236(SB)/4, $0xbeaaaa99
+DATA constants<>+2240(SB)/4, $0x3f3504f3
+DATA constants<>+2244(SB)/4, $0x3f3504f3
+DATA constants<>+2248(SB)/4, $0x3f3504f3
+DATA constants<>+2252(SB)/4, $0x3f3504f3
+DATA constants<>+2256(SB)/4, $0x3f3504f3
+DATA constants<>+2260(SB)/4, $0x3f3504f3
+DATA constants<>+2264(SB)/4, $0x3f3504f3
+DATA constants<>+2268(SB)/4, $0x3f3504f3
+DATA constants<>+2272(SB)/4, $0x3f3504f3
+DATA constants<>+2276(SB)/4, $0x3f3504f3
+DATA constants<>+2280(SB)/4, $0x3f3504f3
+DATA constants<>+2284(SB)/4, $0x3f3504f3
+DATA constants<>+2288(SB)/4, $0x3f3504f3
+DATA constants<>+2292(SB)/4, $0x3f3504f3
+DATA constants<>+2296(SB)/4, $0x3f3504f3
+DATA constants<>+2300(SB)/4, $0x3f3504f3
+DATA constants<>+2304(SB)/4, $0x3ea7ba05
+DATA constants<>+2308(SB)/4, $0x3ea7ba05
+DATA constants<>+2312(SB)/4, $0x3ea7ba05
+DATA constants<>+2316(SB)/4, $0x3ea7ba05
+DATA constants<>+2320(SB)/4, $0x3ea7ba05
+DATA constants<>+2324(SB)/4, $0x3ea7ba05
+DATA constants<>+2328(SB)/4, $0x3ea7ba05
+DATA constants<>+2332(SB)/4, $0x3ea7ba05
+DATA constants<>+2336(SB)/4, $0x3ea7ba05
+DATA constants<>+2340(SB)/4, $0x3ea7ba05
+DATA constants<>+2344(SB)/4, $0x3ea7ba05
+DATA constants<>+2348(SB)/4, $0x3ea7ba05
+DATA constants<>+2352(SB)/4, $0x3ea7ba05
+DATA constants<>+2356(SB)/4, $0x3ea7ba05
+DATA constants<>+2360(SB)/4, $0x3ea7ba05
+DATA constants<>+2364(SB)/4, $0x3ea7ba05
+DATA constants<>+2368(SB)/4, $0x3f87dc22
+DATA constants<>+2372(SB)/4, $0x3f87dc22
+DATA constants<>+2376(SB)/4, $0x3f87dc22
+DATA constants<>+2380(SB)/4, $0x3f87dc22
+DATA constants<>+2384(SB)/4, $0x3f87dc22
+DATA constants<>+2388(SB)/4, $0x3f87dc22
+DATA constants<>+2392(SB)/4, $0x3f87dc22
+DATA constants<>+2396(SB)/4, $0x3f87dc22
+DATA constants<>+2400(SB)/4, $0x3f87dc22
+DATA constants<>+2404(SB)/4, $0x3f87dc22
+DATA constants<>+2408(SB)/4, $0x3f87dc22
+DATA constants<>+2412(SB)/4, $0x3f87dc22
+DATA constants<>+2416(SB)/4, $0x3f87dc22
+DATA constants<>+2420(SB)/4, $0x3f87dc22
+DATA constants<>+2424(SB)/4, $0x3f87dc22
+DATA constants<>+2428(SB)/4, $0x3f87dc22
+DATA constants<>+2432(SB)/4, $0xbfba00e3
+DATA constants<>+2436(SB)/4, $0xbfba00e3
+DATA constants<>+2440(SB)/4, $0xbfba00e3
+DATA constants<>+2444(SB)/4, $0xbfba00e3
+DATA constants<>+2448(SB)/4, $0xbfba00e3
+DATA constants<>+2452(SB)/4, $0xbfba00e3
+DATA constants<>+2456(SB)/4, $0xbfba00e3
+DATA constants<>+2460(SB)/4, $0xbfba00e3
+DATA constants<>+2464(SB)/4, $0xbfba00e3
+DATA constants<>+2468(SB)/4, $0xbfba00e3
+DATA constants<>+2472(SB)/4, $0xbfba00e3
+DATA constants<>+2476(SB)/4, $0xbfba00e3
+DATA constants<>+2480(SB)/4, $0xbfba00e3
+DATA constants<>+2484(SB)/4, $0xbfba00e3
+DATA constants<>+2488(SB)/4, $0xbfba00e3
+DATA constants<>+2492(SB)/4, $0xbfba00e3
+DATA constants<>+2496(SB)/4, $0x3fb5f0e3
+DATA constants<>+2500(SB)/4, $0x3fb5f0e3
+DATA constants<>+2504(SB)/4, $0x3fb5f0e3
+DATA constants<>+2508(SB)/4, $0x3fb5f0e3
+DATA constants<>+2512(SB)/4, $0x3fb5f0e3
+DATA constants<>+2516(SB)/4, $0x3fb5f0e3
+DATA constants<>+2520(SB)/4, $0x3fb5f0e3
+DATA constants<>+2524(SB)/4, $0x3fb5f0e3
+DATA constants<>+2528(SB)/4, $0x3fb5f0e3
+DATA constants<>+2532(SB)/4, $0x3fb5f0e3
+DATA constants<>+2536(SB)/4, $0x3fb5f0e3
+DATA constants<>+2540(SB)/4, $0x3fb5f0e3
+DATA constants<>+2544(SB)/4, $0x3fb5f0e3
+DATA constants<>+2548(SB)/4, $0x3fb5f0e3
+DATA constants<>+2552(SB)/4, $0x3fb5f0e3
+DATA constants<>+2556(SB)/4, $0x3fb5f0e3
+DATA constants<>+2560(SB)/4, $0xbe91a98e
+DATA constants<>+2564(SB)/4, $0xbe91a98e
+DATA constants<>+2568(SB)/4, $0xbe91a98e
+DATA constants<>+2572(SB)/4, $0xbe91a98e
+DATA constants<>+2576(SB)/4, $0xbe91a98e
+DATA constants<>+2580(SB)/4, $0xbe91a98e
+DATA constants<>+2584(SB)/4, $0xbe91a98e
+DATA constants<>+2588(SB)/4, $0xbe91a98e
+DATA constants<>+2592(SB)/4, $0xbe91a98e
+DATA constants<>+2596(SB)/4, $0xbe91a98e
+DATA constants<>+2600(SB)/4, $0xbe91a98e
+DATA constants<>+2604(SB)/4, $0xbe91a98e
+DATA constants<>+2608(SB)/4, $0xbe91a98e
+DATA constants<>+2612(SB)/4, $0xbe91a98e
+DATA constants<>+2616(SB)/4, $0xbe91a98e
+DATA constants<>+2620(SB)/4, $0xbe91a98e
+DATA constants<>+2624(SB)/4, $0x3e827906
+DATA constants<>+2628(SB)/4, $0x3e827906
+DATA constants<>+2632(SB)/4, $0x3e827906
+DATA constants<>+2636(SB)/4, $0x3e827906
+DATA constants<>+2640(SB)/4, $0x3e827906
+DATA constants<>+2644(SB)/4, $0x3e827906
+DATA constants<>+2648(SB)/4, $0x3e827906
+DATA constants<>+2652(SB)/4, $0x3e827906
+DATA constants<>+2656(SB)/4, $0x3e827906
+DATA constants<>+2660(SB)/4, $0x3e827906
+DATA constants<>+2664(SB)/4, $0x3e827906
+DATA constants<>+2668(SB)/4, $0x3e827906
+DATA constants<>+2672(SB)/4, $0x3e827906
+DATA constants<>+2676(SB)/4, $0x3e827906
+DATA constants<>+2680(SB)/4, $0x3e827906
+DATA constants<>+2684(SB)/4, $0x3e827906
+GLOBL constants<>(SB), RODATA|NOPTR, $2688
 
 // func ternaryGemvAVX2(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
 // Requires: AVX, AVX2, CMOV, MMX+
@@ -2701,6 +2941,341 @@ loop:
 	VCVTDQ2PS 32(BX)(DX*1), Y1
 	VMULPS    Y0, Y1, Y1
 	VMOVUPS   Y1, 32(AX)(DX*1)
+	ADDQ      $0x40, DX
+	CMPQ      DX, CX
+	JNE       loop
+	VZEROUPPER
+	RET
+
+// func sigmoidAVX2(dst *float32, x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·sigmoidAVX2(SB), NOSPLIT, $0-24
+	MOVQ   dst+0(FP), AX
+	MOVQ   n+16(FP), CX
+	SHLQ   $0x02, CX
+	XORQ   DX, DX
+	MOVQ   x+8(FP), BX
+	VXORPS Y0, Y0, Y0
+
+loop:
+	VMOVUPS   (BX)(DX*1), Y0
+	VXORPS    constants<>+960(SB), Y0, Y0
+	VMULPS    constants<>+0(SB), Y0, Y1
+	VADDPS    constants<>+64(SB), Y1, Y1
+	VSUBPS    constants<>+64(SB), Y1, Y2
+	VMULPS    constants<>+128(SB), Y2, Y4
+	VSUBPS    Y4, Y0, Y3
+	VMULPS    constants<>+192(SB), Y2, Y4
+	VSUBPS    Y4, Y3, Y3
+	VMULPS    constants<>+256(SB), Y3, Y4
+	VADDPS    constants<>+320(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+384(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+448(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+512(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+576(SB), Y4, Y4
+	VMULPS    Y3, Y3, Y2
+	VMULPS    Y2, Y4, Y4
+	VADDPS    Y3, Y4, Y4
+	VADDPS    constants<>+640(SB), Y4, Y4
+	VPSLLD    $0x17, Y1, Y1
+	VPADDD    Y1, Y4, Y4
+	VCMPPS    $0x11, constants<>+832(SB), Y0, Y1
+	VBLENDVPS Y1, constants<>+704(SB), Y4, Y4
+	VCMPPS    $0x1e, constants<>+896(SB), Y0, Y1
+	VBLENDVPS Y1, constants<>+768(SB), Y4, Y4
+	VCMPPS    $0x03, Y0, Y0, Y1
+	VBLENDVPS Y1, Y0, Y4, Y4
+	VMOVUPS   constants<>+640(SB), Y0
+	VADDPS    Y0, Y4, Y4
+	VDIVPS    Y4, Y0, Y0
+	VMOVUPS   Y0, (AX)(DX*1)
+	VMOVUPS   32(BX)(DX*1), Y0
+	VXORPS    constants<>+960(SB), Y0, Y0
+	VMULPS    constants<>+0(SB), Y0, Y1
+	VADDPS    constants<>+64(SB), Y1, Y1
+	VSUBPS    constants<>+64(SB), Y1, Y2
+	VMULPS    constants<>+128(SB), Y2, Y4
+	VSUBPS    Y4, Y0, Y3
+	VMULPS    constants<>+192(SB), Y2, Y4
+	VSUBPS    Y4, Y3, Y3
+	VMULPS    constants<>+256(SB), Y3, Y4
+	VADDPS    constants<>+320(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+384(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+448(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+512(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+576(SB), Y4, Y4
+	VMULPS    Y3, Y3, Y2
+	VMULPS    Y2, Y4, Y4
+	VADDPS    Y3, Y4, Y4
+	VADDPS    constants<>+640(SB), Y4, Y4
+	VPSLLD    $0x17, Y1, Y1
+	VPADDD    Y1, Y4, Y4
+	VCMPPS    $0x11, constants<>+832(SB), Y0, Y1
+	VBLENDVPS Y1, constants<>+704(SB), Y4, Y4
+	VCMPPS    $0x1e, constants<>+896(SB), Y0, Y1
+	VBLENDVPS Y1, constants<>+768(SB), Y4, Y4
+	VCMPPS    $0x03, Y0, Y0, Y1
+	VBLENDVPS Y1, Y0, Y4, Y4
+	VMOVUPS   constants<>+640(SB), Y0
+	VADDPS    Y0, Y4, Y4
+	VDIVPS    Y4, Y0, Y0
+	VMOVUPS   Y0, 32(AX)(DX*1)
+	ADDQ      $0x40, DX
+	CMPQ      DX, CX
+	JNE       loop
+	VZEROUPPER
+	RET
+
+// func tanhAVX2(dst *float32, x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·tanhAVX2(SB), NOSPLIT, $0-24
+	MOVQ   dst+0(FP), AX
+	MOVQ   n+16(FP), CX
+	SHLQ   $0x02, CX
+	XORQ   DX, DX
+	MOVQ   x+8(FP), BX
+	VXORPS Y0, Y0, Y0
+
+loop:
+	VMOVUPS   (BX)(DX*1), Y0
+	VANDPS    constants<>+1024(SB), Y0, Y1
+	VADDPS    Y1, Y1, Y2
+	VMULPS    constants<>+0(SB), Y2, Y3
+	VADDPS    constants<>+64(SB), Y3, Y3
+	VSUBPS    constants<>+64(SB), Y3, Y4
+	VMULPS    constants<>+128(SB), Y4, Y6
+	VSUBPS    Y6, Y2, Y5
+	VMULPS    constants<>+192(SB), Y4, Y6
+	VSUBPS    Y6, Y5, Y5
+	VMULPS    constants<>+256(SB), Y5, Y6
+	VADDPS    constants<>+320(SB), Y6, Y6
+	VMULPS    Y5, Y6, Y6
+	VADDPS    constants<>+384(SB), Y6, Y6
+	VMULPS    Y5, Y6, Y6
+	VADDPS    constants<>+448(SB), Y6, Y6
+	VMULPS    Y5, Y6, Y6
+	VADDPS    constants<>+512(SB), Y6, Y6
+	VMULPS    Y5, Y6, Y6
+	VADDPS    constants<>+576(SB), Y6, Y6
+	VMULPS    Y5, Y5, Y4
+	VMULPS    Y4, Y6, Y6
+	VADDPS    Y5, Y6, Y6
+	VADDPS    constants<>+640(SB), Y6, Y6
+	VPSLLD    $0x17, Y3, Y3
+	VPADDD    Y3, Y6, Y6
+	VCMPPS    $0x11, constants<>+832(SB), Y2, Y3
+	VBLENDVPS Y3, constants<>+704(SB), Y6, Y6
+	VCMPPS    $0x1e, constants<>+896(SB), Y2, Y3
+	VBLENDVPS Y3, constants<>+768(SB), Y6, Y6
+	VCMPPS    $0x03, Y2, Y2, Y3
+	VBLENDVPS Y3, Y2, Y6, Y6
+	VADDPS    constants<>+640(SB), Y6, Y6
+	VMOVUPS   constants<>+1728(SB), Y2
+	VDIVPS    Y6, Y2, Y6
+	VMOVUPS   constants<>+640(SB), Y2
+	VSUBPS    Y6, Y2, Y2
+	VANDPS    constants<>+960(SB), Y0, Y3
+	VORPS     Y3, Y2, Y2
+	VMULPS    Y0, Y0, Y3
+	VMULPS    constants<>+1920(SB), Y3, Y4
+	VADDPS    constants<>+1984(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2048(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2112(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2176(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VMULPS    Y0, Y4, Y4
+	VADDPS    Y0, Y4, Y4
+	VCMPPS    $0x11, constants<>+1856(SB), Y1, Y0
+	VBLENDVPS Y0, Y4, Y2, Y2
+	VMOVUPS   Y2, (AX)(DX*1)
+	VMOVUPS   32(BX)(DX*1), Y0
+	VANDPS    constants<>+1024(SB), Y0, Y1
+	VADDPS    Y1, Y1, Y2
+	VMULPS    constants<>+0(SB), Y2, Y3
+	VADDPS    constants<>+64(SB), Y3, Y3
+	VSUBPS    constants<>+64(SB), Y3, Y4
+	VMULPS    constants<>+128(SB), Y4, Y6
+	VSUBPS    Y6, Y2, Y5
+	VMULPS    constants<>+192(SB), Y4, Y6
+	VSUBPS    Y6, Y5, Y5
+	VMULPS    constants<>+256(SB), Y5, Y6
+	VADDPS    constants<>+320(SB), Y6, Y6
+	VMULPS    Y5, Y6, Y6
+	VADDPS    constants<>+384(SB), Y6, Y6
+	VMULPS    Y5, Y6, Y6
+	VADDPS    constants<>+448(SB), Y6, Y6
+	VMULPS    Y5, Y6, Y6
+	VADDPS    constants<>+512(SB), Y6, Y6
+	VMULPS    Y5, Y6, Y6
+	VADDPS    constants<>+576(SB), Y6, Y6
+	VMULPS    Y5, Y5, Y4
+	VMULPS    Y4, Y6, Y6
+	VADDPS    Y5, Y6, Y6
+	VADDPS    constants<>+640(SB), Y6, Y6
+	VPSLLD    $0x17, Y3, Y3
+	VPADDD    Y3, Y6, Y6
+	VCMPPS    $0x11, constants<>+832(SB), Y2, Y3
+	VBLENDVPS Y3, constants<>+704(SB), Y6, Y6
+	VCMPPS    $0x1e, constants<>+896(SB), Y2, Y3
+	VBLENDVPS Y3, constants<>+768(SB), Y6, Y6
+	VCMPPS    $0x03, Y2, Y2, Y3
+	VBLENDVPS Y3, Y2, Y6, Y6
+	VADDPS    constants<>+640(SB), Y6, Y6
+	VMOVUPS   constants<>+1728(SB), Y2
+	VDIVPS    Y6, Y2, Y6
+	VMOVUPS   constants<>+640(SB), Y2
+	VSUBPS    Y6, Y2, Y2
+	VANDPS    constants<>+960(SB), Y0, Y3
+	VORPS     Y3, Y2, Y2
+	VMULPS    Y0, Y0, Y3
+	VMULPS    constants<>+1920(SB), Y3, Y4
+	VADDPS    constants<>+1984(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2048(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2112(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2176(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VMULPS    Y0, Y4, Y4
+	VADDPS    Y0, Y4, Y4
+	VCMPPS    $0x11, constants<>+1856(SB), Y1, Y0
+	VBLENDVPS Y0, Y4, Y2, Y2
+	VMOVUPS   Y2, 32(AX)(DX*1)
+	ADDQ      $0x40, DX
+	CMPQ      DX, CX
+	JNE       loop
+	VZEROUPPER
+	RET
+
+// func normalCDFAVX2(dst *float32, x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·normalCDFAVX2(SB), NOSPLIT, $0-24
+	MOVQ   dst+0(FP), AX
+	MOVQ   n+16(FP), CX
+	SHLQ   $0x02, CX
+	XORQ   DX, DX
+	MOVQ   x+8(FP), BX
+	VXORPS Y0, Y0, Y0
+
+loop:
+	VMOVUPS   (BX)(DX*1), Y0
+	VMOVUPS   constants<>+640(SB), Y3
+	VANDPS    constants<>+1024(SB), Y0, Y1
+	VMULPS    constants<>+2240(SB), Y1, Y1
+	VMULPS    constants<>+2304(SB), Y1, Y2
+	VADDPS    Y3, Y2, Y2
+	VDIVPS    Y2, Y3, Y2
+	VMULPS    constants<>+2368(SB), Y2, Y4
+	VADDPS    constants<>+2432(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2496(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2560(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2624(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VMULPS    Y1, Y1, Y1
+	VXORPS    constants<>+960(SB), Y1, Y1
+	VMULPS    constants<>+0(SB), Y1, Y2
+	VADDPS    constants<>+64(SB), Y2, Y2
+	VSUBPS    constants<>+64(SB), Y2, Y5
+	VMULPS    constants<>+128(SB), Y5, Y7
+	VSUBPS    Y7, Y1, Y6
+	VMULPS    constants<>+192(SB), Y5, Y7
+	VSUBPS    Y7, Y6, Y6
+	VMULPS    constants<>+256(SB), Y6, Y7
+	VADDPS    constants<>+320(SB), Y7, Y7
+	VMULPS    Y6, Y7, Y7
+	VADDPS    constants<>+384(SB), Y7, Y7
+	VMULPS    Y6, Y7, Y7
+	VADDPS    constants<>+448(SB), Y7, Y7
+	VMULPS    Y6, Y7, Y7
+	VADDPS    constants<>+512(SB), Y7, Y7
+	VMULPS    Y6, Y7, Y7
+	VADDPS    constants<>+576(SB), Y7, Y7
+	VMULPS    Y6, Y6, Y5
+	VMULPS    Y5, Y7, Y7
+	VADDPS    Y6, Y7, Y7
+	VADDPS    constants<>+640(SB), Y7, Y7
+	VPSLLD    $0x17, Y2, Y2
+	VPADDD    Y2, Y7, Y7
+	VCMPPS    $0x11, constants<>+832(SB), Y1, Y2
+	VBLENDVPS Y2, constants<>+704(SB), Y7, Y7
+	VCMPPS    $0x1e, constants<>+896(SB), Y1, Y2
+	VBLENDVPS Y2, constants<>+768(SB), Y7, Y7
+	VCMPPS    $0x03, Y1, Y1, Y2
+	VBLENDVPS Y2, Y1, Y7, Y7
+	VMULPS    Y7, Y4, Y4
+	VMULPS    constants<>+1792(SB), Y4, Y4
+	VSUBPS    Y4, Y3, Y2
+	VCMPPS    $0x1d, constants<>+704(SB), Y0, Y0
+	VBLENDVPS Y0, Y2, Y4, Y4
+	VMOVUPS   Y4, (AX)(DX*1)
+	VMOVUPS   32(BX)(DX*1), Y0
+	VMOVUPS   constants<>+640(SB), Y3
+	VANDPS    constants<>+1024(SB), Y0, Y1
+	VMULPS    constants<>+2240(SB), Y1, Y1
+	VMULPS    constants<>+2304(SB), Y1, Y2
+	VADDPS    Y3, Y2, Y2
+	VDIVPS    Y2, Y3, Y2
+	VMULPS    constants<>+2368(SB), Y2, Y4
+	VADDPS    constants<>+2432(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2496(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2560(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2624(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VMULPS    Y1, Y1, Y1
+	VXORPS    constants<>+960(SB), Y1, Y1
+	VMULPS    constants<>+0(SB), Y1, Y2
+	VADDPS    constants<>+64(SB), Y2, Y2
+	VSUBPS    constants<>+64(SB), Y2, Y5
+	VMULPS    constants<>+128(SB), Y5, Y7
+	VSUBPS    Y7, Y1, Y6
+	VMULPS    constants<>+192(SB), Y5, Y7
+	VSUBPS    Y7, Y6, Y6
+	VMULPS    constants<>+256(SB), Y6, Y7
+	VADDPS    constants<>+320(SB), Y7, Y7
+	VMULPS    Y6, Y7, Y7
+	VADDPS    constants<>+384(SB), Y7, Y7
+	VMULPS    Y6, Y7, Y7
+	VADDPS    constants<>+448(SB), Y7, Y7
+	VMULPS    Y6, Y7, Y7
+	VADDPS    constants<>+512(SB), Y7, Y7
+	VMULPS    Y6, Y7, Y7
+	VADDPS    constants<>+576(SB), Y7, Y7
+	VMULPS    Y6, Y6, Y5
+	VMULPS    Y5, Y7, Y7
+	VADDPS    Y6, Y7, Y7
+	VADDPS    constants<>+640(SB), Y7, Y7
+	VPSLLD    $0x17, Y2, Y2
+	VPADDD    Y2, Y7, Y7
+	VCMPPS    $0x11, constants<>+832(SB), Y1, Y2
+	VBLENDVPS Y2, constants<>+704(SB), Y7, Y7
+	VCMPPS    $0x1e, constants<>+896(SB), Y1, Y2
+	VBLENDVPS Y2, constants<>+768(SB), Y7, Y7
+	VCMPPS    $0x03, Y1, Y1, Y2
+	VBLENDVPS Y2, Y1, Y7, Y7
+	VMULPS    Y7, Y4, Y4
+	VMULPS    constants<>+1792(SB), Y4, Y4
+	VSUBPS    Y4, Y3, Y2
+	VCMPPS    $0x1d, constants<>+704(SB), Y0, Y0
+	VBLENDVPS Y0, Y2, Y4, Y4
+	VMOVUPS   Y4, 32(AX)(DX*1)
 	ADDQ      $0x40, DX
 	CMPQ      DX, CX
 	JNE       loop
@@ -9356,6 +9931,199 @@ loop:
 	VCVTDQ2PS (BX)(DX*1), Z1
 	VMULPS    Z0, Z1, Z1
 	VMOVUPS   Z1, (AX)(DX*1)
+	ADDQ      $0x40, DX
+	CMPQ      DX, CX
+	JNE       loop
+	VZEROUPPER
+	RET
+
+// func sigmoidAVX512(dst *float32, x *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·sigmoidAVX512(SB), NOSPLIT, $0-24
+	MOVQ   dst+0(FP), AX
+	MOVQ   n+16(FP), CX
+	SHLQ   $0x02, CX
+	XORQ   DX, DX
+	MOVQ   x+8(FP), BX
+	VXORPS Z0, Z0, Z0
+
+loop:
+	VMOVUPS   (BX)(DX*1), Z0
+	VXORPS    constants<>+960(SB), Z0, Z0
+	VMULPS    constants<>+0(SB), Z0, Z1
+	VADDPS    constants<>+64(SB), Z1, Z1
+	VSUBPS    constants<>+64(SB), Z1, Z2
+	VMULPS    constants<>+128(SB), Z2, Z4
+	VSUBPS    Z4, Z0, Z3
+	VMULPS    constants<>+192(SB), Z2, Z4
+	VSUBPS    Z4, Z3, Z3
+	VMULPS    constants<>+256(SB), Z3, Z4
+	VADDPS    constants<>+320(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+384(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+448(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+512(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+576(SB), Z4, Z4
+	VMULPS    Z3, Z3, Z2
+	VMULPS    Z2, Z4, Z4
+	VADDPS    Z3, Z4, Z4
+	VADDPS    constants<>+640(SB), Z4, Z4
+	VPSLLD    $0x17, Z1, Z1
+	VPADDD    Z1, Z4, Z4
+	VCMPPS    $0x11, constants<>+832(SB), Z0, K1
+	VBLENDMPS constants<>+704(SB), Z4, K1, Z4
+	VCMPPS    $0x1e, constants<>+896(SB), Z0, K1
+	VBLENDMPS constants<>+768(SB), Z4, K1, Z4
+	VCMPPS    $0x03, Z0, Z0, K1
+	VBLENDMPS Z0, Z4, K1, Z4
+	VMOVUPS   constants<>+640(SB), Z0
+	VADDPS    Z0, Z4, Z4
+	VDIVPS    Z4, Z0, Z0
+	VMOVUPS   Z0, (AX)(DX*1)
+	ADDQ      $0x40, DX
+	CMPQ      DX, CX
+	JNE       loop
+	VZEROUPPER
+	RET
+
+// func tanhAVX512(dst *float32, x *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·tanhAVX512(SB), NOSPLIT, $0-24
+	MOVQ   dst+0(FP), AX
+	MOVQ   n+16(FP), CX
+	SHLQ   $0x02, CX
+	XORQ   DX, DX
+	MOVQ   x+8(FP), BX
+	VXORPS Z0, Z0, Z0
+
+loop:
+	VMOVUPS   (BX)(DX*1), Z0
+	VANDPS    constants<>+1024(SB), Z0, Z1
+	VADDPS    Z1, Z1, Z2
+	VMULPS    constants<>+0(SB), Z2, Z3
+	VADDPS    constants<>+64(SB), Z3, Z3
+	VSUBPS    constants<>+64(SB), Z3, Z4
+	VMULPS    constants<>+128(SB), Z4, Z6
+	VSUBPS    Z6, Z2, Z5
+	VMULPS    constants<>+192(SB), Z4, Z6
+	VSUBPS    Z6, Z5, Z5
+	VMULPS    constants<>+256(SB), Z5, Z6
+	VADDPS    constants<>+320(SB), Z6, Z6
+	VMULPS    Z5, Z6, Z6
+	VADDPS    constants<>+384(SB), Z6, Z6
+	VMULPS    Z5, Z6, Z6
+	VADDPS    constants<>+448(SB), Z6, Z6
+	VMULPS    Z5, Z6, Z6
+	VADDPS    constants<>+512(SB), Z6, Z6
+	VMULPS    Z5, Z6, Z6
+	VADDPS    constants<>+576(SB), Z6, Z6
+	VMULPS    Z5, Z5, Z4
+	VMULPS    Z4, Z6, Z6
+	VADDPS    Z5, Z6, Z6
+	VADDPS    constants<>+640(SB), Z6, Z6
+	VPSLLD    $0x17, Z3, Z3
+	VPADDD    Z3, Z6, Z6
+	VCMPPS    $0x11, constants<>+832(SB), Z2, K1
+	VBLENDMPS constants<>+704(SB), Z6, K1, Z6
+	VCMPPS    $0x1e, constants<>+896(SB), Z2, K1
+	VBLENDMPS constants<>+768(SB), Z6, K1, Z6
+	VCMPPS    $0x03, Z2, Z2, K1
+	VBLENDMPS Z2, Z6, K1, Z6
+	VADDPS    constants<>+640(SB), Z6, Z6
+	VMOVUPS   constants<>+1728(SB), Z2
+	VDIVPS    Z6, Z2, Z6
+	VMOVUPS   constants<>+640(SB), Z2
+	VSUBPS    Z6, Z2, Z2
+	VANDPS    constants<>+960(SB), Z0, Z3
+	VORPS     Z3, Z2, Z2
+	VMULPS    Z0, Z0, Z3
+	VMULPS    constants<>+1920(SB), Z3, Z4
+	VADDPS    constants<>+1984(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+2048(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+2112(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+2176(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
+	VMULPS    Z0, Z4, Z4
+	VADDPS    Z0, Z4, Z4
+	VCMPPS    $0x11, constants<>+1856(SB), Z1, K1
+	VBLENDMPS Z4, Z2, K1, Z2
+	VMOVUPS   Z2, (AX)(DX*1)
+	ADDQ      $0x40, DX
+	CMPQ      DX, CX
+	JNE       loop
+	VZEROUPPER
+	RET
+
+// func normalCDFAVX512(dst *float32, x *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·normalCDFAVX512(SB), NOSPLIT, $0-24
+	MOVQ   dst+0(FP), AX
+	MOVQ   n+16(FP), CX
+	SHLQ   $0x02, CX
+	XORQ   DX, DX
+	MOVQ   x+8(FP), BX
+	VXORPS Z0, Z0, Z0
+
+loop:
+	VMOVUPS   (BX)(DX*1), Z0
+	VMOVUPS   constants<>+640(SB), Z3
+	VANDPS    constants<>+1024(SB), Z0, Z1
+	VMULPS    constants<>+2240(SB), Z1, Z1
+	VMULPS    constants<>+2304(SB), Z1, Z2
+	VADDPS    Z3, Z2, Z2
+	VDIVPS    Z2, Z3, Z2
+	VMULPS    constants<>+2368(SB), Z2, Z4
+	VADDPS    constants<>+2432(SB), Z4, Z4
+	VMULPS    Z2, Z4, Z4
+	VADDPS    constants<>+2496(SB), Z4, Z4
+	VMULPS    Z2, Z4, Z4
+	VADDPS    constants<>+2560(SB), Z4, Z4
+	VMULPS    Z2, Z4, Z4
+	VADDPS    constants<>+2624(SB), Z4, Z4
+	VMULPS    Z2, Z4, Z4
+	VMULPS    Z1, Z1, Z1
+	VXORPS    constants<>+960(SB), Z1, Z1
+	VMULPS    constants<>+0(SB), Z1, Z2
+	VADDPS    constants<>+64(SB), Z2, Z2
+	VSUBPS    constants<>+64(SB), Z2, Z5
+	VMULPS    constants<>+128(SB), Z5, Z7
+	VSUBPS    Z7, Z1, Z6
+	VMULPS    constants<>+192(SB), Z5, Z7
+	VSUBPS    Z7, Z6, Z6
+	VMULPS    constants<>+256(SB), Z6, Z7
+	VADDPS    constants<>+320(SB), Z7, Z7
+	VMULPS    Z6, Z7, Z7
+	VADDPS    constants<>+384(SB), Z7, Z7
+	VMULPS    Z6, Z7, Z7
+	VADDPS    constants<>+448(SB), Z7, Z7
+	VMULPS    Z6, Z7, Z7
+	VADDPS    constants<>+512(SB), Z7, Z7
+	VMULPS    Z6, Z7, Z7
+	VADDPS    constants<>+576(SB), Z7, Z7
+	VMULPS    Z6, Z6, Z5
+	VMULPS    Z5, Z7, Z7
+	VADDPS    Z6, Z7, Z7
+	VADDPS    constants<>+640(SB), Z7, Z7
+	VPSLLD    $0x17, Z2, Z2
+	VPADDD    Z2, Z7, Z7
+	VCMPPS    $0x11, constants<>+832(SB), Z1, K1
+	VBLENDMPS constants<>+704(SB), Z7, K1, Z7
+	VCMPPS    $0x1e, constants<>+896(SB), Z1, K1
+	VBLENDMPS constants<>+768(SB), Z7, K1, Z7
+	VCMPPS    $0x03, Z1, Z1, K1
+	VBLENDMPS Z1, Z7, K1, Z7
+	VMULPS    Z7, Z4, Z4
+	VMULPS    constants<>+1792(SB), Z4, Z4
+	VSUBPS    Z4, Z3, Z2
+	VCMPPS    $0x1d, constants<>+704(SB), Z0, K1
+	VBLENDMPS Z2, Z4, K1, Z4
+	VMOVUPS   Z4, (AX)(DX*1)
 	ADDQ      $0x40, DX
 	CMPQ      DX, CX
 	JNE       loop

@@ -33,6 +33,9 @@ func scaleMul(dst, x, w []float32, s float32)                  { scaleMulRef(dst
 func quantizeInt8(dst []int8, x []float32, s float32) int32    { return quantizeInt8Ref(dst, x, s) }
 func silu(dst, x []float32)                                    { siluRef(dst, x) }
 func relu2(dst, x []float32)                                   { relu2Ref(dst, x) }
+func sigmoid(dst, x []float32)                                 { sigmoidRef(dst, x) }
+func tanh(dst, x []float32)                                    { tanhRef(dst, x) }
+func normalCDF(dst, x []float32)                               { normalCDFRef(dst, x) }
 func mul(dst, a, b []float32)                                  { mulRef(dst, a, b) }
 func add(dst, a, b []float32)                                  { addRef(dst, a, b) }
 func dequantRow(dst []float32, acc []int32, scale float32)     { dequantRowRef(dst, acc, scale) }

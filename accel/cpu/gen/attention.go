@@ -209,10 +209,9 @@ func (s simd) exp(x reg.VecVirtual) reg.VecVirtual {
 	VADDPS(constant(cOne), p, p)
 	VPSLLD(u8(23), t, t)
 	VPADDD(t, p, p)
-	const less, greater, unordered = 17, 30, 3 // quiet comparisons
-	s.replace(p, less, x, constant(cExpLow), constant(cZero))
-	s.replace(p, greater, x, constant(cExpHigh), constant(cInf))
-	s.replace(p, unordered, x, x, x)
+	s.replace(p, lessThan, x, constant(cExpLow), constant(cZero))
+	s.replace(p, moreThan, x, constant(cExpHigh), constant(cInf))
+	s.replace(p, isUnordered, x, x, x)
 	return p
 }
 

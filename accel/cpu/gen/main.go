@@ -16,6 +16,7 @@ func main() {
 		denseInt(s)
 		attention(s)
 		elementwise(s)
+		activations(s)
 		readSum(s)
 	}
 	pause()
