@@ -7,3 +7,8 @@ type Param struct {
 	Data  []float32 // changed in place by optimizers
 	Grad  []float32 // as long as Data
 }
+
+// NewParam returns a parameter with a gradient of zeros.
+func NewParam(name string, data []float32, shape ...int) *Param {
+	return &Param{Name: name, Shape: shape, Data: data, Grad: make([]float32, len(data))}
+}

@@ -67,9 +67,34 @@ func (m *Model) Params() []*autograd.Param {
 		if name == "model.embed_tokens" {
 			return add(m.Embed.Param)
 		}
-		return add(l.Weight)
+		if err := add(l.Weight); err != nil {
+			return err
+		}
+		return add(l.Scale)
 	}, func(_ string, n *nn.RMSNorm) error { return add(n.Param) })
 	return all
+}
+
+// LearnScales makes the scale of every ternary layer of a trainable model a parameter, "<linear>.weight_scale", that begins as the
+// mean absolute weight. From then on Refresh uses it in place of the mean, and so does whatever is saved: packed weights as
+// they are. A checkpoint of master weights cannot say it, as whoever reads one takes the mean.
+func (m *Model) LearnScales() {
+	_ = m.eachWeight(func(name string, l *nn.Linear) error {
+		if l.Ternary != nil && l.Weight != nil {
+			l.LearnScale(name + ".weight_scale")
+		}
+		return nil
+	}, func(string, *nn.RMSNorm) error { return nil })
+}
+
+// LearnsScales says whether LearnScales was called.
+func (m *Model) LearnsScales() bool {
+	found := false
+	_ = m.eachWeight(func(_ string, l *nn.Linear) error {
+		found = found || l.Scale != nil
+		return nil
+	}, func(string, *nn.RMSNorm) error { return nil })
+	return found
 }
 
 // Refresh derives the weights of forward passes from the master weights after these have changed. No step may run.

@@ -58,7 +58,9 @@ func (o *projectOp) Backward(t *autograd.Tape) {
 		}
 		if l.Ternary != nil {
 			c.mulPacked(part, dy, packed{dense: *l.flipped, l: Linear{In: l.Out, Out: l.In}})
-			c.addTransposed(l.Weight.Grad, dy, o.q.scale, codes)
+			product := c.transposed(dy, o.q.scale, codes)
+			c.addWeightGrad(l, product.Float32s())
+			c.Free(product)
 		} else {
 			if float == nil {
 				float = c.normalized(o.x, o.norm)
@@ -143,21 +145,22 @@ func (c *Ctx) mulPacked(out, a *tensor.Tensor, b packed) {
 // addOuter computes sum += a^T b for a [n, rows], b [n, cols] and sum [rows, cols].
 func (c *Ctx) addOuter(sum []float32, a, b *tensor.Tensor) {
 	p := c.pack(b.Float32s(), b.Dim(0), b.Dim(1))
-	c.addTransposed(sum, a, nil, p)
+	product := c.transposed(a, nil, p)
+	cpu.Add(sum, sum, product.Float32s())
+	c.Free(product)
 	p.free(c)
 }
 
-// addTransposed computes sum += (a/divide)^T b for a [n, rows], whose rows are divided by divide unless that is nil, and
+// transposed computes (a/divide)^T b for a [n, rows], whose rows are divided by divide unless that is nil, and
 // packed b [n, cols]. The scales of int8 activations go to a this way, whose columns then become 16-bit integers.
-func (c *Ctx) addTransposed(sum []float32, a *tensor.Tensor, divide []float32, b packed) {
+func (c *Ctx) transposed(a *tensor.Tensor, divide []float32, b packed) *tensor.Tensor {
 	n, rows := a.Dim(0), a.Dim(1)
-	at, product := c.New(rows, n), c.New(rows, b.dense.Rows)
+	product, at := c.New(rows, b.dense.Rows), c.New(rows, n)
 	c.reorder = reorderTask{dst: at.Float32s(), x: a.Float32s(), rows: n, cols: rows, divide: divide}
 	c.reorder.run()
 	c.mulPacked(product, at, b)
-	cpu.Add(sum, sum, product.Float32s())
-	c.Free(product)
 	c.Free(at)
+	return product
 }
 
 // reorderTask writes the transpose of x [rows, cols], row-major or as float32 panels. A chunk is 16 columns of x.

@@ -47,6 +47,8 @@ type Ctx struct {
 	lookup  lookupTask
 	drops   dropTask
 
+	estimate estimateTask
+
 	entropy    entropyTask
 	reorder    reorderTask
 	flip       flipTask

@@ -20,6 +20,7 @@ type Linear struct {
 	Norm    *RMSNorm       // the layer's own norm before quantization (use_rms_norm), or nil
 
 	Weight  *autograd.Param // the float32 master weights [Out, In] that training changes, or nil
+	Scale   *autograd.Param // the ternary weights' scale when that is trained too (STELearnedScale), or nil
 	flipped *quant.Dense    // the ternary weights' transpose, for input gradients; made by Refresh
 }
 

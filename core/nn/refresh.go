@@ -9,17 +9,21 @@ import (
 )
 
 // Refresh derives the weights that forward passes use from the master weights, after these have changed: a ternary
-// layer's codes and scale by the absmean rule, a dense layer's panels by copying. The layer must be trainable.
+// layer's codes and scale by the absmean rule (by a scale that is learned, as that says), a dense layer's panels by copying. The layer must be trainable.
 func (l *Linear) Refresh() error {
 	src := pool.BytesOf(l.Weight.Data)
 	if l.Ternary == nil {
 		return refreshDense(l.Dense, l.Weight.Name, src)
 	}
-	scale, err := quant.TernarizeF32(l.Ternary.Panels, src, l.Out, l.In)
+	var err error
+	if l.Scale == nil {
+		l.Ternary.Scale, err = quant.TernarizeF32(l.Ternary.Panels, src, l.Out, l.In)
+	} else if l.Ternary.Scale, err = l.learnedScale(); err == nil {
+		err = quant.TernarizeScaled(l.Ternary.Panels, quant.F32, src, l.Out, l.In, l.Ternary.Scale)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", l.Weight.Name, err)
 	}
-	l.Ternary.Scale = scale
 	l.refreshFlipped()
 	return nil
 }

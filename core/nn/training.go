@@ -5,6 +5,9 @@ type Training struct {
 	Dropout          float32 // share of the elements of the embedding and of each residual branch that is dropped, [0, 1)
 	AttentionDropout float32 // share of the attention probabilities that is dropped, [0, 1)
 	Seed             uint64  // of the step's random numbers
+	STE              STE     // how gradients pass the quantizer of weights
+	Clip             float32 // of STEClipped, > 0
+	Temperature      float32 // of STESoft, > 0
 	Recompute        bool    // the backward pass computes activations again, block by block (see Recompute)
 }
 

@@ -41,6 +41,28 @@ func Ternarize(dst []byte, dtype string, src []byte, rows, cols int) (scale floa
 	if err != nil {
 		return 0, err
 	}
+	packTernary(dst, dtype, src, size, rows, cols, scale)
+	return scale, nil
+}
+
+// TernarizeScaled is Ternarize with a given scale > 0 in place of the mean: t = clamp(roundHalfEven(w/scale), -1, 1).
+func TernarizeScaled(dst []byte, dtype string, src []byte, rows, cols int, scale float32) error {
+	size, err := checkSource(dtype, src, rows, cols)
+	if err != nil {
+		return err
+	}
+	if err := checkBytes("panels", len(dst), cpu.TernaryBytes(rows, cols), rows, cols); err != nil {
+		return err
+	}
+	if _, err := absMean(dtype, src, size, cols); err != nil { // every weight is finite
+		return err
+	}
+	packTernary(dst, dtype, src, size, rows, cols, scale)
+	return nil
+}
+
+// packTernary is the second pass: the codes.
+func packTernary(dst []byte, dtype string, src []byte, size, rows, cols int, scale float32) {
 	pack, step := packRow16, packStep16(dtype, scale/2)
 	if dtype == F32 {
 		pack, step = packRow32, packStep32(scale/2)
@@ -57,7 +79,6 @@ func Ternarize(dst []byte, dtype string, src []byte, rows, cols int) (scale floa
 			pack(panel[4*r:], src[row*cols*size:(row+1)*cols*size], step)
 		}
 	}))
-	return scale, nil
 }
 
 // absMean is the first pass: the scale of the whole matrix.

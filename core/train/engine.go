@@ -25,7 +25,7 @@ var (
 type Engine struct {
 	model   *model.Model
 	opts    EngineOptions
-	seed    uint64 // of the random numbers of the next forward pass
+	next    nn.Training // of the next forward pass
 	params  []*autograd.Param
 	mem     *pool.HybridMemoryPool
 	ctx     *nn.Ctx
@@ -36,16 +36,22 @@ type Engine struct {
 	nats    []float64 // of each row
 }
 
-// NewEngine returns an engine for a model made by model.NewTrainable. The error is ErrNotTrainable, or an *OptionError.
+// NewEngine returns an engine for a model made by model.NewTrainable; with learned scales it calls LearnScales. The error is ErrNotTrainable, or an *OptionError.
 func NewEngine(m *model.Model, o EngineOptions) (*Engine, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	params := m.Params()
-	if len(params) == 0 {
+	if len(m.Params()) == 0 {
 		return nil, ErrNotTrainable
 	}
+	if o.STE == "learned_scale" {
+		m.LearnScales()
+	} else if m.LearnsScales() {
+		return nil, &OptionError{"ste", fmt.Sprintf("%q", o.STE), `"learned_scale", as this model has learned scales`}
+	}
+	params := m.Params()
 	e := &Engine{model: m, opts: o, params: params, mem: pool.Default()}
+	e.SetStep(0, 0, 0)
 	e.ctx = nn.NewCtx(e.mem)
 	e.tape = autograd.NewTape(e.ctx)
 	return e, nil
@@ -83,9 +89,9 @@ func (s Score) Accuracy() float64 { return float64(s.Correct) / float64(s.Target
 func Perplexity(loss float64) float64 { return math.Exp(min(loss, 700)) }
 
 // SetStep says which forward pass the next one is: update number step of a run with the given seed, and which of the update's
-// batches. Random numbers depend on these three alone.
+// batches. Random numbers and schedules depend on these three alone.
 func (e *Engine) SetStep(seed uint64, step, micro int) {
-	e.seed = nn.StepSeed(seed, uint64(step), uint64(micro))
+	e.next = e.opts.training(seed, step, micro)
 }
 
 // Score predicts the batch's targets and adds the result to s, sequence by sequence: a text cut into batches of any size
@@ -120,10 +126,7 @@ func (e *Engine) run(ctx context.Context, b Batch, p pass, s *Score) (err error)
 	e.ctx.Begin(ctx, e.planKey(p), e.rows, e.caches[:len(e.lengths)])
 	defer e.ctx.End()
 	if p.training {
-		e.ctx.Train(nn.Training{
-			Dropout: float32(e.opts.Dropout), AttentionDropout: float32(e.opts.AttentionDropout), Seed: e.seed,
-			Recompute: e.opts.GradientCheckpointing,
-		})
+		e.ctx.Train(e.next)
 	}
 	if p.backward {
 		defer e.tape.Reset() // whatever an error left

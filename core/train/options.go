@@ -2,6 +2,9 @@ package train
 
 import (
 	"fmt"
+	"math"
+
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
 )
 
 // EngineOptions change what a training step computes. The zero value trains the model as it is run. Evaluation knows none of
@@ -16,6 +19,18 @@ type EngineOptions struct {
 	// Compute the activations of a transformer layer again in the backward pass instead of keeping them (Chen et al. 2016): the same
 	// gradients to the bit, for a third more work and a fraction of the memory.
 	GradientCheckpointing bool `json:"gradient_checkpointing,omitempty"`
+
+	// How gradients pass the quantizer of ternary weights: "identity" (the default, as in BitNet b1.58), "clipped", "soft" or
+	// "learned_scale"; see nn.STE for the formulas.
+	STE string `json:"ste,omitempty"`
+	// Of "clipped": a weight more than this many scales away from zero gets no gradient. 0 means 1.5, the border of what rounds to -1,
+	// 0 or 1 without being clamped.
+	STEClip float64 `json:"ste_clip,omitempty"`
+	// Of "soft": the temperature at the first step, 0 meaning 0.5, and the one that it goes to in equal ratios within
+	// STETemperatureSteps, 0 meaning that it stays.
+	STETemperature      float64 `json:"ste_temperature,omitempty"`
+	STETemperatureEnd   float64 `json:"ste_temperature_end,omitempty"`
+	STETemperatureSteps int     `json:"ste_temperature_steps,omitempty"`
 }
 
 // OptionError is an option with a value that cannot be. It matches ErrConfig.
@@ -42,5 +57,59 @@ func (o EngineOptions) Validate() error {
 			return &OptionError{f.name, f.value, "a number in [0, 1)"}
 		}
 	}
+	return o.validateSTE()
+}
+
+// estimators are the values of STE.
+var estimators = map[string]nn.STE{
+	"": nn.STEIdentity, "identity": nn.STEIdentity, "clipped": nn.STEClipped, "soft": nn.STESoft, "learned_scale": nn.STELearnedScale,
+}
+
+func (o EngineOptions) validateSTE() error {
+	if _, ok := estimators[o.STE]; !ok {
+		return &OptionError{"ste", fmt.Sprintf("%q", o.STE), `"identity", "clipped", "soft" or "learned_scale"`}
+	}
+	for _, f := range []struct {
+		name  string
+		value float64
+		of    string
+	}{{"ste_clip", o.STEClip, "clipped"}, {"ste_temperature", o.STETemperature, "soft"}, {"ste_temperature_end", o.STETemperatureEnd, "soft"},
+		{"ste_temperature_steps", float64(o.STETemperatureSteps), "soft"}} {
+		switch {
+		case !(f.value >= 0) || math.IsInf(f.value, 0):
+			return &OptionError{f.name, f.value, "a number > 0, or 0 for the default"}
+		case f.value > 0 && o.STE != f.of:
+			return &OptionError{f.name, f.value, fmt.Sprintf("none with ste = %q: it belongs to %q", o.STE, f.of)}
+		}
+	}
+	if (o.STETemperatureEnd > 0) != (o.STETemperatureSteps > 0) {
+		return &OptionError{"ste_temperature_end", o.STETemperatureEnd,
+			fmt.Sprintf("a temperature and ste_temperature_steps (now %d) together, or neither", o.STETemperatureSteps)}
+	}
 	return nil
+}
+
+// temperature is that of the update after step updates.
+func (o EngineOptions) temperature(step int) float64 {
+	from := o.STETemperature
+	if from == 0 {
+		from = 0.5
+	}
+	if o.STETemperatureSteps == 0 {
+		return from
+	}
+	done := min(float64(step)/float64(o.STETemperatureSteps), 1)
+	return from * math.Pow(o.STETemperatureEnd/from, done)
+}
+
+// training is what the options make of one forward pass.
+func (o EngineOptions) training(seed uint64, step, micro int) nn.Training {
+	clip := o.STEClip
+	if clip == 0 {
+		clip = 1.5
+	}
+	return nn.Training{
+		Dropout: float32(o.Dropout), AttentionDropout: float32(o.AttentionDropout), Seed: nn.StepSeed(seed, uint64(step), uint64(micro)),
+		STE: estimators[o.STE], Clip: float32(clip), Temperature: float32(o.temperature(step)), Recompute: o.GradientCheckpointing,
+	}
 }
