@@ -1,7 +1,7 @@
 package cpu
 
 func dotRows(dst, q, k []float32, stride int) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		dotRowsAVX512(&dst[0], &q[0], &k[0], len(dst), len(q), stride)
 	case AVX2:
@@ -13,7 +13,7 @@ func dotRows(dst, q, k []float32, stride int) {
 
 // accumRows keeps up to 128 (AVX-512) or 64 (AVX2) sums in registers while it goes over the rows.
 func accumRows(acc, p, v []float32, stride int) {
-	isa := Active()
+	isa := vectors()
 	if isa == Scalar {
 		accumRowsRef(acc, p, v, stride)
 		return
@@ -41,7 +41,7 @@ func accumRows(acc, p, v []float32, stride int) {
 }
 
 func expSum(lanes *[Lanes]float32, x []float32, shift float32) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		expSumAVX512(&lanes[0], &x[0], len(x), shift)
 	case AVX2:
@@ -52,7 +52,7 @@ func expSum(lanes *[Lanes]float32, x []float32, shift float32) {
 }
 
 func maxLanes(lanes *[Lanes]float32, x []float32) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		maxLanesAVX512(&lanes[0], &x[0], len(x))
 	case AVX2:

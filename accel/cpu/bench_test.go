@@ -94,7 +94,7 @@ func (m *benchMatrix) Run(chunk int) {
 	case m.f == nil:
 		TernaryMatMul(m.di[p0*PanelRows:], m.rows, m.panels, m.cols, p0, p1, m.xi, m.cols, m.xsum, m.tokens)
 	case m.f.Integer():
-		DenseIntMatMul(m.df[p0*PanelRows:], m.rows, *m.f, m.panels, m.scale, m.cols, p0, p1, m.x16, m.tokens)
+		DenseIntMatMul(m.df[p0*PanelRows:], m.rows, *m.f, m.panels, m.scale, m.cols, p0, p1, m.x16, m.tokens, false)
 	default:
 		DenseMatMul(m.df[p0*PanelRows:], m.rows, *m.f, m.panels, m.scale, m.cols, p0, p1, m.xf, m.cols, m.tokens)
 	}

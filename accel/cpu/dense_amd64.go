@@ -4,7 +4,7 @@ package cpu
 const denseTiles = 16
 
 func densePanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, quads int, x []float32, ldx, tokens int) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		var s *float32
 		if scale != nil {

@@ -54,10 +54,11 @@ func QuantizeInt16(hi, lo []int8, x []float32, s float32) (sumHi, sumLo int32) {
 //	accHi = sum_k w[r,k]*Hi[t*Stride+k]    accLo = sum_k w[r,k]*Lo[t*Stride+k]    both exact int32
 //	dst[t*ldd + r-16*p0] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * Inv[t]
 //
+// or, with add, dst += that.
 // Both conversions, the sum and each product are rounded to float32, in this order (the product with 256 is exact). A
 // result depends on its row and token alone. scale holds one factor per row; rows past its end, the padding, give 0.
 // dst needs 16*(p1-p0) elements for each token.
-func DenseIntMatMul(dst []float32, ldd int, f DenseFormat, panels []byte, scale []float32, cols, p0, p1 int, x Int16Rows, tokens int) {
+func DenseIntMatMul(dst []float32, ldd int, f DenseFormat, panels []byte, scale []float32, cols, p0, p1 int, x Int16Rows, tokens int, add bool) {
 	const op = "DenseIntMatMul"
 	if !f.Integer() || p0 < 0 || p1 < p0 || tokens < 0 || cols < 0 || cols > MaxDenseIntCols {
 		panic(fmt.Sprintf("cpu: %s: bad arguments: format %s, panels %d to %d, %d columns (at most %d), %d tokens", op, f, p0, p1, cols, MaxDenseIntCols, tokens))
@@ -80,8 +81,13 @@ func DenseIntMatMul(dst []float32, ldd int, f DenseFormat, panels []byte, scale 
 	need(op, "sumLo", len(x.SumLo), tokens)
 	need(op, "inv", len(x.Inv), tokens)
 	need(op, "scale", len(scale), PanelRows*(p1-1)+1)
+	denseIntPanels(dst, ldd, f, panels[p0*stride:p1*stride], stride, scale[p0*PanelRows:], x, tokens, add)
+}
+
+// denseIntEach goes panel by panel.
+func denseIntEach(dst []float32, ldd int, f DenseFormat, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
 	var last [PanelRows]float32
-	for p := p0; p < p1; p++ {
-		denseIntPanel(dst[(p-p0)*PanelRows:], ldd, f, panels[p*stride:(p+1)*stride], panelScale(scale, p, &last), &x, tokens)
+	for p := range len(panels) / stride {
+		denseIntPanel(dst[p*PanelRows:], ldd, f, panels[p*stride:(p+1)*stride], panelScale(scale, p, &last), &x, tokens, add)
 	}
 }

@@ -8,7 +8,7 @@ const (
 
 func quantizeInt16(hi, lo []int8, x []float32, s float32) (sumHi, sumLo int32) {
 	var lanes [2 * Lanes]int32
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		quantizeInt16AVX512(&lanes[0], &hi[0], &lo[0], &x[0], len(x), s)
 	case AVX2:
@@ -23,23 +23,31 @@ func quantizeInt16(hi, lo []int8, x []float32, s float32) (sumHi, sumLo int32) {
 	return sumHi, sumLo
 }
 
-func denseIntPanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int) {
+func denseIntPanels(dst []float32, ldd int, f DenseFormat, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
+	if f == DenseInt8 && Active() == AMX {
+		denseIntAMX(dst, ldd, panels, stride, scale, x, tokens, add)
+		return
+	}
+	denseIntEach(dst, ldd, f, panels, stride, scale, x, tokens, add)
+}
+
+func denseIntPanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {
 	blocks := len(panel) / BlockBytes
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		for t, size := 0, 0; t < tokens; t += size {
 			size = tile(tokens-t, intTokens512)
-			denseIntTile512(f, size, &dst[t*ldd], ldd, &panel[0], &scale[0], x, t, blocks)
+			denseIntTile512(f, size, &dst[t*ldd], ldd, &panel[0], &scale[0], x, t, blocks, asInt(add))
 		}
 	case AVX2:
-		denseIntPanel256(dst, ldd, f, panel, scale, x, tokens, blocks)
+		denseIntPanel256(dst, ldd, f, panel, scale, x, tokens, blocks, asInt(add))
 	default:
-		denseIntPanelRef(dst, ldd, f, panel, scale, x, tokens)
+		denseIntPanelRef(dst, ldd, f, panel, scale, x, tokens, add)
 	}
 }
 
 // denseIntPanel256 takes the whole panel for one token and half panels for several.
-func denseIntPanel256(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens, blocks int) {
+func denseIntPanel256(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens, blocks, add int) {
 	const rows = PanelRows / 2
 	halves := 2
 	if tokens == 1 {
@@ -48,63 +56,63 @@ func denseIntPanel256(dst []float32, ldd int, f DenseFormat, panel []byte, scale
 	for half := range halves {
 		for t, size := 0, 0; t < tokens; t += size {
 			size = tile(tokens-t, intTokens256)
-			denseIntTile256(f, size, &dst[t*ldd+half*rows], ldd, &panel[half*BlockBytes/2], &scale[half*rows], x, t, blocks)
+			denseIntTile256(f, size, &dst[t*ldd+half*rows], ldd, &panel[half*BlockBytes/2], &scale[half*rows], x, t, blocks, add)
 		}
 	}
 }
 
-func denseIntTile512(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks int) {
+func denseIntTile512(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks, add int) {
 	hi, lo, ldx, sumHi, sumLo, inv := &x.Hi[t*x.Stride], &x.Lo[t*x.Stride], x.Stride, &x.SumHi[t], &x.SumLo[t], &x.Inv[t]
 	switch int(f)*denseTiles + tokens {
 	case int(DenseInt8)*denseTiles + 1:
-		denseInt8AVX512t1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt8AVX512t1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt8)*denseTiles + 2:
-		denseInt8AVX512t2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt8AVX512t2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt8)*denseTiles + 3:
-		denseInt8AVX512t3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt8AVX512t3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt8)*denseTiles + 4:
-		denseInt8AVX512t4(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt8AVX512t4(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt8)*denseTiles + 5:
-		denseInt8AVX512t5(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt8AVX512t5(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt8)*denseTiles + 6:
-		denseInt8AVX512t6(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt8AVX512t6(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt8)*denseTiles + 7:
-		denseInt8AVX512t7(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt8AVX512t7(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt8)*denseTiles + 8:
-		denseInt8AVX512t8(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt8AVX512t8(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt4)*denseTiles + 1:
-		denseInt4AVX512t1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt4AVX512t1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt4)*denseTiles + 2:
-		denseInt4AVX512t2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt4AVX512t2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt4)*denseTiles + 3:
-		denseInt4AVX512t3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt4AVX512t3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt4)*denseTiles + 4:
-		denseInt4AVX512t4(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt4AVX512t4(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt4)*denseTiles + 5:
-		denseInt4AVX512t5(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt4AVX512t5(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt4)*denseTiles + 6:
-		denseInt4AVX512t6(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt4AVX512t6(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt4)*denseTiles + 7:
-		denseInt4AVX512t7(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt4AVX512t7(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt4)*denseTiles + 8:
-		denseInt4AVX512t8(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt4AVX512t8(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	}
 }
 
-func denseIntTile256(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks int) {
+func denseIntTile256(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks, add int) {
 	hi, lo, ldx, sumHi, sumLo, inv := &x.Hi[t*x.Stride], &x.Lo[t*x.Stride], x.Stride, &x.SumHi[t], &x.SumLo[t], &x.Inv[t]
 	switch int(f)*denseTiles + tokens {
 	case int(DenseInt8)*denseTiles + 1:
-		denseInt8AVX2t1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt8AVX2t1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt8)*denseTiles + 2:
-		denseInt8AVX2t2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt8AVX2t2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt8)*denseTiles + 3:
-		denseInt8AVX2t3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt8AVX2t3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt4)*denseTiles + 1:
-		denseInt4AVX2t1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt4AVX2t1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt4)*denseTiles + 2:
-		denseInt4AVX2t2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt4AVX2t2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt4)*denseTiles + 3:
-		denseInt4AVX2t3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, blocks)
+		denseInt4AVX2t3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	}
 }

@@ -21,7 +21,7 @@ func quantizeInt16Ref(hi, lo []int8, x []float32, s float32) (sumHi, sumLo int32
 }
 
 // denseIntPanelRef defines one panel of [DenseIntMatMul].
-func denseIntPanelRef(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int) {
+func denseIntPanelRef(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {
 	cols := denseFormats[f].blockCols
 	for t := range tokens {
 		var hi, lo [PanelRows]int32
@@ -38,7 +38,11 @@ func denseIntPanelRef(dst []float32, ldd int, f DenseFormat, panel []byte, scale
 		out := (*[PanelRows]float32)(dst[t*ldd:])
 		for r := range out {
 			sum := float32(float32(hi[r])*256) + float32(lo[r])
-			out[r] = float32(sum*scale[r]) * x.Inv[t]
+			y := float32(float32(sum*scale[r]) * x.Inv[t])
+			if add {
+				y += out[r]
+			}
+			out[r] = y
 		}
 	}
 }

@@ -53,6 +53,6 @@
 //
 // # Environment
 //
-// BITNET_ISA (scalar, avx2, avx512) forces an instruction set, BITNET_NUM_THREADS the number of threads. A value that
+// BITNET_ISA (scalar, avx2, avx512, amx) forces an instruction set, BITNET_NUM_THREADS the number of threads. A value that
 // cannot be honoured is reported by [InitError]; the package then runs with its defaults.
 package cpu

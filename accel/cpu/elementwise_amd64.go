@@ -1,7 +1,7 @@
 package cpu
 
 func sumSquares(lanes *[Lanes]float32, x []float32) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		sumSquaresAVX512(&lanes[0], &x[0], len(x))
 	case AVX2:
@@ -13,7 +13,7 @@ func sumSquares(lanes *[Lanes]float32, x []float32) {
 
 func absMax(x []float32) float32 {
 	var lanes [Lanes]float32
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		absMaxAVX512(&lanes[0], &x[0], len(x))
 	case AVX2:
@@ -26,7 +26,7 @@ func absMax(x []float32) float32 {
 
 func quantizeInt8(dst []int8, x []float32, s float32) int32 {
 	var lanes [Lanes]int32
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		quantizeInt8AVX512(&lanes[0], &dst[0], &x[0], len(x), s)
 	case AVX2:
@@ -42,7 +42,7 @@ func quantizeInt8(dst []int8, x []float32, s float32) int32 {
 }
 
 func scale(dst, x []float32, s float32) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		scaleAVX512(&dst[0], &x[0], len(x), s)
 	case AVX2:
@@ -53,7 +53,7 @@ func scale(dst, x []float32, s float32) {
 }
 
 func scaleMul(dst, x, w []float32, s float32) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		scaleMulAVX512(&dst[0], &x[0], &w[0], len(x), s)
 	case AVX2:
@@ -64,7 +64,7 @@ func scaleMul(dst, x, w []float32, s float32) {
 }
 
 func silu(dst, x []float32) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		siluAVX512(&dst[0], &x[0], len(x))
 	case AVX2:
@@ -75,7 +75,7 @@ func silu(dst, x []float32) {
 }
 
 func relu2(dst, x []float32) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		relu2AVX512(&dst[0], &x[0], len(x))
 	case AVX2:
@@ -86,7 +86,7 @@ func relu2(dst, x []float32) {
 }
 
 func mul(dst, a, b []float32) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		mulAVX512(&dst[0], &a[0], &b[0], len(a))
 	case AVX2:
@@ -97,7 +97,7 @@ func mul(dst, a, b []float32) {
 }
 
 func add(dst, a, b []float32) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		addAVX512(&dst[0], &a[0], &b[0], len(a))
 	case AVX2:
@@ -108,7 +108,7 @@ func add(dst, a, b []float32) {
 }
 
 func dequantRow(dst []float32, acc []int32, s float32) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		dequantRowAVX512(&dst[0], &acc[0], len(acc), s)
 	case AVX2:
@@ -120,7 +120,7 @@ func dequantRow(dst []float32, acc []int32, s float32) {
 
 // readSum reads b, whose length is a multiple of 256.
 func readSum(b []byte) uint64 {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		return readSumAVX512(&b[0], len(b))
 	case AVX2:

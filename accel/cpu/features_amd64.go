@@ -2,13 +2,14 @@ package cpu
 
 import "golang.org/x/sys/cpu"
 
-// detect asks CPUID (and, through x/sys, whether the operating system saves the wide registers).
+// detect asks CPUID (and, through x/sys, whether the operating system saves the wide registers), and the system for tile registers.
 func detect() features {
 	x := &cpu.X86
 	f := features{
 		avx2:   x.HasAVX2,
 		avx512: x.HasAVX2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512DQ && x.HasAVX512VNNI,
 	}
+	f.amx = f.avx512 && x.HasAMXTile && x.HasAMXInt8 && requestTiles()
 	for _, c := range []struct {
 		name string
 		has  bool

@@ -49,7 +49,7 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 				panels, scale := beforeFault(t, d.panels), beforeFault(t, d.scale)
 				x := Int16Rows{Hi: beforeFault(t, d.x.Hi), Lo: beforeFault(t, d.x.Lo), Stride: d.x.Stride,
 					SumHi: beforeFault(t, d.x.SumHi), SumLo: beforeFault(t, d.x.SumLo), Inv: beforeFault(t, d.x.Inv)}
-				each(func() { DenseIntMatMul(dst, 48, f, panels, scale, d.cols, 0, 3, x, tokens) })
+				each(func() { DenseIntMatMul(dst, 48, f, panels, scale, d.cols, 0, 3, x, tokens, false) })
 			}
 		}
 	}

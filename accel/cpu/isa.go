@@ -13,9 +13,10 @@ const (
 	Scalar ISA = iota // portable Go, the definition of every kernel
 	AVX2              // 256-bit integer and float vectors
 	AVX512            // AVX-512 F, BW, VL, DQ and VNNI
+	AMX               // tiles of int8, beside AVX-512
 )
 
-var isaNames = [...]string{Scalar: "scalar", AVX2: "avx2", AVX512: "avx512"}
+var isaNames = [...]string{Scalar: "scalar", AVX2: "avx2", AVX512: "avx512", AMX: "amx"}
 
 // String gives the name that [ParseISA] and BITNET_ISA accept.
 func (i ISA) String() string {
@@ -25,7 +26,7 @@ func (i ISA) String() string {
 	return fmt.Sprintf("ISA(%d)", uint8(i))
 }
 
-// ParseISA turns "scalar", "avx2" or "avx512" into an ISA. It does not ask whether this processor has it.
+// ParseISA turns "scalar", "avx2", "avx512" or "amx" into an ISA. It does not ask whether this processor has it.
 func ParseISA(name string) (ISA, error) {
 	for i, n := range isaNames {
 		if name == n {
@@ -63,6 +64,9 @@ func Supported() []ISA {
 	if f.avx512 {
 		list = append(list, AVX512)
 	}
+	if f.amx {
+		list = append(list, AMX)
+	}
 	return list
 }
 
@@ -77,6 +81,9 @@ var active atomic.Uint32
 
 // Active is the instruction set that kernels run on now.
 func Active() ISA { return ISA(active.Load()) }
+
+// vectors is the instruction set of kernels that have no version for tiles.
+func vectors() ISA { return min(Active(), AVX512) }
 
 // SetISA makes kernels run on isa, for tests and benchmarks. A call that overlaps a running kernel is safe for
 // memory and, as all instruction sets give the same bits, for results, but it says nothing about which one ran.
@@ -96,8 +103,8 @@ func Features() []string { return append([]string(nil), detected.names...) }
 
 // features is what detection found on this processor.
 type features struct {
-	avx2, avx512 bool
-	names        []string
+	avx2, avx512, amx bool
+	names             []string
 }
 
 var detected = detect()

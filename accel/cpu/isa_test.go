@@ -12,14 +12,14 @@ import (
 )
 
 func TestISANamesGoBothWays(t *testing.T) {
-	for _, isa := range []ISA{Scalar, AVX2, AVX512} {
+	for _, isa := range []ISA{Scalar, AVX2, AVX512, AMX} {
 		back, err := ParseISA(isa.String())
 		require.NoError(t, err)
 		require.Equal(t, isa, back)
 	}
 	_, err := ParseISA("avx1024")
 	require.ErrorContains(t, err, `"avx1024"`)
-	require.ErrorContains(t, err, "scalar, avx2, avx512")
+	require.ErrorContains(t, err, "scalar, avx2, avx512, amx")
 	require.Equal(t, "ISA(7)", ISA(7).String())
 }
 

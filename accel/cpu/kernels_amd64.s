@@ -1585,11 +1585,11 @@ store:
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX2t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt8AVX2t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX2, MMX+
-TEXT ·denseInt8AVX2t1(SB), NOSPLIT, $0-88
+TEXT ·denseInt8AVX2t1(SB), NOSPLIT, $0-96
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+80(FP), CX
+	MOVQ   blocks+88(FP), CX
 	MOVQ   ldx+48(FP), DX
 	MOVQ   hi+32(FP), DX
 	MOVQ   lo+40(FP), BX
@@ -1661,7 +1661,6 @@ loop:
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y2
 	VMULPS       Y2, Y0, Y0
-	VMOVUPS      Y0, (AX)
 	VPBROADCASTD (SI), Y2
 	VPSLLD       $0x07, Y2, Y2
 	VPSUBD       Y2, Y1, Y1
@@ -1675,15 +1674,23 @@ loop:
 	VMULPS       32(DX), Y1, Y1
 	VBROADCASTSS (BX), Y2
 	VMULPS       Y2, Y1, Y1
-	VMOVUPS      Y1, 32(AX)
+	MOVQ         add+80(FP), CX
+	TESTQ        CX, CX
+	JZ           store
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+
+store:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX2t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt8AVX2t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX2, MMX+
-TEXT ·denseInt8AVX2t2(SB), NOSPLIT, $0-88
+TEXT ·denseInt8AVX2t2(SB), NOSPLIT, $0-96
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+80(FP), CX
+	MOVQ   blocks+88(FP), CX
 	MOVQ   ldx+48(FP), DX
 	MOVQ   hi+32(FP), BX
 	MOVQ   lo+40(FP), SI
@@ -1756,8 +1763,6 @@ loop:
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y1
 	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (AX)
-	ADDQ         CX, AX
 	VPBROADCASTD 4(SI), Y1
 	VPSLLD       $0x07, Y1, Y1
 	VPSUBD       Y1, Y4, Y4
@@ -1771,15 +1776,23 @@ loop:
 	VMULPS       (DX), Y4, Y4
 	VBROADCASTSS 4(BX), Y1
 	VMULPS       Y1, Y4, Y4
-	VMOVUPS      Y4, (AX)
+	MOVQ         add+80(FP), DX
+	TESTQ        DX, DX
+	JZ           store
+	VADDPS       (AX), Y0, Y0
+	VADDPS       (AX)(CX*1), Y4, Y4
+
+store:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y4, (AX)(CX*1)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX2t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt8AVX2t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX2, MMX+
-TEXT ·denseInt8AVX2t3(SB), NOSPLIT, $0-88
+TEXT ·denseInt8AVX2t3(SB), NOSPLIT, $0-96
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+80(FP), CX
+	MOVQ   blocks+88(FP), CX
 	MOVQ   ldx+48(FP), DX
 	MOVQ   hi+32(FP), BX
 	MOVQ   lo+40(FP), SI
@@ -1870,8 +1883,6 @@ loop:
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y1
 	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (AX)
-	ADDQ         CX, AX
 	VPBROADCASTD 4(SI), Y1
 	VPSLLD       $0x07, Y1, Y1
 	VPSUBD       Y1, Y4, Y4
@@ -1885,8 +1896,6 @@ loop:
 	VMULPS       (DX), Y4, Y4
 	VBROADCASTSS 4(BX), Y1
 	VMULPS       Y1, Y4, Y4
-	VMOVUPS      Y4, (AX)
-	ADDQ         CX, AX
 	VPBROADCASTD 8(SI), Y1
 	VPSLLD       $0x07, Y1, Y1
 	VPSUBD       Y1, Y8, Y8
@@ -1900,15 +1909,25 @@ loop:
 	VMULPS       (DX), Y8, Y8
 	VBROADCASTSS 8(BX), Y1
 	VMULPS       Y1, Y8, Y8
-	VMOVUPS      Y8, (AX)
+	MOVQ         add+80(FP), DX
+	TESTQ        DX, DX
+	JZ           store
+	VADDPS       (AX), Y0, Y0
+	VADDPS       (AX)(CX*1), Y4, Y4
+	VADDPS       (AX)(CX*2), Y8, Y8
+
+store:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y4, (AX)(CX*1)
+	VMOVUPS Y8, (AX)(CX*2)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX2t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt4AVX2t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·denseInt4AVX2t1(SB), NOSPLIT, $0-88
+TEXT ·denseInt4AVX2t1(SB), NOSPLIT, $0-96
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+80(FP), CX
+	MOVQ   blocks+88(FP), CX
 	MOVQ   ldx+48(FP), DX
 	MOVQ   hi+32(FP), DX
 	MOVQ   lo+40(FP), BX
@@ -1997,7 +2016,6 @@ inner:
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y4
 	VMULPS       Y4, Y0, Y0
-	VMOVUPS      Y0, (AX)
 	VPBROADCASTD (SI), Y4
 	VPSLLD       $0x03, Y4, Y4
 	VPSUBD       Y4, Y1, Y1
@@ -2011,15 +2029,23 @@ inner:
 	VMULPS       32(DX), Y1, Y1
 	VBROADCASTSS (BX), Y4
 	VMULPS       Y4, Y1, Y1
-	VMOVUPS      Y1, 32(AX)
+	MOVQ         add+80(FP), CX
+	TESTQ        CX, CX
+	JZ           store
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+
+store:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX2t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt4AVX2t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·denseInt4AVX2t2(SB), NOSPLIT, $0-88
+TEXT ·denseInt4AVX2t2(SB), NOSPLIT, $0-96
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+80(FP), CX
+	MOVQ   blocks+88(FP), CX
 	MOVQ   ldx+48(FP), DX
 	MOVQ   hi+32(FP), BX
 	MOVQ   lo+40(FP), SI
@@ -2109,8 +2135,6 @@ inner:
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y4
 	VMULPS       Y4, Y0, Y0
-	VMOVUPS      Y0, (AX)
-	ADDQ         CX, AX
 	VPBROADCASTD 4(SI), Y4
 	VPSLLD       $0x03, Y4, Y4
 	VPSUBD       Y4, Y2, Y2
@@ -2124,15 +2148,23 @@ inner:
 	VMULPS       (DX), Y2, Y2
 	VBROADCASTSS 4(BX), Y4
 	VMULPS       Y4, Y2, Y2
-	VMOVUPS      Y2, (AX)
+	MOVQ         add+80(FP), DX
+	TESTQ        DX, DX
+	JZ           store
+	VADDPS       (AX), Y0, Y0
+	VADDPS       (AX)(CX*1), Y2, Y2
+
+store:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y2, (AX)(CX*1)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX2t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt4AVX2t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·denseInt4AVX2t3(SB), NOSPLIT, $0-88
+TEXT ·denseInt4AVX2t3(SB), NOSPLIT, $0-96
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+80(FP), CX
+	MOVQ   blocks+88(FP), CX
 	MOVQ   ldx+48(FP), DX
 	MOVQ   hi+32(FP), BX
 	MOVQ   lo+40(FP), SI
@@ -2244,8 +2276,6 @@ inner:
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y6
 	VMULPS       Y6, Y0, Y0
-	VMOVUPS      Y0, (AX)
-	ADDQ         CX, AX
 	VPBROADCASTD 4(SI), Y6
 	VPSLLD       $0x03, Y6, Y6
 	VPSUBD       Y6, Y2, Y2
@@ -2259,8 +2289,6 @@ inner:
 	VMULPS       (DX), Y2, Y2
 	VBROADCASTSS 4(BX), Y6
 	VMULPS       Y6, Y2, Y2
-	VMOVUPS      Y2, (AX)
-	ADDQ         CX, AX
 	VPBROADCASTD 8(SI), Y6
 	VPSLLD       $0x03, Y6, Y6
 	VPSUBD       Y6, Y4, Y4
@@ -2274,7 +2302,17 @@ inner:
 	VMULPS       (DX), Y4, Y4
 	VBROADCASTSS 8(BX), Y6
 	VMULPS       Y6, Y4, Y4
-	VMOVUPS      Y4, (AX)
+	MOVQ         add+80(FP), DX
+	TESTQ        DX, DX
+	JZ           store
+	VADDPS       (AX), Y0, Y0
+	VADDPS       (AX)(CX*1), Y2, Y2
+	VADDPS       (AX)(CX*2), Y4, Y4
+
+store:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y2, (AX)(CX*1)
+	VMOVUPS Y4, (AX)(CX*2)
 	VZEROUPPER
 	RET
 
@@ -3313,6 +3351,43 @@ loop:
 	VORPS      Y1, Y3, Y3
 	VMOVQ      X3, AX
 	MOVQ       AX, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func ternaryDecodeAVX512(dst *byte, w *byte, blocks int)
+// Requires: AVX, AVX512BW, AVX512F
+TEXT ·ternaryDecodeAVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         blocks+16(FP), DX
+	MOVL         $0x03030303, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x01010101, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Z1
+
+loop:
+	VMOVDQU32 (CX), Z2
+	VPSRLW    $0x02, Z2, Z3
+	VPSRLW    $0x04, Z2, Z4
+	VPSRLW    $0x06, Z2, Z5
+	VPANDD    Z0, Z2, Z2
+	VPSUBB    Z1, Z2, Z2
+	VMOVDQU32 Z2, (AX)
+	VPANDD    Z0, Z3, Z3
+	VPSUBB    Z1, Z3, Z3
+	VMOVDQU32 Z3, 64(AX)
+	VPANDD    Z0, Z4, Z4
+	VPSUBB    Z1, Z4, Z4
+	VMOVDQU32 Z4, 128(AX)
+	VPANDD    Z0, Z5, Z5
+	VPSUBB    Z1, Z5, Z5
+	VMOVDQU32 Z5, 192(AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x00000100, AX
+	DECQ      DX
+	JNZ       loop
 	VZEROUPPER
 	RET
 
@@ -7317,11 +7392,77 @@ store:
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX512t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseIntFinishAVX512(dst *float32, ldd int, acc *int32, scale *float32, sumHi *int32, sumLo *int32, inv *float32, add int, tokens int)
+// Requires: AVX, AVX512F
+TEXT ·denseIntFinishAVX512(SB), NOSPLIT, $0-72
+	MOVQ    dst+0(FP), AX
+	MOVQ    ldd+8(FP), CX
+	MOVQ    acc+16(FP), DX
+	MOVQ    scale+24(FP), BX
+	MOVQ    sumHi+32(FP), SI
+	MOVQ    sumLo+40(FP), DI
+	MOVQ    inv+48(FP), R8
+	MOVQ    add+56(FP), R9
+	MOVQ    tokens+64(FP), R10
+	SHLQ    $0x02, CX
+	VMOVUPS (BX), Z0
+	VMOVUPS 64(BX), Z1
+
+group:
+	MOVQ $0x00000010, BX
+
+token:
+	VPBROADCASTD (SI), Z2
+	VPSLLD       $0x07, Z2, Z2
+	VPBROADCASTD (DI), Z3
+	VPSLLD       $0x07, Z3, Z3
+	VBROADCASTSS (R8), Z4
+	VMOVDQU32    (DX), Z5
+	VMOVDQU32    2048(DX), Z6
+	VPSUBD       Z2, Z5, Z5
+	VPSUBD       Z3, Z6, Z6
+	VCVTDQ2PS    Z5, Z5
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       constants<>+1664(SB), Z5, Z5
+	VADDPS       Z6, Z5, Z5
+	VMULPS       Z0, Z5, Z5
+	VMULPS       Z4, Z5, Z5
+	VMOVDQU32    64(DX), Z6
+	VMOVDQU32    2112(DX), Z7
+	VPSUBD       Z2, Z6, Z6
+	VPSUBD       Z3, Z7, Z7
+	VCVTDQ2PS    Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       constants<>+1664(SB), Z6, Z6
+	VADDPS       Z7, Z6, Z6
+	VMULPS       Z1, Z6, Z6
+	VMULPS       Z4, Z6, Z6
+	TESTQ        R9, R9
+	JZ           store
+	VADDPS       (AX), Z5, Z5
+	VADDPS       64(AX), Z6, Z6
+
+store:
+	VMOVUPS Z5, (AX)
+	VMOVUPS Z6, 64(AX)
+	ADDQ    CX, AX
+	ADDQ    $0x00000080, DX
+	ADDQ    $0x04, SI
+	ADDQ    $0x04, DI
+	ADDQ    $0x04, R8
+	DECQ    BX
+	JNZ     token
+	ADDQ    $0x00000800, DX
+	SUBQ    $0x10, R10
+	JNZ     group
+	VZEROUPPER
+	RET
+
+// func denseInt8AVX512t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt8AVX512t1(SB), NOSPLIT, $0-88
+TEXT ·denseInt8AVX512t1(SB), NOSPLIT, $0-96
 	MOVQ          w+16(FP), AX
-	MOVQ          blocks+80(FP), CX
+	MOVQ          blocks+88(FP), CX
 	MOVQ          ldx+48(FP), DX
 	MOVQ          hi+32(FP), DX
 	MOVQ          lo+40(FP), BX
@@ -7379,15 +7520,21 @@ end:
 	VMULPS       (DX), Z0, Z0
 	VBROADCASTSS (BX), Z2
 	VMULPS       Z2, Z0, Z0
-	VMOVUPS      Z0, (AX)
+	MOVQ         add+80(FP), CX
+	TESTQ        CX, CX
+	JZ           store
+	VADDPS       (AX), Z0, Z0
+
+store:
+	VMOVUPS Z0, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX512t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt8AVX512t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt8AVX512t2(SB), NOSPLIT, $0-88
+TEXT ·denseInt8AVX512t2(SB), NOSPLIT, $0-96
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+80(FP), CX
+	MOVQ   blocks+88(FP), CX
 	MOVQ   ldx+48(FP), DX
 	MOVQ   hi+32(FP), BX
 	MOVQ   lo+40(FP), SI
@@ -7429,8 +7576,6 @@ loop:
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z4
 	VMULPS        Z4, Z0, Z0
-	VMOVUPS       Z0, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  4(SI), Z4
 	VPSLLD        $0x07, Z4, Z4
 	VPSUBD        Z4, Z2, Z2
@@ -7444,15 +7589,23 @@ loop:
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z4
 	VMULPS        Z4, Z2, Z2
-	VMOVUPS       Z2, (AX)
+	MOVQ          add+80(FP), DX
+	TESTQ         DX, DX
+	JZ            store
+	VADDPS        (AX), Z0, Z0
+	VADDPS        (AX)(CX*1), Z2, Z2
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)(CX*1)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX512t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt8AVX512t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt8AVX512t3(SB), NOSPLIT, $0-88
+TEXT ·denseInt8AVX512t3(SB), NOSPLIT, $0-96
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+80(FP), CX
+	MOVQ   blocks+88(FP), CX
 	MOVQ   ldx+48(FP), DX
 	MOVQ   hi+32(FP), BX
 	MOVQ   lo+40(FP), SI
@@ -7498,8 +7651,6 @@ loop:
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z6
 	VMULPS        Z6, Z0, Z0
-	VMOVUPS       Z0, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  4(SI), Z6
 	VPSLLD        $0x07, Z6, Z6
 	VPSUBD        Z6, Z2, Z2
@@ -7513,8 +7664,6 @@ loop:
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z6
 	VMULPS        Z6, Z2, Z2
-	VMOVUPS       Z2, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  8(SI), Z6
 	VPSLLD        $0x07, Z6, Z6
 	VPSUBD        Z6, Z4, Z4
@@ -7528,15 +7677,25 @@ loop:
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z6
 	VMULPS        Z6, Z4, Z4
-	VMOVUPS       Z4, (AX)
+	MOVQ          add+80(FP), DX
+	TESTQ         DX, DX
+	JZ            store
+	VADDPS        (AX), Z0, Z0
+	VADDPS        (AX)(CX*1), Z2, Z2
+	VADDPS        (AX)(CX*2), Z4, Z4
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX512t4(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt8AVX512t4(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt8AVX512t4(SB), NOSPLIT, $0-88
+TEXT ·denseInt8AVX512t4(SB), NOSPLIT, $0-96
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+80(FP), CX
+	MOVQ   blocks+88(FP), CX
 	MOVQ   ldx+48(FP), DX
 	MOVQ   hi+32(FP), BX
 	LEAQ   (BX)(DX*2), SI
@@ -7592,8 +7751,6 @@ loop:
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z8
 	VMULPS        Z8, Z0, Z0
-	VMOVUPS       Z0, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  4(SI), Z8
 	VPSLLD        $0x07, Z8, Z8
 	VPSUBD        Z8, Z2, Z2
@@ -7607,8 +7764,6 @@ loop:
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z8
 	VMULPS        Z8, Z2, Z2
-	VMOVUPS       Z2, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  8(SI), Z8
 	VPSLLD        $0x07, Z8, Z8
 	VPSUBD        Z8, Z4, Z4
@@ -7622,8 +7777,6 @@ loop:
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z8
 	VMULPS        Z8, Z4, Z4
-	VMOVUPS       Z4, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  12(SI), Z8
 	VPSLLD        $0x07, Z8, Z8
 	VPSUBD        Z8, Z6, Z6
@@ -7637,15 +7790,29 @@ loop:
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z8
 	VMULPS        Z8, Z6, Z6
-	VMOVUPS       Z6, (AX)
+	LEAQ          (AX)(CX*2), DX
+	ADDQ          CX, DX
+	MOVQ          add+80(FP), BX
+	TESTQ         BX, BX
+	JZ            store
+	VADDPS        (AX), Z0, Z0
+	VADDPS        (AX)(CX*1), Z2, Z2
+	VADDPS        (AX)(CX*2), Z4, Z4
+	VADDPS        (DX), Z6, Z6
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
+	VMOVUPS Z6, (DX)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX512t5(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt8AVX512t5(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt8AVX512t5(SB), NOSPLIT, $0-88
+TEXT ·denseInt8AVX512t5(SB), NOSPLIT, $0-96
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+80(FP), CX
+	MOVQ   blocks+88(FP), CX
 	MOVQ   ldx+48(FP), DX
 	MOVQ   hi+32(FP), BX
 	LEAQ   (BX)(DX*2), SI
@@ -7705,8 +7872,6 @@ loop:
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z10
 	VMULPS        Z10, Z0, Z0
-	VMOVUPS       Z0, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  4(SI), Z10
 	VPSLLD        $0x07, Z10, Z10
 	VPSUBD        Z10, Z2, Z2
@@ -7720,8 +7885,6 @@ loop:
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z10
 	VMULPS        Z10, Z2, Z2
-	VMOVUPS       Z2, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  8(SI), Z10
 	VPSLLD        $0x07, Z10, Z10
 	VPSUBD        Z10, Z4, Z4
@@ -7735,8 +7898,6 @@ loop:
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z10
 	VMULPS        Z10, Z4, Z4
-	VMOVUPS       Z4, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  12(SI), Z10
 	VPSLLD        $0x07, Z10, Z10
 	VPSUBD        Z10, Z6, Z6
@@ -7750,8 +7911,6 @@ loop:
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z10
 	VMULPS        Z10, Z6, Z6
-	VMOVUPS       Z6, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  16(SI), Z10
 	VPSLLD        $0x07, Z10, Z10
 	VPSUBD        Z10, Z8, Z8
@@ -7765,15 +7924,31 @@ loop:
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z10
 	VMULPS        Z10, Z8, Z8
-	VMOVUPS       Z8, (AX)
+	LEAQ          (AX)(CX*2), DX
+	ADDQ          CX, DX
+	MOVQ          add+80(FP), BX
+	TESTQ         BX, BX
+	JZ            store
+	VADDPS        (AX), Z0, Z0
+	VADDPS        (AX)(CX*1), Z2, Z2
+	VADDPS        (AX)(CX*2), Z4, Z4
+	VADDPS        (DX), Z6, Z6
+	VADDPS        (DX)(CX*1), Z8, Z8
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z8, (DX)(CX*1)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX512t6(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt8AVX512t6(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt8AVX512t6(SB), NOSPLIT, $0-88
+TEXT ·denseInt8AVX512t6(SB), NOSPLIT, $0-96
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+80(FP), CX
+	MOVQ   blocks+88(FP), CX
 	MOVQ   ldx+48(FP), DX
 	MOVQ   hi+32(FP), BX
 	LEAQ   (BX)(DX*2), SI
@@ -7837,8 +8012,6 @@ loop:
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z12
 	VMULPS        Z12, Z0, Z0
-	VMOVUPS       Z0, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  4(SI), Z12
 	VPSLLD        $0x07, Z12, Z12
 	VPSUBD        Z12, Z2, Z2
@@ -7852,8 +8025,6 @@ loop:
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z12
 	VMULPS        Z12, Z2, Z2
-	VMOVUPS       Z2, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  8(SI), Z12
 	VPSLLD        $0x07, Z12, Z12
 	VPSUBD        Z12, Z4, Z4
@@ -7867,8 +8038,6 @@ loop:
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z12
 	VMULPS        Z12, Z4, Z4
-	VMOVUPS       Z4, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  12(SI), Z12
 	VPSLLD        $0x07, Z12, Z12
 	VPSUBD        Z12, Z6, Z6
@@ -7882,8 +8051,6 @@ loop:
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z12
 	VMULPS        Z12, Z6, Z6
-	VMOVUPS       Z6, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  16(SI), Z12
 	VPSLLD        $0x07, Z12, Z12
 	VPSUBD        Z12, Z8, Z8
@@ -7897,8 +8064,6 @@ loop:
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z12
 	VMULPS        Z12, Z8, Z8
-	VMOVUPS       Z8, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  20(SI), Z12
 	VPSLLD        $0x07, Z12, Z12
 	VPSUBD        Z12, Z10, Z10
@@ -7912,15 +8077,33 @@ loop:
 	VMULPS        (DX), Z10, Z10
 	VBROADCASTSS  20(BX), Z12
 	VMULPS        Z12, Z10, Z10
-	VMOVUPS       Z10, (AX)
+	LEAQ          (AX)(CX*2), DX
+	ADDQ          CX, DX
+	MOVQ          add+80(FP), BX
+	TESTQ         BX, BX
+	JZ            store
+	VADDPS        (AX), Z0, Z0
+	VADDPS        (AX)(CX*1), Z2, Z2
+	VADDPS        (AX)(CX*2), Z4, Z4
+	VADDPS        (DX), Z6, Z6
+	VADDPS        (DX)(CX*1), Z8, Z8
+	VADDPS        (DX)(CX*2), Z10, Z10
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z8, (DX)(CX*1)
+	VMOVUPS Z10, (DX)(CX*2)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX512t7(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt8AVX512t7(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt8AVX512t7(SB), NOSPLIT, $0-88
+TEXT ·denseInt8AVX512t7(SB), NOSPLIT, $0-96
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+80(FP), CX
+	MOVQ   blocks+88(FP), CX
 	MOVQ   ldx+48(FP), DX
 	MOVQ   hi+32(FP), BX
 	LEAQ   (BX)(DX*2), SI
@@ -7994,8 +8177,6 @@ loop:
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z14
 	VMULPS        Z14, Z0, Z0
-	VMOVUPS       Z0, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  4(SI), Z14
 	VPSLLD        $0x07, Z14, Z14
 	VPSUBD        Z14, Z2, Z2
@@ -8009,8 +8190,6 @@ loop:
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z14
 	VMULPS        Z14, Z2, Z2
-	VMOVUPS       Z2, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  8(SI), Z14
 	VPSLLD        $0x07, Z14, Z14
 	VPSUBD        Z14, Z4, Z4
@@ -8024,8 +8203,6 @@ loop:
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z14
 	VMULPS        Z14, Z4, Z4
-	VMOVUPS       Z4, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  12(SI), Z14
 	VPSLLD        $0x07, Z14, Z14
 	VPSUBD        Z14, Z6, Z6
@@ -8039,8 +8216,6 @@ loop:
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z14
 	VMULPS        Z14, Z6, Z6
-	VMOVUPS       Z6, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  16(SI), Z14
 	VPSLLD        $0x07, Z14, Z14
 	VPSUBD        Z14, Z8, Z8
@@ -8054,8 +8229,6 @@ loop:
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z14
 	VMULPS        Z14, Z8, Z8
-	VMOVUPS       Z8, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  20(SI), Z14
 	VPSLLD        $0x07, Z14, Z14
 	VPSUBD        Z14, Z10, Z10
@@ -8069,8 +8242,6 @@ loop:
 	VMULPS        (DX), Z10, Z10
 	VBROADCASTSS  20(BX), Z14
 	VMULPS        Z14, Z10, Z10
-	VMOVUPS       Z10, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  24(SI), Z14
 	VPSLLD        $0x07, Z14, Z14
 	VPSUBD        Z14, Z12, Z12
@@ -8084,15 +8255,37 @@ loop:
 	VMULPS        (DX), Z12, Z12
 	VBROADCASTSS  24(BX), Z14
 	VMULPS        Z14, Z12, Z12
-	VMOVUPS       Z12, (AX)
+	LEAQ          (AX)(CX*2), DX
+	ADDQ          CX, DX
+	LEAQ          (DX)(CX*2), BX
+	ADDQ          CX, BX
+	MOVQ          add+80(FP), SI
+	TESTQ         SI, SI
+	JZ            store
+	VADDPS        (AX), Z0, Z0
+	VADDPS        (AX)(CX*1), Z2, Z2
+	VADDPS        (AX)(CX*2), Z4, Z4
+	VADDPS        (DX), Z6, Z6
+	VADDPS        (DX)(CX*1), Z8, Z8
+	VADDPS        (DX)(CX*2), Z10, Z10
+	VADDPS        (BX), Z12, Z12
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z8, (DX)(CX*1)
+	VMOVUPS Z10, (DX)(CX*2)
+	VMOVUPS Z12, (BX)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX512t8(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt8AVX512t8(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt8AVX512t8(SB), NOSPLIT, $0-88
+TEXT ·denseInt8AVX512t8(SB), NOSPLIT, $0-96
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+80(FP), CX
+	MOVQ   blocks+88(FP), CX
 	MOVQ   ldx+48(FP), DX
 	MOVQ   hi+32(FP), BX
 	LEAQ   (BX)(DX*2), SI
@@ -8170,8 +8363,6 @@ loop:
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z16
 	VMULPS        Z16, Z0, Z0
-	VMOVUPS       Z0, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  4(SI), Z16
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z2, Z2
@@ -8185,8 +8376,6 @@ loop:
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z16
 	VMULPS        Z16, Z2, Z2
-	VMOVUPS       Z2, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  8(SI), Z16
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z4, Z4
@@ -8200,8 +8389,6 @@ loop:
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z16
 	VMULPS        Z16, Z4, Z4
-	VMOVUPS       Z4, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  12(SI), Z16
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z6, Z6
@@ -8215,8 +8402,6 @@ loop:
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z16
 	VMULPS        Z16, Z6, Z6
-	VMOVUPS       Z6, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  16(SI), Z16
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z8, Z8
@@ -8230,8 +8415,6 @@ loop:
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z16
 	VMULPS        Z16, Z8, Z8
-	VMOVUPS       Z8, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  20(SI), Z16
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z10, Z10
@@ -8245,8 +8428,6 @@ loop:
 	VMULPS        (DX), Z10, Z10
 	VBROADCASTSS  20(BX), Z16
 	VMULPS        Z16, Z10, Z10
-	VMOVUPS       Z10, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  24(SI), Z16
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z12, Z12
@@ -8260,8 +8441,6 @@ loop:
 	VMULPS        (DX), Z12, Z12
 	VBROADCASTSS  24(BX), Z16
 	VMULPS        Z16, Z12, Z12
-	VMOVUPS       Z12, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  28(SI), Z16
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z14, Z14
@@ -8275,15 +8454,39 @@ loop:
 	VMULPS        (DX), Z14, Z14
 	VBROADCASTSS  28(BX), Z16
 	VMULPS        Z16, Z14, Z14
-	VMOVUPS       Z14, (AX)
+	LEAQ          (AX)(CX*2), DX
+	ADDQ          CX, DX
+	LEAQ          (DX)(CX*2), BX
+	ADDQ          CX, BX
+	MOVQ          add+80(FP), SI
+	TESTQ         SI, SI
+	JZ            store
+	VADDPS        (AX), Z0, Z0
+	VADDPS        (AX)(CX*1), Z2, Z2
+	VADDPS        (AX)(CX*2), Z4, Z4
+	VADDPS        (DX), Z6, Z6
+	VADDPS        (DX)(CX*1), Z8, Z8
+	VADDPS        (DX)(CX*2), Z10, Z10
+	VADDPS        (BX), Z12, Z12
+	VADDPS        (BX)(CX*1), Z14, Z14
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z8, (DX)(CX*1)
+	VMOVUPS Z10, (DX)(CX*2)
+	VMOVUPS Z12, (BX)
+	VMOVUPS Z14, (BX)(CX*1)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt4AVX512t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t1(SB), NOSPLIT, $0-88
+TEXT ·denseInt4AVX512t1(SB), NOSPLIT, $0-96
 	MOVQ          w+16(FP), AX
-	MOVQ          blocks+80(FP), CX
+	MOVQ          blocks+88(FP), CX
 	MOVQ          ldx+48(FP), DX
 	MOVQ          hi+32(FP), DX
 	MOVQ          lo+40(FP), BX
@@ -8369,15 +8572,21 @@ end:
 	VMULPS       (DX), Z2, Z2
 	VBROADCASTSS (BX), Z0
 	VMULPS       Z0, Z2, Z2
-	VMOVUPS      Z2, (AX)
+	MOVQ         add+80(FP), CX
+	TESTQ        CX, CX
+	JZ           store
+	VADDPS       (AX), Z2, Z2
+
+store:
+	VMOVUPS Z2, (AX)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt4AVX512t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t2(SB), NOSPLIT, $0-88
+TEXT ·denseInt4AVX512t2(SB), NOSPLIT, $0-96
 	MOVQ         w+16(FP), AX
-	MOVQ         blocks+80(FP), CX
+	MOVQ         blocks+88(FP), CX
 	MOVQ         ldx+48(FP), DX
 	MOVQ         hi+32(FP), BX
 	MOVQ         lo+40(FP), SI
@@ -8429,8 +8638,6 @@ loop:
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z4
 	VMULPS        Z4, Z0, Z0
-	VMOVUPS       Z0, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  4(SI), Z4
 	VPSLLD        $0x03, Z4, Z4
 	VPSUBD        Z4, Z2, Z2
@@ -8444,15 +8651,23 @@ loop:
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z4
 	VMULPS        Z4, Z2, Z2
-	VMOVUPS       Z2, (AX)
+	MOVQ          add+80(FP), DX
+	TESTQ         DX, DX
+	JZ            store
+	VADDPS        (AX), Z0, Z0
+	VADDPS        (AX)(CX*1), Z2, Z2
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)(CX*1)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt4AVX512t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t3(SB), NOSPLIT, $0-88
+TEXT ·denseInt4AVX512t3(SB), NOSPLIT, $0-96
 	MOVQ         w+16(FP), AX
-	MOVQ         blocks+80(FP), CX
+	MOVQ         blocks+88(FP), CX
 	MOVQ         ldx+48(FP), DX
 	MOVQ         hi+32(FP), BX
 	MOVQ         lo+40(FP), SI
@@ -8510,8 +8725,6 @@ loop:
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z6
 	VMULPS        Z6, Z0, Z0
-	VMOVUPS       Z0, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  4(SI), Z6
 	VPSLLD        $0x03, Z6, Z6
 	VPSUBD        Z6, Z2, Z2
@@ -8525,8 +8738,6 @@ loop:
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z6
 	VMULPS        Z6, Z2, Z2
-	VMOVUPS       Z2, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  8(SI), Z6
 	VPSLLD        $0x03, Z6, Z6
 	VPSUBD        Z6, Z4, Z4
@@ -8540,15 +8751,25 @@ loop:
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z6
 	VMULPS        Z6, Z4, Z4
-	VMOVUPS       Z4, (AX)
+	MOVQ          add+80(FP), DX
+	TESTQ         DX, DX
+	JZ            store
+	VADDPS        (AX), Z0, Z0
+	VADDPS        (AX)(CX*1), Z2, Z2
+	VADDPS        (AX)(CX*2), Z4, Z4
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t4(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt4AVX512t4(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t4(SB), NOSPLIT, $0-88
+TEXT ·denseInt4AVX512t4(SB), NOSPLIT, $0-96
 	MOVQ         w+16(FP), AX
-	MOVQ         blocks+80(FP), CX
+	MOVQ         blocks+88(FP), CX
 	MOVQ         ldx+48(FP), DX
 	MOVQ         hi+32(FP), BX
 	LEAQ         (BX)(DX*2), SI
@@ -8618,8 +8839,6 @@ loop:
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z8
 	VMULPS        Z8, Z0, Z0
-	VMOVUPS       Z0, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  4(SI), Z8
 	VPSLLD        $0x03, Z8, Z8
 	VPSUBD        Z8, Z2, Z2
@@ -8633,8 +8852,6 @@ loop:
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z8
 	VMULPS        Z8, Z2, Z2
-	VMOVUPS       Z2, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  8(SI), Z8
 	VPSLLD        $0x03, Z8, Z8
 	VPSUBD        Z8, Z4, Z4
@@ -8648,8 +8865,6 @@ loop:
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z8
 	VMULPS        Z8, Z4, Z4
-	VMOVUPS       Z4, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  12(SI), Z8
 	VPSLLD        $0x03, Z8, Z8
 	VPSUBD        Z8, Z6, Z6
@@ -8663,15 +8878,29 @@ loop:
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z8
 	VMULPS        Z8, Z6, Z6
-	VMOVUPS       Z6, (AX)
+	LEAQ          (AX)(CX*2), DX
+	ADDQ          CX, DX
+	MOVQ          add+80(FP), BX
+	TESTQ         BX, BX
+	JZ            store
+	VADDPS        (AX), Z0, Z0
+	VADDPS        (AX)(CX*1), Z2, Z2
+	VADDPS        (AX)(CX*2), Z4, Z4
+	VADDPS        (DX), Z6, Z6
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
+	VMOVUPS Z6, (DX)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t5(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt4AVX512t5(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t5(SB), NOSPLIT, $0-88
+TEXT ·denseInt4AVX512t5(SB), NOSPLIT, $0-96
 	MOVQ         w+16(FP), AX
-	MOVQ         blocks+80(FP), CX
+	MOVQ         blocks+88(FP), CX
 	MOVQ         ldx+48(FP), DX
 	MOVQ         hi+32(FP), BX
 	LEAQ         (BX)(DX*2), SI
@@ -8747,8 +8976,6 @@ loop:
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z10
 	VMULPS        Z10, Z0, Z0
-	VMOVUPS       Z0, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  4(SI), Z10
 	VPSLLD        $0x03, Z10, Z10
 	VPSUBD        Z10, Z2, Z2
@@ -8762,8 +8989,6 @@ loop:
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z10
 	VMULPS        Z10, Z2, Z2
-	VMOVUPS       Z2, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  8(SI), Z10
 	VPSLLD        $0x03, Z10, Z10
 	VPSUBD        Z10, Z4, Z4
@@ -8777,8 +9002,6 @@ loop:
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z10
 	VMULPS        Z10, Z4, Z4
-	VMOVUPS       Z4, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  12(SI), Z10
 	VPSLLD        $0x03, Z10, Z10
 	VPSUBD        Z10, Z6, Z6
@@ -8792,8 +9015,6 @@ loop:
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z10
 	VMULPS        Z10, Z6, Z6
-	VMOVUPS       Z6, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  16(SI), Z10
 	VPSLLD        $0x03, Z10, Z10
 	VPSUBD        Z10, Z8, Z8
@@ -8807,15 +9028,31 @@ loop:
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z10
 	VMULPS        Z10, Z8, Z8
-	VMOVUPS       Z8, (AX)
+	LEAQ          (AX)(CX*2), DX
+	ADDQ          CX, DX
+	MOVQ          add+80(FP), BX
+	TESTQ         BX, BX
+	JZ            store
+	VADDPS        (AX), Z0, Z0
+	VADDPS        (AX)(CX*1), Z2, Z2
+	VADDPS        (AX)(CX*2), Z4, Z4
+	VADDPS        (DX), Z6, Z6
+	VADDPS        (DX)(CX*1), Z8, Z8
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z8, (DX)(CX*1)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t6(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt4AVX512t6(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t6(SB), NOSPLIT, $0-88
+TEXT ·denseInt4AVX512t6(SB), NOSPLIT, $0-96
 	MOVQ         w+16(FP), AX
-	MOVQ         blocks+80(FP), CX
+	MOVQ         blocks+88(FP), CX
 	MOVQ         ldx+48(FP), DX
 	MOVQ         hi+32(FP), BX
 	LEAQ         (BX)(DX*2), SI
@@ -8897,8 +9134,6 @@ loop:
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z12
 	VMULPS        Z12, Z0, Z0
-	VMOVUPS       Z0, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  4(SI), Z12
 	VPSLLD        $0x03, Z12, Z12
 	VPSUBD        Z12, Z2, Z2
@@ -8912,8 +9147,6 @@ loop:
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z12
 	VMULPS        Z12, Z2, Z2
-	VMOVUPS       Z2, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  8(SI), Z12
 	VPSLLD        $0x03, Z12, Z12
 	VPSUBD        Z12, Z4, Z4
@@ -8927,8 +9160,6 @@ loop:
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z12
 	VMULPS        Z12, Z4, Z4
-	VMOVUPS       Z4, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  12(SI), Z12
 	VPSLLD        $0x03, Z12, Z12
 	VPSUBD        Z12, Z6, Z6
@@ -8942,8 +9173,6 @@ loop:
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z12
 	VMULPS        Z12, Z6, Z6
-	VMOVUPS       Z6, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  16(SI), Z12
 	VPSLLD        $0x03, Z12, Z12
 	VPSUBD        Z12, Z8, Z8
@@ -8957,8 +9186,6 @@ loop:
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z12
 	VMULPS        Z12, Z8, Z8
-	VMOVUPS       Z8, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  20(SI), Z12
 	VPSLLD        $0x03, Z12, Z12
 	VPSUBD        Z12, Z10, Z10
@@ -8972,15 +9199,33 @@ loop:
 	VMULPS        (DX), Z10, Z10
 	VBROADCASTSS  20(BX), Z12
 	VMULPS        Z12, Z10, Z10
-	VMOVUPS       Z10, (AX)
+	LEAQ          (AX)(CX*2), DX
+	ADDQ          CX, DX
+	MOVQ          add+80(FP), BX
+	TESTQ         BX, BX
+	JZ            store
+	VADDPS        (AX), Z0, Z0
+	VADDPS        (AX)(CX*1), Z2, Z2
+	VADDPS        (AX)(CX*2), Z4, Z4
+	VADDPS        (DX), Z6, Z6
+	VADDPS        (DX)(CX*1), Z8, Z8
+	VADDPS        (DX)(CX*2), Z10, Z10
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z8, (DX)(CX*1)
+	VMOVUPS Z10, (DX)(CX*2)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t7(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt4AVX512t7(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t7(SB), NOSPLIT, $0-88
+TEXT ·denseInt4AVX512t7(SB), NOSPLIT, $0-96
 	MOVQ         w+16(FP), AX
-	MOVQ         blocks+80(FP), CX
+	MOVQ         blocks+88(FP), CX
 	MOVQ         ldx+48(FP), DX
 	MOVQ         hi+32(FP), BX
 	LEAQ         (BX)(DX*2), SI
@@ -9074,8 +9319,6 @@ loop:
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z14
 	VMULPS        Z14, Z0, Z0
-	VMOVUPS       Z0, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  4(SI), Z14
 	VPSLLD        $0x03, Z14, Z14
 	VPSUBD        Z14, Z2, Z2
@@ -9089,8 +9332,6 @@ loop:
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z14
 	VMULPS        Z14, Z2, Z2
-	VMOVUPS       Z2, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  8(SI), Z14
 	VPSLLD        $0x03, Z14, Z14
 	VPSUBD        Z14, Z4, Z4
@@ -9104,8 +9345,6 @@ loop:
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z14
 	VMULPS        Z14, Z4, Z4
-	VMOVUPS       Z4, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  12(SI), Z14
 	VPSLLD        $0x03, Z14, Z14
 	VPSUBD        Z14, Z6, Z6
@@ -9119,8 +9358,6 @@ loop:
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z14
 	VMULPS        Z14, Z6, Z6
-	VMOVUPS       Z6, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  16(SI), Z14
 	VPSLLD        $0x03, Z14, Z14
 	VPSUBD        Z14, Z8, Z8
@@ -9134,8 +9371,6 @@ loop:
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z14
 	VMULPS        Z14, Z8, Z8
-	VMOVUPS       Z8, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  20(SI), Z14
 	VPSLLD        $0x03, Z14, Z14
 	VPSUBD        Z14, Z10, Z10
@@ -9149,8 +9384,6 @@ loop:
 	VMULPS        (DX), Z10, Z10
 	VBROADCASTSS  20(BX), Z14
 	VMULPS        Z14, Z10, Z10
-	VMOVUPS       Z10, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  24(SI), Z14
 	VPSLLD        $0x03, Z14, Z14
 	VPSUBD        Z14, Z12, Z12
@@ -9164,15 +9397,37 @@ loop:
 	VMULPS        (DX), Z12, Z12
 	VBROADCASTSS  24(BX), Z14
 	VMULPS        Z14, Z12, Z12
-	VMOVUPS       Z12, (AX)
+	LEAQ          (AX)(CX*2), DX
+	ADDQ          CX, DX
+	LEAQ          (DX)(CX*2), BX
+	ADDQ          CX, BX
+	MOVQ          add+80(FP), SI
+	TESTQ         SI, SI
+	JZ            store
+	VADDPS        (AX), Z0, Z0
+	VADDPS        (AX)(CX*1), Z2, Z2
+	VADDPS        (AX)(CX*2), Z4, Z4
+	VADDPS        (DX), Z6, Z6
+	VADDPS        (DX)(CX*1), Z8, Z8
+	VADDPS        (DX)(CX*2), Z10, Z10
+	VADDPS        (BX), Z12, Z12
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z8, (DX)(CX*1)
+	VMOVUPS Z10, (DX)(CX*2)
+	VMOVUPS Z12, (BX)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t8(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, blocks int)
+// func denseInt4AVX512t8(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t8(SB), NOSPLIT, $0-88
+TEXT ·denseInt4AVX512t8(SB), NOSPLIT, $0-96
 	MOVQ         w+16(FP), AX
-	MOVQ         blocks+80(FP), CX
+	MOVQ         blocks+88(FP), CX
 	MOVQ         ldx+48(FP), DX
 	MOVQ         hi+32(FP), BX
 	LEAQ         (BX)(DX*2), SI
@@ -9272,8 +9527,6 @@ loop:
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z16
 	VMULPS        Z16, Z0, Z0
-	VMOVUPS       Z0, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  4(SI), Z16
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z2, Z2
@@ -9287,8 +9540,6 @@ loop:
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z16
 	VMULPS        Z16, Z2, Z2
-	VMOVUPS       Z2, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  8(SI), Z16
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z4, Z4
@@ -9302,8 +9553,6 @@ loop:
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z16
 	VMULPS        Z16, Z4, Z4
-	VMOVUPS       Z4, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  12(SI), Z16
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z6, Z6
@@ -9317,8 +9566,6 @@ loop:
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z16
 	VMULPS        Z16, Z6, Z6
-	VMOVUPS       Z6, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  16(SI), Z16
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z8, Z8
@@ -9332,8 +9579,6 @@ loop:
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z16
 	VMULPS        Z16, Z8, Z8
-	VMOVUPS       Z8, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  20(SI), Z16
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z10, Z10
@@ -9347,8 +9592,6 @@ loop:
 	VMULPS        (DX), Z10, Z10
 	VBROADCASTSS  20(BX), Z16
 	VMULPS        Z16, Z10, Z10
-	VMOVUPS       Z10, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  24(SI), Z16
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z12, Z12
@@ -9362,8 +9605,6 @@ loop:
 	VMULPS        (DX), Z12, Z12
 	VBROADCASTSS  24(BX), Z16
 	VMULPS        Z16, Z12, Z12
-	VMOVUPS       Z12, (AX)
-	ADDQ          CX, AX
 	VPBROADCASTD  28(SI), Z16
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z14, Z14
@@ -9377,7 +9618,31 @@ loop:
 	VMULPS        (DX), Z14, Z14
 	VBROADCASTSS  28(BX), Z16
 	VMULPS        Z16, Z14, Z14
-	VMOVUPS       Z14, (AX)
+	LEAQ          (AX)(CX*2), DX
+	ADDQ          CX, DX
+	LEAQ          (DX)(CX*2), BX
+	ADDQ          CX, BX
+	MOVQ          add+80(FP), SI
+	TESTQ         SI, SI
+	JZ            store
+	VADDPS        (AX), Z0, Z0
+	VADDPS        (AX)(CX*1), Z2, Z2
+	VADDPS        (AX)(CX*2), Z4, Z4
+	VADDPS        (DX), Z6, Z6
+	VADDPS        (DX)(CX*1), Z8, Z8
+	VADDPS        (DX)(CX*2), Z10, Z10
+	VADDPS        (BX), Z12, Z12
+	VADDPS        (BX)(CX*1), Z14, Z14
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z2, (AX)(CX*1)
+	VMOVUPS Z4, (AX)(CX*2)
+	VMOVUPS Z6, (DX)
+	VMOVUPS Z8, (DX)(CX*1)
+	VMOVUPS Z10, (DX)(CX*2)
+	VMOVUPS Z12, (BX)
+	VMOVUPS Z14, (BX)(CX*1)
 	VZEROUPPER
 	RET
 

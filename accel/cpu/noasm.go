@@ -14,8 +14,12 @@ func densePanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[Pan
 	densePanelRef(dst, ldd, f, panel, scale, quads, x, ldx, tokens)
 }
 
-func denseIntPanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int) {
-	denseIntPanelRef(dst, ldd, f, panel, scale, x, tokens)
+func denseIntPanels(dst []float32, ldd int, f DenseFormat, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
+	denseIntEach(dst, ldd, f, panels, stride, scale, x, tokens, add)
+}
+
+func denseIntPanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {
+	denseIntPanelRef(dst, ldd, f, panel, scale, x, tokens, add)
 }
 
 func quantizeInt16(hi, lo []int8, x []float32, s float32) (sumHi, sumLo int32) {

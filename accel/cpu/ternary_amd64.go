@@ -9,6 +9,8 @@ const streamTokens = 12
 
 func ternaryMatMul(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, xsum []int32) {
 	switch Active() {
+	case AMX:
+		ternaryAMX(dst, ldd, panels, nb, x, ldx, xsum)
 	case AVX512:
 		ternary512(dst, ldd, panels, nb, x, ldx, xsum)
 	case AVX2:

@@ -97,7 +97,7 @@ func names[T any](m map[string]T) *rapid.Generator[string] {
 func TestTernaryMatMulIsExactOnRaggedShapes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rows, cols := rapid.IntRange(1, 200).Draw(t, "rows"), rapid.IntRange(1, 700).Draw(t, "cols")
-		tokens := rapid.IntRange(1, max(1, min(40, 600_000/(rows*cols)))).Draw(t, "tokens")
+		tokens := rapid.IntRange(1, max(1, min(100, 1_200_000/(rows*cols)))).Draw(t, "tokens")
 		weight := ternaryWeights[names(ternaryWeights).Draw(t, "weights")]
 		input := ternaryInputs[names(ternaryInputs).Draw(t, "inputs")]
 		c := newTernaryCase(source(t), rows, cols, tokens, rapid.IntRange(0, 20).Draw(t, "gap"), weight, input)

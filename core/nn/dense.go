@@ -89,6 +89,7 @@ type denseTask struct {
 	rows   int
 	panels int
 	size   int
+	add    bool // to out, which has no ragged last panel
 }
 
 func (t *denseTask) Run(chunk int) {
@@ -125,7 +126,7 @@ func (t *denseTask) Run(chunk int) {
 func (t *denseTask) multiply(dst []float32, ldd, p0, p1, r, tokens int) {
 	w := t.l.Dense
 	if w.Format.Integer() {
-		cpu.DenseIntMatMul(dst, ldd, w.Format, w.Panels, w.RowScale, w.Cols, p0, p1, t.ints.From(r), tokens)
+		cpu.DenseIntMatMul(dst, ldd, w.Format, w.Panels, w.RowScale, w.Cols, p0, p1, t.ints.From(r), tokens, t.add)
 	} else {
 		cpu.DenseMatMul(dst, ldd, w.Format, w.Panels, w.RowScale, w.Cols, p0, p1, t.floats[r*t.stride:], t.stride, tokens)
 	}

@@ -54,6 +54,9 @@ func (c *KVCache) Grow(n int) error {
 	return nil
 }
 
+// Bytes is the size of the pages.
+func (c *KVCache) Bytes() int64 { return int64(4 * c.page * len(c.pages)) }
+
 // Free gives all pages back.
 func (c *KVCache) Free() {
 	for _, b := range c.blocks {

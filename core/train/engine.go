@@ -63,6 +63,15 @@ func (e *Engine) Params() []*autograd.Param { return e.params }
 // Scratch gives the figures of the memory of steps: activations, gradients of activations and the like.
 func (e *Engine) Scratch() pool.ScratchStats { return e.ctx.Scratch().Stats() }
 
+// CacheBytes is the memory of keys and values, which steps keep from one to the next.
+func (e *Engine) CacheBytes() int64 {
+	n := int64(0)
+	for _, c := range e.caches {
+		n += c.Bytes()
+	}
+	return n
+}
+
 // Close gives scratch memory and caches back.
 func (e *Engine) Close() {
 	e.ctx.Close()

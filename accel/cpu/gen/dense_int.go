@@ -23,6 +23,9 @@ func denseInt(s simd) {
 	if s.wide() {
 		most = 8
 	}
+	if s.wide() {
+		denseIntFinish()
+	}
 	for _, f := range intFormats {
 		for tokens := 1; tokens <= most; tokens++ {
 			switch {
@@ -54,9 +57,9 @@ func newIntKernel(s simd, f intFormat, tokens int) intKernel {
 		rows = "the 8 rows r of the half panel that w and scale point to"
 	}
 	name := fmt.Sprintf("dense%s%st%d", f.name, s.suffix, tokens)
-	TEXT(name, NOSPLIT, "func(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int8, ldx int, sumHi, sumLo *int32, inv *float32, blocks int)")
+	TEXT(name, NOSPLIT, "func(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int8, ldx int, sumHi, sumLo *int32, inv *float32, add, blocks int)")
 	Doc(fmt.Sprintf("%s: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],", name),
-		fmt.Sprintf("dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for %s and t < %d; blocks > 0.", rows, tokens))
+		fmt.Sprintf("dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for %s and t < %d; blocks > 0; add: dst += that.", rows, tokens))
 	Pragma("noescape")
 	k := intKernel{s: s, f: f, tokens: tokens, w: load("w"), n: load("blocks")}
 	ldx := load("ldx")
@@ -94,12 +97,81 @@ func (k intKernel) finish(acc [][2][]reg.VecVirtual) {
 			VMULPS(at(scale, k.s.bytes*part), y, y)
 			VBROADCASTSS(at(inv, 4*i), t)
 			VMULPS(t, y, y)
-			VMOVUPS(y, at(dst, k.s.bytes*part))
-		}
-		if i < len(acc)-1 {
-			ADDQ(ldd, dst)
 		}
 	}
+	out, add := newRows(dst, ldd, len(acc)), load("add")
+	TESTQ(add, add)
+	JZ(label("store"))
+	for i := range acc {
+		for part, y := range acc[i][0] {
+			VADDPS(out.at(i, k.s.bytes*part), y, y)
+		}
+	}
+	Label("store")
+	for i := range acc {
+		for part, y := range acc[i][0] {
+			VMOVUPS(y, out.at(i, k.s.bytes*part))
+		}
+	}
+	done()
+}
+
+// denseIntFinish makes results of the sums that the AMX kernel leaves: for each 16 tokens [plane][token][two panels].
+func denseIntFinish() {
+	s := avx512
+	TEXT("denseIntFinishAVX512", NOSPLIT, "func(dst *float32, ldd int, acc *int32, scale *float32, sumHi, sumLo *int32, inv *float32, add, tokens int)")
+	Doc("denseIntFinishAVX512: with accHi and accLo the sums of 32 rows for 16 tokens, and 128 times sumHi and sumLo taken off,",
+		"dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for t < tokens, a multiple of 16 > 0; add: dst += that.")
+	Pragma("noescape")
+	dst, ldd, acc, scale := load("dst"), load("ldd"), load("acc"), load("scale")
+	sums := [2]reg.Register{load("sumHi"), load("sumLo")}
+	inv, add, n := load("inv"), load("add"), load("tokens")
+	SHLQ(u8(2), ldd)
+	sc := s.regs(2)
+	for p := range sc {
+		VMOVUPS(at(scale, 64*p), sc[p])
+	}
+	count, off, f := GP64(), s.regs(2), ZMM()
+	Label("group")
+	MOVQ(u32(16), count)
+	Label("token")
+	for plane := range sums {
+		VPBROADCASTD(at(sums[plane], 0), off[plane])
+		VPSLLD(u8(7), off[plane], off[plane])
+	}
+	VBROADCASTSS(at(inv, 0), f)
+	y, lo := s.regs(2), s.regs(2)
+	for p := range y {
+		VMOVDQU32(at(acc, 64*p), y[p])
+		VMOVDQU32(at(acc, 2048+64*p), lo[p])
+		VPSUBD(off[0], y[p], y[p])
+		VPSUBD(off[1], lo[p], lo[p])
+		VCVTDQ2PS(y[p], y[p])
+		VCVTDQ2PS(lo[p], lo[p])
+		VMULPS(constant(c256), y[p], y[p])
+		VADDPS(lo[p], y[p], y[p])
+		VMULPS(sc[p], y[p], y[p])
+		VMULPS(f, y[p], y[p])
+	}
+	TESTQ(add, add)
+	JZ(label("store"))
+	for p := range y {
+		VADDPS(at(dst, 64*p), y[p], y[p])
+	}
+	Label("store")
+	for p := range y {
+		VMOVUPS(y[p], at(dst, 64*p))
+	}
+	ADDQ(ldd, dst)
+	ADDQ(u32(128), acc)
+	for _, p := range append(sums[:], inv) {
+		ADDQ(u8(4), p)
+	}
+	DECQ(count)
+	JNZ(label("token"))
+	ADDQ(u32(2048), acc)
+	SUBQ(u8(16), n)
+	JNZ(label("group"))
 	done()
 }
 

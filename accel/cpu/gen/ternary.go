@@ -11,6 +11,7 @@ import (
 // taken off at the end.
 func ternary(s simd) {
 	if s.wide() {
+		ternaryDecode512()
 		ternaryGemv512()
 		for tokens := 2; tokens <= 12; tokens++ {
 			ternaryGemm512(1, tokens)
@@ -24,6 +25,31 @@ func ternary(s simd) {
 	for tokens := 2; tokens <= 4; tokens++ {
 		ternaryGemm256(tokens)
 	}
+}
+
+// ternaryDecode512 writes codes as bytes, for AMX.
+func ternaryDecode512() {
+	TEXT("ternaryDecodeAVX512", NOSPLIT, "func(dst *byte, w *byte, blocks int)")
+	Doc("ternaryDecodeAVX512: dst[256*b+64*f+i] = int8 of field f of byte i of block b, less 1, for b < blocks; blocks > 0.")
+	Pragma("noescape")
+	dst, w, n := load("dst"), load("w"), load("blocks")
+	mask, one := avx512.splat(0x03030303), avx512.splat(0x01010101)
+	v := avx512.regs(4)
+	Label("loop")
+	VMOVDQU32(at(w, 0), v[0])
+	for f := 1; f < 4; f++ {
+		VPSRLW(u8(2*f), v[0], v[f])
+	}
+	for f := range v {
+		VPANDD(mask, v[f], v[f])
+		VPSUBB(one, v[f], v[f])
+		VMOVDQU32(v[f], at(dst, 64*f))
+	}
+	ADDQ(u8(64), w)
+	ADDQ(u32(256), dst)
+	DECQ(n)
+	JNZ(label("loop"))
+	done()
 }
 
 const gemvSignature = "func(dst *int32, w *byte, x *int8, xsum *int32, blocks int)"

@@ -1,0 +1,99 @@
+#include "go_asm.h"
+#include "textflag.h"
+
+// Go's assembler does not know AMX: the encodings as bytes. Registers go by number: AX 0, CX 1, DX 2, BX 3, SI 6, DI 7.
+
+#define LDTILECFG_AX BYTE $0xC4; BYTE $0xE2; BYTE $0x78; BYTE $0x49; BYTE $0x00
+#define TILERELEASE BYTE $0xC4; BYTE $0xE2; BYTE $0x78; BYTE $0x49; BYTE $0xC0
+#define TILEZERO(t) BYTE $0xC4; BYTE $0xE2; BYTE $0x7B; BYTE $0x49; BYTE $(0xC0|(t)<<3)
+
+// Rows of a tile lie index bytes apart, from base on.
+#define TILELOADD(t, base, index) BYTE $0xC4; BYTE $0xE2; BYTE $0x7B; BYTE $0x4B; BYTE $(4|(t)<<3); BYTE $((index)<<3|(base))
+#define TILESTORED(t, base, index) BYTE $0xC4; BYTE $0xE2; BYTE $0x7A; BYTE $0x4B; BYTE $(4|(t)<<3); BYTE $((index)<<3|(base))
+
+// c += a*b for int8 a and int8 (SSD) or uint8 (SUD) b.
+#define TDPBSSD(c, a, b) BYTE $0xC4; BYTE $0xE2; BYTE $((15-(b))<<3|3); BYTE $0x5E; BYTE $(0xC0|(c)<<3|(a))
+#define TDPBSUD(c, a, b) BYTE $0xC4; BYTE $0xE2; BYTE $((15-(b))<<3|2); BYTE $0x5E; BYTE $(0xC0|(c)<<3|(a))
+
+// 64 columns: tiles 0 1 2 3 += tile 4 * tiles 6 7, tile 5 * tiles 6 7. a0 in SI, a1 in CX, DI or AX apart; b0 in BX, b1 in DX.
+#define STEP(TDP, stride) \
+	TILELOADD(6, 3, 0) \
+	TILELOADD(4, 6, stride) \
+	TDP(0, 4, 6) \
+	TILELOADD(7, 2, 0) \
+	TDP(1, 4, 7) \
+	TILELOADD(5, 1, stride) \
+	TDP(2, 5, 6) \
+	TDP(3, 5, 7)
+
+// R10, R11 and R12 are how far a group lies from the first one in a, the tails and c, R13 the groups left.
+#define TILES(TDP) \
+	MOVQ job+0(FP), R8 \
+	MOVQ shapes+8(FP), AX \
+	LDTILECFG_AX \
+	MOVQ $64, AX \
+	MOVQ tileJob_groups(R8), R13 \
+	XORQ R10, R10 \
+	XORQ R11, R11 \
+	XORQ R12, R12 \
+group: \
+	TILEZERO(0) \
+	TILEZERO(1) \
+	TILEZERO(2) \
+	TILEZERO(3) \
+	MOVQ tileJob_a0(R8), SI \
+	MOVQ tileJob_a1(R8), CX \
+	ADDQ R10, SI \
+	ADDQ R10, CX \
+	MOVQ tileJob_lda(R8), DI \
+	MOVQ tileJob_b0(R8), BX \
+	MOVQ tileJob_b1(R8), DX \
+	MOVQ tileJob_steps(R8), R9 \
+	TESTQ R9, R9 \
+	JZ tail \
+step: \
+	STEP(TDP, 7) \
+	ADDQ $64, SI \
+	ADDQ $64, CX \
+	ADDQ $1024, BX \
+	ADDQ $1024, DX \
+	DECQ R9 \
+	JNZ step \
+tail: \
+	MOVQ tileJob_tailA0(R8), SI \
+	TESTQ SI, SI \
+	JZ store \
+	MOVQ tileJob_tailA1(R8), CX \
+	ADDQ R11, SI \
+	ADDQ R11, CX \
+	MOVQ tileJob_tailB0(R8), BX \
+	MOVQ tileJob_tailB1(R8), DX \
+	STEP(TDP, 0) \
+store: \
+	MOVQ tileJob_c(R8), SI \
+	ADDQ R12, SI \
+	MOVQ tileJob_ldc(R8), DI \
+	LEAQ 64(SI), BX \
+	TILESTORED(0, 6, 7) \
+	TILESTORED(1, 3, 7) \
+	MOVQ DI, CX \
+	SHLQ $4, CX \
+	ADDQ CX, SI \
+	ADDQ CX, BX \
+	TILESTORED(2, 6, 7) \
+	TILESTORED(3, 3, 7) \
+	ADDQ tileJob_nextA(R8), R10 \
+	ADDQ tileJob_nextTail(R8), R11 \
+	ADDQ tileJob_nextC(R8), R12 \
+	DECQ R13 \
+	JNZ group \
+	TILERELEASE \
+	RET
+
+// func tilesInt8AMX(job *tileJob, shapes *[64]byte)
+TEXT ·tilesInt8AMX(SB), NOSPLIT, $0-16
+	TILES(TDPBSSD)
+
+// func tilesUint8AMX(job *tileJob, shapes *[64]byte)
+TEXT ·tilesUint8AMX(SB), NOSPLIT, $0-16
+	TILES(TDPBSUD)
