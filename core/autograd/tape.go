@@ -1,12 +1,3 @@
-// Package autograd is reverse-mode differentiation with a tape (Wengert 1964).
-//
-// While a [Tape] is attached to a computation, every operation records how the gradient of its outputs becomes
-// gradients of its inputs, and keeps what it needs for that. [Tape.Backward] walks the records from last to first.
-// Without a tape the same operations record nothing and keep nothing: training and inference share one definition.
-//
-// Values are plain tensors. A tape knows gradients by the tensor they belong to, for as long as it needs them: the
-// gradient of an intermediate value is handed to the one operation that made the value and is gone afterwards. Weights
-// are [Param]s and have gradients that stay.
 package autograd
 
 import (

@@ -13,6 +13,28 @@ import (
 // the operands, then its parameters as a JSON object (see [Params]); an empty
 // text stands for no parameters. Unknown names and parameters are errors.
 func Call(name string, operands []*Tensor, params []byte) ([]*Tensor, error) {
+	p, err := ParseParams(name, params)
+	if err != nil {
+		return nil, err
+	}
+	return Run(name, operands, p)
+}
+
+// ParseParams reads the parameters of an operation over their defaults.
+func ParseParams(name string, params []byte) (*Params, error) {
+	p := &Params{Axis: -1, Step: 1, Largest: true, Order: "2"}
+	if len(params) > 0 {
+		d := json.NewDecoder(bytes.NewReader(params))
+		d.DisallowUnknownFields()
+		if err := d.Decode(p); err != nil {
+			return nil, valueErrorf("call: parameters of %s: %v", name, err)
+		}
+	}
+	return p, nil
+}
+
+// Run is Call with parameters that were read before.
+func Run(name string, operands []*Tensor, p *Params) ([]*Tensor, error) {
 	op, ok := calls[name]
 	if !ok {
 		return nil, valueErrorf("call: there is no operation %q", name)
@@ -20,15 +42,7 @@ func Call(name string, operands []*Tensor, params []byte) ([]*Tensor, error) {
 	if op.operands >= 0 && len(operands) != op.operands {
 		return nil, valueErrorf("call: %s takes %d operands, got %d", name, op.operands, len(operands))
 	}
-	p := Params{Axis: -1, Step: 1, Largest: true, Order: "2"}
-	if len(params) > 0 {
-		d := json.NewDecoder(bytes.NewReader(params))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&p); err != nil {
-			return nil, valueErrorf("call: parameters of %s: %v", name, err)
-		}
-	}
-	return op.run(operands, &p)
+	return op.run(operands, p)
 }
 
 // Operations lists the names that Call knows, sorted.

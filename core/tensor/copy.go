@@ -141,7 +141,10 @@ func checkTernary(t *Tensor) error {
 	return nil
 }
 
-// sharesMemory reports whether two tensors lie over the same storage.
+// SharesMemory reports whether two tensors lie over the same storage, as views of
+// each other do.
+func SharesMemory(a, b *Tensor) bool { return sharesMemory(a, b) }
+
 func sharesMemory(a, b *Tensor) bool {
 	return len(a.data) > 0 && len(b.data) > 0 && &a.data[0] == &b.data[0]
 }
