@@ -24,6 +24,7 @@ const module = "github.com/bitnet-rust/bitnet_rust/"
 // layers, the callers first. Packages of one line do not import each other.
 var layers = [][]string{
 	{"bindings"},
+	{"core/functional"},
 	{"core/infer", "core/train"},
 	{"core/model"},
 	{"core/nn", "core/optim"},

@@ -23,6 +23,7 @@ type Model struct {
 	files atomic.Pointer[map[string]string] // tokenizer and other texts that SetAssets gave; nil: those at Info.Path
 
 	use    sync.RWMutex // held for reading by steps, for writing by whoever moves or frees weights
+	stale  atomic.Bool  // the master weights have changed since the last Refresh
 	closed bool
 	close  []func() error // gives weight memory and file mappings back
 
@@ -83,15 +84,41 @@ func (m *Model) Forward(c *nn.Ctx, ids []int32) (*tensor.Tensor, error) {
 	return x, nil
 }
 
-// Acquire keeps the weights where they are until Release. It fails once the model is closed.
+// Acquire keeps the weights where they are until Release. It derives them anew from master weights that MarkChanged has
+// told of, and fails once the model is closed.
 func (m *Model) Acquire() error {
-	m.use.RLock()
-	if m.closed {
+	for {
+		m.use.RLock()
+		if !m.closed && !m.stale.Load() {
+			return nil
+		}
+		closed := m.closed
 		m.use.RUnlock()
-		return ErrClosed
+		if closed {
+			return ErrClosed
+		}
+		if err := m.refreshStale(); err != nil {
+			return err
+		}
 	}
+}
+
+func (m *Model) refreshStale() error {
+	m.use.Lock()
+	defer m.use.Unlock()
+	if m.closed || !m.stale.Load() {
+		return nil
+	}
+	if err := m.Refresh(); err != nil {
+		return err
+	}
+	m.stale.Store(false)
 	return nil
 }
+
+// MarkChanged tells that master weights were changed: whoever acquires the model next derives the weights of forward passes
+// anew. Callers that train the model step by step call Refresh instead.
+func (m *Model) MarkChanged() { m.stale.Store(true) }
 
 // Release ends what Acquire began.
 func (m *Model) Release() { m.use.RUnlock() }

@@ -11,6 +11,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
 // Errors of this package.
@@ -34,6 +35,8 @@ type Engine struct {
 	lengths []int // of the batch's sequences
 	caches  []*nn.KVCache
 	nats    []float64 // of each row
+	running bool      // a step has begun
+	waiting open
 }
 
 // NewEngine returns an engine for a model made by model.NewTrainable; with learned scales it calls LearnScales. The error is ErrNotTrainable, or an *OptionError.
@@ -74,6 +77,7 @@ func (e *Engine) CacheBytes() int64 {
 
 // Close gives scratch memory and caches back.
 func (e *Engine) Close() {
+	e.end()
 	e.ctx.Close()
 	for _, c := range e.caches {
 		c.Free()
@@ -124,7 +128,7 @@ type pass struct {
 // run adds the batch's score to s and, in a backward pass, its gradients to the parameters'.
 func (e *Engine) run(ctx context.Context, b Batch, p pass, s *Score) (err error) {
 	defer pool.Recover(&err)
-	targets, err := e.layout(b)
+	targets, err := e.count(b)
 	if err != nil {
 		return err
 	}
@@ -132,16 +136,8 @@ func (e *Engine) run(ctx context.Context, b Batch, p pass, s *Score) (err error)
 		return err
 	}
 	defer e.model.Release()
-	e.ctx.Begin(ctx, e.planKey(p), e.rows, e.caches[:len(e.lengths)])
-	defer e.ctx.End()
-	if p.training {
-		e.ctx.Train(e.next)
-	}
-	if p.backward {
-		defer e.tape.Reset() // whatever an error left
-		e.ctx.Attach(e.tape)
-	}
-	x, err := e.model.Forward(e.ctx, b.IDs)
+	defer e.end() // whatever an error left, too
+	x, err := e.begin(ctx, b, p)
 	if err != nil {
 		return err
 	}
@@ -155,6 +151,37 @@ func (e *Engine) run(ctx context.Context, b Batch, p pass, s *Score) (err error)
 	if err := e.ctx.Err(); err != nil {
 		return err
 	}
+	e.add(s, targets, correct)
+	return nil
+}
+
+// begin starts a step over the batch and runs the model up to its head. The caller ends it.
+func (e *Engine) begin(ctx context.Context, b Batch, p pass) (*tensor.Tensor, error) {
+	if err := e.layout(b); err != nil {
+		return nil, err
+	}
+	e.ctx.Begin(ctx, e.planKey(p), e.rows, e.caches[:len(e.lengths)])
+	e.running = true
+	if p.training {
+		e.ctx.Train(e.next)
+	}
+	if p.backward {
+		e.ctx.Attach(e.tape)
+	}
+	return e.model.Forward(e.ctx, b.IDs)
+}
+
+// end ends the step that runs, if one does.
+func (e *Engine) end() {
+	if e.running {
+		e.running, e.waiting = false, open{}
+		e.tape.Reset()
+		e.ctx.End()
+	}
+}
+
+// add adds a batch whose nats are there to a score, sequence by sequence.
+func (e *Engine) add(s *Score, targets, correct int) {
 	at := 0
 	for _, length := range e.lengths {
 		sum := 0.0
@@ -166,7 +193,6 @@ func (e *Engine) run(ctx context.Context, b Batch, p pass, s *Score) (err error)
 	}
 	s.Targets += targets
 	s.Correct += correct
-	return nil
 }
 
 // planKey names the memory plan of a pass over a batch of the current lengths.
@@ -185,30 +211,37 @@ func (e *Engine) planKey(p pass) uint64 {
 	return key
 }
 
-// layout checks the batch, sets up rows and caches for it, and counts its targets.
-func (e *Engine) layout(b Batch) (targets int, err error) {
-	cfg := e.model.Config
-	if err := e.split(b); err != nil {
-		return 0, err
-	}
+// count checks the batch's targets and counts those that are not ignored.
+func (e *Engine) count(b Batch) (targets int, err error) {
 	if len(b.Targets) != len(b.IDs) {
 		return 0, fmt.Errorf("%w: %d targets for %d ids", ErrBatch, len(b.Targets), len(b.IDs))
 	}
-	for i, id := range b.IDs {
-		if id < 0 || int(id) >= cfg.VocabSize {
-			return 0, fmt.Errorf("%w: ids[%d] = %d: expected 0 <= id < vocab_size = %d", ErrBatch, i, id, cfg.VocabSize)
-		}
-		t := b.Targets[i]
+	vocab := e.model.Config.VocabSize
+	for i, t := range b.Targets {
 		if t == nn.IgnoreTarget {
 			continue
 		}
-		if t < 0 || int(t) >= cfg.VocabSize {
-			return 0, fmt.Errorf("%w: targets[%d] = %d: expected 0 <= id < vocab_size = %d or %d", ErrBatch, i, t, cfg.VocabSize, nn.IgnoreTarget)
+		if t < 0 || int(t) >= vocab {
+			return 0, fmt.Errorf("%w: targets[%d] = %d: expected 0 <= id < vocab_size = %d or %d", ErrBatch, i, t, vocab, nn.IgnoreTarget)
 		}
 		targets++
 	}
-	if targets == 0 {
+	if targets == 0 && len(b.IDs) > 0 {
 		return 0, fmt.Errorf("%w: every target is ignored", ErrBatch)
+	}
+	return targets, nil
+}
+
+// layout checks the batch's tokens and sets up rows and caches for it.
+func (e *Engine) layout(b Batch) error {
+	cfg := e.model.Config
+	if err := e.split(b); err != nil {
+		return err
+	}
+	for i, id := range b.IDs {
+		if id < 0 || int(id) >= cfg.VocabSize {
+			return fmt.Errorf("%w: ids[%d] = %d: expected 0 <= id < vocab_size = %d", ErrBatch, i, id, cfg.VocabSize)
+		}
 	}
 	e.nats = slices.Grow(e.nats[:0], len(b.IDs))[:len(b.IDs)]
 	e.rows = e.rows[:0]
@@ -224,10 +257,10 @@ func (e *Engine) layout(b Batch) (targets int, err error) {
 			e.caches = append(e.caches, nn.NewKVCache(e.mem, layers, cfg.NumKeyValueHeads, cfg.HeadDim))
 		}
 		if err := e.caches[s].Grow(n); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return targets, nil
+	return nil
 }
 
 // split finds the lengths of the batch's sequences.

@@ -1,0 +1,120 @@
+package functional
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"math"
+	"slices"
+
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// ErrArgument marks a parameter of an operation that is out of its range.
+var ErrArgument = errors.New("functional: bad argument")
+
+// Call runs an operation by name: one of core/nn (see [Operations]) or of core/tensor. Operands are followed by parameters as
+// a JSON object. In mode Grad it is recorded when an operand requires a gradient.
+func Call(ctx context.Context, m autograd.Mode, name string, operands []*autograd.GradTensor, params []byte) ([]*autograd.GradTensor, error) {
+	l, ok := layers[name]
+	if !ok {
+		return m.Call(name, operands, params)
+	}
+	if len(operands) != l.operands {
+		return nil, fmt.Errorf("%w: %s takes %d operands, got %d", ErrArgument, name, l.operands, len(operands))
+	}
+	p := Params{Eps: 1e-5, Theta: 10000, Reduction: "mean", Ignore: nn.IgnoreTarget}
+	if len(params) > 0 {
+		d := json.NewDecoder(bytes.NewReader(params))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&p); err != nil {
+			return nil, fmt.Errorf("%w: parameters of %s: %w", ErrArgument, name, err)
+		}
+	}
+	out, err := l.run(ctx, m, operands, &p)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return []*autograd.GradTensor{out}, nil
+}
+
+// Operations lists the names of the operations of core/nn, sorted.
+func Operations() []string { return slices.Sorted(maps.Keys(layers)) }
+
+// Params are the parameters of all operations; each reads its own.
+type Params struct {
+	Eps       float64 `json:"eps"`          // norms, 1e-5 when left out
+	Theta     float64 `json:"theta"`        // rope, 10000 when left out
+	Offset    int     `json:"offset"`       // rope: position of the first row of each sequence
+	Lengths   []int   `json:"lengths"`      // attention: of each sequence of the batch; null: all whole
+	P         float64 `json:"p"`            // dropout: share of the elements
+	Seed      uint64  `json:"seed"`         // dropout, and attention's
+	Act       string  `json:"activation"`   // gated: "relu2" or "silu"
+	Targets   []int32 `json:"-"`            // cross_entropy
+	Reduction string  `json:"reduction"`    // cross_entropy: "mean", "sum" or "none"
+	Ignore    int64   `json:"ignore_index"` // cross_entropy: target that does not count, -100 when left out
+}
+
+type layer struct {
+	operands int
+	run      func(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error)
+}
+
+var layers = map[string]layer{
+	"rms_norm":      {2, rmsNorm},
+	"bit_linear":    {2, bitLinear},
+	"rope":          {1, rope},
+	"attention":     {3, attention},
+	"gated":         {2, gated},
+	"dropout":       {1, dropout},
+	"cross_entropy": {2, crossEntropy},
+	"head_loss":     {4, headLoss},
+}
+
+// floats prepares the operands: contiguous float32. Other floats are cast, and the cast is recorded.
+func floats(m autograd.Mode, x []*autograd.GradTensor) (of []*autograd.GradTensor, data []*tensor.Tensor, err error) {
+	of, data = slices.Clone(x), make([]*tensor.Tensor, len(x))
+	for i, t := range x {
+		switch dt := t.Data().DType(); {
+		case !dt.IsFloat():
+			return nil, nil, fmt.Errorf("operand %d: %w: found %s, expected a float", i, tensor.ErrDType, dt)
+		case dt != tensor.Float32:
+			cast, err := m.Run("cast", []*autograd.GradTensor{t}, &tensor.Params{DType: "float32"})
+			if err != nil {
+				return nil, nil, err
+			}
+			of[i] = cast[0]
+		}
+		if data[i], err = of[i].Data().Contiguous(); err != nil {
+			return nil, nil, err
+		}
+	}
+	return of, data, nil
+}
+
+// planKey names the memory plan of an operation by its name and the operands' shapes.
+func planKey(name string, x []*tensor.Tensor, more ...int) uint64 {
+	h := fnv.New64a()
+	fmt.Fprint(h, name, more)
+	for _, t := range x {
+		fmt.Fprint(h, t.Shape())
+	}
+	return h.Sum64()
+}
+
+func shapeError(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", tensor.ErrShape, fmt.Sprintf(format, args...))
+}
+
+func finite(name string, v float64, ok bool) error {
+	if !ok || math.IsNaN(v) || math.IsInf(v, 0) {
+		return fmt.Errorf("%w: %s = %v", ErrArgument, name, v)
+	}
+	return nil
+}

@@ -1,0 +1,163 @@
+package functional
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// rmsNorm is nn.RMSNorm of x [..., dim] with weight [dim].
+func rmsNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
+	of, data, err := floats(m, x)
+	if err != nil {
+		return nil, err
+	}
+	dim, err := lastAxis(data[0])
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Equal(data[1].Shape(), []int{dim}) {
+		return nil, shapeError("weight has shape %v, expected [%d] for x %v", data[1].Shape(), dim, data[0].Shape())
+	}
+	if err := finite("eps", p.Eps, p.Eps >= 0); err != nil {
+		return nil, err
+	}
+	op := &operation{name: "rms_norm", key: planKey("rms_norm", data), x: data, out: data[0].Shape()}
+	op.forward = func(s *step) *tensor.Tensor {
+		w := s.param(1)
+		return nn.Normalize(s.ctx, s.see(0, dim), &nn.RMSNorm{Weight: w.Data, Eps: float32(p.Eps), Param: w})
+	}
+	return op.run(ctx, m, of)
+}
+
+// bitLinear is the ternary layer of SPEC: x [..., in] quantized to int8 by row, weight [out, in] to ternary, straight-through
+// gradients. The quantized weight is kept with the tensor until that changes.
+func bitLinear(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, _ *Params) (*autograd.GradTensor, error) {
+	of, data, err := floats(m, x)
+	if err != nil {
+		return nil, err
+	}
+	in, err := lastAxis(data[0])
+	if err != nil {
+		return nil, err
+	}
+	if w := data[1].Shape(); len(w) != 2 || w[1] != in || w[0] == 0 {
+		return nil, shapeError("weight has shape %v, expected [out, %d] for x %v", w, in, data[0].Shape())
+	}
+	out := data[1].Dim(0)
+	prepared, err := of[1].Derived(func() (any, error) {
+		l := nn.NewTrainable(true, out, in)
+		l.Weight = &autograd.Param{Name: "weight", Shape: data[1].Shape(), Data: data[1].Float32s()}
+		return l, l.Refresh()
+	})
+	if err != nil {
+		return nil, err
+	}
+	op := &operation{name: "bit_linear", key: planKey("bit_linear", data), x: data, out: append(slices.Clone(data[0].Shape()[:data[0].NDim()-1]), out)}
+	op.forward = func(s *step) *tensor.Tensor {
+		l := *prepared.(*nn.Linear) // shared by steps, whose gradients are apart
+		l.Weight = s.param(1)
+		return nn.Project(s.ctx, s.see(0, in), nil, &l)[0]
+	}
+	return op.run(ctx, m, of)
+}
+
+// rope turns the heads of x [batch, length, heads, head_dim] by their positions.
+func rope(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
+	of, data, err := floats(m, x)
+	if err != nil {
+		return nil, err
+	}
+	shape := data[0].Shape()
+	switch {
+	case len(shape) != 4:
+		return nil, shapeError("x has shape %v, expected [batch, length, heads, head_dim]", shape)
+	case shape[3]%2 != 0:
+		return nil, shapeError("head_dim of x %v is odd: halves of a head turn together", shape)
+	case data[0].Len() == 0:
+		return nil, shapeError("x %v is empty", shape)
+	case p.Offset < 0:
+		return nil, fmt.Errorf("%w: offset = %d: expected 0 or more", ErrArgument, p.Offset)
+	}
+	if err := finite("theta", p.Theta, p.Theta > 0); err != nil {
+		return nil, err
+	}
+	turns, err := nn.NewRoPE(shape[3], p.Theta, nil)
+	if err != nil {
+		return nil, err
+	}
+	op := &operation{name: "rope", key: planKey("rope", data), x: data, out: shape}
+	for b := range shape[0] {
+		for i := range shape[1] {
+			op.rows = append(op.rows, nn.Row{Seq: int32(b), Pos: int32(p.Offset + i)})
+		}
+	}
+	op.forward = func(s *step) *tensor.Tensor {
+		y := s.own(0, shape[2]*shape[3])
+		nn.Rotate(s.ctx, y, turns.Angles(s.ctx), shape[3])
+		return y
+	}
+	return op.run(ctx, m, of)
+}
+
+// gated is act(gate) * up, of equal shapes.
+func gated(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
+	of, data, err := floats(m, x)
+	if err != nil {
+		return nil, err
+	}
+	dim, err := lastAxis(data[0])
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Equal(data[0].Shape(), data[1].Shape()) {
+		return nil, shapeError("gate %v and up %v differ", data[0].Shape(), data[1].Shape())
+	}
+	act, ok := map[string]nn.Activation{"relu2": nn.ReLU2, "silu": nn.SiLU}[p.Act]
+	if !ok {
+		return nil, fmt.Errorf("%w: activation = %q: expected \"relu2\" or \"silu\"", ErrArgument, p.Act)
+	}
+	op := &operation{name: "gated", key: planKey("gated", data, int(act)), x: data, out: data[0].Shape()}
+	op.forward = func(s *step) *tensor.Tensor {
+		return nn.Gate(s.ctx, act, s.own(0, dim), s.own(1, dim))
+	}
+	return op.run(ctx, m, of)
+}
+
+// dropout sets elements to zero with probability p and divides the others by 1-p. A row is the last axis; which elements are
+// dropped depends on the seed and their place alone.
+func dropout(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
+	of, data, err := floats(m, x)
+	if err != nil {
+		return nil, err
+	}
+	if err := finite("p", p.P, p.P >= 0 && p.P < 1); err != nil {
+		return nil, fmt.Errorf("%w: expected 0 <= p < 1", err)
+	}
+	dim, err := lastAxis(data[0])
+	if err != nil {
+		return nil, err
+	}
+	if p.P == 0 {
+		y, err := m.Run("clone", of, &tensor.Params{})
+		if err != nil {
+			return nil, err
+		}
+		return y[0], nil
+	}
+	op := &operation{name: "dropout", key: planKey("dropout", data), x: data, out: data[0].Shape(), training: nn.Training{Seed: nn.StepSeed(p.Seed, 0, 0)}}
+	op.forward = func(s *step) *tensor.Tensor { return s.ctx.Drop(s.own(0, dim), float32(p.P)) }
+	return op.run(ctx, m, of)
+}
+
+// lastAxis is the length of a row; there must be rows.
+func lastAxis(x *tensor.Tensor) (int, error) {
+	if x.NDim() == 0 || x.Len() == 0 {
+		return 0, shapeError("x %v has no rows", x.Shape())
+	}
+	return x.Dim(-1), nil
+}
