@@ -111,6 +111,9 @@ func (f *Model) run(ctx context.Context, m autograd.Mode, fn *modelFunction) (*a
 const maxEngines = 2
 
 func (f *Model) engine(p Pass) (e *train.Engine, err error) {
+	if p.STE == "learned_scale" { // its scales are parameters that Parameters does not list
+		return nil, &train.OptionError{Field: "ste", Value: fmt.Sprintf("%q", p.STE), Expected: `"identity", "clipped" or "soft" outside of a Trainer`}
+	}
 	f.mu.Lock()
 	if list := f.idle[p.key()]; len(list) > 0 {
 		e = list[len(list)-1]

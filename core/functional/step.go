@@ -116,7 +116,7 @@ func (op *operation) begin(ctx context.Context, record bool) (s *step, err error
 	}
 	s.result = op.forward(s)
 	err = s.ctx.Err()
-	s.ctx.Watch(nil)
+	s.ctx.Watch(context.Background())
 	return s, err
 }
 

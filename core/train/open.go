@@ -73,7 +73,7 @@ func (e *Engine) openStep(ctx context.Context, b Batch, head func(x *tensor.Tens
 	}
 	head(x)
 	err = e.ctx.Err()
-	e.ctx.Watch(nil)
+	e.ctx.Watch(context.Background())
 	return err
 }
 
