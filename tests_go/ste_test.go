@@ -31,46 +31,58 @@ func TestStraightThroughEstimatorsAreThoseOfPyTorch(t *testing.T) {
 	}
 	clip, _ := load("clip")
 	temperature, _ := load("temperature")
+	float, _ := load("float")
+	estimators := map[string]nn.STE{
+		"identity": nn.STEIdentity, "clipped": nn.STEClipped, "soft": nn.STESoft, "learned_scale": nn.STELearnedScale,
+	}
+	run := func(t *testing.T, c, name string, training nn.Training) {
+		w, shape := load(c + "/W")
+		x, in := load(c + "/X")
+		g, _ := load(c + "/G")
+		layer := nn.NewTrainable(true, shape[0], shape[1])
+		layer.Weight = autograd.NewParam(c, w, shape...)
+		require.NoError(t, layer.Refresh())
+		if training.STE == nn.STELearnedScale {
+			layer.LearnScale("step")
+			require.Equal(t, layer.Ternary.Scale, layer.Scale.Data[0], "it begins as the mean")
+			step, _ := load(c + "/step")
+			copy(layer.Scale.Data, step)
+			require.NoError(t, layer.Refresh())
+		}
+		ctx := nn.NewCtx(pool.Default())
+		defer ctx.Close()
+		tape := autograd.NewTape(ctx)
+		ctx.Begin(context.Background(), 1, make([]nn.Row, in[0]), nil)
+		defer ctx.End()
+		ctx.Train(training)
+		ctx.Attach(tape)
+		input, err := tensor.FromFloat32(x, in...)
+		require.NoError(t, err)
+		y := nn.Project(ctx, input, nil, layer)[0]
+		want, _ := load(c + name + "/Y")
+		requireNear(t, want, y.Float32s(), 1e-5, name+" Y")
+		dy := ctx.New(in[0], shape[0])
+		copy(dy.Float32s(), g)
+		tape.Add(y, dy)
+		tape.Backward()
+		want, _ = load(c + name + "/dX")
+		requireNear(t, want, tape.Take(input).Float32s(), 1e-4, name+" dX")
+		want, _ = load(c + name + "/dW")
+		requireNear(t, want, layer.Weight.Grad, 1e-4, name+" dW")
+		if layer.Scale != nil {
+			want, _ = load(c + name + "/dstep")
+			require.InEpsilon(t, want[0], layer.Scale.Grad[0], 1e-3)
+		}
+	}
 	onEveryISA(t, func(t *testing.T) {
 		for _, c := range []string{"a", "b"} {
-			for name, ste := range map[string]nn.STE{"clipped": nn.STEClipped, "soft": nn.STESoft, "learned_scale": nn.STELearnedScale} {
-				w, shape := load(c + "/W")
-				x, in := load(c + "/X")
-				g, _ := load(c + "/G")
-				layer := nn.NewTrainable(true, shape[0], shape[1])
-				layer.Weight = autograd.NewParam(c, w, shape...)
-				require.NoError(t, layer.Refresh())
-				if ste == nn.STELearnedScale {
-					layer.LearnScale("step")
-					require.Equal(t, layer.Ternary.Scale, layer.Scale.Data[0], "it begins as the mean")
-					step, _ := load(c + "/step")
-					copy(layer.Scale.Data, step)
-					require.NoError(t, layer.Refresh())
+			for name, ste := range estimators {
+				training := nn.Training{STE: ste, Clip: clip[0], Temperature: temperature[0]}
+				if ste != nn.STEIdentity { // TestBitLinearGradientsAreThoseOfPyTorch
+					run(t, c, "/"+name, training)
 				}
-				ctx := nn.NewCtx(pool.Default())
-				tape := autograd.NewTape(ctx)
-				ctx.Begin(context.Background(), 1, make([]nn.Row, in[0]), nil)
-				ctx.Train(nn.Training{STE: ste, Clip: clip[0], Temperature: temperature[0]})
-				ctx.Attach(tape)
-				input, err := tensor.FromFloat32(x, in...)
-				require.NoError(t, err)
-				y := nn.Project(ctx, input, nil, layer)[0]
-				want, _ := load(c + "/" + name + "/Y")
-				requireNear(t, want, y.Float32s(), 1e-5, name+" Y")
-				dy := ctx.New(in[0], shape[0])
-				copy(dy.Float32s(), g)
-				tape.Add(y, dy)
-				tape.Backward()
-				want, _ = load(c + "/" + name + "/dX")
-				requireNear(t, want, tape.Take(input).Float32s(), 1e-4, name+" dX")
-				want, _ = load(c + "/" + name + "/dW")
-				requireNear(t, want, layer.Weight.Grad, 1e-4, name+" dW")
-				if layer.Scale != nil {
-					want, _ = load(c + "/" + name + "/dstep")
-					require.InEpsilon(t, want[0], layer.Scale.Grad[0], 1e-3)
-				}
-				ctx.End()
-				ctx.Close()
+				training.Float = float[0]
+				run(t, c, "/blended/"+name, training)
 			}
 		}
 	})

@@ -3,7 +3,6 @@ package nn
 import (
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
-	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
@@ -90,55 +89,4 @@ type rotateOp struct {
 
 func (o *rotateOp) Backward(t *autograd.Tape) {
 	o.c.turn(o.angles, o.headDim, t.Take(o.x), -1)
-}
-
-// normGrad is the backward pass of y = x/rms(x) * w: with xhat = x/rms(x) and h = dy*w,
-//
-//	dx = (h - xhat * mean(h * xhat)) / rms(x)    dw = sum over rows of dy * xhat
-//
-// It writes dx over dy. Rows are summed for dw in blocks of normBlock, blocks in ascending order.
-type normGrad struct {
-	norm  *RMSNorm
-	x, dy []float32
-	dim   int
-	rows  int
-	part  []float32 // [blocks, dim]
-}
-
-const normBlock = 64
-
-func (c *Ctx) normBackward(n *RMSNorm, x, dy *tensor.Tensor) {
-	rows, dim := x.Dim(0), x.Dim(1)
-	blocks := (rows + normBlock - 1) / normBlock
-	mem := c.scratch.Alloc(4 * blocks * dim)
-	c.normGrad = normGrad{norm: n, x: x.Float32s(), dy: dy.Float32s(), dim: dim, rows: rows, part: pool.View[float32](mem)}
-	cpu.Parallel(blocks, &c.normGrad)
-	if n.Param != nil {
-		for b := range blocks {
-			cpu.Add(n.Param.Grad, n.Param.Grad, c.normGrad.part[b*dim:(b+1)*dim])
-		}
-	}
-	c.scratch.Free(mem)
-}
-
-// Run does one block of rows.
-func (t *normGrad) Run(block int) {
-	dw := t.part[block*t.dim : (block+1)*t.dim]
-	clear(dw)
-	w := t.norm.Weight
-	for r := block * normBlock; r < min((block+1)*normBlock, t.rows); r++ {
-		x, dy := t.x[r*t.dim:(r+1)*t.dim], t.dy[r*t.dim:(r+1)*t.dim]
-		inv := t.norm.inverse(x)
-		mean := float32(0)
-		for i, v := range x {
-			xhat := v * inv
-			mean += dy[i] * w[i] * xhat
-		}
-		mean /= float32(t.dim)
-		for i, v := range x {
-			xhat := v * inv
-			dw[i] += dy[i] * xhat
-			dy[i] = inv * (dy[i]*w[i] - xhat*mean)
-		}
-	}
 }

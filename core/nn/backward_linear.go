@@ -28,13 +28,13 @@ type projectOp struct {
 	n      int
 }
 
-// recordProject records a Project. Biases and norms of single layers have no backward pass: models that train have none.
+// recordProject records a Project.
 func (c *Ctx) recordProject(x *tensor.Tensor, norm *RMSNorm, q quantized, layers []*Linear, out [maxGroup]*tensor.Tensor) {
 	op := &projectOp{c: c, x: x, norm: norm, q: q, out: out, n: len(layers)}
 	copy(op.layers[:], layers)
 	for _, l := range layers {
-		if l.Bias != nil || l.Norm != nil || l.Weight == nil {
-			panic("nn: a differentiated layer needs master weights and has no bias or norm of its own")
+		if l.Weight == nil {
+			panic("nn: a differentiated layer needs master weights")
 		}
 	}
 	c.keep(x)
@@ -56,6 +56,7 @@ func (o *projectOp) Backward(t *autograd.Tape) {
 		if dy == nil {
 			continue
 		}
+		c.addBiasGrad(l, dy)
 		if l.Ternary != nil {
 			c.mulPacked(part, dy, packed{dense: *l.flipped, l: Linear{In: l.Out, Out: l.In}})
 			product := c.transposed(dy, o.q.scale, codes)
@@ -107,7 +108,7 @@ func (c *Ctx) normalized(x *tensor.Tensor, norm *RMSNorm) *tensor.Tensor {
 	if norm == nil {
 		return x
 	}
-	return norm.Forward(c, x)
+	return norm.normalize(c, x)
 }
 
 // packed is a matrix [rows, cols] as the right factor of a product: the panels of its transpose.

@@ -48,6 +48,9 @@ type Ctx struct {
 	drops   dropTask
 
 	estimate estimateTask
+	blend    blendTask
+	byPanel  panelTask
+	columns  columnTask
 
 	entropy    entropyTask
 	reorder    reorderTask

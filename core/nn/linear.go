@@ -19,9 +19,10 @@ type Linear struct {
 	Bias    []float32      // [Out], nil without; already multiplied by whatever scale the checkpoint applies to it
 	Norm    *RMSNorm       // the layer's own norm before quantization (use_rms_norm), or nil
 
-	Weight  *autograd.Param // the float32 master weights [Out, In] that training changes, or nil
-	Scale   *autograd.Param // the ternary weights' scale when that is trained too (STELearnedScale), or nil
-	flipped *quant.Dense    // the ternary weights' transpose, for input gradients; made by Refresh
+	Weight    *autograd.Param // the float32 master weights [Out, In] that training changes, or nil
+	BiasParam *autograd.Param // Bias as a trainable parameter, or nil
+	Scale     *autograd.Param // the ternary weights' scale when that is trained too (STELearnedScale), or nil
+	flipped   *quant.Dense    // the ternary weights' transpose, for input gradients; made by Refresh
 }
 
 // maxGroup is how many linear layers may share one input: q, k and v.
@@ -31,9 +32,16 @@ const maxGroup = 3
 // The activations are quantized once for all ternary layers that have no norm of their own, and those layers' weights
 // are walked in one job. Returns one tensor [rows, Out] a layer, in order.
 func Project(c *Ctx, x *tensor.Tensor, norm *RMSNorm, layers ...*Linear) (out [maxGroup]*tensor.Tensor) {
+	if c.tape != nil && haveNorms(layers) {
+		return c.projectEach(x, norm, layers)
+	}
 	rows := x.Dim(0)
 	for i, l := range layers {
 		out[i] = c.New(rows, l.Out)
+	}
+	if c.training.Float > 0 {
+		c.projectBlended(x, norm, layers, out)
+		return out
 	}
 	var shared int // ternary layers that read the common input
 	for _, l := range layers {
@@ -47,7 +55,7 @@ func Project(c *Ctx, x *tensor.Tensor, norm *RMSNorm, layers ...*Linear) (out [m
 	case shared > 0:
 		h, q = c.quantize(x, norm)
 	case norm != nil:
-		h = norm.Forward(c, x)
+		h = norm.normalize(c, x)
 	}
 	c.matmul.reset(q)
 	for i, l := range layers {
@@ -71,12 +79,38 @@ func Project(c *Ctx, x *tensor.Tensor, norm *RMSNorm, layers ...*Linear) (out [m
 			q.free(c)
 			c.Free(n)
 		case l.Dense != nil && l.Norm != nil:
-			n := l.Norm.Forward(c, h)
+			n := l.Norm.normalize(c, h)
 			c.denseMatMul(n, l, out[i])
 			c.Free(n)
 		case l.Dense != nil:
 			c.denseMatMul(h, l, out[i])
 		}
+	}
+	if h != x {
+		c.Free(h)
+	}
+	return out
+}
+
+func haveNorms(layers []*Linear) bool {
+	for _, l := range layers {
+		if l.Norm != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// projectEach is Project in a differentiated step with layers that have norms of their own: each is recorded alone.
+func (c *Ctx) projectEach(x *tensor.Tensor, norm *RMSNorm, layers []*Linear) (out [maxGroup]*tensor.Tensor) {
+	h := x
+	if norm != nil {
+		h = norm.Forward(c, x)
+	}
+	for i, l := range layers {
+		bare := *l
+		bare.Norm = nil
+		out[i] = Project(c, h, l.Norm, &bare)[0]
 	}
 	if h != x {
 		c.Free(h)

@@ -41,7 +41,7 @@ func (h *Head) Loss(c *Ctx, x *tensor.Tensor, targets []int32, scale float32, na
 	for r := 0; r < x.Dim(0); r += lossRows {
 		n := min(lossRows, x.Dim(0)-r)
 		xs := c.view(x.Float32s()[r*dim:(r+n)*dim], n, dim)
-		last, logits := h.Norm.Forward(c, xs), c.New(n, vocab)
+		last, logits := h.Norm.normalize(c, xs), c.New(n, vocab)
 		c.denseInto(last, h.Proj, logits.Float32s())
 		hits := c.scratch.Alloc(n)
 		c.entropy = entropyTask{

@@ -28,6 +28,16 @@ func (n *RMSNorm) apply(dst, x []float32) {
 
 // Forward returns the normalized rows of x [rows, dim].
 func (n *RMSNorm) Forward(c *Ctx, x *tensor.Tensor) *tensor.Tensor {
+	y := n.normalize(c, x)
+	if c.tape != nil {
+		c.keep(x)
+		c.tape.Record(&rmsNormOp{c: c, norm: n, x: x, y: y})
+	}
+	return y
+}
+
+// normalize is Forward that is not recorded, for operations that record the norm as a part of themselves.
+func (n *RMSNorm) normalize(c *Ctx, x *tensor.Tensor) *tensor.Tensor {
 	y := c.New(x.Dim(0), x.Dim(1))
 	c.prepare = prepareTask{x: x.Float32s(), y: y.Float32s(), dim: x.Dim(1), norm: n}
 	c.eachRow(x.Dim(0), &c.prepare)

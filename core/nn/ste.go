@@ -36,6 +36,7 @@ const (
 func (c *Ctx) addWeightGrad(l *Linear, dw []float32) {
 	t := &c.estimate
 	*t = estimateTask{ste: c.training.STE, clip: c.training.Clip, temperature: c.training.Temperature, l: l, dw: dw}
+	t.float = c.training.Float
 	switch t.ste {
 	case STEIdentity:
 		cpu.Add(l.Weight.Grad, l.Weight.Grad, dw)
@@ -51,7 +52,7 @@ func (c *Ctx) addWeightGrad(l *Linear, dw []float32) {
 		for _, v := range t.sums {
 			sum += v
 		}
-		l.Scale.Grad[0] += float32(sum / math.Sqrt(float64(len(dw))))
+		l.Scale.Grad[0] += float32(sum * float64(1-t.float) / math.Sqrt(float64(len(dw))))
 	}
 }
 
@@ -59,6 +60,7 @@ func (c *Ctx) addWeightGrad(l *Linear, dw []float32) {
 type estimateTask struct {
 	ste               STE
 	clip, temperature float32
+	float             float32 // share of the gradient that passes no quantizer
 	l                 *Linear
 	dw                []float32
 	sums              []float64 // of each row: the gradient of the scale
@@ -67,6 +69,12 @@ type estimateTask struct {
 func (t *estimateTask) row(r int) {
 	n, m := t.l.In, t.l.Ternary.Scale
 	w, dw := t.l.Weight.Data[r*n:(r+1)*n], t.dw[r*n:(r+1)*n]
+	g := t.l.Weight.Grad[r*n : (r+1)*n]
+	if t.float > 0 {
+		for i, v := range dw {
+			g[i] += float32(t.float * v)
+		}
+	}
 	switch t.ste {
 	case STEClipped:
 		limit := t.clip * m
@@ -80,7 +88,9 @@ func (t *estimateTask) row(r int) {
 	case STELearnedScale:
 		t.sums[r] = learnedRow(w, dw, m)
 	}
-	g := t.l.Weight.Grad[r*n : (r+1)*n]
+	if t.float > 0 {
+		cpu.ScaleMul(dw, dw, nil, 1-t.float)
+	}
 	cpu.Add(g, g, dw)
 }
 

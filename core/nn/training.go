@@ -8,6 +8,7 @@ type Training struct {
 	STE              STE     // how gradients pass the quantizer of weights
 	Clip             float32 // of STEClipped, > 0
 	Temperature      float32 // of STESoft, > 0
+	Float            float32 // share of the unquantized weights and activations in what ternary layers compute with, [0, 1]
 	Recompute        bool    // the backward pass computes activations again, block by block (see Recompute)
 }
 

@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 )
@@ -31,6 +32,13 @@ type EngineOptions struct {
 	STETemperature      float64 `json:"ste_temperature,omitempty"`
 	STETemperatureEnd   float64 `json:"ste_temperature_end,omitempty"`
 	STETemperatureSteps int     `json:"ste_temperature_steps,omitempty"`
+
+	// Progressive quantization: ternary layers compute with a mix of float and quantized weights and activations, and the share of
+	// the latter grows from 0 at update QuantizationStart to 1 at QuantizationEnd, "linear" or as a "cosine", or at once at
+	// QuantizationStart ("step"). At 1 the step is the integer kernels'. "": it always is.
+	QuantizationSchedule string `json:"quantization_schedule,omitempty"`
+	QuantizationStart    int    `json:"quantization_start,omitempty"`
+	QuantizationEnd      int    `json:"quantization_end,omitempty"`
 }
 
 // OptionError is an option with a value that cannot be. It matches ErrConfig.
@@ -57,7 +65,10 @@ func (o EngineOptions) Validate() error {
 			return &OptionError{f.name, f.value, "a number in [0, 1)"}
 		}
 	}
-	return o.validateSTE()
+	if err := o.validateSTE(); err != nil {
+		return err
+	}
+	return o.validateSchedule()
 }
 
 // estimators are the values of STE.
@@ -89,6 +100,42 @@ func (o EngineOptions) validateSTE() error {
 	return nil
 }
 
+func (o EngineOptions) validateSchedule() error {
+	name, start, end := o.QuantizationSchedule, o.QuantizationStart, o.QuantizationEnd
+	switch {
+	case !slices.Contains([]string{"", "linear", "cosine", "step"}, name):
+		return &OptionError{"quantization_schedule", fmt.Sprintf("%q", name), `"linear", "cosine" or "step"`}
+	case start < 0:
+		return &OptionError{"quantization_start", start, "a number of updates >= 0"}
+	case name == "" && start > 0:
+		return &OptionError{"quantization_start", start, "none without a quantization_schedule"}
+	case (name == "" || name == "step") && end != 0:
+		return &OptionError{"quantization_end", end, fmt.Sprintf("none with quantization_schedule = %q", name)}
+	case (name == "linear" || name == "cosine") && end <= start:
+		return &OptionError{"quantization_end", end, fmt.Sprintf("more than quantization_start = %d", start)}
+	}
+	return nil
+}
+
+// Quantized is the share of quantized weights and activations in the update after step updates, [0, 1].
+func (o EngineOptions) Quantized(step int) float64 {
+	done := 0.0
+	if step >= o.QuantizationStart {
+		done = min(float64(step-o.QuantizationStart)/float64(max(o.QuantizationEnd-o.QuantizationStart, 1)), 1)
+	}
+	switch o.QuantizationSchedule {
+	case "linear":
+		return done
+	case "cosine":
+		return (1 - math.Cos(math.Pi*done)) / 2
+	case "step":
+		if step < o.QuantizationStart {
+			return 0
+		}
+	}
+	return 1
+}
+
 // temperature is that of the update after step updates.
 func (o EngineOptions) temperature(step int) float64 {
 	from := o.STETemperature
@@ -110,6 +157,7 @@ func (o EngineOptions) training(seed uint64, step, micro int) nn.Training {
 	}
 	return nn.Training{
 		Dropout: float32(o.Dropout), AttentionDropout: float32(o.AttentionDropout), Seed: nn.StepSeed(seed, uint64(step), uint64(micro)),
-		STE: estimators[o.STE], Clip: float32(clip), Temperature: float32(o.temperature(step)), Recompute: o.GradientCheckpointing,
+		STE: estimators[o.STE], Clip: float32(clip), Temperature: float32(o.temperature(step)),
+		Float: float32(1 - o.Quantized(step)), Recompute: o.GradientCheckpointing,
 	}
 }

@@ -1,4 +1,5 @@
-"""Records PyTorch's gradients of BitLinear under other straight-through estimators, for the tests of the engine's options.
+"""Records PyTorch's gradients of BitLinear under other straight-through estimators and between float and ternary, for the
+tests of the engine's options.
 
     python tests_py/record/ste.py [FILE]        (default: tests_go/testdata/train/ste.npz)
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor
 
 CASES = {"a": (48, 40, 33), "b": (17, 130, 5)}  # out, in, rows
 CLIP, TEMPERATURE = 1.25, 0.3
+FLOAT = 0.3  # share of the unquantized weights and activations on the way to ternary ones
 
 
 def quantize_activations(x: Tensor) -> Tensor:
@@ -44,6 +47,11 @@ def soft(w: Tensor) -> Tensor:
     return smooth + (u.round().clamp(-1, 1) * m - smooth).detach()
 
 
+def identity(w: Tensor) -> Tensor:
+    m = absmean(w)
+    return w + ((w / m).round().clamp(-1, 1) * m - w).detach()
+
+
 def grad_scale(x: Tensor, scale: float) -> Tensor:
     return (x - x * scale).detach() + x * scale
 
@@ -58,25 +66,37 @@ def learned_scale(w: Tensor, step: Tensor) -> Tensor:
     return round_pass((w / s).clamp(-1, 1)) * s
 
 
+ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "identity": lambda w, _: identity(w),
+    "clipped": lambda w, _: clipped(w),
+    "soft": lambda w, _: soft(w),
+    "learned_scale": learned_scale,
+}
+
+
 def main(path: str) -> None:
     torch.manual_seed(3)
     torch.set_num_threads(1)
-    out: dict[str, np.ndarray] = {"clip": np.float32(CLIP), "temperature": np.float32(TEMPERATURE)}
+    out: dict[str, np.ndarray] = {"clip": np.float32(CLIP), "temperature": np.float32(TEMPERATURE), "float": np.float32(FLOAT)}
     for name, (rows_out, dim, rows) in CASES.items():
         w, x, g = torch.randn(rows_out, dim) * 0.05, torch.randn(rows, dim), torch.randn(rows, rows_out)
         out |= {f"{name}/W": w.numpy().copy(), f"{name}/X": x.numpy().copy(), f"{name}/G": g.numpy().copy()}
         step = torch.tensor([1.3 * float(absmean(w))])  # not what the mean would give
         out[f"{name}/step"] = step.numpy().copy()
-        for ste in ("clipped", "soft", "learned_scale"):
+        for ste, part in [*((s, 0.0) for s in ESTIMATORS), *((s, FLOAT) for s in ESTIMATORS)]:
+            if part == 0.0 and ste == "identity":
+                continue  # golden/linear_cases.npz has it
             weight, scale, inputs = (t.clone().requires_grad_() for t in (w, step, x))
-            quantized = {"clipped": clipped, "soft": soft}[ste](weight) if ste != "learned_scale" else learned_scale(weight, scale)
-            y = F.linear(quantize_activations(inputs), quantized)
+            quantized = ESTIMATORS[ste](weight, scale)
+            mixed = part * inputs + (1 - part) * quantize_activations(inputs)
+            y = F.linear(mixed, part * weight + (1 - part) * quantized)
             (y * g).sum().backward()
-            out[f"{name}/{ste}/Y"] = y.detach().numpy()
-            out[f"{name}/{ste}/dW"] = weight.grad.numpy()
-            out[f"{name}/{ste}/dX"] = inputs.grad.numpy()
+            key = f"{name}/{ste}" if part == 0.0 else f"{name}/blended/{ste}"
+            out[f"{key}/Y"] = y.detach().numpy()
+            out[f"{key}/dW"] = weight.grad.numpy()
+            out[f"{key}/dX"] = inputs.grad.numpy()
             if scale.grad is not None:
-                out[f"{name}/{ste}/dstep"] = scale.grad.numpy()
+                out[f"{key}/dstep"] = scale.grad.numpy()
     np.savez_compressed(path, **out)
 
 

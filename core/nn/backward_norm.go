@@ -1,0 +1,77 @@
+package nn
+
+import (
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// rmsNormOp is y = norm(x), for a norm that is not part of a projection.
+type rmsNormOp struct {
+	c    *Ctx
+	norm *RMSNorm
+	x, y *tensor.Tensor
+}
+
+func (o *rmsNormOp) Backward(t *autograd.Tape) {
+	if dy := t.Take(o.y); dy != nil {
+		dx := o.c.New(o.x.Dim(0), o.x.Dim(1))
+		copy(dx.Float32s(), dy.Float32s())
+		t.Done(o.y)
+		o.c.normBackward(o.norm, o.x, dx)
+		t.Add(o.x, dx)
+	}
+	o.c.drop(o.x)
+}
+
+// normGrad is the backward pass of y = x/rms(x) * w: with xhat = x/rms(x) and h = dy*w,
+//
+//	dx = (h - xhat * mean(h * xhat)) / rms(x)    dw = sum over rows of dy * xhat
+//
+// It writes dx over dy. Rows are summed for dw in blocks of normBlock, blocks in ascending order.
+type normGrad struct {
+	norm  *RMSNorm
+	x, dy []float32
+	dim   int
+	rows  int
+	part  []float32 // [blocks, dim]
+}
+
+const normBlock = 64
+
+func (c *Ctx) normBackward(n *RMSNorm, x, dy *tensor.Tensor) {
+	rows, dim := x.Dim(0), x.Dim(1)
+	blocks := (rows + normBlock - 1) / normBlock
+	mem := c.scratch.Alloc(4 * blocks * dim)
+	c.normGrad = normGrad{norm: n, x: x.Float32s(), dy: dy.Float32s(), dim: dim, rows: rows, part: pool.View[float32](mem)}
+	cpu.Parallel(blocks, &c.normGrad)
+	if n.Param != nil {
+		for b := range blocks {
+			cpu.Add(n.Param.Grad, n.Param.Grad, c.normGrad.part[b*dim:(b+1)*dim])
+		}
+	}
+	c.scratch.Free(mem)
+}
+
+// Run does one block of rows.
+func (t *normGrad) Run(block int) {
+	dw := t.part[block*t.dim : (block+1)*t.dim]
+	clear(dw)
+	w := t.norm.Weight
+	for r := block * normBlock; r < min((block+1)*normBlock, t.rows); r++ {
+		x, dy := t.x[r*t.dim:(r+1)*t.dim], t.dy[r*t.dim:(r+1)*t.dim]
+		inv := t.norm.inverse(x)
+		mean := float32(0)
+		for i, v := range x {
+			xhat := v * inv
+			mean += dy[i] * w[i] * xhat
+		}
+		mean /= float32(t.dim)
+		for i, v := range x {
+			xhat := v * inv
+			dw[i] += dy[i] * xhat
+			dy[i] = inv * (dy[i]*w[i] - xhat*mean)
+		}
+	}
+}
