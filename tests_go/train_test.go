@@ -4,12 +4,14 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
@@ -89,6 +91,63 @@ func TestTheScoreOfATextDoesNotDependOnItsBatches(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, train.Score{Nats: -sum, Targets: length * windows, Correct: correct}, score)
 	}
+}
+
+// Biases and norms of single layers are trained, run and saved like everything else.
+func TestModelsWithBiasesAndOwnNormsAreTrained(t *testing.T) {
+	cfg := *trainable(t, "silu").Config
+	cfg.Architecture = model.ArchLlama
+	cfg.AttentionBias, cfg.MLPBias, cfg.Quantization.UseRMSNorm = true, true, true
+	m, err := model.NewTrainable(&cfg, 3, model.LoadOptions{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, m.Close()) }()
+	names := map[string]*autograd.Param{}
+	for _, p := range m.Params() {
+		names[p.Name] = p
+	}
+	bias, norm := names["model.layers.1.mlp.up_proj.bias"], names["model.layers.0.self_attn.o_proj.rms_norm.weight"]
+	require.Equal(t, []int{88}, bias.Shape)
+	require.Equal(t, []int{48}, norm.Shape)
+
+	e, err := train.NewEngine(m, train.EngineOptions{})
+	require.NoError(t, err)
+	defer e.Close()
+	opt, err := optim.New(nil, optim.DefaultConfig("adamw"), optim.DecayGroups(e.Params(), optim.DefaultConfig("adamw").Hyper)...)
+	require.NoError(t, err)
+	defer opt.Close()
+	b := someBatch(60, 60)
+	var first, last train.Score
+	for range 10 {
+		require.NoError(t, opt.ZeroGrad())
+		last, err = e.Accumulate(context.Background(), b, 1)
+		require.NoError(t, err)
+		require.NoError(t, opt.SetLR(1e-2))
+		require.NoError(t, opt.StepScaled(1))
+		require.NoError(t, m.Refresh())
+		if first.Targets == 0 {
+			first = last
+		}
+	}
+	require.Less(t, last.Loss(), first.Loss()-0.5)
+	require.NotZero(t, maxAbs(bias.Data))
+
+	ids := b.IDs[:60]
+	likelihood := func(m *model.Model) float64 {
+		engine := infer.NewEngine(m)
+		defer engine.Close()
+		sum, _, err := engine.LogLikelihood(context.Background(), ids, 200, 100)
+		require.NoError(t, err)
+		return sum
+	}
+	var s train.Score
+	require.NoError(t, e.Score(context.Background(), train.Batch{IDs: ids[:59], Targets: ids[1:], Length: 59}, &s))
+	require.Equal(t, likelihood(m), -s.Nats)
+	path := filepath.Join(t.TempDir(), "model.bitnet")
+	require.NoError(t, m.Save(path, nil))
+	saved, err := model.Load(context.Background(), path, model.LoadOptions{HeadFormat: "float32"})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, saved.Close()) }()
+	require.Equal(t, likelihood(m), likelihood(saved))
 }
 
 func TestTrainingRefusesBadBatches(t *testing.T) {

@@ -16,9 +16,8 @@ import (
 
 // NewTrainable builds a model of the shape of cfg with float32 master weights, from which Refresh derives the weights
 // that forward passes use. Matrices are normal with standard deviation cfg.InitializerRange, those that lead back into
-// the residual stream (o_proj, down_proj) divided by sqrt(2 layers) as in GPT-2; norms are one. The same seed gives the
-// same weights. Of the options it uses Pool. Biases and norms of single linears (attention_bias, mlp_bias,
-// use_rms_norm) are refused with a ConfigError.
+// the residual stream (o_proj, down_proj) divided by sqrt(2 layers) as in GPT-2; norms are one, biases zero. The same seed
+// gives the same weights. Of the options it uses Pool.
 func NewTrainable(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
 	if err := cpu.InitError(); err != nil {
 		return nil, err
@@ -26,12 +25,6 @@ func NewTrainable(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
 	c := cfg.clone().WithDefaults()
 	if err := c.Validate(); err != nil {
 		return nil, err
-	}
-	for field, set := range map[string]bool{"attention_bias": c.AttentionBias, "mlp_bias": c.MLPBias,
-		"quantization_config.use_rms_norm": c.Quantization.UseRMSNorm} {
-		if set {
-			return nil, &ConfigError{Field: field, Value: true, Reason: "must be false in a model that is trained"}
-		}
 	}
 	l := newLoader(o, tableFormat{cpu.DenseF32, true})
 	l.wide = true
@@ -43,10 +36,19 @@ func NewTrainable(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
 		return nil, err
 	}
 	m.Info.Format = "trainable"
-	_ = m.eachWeight(func(string, *nn.Linear) error { return nil }, func(name string, n *nn.RMSNorm) error {
-		n.Param = &autograd.Param{Name: name + ".weight", Shape: []int{len(n.Weight)}, Data: n.Weight, Grad: make([]float32, len(n.Weight))}
+	norm := func(name string, n *nn.RMSNorm) error {
+		n.Param = autograd.NewParam(name+".weight", n.Weight, len(n.Weight))
 		return nil
-	})
+	}
+	_ = m.eachWeight(func(name string, l *nn.Linear) error {
+		if l.Bias != nil {
+			l.BiasParam = autograd.NewParam(name+".bias", l.Bias, l.Out)
+		}
+		if l.Norm != nil {
+			return norm(name+".rms_norm", l.Norm)
+		}
+		return nil
+	}, norm)
 	if err := m.Refresh(); err != nil {
 		return nil, err
 	}
@@ -57,9 +59,11 @@ func NewTrainable(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
 // table is one parameter.
 func (m *Model) Params() []*autograd.Param {
 	var all []*autograd.Param
-	add := func(p *autograd.Param) error {
-		if p != nil {
-			all = append(all, p)
+	add := func(params ...*autograd.Param) error {
+		for _, p := range params {
+			if p != nil {
+				all = append(all, p)
+			}
 		}
 		return nil
 	}
@@ -67,10 +71,10 @@ func (m *Model) Params() []*autograd.Param {
 		if name == "model.embed_tokens" {
 			return add(m.Embed.Param)
 		}
-		if err := add(l.Weight); err != nil {
-			return err
+		if l.Norm != nil {
+			return add(l.Norm.Param, l.Weight, l.Scale, l.BiasParam)
 		}
-		return add(l.Scale)
+		return add(l.Weight, l.Scale, l.BiasParam)
 	}, func(_ string, n *nn.RMSNorm) error { return add(n.Param) })
 	return all
 }
@@ -121,7 +125,13 @@ func (s *masterSource) linear(name string, out, in int) (*nn.Linear, error) {
 		std /= math.Sqrt(2 * float64(s.cfg.NumHiddenLayers))
 	}
 	l := s.master(name, out, in, std)
+	if s.cfg.hasBias(name) {
+		l.Bias = make([]float32, out)
+	}
 	if s.cfg.Quantization.Converts(name) {
+		if s.cfg.Quantization.UseRMSNorm {
+			l.Norm = &nn.RMSNorm{Weight: ones(in), Eps: float32(s.cfg.Quantization.RMSNormEps)}
+		}
 		l.Ternary = &quant.Ternary{Rows: out, Cols: in}
 		s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(out, in))
 	} else {

@@ -162,7 +162,7 @@ func (m *toy) checkSlopes(t *testing.T) {
 		}
 		norm = math.Sqrt(norm)
 		require.Positive(t, norm, p.Name)
-		for range 12 {
+		for range 6 {
 			i := r.IntN(len(p.Data))
 			const h = 1.0 / 128
 			at := p.Data[i]

@@ -32,7 +32,7 @@ const maxGroup = 3
 // The activations are quantized once for all ternary layers that have no norm of their own, and those layers' weights
 // are walked in one job. Returns one tensor [rows, Out] a layer, in order.
 func Project(c *Ctx, x *tensor.Tensor, norm *RMSNorm, layers ...*Linear) (out [maxGroup]*tensor.Tensor) {
-	if c.tape != nil && haveNorms(layers) {
+	if (c.tape != nil || c.training.Float > 0) && haveNorms(layers) {
 		return c.projectEach(x, norm, layers)
 	}
 	rows := x.Dim(0)
