@@ -22,6 +22,7 @@ enum {
   BN_LOGITS,     // LogitsError
   BN_FILE,       // FileSystemError
   BN_TRAINING,   // TrainingError
+  BN_CHECKPOINT, // CheckpointError
   BN_CODES
 };
 
@@ -42,11 +43,13 @@ typedef struct {
   float logprob;
 } bn_top;
 
-// What is known after an update of the weights; eval_loss is NaN when there was no evaluation.
-typedef struct {
-  int64_t step;
-  double loss, gradient_norm, learning_rate, tokens_per_second, eval_loss;
-} bn_record;
+// bn_event tells Python of something, in JSON, on the thread that made the call, and takes what it answers, in JSON, or
+// NULL; Go frees it. Nonzero: stop, its Python error is pending.
+typedef int (*bn_event)(void *state, const char *kind, const char *text, char **answer);
+
+static inline int bn_call_event(bn_event event, void *state, const char *kind, const char *text, char **answer) {
+  return event(state, kind, text, answer);
+}
 
 static inline int bn_call_poll(bn_poll poll, void *state, int64_t done, int64_t total) {
   return poll(state, done, total);

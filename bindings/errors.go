@@ -37,6 +37,9 @@ var codes = []struct {
 	code     C.int
 }{
 	{context.Canceled, C.BN_CANCELED},
+	{train.ErrNoCheckpoint, C.BN_CHECKPOINT},
+	{train.ErrDamaged, C.BN_CHECKPOINT},
+	{train.ErrMismatch, C.BN_CHECKPOINT},
 	{pool.ErrOutOfMemory, C.BN_MEMORY},
 	{pool.ErrSize, C.BN_MEMORY},
 	{tensor.ErrMemory, C.BN_MEMORY},

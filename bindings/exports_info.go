@@ -149,6 +149,20 @@ func bn_config(path, text *C.char, out **C.char, errOut **C.char) C.int {
 	})
 }
 
+// bn_yaml gives the content of a YAML file, whose text this is, as JSON; name is for errors.
+//
+//export bn_yaml
+func bn_yaml(text, name *C.char, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		content, err := model.YAMLToJSON([]byte(C.GoString(text)), C.GoString(name))
+		if err != nil {
+			return err
+		}
+		*out = C.CString(string(content))
+		return nil
+	})
+}
+
 // jsonOut hands v to C as a JSON text that C frees.
 func jsonOut(out **C.char, v any) error {
 	text, err := json.Marshal(v)

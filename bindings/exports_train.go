@@ -7,9 +7,11 @@ import "C"
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/cgo"
 	"slices"
 	"unsafe"
@@ -22,27 +24,10 @@ import (
 type trainingRun struct {
 	runner  *runner
 	trainer *train.Trainer
-	last    train.Record
 }
 
-// errUpdated ends train.Trainer.Train after one update: Python runs the loop.
-var errUpdated = errors.New("updated")
-
-// trainingConfig is the JSON that Python writes.
-type trainingConfig struct {
-	Steps        int                  `json:"max_steps"`
-	BatchSize    int                  `json:"batch_size"`
-	Accumulation int                  `json:"accumulation"`
-	Order        train.Order          `json:"order"`
-	DropLast     bool                 `json:"drop_last"`
-	Optimizer    optim.Config         `json:"optimizer"`
-	Schedule     optim.ScheduleConfig `json:"scheduler"`
-	GradientClip float64              `json:"gradient_clip"`
-	EvalEvery    int                  `json:"eval_every"`
-	Seed         uint64               `json:"seed"`
-}
-
-func parseTrainingConfig(text []byte) (c trainingConfig, err error) {
+// parseTrainingConfig reads the JSON that Python writes.
+func parseTrainingConfig(text []byte) (c train.Config, err error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {
@@ -73,16 +58,9 @@ func bn_train_new(h C.uintptr_t, options *C.char, data, eval C.uintptr_t, out *C
 		}
 		run := &trainingRun{runner: r}
 		return run.change(func() error {
-			run.trainer, err = train.NewTrainer(r.model, train.Config{
-				Steps: c.Steps, BatchSize: c.BatchSize, Accumulation: c.Accumulation, Order: c.Order, DropLast: c.DropLast,
-				Optimizer: c.Optimizer, Schedule: c.Schedule, GradientClip: c.GradientClip, EvalEvery: c.EvalEvery, Seed: c.Seed,
-			}, value[*dataset](data), check)
+			run.trainer, err = train.NewTrainer(r.model, c, value[*dataset](data), check)
 			if err != nil {
 				return err
-			}
-			run.trainer.OnStep = func(record train.Record) error {
-				run.last = record
-				return errUpdated
 			}
 			*out = C.uintptr_t(cgo.NewHandle(run))
 			return nil
@@ -110,38 +88,162 @@ func (t *trainingRun) with(body func() error) error {
 	return t.change(body)
 }
 
-// bn_train_step makes one update and what evaluation is due then. updated is 0 when all updates have been made before.
+// bn_train_run makes the remaining updates. event hears of the run.
 //
-//export bn_train_step
-func bn_train_step(h C.uintptr_t, poll C.bn_poll, state unsafe.Pointer, record *C.bn_record, updated *C.int32_t, errOut **C.char) C.int {
+//export bn_train_run
+func bn_train_run(h C.uintptr_t, poll C.bn_poll, event C.bn_event, state unsafe.Pointer, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		t := value[*trainingRun](h)
 		return t.with(func() error {
-			err := t.trainer.Train(newInterrupts(poll, state))
-			if !errors.Is(err, errUpdated) {
-				return err // nil at the end of the run
-			}
-			l := t.last
-			*updated = 1
-			*record = C.bn_record{
-				step: C.int64_t(l.Step), loss: C.double(l.Loss), gradient_norm: C.double(l.GradientNorm), learning_rate: C.double(l.LearningRate),
-				tokens_per_second: C.double(l.TokensPerSecond), eval_loss: C.double(l.EvalLoss),
-			}
-			return nil
+			t.trainer.Callbacks = []train.Callback{&listener{run: t, event: event, state: state}}
+			return t.trainer.Train(newInterrupts(poll, state))
 		})
 	})
 }
 
-// bn_train_evaluate computes the mean loss over the evaluation dataset, which there must be.
+// listener tells Python of a run, on the thread of the call.
+type listener struct {
+	run   *trainingRun
+	event C.bn_event
+	state unsafe.Pointer
+}
+
+func (l *listener) RunStart(t *train.Trainer) error {
+	return l.tell("start", map[string]int{"step": t.Step(), "next": t.NextRecord(), "steps": t.Steps()}, nil)
+}
+
+func (l *listener) Evaluation(_ *train.Trainer, r *train.Record) error {
+	return l.tell("evaluation", r, r)
+}
+
+func (l *listener) Step(_ *train.Trainer, r train.Record) error { return l.tell("step", r, nil) }
+
+func (l *listener) Checkpoint(t *train.Trainer, path string) error {
+	return l.tell("checkpoint", map[string]any{"path": path, "step": t.Step()}, nil)
+}
+
+// RunEnd is told by Python itself, which knows of the exception.
+func (l *listener) RunEnd(*train.Trainer, error) error { return nil }
+
+// tell calls Python, which may use and change the model meanwhile, and notes what it answers; metrics go to r.
+func (l *listener) tell(kind string, what any, r *train.Record) error {
+	text, err := json.Marshal(what)
+	if err != nil {
+		return err
+	}
+	ckind, ctext := C.CString(kind), C.CString(string(text))
+	defer C.free(unsafe.Pointer(ckind))
+	defer C.free(unsafe.Pointer(ctext))
+	var answer *C.char
+	l.run.runner.training.Unlock()
+	code := C.bn_call_event(l.event, l.state, ckind, ctext, &answer)
+	l.run.runner.training.Lock()
+	defer C.free(unsafe.Pointer(answer))
+	switch {
+	case code != 0:
+		return context.Canceled // its Python error is pending
+	case l.run.runner.closed:
+		return fmt.Errorf("%w: the model is closed", errArgument)
+	case answer == nil:
+		return nil
+	}
+	var a struct {
+		Stop    bool                `json:"stop"`
+		Metrics map[string]*float64 `json:"metrics"`
+	}
+	if err := json.Unmarshal([]byte(C.GoString(answer)), &a); err != nil {
+		return fmt.Errorf("%w: answer to %s: %w", errArgument, kind, err)
+	}
+	if a.Stop {
+		l.run.trainer.Stop()
+	}
+	if r == nil || len(a.Metrics) == 0 {
+		return nil
+	}
+	r.Metrics = train.Metrics{}
+	for name, v := range a.Metrics {
+		r.Metrics[name] = math.NaN()
+		if v != nil {
+			r.Metrics[name] = *v
+		}
+	}
+	return nil
+}
+
+// bn_train_resume continues from a checkpoint or the newest of a directory. Where there is none, optional makes that a beginning.
 //
-//export bn_train_evaluate
-func bn_train_evaluate(h C.uintptr_t, poll C.bn_poll, state unsafe.Pointer, loss *C.double, errOut **C.char) C.int {
+//export bn_train_resume
+func bn_train_resume(h C.uintptr_t, path *C.char, optional C.int, out **C.char, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		t := value[*trainingRun](h)
 		return t.with(func() error {
-			e, err := t.trainer.Evaluate(newInterrupts(poll, state))
-			*loss = C.double(e.Loss())
-			return err
+			r, err := t.trainer.Resume(C.GoString(path))
+			if optional != 0 && errors.Is(err, train.ErrNoCheckpoint) && !errors.Is(err, train.ErrDamaged) {
+				err = nil
+			}
+			if err != nil {
+				return err
+			}
+			type skipped struct {
+				Path  string `json:"path"`
+				Error string `json:"error"`
+			}
+			s := []skipped{}
+			for _, d := range r.Skipped {
+				s = append(s, skipped{d.Path, d.Err.Error()})
+			}
+			return jsonOut(out, map[string]any{"path": r.Path, "step": r.Step, "skipped": s})
+		})
+	})
+}
+
+// bn_train_save writes a checkpoint to a path, or to the run's directory if that is empty.
+//
+//export bn_train_save
+func bn_train_save(h C.uintptr_t, path *C.char, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		t := value[*trainingRun](h)
+		return t.with(func() (err error) {
+			name := C.GoString(path)
+			if name == "" {
+				name, err = t.trainer.SaveCheckpoint()
+			} else {
+				err = t.trainer.WriteCheckpoint(name)
+			}
+			if err != nil {
+				return err
+			}
+			return jsonOut(out, name)
+		})
+	})
+}
+
+// bn_train_state says how far the run is.
+//
+//export bn_train_state
+func bn_train_state(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		t := value[*trainingRun](h)
+		return t.with(func() error {
+			return jsonOut(out, map[string]any{
+				"step": t.trainer.Step(), "steps": t.trainer.Steps(), "best": t.trainer.Best(), "stopped_early": t.trainer.StoppedEarly(),
+			})
+		})
+	})
+}
+
+// bn_train_evaluate scores the evaluation dataset, which there must be.
+//
+//export bn_train_evaluate
+func bn_train_evaluate(h C.uintptr_t, poll C.bn_poll, state unsafe.Pointer, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		t := value[*trainingRun](h)
+		return t.with(func() error {
+			score, err := t.trainer.Evaluate(newInterrupts(poll, state))
+			if err != nil {
+				return err
+			}
+			return jsonOut(out, train.NewEvalRecord(score))
 		})
 	})
 }

@@ -65,6 +65,13 @@ static PyObject *py_register_preset(PyObject *module, PyObject *args) {
   Py_RETURN_NONE;
 }
 
+static PyObject *py_yaml(PyObject *module, PyObject *args) {
+  char *content, *name, *text = NULL, *err = NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "ss", &content, &name)) return NULL;
+  int code = bn_yaml(content, name, &text, &err);
+  return code ? bn_raise(code, err) : bn_text(text);
+}
+
 static PyObject *py_config(PyObject *module, PyObject *args) {
   char *json, *text = NULL, *err = NULL;
   PyObject *path = NULL;
@@ -94,6 +101,7 @@ static PyMethodDef methods[] = {
     {"presets", py_presets, METH_NOARGS, "presets() -> JSON list of the registered models."},
     {"find_preset", py_find_preset, METH_VARARGS, "find_preset(name) -> JSON of the model with that name, alias or hub id."},
     {"register_preset", py_register_preset, METH_VARARGS, "register_preset(name, hub_id, config)"},
+    {"yaml", py_yaml, METH_VARARGS, "yaml(text, name) -> JSON of the content of a YAML file."},
     {"config", py_config, METH_VARARGS, "config(path, text) -> validated JSON of the config in a file, or of a JSON text if path is ''."},
     {"selftest_panic", py_selftest_panic, METH_VARARGS, "selftest_panic(place): panics, to test that it is contained."},
     {NULL, NULL, 0, NULL},

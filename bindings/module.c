@@ -24,7 +24,7 @@ static const char *const exception_names[BN_CODES] = {
     [BN_ARGUMENT] = "ArgumentError", [BN_MEMORY] = "OutOfMemoryError", [BN_NOT_FOUND] = "ModelNotFoundError",
     [BN_INTERNAL] = "InternalError", [BN_CANCELED] = "BitNetError",
     [BN_INDEX] = "OutOfRangeError",  [BN_LOGITS] = "LogitsError",      [BN_FILE] = "FileSystemError",
-    [BN_TRAINING] = "TrainingError",
+    [BN_TRAINING] = "TrainingError", [BN_CHECKPOINT] = "CheckpointError",
 };
 static PyObject *exceptions[BN_CODES];
 static PyObject *fork_error;

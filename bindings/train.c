@@ -1,17 +1,17 @@
 //go:build cgo && pyext
 
-// The type TrainingRun: changes the weights of a model, one update at a time.
+// The type TrainingRun: changes the weights of a model.
 #include "module.h"
 #include "_cgo_export.h"
 
-// busy, close_after and the handle change only under the GIL. A busy run refuses other threads; a close() meanwhile is
-// done by the busy thread.
+// The flags and the handle change only under the GIL. A busy run refuses other calls, except of a callback; a close()
+// meanwhile is done by the busy thread.
 typedef struct {
   PyObject_HEAD
   uintptr_t handle;
   PyObject *model;          // keeps the weights
   PyObject *dataset, *eval;  // keep the data; eval may be None
-  int busy, close_after;
+  int busy, listening, close_after;  // listening: Python runs a callback of the call that is busy
 } TrainingRun;
 
 static PyObject *run_type;
@@ -51,12 +51,22 @@ static PyObject *py_training(PyObject *module, PyObject *args) {
   return (PyObject *)r;
 }
 
+// What the flags were before a call.
+typedef struct {
+  int busy, listening;
+} flags;
+
 // enter refuses a run that is busy in another thread.
-static int enter(TrainingRun *r) {
+static int enter(TrainingRun *r, flags *before) {
   if (bn_forked()) return -1;
-  if (!r->busy) return 0;
-  bn_raise(BN_ARGUMENT, strdup("this training run is busy: it serves one call at a time"));
-  return -1;
+  *before = (flags){r->busy, r->listening};
+  if (r->busy && !r->listening) {
+    bn_raise(BN_ARGUMENT, strdup("this training run is busy: it serves one call at a time"));
+    return -1;
+  }
+  r->busy = 1;
+  r->listening = 0;
+  return 0;
 }
 
 static int close_now(TrainingRun *r) {
@@ -66,47 +76,121 @@ static int close_now(TrainingRun *r) {
   return code ? -1 : 0;
 }
 
-static PyObject *run_step(PyObject *self, PyObject *unused) {
-  TrainingRun *r = (TrainingRun *)self;
-  bn_record record;
-  int32_t updated = 0;
-  char *err = NULL;
-  bn_call call;
-  uintptr_t model;
-  if (enter(r) || bn_model_handle(r->model, &model)) return NULL;
-  r->busy = 1;
-  bn_begin(&call, model, NULL);
-  int code = bn_train_step(r->handle, bn_look, &call, &record, &updated, &err);
-  bn_end(&call);
-  PyObject *result = NULL;
-  if (code || PyErr_Occurred()) {
-    bn_raise(code, err);
-  } else if (updated) {
-    result = Py_BuildValue("Lddddd", (long long)record.step, record.loss, record.gradient_norm, record.learning_rate,
-                           record.tokens_per_second, record.eval_loss);
-  } else {
-    result = Py_NewRef(Py_None);
-  }
-  r->busy = 0;
-  if (r->close_after && close_now(r)) Py_CLEAR(result);
+// leave gives back result, or NULL when a close() that came meanwhile fails.
+static PyObject *leave(TrainingRun *r, flags before, PyObject *result) {
+  r->busy = before.busy;
+  r->listening = before.listening;
+  if (!r->busy && r->close_after && close_now(r)) Py_CLEAR(result);
   return result;
+}
+
+// A call of train(); the bn_call stands first, since bn_look gets the same pointer.
+typedef struct {
+  bn_call call;
+  TrainingRun *run;
+  PyObject *handler;  // callable(kind, text) -> text or None
+} train_call;
+
+static int on_event(void *state, const char *kind, const char *text, char **answer) {
+  train_call *t = state;
+  uintptr_t model = t->call.model;
+  PyEval_RestoreThread(t->call.released);
+  t->call.model = 0;  // the callback may use and close it
+  t->run->listening = 1;
+  PyObject *result = PyObject_CallFunction(t->handler, "ss", kind, text);
+  if (result && result != Py_None) {
+    PyObject *bytes = PyUnicode_AsUTF8String(result);
+    if (bytes) *answer = strdup(PyBytes_AsString(bytes));
+    Py_XDECREF(bytes);
+  }
+  int status = PyErr_Occurred() ? -1 : 0;
+  Py_XDECREF(result);
+  t->run->listening = 0;
+  t->call.model = model;
+  t->call.released = PyEval_SaveThread();
+  return status;
+}
+
+static PyObject *run_train(PyObject *self, PyObject *handler) {
+  TrainingRun *r = (TrainingRun *)self;
+  char *err = NULL;
+  train_call t = {.run = r, .handler = handler};
+  uintptr_t model;
+  flags before;
+  if (bn_model_handle(r->model, &model) || enter(r, &before)) return NULL;
+  if (before.busy) {
+    bn_raise(BN_ARGUMENT, strdup("this training run is under way: a callback cannot start it again"));
+    return leave(r, before, NULL);
+  }
+  bn_begin(&t.call, model, NULL);
+  int code = bn_train_run(r->handle, bn_look, on_event, &t, &err);
+  bn_end(&t.call);
+  return leave(r, before, code || PyErr_Occurred() ? bn_raise(code, err) : Py_NewRef(Py_None));
 }
 
 static PyObject *run_evaluate(PyObject *self, PyObject *unused) {
   TrainingRun *r = (TrainingRun *)self;
-  double loss = 0;
-  char *err = NULL;
+  char *text = NULL, *err = NULL;
   bn_call call;
   uintptr_t model;
-  if (enter(r) || bn_model_handle(r->model, &model)) return NULL;
-  r->busy = 1;
+  flags before;
+  if (bn_model_handle(r->model, &model) || enter(r, &before)) return NULL;
   bn_begin(&call, model, NULL);
-  int code = bn_train_evaluate(r->handle, bn_look, &call, &loss, &err);
+  int code = bn_train_evaluate(r->handle, bn_look, &call, &text, &err);
   bn_end(&call);
-  PyObject *result = code || PyErr_Occurred() ? bn_raise(code, err) : PyFloat_FromDouble(loss);
-  r->busy = 0;
-  if (r->close_after && close_now(r)) Py_CLEAR(result);
-  return result;
+  if (code || PyErr_Occurred()) {
+    free(text);
+    return leave(r, before, bn_raise(code, err));
+  }
+  return leave(r, before, bn_text(text));
+}
+
+// resume(path, optional)
+static PyObject *run_resume(PyObject *self, PyObject *args) {
+  TrainingRun *r = (TrainingRun *)self;
+  PyObject *path;
+  int optional;
+  char *text = NULL, *err = NULL;
+  bn_call call;
+  flags before;
+  if (!PyArg_ParseTuple(args, "O&p", PyUnicode_FSConverter, &path, &optional)) return NULL;
+  if (enter(r, &before)) {
+    Py_DECREF(path);
+    return NULL;
+  }
+  bn_begin(&call, 0, NULL);
+  int code = bn_train_resume(r->handle, PyBytes_AsString(path), optional, &text, &err);
+  bn_end(&call);
+  Py_DECREF(path);
+  return leave(r, before, code ? bn_raise(code, err) : bn_text(text));
+}
+
+// save(path)
+static PyObject *run_save(PyObject *self, PyObject *args) {
+  TrainingRun *r = (TrainingRun *)self;
+  PyObject *path;
+  char *text = NULL, *err = NULL;
+  bn_call call;
+  flags before;
+  if (!PyArg_ParseTuple(args, "O&", PyUnicode_FSConverter, &path)) return NULL;
+  if (enter(r, &before)) {
+    Py_DECREF(path);
+    return NULL;
+  }
+  bn_begin(&call, 0, NULL);
+  int code = bn_train_save(r->handle, PyBytes_AsString(path), &text, &err);
+  bn_end(&call);
+  Py_DECREF(path);
+  return leave(r, before, code ? bn_raise(code, err) : bn_text(text));
+}
+
+static PyObject *run_state(PyObject *self, PyObject *unused) {
+  TrainingRun *r = (TrainingRun *)self;
+  char *text = NULL, *err = NULL;
+  flags before;
+  if (enter(r, &before)) return NULL;
+  int code = bn_train_state(r->handle, &text, &err);
+  return leave(r, before, code ? bn_raise(code, err) : bn_text(text));
 }
 
 static PyObject *run_close(PyObject *self, PyObject *unused) {
@@ -121,9 +205,12 @@ static PyObject *run_close(PyObject *self, PyObject *unused) {
 }
 
 static PyMethodDef run_methods[] = {
-    {"step", run_step, METH_NOARGS,
-     "step() -> (step, loss, gradient norm, learning rate, tokens/s, evaluation loss or NaN); None when all updates are made."},
-    {"evaluate", run_evaluate, METH_NOARGS, "evaluate() -> mean loss over the evaluation dataset."},
+    {"train", run_train, METH_O,
+     "train(handler): makes the remaining updates; handler(kind, JSON) hears of them and may answer JSON."},
+    {"evaluate", run_evaluate, METH_NOARGS, "evaluate() -> JSON of the scores of the evaluation dataset."},
+    {"resume", run_resume, METH_VARARGS, "resume(path, optional) -> JSON: continues from a checkpoint."},
+    {"save", run_save, METH_VARARGS, "save(path) -> JSON of the path: writes a checkpoint, with '' into the run's directory."},
+    {"state", run_state, METH_NOARGS, "state() -> JSON of how far the run is."},
     {"close", run_close, METH_NOARGS, "close(): gives the optimizer's memory back."},
     {NULL, NULL, 0, NULL},
 };

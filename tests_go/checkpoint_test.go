@@ -31,6 +31,7 @@ type run struct {
 	*train.Trainer
 	model   *model.Model
 	records []train.Record
+	onStep  func(train.Record) error
 }
 
 func runConfig(optimizer, schedule string) train.Config {
@@ -66,29 +67,42 @@ func newRun(t *testing.T, c train.Config) *run {
 	require.NoError(t, err)
 	t.Cleanup(tr.Close)
 	r := &run{Trainer: tr, model: m}
-	tr.OnStep = func(rec train.Record) error {
-		rec.TokensPerSecond = 0
-		if math.IsNaN(rec.EvalLoss) {
-			rec.EvalLoss = -1
-		}
+	r.onStep = func(rec train.Record) error {
+		rec.Resources = train.Resources{}
 		r.records = append(r.records, rec)
 		return nil
 	}
+	tr.Callbacks = []train.Callback{train.StepFunc(func(rec train.Record) error { return r.onStep(rec) })}
 	return r
 }
 
-// until trains to a step and stops there, as a caller does who cancels.
+// until trains to a step and stops there.
 func (r *run) until(t *testing.T, step int) {
 	t.Helper()
-	note := r.OnStep
-	r.OnStep = func(rec train.Record) error {
-		if err := note(rec); err != nil || rec.Step < step {
-			return err
+	note := r.onStep
+	r.onStep = func(rec train.Record) error {
+		if rec.Step == step {
+			r.Stop()
 		}
-		return errInterrupted
+		return note(rec)
+	}
+	require.NoError(t, r.Train(context.Background()))
+	require.Equal(t, step, r.Step())
+	r.onStep = note
+}
+
+// crash trains to a step and ends there with an error, before anything is saved of that step.
+func (r *run) crash(t *testing.T, step int) {
+	t.Helper()
+	note := r.onStep
+	r.onStep = func(rec train.Record) error {
+		if rec.Step == step {
+			return errInterrupted
+		}
+		return note(rec)
 	}
 	require.ErrorIs(t, r.Train(context.Background()), errInterrupted)
-	r.OnStep = note
+	r.onStep = note
 }
 
 func (r *run) weights() map[string][]uint32 {
@@ -99,6 +113,18 @@ func (r *run) weights() map[string][]uint32 {
 		}
 	}
 	return bits
+}
+
+// savedFunc is called after every checkpoint.
+type savedFunc func(path string)
+
+func (savedFunc) RunStart(*train.Trainer) error                  { return nil }
+func (savedFunc) Evaluation(*train.Trainer, *train.Record) error { return nil }
+func (savedFunc) Step(*train.Trainer, train.Record) error        { return nil }
+func (savedFunc) RunEnd(*train.Trainer, error) error             { return nil }
+func (f savedFunc) Checkpoint(_ *train.Trainer, path string) error {
+	f(path)
+	return nil
 }
 
 func checkpoints(t *testing.T, dir string) (names []string) {
@@ -131,7 +157,7 @@ func TestAResumedRunIsTheUninterruptedOne(t *testing.T) {
 
 			c.Checkpoint = train.CheckpointConfig{Dir: filepath.Join(t.TempDir(), "made", "[here]"), Every: 10}
 			first := newRun(t, c)
-			first.until(t, 33)
+			first.crash(t, 33)
 			second := newRun(t, c)
 			r, err := second.Resume(c.Checkpoint.Dir)
 			require.NoError(t, err)
@@ -162,30 +188,31 @@ func TestTheNewestAndTheBestCheckpointsStay(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(c.Checkpoint.Dir, ".step-00000004.ckpt.0a.tmp"), nil, 0o666))
 		r := newRun(t, c)
 		saved := map[int]bool{}
-		best, note := train.Best{Loss: math.Inf(1)}, r.OnStep
-		r.OnStep = func(rec train.Record) error {
+		var best train.Best
+		note := r.onStep
+		r.onStep = func(rec train.Record) error {
 			if err := note(rec); err != nil {
 				return err
 			}
-			if !math.IsNaN(rec.EvalLoss) && rec.EvalLoss < best.Loss {
-				best = train.Best{Step: rec.Step, Loss: rec.EvalLoss}
-				saved[rec.Step] = true
+			if rec.EvalRecord != nil && (best.Step == 0 || rec.EvalLoss < best.Value) {
+				best = train.Best{Step: rec.Step, Value: rec.EvalLoss}
 			}
-			if rec.Step%4 == 0 {
-				saved[rec.Step] = true
-			}
+			return nil
+		}
+		r.Callbacks = append(r.Callbacks, savedFunc(func(path string) {
+			require.True(t, r.Step()%4 == 0 || r.Step() == best.Step)
+			require.Equal(t, filepath.Join(c.Checkpoint.Dir, fmt.Sprintf("step-%08d.ckpt", r.Step())), path)
+			saved[r.Step()] = true
 			var want []string
-			for step := rec.Step; step > 0; step-- {
+			for step := r.Step(); step > 0; step-- {
 				if saved[step] && (len(want) < keep || step == best.Step) {
 					want = append(want, fmt.Sprintf("step-%08d.ckpt", step))
 				}
 			}
-			if want = append(want, "notes.txt"); len(want) > 1 { // saved at least once, which also removes what a killed writer left
-				slices.Sort(want)
-				require.Equal(t, want, checkpoints(t, c.Checkpoint.Dir), "keep %d, step %d", keep, rec.Step)
-			}
-			return nil
-		}
+			want = append(want, "notes.txt") // and what a killed writer left is gone
+			slices.Sort(want)
+			require.Equal(t, want, checkpoints(t, c.Checkpoint.Dir), "keep %d, step %d", keep, r.Step())
+		}))
 		require.NoError(t, r.Train(context.Background()))
 		require.Equal(t, &best, r.Best())
 	}
@@ -196,14 +223,14 @@ func TestACheckpointOfAnotherRunIsRefused(t *testing.T) {
 	c.Checkpoint = train.CheckpointConfig{Dir: t.TempDir(), Every: 2}
 	newRun(t, c).until(t, 2)
 	for field, spoil := range map[string]func(*train.Config){
-		"config.batch_size: found 2, expected 3":                  func(c *train.Config) { c.BatchSize = 3 },
-		"config.accumulation: found 2, expected 1":                func(c *train.Config) { c.Accumulation = 0 },
-		"config.gradient_clip: found 1, expected 0":               func(c *train.Config) { c.GradientClip = 0 },
-		"config.seed: found 9223372036854775813, expected 1":      func(c *train.Config) { c.Seed = 1 },
-		"config.optimizer.lr: found 0.01, expected 0.5":           func(c *train.Config) { c.Optimizer.LR = 0.5 },
-		`config.optimizer.name: found "adamw", expected "adam"`:   func(c *train.Config) { c.Optimizer.Name = "adam" },
-		"config.schedule.min_ratio: found none, expected 0.5":     func(c *train.Config) { c.Schedule.MinRatio = 0.5 },
-		`config.schedule.name: found "cosine", expected "linear"`: func(c *train.Config) { c.Schedule.Name = "linear" },
+		"config.batch_size: found 2, expected 3":                   func(c *train.Config) { c.BatchSize = 3 },
+		"config.accumulation: found 2, expected 1":                 func(c *train.Config) { c.Accumulation = 0 },
+		"config.gradient_clip: found 1, expected 0":                func(c *train.Config) { c.GradientClip = 0 },
+		"config.seed: found 9223372036854775813, expected 1":       func(c *train.Config) { c.Seed = 1 },
+		"config.optimizer.lr: found 0.01, expected 0.5":            func(c *train.Config) { c.Optimizer.LR = 0.5 },
+		`config.optimizer.name: found "adamw", expected "adam"`:    func(c *train.Config) { c.Optimizer.Name = "adam" },
+		"config.scheduler.min_ratio: found none, expected 0.5":     func(c *train.Config) { c.Schedule.MinRatio = 0.5 },
+		`config.scheduler.name: found "cosine", expected "linear"`: func(c *train.Config) { c.Schedule.Name = "linear" },
 	} {
 		other := c
 		spoil(&other)
@@ -393,6 +420,7 @@ func TestCheckpointMistakesAreNamed(t *testing.T) {
 	require.NotErrorIs(t, err, train.ErrDamaged)
 	_, err = r.Resume(filepath.Join(c.Checkpoint.Dir, "absent"))
 	require.ErrorIs(t, err, os.ErrNotExist)
+	require.ErrorIs(t, err, train.ErrNoCheckpoint)
 
 	path := filepath.Join(c.Checkpoint.Dir, "step-00000007.ckpt")
 	require.NoError(t, os.Mkdir(path, 0o777))
@@ -423,16 +451,12 @@ func TestCheckpointMistakesAreNamed(t *testing.T) {
 	require.ErrorIs(t, err, train.ErrConfig)
 	data, eval := runTexts(t)
 	for message, bad := range map[string]train.CheckpointConfig{
-		"checkpoint.every = -1": {Every: -1}, "checkpoint.keep = -2": {Keep: -2},
+		"checkpoint_every = -1": {Every: -1}, "checkpoint_keep = -2": {Keep: -2},
 	} {
 		c.Checkpoint = bad
 		_, err = train.NewTrainer(trainable(t, "relu2"), c, data, eval)
 		require.ErrorContains(t, err, message)
 	}
-	c.Checkpoint, c.GradientClip = train.CheckpointConfig{Dir: t.TempDir()}, math.Inf(1)
-	require.ErrorIs(t, newRun(t, c).Train(context.Background()), train.ErrConfig, "what JSON cannot say is refused before the first update")
-	_, err = newRun(t, c).Resume(filepath.Dir(saved))
-	require.Error(t, err)
 }
 
 // killedRun is the run of the test with real processes.
@@ -456,7 +480,7 @@ func TestChildThatTrains(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, resumed.Skipped)
 	}
-	r.OnStep = func(rec train.Record) error {
+	r.onStep = func(rec train.Record) error {
 		_, err := fmt.Println("step", rec.Step)
 		return err
 	}

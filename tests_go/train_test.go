@@ -196,14 +196,11 @@ func TestTrainingLearnsAndRepeats(t *testing.T) {
 		tr, err := train.NewTrainer(m, config, data, eval)
 		require.NoError(t, err)
 		defer tr.Close()
-		tr.OnStep = func(r train.Record) error {
-			r.TokensPerSecond = 0
-			if math.IsNaN(r.EvalLoss) {
-				r.EvalLoss = -1
-			}
+		tr.Callbacks = []train.Callback{train.StepFunc(func(r train.Record) error {
+			r.Resources = train.Resources{}
 			records = append(records, r)
 			return nil
-		}
+		})}
 		require.NoError(t, tr.Train(context.Background()))
 		return records
 	}
@@ -222,7 +219,7 @@ func TestTrainerRefusesBadConfigurations(t *testing.T) {
 	require.NoError(t, err)
 	good := train.Config{Steps: 1, BatchSize: 1, Optimizer: optim.DefaultConfig("sgd"), Schedule: optim.ScheduleConfig{Name: "constant"}}
 	for name, spoil := range map[string]func(*train.Config){
-		"steps = 0":           func(c *train.Config) { c.Steps = 0 },
+		"max_steps = 0":       func(c *train.Config) { c.Steps = 0 },
 		"batch_size = -1":     func(c *train.Config) { c.BatchSize = -1 },
 		"gradient_clip = NaN": func(c *train.Config) { c.GradientClip = math.NaN() },
 		"name":                func(c *train.Config) { c.Optimizer.Name = "lion" },
@@ -246,12 +243,12 @@ func TestTrainingEndsWithTheContext(t *testing.T) {
 	defer tr.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	steps := 0
-	tr.OnStep = func(train.Record) error {
+	tr.Callbacks = []train.Callback{train.StepFunc(func(train.Record) error {
 		if steps++; steps == 3 {
 			cancel()
 		}
 		return nil
-	}
+	})}
 	require.ErrorIs(t, tr.Train(ctx), context.Canceled)
 	require.Equal(t, 3, steps)
 }

@@ -49,6 +49,16 @@ const (
 // error that proposes the name it may have meant. A Hugging Face config written as YAML is read too.
 // Every error matches ErrConfig.
 func ParseYAMLConfig(data []byte, name string) (*Config, error) {
+	text, err := YAMLToJSON(data, name)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfig(text, name)
+}
+
+// YAMLToJSON reads one YAML document of at most 16 KiB, without aliases and not deeply nested, as JSON; name is for errors, which
+// match ErrConfig.
+func YAMLToJSON(data []byte, name string) ([]byte, error) {
 	if len(data) > maxYAMLBytes {
 		return nil, &ConfigError{File: name, Reason: fmt.Sprintf("longer than %d bytes", maxYAMLBytes)}
 	}
@@ -59,7 +69,7 @@ func ParseYAMLConfig(data []byte, name string) (*Config, error) {
 	if err != nil {
 		return nil, yamlError(err, name)
 	}
-	return ParseConfig(text, name)
+	return text, nil
 }
 
 // checkYAML refuses what a config never needs and an attacker likes: deep nesting and aliases, which

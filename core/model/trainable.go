@@ -111,6 +111,16 @@ func (m *Model) Refresh() error {
 	}, func(string, *nn.RMSNorm) error { return nil })
 }
 
+// EachTernary visits the ternary matrices under their checkpoint names, in the order of a forward pass.
+func (m *Model) EachTernary(visit func(name string, l *nn.Linear)) {
+	_ = m.eachWeight(func(name string, l *nn.Linear) error {
+		if l.Ternary != nil {
+			visit(name, l)
+		}
+		return nil
+	}, func(string, *nn.RMSNorm) error { return nil })
+}
+
 // masterSource makes float32 master weights. Every matrix draws from a generator of its own.
 type masterSource struct {
 	*loader

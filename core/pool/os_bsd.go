@@ -29,3 +29,6 @@ func systemMemory() int64 {
 	}
 	return int64(n)
 }
+
+// ResidentBytes is this process's resident memory. 0: unknown, as always here.
+func ResidentBytes() int64 { return 0 }

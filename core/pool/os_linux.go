@@ -1,6 +1,12 @@
 package pool
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
 
 // adviseHuge asks for huge pages under b. It is advice: a kernel without them still gives ordinary pages.
 func adviseHuge(b []byte) { _ = unix.Madvise(b, unix.MADV_HUGEPAGE) }
@@ -16,4 +22,18 @@ func systemMemory() int64 {
 		total = minLimit(total, int64(uint64(info.Totalram)*uint64(info.Unit)))
 	}
 	return total
+}
+
+// ResidentBytes is this process's resident memory (RSS), from /proc/self/statm. 0: unknown.
+func ResidentBytes() int64 {
+	data, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(data))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseInt(fields[1], 10, 64)
+	return pages * int64(pageSize)
 }

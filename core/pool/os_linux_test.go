@@ -1,23 +1,11 @@
 package pool
 
 import (
-	"os"
-	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
-
-// residentBytes is this process's resident memory (RSS), from /proc/self/statm.
-func residentBytes(t *testing.T) int64 {
-	data, err := os.ReadFile("/proc/self/statm")
-	require.NoError(t, err)
-	pages, err := strconv.ParseInt(strings.Fields(string(data))[1], 10, 64)
-	require.NoError(t, err)
-	return pages * int64(pageSize)
-}
 
 // near allows for what the runtime and the test framework do to the RSS meanwhile.
 const near = 8 * mib
@@ -37,16 +25,16 @@ func TestTrimMakesTheResidentMemoryFall(t *testing.T) {
 		for _, b := range append(small, large...) {
 			fill(b.Bytes(), 1)
 		}
-		full := residentBytes(t)
+		full := ResidentBytes()
 		for _, b := range append(small, large[:len(large)-1]...) {
 			b.Release()
 		}
-		assert.InDelta(t, full, residentBytes(t), near, "free memory stays for the next block")
+		assert.InDelta(t, full, ResidentBytes(), near, "free memory stays for the next block")
 
 		given := p.Trim()
 		assert.GreaterOrEqual(t, given, int64(72*mib))
 		assert.Equal(t, given, p.Stats().Trimmed)
-		assert.InDelta(t, full-given, residentBytes(t), near)
+		assert.InDelta(t, full-given, ResidentBytes(), near)
 		assert.True(t, isFilledWith(keep.Bytes(), 1), "live memory is untouched")
 		assert.Zero(t, p.Trim(), "nothing is given back twice")
 
@@ -56,14 +44,14 @@ func TestTrimMakesTheResidentMemoryFall(t *testing.T) {
 		again.Release()
 		keep.Release()
 		require.NoError(t, p.Close())
-		assert.InDelta(t, full-80*mib, residentBytes(t), near)
+		assert.InDelta(t, full-80*mib, ResidentBytes(), near)
 	}
 }
 
 func TestFreshMemoryIsNotResidentBeforeItIsUsed(t *testing.T) {
 	p := New(Options{})
-	before := residentBytes(t)
+	before := ResidentBytes()
 	b := mustAlloc(t, p, 256*mib)
-	assert.InDelta(t, before, residentBytes(t), near)
+	assert.InDelta(t, before, ResidentBytes(), near)
 	b.Release()
 }

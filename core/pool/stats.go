@@ -112,6 +112,9 @@ func (c *counters) freed(n, capacity int) int64 {
 	return c.inUse.add(-int64(capacity))
 }
 
+// InUse is Stats().InUse, at no cost.
+func (p *HybridMemoryPool) InUse() int64 { return p.count.inUse.now.Load() }
+
 // Stats returns the counters as they are now.
 func (p *HybridMemoryPool) Stats() Stats {
 	c := &p.count

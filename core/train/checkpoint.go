@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,53 +15,39 @@ import (
 )
 
 // CheckpointConfig says where and how often a run is saved. The last update is always saved, and so is every update with the
-// lowest evaluation loss so far.
+// best evaluation so far.
 type CheckpointConfig struct {
-	Dir   string // is made if need be; "": no checkpoints
-	Every int    // updates between checkpoints; 0: none but the above
-	Keep  int    // how many of the newest stay, the best beside them; 0: all
-}
-
-// Best is the update with the lowest evaluation loss.
-type Best struct {
-	Step int     `json:"step"`
-	Loss float64 `json:"loss"`
+	Dir   string `json:"dir"`   // is made if need be; "": no checkpoints
+	Every int    `json:"every"` // updates between checkpoints; 0: none but the above
+	Keep  int    `json:"keep"`  // how many of the newest stay, the best beside them; 0: all
 }
 
 // checkpointState is the JSON of a checkpoint. What fixes the numbers of a run must be equal on resuming.
 type checkpointState struct {
 	Step      int                  `json:"step"`
-	Best      *Best                `json:"best"` // null: not evaluated yet
-	Run       json.RawMessage      `json:"run"`  // a runState
+	Tokens    int64                `json:"tokens"`
+	Skips     int                  `json:"skips"`
+	Open      *Record              `json:"open"` // null: all is done that belongs to the update
+	Progress  progress             `json:"progress"`
+	Run       json.RawMessage      `json:"run"` // a runState
 	Optimizer json.RawMessage      `json:"optimizer"`
 	Scheduler optim.SchedulerState `json:"scheduler"`
+	Scaler    *optim.ScalerState   `json:"scaler"` // null: there is none
 }
 
 // runState identifies a run.
 type runState struct {
 	Model  *model.Config `json:"model"`
-	Config configState   `json:"config"`
+	Config Config        `json:"config"`
 	Data   *Identity     `json:"data"`
 	Eval   *Identity     `json:"eval"`
 }
 
-// configState is a Config under the names of its fields in files.
-type configState struct {
-	Steps        int                  `json:"steps"`
-	BatchSize    int                  `json:"batch_size"`
-	Accumulation int                  `json:"accumulation"`
-	Order        Order                `json:"order"`
-	DropLast     bool                 `json:"drop_last"`
-	Optimizer    optim.Config         `json:"optimizer"`
-	Schedule     optim.ScheduleConfig `json:"schedule"`
-	GradientClip float64              `json:"gradient_clip"`
-	EvalEvery    int                  `json:"eval_every"`
-	Seed         uint64               `json:"seed"`
-	EngineOptions
+// mayDiffer are the fields of a run that a resumed one may change: how long it is, how often it is looked at, and when it is given up.
+var mayDiffer = []string{
+	"config.gradient_checkpointing", "config.max_steps", "config.epochs", "config.scheduler.total_steps", "config.eval_every", "config.weight_changes", "config.peak_flops",
+	"config.early_stopping", "config.early_stopping.patience", "config.early_stopping.min_delta",
 }
-
-// mayDiffer are the fields of a run that a resumed one may change: how long it is and how often it is looked at.
-var mayDiffer = []string{"config.gradient_checkpointing", "config.steps", "config.schedule.total_steps", "config.eval_every"}
 
 func identityOf(d Dataset) (*Identity, error) {
 	if d == nil {
@@ -72,29 +57,27 @@ func identityOf(d Dataset) (*Identity, error) {
 	return &id, err
 }
 
-// optimizerPrefix stands before the names of optimizer tensors; weights have the names of the model.
-const optimizerPrefix = "optimizer."
+// What stands before the names of tensors of the optimizer and of the best weights; weights have the names of the model.
+const (
+	optimizerPrefix = "optimizer."
+	bestPrefix      = "best."
+)
 
 // describe renders the run's identity, once.
 func (t *Trainer) describe() ([]byte, error) {
 	if t.run != nil {
 		return t.run, nil
 	}
-	c := t.config
-	data, err := identityOf(t.data)
-	if err != nil {
+	state := runState{Model: t.engine.model.Config, Config: t.config}
+	state.Config.Checkpoint = CheckpointConfig{}
+	var err error
+	if state.Data, err = identityOf(t.data); err != nil {
 		return nil, fmt.Errorf("train: %w", err)
 	}
-	eval, err := identityOf(t.eval)
-	if err != nil {
+	if state.Eval, err = identityOf(t.eval); err != nil {
 		return nil, fmt.Errorf("train: %w", err)
 	}
-	run, err := json.Marshal(runState{
-		Model: t.engine.model.Config,
-		Config: configState{c.Steps, c.BatchSize, c.Accumulation, c.Order, c.DropLast, c.Optimizer, c.Schedule, c.GradientClip,
-			c.EvalEvery, c.Seed, c.EngineOptions},
-		Data: data, Eval: eval,
-	})
+	run, err := json.Marshal(state)
 	if err != nil {
 		return nil, fmt.Errorf("%w: it cannot be saved: %w", ErrConfig, err)
 	}
@@ -102,36 +85,38 @@ func (t *Trainer) describe() ([]byte, error) {
 	return run, nil
 }
 
-// Best returns the update with the lowest evaluation loss so far, nil before the first evaluation.
-func (t *Trainer) Best() *Best { return t.best }
-
-// noteBest takes the loss of an evaluation after the last update; one that is no number is not the best.
-func (t *Trainer) noteBest(loss float64) {
-	if !math.IsNaN(loss) && !math.IsInf(loss, 0) && (t.best == nil || loss < t.best.Loss) {
-		t.best = &Best{t.step, loss}
-	}
-}
-
 // SaveCheckpoint writes the run as it is after the last update into the configured directory and returns the file's path. The
 // file is complete or not there. Then checkpoints that need not be kept are removed.
 func (t *Trainer) SaveCheckpoint() (path string, err error) {
 	dir := t.config.Checkpoint.Dir
 	if dir == "" {
-		return "", fmt.Errorf("%w: checkpoint.dir is empty: expected a directory", ErrConfig)
+		return "", fmt.Errorf("%w: checkpoint_dir is empty: expected a directory", ErrConfig)
 	}
 	if err := t.claim(); err != nil {
 		return "", err
 	}
-	snapshot, err := t.snapshot()
-	if err != nil {
+	path = checkpointPath(dir, t.step)
+	if err := t.WriteCheckpoint(path); err != nil {
 		return "", err
 	}
-	path = checkpointPath(dir, t.step)
-	if err := model.WriteSnapshot(path, snapshot); err != nil {
-		return "", fmt.Errorf("train: checkpoint of step %d: %w", t.step, err)
-	}
 	delete(t.damaged, path)
-	return path, t.prune()
+	if err := t.prune(); err != nil {
+		return "", err
+	}
+	return path, t.tell(func(c Callback) error { return c.Checkpoint(t, path) })
+}
+
+// WriteCheckpoint writes the run as it is after the last update to a file, which is complete or not there. Nobody is told and nothing
+// removed.
+func (t *Trainer) WriteCheckpoint(path string) error {
+	snapshot, err := t.snapshot()
+	if err != nil {
+		return err
+	}
+	if err := model.WriteSnapshot(path, snapshot); err != nil {
+		return fmt.Errorf("train: checkpoint of step %d: %w", t.step, err)
+	}
+	return nil
 }
 
 // claim makes the directory. A run that begins does not mix its checkpoints with another's.
@@ -151,7 +136,7 @@ func (t *Trainer) claim() error {
 		return err
 	}
 	if len(found) > 0 {
-		return fmt.Errorf("%w: checkpoint.dir %s has checkpoints of another run: resume from it, empty it, or choose another", ErrConfig, dir)
+		return fmt.Errorf("%w: checkpoint_dir %s has checkpoints of another run: resume from it, empty it, or choose another", ErrConfig, dir)
 	}
 	t.claimed = true
 	return nil
@@ -159,7 +144,13 @@ func (t *Trainer) claim() error {
 
 // snapshot is the state after the last update; its tensors are views.
 func (t *Trainer) snapshot() (s model.Snapshot, err error) {
-	state := checkpointState{Step: t.step, Best: t.best, Scheduler: t.schedule.StateDict()}
+	state := checkpointState{
+		Step: t.step, Tokens: t.tokens, Skips: t.skips, Open: t.open, Progress: t.progress, Scheduler: t.schedule.StateDict(),
+	}
+	if t.scaler != nil {
+		scaler := t.scaler.StateDict()
+		state.Scaler = &scaler
+	}
 	if state.Run, err = t.describe(); err != nil {
 		return s, err
 	}
@@ -171,7 +162,14 @@ func (t *Trainer) snapshot() (s model.Snapshot, err error) {
 		return s, fmt.Errorf("train: %w", err)
 	}
 	for _, p := range t.engine.params {
-		s.Tensors = append(s.Tensors, model.SnapshotTensor{Name: p.Name, Shape: p.Shape, Data: p.Data})
+		last, best := p.Data, t.bestWeights[p.Name]
+		if t.restored {
+			last, best = best, last
+		}
+		s.Tensors = append(s.Tensors, model.SnapshotTensor{Name: p.Name, Shape: p.Shape, Data: last})
+		if best != nil {
+			s.Tensors = append(s.Tensors, model.SnapshotTensor{Name: bestPrefix + p.Name, Shape: p.Shape, Data: best})
+		}
 	}
 	for _, v := range opt.Tensors() {
 		s.Tensors = append(s.Tensors, model.SnapshotTensor{Name: optimizerPrefix + v.Name, Shape: v.Shape, Data: v.Data})
@@ -200,7 +198,7 @@ func (t *Trainer) prune() error {
 		if !unreadable {
 			kept++
 		}
-		best := t.best != nil && t.best.Step == f.step
+		best := t.progress.Best != nil && t.progress.Best.Step == f.step
 		if unreadable || keep > 0 && kept > keep && !best {
 			left = append(left, f.path)
 		}
@@ -219,12 +217,20 @@ func globQuote(dir string) string {
 
 // checkpointFile is a file whose name is that of a checkpoint.
 type checkpointFile struct {
-	step int
+	step int // anyStep: the name does not say
 	path string
 }
 
+const anyStep = -1
+
 func checkpointPath(dir string, step int) string {
 	return filepath.Join(dir, fmt.Sprintf("step-%08d.ckpt", step))
+}
+
+// checkpointStep reads the step from the name of a checkpoint's file.
+func checkpointStep(name string) (step int, ok bool) {
+	step, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(name, "step-"), ".ckpt"))
+	return step, err == nil && filepath.Base(checkpointPath("", step)) == name
 }
 
 // checkpointFiles lists a directory's checkpoints, the newest first.
@@ -234,10 +240,8 @@ func checkpointFiles(dir string) (found []checkpointFile, err error) {
 		return nil, fmt.Errorf("train: %w", err)
 	}
 	for _, e := range entries {
-		digits := strings.TrimSuffix(strings.TrimPrefix(e.Name(), "step-"), ".ckpt")
-		step, err := strconv.Atoi(digits)
-		if path := checkpointPath(dir, step); err == nil && filepath.Base(path) == e.Name() {
-			found = append(found, checkpointFile{step, path})
+		if step, ok := checkpointStep(e.Name()); ok {
+			found = append(found, checkpointFile{step, filepath.Join(dir, e.Name())})
 		}
 	}
 	slices.SortFunc(found, func(a, b checkpointFile) int { return b.step - a.step })

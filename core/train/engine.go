@@ -75,6 +75,9 @@ func (e *Engine) CacheBytes() int64 {
 	return n
 }
 
+// sequences is how many the last batch had.
+func (e *Engine) sequences() int { return len(e.lengths) }
+
 // Close gives scratch memory and caches back.
 func (e *Engine) Close() {
 	e.end()

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -11,150 +12,138 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
-// Config says how a model is trained.
-type Config struct {
-	Steps        int   // updates of the weights
-	BatchSize    int   // examples a forward pass
-	Accumulation int   // forward passes an update; 0 means 1
-	Order        Order // of the examples; "": the dataset's own
-	DropLast     bool  // see Sampling
-	Optimizer    optim.Config
-	Schedule     optim.ScheduleConfig
-	GradientClip float64 // largest norm of the gradient; 0: not clipped
-	EvalEvery    int     // updates between evaluations; 0: at the end only
-	Seed         uint64  // of the order of the data and of dropout
-	Checkpoint   CheckpointConfig
-	EngineOptions
-}
-
-// Record is what is known after an update.
-type Record struct {
-	Step            int     // updates made
-	Loss            float64 // mean cross-entropy of the update's targets, in nats
-	GradientNorm    float64 // before clipping
-	LearningRate    float64
-	TokensPerSecond float64
-	EvalLoss        float64 // NaN when this step was not evaluated
-}
-
-// Trainer trains one model on one dataset.
+// Trainer trains one model on one dataset. It serves one goroutine at a time.
 type Trainer struct {
 	config   Config
 	engine   *Engine
 	opt      *optim.Optimizer
 	schedule *optim.Scheduler
+	scaler   *optim.GradScaler // nil: losses are not scaled
 	data     Dataset
 	eval     Dataset // nil: no evaluation
 	loader   *Loader
-	step     int
-	best     *Best // nil: not evaluated yet
+	watch    *weightWatch
+	batch    Batch // the last one
 
-	run     []byte          // what describe made
-	claimed bool            // the directory of the checkpoints is this run's
-	damaged map[string]bool // paths of checkpoints there that cannot be read
+	// What a checkpoint holds beside the above.
+	step        int     // updates made
+	tokens      int64   // read by them
+	skips       int     // updates in a row that the scaler has skipped
+	open        *Record // of the last update, while its evaluation and Step event are to come
+	progress    progress
+	bestWeights map[string][]float32 // of the best evaluation, when the run ends with them
 
-	// OnStep, when not nil, is called after every update. An error ends the run and is returned.
-	OnStep func(Record) error
+	stopped  bool
+	restored bool            // model and bestWeights have been exchanged
+	run      []byte          // what describe made
+	claimed  bool            // the directory of the checkpoints is this run's
+	damaged  map[string]bool // paths of checkpoints there that cannot be read
+
+	// Callbacks hear of the run, in their order.
+	Callbacks []Callback
 }
 
-// NewTrainer prepares a run. Weight decay is for matrices only. eval may be nil.
-func NewTrainer(m *model.Model, c Config, data, eval Dataset) (*Trainer, error) {
-	for _, f := range []struct {
-		name        string
-		value, from int
-	}{{"steps", c.Steps, 1}, {"batch_size", c.BatchSize, 1}, {"accumulation", c.Accumulation, 0}, {"eval_every", c.EvalEvery, 0},
-		{"checkpoint.every", c.Checkpoint.Every, 0}, {"checkpoint.keep", c.Checkpoint.Keep, 0}} {
-		if f.value < f.from {
-			return nil, fmt.Errorf("%w: %s = %d: expected at least %d", ErrConfig, f.name, f.value, f.from)
+// NewTrainer prepares a run. eval may be nil.
+func NewTrainer(m *model.Model, c Config, data, eval Dataset) (_ *Trainer, err error) {
+	if c, err = c.normalize(); err != nil {
+		return nil, err
+	}
+	t := &Trainer{data: data, eval: eval}
+	defer func() {
+		if err != nil {
+			t.Close()
+		}
+	}()
+	t.loader, err = NewLoader(data, Sampling{BatchSize: c.BatchSize, Accumulation: c.Accumulation, Order: c.Order, DropLast: c.DropLast, Seed: c.Seed})
+	if err != nil {
+		return nil, err
+	}
+	c.Order = t.loader.sampling.Order
+	if c.Steps == 0 {
+		c.Steps = max(1, int(math.Ceil(c.Epochs*float64(t.updatesPerEpoch()))))
+	}
+	if c.Schedule.TotalSteps == 0 {
+		c.Schedule.TotalSteps = c.Steps
+	}
+	t.config = c
+	if t.engine, err = NewEngine(m, c.EngineOptions); err != nil {
+		return nil, err
+	}
+	groups := optim.DecayGroups(t.engine.Params(), c.Optimizer.Hyper, c.NoDecay...)
+	if t.opt, err = optim.New(pool.Default(), c.Optimizer, groups...); err != nil {
+		return nil, err
+	}
+	if t.schedule, err = optim.NewScheduler(t.opt, c.Schedule); err != nil {
+		return nil, err
+	}
+	if c.LossScale != nil {
+		if t.scaler, err = optim.NewGradScaler(*c.LossScale); err != nil {
+			return nil, err
 		}
 	}
-	if c.GradientClip < 0 || math.IsNaN(c.GradientClip) {
-		return nil, fmt.Errorf("%w: gradient_clip = %v: expected a number >= 0", ErrConfig, c.GradientClip)
-	}
-	c.Accumulation = max(c.Accumulation, 1)
-	loader, err := NewLoader(data, Sampling{
-		BatchSize: c.BatchSize, Accumulation: c.Accumulation, Order: c.Order, DropLast: c.DropLast, Seed: c.Seed,
-	})
-	if err != nil {
-		return nil, err
-	}
-	c.Order = loader.sampling.Order
-	engine, err := NewEngine(m, c.EngineOptions)
-	if err != nil {
-		return nil, err
-	}
-	opt, err := optim.New(pool.Default(), c.Optimizer, optim.DecayGroups(engine.Params(), c.Optimizer.Hyper)...)
-	if err != nil {
-		engine.Close()
-		return nil, err
-	}
-	schedule, err := optim.NewScheduler(opt, c.Schedule)
-	if err != nil {
-		engine.Close()
-		opt.Close()
-		return nil, err
-	}
-	return &Trainer{config: c, engine: engine, opt: opt, schedule: schedule, data: data, eval: eval, loader: loader}, nil
+	return t, nil
 }
 
 // Close gives the run's memory back; the model stays.
 func (t *Trainer) Close() {
-	t.loader.Close()
-	t.opt.Close()
-	t.engine.Close()
+	if t.loader != nil {
+		t.loader.Close()
+	}
+	if t.opt != nil {
+		t.opt.Close()
+	}
+	if t.engine != nil {
+		t.engine.Close()
+	}
 }
 
-// Train makes the remaining updates. A loss or gradient that is not finite, a canceled ctx, and an error of OnStep end
-// it; the weights are those of the last update then. Checkpoints are written before OnStep sees the update.
-func (t *Trainer) Train(ctx context.Context) error {
-	if err := t.claim(); err != nil {
+// Train makes the remaining updates. It ends before the last one when patience is at its end, after Stop, with the error of a callback,
+// with ctx's error soon after that is canceled, and with a *DivergenceError when a loss or gradient is not finite. The weights are those
+// of the last update then, and a checkpoint that is saved continues the run as if nothing had been.
+func (t *Trainer) Train(ctx context.Context) (err error) {
+	if err := t.begin(); err != nil {
 		return err
 	}
-	for t.step < t.config.Steps {
-		start := time.Now()
-		r := Record{EvalLoss: math.NaN(), LearningRate: t.opt.LearningRates(nil)[0]}
+	defer func() { err = t.end(err) }()
+	if err := t.tell(func(c Callback) error { return c.RunStart(t) }); err != nil {
+		return err
+	}
+	for t.open != nil || !t.over() {
+		if t.open == nil {
+			start := time.Now()
+			r := &Record{Step: t.step + 1}
+			if err := t.gradients(ctx, r); err != nil { // forward and backward
+				return err
+			}
+			if err := t.update(ctx, r); err != nil { // clip, change the weights, move the schedule
+				return err
+			}
+			t.measure(r, start)
+			t.step, t.tokens, t.open = r.Step, r.Tokens, r
+		}
 
-		var err error
-		tokens := 0
-		if r.Loss, tokens, err = t.gradients(ctx); err != nil {
-			return err
-		}
-		factor := float32(1)
-		if clip := t.config.GradientClip; clip > 0 {
-			factor, r.GradientNorm, err = t.opt.Grads().ClipFactor(clip)
-		} else {
-			r.GradientNorm, err = t.opt.Grads().Norm()
-		}
-		if err != nil {
-			return fmt.Errorf("step %d: %w", t.step+1, err)
-		}
-		if err := t.opt.StepScaled(factor); err != nil {
-			return fmt.Errorf("step %d: %w", t.step+1, err)
-		}
-		t.schedule.Step()
-		if err := t.engine.model.Refresh(); err != nil {
-			return fmt.Errorf("step %d: %w", t.step+1, err)
-		}
-		t.step++
-		r.Step = t.step
-		r.TokensPerSecond = float64(tokens) / time.Since(start).Seconds()
-
-		if every := t.config.EvalEvery; t.eval != nil && (t.step == t.config.Steps || every > 0 && t.step%every == 0) {
+		// From here on an interrupted run has made the update: it goes on with what is left to be done after it.
+		r := *t.open
+		if r.EvalRecord == nil && t.evaluationDue() {
 			score, err := t.Evaluate(ctx)
 			if err != nil {
 				return err
 			}
-			r.EvalLoss = score.Loss()
-			t.schedule.Observe(r.EvalLoss)
-			t.noteBest(r.EvalLoss)
-		}
-		if t.checkpointDue() {
-			if _, err := t.SaveCheckpoint(); err != nil {
+			r.EvalRecord = NewEvalRecord(score)
+			if err := t.tell(func(c Callback) error { return c.Evaluation(t, &r) }); err != nil {
 				return err
 			}
+			if err := t.observe(&r); err != nil { // the schedule, the best, early stopping
+				return err
+			}
+			t.open = &r
 		}
-		if t.OnStep != nil {
-			if err := t.OnStep(r); err != nil {
+		if err := t.tell(func(c Callback) error { return c.Step(t, r) }); err != nil {
+			return err
+		}
+		t.open = nil
+		if t.checkpointDue() {
+			if _, err := t.SaveCheckpoint(); err != nil {
 				return err
 			}
 		}
@@ -162,47 +151,63 @@ func (t *Trainer) Train(ctx context.Context) error {
 	return nil
 }
 
-func (t *Trainer) checkpointDue() bool {
-	c := t.config.Checkpoint
-	return c.Dir != "" && (t.step == t.config.Steps || c.Every > 0 && t.step%c.Every == 0 || t.best != nil && t.best.Step == t.step)
+// Stop ends the run after the update under way. It may go on later.
+func (t *Trainer) Stop() { t.stopped = true }
+
+// Step is how many updates have been made, Steps how many there are to be.
+func (t *Trainer) Step() int { return t.step }
+
+// Steps is how many updates the run has when nothing ends it before.
+func (t *Trainer) Steps() int { return t.config.Steps }
+
+// NextRecord is the number of the update whose record comes next: that of the last update when an interruption came before it.
+func (t *Trainer) NextRecord() int {
+	if t.open != nil {
+		return t.step
+	}
+	return t.step + 1
 }
 
-// gradients runs the update's forward and backward passes and returns the mean loss of its targets, and how many tokens were read.
-// Every target has the same weight, in whichever batch it is.
-func (t *Trainer) gradients(ctx context.Context) (loss float64, tokens int, err error) {
-	batches, err := t.loader.Next(ctx, t.step, t.step+1 < t.config.Steps)
-	if err != nil {
-		return 0, 0, err
+// over says whether there is no further update to make.
+func (t *Trainer) over() bool { return t.step >= t.config.Steps || t.stopped || t.StoppedEarly() }
+
+func (t *Trainer) evaluationDue() bool {
+	every := t.config.EvalEvery
+	return t.eval != nil && (t.step == t.config.Steps || every > 0 && t.step%every == 0)
+}
+
+func (t *Trainer) checkpointDue() bool {
+	c := t.config.Checkpoint
+	best := t.progress.Best
+	return c.Dir != "" && (t.over() || c.Every > 0 && t.step%c.Every == 0 || best != nil && best.Step == t.step)
+}
+
+// begin makes ready for the first update.
+func (t *Trainer) begin() error {
+	if err := t.claim(); err != nil {
+		return err
 	}
-	if err := t.opt.ZeroGrad(); err != nil {
-		return 0, 0, err
-	}
-	targets := 0
-	for i := range batches {
-		targets += batches[i].CountTargets()
-	}
-	for i, b := range batches {
-		n := b.CountTargets()
-		if n == 0 && targets > 0 {
-			continue
+	if t.restored {
+		if err := t.swapBest(); err != nil {
+			return err
 		}
-		share := float64(n) / float64(targets)
-		t.engine.SetStep(t.config.Seed, t.step, i)
-		score, err := t.engine.Accumulate(ctx, b, float32(share))
-		if err != nil {
-			return 0, 0, err
-		}
-		l := score.Loss()
-		if math.IsNaN(l) || math.IsInf(l, 0) {
-			if err := t.engine.Diagnose(ctx, b, t.step+1); err != nil {
-				return 0, 0, err
-			}
-			return 0, 0, &DivergenceError{Step: t.step + 1, Layer: -1, Kind: "loss", Value: l}
-		}
-		loss += l * share
-		tokens += len(b.IDs)
 	}
-	return loss, tokens, nil
+	if t.config.WeightChanges && t.watch == nil {
+		t.watch = newWeightWatch(t.engine.model)
+	}
+	t.stopped = false
+	return nil
+}
+
+// end leaves the model as the configuration wants it after a run that ended by itself.
+func (t *Trainer) end(cause error) error {
+	if cause == nil && t.bestWeights != nil {
+		cause = t.swapBest()
+	}
+	for _, c := range t.Callbacks { // all of them, whatever they say
+		cause = cmp.Or(cause, c.RunEnd(t, cause))
+	}
+	return cause
 }
 
 // Evaluate scores all examples of the evaluation dataset.

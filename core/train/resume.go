@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -52,17 +53,17 @@ type Resumed struct {
 	Skipped []*DamagedError // newer checkpoints that cannot be read, the newest first
 }
 
-// Resume continues from the newest readable checkpoint in dir: the updates that follow are those of a run that was never interrupted,
-// to the last bit. Newer checkpoints that cannot be read are listed in Resumed. Without a readable one the error matches
-// ErrNoCheckpoint, and ErrDamaged if there are unreadable ones; a checkpoint of another model, configuration or text is a
+// Resume continues from a checkpoint, or from the newest readable one of a directory: the updates that follow are those of a run that
+// was never interrupted, to the last bit. Newer checkpoints that cannot be read are listed in Resumed. Without a readable one the error
+// matches ErrNoCheckpoint, and ErrDamaged if there are unreadable ones; a checkpoint of another model, configuration or text is a
 // *MismatchError. On an error the trainer is as it was.
-func (t *Trainer) Resume(dir string) (Resumed, error) {
+func (t *Trainer) Resume(path string) (Resumed, error) {
 	var r Resumed
-	found, err := checkpointFiles(dir)
+	found, err := findCheckpoints(path)
 	if err != nil {
 		return r, err
 	}
-	causes := []error{fmt.Errorf("%w in %s", ErrNoCheckpoint, dir)}
+	causes := []error{fmt.Errorf("%w in %s", ErrNoCheckpoint, path)}
 	for _, f := range found {
 		err := t.load(f)
 		var damaged *DamagedError
@@ -73,8 +74,8 @@ func (t *Trainer) Resume(dir string) (Resumed, error) {
 		case err != nil:
 			return r, err
 		}
-		r.Path, r.Step = f.path, f.step
-		if filepath.Clean(dir) == filepath.Clean(t.config.Checkpoint.Dir) {
+		r.Path, r.Step = f.path, t.step
+		if dir := t.config.Checkpoint.Dir; dir != "" && filepath.Clean(filepath.Dir(f.path)) == filepath.Clean(dir) {
 			t.claimed = true
 			t.damaged = map[string]bool{}
 			for _, d := range r.Skipped {
@@ -84,6 +85,21 @@ func (t *Trainer) Resume(dir string) (Resumed, error) {
 		return r, nil
 	}
 	return r, errors.Join(causes...)
+}
+
+// findCheckpoints lists the files to try, the best first.
+func findCheckpoints(path string) ([]checkpointFile, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoCheckpoint, err)
+	}
+	if info.IsDir() {
+		return checkpointFiles(path)
+	}
+	if step, ok := checkpointStep(filepath.Base(path)); ok {
+		return []checkpointFile{{step, path}}, nil
+	}
+	return []checkpointFile{{anyStep, path}}, nil
 }
 
 // load continues from one file.
@@ -106,39 +122,54 @@ func (t *Trainer) load(f checkpointFile) error {
 		return damaged(err)
 	case field != "":
 		return &MismatchError{f.path, field, found, expected}
-	case state.Step != f.step:
+	case state.Step != f.step && f.step != anyStep:
 		return damaged(fmt.Errorf("step: found %d, expected %d as in the name", state.Step, f.step))
-	case state.Scheduler.Step != f.step:
-		return damaged(fmt.Errorf("scheduler.step: found %d, expected %d", state.Scheduler.Step, f.step))
+	case state.Scheduler.Step != state.Step:
+		return damaged(fmt.Errorf("scheduler.step: found %d, expected %d", state.Scheduler.Step, state.Step))
+	case state.Open != nil && state.Open.Step != state.Step:
+		return damaged(fmt.Errorf("open.step: found %d, expected %d", state.Open.Step, state.Step))
+	case (state.Scaler != nil) != (t.scaler != nil):
+		return damaged(fmt.Errorf("scaler: found one: %v, expected one: %v", state.Scaler != nil, t.scaler != nil))
 	}
-	weights, moments := split(s.Tensors)
+	weights, best, moments := split(s.Tensors)
 	if err := t.checkWeights(weights); err != nil {
 		return damaged(err)
+	}
+	if t.restoresBest() && state.Progress.Best != nil {
+		if err := t.checkWeights(best); err != nil {
+			return damaged(fmt.Errorf("%s: %w", bestPrefix, err))
+		}
 	}
 	opt, err := optim.ParseStateDict(state.Optimizer, moments)
 	if err != nil {
 		return damaged(err)
 	}
-	if err := t.restore(opt, state.Scheduler); errors.Is(err, optim.ErrState) {
+	if err := t.restore(opt, state.Scheduler, state.Scaler); errors.Is(err, optim.ErrState) {
 		return damaged(err)
 	} else if err != nil {
 		return err
 	}
-	t.step, t.best = state.Step, state.Best
+	t.step, t.tokens, t.skips, t.open, t.progress = state.Step, state.Tokens, state.Skips, state.Open, state.Progress
+	t.bestWeights, t.restored, t.watch = nil, false, nil
+	if t.restoresBest() && state.Progress.Best != nil {
+		t.bestWeights = best
+	}
 	return t.engine.model.SetWeights(weights)
 }
 
-// split sorts tensors into weights and those of the optimizer.
-func split(tensors []model.SnapshotTensor) (weights map[string][]float32, moments []optim.NamedTensor) {
-	weights = map[string][]float32{}
+// split sorts tensors into weights, the best weights, and those of the optimizer.
+func split(tensors []model.SnapshotTensor) (weights, best map[string][]float32, moments []optim.NamedTensor) {
+	weights, best = map[string][]float32{}, map[string][]float32{}
 	for _, v := range tensors {
 		if name, ok := strings.CutPrefix(v.Name, optimizerPrefix); ok {
 			moments = append(moments, optim.NamedTensor{Name: name, Tensor: optim.Tensor{Shape: v.Shape, Data: v.Data}})
+		} else if name, ok := strings.CutPrefix(v.Name, bestPrefix); ok {
+			best[name] = v.Data
 		} else {
 			weights[v.Name] = v.Data
 		}
 	}
-	return weights, moments
+	return weights, best, moments
 }
 
 func (t *Trainer) checkWeights(weights map[string][]float32) error {
@@ -153,14 +184,24 @@ func (t *Trainer) checkWeights(weights map[string][]float32) error {
 	return nil
 }
 
-// restore loads both states or none. The scheduler's comes first, as a trial, and again after the optimizer's, whose rates it sets.
-func (t *Trainer) restore(opt *optim.StateDict, schedule optim.SchedulerState) error {
+// restore loads the states or none. Those of the scheduler and the scaler come first, as a trial; the scheduler's again after the
+// optimizer's, whose rates it sets.
+func (t *Trainer) restore(opt *optim.StateDict, schedule optim.SchedulerState, scaler *optim.ScalerState) error {
 	before := t.schedule.StateDict()
 	if err := t.schedule.LoadStateDict(schedule); err != nil {
 		return err
 	}
+	undo := func(err error) error { return errors.Join(err, t.schedule.LoadStateDict(before)) }
+	if scaler != nil {
+		scale := t.scaler.StateDict()
+		if err := t.scaler.LoadStateDict(*scaler); err != nil {
+			return undo(err)
+		}
+		schedules := undo
+		undo = func(err error) error { return errors.Join(schedules(err), t.scaler.LoadStateDict(scale)) }
+	}
 	if err := t.opt.LoadStateDict(opt); err != nil {
-		return errors.Join(err, t.schedule.LoadStateDict(before))
+		return undo(err)
 	}
 	return t.schedule.LoadStateDict(schedule)
 }

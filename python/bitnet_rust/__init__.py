@@ -14,6 +14,7 @@ from ._bitnet import __version__
 from .errors import (
     ArgumentError,
     BitNetError,
+    CheckpointError,
     ConfigError,
     DTypeError,
     FileSystemError,
@@ -30,6 +31,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .callbacks import Callback
     from .config import BitNetConfig
     from .generation import GenerationResult, Piece, SamplingOptions
     from .model import BitNetModel
@@ -46,11 +48,13 @@ if TYPE_CHECKING:
     from .tensor import Tensor
     from .tokenizer import Tokenizer
     from .training import History, Trainer
+    from .training_config import TrainingConfig
 
 # Where each public name lives; its module is imported when the name is first asked for.
 _HOMES = {
     "BitNetConfig": "config",
     "BitNetModel": "model",
+    "Callback": "callbacks",
     "GenerationResult": "generation",
     "History": "training",
     "ModelEntry": "registry",
@@ -59,6 +63,7 @@ _HOMES = {
     "Tensor": "tensor",
     "Tokenizer": "tokenizer",
     "Trainer": "training",
+    "TrainingConfig": "training_config",
     "build_info": "runtime",
     "find_model": "registry",
     "list_models": "registry",
@@ -76,6 +81,8 @@ __all__ = [
     "BitNetConfig",
     "BitNetError",
     "BitNetModel",
+    "Callback",
+    "CheckpointError",
     "ConfigError",
     "DTypeError",
     "FileSystemError",
@@ -96,6 +103,7 @@ __all__ = [
     "Tokenizer",
     "TokenizerError",
     "Trainer",
+    "TrainingConfig",
     "TrainingError",
     "__version__",
     "build_info",

@@ -50,7 +50,11 @@ class LogitsError(BitNetError, ArithmeticError):
 
 
 class TrainingError(BitNetError, ArithmeticError):
-    """Training diverged: a loss or a gradient is NaN or infinite. The message names the step or the weight matrix."""
+    """Training diverged: a loss or a gradient is NaN or infinite. The message names step, layer and tensor."""
+
+
+class CheckpointError(BitNetError, ValueError):
+    """No training run can continue from there: no readable checkpoint, or one of another run. The message has the file and why."""
 
 
 class TokenizerError(BitNetError, ValueError):

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .callbacks import Record
 from .config import BitNetConfig
 from .errors import ArgumentError
 from .model import BitNetModel
 from .registry import find_model
 from .tokenizer import Tokenizer
-from .training import Record, Trainer
+from .training import Trainer
 
 _SAMPLE_TOKENS = 100
 _CHARACTER_PRESET = "char"

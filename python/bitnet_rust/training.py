@@ -2,37 +2,58 @@
 
 import json
 import math
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Unpack
 
 from . import _bitnet
+from .callbacks import Callback, JSONLog, ProgressBar, Record, TensorBoard, as_callback, check_metrics
 from .datasets import DataOptions, make_dataset
 from .errors import ArgumentError, BitNetError, TokenizerError
 from .model import BitNetModel
 from .tokenizer import Tokenizer
+from .training_config import TrainingConfig, TrainingOptions
 
-Record: TypeAlias = dict[str, Any]
-Callback: TypeAlias = Callable[[Record], object]
+# Fields of a record that a metric cannot have as its name.
+_FIELDS = (
+    "step", "epoch", "tokens", "loss", "perplexity", "accuracy", "gradient_norm", "learning_rate", "learning_rates",
+    "loss_scale", "skipped", "weights_flipped", "weights_zeroed", "weights_zero", "eval_loss", "eval_perplexity",
+    "eval_accuracy", "metrics", "seconds", "tokens_per_second", "mfu", "pool_bytes", "rss_bytes",
+)  # fmt: skip
 
-# The core's own fields of a record, in the order in which a step gives them.
-_FIELDS = ("step", "loss", "gradient_norm", "learning_rate", "tokens_per_second", "eval_loss")
 
-_MOST_TOKENS = 256  # default length of a window
+class CheckpointWarning(UserWarning):
+    """A checkpoint is damaged and was skipped."""
 
 
 class History(list[Record]):
-    """The records of a run, one dictionary for each update.
+    """The records of a run, one dictionary for each update that was made since it began or was resumed.
 
-    Keys: ``step`` (from 1), ``loss`` (mean cross-entropy of the update's tokens in nats), ``gradient_norm`` (before
-    clipping), ``learning_rate``, ``tokens_per_second``, and ``eval_loss`` in records of steps with an evaluation.
+    ``step`` from 1, ``epoch``, ``tokens`` read so far; ``loss`` (mean cross-entropy of the update's targets in nats),
+    ``perplexity``, ``accuracy`` (share of the targets that had the highest logit), ``gradient_norm`` (before clipping);
+    ``learning_rate`` and ``learning_rates`` by group of parameters; ``seconds``, ``tokens_per_second``, ``mfu``,
+    ``pool_bytes`` and ``rss_bytes``. Where there was an evaluation: ``eval_loss``, ``eval_perplexity``, ``eval_accuracy`` and
+    the metrics. With a loss scale ``loss_scale``, and ``skipped`` where it skipped the update; with weight_changes
+    ``weights_flipped``, ``weights_zeroed`` and ``weights_zero``.
+
+    Attributes: ``best``, {"step", "value"} of the best evaluation, or None; ``stopped_early``; ``resumed_from``, the
+    checkpoint that the run continued from, or None; ``skipped``, [{"path", "error"}] of damaged checkpoints.
     """
 
+    best: dict[str, Any] | None = None
+    stopped_early: bool = False
+    resumed_from: str | None = None
+
+    def __init__(self, records: Sequence[Record] = ()) -> None:
+        super().__init__(records)
+        self.skipped: list[dict[str, str]] = []
+
     def to_dict(self) -> dict[str, list[Any]]:
-        """The same by columns; a step without evaluation has None as eval_loss."""
-        return {name: [record.get(name) for record in self] for name in _FIELDS}
+        """The same by columns; a record that lacks a field has None there."""
+        names = dict.fromkeys(name for record in self for name in record)
+        return {name: [record.get(name) for record in self] for name in names}
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draws the losses over the steps with matplotlib; gives the figure, and writes it to path if there is one."""
@@ -45,9 +66,8 @@ class History(list[Record]):
         axes.plot([r["step"] for r in self], [r["loss"] for r in self], label="training", linewidth=1)
         evaluated = [r for r in self if "eval_loss" in r]
         if evaluated:
-            axes.plot(
-                [r["step"] for r in evaluated], [r["eval_loss"] for r in evaluated], label="evaluation", marker="."
-            )
+            steps, values = [r["step"] for r in evaluated], [r["eval_loss"] for r in evaluated]
+            axes.plot(steps, values, label="evaluation", marker=".")
         axes.legend()
         if path is not None:
             figure.savefig(path)
@@ -58,7 +78,8 @@ class History(list[Record]):
             return "History(no updates)"
         last = self[-1]
         evaluated = f", eval_loss {last['eval_loss']:.4f}" if "eval_loss" in last else ""
-        return f"History({len(self)} updates, loss {self[0]['loss']:.4f} -> {last['loss']:.4f}{evaluated})"
+        early = ", stopped early" if self.stopped_early else ""
+        return f"History({len(self)} updates, loss {self[0]['loss']:.4f} -> {last['loss']:.4f}{evaluated}{early})"
 
 
 class Trainer:
@@ -67,55 +88,34 @@ class Trainer:
     >>> text = "To be, or not to be. " * 50
     >>> model = BitNetModel.from_config({"preset": "tiny", "vocab_size": 256}, trainable=True)
     >>> model.tokenizer = Tokenizer.bytes()
-    >>> history = Trainer(model, max_steps=2, batch_size=2, context_length=16).train(text)
+    >>> history = Trainer(model, optimizer="adam", learning_rate=1e-4, max_steps=2, batch_size=2).train(text)
 
     The forward pass of training is that of inference, to the bit. Equal seeds, data and options give equal weights,
-    whatever the number of threads. While a model trains, other threads should not use it; callbacks may.
+    whatever the number of threads, and whether or not the run was interrupted and resumed. While a model trains, other
+    threads should not use it; callbacks may.
     """
 
     def __init__(
         self,
         model: BitNetModel,
+        config: TrainingConfig | None = None,
         *,
-        optimizer: str | Mapping[str, Any] = "adamw",
-        learning_rate: float = 1e-3,
-        weight_decay: float | None = None,
-        betas: tuple[float, float] | None = None,
-        scheduler: str | Mapping[str, Any] = "cosine",
-        warmup_steps: int = 0,
-        min_ratio: float = 0.0,
-        max_steps: int = 1000,
-        batch_size: int = 16,
-        context_length: int | None = None,
-        accumulation: int = 1,
-        gradient_clip: float = 1.0,
-        eval_every: int = 0,
-        seed: int = 0,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Any] = (),
+        metrics: Mapping[str, Callable[[BitNetModel], float]] | None = None,
         tokenizer: Tokenizer | None = None,
-        progress: bool = False,
+        resume_from: str | PathLike[str] | bool | None = None,
+        **options: Unpack[TrainingOptions],
     ) -> None:
         """Says how to train.
 
-        optimizer: "adamw", "adam" or "sgd"; or a mapping with that as "name" and further options under PyTorch's names,
-            as {"name": "sgd", "momentum": 0.9}.
-        weight_decay: for matrices only; by default 0.1 with "adamw", where it is decoupled, and 0 otherwise.
-        betas: of "adam" and "adamw"; by default (0.9, 0.999).
-        scheduler: the course of the learning rate: "constant", "linear", "cosine", "polynomial", "inverse_sqrt",
-            "exponential", "step", "multi_step", "one_cycle", "wsd", "two_stage" (BitNet's recipe) or "plateau"; or a
-            mapping with that as "name" and further options, as {"name": "wsd", "decay_steps": 100}.
-        warmup_steps: updates over which the learning rate rises to its full value.
-        min_ratio: the lowest learning rate of the schedule as a share of learning_rate.
-        max_steps: updates of the weights in a run.
-        batch_size, context_length: windows of the text in a forward pass, and tokens in a window; by default the
-            model's context, at most 256.
-        accumulation: forward and backward passes in an update.
-        gradient_clip: largest norm of the gradient; 0 does not clip.
-        eval_every: updates between evaluations; 0 evaluates after the last only.
-        seed: of the order in which windows are drawn.
-        callbacks: called with the record of every update. An exception in one ends the run and is raised.
+        config: a TrainingConfig; by default one with every field's default.
+        callbacks: ``Callback`` objects, objects with some of their methods, or functions that take the record of every
+            update.
+        metrics: functions of the model by name; they are called after every evaluation, and their values are part of the
+            record.
         tokenizer: for texts; by default the model's.
-        progress: draw a bar with the loss and tokens a second on stderr.
+        resume_from: what ``train`` resumes from when it is not told itself.
+        options: any field of TrainingConfig (learning_rate, optimizer, max_steps, ...), which takes the place of config's.
         """
         if not isinstance(model, BitNetModel):
             raise TypeError(f"model: expected a BitNetModel, found {type(model).__name__}")
@@ -123,74 +123,192 @@ class Trainer:
             raise ArgumentError(
                 f"model: {model!r} has no master weights; make one by BitNetModel.from_config(config, trainable=True)"
             )
-        for callback in callbacks:
-            if not callable(callback):
-                raise TypeError(f"callbacks: expected callables that take a record, found {callback!r}")
+        if config is not None and not isinstance(config, TrainingConfig):
+            raise TypeError(f"config: expected a TrainingConfig, found {type(config).__name__}")
         self.model = model
+        self.config = (config or TrainingConfig()).replace(**options)
         self.tokenizer = tokenizer
-        self.callbacks: list[Callback] = list(callbacks)
-        self.progress = progress
-        most = model.config.max_position_embeddings
-        length = min(most, _MOST_TOKENS) if context_length is None else context_length
-        self._length = _whole("context_length", length, 1, most)
-        chosen = _named(optimizer, "optimizer")
-        chosen.setdefault("lr", _number("learning_rate", learning_rate, 0, math.inf))
-        if weight_decay is not None or chosen.get("name") == "adamw":
-            decay = 0.1 if weight_decay is None else weight_decay
-            chosen.setdefault("weight_decay", _number("weight_decay", decay, 0, math.inf))
-        if betas is not None:
-            chosen["betas"] = [_number(f"betas[{i}]", beta, 0, 1) for i, beta in enumerate(betas)]
-            if len(chosen["betas"]) != 2:
-                raise ArgumentError(f"betas = {betas!r}: expected two numbers in [0, 1)")
-        self._options: dict[str, Any] = {
-            "max_steps": _whole("max_steps", max_steps, 1),
-            "batch_size": _whole("batch_size", batch_size, 1),
-            "accumulation": _whole("accumulation", accumulation, 1),
-            "gradient_clip": _number("gradient_clip", gradient_clip, 0, math.inf),
-            "eval_every": _whole("eval_every", eval_every, 0),
-            "seed": _whole("seed", seed, 0, 2**64 - 1),
-            "optimizer": chosen,
-            "scheduler": {
-                "total_steps": max_steps,
-                "warmup_steps": _whole("warmup_steps", warmup_steps, 0),
-                "min_ratio": _number("min_ratio", min_ratio, 0, 1),
-            }
-            | _named(scheduler, "scheduler"),
-        }
+        self.callbacks: list[Any] = list(callbacks)
+        for callback in self.callbacks:
+            as_callback(callback)
+        self.metrics = check_metrics(metrics, _FIELDS)
+        self.resume_from = resume_from
+        self.history = History()
+        self._length = self.config.length(model.config.max_position_embeddings)
+        self._fields = self.config.core_fields()
+        self._run: _bitnet.TrainingRun | None = None
+        self._listeners: list[Callback] = []
+        self._eval: _bitnet.Dataset | None = None
+        self._stop = False
+        self._at: dict[str, int] = {"step": 0, "next": 1, "steps": self._fields.get("max_steps", 0)}
 
-    def train(self, dataset: Any, eval_dataset: Any = None) -> History:
-        """Makes max_steps updates on windows drawn from dataset, starting from the model's present weights.
+    # --- a run -------------------------------------------------------------------------------------------------------
+
+    def train(
+        self, dataset: Any, eval_dataset: Any = None, *, resume_from: str | PathLike[str] | bool | None = None
+    ) -> History:
+        """Makes the updates, on examples drawn from dataset, and gives their records.
 
         dataset, eval_dataset: a text, a pathlib.Path of a text file, or token ids as a list or one-dimensional array.
+        resume_from: a checkpoint, or a directory of which the newest readable one is taken; True is checkpoint_dir, and a
+            run without a checkpoint there begins. Without it a run begins, from the model's present weights.
 
-        Ctrl-C raises KeyboardInterrupt within half a second, a loss or gradient that is not finite TrainingError; the
-        model then has the weights of the last update and can be used.
+        The run is the one that wrote the checkpoint: CheckpointError if model, options or data are not the same. Damaged
+        checkpoints are passed over with a CheckpointWarning and are listed in ``history.skipped``.
+
+        Ctrl-C writes a checkpoint, if there is a checkpoint_dir, and raises KeyboardInterrupt within half a second. A loss
+        or gradient that is not finite raises TrainingError, which names the step, the layer and the tensor. The model then
+        has the weights of the last update and can be used.
         """
+        self.close()
         data = self._dataset(dataset, "dataset")
-        check = None if eval_dataset is None else self._dataset(eval_dataset, "eval_dataset")
-        run = _bitnet.training(self.model._model, json.dumps(self._options), data, check)
-        history = History()
+        self._eval = None if eval_dataset is None else self._dataset(eval_dataset, "eval_dataset")
+        run = self._run = _bitnet.training(self.model._model, json.dumps(self._fields), data, self._eval)
+        self.history, self._stop = History(), False
+        self._resume(run, self.resume_from if resume_from is None else resume_from)
+        self._listeners = [*self._own_callbacks(), *map(as_callback, self.callbacks)]
         try:
-            with self._callbacks() as callbacks:
-                while (values := run.step()) is not None:
-                    record: Record = dict(zip(_FIELDS, values, strict=True))
-                    if math.isnan(record["eval_loss"]):
-                        del record["eval_loss"]
-                    history.append(record)
-                    for callback in callbacks:
-                        callback(dict(record))
+            run.train(self._hear)
+        except KeyboardInterrupt as interrupt:
+            self._save_before(interrupt)
+            raise
         finally:
-            run.close()
-        return history
+            self._finish(run)
+        return self.history
 
-    def evaluate(self, dataset: Any) -> float:
-        """The mean cross-entropy in nats over all windows of a text or of token ids, one behind the other."""
-        data = self._dataset(dataset, "dataset")
-        run = _bitnet.training(self.model._model, json.dumps(self._options), data, data)
+    def evaluate(self, dataset: Any = None) -> dict[str, float]:
+        """How well the model predicts a dataset, by default the last run's eval_dataset.
+
+        Gives ``eval_loss`` (mean cross-entropy in nats over all its examples), ``eval_perplexity``, ``eval_accuracy``, and
+        the metrics.
+        """
+        data = self._eval if dataset is None else self._dataset(dataset, "dataset")
+        if data is None:
+            raise ArgumentError(
+                "evaluate() without a dataset needs a run with an eval_dataset before it: pass a dataset"
+            )
+        fields = self._fields | {"checkpoint": {}}
+        run = _bitnet.training(self.model._model, json.dumps(fields), data, data)
         try:
-            return run.evaluate()
+            scores: dict[str, float] = json.loads(run.evaluate())
         finally:
             run.close()
+        return scores | self._measure()
+
+    def save_checkpoint(self, path: str | PathLike[str] | None = None) -> str:
+        """Writes the state of the run, during or after ``train``, to path, by default into checkpoint_dir; gives the path.
+
+        The file is complete or not there. ``train(..., resume_from=path)`` continues from it.
+        """
+        if self._run is None:
+            raise ArgumentError("save_checkpoint() needs a run: call it after train(), or in a callback")
+        if path is None and self.config.checkpoint_dir is None:
+            raise ArgumentError("save_checkpoint() without a path needs a checkpoint_dir")
+        saved: str = json.loads(self._run.save("" if path is None else Path(path).expanduser()))
+        return saved
+
+    def stop(self) -> None:
+        """Ends the run after the update under way; for callbacks."""
+        self._stop = True
+
+    def close(self) -> None:
+        """Gives the memory of the last run's optimizer back; save_checkpoint needs another run then."""
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+
+    @property
+    def step(self) -> int:
+        """Updates made in the run."""
+        return self._at["step"]
+
+    @property
+    def total_steps(self) -> int:
+        """Updates that the run has if nothing ends it before; 0 when only the dataset will tell."""
+        return self._at["steps"]
+
+    @property
+    def next_record(self) -> int:
+        """The step of the record that comes next."""
+        return self._at["next"]
+
+    # --- pieces of a run ---------------------------------------------------------------------------------------------
+
+    def _resume(self, run: _bitnet.TrainingRun, source: str | PathLike[str] | bool | None) -> None:
+        if source is None or source is False:
+            return
+        directory = self._fields["checkpoint"]["dir"]
+        if source is True and not directory:
+            raise ArgumentError("resume_from = True: expected a checkpoint_dir to resume from")
+        path = directory if source is True else fspath(Path(source).expanduser())
+        resumed = json.loads(run.resume(path, source is True))
+        self.history.resumed_from, self.history.skipped = resumed["path"] or None, resumed["skipped"]
+        for damaged in resumed["skipped"]:
+            message = f"{damaged['path']} is damaged and was skipped: {damaged['error']}"
+            warnings.warn(message, CheckpointWarning, stacklevel=3)
+
+    def _own_callbacks(self) -> list[Callback]:
+        own: list[Callback] = []
+        if self.config.log_file is not None:
+            own.append(JSONLog(self.config.log_file))
+        if self.config.tensorboard_dir is not None:
+            own.append(TensorBoard(self.config.tensorboard_dir))
+        if self.config.progress:
+            own.append(ProgressBar())
+        return own
+
+    def _hear(self, kind: str, text: str) -> str | None:
+        """What the core tells, and what it is to know in return."""
+        what = json.loads(text)
+        answer: dict[str, Any] = {}
+        if kind == "start":
+            self._at = what
+            for callback in self._listeners:
+                callback.on_run_start(self)
+        elif kind == "checkpoint":
+            for callback in self._listeners:
+                callback.on_checkpoint(self, what["path"])
+        else:
+            record = _record(what)
+            self._at |= {"step": record["step"], "next": record["step"] + 1}
+            if kind == "evaluation":
+                answer["metrics"] = metrics = self._measure()
+                record |= metrics
+                for callback in self._listeners:
+                    callback.on_evaluation(self, dict(record))
+            else:
+                self.history.append(record)
+                for callback in self._listeners:
+                    callback.on_step(self, dict(record))
+        if self._stop:
+            answer["stop"] = True
+        return json.dumps(answer, default=float) if answer else None
+
+    def _measure(self) -> dict[str, float]:
+        values = {}
+        for name, function in self.metrics.items():
+            value = function(self.model)
+            try:
+                values[name] = float(value)
+            except (TypeError, ValueError):
+                raise ArgumentError(f"metrics: {name} = {value!r}: expected a number") from None
+        return values
+
+    def _save_before(self, interrupt: KeyboardInterrupt) -> None:
+        """Ctrl-C: the run can go on later. What is wrong with that is a note to the interrupt."""
+        if self.config.checkpoint_dir is None:
+            return
+        try:
+            interrupt.add_note(f"the run was saved as {self.save_checkpoint()}")
+        except BitNetError as error:
+            interrupt.add_note(f"the run could not be saved: {error}")
+
+    def _finish(self, run: _bitnet.TrainingRun) -> None:
+        if not self.model.closed:
+            state = json.loads(run.state())
+            self.history.best, self.history.stopped_early = state["best"], state["stopped_early"]
+        for callback in self._listeners:
+            callback.on_run_end(self, self.history)
 
     def _dataset(self, data: Any, name: str) -> _bitnet.Dataset:
         return make_dataset(data, name, DataOptions(self._length, self.model.config.vocab_size, self._tokenizer))
@@ -206,71 +324,21 @@ class Trainer:
                 "pass tokenizer=..., or pass token ids"
             ) from missing
 
-    @contextmanager
-    def _callbacks(self) -> Iterator[list[Callback]]:
-        """The callbacks of a run, with the bar as the first if there is one."""
-        if not self.progress:
-            yield self.callbacks
-            return
-        with ProgressBar(self._options["max_steps"]) as bar:
-            yield [bar, *self.callbacks]
-
     def __repr__(self) -> str:
-        options = self._options
+        fields = self._fields
+        how_long = f"{fields['max_steps']} steps" if "max_steps" in fields else f"{fields['epochs']:g} epochs"
         return (
-            f"Trainer({self.model!r}, {options['optimizer']['name']}, {options['scheduler']['name']}, "
-            f"{options['max_steps']} steps of {options['batch_size'] * options['accumulation']} x "
-            f"{self._length} tokens)"
+            f"Trainer({self.model!r}, {fields['optimizer']['name']}, {fields['scheduler']['name']}, {how_long} of "
+            f"{fields['batch_size'] * fields['accumulation']} x {self._length} tokens)"
         )
 
 
-class ProgressBar:
-    """A callback that draws a bar with the loss and tokens a second on stderr."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
-        self._bar = Progress(*columns, console=Console(stderr=True))
-        self._task = self._bar.add_task("", total=total)
-
-    def __call__(self, record: Record) -> None:
-        text = f"loss {record['loss']:.4f}  {record['tokens_per_second']:,.0f} tokens/s"
-        self._bar.update(self._task, completed=record["step"], description=text)
-
-    def __enter__(self) -> "ProgressBar":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
-
-
-def _named(choice: str | Mapping[str, Any], field: str) -> dict[str, Any]:
-    if isinstance(choice, str):
-        return {"name": choice}
-    if not isinstance(choice, Mapping) or not isinstance(choice.get("name"), str):
-        raise ArgumentError(f"{field} = {choice!r}: expected a name, or a mapping that has one as 'name'")
-    return dict(choice)
-
-
-def _whole(field: str, value: Any, low: int, high: int = 2**31 - 1) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ArgumentError(f"{field} = {value!r}: expected a whole number") from None
-    if not low <= number <= high:
-        raise ArgumentError(f"{field} = {number}: expected a whole number from {low} to {high}")
-    return number
-
-
-def _number(field: str, value: Any, low: float, high: float) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ArgumentError(f"{field} = {value!r}: expected a number") from None
-    if not low <= number <= high or math.isinf(number):
-        limits = f">= {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-        raise ArgumentError(f"{field} = {number}: expected a finite number {limits}")
-    return number
+def _record(fields: dict[str, Any]) -> Record:
+    """A record of the core: metrics beside its own fields, and NaN for what JSON could not say."""
+    metrics = fields.pop("metrics", {})
+    for numbers in (fields, metrics):
+        for name, value in numbers.items():
+            if value is None:
+                numbers[name] = math.nan
+    fields.update(metrics)
+    return fields

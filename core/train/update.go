@@ -1,0 +1,168 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/bitnet-rust/bitnet_rust/core/optim"
+)
+
+// mostSkips is how many updates in a row a scaler may skip: a model that gives no finite gradient for so long has diverged.
+const mostSkips = 100
+
+// gradients runs the update's forward and backward passes. Every target has the same weight, in whichever batch it is.
+func (t *Trainer) gradients(ctx context.Context, r *Record) error {
+	batches, err := t.loader.Next(ctx, t.step, r.Step < t.config.Steps)
+	if err != nil {
+		return err
+	}
+	if err := t.opt.ZeroGrad(); err != nil {
+		return err
+	}
+	scale := float32(1)
+	if t.scaler != nil {
+		scale = t.scaler.Scale()
+		r.LossScale = float64(scale)
+	}
+	r.Tokens = t.tokens
+	targets, correct := 0, 0
+	for i := range batches {
+		targets += batches[i].CountTargets()
+	}
+	for i, b := range batches {
+		n := b.CountTargets()
+		if n == 0 && targets > 0 {
+			continue
+		}
+		share := float64(n) / float64(targets)
+		t.batch = b
+		t.engine.SetStep(t.config.Seed, t.step, i)
+		score, err := t.engine.Accumulate(ctx, b, float32(share)*scale)
+		if err != nil {
+			return err
+		}
+		loss := score.Loss()
+		if t.scaler == nil && !isFinite(loss) {
+			return t.diverged(ctx, &DivergenceError{Step: r.Step, Layer: -1, Kind: "loss", Value: loss})
+		}
+		r.Loss += loss * share
+		r.Tokens += int64(len(b.IDs))
+		correct += score.Correct
+	}
+	r.Perplexity, r.Accuracy = Perplexity(r.Loss), float64(correct)/float64(targets)
+	return nil
+}
+
+// update changes the master weights by the gradients, derives from them the weights of the next forward pass, and moves the schedule.
+func (t *Trainer) update(ctx context.Context, r *Record) error {
+	t.noteRates(r)
+	factor, err := t.prepareGradients(r)
+	switch {
+	case errors.Is(err, optim.ErrNonFinite):
+		return t.diverged(ctx, err)
+	case err != nil:
+	case t.scaler == nil:
+		err = t.opt.StepScaled(factor)
+	default:
+		err = t.scaledUpdate(ctx, r, factor)
+	}
+	if err != nil {
+		return fmt.Errorf("step %d: %w", r.Step, err)
+	}
+	t.schedule.Step()
+	if err := t.engine.model.Refresh(); err != nil {
+		return fmt.Errorf("step %d: %w", r.Step, err)
+	}
+	if t.watch != nil {
+		r.WeightChanges = t.watch.changes()
+	}
+	return nil
+}
+
+// prepareGradients clips and normalizes the gradients, after measuring their norm, and returns what they are still to be multiplied
+// with. Gradients that are not finite are an error that matches optim.ErrNonFinite, or left to the scaler if there is one.
+func (t *Trainer) prepareGradients(r *Record) (factor float32, err error) {
+	g, c := t.opt.Grads(), &t.config
+	if t.scaler != nil {
+		if err := t.scaler.Unscale(g); err != nil {
+			return 0, err
+		}
+		if t.scaler.Overflow() {
+			r.GradientNorm = math.NaN()
+			return 1, nil
+		}
+	}
+	if c.GradientClipValue == 0 && c.GradientNormalization == "" && c.GradientClip > 0 { // one pass over the gradients
+		factor, r.GradientNorm, err = g.ClipFactor(c.GradientClip)
+		return factor, err
+	}
+	if r.GradientNorm, err = g.Norm(); err != nil {
+		return 0, err
+	}
+	if !isFinite(r.GradientNorm) {
+		return 0, g.FirstNonFinite()
+	}
+	if c.GradientClipValue > 0 {
+		if err := g.ClipValue(float32(c.GradientClipValue)); err != nil {
+			return 0, err
+		}
+	}
+	switch c.GradientNormalization {
+	case normalizeAll:
+		_, err = g.Normalize()
+	case normalizeEach:
+		_, err = g.NormalizeEach()
+	}
+	if err != nil || c.GradientClip == 0 {
+		return 1, err
+	}
+	factor, _, err = g.ClipFactor(c.GradientClip)
+	return factor, err
+}
+
+// scaledUpdate is an update with a scaler, which skips it when a gradient is not finite.
+func (t *Trainer) scaledUpdate(ctx context.Context, r *Record, factor float32) error {
+	updated, err := t.scaler.StepScaled(t.opt, factor)
+	if err != nil {
+		return err
+	}
+	if updated {
+		t.skips = 0
+	} else {
+		r.Skipped = true
+		t.skips++
+	}
+	if err := t.scaler.Update(); err != nil || t.skips == mostSkips {
+		if err == nil {
+			err = fmt.Errorf("%w: %d updates in a row had gradients that are not finite", ErrDiverged, mostSkips)
+		}
+		return t.diverged(ctx, err)
+	}
+	return nil
+}
+
+// diverged finds out where the update's numbers stopped being finite; otherwise is what to say when nothing is found.
+func (t *Trainer) diverged(ctx context.Context, otherwise error) error {
+	if err := t.engine.Diagnose(ctx, t.batch, t.step+1); err != nil {
+		return err
+	}
+	return otherwise
+}
+
+// noteRates fills in the learning rates of the update.
+func (t *Trainer) noteRates(r *Record) {
+	rates := t.opt.LearningRates(nil)
+	r.LearningRate, r.LearningRates = rates[0], make(map[string]float64, len(rates))
+	for i, rate := range rates {
+		r.LearningRates[t.opt.GroupName(i)] = rate
+	}
+}
+
+// updatesPerEpoch is how many updates see as much as there is.
+func (t *Trainer) updatesPerEpoch() int {
+	return max(1, t.loader.sampling.UpdatesPerEpoch(t.data.Len()))
+}
+
+func isFinite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }

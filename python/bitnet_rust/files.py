@@ -1,0 +1,85 @@
+"""Small text files: read as a mapping of fields, written whole or not at all."""
+
+import difflib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from . import _bitnet
+from .errors import ConfigError, FileSystemError, ModelNotFoundError
+
+
+def read_fields(path: str | PathLike[str]) -> dict[str, Any]:
+    """The content of a .yaml, .yml or .json file whose top is a mapping; ConfigError names the file and the line."""
+    name = fspath(path)
+    if not name.lower().endswith((".yaml", ".yml", ".json")):
+        raise ConfigError(f"{name}: expected a file that ends in .yaml, .yml or .json")
+    try:
+        text = Path(path).expanduser().read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}: not a UTF-8 text: {error}") from error
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(f"{name}: there is no such file") from error
+    except OSError as error:
+        raise FileSystemError(f"{name}: {error.strerror}") from error
+    try:
+        fields = json.loads(text if name.lower().endswith(".json") else _bitnet.yaml(text, name))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{name}: not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{name}: expected a mapping of fields at the top, found {type(fields).__name__}")
+    return fields
+
+
+def write_fields(path: str | PathLike[str], fields: Mapping[str, Any], comment: str = "") -> None:
+    """Writes a mapping that read_fields gives back, as YAML or, to a name that ends in .json, as JSON."""
+    if fspath(path).lower().endswith(".json"):
+        write_text(path, json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
+    else:
+        head = f"# {comment}\n" if comment else ""
+        write_text(path, head + "".join(_yaml_lines(fields, "")))
+
+
+def _yaml_lines(fields: Mapping[str, Any], indent: str) -> Iterable[str]:
+    """Mappings line by line, and everything in them as JSON, which YAML includes."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{name}:\n"
+            yield from _yaml_lines(value, indent + "  ")
+        else:
+            yield f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}\n"
+
+
+def write_text(path: str | PathLike[str], text: str) -> None:
+    """Creates or replaces a file: whatever happens meanwhile, the name has the old content or the new one."""
+    place = Path(path).expanduser()
+    beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with beside.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, place)
+    except OSError as error:
+        raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+
+
+def refuse_unknown(
+    fields: Iterable[str], known: Iterable[str], where: str, error: type[Exception] = ConfigError
+) -> None:
+    """Raises an error for the first field that is not known, with the name that it may have meant."""
+    names = list(known)
+    for field in fields:
+        if field in names:
+            continue
+        close = difflib.get_close_matches(str(field), names, n=1, cutoff=0.6)
+        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(names)}"
+        raise error(f"{where}: unknown field {field!r}: {hint}")
