@@ -12,6 +12,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/optim"
 	"github.com/bitnet-rust/bitnet_rust/core/train"
 )
 
@@ -251,4 +252,41 @@ func TestDivergenceIsTracedToItsTensor(t *testing.T) {
 	require.EqualError(t, &train.DivergenceError{Layer: -1, Kind: "loss", Value: math.Inf(1)}, "train: diverged: loss is +Inf")
 	require.Equal(t, -1, model.LayerOf("model.norm.weight"))
 	require.Equal(t, 12, model.LayerOf("model.layers.12.mlp"))
+}
+
+// A run that goes on must compute what it computed; memory is its own affair.
+func TestOptionsIdentifyARun(t *testing.T) {
+	data, err := train.NewTokens(make([]int32, 200), 10)
+	require.NoError(t, err)
+	dir := t.TempDir()
+	config := train.Config{Steps: 2, BatchSize: 1, Optimizer: optim.DefaultConfig("sgd"), Schedule: optim.ScheduleConfig{Name: "constant"},
+		Checkpoint:    train.CheckpointConfig{Dir: dir},
+		EngineOptions: train.EngineOptions{Dropout: 0.1, Teacher: teacherModel(t, 1)},
+	}
+	resume := func(change func(*train.EngineOptions)) error {
+		c := config
+		change(&c.EngineOptions)
+		tr, err := train.NewTrainer(trainable(t, "relu2"), c, data, nil)
+		require.NoError(t, err)
+		defer tr.Close()
+		_, err = tr.Resume(dir)
+		return err
+	}
+	tr, err := train.NewTrainer(trainable(t, "relu2"), config, data, nil)
+	require.NoError(t, err)
+	require.NoError(t, tr.Train(context.Background()))
+	tr.Close()
+	for field, change := range map[string]func(*train.EngineOptions){
+		"config.dropout":               func(o *train.EngineOptions) { o.Dropout = 0.2 },
+		"config.ste":                   func(o *train.EngineOptions) { o.STE = "clipped" },
+		"config.quantization_schedule": func(o *train.EngineOptions) { o.QuantizationSchedule = "step" },
+		"config.distillation_alpha":    func(o *train.EngineOptions) { o.DistillationAlpha = 0.7 },
+		"teacher.crc32c":               func(o *train.EngineOptions) { o.Teacher = teacherModel(t, 2) },
+	} {
+		var mismatch *train.MismatchError
+		require.ErrorAs(t, resume(change), &mismatch)
+		require.Equal(t, field, mismatch.Field)
+	}
+	require.NoError(t, resume(func(o *train.EngineOptions) { o.GradientCheckpointing = true }))
+	require.NoError(t, resume(func(o *train.EngineOptions) { o.Teacher = teacherModel(t, 1) }), "the same one, loaded again")
 }

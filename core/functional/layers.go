@@ -29,7 +29,8 @@ func rmsNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *
 	op := &operation{name: "rms_norm", key: planKey("rms_norm", data), x: data, out: data[0].Shape()}
 	op.forward = func(s *step) *tensor.Tensor {
 		w := s.param(1)
-		return nn.Normalize(s.ctx, s.see(0, dim), &nn.RMSNorm{Weight: w.Data, Eps: float32(p.Eps), Param: w})
+		norm := nn.RMSNorm{Weight: w.Data, Eps: float32(p.Eps), Param: w}
+		return norm.Forward(s.ctx, s.see(0, dim))
 	}
 	return op.run(ctx, m, of)
 }

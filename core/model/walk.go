@@ -1,6 +1,11 @@
 package model
 
-import "github.com/bitnet-rust/bitnet_rust/core/nn"
+import (
+	"hash/crc32"
+
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+)
 
 // eachWeight visits the model's weights under their checkpoint names, in the order of a forward pass: linear for every matrix
 // (the embedding as a linear without bias, the head only when it is a table of its own), norm for every norm of the model
@@ -50,6 +55,31 @@ func (v *visit) vector(name string, n *nn.RMSNorm) {
 	if v.err == nil && n != nil {
 		v.err = v.norm(name, n)
 	}
+}
+
+// Checksum is the CRC-32C of the weights as they lie in memory: equal for models that compute the same.
+func (m *Model) Checksum() uint32 {
+	table, sum := crc32.MakeTable(crc32.Castagnoli), uint32(0)
+	add := func(b []byte) { sum = crc32.Update(sum, table, b) }
+	norm := func(_ string, n *nn.RMSNorm) error {
+		add(pool.BytesOf(n.Weight))
+		return nil
+	}
+	_ = m.eachWeight(func(name string, l *nn.Linear) error {
+		if l.Ternary != nil {
+			add(l.Ternary.Panels)
+			add(pool.BytesOf([]float32{l.Ternary.Scale}))
+		} else {
+			add(l.Dense.Panels)
+			add(pool.BytesOf(l.Dense.RowScale))
+		}
+		add(pool.BytesOf(l.Bias))
+		if l.Norm != nil {
+			return norm(name, l.Norm)
+		}
+		return nil
+	}, norm)
+	return sum
 }
 
 // weightBytes adds up what the weights occupy, wherever they lie.

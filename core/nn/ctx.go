@@ -52,6 +52,8 @@ type Ctx struct {
 	byPanel  panelTask
 	columns  columnTask
 
+	distilled distillTask
+
 	entropy    entropyTask
 	reorder    reorderTask
 	flip       flipTask

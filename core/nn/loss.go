@@ -27,7 +27,7 @@ func logProb(logits []float32, id int32, top float32) (p float64, sum float32) {
 
 // Loss computes the cross-entropy, in nats, between the head's logits for each row of x [rows, hidden_size] and its target
 // and writes it to nats [rows]; a row whose target is ignored gets 0. It returns how many targets are the token with the
-// highest logit, the first of several. Logits exist lossRows rows at a time. With a tape attached it also computes the
+// highest logit, the first of several. Logits exist lossRows rows at a time, and so do a teacher's (see Distillation). With a tape attached it also computes the
 // gradient of scale times the sum of nats right away, which is the end that Tape.Backward starts from.
 func (h *Head) Loss(c *Ctx, x *tensor.Tensor, targets []int32, scale float32, nats []float64) (correct int) {
 	dim, vocab := x.Dim(1), h.Proj.Out
@@ -43,16 +43,28 @@ func (h *Head) Loss(c *Ctx, x *tensor.Tensor, targets []int32, scale float32, na
 		xs := c.view(x.Float32s()[r*dim:(r+n)*dim], n, dim)
 		last, logits := h.Norm.normalize(c, xs), c.New(n, vocab)
 		c.denseInto(last, h.Proj, logits.Float32s())
+		share := scale // of the cross-entropy
+		var dTeacher *tensor.Tensor
+		if d := c.training.Distill; d != nil {
+			dTeacher = c.distill(logits, r, targets[r:r+n], scale, differentiate)
+			share *= 1 - d.Alpha
+		}
 		hits := c.scratch.Alloc(n)
 		c.entropy = entropyTask{
 			logits: logits.Float32s(), vocab: vocab, targets: targets[r : r+n], nats: nats[r : r+n], hits: hits,
-			scale: scale, differentiate: differentiate,
+			scale: share, differentiate: differentiate,
 		}
 		c.eachRow(n, &c.entropy)
 		for _, hit := range hits {
 			correct += int(hit)
 		}
 		c.scratch.Free(hits)
+		if dTeacher != nil {
+			if differentiate {
+				cpu.Add(logits.Float32s(), logits.Float32s(), dTeacher.Float32s())
+			}
+			c.Free(dTeacher)
+		}
 		if differentiate {
 			d := c.view(dx.Float32s()[r*dim:(r+n)*dim], n, dim)
 			c.mulPacked(d, logits, table)

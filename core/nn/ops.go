@@ -3,7 +3,6 @@ package nn
 import (
 	"context"
 
-	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
@@ -15,32 +14,6 @@ func (c *Ctx) Watch(ctx context.Context) { c.done = ctx }
 
 // Store gives a step that has begun the caches that its rows belong to.
 func (c *Ctx) Store(caches []*KVCache) { c.caches = caches }
-
-// Normalize returns norm(x) for x [rows, dim].
-func Normalize(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *tensor.Tensor {
-	y := norm.Forward(c, x)
-	if c.tape != nil {
-		c.keep(x)
-		c.tape.Record(&normOp{c: c, norm: norm, x: x, y: y})
-	}
-	return y
-}
-
-// normOp is y = norm(x).
-type normOp struct {
-	c    *Ctx
-	norm *RMSNorm
-	x, y *tensor.Tensor
-}
-
-func (o *normOp) Backward(t *autograd.Tape) {
-	dx := o.c.New(o.x.Dim(0), o.x.Dim(1))
-	copy(dx.Float32s(), t.Take(o.y).Float32s())
-	o.c.normBackward(o.norm, o.x, dx)
-	t.Done(o.y)
-	t.Add(o.x, dx)
-	o.c.drop(o.x)
-}
 
 // Rotate turns the heads of x [rows, heads*head_dim] in place by the angles of the rows' positions.
 func Rotate(c *Ctx, x *tensor.Tensor, angles Angles, headDim int) { c.rotate(angles, headDim, x) }

@@ -41,6 +41,8 @@ type runState struct {
 	Config Config        `json:"config"`
 	Data   *Identity     `json:"data"`
 	Eval   *Identity     `json:"eval"`
+
+	Teacher *teacherState `json:"teacher,omitempty"`
 }
 
 // mayDiffer are the fields of a run that a resumed one may change: how long it is, how often it is looked at, and when it is given up.
@@ -75,6 +77,9 @@ func (t *Trainer) describe() ([]byte, error) {
 		return nil, fmt.Errorf("train: %w", err)
 	}
 	if state.Eval, err = identityOf(t.eval); err != nil {
+		return nil, fmt.Errorf("train: %w", err)
+	}
+	if state.Teacher, err = t.engine.teacher.state(); err != nil {
 		return nil, fmt.Errorf("train: %w", err)
 	}
 	run, err := json.Marshal(state)

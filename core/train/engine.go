@@ -27,6 +27,7 @@ type Engine struct {
 	model   *model.Model
 	opts    EngineOptions
 	next    nn.Training // of the next forward pass
+	teacher *teacher    // nil without
 	params  []*autograd.Param
 	mem     *pool.HybridMemoryPool
 	ctx     *nn.Ctx
@@ -39,7 +40,8 @@ type Engine struct {
 	waiting open
 }
 
-// NewEngine returns an engine for a model made by model.NewTrainable; with learned scales it calls LearnScales. The error is ErrNotTrainable, or an *OptionError.
+// NewEngine returns an engine for a model made by model.NewTrainable; with learned scales it calls LearnScales. The error is
+// ErrNotTrainable, or an *OptionError.
 func NewEngine(m *model.Model, o EngineOptions) (*Engine, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -54,6 +56,10 @@ func NewEngine(m *model.Model, o EngineOptions) (*Engine, error) {
 	}
 	params := m.Params()
 	e := &Engine{model: m, opts: o, params: params, mem: pool.Default()}
+	var err error
+	if e.teacher, err = newTeacher(o, m, e.mem); err != nil {
+		return nil, err
+	}
 	e.SetStep(0, 0, 0)
 	e.ctx = nn.NewCtx(e.mem)
 	e.tape = autograd.NewTape(e.ctx)
@@ -82,6 +88,10 @@ func (e *Engine) sequences() int { return len(e.lengths) }
 func (e *Engine) Close() {
 	e.end()
 	e.ctx.Close()
+	if e.teacher != nil {
+		e.teacher.close()
+		e.teacher = nil
+	}
 	for _, c := range e.caches {
 		c.Free()
 	}
@@ -93,6 +103,8 @@ type Score struct {
 	Nats    float64 // sum of the cross-entropies
 	Targets int     // how many there were; ignored ones do not count
 	Correct int     // how many of them had the highest logit
+
+	Divergence float64 // in training with a teacher: sum of KL(teacher || model) at the temperature, in nats
 }
 
 // Loss is the mean cross-entropy in nats.
@@ -144,6 +156,14 @@ func (e *Engine) run(ctx context.Context, b Batch, p pass, s *Score) (err error)
 	if err != nil {
 		return err
 	}
+	if p.training && e.teacher != nil {
+		defer e.teacher.end()
+		d, err := e.teacher.begin(ctx, e.planKey(p), b.IDs, e.rows, e.lengths)
+		if err != nil {
+			return err
+		}
+		e.ctx.Learn(d)
+	}
 	correct := e.model.Head.Loss(e.ctx, x, b.Targets, p.scale/float32(targets), e.nats)
 	e.ctx.Free(x)
 	if p.backward {
@@ -155,6 +175,9 @@ func (e *Engine) run(ctx context.Context, b Batch, p pass, s *Score) (err error)
 		return err
 	}
 	e.add(s, targets, correct)
+	if p.training && e.teacher != nil {
+		s.Divergence += e.teacher.divergence(e.lengths)
+	}
 	return nil
 }
 

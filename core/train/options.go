@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 )
 
@@ -39,6 +40,13 @@ type EngineOptions struct {
 	QuantizationSchedule string `json:"quantization_schedule,omitempty"`
 	QuantizationStart    int    `json:"quantization_start,omitempty"`
 	QuantizationEnd      int    `json:"quantization_end,omitempty"`
+
+	// Teacher, when not nil, is a model with the same vocabulary whose distribution is learned beside the text's (Hinton et al.
+	// 2015, nn.Distillation): DistillationAlpha is its share of the loss, in (0, 1], 0 meaning 0.5, and DistillationTemperature
+	// softens both distributions, 0 meaning 2. The teacher reads each batch in the same step; it stays as it is.
+	Teacher                 *model.Model `json:"-"`
+	DistillationAlpha       float64      `json:"distillation_alpha,omitempty"`
+	DistillationTemperature float64      `json:"distillation_temperature,omitempty"`
 }
 
 // OptionError is an option with a value that cannot be. It matches ErrConfig.
@@ -68,7 +76,10 @@ func (o EngineOptions) Validate() error {
 	if err := o.validateSTE(); err != nil {
 		return err
 	}
-	return o.validateSchedule()
+	if err := o.validateSchedule(); err != nil {
+		return err
+	}
+	return o.validateDistillation()
 }
 
 // estimators are the values of STE.
@@ -113,6 +124,21 @@ func (o EngineOptions) validateSchedule() error {
 		return &OptionError{"quantization_end", end, fmt.Sprintf("none with quantization_schedule = %q", name)}
 	case (name == "linear" || name == "cosine") && end <= start:
 		return &OptionError{"quantization_end", end, fmt.Sprintf("more than quantization_start = %d", start)}
+	}
+	return nil
+}
+
+func (o EngineOptions) validateDistillation() error {
+	alpha, temperature := o.DistillationAlpha, o.DistillationTemperature
+	switch {
+	case !(alpha >= 0 && alpha <= 1):
+		return &OptionError{"distillation_alpha", alpha, "a number in (0, 1], or 0 for the default"}
+	case !(temperature >= 0) || math.IsInf(temperature, 0):
+		return &OptionError{"distillation_temperature", temperature, "a number > 0, or 0 for the default"}
+	case o.Teacher == nil && alpha > 0:
+		return &OptionError{"distillation_alpha", alpha, "none without a teacher"}
+	case o.Teacher == nil && temperature > 0:
+		return &OptionError{"distillation_temperature", temperature, "none without a teacher"}
 	}
 	return nil
 }
