@@ -263,11 +263,12 @@ def bitnet(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_trains_saves_and_refuses_to_overwrite(tmp_path: Path) -> None:
-    data, out, config = tmp_path / "data.txt", tmp_path / "model", tmp_path / "config.yaml"
+    data, out, recipe = tmp_path / "data.txt", tmp_path / "model", tmp_path / "recipe.yaml"
     data.write_text(TEXT)
-    config.write_text("".join(f"{name}: {value}\n" for name, value in (SHAPE | {"vocab_size": 270}).items()))
-    arguments = ("train", "--data", data, "--out", out, "--config", config, "--max-steps", 10, "--batch-size", 2,
-                 "--context-length", 16, "--seed", 3)  # fmt: skip
+    recipe.write_text(
+        f"model: {json.dumps(SHAPE | {'vocab_size': 270})}\ntraining: {{batch_size: 2, context_length: 16}}\n"
+    )
+    arguments = ("train", "--data", data, "--out", out, "--config", recipe, "--max-steps", 10, "--seed", 3)
     done = bitnet(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

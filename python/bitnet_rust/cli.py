@@ -219,32 +219,67 @@ def perplexity(
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Option(help="File with the text to learn.")],
-    out: Annotated[Path, typer.Option(help="Directory for the model, its tokenizer and train.jsonl.")],
-    preset: Annotated[str, typer.Option(help="Shape of the model: char, tiny, small or another name.")] = "char",
-    config: Annotated[Path | None, typer.Option(help="Model config, .yaml or .json, instead of a preset.")] = None,
-    max_steps: Annotated[int, typer.Option(help="Updates of the weights.")] = 1000,
-    batch_size: Annotated[int, typer.Option(help="Windows an update.")] = 16,
-    context_length: Annotated[
-        int | None, typer.Option(help="Tokens a window.", show_default="context, at most 256")
+    out: Annotated[Path, typer.Option(help="Directory for the model, its tokenizer, checkpoints/ and train.jsonl.")],
+    data: Annotated[
+        list[Path] | None, typer.Option(help="File or directory with the text to learn; may be given several times.")
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate; falls to a tenth by a cosine.")] = 1e-3,
-    eval_fraction: Annotated[float, typer.Option(help="Share of the text, its end, to validate on; 0 is off.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Seed of the first weights and of the order of the data.")] = 0,
+    config: Annotated[Path | None, typer.Option(help="Recipe, .yaml or .json; the other options override it.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Shape of the model: char, tiny, small or another name.", show_default="char")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Updates of the weights.", show_default="1000")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Times to see the data, instead of a number of updates.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples in a forward pass.", show_default="16")] = None,
+    context_length: Annotated[
+        int | None, typer.Option(help="Tokens in an example.", show_default="context, at most 256")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.", show_default="0.001")] = None,
+    eval_fraction: Annotated[
+        float | None, typer.Option(help="Share of the text, its end, to validate on; 0 is off.", show_default="0.1")
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Updates between checkpoints.", show_default="a tenth of the run")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the first weights and of the order of the data.", show_default="0")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="SECTION.FIELD=VALUE", help="Any field of the recipe; may be given several times."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in the directory, if there is one.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a directory that has files.")] = False,
     threads: Threads = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Train a new model on a text file."""
+    """Train a new model on texts; Ctrl-C saves the run, and --resume continues it."""
     from . import recipe
 
     if threads is not None:
         set_num_threads(threads)
-    result = recipe.run(
-        data, out, shape=config if config is not None else preset, max_steps=max_steps, batch_size=batch_size,
-        context_length=context_length, learning_rate=learning_rate, eval_fraction=eval_fraction, seed=seed,
-        overwrite=overwrite, progress=sys.stderr.isatty(),
+    if config is None and resume and (out / recipe.RECIPE).exists():
+        config = out / recipe.RECIPE
+    chosen = recipe.Recipe() if config is None else recipe.Recipe.from_file(config)
+    chosen.override(
+        model={"preset": preset},
+        data={"train": [str(path) for path in data] if data else None, "eval_fraction": eval_fraction},
+        training={
+            "max_steps": max_steps, "epochs": epochs, "batch_size": batch_size, "context_length": context_length,
+            "learning_rate": learning_rate, "checkpoint_every": checkpoint_every, "seed": seed,
+        },
     )  # fmt: skip
+    for setting in settings or ():
+        chosen.set(setting)
+    try:
+        result = recipe.run(chosen, out, resume=resume, overwrite=overwrite, progress=sys.stderr.isatty())
+    except KeyboardInterrupt as interrupt:
+        for note in getattr(interrupt, "__notes__", ()):
+            print(f"{note}; continue it with bitnet train --out {out} --resume", file=sys.stderr)
+        raise typer.Exit(130) from None
     if as_json:
         _print_json(result)
         return

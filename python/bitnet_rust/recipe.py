@@ -1,114 +1,267 @@
-"""What ``bitnet train`` does: from a text file to a directory with a model."""
+"""Recipes: one file that says how a model is made from data; what ``bitnet train`` does."""
 
 import json
 import math
-import sys
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from .callbacks import Record
+from .callbacks import PrintProgress
 from .config import BitNetConfig
-from .errors import ArgumentError
+from .errors import ArgumentError, ConfigError, ModelNotFoundError
+from .files import read_fields, refuse_unknown, write_fields
 from .model import BitNetModel
 from .registry import find_model
 from .tokenizer import Tokenizer
 from .training import Trainer
+from .training_config import TrainingConfig, field_names
 
-_SAMPLE_TOKENS = 100
-_CHARACTER_PRESET = "char"
-_LINES = 20  # progress lines of a run without a terminal
+# Files of a run in its directory, beside those of the model.
+RECIPE, LOG, CHECKPOINTS = "recipe.yaml", "train.jsonl", "checkpoints"
+
+_SECTIONS = {
+    "model": "a registered name as preset, and fields of a configuration",
+    "tokenizer": ("kind", "path", "vocab_size", "special_tokens"),
+    "data": ("train", "eval", "eval_fraction"),
+    "training": "fields of TrainingConfig",
+    "sample": "prompt, and arguments of generate",
+}
+# Fields without which a configuration has no shape, and those that Hugging Face's form has.
+_SHAPE = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"}
+_HUGGING_FACE = {"architectures", "model_type", "quantization_config"}
+_KINDS = ("characters", "bytes", "bpe")
+_EVAL_FRACTION = 0.1
+_DEFAULT_PRESET = "char"
+_SAMPLE_TOKENS = 200
 
 
-def run(
-    data: Path,
-    out: Path,
-    *,
-    shape: str | Path,
-    max_steps: int,
-    batch_size: int,
-    context_length: int | None,
-    learning_rate: float,
-    eval_fraction: float,
-    seed: int,
-    overwrite: bool,
-    progress: bool,
-) -> dict[str, Any]:
-    """Trains a new model of a shape (a registered name or a config file) on a text and saves it, with a log, in out.
+@dataclass
+class Recipe:
+    """What a run is made of: the sections of a recipe file, see docs/reference/recipes.md."""
 
-    Gives path, steps, parameters, loss, eval_loss and perplexity (None without evaluation), and a sample.
+    model: dict[str, Any] = field(default_factory=dict)
+    tokenizer: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    sample: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str]) -> Self:
+        """Reads a recipe. Paths in it are relative to its directory."""
+        where, fields = str(path), read_fields(path)
+        if fields and not set(fields) & set(_SECTIONS) and set(fields) <= set(BitNetConfig(preset="tiny")) | {"preset"}:
+            raise ConfigError(f"{where}: these are the fields of a model: expected them under `model:`")
+        refuse_unknown(fields, _SECTIONS, where)
+        for name, section in fields.items():
+            if not isinstance(section, Mapping):
+                raise ConfigError(f"{where}: {name} = {section!r}: expected a mapping of fields")
+            known = _SECTIONS[name]
+            if isinstance(known, tuple):
+                refuse_unknown(section, known, f"{where}: {name}")
+        refuse_unknown(fields.get("training", {}), field_names(), f"{where}: training")
+        recipe = cls(**{name: dict(section) for name, section in fields.items()})
+        recipe._move_paths(lambda there: str(Path(path).expanduser().parent / Path(there).expanduser()))
+        return recipe
+
+    def override(self, **sections: Mapping[str, Any]) -> None:
+        """Replaces fields by those that are not None. A preset replaces the model; a length of the run replaces the other."""
+        for name, fields in sections.items():
+            stated = {field: value for field, value in fields.items() if value is not None}
+            if "preset" in stated:
+                self.model = {}
+            if "max_steps" in stated or "epochs" in stated:
+                self.training = {f: v for f, v in self.training.items() if f not in ("max_steps", "epochs")}
+            getattr(self, name).update(stated)
+
+    def set(self, setting: str) -> None:
+        """Replaces one field, as "training.dropout=0.1"; the value is JSON, or else a text as it stands."""
+        path, equals, text = setting.partition("=")
+        section, dot, name = path.strip().partition(".")
+        if not equals or not dot or not name:
+            raise ArgumentError(f"--set {setting}: expected SECTION.FIELD=VALUE, as training.dropout=0.1")
+        refuse_unknown([section], _SECTIONS, f"--set {setting}")
+        known = field_names() if section == "training" else _SECTIONS[section]
+        if not isinstance(known, str):
+            refuse_unknown([name], known, f"--set {setting}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        self.override(**{section: {name: value}})
+
+    def save(self, path: Path) -> None:
+        """Writes the recipe, its paths relative to the file's directory."""
+        copy = Recipe(**json.loads(json.dumps(self.__dict__)))
+        copy._move_paths(lambda there: os.path.relpath(there, path.parent))
+        sections = {name: section for name, section in copy.__dict__.items() if section}
+        write_fields(path, sections, "What made this model. `bitnet train --config` makes it again.")
+
+    def _move_paths(self, move: Any) -> None:
+        for name in ("train", "eval"):
+            if (paths := self.data.get(name)) is not None:
+                if not isinstance(paths, str | list) or not all(isinstance(one, str) for one in paths):
+                    raise ConfigError(f"data: {name} = {paths!r}: expected a path or a list of paths")
+                self.data[name] = move(paths) if isinstance(paths, str) else [move(one) for one in paths]
+        path = self.tokenizer.get("path")
+        if isinstance(path, str) and Path(move(path)).exists():  # else a hub id
+            self.tokenizer["path"] = move(path)
+
+
+def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: bool) -> dict[str, Any]:
+    """Makes the model of a recipe in the directory out: the model, its tokenizer, checkpoints, a log, the recipe.
+
+    Gives path, steps, parameters, loss, eval_loss, eval_accuracy and perplexity (None without evaluation), and a sample.
     """
-    if not 0 <= eval_fraction < 1:
-        raise ArgumentError(f"eval_fraction = {eval_fraction}: expected a number in [0, 1)")
+    _prepare(out, resume, overwrite)
+    train, held_out = _texts(recipe.data)
+    seed = recipe.training.get("seed", 0)
+    config, tokenizer = _config(recipe, out, train, held_out, resume)
+    with BitNetModel.from_config(config, seed=seed, trainable=True) as model:
+        model.tokenizer = tokenizer
+        training = _training(recipe.training, out)
+        trainer = Trainer(model, training, progress=progress)
+        if not progress:
+            trainer.callbacks.append(PrintProgress())
+        out.mkdir(parents=True, exist_ok=True)
+        tokenizer.save_pretrained(out)  # a resumed run reads it, since learning it again may give another
+        recipe.training = {name: value for name, value in training.to_dict().items() if _stated(name, value)}
+        recipe.save(out / RECIPE)
+        history = trainer.train(_dataset(train), _dataset(held_out), resume_from=resume)
+        model.save_pretrained(out)
+        scores = trainer.evaluate() if held_out else {}
+        loss = scores.get("eval_loss")
+        return {
+            "path": str(out),
+            "steps": trainer.step,
+            "parameters": model.num_parameters(),
+            "loss": history[-1]["loss"] if history else None,
+            "eval_loss": loss,
+            "eval_accuracy": scores.get("eval_accuracy"),
+            "perplexity": None if loss is None else math.exp(min(loss, 700.0)),
+            "sample": _sample(model, recipe.sample, train, seed),
+        }
+
+
+def _prepare(out: Path, resume: bool, overwrite: bool) -> None:
+    """Refuses a place that is in use; with overwrite, takes away what another run left there."""
     if out.exists() and not out.is_dir():
         raise ArgumentError(f"out = {out}: expected a directory, found a file")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise ArgumentError(f"out = {out}: the directory has files; choose another, or pass --overwrite")
     if any(out.glob("*.safetensors")):
         raise ArgumentError(
             f"out = {out}: the directory has a Hugging Face checkpoint, which would stay beside the new model"
         )
-    try:
-        text = data.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise ArgumentError(f"data = {data}: not a UTF-8 text: {error}") from error
-    if not text:
-        raise ArgumentError(f"data = {data}: the file is empty")
-    config = BitNetConfig.from_file(shape) if isinstance(shape, Path) else find_model(shape).config
-    cut = round(len(text) * (1 - eval_fraction))
-    tokenizer = _tokenizer(shape, config, text, text[:cut])
-    fields = {**config, "vocab_size": len(tokenizer)}
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        fields.pop(name, None)  # the tokenizer has none
-    with BitNetModel.from_config(BitNetConfig.from_dict(fields), seed=seed, trainable=True) as model:
-        model.tokenizer = tokenizer
-        trainer = Trainer(
-            model, learning_rate=learning_rate, betas=(0.9, 0.95), min_ratio=0.1, warmup_steps=max_steps // 20,
-            max_steps=max_steps, batch_size=batch_size, context_length=context_length,
-            eval_every=max(max_steps // 10, 1), seed=seed, progress=progress,
-        )  # fmt: skip
-        if not progress:
-            trainer.callbacks.append(_print_progress(max_steps))
-        out.mkdir(parents=True, exist_ok=True)
-        with (out / "train.jsonl").open("w", encoding="utf-8", buffering=1) as log:
-            trainer.callbacks.append(lambda record: log.write(json.dumps(record) + "\n"))
-            history = trainer.train(text[:cut], text[cut:] or None)
-        model.save_pretrained(out)
-        loss = history[-1].get("eval_loss")
-        return {
-            "path": str(out),
-            "steps": len(history),
-            "parameters": model.num_parameters(),
-            "loss": history[-1]["loss"],
-            "eval_loss": loss,
-            "perplexity": None if loss is None else math.exp(min(loss, 700.0)),
-            "sample": _sample(model, text, seed),
-        }
+    if resume:
+        return
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise ArgumentError(f"out = {out}: the directory has files; choose another, or pass --overwrite or --resume")
+    for checkpoint in (out / CHECKPOINTS).glob("step-*.ckpt"):
+        checkpoint.unlink()
 
 
-def _tokenizer(shape: str | Path, config: BitNetConfig, text: str, learned: str) -> Tokenizer:
-    """Characters of the whole text for the character model and small vocabularies, else byte-level BPE."""
-    named = isinstance(shape, str) and find_model(shape).name == _CHARACTER_PRESET
-    if named or config.vocab_size < 256:
-        return Tokenizer.characters(text)
-    return Tokenizer.train_bpe(learned, config.vocab_size)
+def _texts(data: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The documents to learn and those to validate on."""
+    if not data.get("train"):
+        raise ArgumentError("data.train is missing: expected a file or a directory (on the command line: --data)")
+    train = _documents(data["train"], "data.train")
+    if not any(train):
+        raise ArgumentError(f"data.train = {data['train']}: there is no text in it")
+    if data.get("eval"):
+        if data.get("eval_fraction"):
+            raise ArgumentError("data.eval and data.eval_fraction: expected one of them")
+        return train, _documents(data["eval"], "data.eval")
+    fraction = data.setdefault("eval_fraction", _EVAL_FRACTION)
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction < 1:
+        raise ArgumentError(f"data.eval_fraction = {fraction!r}: expected a number in [0, 1)")
+    left = round(sum(map(len, train)) * (1 - fraction))
+    learned, held_out = [], []
+    for text in train:
+        learned += [text[:left]] if left > 0 else []
+        held_out += [text[left:]] if left < len(text) else []
+        left = max(0, left - len(text))
+    return learned, held_out
 
 
-def _sample(model: BitNetModel, text: str, seed: int) -> str:
-    """What the model makes of the text's first line."""
+def _documents(paths: str | list[str], name: str) -> list[str]:
+    texts = []
+    for path in map(Path, [paths] if isinstance(paths, str) else paths):
+        if not path.exists():
+            raise ModelNotFoundError(f"{name}: there is no {path}")
+        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+            try:
+                texts.append(file.read_text("utf-8"))
+            except UnicodeDecodeError as error:
+                raise ArgumentError(f"{name}: {file}: not a UTF-8 text: {error}") from error
+    return texts
+
+
+def _dataset(texts: list[str]) -> Any:
+    """What Trainer takes for them."""
+    return (texts[0] if len(texts) == 1 else texts) if texts else None
+
+
+def _config(
+    recipe: Recipe, out: Path, train: list[str], held_out: list[str], resume: bool
+) -> tuple[BitNetConfig, Tokenizer]:
+    """The model's configuration, whose vocabulary is the tokenizer's, and the tokenizer."""
+    fields = recipe.model
+    if "preset" not in fields and not set(fields) & _HUGGING_FACE:
+        fields = {"vocab_size": 256, **fields} if set(fields) >= _SHAPE else {"preset": _DEFAULT_PRESET, **fields}
+    base = BitNetConfig.from_dict(fields)
+    recipe.model = fields
+    if resume and (out / "tokenizer.json").exists():
+        tokenizer = Tokenizer.from_pretrained(out)
+    else:
+        tokenizer = _tokenizer(recipe.tokenizer, fields, base.vocab_size, train, held_out)
+    shape = {**base, "vocab_size": len(tokenizer)}
+    for token in ("bos", "eos", "pad"):
+        shape[f"{token}_token_id"] = getattr(tokenizer, f"{token}_token_id")
+    return BitNetConfig.from_dict({name: value for name, value in shape.items() if value is not None}), tokenizer
+
+
+def _tokenizer(
+    section: dict[str, Any], model: Mapping[str, Any], vocab: int, train: list[str], held_out: list[str]
+) -> Tokenizer:
+    """By default the characters of all texts for the character model and small vocabularies, else byte-level BPE."""
+    refuse_unknown(section, _SECTIONS["tokenizer"], "tokenizer")
+    if section.get("path"):
+        return Tokenizer.from_pretrained(section["path"])
+    preset = model.get("preset")
+    small = vocab < 256 or (preset is not None and find_model(preset).name == _DEFAULT_PRESET)
+    kind = section.setdefault("kind", "characters" if small else "bpe")
+    if kind not in _KINDS:
+        raise ArgumentError(f"tokenizer.kind = {kind!r}: expected one of {', '.join(_KINDS)}, or a path")
+    if kind == "characters":
+        return Tokenizer.characters("".join(train + held_out))
+    if kind == "bytes":
+        return Tokenizer.bytes()
+    size = section.setdefault("vocab_size", vocab)
+    return Tokenizer.train_bpe(train, size, special_tokens=section.get("special_tokens", ()))
+
+
+def _training(fields: dict[str, Any], out: Path) -> TrainingConfig:
+    """What the recipe says, and for what it does not say the defaults of recipes."""
+    config = TrainingConfig.from_dict({"betas": [0.9, 0.95], "min_ratio": 0.1} | fields, "training")
+    if config.epochs is None:
+        steps = config.max_steps if isinstance(config.max_steps, int) else 1000
+        defaults = {"max_steps": steps, "warmup_steps": steps // 20}
+        defaults |= dict.fromkeys(("eval_every", "checkpoint_every"), max(steps // 10, 1))
+        config = config.replace(**{name: value for name, value in defaults.items() if name not in fields})
+    return config.replace(checkpoint_dir=str(out / CHECKPOINTS), log_file=str(out / LOG))
+
+
+def _stated(name: str, value: Any) -> bool:
+    """What of a TrainingConfig belongs into the recipe that a run leaves."""
+    return value is not None and name not in ("checkpoint_dir", "log_file", "progress")
+
+
+def _sample(model: BitNetModel, section: dict[str, Any], train: list[str], seed: int) -> str:
+    """What the model makes of the recipe's prompt, or of the text's first line."""
+    text = train[0]
     prompt = (text.lstrip().splitlines() or [text])[0][:40] or text[:1]
-    sample: str = model.generate(
-        prompt, max_new_tokens=_SAMPLE_TOKENS, temperature=0.8, seed=seed, return_full_text=True
-    )
+    options: dict[str, Any] = {"max_new_tokens": _SAMPLE_TOKENS, "temperature": 0.8, "seed": seed, "prompt": prompt}
+    options |= section
+    sample: str = model.generate(options.pop("prompt"), return_full_text=True, **options)
     return sample
-
-
-def _print_progress(steps: int) -> Any:
-    every = max(steps // _LINES, 1)
-
-    def show(record: Record) -> None:
-        if record["step"] % every == 0 or "eval_loss" in record:
-            validation = f"  validation {record['eval_loss']:.4f}" if "eval_loss" in record else ""
-            line = f"step {record['step']}/{steps}  loss {record['loss']:.4f}{validation}  {record['tokens_per_second']:,.0f} tokens/s"
-            print(line, file=sys.stderr, flush=True)
-
-    return show

@@ -334,11 +334,16 @@ class Trainer:
 
 
 def _record(fields: dict[str, Any]) -> Record:
-    """A record of the core: metrics beside its own fields, and NaN for what JSON could not say."""
-    metrics = fields.pop("metrics", {})
-    for numbers in (fields, metrics):
-        for name, value in numbers.items():
-            if value is None:
-                numbers[name] = math.nan
-    fields.update(metrics)
-    return fields
+    """A record of the core: in order, metrics beside its own fields, and NaN for what JSON could not say."""
+    record: Record = {name: _number(name, fields[name]) for name in _FIELDS if name in fields}
+    metrics = record.pop("metrics", {})
+    return record | {name: _number(name, value) for name, value in metrics.items()}
+
+
+def _number(name: str, value: Any) -> Any:
+    if value is None:
+        return math.nan
+    return float(value) if isinstance(value, int) and name not in _WHOLE else value
+
+
+_WHOLE = ("step", "tokens", "skipped", "pool_bytes", "rss_bytes")
