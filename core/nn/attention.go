@@ -8,13 +8,17 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// Attention is causal multi-head attention with grouped queries (Ainslie et al. 2023) and rotary positions. BitNet
-// models normalize the heads' output (SubNorm) before the output projection.
+// Attention is multi-head attention with grouped queries (Ainslie et al. 2023) and rotary positions. BitNet models normalize
+// the heads' output (SubNorm) before the output projection.
 type Attention struct {
 	Layer               int // index in the caches
 	Heads, KVHeads, Dim int // Dim is head_dim
 	Q, K, V, O          *Linear
 	SubNorm             *RMSNorm // attn_sub_norm, or nil
+
+	// Bidirectional lets each row attend to all rows of its sequence, and not only to itself and those before it. The step reads
+	// its sequences whole then. Sequences of different lengths need no mask: a row knows no other sequence.
+	Bidirectional bool
 }
 
 // Forward reads x [rows, hidden_size], normalized by norm, appends the rows' keys and values to their caches and
@@ -61,7 +65,8 @@ func (t *storeTask) row(r int) {
 // put copies src and zeroes what is left of dst.
 func put(dst, src []float32) { clear(dst[copy(dst, src):]) }
 
-// attention returns softmax(q k^T / sqrt(head_dim)) v for every row and head, over the keys up to the row's position.
+// attention returns softmax(q k^T / sqrt(head_dim)) v for every row and head, over the keys up to the row's position, or all of
+// its sequence.
 // Keys and values are read from the caches; k and v only name the values that gradients belong to.
 func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	rows := len(c.rows)
@@ -77,6 +82,9 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 		ctx: c, a: a, q: q.Float32s(), out: out.Float32s(), buf: pool.View[float32](buf),
 		items: items, size: size, per: per, scale: float32(1 / math.Sqrt(float64(a.Dim))),
 		mask: c.nextMask(c.training.AttentionDropout),
+	}
+	if a.Bidirectional {
+		c.attend.spans = sequenceSpans(c.rows, len(c.caches))
 	}
 	if c.tape != nil {
 		op := &attentionOp{c: c, a: a, q: q, k: k, v: v, out: out, rows: c.rows, caches: c.caches, scale: c.attend.scale, mask: c.attend.mask}
@@ -101,7 +109,8 @@ type attendTask struct {
 	items, size int
 	per         int
 	scale       float32
-	mask        mask // of the probabilities: row i is item i, columns are positions
+	mask        mask   // of the probabilities: row i is item i, columns are positions
+	spans       []span // of bidirectional attention
 }
 
 func (t *attendTask) Run(chunk int) {
@@ -125,9 +134,13 @@ func (t *attendTask) head(r, h int, buf []float32) {
 	at := t.ctx.rows[r]
 	kvHead := h / (t.a.Heads / t.a.KVHeads)
 	cache := t.ctx.caches[at.Seq]
+	keys := int(at.Pos) + 1
+	if t.spans != nil {
+		keys = t.spans[at.Seq].n
+	}
 	top, sum := float32(math.Inf(-1)), float32(0)
-	for first := 0; first <= int(at.Pos); first += PageTokens {
-		n := min(PageTokens, int(at.Pos)+1-first)
+	for first := 0; first < keys; first += PageTokens {
+		n := min(PageTokens, keys-first)
 		k, v := cache.Page(t.a.Layer, kvHead, first/PageTokens)
 		s := scores[:n]
 		cpu.DotRows(s, q, k, n, pad, pad)

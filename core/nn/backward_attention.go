@@ -52,7 +52,8 @@ func (o *attentionOp) Backward(t *autograd.Tape) {
 // span is the rows of one sequence.
 type span struct{ first, n int }
 
-// sequenceSpans finds the rows of each sequence: differentiated steps read whole sequences, one after the other.
+// sequenceSpans finds the rows of each sequence: differentiated and bidirectional steps read whole sequences, one after the
+// other.
 func sequenceSpans(rows []Row, sequences int) []span {
 	spans := make([]span, sequences)
 	for r, at := range rows {
@@ -61,7 +62,7 @@ func sequenceSpans(rows []Row, sequences int) []span {
 			s.first = r
 		}
 		if int(at.Pos) != s.n || r != s.first+s.n {
-			panic("nn: a differentiated step must read its sequences whole and in order")
+			panic("nn: a differentiated or bidirectional step must read its sequences whole and in order")
 		}
 		s.n++
 	}
@@ -131,10 +132,17 @@ func (t *attendGrad) queries(b *blockBuffers, head, q0, m int, cache *KVCache) {
 		put(b.p[:pad], t.o[at:at+dim])
 		cpu.DotRows(b.delta[i:i+1], do, b.p[:pad], 1, pad, pad)
 	}
-	for k0 := 0; k0 < q0+m; k0 += PageTokens {
+	keys := q0 + m // that the last of the rows saw
+	if t.a.Bidirectional {
+		keys = b.n
+	}
+	for k0 := 0; k0 < keys; k0 += PageTokens {
 		k, v := cache.Page(t.a.Layer, b.kv, k0/PageTokens)
 		for i := range m {
 			seen := min(PageTokens, q0+i+1-k0)
+			if t.a.Bidirectional {
+				seen = min(PageTokens, keys-k0)
+			}
 			p, ds := b.p[i*PageTokens:(i+1)*PageTokens], b.ds[i*PageTokens:(i+1)*PageTokens]
 			q, do := b.q[i*pad:(i+1)*pad], b.do[i*pad:(i+1)*pad]
 			item := (b.first+q0+i)*t.a.Heads + head
