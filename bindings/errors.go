@@ -16,6 +16,7 @@ import (
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/format/tokenfile"
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
@@ -44,6 +45,10 @@ var codes = []struct {
 	{pool.ErrSize, C.BN_MEMORY},
 	{tensor.ErrMemory, C.BN_MEMORY},
 	{safetensors.ErrFormat, C.BN_FORMAT},
+	{tokenfile.ErrFormat, C.BN_FORMAT},
+	{tokenfile.ErrDType, C.BN_DTYPE},
+	{tokenfile.ErrID, C.BN_ARGUMENT},
+	{tokenfile.ErrClosed, C.BN_ARGUMENT},
 	{model.ErrConfig, C.BN_CONFIG},
 	{tensor.ErrShape, C.BN_SHAPE},
 	{tensor.ErrDType, C.BN_DTYPE},

@@ -8,11 +8,14 @@ import "C"
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"runtime/cgo"
 	"slices"
 	"unsafe"
 
+	"github.com/bitnet-rust/bitnet_rust/core/format/tokenfile"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/train"
 )
@@ -20,17 +23,30 @@ import (
 // dataset is what a Python Dataset object owns.
 type dataset struct {
 	train.Dataset
-	facts map[string]any // of Dataset.info
+	facts map[string]any  // of Dataset.info
+	file  *tokenfile.File // nil: in memory
 }
 
 // datasetOptions is the JSON that Python writes.
 type datasetOptions struct {
-	Kind      string `json:"kind"`   // "stream" or "examples"
+	Kind      string `json:"kind"`   // "stream", "file" (a stream in a file) or "examples"
 	Name      string `json:"name"`   // in errors
 	Length    int    `json:"length"` // most tokens of an example
 	VocabSize int    `json:"vocab_size"`
-	Separator *int32 `json:"separator"` // kind stream: ends a document that others are not to see; null: none
-	Pack      bool   `json:"pack"`      // kind examples
+	Separator *int32 `json:"separator"` // of a stream: ends a document that others are not to see; null: none
+	Pack      bool   `json:"pack"`      // examples
+
+	File fileOptions `json:"file"`
+}
+
+// fileOptions say which ids of which file are a dataset.
+type fileOptions struct {
+	Path    string `json:"path"`
+	DType   string `json:"dtype"` // of a file without a header
+	Offset  int64  `json:"offset"`
+	Tokens  int    `json:"tokens"`  // 0: all
+	Verify  bool   `json:"verify"`  // read it once, now
+	Isolate bool   `json:"isolate"` // by the separator in its header, if options have none
 }
 
 func parseDatasetOptions(text []byte) (o datasetOptions, err error) {
@@ -50,6 +66,14 @@ func bn_dataset_new(options *C.char, ids, targets *C.int32_t, n C.int64_t, lengt
 		o, err := parseDatasetOptions([]byte(C.GoString(options)))
 		if err != nil {
 			return err
+		}
+		if o.Kind == "file" {
+			d, err := newFile(o)
+			if err != nil {
+				return fmt.Errorf("%s: %w", o.Name, err)
+			}
+			*out = C.uintptr_t(cgo.NewHandle(d))
+			return nil
 		}
 		own := slices.Clone(unsafe.Slice((*int32)(ids), int(n)))
 		if err := checkIDs(o.Name, own, o.VocabSize, false); err != nil {
@@ -96,7 +120,36 @@ func newStream(source train.TokenSource, o datasetOptions) (*dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &dataset{t, map[string]any{"kind": o.Kind, "examples": t.Len(), "tokens": source.Len(), "order": t.Order()}}, nil
+	return &dataset{Dataset: t, facts: map[string]any{"kind": "stream", "examples": t.Len(), "tokens": source.Len(), "order": t.Order()}}, nil
+}
+
+// newFile makes a stream of a file, which stays open.
+func newFile(o datasetOptions) (d *dataset, err error) {
+	f, err := tokenfile.Open(o.File.Path, tokenfile.Options{DType: o.File.DType, Offset: o.File.Offset, Tokens: o.File.Tokens, Vocab: o.VocabSize})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = f.Close() // the first error says more
+		}
+	}()
+	if o.File.Verify {
+		if err := f.Verify(); err != nil {
+			return nil, err
+		}
+	}
+	if o.File.Isolate && o.Separator == nil {
+		if f.Separator < 0 {
+			return nil, fmt.Errorf("%w: %s does not say which id ends a document", errArgument, o.File.Path)
+		}
+		o.Separator = &f.Separator
+	}
+	if d, err = newStream(f, o); err != nil {
+		return nil, err
+	}
+	d.file = f
+	return d, nil
 }
 
 func newExamples(c train.ExamplesConfig) (*dataset, error) {
@@ -104,7 +157,7 @@ func newExamples(c train.ExamplesConfig) (*dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &dataset{e, map[string]any{"kind": "examples", "examples": e.Len(), "tokens": len(c.IDs), "order": e.Order(),
+	return &dataset{Dataset: e, facts: map[string]any{"kind": "examples", "examples": e.Len(), "tokens": len(c.IDs), "order": e.Order(),
 		"truncated": e.Truncated, "skipped": e.Skipped}}, nil
 }
 
@@ -116,6 +169,62 @@ func bn_dataset_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 //export bn_dataset_free
 func bn_dataset_free(h C.uintptr_t, errOut **C.char) C.int {
 	return guard(errOut, func() error {
+		d := value[*dataset](h)
+		cgo.Handle(h).Delete()
+		if d.file != nil {
+			return d.file.Close()
+		}
+		return nil
+	})
+}
+
+// bn_tokens_info describes a token file as JSON; dtype is that of a file without a header, or empty.
+//
+//export bn_tokens_info
+func bn_tokens_info(path, dtype *C.char, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		f, err := tokenfile.Open(C.GoString(path), tokenfile.Options{DType: C.GoString(dtype)})
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return jsonOut(out, f.Info)
+	})
+}
+
+// bn_tokens_create begins a token file; separator -1 is none.
+//
+//export bn_tokens_create
+func bn_tokens_create(path *C.char, vocab C.int64_t, separator C.int32_t, out *C.uintptr_t, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		w, err := tokenfile.Create(C.GoString(path), int(vocab), int32(separator))
+		if errors.Is(err, fs.ErrNotExist) { // the place to write to
+			return fmt.Errorf("%w %s: %v", errWrite, C.GoString(path), err)
+		}
+		if err != nil {
+			return err
+		}
+		*out = C.uintptr_t(cgo.NewHandle(w))
+		return nil
+	})
+}
+
+//export bn_tokens_write
+func bn_tokens_write(h C.uintptr_t, ids *C.int32_t, n C.int64_t, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		return value[*tokenfile.Writer](h).Write(unsafe.Slice((*int32)(ids), int(n)))
+	})
+}
+
+//export bn_tokens_commit
+func bn_tokens_commit(h C.uintptr_t, errOut **C.char) C.int {
+	return guard(errOut, func() error { return value[*tokenfile.Writer](h).Commit() })
+}
+
+//export bn_tokens_free
+func bn_tokens_free(h C.uintptr_t, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		value[*tokenfile.Writer](h).Abort() // nothing after a commit
 		cgo.Handle(h).Delete()
 		return nil
 	})

@@ -31,6 +31,7 @@ var layers = [][]string{
 	{"core/autograd"},
 	{"core/quant"},
 	{"core/tensor"},
+	{"core/format/tokenfile"},
 	{"core/format/safetensors", "core/format/gguf", "core/format/npz", "core/format/bitnet"},
 	{"core/format/atomicfile"},
 	{"core/pool"},

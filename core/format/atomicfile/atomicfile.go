@@ -29,33 +29,64 @@ const bufferSize = 1 << 20
 // receives a buffered writer; its error, or a panic, aborts the replacement.
 // The file gets mode 0666 less the process's umask.
 func Write(path string, write func(w io.Writer) error) (err error) {
+	f, err := Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Abort() // also on a panic of write
+	buffered := bufio.NewWriterSize(f, bufferSize)
+	if err := write(buffered); err != nil {
+		return err
+	}
+	if err := buffered.Flush(); err != nil {
+		return fmt.Errorf("atomicfile: writing %s: %w", path, err)
+	}
+	return f.Commit()
+}
+
+// File is new content of a file that has not taken its name yet. It is for
+// writers that Write cannot call: those that get their content piece by piece,
+// or go back in it.
+type File struct {
+	*os.File
+	path string
+	done bool
+}
+
+// Create begins new content of the file at path. Commit or Abort end it.
+func Create(path string) (*File, error) {
 	dir, base := filepath.Split(path)
 	if dir == "" {
 		dir = "."
 	}
 	temp, err := create(dir, base)
 	if err != nil {
+		return nil, fmt.Errorf("atomicfile: %w", err)
+	}
+	return &File{File: temp, path: path}, nil
+}
+
+// Commit gives the content the file's name. After an error the content is gone
+// and the file as it was.
+func (f *File) Commit() error {
+	defer f.Abort()
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("atomicfile: writing %s: %w", f.path, err)
+	}
+	if err := os.Rename(f.Name(), f.path); err != nil {
 		return fmt.Errorf("atomicfile: %w", err)
 	}
-	done := false
-	defer func() { // also on a panic of write
-		if !done {
-			_ = temp.Close()
-			_ = os.Remove(temp.Name())
-		}
-	}()
-	buffered := bufio.NewWriterSize(temp, bufferSize)
-	if err := write(buffered); err != nil {
-		return err
+	f.done = true
+	return syncDir(filepath.Dir(f.path))
+}
+
+// Abort removes the content; after Commit it does nothing.
+func (f *File) Abort() {
+	if !f.done {
+		_ = f.Close()
+		_ = os.Remove(f.Name())
+		f.done = true
 	}
-	if err := errors.Join(buffered.Flush(), temp.Sync(), temp.Close()); err != nil {
-		return fmt.Errorf("atomicfile: writing %s: %w", path, err)
-	}
-	if err := os.Rename(temp.Name(), path); err != nil {
-		return fmt.Errorf("atomicfile: %w", err)
-	}
-	done = true
-	return syncDir(dir)
 }
 
 // create opens a fresh hidden file beside the target. os.CreateTemp would give

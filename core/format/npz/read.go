@@ -77,6 +77,35 @@ func Read(r io.ReaderAt, size, limit int64) (map[string]Array, error) {
 	return out, nil
 }
 
+// Magic is how an .npy file begins.
+var Magic = string(npy.Magic[:])
+
+// Header is what an .npy file says before its elements.
+type Header struct {
+	DType     string // NumPy's name
+	BigEndian bool
+	Fortran   bool // column-major
+	Shape     []int
+	Size      int64 // of the header in bytes: where the elements begin
+}
+
+// ReadHeader reads the header of an .npy stream and leaves r at the elements. It is for arrays that are too large to load; how many
+// bytes follow is for the caller to check.
+func ReadHeader(r io.Reader) (Header, error) {
+	h, size, err := readHeader(r)
+	if err != nil {
+		return Header{}, err
+	}
+	dtype, order, err := parseDType(h.Descr.Type)
+	if err != nil {
+		return Header{}, err
+	}
+	if _, ok := elements(h.Descr.Shape); !ok {
+		return Header{}, fmt.Errorf("%w: impossible shape %.200v", ErrFormat, h.Descr.Shape)
+	}
+	return Header{DType: dtype, BigEndian: order == '>', Fortran: h.Descr.Fortran, Shape: slices.Clone(h.Descr.Shape), Size: size}, nil
+}
+
 func readEntry(entry *zip.File, limit int64) (Array, error) {
 	claimed, stored := entry.UncompressedSize64, entry.CompressedSize64
 	if claimed/maxDeflate > stored || claimed > 1<<62 {
@@ -92,19 +121,12 @@ func readEntry(entry *zip.File, limit int64) (Array, error) {
 
 // readArray reads one npy stream of a known length.
 func readArray(r io.Reader, size, limit int64) (Array, error) {
-	header, length, err := readHeader(r)
+	header, err := ReadHeader(r)
 	if err != nil {
 		return Array{}, err
 	}
-	dtype, order, err := parseDType(header.Descr.Type)
-	if err != nil {
-		return Array{}, err
-	}
-	shape, width := header.Descr.Shape, widths[dtype]
-	n, ok := elements(shape)
-	if !ok {
-		return Array{}, fmt.Errorf("%w: impossible shape %.200v", ErrFormat, shape)
-	}
+	dtype, shape, width, length := header.DType, header.Shape, widths[header.DType], header.Size
+	n, _ := elements(shape)
 	want := int64(n) * int64(width)
 	if want > limit {
 		return Array{}, fmt.Errorf("%w: %d bytes for shape %v of %s, limit %d", ErrTooBig, want, shape, dtype, limit)
@@ -120,10 +142,10 @@ func readArray(r io.Reader, size, limit int64) (Array, error) {
 	if int64(len(data)) != want {
 		return Array{}, fmt.Errorf("%w: found %d data bytes, expected %d", ErrFormat, len(data), want)
 	}
-	if order == '>' {
+	if header.BigEndian {
 		swap(data, width)
 	}
-	if header.Descr.Fortran {
+	if header.Fortran {
 		data = rowMajor(data, shape, width)
 	}
 	return Array{DType: dtype, Shape: slices.Clone(shape), data: data}, nil
