@@ -94,6 +94,23 @@ static PyType_Spec dataset_spec = {
     .slots = dataset_slots,
 };
 
+// evaluate(model, dataset, progress)
+static PyObject *py_evaluate(PyObject *module, PyObject *args) {
+  PyObject *model, *dataset, *progress;
+  uintptr_t m, d;
+  char *err = NULL;
+  double nats = 0;
+  int64_t targets = 0, correct = 0;
+  bn_call call;
+  if (bn_forked() || !PyArg_ParseTuple(args, "OOO", &model, &dataset, &progress)) return NULL;
+  if (bn_model_handle(model, &m) || bn_dataset_handle(dataset, "dataset", &d)) return NULL;
+  bn_begin(&call, m, progress == Py_None ? NULL : progress);
+  int code = bn_evaluate(m, d, bn_look, &call, &nats, &targets, &correct, &err);
+  bn_end(&call);
+  if (code || PyErr_Occurred()) return bn_raise(code, err);
+  return Py_BuildValue("dLL", nats, (long long)targets, (long long)correct);
+}
+
 typedef struct {
   PyObject_HEAD
   uintptr_t handle;
@@ -172,20 +189,22 @@ static PyType_Spec writer_spec = {
     .slots = writer_slots,
 };
 
-// token_file(path, dtype)
+// token_file(path, dtype, offset, tokens)
 static PyObject *py_token_file(PyObject *module, PyObject *args) {
   PyObject *path;
   char *dtype, *text = NULL, *err = NULL;
-  if (bn_forked() || !PyArg_ParseTuple(args, "O&s", PyUnicode_FSConverter, &path, &dtype)) return NULL;
-  int code = bn_tokens_info(PyBytes_AsString(path), dtype, &text, &err);
+  long long offset, tokens;
+  if (bn_forked() || !PyArg_ParseTuple(args, "O&sLL", PyUnicode_FSConverter, &path, &dtype, &offset, &tokens)) return NULL;
+  int code = bn_tokens_info(PyBytes_AsString(path), dtype, offset, tokens, &text, &err);
   Py_DECREF(path);
   return code ? bn_raise(code, err) : bn_text(text);
 }
 
 static PyMethodDef functions[] = {
     {"dataset", py_dataset, METH_VARARGS, "dataset(options, ids, targets, lengths) -> Dataset"},
+    {"evaluate", py_evaluate, METH_VARARGS, "evaluate(model, dataset, progress) -> (sum of cross-entropies, targets, correct), by inference"},
     {"token_writer", py_token_writer, METH_VARARGS, "token_writer(path, vocab_size, separator) -> TokenWriter"},
-    {"token_file", py_token_file, METH_VARARGS, "token_file(path, dtype) -> JSON: kind, dtype, tokens, separator, vocab_size, max_id"},
+    {"token_file", py_token_file, METH_VARARGS, "token_file(path, dtype, offset, tokens) -> JSON: kind, dtype, tokens, separator, vocab_size, max_id"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/tokenfile"
+	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/train"
 )
@@ -161,6 +163,49 @@ func newExamples(c train.ExamplesConfig) (*dataset, error) {
 		"truncated": e.Truncated, "skipped": e.Skipped}}, nil
 }
 
+// predictor lets the inference engine score batches.
+type predictor struct{ *infer.Engine }
+
+// Score implements train.Scorer.
+func (p predictor) Score(ctx context.Context, b train.Batch, s *train.Score) error {
+	at := 0
+	for _, n := range b.Lengths {
+		q, err := p.Predict(ctx, b.IDs[at:at+n], b.Targets[at:at+n])
+		if err != nil {
+			return err
+		}
+		s.Nats -= q.LogLikelihood
+		s.Targets += q.Targets
+		s.Correct += q.Correct
+		at += n
+	}
+	return nil
+}
+
+// bn_evaluate scores all examples of a dataset by the inference engine; progress is in examples.
+//
+//export bn_evaluate
+func bn_evaluate(model, data C.uintptr_t, poll C.bn_poll, state unsafe.Pointer, nats *C.double, targets, correct *C.int64_t, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		calls, d := newInterrupts(poll, state), value[*dataset](data)
+		s, err := train.Evaluate(calls, predictor{value[*runner](model).engine}, watched{d.Dataset, calls}, 1)
+		*nats, *targets, *correct = C.double(s.Nats), C.int64_t(s.Targets), C.int64_t(s.Correct)
+		return err
+	})
+}
+
+// watched reports which example is read.
+type watched struct {
+	train.Dataset
+	calls *interrupts
+}
+
+// Example implements train.Dataset.
+func (w watched) Example(b *train.Batch, i int) error {
+	w.calls.progress(int64(i), int64(w.Len()))
+	return w.Dataset.Example(b, i)
+}
+
 //export bn_dataset_info
 func bn_dataset_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 	return guard(errOut, func() error { return jsonOut(out, value[*dataset](h).facts) })
@@ -178,12 +223,12 @@ func bn_dataset_free(h C.uintptr_t, errOut **C.char) C.int {
 	})
 }
 
-// bn_tokens_info describes a token file as JSON; dtype is that of a file without a header, or empty.
+// bn_tokens_info describes a token file as JSON; dtype, offset and tokens are those of a file without a header, or empty and 0.
 //
 //export bn_tokens_info
-func bn_tokens_info(path, dtype *C.char, out **C.char, errOut **C.char) C.int {
+func bn_tokens_info(path, dtype *C.char, offset, tokens C.int64_t, out **C.char, errOut **C.char) C.int {
 	return guard(errOut, func() error {
-		f, err := tokenfile.Open(C.GoString(path), tokenfile.Options{DType: C.GoString(dtype)})
+		f, err := tokenfile.Open(C.GoString(path), tokenfile.Options{DType: C.GoString(dtype), Offset: int64(offset), Tokens: int(tokens)})
 		if err != nil {
 			return err
 		}

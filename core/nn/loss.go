@@ -25,6 +25,13 @@ func logProb(logits []float32, id int32, top float32) (p float64, sum float32) {
 	return float64(at) - float64(top) - math.Log(float64(sum)), sum
 }
 
+// Predicts says whether id has the highest logit, the first of several.
+func Predicts(logits []float32, id int32) bool { return predicts(logits, id, cpu.MaxF32(logits)) }
+
+func predicts(logits []float32, id int32, top float32) bool {
+	return logits[id] == top && slices.Index(logits, top) == int(id)
+}
+
 // Loss computes the cross-entropy, in nats, between the head's logits for each row of x [rows, hidden_size] and its target
 // and writes it to nats [rows]; a row whose target is ignored gets 0. It returns how many targets are the token with the
 // highest logit, the first of several. Logits exist lossRows rows at a time, and so do a teacher's (see Distillation). With a tape attached it also computes the
@@ -100,7 +107,7 @@ func (t *entropyTask) row(r int) {
 		return
 	}
 	top := cpu.MaxF32(row)
-	if row[id] == top && slices.Index(row, top) == int(id) {
+	if predicts(row, id, top) {
 		t.hits[r] = 1
 	}
 	p, sum := logProb(row, id, top)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         trim_memory,
     )
     from .tensor import Tensor
+    from .token_file import TokenFile
     from .tokenizer import Tokenizer
     from .training import History, Trainer
     from .training_config import TrainingConfig
@@ -61,6 +62,7 @@ _HOMES = {
     "Piece": "generation",
     "SamplingOptions": "generation",
     "Tensor": "tensor",
+    "TokenFile": "token_file",
     "Tokenizer": "tokenizer",
     "Trainer": "training",
     "TrainingConfig": "training_config",
@@ -100,6 +102,7 @@ __all__ = [
     "SamplingOptions",
     "ShapeError",
     "Tensor",
+    "TokenFile",
     "Tokenizer",
     "TokenizerError",
     "Trainer",

@@ -81,6 +81,21 @@ def token_ids(tokens: Any, name: str = "tokens") -> "array[int]":
         raise DTypeError(f"{name}: expected token ids, a sequence of whole numbers: {error}") from error
 
 
+def int32_ids(tokens: Any, name: str) -> "array[int]":
+    """token_ids without a Python object for each id where tokens is an array of integers."""
+    if _is_array(tokens):
+        import numpy as np
+
+        values: NDArray[Any] = np.asarray(tokens)
+        if values.ndim == 1 and values.dtype.kind in "iu" and values.size:
+            for bound in (values.min(), values.max()):
+                if int(bound) not in _INT32:
+                    at = int(np.argmax(values == bound))
+                    raise ArgumentError(f"{name}[{at}] = {bound}: token id out of range")
+            return array("i", np.ascontiguousarray(values, np.int32).tobytes())
+    return token_ids(tokens, name)
+
+
 def _described(value: Any) -> str:
     """A wrong value for an error message: short ones as they are, others by their type."""
     shown = repr(value) if value is None or isinstance(value, str | bytes | int | float) else ""

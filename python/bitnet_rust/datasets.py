@@ -1,16 +1,33 @@
-"""Whatever users have as data, as a dataset of the core: texts, files, token ids."""
+"""Whatever users have as data, as a dataset of the core: texts, files, arrays, PyTorch's and Hugging Face's datasets.
 
+Two kinds come out. A *stream* is one long text, cut into windows of ``length`` tokens. *Examples* are sequences of their
+own, of any lengths, with labels if they have them; they are copied into compact arrays. Nothing of PyTorch or Hugging
+Face is imported: their objects are known by what they can do.
+"""
+
+import itertools
 import json
+import mmap
+import warnings
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _bitnet
-from .arrays import token_ids
-from .errors import ArgumentError
+from .arrays import int32_ids
+from .errors import ArgumentError, DTypeError, ShapeError
+from .texts import documents
+from .token_file import SUFFIXES, TokenFile
 from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+IGNORED = -100  # a label that does not count, as in PyTorch and Hugging Face
+
+_VERIFIED_BYTES = 256 << 20  # token files up to this size are read once before training starts
 
 
 @dataclass(frozen=True)
@@ -20,27 +37,331 @@ class DataOptions:
     length: the most tokens of an example.
     vocab_size: the model's; ids are below it.
     tokenizer: gives the tokenizer for texts, or raises what tells the user how to pass one.
+    packing: True joins texts to one stream, with the tokenizer's end token between them, and puts as many whole examples
+        together as fit length; False leaves each by itself; None does so for texts and not for examples.
+    isolate: documents of a stream do not see each other.
+    most: how many examples a run can use, for iterables without a length; None refuses those.
     """
 
     length: int
     vocab_size: int
     tokenizer: Callable[[], Tokenizer]
+    packing: bool | None = None
+    isolate: bool = False
+    most: int | None = None
 
 
 def make_dataset(data: Any, name: str, options: DataOptions) -> _bitnet.Dataset:
     """The dataset that training and evaluation take; name is the argument's, for errors."""
+    if isinstance(data, _bitnet.Dataset):
+        return data
     if isinstance(data, Path):
-        try:
-            data = data.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise ArgumentError(f"{name}: {data} is not a UTF-8 text: {error}") from error
+        stored = _tokens_in(data)
+        if stored is None:
+            texts = documents(data, name)
+            return _elements(list(texts), name, options) if options.packing is False else _texts(texts, name, options)
+        data = stored
+    if isinstance(data, TokenFile):
+        return _file(data, name, options)
     if isinstance(data, str):
-        data = options.tokenizer().encode(data)
-    return _stream(token_ids(data, name), name, options)
+        return _texts([data], name, options)
+    if isinstance(data, bytes | bytearray):
+        raise DTypeError(f"{name} is of type {type(data).__name__}: expected a str, or token ids")
+    if hasattr(data, "__array__"):
+        return _array(data, name, options)
+    if isinstance(data, array):
+        return _stream(int32_ids(data, name), name, options)
+    return _elements(data, name, options)
 
 
-def _stream(ids: "array[int]", name: str, options: DataOptions) -> _bitnet.Dataset:
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+def _tokens_in(path: Path) -> Any:
+    """The token file or array of a path that has one of their suffixes, else None."""
+    if path.suffix not in SUFFIXES or path.is_dir():
+        return None
+    if path.suffix == ".npy" and path.exists():
+        import numpy as np
+
+        try:
+            stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError):  # the reader of token files says what is wrong
+            return TokenFile(path)
+        if stored.ndim != 1:
+            return stored
+    return TokenFile(path)
+
+
+def _file(file: TokenFile, name: str, options: DataOptions) -> _bitnet.Dataset:
+    size = file.path.stat().st_size
+    fields = {"file": file.options | {"verify": size <= _VERIFIED_BYTES, "isolate": options.isolate}}
+    return _dataset("file", name, options, fields, None)
+
+
+def _array(data: Any, name: str, options: DataOptions) -> _bitnet.Dataset:
+    """One dimension is a stream, two are examples; arrays of texts and objects are lists of them."""
+    import numpy as np
+
+    values: NDArray[Any] = np.asarray(data)
+    if values.dtype.kind in "OUT":
+        return _elements(values.tolist(), name, options)
+    if values.ndim == 1:
+        mapped = _mapped(data)
+        if mapped is not None:
+            return _file(mapped, name, options)
+        return _stream(int32_ids(values, name), name, options)
+    if values.ndim != 2:
+        raise ShapeError(
+            f"{name} has shape {values.shape}: expected token ids (tokens,) or examples (examples, tokens)"
+        )
+    return _elements(values, name, options)
+
+
+def _mapped(data: Any) -> TokenFile | None:
+    """The file that a numpy.memmap, or a part of one, is a view of: it stays on the disk."""
+    import numpy as np
+
+    if not isinstance(data, np.memmap) or data.strides != (data.itemsize,) or data.dtype.kind not in "iu":
+        return None
+    whole: Any = data
+    while isinstance(whole.base, np.memmap):
+        whole = whole.base
+    if not isinstance(whole.base, mmap.mmap) or data.filename is None or data.dtype.byteorder == ">" or not data.size:
+        return None
+    begin = data.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+    with open(data.filename, "rb") as file:  # a header of ours or NumPy's describes the whole file, not a part
+        magic = file.read(8)
+    if magic == b"BNTOKENS" or magic.startswith(b"\x93NUMPY"):
+        return None
+    return TokenFile(data.filename, data.dtype, offset=whole.offset + begin, tokens=data.size)
+
+
+def _texts(texts: Iterable[str], name: str, options: DataOptions) -> _bitnet.Dataset:
+    """Texts as one stream."""
+    tokenizer = options.tokenizer()
+    end = tokenizer.eos_token_id
+    enough = None if options.most is None else options.most * options.length + 1
+    ids = array("i")
+    for i, text in enumerate(texts):
+        if i and end is not None and (not ids or ids[-1] != end):
+            ids.append(end)
+        ids.extend(tokenizer.encode(text))
+        if enough is not None and len(ids) >= enough:
+            break
+    if options.isolate and end is None:
+        raise ArgumentError(
+            f"{name}: documents can be kept apart only by a tokenizer with an end token, and this one has none"
+        )
+    return _stream(ids, name, options, end)
+
+
+def _stream(ids: "array[int]", name: str, options: DataOptions, separator: int | None = None) -> _bitnet.Dataset:
     if not ids:
         raise ArgumentError(f"{name} has no tokens: expected more than context_length = {options.length}")
-    fields = {"kind": "stream", "name": name, "length": options.length, "vocab_size": options.vocab_size}
-    return _bitnet.dataset(json.dumps(fields), ids, None, None)
+    if options.isolate and separator is None:
+        raise ArgumentError(
+            f"{name}: documents of token ids cannot be told apart: pass texts, or a TokenFile with a separator"
+        )
+    return _dataset("stream", name, options, {"separator": separator if options.isolate else None}, ids)
+
+
+# --- examples --------------------------------------------------------------------------------------------------------
+
+
+def _elements(data: Any, name: str, options: DataOptions) -> _bitnet.Dataset:
+    """Lists, iterables, PyTorch's and Hugging Face's datasets: what the first element is says what they are."""
+    if isinstance(data, Mapping):
+        data = _columns(data, name)
+    elements, sized = _iterator(data, name, options)
+    first = next(elements, None)
+    if first is None:
+        raise ArgumentError(f"{name} has no tokens and no examples (an iterator gives its elements only once)")
+    elements = itertools.chain([first], elements)
+    limits = DataOptions(**{**options.__dict__, "most": None}) if sized else options
+    if _is_id(first):
+        return _stream(int32_ids(list(elements), name), name, options)
+    if isinstance(first, str) or (isinstance(first, Mapping) and "text" in first and "input_ids" not in first):
+        texts = _strings(elements, name)
+        if options.packing is not False:
+            return _texts(texts, name, limits)
+        tokenizer = options.tokenizer()
+        elements = ({"input_ids": tokenizer.encode(text)} for text in texts)
+    return _Examples(name, limits).add_all(elements)
+
+
+def _iterator(data: Any, name: str, options: DataOptions) -> tuple[Iterator[Any], bool]:
+    """The elements, and whether they end by themselves."""
+    try:
+        count = len(data)
+    except TypeError:
+        count = None
+    if hasattr(data, "__iter__"):
+        elements = iter(data)
+    elif count is not None and hasattr(data, "__getitem__"):  # a PyTorch Dataset
+        elements = (data[i] for i in range(count))
+    else:
+        raise DTypeError(
+            f"{name} is of type {type(data).__name__}: expected a text, a Path, token ids, a list or array of examples, "
+            "or an iterable of dictionaries with input_ids or text"
+        )
+    if count is None and options.most is None:
+        raise ArgumentError(
+            f"{name} of type {type(data).__name__} has no length and may never end: say how much of it to use by max_steps, "
+            "or pass list(itertools.islice(..., n))"
+        )
+    return elements, count is not None
+
+
+def _columns(data: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The rows of a dictionary of columns, such as a tokenizer gives."""
+    fields = [field for field in ("input_ids", "labels", "attention_mask", "text") if data.get(field) is not None]
+    if "input_ids" not in fields and "text" not in fields:
+        raise ArgumentError(f"{name} has the columns {sorted(map(str, data))}: expected input_ids or text")
+    lengths = {field: len(data[field]) for field in fields}
+    if len(set(lengths.values())) > 1:
+        raise ShapeError(f"{name}: its columns have different lengths: {lengths}")
+    return [dict(zip(fields, row, strict=True)) for row in zip(*(data[field] for field in fields), strict=True)]
+
+
+def _strings(elements: Iterable[Any], name: str) -> Iterator[str]:
+    for i, element in enumerate(elements):
+        text = element.get("text") if isinstance(element, Mapping) else element
+        if not isinstance(text, str):
+            raise DTypeError(f"{name}[{i}] is of type {type(text).__name__}: expected a text, as the first one")
+        yield text
+
+
+def _is_id(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool) and getattr(value, "ndim", 0) == 0
+
+
+def _is_batch(value: Any) -> bool:
+    """Whether a value is several sequences."""
+    dimensions = getattr(value, "ndim", None)
+    if dimensions is not None:
+        return bool(dimensions > 1)
+    return len(value) > 0 and not _is_id(value[0])
+
+
+class _Examples:
+    """Examples as they are collected: inputs, what should follow each, and lengths."""
+
+    def __init__(self, name: str, options: DataOptions) -> None:
+        self._name, self._options = name, options
+        self._inputs, self._targets, self._lengths = array("i"), array("i"), array("q")
+
+    def add_all(self, elements: Iterable[Any]) -> _bitnet.Dataset:
+        most = self._options.most
+        for i, element in enumerate(elements):
+            self._add(element, f"{self._name}[{i}]")
+            if most is not None and len(self._lengths) >= most:
+                break
+        pack = {"pack": bool(self._options.packing)}
+        made = _dataset("examples", self._name, self._options, pack, self._inputs, self._targets, self._lengths)
+        facts = json.loads(made.info())
+        if facts["truncated"]:
+            warnings.warn(
+                f"{self._name}: {facts['truncated']} of {len(self._lengths)} examples are longer than context_length = "
+                f"{self._options.length} and were cut",
+                stacklevel=2,
+            )
+        if facts["skipped"]:
+            warnings.warn(
+                f"{self._name}: {facts['skipped']} of {len(self._lengths)} examples have nothing to learn from (fewer than two "
+                "tokens, or every label is -100) and were left out",
+                stacklevel=2,
+            )
+        return made
+
+    def _add(self, element: Any, where: str) -> None:
+        """An example, or the examples of a batch that a DataLoader has put together."""
+        if isinstance(element, Mapping):
+            if "input_ids" not in element:
+                raise ArgumentError(f"{where} has the fields {sorted(map(str, element))}: expected input_ids or text")
+            ids: Any = element["input_ids"]
+            labels, mask = element.get("labels"), element.get("attention_mask")
+            if not _is_batch(ids):
+                self._labeled(ids, labels, mask, where)
+                return
+            for j, row in enumerate(ids):
+                here = f"{where} row {j}"
+                self._labeled(row, None if labels is None else labels[j], None if mask is None else mask[j], here)
+        elif isinstance(element, tuple | list) and len(element) == 2 and not any(map(_is_id, element)):
+            inputs, targets = element
+            if not _is_batch(inputs):
+                self._pair(inputs, targets, where)
+                return
+            for j, (x, y) in enumerate(zip(inputs, targets, strict=True)):
+                self._pair(x, y, f"{where} row {j}")
+        elif isinstance(element, str) or not hasattr(element, "__len__"):
+            raise DTypeError(
+                f"{where} is of type {type(element).__name__}: expected token ids, a pair of inputs and targets, or a dictionary "
+                "with input_ids"
+            )
+        elif _is_batch(element):
+            for j, row in enumerate(element):
+                self._labeled(row, None, None, f"{where} row {j}")
+        else:
+            self._labeled(element, None, None, where)
+
+    def _labeled(self, tokens: Any, labels: Any, mask: Any, where: str) -> None:
+        """Ids and labels of the same positions, as Hugging Face's models take them: a label is predicted one position before."""
+        ids = self._ids(tokens, f"{where}.input_ids", False)
+        goals = ids if labels is None else self._ids(labels, f"{where}.labels", True)
+        if len(goals) != len(ids):
+            raise ShapeError(f"{where}.labels has {len(goals)} values: expected {len(ids)}, one for each of input_ids")
+        if mask is not None:
+            begin, end = _attended(mask, len(ids), f"{where}.attention_mask")
+            ids, goals = ids[begin:end], goals[begin:end]
+        self._append(ids[:-1], goals[1:])
+
+    def _pair(self, inputs: Any, targets: Any, where: str) -> None:
+        """Inputs and what should follow each."""
+        ids, goals = self._ids(inputs, f"{where} inputs", False), self._ids(targets, f"{where} targets", True)
+        if len(goals) != len(ids):
+            raise ShapeError(f"{where}: {len(ids)} inputs and {len(goals)} targets: expected as many")
+        self._append(ids, goals)
+
+    def _append(self, inputs: "array[int]", targets: "array[int]") -> None:
+        self._inputs.extend(inputs)
+        self._targets.extend(targets)
+        self._lengths.append(len(inputs))
+
+    def _ids(self, values: Any, where: str, labels: bool) -> "array[int]":
+        ids = int32_ids(values, where)
+        limit = self._options.vocab_size
+        if ids and (min(ids) < 0 or max(ids) >= limit):
+            for at, value in enumerate(ids):
+                if not 0 <= value < limit and not (labels and value == IGNORED):
+                    allowed = f" or {IGNORED}" if labels else ""
+                    raise ArgumentError(f"{where}[{at}] = {value}: expected 0 <= id < vocab_size = {limit}{allowed}")
+        return ids
+
+
+def _attended(mask: Any, count: int, where: str) -> tuple[int, int]:
+    """The part of an example that is no padding."""
+    ones = [bool(value) for value in (mask.tolist() if hasattr(mask, "tolist") else mask)]
+    if len(ones) != count:
+        raise ShapeError(f"{where} has {len(ones)} values: expected {count}, one for each of input_ids")
+    if True not in ones:
+        return 0, 0
+    begin, end = ones.index(True), count - ones[::-1].index(True)
+    if not all(ones[begin:end]):
+        raise ArgumentError(
+            f"{where}: position {begin + ones[begin:end].index(False)} is 0 between ones: expected padding at the ends only"
+        )
+    return begin, end
+
+
+def _dataset(
+    kind: str,
+    name: str,
+    options: DataOptions,
+    more: dict[str, Any],
+    ids: "array[int] | None",
+    targets: "array[int] | None" = None,
+    lengths: "array[int] | None" = None,
+) -> _bitnet.Dataset:
+    fields = {"kind": kind, "name": name, "length": options.length, "vocab_size": options.vocab_size} | more
+    return _bitnet.dataset(json.dumps(fields), ids, targets, lengths)

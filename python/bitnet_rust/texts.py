@@ -1,0 +1,69 @@
+"""Texts in files: one file, the files of a directory, or the lines of a JSONL file."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import ArgumentError, FileSystemError, ModelNotFoundError
+
+
+def text_files(path: Path, name: str = "data") -> list[Path]:
+    """The files of a path, a directory's with those of its directories, by name; hidden ones do not count."""
+    if not path.exists():
+        raise ModelNotFoundError(f"{name}: there is no {path}")
+    if not path.is_dir():
+        return [path]
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+    if not files:
+        raise ArgumentError(f"{name}: the directory {path} has no files")
+    return files
+
+
+def documents(path: Path, name: str = "data") -> Iterator[str]:
+    """The texts in a path: each file is one, and each line of a .jsonl file, whose objects have it as "text"."""
+    for file in text_files(path, name):
+        if file.suffix == ".jsonl":
+            yield from _lines(file, name)
+        else:
+            yield read_text(file, name)
+
+
+def read_text(file: Path, name: str) -> str:
+    """A file's text, to the byte: line ends stay as they are."""
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            return stream.read()
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"{name}: {file} is not a UTF-8 text: {error}") from error
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(f"{name}: there is no {file}") from error
+    except OSError as error:
+        raise FileSystemError(f"{name}: {file} cannot be read: {error.strerror}") from error
+
+
+def _lines(file: Path, name: str) -> Iterator[str]:
+    for number, line in enumerate(_physical_lines(file, name), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise ArgumentError(f"{name}: line {number} of {file} is not JSON: {error}") from error
+        text = value.get("text") if isinstance(value, dict) else None
+        if not isinstance(text, str):
+            raise ArgumentError(f'{name}: line {number} of {file}: expected an object with a "text"')
+        yield text
+
+
+def _physical_lines(file: Path, name: str) -> Iterator[str]:
+    try:
+        with file.open(encoding="utf-8") as stream:
+            yield from stream
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"{name}: {file} is not a UTF-8 text: {error}") from error
+    except OSError as error:
+        raise FileSystemError(f"{name}: {file} cannot be read: {error.strerror}") from error
