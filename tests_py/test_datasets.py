@@ -19,6 +19,7 @@ from bitnet_rust import (
     ShapeError,
     TokenFile,
     Tokenizer,
+    Trainer,
     _bitnet,
 )
 from bitnet_rust.datasets import DataOptions, make_dataset
@@ -339,6 +340,45 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY\x01\x00")
     with pytest.raises(FormatError, match=r"bad.npy"):
         make(tmp_path / "bad.npy")
+
+
+# --- in training -----------------------------------------------------------------------------------------------------
+
+
+def test_training_takes_what_it_needs_in_the_order_it_was_told() -> None:
+    shape = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+
+    def losses(data: Any, **changes: Any) -> list[float]:
+        with BitNetModel.from_config(shape, trainable=True) as model:
+            trainer = Trainer(
+                model, **{"batch_size": 2, "context_length": 8, "learning_rate": 1e-2, "max_steps": 6} | changes
+            )
+            return [record["loss"] for record in trainer.train(data)]
+
+    rows = [[i, i + 1, i + 2, i + 3][: 2 + i % 3] for i in range(12)]
+    endless = ({"input_ids": rows[i % 12]} for i in itertools.count())
+    assert losses(endless) == losses(rows)
+    assert next(endless)["input_ids"] == rows[0], "it was read to the twelfth"
+    assert losses(rows) == losses(rows, order="shuffled") != losses(rows, order="sequential")
+    assert losses(rows, order="sequential")[:3] == losses(rows[:6], order="sequential")[:3]
+    assert len(losses(rows[:5], epochs=2, max_steps=None)) == 6
+    assert len(losses(rows[:5], epochs=2, max_steps=None, drop_last=True)) == 4
+    assert losses(rows, packing=True) != losses(rows)
+    stream = list(range(50))
+    assert losses(stream) == losses(stream, order="random")
+    assert losses(stream, epochs=2, max_steps=None) == losses(stream, epochs=2, max_steps=None, order="shuffled")
+    with pytest.raises(ArgumentError, match='order = "sorted": expected one of'):
+        losses(rows, order="sorted")
+    with pytest.raises(ArgumentError, match="no length"):
+        losses(iter(rows), epochs=1, max_steps=None)
+    with pytest.raises(ArgumentError, match="apart"):
+        losses(stream, isolate_documents=True)
 
 
 # --- token files -----------------------------------------------------------------------------------------------------

@@ -54,6 +54,9 @@ func NewTrainer(m *model.Model, c Config, data, eval Dataset) (_ *Trainer, err e
 			t.Close()
 		}
 	}()
+	if c.Order == "" && c.Epochs > 0 {
+		c.Order = OrderShuffled // every example as often
+	}
 	t.loader, err = NewLoader(data, Sampling{BatchSize: c.BatchSize, Accumulation: c.Accumulation, Order: c.Order, DropLast: c.DropLast, Seed: c.Seed})
 	if err != nil {
 		return nil, err

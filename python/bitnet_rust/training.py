@@ -149,7 +149,10 @@ class Trainer:
     ) -> History:
         """Makes the updates, on examples drawn from dataset, and gives their records.
 
-        dataset, eval_dataset: a text, a pathlib.Path of a text file, or token ids as a list or one-dimensional array.
+        dataset, eval_dataset: a text; a pathlib.Path of a text file, a directory of them, a .jsonl file, or a file of token
+            ids; a TokenFile; token ids as a list or one-dimensional array; examples as a list of ids, a two-dimensional
+            array, or dictionaries with input_ids, labels and attention_mask, or text; a PyTorch Dataset or DataLoader; a
+            Hugging Face dataset. An iterable without a length is read as far as max_steps needs.
         resume_from: a checkpoint, or a directory of which the newest readable one is taken; True is checkpoint_dir, and a
             run without a checkpoint there begins. Without it a run begins, from the model's present weights.
 
@@ -161,7 +164,7 @@ class Trainer:
         has the weights of the last update and can be used.
         """
         self.close()
-        data = self._dataset(dataset, "dataset")
+        data = self._dataset(dataset, "dataset", self._examples_needed())
         self._eval = None if eval_dataset is None else self._dataset(eval_dataset, "eval_dataset")
         run = self._run = _bitnet.training(self.model._model, json.dumps(self._fields), data, self._eval)
         self.history, self._stop = History(), False
@@ -310,8 +313,17 @@ class Trainer:
         for callback in self._listeners:
             callback.on_run_end(self, self.history)
 
-    def _dataset(self, data: Any, name: str) -> _bitnet.Dataset:
-        return make_dataset(data, name, DataOptions(self._length, self.model.config.vocab_size, self._tokenizer))
+    def _dataset(self, data: Any, name: str, most: int | None = None) -> _bitnet.Dataset:
+        vocab, packing, isolate = self.model.config.vocab_size, self.config.packing, self.config.isolate_documents
+        return make_dataset(data, name, DataOptions(self._length, vocab, self._tokenizer, packing, isolate, most))
+
+    def _examples_needed(self) -> int | None:
+        """How many examples the run sees; None when that depends on how many there are."""
+        fields = self._fields
+        if "max_steps" not in fields:
+            return None
+        seen: int = fields["max_steps"] * fields["batch_size"] * fields["accumulation"]
+        return seen
 
     def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is not None:

@@ -25,6 +25,10 @@ class TrainingOptions(TypedDict, total=False):
     context_length: int | None
     accumulation: int
     seed: int
+    order: str | None
+    drop_last: bool
+    packing: bool | None
+    isolate_documents: bool
     optimizer: Any
     learning_rate: float
     weight_decay: float | None
@@ -77,6 +81,15 @@ class TrainingConfig:
             at most 256.
         accumulation: forward and backward passes in an update.
         seed: of the order of the examples and of dropout.
+
+    Which examples (docs/how-to/prepare-data.md):
+        order: "random" draws each anew, of a stream as a window that may start at any token; "shuffled" sees every example
+            once an epoch, in another order each time; "sequential" as they stand. By default "random" for a stream whose
+            run has max_steps, else "shuffled".
+        drop_last: leave out examples at the end of an epoch that fill no whole update; else its last update has fewer.
+        packing: True joins texts to one stream and puts as many whole examples together as fit context_length, False leaves
+            each by itself; by default texts are joined and examples are not.
+        isolate_documents: the documents of a stream do not see each other, nor does one predict the next one's start.
 
     Optimizer:
         optimizer: "adamw", "adam" or "sgd", or a mapping with that as "name" and further options under PyTorch's names, as
@@ -136,6 +149,11 @@ class TrainingConfig:
     context_length: int | None = None
     accumulation: int = 1
     seed: int = 0
+
+    order: str | None = None
+    drop_last: bool = False
+    packing: bool | None = None
+    isolate_documents: bool = False
 
     optimizer: str | Mapping[str, Any] = "adamw"
     learning_rate: float = 1e-3
@@ -218,6 +236,8 @@ class TrainingConfig:
             "batch_size": whole("batch_size", self.batch_size, 1),
             "accumulation": whole("accumulation", self.accumulation, 1),
             "seed": whole("seed", self.seed, 0, 2**64 - 1),
+            "order": _text("order", self.order or ""),
+            "drop_last": bool(self.drop_last),
             "optimizer": self._optimizer(),
             "no_decay": _names("no_decay", self.no_decay),
             "scheduler": {
