@@ -34,7 +34,7 @@ func trainable(t *testing.T, act string) *model.Model {
 // What the trainer measures is what the engine runs, to the last bit.
 func TestTrainingLossEqualsInferenceLikelihood(t *testing.T) {
 	onEveryISA(t, func(t *testing.T) {
-		for _, act := range []string{"relu2", "silu"} {
+		for _, act := range []string{"relu2", "silu", "relu", "gelu", "gelu_new"} {
 			m := trainable(t, act)
 			e, err := train.NewEngine(m, train.EngineOptions{})
 			require.NoError(t, err)

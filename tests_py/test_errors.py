@@ -211,7 +211,7 @@ def test_a_place_that_cannot_be_written_is_named(tiny: BitNetModel, tmp_path: Pa
         ({"num_attention_heads": 0}, "num_attention_heads"),
         ({"num_key_value_heads": 3}, "num_key_value_heads"),
         ({"vocab_size": "many"}, "vocab_size"),
-        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"hidden_act": "swiglu"}, "hidden_act"),
         ({"rms_norm_eps": -1}, "rms_norm_eps"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quant_method"),
     ],

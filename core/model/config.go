@@ -22,10 +22,14 @@ const (
 	ArchLlama = "LlamaForCausalLM"
 )
 
-// The activation functions of the gated feed-forward network.
+// The activation functions of the gated feed-forward network, under the names of transformers.
 const (
-	ActReLU2 = "relu2" // max(x, 0)^2
-	ActSiLU  = "silu"  // x * sigmoid(x)
+	ActReLU2    = "relu2"             // max(x, 0)^2
+	ActSiLU     = "silu"              // x * sigmoid(x)
+	ActReLU     = "relu"              // max(x, 0)
+	ActGELU     = "gelu"              // x * P(N <= x), N standard normal
+	ActGELUNew  = "gelu_new"          // GPT-2's approximation of that by tanh
+	ActGELUTanh = "gelu_pytorch_tanh" // the same
 )
 
 // The two linear classes of Hugging Face's bitnet integration. They differ in what the checkpoint's
@@ -64,7 +68,7 @@ type Config struct {
 	NumKeyValueHeads  int // key and value heads; divides NumAttentionHeads
 	HeadDim           int // width of one head, even; Hidden/heads unless the file says otherwise
 
-	HiddenAct             string // ActReLU2 or ActSiLU
+	HiddenAct             string // one of the Act constants
 	MaxPositionEmbeddings int    // longest context the model was trained for, in tokens
 
 	RMSNormEps  float64

@@ -221,7 +221,7 @@ func TestBadConfigsNameFileFieldValueAndReason(t *testing.T) {
 		{"head_dim huge", hf(changes{"architectures": llama, "head_dim": 8192}), "head_dim", "8192", "at most"},
 		{"heads times head_dim huge", hf(changes{"architectures": llama, "num_attention_heads": 4096, "head_dim": 4096}), "head_dim", "4096", "at most 262144"},
 		{"head_dim against sub-norm", hf(changes{"head_dim": 32}), "head_dim", "32", "must be hidden_size = 64"},
-		{"act unknown", hf(changes{"hidden_act": "gelu"}), "hidden_act", `"gelu"`, "must be one of relu2, silu"},
+		{"act unknown", hf(changes{"hidden_act": "swiglu"}), "hidden_act", `"swiglu"`, "must be one of relu2, silu"},
 		{"context zero", hf(changes{"max_position_embeddings": 0}), "max_position_embeddings", "0", "positive"},
 		{"eps zero", hf(changes{"rms_norm_eps": 0}), "rms_norm_eps", "0", "positive"},
 		{"eps negative", hf(changes{"rms_norm_eps": -1e-5}), "rms_norm_eps", "-1e-05", "above 0"},

@@ -214,8 +214,10 @@ func (b *builder) block(cfg *Config, i int) Block {
 	return blk
 }
 
-// activations are the values of hidden_act that Validate accepts.
-var activations = map[string]nn.Activation{"relu2": nn.ReLU2, "silu": nn.SiLU}
+// activations are the values of hidden_act that Validate accepts, under the names of transformers.
+var activations = map[string]nn.Activation{
+	ActReLU2: nn.ReLU2, ActSiLU: nn.SiLU, ActReLU: nn.ReLU, ActGELU: nn.GELU, ActGELUNew: nn.GELUTanh, ActGELUTanh: nn.GELUTanh,
+}
 
 func (b *builder) linear(name string, out, in int) *nn.Linear {
 	if b.err != nil {

@@ -96,7 +96,7 @@ func (c *Config) checkHeads() error {
 }
 
 func (c *Config) checkArithmetic() error {
-	if err := oneOf("hidden_act", c.HiddenAct, ActReLU2, ActSiLU); err != nil {
+	if err := oneOf("hidden_act", c.HiddenAct, ActReLU2, ActSiLU, ActReLU, ActGELU, ActGELUNew, ActGELUTanh); err != nil {
 		return err
 	}
 	if err := oneOf("dtype", c.DType, "bfloat16", "float16", "float32"); err != nil {

@@ -38,20 +38,14 @@ func (o *gateOp) Backward(t *autograd.Tape) {
 	o.c.drop(o.gate, o.up)
 }
 
-// row: relu(g)^2 has the derivative 2 relu(g); g sigmoid(g) has s (1 + g (1 - s)).
 func (o *gateOp) row(r int) {
 	a, b := r*o.dim, (r+1)*o.dim
 	g, u, dy, dg, du := o.g[a:b], o.u[a:b], o.dy[a:b], o.dg[a:b], o.du[a:b]
-	if o.act == SiLU {
-		cpu.Silu(du, g)
-		for i, v := range g {
-			s := float32(0.5) // sigmoid(g)
-			if v != 0 {
-				s = du[i] / v
-			}
-			dg[i] = dy[i] * u[i] * (s + du[i]*(1-s))
-			du[i] *= dy[i]
-		}
+	if o.act != ReLU2 {
+		o.act.slopes(du, dg, g)
+		cpu.Mul(du, du, dy)
+		cpu.Mul(dg, dg, dy)
+		cpu.Mul(dg, dg, u)
 		return
 	}
 	for i, v := range g {

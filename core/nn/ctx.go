@@ -53,6 +53,8 @@ type Ctx struct {
 	columns  columnTask
 
 	distilled distillTask
+	activate  activateTask
+	center    centerTask
 
 	entropy    entropyTask
 	reorder    reorderTask

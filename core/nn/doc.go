@@ -5,6 +5,23 @@
 // weights and inputs comes from a [Ctx]: scratch memory, the sequence and position of every row, the caches.
 // Rows of one step may belong to different sequences; a layer does not know about batching policy or files.
 //
+// # Single operations
+//
+// What lies inside of the layers can be called alone, by whoever puts a model together himself (core/functional does). Each takes
+// and returns tensors [rows, dim] of a step that has begun, and records itself when a tape is attached:
+//
+//	Embedding.Forward, Linear through Project, RMSNorm.Forward, LayerNorm.Forward
+//	Activate(c, act, x)                  relu2, silu, relu, gelu, gelu_tanh, tanh, sigmoid (see Activation)
+//	Gate(c, act, gate, up)               act(gate) * up: SwiGLU with SiLU
+//	Attention.Attend(c, q, k, v)         causal or Bidirectional, grouped queries, ragged sequences in place of a padding mask
+//	Rotate, Dropout, Ctx.Drop, Add, Ctx.CrossEntropy, Head.Loss (with a teacher: Distillation)
+//
+// # Training
+//
+// [Training] is what a step does beside inference: dropout, the straight-through estimator ([STE]), the mix of float and
+// ternary weights, recomputation ([Recompute]), a teacher. It belongs to the step and not to layers, of which there is one
+// definition. Random numbers are hashes of the step's seed and of the place of an element.
+//
 // # Numbers
 //
 // Ternary products are exact int32 sums, and so are those of int8 and int4 layers, whose activations become 16-bit

@@ -5,15 +5,6 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// Activation is the function of the feed-forward gate.
-type Activation uint8
-
-// The activations of BitNet checkpoints: squared ReLU (BitNet b1.58 2B4T), SiLU (Llama, the 2024 reproductions).
-const (
-	ReLU2 Activation = iota
-	SiLU
-)
-
 // FeedForward is the gated network down(subnorm(act(gate(x)) * up(x))).
 type FeedForward struct {
 	Act            Activation
@@ -54,11 +45,7 @@ type gateTask struct {
 
 func (t *gateTask) row(r int) {
 	a, b := r*t.dim, (r+1)*t.dim
-	if t.act == SiLU {
-		cpu.Silu(t.out[a:b], t.gate[a:b])
-	} else {
-		cpu.ReLU2(t.out[a:b], t.gate[a:b])
-	}
+	t.act.apply(t.out[a:b], t.gate[a:b])
 	cpu.Mul(t.out[a:b], t.out[a:b], t.up[a:b])
 }
 

@@ -17,8 +17,8 @@ class BitNetConfig(Mapping[str, Any]):
     2560
 
     Fields: ``architecture``, ``vocab_size``, ``hidden_size``, ``intermediate_size``, ``num_hidden_layers``,
-    ``num_attention_heads``, ``num_key_value_heads``, ``head_dim``, ``hidden_act`` ("relu2" or "silu"),
-    ``max_position_embeddings``, ``rms_norm_eps``, ``rope_theta``, ``rope_scaling``, ``tie_word_embeddings``,
+    ``num_attention_heads``, ``num_key_value_heads``, ``head_dim``, ``hidden_act`` ("relu2", "silu", "relu", "gelu",
+    "gelu_new" or "gelu_pytorch_tanh"), ``max_position_embeddings``, ``rms_norm_eps``, ``rope_theta``, ``rope_scaling``, ``tie_word_embeddings``,
     ``bos_token_id``, ``eos_token_id``, ``pad_token_id`` and others; ``preset`` names a registered model whose fields
     are the defaults. What is impossible or unknown raises ``ConfigError`` with the field, the value and the reason.
     """
