@@ -42,10 +42,10 @@ func parseTrainingConfig(text []byte) (c train.Config, err error) {
 	return c, nil
 }
 
-// bn_train_new prepares a run on a dataset; the handle of the evaluation's may be 0.
+// bn_train_new prepares a run on a dataset; the handles of the evaluation's and of the teacher may be 0.
 //
 //export bn_train_new
-func bn_train_new(h C.uintptr_t, options *C.char, data, eval C.uintptr_t, out *C.uintptr_t, errOut **C.char) C.int {
+func bn_train_new(h C.uintptr_t, options *C.char, data, eval, teacher C.uintptr_t, out *C.uintptr_t, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		r := value[*runner](h)
 		c, err := parseTrainingConfig([]byte(C.GoString(options)))
@@ -55,6 +55,9 @@ func bn_train_new(h C.uintptr_t, options *C.char, data, eval C.uintptr_t, out *C
 		var check train.Dataset
 		if eval != 0 {
 			check = value[*dataset](eval)
+		}
+		if teacher != 0 {
+			c.Teacher = value[*runner](teacher).model
 		}
 		run := &trainingRun{runner: r}
 		return run.change(func() error {

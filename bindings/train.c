@@ -9,7 +9,7 @@
 typedef struct {
   PyObject_HEAD
   uintptr_t handle;
-  PyObject *model;          // keeps the weights
+  PyObject *model, *teacher;  // keep the weights; teacher may be None
   PyObject *dataset, *eval;  // keep the data; eval may be None
   int busy, listening, close_after;  // listening: Python runs a callback of the call that is busy
 } TrainingRun;
@@ -24,26 +24,29 @@ static void run_dealloc(PyObject *self) {
     free(err);
   }
   Py_XDECREF(r->model);
+  Py_XDECREF(r->teacher);
   Py_XDECREF(r->dataset);
   Py_XDECREF(r->eval);
   bn_free_object(self);
 }
 
-// training(model, options, dataset, eval_dataset)
+// training(model, options, dataset, eval_dataset, teacher)
 static PyObject *py_training(PyObject *module, PyObject *args) {
-  PyObject *model, *dataset, *eval;
+  PyObject *model, *dataset, *eval, *teacher;
   char *options, *err = NULL;
-  uintptr_t handle, data, check = 0;
-  if (bn_forked() || !PyArg_ParseTuple(args, "OsOO", &model, &options, &dataset, &eval)) return NULL;
+  uintptr_t handle, data, check = 0, tutor = 0;
+  if (bn_forked() || !PyArg_ParseTuple(args, "OsOOO", &model, &options, &dataset, &eval, &teacher)) return NULL;
   if (bn_model_handle(model, &handle) || bn_dataset_handle(dataset, "dataset", &data)) return NULL;
   if (eval != Py_None && bn_dataset_handle(eval, "eval_dataset", &check)) return NULL;
+  if (teacher != Py_None && bn_model_handle(teacher, &tutor)) return NULL;
   allocfunc alloc = (allocfunc)PyType_GetSlot((PyTypeObject *)run_type, Py_tp_alloc);
   TrainingRun *r = (TrainingRun *)alloc((PyTypeObject *)run_type, 0);
   if (!r) return NULL;
   r->model = Py_NewRef(model);
+  r->teacher = Py_NewRef(teacher);
   r->dataset = Py_NewRef(dataset);
   r->eval = Py_NewRef(eval);
-  int code = bn_train_new(handle, options, data, check, &r->handle, &err);
+  int code = bn_train_new(handle, options, data, check, tutor, &r->handle, &err);
   if (code) {
     Py_DECREF(r);
     return bn_raise(code, err);
@@ -230,7 +233,7 @@ static PyType_Spec run_spec = {
 };
 
 static PyMethodDef functions[] = {
-    {"training", py_training, METH_VARARGS, "training(model, options, dataset, eval_dataset) -> TrainingRun"},
+    {"training", py_training, METH_VARARGS, "training(model, options, dataset, eval_dataset, teacher) -> TrainingRun"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -21,6 +21,8 @@ type Record struct {
 	Accuracy     float64 `json:"accuracy"`      // share of the targets that had the highest logit
 	GradientNorm float64 `json:"gradient_norm"` // before clipping
 
+	Divergence *float64 `json:"divergence,omitempty"` // with a teacher: mean KL(teacher || model) of the targets in nats, at the temperature
+
 	LearningRate  float64            `json:"learning_rate"`  // of the first group of parameters
 	LearningRates map[string]float64 `json:"learning_rates"` // by group
 

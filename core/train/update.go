@@ -27,7 +27,7 @@ func (t *Trainer) gradients(ctx context.Context, r *Record) error {
 		r.LossScale = float64(scale)
 	}
 	r.Tokens = t.tokens
-	targets, correct := 0, 0
+	targets, correct, divergence := 0, 0, 0.0
 	for i := range batches {
 		targets += batches[i].CountTargets()
 	}
@@ -49,9 +49,13 @@ func (t *Trainer) gradients(ctx context.Context, r *Record) error {
 		}
 		r.Loss += loss * share
 		r.Tokens += int64(len(b.IDs))
+		divergence += score.Divergence
 		correct += score.Correct
 	}
 	r.Perplexity, r.Accuracy = Perplexity(r.Loss), float64(correct)/float64(targets)
+	if t.config.Teacher != nil {
+		r.Divergence = finite(divergence / float64(targets))
+	}
 	return nil
 }
 

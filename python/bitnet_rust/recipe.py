@@ -3,7 +3,8 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -25,6 +26,7 @@ RECIPE, LOG, CHECKPOINTS = "recipe.yaml", "train.jsonl", "checkpoints"
 _SECTIONS = {
     "model": "a registered name as preset, and fields of a configuration",
     "tokenizer": ("kind", "path", "vocab_size", "special_tokens"),
+    "teacher": ("path",),
     "data": ("train", "eval", "eval_fraction"),
     "training": "fields of TrainingConfig",
     "sample": "prompt, and arguments of generate",
@@ -44,6 +46,7 @@ class Recipe:
 
     model: dict[str, Any] = field(default_factory=dict)
     tokenizer: dict[str, Any] = field(default_factory=dict)
+    teacher: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     sample: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +66,8 @@ class Recipe:
                 refuse_unknown(section, known, f"{where}: {name}")
         refuse_unknown(fields.get("training", {}), field_names(), f"{where}: training")
         recipe = cls(**{name: dict(section) for name, section in fields.items()})
-        recipe._move_paths(lambda there: str(Path(path).expanduser().parent / Path(there).expanduser()))
+        home = Path(path).expanduser().parent
+        recipe._move_paths(lambda there: str(home / Path(there).expanduser()), lambda there: (home / there).exists())
         return recipe
 
     def override(self, **sections: Mapping[str, Any]) -> None:
@@ -95,19 +99,20 @@ class Recipe:
     def save(self, path: Path) -> None:
         """Writes the recipe, its paths relative to the file's directory."""
         copy = Recipe(**json.loads(json.dumps(self.__dict__)))
-        copy._move_paths(lambda there: os.path.relpath(there, path.parent))
+        copy._move_paths(lambda there: os.path.relpath(there, path.parent), lambda there: Path(there).exists())
         sections = {name: section for name, section in copy.__dict__.items() if section}
         write_fields(path, sections, "What made this model. `bitnet train --config` makes it again.")
 
-    def _move_paths(self, move: Any) -> None:
+    def _move_paths(self, move: Callable[[str], str], exists: Callable[[str], bool]) -> None:
         for name in ("train", "eval"):
             if (paths := self.data.get(name)) is not None:
                 if not isinstance(paths, str | list) or not all(isinstance(one, str) for one in paths):
                     raise ConfigError(f"data: {name} = {paths!r}: expected a path or a list of paths")
                 self.data[name] = move(paths) if isinstance(paths, str) else [move(one) for one in paths]
-        path = self.tokenizer.get("path")
-        if isinstance(path, str) and Path(move(path)).exists():  # else a hub id
-            self.tokenizer["path"] = move(path)
+        for section in (self.tokenizer, self.teacher):
+            path = section.get("path")
+            if isinstance(path, str) and exists(path):  # else a name or a hub id
+                section["path"] = move(path)
 
 
 def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: bool) -> dict[str, Any]:
@@ -119,10 +124,14 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
     train, held_out = _texts(recipe.data)
     seed = recipe.training.get("seed", 0)
     config, tokenizer = _config(recipe, out, train, held_out, resume)
-    with BitNetModel.from_config(config, seed=seed, trainable=True) as model:
+    with ExitStack() as open_models:
+        model = open_models.enter_context(BitNetModel.from_config(config, seed=seed, trainable=True))
         model.tokenizer = tokenizer
         training = _training(recipe.training, out)
-        trainer = Trainer(model, training, progress=progress)
+        teacher = None
+        if recipe.teacher:
+            teacher = open_models.enter_context(BitNetModel.from_pretrained(recipe.teacher.get("path", "")))
+        trainer = Trainer(model, training, teacher=teacher, progress=progress)
         if not progress:
             trainer.callbacks.append(PrintProgress())
         out.mkdir(parents=True, exist_ok=True)

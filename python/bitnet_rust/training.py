@@ -18,7 +18,8 @@ from .training_config import TrainingConfig, TrainingOptions
 
 # Fields of a record that a metric cannot have as its name.
 _FIELDS = (
-    "step", "epoch", "tokens", "loss", "perplexity", "accuracy", "gradient_norm", "learning_rate", "learning_rates",
+    "step", "epoch", "tokens", "loss", "perplexity", "accuracy", "divergence", "gradient_norm", "learning_rate",
+    "learning_rates",
     "loss_scale", "skipped", "weights_flipped", "weights_zeroed", "weights_zero", "eval_loss", "eval_perplexity",
     "eval_accuracy", "metrics", "seconds", "tokens_per_second", "mfu", "pool_bytes", "rss_bytes",
 )  # fmt: skip
@@ -32,7 +33,8 @@ class History(list[Record]):
     """The records of a run, one dictionary for each update that was made since it began or was resumed.
 
     ``step`` from 1, ``epoch``, ``tokens`` read so far; ``loss`` (mean cross-entropy of the update's targets in nats),
-    ``perplexity``, ``accuracy`` (share of the targets that had the highest logit), ``gradient_norm`` (before clipping);
+    ``perplexity``, ``accuracy`` (share of the targets that had the highest logit), ``gradient_norm`` (before clipping), and
+    with a teacher ``divergence`` (mean KL(teacher || model) in nats);
     ``learning_rate`` and ``learning_rates`` by group of parameters; ``seconds``, ``tokens_per_second``, ``mfu``,
     ``pool_bytes`` and ``rss_bytes``. Where there was an evaluation: ``eval_loss``, ``eval_perplexity``, ``eval_accuracy`` and
     the metrics. With a loss scale ``loss_scale``, and ``skipped`` where it skipped the update; with weight_changes
@@ -103,6 +105,7 @@ class Trainer:
         callbacks: Sequence[Any] = (),
         metrics: Mapping[str, Callable[[BitNetModel], float]] | None = None,
         tokenizer: Tokenizer | None = None,
+        teacher: BitNetModel | None = None,
         resume_from: str | PathLike[str] | bool | None = None,
         **options: Unpack[TrainingOptions],
     ) -> None:
@@ -114,6 +117,7 @@ class Trainer:
         metrics: functions of the model by name; they are called after every evaluation, and their values are part of the
             record.
         tokenizer: for texts; by default the model's.
+        teacher: a model with the same vocabulary whose predictions are learned beside the text (distillation).
         resume_from: what ``train`` resumes from when it is not told itself.
         options: any field of TrainingConfig (learning_rate, optimizer, max_steps, ...), which takes the place of config's.
         """
@@ -127,7 +131,10 @@ class Trainer:
             raise TypeError(f"config: expected a TrainingConfig, found {type(config).__name__}")
         self.model = model
         self.config = (config or TrainingConfig()).replace(**options)
+        if teacher is not None and not isinstance(teacher, BitNetModel):
+            raise TypeError(f"teacher: expected a BitNetModel, found {type(teacher).__name__}")
         self.tokenizer = tokenizer
+        self.teacher = teacher
         self.callbacks: list[Any] = list(callbacks)
         for callback in self.callbacks:
             as_callback(callback)
@@ -166,7 +173,7 @@ class Trainer:
         self.close()
         data = self._dataset(dataset, "dataset", self._examples_needed())
         self._eval = None if eval_dataset is None else self._dataset(eval_dataset, "eval_dataset")
-        run = self._run = _bitnet.training(self.model._model, json.dumps(self._fields), data, self._eval)
+        run = self._run = self._new_run(self._fields, data, self._eval)
         self.history, self._stop = History(), False
         self._resume(run, self.resume_from if resume_from is None else resume_from)
         self._listeners = [*self._own_callbacks(), *map(as_callback, self.callbacks)]
@@ -190,8 +197,7 @@ class Trainer:
             raise ArgumentError(
                 "evaluate() without a dataset needs a run with an eval_dataset before it: pass a dataset"
             )
-        fields = self._fields | {"checkpoint": {}}
-        run = _bitnet.training(self.model._model, json.dumps(fields), data, data)
+        run = self._new_run(self._fields | {"checkpoint": {}}, data, data)
         try:
             scores: dict[str, float] = json.loads(run.evaluate())
         finally:
@@ -236,6 +242,12 @@ class Trainer:
         return self._at["next"]
 
     # --- pieces of a run ---------------------------------------------------------------------------------------------
+
+    def _new_run(
+        self, fields: dict[str, Any], data: _bitnet.Dataset, check: _bitnet.Dataset | None
+    ) -> _bitnet.TrainingRun:
+        teacher = None if self.teacher is None else self.teacher._model
+        return _bitnet.training(self.model._model, json.dumps(fields), data, check, teacher)
 
     def _resume(self, run: _bitnet.TrainingRun, source: str | PathLike[str] | bool | None) -> None:
         if source is None or source is False:

@@ -52,6 +52,8 @@ class TrainingOptions(TypedDict, total=False):
     quantization_schedule: str | None
     quantization_start: int
     quantization_end: int
+    distillation_alpha: float
+    distillation_temperature: float
     eval_every: int
     monitor: str
     monitor_mode: str
@@ -123,6 +125,8 @@ class TrainingConfig:
         quantization_schedule: progressive quantization: ternary layers compute with a mix of float and quantized numbers, and
             the share of the latter grows from 0 at the update quantization_start to 1 at quantization_end, "linear" or as a
             "cosine", or all at quantization_start ("step"). By default they are always quantized.
+        distillation_alpha, distillation_temperature: with a teacher, its share of the loss (0: 0.5), and what softens both
+            models' distributions (0: 2).
 
     Evaluation and records:
         eval_every: updates between evaluations; 0 evaluates after the last only.
@@ -180,6 +184,8 @@ class TrainingConfig:
     quantization_schedule: str | None = None
     quantization_start: int = 0
     quantization_end: int = 0
+    distillation_alpha: float = 0.0
+    distillation_temperature: float = 0.0
 
     eval_every: int = 0
     monitor: str = "eval_loss"
@@ -332,6 +338,8 @@ _ENGINE: dict[str, Any] = {
     "quantization_schedule": str,
     "quantization_start": int,
     "quantization_end": int,
+    "distillation_alpha": int | float,
+    "distillation_temperature": int | float,
 }
 _LOSS_SCALE = ("mode", "init_scale", "growth_factor", "backoff_factor", "growth_interval")
 
