@@ -153,19 +153,19 @@ class JSONLog(Callback):
         self._write(record)
 
     def _write(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(_strict(entry), ensure_ascii=False) + "\n")
+        self._file.write(json.dumps(plain_numbers(entry), ensure_ascii=False) + "\n")
 
     def on_run_end(self, trainer: "Trainer", history: "History") -> None:
         if hasattr(self, "_file"):
             self._file.close()
 
 
-def _strict(value: Any) -> Any:
+def plain_numbers(value: Any) -> Any:
     """None for numbers that JSON does not have."""
     if isinstance(value, Mapping):
-        return {name: _strict(part) for name, part in value.items()}
+        return {name: plain_numbers(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_strict(part) for part in value]
+        return [plain_numbers(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

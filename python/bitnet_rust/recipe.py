@@ -12,10 +12,12 @@ from typing import Any, Self
 
 from .callbacks import PrintProgress
 from .config import BitNetConfig
-from .errors import ArgumentError, ConfigError, ModelNotFoundError
+from .errors import ArgumentError, ConfigError
 from .files import read_fields, refuse_unknown, write_fields
 from .model import BitNetModel
 from .registry import find_model
+from .texts import documents
+from .token_file import SUFFIXES, TokenFile
 from .tokenizer import Tokenizer
 from .training import Trainer
 from .training_config import TrainingConfig, field_names
@@ -27,7 +29,7 @@ _SECTIONS = {
     "model": "a registered name as preset, and fields of a configuration",
     "tokenizer": ("kind", "path", "vocab_size", "special_tokens"),
     "teacher": ("path",),
-    "data": ("train", "eval", "eval_fraction"),
+    "data": ("train", "eval", "eval_fraction", "dtype"),
     "training": "fields of TrainingConfig",
     "sample": "prompt, and arguments of generate",
 }
@@ -121,7 +123,7 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
     Gives path, steps, parameters, loss, eval_loss, eval_accuracy and perplexity (None without evaluation), and a sample.
     """
     _prepare(out, resume, overwrite)
-    train, held_out = _texts(recipe.data)
+    train, held_out = _data(recipe.data)
     seed = recipe.training.get("seed", 0)
     config, tokenizer = _config(recipe, out, train, held_out, resume)
     with ExitStack() as open_models:
@@ -138,7 +140,7 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
         tokenizer.save_pretrained(out)  # a resumed run reads it, since learning it again may give another
         recipe.training = {name: value for name, value in training.to_dict().items() if _stated(name, value)}
         recipe.save(out / RECIPE)
-        history = trainer.train(_dataset(train), _dataset(held_out), resume_from=resume)
+        history = trainer.train(train, held_out, resume_from=resume)
         model.save_pretrained(out)
         scores = trainer.evaluate() if held_out else {}
         loss = scores.get("eval_loss")
@@ -170,20 +172,24 @@ def _prepare(out: Path, resume: bool, overwrite: bool) -> None:
         checkpoint.unlink()
 
 
-def _texts(data: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """The documents to learn and those to validate on."""
-    if not data.get("train"):
+def _data(section: dict[str, Any]) -> tuple[Any, Any]:
+    """What to learn, and what to validate on or None: lists of texts, or a file of token ids."""
+    if not section.get("train"):
         raise ArgumentError("data.train is missing: expected a file or a directory (on the command line: --data)")
-    train = _documents(data["train"], "data.train")
-    if not any(train):
-        raise ArgumentError(f"data.train = {data['train']}: there is no text in it")
-    if data.get("eval"):
-        if data.get("eval_fraction"):
+    train = _read(section, "train")
+    if section.get("eval"):
+        if section.get("eval_fraction"):
             raise ArgumentError("data.eval and data.eval_fraction: expected one of them")
-        return train, _documents(data["eval"], "data.eval")
-    fraction = data.setdefault("eval_fraction", _EVAL_FRACTION)
+        return train, _read(section, "eval")
+    fraction = section.setdefault("eval_fraction", _EVAL_FRACTION)
     if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 <= fraction < 1:
         raise ArgumentError(f"data.eval_fraction = {fraction!r}: expected a number in [0, 1)")
+    if fraction == 0:
+        return train, None
+    if isinstance(train, TokenFile):
+        raise ArgumentError(
+            f"data.train = {train.path}: a file of token ids is not cut in two: pass data.eval, or data.eval_fraction = 0"
+        )
     left = round(sum(map(len, train)) * (1 - fraction))
     learned, held_out = [], []
     for text in train:
@@ -193,27 +199,19 @@ def _texts(data: dict[str, Any]) -> tuple[list[str], list[str]]:
     return learned, held_out
 
 
-def _documents(paths: str | list[str], name: str) -> list[str]:
-    texts = []
-    for path in map(Path, [paths] if isinstance(paths, str) else paths):
-        if not path.exists():
-            raise ModelNotFoundError(f"{name}: there is no {path}")
-        for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-            try:
-                texts.append(file.read_text("utf-8"))
-            except UnicodeDecodeError as error:
-                raise ArgumentError(f"{name}: {file}: not a UTF-8 text: {error}") from error
+def _read(section: dict[str, Any], field: str) -> list[str] | TokenFile:
+    """The texts of some paths, or the token file that the only one is."""
+    paths, name = section[field], f"data.{field}"
+    places = [Path(paths)] if isinstance(paths, str) else list(map(Path, paths))
+    if len(places) == 1 and places[0].suffix in SUFFIXES:
+        return TokenFile(places[0], section.get("dtype"))
+    texts = [text for place in places for text in documents(place, name)]
+    if not any(texts):
+        raise ArgumentError(f"{name} = {paths}: there is no text in it")
     return texts
 
 
-def _dataset(texts: list[str]) -> Any:
-    """What Trainer takes for them."""
-    return (texts[0] if len(texts) == 1 else texts) if texts else None
-
-
-def _config(
-    recipe: Recipe, out: Path, train: list[str], held_out: list[str], resume: bool
-) -> tuple[BitNetConfig, Tokenizer]:
+def _config(recipe: Recipe, out: Path, train: Any, held_out: Any, resume: bool) -> tuple[BitNetConfig, Tokenizer]:
     """The model's configuration, whose vocabulary is the tokenizer's, and the tokenizer."""
     fields = recipe.model
     if "preset" not in fields and not set(fields) & _HUGGING_FACE:
@@ -230,9 +228,7 @@ def _config(
     return BitNetConfig.from_dict({name: value for name, value in shape.items() if value is not None}), tokenizer
 
 
-def _tokenizer(
-    section: dict[str, Any], model: Mapping[str, Any], vocab: int, train: list[str], held_out: list[str]
-) -> Tokenizer:
+def _tokenizer(section: dict[str, Any], model: Mapping[str, Any], vocab: int, train: Any, held_out: Any) -> Tokenizer:
     """By default the characters of all texts for the character model and small vocabularies, else byte-level BPE."""
     refuse_unknown(section, _SECTIONS["tokenizer"], "tokenizer")
     if section.get("path"):
@@ -242,10 +238,12 @@ def _tokenizer(
     kind = section.setdefault("kind", "characters" if small else "bpe")
     if kind not in _KINDS:
         raise ArgumentError(f"tokenizer.kind = {kind!r}: expected one of {', '.join(_KINDS)}, or a path")
-    if kind == "characters":
-        return Tokenizer.characters("".join(train + held_out))
     if kind == "bytes":
         return Tokenizer.bytes()
+    if isinstance(train, TokenFile) or isinstance(held_out, TokenFile):
+        raise ArgumentError("data are token ids: expected tokenizer.path, the tokenizer that made them")
+    if kind == "characters":
+        return Tokenizer.characters("".join([*train, *(held_out or ())]))
     size = section.setdefault("vocab_size", vocab)
     return Tokenizer.train_bpe(train, size, special_tokens=section.get("special_tokens", ()))
 
@@ -266,10 +264,10 @@ def _stated(name: str, value: Any) -> bool:
     return value is not None and name not in ("checkpoint_dir", "log_file", "progress")
 
 
-def _sample(model: BitNetModel, section: dict[str, Any], train: list[str], seed: int) -> str:
-    """What the model makes of the recipe's prompt, or of the text's first line."""
-    text = train[0]
-    prompt = (text.lstrip().splitlines() or [text])[0][:40] or text[:1]
+def _sample(model: BitNetModel, section: dict[str, Any], train: Any, seed: int) -> str:
+    """What the model makes of the recipe's prompt, or of the first line of the texts."""
+    text = "\n" if isinstance(train, TokenFile) else train[0]
+    prompt = next((line for line in text.splitlines() if line), text)[:40]
     options: dict[str, Any] = {"max_new_tokens": _SAMPLE_TOKENS, "temperature": 0.8, "seed": seed, "prompt": prompt}
     options |= section
     sample: str = model.generate(options.pop("prompt"), return_full_text=True, **options)

@@ -4,12 +4,13 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Unpack
 
 from . import _bitnet
-from .callbacks import Callback, JSONLog, ProgressBar, Record, TensorBoard, as_callback, check_metrics
+from .callbacks import Callback, JSONLog, ProgressBar, Record, TensorBoard, as_callback, check_metrics, plain_numbers
 from .datasets import DataOptions, make_dataset
 from .errors import ArgumentError, BitNetError, TokenizerError
 from .model import BitNetModel
@@ -297,7 +298,7 @@ class Trainer:
                     callback.on_step(self, dict(record))
         if self._stop:
             answer["stop"] = True
-        return json.dumps(answer, default=float) if answer else None
+        return json.dumps(plain_numbers(answer)) if answer else None
 
     def _measure(self) -> dict[str, float]:
         values = {}
@@ -319,7 +320,7 @@ class Trainer:
             interrupt.add_note(f"the run could not be saved: {error}")
 
     def _finish(self, run: _bitnet.TrainingRun) -> None:
-        if not self.model.closed:
+        with suppress(ArgumentError):  # a callback has closed the model or the run
             state = json.loads(run.state())
             self.history.best, self.history.stopped_early = state["best"], state["stopped_early"]
         for callback in self._listeners:
