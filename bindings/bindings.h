@@ -23,6 +23,8 @@ enum {
   BN_FILE,       // FileSystemError
   BN_TRAINING,   // TrainingError
   BN_CHECKPOINT, // CheckpointError
+  BN_AUTOGRAD,   // AutogradError
+  BN_CHECK,      // GradCheckError
   BN_CODES
 };
 

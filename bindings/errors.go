@@ -15,8 +15,10 @@ import (
 	"syscall"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/format/tokenfile"
+	"github.com/bitnet-rust/bitnet_rust/core/functional"
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
@@ -58,7 +60,18 @@ var codes = []struct {
 	{infer.ErrLogits, C.BN_LOGITS},
 	{train.ErrDiverged, C.BN_TRAINING},
 	{optim.ErrNonFinite, C.BN_TRAINING},
+	{autograd.ErrCheck, C.BN_CHECK},
+	{autograd.ErrNoGrad, C.BN_AUTOGRAD},
+	{autograd.ErrFreed, C.BN_AUTOGRAD},
+	{autograd.ErrChanged, C.BN_AUTOGRAD},
+	{autograd.ErrInPlace, C.BN_AUTOGRAD},
+	{autograd.ErrGradient, C.BN_AUTOGRAD},
+	{autograd.ErrNotLeaf, C.BN_AUTOGRAD},
+	{functional.ErrArgument, C.BN_ARGUMENT},
 	{train.ErrNotTrainable, C.BN_ARGUMENT},
+	{optim.ErrState, C.BN_ARGUMENT},
+	{optim.ErrOrder, C.BN_ARGUMENT},
+	{optim.ErrClosed, C.BN_ARGUMENT},
 	{train.ErrBatch, C.BN_ARGUMENT},
 	{train.ErrConfig, C.BN_ARGUMENT},
 	{optim.ErrArgument, C.BN_ARGUMENT},

@@ -10,6 +10,7 @@ import (
 	"runtime/cgo"
 	"sync"
 
+	"github.com/bitnet-rust/bitnet_rust/core/functional"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
@@ -21,6 +22,7 @@ func bn_memory_stats(out **C.char, errOut **C.char) C.int {
 //export bn_trim_memory
 func bn_trim_memory(given *C.int64_t, errOut **C.char) C.int {
 	return guard(errOut, func() error {
+		functional.Trim()
 		*given = C.int64_t(pool.Default().Trim())
 		return nil
 	})

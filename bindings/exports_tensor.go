@@ -11,6 +11,8 @@ import (
 	"runtime/cgo"
 	"unsafe"
 
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
+	"github.com/bitnet-rust/bitnet_rust/core/functional"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
@@ -39,43 +41,60 @@ func bn_tensor_new(spec *C.char, data unsafe.Pointer, size C.int64_t, out *C.uin
 		if err != nil {
 			return err
 		}
-		*out = C.uintptr_t(cgo.NewHandle(t))
+		*out = tensorHandle(autograd.New(t))
 		return nil
 	})
 }
 
-//export bn_tensor_free
-func bn_tensor_free(h C.uintptr_t) { cgo.Handle(h).Delete() }
+func tensorHandle(t *autograd.GradTensor) C.uintptr_t { return C.uintptr_t(cgo.NewHandle(t)) }
 
-// bn_tensor_call runs a named operation of core/tensor. The results are count
-// new handles in an array that C frees.
+//export bn_tensor_free
+func bn_tensor_free(h C.uintptr_t) {
+	t := value[*autograd.GradTensor](h)
+	cgo.Handle(h).Delete()
+	t.Release()
+}
+
+// bn_tensor_call runs a named operation of core/functional, recorded when record is not 0. The results are count new
+// handles in an array that C frees.
 //
 //export bn_tensor_call
-func bn_tensor_call(name *C.char, operands *C.uintptr_t, n C.int64_t, params *C.char,
+func bn_tensor_call(name *C.char, operands *C.uintptr_t, n C.int64_t, params *C.char, record C.int, poll C.bn_poll, state unsafe.Pointer,
 	out **C.uintptr_t, count *C.int64_t, errOut **C.char) C.int {
 	return guard(errOut, func() error {
-		in := make([]*tensor.Tensor, int(n))
-		for i, h := range unsafe.Slice(operands, int(n)) {
-			in[i] = value[*tensor.Tensor](h)
+		results, err := functional.Call(newInterrupts(poll, state), autograd.Mode(record != 0), C.GoString(name), tensors(operands, n), []byte(C.GoString(params)))
+		if err == nil {
+			handlesOut(results, out, count)
 		}
-		results, err := tensor.Call(C.GoString(name), in, []byte(C.GoString(params)))
-		if err != nil {
-			return err
-		}
-		*out = (*C.uintptr_t)(C.malloc(C.size_t(len(results)+1) * C.size_t(unsafe.Sizeof(*operands))))
-		handles := unsafe.Slice(*out, len(results))
-		for i, t := range results {
-			handles[i] = C.uintptr_t(cgo.NewHandle(t))
-		}
-		*count = C.int64_t(len(results))
-		return nil
+		return err
 	})
+}
+
+// tensors looks handles up.
+func tensors(handles *C.uintptr_t, n C.int64_t) []*autograd.GradTensor {
+	out := make([]*autograd.GradTensor, int(n))
+	for i, h := range unsafe.Slice(handles, int(n)) {
+		out[i] = value[*autograd.GradTensor](h)
+	}
+	return out
+}
+
+// handlesOut makes an array of new handles that C frees; nil becomes 0.
+func handlesOut(results []*autograd.GradTensor, out **C.uintptr_t, count *C.int64_t) {
+	*out = (*C.uintptr_t)(C.calloc(C.size_t(len(results)+1), C.size_t(unsafe.Sizeof(C.uintptr_t(0)))))
+	handles := unsafe.Slice(*out, len(results))
+	for i, t := range results {
+		if t != nil {
+			handles[i] = tensorHandle(t)
+		}
+	}
+	*count = C.int64_t(len(results))
 }
 
 //export bn_tensor_info
 func bn_tensor_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 	return guard(errOut, func() error {
-		t := value[*tensor.Tensor](h)
+		t := value[*autograd.GradTensor](h).Data()
 		return jsonOut(out, map[string]any{
 			"dtype":      t.DType().String(),
 			"shape":      append([]int{}, t.Shape()...),
@@ -90,7 +109,7 @@ func bn_tensor_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 //export bn_tensor_read
 func bn_tensor_read(h C.uintptr_t, data unsafe.Pointer, size C.int64_t, errOut **C.char) C.int {
 	return guard(errOut, func() error {
-		t, err := value[*tensor.Tensor](h).Contiguous()
+		t, err := value[*autograd.GradTensor](h).Data().Contiguous()
 		if err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ static int (*const parts[])(PyObject *) = {
     bn_init_memory,
     bn_init_dataset,
     bn_init_train,
+    bn_init_object,
 };
 
 // Exceptions live in bitnet_rust/errors.py; these are their names by result code.
@@ -25,6 +26,7 @@ static const char *const exception_names[BN_CODES] = {
     [BN_INTERNAL] = "InternalError", [BN_CANCELED] = "BitNetError",
     [BN_INDEX] = "OutOfRangeError",  [BN_LOGITS] = "LogitsError",      [BN_FILE] = "FileSystemError",
     [BN_TRAINING] = "TrainingError", [BN_CHECKPOINT] = "CheckpointError",
+    [BN_AUTOGRAD] = "AutogradError", [BN_CHECK] = "GradCheckError",
 };
 static PyObject *exceptions[BN_CODES];
 static PyObject *fork_error;

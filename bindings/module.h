@@ -63,11 +63,18 @@ int bn_init_tensor(PyObject *module);
 int bn_init_memory(PyObject *module);
 int bn_init_dataset(PyObject *module);
 int bn_init_train(PyObject *module);
+int bn_init_object(PyObject *module);
 
 // What Generation and TrainingRun need of a Model object: its handle, and an exception if the object is something else.
 int bn_model_handle(PyObject *object, uintptr_t *handle);
 
 // The same of a Dataset object; name is the argument's, for the exception.
 int bn_dataset_handle(PyObject *object, const char *name, uintptr_t *handle);
+
+// The handles of a tuple of n TensorHandle objects, in an array for PyMem_Free; NULL with an error.
+uintptr_t *bn_tensor_handles(PyObject *operands, Py_ssize_t n);
+
+// Makes a list of n new handles, 0 becoming None; takes over the handles and their array whatever happens.
+PyObject *bn_tensor_list(uintptr_t *handles, Py_ssize_t n);
 
 #endif

@@ -1,6 +1,6 @@
 //go:build cgo && pyext
 
-// The type TensorHandle: owns a tensor of core/tensor. bitnet_rust/tensor.py makes the class users see of it.
+// The type TensorHandle: owns a tensor with its history (core/autograd). bitnet_rust/tensor.py makes the class users see of it.
 #include "module.h"
 #include "_cgo_export.h"
 
@@ -43,8 +43,7 @@ static PyObject *py_tensor(PyObject *module, PyObject *args) {
   return (PyObject *)t;
 }
 
-// The handles of a tuple of TensorHandle objects, in an array that the caller frees.
-static uintptr_t *operand_handles(PyObject *operands, Py_ssize_t n) {
+uintptr_t *bn_tensor_handles(PyObject *operands, Py_ssize_t n) {
   uintptr_t *handles = PyMem_Calloc((size_t)n + 1, sizeof *handles);
   if (!handles) return (uintptr_t *)PyErr_NoMemory();
   for (Py_ssize_t i = 0; i < n; i++) {
@@ -59,10 +58,13 @@ static uintptr_t *operand_handles(PyObject *operands, Py_ssize_t n) {
   return handles;
 }
 
-// Makes a list of n new handles; takes over the handles whatever happens.
-static PyObject *wrap_results(uintptr_t *handles, Py_ssize_t n) {
+PyObject *bn_tensor_list(uintptr_t *handles, Py_ssize_t n) {
   PyObject *list = PyList_New(n);
   for (Py_ssize_t i = 0; i < n; i++) {
+    if (!handles[i]) {
+      if (list && PyList_SetItem(list, i, Py_NewRef(Py_None))) Py_CLEAR(list);
+      continue;
+    }
     TensorHandle *t = list ? tensor_alloc() : NULL;
     if (t) {
       t->handle = handles[i];
@@ -72,25 +74,30 @@ static PyObject *wrap_results(uintptr_t *handles, Py_ssize_t n) {
       Py_CLEAR(list);
     }
   }
+  free(handles);
   return list;
 }
 
 static PyObject *py_tensor_call(PyObject *module, PyObject *args) {
   char *name, *params, *err = NULL;
   PyObject *operands;
-  if (bn_forked() || !PyArg_ParseTuple(args, "sO!s", &name, &PyTuple_Type, &operands, &params)) return NULL;
+  int record;
+  if (bn_forked() || !PyArg_ParseTuple(args, "sO!sp", &name, &PyTuple_Type, &operands, &params, &record)) return NULL;
   Py_ssize_t n = PyTuple_Size(operands);
-  uintptr_t *handles = operand_handles(operands, n), *out = NULL;
+  uintptr_t *handles = bn_tensor_handles(operands, n), *out = NULL;
   if (!handles) return NULL;
   int64_t count = 0;
   int code;
-  Py_BEGIN_ALLOW_THREADS
-  code = bn_tensor_call(name, handles, n, params, &out, &count, &err);
-  Py_END_ALLOW_THREADS
+  bn_call call;
+  bn_begin(&call, 0, NULL);
+  code = bn_tensor_call(name, handles, n, params, record, bn_look, &call, &out, &count, &err);
+  bn_end(&call);
   PyMem_Free(handles);
-  if (code) return bn_raise(code, err);
-  PyObject *results = wrap_results(out, count);
-  free(out);
+  PyObject *results = code ? NULL : bn_tensor_list(out, count);
+  if (code || PyErr_Occurred()) {
+    Py_XDECREF(results);
+    return bn_raise(code, err);
+  }
   return results;
 }
 
@@ -136,7 +143,7 @@ static PyType_Spec tensor_spec = {
 
 static PyMethodDef functions[] = {
     {"tensor", py_tensor, METH_VARARGS, "tensor(spec, buffer) -> TensorHandle; spec is JSON of dtype and shape."},
-    {"tensor_call", py_tensor_call, METH_VARARGS, "tensor_call(name, operands, params) -> list of TensorHandle"},
+    {"tensor_call", py_tensor_call, METH_VARARGS, "tensor_call(name, operands, params, record) -> list of TensorHandle"},
     {NULL, NULL, 0, NULL},
 };
 

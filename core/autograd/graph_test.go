@@ -166,12 +166,12 @@ func TestHooksSeeAndReplaceGradients(t *testing.T) {
 	x := leafWith(2)
 	y := call(t, "square", x)
 	var seen []float32
-	removeY, err := y.RegisterHook(func(g *tensor.Tensor) (*tensor.Tensor, error) {
+	hookY, err := y.RegisterHook(func(g *tensor.Tensor) (*tensor.Tensor, error) {
 		seen = append(seen, g.Float32s()[0])
 		return tensor.FromFloat32([]float32{10}, 1)
 	})
 	require.NoError(t, err)
-	removeX, err := x.RegisterHook(func(g *tensor.Tensor) (*tensor.Tensor, error) {
+	hookX, err := x.RegisterHook(func(g *tensor.Tensor) (*tensor.Tensor, error) {
 		seen = append(seen, g.Float32s()[0])
 		return nil, nil
 	})
@@ -180,8 +180,9 @@ func TestHooksSeeAndReplaceGradients(t *testing.T) {
 	require.NoError(t, z.Backward(context.Background(), nil, Options{Retain: true}))
 	require.Equal(t, []float32{2, 40}, seen, "complete gradients, the output first")
 	require.Equal(t, []float32{40}, grads(x))
-	removeY()
-	removeX()
+	y.RemoveHook(hookY)
+	x.RemoveHook(hookX)
+	x.RemoveHook(hookX)
 	require.NoError(t, x.SetGrad(nil))
 	back1(t, z)
 	require.Equal(t, []float32{8}, grads(x))
@@ -200,7 +201,7 @@ func TestAWalkStopsForHooksOfOthers(t *testing.T) {
 	ctx := context.Background()
 	x := leafWith(2)
 	y := call(t, "square", x)
-	id, _, err := y.RegisterExternalHook()
+	id, err := y.RegisterExternalHook()
 	require.NoError(t, err)
 	require.ErrorIs(t, call(t, "neg", y).Backward(ctx, nil, Options{Retain: true}), ErrGradient)
 	w, err := NewWalk([]*GradTensor{call(t, "neg", y)}, nil, Options{})

@@ -1,6 +1,7 @@
 package autograd
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -11,8 +12,26 @@ import (
 type Hook func(g *tensor.Tensor) (*tensor.Tensor, error)
 
 type hook struct {
-	id   int64
-	call Hook // nil: the walk stops for whoever runs it, see Walk.Next
+	id    int64
+	call  Hook // nil: the walk stops for whoever runs it, see Walk.Next
+	token *hookToken
+}
+
+// hookToken lives as long as a hook of others is registered somewhere.
+type hookToken struct{ id int64 }
+
+var dropped struct {
+	sync.Mutex
+	ids []int64
+}
+
+// DroppedHooks returns the numbers of hooks of others that were removed, or whose values are gone, since the last call.
+func DroppedHooks() []int64 {
+	dropped.Lock()
+	defer dropped.Unlock()
+	ids := dropped.ids
+	dropped.ids = nil
+	return ids
 }
 
 type hooks struct {
@@ -25,9 +44,17 @@ var hookIDs atomic.Int64
 func (h *hooks) add(call Hook) int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	id := hookIDs.Add(1)
-	h.list = append(h.list, hook{id, call})
-	return id
+	next := hook{id: hookIDs.Add(1), call: call}
+	if call == nil {
+		next.token = &hookToken{next.id}
+		runtime.AddCleanup(next.token, func(id int64) {
+			dropped.Lock()
+			defer dropped.Unlock()
+			dropped.ids = append(dropped.ids, id)
+		}, next.id)
+	}
+	h.list = append(h.list, next)
+	return next.id
 }
 
 func (h *hooks) remove(id int64) {
@@ -55,29 +82,35 @@ func (h *hooks) empty() bool {
 }
 
 // RegisterHook calls hook in every backward pass with the gradient of t: for a leaf, what the pass adds to it. Hooks run
-// in the order of their registration. The result removes the hook again.
-func (t *GradTensor) RegisterHook(call Hook) (remove func(), err error) {
-	_, remove, err = t.register(call)
-	return remove, err
-}
+// in the order of their registration.
+func (t *GradTensor) RegisterHook(call Hook) (id int64, err error) { return t.register(call) }
 
 // RegisterExternalHook registers a hook that the runner of a [Walk] carries out, by number.
-func (t *GradTensor) RegisterExternalHook() (id int64, remove func(), err error) {
-	return t.register(nil)
+func (t *GradTensor) RegisterExternalHook() (id int64, err error) { return t.register(nil) }
+
+func (t *GradTensor) register(call Hook) (int64, error) {
+	h := t.hooks()
+	if h == nil {
+		return 0, errorf(ErrNoGrad, "a hook was given to a tensor that does not require a gradient")
+	}
+	return h.add(call), nil
 }
 
-func (t *GradTensor) register(call Hook) (int64, func(), error) {
+// RemoveHook removes a hook; one that is not there is no error.
+func (t *GradTensor) RemoveHook(id int64) {
+	if h := t.hooks(); h != nil {
+		h.remove(id)
+	}
+}
+
+func (t *GradTensor) hooks() *hooks {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var h *hooks
 	switch {
 	case t.node != nil:
-		h = &t.node.outputs[t.output].hooks
+		return &t.node.outputs[t.output].hooks
 	case t.leaf != nil:
-		h = &t.leaf.hooks
-	default:
-		return 0, nil, errorf(ErrNoGrad, "a hook was given to a tensor that does not require a gradient")
+		return &t.leaf.hooks
 	}
-	id := h.add(call)
-	return id, func() { h.remove(id) }, nil
+	return nil
 }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ._bitnet import __version__
 from .errors import (
     ArgumentError,
+    AutogradError,
     BitNetError,
     CheckpointError,
     ConfigError,
@@ -20,6 +21,7 @@ from .errors import (
     FileSystemError,
     ForkError,
     FormatError,
+    GradCheckError,
     InternalError,
     LogitsError,
     ModelNotFoundError,
@@ -31,6 +33,8 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from . import autograd, nn, optim
+    from .autograd import no_grad
     from .callbacks import Callback
     from .config import BitNetConfig
     from .generation import GenerationResult, Piece, SamplingOptions
@@ -71,6 +75,7 @@ _HOMES = {
     "list_models": "registry",
     "memory_blocks": "runtime",
     "memory_stats": "runtime",
+    "no_grad": "autograd",
     "num_threads": "runtime",
     "on_memory_pressure": "runtime",
     "register_model": "registry",
@@ -80,6 +85,7 @@ _HOMES = {
 
 __all__ = [
     "ArgumentError",
+    "AutogradError",
     "BitNetConfig",
     "BitNetError",
     "BitNetModel",
@@ -91,6 +97,7 @@ __all__ = [
     "ForkError",
     "FormatError",
     "GenerationResult",
+    "GradCheckError",
     "History",
     "InternalError",
     "LogitsError",
@@ -109,20 +116,30 @@ __all__ = [
     "TrainingConfig",
     "TrainingError",
     "__version__",
+    "autograd",
     "build_info",
     "find_model",
     "list_models",
     "memory_blocks",
     "memory_stats",
+    "nn",
+    "no_grad",
     "num_threads",
     "on_memory_pressure",
+    "optim",
     "register_model",
     "set_num_threads",
     "trim_memory",
 ]
 
 
+# Modules of the package that come with it.
+_MODULES = ("autograd", "nn", "optim")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

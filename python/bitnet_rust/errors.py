@@ -57,6 +57,15 @@ class CheckpointError(BitNetError, ValueError):
     """No training run can continue from there: no readable checkpoint, or one of another run. The message has the file and why."""
 
 
+class AutogradError(BitNetError, RuntimeError):
+    """A backward pass that cannot be: no gradient is required, the graph was freed, or a value it needs was changed in
+    place. The message names the operation."""
+
+
+class GradCheckError(AutogradError, AssertionError):
+    """A gradient disagrees with central differences: the message names the input and its worst element."""
+
+
 class TokenizerError(BitNetError, ValueError):
     """The model has no tokenizer, or one that cannot be read, or no chat template."""
 

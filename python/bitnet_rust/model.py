@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from .model_graph import ModelGraph, PassOptions
+    from .nn.module import Parameter
+    from .tensor import Tensor
+
 Progress = Callable[[int, int], object]
 
 
@@ -45,6 +49,7 @@ class BitNetModel:
         self._model = model
         self._path = path
         self._closed = False
+        self._passes: ModelGraph | None = None
         self._asset_texts = _bitnet.assets(path) if path else "{}"  # now: the files may change while the model lives
         self._tokenizer: Tokenizer | None = None
         described = json.loads(model.info())
@@ -140,6 +145,7 @@ class BitNetModel:
         """Gives the memory back, after calls in flight on other threads. A closed model raises ArgumentError."""
         self._model.close()
         self._closed = True
+        self._passes = None
 
     @property
     def closed(self) -> bool:
@@ -259,7 +265,50 @@ class BitNetModel:
             raise ArgumentError("tokens is empty: expected at least one token id in each row")
         return pad_logits(self._logits(rows), [len(row) for row in rows], longest)
 
-    __call__ = forward
+    # --- passes with a history ---------------------------------------------------------------------------------------
+
+    @property
+    def _graph(self) -> "ModelGraph":
+        from .model_graph import ModelGraph
+
+        if self._passes is None:
+            if not self.trainable:
+                raise ArgumentError("the model has no master weights: make one with from_config(..., trainable=True)")
+            self._passes = ModelGraph(self._model)
+        return self._passes
+
+    def __call__(self, tokens: Any, lengths: Any = None, **options: Unpack["PassOptions"]) -> Any:
+        """The logits of every position, as `forward`: a NumPy array, or of a trainable model a `Tensor` with a history, so
+        that gradients reach the parameters.
+
+        Options are those of a training pass, for trainable models: ``dropout`` and ``attention_dropout`` with ``seed`` and
+        ``step``, ``gradient_checkpointing``, ``ste``.
+        """
+        if self.trainable:
+            return self._graph.logits(tokens, lengths, options)
+        if options:
+            raise ArgumentError(f"{sorted(options)}: options of a training pass, and the model is not trainable")
+        return self.forward(tokens, lengths)
+
+    def loss(self, tokens: Any, targets: Any = None, lengths: Any = None, **options: Unpack["PassOptions"]) -> "Tensor":
+        """The mean cross-entropy in nats, a scalar `Tensor` with a history; logits never exist all at once.
+
+        tokens: one sequence [T] or a batch [B, T], as in `forward`.
+        targets: as many, the token after each, -100 where it does not count; None: each token predicts the next.
+        options: as in calling the model.
+
+        Its bits are those of Trainer's loss for the same batch.
+        """
+        return self._graph.loss(tokens, targets, lengths, options)
+
+    def named_parameters(self) -> "Iterator[tuple[str, Parameter]]":
+        """The master weights of a trainable model with their names in a checkpoint. They share memory with the model: what
+        an optimizer changes takes effect with the next pass, also of `generate` and `save_pretrained`."""
+        return iter(self._graph.parameters.items())
+
+    def parameters(self) -> "Iterator[Parameter]":
+        """The master weights of a trainable model."""
+        return iter(self._graph.parameters.values())
 
     def _logits(self, rows: "Sequence[array[int]]") -> "NDArray[np.float32]":
         import numpy as np

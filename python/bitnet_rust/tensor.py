@@ -8,16 +8,24 @@ Tensor([16., 36.], dtype=float32)
 dtypes are float32, float16, bfloat16, int8, uint8, int32, int64, bool and ternary (-1, 0, 1 in two bits). There is no
 float64: where NumPy answers in float64, such as the mean of integers, the answer is float32. Indexing, transposing and
 reshaping give views that share memory; everything else gives a new tensor and never changes its operands.
+
+Tensors remember how they were computed from those that require a gradient, and `backward` computes the gradients:
+
+>>> x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+>>> (x * x).sum().backward()
+>>> x.grad
+Tensor([2., 4., 6.], dtype=float32)
 """
 
 import json
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 from . import _bitnet
-from .errors import ArgumentError, DTypeError, OutOfRangeError
+from .autograd import Hook, HookHandle, _recording, run_backward
+from .errors import ArgumentError, AutogradError, DTypeError, OutOfRangeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,7 +74,13 @@ def _from_array(data: Any, dtype: str | None) -> _bitnet.TensorHandle:
 
 
 def _call(name: str, *operands: _bitnet.TensorHandle, **params: Any) -> _bitnet.TensorHandle:
-    return _bitnet.tensor_call(name, operands, json.dumps(params) if params else "")[0]
+    return _bitnet.tensor_call(name, operands, json.dumps(params) if params else "", _recording.get())[0]
+
+
+def _calls(name: str, operands: tuple[_bitnet.TensorHandle, ...], **params: Any) -> list["Tensor"]:
+    """The results of an operation that has several."""
+    handles = _bitnet.tensor_call(name, operands, json.dumps(params), _recording.get())
+    return [Tensor._of(h) for h in handles]
 
 
 def _axes(axis: "Axes") -> list[int] | None:
@@ -135,25 +149,29 @@ class Tensor:
 
     ``data`` is copied from a NumPy array, from anything with ``__array__``, from numbers or from nested sequences of
     them; ``dtype`` is a name or a NumPy dtype. float64 arrays need an explicit ``dtype``, Python floats become float32.
+    With ``requires_grad`` backward passes compute its gradient, which needs a float dtype.
     """
 
-    __slots__ = ("_handle", "_info")
+    __slots__ = ("__weakref__", "_handle", "_info")
     __array_ufunc__ = None  # array + tensor asks the tensor
     __hash__ = None  # type: ignore[assignment]
 
     _handle: _bitnet.TensorHandle
     _info: dict[str, Any] | None
 
-    def __init__(self, data: Any, dtype: Any = None) -> None:
+    def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False) -> None:
         name = None if dtype is None else _dtype_name(dtype)
         if isinstance(data, Tensor):
+            data = data.detach()
             self._handle = _call("cast", _call("clone", data._handle), dtype=name or data.dtype)
         else:
             self._handle = _from_array(data, name)
         self._info = None
+        if requires_grad:
+            self.requires_grad_()
 
     @classmethod
-    def _of(cls, handle: _bitnet.TensorHandle) -> "Tensor":
+    def _of(cls, handle: _bitnet.TensorHandle) -> Self:
         self = cls.__new__(cls)
         self._handle, self._info = handle, None
         return self
@@ -319,11 +337,76 @@ class Tensor:
         text = np.array2string(array, separator=", ", prefix="Tensor(")
         if not self.size:
             text = f"[], shape={self.shape}"
-        return f"Tensor({text}, dtype={self.dtype})"
+        fn = self.grad_fn
+        history = f", grad_fn={fn}" if fn else ", requires_grad=True" if self.requires_grad else ""
+        return f"{type(self).__name__}({text}, dtype={self.dtype}{history})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         plain = self.astype("float32") if self.dtype == "bfloat16" else self
-        return Tensor, (plain.numpy(), self.dtype)
+        return Tensor, (plain.numpy(), self.dtype, self.requires_grad and self.is_leaf)
+
+    # --- gradients ---------------------------------------------------------------------------------------------------
+
+    def _function(self, name: str, params: Any = None, *operands: _bitnet.TensorHandle) -> tuple[Any, list[Any]]:
+        """A function of the core that asks about this tensor's history."""
+        text, handles = _bitnet.function(name, json.dumps(params), (self._handle, *operands))
+        return json.loads(text), handles
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether backward passes reach this tensor: it was told to, or was computed from one that was."""
+        return bool(self._function("history")[0]["requires_grad"])
+
+    @requires_grad.setter
+    def requires_grad(self, want: bool) -> None:
+        self.requires_grad_(want)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Says whether a leaf gets a gradient, and returns it."""
+        self._function("require_grad", bool(requires_grad))
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made it."""
+        return bool(self._function("history")[0]["is_leaf"])
+
+    @property
+    def grad_fn(self) -> str | None:
+        """The name of the recorded operation that made it; None for a leaf."""
+        return self._function("history")[0]["operation"] or None
+
+    @property
+    def grad(self) -> "Tensor | None":
+        """The gradient that backward passes have added up, or None. It shares memory with the sum that later passes add
+        to. Assign None to forget it, or anything of the tensor's shape to replace it."""
+        handle = self._function("grad")[1][0]
+        return None if handle is None else Tensor._of(handle)
+
+    @grad.setter
+    def grad(self, gradient: Any) -> None:
+        self._function("set_grad", None, *(() if gradient is None else (_tensor(gradient)._handle,)))
+
+    def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
+        """Adds the gradients of this tensor to the leaves that it was computed from.
+
+        ``gradient`` is that of a last result for this tensor, of its shape; it may be left out for a single element. The
+        graph is freed on the way unless ``retain_graph``. AutogradError: nothing requires a gradient, the graph was freed
+        before, or a value that it needs was changed in place."""
+        run_backward([self], [gradient], retain_graph)
+
+    def detach(self) -> "Tensor":
+        """The same memory without history: no gradient passes through it."""
+        return Tensor._of(self._function("detach")[1][0])
+
+    def retain_grad(self) -> None:
+        """Keeps the gradient of a tensor that is not a leaf in `grad`."""
+        self._function("retain_grad")
+
+    def register_hook(self, hook: Hook) -> HookHandle:
+        """Calls ``hook(gradient)`` in every backward pass once the tensor's gradient is complete; what it returns, unless
+        None, is used instead. For a leaf it is what the pass adds. The handle's ``remove()`` takes it away."""
+        return HookHandle(self, hook)
 
     # --- views -------------------------------------------------------------------------------------------------------
 
@@ -332,7 +415,7 @@ class Tensor:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         source = value._handle if isinstance(value, Tensor) else self._operand(value)
-        _bitnet.tensor_call("copy", (self._handle, source), json.dumps({"index": _index_items(key)}))
+        _calls("copy", (self._handle, source), index=_index_items(key))
 
     @property
     def T(self) -> "Tensor":
@@ -395,13 +478,11 @@ class Tensor:
 
     def split(self, sizes: Sequence[int], axis: int = 0) -> list["Tensor"]:
         """Views of the given lengths along an axis."""
-        params = json.dumps({"sizes": [int(n) for n in sizes], "axis": axis})
-        return [Tensor._of(h) for h in _bitnet.tensor_call("split", (self._handle,), params)]
+        return _calls("split", (self._handle,), sizes=[int(n) for n in sizes], axis=axis)
 
     def chunk(self, n: int, axis: int = 0) -> list["Tensor"]:
         """n views along an axis, as equal as can be, as numpy.array_split cuts."""
-        params = json.dumps({"n": n, "axis": axis})
-        return [Tensor._of(h) for h in _bitnet.tensor_call("chunk", (self._handle,), params)]
+        return _calls("chunk", (self._handle,), n=n, axis=axis)
 
     # --- copies ------------------------------------------------------------------------------------------------------
 
@@ -423,7 +504,10 @@ class Tensor:
         return self.clone()
 
     def __deepcopy__(self, memo: Any) -> "Tensor":
-        return self.clone()
+        if not self.is_leaf:
+            raise AutogradError("only leaves can be copied deeply: detach() the tensor first")
+        copied = type(self)._of(_call("clone", self.detach()._handle))
+        return copied.requires_grad_() if self.requires_grad else copied
 
     def contiguous(self) -> "Tensor":
         """A copy if the tensor is not contiguous, otherwise itself."""
@@ -618,9 +702,8 @@ class Tensor:
 
     def topk(self, k: int, axis: int = -1, largest: bool = True) -> tuple["Tensor", "Tensor"]:
         """The k largest (or smallest) elements, best first, and their indices."""
-        params = json.dumps({"k": k, "axis": axis, "largest": largest})
-        values, indices = _bitnet.tensor_call("topk", (self._handle,), params)
-        return Tensor._of(values), Tensor._of(indices)
+        values, indices = _calls("topk", (self._handle,), k=k, axis=axis, largest=largest)
+        return values, indices
 
     def take_along_axis(self, indices: Any, axis: int) -> "Tensor":
         """Elements chosen along an axis: out[..., i, ...] = self[..., indices[..., i, ...], ...]."""

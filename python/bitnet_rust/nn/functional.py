@@ -1,0 +1,124 @@
+"""Operations of layers on tensors; `Tensor` has the element-wise ones, reductions and so on."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from ..errors import ArgumentError
+from ..tensor import Tensor, _call, _tensor
+from . import random
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [..., in] times weight [out, in] transposed, plus bias [out]."""
+    y = x @ weight.T
+    return y if bias is None else y + bias
+
+
+def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The linear layer of BitNet b1.58 (https://arxiv.org/abs/2402.17764): x [..., in] is quantized to int8 by row, weight
+    [out, in] to -1, 0, 1 times its mean magnitude, and integers are multiplied. Gradients pass both quantizers unchanged
+    (straight-through). The quantized weight is kept until the weight changes."""
+    y = Tensor._of(_call("bit_linear", x._handle, weight._handle))
+    return y if bias is None else y + bias
+
+
+def embedding(ids: Any, weight: Tensor) -> Tensor:
+    """The rows of weight [vocab, dim] for integer ids of any shape: [..., dim]."""
+    return weight.embedding(ids)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis (https://arxiv.org/abs/1910.07467)."""
+    return Tensor._of(_call("rms_norm", x._handle, weight._handle, eps=float(eps)))
+
+
+def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis (https://arxiv.org/abs/1607.06450)."""
+    centered = x - x.mean(axis=-1, keepdims=True)
+    y = centered * (centered.square().mean(axis=-1, keepdims=True) + float(eps)).rsqrt()
+    if weight is not None:
+        y = y * weight
+    return y if bias is None else y + bias
+
+
+def dropout(x: Tensor, p: float = 0.5, training: bool = True, seed: int | None = None) -> Tensor:
+    """In training each element becomes 0 with probability p and is divided by 1 - p otherwise. Which elements depends on the
+    seed, by default the next one of `manual_seed`, and not on the number of threads."""
+    if not 0 <= p < 1:
+        raise ArgumentError(f"dropout: p = {p}: expected 0 <= p < 1")
+    if not training or p == 0:
+        return x
+    return Tensor._of(_call("dropout", x._handle, p=float(p), seed=random.seed() if seed is None else int(seed)))
+
+
+def rope(x: Tensor, theta: float = 10000.0, offset: int = 0) -> Tensor:
+    """Rotary positions (https://arxiv.org/abs/2104.09864), half-split as in Hugging Face: x [batch, length, heads,
+    head_dim] is turned by the positions offset, offset + 1, ..."""
+    return Tensor._of(_call("rope", x._handle, theta=float(theta), offset=int(offset)))
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Sequence[int] | None = None,
+    dropout_p: float = 0.0,
+    seed: int | None = None,
+) -> Tensor:
+    """Causal attention softmax(q k^T / sqrt(head_dim)) v for q [batch, length, heads, head_dim] and k, v [batch, length,
+    kv_heads, head_dim], where kv_heads divides heads (grouped queries, https://arxiv.org/abs/2305.13245).
+
+    ``lengths`` are those of the batch's sequences without padding, which stands at the end; rows of padding give 0. Memory
+    grows with the length, not with its square. ``dropout_p`` is the share of the probabilities that is dropped."""
+    params: dict[str, Any] = {}
+    if lengths is not None:
+        params["lengths"] = [int(n) for n in lengths]
+    if dropout_p:
+        params |= {"p": float(dropout_p), "seed": random.seed() if seed is None else int(seed)}
+    return Tensor._of(_call("attention", q._handle, k._handle, v._handle, **params))
+
+
+def gated(gate: Tensor, up: Tensor, activation: Literal["relu2", "silu"] = "relu2") -> Tensor:
+    """activation(gate) * up: squared ReLU as in BitNet b1.58 2B4T, or SiLU, which is SwiGLU's
+    (https://arxiv.org/abs/2002.05202)."""
+    return Tensor._of(_call("gated", gate._handle, up._handle, activation=activation))
+
+
+def cross_entropy(
+    logits: Tensor, targets: Any, ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean"
+) -> Tensor:
+    """-log softmax(logits)[target], in nats, for logits [..., classes] and integer targets [...]. The mean is over targets
+    that are not ignore_index; if all are: ArgumentError."""
+    params = {"ignore_index": int(ignore_index), "reduction": reduction}
+    return Tensor._of(_call("cross_entropy", logits._handle, _tensor(targets)._handle, **params))
+
+
+def head_cross_entropy(
+    x: Tensor,
+    norm: Tensor,
+    weight: Tensor,
+    targets: Any,
+    eps: float = 1e-5,
+    ignore_index: int = -100,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """`cross_entropy` of the logits rms_norm(x, norm) @ weight.T, which never exist all at once: x [..., dim], norm [dim],
+    weight [classes, dim]. It is the end of a language model."""
+    params = {"eps": float(eps), "ignore_index": int(ignore_index), "reduction": reduction}
+    operands = (x._handle, norm._handle, weight._handle, _tensor(targets)._handle)
+    return Tensor._of(_call("head_loss", *operands, **params))
+
+
+def mse_loss(x: Tensor, target: Any, reduction: Literal["mean", "sum", "none"] = "mean") -> Tensor:
+    """(x - target) squared."""
+    squares = (x - _tensor(target)).square()
+    if reduction not in ("mean", "sum", "none"):
+        raise ArgumentError(f'mse_loss: reduction = {reduction!r}: expected "mean", "sum" or "none"')
+    return squares if reduction == "none" else squares.mean() if reduction == "mean" else squares.sum()
+
+
+def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
+    """x Phi(x) (https://arxiv.org/abs/1606.08415), or its approximation by tanh."""
+    if approximate not in ("none", "tanh"):
+        raise ArgumentError(f'gelu: approximate = {approximate!r}: expected "none" or "tanh"')
+    return x.gelu_tanh() if approximate == "tanh" else x.gelu()
