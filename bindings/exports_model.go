@@ -141,7 +141,7 @@ func bn_model_save(h C.uintptr_t, path, format *C.char, poll C.bn_poll, state un
 		case "native":
 			save = func(ctx context.Context) error { return m.SaveContext(ctx, name, nil) }
 		case "hf":
-			save = func(ctx context.Context) error { return m.SaveHFContext(ctx, name) }
+			save = func(ctx context.Context) error { return m.SaveHFContext(ctx, name, "") }
 		default:
 			return fmt.Errorf("%w: format = %q: expected \"native\" or \"hf\"", errArgument, f)
 		}

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -253,13 +254,19 @@ func readLimited(path string, limit int64) ([]byte, error) {
 // architectures, model_type, quantization_config, transformers_version. Unknown keys are ignored in the first
 // (they are many) and refused in the second (they are typing errors). name stands for the file in errors.
 // The result is validated; every error matches ErrConfig.
-func ParseConfig(data []byte, name string) (*Config, error) {
+func ParseConfig(data []byte, name string) (*Config, error) { return parseConfig(data, name, false) }
+
+// parseConfig is ParseConfig; with quantize, a Hugging Face config of full-precision linears is one of ternary master weights.
+func parseConfig(data []byte, name string, quantize bool) (*Config, error) {
 	if len(data) > maxConfigBytes {
 		return nil, &ConfigError{File: name, Reason: fmt.Sprintf("longer than %d bytes", maxConfigBytes)}
 	}
 	root, err := readObject(name, "", data)
 	if err != nil {
 		return nil, err
+	}
+	if quantize && isHF(root) && !root.has("quantization_config") {
+		root.fields["quantization_config"] = json.RawMessage(`{"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}`)
 	}
 	var c *Config
 	if isHF(root) {

@@ -163,7 +163,7 @@ func (c *Config) readHFQuantization(o *object) {
 		// Without it the linears of both BitNet classes are master weights: their code ternarizes on the fly.
 		c.Quantization = Quantization{LinearClass: AutoBitLinear, Mode: ModeOnline}
 		if c.Architecture == ArchLlama {
-			o.fail("quantization_config", nil, `missing: a Llama without it has full-precision linears; for ternary master weights add `+
+			o.fail("quantization_config", nil, `missing: a Llama without it has full-precision linears; pass quantize=True to make them ternary, or for ternary master weights add `+
 				`{"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}`)
 		}
 		return

@@ -34,6 +34,13 @@ type LoadOptions struct {
 	// weights of other checkpoints are always converted into huge-page memory.
 	Memory string
 
+	// Trainable gives the model float32 master weights, see LoadTrainable. HeadFormat must be auto then.
+	Trainable bool
+
+	// Quantize takes the float linears of a Hugging Face checkpoint whose config has no quantization_config as master weights of
+	// ternary ones. Such a model computes something else than the checkpoint did until it is trained.
+	Quantize bool
+
 	// Progress, when not nil, is called as loading proceeds with the bytes done and their total. Calls do not overlap,
 	// and the last one has done == total.
 	Progress func(done, total int64)
@@ -78,6 +85,12 @@ func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {
 	case "", MemoryAuto, MemoryMapped, MemoryCopied:
 	default:
 		return nil, fmt.Errorf("%w: memory %q: must be one of %s, %s, %s", ErrOption, o.Memory, MemoryAuto, MemoryMapped, MemoryCopied)
+	}
+	if o.Trainable {
+		if head.fixed {
+			return nil, fmt.Errorf("%w: head_dtype %q: must be auto in a model that is trained, whose head is float32", ErrOption, o.HeadFormat)
+		}
+		return loadTrainable(ctx, path, o)
 	}
 	l := newLoader(o, head)
 	if native, err := nativePath(path); err != nil {

@@ -21,11 +21,8 @@ import (
 
 // loadHF loads a Hugging Face checkpoint: config.json beside model.safetensors or an index of shards.
 func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
-	dir := path
-	if info, err := os.Stat(path); err == nil && !info.IsDir() {
-		dir = filepath.Dir(path)
-	}
-	cfg, err := LoadConfig(filepath.Join(dir, "config.json"))
+	dir := hfDir(path)
+	cfg, err := hfConfigOf(dir, l.opts.Quantize)
 	if err != nil {
 		return nil, err
 	}
@@ -56,6 +53,23 @@ func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 	}
 	m.Info.Path, m.Info.Format = path, "hf"
 	return m, nil
+}
+
+// hfDir is the directory of a checkpoint's config.
+func hfDir(path string) string {
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		return filepath.Dir(path)
+	}
+	return path
+}
+
+func hfConfigOf(dir string, quantize bool) (*Config, error) {
+	path := filepath.Join(dir, "config.json")
+	data, err := readLimited(path, maxConfigBytes)
+	if err != nil {
+		return nil, err
+	}
+	return parseConfig(data, path, quantize)
 }
 
 // hfSource is a Hugging Face checkpoint as a source. What a linear layer is, packed, master weights or float, is read off

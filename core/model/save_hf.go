@@ -30,10 +30,19 @@ var ErrExport = errors.New("model has no Hugging Face form")
 //
 // A directory that holds a model.bitnet is refused, since Load would go on to prefer that (ErrOption). A matrix whose rows
 // are no multiple of 4 cannot be packed, and BitNetForCausalLM has no place for an mlp_bias (ErrExport).
-func (m *Model) SaveHF(dir string) error { return m.SaveHFContext(context.Background(), dir) }
+func (m *Model) SaveHF(dir string) error { return m.SaveHFContext(context.Background(), dir, "") }
 
 // SaveHFContext is SaveHF until ctx ends; then the error is that of ctx, and the file that was being written does not appear.
-func (m *Model) SaveHFContext(ctx context.Context, dir string) error {
+//
+// With masters "float32" or "bfloat16" the checkpoint has a trainable model's master weights in place of packed ones: in the form
+// (quantization_mode "online") of which transformers derives the ternary weights at every step, so that training can go on there or
+// here. Training here goes on exactly from float32; bfloat16 rounds, and a weight beside a threshold may fall to its other side. A
+// model without master weights, or with learned scales, has no such form (ErrExport).
+func (m *Model) SaveHFContext(ctx context.Context, dir, masters string) error {
+	dtype, known := map[string]string{"": "", "float32": safetensors.F32, "bfloat16": safetensors.BF16}[masters]
+	if !known {
+		return fmt.Errorf("%w: masters = %q: expected \"float32\" or \"bfloat16\"", ErrOption, masters)
+	}
 	if err := m.Acquire(); err != nil {
 		return err
 	}
@@ -46,10 +55,16 @@ func (m *Model) SaveHFContext(ctx context.Context, dir string) error {
 		return err
 	}
 	cfg := m.hfConfig()
+	if masters != "" {
+		if err := m.checkMasters(); err != nil {
+			return err
+		}
+		cfg.Quantization.Mode, cfg.Quantization.LinearClass, cfg.DType = ModeOnline, AutoBitLinear, masters
+	}
 	if cfg.MLPBias && cfg.SubNorms() {
 		return fmt.Errorf("%w: mlp_bias = true, and transformers' %s passes over the biases of its feed-forward network", ErrExport, cfg.Architecture)
 	}
-	w := hfWriter{class: cfg.Quantization.LinearClass}
+	w := hfWriter{class: cfg.Quantization.LinearClass, masters: dtype}
 	if err := m.eachWeight(w.linear, w.norm); err != nil {
 		return err
 	}
@@ -77,15 +92,18 @@ func (m *Model) hfConfig() Config {
 	return cfg
 }
 
-// hfWriter collects the tensors of a packed checkpoint.
+// hfWriter collects the tensors of a checkpoint.
 type hfWriter struct {
 	class   string
+	masters string // dtype of master weights; "": packed
 	tensors []safetensors.Tensor
 }
 
 func (w *hfWriter) linear(name string, l *nn.Linear) error {
 	bias := l.Bias
-	if t := l.Ternary; t != nil {
+	if t := l.Ternary; t != nil && w.masters != "" {
+		w.float(name+".weight", w.masters, l.Out, l.In, func(row []float32, r int) { copy(row, l.Weight.Data[r*l.In:]) })
+	} else if t != nil {
 		if l.Out%4 != 0 {
 			return fmt.Errorf("%w: %s has %d rows, which four to a byte do not divide", ErrExport, name, l.Out)
 		}
@@ -145,16 +163,24 @@ func (w *hfWriter) vector(name string, values []float32) {
 	w.tensors = append(w.tensors, safetensors.Tensor{Name: name, DType: dtype, Shape: []int{len(values)}, Data: appendFloats(nil, dtype, values)})
 }
 
-// dense streams a table row by row.
+// dense streams a table, without loss unless master weights have a shorter type.
 func (w *hfWriter) dense(name string, d *quant.Dense) {
-	dtype := safetensors.F32
+	dtype := w.masters
+	if dtype == "" {
+		dtype = safetensors.F32
+	}
 	if d.Format == cpu.DenseBF16 {
 		dtype = safetensors.BF16
 	}
-	w.tensors = append(w.tensors, safetensors.Tensor{Name: name, DType: dtype, Shape: []int{d.Rows, d.Cols}, Stream: func(out io.Writer) error {
-		row, text := make([]float32, d.Cols), []byte(nil)
-		for r := range d.Rows {
-			d.Row(row, r)
+	w.float(name, dtype, d.Rows, d.Cols, d.Row)
+}
+
+// float streams a matrix row by row.
+func (w *hfWriter) float(name, dtype string, rows, cols int, read func(row []float32, r int)) {
+	w.tensors = append(w.tensors, safetensors.Tensor{Name: name, DType: dtype, Shape: []int{rows, cols}, Stream: func(out io.Writer) error {
+		row, text := make([]float32, cols), []byte(nil)
+		for r := range rows {
+			read(row, r)
 			text = appendFloats(text[:0], dtype, row)
 			if _, err := out.Write(text); err != nil {
 				return err
@@ -164,13 +190,13 @@ func (w *hfWriter) dense(name string, d *quant.Dense) {
 	}})
 }
 
-// appendFloats encodes values that dtype holds exactly.
+// appendFloats encodes values, rounding to the nearest where dtype does not hold them.
 func appendFloats(dst []byte, dtype string, values []float32) []byte {
 	for _, v := range values {
-		if bits := math.Float32bits(v); dtype == safetensors.BF16 {
-			dst = binary.LittleEndian.AppendUint16(dst, uint16(bits>>16))
+		if dtype == safetensors.BF16 {
+			dst = binary.LittleEndian.AppendUint16(dst, uint16(tensor.ToBFloat16(v)))
 		} else {
-			dst = binary.LittleEndian.AppendUint32(dst, bits)
+			dst = binary.LittleEndian.AppendUint32(dst, math.Float32bits(v))
 		}
 	}
 	return dst

@@ -19,6 +19,25 @@ import (
 // the residual stream (o_proj, down_proj) divided by sqrt(2 layers) as in GPT-2; norms are one, biases zero. The same seed
 // gives the same weights. Of the options it uses Pool.
 func NewTrainable(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
+	next := uint64(0)
+	m, err := newMasters(context.Background(), cfg, o, func(std float64) func([]float32) {
+		next++ // a generator for every matrix
+		r := rand.New(rand.NewPCG(seed, next))
+		return func(w []float32) {
+			for i := range w {
+				w[i] = float32(std * r.NormFloat64())
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m, m.Refresh()
+}
+
+// newMasters builds a model of master weights. fill gives what fills a matrix whose numbers should have the standard deviation std;
+// it is called in the order of a forward pass.
+func newMasters(ctx context.Context, cfg *Config, o LoadOptions, fill func(std float64) func(w []float32)) (*Model, error) {
 	if err := cpu.InitError(); err != nil {
 		return nil, err
 	}
@@ -28,11 +47,11 @@ func NewTrainable(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
 	}
 	l := newLoader(o, tableFormat{cpu.DenseF32, true})
 	l.wide = true
-	m, err := build(&c, &masterSource{loader: l, cfg: &c, seed: seed})
+	m, err := build(&c, &masterSource{loader: l, cfg: &c, fill: fill})
 	if err != nil {
 		return nil, err
 	}
-	if err := l.finish(context.Background(), m); err != nil {
+	if err := l.finish(ctx, m); err != nil {
 		return nil, err
 	}
 	m.Info.Format = "trainable"
@@ -49,9 +68,6 @@ func NewTrainable(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
 		}
 		return nil
 	}, norm)
-	if err := m.Refresh(); err != nil {
-		return nil, err
-	}
 	return m, nil
 }
 
@@ -121,12 +137,11 @@ func (m *Model) EachTernary(visit func(name string, l *nn.Linear)) {
 	}, func(string, *nn.RMSNorm) error { return nil })
 }
 
-// masterSource makes float32 master weights. Every matrix draws from a generator of its own.
+// masterSource makes float32 master weights.
 type masterSource struct {
 	*loader
 	cfg  *Config
-	seed uint64
-	next uint64
+	fill func(std float64) func(w []float32)
 }
 
 func (s *masterSource) linear(name string, out, in int) (*nn.Linear, error) {
@@ -163,20 +178,17 @@ func (s *masterSource) dense(l *nn.Linear) {
 	s.reserve(&l.Dense.Panels, cpu.DenseBytes(cpu.DenseF32, l.Out, l.In))
 }
 
-// master plans a parameter of normal numbers and its gradient.
+// master plans a parameter and its gradient.
 func (s *masterSource) master(name string, out, in int, std float64) *nn.Linear {
 	p := &autograd.Param{Name: name + ".weight", Shape: []int{out, in}}
 	mem := new([2][]byte)
 	size := 4 * out * in
 	s.reserve(&mem[0], size)
 	s.reserve(&mem[1], size)
-	s.next++
-	r := rand.New(rand.NewPCG(s.seed, s.next))
+	fill := s.fill(std)
 	s.add(job{bytes: int64(size), work: func(context.Context) error {
 		p.Data, p.Grad = pool.View[float32](mem[0]), pool.View[float32](mem[1])
-		for i := range p.Data {
-			p.Data[i] = float32(std * r.NormFloat64())
-		}
+		fill(p.Data)
 		clear(p.Grad)
 		return nil
 	}})
