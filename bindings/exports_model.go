@@ -41,11 +41,13 @@ func parseLoadOptions(text *C.char) (model.LoadOptions, error) {
 		HeadFormat string `json:"head_format"`
 		SkipVerify bool   `json:"skip_verify"`
 		Memory     string `json:"memory"`
+		Trainable  bool   `json:"trainable"`
+		Quantize   bool   `json:"quantize"`
 	}
 	if err := json.Unmarshal([]byte(C.GoString(text)), &o); err != nil {
 		return model.LoadOptions{}, fmt.Errorf("%w: load options: %w", errArgument, err)
 	}
-	return model.LoadOptions{HeadFormat: o.HeadFormat, SkipVerify: o.SkipVerify, Memory: o.Memory}, nil
+	return model.LoadOptions{HeadFormat: o.HeadFormat, SkipVerify: o.SkipVerify, Memory: o.Memory, Trainable: o.Trainable, Quantize: o.Quantize}, nil
 }
 
 //export bn_model_load
@@ -130,10 +132,11 @@ func bn_model_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 	})
 }
 
-// bn_model_save writes the model and the files that belong to it: format is "native" or "hf".
+// bn_model_save writes the model and the files that belong to it: format is "native" or "hf", masters the dtype of master weights in
+// place of packed ones, or empty.
 //
 //export bn_model_save
-func bn_model_save(h C.uintptr_t, path, format *C.char, poll C.bn_poll, state unsafe.Pointer, errOut **C.char) C.int {
+func bn_model_save(h C.uintptr_t, path, format, masters *C.char, poll C.bn_poll, state unsafe.Pointer, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		m, name := value[*runner](h).model, C.GoString(path)
 		var save func(context.Context) error
@@ -141,7 +144,7 @@ func bn_model_save(h C.uintptr_t, path, format *C.char, poll C.bn_poll, state un
 		case "native":
 			save = func(ctx context.Context) error { return m.SaveContext(ctx, name, nil) }
 		case "hf":
-			save = func(ctx context.Context) error { return m.SaveHFContext(ctx, name, "") }
+			save = func(ctx context.Context) error { return m.SaveHFContext(ctx, name, C.GoString(masters)) }
 		default:
 			return fmt.Errorf("%w: format = %q: expected \"native\" or \"hf\"", errArgument, f)
 		}

@@ -66,6 +66,8 @@ class BitNetModel:
         head_dtype: str = "auto",
         verify: bool = True,
         memory: Literal["auto", "mapped", "copied"] = "auto",
+        trainable: bool = False,
+        quantize: bool = False,
         revision: str | None = None,
         cache_dir: str | PathLike[str] | None = None,
         local_files_only: bool = False,
@@ -83,13 +85,25 @@ class BitNetModel:
         memory: where a native file's weights are kept. "mapped": in the file's mapping, which starts at once and which
             processes share. "copied": in huge-page memory, which streams about a quarter faster. "auto": mapped to start,
             and copied in the background while the model already runs.
+        trainable: keep float32 master weights and gradients for ``Trainer``, as in ``from_config``; head_dtype must be
+            "auto". A checkpoint of master weights (quantization_mode "online") is what it was; of packed ternary weights
+            only codes and scales are left, so that their masters begin at what the checkpoint computes but not at where
+            its training had left them.
+        quantize: take the float weights of a Llama checkpoint without a quantization_config as master weights of ternary
+            layers. Such a model has to be trained before it is good for anything.
         revision, cache_dir, local_files_only, token: as in huggingface_hub.
         progress: called as progress(bytes_done, bytes_total) while loading.
 
         Raises ModelNotFoundError, FormatError, ConfigError, OutOfMemoryError; each names the file and what is wrong.
         """
         path = resolve(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)
-        options = {"head_format": _head_dtype(head_dtype), "skip_verify": not verify, "memory": memory}
+        options = {
+            "head_format": _head_dtype(head_dtype),
+            "skip_verify": not verify,
+            "memory": memory,
+            "trainable": bool(trainable),
+            "quantize": bool(quantize),
+        }
         path = path.absolute()  # which a change of the working directory leaves alone
         return cls(_bitnet.load(path, json.dumps(options), progress), path)
 
@@ -123,12 +137,20 @@ class BitNetModel:
         number = whole_number(seed, "seed", range(2**64))
         return cls(_bitnet.random(fields_json(fields), number, options, trainable))
 
-    def save_pretrained(self, path: str | PathLike[str], *, format: Literal["native", "hf"] = "native") -> None:
+    def save_pretrained(
+        self,
+        path: str | PathLike[str],
+        *,
+        format: Literal["native", "hf"] = "native",
+        masters: Literal["float32", "bfloat16"] | None = None,
+    ) -> None:
         """Writes the model, with its tokenizer and generation config if it has them.
 
         "native" is our own format: kernel-ready weights that load by memory mapping. A path that ends in .bitnet becomes
         one file with everything in it, any other a directory. "hf" is a Hugging Face checkpoint, a directory with
-        packed ternary weights. Directories on the way are made; a file appears complete or not at all. FileSystemError if
+        packed ternary weights, or, with masters and of a trainable model, one of master weights in that dtype, of which
+        transformers derives the ternary weights itself: from "float32" training goes on exactly, in "bfloat16" they are
+        rounded. Directories on the way are made; a file appears complete or not at all. FileSystemError if
         the place cannot be written to.
         """
         if not fspath(path):
@@ -139,7 +161,9 @@ class BitNetModel:
                 place.parent.mkdir(parents=True, exist_ok=True)
         except (OSError, RuntimeError) as error:
             raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
-        self._model.save(place, format)
+        if masters is not None and format != "hf":
+            raise ArgumentError(f"masters = {masters!r}: expected format='hf' with it, found {format!r}")
+        self._model.save(place, format, masters or "")
 
     def close(self) -> None:
         """Gives the memory back, after calls in flight on other threads. A closed model raises ArgumentError."""
@@ -194,7 +218,7 @@ class BitNetModel:
 
     @property
     def trainable(self) -> bool:
-        """Whether ``Trainer`` can train it: made by from_config(..., trainable=True)."""
+        """Whether ``Trainer`` can train it: made by from_config or from_pretrained with trainable=True."""
         return bool(self._info["format"] == "trainable")
 
     @property

@@ -126,7 +126,8 @@ class Trainer:
             raise TypeError(f"model: expected a BitNetModel, found {type(model).__name__}")
         if not model.trainable:
             raise ArgumentError(
-                f"model: {model!r} has no master weights; make one by BitNetModel.from_config(config, trainable=True)"
+                f"model: {model!r} has no master weights; load it by BitNetModel.from_pretrained(name, trainable=True), "
+                "or make one by BitNetModel.from_config(config, trainable=True)"
             )
         if config is not None and not isinstance(config, TrainingConfig):
             raise TypeError(f"config: expected a TrainingConfig, found {type(config).__name__}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,3 +64,36 @@ def test_transformers_computes_the_same_from_a_model_made_here(
         ours = model.forward(ids)
     theirs = make_parity.logits_of(make_parity.load(tmp_path / "export"), ids)
     assert np.abs(ours - theirs).max() <= check_export.GOLDEN_GATE * ours.std()
+
+
+@pytest.mark.parametrize("masters", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", ["BitNetForCausalLM", "LlamaForCausalLM"])
+def test_transformers_computes_the_same_from_master_weights(architecture: str, masters: Any, tmp_path: Path) -> None:
+    """A model trained here, as master weights that transformers makes ternary at every step."""
+    import check_export
+    import make_parity
+    import numpy as np
+
+    from bitnet_rust import BitNetModel, Trainer
+
+    config = {
+        "architecture": architecture,
+        "vocab_size": 97,
+        "hidden_size": 64,
+        "intermediate_size": 88,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "quantization": {"modules_to_not_convert": ["down_proj"]},
+    }
+    ids = np.arange(3, 20)
+    with BitNetModel.from_config(config, trainable=True) as model:
+        Trainer(model, max_steps=10, batch_size=4, context_length=16).train(np.arange(400) ** 2 % 97)
+        model.save_pretrained(tmp_path / "export", format="hf", masters=masters)
+        trained = model.forward(ids)
+    with BitNetModel.from_pretrained(tmp_path / "export", head_dtype="float32") as loaded:
+        ours = loaded.forward(ids)
+    if masters == "float32":
+        assert np.array_equal(ours, trained)
+    theirs = make_parity.logits_of(make_parity.load(tmp_path / "export"), ids)
+    assert np.abs(ours - theirs).max() <= check_export.GOLDEN_GATE * ours.std()
+    assert (ours.argmax(-1) == theirs.argmax(-1)).all()
