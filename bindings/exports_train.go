@@ -99,6 +99,7 @@ func bn_train_run(h C.uintptr_t, poll C.bn_poll, event C.bn_event, state unsafe.
 		t := value[*trainingRun](h)
 		return t.with(func() error {
 			t.trainer.Callbacks = []train.Callback{&listener{run: t, event: event, state: state}}
+			defer func() { t.trainer.Callbacks = nil }() // state ends with this call
 			return t.trainer.Train(newInterrupts(poll, state))
 		})
 	})

@@ -12,6 +12,7 @@ typedef struct {
   PyObject *model, *teacher;  // keep the weights; teacher may be None
   PyObject *dataset, *eval;  // keep the data; eval may be None
   int busy, listening, close_after;  // listening: Python runs a callback of the call that is busy
+  unsigned long thread;              // of that call
 } TrainingRun;
 
 static PyObject *run_type;
@@ -59,16 +60,18 @@ typedef struct {
   int busy, listening;
 } flags;
 
-// enter refuses a run that is busy in another thread.
+// enter refuses a run that is busy, unless the caller is its callback.
 static int enter(TrainingRun *r, flags *before) {
   if (bn_forked()) return -1;
   *before = (flags){r->busy, r->listening};
-  if (r->busy && !r->listening) {
+  unsigned long thread = PyThread_get_thread_ident();
+  if (r->busy && !(r->listening && r->thread == thread)) {
     bn_raise(BN_ARGUMENT, strdup("this training run is busy: it serves one call at a time"));
     return -1;
   }
   r->busy = 1;
   r->listening = 0;
+  r->thread = thread;
   return 0;
 }
 

@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -28,12 +29,24 @@ def read_fields(path: str | PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise FileSystemError(f"{name}: {error.strerror}") from error
     try:
-        fields = json.loads(text if name.lower().endswith(".json") else _bitnet.yaml(text, name))
+        fields = json.loads(text) if name.lower().endswith(".json") else _numbers(json.loads(_bitnet.yaml(text, name)))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{name}: not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise ConfigError(f"{name}: expected a mapping of fields at the top, found {type(fields).__name__}")
     return fields
+
+
+_EXPONENT = re.compile(r"[-+]?\d+[eE][-+]?\d+")
+
+
+def _numbers(value: Any) -> Any:
+    """Reads 1e-3 as a number, which for YAML 1.1 is a text, having no point."""
+    if isinstance(value, dict):
+        return {name: _numbers(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_numbers(part) for part in value]
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
 
 
 def write_fields(path: str | PathLike[str], fields: Mapping[str, Any], comment: str = "") -> None:

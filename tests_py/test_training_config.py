@@ -1,0 +1,452 @@
+"""TrainingConfig, callbacks, metrics, and recipes: what a run is told, and what it tells."""
+
+import dataclasses
+import json
+import math
+import signal
+import subprocess
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bitnet_rust import (
+    ArgumentError,
+    BitNetError,
+    BitNetModel,
+    Callback,
+    ConfigError,
+    History,
+    ModelNotFoundError,
+    Tokenizer,
+    Trainer,
+    TrainingConfig,
+    TrainingError,
+)
+from bitnet_rust.recipe import Recipe
+from bitnet_rust.training_config import TrainingOptions
+
+TEXT = "To be, or not to be, that is the question.\n" * 60
+SHAPE = {
+    "vocab_size": 256,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+RUN: dict[str, Any] = {"max_steps": 6, "batch_size": 2, "context_length": 16, "learning_rate": 3e-3, "eval_every": 3}
+
+
+def fresh(**fields: Any) -> BitNetModel:
+    model = BitNetModel.from_config(SHAPE | fields, trainable=True)
+    model.tokenizer = Tokenizer.bytes()
+    return model
+
+
+# --- TrainingConfig --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["run.yaml", "run.yml", "run.json"])
+def test_a_config_survives_its_file(tmp_path: Path, name: str) -> None:
+    config = TrainingConfig(
+        epochs=2.5, optimizer={"name": "sgd", "momentum": 0.9}, learning_rate=1e-5, betas=None, no_decay=["embed_tokens"],
+        loss_scale="dynamic", early_stopping={"patience": 3, "restore_best": True}, checkpoint_dir="some where/ünder", seed=2**63,
+        gradient_normalization="each", scheduler={"name": "multi_step", "milestones": [1, 2]}, progress=True,
+    )  # fmt: skip
+    config.save(tmp_path / name)
+    again = TrainingConfig.from_file(tmp_path / name)
+    assert again.to_dict() == config.to_dict()
+    assert again.core_fields() == config.core_fields()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_keywords_override_the_config() -> None:
+    with fresh() as model:
+        config = TrainingConfig(max_steps=3, batch_size=2, context_length=16, learning_rate=0.5)
+        trainer = Trainer(model, config, learning_rate=1e-4, optimizer="adam")
+        assert (trainer.config.learning_rate, trainer.config.max_steps) == (1e-4, 3)
+        assert config.learning_rate == 0.5
+        history = trainer.train(TEXT)
+        assert history[0]["learning_rate"] == 1e-4
+        assert Trainer(model, config, epochs=1).config.max_steps is None
+        assert "adam, cosine, 3 steps of 2 x 16 tokens" in repr(trainer)
+
+
+def test_unknown_fields_are_refused_with_the_name_that_was_meant(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("learning_rate: 1e-3\noptimizer: {name: adam, eps: 1e-9}\n")
+    assert TrainingConfig.from_file(path).core_fields()["optimizer"] == {"name": "adam", "eps": 1e-9, "lr": 1e-3}
+    path.write_text("max_steps: 3\nlerning_rate: 1e-3\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml: unknown field 'lerning_rate': did you mean learning_rate\?"):
+        TrainingConfig.from_file(path)
+    with pytest.raises(ConfigError, match="unknown field 'fp16': expected one of max_steps"):
+        TrainingConfig.from_dict({"fp16": True})
+    with fresh() as model, pytest.raises(TypeError, match=r"'batchsize': did you mean batch_size\?"):
+        Trainer(model, batchsize=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="'patients': did you mean patience"):
+        TrainingConfig(early_stopping={"patients": 3}).core_fields()
+    for text, says in (("- 1\n", "expected a mapping"), ("a: [", "not YAML: line 1"), ("a: 1\na: 2\n", "run.yaml")):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            TrainingConfig.from_file(path)
+    with pytest.raises(ConfigError, match=r"ends in \.yaml, \.yml or \.json"):
+        TrainingConfig.from_file(tmp_path / "run.toml")
+    with pytest.raises(ModelNotFoundError, match="no such file"):
+        TrainingConfig.from_file(tmp_path / "nothing.yaml")
+
+
+def test_the_keywords_are_the_fields() -> None:
+    assert list(TrainingOptions.__annotations__) == [field.name for field in dataclasses.fields(TrainingConfig)]
+    assert typing.get_type_hints(TrainingOptions)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"epochs": 0}, "epochs = 0"),
+        ({"max_steps": 3, "epochs": 1}, "max_steps = 3 and epochs = 1: expected one of them"),
+        ({"loss_scale": "half"}, "loss_scale = 'half'"),
+        ({"loss_scale": -1}, "loss_scale = -1"),
+        ({"early_stopping": 0}, r"early_stopping\.patience = 0"),
+        ({"early_stopping": {"min_delta": 1}}, "expected patience in it"),
+        ({"gradient_normalization": "some"}, 'gradient_normalization = "some": expected one of'),
+        ({"monitor_mode": "least"}, 'monitor_mode = "least"'),
+        ({"dropout": 1.0}, r"dropout = 1: expected a number in \[0, 1\)"),
+        ({"dropout": "a"}, "dropout = 'a': expected a finite number"),
+        ({"ste": "hard"}, 'ste = "hard"'),
+        ({"ste_temperature_steps": 1.5}, "ste_temperature_steps = 1.5: expected a whole number"),
+        ({"no_decay": "embed_tokens"}, "no_decay = 'embed_tokens': expected a list of texts"),
+        ({"checkpoint_every": -1}, "checkpoint_every = -1"),
+        ({"peak_flops": math.inf}, "peak_flops = inf"),
+        ({"quantization_start": 3}, "quantization_start = 3: expected none without a quantization_schedule"),
+        ({"distillation_alpha": 0.5}, "distillation_alpha = 0.5: expected none without a teacher"),
+    ],
+)
+def test_a_bad_value_is_named(options: dict[str, Any], says: str) -> None:
+    with fresh() as model, pytest.raises(ArgumentError, match=says):
+        Trainer(model, **{name: value for name, value in RUN.items() if name != "max_steps"} | options).train(TEXT)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gradient_clip": 0, "gradient_clip_value": 0.01},
+        {"gradient_normalization": "all", "loss_scale": 128},
+        {"loss_scale": {"init_scale": 8, "growth_interval": 2}, "no_decay": ["embed_tokens"]},
+        {"dropout": 0.1, "attention_dropout": 0.1, "gradient_checkpointing": True, "accumulation": 2},
+        {"ste": "clipped", "ste_clip": 1.2},
+        {"quantization_schedule": "linear", "quantization_end": 4},
+        {"epochs": 0.05, "max_steps": None},
+    ],
+)
+def test_every_option_reaches_the_run(options: dict[str, Any]) -> None:
+    losses = []
+    for extra in ({}, options):
+        with fresh() as model:
+            losses.append([record["loss"] for record in Trainer(model, **RUN | extra).train(TEXT)])
+    assert losses[0] != losses[1]
+
+
+def test_a_teacher_is_learned_from() -> None:
+    with fresh() as teacher, fresh(hidden_size=16) as model:
+        Trainer(teacher, **RUN | {"max_steps": 30, "learning_rate": 1e-2}).train(TEXT)
+        trainer = Trainer(model, **RUN | {"max_steps": 20}, teacher=teacher, distillation_alpha=0.9)
+        history = trainer.train(TEXT, TEXT)
+        assert 0 < history[-1]["divergence"] < history[0]["divergence"]
+        assert trainer.evaluate()["eval_loss"] == history[-1]["eval_loss"]
+
+
+# --- callbacks and metrics -------------------------------------------------------------------------------------------
+
+
+def test_callbacks_hear_everything_in_order(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    class Listener(Callback):
+        def on_run_start(self, trainer: Trainer) -> None:
+            heard.append(f"start {trainer.step}/{trainer.total_steps}")
+
+        def on_evaluation(self, trainer: Trainer, record: dict[str, Any]) -> None:
+            heard.append(f"evaluation {record['step']} {record['twice'] == 2 * trainer.step}")
+
+        def on_step(self, trainer: Trainer, record: dict[str, Any]) -> None:
+            heard.append(f"step {record['step']}")
+
+        def on_checkpoint(self, trainer: Trainer, path: str) -> None:
+            heard.append(Path(path).name)
+
+        def on_run_end(self, trainer: Trainer, history: History) -> None:
+            heard.append(f"end {len(history)}")
+
+    class Some:
+        def on_run_end(self, trainer: Trainer, history: History) -> None:
+            heard.append("some")
+
+    with fresh() as model:
+        options = RUN | {"max_steps": 4, "eval_every": 2, "checkpoint_dir": tmp_path, "learning_rate": 0}
+        trainer = Trainer(
+            model, **options, callbacks=[Listener(), Some()], metrics={"twice": lambda _: 2 * trainer.step}
+        )
+        history = trainer.train(TEXT, TEXT)
+    assert heard == [
+        "start 0/4", "step 1", "evaluation 2 True", "step 2", "step-00000002.ckpt", "step 3", "evaluation 4 True", "step 4",
+        "step-00000004.ckpt", "end 4", "some",
+    ]  # fmt: skip
+    assert [record.get("twice") for record in history] == [None, 4.0, None, 8.0]
+    assert history.to_dict()["twice"] == [None, 4.0, None, 8.0]
+    assert history.best is not None
+    assert history.best["step"] == 2
+
+
+def test_callbacks_may_use_save_and_evaluate(tmp_path: Path) -> None:
+    class Busy(Callback):
+        def on_step(self, trainer: Trainer, record: dict[str, Any]) -> None:
+            assert trainer.model.forward([1, 2]).shape == (2, 256)
+            if "eval_loss" in record:
+                assert trainer.evaluate()["eval_loss"] == record["eval_loss"]
+            trainer.model.save_pretrained(tmp_path / "m")
+            trainer.save_checkpoint(tmp_path / "c")
+            with pytest.raises(ArgumentError, match="under way"):
+                trainer._run.train(lambda kind, text: None)  # type: ignore[union-attr]
+
+    losses = []
+    for callbacks in ([], [Busy()]):
+        with fresh() as model:
+            losses.append([r["loss"] for r in Trainer(model, **RUN, callbacks=callbacks).train(TEXT, TEXT)])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("event", ["on_run_start", "on_evaluation", "on_step", "on_checkpoint"])
+@pytest.mark.parametrize("way", ["raise", "stop", "close the model", "close the run"])
+def test_a_run_may_end_in_any_event(event: str, way: str, tmp_path: Path) -> None:
+    class Ends:
+        def __getattr__(self, name: str) -> Any:
+            if name != event:
+                raise AttributeError(name)
+            return self._end
+
+        def _end(self, trainer: Trainer, *rest: Any) -> None:
+            if way == "raise":
+                raise LookupError("mine")
+            {"stop": trainer.stop, "close the model": trainer.model.close, "close the run": trainer.close}[way]()
+
+    with fresh() as model:
+        trainer = Trainer(model, **RUN, checkpoint_dir=tmp_path, callbacks=[Ends()])
+        if way == "raise":
+            with pytest.raises(LookupError, match="mine"):
+                trainer.train(TEXT, TEXT)
+        elif way == "close the model":
+            with pytest.raises(ArgumentError, match="closed"):
+                trainer.train(TEXT, TEXT)
+        else:
+            trainer.train(TEXT, TEXT)
+        if way == "stop":
+            assert trainer.step == {"on_run_start": 0, "on_evaluation": 3, "on_step": 1, "on_checkpoint": 3}[event]
+        if way in ("raise", "stop"):
+            assert len(Trainer(model, **RUN).train(TEXT)) == 6  # the model can be used
+
+
+def test_early_stopping_by_a_metric_restores_the_best() -> None:
+    values = iter([1.0, 3.0, 2.0, 2.5, 9.0])
+    logits = []
+    with fresh() as model:
+
+        class Note(Callback):
+            def on_evaluation(self, trainer: Trainer, record: dict[str, Any]) -> None:
+                logits.append(trainer.model.forward([1, 2, 3]).tobytes())
+
+        trainer = Trainer(
+            model, **RUN | {"max_steps": 20, "eval_every": 2}, monitor="score", monitor_mode="max", callbacks=[Note()],
+            metrics={"score": lambda _: next(values)}, early_stopping={"patience": 2, "restore_best": True},
+        )  # fmt: skip
+        history = trainer.train(TEXT, TEXT)
+        assert history.stopped_early
+        assert len(history) == 8
+        assert history.best == {"step": 4, "value": 3.0}
+        assert model.forward([1, 2, 3]).tobytes() == logits[1]
+        assert "stopped early" in repr(history)
+
+
+def test_bad_callbacks_and_metrics_are_refused() -> None:
+    with fresh() as model:
+        with pytest.raises(TypeError, match="callbacks"):
+            Trainer(model, callbacks=[3])
+        with pytest.raises(TypeError, match="metrics"):
+            Trainer(model, metrics={"bleu": 3})  # type: ignore[dict-item]
+        with pytest.raises(ArgumentError, match="'loss' is already a field"):
+            Trainer(model, metrics={"loss": lambda _: 1.0})
+        with pytest.raises(TypeError, match="config"):
+            Trainer(model, {"max_steps": 3})  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="teacher"):
+            Trainer(model, teacher="gpt")  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError, match="metrics: bleu = 'good': expected a number"):
+            Trainer(model, **RUN, metrics={"bleu": lambda _: "good"}).train(TEXT, TEXT)  # type: ignore[dict-item,return-value]
+        with pytest.raises(ArgumentError, match='monitor = "bleu": the evaluation of step 3 has no metric'):
+            Trainer(model, **RUN, monitor="bleu").train(TEXT, TEXT)
+        with pytest.raises(ArgumentError, match="needs a run with an eval_dataset"):
+            Trainer(model, **RUN).evaluate()
+        history = Trainer(model, **RUN, metrics={"odd": lambda _: math.nan}).train(TEXT, TEXT)
+        assert math.isnan(history[-1]["odd"])
+
+
+def test_records_have_what_the_reference_lists() -> None:
+    with fresh() as model:
+        record = Trainer(model, **RUN, weight_changes=True, loss_scale="dynamic").train(TEXT, TEXT)[2]
+    text = (Path(__file__).parents[1] / "docs" / "reference" / "python.md").read_text()
+    assert [name for name in record if f"`{name}`" not in text] == []
+    for field in dataclasses.fields(TrainingConfig):
+        assert f"`{field.name}`" in text
+
+
+def test_divergence_names_step_layer_and_tensor() -> None:
+    with fresh() as model, pytest.raises(TrainingError, match=r"step \d+: (layer \d: )?\w+ model\..*is (NaN|[+-]Inf)"):
+        Trainer(model, **RUN | {"learning_rate": 1e37, "max_steps": 100}, gradient_clip=0, optimizer="sgd").train(TEXT)
+
+
+def test_tensorboard_gets_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Any] = []
+
+    class Writer:
+        def __init__(self, directory: str, purge_step: int | None) -> None:
+            written.append((directory, purge_step))
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, step))
+
+        def close(self) -> None:
+            written.append("closed")
+
+    module = type(sys)("tensorboardX")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    with fresh() as model:
+        Trainer(model, **RUN, tensorboard_dir=tmp_path).train(TEXT, TEXT)
+        assert written[0] == (str(tmp_path), None)
+        assert written[-1] == "closed"
+        assert {("loss", 1), ("loss", 6), ("eval_loss", 3), ("learning_rates/decay", 2)} <= set(written)
+        monkeypatch.setitem(sys.modules, "tensorboardX", None)
+        with pytest.raises(BitNetError, match="pip install tensorboardX"):
+            Trainer(model, **RUN, tensorboard_dir=tmp_path).train(TEXT)
+
+
+def test_event_files_are_written(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    with fresh() as model:
+        Trainer(model, **RUN, tensorboard_dir=tmp_path / "tb").train(TEXT)
+    assert [path for path in (tmp_path / "tb").iterdir() if "tfevents" in path.name]
+
+
+# --- recipes and the command -----------------------------------------------------------------------------------------
+
+
+def bitnet(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bitnet_rust", *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
+
+
+def logits(directory: Path) -> bytes:
+    with BitNetModel.from_pretrained(directory) as model:
+        return model.forward([1, 2, 3]).tobytes()
+
+
+def recipe_file(directory: Path, **training: Any) -> Path:
+    (directory / "texts").mkdir(parents=True)
+    for name in ("a", "b"):
+        (directory / "texts" / f"{name}.txt").write_text(TEXT)
+    path = directory / "recipe.yaml"
+    sections = {
+        "model": SHAPE | {"vocab_size": 270},
+        "tokenizer": {"kind": "bpe", "vocab_size": 265},
+        "data": {"train": "texts", "eval_fraction": 0.25},
+        "training": {"max_steps": 8, "batch_size": 2, "context_length": 16} | training,
+        "sample": {"prompt": "To be", "max_new_tokens": 5},
+    }
+    path.write_text("".join(f"{name}: {json.dumps(section)}\n" for name, section in sections.items()))
+    return path
+
+
+def test_one_file_is_a_whole_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, out = recipe_file(tmp_path / "here"), tmp_path / "there" / "model"
+    monkeypatch.chdir(tmp_path)
+    done = bitnet("train", "--config", recipe, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["steps"] == 8
+    assert result["sample"].startswith("To be")
+    with BitNetModel.from_pretrained(out) as model:
+        assert model.config.vocab_size == len(model.tokenizer) == 265
+    # What it leaves says how it was made, and makes it again.
+    again = tmp_path / "again"
+    resolved = Recipe.from_file(out / "recipe.yaml")
+    assert resolved.training["eval_every"] == 1
+    assert Path(resolved.data["train"]).resolve() == tmp_path / "here" / "texts"
+    done = bitnet("train", "--config", out / "recipe.yaml", "--out", again)
+    assert done.returncode == 0, done.stderr
+    assert logits(again) == logits(out)
+
+
+def test_an_interrupted_command_is_resumed(tmp_path: Path) -> None:
+    recipe, whole, out = recipe_file(tmp_path / "r", max_steps=150, eval_every=50), tmp_path / "whole", tmp_path / "out"
+    assert bitnet("train", "--config", recipe, "--out", whole).returncode == 0
+    arguments = f"-m bitnet_rust train --checkpoint-every 5 --config {recipe} --out {out}".split()
+    child = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    for line in child.stderr:
+        if line.startswith("step "):
+            break
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert "--resume" in err
+    done = bitnet("train", "--out", out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert logits(out) == logits(whole)
+    steps = [entry["step"] for line in (out / "train.jsonl").open() if "event" not in (entry := json.loads(line))]
+    assert steps == list(range(1, 151))
+
+
+def test_options_override_the_recipe(tmp_path: Path) -> None:
+    recipe = Recipe.from_file(recipe_file(tmp_path))
+    recipe.override(training={"epochs": 2.0, "seed": None}, model={"preset": "tiny"})
+    assert recipe.training["epochs"] == 2.0
+    assert "max_steps" not in recipe.training
+    assert recipe.model == {"preset": "tiny"}
+    for setting, section, value in (
+        ("training.dropout=0.1", "training", 0.1),
+        ("sample.prompt=ROMEO:", "sample", "ROMEO:"),
+        ('training.early_stopping={"patience": 3}', "training", {"patience": 3}),
+    ):
+        recipe.set(setting)
+        assert value in getattr(recipe, section).values()
+    for setting in ("dropout=0.1", "training.dropout", "training.dropuot=1", "trainig.dropout=1"):
+        with pytest.raises(BitNetError, match="--set"):
+            recipe.set(setting)
+
+
+def test_mistakes_in_a_recipe_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    for text, says in (
+        ("modle: {preset: tiny}", "unknown field 'modle': did you mean model"),
+        ("training: {max_step: 3}", "training: unknown field 'max_step': did you mean max_steps"),
+        ("tokenizer: {kinds: bpe}", "tokenizer: unknown field 'kinds': did you mean kind"),
+        ("data: text.txt", "data = 'text.txt': expected a mapping"),
+        ("data: {train: 3}", "train = 3: expected a path"),
+        ("hidden_size: 64", "expected them under `model:`"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            Recipe.from_file(path)
+    for arguments, says in (
+        ((), "data.train is missing"),
+        (("--data", tmp_path / "nothing"), "there is no"),
+        (("--data", path, "--eval-fraction", 1), "eval_fraction = 1"),
+        (("--data", path, "--set", "tokenizer.kind=words"), "tokenizer.kind = 'words'"),
+        (("--data", path, "--set", "model.hiden_size=3"), "hidden_size"),
+    ):
+        done = bitnet("train", "--out", tmp_path / "out", *arguments)
+        assert done.returncode == 1, done.stderr
+        assert says in done.stderr
