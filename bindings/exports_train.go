@@ -16,6 +16,7 @@ import (
 	"slices"
 	"unsafe"
 
+	"github.com/bitnet-rust/bitnet_rust/core/functional"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
 	"github.com/bitnet-rust/bitnet_rust/core/train"
 )
@@ -218,6 +219,25 @@ func bn_train_save(h C.uintptr_t, path *C.char, out **C.char, errOut **C.char) C
 				return err
 			}
 			return jsonOut(out, name)
+		})
+	})
+}
+
+// bn_train_optimizer takes over the state of an Optimizer object, or gives it that of the run.
+//
+//export bn_train_optimizer
+func bn_train_optimizer(h, optimizer C.uintptr_t, load C.int, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		t := value[*trainingRun](h)
+		o, ok := value[*object](optimizer).value.(*functional.Optimizer)
+		if !ok {
+			return fmt.Errorf("%w: optimizer: expected an optimizer's object", errArgument)
+		}
+		return t.with(func() error {
+			if load != 0 {
+				return t.trainer.LoadOptimizerState(o.StateDict())
+			}
+			return o.LoadStateDict(t.trainer.OptimizerState())
 		})
 	})
 }

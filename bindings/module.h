@@ -68,6 +68,9 @@ int bn_init_object(PyObject *module);
 // What Generation and TrainingRun need of a Model object: its handle, and an exception if the object is something else.
 int bn_model_handle(PyObject *object, uintptr_t *handle);
 
+// The same of an Object.
+int bn_object_handle(PyObject *object, uintptr_t *handle);
+
 // The same of a Dataset object; name is the argument's, for the exception.
 int bn_dataset_handle(PyObject *object, const char *name, uintptr_t *handle);
 

@@ -25,6 +25,15 @@ static void object_dealloc(PyObject *self) {
   bn_free_object(self);
 }
 
+int bn_object_handle(PyObject *object, uintptr_t *handle) {
+  if (!PyObject_TypeCheck(object, (PyTypeObject *)object_type)) {
+    PyErr_SetString(PyExc_TypeError, "expected an Object of the extension module");
+    return -1;
+  }
+  *handle = ((Object *)object)->handle;
+  return 0;
+}
+
 // object(kind, params, operands, objects)
 static PyObject *py_object(PyObject *module, PyObject *args) {
   char *kind, *params, *err = NULL;

@@ -190,6 +190,19 @@ static PyObject *run_save(PyObject *self, PyObject *args) {
   return leave(r, before, code ? bn_raise(code, err) : bn_text(text));
 }
 
+// optimizer(object, load)
+static PyObject *run_optimizer(PyObject *self, PyObject *args) {
+  TrainingRun *r = (TrainingRun *)self;
+  PyObject *object;
+  int load;
+  char *err = NULL;
+  uintptr_t handle;
+  flags before;
+  if (!PyArg_ParseTuple(args, "Op", &object, &load) || bn_object_handle(object, &handle) || enter(r, &before)) return NULL;
+  int code = bn_train_optimizer(r->handle, handle, load, &err);
+  return leave(r, before, code ? bn_raise(code, err) : Py_NewRef(Py_None));
+}
+
 static PyObject *run_state(PyObject *self, PyObject *unused) {
   TrainingRun *r = (TrainingRun *)self;
   char *text = NULL, *err = NULL;
@@ -216,6 +229,7 @@ static PyMethodDef run_methods[] = {
     {"evaluate", run_evaluate, METH_NOARGS, "evaluate() -> JSON of the scores of the evaluation dataset."},
     {"resume", run_resume, METH_VARARGS, "resume(path, optional) -> JSON: continues from a checkpoint."},
     {"save", run_save, METH_VARARGS, "save(path) -> JSON of the path: writes a checkpoint, with '' into the run's directory."},
+    {"optimizer", run_optimizer, METH_VARARGS, "optimizer(object, load): takes over the state of an optimizer, or gives it that of the run."},
     {"state", run_state, METH_NOARGS, "state() -> JSON of how far the run is."},
     {"close", run_close, METH_NOARGS, "close(): gives the optimizer's memory back."},
     {NULL, NULL, 0, NULL},

@@ -10,6 +10,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bitnet_rust import (
@@ -24,6 +25,7 @@ from bitnet_rust import (
     Trainer,
     TrainingConfig,
     TrainingError,
+    optim,
 )
 from bitnet_rust.recipe import Recipe
 from bitnet_rust.training_config import TrainingOptions
@@ -148,6 +150,41 @@ def test_every_option_reaches_the_run(options: dict[str, Any]) -> None:
         with fresh() as model:
             losses.append([record["loss"] for record in Trainer(model, **RUN | extra).train(TEXT)])
     assert losses[0] != losses[1]
+
+
+def test_an_optimizer_object_is_used_and_left_with_its_state() -> None:
+    with fresh() as model, fresh() as other:
+        matrices = [p for name, p in model.named_parameters() if name.endswith("_proj.weight")]
+        rest = [(name, p) for name, p in model.named_parameters() if "norm" in name]
+        fixed = {name: p.numpy().copy() for name, p in model.named_parameters() if "embed" in name or "lm_head" in name}
+        opt = optim.AdamW(
+            [{"params": matrices, "weight_decay": 0.1, "name": "matrices"}, {"params": rest, "lr": 1e-4}], lr=3e-3
+        )
+        trainer = Trainer(
+            model, **{n: v for n, v in RUN.items() if n != "learning_rate"}, optimizer=opt, scheduler="constant"
+        )
+        history = trainer.train(TEXT)
+        assert history[0]["learning_rates"] == {"matrices": 3e-3, "group1": 1e-4}
+        for name, p in model.named_parameters():
+            assert name not in fixed or np.array_equal(p.numpy(), fixed[name]), "in no group: not trained"
+        state = opt.state_dict()["state"]
+        assert len(state) == len(matrices) + len(rest)
+        assert {entry["step"] for entry in state.values()} == {6.0}
+        # A second run goes on with the moments of the first.
+        trainer.train(TEXT)
+        assert {entry["step"] for entry in opt.state_dict()["state"].values()} == {12.0}
+
+        everything = optim.Adam(other.parameters(), lr=3e-3)
+        with fresh() as named:
+            same = Trainer(named, **RUN, optimizer="adam").train(TEXT)
+        again = Trainer(other, **{n: v for n, v in RUN.items() if n != "learning_rate"}, optimizer=everything).train(
+            TEXT
+        )
+        assert [r["loss"] for r in again] == [r["loss"] for r in same]
+        with pytest.raises(ArgumentError, match=r"learning_rate = 0\.003: expected none with an Optimizer object"):
+            Trainer(other, **RUN, optimizer=everything)
+        with pytest.raises(ArgumentError, match=r"param_groups\[0\]: params\[0\] is no parameter of the model"):
+            Trainer(model, optimizer=everything)
 
 
 def test_a_teacher_is_learned_from() -> None:

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
 )
 
@@ -20,8 +21,9 @@ type Config struct {
 	Seed         uint64  `json:"seed"`         // of the order of the data and of dropout
 
 	Optimizer optim.Config         `json:"optimizer"`
-	NoDecay   []string             `json:"no_decay"`  // parts of names of matrices without weight decay, as "embed_tokens"; vectors never have it
-	Schedule  optim.ScheduleConfig `json:"scheduler"` // total_steps is by default that of the run
+	NoDecay   []string             `json:"no_decay"`         // parts of names of matrices without weight decay, as "embed_tokens"; vectors never have it
+	Groups    []ParamGroup         `json:"groups,omitempty"` // of the optimizer; parameters in none are not trained. Empty: all, by NoDecay
+	Schedule  optim.ScheduleConfig `json:"scheduler"`        // total_steps is by default that of the run
 
 	GradientClip          float64             `json:"gradient_clip"`          // largest norm of the gradient; 0: not clipped
 	GradientClipValue     float64             `json:"gradient_clip_value"`    // largest element of the gradient; 0: not clipped
@@ -37,6 +39,13 @@ type Config struct {
 	Checkpoint    CheckpointConfig `json:"checkpoint,omitzero"`
 
 	EngineOptions
+}
+
+// ParamGroup is parameters that share hyperparameters.
+type ParamGroup struct {
+	Name   string      `json:"name"`
+	Hyper  optim.Hyper `json:"hyper"`
+	Params []string    `json:"params"` // their names
 }
 
 // What evaluations are judged by.
@@ -100,4 +109,34 @@ func oneOf(field, value string, names ...string) error {
 		return fmt.Errorf("%w: %s = %q: expected one of %q", ErrConfig, field, value, names)
 	}
 	return nil
+}
+
+// groups sorts the parameters as the configuration says, and lists those that are not trained.
+func (c *Config) groups(params []*autograd.Param) (groups []optim.Group, frozen []*autograd.Param, err error) {
+	if len(c.Groups) == 0 {
+		return optim.DecayGroups(params, c.Optimizer.Hyper, c.NoDecay...), nil, nil
+	}
+	left := make(map[string]*autograd.Param, len(params))
+	for _, p := range params {
+		left[p.Name] = p
+	}
+	for i, g := range c.Groups {
+		hyper := g.Hyper
+		group := optim.Group{Name: g.Name, Hyper: &hyper}
+		for _, name := range g.Params {
+			p := left[name]
+			if p == nil {
+				return nil, nil, fmt.Errorf("%w: groups[%d]: %q: expected a parameter of the model that no other group has", ErrConfig, i, name)
+			}
+			delete(left, name)
+			group.Params = append(group.Params, p)
+		}
+		groups = append(groups, group)
+	}
+	for _, p := range params {
+		if left[p.Name] != nil {
+			frozen = append(frozen, p)
+		}
+	}
+	return groups, frozen, nil
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
@@ -17,6 +18,7 @@ type Trainer struct {
 	config   Config
 	engine   *Engine
 	opt      *optim.Optimizer
+	frozen   []*autograd.Param // that the optimizer does not have
 	schedule *optim.Scheduler
 	scaler   *optim.GradScaler // nil: losses are not scaled
 	data     Dataset
@@ -72,7 +74,10 @@ func NewTrainer(m *model.Model, c Config, data, eval Dataset) (_ *Trainer, err e
 	if t.engine, err = NewEngine(m, c.EngineOptions); err != nil {
 		return nil, err
 	}
-	groups := optim.DecayGroups(t.engine.Params(), c.Optimizer.Hyper, c.NoDecay...)
+	var groups []optim.Group
+	if groups, t.frozen, err = c.groups(t.engine.Params()); err != nil {
+		return nil, err
+	}
 	if t.opt, err = optim.New(pool.Default(), c.Optimizer, groups...); err != nil {
 		return nil, err
 	}
@@ -169,6 +174,17 @@ func (t *Trainer) NextRecord() int {
 		return t.step
 	}
 	return t.step + 1
+}
+
+// OptimizerState is the optimizer's state; its tensors are views, good until the next update.
+func (t *Trainer) OptimizerState() *optim.StateDict { return t.opt.StateDict() }
+
+// LoadOptimizerState continues with moments and hyperparameters from elsewhere, to which the schedule then applies.
+func (t *Trainer) LoadOptimizerState(d *optim.StateDict) error {
+	if err := t.opt.LoadStateDict(d); err != nil {
+		return err
+	}
+	return t.schedule.LoadStateDict(t.schedule.StateDict())
 }
 
 // over says whether there is no further update to make.

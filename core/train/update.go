@@ -21,6 +21,9 @@ func (t *Trainer) gradients(ctx context.Context, r *Record) error {
 	if err := t.opt.ZeroGrad(); err != nil {
 		return err
 	}
+	for _, p := range t.frozen {
+		clear(p.Grad)
+	}
 	scale := float32(1)
 	if t.scaler != nil {
 		scale = t.scaler.Scale()

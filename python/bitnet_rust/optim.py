@@ -335,6 +335,23 @@ class GradScaler:
             self._object.call("load_state", json.dumps(self._state), ())
 
 
+def optimizer_fields(optimizer: Optimizer, parameters: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
+    """What a training run is told of an optimizer whose groups have parameters of a model."""
+    optimizer._push()
+    names = {id(tensor): name for name, tensor in parameters}
+    groups = []
+    for i, group in enumerate(optimizer.param_groups):
+        for j, tensor in enumerate(group["params"]):
+            if id(tensor) not in names:
+                raise ArgumentError(
+                    f"optimizer: param_groups[{i}]: params[{j}] is no parameter of the model: expected tensors of "
+                    "model.parameters()"
+                )
+        listed = [names[id(tensor)] for tensor in group["params"]]
+        groups.append({"name": str(group.get("name") or f"group{i}"), "hyper": _hyper(group), "params": listed})
+    return {"optimizer": {"name": optimizer._name, **_hyper(optimizer.defaults)}, "groups": groups}
+
+
 def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float) -> float:
     """Scales the gradients of all parameters so that their Euclidean norm, taken as one vector, is at most max_norm, and
     returns the norm they had. A gradient that is not finite raises TrainingError, and nothing is changed."""

@@ -14,6 +14,7 @@ from .callbacks import Callback, JSONLog, ProgressBar, Record, TensorBoard, as_c
 from .datasets import DataOptions, make_dataset
 from .errors import ArgumentError, BitNetError, TokenizerError
 from .model import BitNetModel
+from .optim import Optimizer, optimizer_fields
 from .tokenizer import Tokenizer
 from .training_config import TrainingConfig, TrainingOptions
 
@@ -121,6 +122,8 @@ class Trainer:
         teacher: a model with the same vocabulary whose predictions are learned beside the text (distillation).
         resume_from: what ``train`` resumes from when it is not told itself.
         options: any field of TrainingConfig (learning_rate, optimizer, max_steps, ...), which takes the place of config's.
+            optimizer may also be an Optimizer of bitnet_rust.optim over the model's parameters: the run begins with its groups
+            and its state, trains no other parameter, and leaves it with the state of the end.
         """
         if not isinstance(model, BitNetModel):
             raise TypeError(f"model: expected a BitNetModel, found {type(model).__name__}")
@@ -132,6 +135,9 @@ class Trainer:
         if config is not None and not isinstance(config, TrainingConfig):
             raise TypeError(f"config: expected a TrainingConfig, found {type(config).__name__}")
         self.model = model
+        self.optimizer: Optimizer | None = None
+        if isinstance(options.get("optimizer"), Optimizer):
+            self.optimizer = _own_optimizer(options)
         self.config = (config or TrainingConfig()).replace(**options)
         if teacher is not None and not isinstance(teacher, BitNetModel):
             raise TypeError(f"teacher: expected a BitNetModel, found {type(teacher).__name__}")
@@ -145,6 +151,8 @@ class Trainer:
         self.history = History()
         self._length = self.config.length(model.config.max_position_embeddings)
         self._fields = self.config.core_fields()
+        if self.optimizer is not None:
+            self._fields |= optimizer_fields(self.optimizer, model.named_parameters())
         self._run: _bitnet.TrainingRun | None = None
         self._listeners: list[Callback] = []
         self._eval: _bitnet.Dataset | None = None
@@ -177,6 +185,8 @@ class Trainer:
         self._eval = None if eval_dataset is None else self._dataset(eval_dataset, "eval_dataset")
         run = self._run = self._new_run(self._fields, data, self._eval)
         self.history, self._stop = History(), False
+        if self.optimizer is not None:
+            run.optimizer(self.optimizer._object, True)
         self._resume(run, self.resume_from if resume_from is None else resume_from)
         self._listeners = [*self._own_callbacks(), *map(as_callback, self.callbacks)]
         try:
@@ -324,6 +334,9 @@ class Trainer:
         with suppress(ArgumentError):  # a callback has closed the model or the run
             state = json.loads(run.state())
             self.history.best, self.history.stopped_early = state["best"], state["stopped_early"]
+            if self.optimizer is not None:
+                run.optimizer(self.optimizer._object, False)
+                self.optimizer._pull()
         for callback in self._listeners:
             callback.on_run_end(self, self.history)
 
@@ -357,6 +370,18 @@ class Trainer:
             f"Trainer({self.model!r}, {fields['optimizer']['name']}, {fields['scheduler']['name']}, {how_long} of "
             f"{fields['batch_size'] * fields['accumulation']} x {self._length} tokens)"
         )
+
+
+def _own_optimizer(options: Any) -> Optimizer:
+    """Takes an optimizer object, which has all that is said of optimizers, out of the options."""
+    for name in ("learning_rate", "weight_decay", "betas", "no_decay"):
+        if name in options:
+            raise ArgumentError(
+                f"{name} = {options[name]!r}: expected none with an Optimizer object, whose groups have it"
+            )
+    optimizer: Optimizer = options["optimizer"]
+    options["optimizer"] = optimizer._name
+    return optimizer
 
 
 def _record(fields: dict[str, Any]) -> Record:
