@@ -2,10 +2,12 @@ package tests_go
 
 import (
 	"context"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/train"
 )
@@ -108,6 +110,35 @@ func TestLayersThatStayFloatAreTrainedBesideTernaryOnes(t *testing.T) {
 		l, again := run(o, step)
 		require.Equal(t, loss, l)
 		require.Equal(t, grads, again)
+	}
+}
+
+// What was trained with some float layers is saved and loaded as it is.
+func TestModelsWithFloatLayersAreSaved(t *testing.T) {
+	cfg := *trainable(t, "relu2").Config
+	cfg.Quantization.ModulesToNotConvert = []string{"model.layers.0", "q_proj"}
+	m, err := model.NewTrainable(&cfg, 3, model.LoadOptions{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, m.Close()) }()
+	ids := someBatch(99).IDs
+	likelihood := func(m *model.Model) float64 {
+		e := infer.NewEngine(m)
+		defer e.Close()
+		sum, _, err := e.LogLikelihood(context.Background(), ids, 200, 100)
+		require.NoError(t, err)
+		return sum
+	}
+	for format, save := range map[string]func(path string) error{
+		"bitnet": func(path string) error { return m.Save(path, nil) }, "hf": m.SaveHF,
+	} {
+		path := filepath.Join(t.TempDir(), "model."+format)
+		require.NoError(t, save(path))
+		saved, err := model.Load(context.Background(), path, model.LoadOptions{HeadFormat: "float32"})
+		require.NoError(t, err)
+		require.Nil(t, saved.Blocks[1].Attn.Q.Ternary)
+		require.NotNil(t, saved.Blocks[1].Attn.K.Ternary)
+		require.Equal(t, likelihood(m), likelihood(saved), format)
+		require.NoError(t, saved.Close())
 	}
 }
 

@@ -34,13 +34,15 @@ type run struct {
 	batch  train.Batch
 }
 
-func (w workload) start(t testing.TB) *run {
+func (w workload) start(t testing.TB) *run { return w.startWith(t, train.EngineOptions{}) }
+
+func (w workload) startWith(t testing.TB, o train.EngineOptions) *run {
 	c := w.config
 	c.Architecture, c.HiddenAct, c.TieWordEmbeddings, c.NumKeyValueHeads = model.ArchBitNet, "relu2", true, c.NumAttentionHeads
 	c.RMSNormEps, c.RopeTheta = 1e-5, 10000
 	m, err := model.NewTrainable(&c, 1, model.LoadOptions{})
 	require.NoError(t, err)
-	e, err := train.NewEngine(m, train.EngineOptions{})
+	e, err := train.NewEngine(m, o)
 	require.NoError(t, err)
 	adamw := optim.DefaultConfig("adamw")
 	adamw.LR, adamw.Betas, adamw.WeightDecay = 1e-3, [2]float64{0.9, 0.95}, 0.1
