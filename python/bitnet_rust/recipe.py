@@ -111,10 +111,10 @@ class Recipe:
                 if not isinstance(paths, str | list) or not all(isinstance(one, str) for one in paths):
                     raise ConfigError(f"data: {name} = {paths!r}: expected a path or a list of paths")
                 self.data[name] = move(paths) if isinstance(paths, str) else [move(one) for one in paths]
-        for section in (self.tokenizer, self.teacher):
-            path = section.get("path")
+        for section, name in ((self.tokenizer, "path"), (self.teacher, "path"), (self.model, "pretrained")):
+            path = section.get(name)
             if isinstance(path, str) and exists(path):  # else a name or a hub id
-                section["path"] = move(path)
+                section[name] = move(path)
 
 
 def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: bool) -> dict[str, Any]:
@@ -125,10 +125,9 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
     _prepare(out, resume, overwrite)
     train, held_out = _data(recipe.data)
     seed = recipe.training.get("seed", 0)
-    config, tokenizer = _config(recipe, out, train, held_out, resume)
     with ExitStack() as open_models:
-        model = open_models.enter_context(BitNetModel.from_config(config, seed=seed, trainable=True))
-        model.tokenizer = tokenizer
+        model = open_models.enter_context(_model(recipe, out, train, held_out, resume))
+        tokenizer = model.tokenizer
         training = _training(recipe.training, out)
         teacher = None
         if recipe.teacher:
@@ -209,6 +208,22 @@ def _read(section: dict[str, Any], field: str) -> list[str] | TokenFile:
     if not any(texts):
         raise ArgumentError(f"{name} = {paths}: there is no text in it")
     return texts
+
+
+def _model(recipe: Recipe, out: Path, train: Any, held_out: Any, resume: bool) -> BitNetModel:
+    """The model that training begins with, and its tokenizer."""
+    if "pretrained" in recipe.model:
+        refuse_unknown(recipe.model, ("pretrained", "quantize"), "model with pretrained")
+        model = BitNetModel.from_pretrained(
+            recipe.model["pretrained"], trainable=True, quantize=recipe.model.get("quantize", False)
+        )
+        if recipe.tokenizer:
+            model.tokenizer = _tokenizer(recipe.tokenizer, {}, model.config.vocab_size, train, held_out)
+        return model
+    config, tokenizer = _config(recipe, out, train, held_out, resume)
+    model = BitNetModel.from_config(config, seed=recipe.training.get("seed", 0), trainable=True)
+    model.tokenizer = tokenizer
+    return model
 
 
 def _config(recipe: Recipe, out: Path, train: Any, held_out: Any, resume: bool) -> tuple[BitNetConfig, Tokenizer]:
