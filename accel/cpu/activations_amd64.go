@@ -1,7 +1,7 @@
 package cpu
 
 func sigmoid(dst, x []float32) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		sigmoidAVX512(&dst[0], &x[0], len(x))
 	case AVX2:
@@ -12,7 +12,7 @@ func sigmoid(dst, x []float32) {
 }
 
 func tanh(dst, x []float32) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		tanhAVX512(&dst[0], &x[0], len(x))
 	case AVX2:
@@ -23,7 +23,7 @@ func tanh(dst, x []float32) {
 }
 
 func normalCDF(dst, x []float32) {
-	switch Active() {
+	switch vectors() {
 	case AVX512:
 		normalCDFAVX512(&dst[0], &x[0], len(x))
 	case AVX2:

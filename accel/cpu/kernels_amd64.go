@@ -195,6 +195,57 @@ func tanhAVX2(dst *float32, x *float32, n int)
 //go:noescape
 func normalCDFAVX2(dst *float32, x *float32, n int)
 
+// relu2GradAVX2: with p = max(x[i], 0), dg[i] = (dy[i]*u[i])*(2*p), du[i] = dy[i]*(p*p) for i < n;
+// n > 0 and a multiple of 16; outputs may be inputs.
+//
+//go:noescape
+func relu2GradAVX2(dg *float32, du *float32, x *float32, u *float32, dy *float32, n int)
+
+// rmsNormDotAVX2: lanes[i mod 16] = sum of (dy[i]*w[i])*x[i] for i < n in ascending order; n > 0 and a multiple of 16.
+//
+//go:noescape
+func rmsNormDotAVX2(lanes *float32, x *float32, w *float32, dy *float32, n int)
+
+// rmsNormGradAVX2: with h = x[i]*inv, dw[i] += dy[i]*h, dx[i] = (dy[i]*w[i] - h*mean)*inv for i < n;
+// n > 0 and a multiple of 16; dx may be dy.
+//
+//go:noescape
+func rmsNormGradAVX2(dx *float32, dw *float32, x *float32, w *float32, dy *float32, n int, inv float32, mean float32)
+
+// rotateAVX2: with s = direction*sin[i], lo[i], hi[i] = lo[i]*cos[i] - hi[i]*s, hi[i]*cos[i] + lo[i]*s for i < n;
+// n > 0 and a multiple of 16.
+//
+//go:noescape
+func rotateAVX2(lo *float32, hi *float32, cos *float32, sin *float32, n int, direction float32)
+
+// absMaxColumnsAVX2: top[i] = max(top[i], |x[i]*f|) by bit pattern (NaN is the largest) for i < n; n > 0 and a multiple of 16.
+//
+//go:noescape
+func absMaxColumnsAVX2(top *float32, x *float32, n int, f float32)
+
+// quantizeColumnsAVX2: v = clamp(roundHalfEven((x[r*ldx+c]*f[r])*s[c]), -32512, 32512), hi[c*stride+r] = (v+128)>>8,
+// lo[c*stride+r] = v - 256*hi, sumHi[c] += hi, sumLo[c] += lo for c < 8 and r < rows, a multiple of 16 > 0.
+//
+//go:noescape
+func quantizeColumnsAVX2(hi *int8, lo *int8, stride int, sumHi *int32, sumLo *int32, x *float32, ldx int, f *float32, s *float32, rows int)
+
+// ternaryFlipAVX2: with t(v) = 1 if v > half, -1 if v < -half, else 0: dst[64*b+4*c+j] = t(w[(4*b+j)*ldw+c]) + 128
+// for b < blocks, c < 16 and j < 4; blocks > 0.
+//
+//go:noescape
+func ternaryFlipAVX2(dst *byte, w *float32, ldw int, blocks int, half float32)
+
+// adamAVX2: d = scale*grad + l2*p, m += mix*(d-m), v = v*beta2 + (mix2*d)*d, p = p*keep + (rate*m)/(sqrt(v)/root + eps)
+// for each of n elements, n > 0 and a multiple of 16.
+//
+//go:noescape
+func adamAVX2(p *float32, grad *float32, m *float32, v *float32, n int, scale float32, l2 float32, keep float32, mix float32, beta2 float32, mix2 float32, root float32, eps float32, rate float32)
+
+// int8ColumnsAVX2: dst[p*stride+64*b+4*c+j] = x[(4*b+j)*ldx+16*p+c] + 128 for p < panels, b < blocks, c < 16 and j < 4; panels, blocks > 0.
+//
+//go:noescape
+func int8ColumnsAVX2(dst *byte, stride int, x *int8, ldx int, blocks int, panels int)
+
 // readSumAVX2 reads the n bytes at p, n > 0 and a multiple of 256; its result means nothing.
 //
 //go:noescape
@@ -577,6 +628,52 @@ func tanhAVX512(dst *float32, x *float32, n int)
 //
 //go:noescape
 func normalCDFAVX512(dst *float32, x *float32, n int)
+
+// relu2GradAVX512: with p = max(x[i], 0), dg[i] = (dy[i]*u[i])*(2*p), du[i] = dy[i]*(p*p) for i < n;
+// n > 0 and a multiple of 16; outputs may be inputs.
+//
+//go:noescape
+func relu2GradAVX512(dg *float32, du *float32, x *float32, u *float32, dy *float32, n int)
+
+// rmsNormDotAVX512: lanes[i mod 16] = sum of (dy[i]*w[i])*x[i] for i < n in ascending order; n > 0 and a multiple of 16.
+//
+//go:noescape
+func rmsNormDotAVX512(lanes *float32, x *float32, w *float32, dy *float32, n int)
+
+// rmsNormGradAVX512: with h = x[i]*inv, dw[i] += dy[i]*h, dx[i] = (dy[i]*w[i] - h*mean)*inv for i < n;
+// n > 0 and a multiple of 16; dx may be dy.
+//
+//go:noescape
+func rmsNormGradAVX512(dx *float32, dw *float32, x *float32, w *float32, dy *float32, n int, inv float32, mean float32)
+
+// rotateAVX512: with s = direction*sin[i], lo[i], hi[i] = lo[i]*cos[i] - hi[i]*s, hi[i]*cos[i] + lo[i]*s for i < n;
+// n > 0 and a multiple of 16.
+//
+//go:noescape
+func rotateAVX512(lo *float32, hi *float32, cos *float32, sin *float32, n int, direction float32)
+
+// absMaxColumnsAVX512: top[i] = max(top[i], |x[i]*f|) by bit pattern (NaN is the largest) for i < n; n > 0 and a multiple of 16.
+//
+//go:noescape
+func absMaxColumnsAVX512(top *float32, x *float32, n int, f float32)
+
+// quantizeColumnsAVX512: v = clamp(roundHalfEven((x[r*ldx+c]*f[r])*s[c]), -32512, 32512), hi[c*stride+r] = (v+128)>>8,
+// lo[c*stride+r] = v - 256*hi, sumHi[c] += hi, sumLo[c] += lo for c < 16 and r < rows, a multiple of 16 > 0.
+//
+//go:noescape
+func quantizeColumnsAVX512(hi *int8, lo *int8, stride int, sumHi *int32, sumLo *int32, x *float32, ldx int, f *float32, s *float32, rows int)
+
+// ternaryFlipAVX512: with t(v) = 1 if v > half, -1 if v < -half, else 0: dst[64*b+4*c+j] = t(w[(4*b+j)*ldw+c]) + 128
+// for b < blocks, c < 16 and j < 4; blocks > 0.
+//
+//go:noescape
+func ternaryFlipAVX512(dst *byte, w *float32, ldw int, blocks int, half float32)
+
+// adamAVX512: d = scale*grad + l2*p, m += mix*(d-m), v = v*beta2 + (mix2*d)*d, p = p*keep + (rate*m)/(sqrt(v)/root + eps)
+// for each of n elements, n > 0 and a multiple of 16.
+//
+//go:noescape
+func adamAVX512(p *float32, grad *float32, m *float32, v *float32, n int, scale float32, l2 float32, keep float32, mix float32, beta2 float32, mix2 float32, root float32, eps float32, rate float32)
 
 // readSumAVX512 reads the n bytes at p, n > 0 and a multiple of 256; its result means nothing.
 //

@@ -436,247 +436,295 @@ DATA constants<>+1712(SB)/4, $0x43800000
 DATA constants<>+1716(SB)/4, $0x43800000
 DATA constants<>+1720(SB)/4, $0x43800000
 DATA constants<>+1724(SB)/4, $0x43800000
-DATA constants<>+1728(SB)/4, $0x40000000
-DATA constants<>+1732(SB)/4, $0x40000000
-DATA constants<>+1736(SB)/4, $0x40000000
-DATA constants<>+1740(SB)/4, $0x40000000
-DATA constants<>+1744(SB)/4, $0x40000000
-DATA constants<>+1748(SB)/4, $0x40000000
-DATA constants<>+1752(SB)/4, $0x40000000
-DATA constants<>+1756(SB)/4, $0x40000000
-DATA constants<>+1760(SB)/4, $0x40000000
-DATA constants<>+1764(SB)/4, $0x40000000
-DATA constants<>+1768(SB)/4, $0x40000000
-DATA constants<>+1772(SB)/4, $0x40000000
-DATA constants<>+1776(SB)/4, $0x40000000
-DATA constants<>+1780(SB)/4, $0x40000000
-DATA constants<>+1784(SB)/4, $0x40000000
-DATA constants<>+1788(SB)/4, $0x40000000
-DATA constants<>+1792(SB)/4, $0x3f000000
-DATA constants<>+1796(SB)/4, $0x3f000000
-DATA constants<>+1800(SB)/4, $0x3f000000
-DATA constants<>+1804(SB)/4, $0x3f000000
-DATA constants<>+1808(SB)/4, $0x3f000000
-DATA constants<>+1812(SB)/4, $0x3f000000
-DATA constants<>+1816(SB)/4, $0x3f000000
-DATA constants<>+1820(SB)/4, $0x3f000000
-DATA constants<>+1824(SB)/4, $0x3f000000
-DATA constants<>+1828(SB)/4, $0x3f000000
-DATA constants<>+1832(SB)/4, $0x3f000000
-DATA constants<>+1836(SB)/4, $0x3f000000
-DATA constants<>+1840(SB)/4, $0x3f000000
-DATA constants<>+1844(SB)/4, $0x3f000000
-DATA constants<>+1848(SB)/4, $0x3f000000
-DATA constants<>+1852(SB)/4, $0x3f000000
-DATA constants<>+1856(SB)/4, $0x3f200000
-DATA constants<>+1860(SB)/4, $0x3f200000
-DATA constants<>+1864(SB)/4, $0x3f200000
-DATA constants<>+1868(SB)/4, $0x3f200000
-DATA constants<>+1872(SB)/4, $0x3f200000
-DATA constants<>+1876(SB)/4, $0x3f200000
-DATA constants<>+1880(SB)/4, $0x3f200000
-DATA constants<>+1884(SB)/4, $0x3f200000
-DATA constants<>+1888(SB)/4, $0x3f200000
-DATA constants<>+1892(SB)/4, $0x3f200000
-DATA constants<>+1896(SB)/4, $0x3f200000
-DATA constants<>+1900(SB)/4, $0x3f200000
-DATA constants<>+1904(SB)/4, $0x3f200000
-DATA constants<>+1908(SB)/4, $0x3f200000
-DATA constants<>+1912(SB)/4, $0x3f200000
-DATA constants<>+1916(SB)/4, $0x3f200000
-DATA constants<>+1920(SB)/4, $0xbbbaf0ea
-DATA constants<>+1924(SB)/4, $0xbbbaf0ea
-DATA constants<>+1928(SB)/4, $0xbbbaf0ea
-DATA constants<>+1932(SB)/4, $0xbbbaf0ea
-DATA constants<>+1936(SB)/4, $0xbbbaf0ea
-DATA constants<>+1940(SB)/4, $0xbbbaf0ea
-DATA constants<>+1944(SB)/4, $0xbbbaf0ea
-DATA constants<>+1948(SB)/4, $0xbbbaf0ea
-DATA constants<>+1952(SB)/4, $0xbbbaf0ea
-DATA constants<>+1956(SB)/4, $0xbbbaf0ea
-DATA constants<>+1960(SB)/4, $0xbbbaf0ea
-DATA constants<>+1964(SB)/4, $0xbbbaf0ea
-DATA constants<>+1968(SB)/4, $0xbbbaf0ea
-DATA constants<>+1972(SB)/4, $0xbbbaf0ea
-DATA constants<>+1976(SB)/4, $0xbbbaf0ea
-DATA constants<>+1980(SB)/4, $0xbbbaf0ea
-DATA constants<>+1984(SB)/4, $0x3ca9134e
-DATA constants<>+1988(SB)/4, $0x3ca9134e
-DATA constants<>+1992(SB)/4, $0x3ca9134e
-DATA constants<>+1996(SB)/4, $0x3ca9134e
-DATA constants<>+2000(SB)/4, $0x3ca9134e
-DATA constants<>+2004(SB)/4, $0x3ca9134e
-DATA constants<>+2008(SB)/4, $0x3ca9134e
-DATA constants<>+2012(SB)/4, $0x3ca9134e
-DATA constants<>+2016(SB)/4, $0x3ca9134e
-DATA constants<>+2020(SB)/4, $0x3ca9134e
-DATA constants<>+2024(SB)/4, $0x3ca9134e
-DATA constants<>+2028(SB)/4, $0x3ca9134e
-DATA constants<>+2032(SB)/4, $0x3ca9134e
-DATA constants<>+2036(SB)/4, $0x3ca9134e
-DATA constants<>+2040(SB)/4, $0x3ca9134e
-DATA constants<>+2044(SB)/4, $0x3ca9134e
-DATA constants<>+2048(SB)/4, $0xbd5c1e2d
-DATA constants<>+2052(SB)/4, $0xbd5c1e2d
-DATA constants<>+2056(SB)/4, $0xbd5c1e2d
-DATA constants<>+2060(SB)/4, $0xbd5c1e2d
-DATA constants<>+2064(SB)/4, $0xbd5c1e2d
-DATA constants<>+2068(SB)/4, $0xbd5c1e2d
-DATA constants<>+2072(SB)/4, $0xbd5c1e2d
-DATA constants<>+2076(SB)/4, $0xbd5c1e2d
-DATA constants<>+2080(SB)/4, $0xbd5c1e2d
-DATA constants<>+2084(SB)/4, $0xbd5c1e2d
-DATA constants<>+2088(SB)/4, $0xbd5c1e2d
-DATA constants<>+2092(SB)/4, $0xbd5c1e2d
-DATA constants<>+2096(SB)/4, $0xbd5c1e2d
-DATA constants<>+2100(SB)/4, $0xbd5c1e2d
-DATA constants<>+2104(SB)/4, $0xbd5c1e2d
-DATA constants<>+2108(SB)/4, $0xbd5c1e2d
-DATA constants<>+2112(SB)/4, $0x3e088393
-DATA constants<>+2116(SB)/4, $0x3e088393
-DATA constants<>+2120(SB)/4, $0x3e088393
-DATA constants<>+2124(SB)/4, $0x3e088393
-DATA constants<>+2128(SB)/4, $0x3e088393
-DATA constants<>+2132(SB)/4, $0x3e088393
-DATA constants<>+2136(SB)/4, $0x3e088393
-DATA constants<>+2140(SB)/4, $0x3e088393
-DATA constants<>+2144(SB)/4, $0x3e088393
-DATA constants<>+2148(SB)/4, $0x3e088393
-DATA constants<>+2152(SB)/4, $0x3e088393
-DATA constants<>+2156(SB)/4, $0x3e088393
-DATA constants<>+2160(SB)/4, $0x3e088393
-DATA constants<>+2164(SB)/4, $0x3e088393
-DATA constants<>+2168(SB)/4, $0x3e088393
-DATA constants<>+2172(SB)/4, $0x3e088393
-DATA constants<>+2176(SB)/4, $0xbeaaaa99
-DATA constants<>+2180(SB)/4, $0xbeaaaa99
-DATA constants<>+2184(SB)/4, $0xbeaaaa99
-DATA constants<>+2188(SB)/4, $0xbeaaaa99
-DATA constants<>+2192(SB)/4, $0xbeaaaa99
-DATA constants<>+2196(SB)/4, $0xbeaaaa99
-DATA constants<>+2200(SB)/4, $0xbeaaaa99
-DATA constants<>+2204(SB)/4, $0xbeaaaa99
-DATA constants<>+2208(SB)/4, $0xbeaaaa99
-DATA constants<>+2212(SB)/4, $0xbeaaaa99
-DATA constants<>+2216(SB)/4, $0xbeaaaa99
-DATA constants<>+2220(SB)/4, $0xbeaaaa99
-DATA constants<>+2224(SB)/4, $0xbeaaaa99
-DATA constants<>+2228(SB)/4, $0xbeaaaa99
-DATA constants<>+2232(SB)/4, $0xbeaaaa99
-DATA constants<>+2236(SB)/4, $0xbeaaaa99
-DATA constants<>+2240(SB)/4, $0x3f3504f3
-DATA constants<>+2244(SB)/4, $0x3f3504f3
-DATA constants<>+2248(SB)/4, $0x3f3504f3
-DATA constants<>+2252(SB)/4, $0x3f3504f3
-DATA constants<>+2256(SB)/4, $0x3f3504f3
-DATA constants<>+2260(SB)/4, $0x3f3504f3
-DATA constants<>+2264(SB)/4, $0x3f3504f3
-DATA constants<>+2268(SB)/4, $0x3f3504f3
-DATA constants<>+2272(SB)/4, $0x3f3504f3
-DATA constants<>+2276(SB)/4, $0x3f3504f3
-DATA constants<>+2280(SB)/4, $0x3f3504f3
-DATA constants<>+2284(SB)/4, $0x3f3504f3
-DATA constants<>+2288(SB)/4, $0x3f3504f3
-DATA constants<>+2292(SB)/4, $0x3f3504f3
-DATA constants<>+2296(SB)/4, $0x3f3504f3
-DATA constants<>+2300(SB)/4, $0x3f3504f3
-DATA constants<>+2304(SB)/4, $0x3ea7ba05
-DATA constants<>+2308(SB)/4, $0x3ea7ba05
-DATA constants<>+2312(SB)/4, $0x3ea7ba05
-DATA constants<>+2316(SB)/4, $0x3ea7ba05
-DATA constants<>+2320(SB)/4, $0x3ea7ba05
-DATA constants<>+2324(SB)/4, $0x3ea7ba05
-DATA constants<>+2328(SB)/4, $0x3ea7ba05
-DATA constants<>+2332(SB)/4, $0x3ea7ba05
-DATA constants<>+2336(SB)/4, $0x3ea7ba05
-DATA constants<>+2340(SB)/4, $0x3ea7ba05
-DATA constants<>+2344(SB)/4, $0x3ea7ba05
-DATA constants<>+2348(SB)/4, $0x3ea7ba05
-DATA constants<>+2352(SB)/4, $0x3ea7ba05
-DATA constants<>+2356(SB)/4, $0x3ea7ba05
-DATA constants<>+2360(SB)/4, $0x3ea7ba05
-DATA constants<>+2364(SB)/4, $0x3ea7ba05
-DATA constants<>+2368(SB)/4, $0x3f87dc22
-DATA constants<>+2372(SB)/4, $0x3f87dc22
-DATA constants<>+2376(SB)/4, $0x3f87dc22
-DATA constants<>+2380(SB)/4, $0x3f87dc22
-DATA constants<>+2384(SB)/4, $0x3f87dc22
-DATA constants<>+2388(SB)/4, $0x3f87dc22
-DATA constants<>+2392(SB)/4, $0x3f87dc22
-DATA constants<>+2396(SB)/4, $0x3f87dc22
-DATA constants<>+2400(SB)/4, $0x3f87dc22
-DATA constants<>+2404(SB)/4, $0x3f87dc22
-DATA constants<>+2408(SB)/4, $0x3f87dc22
-DATA constants<>+2412(SB)/4, $0x3f87dc22
-DATA constants<>+2416(SB)/4, $0x3f87dc22
-DATA constants<>+2420(SB)/4, $0x3f87dc22
-DATA constants<>+2424(SB)/4, $0x3f87dc22
-DATA constants<>+2428(SB)/4, $0x3f87dc22
-DATA constants<>+2432(SB)/4, $0xbfba00e3
-DATA constants<>+2436(SB)/4, $0xbfba00e3
-DATA constants<>+2440(SB)/4, $0xbfba00e3
-DATA constants<>+2444(SB)/4, $0xbfba00e3
-DATA constants<>+2448(SB)/4, $0xbfba00e3
-DATA constants<>+2452(SB)/4, $0xbfba00e3
-DATA constants<>+2456(SB)/4, $0xbfba00e3
-DATA constants<>+2460(SB)/4, $0xbfba00e3
-DATA constants<>+2464(SB)/4, $0xbfba00e3
-DATA constants<>+2468(SB)/4, $0xbfba00e3
-DATA constants<>+2472(SB)/4, $0xbfba00e3
-DATA constants<>+2476(SB)/4, $0xbfba00e3
-DATA constants<>+2480(SB)/4, $0xbfba00e3
-DATA constants<>+2484(SB)/4, $0xbfba00e3
-DATA constants<>+2488(SB)/4, $0xbfba00e3
-DATA constants<>+2492(SB)/4, $0xbfba00e3
-DATA constants<>+2496(SB)/4, $0x3fb5f0e3
-DATA constants<>+2500(SB)/4, $0x3fb5f0e3
-DATA constants<>+2504(SB)/4, $0x3fb5f0e3
-DATA constants<>+2508(SB)/4, $0x3fb5f0e3
-DATA constants<>+2512(SB)/4, $0x3fb5f0e3
-DATA constants<>+2516(SB)/4, $0x3fb5f0e3
-DATA constants<>+2520(SB)/4, $0x3fb5f0e3
-DATA constants<>+2524(SB)/4, $0x3fb5f0e3
-DATA constants<>+2528(SB)/4, $0x3fb5f0e3
-DATA constants<>+2532(SB)/4, $0x3fb5f0e3
-DATA constants<>+2536(SB)/4, $0x3fb5f0e3
-DATA constants<>+2540(SB)/4, $0x3fb5f0e3
-DATA constants<>+2544(SB)/4, $0x3fb5f0e3
-DATA constants<>+2548(SB)/4, $0x3fb5f0e3
-DATA constants<>+2552(SB)/4, $0x3fb5f0e3
-DATA constants<>+2556(SB)/4, $0x3fb5f0e3
-DATA constants<>+2560(SB)/4, $0xbe91a98e
-DATA constants<>+2564(SB)/4, $0xbe91a98e
-DATA constants<>+2568(SB)/4, $0xbe91a98e
-DATA constants<>+2572(SB)/4, $0xbe91a98e
-DATA constants<>+2576(SB)/4, $0xbe91a98e
-DATA constants<>+2580(SB)/4, $0xbe91a98e
-DATA constants<>+2584(SB)/4, $0xbe91a98e
-DATA constants<>+2588(SB)/4, $0xbe91a98e
-DATA constants<>+2592(SB)/4, $0xbe91a98e
-DATA constants<>+2596(SB)/4, $0xbe91a98e
-DATA constants<>+2600(SB)/4, $0xbe91a98e
-DATA constants<>+2604(SB)/4, $0xbe91a98e
-DATA constants<>+2608(SB)/4, $0xbe91a98e
-DATA constants<>+2612(SB)/4, $0xbe91a98e
-DATA constants<>+2616(SB)/4, $0xbe91a98e
-DATA constants<>+2620(SB)/4, $0xbe91a98e
-DATA constants<>+2624(SB)/4, $0x3e827906
-DATA constants<>+2628(SB)/4, $0x3e827906
-DATA constants<>+2632(SB)/4, $0x3e827906
-DATA constants<>+2636(SB)/4, $0x3e827906
-DATA constants<>+2640(SB)/4, $0x3e827906
-DATA constants<>+2644(SB)/4, $0x3e827906
-DATA constants<>+2648(SB)/4, $0x3e827906
-DATA constants<>+2652(SB)/4, $0x3e827906
-DATA constants<>+2656(SB)/4, $0x3e827906
-DATA constants<>+2660(SB)/4, $0x3e827906
-DATA constants<>+2664(SB)/4, $0x3e827906
-DATA constants<>+2668(SB)/4, $0x3e827906
-DATA constants<>+2672(SB)/4, $0x3e827906
-DATA constants<>+2676(SB)/4, $0x3e827906
-DATA constants<>+2680(SB)/4, $0x3e827906
-DATA constants<>+2684(SB)/4, $0x3e827906
-GLOBL constants<>(SB), RODATA|NOPTR, $2688
+DATA constants<>+1728(SB)/4, $0x80808080
+DATA constants<>+1732(SB)/4, $0x80808080
+DATA constants<>+1736(SB)/4, $0x80808080
+DATA constants<>+1740(SB)/4, $0x80808080
+DATA constants<>+1744(SB)/4, $0x80808080
+DATA constants<>+1748(SB)/4, $0x80808080
+DATA constants<>+1752(SB)/4, $0x80808080
+DATA constants<>+1756(SB)/4, $0x80808080
+DATA constants<>+1760(SB)/4, $0x80808080
+DATA constants<>+1764(SB)/4, $0x80808080
+DATA constants<>+1768(SB)/4, $0x80808080
+DATA constants<>+1772(SB)/4, $0x80808080
+DATA constants<>+1776(SB)/4, $0x80808080
+DATA constants<>+1780(SB)/4, $0x80808080
+DATA constants<>+1784(SB)/4, $0x80808080
+DATA constants<>+1788(SB)/4, $0x80808080
+DATA constants<>+1792(SB)/4, $0x00000080
+DATA constants<>+1796(SB)/4, $0x00000080
+DATA constants<>+1800(SB)/4, $0x00000080
+DATA constants<>+1804(SB)/4, $0x00000080
+DATA constants<>+1808(SB)/4, $0x00000080
+DATA constants<>+1812(SB)/4, $0x00000080
+DATA constants<>+1816(SB)/4, $0x00000080
+DATA constants<>+1820(SB)/4, $0x00000080
+DATA constants<>+1824(SB)/4, $0x00000080
+DATA constants<>+1828(SB)/4, $0x00000080
+DATA constants<>+1832(SB)/4, $0x00000080
+DATA constants<>+1836(SB)/4, $0x00000080
+DATA constants<>+1840(SB)/4, $0x00000080
+DATA constants<>+1844(SB)/4, $0x00000080
+DATA constants<>+1848(SB)/4, $0x00000080
+DATA constants<>+1852(SB)/4, $0x00000080
+DATA constants<>+1856(SB)/4, $0x03010200
+DATA constants<>+1860(SB)/4, $0x07050604
+DATA constants<>+1864(SB)/4, $0x0b090a08
+DATA constants<>+1868(SB)/4, $0x0f0d0e0c
+DATA constants<>+1872(SB)/4, $0x03010200
+DATA constants<>+1876(SB)/4, $0x07050604
+DATA constants<>+1880(SB)/4, $0x0b090a08
+DATA constants<>+1884(SB)/4, $0x0f0d0e0c
+DATA constants<>+1888(SB)/4, $0x03010200
+DATA constants<>+1892(SB)/4, $0x07050604
+DATA constants<>+1896(SB)/4, $0x0b090a08
+DATA constants<>+1900(SB)/4, $0x0f0d0e0c
+DATA constants<>+1904(SB)/4, $0x03010200
+DATA constants<>+1908(SB)/4, $0x07050604
+DATA constants<>+1912(SB)/4, $0x0b090a08
+DATA constants<>+1916(SB)/4, $0x0f0d0e0c
+DATA constants<>+1920(SB)/4, $0x40000000
+DATA constants<>+1924(SB)/4, $0x40000000
+DATA constants<>+1928(SB)/4, $0x40000000
+DATA constants<>+1932(SB)/4, $0x40000000
+DATA constants<>+1936(SB)/4, $0x40000000
+DATA constants<>+1940(SB)/4, $0x40000000
+DATA constants<>+1944(SB)/4, $0x40000000
+DATA constants<>+1948(SB)/4, $0x40000000
+DATA constants<>+1952(SB)/4, $0x40000000
+DATA constants<>+1956(SB)/4, $0x40000000
+DATA constants<>+1960(SB)/4, $0x40000000
+DATA constants<>+1964(SB)/4, $0x40000000
+DATA constants<>+1968(SB)/4, $0x40000000
+DATA constants<>+1972(SB)/4, $0x40000000
+DATA constants<>+1976(SB)/4, $0x40000000
+DATA constants<>+1980(SB)/4, $0x40000000
+DATA constants<>+1984(SB)/4, $0x3f000000
+DATA constants<>+1988(SB)/4, $0x3f000000
+DATA constants<>+1992(SB)/4, $0x3f000000
+DATA constants<>+1996(SB)/4, $0x3f000000
+DATA constants<>+2000(SB)/4, $0x3f000000
+DATA constants<>+2004(SB)/4, $0x3f000000
+DATA constants<>+2008(SB)/4, $0x3f000000
+DATA constants<>+2012(SB)/4, $0x3f000000
+DATA constants<>+2016(SB)/4, $0x3f000000
+DATA constants<>+2020(SB)/4, $0x3f000000
+DATA constants<>+2024(SB)/4, $0x3f000000
+DATA constants<>+2028(SB)/4, $0x3f000000
+DATA constants<>+2032(SB)/4, $0x3f000000
+DATA constants<>+2036(SB)/4, $0x3f000000
+DATA constants<>+2040(SB)/4, $0x3f000000
+DATA constants<>+2044(SB)/4, $0x3f000000
+DATA constants<>+2048(SB)/4, $0x3f200000
+DATA constants<>+2052(SB)/4, $0x3f200000
+DATA constants<>+2056(SB)/4, $0x3f200000
+DATA constants<>+2060(SB)/4, $0x3f200000
+DATA constants<>+2064(SB)/4, $0x3f200000
+DATA constants<>+2068(SB)/4, $0x3f200000
+DATA constants<>+2072(SB)/4, $0x3f200000
+DATA constants<>+2076(SB)/4, $0x3f200000
+DATA constants<>+2080(SB)/4, $0x3f200000
+DATA constants<>+2084(SB)/4, $0x3f200000
+DATA constants<>+2088(SB)/4, $0x3f200000
+DATA constants<>+2092(SB)/4, $0x3f200000
+DATA constants<>+2096(SB)/4, $0x3f200000
+DATA constants<>+2100(SB)/4, $0x3f200000
+DATA constants<>+2104(SB)/4, $0x3f200000
+DATA constants<>+2108(SB)/4, $0x3f200000
+DATA constants<>+2112(SB)/4, $0xbbbaf0ea
+DATA constants<>+2116(SB)/4, $0xbbbaf0ea
+DATA constants<>+2120(SB)/4, $0xbbbaf0ea
+DATA constants<>+2124(SB)/4, $0xbbbaf0ea
+DATA constants<>+2128(SB)/4, $0xbbbaf0ea
+DATA constants<>+2132(SB)/4, $0xbbbaf0ea
+DATA constants<>+2136(SB)/4, $0xbbbaf0ea
+DATA constants<>+2140(SB)/4, $0xbbbaf0ea
+DATA constants<>+2144(SB)/4, $0xbbbaf0ea
+DATA constants<>+2148(SB)/4, $0xbbbaf0ea
+DATA constants<>+2152(SB)/4, $0xbbbaf0ea
+DATA constants<>+2156(SB)/4, $0xbbbaf0ea
+DATA constants<>+2160(SB)/4, $0xbbbaf0ea
+DATA constants<>+2164(SB)/4, $0xbbbaf0ea
+DATA constants<>+2168(SB)/4, $0xbbbaf0ea
+DATA constants<>+2172(SB)/4, $0xbbbaf0ea
+DATA constants<>+2176(SB)/4, $0x3ca9134e
+DATA constants<>+2180(SB)/4, $0x3ca9134e
+DATA constants<>+2184(SB)/4, $0x3ca9134e
+DATA constants<>+2188(SB)/4, $0x3ca9134e
+DATA constants<>+2192(SB)/4, $0x3ca9134e
+DATA constants<>+2196(SB)/4, $0x3ca9134e
+DATA constants<>+2200(SB)/4, $0x3ca9134e
+DATA constants<>+2204(SB)/4, $0x3ca9134e
+DATA constants<>+2208(SB)/4, $0x3ca9134e
+DATA constants<>+2212(SB)/4, $0x3ca9134e
+DATA constants<>+2216(SB)/4, $0x3ca9134e
+DATA constants<>+2220(SB)/4, $0x3ca9134e
+DATA constants<>+2224(SB)/4, $0x3ca9134e
+DATA constants<>+2228(SB)/4, $0x3ca9134e
+DATA constants<>+2232(SB)/4, $0x3ca9134e
+DATA constants<>+2236(SB)/4, $0x3ca9134e
+DATA constants<>+2240(SB)/4, $0xbd5c1e2d
+DATA constants<>+2244(SB)/4, $0xbd5c1e2d
+DATA constants<>+2248(SB)/4, $0xbd5c1e2d
+DATA constants<>+2252(SB)/4, $0xbd5c1e2d
+DATA constants<>+2256(SB)/4, $0xbd5c1e2d
+DATA constants<>+2260(SB)/4, $0xbd5c1e2d
+DATA constants<>+2264(SB)/4, $0xbd5c1e2d
+DATA constants<>+2268(SB)/4, $0xbd5c1e2d
+DATA constants<>+2272(SB)/4, $0xbd5c1e2d
+DATA constants<>+2276(SB)/4, $0xbd5c1e2d
+DATA constants<>+2280(SB)/4, $0xbd5c1e2d
+DATA constants<>+2284(SB)/4, $0xbd5c1e2d
+DATA constants<>+2288(SB)/4, $0xbd5c1e2d
+DATA constants<>+2292(SB)/4, $0xbd5c1e2d
+DATA constants<>+2296(SB)/4, $0xbd5c1e2d
+DATA constants<>+2300(SB)/4, $0xbd5c1e2d
+DATA constants<>+2304(SB)/4, $0x3e088393
+DATA constants<>+2308(SB)/4, $0x3e088393
+DATA constants<>+2312(SB)/4, $0x3e088393
+DATA constants<>+2316(SB)/4, $0x3e088393
+DATA constants<>+2320(SB)/4, $0x3e088393
+DATA constants<>+2324(SB)/4, $0x3e088393
+DATA constants<>+2328(SB)/4, $0x3e088393
+DATA constants<>+2332(SB)/4, $0x3e088393
+DATA constants<>+2336(SB)/4, $0x3e088393
+DATA constants<>+2340(SB)/4, $0x3e088393
+DATA constants<>+2344(SB)/4, $0x3e088393
+DATA constants<>+2348(SB)/4, $0x3e088393
+DATA constants<>+2352(SB)/4, $0x3e088393
+DATA constants<>+2356(SB)/4, $0x3e088393
+DATA constants<>+2360(SB)/4, $0x3e088393
+DATA constants<>+2364(SB)/4, $0x3e088393
+DATA constants<>+2368(SB)/4, $0xbeaaaa99
+DATA constants<>+2372(SB)/4, $0xbeaaaa99
+DATA constants<>+2376(SB)/4, $0xbeaaaa99
+DATA constants<>+2380(SB)/4, $0xbeaaaa99
+DATA constants<>+2384(SB)/4, $0xbeaaaa99
+DATA constants<>+2388(SB)/4, $0xbeaaaa99
+DATA constants<>+2392(SB)/4, $0xbeaaaa99
+DATA constants<>+2396(SB)/4, $0xbeaaaa99
+DATA constants<>+2400(SB)/4, $0xbeaaaa99
+DATA constants<>+2404(SB)/4, $0xbeaaaa99
+DATA constants<>+2408(SB)/4, $0xbeaaaa99
+DATA constants<>+2412(SB)/4, $0xbeaaaa99
+DATA constants<>+2416(SB)/4, $0xbeaaaa99
+DATA constants<>+2420(SB)/4, $0xbeaaaa99
+DATA constants<>+2424(SB)/4, $0xbeaaaa99
+DATA constants<>+2428(SB)/4, $0xbeaaaa99
+DATA constants<>+2432(SB)/4, $0x3f3504f3
+DATA constants<>+2436(SB)/4, $0x3f3504f3
+DATA constants<>+2440(SB)/4, $0x3f3504f3
+DATA constants<>+2444(SB)/4, $0x3f3504f3
+DATA constants<>+2448(SB)/4, $0x3f3504f3
+DATA constants<>+2452(SB)/4, $0x3f3504f3
+DATA constants<>+2456(SB)/4, $0x3f3504f3
+DATA constants<>+2460(SB)/4, $0x3f3504f3
+DATA constants<>+2464(SB)/4, $0x3f3504f3
+DATA constants<>+2468(SB)/4, $0x3f3504f3
+DATA constants<>+2472(SB)/4, $0x3f3504f3
+DATA constants<>+2476(SB)/4, $0x3f3504f3
+DATA constants<>+2480(SB)/4, $0x3f3504f3
+DATA constants<>+2484(SB)/4, $0x3f3504f3
+DATA constants<>+2488(SB)/4, $0x3f3504f3
+DATA constants<>+2492(SB)/4, $0x3f3504f3
+DATA constants<>+2496(SB)/4, $0x3ea7ba05
+DATA constants<>+2500(SB)/4, $0x3ea7ba05
+DATA constants<>+2504(SB)/4, $0x3ea7ba05
+DATA constants<>+2508(SB)/4, $0x3ea7ba05
+DATA constants<>+2512(SB)/4, $0x3ea7ba05
+DATA constants<>+2516(SB)/4, $0x3ea7ba05
+DATA constants<>+2520(SB)/4, $0x3ea7ba05
+DATA constants<>+2524(SB)/4, $0x3ea7ba05
+DATA constants<>+2528(SB)/4, $0x3ea7ba05
+DATA constants<>+2532(SB)/4, $0x3ea7ba05
+DATA constants<>+2536(SB)/4, $0x3ea7ba05
+DATA constants<>+2540(SB)/4, $0x3ea7ba05
+DATA constants<>+2544(SB)/4, $0x3ea7ba05
+DATA constants<>+2548(SB)/4, $0x3ea7ba05
+DATA constants<>+2552(SB)/4, $0x3ea7ba05
+DATA constants<>+2556(SB)/4, $0x3ea7ba05
+DATA constants<>+2560(SB)/4, $0x3f87dc22
+DATA constants<>+2564(SB)/4, $0x3f87dc22
+DATA constants<>+2568(SB)/4, $0x3f87dc22
+DATA constants<>+2572(SB)/4, $0x3f87dc22
+DATA constants<>+2576(SB)/4, $0x3f87dc22
+DATA constants<>+2580(SB)/4, $0x3f87dc22
+DATA constants<>+2584(SB)/4, $0x3f87dc22
+DATA constants<>+2588(SB)/4, $0x3f87dc22
+DATA constants<>+2592(SB)/4, $0x3f87dc22
+DATA constants<>+2596(SB)/4, $0x3f87dc22
+DATA constants<>+2600(SB)/4, $0x3f87dc22
+DATA constants<>+2604(SB)/4, $0x3f87dc22
+DATA constants<>+2608(SB)/4, $0x3f87dc22
+DATA constants<>+2612(SB)/4, $0x3f87dc22
+DATA constants<>+2616(SB)/4, $0x3f87dc22
+DATA constants<>+2620(SB)/4, $0x3f87dc22
+DATA constants<>+2624(SB)/4, $0xbfba00e3
+DATA constants<>+2628(SB)/4, $0xbfba00e3
+DATA constants<>+2632(SB)/4, $0xbfba00e3
+DATA constants<>+2636(SB)/4, $0xbfba00e3
+DATA constants<>+2640(SB)/4, $0xbfba00e3
+DATA constants<>+2644(SB)/4, $0xbfba00e3
+DATA constants<>+2648(SB)/4, $0xbfba00e3
+DATA constants<>+2652(SB)/4, $0xbfba00e3
+DATA constants<>+2656(SB)/4, $0xbfba00e3
+DATA constants<>+2660(SB)/4, $0xbfba00e3
+DATA constants<>+2664(SB)/4, $0xbfba00e3
+DATA constants<>+2668(SB)/4, $0xbfba00e3
+DATA constants<>+2672(SB)/4, $0xbfba00e3
+DATA constants<>+2676(SB)/4, $0xbfba00e3
+DATA constants<>+2680(SB)/4, $0xbfba00e3
+DATA constants<>+2684(SB)/4, $0xbfba00e3
+DATA constants<>+2688(SB)/4, $0x3fb5f0e3
+DATA constants<>+2692(SB)/4, $0x3fb5f0e3
+DATA constants<>+2696(SB)/4, $0x3fb5f0e3
+DATA constants<>+2700(SB)/4, $0x3fb5f0e3
+DATA constants<>+2704(SB)/4, $0x3fb5f0e3
+DATA constants<>+2708(SB)/4, $0x3fb5f0e3
+DATA constants<>+2712(SB)/4, $0x3fb5f0e3
+DATA constants<>+2716(SB)/4, $0x3fb5f0e3
+DATA constants<>+2720(SB)/4, $0x3fb5f0e3
+DATA constants<>+2724(SB)/4, $0x3fb5f0e3
+DATA constants<>+2728(SB)/4, $0x3fb5f0e3
+DATA constants<>+2732(SB)/4, $0x3fb5f0e3
+DATA constants<>+2736(SB)/4, $0x3fb5f0e3
+DATA constants<>+2740(SB)/4, $0x3fb5f0e3
+DATA constants<>+2744(SB)/4, $0x3fb5f0e3
+DATA constants<>+2748(SB)/4, $0x3fb5f0e3
+DATA constants<>+2752(SB)/4, $0xbe91a98e
+DATA constants<>+2756(SB)/4, $0xbe91a98e
+DATA constants<>+2760(SB)/4, $0xbe91a98e
+DATA constants<>+2764(SB)/4, $0xbe91a98e
+DATA constants<>+2768(SB)/4, $0xbe91a98e
+DATA constants<>+2772(SB)/4, $0xbe91a98e
+DATA constants<>+2776(SB)/4, $0xbe91a98e
+DATA constants<>+2780(SB)/4, $0xbe91a98e
+DATA constants<>+2784(SB)/4, $0xbe91a98e
+DATA constants<>+2788(SB)/4, $0xbe91a98e
+DATA constants<>+2792(SB)/4, $0xbe91a98e
+DATA constants<>+2796(SB)/4, $0xbe91a98e
+DATA constants<>+2800(SB)/4, $0xbe91a98e
+DATA constants<>+2804(SB)/4, $0xbe91a98e
+DATA constants<>+2808(SB)/4, $0xbe91a98e
+DATA constants<>+2812(SB)/4, $0xbe91a98e
+DATA constants<>+2816(SB)/4, $0x3e827906
+DATA constants<>+2820(SB)/4, $0x3e827906
+DATA constants<>+2824(SB)/4, $0x3e827906
+DATA constants<>+2828(SB)/4, $0x3e827906
+DATA constants<>+2832(SB)/4, $0x3e827906
+DATA constants<>+2836(SB)/4, $0x3e827906
+DATA constants<>+2840(SB)/4, $0x3e827906
+DATA constants<>+2844(SB)/4, $0x3e827906
+DATA constants<>+2848(SB)/4, $0x3e827906
+DATA constants<>+2852(SB)/4, $0x3e827906
+DATA constants<>+2856(SB)/4, $0x3e827906
+DATA constants<>+2860(SB)/4, $0x3e827906
+DATA constants<>+2864(SB)/4, $0x3e827906
+DATA constants<>+2868(SB)/4, $0x3e827906
+DATA constants<>+2872(SB)/4, $0x3e827906
+DATA constants<>+2876(SB)/4, $0x3e827906
+GLOBL constants<>(SB), RODATA|NOPTR, $2880
 
 // func ternaryGemvAVX2(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
 // Requires: AVX, AVX2, CMOV, MMX+
@@ -3116,25 +3164,25 @@ loop:
 	VCMPPS    $0x03, Y2, Y2, Y3
 	VBLENDVPS Y3, Y2, Y6, Y6
 	VADDPS    constants<>+640(SB), Y6, Y6
-	VMOVUPS   constants<>+1728(SB), Y2
+	VMOVUPS   constants<>+1920(SB), Y2
 	VDIVPS    Y6, Y2, Y6
 	VMOVUPS   constants<>+640(SB), Y2
 	VSUBPS    Y6, Y2, Y2
 	VANDPS    constants<>+960(SB), Y0, Y3
 	VORPS     Y3, Y2, Y2
 	VMULPS    Y0, Y0, Y3
-	VMULPS    constants<>+1920(SB), Y3, Y4
-	VADDPS    constants<>+1984(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+2048(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+2112(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
+	VMULPS    constants<>+2112(SB), Y3, Y4
 	VADDPS    constants<>+2176(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2240(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2304(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2368(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
 	VMULPS    Y0, Y4, Y4
 	VADDPS    Y0, Y4, Y4
-	VCMPPS    $0x11, constants<>+1856(SB), Y1, Y0
+	VCMPPS    $0x11, constants<>+2048(SB), Y1, Y0
 	VBLENDVPS Y0, Y4, Y2, Y2
 	VMOVUPS   Y2, (AX)(DX*1)
 	VMOVUPS   32(BX)(DX*1), Y0
@@ -3170,25 +3218,25 @@ loop:
 	VCMPPS    $0x03, Y2, Y2, Y3
 	VBLENDVPS Y3, Y2, Y6, Y6
 	VADDPS    constants<>+640(SB), Y6, Y6
-	VMOVUPS   constants<>+1728(SB), Y2
+	VMOVUPS   constants<>+1920(SB), Y2
 	VDIVPS    Y6, Y2, Y6
 	VMOVUPS   constants<>+640(SB), Y2
 	VSUBPS    Y6, Y2, Y2
 	VANDPS    constants<>+960(SB), Y0, Y3
 	VORPS     Y3, Y2, Y2
 	VMULPS    Y0, Y0, Y3
-	VMULPS    constants<>+1920(SB), Y3, Y4
-	VADDPS    constants<>+1984(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+2048(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+2112(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
+	VMULPS    constants<>+2112(SB), Y3, Y4
 	VADDPS    constants<>+2176(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2240(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2304(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2368(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
 	VMULPS    Y0, Y4, Y4
 	VADDPS    Y0, Y4, Y4
-	VCMPPS    $0x11, constants<>+1856(SB), Y1, Y0
+	VCMPPS    $0x11, constants<>+2048(SB), Y1, Y0
 	VBLENDVPS Y0, Y4, Y2, Y2
 	VMOVUPS   Y2, 32(AX)(DX*1)
 	ADDQ      $0x40, DX
@@ -3211,18 +3259,18 @@ loop:
 	VMOVUPS   (BX)(DX*1), Y0
 	VMOVUPS   constants<>+640(SB), Y3
 	VANDPS    constants<>+1024(SB), Y0, Y1
-	VMULPS    constants<>+2240(SB), Y1, Y1
-	VMULPS    constants<>+2304(SB), Y1, Y2
+	VMULPS    constants<>+2432(SB), Y1, Y1
+	VMULPS    constants<>+2496(SB), Y1, Y2
 	VADDPS    Y3, Y2, Y2
 	VDIVPS    Y2, Y3, Y2
-	VMULPS    constants<>+2368(SB), Y2, Y4
-	VADDPS    constants<>+2432(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    constants<>+2496(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    constants<>+2560(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
+	VMULPS    constants<>+2560(SB), Y2, Y4
 	VADDPS    constants<>+2624(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2688(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2752(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2816(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VMULPS    Y1, Y1, Y1
 	VXORPS    constants<>+960(SB), Y1, Y1
@@ -3256,7 +3304,7 @@ loop:
 	VCMPPS    $0x03, Y1, Y1, Y2
 	VBLENDVPS Y2, Y1, Y7, Y7
 	VMULPS    Y7, Y4, Y4
-	VMULPS    constants<>+1792(SB), Y4, Y4
+	VMULPS    constants<>+1984(SB), Y4, Y4
 	VSUBPS    Y4, Y3, Y2
 	VCMPPS    $0x1d, constants<>+704(SB), Y0, Y0
 	VBLENDVPS Y0, Y2, Y4, Y4
@@ -3264,18 +3312,18 @@ loop:
 	VMOVUPS   32(BX)(DX*1), Y0
 	VMOVUPS   constants<>+640(SB), Y3
 	VANDPS    constants<>+1024(SB), Y0, Y1
-	VMULPS    constants<>+2240(SB), Y1, Y1
-	VMULPS    constants<>+2304(SB), Y1, Y2
+	VMULPS    constants<>+2432(SB), Y1, Y1
+	VMULPS    constants<>+2496(SB), Y1, Y2
 	VADDPS    Y3, Y2, Y2
 	VDIVPS    Y2, Y3, Y2
-	VMULPS    constants<>+2368(SB), Y2, Y4
-	VADDPS    constants<>+2432(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    constants<>+2496(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    constants<>+2560(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
+	VMULPS    constants<>+2560(SB), Y2, Y4
 	VADDPS    constants<>+2624(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2688(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2752(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2816(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VMULPS    Y1, Y1, Y1
 	VXORPS    constants<>+960(SB), Y1, Y1
@@ -3309,7 +3357,7 @@ loop:
 	VCMPPS    $0x03, Y1, Y1, Y2
 	VBLENDVPS Y2, Y1, Y7, Y7
 	VMULPS    Y7, Y4, Y4
-	VMULPS    constants<>+1792(SB), Y4, Y4
+	VMULPS    constants<>+1984(SB), Y4, Y4
 	VSUBPS    Y4, Y3, Y2
 	VCMPPS    $0x1d, constants<>+704(SB), Y0, Y0
 	VBLENDVPS Y0, Y2, Y4, Y4
@@ -3317,6 +3365,723 @@ loop:
 	ADDQ      $0x40, DX
 	CMPQ      DX, CX
 	JNE       loop
+	VZEROUPPER
+	RET
+
+// func relu2GradAVX2(dg *float32, du *float32, x *float32, u *float32, dy *float32, n int)
+// Requires: AVX
+TEXT ·relu2GradAVX2(SB), NOSPLIT, $0-48
+	MOVQ dg+0(FP), AX
+	MOVQ du+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ u+24(FP), BX
+	MOVQ dy+32(FP), SI
+	MOVQ n+40(FP), DI
+	SHLQ $0x02, DI
+	XORQ R8, R8
+
+loop:
+	VXORPS  Y3, Y3, Y3
+	VMAXPS  (DX)(R8*1), Y3, Y0
+	VMOVUPS (SI)(R8*1), Y1
+	VMULPS  (BX)(R8*1), Y1, Y2
+	VADDPS  Y0, Y0, Y3
+	VMULPS  Y3, Y2, Y2
+	VMULPS  Y0, Y0, Y0
+	VMULPS  Y0, Y1, Y0
+	VMOVUPS Y2, (AX)(R8*1)
+	VMOVUPS Y0, (CX)(R8*1)
+	VXORPS  Y3, Y3, Y3
+	VMAXPS  32(DX)(R8*1), Y3, Y0
+	VMOVUPS 32(SI)(R8*1), Y1
+	VMULPS  32(BX)(R8*1), Y1, Y2
+	VADDPS  Y0, Y0, Y3
+	VMULPS  Y3, Y2, Y2
+	VMULPS  Y0, Y0, Y0
+	VMULPS  Y0, Y1, Y0
+	VMOVUPS Y2, 32(AX)(R8*1)
+	VMOVUPS Y0, 32(CX)(R8*1)
+	ADDQ    $0x40, R8
+	CMPQ    R8, DI
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func rmsNormDotAVX2(lanes *float32, x *float32, w *float32, dy *float32, n int)
+// Requires: AVX
+TEXT ·rmsNormDotAVX2(SB), NOSPLIT, $0-40
+	MOVQ   lanes+0(FP), AX
+	MOVQ   x+8(FP), AX
+	MOVQ   w+16(FP), CX
+	MOVQ   dy+24(FP), DX
+	MOVQ   n+32(FP), BX
+	SHLQ   $0x02, BX
+	XORQ   SI, SI
+	MOVQ   lanes+0(FP), DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+
+loop:
+	VMOVUPS (DX)(SI*1), Y2
+	VMULPS  (CX)(SI*1), Y2, Y2
+	VMULPS  (AX)(SI*1), Y2, Y2
+	VADDPS  Y2, Y0, Y0
+	VMOVUPS 32(DX)(SI*1), Y2
+	VMULPS  32(CX)(SI*1), Y2, Y2
+	VMULPS  32(AX)(SI*1), Y2, Y2
+	VADDPS  Y2, Y1, Y1
+	ADDQ    $0x40, SI
+	CMPQ    SI, BX
+	JNE     loop
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	VZEROUPPER
+	RET
+
+// func rmsNormGradAVX2(dx *float32, dw *float32, x *float32, w *float32, dy *float32, n int, inv float32, mean float32)
+// Requires: AVX
+TEXT ·rmsNormGradAVX2(SB), NOSPLIT, $0-56
+	MOVQ         dx+0(FP), AX
+	MOVQ         dw+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         w+24(FP), BX
+	MOVQ         dy+32(FP), SI
+	VBROADCASTSS inv+48(FP), Y0
+	VBROADCASTSS mean+52(FP), Y1
+	MOVQ         n+40(FP), DI
+	SHLQ         $0x02, DI
+	XORQ         R8, R8
+
+loop:
+	VMOVUPS (SI)(R8*1), Y3
+	VMULPS  (DX)(R8*1), Y0, Y2
+	VMULPS  Y2, Y3, Y4
+	VADDPS  (CX)(R8*1), Y4, Y4
+	VMOVUPS Y4, (CX)(R8*1)
+	VMULPS  (BX)(R8*1), Y3, Y4
+	VMULPS  Y1, Y2, Y2
+	VSUBPS  Y2, Y4, Y4
+	VMULPS  Y0, Y4, Y4
+	VMOVUPS Y4, (AX)(R8*1)
+	VMOVUPS 32(SI)(R8*1), Y3
+	VMULPS  32(DX)(R8*1), Y0, Y2
+	VMULPS  Y2, Y3, Y4
+	VADDPS  32(CX)(R8*1), Y4, Y4
+	VMOVUPS Y4, 32(CX)(R8*1)
+	VMULPS  32(BX)(R8*1), Y3, Y4
+	VMULPS  Y1, Y2, Y2
+	VSUBPS  Y2, Y4, Y4
+	VMULPS  Y0, Y4, Y4
+	VMOVUPS Y4, 32(AX)(R8*1)
+	ADDQ    $0x40, R8
+	CMPQ    R8, DI
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func rotateAVX2(lo *float32, hi *float32, cos *float32, sin *float32, n int, direction float32)
+// Requires: AVX
+TEXT ·rotateAVX2(SB), NOSPLIT, $0-44
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         cos+16(FP), DX
+	MOVQ         sin+24(FP), BX
+	VBROADCASTSS direction+40(FP), Y0
+	MOVQ         n+32(FP), SI
+	SHLQ         $0x02, SI
+	XORQ         DI, DI
+
+loop:
+	VMULPS  (BX)(DI*1), Y0, Y4
+	VMOVUPS (AX)(DI*1), Y1
+	VMOVUPS (CX)(DI*1), Y2
+	VMOVUPS (DX)(DI*1), Y3
+	VMULPS  Y2, Y4, Y5
+	VMULPS  Y1, Y4, Y4
+	VMULPS  Y1, Y3, Y1
+	VMULPS  Y2, Y3, Y2
+	VSUBPS  Y5, Y1, Y1
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS Y1, (AX)(DI*1)
+	VMOVUPS Y2, (CX)(DI*1)
+	VMULPS  32(BX)(DI*1), Y0, Y4
+	VMOVUPS 32(AX)(DI*1), Y1
+	VMOVUPS 32(CX)(DI*1), Y2
+	VMOVUPS 32(DX)(DI*1), Y3
+	VMULPS  Y2, Y4, Y5
+	VMULPS  Y1, Y4, Y4
+	VMULPS  Y1, Y3, Y1
+	VMULPS  Y2, Y3, Y2
+	VSUBPS  Y5, Y1, Y1
+	VADDPS  Y4, Y2, Y2
+	VMOVUPS Y1, 32(AX)(DI*1)
+	VMOVUPS Y2, 32(CX)(DI*1)
+	ADDQ    $0x40, DI
+	CMPQ    DI, SI
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func absMaxColumnsAVX2(top *float32, x *float32, n int, f float32)
+// Requires: AVX, AVX2
+TEXT ·absMaxColumnsAVX2(SB), NOSPLIT, $0-28
+	MOVQ         top+0(FP), AX
+	MOVQ         x+8(FP), CX
+	VBROADCASTSS f+24(FP), Y0
+	MOVQ         n+16(FP), DX
+	SHLQ         $0x02, DX
+	XORQ         BX, BX
+	VMOVUPS      constants<>+1024(SB), Y1
+
+loop:
+	VMULPS  (CX)(BX*1), Y0, Y2
+	VANDPS  Y1, Y2, Y2
+	VPMAXSD (AX)(BX*1), Y2, Y2
+	VMOVUPS Y2, (AX)(BX*1)
+	VMULPS  32(CX)(BX*1), Y0, Y2
+	VANDPS  Y1, Y2, Y2
+	VPMAXSD 32(AX)(BX*1), Y2, Y2
+	VMOVUPS Y2, 32(AX)(BX*1)
+	ADDQ    $0x40, BX
+	CMPQ    BX, DX
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func quantizeColumnsAVX2(hi *int8, lo *int8, stride int, sumHi *int32, sumLo *int32, x *float32, ldx int, f *float32, s *float32, rows int)
+// Requires: AVX, AVX2
+TEXT ·quantizeColumnsAVX2(SB), NOSPLIT, $0-80
+	MOVQ    hi+0(FP), AX
+	MOVQ    lo+8(FP), CX
+	MOVQ    stride+16(FP), DX
+	MOVQ    x+40(FP), BX
+	MOVQ    ldx+48(FP), SI
+	MOVQ    f+56(FP), DI
+	MOVQ    s+64(FP), R8
+	MOVQ    rows+72(FP), R9
+	SHLQ    $0x02, SI
+	VMOVUPS (R8), Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+
+loop:
+	VBROADCASTSS (DI), Y4
+	VMULPS       (BX), Y4, Y3
+	VMULPS       Y0, Y3, Y3
+	VMAXPS       constants<>+1536(SB), Y3, Y3
+	VMINPS       constants<>+1600(SB), Y3, Y3
+	VCVTPS2DQ    Y3, Y3
+	VPADDD       Y3, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y3, Y3
+	VPSRAD       $0x08, Y3, Y4
+	VPADDD       Y4, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VBROADCASTSS (DI), Y5
+	VMULPS       (BX), Y5, Y4
+	VMULPS       Y0, Y4, Y4
+	VMAXPS       constants<>+1536(SB), Y4, Y4
+	VMINPS       constants<>+1600(SB), Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VPADDD       Y4, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y4, Y4
+	VPSRAD       $0x08, Y4, Y5
+	VPADDD       Y5, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VPSLLD       $0x10, Y4, Y4
+	VPBLENDW     $0xaa, Y4, Y3, Y3
+	VPSHUFB      constants<>+1856(SB), Y3, Y3
+	VBROADCASTSS (DI), Y5
+	VMULPS       (BX), Y5, Y4
+	VMULPS       Y0, Y4, Y4
+	VMAXPS       constants<>+1536(SB), Y4, Y4
+	VMINPS       constants<>+1600(SB), Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VPADDD       Y4, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y4, Y4
+	VPSRAD       $0x08, Y4, Y5
+	VPADDD       Y5, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VBROADCASTSS (DI), Y6
+	VMULPS       (BX), Y6, Y5
+	VMULPS       Y0, Y5, Y5
+	VMAXPS       constants<>+1536(SB), Y5, Y5
+	VMINPS       constants<>+1600(SB), Y5, Y5
+	VCVTPS2DQ    Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y5, Y5
+	VPSRAD       $0x08, Y5, Y6
+	VPADDD       Y6, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VPSLLD       $0x10, Y5, Y5
+	VPBLENDW     $0xaa, Y5, Y4, Y4
+	VPSHUFB      constants<>+1856(SB), Y4, Y4
+	VPSLLD       $0x10, Y4, Y6
+	VMOVDQU      Y3, Y5
+	VPBLENDW     $0xaa, Y6, Y5, Y5
+	VPXOR        constants<>+1728(SB), Y5, Y5
+	VPSRLD       $0x10, Y3, Y3
+	VPBLENDW     $0xaa, Y4, Y3, Y3
+	VBROADCASTSS (DI), Y6
+	VMULPS       (BX), Y6, Y4
+	VMULPS       Y0, Y4, Y4
+	VMAXPS       constants<>+1536(SB), Y4, Y4
+	VMINPS       constants<>+1600(SB), Y4, Y4
+	VCVTPS2DQ    Y4, Y4
+	VPADDD       Y4, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y4, Y4
+	VPSRAD       $0x08, Y4, Y6
+	VPADDD       Y6, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VBROADCASTSS (DI), Y7
+	VMULPS       (BX), Y7, Y6
+	VMULPS       Y0, Y6, Y6
+	VMAXPS       constants<>+1536(SB), Y6, Y6
+	VMINPS       constants<>+1600(SB), Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPADDD       Y6, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y6, Y6
+	VPSRAD       $0x08, Y6, Y7
+	VPADDD       Y7, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VPSLLD       $0x10, Y6, Y6
+	VPBLENDW     $0xaa, Y6, Y4, Y4
+	VPSHUFB      constants<>+1856(SB), Y4, Y4
+	VBROADCASTSS (DI), Y7
+	VMULPS       (BX), Y7, Y6
+	VMULPS       Y0, Y6, Y6
+	VMAXPS       constants<>+1536(SB), Y6, Y6
+	VMINPS       constants<>+1600(SB), Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPADDD       Y6, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y6, Y6
+	VPSRAD       $0x08, Y6, Y7
+	VPADDD       Y7, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VBROADCASTSS (DI), Y8
+	VMULPS       (BX), Y8, Y7
+	VMULPS       Y0, Y7, Y7
+	VMAXPS       constants<>+1536(SB), Y7, Y7
+	VMINPS       constants<>+1600(SB), Y7, Y7
+	VCVTPS2DQ    Y7, Y7
+	VPADDD       Y7, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y7, Y7
+	VPSRAD       $0x08, Y7, Y8
+	VPADDD       Y8, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VPSLLD       $0x10, Y7, Y7
+	VPBLENDW     $0xaa, Y7, Y6, Y6
+	VPSHUFB      constants<>+1856(SB), Y6, Y6
+	VPSLLD       $0x10, Y6, Y8
+	VMOVDQU      Y4, Y7
+	VPBLENDW     $0xaa, Y8, Y7, Y7
+	VPXOR        constants<>+1728(SB), Y7, Y7
+	VPSRLD       $0x10, Y4, Y4
+	VPBLENDW     $0xaa, Y6, Y4, Y4
+	VBROADCASTSS (DI), Y8
+	VMULPS       (BX), Y8, Y6
+	VMULPS       Y0, Y6, Y6
+	VMAXPS       constants<>+1536(SB), Y6, Y6
+	VMINPS       constants<>+1600(SB), Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPADDD       Y6, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y6, Y6
+	VPSRAD       $0x08, Y6, Y8
+	VPADDD       Y8, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VBROADCASTSS (DI), Y9
+	VMULPS       (BX), Y9, Y8
+	VMULPS       Y0, Y8, Y8
+	VMAXPS       constants<>+1536(SB), Y8, Y8
+	VMINPS       constants<>+1600(SB), Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPADDD       Y8, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y8, Y8
+	VPSRAD       $0x08, Y8, Y9
+	VPADDD       Y9, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VPSLLD       $0x10, Y8, Y8
+	VPBLENDW     $0xaa, Y8, Y6, Y6
+	VPSHUFB      constants<>+1856(SB), Y6, Y6
+	VBROADCASTSS (DI), Y9
+	VMULPS       (BX), Y9, Y8
+	VMULPS       Y0, Y8, Y8
+	VMAXPS       constants<>+1536(SB), Y8, Y8
+	VMINPS       constants<>+1600(SB), Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPADDD       Y8, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y8, Y8
+	VPSRAD       $0x08, Y8, Y9
+	VPADDD       Y9, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VBROADCASTSS (DI), Y10
+	VMULPS       (BX), Y10, Y9
+	VMULPS       Y0, Y9, Y9
+	VMAXPS       constants<>+1536(SB), Y9, Y9
+	VMINPS       constants<>+1600(SB), Y9, Y9
+	VCVTPS2DQ    Y9, Y9
+	VPADDD       Y9, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y9, Y9
+	VPSRAD       $0x08, Y9, Y10
+	VPADDD       Y10, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VPSLLD       $0x10, Y9, Y9
+	VPBLENDW     $0xaa, Y9, Y8, Y8
+	VPSHUFB      constants<>+1856(SB), Y8, Y8
+	VPSLLD       $0x10, Y8, Y10
+	VMOVDQU      Y6, Y9
+	VPBLENDW     $0xaa, Y10, Y9, Y9
+	VPXOR        constants<>+1728(SB), Y9, Y9
+	VPSRLD       $0x10, Y6, Y6
+	VPBLENDW     $0xaa, Y8, Y6, Y6
+	VBROADCASTSS (DI), Y10
+	VMULPS       (BX), Y10, Y8
+	VMULPS       Y0, Y8, Y8
+	VMAXPS       constants<>+1536(SB), Y8, Y8
+	VMINPS       constants<>+1600(SB), Y8, Y8
+	VCVTPS2DQ    Y8, Y8
+	VPADDD       Y8, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y8, Y8
+	VPSRAD       $0x08, Y8, Y10
+	VPADDD       Y10, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VBROADCASTSS (DI), Y11
+	VMULPS       (BX), Y11, Y10
+	VMULPS       Y0, Y10, Y10
+	VMAXPS       constants<>+1536(SB), Y10, Y10
+	VMINPS       constants<>+1600(SB), Y10, Y10
+	VCVTPS2DQ    Y10, Y10
+	VPADDD       Y10, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y10, Y10
+	VPSRAD       $0x08, Y10, Y11
+	VPADDD       Y11, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VPSLLD       $0x10, Y10, Y10
+	VPBLENDW     $0xaa, Y10, Y8, Y8
+	VPSHUFB      constants<>+1856(SB), Y8, Y8
+	VBROADCASTSS (DI), Y11
+	VMULPS       (BX), Y11, Y10
+	VMULPS       Y0, Y10, Y10
+	VMAXPS       constants<>+1536(SB), Y10, Y10
+	VMINPS       constants<>+1600(SB), Y10, Y10
+	VCVTPS2DQ    Y10, Y10
+	VPADDD       Y10, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y10, Y10
+	VPSRAD       $0x08, Y10, Y11
+	VPADDD       Y11, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VBROADCASTSS (DI), Y12
+	VMULPS       (BX), Y12, Y11
+	VMULPS       Y0, Y11, Y11
+	VMAXPS       constants<>+1536(SB), Y11, Y11
+	VMINPS       constants<>+1600(SB), Y11, Y11
+	VCVTPS2DQ    Y11, Y11
+	VPADDD       Y11, Y1, Y1
+	VPADDD       constants<>+1792(SB), Y11, Y11
+	VPSRAD       $0x08, Y11, Y12
+	VPADDD       Y12, Y2, Y2
+	ADDQ         SI, BX
+	ADDQ         $0x04, DI
+	VPSLLD       $0x10, Y11, Y11
+	VPBLENDW     $0xaa, Y11, Y10, Y10
+	VPSHUFB      constants<>+1856(SB), Y10, Y10
+	VPSLLD       $0x10, Y10, Y12
+	VMOVDQU      Y8, Y11
+	VPBLENDW     $0xaa, Y12, Y11, Y11
+	VPXOR        constants<>+1728(SB), Y11, Y11
+	VPSRLD       $0x10, Y8, Y8
+	VPBLENDW     $0xaa, Y10, Y8, Y8
+	VPUNPCKHDQ   Y4, Y3, Y12
+	VPUNPCKLDQ   Y4, Y3, Y3
+	VPUNPCKHDQ   Y8, Y6, Y10
+	VPUNPCKLDQ   Y8, Y6, Y6
+	VPUNPCKHQDQ  Y6, Y3, Y4
+	VPUNPCKLQDQ  Y6, Y3, Y3
+	VPUNPCKHQDQ  Y10, Y12, Y8
+	VPUNPCKLQDQ  Y10, Y12, Y6
+	MOVQ         AX, R8
+	VMOVDQU      X3, (R8)
+	ADDQ         DX, R8
+	VMOVDQU      X4, (R8)
+	ADDQ         DX, R8
+	VMOVDQU      X6, (R8)
+	ADDQ         DX, R8
+	VMOVDQU      X8, (R8)
+	ADDQ         DX, R8
+	VEXTRACTI128 $0x01, Y3, (R8)
+	ADDQ         DX, R8
+	VEXTRACTI128 $0x01, Y4, (R8)
+	ADDQ         DX, R8
+	VEXTRACTI128 $0x01, Y6, (R8)
+	ADDQ         DX, R8
+	VEXTRACTI128 $0x01, Y8, (R8)
+	ADDQ         DX, R8
+	VPUNPCKHDQ   Y7, Y5, Y4
+	VPUNPCKLDQ   Y7, Y5, Y5
+	VPUNPCKHDQ   Y11, Y9, Y3
+	VPUNPCKLDQ   Y11, Y9, Y9
+	VPUNPCKHQDQ  Y9, Y5, Y7
+	VPUNPCKLQDQ  Y9, Y5, Y5
+	VPUNPCKHQDQ  Y3, Y4, Y11
+	VPUNPCKLQDQ  Y3, Y4, Y9
+	MOVQ         CX, R8
+	VMOVDQU      X5, (R8)
+	ADDQ         DX, R8
+	VMOVDQU      X7, (R8)
+	ADDQ         DX, R8
+	VMOVDQU      X9, (R8)
+	ADDQ         DX, R8
+	VMOVDQU      X11, (R8)
+	ADDQ         DX, R8
+	VEXTRACTI128 $0x01, Y5, (R8)
+	ADDQ         DX, R8
+	VEXTRACTI128 $0x01, Y7, (R8)
+	ADDQ         DX, R8
+	VEXTRACTI128 $0x01, Y9, (R8)
+	ADDQ         DX, R8
+	VEXTRACTI128 $0x01, Y11, (R8)
+	ADDQ         DX, R8
+	ADDQ         $0x10, AX
+	ADDQ         $0x10, CX
+	SUBQ         $0x10, R9
+	JNZ          loop
+	MOVQ         sumHi+24(FP), AX
+	MOVQ         sumLo+32(FP), CX
+	VPADDD       (AX), Y2, Y0
+	VMOVDQU      Y0, (AX)
+	VPSLLD       $0x08, Y2, Y2
+	VPSUBD       Y2, Y1, Y1
+	VPADDD       (CX), Y1, Y1
+	VMOVDQU      Y1, (CX)
+	VZEROUPPER
+	RET
+
+// func ternaryFlipAVX2(dst *byte, w *float32, ldw int, blocks int, half float32)
+// Requires: AVX, AVX2
+TEXT ·ternaryFlipAVX2(SB), NOSPLIT, $0-36
+	MOVQ         dst+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         ldw+16(FP), DX
+	MOVQ         blocks+24(FP), BX
+	VBROADCASTSS half+32(FP), Y0
+	SHLQ         $0x02, DX
+	VXORPS       constants<>+960(SB), Y0, Y1
+	MOVL         $0x80808080, SI
+	VMOVD        SI, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x00000001, SI
+	VMOVD        SI, X3
+	VPBROADCASTD X3, Y3
+	MOVL         $0x000000ff, SI
+	VMOVD        SI, X3
+	VPBROADCASTD X3, Y3
+
+loop:
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VMOVUPS (CX), Y6
+	VCMPPS  $0x1e, Y0, Y6, Y7
+	VCMPPS  $0x11, Y1, Y6, Y6
+	VPSUBD  Y7, Y6, Y7
+	VPAND   Y3, Y7, Y7
+	VPADDD  Y7, Y4, Y4
+	VMOVUPS 32(CX), Y6
+	VCMPPS  $0x1e, Y0, Y6, Y7
+	VCMPPS  $0x11, Y1, Y6, Y6
+	VPSUBD  Y7, Y6, Y7
+	VPAND   Y3, Y7, Y7
+	VPADDD  Y7, Y5, Y5
+	ADDQ    DX, CX
+	VMOVUPS (CX), Y6
+	VCMPPS  $0x1e, Y0, Y6, Y7
+	VCMPPS  $0x11, Y1, Y6, Y6
+	VPSUBD  Y7, Y6, Y7
+	VPAND   Y3, Y7, Y7
+	VPSLLD  $0x08, Y7, Y7
+	VPADDD  Y7, Y4, Y4
+	VMOVUPS 32(CX), Y6
+	VCMPPS  $0x1e, Y0, Y6, Y7
+	VCMPPS  $0x11, Y1, Y6, Y6
+	VPSUBD  Y7, Y6, Y7
+	VPAND   Y3, Y7, Y7
+	VPSLLD  $0x08, Y7, Y7
+	VPADDD  Y7, Y5, Y5
+	ADDQ    DX, CX
+	VMOVUPS (CX), Y6
+	VCMPPS  $0x1e, Y0, Y6, Y7
+	VCMPPS  $0x11, Y1, Y6, Y6
+	VPSUBD  Y7, Y6, Y7
+	VPAND   Y3, Y7, Y7
+	VPSLLD  $0x10, Y7, Y7
+	VPADDD  Y7, Y4, Y4
+	VMOVUPS 32(CX), Y6
+	VCMPPS  $0x1e, Y0, Y6, Y7
+	VCMPPS  $0x11, Y1, Y6, Y6
+	VPSUBD  Y7, Y6, Y7
+	VPAND   Y3, Y7, Y7
+	VPSLLD  $0x10, Y7, Y7
+	VPADDD  Y7, Y5, Y5
+	ADDQ    DX, CX
+	VMOVUPS (CX), Y6
+	VCMPPS  $0x1e, Y0, Y6, Y7
+	VCMPPS  $0x11, Y1, Y6, Y6
+	VPSUBD  Y7, Y6, Y7
+	VPAND   Y3, Y7, Y7
+	VPSLLD  $0x18, Y7, Y7
+	VPADDD  Y7, Y4, Y4
+	VMOVUPS 32(CX), Y6
+	VCMPPS  $0x1e, Y0, Y6, Y7
+	VCMPPS  $0x11, Y1, Y6, Y6
+	VPSUBD  Y7, Y6, Y7
+	VPAND   Y3, Y7, Y7
+	VPSLLD  $0x18, Y7, Y7
+	VPADDD  Y7, Y5, Y5
+	ADDQ    DX, CX
+	VPXOR   Y2, Y4, Y4
+	VMOVDQU Y4, (AX)
+	VPXOR   Y2, Y5, Y5
+	VMOVDQU Y5, 32(AX)
+	ADDQ    $0x40, AX
+	DECQ    BX
+	JNZ     loop
+	VZEROUPPER
+	RET
+
+// func adamAVX2(p *float32, grad *float32, m *float32, v *float32, n int, scale float32, l2 float32, keep float32, mix float32, beta2 float32, mix2 float32, root float32, eps float32, rate float32)
+// Requires: AVX
+TEXT ·adamAVX2(SB), NOSPLIT, $0-76
+	MOVQ         p+0(FP), AX
+	MOVQ         grad+8(FP), CX
+	MOVQ         m+16(FP), DX
+	MOVQ         v+24(FP), BX
+	VBROADCASTSS scale+40(FP), Y0
+	VBROADCASTSS l2+44(FP), Y1
+	VBROADCASTSS keep+48(FP), Y2
+	VBROADCASTSS mix+52(FP), Y3
+	VBROADCASTSS beta2+56(FP), Y4
+	VBROADCASTSS mix2+60(FP), Y5
+	VBROADCASTSS root+64(FP), Y6
+	VBROADCASTSS eps+68(FP), Y7
+	VBROADCASTSS rate+72(FP), Y8
+	MOVQ         n+32(FP), SI
+	SHLQ         $0x02, SI
+	XORQ         DI, DI
+
+loop:
+	VMOVUPS (AX)(DI*1), Y9
+	VMULPS  (CX)(DI*1), Y0, Y10
+	VMULPS  Y1, Y9, Y12
+	VADDPS  Y12, Y10, Y10
+	VMOVUPS (DX)(DI*1), Y11
+	VSUBPS  Y11, Y10, Y12
+	VMULPS  Y3, Y12, Y12
+	VADDPS  Y12, Y11, Y11
+	VMOVUPS Y11, (DX)(DI*1)
+	VMULPS  Y5, Y10, Y12
+	VMULPS  Y10, Y12, Y12
+	VMULPS  (BX)(DI*1), Y4, Y10
+	VADDPS  Y12, Y10, Y10
+	VMOVUPS Y10, (BX)(DI*1)
+	VSQRTPS Y10, Y10
+	VDIVPS  Y6, Y10, Y10
+	VADDPS  Y7, Y10, Y10
+	VMULPS  Y8, Y11, Y11
+	VDIVPS  Y10, Y11, Y11
+	VMULPS  Y2, Y9, Y9
+	VADDPS  Y11, Y9, Y9
+	VMOVUPS Y9, (AX)(DI*1)
+	VMOVUPS 32(AX)(DI*1), Y9
+	VMULPS  32(CX)(DI*1), Y0, Y10
+	VMULPS  Y1, Y9, Y12
+	VADDPS  Y12, Y10, Y10
+	VMOVUPS 32(DX)(DI*1), Y11
+	VSUBPS  Y11, Y10, Y12
+	VMULPS  Y3, Y12, Y12
+	VADDPS  Y12, Y11, Y11
+	VMOVUPS Y11, 32(DX)(DI*1)
+	VMULPS  Y5, Y10, Y12
+	VMULPS  Y10, Y12, Y12
+	VMULPS  32(BX)(DI*1), Y4, Y10
+	VADDPS  Y12, Y10, Y10
+	VMOVUPS Y10, 32(BX)(DI*1)
+	VSQRTPS Y10, Y10
+	VDIVPS  Y6, Y10, Y10
+	VADDPS  Y7, Y10, Y10
+	VMULPS  Y8, Y11, Y11
+	VDIVPS  Y10, Y11, Y11
+	VMULPS  Y2, Y9, Y9
+	VADDPS  Y11, Y9, Y9
+	VMOVUPS Y9, 32(AX)(DI*1)
+	ADDQ    $0x40, DI
+	CMPQ    DI, SI
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func int8ColumnsAVX2(dst *byte, stride int, x *int8, ldx int, blocks int, panels int)
+// Requires: AVX
+TEXT ·int8ColumnsAVX2(SB), NOSPLIT, $0-48
+	MOVQ    dst+0(FP), AX
+	MOVQ    stride+8(FP), CX
+	MOVQ    x+16(FP), DX
+	MOVQ    ldx+24(FP), BX
+	MOVQ    blocks+32(FP), SI
+	VMOVDQU constants<>+1728(SB), X0
+
+block:
+	MOVQ panels+40(FP), DI
+	MOVQ AX, R8
+	MOVQ DX, R9
+	LEAQ (R9)(BX*1), R10
+	LEAQ (R10)(BX*1), R11
+	LEAQ (R11)(BX*1), R12
+
+panel:
+	VMOVDQU    (R9), X1
+	VMOVDQU    (R10), X2
+	VMOVDQU    (R11), X3
+	VMOVDQU    (R12), X4
+	VPUNPCKLBW X2, X1, X5
+	VPUNPCKHBW X2, X1, X6
+	VPUNPCKLBW X4, X3, X2
+	VPUNPCKHBW X4, X3, X4
+	VPUNPCKLWD X2, X5, X1
+	VPUNPCKHWD X2, X5, X2
+	VPUNPCKLWD X4, X6, X3
+	VPUNPCKHWD X4, X6, X4
+	VPXOR      X0, X1, X1
+	VMOVDQU    X1, (R8)
+	ADDQ       $0x10, R9
+	VPXOR      X0, X2, X2
+	VMOVDQU    X2, 16(R8)
+	ADDQ       $0x10, R10
+	VPXOR      X0, X3, X3
+	VMOVDQU    X3, 32(R8)
+	ADDQ       $0x10, R11
+	VPXOR      X0, X4, X4
+	VMOVDQU    X4, 48(R8)
+	ADDQ       $0x10, R12
+	ADDQ       CX, R8
+	DECQ       DI
+	JNZ        panel
+	LEAQ       (DX)(BX*4), DX
+	ADDQ       $0x40, AX
+	DECQ       SI
+	JNZ        block
 	VZEROUPPER
 	RET
 
@@ -10298,25 +11063,25 @@ loop:
 	VCMPPS    $0x03, Z2, Z2, K1
 	VBLENDMPS Z2, Z6, K1, Z6
 	VADDPS    constants<>+640(SB), Z6, Z6
-	VMOVUPS   constants<>+1728(SB), Z2
+	VMOVUPS   constants<>+1920(SB), Z2
 	VDIVPS    Z6, Z2, Z6
 	VMOVUPS   constants<>+640(SB), Z2
 	VSUBPS    Z6, Z2, Z2
 	VANDPS    constants<>+960(SB), Z0, Z3
 	VORPS     Z3, Z2, Z2
 	VMULPS    Z0, Z0, Z3
-	VMULPS    constants<>+1920(SB), Z3, Z4
-	VADDPS    constants<>+1984(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
-	VADDPS    constants<>+2048(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
-	VADDPS    constants<>+2112(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
+	VMULPS    constants<>+2112(SB), Z3, Z4
 	VADDPS    constants<>+2176(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+2240(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+2304(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+2368(SB), Z4, Z4
 	VMULPS    Z3, Z4, Z4
 	VMULPS    Z0, Z4, Z4
 	VADDPS    Z0, Z4, Z4
-	VCMPPS    $0x11, constants<>+1856(SB), Z1, K1
+	VCMPPS    $0x11, constants<>+2048(SB), Z1, K1
 	VBLENDMPS Z4, Z2, K1, Z2
 	VMOVUPS   Z2, (AX)(DX*1)
 	ADDQ      $0x40, DX
@@ -10339,18 +11104,18 @@ loop:
 	VMOVUPS   (BX)(DX*1), Z0
 	VMOVUPS   constants<>+640(SB), Z3
 	VANDPS    constants<>+1024(SB), Z0, Z1
-	VMULPS    constants<>+2240(SB), Z1, Z1
-	VMULPS    constants<>+2304(SB), Z1, Z2
+	VMULPS    constants<>+2432(SB), Z1, Z1
+	VMULPS    constants<>+2496(SB), Z1, Z2
 	VADDPS    Z3, Z2, Z2
 	VDIVPS    Z2, Z3, Z2
-	VMULPS    constants<>+2368(SB), Z2, Z4
-	VADDPS    constants<>+2432(SB), Z4, Z4
-	VMULPS    Z2, Z4, Z4
-	VADDPS    constants<>+2496(SB), Z4, Z4
-	VMULPS    Z2, Z4, Z4
-	VADDPS    constants<>+2560(SB), Z4, Z4
-	VMULPS    Z2, Z4, Z4
+	VMULPS    constants<>+2560(SB), Z2, Z4
 	VADDPS    constants<>+2624(SB), Z4, Z4
+	VMULPS    Z2, Z4, Z4
+	VADDPS    constants<>+2688(SB), Z4, Z4
+	VMULPS    Z2, Z4, Z4
+	VADDPS    constants<>+2752(SB), Z4, Z4
+	VMULPS    Z2, Z4, Z4
+	VADDPS    constants<>+2816(SB), Z4, Z4
 	VMULPS    Z2, Z4, Z4
 	VMULPS    Z1, Z1, Z1
 	VXORPS    constants<>+960(SB), Z1, Z1
@@ -10384,7 +11149,7 @@ loop:
 	VCMPPS    $0x03, Z1, Z1, K1
 	VBLENDMPS Z1, Z7, K1, Z7
 	VMULPS    Z7, Z4, Z4
-	VMULPS    constants<>+1792(SB), Z4, Z4
+	VMULPS    constants<>+1984(SB), Z4, Z4
 	VSUBPS    Z4, Z3, Z2
 	VCMPPS    $0x1d, constants<>+704(SB), Z0, K1
 	VBLENDMPS Z2, Z4, K1, Z4
@@ -10392,6 +11157,611 @@ loop:
 	ADDQ      $0x40, DX
 	CMPQ      DX, CX
 	JNE       loop
+	VZEROUPPER
+	RET
+
+// func relu2GradAVX512(dg *float32, du *float32, x *float32, u *float32, dy *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·relu2GradAVX512(SB), NOSPLIT, $0-48
+	MOVQ dg+0(FP), AX
+	MOVQ du+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ u+24(FP), BX
+	MOVQ dy+32(FP), SI
+	MOVQ n+40(FP), DI
+	SHLQ $0x02, DI
+	XORQ R8, R8
+
+loop:
+	VXORPS  Z3, Z3, Z3
+	VMAXPS  (DX)(R8*1), Z3, Z0
+	VMOVUPS (SI)(R8*1), Z1
+	VMULPS  (BX)(R8*1), Z1, Z2
+	VADDPS  Z0, Z0, Z3
+	VMULPS  Z3, Z2, Z2
+	VMULPS  Z0, Z0, Z0
+	VMULPS  Z0, Z1, Z0
+	VMOVUPS Z2, (AX)(R8*1)
+	VMOVUPS Z0, (CX)(R8*1)
+	ADDQ    $0x40, R8
+	CMPQ    R8, DI
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func rmsNormDotAVX512(lanes *float32, x *float32, w *float32, dy *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·rmsNormDotAVX512(SB), NOSPLIT, $0-40
+	MOVQ   lanes+0(FP), AX
+	MOVQ   x+8(FP), AX
+	MOVQ   w+16(FP), CX
+	MOVQ   dy+24(FP), DX
+	MOVQ   n+32(FP), BX
+	SHLQ   $0x02, BX
+	XORQ   SI, SI
+	MOVQ   lanes+0(FP), DI
+	VXORPS Z0, Z0, Z0
+
+loop:
+	VMOVUPS (DX)(SI*1), Z1
+	VMULPS  (CX)(SI*1), Z1, Z1
+	VMULPS  (AX)(SI*1), Z1, Z1
+	VADDPS  Z1, Z0, Z0
+	ADDQ    $0x40, SI
+	CMPQ    SI, BX
+	JNE     loop
+	VMOVUPS Z0, (DI)
+	VZEROUPPER
+	RET
+
+// func rmsNormGradAVX512(dx *float32, dw *float32, x *float32, w *float32, dy *float32, n int, inv float32, mean float32)
+// Requires: AVX, AVX512F
+TEXT ·rmsNormGradAVX512(SB), NOSPLIT, $0-56
+	MOVQ         dx+0(FP), AX
+	MOVQ         dw+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         w+24(FP), BX
+	MOVQ         dy+32(FP), SI
+	VBROADCASTSS inv+48(FP), Z0
+	VBROADCASTSS mean+52(FP), Z1
+	MOVQ         n+40(FP), DI
+	SHLQ         $0x02, DI
+	XORQ         R8, R8
+
+loop:
+	VMOVUPS (SI)(R8*1), Z3
+	VMULPS  (DX)(R8*1), Z0, Z2
+	VMULPS  Z2, Z3, Z4
+	VADDPS  (CX)(R8*1), Z4, Z4
+	VMOVUPS Z4, (CX)(R8*1)
+	VMULPS  (BX)(R8*1), Z3, Z4
+	VMULPS  Z1, Z2, Z2
+	VSUBPS  Z2, Z4, Z4
+	VMULPS  Z0, Z4, Z4
+	VMOVUPS Z4, (AX)(R8*1)
+	ADDQ    $0x40, R8
+	CMPQ    R8, DI
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func rotateAVX512(lo *float32, hi *float32, cos *float32, sin *float32, n int, direction float32)
+// Requires: AVX, AVX512F
+TEXT ·rotateAVX512(SB), NOSPLIT, $0-44
+	MOVQ         lo+0(FP), AX
+	MOVQ         hi+8(FP), CX
+	MOVQ         cos+16(FP), DX
+	MOVQ         sin+24(FP), BX
+	VBROADCASTSS direction+40(FP), Z0
+	MOVQ         n+32(FP), SI
+	SHLQ         $0x02, SI
+	XORQ         DI, DI
+
+loop:
+	VMULPS  (BX)(DI*1), Z0, Z4
+	VMOVUPS (AX)(DI*1), Z1
+	VMOVUPS (CX)(DI*1), Z2
+	VMOVUPS (DX)(DI*1), Z3
+	VMULPS  Z2, Z4, Z5
+	VMULPS  Z1, Z4, Z4
+	VMULPS  Z1, Z3, Z1
+	VMULPS  Z2, Z3, Z2
+	VSUBPS  Z5, Z1, Z1
+	VADDPS  Z4, Z2, Z2
+	VMOVUPS Z1, (AX)(DI*1)
+	VMOVUPS Z2, (CX)(DI*1)
+	ADDQ    $0x40, DI
+	CMPQ    DI, SI
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func absMaxColumnsAVX512(top *float32, x *float32, n int, f float32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·absMaxColumnsAVX512(SB), NOSPLIT, $0-28
+	MOVQ         top+0(FP), AX
+	MOVQ         x+8(FP), CX
+	VBROADCASTSS f+24(FP), Z0
+	MOVQ         n+16(FP), DX
+	SHLQ         $0x02, DX
+	XORQ         BX, BX
+	VMOVUPS      constants<>+1024(SB), Z1
+
+loop:
+	VMULPS  (CX)(BX*1), Z0, Z2
+	VANDPS  Z1, Z2, Z2
+	VPMAXSD (AX)(BX*1), Z2, Z2
+	VMOVUPS Z2, (AX)(BX*1)
+	ADDQ    $0x40, BX
+	CMPQ    BX, DX
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func quantizeColumnsAVX512(hi *int8, lo *int8, stride int, sumHi *int32, sumLo *int32, x *float32, ldx int, f *float32, s *float32, rows int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F
+TEXT ·quantizeColumnsAVX512(SB), NOSPLIT, $0-80
+	MOVQ         hi+0(FP), AX
+	MOVQ         lo+8(FP), CX
+	MOVQ         stride+16(FP), DX
+	MOVQ         x+40(FP), BX
+	MOVQ         ldx+48(FP), SI
+	MOVQ         f+56(FP), DI
+	MOVQ         s+64(FP), R8
+	MOVQ         rows+72(FP), R9
+	SHLQ         $0x02, SI
+	MOVL         $0x0000ffff, R10
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Z0
+	VMOVUPS      (R8), Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+
+loop:
+	VBROADCASTSS  (DI), Z5
+	VMULPS        (BX), Z5, Z4
+	VMULPS        Z1, Z4, Z4
+	VMAXPS        constants<>+1536(SB), Z4, Z4
+	VMINPS        constants<>+1600(SB), Z4, Z4
+	VCVTPS2DQ     Z4, Z4
+	VPADDD        Z4, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z4, Z4
+	VPSRAD        $0x08, Z4, Z5
+	VPADDD        Z5, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VBROADCASTSS  (DI), Z6
+	VMULPS        (BX), Z6, Z5
+	VMULPS        Z1, Z5, Z5
+	VMAXPS        constants<>+1536(SB), Z5, Z5
+	VMINPS        constants<>+1600(SB), Z5, Z5
+	VCVTPS2DQ     Z5, Z5
+	VPADDD        Z5, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z5, Z5
+	VPSRAD        $0x08, Z5, Z6
+	VPADDD        Z6, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VPSLLD        $0x10, Z5, Z5
+	VPTERNLOGD    $0xe4, Z0, Z5, Z4
+	VPSHUFB       constants<>+1856(SB), Z4, Z4
+	VBROADCASTSS  (DI), Z6
+	VMULPS        (BX), Z6, Z5
+	VMULPS        Z1, Z5, Z5
+	VMAXPS        constants<>+1536(SB), Z5, Z5
+	VMINPS        constants<>+1600(SB), Z5, Z5
+	VCVTPS2DQ     Z5, Z5
+	VPADDD        Z5, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z5, Z5
+	VPSRAD        $0x08, Z5, Z6
+	VPADDD        Z6, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VBROADCASTSS  (DI), Z7
+	VMULPS        (BX), Z7, Z6
+	VMULPS        Z1, Z6, Z6
+	VMAXPS        constants<>+1536(SB), Z6, Z6
+	VMINPS        constants<>+1600(SB), Z6, Z6
+	VCVTPS2DQ     Z6, Z6
+	VPADDD        Z6, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z6, Z6
+	VPSRAD        $0x08, Z6, Z7
+	VPADDD        Z7, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VPSLLD        $0x10, Z6, Z6
+	VPTERNLOGD    $0xe4, Z0, Z6, Z5
+	VPSHUFB       constants<>+1856(SB), Z5, Z5
+	VPSLLD        $0x10, Z5, Z7
+	VMOVDQU32     Z4, Z6
+	VPTERNLOGD    $0xe4, Z0, Z7, Z6
+	VPXORD        constants<>+1728(SB), Z6, Z6
+	VPSRLD        $0x10, Z4, Z4
+	VPTERNLOGD    $0xe4, Z0, Z5, Z4
+	VBROADCASTSS  (DI), Z7
+	VMULPS        (BX), Z7, Z5
+	VMULPS        Z1, Z5, Z5
+	VMAXPS        constants<>+1536(SB), Z5, Z5
+	VMINPS        constants<>+1600(SB), Z5, Z5
+	VCVTPS2DQ     Z5, Z5
+	VPADDD        Z5, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z5, Z5
+	VPSRAD        $0x08, Z5, Z7
+	VPADDD        Z7, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VBROADCASTSS  (DI), Z8
+	VMULPS        (BX), Z8, Z7
+	VMULPS        Z1, Z7, Z7
+	VMAXPS        constants<>+1536(SB), Z7, Z7
+	VMINPS        constants<>+1600(SB), Z7, Z7
+	VCVTPS2DQ     Z7, Z7
+	VPADDD        Z7, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z7, Z7
+	VPSRAD        $0x08, Z7, Z8
+	VPADDD        Z8, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VPSLLD        $0x10, Z7, Z7
+	VPTERNLOGD    $0xe4, Z0, Z7, Z5
+	VPSHUFB       constants<>+1856(SB), Z5, Z5
+	VBROADCASTSS  (DI), Z8
+	VMULPS        (BX), Z8, Z7
+	VMULPS        Z1, Z7, Z7
+	VMAXPS        constants<>+1536(SB), Z7, Z7
+	VMINPS        constants<>+1600(SB), Z7, Z7
+	VCVTPS2DQ     Z7, Z7
+	VPADDD        Z7, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z7, Z7
+	VPSRAD        $0x08, Z7, Z8
+	VPADDD        Z8, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VBROADCASTSS  (DI), Z9
+	VMULPS        (BX), Z9, Z8
+	VMULPS        Z1, Z8, Z8
+	VMAXPS        constants<>+1536(SB), Z8, Z8
+	VMINPS        constants<>+1600(SB), Z8, Z8
+	VCVTPS2DQ     Z8, Z8
+	VPADDD        Z8, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z8, Z8
+	VPSRAD        $0x08, Z8, Z9
+	VPADDD        Z9, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VPSLLD        $0x10, Z8, Z8
+	VPTERNLOGD    $0xe4, Z0, Z8, Z7
+	VPSHUFB       constants<>+1856(SB), Z7, Z7
+	VPSLLD        $0x10, Z7, Z9
+	VMOVDQU32     Z5, Z8
+	VPTERNLOGD    $0xe4, Z0, Z9, Z8
+	VPXORD        constants<>+1728(SB), Z8, Z8
+	VPSRLD        $0x10, Z5, Z5
+	VPTERNLOGD    $0xe4, Z0, Z7, Z5
+	VBROADCASTSS  (DI), Z9
+	VMULPS        (BX), Z9, Z7
+	VMULPS        Z1, Z7, Z7
+	VMAXPS        constants<>+1536(SB), Z7, Z7
+	VMINPS        constants<>+1600(SB), Z7, Z7
+	VCVTPS2DQ     Z7, Z7
+	VPADDD        Z7, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z7, Z7
+	VPSRAD        $0x08, Z7, Z9
+	VPADDD        Z9, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VBROADCASTSS  (DI), Z10
+	VMULPS        (BX), Z10, Z9
+	VMULPS        Z1, Z9, Z9
+	VMAXPS        constants<>+1536(SB), Z9, Z9
+	VMINPS        constants<>+1600(SB), Z9, Z9
+	VCVTPS2DQ     Z9, Z9
+	VPADDD        Z9, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z9, Z9
+	VPSRAD        $0x08, Z9, Z10
+	VPADDD        Z10, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VPSLLD        $0x10, Z9, Z9
+	VPTERNLOGD    $0xe4, Z0, Z9, Z7
+	VPSHUFB       constants<>+1856(SB), Z7, Z7
+	VBROADCASTSS  (DI), Z10
+	VMULPS        (BX), Z10, Z9
+	VMULPS        Z1, Z9, Z9
+	VMAXPS        constants<>+1536(SB), Z9, Z9
+	VMINPS        constants<>+1600(SB), Z9, Z9
+	VCVTPS2DQ     Z9, Z9
+	VPADDD        Z9, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z9, Z9
+	VPSRAD        $0x08, Z9, Z10
+	VPADDD        Z10, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VBROADCASTSS  (DI), Z11
+	VMULPS        (BX), Z11, Z10
+	VMULPS        Z1, Z10, Z10
+	VMAXPS        constants<>+1536(SB), Z10, Z10
+	VMINPS        constants<>+1600(SB), Z10, Z10
+	VCVTPS2DQ     Z10, Z10
+	VPADDD        Z10, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z10, Z10
+	VPSRAD        $0x08, Z10, Z11
+	VPADDD        Z11, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VPSLLD        $0x10, Z10, Z10
+	VPTERNLOGD    $0xe4, Z0, Z10, Z9
+	VPSHUFB       constants<>+1856(SB), Z9, Z9
+	VPSLLD        $0x10, Z9, Z11
+	VMOVDQU32     Z7, Z10
+	VPTERNLOGD    $0xe4, Z0, Z11, Z10
+	VPXORD        constants<>+1728(SB), Z10, Z10
+	VPSRLD        $0x10, Z7, Z7
+	VPTERNLOGD    $0xe4, Z0, Z9, Z7
+	VBROADCASTSS  (DI), Z11
+	VMULPS        (BX), Z11, Z9
+	VMULPS        Z1, Z9, Z9
+	VMAXPS        constants<>+1536(SB), Z9, Z9
+	VMINPS        constants<>+1600(SB), Z9, Z9
+	VCVTPS2DQ     Z9, Z9
+	VPADDD        Z9, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z9, Z9
+	VPSRAD        $0x08, Z9, Z11
+	VPADDD        Z11, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VBROADCASTSS  (DI), Z12
+	VMULPS        (BX), Z12, Z11
+	VMULPS        Z1, Z11, Z11
+	VMAXPS        constants<>+1536(SB), Z11, Z11
+	VMINPS        constants<>+1600(SB), Z11, Z11
+	VCVTPS2DQ     Z11, Z11
+	VPADDD        Z11, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z11, Z11
+	VPSRAD        $0x08, Z11, Z12
+	VPADDD        Z12, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VPSLLD        $0x10, Z11, Z11
+	VPTERNLOGD    $0xe4, Z0, Z11, Z9
+	VPSHUFB       constants<>+1856(SB), Z9, Z9
+	VBROADCASTSS  (DI), Z12
+	VMULPS        (BX), Z12, Z11
+	VMULPS        Z1, Z11, Z11
+	VMAXPS        constants<>+1536(SB), Z11, Z11
+	VMINPS        constants<>+1600(SB), Z11, Z11
+	VCVTPS2DQ     Z11, Z11
+	VPADDD        Z11, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z11, Z11
+	VPSRAD        $0x08, Z11, Z12
+	VPADDD        Z12, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VBROADCASTSS  (DI), Z13
+	VMULPS        (BX), Z13, Z12
+	VMULPS        Z1, Z12, Z12
+	VMAXPS        constants<>+1536(SB), Z12, Z12
+	VMINPS        constants<>+1600(SB), Z12, Z12
+	VCVTPS2DQ     Z12, Z12
+	VPADDD        Z12, Z2, Z2
+	VPADDD        constants<>+1792(SB), Z12, Z12
+	VPSRAD        $0x08, Z12, Z13
+	VPADDD        Z13, Z3, Z3
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VPSLLD        $0x10, Z12, Z12
+	VPTERNLOGD    $0xe4, Z0, Z12, Z11
+	VPSHUFB       constants<>+1856(SB), Z11, Z11
+	VPSLLD        $0x10, Z11, Z13
+	VMOVDQU32     Z9, Z12
+	VPTERNLOGD    $0xe4, Z0, Z13, Z12
+	VPXORD        constants<>+1728(SB), Z12, Z12
+	VPSRLD        $0x10, Z9, Z9
+	VPTERNLOGD    $0xe4, Z0, Z11, Z9
+	VPUNPCKHDQ    Z5, Z4, Z13
+	VPUNPCKLDQ    Z5, Z4, Z4
+	VPUNPCKHDQ    Z9, Z7, Z11
+	VPUNPCKLDQ    Z9, Z7, Z7
+	VPUNPCKHQDQ   Z7, Z4, Z5
+	VPUNPCKLQDQ   Z7, Z4, Z4
+	VPUNPCKHQDQ   Z11, Z13, Z9
+	VPUNPCKLQDQ   Z11, Z13, Z7
+	MOVQ          AX, R8
+	VMOVDQU       X4, (R8)
+	ADDQ          DX, R8
+	VMOVDQU       X5, (R8)
+	ADDQ          DX, R8
+	VMOVDQU       X7, (R8)
+	ADDQ          DX, R8
+	VMOVDQU       X9, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x01, Z4, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x01, Z5, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x01, Z7, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x01, Z9, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x02, Z4, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x02, Z5, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x02, Z7, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x02, Z9, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x03, Z4, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x03, Z5, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x03, Z7, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x03, Z9, (R8)
+	ADDQ          DX, R8
+	VPUNPCKHDQ    Z8, Z6, Z5
+	VPUNPCKLDQ    Z8, Z6, Z6
+	VPUNPCKHDQ    Z12, Z10, Z4
+	VPUNPCKLDQ    Z12, Z10, Z10
+	VPUNPCKHQDQ   Z10, Z6, Z8
+	VPUNPCKLQDQ   Z10, Z6, Z6
+	VPUNPCKHQDQ   Z4, Z5, Z12
+	VPUNPCKLQDQ   Z4, Z5, Z10
+	MOVQ          CX, R8
+	VMOVDQU       X6, (R8)
+	ADDQ          DX, R8
+	VMOVDQU       X8, (R8)
+	ADDQ          DX, R8
+	VMOVDQU       X10, (R8)
+	ADDQ          DX, R8
+	VMOVDQU       X12, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x01, Z6, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x01, Z8, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x01, Z10, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x01, Z12, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x02, Z6, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x02, Z8, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x02, Z10, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x02, Z12, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x03, Z6, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x03, Z8, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x03, Z10, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x03, Z12, (R8)
+	ADDQ          DX, R8
+	ADDQ          $0x10, AX
+	ADDQ          $0x10, CX
+	SUBQ          $0x10, R9
+	JNZ           loop
+	MOVQ          sumHi+24(FP), AX
+	MOVQ          sumLo+32(FP), CX
+	VPADDD        (AX), Z3, Z0
+	VMOVDQU32     Z0, (AX)
+	VPSLLD        $0x08, Z3, Z3
+	VPSUBD        Z3, Z2, Z2
+	VPADDD        (CX), Z2, Z2
+	VMOVDQU32     Z2, (CX)
+	VZEROUPPER
+	RET
+
+// func ternaryFlipAVX512(dst *byte, w *float32, ldw int, blocks int, half float32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·ternaryFlipAVX512(SB), NOSPLIT, $0-36
+	MOVQ         dst+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         ldw+16(FP), DX
+	MOVQ         blocks+24(FP), BX
+	VBROADCASTSS half+32(FP), Z0
+	SHLQ         $0x02, DX
+	VXORPS       constants<>+960(SB), Z0, Z1
+	MOVL         $0x80808080, SI
+	VMOVD        SI, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0x00000001, SI
+	VMOVD        SI, X3
+	VPBROADCASTD X3, Z3
+	MOVL         $0x000000ff, SI
+	VMOVD        SI, X4
+	VPBROADCASTD X4, Z4
+
+loop:
+	VXORPS      Z5, Z5, Z5
+	VMOVUPS     (CX), Z6
+	VCMPPS      $0x1e, Z0, Z6, K1
+	VCMPPS      $0x11, Z1, Z6, K2
+	VMOVDQU32.Z Z3, K1, Z6
+	VMOVDQU32   Z4, K2, Z6
+	VPADDD      Z6, Z5, Z5
+	ADDQ        DX, CX
+	VMOVUPS     (CX), Z6
+	VCMPPS      $0x1e, Z0, Z6, K1
+	VCMPPS      $0x11, Z1, Z6, K2
+	VMOVDQU32.Z Z3, K1, Z6
+	VMOVDQU32   Z4, K2, Z6
+	VPSLLD      $0x08, Z6, Z6
+	VPADDD      Z6, Z5, Z5
+	ADDQ        DX, CX
+	VMOVUPS     (CX), Z6
+	VCMPPS      $0x1e, Z0, Z6, K1
+	VCMPPS      $0x11, Z1, Z6, K2
+	VMOVDQU32.Z Z3, K1, Z6
+	VMOVDQU32   Z4, K2, Z6
+	VPSLLD      $0x10, Z6, Z6
+	VPADDD      Z6, Z5, Z5
+	ADDQ        DX, CX
+	VMOVUPS     (CX), Z6
+	VCMPPS      $0x1e, Z0, Z6, K1
+	VCMPPS      $0x11, Z1, Z6, K2
+	VMOVDQU32.Z Z3, K1, Z6
+	VMOVDQU32   Z4, K2, Z6
+	VPSLLD      $0x18, Z6, Z6
+	VPADDD      Z6, Z5, Z5
+	ADDQ        DX, CX
+	VPXORD      Z2, Z5, Z5
+	VMOVDQU32   Z5, (AX)
+	ADDQ        $0x40, AX
+	DECQ        BX
+	JNZ         loop
+	VZEROUPPER
+	RET
+
+// func adamAVX512(p *float32, grad *float32, m *float32, v *float32, n int, scale float32, l2 float32, keep float32, mix float32, beta2 float32, mix2 float32, root float32, eps float32, rate float32)
+// Requires: AVX, AVX512F
+TEXT ·adamAVX512(SB), NOSPLIT, $0-76
+	MOVQ         p+0(FP), AX
+	MOVQ         grad+8(FP), CX
+	MOVQ         m+16(FP), DX
+	MOVQ         v+24(FP), BX
+	VBROADCASTSS scale+40(FP), Z0
+	VBROADCASTSS l2+44(FP), Z1
+	VBROADCASTSS keep+48(FP), Z2
+	VBROADCASTSS mix+52(FP), Z3
+	VBROADCASTSS beta2+56(FP), Z4
+	VBROADCASTSS mix2+60(FP), Z5
+	VBROADCASTSS root+64(FP), Z6
+	VBROADCASTSS eps+68(FP), Z7
+	VBROADCASTSS rate+72(FP), Z8
+	MOVQ         n+32(FP), SI
+	SHLQ         $0x02, SI
+	XORQ         DI, DI
+
+loop:
+	VMOVUPS (AX)(DI*1), Z9
+	VMULPS  (CX)(DI*1), Z0, Z10
+	VMULPS  Z1, Z9, Z12
+	VADDPS  Z12, Z10, Z10
+	VMOVUPS (DX)(DI*1), Z11
+	VSUBPS  Z11, Z10, Z12
+	VMULPS  Z3, Z12, Z12
+	VADDPS  Z12, Z11, Z11
+	VMOVUPS Z11, (DX)(DI*1)
+	VMULPS  Z5, Z10, Z12
+	VMULPS  Z10, Z12, Z12
+	VMULPS  (BX)(DI*1), Z4, Z10
+	VADDPS  Z12, Z10, Z10
+	VMOVUPS Z10, (BX)(DI*1)
+	VSQRTPS Z10, Z10
+	VDIVPS  Z6, Z10, Z10
+	VADDPS  Z7, Z10, Z10
+	VMULPS  Z8, Z11, Z11
+	VDIVPS  Z10, Z11, Z11
+	VMULPS  Z2, Z9, Z9
+	VADDPS  Z11, Z9, Z9
+	VMOVUPS Z9, (AX)(DI*1)
+	ADDQ    $0x40, DI
+	CMPQ    DI, SI
+	JNE     loop
 	VZEROUPPER
 	RET
 

@@ -44,3 +44,25 @@ func mul(dst, a, b []float32)                                  { mulRef(dst, a, 
 func add(dst, a, b []float32)                                  { addRef(dst, a, b) }
 func dequantRow(dst []float32, acc []int32, scale float32)     { dequantRowRef(dst, acc, scale) }
 func readSum(b []byte) uint64                                  { return readSumRef(b) }
+
+func relu2Grad(dg, du, g, u, dy []float32)                 { relu2GradRef(dg, du, g, u, dy) }
+func rmsNormDot(lanes *[Lanes]float32, x, w, dy []float32) { rmsNormDotRef(lanes, x, w, dy) }
+func rotate(lo, hi, cos, sin []float32, direction float32) { rotateRef(lo, hi, cos, sin, direction) }
+func adam(c *AdamStep, p, g, m, v []float32)               { adamRef(c, p, g, m, v) }
+func absMaxColumns(top, x []float32, f float32)            { absMaxColumnsRef(top, x, f) }
+
+func rmsNormGrad(dx, dw, x, w, dy []float32, inv, mean float32) {
+	rmsNormGradRef(dx, dw, x, w, dy, inv, mean)
+}
+
+func quantizeColumns(dst *Int16Rows, x []float32, ldx, rows int, f, s []float32) {
+	quantizeColumnsRef(dst, x, ldx, 0, rows, Lanes, f, s)
+}
+
+func int8Columns(dst []byte, stride int, x []int8, ldx, blocks, panels int) {
+	int8ColumnsRef(dst[:panels*stride], stride, x, ldx, 0, 4*blocks, 0, panels*PanelRows)
+}
+
+func ternaryFlip(dst []byte, w []float32, ldw, blocks int, half float32) {
+	ternaryFlipRef(dst, blocks*BlockBytes, w, ldw, 0, 4*blocks, 0, PanelRows, half)
+}

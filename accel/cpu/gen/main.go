@@ -17,6 +17,7 @@ func main() {
 		attention(s)
 		elementwise(s)
 		activations(s)
+		backward(s)
 		readSum(s)
 	}
 	pause()

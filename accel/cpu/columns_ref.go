@@ -1,0 +1,56 @@
+package cpu
+
+import "math"
+
+func absMaxColumnsRef(top, x []float32, f float32) {
+	for i, v := range x {
+		top[i] = math.Float32frombits(max(math.Float32bits(top[i]), math.Float32bits(v*f)&^(1<<31)))
+	}
+}
+
+// quantizeColumnsRef does rows from on, and adds to the sums.
+func quantizeColumnsRef(dst *Int16Rows, x []float32, ldx, from, rows, cols int, f, s []float32) {
+	for r := from; r < rows; r++ {
+		for c, v := range x[r*ldx : r*ldx+cols] {
+			at := c*dst.Stride + r
+			v = float32(v * f[r])
+			hi, lo := quantizeInt16Ref(dst.Hi[at:at+1], dst.Lo[at:at+1], []float32{v}, s[c])
+			dst.SumHi[c] += hi
+			dst.SumLo[c] += lo
+		}
+	}
+}
+
+// int8ColumnsRef does the blocks of four rows from the first one on, of columns c0 to c1, with zeros as padding.
+func int8ColumnsRef(dst []byte, stride int, x []int8, ldx, first, rows, c0, c1 int) {
+	columnBlocks(dst, stride, first, rows, c0, c1, func(r, c int) byte { return byte(x[r*ldx+c]) ^ 0x80 })
+}
+
+// ternaryFlipRef is int8ColumnsRef for weights that are ternarized on the way.
+func ternaryFlipRef(dst []byte, stride int, w []float32, ldw, first, rows, c0, c1 int, half float32) {
+	columnBlocks(dst, stride, first, rows, c0, c1, func(r, c int) byte {
+		switch v := w[r*ldw+c]; {
+		case v > half:
+			return 129
+		case v < -half:
+			return 127
+		}
+		return 128
+	})
+}
+
+// columnBlocks fills blocks of [DenseInt8] panels from four rows each: lane c of a block is a column.
+func columnBlocks(dst []byte, stride, first, rows, c0, c1 int, at func(r, c int) byte) {
+	zero := DenseZero(DenseInt8)
+	for p := c0 / PanelRows; p < ceilDiv(c1, PanelRows); p++ {
+		for b := first; b < stride/BlockBytes; b++ {
+			block := dst[p*stride+b*BlockBytes:][:BlockBytes]
+			for i := range block {
+				block[i] = zero
+				if r, c := 4*b+i%4, p*PanelRows+i/4; r < rows && c < c1 {
+					block[i] = at(r, c)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,440 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// backward emits the kernels that only training needs.
+func backward(s simd) {
+	relu2Grad(s)
+	rmsNormDot(s)
+	rmsNormGrad(s)
+	rotate(s)
+	absMaxColumns(s)
+	quantizeColumns(s)
+	ternaryFlip(s)
+	adam(s)
+	if !s.wide() {
+		int8Columns()
+	}
+}
+
+// lanes is the state of a loop over vectors of 16 elements.
+type lanes struct {
+	s     simd
+	i     reg.Register // bytes done
+	parts map[string]reg.Register
+	f     map[string]reg.VecVirtual
+	part  int
+}
+
+// at is the vector of a slice at this step.
+func (l lanes) at(name string) operand.Mem {
+	return operand.Mem{Base: l.parts[name], Index: l.i, Scale: 1, Disp: l.s.bytes * l.part}
+}
+
+// loop16 emits a function with float32 slices and constants as parameters: before, then step for each part of 16 elements, then after.
+func loop16(s simd, name, params string, doc []string, before func(), step func(lanes), after func()) {
+	name += s.suffix
+	TEXT(name, NOSPLIT, "func("+params+")")
+	doc[0] = name + ": " + doc[0]
+	Doc(doc...)
+	Pragma("noescape")
+	l := lanes{s: s, parts: map[string]reg.Register{}, f: map[string]reg.VecVirtual{}}
+	for _, p := range paramsOf(params, "*float32") {
+		l.parts[p] = load(p)
+	}
+	for _, p := range paramsOf(params, "float32") {
+		l.f[p] = s.splatParam(p)
+	}
+	n := load("n")
+	SHLQ(u8(2), n)
+	l.i = GP64()
+	XORQ(l.i, l.i)
+	before()
+	Label("loop")
+	for l.part = range s.parts {
+		step(l)
+	}
+	ADDQ(u8(64), l.i)
+	CMPQ(l.i, n)
+	JNE(label("loop"))
+	after()
+	done()
+}
+
+// paramsOf lists the parameters of one type in a list such as "dst, x *float32, n int".
+func paramsOf(params, typ string) []string {
+	var names []string
+	var group []string
+	for _, p := range strings.Split(params, ",") {
+		f := strings.Fields(p)
+		group = append(group, f[0])
+		if len(f) > 1 {
+			if f[1] == typ {
+				names = append(names, group...)
+			}
+			group = nil
+		}
+	}
+	return names
+}
+
+func relu2Grad(s simd) {
+	loop16(s, "relu2Grad", "dg, du, x, u, dy *float32, n int",
+		[]string{"with p = max(x[i], 0), dg[i] = (dy[i]*u[i])*(2*p), du[i] = dy[i]*(p*p) for i < n;", "n > 0 and a multiple of 16; outputs may be inputs."},
+		func() {}, func(l lanes) {
+			p, dy, t, zero := s.vec(), s.vec(), s.vec(), s.vec()
+			s.zero(zero)
+			VMAXPS(l.at("x"), zero, p) // 0 > x ? 0 : x, NaN gives x
+			VMOVUPS(l.at("dy"), dy)
+			VMULPS(l.at("u"), dy, t)
+			VADDPS(p, p, zero)
+			VMULPS(zero, t, t)
+			VMULPS(p, p, p)
+			VMULPS(p, dy, p)
+			VMOVUPS(t, l.at("dg"))
+			VMOVUPS(p, l.at("du"))
+		}, func() {})
+}
+
+func rmsNormDot(s simd) {
+	var sum []reg.VecVirtual
+	var to reg.Register
+	loop16(s, "rmsNormDot", "lanes *float32, x, w, dy *float32, n int",
+		[]string{"lanes[i mod 16] = sum of (dy[i]*w[i])*x[i] for i < n in ascending order; n > 0 and a multiple of 16."},
+		func() {
+			to = load("lanes")
+			sum = s.regs(s.parts)
+			s.zero(sum...)
+		}, func(l lanes) {
+			t := s.vec()
+			VMOVUPS(l.at("dy"), t)
+			VMULPS(l.at("w"), t, t)
+			VMULPS(l.at("x"), t, t)
+			VADDPS(t, sum[l.part], sum[l.part])
+		}, func() {
+			for p := range sum {
+				VMOVUPS(sum[p], at(to, s.bytes*p))
+			}
+		})
+}
+
+func rmsNormGrad(s simd) {
+	loop16(s, "rmsNormGrad", "dx, dw, x, w, dy *float32, n int, inv, mean float32",
+		[]string{"with h = x[i]*inv, dw[i] += dy[i]*h, dx[i] = (dy[i]*w[i] - h*mean)*inv for i < n;", "n > 0 and a multiple of 16; dx may be dy."},
+		func() {}, func(l lanes) {
+			h, dy, t := s.vec(), s.vec(), s.vec()
+			VMOVUPS(l.at("dy"), dy)
+			VMULPS(l.at("x"), l.f["inv"], h)
+			VMULPS(h, dy, t)
+			VADDPS(l.at("dw"), t, t)
+			VMOVUPS(t, l.at("dw"))
+			VMULPS(l.at("w"), dy, t)
+			VMULPS(l.f["mean"], h, h)
+			VSUBPS(h, t, t)
+			VMULPS(l.f["inv"], t, t)
+			VMOVUPS(t, l.at("dx"))
+		}, func() {})
+}
+
+func rotate(s simd) {
+	loop16(s, "rotate", "lo, hi, cos, sin *float32, n int, direction float32",
+		[]string{"with s = direction*sin[i], lo[i], hi[i] = lo[i]*cos[i] - hi[i]*s, hi[i]*cos[i] + lo[i]*s for i < n;", "n > 0 and a multiple of 16."},
+		func() {}, func(l lanes) {
+			a, b, c, d, t := s.vec(), s.vec(), s.vec(), s.vec(), s.vec()
+			VMULPS(l.at("sin"), l.f["direction"], d)
+			VMOVUPS(l.at("lo"), a)
+			VMOVUPS(l.at("hi"), b)
+			VMOVUPS(l.at("cos"), c)
+			VMULPS(b, d, t)
+			VMULPS(a, d, d)
+			VMULPS(a, c, a)
+			VMULPS(b, c, b)
+			VSUBPS(t, a, a)
+			VADDPS(d, b, b)
+			VMOVUPS(a, l.at("lo"))
+			VMOVUPS(b, l.at("hi"))
+		}, func() {})
+}
+
+func absMaxColumns(s simd) {
+	var abs reg.VecVirtual
+	loop16(s, "absMaxColumns", "top, x *float32, n int, f float32",
+		[]string{"top[i] = max(top[i], |x[i]*f|) by bit pattern (NaN is the largest) for i < n; n > 0 and a multiple of 16."},
+		func() {
+			abs = s.vec()
+			VMOVUPS(constant(cAbs), abs)
+		}, func(l lanes) {
+			t := s.vec()
+			VMULPS(l.at("x"), l.f["f"], t)
+			VANDPS(abs, t, t)
+			VPMAXSD(l.at("top"), t, t)
+			VMOVUPS(t, l.at("top"))
+		}, func() {})
+}
+
+// quantizeColumns takes as many columns as a register has lanes. With u = v+128, the upper byte of u's 16 bits is hi and the lower
+// one lo+128. Two rows share a 32-bit lane, then four; sixteen rows are transposed as 4x4 lanes within each 128 bits.
+func quantizeColumns(s simd) {
+	name := "quantizeColumns" + s.suffix
+	TEXT(name, NOSPLIT, "func(hi, lo *int8, stride int, sumHi, sumLo *int32, x *float32, ldx int, f, s *float32, rows int)")
+	Doc(fmt.Sprintf("%s: v = clamp(roundHalfEven((x[r*ldx+c]*f[r])*s[c]), -32512, 32512), hi[c*stride+r] = (v+128)>>8,", name),
+		fmt.Sprintf("lo[c*stride+r] = v - 256*hi, sumHi[c] += hi, sumLo[c] += lo for c < %d and r < rows, a multiple of 16 > 0.", s.bytes/4))
+	Pragma("noescape")
+	hi, lo, stride := load("hi"), load("lo"), load("stride")
+	x, ldx, f, scales, n := load("x"), load("ldx"), load("f"), load("s"), load("rows")
+	SHLQ(u8(2), ldx)
+	lower := reg.VecVirtual(nil)
+	if s.wide() {
+		lower = s.splat(0xffff)
+	}
+	scale, total, upper := s.vec(), s.vec(), s.vec()
+	VMOVUPS(at(scales, 0), scale)
+	s.zero(total, upper)
+	Label("loop")
+	var out [2][]reg.VecVirtual // [plane][rows/4]
+	for range 4 {
+		var pair [2]reg.VecVirtual
+		for h := range pair {
+			var u [2]reg.VecVirtual
+			for i := range u {
+				v, t := s.vec(), s.vec()
+				VBROADCASTSS(at(f, 0), t)
+				VMULPS(at(x, 0), t, v)
+				VMULPS(scale, v, v)
+				VMAXPS(constant(cMin16), v, v) // v > min ? v : min, NaN gives min
+				VMINPS(constant(cMax16), v, v)
+				VCVTPS2DQ(v, v)
+				VPADDD(v, total, total)
+				VPADDD(constant(c128), v, v)
+				VPSRAD(u8(8), v, t)
+				VPADDD(t, upper, upper)
+				u[i] = v
+				ADDQ(ldx, x)
+				ADDQ(u8(4), f)
+			}
+			VPSLLD(u8(16), u[1], u[1])
+			s.lowHigh(u[0], u[1], lower)
+			VPSHUFB(constant(cEvenOdd), u[0], u[0]) // lower bytes of the lane's halves, then upper ones
+			pair[h] = u[0]
+		}
+		l, t := s.vec(), s.vec()
+		VPSLLD(u8(16), pair[1], t)
+		s.move(pair[0], l)
+		s.lowHigh(l, t, lower)
+		s.xor(constant(cSignBytes), l)
+		VPSRLD(u8(16), pair[0], pair[0])
+		s.lowHigh(pair[0], pair[1], lower)
+		out[0], out[1] = append(out[0], pair[0]), append(out[1], l)
+	}
+	for plane, to := range []reg.Register{hi, lo} {
+		o := out[plane]
+		a, b := s.vec(), s.vec()
+		VPUNPCKHDQ(o[1], o[0], b)
+		VPUNPCKLDQ(o[1], o[0], o[0])
+		VPUNPCKHDQ(o[3], o[2], a)
+		VPUNPCKLDQ(o[3], o[2], o[2])
+		VPUNPCKHQDQ(o[2], o[0], o[1])
+		VPUNPCKLQDQ(o[2], o[0], o[0])
+		VPUNPCKHQDQ(a, b, o[3])
+		VPUNPCKLQDQ(a, b, o[2])
+		row := GP64()
+		MOVQ(to, row)
+		for lane := range s.bytes / 16 {
+			for j := range o {
+				if lane == 0 {
+					VMOVDQU(o[j].AsX(), at(row, 0))
+				} else {
+					s.extract128(lane, o[j], at(row, 0))
+				}
+				ADDQ(stride, row)
+			}
+		}
+	}
+	ADDQ(u8(16), hi)
+	ADDQ(u8(16), lo)
+	SUBQ(u8(16), n)
+	JNZ(label("loop"))
+	sumHi, sumLo, t := load("sumHi"), load("sumLo"), s.vec()
+	VPADDD(at(sumHi, 0), upper, t)
+	s.move(t, at(sumHi, 0))
+	VPSLLD(u8(8), upper, upper)
+	VPSUBD(upper, total, total)
+	VPADDD(at(sumLo, 0), total, total)
+	s.move(total, at(sumLo, 0))
+	done()
+}
+
+// ternaryFlip: comparisons give -1 where they hold, so lower less greater is the code.
+func ternaryFlip(s simd) {
+	name := "ternaryFlip" + s.suffix
+	TEXT(name, NOSPLIT, "func(dst *byte, w *float32, ldw, blocks int, half float32)")
+	Doc(name+": with t(v) = 1 if v > half, -1 if v < -half, else 0: dst[64*b+4*c+j] = t(w[(4*b+j)*ldw+c]) + 128",
+		"for b < blocks, c < 16 and j < 4; blocks > 0.")
+	Pragma("noescape")
+	dst, w, ldw, n, high := load("dst"), load("w"), load("ldw"), load("blocks"), s.splatParam("half")
+	SHLQ(u8(2), ldw)
+	low := s.vec()
+	VXORPS(constant(cSign), high, low)
+	flip, one, byteMask := s.splat(0x80808080), s.splat(1), s.splat(0xff)
+	Label("loop")
+	row := GP64()
+	MOVQ(w, row)
+	out := s.regs(s.parts)
+	s.zero(out...)
+	for j := range 4 {
+		for p := range out {
+			v, code := s.vec(), s.vec()
+			VMOVUPS(at(row, s.bytes*p), v)
+			if s.wide() {
+				more, less := K(), K()
+				VCMPPS(u8(moreThan), high, v, more)
+				VCMPPS(u8(lessThan), low, v, less)
+				VMOVDQU32_Z(one, more, code)
+				VMOVDQU32(byteMask, less, code)
+			} else {
+				t := s.vec()
+				VCMPPS(u8(moreThan), high, v, code)
+				VCMPPS(u8(lessThan), low, v, t)
+				VPSUBD(code, t, code) // less - more: -1 or 1
+				VPAND(byteMask, code, code)
+			}
+			if j > 0 {
+				VPSLLD(u8(8*j), code, code)
+			}
+			VPADDD(code, out[p], out[p])
+		}
+		ADDQ(ldw, row)
+	}
+	for p := range out {
+		s.xor(flip, out[p])
+		s.move(out[p], at(dst, s.bytes*p))
+	}
+	MOVQ(row, w)
+	ADDQ(u8(64), dst)
+	DECQ(n)
+	JNZ(label("loop"))
+	done()
+}
+
+// int8Columns interleaves the bytes of four rows.
+func int8Columns() {
+	TEXT("int8ColumnsAVX2", NOSPLIT, "func(dst *byte, stride int, x *int8, ldx, blocks, panels int)")
+	Doc("int8ColumnsAVX2: dst[p*stride+64*b+4*c+j] = x[(4*b+j)*ldx+16*p+c] + 128 for p < panels, b < blocks, c < 16 and j < 4; panels, blocks > 0.")
+	Pragma("noescape")
+	dst, stride, x, ldx, n := load("dst"), load("stride"), load("x"), load("ldx"), load("blocks")
+	flip := XMM()
+	VMOVDQU(constant(cSignBytes), flip)
+	Label("block")
+	count, out := GP64(), GP64()
+	Load(Param("panels"), count)
+	MOVQ(dst, out)
+	var rows [4]reg.Register
+	for j := range rows {
+		rows[j] = GP64()
+		if j == 0 {
+			MOVQ(x, rows[0])
+		} else {
+			LEAQ(operand.Mem{Base: rows[j-1], Index: ldx, Scale: 1}, rows[j])
+		}
+	}
+	Label("panel")
+	v := make([]reg.VecVirtual, 4)
+	for j := range v {
+		v[j] = XMM()
+		VMOVDQU(at(rows[j], 0), v[j])
+	}
+	ab, AB, cd, CD := XMM(), XMM(), XMM(), XMM()
+	VPUNPCKLBW(v[1], v[0], ab)
+	VPUNPCKHBW(v[1], v[0], AB)
+	VPUNPCKLBW(v[3], v[2], cd)
+	VPUNPCKHBW(v[3], v[2], CD)
+	VPUNPCKLWD(cd, ab, v[0])
+	VPUNPCKHWD(cd, ab, v[1])
+	VPUNPCKLWD(CD, AB, v[2])
+	VPUNPCKHWD(CD, AB, v[3])
+	for j := range v {
+		VPXOR(flip, v[j], v[j])
+		VMOVDQU(v[j], at(out, 16*j))
+		ADDQ(u8(16), rows[j])
+	}
+	ADDQ(stride, out)
+	DECQ(count)
+	JNZ(label("panel"))
+	LEAQ(operand.Mem{Base: x, Index: ldx, Scale: 4}, x)
+	ADDQ(u8(64), dst)
+	DECQ(n)
+	JNZ(label("block"))
+	done()
+}
+
+func adam(s simd) {
+	loop16(s, "adam", "p, grad, m, v *float32, n int, scale, l2, keep, mix, beta2, mix2, root, eps, rate float32",
+		[]string{"d = scale*grad + l2*p, m += mix*(d-m), v = v*beta2 + (mix2*d)*d, p = p*keep + (rate*m)/(sqrt(v)/root + eps)", "for each of n elements, n > 0 and a multiple of 16."},
+		func() {}, func(l lanes) {
+			p, d, m, v, t := s.vec(), s.vec(), s.vec(), s.vec(), s.vec()
+			VMOVUPS(l.at("p"), p)
+			VMULPS(l.at("grad"), l.f["scale"], d)
+			VMULPS(l.f["l2"], p, t)
+			VADDPS(t, d, d)
+			VMOVUPS(l.at("m"), m)
+			VSUBPS(m, d, t)
+			VMULPS(l.f["mix"], t, t)
+			VADDPS(t, m, m)
+			VMOVUPS(m, l.at("m"))
+			VMULPS(l.f["mix2"], d, t)
+			VMULPS(d, t, t)
+			VMULPS(l.at("v"), l.f["beta2"], v)
+			VADDPS(t, v, v)
+			VMOVUPS(v, l.at("v"))
+			VSQRTPS(v, v)
+			VDIVPS(l.f["root"], v, v)
+			VADDPS(l.f["eps"], v, v)
+			VMULPS(l.f["rate"], m, m)
+			VDIVPS(v, m, m)
+			VMULPS(l.f["keep"], p, p)
+			VADDPS(m, p, p)
+			VMOVUPS(p, l.at("p"))
+		}, func() {})
+}
+
+// lowHigh keeps the lower 16 bits of each lane of a and takes the upper ones of b; lower has the lower bits set, for the wide width.
+func (s simd) lowHigh(a, b, lower reg.VecVirtual) {
+	if s.wide() {
+		VPTERNLOGD(u8(0xe4), lower, b, a)
+	} else {
+		VPBLENDW(u8(0xaa), b, a, a)
+	}
+}
+
+// extract128 stores 16 bytes of a register.
+func (s simd) extract128(lane int, v reg.VecVirtual, to operand.Mem) {
+	if s.wide() {
+		VEXTRACTI32X4(u8(lane), v, to)
+	} else {
+		VEXTRACTI128(u8(lane), v, to)
+	}
+}
+
+// Integer moves and XOR have names of their own for the wide width.
+func (s simd) move(from, to operand.Op) {
+	if s.wide() {
+		VMOVDQU32(from, to)
+	} else {
+		VMOVDQU(from, to)
+	}
+}
+
+func (s simd) xor(a operand.Op, to reg.VecVirtual) {
+	if s.wide() {
+		VPXORD(a, to, to)
+	} else {
+		VPXOR(a, to, to)
+	}
+}
