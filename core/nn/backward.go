@@ -48,11 +48,7 @@ func (o *gateOp) row(r int) {
 		cpu.Mul(dg, dg, u)
 		return
 	}
-	for i, v := range g {
-		p := max(v, 0)
-		dg[i] = dy[i] * u[i] * (2 * p)
-		du[i] = dy[i] * (p * p)
-	}
+	cpu.ReLU2Grad(dg, du, g, u, dy)
 }
 
 // lookupOp is out = table[ids].

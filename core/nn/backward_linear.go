@@ -1,8 +1,6 @@
 package nn
 
 import (
-	"encoding/binary"
-
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
@@ -16,7 +14,7 @@ import (
 //	dX = dY W'    dW = dY^T X'
 //
 // X' and W' are small integers with scales, so both products of a ternary layer are integer products too: dY becomes
-// 16-bit integers with a scale of its own for every sum (see cpu.QuantizeInt16), an error of 2^-16 of the sum's largest
+// 16-bit integers with a scale of its own for every sum (see ternaryBackward), an error of 2^-16 of the sum's largest
 // term. Of the forward pass the operation keeps x and the int8 activations.
 type projectOp struct {
 	c      *Ctx
@@ -44,13 +42,13 @@ func (c *Ctx) recordProject(x *tensor.Tensor, norm *RMSNorm, q quantized, layers
 func (o *projectOp) Backward(t *autograd.Tape) {
 	c := o.c
 	rows, dim := o.x.Dim(0), o.x.Dim(1)
-	var codes packed         // the int8 activations, as the right factor of dY^T X'
+	var input codes          // norm(x) as ternary layers multiplied it
 	var float *tensor.Tensor // norm(x), which dense layers multiplied
 	if o.q.q != nil {
-		codes = c.packCodes(o.q)
+		input = c.packCodes(o.q)
 	}
-	dx, part := c.New(rows, dim), c.New(rows, dim)
-	clear(dx.Float32s())
+	dx := c.New(rows, dim)
+	empty := true
 	for i, l := range o.layers[:o.n] {
 		dy := t.Take(o.out[i])
 		if dy == nil {
@@ -58,25 +56,21 @@ func (o *projectOp) Backward(t *autograd.Tape) {
 		}
 		c.addBiasGrad(l, dy)
 		if l.Ternary != nil {
-			c.mulPacked(part, dy, packed{dense: *l.flipped, l: Linear{In: l.Out, Out: l.In}})
-			product := c.transposed(dy, o.q.scale, codes)
-			c.addWeightGrad(l, product.Float32s())
-			c.Free(product)
+			c.ternaryBackward(l, dy, input, dx.Float32s(), !empty)
 		} else {
 			if float == nil {
 				float = c.normalized(o.x, o.norm)
 			}
-			table := c.pack(l.Weight.Data, l.Out, l.In)
-			c.mulPacked(part, dy, table)
-			table.free(c)
-			c.addOuter(l.Weight.Grad, dy, float)
+			c.denseBackward(l, dy, float, dx, !empty)
 		}
-		cpu.Add(dx.Float32s(), dx.Float32s(), part.Float32s())
+		empty = false
 		t.Done(o.out[i])
 	}
-	c.Free(part)
+	if empty {
+		clear(dx.Float32s())
+	}
 	if o.q.q != nil {
-		codes.free(c)
+		input.free(c)
 		o.q.free(c)
 	}
 	if float != nil && float != o.x {
@@ -89,18 +83,20 @@ func (o *projectOp) Backward(t *autograd.Tape) {
 	c.drop(o.x)
 }
 
-// packCodes prepares the codes of q as the right factor of a product with 16-bit rows.
-func (c *Ctx) packCodes(q quantized) packed {
-	mem := c.scratch.Alloc(cpu.DenseBytes(cpu.DenseInt8, q.cols, q.rows))
-	ones := c.scratch.Alloc(4 * q.cols)
-	p := packed{mem: mem, scale: ones, l: Linear{In: q.rows, Out: q.cols}}
-	p.dense = quant.Dense{Rows: q.cols, Cols: q.rows, Format: cpu.DenseInt8, Panels: mem, RowScale: pool.View[float32](ones)}
-	for i := range p.dense.RowScale {
-		p.dense.RowScale[i] = 1
+// denseBackward writes dy W to dx, or adds it, and adds dy^T x to the gradient of the weights of l.
+func (c *Ctx) denseBackward(l *Linear, dy, x, dx *tensor.Tensor, add bool) {
+	to := dx
+	if add {
+		to = c.New(dx.Dim(0), dx.Dim(1))
 	}
-	c.flip = flipTask{dst: mem, x: q.q, rows: q.rows, cols: q.cols, stride: q.stride}
-	c.flip.run()
-	return p
+	table := c.pack(l.Weight.Data, l.Out, l.In)
+	c.mulPacked(to, dy, table)
+	table.free(c)
+	if add {
+		cpu.Add(dx.Float32s(), dx.Float32s(), to.Float32s())
+		c.Free(to)
+	}
+	c.addOuter(l.Weight.Grad, dy, x)
 }
 
 // normalized returns norm(x), or x without a norm.
@@ -116,15 +112,9 @@ type packed struct {
 	l     Linear
 	dense quant.Dense
 	mem   []byte // backs the panels
-	scale []byte // backs the row scales, nil without
 }
 
-func (p *packed) free(c *Ctx) {
-	c.scratch.Free(p.mem)
-	if p.scale != nil {
-		c.scratch.Free(p.scale)
-	}
-}
+func (p *packed) free(c *Ctx) { c.scratch.Free(p.mem) }
 
 // pack prepares b [rows, cols] for mulPacked.
 func (c *Ctx) pack(b []float32, rows, cols int) packed {
@@ -146,18 +136,17 @@ func (c *Ctx) mulPacked(out, a *tensor.Tensor, b packed) {
 // addOuter computes sum += a^T b for a [n, rows], b [n, cols] and sum [rows, cols].
 func (c *Ctx) addOuter(sum []float32, a, b *tensor.Tensor) {
 	p := c.pack(b.Float32s(), b.Dim(0), b.Dim(1))
-	product := c.transposed(a, nil, p)
+	product := c.transposed(a, p)
 	cpu.Add(sum, sum, product.Float32s())
 	c.Free(product)
 	p.free(c)
 }
 
-// transposed computes (a/divide)^T b for a [n, rows], whose rows are divided by divide unless that is nil, and
-// packed b [n, cols]. The scales of int8 activations go to a this way, whose columns then become 16-bit integers.
-func (c *Ctx) transposed(a *tensor.Tensor, divide []float32, b packed) *tensor.Tensor {
+// transposed computes a^T b for a [n, rows] and packed b [n, cols].
+func (c *Ctx) transposed(a *tensor.Tensor, b packed) *tensor.Tensor {
 	n, rows := a.Dim(0), a.Dim(1)
 	product, at := c.New(rows, b.dense.Rows), c.New(rows, n)
-	c.reorder = reorderTask{dst: at.Float32s(), x: a.Float32s(), rows: n, cols: rows, divide: divide}
+	c.reorder = reorderTask{dst: at.Float32s(), x: a.Float32s(), rows: n, cols: rows}
 	c.reorder.run()
 	c.mulPacked(product, at, b)
 	c.Free(at)
@@ -169,7 +158,6 @@ type reorderTask struct {
 	dst, x     []float32
 	rows, cols int
 	pack       bool
-	divide     []float32 // divides the rows of x, or nil; not when packing
 }
 
 func (t *reorderTask) run() { cpu.Parallel((t.cols+cpu.PanelRows-1)/cpu.PanelRows, t) }
@@ -188,42 +176,8 @@ func (t *reorderTask) Run(chunk int) {
 		return
 	}
 	for r := range t.rows {
-		f := float32(1)
-		if t.divide != nil {
-			f = 1 / t.divide[r]
-		}
 		for i, v := range t.x[r*t.cols+first:][:n] {
-			t.dst[(first+i)*t.rows+r] = v * f
-		}
-	}
-}
-
-// flipTask writes the int8 panels of the transpose of x [rows, cols], whose rows lie stride apart. A chunk is 16 columns.
-type flipTask struct {
-	dst                []byte
-	x                  []int8
-	rows, cols, stride int
-}
-
-func (t *flipTask) run() { cpu.Parallel((t.cols+cpu.PanelRows-1)/cpu.PanelRows, t) }
-
-// Run writes a panel: byte 4r+j of block b is x[4b+j, r] + 128.
-func (t *flipTask) Run(chunk int) {
-	const width = cpu.PanelRows
-	first := chunk * width
-	n := min(width, t.cols-first)
-	size := cpu.DenseBytes(cpu.DenseInt8, width, t.rows)
-	panel := t.dst[chunk*size : (chunk+1)*size]
-	for b := 0; 4*b < t.rows; b++ {
-		block := panel[64*b : 64*(b+1)]
-		var lanes [width]uint32
-		for j := range min(4, t.rows-4*b) {
-			for r, v := range t.x[(4*b+j)*t.stride+first:][:n] {
-				lanes[r] |= uint32(uint8(v)) << (8 * j)
-			}
-		}
-		for r, v := range lanes {
-			binary.LittleEndian.PutUint32(block[4*r:], v^0x80808080)
+			t.dst[(first+i)*t.rows+r] = v
 		}
 	}
 }

@@ -25,11 +25,8 @@ func (o *rmsNormOp) Backward(t *autograd.Tape) {
 	o.c.drop(o.x)
 }
 
-// normGrad is the backward pass of y = x/rms(x) * w: with xhat = x/rms(x) and h = dy*w,
-//
-//	dx = (h - xhat * mean(h * xhat)) / rms(x)    dw = sum over rows of dy * xhat
-//
-// It writes dx over dy. Rows are summed for dw in blocks of normBlock, blocks in ascending order.
+// normGrad is the backward pass of y = norm(x), see cpu.RMSNormGrad. It writes dx over dy. Rows are summed for the gradient of the
+// weight in blocks of normBlock, blocks in ascending order.
 type normGrad struct {
 	norm  *RMSNorm
 	x, dy []float32
@@ -58,20 +55,8 @@ func (c *Ctx) normBackward(n *RMSNorm, x, dy *tensor.Tensor) {
 func (t *normGrad) Run(block int) {
 	dw := t.part[block*t.dim : (block+1)*t.dim]
 	clear(dw)
-	w := t.norm.Weight
 	for r := block * normBlock; r < min((block+1)*normBlock, t.rows); r++ {
 		x, dy := t.x[r*t.dim:(r+1)*t.dim], t.dy[r*t.dim:(r+1)*t.dim]
-		inv := t.norm.inverse(x)
-		mean := float32(0)
-		for i, v := range x {
-			xhat := v * inv
-			mean += dy[i] * w[i] * xhat
-		}
-		mean /= float32(t.dim)
-		for i, v := range x {
-			xhat := v * inv
-			dw[i] += dy[i] * xhat
-			dy[i] = inv * (dy[i]*w[i] - xhat*mean)
-		}
+		cpu.RMSNormGrad(dy, dw, x, t.norm.Weight, dy, t.norm.inverse(x))
 	}
 }

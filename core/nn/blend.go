@@ -85,7 +85,7 @@ func (o *blendedOp) Backward(t *autograd.Tape) {
 				xf = c.blendedInput(h)
 			}
 			input := c.pack(xf.Float32s(), rows, dim)
-			product := c.transposed(dy, nil, input)
+			product := c.transposed(dy, input)
 			input.free(c)
 			c.addWeightGrad(l, product.Float32s())
 			c.Free(product)

@@ -59,6 +59,7 @@ type Ctx struct {
 	entropy    entropyTask
 	reorder    reorderTask
 	flip       flipTask
+	gradInts   gradInts
 	normGrad   normGrad
 	attendGrad attendGrad
 }
@@ -92,7 +93,7 @@ func (c *Ctx) Err() error {
 
 // piecePanels is how many panels are multiplied with a tile of rows before the context is asked again: some
 // milliseconds of work at the slowest.
-const piecePanels = 8
+const piecePanels = 4
 
 // piece says up to which panel to multiply next, of those from from to end, with a tile of rows. When the step was asked
 // to stop it returns from: the rest may be left undone, since whoever runs the step asks Err before it uses a result. A

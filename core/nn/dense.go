@@ -14,25 +14,45 @@ func (c *Ctx) denseMatMul(x *tensor.Tensor, l *Linear, out *tensor.Tensor) {
 
 // denseInto is denseMatMul into caller memory [rows, Out].
 func (c *Ctx) denseInto(x *tensor.Tensor, l *Linear, out []float32) {
-	t := denseTask{ctx: c, l: l, out: out, rows: x.Dim(0)}
-	var input, meta, tail []byte
+	t := denseTask{w: l.Dense, bias: l.Bias, out: out}
+	rows, cols := x.Dim(0), x.Dim(1)
 	if l.Dense.Format.Integer() {
-		t.ints, input, meta = c.quantize16(x)
-	} else {
-		t.floats, t.stride, input = c.padded(x, cpu.DenseCols(l.Dense.Format, x.Dim(1)))
+		planes, meta := c.allocInts(&t.ints, rows, cols)
+		c.quant16 = quantize16Task{x: x.Float32s(), dim: cols, q: t.ints}
+		c.eachRow(rows, &c.quant16)
+		c.multiply(t, rows)
+		c.freeInts(planes, meta)
+		return
 	}
-	if l.Out%cpu.PanelRows != 0 {
-		tail = c.scratch.Alloc(4 * t.rows * cpu.PanelRows)
+	var backing []byte
+	t.floats, t.stride, backing = c.padded(x, cpu.DenseCols(l.Dense.Format, cols))
+	c.multiply(t, rows)
+	if backing != nil {
+		c.scratch.Free(backing)
+	}
+}
+
+// multiplyInts computes out = x W^T for n rows of integers, or adds that to out [n, w.Rows].
+func (c *Ctx) multiplyInts(out []float32, x cpu.Int16Rows, n int, w *quant.Dense, add bool) {
+	c.multiply(denseTask{w: w, out: out, ints: x, add: add}, n)
+}
+
+func (c *Ctx) multiply(t denseTask, rows int) {
+	t.ctx = c
+	var tail []byte
+	if t.w.Rows%cpu.PanelRows != 0 {
+		tail = c.scratch.Alloc(4 * rows * cpu.PanelRows)
 		t.tail = pool.View[float32](tail)
 	}
-	t.panels = (l.Out + cpu.PanelRows - 1) / cpu.PanelRows
-	t.size = max(4, (t.panels/(chunksPerThread*cpu.NumThreads())+3)&^3)
+	rowBytes := 2 * t.ints.Stride
+	if t.floats != nil {
+		rowBytes = 4 * t.stride
+	}
+	t.grid = newGrid(rows, (t.w.Rows+cpu.PanelRows-1)/cpu.PanelRows, rowBytes)
 	c.dense = t
-	cpu.Parallel((t.panels+t.size-1)/t.size, &c.dense)
-	for _, b := range [...][]byte{input, meta, tail} {
-		if b != nil {
-			c.scratch.Free(b)
-		}
+	cpu.Parallel(t.grid.chunks(), &c.dense)
+	if tail != nil {
+		c.scratch.Free(tail)
 	}
 }
 
@@ -53,19 +73,6 @@ func (c *Ctx) padded(x *tensor.Tensor, width int) (rows []float32, stride int, b
 	return rows, width, backing
 }
 
-// quantize16 makes the rows of x 16-bit integers; planes and meta back them and are to be freed after use.
-func (c *Ctx) quantize16(x *tensor.Tensor) (q cpu.Int16Rows, planes, meta []byte) {
-	rows, cols := x.Dim(0), x.Dim(1)
-	stride := quant.Activation16Stride(cols)
-	planes, meta = c.scratch.Alloc(2*rows*stride), c.scratch.Alloc(12*rows)
-	all := pool.View[int8](planes)
-	q = cpu.Int16Rows{Hi: all[:rows*stride], Lo: all[rows*stride:], Stride: stride,
-		SumHi: pool.View[int32](meta[:4*rows]), SumLo: pool.View[int32](meta[4*rows : 8*rows]), Inv: pool.View[float32](meta[8*rows:])}
-	c.quant16 = quantize16Task{x: x.Float32s(), dim: cols, q: q}
-	c.eachRow(rows, &c.quant16)
-	return q, planes, meta
-}
-
 // quantize16Task makes a row ready for an integer kernel.
 type quantize16Task struct {
 	x   []float32
@@ -80,54 +87,54 @@ func (t *quantize16Task) row(r int) {
 // denseTask multiplies rows with the panels of a dense layer.
 type denseTask struct {
 	ctx    *Ctx
-	l      *Linear
+	w      *quant.Dense
+	bias   []float32
 	floats []float32 // [rows, stride], for float weights
 	stride int
 	ints   cpu.Int16Rows // for integer weights
-	out    []float32
-	tail   []float32 // [rows, 16] results of a ragged last panel
-	rows   int
-	panels int
-	size   int
-	add    bool // to out, which has no ragged last panel
+	out    []float32     // [rows, w.Rows]
+	add    bool          // to out; integer weights only
+	tail   []float32     // [rows, 16] results of a ragged last panel
+	grid   grid
 }
 
 func (t *denseTask) Run(chunk int) {
-	n := t.l.Out
-	p0, p1 := chunk*t.size, min((chunk+1)*t.size, t.panels)
+	n := t.w.Rows
+	r, tokens, p0, p1 := t.grid.chunk(chunk)
 	full := min(p1, n/cpu.PanelRows)
-	for r := 0; r < t.rows; r += tileRows {
-		tokens := min(tileRows, t.rows-r)
-		for from, to := p0, 0; from < full; from = to {
-			if to = t.ctx.piece(from, full, tokens); to == from {
-				return
-			}
-			t.multiply(t.out[r*n+from*cpu.PanelRows:], n, from, to, r, tokens)
+	for from, to := p0, 0; from < full; from = to {
+		if to = t.ctx.piece(from, full, tokens); to == from {
+			return
 		}
-		if full < p1 {
-			tail := t.tail[r*cpu.PanelRows:]
-			t.multiply(tail, cpu.PanelRows, full, p1, r, tokens)
-			for i := range tokens {
-				y := t.out[(r+i)*n+full*cpu.PanelRows : (r+i+1)*n]
+		t.multiply(t.out[r*n+from*cpu.PanelRows:], n, from, to, r, tokens, t.add)
+	}
+	if full < p1 {
+		tail := t.tail[r*cpu.PanelRows:]
+		t.multiply(tail, cpu.PanelRows, full, p1, r, tokens, false)
+		for i := range tokens {
+			y := t.out[(r+i)*n+full*cpu.PanelRows : (r+i+1)*n]
+			if t.add {
+				cpu.Add(y, y, tail[i*cpu.PanelRows:][:len(y)])
+			} else {
 				copy(y, tail[i*cpu.PanelRows:])
 			}
 		}
-		if t.l.Bias != nil {
-			a, b := p0*cpu.PanelRows, min(p1*cpu.PanelRows, n)
-			for i := range tokens {
-				y := t.out[(r+i)*n+a : (r+i)*n+b]
-				cpu.Add(y, y, t.l.Bias[a:b])
-			}
+	}
+	if t.bias != nil {
+		a, b := p0*cpu.PanelRows, min(p1*cpu.PanelRows, n)
+		for i := range tokens {
+			y := t.out[(r+i)*n+a : (r+i)*n+b]
+			cpu.Add(y, y, t.bias[a:b])
 		}
 	}
 }
 
 // multiply writes the products of panels [p0, p1) with tokens rows from row r on, rows of dst lying ldd apart.
-func (t *denseTask) multiply(dst []float32, ldd, p0, p1, r, tokens int) {
-	w := t.l.Dense
+func (t *denseTask) multiply(dst []float32, ldd, p0, p1, r, tokens int, add bool) {
+	w := t.w
 	if w.Format.Integer() {
-		cpu.DenseIntMatMul(dst, ldd, w.Format, w.Panels, w.RowScale, w.Cols, p0, p1, t.ints.From(r), tokens, t.add)
-	} else {
-		cpu.DenseMatMul(dst, ldd, w.Format, w.Panels, w.RowScale, w.Cols, p0, p1, t.floats[r*t.stride:], t.stride, tokens)
+		cpu.DenseIntMatMul(dst, ldd, w.Format, w.Panels, w.RowScale, w.Cols, p0, p1, t.ints.From(r), tokens, add)
+		return
 	}
+	cpu.DenseMatMul(dst, ldd, w.Format, w.Panels, w.RowScale, w.Cols, p0, p1, t.floats[r*t.stride:], t.stride, tokens)
 }

@@ -171,9 +171,42 @@ func (t *prepareTask) row(r int) {
 	quant.QuantizeActivations(q.q[r*q.stride:(r+1)*q.stride], q.scale[r:r+1], q.sum[r:r+1], y, 1, t.dim)
 }
 
-// tileRows is how many activation rows one pass over a chunk's weights serves: few enough to stay in the second-level
-// cache, and a multiple of the rows that the kernels take at once (12, 6 and 4).
-const tileRows = 60
+// grid cuts a product of activation rows with the panels of a weight matrix into chunks, each a tile of rows times a run of panels.
+type grid struct {
+	rows, panels int
+	tile, size   int // rows of a tile, panels of a run
+	runs         int
+}
+
+// A tile has few enough rows to stay in the second-level cache while it meets all panels, up to mostRows, and a multiple of the 32 rows
+// that the kernels for AMX take at once.
+const (
+	tileBytes = 1 << 20
+	mostRows  = 192
+	leastRows = 32
+)
+
+// chunksPerThread leaves the worker pool enough pieces to even out threads that start late.
+const chunksPerThread = 4
+
+// newGrid is for rows of rowBytes bytes.
+func newGrid(rows, panels, rowBytes int) grid {
+	g := grid{rows: rows, panels: panels}
+	g.tile = min(mostRows, max(leastRows, tileBytes/max(1, rowBytes)&^(leastRows-1)))
+	tiles := (rows + g.tile - 1) / g.tile
+	want := (chunksPerThread*cpu.NumThreads() + tiles - 1) / max(1, tiles) // runs: each reads the rows again
+	g.size = max(4, (panels/want+3)&^3)
+	g.runs = (panels + g.size - 1) / g.size
+	return g
+}
+
+func (g *grid) chunks() int { return (g.rows + g.tile - 1) / g.tile * g.runs }
+
+// chunk gives the rows [r, r+n) and the panels [p0, p1).
+func (g *grid) chunk(i int) (r, n, p0, p1 int) {
+	r, p0 = i/g.runs*g.tile, i%g.runs*g.size
+	return r, min(g.tile, g.rows-r), p0, min(p0+g.size, g.panels)
+}
 
 // part is one layer of a matmul job.
 type part struct {
@@ -192,7 +225,7 @@ type matmulTask struct {
 	parts  [maxGroup]part
 	n      int
 	panels int
-	size   int // panels a chunk
+	grid   grid
 }
 
 func (t *matmulTask) reset(in quantized) { *t = matmulTask{in: in} }
@@ -209,17 +242,13 @@ func (t *matmulTask) append(c *Ctx, l *Linear, out *tensor.Tensor) {
 	t.panels += (l.Out + cpu.PanelRows - 1) / cpu.PanelRows
 }
 
-// chunksPerThread leaves the worker pool enough pieces to even out threads that start late.
-const chunksPerThread = 4
-
 func (t *matmulTask) run(c *Ctx) {
 	if t.n == 0 {
 		return
 	}
 	t.ctx = c
-	chunks := chunksPerThread * cpu.NumThreads()
-	t.size = max(4, (t.panels/chunks+3)&^3)
-	cpu.Parallel((t.panels+t.size-1)/t.size, t)
+	t.grid = newGrid(t.in.rows, t.panels, t.in.stride)
+	cpu.Parallel(t.grid.chunks(), t)
 	for i := range t.n {
 		if t.parts[i].bytes != nil {
 			c.scratch.Free(t.parts[i].bytes)
@@ -229,7 +258,7 @@ func (t *matmulTask) run(c *Ctx) {
 
 // Run computes the panels of one chunk, layer by layer.
 func (t *matmulTask) Run(chunk int) {
-	lo, hi := chunk*t.size, min((chunk+1)*t.size, t.panels)
+	r, n, lo, hi := t.grid.chunk(chunk)
 	for i := range t.n {
 		p := &t.parts[i]
 		end := t.panels
@@ -237,46 +266,43 @@ func (t *matmulTask) Run(chunk int) {
 			end = t.parts[i+1].first
 		}
 		if a, b := max(lo, p.first), min(hi, end); a < b {
-			t.compute(p, a-p.first, b-p.first)
+			t.compute(p, a-p.first, b-p.first, r, n)
 		}
 	}
 }
 
-// compute fills the outputs of panels [p0, p1) of one layer. The int32 sums are written where the float32 results
-// belong and converted in place: y = acc * weight_scale / s.
-func (t *matmulTask) compute(p *part, p0, p1 int) {
+// compute fills the outputs of tokens rows from r on, panels [p0, p1) of one layer. The int32 sums are written where the float32
+// results belong and converted in place: y = acc * weight_scale / s.
+func (t *matmulTask) compute(p *part, p0, p1, r, tokens int) {
 	n := p.l.Out
 	full := min(p1, n/cpu.PanelRows)
-	for r := 0; r < t.in.rows; r += tileRows {
-		tokens := min(tileRows, t.in.rows-r)
-		x, sum := t.in.q[r*t.in.stride:], t.in.sum[r:]
-		w := p.l.Ternary
-		for from, to := p0, 0; from < full; from = to {
-			if to = t.ctx.piece(from, full, tokens); to == from {
-				return
-			}
-			y := p.out[r*n+from*cpu.PanelRows:]
-			acc := int32s(y)
-			cpu.TernaryMatMul(acc, n, w.Panels, w.Cols, from, to, x, t.in.stride, sum, tokens)
-			for i := range tokens {
-				a, b := i*n, i*n+(to-from)*cpu.PanelRows
-				cpu.DequantRow(y[a:b], acc[a:b], w.Scale/t.in.scale[r+i])
-			}
+	x, sum := t.in.q[r*t.in.stride:], t.in.sum[r:]
+	w := p.l.Ternary
+	for from, to := p0, 0; from < full; from = to {
+		if to = t.ctx.piece(from, full, tokens); to == from {
+			return
 		}
-		if full < p1 { // the ragged last panel has rows the output does not
-			acc := p.tail[r*cpu.PanelRows:]
-			cpu.TernaryMatMul(acc, cpu.PanelRows, w.Panels, w.Cols, full, p1, x, t.in.stride, sum, tokens)
-			for i := range tokens {
-				y := p.out[(r+i)*n+full*cpu.PanelRows : (r+i+1)*n]
-				cpu.DequantRow(y, acc[i*cpu.PanelRows:][:len(y)], w.Scale/t.in.scale[r+i])
-			}
+		y := p.out[r*n+from*cpu.PanelRows:]
+		acc := int32s(y)
+		cpu.TernaryMatMul(acc, n, w.Panels, w.Cols, from, to, x, t.in.stride, sum, tokens)
+		for i := range tokens {
+			a, b := i*n, i*n+(to-from)*cpu.PanelRows
+			cpu.DequantRow(y[a:b], acc[a:b], w.Scale/t.in.scale[r+i])
 		}
-		if p.l.Bias != nil {
-			a, b := p0*cpu.PanelRows, min(p1*cpu.PanelRows, n)
-			for i := range tokens {
-				y := p.out[(r+i)*n+a : (r+i)*n+b]
-				cpu.Add(y, y, p.l.Bias[a:b])
-			}
+	}
+	if full < p1 { // the ragged last panel has rows the output does not
+		acc := p.tail[r*cpu.PanelRows:]
+		cpu.TernaryMatMul(acc, cpu.PanelRows, w.Panels, w.Cols, full, p1, x, t.in.stride, sum, tokens)
+		for i := range tokens {
+			y := p.out[(r+i)*n+full*cpu.PanelRows : (r+i+1)*n]
+			cpu.DequantRow(y, acc[i*cpu.PanelRows:][:len(y)], w.Scale/t.in.scale[r+i])
+		}
+	}
+	if p.l.Bias != nil {
+		a, b := p0*cpu.PanelRows, min(p1*cpu.PanelRows, n)
+		for i := range tokens {
+			y := p.out[(r+i)*n+a : (r+i)*n+b]
+			cpu.Add(y, y, p.l.Bias[a:b])
 		}
 	}
 }

@@ -37,7 +37,7 @@ func (l *Linear) refreshFlipped() {
 	for i := range l.flipped.RowScale {
 		l.flipped.RowScale[i] = l.Ternary.Scale
 	}
-	flip := flipTask{dst: l.flipped.Panels, x: l.Ternary.Codes(nil), rows: l.Out, cols: l.In, stride: l.In}
+	flip := flipWeights{dst: l.flipped.Panels, w: l.Weight.Data, rows: l.Out, cols: l.In, scale: l.Ternary.Scale}
 	flip.run()
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
@@ -122,10 +123,6 @@ func (t *ropeTask) row(r int) {
 	cos, sin := t.a.cos[r*n:(r+1)*n], t.a.sin[r*n:(r+1)*n]
 	for x := t.x[r*t.dim : (r+1)*t.dim]; len(x) > 0; x = x[t.headDim:] {
 		lo, hi := x[:n], x[n:2*n]
-		for i, c := range cos {
-			a, b, s := lo[i], hi[i], t.direction*sin[i]
-			lo[i] = float32(a*c) - float32(b*s)
-			hi[i] = float32(b*c) + float32(a*s)
-		}
+		cpu.Rotate(lo, hi, cos, sin, t.direction)
 	}
 }

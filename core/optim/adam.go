@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
@@ -19,16 +20,8 @@ type adam struct {
 
 // adamStep holds the constants of one update.
 type adamStep struct {
-	scale    float32 // of the gradient, negative to maximize
-	l2       float32 // Adam's weight decay, 0 for AdamW
-	keep     float32 // AdamW's 1 - lr*weight_decay, 1 for Adam
-	mix      float32 // 1 - beta1
+	cpu.AdamStep
 	rest     float32 // 1 - mix
-	beta2    float32
-	mix2     float32 // 1 - beta2
-	root     float32 // sqrt(1 - beta2^t)
-	eps      float32
-	rate     float32 // -lr / (1 - beta1^t)
 	fromGrad bool    // 1 - beta1 >= 0.5: interpolate from the gradient's side, as torch.lerp does
 	amsgrad  bool
 }
@@ -49,20 +42,22 @@ func (a *adam) prepare(n int, h *Hyper, mem *pool.HybridMemoryPool) error {
 func (a *adam) begin(h *Hyper, scale float32) {
 	a.step++
 	c := adamStep{
-		scale: scale, keep: 1,
-		mix: float32(1 - h.Betas[0]), beta2: float32(h.Betas[1]), mix2: float32(1 - h.Betas[1]),
-		root: float32(math.Sqrt(1 - math.Pow(h.Betas[1], a.step))), eps: float32(h.Eps),
-		rate:    float32(-h.LR / (1 - math.Pow(h.Betas[0], a.step))),
+		AdamStep: cpu.AdamStep{
+			Scale: scale, Keep: 1,
+			Mix: float32(1 - h.Betas[0]), Beta2: float32(h.Betas[1]), Mix2: float32(1 - h.Betas[1]),
+			Root: float32(math.Sqrt(1 - math.Pow(h.Betas[1], a.step))), Eps: float32(h.Eps),
+			Rate: float32(-h.LR / (1 - math.Pow(h.Betas[0], a.step))),
+		},
 		amsgrad: h.AMSGrad,
 	}
-	c.rest, c.fromGrad = 1-c.mix, c.mix >= 0.5
+	c.rest, c.fromGrad = 1-c.Mix, c.Mix >= 0.5
 	if h.Maximize {
-		c.scale = -scale
+		c.Scale = -scale
 	}
 	if a.decoupled {
-		c.keep = float32(1 - h.LR*h.WeightDecay)
+		c.Keep = float32(1 - h.LR*h.WeightDecay)
 	} else {
-		c.l2 = float32(h.WeightDecay)
+		c.L2 = float32(h.WeightDecay)
 	}
 	a.now = c
 }
@@ -77,50 +72,27 @@ func (a *adam) update(p, g []float32, lo, hi int) {
 		adamGeneral(&a.now, p, g, m, v, largest)
 		return
 	}
-	adamUpdate(&a.now, p, g, m, v)
+	cpu.Adam(&a.now.AdamStep, p, g, m, v)
 }
 
-// adamUpdate is the update for beta1 > 0.5 without AMSGrad:
-//
-//	d = scale*g + l2*p
-//	p = p*keep
-//	m = m + mix*(d-m)
-//	v = v*beta2 + mix2*d*d
-//	p = p + rate*m / (sqrt(v)/root + eps)
-//
-// The conversions keep products from being contracted with sums, so that every processor gets the same bits.
-func adamUpdate(c *adamStep, p, g, m, v []float32) {
-	scale, l2, keep, mix, beta2, mix2, root, eps, rate := c.scale, c.l2, c.keep, c.mix, c.beta2, c.mix2, c.root, c.eps, c.rate
-	g, m, v = g[:len(p)], m[:len(p)], v[:len(p)]
-	for i := range p {
-		w := p[i]
-		d := float32(scale*g[i]) + float32(l2*w)
-		mi := m[i] + float32(mix*(d-m[i]))
-		vi := float32(v[i]*beta2) + float32(float32(mix2*d)*d)
-		m[i], v[i] = mi, vi
-		denominator := float32(math.Sqrt(float64(vi)))/root + eps
-		p[i] = float32(w*keep) + float32(rate*mi)/denominator
-	}
-}
-
-// adamGeneral is adamUpdate for every setting; largest is nil without AMSGrad.
+// adamGeneral is cpu.Adam for every setting; largest is nil without AMSGrad.
 func adamGeneral(c *adamStep, p, g, m, v, largest []float32) {
 	g, m, v = g[:len(p)], m[:len(p)], v[:len(p)]
 	for i, w := range p {
-		d := float32(c.scale*g[i]) + float32(c.l2*w)
+		d := float32(c.Scale*g[i]) + float32(c.L2*w)
 		if c.fromGrad {
 			m[i] = d - float32((d-m[i])*c.rest)
 		} else {
-			m[i] += float32(c.mix * (d - m[i]))
+			m[i] += float32(c.Mix * (d - m[i]))
 		}
-		v[i] = float32(v[i]*c.beta2) + float32(float32(c.mix2*d)*d)
+		v[i] = float32(v[i]*c.Beta2) + float32(float32(c.Mix2*d)*d)
 		second := v[i]
 		if i < len(largest) {
 			second = max(second, largest[i]) // NaN if either is, as torch.maximum
 			largest[i] = second
 		}
-		denominator := float32(math.Sqrt(float64(second)))/c.root + c.eps
-		p[i] = float32(w*c.keep) + float32(c.rate*m[i])/denominator
+		denominator := float32(math.Sqrt(float64(second)))/c.Root + c.Eps
+		p[i] = float32(w*c.Keep) + float32(c.Rate*m[i])/denominator
 	}
 }
 

@@ -42,10 +42,10 @@ func QuantizeActivations(q []int8, scale []float32, sum []int32, x []float32, to
 	}
 }
 
-// activation16Floor is the magnitude below which 16-bit rows lose precision. It
+// Activation16Floor is the magnitude below which 16-bit rows lose precision. It
 // only keeps the scale finite: there is no reason to flatten small rows, as the
 // layers that use them have no activation quantizer to imitate.
-const activation16Floor = tiny
+const Activation16Floor = tiny
 
 // Activation16Stride is the distance between the rows of planes that
 // QuantizeActivations16 writes: dim, padded to what integer kernels read.
@@ -67,7 +67,7 @@ func QuantizeActivations16(dst cpu.Int16Rows, x []float32, tokens, dim int) {
 	for t := range tokens {
 		row := x[t*dim : (t+1)*dim]
 		hi, lo := dst.Hi[t*dst.Stride:][:width], dst.Lo[t*dst.Stride:][:width]
-		s := cpu.Int16Max / max(cpu.AbsMax(row), activation16Floor)
+		s := cpu.Int16Max / max(cpu.AbsMax(row), Activation16Floor)
 		dst.SumHi[t], dst.SumLo[t] = cpu.QuantizeInt16(hi, lo, row, s)
 		dst.Inv[t] = 1 / s
 		clear(hi[dim:])
