@@ -6,56 +6,58 @@ import "fmt"
 // lane adds in ascending i, and the lanes are added as a tree: lane i + lane i+8, then 4, 2, 1.
 const Lanes = 16
 
-// sumLanes adds the lanes as a tree.
-func sumLanes(l *[Lanes]float32) float32 {
-	for half := Lanes / 2; half > 0; half /= 2 {
-		for i := range half {
-			l[i] += l[i+half]
-		}
+// AddProduct adds a product of matrices in which every element has its sum in one order:
+//
+//	c[i*ldc+j] += a[i*row+k*step] * b[k*ldb+j]    for k = 0..n-1 in ascending order, i < rows, j < cols
+//
+// cols is a multiple of 16. A row of a is row elements from the next one, and its elements lie step apart: with row 1 that is
+// the transpose of a matrix. Products and sums are rounded separately.
+func AddProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int) {
+	const op = "AddProduct"
+	if rows < 0 || n < 0 || cols < 0 || cols%Lanes != 0 || row < 0 || step < 0 {
+		panic(fmt.Sprintf("cpu: %s: bad arguments: %d rows, %d columns (want a multiple of %d), %d terms, steps %d and %d", op, rows, cols, Lanes, n, row, step))
 	}
-	return l[0]
-}
-
-// DotRows is the score of one query against n keys, which lie stride elements apart:
-//
-//	dst[j] = sum_d q[d] * k[j*stride+d]    for j < n, d < dim
-//
-// dim is a multiple of 16. The order of the sum is that of [Lanes]; products and sums are rounded separately.
-func DotRows(dst, q, k []float32, n, dim, stride int) {
-	checkRows("DotRows", n, dim, stride)
-	if n == 0 {
+	if rows == 0 || cols == 0 || n == 0 {
 		return
 	}
-	need("DotRows", "dst", len(dst), n)
-	need("DotRows", "q", len(q), dim)
-	need("DotRows", "k", len(k), (n-1)*stride+dim)
-	if dim == 0 {
-		clear(dst[:n])
-		return
-	}
-	dotRows(dst[:n], q[:dim], k, stride)
+	needRows(op, "c", len(c), rows, cols, ldc)
+	need(op, "a", len(a), (rows-1)*row+(n-1)*step+1)
+	needRows(op, "b", len(b), n, cols, ldb)
+	addProduct(c, ldc, a, row, step, b, ldb, rows, cols, n)
 }
 
-// AccumRows adds n weighted values, which lie stride elements apart, to acc:
-//
-//	acc[d] += p[j] * v[j*stride+d]    for j = 0..n-1 in ascending order, d < dim
-//
-// dim is a multiple of 16. Products and sums are rounded separately.
-func AccumRows(acc, p, v []float32, n, dim, stride int) {
-	checkRows("AccumRows", n, dim, stride)
-	if n == 0 || dim == 0 {
-		return
+// Dot is sum_i a[i]*b[i] in the order of [Lanes].
+func Dot(a, b []float32) float32 {
+	n := len(a)
+	need("Dot", "b", len(b), n)
+	var lanes [Lanes]float32
+	body := n &^ (Lanes - 1)
+	if body > 0 {
+		dot(&lanes, a[:body], b[:body])
 	}
-	need("AccumRows", "acc", len(acc), dim)
-	need("AccumRows", "p", len(p), n)
-	need("AccumRows", "v", len(v), (n-1)*stride+dim)
-	accumRows(acc[:dim], p[:n], v, stride)
+	dotRef(&lanes, a[body:], b[body:n])
+	return sumLanes(&lanes)
 }
 
-func checkRows(op string, n, dim, stride int) {
-	if n < 0 || dim < 0 || dim%Lanes != 0 || n > 1 && stride < 0 {
-		panic(fmt.Sprintf("cpu: %s: bad arguments: %d rows of %d elements (want a multiple of %d), stride %d", op, n, dim, Lanes, stride))
+// Transpose is dst[c*ldd+r] = x[r*ldx+c] for r < rows and c < cols.
+func Transpose(dst []float32, ldd int, x []float32, ldx, rows, cols int) {
+	const op = "Transpose"
+	if rows < 0 || cols < 0 {
+		panic(fmt.Sprintf("cpu: %s: bad arguments: %d rows, %d columns", op, rows, cols))
 	}
+	if rows == 0 || cols == 0 {
+		return
+	}
+	needRows(op, "dst", len(dst), cols, rows, ldd)
+	needRows(op, "x", len(x), rows, cols, ldx)
+	r, c := rows&^7, cols&^7
+	if r > 0 && c > 0 {
+		transpose(dst, ldd, x, ldx, r, c)
+	} else {
+		r, c = 0, 0
+	}
+	transposeRef(dst, ldd, x, ldx, 0, r, c, cols)
+	transposeRef(dst, ldd, x, ldx, r, rows, 0, cols)
 }
 
 // ExpSum replaces x[j] by exp(x[j]-shift) and returns the sum of the results in the order of [Lanes]. The exponential is
@@ -79,8 +81,5 @@ func MaxF32(x []float32) float32 {
 		maxLanes(&lanes, x[:body])
 	}
 	maxLanesRef(&lanes, x[body:])
-	for half := Lanes / 2; half > 0; half /= 2 {
-		maxLanesRef((*[Lanes]float32)(lanes[:]), lanes[half:2*half])
-	}
-	return lanes[0]
+	return topLane(&lanes)
 }

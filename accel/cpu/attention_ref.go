@@ -2,24 +2,48 @@ package cpu
 
 import "math"
 
-// dotRowsRef defines [DotRows].
-func dotRowsRef(dst, q, k []float32, stride int) {
-	for j := range dst {
-		var lanes [Lanes]float32
-		row := k[j*stride:][:len(q)]
-		for d, v := range q {
-			lanes[d%Lanes] += float32(v * row[d])
+// sumLanesRef adds the lanes as a tree.
+func sumLanesRef(l *[Lanes]float32) float32 {
+	for half := Lanes / 2; half > 0; half /= 2 {
+		for i := range half {
+			l[i] += l[i+half]
 		}
-		dst[j] = sumLanes(&lanes)
+	}
+	return l[0]
+}
+
+// topLaneRef finds the largest lane by the same tree.
+func topLaneRef(l *[Lanes]float32) float32 {
+	for half := Lanes / 2; half > 0; half /= 2 {
+		maxLanesRef(l, l[half:2*half])
+	}
+	return l[0]
+}
+
+// addProductRef defines [AddProduct].
+func addProductRef(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int) {
+	for i := range rows {
+		to := c[i*ldc:][:cols]
+		for k := range n {
+			x, from := a[i*row+k*step], b[k*ldb:][:cols]
+			for j := range to {
+				to[j] += float32(x * from[j])
+			}
+		}
 	}
 }
 
-// accumRowsRef defines [AccumRows].
-func accumRowsRef(acc, p, v []float32, stride int) {
-	for j, w := range p {
-		row := v[j*stride:][:len(acc)]
-		for d := range acc {
-			acc[d] += float32(w * row[d])
+func dotRef(lanes *[Lanes]float32, a, b []float32) {
+	for i, v := range a {
+		lanes[i%Lanes] += float32(v * b[i])
+	}
+}
+
+// transposeRef moves rows [r0, r1) and columns [c0, c1) of x.
+func transposeRef(dst []float32, ldd int, x []float32, ldx, r0, r1, c0, c1 int) {
+	for r := r0; r < r1; r++ {
+		for c := c0; c < c1; c++ {
+			dst[c*ldd+r] = x[r*ldx+c]
 		}
 	}
 }

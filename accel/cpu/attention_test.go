@@ -26,49 +26,69 @@ func laneSum(terms []float32) float32 {
 	return float32(b[0]+b[2]) + float32(b[1]+b[3])
 }
 
-func TestDotRowsAddsInLanes(t *testing.T) {
+func TestDotAddsInLanes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := source(t)
-		n, dim := rapid.IntRange(1, 37).Draw(t, "n"), 16*rapid.IntRange(1, 20).Draw(t, "dim/16")
-		stride := dim + rapid.IntRange(0, 40).Draw(t, "gap")
-		q, k := drawFloats(t, r, "q", dim), drawFloats(t, r, "k", (n-1)*stride+dim)
-		want, terms := make([]float32, n), make([]float32, dim)
-		for j := range want {
-			for d := range terms {
-				terms[d] = q[d] * k[j*stride+d]
+		n := rapid.IntRange(0, 300).Draw(t, "n")
+		a, b, terms := drawFloats(t, r, "a", n), drawFloats(t, r, "b", n), make([]float32, n)
+		for i := range terms {
+			terms[i] = a[i] * b[i]
+		}
+		for _, isa := range Supported() {
+			onISA(isa, func() { sameBits(t, []float32{laneSum(terms)}, []float32{Dot(a, b)}, isa) })
+		}
+	})
+}
+
+func TestAddProductAddsInAscendingOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := source(t)
+		rows, cols, n := rapid.IntRange(1, 19).Draw(t, "rows"), 16*rapid.IntRange(1, 9).Draw(t, "cols/16"), rapid.IntRange(1, 37).Draw(t, "n")
+		row, step := n+rapid.IntRange(0, 9).Draw(t, "gap of a"), 1
+		if rapid.Bool().Draw(t, "transposed") {
+			row, step = 1, rows+rapid.IntRange(0, 9).Draw(t, "gap of a")
+		}
+		ldb, ldc := cols+rapid.IntRange(0, 20).Draw(t, "gap of b"), cols+rapid.IntRange(0, 20).Draw(t, "gap of c")
+		size := (rows-1)*ldc + cols
+		a, b := drawFloats(t, r, "a", (rows-1)*row+(n-1)*step+1), drawFloats(t, r, "b", (n-1)*ldb+cols)
+		start := drawFloats(t, r, "c", size)
+		want := append([]float32(nil), start...)
+		for i := range rows {
+			for j := range cols {
+				for k := range n {
+					want[i*ldc+j] += float32(a[i*row+k*step] * b[k*ldb+j])
+				}
 			}
-			want[j] = laneSum(terms)
 		}
 		for _, isa := range Supported() {
 			onISA(isa, func() {
-				dst, untouched := guarded[float32](n, -7777)
-				DotRows(dst, q, k, n, dim, stride)
+				c, untouched := guarded[float32](size, -7777)
+				copy(c, start)
+				AddProduct(c, ldc, a, row, step, b, ldb, rows, cols, n)
 				untouched(t, isa)
-				sameBits(t, want, dst, isa)
+				sameBits(t, want, c, isa)
 			})
 		}
 	})
 }
 
-func TestAccumRowsAddsInAscendingOrder(t *testing.T) {
+func TestTransposeMovesEveryElement(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := source(t)
-		n, dim := rapid.IntRange(1, 37).Draw(t, "n"), 16*rapid.IntRange(1, 20).Draw(t, "dim/16")
-		stride := dim + rapid.IntRange(0, 40).Draw(t, "gap")
-		p, v, start := drawFloats(t, r, "p", n), drawFloats(t, r, "v", (n-1)*stride+dim), drawFloats(t, r, "acc", dim)
-		want := append([]float32(nil), start...)
-		for j := range n {
-			for d := range want {
-				want[d] += float32(p[j] * v[j*stride+d])
-			}
-		}
+		rows, cols := rapid.IntRange(1, 40).Draw(t, "rows"), rapid.IntRange(1, 40).Draw(t, "cols")
+		ldx, ldd := cols+rapid.IntRange(0, 9).Draw(t, "gap of x"), rows+rapid.IntRange(0, 9).Draw(t, "gap of dst")
+		x := floats(source(t), "normal", (rows-1)*ldx+cols)
 		for _, isa := range Supported() {
 			onISA(isa, func() {
-				acc, untouched := guarded[float32](dim, -7777)
-				copy(acc, start)
-				AccumRows(acc, p, v, n, dim, stride)
+				dst, untouched := guarded[float32]((cols-1)*ldd+rows, -7777)
+				Transpose(dst, ldd, x, ldx, rows, cols)
 				untouched(t, isa)
-				sameBits(t, want, acc, isa)
+				for i := range dst {
+					want := float32(-7777)
+					if r, c := i%ldd, i/ldd; r < rows {
+						want = x[r*ldx+c]
+					}
+					require.Equal(t, want, dst[i], "%v: element %d", isa, i)
+				}
 			})
 		}
 	})
@@ -171,11 +191,10 @@ func TestMaxF32PassesOverNaN(t *testing.T) {
 }
 
 func TestAttentionWithNothingToDo(t *testing.T) {
-	DotRows(nil, nil, nil, 0, 64, 64)
-	AccumRows(nil, nil, nil, 0, 64, 64)
-	dst := []float32{1, 2, 3}
-	DotRows(dst, nil, nil, 2, 0, 0)
-	require.Equal(t, []float32{0, 0, 3}, dst)
+	AddProduct(nil, 0, nil, 1, 1, nil, 0, 0, 16, 3)
+	AddProduct(nil, 0, nil, 1, 1, nil, 0, 3, 16, 0)
+	Transpose(nil, 0, nil, 0, 0, 5)
+	require.Zero(t, Dot(nil, nil))
 	require.Zero(t, ExpSum(nil, 0))
 	require.Equal(t, float32(math.Inf(-1)), MaxF32(nil))
 }
@@ -183,15 +202,14 @@ func TestAttentionWithNothingToDo(t *testing.T) {
 func TestAttentionRejectsABrokenContract(t *testing.T) {
 	x := floats(rand.New(rand.NewPCG(1, 1)), "normal", 64)
 	for name, call := range map[string]func(){
-		"dim":     func() { DotRows(x, x, x, 1, 15, 15) },
-		"rows":    func() { DotRows(x, x, x, -1, 16, 16) },
-		"stride":  func() { DotRows(x, x, x, 2, 16, -16) },
-		"dst":     func() { DotRows(x[:1], x, x, 2, 16, 16) },
-		"q":       func() { DotRows(x, x[:15], x, 2, 16, 16) },
-		"k":       func() { DotRows(x, x, x[:47], 3, 16, 16) },
-		"acc":     func() { AccumRows(x[:15], x, x, 1, 16, 16) },
-		"weights": func() { AccumRows(x, x[:1], x, 2, 16, 16) },
-		"v":       func() { AccumRows(x, x, x[:47], 3, 16, 16) },
+		"columns":   func() { AddProduct(x, 15, x, 1, 1, x, 15, 1, 15, 1) },
+		"rows":      func() { AddProduct(x, 16, x, 1, 1, x, 16, -1, 16, 1) },
+		"step":      func() { AddProduct(x, 16, x, 1, -1, x, 16, 1, 16, 1) },
+		"c":         func() { AddProduct(x[:31], 16, x, 1, 1, x, 16, 2, 16, 1) },
+		"a":         func() { AddProduct(x, 16, x[:3], 2, 1, x, 16, 2, 16, 2) },
+		"b":         func() { AddProduct(x, 16, x, 1, 1, x[:31], 16, 1, 16, 2) },
+		"dot":       func() { Dot(x, x[:1]) },
+		"transpose": func() { Transpose(x, 1, x, 2, 2, 2) },
 	} {
 		require.Panics(t, call, name)
 	}

@@ -188,7 +188,7 @@ func BenchmarkVectors(b *testing.B) {
 	const n, keys, dim = 6912, 1024, 128
 	r := rand.New(rand.NewPCG(5, 6))
 	x, y, w := floats(r, "normal", n), make([]float32, n), floats(r, "normal", n)
-	kv, scores := floats(r, "normal", keys*dim), floats(r, "positive", keys)
+	kv, scores, square := floats(r, "normal", keys*dim), floats(r, "positive", keys), make([]float32, 64*dim)
 	q8, lo, acc := make([]int8, n), make([]int8, n), make([]int32, n)
 	for _, isa := range Supported() {
 		for _, k := range []struct {
@@ -207,8 +207,8 @@ func BenchmarkVectors(b *testing.B) {
 			{"DequantRow", n, func() { DequantRow(y, acc, 0.5) }},
 			{"ExpSum", n, func() { copy(y, x); ExpSum(y, 1) }},
 			{"MaxF32", n, func() { MaxF32(x) }},
-			{"DotRows", keys * dim, func() { DotRows(y, x, kv, keys, dim, dim) }},
-			{"AccumRows", keys * dim, func() { AccumRows(y, scores, kv, keys, dim, dim) }},
+			{"AddProduct/1", keys * dim, func() { AddProduct(y, dim, scores, keys, 1, kv, dim, 1, dim, keys) }},
+			{"AddProduct/64", 64 * keys * dim, func() { AddProduct(square, dim, kv, dim, 1, kv, dim, 64, dim, min(keys, dim)) }},
 		} {
 			b.Run(k.name+"/"+isa.String(), func(b *testing.B) {
 				onISA(isa, func() {

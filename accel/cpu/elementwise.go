@@ -87,6 +87,18 @@ func Mul(dst, a, b []float32) {
 	mulRef(dst[body:n], a[body:], b[body:n])
 }
 
+// SubMul is dst[i] = (a[i]-s) * b[i]; dst may be a or b.
+func SubMul(dst, a, b []float32, s float32) {
+	n := len(a)
+	need("SubMul", "dst", len(dst), n)
+	need("SubMul", "b", len(b), n)
+	body := n &^ (Lanes - 1)
+	if body > 0 {
+		subMul(dst[:body], a[:body], b[:body], s)
+	}
+	subMulRef(dst[body:n], a[body:], b[body:n], s)
+}
+
 // Add is dst[i] = a[i]+b[i]; dst may be a or b.
 func Add(dst, a, b []float32) {
 	n := len(a)

@@ -96,6 +96,17 @@ func mul(dst, a, b []float32) {
 	}
 }
 
+func subMul(dst, a, b []float32, s float32) {
+	switch vectors() {
+	case AVX512:
+		subMulAVX512(&dst[0], &a[0], &b[0], len(a), s)
+	case AVX2:
+		subMulAVX2(&dst[0], &a[0], &b[0], len(a), s)
+	default:
+		subMulRef(dst, a, b, s)
+	}
+}
+
 func add(dst, a, b []float32) {
 	switch vectors() {
 	case AVX512:

@@ -69,6 +69,12 @@ func mulRef(dst, a, b []float32) {
 	}
 }
 
+func subMulRef(dst, a, b []float32, s float32) {
+	for i, v := range a {
+		dst[i] = float32(v-s) * b[i]
+	}
+}
+
 func addRef(dst, a, b []float32) {
 	for i, v := range a {
 		dst[i] = v + b[i]

@@ -19,6 +19,7 @@ func TestElementwiseKernelsAreTheirFormulas(t *testing.T) {
 		{"ScaleMul", func(dst, a, b []float32, s float32) { ScaleMul(dst, a, b, s) }, func(a, b, s float32) float32 { return float32(a*s) * b }},
 		{"ScaleMul without w", func(dst, a, _ []float32, s float32) { ScaleMul(dst, a, nil, s) }, func(a, _, s float32) float32 { return a * s }},
 		{"Mul", func(dst, a, b []float32, _ float32) { Mul(dst, a, b) }, func(a, b, _ float32) float32 { return a * b }},
+		{"SubMul", func(dst, a, b []float32, s float32) { SubMul(dst, a, b, s) }, func(a, b, s float32) float32 { return float32(a-s) * b }},
 		{"Add", func(dst, a, b []float32, _ float32) { Add(dst, a, b) }, func(a, b, _ float32) float32 { return a + b }},
 		{"Silu", func(dst, a, _ []float32, _ float32) { Silu(dst, a) }, func(a, _, _ float32) float32 { return a / (1 + expRef(-a)) }},
 		{"ReLU2", func(dst, a, _ []float32, _ float32) { ReLU2(dst, a) }, func(a, _, _ float32) float32 {

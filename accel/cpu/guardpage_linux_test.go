@@ -74,12 +74,31 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 	}
 	for n := 1; n <= 9; n++ {
 		for _, dim := range []int{16, 48, 64, 80, 128, 208} {
-			rows := beforeFault(t, floats(r, "normal", n*dim))
-			q, scores, acc := beforeFault(t, floats(r, "normal", dim)), beforeFault(t, make([]float32, n)), beforeFault(t, make([]float32, dim))
+			b, left, sums := beforeFault(t, floats(r, "normal", n*dim)), beforeFault(t, floats(r, "normal", 3*n)), beforeFault(t, make([]float32, 3*dim))
 			each(func() {
-				DotRows(scores, q, rows, n, dim, dim)
-				AccumRows(acc, scores, rows, n, dim, dim)
+				AddProduct(sums, dim, left, n, 1, b, dim, 3, dim, n)
+				AddProduct(sums, dim, left, 1, 3, b, dim, 3, dim, n)
+				Dot(b, b)
 			})
+		}
+	}
+	for rows := 1; rows <= 17; rows++ {
+		for _, cols := range []int{1, 8, 9, 16, 33} {
+			x, dst, q := beforeFault(t, floats(r, "normal", rows*cols)), beforeFault(t, make([]float32, rows*cols)), beforeFault(t, make([]int8, rows*cols))
+			packed := beforeFault(t, make([]byte, DenseBytes(DenseInt8, cols, rows)))
+			each(func() {
+				Transpose(dst, rows, x, cols, rows, cols)
+				PackInt8Columns(packed, q, cols, rows, cols)
+				PackTernaryColumns(packed, x, cols, rows, cols, 0.5)
+			})
+			if cols > Lanes {
+				continue
+			}
+			width := ceilDiv(rows, Int16Cols) * Int16Cols
+			ints := Int16Rows{Hi: beforeFault(t, make([]int8, width*cols)), Lo: beforeFault(t, make([]int8, width*cols)), Stride: width,
+				SumHi: beforeFault(t, make([]int32, cols)), SumLo: beforeFault(t, make([]int32, cols))}
+			f, s := beforeFault(t, floats(r, "normal", rows)), beforeFault(t, floats(r, "normal", cols))
+			each(func() { QuantizeColumns16(ints, x, cols, rows, cols, f, s) })
 		}
 	}
 }

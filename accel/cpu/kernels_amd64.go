@@ -96,20 +96,30 @@ func denseInt4AVX2t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, l
 //go:noescape
 func denseInt4AVX2t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 
-// dotRowsAVX2: dst[j] = sum_d q[d]*k[j*stride+d] for j < n and d < dim, dim > 0 and a multiple of 16.
+// addProductAVX2r6x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 6 and j < 16; n > 0.
 //
 //go:noescape
-func dotRowsAVX2(dst *float32, q *float32, k *float32, n int, dim int, stride int)
+func addProductAVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// accumRowsAVX2x64: acc[d] += p[j]*v[j*stride+d] for j = 0..n-1 in this order and d < 64; n > 0.
+// addProductAVX2r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //
 //go:noescape
-func accumRowsAVX2x64(acc *float32, p *float32, v *float32, n int, stride int)
+func addProductAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// accumRowsAVX2x16: acc[d] += p[j]*v[j*stride+d] for j = 0..n-1 in this order and d < 16; n > 0.
+// addProductAVX2r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
 //
 //go:noescape
-func accumRowsAVX2x16(acc *float32, p *float32, v *float32, n int, stride int)
+func addProductAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductAVX2r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+//
+//go:noescape
+func addProductAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// dotAVX2: lanes[i mod 16] += a[i]*b[i] for i < n in ascending order; n > 0 and a multiple of 16.
+//
+//go:noescape
+func dotAVX2(lanes *float32, a *float32, b *float32, n int)
 
 // expSumAVX2: x[j] = exp(x[j]-shift), lanes[j mod 16] += x[j] for j < n in ascending order;
 // n > 0 and a multiple of 16.
@@ -164,6 +174,11 @@ func mulAVX2(dst *float32, a *float32, b *float32, n int)
 //
 //go:noescape
 func addAVX2(dst *float32, a *float32, b *float32, n int)
+
+// subMulAVX2: dst[i] = (a[i]-s)*b[i] for i < n; n > 0 and a multiple of 16; dst may be an input.
+//
+//go:noescape
+func subMulAVX2(dst *float32, a *float32, b *float32, n int, s float32)
 
 // siluAVX2: dst[i] = x[i] / (1+exp(-x[i])) for i < n; n > 0 and a multiple of 16; dst may be an input.
 //
@@ -245,6 +260,21 @@ func adamAVX2(p *float32, grad *float32, m *float32, v *float32, n int, scale fl
 //
 //go:noescape
 func int8ColumnsAVX2(dst *byte, stride int, x *int8, ldx int, blocks int, panels int)
+
+// transposeAVX2: dst[c*ldd+r] = x[r*ldx+c] for r < rows and c < cols, both > 0 and multiples of 8.
+//
+//go:noescape
+func transposeAVX2(dst *float32, ldd int, x *float32, ldx int, rows int, cols int)
+
+// sumLanesAVX2 folds sixteen lanes to one: lanes[i] + lanes[i+n/2] for n = 16, 8, 4, 2.
+//
+//go:noescape
+func sumLanesAVX2(lanes *float32) float32
+
+// topLaneAVX2 folds sixteen lanes to one: the larger of lanes[i+n/2] and lanes[i] for n = 16, 8, 4, 2 (the latter unless the former is larger).
+//
+//go:noescape
+func topLaneAVX2(lanes *float32) float32
 
 // readSumAVX2 reads the n bytes at p, n > 0 and a multiple of 256; its result means nothing.
 //
@@ -525,25 +555,65 @@ func denseInt4AVX512t7(dst *float32, ldd int, w *byte, scale *float32, hi *int8,
 //go:noescape
 func denseInt4AVX512t8(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 
-// dotRowsAVX512: dst[j] = sum_d q[d]*k[j*stride+d] for j < n and d < dim, dim > 0 and a multiple of 16.
+// addProductAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
 //
 //go:noescape
-func dotRowsAVX512(dst *float32, q *float32, k *float32, n int, dim int, stride int)
+func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// accumRowsAVX512x128: acc[d] += p[j]*v[j*stride+d] for j = 0..n-1 in this order and d < 128; n > 0.
+// addProductAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
 //
 //go:noescape
-func accumRowsAVX512x128(acc *float32, p *float32, v *float32, n int, stride int)
+func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// accumRowsAVX512x64: acc[d] += p[j]*v[j*stride+d] for j = 0..n-1 in this order and d < 64; n > 0.
+// addProductAVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
 //
 //go:noescape
-func accumRowsAVX512x64(acc *float32, p *float32, v *float32, n int, stride int)
+func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// accumRowsAVX512x16: acc[d] += p[j]*v[j*stride+d] for j = 0..n-1 in this order and d < 16; n > 0.
+// addProductAVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
 //
 //go:noescape
-func accumRowsAVX512x16(acc *float32, p *float32, v *float32, n int, stride int)
+func addProductAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductAVX512r4x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 32; n > 0.
+//
+//go:noescape
+func addProductAVX512r4x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductAVX512r2x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 32; n > 0.
+//
+//go:noescape
+func addProductAVX512r2x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductAVX512r1x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 32; n > 0.
+//
+//go:noescape
+func addProductAVX512r1x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductAVX512r8x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 8 and j < 16; n > 0.
+//
+//go:noescape
+func addProductAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+//
+//go:noescape
+func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+//
+//go:noescape
+func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+//
+//go:noescape
+func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// dotAVX512: lanes[i mod 16] += a[i]*b[i] for i < n in ascending order; n > 0 and a multiple of 16.
+//
+//go:noescape
+func dotAVX512(lanes *float32, a *float32, b *float32, n int)
 
 // expSumAVX512: x[j] = exp(x[j]-shift), lanes[j mod 16] += x[j] for j < n in ascending order;
 // n > 0 and a multiple of 16.
@@ -598,6 +668,11 @@ func mulAVX512(dst *float32, a *float32, b *float32, n int)
 //
 //go:noescape
 func addAVX512(dst *float32, a *float32, b *float32, n int)
+
+// subMulAVX512: dst[i] = (a[i]-s)*b[i] for i < n; n > 0 and a multiple of 16; dst may be an input.
+//
+//go:noescape
+func subMulAVX512(dst *float32, a *float32, b *float32, n int, s float32)
 
 // siluAVX512: dst[i] = x[i] / (1+exp(-x[i])) for i < n; n > 0 and a multiple of 16; dst may be an input.
 //

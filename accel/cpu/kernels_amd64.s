@@ -2364,195 +2364,262 @@ store:
 	VZEROUPPER
 	RET
 
-// func dotRowsAVX2(dst *float32, q *float32, k *float32, n int, dim int, stride int)
+// func addProductAVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX
-TEXT ·dotRowsAVX2(SB), NOSPLIT, $0-48
-	MOVQ dst+0(FP), AX
-	MOVQ q+8(FP), CX
-	MOVQ k+16(FP), DX
-	MOVQ n+24(FP), BX
-	MOVQ dim+32(FP), SI
-	MOVQ stride+40(FP), DI
-	SHLQ $0x02, DI
-	SHLQ $0x02, SI
-
-four:
-	CMPQ   BX, $0x04
-	JLT    one
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	XORQ   R8, R8
-	LEAQ   (DI)(DI*2), R9
-	ADDQ   DX, R9
-	MOVQ   DX, R10
-
-fourloop:
-	VMOVUPS      (CX)(R8*1), Y8
-	VMOVUPS      32(CX)(R8*1), Y9
-	VMULPS       (R10), Y8, Y10
-	VADDPS       Y10, Y0, Y0
-	VMULPS       32(R10), Y9, Y10
-	VADDPS       Y10, Y1, Y1
-	VMULPS       (R10)(DI*1), Y8, Y10
-	VADDPS       Y10, Y2, Y2
-	VMULPS       32(R10)(DI*1), Y9, Y10
-	VADDPS       Y10, Y3, Y3
-	VMULPS       (R10)(DI*2), Y8, Y10
-	VADDPS       Y10, Y4, Y4
-	VMULPS       32(R10)(DI*2), Y9, Y10
-	VADDPS       Y10, Y5, Y5
-	VMULPS       (R9)(R8*1), Y8, Y10
-	VADDPS       Y10, Y6, Y6
-	VMULPS       32(R9)(R8*1), Y9, Y10
-	VADDPS       Y10, Y7, Y7
-	ADDQ         $0x40, R10
-	ADDQ         $0x40, R8
-	CMPQ         R8, SI
-	JNE          fourloop
-	VADDPS       Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPS       X0, X1, X1
-	VADDPS       Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X0
-	VADDPS       X2, X0, X0
-	VADDPS       Y5, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X2
-	VADDPS       X4, X2, X2
-	VADDPS       Y7, Y6, Y6
-	VEXTRACTF128 $0x01, Y6, X3
-	VADDPS       X6, X3, X3
-	VUNPCKLPD    X0, X1, X4
-	VUNPCKHPD    X0, X1, X0
-	VADDPS       X0, X4, X1
-	VUNPCKLPD    X3, X2, X4
-	VUNPCKHPD    X3, X2, X0
-	VADDPS       X0, X4, X2
-	VSHUFPS      $0x88, X2, X1, X4
-	VSHUFPS      $0xdd, X2, X1, X0
-	VADDPS       X0, X4, X4
-	VMOVUPS      X4, (AX)
-	ADDQ         $0x10, AX
-	LEAQ         (DX)(DI*4), DX
-	SUBQ         $0x04, BX
-	JMP          four
-
-one:
-	TESTQ  BX, BX
-	JZ     end
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	XORQ   R8, R8
-	MOVQ   DX, R9
-
-oneloop:
-	VMOVUPS      (CX)(R8*1), Y8
-	VMOVUPS      32(CX)(R8*1), Y9
-	VMULPS       (R9), Y8, Y10
-	VADDPS       Y10, Y0, Y0
-	VMULPS       32(R9), Y9, Y10
-	VADDPS       Y10, Y1, Y1
-	ADDQ         $0x40, R9
-	ADDQ         $0x40, R8
-	CMPQ         R8, SI
-	JNE          oneloop
-	VADDPS       Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPS       X0, X1, X1
-	VUNPCKHPD    X1, X1, X0
-	VADDPS       X0, X1, X1
-	VMOVSHDUP    X1, X0
-	VADDSS       X0, X1, X1
-	VMOVSS       X1, (AX)
-	ADDQ         $0x04, AX
-	ADDQ         DI, DX
-	DECQ         BX
-	JMP          one
-
-end:
-	VZEROUPPER
-	RET
-
-// func accumRowsAVX2x64(acc *float32, p *float32, v *float32, n int, stride int)
-// Requires: AVX
-TEXT ·accumRowsAVX2x64(SB), NOSPLIT, $0-40
-	MOVQ    acc+0(FP), AX
-	MOVQ    p+8(FP), CX
-	MOVQ    v+16(FP), DX
-	MOVQ    n+24(FP), BX
-	MOVQ    stride+32(FP), SI
-	SHLQ    $0x02, SI
-	VMOVUPS (AX), Y0
-	VMOVUPS 32(AX), Y1
-	VMOVUPS 64(AX), Y2
-	VMOVUPS 96(AX), Y3
-	VMOVUPS 128(AX), Y4
-	VMOVUPS 160(AX), Y5
-	VMOVUPS 192(AX), Y6
-	VMOVUPS 224(AX), Y7
+TEXT ·addProductAVX2r6x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS (R8)(R9*1), Y2
+	VMOVUPS 32(R8)(R9*1), Y3
+	VMOVUPS (R8)(R9*2), Y4
+	VMOVUPS 32(R8)(R9*2), Y5
+	VMOVUPS (R11), Y6
+	VMOVUPS 32(R11), Y7
+	VMOVUPS (R11)(R9*1), Y8
+	VMOVUPS 32(R11)(R9*1), Y9
+	VMOVUPS (R11)(R9*2), Y10
+	VMOVUPS 32(R11)(R9*2), Y11
 
 loop:
-	VBROADCASTSS (CX), Y8
-	VMULPS       (DX), Y8, Y9
-	VADDPS       Y9, Y0, Y0
-	VMULPS       32(DX), Y8, Y9
-	VADDPS       Y9, Y1, Y1
-	VMULPS       64(DX), Y8, Y9
-	VADDPS       Y9, Y2, Y2
-	VMULPS       96(DX), Y8, Y9
-	VADDPS       Y9, Y3, Y3
-	VMULPS       128(DX), Y8, Y9
-	VADDPS       Y9, Y4, Y4
-	VMULPS       160(DX), Y8, Y9
-	VADDPS       Y9, Y5, Y5
-	VMULPS       192(DX), Y8, Y9
-	VADDPS       Y9, Y6, Y6
-	VMULPS       224(DX), Y8, Y9
-	VADDPS       Y9, Y7, Y7
-	ADDQ         $0x04, CX
-	ADDQ         SI, DX
-	DECQ         BX
+	VMOVUPS      (DX), Y12
+	VMOVUPS      32(DX), Y13
+	VBROADCASTSS (AX), Y14
+	VMULPS       Y12, Y14, Y15
+	VADDPS       Y15, Y0, Y0
+	VMULPS       Y13, Y14, Y15
+	VADDPS       Y15, Y1, Y1
+	VBROADCASTSS (AX)(DI*1), Y14
+	VMULPS       Y12, Y14, Y15
+	VADDPS       Y15, Y2, Y2
+	VMULPS       Y13, Y14, Y15
+	VADDPS       Y15, Y3, Y3
+	VBROADCASTSS (AX)(DI*2), Y14
+	VMULPS       Y12, Y14, Y15
+	VADDPS       Y15, Y4, Y4
+	VMULPS       Y13, Y14, Y15
+	VADDPS       Y15, Y5, Y5
+	VBROADCASTSS (R10), Y14
+	VMULPS       Y12, Y14, Y15
+	VADDPS       Y15, Y6, Y6
+	VMULPS       Y13, Y14, Y15
+	VADDPS       Y15, Y7, Y7
+	VBROADCASTSS (R10)(DI*1), Y14
+	VMULPS       Y12, Y14, Y15
+	VADDPS       Y15, Y8, Y8
+	VMULPS       Y13, Y14, Y15
+	VADDPS       Y15, Y9, Y9
+	VBROADCASTSS (R10)(DI*2), Y14
+	VMULPS       Y12, Y14, Y15
+	VADDPS       Y15, Y10, Y10
+	VMULPS       Y13, Y14, Y15
+	VADDPS       Y15, Y11, Y11
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
 	JNZ          loop
-	VMOVUPS      Y0, (AX)
-	VMOVUPS      Y1, 32(AX)
-	VMOVUPS      Y2, 64(AX)
-	VMOVUPS      Y3, 96(AX)
-	VMOVUPS      Y4, 128(AX)
-	VMOVUPS      Y5, 160(AX)
-	VMOVUPS      Y6, 192(AX)
-	VMOVUPS      Y7, 224(AX)
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, (R8)(R9*1)
+	VMOVUPS      Y3, 32(R8)(R9*1)
+	VMOVUPS      Y4, (R8)(R9*2)
+	VMOVUPS      Y5, 32(R8)(R9*2)
+	VMOVUPS      Y6, (R11)
+	VMOVUPS      Y7, 32(R11)
+	VMOVUPS      Y8, (R11)(R9*1)
+	VMOVUPS      Y9, 32(R11)(R9*1)
+	VMOVUPS      Y10, (R11)(R9*2)
+	VMOVUPS      Y11, 32(R11)(R9*2)
 	VZEROUPPER
 	RET
 
-// func accumRowsAVX2x16(acc *float32, p *float32, v *float32, n int, stride int)
+// func addProductAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX
-TEXT ·accumRowsAVX2x16(SB), NOSPLIT, $0-40
-	MOVQ    acc+0(FP), AX
-	MOVQ    p+8(FP), CX
-	MOVQ    v+16(FP), DX
-	MOVQ    n+24(FP), BX
-	MOVQ    stride+32(FP), SI
-	SHLQ    $0x02, SI
-	VMOVUPS (AX), Y0
-	VMOVUPS 32(AX), Y1
+TEXT ·addProductAVX2r4x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS (R8)(R9*1), Y2
+	VMOVUPS 32(R8)(R9*1), Y3
+	VMOVUPS (R8)(R9*2), Y4
+	VMOVUPS 32(R8)(R9*2), Y5
+	VMOVUPS (R11), Y6
+	VMOVUPS 32(R11), Y7
 
 loop:
-	VBROADCASTSS (CX), Y2
-	VMULPS       (DX), Y2, Y3
-	VADDPS       Y3, Y0, Y0
-	VMULPS       32(DX), Y2, Y2
+	VMOVUPS      (DX), Y8
+	VMOVUPS      32(DX), Y9
+	VBROADCASTSS (AX), Y10
+	VMULPS       Y8, Y10, Y11
+	VADDPS       Y11, Y0, Y0
+	VMULPS       Y9, Y10, Y11
+	VADDPS       Y11, Y1, Y1
+	VBROADCASTSS (AX)(DI*1), Y10
+	VMULPS       Y8, Y10, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y9, Y10, Y11
+	VADDPS       Y11, Y3, Y3
+	VBROADCASTSS (AX)(DI*2), Y10
+	VMULPS       Y8, Y10, Y11
+	VADDPS       Y11, Y4, Y4
+	VMULPS       Y9, Y10, Y11
+	VADDPS       Y11, Y5, Y5
+	VBROADCASTSS (R10), Y10
+	VMULPS       Y8, Y10, Y11
+	VADDPS       Y11, Y6, Y6
+	VMULPS       Y9, Y10, Y11
+	VADDPS       Y11, Y7, Y7
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, (R8)(R9*1)
+	VMOVUPS      Y3, 32(R8)(R9*1)
+	VMOVUPS      Y4, (R8)(R9*2)
+	VMOVUPS      Y5, 32(R8)(R9*2)
+	VMOVUPS      Y6, (R11)
+	VMOVUPS      Y7, 32(R11)
+	VZEROUPPER
+	RET
+
+// func addProductAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX
+TEXT ·addProductAVX2r2x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS (R8)(R9*1), Y2
+	VMOVUPS 32(R8)(R9*1), Y3
+
+loop:
+	VMOVUPS      (DX), Y4
+	VMOVUPS      32(DX), Y5
+	VBROADCASTSS (AX), Y6
+	VMULPS       Y4, Y6, Y7
+	VADDPS       Y7, Y0, Y0
+	VMULPS       Y5, Y6, Y7
+	VADDPS       Y7, Y1, Y1
+	VBROADCASTSS (AX)(DI*1), Y6
+	VMULPS       Y4, Y6, Y7
+	VADDPS       Y7, Y2, Y2
+	VMULPS       Y5, Y6, Y7
+	VADDPS       Y7, Y3, Y3
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, (R8)(R9*1)
+	VMOVUPS      Y3, 32(R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX
+TEXT ·addProductAVX2r1x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+
+loop:
+	VMOVUPS      (DX), Y2
+	VMOVUPS      32(DX), Y3
+	VBROADCASTSS (AX), Y4
+	VMULPS       Y2, Y4, Y2
+	VADDPS       Y2, Y0, Y0
+	VMULPS       Y3, Y4, Y2
 	VADDPS       Y2, Y1, Y1
-	ADDQ         $0x04, CX
-	ADDQ         SI, DX
-	DECQ         BX
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
 	JNZ          loop
-	VMOVUPS      Y0, (AX)
-	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y0, (DI)
+	VMOVUPS      Y1, 32(DI)
+	VZEROUPPER
+	RET
+
+// func dotAVX2(lanes *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·dotAVX2(SB), NOSPLIT, $0-32
+	MOVQ    lanes+0(FP), AX
+	MOVQ    a+8(FP), AX
+	MOVQ    b+16(FP), CX
+	MOVQ    n+24(FP), DX
+	SHLQ    $0x02, DX
+	XORQ    BX, BX
+	MOVQ    lanes+0(FP), SI
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+
+loop:
+	VMOVUPS (AX)(BX*1), Y2
+	VMULPS  (CX)(BX*1), Y2, Y2
+	VADDPS  Y2, Y0, Y0
+	VMOVUPS 32(AX)(BX*1), Y2
+	VMULPS  32(CX)(BX*1), Y2, Y2
+	VADDPS  Y2, Y1, Y1
+	ADDQ    $0x40, BX
+	CMPQ    BX, DX
+	JNE     loop
+	VMOVUPS Y0, (SI)
+	VMOVUPS Y1, 32(SI)
 	VZEROUPPER
 	RET
 
@@ -2895,6 +2962,33 @@ loop:
 	VMOVUPS 32(BX)(DX*1), Y0
 	VADDPS  32(SI)(DX*1), Y0, Y0
 	VMOVUPS Y0, 32(AX)(DX*1)
+	ADDQ    $0x40, DX
+	CMPQ    DX, CX
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func subMulAVX2(dst *float32, a *float32, b *float32, n int, s float32)
+// Requires: AVX
+TEXT ·subMulAVX2(SB), NOSPLIT, $0-36
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+24(FP), CX
+	SHLQ         $0x02, CX
+	XORQ         DX, DX
+	MOVQ         a+8(FP), BX
+	MOVQ         b+16(FP), SI
+	VBROADCASTSS s+32(FP), Y0
+	VXORPS       Y1, Y1, Y1
+
+loop:
+	VMOVUPS (BX)(DX*1), Y1
+	VSUBPS  Y0, Y1, Y1
+	VMULPS  (SI)(DX*1), Y1, Y1
+	VMOVUPS Y1, (AX)(DX*1)
+	VMOVUPS 32(BX)(DX*1), Y1
+	VSUBPS  Y0, Y1, Y1
+	VMULPS  32(SI)(DX*1), Y1, Y1
+	VMOVUPS Y1, 32(AX)(DX*1)
 	ADDQ    $0x40, DX
 	CMPQ    DX, CX
 	JNE     loop
@@ -4082,6 +4176,120 @@ panel:
 	ADDQ       $0x40, AX
 	DECQ       SI
 	JNZ        block
+	VZEROUPPER
+	RET
+
+// func transposeAVX2(dst *float32, ldd int, x *float32, ldx int, rows int, cols int)
+// Requires: AVX
+TEXT ·transposeAVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ ldd+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ ldx+24(FP), BX
+	MOVQ rows+32(FP), SI
+	SHLQ $0x02, CX
+	SHLQ $0x02, BX
+
+rows:
+	MOVQ cols+40(FP), DI
+	MOVQ AX, R8
+	MOVQ DX, R9
+
+square:
+	LEAQ       (R9)(BX*2), R10
+	ADDQ       BX, R10
+	LEAQ       (R10)(BX*2), R11
+	ADDQ       BX, R11
+	VMOVUPS    (R9), Y0
+	VMOVUPS    (R9)(BX*1), Y2
+	VMOVUPS    (R9)(BX*2), Y4
+	VMOVUPS    (R10), Y5
+	VMOVUPS    (R10)(BX*1), Y7
+	VMOVUPS    (R10)(BX*2), Y9
+	VMOVUPS    (R11), Y11
+	VMOVUPS    (R11)(BX*1), Y12
+	VUNPCKLPS  Y2, Y0, Y1
+	VUNPCKHPS  Y2, Y0, Y3
+	VUNPCKLPS  Y5, Y4, Y2
+	VUNPCKHPS  Y5, Y4, Y6
+	VUNPCKLPS  Y9, Y7, Y8
+	VUNPCKHPS  Y9, Y7, Y10
+	VUNPCKLPS  Y12, Y11, Y9
+	VUNPCKHPS  Y12, Y11, Y12
+	VUNPCKLPD  Y2, Y1, Y0
+	VUNPCKHPD  Y2, Y1, Y2
+	VUNPCKLPD  Y6, Y3, Y4
+	VUNPCKHPD  Y6, Y3, Y5
+	VUNPCKLPD  Y9, Y8, Y7
+	VUNPCKHPD  Y9, Y8, Y9
+	VUNPCKLPD  Y12, Y10, Y11
+	VUNPCKHPD  Y12, Y10, Y12
+	MOVQ       R8, R10
+	VPERM2F128 $0x20, Y7, Y0, Y1
+	VPERM2F128 $0x31, Y7, Y0, Y8
+	VPERM2F128 $0x20, Y9, Y2, Y3
+	VPERM2F128 $0x31, Y9, Y2, Y10
+	VPERM2F128 $0x20, Y11, Y4, Y2
+	VPERM2F128 $0x31, Y11, Y4, Y9
+	VPERM2F128 $0x20, Y12, Y5, Y6
+	VPERM2F128 $0x31, Y12, Y5, Y12
+	VMOVUPS    Y1, (R10)
+	ADDQ       CX, R10
+	VMOVUPS    Y3, (R10)
+	ADDQ       CX, R10
+	VMOVUPS    Y2, (R10)
+	ADDQ       CX, R10
+	VMOVUPS    Y6, (R10)
+	ADDQ       CX, R10
+	VMOVUPS    Y8, (R10)
+	ADDQ       CX, R10
+	VMOVUPS    Y10, (R10)
+	ADDQ       CX, R10
+	VMOVUPS    Y9, (R10)
+	ADDQ       CX, R10
+	VMOVUPS    Y12, (R10)
+	ADDQ       $0x20, R9
+	LEAQ       (R8)(CX*8), R8
+	SUBQ       $0x08, DI
+	JNZ        square
+	LEAQ       (DX)(BX*8), DX
+	ADDQ       $0x20, AX
+	SUBQ       $0x08, SI
+	JNZ        rows
+	VZEROUPPER
+	RET
+
+// func sumLanesAVX2(lanes *float32) float32
+// Requires: AVX, SSE
+TEXT ·sumLanesAVX2(SB), NOSPLIT, $0-12
+	MOVQ         lanes+0(FP), AX
+	VMOVUPS      (AX), Y0
+	VMOVUPS      32(AX), Y1
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VUNPCKHPD    X1, X1, X0
+	VADDPS       X0, X1, X1
+	VMOVSHDUP    X1, X0
+	VADDPS       X0, X1, X1
+	MOVSS        X1, ret+8(FP)
+	VZEROUPPER
+	RET
+
+// func topLaneAVX2(lanes *float32) float32
+// Requires: AVX, SSE
+TEXT ·topLaneAVX2(SB), NOSPLIT, $0-12
+	MOVQ         lanes+0(FP), AX
+	VMOVUPS      (AX), Y0
+	VMOVUPS      32(AX), Y1
+	VMAXPS       Y0, Y1, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VMAXPS       X0, X1, X1
+	VUNPCKHPD    X1, X1, X0
+	VMAXPS       X1, X0, X1
+	VMOVSHDUP    X1, X0
+	VMAXPS       X1, X0, X1
+	MOVSS        X1, ret+8(FP)
 	VZEROUPPER
 	RET
 
@@ -10411,214 +10619,678 @@ store:
 	VZEROUPPER
 	RET
 
-// func dotRowsAVX512(dst *float32, q *float32, k *float32, n int, dim int, stride int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·dotRowsAVX512(SB), NOSPLIT, $0-48
-	MOVQ dst+0(FP), AX
-	MOVQ q+8(FP), CX
-	MOVQ k+16(FP), DX
-	MOVQ n+24(FP), BX
-	MOVQ dim+32(FP), SI
-	MOVQ stride+40(FP), DI
-	SHLQ $0x02, DI
-	SHLQ $0x02, SI
+// func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r4x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS (R8)(R9*1), Z4
+	VMOVUPS 64(R8)(R9*1), Z5
+	VMOVUPS 128(R8)(R9*1), Z6
+	VMOVUPS 192(R8)(R9*1), Z7
+	VMOVUPS (R8)(R9*2), Z8
+	VMOVUPS 64(R8)(R9*2), Z9
+	VMOVUPS 128(R8)(R9*2), Z10
+	VMOVUPS 192(R8)(R9*2), Z11
+	VMOVUPS (R11), Z12
+	VMOVUPS 64(R11), Z13
+	VMOVUPS 128(R11), Z14
+	VMOVUPS 192(R11), Z15
 
-four:
-	CMPQ   BX, $0x04
-	JLT    one
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	XORQ   R8, R8
-	LEAQ   (DI)(DI*2), R9
-	ADDQ   DX, R9
-	MOVQ   DX, R10
-
-fourloop:
-	VMOVUPS       (CX)(R8*1), Z4
-	VMULPS        (R10), Z4, Z5
-	VADDPS        Z5, Z0, Z0
-	VMULPS        (R10)(DI*1), Z4, Z5
-	VADDPS        Z5, Z1, Z1
-	VMULPS        (R10)(DI*2), Z4, Z5
-	VADDPS        Z5, Z2, Z2
-	VMULPS        (R9)(R8*1), Z4, Z5
-	VADDPS        Z5, Z3, Z3
-	ADDQ          $0x40, R10
-	ADDQ          $0x40, R8
-	CMPQ          R8, SI
-	JNE           fourloop
-	VEXTRACTF64X4 $0x01, Z0, Y4
-	VADDPS        Y4, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X4
-	VADDPS        X0, X4, X4
-	VEXTRACTF64X4 $0x01, Z1, Y0
-	VADDPS        Y0, Y1, Y1
-	VEXTRACTF128  $0x01, Y1, X0
-	VADDPS        X1, X0, X0
-	VEXTRACTF64X4 $0x01, Z2, Y1
-	VADDPS        Y1, Y2, Y2
-	VEXTRACTF128  $0x01, Y2, X1
-	VADDPS        X2, X1, X1
-	VEXTRACTF64X4 $0x01, Z3, Y2
-	VADDPS        Y2, Y3, Y3
-	VEXTRACTF128  $0x01, Y3, X2
-	VADDPS        X3, X2, X2
-	VUNPCKLPD     X0, X4, X3
-	VUNPCKHPD     X0, X4, X0
-	VADDPS        X0, X3, X4
-	VUNPCKLPD     X2, X1, X3
-	VUNPCKHPD     X2, X1, X0
-	VADDPS        X0, X3, X1
-	VSHUFPS       $0x88, X1, X4, X3
-	VSHUFPS       $0xdd, X1, X4, X0
-	VADDPS        X0, X3, X3
-	VMOVUPS       X3, (AX)
-	ADDQ          $0x10, AX
-	LEAQ          (DX)(DI*4), DX
-	SUBQ          $0x04, BX
-	JMP           four
-
-one:
-	TESTQ  BX, BX
-	JZ     end
-	VXORPS Z0, Z0, Z0
-	XORQ   R8, R8
-	MOVQ   DX, R9
-
-oneloop:
-	VMOVUPS       (CX)(R8*1), Z4
-	VMULPS        (R9), Z4, Z5
-	VADDPS        Z5, Z0, Z0
-	ADDQ          $0x40, R9
-	ADDQ          $0x40, R8
-	CMPQ          R8, SI
-	JNE           oneloop
-	VEXTRACTF64X4 $0x01, Z0, Y1
-	VADDPS        Y1, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X1
-	VADDPS        X0, X1, X1
-	VUNPCKHPD     X1, X1, X0
-	VADDPS        X0, X1, X1
-	VMOVSHDUP     X1, X0
-	VADDSS        X0, X1, X1
-	VMOVSS        X1, (AX)
-	ADDQ          $0x04, AX
-	ADDQ          DI, DX
-	DECQ          BX
-	JMP           one
-
-end:
+loop:
+	VMOVUPS      (DX), Z16
+	VMOVUPS      64(DX), Z17
+	VMOVUPS      128(DX), Z18
+	VMOVUPS      192(DX), Z19
+	VBROADCASTSS (AX), Z20
+	VMULPS       Z16, Z20, Z21
+	VADDPS       Z21, Z0, Z0
+	VMULPS       Z17, Z20, Z21
+	VADDPS       Z21, Z1, Z1
+	VMULPS       Z18, Z20, Z21
+	VADDPS       Z21, Z2, Z2
+	VMULPS       Z19, Z20, Z21
+	VADDPS       Z21, Z3, Z3
+	VBROADCASTSS (AX)(DI*1), Z20
+	VMULPS       Z16, Z20, Z21
+	VADDPS       Z21, Z4, Z4
+	VMULPS       Z17, Z20, Z21
+	VADDPS       Z21, Z5, Z5
+	VMULPS       Z18, Z20, Z21
+	VADDPS       Z21, Z6, Z6
+	VMULPS       Z19, Z20, Z21
+	VADDPS       Z21, Z7, Z7
+	VBROADCASTSS (AX)(DI*2), Z20
+	VMULPS       Z16, Z20, Z21
+	VADDPS       Z21, Z8, Z8
+	VMULPS       Z17, Z20, Z21
+	VADDPS       Z21, Z9, Z9
+	VMULPS       Z18, Z20, Z21
+	VADDPS       Z21, Z10, Z10
+	VMULPS       Z19, Z20, Z21
+	VADDPS       Z21, Z11, Z11
+	VBROADCASTSS (R10), Z20
+	VMULPS       Z16, Z20, Z21
+	VADDPS       Z21, Z12, Z12
+	VMULPS       Z17, Z20, Z21
+	VADDPS       Z21, Z13, Z13
+	VMULPS       Z18, Z20, Z21
+	VADDPS       Z21, Z14, Z14
+	VMULPS       Z19, Z20, Z21
+	VADDPS       Z21, Z15, Z15
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, 128(R8)
+	VMOVUPS      Z3, 192(R8)
+	VMOVUPS      Z4, (R8)(R9*1)
+	VMOVUPS      Z5, 64(R8)(R9*1)
+	VMOVUPS      Z6, 128(R8)(R9*1)
+	VMOVUPS      Z7, 192(R8)(R9*1)
+	VMOVUPS      Z8, (R8)(R9*2)
+	VMOVUPS      Z9, 64(R8)(R9*2)
+	VMOVUPS      Z10, 128(R8)(R9*2)
+	VMOVUPS      Z11, 192(R8)(R9*2)
+	VMOVUPS      Z12, (R11)
+	VMOVUPS      Z13, 64(R11)
+	VMOVUPS      Z14, 128(R11)
+	VMOVUPS      Z15, 192(R11)
 	VZEROUPPER
 	RET
 
-// func accumRowsAVX512x128(acc *float32, p *float32, v *float32, n int, stride int)
+// func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, AVX512F
-TEXT ·accumRowsAVX512x128(SB), NOSPLIT, $0-40
-	MOVQ    acc+0(FP), AX
-	MOVQ    p+8(FP), CX
-	MOVQ    v+16(FP), DX
-	MOVQ    n+24(FP), BX
-	MOVQ    stride+32(FP), SI
-	SHLQ    $0x02, SI
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
-	VMOVUPS 128(AX), Z2
-	VMOVUPS 192(AX), Z3
-	VMOVUPS 256(AX), Z4
-	VMOVUPS 320(AX), Z5
-	VMOVUPS 384(AX), Z6
-	VMOVUPS 448(AX), Z7
+TEXT ·addProductAVX512r2x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS (R8)(R9*1), Z4
+	VMOVUPS 64(R8)(R9*1), Z5
+	VMOVUPS 128(R8)(R9*1), Z6
+	VMOVUPS 192(R8)(R9*1), Z7
 
 loop:
-	VBROADCASTSS (CX), Z8
-	VMULPS       (DX), Z8, Z9
+	VMOVUPS      (DX), Z8
+	VMOVUPS      64(DX), Z9
+	VMOVUPS      128(DX), Z10
+	VMOVUPS      192(DX), Z11
+	VBROADCASTSS (AX), Z12
+	VMULPS       Z8, Z12, Z13
+	VADDPS       Z13, Z0, Z0
+	VMULPS       Z9, Z12, Z13
+	VADDPS       Z13, Z1, Z1
+	VMULPS       Z10, Z12, Z13
+	VADDPS       Z13, Z2, Z2
+	VMULPS       Z11, Z12, Z13
+	VADDPS       Z13, Z3, Z3
+	VBROADCASTSS (AX)(DI*1), Z12
+	VMULPS       Z8, Z12, Z13
+	VADDPS       Z13, Z4, Z4
+	VMULPS       Z9, Z12, Z13
+	VADDPS       Z13, Z5, Z5
+	VMULPS       Z10, Z12, Z13
+	VADDPS       Z13, Z6, Z6
+	VMULPS       Z11, Z12, Z13
+	VADDPS       Z13, Z7, Z7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, 128(R8)
+	VMOVUPS      Z3, 192(R8)
+	VMOVUPS      Z4, (R8)(R9*1)
+	VMOVUPS      Z5, 64(R8)(R9*1)
+	VMOVUPS      Z6, 128(R8)(R9*1)
+	VMOVUPS      Z7, 192(R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r1x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	VMOVUPS 128(DI), Z2
+	VMOVUPS 192(DI), Z3
+
+loop:
+	VMOVUPS      (DX), Z4
+	VMOVUPS      64(DX), Z5
+	VMOVUPS      128(DX), Z6
+	VMOVUPS      192(DX), Z7
+	VBROADCASTSS (AX), Z8
+	VMULPS       Z4, Z8, Z4
+	VADDPS       Z4, Z0, Z0
+	VMULPS       Z5, Z8, Z4
+	VADDPS       Z4, Z1, Z1
+	VMULPS       Z6, Z8, Z4
+	VADDPS       Z4, Z2, Z2
+	VMULPS       Z7, Z8, Z4
+	VADDPS       Z4, Z3, Z3
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (DI)
+	VMOVUPS      Z1, 64(DI)
+	VMOVUPS      Z2, 128(DI)
+	VMOVUPS      Z3, 192(DI)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r8x32(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R10)(DI*2), R11
+	ADDQ    DI, R11
+	LEAQ    (R8)(R9*2), R12
+	ADDQ    R9, R12
+	LEAQ    (R12)(R9*2), R13
+	ADDQ    R9, R13
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS (R8)(R9*1), Z2
+	VMOVUPS 64(R8)(R9*1), Z3
+	VMOVUPS (R8)(R9*2), Z4
+	VMOVUPS 64(R8)(R9*2), Z5
+	VMOVUPS (R12), Z6
+	VMOVUPS 64(R12), Z7
+	VMOVUPS (R12)(R9*1), Z8
+	VMOVUPS 64(R12)(R9*1), Z9
+	VMOVUPS (R12)(R9*2), Z10
+	VMOVUPS 64(R12)(R9*2), Z11
+	VMOVUPS (R13), Z12
+	VMOVUPS 64(R13), Z13
+	VMOVUPS (R13)(R9*1), Z14
+	VMOVUPS 64(R13)(R9*1), Z15
+
+loop:
+	VMOVUPS      (DX), Z16
+	VMOVUPS      64(DX), Z17
+	VBROADCASTSS (AX), Z18
+	VMULPS       Z16, Z18, Z19
+	VADDPS       Z19, Z0, Z0
+	VMULPS       Z17, Z18, Z19
+	VADDPS       Z19, Z1, Z1
+	VBROADCASTSS (AX)(DI*1), Z18
+	VMULPS       Z16, Z18, Z19
+	VADDPS       Z19, Z2, Z2
+	VMULPS       Z17, Z18, Z19
+	VADDPS       Z19, Z3, Z3
+	VBROADCASTSS (AX)(DI*2), Z18
+	VMULPS       Z16, Z18, Z19
+	VADDPS       Z19, Z4, Z4
+	VMULPS       Z17, Z18, Z19
+	VADDPS       Z19, Z5, Z5
+	VBROADCASTSS (R10), Z18
+	VMULPS       Z16, Z18, Z19
+	VADDPS       Z19, Z6, Z6
+	VMULPS       Z17, Z18, Z19
+	VADDPS       Z19, Z7, Z7
+	VBROADCASTSS (R10)(DI*1), Z18
+	VMULPS       Z16, Z18, Z19
+	VADDPS       Z19, Z8, Z8
+	VMULPS       Z17, Z18, Z19
+	VADDPS       Z19, Z9, Z9
+	VBROADCASTSS (R10)(DI*2), Z18
+	VMULPS       Z16, Z18, Z19
+	VADDPS       Z19, Z10, Z10
+	VMULPS       Z17, Z18, Z19
+	VADDPS       Z19, Z11, Z11
+	VBROADCASTSS (R11), Z18
+	VMULPS       Z16, Z18, Z19
+	VADDPS       Z19, Z12, Z12
+	VMULPS       Z17, Z18, Z19
+	VADDPS       Z19, Z13, Z13
+	VBROADCASTSS (R11)(DI*1), Z18
+	VMULPS       Z16, Z18, Z19
+	VADDPS       Z19, Z14, Z14
+	VMULPS       Z17, Z18, Z19
+	VADDPS       Z19, Z15, Z15
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, (R8)(R9*1)
+	VMOVUPS      Z3, 64(R8)(R9*1)
+	VMOVUPS      Z4, (R8)(R9*2)
+	VMOVUPS      Z5, 64(R8)(R9*2)
+	VMOVUPS      Z6, (R12)
+	VMOVUPS      Z7, 64(R12)
+	VMOVUPS      Z8, (R12)(R9*1)
+	VMOVUPS      Z9, 64(R12)(R9*1)
+	VMOVUPS      Z10, (R12)(R9*2)
+	VMOVUPS      Z11, 64(R12)(R9*2)
+	VMOVUPS      Z12, (R13)
+	VMOVUPS      Z13, 64(R13)
+	VMOVUPS      Z14, (R13)(R9*1)
+	VMOVUPS      Z15, 64(R13)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r4x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r4x32(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS (R8)(R9*1), Z2
+	VMOVUPS 64(R8)(R9*1), Z3
+	VMOVUPS (R8)(R9*2), Z4
+	VMOVUPS 64(R8)(R9*2), Z5
+	VMOVUPS (R11), Z6
+	VMOVUPS 64(R11), Z7
+
+loop:
+	VMOVUPS      (DX), Z8
+	VMOVUPS      64(DX), Z9
+	VBROADCASTSS (AX), Z10
+	VMULPS       Z8, Z10, Z11
+	VADDPS       Z11, Z0, Z0
+	VMULPS       Z9, Z10, Z11
+	VADDPS       Z11, Z1, Z1
+	VBROADCASTSS (AX)(DI*1), Z10
+	VMULPS       Z8, Z10, Z11
+	VADDPS       Z11, Z2, Z2
+	VMULPS       Z9, Z10, Z11
+	VADDPS       Z11, Z3, Z3
+	VBROADCASTSS (AX)(DI*2), Z10
+	VMULPS       Z8, Z10, Z11
+	VADDPS       Z11, Z4, Z4
+	VMULPS       Z9, Z10, Z11
+	VADDPS       Z11, Z5, Z5
+	VBROADCASTSS (R10), Z10
+	VMULPS       Z8, Z10, Z11
+	VADDPS       Z11, Z6, Z6
+	VMULPS       Z9, Z10, Z11
+	VADDPS       Z11, Z7, Z7
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, (R8)(R9*1)
+	VMOVUPS      Z3, 64(R8)(R9*1)
+	VMOVUPS      Z4, (R8)(R9*2)
+	VMOVUPS      Z5, 64(R8)(R9*2)
+	VMOVUPS      Z6, (R11)
+	VMOVUPS      Z7, 64(R11)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r2x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r2x32(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS (R8)(R9*1), Z2
+	VMOVUPS 64(R8)(R9*1), Z3
+
+loop:
+	VMOVUPS      (DX), Z4
+	VMOVUPS      64(DX), Z5
+	VBROADCASTSS (AX), Z6
+	VMULPS       Z4, Z6, Z7
+	VADDPS       Z7, Z0, Z0
+	VMULPS       Z5, Z6, Z7
+	VADDPS       Z7, Z1, Z1
+	VBROADCASTSS (AX)(DI*1), Z6
+	VMULPS       Z4, Z6, Z7
+	VADDPS       Z7, Z2, Z2
+	VMULPS       Z5, Z6, Z7
+	VADDPS       Z7, Z3, Z3
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, (R8)(R9*1)
+	VMOVUPS      Z3, 64(R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r1x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r1x32(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+
+loop:
+	VMOVUPS      (DX), Z2
+	VMOVUPS      64(DX), Z3
+	VBROADCASTSS (AX), Z4
+	VMULPS       Z2, Z4, Z2
+	VADDPS       Z2, Z0, Z0
+	VMULPS       Z3, Z4, Z2
+	VADDPS       Z2, Z1, Z1
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (DI)
+	VMOVUPS      Z1, 64(DI)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r8x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R10)(DI*2), R11
+	ADDQ    DI, R11
+	LEAQ    (R8)(R9*2), R12
+	ADDQ    R9, R12
+	LEAQ    (R12)(R9*2), R13
+	ADDQ    R9, R13
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+	VMOVUPS (R8)(R9*2), Z2
+	VMOVUPS (R12), Z3
+	VMOVUPS (R12)(R9*1), Z4
+	VMOVUPS (R12)(R9*2), Z5
+	VMOVUPS (R13), Z6
+	VMOVUPS (R13)(R9*1), Z7
+
+loop:
+	VMOVUPS      (DX), Z8
+	VBROADCASTSS (AX), Z9
+	VMULPS       Z8, Z9, Z9
 	VADDPS       Z9, Z0, Z0
-	VMULPS       64(DX), Z8, Z9
+	VBROADCASTSS (AX)(DI*1), Z9
+	VMULPS       Z8, Z9, Z9
 	VADDPS       Z9, Z1, Z1
-	VMULPS       128(DX), Z8, Z9
+	VBROADCASTSS (AX)(DI*2), Z9
+	VMULPS       Z8, Z9, Z9
 	VADDPS       Z9, Z2, Z2
-	VMULPS       192(DX), Z8, Z9
+	VBROADCASTSS (R10), Z9
+	VMULPS       Z8, Z9, Z9
 	VADDPS       Z9, Z3, Z3
-	VMULPS       256(DX), Z8, Z9
+	VBROADCASTSS (R10)(DI*1), Z9
+	VMULPS       Z8, Z9, Z9
 	VADDPS       Z9, Z4, Z4
-	VMULPS       320(DX), Z8, Z9
+	VBROADCASTSS (R10)(DI*2), Z9
+	VMULPS       Z8, Z9, Z9
 	VADDPS       Z9, Z5, Z5
-	VMULPS       384(DX), Z8, Z9
+	VBROADCASTSS (R11), Z9
+	VMULPS       Z8, Z9, Z9
 	VADDPS       Z9, Z6, Z6
-	VMULPS       448(DX), Z8, Z9
+	VBROADCASTSS (R11)(DI*1), Z9
+	VMULPS       Z8, Z9, Z9
 	VADDPS       Z9, Z7, Z7
-	ADDQ         $0x04, CX
-	ADDQ         SI, DX
-	DECQ         BX
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         BX, DX
+	DECQ         SI
 	JNZ          loop
-	VMOVUPS      Z0, (AX)
-	VMOVUPS      Z1, 64(AX)
-	VMOVUPS      Z2, 128(AX)
-	VMOVUPS      Z3, 192(AX)
-	VMOVUPS      Z4, 256(AX)
-	VMOVUPS      Z5, 320(AX)
-	VMOVUPS      Z6, 384(AX)
-	VMOVUPS      Z7, 448(AX)
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z2, (R8)(R9*2)
+	VMOVUPS      Z3, (R12)
+	VMOVUPS      Z4, (R12)(R9*1)
+	VMOVUPS      Z5, (R12)(R9*2)
+	VMOVUPS      Z6, (R13)
+	VMOVUPS      Z7, (R13)(R9*1)
 	VZEROUPPER
 	RET
 
-// func accumRowsAVX512x64(acc *float32, p *float32, v *float32, n int, stride int)
+// func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, AVX512F
-TEXT ·accumRowsAVX512x64(SB), NOSPLIT, $0-40
-	MOVQ    acc+0(FP), AX
-	MOVQ    p+8(FP), CX
-	MOVQ    v+16(FP), DX
-	MOVQ    n+24(FP), BX
-	MOVQ    stride+32(FP), SI
-	SHLQ    $0x02, SI
-	VMOVUPS (AX), Z0
-	VMOVUPS 64(AX), Z1
-	VMOVUPS 128(AX), Z2
-	VMOVUPS 192(AX), Z3
+TEXT ·addProductAVX512r4x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+	VMOVUPS (R8)(R9*2), Z2
+	VMOVUPS (R11), Z3
 
 loop:
-	VBROADCASTSS (CX), Z4
-	VMULPS       (DX), Z4, Z5
+	VMOVUPS      (DX), Z4
+	VBROADCASTSS (AX), Z5
+	VMULPS       Z4, Z5, Z5
 	VADDPS       Z5, Z0, Z0
-	VMULPS       64(DX), Z4, Z5
+	VBROADCASTSS (AX)(DI*1), Z5
+	VMULPS       Z4, Z5, Z5
 	VADDPS       Z5, Z1, Z1
-	VMULPS       128(DX), Z4, Z5
+	VBROADCASTSS (AX)(DI*2), Z5
+	VMULPS       Z4, Z5, Z5
 	VADDPS       Z5, Z2, Z2
-	VMULPS       192(DX), Z4, Z5
+	VBROADCASTSS (R10), Z5
+	VMULPS       Z4, Z5, Z5
 	VADDPS       Z5, Z3, Z3
-	ADDQ         $0x04, CX
-	ADDQ         SI, DX
-	DECQ         BX
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
 	JNZ          loop
-	VMOVUPS      Z0, (AX)
-	VMOVUPS      Z1, 64(AX)
-	VMOVUPS      Z2, 128(AX)
-	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z2, (R8)(R9*2)
+	VMOVUPS      Z3, (R11)
 	VZEROUPPER
 	RET
 
-// func accumRowsAVX512x16(acc *float32, p *float32, v *float32, n int, stride int)
+// func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, AVX512F
-TEXT ·accumRowsAVX512x16(SB), NOSPLIT, $0-40
-	MOVQ    acc+0(FP), AX
-	MOVQ    p+8(FP), CX
-	MOVQ    v+16(FP), DX
-	MOVQ    n+24(FP), BX
-	MOVQ    stride+32(FP), SI
-	SHLQ    $0x02, SI
-	VMOVUPS (AX), Z0
+TEXT ·addProductAVX512r2x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
 
 loop:
-	VBROADCASTSS (CX), Z1
-	VMULPS       (DX), Z1, Z1
-	VADDPS       Z1, Z0, Z0
-	ADDQ         $0x04, CX
-	ADDQ         SI, DX
-	DECQ         BX
+	VMOVUPS      (DX), Z2
+	VBROADCASTSS (AX), Z3
+	VMULPS       Z2, Z3, Z3
+	VADDPS       Z3, Z0, Z0
+	VBROADCASTSS (AX)(DI*1), Z3
+	VMULPS       Z2, Z3, Z3
+	VADDPS       Z3, Z1, Z1
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
 	JNZ          loop
-	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r1x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Z0
+
+loop:
+	VMOVUPS      (DX), Z1
+	VBROADCASTSS (AX), Z2
+	VMULPS       Z1, Z2, Z1
+	VADDPS       Z1, Z0, Z0
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (DI)
+	VZEROUPPER
+	RET
+
+// func dotAVX512(lanes *float32, a *float32, b *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·dotAVX512(SB), NOSPLIT, $0-32
+	MOVQ    lanes+0(FP), AX
+	MOVQ    a+8(FP), AX
+	MOVQ    b+16(FP), CX
+	MOVQ    n+24(FP), DX
+	SHLQ    $0x02, DX
+	XORQ    BX, BX
+	MOVQ    lanes+0(FP), SI
+	VMOVUPS (SI), Z0
+
+loop:
+	VMOVUPS (AX)(BX*1), Z1
+	VMULPS  (CX)(BX*1), Z1, Z1
+	VADDPS  Z1, Z0, Z0
+	ADDQ    $0x40, BX
+	CMPQ    BX, DX
+	JNE     loop
+	VMOVUPS Z0, (SI)
 	VZEROUPPER
 	RET
 
@@ -10869,6 +11541,29 @@ loop:
 	VMOVUPS (BX)(DX*1), Z0
 	VADDPS  (SI)(DX*1), Z0, Z0
 	VMOVUPS Z0, (AX)(DX*1)
+	ADDQ    $0x40, DX
+	CMPQ    DX, CX
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func subMulAVX512(dst *float32, a *float32, b *float32, n int, s float32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·subMulAVX512(SB), NOSPLIT, $0-36
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+24(FP), CX
+	SHLQ         $0x02, CX
+	XORQ         DX, DX
+	MOVQ         a+8(FP), BX
+	MOVQ         b+16(FP), SI
+	VBROADCASTSS s+32(FP), Z0
+	VXORPS       Z1, Z1, Z1
+
+loop:
+	VMOVUPS (BX)(DX*1), Z1
+	VSUBPS  Z0, Z1, Z1
+	VMULPS  (SI)(DX*1), Z1, Z1
+	VMOVUPS Z1, (AX)(DX*1)
 	ADDQ    $0x40, DX
 	CMPQ    DX, CX
 	JNE     loop

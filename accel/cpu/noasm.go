@@ -26,8 +26,9 @@ func quantizeInt16(hi, lo []int8, x []float32, s float32) (sumHi, sumLo int32) {
 	return quantizeInt16Ref(hi, lo, x, s)
 }
 
-func dotRows(dst, q, k []float32, stride int)                  { dotRowsRef(dst, q, k, stride) }
-func accumRows(acc, p, v []float32, stride int)                { accumRowsRef(acc, p, v, stride) }
+func dot(lanes *[Lanes]float32, a, b []float32)                { dotRef(lanes, a, b) }
+func sumLanes(l *[Lanes]float32) float32                       { return sumLanesRef(l) }
+func topLane(l *[Lanes]float32) float32                        { return topLaneRef(l) }
 func expSum(lanes *[Lanes]float32, x []float32, shift float32) { expSumRef(lanes, x, shift) }
 func maxLanes(lanes *[Lanes]float32, x []float32)              { maxLanesRef(lanes, x) }
 func sumSquares(lanes *[Lanes]float32, x []float32)            { sumSquaresRef(lanes, x) }
@@ -41,6 +42,7 @@ func sigmoid(dst, x []float32)                                 { sigmoidRef(dst,
 func tanh(dst, x []float32)                                    { tanhRef(dst, x) }
 func normalCDF(dst, x []float32)                               { normalCDFRef(dst, x) }
 func mul(dst, a, b []float32)                                  { mulRef(dst, a, b) }
+func subMul(dst, a, b []float32, s float32)                    { subMulRef(dst, a, b, s) }
 func add(dst, a, b []float32)                                  { addRef(dst, a, b) }
 func dequantRow(dst []float32, acc []int32, scale float32)     { dequantRowRef(dst, acc, scale) }
 func readSum(b []byte) uint64                                  { return readSumRef(b) }
@@ -65,4 +67,12 @@ func int8Columns(dst []byte, stride int, x []int8, ldx, blocks, panels int) {
 
 func ternaryFlip(dst []byte, w []float32, ldw, blocks int, half float32) {
 	ternaryFlipRef(dst, blocks*BlockBytes, w, ldw, 0, 4*blocks, 0, PanelRows, half)
+}
+
+func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int) {
+	addProductRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
+}
+
+func transpose(dst []float32, ldd int, x []float32, ldx, rows, cols int) {
+	transposeRef(dst, ldd, x, ldx, 0, rows, 0, cols)
 }

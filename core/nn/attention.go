@@ -57,7 +57,9 @@ func (t *storeTask) row(r int) {
 	for h := range t.a.KVHeads {
 		k, v := t.ctx.caches[at.Seq].Page(t.a.Layer, h, page)
 		src := (r*t.a.KVHeads + h) * dim
-		put(k[slot*pad:(slot+1)*pad], t.k[src:src+dim])
+		for d, x := range t.k[src : src+dim] {
+			k[d*PageTokens+slot] = x
+		}
 		put(v[slot*pad:(slot+1)*pad], t.v[src:src+dim])
 	}
 }
@@ -71,12 +73,12 @@ func put(dst, src []float32) { clear(dst[copy(dst, src):]) }
 func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	rows := len(c.rows)
 	out := c.New(rows, a.Heads*a.Dim)
-	items := rows * a.Heads
+	c.groupRows()
+	items := len(c.groups) * a.Heads
 	chunks := min(items, 8*cpu.NumThreads())
 	size := (items + chunks - 1) / chunks
 	chunks = (items + size - 1) / size
-	pad := PaddedDim(a.Dim)
-	per := PageTokens + 2*pad + 16
+	per := groupSize*(PageTokens+2*PaddedDim(a.Dim)) + 16
 	buf := c.scratch.Alloc(4 * chunks * per)
 	c.attend = attendTask{
 		ctx: c, a: a, q: q.Float32s(), out: out.Float32s(), buf: pool.View[float32](buf),
@@ -88,7 +90,7 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	}
 	if c.tape != nil {
 		op := &attentionOp{c: c, a: a, q: q, k: k, v: v, out: out, rows: c.rows, caches: c.caches, scale: c.attend.scale, mask: c.attend.mask}
-		op.mem = c.scratch.Alloc(8 * items)
+		op.mem = c.scratch.Alloc(8 * rows * a.Heads)
 		op.stats = pool.View[float32](op.mem)
 		c.attend.stats = op.stats
 		c.keep(q, out)
@@ -99,67 +101,116 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	return out
 }
 
-// attendTask computes heads; item i is head i%heads of row i/heads.
+// groupSize is how many neighbouring rows of a sequence are worked on at once, so that a page of keys and values is read once for
+// all of them.
+const groupSize = 4
+
+// rowGroup is rows [first, first+n) of a step: neighbouring positions of one sequence.
+type rowGroup struct{ first, n int }
+
+// groupRows groups the step's rows.
+func (c *Ctx) groupRows() {
+	c.groups = c.groups[:0]
+	for r, at := range c.rows {
+		if last := len(c.groups) - 1; last >= 0 {
+			if g := &c.groups[last]; g.n < groupSize && c.rows[r-1] == (Row{at.Seq, at.Pos - 1}) {
+				g.n++
+				continue
+			}
+		}
+		c.groups = append(c.groups, rowGroup{r, 1})
+	}
+}
+
+// attendTask computes heads; item i is group i%groups under head i/groups.
 type attendTask struct {
 	ctx         *Ctx
 	a           *Attention
 	q, out      []float32
 	buf         []float32 // per floats a chunk
-	stats       []float32 // [items, 2] maximum of the scores and sum of exp(score - maximum), or nil
+	stats       []float32 // [rows, heads, 2] maximum of the scores and sum of exp(score - maximum), or nil
 	items, size int
 	per         int
 	scale       float32
-	mask        mask   // of the probabilities: row i is item i, columns are positions
+	mask        mask   // of the probabilities: a row for each row and head, columns are positions
 	spans       []span // of bidirectional attention
 }
 
 func (t *attendTask) Run(chunk int) {
-	buf := t.buf[chunk*t.per : (chunk+1)*t.per]
+	buf, groups := t.buf[chunk*t.per:(chunk+1)*t.per], t.ctx.groups
 	for i := chunk * t.size; i < min((chunk+1)*t.size, t.items); i++ {
-		t.head(i/t.a.Heads, i%t.a.Heads, buf)
+		t.head(groups[i%len(groups)], i/len(groups), buf)
 	}
 }
 
-// head is online softmax (Milakov & Gimelshein 2018) over the pages of keys in ascending order. The order depends on
-// the row's position alone: decoding one token, reading a prompt and training give the same bits.
-func (t *attendTask) head(r, h int, buf []float32) {
+// head is online softmax (Milakov & Gimelshein 2018) over the pages of keys in ascending order, for the rows of a group. The order of a
+// row's sums depends on its position alone: decoding one token, reading a prompt and training give the same bits.
+func (t *attendTask) head(g rowGroup, h int, buf []float32) {
 	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
-	scores, buf := buf[:PageTokens], buf[PageTokens:]
-	q, acc, one := buf[:pad], buf[pad:2*pad], buf[2*pad:2*pad+1]
-	src := (r*t.a.Heads + h) * dim
-	cpu.ScaleMul(q[:dim], t.q[src:src+dim], nil, t.scale)
-	clear(q[dim:])
-	clear(acc)
+	scores, buf := buf[:groupSize*PageTokens], buf[groupSize*PageTokens:]
+	q, acc, one := buf[:groupSize*pad], buf[groupSize*pad:2*groupSize*pad], buf[2*groupSize*pad:][:1]
+	var top, sum [groupSize]float32
+	for i := range g.n {
+		src := ((g.first+i)*t.a.Heads + h) * dim
+		cpu.ScaleMul(q[i*pad:i*pad+dim], t.q[src:src+dim], nil, t.scale)
+		top[i] = float32(math.Inf(-1))
+	}
+	clear(acc[:g.n*pad])
 
-	at := t.ctx.rows[r]
 	kvHead := h / (t.a.Heads / t.a.KVHeads)
-	cache := t.ctx.caches[at.Seq]
-	keys := int(at.Pos) + 1
-	if t.spans != nil {
-		keys = t.spans[at.Seq].n
-	}
-	top, sum := float32(math.Inf(-1)), float32(0)
+	cache := t.ctx.caches[t.ctx.rows[g.first].Seq]
+	keys := t.keys(g.first + g.n - 1) // that the last row sees, the most
 	for first := 0; first < keys; first += PageTokens {
-		n := min(PageTokens, keys-first)
 		k, v := cache.Page(t.a.Layer, kvHead, first/PageTokens)
-		s := scores[:n]
-		cpu.DotRows(s, q, k, n, pad, pad)
-		if m := cpu.MaxF32(s); m > top { // earlier sums were relative to a smaller maximum
-			one[0] = top
-			shrink := cpu.ExpSum(one, m)
-			cpu.ScaleMul(acc, acc, nil, shrink)
-			sum *= shrink
-			top = m
+		width := lanes(min(PageTokens, keys-first))
+		clear(scores[:g.n*PageTokens])
+		cpu.AddProduct(scores, PageTokens, q, pad, 1, k, PageTokens, g.n, width, dim)
+		seen := [groupSize]int{}
+		for i := range g.n {
+			n := max(0, min(PageTokens, t.keys(g.first+i)-first))
+			seen[i] = n
+			if n == 0 {
+				continue
+			}
+			s := scores[i*PageTokens:][:lanes(n)]
+			for j := n; j < len(s); j++ { // these count for nothing below
+				s[j] = float32(math.Inf(-1))
+			}
+			if m := cpu.MaxF32(s); m > top[i] { // earlier sums were relative to a smaller maximum
+				one[0] = top[i]
+				shrink := cpu.ExpSum(one, m)
+				cpu.ScaleMul(acc[i*pad:(i+1)*pad], acc[i*pad:(i+1)*pad], nil, shrink)
+				sum[i] *= shrink
+				top[i] = m
+			}
+			sum[i] += cpu.ExpSum(s, top[i])
+			if t.mask.drops() {
+				t.mask.apply(s[:n], s[:n], (g.first+i)*t.a.Heads+h, first)
+			}
 		}
-		sum += cpu.ExpSum(s, top)
-		if t.mask.drops() {
-			t.mask.apply(s, s, r*t.a.Heads+h, first)
+		cpu.AddProduct(acc, pad, scores, PageTokens, 1, v, pad, g.n, pad, seen[0])
+		for i := 1; i < g.n; i++ { // what row i sees and the one before it does not
+			from := seen[i-1]
+			cpu.AddProduct(acc[i*pad:], pad, scores[i*PageTokens+from:], PageTokens, 1, v[from*pad:], pad, g.n-i, pad, seen[i]-from)
 		}
-		cpu.AccumRows(acc, s, v, n, pad, pad)
 	}
-	cpu.ScaleMul(t.out[src:src+dim], acc[:dim], nil, 1/sum)
-	if t.stats != nil {
-		i := 2 * (r*t.a.Heads + h)
-		t.stats[i], t.stats[i+1] = top, sum
+	for i := range g.n {
+		item := (g.first+i)*t.a.Heads + h
+		cpu.ScaleMul(t.out[item*dim:(item+1)*dim], acc[i*pad:i*pad+dim], nil, 1/sum[i])
+		if t.stats != nil {
+			t.stats[2*item], t.stats[2*item+1] = top[i], sum[i]
+		}
 	}
 }
+
+// keys is how many keys a row sees.
+func (t *attendTask) keys(r int) int {
+	at := t.ctx.rows[r]
+	if t.spans != nil {
+		return t.spans[at.Seq].n
+	}
+	return int(at.Pos) + 1
+}
+
+// lanes is n rounded up to what the kernels take at once.
+func lanes(n int) int { return (n + cpu.Lanes - 1) &^ (cpu.Lanes - 1) }

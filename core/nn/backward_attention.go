@@ -31,11 +31,15 @@ func (o *attentionOp) Backward(t *autograd.Tape) {
 		longest = max(longest, s.n)
 	}
 	dq, dk, dv := c.New(len(o.rows), a.Heads*a.Dim), c.New(len(o.rows), a.KVHeads*a.Dim), c.New(len(o.rows), a.KVHeads*a.Dim)
-	per := 2*longest*pad + 3*PageTokens*pad + 4*PageTokens*PageTokens + PageTokens
-	chunks := len(spans) * a.KVHeads
+	longest = (longest + PageTokens - 1) / PageTokens * PageTokens
+	per := 4*longest*pad + 3*PageTokens*pad + 2*PageTokens*PageTokens + PageTokens
+	items := len(spans) * a.KVHeads
+	chunks := min(items, 8*cpu.NumThreads())
+	size := (items + chunks - 1) / chunks
+	chunks = (items + size - 1) / size
 	buf := c.scratch.Alloc(4 * chunks * per)
 	c.attendGrad = attendGrad{
-		attentionOp: o, spans: spans, pad: pad, per: per, buf: pool.View[float32](buf),
+		attentionOp: o, spans: spans, pad: pad, per: per, items: items, size: size, buf: pool.View[float32](buf),
 		qs: o.q.Float32s(), o: o.out.Float32s(), do: t.Take(o.out).Float32s(),
 		dq: dq.Float32s(), dk: dk.Float32s(), dv: dv.Float32s(),
 	}
@@ -69,47 +73,62 @@ func sequenceSpans(rows []Row, sequences int) []span {
 	return spans
 }
 
-// attendGrad is the work of attentionOp.Backward. One chunk is a sequence and a kv head with all its query heads, so that every sum
-// belongs to one chunk and runs in one order.
+// attendGrad is the work of attentionOp.Backward. An item is a sequence and a kv head with all its query heads, so that every sum
+// belongs to one item and runs in one order.
 type attendGrad struct {
 	*attentionOp
-	spans      []span
-	pad, per   int
-	buf        []float32 // per floats a chunk
-	qs, o, do  []float32
-	dq, dk, dv []float32
+	spans       []span
+	pad         int
+	items, size int       // size items are a chunk
+	buf         []float32 // per floats a chunk
+	per         int
+	qs, o, do   []float32
+	dq, dk, dv  []float32
 }
 
-// blockBuffers are a chunk's buffers: rows of [pad], square blocks of [PageTokens, PageTokens].
+// blockBuffers are a chunk's buffers for the sequence of rows [first, first+n) and a kv head.
 type blockBuffers struct {
+	k, vT        []float32 // of its pages: keys [n, pad], values transposed [pad, PageTokens] page by page
 	dk, dv       []float32 // [n, pad]
 	q, do, dq    []float32 // [PageTokens, pad]
-	p, ds        []float32 // probabilities and score gradients, row i a query
-	pT, dsT      []float32 // the same, row j a key
+	p, ds        []float32 // [PageTokens, PageTokens] probabilities and score gradients, row i a query
 	delta        []float32 // [PageTokens] dot(do, o)
 	first, n, kv int
+	cache        *KVCache
 }
 
 func (t *attendGrad) Run(chunk int) {
-	s, kvHead := t.spans[chunk/t.a.KVHeads], chunk%t.a.KVHeads
-	free := t.buf[chunk*t.per : (chunk+1)*t.per]
+	for i := chunk * t.size; i < min((chunk+1)*t.size, t.items); i++ {
+		t.item(t.spans[i/t.a.KVHeads], i%t.a.KVHeads, t.buf[chunk*t.per:(chunk+1)*t.per])
+	}
+}
+
+func (t *attendGrad) item(s span, kvHead int, free []float32) {
 	take := func(n int) []float32 {
 		b := free[:n:n]
 		free = free[n:]
 		return b
 	}
 	block, square := PageTokens*t.pad, PageTokens*PageTokens
+	pages := (s.n + PageTokens - 1) / PageTokens
 	b := blockBuffers{
-		dk: take(s.n * t.pad), dv: take(s.n * t.pad), q: take(block), do: take(block), dq: take(block),
-		p: take(square), ds: take(square), pT: take(square), dsT: take(square), delta: take(PageTokens),
-		first: s.first, n: s.n, kv: kvHead,
+		k: take(pages * block), vT: take(pages * block), dk: take(pages * block), dv: take(pages * block),
+		q: take(block), do: take(block), dq: take(block), p: take(square), ds: take(square), delta: take(PageTokens),
+		first: s.first, n: s.n, kv: kvHead, cache: t.caches[t.rows[s.first].Seq],
 	}
 	clear(b.dk)
 	clear(b.dv)
+	clear(b.k)
+	for page := range pages {
+		k, v := b.cache.Page(t.a.Layer, kvHead, page)
+		n := min(PageTokens, s.n-page*PageTokens)
+		cpu.Transpose(b.k[page*block:], t.pad, k, PageTokens, t.a.Dim, n)
+		cpu.Transpose(b.vT[page*block:], PageTokens, v, t.pad, n, t.a.Dim)
+	}
 	group := t.a.Heads / t.a.KVHeads
 	for h := kvHead * group; h < (kvHead+1)*group; h++ {
 		for q0 := 0; q0 < s.n; q0 += PageTokens {
-			t.queries(&b, h, q0, min(PageTokens, s.n-q0), t.caches[t.rows[s.first].Seq])
+			t.queries(&b, h, q0, min(PageTokens, s.n-q0))
 		}
 	}
 	for i := range s.n {
@@ -120,57 +139,23 @@ func (t *attendGrad) Run(chunk int) {
 }
 
 // queries does m query rows from q0 of one head, against all keys they saw.
-func (t *attendGrad) queries(b *blockBuffers, head, q0, m int, cache *KVCache) {
+func (t *attendGrad) queries(b *blockBuffers, head, q0, m int) {
 	dim, pad := t.a.Dim, t.pad
 	clear(b.dq)
 	for i := range m {
 		at := ((b.first+q0+i)*t.a.Heads + head) * dim
-		q, do := b.q[i*pad:(i+1)*pad], b.do[i*pad:(i+1)*pad]
+		q := b.q[i*pad : (i+1)*pad]
 		cpu.ScaleMul(q[:dim], t.qs[at:at+dim], nil, t.scale)
 		clear(q[dim:])
-		put(do, t.do[at:at+dim])
-		put(b.p[:pad], t.o[at:at+dim])
-		cpu.DotRows(b.delta[i:i+1], do, b.p[:pad], 1, pad, pad)
+		put(b.do[i*pad:(i+1)*pad], t.do[at:at+dim])
+		b.delta[i] = cpu.Dot(t.do[at:at+dim], t.o[at:at+dim])
 	}
 	keys := q0 + m // that the last of the rows saw
 	if t.a.Bidirectional {
 		keys = b.n
 	}
 	for k0 := 0; k0 < keys; k0 += PageTokens {
-		k, v := cache.Page(t.a.Layer, b.kv, k0/PageTokens)
-		for i := range m {
-			seen := min(PageTokens, q0+i+1-k0)
-			if t.a.Bidirectional {
-				seen = min(PageTokens, keys-k0)
-			}
-			p, ds := b.p[i*PageTokens:(i+1)*PageTokens], b.ds[i*PageTokens:(i+1)*PageTokens]
-			q, do := b.q[i*pad:(i+1)*pad], b.do[i*pad:(i+1)*pad]
-			item := (b.first+q0+i)*t.a.Heads + head
-			stat := 2 * item
-			cpu.DotRows(p[:seen], q, k, seen, pad, pad)
-			cpu.ExpSum(p[:seen], t.stats[stat])
-			cpu.ScaleMul(p[:seen], p[:seen], nil, 1/t.stats[stat+1])
-			cpu.DotRows(ds[:seen], do, v, seen, pad, pad)
-			if t.mask.drops() { // out = (mask*p) v, so the gradient of p is masked
-				t.mask.apply(ds[:seen], ds[:seen], item, k0)
-			}
-			for j := range seen {
-				ds[j] = p[j] * (ds[j] - b.delta[i])
-			}
-			if t.mask.drops() {
-				t.mask.apply(p[:seen], p[:seen], item, k0)
-			}
-			clear(p[seen:])
-			clear(ds[seen:])
-			cpu.AccumRows(b.dq[i*pad:(i+1)*pad], ds[:seen], k, seen, pad, pad)
-		}
-		flip(b.pT, b.p, m)
-		flip(b.dsT, b.ds, m)
-		for j := range min(PageTokens, b.n-k0) {
-			dk, dv := b.dk[(k0+j)*pad:(k0+j+1)*pad], b.dv[(k0+j)*pad:(k0+j+1)*pad]
-			cpu.AccumRows(dv, b.pT[j*PageTokens:][:m], b.do, m, pad, pad)
-			cpu.AccumRows(dk, b.dsT[j*PageTokens:][:m], b.q, m, pad, pad)
-		}
+		t.page(b, head, q0, m, k0, min(PageTokens, keys-k0))
 	}
 	for i := range m {
 		at := ((b.first+q0+i)*t.a.Heads + head) * dim
@@ -178,12 +163,55 @@ func (t *attendGrad) queries(b *blockBuffers, head, q0, m int, cache *KVCache) {
 	}
 }
 
-// flip transposes the first m rows of a square block.
-func flip(dst, src []float32, m int) {
-	for i := range m {
-		row := src[i*PageTokens : (i+1)*PageTokens]
-		for j, v := range row {
-			dst[j*PageTokens+i] = v
+// page does m query rows from q0 against n keys from k0, strip by strip: a strip of queries meets only the keys that its last row
+// saw, a strip of keys only the queries from the first that saw them.
+func (t *attendGrad) page(b *blockBuffers, head, q0, m, k0, n int) {
+	const strip = 8
+	pad, dim := t.pad, t.a.Dim
+	seen := func(i int) int { // keys of the page that row i saw
+		if t.a.Bidirectional {
+			return n
 		}
+		return min(n, q0+i+1-k0)
+	}
+	kT, _ := b.cache.Page(t.a.Layer, b.kv, k0/PageTokens)
+	k, vT := b.k[k0*pad:], b.vT[k0*pad:]
+	clear(b.p[:m*PageTokens])
+	clear(b.ds[:m*PageTokens])
+	for i := 0; i < m; i += strip {
+		rows := min(strip, m-i)
+		last := seen(i + rows - 1)
+		p, ds := b.p[i*PageTokens:], b.ds[i*PageTokens:]
+		cpu.AddProduct(p, PageTokens, b.q[i*pad:], pad, 1, kT, PageTokens, rows, lanes(last), dim)
+		cpu.AddProduct(ds, PageTokens, b.do[i*pad:], pad, 1, vT, PageTokens, rows, lanes(last), dim)
+		for r := range rows {
+			t.scores(p[r*PageTokens:(r+1)*PageTokens], ds[r*PageTokens:(r+1)*PageTokens], seen(i+r), b.delta[i+r], (b.first+q0+i+r)*t.a.Heads+head, k0)
+		}
+		cpu.AddProduct(b.dq[i*pad:], pad, ds, PageTokens, 1, k, pad, rows, pad, last)
+	}
+	for j := 0; j < n; j += strip {
+		rows, from := min(strip, n-j), 0
+		if !t.a.Bidirectional {
+			from = max(0, k0+j-q0)
+		}
+		at := (k0 + j) * pad
+		cpu.AddProduct(b.dv[at:], pad, b.p[from*PageTokens+j:], 1, PageTokens, b.do[from*pad:], pad, rows, pad, m-from)
+		cpu.AddProduct(b.dk[at:], pad, b.ds[from*PageTokens+j:], 1, PageTokens, b.q[from*pad:], pad, rows, pad, m-from)
+	}
+}
+
+// scores turns a row's scores into the probabilities p of the n keys it saw and the gradients of these into those of scores. What is
+// left of the rows becomes zero.
+func (t *attendGrad) scores(p, ds []float32, n int, delta float32, item, k0 int) {
+	clear(ds[n:])
+	cpu.ExpSum(p[:n], t.stats[2*item])
+	cpu.ScaleMul(p[:n], p[:n], nil, 1/t.stats[2*item+1])
+	clear(p[n:])
+	if t.mask.drops() { // out = (mask*p) v, so the gradient of p is masked
+		t.mask.apply(ds[:n], ds[:n], item, k0)
+	}
+	cpu.SubMul(ds[:n], ds[:n], p[:n], delta)
+	if t.mask.drops() {
+		t.mask.apply(p[:n], p[:n], item, k0)
 	}
 }

@@ -42,6 +42,7 @@ type Ctx struct {
 	rope    ropeTask
 	store   storeTask
 	attend  attendTask
+	groups  []rowGroup
 	gate    gateTask
 	add     addTask
 	lookup  lookupTask

@@ -15,7 +15,8 @@ func PaddedDim(headDim int) int { return (headDim + 15) &^ 15 }
 
 // KVCache holds the float32 keys and values of one sequence in pages of PageTokens positions, taken from the pool as the
 // sequence grows. A cache for one layer also serves layers that run one after another over whole sequences: each overwrites
-// what the one before it left. A page has [layers][kv_heads][2][PageTokens][PaddedDim] values: keys, then values.
+// what the one before it left. A page has, for each layer and kv head, the keys as [PaddedDim][PageTokens] and the values as
+// [PageTokens][PaddedDim]: the right factors of q k^T and of p v, in which the kernels read rows.
 type KVCache struct {
 	mem     *pool.HybridMemoryPool
 	kvHeads int
@@ -32,7 +33,8 @@ func NewKVCache(mem *pool.HybridMemoryPool, layers, kvHeads, headDim int) *KVCac
 }
 
 // Page returns the keys and the values of one head of one layer for positions [page*PageTokens, (page+1)*PageTokens):
-// two slices of PageTokens rows of [PaddedDim], columns beyond head_dim zero. It may be called from several threads.
+// the keys transposed, [PaddedDim, PageTokens], and the values [PageTokens, PaddedDim], columns beyond head_dim zero. It may be
+// called from several threads.
 func (c *KVCache) Page(layer, kvHead, page int) (k, v []float32) {
 	if 2*c.half*c.kvHeads == c.page {
 		layer = 0

@@ -9,154 +9,104 @@ import (
 )
 
 func attention(s simd) {
-	dotRows(s)
-	widths := []int{4, 1}
-	if s.wide() {
-		widths = []int{8, 4, 1}
+	for _, width := range productWidths(s) {
+		for _, rows := range productRows(s, width) {
+			addProduct(s, rows, width)
+		}
 	}
-	for _, w := range widths {
-		accumRows(s, w)
-	}
+	dot(s)
 	expSum(s)
 	maxLanes(s)
 }
 
-// dotRows takes four keys at a time and adds their lanes together at the end, as the tree of the package's reductions.
-func dotRows(s simd) {
-	name := "dotRows" + s.suffix
-	TEXT(name, NOSPLIT, "func(dst, q, k *float32, n, dim, stride int)")
-	Doc(name + ": dst[j] = sum_d q[d]*k[j*stride+d] for j < n and d < dim, dim > 0 and a multiple of 16.")
-	Pragma("noescape")
-	dst, q, k, n, dim, stride := load("dst"), load("q"), load("k"), load("n"), load("dim"), load("stride")
-	SHLQ(u8(2), stride)
-	SHLQ(u8(2), dim)
-	d := GP64()
-	acc := make([][]reg.VecVirtual, 4) // [row][part]
-	for j := range acc {
-		acc[j] = s.regs(s.parts)
-	}
-	qv, t := s.regs(s.parts), s.vec()
-	// step adds 16 elements of some rows, and jumps back until dim is reached.
-	step := func(loop string, rows int) {
-		for j := range rows {
-			s.zero(acc[j]...)
-		}
-		XORQ(d, d)
-		k3 := GP64()
-		if rows == 4 {
-			LEAQ(operand.Mem{Base: stride, Index: stride, Scale: 2}, k3)
-			ADDQ(k, k3)
-		}
-		kd := GP64()
-		MOVQ(k, kd)
-		Label(loop)
-		for p := range s.parts {
-			VMOVUPS(operand.Mem{Base: q, Index: d, Scale: 1, Disp: s.bytes * p}, qv[p])
-		}
-		for j := range rows {
-			m := at(kd, 0)
-			if j == 3 {
-				m = operand.Mem{Base: k3, Index: d, Scale: 1}
-			} else if j > 0 {
-				m.Index, m.Scale = stride, uint8(j)
-			}
-			for p := range s.parts {
-				m := m
-				m.Disp = s.bytes * p
-				VMULPS(m, qv[p], t)
-				VADDPS(t, acc[j][p], acc[j][p])
-			}
-		}
-		ADDQ(u8(64), kd)
-		ADDQ(u8(64), d)
-		CMPQ(d, dim)
-		JNE(label(loop))
-	}
-	Label("four")
-	CMPQ(n, operand.Imm(4))
-	JLT(label("one"))
-	step("fourloop", 4)
-	x := make([]reg.VecVirtual, 4)
-	for j := range x {
-		x[j] = s.fold(acc[j])
-	}
-	lo, hi := XMM(), XMM()
-	half := func(a, b reg.VecVirtual) { // a = a0+a2 a1+a3 b0+b2 b1+b3
-		VUNPCKLPD(b, a, lo)
-		VUNPCKHPD(b, a, hi)
-		VADDPS(hi, lo, a)
-	}
-	half(x[0], x[1])
-	half(x[2], x[3])
-	VSHUFPS(u8(0x88), x[2], x[0], lo)
-	VSHUFPS(u8(0xdd), x[2], x[0], hi)
-	VADDPS(hi, lo, lo)
-	VMOVUPS(lo, at(dst, 0))
-	ADDQ(u8(16), dst)
-	LEAQ(operand.Mem{Base: k, Index: stride, Scale: 4}, k)
-	SUBQ(u8(4), n)
-	JMP(label("four"))
-
-	Label("one")
-	TESTQ(n, n)
-	JZ(label("end"))
-	step("oneloop", 1)
-	y := s.fold(acc[0])
-	VUNPCKHPD(y, y, hi)
-	VADDPS(hi, y, y)
-	VMOVSHDUP(y, hi)
-	VADDSS(hi, y, y)
-	VMOVSS(y, at(dst, 0))
-	ADDQ(u8(4), dst)
-	ADDQ(stride, k)
-	DECQ(n)
-	JMP(label("one"))
-	Label("end")
-	done()
-}
-
-// fold adds sixteen lanes to four: lane i + lane i+8, then lane i + lane i+4.
-func (s simd) fold(acc []reg.VecVirtual) reg.VecVirtual {
-	y, t := acc[0].AsY(), YMM()
+// productWidths are the columns that a tile of a product may have, productRows the rows: as many sums as registers hold, and fewer
+// for what is left.
+func productWidths(s simd) []int {
 	if s.wide() {
-		VEXTRACTF64X4(u8(1), acc[0], t)
-		VADDPS(t, y, y)
-	} else {
-		VADDPS(acc[1], y, y)
+		return []int{64, 32, 16}
 	}
-	x := XMM()
-	VEXTRACTF128(u8(1), y, x)
-	VADDPS(acc[0].AsX(), x, x)
-	return x
+	return []int{16}
 }
 
-// accumRows keeps 16*width sums in registers over all rows.
-func accumRows(s simd, width int) {
-	name := fmt.Sprintf("accumRows%sx%d", s.suffix, 16*width)
-	TEXT(name, NOSPLIT, "func(acc, p, v *float32, n, stride int)")
-	Doc(fmt.Sprintf("%s: acc[d] += p[j]*v[j*stride+d] for j = 0..n-1 in this order and d < %d; n > 0.", name, 16*width))
+func productRows(s simd, width int) []int {
+	switch {
+	case !s.wide():
+		return []int{6, 4, 2, 1}
+	case width == 64:
+		return []int{4, 2, 1}
+	}
+	return []int{8, 4, 2, 1}
+}
+
+// addProduct keeps a tile of sums in registers while it goes over k.
+func addProduct(s simd, rows, width int) {
+	name := fmt.Sprintf("addProduct%sr%dx%d", s.suffix, rows, width)
+	TEXT(name, NOSPLIT, "func(c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int)")
+	Doc(fmt.Sprintf("%s: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < %d and j < %d; n > 0.", name, rows, width))
 	Pragma("noescape")
-	acc, p, v, n, stride := load("acc"), load("p"), load("v"), load("n"), load("stride")
-	SHLQ(u8(2), stride)
-	sum := s.regs(width * s.parts)
-	for i := range sum {
-		VMOVUPS(at(acc, s.bytes*i), sum[i])
+	a, step, b, ldb, n := load("a"), load("step"), load("b"), load("ldb"), load("n")
+	row := load("row")
+	for _, r := range []reg.Register{row, step, ldb} {
+		SHLQ(u8(2), r)
 	}
-	w, t := s.vec(), s.regs(2)
+	c, ldc := load("c"), load("ldc")
+	SHLQ(u8(2), ldc)
+	from, to := newRows(a, row, rows), newRows(c, ldc, rows)
+	parts := width / 16 * s.parts
+	sum := make([][]reg.VecVirtual, rows)
+	for i := range sum {
+		sum[i] = s.regs(parts)
+		for p := range sum[i] {
+			VMOVUPS(to.at(i, s.bytes*p), sum[i][p])
+		}
+	}
+	right, x, t := s.regs(parts), s.vec(), s.vec()
 	Label("loop")
-	VBROADCASTSS(at(p, 0), w)
-	for i := range sum {
-		VMULPS(at(v, s.bytes*i), w, t[i%2])
-		VADDPS(t[i%2], sum[i], sum[i])
+	for p := range right {
+		VMOVUPS(at(b, s.bytes*p), right[p])
 	}
-	ADDQ(u8(4), p)
-	ADDQ(stride, v)
+	for i := range sum {
+		VBROADCASTSS(from.at(i, 0), x)
+		for p := range right {
+			VMULPS(right[p], x, t)
+			VADDPS(t, sum[i][p], sum[i][p])
+		}
+	}
+	for _, base := range from.bases {
+		ADDQ(step, base)
+	}
+	ADDQ(ldb, b)
 	DECQ(n)
 	JNZ(label("loop"))
 	for i := range sum {
-		VMOVUPS(sum[i], at(acc, s.bytes*i))
+		for p := range sum[i] {
+			VMOVUPS(sum[i][p], to.at(i, s.bytes*p))
+		}
 	}
 	done()
+}
+
+func dot(s simd) {
+	var sum []reg.VecVirtual
+	var to reg.Register
+	loop16(s, "dot", "lanes *float32, a, b *float32, n int",
+		[]string{"lanes[i mod 16] += a[i]*b[i] for i < n in ascending order; n > 0 and a multiple of 16."},
+		func() {
+			to = load("lanes")
+			sum = s.regs(s.parts)
+			for p := range sum {
+				VMOVUPS(at(to, s.bytes*p), sum[p])
+			}
+		}, func(l lanes) {
+			t := s.vec()
+			VMOVUPS(l.at("a"), t)
+			VMULPS(l.at("b"), t, t)
+			VADDPS(t, sum[l.part], sum[l.part])
+		}, func() {
+			for p := range sum {
+				VMOVUPS(sum[p], at(to, s.bytes*p))
+			}
+		})
 }
 
 func expSum(s simd) {

@@ -21,6 +21,10 @@ func backward(s simd) {
 	adam(s)
 	if !s.wide() {
 		int8Columns()
+		transpose()
+		foldLanes("sumLanes", "lanes[i] + lanes[i+n/2] for n = 16, 8, 4, 2", func(upper, lower, to reg.Register) { VADDPS(upper, lower, to) })
+		foldLanes("topLane", "the larger of lanes[i+n/2] and lanes[i] for n = 16, 8, 4, 2 (the latter unless the former is larger)",
+			func(upper, lower, to reg.Register) { VMAXPS(lower, upper, to) })
 	}
 }
 
@@ -371,6 +375,79 @@ func int8Columns() {
 	ADDQ(u8(64), dst)
 	DECQ(n)
 	JNZ(label("block"))
+	done()
+}
+
+// foldLanes reduces sixteen lanes as a tree.
+func foldLanes(name, formula string, op func(upper, lower, to reg.Register)) {
+	TEXT(name+"AVX2", NOSPLIT, "func(lanes *float32) float32")
+	Doc(name + "AVX2 folds sixteen lanes to one: " + formula + ".")
+	Pragma("noescape")
+	p, y, z, x := load("lanes"), YMM(), YMM(), XMM()
+	VMOVUPS(at(p, 0), y)
+	VMOVUPS(at(p, 32), z)
+	op(z, y, y)
+	VEXTRACTF128(u8(1), y, x)
+	op(x, y.AsX(), x)
+	t := XMM()
+	VUNPCKHPD(x, x, t)
+	op(t, x, x)
+	VMOVSHDUP(x, t)
+	op(t, x, x)
+	Store(x, ReturnIndex(0))
+	done()
+}
+
+// transpose goes by squares of eight.
+func transpose() {
+	TEXT("transposeAVX2", NOSPLIT, "func(dst *float32, ldd int, x *float32, ldx, rows, cols int)")
+	Doc("transposeAVX2: dst[c*ldd+r] = x[r*ldx+c] for r < rows and c < cols, both > 0 and multiples of 8.")
+	Pragma("noescape")
+	dst, ldd, x, ldx, n := load("dst"), load("ldd"), load("x"), load("ldx"), load("rows")
+	SHLQ(u8(2), ldd)
+	SHLQ(u8(2), ldx)
+	Label("rows")
+	cols, to, from := GP64(), GP64(), GP64()
+	Load(Param("cols"), cols)
+	MOVQ(dst, to)
+	MOVQ(x, from)
+	Label("square")
+	in := newRows(from, ldx, 8)
+	r, t := make([]reg.VecVirtual, 8), make([]reg.VecVirtual, 8)
+	for i := range r {
+		r[i], t[i] = YMM(), YMM()
+		VMOVUPS(in.at(i, 0), r[i])
+	}
+	for i := 0; i < 8; i += 2 {
+		VUNPCKLPS(r[i+1], r[i], t[i])
+		VUNPCKHPS(r[i+1], r[i], t[i+1])
+	}
+	for i := 0; i < 8; i += 4 {
+		VUNPCKLPD(t[i+2], t[i], r[i])
+		VUNPCKHPD(t[i+2], t[i], r[i+1])
+		VUNPCKLPD(t[i+3], t[i+1], r[i+2])
+		VUNPCKHPD(t[i+3], t[i+1], r[i+3])
+	}
+	row := GP64()
+	MOVQ(to, row)
+	for i := range 4 {
+		VPERM2F128(u8(0x20), r[i+4], r[i], t[i])
+		VPERM2F128(u8(0x31), r[i+4], r[i], t[i+4])
+	}
+	for i := range t {
+		VMOVUPS(t[i], at(row, 0))
+		if i < 7 {
+			ADDQ(ldd, row)
+		}
+	}
+	ADDQ(u8(32), from)
+	LEAQ(operand.Mem{Base: to, Index: ldd, Scale: 8}, to)
+	SUBQ(u8(8), cols)
+	JNZ(label("square"))
+	LEAQ(operand.Mem{Base: x, Index: ldx, Scale: 8}, x)
+	ADDQ(u8(32), dst)
+	SUBQ(u8(8), n)
+	JNZ(label("rows"))
 	done()
 }
 

@@ -33,6 +33,12 @@ func elementwise(s simd) {
 		VADDPS(m.in("b"), m.v, m.v)
 		return m.v
 	})
+	mapping(s, "subMul", "dst, a, b *float32, n int, s float32", "dst[i] = (a[i]-s)*b[i]", func(m mapped) reg.VecVirtual {
+		VMOVUPS(m.in("a"), m.v)
+		VSUBPS(m.scalar("s"), m.v, m.v)
+		VMULPS(m.in("b"), m.v, m.v)
+		return m.v
+	})
 	mapping(s, "silu", "dst, x *float32, n int", "dst[i] = x[i] / (1+exp(-x[i]))", func(m mapped) reg.VecVirtual {
 		VMOVUPS(m.in("x"), m.v)
 		neg := s.vec()
