@@ -4,9 +4,10 @@ import sys
 
 from bitnet_rust import bench, cli
 
-from . import convergence
+from . import convergence, train
 
 if __name__ == "__main__":
     bench.app.command("convergence")(convergence.command)
+    bench.app.command("train")(train.command)
     sys.argv.insert(1, "bench")
     sys.exit(cli.run())

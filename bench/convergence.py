@@ -29,13 +29,26 @@ SIDES = ("bitnet_rust", "pytorch")
 # The mean over seeds may lie this far above that of PyTorch, in nats.
 MARGIN = 0.015
 
-# Config B of bench.torch_bitnet, in the names of a config.json.
-SHAPE = {
-    "architecture": "BitNetForCausalLM", "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 64, "hidden_act": "relu2",
-    "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": True,
-}  # fmt: skip
-BATCH, CONTEXT = 12, 64
+# The configs of bench.torch_bitnet in the names of a config.json, and their batches: windows and tokens in a window.
+SHAPES = {
+    "A": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 6},
+    "B": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4},
+}
+BATCHES = {"A": (16, 256), "B": (12, 64)}
+BATCH, CONTEXT = BATCHES["B"]
+
+
+def shape_of(config: str, linear: str, vocab: int) -> tuple[dict[str, Any], int]:
+    """A config.json for a vocabulary, and the windows of a batch."""
+    batch, context = BATCHES[config]
+    shape: dict[str, Any] = SHAPES[config] | {
+        "architecture": "BitNetForCausalLM", "vocab_size": vocab, "max_position_embeddings": context,
+        "num_key_value_heads": SHAPES[config]["num_attention_heads"], "hidden_act": "relu2", "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0, "tie_word_embeddings": True,
+    }  # fmt: skip
+    if linear == "float":
+        shape["quantization_config"] = {"quant_method": "bitnet", "modules_to_not_convert": ["model"]}
+    return shape, batch
 
 
 def ours(data: Path, out: Path, *, linear: str, seed: int, steps: int, eval_every: int) -> dict[str, Any]:
@@ -43,9 +56,7 @@ def ours(data: Path, out: Path, *, linear: str, seed: int, steps: int, eval_ever
     text = data.read_text("utf-8")
     split = int(0.9 * len(text))
     tokenizer = Tokenizer.characters(text)
-    shape = SHAPE | {"vocab_size": len(tokenizer)}
-    if linear == "float":
-        shape["quantization_config"] = {"quant_method": "bitnet", "modules_to_not_convert": ["model"]}
+    shape, _ = shape_of("B", linear, len(tokenizer))
     model = BitNetModel.from_config(shape, seed=seed, trainable=True)
     model.tokenizer = tokenizer
     trainer = Trainer(

@@ -26,7 +26,7 @@ from .errors import ArgumentError
 from .model import BitNetModel
 from .runtime import build_info, num_threads, set_num_threads
 
-__all__ = ["app", "decode", "report"]
+__all__ = ["app", "decode", "processor", "report"]
 
 # Larger than last-level caches, so that the limit is memory's, and small beside the models that are measured.
 READ_BYTES = 512 << 20
@@ -200,7 +200,7 @@ def _resident_bytes() -> int:
 
 def _machine(info: dict[str, Any]) -> dict[str, Any]:
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "physical_cores": info["physical_cores"],
         "supported_isas": info["supported_isas"],
         "system": platform.platform(),
@@ -210,7 +210,8 @@ def _machine(info: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
