@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
@@ -179,7 +180,9 @@ func newModelGrad(_ []byte, _ []*autograd.GradTensor, objects []any) (*object, e
 			return nil, []*autograd.GradTensor{y}, err
 		}
 	}
-	return &object{shared: true, close: m.Close, methods: map[string]method{
+	// The collector frees the weights when no tensor shows them any more; it is asked as it cannot know how much memory that is.
+	free := func() { m.Close(); runtime.GC() }
+	return &object{shared: true, close: free, methods: map[string]method{
 		"parameters": func(context.Context, []byte, []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
 			names, leaves := m.Parameters()
 			return names, leaves, nil

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
@@ -37,10 +38,10 @@ type storage struct {
 func New(t *tensor.Tensor) *GradTensor { return &GradTensor{data: t, storage: &storage{}} }
 
 // NewLeaf makes a leaf over the memory of a parameter that somebody else owns, such as a model's: it requires a gradient,
-// which lives in p.Grad when that has memory. changed, unless nil, is called after every change of the values made through
-// the tensor or reported by Changed.
-func NewLeaf(p *Param, changed func()) (*GradTensor, error) {
-	data, err := tensor.FromFloat32(p.Data, p.Shape...)
+// which lives in p.Grad. Values and gradient keep owner reachable, which keeps the memory. changed, unless nil, is called
+// after every change of the values made through the tensor or reported by Changed.
+func NewLeaf(p *Param, owner tensor.Releaser, changed func()) (*GradTensor, error) {
+	data, err := tensor.FromOwned(tensor.Float32, pool.BytesOf(p.Data), owner, p.Shape...)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +49,7 @@ func NewLeaf(p *Param, changed func()) (*GradTensor, error) {
 	t.storage.changed = changed
 	t.leaf = newLeaf(t)
 	t.leaf.param.Name = p.Name
-	t.leaf.home = p
+	t.leaf.home, t.leaf.owner = p, owner
 	return t, nil
 }
 

@@ -253,7 +253,7 @@ func TestGradientsHaveTheDTypeOfTheirValues(t *testing.T) {
 func TestAParameterOfSomebodyElseKeepsItsMemory(t *testing.T) {
 	p := &Param{Name: "w", Shape: []int{2}, Data: []float32{1, 2}, Grad: []float32{7, 7}}
 	changes := 0
-	w, err := NewLeaf(p, func() { changes++ })
+	w, err := NewLeaf(p, nil, func() { changes++ })
 	require.NoError(t, err)
 	back1(t, call(t, "sum", call(t, "square", w)))
 	require.Equal(t, []float32{2, 4}, p.Grad, "what was there before is not a gradient of ours")

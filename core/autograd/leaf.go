@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
@@ -17,9 +18,10 @@ type leaf struct {
 	dtype  tensor.DType
 
 	mu    sync.Mutex
-	grad  *tensor.Tensor // nil: none
-	param Param          // what optimizers see; Grad follows grad
-	home  *Param         // whose Grad is the memory of the gradient, or nil
+	grad  *tensor.Tensor  // nil: none
+	param Param           // what optimizers see; Grad follows grad
+	home  *Param          // whose Grad is the memory of the gradient, or nil
+	owner tensor.Releaser // of that memory
 	hooks hooks
 }
 
@@ -70,7 +72,7 @@ func (l *leaf) set(g *tensor.Tensor) error {
 func (l *leaf) put(g *tensor.Tensor) error {
 	own, err := tensor.New(l.dtype, l.shape...)
 	if l.home != nil {
-		own, err = tensor.FromFloat32(l.home.Grad, l.shape...)
+		own, err = l.atHome()
 	}
 	if err != nil {
 		return err
@@ -80,6 +82,11 @@ func (l *leaf) put(g *tensor.Tensor) error {
 	}
 	l.hold(own)
 	return nil
+}
+
+// atHome is the gradient in the memory of its owner.
+func (l *leaf) atHome() (*tensor.Tensor, error) {
+	return tensor.FromOwned(l.dtype, pool.BytesOf(l.home.Grad), l.owner, l.shape...)
 }
 
 func (l *leaf) hold(own *tensor.Tensor) {
@@ -130,7 +137,7 @@ func (s *ParamSink) End(ok bool) (*tensor.Tensor, error) {
 		return tensor.FromFloat32(apart, l.shape...)
 	}
 	if l.grad == nil && ok {
-		own, err := tensor.FromFloat32(l.home.Grad, l.shape...)
+		own, err := l.atHome()
 		if err != nil {
 			return nil, err
 		}

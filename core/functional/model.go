@@ -31,9 +31,14 @@ func NewModel(m *model.Model, turn sync.Locker) (*Model, error) {
 	if turn == nil {
 		turn = new(sync.Mutex)
 	}
+	if err := m.Acquire(); err != nil {
+		return nil, err
+	}
+	defer m.Release()
+	hold := m.Hold()
 	f := &Model{model: m, turn: turn, idle: map[string][]*train.Engine{}}
 	for _, p := range m.Params() {
-		t, err := autograd.NewLeaf(p, m.MarkChanged)
+		t, err := autograd.NewLeaf(p, hold, m.MarkChanged)
 		if err != nil {
 			return nil, err
 		}

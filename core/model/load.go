@@ -193,6 +193,7 @@ func (l *loader) finish(ctx context.Context, m *Model) error {
 		return err
 	}
 	m.close = append(m.close, l.release)
+	m.arena = l.arena
 	m.Info.Parameters = m.Config.ParameterCount()
 	m.Info.WeightBytes = m.weightBytes()
 	m.Info.HeadFormat = headFormatName(m.Head.Proj.Dense.Format)

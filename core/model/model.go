@@ -3,10 +3,12 @@ package model
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
@@ -26,6 +28,7 @@ type Model struct {
 	stale  atomic.Bool  // the master weights have changed since the last Refresh
 	closed bool
 	close  []func() error // gives weight memory and file mappings back
+	arena  *pool.Block    // most of the weight memory, or nil
 
 	promoter *promoter // nil unless the weights of a mapped file are moved into memory
 }
@@ -139,6 +142,22 @@ func (m *Model) Close() error {
 	}
 	return err
 }
+
+// Hold keeps the memory of the weights where it is, also after Close, for as long as the result is reachable: for tensors
+// over master weights that users keep. The model must be acquired.
+func (m *Model) Hold() *Hold {
+	h := &Hold{}
+	if m.arena != nil {
+		runtime.AddCleanup(h, (*pool.Block).Release, m.arena.Retain())
+	}
+	return h
+}
+
+// Hold is a claim on memory that ends with the last reference to it.
+type Hold struct{ _ byte }
+
+// Release makes it a tensor.Releaser; it does nothing.
+func (*Hold) Release() {}
 
 // source supplies a model's weights by module name ("model.layers.0.self_attn.q_proj"). Checkpoints, the native format
 // and random initialization are sources.

@@ -296,7 +296,7 @@ class BitNetModel:
         from .model_graph import ModelGraph
 
         if self._passes is None:
-            if not self.trainable:
+            if not self.trainable and not self._closed:
                 raise ArgumentError("the model has no master weights: make one with from_config(..., trainable=True)")
             self._passes = ModelGraph(self._model)
         return self._passes

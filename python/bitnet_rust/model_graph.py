@@ -34,11 +34,12 @@ class ModelGraph:
     def __init__(self, model: _bitnet.Model) -> None:
         from .nn.module import Parameter
 
+        self.parameters: dict[str, Parameter] = {}  # before the object, so that they go first
         self._object = _bitnet.object("model_grad", "", (), (model,))
         names, handles = self._object.call("parameters", "", ())
-        self.parameters: dict[str, Parameter] = {
-            name: Parameter._of(h) for name, h in zip(json.loads(names), handles, strict=True) if h is not None
-        }
+        for name, handle in zip(json.loads(names), handles, strict=True):
+            assert handle is not None
+            self.parameters[name] = Parameter._of(handle)
 
     def logits(self, tokens: Any, lengths: Any, options: PassOptions) -> Tensor:
         """[T, V] for one sequence, [B, T, V] for a batch; zero beyond a row's length."""
