@@ -10,8 +10,8 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// attention is causal attention of q [batch, length, heads, head_dim] over k, v [batch, length, kv_heads, head_dim], where
-// kv_heads divides heads. Rows beyond a sequence's length are not computed: their results and gradients are zero.
+// attention is attention of q [batch, length, heads, head_dim] over k, v [batch, length, kv_heads, head_dim], where
+// kv_heads divides heads, causal or over whole sequences. Rows beyond a sequence's length are not computed: their results and gradients are zero.
 func attention(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
 	of, data, err := floats(m, x)
 	if err != nil {
@@ -50,7 +50,7 @@ func attention(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 			op.rows = append(op.rows, nn.Row{Seq: int32(b), Pos: int32(i)})
 		}
 	}
-	a := nn.Attention{Heads: q[2], KVHeads: k[2], Dim: q[3]}
+	a := nn.Attention{Heads: q[2], KVHeads: k[2], Dim: q[3], Bidirectional: !p.Causal}
 	if !padded {
 		op.forward = func(s *step) *tensor.Tensor {
 			return a.Attend(s.ctx, s.see(0, q[2]*q[3]), s.see(1, k[2]*k[3]), s.see(2, k[2]*k[3]))

@@ -29,7 +29,8 @@ func Call(ctx context.Context, m autograd.Mode, name string, operands []*autogra
 	if len(operands) != l.operands {
 		return nil, fmt.Errorf("%w: %s takes %d operands, got %d", ErrArgument, name, l.operands, len(operands))
 	}
-	p := Params{Eps: 1e-5, Theta: 10000, Reduction: "mean", Ignore: nn.IgnoreTarget}
+	p := Params{Eps: 1e-5, Theta: 10000, Reduction: "mean", Ignore: nn.IgnoreTarget, Causal: true,
+		STE: "identity", Clip: nn.DefaultClip, Temperature: nn.DefaultTemperature}
 	if len(params) > 0 {
 		d := json.NewDecoder(bytes.NewReader(params))
 		d.DisallowUnknownFields()
@@ -49,16 +50,20 @@ func Operations() []string { return slices.Sorted(maps.Keys(layers)) }
 
 // Params are the parameters of all operations; each reads its own.
 type Params struct {
-	Eps       float64 `json:"eps"`          // norms, 1e-5 when left out
-	Theta     float64 `json:"theta"`        // rope, 10000 when left out
-	Offset    int     `json:"offset"`       // rope: position of the first row of each sequence
-	Lengths   []int   `json:"lengths"`      // attention: of each sequence of the batch; null: all whole
-	P         float64 `json:"p"`            // dropout: share of the elements
-	Seed      uint64  `json:"seed"`         // dropout, and attention's
-	Act       string  `json:"activation"`   // gated: "relu2" or "silu"
-	Targets   []int32 `json:"-"`            // cross_entropy
-	Reduction string  `json:"reduction"`    // cross_entropy: "mean", "sum" or "none"
-	Ignore    int64   `json:"ignore_index"` // cross_entropy: target that does not count, -100 when left out
+	Eps         float64 `json:"eps"`          // norms, 1e-5 when left out
+	Theta       float64 `json:"theta"`        // rope, 10000 when left out
+	Offset      int     `json:"offset"`       // rope: position of the first row of each sequence
+	Lengths     []int   `json:"lengths"`      // attention: of each sequence of the batch; null: all whole
+	Causal      bool    `json:"causal"`       // attention: a row sees itself and those before it; false: all of its sequence
+	STE         string  `json:"ste"`          // bit_linear: "identity" (when left out), "clipped" or "soft"
+	Clip        float64 `json:"clip"`         // bit_linear, clipped
+	Temperature float64 `json:"temperature"`  // bit_linear, soft
+	P           float64 `json:"p"`            // dropout: share of the elements
+	Seed        uint64  `json:"seed"`         // dropout, and attention's
+	Act         string  `json:"activation"`   // gated: a name of nn.Activations
+	Targets     []int32 `json:"-"`            // cross_entropy
+	Reduction   string  `json:"reduction"`    // cross_entropy: "mean", "sum" or "none"
+	Ignore      int64   `json:"ignore_index"` // cross_entropy: target that does not count, -100 when left out
 }
 
 type layer struct {
@@ -68,6 +73,7 @@ type layer struct {
 
 var layers = map[string]layer{
 	"rms_norm":      {2, rmsNorm},
+	"layer_norm":    {3, layerNorm},
 	"bit_linear":    {2, bitLinear},
 	"rope":          {1, rope},
 	"attention":     {3, attention},

@@ -65,7 +65,10 @@ func TestGradientsOfLayers(t *testing.T) {
 		rows, dim := n.Draw(t, "rows"), rapid.IntRange(2, 6).Draw(t, "dim")
 		x := leaf(t, "x", rows, dim)
 		check(t, "rms_norm", map[string]any{"eps": 0.1}, x, leaf(t, "w", dim))
-		check(t, "gated", map[string]any{"activation": "silu"}, x, leaf(t, "up", rows, dim))
+		check(t, "layer_norm", map[string]any{"eps": 0.1}, x, leaf(t, "w", dim), leaf(t, "b", dim))
+		for _, act := range []string{"silu", "gelu", "gelu_tanh", "tanh", "sigmoid"} {
+			check(t, "gated", map[string]any{"activation": act}, x, leaf(t, "up", rows, dim))
+		}
 		check(t, "dropout", map[string]any{"p": 0.3, "seed": rapid.Uint64().Draw(t, "seed")}, x)
 		check(t, "dropout", nil, x)
 		b, length, heads, half := n.Draw(t, "batch"), n.Draw(t, "length"), n.Draw(t, "heads"), n.Draw(t, "half")
@@ -82,6 +85,7 @@ func TestGradientsOfAttention(t *testing.T) {
 		if rapid.Bool().Draw(t, "padded") {
 			params["lengths"] = rapid.SliceOfN(rapid.IntRange(1, length), b, b).Draw(t, "lengths")
 		}
+		params["causal"] = rapid.Bool().Draw(t, "causal")
 		if rapid.Bool().Draw(t, "dropout") {
 			params["p"], params["seed"] = 0.25, 7
 		}

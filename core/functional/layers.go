@@ -3,6 +3,7 @@ package functional
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
@@ -35,9 +36,36 @@ func rmsNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *
 	return op.run(ctx, m, of)
 }
 
-// bitLinear is the ternary layer of SPEC: x [..., in] quantized to int8 by row, weight [out, in] to ternary, straight-through
-// gradients. The quantized weight is kept with the tensor until that changes.
-func bitLinear(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, _ *Params) (*autograd.GradTensor, error) {
+// layerNorm is nn.LayerNorm of x [..., dim] with weight and bias [dim].
+func layerNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
+	of, data, err := floats(m, x)
+	if err != nil {
+		return nil, err
+	}
+	dim, err := lastAxis(data[0])
+	if err != nil {
+		return nil, err
+	}
+	for i, name := range []string{"weight", "bias"} {
+		if shape := data[i+1].Shape(); !slices.Equal(shape, []int{dim}) {
+			return nil, shapeError("%s has shape %v, expected [%d] for x %v", name, shape, dim, data[0].Shape())
+		}
+	}
+	if err := finite("eps", p.Eps, p.Eps >= 0); err != nil {
+		return nil, err
+	}
+	op := &operation{name: "layer_norm", key: planKey("layer_norm", data), x: data, out: data[0].Shape()}
+	op.forward = func(s *step) *tensor.Tensor {
+		w, b := s.param(1), s.param(2)
+		norm := nn.LayerNorm{Weight: w.Data, Bias: b.Data, Eps: float32(p.Eps), Param: w, BiasParam: b}
+		return norm.Forward(s.ctx, s.see(0, dim))
+	}
+	return op.run(ctx, m, of)
+}
+
+// bitLinear is the ternary layer of SPEC: x [..., in] quantized to int8 by row, weight [out, in] to ternary, gradients by a
+// straight-through estimator. The quantized weight is kept with the tensor until that changes.
+func bitLinear(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
 	of, data, err := floats(m, x)
 	if err != nil {
 		return nil, err
@@ -49,6 +77,16 @@ func bitLinear(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, _
 	if w := data[1].Shape(); len(w) != 2 || w[1] != in || w[0] == 0 {
 		return nil, shapeError("weight has shape %v, expected [out, %d] for x %v", w, in, data[0].Shape())
 	}
+	ste, ok := nn.Estimators[p.STE]
+	if !ok || ste == nn.STELearnedScale {
+		return nil, fmt.Errorf("%w: ste = %q: expected \"identity\", \"clipped\" or \"soft\"", ErrArgument, p.STE)
+	}
+	if err := finite("clip", p.Clip, p.Clip > 0); err != nil {
+		return nil, err
+	}
+	if err := finite("temperature", p.Temperature, p.Temperature > 0); err != nil {
+		return nil, err
+	}
 	out := data[1].Dim(0)
 	prepared, err := of[1].Derived(func() (any, error) {
 		l := nn.NewTrainable(true, out, in)
@@ -58,7 +96,8 @@ func bitLinear(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, _
 	if err != nil {
 		return nil, err
 	}
-	op := &operation{name: "bit_linear", key: planKey("bit_linear", data), x: data, out: append(slices.Clone(data[0].Shape()[:data[0].NDim()-1]), out)}
+	op := &operation{name: "bit_linear", key: planKey("bit_linear", data), x: data, out: append(slices.Clone(data[0].Shape()[:data[0].NDim()-1]), out),
+		training: nn.Training{STE: ste, Clip: float32(p.Clip), Temperature: float32(p.Temperature)}}
 	op.forward = func(s *step) *tensor.Tensor {
 		l := *prepared.(*nn.Linear) // shared by steps, whose gradients are apart
 		l.Weight = s.param(1)
@@ -118,9 +157,9 @@ func gated(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Pa
 	if !slices.Equal(data[0].Shape(), data[1].Shape()) {
 		return nil, shapeError("gate %v and up %v differ", data[0].Shape(), data[1].Shape())
 	}
-	act, ok := map[string]nn.Activation{"relu2": nn.ReLU2, "silu": nn.SiLU}[p.Act]
+	act, ok := nn.Activations[p.Act]
 	if !ok {
-		return nil, fmt.Errorf("%w: activation = %q: expected \"relu2\" or \"silu\"", ErrArgument, p.Act)
+		return nil, fmt.Errorf("%w: activation = %q: expected one of %q", ErrArgument, p.Act, slices.Sorted(maps.Keys(nn.Activations)))
 	}
 	op := &operation{name: "gated", key: planKey("gated", data, int(act)), x: data, out: data[0].Shape()}
 	op.forward = func(s *step) *tensor.Tensor {

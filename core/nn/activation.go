@@ -23,6 +23,11 @@ const (
 	Sigmoid // 1 / (1 + exp(-x))
 )
 
+// Activations are the activations by name.
+var Activations = map[string]Activation{
+	"relu2": ReLU2, "silu": SiLU, "relu": ReLU, "gelu": GELU, "gelu_tanh": GELUTanh, "tanh": Tanh, "sigmoid": Sigmoid,
+}
+
 // Activate returns act(x) for x [rows, dim] and frees x. It works in place unless a tape is attached.
 func Activate(c *Ctx, act Activation, x *tensor.Tensor) *tensor.Tensor {
 	y := x

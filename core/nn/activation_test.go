@@ -11,10 +11,6 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 )
 
-var allActivations = map[string]Activation{
-	"relu2": ReLU2, "silu": SiLU, "relu": ReLU, "gelu": GELU, "gelu_tanh": GELUTanh, "tanh": Tanh, "sigmoid": Sigmoid,
-}
-
 // Slopes by central differences with the formula in float64.
 func TestSlopesOfActivationsAreTheirDerivatives(t *testing.T) {
 	formulas := map[string]func(x float64) float64{
@@ -31,7 +27,7 @@ func TestSlopesOfActivationsAreTheirDerivatives(t *testing.T) {
 	for i := range x {
 		x[i] *= 3
 	}
-	for name, act := range allActivations {
+	for name, act := range Activations {
 		f := formulas[name]
 		y, again, slope := make([]float32, len(x)), make([]float32, len(x)), make([]float32, len(x))
 		act.apply(y, x)
@@ -55,7 +51,7 @@ func TestActivationsHaveTheSameBitsOnEveryISA(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, cpu.SetISA(isa)) })
 	x := randomFloats(rand.New(rand.NewPCG(2, 2)), 523)
 	x[0], x[1], x[2] = float32(math.Inf(1)), 0, -100
-	for name, act := range allActivations {
+	for name, act := range Activations {
 		var want [3][]float32
 		for i, isa := range cpu.Supported() {
 			require.NoError(t, cpu.SetISA(isa))

@@ -31,6 +31,17 @@ const (
 	STELearnedScale
 )
 
+// Estimators are the estimators by name.
+var Estimators = map[string]STE{
+	"identity": STEIdentity, "clipped": STEClipped, "soft": STESoft, "learned_scale": STELearnedScale,
+}
+
+// What estimators take unless told otherwise: the border of what rounds to -1, 0 or 1 without being clamped, and a temperature.
+const (
+	DefaultClip        = 1.5
+	DefaultTemperature = 0.5
+)
+
 // addWeightGrad adds the gradient of the ternary weights of l, dw [Out, In], to that of its master weights. It may write
 // over dw.
 func (c *Ctx) addWeightGrad(l *Linear, dw []float32) {

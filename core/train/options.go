@@ -82,13 +82,8 @@ func (o EngineOptions) Validate() error {
 	return o.validateDistillation()
 }
 
-// estimators are the values of STE.
-var estimators = map[string]nn.STE{
-	"": nn.STEIdentity, "identity": nn.STEIdentity, "clipped": nn.STEClipped, "soft": nn.STESoft, "learned_scale": nn.STELearnedScale,
-}
-
 func (o EngineOptions) validateSTE() error {
-	if _, ok := estimators[o.STE]; !ok {
+	if _, ok := nn.Estimators[o.STE]; !ok && o.STE != "" {
 		return &OptionError{"ste", fmt.Sprintf("%q", o.STE), `"identity", "clipped", "soft" or "learned_scale"`}
 	}
 	for _, f := range []struct {
@@ -166,7 +161,7 @@ func (o EngineOptions) Quantized(step int) float64 {
 func (o EngineOptions) temperature(step int) float64 {
 	from := o.STETemperature
 	if from == 0 {
-		from = 0.5
+		from = nn.DefaultTemperature
 	}
 	if o.STETemperatureSteps == 0 {
 		return from
@@ -179,11 +174,11 @@ func (o EngineOptions) temperature(step int) float64 {
 func (o EngineOptions) training(seed uint64, step, micro int) nn.Training {
 	clip := o.STEClip
 	if clip == 0 {
-		clip = 1.5
+		clip = nn.DefaultClip
 	}
 	return nn.Training{
 		Dropout: float32(o.Dropout), AttentionDropout: float32(o.AttentionDropout), Seed: nn.StepSeed(seed, uint64(step), uint64(micro)),
-		STE: estimators[o.STE], Clip: float32(clip), Temperature: float32(o.temperature(step)),
+		STE: nn.Estimators[o.STE], Clip: float32(clip), Temperature: float32(o.temperature(step)),
 		Float: float32(1 - o.Quantized(step)), Recompute: o.GradientCheckpointing,
 	}
 }

@@ -1,7 +1,7 @@
 """The two halves of a transformer layer."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import get_args
 
 from ..errors import ArgumentError
 from ..tensor import Tensor
@@ -11,9 +11,9 @@ from .module import Module
 
 
 class MultiHeadAttention(Module):
-    """Causal self-attention with grouped queries and rotary positions, as in BitNet models: ternary projections q, k, v and
-    o, and with sub_norm an RMSNorm of the heads' outputs before o. ``ternary=False`` makes the projections float,
-    ``rope_theta=None`` leaves positions out."""
+    """Self-attention with grouped queries and rotary positions, as in BitNet models: ternary projections q, k, v and o, and
+    with sub_norm an RMSNorm of the heads' outputs before o. ``ternary=False`` makes the projections float,
+    ``rope_theta=None`` leaves positions out, ``causal=False`` lets each position see all of its sequence."""
 
     def __init__(
         self,
@@ -28,6 +28,7 @@ class MultiHeadAttention(Module):
         dropout: float = 0.0,
         ternary: bool = True,
         bias: bool = False,
+        causal: bool = True,
     ) -> None:
         super().__init__()
         kv = num_heads if num_kv_heads is None else num_kv_heads
@@ -42,7 +43,7 @@ class MultiHeadAttention(Module):
         if not 0 <= dropout < 1:
             raise ArgumentError(f"dropout = {dropout}: expected 0 <= dropout < 1")
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, kv, head_dim
-        self.rope_theta, self.dropout = rope_theta, dropout
+        self.rope_theta, self.dropout, self.causal = rope_theta, dropout, causal
         make = BitLinear if ternary else Linear
         self.q_proj = make(dim, num_heads * head_dim, bias=bias)
         self.k_proj = make(dim, kv * head_dim, bias=bias)
@@ -58,7 +59,7 @@ class MultiHeadAttention(Module):
         v = self.v_proj(x).reshape(batch, length, self.num_kv_heads, self.head_dim)
         if self.rope_theta is not None:
             q, k = F.rope(q, self.rope_theta), F.rope(k, self.rope_theta)
-        heads = F.attention(q, k, v, lengths, self.dropout if self.training else 0.0)
+        heads = F.attention(q, k, v, lengths, self.dropout if self.training else 0.0, causal=self.causal)
         heads = heads.reshape(batch, length, self.num_heads * self.head_dim)
         if self.sub_norm is not None:
             heads = self.sub_norm(heads)
@@ -73,7 +74,7 @@ class FeedForward(Module):
         self,
         dim: int,
         hidden_dim: int,
-        activation: Literal["relu2", "silu"] = "relu2",
+        activation: F.Activation = "relu2",
         *,
         sub_norm: bool = False,
         eps: float = 1e-5,
@@ -81,9 +82,9 @@ class FeedForward(Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        if activation not in ("relu2", "silu"):
-            raise ArgumentError(f'activation = {activation!r}: expected "relu2" or "silu"')
-        self.activation: Literal["relu2", "silu"] = activation
+        if activation not in (names := get_args(F.Activation)):
+            raise ArgumentError(f"activation = {activation!r}: expected one of {', '.join(names)}")
+        self.activation: F.Activation = activation
         make = BitLinear if ternary else Linear
         self.gate_proj = make(dim, hidden_dim, bias=bias)
         self.up_proj = make(dim, hidden_dim, bias=bias)

@@ -14,11 +14,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return y if bias is None else y + bias
 
 
-def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def bit_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    ste: Literal["identity", "clipped", "soft"] = "identity",
+    clip: float = 1.5,
+    temperature: float = 0.5,
+) -> Tensor:
     """The linear layer of BitNet b1.58 (https://arxiv.org/abs/2402.17764): x [..., in] is quantized to int8 by row, weight
-    [out, in] to -1, 0, 1 times its mean magnitude, and integers are multiplied. Gradients pass both quantizers unchanged
-    (straight-through). The quantized weight is kept until the weight changes."""
-    y = Tensor._of(_call("bit_linear", x._handle, weight._handle))
+    [out, in] to -1, 0, 1 times its mean magnitude, and integers are multiplied. The quantized weight is kept until the
+    weight changes.
+
+    Gradients pass the quantizer of x unchanged, and that of weight by a straight-through estimator: unchanged
+    ("identity"), only where |weight| is at most ``clip`` times the mean magnitude ("clipped"), or times the slope of a
+    smooth ternary quantizer that ``temperature`` widens ("soft")."""
+    params = {"ste": ste, "clip": float(clip), "temperature": float(temperature)}
+    y = Tensor._of(_call("bit_linear", x._handle, weight._handle, **params))
     return y if bias is None else y + bias
 
 
@@ -34,11 +47,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
 
 def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis (https://arxiv.org/abs/1607.06450)."""
-    centered = x - x.mean(axis=-1, keepdims=True)
-    y = centered * (centered.square().mean(axis=-1, keepdims=True) + float(eps)).rsqrt()
-    if weight is not None:
-        y = y * weight
-    return y if bias is None else y + bias
+    dim = x.shape[-1] if x.ndim else 1
+    weight = Tensor.ones(dim) if weight is None else weight
+    bias = Tensor.zeros(dim) if bias is None else bias
+    return Tensor._of(_call("layer_norm", x._handle, weight._handle, bias._handle, eps=float(eps)))
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, seed: int | None = None) -> Tensor:
@@ -64,13 +76,14 @@ def attention(
     lengths: Sequence[int] | None = None,
     dropout_p: float = 0.0,
     seed: int | None = None,
+    causal: bool = True,
 ) -> Tensor:
-    """Causal attention softmax(q k^T / sqrt(head_dim)) v for q [batch, length, heads, head_dim] and k, v [batch, length,
+    """Attention softmax(q k^T / sqrt(head_dim)) v for q [batch, length, heads, head_dim] and k, v [batch, length,
     kv_heads, head_dim], where kv_heads divides heads (grouped queries, https://arxiv.org/abs/2305.13245).
 
-    ``lengths`` are those of the batch's sequences without padding, which stands at the end; rows of padding give 0. Memory
+    With ``causal`` a position attends to itself and those before it, otherwise to all of its sequence. ``lengths`` are those of the batch's sequences without padding, which stands at the end; rows of padding give 0. Memory
     grows with the length, not with its square. ``dropout_p`` is the share of the probabilities that is dropped."""
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = {"causal": bool(causal)}
     if lengths is not None:
         params["lengths"] = [int(n) for n in lengths]
     if dropout_p:
@@ -78,9 +91,12 @@ def attention(
     return Tensor._of(_call("attention", q._handle, k._handle, v._handle, **params))
 
 
-def gated(gate: Tensor, up: Tensor, activation: Literal["relu2", "silu"] = "relu2") -> Tensor:
-    """activation(gate) * up: squared ReLU as in BitNet b1.58 2B4T, or SiLU, which is SwiGLU's
-    (https://arxiv.org/abs/2002.05202)."""
+Activation = Literal["relu2", "silu", "relu", "gelu", "gelu_tanh", "tanh", "sigmoid"]
+
+
+def gated(gate: Tensor, up: Tensor, activation: Activation = "relu2") -> Tensor:
+    """activation(gate) * up: squared ReLU as in BitNet b1.58 2B4T, SiLU, which makes it SwiGLU
+    (https://arxiv.org/abs/2002.05202), or another."""
     return Tensor._of(_call("gated", gate._handle, up._handle, activation=activation))
 
 

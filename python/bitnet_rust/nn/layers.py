@@ -40,14 +40,22 @@ class Linear(Module):
 
 class BitLinear(Linear):
     """The ternary layer of BitNet b1.58, see `functional.bit_linear`: weights are kept in float32 and quantized for every
-    pass. It has no norm of its own."""
+    pass. It has no norm of its own. ``ste`` is its straight-through estimator; the attributes ``clip`` and ``temperature``
+    belong to that and may change between passes."""
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = False, *, ste: Literal["identity", "clipped", "soft"] = "identity"
+    ) -> None:
         super().__init__(in_features, out_features, bias)
+        if ste not in ("identity", "clipped", "soft"):
+            raise ArgumentError(f'ste = {ste!r}: expected "identity", "clipped" or "soft"')
+        self.ste: Literal["identity", "clipped", "soft"] = ste
+        self.clip, self.temperature = 1.5, 0.5
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in_features] to [..., out_features]."""
-        return F.bit_linear(x, self.weight, self.bias)
+        options = {"clip": self.clip, "temperature": self.temperature}
+        return F.bit_linear(x, self.weight, self.bias, ste=self.ste, **options)
 
 
 class Embedding(Module):
