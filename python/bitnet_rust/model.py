@@ -121,8 +121,8 @@ class BitNetModel:
         config: a BitNetConfig, a dictionary of its fields, a registered name, or a .json or .yaml file.
         seed: 0 to 2^64 - 1; equal seeds give equal weights.
         trainable: keep float32 master weights and gradients, which ``Trainer`` changes and from which the ternary weights
-            follow. Embedding and head are float32 then, and head_dtype must be "auto". A config with biases or norms of
-            single layers (attention_bias, mlp_bias, use_rms_norm) raises ConfigError.
+            follow. Embedding and head are float32 then, and head_dtype must be "auto". Linear layers that the config's
+            modules_to_not_convert names stay float32 and are trained as such.
         """
         if trainable and head_dtype != "auto":
             raise ArgumentError(

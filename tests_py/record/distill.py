@@ -26,7 +26,11 @@ def main(path: str) -> None:
     torch.manual_seed(5)
     torch.set_num_threads(1)
     x, weight, head = torch.randn(ROWS, DIM), 1 + 0.1 * torch.randn(DIM), torch.randn(VOCAB, DIM) * 0.3
-    t, t_weight, t_head = torch.randn(ROWS, TEACHER_DIM), 1 + 0.1 * torch.randn(TEACHER_DIM), torch.randn(VOCAB, TEACHER_DIM) * 0.3
+    t, t_weight, t_head = (
+        torch.randn(ROWS, TEACHER_DIM),
+        1 + 0.1 * torch.randn(TEACHER_DIM),
+        torch.randn(VOCAB, TEACHER_DIM) * 0.3,
+    )
     targets = torch.randint(VOCAB, (ROWS,))
     targets[::7] = IGNORE
     out = {"x": x, "weight": weight, "head": head, "t": t, "t_weight": t_weight, "t_head": t_head, "targets": targets}
@@ -37,7 +41,12 @@ def main(path: str) -> None:
     q = F.linear(norm(t, t_weight), t_head)
     counts = targets != IGNORE
     nats = F.cross_entropy(z, targets, ignore_index=IGNORE, reduction="none")
-    kl = F.kl_div(F.log_softmax(z / TEMPERATURE, -1), F.log_softmax(q / TEMPERATURE, -1), log_target=True, reduction="none").sum(-1) * counts
+    kl = (
+        F.kl_div(
+            F.log_softmax(z / TEMPERATURE, -1), F.log_softmax(q / TEMPERATURE, -1), log_target=True, reduction="none"
+        ).sum(-1)
+        * counts
+    )
     loss = (1 - ALPHA) * nats.sum() + ALPHA * TEMPERATURE**2 * kl.sum()
     (SCALE * loss).backward()
     out |= {"nats": nats.detach().numpy(), "kl": kl.detach().numpy()}

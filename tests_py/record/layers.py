@@ -36,7 +36,11 @@ def record(name: str, function: Callable[..., Tensor], **inputs: Tensor) -> None
     y = function(**leaves)
     g = torch.randn_like(y)
     (y * g).sum().backward()
-    values = {k: v.detach() for k, v in leaves.items()} | {f"d_{k}": v.grad for k, v in leaves.items()} | {"y": y.detach(), "g": g}
+    values = (
+        {k: v.detach() for k, v in leaves.items()}
+        | {f"d_{k}": v.grad for k, v in leaves.items()}
+        | {"y": y.detach(), "g": g}
+    )
     out.update({f"{name}/{k}": v.numpy().astype(np.float32) for k, v in values.items()})
 
 
@@ -51,7 +55,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     mask = (torch.arange(size)[None, :] < torch.tensor(LENGTHS)[:, None])[:, None, None, :].expand(-1, 1, size, size)
     if causal:
         mask = mask & torch.ones(size, size, dtype=torch.bool).tril()
-    y = F.scaled_dot_product_attention(pad(q, HEADS), pad(k, KV_HEADS), pad(v, KV_HEADS), attn_mask=mask, enable_gqa=True)
+    y = F.scaled_dot_product_attention(
+        pad(q, HEADS), pad(k, KV_HEADS), pad(v, KV_HEADS), attn_mask=mask, enable_gqa=True
+    )
     y = y.transpose(1, 2).reshape(len(LENGTHS), size, -1)
     return torch.cat([y[i, :n] for i, n in enumerate(LENGTHS)])
 
@@ -61,7 +67,12 @@ def main(path: str) -> None:
     torch.set_num_threads(1)
     for name, function in ACTIVATIONS.items():
         record(f"act/{name}", lambda x, function=function: function(x), x=3 * torch.randn(7, 37))
-        record(f"gate/{name}", lambda x, u, function=function: function(x) * u, x=3 * torch.randn(5, 21), u=torch.randn(5, 21))
+        record(
+            f"gate/{name}",
+            lambda x, u, function=function: function(x) * u,
+            x=3 * torch.randn(5, 21),
+            u=torch.randn(5, 21),
+        )
     x, weight, bias = 1 + 2 * torch.randn(70, 29), 1 + 0.2 * torch.randn(29), 0.2 * torch.randn(29)
     record("layer_norm", lambda x, w, b: F.layer_norm(x, (29,), w, b, 1e-5), x=x, w=weight, b=bias)
     record("layer_norm_plain", lambda x: F.layer_norm(x, (29,), eps=1e-5), x=x[:9])

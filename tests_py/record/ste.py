@@ -77,7 +77,11 @@ ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def main(path: str) -> None:
     torch.manual_seed(3)
     torch.set_num_threads(1)
-    out: dict[str, np.ndarray] = {"clip": np.float32(CLIP), "temperature": np.float32(TEMPERATURE), "float": np.float32(FLOAT)}
+    out: dict[str, np.ndarray] = {
+        "clip": np.float32(CLIP),
+        "temperature": np.float32(TEMPERATURE),
+        "float": np.float32(FLOAT),
+    }
     for name, (rows_out, dim, rows) in CASES.items():
         w, x, g = torch.randn(rows_out, dim) * 0.05, torch.randn(rows, dim), torch.randn(rows, rows_out)
         out |= {f"{name}/W": w.numpy().copy(), f"{name}/X": x.numpy().copy(), f"{name}/G": g.numpy().copy()}

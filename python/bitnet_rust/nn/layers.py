@@ -1,6 +1,6 @@
 """Layers with weights, and dropout."""
 
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import ArgumentError
 from ..tensor import Tensor
@@ -44,7 +44,12 @@ class BitLinear(Linear):
     belong to that and may change between passes."""
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = False, *, ste: Literal["identity", "clipped", "soft"] = "identity"
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = False,
+        *,
+        ste: Literal["identity", "clipped", "soft"] = "identity",
     ) -> None:
         super().__init__(in_features, out_features, bias)
         if ste not in ("identity", "clipped", "soft"):
