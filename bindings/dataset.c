@@ -189,13 +189,13 @@ static PyType_Spec writer_spec = {
     .slots = writer_slots,
 };
 
-// token_file(path, dtype, offset, tokens)
+// token_file(path, dtype, offset, first, tokens)
 static PyObject *py_token_file(PyObject *module, PyObject *args) {
   PyObject *path;
   char *dtype, *text = NULL, *err = NULL;
-  long long offset, tokens;
-  if (bn_forked() || !PyArg_ParseTuple(args, "O&sLL", PyUnicode_FSConverter, &path, &dtype, &offset, &tokens)) return NULL;
-  int code = bn_tokens_info(PyBytes_AsString(path), dtype, offset, tokens, &text, &err);
+  long long offset, first, tokens;
+  if (bn_forked() || !PyArg_ParseTuple(args, "O&sLLL", PyUnicode_FSConverter, &path, &dtype, &offset, &first, &tokens)) return NULL;
+  int code = bn_tokens_info(PyBytes_AsString(path), dtype, offset, first, tokens, &text, &err);
   Py_DECREF(path);
   return code ? bn_raise(code, err) : bn_text(text);
 }
@@ -204,7 +204,7 @@ static PyMethodDef functions[] = {
     {"dataset", py_dataset, METH_VARARGS, "dataset(options, ids, targets, lengths) -> Dataset"},
     {"evaluate", py_evaluate, METH_VARARGS, "evaluate(model, dataset, progress) -> (sum of cross-entropies, targets, correct), by inference"},
     {"token_writer", py_token_writer, METH_VARARGS, "token_writer(path, vocab_size, separator) -> TokenWriter"},
-    {"token_file", py_token_file, METH_VARARGS, "token_file(path, dtype, offset, tokens) -> JSON: kind, dtype, tokens, separator, vocab_size, max_id"},
+    {"token_file", py_token_file, METH_VARARGS, "token_file(path, dtype, offset, first, tokens) -> JSON: kind, dtype, tokens, separator, vocab_size, max_id"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -46,6 +46,7 @@ type fileOptions struct {
 	Path    string `json:"path"`
 	DType   string `json:"dtype"` // of a file without a header
 	Offset  int64  `json:"offset"`
+	First   int    `json:"first"`
 	Tokens  int    `json:"tokens"`  // 0: all
 	Verify  bool   `json:"verify"`  // read it once, now
 	Isolate bool   `json:"isolate"` // by the separator in its header, if options have none
@@ -127,7 +128,7 @@ func newStream(source train.TokenSource, o datasetOptions) (*dataset, error) {
 
 // newFile makes a stream of a file, which stays open.
 func newFile(o datasetOptions) (d *dataset, err error) {
-	f, err := tokenfile.Open(o.File.Path, tokenfile.Options{DType: o.File.DType, Offset: o.File.Offset, Tokens: o.File.Tokens, Vocab: o.VocabSize})
+	f, err := tokenfile.Open(o.File.Path, tokenfile.Options{DType: o.File.DType, Offset: o.File.Offset, First: o.File.First, Tokens: o.File.Tokens, Vocab: o.VocabSize})
 	if err != nil {
 		return nil, err
 	}
@@ -223,12 +224,13 @@ func bn_dataset_free(h C.uintptr_t, errOut **C.char) C.int {
 	})
 }
 
-// bn_tokens_info describes a token file as JSON; dtype, offset and tokens are those of a file without a header, or empty and 0.
+// bn_tokens_info describes a token file as JSON; dtype and offset are those of a file without a header, or empty
+// and 0; first and tokens say which ids to take, 0 and 0 for all.
 //
 //export bn_tokens_info
-func bn_tokens_info(path, dtype *C.char, offset, tokens C.int64_t, out **C.char, errOut **C.char) C.int {
+func bn_tokens_info(path, dtype *C.char, offset, first, tokens C.int64_t, out **C.char, errOut **C.char) C.int {
 	return guard(errOut, func() error {
-		f, err := tokenfile.Open(C.GoString(path), tokenfile.Options{DType: C.GoString(dtype), Offset: int64(offset), Tokens: int(tokens)})
+		f, err := tokenfile.Open(C.GoString(path), tokenfile.Options{DType: C.GoString(dtype), Offset: int64(offset), First: int(first), Tokens: int(tokens)})
 		if err != nil {
 			return err
 		}

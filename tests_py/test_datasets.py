@@ -397,6 +397,20 @@ def test_token_files_describe_themselves(tmp_path: Path) -> None:
     assert (len(found), found.dtype, found.separator, found.vocab_size) == (3, "int64", None, None)
 
 
+def test_a_token_file_is_split(score: Score, tmp_path: Path) -> None:
+    file = TokenFile.write(tmp_path / "tokens.bin", IDS, VOCAB)
+    learned, held_out = file.split(0.25)
+    cut = round(len(IDS) * 0.75)
+    assert (len(learned), len(held_out)) == (cut, len(IDS) - cut)
+    assert score(learned) == score(IDS[:cut])
+    assert score(held_out) == score(IDS[cut:])
+    assert score(held_out.split(0.5)[0]) == score(IDS[cut : cut + len(held_out) // 2])
+    with pytest.raises(ArgumentError, match="eval_fraction = 1"):
+        file.split(1)
+    with pytest.raises(ArgumentError, match="cannot be split"):
+        file.split(1e-9)
+
+
 def test_a_token_file_is_complete_or_not_there(tmp_path: Path) -> None:
     def broken() -> Iterator[Any]:
         yield [1, 2]

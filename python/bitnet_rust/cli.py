@@ -289,6 +289,82 @@ def train(
 
 
 @app.command()
+def tokenize(
+    data: Annotated[Path, typer.Option(help="Text file, directory of text files, or .jsonl with a text in each line.")],
+    out: Annotated[Path, typer.Option(help="File for the token ids, .bin; the tokenizer is written beside it.")],
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer of a model: its directory, registered name or hub id.")
+    ] = None,
+    train_bpe: Annotated[
+        int | None, typer.Option(help="Learn a byte-level BPE vocabulary of this size from the data.")
+    ] = None,
+    characters: Annotated[
+        bool, typer.Option("--characters", help="The characters of the data are the tokens.")
+    ] = False,
+    use_bytes: Annotated[bool, typer.Option("--bytes", help="The bytes of UTF-8 are the tokens.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    offline: Offline = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Turn texts into a file of token ids, for training on data that are larger than memory."""
+    from . import tokenize as work
+    from .tokenizer import Tokenizer
+
+    if (tokenizer is not None) + (train_bpe is not None) + characters + use_bytes != 1:
+        raise typer.BadParameter(
+            "pass one of --tokenizer, --train-bpe, --characters and --bytes", param_hint="--tokenizer"
+        )
+    if tokenizer is not None:
+        chosen = Tokenizer.from_pretrained(tokenizer, local_files_only=offline)
+    elif use_bytes:
+        chosen = Tokenizer.bytes()
+    else:
+        with _working(f"learning a vocabulary from {data}"):
+            chosen = work.characters(data) if train_bpe is None else work.learn(data, train_bpe)
+    with _LoadBar(str(data), "tokenizing") as bar:
+        shown = bar if sys.stderr.isatty() else None
+        result = work.tokenize(data, out, chosen, overwrite=overwrite, progress=shown)
+    if as_json:
+        _print_json(result)
+        return
+    typer.echo(
+        f"{result['path']}: {result['tokens']:,} tokens ({result['dtype']}) of {result['documents']:,} "
+        f"documents, {result['bytes'] / result['tokens']:.2f} bytes a token, vocabulary of {result['vocab_size']:,}"
+    )
+
+
+@app.command("eval")
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Text file, directory, .jsonl, or file of token ids (.bin, .npy).")],
+    model: Model = "bitnet-tiny",
+    context_length: Annotated[
+        int | None, typer.Option(help="Tokens in an example.", show_default="context, at most 256")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of a file of token ids without a header, as uint16.")] = None,
+    head_dtype: HeadDType = "auto",
+    threads: Threads = None,
+    revision: Revision = None,
+    offline: Offline = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Loss, perplexity and accuracy of a model on data; the loss is that of training's validation, to the bit."""
+    from .token_file import TokenFile
+
+    source = data if dtype is None else TokenFile(data, dtype)
+    with (
+        _load(model, head_dtype, threads, revision, offline) as loaded,
+        _LoadBar(str(data), "evaluating", "examples") as bar,
+    ):
+        shown = bar if sys.stderr.isatty() else None
+        result = loaded.evaluate(source, context_length=context_length, progress=shown)
+    if as_json:
+        _print_json(result | {"model": model, "data": str(data)})
+        return
+    cells = [[name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}"] for name, value in result.items()]
+    _print_table(["", ""], cells)
+
+
+@app.command()
 def models(as_json: AsJSON = False) -> None:
     """List the registered models."""
     from .registry import list_models
@@ -350,20 +426,30 @@ def _load(
 class _LoadBar:
     """A progress callback that draws a bar on stderr from its first call on."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, doing: str = "loading", unit: str = "bytes") -> None:
+        self._text, self._unit = f"{doing} {name}", unit
         self._bar: Any = None
 
     def __call__(self, done: int, total: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            TextColumn,
+            TransferSpeedColumn,
+        )
 
         if self._bar is None:
             if done >= total:
                 return
-            columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+            bytes_done: list[ProgressColumn] = [DownloadColumn(), TransferSpeedColumn()]
+            counts = bytes_done if self._unit == "bytes" else [MofNCompleteColumn()]
+            columns = TextColumn("{task.description}"), BarColumn(), *counts
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(f"loading {self._name}", total=total)
+            self._task = self._bar.add_task(self._text, total=total)
             self._bar.start()
         self._bar.update(self._task, completed=done)
 

@@ -357,6 +357,33 @@ class BitNetModel:
         total, count = self._model.likelihood(ids, window, stride)
         return math.exp(min(-total / count, 700.0))
 
+    def evaluate(
+        self,
+        data: Any,
+        *,
+        context_length: int | None = None,
+        packing: bool | None = None,
+        isolate_documents: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """How well the model predicts data, in any form that ``Trainer.train`` takes.
+
+        context_length: the most tokens of an example, and the length of the windows that a text is cut into; by default
+            as in training, the model's context, at most 256.
+        packing, isolate_documents: as in ``TrainingConfig``.
+        progress: called as progress(examples_done, examples).
+
+        Gives loss (mean cross-entropy in nats), perplexity, accuracy, tokens (how many were predicted), context_length,
+        and for texts bits_per_byte and bits_per_character. The loss is that of ``Trainer.evaluate`` to the last bit,
+        though it comes from the engine that generates text.
+        """
+        from .evaluation import evaluate
+
+        return evaluate(
+            self, data, context_length=context_length, packing=packing, isolate_documents=isolate_documents,
+            progress=progress,
+        )  # fmt: skip
+
     # --- text --------------------------------------------------------------------------------------------------------
 
     def _encode(self, prompt: Any, add_special_tokens: bool = True) -> Any:

@@ -186,9 +186,7 @@ def _data(section: dict[str, Any]) -> tuple[Any, Any]:
     if fraction == 0:
         return train, None
     if isinstance(train, TokenFile):
-        raise ArgumentError(
-            f"data.train = {train.path}: a file of token ids is not cut in two: pass data.eval, or data.eval_fraction = 0"
-        )
+        return train.split(fraction)
     left = round(sum(map(len, train)) * (1 - fraction))
     learned, held_out = [], []
     for text in train:

@@ -29,14 +29,47 @@ def documents(path: Path, name: str = "data") -> Iterator[str]:
         if file.suffix == ".jsonl":
             yield from _lines(file, name)
         else:
-            yield read_text(file, name)
+            yield from _read(file, name, -1)
 
 
-def read_text(file: Path, name: str) -> str:
-    """A file's text, to the byte: line ends stay as they are."""
+def pieces(path: Path, name: str, size: int) -> Iterator[tuple[str, bool]]:
+    """The same texts in pieces of about size characters, for what is larger than memory; True marks the last of a text.
+
+    A piece ends before white space, where byte-level tokenizers and those of words begin a token anyway: the tokens of the
+    pieces are those of the text.
+    """
+    for file in text_files(path, name):
+        if file.suffix == ".jsonl":
+            for line in _lines(file, name):
+                yield line, True
+            continue
+        rest, found = "", False
+        for part in _read(file, name, size):
+            rest, found = rest + part, True
+            cut = _cut(rest) if len(rest) >= size else 0
+            if cut:
+                yield rest[:cut], False
+                rest = rest[cut:]
+        if found:
+            yield rest, True
+
+
+def _cut(text: str) -> int:
+    """The last place between what is no white space and what is; 0 if there is none."""
+    for at in range(len(text) - 1, 0, -1):
+        if text[at].isspace() and not text[at - 1].isspace():
+            return at
+    return 0
+
+
+def _read(file: Path, name: str, size: int) -> Iterator[str]:
+    """A file's text, to the byte: line ends stay as they are. Pieces of size characters; -1: the whole, in one."""
     try:
         with file.open(encoding="utf-8", newline="") as stream:
-            return stream.read()
+            while part := stream.read(size):
+                yield part
+                if size < 0:
+                    return
     except UnicodeDecodeError as error:
         raise ArgumentError(f"{name}: {file} is not a UTF-8 text: {error}") from error
     except FileNotFoundError as error:

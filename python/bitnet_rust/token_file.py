@@ -25,16 +25,21 @@ class TokenFile:
     Training reads the windows that it needs; the file is never loaded.
     """
 
-    def __init__(self, path: str | PathLike[str], dtype: Any = None, *, offset: int = 0, tokens: int = 0) -> None:
+    def __init__(
+        self, path: str | PathLike[str], dtype: Any = None, *, offset: int = 0, first: int = 0, tokens: int = 0
+    ) -> None:
         """path: the file.
         dtype: of a file without a header: "uint8", "uint16", "uint32", "int32", "int64", or NumPy's object for it.
-        offset, tokens: where the ids of a file without a header begin, in bytes, and how many to take, 0 for all.
+        offset: where the ids of a file without a header begin, in bytes.
+        first, tokens: which ids to take: those from first on, so many, or 0 for all that follow.
         """
         self.path = Path(path)
         self._dtype = _dtype_name(dtype)
         self.offset = whole_number(offset, "offset", range(2**62))
+        self._first = whole_number(first, "first", range(2**62))
         self._tokens = whole_number(tokens, "tokens", range(2**62))
-        self._info: dict[str, Any] = json.loads(_bitnet.token_file(self.path, self._dtype, self.offset, self._tokens))
+        info = _bitnet.token_file(self.path, self._dtype, self.offset, self._first, self._tokens)
+        self._info: dict[str, Any] = json.loads(info)
 
     def __len__(self) -> int:
         tokens: int = self._info["tokens"]
@@ -59,12 +64,23 @@ class TokenFile:
     @property
     def options(self) -> dict[str, Any]:
         """What the core needs to open it."""
-        return {
-            "path": fspath(self.path.absolute()),
-            "dtype": self._dtype,
-            "offset": self.offset,
-            "tokens": self._tokens,
-        }
+        place = {"path": fspath(self.path.absolute()), "dtype": self._dtype, "offset": self.offset}
+        return place | {"first": self._first, "tokens": self._tokens}
+
+    def split(self, eval_fraction: float) -> "tuple[TokenFile, TokenFile]":
+        """Two parts of the file: what is before its end, and the end, so large a share of its tokens."""
+        if not 0 < eval_fraction < 1:
+            raise ArgumentError(f"eval_fraction = {eval_fraction}: expected a number between 0 and 1")
+        begin = round(len(self) * (1 - eval_fraction))
+        if not 0 < begin < len(self):
+            raise ArgumentError(f"{self!r}: its {len(self)} tokens cannot be split by eval_fraction = {eval_fraction}")
+
+        def part(first: int, tokens: int) -> TokenFile:
+            return TokenFile(
+                self.path, self._dtype or None, offset=self.offset, first=self._first + first, tokens=tokens
+            )
+
+        return part(0, begin), part(begin, len(self) - begin)
 
     def __repr__(self) -> str:
         return f"TokenFile({fspath(self.path)!r}, {len(self):,} tokens, {self.dtype})"

@@ -72,11 +72,12 @@ type Info struct {
 	MaxID     int64  `json:"max_id"`     // largest id; -1: not known
 }
 
-// Options are what a bare file does not say.
+// Options are what a bare file does not say, and which of a file's ids to take.
 type Options struct {
 	DType  string // of a bare file; others need none
 	Offset int64  // bytes before the ids of a bare file
-	Tokens int    // of a bare file, which may go on; 0: all that are there
+	First  int    // ids to pass over
+	Tokens int    // ids to take; 0: all that follow
 	Vocab  int    // ids are below it; 0: 2^31
 }
 
@@ -90,6 +91,7 @@ type File struct {
 	width  int
 	vocab  int
 	stored string // checksum in the header, "" if there is none
+	part   string // which ids were taken, "" for all
 }
 
 // Open opens a file and checks its header against its size. When the header
@@ -128,6 +130,9 @@ func Open(path string, o Options) (_ *File, err error) {
 		err = f.readBare(stat.Size(), o)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := f.take(o); err != nil {
 		return nil, err
 	}
 	if f.MaxID >= int64(f.vocab) {
@@ -201,15 +206,30 @@ func (f *File) readBare(size int64, o Options) error {
 		return fmt.Errorf("%w: found %q, expected one of %q", ErrDType, o.DType, DTypes())
 	case o.Offset < 0 || o.Offset > size:
 		return f.wrong("offset", fmt.Sprint(o.Offset), fmt.Sprintf("0 to %d, the file's size", size))
-	case o.Tokens < 0 || int64(o.Tokens) > (size-o.Offset)/int64(width):
-		return f.wrong("tokens", fmt.Sprint(o.Tokens), fmt.Sprintf("0 to %d, what the file has", (size-o.Offset)/int64(width)))
-	case o.Tokens == 0 && (size-o.Offset)%int64(width) != 0:
+	case o.Tokens == 0 && (size-o.Offset)%int64(width) != 0: // who says how many takes what is before the rest
 		return f.wrong("size", fmt.Sprintf("%d bytes", size-o.Offset), fmt.Sprintf("a multiple of %d, the width of %s", width, o.DType))
 	}
-	f.Kind, f.DType, f.width, f.start, f.Tokens = "bare", o.DType, width, o.Offset, o.Tokens
-	if o.Tokens == 0 {
-		f.Tokens = int(size-o.Offset) / width
+	f.Kind, f.DType, f.width, f.start, f.Tokens = "bare", o.DType, width, o.Offset, int(size-o.Offset)/width
+	return nil
+}
+
+// take narrows the file to the ids that are wanted.
+func (f *File) take(o Options) error {
+	switch {
+	case o.First < 0 || o.First > f.Tokens:
+		return f.wrong("first", fmt.Sprint(o.First), fmt.Sprintf("0 to %d, what the file has", f.Tokens))
+	case o.Tokens < 0 || o.Tokens > f.Tokens-o.First:
+		return f.wrong("tokens", fmt.Sprint(o.Tokens), fmt.Sprintf("0 to %d, what the file has", f.Tokens-o.First))
 	}
+	n := o.Tokens
+	if n == 0 {
+		n = f.Tokens - o.First
+	}
+	if n < f.Tokens {
+		f.part = fmt.Sprintf(" %d+%d", o.First, n)
+	}
+	f.start += int64(o.First) * int64(f.width)
+	f.Tokens = n
 	return nil
 }
 
@@ -294,7 +314,7 @@ const (
 // Fingerprint tells this file's ids from others: the checksum in its header, or one of at most 4 MiB of the file and its size.
 func (f *File) Fingerprint() (string, error) {
 	if f.stored != "" {
-		return f.stored, nil
+		return f.stored + f.part, nil
 	}
 	size := int64(f.Tokens) * int64(f.width)
 	sum := crc32.Update(0, castagnoli, binary.LittleEndian.AppendUint64([]byte(f.DType), uint64(size)))
@@ -323,7 +343,7 @@ func samplePlaces(size int64) (places []int64) {
 	return places
 }
 
-// Verify reads the whole file and compares its checksum with the header's, and checks every id.
+// Verify reads all ids, checks each, and compares the checksum of a whole file with the header's.
 func (f *File) Verify() error {
 	ids, sum := make([]int32, pieceIDs), uint32(0)
 	raw := make([]byte, pieceIDs*f.width)
@@ -337,7 +357,7 @@ func (f *File) Verify() error {
 		}
 		sum = crc32.Update(sum, castagnoli, raw[:n*f.width])
 	}
-	if found := fmt.Sprintf("%08x", sum); f.stored != "" && found != f.stored {
+	if found := fmt.Sprintf("%08x", sum); f.stored != "" && f.part == "" && found != f.stored {
 		return f.wrong("crc32c", found, f.stored)
 	}
 	return nil

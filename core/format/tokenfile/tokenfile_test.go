@@ -153,9 +153,35 @@ func TestBareFilesNeedADType(t *testing.T) {
 	f = open(t, path, Options{DType: "uint16", Offset: 2, Tokens: 2})
 	require.NoError(t, f.ReadIDs(ids, 0))
 	require.Equal(t, []int32{9 + 9<<8, 1}, ids)
+	f = open(t, path, Options{DType: "uint16", Offset: 1, Tokens: 2})
+	require.NoError(t, f.ReadIDs(ids, 0))
+	require.Equal(t, []int32{9 + 9<<8, 9 + 1<<8}, ids, "an odd rest is not taken")
 	for _, tokens := range []int{-1, 4} {
 		_, err = Open(path, Options{DType: "uint16", Offset: 2, Tokens: tokens})
 		require.ErrorContains(t, err, "expected 0 to 3, what the file has")
+	}
+}
+
+func TestAPartOfAFileIsAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tokens.bin")
+	write(t, path, 100, -1, numbers(50, 100))
+	whole, part := open(t, path, Options{}), open(t, path, Options{First: 10, Tokens: 5})
+	require.Equal(t, 5, part.Len())
+	ids := make([]int32, 5)
+	require.NoError(t, part.ReadIDs(ids, 0))
+	require.Equal(t, numbers(50, 100)[10:15], ids)
+	require.Error(t, part.ReadIDs(ids, 1))
+	require.NoError(t, part.Verify())
+	require.Equal(t, 40, open(t, path, Options{First: 10}).Len())
+	a, err := whole.Fingerprint()
+	require.NoError(t, err)
+	b, err := part.Fingerprint()
+	require.NoError(t, err)
+	require.NotEqual(t, a, b)
+	for _, o := range []Options{{First: -1}, {First: 51}, {First: 10, Tokens: 41}, {Tokens: -1}} {
+		_, err := Open(path, o)
+		require.ErrorIs(t, err, ErrFormat)
+		require.ErrorContains(t, err, "what the file has")
 	}
 }
 
