@@ -488,6 +488,6 @@ def test_hugging_faces_datasets(score: Score, tmp_path: Path) -> None:
     assert score(rows.to_iterable_dataset(), most=3) == want
     texts = datasets.Dataset.from_dict({"text": [TEXT, TEXT]})
     assert score(texts) == score([TEXT, TEXT])
-    assert score(texts.to_iterable_dataset(), most=4)[1] == 4
+    assert score(texts.to_iterable_dataset(), most=4) == score([TEXT]), "the second text is not needed"
     with pytest.raises(ArgumentError, match="no length"):
         score(rows.to_iterable_dataset())
