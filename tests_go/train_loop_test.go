@@ -318,7 +318,7 @@ func TestAScalerSkipsWhatOverflowsAndRemembersItsScale(t *testing.T) {
 func TestBrokenWeightsEndTheRunWithTheirName(t *testing.T) {
 	for _, scale := range []*optim.ScalerConfig{nil, {Mode: "static", InitScale: 2}, {}} {
 		c := runConfig("adamw", "constant")
-		c.Steps, c.LossScale = 1000, scale
+		c.Steps, c.EvalEvery, c.LossScale = 1000, 0, scale
 		r := newRun(t, c)
 		var broken string
 		for _, p := range r.model.Params() {
@@ -340,6 +340,19 @@ func TestBrokenWeightsEndTheRunWithTheirName(t *testing.T) {
 		if scale != nil {
 			require.Positive(t, r.Step(), "the scaler has skipped some")
 		}
+	}
+}
+
+// An update that leaves the weights beyond float32 is noticed right after it, in the evaluation or the next update.
+func TestAnUpdateThatGoesTooFarIsNamed(t *testing.T) {
+	for _, every := range []int{0, 1} {
+		c := runConfig("sgd", "constant")
+		c.Optimizer.LR, c.GradientClip, c.EvalEvery, c.Optimizer.WeightDecay = 1e38, 0, every, 0
+		err := newRun(t, c).Train(context.Background())
+		var diverged *train.DivergenceError
+		require.ErrorAs(t, err, &diverged)
+		require.LessOrEqual(t, diverged.Step, 2)
+		require.NotEmpty(t, diverged.Tensor)
 	}
 }
 

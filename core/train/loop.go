@@ -113,6 +113,7 @@ func (t *Trainer) Train(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = t.end(err) }()
+
 	if err := t.tell(func(c Callback) error { return c.RunStart(t) }); err != nil {
 		return err
 	}
@@ -137,7 +138,9 @@ func (t *Trainer) Train(ctx context.Context) (err error) {
 			if err != nil {
 				return err
 			}
-			r.EvalRecord = NewEvalRecord(score)
+			if r.EvalRecord = NewEvalRecord(score); !isFinite(r.EvalLoss) {
+				return t.diverged(ctx, r.Step, &DivergenceError{Step: r.Step, Layer: -1, Kind: "evaluation's loss", Value: r.EvalLoss})
+			}
 			if err := t.tell(func(c Callback) error { return c.Evaluation(t, &r) }); err != nil {
 				return err
 			}

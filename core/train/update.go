@@ -48,7 +48,7 @@ func (t *Trainer) gradients(ctx context.Context, r *Record) error {
 		}
 		loss := score.Loss()
 		if t.scaler == nil && !isFinite(loss) {
-			return t.diverged(ctx, &DivergenceError{Step: r.Step, Layer: -1, Kind: "loss", Value: loss})
+			return t.diverged(ctx, r.Step, &DivergenceError{Step: r.Step, Layer: -1, Kind: "loss", Value: loss})
 		}
 		r.Loss += loss * share
 		r.Tokens += int64(len(b.IDs))
@@ -68,7 +68,7 @@ func (t *Trainer) update(ctx context.Context, r *Record) error {
 	factor, err := t.prepareGradients(r)
 	switch {
 	case errors.Is(err, optim.ErrNonFinite):
-		return t.diverged(ctx, err)
+		return t.diverged(ctx, r.Step, err)
 	case err != nil:
 	case t.scaler == nil:
 		err = t.opt.StepScaled(factor)
@@ -79,8 +79,8 @@ func (t *Trainer) update(ctx context.Context, r *Record) error {
 		return fmt.Errorf("step %d: %w", r.Step, err)
 	}
 	t.schedule.Step()
-	if err := t.engine.model.Refresh(); err != nil {
-		return fmt.Errorf("step %d: %w", r.Step, err)
+	if err := t.engine.model.Refresh(); err != nil { // of weights that are not finite
+		return t.diverged(ctx, r.Step, fmt.Errorf("step %d: %w", r.Step, err))
 	}
 	if t.watch != nil {
 		r.WeightChanges = t.watch.changes()
@@ -145,14 +145,17 @@ func (t *Trainer) scaledUpdate(ctx context.Context, r *Record, factor float32) e
 		if err == nil {
 			err = fmt.Errorf("%w: %d updates in a row had gradients that are not finite", ErrDiverged, mostSkips)
 		}
-		return t.diverged(ctx, err)
+		return t.diverged(ctx, r.Step, err)
 	}
 	return nil
 }
 
-// diverged finds out where the update's numbers stopped being finite; otherwise is what to say when nothing is found.
-func (t *Trainer) diverged(ctx context.Context, otherwise error) error {
-	if err := t.engine.Diagnose(ctx, t.batch, t.step+1); err != nil {
+// diverged finds out where the numbers of an update stopped being finite; otherwise is what to say when nothing is found.
+func (t *Trainer) diverged(ctx context.Context, step int, otherwise error) error {
+	if len(t.batch.IDs) == 0 { // nothing was computed since a run was resumed
+		return otherwise
+	}
+	if err := t.engine.Diagnose(ctx, t.batch, step); err != nil {
 		return err
 	}
 	return otherwise
