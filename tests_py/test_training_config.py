@@ -238,6 +238,21 @@ def test_callbacks_hear_everything_in_order(tmp_path: Path) -> None:
     assert history.best["step"] == 2
 
 
+def test_long_runs_keep_fewer_records(tmp_path: Path) -> None:
+    heard: list[int] = []
+    options = RUN | {"max_steps": 11, "eval_every": 4, "log_every": 3, "weight_changes": True}
+    with fresh() as model, fresh() as other:
+        trainer = Trainer(model, **options, log_file=tmp_path / "log", callbacks=[lambda r: heard.append(r["step"])])
+        history = trainer.train(TEXT, TEXT)
+        each = Trainer(other, **options | {"log_every": 1}).train(TEXT, TEXT)
+    assert [record["step"] for record in history] == [3, 4, 6, 8, 9, 11]
+    assert [json.loads(line)["step"] for line in (tmp_path / "log").open()] == [3, 4, 6, 8, 9, 11]
+    assert heard == list(range(1, 12))
+    assert [r["loss"] for r in history] == [each[r["step"] - 1]["loss"] for r in history]
+    assert history[0]["weights_flipped"] + history[0]["weights_zeroed"] > 0
+    assert history[-1]["weights_zero"] == each[-1]["weights_zero"]
+
+
 def test_callbacks_may_use_save_and_evaluate(tmp_path: Path) -> None:
     class Busy(Callback):
         def on_step(self, trainer: Trainer, record: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -34,7 +35,8 @@ type Config struct {
 	Monitor       string           `json:"monitor"`        // what an evaluation is judged by: "eval_loss" (default) or the name of one of its metrics
 	MonitorMode   string           `json:"monitor_mode"`   // "min" (default) or "max"
 	EarlyStopping *EarlyStopping   `json:"early_stopping"` // nil: the run ends with its last update
-	WeightChanges bool             `json:"weight_changes"` // count what each update does to ternary weights
+	LogEvery      int              `json:"log_every"`      // updates between records; 0 means 1. Evaluations and the last update always have one
+	WeightChanges bool             `json:"weight_changes"` // count what happened to ternary weights between records
 	PeakFLOPS     float64          `json:"peak_flops"`     // what Record.MFU is a share of; 0: measured
 	Checkpoint    CheckpointConfig `json:"checkpoint,omitzero"`
 
@@ -63,7 +65,7 @@ const (
 
 // normalize checks the configuration and fills in defaults, all but the number of steps of a run of epochs.
 func (c Config) normalize() (Config, error) {
-	c.Accumulation = max(c.Accumulation, 1)
+	c.Accumulation, c.LogEvery = max(c.Accumulation, 1), cmp.Or(c.LogEvery, 1)
 	if c.Monitor == "" {
 		c.Monitor = monitorLoss
 	}
@@ -83,6 +85,7 @@ func (c Config) normalize() (Config, error) {
 	}
 	return c, errors.Join(
 		atLeast("max_steps", c.Steps, 0), atLeast("batch_size", c.BatchSize, 1), atLeast("eval_every", c.EvalEvery, 0),
+		atLeast("log_every", c.LogEvery, 1),
 		atLeast("checkpoint_every", c.Checkpoint.Every, 0), atLeast("checkpoint_keep", c.Checkpoint.Keep, 0), atLeast("early_stopping.patience", patience, 1),
 		fromZero("epochs", c.Epochs), fromZero("gradient_clip", c.GradientClip), fromZero("gradient_clip_value", c.GradientClipValue),
 		fromZero("early_stopping.min_delta", minDelta), fromZero("peak_flops", c.PeakFLOPS),

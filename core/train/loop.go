@@ -133,7 +133,7 @@ func (t *Trainer) Train(ctx context.Context) (err error) {
 
 		// From here on an interrupted run has made the update: it goes on with what is left to be done after it.
 		r := *t.open
-		if r.EvalRecord == nil && t.evaluationDue() {
+		if r.EvalRecord == nil && t.evaluationDue(r.Step) {
 			score, err := t.Evaluate(ctx)
 			if err != nil {
 				return err
@@ -193,9 +193,14 @@ func (t *Trainer) LoadOptimizerState(d *optim.StateDict) error {
 // over says whether there is no further update to make.
 func (t *Trainer) over() bool { return t.step >= t.config.Steps || t.stopped || t.StoppedEarly() }
 
-func (t *Trainer) evaluationDue() bool {
+func (t *Trainer) evaluationDue(step int) bool {
 	every := t.config.EvalEvery
-	return t.eval != nil && (t.step == t.config.Steps || every > 0 && t.step%every == 0)
+	return t.eval != nil && (step == t.config.Steps || every > 0 && step%every == 0)
+}
+
+// recordDue says whether an update is one that is recorded.
+func (t *Trainer) recordDue(step int) bool {
+	return step%t.config.LogEvery == 0 || step == t.config.Steps || t.evaluationDue(step)
 }
 
 func (t *Trainer) checkpointDue() bool {

@@ -29,7 +29,9 @@ type Record struct {
 	LossScale float64 `json:"loss_scale,omitempty"` // that the gradients were computed with
 	Skipped   bool    `json:"skipped,omitempty"`    // a gradient was not finite, and nothing was updated
 
-	*WeightChanges         // nil unless Config.WeightChanges
+	Logged bool `json:"logged"` // to be kept: Config.LogEvery; callbacks hear of the others too
+
+	*WeightChanges         // nil unless Config.WeightChanges and Logged
 	*EvalRecord            // nil unless there was an evaluation after this update
 	Metrics        Metrics `json:"metrics,omitempty"` // what callbacks made of the evaluation, by name
 	Resources

@@ -82,7 +82,8 @@ func (t *Trainer) update(ctx context.Context, r *Record) error {
 	if err := t.engine.model.Refresh(); err != nil { // of weights that are not finite
 		return t.diverged(ctx, r.Step, fmt.Errorf("step %d: %w", r.Step, err))
 	}
-	if t.watch != nil {
+	r.Logged = t.recordDue(r.Step)
+	if t.watch != nil && r.Logged {
 		r.WeightChanges = t.watch.changes()
 	}
 	return nil

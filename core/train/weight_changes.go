@@ -8,7 +8,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 )
 
-// WeightChanges says what an update did to the ternary weights, as shares of all of them.
+// WeightChanges says what happened to the ternary weights since the last record, or since a run was resumed, as shares of all of them.
 type WeightChanges struct {
 	Flipped float64 `json:"weights_flipped"` // went from 1 to -1 or back
 	Zeroed  float64 `json:"weights_zeroed"`  // became 0

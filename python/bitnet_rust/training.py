@@ -32,7 +32,7 @@ class CheckpointWarning(UserWarning):
 
 
 class History(list[Record]):
-    """The records of a run, one dictionary for each update that was made since it began or was resumed.
+    """The records of a run, one dictionary for each update (or every log_every-th) since it began or was resumed.
 
     ``step`` from 1, ``epoch``, ``tokens`` read so far; ``loss`` (mean cross-entropy of the update's targets in nats),
     ``perplexity``, ``accuracy`` (share of the targets that had the highest logit), ``gradient_norm`` (before clipping), and
@@ -296,7 +296,7 @@ class Trainer:
             for callback in self._listeners:
                 callback.on_checkpoint(self, what["path"])
         else:
-            record = _record(what)
+            record, logged = _record(what), what["logged"]
             self._at |= {"step": record["step"], "next": record["step"] + 1}
             if kind == "evaluation":
                 answer["metrics"] = metrics = self._measure()
@@ -304,9 +304,11 @@ class Trainer:
                 for callback in self._listeners:
                     callback.on_evaluation(self, dict(record))
             else:
-                self.history.append(record)
+                if logged:
+                    self.history.append(record)
                 for callback in self._listeners:
-                    callback.on_step(self, dict(record))
+                    if logged or not isinstance(callback, JSONLog | TensorBoard):
+                        callback.on_step(self, dict(record))
         if self._stop:
             answer["stop"] = True
         return json.dumps(plain_numbers(answer)) if answer else None

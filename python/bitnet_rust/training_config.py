@@ -58,6 +58,7 @@ class TrainingOptions(TypedDict, total=False):
     monitor: str
     monitor_mode: str
     early_stopping: int | Mapping[str, Any] | None
+    log_every: int
     weight_changes: bool
     peak_flops: float
     checkpoint_dir: str | PathLike[str] | None
@@ -134,7 +135,8 @@ class TrainingConfig:
             metric's name, and whether it is to be "min" or "max".
         early_stopping: evaluations without improvement that end the run, or a mapping with patience, min_delta (a change of
             less is no improvement) and restore_best (the model ends with the weights of the best evaluation).
-        weight_changes: record which share of the ternary weights each update changes.
+        log_every: updates between records in the history and the log; evaluations and the last update always have one.
+        weight_changes: record which share of the ternary weights changed since the last record.
         peak_flops: floating-point operations a second that "mfu" in a record is a share of; 0: what this machine's float32
             matrix kernel reaches, measured.
 
@@ -191,6 +193,7 @@ class TrainingConfig:
     monitor: str = "eval_loss"
     monitor_mode: str = "min"
     early_stopping: int | Mapping[str, Any] | None = None
+    log_every: int = 1
     weight_changes: bool = False
     peak_flops: float = 0.0
 
@@ -259,6 +262,7 @@ class TrainingConfig:
             "monitor": _text("monitor", self.monitor),
             "monitor_mode": _text("monitor_mode", self.monitor_mode),
             "early_stopping": self._early_stopping(),
+            "log_every": whole("log_every", self.log_every, 1),
             "weight_changes": bool(self.weight_changes),
             "peak_flops": number("peak_flops", self.peak_flops, 0),
             "checkpoint": {
