@@ -17,8 +17,8 @@ import (
 
 // functions are what Python asks of tensors beside operations.
 var functions = map[string]method{
-	"history": of1(func(t *autograd.GradTensor, _ []byte) (any, *autograd.GradTensor, error) {
-		return map[string]any{"requires_grad": t.RequiresGrad(), "is_leaf": t.IsLeaf(), "operation": t.Operation(), "version": t.Version()}, nil, nil
+	"operation": of1(func(t *autograd.GradTensor, _ []byte) (any, *autograd.GradTensor, error) {
+		return t.Operation(), nil, nil
 	}),
 	"require_grad": of1(func(t *autograd.GradTensor, params []byte) (any, *autograd.GradTensor, error) {
 		var want bool

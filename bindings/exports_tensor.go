@@ -104,6 +104,22 @@ func bn_tensor_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 	})
 }
 
+// bn_tensor_flags says whether a tensor requires a gradient (1) and is a leaf (2).
+//
+//export bn_tensor_flags
+func bn_tensor_flags(h C.uintptr_t, flags *C.int, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		t := value[*autograd.GradTensor](h)
+		if t.RequiresGrad() {
+			*flags |= 1
+		}
+		if t.IsLeaf() {
+			*flags |= 2
+		}
+		return nil
+	})
+}
+
 // bn_tensor_read copies the elements, row-major, to size bytes at data.
 //
 //export bn_tensor_read

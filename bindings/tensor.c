@@ -108,6 +108,14 @@ static PyObject *tensor_info(PyObject *self, PyObject *unused) {
   return code ? bn_raise(code, err) : bn_text(text);
 }
 
+static PyObject *tensor_flags(PyObject *self, PyObject *unused) {
+  char *err = NULL;
+  int flags = 0;
+  if (bn_forked()) return NULL;
+  int code = bn_tensor_flags(((TensorHandle *)self)->handle, &flags, &err);
+  return code ? bn_raise(code, err) : PyLong_FromLong(flags);
+}
+
 static PyObject *tensor_read(PyObject *self, PyObject *buffer) {
   char *err = NULL;
   Py_buffer view;
@@ -123,6 +131,7 @@ static PyObject *tensor_read(PyObject *self, PyObject *buffer) {
 
 static PyMethodDef tensor_methods[] = {
     {"info", tensor_info, METH_NOARGS, "info() -> JSON of dtype, shape, strides, contiguous."},
+    {"flags", tensor_flags, METH_NOARGS, "flags() -> 1 if it requires a gradient, plus 2 if it is a leaf."},
     {"read", tensor_read, METH_O, "read(buffer): copies the elements, row-major, to a writable buffer of their size."},
     {NULL, NULL, 0, NULL},
 };

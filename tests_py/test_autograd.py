@@ -401,7 +401,7 @@ def test_a_spawned_process_computes_gradients() -> None:
 
 def test_a_defect_of_the_core_is_an_exception() -> None:
     with pytest.raises(InternalError):
-        bitnet_rust._bitnet.function("history", "", ())  # no operand, which only the package itself can do
+        bitnet_rust._bitnet.function("operation", "", ())  # no operand, which only the package itself can do
     assert (leaf(1.0) * 2.0).item() == 2.0
 
 

@@ -355,7 +355,7 @@ class Tensor:
     @property
     def requires_grad(self) -> bool:
         """Whether backward passes reach this tensor: it was told to, or was computed from one that was."""
-        return bool(self._function("history")[0]["requires_grad"])
+        return bool(self._handle.flags() & 1)
 
     @requires_grad.setter
     def requires_grad(self, want: bool) -> None:
@@ -369,12 +369,12 @@ class Tensor:
     @property
     def is_leaf(self) -> bool:
         """Whether no recorded operation made it."""
-        return bool(self._function("history")[0]["is_leaf"])
+        return bool(self._handle.flags() & 2)
 
     @property
     def grad_fn(self) -> str | None:
         """The name of the recorded operation that made it; None for a leaf."""
-        return self._function("history")[0]["operation"] or None
+        return self._function("operation")[0] or None
 
     @property
     def grad(self) -> "Tensor | None":
