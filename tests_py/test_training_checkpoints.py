@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitnet_rust import ArgumentError, BitNetModel, Callback, CheckpointError, Trainer
-from bitnet_rust.training import CheckpointWarning
+from bitnet_rust import ArgumentError, BitNetModel, Callback, CheckpointError, CheckpointWarning, Trainer
 
 SHAPE = {
     "vocab_size": 61,
@@ -86,11 +85,13 @@ def test_a_resumed_run_is_the_uninterrupted_one(whole: Any, tmp_path: Path, sour
             first = trainer.history
     assert names(directory) == ["step-00000004.ckpt", "step-00000007.ckpt"]  # the best and the newest
     file = directory / "step-00000007.ckpt"
-    resume: dict[str, Any] = {"directory": str(directory), "file": file, "true": True, "of the trainer": None}
+    elsewhere = tmp_path / "link"
+    elsewhere.symlink_to(directory, target_is_directory=True)
+    resume: dict[str, Any] = {"directory": str(elsewhere), "file": file, "true": True, "of the trainer": None}
     with fresh() as model:
         trainer = Trainer(model, **options, resume_from=str(file) if resume[source] is None else None)
         second = trainer.train(IDS, IDS[:200], resume_from=resume[source])
-        assert second.resumed_from == str(file)
+        assert Path(second.resumed_from or "").name == file.name
         assert np.array_equal(logits(model), whole[0])
         again = numbers(first)[: second[0]["step"] - 1] + numbers(second)  # an interrupted record is told again
         assert again == whole[1]

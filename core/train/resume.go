@@ -75,7 +75,7 @@ func (t *Trainer) Resume(path string) (Resumed, error) {
 			return r, err
 		}
 		r.Path, r.Step = f.path, t.step
-		if dir := t.config.Checkpoint.Dir; dir != "" && filepath.Clean(filepath.Dir(f.path)) == filepath.Clean(dir) {
+		if sameDirectory(filepath.Dir(f.path), t.config.Checkpoint.Dir) {
 			t.claimed = true
 			t.damaged = map[string]bool{}
 			for _, d := range r.Skipped {
@@ -85,6 +85,16 @@ func (t *Trainer) Resume(path string) (Resumed, error) {
 		return r, nil
 	}
 	return r, errors.Join(causes...)
+}
+
+// sameDirectory says whether two paths are the same directory, however they are written.
+func sameDirectory(a, b string) bool {
+	if b == "" {
+		return false
+	}
+	x, err := os.Stat(a)
+	y, err2 := os.Stat(b)
+	return err == nil && err2 == nil && os.SameFile(x, y)
 }
 
 // findCheckpoints lists the files to try, the best first.

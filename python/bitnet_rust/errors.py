@@ -76,3 +76,7 @@ class InternalError(BitNetError, RuntimeError):
 
 class ForkError(BitNetError, RuntimeError):
     """Used in a process made by fork(): Go's threads do not survive it; use multiprocessing's spawn or forkserver."""
+
+
+class CheckpointWarning(UserWarning):
+    """A training checkpoint is damaged and was passed over for an older one: the message has the file and why."""

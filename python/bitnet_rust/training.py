@@ -12,7 +12,7 @@ from typing import Any, Unpack
 from . import _bitnet
 from .callbacks import Callback, JSONLog, ProgressBar, Record, TensorBoard, as_callback, check_metrics, plain_numbers
 from .datasets import DataOptions, make_dataset
-from .errors import ArgumentError, BitNetError, TokenizerError
+from .errors import ArgumentError, BitNetError, CheckpointWarning, TokenizerError
 from .model import BitNetModel
 from .optim import Optimizer, optimizer_fields
 from .tokenizer import Tokenizer
@@ -25,10 +25,6 @@ _FIELDS = (
     "loss_scale", "skipped", "weights_flipped", "weights_zeroed", "weights_zero", "eval_loss", "eval_perplexity",
     "eval_accuracy", "metrics", "seconds", "tokens_per_second", "mfu", "pool_bytes", "rss_bytes",
 )  # fmt: skip
-
-
-class CheckpointWarning(UserWarning):
-    """A checkpoint is damaged and was skipped."""
 
 
 class History(list[Record]):
