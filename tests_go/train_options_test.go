@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"math"
 	"math/rand/v2"
+	"os"
+	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -289,4 +292,18 @@ func TestOptionsIdentifyARun(t *testing.T) {
 	}
 	require.NoError(t, resume(func(o *train.EngineOptions) { o.GradientCheckpointing = true }))
 	require.NoError(t, resume(func(o *train.EngineOptions) { o.Teacher = teacherModel(t, 1) }), "the same one, loaded again")
+}
+
+// Every option of a step is a field of Python's TrainingConfig, under the same name.
+func TestPythonOffersEveryEngineOption(t *testing.T) {
+	source, err := os.ReadFile("../python/bitnet_rust/training_config.py")
+	require.NoError(t, err)
+	options := reflect.TypeFor[train.EngineOptions]()
+	for i := range options.NumField() {
+		name, _, _ := strings.Cut(options.Field(i).Tag.Get("json"), ",")
+		if name != "-" { // the teacher is the Trainer's own argument
+			require.Contains(t, string(source), "\n    "+name+": ", options.Field(i).Name)
+			require.Contains(t, string(source), `    "`+name+`": `, options.Field(i).Name)
+		}
+	}
 }

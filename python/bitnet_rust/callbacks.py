@@ -153,7 +153,10 @@ class JSONLog(Callback):
         self._write(record)
 
     def _write(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(plain_numbers(entry), ensure_ascii=False) + "\n")
+        try:
+            self._file.write(json.dumps(plain_numbers(entry), ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise FileSystemError(f"log_file = {self._path}: {error.strerror}") from error
 
     def on_run_end(self, trainer: "Trainer", history: "History") -> None:
         if hasattr(self, "_file"):
