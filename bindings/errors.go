@@ -68,6 +68,7 @@ var codes = []struct {
 	{autograd.ErrGradient, C.BN_AUTOGRAD},
 	{autograd.ErrNotLeaf, C.BN_AUTOGRAD},
 	{functional.ErrArgument, C.BN_ARGUMENT},
+	{functional.ErrBusy, C.BN_ARGUMENT},
 	{train.ErrNotTrainable, C.BN_ARGUMENT},
 	{optim.ErrState, C.BN_ARGUMENT},
 	{optim.ErrOrder, C.BN_ARGUMENT},

@@ -50,6 +50,7 @@ func tensorHandle(t *autograd.GradTensor) C.uintptr_t { return C.uintptr_t(cgo.N
 
 //export bn_tensor_free
 func bn_tensor_free(h C.uintptr_t) {
+	defer func() { _ = recover() }() // as in guard; there is nobody to tell
 	t := value[*autograd.GradTensor](h)
 	cgo.Handle(h).Delete()
 	t.Release()

@@ -85,6 +85,16 @@ int bn_interrupting(uintptr_t model) {
   return 0;
 }
 
+int bn_nested(void) {
+  for (bn_call *call = innermost; call; call = call->outer) {
+    if (call->model != BN_OBJECT) continue;
+    raise_text(exceptions[BN_ARGUMENT],
+               "a signal handler cannot do this within a backward pass or a step of an optimizer, which it would wait for: do it after the call");
+    return 1;
+  }
+  return 0;
+}
+
 int bn_look(void *state, int64_t done, int64_t total) {
   bn_call *call = state;
   if (PyThread_get_thread_ident() != call->thread) return 0;  // Python's handlers run on the calling thread only

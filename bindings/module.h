@@ -43,6 +43,12 @@ int bn_interrupting(uintptr_t model);
 
 int bn_look(void *call, int64_t done, int64_t total);
 
+// What bn_begin gets as model for a call of an Object.
+#define BN_OBJECT ((uintptr_t)-1)
+
+// True, with an exception, when this thread is within a call of an Object: the caller is a signal handler of it.
+int bn_nested(void);
+
 // A C-contiguous one-dimensional buffer of one element type; 0, or -1 with DTypeError or BufferError.
 int bn_buffer(PyObject *object, Py_buffer *view, const char *name, char format, int writable);
 

@@ -82,7 +82,7 @@ static PyObject *call_method(uintptr_t handle, PyObject *args) {
   int64_t count = 0;
   int code;
   bn_call call;
-  bn_begin(&call, 0, NULL);
+  bn_begin(&call, handle ? BN_OBJECT : 0, NULL);
   code = bn_object_call(handle, method, params, handles, n, bn_look, &call, &text, &out, &count, &err);
   bn_end(&call);
   PyMem_Free(handles);
@@ -96,7 +96,10 @@ static PyObject *call_method(uintptr_t handle, PyObject *args) {
   return Py_BuildValue("NN", str, tensors);
 }
 
-static PyObject *object_call(PyObject *self, PyObject *args) { return call_method(((Object *)self)->handle, args); }
+static PyObject *object_call(PyObject *self, PyObject *args) {
+  if (bn_nested()) return NULL;
+  return call_method(((Object *)self)->handle, args);
+}
 
 static PyObject *py_function(PyObject *module, PyObject *args) { return call_method(0, args); }
 

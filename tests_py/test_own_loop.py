@@ -376,8 +376,48 @@ def test_models_are_made_trained_and_freed(cycles: int) -> None:
     assert bitnet_rust.memory_stats()["in_use"] <= before + (4 << 20)
 
 
+def test_a_callback_of_trainer_may_run_passes_of_its_own() -> None:
+    losses: list[list[float]] = []
+    for passes in (False, True):
+        with fresh() as model:
+
+            def look(record: Any, model: BitNetModel = model, passes: bool = passes) -> None:
+                if passes:
+                    model.loss(WINDOW).backward()  # Trainer begins each update without gradients
+
+            trainer = Trainer(model, max_steps=4, batch_size=1, context_length=LENGTH, callbacks=[look])
+            losses.append([r["loss"] for r in trainer.train(WINDOW)])
+            assert model.loss(WINDOW).item() < losses[-1][0]
+    assert losses[0] == losses[1]
+
+
+def test_a_signal_handler_within_a_pass_cannot_start_another() -> None:
+    x = Tensor(np.ones((256, 256), np.float32), requires_grad=True)
+    told: list[BaseException] = []
+
+    def handler(*_: object) -> None:
+        try:
+            (x * 2.0).sum().backward()
+        except ArgumentError as error:
+            told.append(error)
+
+    previous = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with BitNetModel.from_config({**SLOW, "hidden_size": 256, "num_hidden_layers": 2}, trainable=True) as model:
+            while not told:  # the signal comes now within a call and now between two
+                timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
+                timer.start()
+                model.loss(np.arange(512)).backward()
+                timer.join()
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+    assert "signal handler" in str(told[0])
+
+
 def test_ctrl_c_ends_a_pass() -> None:
-    with BitNetModel.from_config({**SLOW, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 2}, trainable=True) as model:
+    with BitNetModel.from_config(
+        {**SLOW, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 2}, trainable=True
+    ) as model:
         ids = np.arange(2048) % 4096
         timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()

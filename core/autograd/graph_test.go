@@ -396,3 +396,26 @@ func TestOnePassWinsAGraph(t *testing.T) {
 		require.Equal(t, once, grads(x)[0])
 	})
 }
+
+// dropping drops the last tensor of its own graph while its backward pass runs, as a signal handler might.
+type dropping struct {
+	counting
+	drop func()
+}
+
+func (d dropping) Backward(b *Backward) ([]*tensor.Tensor, error) {
+	d.drop()
+	return b.Grads, nil
+}
+
+func TestAGraphMayBeDroppedWhileItIsWalked(t *testing.T) {
+	for _, retain := range []bool{false, true} {
+		released := 0
+		x := leafWith(2)
+		y := New(x.data)
+		Record(dropping{counting{&released}, y.Release}, []*GradTensor{call(t, "square", x)}, []*GradTensor{y})
+		require.NoError(t, y.Backward(context.Background(), nil, Options{Retain: retain}))
+		require.Equal(t, []float32{4}, grads(x))
+		require.Equal(t, 1, released)
+	}
+}

@@ -36,6 +36,7 @@ type node struct {
 	number  uint64
 	outputs []output
 	refs    atomic.Int64 // tensors and nodes that hold it
+	unheld  atomic.Bool  // refs came to nothing
 
 	mu     sync.Mutex
 	fn     Function
@@ -104,18 +105,23 @@ func (n *node) unref() {
 		n := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
 		if n.refs.Add(-1) == 0 {
-			stack = append(stack, n.free()...)
+			n.unheld.Store(true)
+			stack = append(stack, n.freeUnheld()...)
 		}
 	}
 }
 
-// free drops what the node kept and returns the nodes that it held.
-func (n *node) free() (held []*node) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.freeLocked()
+// freeUnheld frees a node that nobody holds any more. It does not wait for a backward pass that runs the node, which frees it
+// then: the pass may be the caller's own, when a signal handler drops a tensor.
+func (n *node) freeUnheld() (held []*node) {
+	if n.unheld.Load() && n.mu.TryLock() {
+		defer n.mu.Unlock()
+		return n.freeLocked()
+	}
+	return nil
 }
 
+// freeLocked drops what the node kept and returns the nodes that it held.
 func (n *node) freeLocked() (held []*node) {
 	if n.done {
 		return nil
@@ -139,7 +145,10 @@ func (n *node) retained(i int) *leaf { return n.outputs[i].keep.Load() }
 // returns the nodes that it held.
 func (n *node) run(b *Backward) (to []edge, gs []*tensor.Tensor, held []*node, err error) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
+	defer func() {
+		n.mu.Unlock()
+		held = append(held, n.freeUnheld()...)
+	}()
 	if n.done {
 		return nil, nil, nil, errorf(ErrFreed, "backward through %s a second time: what it kept was freed, pass retain_graph=True the first time", n.fn.Name())
 	}

@@ -228,10 +228,10 @@ func (w *Walk) leave(ctx context.Context) error {
 		}
 	}
 	to, gs, held, err := n.run(&Backward{Ctx: ctx, Grads: grads, Retain: w.options.Retain, Apart: w.options.Inputs != nil})
+	w.held = append(w.held, held...)
 	if err != nil {
 		return err
 	}
-	w.held = append(w.held, held...)
 	for i, g := range gs {
 		if g != nil {
 			if err := w.contribute(to[i], g); err != nil {

@@ -13,7 +13,7 @@ import (
 // attention is attention of q [batch, length, heads, head_dim] over k, v [batch, length, kv_heads, head_dim], where
 // kv_heads divides heads, causal or over whole sequences. Rows beyond a sequence's length are not computed: their results and gradients are zero.
 func attention(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
-	of, data, err := floats(m, x)
+	data, err := floats(x)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func attention(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 		op.forward = func(s *step) *tensor.Tensor {
 			return a.Attend(s.ctx, s.see(0, q[2]*q[3]), s.see(1, k[2]*k[3]), s.see(2, k[2]*k[3]))
 		}
-		return op.run(ctx, m, of)
+		return op.run(ctx, m, x)
 	}
 	// The rows that count, one after the other; their gradients go back to where they came from.
 	packed := packing{lengths: lengths, length: q[1]}
@@ -78,7 +78,7 @@ func attention(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 		}
 		return out
 	}
-	return op.run(ctx, m, of)
+	return op.run(ctx, m, x)
 }
 
 // packing says which rows of a padded batch count.

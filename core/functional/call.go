@@ -38,7 +38,14 @@ func Call(ctx context.Context, m autograd.Mode, name string, operands []*autogra
 			return nil, fmt.Errorf("%w: parameters of %s: %w", ErrArgument, name, err)
 		}
 	}
+	operands, casts, err := widen(m, operands)
+	if err != nil {
+		return nil, err
+	}
 	out, err := l.run(ctx, m, operands, &p)
+	for _, t := range casts {
+		t.Release() // the graph holds what it needs
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -61,7 +68,6 @@ type Params struct {
 	P           float64 `json:"p"`            // dropout: share of the elements
 	Seed        uint64  `json:"seed"`         // dropout, and attention's
 	Act         string  `json:"activation"`   // gated: a name of nn.Activations
-	Targets     []int32 `json:"-"`            // cross_entropy
 	Reduction   string  `json:"reduction"`    // cross_entropy: "mean", "sum" or "none"
 	Ignore      int64   `json:"ignore_index"` // cross_entropy: target that does not count, -100 when left out
 }
@@ -83,25 +89,34 @@ var layers = map[string]layer{
 	"head_loss":     {4, headLoss},
 }
 
-// floats prepares the operands: contiguous float32. Other floats are cast, and the cast is recorded.
-func floats(m autograd.Mode, x []*autograd.GradTensor) (of []*autograd.GradTensor, data []*tensor.Tensor, err error) {
-	of, data = slices.Clone(x), make([]*tensor.Tensor, len(x))
+// widen casts the operands of 16 bits to float32, and the casts are recorded.
+func widen(m autograd.Mode, x []*autograd.GradTensor) (wide, casts []*autograd.GradTensor, err error) {
+	wide = slices.Clone(x)
 	for i, t := range x {
-		switch dt := t.Data().DType(); {
-		case !dt.IsFloat():
-			return nil, nil, fmt.Errorf("operand %d: %w: found %s, expected a float", i, tensor.ErrDType, dt)
-		case dt != tensor.Float32:
-			cast, err := m.Run("cast", []*autograd.GradTensor{t}, &tensor.Params{DType: "float32"})
-			if err != nil {
-				return nil, nil, err
-			}
-			of[i] = cast[0]
+		if dt := t.Data().DType(); !dt.IsFloat() || dt == tensor.Float32 {
+			continue
 		}
-		if data[i], err = of[i].Data().Contiguous(); err != nil {
+		cast, err := m.Run("cast", []*autograd.GradTensor{t}, &tensor.Params{DType: "float32"})
+		if err != nil {
 			return nil, nil, err
 		}
+		wide[i], casts = cast[0], append(casts, cast[0])
 	}
-	return of, data, nil
+	return wide, casts, nil
+}
+
+// floats gives the operands, which must be float32, contiguous.
+func floats(x []*autograd.GradTensor) (data []*tensor.Tensor, err error) {
+	data = make([]*tensor.Tensor, len(x))
+	for i, t := range x {
+		if dt := t.Data().DType(); dt != tensor.Float32 {
+			return nil, fmt.Errorf("operand %d: %w: found %s, expected a float", i, tensor.ErrDType, dt)
+		}
+		if data[i], err = t.Data().Contiguous(); err != nil {
+			return nil, err
+		}
+	}
+	return data, nil
 }
 
 // planKey names the memory plan of an operation by its name and the operands' shapes.

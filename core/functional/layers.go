@@ -13,7 +13,7 @@ import (
 
 // rmsNorm is nn.RMSNorm of x [..., dim] with weight [dim].
 func rmsNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
-	of, data, err := floats(m, x)
+	data, err := floats(x)
 	if err != nil {
 		return nil, err
 	}
@@ -33,12 +33,12 @@ func rmsNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *
 		norm := nn.RMSNorm{Weight: w.Data, Eps: float32(p.Eps), Param: w}
 		return norm.Forward(s.ctx, s.see(0, dim))
 	}
-	return op.run(ctx, m, of)
+	return op.run(ctx, m, x)
 }
 
 // layerNorm is nn.LayerNorm of x [..., dim] with weight and bias [dim].
 func layerNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
-	of, data, err := floats(m, x)
+	data, err := floats(x)
 	if err != nil {
 		return nil, err
 	}
@@ -60,13 +60,13 @@ func layerNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 		norm := nn.LayerNorm{Weight: w.Data, Bias: b.Data, Eps: float32(p.Eps), Param: w, BiasParam: b}
 		return norm.Forward(s.ctx, s.see(0, dim))
 	}
-	return op.run(ctx, m, of)
+	return op.run(ctx, m, x)
 }
 
 // bitLinear is the ternary layer of SPEC: x [..., in] quantized to int8 by row, weight [out, in] to ternary, gradients by a
 // straight-through estimator. The quantized weight is kept with the tensor until that changes.
 func bitLinear(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
-	of, data, err := floats(m, x)
+	data, err := floats(x)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func bitLinear(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 		return nil, err
 	}
 	out := data[1].Dim(0)
-	prepared, err := of[1].Derived(func() (any, error) {
+	prepared, err := x[1].Derived(func() (any, error) {
 		l := nn.NewTrainable(true, out, in)
 		l.Weight = &autograd.Param{Name: "weight", Shape: data[1].Shape(), Data: data[1].Float32s()}
 		return l, l.Refresh()
@@ -103,12 +103,12 @@ func bitLinear(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 		l.Weight = s.param(1)
 		return nn.Project(s.ctx, s.see(0, in), nil, &l)[0]
 	}
-	return op.run(ctx, m, of)
+	return op.run(ctx, m, x)
 }
 
 // rope turns the heads of x [batch, length, heads, head_dim] by their positions.
 func rope(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
-	of, data, err := floats(m, x)
+	data, err := floats(x)
 	if err != nil {
 		return nil, err
 	}
@@ -141,12 +141,12 @@ func rope(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Par
 		nn.Rotate(s.ctx, y, turns.Angles(s.ctx), shape[3])
 		return y
 	}
-	return op.run(ctx, m, of)
+	return op.run(ctx, m, x)
 }
 
 // gated is act(gate) * up, of equal shapes.
 func gated(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
-	of, data, err := floats(m, x)
+	data, err := floats(x)
 	if err != nil {
 		return nil, err
 	}
@@ -165,13 +165,13 @@ func gated(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Pa
 	op.forward = func(s *step) *tensor.Tensor {
 		return nn.Gate(s.ctx, act, s.own(0, dim), s.own(1, dim))
 	}
-	return op.run(ctx, m, of)
+	return op.run(ctx, m, x)
 }
 
 // dropout sets elements to zero with probability p and divides the others by 1-p. A row is the last axis; which elements are
 // dropped depends on the seed and their place alone.
 func dropout(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
-	of, data, err := floats(m, x)
+	data, err := floats(x)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +183,7 @@ func dropout(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *
 		return nil, err
 	}
 	if p.P == 0 {
-		y, err := m.Run("clone", of, &tensor.Params{})
+		y, err := m.Run("clone", x, &tensor.Params{})
 		if err != nil {
 			return nil, err
 		}
@@ -191,7 +191,7 @@ func dropout(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *
 	}
 	op := &operation{name: "dropout", key: planKey("dropout", data), x: data, out: data[0].Shape(), training: nn.Training{Seed: nn.StepSeed(p.Seed, 0, 0)}}
 	op.forward = func(s *step) *tensor.Tensor { return s.ctx.Drop(s.own(0, dim), float32(p.P)) }
-	return op.run(ctx, m, of)
+	return op.run(ctx, m, x)
 }
 
 // lastAxis is the length of a row; there must be rows.

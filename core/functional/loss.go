@@ -14,7 +14,8 @@ import (
 // crossEntropy is -log softmax(logits)[target] over logits [..., classes] and targets [...], in nats. The mean is over targets
 // that count. A target is a class, or the index to ignore.
 func crossEntropy(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
-	of, data, err := floats(m, x[:1])
+	of := x[:1]
+	data, err := floats(of)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +53,8 @@ func crossEntropy(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor
 // headLoss is the cross-entropy of rms_norm(x, norm) weight^T for x [..., dim], norm [dim], weight [classes, dim] and targets
 // [...]: logits exist a few rows at a time, in the forward pass and in the backward pass.
 func headLoss(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
-	of, data, err := floats(m, x[:3])
+	of := x[:3]
+	data, err := floats(of)
 	if err != nil {
 		return nil, err
 	}

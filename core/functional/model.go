@@ -2,6 +2,7 @@ package functional
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -16,7 +17,8 @@ import (
 // Model runs a trainable model as nodes of a graph. It may be used from several goroutines; backward passes take turns.
 type Model struct {
 	model  *model.Model
-	turn   sync.Locker // held while gradients of the parameters change
+	turn   Turn       // taken while gradients of the parameters change
+	walk   sync.Mutex // backward passes wait for each other
 	params []*autograd.GradTensor
 	names  []string
 
@@ -25,9 +27,18 @@ type Model struct {
 	closed bool
 }
 
-// NewModel wraps a model of model.NewTrainable; any other is train.ErrNotTrainable. turn, which may be nil, is a lock that
-// others hold who train the model.
-func NewModel(m *model.Model, turn sync.Locker) (*Model, error) {
+// Turn is a lock of those who train a model, such as a sync.Mutex.
+type Turn interface {
+	TryLock() bool
+	Unlock()
+}
+
+// ErrBusy is the error of a backward pass while the model is trained otherwise.
+var ErrBusy = errors.New("functional: the model is being trained by another call")
+
+// NewModel wraps a model of model.NewTrainable; any other is train.ErrNotTrainable. turn, which may be nil, is what others hold
+// who train the model.
+func NewModel(m *model.Model, turn Turn) (*Model, error) {
 	if turn == nil {
 		turn = new(sync.Mutex)
 	}
@@ -96,8 +107,7 @@ func (f *Model) run(ctx context.Context, m autograd.Mode, fn *modelFunction) (*a
 	}
 	y, err := fn.forward(ctx, e)
 	if err != nil || !m.Wanted(f.params...) {
-		e.Drop()
-		f.give(fn.pass, e)
+		f.drop(fn.pass, e)
 		if err != nil {
 			return nil, err
 		}
@@ -106,7 +116,7 @@ func (f *Model) run(ctx context.Context, m autograd.Mode, fn *modelFunction) (*a
 	fn.batch.IDs, fn.batch.Targets, fn.batch.Lengths = slices.Clone(fn.batch.IDs), slices.Clone(fn.batch.Targets), slices.Clone(fn.batch.Lengths)
 	fn.open = e
 	pass := fn.pass
-	fn.cleanup = runtime.AddCleanup(fn, func(e *train.Engine) { e.Drop(); f.give(pass, e) }, e)
+	fn.cleanup = runtime.AddCleanup(fn, func(e *train.Engine) { quietly(func() { f.drop(pass, e) }) }, e)
 	out := autograd.New(y)
 	autograd.Record(fn, f.params, []*autograd.GradTensor{out}, f.params...)
 	return out, nil
@@ -144,6 +154,12 @@ func (f *Model) give(p Pass, e *train.Engine) {
 	e.Close()
 }
 
+// drop ends an open step without a backward pass.
+func (f *Model) drop(p Pass, e *train.Engine) {
+	e.Drop()
+	f.give(p, e)
+}
+
 // modelFunction is a pass of a model in the graph; its operands are all parameters.
 type modelFunction struct {
 	name    string
@@ -175,8 +191,7 @@ func (f *modelFunction) forward(ctx context.Context, e *train.Engine) (*tensor.T
 func (f *modelFunction) Release() {
 	if f.open != nil {
 		f.cleanup.Stop()
-		f.open.Drop()
-		f.model.give(f.pass, f.open)
+		quietly(func() { f.model.drop(f.pass, f.open) })
 		f.open = nil
 	}
 }
@@ -199,7 +214,12 @@ func (f *modelFunction) Backward(b *autograd.Backward) (gs []*tensor.Tensor, err
 		f.open = nil
 	}
 	defer f.model.give(f.pass, e)
-	f.model.turn.Lock()
+	f.model.walk.Lock()
+	defer f.model.walk.Unlock()
+	if !f.model.turn.TryLock() {
+		e.Drop()
+		return nil, ErrBusy
+	}
 	defer f.model.turn.Unlock()
 	sinks := make([]*autograd.ParamSink, len(f.model.params))
 	for i, p := range f.model.params {

@@ -225,7 +225,7 @@ func (op *operation) run(ctx context.Context, m autograd.Mode, operands []*autog
 	}
 	out := autograd.New(y)
 	f := &stepFunction{op: op, open: s}
-	f.cleanup = runtime.AddCleanup(f, (*step).end, s)
+	f.cleanup = runtime.AddCleanup(f, func(s *step) { quietly(s.end) }, s)
 	autograd.Record(f, operands, []*autograd.GradTensor{out}, operands...)
 	return out, nil
 }
@@ -242,9 +242,16 @@ func (f *stepFunction) Name() string { return f.op.name }
 func (f *stepFunction) Release() {
 	if f.open != nil {
 		f.cleanup.Stop()
-		f.open.end()
+		quietly(f.open.end)
 		f.open = nil
 	}
+}
+
+// quietly runs what ends a graph that is dropped, where nobody waits for an error: a defect there costs memory and not the
+// process.
+func quietly(end func()) {
+	defer func() { _ = recover() }()
+	end()
 }
 
 func (f *stepFunction) Backward(b *autograd.Backward) (gs []*tensor.Tensor, err error) {
