@@ -51,6 +51,11 @@ $(VENV)/.dev: pyproject.toml | $(EXT)
 	$(BIN)/python -c '$(EXTRAS)' | $(BIN)/python -m pip install -q -r /dev/stdin
 	@touch $@
 
+# Several gigabytes, for the tests that run PyTorch itself; the others have recorded values.
+$(VENV)/.torch: | $(VENV)/.dev
+	$(BIN)/python -m pip install -q torch
+	@touch $@
+
 $(STATICCHECK):
 	@mkdir -p .tools
 	GOBIN=$(CURDIR)/.tools $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
@@ -73,7 +78,7 @@ wheel: $(VENV)/.dev
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 test: lint test-go test-race test-isa test-portable test-fuzz test-py
-test-full: test
+test-full: test $(VENV)/.torch
 	$(MAKE) test-fuzz FUZZTIME=60s
 	$(BIN)/python -m pytest -m full
 

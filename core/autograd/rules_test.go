@@ -297,6 +297,55 @@ func TestAnAssignmentIsDifferentiated(t *testing.T) {
 	})
 }
 
+// Any program of smooth operations, in which values are used again, seen as views and broadcast, has the gradients that
+// differences tell.
+func TestGradientsOfRandomPrograms(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		inputs := []*GradTensor{leafOf(t, "a", anyNumber, 2, 3), leafOf(t, "b", anyNumber, 3), leafOf(t, "c", anyNumber, 2, 1)}
+		type instruction struct {
+			name, params string
+			a, b         int
+		}
+		one := []string{"tanh", "sigmoid", "sin", "gelu", "neg", "softmax", "clone"}
+		var program []instruction
+		for i := range rapid.IntRange(2, 8).Draw(t, "length") {
+			n := len(inputs) + i
+			pick := rapid.IntRange(0, n-1)
+			in := instruction{a: pick.Draw(t, "a"), b: pick.Draw(t, "b")}
+			switch rapid.IntRange(0, 3).Draw(t, "kind") {
+			case 0:
+				in.name, in.b = rapid.SampledFrom(one).Draw(t, "one"), -1
+			case 1:
+				in.name, in.params, in.b = "sum", `{"axes":[-1],"keepdims":true}`, -1
+			case 2:
+				in.name, in.params, in.b = "index", `{"index":["...",[null,null,-1]]}`, -1
+			default:
+				in.name = rapid.SampledFrom([]string{"add", "mul", "sub"}).Draw(t, "two")
+			}
+			program = append(program, in)
+		}
+		err := GradCheck(func(x []*GradTensor) ([]*GradTensor, error) {
+			values := slices.Clone(x)
+			for _, in := range program {
+				operands := []*GradTensor{values[in.a]}
+				if in.b >= 0 {
+					operands = append(operands, values[in.b])
+				}
+				y, err := Grad.Call(in.name, operands, []byte(in.params))
+				if err != nil {
+					return nil, err
+				}
+				if y, err = Grad.Call("tanh", y, nil); err != nil { // keeps numbers small
+					return nil, err
+				}
+				values = append(values, y[0])
+			}
+			return values[len(x):], nil
+		}, inputs, CheckOptions{Atol: 3e-3, Rtol: 2e-2})
+		require.NoError(t, err, "%v", program)
+	})
+}
+
 // Where differences say nothing, PyTorch's choice is the specification.
 func TestGradientsAtKinks(t *testing.T) {
 	for _, c := range []struct {

@@ -2,7 +2,9 @@ package functional
 
 import (
 	"context"
+	"errors"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
@@ -41,10 +43,12 @@ type worker struct {
 	tape *autograd.Tape
 }
 
-// idle workers wait for a step of their key; the one that waits longest makes room.
+// idle workers wait for a step of their key. There are as many as were ever at work at once, so that a training step finds those
+// of the step before; beyond that the one that waits longest makes room.
 var idle struct {
 	sync.Mutex
-	list []idleWorker
+	list       []idleWorker
+	busy, most int // workers in steps
 }
 
 type idleWorker struct {
@@ -52,14 +56,16 @@ type idleWorker struct {
 	*worker
 }
 
-const maxIdle = 64
+const minIdle = 64
 
 func takeWorker(key uint64) *worker {
 	idle.Lock()
 	defer idle.Unlock()
+	idle.busy++
+	idle.most = max(idle.most, idle.busy)
 	for i := len(idle.list) - 1; i >= 0; i-- {
 		if w := idle.list[i]; w.key == key {
-			idle.list = append(idle.list[:i], idle.list[i+1:]...)
+			idle.list = slices.Delete(idle.list, i, i+1)
 			return w.worker
 		}
 	}
@@ -71,10 +77,11 @@ func takeWorker(key uint64) *worker {
 func giveWorker(key uint64, w *worker) {
 	idle.Lock()
 	defer idle.Unlock()
+	idle.busy--
 	idle.list = append(idle.list, idleWorker{key, w})
-	if len(idle.list) > maxIdle {
+	if len(idle.list) > max(minIdle, idle.most) {
 		idle.list[0].ctx.Close()
-		idle.list = idle.list[1:]
+		idle.list = slices.Delete(idle.list, 0, 1)
 	}
 }
 
@@ -85,15 +92,27 @@ func Trim() {
 	for _, w := range idle.list {
 		w.ctx.Close()
 	}
-	idle.list = nil
+	idle.list, idle.most = nil, idle.busy
 }
 
-// begin runs the operation; the step is open then, unless there is an error.
-func (op *operation) begin(ctx context.Context, record bool) (s *step, err error) {
+// begin runs the operation; the step is open then, unless there is an error. When the budget does not allow it, memory that
+// waits and graphs that nobody holds make room.
+func (op *operation) begin(ctx context.Context, record bool) (*step, error) {
+	s, err := op.try(ctx, record)
+	if errors.Is(err, pool.ErrOutOfMemory) {
+		runtime.GC()
+		Trim()
+		s, err = op.try(ctx, record)
+	}
+	return s, err
+}
+
+func (op *operation) try(ctx context.Context, record bool) (s *step, err error) {
 	s = &step{worker: takeWorker(op.key), op: op, in: make([]*tensor.Tensor, len(op.x)), params: make([]*autograd.Param, len(op.x))}
 	defer func() {
 		if err != nil {
 			s.end()
+			s = nil
 		}
 	}()
 	key := op.key << 1
