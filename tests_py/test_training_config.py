@@ -28,6 +28,7 @@ from bitnet_rust import (
     optim,
 )
 from bitnet_rust.recipe import Recipe
+from bitnet_rust.recipe import run as run_recipe
 from bitnet_rust.training_config import TrainingOptions
 
 TEXT = "To be, or not to be, that is the question.\n" * 60
@@ -124,6 +125,9 @@ def test_the_keywords_are_the_fields() -> None:
         ({"checkpoint_every": -1}, "checkpoint_every = -1"),
         ({"peak_flops": math.inf}, "peak_flops = inf"),
         ({"quantization_start": 3}, "quantization_start = 3: expected none without a quantization_schedule"),
+        ({"early_stopping": 3}, "early_stopping: expected an evaluation dataset"),
+        ({"epochs": 1e300}, r"epochs = 1e\+300: expected at most 2147483647 updates"),
+        ({"checkpoint_dir": "\udcff"}, "expected a name in UTF-8"),
         ({"distillation_alpha": 0.5}, "distillation_alpha = 0.5: expected none without a teacher"),
     ],
 )
@@ -262,6 +266,8 @@ def test_callbacks_may_use_save_and_evaluate(tmp_path: Path) -> None:
             trainer.model.save_pretrained(tmp_path / "m")
             trainer.save_checkpoint(tmp_path / "c")
             with pytest.raises(ArgumentError, match="under way"):
+                trainer.train(TEXT)
+            with pytest.raises(ArgumentError, match="under way"):
                 trainer._run.train(lambda kind, text: None)  # type: ignore[union-attr]
 
     losses = []
@@ -324,8 +330,9 @@ def test_early_stopping_by_a_metric_restores_the_best() -> None:
 
 def test_bad_callbacks_and_metrics_are_refused() -> None:
     with fresh() as model:
-        with pytest.raises(TypeError, match="callbacks"):
-            Trainer(model, callbacks=[3])
+        for bad in (3, Callback):
+            with pytest.raises(TypeError, match="callbacks"):
+                Trainer(model, callbacks=[bad])
         with pytest.raises(TypeError, match="metrics"):
             Trainer(model, metrics={"bleu": 3})  # type: ignore[dict-item]
         with pytest.raises(ArgumentError, match="'loss' is already a field"):
@@ -479,6 +486,24 @@ def test_options_override_the_recipe(tmp_path: Path) -> None:
             recipe.set(setting)
 
 
+@pytest.mark.parametrize(
+    ("training", "found"),
+    [
+        ({"epochs": 1}, {"eval_every": 12, "checkpoint_every": 12, "warmup_steps": 6}),  # 3,870 bytes: 121 updates
+        ({"max_steps": 30, "optimizer": "sgd"}, {"betas": None, "min_ratio": 0.1, "eval_every": 3}),
+        ({"max_steps": 30, "scheduler": "constant"}, {"min_ratio": 0.0, "warmup_steps": 1}),
+        ({"max_steps": 30, "scheduler": "one_cycle"}, {"warmup_steps": 0}),
+        ({"max_steps": 30, "scheduler": {"name": "linear", "min_ratio": 0.3}, "eval_every": 7}, {"eval_every": 7}),
+    ],
+)
+def test_what_a_recipe_does_not_say_fits_what_it_says(tmp_path: Path, training: Any, found: dict[str, Any]) -> None:
+    recipe = Recipe.from_file(recipe_file(tmp_path, **{"max_steps": None} | training))
+    recipe.tokenizer = {"kind": "bytes"}
+    run_recipe(recipe, tmp_path / "out", resume=False, overwrite=False, progress=False)
+    resolved = Recipe.from_file(tmp_path / "out" / "recipe.yaml").training
+    assert {name: resolved.get(name) for name in found} == found
+
+
 def test_mistakes_in_a_recipe_are_named(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     for text, says in (
@@ -498,6 +523,7 @@ def test_mistakes_in_a_recipe_are_named(tmp_path: Path) -> None:
         (("--data", path, "--eval-fraction", 1), "eval_fraction = 1"),
         (("--data", path, "--set", "tokenizer.kind=words"), "tokenizer.kind = 'words'"),
         (("--data", path, "--set", "model.hiden_size=3"), "hidden_size"),
+        (("--data", path, "--set", "training.log_file=x"), "training.log_file = 'x': expected none"),
     ):
         done = bitnet("train", "--out", tmp_path / "out", *arguments)
         assert done.returncode == 1, done.stderr

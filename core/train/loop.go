@@ -65,10 +65,17 @@ func NewTrainer(m *model.Model, c Config, data, eval Dataset) (_ *Trainer, err e
 	}
 	c.Order = t.loader.sampling.Order
 	if c.Steps == 0 {
-		c.Steps = max(1, int(math.Ceil(c.Epochs*float64(t.updatesPerEpoch()))))
+		steps := math.Ceil(c.Epochs * float64(t.updatesPerEpoch()))
+		if steps > math.MaxInt32 {
+			return nil, fmt.Errorf("%w: epochs = %v: expected at most %d updates, found %g", ErrConfig, c.Epochs, math.MaxInt32, steps)
+		}
+		c.Steps = max(1, int(steps))
 	}
 	if c.Schedule.TotalSteps == 0 {
 		c.Schedule.TotalSteps = c.Steps
+	}
+	if c.EarlyStopping != nil && eval == nil {
+		return nil, fmt.Errorf("%w: early_stopping: expected an evaluation dataset with it", ErrConfig)
 	}
 	t.config = c
 	if t.engine, err = NewEngine(m, c.EngineOptions); err != nil {

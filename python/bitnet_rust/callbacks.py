@@ -68,7 +68,7 @@ def as_callback(callback: Any) -> Callback:
         return callback
     if not isinstance(callback, type) and any(hasattr(callback, name) for name in _EVENTS):
         return _Partial(callback)
-    if callable(callback):
+    if callable(callback) and not (isinstance(callback, type) and issubclass(callback, Callback)):
         return OnStep(callback)
     raise TypeError(
         f"callbacks: expected bitnet_rust.Callback objects or functions that take a record, found {callback!r}"

@@ -128,10 +128,10 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
     with ExitStack() as open_models:
         model = open_models.enter_context(_model(recipe, out, train, held_out, resume))
         tokenizer = model.tokenizer
-        training = _training(recipe.training, out)
         teacher = None
         if recipe.teacher:
             teacher = open_models.enter_context(BitNetModel.from_pretrained(recipe.teacher.get("path", "")))
+        training, dataset = _training(recipe.training, out, model, train)
         trainer = Trainer(model, training, teacher=teacher, progress=progress)
         if not progress:
             trainer.callbacks.append(PrintProgress())
@@ -139,7 +139,7 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
         tokenizer.save_pretrained(out)  # a resumed run reads it, since learning it again may give another
         recipe.training = {name: value for name, value in training.to_dict().items() if _stated(name, value)}
         recipe.save(out / RECIPE)
-        history = trainer.train(train, held_out, resume_from=resume)
+        history = trainer.train(dataset, held_out, resume_from=resume)
         model.save_pretrained(out)
         scores = trainer.evaluate() if held_out else {}
         loss = scores.get("eval_loss")
@@ -167,8 +167,8 @@ def _prepare(out: Path, resume: bool, overwrite: bool) -> None:
         return
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ArgumentError(f"out = {out}: the directory has files; choose another, or pass --overwrite or --resume")
-    for checkpoint in (out / CHECKPOINTS).glob("step-*.ckpt"):
-        checkpoint.unlink()
+    for left in (out / "model.bitnet", *(out / CHECKPOINTS).glob("step-*.ckpt")):
+        left.unlink(missing_ok=True)
 
 
 def _data(section: dict[str, Any]) -> tuple[Any, Any]:
@@ -261,15 +261,38 @@ def _tokenizer(section: dict[str, Any], model: Mapping[str, Any], vocab: int, tr
     return Tokenizer.train_bpe(train, size, special_tokens=section.get("special_tokens", ()))
 
 
-def _training(fields: dict[str, Any], out: Path) -> TrainingConfig:
-    """What the recipe says, and for what it does not say the defaults of recipes."""
-    config = TrainingConfig.from_dict({"betas": [0.9, 0.95], "min_ratio": 0.1} | fields, "training")
+def _training(fields: dict[str, Any], out: Path, model: BitNetModel, train: Any) -> tuple[TrainingConfig, Any]:
+    """What the recipe says, and for what it does not say the defaults of recipes; and the data, ready for the Trainer."""
+    for name, there in (("checkpoint_dir", CHECKPOINTS), ("log_file", LOG), ("progress", "a bar or lines, on stderr")):
+        if name in fields:
+            raise ArgumentError(f"training.{name} = {fields[name]!r}: expected none, it is always {there}")
+    config = TrainingConfig.from_dict(fields, "training")
+    optimizer, scheduler = _name(config.optimizer), _name(config.scheduler)
+    defaults: dict[str, Any] = {}
+    if optimizer in ("adam", "adamw") and not isinstance(config.optimizer, Mapping):
+        defaults["betas"] = [0.9, 0.95]
+    if scheduler in ("cosine", "linear", "polynomial", "wsd", "two_stage") and not isinstance(
+        config.scheduler, Mapping
+    ):
+        defaults["min_ratio"] = 0.1
     if config.epochs is None:
         steps = config.max_steps if isinstance(config.max_steps, int) else 1000
-        defaults = {"max_steps": steps, "warmup_steps": steps // 20}
-        defaults |= dict.fromkeys(("eval_every", "checkpoint_every"), max(steps // 10, 1))
-        config = config.replace(**{name: value for name, value in defaults.items() if name not in fields})
-    return config.replace(checkpoint_dir=str(out / CHECKPOINTS), log_file=str(out / LOG))
+        defaults["max_steps"] = steps
+        dataset = train
+    else:
+        dataset = Trainer(model, config)._dataset(train, "data.train")
+        updates = json.loads(dataset.info())["examples"] / (config.batch_size * config.accumulation)
+        steps = math.ceil(config.epochs * (math.floor(updates) if config.drop_last else math.ceil(updates)))
+    if scheduler != "one_cycle":
+        defaults["warmup_steps"] = steps // 20
+    defaults |= dict.fromkeys(("eval_every", "checkpoint_every"), max(steps // 10, 1))
+    config = config.replace(**{name: value for name, value in defaults.items() if name not in fields})
+    return config.replace(checkpoint_dir=str(out / CHECKPOINTS), log_file=str(out / LOG)), dataset
+
+
+def _name(choice: Any) -> Any:
+    """Of an optimizer or a schedule."""
+    return choice.get("name") if isinstance(choice, Mapping) else choice
 
 
 def _stated(name: str, value: Any) -> bool:

@@ -152,7 +152,7 @@ class Trainer:
         self._run: _bitnet.TrainingRun | None = None
         self._listeners: list[Callback] = []
         self._eval: _bitnet.Dataset | None = None
-        self._stop = False
+        self._stop = self._running = False
         self._at: dict[str, int] = {"step": 0, "next": 1, "steps": self._fields.get("max_steps", 0)}
 
     # --- a run -------------------------------------------------------------------------------------------------------
@@ -176,6 +176,8 @@ class Trainer:
         or gradient that is not finite raises TrainingError, which names the step, the layer and the tensor. The model then
         has the weights of the last update and can be used.
         """
+        if self._running:
+            raise ArgumentError("train() is under way: a callback cannot start it again")
         self.close()
         data = self._dataset(dataset, "dataset", self._examples_needed())
         self._eval = None if eval_dataset is None else self._dataset(eval_dataset, "eval_dataset")
@@ -185,12 +187,14 @@ class Trainer:
             run.optimizer(self.optimizer._object, True)
         self._resume(run, self.resume_from if resume_from is None else resume_from)
         self._listeners = [*self._own_callbacks(), *map(as_callback, self.callbacks)]
+        self._running = True
         try:
             run.train(self._hear)
-        except KeyboardInterrupt as interrupt:
-            self._save_before(interrupt)
+        except (KeyboardInterrupt, SystemExit) as end:
+            self._save_before(end)
             raise
         finally:
+            self._running = False
             self._finish(run)
         return self.history
 
@@ -319,14 +323,14 @@ class Trainer:
                 raise ArgumentError(f"metrics: {name} = {value!r}: expected a number") from None
         return values
 
-    def _save_before(self, interrupt: KeyboardInterrupt) -> None:
-        """Ctrl-C: the run can go on later. What is wrong with that is a note to the interrupt."""
+    def _save_before(self, end: BaseException) -> None:
+        """Ctrl-C, or a signal handler that exits: the run can go on later. How that went is a note to the exception."""
         if self.config.checkpoint_dir is None:
             return
         try:
-            interrupt.add_note(f"the run was saved as {self.save_checkpoint()}")
+            end.add_note(f"the run was saved as {self.save_checkpoint()}")
         except BitNetError as error:
-            interrupt.add_note(f"the run could not be saved: {error}")
+            end.add_note(f"the run could not be saved: {error}")
 
     def _finish(self, run: _bitnet.TrainingRun) -> None:
         with suppress(ArgumentError):  # a callback has closed the model or the run

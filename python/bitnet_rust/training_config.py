@@ -266,7 +266,7 @@ class TrainingConfig:
             "weight_changes": bool(self.weight_changes),
             "peak_flops": number("peak_flops", self.peak_flops, 0),
             "checkpoint": {
-                "dir": "" if self.checkpoint_dir is None else str(Path(self.checkpoint_dir).expanduser()),
+                "dir": "" if self.checkpoint_dir is None else _directory(self.checkpoint_dir),
                 "every": whole("checkpoint_every", self.checkpoint_every, 0),
                 "keep": whole("checkpoint_keep", self.checkpoint_keep, 0),
             },
@@ -351,6 +351,15 @@ _LOSS_SCALE = ("mode", "init_scale", "growth_factor", "backoff_factor", "growth_
 def field_names() -> list[str]:
     """The fields of TrainingConfig."""
     return [field.name for field in dataclasses.fields(TrainingConfig)]
+
+
+def _directory(path: str | PathLike[str]) -> str:
+    name = str(Path(path).expanduser())
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ArgumentError(f"checkpoint_dir = {name!r}: expected a name in UTF-8") from None
+    return name
 
 
 def _plain(value: Any) -> Any:
