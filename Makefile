@@ -80,6 +80,7 @@ wheel: $(VENV)/.dev
 test: lint test-go test-race test-isa test-portable test-fuzz test-py
 test-full: test $(VENV)/.torch
 	$(MAKE) test-fuzz FUZZTIME=60s
+	BITNET_TEST_LEAKS=full $(GO) test -count=1 ./tests_go -run TestMemoryIsFlat -v
 	$(BIN)/python -m pytest -m full
 
 lint: lint-go lint-py
@@ -101,6 +102,7 @@ test-go:
 
 test-race:
 	$(GO) test -race ./accel/cpu/... ./core/pool/... ./core/nn/... ./core/optim/... ./core/infer/... ./core/train/...
+	$(GO) test -race ./tests_go -run 'TestTrainingLearns|TestTrainingEnds|TestMasterWeightsSurvive'
 
 # Every instruction set of this machine runs the golden models and the engine.
 test-isa: $(EXT)
