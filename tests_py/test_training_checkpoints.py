@@ -181,9 +181,9 @@ def test_what_cannot_be_resumed_is_named(tmp_path: Path) -> None:
             with pytest.raises(CheckpointError, match=says):
                 Trainer(model, **options | change).train(data, IDS[:200], resume_from=True)
         with pytest.raises(CheckpointError, match="no such file"):
-            Trainer(model, **options).train(IDS, resume_from=tmp_path / "nothing")
+            Trainer(model, **options).train(IDS, IDS[:200], resume_from=tmp_path / "nothing")
         with pytest.raises(ArgumentError, match="resume_from = True: expected a checkpoint_dir"):
-            Trainer(model, **OPTIONS).train(IDS, resume_from=True)
+            Trainer(model, **OPTIONS).train(IDS, IDS[:200], resume_from=True)
         with pytest.raises(ArgumentError, match="has checkpoints of another run"):
             Trainer(model, **options).train(IDS, IDS[:200])
     with (

@@ -166,8 +166,11 @@ func (t *Trainer) snapshot() (s model.Snapshot, err error) {
 	if s.State, err = json.Marshal(state); err != nil {
 		return s, fmt.Errorf("train: %w", err)
 	}
-	for _, p := range t.engine.params {
-		last, best := p.Data, t.bestWeights[p.Name]
+	for i, p := range t.engine.params {
+		last, best := p.Data, []float32(nil)
+		if t.best != nil {
+			best = t.best.values[i]
+		}
 		if t.restored {
 			last, best = best, last
 		}

@@ -1,6 +1,11 @@
 package train
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+)
 
 // EarlyStopping ends a run whose evaluations have stopped getting better.
 type EarlyStopping struct {
@@ -35,8 +40,12 @@ func (t *Trainer) observe(r *Record) error {
 	t.schedule.Observe(value)
 	p := &t.progress
 	if isFinite(value) && (p.Best == nil || t.better(value, p.Best.Value, 0)) {
+		if t.restoresBest() {
+			if err := t.keepBest(); err != nil {
+				return err
+			}
+		}
 		p.Best = &Best{r.Step, value}
-		t.keepBestWeights()
 	}
 	minDelta := 0.0
 	if s := t.config.EarlyStopping; s != nil {
@@ -69,28 +78,56 @@ func (t *Trainer) restoresBest() bool {
 	return t.config.EarlyStopping != nil && t.config.EarlyStopping.RestoreBest
 }
 
-// keepBestWeights copies the master weights, which are the best so far.
-func (t *Trainer) keepBestWeights() {
-	if !t.restoresBest() {
-		return
+// keepBest copies the master weights, which are the best so far.
+func (t *Trainer) keepBest() (err error) {
+	if t.best == nil {
+		if t.best, err = newWeightCopy(t.engine.params); err != nil {
+			return err
+		}
 	}
-	if t.bestWeights == nil {
-		t.bestWeights = map[string][]float32{}
+	for i, p := range t.engine.params {
+		copy(t.best.values[i], p.Data)
 	}
-	for _, p := range t.engine.params {
-		t.bestWeights[p.Name] = append(t.bestWeights[p.Name][:0], p.Data...)
-	}
+	return nil
 }
 
 // swapBest exchanges the model's weights with the best: for those of the best evaluation at the end of a run, and for those of the last
 // update before it goes on.
 func (t *Trainer) swapBest() error {
-	for _, p := range t.engine.params {
-		best := t.bestWeights[p.Name]
+	for k, p := range t.engine.params {
+		other := t.best.values[k]
 		for i, w := range p.Data {
-			p.Data[i], best[i] = best[i], w
+			p.Data[i], other[i] = other[i], w
 		}
 	}
 	t.restored = !t.restored
 	return t.engine.model.Refresh()
+}
+
+// weightCopy is room for the values of all parameters, in their order.
+type weightCopy struct {
+	blocks []*pool.Block
+	values [][]float32
+}
+
+func newWeightCopy(params []*autograd.Param) (*weightCopy, error) {
+	c := &weightCopy{}
+	for _, p := range params {
+		b, err := pool.Default().AllocUninit(4*len(p.Data), "best weights")
+		if err != nil {
+			c.free()
+			return nil, fmt.Errorf("train: weights of the best evaluation: %w", err)
+		}
+		c.blocks, c.values = append(c.blocks, b), append(c.values, pool.View[float32](b.Bytes()))
+	}
+	return c, nil
+}
+
+func (c *weightCopy) free() {
+	if c == nil {
+		return
+	}
+	for _, b := range c.blocks {
+		b.Release()
+	}
 }

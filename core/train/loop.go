@@ -28,15 +28,15 @@ type Trainer struct {
 	batch    Batch // the last one
 
 	// What a checkpoint holds beside the above.
-	step        int     // updates made
-	tokens      int64   // read by them
-	skips       int     // updates in a row that the scaler has skipped
-	open        *Record // of the last update, while its evaluation and Step event are to come
-	progress    progress
-	bestWeights map[string][]float32 // of the best evaluation, when the run ends with them
+	step     int     // updates made
+	tokens   int64   // read by them
+	skips    int     // updates in a row that the scaler has skipped
+	open     *Record // of the last update, while its evaluation and Step event are to come
+	progress progress
+	best     *weightCopy // of the best evaluation, when the run ends with it; nil before the first
 
 	stopped  bool
-	restored bool            // model and bestWeights have been exchanged
+	restored bool            // the model and best have been exchanged
 	run      []byte          // what describe made
 	claimed  bool            // the directory of the checkpoints is this run's
 	damaged  map[string]bool // paths of checkpoints there that cannot be read
@@ -110,17 +110,22 @@ func (t *Trainer) Close() {
 	if t.engine != nil {
 		t.engine.Close()
 	}
+	t.best.free()
+	t.best = nil
 }
 
 // Train makes the remaining updates. It ends before the last one when patience is at its end, after Stop, with the error of a callback,
 // with ctx's error soon after that is canceled, and with a *DivergenceError when a loss or gradient is not finite. The weights are those
 // of the last update then, and a checkpoint that is saved continues the run as if nothing had been.
-func (t *Trainer) Train(ctx context.Context) (err error) {
+func (t *Trainer) Train(ctx context.Context) error {
 	if err := t.begin(); err != nil {
 		return err
 	}
-	defer func() { err = t.end(err) }()
+	return t.end(t.loop(ctx))
+}
 
+// loop is a run from its first event to its last update.
+func (t *Trainer) loop(ctx context.Context) error {
 	if err := t.tell(func(c Callback) error { return c.RunStart(t) }); err != nil {
 		return err
 	}
@@ -235,7 +240,7 @@ func (t *Trainer) begin() error {
 
 // end leaves the model as the configuration wants it after a run that ended by itself.
 func (t *Trainer) end(cause error) error {
-	if cause == nil && t.bestWeights != nil {
+	if cause == nil && t.best != nil {
 		cause = t.swapBest()
 	}
 	for _, c := range t.Callbacks { // all of them, whatever they say

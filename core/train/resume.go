@@ -154,16 +154,25 @@ func (t *Trainer) load(f checkpointFile) error {
 	if err != nil {
 		return damaged(err)
 	}
-	if err := t.restore(opt, state.Scheduler, state.Scaler); errors.Is(err, optim.ErrState) {
-		return damaged(err)
-	} else if err != nil {
+	var bestCopy *weightCopy
+	if t.restoresBest() && state.Progress.Best != nil {
+		if bestCopy, err = newWeightCopy(t.engine.params); err != nil {
+			return err
+		}
+		for i, p := range t.engine.params {
+			copy(bestCopy.values[i], best[p.Name])
+		}
+	}
+	if err := t.restore(opt, state.Scheduler, state.Scaler); err != nil {
+		bestCopy.free()
+		if errors.Is(err, optim.ErrState) {
+			return damaged(err)
+		}
 		return err
 	}
+	t.best.free()
 	t.step, t.tokens, t.skips, t.open, t.progress = state.Step, state.Tokens, state.Skips, state.Open, state.Progress
-	t.bestWeights, t.restored, t.watch = nil, false, nil
-	if t.restoresBest() && state.Progress.Best != nil {
-		t.bestWeights = best
-	}
+	t.best, t.restored, t.watch = bestCopy, false, nil
 	return t.engine.model.SetWeights(weights)
 }
 
