@@ -23,6 +23,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 	"github.com/bitnet-rust/bitnet_rust/core/train"
 )
@@ -60,6 +61,7 @@ var codes = []struct {
 	{infer.ErrLogits, C.BN_LOGITS},
 	{train.ErrDiverged, C.BN_TRAINING},
 	{optim.ErrNonFinite, C.BN_TRAINING},
+	{quant.ErrNotFinite, C.BN_TRAINING},
 	{autograd.ErrCheck, C.BN_CHECK},
 	{autograd.ErrNoGrad, C.BN_AUTOGRAD},
 	{autograd.ErrFreed, C.BN_AUTOGRAD},

@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import re
 import threading
 import weakref
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from bitnet_rust import (
     InternalError,
     ShapeError,
     Tensor,
+    TrainingError,
     autograd,
     no_grad,
 )
@@ -87,7 +89,7 @@ def test_views_share_memory_and_gradients_reach_what_they_show() -> None:
 def test_backward_of_more_than_one_element_needs_a_gradient() -> None:
     x = leaf(1.0, 2.0)
     y = x * x
-    with pytest.raises(AutogradError, match=r"shape \[2\] needs a gradient"):
+    with pytest.raises(AutogradError, match=r"shape \(2,\) needs a gradient"):
         y.backward()
     with pytest.raises(AutogradError, match="gradient of shape"):
         y.backward(Tensor([1.0, 2.0, 3.0]))
@@ -324,20 +326,56 @@ def test_gradcheck_finds_wrong_gradients_and_names_the_worst_element() -> None:
 # --- errors of layers ------------------------------------------------------------------------------------------------
 
 
-def test_layers_name_what_does_not_fit() -> None:
-    x = Tensor(np.zeros((2, 3), np.float32))
-    with pytest.raises(ShapeError, match=r"rms_norm: .*weight has shape \[4\], expected \[3\]"):
-        F.rms_norm(x, Tensor.ones(4))
-    with pytest.raises(ShapeError, match=r"bit_linear: .*expected \[out, 3\]"):
-        F.bit_linear(x, Tensor.ones((3, 4)))
-    with pytest.raises(ArgumentError, match="target 7 at 1"):
-        F.cross_entropy(x, [0, 7])
-    with pytest.raises(ArgumentError, match="every target is ignored"):
-        F.cross_entropy(x, [-100, -100])
-    with pytest.raises(ArgumentError, match="p = 1"):
-        F.dropout(x, 1.0)
-    with pytest.raises(DTypeError, match="expected a float"):
-        F.rms_norm(Tensor([[1, 2]]), Tensor.ones(2))
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda x: F.rms_norm(x, Tensor.ones(4)),
+            ShapeError,
+            r"rms_norm: weight has shape (4,), expected (3,) for x (2, 3)",
+        ),
+        (lambda x: F.bit_linear(x, Tensor.ones((3, 4))), ShapeError, "expected (out, 3) for x (2, 3)"),
+        (lambda x: F.bit_linear(x, Tensor.full((2, 3), float("inf"))), TrainingError, "row 0, column 0: found +Inf"),
+        (lambda x: F.gated(x, Tensor.ones(3)), ShapeError, "gate (2, 3) and up (3,) differ"),
+        (
+            lambda x: F.cross_entropy(x, [0, 7]),
+            ArgumentError,
+            "target 7 at 1: expected 0 <= target < 3 or ignore_index = -100",
+        ),
+        (lambda x: F.cross_entropy(x, [-100, -100]), ArgumentError, "every target is ignored"),
+        (lambda x: F.cross_entropy(x, [0.5, 1.0]), DTypeError, "targets: found float32, expected integers"),
+        (lambda x: F.cross_entropy(x, [[0, 1]]), ShapeError, "targets (1, 2), expected (2,)"),
+        (lambda x: F.cross_entropy(x, [0, 1], reduction="max"), ArgumentError, "reduction"),  # type: ignore[arg-type]
+        (lambda x: F.mse_loss(x, x, reduction="max"), ArgumentError, "reduction"),  # type: ignore[arg-type]
+        (lambda x: F.dropout(x, 1.0), ArgumentError, "p = 1.0"),
+        (lambda x: F.dropout(x, 0.999999999), ArgumentError, "p = 0.999999999: expected 0 <= p < 1"),
+        (lambda x: F.dropout(x, 0.5, seed=-1), ArgumentError, "seed = -1"),
+        (
+            lambda x: F.rms_norm(Tensor([[1, 2]]), Tensor.ones(2)),
+            DTypeError,
+            "operand 0: found int64, expected a float",
+        ),
+        (lambda x: F.rope(x), ShapeError, "expected (batch, length, heads, head_dim)"),
+        (lambda x: F.attention(x, x, x), ShapeError, "expected (batch, length, heads, head_dim)"),
+    ],
+)
+def test_layers_name_what_does_not_fit(call: Callable[[Tensor], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        call(Tensor(np.ones((2, 3), np.float32)))
+
+
+def test_layers_take_arrays_and_halves() -> None:
+    x = np.ones((2, 3), np.float32)
+    w = Tensor(np.eye(3, dtype=np.float32), requires_grad=True)
+    assert (
+        F.bit_linear(x, w).tolist()
+        == F.bit_linear(Tensor(x, "bfloat16"), w).tolist()
+        == F.bit_linear(Tensor(x.T).T, w).tolist()
+    )
+    half = Tensor(x, "float16", requires_grad=True)
+    F.bit_linear(half, w).sum().backward()
+    assert half.grad is not None
+    assert half.grad.dtype == "float16"
 
 
 # --- threads, fork, panics, memory -----------------------------------------------------------------------------------

@@ -3,6 +3,8 @@ package autograd
 import (
 	"errors"
 	"fmt"
+
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
 // Sentinels for errors.Is. Errors of shapes, dtypes and memory are those of core/tensor.
@@ -36,6 +38,9 @@ func errorf(kind error, format string, args ...any) error {
 	return &graphError{fmt.Sprintf(format, args...), kind}
 }
 
+// text is a shape in a message.
+func text(shape []int) string { return tensor.ShapeText(shape) }
+
 // CheckError says where a gradient disagrees with central differences. errors.Is(err, ErrCheck) holds.
 type CheckError struct {
 	Input    int     // which input
@@ -49,8 +54,8 @@ type CheckError struct {
 }
 
 func (e *CheckError) Error() string {
-	return fmt.Sprintf("autograd: gradient check: input %d: %d of %d elements are wrong, the worst at %v: backward says %.6g, central differences %.6g (atol %g, rtol %g)",
-		e.Input, e.Wrong, e.Elements, e.Index, e.Analytic, e.Numeric, e.Atol, e.Rtol)
+	return fmt.Sprintf("autograd: gradient check: input %d: %d of %d elements are wrong, the worst at %s: backward says %.6g, central differences %.6g (atol %g, rtol %g)",
+		e.Input, e.Wrong, e.Elements, text(e.Index), e.Analytic, e.Numeric, e.Atol, e.Rtol)
 }
 
 func (e *CheckError) Unwrap() error { return ErrCheck }

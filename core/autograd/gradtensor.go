@@ -120,7 +120,7 @@ func (t *GradTensor) SetGrad(g *tensor.Tensor) error {
 	case l == nil:
 		return errorf(ErrNoGrad, "a gradient was given to a tensor that does not require one: call requires_grad_() first")
 	case g != nil && !slices.Equal(g.Shape(), t.data.Shape()):
-		return errorf(ErrGradient, "gradient of shape %v for a value of shape %v", g.Shape(), t.data.Shape())
+		return errorf(ErrGradient, "gradient of shape %s for a value of shape %s", text(g.Shape()), text(t.data.Shape()))
 	case g != nil && !g.DType().IsFloat():
 		return errorf(ErrGradient, "gradient of dtype %s, expected a float", g.DType())
 	}
@@ -160,8 +160,8 @@ func (t *GradTensor) Param() (*Param, error) {
 	case t.node != nil || t.leaf == nil:
 		return nil, errorf(ErrNotLeaf, "only leaves that require a gradient can be optimized")
 	case t.data.DType() != tensor.Float32 || !t.data.IsContiguous():
-		return nil, errorf(tensor.ErrDType, "an optimized tensor must be contiguous float32, found %s of shape %v with strides %v",
-			t.data.DType(), t.data.Shape(), t.data.Strides())
+		return nil, errorf(tensor.ErrDType, "an optimized tensor must be contiguous float32, found %s of shape %s with strides %s",
+			t.data.DType(), text(t.data.Shape()), text(t.data.Strides()))
 	}
 	t.leaf.param.Data = t.data.Float32s()
 	return &t.leaf.param, nil

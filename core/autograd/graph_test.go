@@ -127,7 +127,7 @@ func TestAValueThatChangedSinceItWasSavedIsFound(t *testing.T) {
 		change(x)
 		err := y.Backward(ctx, nil, Options{})
 		require.ErrorIs(t, err, ErrChanged, name)
-		require.ErrorContains(t, err, "square needs a float32 value of shape [2]", name)
+		require.ErrorContains(t, err, "square needs a float32 value of shape (2,)", name)
 	}
 	// What was not saved may change: the derivative of x + c does not read x.
 	x := leafWith(1)

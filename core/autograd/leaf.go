@@ -149,7 +149,7 @@ func (s *ParamSink) End(ok bool) (*tensor.Tensor, error) {
 // fits refuses a gradient that a hook returned when it is not that of the value.
 func fits(g *tensor.Tensor, shape []int) error {
 	if !slices.Equal(g.Shape(), shape) {
-		return errorf(ErrGradient, "a hook returned a gradient of shape %v for a value of shape %v", g.Shape(), shape)
+		return errorf(ErrGradient, "a hook returned a gradient of shape %s for a value of shape %s", text(g.Shape()), text(shape))
 	}
 	if !g.DType().IsFloat() {
 		return errorf(ErrGradient, "a hook returned a gradient of dtype %s, expected a float", g.DType())

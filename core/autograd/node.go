@@ -154,8 +154,8 @@ func (n *node) run(b *Backward) (to []edge, gs []*tensor.Tensor, held []*node, e
 	}
 	for _, s := range n.saved {
 		if now := s.storage.version.Load(); now != s.version {
-			return nil, nil, nil, errorf(ErrChanged, "%s needs a %s value of shape %v as it was, but it was changed in place since (version %d, expected %d)",
-				n.fn.Name(), s.dtype, s.shape, now, s.version)
+			return nil, nil, nil, errorf(ErrChanged, "%s needs a %s value of shape %s as it was, but it was changed in place since (version %d, expected %d)",
+				n.fn.Name(), s.dtype, text(s.shape), now, s.version)
 		}
 	}
 	to = n.inputs

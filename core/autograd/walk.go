@@ -79,7 +79,7 @@ func NewWalk(roots []*GradTensor, gradients []*tensor.Tensor, o Options) (*Walk,
 	for i, t := range roots {
 		e := t.edge()
 		if !e.wanted() {
-			return nil, errorf(ErrNoGrad, "backward from a tensor of shape %v that does not depend on any tensor that requires a gradient", t.data.Shape())
+			return nil, errorf(ErrNoGrad, "backward from a tensor of shape %s that does not depend on any tensor that requires a gradient", text(t.data.Shape()))
 		}
 		var g *tensor.Tensor
 		if i < len(gradients) {
@@ -97,7 +97,7 @@ func NewWalk(roots []*GradTensor, gradients []*tensor.Tensor, o Options) (*Walk,
 	for i, t := range o.Inputs {
 		e := t.edge()
 		if !e.wanted() {
-			return nil, errorf(ErrNoGrad, "input %d of shape %v does not require a gradient", i, t.data.Shape())
+			return nil, errorf(ErrNoGrad, "input %d of shape %s does not require a gradient", i, text(t.data.Shape()))
 		}
 		w.inputs = append(w.inputs, e)
 	}
@@ -108,12 +108,12 @@ func NewWalk(roots []*GradTensor, gradients []*tensor.Tensor, o Options) (*Walk,
 func seed(value, g *tensor.Tensor) (*tensor.Tensor, error) {
 	if g == nil {
 		if value.Len() != 1 {
-			return nil, errorf(ErrGradient, "backward from shape %v needs a gradient of that shape: only a single element has one by itself", value.Shape())
+			return nil, errorf(ErrGradient, "backward from shape %s needs a gradient of that shape: only a single element has one by itself", text(value.Shape()))
 		}
 		return tensor.Ones(value.DType(), value.Shape()...)
 	}
 	if !slices.Equal(g.Shape(), value.Shape()) {
-		return nil, errorf(ErrGradient, "gradient of shape %v for a value of shape %v", g.Shape(), value.Shape())
+		return nil, errorf(ErrGradient, "gradient of shape %s for a value of shape %s", text(g.Shape()), text(value.Shape()))
 	}
 	if !g.DType().IsFloat() {
 		return nil, errorf(ErrGradient, "gradient of dtype %s, expected a float", g.DType())

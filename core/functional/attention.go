@@ -2,7 +2,6 @@ package functional
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
@@ -20,7 +19,7 @@ func attention(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 	q, k := data[0].Shape(), data[1].Shape()
 	switch {
 	case len(q) != 4 || len(k) != 4:
-		return nil, shapeError("q %v and k %v, expected [batch, length, heads, head_dim]", q, k)
+		return nil, shapeError("q %v and k %v, expected (batch, length, heads, head_dim)", q, k)
 	case !slices.Equal(k, data[2].Shape()):
 		return nil, shapeError("k %v and v %v differ", k, data[2].Shape())
 	case q[0] != k[0] || q[1] != k[1] || q[3] != k[3]:
@@ -28,22 +27,22 @@ func attention(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 	case data[0].Len() == 0 || k[2] == 0 || q[2]%k[2] != 0:
 		return nil, shapeError("q %v has %d heads, expected a positive multiple of the %d of k", q, q[2], k[2])
 	}
-	if err := finite("p", p.P, p.P >= 0 && p.P < 1); err != nil {
-		return nil, fmt.Errorf("%w: expected 0 <= p < 1", err)
+	if err := share("p", p.P); err != nil {
+		return nil, err
 	}
 	lengths := p.Lengths
 	if lengths == nil {
 		lengths = slices.Repeat([]int{q[1]}, q[0])
 	}
 	if len(lengths) != q[0] {
-		return nil, fmt.Errorf("%w: %d lengths for a batch of %d", ErrArgument, len(lengths), q[0])
+		return nil, argumentError("%d lengths for a batch of %d", len(lengths), q[0])
 	}
 	op := &operation{name: "attention", key: planKey("attention", data, lengths...), x: data, out: q, lengths: lengths, kvHeads: k[2], headDim: q[3],
 		training: nn.Training{AttentionDropout: float32(p.P), Seed: nn.StepSeed(p.Seed, 0, 0)}}
 	padded := false
 	for b, n := range lengths {
 		if n < 1 || n > q[1] {
-			return nil, fmt.Errorf("%w: lengths[%d] = %d: expected 1 to %d", ErrArgument, b, n, q[1])
+			return nil, argumentError("lengths[%d] = %d: expected 1 to %d", b, n, q[1])
 		}
 		padded = padded || n < q[1]
 		for i := range n {

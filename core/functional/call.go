@@ -4,20 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
-	"math"
 	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
-
-// ErrArgument marks a parameter of an operation that is out of its range.
-var ErrArgument = errors.New("functional: bad argument")
 
 // Call runs an operation by name: one of core/nn (see [Operations]) or of core/tensor. Operands are followed by parameters as
 // a JSON object. In mode Grad it is recorded when an operand requires a gradient.
@@ -27,7 +22,7 @@ func Call(ctx context.Context, m autograd.Mode, name string, operands []*autogra
 		return m.Call(name, operands, params)
 	}
 	if len(operands) != l.operands {
-		return nil, fmt.Errorf("%w: %s takes %d operands, got %d", ErrArgument, name, l.operands, len(operands))
+		return nil, argumentError("%s takes %d operands, got %d", name, l.operands, len(operands))
 	}
 	p := Params{Eps: 1e-5, Theta: 10000, Reduction: "mean", Ignore: nn.IgnoreTarget, Causal: true,
 		STE: "identity", Clip: nn.DefaultClip, Temperature: nn.DefaultTemperature}
@@ -35,7 +30,7 @@ func Call(ctx context.Context, m autograd.Mode, name string, operands []*autogra
 		d := json.NewDecoder(bytes.NewReader(params))
 		d.DisallowUnknownFields()
 		if err := d.Decode(&p); err != nil {
-			return nil, fmt.Errorf("%w: parameters of %s: %w", ErrArgument, name, err)
+			return nil, argumentError("parameters of %s: %v", name, err)
 		}
 	}
 	operands, casts, err := widen(m, operands)
@@ -110,7 +105,7 @@ func floats(x []*autograd.GradTensor) (data []*tensor.Tensor, err error) {
 	data = make([]*tensor.Tensor, len(x))
 	for i, t := range x {
 		if dt := t.Data().DType(); dt != tensor.Float32 {
-			return nil, fmt.Errorf("operand %d: %w: found %s, expected a float", i, tensor.ErrDType, dt)
+			return nil, &callError{fmt.Sprintf("operand %d: found %s, expected a float", i, dt), tensor.ErrDType}
 		}
 		if data[i], err = t.Data().Contiguous(); err != nil {
 			return nil, err
@@ -127,15 +122,4 @@ func planKey(name string, x []*tensor.Tensor, more ...int) uint64 {
 		fmt.Fprint(h, t.Shape())
 	}
 	return h.Sum64()
-}
-
-func shapeError(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", tensor.ErrShape, fmt.Sprintf(format, args...))
-}
-
-func finite(name string, v float64, ok bool) error {
-	if !ok || math.IsNaN(v) || math.IsInf(v, 0) {
-		return fmt.Errorf("%w: %s = %v", ErrArgument, name, v)
-	}
-	return nil
 }

@@ -2,7 +2,6 @@ package functional
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -22,9 +21,9 @@ func rmsNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *
 		return nil, err
 	}
 	if !slices.Equal(data[1].Shape(), []int{dim}) {
-		return nil, shapeError("weight has shape %v, expected [%d] for x %v", data[1].Shape(), dim, data[0].Shape())
+		return nil, shapeError("weight has shape %v, expected (%d,) for x %v", data[1].Shape(), dim, data[0].Shape())
 	}
-	if err := finite("eps", p.Eps, p.Eps >= 0); err != nil {
+	if err := checked("eps", p.Eps, p.Eps >= 0, "a finite number >= 0"); err != nil {
 		return nil, err
 	}
 	op := &operation{name: "rms_norm", key: planKey("rms_norm", data), x: data, out: data[0].Shape()}
@@ -48,10 +47,10 @@ func layerNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 	}
 	for i, name := range []string{"weight", "bias"} {
 		if shape := data[i+1].Shape(); !slices.Equal(shape, []int{dim}) {
-			return nil, shapeError("%s has shape %v, expected [%d] for x %v", name, shape, dim, data[0].Shape())
+			return nil, shapeError("%s has shape %v, expected (%d,) for x %v", name, shape, dim, data[0].Shape())
 		}
 	}
-	if err := finite("eps", p.Eps, p.Eps >= 0); err != nil {
+	if err := checked("eps", p.Eps, p.Eps >= 0, "a finite number >= 0"); err != nil {
 		return nil, err
 	}
 	op := &operation{name: "layer_norm", key: planKey("layer_norm", data), x: data, out: data[0].Shape()}
@@ -75,16 +74,16 @@ func bitLinear(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 		return nil, err
 	}
 	if w := data[1].Shape(); len(w) != 2 || w[1] != in || w[0] == 0 {
-		return nil, shapeError("weight has shape %v, expected [out, %d] for x %v", w, in, data[0].Shape())
+		return nil, shapeError("weight has shape %v, expected (out, %d) for x %v", w, in, data[0].Shape())
 	}
 	ste, ok := nn.Estimators[p.STE]
 	if !ok || ste == nn.STELearnedScale {
-		return nil, fmt.Errorf("%w: ste = %q: expected \"identity\", \"clipped\" or \"soft\"", ErrArgument, p.STE)
+		return nil, argumentError("ste = %q: expected \"identity\", \"clipped\" or \"soft\"", p.STE)
 	}
-	if err := finite("clip", p.Clip, p.Clip > 0); err != nil {
+	if err := checked("clip", p.Clip, p.Clip > 0, "a finite number > 0"); err != nil {
 		return nil, err
 	}
-	if err := finite("temperature", p.Temperature, p.Temperature > 0); err != nil {
+	if err := checked("temperature", p.Temperature, p.Temperature > 0, "a finite number > 0"); err != nil {
 		return nil, err
 	}
 	out := data[1].Dim(0)
@@ -115,15 +114,15 @@ func rope(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Par
 	shape := data[0].Shape()
 	switch {
 	case len(shape) != 4:
-		return nil, shapeError("x has shape %v, expected [batch, length, heads, head_dim]", shape)
+		return nil, shapeError("x has shape %v, expected (batch, length, heads, head_dim)", shape)
 	case shape[3]%2 != 0:
 		return nil, shapeError("head_dim of x %v is odd: halves of a head turn together", shape)
 	case data[0].Len() == 0:
 		return nil, shapeError("x %v is empty", shape)
 	case p.Offset < 0:
-		return nil, fmt.Errorf("%w: offset = %d: expected 0 or more", ErrArgument, p.Offset)
+		return nil, argumentError("offset = %d: expected 0 or more", p.Offset)
 	}
-	if err := finite("theta", p.Theta, p.Theta > 0); err != nil {
+	if err := checked("theta", p.Theta, p.Theta > 0, "a finite number > 0"); err != nil {
 		return nil, err
 	}
 	turns, err := nn.NewRoPE(shape[3], p.Theta, nil)
@@ -159,7 +158,7 @@ func gated(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Pa
 	}
 	act, ok := nn.Activations[p.Act]
 	if !ok {
-		return nil, fmt.Errorf("%w: activation = %q: expected one of %q", ErrArgument, p.Act, slices.Sorted(maps.Keys(nn.Activations)))
+		return nil, argumentError("activation = %q: expected one of %q", p.Act, slices.Sorted(maps.Keys(nn.Activations)))
 	}
 	op := &operation{name: "gated", key: planKey("gated", data, int(act)), x: data, out: data[0].Shape()}
 	op.forward = func(s *step) *tensor.Tensor {
@@ -175,8 +174,8 @@ func dropout(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *
 	if err != nil {
 		return nil, err
 	}
-	if err := finite("p", p.P, p.P >= 0 && p.P < 1); err != nil {
-		return nil, fmt.Errorf("%w: expected 0 <= p < 1", err)
+	if err := share("p", p.P); err != nil {
+		return nil, err
 	}
 	dim, err := lastAxis(data[0])
 	if err != nil {

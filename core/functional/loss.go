@@ -64,10 +64,10 @@ func headLoss(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p 
 	}
 	shape := data[0].Shape()
 	if !slices.Equal(data[1].Shape(), []int{dim}) {
-		return nil, shapeError("norm has shape %v, expected [%d] for x %v", data[1].Shape(), dim, shape)
+		return nil, shapeError("norm has shape %v, expected (%d,) for x %v", data[1].Shape(), dim, shape)
 	}
 	if w := data[2].Shape(); len(w) != 2 || w[1] != dim || w[0] == 0 {
-		return nil, shapeError("weight has shape %v, expected [classes, %d] for x %v", w, dim, shape)
+		return nil, shapeError("weight has shape %v, expected (classes, %d) for x %v", w, dim, shape)
 	}
 	classes := data[2].Dim(0)
 	targets, count, err := readTargets(x[3].Data(), shape[:len(shape)-1], classes, p)
@@ -75,7 +75,7 @@ func headLoss(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p 
 		return nil, err
 	}
 	if p.Reduction == "none" {
-		return nil, fmt.Errorf("%w: reduction = \"none\": expected \"mean\" or \"sum\"", ErrArgument)
+		return nil, argumentError("reduction = \"none\": expected \"mean\" or \"sum\"")
 	}
 	prepared, err := of[2].Derived(func() (any, error) {
 		h := nn.NewTrainable(false, classes, dim)
@@ -123,11 +123,11 @@ func headLoss(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p 
 // readTargets checks the targets and turns those to ignore into nn.IgnoreTarget.
 func readTargets(t *tensor.Tensor, shape []int, classes int, p *Params) (targets []int32, count int, err error) {
 	if !slices.Contains([]string{"mean", "sum", "none"}, p.Reduction) {
-		return nil, 0, fmt.Errorf("%w: reduction = %q: expected \"mean\", \"sum\" or \"none\"", ErrArgument, p.Reduction)
+		return nil, 0, argumentError("reduction = %q: expected \"mean\", \"sum\" or \"none\"", p.Reduction)
 	}
 	switch {
 	case !t.DType().IsInteger():
-		return nil, 0, fmt.Errorf("targets: %w: found %s, expected integers", tensor.ErrDType, t.DType())
+		return nil, 0, &callError{fmt.Sprintf("targets: found %s, expected integers", t.DType()), tensor.ErrDType}
 	case !slices.Equal(t.Shape(), shape):
 		return nil, 0, shapeError("targets %v, expected %v", t.Shape(), shape)
 	}
@@ -144,14 +144,14 @@ func readTargets(t *tensor.Tensor, shape []int, classes int, p *Params) (targets
 		case v == p.Ignore:
 			targets[i] = nn.IgnoreTarget
 		case v < 0 || v >= int64(classes):
-			return nil, 0, fmt.Errorf("%w: target %d at %d: expected 0 <= target < %d or ignore_index = %d", ErrArgument, v, i, classes, p.Ignore)
+			return nil, 0, argumentError("target %d at %d: expected 0 <= target < %d or ignore_index = %d", v, i, classes, p.Ignore)
 		default:
 			targets[i] = int32(v)
 			count++
 		}
 	}
 	if count == 0 && p.Reduction == "mean" {
-		return nil, 0, fmt.Errorf("%w: every target is ignored: there is no mean", ErrArgument)
+		return nil, 0, argumentError("every target is ignored: there is no mean")
 	}
 	return targets, count, nil
 }

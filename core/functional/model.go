@@ -2,7 +2,6 @@ package functional
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -32,9 +31,6 @@ type Turn interface {
 	TryLock() bool
 	Unlock()
 }
-
-// ErrBusy is the error of a backward pass while the model is trained otherwise.
-var ErrBusy = errors.New("functional: the model is being trained by another call")
 
 // NewModel wraps a model of model.NewTrainable; any other is train.ErrNotTrainable. turn, which may be nil, is what others hold
 // who train the model.

@@ -49,7 +49,7 @@ func NewOptimizer(c optim.Config, groups []ParamGroup) (*Optimizer, error) {
 // SetGroups replaces the hyperparameters of all groups; the next step validates them.
 func (o *Optimizer) SetGroups(hyper []optim.Hyper) error {
 	if len(hyper) != o.NumGroups() {
-		return fmt.Errorf("%w: %d groups of hyperparameters for %d groups", ErrArgument, len(hyper), o.NumGroups())
+		return argumentError("%d groups of hyperparameters for %d groups", len(hyper), o.NumGroups())
 	}
 	for i, h := range hyper {
 		*o.Group(i) = h

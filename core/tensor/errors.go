@@ -42,7 +42,9 @@ func valueErrorf(format string, args ...any) error {
 	return &opError{fmt.Sprintf(format, args...), ErrValue}
 }
 
-// formatShape writes a shape as Python does: (2, 3), (4,), ().
+// ShapeText writes a shape as Python does: (2, 3), (4,), ().
+func ShapeText(shape []int) string { return formatShape(shape) }
+
 func formatShape(shape []int) string {
 	parts := make([]string, len(shape))
 	for i, n := range shape {

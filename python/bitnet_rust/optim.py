@@ -414,7 +414,10 @@ def _hyper(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _finite(name: str, value: Any) -> float:
-    number = float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{name} = {value!r}: expected a number") from None
     if not math.isfinite(number):
         raise ArgumentError(f"{name} = {number}: expected a finite number")
     return number

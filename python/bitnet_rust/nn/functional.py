@@ -3,14 +3,24 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from ..arrays import whole_number
 from ..errors import ArgumentError
 from ..tensor import Tensor, _call, _tensor
 from . import random
 
 
+def _op(name: str, *operands: Any, **params: Any) -> Tensor:
+    """An operation of the core on tensors, or on what becomes tensors."""
+    return Tensor._of(_call(name, *(_tensor(t)._handle for t in operands), **params))
+
+
+def _seed(seed: int | None) -> int:
+    return random.seed() if seed is None else whole_number(seed, "seed", range(2**64))
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [..., in] times weight [out, in] transposed, plus bias [out]."""
-    y = x @ weight.T
+    y = _tensor(x) @ weight.T
     return y if bias is None else y + bias
 
 
@@ -31,7 +41,7 @@ def bit_linear(
     ("identity"), only where |weight| is at most ``clip`` times the mean magnitude ("clipped"), or times the slope of a
     smooth ternary quantizer that ``temperature`` widens ("soft")."""
     params = {"ste": ste, "clip": float(clip), "temperature": float(temperature)}
-    y = Tensor._of(_call("bit_linear", x._handle, weight._handle, **params))
+    y = _op("bit_linear", x, weight, **params)
     return y if bias is None else y + bias
 
 
@@ -42,15 +52,16 @@ def embedding(ids: Any, weight: Tensor) -> Tensor:
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis (https://arxiv.org/abs/1910.07467)."""
-    return Tensor._of(_call("rms_norm", x._handle, weight._handle, eps=float(eps)))
+    return _op("rms_norm", x, weight, eps=float(eps))
 
 
 def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis (https://arxiv.org/abs/1607.06450)."""
+    x = _tensor(x)
     dim = x.shape[-1] if x.ndim else 1
     weight = Tensor.ones(dim) if weight is None else weight
     bias = Tensor.zeros(dim) if bias is None else bias
-    return Tensor._of(_call("layer_norm", x._handle, weight._handle, bias._handle, eps=float(eps)))
+    return _op("layer_norm", x, weight, bias, eps=float(eps))
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True, seed: int | None = None) -> Tensor:
@@ -60,13 +71,13 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, seed: int | None =
         raise ArgumentError(f"dropout: p = {p}: expected 0 <= p < 1")
     if not training or p == 0:
         return x
-    return Tensor._of(_call("dropout", x._handle, p=float(p), seed=random.seed() if seed is None else int(seed)))
+    return _op("dropout", x, p=float(p), seed=_seed(seed))
 
 
 def rope(x: Tensor, theta: float = 10000.0, offset: int = 0) -> Tensor:
     """Rotary positions (https://arxiv.org/abs/2104.09864), half-split as in Hugging Face: x [batch, length, heads,
     head_dim] is turned by the positions offset, offset + 1, ..."""
-    return Tensor._of(_call("rope", x._handle, theta=float(theta), offset=int(offset)))
+    return _op("rope", x, theta=float(theta), offset=int(offset))
 
 
 def attention(
@@ -81,14 +92,15 @@ def attention(
     """Attention softmax(q k^T / sqrt(head_dim)) v for q [batch, length, heads, head_dim] and k, v [batch, length,
     kv_heads, head_dim], where kv_heads divides heads (grouped queries, https://arxiv.org/abs/2305.13245).
 
-    With ``causal`` a position attends to itself and those before it, otherwise to all of its sequence. ``lengths`` are those of the batch's sequences without padding, which stands at the end; rows of padding give 0. Memory
-    grows with the length, not with its square. ``dropout_p`` is the share of the probabilities that is dropped."""
+    With ``causal`` a position attends to itself and those before it, otherwise to all of its sequence. ``lengths`` are
+    those of the batch's sequences without padding, which stands at the end; rows of padding give 0. Memory grows with the
+    length, not with its square. ``dropout_p`` is the share of the probabilities that is dropped."""
     params: dict[str, Any] = {"causal": bool(causal)}
     if lengths is not None:
         params["lengths"] = [int(n) for n in lengths]
     if dropout_p:
-        params |= {"p": float(dropout_p), "seed": random.seed() if seed is None else int(seed)}
-    return Tensor._of(_call("attention", q._handle, k._handle, v._handle, **params))
+        params |= {"p": float(dropout_p), "seed": _seed(seed)}
+    return _op("attention", q, k, v, **params)
 
 
 Activation = Literal["relu2", "silu", "relu", "gelu", "gelu_tanh", "tanh", "sigmoid"]
@@ -97,7 +109,7 @@ Activation = Literal["relu2", "silu", "relu", "gelu", "gelu_tanh", "tanh", "sigm
 def gated(gate: Tensor, up: Tensor, activation: Activation = "relu2") -> Tensor:
     """activation(gate) * up: squared ReLU as in BitNet b1.58 2B4T, SiLU, which makes it SwiGLU
     (https://arxiv.org/abs/2002.05202), or another."""
-    return Tensor._of(_call("gated", gate._handle, up._handle, activation=activation))
+    return _op("gated", gate, up, activation=activation)
 
 
 def cross_entropy(
@@ -106,7 +118,7 @@ def cross_entropy(
     """-log softmax(logits)[target], in nats, for logits [..., classes] and integer targets [...]. The mean is over targets
     that are not ignore_index; if all are: ArgumentError."""
     params = {"ignore_index": int(ignore_index), "reduction": reduction}
-    return Tensor._of(_call("cross_entropy", logits._handle, _tensor(targets)._handle, **params))
+    return _op("cross_entropy", logits, targets, **params)
 
 
 def head_cross_entropy(
@@ -121,13 +133,12 @@ def head_cross_entropy(
     """`cross_entropy` of the logits rms_norm(x, norm) @ weight.T, which never exist all at once: x [..., dim], norm [dim],
     weight [classes, dim]. It is the end of a language model."""
     params = {"eps": float(eps), "ignore_index": int(ignore_index), "reduction": reduction}
-    operands = (x._handle, norm._handle, weight._handle, _tensor(targets)._handle)
-    return Tensor._of(_call("head_loss", *operands, **params))
+    return _op("head_loss", x, norm, weight, targets, **params)
 
 
 def mse_loss(x: Tensor, target: Any, reduction: Literal["mean", "sum", "none"] = "mean") -> Tensor:
     """(x - target) squared."""
-    squares = (x - _tensor(target)).square()
+    squares = (_tensor(x) - _tensor(target)).square()
     if reduction not in ("mean", "sum", "none"):
         raise ArgumentError(f'mse_loss: reduction = {reduction!r}: expected "mean", "sum" or "none"')
     return squares if reduction == "none" else squares.mean() if reduction == "mean" else squares.sum()

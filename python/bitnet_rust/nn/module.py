@@ -184,6 +184,8 @@ class Module:
         over."""
         import numpy as np
 
+        if not isinstance(state, Mapping):
+            raise ArgumentError(f"state is a {type(state).__name__}: expected arrays by path, as state_dict gives them")
         ours = dict(self._all_named())
         missing, unknown = sorted(ours.keys() - state.keys()), sorted(state.keys() - ours.keys())
         if strict and (missing or unknown):
