@@ -121,7 +121,7 @@ def test_attention_sees_all_of_a_sequence_and_nothing_of_the_padding() -> None:
     q, k, v = (rng.standard_normal((2, 7, heads, 6)).astype(np.float32) for heads in (4, 2, 2))
     lengths = [7, 3]
     tensors = [Tensor(x, requires_grad=True) for x in (q, k, v)]
-    out = nn.functional.attention(*tensors, lengths, causal=False)
+    out = nn.functional.attention(tensors[0], tensors[1], tensors[2], lengths, causal=False)
     want = np.zeros_like(q)
     for b, n in enumerate(lengths):
         for h in range(4):
