@@ -4,10 +4,11 @@ import sys
 
 from bitnet_rust import bench, cli
 
-from . import convergence, train
+from . import convergence, options, train
 
 if __name__ == "__main__":
     bench.app.command("convergence")(convergence.command)
     bench.app.command("train")(train.command)
+    bench.app.command("options")(options.command)
     sys.argv.insert(1, "bench")
     sys.exit(cli.run())

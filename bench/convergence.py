@@ -47,7 +47,7 @@ def shape_of(config: str, linear: str, vocab: int) -> tuple[dict[str, Any], int]
         "rope_theta": 10000.0, "tie_word_embeddings": True,
     }  # fmt: skip
     if linear == "float":
-        shape["quantization_config"] = {"quant_method": "bitnet", "modules_to_not_convert": ["model"]}
+        shape["quantization"] = {"modules_to_not_convert": ["model"]}
     return shape, batch
 
 
