@@ -110,6 +110,15 @@ def test_a_part_of_a_memmap_is_read_from_its_file(score: Score, tmp_path: Path) 
     part = _mapped(whole[1:][:100][20:])
     assert part is not None
     assert (part.offset, len(part)) == (2 * 22, 80)
+    TokenFile.write(tmp_path / "own.bin", IDS, VOCAB)
+    np.save(tmp_path / "x.npy", np.array(IDS, np.int32))
+    own = np.memmap(tmp_path / "own.bin", dtype=np.uint16, mode="r", offset=64)
+    saved = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for mapped in (own, saved):
+        assert score(mapped) == score(IDS)
+        assert score(mapped[30:200]) == score(IDS[30:200])
+        assert _mapped(mapped[30:200]) is not None
+    assert _mapped(np.memmap(tmp_path / "own.bin", dtype=np.uint8, mode="r", offset=64)) is None
 
 
 def test_documents_are_joined_with_the_end_token(score: Score, tmp_path: Path) -> None:
@@ -248,6 +257,9 @@ def test_an_endless_iterable_is_read_as_far_as_a_run_needs(score: Score) -> None
 
     assert score(endless(), most=7)[1] == 7
     assert len(taken) == 7
+    numbers = (i % 200 for i in itertools.count())
+    assert score(numbers, most=3)[:2] == ("stream", 3)
+    assert next(numbers) == 49
     words = (f"word {i} " for i in itertools.count())
     assert score(words, most=3)[:2] == ("stream", 3)
     finite = ({"input_ids": row} for row in ROWS)
@@ -473,6 +485,7 @@ def test_pytorchs_datasets_and_loaders(score: Score) -> None:
     assert score(tensor) == want
     assert score(Rows()) == want
     assert score(DataLoader(Rows(), batch_size=2)) == want
+    assert score(DataLoader(Rows(), batch_size=2, num_workers=2)) == want, "workers are forks of this process"
     assert score(TensorDataset(tensor[:, :-1], tensor[:, 1:])) == want
     assert score(DataLoader(TensorDataset(tensor[:, :-1], tensor[:, 1:]), batch_size=2)) == want
     assert score(torch.tensor(IDS)) == score(IDS)

@@ -83,8 +83,9 @@ def test_texts_stand_apart_by_the_end_token(tmp_path: Path) -> None:
 def test_a_text_in_pieces_has_the_same_tokens(size: int, shakespeare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = list(texts.pieces(shakespeare, "data", size))
     assert "".join(part for part, _ in parts) == TEXT
+    assert list(texts.cut(TEXT, size)) == parts
     assert [last for _, last in parts] == [False] * (len(parts) - 1) + [True]
-    monkeypatch.setattr(tokenize, "_PIECE", size)
+    monkeypatch.setattr(tokenize, "PIECE", size)
     for i, tokenizer in enumerate((Tokenizer.train_bpe(TEXT, 320), tokenize.characters(shakespeare))):
         place = shakespeare.parent / str(i)
         place.mkdir()
@@ -104,7 +105,7 @@ def test_what_a_tokenizer_adds_is_added_once_a_text(tmp_path: Path, monkeypatch:
     data.mkdir()
     (data / "a").write_text("one two three")
     (data / "b").write_text("four five")
-    monkeypatch.setattr(tokenize, "_PIECE", 5)
+    monkeypatch.setattr(tokenize, "PIECE", 5)
     tokenize.tokenize(data, tmp_path / "t.bin", tokenizer)
     assert ids_in(tmp_path / "t.bin") == tokenizer.encode("one two three") + tokenizer.encode("four five")
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from . import _bitnet
 from .arrays import int32_ids
 from .errors import ArgumentError, DTypeError, ShapeError
-from .texts import documents
+from .texts import PIECE, cut, documents, pieces
 from .token_file import SUFFIXES, TokenFile
+from .tokenize import token_pieces
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -58,13 +59,14 @@ def make_dataset(data: Any, name: str, options: DataOptions) -> _bitnet.Dataset:
     if isinstance(data, Path):
         stored = _tokens_in(data)
         if stored is None:
-            texts = documents(data, name)
-            return _elements(list(texts), name, options) if options.packing is False else _texts(texts, name, options)
+            if options.packing is False:
+                return _elements(list(documents(data, name)), name, options)
+            return _texts(pieces(data, name, PIECE), name, options)
         data = stored
     if isinstance(data, TokenFile):
         return _file(data, name, options)
     if isinstance(data, str):
-        return _texts([data], name, options)
+        return _texts(cut(data, PIECE), name, options)
     if isinstance(data, bytes | bytearray):
         raise DTypeError(f"{name} is of type {type(data).__name__}: expected a str, or token ids")
     if hasattr(data, "__array__"):
@@ -130,30 +132,38 @@ def _mapped(data: Any) -> TokenFile | None:
     if not isinstance(whole.base, mmap.mmap) or data.filename is None or data.dtype.byteorder == ">" or not data.size:
         return None
     begin = data.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
-    with open(data.filename, "rb") as file:  # a header of ours or NumPy's describes the whole file, not a part
-        magic = file.read(8)
-    if magic == b"BNTOKENS" or magic.startswith(b"\x93NUMPY"):
+    path, place = Path(data.filename), whole.offset + begin
+    with path.open("rb") as stored:
+        magic = stored.read(8)
+    if magic != b"BNTOKENS" and not magic.startswith(b"\x93NUMPY"):
+        return TokenFile(path, data.dtype, offset=place, tokens=data.size)
+    file = TokenFile(path)
+    first, odd = divmod(place - (path.stat().st_size - len(file) * data.itemsize), data.itemsize)
+    if file.dtype != data.dtype.name or first < 0 or odd:
         return None
-    return TokenFile(data.filename, data.dtype, offset=whole.offset + begin, tokens=data.size)
+    return TokenFile(path, first=first, tokens=data.size)
 
 
-def _texts(texts: Iterable[str], name: str, options: DataOptions) -> _bitnet.Dataset:
-    """Texts as one stream."""
+def _texts(parts: Iterable[tuple[str, bool]], name: str, options: DataOptions) -> _bitnet.Dataset:
+    """Texts, in pieces, as one stream."""
     tokenizer = options.tokenizer()
     end = tokenizer.eos_token_id
-    enough = None if options.most is None else options.most * options.length + 1
-    ids = array("i")
-    for i, text in enumerate(texts):
-        if i and end is not None and (not ids or ids[-1] != end):
-            ids.append(end)
-        ids.extend(tokenizer.encode(text))
-        if enough is not None and len(ids) >= enough:
-            break
     if options.isolate and end is None:
         raise ArgumentError(
             f"{name}: documents can be kept apart only by a tokenizer with an end token, and this one has none"
         )
+    enough = _enough(options)
+    ids = array("i")
+    for more in token_pieces(tokenizer, parts):
+        ids.extend(more)
+        if enough is not None and len(ids) >= enough:
+            break
     return _stream(ids, name, options, end)
+
+
+def _enough(options: DataOptions) -> int | None:
+    """Tokens of a stream that a run can use at most; None for all."""
+    return None if options.most is None else options.most * options.length + 1
 
 
 def _stream(ids: "array[int]", name: str, options: DataOptions, separator: int | None = None) -> _bitnet.Dataset:
@@ -180,11 +190,11 @@ def _elements(data: Any, name: str, options: DataOptions) -> _bitnet.Dataset:
     elements = itertools.chain([first], elements)
     limits = DataOptions(**{**options.__dict__, "most": None}) if sized else options
     if _is_id(first):
-        return _stream(int32_ids(list(elements), name), name, options)
+        return _stream(int32_ids(list(itertools.islice(elements, _enough(limits))), name), name, options)
     if isinstance(first, str) or (isinstance(first, Mapping) and "text" in first and "input_ids" not in first):
         texts = _strings(elements, name)
         if options.packing is not False:
-            return _texts(texts, name, limits)
+            return _texts((part for text in texts for part in cut(text, PIECE)), name, limits)
         tokenizer = options.tokenizer()
         elements = ({"input_ids": tokenizer.encode(text)} for text in texts)
     return _Examples(name, limits).add_all(elements)

@@ -1,10 +1,12 @@
 """Texts in files: one file, the files of a directory, or the lines of a JSONL file."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .errors import ArgumentError, FileSystemError, ModelNotFoundError
+
+PIECE = 1 << 22  # characters that are tokenized at a time
 
 
 def text_files(path: Path, name: str = "data") -> list[Path]:
@@ -41,20 +43,29 @@ def pieces(path: Path, name: str, size: int) -> Iterator[tuple[str, bool]]:
     for file in text_files(path, name):
         if file.suffix == ".jsonl":
             for line in _lines(file, name):
-                yield line, True
-            continue
-        rest, found = "", False
-        for part in _read(file, name, size):
-            rest, found = rest + part, True
-            cut = _cut(rest) if len(rest) >= size else 0
-            if cut:
-                yield rest[:cut], False
-                rest = rest[cut:]
-        if found:
-            yield rest, True
+                yield from cut(line, size)
+        else:
+            yield from _cut(_read(file, name, size), size)
 
 
-def _cut(text: str) -> int:
+def cut(text: str, size: int) -> Iterator[tuple[str, bool]]:
+    """The pieces of a text in memory."""
+    return _cut((text[at : at + size] for at in range(0, len(text), size)), size)
+
+
+def _cut(parts: Iterable[str], size: int) -> Iterator[tuple[str, bool]]:
+    rest, found = "", False
+    for part in parts:
+        rest, found = rest + part, True
+        at = _border(rest) if len(rest) > size else 0
+        if at:
+            yield rest[:at], False
+            rest = rest[at:]
+    if found:
+        yield rest, True
+
+
+def _border(text: str) -> int:
     """The last place between what is no white space and what is; 0 if there is none."""
     for at in range(len(text) - 1, 0, -1):
         if text[at].isspace() and not text[at - 1].isspace():

@@ -2,20 +2,18 @@
 
 import json
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from . import _bitnet
 from .errors import ArgumentError
 from .files import write_text
-from .texts import documents, pieces, text_files
+from .texts import PIECE, documents, pieces, text_files
 from .token_file import TokenFile
 from .tokenizer import Tokenizer
 
 END_TOKEN = "<|endoftext|>"
-
-_PIECE = 1 << 22  # characters that are tokenized at a time
 
 Progress = Callable[[int, int], object]
 
@@ -33,27 +31,10 @@ def tokenize(
     total = sum(file.stat().st_size for file in text_files(data))
     end = tokenizer.eos_token_id
     writer = _bitnet.token_writer(out, len(tokenizer), -1 if end is None else end)
-    before, after = _added(tokenizer)
-    count = size = 0
-    last: int | None = None
-    begins = True
-    for piece, ends in pieces(data, "data", _PIECE):
-        ids = array("i")
-        if begins:
-            if count and end is not None and last != end:
-                ids.append(end)
-            ids.extend(before)
-            count += 1
-        ids.extend(tokenizer.encode(piece, add_special_tokens=False))
-        if ends:
-            ids.extend(after)
-        begins = ends
+    seen = _Seen(total, progress)
+    for ids in token_pieces(tokenizer, seen.pieces(data)):
         writer.write(ids)
-        last = ids[-1] if ids else last
-        size += len(piece.encode())
-        if progress is not None:
-            progress(min(size, total), total)
-    if last is None:
+    if not seen.texts:
         raise ArgumentError(f"data = {data}: there is no text in it")
     for name, text in files.items():
         write_text(out.parent / name, text)
@@ -62,12 +43,48 @@ def tokenize(
     return {
         "path": str(out),
         "tokens": len(made),
-        "documents": count,
-        "bytes": size,
+        "documents": seen.texts,
+        "bytes": seen.size,
         "dtype": made.dtype,
         "vocab_size": made.vocab_size,
         "separator": made.separator,
     }
+
+
+def token_pieces(tokenizer: Tokenizer, pieces: Iterable[tuple[str, bool]]) -> Iterator["array[int]"]:
+    """The ids of texts in pieces, as one stream: what the tokenizer adds to a text stands before and after each, and its end
+    token, if it has one, between two."""
+    before, after = _added(tokenizer)
+    end = tokenizer.eos_token_id
+    last: int | None = None
+    begins = True
+    for piece, ends in pieces:
+        ids = array("i")
+        if begins:
+            if last is not None and end is not None and last != end:
+                ids.append(end)
+            ids.extend(before)
+        ids.extend(tokenizer.encode(piece, add_special_tokens=False))
+        if ends:
+            ids.extend(after)
+        begins, last = ends, ids[-1] if ids else last
+        yield ids
+
+
+class _Seen:
+    """Counts the texts and bytes of pieces on their way."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self.texts = self.size = 0
+        self._total, self._progress = total, progress
+
+    def pieces(self, data: Path) -> Iterator[tuple[str, bool]]:
+        for piece, ends in pieces(data, "data", PIECE):
+            yield piece, ends
+            self.size += len(piece.encode())
+            self.texts += ends
+            if self._progress is not None:
+                self._progress(min(self.size, self._total), self._total)
 
 
 def learn(data: Path, vocab_size: int, *, progress: bool = False) -> Tokenizer:
@@ -81,7 +98,7 @@ def learn(data: Path, vocab_size: int, *, progress: bool = False) -> Tokenizer:
 def characters(data: Path) -> Tokenizer:
     """A tokenizer of the characters of the texts in data."""
     found: set[str] = set()
-    for piece, _ in pieces(data, "data", _PIECE):
+    for piece, _ in pieces(data, "data", PIECE):
         found.update(piece)
     return Tokenizer.characters("".join(sorted(found)))
 
