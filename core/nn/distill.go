@@ -61,7 +61,7 @@ func (t *distillTask) row(r int) {
 	sumQ := cpu.ExpSum(q, topQ)
 	mean := 0.0
 	for i, v := range q {
-		mean += float64(v) * float64(p[i])
+		mean += float64(float64(v) * float64(p[i])) // rounded before it is added
 	}
 	cpu.ScaleMul(p, z, nil, cold)
 	sumP := cpu.ExpSum(p, topP)

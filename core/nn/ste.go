@@ -136,7 +136,7 @@ func learnedRow(w, dw []float32, m float32) (sum float64) {
 			sum -= float64(dw[i])
 			dw[i] = 0
 		default:
-			sum += float64(dw[i]) * (math.RoundToEven(float64(u)) - float64(u))
+			sum += float64(float64(dw[i]) * (math.RoundToEven(float64(u)) - float64(u)))
 		}
 	}
 	return sum
