@@ -6,5 +6,6 @@
 // graph that is dropped before gives the memory back. So a BitLinear in a user's loop is the integer kernel that inference
 // runs, and a model's loss is that of train.Engine, bit for bit.
 //
-// A node of a graph that is walked twice runs its operation again, to the same bits, as the tape is used up.
+// A node of a graph that is walked twice runs its operation again, to the same bits, as the tape is used up. Operations that cost
+// little, such as norms and gates, are always run again: what they would keep is larger than their work.
 package functional

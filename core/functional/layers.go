@@ -26,7 +26,7 @@ func rmsNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *
 	if err := checked("eps", p.Eps, p.Eps >= 0, "a finite number >= 0"); err != nil {
 		return nil, err
 	}
-	op := &operation{name: "rms_norm", key: planKey("rms_norm", data), x: data, out: data[0].Shape()}
+	op := &operation{name: "rms_norm", again: true, key: planKey("rms_norm", data), x: data, out: data[0].Shape()}
 	op.forward = func(s *step) *tensor.Tensor {
 		w := s.param(1)
 		norm := nn.RMSNorm{Weight: w.Data, Eps: float32(p.Eps), Param: w}
@@ -53,7 +53,7 @@ func layerNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 	if err := checked("eps", p.Eps, p.Eps >= 0, "a finite number >= 0"); err != nil {
 		return nil, err
 	}
-	op := &operation{name: "layer_norm", key: planKey("layer_norm", data), x: data, out: data[0].Shape()}
+	op := &operation{name: "layer_norm", again: true, key: planKey("layer_norm", data), x: data, out: data[0].Shape()}
 	op.forward = func(s *step) *tensor.Tensor {
 		w, b := s.param(1), s.param(2)
 		norm := nn.LayerNorm{Weight: w.Data, Bias: b.Data, Eps: float32(p.Eps), Param: w, BiasParam: b}
@@ -129,7 +129,7 @@ func rope(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Par
 	if err != nil {
 		return nil, err
 	}
-	op := &operation{name: "rope", key: planKey("rope", data), x: data, out: shape}
+	op := &operation{name: "rope", again: true, key: planKey("rope", data), x: data, out: shape}
 	for b := range shape[0] {
 		for i := range shape[1] {
 			op.rows = append(op.rows, nn.Row{Seq: int32(b), Pos: int32(p.Offset + i)})
@@ -160,7 +160,7 @@ func gated(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Pa
 	if !ok {
 		return nil, argumentError("activation = %q: expected one of %q", p.Act, slices.Sorted(maps.Keys(nn.Activations)))
 	}
-	op := &operation{name: "gated", key: planKey("gated", data, int(act)), x: data, out: data[0].Shape()}
+	op := &operation{name: "gated", again: true, key: planKey("gated", data, int(act)), x: data, out: data[0].Shape()}
 	op.forward = func(s *step) *tensor.Tensor {
 		return nn.Gate(s.ctx, act, s.own(0, dim), s.own(1, dim))
 	}
@@ -188,7 +188,7 @@ func dropout(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *
 		}
 		return y[0], nil
 	}
-	op := &operation{name: "dropout", key: planKey("dropout", data), x: data, out: data[0].Shape(), training: nn.Training{Seed: nn.StepSeed(p.Seed, 0, 0)}}
+	op := &operation{name: "dropout", again: true, key: planKey("dropout", data), x: data, out: data[0].Shape(), training: nn.Training{Seed: nn.StepSeed(p.Seed, 0, 0)}}
 	op.forward = func(s *step) *tensor.Tensor { return s.ctx.Drop(s.own(0, dim), float32(p.P)) }
 	return op.run(ctx, m, x)
 }

@@ -24,6 +24,7 @@ type operation struct {
 	x        []*tensor.Tensor // the operands, contiguous float32
 	out      []int            // shape of the result
 	training nn.Training
+	again    bool // the backward pass runs the operation again rather than that its step stays open: less memory for little work
 	forward  func(s *step) *tensor.Tensor
 }
 
@@ -34,6 +35,7 @@ type step struct {
 	in     []*tensor.Tensor  // operands whose gradients the tape knows
 	params []*autograd.Param // operands whose gradients are added up in Grad
 	result *tensor.Tensor    // [rows, cols]
+	y      *tensor.Tensor    // its copy, of the operation's shape
 	caches []*nn.KVCache
 }
 
@@ -133,7 +135,12 @@ func (op *operation) try(ctx context.Context, record bool) (s *step, err error) 
 	if record {
 		s.ctx.Attach(s.tape)
 	}
-	s.result = op.forward(s)
+	if s.result = op.forward(s); s.result != nil {
+		if s.y, err = s.value(); err != nil {
+			return s, err
+		}
+		s.ctx.Free(s.result) // from here on it names the value that the gradient belongs to
+	}
 	err = s.ctx.Err()
 	s.ctx.Watch(context.Background())
 	return s, err
@@ -230,21 +237,22 @@ func (s *step) gradients(b *autograd.Backward) ([]*tensor.Tensor, error) {
 // run carries the operation out over operands, which it saves, and records it when that is wanted.
 func (op *operation) run(ctx context.Context, m autograd.Mode, operands []*autograd.GradTensor) (*autograd.GradTensor, error) {
 	record := m.Wanted(operands...)
-	s, err := op.begin(ctx, record)
+	s, err := op.begin(ctx, record && !op.again)
 	if err != nil {
 		return nil, err
 	}
-	y, err := s.value()
-	if err != nil || !record {
+	if !record || op.again {
 		s.end()
-		if err != nil {
-			return nil, err
-		}
-		return autograd.New(y), nil
 	}
-	out := autograd.New(y)
-	f := &stepFunction{op: op, open: s}
-	f.cleanup = runtime.AddCleanup(f, func(s *step) { quietly(s.end) }, s)
+	out := autograd.New(s.y)
+	s.y = nil
+	if !record {
+		return out, nil
+	}
+	f := &stepFunction{op: op}
+	if !op.again {
+		f.open, f.cleanup = s, runtime.AddCleanup(f, func(s *step) { quietly(s.end) }, s)
+	}
 	autograd.Record(f, operands, []*autograd.GradTensor{out}, operands...)
 	return out, nil
 }
