@@ -517,14 +517,22 @@ def test_mistakes_in_a_recipe_are_named(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ConfigError, match=says):
             Recipe.from_file(path)
-    for arguments, says in (
-        ((), "data.train is missing"),
-        (("--data", tmp_path / "nothing"), "there is no"),
-        (("--data", path, "--eval-fraction", 1), "eval_fraction = 1"),
-        (("--data", path, "--set", "tokenizer.kind=words"), "tokenizer.kind = 'words'"),
-        (("--data", path, "--set", "model.hiden_size=3"), "hidden_size"),
-        (("--data", path, "--set", "training.log_file=x"), "training.log_file = 'x': expected none"),
+    path.write_text(TEXT)
+    for data, settings, says in (
+        (None, (), "data.train is missing"),
+        (tmp_path / "nothing", (), "there is no"),
+        (path, ("data.eval_fraction=1",), "eval_fraction = 1"),
+        (path, ("tokenizer.kind=words",), "tokenizer.kind = 'words'"),
+        (path, ("model.hiden_size=3",), "hidden_size"),
+        (path, ("training.log_file=x",), "training.log_file = 'x': expected none"),
+        (path, ("data.eval=a.txt", "data.eval_fraction=0.5"), "expected one of them"),
     ):
-        done = bitnet("train", "--out", tmp_path / "out", *arguments)
-        assert done.returncode == 1, done.stderr
-        assert says in done.stderr
+        recipe = Recipe(data={} if data is None else {"train": str(data)})
+        for setting in settings:
+            recipe.set(setting)
+        with pytest.raises(BitNetError, match=says):
+            run_recipe(recipe, tmp_path / "out", resume=False, overwrite=False, progress=False)
+        assert not (tmp_path / "out").exists()
+    done = bitnet("train", "--out", tmp_path / "out", "--set", "training.max_step=3")
+    assert done.returncode == 1
+    assert "did you mean max_steps" in done.stderr
