@@ -117,7 +117,7 @@ def _array(data: Any, name: str, options: DataOptions) -> _bitnet.Dataset:
         raise ShapeError(
             f"{name} has shape {values.shape}: expected token ids (tokens,) or examples (examples, tokens)"
         )
-    return _elements(values, name, options)
+    return _Examples(name, options).add_rows(values)
 
 
 def _mapped(data: Any) -> TokenFile | None:
@@ -267,6 +267,26 @@ class _Examples:
             self._add(element, f"{self._name}[{i}]")
             if most is not None and len(self._lengths) >= most:
                 break
+        return self._made()
+
+    def add_rows(self, values: "NDArray[Any]") -> _bitnet.Dataset:
+        """The rows of an array [examples, tokens], without a Python object for each."""
+        import numpy as np
+
+        limit = self._options.vocab_size
+        if values.dtype.kind not in "iu":
+            raise DTypeError(f"{self._name} has dtype {values.dtype}: expected token ids, whole numbers")
+        if values.size and (values.min() < 0 or values.max() >= limit):
+            i, j = np.argwhere((values < 0) | (values >= limit))[0]
+            raise ArgumentError(
+                f"{self._name}[{i}].input_ids[{j}] = {values[i, j]}: expected 0 <= id < vocab_size = {limit}"
+            )
+        self._inputs.frombytes(np.ascontiguousarray(values[:, :-1], np.int32).tobytes())
+        self._targets.frombytes(np.ascontiguousarray(values[:, 1:], np.int32).tobytes())
+        self._lengths.extend([max(values.shape[1] - 1, 0)] * len(values))
+        return self._made()
+
+    def _made(self) -> _bitnet.Dataset:
         pack = {"pack": bool(self._options.packing)}
         made = _dataset("examples", self._name, self._options, pack, self._inputs, self._targets, self._lengths)
         facts = json.loads(made.info())
