@@ -14,6 +14,7 @@ static int (*const parts[])(PyObject *) = {
     bn_init_tensor,
     bn_init_memory,
     bn_init_dataset,
+    bn_init_tokens,
     bn_init_train,
     bn_init_object,
 };

@@ -68,6 +68,7 @@ int bn_init_generation(PyObject *module);
 int bn_init_tensor(PyObject *module);
 int bn_init_memory(PyObject *module);
 int bn_init_dataset(PyObject *module);
+int bn_init_tokens(PyObject *module);
 int bn_init_train(PyObject *module);
 int bn_init_object(PyObject *module);
 

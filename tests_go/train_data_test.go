@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/tokenfile"
+	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/train"
 )
 
@@ -142,4 +143,36 @@ func TestAFileThatIsCutShortEndsTheRun(t *testing.T) {
 	require.ErrorIs(t, err, tokenfile.ErrFormat)
 	require.ErrorContains(t, err, file.Path())
 	require.NotEmpty(t, logitsOf(t, m))
+}
+
+func TestEvaluationsThatCannotBeAreNamed(t *testing.T) {
+	m := trainable(t, "relu2")
+	by := predictor{infer.NewEngine(m)}
+	defer by.Close()
+	end := int32(4)
+	separators, err := train.NewStream(train.IDs{4, 4, 4, 4, 4, 4}, 2, &end)
+	require.NoError(t, err)
+	_, err = train.Evaluate(context.Background(), by, separators, 1)
+	require.ErrorIs(t, err, train.ErrBatch)
+	require.ErrorContains(t, err, "no example has a target")
+
+	ctx := context.Background()
+	for message, call := range map[string]func() error{
+		"expected at least one":   func() error { _, err := by.Predict(ctx, nil, nil); return err },
+		"targets":                 func() error { _, err := by.Predict(ctx, []int32{1, 2}, []int32{1}); return err },
+		"targets[1]":              func() error { _, err := by.Predict(ctx, []int32{1, 2}, []int32{-100, 61}); return err },
+		"tokens[1]":               func() error { _, err := by.Predict(ctx, []int32{1, 61}, []int32{1, 1}); return err },
+		"max_position_embeddings": func() error { _, err := by.Predict(ctx, make([]int32, 201), make([]int32, 201)); return err },
+	} {
+		err := call()
+		var argument *infer.ArgumentError
+		require.ErrorAs(t, err, &argument, message)
+		require.ErrorContains(t, err, message)
+	}
+	canceled, cancel := context.WithCancel(ctx)
+	cancel()
+	stream, err := train.NewTokens(make([]int32, 40), 8)
+	require.NoError(t, err)
+	_, err = train.Evaluate(canceled, by, stream, 1)
+	require.ErrorIs(t, err, context.Canceled)
 }

@@ -66,3 +66,30 @@ func TestWriteTakesARelativeNameWithoutDirectory(t *testing.T) {
 	require.NoError(t, Write("plain", func(io.Writer) error { return nil }))
 	require.Equal(t, []string{"plain"}, names(t, "."))
 }
+
+func TestContentWrittenPieceByPieceAppearsWhenItIsCommitted(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	f, err := Create(path)
+	require.NoError(t, err)
+	_, err = io.WriteString(f, "______ world")
+	require.NoError(t, err)
+	_, err = f.WriteAt([]byte("hello,"), 0) // a writer may go back
+	require.NoError(t, err)
+	require.NotContains(t, names(t, dir), "f")
+	require.NoError(t, f.Commit())
+	f.Abort()
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "hello, world", string(got))
+	require.Error(t, f.Commit())
+
+	f, err = Create(path)
+	require.NoError(t, err)
+	f.Abort()
+	f.Abort()
+	require.Error(t, f.Commit())
+	require.Equal(t, []string{"f"}, names(t, dir))
+	_, err = Create(filepath.Join(dir, "absent", "f"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
