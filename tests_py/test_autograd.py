@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import pickle
 import re
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -441,6 +443,29 @@ def test_a_defect_of_the_core_is_an_exception() -> None:
     with pytest.raises(InternalError):
         bitnet_rust._bitnet.function("operation", "", ())  # no operand, which only the package itself can do
     assert (leaf(1.0) * 2.0).item() == 2.0
+
+
+def test_memory_that_waits_makes_room_within_the_budget() -> None:
+    """Each shape keeps memory for its next step: together far more than the budget."""
+    program = """if True:
+        import numpy as np
+        from bitnet_rust import OutOfMemoryError, Tensor
+        from bitnet_rust.nn import functional as F
+
+        for n in range(100, 115):
+            x = Tensor(np.ones((n, 1024), np.float32), requires_grad=True)
+            for _ in range(2):
+                F.cross_entropy(F.gated(x, x, "silu"), [0] * n).backward()
+        try:
+            F.gated(Tensor.ones((5000, 1024)), Tensor.ones((5000, 1024)))
+        except OutOfMemoryError as error:
+            print(error)
+        F.gated(x, x, "silu").sum().backward()
+    """
+    env = {**os.environ, "BITNET_MEMORY_BUDGET": "16MiB"}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "budget exceeded" in done.stdout
 
 
 def _rss() -> int:

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
-	"maps"
 	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
@@ -14,7 +13,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// Call runs an operation by name: one of core/nn (see [Operations]) or of core/tensor. Operands are followed by parameters as
+// Call runs an operation by name: one of core/nn (a key of layers) or of core/tensor. Operands are followed by parameters as
 // a JSON object. In mode Grad it is recorded when an operand requires a gradient.
 func Call(ctx context.Context, m autograd.Mode, name string, operands []*autograd.GradTensor, params []byte) ([]*autograd.GradTensor, error) {
 	l, ok := layers[name]
@@ -46,9 +45,6 @@ func Call(ctx context.Context, m autograd.Mode, name string, operands []*autogra
 	}
 	return []*autograd.GradTensor{out}, nil
 }
-
-// Operations lists the names of the operations of core/nn, sorted.
-func Operations() []string { return slices.Sorted(maps.Keys(layers)) }
 
 // Params are the parameters of all operations; each reads its own.
 type Params struct {

@@ -2,6 +2,7 @@ package functional
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -171,7 +172,7 @@ type lossFunction struct {
 func (l *lossFunction) run(ctx context.Context, m autograd.Mode, operands, saved []*autograd.GradTensor, rows int) (*autograd.GradTensor, error) {
 	nats := make([]float64, rows)
 	l.rows = rows
-	if _, err := l.compute(ctx, nats, 0, false); err != nil {
+	if _, err := l.computeInRoom(ctx, nats, 0, false); err != nil {
 		return nil, err
 	}
 	var values []float32
@@ -202,6 +203,16 @@ func (l *lossFunction) run(ctx context.Context, m autograd.Mode, operands, saved
 	return out, nil
 }
 
+// computeInRoom is compute, again when memory that waits has made room.
+func (l *lossFunction) computeInRoom(ctx context.Context, nats []float64, scale float32, differentiate bool) ([]*tensor.Tensor, error) {
+	gs, err := l.compute(ctx, nats, scale, differentiate)
+	if errors.Is(err, pool.ErrOutOfMemory) {
+		makeRoom()
+		gs, err = l.compute(ctx, nats, scale, differentiate)
+	}
+	return gs, err
+}
+
 func (l *lossFunction) Name() string { return l.name }
 
 func (l *lossFunction) Release() {}
@@ -218,7 +229,7 @@ func (l *lossFunction) Backward(b *autograd.Backward) ([]*tensor.Tensor, error) 
 	case "sum":
 		scale = g.Float32s()[0]
 	}
-	gs, err := l.compute(b.Ctx, make([]float64, l.rows), scale, true)
+	gs, err := l.computeInRoom(b.Ctx, make([]float64, l.rows), scale, true)
 	if err != nil || l.reduction != "none" {
 		return gs, err
 	}

@@ -102,11 +102,15 @@ func Trim() {
 func (op *operation) begin(ctx context.Context, record bool) (*step, error) {
 	s, err := op.try(ctx, record)
 	if errors.Is(err, pool.ErrOutOfMemory) {
-		runtime.GC()
-		Trim()
+		makeRoom()
 		s, err = op.try(ctx, record)
 	}
 	return s, err
+}
+
+func makeRoom() {
+	runtime.GC()
+	Trim()
 }
 
 func (op *operation) try(ctx context.Context, record bool) (s *step, err error) {
@@ -281,7 +285,17 @@ func quietly(end func()) {
 	end()
 }
 
-func (f *stepFunction) Backward(b *autograd.Backward) (gs []*tensor.Tensor, err error) {
+func (f *stepFunction) Backward(b *autograd.Backward) ([]*tensor.Tensor, error) {
+	gs, err := f.walk(b)
+	if errors.Is(err, pool.ErrOutOfMemory) {
+		makeRoom()
+		gs, err = f.walk(b)
+	}
+	return gs, err
+}
+
+// walk takes the open step, or runs the operation again, and walks its tape.
+func (f *stepFunction) walk(b *autograd.Backward) (gs []*tensor.Tensor, err error) {
 	s := f.open
 	if s == nil {
 		if s, err = f.op.begin(b.Ctx, true); err != nil {
