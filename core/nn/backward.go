@@ -27,28 +27,41 @@ type gateOp struct {
 }
 
 func (o *gateOp) Backward(t *autograd.Tape) {
-	rows, dim := o.gate.Dim(0), o.gate.Dim(1)
-	dg, du := o.c.New(rows, dim), o.c.New(rows, dim)
+	c := o.c
+	c.recall(o.gate, o.up)
 	o.g, o.u, o.dy = o.gate.Float32s(), o.up.Float32s(), t.Take(o.out).Float32s()
-	o.dg, o.du, o.dim = dg.Float32s(), du.Float32s(), dim
-	o.c.eachRow(rows, o)
+	dg, du := c.claim(o.gate), c.claim(o.up) // mostly in place
+	o.dg, o.du, o.dim = dg.Float32s(), du.Float32s(), o.gate.Dim(1)
+	c.eachRow(o.gate.Dim(0), o)
 	t.Done(o.out)
 	t.Add(o.gate, dg)
 	t.Add(o.up, du)
-	o.c.drop(o.gate, o.up)
 }
 
+func (o *gateOp) remake(out *tensor.Tensor) {
+	o.c.recall(o.gate, o.up)
+	o.c.multiplyGate(o.act, o.gate, o.up, out)
+}
+
+// row may write over the gate and up.
 func (o *gateOp) row(r int) {
 	a, b := r*o.dim, (r+1)*o.dim
 	g, u, dy, dg, du := o.g[a:b], o.u[a:b], o.dy[a:b], o.dg[a:b], o.du[a:b]
-	if o.act != ReLU2 {
-		o.act.slopes(du, dg, g)
-		cpu.Mul(du, du, dy)
-		cpu.Mul(dg, dg, dy)
-		cpu.Mul(dg, dg, u)
+	if o.act == ReLU2 {
+		cpu.ReLU2Grad(dg, du, g, u, dy)
 		return
 	}
-	cpu.ReLU2Grad(dg, du, g, u, dy)
+	const piece = 256
+	var values, slopes [piece]float32
+	for len(g) > 0 {
+		n := min(piece, len(g))
+		value, slope := values[:n], slopes[:n]
+		o.act.slopes(value, slope, g[:n])
+		cpu.Mul(slope, slope, dy[:n])
+		cpu.Mul(dg[:n], slope, u[:n])
+		cpu.Mul(du[:n], value, dy[:n])
+		g, u, dy, dg, du = g[n:], u[n:], dy[n:], dg[n:], du[n:]
+	}
 }
 
 // lookupOp is out = table[ids].

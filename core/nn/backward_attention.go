@@ -24,6 +24,7 @@ type attentionOp struct {
 
 func (o *attentionOp) Backward(t *autograd.Tape) {
 	c, a := o.c, o.a
+	c.recall(o.q, o.out)
 	pad := PaddedDim(a.Dim)
 	spans := sequenceSpans(o.rows, len(o.caches))
 	longest := 0

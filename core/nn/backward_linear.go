@@ -24,6 +24,8 @@ type projectOp struct {
 	layers [maxGroup]*Linear
 	out    [maxGroup]*tensor.Tensor
 	n      int
+
+	requantize bool // q is made again with x
 }
 
 // recordProject records a Project.
@@ -35,12 +37,46 @@ func (c *Ctx) recordProject(x *tensor.Tensor, norm *RMSNorm, q quantized, layers
 			panic("nn: a differentiated layer needs master weights")
 		}
 	}
+	if q.q != nil {
+		for i, l := range layers {
+			if l.Ternary != nil {
+				c.made(out[i], op)
+			}
+		}
+	}
+	if op.requantize = q.q != nil && c.makers[x] != nil; op.requantize {
+		q.free(c)
+	}
 	c.keep(x)
 	c.tape.Record(op)
 }
 
+func (o *projectOp) remake(out *tensor.Tensor) {
+	o.input()
+	for i, l := range o.layers[:o.n] {
+		if o.out[i] == out {
+			o.c.matmul.reset(o.q)
+			o.c.matmul.append(o.c, l, out)
+			o.c.matmul.run(o.c)
+		}
+	}
+}
+
+// input makes what was given back of x and q again.
+func (o *projectOp) input() {
+	o.c.recall(o.x)
+	if o.requantize {
+		y, q := o.c.quantize(o.x, o.norm)
+		if y != o.x {
+			o.c.Free(y)
+		}
+		o.q, o.requantize = q, false
+	}
+}
+
 func (o *projectOp) Backward(t *autograd.Tape) {
 	c := o.c
+	o.input()
 	rows, dim := o.x.Dim(0), o.x.Dim(1)
 	var input codes          // norm(x) as ternary layers multiplied it
 	var float *tensor.Tensor // norm(x), which dense layers multiplied

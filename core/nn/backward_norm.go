@@ -15,6 +15,7 @@ type rmsNormOp struct {
 }
 
 func (o *rmsNormOp) Backward(t *autograd.Tape) {
+	o.c.recall(o.x)
 	if dy := t.Take(o.y); dy != nil {
 		dx := o.c.New(o.x.Dim(0), o.x.Dim(1))
 		copy(dx.Float32s(), dy.Float32s())

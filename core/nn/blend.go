@@ -64,6 +64,7 @@ type blendedOp struct {
 
 func (o *blendedOp) Backward(t *autograd.Tape) {
 	c := o.c
+	c.recall(o.x)
 	rows, dim := o.x.Dim(0), o.x.Dim(1)
 	h := c.normalized(o.x, o.norm)
 	var xf *tensor.Tensor

@@ -25,8 +25,9 @@ type Ctx struct {
 	headers []*tensor.Tensor
 	used    int
 
-	tape *autograd.Tape               // nil unless the step is to be differentiated
-	kept map[*tensor.Tensor]*keepsake // values that recorded operations still need
+	tape   *autograd.Tape               // nil unless the step is to be differentiated
+	kept   map[*tensor.Tensor]*keepsake // values that recorded operations still need
+	makers map[*tensor.Tensor]maker     // what can make a value again
 
 	training Training
 	// Inspect, when not nil, is shown what each module of the model put out, under the module's name.
@@ -81,6 +82,7 @@ func (c *Ctx) End() {
 	c.done, c.rows, c.caches = nil, nil, nil
 	c.tape, c.training = nil, Training{}
 	clear(c.kept)
+	clear(c.makers)
 }
 
 // Err reports whether the step was asked to stop; models check it between layers. Once it is not nil, results of the step
@@ -121,38 +123,7 @@ func (c *Ctx) Scratch() *pool.Scratch { return c.scratch }
 func (c *Ctx) Attach(t *autograd.Tape) {
 	c.tape = t
 	if c.kept == nil {
-		c.kept = map[*tensor.Tensor]*keepsake{}
-	}
-}
-
-// keepsake counts the recorded operations that need a value.
-type keepsake struct {
-	uses  int
-	freed bool // by the forward pass
-}
-
-// keep holds values for a recorded operation, which calls drop for each.
-func (c *Ctx) keep(values ...*tensor.Tensor) {
-	for _, t := range values {
-		k := c.kept[t]
-		if k == nil {
-			k = new(keepsake)
-			c.kept[t] = k
-		}
-		k.uses++
-	}
-}
-
-// drop ends one keep of each value.
-func (c *Ctx) drop(values ...*tensor.Tensor) {
-	for _, t := range values {
-		k := c.kept[t]
-		if k.uses--; k.uses == 0 {
-			delete(c.kept, t)
-			if k.freed {
-				c.Free(t)
-			}
-		}
+		c.kept, c.makers = map[*tensor.Tensor]*keepsake{}, map[*tensor.Tensor]maker{}
 	}
 }
 
@@ -182,6 +153,10 @@ func (c *Ctx) header() *tensor.Tensor {
 func (c *Ctx) Free(t *tensor.Tensor) {
 	if k := c.kept[t]; k != nil {
 		k.freed = true
+		if k.maker != nil {
+			k.gone = true
+			c.scratch.Free(t.Bytes())
+		}
 		return
 	}
 	c.scratch.Free(t.Bytes())

@@ -27,13 +27,22 @@ func (c *Ctx) gated(act Activation, gate, up *tensor.Tensor) *tensor.Tensor {
 	if c.tape != nil {
 		h = c.New(gate.Dim(0), gate.Dim(1))
 		c.keep(gate, up)
-		c.tape.Record(&gateOp{c: c, act: act, gate: gate, up: up, out: h})
+		op := &gateOp{c: c, act: act, gate: gate, up: up, out: h}
+		c.made(h, op)
+		c.tape.Record(op)
+	}
+	c.multiplyGate(act, gate, up, h)
+	if h != gate {
 		c.Free(gate)
 	}
-	c.gate = gateTask{act: act, gate: gate.Float32s(), up: up.Float32s(), out: h.Float32s(), dim: gate.Dim(1)}
-	c.eachRow(gate.Dim(0), &c.gate)
 	c.Free(up)
 	return h
+}
+
+// multiplyGate computes out = act(gate) * up; out may be gate.
+func (c *Ctx) multiplyGate(act Activation, gate, up, out *tensor.Tensor) {
+	c.gate = gateTask{act: act, gate: gate.Float32s(), up: up.Float32s(), out: out.Float32s(), dim: gate.Dim(1)}
+	c.eachRow(gate.Dim(0), &c.gate)
 }
 
 // gateTask computes out = act(gate) * up; out may be gate.

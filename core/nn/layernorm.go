@@ -82,6 +82,7 @@ type layerNormOp struct {
 
 func (o *layerNormOp) Backward(t *autograd.Tape) {
 	c := o.c
+	c.recall(o.x)
 	defer c.drop(o.x)
 	dy := t.Take(o.y)
 	if dy == nil {

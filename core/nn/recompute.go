@@ -42,6 +42,7 @@ type recomputeOp struct {
 
 // Backward records the block's own operations, which the tape walks next.
 func (o *recomputeOp) Backward(t *autograd.Tape) {
+	o.c.recall(o.x)
 	after := o.c.site
 	o.c.site = o.site
 	out := o.block.Forward(o.c, o.x, o.angles)

@@ -85,6 +85,7 @@ func (a Angles) Free(c *Ctx) {
 // rotate turns the heads of x [rows, heads*head_dim] in place.
 func (c *Ctx) rotate(a Angles, headDim int, x *tensor.Tensor) {
 	if c.tape != nil {
+		c.changed(x)
 		c.tape.Record(&rotateOp{c: c, angles: a, headDim: headDim, x: x})
 	}
 	c.turn(a, headDim, x, 1)

@@ -105,6 +105,8 @@ func BenchmarkStep(b *testing.B) {
 			b.ReportMetric(float64(len(r.batch.IDs)*b.N)/b.Elapsed().Seconds(), "tokens/s")
 			b.ReportMetric(float64(training)/1e6, "MB")
 			b.ReportMetric(float64(training)/float64(forward), "x-forward")
+			s := r.engine.Scratch()
+			b.ReportMetric(100*float64(s.PeakLive)/float64(s.Reserved), "%-of-pool")
 		})
 	}
 }

@@ -14,7 +14,10 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The kernels' workers belong to the process.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/bitnet-rust/bitnet_rust/accel/cpu.(*workPool).work"))
+}
 
 // numbered is n examples of three tokens that say which example they are.
 func numbered(t *testing.T, n int) *Examples {
