@@ -24,6 +24,7 @@ type tileJob struct {
 	tailA0, tailA1 *int8 // 64 bytes a row
 	tailB0, tailB1 *byte
 	groups         int // > 0
+	more           int // not 0: c += the products
 
 	nextA, nextTail, nextC int // bytes from group to group
 }
@@ -61,8 +62,12 @@ type tileSpace struct {
 	scale [2 * PanelRows]float32
 }
 
-// denseGroups is how many groups of 16 tokens have their sums in cache at a time.
-const denseGroups = 4
+// denseGroups groups of 16 tokens have their sums in cache at a time, and meet denseSteps times 64 columns of two panels, which stay
+// in the first-level cache, before they go on to the next.
+const (
+	denseGroups = 4
+	denseSteps  = 8
+)
 
 var tileSpaces = sync.Pool{New: func() any { return new(tileSpace) }}
 
@@ -158,6 +163,13 @@ func denseIntAMX(dst []float32, ldd int, panels []byte, stride int, scale []floa
 				s.job = tileJob{
 					c: &s.sums[0][0][0][0], ldc: 4 * 2 * PanelRows, a0: &x.Hi[at], a1: &x.Lo[at], lda: x.Stride, b0: &w0[0], b1: &w1[0], steps: steps,
 					groups: m / denseTokens, nextA: denseTokens * x.Stride, nextTail: denseTokens * tileCols, nextC: int(unsafe.Sizeof(s.sums[0])),
+				}
+				for k := denseSteps; k < steps; k += denseSteps { // all but the last piece of a long sum
+					s.job.steps = denseSteps
+					tilesUint8AMX(&s.job, &tileShapes)
+					s.job.a0, s.job.a1 = &x.Hi[at+k*tileCols], &x.Lo[at+k*tileCols]
+					s.job.b0, s.job.b1 = &w0[k*tileBytes], &w1[k*tileBytes]
+					s.job.steps, s.job.more = steps-k, 1
 				}
 				if rest {
 					s.job.tailA0, s.job.tailA1 = &s.tails[t*tileCols], &s.tails[(tokens+t)*tileCols]

@@ -37,10 +37,28 @@
 	XORQ R11, R11 \
 	XORQ R12, R12 \
 group: \
+	MOVQ tileJob_more(R8), R9 \
+	TESTQ R9, R9 \
+	JNZ more \
 	TILEZERO(0) \
 	TILEZERO(1) \
 	TILEZERO(2) \
 	TILEZERO(3) \
+	JMP start \
+more: \
+	MOVQ tileJob_c(R8), SI \
+	ADDQ R12, SI \
+	MOVQ tileJob_ldc(R8), DI \
+	LEAQ 64(SI), BX \
+	TILELOADD(0, 6, 7) \
+	TILELOADD(1, 3, 7) \
+	MOVQ DI, CX \
+	SHLQ $4, CX \
+	ADDQ CX, SI \
+	ADDQ CX, BX \
+	TILELOADD(2, 6, 7) \
+	TILELOADD(3, 3, 7) \
+start: \
 	MOVQ tileJob_a0(R8), SI \
 	MOVQ tileJob_a1(R8), CX \
 	ADDQ R10, SI \

@@ -66,17 +66,20 @@ func absMaxColumns(top, x []float32, f float32) {
 	}
 }
 
-func quantizeColumns(dst *Int16Rows, x []float32, ldx, rows int, f, s []float32) {
+// quantizeColumns does rows [r0, r1) and the 16 columns from c on.
+func quantizeColumns(dst *Int16Rows, x []float32, ldx, r0, r1, c int, f, s []float32) {
 	switch vectors() {
 	case AVX512:
-		quantizeColumnsAVX512(&dst.Hi[0], &dst.Lo[0], dst.Stride, &dst.SumHi[0], &dst.SumLo[0], &x[0], ldx, &f[0], &s[0], rows)
+		at := c*dst.Stride + r0
+		quantizeColumnsAVX512(&dst.Hi[at], &dst.Lo[at], dst.Stride, &dst.SumHi[c], &dst.SumLo[c], &x[r0*ldx+c], ldx, &f[r0], &s[c], r1-r0)
 	case AVX2:
-		for c := 0; c < Lanes; c += Lanes / 2 {
-			at := c * dst.Stride
-			quantizeColumnsAVX2(&dst.Hi[at], &dst.Lo[at], dst.Stride, &dst.SumHi[c], &dst.SumLo[c], &x[c], ldx, &f[0], &s[c], rows)
+		for range 2 {
+			at := c*dst.Stride + r0
+			quantizeColumnsAVX2(&dst.Hi[at], &dst.Lo[at], dst.Stride, &dst.SumHi[c], &dst.SumLo[c], &x[r0*ldx+c], ldx, &f[r0], &s[c], r1-r0)
+			c += Lanes / 2
 		}
 	default:
-		quantizeColumnsRef(dst, x, ldx, 0, rows, Lanes, f, s)
+		quantizeColumnsRef(dst, x, ldx, r0, r1, c, c+Lanes, f, s)
 	}
 }
 

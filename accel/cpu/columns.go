@@ -16,15 +16,15 @@ func AbsMaxColumns(top, x []float32, f float32) {
 	absMaxColumnsRef(top[body:n], x[body:], f)
 }
 
-// QuantizeColumns16 makes 16-bit rows of the columns of x [rows, cols], whose rows lie ldx apart, cols at most 16: as [QuantizeInt16] with
+// QuantizeColumns16 makes 16-bit rows of the columns of x [rows, cols], whose rows lie ldx apart: as [QuantizeInt16] with
 //
 //	v = clamp(roundHalfEven((x[r*ldx+c]*f[r]) * s[c]), -32512, 32512)
 //
 // for row c and column r of dst. Of dst it fills the planes, with zeros up to a multiple of [Int16Cols], and their sums.
 func QuantizeColumns16(dst Int16Rows, x []float32, ldx, rows, cols int, f, s []float32) {
 	const op = "QuantizeColumns16"
-	if rows < 0 || cols < 0 || cols > Lanes {
-		panic(fmt.Sprintf("cpu: %s: bad arguments: %d rows, %d columns (at most %d)", op, rows, cols, Lanes))
+	if rows < 0 || cols < 0 {
+		panic(fmt.Sprintf("cpu: %s: bad arguments: %d rows, %d columns", op, rows, cols))
 	}
 	if cols == 0 {
 		return
@@ -41,12 +41,15 @@ func QuantizeColumns16(dst Int16Rows, x []float32, ldx, rows, cols int, f, s []f
 	need(op, "s", len(s), cols)
 	clear(dst.SumHi[:cols])
 	clear(dst.SumLo[:cols])
-	body := 0
-	if cols == Lanes && rows >= Lanes {
-		body = rows &^ (Lanes - 1)
-		quantizeColumns(&dst, x, ldx, body, f, s)
+	const strip = 64 // rows whose neighbouring columns are read while they are near
+	body, wide := rows&^(Lanes-1), cols&^(Lanes-1)
+	for r := 0; r < body; r += strip {
+		for c := 0; c < wide; c += Lanes {
+			quantizeColumns(&dst, x, ldx, r, min(r+strip, body), c, f, s)
+		}
 	}
-	quantizeColumnsRef(&dst, x, ldx, body, rows, cols, f, s)
+	quantizeColumnsRef(&dst, x, ldx, body, rows, 0, wide, f, s)
+	quantizeColumnsRef(&dst, x, ldx, 0, rows, wide, cols, f, s)
 	for c := range cols {
 		clear(dst.Hi[c*dst.Stride+rows : c*dst.Stride+width])
 		clear(dst.Lo[c*dst.Stride+rows : c*dst.Stride+width])

@@ -8,12 +8,12 @@ func absMaxColumnsRef(top, x []float32, f float32) {
 	}
 }
 
-// quantizeColumnsRef does rows from on, and adds to the sums.
-func quantizeColumnsRef(dst *Int16Rows, x []float32, ldx, from, rows, cols int, f, s []float32) {
-	for r := from; r < rows; r++ {
-		for c, v := range x[r*ldx : r*ldx+cols] {
+// quantizeColumnsRef does rows [r0, r1) and columns [c0, c1) of x, and adds to the sums.
+func quantizeColumnsRef(dst *Int16Rows, x []float32, ldx, r0, r1, c0, c1 int, f, s []float32) {
+	for r := r0; r < r1; r++ {
+		for c := c0; c < c1; c++ {
 			at := c*dst.Stride + r
-			v = float32(v * f[r])
+			v := float32(x[r*ldx+c] * f[r])
 			hi, lo := quantizeInt16Ref(dst.Hi[at:at+1], dst.Lo[at:at+1], []float32{v}, s[c])
 			dst.SumHi[c] += hi
 			dst.SumLo[c] += lo

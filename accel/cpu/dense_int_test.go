@@ -142,6 +142,14 @@ func TestDenseIntMatMulForEveryTileOfTokensAndNumberOfBlocks(t *testing.T) {
 	}
 }
 
+// Long sums of many tokens go piece by piece.
+func TestDenseIntMatMulOfManyTokensAndColumns(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, cols := range []int{512, 1024, 1100} {
+		newIntCase(r, DenseInt8, 40, cols, 83, 8, randomCode, ternaryInputs["random"]).check(t, 0, 3)
+	}
+}
+
 // The largest sums: the int16 partial sums of the AVX2 int4 kernels reach -30720.
 func TestDenseIntMatMulDoesNotOverflowAtTheExtremes(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))

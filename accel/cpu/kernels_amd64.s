@@ -468,263 +468,279 @@ DATA constants<>+1840(SB)/4, $0x00000080
 DATA constants<>+1844(SB)/4, $0x00000080
 DATA constants<>+1848(SB)/4, $0x00000080
 DATA constants<>+1852(SB)/4, $0x00000080
-DATA constants<>+1856(SB)/4, $0x03010200
-DATA constants<>+1860(SB)/4, $0x07050604
-DATA constants<>+1864(SB)/4, $0x0b090a08
-DATA constants<>+1868(SB)/4, $0x0f0d0e0c
-DATA constants<>+1872(SB)/4, $0x03010200
-DATA constants<>+1876(SB)/4, $0x07050604
-DATA constants<>+1880(SB)/4, $0x0b090a08
-DATA constants<>+1884(SB)/4, $0x0f0d0e0c
-DATA constants<>+1888(SB)/4, $0x03010200
-DATA constants<>+1892(SB)/4, $0x07050604
-DATA constants<>+1896(SB)/4, $0x0b090a08
-DATA constants<>+1900(SB)/4, $0x0f0d0e0c
-DATA constants<>+1904(SB)/4, $0x03010200
-DATA constants<>+1908(SB)/4, $0x07050604
-DATA constants<>+1912(SB)/4, $0x0b090a08
-DATA constants<>+1916(SB)/4, $0x0f0d0e0c
-DATA constants<>+1920(SB)/4, $0x40000000
-DATA constants<>+1924(SB)/4, $0x40000000
-DATA constants<>+1928(SB)/4, $0x40000000
-DATA constants<>+1932(SB)/4, $0x40000000
-DATA constants<>+1936(SB)/4, $0x40000000
-DATA constants<>+1940(SB)/4, $0x40000000
-DATA constants<>+1944(SB)/4, $0x40000000
-DATA constants<>+1948(SB)/4, $0x40000000
-DATA constants<>+1952(SB)/4, $0x40000000
-DATA constants<>+1956(SB)/4, $0x40000000
-DATA constants<>+1960(SB)/4, $0x40000000
-DATA constants<>+1964(SB)/4, $0x40000000
-DATA constants<>+1968(SB)/4, $0x40000000
-DATA constants<>+1972(SB)/4, $0x40000000
-DATA constants<>+1976(SB)/4, $0x40000000
-DATA constants<>+1980(SB)/4, $0x40000000
-DATA constants<>+1984(SB)/4, $0x3f000000
-DATA constants<>+1988(SB)/4, $0x3f000000
-DATA constants<>+1992(SB)/4, $0x3f000000
-DATA constants<>+1996(SB)/4, $0x3f000000
-DATA constants<>+2000(SB)/4, $0x3f000000
-DATA constants<>+2004(SB)/4, $0x3f000000
-DATA constants<>+2008(SB)/4, $0x3f000000
-DATA constants<>+2012(SB)/4, $0x3f000000
-DATA constants<>+2016(SB)/4, $0x3f000000
-DATA constants<>+2020(SB)/4, $0x3f000000
-DATA constants<>+2024(SB)/4, $0x3f000000
-DATA constants<>+2028(SB)/4, $0x3f000000
-DATA constants<>+2032(SB)/4, $0x3f000000
-DATA constants<>+2036(SB)/4, $0x3f000000
-DATA constants<>+2040(SB)/4, $0x3f000000
-DATA constants<>+2044(SB)/4, $0x3f000000
-DATA constants<>+2048(SB)/4, $0x3f200000
-DATA constants<>+2052(SB)/4, $0x3f200000
-DATA constants<>+2056(SB)/4, $0x3f200000
-DATA constants<>+2060(SB)/4, $0x3f200000
-DATA constants<>+2064(SB)/4, $0x3f200000
-DATA constants<>+2068(SB)/4, $0x3f200000
-DATA constants<>+2072(SB)/4, $0x3f200000
-DATA constants<>+2076(SB)/4, $0x3f200000
-DATA constants<>+2080(SB)/4, $0x3f200000
-DATA constants<>+2084(SB)/4, $0x3f200000
-DATA constants<>+2088(SB)/4, $0x3f200000
-DATA constants<>+2092(SB)/4, $0x3f200000
-DATA constants<>+2096(SB)/4, $0x3f200000
-DATA constants<>+2100(SB)/4, $0x3f200000
-DATA constants<>+2104(SB)/4, $0x3f200000
-DATA constants<>+2108(SB)/4, $0x3f200000
-DATA constants<>+2112(SB)/4, $0xbbbaf0ea
-DATA constants<>+2116(SB)/4, $0xbbbaf0ea
-DATA constants<>+2120(SB)/4, $0xbbbaf0ea
-DATA constants<>+2124(SB)/4, $0xbbbaf0ea
-DATA constants<>+2128(SB)/4, $0xbbbaf0ea
-DATA constants<>+2132(SB)/4, $0xbbbaf0ea
-DATA constants<>+2136(SB)/4, $0xbbbaf0ea
-DATA constants<>+2140(SB)/4, $0xbbbaf0ea
-DATA constants<>+2144(SB)/4, $0xbbbaf0ea
-DATA constants<>+2148(SB)/4, $0xbbbaf0ea
-DATA constants<>+2152(SB)/4, $0xbbbaf0ea
-DATA constants<>+2156(SB)/4, $0xbbbaf0ea
-DATA constants<>+2160(SB)/4, $0xbbbaf0ea
-DATA constants<>+2164(SB)/4, $0xbbbaf0ea
-DATA constants<>+2168(SB)/4, $0xbbbaf0ea
-DATA constants<>+2172(SB)/4, $0xbbbaf0ea
-DATA constants<>+2176(SB)/4, $0x3ca9134e
-DATA constants<>+2180(SB)/4, $0x3ca9134e
-DATA constants<>+2184(SB)/4, $0x3ca9134e
-DATA constants<>+2188(SB)/4, $0x3ca9134e
-DATA constants<>+2192(SB)/4, $0x3ca9134e
-DATA constants<>+2196(SB)/4, $0x3ca9134e
-DATA constants<>+2200(SB)/4, $0x3ca9134e
-DATA constants<>+2204(SB)/4, $0x3ca9134e
-DATA constants<>+2208(SB)/4, $0x3ca9134e
-DATA constants<>+2212(SB)/4, $0x3ca9134e
-DATA constants<>+2216(SB)/4, $0x3ca9134e
-DATA constants<>+2220(SB)/4, $0x3ca9134e
-DATA constants<>+2224(SB)/4, $0x3ca9134e
-DATA constants<>+2228(SB)/4, $0x3ca9134e
-DATA constants<>+2232(SB)/4, $0x3ca9134e
-DATA constants<>+2236(SB)/4, $0x3ca9134e
-DATA constants<>+2240(SB)/4, $0xbd5c1e2d
-DATA constants<>+2244(SB)/4, $0xbd5c1e2d
-DATA constants<>+2248(SB)/4, $0xbd5c1e2d
-DATA constants<>+2252(SB)/4, $0xbd5c1e2d
-DATA constants<>+2256(SB)/4, $0xbd5c1e2d
-DATA constants<>+2260(SB)/4, $0xbd5c1e2d
-DATA constants<>+2264(SB)/4, $0xbd5c1e2d
-DATA constants<>+2268(SB)/4, $0xbd5c1e2d
-DATA constants<>+2272(SB)/4, $0xbd5c1e2d
-DATA constants<>+2276(SB)/4, $0xbd5c1e2d
-DATA constants<>+2280(SB)/4, $0xbd5c1e2d
-DATA constants<>+2284(SB)/4, $0xbd5c1e2d
-DATA constants<>+2288(SB)/4, $0xbd5c1e2d
-DATA constants<>+2292(SB)/4, $0xbd5c1e2d
-DATA constants<>+2296(SB)/4, $0xbd5c1e2d
-DATA constants<>+2300(SB)/4, $0xbd5c1e2d
-DATA constants<>+2304(SB)/4, $0x3e088393
-DATA constants<>+2308(SB)/4, $0x3e088393
-DATA constants<>+2312(SB)/4, $0x3e088393
-DATA constants<>+2316(SB)/4, $0x3e088393
-DATA constants<>+2320(SB)/4, $0x3e088393
-DATA constants<>+2324(SB)/4, $0x3e088393
-DATA constants<>+2328(SB)/4, $0x3e088393
-DATA constants<>+2332(SB)/4, $0x3e088393
-DATA constants<>+2336(SB)/4, $0x3e088393
-DATA constants<>+2340(SB)/4, $0x3e088393
-DATA constants<>+2344(SB)/4, $0x3e088393
-DATA constants<>+2348(SB)/4, $0x3e088393
-DATA constants<>+2352(SB)/4, $0x3e088393
-DATA constants<>+2356(SB)/4, $0x3e088393
-DATA constants<>+2360(SB)/4, $0x3e088393
-DATA constants<>+2364(SB)/4, $0x3e088393
-DATA constants<>+2368(SB)/4, $0xbeaaaa99
-DATA constants<>+2372(SB)/4, $0xbeaaaa99
-DATA constants<>+2376(SB)/4, $0xbeaaaa99
-DATA constants<>+2380(SB)/4, $0xbeaaaa99
-DATA constants<>+2384(SB)/4, $0xbeaaaa99
-DATA constants<>+2388(SB)/4, $0xbeaaaa99
-DATA constants<>+2392(SB)/4, $0xbeaaaa99
-DATA constants<>+2396(SB)/4, $0xbeaaaa99
-DATA constants<>+2400(SB)/4, $0xbeaaaa99
-DATA constants<>+2404(SB)/4, $0xbeaaaa99
-DATA constants<>+2408(SB)/4, $0xbeaaaa99
-DATA constants<>+2412(SB)/4, $0xbeaaaa99
-DATA constants<>+2416(SB)/4, $0xbeaaaa99
-DATA constants<>+2420(SB)/4, $0xbeaaaa99
-DATA constants<>+2424(SB)/4, $0xbeaaaa99
-DATA constants<>+2428(SB)/4, $0xbeaaaa99
-DATA constants<>+2432(SB)/4, $0x3f3504f3
-DATA constants<>+2436(SB)/4, $0x3f3504f3
-DATA constants<>+2440(SB)/4, $0x3f3504f3
-DATA constants<>+2444(SB)/4, $0x3f3504f3
-DATA constants<>+2448(SB)/4, $0x3f3504f3
-DATA constants<>+2452(SB)/4, $0x3f3504f3
-DATA constants<>+2456(SB)/4, $0x3f3504f3
-DATA constants<>+2460(SB)/4, $0x3f3504f3
-DATA constants<>+2464(SB)/4, $0x3f3504f3
-DATA constants<>+2468(SB)/4, $0x3f3504f3
-DATA constants<>+2472(SB)/4, $0x3f3504f3
-DATA constants<>+2476(SB)/4, $0x3f3504f3
-DATA constants<>+2480(SB)/4, $0x3f3504f3
-DATA constants<>+2484(SB)/4, $0x3f3504f3
-DATA constants<>+2488(SB)/4, $0x3f3504f3
-DATA constants<>+2492(SB)/4, $0x3f3504f3
-DATA constants<>+2496(SB)/4, $0x3ea7ba05
-DATA constants<>+2500(SB)/4, $0x3ea7ba05
-DATA constants<>+2504(SB)/4, $0x3ea7ba05
-DATA constants<>+2508(SB)/4, $0x3ea7ba05
-DATA constants<>+2512(SB)/4, $0x3ea7ba05
-DATA constants<>+2516(SB)/4, $0x3ea7ba05
-DATA constants<>+2520(SB)/4, $0x3ea7ba05
-DATA constants<>+2524(SB)/4, $0x3ea7ba05
-DATA constants<>+2528(SB)/4, $0x3ea7ba05
-DATA constants<>+2532(SB)/4, $0x3ea7ba05
-DATA constants<>+2536(SB)/4, $0x3ea7ba05
-DATA constants<>+2540(SB)/4, $0x3ea7ba05
-DATA constants<>+2544(SB)/4, $0x3ea7ba05
-DATA constants<>+2548(SB)/4, $0x3ea7ba05
-DATA constants<>+2552(SB)/4, $0x3ea7ba05
-DATA constants<>+2556(SB)/4, $0x3ea7ba05
-DATA constants<>+2560(SB)/4, $0x3f87dc22
-DATA constants<>+2564(SB)/4, $0x3f87dc22
-DATA constants<>+2568(SB)/4, $0x3f87dc22
-DATA constants<>+2572(SB)/4, $0x3f87dc22
-DATA constants<>+2576(SB)/4, $0x3f87dc22
-DATA constants<>+2580(SB)/4, $0x3f87dc22
-DATA constants<>+2584(SB)/4, $0x3f87dc22
-DATA constants<>+2588(SB)/4, $0x3f87dc22
-DATA constants<>+2592(SB)/4, $0x3f87dc22
-DATA constants<>+2596(SB)/4, $0x3f87dc22
-DATA constants<>+2600(SB)/4, $0x3f87dc22
-DATA constants<>+2604(SB)/4, $0x3f87dc22
-DATA constants<>+2608(SB)/4, $0x3f87dc22
-DATA constants<>+2612(SB)/4, $0x3f87dc22
-DATA constants<>+2616(SB)/4, $0x3f87dc22
-DATA constants<>+2620(SB)/4, $0x3f87dc22
-DATA constants<>+2624(SB)/4, $0xbfba00e3
-DATA constants<>+2628(SB)/4, $0xbfba00e3
-DATA constants<>+2632(SB)/4, $0xbfba00e3
-DATA constants<>+2636(SB)/4, $0xbfba00e3
-DATA constants<>+2640(SB)/4, $0xbfba00e3
-DATA constants<>+2644(SB)/4, $0xbfba00e3
-DATA constants<>+2648(SB)/4, $0xbfba00e3
-DATA constants<>+2652(SB)/4, $0xbfba00e3
-DATA constants<>+2656(SB)/4, $0xbfba00e3
-DATA constants<>+2660(SB)/4, $0xbfba00e3
-DATA constants<>+2664(SB)/4, $0xbfba00e3
-DATA constants<>+2668(SB)/4, $0xbfba00e3
-DATA constants<>+2672(SB)/4, $0xbfba00e3
-DATA constants<>+2676(SB)/4, $0xbfba00e3
-DATA constants<>+2680(SB)/4, $0xbfba00e3
-DATA constants<>+2684(SB)/4, $0xbfba00e3
-DATA constants<>+2688(SB)/4, $0x3fb5f0e3
-DATA constants<>+2692(SB)/4, $0x3fb5f0e3
-DATA constants<>+2696(SB)/4, $0x3fb5f0e3
-DATA constants<>+2700(SB)/4, $0x3fb5f0e3
-DATA constants<>+2704(SB)/4, $0x3fb5f0e3
-DATA constants<>+2708(SB)/4, $0x3fb5f0e3
-DATA constants<>+2712(SB)/4, $0x3fb5f0e3
-DATA constants<>+2716(SB)/4, $0x3fb5f0e3
-DATA constants<>+2720(SB)/4, $0x3fb5f0e3
-DATA constants<>+2724(SB)/4, $0x3fb5f0e3
-DATA constants<>+2728(SB)/4, $0x3fb5f0e3
-DATA constants<>+2732(SB)/4, $0x3fb5f0e3
-DATA constants<>+2736(SB)/4, $0x3fb5f0e3
-DATA constants<>+2740(SB)/4, $0x3fb5f0e3
-DATA constants<>+2744(SB)/4, $0x3fb5f0e3
-DATA constants<>+2748(SB)/4, $0x3fb5f0e3
-DATA constants<>+2752(SB)/4, $0xbe91a98e
-DATA constants<>+2756(SB)/4, $0xbe91a98e
-DATA constants<>+2760(SB)/4, $0xbe91a98e
-DATA constants<>+2764(SB)/4, $0xbe91a98e
-DATA constants<>+2768(SB)/4, $0xbe91a98e
-DATA constants<>+2772(SB)/4, $0xbe91a98e
-DATA constants<>+2776(SB)/4, $0xbe91a98e
-DATA constants<>+2780(SB)/4, $0xbe91a98e
-DATA constants<>+2784(SB)/4, $0xbe91a98e
-DATA constants<>+2788(SB)/4, $0xbe91a98e
-DATA constants<>+2792(SB)/4, $0xbe91a98e
-DATA constants<>+2796(SB)/4, $0xbe91a98e
-DATA constants<>+2800(SB)/4, $0xbe91a98e
-DATA constants<>+2804(SB)/4, $0xbe91a98e
-DATA constants<>+2808(SB)/4, $0xbe91a98e
-DATA constants<>+2812(SB)/4, $0xbe91a98e
-DATA constants<>+2816(SB)/4, $0x3e827906
-DATA constants<>+2820(SB)/4, $0x3e827906
-DATA constants<>+2824(SB)/4, $0x3e827906
-DATA constants<>+2828(SB)/4, $0x3e827906
-DATA constants<>+2832(SB)/4, $0x3e827906
-DATA constants<>+2836(SB)/4, $0x3e827906
-DATA constants<>+2840(SB)/4, $0x3e827906
-DATA constants<>+2844(SB)/4, $0x3e827906
-DATA constants<>+2848(SB)/4, $0x3e827906
-DATA constants<>+2852(SB)/4, $0x3e827906
-DATA constants<>+2856(SB)/4, $0x3e827906
-DATA constants<>+2860(SB)/4, $0x3e827906
-DATA constants<>+2864(SB)/4, $0x3e827906
-DATA constants<>+2868(SB)/4, $0x3e827906
-DATA constants<>+2872(SB)/4, $0x3e827906
-DATA constants<>+2876(SB)/4, $0x3e827906
-GLOBL constants<>(SB), RODATA|NOPTR, $2880
+DATA constants<>+1856(SB)/4, $0x01010101
+DATA constants<>+1860(SB)/4, $0x01010101
+DATA constants<>+1864(SB)/4, $0x01010101
+DATA constants<>+1868(SB)/4, $0x01010101
+DATA constants<>+1872(SB)/4, $0x01010101
+DATA constants<>+1876(SB)/4, $0x01010101
+DATA constants<>+1880(SB)/4, $0x01010101
+DATA constants<>+1884(SB)/4, $0x01010101
+DATA constants<>+1888(SB)/4, $0x01010101
+DATA constants<>+1892(SB)/4, $0x01010101
+DATA constants<>+1896(SB)/4, $0x01010101
+DATA constants<>+1900(SB)/4, $0x01010101
+DATA constants<>+1904(SB)/4, $0x01010101
+DATA constants<>+1908(SB)/4, $0x01010101
+DATA constants<>+1912(SB)/4, $0x01010101
+DATA constants<>+1916(SB)/4, $0x01010101
+DATA constants<>+1920(SB)/4, $0x03010200
+DATA constants<>+1924(SB)/4, $0x07050604
+DATA constants<>+1928(SB)/4, $0x0b090a08
+DATA constants<>+1932(SB)/4, $0x0f0d0e0c
+DATA constants<>+1936(SB)/4, $0x03010200
+DATA constants<>+1940(SB)/4, $0x07050604
+DATA constants<>+1944(SB)/4, $0x0b090a08
+DATA constants<>+1948(SB)/4, $0x0f0d0e0c
+DATA constants<>+1952(SB)/4, $0x03010200
+DATA constants<>+1956(SB)/4, $0x07050604
+DATA constants<>+1960(SB)/4, $0x0b090a08
+DATA constants<>+1964(SB)/4, $0x0f0d0e0c
+DATA constants<>+1968(SB)/4, $0x03010200
+DATA constants<>+1972(SB)/4, $0x07050604
+DATA constants<>+1976(SB)/4, $0x0b090a08
+DATA constants<>+1980(SB)/4, $0x0f0d0e0c
+DATA constants<>+1984(SB)/4, $0x40000000
+DATA constants<>+1988(SB)/4, $0x40000000
+DATA constants<>+1992(SB)/4, $0x40000000
+DATA constants<>+1996(SB)/4, $0x40000000
+DATA constants<>+2000(SB)/4, $0x40000000
+DATA constants<>+2004(SB)/4, $0x40000000
+DATA constants<>+2008(SB)/4, $0x40000000
+DATA constants<>+2012(SB)/4, $0x40000000
+DATA constants<>+2016(SB)/4, $0x40000000
+DATA constants<>+2020(SB)/4, $0x40000000
+DATA constants<>+2024(SB)/4, $0x40000000
+DATA constants<>+2028(SB)/4, $0x40000000
+DATA constants<>+2032(SB)/4, $0x40000000
+DATA constants<>+2036(SB)/4, $0x40000000
+DATA constants<>+2040(SB)/4, $0x40000000
+DATA constants<>+2044(SB)/4, $0x40000000
+DATA constants<>+2048(SB)/4, $0x3f000000
+DATA constants<>+2052(SB)/4, $0x3f000000
+DATA constants<>+2056(SB)/4, $0x3f000000
+DATA constants<>+2060(SB)/4, $0x3f000000
+DATA constants<>+2064(SB)/4, $0x3f000000
+DATA constants<>+2068(SB)/4, $0x3f000000
+DATA constants<>+2072(SB)/4, $0x3f000000
+DATA constants<>+2076(SB)/4, $0x3f000000
+DATA constants<>+2080(SB)/4, $0x3f000000
+DATA constants<>+2084(SB)/4, $0x3f000000
+DATA constants<>+2088(SB)/4, $0x3f000000
+DATA constants<>+2092(SB)/4, $0x3f000000
+DATA constants<>+2096(SB)/4, $0x3f000000
+DATA constants<>+2100(SB)/4, $0x3f000000
+DATA constants<>+2104(SB)/4, $0x3f000000
+DATA constants<>+2108(SB)/4, $0x3f000000
+DATA constants<>+2112(SB)/4, $0x3f200000
+DATA constants<>+2116(SB)/4, $0x3f200000
+DATA constants<>+2120(SB)/4, $0x3f200000
+DATA constants<>+2124(SB)/4, $0x3f200000
+DATA constants<>+2128(SB)/4, $0x3f200000
+DATA constants<>+2132(SB)/4, $0x3f200000
+DATA constants<>+2136(SB)/4, $0x3f200000
+DATA constants<>+2140(SB)/4, $0x3f200000
+DATA constants<>+2144(SB)/4, $0x3f200000
+DATA constants<>+2148(SB)/4, $0x3f200000
+DATA constants<>+2152(SB)/4, $0x3f200000
+DATA constants<>+2156(SB)/4, $0x3f200000
+DATA constants<>+2160(SB)/4, $0x3f200000
+DATA constants<>+2164(SB)/4, $0x3f200000
+DATA constants<>+2168(SB)/4, $0x3f200000
+DATA constants<>+2172(SB)/4, $0x3f200000
+DATA constants<>+2176(SB)/4, $0xbbbaf0ea
+DATA constants<>+2180(SB)/4, $0xbbbaf0ea
+DATA constants<>+2184(SB)/4, $0xbbbaf0ea
+DATA constants<>+2188(SB)/4, $0xbbbaf0ea
+DATA constants<>+2192(SB)/4, $0xbbbaf0ea
+DATA constants<>+2196(SB)/4, $0xbbbaf0ea
+DATA constants<>+2200(SB)/4, $0xbbbaf0ea
+DATA constants<>+2204(SB)/4, $0xbbbaf0ea
+DATA constants<>+2208(SB)/4, $0xbbbaf0ea
+DATA constants<>+2212(SB)/4, $0xbbbaf0ea
+DATA constants<>+2216(SB)/4, $0xbbbaf0ea
+DATA constants<>+2220(SB)/4, $0xbbbaf0ea
+DATA constants<>+2224(SB)/4, $0xbbbaf0ea
+DATA constants<>+2228(SB)/4, $0xbbbaf0ea
+DATA constants<>+2232(SB)/4, $0xbbbaf0ea
+DATA constants<>+2236(SB)/4, $0xbbbaf0ea
+DATA constants<>+2240(SB)/4, $0x3ca9134e
+DATA constants<>+2244(SB)/4, $0x3ca9134e
+DATA constants<>+2248(SB)/4, $0x3ca9134e
+DATA constants<>+2252(SB)/4, $0x3ca9134e
+DATA constants<>+2256(SB)/4, $0x3ca9134e
+DATA constants<>+2260(SB)/4, $0x3ca9134e
+DATA constants<>+2264(SB)/4, $0x3ca9134e
+DATA constants<>+2268(SB)/4, $0x3ca9134e
+DATA constants<>+2272(SB)/4, $0x3ca9134e
+DATA constants<>+2276(SB)/4, $0x3ca9134e
+DATA constants<>+2280(SB)/4, $0x3ca9134e
+DATA constants<>+2284(SB)/4, $0x3ca9134e
+DATA constants<>+2288(SB)/4, $0x3ca9134e
+DATA constants<>+2292(SB)/4, $0x3ca9134e
+DATA constants<>+2296(SB)/4, $0x3ca9134e
+DATA constants<>+2300(SB)/4, $0x3ca9134e
+DATA constants<>+2304(SB)/4, $0xbd5c1e2d
+DATA constants<>+2308(SB)/4, $0xbd5c1e2d
+DATA constants<>+2312(SB)/4, $0xbd5c1e2d
+DATA constants<>+2316(SB)/4, $0xbd5c1e2d
+DATA constants<>+2320(SB)/4, $0xbd5c1e2d
+DATA constants<>+2324(SB)/4, $0xbd5c1e2d
+DATA constants<>+2328(SB)/4, $0xbd5c1e2d
+DATA constants<>+2332(SB)/4, $0xbd5c1e2d
+DATA constants<>+2336(SB)/4, $0xbd5c1e2d
+DATA constants<>+2340(SB)/4, $0xbd5c1e2d
+DATA constants<>+2344(SB)/4, $0xbd5c1e2d
+DATA constants<>+2348(SB)/4, $0xbd5c1e2d
+DATA constants<>+2352(SB)/4, $0xbd5c1e2d
+DATA constants<>+2356(SB)/4, $0xbd5c1e2d
+DATA constants<>+2360(SB)/4, $0xbd5c1e2d
+DATA constants<>+2364(SB)/4, $0xbd5c1e2d
+DATA constants<>+2368(SB)/4, $0x3e088393
+DATA constants<>+2372(SB)/4, $0x3e088393
+DATA constants<>+2376(SB)/4, $0x3e088393
+DATA constants<>+2380(SB)/4, $0x3e088393
+DATA constants<>+2384(SB)/4, $0x3e088393
+DATA constants<>+2388(SB)/4, $0x3e088393
+DATA constants<>+2392(SB)/4, $0x3e088393
+DATA constants<>+2396(SB)/4, $0x3e088393
+DATA constants<>+2400(SB)/4, $0x3e088393
+DATA constants<>+2404(SB)/4, $0x3e088393
+DATA constants<>+2408(SB)/4, $0x3e088393
+DATA constants<>+2412(SB)/4, $0x3e088393
+DATA constants<>+2416(SB)/4, $0x3e088393
+DATA constants<>+2420(SB)/4, $0x3e088393
+DATA constants<>+2424(SB)/4, $0x3e088393
+DATA constants<>+2428(SB)/4, $0x3e088393
+DATA constants<>+2432(SB)/4, $0xbeaaaa99
+DATA constants<>+2436(SB)/4, $0xbeaaaa99
+DATA constants<>+2440(SB)/4, $0xbeaaaa99
+DATA constants<>+2444(SB)/4, $0xbeaaaa99
+DATA constants<>+2448(SB)/4, $0xbeaaaa99
+DATA constants<>+2452(SB)/4, $0xbeaaaa99
+DATA constants<>+2456(SB)/4, $0xbeaaaa99
+DATA constants<>+2460(SB)/4, $0xbeaaaa99
+DATA constants<>+2464(SB)/4, $0xbeaaaa99
+DATA constants<>+2468(SB)/4, $0xbeaaaa99
+DATA constants<>+2472(SB)/4, $0xbeaaaa99
+DATA constants<>+2476(SB)/4, $0xbeaaaa99
+DATA constants<>+2480(SB)/4, $0xbeaaaa99
+DATA constants<>+2484(SB)/4, $0xbeaaaa99
+DATA constants<>+2488(SB)/4, $0xbeaaaa99
+DATA constants<>+2492(SB)/4, $0xbeaaaa99
+DATA constants<>+2496(SB)/4, $0x3f3504f3
+DATA constants<>+2500(SB)/4, $0x3f3504f3
+DATA constants<>+2504(SB)/4, $0x3f3504f3
+DATA constants<>+2508(SB)/4, $0x3f3504f3
+DATA constants<>+2512(SB)/4, $0x3f3504f3
+DATA constants<>+2516(SB)/4, $0x3f3504f3
+DATA constants<>+2520(SB)/4, $0x3f3504f3
+DATA constants<>+2524(SB)/4, $0x3f3504f3
+DATA constants<>+2528(SB)/4, $0x3f3504f3
+DATA constants<>+2532(SB)/4, $0x3f3504f3
+DATA constants<>+2536(SB)/4, $0x3f3504f3
+DATA constants<>+2540(SB)/4, $0x3f3504f3
+DATA constants<>+2544(SB)/4, $0x3f3504f3
+DATA constants<>+2548(SB)/4, $0x3f3504f3
+DATA constants<>+2552(SB)/4, $0x3f3504f3
+DATA constants<>+2556(SB)/4, $0x3f3504f3
+DATA constants<>+2560(SB)/4, $0x3ea7ba05
+DATA constants<>+2564(SB)/4, $0x3ea7ba05
+DATA constants<>+2568(SB)/4, $0x3ea7ba05
+DATA constants<>+2572(SB)/4, $0x3ea7ba05
+DATA constants<>+2576(SB)/4, $0x3ea7ba05
+DATA constants<>+2580(SB)/4, $0x3ea7ba05
+DATA constants<>+2584(SB)/4, $0x3ea7ba05
+DATA constants<>+2588(SB)/4, $0x3ea7ba05
+DATA constants<>+2592(SB)/4, $0x3ea7ba05
+DATA constants<>+2596(SB)/4, $0x3ea7ba05
+DATA constants<>+2600(SB)/4, $0x3ea7ba05
+DATA constants<>+2604(SB)/4, $0x3ea7ba05
+DATA constants<>+2608(SB)/4, $0x3ea7ba05
+DATA constants<>+2612(SB)/4, $0x3ea7ba05
+DATA constants<>+2616(SB)/4, $0x3ea7ba05
+DATA constants<>+2620(SB)/4, $0x3ea7ba05
+DATA constants<>+2624(SB)/4, $0x3f87dc22
+DATA constants<>+2628(SB)/4, $0x3f87dc22
+DATA constants<>+2632(SB)/4, $0x3f87dc22
+DATA constants<>+2636(SB)/4, $0x3f87dc22
+DATA constants<>+2640(SB)/4, $0x3f87dc22
+DATA constants<>+2644(SB)/4, $0x3f87dc22
+DATA constants<>+2648(SB)/4, $0x3f87dc22
+DATA constants<>+2652(SB)/4, $0x3f87dc22
+DATA constants<>+2656(SB)/4, $0x3f87dc22
+DATA constants<>+2660(SB)/4, $0x3f87dc22
+DATA constants<>+2664(SB)/4, $0x3f87dc22
+DATA constants<>+2668(SB)/4, $0x3f87dc22
+DATA constants<>+2672(SB)/4, $0x3f87dc22
+DATA constants<>+2676(SB)/4, $0x3f87dc22
+DATA constants<>+2680(SB)/4, $0x3f87dc22
+DATA constants<>+2684(SB)/4, $0x3f87dc22
+DATA constants<>+2688(SB)/4, $0xbfba00e3
+DATA constants<>+2692(SB)/4, $0xbfba00e3
+DATA constants<>+2696(SB)/4, $0xbfba00e3
+DATA constants<>+2700(SB)/4, $0xbfba00e3
+DATA constants<>+2704(SB)/4, $0xbfba00e3
+DATA constants<>+2708(SB)/4, $0xbfba00e3
+DATA constants<>+2712(SB)/4, $0xbfba00e3
+DATA constants<>+2716(SB)/4, $0xbfba00e3
+DATA constants<>+2720(SB)/4, $0xbfba00e3
+DATA constants<>+2724(SB)/4, $0xbfba00e3
+DATA constants<>+2728(SB)/4, $0xbfba00e3
+DATA constants<>+2732(SB)/4, $0xbfba00e3
+DATA constants<>+2736(SB)/4, $0xbfba00e3
+DATA constants<>+2740(SB)/4, $0xbfba00e3
+DATA constants<>+2744(SB)/4, $0xbfba00e3
+DATA constants<>+2748(SB)/4, $0xbfba00e3
+DATA constants<>+2752(SB)/4, $0x3fb5f0e3
+DATA constants<>+2756(SB)/4, $0x3fb5f0e3
+DATA constants<>+2760(SB)/4, $0x3fb5f0e3
+DATA constants<>+2764(SB)/4, $0x3fb5f0e3
+DATA constants<>+2768(SB)/4, $0x3fb5f0e3
+DATA constants<>+2772(SB)/4, $0x3fb5f0e3
+DATA constants<>+2776(SB)/4, $0x3fb5f0e3
+DATA constants<>+2780(SB)/4, $0x3fb5f0e3
+DATA constants<>+2784(SB)/4, $0x3fb5f0e3
+DATA constants<>+2788(SB)/4, $0x3fb5f0e3
+DATA constants<>+2792(SB)/4, $0x3fb5f0e3
+DATA constants<>+2796(SB)/4, $0x3fb5f0e3
+DATA constants<>+2800(SB)/4, $0x3fb5f0e3
+DATA constants<>+2804(SB)/4, $0x3fb5f0e3
+DATA constants<>+2808(SB)/4, $0x3fb5f0e3
+DATA constants<>+2812(SB)/4, $0x3fb5f0e3
+DATA constants<>+2816(SB)/4, $0xbe91a98e
+DATA constants<>+2820(SB)/4, $0xbe91a98e
+DATA constants<>+2824(SB)/4, $0xbe91a98e
+DATA constants<>+2828(SB)/4, $0xbe91a98e
+DATA constants<>+2832(SB)/4, $0xbe91a98e
+DATA constants<>+2836(SB)/4, $0xbe91a98e
+DATA constants<>+2840(SB)/4, $0xbe91a98e
+DATA constants<>+2844(SB)/4, $0xbe91a98e
+DATA constants<>+2848(SB)/4, $0xbe91a98e
+DATA constants<>+2852(SB)/4, $0xbe91a98e
+DATA constants<>+2856(SB)/4, $0xbe91a98e
+DATA constants<>+2860(SB)/4, $0xbe91a98e
+DATA constants<>+2864(SB)/4, $0xbe91a98e
+DATA constants<>+2868(SB)/4, $0xbe91a98e
+DATA constants<>+2872(SB)/4, $0xbe91a98e
+DATA constants<>+2876(SB)/4, $0xbe91a98e
+DATA constants<>+2880(SB)/4, $0x3e827906
+DATA constants<>+2884(SB)/4, $0x3e827906
+DATA constants<>+2888(SB)/4, $0x3e827906
+DATA constants<>+2892(SB)/4, $0x3e827906
+DATA constants<>+2896(SB)/4, $0x3e827906
+DATA constants<>+2900(SB)/4, $0x3e827906
+DATA constants<>+2904(SB)/4, $0x3e827906
+DATA constants<>+2908(SB)/4, $0x3e827906
+DATA constants<>+2912(SB)/4, $0x3e827906
+DATA constants<>+2916(SB)/4, $0x3e827906
+DATA constants<>+2920(SB)/4, $0x3e827906
+DATA constants<>+2924(SB)/4, $0x3e827906
+DATA constants<>+2928(SB)/4, $0x3e827906
+DATA constants<>+2932(SB)/4, $0x3e827906
+DATA constants<>+2936(SB)/4, $0x3e827906
+DATA constants<>+2940(SB)/4, $0x3e827906
+GLOBL constants<>(SB), RODATA|NOPTR, $2944
 
 // func ternaryGemvAVX2(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
 // Requires: AVX, AVX2, CMOV, MMX+
@@ -3258,25 +3274,25 @@ loop:
 	VCMPPS    $0x03, Y2, Y2, Y3
 	VBLENDVPS Y3, Y2, Y6, Y6
 	VADDPS    constants<>+640(SB), Y6, Y6
-	VMOVUPS   constants<>+1920(SB), Y2
+	VMOVUPS   constants<>+1984(SB), Y2
 	VDIVPS    Y6, Y2, Y6
 	VMOVUPS   constants<>+640(SB), Y2
 	VSUBPS    Y6, Y2, Y2
 	VANDPS    constants<>+960(SB), Y0, Y3
 	VORPS     Y3, Y2, Y2
 	VMULPS    Y0, Y0, Y3
-	VMULPS    constants<>+2112(SB), Y3, Y4
-	VADDPS    constants<>+2176(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
+	VMULPS    constants<>+2176(SB), Y3, Y4
 	VADDPS    constants<>+2240(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
 	VADDPS    constants<>+2304(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
 	VADDPS    constants<>+2368(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2432(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
 	VMULPS    Y0, Y4, Y4
 	VADDPS    Y0, Y4, Y4
-	VCMPPS    $0x11, constants<>+2048(SB), Y1, Y0
+	VCMPPS    $0x11, constants<>+2112(SB), Y1, Y0
 	VBLENDVPS Y0, Y4, Y2, Y2
 	VMOVUPS   Y2, (AX)(DX*1)
 	VMOVUPS   32(BX)(DX*1), Y0
@@ -3312,25 +3328,25 @@ loop:
 	VCMPPS    $0x03, Y2, Y2, Y3
 	VBLENDVPS Y3, Y2, Y6, Y6
 	VADDPS    constants<>+640(SB), Y6, Y6
-	VMOVUPS   constants<>+1920(SB), Y2
+	VMOVUPS   constants<>+1984(SB), Y2
 	VDIVPS    Y6, Y2, Y6
 	VMOVUPS   constants<>+640(SB), Y2
 	VSUBPS    Y6, Y2, Y2
 	VANDPS    constants<>+960(SB), Y0, Y3
 	VORPS     Y3, Y2, Y2
 	VMULPS    Y0, Y0, Y3
-	VMULPS    constants<>+2112(SB), Y3, Y4
-	VADDPS    constants<>+2176(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
+	VMULPS    constants<>+2176(SB), Y3, Y4
 	VADDPS    constants<>+2240(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
 	VADDPS    constants<>+2304(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
 	VADDPS    constants<>+2368(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2432(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
 	VMULPS    Y0, Y4, Y4
 	VADDPS    Y0, Y4, Y4
-	VCMPPS    $0x11, constants<>+2048(SB), Y1, Y0
+	VCMPPS    $0x11, constants<>+2112(SB), Y1, Y0
 	VBLENDVPS Y0, Y4, Y2, Y2
 	VMOVUPS   Y2, 32(AX)(DX*1)
 	ADDQ      $0x40, DX
@@ -3353,18 +3369,18 @@ loop:
 	VMOVUPS   (BX)(DX*1), Y0
 	VMOVUPS   constants<>+640(SB), Y3
 	VANDPS    constants<>+1024(SB), Y0, Y1
-	VMULPS    constants<>+2432(SB), Y1, Y1
-	VMULPS    constants<>+2496(SB), Y1, Y2
+	VMULPS    constants<>+2496(SB), Y1, Y1
+	VMULPS    constants<>+2560(SB), Y1, Y2
 	VADDPS    Y3, Y2, Y2
 	VDIVPS    Y2, Y3, Y2
-	VMULPS    constants<>+2560(SB), Y2, Y4
-	VADDPS    constants<>+2624(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
+	VMULPS    constants<>+2624(SB), Y2, Y4
 	VADDPS    constants<>+2688(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VADDPS    constants<>+2752(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VADDPS    constants<>+2816(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2880(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VMULPS    Y1, Y1, Y1
 	VXORPS    constants<>+960(SB), Y1, Y1
@@ -3398,7 +3414,7 @@ loop:
 	VCMPPS    $0x03, Y1, Y1, Y2
 	VBLENDVPS Y2, Y1, Y7, Y7
 	VMULPS    Y7, Y4, Y4
-	VMULPS    constants<>+1984(SB), Y4, Y4
+	VMULPS    constants<>+2048(SB), Y4, Y4
 	VSUBPS    Y4, Y3, Y2
 	VCMPPS    $0x1d, constants<>+704(SB), Y0, Y0
 	VBLENDVPS Y0, Y2, Y4, Y4
@@ -3406,18 +3422,18 @@ loop:
 	VMOVUPS   32(BX)(DX*1), Y0
 	VMOVUPS   constants<>+640(SB), Y3
 	VANDPS    constants<>+1024(SB), Y0, Y1
-	VMULPS    constants<>+2432(SB), Y1, Y1
-	VMULPS    constants<>+2496(SB), Y1, Y2
+	VMULPS    constants<>+2496(SB), Y1, Y1
+	VMULPS    constants<>+2560(SB), Y1, Y2
 	VADDPS    Y3, Y2, Y2
 	VDIVPS    Y2, Y3, Y2
-	VMULPS    constants<>+2560(SB), Y2, Y4
-	VADDPS    constants<>+2624(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
+	VMULPS    constants<>+2624(SB), Y2, Y4
 	VADDPS    constants<>+2688(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VADDPS    constants<>+2752(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VADDPS    constants<>+2816(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2880(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VMULPS    Y1, Y1, Y1
 	VXORPS    constants<>+960(SB), Y1, Y1
@@ -3451,7 +3467,7 @@ loop:
 	VCMPPS    $0x03, Y1, Y1, Y2
 	VBLENDVPS Y2, Y1, Y7, Y7
 	VMULPS    Y7, Y4, Y4
-	VMULPS    constants<>+1984(SB), Y4, Y4
+	VMULPS    constants<>+2048(SB), Y4, Y4
 	VSUBPS    Y4, Y3, Y2
 	VCMPPS    $0x1d, constants<>+704(SB), Y0, Y0
 	VBLENDVPS Y0, Y2, Y4, Y4
@@ -3659,246 +3675,230 @@ TEXT ·quantizeColumnsAVX2(SB), NOSPLIT, $0-80
 	VXORPS  Y2, Y2, Y2
 
 loop:
-	VBROADCASTSS (DI), Y4
-	VMULPS       (BX), Y4, Y3
+	VBROADCASTSS (DI), Y3
+	VMULPS       (BX), Y3, Y3
 	VMULPS       Y0, Y3, Y3
 	VMAXPS       constants<>+1536(SB), Y3, Y3
 	VMINPS       constants<>+1600(SB), Y3, Y3
 	VCVTPS2DQ    Y3, Y3
-	VPADDD       Y3, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y3, Y3
-	VPSRAD       $0x08, Y3, Y4
-	VPADDD       Y4, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
-	VBROADCASTSS (DI), Y5
-	VMULPS       (BX), Y5, Y4
+	VBROADCASTSS (DI), Y4
+	VMULPS       (BX), Y4, Y4
 	VMULPS       Y0, Y4, Y4
 	VMAXPS       constants<>+1536(SB), Y4, Y4
 	VMINPS       constants<>+1600(SB), Y4, Y4
 	VCVTPS2DQ    Y4, Y4
-	VPADDD       Y4, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y4, Y4
-	VPSRAD       $0x08, Y4, Y5
-	VPADDD       Y5, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y4, Y4
 	VPBLENDW     $0xaa, Y4, Y3, Y3
-	VPSHUFB      constants<>+1856(SB), Y3, Y3
-	VBROADCASTSS (DI), Y5
-	VMULPS       (BX), Y5, Y4
+	VPSHUFB      constants<>+1920(SB), Y3, Y3
+	VBROADCASTSS (DI), Y4
+	VMULPS       (BX), Y4, Y4
 	VMULPS       Y0, Y4, Y4
 	VMAXPS       constants<>+1536(SB), Y4, Y4
 	VMINPS       constants<>+1600(SB), Y4, Y4
 	VCVTPS2DQ    Y4, Y4
-	VPADDD       Y4, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y4, Y4
-	VPSRAD       $0x08, Y4, Y5
-	VPADDD       Y5, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
-	VBROADCASTSS (DI), Y6
-	VMULPS       (BX), Y6, Y5
+	VBROADCASTSS (DI), Y5
+	VMULPS       (BX), Y5, Y5
 	VMULPS       Y0, Y5, Y5
 	VMAXPS       constants<>+1536(SB), Y5, Y5
 	VMINPS       constants<>+1600(SB), Y5, Y5
 	VCVTPS2DQ    Y5, Y5
-	VPADDD       Y5, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y5, Y5
-	VPSRAD       $0x08, Y5, Y6
-	VPADDD       Y6, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y5, Y5
 	VPBLENDW     $0xaa, Y5, Y4, Y4
-	VPSHUFB      constants<>+1856(SB), Y4, Y4
+	VPSHUFB      constants<>+1920(SB), Y4, Y4
 	VPSLLD       $0x10, Y4, Y6
 	VMOVDQU      Y3, Y5
 	VPBLENDW     $0xaa, Y6, Y5, Y5
 	VPXOR        constants<>+1728(SB), Y5, Y5
 	VPSRLD       $0x10, Y3, Y3
 	VPBLENDW     $0xaa, Y4, Y3, Y3
-	VBROADCASTSS (DI), Y6
-	VMULPS       (BX), Y6, Y4
+	VMOVDQU      constants<>+1856(SB), Y6
+	VPMADDUBSW   Y3, Y6, Y6
+	VPMADDWD     constants<>+1216(SB), Y6, Y6
+	VPADDD       Y6, Y1, Y1
+	VMOVDQU      constants<>+1856(SB), Y6
+	VPMADDUBSW   Y5, Y6, Y6
+	VPMADDWD     constants<>+1216(SB), Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VBROADCASTSS (DI), Y4
+	VMULPS       (BX), Y4, Y4
 	VMULPS       Y0, Y4, Y4
 	VMAXPS       constants<>+1536(SB), Y4, Y4
 	VMINPS       constants<>+1600(SB), Y4, Y4
 	VCVTPS2DQ    Y4, Y4
-	VPADDD       Y4, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y4, Y4
-	VPSRAD       $0x08, Y4, Y6
-	VPADDD       Y6, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
-	VBROADCASTSS (DI), Y7
-	VMULPS       (BX), Y7, Y6
+	VBROADCASTSS (DI), Y6
+	VMULPS       (BX), Y6, Y6
 	VMULPS       Y0, Y6, Y6
 	VMAXPS       constants<>+1536(SB), Y6, Y6
 	VMINPS       constants<>+1600(SB), Y6, Y6
 	VCVTPS2DQ    Y6, Y6
-	VPADDD       Y6, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y6, Y6
-	VPSRAD       $0x08, Y6, Y7
-	VPADDD       Y7, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y6, Y6
 	VPBLENDW     $0xaa, Y6, Y4, Y4
-	VPSHUFB      constants<>+1856(SB), Y4, Y4
-	VBROADCASTSS (DI), Y7
-	VMULPS       (BX), Y7, Y6
+	VPSHUFB      constants<>+1920(SB), Y4, Y4
+	VBROADCASTSS (DI), Y6
+	VMULPS       (BX), Y6, Y6
 	VMULPS       Y0, Y6, Y6
 	VMAXPS       constants<>+1536(SB), Y6, Y6
 	VMINPS       constants<>+1600(SB), Y6, Y6
 	VCVTPS2DQ    Y6, Y6
-	VPADDD       Y6, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y6, Y6
-	VPSRAD       $0x08, Y6, Y7
-	VPADDD       Y7, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
-	VBROADCASTSS (DI), Y8
-	VMULPS       (BX), Y8, Y7
+	VBROADCASTSS (DI), Y7
+	VMULPS       (BX), Y7, Y7
 	VMULPS       Y0, Y7, Y7
 	VMAXPS       constants<>+1536(SB), Y7, Y7
 	VMINPS       constants<>+1600(SB), Y7, Y7
 	VCVTPS2DQ    Y7, Y7
-	VPADDD       Y7, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y7, Y7
-	VPSRAD       $0x08, Y7, Y8
-	VPADDD       Y8, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y7, Y7
 	VPBLENDW     $0xaa, Y7, Y6, Y6
-	VPSHUFB      constants<>+1856(SB), Y6, Y6
+	VPSHUFB      constants<>+1920(SB), Y6, Y6
 	VPSLLD       $0x10, Y6, Y8
 	VMOVDQU      Y4, Y7
 	VPBLENDW     $0xaa, Y8, Y7, Y7
 	VPXOR        constants<>+1728(SB), Y7, Y7
 	VPSRLD       $0x10, Y4, Y4
 	VPBLENDW     $0xaa, Y6, Y4, Y4
-	VBROADCASTSS (DI), Y8
-	VMULPS       (BX), Y8, Y6
+	VMOVDQU      constants<>+1856(SB), Y8
+	VPMADDUBSW   Y4, Y8, Y8
+	VPMADDWD     constants<>+1216(SB), Y8, Y8
+	VPADDD       Y8, Y1, Y1
+	VMOVDQU      constants<>+1856(SB), Y8
+	VPMADDUBSW   Y7, Y8, Y8
+	VPMADDWD     constants<>+1216(SB), Y8, Y8
+	VPADDD       Y8, Y2, Y2
+	VBROADCASTSS (DI), Y6
+	VMULPS       (BX), Y6, Y6
 	VMULPS       Y0, Y6, Y6
 	VMAXPS       constants<>+1536(SB), Y6, Y6
 	VMINPS       constants<>+1600(SB), Y6, Y6
 	VCVTPS2DQ    Y6, Y6
-	VPADDD       Y6, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y6, Y6
-	VPSRAD       $0x08, Y6, Y8
-	VPADDD       Y8, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
-	VBROADCASTSS (DI), Y9
-	VMULPS       (BX), Y9, Y8
+	VBROADCASTSS (DI), Y8
+	VMULPS       (BX), Y8, Y8
 	VMULPS       Y0, Y8, Y8
 	VMAXPS       constants<>+1536(SB), Y8, Y8
 	VMINPS       constants<>+1600(SB), Y8, Y8
 	VCVTPS2DQ    Y8, Y8
-	VPADDD       Y8, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y8, Y8
-	VPSRAD       $0x08, Y8, Y9
-	VPADDD       Y9, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y8, Y8
 	VPBLENDW     $0xaa, Y8, Y6, Y6
-	VPSHUFB      constants<>+1856(SB), Y6, Y6
-	VBROADCASTSS (DI), Y9
-	VMULPS       (BX), Y9, Y8
+	VPSHUFB      constants<>+1920(SB), Y6, Y6
+	VBROADCASTSS (DI), Y8
+	VMULPS       (BX), Y8, Y8
 	VMULPS       Y0, Y8, Y8
 	VMAXPS       constants<>+1536(SB), Y8, Y8
 	VMINPS       constants<>+1600(SB), Y8, Y8
 	VCVTPS2DQ    Y8, Y8
-	VPADDD       Y8, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y8, Y8
-	VPSRAD       $0x08, Y8, Y9
-	VPADDD       Y9, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
-	VBROADCASTSS (DI), Y10
-	VMULPS       (BX), Y10, Y9
+	VBROADCASTSS (DI), Y9
+	VMULPS       (BX), Y9, Y9
 	VMULPS       Y0, Y9, Y9
 	VMAXPS       constants<>+1536(SB), Y9, Y9
 	VMINPS       constants<>+1600(SB), Y9, Y9
 	VCVTPS2DQ    Y9, Y9
-	VPADDD       Y9, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y9, Y9
-	VPSRAD       $0x08, Y9, Y10
-	VPADDD       Y10, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y9, Y9
 	VPBLENDW     $0xaa, Y9, Y8, Y8
-	VPSHUFB      constants<>+1856(SB), Y8, Y8
+	VPSHUFB      constants<>+1920(SB), Y8, Y8
 	VPSLLD       $0x10, Y8, Y10
 	VMOVDQU      Y6, Y9
 	VPBLENDW     $0xaa, Y10, Y9, Y9
 	VPXOR        constants<>+1728(SB), Y9, Y9
 	VPSRLD       $0x10, Y6, Y6
 	VPBLENDW     $0xaa, Y8, Y6, Y6
-	VBROADCASTSS (DI), Y10
-	VMULPS       (BX), Y10, Y8
+	VMOVDQU      constants<>+1856(SB), Y10
+	VPMADDUBSW   Y6, Y10, Y10
+	VPMADDWD     constants<>+1216(SB), Y10, Y10
+	VPADDD       Y10, Y1, Y1
+	VMOVDQU      constants<>+1856(SB), Y10
+	VPMADDUBSW   Y9, Y10, Y10
+	VPMADDWD     constants<>+1216(SB), Y10, Y10
+	VPADDD       Y10, Y2, Y2
+	VBROADCASTSS (DI), Y8
+	VMULPS       (BX), Y8, Y8
 	VMULPS       Y0, Y8, Y8
 	VMAXPS       constants<>+1536(SB), Y8, Y8
 	VMINPS       constants<>+1600(SB), Y8, Y8
 	VCVTPS2DQ    Y8, Y8
-	VPADDD       Y8, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y8, Y8
-	VPSRAD       $0x08, Y8, Y10
-	VPADDD       Y10, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
-	VBROADCASTSS (DI), Y11
-	VMULPS       (BX), Y11, Y10
+	VBROADCASTSS (DI), Y10
+	VMULPS       (BX), Y10, Y10
 	VMULPS       Y0, Y10, Y10
 	VMAXPS       constants<>+1536(SB), Y10, Y10
 	VMINPS       constants<>+1600(SB), Y10, Y10
 	VCVTPS2DQ    Y10, Y10
-	VPADDD       Y10, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y10, Y10
-	VPSRAD       $0x08, Y10, Y11
-	VPADDD       Y11, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y10, Y10
 	VPBLENDW     $0xaa, Y10, Y8, Y8
-	VPSHUFB      constants<>+1856(SB), Y8, Y8
-	VBROADCASTSS (DI), Y11
-	VMULPS       (BX), Y11, Y10
+	VPSHUFB      constants<>+1920(SB), Y8, Y8
+	VBROADCASTSS (DI), Y10
+	VMULPS       (BX), Y10, Y10
 	VMULPS       Y0, Y10, Y10
 	VMAXPS       constants<>+1536(SB), Y10, Y10
 	VMINPS       constants<>+1600(SB), Y10, Y10
 	VCVTPS2DQ    Y10, Y10
-	VPADDD       Y10, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y10, Y10
-	VPSRAD       $0x08, Y10, Y11
-	VPADDD       Y11, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
-	VBROADCASTSS (DI), Y12
-	VMULPS       (BX), Y12, Y11
+	VBROADCASTSS (DI), Y11
+	VMULPS       (BX), Y11, Y11
 	VMULPS       Y0, Y11, Y11
 	VMAXPS       constants<>+1536(SB), Y11, Y11
 	VMINPS       constants<>+1600(SB), Y11, Y11
 	VCVTPS2DQ    Y11, Y11
-	VPADDD       Y11, Y1, Y1
 	VPADDD       constants<>+1792(SB), Y11, Y11
-	VPSRAD       $0x08, Y11, Y12
-	VPADDD       Y12, Y2, Y2
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y11, Y11
 	VPBLENDW     $0xaa, Y11, Y10, Y10
-	VPSHUFB      constants<>+1856(SB), Y10, Y10
+	VPSHUFB      constants<>+1920(SB), Y10, Y10
 	VPSLLD       $0x10, Y10, Y12
 	VMOVDQU      Y8, Y11
 	VPBLENDW     $0xaa, Y12, Y11, Y11
 	VPXOR        constants<>+1728(SB), Y11, Y11
 	VPSRLD       $0x10, Y8, Y8
 	VPBLENDW     $0xaa, Y10, Y8, Y8
+	VMOVDQU      constants<>+1856(SB), Y12
+	VPMADDUBSW   Y8, Y12, Y12
+	VPMADDWD     constants<>+1216(SB), Y12, Y12
+	VPADDD       Y12, Y1, Y1
+	VMOVDQU      constants<>+1856(SB), Y12
+	VPMADDUBSW   Y11, Y12, Y12
+	VPMADDWD     constants<>+1216(SB), Y12, Y12
+	VPADDD       Y12, Y2, Y2
 	VPUNPCKHDQ   Y4, Y3, Y12
 	VPUNPCKLDQ   Y4, Y3, Y3
 	VPUNPCKHDQ   Y8, Y6, Y10
@@ -3954,13 +3954,11 @@ loop:
 	SUBQ         $0x10, R9
 	JNZ          loop
 	MOVQ         sumHi+24(FP), AX
-	MOVQ         sumLo+32(FP), CX
-	VPADDD       (AX), Y2, Y0
-	VMOVDQU      Y0, (AX)
-	VPSLLD       $0x08, Y2, Y2
-	VPSUBD       Y2, Y1, Y1
-	VPADDD       (CX), Y1, Y1
-	VMOVDQU      Y1, (CX)
+	VPADDD       (AX), Y1, Y1
+	VMOVDQU      Y1, (AX)
+	MOVQ         sumLo+32(FP), AX
+	VPADDD       (AX), Y2, Y2
+	VMOVDQU      Y2, (AX)
 	VZEROUPPER
 	RET
 
@@ -11758,25 +11756,25 @@ loop:
 	VCMPPS    $0x03, Z2, Z2, K1
 	VBLENDMPS Z2, Z6, K1, Z6
 	VADDPS    constants<>+640(SB), Z6, Z6
-	VMOVUPS   constants<>+1920(SB), Z2
+	VMOVUPS   constants<>+1984(SB), Z2
 	VDIVPS    Z6, Z2, Z6
 	VMOVUPS   constants<>+640(SB), Z2
 	VSUBPS    Z6, Z2, Z2
 	VANDPS    constants<>+960(SB), Z0, Z3
 	VORPS     Z3, Z2, Z2
 	VMULPS    Z0, Z0, Z3
-	VMULPS    constants<>+2112(SB), Z3, Z4
-	VADDPS    constants<>+2176(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
+	VMULPS    constants<>+2176(SB), Z3, Z4
 	VADDPS    constants<>+2240(SB), Z4, Z4
 	VMULPS    Z3, Z4, Z4
 	VADDPS    constants<>+2304(SB), Z4, Z4
 	VMULPS    Z3, Z4, Z4
 	VADDPS    constants<>+2368(SB), Z4, Z4
 	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+2432(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
 	VMULPS    Z0, Z4, Z4
 	VADDPS    Z0, Z4, Z4
-	VCMPPS    $0x11, constants<>+2048(SB), Z1, K1
+	VCMPPS    $0x11, constants<>+2112(SB), Z1, K1
 	VBLENDMPS Z4, Z2, K1, Z2
 	VMOVUPS   Z2, (AX)(DX*1)
 	ADDQ      $0x40, DX
@@ -11799,18 +11797,18 @@ loop:
 	VMOVUPS   (BX)(DX*1), Z0
 	VMOVUPS   constants<>+640(SB), Z3
 	VANDPS    constants<>+1024(SB), Z0, Z1
-	VMULPS    constants<>+2432(SB), Z1, Z1
-	VMULPS    constants<>+2496(SB), Z1, Z2
+	VMULPS    constants<>+2496(SB), Z1, Z1
+	VMULPS    constants<>+2560(SB), Z1, Z2
 	VADDPS    Z3, Z2, Z2
 	VDIVPS    Z2, Z3, Z2
-	VMULPS    constants<>+2560(SB), Z2, Z4
-	VADDPS    constants<>+2624(SB), Z4, Z4
-	VMULPS    Z2, Z4, Z4
+	VMULPS    constants<>+2624(SB), Z2, Z4
 	VADDPS    constants<>+2688(SB), Z4, Z4
 	VMULPS    Z2, Z4, Z4
 	VADDPS    constants<>+2752(SB), Z4, Z4
 	VMULPS    Z2, Z4, Z4
 	VADDPS    constants<>+2816(SB), Z4, Z4
+	VMULPS    Z2, Z4, Z4
+	VADDPS    constants<>+2880(SB), Z4, Z4
 	VMULPS    Z2, Z4, Z4
 	VMULPS    Z1, Z1, Z1
 	VXORPS    constants<>+960(SB), Z1, Z1
@@ -11844,7 +11842,7 @@ loop:
 	VCMPPS    $0x03, Z1, Z1, K1
 	VBLENDMPS Z1, Z7, K1, Z7
 	VMULPS    Z7, Z4, Z4
-	VMULPS    constants<>+1984(SB), Z4, Z4
+	VMULPS    constants<>+2048(SB), Z4, Z4
 	VSUBPS    Z4, Z3, Z2
 	VCMPPS    $0x1d, constants<>+704(SB), Z0, K1
 	VBLENDMPS Z2, Z4, K1, Z4
@@ -11994,7 +11992,7 @@ loop:
 	RET
 
 // func quantizeColumnsAVX512(hi *int8, lo *int8, stride int, sumHi *int32, sumLo *int32, x *float32, ldx int, f *float32, s *float32, rows int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·quantizeColumnsAVX512(SB), NOSPLIT, $0-80
 	MOVQ         hi+0(FP), AX
 	MOVQ         lo+8(FP), CX
@@ -12011,305 +12009,229 @@ TEXT ·quantizeColumnsAVX512(SB), NOSPLIT, $0-80
 	VMOVUPS      (R8), Z1
 	VXORPS       Z2, Z2, Z2
 	VXORPS       Z3, Z3, Z3
+	MOVL         $0x01010101, R8
+	VMOVD        R8, X4
+	VPBROADCASTD X4, Z4
 
 loop:
 	VBROADCASTSS  (DI), Z5
-	VMULPS        (BX), Z5, Z4
-	VMULPS        Z1, Z4, Z4
-	VMAXPS        constants<>+1536(SB), Z4, Z4
-	VMINPS        constants<>+1600(SB), Z4, Z4
-	VCVTPS2DQ     Z4, Z4
-	VPADDD        Z4, Z2, Z2
-	VPADDD        constants<>+1792(SB), Z4, Z4
-	VPSRAD        $0x08, Z4, Z5
-	VPADDD        Z5, Z3, Z3
-	ADDQ          SI, BX
-	ADDQ          $0x04, DI
-	VBROADCASTSS  (DI), Z6
-	VMULPS        (BX), Z6, Z5
+	VMULPS        (BX), Z5, Z5
 	VMULPS        Z1, Z5, Z5
 	VMAXPS        constants<>+1536(SB), Z5, Z5
 	VMINPS        constants<>+1600(SB), Z5, Z5
 	VCVTPS2DQ     Z5, Z5
-	VPADDD        Z5, Z2, Z2
 	VPADDD        constants<>+1792(SB), Z5, Z5
-	VPSRAD        $0x08, Z5, Z6
-	VPADDD        Z6, Z3, Z3
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
-	VPSLLD        $0x10, Z5, Z5
-	VPTERNLOGD    $0xe4, Z0, Z5, Z4
-	VPSHUFB       constants<>+1856(SB), Z4, Z4
 	VBROADCASTSS  (DI), Z6
-	VMULPS        (BX), Z6, Z5
-	VMULPS        Z1, Z5, Z5
-	VMAXPS        constants<>+1536(SB), Z5, Z5
-	VMINPS        constants<>+1600(SB), Z5, Z5
-	VCVTPS2DQ     Z5, Z5
-	VPADDD        Z5, Z2, Z2
-	VPADDD        constants<>+1792(SB), Z5, Z5
-	VPSRAD        $0x08, Z5, Z6
-	VPADDD        Z6, Z3, Z3
-	ADDQ          SI, BX
-	ADDQ          $0x04, DI
-	VBROADCASTSS  (DI), Z7
-	VMULPS        (BX), Z7, Z6
+	VMULPS        (BX), Z6, Z6
 	VMULPS        Z1, Z6, Z6
 	VMAXPS        constants<>+1536(SB), Z6, Z6
 	VMINPS        constants<>+1600(SB), Z6, Z6
 	VCVTPS2DQ     Z6, Z6
-	VPADDD        Z6, Z2, Z2
 	VPADDD        constants<>+1792(SB), Z6, Z6
-	VPSRAD        $0x08, Z6, Z7
-	VPADDD        Z7, Z3, Z3
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z6, Z6
 	VPTERNLOGD    $0xe4, Z0, Z6, Z5
-	VPSHUFB       constants<>+1856(SB), Z5, Z5
-	VPSLLD        $0x10, Z5, Z7
-	VMOVDQU32     Z4, Z6
-	VPTERNLOGD    $0xe4, Z0, Z7, Z6
-	VPXORD        constants<>+1728(SB), Z6, Z6
-	VPSRLD        $0x10, Z4, Z4
-	VPTERNLOGD    $0xe4, Z0, Z5, Z4
-	VBROADCASTSS  (DI), Z7
-	VMULPS        (BX), Z7, Z5
-	VMULPS        Z1, Z5, Z5
-	VMAXPS        constants<>+1536(SB), Z5, Z5
-	VMINPS        constants<>+1600(SB), Z5, Z5
-	VCVTPS2DQ     Z5, Z5
-	VPADDD        Z5, Z2, Z2
-	VPADDD        constants<>+1792(SB), Z5, Z5
-	VPSRAD        $0x08, Z5, Z7
-	VPADDD        Z7, Z3, Z3
+	VPSHUFB       constants<>+1920(SB), Z5, Z5
+	VBROADCASTSS  (DI), Z6
+	VMULPS        (BX), Z6, Z6
+	VMULPS        Z1, Z6, Z6
+	VMAXPS        constants<>+1536(SB), Z6, Z6
+	VMINPS        constants<>+1600(SB), Z6, Z6
+	VCVTPS2DQ     Z6, Z6
+	VPADDD        constants<>+1792(SB), Z6, Z6
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
-	VBROADCASTSS  (DI), Z8
-	VMULPS        (BX), Z8, Z7
+	VBROADCASTSS  (DI), Z7
+	VMULPS        (BX), Z7, Z7
 	VMULPS        Z1, Z7, Z7
 	VMAXPS        constants<>+1536(SB), Z7, Z7
 	VMINPS        constants<>+1600(SB), Z7, Z7
 	VCVTPS2DQ     Z7, Z7
-	VPADDD        Z7, Z2, Z2
 	VPADDD        constants<>+1792(SB), Z7, Z7
-	VPSRAD        $0x08, Z7, Z8
-	VPADDD        Z8, Z3, Z3
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z7, Z7
-	VPTERNLOGD    $0xe4, Z0, Z7, Z5
-	VPSHUFB       constants<>+1856(SB), Z5, Z5
-	VBROADCASTSS  (DI), Z8
-	VMULPS        (BX), Z8, Z7
-	VMULPS        Z1, Z7, Z7
-	VMAXPS        constants<>+1536(SB), Z7, Z7
-	VMINPS        constants<>+1600(SB), Z7, Z7
-	VCVTPS2DQ     Z7, Z7
-	VPADDD        Z7, Z2, Z2
-	VPADDD        constants<>+1792(SB), Z7, Z7
-	VPSRAD        $0x08, Z7, Z8
-	VPADDD        Z8, Z3, Z3
+	VPTERNLOGD    $0xe4, Z0, Z7, Z6
+	VPSHUFB       constants<>+1920(SB), Z6, Z6
+	VPSLLD        $0x10, Z6, Z8
+	VMOVDQU32     Z5, Z7
+	VPTERNLOGD    $0xe4, Z0, Z8, Z7
+	VPXORD        constants<>+1728(SB), Z7, Z7
+	VPSRLD        $0x10, Z5, Z5
+	VPTERNLOGD    $0xe4, Z0, Z6, Z5
+	VPDPBUSD      Z5, Z4, Z2
+	VPDPBUSD      Z7, Z4, Z3
+	VBROADCASTSS  (DI), Z6
+	VMULPS        (BX), Z6, Z6
+	VMULPS        Z1, Z6, Z6
+	VMAXPS        constants<>+1536(SB), Z6, Z6
+	VMINPS        constants<>+1600(SB), Z6, Z6
+	VCVTPS2DQ     Z6, Z6
+	VPADDD        constants<>+1792(SB), Z6, Z6
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
-	VBROADCASTSS  (DI), Z9
-	VMULPS        (BX), Z9, Z8
+	VBROADCASTSS  (DI), Z8
+	VMULPS        (BX), Z8, Z8
 	VMULPS        Z1, Z8, Z8
 	VMAXPS        constants<>+1536(SB), Z8, Z8
 	VMINPS        constants<>+1600(SB), Z8, Z8
 	VCVTPS2DQ     Z8, Z8
-	VPADDD        Z8, Z2, Z2
 	VPADDD        constants<>+1792(SB), Z8, Z8
-	VPSRAD        $0x08, Z8, Z9
-	VPADDD        Z9, Z3, Z3
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z8, Z8
-	VPTERNLOGD    $0xe4, Z0, Z8, Z7
-	VPSHUFB       constants<>+1856(SB), Z7, Z7
-	VPSLLD        $0x10, Z7, Z9
-	VMOVDQU32     Z5, Z8
-	VPTERNLOGD    $0xe4, Z0, Z9, Z8
-	VPXORD        constants<>+1728(SB), Z8, Z8
-	VPSRLD        $0x10, Z5, Z5
-	VPTERNLOGD    $0xe4, Z0, Z7, Z5
-	VBROADCASTSS  (DI), Z9
-	VMULPS        (BX), Z9, Z7
-	VMULPS        Z1, Z7, Z7
-	VMAXPS        constants<>+1536(SB), Z7, Z7
-	VMINPS        constants<>+1600(SB), Z7, Z7
-	VCVTPS2DQ     Z7, Z7
-	VPADDD        Z7, Z2, Z2
-	VPADDD        constants<>+1792(SB), Z7, Z7
-	VPSRAD        $0x08, Z7, Z9
-	VPADDD        Z9, Z3, Z3
+	VPTERNLOGD    $0xe4, Z0, Z8, Z6
+	VPSHUFB       constants<>+1920(SB), Z6, Z6
+	VBROADCASTSS  (DI), Z8
+	VMULPS        (BX), Z8, Z8
+	VMULPS        Z1, Z8, Z8
+	VMAXPS        constants<>+1536(SB), Z8, Z8
+	VMINPS        constants<>+1600(SB), Z8, Z8
+	VCVTPS2DQ     Z8, Z8
+	VPADDD        constants<>+1792(SB), Z8, Z8
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
-	VBROADCASTSS  (DI), Z10
-	VMULPS        (BX), Z10, Z9
+	VBROADCASTSS  (DI), Z9
+	VMULPS        (BX), Z9, Z9
 	VMULPS        Z1, Z9, Z9
 	VMAXPS        constants<>+1536(SB), Z9, Z9
 	VMINPS        constants<>+1600(SB), Z9, Z9
 	VCVTPS2DQ     Z9, Z9
-	VPADDD        Z9, Z2, Z2
 	VPADDD        constants<>+1792(SB), Z9, Z9
-	VPSRAD        $0x08, Z9, Z10
-	VPADDD        Z10, Z3, Z3
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z9, Z9
-	VPTERNLOGD    $0xe4, Z0, Z9, Z7
-	VPSHUFB       constants<>+1856(SB), Z7, Z7
-	VBROADCASTSS  (DI), Z10
-	VMULPS        (BX), Z10, Z9
-	VMULPS        Z1, Z9, Z9
-	VMAXPS        constants<>+1536(SB), Z9, Z9
-	VMINPS        constants<>+1600(SB), Z9, Z9
-	VCVTPS2DQ     Z9, Z9
-	VPADDD        Z9, Z2, Z2
-	VPADDD        constants<>+1792(SB), Z9, Z9
-	VPSRAD        $0x08, Z9, Z10
-	VPADDD        Z10, Z3, Z3
+	VPTERNLOGD    $0xe4, Z0, Z9, Z8
+	VPSHUFB       constants<>+1920(SB), Z8, Z8
+	VPSLLD        $0x10, Z8, Z10
+	VMOVDQU32     Z6, Z9
+	VPTERNLOGD    $0xe4, Z0, Z10, Z9
+	VPXORD        constants<>+1728(SB), Z9, Z9
+	VPSRLD        $0x10, Z6, Z6
+	VPTERNLOGD    $0xe4, Z0, Z8, Z6
+	VPDPBUSD      Z6, Z4, Z2
+	VPDPBUSD      Z9, Z4, Z3
+	VBROADCASTSS  (DI), Z8
+	VMULPS        (BX), Z8, Z8
+	VMULPS        Z1, Z8, Z8
+	VMAXPS        constants<>+1536(SB), Z8, Z8
+	VMINPS        constants<>+1600(SB), Z8, Z8
+	VCVTPS2DQ     Z8, Z8
+	VPADDD        constants<>+1792(SB), Z8, Z8
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
-	VBROADCASTSS  (DI), Z11
-	VMULPS        (BX), Z11, Z10
+	VBROADCASTSS  (DI), Z10
+	VMULPS        (BX), Z10, Z10
 	VMULPS        Z1, Z10, Z10
 	VMAXPS        constants<>+1536(SB), Z10, Z10
 	VMINPS        constants<>+1600(SB), Z10, Z10
 	VCVTPS2DQ     Z10, Z10
-	VPADDD        Z10, Z2, Z2
 	VPADDD        constants<>+1792(SB), Z10, Z10
-	VPSRAD        $0x08, Z10, Z11
-	VPADDD        Z11, Z3, Z3
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z10, Z10
-	VPTERNLOGD    $0xe4, Z0, Z10, Z9
-	VPSHUFB       constants<>+1856(SB), Z9, Z9
-	VPSLLD        $0x10, Z9, Z11
-	VMOVDQU32     Z7, Z10
-	VPTERNLOGD    $0xe4, Z0, Z11, Z10
-	VPXORD        constants<>+1728(SB), Z10, Z10
-	VPSRLD        $0x10, Z7, Z7
-	VPTERNLOGD    $0xe4, Z0, Z9, Z7
-	VBROADCASTSS  (DI), Z11
-	VMULPS        (BX), Z11, Z9
-	VMULPS        Z1, Z9, Z9
-	VMAXPS        constants<>+1536(SB), Z9, Z9
-	VMINPS        constants<>+1600(SB), Z9, Z9
-	VCVTPS2DQ     Z9, Z9
-	VPADDD        Z9, Z2, Z2
-	VPADDD        constants<>+1792(SB), Z9, Z9
-	VPSRAD        $0x08, Z9, Z11
-	VPADDD        Z11, Z3, Z3
+	VPTERNLOGD    $0xe4, Z0, Z10, Z8
+	VPSHUFB       constants<>+1920(SB), Z8, Z8
+	VBROADCASTSS  (DI), Z10
+	VMULPS        (BX), Z10, Z10
+	VMULPS        Z1, Z10, Z10
+	VMAXPS        constants<>+1536(SB), Z10, Z10
+	VMINPS        constants<>+1600(SB), Z10, Z10
+	VCVTPS2DQ     Z10, Z10
+	VPADDD        constants<>+1792(SB), Z10, Z10
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
-	VBROADCASTSS  (DI), Z12
-	VMULPS        (BX), Z12, Z11
+	VBROADCASTSS  (DI), Z11
+	VMULPS        (BX), Z11, Z11
 	VMULPS        Z1, Z11, Z11
 	VMAXPS        constants<>+1536(SB), Z11, Z11
 	VMINPS        constants<>+1600(SB), Z11, Z11
 	VCVTPS2DQ     Z11, Z11
-	VPADDD        Z11, Z2, Z2
 	VPADDD        constants<>+1792(SB), Z11, Z11
-	VPSRAD        $0x08, Z11, Z12
-	VPADDD        Z12, Z3, Z3
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z11, Z11
-	VPTERNLOGD    $0xe4, Z0, Z11, Z9
-	VPSHUFB       constants<>+1856(SB), Z9, Z9
-	VBROADCASTSS  (DI), Z12
-	VMULPS        (BX), Z12, Z11
-	VMULPS        Z1, Z11, Z11
-	VMAXPS        constants<>+1536(SB), Z11, Z11
-	VMINPS        constants<>+1600(SB), Z11, Z11
-	VCVTPS2DQ     Z11, Z11
-	VPADDD        Z11, Z2, Z2
-	VPADDD        constants<>+1792(SB), Z11, Z11
-	VPSRAD        $0x08, Z11, Z12
-	VPADDD        Z12, Z3, Z3
+	VPTERNLOGD    $0xe4, Z0, Z11, Z10
+	VPSHUFB       constants<>+1920(SB), Z10, Z10
+	VPSLLD        $0x10, Z10, Z12
+	VMOVDQU32     Z8, Z11
+	VPTERNLOGD    $0xe4, Z0, Z12, Z11
+	VPXORD        constants<>+1728(SB), Z11, Z11
+	VPSRLD        $0x10, Z8, Z8
+	VPTERNLOGD    $0xe4, Z0, Z10, Z8
+	VPDPBUSD      Z8, Z4, Z2
+	VPDPBUSD      Z11, Z4, Z3
+	VBROADCASTSS  (DI), Z10
+	VMULPS        (BX), Z10, Z10
+	VMULPS        Z1, Z10, Z10
+	VMAXPS        constants<>+1536(SB), Z10, Z10
+	VMINPS        constants<>+1600(SB), Z10, Z10
+	VCVTPS2DQ     Z10, Z10
+	VPADDD        constants<>+1792(SB), Z10, Z10
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
-	VBROADCASTSS  (DI), Z13
-	VMULPS        (BX), Z13, Z12
+	VBROADCASTSS  (DI), Z12
+	VMULPS        (BX), Z12, Z12
 	VMULPS        Z1, Z12, Z12
 	VMAXPS        constants<>+1536(SB), Z12, Z12
 	VMINPS        constants<>+1600(SB), Z12, Z12
 	VCVTPS2DQ     Z12, Z12
-	VPADDD        Z12, Z2, Z2
 	VPADDD        constants<>+1792(SB), Z12, Z12
-	VPSRAD        $0x08, Z12, Z13
-	VPADDD        Z13, Z3, Z3
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z12, Z12
-	VPTERNLOGD    $0xe4, Z0, Z12, Z11
-	VPSHUFB       constants<>+1856(SB), Z11, Z11
-	VPSLLD        $0x10, Z11, Z13
-	VMOVDQU32     Z9, Z12
+	VPTERNLOGD    $0xe4, Z0, Z12, Z10
+	VPSHUFB       constants<>+1920(SB), Z10, Z10
+	VBROADCASTSS  (DI), Z12
+	VMULPS        (BX), Z12, Z12
+	VMULPS        Z1, Z12, Z12
+	VMAXPS        constants<>+1536(SB), Z12, Z12
+	VMINPS        constants<>+1600(SB), Z12, Z12
+	VCVTPS2DQ     Z12, Z12
+	VPADDD        constants<>+1792(SB), Z12, Z12
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VBROADCASTSS  (DI), Z13
+	VMULPS        (BX), Z13, Z13
+	VMULPS        Z1, Z13, Z13
+	VMAXPS        constants<>+1536(SB), Z13, Z13
+	VMINPS        constants<>+1600(SB), Z13, Z13
+	VCVTPS2DQ     Z13, Z13
+	VPADDD        constants<>+1792(SB), Z13, Z13
+	ADDQ          SI, BX
+	ADDQ          $0x04, DI
+	VPSLLD        $0x10, Z13, Z13
 	VPTERNLOGD    $0xe4, Z0, Z13, Z12
-	VPXORD        constants<>+1728(SB), Z12, Z12
-	VPSRLD        $0x10, Z9, Z9
-	VPTERNLOGD    $0xe4, Z0, Z11, Z9
-	VPUNPCKHDQ    Z5, Z4, Z13
-	VPUNPCKLDQ    Z5, Z4, Z4
-	VPUNPCKHDQ    Z9, Z7, Z11
-	VPUNPCKLDQ    Z9, Z7, Z7
-	VPUNPCKHQDQ   Z7, Z4, Z5
-	VPUNPCKLQDQ   Z7, Z4, Z4
-	VPUNPCKHQDQ   Z11, Z13, Z9
-	VPUNPCKLQDQ   Z11, Z13, Z7
+	VPSHUFB       constants<>+1920(SB), Z12, Z12
+	VPSLLD        $0x10, Z12, Z14
+	VMOVDQU32     Z10, Z13
+	VPTERNLOGD    $0xe4, Z0, Z14, Z13
+	VPXORD        constants<>+1728(SB), Z13, Z13
+	VPSRLD        $0x10, Z10, Z10
+	VPTERNLOGD    $0xe4, Z0, Z12, Z10
+	VPDPBUSD      Z10, Z4, Z2
+	VPDPBUSD      Z13, Z4, Z3
+	VPUNPCKHDQ    Z6, Z5, Z14
+	VPUNPCKLDQ    Z6, Z5, Z5
+	VPUNPCKHDQ    Z10, Z8, Z12
+	VPUNPCKLDQ    Z10, Z8, Z8
+	VPUNPCKHQDQ   Z8, Z5, Z6
+	VPUNPCKLQDQ   Z8, Z5, Z5
+	VPUNPCKHQDQ   Z12, Z14, Z10
+	VPUNPCKLQDQ   Z12, Z14, Z8
 	MOVQ          AX, R8
-	VMOVDQU       X4, (R8)
-	ADDQ          DX, R8
 	VMOVDQU       X5, (R8)
 	ADDQ          DX, R8
-	VMOVDQU       X7, (R8)
-	ADDQ          DX, R8
-	VMOVDQU       X9, (R8)
-	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x01, Z4, (R8)
-	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x01, Z5, (R8)
-	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x01, Z7, (R8)
-	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x01, Z9, (R8)
-	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x02, Z4, (R8)
-	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x02, Z5, (R8)
-	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x02, Z7, (R8)
-	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x02, Z9, (R8)
-	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x03, Z4, (R8)
-	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x03, Z5, (R8)
-	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x03, Z7, (R8)
-	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x03, Z9, (R8)
-	ADDQ          DX, R8
-	VPUNPCKHDQ    Z8, Z6, Z5
-	VPUNPCKLDQ    Z8, Z6, Z6
-	VPUNPCKHDQ    Z12, Z10, Z4
-	VPUNPCKLDQ    Z12, Z10, Z10
-	VPUNPCKHQDQ   Z10, Z6, Z8
-	VPUNPCKLQDQ   Z10, Z6, Z6
-	VPUNPCKHQDQ   Z4, Z5, Z12
-	VPUNPCKLQDQ   Z4, Z5, Z10
-	MOVQ          CX, R8
 	VMOVDQU       X6, (R8)
 	ADDQ          DX, R8
 	VMOVDQU       X8, (R8)
 	ADDQ          DX, R8
 	VMOVDQU       X10, (R8)
 	ADDQ          DX, R8
-	VMOVDQU       X12, (R8)
+	VEXTRACTI32X4 $0x01, Z5, (R8)
 	ADDQ          DX, R8
 	VEXTRACTI32X4 $0x01, Z6, (R8)
 	ADDQ          DX, R8
@@ -12317,7 +12239,7 @@ loop:
 	ADDQ          DX, R8
 	VEXTRACTI32X4 $0x01, Z10, (R8)
 	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x01, Z12, (R8)
+	VEXTRACTI32X4 $0x02, Z5, (R8)
 	ADDQ          DX, R8
 	VEXTRACTI32X4 $0x02, Z6, (R8)
 	ADDQ          DX, R8
@@ -12325,7 +12247,7 @@ loop:
 	ADDQ          DX, R8
 	VEXTRACTI32X4 $0x02, Z10, (R8)
 	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x02, Z12, (R8)
+	VEXTRACTI32X4 $0x03, Z5, (R8)
 	ADDQ          DX, R8
 	VEXTRACTI32X4 $0x03, Z6, (R8)
 	ADDQ          DX, R8
@@ -12333,20 +12255,57 @@ loop:
 	ADDQ          DX, R8
 	VEXTRACTI32X4 $0x03, Z10, (R8)
 	ADDQ          DX, R8
-	VEXTRACTI32X4 $0x03, Z12, (R8)
+	VPUNPCKHDQ    Z9, Z7, Z6
+	VPUNPCKLDQ    Z9, Z7, Z7
+	VPUNPCKHDQ    Z13, Z11, Z5
+	VPUNPCKLDQ    Z13, Z11, Z11
+	VPUNPCKHQDQ   Z11, Z7, Z9
+	VPUNPCKLQDQ   Z11, Z7, Z7
+	VPUNPCKHQDQ   Z5, Z6, Z13
+	VPUNPCKLQDQ   Z5, Z6, Z11
+	MOVQ          CX, R8
+	VMOVDQU       X7, (R8)
+	ADDQ          DX, R8
+	VMOVDQU       X9, (R8)
+	ADDQ          DX, R8
+	VMOVDQU       X11, (R8)
+	ADDQ          DX, R8
+	VMOVDQU       X13, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x01, Z7, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x01, Z9, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x01, Z11, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x01, Z13, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x02, Z7, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x02, Z9, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x02, Z11, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x02, Z13, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x03, Z7, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x03, Z9, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x03, Z11, (R8)
+	ADDQ          DX, R8
+	VEXTRACTI32X4 $0x03, Z13, (R8)
 	ADDQ          DX, R8
 	ADDQ          $0x10, AX
 	ADDQ          $0x10, CX
 	SUBQ          $0x10, R9
 	JNZ           loop
 	MOVQ          sumHi+24(FP), AX
-	MOVQ          sumLo+32(FP), CX
-	VPADDD        (AX), Z3, Z0
-	VMOVDQU32     Z0, (AX)
-	VPSLLD        $0x08, Z3, Z3
-	VPSUBD        Z3, Z2, Z2
-	VPADDD        (CX), Z2, Z2
-	VMOVDQU32     Z2, (CX)
+	VPADDD        (AX), Z2, Z2
+	VMOVDQU32     Z2, (AX)
+	MOVQ          sumLo+32(FP), AX
+	VPADDD        (AX), Z3, Z3
+	VMOVDQU32     Z3, (AX)
 	VZEROUPPER
 	RET
 

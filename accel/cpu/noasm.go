@@ -57,8 +57,8 @@ func rmsNormGrad(dx, dw, x, w, dy []float32, inv, mean float32) {
 	rmsNormGradRef(dx, dw, x, w, dy, inv, mean)
 }
 
-func quantizeColumns(dst *Int16Rows, x []float32, ldx, rows int, f, s []float32) {
-	quantizeColumnsRef(dst, x, ldx, 0, rows, Lanes, f, s)
+func quantizeColumns(dst *Int16Rows, x []float32, ldx, r0, r1, c int, f, s []float32) {
+	quantizeColumnsRef(dst, x, ldx, r0, r1, c, c+Lanes, f, s)
 }
 
 func int8Columns(dst []byte, stride int, x []int8, ldx, blocks, panels int) {

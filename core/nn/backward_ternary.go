@@ -54,7 +54,7 @@ func (c *Ctx) ternaryBackward(l *Linear, dy *tensor.Tensor, x codes, dx []float3
 
 	planes, meta = c.allocInts(&g.byColumn, cols, rows)
 	g.scaleColumns(blocks)
-	cpu.Parallel((cols+cpu.Lanes-1)/cpu.Lanes, (*gradColumns)(g))
+	cpu.Parallel((cols+flipColumns-1)/flipColumns, (*gradColumns)(g))
 	if c.training.STE == STEIdentity {
 		c.multiplyInts(l.Weight.Grad, g.byColumn, cols, &x.panels, true)
 	} else {
@@ -102,13 +102,13 @@ func (g *gradInts) scaleColumns(blocks int) {
 	}
 }
 
-// gradColumns does sixteen columns.
+// gradColumns does some columns.
 type gradColumns gradInts
 
 func (g *gradColumns) Run(chunk int) {
-	first := chunk * cpu.Lanes
+	first := chunk * flipColumns
 	scale := g.top[len(g.top)-g.cols:]
-	n := min(cpu.Lanes, g.cols-first)
+	n := min(flipColumns, g.cols-first)
 	cpu.QuantizeColumns16(g.byColumn.From(first), g.dy[first:], g.cols, g.rows, n, g.inv, scale[first:])
 }
 
@@ -131,7 +131,7 @@ func (c *Ctx) freeInts(planes, meta []byte) {
 	c.scratch.Free(meta)
 }
 
-// flipColumns is how many columns a chunk of a transposing task takes: a cache line of int8.
+// flipColumns is how many columns a chunk of a transposing task takes: a cache line of int8, four of float32.
 const flipColumns = cpu.BlockBytes
 
 // flipTask writes the int8 panels of the transpose of x [rows, cols], whose rows lie stride apart.

@@ -198,9 +198,13 @@ func quantizeColumns(s simd) {
 	if s.wide() {
 		lower = s.splat(0xffff)
 	}
-	scale, total, upper := s.vec(), s.vec(), s.vec()
+	scale, sums := s.vec(), s.regs(2) // of hi, lo
 	VMOVUPS(at(scales, 0), scale)
-	s.zero(total, upper)
+	s.zero(sums...)
+	var ones reg.VecVirtual
+	if s.wide() {
+		ones = s.splat(0x01010101)
+	}
 	Label("loop")
 	var out [2][]reg.VecVirtual // [plane][rows/4]
 	for range 4 {
@@ -215,10 +219,7 @@ func quantizeColumns(s simd) {
 				VMAXPS(constant(cMin16), v, v) // v > min ? v : min, NaN gives min
 				VMINPS(constant(cMax16), v, v)
 				VCVTPS2DQ(v, v)
-				VPADDD(v, total, total)
 				VPADDD(constant(c128), v, v)
-				VPSRAD(u8(8), v, t)
-				VPADDD(t, upper, upper)
 				u[i] = v
 				ADDQ(ldx, x)
 				ADDQ(u8(4), f)
@@ -235,7 +236,17 @@ func quantizeColumns(s simd) {
 		s.xor(constant(cSignBytes), l)
 		VPSRLD(u8(16), pair[0], pair[0])
 		s.lowHigh(pair[0], pair[1], lower)
-		out[0], out[1] = append(out[0], pair[0]), append(out[1], l)
+		for plane, bytes := range []reg.VecVirtual{pair[0], l} {
+			out[plane] = append(out[plane], bytes)
+			if s.wide() {
+				VPDPBUSD(bytes, ones, sums[plane])
+				continue
+			}
+			VMOVDQU(constant(cOnes8), t)
+			VPMADDUBSW(bytes, t, t)
+			VPMADDWD(constant(cOnes16), t, t)
+			VPADDD(t, sums[plane], sums[plane])
+		}
 	}
 	for plane, to := range []reg.Register{hi, lo} {
 		o := out[plane]
@@ -265,13 +276,11 @@ func quantizeColumns(s simd) {
 	ADDQ(u8(16), lo)
 	SUBQ(u8(16), n)
 	JNZ(label("loop"))
-	sumHi, sumLo, t := load("sumHi"), load("sumLo"), s.vec()
-	VPADDD(at(sumHi, 0), upper, t)
-	s.move(t, at(sumHi, 0))
-	VPSLLD(u8(8), upper, upper)
-	VPSUBD(upper, total, total)
-	VPADDD(at(sumLo, 0), total, total)
-	s.move(total, at(sumLo, 0))
+	for plane, name := range []string{"sumHi", "sumLo"} {
+		to := load(name)
+		VPADDD(at(to, 0), sums[plane], sums[plane])
+		s.move(sums[plane], at(to, 0))
+	}
 	done()
 }
 
