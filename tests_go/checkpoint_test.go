@@ -462,7 +462,7 @@ func TestCheckpointMistakesAreNamed(t *testing.T) {
 // killedRun is the run of the test with real processes.
 func killedRun(dir string) train.Config {
 	c := runConfig("adamw", "cosine")
-	c.Steps, c.Schedule.TotalSteps, c.EvalEvery = 180, 180, 10
+	c.Steps, c.Schedule.TotalSteps, c.EvalEvery = 400, 400, 10
 	c.Checkpoint = train.CheckpointConfig{Dir: dir, Every: 1, Keep: 2}
 	return c
 }

@@ -26,8 +26,8 @@ func ReLU2Grad(dg, du, g, u, dy []float32) {
 //	dw[i] += dy[i] * (x[i]*inv)
 //	dx[i] = (dy[i]*w[i] - (x[i]*inv)*mean) * inv
 //
-// dx may be dy.
-func RMSNormGrad(dx, dw, x, w, dy []float32, inv float32) {
+// or, with add, dx += that. Without, dx may be dy.
+func RMSNormGrad(dx, dw, x, w, dy []float32, inv float32, add bool) {
 	n := len(x)
 	need("RMSNormGrad", "dx", len(dx), n)
 	need("RMSNormGrad", "dw", len(dw), n)
@@ -41,9 +41,9 @@ func RMSNormGrad(dx, dw, x, w, dy []float32, inv float32) {
 	rmsNormDotRef(&lanes, x[body:], w[body:n], dy[body:n])
 	mean := float32(sumLanes(&lanes)*inv) / float32(n)
 	if body > 0 {
-		rmsNormGrad(dx[:body], dw[:body], x[:body], w[:body], dy[:body], inv, mean)
+		rmsNormGrad(dx[:body], dw[:body], x[:body], w[:body], dy[:body], inv, mean, add)
 	}
-	rmsNormGradRef(dx[body:n], dw[body:n], x[body:], w[body:n], dy[body:n], inv, mean)
+	rmsNormGradRef(dx[body:n], dw[body:n], x[body:], w[body:n], dy[body:n], inv, mean, add)
 }
 
 // Rotate turns pairs by angles, forward (direction 1) or back (-1): with s = direction*sin[i]

@@ -22,14 +22,18 @@ func rmsNormDot(lanes *[Lanes]float32, x, w, dy []float32) {
 	}
 }
 
-func rmsNormGrad(dx, dw, x, w, dy []float32, inv, mean float32) {
-	switch vectors() {
-	case AVX512:
+func rmsNormGrad(dx, dw, x, w, dy []float32, inv, mean float32, add bool) {
+	switch isa := vectors(); {
+	case isa == AVX512 && add:
+		rmsNormGradAddAVX512(&dx[0], &dw[0], &x[0], &w[0], &dy[0], len(x), inv, mean)
+	case isa == AVX512:
 		rmsNormGradAVX512(&dx[0], &dw[0], &x[0], &w[0], &dy[0], len(x), inv, mean)
-	case AVX2:
+	case isa == AVX2 && add:
+		rmsNormGradAddAVX2(&dx[0], &dw[0], &x[0], &w[0], &dy[0], len(x), inv, mean)
+	case isa == AVX2:
 		rmsNormGradAVX2(&dx[0], &dw[0], &x[0], &w[0], &dy[0], len(x), inv, mean)
 	default:
-		rmsNormGradRef(dx, dw, x, w, dy, inv, mean)
+		rmsNormGradRef(dx, dw, x, w, dy, inv, mean, add)
 	}
 }
 

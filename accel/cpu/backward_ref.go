@@ -21,11 +21,15 @@ func rmsNormDotRef(lanes *[Lanes]float32, x, w, dy []float32) {
 	}
 }
 
-func rmsNormGradRef(dx, dw, x, w, dy []float32, inv, mean float32) {
+func rmsNormGradRef(dx, dw, x, w, dy []float32, inv, mean float32, add bool) {
 	for i, v := range x {
 		h, d := float32(v*inv), dy[i]
 		dw[i] += float32(d * h)
-		dx[i] = (float32(d*w[i]) - float32(h*mean)) * inv
+		v = float32((float32(d*w[i]) - float32(h*mean)) * inv)
+		if add {
+			v += dx[i]
+		}
+		dx[i] = v
 	}
 }
 

@@ -17,7 +17,10 @@ func TestBackwardKernelsGiveTheBitsOfTheirFormulas(t *testing.T) {
 	}{
 		"ReLU2Grad": {2, func(o [4][]float32, in [5][]float32, _ float32) { ReLU2Grad(o[0], o[1], in[0], in[1], in[2]) }},
 		"RMSNormGrad": {2, func(o [4][]float32, in [5][]float32, s float32) {
-			RMSNormGrad(o[0], o[1], in[0], in[1], in[2], s)
+			RMSNormGrad(o[0], o[1], in[0], in[1], in[2], s, false)
+		}},
+		"RMSNormGrad, added": {2, func(o [4][]float32, in [5][]float32, s float32) {
+			RMSNormGrad(o[0], o[1], in[0], in[1], in[2], s, true)
 		}},
 		"Rotate": {2, func(o [4][]float32, in [5][]float32, _ float32) { Rotate(o[0], o[1], in[2], in[3], -1) }},
 		"AbsMaxColumns": {1, func(o [4][]float32, in [5][]float32, s float32) {
@@ -102,7 +105,7 @@ func TestReLU2AndRMSNormGradientsAreDerivatives(t *testing.T) {
 	}
 	dg, du, dx, dw := make([]float32, n), make([]float32, n), make([]float32, n), make([]float32, n)
 	ReLU2Grad(dg, du, x, w, dy)
-	RMSNormGrad(dx, dw, x, w, dy, 1/float32(math.Sqrt(float64(SumSquares(x)/n)+1e-5)))
+	RMSNormGrad(dx, dw, x, w, dy, 1/float32(math.Sqrt(float64(SumSquares(x)/n)+1e-5)), false)
 	for i := range n {
 		require.InDelta(t, loss(gated, x, w, i, "x"), dg[i], 1e-2)
 		require.InDelta(t, loss(gated, x, w, i, "w"), du[i], 1e-3)
@@ -188,7 +191,7 @@ func TestBackwardKernelsRejectABrokenContract(t *testing.T) {
 	for name, call := range map[string]func(){
 		"ReLU2Grad: dg":              func() { ReLU2Grad(x[:3], x, x[:4], x, x) },
 		"ReLU2Grad: dy":              func() { ReLU2Grad(x, x, x[:4], x, x[:3]) },
-		"RMSNormGrad: dw":            func() { RMSNormGrad(x, x[:3], x[:4], x, x, 1) },
+		"RMSNormGrad: dw":            func() { RMSNormGrad(x, x[:3], x[:4], x, x, 1, false) },
 		"Rotate: sin":                func() { Rotate(x[:4], x, x, x[:3], 1) },
 		"Adam: v":                    func() { Adam(&AdamStep{}, x[:4], x, x, x[:3]) },
 		"AbsMaxColumns: top":         func() { AbsMaxColumns(x[:3], x[:4], 1) },

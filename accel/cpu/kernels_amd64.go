@@ -227,6 +227,12 @@ func rmsNormDotAVX2(lanes *float32, x *float32, w *float32, dy *float32, n int)
 //go:noescape
 func rmsNormGradAVX2(dx *float32, dw *float32, x *float32, w *float32, dy *float32, n int, inv float32, mean float32)
 
+// rmsNormGradAddAVX2: with h = x[i]*inv, dw[i] += dy[i]*h, dx[i] += (dy[i]*w[i] - h*mean)*inv for i < n;
+// n > 0 and a multiple of 16.
+//
+//go:noescape
+func rmsNormGradAddAVX2(dx *float32, dw *float32, x *float32, w *float32, dy *float32, n int, inv float32, mean float32)
+
 // rotateAVX2: with s = direction*sin[i], lo[i], hi[i] = lo[i]*cos[i] - hi[i]*s, hi[i]*cos[i] + lo[i]*s for i < n;
 // n > 0 and a multiple of 16.
 //
@@ -720,6 +726,12 @@ func rmsNormDotAVX512(lanes *float32, x *float32, w *float32, dy *float32, n int
 //
 //go:noescape
 func rmsNormGradAVX512(dx *float32, dw *float32, x *float32, w *float32, dy *float32, n int, inv float32, mean float32)
+
+// rmsNormGradAddAVX512: with h = x[i]*inv, dw[i] += dy[i]*h, dx[i] += (dy[i]*w[i] - h*mean)*inv for i < n;
+// n > 0 and a multiple of 16.
+//
+//go:noescape
+func rmsNormGradAddAVX512(dx *float32, dw *float32, x *float32, w *float32, dy *float32, n int, inv float32, mean float32)
 
 // rotateAVX512: with s = direction*sin[i], lo[i], hi[i] = lo[i]*cos[i] - hi[i]*s, hi[i]*cos[i] + lo[i]*s for i < n;
 // n > 0 and a multiple of 16.

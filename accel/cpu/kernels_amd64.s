@@ -3589,6 +3589,49 @@ loop:
 	VZEROUPPER
 	RET
 
+// func rmsNormGradAddAVX2(dx *float32, dw *float32, x *float32, w *float32, dy *float32, n int, inv float32, mean float32)
+// Requires: AVX
+TEXT ·rmsNormGradAddAVX2(SB), NOSPLIT, $0-56
+	MOVQ         dx+0(FP), AX
+	MOVQ         dw+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         w+24(FP), BX
+	MOVQ         dy+32(FP), SI
+	VBROADCASTSS inv+48(FP), Y0
+	VBROADCASTSS mean+52(FP), Y1
+	MOVQ         n+40(FP), DI
+	SHLQ         $0x02, DI
+	XORQ         R8, R8
+
+loop:
+	VMOVUPS (SI)(R8*1), Y3
+	VMULPS  (DX)(R8*1), Y0, Y2
+	VMULPS  Y2, Y3, Y4
+	VADDPS  (CX)(R8*1), Y4, Y4
+	VMOVUPS Y4, (CX)(R8*1)
+	VMULPS  (BX)(R8*1), Y3, Y4
+	VMULPS  Y1, Y2, Y2
+	VSUBPS  Y2, Y4, Y4
+	VMULPS  Y0, Y4, Y4
+	VADDPS  (AX)(R8*1), Y4, Y4
+	VMOVUPS Y4, (AX)(R8*1)
+	VMOVUPS 32(SI)(R8*1), Y3
+	VMULPS  32(DX)(R8*1), Y0, Y2
+	VMULPS  Y2, Y3, Y4
+	VADDPS  32(CX)(R8*1), Y4, Y4
+	VMOVUPS Y4, 32(CX)(R8*1)
+	VMULPS  32(BX)(R8*1), Y3, Y4
+	VMULPS  Y1, Y2, Y2
+	VSUBPS  Y2, Y4, Y4
+	VMULPS  Y0, Y4, Y4
+	VADDPS  32(AX)(R8*1), Y4, Y4
+	VMOVUPS Y4, 32(AX)(R8*1)
+	ADDQ    $0x40, R8
+	CMPQ    R8, DI
+	JNE     loop
+	VZEROUPPER
+	RET
+
 // func rotateAVX2(lo *float32, hi *float32, cos *float32, sin *float32, n int, direction float32)
 // Requires: AVX
 TEXT ·rotateAVX2(SB), NOSPLIT, $0-44
@@ -11931,6 +11974,38 @@ loop:
 	VMULPS  Z1, Z2, Z2
 	VSUBPS  Z2, Z4, Z4
 	VMULPS  Z0, Z4, Z4
+	VMOVUPS Z4, (AX)(R8*1)
+	ADDQ    $0x40, R8
+	CMPQ    R8, DI
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func rmsNormGradAddAVX512(dx *float32, dw *float32, x *float32, w *float32, dy *float32, n int, inv float32, mean float32)
+// Requires: AVX, AVX512F
+TEXT ·rmsNormGradAddAVX512(SB), NOSPLIT, $0-56
+	MOVQ         dx+0(FP), AX
+	MOVQ         dw+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         w+24(FP), BX
+	MOVQ         dy+32(FP), SI
+	VBROADCASTSS inv+48(FP), Z0
+	VBROADCASTSS mean+52(FP), Z1
+	MOVQ         n+40(FP), DI
+	SHLQ         $0x02, DI
+	XORQ         R8, R8
+
+loop:
+	VMOVUPS (SI)(R8*1), Z3
+	VMULPS  (DX)(R8*1), Z0, Z2
+	VMULPS  Z2, Z3, Z4
+	VADDPS  (CX)(R8*1), Z4, Z4
+	VMOVUPS Z4, (CX)(R8*1)
+	VMULPS  (BX)(R8*1), Z3, Z4
+	VMULPS  Z1, Z2, Z2
+	VSUBPS  Z2, Z4, Z4
+	VMULPS  Z0, Z4, Z4
+	VADDPS  (AX)(R8*1), Z4, Z4
 	VMOVUPS Z4, (AX)(R8*1)
 	ADDQ    $0x40, R8
 	CMPQ    R8, DI

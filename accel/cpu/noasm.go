@@ -53,8 +53,8 @@ func rotate(lo, hi, cos, sin []float32, direction float32) { rotateRef(lo, hi, c
 func adam(c *AdamStep, p, g, m, v []float32)               { adamRef(c, p, g, m, v) }
 func absMaxColumns(top, x []float32, f float32)            { absMaxColumnsRef(top, x, f) }
 
-func rmsNormGrad(dx, dw, x, w, dy []float32, inv, mean float32) {
-	rmsNormGradRef(dx, dw, x, w, dy, inv, mean)
+func rmsNormGrad(dx, dw, x, w, dy []float32, inv, mean float32, add bool) {
+	rmsNormGradRef(dx, dw, x, w, dy, inv, mean, add)
 }
 
 func quantizeColumns(dst *Int16Rows, x []float32, ldx, r0, r1, c int, f, s []float32) {

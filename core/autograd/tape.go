@@ -65,6 +65,14 @@ func (t *Tape) Add(x, g *tensor.Tensor) {
 	t.mem.Free(g)
 }
 
+// Sum returns the gradient of x so far, for operations that add to it in place, or nil when there is none.
+func (t *Tape) Sum(x *tensor.Tensor) *tensor.Tensor {
+	if have := t.grads[x]; !have.shared {
+		return have.t
+	}
+	return nil
+}
+
 // Share makes the gradient of x the gradient of y too, as for the two terms of a sum: y is a value nothing else uses,
 // and the operation that made it takes the gradient before anything adds to that of x.
 func (t *Tape) Share(x, y *tensor.Tensor) {

@@ -41,8 +41,11 @@ func (a *Attention) Forward(c *Ctx, x *tensor.Tensor, norm *RMSNorm, angles Angl
 // storeKV copies the rows' keys and values to their places in the caches.
 func (c *Ctx) storeKV(a *Attention, k, v *tensor.Tensor) {
 	c.store = storeTask{ctx: c, a: a, k: k.Float32s(), v: v.Float32s()}
-	c.eachRow(len(c.rows), &c.store)
+	cpu.Parallel((len(c.rows)+storeRows-1)/storeRows, &c.store)
 }
+
+// storeRows is how many rows one chunk stores: as many keys as fill a cache line of the transposed page.
+const storeRows = 16
 
 type storeTask struct {
 	ctx  *Ctx
@@ -50,17 +53,28 @@ type storeTask struct {
 	k, v []float32
 }
 
-func (t *storeTask) row(r int) {
-	at := t.ctx.rows[r]
+// Run takes runs of neighbouring positions within a page.
+func (t *storeTask) Run(chunk int) {
+	rows := t.ctx.rows
+	end := min((chunk+1)*storeRows, len(rows))
+	for r, n := chunk*storeRows, 0; r < end; r += n {
+		for n = 1; r+n < end && rows[r+n] == (Row{rows[r].Seq, rows[r].Pos + int32(n)}) && int(rows[r+n].Pos)%PageTokens != 0; n++ {
+		}
+		t.run(r, n)
+	}
+}
+
+func (t *storeTask) run(r, n int) {
+	at, heads := t.ctx.rows[r], t.a.KVHeads
 	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
 	page, slot := int(at.Pos)/PageTokens, int(at.Pos)%PageTokens
-	for h := range t.a.KVHeads {
+	for h := range heads {
 		k, v := t.ctx.caches[at.Seq].Page(t.a.Layer, h, page)
-		src := (r*t.a.KVHeads + h) * dim
-		for d, x := range t.k[src : src+dim] {
-			k[d*PageTokens+slot] = x
+		src := (r*heads + h) * dim
+		cpu.Transpose(k[slot:], PageTokens, t.k[src:], heads*dim, n, dim)
+		for i := range n {
+			put(v[(slot+i)*pad:(slot+i+1)*pad], t.v[src+i*heads*dim:][:dim])
 		}
-		put(v[slot*pad:(slot+1)*pad], t.v[src:src+dim])
 	}
 }
 

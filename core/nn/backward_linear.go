@@ -113,9 +113,10 @@ func (o *projectOp) Backward(t *autograd.Tape) {
 		c.Free(float)
 	}
 	if o.norm != nil {
-		c.normBackward(o.norm, o.x, dx)
+		c.addNormBackward(t, o.norm, o.x, dx)
+	} else {
+		t.Add(o.x, dx)
 	}
-	t.Add(o.x, dx)
 	c.drop(o.x)
 }
 

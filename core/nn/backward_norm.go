@@ -20,29 +20,40 @@ func (o *rmsNormOp) Backward(t *autograd.Tape) {
 		dx := o.c.New(o.x.Dim(0), o.x.Dim(1))
 		copy(dx.Float32s(), dy.Float32s())
 		t.Done(o.y)
-		o.c.normBackward(o.norm, o.x, dx)
-		t.Add(o.x, dx)
+		o.c.addNormBackward(t, o.norm, o.x, dx)
 	}
 	o.c.drop(o.x)
 }
 
-// normGrad is the backward pass of y = norm(x), see cpu.RMSNormGrad. It writes dx over dy. Rows are summed for the gradient of the
-// weight in blocks of normBlock, blocks in ascending order.
+// addNormBackward gives the gradient of x to the tape, from that of norm(x), which it takes over.
+func (c *Ctx) addNormBackward(t *autograd.Tape, n *RMSNorm, x, dy *tensor.Tensor) {
+	if sum := t.Sum(x); sum != nil {
+		c.normBackward(n, x, dy, sum, true)
+		c.Free(dy)
+		return
+	}
+	c.normBackward(n, x, dy, dy, false)
+	t.Add(x, dy)
+}
+
+// normGrad is the backward pass of y = norm(x), see cpu.RMSNormGrad. It writes dx, which may be dy, or adds to it. Rows are summed for the
+// gradient of the weight in blocks of normBlock, blocks in ascending order.
 type normGrad struct {
-	norm  *RMSNorm
-	x, dy []float32
-	dim   int
-	rows  int
-	part  []float32 // [blocks, dim]
+	norm      *RMSNorm
+	x, dy, dx []float32
+	add       bool
+	dim       int
+	rows      int
+	part      []float32 // [blocks, dim]
 }
 
 const normBlock = 64
 
-func (c *Ctx) normBackward(n *RMSNorm, x, dy *tensor.Tensor) {
+func (c *Ctx) normBackward(n *RMSNorm, x, dy, dx *tensor.Tensor, add bool) {
 	rows, dim := x.Dim(0), x.Dim(1)
 	blocks := (rows + normBlock - 1) / normBlock
 	mem := c.scratch.Alloc(4 * blocks * dim)
-	c.normGrad = normGrad{norm: n, x: x.Float32s(), dy: dy.Float32s(), dim: dim, rows: rows, part: pool.View[float32](mem)}
+	c.normGrad = normGrad{norm: n, x: x.Float32s(), dy: dy.Float32s(), dx: dx.Float32s(), add: add, dim: dim, rows: rows, part: pool.View[float32](mem)}
 	cpu.Parallel(blocks, &c.normGrad)
 	if n.Param != nil {
 		for b := range blocks {
@@ -57,7 +68,8 @@ func (t *normGrad) Run(block int) {
 	dw := t.part[block*t.dim : (block+1)*t.dim]
 	clear(dw)
 	for r := block * normBlock; r < min((block+1)*normBlock, t.rows); r++ {
-		x, dy := t.x[r*t.dim:(r+1)*t.dim], t.dy[r*t.dim:(r+1)*t.dim]
-		cpu.RMSNormGrad(dy, dw, x, t.norm.Weight, dy, t.norm.inverse(x))
+		a, b := r*t.dim, (r+1)*t.dim
+		x := t.x[a:b]
+		cpu.RMSNormGrad(t.dx[a:b], dw, x, t.norm.Weight, t.dy[a:b], t.norm.inverse(x), t.add)
 	}
 }

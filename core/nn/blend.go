@@ -107,9 +107,10 @@ func (o *blendedOp) Backward(t *autograd.Tape) {
 		c.Free(h)
 	}
 	if o.norm != nil {
-		c.normBackward(o.norm, o.x, dx)
+		c.addNormBackward(t, o.norm, o.x, dx)
+	} else {
+		t.Add(o.x, dx)
 	}
-	t.Add(o.x, dx)
 	c.drop(o.x)
 }
 
@@ -174,10 +175,10 @@ func (t *panelTask) Run(p int) {
 	const width = cpu.PanelRows
 	first, padded := p*width, (t.cols+3)&^3
 	panel := t.dst[first*padded : (first+width)*padded]
-	clear(panel)
-	for r := range min(width, t.rows-first) {
-		for k, v := range t.w[(first+r)*t.cols:][:t.cols] {
-			panel[k*width+r] = v
-		}
+	rows := min(width, t.rows-first)
+	if rows < width {
+		clear(panel)
 	}
+	cpu.Transpose(panel, width, t.w[first*t.cols:], t.cols, rows, t.cols)
+	clear(panel[t.cols*width:])
 }

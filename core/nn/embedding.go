@@ -32,6 +32,10 @@ type lookupTask struct {
 
 func (t *lookupTask) row(r int) {
 	w := t.e.Table
+	if p := t.e.Param; p != nil { // its rows are contiguous
+		copy(t.out[r*w.Cols:(r+1)*w.Cols], p.Data[int(t.ids[r])*w.Cols:])
+		return
+	}
 	cpu.DenseRow(t.out[r*w.Cols:(r+1)*w.Cols], w.Format, w.Panels, w.RowScale, w.Cols, int(t.ids[r]))
 }
 

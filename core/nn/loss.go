@@ -76,7 +76,7 @@ func (h *Head) Loss(c *Ctx, x *tensor.Tensor, targets []int32, scale float32, na
 			d := c.view(dx.Float32s()[r*dim:(r+n)*dim], n, dim)
 			c.mulPacked(d, logits, table)
 			c.addOuter(h.Proj.Weight.Grad, logits, last)
-			c.normBackward(h.Norm, xs, d)
+			c.normBackward(h.Norm, xs, d, d, false)
 		}
 		c.Free(logits)
 		c.Free(last)

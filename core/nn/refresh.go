@@ -47,11 +47,18 @@ func (e *Embedding) Refresh() error {
 }
 
 func refreshDense(d *quant.Dense, name string, src []byte) error {
+	if w := pool.View[float32](src); d.Format == cpu.DenseF32 && isFinite(cpu.AbsMax(w)) {
+		panels := panelTask{dst: pool.View[float32](d.Panels), w: w, rows: d.Rows, cols: d.Cols}
+		panels.run()
+		return nil
+	}
 	if err := quant.PackDense(d.Panels, d.RowScale, d.Format, quant.F32, src, d.Rows, d.Cols); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
+
+func isFinite(x float32) bool { return x-x == 0 }
 
 // NewTrainable makes a layer's forward weights for master weights of shape [out, in]: ternary or dense float32.
 func NewTrainable(ternary bool, out, in int) *Linear {

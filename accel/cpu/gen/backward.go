@@ -13,7 +13,8 @@ import (
 func backward(s simd) {
 	relu2Grad(s)
 	rmsNormDot(s)
-	rmsNormGrad(s)
+	rmsNormGrad(s, "rmsNormGrad", "dx[i] = ", "; dx may be dy")
+	rmsNormGrad(s, "rmsNormGradAdd", "dx[i] += ", "")
 	rotate(s)
 	absMaxColumns(s)
 	quantizeColumns(s)
@@ -129,9 +130,9 @@ func rmsNormDot(s simd) {
 		})
 }
 
-func rmsNormGrad(s simd) {
-	loop16(s, "rmsNormGrad", "dx, dw, x, w, dy *float32, n int, inv, mean float32",
-		[]string{"with h = x[i]*inv, dw[i] += dy[i]*h, dx[i] = (dy[i]*w[i] - h*mean)*inv for i < n;", "n > 0 and a multiple of 16; dx may be dy."},
+func rmsNormGrad(s simd, name, assign, alias string) {
+	loop16(s, name, "dx, dw, x, w, dy *float32, n int, inv, mean float32",
+		[]string{"with h = x[i]*inv, dw[i] += dy[i]*h, " + assign + "(dy[i]*w[i] - h*mean)*inv for i < n;", "n > 0 and a multiple of 16" + alias + "."},
 		func() {}, func(l lanes) {
 			h, dy, t := s.vec(), s.vec(), s.vec()
 			VMOVUPS(l.at("dy"), dy)
@@ -143,6 +144,9 @@ func rmsNormGrad(s simd) {
 			VMULPS(l.f["mean"], h, h)
 			VSUBPS(h, t, t)
 			VMULPS(l.f["inv"], t, t)
+			if alias == "" {
+				VADDPS(l.at("dx"), t, t)
+			}
 			VMOVUPS(t, l.at("dx"))
 		}, func() {})
 }
