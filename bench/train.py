@@ -66,7 +66,9 @@ def measure(
         for side in sides.values():
             side.close()
     batch, context = BATCHES[config]
-    speeds = {name: [batch * context * r["updates"] / r["seconds"] for r in rs] for name, rs in reports.items()}
+    tokens = batch * context
+    speeds = {name: [tokens * r["updates"] / r["seconds"] for r in rs] for name, rs in reports.items()}
+    costs = {name: [tokens * r["updates"] / r["cpu_seconds"] for r in rs] for name, rs in reports.items()}
     info = build_info()
     return {
         "config": config,
@@ -81,6 +83,7 @@ def measure(
                 "tokens_per_second_min": min(speeds[name]),
                 "tokens_per_second_max": max(speeds[name]),
                 "ours_over_this": statistics.median(a / b for a, b in zip(speeds[OURS], speeds[name], strict=True)),
+                "tokens_per_cpu_second": statistics.median(costs[name]),
                 "peak_rss": reports[name][-1]["peak_rss"],
                 "our_rss_over_this": reports[OURS][-1]["peak_rss"] / reports[name][-1]["peak_rss"],
                 "windows": speeds[name],
@@ -100,12 +103,13 @@ def report(r: dict[str, Any]) -> str:
     lines = [
         f"config {r['config']}, {r['linear']} weights, {r['threads']} threads, {r['rounds']} rounds, {r['isa']} on "
         f"{r['machine']['processor']}",
-        f"{'':24}{'tokens/s':>10}  {'(range)':20}{'ours/this':>10}{'peak RSS MB':>13}{'ours/this':>11}",
+        f"{'':24}{'tokens/s':>10}  {'(range)':20}{'ours/this':>10}{'tokens/CPU s':>14}{'peak RSS MB':>13}{'ours/this':>11}",
     ]
     for s in r["sides"]:
         spread = f"({s['tokens_per_second_min']:.0f} to {s['tokens_per_second_max']:.0f})"
         lines.append(
             f"{s['name']:24}{s['tokens_per_second']:>10.0f}  {spread:20}{s['ours_over_this']:>10.2f}"
+            f"{s['tokens_per_cpu_second']:>14.0f}"
             f"{s['peak_rss'] / 1e6:>13.0f}{s['our_rss_over_this']:>11.2f}"
         )
     return "\n".join(lines)

@@ -20,7 +20,7 @@ class Windows:
         self._until: float | None = None
         self._warmup = warmup
         self._updates = 0
-        self._start = time.perf_counter()
+        self._start, self._used = time.perf_counter(), time.process_time()
 
     def update(self) -> bool:
         """Counts an update. At the end of a window it reports, and waits for the next; False when there is none."""
@@ -30,11 +30,17 @@ class Windows:
             return True
         unit = 1 if sys.platform == "darwin" else 1024
         peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps({"updates": self._updates, "seconds": now - self._start, "peak_rss": peak}), flush=True)
+        report = {
+            "updates": self._updates,
+            "seconds": now - self._start,
+            "cpu_seconds": time.process_time() - self._used,
+            "peak_rss": peak,
+        }
+        print(json.dumps(report), flush=True)
         line = sys.stdin.readline()
         if not line.strip():
             return False
-        self._updates, self._start = 0, time.perf_counter()
+        self._updates, self._start, self._used = 0, time.perf_counter(), time.process_time()
         self._until = self._start + float(line)
         return True
 

@@ -66,11 +66,7 @@ func (o *projectOp) remake(out *tensor.Tensor) {
 func (o *projectOp) input() {
 	o.c.recall(o.x)
 	if o.requantize {
-		y, q := o.c.quantize(o.x, o.norm)
-		if y != o.x {
-			o.c.Free(y)
-		}
-		o.q, o.requantize = q, false
+		o.q, o.requantize = o.c.quantize(o.x, o.norm, nil), false
 	}
 }
 

@@ -116,7 +116,7 @@ func (o *blendedOp) Backward(t *autograd.Tape) {
 
 // blendedInput is X_f for the rows x.
 func (c *Ctx) blendedInput(x *tensor.Tensor) *tensor.Tensor {
-	_, q := c.quantize(x, nil)
+	q := c.quantize(x, nil, nil)
 	y := c.New(x.Dim(0), x.Dim(1))
 	c.blend = blendTask{float: c.training.Float, x: x.Float32s(), y: y.Float32s(), dim: x.Dim(1), q: q}
 	c.eachRow(x.Dim(0), &c.blend)

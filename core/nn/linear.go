@@ -52,8 +52,13 @@ func Project(c *Ctx, x *tensor.Tensor, norm *RMSNorm, layers ...*Linear) (out [m
 	var q quantized
 	h := x
 	switch {
+	case shared == len(layers):
+		q = c.quantize(x, norm, nil)
 	case shared > 0:
-		h, q = c.quantize(x, norm)
+		if norm != nil {
+			h = c.New(rows, x.Dim(1))
+		}
+		q = c.quantize(x, norm, h)
 	case norm != nil:
 		h = norm.normalize(c, x)
 	}
@@ -72,12 +77,11 @@ func Project(c *Ctx, x *tensor.Tensor, norm *RMSNorm, layers ...*Linear) (out [m
 	for i, l := range layers {
 		switch {
 		case l.Ternary != nil && l.Norm != nil:
-			n, q := c.quantize(h, l.Norm)
+			q := c.quantize(h, l.Norm, nil)
 			c.matmul.reset(q)
 			c.matmul.append(c, l, out[i])
 			c.matmul.run(c)
 			q.free(c)
-			c.Free(n)
 		case l.Dense != nil && l.Norm != nil:
 			n := l.Norm.normalize(c, h)
 			c.denseMatMul(n, l, out[i])
@@ -133,42 +137,65 @@ func (q *quantized) free(c *Ctx) {
 	c.scratch.Free(q.meta)
 }
 
-// quantize normalizes (when norm is not nil) and quantizes every row of x. It returns the normalized float rows too,
-// which is x itself without a norm.
-func (c *Ctx) quantize(x *tensor.Tensor, norm *RMSNorm) (*tensor.Tensor, quantized) {
+// quantize normalizes (when norm is not nil) and quantizes every row of x. It writes the normalized rows to y too, unless that is nil.
+func (c *Ctx) quantize(x *tensor.Tensor, norm *RMSNorm, y *tensor.Tensor) quantized {
 	rows, cols := x.Dim(0), x.Dim(1)
-	y := x
-	if norm != nil {
-		y = c.New(rows, cols)
-	}
 	stride := quant.ActivationStride(cols)
 	q := quantized{rows: rows, cols: cols, stride: stride, bytes: c.scratch.Alloc(rows * stride), meta: c.scratch.Alloc(8 * rows)}
 	q.q = pool.View[int8](q.bytes)
 	q.scale = pool.View[float32](q.meta[:4*rows])
 	q.sum = pool.View[int32](q.meta[4*rows:])
-	c.prepare = prepareTask{x: x.Float32s(), y: y.Float32s(), dim: cols, norm: norm, q: q}
-	c.eachRow(rows, &c.prepare)
-	return y, q
+	c.prepareRows(prepareTask{x: x.Float32s(), rows: rows, dim: cols, norm: norm, q: q}, y)
+	return q
 }
 
-// prepareTask makes a row ready for matrix multiplication: norm, then int8 quantization; either may be absent.
+// prepareTask makes rows ready for matrix multiplication: norm, then int8 quantization; either may be absent.
 type prepareTask struct {
-	x, y []float32
-	dim  int
-	norm *RMSNorm
-	q    quantized
+	x, y      []float32 // y is [rows, dim], or a row for each chunk when each is false
+	each      bool
+	rows, dim int
+	size      int // rows of a chunk
+	norm      *RMSNorm
+	q         quantized
 }
 
-func (t *prepareTask) row(r int) {
-	y := t.y[r*t.dim : (r+1)*t.dim]
-	if t.norm != nil {
-		t.norm.apply(y, t.x[r*t.dim:(r+1)*t.dim])
+// prepareRows runs t, with y for the normalized rows unless that is nil.
+func (c *Ctx) prepareRows(t prepareTask, y *tensor.Tensor) {
+	t.size = t.rows
+	if t.rows >= minParallelRows {
+		t.size = max(1, t.rows/(4*cpu.NumThreads()))
 	}
-	if t.q.q == nil {
-		return
+	chunks := (t.rows + t.size - 1) / t.size
+	var mem []byte
+	switch {
+	case y != nil:
+		t.y, t.each = y.Float32s(), true
+	case t.norm != nil:
+		mem = c.scratch.Alloc(4 * chunks * t.dim)
+		t.y = pool.View[float32](mem)
 	}
-	q := &t.q
-	quant.QuantizeActivations(q.q[r*q.stride:(r+1)*q.stride], q.scale[r:r+1], q.sum[r:r+1], y, 1, t.dim)
+	c.prepare = t
+	cpu.Parallel(chunks, &c.prepare)
+	if mem != nil {
+		c.scratch.Free(mem)
+	}
+}
+
+func (t *prepareTask) Run(chunk int) {
+	for r := chunk * t.size; r < min((chunk+1)*t.size, t.rows); r++ {
+		y := t.x[r*t.dim : (r+1)*t.dim]
+		if t.norm != nil {
+			x, to := y, chunk
+			if t.each {
+				to = r
+			}
+			y = t.y[to*t.dim : (to+1)*t.dim]
+			t.norm.apply(y, x)
+		}
+		if q := &t.q; q.q != nil {
+			quant.QuantizeActivations(q.q[r*q.stride:(r+1)*q.stride], q.scale[r:r+1], q.sum[r:r+1], y, 1, t.dim)
+		}
+	}
 }
 
 // grid cuts a product of activation rows with the panels of a weight matrix into chunks, each a tile of rows times a run of panels.

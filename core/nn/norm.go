@@ -39,7 +39,6 @@ func (n *RMSNorm) Forward(c *Ctx, x *tensor.Tensor) *tensor.Tensor {
 // normalize is Forward that is not recorded, for operations that record the norm as a part of themselves.
 func (n *RMSNorm) normalize(c *Ctx, x *tensor.Tensor) *tensor.Tensor {
 	y := c.New(x.Dim(0), x.Dim(1))
-	c.prepare = prepareTask{x: x.Float32s(), y: y.Float32s(), dim: x.Dim(1), norm: n}
-	c.eachRow(x.Dim(0), &c.prepare)
+	c.prepareRows(prepareTask{x: x.Float32s(), rows: x.Dim(0), dim: x.Dim(1), norm: n}, y)
 	return y
 }
