@@ -56,7 +56,8 @@ var tileShapes = func() (c [64]byte) {
 // tileSpace is memory of one running call.
 type tileSpace struct {
 	job   tileJob
-	w     []byte // right factor: decoded panels, or the last columns of two
+	w     []byte // right factor: two decoded panels
+	last  []byte // the last columns of two panels
 	tails []int8 // last columns of the left factor, 64 bytes a row
 	sums  [denseGroups][2][16][2 * PanelRows]int32
 	scale [2 * PanelRows]float32
@@ -110,8 +111,8 @@ func ternaryAMX(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, 
 			s.tail(x, ldx, tokens, steps, nb*BlockCols, 0)
 		}
 		for p := 0; p < n; p += 2 {
-			ternaryDecodeAVX512(&s.w[0], &panels[p*stride], nb)
-			ternaryDecodeAVX512(&s.w[size], &panels[(p+1)*stride], nb)
+			ternaryDecodeAVX512(&s.w[0], &panels[p*stride], nb, -1)
+			ternaryDecodeAVX512(&s.w[size], &panels[(p+1)*stride], nb, -1)
 			s.job = tileJob{
 				c: &dst[p*PanelRows], ldc: 4 * ldd, a0: &x[0], a1: &x[16*ldx], lda: ldx, b0: &s.w[0], b1: &s.w[size], steps: steps,
 				groups: tokens / ternaryTokens, nextA: ternaryTokens * ldx, nextTail: ternaryTokens * tileCols, nextC: 4 * ternaryTokens * ldd,
@@ -137,59 +138,90 @@ func ternaryAMX(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, 
 
 // denseIntAMX multiplies two panels of int8 weights at a time with both planes of 16 tokens at a time.
 func denseIntAMX(dst []float32, ldd int, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
-	all, count := tokens, len(panels)/stride
-	tokens = tokens / denseTokens * denseTokens
-	n := count &^ 1
-	if tokens > 0 && n > 0 {
-		s := tileSpaces.Get().(*tileSpace)
-		steps, cols := stride/tileBytes, stride/16
-		rest := stride%tileBytes > 0
+	n, t := intTilesAMX(dst, ldd, panels, stride, 0, scale, 0, &x, tokens, add)
+	if n*stride < len(panels) && t > 0 {
+		denseIntEach(dst[n*PanelRows:], ldd, DenseInt8, panels[n*stride:], stride, scale[n*PanelRows:], x, t, add)
+	}
+	if t < tokens {
+		denseIntEach(dst[t*ldd:], ldd, DenseInt8, panels, stride, scale, x.From(t), tokens-t, add)
+	}
+}
+
+// ternaryIntAMX is denseIntAMX for panels of nb ternary blocks, which become int8 two at a time.
+func ternaryIntAMX(dst []float32, ldd int, panels []byte, nb int, scale float32, x *Int16Rows, tokens int, add bool) {
+	stride := nb * BlockBytes
+	n, t := intTilesAMX(dst, ldd, panels, 4*stride, nb, nil, scale, x, tokens, add)
+	if n*stride < len(panels) && t > 0 {
+		ternaryIntEach(dst[n*PanelRows:], ldd, panels[n*stride:], nb, scale, *x, t, add)
+	}
+	if t < tokens {
+		ternaryIntEach(dst[t*ldd:], ldd, panels, nb, scale, x.From(t), tokens-t, add)
+	}
+}
+
+// intTilesAMX multiplies what fills tiles and says how many panels and tokens that is. stride is the size of a panel of int8 weights. With
+// blocks > 0 panels are ternary, of as many blocks, and have one scale; else scales has one for each row.
+func intTilesAMX(dst []float32, ldd int, panels []byte, stride, blocks int, scales []float32, scale float32, x *Int16Rows, tokens int, add bool) (n, t int) {
+	n = len(panels) / stride
+	if blocks > 0 {
+		n = len(panels) / (blocks * BlockBytes)
+	}
+	n, tokens = n&^1, tokens/denseTokens*denseTokens
+	if n == 0 || tokens == 0 {
+		return 0, 0
+	}
+	s := tileSpaces.Get().(*tileSpace)
+	steps, cols := stride/tileBytes, stride/16
+	rest := stride%tileBytes > 0
+	if rest {
+		s.last = room(s.last, 2*tileBytes)
+		s.tails = room(s.tails, 2*tokens*tileCols)
+		s.tail(x.Hi, x.Stride, tokens, steps, cols, 0)
+		s.tail(x.Lo, x.Stride, tokens, steps, cols, tokens*tileCols)
+	}
+	for p := 0; p < n; p += 2 {
+		var w0, w1 []byte
+		if blocks > 0 {
+			s.w = room(s.w, 2*stride)
+			w0, w1 = s.w[:stride], s.w[stride:]
+			ternaryDecodeAVX512(&w0[0], &panels[p*blocks*BlockBytes], blocks, 127)
+			ternaryDecodeAVX512(&w1[0], &panels[(p+1)*blocks*BlockBytes], blocks, 127)
+			for i := range s.scale {
+				s.scale[i] = scale
+			}
+		} else {
+			w0, w1 = panels[p*stride:][:stride], panels[(p+1)*stride:][:stride]
+			clear(s.scale[copy(s.scale[:], scales[p*PanelRows:]):])
+		}
 		if rest {
-			s.w = room(s.w, 2*tileBytes)
-			s.tails = room(s.tails, 2*tokens*tileCols)
-			s.tail(x.Hi, x.Stride, tokens, steps, cols, 0)
-			s.tail(x.Lo, x.Stride, tokens, steps, cols, tokens*tileCols)
+			copy(s.last, w0[steps*tileBytes:])
+			copy(s.last[tileBytes:], w1[steps*tileBytes:])
 		}
-		for p := 0; p < n; p += 2 {
-			w0, w1 := panels[p*stride:][:stride], panels[(p+1)*stride:][:stride]
-			clear(s.scale[copy(s.scale[:], scale[p*PanelRows:]):])
-			if rest {
-				copy(s.w, w0[steps*tileBytes:])
-				copy(s.w[tileBytes:], w1[steps*tileBytes:])
+		for t := 0; t < tokens; t += denseGroups * denseTokens {
+			m := min(denseGroups*denseTokens, tokens-t)
+			at := t * x.Stride
+			s.job = tileJob{
+				c: &s.sums[0][0][0][0], ldc: 4 * 2 * PanelRows, a0: &x.Hi[at], a1: &x.Lo[at], lda: x.Stride, b0: &w0[0], b1: &w1[0], steps: steps,
+				groups: m / denseTokens, nextA: denseTokens * x.Stride, nextTail: denseTokens * tileCols, nextC: int(unsafe.Sizeof(s.sums[0])),
 			}
-			for t := 0; t < tokens; t += denseGroups * denseTokens {
-				m := min(denseGroups*denseTokens, tokens-t)
-				at := t * x.Stride
-				s.job = tileJob{
-					c: &s.sums[0][0][0][0], ldc: 4 * 2 * PanelRows, a0: &x.Hi[at], a1: &x.Lo[at], lda: x.Stride, b0: &w0[0], b1: &w1[0], steps: steps,
-					groups: m / denseTokens, nextA: denseTokens * x.Stride, nextTail: denseTokens * tileCols, nextC: int(unsafe.Sizeof(s.sums[0])),
-				}
-				for k := denseSteps; k < steps; k += denseSteps { // all but the last piece of a long sum
-					s.job.steps = denseSteps
-					tilesUint8AMX(&s.job, &tileShapes)
-					s.job.a0, s.job.a1 = &x.Hi[at+k*tileCols], &x.Lo[at+k*tileCols]
-					s.job.b0, s.job.b1 = &w0[k*tileBytes], &w1[k*tileBytes]
-					s.job.steps, s.job.more = steps-k, 1
-				}
-				if rest {
-					s.job.tailA0, s.job.tailA1 = &s.tails[t*tileCols], &s.tails[(tokens+t)*tileCols]
-					s.job.tailB0, s.job.tailB1 = &s.w[0], &s.w[tileBytes]
-				}
+			for k := denseSteps; k < steps; k += denseSteps { // all but the last piece of a long sum
+				s.job.steps = denseSteps
 				tilesUint8AMX(&s.job, &tileShapes)
-				denseIntFinishAVX512(&dst[t*ldd+p*PanelRows], ldd, &s.sums[0][0][0][0], &s.scale[0], &x.SumHi[t], &x.SumLo[t], &x.Inv[t], asInt(add), m)
+				s.job.a0, s.job.a1 = &x.Hi[at+k*tileCols], &x.Lo[at+k*tileCols]
+				s.job.b0, s.job.b1 = &w0[k*tileBytes], &w1[k*tileBytes]
+				s.job.steps, s.job.more = steps-k, 1
 			}
+			if rest {
+				s.job.tailA0, s.job.tailA1 = &s.tails[t*tileCols], &s.tails[(tokens+t)*tileCols]
+				s.job.tailB0, s.job.tailB1 = &s.last[0], &s.last[tileBytes]
+			}
+			tilesUint8AMX(&s.job, &tileShapes)
+			denseIntFinishAVX512(&dst[t*ldd+p*PanelRows], ldd, &s.sums[0][0][0][0], &s.scale[0], &x.SumHi[t], &x.SumLo[t], &x.Inv[t], asInt(add), m)
 		}
-		s.job = tileJob{}
-		tileSpaces.Put(s)
-	} else {
-		tokens, n = 0, 0
 	}
-	if n < count && tokens > 0 {
-		denseIntEach(dst[n*PanelRows:], ldd, DenseInt8, panels[n*stride:], stride, scale[n*PanelRows:], x, tokens, add)
-	}
-	if tokens < all {
-		denseIntEach(dst[tokens*ldd:], ldd, DenseInt8, panels, stride, scale, x.From(tokens), all-tokens, add)
-	}
+	s.job = tileJob{}
+	tileSpaces.Put(s)
+	return n, tokens
 }
 
 // asInt is b as a kernel's argument.

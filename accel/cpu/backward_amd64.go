@@ -102,6 +102,6 @@ func ternaryFlip(dst []byte, w []float32, ldw, blocks int, half float32) {
 	case AVX2:
 		ternaryFlipAVX2(&dst[0], &w[0], ldw, blocks, half)
 	default:
-		ternaryFlipRef(dst, blocks*BlockBytes, w, ldw, 0, 4*blocks, 0, PanelRows, half)
+		ternaryFlipRef(dst, blocks*BlockBytes, w, ldw, 0, BlockCols*blocks, 0, PanelRows, half)
 	}
 }

@@ -158,7 +158,7 @@ func TestPackedColumnsAreTheTranspose(t *testing.T) {
 		ld := cols + rapid.IntRange(0, 20).Draw(t, "gap")
 		x, w := make([]int8, (rows-1)*ld+cols), drawFloats(t, r, "w", (rows-1)*ld+cols)
 		half := rapid.SampledFrom([]float32{0, 0.3, 1e-25}).Draw(t, "half")
-		codes, ternary := make([]float32, cols*rows), make([]float32, cols*rows)
+		codes, ternary := make([]float32, cols*rows), make([]int8, cols*rows)
 		for i := range rows {
 			for c := range cols {
 				v := int8(r.IntN(256) - 128)
@@ -177,9 +177,52 @@ func TestPackedColumnsAreTheTranspose(t *testing.T) {
 				PackInt8Columns(dst, x, ld, rows, cols)
 				untouched(t, isa)
 				require.Equal(t, packDense(DenseInt8, codes, cols, rows), dst, isa)
+				want := make([]byte, TernaryBytes(cols, rows))
+				PackTernary(want, ternary, cols, rows)
+				dst, untouched = guarded[byte](len(want), 77)
 				PackTernaryColumns(dst, w, ld, rows, cols, half)
 				untouched(t, isa)
-				require.Equal(t, packDense(DenseInt8, ternary, cols, rows), dst, isa)
+				require.Equal(t, want, dst, isa)
+			})
+		}
+	})
+}
+
+func TestTernaryIntMatMulIsThatOfAnInt8Matrix(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := source(t)
+		rows, cols := rapid.IntRange(1, 100).Draw(t, "rows"), rapid.IntRange(1, 700).Draw(t, "cols")
+		tokens := rapid.IntRange(1, max(1, min(100, 600_000/(rows*cols)))).Draw(t, "tokens")
+		input := ternaryInputs[names(ternaryInputs).Draw(t, "inputs")]
+		c := newIntCase(r, DenseInt8, rows, cols, tokens, rapid.IntRange(0, 9).Draw(t, "gap"), func(r *rand.Rand, _ int) int { return r.IntN(3) - 1 }, input)
+		scale := c.scale[0]
+		w := make([]int8, rows*cols)
+		for i, v := range c.w {
+			w[i] = int8(v)
+		}
+		for i := range c.scale {
+			c.scale[i] = scale
+		}
+		panels := make([]byte, TernaryBytes(rows, cols))
+		PackTernary(panels, w, rows, cols)
+		p1 := ceilDiv(rows, PanelRows)
+		p0 := rapid.IntRange(0, p1-1).Draw(t, "p0")
+		width := PanelRows * (p1 - p0)
+		start := floats(r, "normal", tokens*width)
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				for _, add := range []bool{false, true} {
+					want := append([]float32(nil), start...)
+					DenseIntMatMul(want, width, DenseInt8, c.panels, c.scale, cols, p0, p1, c.x, tokens, add)
+					dst, untouched := guarded[float32](len(start), -7777)
+					copy(dst, start)
+					TernaryIntMatMul(dst, width, panels, scale, cols, p0, p1, c.x, tokens, add)
+					untouched(t, isa)
+					for i := range tokens {
+						n := min(rows-PanelRows*p0, width) // padding rows are zero, of either sign
+						sameBits(t, want[i*width:][:n], dst[i*width:][:n], "%v: token %d, add %v", isa, i, add)
+					}
+				}
 			})
 		}
 	})
@@ -201,6 +244,7 @@ func TestBackwardKernelsRejectABrokenContract(t *testing.T) {
 		"QuantizeColumns16: stride":  func() { QuantizeColumns16(rows, x, 1, 9, 2, x, x) },
 		"PackInt8Columns: dst":       func() { PackInt8Columns(make([]byte, 63), q, 4, 4, 4) },
 		"PackInt8Columns: x":         func() { PackInt8Columns(make([]byte, 64), q[:15], 4, 4, 4) },
+		"TernaryIntMatMul: hi":       func() { TernaryIntMatMul(x, 16, make([]byte, 128), 1, 17, 0, 1, rows, 1, false) },
 		"PackTernaryColumns: w":      func() { PackTernaryColumns(make([]byte, 64), x[:15], 4, 4, 4, 1) },
 		"PackTernaryColumns: half":   func() { PackTernaryColumns(make([]byte, 64), x, 4, 4, 4, -1) },
 	} {

@@ -78,19 +78,19 @@ func PackInt8Columns(dst []byte, x []int8, ldx, rows, cols int) {
 }
 
 // PackTernaryColumns ternarizes w [rows, cols], whose rows lie ldw apart, as 1 above half, -1 below -half and else 0, and packs the
-// transpose as [DenseInt8]: dst is a matrix of cols rows and rows columns.
+// transpose as [PackTernary] does: dst is a matrix of cols rows and rows columns.
 func PackTernaryColumns(dst []byte, w []float32, ldw, rows, cols int, half float32) {
 	const op = "PackTernaryColumns"
 	if rows < 0 || cols < 0 || !(half >= 0) {
 		panic(fmt.Sprintf("cpu: %s: bad arguments: %d rows, %d columns, half %v", op, rows, cols, half))
 	}
-	need(op, "dst", len(dst), DenseBytes(DenseInt8, cols, rows))
+	need(op, "dst", len(dst), TernaryBytes(cols, rows))
 	if rows == 0 || cols == 0 {
 		return
 	}
 	needRows(op, "w", len(w), rows, cols, ldw)
-	stride := densePanelBytes(DenseInt8, rows)
-	panels, blocks := cols/PanelRows, rows/4
+	stride := panelBytes(rows)
+	panels, blocks := cols/PanelRows, rows/BlockCols
 	for p := 0; p < panels && blocks > 0; p++ {
 		ternaryFlip(dst[p*stride:], w[p*PanelRows:], ldw, blocks, half)
 	}

@@ -23,24 +23,6 @@ func quantizeColumnsRef(dst *Int16Rows, x []float32, ldx, r0, r1, c0, c1 int, f,
 
 // int8ColumnsRef does the blocks of four rows from the first one on, of columns c0 to c1, with zeros as padding.
 func int8ColumnsRef(dst []byte, stride int, x []int8, ldx, first, rows, c0, c1 int) {
-	columnBlocks(dst, stride, first, rows, c0, c1, func(r, c int) byte { return byte(x[r*ldx+c]) ^ 0x80 })
-}
-
-// ternaryFlipRef is int8ColumnsRef for weights that are ternarized on the way.
-func ternaryFlipRef(dst []byte, stride int, w []float32, ldw, first, rows, c0, c1 int, half float32) {
-	columnBlocks(dst, stride, first, rows, c0, c1, func(r, c int) byte {
-		switch v := w[r*ldw+c]; {
-		case v > half:
-			return 129
-		case v < -half:
-			return 127
-		}
-		return 128
-	})
-}
-
-// columnBlocks fills blocks of [DenseInt8] panels from four rows each: lane c of a block is a column.
-func columnBlocks(dst []byte, stride, first, rows, c0, c1 int, at func(r, c int) byte) {
 	zero := DenseZero(DenseInt8)
 	for p := c0 / PanelRows; p < ceilDiv(c1, PanelRows); p++ {
 		for b := first; b < stride/BlockBytes; b++ {
@@ -48,7 +30,31 @@ func columnBlocks(dst []byte, stride, first, rows, c0, c1 int, at func(r, c int)
 			for i := range block {
 				block[i] = zero
 				if r, c := 4*b+i%4, p*PanelRows+i/4; r < rows && c < c1 {
-					block[i] = at(r, c)
+					block[i] = byte(x[r*ldx+c]) ^ 0x80
+				}
+			}
+		}
+	}
+}
+
+// ternaryFlipRef does the blocks of sixteen rows from the first one on, of columns c0 to c1, with zeros as padding.
+func ternaryFlipRef(dst []byte, stride int, w []float32, ldw, first, rows, c0, c1 int, half float32) {
+	for p := c0 / PanelRows; p < ceilDiv(c1, PanelRows); p++ {
+		for b := first; b < stride/BlockBytes; b++ {
+			block := dst[p*stride+b*BlockBytes:][:BlockBytes]
+			for i := range block {
+				block[i] = 0
+				for f := range 4 {
+					code := byte(1)
+					if r, c := BlockCols*b+4*f+i%4, p*PanelRows+i/4; r < rows && c < c1 {
+						switch v := w[r*ldw+c]; {
+						case v > half:
+							code = 2
+						case v < -half:
+							code = 0
+						}
+					}
+					block[i] |= code << (2 * f)
 				}
 			}
 		}

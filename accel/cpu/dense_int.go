@@ -6,8 +6,8 @@ import "fmt"
 // are int8.
 const Int16Max = 32512
 
-// Int16Cols is the multiple of columns that rows of [Int16Rows] are padded to, with zeros: a block of [DenseInt4].
-const Int16Cols = 8
+// Int16Cols is the multiple of columns that rows of [Int16Rows] are padded to, with zeros: a block of ternary weights.
+const Int16Cols = BlockCols
 
 // MaxDenseIntCols bounds the columns of an integer matrix: 2^17 products of a weight of -127 to 127 with a plane of the
 // activations stay within int32. (Weight -128, which no packer makes, is exact to one column less; beyond that its sums

@@ -23,6 +23,25 @@ func quantizeInt16(hi, lo []int8, x []float32, s float32) (sumHi, sumLo int32) {
 	return sumHi, sumLo
 }
 
+func ternaryInt(dst []float32, ldd int, panels []byte, nb int, scale float32, x Int16Rows, tokens int, add bool) {
+	if Active() == AMX {
+		ternaryIntAMX(dst, ldd, panels, nb, scale, &x, tokens, add)
+		return
+	}
+	ternaryIntEach(dst, ldd, panels, nb, scale, x, tokens, add)
+}
+
+func joinPlanes(dst []float32, hi, lo []int32, scale, inv float32, add bool) {
+	switch vectors() {
+	case AVX512:
+		joinPlanesAVX512(&dst[0], &hi[0], &lo[0], len(dst), scale, inv, asInt(add))
+	case AVX2:
+		joinPlanesAVX2(&dst[0], &hi[0], &lo[0], len(dst), scale, inv, asInt(add))
+	default:
+		joinPlanesRef(dst, hi, lo, scale, inv, add)
+	}
+}
+
 func denseIntPanels(dst []float32, ldd int, f DenseFormat, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
 	if f == DenseInt8 && Active() == AMX {
 		denseIntAMX(dst, ldd, panels, stride, scale, x, tokens, add)

@@ -85,11 +85,11 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 	for rows := 1; rows <= 17; rows++ {
 		for _, cols := range []int{1, 8, 9, 16, 33} {
 			x, dst, q := beforeFault(t, floats(r, "normal", rows*cols)), beforeFault(t, make([]float32, rows*cols)), beforeFault(t, make([]int8, rows*cols))
-			packed := beforeFault(t, make([]byte, DenseBytes(DenseInt8, cols, rows)))
+			packed, ternary := beforeFault(t, make([]byte, DenseBytes(DenseInt8, cols, rows))), beforeFault(t, make([]byte, TernaryBytes(cols, rows)))
 			each(func() {
 				Transpose(dst, rows, x, cols, rows, cols)
 				PackInt8Columns(packed, q, cols, rows, cols)
-				PackTernaryColumns(packed, x, cols, rows, cols, 0.5)
+				PackTernaryColumns(ternary, x, cols, rows, cols, 0.5)
 			})
 			width := ceilDiv(rows, Int16Cols) * Int16Cols
 			ints := Int16Rows{Hi: beforeFault(t, make([]int8, width*cols)), Lo: beforeFault(t, make([]int8, width*cols)), Stride: width,

@@ -250,11 +250,16 @@ func absMaxColumnsAVX2(top *float32, x *float32, n int, f float32)
 //go:noescape
 func quantizeColumnsAVX2(hi *int8, lo *int8, stride int, sumHi *int32, sumLo *int32, x *float32, ldx int, f *float32, s *float32, rows int)
 
-// ternaryFlipAVX2: with t(v) = 1 if v > half, -1 if v < -half, else 0: dst[64*b+4*c+j] = t(w[(4*b+j)*ldw+c]) + 128
-// for b < blocks, c < 16 and j < 4; blocks > 0.
+// ternaryFlipAVX2: with t(v) = 1 if v > half, -1 if v < -half, else 0: field f of dst[64*b+4*c+j] = t(w[(16*b+4*f+j)*ldw+c]) + 1
+// for b < blocks, c < 16 and j, f < 4; blocks > 0.
 //
 //go:noescape
 func ternaryFlipAVX2(dst *byte, w *float32, ldw int, blocks int, half float32)
+
+// joinPlanesAVX2: dst[i] = ((float32(hi[i])*256 + float32(lo[i])) * scale) * inv for i < n, a multiple of 16 > 0; add: dst += that.
+//
+//go:noescape
+func joinPlanesAVX2(dst *float32, hi *int32, lo *int32, n int, scale float32, inv float32, add int)
 
 // adamAVX2: d = scale*grad + l2*p, m += mix*(d-m), v = v*beta2 + (mix2*d)*d, p = p*keep + (rate*m)/(sqrt(v)/root + eps)
 // for each of n elements, n > 0 and a multiple of 16.
@@ -287,10 +292,10 @@ func topLaneAVX2(lanes *float32) float32
 //go:noescape
 func readSumAVX2(p *byte, n int) uint64
 
-// ternaryDecodeAVX512: dst[256*b+64*f+i] = int8 of field f of byte i of block b, less 1, for b < blocks; blocks > 0.
+// ternaryDecodeAVX512: dst[256*b+64*f+i] = field f of byte i of block b, plus zero, for b < blocks; blocks > 0.
 //
 //go:noescape
-func ternaryDecodeAVX512(dst *byte, w *byte, blocks int)
+func ternaryDecodeAVX512(dst *byte, w *byte, blocks int, zero int)
 
 // ternaryGemvAVX512: dst[r] = sum_k w[r,k]*x[k] for the 16 rows r of a panel; blocks > 0.
 //
@@ -750,11 +755,16 @@ func absMaxColumnsAVX512(top *float32, x *float32, n int, f float32)
 //go:noescape
 func quantizeColumnsAVX512(hi *int8, lo *int8, stride int, sumHi *int32, sumLo *int32, x *float32, ldx int, f *float32, s *float32, rows int)
 
-// ternaryFlipAVX512: with t(v) = 1 if v > half, -1 if v < -half, else 0: dst[64*b+4*c+j] = t(w[(4*b+j)*ldw+c]) + 128
-// for b < blocks, c < 16 and j < 4; blocks > 0.
+// ternaryFlipAVX512: with t(v) = 1 if v > half, -1 if v < -half, else 0: field f of dst[64*b+4*c+j] = t(w[(16*b+4*f+j)*ldw+c]) + 1
+// for b < blocks, c < 16 and j, f < 4; blocks > 0.
 //
 //go:noescape
 func ternaryFlipAVX512(dst *byte, w *float32, ldw int, blocks int, half float32)
+
+// joinPlanesAVX512: dst[i] = ((float32(hi[i])*256 + float32(lo[i])) * scale) * inv for i < n, a multiple of 16 > 0; add: dst += that.
+//
+//go:noescape
+func joinPlanesAVX512(dst *float32, hi *int32, lo *int32, n int, scale float32, inv float32, add int)
 
 // adamAVX512: d = scale*grad + l2*p, m += mix*(d-m), v = v*beta2 + (mix2*d)*d, p = p*keep + (rate*m)/(sqrt(v)/root + eps)
 // for each of n elements, n > 0 and a multiple of 16.

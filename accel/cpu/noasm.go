@@ -66,7 +66,7 @@ func int8Columns(dst []byte, stride int, x []int8, ldx, blocks, panels int) {
 }
 
 func ternaryFlip(dst []byte, w []float32, ldw, blocks int, half float32) {
-	ternaryFlipRef(dst, blocks*BlockBytes, w, ldw, 0, 4*blocks, 0, PanelRows, half)
+	ternaryFlipRef(dst, blocks*BlockBytes, w, ldw, 0, BlockCols*blocks, 0, PanelRows, half)
 }
 
 func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int) {
@@ -75,4 +75,12 @@ func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, l
 
 func transpose(dst []float32, ldd int, x []float32, ldx, rows, cols int) {
 	transposeRef(dst, ldd, x, ldx, 0, rows, 0, cols)
+}
+
+func ternaryInt(dst []float32, ldd int, panels []byte, nb int, scale float32, x Int16Rows, tokens int, add bool) {
+	ternaryIntEach(dst, ldd, panels, nb, scale, x, tokens, add)
+}
+
+func joinPlanes(dst []float32, hi, lo []int32, scale, inv float32, add bool) {
+	joinPlanesRef(dst, hi, lo, scale, inv, add)
 }

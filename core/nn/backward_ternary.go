@@ -49,7 +49,7 @@ func (c *Ctx) ternaryBackward(l *Linear, dy *tensor.Tensor, x codes, dx []float3
 
 	planes, meta := c.allocInts(&g.byRow, rows, cols)
 	cpu.Parallel(blocks, g)
-	c.multiplyInts(dx, g.byRow, rows, l.flipped, add)
+	c.multiply(denseTask{ternary: l.flipped, out: dx, ints: g.byRow, add: add}, rows)
 	c.freeInts(planes, meta)
 
 	planes, meta = c.allocInts(&g.byColumn, cols, rows)
@@ -150,7 +150,7 @@ func (t *flipTask) Run(chunk int) {
 	cpu.PackInt8Columns(panels, t.x[first:], t.stride, t.rows, n)
 }
 
-// flipWeights writes the int8 panels of the transpose of master weights w [rows, cols], ternarized with the given scale.
+// flipWeights writes the panels of the transpose of master weights w [rows, cols], ternarized with the given scale.
 type flipWeights struct {
 	dst        []byte
 	w          []float32
@@ -163,6 +163,6 @@ func (t *flipWeights) run() { cpu.Parallel((t.cols+flipColumns-1)/flipColumns, t
 func (t *flipWeights) Run(chunk int) {
 	first := chunk * flipColumns
 	n := min(flipColumns, t.cols-first)
-	panels := t.dst[cpu.DenseBytes(cpu.DenseInt8, first, t.rows):]
+	panels := t.dst[cpu.TernaryBytes(first, t.rows):]
 	cpu.PackTernaryColumns(panels, t.w[first:], t.cols, t.rows, n, t.scale/2)
 }

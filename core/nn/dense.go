@@ -39,8 +39,13 @@ func (c *Ctx) multiplyInts(out []float32, x cpu.Int16Rows, n int, w *quant.Dense
 
 func (c *Ctx) multiply(t denseTask, rows int) {
 	t.ctx = c
+	if t.ternary != nil {
+		t.cols = t.ternary.Rows
+	} else {
+		t.cols = t.w.Rows
+	}
 	var tail []byte
-	if t.w.Rows%cpu.PanelRows != 0 {
+	if t.cols%cpu.PanelRows != 0 {
 		tail = c.scratch.Alloc(4 * rows * cpu.PanelRows)
 		t.tail = pool.View[float32](tail)
 	}
@@ -48,7 +53,7 @@ func (c *Ctx) multiply(t denseTask, rows int) {
 	if t.floats != nil {
 		rowBytes = 4 * t.stride
 	}
-	t.grid = newGrid(rows, (t.w.Rows+cpu.PanelRows-1)/cpu.PanelRows, rowBytes)
+	t.grid = newGrid(rows, (t.cols+cpu.PanelRows-1)/cpu.PanelRows, rowBytes)
 	c.dense = t
 	cpu.Parallel(t.grid.chunks(), &c.dense)
 	if tail != nil {
@@ -86,20 +91,22 @@ func (t *quantize16Task) row(r int) {
 
 // denseTask multiplies rows with the panels of a dense layer.
 type denseTask struct {
-	ctx    *Ctx
-	w      *quant.Dense
-	bias   []float32
-	floats []float32 // [rows, stride], for float weights
-	stride int
-	ints   cpu.Int16Rows // for integer weights
-	out    []float32     // [rows, w.Rows]
-	add    bool          // to out; integer weights only
-	tail   []float32     // [rows, 16] results of a ragged last panel
-	grid   grid
+	ctx     *Ctx
+	w       *quant.Dense
+	ternary *quant.Ternary // in place of w, for integers
+	bias    []float32
+	floats  []float32 // [rows, stride], for float weights
+	stride  int
+	ints    cpu.Int16Rows // for integer weights
+	out     []float32     // [rows, cols]
+	cols    int
+	add     bool      // to out; integer weights only
+	tail    []float32 // [rows, 16] results of a ragged last panel
+	grid    grid
 }
 
 func (t *denseTask) Run(chunk int) {
-	n := t.w.Rows
+	n := t.cols
 	r, tokens, p0, p1 := t.grid.chunk(chunk)
 	full := min(p1, n/cpu.PanelRows)
 	for from, to := p0, 0; from < full; from = to {
@@ -131,6 +138,10 @@ func (t *denseTask) Run(chunk int) {
 
 // multiply writes the products of panels [p0, p1) with tokens rows from row r on, rows of dst lying ldd apart.
 func (t *denseTask) multiply(dst []float32, ldd, p0, p1, r, tokens int, add bool) {
+	if w := t.ternary; w != nil {
+		cpu.TernaryIntMatMul(dst, ldd, w.Panels, w.Scale, w.Cols, p0, p1, t.ints.From(r), tokens, add)
+		return
+	}
 	w := t.w
 	if w.Format.Integer() {
 		cpu.DenseIntMatMul(dst, ldd, w.Format, w.Panels, w.RowScale, w.Cols, p0, p1, t.ints.From(r), tokens, add)

@@ -22,7 +22,7 @@ type Linear struct {
 	Weight    *autograd.Param // the float32 master weights [Out, In] that training changes, or nil
 	BiasParam *autograd.Param // Bias as a trainable parameter, or nil
 	Scale     *autograd.Param // the ternary weights' scale when that is trained too (STELearnedScale), or nil
-	flipped   *quant.Dense    // the ternary weights' transpose, for input gradients; made by Refresh
+	flipped   *quant.Ternary  // the ternary weights' transpose, for input gradients; made by Refresh
 }
 
 // maxGroup is how many linear layers may share one input: q, k and v.

@@ -28,15 +28,12 @@ func (l *Linear) Refresh() error {
 	return nil
 }
 
-// refreshFlipped transposes the ternary weights into integer panels.
+// refreshFlipped transposes the ternary weights.
 func (l *Linear) refreshFlipped() {
 	if l.flipped == nil {
-		l.flipped = &quant.Dense{Rows: l.In, Cols: l.Out, Format: cpu.DenseInt8,
-			Panels: make([]byte, cpu.DenseBytes(cpu.DenseInt8, l.In, l.Out)), RowScale: make([]float32, l.In)}
+		l.flipped = &quant.Ternary{Rows: l.In, Cols: l.Out, Panels: make([]byte, cpu.TernaryBytes(l.In, l.Out))}
 	}
-	for i := range l.flipped.RowScale {
-		l.flipped.RowScale[i] = l.Ternary.Scale
-	}
+	l.flipped.Scale = l.Ternary.Scale
 	flip := flipWeights{dst: l.flipped.Panels, w: l.Weight.Data, rows: l.Out, cols: l.In, scale: l.Ternary.Scale}
 	flip.run()
 }

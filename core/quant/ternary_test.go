@@ -285,8 +285,8 @@ func TestActivationsQuantizePerTokenAndPadWithZeros(t *testing.T) {
 }
 
 func TestSixteenBitActivationsTakeARowsLargestValueToTheEnd(t *testing.T) {
-	const dim, stride = 5, 11
-	require.Equal(t, 8, Activation16Stride(dim))
+	const dim, padded, stride = 5, 16, 19
+	require.Equal(t, padded, Activation16Stride(dim))
 	x := []float32{1, -1, 0.5, 0, 1.0 / 65024, 0, 0, 0, 0, 0, -65024, 32512, 257, 1, 3, 2e-30, -1e-30, 0, 0, 0, 1e-38, 0, 0, 0, 0}
 	const tokens = 5
 	q := cpu.Int16Rows{Hi: make([]int8, tokens*stride), Lo: make([]int8, tokens*stride), Stride: stride,
@@ -308,8 +308,10 @@ func TestSixteenBitActivationsTakeARowsLargestValueToTheEnd(t *testing.T) {
 			require.Equal(t, v, 256*int(hi[k])+int(lo[k]), "token %d, column %d", token, k)
 			sumHi, sumLo = sumHi+int32(hi[k]), sumLo+int32(lo[k])
 		}
-		require.Equal(t, []int8{0, 0, 0, 99, 99, 99}, append(hi[dim:8:8], hi[8:stride]...), "padded to %d columns, and no further", 8)
-		require.Equal(t, []int8{0, 0, 0, 99, 99, 99}, append(lo[dim:8:8], lo[8:stride]...))
+		for _, plane := range [][]int8{hi, lo} {
+			require.Equal(t, make([]int8, padded-dim), plane[dim:padded], "padded to %d columns, and no further", padded)
+			require.Equal(t, []int8{99, 99, 99}, plane[padded:stride])
+		}
 		require.Equal(t, []int32{sumHi, sumLo}, []int32{q.SumHi[token], q.SumLo[token]})
 	}
 	require.InEpsilonSlice(t, []float32{1.0 / 32512, 0x1p-100 / 32512, 2, 2e-30 / 32512, 0x1p-100 / 32512}, q.Inv, 1e-6)

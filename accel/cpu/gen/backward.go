@@ -19,6 +19,7 @@ func backward(s simd) {
 	absMaxColumns(s)
 	quantizeColumns(s)
 	ternaryFlip(s)
+	joinPlanes(s)
 	adam(s)
 	if !s.wide() {
 		int8Columns()
@@ -288,54 +289,89 @@ func quantizeColumns(s simd) {
 	done()
 }
 
-// ternaryFlip: comparisons give -1 where they hold, so lower less greater is the code.
+// ternaryFlip: the code of a column and row is 1 + (v > half) - (v < -half); four neighbouring rows go to the bytes of the column's lane,
+// the next four to the next field of these.
 func ternaryFlip(s simd) {
 	name := "ternaryFlip" + s.suffix
 	TEXT(name, NOSPLIT, "func(dst *byte, w *float32, ldw, blocks int, half float32)")
-	Doc(name+": with t(v) = 1 if v > half, -1 if v < -half, else 0: dst[64*b+4*c+j] = t(w[(4*b+j)*ldw+c]) + 128",
-		"for b < blocks, c < 16 and j < 4; blocks > 0.")
+	Doc(name+": with t(v) = 1 if v > half, -1 if v < -half, else 0: field f of dst[64*b+4*c+j] = t(w[(16*b+4*f+j)*ldw+c]) + 1",
+		"for b < blocks, c < 16 and j, f < 4; blocks > 0.")
 	Pragma("noescape")
 	dst, w, ldw, n, high := load("dst"), load("w"), load("ldw"), load("blocks"), s.splatParam("half")
 	SHLQ(u8(2), ldw)
-	low := s.vec()
+	low, one := s.vec(), s.splat(1)
 	VXORPS(constant(cSign), high, low)
-	flip, one, byteMask := s.splat(0x80808080), s.splat(1), s.splat(0xff)
+	var two reg.VecVirtual
+	if s.wide() {
+		two = s.splat(2)
+	}
 	Label("loop")
-	row := GP64()
-	MOVQ(w, row)
 	out := s.regs(s.parts)
 	s.zero(out...)
-	for j := range 4 {
+	for r := range 16 {
+		f, j := r/4, r%4
 		for p := range out {
 			v, code := s.vec(), s.vec()
-			VMOVUPS(at(row, s.bytes*p), v)
+			VMOVUPS(at(w, s.bytes*p), v)
 			if s.wide() {
 				more, less := K(), K()
 				VCMPPS(u8(moreThan), high, v, more)
 				VCMPPS(u8(lessThan), low, v, less)
-				VMOVDQU32_Z(one, more, code)
-				VMOVDQU32(byteMask, less, code)
+				VPBLENDMD(two, one, more, code)
+				VPSUBD(one, code, less, code)
 			} else {
 				t := s.vec()
-				VCMPPS(u8(moreThan), high, v, code)
-				VCMPPS(u8(lessThan), low, v, t)
-				VPSUBD(code, t, code) // less - more: -1 or 1
-				VPAND(byteMask, code, code)
+				VCMPPS(u8(moreThan), high, v, t)
+				VCMPPS(u8(lessThan), low, v, v)
+				VPADDD(v, one, code)
+				VPSUBD(t, code, code)
 			}
-			if j > 0 {
-				VPSLLD(u8(8*j), code, code)
+			if shift := 8*j + 2*f; shift > 0 {
+				VPSLLD(u8(shift), code, code)
 			}
 			VPADDD(code, out[p], out[p])
 		}
-		ADDQ(ldw, row)
+		ADDQ(ldw, w)
 	}
 	for p := range out {
-		s.xor(flip, out[p])
 		s.move(out[p], at(dst, s.bytes*p))
 	}
-	MOVQ(row, w)
 	ADDQ(u8(64), dst)
 	DECQ(n)
+	JNZ(label("loop"))
+	done()
+}
+
+func joinPlanes(s simd) {
+	name := "joinPlanes" + s.suffix
+	TEXT(name, NOSPLIT, "func(dst *float32, hi, lo *int32, n int, scale, inv float32, add int)")
+	Doc(name + ": dst[i] = ((float32(hi[i])*256 + float32(lo[i])) * scale) * inv for i < n, a multiple of 16 > 0; add: dst += that.")
+	Pragma("noescape")
+	dst, hi, lo, n, add := load("dst"), load("hi"), load("lo"), load("n"), load("add")
+	scale, inv := s.splatParam("scale"), s.splatParam("inv")
+	y, z := s.regs(s.parts), s.vec()
+	Label("loop")
+	for p := range y {
+		VCVTDQ2PS(at(hi, s.bytes*p), y[p])
+		VCVTDQ2PS(at(lo, s.bytes*p), z)
+		VMULPS(constant(c256), y[p], y[p])
+		VADDPS(z, y[p], y[p])
+		VMULPS(scale, y[p], y[p])
+		VMULPS(inv, y[p], y[p])
+	}
+	TESTQ(add, add)
+	JZ(label("store"))
+	for p := range y {
+		VADDPS(at(dst, s.bytes*p), y[p], y[p])
+	}
+	Label("store")
+	for p := range y {
+		VMOVUPS(y[p], at(dst, s.bytes*p))
+	}
+	for _, r := range []reg.Register{dst, hi, lo} {
+		ADDQ(u8(64), r)
+	}
+	SUBQ(u8(16), n)
 	JNZ(label("loop"))
 	done()
 }

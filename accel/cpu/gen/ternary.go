@@ -29,11 +29,12 @@ func ternary(s simd) {
 
 // ternaryDecode512 writes codes as bytes, for AMX.
 func ternaryDecode512() {
-	TEXT("ternaryDecodeAVX512", NOSPLIT, "func(dst *byte, w *byte, blocks int)")
-	Doc("ternaryDecodeAVX512: dst[256*b+64*f+i] = int8 of field f of byte i of block b, less 1, for b < blocks; blocks > 0.")
+	TEXT("ternaryDecodeAVX512", NOSPLIT, "func(dst *byte, w *byte, blocks, zero int)")
+	Doc("ternaryDecodeAVX512: dst[256*b+64*f+i] = field f of byte i of block b, plus zero, for b < blocks; blocks > 0.")
 	Pragma("noescape")
 	dst, w, n := load("dst"), load("w"), load("blocks")
-	mask, one := avx512.splat(0x03030303), avx512.splat(0x01010101)
+	mask, zero := avx512.splat(0x03030303), ZMM()
+	VPBROADCASTB(load("zero").(reg.GPVirtual).As32(), zero)
 	v := avx512.regs(4)
 	Label("loop")
 	VMOVDQU32(at(w, 0), v[0])
@@ -42,7 +43,7 @@ func ternaryDecode512() {
 	}
 	for f := range v {
 		VPANDD(mask, v[f], v[f])
-		VPSUBB(one, v[f], v[f])
+		VPADDB(zero, v[f], v[f])
 		VMOVDQU32(v[f], at(dst, 64*f))
 	}
 	ADDQ(u8(64), w)
