@@ -5,11 +5,13 @@
 //
 // Every kernel is an exported Go function whose comment is the formula it computes. Behind it stand a scalar
 // Go reference (files *_ref.go), which is the definition, and hand-laid AVX2 and AVX-512 VNNI versions
-// (kernels_amd64.s, written by the generator in gen/). All of them give the same bits:
+// (kernels_amd64.s, written by the generator in gen/); for many tokens the integer kernels have one for AMX too
+// (amx_amd64.s, written by hand). All of them give the same bits:
 //
 //   - Integer kernels are exact int32 sums.
 //   - Float kernels round every product and every sum separately (no fused multiply-add) and add in one fixed
-//     order that names the lane of each element, so that the order is the same for scalar Go, 8 lanes and 16.
+//     order, which is ascending or names the lane of each element, so that it is the same for scalar Go, 8 lanes
+//     and 16.
 //
 // A result therefore depends neither on the processor nor on the number of threads, nor on how many tokens are
 // worked on at once.
@@ -46,6 +48,9 @@
 //	bf16                88 %        89 %       73 GB/s            91 %        91 %       60 GB/s
 //	int8                89 %        97 %       96 GB/s            85 %        86 %       38 GB/s
 //	int4                93 %        85 %       56 GB/s            82 %        84 %       33 GB/s
+//
+// On a Xeon of the Sapphire Rapids generation one AMX thread does 2400 Gops of ternary or int8 products with 192 tokens, and a thread
+// with AVX-512 600; [AddProduct] runs at 78 GFLOP/s.
 //
 // With twelve tokens one AVX-512 thread does 234 Gops in int8 and int4 and 100 in bf16.
 //
