@@ -165,6 +165,9 @@ func TestTeachersAreChecked(t *testing.T) {
 		require.ErrorIs(t, err, train.ErrConfig)
 		require.ErrorContains(t, err, message)
 	}
+	_, err = train.NewEngine(student, train.EngineOptions{STE: "learned_scale", Teacher: other})
+	require.ErrorIs(t, err, train.ErrConfig)
+	require.False(t, student.LearnsScales(), "a refused engine leaves the model as it was")
 	short := teacherModel(t, 1)
 	short.Config.MaxPositionEmbeddings = 30
 	e, err := train.NewEngine(student, train.EngineOptions{Teacher: short})

@@ -49,17 +49,18 @@ func NewEngine(m *model.Model, o EngineOptions) (*Engine, error) {
 	if len(m.Params()) == 0 {
 		return nil, ErrNotTrainable
 	}
-	if o.STE == "learned_scale" {
-		m.LearnScales()
-	} else if m.LearnsScales() {
+	if o.STE != "learned_scale" && m.LearnsScales() {
 		return nil, &OptionError{"ste", fmt.Sprintf("%q", o.STE), `"learned_scale", as this model has learned scales`}
 	}
-	params := m.Params()
-	e := &Engine{model: m, opts: o, params: params, mem: pool.Default()}
+	e := &Engine{model: m, opts: o, mem: pool.Default()}
 	var err error
 	if e.teacher, err = newTeacher(o, m, e.mem); err != nil {
 		return nil, err
 	}
+	if o.STE == "learned_scale" {
+		m.LearnScales()
+	}
+	e.params = m.Params()
 	e.SetStep(0, 0, 0)
 	e.ctx = nn.NewCtx(e.mem)
 	e.tape = autograd.NewTape(e.ctx)
