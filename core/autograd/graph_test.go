@@ -225,6 +225,11 @@ func TestRetainedGradientsAndGradientsForInputs(t *testing.T) {
 	z := callWith(t, "sum", "", call(t, "exp", y))
 	require.NoError(t, z.Backward(context.Background(), nil, Options{Retain: true}))
 	require.InDelta(t, math.Exp(4), grads(y)[0], 1e-3)
+	require.NoError(t, z.Backward(context.Background(), nil, Options{Retain: true}))
+	require.InDelta(t, 2*math.Exp(4), grads(y)[0], 1e-3, "they add up as those of leaves do")
+	require.NoError(t, y.SetGrad(nil))
+	require.NoError(t, x.SetGrad(nil))
+	require.NoError(t, z.Backward(context.Background(), nil, Options{Retain: true}))
 	before := grads(x)[0]
 	unused := leafWith(1)
 	gs, err := Gradients(context.Background(), []*GradTensor{z}, nil, []*GradTensor{x, y, unused}, false)

@@ -269,9 +269,6 @@ func (w *Walk) arrive(e edge, l *leaf, g *tensor.Tensor) error {
 	if l == nil {
 		return nil
 	}
-	if e.node != nil {
-		return l.set(g) // a result of one computation, not an accumulation
-	}
 	return l.add(g)
 }
 
