@@ -177,6 +177,11 @@ VARIANTS = [
         {"num_key_value_heads": 1, "num_attention_heads": 6, "hidden_act": "swish"},
         PLAIN,
     ),
+    # The other activations of the gate.
+    Variant("bitnet_gelu", "BitNet", {"hidden_act": "gelu"}, AUTO),
+    Variant("llama_gelu_tanh", "Llama", {"hidden_act": "gelu_pytorch_tanh"}, PLAIN),
+    Variant("llama_gelu_new", "Llama", {"hidden_act": "gelu_new"}, PLAIN),
+    Variant("bitnet_relu", "BitNet", {"hidden_act": "relu"}, AUTO),
     # Tables.
     Variant("llama_head_stored", "Llama", {}, PLAIN, head="stored"),
     # Projections that stay float: by layer, by suffix, by regular expression. "model.layers.0.mlp.gate" names none.
