@@ -97,3 +97,26 @@ def test_transformers_computes_the_same_from_master_weights(architecture: str, m
     theirs = make_parity.logits_of(make_parity.load(tmp_path / "export"), ids)
     assert np.abs(ours - theirs).max() <= check_export.GOLDEN_GATE * ours.std()
     assert (ours.argmax(-1) == theirs.argmax(-1)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_float_llama_of_transformers_is_a_start_for_training(dtype: str, tmp_path: Path) -> None:
+    """Its weights are the masters, to the bit."""
+    import numpy as np
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from bitnet_rust import BitNetModel, Trainer
+
+    torch.manual_seed(1)
+    shape = {"hidden_size": 64, "intermediate_size": 88, "num_hidden_layers": 2, "num_attention_heads": 4}
+    llama = LlamaForCausalLM(LlamaConfig(vocab_size=97, num_key_value_heads=2, **shape)).to(getattr(torch, dtype))
+    llama.save_pretrained(tmp_path)
+    with BitNetModel.from_pretrained(tmp_path, trainable=True, quantize=True) as model:
+        masters = {name: np.asarray(p.numpy()) for name, p in model.named_parameters()}
+        theirs = {name: p.detach().float().numpy() for name, p in llama.named_parameters()}
+        assert masters.keys() == theirs.keys()
+        for name, values in theirs.items():
+            assert np.array_equal(masters[name], values), name
+        history = Trainer(model, max_steps=4, batch_size=4, context_length=16).train(np.arange(400) ** 2 % 97)
+        assert history[-1]["loss"] < history[0]["loss"]
