@@ -204,3 +204,23 @@ def test_evaluation_tells_how_far_it_is_and_what_it_cannot_use(tiny: BitNetModel
     assert "dtype" in done.stderr
     done = bitnet("eval", "--data", tmp_path / "bare.bin", "--dtype", "uint16", "--context-length", 16, "--json")
     assert json.loads(done.stdout)["tokens"] == 64
+
+
+def test_a_model_is_trained_on_a_file_of_tokens_and_evaluated(shakespeare: Path) -> None:
+    tokens, out = shakespeare.parent / "made" / "tokens.bin", shakespeare.parent / "model"
+    tokens.parent.mkdir()
+    assert bitnet("tokenize", "--data", shakespeare, "--out", tokens, "--characters").returncode == 0
+    made = bitnet(
+        "train", "--data", tokens, "--out", out, "--max-steps", 4, "--batch-size", 2, "--context-length", 24, "--json",
+        "--set", f"tokenizer.path={tokens.parent}", "--set", "model.hidden_size=48", "--set", "model.num_hidden_layers=1",
+        "--set", "model.intermediate_size=64", "--eval-fraction", 0.25,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    held_out = shakespeare.parent / "held-out.bin"
+    with BitNetModel.from_pretrained(out) as model:
+        assert model.tokenizer.decode(ids_in(tokens)) == TEXT
+        part = TokenFile(tokens).split(0.25)[1]
+        TokenFile.write(held_out, ids_in(tokens)[-len(part) :], len(model.tokenizer))
+        assert model.evaluate(part, context_length=24)["loss"] == json.loads(made.stdout)["eval_loss"]
+    done = bitnet("eval", "--model", out, "--data", held_out, "--context-length", 24, "--json")
+    assert json.loads(done.stdout)["loss"] == json.loads(made.stdout)["eval_loss"]
