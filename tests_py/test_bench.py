@@ -110,3 +110,36 @@ def test_a_shape_that_is_not_registered_is_one_line_on_stderr() -> None:
     done = subprocess.run(argv, cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("bitnet: ")
+
+
+CHILD = """
+import sys
+sys.path.insert(0, ".")
+from bench.windows import Windows
+windows = Windows(3)
+print("a line of something else")
+while windows.update():
+    pass
+"""
+
+
+def test_sides_of_a_comparison_take_turns() -> None:
+    sys.path.insert(0, str(REPO))
+    try:
+        from bench.windows import Side, SideError
+    finally:
+        sys.path.remove(str(REPO))
+    side = Side("child", [sys.executable, "-c", CHILD], REPO, {})
+    try:
+        assert side.result()["updates"] == 3  # the warm-up
+        for _ in range(2):
+            report = side.window(0.01)
+            assert report["seconds"] >= 0.01
+            assert report["updates"] >= 1
+            assert report["peak_rss"] > 1 << 20
+    finally:
+        side.close()
+    broken = Side("torch float32", [sys.executable, "-c", "import no_such_module"], REPO, {})
+    with pytest.raises(SideError, match="torch float32 ended: ModuleNotFoundError: No module named 'no_such_module'"):
+        broken.result()
+    broken.close()

@@ -208,9 +208,5 @@ func (t *reorderTask) Run(chunk int) {
 		clear(panel[t.rows*width:])
 		return
 	}
-	for r := range t.rows {
-		for i, v := range t.x[r*t.cols+first:][:n] {
-			t.dst[(first+i)*t.rows+r] = v
-		}
-	}
+	cpu.Transpose(t.dst[first*t.rows:], t.rows, t.x[first:], t.cols, t.rows, n)
 }
