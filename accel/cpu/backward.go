@@ -93,3 +93,49 @@ func Adam(c *AdamStep, p, g, m, v []float32) {
 	}
 	adamRef(c, p[body:], g[body:n], m[body:n], v[body:n])
 }
+
+// SGDStep holds the constants of one update with momentum, see [SGD].
+type SGDStep struct {
+	Scale    float32 // of the gradient
+	L2       float32 // weight decay
+	Momentum float32
+	Mix      float32 // 1 - dampening
+	Rate     float32 // -lr
+	Nesterov bool
+}
+
+// SGD updates parameters p with gradients g and momentum b:
+//
+//	d = scale*g + l2*p
+//	b = b*momentum + mix*d
+//	p = p + rate*b              (nesterov: p + rate*(d + momentum*b))
+//
+// with every operation rounded to float32.
+func SGD(c *SGDStep, p, g, b []float32) {
+	n := len(p)
+	need("SGD", "g", len(g), n)
+	need("SGD", "b", len(b), n)
+	body := n &^ (Lanes - 1)
+	if body > 0 {
+		sgd(c, p[:body], g[:body], b[:body])
+	}
+	sgdRef(c, p[body:], g[body:n], b[body:n])
+}
+
+// AddAbs64 is lanes[i mod 4] += |x[i]| in float64, in ascending order.
+func AddAbs64(lanes *[4]float64, x []float32) {
+	body := len(x) &^ (Lanes - 1)
+	if body > 0 {
+		addAbs64(lanes, x[:body])
+	}
+	addAbs64Ref(lanes, x[body:])
+}
+
+// AddSquares64 is lanes[i mod 4] += x[i]*x[i] in float64, in ascending order. The squares are exact.
+func AddSquares64(lanes *[4]float64, x []float32) {
+	body := len(x) &^ (Lanes - 1)
+	if body > 0 {
+		addSquares64(lanes, x[:body])
+	}
+	addSquares64Ref(lanes, x[body:])
+}

@@ -105,3 +105,45 @@ func ternaryFlip(dst []byte, w []float32, ldw, blocks int, half float32) {
 		ternaryFlipRef(dst, blocks*BlockBytes, w, ldw, 0, BlockCols*blocks, 0, PanelRows, half)
 	}
 }
+
+func sgd(c *SGDStep, p, g, b []float32) {
+	switch isa := vectors(); {
+	case isa == AVX512 && c.Nesterov:
+		sgdNesterovAVX512(&p[0], &g[0], &b[0], len(p), c.Scale, c.L2, c.Momentum, c.Mix, c.Rate)
+	case isa == AVX512:
+		sgdMomentumAVX512(&p[0], &g[0], &b[0], len(p), c.Scale, c.L2, c.Momentum, c.Mix, c.Rate)
+	case isa == AVX2 && c.Nesterov:
+		sgdNesterovAVX2(&p[0], &g[0], &b[0], len(p), c.Scale, c.L2, c.Momentum, c.Mix, c.Rate)
+	case isa == AVX2:
+		sgdMomentumAVX2(&p[0], &g[0], &b[0], len(p), c.Scale, c.L2, c.Momentum, c.Mix, c.Rate)
+	default:
+		sgdRef(c, p, g, b)
+	}
+}
+
+func addAbs64(lanes *[4]float64, x []float32) {
+	if vectors() == Scalar {
+		addAbs64Ref(lanes, x)
+		return
+	}
+	addAbs64AVX2(&lanes[0], &x[0], len(x))
+}
+
+func addSquares64(lanes *[4]float64, x []float32) {
+	if vectors() == Scalar {
+		addSquares64Ref(lanes, x)
+		return
+	}
+	addSquares64AVX2(&lanes[0], &x[0], len(x))
+}
+
+func ternaryRow(dst []byte, w []float32, half float32) {
+	switch vectors() {
+	case AVX512:
+		ternaryRowAVX512(&dst[0], &w[0], len(w)/BlockCols, half)
+	case AVX2:
+		ternaryRowAVX2(&dst[0], &w[0], len(w)/BlockCols, half)
+	default:
+		ternaryRowRef(dst, w, half)
+	}
+}

@@ -50,3 +50,27 @@ func adamRef(c *AdamStep, p, g, m, v []float32) {
 		p[i] = float32(w*c.Keep) + float32(c.Rate*m[i])/denominator
 	}
 }
+
+func sgdRef(c *SGDStep, p, g, b []float32) {
+	for i, w := range p {
+		d := float32(c.Scale*g[i]) + float32(c.L2*w)
+		move := float32(b[i]*c.Momentum) + float32(c.Mix*d)
+		b[i] = move
+		if c.Nesterov {
+			move = d + float32(c.Momentum*move)
+		}
+		p[i] = w + float32(c.Rate*move)
+	}
+}
+
+func addAbs64Ref(lanes *[4]float64, x []float32) {
+	for i, v := range x {
+		lanes[i%4] += math.Abs(float64(v))
+	}
+}
+
+func addSquares64Ref(lanes *[4]float64, x []float32) {
+	for i, v := range x {
+		lanes[i%4] += float64(v) * float64(v)
+	}
+}

@@ -29,6 +29,12 @@ func TestBackwardKernelsGiveTheBitsOfTheirFormulas(t *testing.T) {
 			}
 			AbsMaxColumns(o[0], in[0], s)
 		}},
+		"SGD": {2, func(o [4][]float32, in [5][]float32, s float32) {
+			SGD(&SGDStep{Scale: s, L2: 0.01, Momentum: 0.9, Mix: 0.7, Rate: -0.1}, o[0], in[0], o[1])
+		}},
+		"SGD, Nesterov": {2, func(o [4][]float32, in [5][]float32, s float32) {
+			SGD(&SGDStep{Scale: s, L2: 0.01, Momentum: 0.9, Mix: 0.7, Rate: -0.1, Nesterov: true}, o[0], in[0], o[1])
+		}},
 		"Adam": {3, func(o [4][]float32, in [5][]float32, s float32) {
 			for i, v := range o[2] {
 				o[2][i] = float32(math.Abs(float64(v)))
@@ -151,6 +157,57 @@ func TestQuantizeColumns16IsQuantizeInt16OfTheTranspose(t *testing.T) {
 	})
 }
 
+func TestSumsInFloat64AddInFourLanes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		x := floats(source(t), rapid.SampledFrom([]string{"normal", "tiny", "huge", "denormal"}).Draw(t, "x"), rapid.IntRange(0, 150).Draw(t, "n"))
+		abs, squares := [4]float64{1, 2, 3, 4}, [4]float64{1, 2, 3, 4}
+		for i, v := range x {
+			abs[i%4] += math.Abs(float64(v))
+			squares[i%4] += float64(v) * float64(v)
+		}
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				lanes := [4]float64{1, 2, 3, 4}
+				AddAbs64(&lanes, x)
+				require.Equal(t, abs, lanes, isa)
+				lanes = [4]float64{1, 2, 3, 4}
+				AddSquares64(&lanes, x)
+				require.Equal(t, squares, lanes, isa)
+			})
+		}
+	})
+}
+
+func TestPackTernaryRowIsALaneOfPackTernary(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n, half := rapid.IntRange(1, 100).Draw(t, "n"), rapid.SampledFrom([]float32{0, 0.5, 1e-25}).Draw(t, "half")
+		w, codes := drawFloats(t, source(t), "w", n), make([]int8, n)
+		for i, v := range w {
+			if v > half {
+				codes[i] = 1
+			} else if v < -half {
+				codes[i] = -1
+			}
+		}
+		want := make([]byte, TernaryBytes(1, n))
+		PackTernary(want, codes, 1, n)
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				lane, untouched := guarded[byte](len(want)-60, 77)
+				PackTernaryRow(lane, w, half)
+				untouched(t, isa)
+				for i, v := range lane {
+					if i%BlockBytes < 4 {
+						require.Equal(t, want[i], v, "%v: byte %d", isa, i)
+					} else {
+						require.Equal(t, byte(77), v, "%v: byte %d is of another row", isa, i)
+					}
+				}
+			})
+		}
+	})
+}
+
 func TestPackedColumnsAreTheTranspose(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := source(t)
@@ -237,6 +294,8 @@ func TestBackwardKernelsRejectABrokenContract(t *testing.T) {
 		"RMSNormGrad: dw":            func() { RMSNormGrad(x, x[:3], x[:4], x, x, 1, false) },
 		"Rotate: sin":                func() { Rotate(x[:4], x, x, x[:3], 1) },
 		"Adam: v":                    func() { Adam(&AdamStep{}, x[:4], x, x, x[:3]) },
+		"SGD: b":                     func() { SGD(&SGDStep{}, x[:4], x, x[:3]) },
+		"PackTernaryRow: lane":       func() { PackTernaryRow(make([]byte, 67), x[:16:16], 1); PackTernaryRow(make([]byte, 3), x, 1) },
 		"AbsMaxColumns: top":         func() { AbsMaxColumns(x[:3], x[:4], 1) },
 		"QuantizeColumns16: columns": func() { QuantizeColumns16(rows, x, 17, 0, -1, x, x) },
 		"QuantizeColumns16: x":       func() { QuantizeColumns16(rows, x[:3], 2, 2, 2, x, x) },

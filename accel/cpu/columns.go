@@ -97,3 +97,20 @@ func PackTernaryColumns(dst []byte, w []float32, ldw, rows, cols int, half float
 	ternaryFlipRef(dst[:panels*stride], stride, w, ldw, blocks, rows, 0, panels*PanelRows, half)
 	ternaryFlipRef(dst, stride, w, ldw, 0, rows, panels*PanelRows, cols, half)
 }
+
+// PackTernaryRow ternarizes a row of a matrix as [PackTernaryColumns] does and packs it: lane is where the row's lane of its panel begins, 4
+// bytes in each block of 64.
+func PackTernaryRow(lane []byte, w []float32, half float32) {
+	blocks := ceilDiv(len(w), BlockCols)
+	if blocks == 0 {
+		return
+	}
+	need("PackTernaryRow", "lane", len(lane), (blocks-1)*BlockBytes+4)
+	body := len(w) &^ (BlockCols - 1)
+	if body > 0 {
+		ternaryRow(lane, w[:body], half)
+	}
+	if body < len(w) {
+		ternaryRowRef(lane[body/BlockCols*BlockBytes:], w[body:], half)
+	}
+}

@@ -60,3 +60,19 @@ func ternaryFlipRef(dst []byte, stride int, w []float32, ldw, first, rows, c0, c
 		}
 	}
 }
+
+func ternaryRowRef(lane []byte, w []float32, half float32) {
+	for b := 0; b*BlockCols < len(w); b++ {
+		at := lane[b*BlockBytes:][:4]
+		copy(at, "\x55\x55\x55\x55") // weight 0
+		for k, v := range w[b*BlockCols : min((b+1)*BlockCols, len(w))] {
+			code := byte(1)
+			if v > half {
+				code = 2
+			} else if v < -half {
+				code = 0
+			}
+			at[k%4] ^= (code ^ 1) << (2 * (k / 4))
+		}
+	}
+}

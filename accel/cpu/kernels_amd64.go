@@ -261,11 +261,29 @@ func ternaryFlipAVX2(dst *byte, w *float32, ldw int, blocks int, half float32)
 //go:noescape
 func joinPlanesAVX2(dst *float32, hi *int32, lo *int32, n int, scale float32, inv float32, add int)
 
+// ternaryRowAVX2: with t(v) = 1 if v > half, -1 if v < -half, else 0: field f of dst[64*b+j] = t(w[16*b+4*f+j]) + 1
+// for b < blocks and j, f < 4; blocks > 0.
+//
+//go:noescape
+func ternaryRowAVX2(dst *byte, w *float32, blocks int, half float32)
+
 // adamAVX2: d = scale*grad + l2*p, m += mix*(d-m), v = v*beta2 + (mix2*d)*d, p = p*keep + (rate*m)/(sqrt(v)/root + eps)
 // for each of n elements, n > 0 and a multiple of 16.
 //
 //go:noescape
 func adamAVX2(p *float32, grad *float32, m *float32, v *float32, n int, scale float32, l2 float32, keep float32, mix float32, beta2 float32, mix2 float32, root float32, eps float32, rate float32)
+
+// sgdMomentumAVX2: d = scale*grad + l2*p, b = b*momentum + mix*d, p += rate*b for each of n elements,
+// n > 0 and a multiple of 16.
+//
+//go:noescape
+func sgdMomentumAVX2(p *float32, grad *float32, b *float32, n int, scale float32, l2 float32, momentum float32, mix float32, rate float32)
+
+// sgdNesterovAVX2: d = scale*grad + l2*p, b = b*momentum + mix*d, p += rate*(d + momentum*b) for each of n elements,
+// n > 0 and a multiple of 16.
+//
+//go:noescape
+func sgdNesterovAVX2(p *float32, grad *float32, b *float32, n int, scale float32, l2 float32, momentum float32, mix float32, rate float32)
 
 // int8ColumnsAVX2: dst[p*stride+64*b+4*c+j] = x[(4*b+j)*ldx+16*p+c] + 128 for p < panels, b < blocks, c < 16 and j < 4; panels, blocks > 0.
 //
@@ -276,6 +294,16 @@ func int8ColumnsAVX2(dst *byte, stride int, x *int8, ldx int, blocks int, panels
 //
 //go:noescape
 func transposeAVX2(dst *float32, ldd int, x *float32, ldx int, rows int, cols int)
+
+// addAbs64AVX2: lanes[i mod 4] += float64 of |x[i]| for i < n in ascending order; n > 0 and a multiple of 16.
+//
+//go:noescape
+func addAbs64AVX2(lanes *float64, x *float32, n int)
+
+// addSquares64AVX2: lanes[i mod 4] += float64 of x[i]*x[i] for i < n in ascending order; n > 0 and a multiple of 16.
+//
+//go:noescape
+func addSquares64AVX2(lanes *float64, x *float32, n int)
 
 // sumLanesAVX2 folds sixteen lanes to one: lanes[i] + lanes[i+n/2] for n = 16, 8, 4, 2.
 //
@@ -766,11 +794,29 @@ func ternaryFlipAVX512(dst *byte, w *float32, ldw int, blocks int, half float32)
 //go:noescape
 func joinPlanesAVX512(dst *float32, hi *int32, lo *int32, n int, scale float32, inv float32, add int)
 
+// ternaryRowAVX512: with t(v) = 1 if v > half, -1 if v < -half, else 0: field f of dst[64*b+j] = t(w[16*b+4*f+j]) + 1
+// for b < blocks and j, f < 4; blocks > 0.
+//
+//go:noescape
+func ternaryRowAVX512(dst *byte, w *float32, blocks int, half float32)
+
 // adamAVX512: d = scale*grad + l2*p, m += mix*(d-m), v = v*beta2 + (mix2*d)*d, p = p*keep + (rate*m)/(sqrt(v)/root + eps)
 // for each of n elements, n > 0 and a multiple of 16.
 //
 //go:noescape
 func adamAVX512(p *float32, grad *float32, m *float32, v *float32, n int, scale float32, l2 float32, keep float32, mix float32, beta2 float32, mix2 float32, root float32, eps float32, rate float32)
+
+// sgdMomentumAVX512: d = scale*grad + l2*p, b = b*momentum + mix*d, p += rate*b for each of n elements,
+// n > 0 and a multiple of 16.
+//
+//go:noescape
+func sgdMomentumAVX512(p *float32, grad *float32, b *float32, n int, scale float32, l2 float32, momentum float32, mix float32, rate float32)
+
+// sgdNesterovAVX512: d = scale*grad + l2*p, b = b*momentum + mix*d, p += rate*(d + momentum*b) for each of n elements,
+// n > 0 and a multiple of 16.
+//
+//go:noescape
+func sgdNesterovAVX512(p *float32, grad *float32, b *float32, n int, scale float32, l2 float32, momentum float32, mix float32, rate float32)
 
 // readSumAVX512 reads the n bytes at p, n > 0 and a multiple of 256; its result means nothing.
 //

@@ -484,263 +484,295 @@ DATA constants<>+1904(SB)/4, $0x01010101
 DATA constants<>+1908(SB)/4, $0x01010101
 DATA constants<>+1912(SB)/4, $0x01010101
 DATA constants<>+1916(SB)/4, $0x01010101
-DATA constants<>+1920(SB)/4, $0x03010200
-DATA constants<>+1924(SB)/4, $0x07050604
-DATA constants<>+1928(SB)/4, $0x0b090a08
-DATA constants<>+1932(SB)/4, $0x0f0d0e0c
-DATA constants<>+1936(SB)/4, $0x03010200
-DATA constants<>+1940(SB)/4, $0x07050604
-DATA constants<>+1944(SB)/4, $0x0b090a08
-DATA constants<>+1948(SB)/4, $0x0f0d0e0c
-DATA constants<>+1952(SB)/4, $0x03010200
-DATA constants<>+1956(SB)/4, $0x07050604
-DATA constants<>+1960(SB)/4, $0x0b090a08
-DATA constants<>+1964(SB)/4, $0x0f0d0e0c
-DATA constants<>+1968(SB)/4, $0x03010200
-DATA constants<>+1972(SB)/4, $0x07050604
-DATA constants<>+1976(SB)/4, $0x0b090a08
-DATA constants<>+1980(SB)/4, $0x0f0d0e0c
-DATA constants<>+1984(SB)/4, $0x40000000
-DATA constants<>+1988(SB)/4, $0x40000000
-DATA constants<>+1992(SB)/4, $0x40000000
-DATA constants<>+1996(SB)/4, $0x40000000
-DATA constants<>+2000(SB)/4, $0x40000000
-DATA constants<>+2004(SB)/4, $0x40000000
-DATA constants<>+2008(SB)/4, $0x40000000
-DATA constants<>+2012(SB)/4, $0x40000000
-DATA constants<>+2016(SB)/4, $0x40000000
-DATA constants<>+2020(SB)/4, $0x40000000
-DATA constants<>+2024(SB)/4, $0x40000000
-DATA constants<>+2028(SB)/4, $0x40000000
-DATA constants<>+2032(SB)/4, $0x40000000
-DATA constants<>+2036(SB)/4, $0x40000000
-DATA constants<>+2040(SB)/4, $0x40000000
-DATA constants<>+2044(SB)/4, $0x40000000
-DATA constants<>+2048(SB)/4, $0x3f000000
-DATA constants<>+2052(SB)/4, $0x3f000000
-DATA constants<>+2056(SB)/4, $0x3f000000
-DATA constants<>+2060(SB)/4, $0x3f000000
-DATA constants<>+2064(SB)/4, $0x3f000000
-DATA constants<>+2068(SB)/4, $0x3f000000
-DATA constants<>+2072(SB)/4, $0x3f000000
-DATA constants<>+2076(SB)/4, $0x3f000000
-DATA constants<>+2080(SB)/4, $0x3f000000
-DATA constants<>+2084(SB)/4, $0x3f000000
-DATA constants<>+2088(SB)/4, $0x3f000000
-DATA constants<>+2092(SB)/4, $0x3f000000
-DATA constants<>+2096(SB)/4, $0x3f000000
-DATA constants<>+2100(SB)/4, $0x3f000000
-DATA constants<>+2104(SB)/4, $0x3f000000
-DATA constants<>+2108(SB)/4, $0x3f000000
-DATA constants<>+2112(SB)/4, $0x3f200000
-DATA constants<>+2116(SB)/4, $0x3f200000
-DATA constants<>+2120(SB)/4, $0x3f200000
-DATA constants<>+2124(SB)/4, $0x3f200000
-DATA constants<>+2128(SB)/4, $0x3f200000
-DATA constants<>+2132(SB)/4, $0x3f200000
-DATA constants<>+2136(SB)/4, $0x3f200000
-DATA constants<>+2140(SB)/4, $0x3f200000
-DATA constants<>+2144(SB)/4, $0x3f200000
-DATA constants<>+2148(SB)/4, $0x3f200000
-DATA constants<>+2152(SB)/4, $0x3f200000
-DATA constants<>+2156(SB)/4, $0x3f200000
-DATA constants<>+2160(SB)/4, $0x3f200000
-DATA constants<>+2164(SB)/4, $0x3f200000
-DATA constants<>+2168(SB)/4, $0x3f200000
-DATA constants<>+2172(SB)/4, $0x3f200000
-DATA constants<>+2176(SB)/4, $0xbbbaf0ea
-DATA constants<>+2180(SB)/4, $0xbbbaf0ea
-DATA constants<>+2184(SB)/4, $0xbbbaf0ea
-DATA constants<>+2188(SB)/4, $0xbbbaf0ea
-DATA constants<>+2192(SB)/4, $0xbbbaf0ea
-DATA constants<>+2196(SB)/4, $0xbbbaf0ea
-DATA constants<>+2200(SB)/4, $0xbbbaf0ea
-DATA constants<>+2204(SB)/4, $0xbbbaf0ea
-DATA constants<>+2208(SB)/4, $0xbbbaf0ea
-DATA constants<>+2212(SB)/4, $0xbbbaf0ea
-DATA constants<>+2216(SB)/4, $0xbbbaf0ea
-DATA constants<>+2220(SB)/4, $0xbbbaf0ea
-DATA constants<>+2224(SB)/4, $0xbbbaf0ea
-DATA constants<>+2228(SB)/4, $0xbbbaf0ea
-DATA constants<>+2232(SB)/4, $0xbbbaf0ea
-DATA constants<>+2236(SB)/4, $0xbbbaf0ea
-DATA constants<>+2240(SB)/4, $0x3ca9134e
-DATA constants<>+2244(SB)/4, $0x3ca9134e
-DATA constants<>+2248(SB)/4, $0x3ca9134e
-DATA constants<>+2252(SB)/4, $0x3ca9134e
-DATA constants<>+2256(SB)/4, $0x3ca9134e
-DATA constants<>+2260(SB)/4, $0x3ca9134e
-DATA constants<>+2264(SB)/4, $0x3ca9134e
-DATA constants<>+2268(SB)/4, $0x3ca9134e
-DATA constants<>+2272(SB)/4, $0x3ca9134e
-DATA constants<>+2276(SB)/4, $0x3ca9134e
-DATA constants<>+2280(SB)/4, $0x3ca9134e
-DATA constants<>+2284(SB)/4, $0x3ca9134e
-DATA constants<>+2288(SB)/4, $0x3ca9134e
-DATA constants<>+2292(SB)/4, $0x3ca9134e
-DATA constants<>+2296(SB)/4, $0x3ca9134e
-DATA constants<>+2300(SB)/4, $0x3ca9134e
-DATA constants<>+2304(SB)/4, $0xbd5c1e2d
-DATA constants<>+2308(SB)/4, $0xbd5c1e2d
-DATA constants<>+2312(SB)/4, $0xbd5c1e2d
-DATA constants<>+2316(SB)/4, $0xbd5c1e2d
-DATA constants<>+2320(SB)/4, $0xbd5c1e2d
-DATA constants<>+2324(SB)/4, $0xbd5c1e2d
-DATA constants<>+2328(SB)/4, $0xbd5c1e2d
-DATA constants<>+2332(SB)/4, $0xbd5c1e2d
-DATA constants<>+2336(SB)/4, $0xbd5c1e2d
-DATA constants<>+2340(SB)/4, $0xbd5c1e2d
-DATA constants<>+2344(SB)/4, $0xbd5c1e2d
-DATA constants<>+2348(SB)/4, $0xbd5c1e2d
-DATA constants<>+2352(SB)/4, $0xbd5c1e2d
-DATA constants<>+2356(SB)/4, $0xbd5c1e2d
-DATA constants<>+2360(SB)/4, $0xbd5c1e2d
-DATA constants<>+2364(SB)/4, $0xbd5c1e2d
-DATA constants<>+2368(SB)/4, $0x3e088393
-DATA constants<>+2372(SB)/4, $0x3e088393
-DATA constants<>+2376(SB)/4, $0x3e088393
-DATA constants<>+2380(SB)/4, $0x3e088393
-DATA constants<>+2384(SB)/4, $0x3e088393
-DATA constants<>+2388(SB)/4, $0x3e088393
-DATA constants<>+2392(SB)/4, $0x3e088393
-DATA constants<>+2396(SB)/4, $0x3e088393
-DATA constants<>+2400(SB)/4, $0x3e088393
-DATA constants<>+2404(SB)/4, $0x3e088393
-DATA constants<>+2408(SB)/4, $0x3e088393
-DATA constants<>+2412(SB)/4, $0x3e088393
-DATA constants<>+2416(SB)/4, $0x3e088393
-DATA constants<>+2420(SB)/4, $0x3e088393
-DATA constants<>+2424(SB)/4, $0x3e088393
-DATA constants<>+2428(SB)/4, $0x3e088393
-DATA constants<>+2432(SB)/4, $0xbeaaaa99
-DATA constants<>+2436(SB)/4, $0xbeaaaa99
-DATA constants<>+2440(SB)/4, $0xbeaaaa99
-DATA constants<>+2444(SB)/4, $0xbeaaaa99
-DATA constants<>+2448(SB)/4, $0xbeaaaa99
-DATA constants<>+2452(SB)/4, $0xbeaaaa99
-DATA constants<>+2456(SB)/4, $0xbeaaaa99
-DATA constants<>+2460(SB)/4, $0xbeaaaa99
-DATA constants<>+2464(SB)/4, $0xbeaaaa99
-DATA constants<>+2468(SB)/4, $0xbeaaaa99
-DATA constants<>+2472(SB)/4, $0xbeaaaa99
-DATA constants<>+2476(SB)/4, $0xbeaaaa99
-DATA constants<>+2480(SB)/4, $0xbeaaaa99
-DATA constants<>+2484(SB)/4, $0xbeaaaa99
-DATA constants<>+2488(SB)/4, $0xbeaaaa99
-DATA constants<>+2492(SB)/4, $0xbeaaaa99
-DATA constants<>+2496(SB)/4, $0x3f3504f3
-DATA constants<>+2500(SB)/4, $0x3f3504f3
-DATA constants<>+2504(SB)/4, $0x3f3504f3
-DATA constants<>+2508(SB)/4, $0x3f3504f3
-DATA constants<>+2512(SB)/4, $0x3f3504f3
-DATA constants<>+2516(SB)/4, $0x3f3504f3
-DATA constants<>+2520(SB)/4, $0x3f3504f3
-DATA constants<>+2524(SB)/4, $0x3f3504f3
-DATA constants<>+2528(SB)/4, $0x3f3504f3
-DATA constants<>+2532(SB)/4, $0x3f3504f3
-DATA constants<>+2536(SB)/4, $0x3f3504f3
-DATA constants<>+2540(SB)/4, $0x3f3504f3
-DATA constants<>+2544(SB)/4, $0x3f3504f3
-DATA constants<>+2548(SB)/4, $0x3f3504f3
-DATA constants<>+2552(SB)/4, $0x3f3504f3
-DATA constants<>+2556(SB)/4, $0x3f3504f3
-DATA constants<>+2560(SB)/4, $0x3ea7ba05
-DATA constants<>+2564(SB)/4, $0x3ea7ba05
-DATA constants<>+2568(SB)/4, $0x3ea7ba05
-DATA constants<>+2572(SB)/4, $0x3ea7ba05
-DATA constants<>+2576(SB)/4, $0x3ea7ba05
-DATA constants<>+2580(SB)/4, $0x3ea7ba05
-DATA constants<>+2584(SB)/4, $0x3ea7ba05
-DATA constants<>+2588(SB)/4, $0x3ea7ba05
-DATA constants<>+2592(SB)/4, $0x3ea7ba05
-DATA constants<>+2596(SB)/4, $0x3ea7ba05
-DATA constants<>+2600(SB)/4, $0x3ea7ba05
-DATA constants<>+2604(SB)/4, $0x3ea7ba05
-DATA constants<>+2608(SB)/4, $0x3ea7ba05
-DATA constants<>+2612(SB)/4, $0x3ea7ba05
-DATA constants<>+2616(SB)/4, $0x3ea7ba05
-DATA constants<>+2620(SB)/4, $0x3ea7ba05
-DATA constants<>+2624(SB)/4, $0x3f87dc22
-DATA constants<>+2628(SB)/4, $0x3f87dc22
-DATA constants<>+2632(SB)/4, $0x3f87dc22
-DATA constants<>+2636(SB)/4, $0x3f87dc22
-DATA constants<>+2640(SB)/4, $0x3f87dc22
-DATA constants<>+2644(SB)/4, $0x3f87dc22
-DATA constants<>+2648(SB)/4, $0x3f87dc22
-DATA constants<>+2652(SB)/4, $0x3f87dc22
-DATA constants<>+2656(SB)/4, $0x3f87dc22
-DATA constants<>+2660(SB)/4, $0x3f87dc22
-DATA constants<>+2664(SB)/4, $0x3f87dc22
-DATA constants<>+2668(SB)/4, $0x3f87dc22
-DATA constants<>+2672(SB)/4, $0x3f87dc22
-DATA constants<>+2676(SB)/4, $0x3f87dc22
-DATA constants<>+2680(SB)/4, $0x3f87dc22
-DATA constants<>+2684(SB)/4, $0x3f87dc22
-DATA constants<>+2688(SB)/4, $0xbfba00e3
-DATA constants<>+2692(SB)/4, $0xbfba00e3
-DATA constants<>+2696(SB)/4, $0xbfba00e3
-DATA constants<>+2700(SB)/4, $0xbfba00e3
-DATA constants<>+2704(SB)/4, $0xbfba00e3
-DATA constants<>+2708(SB)/4, $0xbfba00e3
-DATA constants<>+2712(SB)/4, $0xbfba00e3
-DATA constants<>+2716(SB)/4, $0xbfba00e3
-DATA constants<>+2720(SB)/4, $0xbfba00e3
-DATA constants<>+2724(SB)/4, $0xbfba00e3
-DATA constants<>+2728(SB)/4, $0xbfba00e3
-DATA constants<>+2732(SB)/4, $0xbfba00e3
-DATA constants<>+2736(SB)/4, $0xbfba00e3
-DATA constants<>+2740(SB)/4, $0xbfba00e3
-DATA constants<>+2744(SB)/4, $0xbfba00e3
-DATA constants<>+2748(SB)/4, $0xbfba00e3
-DATA constants<>+2752(SB)/4, $0x3fb5f0e3
-DATA constants<>+2756(SB)/4, $0x3fb5f0e3
-DATA constants<>+2760(SB)/4, $0x3fb5f0e3
-DATA constants<>+2764(SB)/4, $0x3fb5f0e3
-DATA constants<>+2768(SB)/4, $0x3fb5f0e3
-DATA constants<>+2772(SB)/4, $0x3fb5f0e3
-DATA constants<>+2776(SB)/4, $0x3fb5f0e3
-DATA constants<>+2780(SB)/4, $0x3fb5f0e3
-DATA constants<>+2784(SB)/4, $0x3fb5f0e3
-DATA constants<>+2788(SB)/4, $0x3fb5f0e3
-DATA constants<>+2792(SB)/4, $0x3fb5f0e3
-DATA constants<>+2796(SB)/4, $0x3fb5f0e3
-DATA constants<>+2800(SB)/4, $0x3fb5f0e3
-DATA constants<>+2804(SB)/4, $0x3fb5f0e3
-DATA constants<>+2808(SB)/4, $0x3fb5f0e3
-DATA constants<>+2812(SB)/4, $0x3fb5f0e3
-DATA constants<>+2816(SB)/4, $0xbe91a98e
-DATA constants<>+2820(SB)/4, $0xbe91a98e
-DATA constants<>+2824(SB)/4, $0xbe91a98e
-DATA constants<>+2828(SB)/4, $0xbe91a98e
-DATA constants<>+2832(SB)/4, $0xbe91a98e
-DATA constants<>+2836(SB)/4, $0xbe91a98e
-DATA constants<>+2840(SB)/4, $0xbe91a98e
-DATA constants<>+2844(SB)/4, $0xbe91a98e
-DATA constants<>+2848(SB)/4, $0xbe91a98e
-DATA constants<>+2852(SB)/4, $0xbe91a98e
-DATA constants<>+2856(SB)/4, $0xbe91a98e
-DATA constants<>+2860(SB)/4, $0xbe91a98e
-DATA constants<>+2864(SB)/4, $0xbe91a98e
-DATA constants<>+2868(SB)/4, $0xbe91a98e
-DATA constants<>+2872(SB)/4, $0xbe91a98e
-DATA constants<>+2876(SB)/4, $0xbe91a98e
-DATA constants<>+2880(SB)/4, $0x3e827906
-DATA constants<>+2884(SB)/4, $0x3e827906
-DATA constants<>+2888(SB)/4, $0x3e827906
-DATA constants<>+2892(SB)/4, $0x3e827906
-DATA constants<>+2896(SB)/4, $0x3e827906
-DATA constants<>+2900(SB)/4, $0x3e827906
-DATA constants<>+2904(SB)/4, $0x3e827906
-DATA constants<>+2908(SB)/4, $0x3e827906
-DATA constants<>+2912(SB)/4, $0x3e827906
-DATA constants<>+2916(SB)/4, $0x3e827906
-DATA constants<>+2920(SB)/4, $0x3e827906
-DATA constants<>+2924(SB)/4, $0x3e827906
-DATA constants<>+2928(SB)/4, $0x3e827906
-DATA constants<>+2932(SB)/4, $0x3e827906
-DATA constants<>+2936(SB)/4, $0x3e827906
-DATA constants<>+2940(SB)/4, $0x3e827906
-GLOBL constants<>(SB), RODATA|NOPTR, $2944
+DATA constants<>+1920(SB)/4, $0xffffffff
+DATA constants<>+1924(SB)/4, $0x7fffffff
+DATA constants<>+1928(SB)/4, $0xffffffff
+DATA constants<>+1932(SB)/4, $0x7fffffff
+DATA constants<>+1936(SB)/4, $0xffffffff
+DATA constants<>+1940(SB)/4, $0x7fffffff
+DATA constants<>+1944(SB)/4, $0xffffffff
+DATA constants<>+1948(SB)/4, $0x7fffffff
+DATA constants<>+1952(SB)/4, $0xffffffff
+DATA constants<>+1956(SB)/4, $0x7fffffff
+DATA constants<>+1960(SB)/4, $0xffffffff
+DATA constants<>+1964(SB)/4, $0x7fffffff
+DATA constants<>+1968(SB)/4, $0xffffffff
+DATA constants<>+1972(SB)/4, $0x7fffffff
+DATA constants<>+1976(SB)/4, $0xffffffff
+DATA constants<>+1980(SB)/4, $0x7fffffff
+DATA constants<>+1984(SB)/4, $0x00000000
+DATA constants<>+1988(SB)/4, $0x00000002
+DATA constants<>+1992(SB)/4, $0x00000004
+DATA constants<>+1996(SB)/4, $0x00000006
+DATA constants<>+2000(SB)/4, $0x00000000
+DATA constants<>+2004(SB)/4, $0x00000002
+DATA constants<>+2008(SB)/4, $0x00000004
+DATA constants<>+2012(SB)/4, $0x00000006
+DATA constants<>+2016(SB)/4, $0x00000000
+DATA constants<>+2020(SB)/4, $0x00000002
+DATA constants<>+2024(SB)/4, $0x00000004
+DATA constants<>+2028(SB)/4, $0x00000006
+DATA constants<>+2032(SB)/4, $0x00000000
+DATA constants<>+2036(SB)/4, $0x00000002
+DATA constants<>+2040(SB)/4, $0x00000004
+DATA constants<>+2044(SB)/4, $0x00000006
+DATA constants<>+2048(SB)/4, $0x03010200
+DATA constants<>+2052(SB)/4, $0x07050604
+DATA constants<>+2056(SB)/4, $0x0b090a08
+DATA constants<>+2060(SB)/4, $0x0f0d0e0c
+DATA constants<>+2064(SB)/4, $0x03010200
+DATA constants<>+2068(SB)/4, $0x07050604
+DATA constants<>+2072(SB)/4, $0x0b090a08
+DATA constants<>+2076(SB)/4, $0x0f0d0e0c
+DATA constants<>+2080(SB)/4, $0x03010200
+DATA constants<>+2084(SB)/4, $0x07050604
+DATA constants<>+2088(SB)/4, $0x0b090a08
+DATA constants<>+2092(SB)/4, $0x0f0d0e0c
+DATA constants<>+2096(SB)/4, $0x03010200
+DATA constants<>+2100(SB)/4, $0x07050604
+DATA constants<>+2104(SB)/4, $0x0b090a08
+DATA constants<>+2108(SB)/4, $0x0f0d0e0c
+DATA constants<>+2112(SB)/4, $0x40000000
+DATA constants<>+2116(SB)/4, $0x40000000
+DATA constants<>+2120(SB)/4, $0x40000000
+DATA constants<>+2124(SB)/4, $0x40000000
+DATA constants<>+2128(SB)/4, $0x40000000
+DATA constants<>+2132(SB)/4, $0x40000000
+DATA constants<>+2136(SB)/4, $0x40000000
+DATA constants<>+2140(SB)/4, $0x40000000
+DATA constants<>+2144(SB)/4, $0x40000000
+DATA constants<>+2148(SB)/4, $0x40000000
+DATA constants<>+2152(SB)/4, $0x40000000
+DATA constants<>+2156(SB)/4, $0x40000000
+DATA constants<>+2160(SB)/4, $0x40000000
+DATA constants<>+2164(SB)/4, $0x40000000
+DATA constants<>+2168(SB)/4, $0x40000000
+DATA constants<>+2172(SB)/4, $0x40000000
+DATA constants<>+2176(SB)/4, $0x3f000000
+DATA constants<>+2180(SB)/4, $0x3f000000
+DATA constants<>+2184(SB)/4, $0x3f000000
+DATA constants<>+2188(SB)/4, $0x3f000000
+DATA constants<>+2192(SB)/4, $0x3f000000
+DATA constants<>+2196(SB)/4, $0x3f000000
+DATA constants<>+2200(SB)/4, $0x3f000000
+DATA constants<>+2204(SB)/4, $0x3f000000
+DATA constants<>+2208(SB)/4, $0x3f000000
+DATA constants<>+2212(SB)/4, $0x3f000000
+DATA constants<>+2216(SB)/4, $0x3f000000
+DATA constants<>+2220(SB)/4, $0x3f000000
+DATA constants<>+2224(SB)/4, $0x3f000000
+DATA constants<>+2228(SB)/4, $0x3f000000
+DATA constants<>+2232(SB)/4, $0x3f000000
+DATA constants<>+2236(SB)/4, $0x3f000000
+DATA constants<>+2240(SB)/4, $0x3f200000
+DATA constants<>+2244(SB)/4, $0x3f200000
+DATA constants<>+2248(SB)/4, $0x3f200000
+DATA constants<>+2252(SB)/4, $0x3f200000
+DATA constants<>+2256(SB)/4, $0x3f200000
+DATA constants<>+2260(SB)/4, $0x3f200000
+DATA constants<>+2264(SB)/4, $0x3f200000
+DATA constants<>+2268(SB)/4, $0x3f200000
+DATA constants<>+2272(SB)/4, $0x3f200000
+DATA constants<>+2276(SB)/4, $0x3f200000
+DATA constants<>+2280(SB)/4, $0x3f200000
+DATA constants<>+2284(SB)/4, $0x3f200000
+DATA constants<>+2288(SB)/4, $0x3f200000
+DATA constants<>+2292(SB)/4, $0x3f200000
+DATA constants<>+2296(SB)/4, $0x3f200000
+DATA constants<>+2300(SB)/4, $0x3f200000
+DATA constants<>+2304(SB)/4, $0xbbbaf0ea
+DATA constants<>+2308(SB)/4, $0xbbbaf0ea
+DATA constants<>+2312(SB)/4, $0xbbbaf0ea
+DATA constants<>+2316(SB)/4, $0xbbbaf0ea
+DATA constants<>+2320(SB)/4, $0xbbbaf0ea
+DATA constants<>+2324(SB)/4, $0xbbbaf0ea
+DATA constants<>+2328(SB)/4, $0xbbbaf0ea
+DATA constants<>+2332(SB)/4, $0xbbbaf0ea
+DATA constants<>+2336(SB)/4, $0xbbbaf0ea
+DATA constants<>+2340(SB)/4, $0xbbbaf0ea
+DATA constants<>+2344(SB)/4, $0xbbbaf0ea
+DATA constants<>+2348(SB)/4, $0xbbbaf0ea
+DATA constants<>+2352(SB)/4, $0xbbbaf0ea
+DATA constants<>+2356(SB)/4, $0xbbbaf0ea
+DATA constants<>+2360(SB)/4, $0xbbbaf0ea
+DATA constants<>+2364(SB)/4, $0xbbbaf0ea
+DATA constants<>+2368(SB)/4, $0x3ca9134e
+DATA constants<>+2372(SB)/4, $0x3ca9134e
+DATA constants<>+2376(SB)/4, $0x3ca9134e
+DATA constants<>+2380(SB)/4, $0x3ca9134e
+DATA constants<>+2384(SB)/4, $0x3ca9134e
+DATA constants<>+2388(SB)/4, $0x3ca9134e
+DATA constants<>+2392(SB)/4, $0x3ca9134e
+DATA constants<>+2396(SB)/4, $0x3ca9134e
+DATA constants<>+2400(SB)/4, $0x3ca9134e
+DATA constants<>+2404(SB)/4, $0x3ca9134e
+DATA constants<>+2408(SB)/4, $0x3ca9134e
+DATA constants<>+2412(SB)/4, $0x3ca9134e
+DATA constants<>+2416(SB)/4, $0x3ca9134e
+DATA constants<>+2420(SB)/4, $0x3ca9134e
+DATA constants<>+2424(SB)/4, $0x3ca9134e
+DATA constants<>+2428(SB)/4, $0x3ca9134e
+DATA constants<>+2432(SB)/4, $0xbd5c1e2d
+DATA constants<>+2436(SB)/4, $0xbd5c1e2d
+DATA constants<>+2440(SB)/4, $0xbd5c1e2d
+DATA constants<>+2444(SB)/4, $0xbd5c1e2d
+DATA constants<>+2448(SB)/4, $0xbd5c1e2d
+DATA constants<>+2452(SB)/4, $0xbd5c1e2d
+DATA constants<>+2456(SB)/4, $0xbd5c1e2d
+DATA constants<>+2460(SB)/4, $0xbd5c1e2d
+DATA constants<>+2464(SB)/4, $0xbd5c1e2d
+DATA constants<>+2468(SB)/4, $0xbd5c1e2d
+DATA constants<>+2472(SB)/4, $0xbd5c1e2d
+DATA constants<>+2476(SB)/4, $0xbd5c1e2d
+DATA constants<>+2480(SB)/4, $0xbd5c1e2d
+DATA constants<>+2484(SB)/4, $0xbd5c1e2d
+DATA constants<>+2488(SB)/4, $0xbd5c1e2d
+DATA constants<>+2492(SB)/4, $0xbd5c1e2d
+DATA constants<>+2496(SB)/4, $0x3e088393
+DATA constants<>+2500(SB)/4, $0x3e088393
+DATA constants<>+2504(SB)/4, $0x3e088393
+DATA constants<>+2508(SB)/4, $0x3e088393
+DATA constants<>+2512(SB)/4, $0x3e088393
+DATA constants<>+2516(SB)/4, $0x3e088393
+DATA constants<>+2520(SB)/4, $0x3e088393
+DATA constants<>+2524(SB)/4, $0x3e088393
+DATA constants<>+2528(SB)/4, $0x3e088393
+DATA constants<>+2532(SB)/4, $0x3e088393
+DATA constants<>+2536(SB)/4, $0x3e088393
+DATA constants<>+2540(SB)/4, $0x3e088393
+DATA constants<>+2544(SB)/4, $0x3e088393
+DATA constants<>+2548(SB)/4, $0x3e088393
+DATA constants<>+2552(SB)/4, $0x3e088393
+DATA constants<>+2556(SB)/4, $0x3e088393
+DATA constants<>+2560(SB)/4, $0xbeaaaa99
+DATA constants<>+2564(SB)/4, $0xbeaaaa99
+DATA constants<>+2568(SB)/4, $0xbeaaaa99
+DATA constants<>+2572(SB)/4, $0xbeaaaa99
+DATA constants<>+2576(SB)/4, $0xbeaaaa99
+DATA constants<>+2580(SB)/4, $0xbeaaaa99
+DATA constants<>+2584(SB)/4, $0xbeaaaa99
+DATA constants<>+2588(SB)/4, $0xbeaaaa99
+DATA constants<>+2592(SB)/4, $0xbeaaaa99
+DATA constants<>+2596(SB)/4, $0xbeaaaa99
+DATA constants<>+2600(SB)/4, $0xbeaaaa99
+DATA constants<>+2604(SB)/4, $0xbeaaaa99
+DATA constants<>+2608(SB)/4, $0xbeaaaa99
+DATA constants<>+2612(SB)/4, $0xbeaaaa99
+DATA constants<>+2616(SB)/4, $0xbeaaaa99
+DATA constants<>+2620(SB)/4, $0xbeaaaa99
+DATA constants<>+2624(SB)/4, $0x3f3504f3
+DATA constants<>+2628(SB)/4, $0x3f3504f3
+DATA constants<>+2632(SB)/4, $0x3f3504f3
+DATA constants<>+2636(SB)/4, $0x3f3504f3
+DATA constants<>+2640(SB)/4, $0x3f3504f3
+DATA constants<>+2644(SB)/4, $0x3f3504f3
+DATA constants<>+2648(SB)/4, $0x3f3504f3
+DATA constants<>+2652(SB)/4, $0x3f3504f3
+DATA constants<>+2656(SB)/4, $0x3f3504f3
+DATA constants<>+2660(SB)/4, $0x3f3504f3
+DATA constants<>+2664(SB)/4, $0x3f3504f3
+DATA constants<>+2668(SB)/4, $0x3f3504f3
+DATA constants<>+2672(SB)/4, $0x3f3504f3
+DATA constants<>+2676(SB)/4, $0x3f3504f3
+DATA constants<>+2680(SB)/4, $0x3f3504f3
+DATA constants<>+2684(SB)/4, $0x3f3504f3
+DATA constants<>+2688(SB)/4, $0x3ea7ba05
+DATA constants<>+2692(SB)/4, $0x3ea7ba05
+DATA constants<>+2696(SB)/4, $0x3ea7ba05
+DATA constants<>+2700(SB)/4, $0x3ea7ba05
+DATA constants<>+2704(SB)/4, $0x3ea7ba05
+DATA constants<>+2708(SB)/4, $0x3ea7ba05
+DATA constants<>+2712(SB)/4, $0x3ea7ba05
+DATA constants<>+2716(SB)/4, $0x3ea7ba05
+DATA constants<>+2720(SB)/4, $0x3ea7ba05
+DATA constants<>+2724(SB)/4, $0x3ea7ba05
+DATA constants<>+2728(SB)/4, $0x3ea7ba05
+DATA constants<>+2732(SB)/4, $0x3ea7ba05
+DATA constants<>+2736(SB)/4, $0x3ea7ba05
+DATA constants<>+2740(SB)/4, $0x3ea7ba05
+DATA constants<>+2744(SB)/4, $0x3ea7ba05
+DATA constants<>+2748(SB)/4, $0x3ea7ba05
+DATA constants<>+2752(SB)/4, $0x3f87dc22
+DATA constants<>+2756(SB)/4, $0x3f87dc22
+DATA constants<>+2760(SB)/4, $0x3f87dc22
+DATA constants<>+2764(SB)/4, $0x3f87dc22
+DATA constants<>+2768(SB)/4, $0x3f87dc22
+DATA constants<>+2772(SB)/4, $0x3f87dc22
+DATA constants<>+2776(SB)/4, $0x3f87dc22
+DATA constants<>+2780(SB)/4, $0x3f87dc22
+DATA constants<>+2784(SB)/4, $0x3f87dc22
+DATA constants<>+2788(SB)/4, $0x3f87dc22
+DATA constants<>+2792(SB)/4, $0x3f87dc22
+DATA constants<>+2796(SB)/4, $0x3f87dc22
+DATA constants<>+2800(SB)/4, $0x3f87dc22
+DATA constants<>+2804(SB)/4, $0x3f87dc22
+DATA constants<>+2808(SB)/4, $0x3f87dc22
+DATA constants<>+2812(SB)/4, $0x3f87dc22
+DATA constants<>+2816(SB)/4, $0xbfba00e3
+DATA constants<>+2820(SB)/4, $0xbfba00e3
+DATA constants<>+2824(SB)/4, $0xbfba00e3
+DATA constants<>+2828(SB)/4, $0xbfba00e3
+DATA constants<>+2832(SB)/4, $0xbfba00e3
+DATA constants<>+2836(SB)/4, $0xbfba00e3
+DATA constants<>+2840(SB)/4, $0xbfba00e3
+DATA constants<>+2844(SB)/4, $0xbfba00e3
+DATA constants<>+2848(SB)/4, $0xbfba00e3
+DATA constants<>+2852(SB)/4, $0xbfba00e3
+DATA constants<>+2856(SB)/4, $0xbfba00e3
+DATA constants<>+2860(SB)/4, $0xbfba00e3
+DATA constants<>+2864(SB)/4, $0xbfba00e3
+DATA constants<>+2868(SB)/4, $0xbfba00e3
+DATA constants<>+2872(SB)/4, $0xbfba00e3
+DATA constants<>+2876(SB)/4, $0xbfba00e3
+DATA constants<>+2880(SB)/4, $0x3fb5f0e3
+DATA constants<>+2884(SB)/4, $0x3fb5f0e3
+DATA constants<>+2888(SB)/4, $0x3fb5f0e3
+DATA constants<>+2892(SB)/4, $0x3fb5f0e3
+DATA constants<>+2896(SB)/4, $0x3fb5f0e3
+DATA constants<>+2900(SB)/4, $0x3fb5f0e3
+DATA constants<>+2904(SB)/4, $0x3fb5f0e3
+DATA constants<>+2908(SB)/4, $0x3fb5f0e3
+DATA constants<>+2912(SB)/4, $0x3fb5f0e3
+DATA constants<>+2916(SB)/4, $0x3fb5f0e3
+DATA constants<>+2920(SB)/4, $0x3fb5f0e3
+DATA constants<>+2924(SB)/4, $0x3fb5f0e3
+DATA constants<>+2928(SB)/4, $0x3fb5f0e3
+DATA constants<>+2932(SB)/4, $0x3fb5f0e3
+DATA constants<>+2936(SB)/4, $0x3fb5f0e3
+DATA constants<>+2940(SB)/4, $0x3fb5f0e3
+DATA constants<>+2944(SB)/4, $0xbe91a98e
+DATA constants<>+2948(SB)/4, $0xbe91a98e
+DATA constants<>+2952(SB)/4, $0xbe91a98e
+DATA constants<>+2956(SB)/4, $0xbe91a98e
+DATA constants<>+2960(SB)/4, $0xbe91a98e
+DATA constants<>+2964(SB)/4, $0xbe91a98e
+DATA constants<>+2968(SB)/4, $0xbe91a98e
+DATA constants<>+2972(SB)/4, $0xbe91a98e
+DATA constants<>+2976(SB)/4, $0xbe91a98e
+DATA constants<>+2980(SB)/4, $0xbe91a98e
+DATA constants<>+2984(SB)/4, $0xbe91a98e
+DATA constants<>+2988(SB)/4, $0xbe91a98e
+DATA constants<>+2992(SB)/4, $0xbe91a98e
+DATA constants<>+2996(SB)/4, $0xbe91a98e
+DATA constants<>+3000(SB)/4, $0xbe91a98e
+DATA constants<>+3004(SB)/4, $0xbe91a98e
+DATA constants<>+3008(SB)/4, $0x3e827906
+DATA constants<>+3012(SB)/4, $0x3e827906
+DATA constants<>+3016(SB)/4, $0x3e827906
+DATA constants<>+3020(SB)/4, $0x3e827906
+DATA constants<>+3024(SB)/4, $0x3e827906
+DATA constants<>+3028(SB)/4, $0x3e827906
+DATA constants<>+3032(SB)/4, $0x3e827906
+DATA constants<>+3036(SB)/4, $0x3e827906
+DATA constants<>+3040(SB)/4, $0x3e827906
+DATA constants<>+3044(SB)/4, $0x3e827906
+DATA constants<>+3048(SB)/4, $0x3e827906
+DATA constants<>+3052(SB)/4, $0x3e827906
+DATA constants<>+3056(SB)/4, $0x3e827906
+DATA constants<>+3060(SB)/4, $0x3e827906
+DATA constants<>+3064(SB)/4, $0x3e827906
+DATA constants<>+3068(SB)/4, $0x3e827906
+GLOBL constants<>(SB), RODATA|NOPTR, $3072
 
 // func ternaryGemvAVX2(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
 // Requires: AVX, AVX2, CMOV, MMX+
@@ -3274,25 +3306,25 @@ loop:
 	VCMPPS    $0x03, Y2, Y2, Y3
 	VBLENDVPS Y3, Y2, Y6, Y6
 	VADDPS    constants<>+640(SB), Y6, Y6
-	VMOVUPS   constants<>+1984(SB), Y2
+	VMOVUPS   constants<>+2112(SB), Y2
 	VDIVPS    Y6, Y2, Y6
 	VMOVUPS   constants<>+640(SB), Y2
 	VSUBPS    Y6, Y2, Y2
 	VANDPS    constants<>+960(SB), Y0, Y3
 	VORPS     Y3, Y2, Y2
 	VMULPS    Y0, Y0, Y3
-	VMULPS    constants<>+2176(SB), Y3, Y4
-	VADDPS    constants<>+2240(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+2304(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
+	VMULPS    constants<>+2304(SB), Y3, Y4
 	VADDPS    constants<>+2368(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
 	VADDPS    constants<>+2432(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2496(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2560(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
 	VMULPS    Y0, Y4, Y4
 	VADDPS    Y0, Y4, Y4
-	VCMPPS    $0x11, constants<>+2112(SB), Y1, Y0
+	VCMPPS    $0x11, constants<>+2240(SB), Y1, Y0
 	VBLENDVPS Y0, Y4, Y2, Y2
 	VMOVUPS   Y2, (AX)(DX*1)
 	VMOVUPS   32(BX)(DX*1), Y0
@@ -3328,25 +3360,25 @@ loop:
 	VCMPPS    $0x03, Y2, Y2, Y3
 	VBLENDVPS Y3, Y2, Y6, Y6
 	VADDPS    constants<>+640(SB), Y6, Y6
-	VMOVUPS   constants<>+1984(SB), Y2
+	VMOVUPS   constants<>+2112(SB), Y2
 	VDIVPS    Y6, Y2, Y6
 	VMOVUPS   constants<>+640(SB), Y2
 	VSUBPS    Y6, Y2, Y2
 	VANDPS    constants<>+960(SB), Y0, Y3
 	VORPS     Y3, Y2, Y2
 	VMULPS    Y0, Y0, Y3
-	VMULPS    constants<>+2176(SB), Y3, Y4
-	VADDPS    constants<>+2240(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+2304(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
+	VMULPS    constants<>+2304(SB), Y3, Y4
 	VADDPS    constants<>+2368(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
 	VADDPS    constants<>+2432(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2496(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2560(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
 	VMULPS    Y0, Y4, Y4
 	VADDPS    Y0, Y4, Y4
-	VCMPPS    $0x11, constants<>+2112(SB), Y1, Y0
+	VCMPPS    $0x11, constants<>+2240(SB), Y1, Y0
 	VBLENDVPS Y0, Y4, Y2, Y2
 	VMOVUPS   Y2, 32(AX)(DX*1)
 	ADDQ      $0x40, DX
@@ -3369,18 +3401,18 @@ loop:
 	VMOVUPS   (BX)(DX*1), Y0
 	VMOVUPS   constants<>+640(SB), Y3
 	VANDPS    constants<>+1024(SB), Y0, Y1
-	VMULPS    constants<>+2496(SB), Y1, Y1
-	VMULPS    constants<>+2560(SB), Y1, Y2
+	VMULPS    constants<>+2624(SB), Y1, Y1
+	VMULPS    constants<>+2688(SB), Y1, Y2
 	VADDPS    Y3, Y2, Y2
 	VDIVPS    Y2, Y3, Y2
-	VMULPS    constants<>+2624(SB), Y2, Y4
-	VADDPS    constants<>+2688(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    constants<>+2752(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
+	VMULPS    constants<>+2752(SB), Y2, Y4
 	VADDPS    constants<>+2816(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VADDPS    constants<>+2880(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2944(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+3008(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VMULPS    Y1, Y1, Y1
 	VXORPS    constants<>+960(SB), Y1, Y1
@@ -3414,7 +3446,7 @@ loop:
 	VCMPPS    $0x03, Y1, Y1, Y2
 	VBLENDVPS Y2, Y1, Y7, Y7
 	VMULPS    Y7, Y4, Y4
-	VMULPS    constants<>+2048(SB), Y4, Y4
+	VMULPS    constants<>+2176(SB), Y4, Y4
 	VSUBPS    Y4, Y3, Y2
 	VCMPPS    $0x1d, constants<>+704(SB), Y0, Y0
 	VBLENDVPS Y0, Y2, Y4, Y4
@@ -3422,18 +3454,18 @@ loop:
 	VMOVUPS   32(BX)(DX*1), Y0
 	VMOVUPS   constants<>+640(SB), Y3
 	VANDPS    constants<>+1024(SB), Y0, Y1
-	VMULPS    constants<>+2496(SB), Y1, Y1
-	VMULPS    constants<>+2560(SB), Y1, Y2
+	VMULPS    constants<>+2624(SB), Y1, Y1
+	VMULPS    constants<>+2688(SB), Y1, Y2
 	VADDPS    Y3, Y2, Y2
 	VDIVPS    Y2, Y3, Y2
-	VMULPS    constants<>+2624(SB), Y2, Y4
-	VADDPS    constants<>+2688(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    constants<>+2752(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
+	VMULPS    constants<>+2752(SB), Y2, Y4
 	VADDPS    constants<>+2816(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VADDPS    constants<>+2880(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+2944(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+3008(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VMULPS    Y1, Y1, Y1
 	VXORPS    constants<>+960(SB), Y1, Y1
@@ -3467,7 +3499,7 @@ loop:
 	VCMPPS    $0x03, Y1, Y1, Y2
 	VBLENDVPS Y2, Y1, Y7, Y7
 	VMULPS    Y7, Y4, Y4
-	VMULPS    constants<>+2048(SB), Y4, Y4
+	VMULPS    constants<>+2176(SB), Y4, Y4
 	VSUBPS    Y4, Y3, Y2
 	VCMPPS    $0x1d, constants<>+704(SB), Y0, Y0
 	VBLENDVPS Y0, Y2, Y4, Y4
@@ -3738,7 +3770,7 @@ loop:
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y4, Y4
 	VPBLENDW     $0xaa, Y4, Y3, Y3
-	VPSHUFB      constants<>+1920(SB), Y3, Y3
+	VPSHUFB      constants<>+2048(SB), Y3, Y3
 	VBROADCASTSS (DI), Y4
 	VMULPS       (BX), Y4, Y4
 	VMULPS       Y0, Y4, Y4
@@ -3759,7 +3791,7 @@ loop:
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y5, Y5
 	VPBLENDW     $0xaa, Y5, Y4, Y4
-	VPSHUFB      constants<>+1920(SB), Y4, Y4
+	VPSHUFB      constants<>+2048(SB), Y4, Y4
 	VPSLLD       $0x10, Y4, Y6
 	VMOVDQU      Y3, Y5
 	VPBLENDW     $0xaa, Y6, Y5, Y5
@@ -3794,7 +3826,7 @@ loop:
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y6, Y6
 	VPBLENDW     $0xaa, Y6, Y4, Y4
-	VPSHUFB      constants<>+1920(SB), Y4, Y4
+	VPSHUFB      constants<>+2048(SB), Y4, Y4
 	VBROADCASTSS (DI), Y6
 	VMULPS       (BX), Y6, Y6
 	VMULPS       Y0, Y6, Y6
@@ -3815,7 +3847,7 @@ loop:
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y7, Y7
 	VPBLENDW     $0xaa, Y7, Y6, Y6
-	VPSHUFB      constants<>+1920(SB), Y6, Y6
+	VPSHUFB      constants<>+2048(SB), Y6, Y6
 	VPSLLD       $0x10, Y6, Y8
 	VMOVDQU      Y4, Y7
 	VPBLENDW     $0xaa, Y8, Y7, Y7
@@ -3850,7 +3882,7 @@ loop:
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y8, Y8
 	VPBLENDW     $0xaa, Y8, Y6, Y6
-	VPSHUFB      constants<>+1920(SB), Y6, Y6
+	VPSHUFB      constants<>+2048(SB), Y6, Y6
 	VBROADCASTSS (DI), Y8
 	VMULPS       (BX), Y8, Y8
 	VMULPS       Y0, Y8, Y8
@@ -3871,7 +3903,7 @@ loop:
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y9, Y9
 	VPBLENDW     $0xaa, Y9, Y8, Y8
-	VPSHUFB      constants<>+1920(SB), Y8, Y8
+	VPSHUFB      constants<>+2048(SB), Y8, Y8
 	VPSLLD       $0x10, Y8, Y10
 	VMOVDQU      Y6, Y9
 	VPBLENDW     $0xaa, Y10, Y9, Y9
@@ -3906,7 +3938,7 @@ loop:
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y10, Y10
 	VPBLENDW     $0xaa, Y10, Y8, Y8
-	VPSHUFB      constants<>+1920(SB), Y8, Y8
+	VPSHUFB      constants<>+2048(SB), Y8, Y8
 	VBROADCASTSS (DI), Y10
 	VMULPS       (BX), Y10, Y10
 	VMULPS       Y0, Y10, Y10
@@ -3927,7 +3959,7 @@ loop:
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y11, Y11
 	VPBLENDW     $0xaa, Y11, Y10, Y10
-	VPSHUFB      constants<>+1920(SB), Y10, Y10
+	VPSHUFB      constants<>+2048(SB), Y10, Y10
 	VPSLLD       $0x10, Y10, Y12
 	VMOVDQU      Y8, Y11
 	VPBLENDW     $0xaa, Y12, Y11, Y11
@@ -4308,6 +4340,46 @@ store:
 	VZEROUPPER
 	RET
 
+// func ternaryRowAVX2(dst *byte, w *float32, blocks int, half float32)
+// Requires: AVX, AVX2
+TEXT ·ternaryRowAVX2(SB), NOSPLIT, $0-28
+	MOVQ         dst+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         blocks+16(FP), DX
+	VBROADCASTSS half+24(FP), Y0
+	MOVL         $0x00000001, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Y2
+	VXORPS       constants<>+960(SB), Y0, Y1
+
+loop:
+	VMOVUPS      (CX), Y3
+	VCMPPS       $0x1e, Y0, Y3, Y4
+	VCMPPS       $0x11, Y1, Y3, Y3
+	VPADDD       Y3, Y2, Y3
+	VPSUBD       Y4, Y3, Y3
+	VMOVUPS      32(CX), Y4
+	VCMPPS       $0x1e, Y0, Y4, Y5
+	VCMPPS       $0x11, Y1, Y4, Y4
+	VPADDD       Y4, Y2, Y4
+	VPSUBD       Y5, Y4, Y4
+	VPACKSSDW    Y4, Y3, Y3
+	VPERMQ       $0xd8, Y3, Y3
+	VEXTRACTI128 $0x01, Y3, X4
+	VPACKSSWB    X4, X3, X4
+	VPSLLVD      constants<>+1984(SB), X4, X4
+	VPSHUFD      $0x4e, X4, X3
+	VPOR         X3, X4, X4
+	VPSHUFD      $0xb1, X4, X3
+	VPOR         X3, X4, X4
+	VMOVD        X4, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x40, AX
+	DECQ         DX
+	JNZ          loop
+	VZEROUPPER
+	RET
+
 // func adamAVX2(p *float32, grad *float32, m *float32, v *float32, n int, scale float32, l2 float32, keep float32, mix float32, beta2 float32, mix2 float32, root float32, eps float32, rate float32)
 // Requires: AVX
 TEXT ·adamAVX2(SB), NOSPLIT, $0-76
@@ -4375,6 +4447,98 @@ loop:
 	VMOVUPS Y9, 32(AX)(DI*1)
 	ADDQ    $0x40, DI
 	CMPQ    DI, SI
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func sgdMomentumAVX2(p *float32, grad *float32, b *float32, n int, scale float32, l2 float32, momentum float32, mix float32, rate float32)
+// Requires: AVX
+TEXT ·sgdMomentumAVX2(SB), NOSPLIT, $0-52
+	MOVQ         p+0(FP), AX
+	MOVQ         grad+8(FP), CX
+	MOVQ         b+16(FP), DX
+	VBROADCASTSS scale+32(FP), Y0
+	VBROADCASTSS l2+36(FP), Y1
+	VBROADCASTSS momentum+40(FP), Y2
+	VBROADCASTSS mix+44(FP), Y3
+	VBROADCASTSS rate+48(FP), Y4
+	MOVQ         n+24(FP), BX
+	SHLQ         $0x02, BX
+	XORQ         SI, SI
+
+loop:
+	VMOVUPS (AX)(SI*1), Y5
+	VMULPS  (CX)(SI*1), Y0, Y6
+	VMULPS  Y1, Y5, Y8
+	VADDPS  Y8, Y6, Y6
+	VMULPS  (DX)(SI*1), Y2, Y7
+	VMULPS  Y3, Y6, Y8
+	VADDPS  Y8, Y7, Y7
+	VMOVUPS Y7, (DX)(SI*1)
+	VMULPS  Y4, Y7, Y7
+	VADDPS  Y7, Y5, Y5
+	VMOVUPS Y5, (AX)(SI*1)
+	VMOVUPS 32(AX)(SI*1), Y5
+	VMULPS  32(CX)(SI*1), Y0, Y6
+	VMULPS  Y1, Y5, Y8
+	VADDPS  Y8, Y6, Y6
+	VMULPS  32(DX)(SI*1), Y2, Y7
+	VMULPS  Y3, Y6, Y8
+	VADDPS  Y8, Y7, Y7
+	VMOVUPS Y7, 32(DX)(SI*1)
+	VMULPS  Y4, Y7, Y7
+	VADDPS  Y7, Y5, Y5
+	VMOVUPS Y5, 32(AX)(SI*1)
+	ADDQ    $0x40, SI
+	CMPQ    SI, BX
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func sgdNesterovAVX2(p *float32, grad *float32, b *float32, n int, scale float32, l2 float32, momentum float32, mix float32, rate float32)
+// Requires: AVX
+TEXT ·sgdNesterovAVX2(SB), NOSPLIT, $0-52
+	MOVQ         p+0(FP), AX
+	MOVQ         grad+8(FP), CX
+	MOVQ         b+16(FP), DX
+	VBROADCASTSS scale+32(FP), Y0
+	VBROADCASTSS l2+36(FP), Y1
+	VBROADCASTSS momentum+40(FP), Y2
+	VBROADCASTSS mix+44(FP), Y3
+	VBROADCASTSS rate+48(FP), Y4
+	MOVQ         n+24(FP), BX
+	SHLQ         $0x02, BX
+	XORQ         SI, SI
+
+loop:
+	VMOVUPS (AX)(SI*1), Y5
+	VMULPS  (CX)(SI*1), Y0, Y6
+	VMULPS  Y1, Y5, Y8
+	VADDPS  Y8, Y6, Y6
+	VMULPS  (DX)(SI*1), Y2, Y7
+	VMULPS  Y3, Y6, Y8
+	VADDPS  Y8, Y7, Y7
+	VMOVUPS Y7, (DX)(SI*1)
+	VMULPS  Y2, Y7, Y7
+	VADDPS  Y7, Y6, Y7
+	VMULPS  Y4, Y7, Y7
+	VADDPS  Y7, Y5, Y5
+	VMOVUPS Y5, (AX)(SI*1)
+	VMOVUPS 32(AX)(SI*1), Y5
+	VMULPS  32(CX)(SI*1), Y0, Y6
+	VMULPS  Y1, Y5, Y8
+	VADDPS  Y8, Y6, Y6
+	VMULPS  32(DX)(SI*1), Y2, Y7
+	VMULPS  Y3, Y6, Y8
+	VADDPS  Y8, Y7, Y7
+	VMOVUPS Y7, 32(DX)(SI*1)
+	VMULPS  Y2, Y7, Y7
+	VADDPS  Y7, Y6, Y7
+	VMULPS  Y4, Y7, Y7
+	VADDPS  Y7, Y5, Y5
+	VMOVUPS Y5, 32(AX)(SI*1)
+	ADDQ    $0x40, SI
+	CMPQ    SI, BX
 	JNE     loop
 	VZEROUPPER
 	RET
@@ -4509,6 +4673,62 @@ square:
 	ADDQ       $0x20, AX
 	SUBQ       $0x08, SI
 	JNZ        rows
+	VZEROUPPER
+	RET
+
+// func addAbs64AVX2(lanes *float64, x *float32, n int)
+// Requires: AVX
+TEXT ·addAbs64AVX2(SB), NOSPLIT, $0-24
+	MOVQ    lanes+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPD (AX), Y0
+
+loop:
+	VCVTPS2PD (CX), Y1
+	VANDPD    constants<>+1920(SB), Y1, Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 16(CX), Y1
+	VANDPD    constants<>+1920(SB), Y1, Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 32(CX), Y1
+	VANDPD    constants<>+1920(SB), Y1, Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 48(CX), Y1
+	VANDPD    constants<>+1920(SB), Y1, Y1
+	VADDPD    Y1, Y0, Y0
+	ADDQ      $0x40, CX
+	SUBQ      $0x10, DX
+	JNZ       loop
+	VMOVUPD   Y0, (AX)
+	VZEROUPPER
+	RET
+
+// func addSquares64AVX2(lanes *float64, x *float32, n int)
+// Requires: AVX
+TEXT ·addSquares64AVX2(SB), NOSPLIT, $0-24
+	MOVQ    lanes+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    n+16(FP), DX
+	VMOVUPD (AX), Y0
+
+loop:
+	VCVTPS2PD (CX), Y1
+	VMULPD    Y1, Y1, Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 16(CX), Y1
+	VMULPD    Y1, Y1, Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 32(CX), Y1
+	VMULPD    Y1, Y1, Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 48(CX), Y1
+	VMULPD    Y1, Y1, Y1
+	VADDPD    Y1, Y0, Y0
+	ADDQ      $0x40, CX
+	SUBQ      $0x10, DX
+	JNZ       loop
+	VMOVUPD   Y0, (AX)
 	VZEROUPPER
 	RET
 
@@ -12010,25 +12230,25 @@ loop:
 	VCMPPS    $0x03, Z2, Z2, K1
 	VBLENDMPS Z2, Z6, K1, Z6
 	VADDPS    constants<>+640(SB), Z6, Z6
-	VMOVUPS   constants<>+1984(SB), Z2
+	VMOVUPS   constants<>+2112(SB), Z2
 	VDIVPS    Z6, Z2, Z6
 	VMOVUPS   constants<>+640(SB), Z2
 	VSUBPS    Z6, Z2, Z2
 	VANDPS    constants<>+960(SB), Z0, Z3
 	VORPS     Z3, Z2, Z2
 	VMULPS    Z0, Z0, Z3
-	VMULPS    constants<>+2176(SB), Z3, Z4
-	VADDPS    constants<>+2240(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
-	VADDPS    constants<>+2304(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
+	VMULPS    constants<>+2304(SB), Z3, Z4
 	VADDPS    constants<>+2368(SB), Z4, Z4
 	VMULPS    Z3, Z4, Z4
 	VADDPS    constants<>+2432(SB), Z4, Z4
 	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+2496(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+2560(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
 	VMULPS    Z0, Z4, Z4
 	VADDPS    Z0, Z4, Z4
-	VCMPPS    $0x11, constants<>+2112(SB), Z1, K1
+	VCMPPS    $0x11, constants<>+2240(SB), Z1, K1
 	VBLENDMPS Z4, Z2, K1, Z2
 	VMOVUPS   Z2, (AX)(DX*1)
 	ADDQ      $0x40, DX
@@ -12051,18 +12271,18 @@ loop:
 	VMOVUPS   (BX)(DX*1), Z0
 	VMOVUPS   constants<>+640(SB), Z3
 	VANDPS    constants<>+1024(SB), Z0, Z1
-	VMULPS    constants<>+2496(SB), Z1, Z1
-	VMULPS    constants<>+2560(SB), Z1, Z2
+	VMULPS    constants<>+2624(SB), Z1, Z1
+	VMULPS    constants<>+2688(SB), Z1, Z2
 	VADDPS    Z3, Z2, Z2
 	VDIVPS    Z2, Z3, Z2
-	VMULPS    constants<>+2624(SB), Z2, Z4
-	VADDPS    constants<>+2688(SB), Z4, Z4
-	VMULPS    Z2, Z4, Z4
-	VADDPS    constants<>+2752(SB), Z4, Z4
-	VMULPS    Z2, Z4, Z4
+	VMULPS    constants<>+2752(SB), Z2, Z4
 	VADDPS    constants<>+2816(SB), Z4, Z4
 	VMULPS    Z2, Z4, Z4
 	VADDPS    constants<>+2880(SB), Z4, Z4
+	VMULPS    Z2, Z4, Z4
+	VADDPS    constants<>+2944(SB), Z4, Z4
+	VMULPS    Z2, Z4, Z4
+	VADDPS    constants<>+3008(SB), Z4, Z4
 	VMULPS    Z2, Z4, Z4
 	VMULPS    Z1, Z1, Z1
 	VXORPS    constants<>+960(SB), Z1, Z1
@@ -12096,7 +12316,7 @@ loop:
 	VCMPPS    $0x03, Z1, Z1, K1
 	VBLENDMPS Z1, Z7, K1, Z7
 	VMULPS    Z7, Z4, Z4
-	VMULPS    constants<>+2048(SB), Z4, Z4
+	VMULPS    constants<>+2176(SB), Z4, Z4
 	VSUBPS    Z4, Z3, Z2
 	VCMPPS    $0x1d, constants<>+704(SB), Z0, K1
 	VBLENDMPS Z2, Z4, K1, Z4
@@ -12320,7 +12540,7 @@ loop:
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z6, Z6
 	VPTERNLOGD    $0xe4, Z0, Z6, Z5
-	VPSHUFB       constants<>+1920(SB), Z5, Z5
+	VPSHUFB       constants<>+2048(SB), Z5, Z5
 	VBROADCASTSS  (DI), Z6
 	VMULPS        (BX), Z6, Z6
 	VMULPS        Z1, Z6, Z6
@@ -12341,7 +12561,7 @@ loop:
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z7, Z7
 	VPTERNLOGD    $0xe4, Z0, Z7, Z6
-	VPSHUFB       constants<>+1920(SB), Z6, Z6
+	VPSHUFB       constants<>+2048(SB), Z6, Z6
 	VPSLLD        $0x10, Z6, Z8
 	VMOVDQU32     Z5, Z7
 	VPTERNLOGD    $0xe4, Z0, Z8, Z7
@@ -12370,7 +12590,7 @@ loop:
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z8, Z8
 	VPTERNLOGD    $0xe4, Z0, Z8, Z6
-	VPSHUFB       constants<>+1920(SB), Z6, Z6
+	VPSHUFB       constants<>+2048(SB), Z6, Z6
 	VBROADCASTSS  (DI), Z8
 	VMULPS        (BX), Z8, Z8
 	VMULPS        Z1, Z8, Z8
@@ -12391,7 +12611,7 @@ loop:
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z9, Z9
 	VPTERNLOGD    $0xe4, Z0, Z9, Z8
-	VPSHUFB       constants<>+1920(SB), Z8, Z8
+	VPSHUFB       constants<>+2048(SB), Z8, Z8
 	VPSLLD        $0x10, Z8, Z10
 	VMOVDQU32     Z6, Z9
 	VPTERNLOGD    $0xe4, Z0, Z10, Z9
@@ -12420,7 +12640,7 @@ loop:
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z10, Z10
 	VPTERNLOGD    $0xe4, Z0, Z10, Z8
-	VPSHUFB       constants<>+1920(SB), Z8, Z8
+	VPSHUFB       constants<>+2048(SB), Z8, Z8
 	VBROADCASTSS  (DI), Z10
 	VMULPS        (BX), Z10, Z10
 	VMULPS        Z1, Z10, Z10
@@ -12441,7 +12661,7 @@ loop:
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z11, Z11
 	VPTERNLOGD    $0xe4, Z0, Z11, Z10
-	VPSHUFB       constants<>+1920(SB), Z10, Z10
+	VPSHUFB       constants<>+2048(SB), Z10, Z10
 	VPSLLD        $0x10, Z10, Z12
 	VMOVDQU32     Z8, Z11
 	VPTERNLOGD    $0xe4, Z0, Z12, Z11
@@ -12470,7 +12690,7 @@ loop:
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z12, Z12
 	VPTERNLOGD    $0xe4, Z0, Z12, Z10
-	VPSHUFB       constants<>+1920(SB), Z10, Z10
+	VPSHUFB       constants<>+2048(SB), Z10, Z10
 	VBROADCASTSS  (DI), Z12
 	VMULPS        (BX), Z12, Z12
 	VMULPS        Z1, Z12, Z12
@@ -12491,7 +12711,7 @@ loop:
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z13, Z13
 	VPTERNLOGD    $0xe4, Z0, Z13, Z12
-	VPSHUFB       constants<>+1920(SB), Z12, Z12
+	VPSHUFB       constants<>+2048(SB), Z12, Z12
 	VPSLLD        $0x10, Z12, Z14
 	VMOVDQU32     Z10, Z13
 	VPTERNLOGD    $0xe4, Z0, Z14, Z13
@@ -12780,6 +13000,41 @@ store:
 	VZEROUPPER
 	RET
 
+// func ternaryRowAVX512(dst *byte, w *float32, blocks int, half float32)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F
+TEXT ·ternaryRowAVX512(SB), NOSPLIT, $0-28
+	MOVQ         dst+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         blocks+16(FP), DX
+	VBROADCASTSS half+24(FP), Z0
+	MOVL         $0x00000001, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Z2
+	VXORPS       constants<>+960(SB), Z0, Z1
+	MOVL         $0x00000002, BX
+	VMOVD        BX, X3
+	VPBROADCASTD X3, Z3
+
+loop:
+	VMOVUPS   (CX), Z5
+	VCMPPS    $0x1e, Z0, Z5, K1
+	VCMPPS    $0x11, Z1, Z5, K2
+	VPBLENDMD Z3, Z2, K1, Z4
+	VPSUBD    Z2, Z4, K2, Z4
+	VPMOVDB   Z4, X5
+	VPSLLVD   constants<>+1984(SB), X5, X5
+	VPSHUFD   $0x4e, X5, X6
+	VPOR      X6, X5, X5
+	VPSHUFD   $0xb1, X5, X6
+	VPOR      X6, X5, X5
+	VMOVD     X5, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x40, AX
+	DECQ      DX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
 // func adamAVX512(p *float32, grad *float32, m *float32, v *float32, n int, scale float32, l2 float32, keep float32, mix float32, beta2 float32, mix2 float32, root float32, eps float32, rate float32)
 // Requires: AVX, AVX512F
 TEXT ·adamAVX512(SB), NOSPLIT, $0-76
@@ -12825,6 +13080,74 @@ loop:
 	VMOVUPS Z9, (AX)(DI*1)
 	ADDQ    $0x40, DI
 	CMPQ    DI, SI
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func sgdMomentumAVX512(p *float32, grad *float32, b *float32, n int, scale float32, l2 float32, momentum float32, mix float32, rate float32)
+// Requires: AVX, AVX512F
+TEXT ·sgdMomentumAVX512(SB), NOSPLIT, $0-52
+	MOVQ         p+0(FP), AX
+	MOVQ         grad+8(FP), CX
+	MOVQ         b+16(FP), DX
+	VBROADCASTSS scale+32(FP), Z0
+	VBROADCASTSS l2+36(FP), Z1
+	VBROADCASTSS momentum+40(FP), Z2
+	VBROADCASTSS mix+44(FP), Z3
+	VBROADCASTSS rate+48(FP), Z4
+	MOVQ         n+24(FP), BX
+	SHLQ         $0x02, BX
+	XORQ         SI, SI
+
+loop:
+	VMOVUPS (AX)(SI*1), Z5
+	VMULPS  (CX)(SI*1), Z0, Z6
+	VMULPS  Z1, Z5, Z8
+	VADDPS  Z8, Z6, Z6
+	VMULPS  (DX)(SI*1), Z2, Z7
+	VMULPS  Z3, Z6, Z8
+	VADDPS  Z8, Z7, Z7
+	VMOVUPS Z7, (DX)(SI*1)
+	VMULPS  Z4, Z7, Z7
+	VADDPS  Z7, Z5, Z5
+	VMOVUPS Z5, (AX)(SI*1)
+	ADDQ    $0x40, SI
+	CMPQ    SI, BX
+	JNE     loop
+	VZEROUPPER
+	RET
+
+// func sgdNesterovAVX512(p *float32, grad *float32, b *float32, n int, scale float32, l2 float32, momentum float32, mix float32, rate float32)
+// Requires: AVX, AVX512F
+TEXT ·sgdNesterovAVX512(SB), NOSPLIT, $0-52
+	MOVQ         p+0(FP), AX
+	MOVQ         grad+8(FP), CX
+	MOVQ         b+16(FP), DX
+	VBROADCASTSS scale+32(FP), Z0
+	VBROADCASTSS l2+36(FP), Z1
+	VBROADCASTSS momentum+40(FP), Z2
+	VBROADCASTSS mix+44(FP), Z3
+	VBROADCASTSS rate+48(FP), Z4
+	MOVQ         n+24(FP), BX
+	SHLQ         $0x02, BX
+	XORQ         SI, SI
+
+loop:
+	VMOVUPS (AX)(SI*1), Z5
+	VMULPS  (CX)(SI*1), Z0, Z6
+	VMULPS  Z1, Z5, Z8
+	VADDPS  Z8, Z6, Z6
+	VMULPS  (DX)(SI*1), Z2, Z7
+	VMULPS  Z3, Z6, Z8
+	VADDPS  Z8, Z7, Z7
+	VMOVUPS Z7, (DX)(SI*1)
+	VMULPS  Z2, Z7, Z7
+	VADDPS  Z7, Z6, Z7
+	VMULPS  Z4, Z7, Z7
+	VADDPS  Z7, Z5, Z5
+	VMOVUPS Z5, (AX)(SI*1)
+	ADDQ    $0x40, SI
+	CMPQ    SI, BX
 	JNE     loop
 	VZEROUPPER
 	RET

@@ -84,3 +84,8 @@ func ternaryInt(dst []float32, ldd int, panels []byte, nb int, scale float32, x 
 func joinPlanes(dst []float32, hi, lo []int32, scale, inv float32, add bool) {
 	joinPlanesRef(dst, hi, lo, scale, inv, add)
 }
+
+func sgd(c *SGDStep, p, g, b []float32)                { sgdRef(c, p, g, b) }
+func addAbs64(lanes *[4]float64, x []float32)          { addAbs64Ref(lanes, x) }
+func addSquares64(lanes *[4]float64, x []float32)      { addSquares64Ref(lanes, x) }
+func ternaryRow(dst []byte, w []float32, half float32) { ternaryRowRef(dst, w, half) }

@@ -160,18 +160,7 @@ func (g *gradTask) Run(chunk int) {
 // sumSquares adds x[i]^2 in float64 in four chains by i modulo 4, (s0+s1)+(s2+s3). The square of a float32 is exact.
 func sumSquares(x []float32) float64 {
 	var s [4]float64
-	s0, s1, s2, s3 := 0.0, 0.0, 0.0, 0.0
-	for ; len(x) >= 4; x = x[4:] {
-		a, b, c, d := float64(x[0]), float64(x[1]), float64(x[2]), float64(x[3])
-		s0 += a * a
-		s1 += b * b
-		s2 += c * c
-		s3 += d * d
-	}
-	s = [4]float64{s0, s1, s2, s3}
-	for i, v := range x {
-		s[i] += float64(v) * float64(v)
-	}
+	cpu.AddSquares64(&s, x)
 	return (s[0] + s[1]) + (s[2] + s[3])
 }
 

@@ -1,6 +1,9 @@
 package optim
 
-import "github.com/bitnet-rust/bitnet_rust/core/pool"
+import (
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+)
 
 // sgd is one parameter's state of stochastic gradient descent with momentum in PyTorch's form: the learning rate
 // multiplies the momentum when it is applied, not when it is gathered (Sutskever et al. 2013 do the latter).
@@ -13,14 +16,9 @@ type sgd struct {
 
 // sgdStep holds the constants of one update.
 type sgdStep struct {
-	scale    float32 // of the gradient, negative to maximize
-	l2       float32
-	momentum float32
-	mix      float32 // 1 - dampening
-	rate     float32 // -lr
-	plain    bool    // no momentum
-	first    bool    // the gradient becomes the momentum
-	nesterov bool
+	cpu.SGDStep
+	plain bool // no momentum
+	first bool // the gradient becomes the momentum
 }
 
 func (s *sgd) prepare(n int, h *Hyper, mem *pool.HybridMemoryPool) error {
@@ -32,11 +30,14 @@ func (s *sgd) prepare(n int, h *Hyper, mem *pool.HybridMemoryPool) error {
 
 func (s *sgd) begin(h *Hyper, scale float32) {
 	s.now = sgdStep{
-		scale: scale, l2: float32(h.WeightDecay), momentum: float32(h.Momentum), mix: float32(1 - h.Dampening), rate: float32(-h.LR),
-		plain: h.Momentum == 0, first: !s.started, nesterov: h.Nesterov,
+		SGDStep: cpu.SGDStep{
+			Scale: scale, L2: float32(h.WeightDecay), Momentum: float32(h.Momentum), Mix: float32(1 - h.Dampening), Rate: float32(-h.LR),
+			Nesterov: h.Nesterov,
+		},
+		plain: h.Momentum == 0, first: !s.started,
 	}
 	if h.Maximize {
-		s.now.scale = -scale
+		s.now.Scale = -scale
 	}
 	s.started = s.started || !s.now.plain
 }
@@ -46,14 +47,19 @@ func (s *sgd) update(p, g []float32, lo, hi int) {
 		sgdPlain(&s.now, p, g)
 		return
 	}
-	sgdMomentum(&s.now, p, g, s.momentum.values[lo:hi])
+	b := s.momentum.values[lo:hi]
+	if s.now.first {
+		sgdFirst(&s.now, p, g, b)
+		return
+	}
+	cpu.SGD(&s.now.SGDStep, p, g, b)
 }
 
 // sgdPlain is the update without momentum:
 //
 //	p = p + rate*(scale*g + l2*p)
 func sgdPlain(c *sgdStep, p, g []float32) {
-	scale, l2, rate := c.scale, c.l2, c.rate
+	scale, l2, rate := c.Scale, c.L2, c.Rate
 	g = g[:len(p)]
 	for i, w := range p {
 		d := float32(scale*g[i]) + float32(l2*w)
@@ -61,25 +67,16 @@ func sgdPlain(c *sgdStep, p, g []float32) {
 	}
 }
 
-// sgdMomentum is the update with momentum:
-//
-//	d = scale*g + l2*p
-//	b = b*momentum + mix*d      (first update: b = d)
-//	p = p + rate*b              (nesterov: p + rate*(d + momentum*b))
-func sgdMomentum(c *sgdStep, p, g, b []float32) {
-	scale, l2, momentum, mix, rate := c.scale, c.l2, c.momentum, c.mix, c.rate
-	g, b = g[:len(p)], b[:len(p)]
+// sgdFirst is the first update with momentum: cpu.SGD with b = d.
+func sgdFirst(c *sgdStep, p, g, b []float32) {
 	for i, w := range p {
-		d := float32(scale*g[i]) + float32(l2*w)
+		d := float32(c.Scale*g[i]) + float32(c.L2*w)
+		b[i] = d
 		move := d
-		if !c.first {
-			move = float32(b[i]*momentum) + float32(mix*d)
+		if c.Nesterov {
+			move = d + float32(c.Momentum*d)
 		}
-		b[i] = move
-		if c.nesterov {
-			move = d + float32(momentum*move)
-		}
-		p[i] = w + float32(rate*move)
+		p[i] = w + float32(c.Rate*move)
 	}
 }
 

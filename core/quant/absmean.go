@@ -1,10 +1,6 @@
 package quant
 
-import (
-	"math"
-
-	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
-)
+import "github.com/bitnet-rust/bitnet_rust/accel/cpu"
 
 // minScale is the smallest weight scale and the smallest activation maximum.
 const minScale = 1e-5
@@ -74,17 +70,7 @@ type absSum struct {
 
 // add takes the next values; all calls but the last get a multiple of four.
 func (s *absSum) add(w []float32) {
-	a, b, c, d := s.lane[0], s.lane[1], s.lane[2], s.lane[3]
-	for ; len(w) >= 4; w = w[4:] {
-		a += math.Abs(float64(w[0]))
-		b += math.Abs(float64(w[1]))
-		c += math.Abs(float64(w[2]))
-		d += math.Abs(float64(w[3]))
-	}
-	s.lane = [4]float64{a, b, c, d}
-	for i, v := range w {
-		s.lane[i] += math.Abs(float64(v))
-	}
+	cpu.AddAbs64(&s.lane, w)
 }
 
 func (s *absSum) total() float64 { return (s.lane[0] + s.lane[1]) + (s.lane[2] + s.lane[3]) }

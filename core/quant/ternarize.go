@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"sort"
+	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 )
@@ -67,13 +68,17 @@ func packTernary(dst []byte, dtype string, src []byte, size, rows, cols int, sca
 	if dtype == F32 {
 		pack, step = packRow32, packStep32(scale/2)
 	}
-	stride := cpu.TernaryBytes(cpu.PanelRows, cols)
+	stride, w := cpu.TernaryBytes(cpu.PanelRows, cols), inPlace(dtype, src)
 	cpu.Parallel(len(dst)/stride, task(func(p int) {
 		panel := dst[p*stride : (p+1)*stride]
 		for r := range cpu.PanelRows {
 			row := p*cpu.PanelRows + r
 			if row >= rows {
 				padLane(panel, r)
+				continue
+			}
+			if w != nil {
+				cpu.PackTernaryRow(panel[4*r:], w[row*cols:(row+1)*cols], scale/2)
 				continue
 			}
 			pack(panel[4*r:], src[row*cols*size:(row+1)*cols*size], step)
@@ -91,6 +96,13 @@ func absMean(dtype string, src []byte, size, cols int) (float32, error) {
 		for b := from; b < to; b++ {
 			var s absSum
 			last := min((b+1)*sumBlock, n)
+			if w := inPlace(dtype, src); w != nil {
+				s.add(w[b*sumBlock : last])
+				if sums[b] = s.total(); sums[b]-sums[b] != 0 { // finite float32 have a finite sum
+					return notFinite(w[b*sumBlock:last], b*sumBlock, cols)
+				}
+				continue
+			}
 			for i := b * sumBlock; i < last; i += len(buffer) {
 				part := buffer[:min(len(buffer), last-i)]
 				if !decode(part, dtype, src[i*size:]) {
@@ -103,6 +115,15 @@ func absMean(dtype string, src []byte, size, cols int) (float32, error) {
 		return nil
 	})
 	return meanScale(sums, n), err
+}
+
+// inPlace views float32 that lie on a border of their size; nil for all else.
+func inPlace(dtype string, src []byte) []float32 {
+	p := unsafe.Pointer(unsafe.SliceData(src))
+	if dtype != F32 || len(src) < 4 || uintptr(p)%4 != 0 {
+		return nil
+	}
+	return unsafe.Slice((*float32)(p), len(src)/4)
 }
 
 // The second pass works on bits. Magnitudes of floats order like their bit

@@ -20,10 +20,16 @@ func backward(s simd) {
 	quantizeColumns(s)
 	ternaryFlip(s)
 	joinPlanes(s)
+	ternaryRow(s)
 	adam(s)
+	for _, nesterov := range []bool{false, true} {
+		sgdMomentum(s, nesterov)
+	}
 	if !s.wide() {
 		int8Columns()
 		transpose()
+		sum64("addAbs64", "|x[i]|", func(v reg.VecVirtual) { VANDPD(constant(cAbs64), v, v) })
+		sum64("addSquares64", "x[i]*x[i]", func(v reg.VecVirtual) { VMULPD(v, v, v) })
 		foldLanes("sumLanes", "lanes[i] + lanes[i+n/2] for n = 16, 8, 4, 2", func(upper, lower, to reg.Register) { VADDPS(upper, lower, to) })
 		foldLanes("topLane", "the larger of lanes[i+n/2] and lanes[i] for n = 16, 8, 4, 2 (the latter unless the former is larger)",
 			func(upper, lower, to reg.Register) { VMAXPS(lower, upper, to) })
@@ -424,6 +430,110 @@ func int8Columns() {
 	ADDQ(u8(64), dst)
 	DECQ(n)
 	JNZ(label("block"))
+	done()
+}
+
+// sgdMomentum: with Nesterov's momentum the step is that of the next update.
+func sgdMomentum(s simd, nesterov bool) {
+	name, formula := "sgdMomentum", "b = b*momentum + mix*d, p += rate*b"
+	if nesterov {
+		name, formula = "sgdNesterov", "b = b*momentum + mix*d, p += rate*(d + momentum*b)"
+	}
+	loop16(s, name, "p, grad, b *float32, n int, scale, l2, momentum, mix, rate float32",
+		[]string{"d = scale*grad + l2*p, " + formula + " for each of n elements,", "n > 0 and a multiple of 16."},
+		func() {}, func(l lanes) {
+			p, d, b, t := s.vec(), s.vec(), s.vec(), s.vec()
+			VMOVUPS(l.at("p"), p)
+			VMULPS(l.at("grad"), l.f["scale"], d)
+			VMULPS(l.f["l2"], p, t)
+			VADDPS(t, d, d)
+			VMULPS(l.at("b"), l.f["momentum"], b)
+			VMULPS(l.f["mix"], d, t)
+			VADDPS(t, b, b)
+			VMOVUPS(b, l.at("b"))
+			if nesterov {
+				VMULPS(l.f["momentum"], b, b)
+				VADDPS(b, d, b)
+			}
+			VMULPS(l.f["rate"], b, b)
+			VADDPS(b, p, p)
+			VMOVUPS(p, l.at("p"))
+		}, func() {})
+}
+
+// sum64 adds in float64.
+func sum64(name, term string, f func(v reg.VecVirtual)) {
+	TEXT(name+"AVX2", NOSPLIT, "func(lanes *float64, x *float32, n int)")
+	Doc(name + "AVX2: lanes[i mod 4] += float64 of " + term + " for i < n in ascending order; n > 0 and a multiple of 16.")
+	Pragma("noescape")
+	lanes, x, n, sum := load("lanes"), load("x"), load("n"), YMM()
+	VMOVUPD(at(lanes, 0), sum)
+	Label("loop")
+	for i := range 4 {
+		v := YMM()
+		VCVTPS2PD(at(x, 16*i), v)
+		f(v)
+		VADDPD(v, sum, sum)
+	}
+	ADDQ(u8(64), x)
+	SUBQ(u8(16), n)
+	JNZ(label("loop"))
+	VMOVUPD(sum, at(lanes, 0))
+	done()
+}
+
+// ternaryRow packs sixteen columns of a row into its lane: the codes as bytes, four by four in the fields of a 32-bit word.
+func ternaryRow(s simd) {
+	name := "ternaryRow" + s.suffix
+	TEXT(name, NOSPLIT, "func(dst *byte, w *float32, blocks int, half float32)")
+	Doc(name+": with t(v) = 1 if v > half, -1 if v < -half, else 0: field f of dst[64*b+j] = t(w[16*b+4*f+j]) + 1",
+		"for b < blocks and j, f < 4; blocks > 0.")
+	Pragma("noescape")
+	dst, w, n, high := load("dst"), load("w"), load("blocks"), s.splatParam("half")
+	low, one := s.vec(), s.splat(1)
+	VXORPS(constant(cSign), high, low)
+	var two reg.VecVirtual
+	if s.wide() {
+		two = s.splat(2)
+	}
+	Label("loop")
+	codes, x := s.regs(s.parts), XMM()
+	for p := range codes {
+		v := s.vec()
+		VMOVUPS(at(w, s.bytes*p), v)
+		if s.wide() {
+			more, less := K(), K()
+			VCMPPS(u8(moreThan), high, v, more)
+			VCMPPS(u8(lessThan), low, v, less)
+			VPBLENDMD(two, one, more, codes[p])
+			VPSUBD(one, codes[p], less, codes[p])
+		} else {
+			t := s.vec()
+			VCMPPS(u8(moreThan), high, v, t)
+			VCMPPS(u8(lessThan), low, v, v)
+			VPADDD(v, one, codes[p])
+			VPSUBD(t, codes[p], codes[p])
+		}
+	}
+	if s.wide() {
+		VPMOVDB(codes[0], x)
+	} else {
+		VPACKSSDW(codes[1], codes[0], codes[0])
+		VPERMQ(u8(0xd8), codes[0], codes[0])
+		VEXTRACTI128(u8(1), codes[0], x)
+		VPACKSSWB(x, codes[0].AsX(), x)
+	}
+	VPSLLVD(constant(cFields), x, x)
+	t := XMM()
+	VPSHUFD(u8(0x4e), x, t)
+	VPOR(t, x, x)
+	VPSHUFD(u8(0xb1), x, t)
+	VPOR(t, x, x)
+	VMOVD(x, at(dst, 0))
+	ADDQ(u8(64), w)
+	ADDQ(u8(64), dst)
+	DECQ(n)
+	JNZ(label("loop"))
 	done()
 }
 

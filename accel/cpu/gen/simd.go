@@ -162,6 +162,8 @@ const (
 	cSignBytes
 	c128
 	cOnes8   // bytes
+	cAbs64   // the magnitude of float64
+	cFields  // the places of the fields: 0, 2, 4, 6
 	cEvenOdd // a shuffle: of the four bytes of each lane the even ones, then the odd ones
 	cTwo
 	cHalf
@@ -195,7 +197,7 @@ func constants() {
 		cOne: f(1), cZero: 0, cInf: 0x7f800000, cExpLow: f(-87.33654), cExpHigh: f(88.72283),
 		cSign: 1 << 31, cAbs: 1<<31 - 1, cMin8: f(-128), cMax8: f(127),
 		cOnes16: 0x00010001, cMask0: 0x03030303, cMask1: 0x0c0c0c0c,
-		cMask4: lowNibbles, cUpper: upperHalf, cMin16: f(-32512), cMax16: f(32512), c256: f(256), cSignBytes: 0x80808080, c128: 128, cOnes8: 0x01010101,
+		cMask4: lowNibbles, cUpper: upperHalf, cMin16: f(-32512), cMax16: f(32512), c256: f(256), cSignBytes: 0x80808080, c128: 128, cOnes8: 0x01010101, cAbs64: 0, cFields: 0,
 		cEvenOdd: 0,
 		cTwo:     f(2), cHalf: f(0.5), cTanhSmall: f(0.625), cTanh0: f(-5.70498872745e-3), cTanh1: f(2.06390887954e-2),
 		cTanh2: f(-5.37397155531e-2), cTanh3: f(1.33314422036e-1), cTanh4: f(-3.33332819422e-1),
@@ -205,8 +207,13 @@ func constants() {
 	table = GLOBL("constants", RODATA|NOPTR)
 	for i, v := range values {
 		for j := range 16 {
-			if i == cEvenOdd { // bytes of lane j of 128 bits
+			switch i {
+			case cEvenOdd: // bytes of lane j of 128 bits
 				v = 0x03010200 + 0x04040404*uint32(j%4)
+			case cAbs64:
+				v = []uint32{1<<32 - 1, 1<<31 - 1}[j%2]
+			case cFields:
+				v = 2 * uint32(j%4)
 			}
 			DATA(64*i+4*j, operand.U32(v))
 		}
