@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .errors import ArgumentError, FileSystemError, ModelNotFoundError
 
-PIECE = 1 << 22  # characters that are tokenized at a time
+PIECE = 1 << 18  # characters that are tokenized at a time
 
 
 def text_files(path: Path, name: str = "data") -> list[Path]:
