@@ -271,6 +271,25 @@ func TestACheckpointOfAnotherRunIsRefused(t *testing.T) {
 	}
 }
 
+// The learning rate of wsd stays where it is until it is decided that the run ends.
+func TestTheDecayMayBeDecidedOnWhileTheRunGoes(t *testing.T) {
+	c := runConfig("adamw", "wsd")
+	c.Steps, c.Schedule.TotalSteps, c.Schedule.DecaySteps = 12, 12, 4
+	whole := newRun(t, c)
+	whole.until(t, 12)
+
+	open := c
+	open.Steps, open.Schedule.TotalSteps, open.Schedule.DecaySteps = 60, 60, 20
+	open.Checkpoint = train.CheckpointConfig{Dir: t.TempDir(), Every: 6}
+	newRun(t, open).until(t, 6)
+	c.Checkpoint = open.Checkpoint
+	ended := newRun(t, c)
+	_, err := ended.Resume(open.Checkpoint.Dir)
+	require.NoError(t, err)
+	ended.until(t, 12)
+	require.Equal(t, whole.weights(), ended.weights())
+}
+
 // Every way to be damaged is reported with the file's path, and the run goes on from the checkpoint before.
 func TestDamagedCheckpointsAreReportedAndSkipped(t *testing.T) {
 	c := runConfig("adamw", "cosine")

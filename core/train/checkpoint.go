@@ -47,7 +47,7 @@ type runState struct {
 
 // mayDiffer are the fields of a run that a resumed one may change: how long it is, how often it is looked at, and when it is given up.
 var mayDiffer = []string{
-	"config.gradient_checkpointing", "config.max_steps", "config.epochs", "config.scheduler.total_steps", "config.eval_every", "config.log_every", "config.weight_changes", "config.peak_flops",
+	"config.gradient_checkpointing", "config.max_steps", "config.epochs", "config.scheduler.total_steps", "config.scheduler.decay_steps", "config.eval_every", "config.log_every", "config.weight_changes", "config.peak_flops",
 	"config.early_stopping", "config.early_stopping.patience", "config.early_stopping.min_delta",
 }
 
