@@ -113,7 +113,7 @@ func TestGradientsOfLosses(t *testing.T) {
 	})
 }
 
-// The layer has the integers of SPEC, and gradients as if its two quantizers were not there: dX = dY W', dW = dY^T X'.
+// The layer has the integers of BitNet b1.58, and gradients as if its two quantizers were not there: dX = dY W', dW = dY^T X'.
 func TestABitLinearIsTheIntegerLayerWithStraightThroughGradients(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rows, in, out := rapid.IntRange(1, 4).Draw(t, "rows"), rapid.IntRange(1, 40).Draw(t, "in"), rapid.IntRange(1, 20).Draw(t, "out")

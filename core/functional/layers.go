@@ -62,7 +62,7 @@ func layerNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 	return op.run(ctx, m, x)
 }
 
-// bitLinear is the ternary layer of SPEC: x [..., in] quantized to int8 by row, weight [out, in] to ternary, gradients by a
+// bitLinear is the ternary layer of BitNet b1.58: x [..., in] quantized to int8 by row, weight [out, in] to ternary, gradients by a
 // straight-through estimator. The quantized weight is kept with the tensor until that changes.
 func bitLinear(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
 	data, err := floats(x)

@@ -122,7 +122,7 @@ func (c *Ctx) projectEach(x *tensor.Tensor, norm *RMSNorm, layers []*Linear) (ou
 	return out
 }
 
-// quantized is an int8 activation matrix: value = q/s row by row (SPEC: s = 127/max(absmax, 1e-5)).
+// quantized is an int8 activation matrix: value = q/s row by row (BitNet b1.58: s = 127/max(absmax, 1e-5)).
 type quantized struct {
 	rows, cols, stride int
 	bytes              []byte    // backs q

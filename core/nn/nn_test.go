@@ -71,7 +71,7 @@ func ternary(r *rand.Rand, out, in int, bias bool) (*Linear, []int8) {
 	return l, codes
 }
 
-// bitLinear is SPEC section 1 in float64 with exact integers.
+// bitLinear is the linear layer of BitNet b1.58 in float64 with exact integers.
 func bitLinear(l *Linear, codes []int8, x []float32) []float64 {
 	top := float32(1e-5)
 	for _, v := range x {

@@ -149,7 +149,7 @@ func (l *Linear) LearnScale(name string) {
 	}
 }
 
-// minScale is the least scale of weights (SPEC: 1e-5), also of one that is learned.
+// minScale is the least scale of weights (1e-5 in BitNet b1.58), also of one that is learned.
 const minScale = 1e-5
 
 // learnedScale is the scale to quantize with.
