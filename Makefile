@@ -67,7 +67,7 @@ build: $(EXT)
 # --- use -------------------------------------------------------------------------------------------------------------
 
 demo: $(EXT)
-	$(BIN)/bitnet generate --model bitnet-tiny --echo --max-new-tokens 80 'First Citizen:'
+	$(BIN)/bitnet generate --echo --max-new-tokens 200 --temperature 0.8 --seed 1623 'First Citizen:'
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench decode --shape 2b

@@ -11,6 +11,7 @@ from hub_server import HubServer
 
 REPO = Path(__file__).resolve().parents[1]
 GOLDEN = REPO / "tests_go" / "testdata" / "golden"
+TINY = GOLDEN / "bitnet_offline_packed"  # a small model that recites Shakespeare
 
 # Before anything imports huggingface_hub, which reads these once.
 _HUB = HubServer()
@@ -32,15 +33,20 @@ def hub() -> Iterator[HubServer]:
 
 @pytest.fixture(scope="session")
 def tiny() -> Iterator[BitNetModel]:
-    with BitNetModel.from_pretrained("bitnet-tiny") as model:
+    with BitNetModel.from_pretrained(TINY) as model:
         yield model
 
 
 @pytest.fixture(scope="session")
 def tiny_dir() -> Path:
-    import bitnet_rust
+    return TINY
 
-    return Path(bitnet_rust.__file__).parent / "models" / "bitnet-tiny"
+
+@pytest.fixture(scope="session")
+def shakespeare() -> Iterator[BitNetModel]:
+    """The model that comes with the package."""
+    with BitNetModel.from_pretrained("bitnet-shakespeare") as model:
+        yield model
 
 
 # A model whose steps take long enough to be interrupted, and whose context does not end.

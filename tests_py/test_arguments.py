@@ -143,7 +143,7 @@ def test_a_config_file_is_not_taken_for_a_model(tiny_dir: Path) -> None:
 
 def test_a_head_dtype_is_a_text() -> None:
     with pytest.raises(ArgumentError, match="head_dtype"):
-        BitNetModel.from_pretrained("bitnet-tiny", head_dtype=np.float32)  # type: ignore[arg-type]
+        BitNetModel.from_pretrained("bitnet-shakespeare", head_dtype=np.float32)  # type: ignore[arg-type]
 
 
 def test_hub_ids_are_checked_when_registered() -> None:
@@ -153,7 +153,7 @@ def test_hub_ids_are_checked_when_registered() -> None:
 
 def test_the_class_called_says_what_to_call() -> None:
     with pytest.raises(TypeError, match="from_pretrained"):
-        BitNetModel("bitnet-tiny")  # type: ignore[arg-type]
+        BitNetModel("bitnet-shakespeare")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])

@@ -37,24 +37,24 @@ def bitnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return Terminal(monkeypatch, capsys)
 
 
-def test_generate_prints_the_text(bitnet: Terminal, tiny: BitNetModel) -> None:
-    text = tiny.generate(PROMPT, max_new_tokens=20)
+def test_generate_prints_the_text(bitnet: Terminal, shakespeare: BitNetModel) -> None:
+    text = shakespeare.generate(PROMPT, max_new_tokens=20)
     assert bitnet("generate", PROMPT, "-n", "20") == (0, text + "\n", "")
     assert bitnet("generate", "-", "-n", "20", stdin=PROMPT) == (0, text + "\n", "")
     assert bitnet("generate", PROMPT, "-n", "20", "--echo") == (0, PROMPT + text + "\n", "")
 
 
-def test_generate_takes_sampling_options(bitnet: Terminal, tiny: BitNetModel) -> None:
-    text = tiny.generate(PROMPT, max_new_tokens=20, temperature=2.0, top_k=9, seed=5, stop=["zz", "e"])
+def test_generate_takes_sampling_options(bitnet: Terminal, shakespeare: BitNetModel) -> None:
+    text = shakespeare.generate(PROMPT, max_new_tokens=20, temperature=2.0, top_k=9, seed=5, stop=["zz", "e"])
     options = ("--temperature", "2", "--top-k", "9", "--seed", "5", "--stop", "zz", "--stop", "e")
     assert bitnet("generate", PROMPT, "-n", "20", *options) == (0, text + "\n", "")
 
 
-def test_generate_json_has_ids_and_log_probabilities(bitnet: Terminal, tiny: BitNetModel) -> None:
+def test_generate_json_has_ids_and_log_probabilities(bitnet: Terminal, shakespeare: BitNetModel) -> None:
     status, out, err = bitnet("generate", PROMPT, "-n", "5", "--logprobs", "2", "--json")
     result = json.loads(out)
     assert (status, err) == (0, "")
-    assert result["text"] == tiny.generate(PROMPT, max_new_tokens=5)
+    assert result["text"] == shakespeare.generate(PROMPT, max_new_tokens=5)
     assert len(result["token_ids"]) == len(result["logprobs"]) == len(result["top_logprobs"]) == 5
     assert result["finish_reason"] == "length"
 
@@ -62,7 +62,7 @@ def test_generate_json_has_ids_and_log_probabilities(bitnet: Terminal, tiny: Bit
 def test_chat_answers_line_by_line(bitnet: Terminal, tmp_path: Path) -> None:
     template = tmp_path / "template.jinja"
     template.write_text("{% for m in messages %}{{ m['content'] }}\n{% endfor %}")
-    options = ("-m", "bitnet-tiny", "-n", "8", "--chat-template", str(template), "--system", "Be brief.")
+    options = ("-m", "bitnet-shakespeare", "-n", "8", "--chat-template", str(template), "--system", "Be brief.")
     once = bitnet("chat", *options, stdin="First Citizen:\n")
     twice = bitnet("chat", *options, stdin="First Citizen:\n\n/reset\nFirst Citizen:\n/exit\nnot read\n")
     assert once[0] == twice[0] == 0
@@ -73,7 +73,7 @@ def test_chat_answers_line_by_line(bitnet: Terminal, tmp_path: Path) -> None:
 
 
 def test_chat_without_a_template_says_so_before_anything_is_typed(bitnet: Terminal) -> None:
-    status, out, err = bitnet("chat", "-m", "bitnet-tiny", stdin="")
+    status, out, err = bitnet("chat", "-m", "bitnet-shakespeare", stdin="")
     assert (status, out) == (1, "")
     assert "--chat-template" in err
 
@@ -102,7 +102,9 @@ def test_an_interrupt_of_a_reply_leaves_the_conversation(
 
     (tmp_path / "t").write_text("{{ messages }}")
     monkeypatch.setattr(BitNetModel, "chat", chat)
-    monkeypatch.setattr(sys, "argv", ["bitnet", "chat", "-m", "bitnet-tiny", "--chat-template", str(tmp_path / "t")])
+    monkeypatch.setattr(
+        sys, "argv", ["bitnet", "chat", "-m", "bitnet-shakespeare", "--chat-template", str(tmp_path / "t")]
+    )
     monkeypatch.setattr(sys, "stdin", Keyboard("one\ntwo\nthree\n"))
     assert cli.run() == 0
     out, err = capsys.readouterr()
@@ -113,18 +115,18 @@ def test_an_interrupt_of_a_reply_leaves_the_conversation(
 
 def test_lines_of_a_file_end_at_the_first_error(bitnet: Terminal, tmp_path: Path) -> None:
     (tmp_path / "t").write_text("{{ messages[-1]['content'] }}")
-    options = ("chat", "-m", "bitnet-tiny", "--chat-template", str(tmp_path / "t"), "-n", "2")
+    options = ("chat", "-m", "bitnet-shakespeare", "--chat-template", str(tmp_path / "t"), "-n", "2")
     status, out, err = bitnet(*options, stdin=f"{'word ' * 300}\nnot read\n")
     assert (status, out) == (1, "")
     assert "max_position_embeddings" in err
 
 
-def test_inspect_shows_what_a_model_is(bitnet: Terminal) -> None:
-    status, out, _ = bitnet("inspect", "bitnet-tiny")
+def test_inspect_shows_what_a_model_is(bitnet: Terminal, tiny_dir: Path) -> None:
+    status, out, _ = bitnet("inspect", str(tiny_dir))
     assert status == 0
     for text in ("BitNetForCausalLM", "2,364,672", "bfloat16", "hidden_size"):
         assert text in out
-    facts = json.loads(bitnet("inspect", "bitnet-tiny", "--json", "--head-dtype", "int8")[1])
+    facts = json.loads(bitnet("inspect", str(tiny_dir), "--json", "--head-dtype", "int8")[1])
     assert facts["head_dtype"] == "int8"
     assert facts["config"]["num_hidden_layers"] == 4
     assert facts["tokenizer_vocab"] == 512
@@ -137,10 +139,10 @@ def test_inspect_of_a_model_without_tokenizer(bitnet: Terminal, tmp_path: Path) 
     assert facts["format"] == "native"
 
 
-def test_perplexity_of_a_file_and_of_stdin(bitnet: Terminal, tiny: BitNetModel, tmp_path: Path) -> None:
+def test_perplexity_of_a_file_and_of_stdin(bitnet: Terminal, shakespeare: BitNetModel, tmp_path: Path) -> None:
     text = "First Citizen:\nBefore we proceed any further, hear me speak.\n"
     (tmp_path / "text").write_text(text)
-    wanted = tiny.perplexity(text, window=16, stride=8)
+    wanted = shakespeare.perplexity(text, window=16, stride=8)
     options = ("--window", "16", "--stride", "8")
     assert bitnet("perplexity", str(tmp_path / "text"), *options) == (0, f"{wanted:.4f}\n", "")
     status, out, _ = bitnet("perplexity", "-", "--json", *options, stdin=text)
@@ -154,7 +156,7 @@ def test_models_lists_the_registry(bitnet: Terminal) -> None:
     assert "microsoft/bitnet-b1.58-2B-4T" in out
     entries = json.loads(bitnet("models", "--json")[1])
     assert {"name", "aliases", "hub_id", "parameters", "memory", "embedded"} == set(entries[0])
-    assert [e["name"] for e in entries if e["embedded"]] == ["tiny"]
+    assert [e["name"] for e in entries if e["embedded"]] == ["bitnet-shakespeare"]
 
 
 def test_info_and_version(bitnet: Terminal) -> None:
@@ -174,11 +176,11 @@ def test_bench_is_there(bitnet: Terminal) -> None:
     [
         (("generate", "x", "-m", "no-such-model"), 1, "no-such-model"),
         (("generate", "x", "--temperature", "nan"), 1, "temperature"),
-        (("generate", "", "-m", "bitnet-tiny"), 1, "at least one"),
+        (("generate", "", "-m", "bitnet-shakespeare"), 1, "at least one"),
         (("generate", "x", "--threads", "0"), 1, "1 to 1024"),
         (("perplexity", "/no/such/file"), 1, "/no/such/file cannot be read"),
         (("perplexity", "/"), 1, "directory"),
-        (("chat", "-m", "bitnet-tiny", "--chat-template", "/no/such/file"), 1, "/no/such/file cannot be read"),
+        (("chat", "-m", "bitnet-shakespeare", "--chat-template", "/no/such/file"), 1, "/no/such/file cannot be read"),
         (("chat", "-m", "no-such-model"), 1, "no-such-model"),
         (("generate", "x", "-m", "no-such/model", "--offline"), 1, "there is no directory 'no-such/model' here"),
         (("generate", "caf\udce9"), 1, "text[3]"),
@@ -244,8 +246,8 @@ def test_the_module_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
-def test_closed_streams_are_empty_ones(closed: str) -> None:
-    command = f"{sys.executable} -m bitnet_rust generate '{PROMPT}' -n 2 {closed}"
+def test_closed_streams_are_empty_ones(closed: str, tiny_dir: Path) -> None:
+    command = f"{sys.executable} -m bitnet_rust generate '{PROMPT}' -m '{tiny_dir}' -n 2 {closed}"
     result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == ("" if closed == ">&-" else "\nB\n")

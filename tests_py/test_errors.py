@@ -241,7 +241,7 @@ def test_bad_names_and_fields_are_refused() -> None:
     with pytest.raises(ConfigError):
         register_model("mine", {"hidden_size": 3})
     with pytest.raises(ArgumentError, match="float13"):
-        BitNetModel.from_pretrained("bitnet-tiny", head_dtype="float13")
+        BitNetModel.from_pretrained("bitnet-shakespeare", head_dtype="float13")
 
 
 def test_a_model_beyond_the_memory_budget_is_refused() -> None:
@@ -394,7 +394,7 @@ def test_a_closed_model_says_so(tiny_dir: Path) -> None:
     with pytest.raises(ArgumentError, match="closed"), model:
         pass
     assert model.closed
-    assert repr(model) == "BitNetModel('bitnet-tiny', closed)"
+    assert repr(model) == "BitNetModel('bitnet_offline_packed', closed)"
     assert model.config.vocab_size == 512
 
 

@@ -78,7 +78,7 @@ def test_a_download_that_fails_is_reported(published: HubServer, tmp_path: Path)
 
 def test_the_embedded_model_needs_no_hub(hub: HubServer) -> None:
     hub.requests.clear()
-    for name in ("bitnet-tiny", "tiny", "BitNet_Tiny"):
+    for name in ("bitnet-shakespeare", "shakespeare", "BitNet_Shakespeare"):
         BitNetModel.from_pretrained(name).close()
     assert hub.requests == []
 

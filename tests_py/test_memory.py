@@ -81,7 +81,7 @@ def test_a_pressure_threshold_is_a_share_of_the_budget(threshold: float) -> None
 def test_live_blocks_are_reported_with_their_places_in_debug_mode() -> None:
     code = """
 import bitnet_rust
-model = bitnet_rust.BitNetModel.from_pretrained("bitnet-tiny", head_dtype="int8")
+model = bitnet_rust.BitNetModel.from_pretrained("bitnet-shakespeare", head_dtype="int8")
 stream = model.generate([1, 2, 3], stream=True, max_new_tokens=5)
 next(stream)
 tags = {block["tag"] for block in bitnet_rust.memory_blocks()}

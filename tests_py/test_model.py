@@ -243,7 +243,7 @@ def test_a_model_describes_itself(tiny: BitNetModel) -> None:
     assert 600_000 < tiny.memory_footprint() < 1_000_000
     assert tiny.head_dtype == "bfloat16"
     assert tiny.info["format"] == "hf"
-    assert "bitnet-tiny" in repr(tiny)
+    assert "bitnet_offline_packed" in repr(tiny)
     assert "2,364,672" in repr(tiny)
 
 

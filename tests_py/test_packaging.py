@@ -35,7 +35,7 @@ def test_generating_from_ids_needs_no_numpy() -> None:
     code = """
 import sys
 from bitnet_rust import BitNetModel
-BitNetModel.from_pretrained("bitnet-tiny").generate([1, 2, 3], max_new_tokens=3)
+BitNetModel.from_pretrained("bitnet-shakespeare").generate([1, 2, 3], max_new_tokens=3)
 print("numpy" in sys.modules, "huggingface_hub" in sys.modules)
 """
     assert python(code) == "False False"
@@ -50,7 +50,7 @@ def test_the_package_is_typed_and_has_its_model() -> None:
     package = Path(bitnet_rust.__file__).parent
     assert (package / "py.typed").is_file()
     assert (package / "_bitnet.pyi").is_file()
-    assert {p.name for p in (package / "models" / "bitnet-tiny").iterdir()} >= {
+    assert {p.name for p in (package / "models" / "bitnet-shakespeare").iterdir()} >= {
         "config.json",
         "model.safetensors",
         "tokenizer.json",
@@ -74,7 +74,7 @@ def test_a_bad_environment_variable_is_an_error_at_load(variable: str, value: st
     code = """
 import bitnet_rust
 try:
-    bitnet_rust.BitNetModel.from_pretrained("bitnet-tiny")
+    bitnet_rust.BitNetModel.from_pretrained("bitnet-shakespeare")
 except bitnet_rust.ArgumentError as error:
     print(error)
 """
@@ -85,9 +85,9 @@ except bitnet_rust.ArgumentError as error:
 def test_every_instruction_set_gives_the_same_text(isa: str) -> None:
     code = """
 from bitnet_rust import BitNetModel, build_info
-print(build_info()["isa"], BitNetModel.from_pretrained("bitnet-tiny").generate("First Citizen:", max_new_tokens=9))
+print(build_info()["isa"], BitNetModel.from_pretrained("bitnet-shakespeare").generate("First Citizen:", max_new_tokens=9))
 """
-    own = bitnet_rust.BitNetModel.from_pretrained("bitnet-tiny").generate("First Citizen:", max_new_tokens=9)
+    own = bitnet_rust.BitNetModel.from_pretrained("bitnet-shakespeare").generate("First Citizen:", max_new_tokens=9)
     assert python(code, BITNET_ISA=isa) == f"{isa} {own}"
 
 
@@ -130,7 +130,7 @@ def test_a_build_that_cannot_be_says_why_in_one_sentence(tmp_path: Path, go: str
 TELL = """
 import bitnet_rust, os
 assert not os.path.realpath(bitnet_rust.__file__).startswith({repo!r}), bitnet_rust.__file__
-print(bitnet_rust.BitNetModel.from_pretrained("bitnet-tiny").generate("First Citizen:", max_new_tokens=20))
+print(bitnet_rust.BitNetModel.from_pretrained("bitnet-shakespeare").generate("First Citizen:", max_new_tokens=20))
 """
 
 
@@ -148,7 +148,7 @@ def test_the_wheel_is_for_every_python_and_small(distributions: Path) -> None:
     assert wheel.stat().st_size < 12 << 20
     names = zipfile.ZipFile(wheel).namelist()
     assert "bitnet_rust/_bitnet.abi3.so" in names
-    assert "bitnet_rust/models/bitnet-tiny/model.safetensors" in names
+    assert "bitnet_rust/models/bitnet-shakespeare/model.safetensors" in names
     assert not [name for name in names if name.endswith((".go", ".c", ".s"))]
 
 
@@ -171,6 +171,7 @@ def check_wheel(distributions: Path, interpreter: str, directory: Path) -> None:
     subprocess.run([binaries / "python", "-m", "pip", "install", "-q", wheel], check=True)
     tell = [binaries / "python", "-c", TELL.format(repo=str(REPO))]
     text = subprocess.run(tell, cwd=directory, check=True, capture_output=True, text=True).stdout
-    assert "Before we proceed" in text
+    with bitnet_rust.BitNetModel.from_pretrained("bitnet-shakespeare") as here:
+        assert text == here.generate("First Citizen:", max_new_tokens=20) + "\n"
     command = [binaries / "bitnet", "generate", "First Citizen:", "-n", "20"]
     assert subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True).stdout == text

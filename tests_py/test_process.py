@@ -266,7 +266,7 @@ def test_a_forked_child_is_told_to_use_spawn(tiny: BitNetModel) -> None:
         lambda: tiny.forward([1, 2, 3]),
         lambda: tiny.generate("First"),
         lambda: tiny.perplexity([1, 2]),
-        lambda: BitNetModel.from_pretrained("bitnet-tiny"),
+        lambda: BitNetModel.from_pretrained("bitnet-shakespeare"),
         lambda: BitNetModel.from_config("char"),
         lambda: next(iter(session)),
         lambda: tiny.save_pretrained("/nonexistent"),
@@ -297,6 +297,6 @@ def test_other_start_methods_work(method: str) -> None:
 
 
 def _generate_in_child() -> list[int]:
-    with BitNetModel.from_pretrained("bitnet-tiny") as model:
+    with BitNetModel.from_pretrained("bitnet-shakespeare") as model:
         made: list[int] = model.generate([1, 2], max_new_tokens=3)
         return made

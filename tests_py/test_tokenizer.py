@@ -126,10 +126,10 @@ def test_a_directory_without_tokenizer_is_named(tmp_path: Path) -> None:
         Tokenizer.from_pretrained(tmp_path)
 
 
-def test_a_tokenizer_is_read_from_whatever_a_model_is_read_from(tiny: BitNetModel, tmp_path: Path) -> None:
-    tiny.save_pretrained(tmp_path / "tiny.bitnet")
-    ids = tiny.tokenizer.encode("First Citizen:")
-    for name in ("bitnet-tiny", tmp_path / "tiny.bitnet", str(tmp_path / "tiny.bitnet")):
+def test_a_tokenizer_is_read_from_whatever_a_model_is_read_from(shakespeare: BitNetModel, tmp_path: Path) -> None:
+    shakespeare.save_pretrained(tmp_path / "tiny.bitnet")
+    ids = shakespeare.tokenizer.encode("First Citizen:")
+    for name in ("bitnet-shakespeare", tmp_path / "tiny.bitnet", str(tmp_path / "tiny.bitnet")):
         assert Tokenizer.from_pretrained(name).encode("First Citizen:") == ids
     (tmp_path / "bad.bitnet").write_bytes(b"no such thing")
     with pytest.raises(TokenizerError, match=r"bad\.bitnet cannot be read"):

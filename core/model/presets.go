@@ -36,8 +36,9 @@ func builtin() []Preset {
 		falcon3("3b", 3072, 9216, 22, 12, 32768),
 		falcon3("7b", 3072, 23040, 28, 12, 32768),
 		falcon3("10b", 3072, 23040, 40, 12, 32768),
-		// Shapes without published weights: for tests, tutorials and training from scratch.
-		small("tiny", 512, 256, 512, 4, 8, 2, 256, "bitnet-tiny"), // the shape of the golden models
+		// Shapes for training from scratch, tutorials and tests.
+		small("bitnet-shakespeare", 1024, 256, 768, 6, 4, 4, 256, "shakespeare"), // comes with the package: recipes/shakespeare.yaml
+		small("tiny", 512, 256, 512, 4, 8, 2, 256, "bitnet-tiny"),                // the shape of the golden models
 		small("small", 8192, 512, 1536, 8, 8, 4, 1024, "bitnet-small"),
 		small("char", 65, 384, 1024, 6, 6, 6, 256, "bitnet-char"), // characters of Shakespeare
 	}

@@ -1,7 +1,7 @@
 """BitNet b1.58 language models on the CPU: load a checkpoint, generate text, stream it.
 
 >>> from bitnet_rust import BitNetModel
->>> model = BitNetModel.from_pretrained("bitnet-tiny")
+>>> model = BitNetModel.from_pretrained("bitnet-shakespeare")
 >>> text = model.generate("First Citizen:", max_new_tokens=32)
 
 The heavy parts (NumPy, tokenizers, the hub client) are imported when first used, so importing this package is fast.

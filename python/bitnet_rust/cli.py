@@ -76,7 +76,7 @@ def _root(
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="Text to continue; - reads it from stdin.")],
-    model: Model = "bitnet-tiny",
+    model: Model = "bitnet-shakespeare",
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -174,7 +174,7 @@ def chat(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="Model directory, registered name or hub id.")] = "bitnet-tiny",
+    model: Annotated[str, typer.Argument(help="Model directory, registered name or hub id.")] = "bitnet-shakespeare",
     head_dtype: HeadDType = "auto",
     revision: Revision = None,
     offline: Offline = False,
@@ -194,7 +194,7 @@ def inspect(
 @app.command()
 def perplexity(
     text: Annotated[str, typer.Argument(help="File with the text; - reads it from stdin.")],
-    model: Model = "bitnet-tiny",
+    model: Model = "bitnet-shakespeare",
     window: Annotated[
         int | None, typer.Option(help="Tokens read together.", show_default="context, at most 2048")
     ] = None,

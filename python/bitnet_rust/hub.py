@@ -74,7 +74,7 @@ def _download(
     from huggingface_hub import errors
 
     where = f"{hub_id}" + (f" at revision {revision}" if revision else "")
-    instead = "pass the directory of a local copy instead, or the embedded 'bitnet-tiny'"
+    instead = "pass the directory of a local copy instead, or the embedded 'bitnet-shakespeare'"
     try:
         path = huggingface_hub.snapshot_download(
             hub_id,

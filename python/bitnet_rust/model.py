@@ -33,7 +33,7 @@ Progress = Callable[[int, int], object]
 class BitNetModel:
     """A BitNet b1.58 (or ternary Llama) language model.
 
-    >>> with BitNetModel.from_pretrained("bitnet-tiny") as model:
+    >>> with BitNetModel.from_pretrained("bitnet-shakespeare") as model:
     ...     for piece in model.generate("First Citizen:", stream=True):
     ...         print(piece, end="", flush=True)
 
@@ -77,7 +77,7 @@ class BitNetModel:
         """Loads a model.
 
         name: a model directory (Hugging Face checkpoint or our own ``.bitnet`` format), a registered name
-            (``bitnet models`` lists them; ``"bitnet-tiny"`` comes with the package), or a Hugging Face repository
+            (``bitnet models`` lists them; ``"bitnet-shakespeare"`` comes with the package), or a Hugging Face repository
             ("owner/name"), which is downloaded into the hub's cache.
         head_dtype: how the embedding and output head are kept: "float32", "bfloat16", "int8", "int4", or "auto" for
             the checkpoint's own precision.

@@ -23,7 +23,7 @@ _SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 class Tokenizer:
     """The tokenizer of a model.
 
-    >>> tokenizer = Tokenizer.from_pretrained("bitnet-tiny")
+    >>> tokenizer = Tokenizer.from_pretrained("bitnet-shakespeare")
     >>> tokenizer.decode(tokenizer.encode("Hello"))
     'Hello'
     """
