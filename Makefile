@@ -98,7 +98,7 @@ lint-py: $(VENV)/.dev $(EXT)
 	$(BIN)/mypy --strict
 
 test-go:
-	$(GO) test ./...
+	$(GO) test -timeout 20m ./...
 
 test-race:
 	$(GO) test -race ./accel/cpu/... ./core/pool/... ./core/nn/... ./core/optim/... ./core/infer/... ./core/train/...
@@ -108,7 +108,7 @@ test-race:
 test-isa: $(EXT)
 	@for isa in $$($(BIN)/python -c 'import bitnet_rust; print(*bitnet_rust.build_info()["supported_isas"])'); do \
 	  echo "BITNET_ISA=$$isa $(GO) test ./tests_go/... ./core/infer/..."; \
-	  BITNET_ISA=$$isa $(GO) test -count=1 ./tests_go/... ./core/infer/... || exit 1; done
+	  BITNET_ISA=$$isa $(GO) test -timeout 20m -count=1 ./tests_go/... ./core/infer/... || exit 1; done
 
 # The core needs no C compiler and no amd64.
 test-portable:
