@@ -42,6 +42,8 @@ SHAPE = {
 }
 RUN: dict[str, Any] = {"max_steps": 6, "batch_size": 2, "context_length": 16, "learning_rate": 3e-3, "eval_every": 3}
 
+REPO = Path(__file__).resolve().parents[1]
+
 
 def fresh(**fields: Any) -> BitNetModel:
     model = BitNetModel.from_config(SHAPE | fields, trainable=True)
@@ -446,6 +448,24 @@ def test_one_file_is_a_whole_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     done = bitnet("train", "--config", out / "recipe.yaml", "--out", again)
     assert done.returncode == 0, done.stderr
     assert logits(again) == logits(out)
+
+
+def test_the_recipe_of_the_embedded_model_makes_one_of_its_kind(shakespeare: BitNetModel, tmp_path: Path) -> None:
+    recipe = REPO / "recipes" / "shakespeare.yaml"
+    short = ("--max-steps", 2, "--batch-size", 1, "--context-length", 32, "--eval-fraction", 0)
+    settings = (
+        "--set",
+        'training.scheduler={"name": "wsd", "decay_steps": 1}',
+        "--set",
+        "training.warmup_steps=0",
+        "--set",
+        "sample.max_new_tokens=2",
+    )
+    done = bitnet("train", "--config", recipe, "--out", tmp_path / "out", *short, *settings)
+    assert done.returncode == 0, done.stderr
+    with BitNetModel.from_pretrained(tmp_path / "out") as model:
+        assert dict(model.config) == dict(shakespeare.config)
+        assert len(model.tokenizer) == len(shakespeare.tokenizer)
 
 
 def test_an_interrupted_command_is_resumed(tmp_path: Path) -> None:
