@@ -70,7 +70,30 @@ const (
 	denseSteps  = 8
 )
 
-var tileSpaces = sync.Pool{New: func() any { return new(tileSpace) }}
+// tileSpaces are those of no call, as many as there were calls at a time. A sync.Pool would forget them now and then, and steps that
+// allocate nothing are a promise.
+var tileSpaces struct {
+	sync.Mutex
+	free []*tileSpace
+}
+
+func newTileSpace() *tileSpace {
+	tileSpaces.Lock()
+	defer tileSpaces.Unlock()
+	n := len(tileSpaces.free)
+	if n == 0 {
+		return new(tileSpace)
+	}
+	s := tileSpaces.free[n-1]
+	tileSpaces.free = tileSpaces.free[:n-1]
+	return s
+}
+
+func (s *tileSpace) release() {
+	tileSpaces.Lock()
+	tileSpaces.free = append(tileSpaces.free, s)
+	tileSpaces.Unlock()
+}
 
 // room gives s a length of at least n; contents are undefined.
 func room[T any](s []T, n int) []T {
@@ -99,7 +122,7 @@ func ternaryAMX(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, 
 	stride := nb * BlockBytes
 	tokens, n := len(xsum)/ternaryTokens*ternaryTokens, len(panels)/stride&^1
 	if tokens > 0 && n > 0 {
-		s := tileSpaces.Get().(*tileSpace)
+		s := newTileSpace()
 		const fields = 4 // blocks of 64 columns hold four of 16
 		steps, rest := nb/fields, nb%fields
 		size := ceilDiv(nb, fields) * tileBytes
@@ -124,7 +147,7 @@ func ternaryAMX(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, 
 			tilesInt8AMX(&s.job, &tileShapes)
 		}
 		s.job = tileJob{}
-		tileSpaces.Put(s)
+		s.release()
 	} else {
 		tokens, n = 0, 0
 	}
@@ -170,7 +193,7 @@ func intTilesAMX(dst []float32, ldd int, panels []byte, stride, blocks int, scal
 	if n == 0 || tokens == 0 {
 		return 0, 0
 	}
-	s := tileSpaces.Get().(*tileSpace)
+	s := newTileSpace()
 	steps, cols := stride/tileBytes, stride/16
 	rest := stride%tileBytes > 0
 	if rest {
@@ -220,7 +243,7 @@ func intTilesAMX(dst []float32, ldd int, panels []byte, stride, blocks int, scal
 		}
 	}
 	s.job = tileJob{}
-	tileSpaces.Put(s)
+	s.release()
 	return n, tokens
 }
 
