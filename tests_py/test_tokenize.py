@@ -49,7 +49,7 @@ def shakespeare(tmp_path: Path) -> Path:
         (["--bytes"], Tokenizer.bytes),
         (["--characters"], lambda: Tokenizer.characters(TEXT)),
         (["--train-bpe", "300"], lambda: Tokenizer.train_bpe(TEXT, 300)),
-        (["--tokenizer", "bitnet-tiny"], lambda: Tokenizer.from_pretrained("bitnet-tiny")),
+        (["--tokenizer", "bitnet-shakespeare"], lambda: Tokenizer.from_pretrained("bitnet-shakespeare")),
     ],
 )
 def test_a_text_becomes_a_file_of_its_tokens(choice: list[str], tokenizer: Any, shakespeare: Path) -> None:

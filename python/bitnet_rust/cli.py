@@ -336,7 +336,7 @@ def tokenize(
 @app.command("eval")
 def evaluate(
     data: Annotated[Path, typer.Option(help="Text file, directory, .jsonl, or file of token ids (.bin, .npy).")],
-    model: Model = "bitnet-tiny",
+    model: Model = "bitnet-shakespeare",
     context_length: Annotated[
         int | None, typer.Option(help="Tokens in an example.", show_default="context, at most 256")
     ] = None,
