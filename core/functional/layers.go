@@ -12,18 +12,8 @@ import (
 
 // rmsNorm is nn.RMSNorm of x [..., dim] with weight [dim].
 func rmsNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
-	data, err := floats(x)
+	data, dim, err := normOperands(x, p, "weight")
 	if err != nil {
-		return nil, err
-	}
-	dim, err := lastAxis(data[0])
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Equal(data[1].Shape(), []int{dim}) {
-		return nil, shapeError("weight has shape %v, expected (%d,) for x %v", data[1].Shape(), dim, data[0].Shape())
-	}
-	if err := checked("eps", p.Eps, p.Eps >= 0, "a finite number >= 0"); err != nil {
 		return nil, err
 	}
 	op := &operation{name: "rms_norm", again: true, key: planKey("rms_norm", data), x: data, out: data[0].Shape()}
@@ -37,20 +27,8 @@ func rmsNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *
 
 // layerNorm is nn.LayerNorm of x [..., dim] with weight and bias [dim].
 func layerNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
-	data, err := floats(x)
+	data, dim, err := normOperands(x, p, "weight", "bias")
 	if err != nil {
-		return nil, err
-	}
-	dim, err := lastAxis(data[0])
-	if err != nil {
-		return nil, err
-	}
-	for i, name := range []string{"weight", "bias"} {
-		if shape := data[i+1].Shape(); !slices.Equal(shape, []int{dim}) {
-			return nil, shapeError("%s has shape %v, expected (%d,) for x %v", name, shape, dim, data[0].Shape())
-		}
-	}
-	if err := checked("eps", p.Eps, p.Eps >= 0, "a finite number >= 0"); err != nil {
 		return nil, err
 	}
 	op := &operation{name: "layer_norm", again: true, key: planKey("layer_norm", data), x: data, out: data[0].Shape()}
@@ -60,6 +38,22 @@ func layerNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 		return norm.Forward(s.ctx, s.see(0, dim))
 	}
 	return op.run(ctx, m, x)
+}
+
+// normOperands checks the operands of a norm: x [..., dim], and vectors [dim] of the given names.
+func normOperands(x []*autograd.GradTensor, p *Params, vectors ...string) (data []*tensor.Tensor, dim int, err error) {
+	if data, err = floats(x); err != nil {
+		return nil, 0, err
+	}
+	if dim, err = lastAxis(data[0]); err != nil {
+		return nil, 0, err
+	}
+	for i, name := range vectors {
+		if shape := data[i+1].Shape(); !slices.Equal(shape, []int{dim}) {
+			return nil, 0, shapeError("%s has shape %v, expected (%d,) for x %v", name, shape, dim, data[0].Shape())
+		}
+	}
+	return data, dim, checked("eps", p.Eps, p.Eps >= 0, "a finite number >= 0")
 }
 
 // bitLinear is the ternary layer of BitNet b1.58: x [..., in] quantized to int8 by row, weight [out, in] to ternary, gradients by a
