@@ -219,8 +219,9 @@ func TestTrainerRefusesBadConfigurations(t *testing.T) {
 	require.NoError(t, err)
 	good := train.Config{Steps: 1, BatchSize: 1, Optimizer: optim.DefaultConfig("sgd"), Schedule: optim.ScheduleConfig{Name: "constant"}}
 	for name, spoil := range map[string]func(*train.Config){
-		"max_steps = 0":       func(c *train.Config) { c.Steps = 0 },
-		"batch_size = -1":     func(c *train.Config) { c.BatchSize = -1 },
+		"max_steps = 0":   func(c *train.Config) { c.Steps = 0 },
+		"batch_size = -1": func(c *train.Config) { c.BatchSize = -1 },
+		"accumulation = 4294967296: expected at most 2147483647 examples": func(c *train.Config) { c.BatchSize, c.Accumulation = 1<<32, 1<<32 }, // a product of 0
 		"gradient_clip = NaN": func(c *train.Config) { c.GradientClip = math.NaN() },
 		"name":                func(c *train.Config) { c.Optimizer.Name = "lion" },
 		"warp":                func(c *train.Config) { c.Schedule.Name = "warp" },

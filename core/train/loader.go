@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime/debug"
 	"slices"
@@ -41,6 +42,8 @@ func (s Sampling) resolve(d Dataset) (Sampling, error) {
 		return s, fmt.Errorf("%w: batch_size = %d: expected at least 1", ErrConfig, s.BatchSize)
 	case s.Accumulation < 1:
 		return s, fmt.Errorf("%w: accumulation = %d: expected at least 1", ErrConfig, s.Accumulation)
+	case s.BatchSize > math.MaxInt32/s.Accumulation:
+		return s, fmt.Errorf("%w: batch_size = %d, accumulation = %d: expected at most %d examples an update", ErrConfig, s.BatchSize, s.Accumulation, math.MaxInt32)
 	case !slices.Contains(Orders(), s.Order):
 		return s, fmt.Errorf("%w: order = %q: expected one of %q", ErrConfig, s.Order, Orders())
 	case s.DropLast && s.Order != OrderRandom && d.Len() < s.BatchSize*s.Accumulation:
