@@ -356,6 +356,31 @@ func TestAnUpdateThatGoesTooFarIsNamed(t *testing.T) {
 	}
 }
 
+// Weights that are not finite can end a run in the middle of an update. The checkpoint before it stays what it was.
+func TestAnUpdateThatEndedHalfwayIsNotSaved(t *testing.T) {
+	c := runConfig("sgd", "multi_step")
+	c.Schedule = optim.ScheduleConfig{Name: "multi_step", WarmupSteps: 2, Milestones: []int{2}} // the first update changes nothing
+	c.Steps, c.EvalEvery, c.Optimizer.LR, c.Optimizer.WeightDecay, c.GradientClip = 10, 0, 1e30, 1e10, 0
+	c.Checkpoint = train.CheckpointConfig{Dir: t.TempDir(), Every: 1}
+	r := newRun(t, c)
+	good := r.weights()
+	var diverged *train.DivergenceError
+	require.ErrorAs(t, r.Train(context.Background()), &diverged)
+	require.Equal(t, "weight", diverged.Kind)
+	require.Equal(t, 1, r.Step())
+	_, err := r.SaveCheckpoint()
+	require.ErrorContains(t, err, "update 2 ended halfway: resume from a checkpoint")
+	require.ErrorIs(t, r.WriteCheckpoint(filepath.Join(t.TempDir(), "x")), train.ErrDiverged)
+	require.ErrorIs(t, r.Train(context.Background()), train.ErrDiverged)
+
+	resumed, err := r.Resume(c.Checkpoint.Dir)
+	require.NoError(t, err)
+	require.Equal(t, 1, resumed.Step)
+	require.Empty(t, resumed.Skipped)
+	require.Equal(t, good, r.weights())
+	require.NoError(t, r.WriteCheckpoint(filepath.Join(t.TempDir(), "x")))
+}
+
 func TestGradientsAreClippedAndNormalized(t *testing.T) {
 	// With SGD and rate 1 an update is the gradient that was used.
 	used := func(change func(*train.Config)) (norms []float64, update map[string][]float32) {

@@ -149,6 +149,9 @@ func (t *Trainer) claim() error {
 
 // snapshot is the state after the last update; its tensors are views.
 func (t *Trainer) snapshot() (s model.Snapshot, err error) {
+	if err := t.whole(); err != nil {
+		return s, err
+	}
 	state := checkpointState{
 		Step: t.step, Tokens: t.tokens, Skips: t.skips, Open: t.open, Progress: t.progress, Scheduler: t.schedule.StateDict(),
 	}

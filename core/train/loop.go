@@ -36,6 +36,7 @@ type Trainer struct {
 	best     *weightCopy // of the best evaluation, when the run ends with it; nil before the first
 
 	stopped  bool
+	halfway  bool            // an update has changed the run and is not whole: it cannot go on, nor be saved
 	restored bool            // the model and best have been exchanged
 	run      []byte          // what describe made
 	claimed  bool            // the directory of the checkpoints is this run's
@@ -140,7 +141,7 @@ func (t *Trainer) loop(ctx context.Context) error {
 				return err
 			}
 			t.measure(r, start)
-			t.step, t.tokens, t.open = r.Step, r.Tokens, r
+			t.step, t.tokens, t.open, t.halfway = r.Step, r.Tokens, r, false
 		}
 
 		// From here on an interrupted run has made the update: it goes on with what is left to be done after it.
@@ -223,6 +224,9 @@ func (t *Trainer) checkpointDue() bool {
 
 // begin makes ready for the first update.
 func (t *Trainer) begin() error {
+	if err := t.whole(); err != nil {
+		return err
+	}
 	if err := t.claim(); err != nil {
 		return err
 	}
@@ -235,6 +239,14 @@ func (t *Trainer) begin() error {
 		t.watch = newWeightWatch(t.engine.model)
 	}
 	t.stopped = false
+	return nil
+}
+
+// whole says why the run is not as an update has left it, or nil.
+func (t *Trainer) whole() error {
+	if t.halfway {
+		return fmt.Errorf("%w: update %d ended halfway: resume from a checkpoint", ErrDiverged, t.step+1)
+	}
 	return nil
 }
 

@@ -172,7 +172,7 @@ func (t *Trainer) load(f checkpointFile) error {
 	}
 	t.best.free()
 	t.step, t.tokens, t.skips, t.open, t.progress = state.Step, state.Tokens, state.Skips, state.Open, state.Progress
-	t.best, t.restored, t.watch = bestCopy, false, nil
+	t.best, t.restored, t.halfway, t.watch = bestCopy, false, false, nil
 	return t.engine.model.SetWeights(weights)
 }
 

@@ -66,16 +66,19 @@ func (t *Trainer) gradients(ctx context.Context, r *Record) error {
 func (t *Trainer) update(ctx context.Context, r *Record) error {
 	t.noteRates(r)
 	factor, err := t.prepareGradients(r)
-	switch {
-	case errors.Is(err, optim.ErrNonFinite):
+	if errors.Is(err, optim.ErrNonFinite) {
 		return t.diverged(ctx, r.Step, err)
-	case err != nil:
-	case t.scaler == nil:
-		err = t.opt.StepScaled(factor)
-	default:
-		err = t.scaledUpdate(ctx, r, factor)
 	}
-	if err != nil {
+	if err == nil {
+		t.halfway = true
+		if t.scaler == nil {
+			err = t.opt.StepScaled(factor)
+		} else {
+			err = t.scaledUpdate(ctx, r, factor)
+		}
+	}
+	if err != nil { // before anything changed
+		t.halfway = false
 		return fmt.Errorf("step %d: %w", r.Step, err)
 	}
 	t.schedule.Step()
@@ -142,7 +145,7 @@ func (t *Trainer) scaledUpdate(ctx context.Context, r *Record, factor float32) e
 		r.Skipped = true
 		t.skips++
 	}
-	if err := t.scaler.Update(); err != nil || t.skips == mostSkips {
+	if err := t.scaler.Update(); err != nil || t.skips >= mostSkips {
 		if err == nil {
 			err = fmt.Errorf("%w: %d updates in a row had gradients that are not finite", ErrDiverged, mostSkips)
 		}
