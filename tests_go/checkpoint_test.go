@@ -366,6 +366,7 @@ func TestDamagedCheckpointsAreReportedAndSkipped(t *testing.T) {
 		"optimizer's groups":   {set("optimizer", `{"state":{},"param_groups":[]}`), optim.ErrState},
 		"optimizer is no JSON": {set("optimizer", `[]`), optim.ErrState},
 		"a weight is missing":  {rewrite(func(s *model.Snapshot, _ map[string]json.RawMessage) { s.Tensors = s.Tensors[1:] }), train.ErrDamaged},
+		"a weight is NaN":      {rewrite(func(s *model.Snapshot, _ map[string]json.RawMessage) { s.Tensors[2].Data[1] = float32(math.NaN()) }), train.ErrDamaged},
 		"a weight too many": {rewrite(func(s *model.Snapshot, _ map[string]json.RawMessage) {
 			s.Tensors = append(s.Tensors, model.SnapshotTensor{Name: "extra", Shape: []int{1}, Data: []float32{1}})
 		}), train.ErrDamaged},

@@ -196,6 +196,9 @@ func (t *Trainer) checkWeights(weights map[string][]float32) error {
 		if n := len(weights[p.Name]); n != len(p.Data) {
 			return fmt.Errorf("%s: found %d values, expected %d", p.Name, n, len(p.Data))
 		}
+		if i, ok := firstNotFinite(weights[p.Name]); ok { // no run could go on from it
+			return fmt.Errorf("%s[%d]: found %v, expected a finite number", p.Name, i, weights[p.Name][i])
+		}
 	}
 	if len(weights) != len(t.engine.params) {
 		return fmt.Errorf("weights: found %d tensors, expected %d", len(weights), len(t.engine.params))
