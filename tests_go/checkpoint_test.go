@@ -247,6 +247,18 @@ func TestACheckpointOfAnotherRunIsRefused(t *testing.T) {
 	_, err := newRun(t, longer).Resume(c.Checkpoint.Dir)
 	require.NoError(t, err, "a run may go on for longer than was planned")
 
+	for _, from := range []*train.EarlyStopping{nil, {Patience: 100}} {
+		for _, to := range []*train.EarlyStopping{nil, {Patience: 7, MinDelta: 0.1}} {
+			c.EarlyStopping = from
+			first, path := newRun(t, c), filepath.Join(t.TempDir(), "x")
+			require.NoError(t, first.WriteCheckpoint(path))
+			c.EarlyStopping = to
+			_, err := newRun(t, c).Resume(path)
+			require.NoError(t, err, "when it is given up may be decided anew")
+		}
+	}
+	c.EarlyStopping = nil
+
 	data, eval := runTexts(t)
 	ids := make([]int32, 500)
 	otherText, err := train.NewTokens(ids, 16)

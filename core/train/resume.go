@@ -2,6 +2,7 @@ package train
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -228,6 +229,8 @@ func (t *Trainer) restore(opt *optim.StateDict, schedule optim.SchedulerState, s
 	return t.schedule.LoadStateDict(schedule)
 }
 
+const restoreBest = "config.early_stopping.restore_best"
+
 // difference finds the first field in which two JSON objects differ, by name, leaving out those that may.
 func difference(found, expected []byte) (field, is, want string, err error) {
 	a, b := map[string]string{}, map[string]string{}
@@ -240,6 +243,9 @@ func difference(found, expected []byte) (field, is, want string, err error) {
 	}
 	for name := range b {
 		names[name] = true
+	}
+	for _, values := range []map[string]string{a, b} { // no early stopping restores nothing
+		values[restoreBest] = cmp.Or(values[restoreBest], "false")
 	}
 	first := ""
 	for name := range names {
