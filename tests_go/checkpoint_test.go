@@ -62,6 +62,11 @@ func runTexts(t *testing.T) (data, eval *train.Tokens) {
 func newRun(t *testing.T, c train.Config) *run {
 	t.Helper()
 	data, eval := runTexts(t)
+	return newRunOn(t, c, data, eval)
+}
+
+func newRunOn(t *testing.T, c train.Config, data, eval train.Dataset) *run {
+	t.Helper()
 	m := trainable(t, "relu2")
 	tr, err := train.NewTrainer(m, c, data, eval)
 	require.NoError(t, err)

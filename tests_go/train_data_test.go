@@ -2,8 +2,10 @@ package tests_go
 
 import (
 	"context"
+	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -175,4 +177,50 @@ func TestEvaluationsThatCannotBeAreNamed(t *testing.T) {
 	require.NoError(t, err)
 	_, err = train.Evaluate(canceled, by, stream, 1)
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+// A text may have stretches of separators, as where documents were padded with them.
+func TestUpdatesWithoutATargetAreSkipped(t *testing.T) {
+	end := int32(7)
+	ids := make(train.IDs, 200)
+	for i := range ids {
+		ids[i] = int32(i % 6)
+		if i < 16 || i >= 64 && i < 96 { // windows 0, 4 and 5
+			ids[i] = end
+		}
+	}
+	data, err := train.NewStream(ids, 16, &end)
+	require.NoError(t, err)
+	c := runConfig("adamw", "cosine")
+	c.Steps, c.Schedule.TotalSteps, c.BatchSize, c.Accumulation, c.Order, c.EvalEvery = 10, 10, 1, 1, train.OrderSequential, 0
+	whole := newRunOn(t, c, data, nil)
+	before, tokens, note := whole.weights(), int64(0), whole.onStep
+	whole.onStep = func(r train.Record) error {
+		skipped := r.Step == 1 || r.Step == 5 || r.Step == 6
+		require.Equal(t, skipped, r.Skipped, "step %d", r.Step)
+		require.Equal(t, skipped, math.IsNaN(r.Loss), "step %d", r.Step)
+		require.Equal(t, skipped, r.Tokens == tokens, "step %d", r.Step)
+		require.Equal(t, skipped, reflect.DeepEqual(before, whole.weights()), "step %d", r.Step)
+		before, tokens = whole.weights(), r.Tokens
+		return note(r)
+	}
+	require.NoError(t, whole.Train(context.Background()))
+
+	path := filepath.Join(t.TempDir(), "x")
+	first := newRunOn(t, c, data, nil)
+	first.until(t, 5)
+	require.NoError(t, first.WriteCheckpoint(path))
+	second := newRunOn(t, c, data, nil)
+	_, err = second.Resume(path)
+	require.NoError(t, err)
+	require.NoError(t, second.Train(context.Background()))
+	require.Equal(t, whole.weights(), second.weights())
+
+	for i := range ids {
+		ids[i] = end
+	}
+	c.Steps, c.Schedule.TotalSteps = 1000, 1000
+	err = newRunOn(t, c, data, nil).Train(context.Background())
+	require.ErrorIs(t, err, train.ErrBatch)
+	require.ErrorContains(t, err, "step 100: 100 updates in a row had no target that counts")
 }

@@ -30,7 +30,7 @@ type Trainer struct {
 	// What a checkpoint holds beside the above.
 	step     int     // updates made
 	tokens   int64   // read by them
-	skips    int     // updates in a row that the scaler has skipped
+	skips    int     // updates in a row that were skipped
 	open     *Record // of the last update, while its evaluation and Step event are to come
 	progress progress
 	best     *weightCopy // of the best evaluation, when the run ends with it; nil before the first

@@ -27,7 +27,7 @@ type Record struct {
 	LearningRates map[string]float64 `json:"learning_rates"` // by group
 
 	LossScale float64 `json:"loss_scale,omitempty"` // that the gradients were computed with
-	Skipped   bool    `json:"skipped,omitempty"`    // a gradient was not finite, and nothing was updated
+	Skipped   bool    `json:"skipped,omitempty"`    // a gradient was not finite, or no target counted, and nothing was updated
 
 	Logged bool `json:"logged"` // to be kept: Config.LogEvery; callbacks hear of the others too
 
@@ -130,12 +130,12 @@ func (r *Record) metric(name string) (value float64, ok bool) {
 func (t *Trainer) measure(r *Record, start time.Time) {
 	r.Epoch = float64(r.Step) / float64(t.updatesPerEpoch())
 	r.Seconds = time.Since(start).Seconds()
-	r.TokensPerSecond = float64(r.Tokens-t.tokens) / r.Seconds
+	r.TokensPerSecond = float64(r.Tokens-t.tokens) / max(r.Seconds, 1e-9) // of a clock that is coarse
 	peak := t.config.PeakFLOPS
 	if peak == 0 {
 		peak = cpu.PeakFLOPS()
 	}
-	if peak > 0 {
+	if peak > 0 && r.Tokens > t.tokens {
 		r.MFU = r.TokensPerSecond * flopsPerToken(t.engine.model.Config, len(t.batch.IDs)/t.engine.sequences()) / peak
 	}
 	r.PoolBytes, r.RSSBytes = pool.Default().InUse(), pool.ResidentBytes()

@@ -9,10 +9,12 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
 )
 
-// mostSkips is how many updates in a row a scaler may skip: a model that gives no finite gradient for so long has diverged.
+// mostSkips is how many updates in a row may be skipped: a model that gives no finite gradient for so long has diverged, and data
+// without a target for so long are not what they should be.
 const mostSkips = 100
 
-// gradients runs the update's forward and backward passes. Every target has the same weight, in whichever batch it is.
+// gradients runs the update's forward and backward passes. Every target has the same weight, in whichever batch it is. Without any,
+// as in windows of separators, the update is skipped.
 func (t *Trainer) gradients(ctx context.Context, r *Record) error {
 	batches, err := t.loader.Next(ctx, t.step, r.Step < t.config.Steps)
 	if err != nil {
@@ -34,9 +36,13 @@ func (t *Trainer) gradients(ctx context.Context, r *Record) error {
 	for i := range batches {
 		targets += batches[i].CountTargets()
 	}
+	if targets == 0 {
+		r.Skipped, r.Loss, r.Perplexity = true, math.NaN(), math.NaN()
+		return nil
+	}
 	for i, b := range batches {
 		n := b.CountTargets()
-		if n == 0 && targets > 0 {
+		if n == 0 {
 			continue
 		}
 		share := float64(n) / float64(targets)
@@ -65,21 +71,12 @@ func (t *Trainer) gradients(ctx context.Context, r *Record) error {
 // update changes the master weights by the gradients, derives from them the weights of the next forward pass, and moves the schedule.
 func (t *Trainer) update(ctx context.Context, r *Record) error {
 	t.noteRates(r)
-	factor, err := t.prepareGradients(r)
-	if errors.Is(err, optim.ErrNonFinite) {
-		return t.diverged(ctx, r.Step, err)
-	}
-	if err == nil {
-		t.halfway = true
-		if t.scaler == nil {
-			err = t.opt.StepScaled(factor)
-		} else {
-			err = t.scaledUpdate(ctx, r, factor)
+	if r.Skipped {
+		if t.skips++; t.skips >= mostSkips {
+			return fmt.Errorf("%w: step %d: %d updates in a row had no target that counts", ErrBatch, r.Step, t.skips)
 		}
-	}
-	if err != nil { // before anything changed
-		t.halfway = false
-		return fmt.Errorf("step %d: %w", r.Step, err)
+	} else if err := t.change(ctx, r); err != nil {
+		return err
 	}
 	t.schedule.Step()
 	if err := t.engine.model.Refresh(); err != nil { // of weights that are not finite
@@ -88,6 +85,28 @@ func (t *Trainer) update(ctx context.Context, r *Record) error {
 	r.Logged = t.recordDue(r.Step)
 	if t.watch != nil && r.Logged {
 		r.WeightChanges = t.watch.changes()
+	}
+	return nil
+}
+
+// change changes the master weights, unless the scaler skips that.
+func (t *Trainer) change(ctx context.Context, r *Record) error {
+	factor, err := t.prepareGradients(r)
+	if errors.Is(err, optim.ErrNonFinite) {
+		return t.diverged(ctx, r.Step, err)
+	}
+	if err == nil {
+		t.halfway = true
+		if t.scaler == nil {
+			t.skips = 0
+			err = t.opt.StepScaled(factor)
+		} else {
+			err = t.scaledUpdate(ctx, r, factor)
+		}
+	}
+	if err != nil { // before anything changed
+		t.halfway = false
+		return fmt.Errorf("step %d: %w", r.Step, err)
 	}
 	return nil
 }

@@ -35,8 +35,9 @@ class History(list[Record]):
     with a teacher ``divergence`` (mean KL(teacher || model) in nats);
     ``learning_rate`` and ``learning_rates`` by group of parameters; ``seconds``, ``tokens_per_second``, ``mfu``,
     ``pool_bytes`` and ``rss_bytes``. Where there was an evaluation: ``eval_loss``, ``eval_perplexity``, ``eval_accuracy`` and
-    the metrics. With a loss scale ``loss_scale``, and ``skipped`` where it skipped the update; with weight_changes
-    ``weights_flipped``, ``weights_zeroed`` and ``weights_zero``.
+    the metrics. With a loss scale ``loss_scale``; ``skipped``, True, where nothing was updated: the loss scale found a
+    gradient that is not finite, or no target counted (then the loss is NaN); with weight_changes ``weights_flipped``,
+    ``weights_zeroed`` and ``weights_zero``.
 
     Attributes: ``best``, {"step", "value"} of the best evaluation, or None; ``stopped_early``; ``resumed_from``, the
     checkpoint that the run continued from, or None; ``skipped``, [{"path", "error"}] of damaged checkpoints.
