@@ -22,7 +22,7 @@ type Model struct {
 	names  []string
 
 	mu     sync.Mutex
-	idle   map[string][]*train.Engine // by options
+	idle   map[bool][]*train.Engine // by gradient checkpointing, which an engine is made for
 	closed bool
 }
 
@@ -43,7 +43,7 @@ func NewModel(m *model.Model, turn Turn) (*Model, error) {
 	}
 	defer m.Release()
 	hold := m.Hold()
-	f := &Model{model: m, turn: turn, idle: map[string][]*train.Engine{}}
+	f := &Model{model: m, turn: turn, idle: map[bool][]*train.Engine{}}
 	for _, p := range m.Params() {
 		t, err := autograd.NewLeaf(p, hold, m.MarkChanged)
 		if err != nil {
@@ -83,9 +83,6 @@ type Pass struct {
 	Step int
 }
 
-// key tells passes apart that need engines of their own.
-func (p Pass) key() string { return fmt.Sprintf("%+v", p.EngineOptions) }
-
 // Logits returns the logits [tokens, vocab_size] of a batch, whose targets do not matter.
 func (f *Model) Logits(ctx context.Context, m autograd.Mode, b train.Batch, p Pass) (*autograd.GradTensor, error) {
 	return f.run(ctx, m, &modelFunction{name: "model", model: f, batch: b, pass: p})
@@ -118,23 +115,29 @@ func (f *Model) run(ctx context.Context, m autograd.Mode, fn *modelFunction) (*a
 	return out, nil
 }
 
-// maxEngines is how many engines wait for the next pass.
+// maxEngines is how many engines of a kind wait for the next pass.
 const maxEngines = 2
 
 func (f *Model) engine(p Pass) (e *train.Engine, err error) {
 	if p.STE == "learned_scale" { // its scales are parameters that Parameters does not list
 		return nil, &train.OptionError{Field: "ste", Value: fmt.Sprintf("%q", p.STE), Expected: `"identity", "clipped" or "soft" outside of a Trainer`}
 	}
+	if p.Teacher != nil {
+		return nil, &train.OptionError{Field: "teacher", Value: "a model", Expected: "none outside of a Trainer"}
+	}
 	f.mu.Lock()
-	if list := f.idle[p.key()]; len(list) > 0 {
+	if list := f.idle[p.GradientCheckpointing]; len(list) > 0 {
 		e = list[len(list)-1]
-		f.idle[p.key()] = list[:len(list)-1]
+		f.idle[p.GradientCheckpointing] = list[:len(list)-1]
 	}
 	f.mu.Unlock()
 	if e == nil {
-		if e, err = train.NewEngine(f.model, p.EngineOptions); err != nil {
-			return nil, err
-		}
+		e, err = train.NewEngine(f.model, p.EngineOptions)
+	} else if err = e.SetOptions(p.EngineOptions); err != nil {
+		f.give(p, e)
+	}
+	if err != nil {
+		return nil, err
 	}
 	e.SetStep(p.Seed, p.Step, 0)
 	return e, nil
@@ -143,8 +146,8 @@ func (f *Model) engine(p Pass) (e *train.Engine, err error) {
 func (f *Model) give(p Pass, e *train.Engine) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if list := f.idle[p.key()]; !f.closed && len(list) < maxEngines {
-		f.idle[p.key()] = append(list, e)
+	if list := f.idle[p.GradientCheckpointing]; !f.closed && len(list) < maxEngines {
+		f.idle[p.GradientCheckpointing] = append(list, e)
 		return
 	}
 	e.Close()

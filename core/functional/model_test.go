@@ -11,6 +11,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/train"
 )
 
@@ -96,6 +97,33 @@ func TestAModelMayBeUsedFromSeveralGoroutines(t *testing.T) {
 	}
 	all.Wait()
 	require.InDeltaSlice(t, want, leaves[0].Grad().Float32s(), 1e-5)
+}
+
+// A schedule may change the options of every pass: the memory of a step is used again, whatever they are.
+func TestPassesWithOtherOptionsUseTheSameMemory(t *testing.T) {
+	ctx := context.Background()
+	f := must(NewModel(tiny(t), nil))
+	defer f.Close()
+	pass := func(o train.EngineOptions) []float32 {
+		y := must(f.Loss(ctx, autograd.Grad, someBatch(9), Pass{EngineOptions: o, Seed: 1}))
+		require.NoError(t, y.Backward(ctx, nil, autograd.Options{}))
+		defer y.Release()
+		return slices.Clone(y.Data().Float32s())
+	}
+	options := func(i int) train.EngineOptions {
+		return train.EngineOptions{Dropout: float64(i) / 100, STE: "soft", STETemperature: 1 / float64(1+i), GradientCheckpointing: i%2 == 1}
+	}
+	first := [][]float32{pass(options(1)), pass(options(2)), pass(options(3)), pass(options(4))}
+	used := pool.Default().InUse()
+	for i := range 40 {
+		pass(options(1 + i))
+	}
+	require.LessOrEqual(t, pool.Default().InUse(), used)
+	for i, loss := range first {
+		require.Equal(t, loss, pass(options(1+i)))
+	}
+	_, err := f.Loss(ctx, autograd.Grad, someBatch(9), Pass{EngineOptions: train.EngineOptions{Dropout: 1}})
+	require.ErrorIs(t, err, train.ErrConfig)
 }
 
 func TestGradientsForInputsLeaveAModelsParametersAlone(t *testing.T) {

@@ -123,6 +123,25 @@ func (e *Engine) SetStep(seed uint64, step, micro int) {
 	e.next = e.opts.training(seed, step, micro)
 }
 
+// SetOptions changes the options from the next SetStep on. The teacher, gradient checkpointing and whether scales are learned are what the
+// engine was made with. The error is an *OptionError.
+func (e *Engine) SetOptions(o EngineOptions) error {
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	const same = "what the engine was made with"
+	switch now := e.opts; {
+	case o.Teacher != now.Teacher:
+		return &OptionError{"teacher", "another model", same}
+	case o.GradientCheckpointing != now.GradientCheckpointing:
+		return &OptionError{"gradient_checkpointing", o.GradientCheckpointing, same}
+	case o.STE != now.STE && (o.STE == "learned_scale" || now.STE == "learned_scale"):
+		return &OptionError{"ste", fmt.Sprintf("%q", o.STE), same}
+	}
+	e.opts = o
+	return nil
+}
+
 // Score predicts the batch's targets and adds the result to s, sequence by sequence: a text cut into batches of any size
 // gives the same bits, which are those of infer.Engine.LogLikelihood. None of the options count here.
 func (e *Engine) Score(ctx context.Context, b Batch, s *Score) error { return e.run(ctx, b, pass{}, s) }
@@ -227,6 +246,9 @@ func (e *Engine) planKey(p pass) uint64 {
 	key := uint64(14695981039346656037) // FNV-1a over the lengths
 	for _, n := range e.lengths {
 		key = (key ^ uint64(n)) * 1099511628211
+	}
+	if p.training {
+		key = (key ^ memoryKind(e.next)) * 1099511628211
 	}
 	key <<= 2
 	if p.training {

@@ -182,3 +182,15 @@ func (o EngineOptions) training(seed uint64, step, micro int) nn.Training {
 		Float: float32(1 - o.Quantized(step)), Recompute: o.GradientCheckpointing,
 	}
 }
+
+// memoryKind tells forward passes apart whose steps differ in what memory they take.
+func memoryKind(t nn.Training) uint64 {
+	kind := uint64(t.STE)
+	for _, on := range []bool{t.Dropout > 0, t.AttentionDropout > 0, t.Float > 0, t.Recompute} {
+		kind <<= 1
+		if on {
+			kind |= 1
+		}
+	}
+	return kind
+}
