@@ -197,6 +197,7 @@ func TestArgumentsOfLayersAreChecked(t *testing.T) {
 		{"rope", `{}`, []*autograd.GradTensor{flat}, tensor.ErrShape},
 		{"rope", `{"theta":-1}`, []*autograd.GradTensor{x}, ErrArgument},
 		{"rope", `{"offset":-1}`, []*autograd.GradTensor{x}, ErrArgument},
+		{"rope", `{"offset":2147483646}`, []*autograd.GradTensor{x}, ErrArgument},
 		{"gated", `{"activation":"swish"}`, []*autograd.GradTensor{x, x}, ErrArgument},
 		{"dropout", `{"p":1}`, []*autograd.GradTensor{x}, ErrArgument},
 		{"attention", `{"lengths":[3]}`, []*autograd.GradTensor{x, x, x}, ErrArgument},

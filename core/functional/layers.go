@@ -3,6 +3,7 @@ package functional
 import (
 	"context"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
@@ -113,8 +114,8 @@ func rope(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Par
 		return nil, shapeError("head_dim of x %v is odd: halves of a head turn together", shape)
 	case data[0].Len() == 0:
 		return nil, shapeError("x %v is empty", shape)
-	case p.Offset < 0:
-		return nil, argumentError("offset = %d: expected 0 or more", p.Offset)
+	case p.Offset < 0 || p.Offset > math.MaxInt32-shape[1]:
+		return nil, argumentError("offset = %d: expected 0 or more, and positions below 2^31", p.Offset)
 	}
 	if err := checked("theta", p.Theta, p.Theta > 0, "a finite number > 0"); err != nil {
 		return nil, err
