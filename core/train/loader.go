@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"slices"
+
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
 // Order is that in which training sees a dataset's examples.
@@ -151,9 +153,14 @@ func (l *Loader) update(set []Batch, step int) ([]Batch, error) {
 		for i := range s.Accumulation {
 			r := rand.New(rand.NewPCG(s.Seed, uint64(step*s.Accumulation+i)))
 			b := another(&set)
-			for range s.BatchSize {
+			for k := range s.BatchSize {
 				if err := l.data.Draw(b, r); err != nil {
 					return set, err
+				}
+				if i == 0 && k == 0 {
+					if err := s.fits(len(b.IDs)); err != nil {
+						return set, err
+					}
 				}
 			}
 		}
@@ -173,6 +180,17 @@ func (l *Loader) update(set []Batch, step int) ([]Batch, error) {
 		}
 	}
 	return set, nil
+}
+
+// fits refuses updates that the memory budget cannot hold, whose examples have so many tokens. Those of a dataset in order cannot be:
+// they are in memory.
+func (s Sampling) fits(tokens int) error {
+	const (
+		activations = 256   // bytes a token needs in a forward and backward pass, whatever the model: there are more
+		ids         = 2 * 8 // its id and target, in the update that is used and in the one that is made
+	)
+	bytes := float64(tokens) * float64(s.BatchSize) * (activations + ids*float64(s.Accumulation))
+	return pool.Default().Check(int64(min(bytes, 1<<62)), fmt.Sprintf("batch_size = %d and accumulation = %d", s.BatchSize, s.Accumulation))
 }
 
 // another appends an empty batch, one with memory if there is one beyond the end.

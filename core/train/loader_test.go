@@ -4,11 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"go.uber.org/goleak"
 
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
@@ -294,4 +298,16 @@ func mustJSON(t *testing.T, v any) []byte {
 	b, err := json.Marshal(v)
 	require.NoError(t, err)
 	return b
+}
+
+func TestAnUpdateThatNoMemoryHoldsIsRefused(t *testing.T) {
+	data, err := NewTokens(make([]int32, 100), 10)
+	require.NoError(t, err)
+	for _, s := range []Sampling{{BatchSize: math.MaxInt32, Accumulation: 1}, {BatchSize: 1, Accumulation: math.MaxInt32}} {
+		l, err := NewLoader(data, s)
+		require.NoError(t, err)
+		_, err = l.Next(t.Context(), 0, false)
+		require.ErrorIs(t, err, pool.ErrOutOfMemory)
+		require.ErrorContains(t, err, fmt.Sprintf("batch_size = %d and accumulation = %d", s.BatchSize, s.Accumulation))
+	}
 }
