@@ -307,7 +307,7 @@ class Unusable:
         ([], ArgumentError, "dataset has no tokens"),
         ("", ArgumentError, "dataset has no tokens"),
         ([300] * 40, ArgumentError, r"dataset\[0\] = 300"),
-        ([1] * 16, ArgumentError, "16 tokens with windows of 16"),
+        ([1] * 16, ArgumentError, "16 tokens: expected more than context_length = 16"),
     ],
 )
 def test_what_cannot_be_used_is_named(data: Any, error: type[Exception], says: str) -> None:
@@ -507,3 +507,44 @@ def test_hugging_faces_datasets(score: Score, tmp_path: Path) -> None:
     assert score(texts.to_iterable_dataset(), most=4) == score([TEXT]), "the second text is not needed"
     with pytest.raises(ArgumentError, match="no length"):
         score(rows.to_iterable_dataset())
+
+
+def test_a_short_run_draws_from_the_whole_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bitnet_rust.datasets.PIECE", 16)  # texts are tokenized in pieces
+    (tmp_path / "a.txt").write_text(TEXT)
+    for data in (TEXT, tmp_path / "a.txt", [TEXT], [tmp_path / "a.txt"]):
+        made = json.loads(make_dataset(data, "dataset", options(most=1)).info())
+        assert made["tokens"] == len(TEXT.encode())
+
+
+def test_a_list_of_paths_is_their_texts(score: Score, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(TEXT[:40])
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for changes in ({}, {"packing": False, "length": 64}):
+        assert score(paths, **changes) == score([TEXT[:40], TEXT[:40]], **changes)
+    with pytest.raises(DTypeError, match=r"dataset\[1\] = 5: expected the Path of a text file"):
+        score([paths[0], 5])
+
+
+def test_a_name_of_a_file_is_no_text(score: Score, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(TEXT)
+    with pytest.raises(ArgumentError, match=r"a text, and the name of a file: pass pathlib.Path\('.*a.txt'\)"):
+        score(str(path))
+
+
+def test_what_is_too_short_says_how_long_it_is(score: Score, tmp_path: Path) -> None:
+    TokenFile.write(tmp_path / "t.bin", [1, 2, 3], 256)
+    for data, says in (
+        ("To be", "dataset has 5 tokens"),
+        ("", "dataset has no tokens"),
+        (tmp_path / "t.bin", "3 tokens"),
+    ):
+        with pytest.raises(ArgumentError, match=f"{says}.* context_length = "):
+            score(data)
+
+
+def test_a_tokenizer_that_is_too_large_is_named() -> None:
+    with pytest.raises(ArgumentError, match="the tokenizer has 256 tokens: expected at most vocab_size = 40"):
+        make_dataset(TEXT, "dataset", options(vocab_size=40))

@@ -11,7 +11,7 @@ import mmap
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,12 +61,14 @@ def make_dataset(data: Any, name: str, options: DataOptions) -> _bitnet.Dataset:
         if stored is None:
             if options.packing is False:
                 return _elements(list(documents(data, name)), name, options)
-            return _texts(pieces(data, name, PIECE), name, options)
+            return _texts(pieces(data, name, PIECE), name, replace(options, most=None))
         data = stored
     if isinstance(data, TokenFile):
         return _file(data, name, options)
     if isinstance(data, str):
-        return _texts(cut(data, PIECE), name, options)
+        if _is_path(data):
+            raise ArgumentError(f"{name} = {data!r} is a text, and the name of a file: pass pathlib.Path({data!r})")
+        return _texts(cut(data, PIECE), name, replace(options, most=None))
     if isinstance(data, bytes | bytearray):
         raise DTypeError(f"{name} is of type {type(data).__name__}: expected a str, or token ids")
     if hasattr(data, "__array__"):
@@ -74,6 +76,16 @@ def make_dataset(data: Any, name: str, options: DataOptions) -> _bitnet.Dataset:
     if isinstance(data, array):
         return _stream(int32_ids(data, name), name, options)
     return _elements(data, name, options)
+
+
+def _is_path(text: str) -> bool:
+    """Whether somebody who passed this text meant a file."""
+    if not 0 < len(text) < 256 or any(character.isspace() for character in text):
+        return False
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):
+        return False
 
 
 # --- streams ---------------------------------------------------------------------------------------------------------
@@ -96,6 +108,8 @@ def _tokens_in(path: Path) -> Any:
 
 
 def _file(file: TokenFile, name: str, options: DataOptions) -> _bitnet.Dataset:
+    if len(file) <= options.length:
+        raise ArgumentError(f"{name}: {file!r}: expected more tokens than context_length = {options.length}")
     size = file.path.stat().st_size
     fields = {"file": file.options | {"verify": size <= _VERIFIED_BYTES, "isolate": options.isolate}}
     return _dataset("file", name, options, fields, None)
@@ -155,6 +169,10 @@ def _texts(parts: Iterable[tuple[str, bool]], name: str, options: DataOptions) -
     enough = _enough(options)
     ids = array("i")
     for more in token_pieces(tokenizer, parts):
+        if more and max(more) >= options.vocab_size:
+            raise ArgumentError(
+                f"{name}: the tokenizer has {len(tokenizer)} tokens: expected at most vocab_size = {options.vocab_size} of the model"
+            )
         ids.extend(more)
         if enough is not None and len(ids) >= enough:
             break
@@ -167,8 +185,10 @@ def _enough(options: DataOptions) -> int | None:
 
 
 def _stream(ids: "array[int]", name: str, options: DataOptions, separator: int | None = None) -> _bitnet.Dataset:
-    if not ids:
-        raise ArgumentError(f"{name} has no tokens: expected more than context_length = {options.length}")
+    if len(ids) <= options.length:
+        raise ArgumentError(
+            f"{name} has {len(ids) or 'no'} tokens: expected more than context_length = {options.length}"
+        )
     if options.isolate and separator is None:
         raise ArgumentError(
             f"{name}: documents of token ids cannot be told apart: pass texts, or a TokenFile with a separator"
@@ -188,9 +208,14 @@ def _elements(data: Any, name: str, options: DataOptions) -> _bitnet.Dataset:
     if first is None:
         raise ArgumentError(f"{name} has no tokens and no examples (an iterator gives its elements only once)")
     elements = itertools.chain([first], elements)
-    limits = DataOptions(**{**options.__dict__, "most": None}) if sized else options
+    limits = replace(options, most=None) if sized else options
     if _is_id(first):
         return _stream(int32_ids(list(itertools.islice(elements, _enough(limits))), name), name, options)
+    if isinstance(first, Path):
+        paths = _text_paths(elements, name)
+        if options.packing is False:
+            return _elements([text for path in paths for text in documents(path, name)], name, limits)
+        return _texts((part for path in paths for part in pieces(path, name, PIECE)), name, limits)
     if isinstance(first, str) or (isinstance(first, Mapping) and "text" in first and "input_ids" not in first):
         texts = _strings(elements, name)
         if options.packing is not False:
@@ -217,17 +242,26 @@ def _iterator(data: Any, name: str, options: DataOptions) -> tuple[Iterator[Any]
         )
     if count is None and options.most is None:
         raise ArgumentError(
-            f"{name} of type {type(data).__name__} has no length and may never end: say how much of it to use by max_steps, "
-            "or pass list(itertools.islice(..., n))"
+            f"{name} of type {type(data).__name__} has no length and may never end: pass list(itertools.islice(..., n)), or "
+            "to train say by max_steps how much of it to use"
         )
     return elements, count is not None
+
+
+def _text_paths(elements: Iterable[Any], name: str) -> Iterator[Path]:
+    for i, path in enumerate(elements):
+        if not isinstance(path, Path) or path.suffix in SUFFIXES:
+            raise DTypeError(f"{name}[{i}] = {path!r}: expected the Path of a text file: other data cannot be joined")
+        yield path
 
 
 def _columns(data: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """The rows of a dictionary of columns, such as a tokenizer gives."""
     fields = [field for field in ("input_ids", "labels", "attention_mask", "text") if data.get(field) is not None]
     if "input_ids" not in fields and "text" not in fields:
-        raise ArgumentError(f"{name} has the columns {sorted(map(str, data))}: expected input_ids or text")
+        splits = any(hasattr(column, "column_names") for column in data.values())
+        expected = "one of these splits" if splits else "input_ids or text"
+        raise ArgumentError(f"{name} has the columns {sorted(map(str, data))}: expected {expected}")
     lengths = {field: len(data[field]) for field in fields}
     if len(set(lengths.values())) > 1:
         raise ShapeError(f"{name}: its columns have different lengths: {lengths}")
