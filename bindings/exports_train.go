@@ -17,6 +17,7 @@ import (
 	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/core/functional"
+	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
 	"github.com/bitnet-rust/bitnet_rust/core/train"
 )
@@ -41,6 +42,22 @@ func parseTrainingConfig(text []byte) (c train.Config, err error) {
 		return c, fmt.Errorf("%w: scheduler = %q: expected one of %q", errArgument, c.Schedule.Name, optim.ScheduleNames())
 	}
 	return c, nil
+}
+
+// bn_train_check refuses options that no model and no data would make right; teacher says whether there will be one.
+//
+//export bn_train_check
+func bn_train_check(options *C.char, teacher C.int, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		c, err := parseTrainingConfig([]byte(C.GoString(options)))
+		if err != nil {
+			return err
+		}
+		if teacher != 0 {
+			c.Teacher = new(model.Model) // that it is there is all that counts here
+		}
+		return c.Validate()
+	})
 }
 
 // bn_train_new prepares a run on a dataset; the handles of the evaluation's and of the teacher may be 0.

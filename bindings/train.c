@@ -31,6 +31,15 @@ static void run_dealloc(PyObject *self) {
   bn_free_object(self);
 }
 
+static PyObject *py_check_training(PyObject *module, PyObject *args) {
+  char *options, *err = NULL;
+  int teacher;
+  if (bn_forked() || !PyArg_ParseTuple(args, "sp", &options, &teacher)) return NULL;
+  int code = bn_train_check(options, teacher, &err);
+  if (code) return bn_raise(code, err);
+  Py_RETURN_NONE;
+}
+
 // training(model, options, dataset, eval_dataset, teacher)
 static PyObject *py_training(PyObject *module, PyObject *args) {
   PyObject *model, *dataset, *eval, *teacher;
@@ -250,6 +259,7 @@ static PyType_Spec run_spec = {
 };
 
 static PyMethodDef functions[] = {
+    {"check_training", py_check_training, METH_VARARGS, "check_training(options, teacher): refuses options that cannot be."},
     {"training", py_training, METH_VARARGS, "training(model, options, dataset, eval_dataset, teacher) -> TrainingRun"},
     {NULL, NULL, 0, NULL},
 };

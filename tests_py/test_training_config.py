@@ -21,6 +21,7 @@ from bitnet_rust import (
     ConfigError,
     History,
     ModelNotFoundError,
+    OutOfMemoryError,
     Tokenizer,
     Trainer,
     TrainingConfig,
@@ -29,7 +30,7 @@ from bitnet_rust import (
 )
 from bitnet_rust.recipe import Recipe
 from bitnet_rust.recipe import run as run_recipe
-from bitnet_rust.training_config import TrainingOptions
+from bitnet_rust.training_config import _ELSEWHERE, TrainingOptions, field_names
 
 TEXT = "To be, or not to be, that is the question.\n" * 60
 SHAPE = {
@@ -345,12 +346,66 @@ def test_bad_callbacks_and_metrics_are_refused() -> None:
             Trainer(model, teacher="gpt")  # type: ignore[arg-type]
         with pytest.raises(ArgumentError, match="metrics: bleu = 'good': expected a number"):
             Trainer(model, **RUN, metrics={"bleu": lambda _: "good"}).train(TEXT, TEXT)  # type: ignore[dict-item,return-value]
-        with pytest.raises(ArgumentError, match='monitor = "bleu": the evaluation of step 3 has no metric'):
-            Trainer(model, **RUN, monitor="bleu").train(TEXT, TEXT)
+        with pytest.raises(ArgumentError, match=r"monitor = 'bleu': expected one of eval_loss, .*, rouge"):
+            Trainer(model, **RUN, monitor="bleu", metrics={"rouge": lambda _: 1.0})
+        with pytest.raises(TypeError, match="callbacks: expected a list"):
+            Trainer(model, callbacks=print)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="metrics: expected a dictionary"):
+            Trainer(model, metrics=[print])  # type: ignore[arg-type]
         with pytest.raises(ArgumentError, match="needs a run with an eval_dataset"):
             Trainer(model, **RUN).evaluate()
         history = Trainer(model, **RUN, metrics={"odd": lambda _: math.nan}).train(TEXT, TEXT)
         assert math.isnan(history[-1]["odd"])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"optimizer": "adamv"}, 'optimizer = "adamv": expected one of'),
+        ({"optimizer": {"name": "sgd", "momentumm": 1}}, "momentumm"),
+        ({"scheduler": "cosin"}, 'scheduler = "cosin": expected one of'),
+        ({"scheduler": {"name": "step"}}, "step_size = 0"),
+        ({"scheduler": "linear", "max_steps": 5, "warmup_steps": 9}, "total_steps = 5: .* warmup_steps = 9"),
+        ({"order": "shuffle"}, r'order = "shuffle": expected one of \["random" "shuffled" "sequential"\]'),
+        ({"dropout": 1.0}, "dropout = 1"),
+        ({"ste": "clip"}, 'ste = "clip"'),
+        ({"loss_scale": {"growth_factor": 0.5}}, "growth_factor = 0.5"),
+        ({"early_stopping": 3}, "eval_every = 0: expected at least 1 with early_stopping"),
+        ({"distillation_alpha": 0.3}, "distillation_alpha = 0.3: expected none without a teacher"),
+        ({"monitor_mode": "least"}, 'monitor_mode = "least"'),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_data_are_read(options: Any, says: str) -> None:
+    with fresh() as model, pytest.raises(ArgumentError, match=says):
+        Trainer(model, **options)
+    with pytest.raises(ArgumentError, match=says):
+        TrainingConfig(**options).check()
+
+
+def test_epochs_may_have_more_updates_than_a_warmup() -> None:
+    TrainingConfig(epochs=1, warmup_steps=5000).check()
+    TrainingConfig(distillation_alpha=0.3).check(teacher=True)
+
+
+def test_names_of_other_libraries_are_translated() -> None:
+    for name, ours in (
+        ("lr", "learning_rate"),
+        ("gradient_accumulation_steps", "accumulation"),
+        ("steps", "max_steps"),
+    ):
+        with pytest.raises(TypeError, match=f"unknown field '{name}': did you mean {ours}"), fresh() as model:
+            Trainer(model, **{name: 3})  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=f"did you mean {ours}"):
+            TrainingConfig.from_dict({name: 3})
+    assert set(_ELSEWHERE.values()) <= set(field_names())
+    assert not set(_ELSEWHERE) & set(field_names())
+
+
+def test_a_batch_that_no_memory_holds_is_an_error() -> None:
+    for name in ("batch_size", "accumulation"):
+        options = RUN | {"batch_size": 1, name: 2**31 - 1}
+        with fresh() as model, pytest.raises(OutOfMemoryError, match=f"{name} = 2147483647"):
+            Trainer(model, **options).train(TEXT)
 
 
 def test_records_have_what_the_reference_lists() -> None:
@@ -443,7 +498,7 @@ def test_one_file_is_a_whole_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     # What it leaves says how it was made, and makes it again.
     again = tmp_path / "again"
     resolved = Recipe.from_file(out / "recipe.yaml")
-    assert resolved.training["eval_every"] == 1
+    assert resolved.training["checkpoint_every"] == 1
     assert Path(resolved.data["train"]).resolve() == tmp_path / "here" / "texts"
     done = bitnet("train", "--config", out / "recipe.yaml", "--out", again)
     assert done.returncode == 0, done.stderr
@@ -468,24 +523,58 @@ def test_the_recipe_of_the_embedded_model_makes_one_of_its_kind(shakespeare: Bit
         assert len(model.tokenizer) == len(shakespeare.tokenizer)
 
 
-def test_an_interrupted_command_is_resumed(tmp_path: Path) -> None:
-    recipe, whole, out = recipe_file(tmp_path / "r", max_steps=150, eval_every=50), tmp_path / "whole", tmp_path / "out"
-    assert bitnet("train", "--config", recipe, "--out", whole).returncode == 0
-    arguments = f"-m bitnet_rust train --checkpoint-every 5 --config {recipe} --out {out}".split()
-    child = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
+def stop_after_a_step(arguments: list[str], number: int) -> tuple[int, str]:
+    """Sends a signal to ``bitnet train`` when it has made an update; gives its exit status and what it said."""
+    child = subprocess.Popen([sys.executable, "-m", "bitnet_rust", *arguments], stderr=subprocess.PIPE, text=True)
     assert child.stderr is not None
     for line in child.stderr:
         if line.startswith("step "):
             break
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     _, err = child.communicate(timeout=60)
-    assert child.returncode == 130, err
+    return child.returncode, err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_command_leaves_a_model_and_is_resumed(tmp_path: Path, number: int, status: int) -> None:
+    recipe, whole, out = recipe_file(tmp_path / "r", max_steps=150, eval_every=50), tmp_path / "whole", tmp_path / "out"
+    assert bitnet("train", "--config", recipe, "--out", whole).returncode == 0
+    arguments = f"train --checkpoint-every 5 --config {recipe} --out {out}".split()
+    returncode, err = stop_after_a_step(arguments, number)
+    assert returncode == status, err
+    assert "the run was saved as" in err
     assert "--resume" in err
+    assert "Traceback" not in err
+    assert logits(out) != logits(whole)  # it can be used, with the weights of now
+    with BitNetModel.from_pretrained(out) as model:
+        assert model.generate("To be", max_new_tokens=2)
     done = bitnet("train", "--out", out, "--resume")
     assert done.returncode == 0, done.stderr
     assert logits(out) == logits(whole)
     steps = [entry["step"] for line in (out / "train.jsonl").open() if "event" not in (entry := json.loads(line))]
     assert steps == list(range(1, 151))
+
+
+def test_a_mistake_leaves_the_directory_as_it_was(tmp_path: Path) -> None:
+    recipe, out = recipe_file(tmp_path / "r"), tmp_path / "out"
+    for mistake in ("training.optimizer=adamv", "training.context_length=250", "data.eval_fraction=0.999"):
+        done = bitnet("train", "--config", recipe, "--out", out, "--set", mistake)
+        assert done.returncode == 1, done.stderr
+        assert not out.exists()
+    assert bitnet("train", "--config", recipe, "--out", out).returncode == 0
+    before = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    again = ("train", "--config", recipe, "--out", out)
+    for arguments in (
+        (*again, "--overwrite", "--set", "training.dropout=2"),
+        (*again, "--overwrite", "--context-length", 250),
+        (*again, "--overwrite", "--eval-fraction", 0, "--set", "training.early_stopping=3"),
+        ("train", "--out", out, "--resume", "--max-steps", 9, "--learning-rate", 0.5),
+    ):
+        done = bitnet(*arguments)
+        assert done.returncode == 1, done.stderr
+        assert {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()} == before
+    done = bitnet("train", "--out", out / "model.bitnet" / "x", "--config", recipe)
+    assert "expected a directory, found a file" in done.stderr
 
 
 def test_options_override_the_recipe(tmp_path: Path) -> None:
@@ -501,7 +590,13 @@ def test_options_override_the_recipe(tmp_path: Path) -> None:
     ):
         recipe.set(setting)
         assert value in getattr(recipe, section).values()
-    for setting in ("dropout=0.1", "training.dropout", "training.dropuot=1", "trainig.dropout=1"):
+    for setting in (
+        "dropout=0.1",
+        "training.dropout",
+        "training.dropuot=1",
+        "trainig.dropout=1",
+        "sample.temprature=1",
+    ):
         with pytest.raises(BitNetError, match="--set"):
             recipe.set(setting)
 
@@ -509,8 +604,10 @@ def test_options_override_the_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("training", "found"),
     [
-        ({"epochs": 1}, {"eval_every": 12, "checkpoint_every": 12, "warmup_steps": 6}),  # 3,870 bytes: 121 updates
-        ({"max_steps": 30, "optimizer": "sgd"}, {"betas": None, "min_ratio": 0.1, "eval_every": 3}),
+        # A quarter of the text, 1,290 tokens, takes as long to evaluate as 14 updates of 32 tokens take.
+        ({"epochs": 1}, {"eval_every": 14, "checkpoint_every": 12, "warmup_steps": 6}),  # 3,870 bytes: 121 updates
+        ({"max_steps": 30, "optimizer": "sgd"}, {"betas": None, "min_ratio": 0.1, "eval_every": 14}),
+        ({"max_steps": 3, "early_stopping": 1}, {"early_stopping": 1}),
         ({"max_steps": 30, "scheduler": "constant"}, {"min_ratio": 0.0, "warmup_steps": 1}),
         ({"max_steps": 30, "scheduler": "one_cycle"}, {"warmup_steps": 0}),
         ({"max_steps": 30, "scheduler": {"name": "linear", "min_ratio": 0.3}, "eval_every": 7}, {"eval_every": 7}),
@@ -544,6 +641,7 @@ def test_mistakes_in_a_recipe_are_named(tmp_path: Path) -> None:
         (path, ("data.eval_fraction=1",), "eval_fraction = 1"),
         (path, ("tokenizer.kind=words",), "tokenizer.kind = 'words'"),
         (path, ("model.hiden_size=3",), "hidden_size"),
+        (path, ("sample.prompt=日本",), "sample.prompt = '日本': the character '日'"),
         (path, ("training.log_file=x",), "training.log_file = 'x': expected none"),
         (path, ("data.eval=a.txt", "data.eval_fraction=0.5"), "expected one of them"),
     ):

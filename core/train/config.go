@@ -63,6 +63,23 @@ const (
 	normalizeEach = "each"
 )
 
+// Validate checks everything that needs neither the model nor the data; NewTrainer checks the rest.
+func (c Config) Validate() error {
+	c, err := c.normalize()
+	if err != nil {
+		return err
+	}
+	if c.Schedule.TotalSteps == 0 {
+		c.Schedule.TotalSteps = cmp.Or(c.Steps, math.MaxInt32) // only the data can tell how many updates some epochs are
+	}
+	err = errors.Join(c.Optimizer.Validate(), c.Schedule.Validate(), c.EngineOptions.Validate())
+	if c.LossScale != nil {
+		_, scale := optim.NewGradScaler(*c.LossScale)
+		err = errors.Join(err, scale)
+	}
+	return err
+}
+
 // normalize checks the configuration and fills in defaults, all but the number of steps of a run of epochs.
 func (c Config) normalize() (Config, error) {
 	c.Accumulation, c.LogEvery = max(c.Accumulation, 1), cmp.Or(c.LogEvery, 1)
@@ -77,6 +94,9 @@ func (c Config) normalize() (Config, error) {
 	if s := c.EarlyStopping; s != nil {
 		patience, minDelta = s.Patience, s.MinDelta
 	}
+	if c.EarlyStopping != nil && c.EvalEvery == 0 {
+		return c, fmt.Errorf("%w: eval_every = 0: expected at least 1 with early_stopping, which judges by evaluations", ErrConfig)
+	}
 	if c.Steps == 0 && c.Epochs == 0 {
 		return c, fmt.Errorf("%w: max_steps = 0 and epochs = 0: expected one of them", ErrConfig)
 	}
@@ -89,6 +109,7 @@ func (c Config) normalize() (Config, error) {
 		atLeast("checkpoint_every", c.Checkpoint.Every, 0), atLeast("checkpoint_keep", c.Checkpoint.Keep, 0), atLeast("early_stopping.patience", patience, 1),
 		fromZero("epochs", c.Epochs), fromZero("gradient_clip", c.GradientClip), fromZero("gradient_clip_value", c.GradientClipValue),
 		fromZero("early_stopping.min_delta", minDelta), fromZero("peak_flops", c.PeakFLOPS),
+		oneOf("order", c.Order, append(Orders(), "")...),
 		oneOf("gradient_normalization", c.GradientNormalization, "", normalizeAll, normalizeEach), oneOf("monitor_mode", c.MonitorMode, modeMin, modeMax),
 	)
 }
@@ -107,9 +128,9 @@ func fromZero(field string, value float64) error {
 	return nil
 }
 
-func oneOf(field, value string, names ...string) error {
+func oneOf[T ~string](field string, value T, names ...T) error {
 	if !slices.Contains(names, value) {
-		return fmt.Errorf("%w: %s = %q: expected one of %q", ErrConfig, field, value, names)
+		return fmt.Errorf("%w: %s = %q: expected one of %q", ErrConfig, field, value, slices.DeleteFunc(names, func(name T) bool { return name == "" }))
 	}
 	return nil
 }

@@ -75,6 +75,15 @@ def as_callback(callback: Any) -> Callback:
     )
 
 
+def check_callbacks(callbacks: Sequence[Any]) -> list[Any]:
+    """The callbacks as a list, all of a kind that as_callback takes."""
+    if not isinstance(callbacks, Sequence):
+        raise TypeError(f"callbacks: expected a list of them, found {callbacks!r}")
+    for callback in callbacks:
+        as_callback(callback)
+    return list(callbacks)
+
+
 class ProgressBar(Callback):
     """Draws a bar with the loss and tokens a second on stderr."""
 
@@ -208,6 +217,8 @@ def check_metrics(
     metrics: Mapping[str, Callable[..., Any]] | None, taken: Sequence[str]
 ) -> dict[str, Callable[..., Any]]:
     """Metrics by name: callables whose names are those of no field of a record."""
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics: expected a dictionary of functions of the model by name, found {metrics!r}")
     checked = dict(metrics or {})
     for name, function in checked.items():
         if not isinstance(name, str) or not callable(function):

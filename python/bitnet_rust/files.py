@@ -86,13 +86,21 @@ def write_text(path: str | PathLike[str], text: str) -> None:
 
 
 def refuse_unknown(
-    fields: Iterable[str], known: Iterable[str], where: str, error: type[Exception] = ConfigError
+    fields: Iterable[str],
+    known: Iterable[str],
+    where: str,
+    error: type[Exception] = ConfigError,
+    elsewhere: Mapping[str, str] | None = None,
 ) -> None:
-    """Raises an error for the first field that is not known, with the name that it may have meant."""
+    """Raises an error for the first field that is not known, with the name that it may have meant.
+
+    elsewhere: what fields are called here that other libraries call otherwise.
+    """
     names = list(known)
     for field in fields:
         if field in names:
             continue
-        close = difflib.get_close_matches(str(field), names, n=1, cutoff=0.6)
+        other = (elsewhere or {}).get(str(field))
+        close = [other] if other else difflib.get_close_matches(str(field), names, n=1, cutoff=0.6)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(names)}"
         raise error(f"{where}: unknown field {field!r}: {hint}")

@@ -10,10 +10,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
-from .callbacks import PrintProgress
+from ._bitnet import Dataset
+from .callbacks import Callback, PrintProgress
 from .config import BitNetConfig
-from .errors import ArgumentError, ConfigError
+from .errors import ArgumentError, BitNetError, ConfigError, FileSystemError
 from .files import read_fields, refuse_unknown, write_fields
+from .generation import SamplingOptions
 from .model import BitNetModel
 from .registry import find_model
 from .texts import documents
@@ -31,7 +33,7 @@ _SECTIONS = {
     "teacher": ("path",),
     "data": ("train", "eval", "eval_fraction", "dtype"),
     "training": "fields of TrainingConfig",
-    "sample": "prompt, and arguments of generate",
+    "sample": ("prompt", *SamplingOptions.__annotations__),
 }
 # Fields without which a configuration has no shape, and those that Hugging Face's form has.
 _SHAPE = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"}
@@ -122,26 +124,36 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
 
     Gives path, steps, parameters, loss, eval_loss, eval_accuracy and perplexity (None without evaluation), and a sample.
     """
-    _prepare(out, resume, overwrite)
+    _refuse(out, resume, overwrite)
+    stated = TrainingConfig.from_dict({"eval_every": 1} | recipe.training, "training")
+    stated.check(teacher=bool(recipe.teacher))  # before anything that takes long
     train, held_out = _data(recipe.data)
-    seed = recipe.training.get("seed", 0)
     with ExitStack() as open_models:
         model = open_models.enter_context(_model(recipe, out, train, held_out, resume))
-        tokenizer = model.tokenizer
         teacher = None
         if recipe.teacher:
             teacher = open_models.enter_context(BitNetModel.from_pretrained(recipe.teacher.get("path", "")))
-        training, dataset = _training(recipe.training, out, model, train)
-        trainer = Trainer(model, training, teacher=teacher, progress=progress)
+        if stated.early_stopping is not None and not held_out:
+            raise ArgumentError("training.early_stopping: expected data.eval or data.eval_fraction with it")
+        probe = Trainer(model, stated, teacher=teacher)
+        dataset = probe.dataset(train, "data.train")
+        check = probe.dataset(held_out, "data.eval", evaluation=True) if held_out else None
+        training = _training(recipe.training, out, dataset, check)
+        recipe.training = {name: value for name, value in training.to_dict().items() if _stated(name, value)}
+        sample = _sample_options(recipe.sample, model.tokenizer, train, recipe.training["seed"])
+        trainer = Trainer(model, training, teacher=teacher, progress=progress, callbacks=[_Begin(recipe, out)])
         if not progress:
             trainer.callbacks.append(PrintProgress())
-        out.mkdir(parents=True, exist_ok=True)
-        tokenizer.save_pretrained(out)  # a resumed run reads it, since learning it again may give another
-        recipe.training = {name: value for name, value in training.to_dict().items() if _stated(name, value)}
-        recipe.save(out / RECIPE)
-        history = trainer.train(dataset, held_out, resume_from=resume)
+        if not resume:
+            _clear(out)
+        try:
+            history = trainer.train(dataset, check, resume_from=resume)
+        except (KeyboardInterrupt, SystemExit):
+            if trainer.step > 0:
+                model.save_pretrained(out)  # what it has learned so far can be used
+            raise
         model.save_pretrained(out)
-        scores = trainer.evaluate() if held_out else {}
+        scores = trainer.evaluate() if check else {}
         loss = scores.get("eval_loss")
         return {
             "path": str(out),
@@ -151,24 +163,43 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
             "eval_loss": loss,
             "eval_accuracy": scores.get("eval_accuracy"),
             "perplexity": None if loss is None else math.exp(min(loss, 700.0)),
-            "sample": _sample(model, recipe.sample, train, seed),
+            "sample": model.generate(**sample),
         }
 
 
-def _prepare(out: Path, resume: bool, overwrite: bool) -> None:
-    """Refuses a place that is in use; with overwrite, takes away what another run left there."""
-    if out.exists() and not out.is_dir():
-        raise ArgumentError(f"out = {out}: expected a directory, found a file")
+class _Begin(Callback):
+    """Writes what a run is made of when it begins: mistakes in it leave the directory as it was."""
+
+    def __init__(self, recipe: Recipe, out: Path) -> None:
+        self._recipe, self._out = recipe, out
+
+    def on_run_start(self, trainer: Trainer) -> None:
+        # A resumed run reads the tokenizer, since learning it again may give another.
+        trainer.model.tokenizer.save_pretrained(self._out)
+        self._recipe.save(self._out / RECIPE)
+
+
+def _refuse(out: Path, resume: bool, overwrite: bool) -> None:
+    """Refuses a place that is in use, or cannot be."""
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise ArgumentError(f"out = {out}: expected a directory, found a file{f' {place}' if place != out else ''}")
     if any(out.glob("*.safetensors")):
         raise ArgumentError(
             f"out = {out}: the directory has a Hugging Face checkpoint, which would stay beside the new model"
         )
-    if resume:
-        return
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
+    if not resume and out.is_dir() and any(out.iterdir()) and not overwrite:
         raise ArgumentError(f"out = {out}: the directory has files; choose another, or pass --overwrite or --resume")
-    for left in (out / "model.bitnet", *(out / CHECKPOINTS).glob("step-*.ckpt")):
-        left.unlink(missing_ok=True)
+
+
+def _clear(out: Path) -> None:
+    """Makes the directory, and takes away what another run left there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for left in (out / "model.bitnet", *(out / CHECKPOINTS).glob("step-*.ckpt")):
+            left.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileSystemError(f"out = {out}: {error.strerror}") from error
 
 
 def _data(section: dict[str, Any]) -> tuple[Any, Any]:
@@ -261,8 +292,8 @@ def _tokenizer(section: dict[str, Any], model: Mapping[str, Any], vocab: int, tr
     return Tokenizer.train_bpe(train, size, special_tokens=section.get("special_tokens", ()))
 
 
-def _training(fields: dict[str, Any], out: Path, model: BitNetModel, train: Any) -> tuple[TrainingConfig, Any]:
-    """What the recipe says, and for what it does not say the defaults of recipes; and the data, ready for the Trainer."""
+def _training(fields: dict[str, Any], out: Path, train: Dataset, check: Dataset | None) -> TrainingConfig:
+    """What the recipe says, and for what it does not say the defaults of recipes."""
     for name, there in (("checkpoint_dir", CHECKPOINTS), ("log_file", LOG), ("progress", "a bar or lines, on stderr")):
         if name in fields:
             raise ArgumentError(f"training.{name} = {fields[name]!r}: expected none, it is always {there}")
@@ -275,19 +306,24 @@ def _training(fields: dict[str, Any], out: Path, model: BitNetModel, train: Any)
         config.scheduler, Mapping
     ):
         defaults["min_ratio"] = 0.1
+    facts = json.loads(train.info())
+    in_update = config.batch_size * config.accumulation
     if config.epochs is None:
-        steps = config.max_steps if isinstance(config.max_steps, int) else 1000
-        defaults["max_steps"] = steps
-        dataset = train
+        steps = defaults["max_steps"] = 1000 if config.max_steps is None else config.max_steps
     else:
-        dataset = Trainer(model, config)._dataset(train, "data.train")
-        updates = json.loads(dataset.info())["examples"] / (config.batch_size * config.accumulation)
+        updates = facts["examples"] / in_update
         steps = math.ceil(config.epochs * (math.floor(updates) if config.drop_last else math.ceil(updates)))
     if scheduler != "one_cycle":
         defaults["warmup_steps"] = steps // 20
     defaults |= dict.fromkeys(("eval_every", "checkpoint_every"), max(steps // 10, 1))
+    if check is not None:
+        # In the time of an update three times its tokens are evaluated: evaluations take no longer than what is between them.
+        tokens = in_update * facts["tokens"] / facts["examples"]
+        defaults["eval_every"] = max(
+            defaults["eval_every"], math.ceil(json.loads(check.info())["tokens"] / (3 * tokens))
+        )
     config = config.replace(**{name: value for name, value in defaults.items() if name not in fields})
-    return config.replace(checkpoint_dir=str(out / CHECKPOINTS), log_file=str(out / LOG)), dataset
+    return config.replace(checkpoint_dir=str(out / CHECKPOINTS), log_file=str(out / LOG))
 
 
 def _name(choice: Any) -> Any:
@@ -300,11 +336,14 @@ def _stated(name: str, value: Any) -> bool:
     return value is not None and name not in ("checkpoint_dir", "log_file", "progress")
 
 
-def _sample(model: BitNetModel, section: dict[str, Any], train: Any, seed: int) -> str:
-    """What the model makes of the recipe's prompt, or of the first line of the texts."""
+def _sample_options(section: Mapping[str, Any], tokenizer: Tokenizer, train: Any, seed: int) -> dict[str, Any]:
+    """What the model is to write at the end: a continuation of the recipe's prompt, or of the first line of the texts."""
+    refuse_unknown(section, _SECTIONS["sample"], "sample")
     text = "\n" if isinstance(train, TokenFile) else train[0]
-    prompt = next((line for line in text.splitlines() if line), text)[:40]
-    options: dict[str, Any] = {"max_new_tokens": _SAMPLE_TOKENS, "temperature": 0.8, "seed": seed, "prompt": prompt}
-    options |= section
-    sample: str = model.generate(options.pop("prompt"), return_full_text=True, **options)
-    return sample
+    first_line = next((line for line in text.splitlines() if line), text)[:40]
+    options = {"prompt": first_line, "max_new_tokens": _SAMPLE_TOKENS, "temperature": 0.8, "seed": seed} | section
+    try:
+        tokenizer.encode(options["prompt"])
+    except (BitNetError, TypeError) as error:
+        raise ArgumentError(f"sample.prompt = {options['prompt']!r}: {error}") from error
+    return options | {"return_full_text": True}

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from . import _bitnet
-from .callbacks import Callback, JSONLog, ProgressBar, Record, TensorBoard, as_callback, check_metrics, plain_numbers
+from .callbacks import (
+    Callback,
+    JSONLog,
+    ProgressBar,
+    Record,
+    TensorBoard,
+    as_callback,
+    check_callbacks,
+    check_metrics,
+    plain_numbers,
+)
 from .datasets import DataOptions, make_dataset
 from .errors import ArgumentError, BitNetError, CheckpointWarning, TokenizerError
 from .model import BitNetModel
@@ -25,6 +35,8 @@ _FIELDS = (
     "loss_scale", "skipped", "weights_flipped", "weights_zeroed", "weights_zero", "eval_loss", "eval_perplexity",
     "eval_accuracy", "metrics", "seconds", "tokens_per_second", "mfu", "pool_bytes", "rss_bytes",
 )  # fmt: skip
+
+_MONITORS = ("eval_loss", "eval_perplexity", "eval_accuracy")
 
 
 class History(list[Record]):
@@ -140,16 +152,17 @@ class Trainer:
             raise TypeError(f"teacher: expected a BitNetModel, found {type(teacher).__name__}")
         self.tokenizer = tokenizer
         self.teacher = teacher
-        self.callbacks: list[Any] = list(callbacks)
-        for callback in self.callbacks:
-            as_callback(callback)
+        self.callbacks = check_callbacks(callbacks)
         self.metrics = check_metrics(metrics, _FIELDS)
+        if self.config.monitor not in (judged := (*_MONITORS, *self.metrics)):
+            raise ArgumentError(f"monitor = {self.config.monitor!r}: expected one of {', '.join(judged)}")
         self.resume_from = resume_from
         self.history = History()
         self._length = self.config.length(model.config.max_position_embeddings)
         self._fields = self.config.core_fields()
         if self.optimizer is not None:
             self._fields |= optimizer_fields(self.optimizer, model.named_parameters())
+        _bitnet.check_training(json.dumps(self._fields), teacher is not None)
         self._run: _bitnet.TrainingRun | None = None
         self._listeners: list[Callback] = []
         self._eval: _bitnet.Dataset | None = None
@@ -180,8 +193,8 @@ class Trainer:
         if self._running:
             raise ArgumentError("train() is under way: a callback cannot start it again")
         self.close()
-        data = self._dataset(dataset, "dataset", self._examples_needed())
-        self._eval = None if eval_dataset is None else self._dataset(eval_dataset, "eval_dataset")
+        data = self.dataset(dataset, "dataset")
+        self._eval = None if eval_dataset is None else self.dataset(eval_dataset, "eval_dataset", evaluation=True)
         run = self._run = self._new_run(self._fields, data, self._eval)
         self.history, self._stop = History(), False
         if self.optimizer is not None:
@@ -205,7 +218,7 @@ class Trainer:
         Gives ``eval_loss`` (mean cross-entropy in nats over all its examples), ``eval_perplexity``, ``eval_accuracy``, and
         the metrics.
         """
-        data = self._eval if dataset is None else self._dataset(dataset, "dataset")
+        data = self._eval if dataset is None else self.dataset(dataset, "dataset", evaluation=True)
         if data is None:
             raise ArgumentError(
                 "evaluate() without a dataset needs a run with an eval_dataset before it: pass a dataset"
@@ -238,6 +251,16 @@ class Trainer:
         if self._run is not None:
             self._run.close()
             self._run = None
+
+    def dataset(self, data: Any, name: str = "dataset", *, evaluation: bool = False) -> _bitnet.Dataset:
+        """What ``train`` and ``evaluate`` make of data, which they also take: for data that several calls use.
+
+        name: the argument's, for errors. evaluation: data without a length are refused, since all is evaluated.
+        """
+        config, most = self.config, None if evaluation else self._examples_needed()
+        vocab = self.model.config.vocab_size
+        options = DataOptions(self._length, vocab, self._tokenizer, config.packing, config.isolate_documents, most)
+        return make_dataset(data, name, options)
 
     @property
     def step(self) -> int:
@@ -342,10 +365,6 @@ class Trainer:
                 self.optimizer._pull()
         for callback in self._listeners:
             callback.on_run_end(self, self.history)
-
-    def _dataset(self, data: Any, name: str, most: int | None = None) -> _bitnet.Dataset:
-        vocab, packing, isolate = self.model.config.vocab_size, self.config.packing, self.config.isolate_documents
-        return make_dataset(data, name, DataOptions(self._length, vocab, self._tokenizer, packing, isolate, most))
 
     def _examples_needed(self) -> int | None:
         """How many examples the run sees; None when that depends on how many there are."""

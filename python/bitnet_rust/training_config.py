@@ -1,6 +1,7 @@
 """TrainingConfig: everything that a training run is told, as one object that can be read from and written to a file."""
 
 import dataclasses
+import json
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
+from . import _bitnet
 from .errors import ArgumentError
 from .files import read_fields, refuse_unknown, write_fields
 
@@ -134,7 +136,7 @@ class TrainingConfig:
         monitor, monitor_mode: what makes an evaluation the best: "eval_loss", "eval_perplexity", "eval_accuracy" or a
             metric's name, and whether it is to be "min" or "max".
         early_stopping: evaluations without improvement that end the run, or a mapping with patience, min_delta (a change of
-            less is no improvement) and restore_best (the model ends with the weights of the best evaluation).
+            less is no improvement) and restore_best (the model ends with the weights of the best evaluation). Needs eval_every.
         log_every: updates between records in the history and the log; evaluations and the last update always have one.
         weight_changes: record which share of the ternary weights changed since the last record.
         peak_flops: floating-point operations a second that "mfu" in a record is a share of; 0: what this machine's float32
@@ -207,7 +209,7 @@ class TrainingConfig:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], where: str = "training") -> Self:
         """Takes fields by name; an unknown one raises ConfigError, with the name that it may have meant."""
-        refuse_unknown(fields, field_names(), where)
+        refuse_unknown(fields, field_names(), where, elsewhere=_ELSEWHERE)
         return cls(**fields)
 
     @classmethod
@@ -225,7 +227,7 @@ class TrainingConfig:
 
     def replace(self, **options: Any) -> Self:
         """A copy with other values of some fields; max_steps replaces epochs and the reverse."""
-        refuse_unknown(options, field_names(), "TrainingConfig", TypeError)
+        refuse_unknown(options, field_names(), "TrainingConfig", TypeError, _ELSEWHERE)
         if options.get("epochs") is not None:
             options.setdefault("max_steps", None)
         elif options.get("max_steps") is not None:
@@ -236,6 +238,10 @@ class TrainingConfig:
         """Tokens in an example of a model whose context is longest."""
         length = min(longest, _MOST_TOKENS) if self.context_length is None else self.context_length
         return whole("context_length", length, 1, longest)
+
+    def check(self, *, teacher: bool = False) -> None:
+        """Raises ArgumentError for a value that no model and no data would make right; teacher: whether there will be one."""
+        _bitnet.check_training(json.dumps(self.core_fields()), teacher)
 
     def core_fields(self) -> dict[str, Any]:
         """What the core is told: all but the forms that this class adds. A value that cannot be raises ArgumentError."""
@@ -344,6 +350,37 @@ _ENGINE: dict[str, Any] = {
     "quantization_end": int,
     "distillation_alpha": int | float,
     "distillation_temperature": int | float,
+}
+# What the trainers of Hugging Face, PyTorch Lightning and nanoGPT call some fields.
+_ELSEWHERE = {
+    "lr": "learning_rate",
+    "steps": "max_steps",
+    "max_iters": "max_steps",
+    "num_train_epochs": "epochs",
+    "max_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "block_size": "context_length",
+    "max_length": "context_length",
+    "max_seq_length": "context_length",
+    "seq_len": "context_length",
+    "gradient_accumulation_steps": "accumulation",
+    "accumulate_grad_batches": "accumulation",
+    "max_grad_norm": "gradient_clip",
+    "grad_clip": "gradient_clip",
+    "gradient_clip_val": "gradient_clip",
+    "lr_scheduler": "scheduler",
+    "lr_scheduler_type": "scheduler",
+    "optim": "optimizer",
+    "warmup_iters": "warmup_steps",
+    "eval_steps": "eval_every",
+    "eval_interval": "eval_every",
+    "logging_steps": "log_every",
+    "log_interval": "log_every",
+    "save_steps": "checkpoint_every",
+    "save_total_limit": "checkpoint_keep",
+    "output_dir": "checkpoint_dir",
+    "out_dir": "checkpoint_dir",
+    "metric_for_best_model": "monitor",
 }
 _LOSS_SCALE = ("mode", "init_scale", "growth_factor", "backoff_factor", "growth_interval")
 
