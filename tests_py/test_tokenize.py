@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -224,3 +226,22 @@ def test_a_model_is_trained_on_a_file_of_tokens_and_evaluated(shakespeare: Path)
         assert model.evaluate(part, context_length=24)["loss"] == json.loads(made.stdout)["eval_loss"]
     done = bitnet("eval", "--model", out, "--data", held_out, "--context-length", 24, "--json")
     assert json.loads(done.stdout)["loss"] == json.loads(made.stdout)["eval_loss"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_without_a_file(tmp_path: Path, number: int, status: int) -> None:
+    text = tmp_path / "text.jsonl"
+    os.mkfifo(text)  # it waits for the rest of the text when the signal comes
+    out = tmp_path / "made" / "tokens.bin"
+    out.parent.mkdir()
+    arguments = ["tokenize", "--data", str(text), "--out", str(out), "--bytes"]
+    child = subprocess.Popen([sys.executable, "-m", "bitnet_rust", *arguments], stderr=subprocess.PIPE, text=True)
+    with text.open("w") as pipe:
+        for _ in range(64):  # more than the buffers of a pipe and of a file hold: it has begun to read
+            pipe.write(json.dumps({"text": TEXT}) + "\n")
+        pipe.flush()
+        child.send_signal(number)
+        _, err = child.communicate(timeout=60)
+    assert child.returncode == status, err
+    assert "Traceback" not in err
+    assert list(out.parent.iterdir()) == []

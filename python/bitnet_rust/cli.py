@@ -1,13 +1,14 @@
 """The ``bitnet`` command.
 
 Exit status: 0 done, 1 the model or the input cannot be used (one line on stderr says why), 2 wrong usage,
-130 interrupted. Results go to stdout, progress and errors to stderr; ``--json`` gives one JSON object (or list).
+130 interrupted, 143 terminated by SIGTERM. Results go to stdout, progress and errors to stderr; ``--json`` gives one JSON object (or list).
 """
 
 import io
 import itertools
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -256,7 +257,7 @@ def train(
     threads: Threads = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Train a new model on texts; Ctrl-C saves the run, and --resume continues it."""
+    """Train a new model on texts; Ctrl-C and SIGTERM save the run, and --resume continues it."""
     from . import recipe
 
     if threads is not None:
@@ -276,10 +277,10 @@ def train(
         chosen.set(setting)
     try:
         result = recipe.run(chosen, out, resume=resume, overwrite=overwrite, progress=sys.stderr.isatty())
-    except KeyboardInterrupt as interrupt:
-        for note in getattr(interrupt, "__notes__", ()):
+    except (KeyboardInterrupt, SystemExit) as end:
+        for note in getattr(end, "__notes__", ()):
             print(f"{note}; continue it with bitnet train --out {out} --resume", file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise
     if as_json:
         _print_json(result)
         return
@@ -578,6 +579,11 @@ def _interrupted() -> int:
     return _fail("interrupted", 130)
 
 
+def _terminate(number: int, frame: object) -> None:
+    """SIGTERM, from batch systems and services: ends as Ctrl-C does, so that training is saved and no half file stays."""
+    raise SystemExit(128 + number)
+
+
 def run() -> int:
     """The command; returns the exit status."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -600,10 +606,13 @@ def run() -> int:
     except SystemExit as end:
         if end.code == 130:  # typer's word for the same
             return _interrupted()
+        if end.code == 128 + signal.SIGTERM:
+            return _fail("terminated", end.code)
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     return 0
 
 
 def main() -> None:
     """Entry point of ``bitnet`` and ``python -m bitnet_rust``."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run())
