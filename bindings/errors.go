@@ -44,6 +44,7 @@ var codes = []struct {
 	{train.ErrNoCheckpoint, C.BN_CHECKPOINT},
 	{train.ErrDamaged, C.BN_CHECKPOINT},
 	{train.ErrMismatch, C.BN_CHECKPOINT},
+	{train.ErrLocked, C.BN_CHECKPOINT},
 	{pool.ErrOutOfMemory, C.BN_MEMORY},
 	{pool.ErrSize, C.BN_MEMORY},
 	{tensor.ErrMemory, C.BN_MEMORY},

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"testing"
@@ -137,7 +138,9 @@ func checkpoints(t *testing.T, dir string) (names []string) {
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	for _, e := range entries {
-		names = append(names, e.Name())
+		if e.Name() != ".lock" {
+			names = append(names, e.Name())
+		}
 	}
 	return names
 }
@@ -446,6 +449,50 @@ func TestADamagedCheckpointDoesNotCountAsOneThatIsKept(t *testing.T) {
 	require.Equal(t, []string{"step-00000004.ckpt", "step-00000005.ckpt", "step-00000008.ckpt"}, checkpoints(t, c.Checkpoint.Dir))
 	r.until(t, 10)
 	require.Equal(t, []string{"step-00000005.ckpt", "step-00000010.ckpt"}, checkpoints(t, c.Checkpoint.Dir))
+}
+
+// Two runs do not write into one directory at the same time, be they of one process or of two.
+func TestADirectoryBelongsToOneRunAtATime(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("no advisory locks")
+	}
+	refused := func(r *run, dir string, pid int) {
+		t.Helper()
+		var locked *train.LockedError
+		require.ErrorAs(t, r.Train(context.Background()), &locked)
+		require.Equal(t, train.LockedError{Dir: dir, PID: pid}, *locked)
+		_, err := r.SaveCheckpoint()
+		require.ErrorIs(t, err, train.ErrLocked)
+	}
+	c := runConfig("sgd", "constant")
+	c.Steps, c.Checkpoint = 4, train.CheckpointConfig{Dir: t.TempDir(), Every: 1}
+	first, second := newRun(t, c), newRun(t, c)
+	first.Callbacks = append(first.Callbacks, savedFunc(func(string) { refused(second, c.Checkpoint.Dir, os.Getpid()) }))
+	require.NoError(t, first.Train(context.Background()))
+	_, err := first.SaveCheckpoint()
+	require.NoError(t, err)
+	_, err = second.Resume(c.Checkpoint.Dir)
+	require.NoError(t, err)
+	require.NoError(t, second.Train(context.Background()), "the first run is over")
+
+	c = killedRun(t.TempDir())
+	child := exec.Command(os.Args[0], "-test.run=^TestChildThatTrains$")
+	child.Env = append(os.Environ(), killedDir+"="+c.Checkpoint.Dir)
+	out, err := child.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	require.True(t, bufio.NewScanner(out).Scan())
+	r := newRun(t, c)
+	refused(r, c.Checkpoint.Dir, child.Process.Pid)
+	require.NoError(t, child.Process.Kill())
+	require.Error(t, child.Wait())
+	c.Steps, c.Schedule.TotalSteps = 1, 400
+	r = newRun(t, c)
+	if _, err = r.Resume(c.Checkpoint.Dir); !errors.Is(err, train.ErrNoCheckpoint) {
+		require.NoError(t, err)
+	}
+	_, err = r.SaveCheckpoint()
+	require.NoError(t, err, "the system unlocks what a killed process had")
 }
 
 func TestCheckpointMistakesAreNamed(t *testing.T) {

@@ -1,6 +1,7 @@
 """Runs that are saved, interrupted, killed and continued from Python have the bits of runs that were never interrupted."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -65,7 +66,7 @@ class Stop(Callback):
 
 
 def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
+    return sorted(path.name for path in directory.iterdir() if path.name != ".lock")
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt()])
@@ -120,6 +121,23 @@ def test_a_run_can_be_saved_anywhere_at_any_time(whole: Any, tmp_path: Path) -> 
             history = Trainer(model, **OPTIONS).train(IDS, IDS[:200], resume_from=path)
             assert np.array_equal(logits(model), whole[0])
             assert numbers(history) == whole[1][20 - len(history) :]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no advisory locks")
+def test_a_directory_belongs_to_one_run_at_a_time(tmp_path: Path) -> None:
+    options = OPTIONS | {"checkpoint_dir": tmp_path}
+    refused: list[str] = []
+
+    class Second(Callback):
+        def on_step(self, trainer: Trainer, record: dict[str, Any]) -> None:
+            with fresh() as other, pytest.raises(CheckpointError) as error:
+                Trainer(other, **options).train(IDS, IDS[:200])
+            refused.append(str(error.value))
+            trainer.stop()
+
+    with fresh() as model:
+        Trainer(model, **options, callbacks=[Second()]).train(IDS, IDS[:200])
+    assert f"{tmp_path} is written to by another run of this process" in refused[0]
 
 
 def test_a_run_may_go_on_for_longer(tmp_path: Path) -> None:

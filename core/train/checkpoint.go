@@ -97,9 +97,11 @@ func (t *Trainer) SaveCheckpoint() (path string, err error) {
 	if dir == "" {
 		return "", fmt.Errorf("%w: checkpoint_dir is empty: expected a directory", ErrConfig)
 	}
-	if err := t.claim(); err != nil {
+	release, err := t.claim()
+	if err != nil {
 		return "", err
 	}
+	defer release()
 	path = checkpointPath(dir, t.step)
 	if err := t.WriteCheckpoint(path); err != nil {
 		return "", err
@@ -124,27 +126,41 @@ func (t *Trainer) WriteCheckpoint(path string) error {
 	return nil
 }
 
-// claim makes the directory. A run that begins does not mix its checkpoints with another's.
-func (t *Trainer) claim() error {
+// claim makes the directory and locks it until release. A run that begins does not mix its checkpoints with another's.
+func (t *Trainer) claim() (release func(), err error) {
 	dir := t.config.Checkpoint.Dir
-	if dir == "" || t.claimed {
-		return nil
+	if dir == "" || t.lock != nil {
+		return func() {}, nil
 	}
-	if _, err := t.describe(); err != nil {
-		return err
+	if !t.claimed {
+		if _, err := t.describe(); err != nil {
+			return nil, err
+		}
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			return nil, fmt.Errorf("train: %w", err)
+		}
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return fmt.Errorf("train: %w", err)
+	if t.lock, err = lockDirectory(dir); err != nil {
+		return nil, err
 	}
-	found, err := checkpointFiles(dir)
-	if err != nil {
-		return err
+	release = func() {
+		if t.lock != nil {
+			_ = t.lock.Close() // nothing was written that matters
+			t.lock = nil
+		}
 	}
-	if len(found) > 0 {
-		return fmt.Errorf("%w: checkpoint_dir %s has checkpoints of another run: resume from it, empty it, or choose another", ErrConfig, dir)
+	if !t.claimed {
+		found, err := checkpointFiles(dir)
+		if err == nil && len(found) > 0 {
+			err = fmt.Errorf("%w: checkpoint_dir %s has checkpoints of another run: resume from it, empty it, or choose another", ErrConfig, dir)
+		}
+		if err != nil {
+			release()
+			return nil, err
+		}
+		t.claimed = true
 	}
-	t.claimed = true
-	return nil
+	return release, nil
 }
 
 // snapshot is the state after the last update; its tensors are views.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"os"
 	"time"
 
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
@@ -40,6 +41,7 @@ type Trainer struct {
 	restored bool            // the model and best have been exchanged
 	run      []byte          // what describe made
 	claimed  bool            // the directory of the checkpoints is this run's
+	lock     *os.File        // on that directory, while the run goes; nil where there are no locks
 	damaged  map[string]bool // paths of checkpoints there that cannot be read
 
 	// Callbacks hear of the run, in their order.
@@ -119,6 +121,11 @@ func (t *Trainer) Close() {
 // with ctx's error soon after that is canceled, and with a *DivergenceError when a loss or gradient is not finite. The weights are those
 // of the last update then, and a checkpoint that is saved continues the run as if nothing had been.
 func (t *Trainer) Train(ctx context.Context) error {
+	release, err := t.claim()
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := t.begin(); err != nil {
 		return err
 	}
@@ -225,9 +232,6 @@ func (t *Trainer) checkpointDue() bool {
 // begin makes ready for the first update.
 func (t *Trainer) begin() error {
 	if err := t.whole(); err != nil {
-		return err
-	}
-	if err := t.claim(); err != nil {
 		return err
 	}
 	if t.restored {

@@ -54,7 +54,8 @@ class TrainingError(BitNetError, ArithmeticError):
 
 
 class CheckpointError(BitNetError, ValueError):
-    """No training run can continue from there: no readable checkpoint, or one of another run. The message has the file and why."""
+    """No training run can continue from there: no readable checkpoint, one of another run, or a directory that another run is
+    writing to. The message has the file and why."""
 
 
 class AutogradError(BitNetError, RuntimeError):

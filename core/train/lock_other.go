@@ -1,0 +1,7 @@
+//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
+
+package train
+
+import "os"
+
+func tryLock(*os.File) (locked, supported bool) { return false, false }
