@@ -91,10 +91,7 @@ func (o *blendedOp) Backward(t *autograd.Tape) {
 			c.addWeightGrad(l, product.Float32s())
 			c.Free(product)
 		} else {
-			table := c.pack(l.Weight.Data, l.Out, l.In)
-			c.mulPacked(part, dy, table)
-			table.free(c)
-			c.addOuter(l.Weight.Grad, dy, h)
+			c.denseBackward(l, dy, h, part, false)
 		}
 		cpu.Add(dx.Float32s(), dx.Float32s(), part.Float32s())
 		t.Done(o.out[i])
