@@ -137,7 +137,7 @@ func (t *Trainer) claim() (release func(), err error) {
 			return nil, err
 		}
 		if err := os.MkdirAll(dir, 0o777); err != nil {
-			return nil, fmt.Errorf("train: %w", err)
+			return nil, fmt.Errorf("train: checkpoint_dir: %w", err)
 		}
 	}
 	if t.lock, err = lockDirectory(dir); err != nil {

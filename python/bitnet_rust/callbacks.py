@@ -135,9 +135,9 @@ class JSONLog(Callback):
         kept = self._lines_before(trainer.next_record) if resumed and self._path.exists() else []
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self._path, "".join(kept))
         except OSError as error:
-            raise FileSystemError(f"log_file = {self._path}: {error.strerror}") from error
-        write_text(self._path, "".join(kept))
+            raise FileSystemError(f"log_file = {self._path}: {error.strerror or error}") from error
         self._file = self._path.open("a", encoding="utf-8", buffering=1)  # a line is written when it is whole
         if resumed or trainer.history.skipped:
             event = {"event": "resumed", "step": trainer.step, "path": trainer.history.resumed_from}
@@ -192,11 +192,14 @@ class TensorBoard(Callback):
                 "tensorboard_dir needs tensorboardX: pip install tensorboardX (or bitnet-rust[tensorboard])"
             ) from missing
         self._module = tensorboardX
-        self._directory = fspath(directory)
+        self._directory = fspath(Path(directory).expanduser())
 
     def on_run_start(self, trainer: "Trainer") -> None:
         purge = trainer.next_record if trainer.history.resumed_from else None
-        self._writer = self._module.SummaryWriter(self._directory, purge_step=purge)
+        try:
+            self._writer = self._module.SummaryWriter(self._directory, purge_step=purge)
+        except OSError as error:
+            raise FileSystemError(f"tensorboard_dir = {self._directory}: {error.strerror}") from error
 
     def on_step(self, trainer: "Trainer", record: Record) -> None:
         for name, value in record.items():

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -141,7 +142,8 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
         training = _training(recipe.training, out, dataset, check)
         recipe.training = {name: value for name, value in training.to_dict().items() if _stated(name, value)}
         sample = _sample_options(recipe.sample, model.tokenizer, train, recipe.training["seed"])
-        trainer = Trainer(model, training, teacher=teacher, progress=progress, callbacks=[_Begin(recipe, out)])
+        begin = _Begin(recipe, out, dataset, check)
+        trainer = Trainer(model, training, teacher=teacher, progress=progress, callbacks=[begin])
         if not progress:
             trainer.callbacks.append(PrintProgress())
         if not resume:
@@ -168,15 +170,22 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
 
 
 class _Begin(Callback):
-    """Writes what a run is made of when it begins: mistakes in it leave the directory as it was."""
+    """Writes what a run is made of when it begins, since mistakes in it are to leave the directory as it was; and says it."""
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    def __init__(self, recipe: Recipe, out: Path, train: Dataset, check: Dataset | None) -> None:
         self._recipe, self._out = recipe, out
+        learn, validate = (0 if data is None else json.loads(data.info())["tokens"] for data in (train, check))
+        checked = f"{validate:,}" if validate else "none"
+        self._data = f"{learn:,} tokens to learn from, {checked} to validate on"
 
     def on_run_start(self, trainer: Trainer) -> None:
         # A resumed run reads the tokenizer, since learning it again may give another.
         trainer.model.tokenizer.save_pretrained(self._out)
         self._recipe.save(self._out / RECIPE)
+        parameters, vocabulary = trainer.model.num_parameters(), trainer.model.config.vocab_size
+        how_far = f" from update {trainer.step}" if trainer.step else ""
+        model = f"{parameters:,} parameters, vocabulary of {vocabulary:,}"
+        print(f"training{how_far}: {model}; {self._data}", file=sys.stderr, flush=True)
 
 
 def _refuse(out: Path, resume: bool, overwrite: bool) -> None:
@@ -341,7 +350,8 @@ def _sample_options(section: Mapping[str, Any], tokenizer: Tokenizer, train: Any
     refuse_unknown(section, _SECTIONS["sample"], "sample")
     text = "\n" if isinstance(train, TokenFile) else train[0]
     first_line = next((line for line in text.splitlines() if line), text)[:40]
-    options = {"prompt": first_line, "max_new_tokens": _SAMPLE_TOKENS, "temperature": 0.8, "seed": seed} | section
+    options: dict[str, Any] = {"prompt": first_line, "max_new_tokens": _SAMPLE_TOKENS, "temperature": 0.8, "seed": seed}
+    options |= section
     try:
         tokenizer.encode(options["prompt"])
     except (BitNetError, TypeError) as error:
