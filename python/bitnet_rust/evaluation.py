@@ -28,8 +28,9 @@ def evaluate(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """See BitNetModel.evaluate."""
-    if isinstance(data, Path) and (data.suffix not in SUFFIXES or data.is_dir()):
-        data = list(documents(data, "data"))
+    paths = data if isinstance(data, list) else [data]
+    if all(isinstance(path, Path) and (path.suffix not in SUFFIXES or path.is_dir()) for path in paths):
+        data = [text for path in paths for text in documents(path, "data")]
     length = TrainingConfig(context_length=context_length).length(model.config.max_position_embeddings)
     options = DataOptions(length, model.config.vocab_size, lambda: model.tokenizer, packing, isolate_documents)
     made = make_dataset(data, "data", options)

@@ -3,16 +3,13 @@
 import json
 from array import array
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from . import _bitnet
 from .arrays import batch_ids, is_batch, token_ids
 from .autograd import _recording
 from .errors import ArgumentError, ShapeError
 from .tensor import Tensor
-
-if TYPE_CHECKING:
-    pass
 
 
 class PassOptions(TypedDict, total=False):
