@@ -167,6 +167,11 @@ func TestTrainingRefusesBadBatches(t *testing.T) {
 		require.ErrorIs(t, err, train.ErrBatch)
 		require.ErrorContains(t, err, name)
 	}
+	many := make([]int32, 1<<17+1)
+	_, err = e.Accumulate(context.Background(), train.Batch{IDs: many, Targets: many, Length: 1}, 1)
+	require.ErrorIs(t, err, train.ErrBatch)
+	require.ErrorContains(t, err, "131073 ids: expected at most 131072 in a batch that is differentiated")
+
 	plain, err := model.NewRandom(m.Config, 1, model.LoadOptions{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, plain.Close()) }()

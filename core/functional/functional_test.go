@@ -196,6 +196,7 @@ func TestArgumentsOfLayersAreChecked(t *testing.T) {
 		{"bit_linear", `{}`, []*autograd.GradTensor{flat, x}, tensor.ErrShape},
 		{"rope", `{}`, []*autograd.GradTensor{flat}, tensor.ErrShape},
 		{"rope", `{"theta":-1}`, []*autograd.GradTensor{x}, ErrArgument},
+		{"bit_linear", `{}`, []*autograd.GradTensor{leafOf(make([]float32, 1<<17+1), 1<<17+1, 1), leafOf([]float32{1}, 1, 1)}, tensor.ErrShape},
 		{"rope", `{"offset":-1}`, []*autograd.GradTensor{x}, ErrArgument},
 		{"rope", `{"offset":2147483646}`, []*autograd.GradTensor{x}, ErrArgument},
 		{"gated", `{"activation":"swish"}`, []*autograd.GradTensor{x, x}, ErrArgument},

@@ -71,6 +71,9 @@ func bitLinear(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 	if w := data[1].Shape(); len(w) != 2 || w[1] != in || w[0] == 0 {
 		return nil, shapeError("weight has shape %v, expected (out, %d) for x %v", w, in, data[0].Shape())
 	}
+	if rows := data[0].Len() / in; rows > nn.MaxGradRows && m.Wanted(x...) {
+		return nil, shapeError("x %v has %d rows, expected at most %d where gradients are recorded", data[0].Shape(), rows, nn.MaxGradRows)
+	}
 	ste, ok := nn.Estimators[p.STE]
 	if !ok || ste == nn.STELearnedScale {
 		return nil, argumentError("ste = %q: expected \"identity\", \"clipped\" or \"soft\"", p.STE)

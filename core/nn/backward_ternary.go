@@ -10,6 +10,9 @@ import (
 // The two products of a ternary layer's backward pass, dX = dY W' and dW = dY^T X', multiply integers: W' and X' are small ones
 // with scales, and dY becomes 16-bit ones, row by row for dX and column by column for dW.
 
+// MaxGradRows is the most rows that a differentiated step may have: sums over them, in the gradients of ternary weights, are exact int32.
+const MaxGradRows = cpu.MaxDenseIntCols
+
 // codes are the int8 activations X' of a projection as the right factor of dY^T X'.
 type codes struct {
 	panels quant.Dense // [cols, rows] of the activations

@@ -203,6 +203,9 @@ func (e *Engine) run(ctx context.Context, b Batch, p pass, s *Score) (err error)
 
 // begin starts a step over the batch and runs the model up to its head. The caller ends it.
 func (e *Engine) begin(ctx context.Context, b Batch, p pass) (*tensor.Tensor, error) {
+	if n := len(b.IDs); p.backward && n > nn.MaxGradRows {
+		return nil, fmt.Errorf("%w: %d ids: expected at most %d in a batch that is differentiated: accumulate smaller ones", ErrBatch, n, nn.MaxGradRows)
+	}
 	if err := e.layout(b); err != nil {
 		return nil, err
 	}

@@ -83,7 +83,7 @@ class TrainingConfig:
         max_steps: updates of the weights in a run; 1000 if epochs does not say how many there are.
         epochs: times that the dataset is seen, instead of max_steps; may be a fraction.
         batch_size, context_length: examples in a forward pass, and tokens in an example; by default the model's context,
-            at most 256.
+            at most 256. A forward pass has at most 131072 tokens.
         accumulation: forward and backward passes in an update.
         seed: of the order of the examples and of dropout.
 
