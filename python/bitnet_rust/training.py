@@ -176,8 +176,8 @@ class Trainer:
     ) -> History:
         """Makes the updates, on examples drawn from dataset, and gives their records.
 
-        dataset, eval_dataset: a text; a pathlib.Path of a text file, a directory of them, a .jsonl file, or a file of token
-            ids; a TokenFile; token ids as a list or one-dimensional array; examples as a list of ids, a two-dimensional
+        dataset, eval_dataset: a text or a list of them; a pathlib.Path of a text file, a directory of them or a .jsonl file,
+            or a list of such; a pathlib.Path of a file of token ids; a TokenFile; token ids as a list or one-dimensional array; examples as a list of ids, a two-dimensional
             array, or dictionaries with input_ids, labels and attention_mask, or text; a PyTorch Dataset or DataLoader; a
             Hugging Face dataset. An iterable without a length is read as far as max_steps needs.
         resume_from: a checkpoint, or a directory of which the newest readable one is taken; True is checkpoint_dir, and a
@@ -186,9 +186,9 @@ class Trainer:
         The run is the one that wrote the checkpoint: CheckpointError if model, options or data are not the same. Damaged
         checkpoints are passed over with a CheckpointWarning and are listed in ``history.skipped``.
 
-        Ctrl-C writes a checkpoint, if there is a checkpoint_dir, and raises KeyboardInterrupt within half a second. A loss
-        or gradient that is not finite raises TrainingError, which names the step, the layer and the tensor. The model then
-        has the weights of the last update and can be used.
+        Ctrl-C writes a checkpoint, if there is a checkpoint_dir, and raises KeyboardInterrupt within half a second; a signal
+        handler that raises SystemExit does the same. A loss or gradient that is not finite raises TrainingError, which names
+        the step, the layer and the tensor. The model then has the weights of the last update and can be used.
         """
         if self._running:
             raise ArgumentError("train() is under way: a callback cannot start it again")
