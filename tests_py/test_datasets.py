@@ -548,3 +548,11 @@ def test_what_is_too_short_says_how_long_it_is(score: Score, tmp_path: Path) -> 
 def test_a_tokenizer_that_is_too_large_is_named() -> None:
     with pytest.raises(ArgumentError, match="the tokenizer has 256 tokens: expected at most vocab_size = 40"):
         make_dataset(TEXT, "dataset", options(vocab_size=40))
+
+
+def test_bare_ids_need_a_dtype(score: Score, tmp_path: Path) -> None:
+    path = tmp_path / "ids.bin"
+    np.arange(100, dtype=np.uint16).tofile(path)
+    with pytest.raises(DTypeError, match=r'ids.bin has no header.*; pass TokenFile\(".*ids.bin", dtype=\.\.\.\)'):
+        score(path)
+    assert score(TokenFile(path, dtype="uint16"))

@@ -104,7 +104,10 @@ def _tokens_in(path: Path) -> Any:
             return TokenFile(path)
         if stored.ndim != 1:
             return stored
-    return TokenFile(path)
+    try:
+        return TokenFile(path)
+    except DTypeError as error:
+        raise DTypeError(f'{error}; pass TokenFile("{path}", dtype=...)') from error
 
 
 def _file(file: TokenFile, name: str, options: DataOptions) -> _bitnet.Dataset:

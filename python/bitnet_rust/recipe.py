@@ -14,7 +14,7 @@ from typing import Any, Self
 from ._bitnet import Dataset
 from .callbacks import Callback, PrintProgress
 from .config import BitNetConfig
-from .errors import ArgumentError, BitNetError, ConfigError, FileSystemError
+from .errors import ArgumentError, BitNetError, ConfigError, DTypeError, FileSystemError
 from .files import read_fields, refuse_unknown, write_fields
 from .generation import SamplingOptions
 from .model import BitNetModel
@@ -241,7 +241,10 @@ def _read(section: dict[str, Any], field: str) -> list[str] | TokenFile:
     paths, name = section[field], f"data.{field}"
     places = [Path(paths)] if isinstance(paths, str) else list(map(Path, paths))
     if len(places) == 1 and places[0].suffix in SUFFIXES:
-        return TokenFile(places[0], section.get("dtype"))
+        try:
+            return TokenFile(places[0], section.get("dtype"))
+        except DTypeError as error:
+            raise DTypeError(f"{error}, as data.dtype") from error
     texts = [text for place in places for text in documents(place, name)]
     if not any(texts):
         raise ArgumentError(f"{name} = {paths}: there is no text in it")
