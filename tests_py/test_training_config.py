@@ -555,6 +555,20 @@ def test_an_interrupted_command_leaves_a_model_and_is_resumed(tmp_path: Path, nu
     assert steps == list(range(1, 151))
 
 
+def test_a_killed_command_leaves_the_model_of_its_last_checkpoint(tmp_path: Path) -> None:
+    recipe, out = recipe_file(tmp_path / "r", max_steps=10**6, eval_every=10**6), tmp_path / "out"
+    arguments = f"-m bitnet_rust train --checkpoint-every 1 --config {recipe} --out {out}".split()
+    child = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.DEVNULL)
+    while not (out / "model.bitnet").exists():
+        assert child.poll() is None
+    with BitNetModel.from_pretrained(out) as model:  # while it is trained
+        assert model.generate("To be", max_new_tokens=2)
+    child.kill()
+    child.wait()
+    with BitNetModel.from_pretrained(out) as model:
+        assert model.generate("To be", max_new_tokens=2)
+
+
 def test_a_mistake_leaves_the_directory_as_it_was(tmp_path: Path) -> None:
     recipe, out = recipe_file(tmp_path / "r"), tmp_path / "out"
     for mistake in ("training.optimizer=adamv", "training.context_length=250", "data.eval_fraction=0.999"):

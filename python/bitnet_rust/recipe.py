@@ -142,8 +142,8 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
         training = _training(recipe.training, out, dataset, check)
         recipe.training = {name: value for name, value in training.to_dict().items() if _stated(name, value)}
         sample = _sample_options(recipe.sample, model.tokenizer, train, recipe.training["seed"])
-        begin = _Begin(recipe, out, dataset, check)
-        trainer = Trainer(model, training, teacher=teacher, progress=progress, callbacks=[begin])
+        output = _Output(recipe, out, dataset, check)
+        trainer = Trainer(model, training, teacher=teacher, progress=progress, callbacks=[output])
         if not progress:
             trainer.callbacks.append(PrintProgress())
         if not resume:
@@ -169,8 +169,9 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
         }
 
 
-class _Begin(Callback):
-    """Writes what a run is made of when it begins, since mistakes in it are to leave the directory as it was; and says it."""
+class _Output(Callback):
+    """The directory of a run: what it is made of when it begins, so that a mistake leaves all as it was, and with each
+    checkpoint the model, so that a run that was killed, and one that is under way, can be tried."""
 
     def __init__(self, recipe: Recipe, out: Path, train: Dataset, check: Dataset | None) -> None:
         self._recipe, self._out = recipe, out
@@ -186,6 +187,9 @@ class _Begin(Callback):
         how_far = f" from update {trainer.step}" if trainer.step else ""
         model = f"{parameters:,} parameters, vocabulary of {vocabulary:,}"
         print(f"training{how_far}: {model}; {self._data}", file=sys.stderr, flush=True)
+
+    def on_checkpoint(self, trainer: Trainer, path: str) -> None:
+        trainer.model.save_pretrained(self._out)
 
 
 def _refuse(out: Path, resume: bool, overwrite: bool) -> None:
