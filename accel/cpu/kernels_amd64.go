@@ -24,6 +24,26 @@ func ternaryGemmAVX2t3(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int
 //go:noescape
 func ternaryGemmAVX2t4(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
+// lineDotAVX2: dst[i] = the line ids[i] times x, for i < 4; ids[4:8] are read ahead; blocks > 0.
+//
+//go:noescape
+func lineDotAVX2(dst *int32, src *byte, stride int, ids *int32, x *int8, xsum int, blocks int)
+
+// lineAddAVX2: acc += the codes of lines ids[i] times q[i], for i < 4; ids[4:8] are read ahead; blocks > 0.
+//
+//go:noescape
+func lineAddAVX2(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)
+
+// flipLanesAVX2: lane c of line r becomes lane r of block c, for 16 lines by 16 lanes, count times; count > 0.
+//
+//go:noescape
+func flipLanesAVX2(dst *byte, dstStride int, dstStep int, src *byte, stride int, srcStep int, count int)
+
+// flipCodesAVX2: the code of element e of lane c of line k becomes that of column k in lane e of block c, for 16 lines by 16 lanes, count times; count > 0.
+//
+//go:noescape
+func flipCodesAVX2(dst *byte, dstStride int, dstStep int, src *byte, stride int, srcStep int, count int)
+
 // denseF32AVX2t1: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 1,
 // in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
 //
@@ -419,6 +439,26 @@ func ternaryGemmAVX512p2t11(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum
 //
 //go:noescape
 func ternaryGemmAVX512p2t12(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+
+// lineDotAVX512: dst[i] = the line ids[i] times x, for i < 4; ids[4:8] are read ahead; blocks > 0.
+//
+//go:noescape
+func lineDotAVX512(dst *int32, src *byte, stride int, ids *int32, x *int8, xsum int, blocks int)
+
+// lineAddAVX512: acc += the codes of lines ids[i] times q[i], for i < 4; ids[4:8] are read ahead; blocks > 0.
+//
+//go:noescape
+func lineAddAVX512(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)
+
+// flipLanesAVX512: lane c of line r becomes lane r of block c, for 16 lines by 16 lanes, count times; count > 0.
+//
+//go:noescape
+func flipLanesAVX512(dst *byte, dstStride int, dstStep int, src *byte, stride int, srcStep int, count int)
+
+// flipCodesAVX512: the code of element e of lane c of line k becomes that of column k in lane e of block c, for 16 lines by 16 lanes, count times; count > 0.
+//
+//go:noescape
+func flipCodesAVX512(dst *byte, dstStride int, dstStep int, src *byte, stride int, srcStep int, count int)
 
 // denseF32AVX512t1: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 1,
 // in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.

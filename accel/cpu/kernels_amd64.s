@@ -356,423 +356,455 @@ DATA constants<>+1392(SB)/4, $0x0c0c0c0c
 DATA constants<>+1396(SB)/4, $0x0c0c0c0c
 DATA constants<>+1400(SB)/4, $0x0c0c0c0c
 DATA constants<>+1404(SB)/4, $0x0c0c0c0c
-DATA constants<>+1408(SB)/4, $0x0f0f0f0f
-DATA constants<>+1412(SB)/4, $0x0f0f0f0f
-DATA constants<>+1416(SB)/4, $0x0f0f0f0f
-DATA constants<>+1420(SB)/4, $0x0f0f0f0f
-DATA constants<>+1424(SB)/4, $0x0f0f0f0f
-DATA constants<>+1428(SB)/4, $0x0f0f0f0f
-DATA constants<>+1432(SB)/4, $0x0f0f0f0f
-DATA constants<>+1436(SB)/4, $0x0f0f0f0f
-DATA constants<>+1440(SB)/4, $0x0f0f0f0f
-DATA constants<>+1444(SB)/4, $0x0f0f0f0f
-DATA constants<>+1448(SB)/4, $0x0f0f0f0f
-DATA constants<>+1452(SB)/4, $0x0f0f0f0f
-DATA constants<>+1456(SB)/4, $0x0f0f0f0f
-DATA constants<>+1460(SB)/4, $0x0f0f0f0f
-DATA constants<>+1464(SB)/4, $0x0f0f0f0f
-DATA constants<>+1468(SB)/4, $0x0f0f0f0f
-DATA constants<>+1472(SB)/4, $0xffff0000
-DATA constants<>+1476(SB)/4, $0xffff0000
-DATA constants<>+1480(SB)/4, $0xffff0000
-DATA constants<>+1484(SB)/4, $0xffff0000
-DATA constants<>+1488(SB)/4, $0xffff0000
-DATA constants<>+1492(SB)/4, $0xffff0000
-DATA constants<>+1496(SB)/4, $0xffff0000
-DATA constants<>+1500(SB)/4, $0xffff0000
-DATA constants<>+1504(SB)/4, $0xffff0000
-DATA constants<>+1508(SB)/4, $0xffff0000
-DATA constants<>+1512(SB)/4, $0xffff0000
-DATA constants<>+1516(SB)/4, $0xffff0000
-DATA constants<>+1520(SB)/4, $0xffff0000
-DATA constants<>+1524(SB)/4, $0xffff0000
-DATA constants<>+1528(SB)/4, $0xffff0000
-DATA constants<>+1532(SB)/4, $0xffff0000
-DATA constants<>+1536(SB)/4, $0xc6fe0000
-DATA constants<>+1540(SB)/4, $0xc6fe0000
-DATA constants<>+1544(SB)/4, $0xc6fe0000
-DATA constants<>+1548(SB)/4, $0xc6fe0000
-DATA constants<>+1552(SB)/4, $0xc6fe0000
-DATA constants<>+1556(SB)/4, $0xc6fe0000
-DATA constants<>+1560(SB)/4, $0xc6fe0000
-DATA constants<>+1564(SB)/4, $0xc6fe0000
-DATA constants<>+1568(SB)/4, $0xc6fe0000
-DATA constants<>+1572(SB)/4, $0xc6fe0000
-DATA constants<>+1576(SB)/4, $0xc6fe0000
-DATA constants<>+1580(SB)/4, $0xc6fe0000
-DATA constants<>+1584(SB)/4, $0xc6fe0000
-DATA constants<>+1588(SB)/4, $0xc6fe0000
-DATA constants<>+1592(SB)/4, $0xc6fe0000
-DATA constants<>+1596(SB)/4, $0xc6fe0000
-DATA constants<>+1600(SB)/4, $0x46fe0000
-DATA constants<>+1604(SB)/4, $0x46fe0000
-DATA constants<>+1608(SB)/4, $0x46fe0000
-DATA constants<>+1612(SB)/4, $0x46fe0000
-DATA constants<>+1616(SB)/4, $0x46fe0000
-DATA constants<>+1620(SB)/4, $0x46fe0000
-DATA constants<>+1624(SB)/4, $0x46fe0000
-DATA constants<>+1628(SB)/4, $0x46fe0000
-DATA constants<>+1632(SB)/4, $0x46fe0000
-DATA constants<>+1636(SB)/4, $0x46fe0000
-DATA constants<>+1640(SB)/4, $0x46fe0000
-DATA constants<>+1644(SB)/4, $0x46fe0000
-DATA constants<>+1648(SB)/4, $0x46fe0000
-DATA constants<>+1652(SB)/4, $0x46fe0000
-DATA constants<>+1656(SB)/4, $0x46fe0000
-DATA constants<>+1660(SB)/4, $0x46fe0000
-DATA constants<>+1664(SB)/4, $0x43800000
-DATA constants<>+1668(SB)/4, $0x43800000
-DATA constants<>+1672(SB)/4, $0x43800000
-DATA constants<>+1676(SB)/4, $0x43800000
-DATA constants<>+1680(SB)/4, $0x43800000
-DATA constants<>+1684(SB)/4, $0x43800000
-DATA constants<>+1688(SB)/4, $0x43800000
-DATA constants<>+1692(SB)/4, $0x43800000
-DATA constants<>+1696(SB)/4, $0x43800000
-DATA constants<>+1700(SB)/4, $0x43800000
-DATA constants<>+1704(SB)/4, $0x43800000
-DATA constants<>+1708(SB)/4, $0x43800000
-DATA constants<>+1712(SB)/4, $0x43800000
-DATA constants<>+1716(SB)/4, $0x43800000
-DATA constants<>+1720(SB)/4, $0x43800000
-DATA constants<>+1724(SB)/4, $0x43800000
-DATA constants<>+1728(SB)/4, $0x80808080
-DATA constants<>+1732(SB)/4, $0x80808080
-DATA constants<>+1736(SB)/4, $0x80808080
-DATA constants<>+1740(SB)/4, $0x80808080
-DATA constants<>+1744(SB)/4, $0x80808080
-DATA constants<>+1748(SB)/4, $0x80808080
-DATA constants<>+1752(SB)/4, $0x80808080
-DATA constants<>+1756(SB)/4, $0x80808080
-DATA constants<>+1760(SB)/4, $0x80808080
-DATA constants<>+1764(SB)/4, $0x80808080
-DATA constants<>+1768(SB)/4, $0x80808080
-DATA constants<>+1772(SB)/4, $0x80808080
-DATA constants<>+1776(SB)/4, $0x80808080
-DATA constants<>+1780(SB)/4, $0x80808080
-DATA constants<>+1784(SB)/4, $0x80808080
-DATA constants<>+1788(SB)/4, $0x80808080
-DATA constants<>+1792(SB)/4, $0x00000080
-DATA constants<>+1796(SB)/4, $0x00000080
-DATA constants<>+1800(SB)/4, $0x00000080
-DATA constants<>+1804(SB)/4, $0x00000080
-DATA constants<>+1808(SB)/4, $0x00000080
-DATA constants<>+1812(SB)/4, $0x00000080
-DATA constants<>+1816(SB)/4, $0x00000080
-DATA constants<>+1820(SB)/4, $0x00000080
-DATA constants<>+1824(SB)/4, $0x00000080
-DATA constants<>+1828(SB)/4, $0x00000080
-DATA constants<>+1832(SB)/4, $0x00000080
-DATA constants<>+1836(SB)/4, $0x00000080
-DATA constants<>+1840(SB)/4, $0x00000080
-DATA constants<>+1844(SB)/4, $0x00000080
-DATA constants<>+1848(SB)/4, $0x00000080
-DATA constants<>+1852(SB)/4, $0x00000080
-DATA constants<>+1856(SB)/4, $0x01010101
-DATA constants<>+1860(SB)/4, $0x01010101
-DATA constants<>+1864(SB)/4, $0x01010101
-DATA constants<>+1868(SB)/4, $0x01010101
-DATA constants<>+1872(SB)/4, $0x01010101
-DATA constants<>+1876(SB)/4, $0x01010101
-DATA constants<>+1880(SB)/4, $0x01010101
-DATA constants<>+1884(SB)/4, $0x01010101
-DATA constants<>+1888(SB)/4, $0x01010101
-DATA constants<>+1892(SB)/4, $0x01010101
-DATA constants<>+1896(SB)/4, $0x01010101
-DATA constants<>+1900(SB)/4, $0x01010101
-DATA constants<>+1904(SB)/4, $0x01010101
-DATA constants<>+1908(SB)/4, $0x01010101
-DATA constants<>+1912(SB)/4, $0x01010101
-DATA constants<>+1916(SB)/4, $0x01010101
-DATA constants<>+1920(SB)/4, $0xffffffff
-DATA constants<>+1924(SB)/4, $0x7fffffff
-DATA constants<>+1928(SB)/4, $0xffffffff
-DATA constants<>+1932(SB)/4, $0x7fffffff
-DATA constants<>+1936(SB)/4, $0xffffffff
-DATA constants<>+1940(SB)/4, $0x7fffffff
-DATA constants<>+1944(SB)/4, $0xffffffff
-DATA constants<>+1948(SB)/4, $0x7fffffff
-DATA constants<>+1952(SB)/4, $0xffffffff
-DATA constants<>+1956(SB)/4, $0x7fffffff
-DATA constants<>+1960(SB)/4, $0xffffffff
-DATA constants<>+1964(SB)/4, $0x7fffffff
-DATA constants<>+1968(SB)/4, $0xffffffff
-DATA constants<>+1972(SB)/4, $0x7fffffff
-DATA constants<>+1976(SB)/4, $0xffffffff
-DATA constants<>+1980(SB)/4, $0x7fffffff
-DATA constants<>+1984(SB)/4, $0x00000000
-DATA constants<>+1988(SB)/4, $0x00000002
-DATA constants<>+1992(SB)/4, $0x00000004
-DATA constants<>+1996(SB)/4, $0x00000006
-DATA constants<>+2000(SB)/4, $0x00000000
-DATA constants<>+2004(SB)/4, $0x00000002
-DATA constants<>+2008(SB)/4, $0x00000004
-DATA constants<>+2012(SB)/4, $0x00000006
-DATA constants<>+2016(SB)/4, $0x00000000
-DATA constants<>+2020(SB)/4, $0x00000002
-DATA constants<>+2024(SB)/4, $0x00000004
-DATA constants<>+2028(SB)/4, $0x00000006
-DATA constants<>+2032(SB)/4, $0x00000000
-DATA constants<>+2036(SB)/4, $0x00000002
-DATA constants<>+2040(SB)/4, $0x00000004
-DATA constants<>+2044(SB)/4, $0x00000006
-DATA constants<>+2048(SB)/4, $0x03010200
-DATA constants<>+2052(SB)/4, $0x07050604
-DATA constants<>+2056(SB)/4, $0x0b090a08
-DATA constants<>+2060(SB)/4, $0x0f0d0e0c
-DATA constants<>+2064(SB)/4, $0x03010200
-DATA constants<>+2068(SB)/4, $0x07050604
-DATA constants<>+2072(SB)/4, $0x0b090a08
-DATA constants<>+2076(SB)/4, $0x0f0d0e0c
-DATA constants<>+2080(SB)/4, $0x03010200
-DATA constants<>+2084(SB)/4, $0x07050604
-DATA constants<>+2088(SB)/4, $0x0b090a08
-DATA constants<>+2092(SB)/4, $0x0f0d0e0c
-DATA constants<>+2096(SB)/4, $0x03010200
-DATA constants<>+2100(SB)/4, $0x07050604
-DATA constants<>+2104(SB)/4, $0x0b090a08
-DATA constants<>+2108(SB)/4, $0x0f0d0e0c
-DATA constants<>+2112(SB)/4, $0x40000000
-DATA constants<>+2116(SB)/4, $0x40000000
-DATA constants<>+2120(SB)/4, $0x40000000
-DATA constants<>+2124(SB)/4, $0x40000000
-DATA constants<>+2128(SB)/4, $0x40000000
-DATA constants<>+2132(SB)/4, $0x40000000
-DATA constants<>+2136(SB)/4, $0x40000000
-DATA constants<>+2140(SB)/4, $0x40000000
-DATA constants<>+2144(SB)/4, $0x40000000
-DATA constants<>+2148(SB)/4, $0x40000000
-DATA constants<>+2152(SB)/4, $0x40000000
-DATA constants<>+2156(SB)/4, $0x40000000
-DATA constants<>+2160(SB)/4, $0x40000000
-DATA constants<>+2164(SB)/4, $0x40000000
-DATA constants<>+2168(SB)/4, $0x40000000
-DATA constants<>+2172(SB)/4, $0x40000000
-DATA constants<>+2176(SB)/4, $0x3f000000
-DATA constants<>+2180(SB)/4, $0x3f000000
-DATA constants<>+2184(SB)/4, $0x3f000000
-DATA constants<>+2188(SB)/4, $0x3f000000
-DATA constants<>+2192(SB)/4, $0x3f000000
-DATA constants<>+2196(SB)/4, $0x3f000000
-DATA constants<>+2200(SB)/4, $0x3f000000
-DATA constants<>+2204(SB)/4, $0x3f000000
-DATA constants<>+2208(SB)/4, $0x3f000000
-DATA constants<>+2212(SB)/4, $0x3f000000
-DATA constants<>+2216(SB)/4, $0x3f000000
-DATA constants<>+2220(SB)/4, $0x3f000000
-DATA constants<>+2224(SB)/4, $0x3f000000
-DATA constants<>+2228(SB)/4, $0x3f000000
-DATA constants<>+2232(SB)/4, $0x3f000000
-DATA constants<>+2236(SB)/4, $0x3f000000
-DATA constants<>+2240(SB)/4, $0x3f200000
-DATA constants<>+2244(SB)/4, $0x3f200000
-DATA constants<>+2248(SB)/4, $0x3f200000
-DATA constants<>+2252(SB)/4, $0x3f200000
-DATA constants<>+2256(SB)/4, $0x3f200000
-DATA constants<>+2260(SB)/4, $0x3f200000
-DATA constants<>+2264(SB)/4, $0x3f200000
-DATA constants<>+2268(SB)/4, $0x3f200000
-DATA constants<>+2272(SB)/4, $0x3f200000
-DATA constants<>+2276(SB)/4, $0x3f200000
-DATA constants<>+2280(SB)/4, $0x3f200000
-DATA constants<>+2284(SB)/4, $0x3f200000
-DATA constants<>+2288(SB)/4, $0x3f200000
-DATA constants<>+2292(SB)/4, $0x3f200000
-DATA constants<>+2296(SB)/4, $0x3f200000
-DATA constants<>+2300(SB)/4, $0x3f200000
-DATA constants<>+2304(SB)/4, $0xbbbaf0ea
-DATA constants<>+2308(SB)/4, $0xbbbaf0ea
-DATA constants<>+2312(SB)/4, $0xbbbaf0ea
-DATA constants<>+2316(SB)/4, $0xbbbaf0ea
-DATA constants<>+2320(SB)/4, $0xbbbaf0ea
-DATA constants<>+2324(SB)/4, $0xbbbaf0ea
-DATA constants<>+2328(SB)/4, $0xbbbaf0ea
-DATA constants<>+2332(SB)/4, $0xbbbaf0ea
-DATA constants<>+2336(SB)/4, $0xbbbaf0ea
-DATA constants<>+2340(SB)/4, $0xbbbaf0ea
-DATA constants<>+2344(SB)/4, $0xbbbaf0ea
-DATA constants<>+2348(SB)/4, $0xbbbaf0ea
-DATA constants<>+2352(SB)/4, $0xbbbaf0ea
-DATA constants<>+2356(SB)/4, $0xbbbaf0ea
-DATA constants<>+2360(SB)/4, $0xbbbaf0ea
-DATA constants<>+2364(SB)/4, $0xbbbaf0ea
-DATA constants<>+2368(SB)/4, $0x3ca9134e
-DATA constants<>+2372(SB)/4, $0x3ca9134e
-DATA constants<>+2376(SB)/4, $0x3ca9134e
-DATA constants<>+2380(SB)/4, $0x3ca9134e
-DATA constants<>+2384(SB)/4, $0x3ca9134e
-DATA constants<>+2388(SB)/4, $0x3ca9134e
-DATA constants<>+2392(SB)/4, $0x3ca9134e
-DATA constants<>+2396(SB)/4, $0x3ca9134e
-DATA constants<>+2400(SB)/4, $0x3ca9134e
-DATA constants<>+2404(SB)/4, $0x3ca9134e
-DATA constants<>+2408(SB)/4, $0x3ca9134e
-DATA constants<>+2412(SB)/4, $0x3ca9134e
-DATA constants<>+2416(SB)/4, $0x3ca9134e
-DATA constants<>+2420(SB)/4, $0x3ca9134e
-DATA constants<>+2424(SB)/4, $0x3ca9134e
-DATA constants<>+2428(SB)/4, $0x3ca9134e
-DATA constants<>+2432(SB)/4, $0xbd5c1e2d
-DATA constants<>+2436(SB)/4, $0xbd5c1e2d
-DATA constants<>+2440(SB)/4, $0xbd5c1e2d
-DATA constants<>+2444(SB)/4, $0xbd5c1e2d
-DATA constants<>+2448(SB)/4, $0xbd5c1e2d
-DATA constants<>+2452(SB)/4, $0xbd5c1e2d
-DATA constants<>+2456(SB)/4, $0xbd5c1e2d
-DATA constants<>+2460(SB)/4, $0xbd5c1e2d
-DATA constants<>+2464(SB)/4, $0xbd5c1e2d
-DATA constants<>+2468(SB)/4, $0xbd5c1e2d
-DATA constants<>+2472(SB)/4, $0xbd5c1e2d
-DATA constants<>+2476(SB)/4, $0xbd5c1e2d
-DATA constants<>+2480(SB)/4, $0xbd5c1e2d
-DATA constants<>+2484(SB)/4, $0xbd5c1e2d
-DATA constants<>+2488(SB)/4, $0xbd5c1e2d
-DATA constants<>+2492(SB)/4, $0xbd5c1e2d
-DATA constants<>+2496(SB)/4, $0x3e088393
-DATA constants<>+2500(SB)/4, $0x3e088393
-DATA constants<>+2504(SB)/4, $0x3e088393
-DATA constants<>+2508(SB)/4, $0x3e088393
-DATA constants<>+2512(SB)/4, $0x3e088393
-DATA constants<>+2516(SB)/4, $0x3e088393
-DATA constants<>+2520(SB)/4, $0x3e088393
-DATA constants<>+2524(SB)/4, $0x3e088393
-DATA constants<>+2528(SB)/4, $0x3e088393
-DATA constants<>+2532(SB)/4, $0x3e088393
-DATA constants<>+2536(SB)/4, $0x3e088393
-DATA constants<>+2540(SB)/4, $0x3e088393
-DATA constants<>+2544(SB)/4, $0x3e088393
-DATA constants<>+2548(SB)/4, $0x3e088393
-DATA constants<>+2552(SB)/4, $0x3e088393
-DATA constants<>+2556(SB)/4, $0x3e088393
-DATA constants<>+2560(SB)/4, $0xbeaaaa99
-DATA constants<>+2564(SB)/4, $0xbeaaaa99
-DATA constants<>+2568(SB)/4, $0xbeaaaa99
-DATA constants<>+2572(SB)/4, $0xbeaaaa99
-DATA constants<>+2576(SB)/4, $0xbeaaaa99
-DATA constants<>+2580(SB)/4, $0xbeaaaa99
-DATA constants<>+2584(SB)/4, $0xbeaaaa99
-DATA constants<>+2588(SB)/4, $0xbeaaaa99
-DATA constants<>+2592(SB)/4, $0xbeaaaa99
-DATA constants<>+2596(SB)/4, $0xbeaaaa99
-DATA constants<>+2600(SB)/4, $0xbeaaaa99
-DATA constants<>+2604(SB)/4, $0xbeaaaa99
-DATA constants<>+2608(SB)/4, $0xbeaaaa99
-DATA constants<>+2612(SB)/4, $0xbeaaaa99
-DATA constants<>+2616(SB)/4, $0xbeaaaa99
-DATA constants<>+2620(SB)/4, $0xbeaaaa99
-DATA constants<>+2624(SB)/4, $0x3f3504f3
-DATA constants<>+2628(SB)/4, $0x3f3504f3
-DATA constants<>+2632(SB)/4, $0x3f3504f3
-DATA constants<>+2636(SB)/4, $0x3f3504f3
-DATA constants<>+2640(SB)/4, $0x3f3504f3
-DATA constants<>+2644(SB)/4, $0x3f3504f3
-DATA constants<>+2648(SB)/4, $0x3f3504f3
-DATA constants<>+2652(SB)/4, $0x3f3504f3
-DATA constants<>+2656(SB)/4, $0x3f3504f3
-DATA constants<>+2660(SB)/4, $0x3f3504f3
-DATA constants<>+2664(SB)/4, $0x3f3504f3
-DATA constants<>+2668(SB)/4, $0x3f3504f3
-DATA constants<>+2672(SB)/4, $0x3f3504f3
-DATA constants<>+2676(SB)/4, $0x3f3504f3
-DATA constants<>+2680(SB)/4, $0x3f3504f3
-DATA constants<>+2684(SB)/4, $0x3f3504f3
-DATA constants<>+2688(SB)/4, $0x3ea7ba05
-DATA constants<>+2692(SB)/4, $0x3ea7ba05
-DATA constants<>+2696(SB)/4, $0x3ea7ba05
-DATA constants<>+2700(SB)/4, $0x3ea7ba05
-DATA constants<>+2704(SB)/4, $0x3ea7ba05
-DATA constants<>+2708(SB)/4, $0x3ea7ba05
-DATA constants<>+2712(SB)/4, $0x3ea7ba05
-DATA constants<>+2716(SB)/4, $0x3ea7ba05
-DATA constants<>+2720(SB)/4, $0x3ea7ba05
-DATA constants<>+2724(SB)/4, $0x3ea7ba05
-DATA constants<>+2728(SB)/4, $0x3ea7ba05
-DATA constants<>+2732(SB)/4, $0x3ea7ba05
-DATA constants<>+2736(SB)/4, $0x3ea7ba05
-DATA constants<>+2740(SB)/4, $0x3ea7ba05
-DATA constants<>+2744(SB)/4, $0x3ea7ba05
-DATA constants<>+2748(SB)/4, $0x3ea7ba05
-DATA constants<>+2752(SB)/4, $0x3f87dc22
-DATA constants<>+2756(SB)/4, $0x3f87dc22
-DATA constants<>+2760(SB)/4, $0x3f87dc22
-DATA constants<>+2764(SB)/4, $0x3f87dc22
-DATA constants<>+2768(SB)/4, $0x3f87dc22
-DATA constants<>+2772(SB)/4, $0x3f87dc22
-DATA constants<>+2776(SB)/4, $0x3f87dc22
-DATA constants<>+2780(SB)/4, $0x3f87dc22
-DATA constants<>+2784(SB)/4, $0x3f87dc22
-DATA constants<>+2788(SB)/4, $0x3f87dc22
-DATA constants<>+2792(SB)/4, $0x3f87dc22
-DATA constants<>+2796(SB)/4, $0x3f87dc22
-DATA constants<>+2800(SB)/4, $0x3f87dc22
-DATA constants<>+2804(SB)/4, $0x3f87dc22
-DATA constants<>+2808(SB)/4, $0x3f87dc22
-DATA constants<>+2812(SB)/4, $0x3f87dc22
-DATA constants<>+2816(SB)/4, $0xbfba00e3
-DATA constants<>+2820(SB)/4, $0xbfba00e3
-DATA constants<>+2824(SB)/4, $0xbfba00e3
-DATA constants<>+2828(SB)/4, $0xbfba00e3
-DATA constants<>+2832(SB)/4, $0xbfba00e3
-DATA constants<>+2836(SB)/4, $0xbfba00e3
-DATA constants<>+2840(SB)/4, $0xbfba00e3
-DATA constants<>+2844(SB)/4, $0xbfba00e3
-DATA constants<>+2848(SB)/4, $0xbfba00e3
-DATA constants<>+2852(SB)/4, $0xbfba00e3
-DATA constants<>+2856(SB)/4, $0xbfba00e3
-DATA constants<>+2860(SB)/4, $0xbfba00e3
-DATA constants<>+2864(SB)/4, $0xbfba00e3
-DATA constants<>+2868(SB)/4, $0xbfba00e3
-DATA constants<>+2872(SB)/4, $0xbfba00e3
-DATA constants<>+2876(SB)/4, $0xbfba00e3
-DATA constants<>+2880(SB)/4, $0x3fb5f0e3
-DATA constants<>+2884(SB)/4, $0x3fb5f0e3
-DATA constants<>+2888(SB)/4, $0x3fb5f0e3
-DATA constants<>+2892(SB)/4, $0x3fb5f0e3
-DATA constants<>+2896(SB)/4, $0x3fb5f0e3
-DATA constants<>+2900(SB)/4, $0x3fb5f0e3
-DATA constants<>+2904(SB)/4, $0x3fb5f0e3
-DATA constants<>+2908(SB)/4, $0x3fb5f0e3
-DATA constants<>+2912(SB)/4, $0x3fb5f0e3
-DATA constants<>+2916(SB)/4, $0x3fb5f0e3
-DATA constants<>+2920(SB)/4, $0x3fb5f0e3
-DATA constants<>+2924(SB)/4, $0x3fb5f0e3
-DATA constants<>+2928(SB)/4, $0x3fb5f0e3
-DATA constants<>+2932(SB)/4, $0x3fb5f0e3
-DATA constants<>+2936(SB)/4, $0x3fb5f0e3
-DATA constants<>+2940(SB)/4, $0x3fb5f0e3
-DATA constants<>+2944(SB)/4, $0xbe91a98e
-DATA constants<>+2948(SB)/4, $0xbe91a98e
-DATA constants<>+2952(SB)/4, $0xbe91a98e
-DATA constants<>+2956(SB)/4, $0xbe91a98e
-DATA constants<>+2960(SB)/4, $0xbe91a98e
-DATA constants<>+2964(SB)/4, $0xbe91a98e
-DATA constants<>+2968(SB)/4, $0xbe91a98e
-DATA constants<>+2972(SB)/4, $0xbe91a98e
-DATA constants<>+2976(SB)/4, $0xbe91a98e
-DATA constants<>+2980(SB)/4, $0xbe91a98e
-DATA constants<>+2984(SB)/4, $0xbe91a98e
-DATA constants<>+2988(SB)/4, $0xbe91a98e
-DATA constants<>+2992(SB)/4, $0xbe91a98e
-DATA constants<>+2996(SB)/4, $0xbe91a98e
-DATA constants<>+3000(SB)/4, $0xbe91a98e
-DATA constants<>+3004(SB)/4, $0xbe91a98e
-DATA constants<>+3008(SB)/4, $0x3e827906
-DATA constants<>+3012(SB)/4, $0x3e827906
-DATA constants<>+3016(SB)/4, $0x3e827906
-DATA constants<>+3020(SB)/4, $0x3e827906
-DATA constants<>+3024(SB)/4, $0x3e827906
-DATA constants<>+3028(SB)/4, $0x3e827906
-DATA constants<>+3032(SB)/4, $0x3e827906
-DATA constants<>+3036(SB)/4, $0x3e827906
-DATA constants<>+3040(SB)/4, $0x3e827906
-DATA constants<>+3044(SB)/4, $0x3e827906
-DATA constants<>+3048(SB)/4, $0x3e827906
-DATA constants<>+3052(SB)/4, $0x3e827906
-DATA constants<>+3056(SB)/4, $0x3e827906
-DATA constants<>+3060(SB)/4, $0x3e827906
-DATA constants<>+3064(SB)/4, $0x3e827906
-DATA constants<>+3068(SB)/4, $0x3e827906
-GLOBL constants<>(SB), RODATA|NOPTR, $3072
+DATA constants<>+1408(SB)/4, $0x30303030
+DATA constants<>+1412(SB)/4, $0x30303030
+DATA constants<>+1416(SB)/4, $0x30303030
+DATA constants<>+1420(SB)/4, $0x30303030
+DATA constants<>+1424(SB)/4, $0x30303030
+DATA constants<>+1428(SB)/4, $0x30303030
+DATA constants<>+1432(SB)/4, $0x30303030
+DATA constants<>+1436(SB)/4, $0x30303030
+DATA constants<>+1440(SB)/4, $0x30303030
+DATA constants<>+1444(SB)/4, $0x30303030
+DATA constants<>+1448(SB)/4, $0x30303030
+DATA constants<>+1452(SB)/4, $0x30303030
+DATA constants<>+1456(SB)/4, $0x30303030
+DATA constants<>+1460(SB)/4, $0x30303030
+DATA constants<>+1464(SB)/4, $0x30303030
+DATA constants<>+1468(SB)/4, $0x30303030
+DATA constants<>+1472(SB)/4, $0xc0c0c0c0
+DATA constants<>+1476(SB)/4, $0xc0c0c0c0
+DATA constants<>+1480(SB)/4, $0xc0c0c0c0
+DATA constants<>+1484(SB)/4, $0xc0c0c0c0
+DATA constants<>+1488(SB)/4, $0xc0c0c0c0
+DATA constants<>+1492(SB)/4, $0xc0c0c0c0
+DATA constants<>+1496(SB)/4, $0xc0c0c0c0
+DATA constants<>+1500(SB)/4, $0xc0c0c0c0
+DATA constants<>+1504(SB)/4, $0xc0c0c0c0
+DATA constants<>+1508(SB)/4, $0xc0c0c0c0
+DATA constants<>+1512(SB)/4, $0xc0c0c0c0
+DATA constants<>+1516(SB)/4, $0xc0c0c0c0
+DATA constants<>+1520(SB)/4, $0xc0c0c0c0
+DATA constants<>+1524(SB)/4, $0xc0c0c0c0
+DATA constants<>+1528(SB)/4, $0xc0c0c0c0
+DATA constants<>+1532(SB)/4, $0xc0c0c0c0
+DATA constants<>+1536(SB)/4, $0x0f0f0f0f
+DATA constants<>+1540(SB)/4, $0x0f0f0f0f
+DATA constants<>+1544(SB)/4, $0x0f0f0f0f
+DATA constants<>+1548(SB)/4, $0x0f0f0f0f
+DATA constants<>+1552(SB)/4, $0x0f0f0f0f
+DATA constants<>+1556(SB)/4, $0x0f0f0f0f
+DATA constants<>+1560(SB)/4, $0x0f0f0f0f
+DATA constants<>+1564(SB)/4, $0x0f0f0f0f
+DATA constants<>+1568(SB)/4, $0x0f0f0f0f
+DATA constants<>+1572(SB)/4, $0x0f0f0f0f
+DATA constants<>+1576(SB)/4, $0x0f0f0f0f
+DATA constants<>+1580(SB)/4, $0x0f0f0f0f
+DATA constants<>+1584(SB)/4, $0x0f0f0f0f
+DATA constants<>+1588(SB)/4, $0x0f0f0f0f
+DATA constants<>+1592(SB)/4, $0x0f0f0f0f
+DATA constants<>+1596(SB)/4, $0x0f0f0f0f
+DATA constants<>+1600(SB)/4, $0xffff0000
+DATA constants<>+1604(SB)/4, $0xffff0000
+DATA constants<>+1608(SB)/4, $0xffff0000
+DATA constants<>+1612(SB)/4, $0xffff0000
+DATA constants<>+1616(SB)/4, $0xffff0000
+DATA constants<>+1620(SB)/4, $0xffff0000
+DATA constants<>+1624(SB)/4, $0xffff0000
+DATA constants<>+1628(SB)/4, $0xffff0000
+DATA constants<>+1632(SB)/4, $0xffff0000
+DATA constants<>+1636(SB)/4, $0xffff0000
+DATA constants<>+1640(SB)/4, $0xffff0000
+DATA constants<>+1644(SB)/4, $0xffff0000
+DATA constants<>+1648(SB)/4, $0xffff0000
+DATA constants<>+1652(SB)/4, $0xffff0000
+DATA constants<>+1656(SB)/4, $0xffff0000
+DATA constants<>+1660(SB)/4, $0xffff0000
+DATA constants<>+1664(SB)/4, $0xc6fe0000
+DATA constants<>+1668(SB)/4, $0xc6fe0000
+DATA constants<>+1672(SB)/4, $0xc6fe0000
+DATA constants<>+1676(SB)/4, $0xc6fe0000
+DATA constants<>+1680(SB)/4, $0xc6fe0000
+DATA constants<>+1684(SB)/4, $0xc6fe0000
+DATA constants<>+1688(SB)/4, $0xc6fe0000
+DATA constants<>+1692(SB)/4, $0xc6fe0000
+DATA constants<>+1696(SB)/4, $0xc6fe0000
+DATA constants<>+1700(SB)/4, $0xc6fe0000
+DATA constants<>+1704(SB)/4, $0xc6fe0000
+DATA constants<>+1708(SB)/4, $0xc6fe0000
+DATA constants<>+1712(SB)/4, $0xc6fe0000
+DATA constants<>+1716(SB)/4, $0xc6fe0000
+DATA constants<>+1720(SB)/4, $0xc6fe0000
+DATA constants<>+1724(SB)/4, $0xc6fe0000
+DATA constants<>+1728(SB)/4, $0x46fe0000
+DATA constants<>+1732(SB)/4, $0x46fe0000
+DATA constants<>+1736(SB)/4, $0x46fe0000
+DATA constants<>+1740(SB)/4, $0x46fe0000
+DATA constants<>+1744(SB)/4, $0x46fe0000
+DATA constants<>+1748(SB)/4, $0x46fe0000
+DATA constants<>+1752(SB)/4, $0x46fe0000
+DATA constants<>+1756(SB)/4, $0x46fe0000
+DATA constants<>+1760(SB)/4, $0x46fe0000
+DATA constants<>+1764(SB)/4, $0x46fe0000
+DATA constants<>+1768(SB)/4, $0x46fe0000
+DATA constants<>+1772(SB)/4, $0x46fe0000
+DATA constants<>+1776(SB)/4, $0x46fe0000
+DATA constants<>+1780(SB)/4, $0x46fe0000
+DATA constants<>+1784(SB)/4, $0x46fe0000
+DATA constants<>+1788(SB)/4, $0x46fe0000
+DATA constants<>+1792(SB)/4, $0x43800000
+DATA constants<>+1796(SB)/4, $0x43800000
+DATA constants<>+1800(SB)/4, $0x43800000
+DATA constants<>+1804(SB)/4, $0x43800000
+DATA constants<>+1808(SB)/4, $0x43800000
+DATA constants<>+1812(SB)/4, $0x43800000
+DATA constants<>+1816(SB)/4, $0x43800000
+DATA constants<>+1820(SB)/4, $0x43800000
+DATA constants<>+1824(SB)/4, $0x43800000
+DATA constants<>+1828(SB)/4, $0x43800000
+DATA constants<>+1832(SB)/4, $0x43800000
+DATA constants<>+1836(SB)/4, $0x43800000
+DATA constants<>+1840(SB)/4, $0x43800000
+DATA constants<>+1844(SB)/4, $0x43800000
+DATA constants<>+1848(SB)/4, $0x43800000
+DATA constants<>+1852(SB)/4, $0x43800000
+DATA constants<>+1856(SB)/4, $0x80808080
+DATA constants<>+1860(SB)/4, $0x80808080
+DATA constants<>+1864(SB)/4, $0x80808080
+DATA constants<>+1868(SB)/4, $0x80808080
+DATA constants<>+1872(SB)/4, $0x80808080
+DATA constants<>+1876(SB)/4, $0x80808080
+DATA constants<>+1880(SB)/4, $0x80808080
+DATA constants<>+1884(SB)/4, $0x80808080
+DATA constants<>+1888(SB)/4, $0x80808080
+DATA constants<>+1892(SB)/4, $0x80808080
+DATA constants<>+1896(SB)/4, $0x80808080
+DATA constants<>+1900(SB)/4, $0x80808080
+DATA constants<>+1904(SB)/4, $0x80808080
+DATA constants<>+1908(SB)/4, $0x80808080
+DATA constants<>+1912(SB)/4, $0x80808080
+DATA constants<>+1916(SB)/4, $0x80808080
+DATA constants<>+1920(SB)/4, $0x00000080
+DATA constants<>+1924(SB)/4, $0x00000080
+DATA constants<>+1928(SB)/4, $0x00000080
+DATA constants<>+1932(SB)/4, $0x00000080
+DATA constants<>+1936(SB)/4, $0x00000080
+DATA constants<>+1940(SB)/4, $0x00000080
+DATA constants<>+1944(SB)/4, $0x00000080
+DATA constants<>+1948(SB)/4, $0x00000080
+DATA constants<>+1952(SB)/4, $0x00000080
+DATA constants<>+1956(SB)/4, $0x00000080
+DATA constants<>+1960(SB)/4, $0x00000080
+DATA constants<>+1964(SB)/4, $0x00000080
+DATA constants<>+1968(SB)/4, $0x00000080
+DATA constants<>+1972(SB)/4, $0x00000080
+DATA constants<>+1976(SB)/4, $0x00000080
+DATA constants<>+1980(SB)/4, $0x00000080
+DATA constants<>+1984(SB)/4, $0x01010101
+DATA constants<>+1988(SB)/4, $0x01010101
+DATA constants<>+1992(SB)/4, $0x01010101
+DATA constants<>+1996(SB)/4, $0x01010101
+DATA constants<>+2000(SB)/4, $0x01010101
+DATA constants<>+2004(SB)/4, $0x01010101
+DATA constants<>+2008(SB)/4, $0x01010101
+DATA constants<>+2012(SB)/4, $0x01010101
+DATA constants<>+2016(SB)/4, $0x01010101
+DATA constants<>+2020(SB)/4, $0x01010101
+DATA constants<>+2024(SB)/4, $0x01010101
+DATA constants<>+2028(SB)/4, $0x01010101
+DATA constants<>+2032(SB)/4, $0x01010101
+DATA constants<>+2036(SB)/4, $0x01010101
+DATA constants<>+2040(SB)/4, $0x01010101
+DATA constants<>+2044(SB)/4, $0x01010101
+DATA constants<>+2048(SB)/4, $0xffffffff
+DATA constants<>+2052(SB)/4, $0x7fffffff
+DATA constants<>+2056(SB)/4, $0xffffffff
+DATA constants<>+2060(SB)/4, $0x7fffffff
+DATA constants<>+2064(SB)/4, $0xffffffff
+DATA constants<>+2068(SB)/4, $0x7fffffff
+DATA constants<>+2072(SB)/4, $0xffffffff
+DATA constants<>+2076(SB)/4, $0x7fffffff
+DATA constants<>+2080(SB)/4, $0xffffffff
+DATA constants<>+2084(SB)/4, $0x7fffffff
+DATA constants<>+2088(SB)/4, $0xffffffff
+DATA constants<>+2092(SB)/4, $0x7fffffff
+DATA constants<>+2096(SB)/4, $0xffffffff
+DATA constants<>+2100(SB)/4, $0x7fffffff
+DATA constants<>+2104(SB)/4, $0xffffffff
+DATA constants<>+2108(SB)/4, $0x7fffffff
+DATA constants<>+2112(SB)/4, $0x00000000
+DATA constants<>+2116(SB)/4, $0x00000002
+DATA constants<>+2120(SB)/4, $0x00000004
+DATA constants<>+2124(SB)/4, $0x00000006
+DATA constants<>+2128(SB)/4, $0x00000000
+DATA constants<>+2132(SB)/4, $0x00000002
+DATA constants<>+2136(SB)/4, $0x00000004
+DATA constants<>+2140(SB)/4, $0x00000006
+DATA constants<>+2144(SB)/4, $0x00000000
+DATA constants<>+2148(SB)/4, $0x00000002
+DATA constants<>+2152(SB)/4, $0x00000004
+DATA constants<>+2156(SB)/4, $0x00000006
+DATA constants<>+2160(SB)/4, $0x00000000
+DATA constants<>+2164(SB)/4, $0x00000002
+DATA constants<>+2168(SB)/4, $0x00000004
+DATA constants<>+2172(SB)/4, $0x00000006
+DATA constants<>+2176(SB)/4, $0x03010200
+DATA constants<>+2180(SB)/4, $0x07050604
+DATA constants<>+2184(SB)/4, $0x0b090a08
+DATA constants<>+2188(SB)/4, $0x0f0d0e0c
+DATA constants<>+2192(SB)/4, $0x03010200
+DATA constants<>+2196(SB)/4, $0x07050604
+DATA constants<>+2200(SB)/4, $0x0b090a08
+DATA constants<>+2204(SB)/4, $0x0f0d0e0c
+DATA constants<>+2208(SB)/4, $0x03010200
+DATA constants<>+2212(SB)/4, $0x07050604
+DATA constants<>+2216(SB)/4, $0x0b090a08
+DATA constants<>+2220(SB)/4, $0x0f0d0e0c
+DATA constants<>+2224(SB)/4, $0x03010200
+DATA constants<>+2228(SB)/4, $0x07050604
+DATA constants<>+2232(SB)/4, $0x0b090a08
+DATA constants<>+2236(SB)/4, $0x0f0d0e0c
+DATA constants<>+2240(SB)/4, $0x40000000
+DATA constants<>+2244(SB)/4, $0x40000000
+DATA constants<>+2248(SB)/4, $0x40000000
+DATA constants<>+2252(SB)/4, $0x40000000
+DATA constants<>+2256(SB)/4, $0x40000000
+DATA constants<>+2260(SB)/4, $0x40000000
+DATA constants<>+2264(SB)/4, $0x40000000
+DATA constants<>+2268(SB)/4, $0x40000000
+DATA constants<>+2272(SB)/4, $0x40000000
+DATA constants<>+2276(SB)/4, $0x40000000
+DATA constants<>+2280(SB)/4, $0x40000000
+DATA constants<>+2284(SB)/4, $0x40000000
+DATA constants<>+2288(SB)/4, $0x40000000
+DATA constants<>+2292(SB)/4, $0x40000000
+DATA constants<>+2296(SB)/4, $0x40000000
+DATA constants<>+2300(SB)/4, $0x40000000
+DATA constants<>+2304(SB)/4, $0x3f000000
+DATA constants<>+2308(SB)/4, $0x3f000000
+DATA constants<>+2312(SB)/4, $0x3f000000
+DATA constants<>+2316(SB)/4, $0x3f000000
+DATA constants<>+2320(SB)/4, $0x3f000000
+DATA constants<>+2324(SB)/4, $0x3f000000
+DATA constants<>+2328(SB)/4, $0x3f000000
+DATA constants<>+2332(SB)/4, $0x3f000000
+DATA constants<>+2336(SB)/4, $0x3f000000
+DATA constants<>+2340(SB)/4, $0x3f000000
+DATA constants<>+2344(SB)/4, $0x3f000000
+DATA constants<>+2348(SB)/4, $0x3f000000
+DATA constants<>+2352(SB)/4, $0x3f000000
+DATA constants<>+2356(SB)/4, $0x3f000000
+DATA constants<>+2360(SB)/4, $0x3f000000
+DATA constants<>+2364(SB)/4, $0x3f000000
+DATA constants<>+2368(SB)/4, $0x3f200000
+DATA constants<>+2372(SB)/4, $0x3f200000
+DATA constants<>+2376(SB)/4, $0x3f200000
+DATA constants<>+2380(SB)/4, $0x3f200000
+DATA constants<>+2384(SB)/4, $0x3f200000
+DATA constants<>+2388(SB)/4, $0x3f200000
+DATA constants<>+2392(SB)/4, $0x3f200000
+DATA constants<>+2396(SB)/4, $0x3f200000
+DATA constants<>+2400(SB)/4, $0x3f200000
+DATA constants<>+2404(SB)/4, $0x3f200000
+DATA constants<>+2408(SB)/4, $0x3f200000
+DATA constants<>+2412(SB)/4, $0x3f200000
+DATA constants<>+2416(SB)/4, $0x3f200000
+DATA constants<>+2420(SB)/4, $0x3f200000
+DATA constants<>+2424(SB)/4, $0x3f200000
+DATA constants<>+2428(SB)/4, $0x3f200000
+DATA constants<>+2432(SB)/4, $0xbbbaf0ea
+DATA constants<>+2436(SB)/4, $0xbbbaf0ea
+DATA constants<>+2440(SB)/4, $0xbbbaf0ea
+DATA constants<>+2444(SB)/4, $0xbbbaf0ea
+DATA constants<>+2448(SB)/4, $0xbbbaf0ea
+DATA constants<>+2452(SB)/4, $0xbbbaf0ea
+DATA constants<>+2456(SB)/4, $0xbbbaf0ea
+DATA constants<>+2460(SB)/4, $0xbbbaf0ea
+DATA constants<>+2464(SB)/4, $0xbbbaf0ea
+DATA constants<>+2468(SB)/4, $0xbbbaf0ea
+DATA constants<>+2472(SB)/4, $0xbbbaf0ea
+DATA constants<>+2476(SB)/4, $0xbbbaf0ea
+DATA constants<>+2480(SB)/4, $0xbbbaf0ea
+DATA constants<>+2484(SB)/4, $0xbbbaf0ea
+DATA constants<>+2488(SB)/4, $0xbbbaf0ea
+DATA constants<>+2492(SB)/4, $0xbbbaf0ea
+DATA constants<>+2496(SB)/4, $0x3ca9134e
+DATA constants<>+2500(SB)/4, $0x3ca9134e
+DATA constants<>+2504(SB)/4, $0x3ca9134e
+DATA constants<>+2508(SB)/4, $0x3ca9134e
+DATA constants<>+2512(SB)/4, $0x3ca9134e
+DATA constants<>+2516(SB)/4, $0x3ca9134e
+DATA constants<>+2520(SB)/4, $0x3ca9134e
+DATA constants<>+2524(SB)/4, $0x3ca9134e
+DATA constants<>+2528(SB)/4, $0x3ca9134e
+DATA constants<>+2532(SB)/4, $0x3ca9134e
+DATA constants<>+2536(SB)/4, $0x3ca9134e
+DATA constants<>+2540(SB)/4, $0x3ca9134e
+DATA constants<>+2544(SB)/4, $0x3ca9134e
+DATA constants<>+2548(SB)/4, $0x3ca9134e
+DATA constants<>+2552(SB)/4, $0x3ca9134e
+DATA constants<>+2556(SB)/4, $0x3ca9134e
+DATA constants<>+2560(SB)/4, $0xbd5c1e2d
+DATA constants<>+2564(SB)/4, $0xbd5c1e2d
+DATA constants<>+2568(SB)/4, $0xbd5c1e2d
+DATA constants<>+2572(SB)/4, $0xbd5c1e2d
+DATA constants<>+2576(SB)/4, $0xbd5c1e2d
+DATA constants<>+2580(SB)/4, $0xbd5c1e2d
+DATA constants<>+2584(SB)/4, $0xbd5c1e2d
+DATA constants<>+2588(SB)/4, $0xbd5c1e2d
+DATA constants<>+2592(SB)/4, $0xbd5c1e2d
+DATA constants<>+2596(SB)/4, $0xbd5c1e2d
+DATA constants<>+2600(SB)/4, $0xbd5c1e2d
+DATA constants<>+2604(SB)/4, $0xbd5c1e2d
+DATA constants<>+2608(SB)/4, $0xbd5c1e2d
+DATA constants<>+2612(SB)/4, $0xbd5c1e2d
+DATA constants<>+2616(SB)/4, $0xbd5c1e2d
+DATA constants<>+2620(SB)/4, $0xbd5c1e2d
+DATA constants<>+2624(SB)/4, $0x3e088393
+DATA constants<>+2628(SB)/4, $0x3e088393
+DATA constants<>+2632(SB)/4, $0x3e088393
+DATA constants<>+2636(SB)/4, $0x3e088393
+DATA constants<>+2640(SB)/4, $0x3e088393
+DATA constants<>+2644(SB)/4, $0x3e088393
+DATA constants<>+2648(SB)/4, $0x3e088393
+DATA constants<>+2652(SB)/4, $0x3e088393
+DATA constants<>+2656(SB)/4, $0x3e088393
+DATA constants<>+2660(SB)/4, $0x3e088393
+DATA constants<>+2664(SB)/4, $0x3e088393
+DATA constants<>+2668(SB)/4, $0x3e088393
+DATA constants<>+2672(SB)/4, $0x3e088393
+DATA constants<>+2676(SB)/4, $0x3e088393
+DATA constants<>+2680(SB)/4, $0x3e088393
+DATA constants<>+2684(SB)/4, $0x3e088393
+DATA constants<>+2688(SB)/4, $0xbeaaaa99
+DATA constants<>+2692(SB)/4, $0xbeaaaa99
+DATA constants<>+2696(SB)/4, $0xbeaaaa99
+DATA constants<>+2700(SB)/4, $0xbeaaaa99
+DATA constants<>+2704(SB)/4, $0xbeaaaa99
+DATA constants<>+2708(SB)/4, $0xbeaaaa99
+DATA constants<>+2712(SB)/4, $0xbeaaaa99
+DATA constants<>+2716(SB)/4, $0xbeaaaa99
+DATA constants<>+2720(SB)/4, $0xbeaaaa99
+DATA constants<>+2724(SB)/4, $0xbeaaaa99
+DATA constants<>+2728(SB)/4, $0xbeaaaa99
+DATA constants<>+2732(SB)/4, $0xbeaaaa99
+DATA constants<>+2736(SB)/4, $0xbeaaaa99
+DATA constants<>+2740(SB)/4, $0xbeaaaa99
+DATA constants<>+2744(SB)/4, $0xbeaaaa99
+DATA constants<>+2748(SB)/4, $0xbeaaaa99
+DATA constants<>+2752(SB)/4, $0x3f3504f3
+DATA constants<>+2756(SB)/4, $0x3f3504f3
+DATA constants<>+2760(SB)/4, $0x3f3504f3
+DATA constants<>+2764(SB)/4, $0x3f3504f3
+DATA constants<>+2768(SB)/4, $0x3f3504f3
+DATA constants<>+2772(SB)/4, $0x3f3504f3
+DATA constants<>+2776(SB)/4, $0x3f3504f3
+DATA constants<>+2780(SB)/4, $0x3f3504f3
+DATA constants<>+2784(SB)/4, $0x3f3504f3
+DATA constants<>+2788(SB)/4, $0x3f3504f3
+DATA constants<>+2792(SB)/4, $0x3f3504f3
+DATA constants<>+2796(SB)/4, $0x3f3504f3
+DATA constants<>+2800(SB)/4, $0x3f3504f3
+DATA constants<>+2804(SB)/4, $0x3f3504f3
+DATA constants<>+2808(SB)/4, $0x3f3504f3
+DATA constants<>+2812(SB)/4, $0x3f3504f3
+DATA constants<>+2816(SB)/4, $0x3ea7ba05
+DATA constants<>+2820(SB)/4, $0x3ea7ba05
+DATA constants<>+2824(SB)/4, $0x3ea7ba05
+DATA constants<>+2828(SB)/4, $0x3ea7ba05
+DATA constants<>+2832(SB)/4, $0x3ea7ba05
+DATA constants<>+2836(SB)/4, $0x3ea7ba05
+DATA constants<>+2840(SB)/4, $0x3ea7ba05
+DATA constants<>+2844(SB)/4, $0x3ea7ba05
+DATA constants<>+2848(SB)/4, $0x3ea7ba05
+DATA constants<>+2852(SB)/4, $0x3ea7ba05
+DATA constants<>+2856(SB)/4, $0x3ea7ba05
+DATA constants<>+2860(SB)/4, $0x3ea7ba05
+DATA constants<>+2864(SB)/4, $0x3ea7ba05
+DATA constants<>+2868(SB)/4, $0x3ea7ba05
+DATA constants<>+2872(SB)/4, $0x3ea7ba05
+DATA constants<>+2876(SB)/4, $0x3ea7ba05
+DATA constants<>+2880(SB)/4, $0x3f87dc22
+DATA constants<>+2884(SB)/4, $0x3f87dc22
+DATA constants<>+2888(SB)/4, $0x3f87dc22
+DATA constants<>+2892(SB)/4, $0x3f87dc22
+DATA constants<>+2896(SB)/4, $0x3f87dc22
+DATA constants<>+2900(SB)/4, $0x3f87dc22
+DATA constants<>+2904(SB)/4, $0x3f87dc22
+DATA constants<>+2908(SB)/4, $0x3f87dc22
+DATA constants<>+2912(SB)/4, $0x3f87dc22
+DATA constants<>+2916(SB)/4, $0x3f87dc22
+DATA constants<>+2920(SB)/4, $0x3f87dc22
+DATA constants<>+2924(SB)/4, $0x3f87dc22
+DATA constants<>+2928(SB)/4, $0x3f87dc22
+DATA constants<>+2932(SB)/4, $0x3f87dc22
+DATA constants<>+2936(SB)/4, $0x3f87dc22
+DATA constants<>+2940(SB)/4, $0x3f87dc22
+DATA constants<>+2944(SB)/4, $0xbfba00e3
+DATA constants<>+2948(SB)/4, $0xbfba00e3
+DATA constants<>+2952(SB)/4, $0xbfba00e3
+DATA constants<>+2956(SB)/4, $0xbfba00e3
+DATA constants<>+2960(SB)/4, $0xbfba00e3
+DATA constants<>+2964(SB)/4, $0xbfba00e3
+DATA constants<>+2968(SB)/4, $0xbfba00e3
+DATA constants<>+2972(SB)/4, $0xbfba00e3
+DATA constants<>+2976(SB)/4, $0xbfba00e3
+DATA constants<>+2980(SB)/4, $0xbfba00e3
+DATA constants<>+2984(SB)/4, $0xbfba00e3
+DATA constants<>+2988(SB)/4, $0xbfba00e3
+DATA constants<>+2992(SB)/4, $0xbfba00e3
+DATA constants<>+2996(SB)/4, $0xbfba00e3
+DATA constants<>+3000(SB)/4, $0xbfba00e3
+DATA constants<>+3004(SB)/4, $0xbfba00e3
+DATA constants<>+3008(SB)/4, $0x3fb5f0e3
+DATA constants<>+3012(SB)/4, $0x3fb5f0e3
+DATA constants<>+3016(SB)/4, $0x3fb5f0e3
+DATA constants<>+3020(SB)/4, $0x3fb5f0e3
+DATA constants<>+3024(SB)/4, $0x3fb5f0e3
+DATA constants<>+3028(SB)/4, $0x3fb5f0e3
+DATA constants<>+3032(SB)/4, $0x3fb5f0e3
+DATA constants<>+3036(SB)/4, $0x3fb5f0e3
+DATA constants<>+3040(SB)/4, $0x3fb5f0e3
+DATA constants<>+3044(SB)/4, $0x3fb5f0e3
+DATA constants<>+3048(SB)/4, $0x3fb5f0e3
+DATA constants<>+3052(SB)/4, $0x3fb5f0e3
+DATA constants<>+3056(SB)/4, $0x3fb5f0e3
+DATA constants<>+3060(SB)/4, $0x3fb5f0e3
+DATA constants<>+3064(SB)/4, $0x3fb5f0e3
+DATA constants<>+3068(SB)/4, $0x3fb5f0e3
+DATA constants<>+3072(SB)/4, $0xbe91a98e
+DATA constants<>+3076(SB)/4, $0xbe91a98e
+DATA constants<>+3080(SB)/4, $0xbe91a98e
+DATA constants<>+3084(SB)/4, $0xbe91a98e
+DATA constants<>+3088(SB)/4, $0xbe91a98e
+DATA constants<>+3092(SB)/4, $0xbe91a98e
+DATA constants<>+3096(SB)/4, $0xbe91a98e
+DATA constants<>+3100(SB)/4, $0xbe91a98e
+DATA constants<>+3104(SB)/4, $0xbe91a98e
+DATA constants<>+3108(SB)/4, $0xbe91a98e
+DATA constants<>+3112(SB)/4, $0xbe91a98e
+DATA constants<>+3116(SB)/4, $0xbe91a98e
+DATA constants<>+3120(SB)/4, $0xbe91a98e
+DATA constants<>+3124(SB)/4, $0xbe91a98e
+DATA constants<>+3128(SB)/4, $0xbe91a98e
+DATA constants<>+3132(SB)/4, $0xbe91a98e
+DATA constants<>+3136(SB)/4, $0x3e827906
+DATA constants<>+3140(SB)/4, $0x3e827906
+DATA constants<>+3144(SB)/4, $0x3e827906
+DATA constants<>+3148(SB)/4, $0x3e827906
+DATA constants<>+3152(SB)/4, $0x3e827906
+DATA constants<>+3156(SB)/4, $0x3e827906
+DATA constants<>+3160(SB)/4, $0x3e827906
+DATA constants<>+3164(SB)/4, $0x3e827906
+DATA constants<>+3168(SB)/4, $0x3e827906
+DATA constants<>+3172(SB)/4, $0x3e827906
+DATA constants<>+3176(SB)/4, $0x3e827906
+DATA constants<>+3180(SB)/4, $0x3e827906
+DATA constants<>+3184(SB)/4, $0x3e827906
+DATA constants<>+3188(SB)/4, $0x3e827906
+DATA constants<>+3192(SB)/4, $0x3e827906
+DATA constants<>+3196(SB)/4, $0x3e827906
+GLOBL constants<>(SB), RODATA|NOPTR, $3200
 
 // func ternaryGemvAVX2(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
 // Requires: AVX, AVX2, CMOV, MMX+
@@ -1161,6 +1193,1457 @@ inner:
 	VZEROUPPER
 	RET
 
+// func lineDotAVX2(dst *int32, src *byte, stride int, ids *int32, x *int8, xsum int, blocks int)
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·lineDotAVX2(SB), NOSPLIT, $0-56
+	MOVQ    src+8(FP), AX
+	MOVQ    stride+16(FP), CX
+	MOVQ    ids+24(FP), DX
+	MOVLQSX (DX), BX
+	IMULQ   CX, BX
+	ADDQ    AX, BX
+	MOVLQSX 4(DX), SI
+	IMULQ   CX, SI
+	ADDQ    AX, SI
+	MOVLQSX 8(DX), DI
+	IMULQ   CX, DI
+	ADDQ    AX, DI
+	MOVLQSX 12(DX), R8
+	IMULQ   CX, R8
+	ADDQ    AX, R8
+	MOVLQSX 16(DX), R9
+	IMULQ   CX, R9
+	ADDQ    AX, R9
+	MOVLQSX 20(DX), R10
+	IMULQ   CX, R10
+	ADDQ    AX, R10
+	MOVLQSX 24(DX), R11
+	IMULQ   CX, R11
+	ADDQ    AX, R11
+	MOVLQSX 28(DX), DX
+	IMULQ   CX, DX
+	ADDQ    AX, DX
+	MOVQ    x+32(FP), AX
+	MOVQ    blocks+48(FP), CX
+	XORQ    R12, R12
+	MOVQ    $0x00000004, R14
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+
+outerab:
+	MOVQ    CX, R13
+	CMPQ    R13, R14
+	CMOVQGT R14, R13
+	SUBQ    R13, CX
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+
+innerab:
+	VMOVDQU      (BX)(R12*1), Y8
+	PREFETCHT0   (R9)(R12*1)
+	VMOVDQU      (SI)(R12*1), Y9
+	PREFETCHT0   (R10)(R12*1)
+	VMOVDQU      (AX), Y11
+	VPAND        constants<>+1280(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y4, Y4
+	VPAND        constants<>+1280(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y5, Y5
+	VMOVDQU      64(AX), Y11
+	VPAND        constants<>+1344(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y6, Y6
+	VPAND        constants<>+1344(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y7, Y7
+	VPSRLW       $0x04, Y8, Y8
+	VPSRLW       $0x04, Y9, Y9
+	VMOVDQU      128(AX), Y11
+	VPAND        constants<>+1280(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y4, Y4
+	VPAND        constants<>+1280(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y5, Y5
+	VMOVDQU      192(AX), Y11
+	VPAND        constants<>+1344(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y6, Y6
+	VPAND        constants<>+1344(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y7, Y7
+	VMOVDQU      32(BX)(R12*1), Y8
+	VMOVDQU      32(SI)(R12*1), Y9
+	VMOVDQU      32(AX), Y11
+	VPAND        constants<>+1280(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y4, Y4
+	VPAND        constants<>+1280(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y5, Y5
+	VMOVDQU      96(AX), Y11
+	VPAND        constants<>+1344(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y6, Y6
+	VPAND        constants<>+1344(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y7, Y7
+	VPSRLW       $0x04, Y8, Y8
+	VPSRLW       $0x04, Y9, Y9
+	VMOVDQU      160(AX), Y11
+	VPAND        constants<>+1280(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y4, Y4
+	VPAND        constants<>+1280(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y5, Y5
+	VMOVDQU      224(AX), Y11
+	VPAND        constants<>+1344(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y6, Y6
+	VPAND        constants<>+1344(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y7, Y7
+	ADDQ         $0x00000040, R12
+	ADDQ         $0x00000100, AX
+	DECQ         R13
+	JNZ          innerab
+	VPMADDWD     constants<>+1216(SB), Y4, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     constants<>+1216(SB), Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMADDWD     constants<>+1216(SB), Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VPMADDWD     constants<>+1216(SB), Y7, Y7
+	VPADDD       Y7, Y3, Y3
+	TESTQ        CX, CX
+	JNZ          outerab
+	VPSRAD       $0x02, Y2, Y2
+	VPADDD       Y2, Y0, Y0
+	VPSRAD       $0x02, Y3, Y3
+	VPADDD       Y3, Y1, Y1
+	VPUNPCKLDQ   Y1, Y0, Y8
+	VPUNPCKHDQ   Y1, Y0, Y9
+	VPADDD       Y9, Y8, Y8
+	VEXTRACTI128 $0x01, Y8, X0
+	VPADDD       X8, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VPADDD       X1, X0, X0
+	VPBROADCASTD xsum+40(FP), X1
+	VPSUBD       X1, X0, X0
+	MOVQ         dst+0(FP), AX
+	VMOVQ        X0, (AX)
+	MOVQ         x+32(FP), AX
+	MOVQ         blocks+48(FP), CX
+	XORQ         R12, R12
+	MOVQ         $0x00000004, R14
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+
+outercd:
+	MOVQ    CX, R13
+	CMPQ    R13, R14
+	CMOVQGT R14, R13
+	SUBQ    R13, CX
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+
+innercd:
+	VMOVDQU      (DI)(R12*1), Y8
+	PREFETCHT0   (R11)(R12*1)
+	VMOVDQU      (R8)(R12*1), Y9
+	PREFETCHT0   (DX)(R12*1)
+	VMOVDQU      (AX), Y11
+	VPAND        constants<>+1280(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y4, Y4
+	VPAND        constants<>+1280(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y5, Y5
+	VMOVDQU      64(AX), Y11
+	VPAND        constants<>+1344(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y6, Y6
+	VPAND        constants<>+1344(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y7, Y7
+	VPSRLW       $0x04, Y8, Y8
+	VPSRLW       $0x04, Y9, Y9
+	VMOVDQU      128(AX), Y11
+	VPAND        constants<>+1280(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y4, Y4
+	VPAND        constants<>+1280(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y5, Y5
+	VMOVDQU      192(AX), Y11
+	VPAND        constants<>+1344(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y6, Y6
+	VPAND        constants<>+1344(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y7, Y7
+	VMOVDQU      32(DI)(R12*1), Y8
+	VMOVDQU      32(R8)(R12*1), Y9
+	VMOVDQU      32(AX), Y11
+	VPAND        constants<>+1280(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y4, Y4
+	VPAND        constants<>+1280(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y5, Y5
+	VMOVDQU      96(AX), Y11
+	VPAND        constants<>+1344(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y6, Y6
+	VPAND        constants<>+1344(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y7, Y7
+	VPSRLW       $0x04, Y8, Y8
+	VPSRLW       $0x04, Y9, Y9
+	VMOVDQU      160(AX), Y11
+	VPAND        constants<>+1280(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y4, Y4
+	VPAND        constants<>+1280(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y5, Y5
+	VMOVDQU      224(AX), Y11
+	VPAND        constants<>+1344(SB), Y8, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y6, Y6
+	VPAND        constants<>+1344(SB), Y9, Y10
+	VPMADDUBSW   Y11, Y10, Y10
+	VPADDW       Y10, Y7, Y7
+	ADDQ         $0x00000040, R12
+	ADDQ         $0x00000100, AX
+	DECQ         R13
+	JNZ          innercd
+	VPMADDWD     constants<>+1216(SB), Y4, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     constants<>+1216(SB), Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMADDWD     constants<>+1216(SB), Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VPMADDWD     constants<>+1216(SB), Y7, Y7
+	VPADDD       Y7, Y3, Y3
+	TESTQ        CX, CX
+	JNZ          outercd
+	VPSRAD       $0x02, Y2, Y2
+	VPADDD       Y2, Y0, Y0
+	VPSRAD       $0x02, Y3, Y3
+	VPADDD       Y3, Y1, Y1
+	VPUNPCKLDQ   Y1, Y0, Y8
+	VPUNPCKHDQ   Y1, Y0, Y9
+	VPADDD       Y9, Y8, Y8
+	VEXTRACTI128 $0x01, Y8, X0
+	VPADDD       X8, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VPADDD       X1, X0, X0
+	VPBROADCASTD xsum+40(FP), X1
+	VPSUBD       X1, X0, X0
+	MOVQ         dst+0(FP), AX
+	VMOVQ        X0, 8(AX)
+	VZEROUPPER
+	RET
+
+// func lineAddAVX2(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·lineAddAVX2(SB), NOSPLIT, $0-48
+	MOVQ         src+8(FP), AX
+	MOVQ         stride+16(FP), CX
+	MOVQ         ids+24(FP), DX
+	MOVLQSX      (DX), BX
+	IMULQ        CX, BX
+	ADDQ         AX, BX
+	MOVLQSX      4(DX), SI
+	IMULQ        CX, SI
+	ADDQ         AX, SI
+	MOVLQSX      8(DX), DI
+	IMULQ        CX, DI
+	ADDQ         AX, DI
+	MOVLQSX      12(DX), R8
+	IMULQ        CX, R8
+	ADDQ         AX, R8
+	MOVLQSX      16(DX), R9
+	IMULQ        CX, R9
+	ADDQ         AX, R9
+	MOVLQSX      20(DX), R10
+	IMULQ        CX, R10
+	ADDQ         AX, R10
+	MOVLQSX      24(DX), R11
+	IMULQ        CX, R11
+	ADDQ         AX, R11
+	MOVLQSX      28(DX), DX
+	IMULQ        CX, DX
+	ADDQ         AX, DX
+	MOVQ         acc+0(FP), AX
+	MOVQ         blocks+40(FP), CX
+	XORQ         R12, R12
+	MOVQ         q+32(FP), R13
+	VPBROADCASTD (R13), Y0
+
+loop:
+	VMOVDQU    (BX)(R12*1), Y1
+	PREFETCHT0 (R9)(R12*1)
+	VMOVDQU    (SI)(R12*1), Y2
+	PREFETCHT0 (R10)(R12*1)
+	VMOVDQU    (DI)(R12*1), Y3
+	PREFETCHT0 (R11)(R12*1)
+	VMOVDQU    (R8)(R12*1), Y4
+	PREFETCHT0 (DX)(R12*1)
+	VPUNPCKLBW Y2, Y1, Y5
+	VPUNPCKHBW Y2, Y1, Y1
+	VPUNPCKLBW Y4, Y3, Y2
+	VPUNPCKHBW Y4, Y3, Y3
+	VPUNPCKLWD Y2, Y5, Y4
+	VPUNPCKHWD Y2, Y5, Y2
+	VPUNPCKLWD Y3, Y1, Y5
+	VPUNPCKHWD Y3, Y1, Y1
+	VPAND      constants<>+1280(SB), Y4, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     (AX), Y3, Y3
+	VMOVDQU    Y3, (AX)
+	VPAND      constants<>+1280(SB), Y2, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     64(AX), Y3, Y3
+	VMOVDQU    Y3, 64(AX)
+	VPAND      constants<>+1280(SB), Y5, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     128(AX), Y3, Y3
+	VMOVDQU    Y3, 128(AX)
+	VPAND      constants<>+1280(SB), Y1, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     192(AX), Y3, Y3
+	VMOVDQU    Y3, 192(AX)
+	VPAND      constants<>+1344(SB), Y4, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     256(AX), Y3, Y3
+	VMOVDQU    Y3, 256(AX)
+	VPAND      constants<>+1344(SB), Y2, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     320(AX), Y3, Y3
+	VMOVDQU    Y3, 320(AX)
+	VPAND      constants<>+1344(SB), Y5, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     384(AX), Y3, Y3
+	VMOVDQU    Y3, 384(AX)
+	VPAND      constants<>+1344(SB), Y1, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     448(AX), Y3, Y3
+	VMOVDQU    Y3, 448(AX)
+	VPAND      constants<>+1408(SB), Y4, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     512(AX), Y3, Y3
+	VMOVDQU    Y3, 512(AX)
+	VPAND      constants<>+1408(SB), Y2, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     576(AX), Y3, Y3
+	VMOVDQU    Y3, 576(AX)
+	VPAND      constants<>+1408(SB), Y5, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     640(AX), Y3, Y3
+	VMOVDQU    Y3, 640(AX)
+	VPAND      constants<>+1408(SB), Y1, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     704(AX), Y3, Y3
+	VMOVDQU    Y3, 704(AX)
+	VPAND      constants<>+1472(SB), Y4, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     768(AX), Y3, Y3
+	VMOVDQU    Y3, 768(AX)
+	VPAND      constants<>+1472(SB), Y2, Y2
+	VPMADDUBSW Y0, Y2, Y2
+	VPMADDWD   constants<>+1216(SB), Y2, Y2
+	VPADDD     832(AX), Y2, Y2
+	VMOVDQU    Y2, 832(AX)
+	VPAND      constants<>+1472(SB), Y5, Y2
+	VPMADDUBSW Y0, Y2, Y2
+	VPMADDWD   constants<>+1216(SB), Y2, Y2
+	VPADDD     896(AX), Y2, Y2
+	VMOVDQU    Y2, 896(AX)
+	VPAND      constants<>+1472(SB), Y1, Y1
+	VPMADDUBSW Y0, Y1, Y1
+	VPMADDWD   constants<>+1216(SB), Y1, Y1
+	VPADDD     960(AX), Y1, Y1
+	VMOVDQU    Y1, 960(AX)
+	VMOVDQU    32(BX)(R12*1), Y1
+	VMOVDQU    32(SI)(R12*1), Y2
+	VMOVDQU    32(DI)(R12*1), Y3
+	VMOVDQU    32(R8)(R12*1), Y4
+	VPUNPCKLBW Y2, Y1, Y5
+	VPUNPCKHBW Y2, Y1, Y1
+	VPUNPCKLBW Y4, Y3, Y2
+	VPUNPCKHBW Y4, Y3, Y3
+	VPUNPCKLWD Y2, Y5, Y4
+	VPUNPCKHWD Y2, Y5, Y2
+	VPUNPCKLWD Y3, Y1, Y5
+	VPUNPCKHWD Y3, Y1, Y1
+	VPAND      constants<>+1280(SB), Y4, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     32(AX), Y3, Y3
+	VMOVDQU    Y3, 32(AX)
+	VPAND      constants<>+1280(SB), Y2, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     96(AX), Y3, Y3
+	VMOVDQU    Y3, 96(AX)
+	VPAND      constants<>+1280(SB), Y5, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     160(AX), Y3, Y3
+	VMOVDQU    Y3, 160(AX)
+	VPAND      constants<>+1280(SB), Y1, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     224(AX), Y3, Y3
+	VMOVDQU    Y3, 224(AX)
+	VPAND      constants<>+1344(SB), Y4, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     288(AX), Y3, Y3
+	VMOVDQU    Y3, 288(AX)
+	VPAND      constants<>+1344(SB), Y2, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     352(AX), Y3, Y3
+	VMOVDQU    Y3, 352(AX)
+	VPAND      constants<>+1344(SB), Y5, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     416(AX), Y3, Y3
+	VMOVDQU    Y3, 416(AX)
+	VPAND      constants<>+1344(SB), Y1, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     480(AX), Y3, Y3
+	VMOVDQU    Y3, 480(AX)
+	VPAND      constants<>+1408(SB), Y4, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     544(AX), Y3, Y3
+	VMOVDQU    Y3, 544(AX)
+	VPAND      constants<>+1408(SB), Y2, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     608(AX), Y3, Y3
+	VMOVDQU    Y3, 608(AX)
+	VPAND      constants<>+1408(SB), Y5, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     672(AX), Y3, Y3
+	VMOVDQU    Y3, 672(AX)
+	VPAND      constants<>+1408(SB), Y1, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     736(AX), Y3, Y3
+	VMOVDQU    Y3, 736(AX)
+	VPAND      constants<>+1472(SB), Y4, Y3
+	VPMADDUBSW Y0, Y3, Y3
+	VPMADDWD   constants<>+1216(SB), Y3, Y3
+	VPADDD     800(AX), Y3, Y3
+	VMOVDQU    Y3, 800(AX)
+	VPAND      constants<>+1472(SB), Y2, Y2
+	VPMADDUBSW Y0, Y2, Y2
+	VPMADDWD   constants<>+1216(SB), Y2, Y2
+	VPADDD     864(AX), Y2, Y2
+	VMOVDQU    Y2, 864(AX)
+	VPAND      constants<>+1472(SB), Y5, Y2
+	VPMADDUBSW Y0, Y2, Y2
+	VPMADDWD   constants<>+1216(SB), Y2, Y2
+	VPADDD     928(AX), Y2, Y2
+	VMOVDQU    Y2, 928(AX)
+	VPAND      constants<>+1472(SB), Y1, Y1
+	VPMADDUBSW Y0, Y1, Y1
+	VPMADDWD   constants<>+1216(SB), Y1, Y1
+	VPADDD     992(AX), Y1, Y1
+	VMOVDQU    Y1, 992(AX)
+	ADDQ       $0x00000040, R12
+	ADDQ       $0x00000400, AX
+	DECQ       CX
+	JNZ        loop
+	VZEROUPPER
+	RET
+
+// func flipLanesAVX2(dst *byte, dstStride int, dstStep int, src *byte, stride int, srcStep int, count int)
+// Requires: AVX, AVX2
+TEXT ·flipLanesAVX2(SB), NOSPLIT, $0-56
+	MOVQ dst+0(FP), AX
+	MOVQ dstStride+8(FP), CX
+	MOVQ dstStep+16(FP), DX
+	MOVQ src+24(FP), BX
+	MOVQ stride+32(FP), SI
+	MOVQ srcStep+40(FP), DI
+	MOVQ count+48(FP), R8
+
+loop:
+	MOVQ        BX, R9
+	VMOVDQU     (R9), Y0
+	ADDQ        SI, R9
+	VMOVDQU     (R9), Y1
+	ADDQ        SI, R9
+	VMOVDQU     (R9), Y2
+	ADDQ        SI, R9
+	VMOVDQU     (R9), Y3
+	ADDQ        SI, R9
+	VMOVDQU     (R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     (R9), Y5
+	ADDQ        SI, R9
+	VMOVDQU     (R9), Y6
+	ADDQ        SI, R9
+	VMOVDQU     (R9), Y7
+	ADDQ        SI, R9
+	VPUNPCKLDQ  Y1, Y0, Y8
+	VPUNPCKHDQ  Y1, Y0, Y1
+	VPUNPCKLDQ  Y3, Y2, Y0
+	VPUNPCKHDQ  Y3, Y2, Y3
+	VPUNPCKLQDQ Y0, Y8, Y2
+	VPUNPCKHQDQ Y0, Y8, Y0
+	VPUNPCKLQDQ Y3, Y1, Y8
+	VPUNPCKHQDQ Y3, Y1, Y3
+	VPUNPCKLDQ  Y5, Y4, Y1
+	VPUNPCKHDQ  Y5, Y4, Y5
+	VPUNPCKLDQ  Y7, Y6, Y4
+	VPUNPCKHDQ  Y7, Y6, Y7
+	VPUNPCKLQDQ Y4, Y1, Y6
+	VPUNPCKHQDQ Y4, Y1, Y4
+	VPUNPCKLQDQ Y7, Y5, Y1
+	VPUNPCKHQDQ Y7, Y5, Y7
+	VPERM2I128  $0x20, Y6, Y2, Y5
+	VPERM2I128  $0x31, Y6, Y2, Y6
+	VPERM2I128  $0x20, Y4, Y0, Y2
+	VPERM2I128  $0x31, Y4, Y0, Y4
+	VPERM2I128  $0x20, Y1, Y8, Y0
+	VPERM2I128  $0x31, Y1, Y8, Y1
+	VPERM2I128  $0x20, Y7, Y3, Y8
+	VPERM2I128  $0x31, Y7, Y3, Y7
+	MOVQ        AX, R10
+	VMOVDQU     Y5, (R10)
+	ADDQ        CX, R10
+	VMOVDQU     Y2, (R10)
+	ADDQ        CX, R10
+	VMOVDQU     Y0, (R10)
+	ADDQ        CX, R10
+	VMOVDQU     Y8, (R10)
+	ADDQ        CX, R10
+	VMOVDQU     Y6, (R10)
+	ADDQ        CX, R10
+	VMOVDQU     Y4, (R10)
+	ADDQ        CX, R10
+	VMOVDQU     Y1, (R10)
+	ADDQ        CX, R10
+	VMOVDQU     Y7, (R10)
+	VMOVDQU     (R9), Y0
+	ADDQ        SI, R9
+	VMOVDQU     (R9), Y1
+	ADDQ        SI, R9
+	VMOVDQU     (R9), Y2
+	ADDQ        SI, R9
+	VMOVDQU     (R9), Y3
+	ADDQ        SI, R9
+	VMOVDQU     (R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     (R9), Y5
+	ADDQ        SI, R9
+	VMOVDQU     (R9), Y6
+	ADDQ        SI, R9
+	VMOVDQU     (R9), Y7
+	ADDQ        SI, R9
+	VPUNPCKLDQ  Y1, Y0, Y8
+	VPUNPCKHDQ  Y1, Y0, Y1
+	VPUNPCKLDQ  Y3, Y2, Y0
+	VPUNPCKHDQ  Y3, Y2, Y3
+	VPUNPCKLQDQ Y0, Y8, Y2
+	VPUNPCKHQDQ Y0, Y8, Y0
+	VPUNPCKLQDQ Y3, Y1, Y8
+	VPUNPCKHQDQ Y3, Y1, Y3
+	VPUNPCKLDQ  Y5, Y4, Y1
+	VPUNPCKHDQ  Y5, Y4, Y5
+	VPUNPCKLDQ  Y7, Y6, Y4
+	VPUNPCKHDQ  Y7, Y6, Y7
+	VPUNPCKLQDQ Y4, Y1, Y6
+	VPUNPCKHQDQ Y4, Y1, Y4
+	VPUNPCKLQDQ Y7, Y5, Y1
+	VPUNPCKHQDQ Y7, Y5, Y7
+	VPERM2I128  $0x20, Y6, Y2, Y5
+	VPERM2I128  $0x31, Y6, Y2, Y6
+	VPERM2I128  $0x20, Y4, Y0, Y2
+	VPERM2I128  $0x31, Y4, Y0, Y4
+	VPERM2I128  $0x20, Y1, Y8, Y0
+	VPERM2I128  $0x31, Y1, Y8, Y1
+	VPERM2I128  $0x20, Y7, Y3, Y8
+	VPERM2I128  $0x31, Y7, Y3, Y7
+	MOVQ        AX, R9
+	VMOVDQU     Y5, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y2, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y0, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y8, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y6, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y4, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y1, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y7, 32(R9)
+	MOVQ        BX, R9
+	VMOVDQU     32(R9), Y0
+	ADDQ        SI, R9
+	VMOVDQU     32(R9), Y1
+	ADDQ        SI, R9
+	VMOVDQU     32(R9), Y2
+	ADDQ        SI, R9
+	VMOVDQU     32(R9), Y3
+	ADDQ        SI, R9
+	VMOVDQU     32(R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     32(R9), Y5
+	ADDQ        SI, R9
+	VMOVDQU     32(R9), Y6
+	ADDQ        SI, R9
+	VMOVDQU     32(R9), Y7
+	ADDQ        SI, R9
+	VPUNPCKLDQ  Y1, Y0, Y8
+	VPUNPCKHDQ  Y1, Y0, Y1
+	VPUNPCKLDQ  Y3, Y2, Y0
+	VPUNPCKHDQ  Y3, Y2, Y3
+	VPUNPCKLQDQ Y0, Y8, Y2
+	VPUNPCKHQDQ Y0, Y8, Y0
+	VPUNPCKLQDQ Y3, Y1, Y8
+	VPUNPCKHQDQ Y3, Y1, Y3
+	VPUNPCKLDQ  Y5, Y4, Y1
+	VPUNPCKHDQ  Y5, Y4, Y5
+	VPUNPCKLDQ  Y7, Y6, Y4
+	VPUNPCKHDQ  Y7, Y6, Y7
+	VPUNPCKLQDQ Y4, Y1, Y6
+	VPUNPCKHQDQ Y4, Y1, Y4
+	VPUNPCKLQDQ Y7, Y5, Y1
+	VPUNPCKHQDQ Y7, Y5, Y7
+	VPERM2I128  $0x20, Y6, Y2, Y5
+	VPERM2I128  $0x31, Y6, Y2, Y6
+	VPERM2I128  $0x20, Y4, Y0, Y2
+	VPERM2I128  $0x31, Y4, Y0, Y4
+	VPERM2I128  $0x20, Y1, Y8, Y0
+	VPERM2I128  $0x31, Y1, Y8, Y1
+	VPERM2I128  $0x20, Y7, Y3, Y8
+	VPERM2I128  $0x31, Y7, Y3, Y7
+	MOVQ        AX, R10
+	LEAQ        (AX)(CX*8), R10
+	VMOVDQU     Y5, (R10)
+	ADDQ        CX, R10
+	VMOVDQU     Y2, (R10)
+	ADDQ        CX, R10
+	VMOVDQU     Y0, (R10)
+	ADDQ        CX, R10
+	VMOVDQU     Y8, (R10)
+	ADDQ        CX, R10
+	VMOVDQU     Y6, (R10)
+	ADDQ        CX, R10
+	VMOVDQU     Y4, (R10)
+	ADDQ        CX, R10
+	VMOVDQU     Y1, (R10)
+	ADDQ        CX, R10
+	VMOVDQU     Y7, (R10)
+	VMOVDQU     32(R9), Y0
+	ADDQ        SI, R9
+	VMOVDQU     32(R9), Y1
+	ADDQ        SI, R9
+	VMOVDQU     32(R9), Y2
+	ADDQ        SI, R9
+	VMOVDQU     32(R9), Y3
+	ADDQ        SI, R9
+	VMOVDQU     32(R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     32(R9), Y5
+	ADDQ        SI, R9
+	VMOVDQU     32(R9), Y6
+	ADDQ        SI, R9
+	VMOVDQU     32(R9), Y7
+	ADDQ        SI, R9
+	VPUNPCKLDQ  Y1, Y0, Y8
+	VPUNPCKHDQ  Y1, Y0, Y1
+	VPUNPCKLDQ  Y3, Y2, Y0
+	VPUNPCKHDQ  Y3, Y2, Y3
+	VPUNPCKLQDQ Y0, Y8, Y2
+	VPUNPCKHQDQ Y0, Y8, Y0
+	VPUNPCKLQDQ Y3, Y1, Y8
+	VPUNPCKHQDQ Y3, Y1, Y3
+	VPUNPCKLDQ  Y5, Y4, Y1
+	VPUNPCKHDQ  Y5, Y4, Y5
+	VPUNPCKLDQ  Y7, Y6, Y4
+	VPUNPCKHDQ  Y7, Y6, Y7
+	VPUNPCKLQDQ Y4, Y1, Y6
+	VPUNPCKHQDQ Y4, Y1, Y4
+	VPUNPCKLQDQ Y7, Y5, Y1
+	VPUNPCKHQDQ Y7, Y5, Y7
+	VPERM2I128  $0x20, Y6, Y2, Y5
+	VPERM2I128  $0x31, Y6, Y2, Y6
+	VPERM2I128  $0x20, Y4, Y0, Y2
+	VPERM2I128  $0x31, Y4, Y0, Y4
+	VPERM2I128  $0x20, Y1, Y8, Y0
+	VPERM2I128  $0x31, Y1, Y8, Y1
+	VPERM2I128  $0x20, Y7, Y3, Y8
+	VPERM2I128  $0x31, Y7, Y3, Y7
+	MOVQ        AX, R9
+	LEAQ        (AX)(CX*8), R9
+	VMOVDQU     Y5, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y2, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y0, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y8, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y6, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y4, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y1, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y7, 32(R9)
+	ADDQ        DX, AX
+	ADDQ        DI, BX
+	DECQ        R8
+	JNZ         loop
+	VZEROUPPER
+	RET
+
+// func flipCodesAVX2(dst *byte, dstStride int, dstStep int, src *byte, stride int, srcStep int, count int)
+// Requires: AVX, AVX2
+TEXT ·flipCodesAVX2(SB), NOSPLIT, $512-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         dstStride+8(FP), CX
+	MOVQ         dstStep+16(FP), DX
+	MOVQ         src+24(FP), BX
+	MOVQ         stride+32(FP), SI
+	MOVQ         srcStep+40(FP), DI
+	MOVQ         count+48(FP), R8
+	MOVL         $0x0f0f0f0f, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x33333333, R9
+	VMOVD        R9, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0x0000ffff, R9
+	VMOVD        R9, X2
+	VPBROADCASTD X2, Y2
+	MOVL         $0x00ff00ff, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Y3
+
+loop:
+	MOVQ        BX, R9
+	LEAQ        (BX)(SI*8), R10
+	VMOVDQU     (R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     (R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, (SP)
+	VMOVDQU     Y5, 256(SP)
+	VMOVDQU     (R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     (R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, 32(SP)
+	VMOVDQU     Y5, 288(SP)
+	VMOVDQU     (R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     (R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, 64(SP)
+	VMOVDQU     Y5, 320(SP)
+	VMOVDQU     (R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     (R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, 96(SP)
+	VMOVDQU     Y5, 352(SP)
+	VMOVDQU     (R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     (R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, 128(SP)
+	VMOVDQU     Y5, 384(SP)
+	VMOVDQU     (R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     (R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, 160(SP)
+	VMOVDQU     Y5, 416(SP)
+	VMOVDQU     (R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     (R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, 192(SP)
+	VMOVDQU     Y5, 448(SP)
+	VMOVDQU     (R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     (R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, 224(SP)
+	VMOVDQU     Y5, 480(SP)
+	VMOVDQU     (SP), Y4
+	VMOVDQU     32(SP), Y5
+	VMOVDQU     64(SP), Y6
+	VMOVDQU     96(SP), Y7
+	VMOVDQU     128(SP), Y8
+	VMOVDQU     160(SP), Y9
+	VMOVDQU     192(SP), Y10
+	VMOVDQU     224(SP), Y11
+	VPSRLD      $0x02, Y4, Y12
+	VPXOR       Y8, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y8, Y8
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y4, Y4
+	VPSRLD      $0x02, Y5, Y12
+	VPXOR       Y9, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y9, Y9
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y5, Y5
+	VPSRLD      $0x02, Y6, Y12
+	VPXOR       Y10, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y10, Y10
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y6, Y6
+	VPSRLD      $0x02, Y7, Y12
+	VPXOR       Y11, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y11, Y11
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y7, Y7
+	VPSRLD      $0x10, Y4, Y12
+	VPXOR       Y6, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y6, Y6
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y4, Y4
+	VPSRLD      $0x10, Y5, Y12
+	VPXOR       Y7, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y7, Y7
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y5, Y5
+	VPSRLD      $0x10, Y8, Y12
+	VPXOR       Y10, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y10, Y10
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y8, Y8
+	VPSRLD      $0x10, Y9, Y12
+	VPXOR       Y11, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y11, Y11
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y9, Y9
+	VPSRLD      $0x08, Y4, Y12
+	VPXOR       Y5, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y5, Y5
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y4, Y4
+	VPSRLD      $0x08, Y6, Y12
+	VPXOR       Y7, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y7, Y7
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y6, Y6
+	VPSRLD      $0x08, Y8, Y12
+	VPXOR       Y9, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y9, Y9
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y8, Y8
+	VPSRLD      $0x08, Y10, Y12
+	VPXOR       Y11, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y11, Y11
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y10, Y10
+	VPUNPCKLDQ  Y5, Y4, Y12
+	VPUNPCKHDQ  Y5, Y4, Y5
+	VPUNPCKLDQ  Y7, Y6, Y4
+	VPUNPCKHDQ  Y7, Y6, Y7
+	VPUNPCKLQDQ Y4, Y12, Y6
+	VPUNPCKHQDQ Y4, Y12, Y4
+	VPUNPCKLQDQ Y7, Y5, Y12
+	VPUNPCKHQDQ Y7, Y5, Y7
+	VPUNPCKLDQ  Y9, Y8, Y5
+	VPUNPCKHDQ  Y9, Y8, Y9
+	VPUNPCKLDQ  Y11, Y10, Y8
+	VPUNPCKHDQ  Y11, Y10, Y11
+	VPUNPCKLQDQ Y8, Y5, Y10
+	VPUNPCKHQDQ Y8, Y5, Y8
+	VPUNPCKLQDQ Y11, Y9, Y5
+	VPUNPCKHQDQ Y11, Y9, Y11
+	VPERM2I128  $0x20, Y10, Y6, Y9
+	VPERM2I128  $0x31, Y10, Y6, Y10
+	VPERM2I128  $0x20, Y8, Y4, Y6
+	VPERM2I128  $0x31, Y8, Y4, Y8
+	VPERM2I128  $0x20, Y5, Y12, Y4
+	VPERM2I128  $0x31, Y5, Y12, Y5
+	VPERM2I128  $0x20, Y11, Y7, Y12
+	VPERM2I128  $0x31, Y11, Y7, Y11
+	MOVQ        AX, R9
+	VMOVDQU     Y9, (R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y6, (R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y4, (R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y12, (R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y10, (R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y8, (R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y5, (R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y11, (R9)
+	VMOVDQU     256(SP), Y4
+	VMOVDQU     288(SP), Y5
+	VMOVDQU     320(SP), Y6
+	VMOVDQU     352(SP), Y7
+	VMOVDQU     384(SP), Y8
+	VMOVDQU     416(SP), Y9
+	VMOVDQU     448(SP), Y10
+	VMOVDQU     480(SP), Y11
+	VPSRLD      $0x02, Y4, Y12
+	VPXOR       Y8, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y8, Y8
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y4, Y4
+	VPSRLD      $0x02, Y5, Y12
+	VPXOR       Y9, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y9, Y9
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y5, Y5
+	VPSRLD      $0x02, Y6, Y12
+	VPXOR       Y10, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y10, Y10
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y6, Y6
+	VPSRLD      $0x02, Y7, Y12
+	VPXOR       Y11, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y11, Y11
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y7, Y7
+	VPSRLD      $0x10, Y4, Y12
+	VPXOR       Y6, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y6, Y6
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y4, Y4
+	VPSRLD      $0x10, Y5, Y12
+	VPXOR       Y7, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y7, Y7
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y5, Y5
+	VPSRLD      $0x10, Y8, Y12
+	VPXOR       Y10, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y10, Y10
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y8, Y8
+	VPSRLD      $0x10, Y9, Y12
+	VPXOR       Y11, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y11, Y11
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y9, Y9
+	VPSRLD      $0x08, Y4, Y12
+	VPXOR       Y5, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y5, Y5
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y4, Y4
+	VPSRLD      $0x08, Y6, Y12
+	VPXOR       Y7, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y7, Y7
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y6, Y6
+	VPSRLD      $0x08, Y8, Y12
+	VPXOR       Y9, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y9, Y9
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y8, Y8
+	VPSRLD      $0x08, Y10, Y12
+	VPXOR       Y11, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y11, Y11
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y10, Y10
+	VPUNPCKLDQ  Y5, Y4, Y12
+	VPUNPCKHDQ  Y5, Y4, Y5
+	VPUNPCKLDQ  Y7, Y6, Y4
+	VPUNPCKHDQ  Y7, Y6, Y7
+	VPUNPCKLQDQ Y4, Y12, Y6
+	VPUNPCKHQDQ Y4, Y12, Y4
+	VPUNPCKLQDQ Y7, Y5, Y12
+	VPUNPCKHQDQ Y7, Y5, Y7
+	VPUNPCKLDQ  Y9, Y8, Y5
+	VPUNPCKHDQ  Y9, Y8, Y9
+	VPUNPCKLDQ  Y11, Y10, Y8
+	VPUNPCKHDQ  Y11, Y10, Y11
+	VPUNPCKLQDQ Y8, Y5, Y10
+	VPUNPCKHQDQ Y8, Y5, Y8
+	VPUNPCKLQDQ Y11, Y9, Y5
+	VPUNPCKHQDQ Y11, Y9, Y11
+	VPERM2I128  $0x20, Y10, Y6, Y9
+	VPERM2I128  $0x31, Y10, Y6, Y10
+	VPERM2I128  $0x20, Y8, Y4, Y6
+	VPERM2I128  $0x31, Y8, Y4, Y8
+	VPERM2I128  $0x20, Y5, Y12, Y4
+	VPERM2I128  $0x31, Y5, Y12, Y5
+	VPERM2I128  $0x20, Y11, Y7, Y12
+	VPERM2I128  $0x31, Y11, Y7, Y11
+	MOVQ        AX, R9
+	VMOVDQU     Y9, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y6, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y4, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y12, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y10, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y8, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y5, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y11, 32(R9)
+	MOVQ        BX, R9
+	LEAQ        (BX)(SI*8), R10
+	VMOVDQU     32(R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     32(R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, (SP)
+	VMOVDQU     Y5, 256(SP)
+	VMOVDQU     32(R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     32(R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, 32(SP)
+	VMOVDQU     Y5, 288(SP)
+	VMOVDQU     32(R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     32(R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, 64(SP)
+	VMOVDQU     Y5, 320(SP)
+	VMOVDQU     32(R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     32(R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, 96(SP)
+	VMOVDQU     Y5, 352(SP)
+	VMOVDQU     32(R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     32(R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, 128(SP)
+	VMOVDQU     Y5, 384(SP)
+	VMOVDQU     32(R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     32(R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, 160(SP)
+	VMOVDQU     Y5, 416(SP)
+	VMOVDQU     32(R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     32(R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, 192(SP)
+	VMOVDQU     Y5, 448(SP)
+	VMOVDQU     32(R9), Y4
+	ADDQ        SI, R9
+	VMOVDQU     32(R10), Y5
+	ADDQ        SI, R10
+	VPSRLD      $0x04, Y4, Y6
+	VPXOR       Y5, Y6, Y6
+	VPAND       Y0, Y6, Y6
+	VPXOR       Y6, Y5, Y5
+	VPSLLD      $0x04, Y6, Y6
+	VPXOR       Y6, Y4, Y4
+	VMOVDQU     Y4, 224(SP)
+	VMOVDQU     Y5, 480(SP)
+	VMOVDQU     (SP), Y4
+	VMOVDQU     32(SP), Y5
+	VMOVDQU     64(SP), Y6
+	VMOVDQU     96(SP), Y7
+	VMOVDQU     128(SP), Y8
+	VMOVDQU     160(SP), Y9
+	VMOVDQU     192(SP), Y10
+	VMOVDQU     224(SP), Y11
+	VPSRLD      $0x02, Y4, Y12
+	VPXOR       Y8, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y8, Y8
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y4, Y4
+	VPSRLD      $0x02, Y5, Y12
+	VPXOR       Y9, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y9, Y9
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y5, Y5
+	VPSRLD      $0x02, Y6, Y12
+	VPXOR       Y10, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y10, Y10
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y6, Y6
+	VPSRLD      $0x02, Y7, Y12
+	VPXOR       Y11, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y11, Y11
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y7, Y7
+	VPSRLD      $0x10, Y4, Y12
+	VPXOR       Y6, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y6, Y6
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y4, Y4
+	VPSRLD      $0x10, Y5, Y12
+	VPXOR       Y7, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y7, Y7
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y5, Y5
+	VPSRLD      $0x10, Y8, Y12
+	VPXOR       Y10, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y10, Y10
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y8, Y8
+	VPSRLD      $0x10, Y9, Y12
+	VPXOR       Y11, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y11, Y11
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y9, Y9
+	VPSRLD      $0x08, Y4, Y12
+	VPXOR       Y5, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y5, Y5
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y4, Y4
+	VPSRLD      $0x08, Y6, Y12
+	VPXOR       Y7, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y7, Y7
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y6, Y6
+	VPSRLD      $0x08, Y8, Y12
+	VPXOR       Y9, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y9, Y9
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y8, Y8
+	VPSRLD      $0x08, Y10, Y12
+	VPXOR       Y11, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y11, Y11
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y10, Y10
+	VPUNPCKLDQ  Y5, Y4, Y12
+	VPUNPCKHDQ  Y5, Y4, Y5
+	VPUNPCKLDQ  Y7, Y6, Y4
+	VPUNPCKHDQ  Y7, Y6, Y7
+	VPUNPCKLQDQ Y4, Y12, Y6
+	VPUNPCKHQDQ Y4, Y12, Y4
+	VPUNPCKLQDQ Y7, Y5, Y12
+	VPUNPCKHQDQ Y7, Y5, Y7
+	VPUNPCKLDQ  Y9, Y8, Y5
+	VPUNPCKHDQ  Y9, Y8, Y9
+	VPUNPCKLDQ  Y11, Y10, Y8
+	VPUNPCKHDQ  Y11, Y10, Y11
+	VPUNPCKLQDQ Y8, Y5, Y10
+	VPUNPCKHQDQ Y8, Y5, Y8
+	VPUNPCKLQDQ Y11, Y9, Y5
+	VPUNPCKHQDQ Y11, Y9, Y11
+	VPERM2I128  $0x20, Y10, Y6, Y9
+	VPERM2I128  $0x31, Y10, Y6, Y10
+	VPERM2I128  $0x20, Y8, Y4, Y6
+	VPERM2I128  $0x31, Y8, Y4, Y8
+	VPERM2I128  $0x20, Y5, Y12, Y4
+	VPERM2I128  $0x31, Y5, Y12, Y5
+	VPERM2I128  $0x20, Y11, Y7, Y12
+	VPERM2I128  $0x31, Y11, Y7, Y11
+	MOVQ        AX, R9
+	LEAQ        (AX)(CX*8), R9
+	VMOVDQU     Y9, (R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y6, (R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y4, (R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y12, (R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y10, (R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y8, (R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y5, (R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y11, (R9)
+	VMOVDQU     256(SP), Y4
+	VMOVDQU     288(SP), Y5
+	VMOVDQU     320(SP), Y6
+	VMOVDQU     352(SP), Y7
+	VMOVDQU     384(SP), Y8
+	VMOVDQU     416(SP), Y9
+	VMOVDQU     448(SP), Y10
+	VMOVDQU     480(SP), Y11
+	VPSRLD      $0x02, Y4, Y12
+	VPXOR       Y8, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y8, Y8
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y4, Y4
+	VPSRLD      $0x02, Y5, Y12
+	VPXOR       Y9, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y9, Y9
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y5, Y5
+	VPSRLD      $0x02, Y6, Y12
+	VPXOR       Y10, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y10, Y10
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y6, Y6
+	VPSRLD      $0x02, Y7, Y12
+	VPXOR       Y11, Y12, Y12
+	VPAND       Y1, Y12, Y12
+	VPXOR       Y12, Y11, Y11
+	VPSLLD      $0x02, Y12, Y12
+	VPXOR       Y12, Y7, Y7
+	VPSRLD      $0x10, Y4, Y12
+	VPXOR       Y6, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y6, Y6
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y4, Y4
+	VPSRLD      $0x10, Y5, Y12
+	VPXOR       Y7, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y7, Y7
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y5, Y5
+	VPSRLD      $0x10, Y8, Y12
+	VPXOR       Y10, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y10, Y10
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y8, Y8
+	VPSRLD      $0x10, Y9, Y12
+	VPXOR       Y11, Y12, Y12
+	VPAND       Y2, Y12, Y12
+	VPXOR       Y12, Y11, Y11
+	VPSLLD      $0x10, Y12, Y12
+	VPXOR       Y12, Y9, Y9
+	VPSRLD      $0x08, Y4, Y12
+	VPXOR       Y5, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y5, Y5
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y4, Y4
+	VPSRLD      $0x08, Y6, Y12
+	VPXOR       Y7, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y7, Y7
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y6, Y6
+	VPSRLD      $0x08, Y8, Y12
+	VPXOR       Y9, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y9, Y9
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y8, Y8
+	VPSRLD      $0x08, Y10, Y12
+	VPXOR       Y11, Y12, Y12
+	VPAND       Y3, Y12, Y12
+	VPXOR       Y12, Y11, Y11
+	VPSLLD      $0x08, Y12, Y12
+	VPXOR       Y12, Y10, Y10
+	VPUNPCKLDQ  Y5, Y4, Y12
+	VPUNPCKHDQ  Y5, Y4, Y5
+	VPUNPCKLDQ  Y7, Y6, Y4
+	VPUNPCKHDQ  Y7, Y6, Y7
+	VPUNPCKLQDQ Y4, Y12, Y6
+	VPUNPCKHQDQ Y4, Y12, Y4
+	VPUNPCKLQDQ Y7, Y5, Y12
+	VPUNPCKHQDQ Y7, Y5, Y7
+	VPUNPCKLDQ  Y9, Y8, Y5
+	VPUNPCKHDQ  Y9, Y8, Y9
+	VPUNPCKLDQ  Y11, Y10, Y8
+	VPUNPCKHDQ  Y11, Y10, Y11
+	VPUNPCKLQDQ Y8, Y5, Y10
+	VPUNPCKHQDQ Y8, Y5, Y8
+	VPUNPCKLQDQ Y11, Y9, Y5
+	VPUNPCKHQDQ Y11, Y9, Y11
+	VPERM2I128  $0x20, Y10, Y6, Y9
+	VPERM2I128  $0x31, Y10, Y6, Y10
+	VPERM2I128  $0x20, Y8, Y4, Y6
+	VPERM2I128  $0x31, Y8, Y4, Y8
+	VPERM2I128  $0x20, Y5, Y12, Y4
+	VPERM2I128  $0x31, Y5, Y12, Y5
+	VPERM2I128  $0x20, Y11, Y7, Y12
+	VPERM2I128  $0x31, Y11, Y7, Y11
+	MOVQ        AX, R9
+	LEAQ        (AX)(CX*8), R9
+	VMOVDQU     Y9, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y6, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y4, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y12, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y10, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y8, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y5, 32(R9)
+	ADDQ        CX, R9
+	VMOVDQU     Y11, 32(R9)
+	ADDQ        DX, AX
+	ADDQ        DI, BX
+	DECQ        R8
+	JNZ         loop
+	VZEROUPPER
+	RET
+
 // func denseF32AVX2t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 // Requires: AVX, MMX+
 TEXT ·denseF32AVX2t1(SB), NOSPLIT, $0-56
@@ -1456,10 +2939,10 @@ loop:
 	VMULPS       Y9, Y8, Y8
 	VADDPS       Y8, Y4, Y4
 	VBROADCASTSS 4(SI), Y9
-	VANDPS       constants<>+1472(SB), Y10, Y10
+	VANDPS       constants<>+1600(SB), Y10, Y10
 	VMULPS       Y9, Y10, Y8
 	VADDPS       Y8, Y1, Y1
-	VANDPS       constants<>+1472(SB), Y11, Y11
+	VANDPS       constants<>+1600(SB), Y11, Y11
 	VMULPS       Y9, Y11, Y8
 	VADDPS       Y8, Y5, Y5
 	VBROADCASTSS 8(SI), Y9
@@ -1472,10 +2955,10 @@ loop:
 	VMULPS       Y9, Y8, Y8
 	VADDPS       Y8, Y6, Y6
 	VBROADCASTSS 12(SI), Y9
-	VANDPS       constants<>+1472(SB), Y10, Y10
+	VANDPS       constants<>+1600(SB), Y10, Y10
 	VMULPS       Y9, Y10, Y8
 	VADDPS       Y8, Y3, Y3
-	VANDPS       constants<>+1472(SB), Y11, Y11
+	VANDPS       constants<>+1600(SB), Y11, Y11
 	VMULPS       Y9, Y11, Y8
 	VADDPS       Y8, Y7, Y7
 	ADDQ         $0x00000080, DX
@@ -1535,7 +3018,7 @@ loop:
 	VBROADCASTSS (SI)(DI*1), Y8
 	VMULPS       Y8, Y9, Y8
 	VADDPS       Y8, Y4, Y4
-	VANDPS       constants<>+1472(SB), Y10, Y10
+	VANDPS       constants<>+1600(SB), Y10, Y10
 	VBROADCASTSS 4(SI), Y8
 	VMULPS       Y8, Y10, Y8
 	VADDPS       Y8, Y1, Y1
@@ -1550,7 +3033,7 @@ loop:
 	VBROADCASTSS 8(SI)(DI*1), Y8
 	VMULPS       Y8, Y9, Y8
 	VADDPS       Y8, Y6, Y6
-	VANDPS       constants<>+1472(SB), Y10, Y10
+	VANDPS       constants<>+1600(SB), Y10, Y10
 	VBROADCASTSS 12(SI), Y8
 	VMULPS       Y8, Y10, Y8
 	VADDPS       Y8, Y3, Y3
@@ -1621,7 +3104,7 @@ loop:
 	VBROADCASTSS (SI)(DI*2), Y12
 	VMULPS       Y12, Y13, Y12
 	VADDPS       Y12, Y8, Y8
-	VANDPS       constants<>+1472(SB), Y14, Y14
+	VANDPS       constants<>+1600(SB), Y14, Y14
 	VBROADCASTSS 4(SI), Y12
 	VMULPS       Y12, Y14, Y12
 	VADDPS       Y12, Y1, Y1
@@ -1642,7 +3125,7 @@ loop:
 	VBROADCASTSS 8(SI)(DI*2), Y12
 	VMULPS       Y12, Y13, Y12
 	VADDPS       Y12, Y10, Y10
-	VANDPS       constants<>+1472(SB), Y14, Y14
+	VANDPS       constants<>+1600(SB), Y14, Y14
 	VBROADCASTSS 12(SI), Y12
 	VMULPS       Y12, Y14, Y12
 	VADDPS       Y12, Y3, Y3
@@ -1752,7 +3235,7 @@ loop:
 	VPSLLD       $0x07, Y2, Y2
 	VPSUBD       Y2, Y4, Y4
 	VCVTDQ2PS    Y4, Y4
-	VMULPS       constants<>+1664(SB), Y0, Y0
+	VMULPS       constants<>+1792(SB), Y0, Y0
 	VADDPS       Y4, Y0, Y0
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y2
@@ -1765,7 +3248,7 @@ loop:
 	VPSLLD       $0x07, Y2, Y2
 	VPSUBD       Y2, Y5, Y5
 	VCVTDQ2PS    Y5, Y5
-	VMULPS       constants<>+1664(SB), Y1, Y1
+	VMULPS       constants<>+1792(SB), Y1, Y1
 	VADDPS       Y5, Y1, Y1
 	VMULPS       32(DX), Y1, Y1
 	VBROADCASTSS (BX), Y2
@@ -1854,7 +3337,7 @@ loop:
 	VPSLLD       $0x07, Y1, Y1
 	VPSUBD       Y1, Y2, Y2
 	VCVTDQ2PS    Y2, Y2
-	VMULPS       constants<>+1664(SB), Y0, Y0
+	VMULPS       constants<>+1792(SB), Y0, Y0
 	VADDPS       Y2, Y0, Y0
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y1
@@ -1867,7 +3350,7 @@ loop:
 	VPSLLD       $0x07, Y1, Y1
 	VPSUBD       Y1, Y6, Y6
 	VCVTDQ2PS    Y6, Y6
-	VMULPS       constants<>+1664(SB), Y4, Y4
+	VMULPS       constants<>+1792(SB), Y4, Y4
 	VADDPS       Y6, Y4, Y4
 	VMULPS       (DX), Y4, Y4
 	VBROADCASTSS 4(BX), Y1
@@ -1974,7 +3457,7 @@ loop:
 	VPSLLD       $0x07, Y1, Y1
 	VPSUBD       Y1, Y2, Y2
 	VCVTDQ2PS    Y2, Y2
-	VMULPS       constants<>+1664(SB), Y0, Y0
+	VMULPS       constants<>+1792(SB), Y0, Y0
 	VADDPS       Y2, Y0, Y0
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y1
@@ -1987,7 +3470,7 @@ loop:
 	VPSLLD       $0x07, Y1, Y1
 	VPSUBD       Y1, Y6, Y6
 	VCVTDQ2PS    Y6, Y6
-	VMULPS       constants<>+1664(SB), Y4, Y4
+	VMULPS       constants<>+1792(SB), Y4, Y4
 	VADDPS       Y6, Y4, Y4
 	VMULPS       (DX), Y4, Y4
 	VBROADCASTSS 4(BX), Y1
@@ -2000,7 +3483,7 @@ loop:
 	VPSLLD       $0x07, Y1, Y1
 	VPSUBD       Y1, Y10, Y10
 	VCVTDQ2PS    Y10, Y10
-	VMULPS       constants<>+1664(SB), Y8, Y8
+	VMULPS       constants<>+1792(SB), Y8, Y8
 	VADDPS       Y10, Y8, Y8
 	VMULPS       (DX), Y8, Y8
 	VBROADCASTSS 8(BX), Y1
@@ -2051,12 +3534,12 @@ inner:
 	PREFETCHT0   4096(AX)
 	VMOVDQU      (AX), Y8
 	VPSRLW       $0x04, Y8, Y9
-	VPAND        constants<>+1408(SB), Y8, Y8
-	VPAND        constants<>+1408(SB), Y9, Y9
+	VPAND        constants<>+1536(SB), Y8, Y8
+	VPAND        constants<>+1536(SB), Y9, Y9
 	VMOVDQU      32(AX), Y10
 	VPSRLW       $0x04, Y10, Y11
-	VPAND        constants<>+1408(SB), Y10, Y10
-	VPAND        constants<>+1408(SB), Y11, Y11
+	VPAND        constants<>+1536(SB), Y10, Y10
+	VPAND        constants<>+1536(SB), Y11, Y11
 	VPBROADCASTD (DX), Y12
 	VPMADDUBSW   Y12, Y8, Y13
 	VPADDW       Y13, Y4, Y4
@@ -2107,7 +3590,7 @@ inner:
 	VPSLLD       $0x03, Y4, Y4
 	VPSUBD       Y4, Y2, Y2
 	VCVTDQ2PS    Y2, Y2
-	VMULPS       constants<>+1664(SB), Y0, Y0
+	VMULPS       constants<>+1792(SB), Y0, Y0
 	VADDPS       Y2, Y0, Y0
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y4
@@ -2120,7 +3603,7 @@ inner:
 	VPSLLD       $0x03, Y4, Y4
 	VPSUBD       Y4, Y3, Y3
 	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1664(SB), Y1, Y1
+	VMULPS       constants<>+1792(SB), Y1, Y1
 	VADDPS       Y3, Y1, Y1
 	VMULPS       32(DX), Y1, Y1
 	VBROADCASTSS (BX), Y4
@@ -2170,8 +3653,8 @@ inner:
 	PREFETCHT0   1536(AX)
 	VMOVDQU      (AX), Y8
 	VPSRLW       $0x04, Y8, Y9
-	VPAND        constants<>+1408(SB), Y8, Y8
-	VPAND        constants<>+1408(SB), Y9, Y9
+	VPAND        constants<>+1536(SB), Y8, Y8
+	VPAND        constants<>+1536(SB), Y9, Y9
 	VPBROADCASTD (BX), Y10
 	VPMADDUBSW   Y10, Y8, Y10
 	VPADDW       Y10, Y4, Y4
@@ -2226,7 +3709,7 @@ inner:
 	VPSLLD       $0x03, Y4, Y4
 	VPSUBD       Y4, Y1, Y1
 	VCVTDQ2PS    Y1, Y1
-	VMULPS       constants<>+1664(SB), Y0, Y0
+	VMULPS       constants<>+1792(SB), Y0, Y0
 	VADDPS       Y1, Y0, Y0
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y4
@@ -2239,7 +3722,7 @@ inner:
 	VPSLLD       $0x03, Y4, Y4
 	VPSUBD       Y4, Y3, Y3
 	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1664(SB), Y2, Y2
+	VMULPS       constants<>+1792(SB), Y2, Y2
 	VADDPS       Y3, Y2, Y2
 	VMULPS       (DX), Y2, Y2
 	VBROADCASTSS 4(BX), Y4
@@ -2295,8 +3778,8 @@ inner:
 	PREFETCHT0   1536(AX)
 	VMOVDQU      (AX), Y12
 	VPSRLW       $0x04, Y12, Y13
-	VPAND        constants<>+1408(SB), Y12, Y12
-	VPAND        constants<>+1408(SB), Y13, Y13
+	VPAND        constants<>+1536(SB), Y12, Y12
+	VPAND        constants<>+1536(SB), Y13, Y13
 	VPBROADCASTD (BX), Y14
 	VPMADDUBSW   Y14, Y12, Y14
 	VPADDW       Y14, Y6, Y6
@@ -2367,7 +3850,7 @@ inner:
 	VPSLLD       $0x03, Y6, Y6
 	VPSUBD       Y6, Y1, Y1
 	VCVTDQ2PS    Y1, Y1
-	VMULPS       constants<>+1664(SB), Y0, Y0
+	VMULPS       constants<>+1792(SB), Y0, Y0
 	VADDPS       Y1, Y0, Y0
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y6
@@ -2380,7 +3863,7 @@ inner:
 	VPSLLD       $0x03, Y6, Y6
 	VPSUBD       Y6, Y3, Y3
 	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1664(SB), Y2, Y2
+	VMULPS       constants<>+1792(SB), Y2, Y2
 	VADDPS       Y3, Y2, Y2
 	VMULPS       (DX), Y2, Y2
 	VBROADCASTSS 4(BX), Y6
@@ -2393,7 +3876,7 @@ inner:
 	VPSLLD       $0x03, Y6, Y6
 	VPSUBD       Y6, Y5, Y5
 	VCVTDQ2PS    Y5, Y5
-	VMULPS       constants<>+1664(SB), Y4, Y4
+	VMULPS       constants<>+1792(SB), Y4, Y4
 	VADDPS       Y5, Y4, Y4
 	VMULPS       (DX), Y4, Y4
 	VBROADCASTSS 8(BX), Y6
@@ -2880,8 +4363,8 @@ TEXT ·quantizeInt16AVX2(SB), NOSPLIT, $0-44
 
 loop:
 	VMULPS       (BX), Y0, Y8
-	VMAXPS       constants<>+1536(SB), Y8, Y8
-	VMINPS       constants<>+1600(SB), Y8, Y8
+	VMAXPS       constants<>+1664(SB), Y8, Y8
+	VMINPS       constants<>+1728(SB), Y8, Y8
 	VCVTPS2DQ    Y8, Y8
 	VPADDD       Y1, Y8, Y6
 	VPSRAD       $0x08, Y6, Y6
@@ -2890,8 +4373,8 @@ loop:
 	VPADDD       Y6, Y2, Y2
 	VPADDD       Y8, Y4, Y4
 	VMULPS       32(BX), Y0, Y9
-	VMAXPS       constants<>+1536(SB), Y9, Y9
-	VMINPS       constants<>+1600(SB), Y9, Y9
+	VMAXPS       constants<>+1664(SB), Y9, Y9
+	VMINPS       constants<>+1728(SB), Y9, Y9
 	VCVTPS2DQ    Y9, Y9
 	VPADDD       Y1, Y9, Y7
 	VPSRAD       $0x08, Y7, Y7
@@ -3306,25 +4789,25 @@ loop:
 	VCMPPS    $0x03, Y2, Y2, Y3
 	VBLENDVPS Y3, Y2, Y6, Y6
 	VADDPS    constants<>+640(SB), Y6, Y6
-	VMOVUPS   constants<>+2112(SB), Y2
+	VMOVUPS   constants<>+2240(SB), Y2
 	VDIVPS    Y6, Y2, Y6
 	VMOVUPS   constants<>+640(SB), Y2
 	VSUBPS    Y6, Y2, Y2
 	VANDPS    constants<>+960(SB), Y0, Y3
 	VORPS     Y3, Y2, Y2
 	VMULPS    Y0, Y0, Y3
-	VMULPS    constants<>+2304(SB), Y3, Y4
-	VADDPS    constants<>+2368(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+2432(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
+	VMULPS    constants<>+2432(SB), Y3, Y4
 	VADDPS    constants<>+2496(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
 	VADDPS    constants<>+2560(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2624(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2688(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
 	VMULPS    Y0, Y4, Y4
 	VADDPS    Y0, Y4, Y4
-	VCMPPS    $0x11, constants<>+2240(SB), Y1, Y0
+	VCMPPS    $0x11, constants<>+2368(SB), Y1, Y0
 	VBLENDVPS Y0, Y4, Y2, Y2
 	VMOVUPS   Y2, (AX)(DX*1)
 	VMOVUPS   32(BX)(DX*1), Y0
@@ -3360,25 +4843,25 @@ loop:
 	VCMPPS    $0x03, Y2, Y2, Y3
 	VBLENDVPS Y3, Y2, Y6, Y6
 	VADDPS    constants<>+640(SB), Y6, Y6
-	VMOVUPS   constants<>+2112(SB), Y2
+	VMOVUPS   constants<>+2240(SB), Y2
 	VDIVPS    Y6, Y2, Y6
 	VMOVUPS   constants<>+640(SB), Y2
 	VSUBPS    Y6, Y2, Y2
 	VANDPS    constants<>+960(SB), Y0, Y3
 	VORPS     Y3, Y2, Y2
 	VMULPS    Y0, Y0, Y3
-	VMULPS    constants<>+2304(SB), Y3, Y4
-	VADDPS    constants<>+2368(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+2432(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
+	VMULPS    constants<>+2432(SB), Y3, Y4
 	VADDPS    constants<>+2496(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
 	VADDPS    constants<>+2560(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2624(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2688(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
 	VMULPS    Y0, Y4, Y4
 	VADDPS    Y0, Y4, Y4
-	VCMPPS    $0x11, constants<>+2240(SB), Y1, Y0
+	VCMPPS    $0x11, constants<>+2368(SB), Y1, Y0
 	VBLENDVPS Y0, Y4, Y2, Y2
 	VMOVUPS   Y2, 32(AX)(DX*1)
 	ADDQ      $0x40, DX
@@ -3401,18 +4884,18 @@ loop:
 	VMOVUPS   (BX)(DX*1), Y0
 	VMOVUPS   constants<>+640(SB), Y3
 	VANDPS    constants<>+1024(SB), Y0, Y1
-	VMULPS    constants<>+2624(SB), Y1, Y1
-	VMULPS    constants<>+2688(SB), Y1, Y2
+	VMULPS    constants<>+2752(SB), Y1, Y1
+	VMULPS    constants<>+2816(SB), Y1, Y2
 	VADDPS    Y3, Y2, Y2
 	VDIVPS    Y2, Y3, Y2
-	VMULPS    constants<>+2752(SB), Y2, Y4
-	VADDPS    constants<>+2816(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    constants<>+2880(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
+	VMULPS    constants<>+2880(SB), Y2, Y4
 	VADDPS    constants<>+2944(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VADDPS    constants<>+3008(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+3072(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+3136(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VMULPS    Y1, Y1, Y1
 	VXORPS    constants<>+960(SB), Y1, Y1
@@ -3446,7 +4929,7 @@ loop:
 	VCMPPS    $0x03, Y1, Y1, Y2
 	VBLENDVPS Y2, Y1, Y7, Y7
 	VMULPS    Y7, Y4, Y4
-	VMULPS    constants<>+2176(SB), Y4, Y4
+	VMULPS    constants<>+2304(SB), Y4, Y4
 	VSUBPS    Y4, Y3, Y2
 	VCMPPS    $0x1d, constants<>+704(SB), Y0, Y0
 	VBLENDVPS Y0, Y2, Y4, Y4
@@ -3454,18 +4937,18 @@ loop:
 	VMOVUPS   32(BX)(DX*1), Y0
 	VMOVUPS   constants<>+640(SB), Y3
 	VANDPS    constants<>+1024(SB), Y0, Y1
-	VMULPS    constants<>+2624(SB), Y1, Y1
-	VMULPS    constants<>+2688(SB), Y1, Y2
+	VMULPS    constants<>+2752(SB), Y1, Y1
+	VMULPS    constants<>+2816(SB), Y1, Y2
 	VADDPS    Y3, Y2, Y2
 	VDIVPS    Y2, Y3, Y2
-	VMULPS    constants<>+2752(SB), Y2, Y4
-	VADDPS    constants<>+2816(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    constants<>+2880(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
+	VMULPS    constants<>+2880(SB), Y2, Y4
 	VADDPS    constants<>+2944(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VADDPS    constants<>+3008(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+3072(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+3136(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VMULPS    Y1, Y1, Y1
 	VXORPS    constants<>+960(SB), Y1, Y1
@@ -3499,7 +4982,7 @@ loop:
 	VCMPPS    $0x03, Y1, Y1, Y2
 	VBLENDVPS Y2, Y1, Y7, Y7
 	VMULPS    Y7, Y4, Y4
-	VMULPS    constants<>+2176(SB), Y4, Y4
+	VMULPS    constants<>+2304(SB), Y4, Y4
 	VSUBPS    Y4, Y3, Y2
 	VCMPPS    $0x1d, constants<>+704(SB), Y0, Y0
 	VBLENDVPS Y0, Y2, Y4, Y4
@@ -3753,224 +5236,224 @@ loop:
 	VBROADCASTSS (DI), Y3
 	VMULPS       (BX), Y3, Y3
 	VMULPS       Y0, Y3, Y3
-	VMAXPS       constants<>+1536(SB), Y3, Y3
-	VMINPS       constants<>+1600(SB), Y3, Y3
+	VMAXPS       constants<>+1664(SB), Y3, Y3
+	VMINPS       constants<>+1728(SB), Y3, Y3
 	VCVTPS2DQ    Y3, Y3
-	VPADDD       constants<>+1792(SB), Y3, Y3
+	VPADDD       constants<>+1920(SB), Y3, Y3
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VBROADCASTSS (DI), Y4
 	VMULPS       (BX), Y4, Y4
 	VMULPS       Y0, Y4, Y4
-	VMAXPS       constants<>+1536(SB), Y4, Y4
-	VMINPS       constants<>+1600(SB), Y4, Y4
+	VMAXPS       constants<>+1664(SB), Y4, Y4
+	VMINPS       constants<>+1728(SB), Y4, Y4
 	VCVTPS2DQ    Y4, Y4
-	VPADDD       constants<>+1792(SB), Y4, Y4
+	VPADDD       constants<>+1920(SB), Y4, Y4
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y4, Y4
 	VPBLENDW     $0xaa, Y4, Y3, Y3
-	VPSHUFB      constants<>+2048(SB), Y3, Y3
+	VPSHUFB      constants<>+2176(SB), Y3, Y3
 	VBROADCASTSS (DI), Y4
 	VMULPS       (BX), Y4, Y4
 	VMULPS       Y0, Y4, Y4
-	VMAXPS       constants<>+1536(SB), Y4, Y4
-	VMINPS       constants<>+1600(SB), Y4, Y4
+	VMAXPS       constants<>+1664(SB), Y4, Y4
+	VMINPS       constants<>+1728(SB), Y4, Y4
 	VCVTPS2DQ    Y4, Y4
-	VPADDD       constants<>+1792(SB), Y4, Y4
+	VPADDD       constants<>+1920(SB), Y4, Y4
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VBROADCASTSS (DI), Y5
 	VMULPS       (BX), Y5, Y5
 	VMULPS       Y0, Y5, Y5
-	VMAXPS       constants<>+1536(SB), Y5, Y5
-	VMINPS       constants<>+1600(SB), Y5, Y5
+	VMAXPS       constants<>+1664(SB), Y5, Y5
+	VMINPS       constants<>+1728(SB), Y5, Y5
 	VCVTPS2DQ    Y5, Y5
-	VPADDD       constants<>+1792(SB), Y5, Y5
+	VPADDD       constants<>+1920(SB), Y5, Y5
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y5, Y5
 	VPBLENDW     $0xaa, Y5, Y4, Y4
-	VPSHUFB      constants<>+2048(SB), Y4, Y4
+	VPSHUFB      constants<>+2176(SB), Y4, Y4
 	VPSLLD       $0x10, Y4, Y6
 	VMOVDQU      Y3, Y5
 	VPBLENDW     $0xaa, Y6, Y5, Y5
-	VPXOR        constants<>+1728(SB), Y5, Y5
+	VPXOR        constants<>+1856(SB), Y5, Y5
 	VPSRLD       $0x10, Y3, Y3
 	VPBLENDW     $0xaa, Y4, Y3, Y3
-	VMOVDQU      constants<>+1856(SB), Y6
+	VMOVDQU      constants<>+1984(SB), Y6
 	VPMADDUBSW   Y3, Y6, Y6
 	VPMADDWD     constants<>+1216(SB), Y6, Y6
 	VPADDD       Y6, Y1, Y1
-	VMOVDQU      constants<>+1856(SB), Y6
+	VMOVDQU      constants<>+1984(SB), Y6
 	VPMADDUBSW   Y5, Y6, Y6
 	VPMADDWD     constants<>+1216(SB), Y6, Y6
 	VPADDD       Y6, Y2, Y2
 	VBROADCASTSS (DI), Y4
 	VMULPS       (BX), Y4, Y4
 	VMULPS       Y0, Y4, Y4
-	VMAXPS       constants<>+1536(SB), Y4, Y4
-	VMINPS       constants<>+1600(SB), Y4, Y4
+	VMAXPS       constants<>+1664(SB), Y4, Y4
+	VMINPS       constants<>+1728(SB), Y4, Y4
 	VCVTPS2DQ    Y4, Y4
-	VPADDD       constants<>+1792(SB), Y4, Y4
+	VPADDD       constants<>+1920(SB), Y4, Y4
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VBROADCASTSS (DI), Y6
 	VMULPS       (BX), Y6, Y6
 	VMULPS       Y0, Y6, Y6
-	VMAXPS       constants<>+1536(SB), Y6, Y6
-	VMINPS       constants<>+1600(SB), Y6, Y6
+	VMAXPS       constants<>+1664(SB), Y6, Y6
+	VMINPS       constants<>+1728(SB), Y6, Y6
 	VCVTPS2DQ    Y6, Y6
-	VPADDD       constants<>+1792(SB), Y6, Y6
+	VPADDD       constants<>+1920(SB), Y6, Y6
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y6, Y6
 	VPBLENDW     $0xaa, Y6, Y4, Y4
-	VPSHUFB      constants<>+2048(SB), Y4, Y4
+	VPSHUFB      constants<>+2176(SB), Y4, Y4
 	VBROADCASTSS (DI), Y6
 	VMULPS       (BX), Y6, Y6
 	VMULPS       Y0, Y6, Y6
-	VMAXPS       constants<>+1536(SB), Y6, Y6
-	VMINPS       constants<>+1600(SB), Y6, Y6
+	VMAXPS       constants<>+1664(SB), Y6, Y6
+	VMINPS       constants<>+1728(SB), Y6, Y6
 	VCVTPS2DQ    Y6, Y6
-	VPADDD       constants<>+1792(SB), Y6, Y6
+	VPADDD       constants<>+1920(SB), Y6, Y6
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VBROADCASTSS (DI), Y7
 	VMULPS       (BX), Y7, Y7
 	VMULPS       Y0, Y7, Y7
-	VMAXPS       constants<>+1536(SB), Y7, Y7
-	VMINPS       constants<>+1600(SB), Y7, Y7
+	VMAXPS       constants<>+1664(SB), Y7, Y7
+	VMINPS       constants<>+1728(SB), Y7, Y7
 	VCVTPS2DQ    Y7, Y7
-	VPADDD       constants<>+1792(SB), Y7, Y7
+	VPADDD       constants<>+1920(SB), Y7, Y7
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y7, Y7
 	VPBLENDW     $0xaa, Y7, Y6, Y6
-	VPSHUFB      constants<>+2048(SB), Y6, Y6
+	VPSHUFB      constants<>+2176(SB), Y6, Y6
 	VPSLLD       $0x10, Y6, Y8
 	VMOVDQU      Y4, Y7
 	VPBLENDW     $0xaa, Y8, Y7, Y7
-	VPXOR        constants<>+1728(SB), Y7, Y7
+	VPXOR        constants<>+1856(SB), Y7, Y7
 	VPSRLD       $0x10, Y4, Y4
 	VPBLENDW     $0xaa, Y6, Y4, Y4
-	VMOVDQU      constants<>+1856(SB), Y8
+	VMOVDQU      constants<>+1984(SB), Y8
 	VPMADDUBSW   Y4, Y8, Y8
 	VPMADDWD     constants<>+1216(SB), Y8, Y8
 	VPADDD       Y8, Y1, Y1
-	VMOVDQU      constants<>+1856(SB), Y8
+	VMOVDQU      constants<>+1984(SB), Y8
 	VPMADDUBSW   Y7, Y8, Y8
 	VPMADDWD     constants<>+1216(SB), Y8, Y8
 	VPADDD       Y8, Y2, Y2
 	VBROADCASTSS (DI), Y6
 	VMULPS       (BX), Y6, Y6
 	VMULPS       Y0, Y6, Y6
-	VMAXPS       constants<>+1536(SB), Y6, Y6
-	VMINPS       constants<>+1600(SB), Y6, Y6
+	VMAXPS       constants<>+1664(SB), Y6, Y6
+	VMINPS       constants<>+1728(SB), Y6, Y6
 	VCVTPS2DQ    Y6, Y6
-	VPADDD       constants<>+1792(SB), Y6, Y6
+	VPADDD       constants<>+1920(SB), Y6, Y6
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VBROADCASTSS (DI), Y8
 	VMULPS       (BX), Y8, Y8
 	VMULPS       Y0, Y8, Y8
-	VMAXPS       constants<>+1536(SB), Y8, Y8
-	VMINPS       constants<>+1600(SB), Y8, Y8
+	VMAXPS       constants<>+1664(SB), Y8, Y8
+	VMINPS       constants<>+1728(SB), Y8, Y8
 	VCVTPS2DQ    Y8, Y8
-	VPADDD       constants<>+1792(SB), Y8, Y8
+	VPADDD       constants<>+1920(SB), Y8, Y8
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y8, Y8
 	VPBLENDW     $0xaa, Y8, Y6, Y6
-	VPSHUFB      constants<>+2048(SB), Y6, Y6
+	VPSHUFB      constants<>+2176(SB), Y6, Y6
 	VBROADCASTSS (DI), Y8
 	VMULPS       (BX), Y8, Y8
 	VMULPS       Y0, Y8, Y8
-	VMAXPS       constants<>+1536(SB), Y8, Y8
-	VMINPS       constants<>+1600(SB), Y8, Y8
+	VMAXPS       constants<>+1664(SB), Y8, Y8
+	VMINPS       constants<>+1728(SB), Y8, Y8
 	VCVTPS2DQ    Y8, Y8
-	VPADDD       constants<>+1792(SB), Y8, Y8
+	VPADDD       constants<>+1920(SB), Y8, Y8
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VBROADCASTSS (DI), Y9
 	VMULPS       (BX), Y9, Y9
 	VMULPS       Y0, Y9, Y9
-	VMAXPS       constants<>+1536(SB), Y9, Y9
-	VMINPS       constants<>+1600(SB), Y9, Y9
+	VMAXPS       constants<>+1664(SB), Y9, Y9
+	VMINPS       constants<>+1728(SB), Y9, Y9
 	VCVTPS2DQ    Y9, Y9
-	VPADDD       constants<>+1792(SB), Y9, Y9
+	VPADDD       constants<>+1920(SB), Y9, Y9
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y9, Y9
 	VPBLENDW     $0xaa, Y9, Y8, Y8
-	VPSHUFB      constants<>+2048(SB), Y8, Y8
+	VPSHUFB      constants<>+2176(SB), Y8, Y8
 	VPSLLD       $0x10, Y8, Y10
 	VMOVDQU      Y6, Y9
 	VPBLENDW     $0xaa, Y10, Y9, Y9
-	VPXOR        constants<>+1728(SB), Y9, Y9
+	VPXOR        constants<>+1856(SB), Y9, Y9
 	VPSRLD       $0x10, Y6, Y6
 	VPBLENDW     $0xaa, Y8, Y6, Y6
-	VMOVDQU      constants<>+1856(SB), Y10
+	VMOVDQU      constants<>+1984(SB), Y10
 	VPMADDUBSW   Y6, Y10, Y10
 	VPMADDWD     constants<>+1216(SB), Y10, Y10
 	VPADDD       Y10, Y1, Y1
-	VMOVDQU      constants<>+1856(SB), Y10
+	VMOVDQU      constants<>+1984(SB), Y10
 	VPMADDUBSW   Y9, Y10, Y10
 	VPMADDWD     constants<>+1216(SB), Y10, Y10
 	VPADDD       Y10, Y2, Y2
 	VBROADCASTSS (DI), Y8
 	VMULPS       (BX), Y8, Y8
 	VMULPS       Y0, Y8, Y8
-	VMAXPS       constants<>+1536(SB), Y8, Y8
-	VMINPS       constants<>+1600(SB), Y8, Y8
+	VMAXPS       constants<>+1664(SB), Y8, Y8
+	VMINPS       constants<>+1728(SB), Y8, Y8
 	VCVTPS2DQ    Y8, Y8
-	VPADDD       constants<>+1792(SB), Y8, Y8
+	VPADDD       constants<>+1920(SB), Y8, Y8
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VBROADCASTSS (DI), Y10
 	VMULPS       (BX), Y10, Y10
 	VMULPS       Y0, Y10, Y10
-	VMAXPS       constants<>+1536(SB), Y10, Y10
-	VMINPS       constants<>+1600(SB), Y10, Y10
+	VMAXPS       constants<>+1664(SB), Y10, Y10
+	VMINPS       constants<>+1728(SB), Y10, Y10
 	VCVTPS2DQ    Y10, Y10
-	VPADDD       constants<>+1792(SB), Y10, Y10
+	VPADDD       constants<>+1920(SB), Y10, Y10
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y10, Y10
 	VPBLENDW     $0xaa, Y10, Y8, Y8
-	VPSHUFB      constants<>+2048(SB), Y8, Y8
+	VPSHUFB      constants<>+2176(SB), Y8, Y8
 	VBROADCASTSS (DI), Y10
 	VMULPS       (BX), Y10, Y10
 	VMULPS       Y0, Y10, Y10
-	VMAXPS       constants<>+1536(SB), Y10, Y10
-	VMINPS       constants<>+1600(SB), Y10, Y10
+	VMAXPS       constants<>+1664(SB), Y10, Y10
+	VMINPS       constants<>+1728(SB), Y10, Y10
 	VCVTPS2DQ    Y10, Y10
-	VPADDD       constants<>+1792(SB), Y10, Y10
+	VPADDD       constants<>+1920(SB), Y10, Y10
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VBROADCASTSS (DI), Y11
 	VMULPS       (BX), Y11, Y11
 	VMULPS       Y0, Y11, Y11
-	VMAXPS       constants<>+1536(SB), Y11, Y11
-	VMINPS       constants<>+1600(SB), Y11, Y11
+	VMAXPS       constants<>+1664(SB), Y11, Y11
+	VMINPS       constants<>+1728(SB), Y11, Y11
 	VCVTPS2DQ    Y11, Y11
-	VPADDD       constants<>+1792(SB), Y11, Y11
+	VPADDD       constants<>+1920(SB), Y11, Y11
 	ADDQ         SI, BX
 	ADDQ         $0x04, DI
 	VPSLLD       $0x10, Y11, Y11
 	VPBLENDW     $0xaa, Y11, Y10, Y10
-	VPSHUFB      constants<>+2048(SB), Y10, Y10
+	VPSHUFB      constants<>+2176(SB), Y10, Y10
 	VPSLLD       $0x10, Y10, Y12
 	VMOVDQU      Y8, Y11
 	VPBLENDW     $0xaa, Y12, Y11, Y11
-	VPXOR        constants<>+1728(SB), Y11, Y11
+	VPXOR        constants<>+1856(SB), Y11, Y11
 	VPSRLD       $0x10, Y8, Y8
 	VPBLENDW     $0xaa, Y10, Y8, Y8
-	VMOVDQU      constants<>+1856(SB), Y12
+	VMOVDQU      constants<>+1984(SB), Y12
 	VPMADDUBSW   Y8, Y12, Y12
 	VPMADDWD     constants<>+1216(SB), Y12, Y12
 	VPADDD       Y12, Y1, Y1
-	VMOVDQU      constants<>+1856(SB), Y12
+	VMOVDQU      constants<>+1984(SB), Y12
 	VPMADDUBSW   Y11, Y12, Y12
 	VPMADDWD     constants<>+1216(SB), Y12, Y12
 	VPADDD       Y12, Y2, Y2
@@ -4314,13 +5797,13 @@ TEXT ·joinPlanesAVX2(SB), NOSPLIT, $0-48
 loop:
 	VCVTDQ2PS (CX), Y2
 	VCVTDQ2PS (DX), Y4
-	VMULPS    constants<>+1664(SB), Y2, Y2
+	VMULPS    constants<>+1792(SB), Y2, Y2
 	VADDPS    Y4, Y2, Y2
 	VMULPS    Y0, Y2, Y2
 	VMULPS    Y1, Y2, Y2
 	VCVTDQ2PS 32(CX), Y3
 	VCVTDQ2PS 32(DX), Y4
-	VMULPS    constants<>+1664(SB), Y3, Y3
+	VMULPS    constants<>+1792(SB), Y3, Y3
 	VADDPS    Y4, Y3, Y3
 	VMULPS    Y0, Y3, Y3
 	VMULPS    Y1, Y3, Y3
@@ -4367,7 +5850,7 @@ loop:
 	VPERMQ       $0xd8, Y3, Y3
 	VEXTRACTI128 $0x01, Y3, X4
 	VPACKSSWB    X4, X3, X4
-	VPSLLVD      constants<>+1984(SB), X4, X4
+	VPSLLVD      constants<>+2112(SB), X4, X4
 	VPSHUFD      $0x4e, X4, X3
 	VPOR         X3, X4, X4
 	VPSHUFD      $0xb1, X4, X3
@@ -4551,7 +6034,7 @@ TEXT ·int8ColumnsAVX2(SB), NOSPLIT, $0-48
 	MOVQ    x+16(FP), DX
 	MOVQ    ldx+24(FP), BX
 	MOVQ    blocks+32(FP), SI
-	VMOVDQU constants<>+1728(SB), X0
+	VMOVDQU constants<>+1856(SB), X0
 
 block:
 	MOVQ panels+40(FP), DI
@@ -4686,16 +6169,16 @@ TEXT ·addAbs64AVX2(SB), NOSPLIT, $0-24
 
 loop:
 	VCVTPS2PD (CX), Y1
-	VANDPD    constants<>+1920(SB), Y1, Y1
+	VANDPD    constants<>+2048(SB), Y1, Y1
 	VADDPD    Y1, Y0, Y0
 	VCVTPS2PD 16(CX), Y1
-	VANDPD    constants<>+1920(SB), Y1, Y1
+	VANDPD    constants<>+2048(SB), Y1, Y1
 	VADDPD    Y1, Y0, Y0
 	VCVTPS2PD 32(CX), Y1
-	VANDPD    constants<>+1920(SB), Y1, Y1
+	VANDPD    constants<>+2048(SB), Y1, Y1
 	VADDPD    Y1, Y0, Y0
 	VCVTPS2PD 48(CX), Y1
-	VANDPD    constants<>+1920(SB), Y1, Y1
+	VANDPD    constants<>+2048(SB), Y1, Y1
 	VADDPD    Y1, Y0, Y0
 	ADDQ      $0x40, CX
 	SUBQ      $0x10, DX
@@ -7619,6 +9102,797 @@ loop:
 	VZEROUPPER
 	RET
 
+// func lineDotAVX512(dst *int32, src *byte, stride int, ids *int32, x *int8, xsum int, blocks int)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·lineDotAVX512(SB), NOSPLIT, $0-56
+	MOVQ         src+8(FP), AX
+	MOVQ         stride+16(FP), CX
+	MOVQ         ids+24(FP), DX
+	MOVLQSX      (DX), BX
+	IMULQ        CX, BX
+	ADDQ         AX, BX
+	MOVLQSX      4(DX), SI
+	IMULQ        CX, SI
+	ADDQ         AX, SI
+	MOVLQSX      8(DX), DI
+	IMULQ        CX, DI
+	ADDQ         AX, DI
+	MOVLQSX      12(DX), R8
+	IMULQ        CX, R8
+	ADDQ         AX, R8
+	MOVLQSX      16(DX), R9
+	IMULQ        CX, R9
+	ADDQ         AX, R9
+	MOVLQSX      20(DX), R10
+	IMULQ        CX, R10
+	ADDQ         AX, R10
+	MOVLQSX      24(DX), R11
+	IMULQ        CX, R11
+	ADDQ         AX, R11
+	MOVLQSX      28(DX), DX
+	IMULQ        CX, DX
+	ADDQ         AX, DX
+	MOVQ         x+32(FP), AX
+	MOVQ         blocks+48(FP), CX
+	XORQ         R12, R12
+	MOVL         $0x03030303, R13
+	VMOVD        R13, X0
+	VPBROADCASTD X0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	MOVL         $0x0c0c0c0c, R13
+	VMOVD        R13, X5
+	VPBROADCASTD X5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	MOVL         $0x30303030, R13
+	VMOVD        R13, X10
+	VPBROADCASTD X10, Z10
+	VXORPS       Z11, Z11, Z11
+	VXORPS       Z12, Z12, Z12
+	VXORPS       Z13, Z13, Z13
+	VXORPS       Z14, Z14, Z14
+	MOVL         $0xc0c0c0c0, R13
+	VMOVD        R13, X15
+	VPBROADCASTD X15, Z15
+	VXORPS       Z16, Z16, Z16
+	VXORPS       Z17, Z17, Z17
+	VXORPS       Z18, Z18, Z18
+	VXORPS       Z19, Z19, Z19
+
+loop:
+	VMOVDQU32     (BX)(R12*1), Z20
+	PREFETCHT0    (R9)(R12*1)
+	VMOVDQU32     (SI)(R12*1), Z21
+	PREFETCHT0    (R10)(R12*1)
+	VMOVDQU32     (DI)(R12*1), Z22
+	PREFETCHT0    (R11)(R12*1)
+	VMOVDQU32     (R8)(R12*1), Z23
+	PREFETCHT0    (DX)(R12*1)
+	VMOVDQU32     (AX), Z24
+	VPANDD        Z0, Z20, Z25
+	VPDPBUSD      Z24, Z25, Z1
+	VPANDD        Z0, Z21, Z25
+	VPDPBUSD      Z24, Z25, Z6
+	VPANDD        Z0, Z22, Z25
+	VPDPBUSD      Z24, Z25, Z11
+	VPANDD        Z0, Z23, Z25
+	VPDPBUSD      Z24, Z25, Z16
+	VMOVDQU32     64(AX), Z24
+	VPANDD        Z5, Z20, Z25
+	VPDPBUSD      Z24, Z25, Z2
+	VPANDD        Z5, Z21, Z25
+	VPDPBUSD      Z24, Z25, Z7
+	VPANDD        Z5, Z22, Z25
+	VPDPBUSD      Z24, Z25, Z12
+	VPANDD        Z5, Z23, Z25
+	VPDPBUSD      Z24, Z25, Z17
+	VMOVDQU32     128(AX), Z24
+	VPANDD        Z10, Z20, Z25
+	VPDPBUSD      Z24, Z25, Z3
+	VPANDD        Z10, Z21, Z25
+	VPDPBUSD      Z24, Z25, Z8
+	VPANDD        Z10, Z22, Z25
+	VPDPBUSD      Z24, Z25, Z13
+	VPANDD        Z10, Z23, Z25
+	VPDPBUSD      Z24, Z25, Z18
+	VMOVDQU32     192(AX), Z24
+	VPANDD        Z15, Z20, Z25
+	VPDPBUSD      Z24, Z25, Z4
+	VPANDD        Z15, Z21, Z25
+	VPDPBUSD      Z24, Z25, Z9
+	VPANDD        Z15, Z22, Z25
+	VPDPBUSD      Z24, Z25, Z14
+	VPANDD        Z15, Z23, Z25
+	VPDPBUSD      Z24, Z25, Z19
+	ADDQ          $0x00000040, R12
+	ADDQ          $0x00000100, AX
+	DECQ          CX
+	JNZ           loop
+	VPSRAD        $0x02, Z2, Z2
+	VPADDD        Z2, Z1, Z1
+	VPSRAD        $0x04, Z3, Z3
+	VPADDD        Z3, Z1, Z1
+	VPSRAD        $0x06, Z4, Z4
+	VPADDD        Z4, Z1, Z1
+	VPSRAD        $0x02, Z7, Z7
+	VPADDD        Z7, Z6, Z6
+	VPSRAD        $0x04, Z8, Z8
+	VPADDD        Z8, Z6, Z6
+	VPSRAD        $0x06, Z9, Z9
+	VPADDD        Z9, Z6, Z6
+	VPSRAD        $0x02, Z12, Z12
+	VPADDD        Z12, Z11, Z11
+	VPSRAD        $0x04, Z13, Z13
+	VPADDD        Z13, Z11, Z11
+	VPSRAD        $0x06, Z14, Z14
+	VPADDD        Z14, Z11, Z11
+	VPSRAD        $0x02, Z17, Z17
+	VPADDD        Z17, Z16, Z16
+	VPSRAD        $0x04, Z18, Z18
+	VPADDD        Z18, Z16, Z16
+	VPSRAD        $0x06, Z19, Z19
+	VPADDD        Z19, Z16, Z16
+	VPUNPCKLDQ    Z6, Z1, Z0
+	VPUNPCKHDQ    Z6, Z1, Z1
+	VPADDD        Z1, Z0, Z0
+	VPUNPCKLDQ    Z16, Z11, Z1
+	VPUNPCKHDQ    Z16, Z11, Z11
+	VPADDD        Z11, Z1, Z1
+	VPUNPCKLQDQ   Z1, Z0, Z2
+	VPUNPCKHQDQ   Z1, Z0, Z0
+	VPADDD        Z0, Z2, Z2
+	VEXTRACTI64X4 $0x01, Z2, Y0
+	VPADDD        Y0, Y2, Y0
+	VEXTRACTI128  $0x01, Y0, X1
+	VPADDD        X1, X0, X1
+	VPBROADCASTD  xsum+40(FP), X0
+	VPSUBD        X0, X1, X1
+	MOVQ          dst+0(FP), AX
+	VMOVDQU       X1, (AX)
+	VZEROUPPER
+	RET
+
+// func lineAddAVX512(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VNNI, MMX+
+TEXT ·lineAddAVX512(SB), NOSPLIT, $0-48
+	MOVQ         src+8(FP), AX
+	MOVQ         stride+16(FP), CX
+	MOVQ         ids+24(FP), DX
+	MOVLQSX      (DX), BX
+	IMULQ        CX, BX
+	ADDQ         AX, BX
+	MOVLQSX      4(DX), SI
+	IMULQ        CX, SI
+	ADDQ         AX, SI
+	MOVLQSX      8(DX), DI
+	IMULQ        CX, DI
+	ADDQ         AX, DI
+	MOVLQSX      12(DX), R8
+	IMULQ        CX, R8
+	ADDQ         AX, R8
+	MOVLQSX      16(DX), R9
+	IMULQ        CX, R9
+	ADDQ         AX, R9
+	MOVLQSX      20(DX), R10
+	IMULQ        CX, R10
+	ADDQ         AX, R10
+	MOVLQSX      24(DX), R11
+	IMULQ        CX, R11
+	ADDQ         AX, R11
+	MOVLQSX      28(DX), DX
+	IMULQ        CX, DX
+	ADDQ         AX, DX
+	MOVQ         acc+0(FP), AX
+	MOVQ         blocks+40(FP), CX
+	XORQ         R12, R12
+	MOVQ         q+32(FP), R13
+	VPBROADCASTD (R13), Z0
+	MOVL         $0x03030303, R13
+	VMOVD        R13, X1
+	VPBROADCASTD X1, Z1
+	MOVL         $0x0c0c0c0c, R13
+	VMOVD        R13, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0x30303030, R13
+	VMOVD        R13, X3
+	VPBROADCASTD X3, Z3
+	MOVL         $0xc0c0c0c0, R13
+	VMOVD        R13, X4
+	VPBROADCASTD X4, Z4
+
+loop:
+	VMOVDQU32  (BX)(R12*1), Z5
+	PREFETCHT0 (R9)(R12*1)
+	VMOVDQU32  (SI)(R12*1), Z6
+	PREFETCHT0 (R10)(R12*1)
+	VMOVDQU32  (DI)(R12*1), Z7
+	PREFETCHT0 (R11)(R12*1)
+	VMOVDQU32  (R8)(R12*1), Z8
+	PREFETCHT0 (DX)(R12*1)
+	VPUNPCKLBW Z6, Z5, Z9
+	VPUNPCKHBW Z6, Z5, Z5
+	VPUNPCKLBW Z8, Z7, Z6
+	VPUNPCKHBW Z8, Z7, Z7
+	VPUNPCKLWD Z6, Z9, Z8
+	VPUNPCKHWD Z6, Z9, Z6
+	VPUNPCKLWD Z7, Z5, Z9
+	VPUNPCKHWD Z7, Z5, Z5
+	VPANDD     Z1, Z8, Z7
+	VMOVDQU32  (AX), Z10
+	VPDPBUSD   Z0, Z7, Z10
+	VMOVDQU32  Z10, (AX)
+	VPANDD     Z1, Z6, Z7
+	VMOVDQU32  64(AX), Z10
+	VPDPBUSD   Z0, Z7, Z10
+	VMOVDQU32  Z10, 64(AX)
+	VPANDD     Z1, Z9, Z7
+	VMOVDQU32  128(AX), Z10
+	VPDPBUSD   Z0, Z7, Z10
+	VMOVDQU32  Z10, 128(AX)
+	VPANDD     Z1, Z5, Z7
+	VMOVDQU32  192(AX), Z10
+	VPDPBUSD   Z0, Z7, Z10
+	VMOVDQU32  Z10, 192(AX)
+	VPANDD     Z2, Z8, Z7
+	VMOVDQU32  256(AX), Z10
+	VPDPBUSD   Z0, Z7, Z10
+	VMOVDQU32  Z10, 256(AX)
+	VPANDD     Z2, Z6, Z7
+	VMOVDQU32  320(AX), Z10
+	VPDPBUSD   Z0, Z7, Z10
+	VMOVDQU32  Z10, 320(AX)
+	VPANDD     Z2, Z9, Z7
+	VMOVDQU32  384(AX), Z10
+	VPDPBUSD   Z0, Z7, Z10
+	VMOVDQU32  Z10, 384(AX)
+	VPANDD     Z2, Z5, Z7
+	VMOVDQU32  448(AX), Z10
+	VPDPBUSD   Z0, Z7, Z10
+	VMOVDQU32  Z10, 448(AX)
+	VPANDD     Z3, Z8, Z7
+	VMOVDQU32  512(AX), Z10
+	VPDPBUSD   Z0, Z7, Z10
+	VMOVDQU32  Z10, 512(AX)
+	VPANDD     Z3, Z6, Z7
+	VMOVDQU32  576(AX), Z10
+	VPDPBUSD   Z0, Z7, Z10
+	VMOVDQU32  Z10, 576(AX)
+	VPANDD     Z3, Z9, Z7
+	VMOVDQU32  640(AX), Z10
+	VPDPBUSD   Z0, Z7, Z10
+	VMOVDQU32  Z10, 640(AX)
+	VPANDD     Z3, Z5, Z7
+	VMOVDQU32  704(AX), Z10
+	VPDPBUSD   Z0, Z7, Z10
+	VMOVDQU32  Z10, 704(AX)
+	VPANDD     Z4, Z8, Z7
+	VMOVDQU32  768(AX), Z8
+	VPDPBUSD   Z0, Z7, Z8
+	VMOVDQU32  Z8, 768(AX)
+	VPANDD     Z4, Z6, Z6
+	VMOVDQU32  832(AX), Z7
+	VPDPBUSD   Z0, Z6, Z7
+	VMOVDQU32  Z7, 832(AX)
+	VPANDD     Z4, Z9, Z6
+	VMOVDQU32  896(AX), Z7
+	VPDPBUSD   Z0, Z6, Z7
+	VMOVDQU32  Z7, 896(AX)
+	VPANDD     Z4, Z5, Z5
+	VMOVDQU32  960(AX), Z6
+	VPDPBUSD   Z0, Z5, Z6
+	VMOVDQU32  Z6, 960(AX)
+	ADDQ       $0x00000040, R12
+	ADDQ       $0x00000400, AX
+	DECQ       CX
+	JNZ        loop
+	VZEROUPPER
+	RET
+
+// func flipLanesAVX512(dst *byte, dstStride int, dstStep int, src *byte, stride int, srcStep int, count int)
+// Requires: AVX, AVX512F
+TEXT ·flipLanesAVX512(SB), NOSPLIT, $0-56
+	MOVQ dst+0(FP), AX
+	MOVQ dstStride+8(FP), CX
+	MOVQ dstStep+16(FP), DX
+	MOVQ src+24(FP), BX
+	MOVQ stride+32(FP), SI
+	MOVQ srcStep+40(FP), DI
+	MOVQ count+48(FP), R8
+
+loop:
+	MOVQ        BX, R9
+	VMOVDQU32   (R9), Z0
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z1
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z2
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z3
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z4
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z5
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z6
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z7
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z8
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z9
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z10
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z11
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z12
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z13
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z14
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z15
+	ADDQ        SI, R9
+	VPUNPCKLDQ  Z1, Z0, Z16
+	VPUNPCKHDQ  Z1, Z0, Z1
+	VPUNPCKLDQ  Z3, Z2, Z0
+	VPUNPCKHDQ  Z3, Z2, Z3
+	VPUNPCKLQDQ Z0, Z16, Z2
+	VPUNPCKHQDQ Z0, Z16, Z0
+	VPUNPCKLQDQ Z3, Z1, Z16
+	VPUNPCKHQDQ Z3, Z1, Z3
+	VPUNPCKLDQ  Z5, Z4, Z1
+	VPUNPCKHDQ  Z5, Z4, Z5
+	VPUNPCKLDQ  Z7, Z6, Z4
+	VPUNPCKHDQ  Z7, Z6, Z7
+	VPUNPCKLQDQ Z4, Z1, Z6
+	VPUNPCKHQDQ Z4, Z1, Z4
+	VPUNPCKLQDQ Z7, Z5, Z1
+	VPUNPCKHQDQ Z7, Z5, Z7
+	VPUNPCKLDQ  Z9, Z8, Z5
+	VPUNPCKHDQ  Z9, Z8, Z9
+	VPUNPCKLDQ  Z11, Z10, Z8
+	VPUNPCKHDQ  Z11, Z10, Z11
+	VPUNPCKLQDQ Z8, Z5, Z10
+	VPUNPCKHQDQ Z8, Z5, Z8
+	VPUNPCKLQDQ Z11, Z9, Z5
+	VPUNPCKHQDQ Z11, Z9, Z11
+	VPUNPCKLDQ  Z13, Z12, Z9
+	VPUNPCKHDQ  Z13, Z12, Z13
+	VPUNPCKLDQ  Z15, Z14, Z12
+	VPUNPCKHDQ  Z15, Z14, Z15
+	VPUNPCKLQDQ Z12, Z9, Z14
+	VPUNPCKHQDQ Z12, Z9, Z12
+	VPUNPCKLQDQ Z15, Z13, Z9
+	VPUNPCKHQDQ Z15, Z13, Z15
+	VSHUFI32X4  $0x44, Z6, Z2, Z13
+	VSHUFI32X4  $0xee, Z6, Z2, Z6
+	VSHUFI32X4  $0x44, Z14, Z10, Z2
+	VSHUFI32X4  $0xee, Z14, Z10, Z14
+	VSHUFI32X4  $0x88, Z2, Z13, Z10
+	VSHUFI32X4  $0xdd, Z2, Z13, Z2
+	VSHUFI32X4  $0x88, Z14, Z6, Z13
+	VSHUFI32X4  $0xdd, Z14, Z6, Z14
+	VSHUFI32X4  $0x44, Z4, Z0, Z6
+	VSHUFI32X4  $0xee, Z4, Z0, Z4
+	VSHUFI32X4  $0x44, Z12, Z8, Z0
+	VSHUFI32X4  $0xee, Z12, Z8, Z12
+	VSHUFI32X4  $0x88, Z0, Z6, Z8
+	VSHUFI32X4  $0xdd, Z0, Z6, Z0
+	VSHUFI32X4  $0x88, Z12, Z4, Z6
+	VSHUFI32X4  $0xdd, Z12, Z4, Z12
+	VSHUFI32X4  $0x44, Z1, Z16, Z4
+	VSHUFI32X4  $0xee, Z1, Z16, Z1
+	VSHUFI32X4  $0x44, Z9, Z5, Z16
+	VSHUFI32X4  $0xee, Z9, Z5, Z9
+	VSHUFI32X4  $0x88, Z16, Z4, Z5
+	VSHUFI32X4  $0xdd, Z16, Z4, Z16
+	VSHUFI32X4  $0x88, Z9, Z1, Z4
+	VSHUFI32X4  $0xdd, Z9, Z1, Z9
+	VSHUFI32X4  $0x44, Z7, Z3, Z1
+	VSHUFI32X4  $0xee, Z7, Z3, Z7
+	VSHUFI32X4  $0x44, Z15, Z11, Z3
+	VSHUFI32X4  $0xee, Z15, Z11, Z15
+	VSHUFI32X4  $0x88, Z3, Z1, Z11
+	VSHUFI32X4  $0xdd, Z3, Z1, Z3
+	VSHUFI32X4  $0x88, Z15, Z7, Z1
+	VSHUFI32X4  $0xdd, Z15, Z7, Z15
+	MOVQ        AX, R9
+	VMOVDQU32   Z10, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z8, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z5, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z11, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z2, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z0, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z16, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z3, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z13, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z6, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z4, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z1, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z14, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z12, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z9, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z15, (R9)
+	ADDQ        DX, AX
+	ADDQ        DI, BX
+	DECQ        R8
+	JNZ         loop
+	VZEROUPPER
+	RET
+
+// func flipCodesAVX512(dst *byte, dstStride int, dstStep int, src *byte, stride int, srcStep int, count int)
+// Requires: AVX, AVX512F
+TEXT ·flipCodesAVX512(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         dstStride+8(FP), CX
+	MOVQ         dstStep+16(FP), DX
+	MOVQ         src+24(FP), BX
+	MOVQ         stride+32(FP), SI
+	MOVQ         srcStep+40(FP), DI
+	MOVQ         count+48(FP), R8
+	MOVL         $0x0f0f0f0f, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x33333333, R9
+	VMOVD        R9, X1
+	VPBROADCASTD X1, Z1
+	MOVL         $0x0000ffff, R9
+	VMOVD        R9, X2
+	VPBROADCASTD X2, Z2
+	MOVL         $0x00ff00ff, R9
+	VMOVD        R9, X3
+	VPBROADCASTD X3, Z3
+
+loop:
+	MOVQ        BX, R9
+	VMOVDQU32   (R9), Z4
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z5
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z6
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z7
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z8
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z9
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z10
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z11
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z12
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z13
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z14
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z15
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z16
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z17
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z18
+	ADDQ        SI, R9
+	VMOVDQU32   (R9), Z19
+	ADDQ        SI, R9
+	VPSRLD      $0x04, Z4, Z20
+	VPXORD      Z12, Z20, Z20
+	VPANDD      Z0, Z20, Z20
+	VPXORD      Z20, Z12, Z12
+	VPSLLD      $0x04, Z20, Z20
+	VPXORD      Z20, Z4, Z4
+	VPSRLD      $0x04, Z5, Z20
+	VPXORD      Z13, Z20, Z20
+	VPANDD      Z0, Z20, Z20
+	VPXORD      Z20, Z13, Z13
+	VPSLLD      $0x04, Z20, Z20
+	VPXORD      Z20, Z5, Z5
+	VPSRLD      $0x04, Z6, Z20
+	VPXORD      Z14, Z20, Z20
+	VPANDD      Z0, Z20, Z20
+	VPXORD      Z20, Z14, Z14
+	VPSLLD      $0x04, Z20, Z20
+	VPXORD      Z20, Z6, Z6
+	VPSRLD      $0x04, Z7, Z20
+	VPXORD      Z15, Z20, Z20
+	VPANDD      Z0, Z20, Z20
+	VPXORD      Z20, Z15, Z15
+	VPSLLD      $0x04, Z20, Z20
+	VPXORD      Z20, Z7, Z7
+	VPSRLD      $0x04, Z8, Z20
+	VPXORD      Z16, Z20, Z20
+	VPANDD      Z0, Z20, Z20
+	VPXORD      Z20, Z16, Z16
+	VPSLLD      $0x04, Z20, Z20
+	VPXORD      Z20, Z8, Z8
+	VPSRLD      $0x04, Z9, Z20
+	VPXORD      Z17, Z20, Z20
+	VPANDD      Z0, Z20, Z20
+	VPXORD      Z20, Z17, Z17
+	VPSLLD      $0x04, Z20, Z20
+	VPXORD      Z20, Z9, Z9
+	VPSRLD      $0x04, Z10, Z20
+	VPXORD      Z18, Z20, Z20
+	VPANDD      Z0, Z20, Z20
+	VPXORD      Z20, Z18, Z18
+	VPSLLD      $0x04, Z20, Z20
+	VPXORD      Z20, Z10, Z10
+	VPSRLD      $0x04, Z11, Z20
+	VPXORD      Z19, Z20, Z20
+	VPANDD      Z0, Z20, Z20
+	VPXORD      Z20, Z19, Z19
+	VPSLLD      $0x04, Z20, Z20
+	VPXORD      Z20, Z11, Z11
+	VPSRLD      $0x02, Z4, Z20
+	VPXORD      Z8, Z20, Z20
+	VPANDD      Z1, Z20, Z20
+	VPXORD      Z20, Z8, Z8
+	VPSLLD      $0x02, Z20, Z20
+	VPXORD      Z20, Z4, Z4
+	VPSRLD      $0x02, Z5, Z20
+	VPXORD      Z9, Z20, Z20
+	VPANDD      Z1, Z20, Z20
+	VPXORD      Z20, Z9, Z9
+	VPSLLD      $0x02, Z20, Z20
+	VPXORD      Z20, Z5, Z5
+	VPSRLD      $0x02, Z6, Z20
+	VPXORD      Z10, Z20, Z20
+	VPANDD      Z1, Z20, Z20
+	VPXORD      Z20, Z10, Z10
+	VPSLLD      $0x02, Z20, Z20
+	VPXORD      Z20, Z6, Z6
+	VPSRLD      $0x02, Z7, Z20
+	VPXORD      Z11, Z20, Z20
+	VPANDD      Z1, Z20, Z20
+	VPXORD      Z20, Z11, Z11
+	VPSLLD      $0x02, Z20, Z20
+	VPXORD      Z20, Z7, Z7
+	VPSRLD      $0x02, Z12, Z20
+	VPXORD      Z16, Z20, Z20
+	VPANDD      Z1, Z20, Z20
+	VPXORD      Z20, Z16, Z16
+	VPSLLD      $0x02, Z20, Z20
+	VPXORD      Z20, Z12, Z12
+	VPSRLD      $0x02, Z13, Z20
+	VPXORD      Z17, Z20, Z20
+	VPANDD      Z1, Z20, Z20
+	VPXORD      Z20, Z17, Z17
+	VPSLLD      $0x02, Z20, Z20
+	VPXORD      Z20, Z13, Z13
+	VPSRLD      $0x02, Z14, Z20
+	VPXORD      Z18, Z20, Z20
+	VPANDD      Z1, Z20, Z20
+	VPXORD      Z20, Z18, Z18
+	VPSLLD      $0x02, Z20, Z20
+	VPXORD      Z20, Z14, Z14
+	VPSRLD      $0x02, Z15, Z20
+	VPXORD      Z19, Z20, Z20
+	VPANDD      Z1, Z20, Z20
+	VPXORD      Z20, Z19, Z19
+	VPSLLD      $0x02, Z20, Z20
+	VPXORD      Z20, Z15, Z15
+	VPSRLD      $0x10, Z4, Z20
+	VPXORD      Z6, Z20, Z20
+	VPANDD      Z2, Z20, Z20
+	VPXORD      Z20, Z6, Z6
+	VPSLLD      $0x10, Z20, Z20
+	VPXORD      Z20, Z4, Z4
+	VPSRLD      $0x10, Z5, Z20
+	VPXORD      Z7, Z20, Z20
+	VPANDD      Z2, Z20, Z20
+	VPXORD      Z20, Z7, Z7
+	VPSLLD      $0x10, Z20, Z20
+	VPXORD      Z20, Z5, Z5
+	VPSRLD      $0x10, Z8, Z20
+	VPXORD      Z10, Z20, Z20
+	VPANDD      Z2, Z20, Z20
+	VPXORD      Z20, Z10, Z10
+	VPSLLD      $0x10, Z20, Z20
+	VPXORD      Z20, Z8, Z8
+	VPSRLD      $0x10, Z9, Z20
+	VPXORD      Z11, Z20, Z20
+	VPANDD      Z2, Z20, Z20
+	VPXORD      Z20, Z11, Z11
+	VPSLLD      $0x10, Z20, Z20
+	VPXORD      Z20, Z9, Z9
+	VPSRLD      $0x10, Z12, Z20
+	VPXORD      Z14, Z20, Z20
+	VPANDD      Z2, Z20, Z20
+	VPXORD      Z20, Z14, Z14
+	VPSLLD      $0x10, Z20, Z20
+	VPXORD      Z20, Z12, Z12
+	VPSRLD      $0x10, Z13, Z20
+	VPXORD      Z15, Z20, Z20
+	VPANDD      Z2, Z20, Z20
+	VPXORD      Z20, Z15, Z15
+	VPSLLD      $0x10, Z20, Z20
+	VPXORD      Z20, Z13, Z13
+	VPSRLD      $0x10, Z16, Z20
+	VPXORD      Z18, Z20, Z20
+	VPANDD      Z2, Z20, Z20
+	VPXORD      Z20, Z18, Z18
+	VPSLLD      $0x10, Z20, Z20
+	VPXORD      Z20, Z16, Z16
+	VPSRLD      $0x10, Z17, Z20
+	VPXORD      Z19, Z20, Z20
+	VPANDD      Z2, Z20, Z20
+	VPXORD      Z20, Z19, Z19
+	VPSLLD      $0x10, Z20, Z20
+	VPXORD      Z20, Z17, Z17
+	VPSRLD      $0x08, Z4, Z20
+	VPXORD      Z5, Z20, Z20
+	VPANDD      Z3, Z20, Z20
+	VPXORD      Z20, Z5, Z5
+	VPSLLD      $0x08, Z20, Z20
+	VPXORD      Z20, Z4, Z4
+	VPSRLD      $0x08, Z6, Z20
+	VPXORD      Z7, Z20, Z20
+	VPANDD      Z3, Z20, Z20
+	VPXORD      Z20, Z7, Z7
+	VPSLLD      $0x08, Z20, Z20
+	VPXORD      Z20, Z6, Z6
+	VPSRLD      $0x08, Z8, Z20
+	VPXORD      Z9, Z20, Z20
+	VPANDD      Z3, Z20, Z20
+	VPXORD      Z20, Z9, Z9
+	VPSLLD      $0x08, Z20, Z20
+	VPXORD      Z20, Z8, Z8
+	VPSRLD      $0x08, Z10, Z20
+	VPXORD      Z11, Z20, Z20
+	VPANDD      Z3, Z20, Z20
+	VPXORD      Z20, Z11, Z11
+	VPSLLD      $0x08, Z20, Z20
+	VPXORD      Z20, Z10, Z10
+	VPSRLD      $0x08, Z12, Z20
+	VPXORD      Z13, Z20, Z20
+	VPANDD      Z3, Z20, Z20
+	VPXORD      Z20, Z13, Z13
+	VPSLLD      $0x08, Z20, Z20
+	VPXORD      Z20, Z12, Z12
+	VPSRLD      $0x08, Z14, Z20
+	VPXORD      Z15, Z20, Z20
+	VPANDD      Z3, Z20, Z20
+	VPXORD      Z20, Z15, Z15
+	VPSLLD      $0x08, Z20, Z20
+	VPXORD      Z20, Z14, Z14
+	VPSRLD      $0x08, Z16, Z20
+	VPXORD      Z17, Z20, Z20
+	VPANDD      Z3, Z20, Z20
+	VPXORD      Z20, Z17, Z17
+	VPSLLD      $0x08, Z20, Z20
+	VPXORD      Z20, Z16, Z16
+	VPSRLD      $0x08, Z18, Z20
+	VPXORD      Z19, Z20, Z20
+	VPANDD      Z3, Z20, Z20
+	VPXORD      Z20, Z19, Z19
+	VPSLLD      $0x08, Z20, Z20
+	VPXORD      Z20, Z18, Z18
+	VPUNPCKLDQ  Z5, Z4, Z20
+	VPUNPCKHDQ  Z5, Z4, Z5
+	VPUNPCKLDQ  Z7, Z6, Z4
+	VPUNPCKHDQ  Z7, Z6, Z7
+	VPUNPCKLQDQ Z4, Z20, Z6
+	VPUNPCKHQDQ Z4, Z20, Z4
+	VPUNPCKLQDQ Z7, Z5, Z20
+	VPUNPCKHQDQ Z7, Z5, Z7
+	VPUNPCKLDQ  Z9, Z8, Z5
+	VPUNPCKHDQ  Z9, Z8, Z9
+	VPUNPCKLDQ  Z11, Z10, Z8
+	VPUNPCKHDQ  Z11, Z10, Z11
+	VPUNPCKLQDQ Z8, Z5, Z10
+	VPUNPCKHQDQ Z8, Z5, Z8
+	VPUNPCKLQDQ Z11, Z9, Z5
+	VPUNPCKHQDQ Z11, Z9, Z11
+	VPUNPCKLDQ  Z13, Z12, Z9
+	VPUNPCKHDQ  Z13, Z12, Z13
+	VPUNPCKLDQ  Z15, Z14, Z12
+	VPUNPCKHDQ  Z15, Z14, Z15
+	VPUNPCKLQDQ Z12, Z9, Z14
+	VPUNPCKHQDQ Z12, Z9, Z12
+	VPUNPCKLQDQ Z15, Z13, Z9
+	VPUNPCKHQDQ Z15, Z13, Z15
+	VPUNPCKLDQ  Z17, Z16, Z13
+	VPUNPCKHDQ  Z17, Z16, Z17
+	VPUNPCKLDQ  Z19, Z18, Z16
+	VPUNPCKHDQ  Z19, Z18, Z19
+	VPUNPCKLQDQ Z16, Z13, Z18
+	VPUNPCKHQDQ Z16, Z13, Z16
+	VPUNPCKLQDQ Z19, Z17, Z13
+	VPUNPCKHQDQ Z19, Z17, Z19
+	VSHUFI32X4  $0x44, Z10, Z6, Z17
+	VSHUFI32X4  $0xee, Z10, Z6, Z10
+	VSHUFI32X4  $0x44, Z18, Z14, Z6
+	VSHUFI32X4  $0xee, Z18, Z14, Z18
+	VSHUFI32X4  $0x88, Z6, Z17, Z14
+	VSHUFI32X4  $0xdd, Z6, Z17, Z6
+	VSHUFI32X4  $0x88, Z18, Z10, Z17
+	VSHUFI32X4  $0xdd, Z18, Z10, Z18
+	VSHUFI32X4  $0x44, Z8, Z4, Z10
+	VSHUFI32X4  $0xee, Z8, Z4, Z8
+	VSHUFI32X4  $0x44, Z16, Z12, Z4
+	VSHUFI32X4  $0xee, Z16, Z12, Z16
+	VSHUFI32X4  $0x88, Z4, Z10, Z12
+	VSHUFI32X4  $0xdd, Z4, Z10, Z4
+	VSHUFI32X4  $0x88, Z16, Z8, Z10
+	VSHUFI32X4  $0xdd, Z16, Z8, Z16
+	VSHUFI32X4  $0x44, Z5, Z20, Z8
+	VSHUFI32X4  $0xee, Z5, Z20, Z5
+	VSHUFI32X4  $0x44, Z13, Z9, Z20
+	VSHUFI32X4  $0xee, Z13, Z9, Z13
+	VSHUFI32X4  $0x88, Z20, Z8, Z9
+	VSHUFI32X4  $0xdd, Z20, Z8, Z20
+	VSHUFI32X4  $0x88, Z13, Z5, Z8
+	VSHUFI32X4  $0xdd, Z13, Z5, Z13
+	VSHUFI32X4  $0x44, Z11, Z7, Z5
+	VSHUFI32X4  $0xee, Z11, Z7, Z11
+	VSHUFI32X4  $0x44, Z19, Z15, Z7
+	VSHUFI32X4  $0xee, Z19, Z15, Z19
+	VSHUFI32X4  $0x88, Z7, Z5, Z15
+	VSHUFI32X4  $0xdd, Z7, Z5, Z7
+	VSHUFI32X4  $0x88, Z19, Z11, Z5
+	VSHUFI32X4  $0xdd, Z19, Z11, Z19
+	MOVQ        AX, R9
+	VMOVDQU32   Z14, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z12, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z9, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z15, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z6, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z4, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z20, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z7, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z17, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z10, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z8, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z5, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z18, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z16, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z13, (R9)
+	ADDQ        CX, R9
+	VMOVDQU32   Z19, (R9)
+	ADDQ        DX, AX
+	ADDQ        DI, BX
+	DECQ        R8
+	JNZ         loop
+	VZEROUPPER
+	RET
+
 // func denseF32AVX512t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 // Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·denseF32AVX512t1(SB), NOSPLIT, $0-56
@@ -8868,7 +11142,7 @@ token:
 	VPSUBD       Z3, Z6, Z6
 	VCVTDQ2PS    Z5, Z5
 	VCVTDQ2PS    Z6, Z6
-	VMULPS       constants<>+1664(SB), Z5, Z5
+	VMULPS       constants<>+1792(SB), Z5, Z5
 	VADDPS       Z6, Z5, Z5
 	VMULPS       Z0, Z5, Z5
 	VMULPS       Z4, Z5, Z5
@@ -8878,7 +11152,7 @@ token:
 	VPSUBD       Z3, Z7, Z7
 	VCVTDQ2PS    Z6, Z6
 	VCVTDQ2PS    Z7, Z7
-	VMULPS       constants<>+1664(SB), Z6, Z6
+	VMULPS       constants<>+1792(SB), Z6, Z6
 	VADDPS       Z7, Z6, Z6
 	VMULPS       Z1, Z6, Z6
 	VMULPS       Z4, Z6, Z6
@@ -8960,7 +11234,7 @@ end:
 	VPSLLD       $0x07, Z2, Z2
 	VPSUBD       Z2, Z1, Z1
 	VCVTDQ2PS    Z1, Z1
-	VMULPS       constants<>+1664(SB), Z0, Z0
+	VMULPS       constants<>+1792(SB), Z0, Z0
 	VADDPS       Z1, Z0, Z0
 	VMULPS       (DX), Z0, Z0
 	VBROADCASTSS (BX), Z2
@@ -9016,7 +11290,7 @@ loop:
 	VPSLLD        $0x07, Z4, Z4
 	VPSUBD        Z4, Z1, Z1
 	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1664(SB), Z0, Z0
+	VMULPS        constants<>+1792(SB), Z0, Z0
 	VADDPS        Z1, Z0, Z0
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z4
@@ -9029,7 +11303,7 @@ loop:
 	VPSLLD        $0x07, Z4, Z4
 	VPSUBD        Z4, Z3, Z3
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1664(SB), Z2, Z2
+	VMULPS        constants<>+1792(SB), Z2, Z2
 	VADDPS        Z3, Z2, Z2
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z4
@@ -9091,7 +11365,7 @@ loop:
 	VPSLLD        $0x07, Z6, Z6
 	VPSUBD        Z6, Z1, Z1
 	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1664(SB), Z0, Z0
+	VMULPS        constants<>+1792(SB), Z0, Z0
 	VADDPS        Z1, Z0, Z0
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z6
@@ -9104,7 +11378,7 @@ loop:
 	VPSLLD        $0x07, Z6, Z6
 	VPSUBD        Z6, Z3, Z3
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1664(SB), Z2, Z2
+	VMULPS        constants<>+1792(SB), Z2, Z2
 	VADDPS        Z3, Z2, Z2
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z6
@@ -9117,7 +11391,7 @@ loop:
 	VPSLLD        $0x07, Z6, Z6
 	VPSUBD        Z6, Z5, Z5
 	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1664(SB), Z4, Z4
+	VMULPS        constants<>+1792(SB), Z4, Z4
 	VADDPS        Z5, Z4, Z4
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z6
@@ -9191,7 +11465,7 @@ loop:
 	VPSLLD        $0x07, Z8, Z8
 	VPSUBD        Z8, Z1, Z1
 	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1664(SB), Z0, Z0
+	VMULPS        constants<>+1792(SB), Z0, Z0
 	VADDPS        Z1, Z0, Z0
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z8
@@ -9204,7 +11478,7 @@ loop:
 	VPSLLD        $0x07, Z8, Z8
 	VPSUBD        Z8, Z3, Z3
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1664(SB), Z2, Z2
+	VMULPS        constants<>+1792(SB), Z2, Z2
 	VADDPS        Z3, Z2, Z2
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z8
@@ -9217,7 +11491,7 @@ loop:
 	VPSLLD        $0x07, Z8, Z8
 	VPSUBD        Z8, Z5, Z5
 	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1664(SB), Z4, Z4
+	VMULPS        constants<>+1792(SB), Z4, Z4
 	VADDPS        Z5, Z4, Z4
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z8
@@ -9230,7 +11504,7 @@ loop:
 	VPSLLD        $0x07, Z8, Z8
 	VPSUBD        Z8, Z7, Z7
 	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1664(SB), Z6, Z6
+	VMULPS        constants<>+1792(SB), Z6, Z6
 	VADDPS        Z7, Z6, Z6
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z8
@@ -9312,7 +11586,7 @@ loop:
 	VPSLLD        $0x07, Z10, Z10
 	VPSUBD        Z10, Z1, Z1
 	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1664(SB), Z0, Z0
+	VMULPS        constants<>+1792(SB), Z0, Z0
 	VADDPS        Z1, Z0, Z0
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z10
@@ -9325,7 +11599,7 @@ loop:
 	VPSLLD        $0x07, Z10, Z10
 	VPSUBD        Z10, Z3, Z3
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1664(SB), Z2, Z2
+	VMULPS        constants<>+1792(SB), Z2, Z2
 	VADDPS        Z3, Z2, Z2
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z10
@@ -9338,7 +11612,7 @@ loop:
 	VPSLLD        $0x07, Z10, Z10
 	VPSUBD        Z10, Z5, Z5
 	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1664(SB), Z4, Z4
+	VMULPS        constants<>+1792(SB), Z4, Z4
 	VADDPS        Z5, Z4, Z4
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z10
@@ -9351,7 +11625,7 @@ loop:
 	VPSLLD        $0x07, Z10, Z10
 	VPSUBD        Z10, Z7, Z7
 	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1664(SB), Z6, Z6
+	VMULPS        constants<>+1792(SB), Z6, Z6
 	VADDPS        Z7, Z6, Z6
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z10
@@ -9364,7 +11638,7 @@ loop:
 	VPSLLD        $0x07, Z10, Z10
 	VPSUBD        Z10, Z9, Z9
 	VCVTDQ2PS     Z9, Z9
-	VMULPS        constants<>+1664(SB), Z8, Z8
+	VMULPS        constants<>+1792(SB), Z8, Z8
 	VADDPS        Z9, Z8, Z8
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z10
@@ -9452,7 +11726,7 @@ loop:
 	VPSLLD        $0x07, Z12, Z12
 	VPSUBD        Z12, Z1, Z1
 	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1664(SB), Z0, Z0
+	VMULPS        constants<>+1792(SB), Z0, Z0
 	VADDPS        Z1, Z0, Z0
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z12
@@ -9465,7 +11739,7 @@ loop:
 	VPSLLD        $0x07, Z12, Z12
 	VPSUBD        Z12, Z3, Z3
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1664(SB), Z2, Z2
+	VMULPS        constants<>+1792(SB), Z2, Z2
 	VADDPS        Z3, Z2, Z2
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z12
@@ -9478,7 +11752,7 @@ loop:
 	VPSLLD        $0x07, Z12, Z12
 	VPSUBD        Z12, Z5, Z5
 	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1664(SB), Z4, Z4
+	VMULPS        constants<>+1792(SB), Z4, Z4
 	VADDPS        Z5, Z4, Z4
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z12
@@ -9491,7 +11765,7 @@ loop:
 	VPSLLD        $0x07, Z12, Z12
 	VPSUBD        Z12, Z7, Z7
 	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1664(SB), Z6, Z6
+	VMULPS        constants<>+1792(SB), Z6, Z6
 	VADDPS        Z7, Z6, Z6
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z12
@@ -9504,7 +11778,7 @@ loop:
 	VPSLLD        $0x07, Z12, Z12
 	VPSUBD        Z12, Z9, Z9
 	VCVTDQ2PS     Z9, Z9
-	VMULPS        constants<>+1664(SB), Z8, Z8
+	VMULPS        constants<>+1792(SB), Z8, Z8
 	VADDPS        Z9, Z8, Z8
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z12
@@ -9517,7 +11791,7 @@ loop:
 	VPSLLD        $0x07, Z12, Z12
 	VPSUBD        Z12, Z11, Z11
 	VCVTDQ2PS     Z11, Z11
-	VMULPS        constants<>+1664(SB), Z10, Z10
+	VMULPS        constants<>+1792(SB), Z10, Z10
 	VADDPS        Z11, Z10, Z10
 	VMULPS        (DX), Z10, Z10
 	VBROADCASTSS  20(BX), Z12
@@ -9617,7 +11891,7 @@ loop:
 	VPSLLD        $0x07, Z14, Z14
 	VPSUBD        Z14, Z1, Z1
 	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1664(SB), Z0, Z0
+	VMULPS        constants<>+1792(SB), Z0, Z0
 	VADDPS        Z1, Z0, Z0
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z14
@@ -9630,7 +11904,7 @@ loop:
 	VPSLLD        $0x07, Z14, Z14
 	VPSUBD        Z14, Z3, Z3
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1664(SB), Z2, Z2
+	VMULPS        constants<>+1792(SB), Z2, Z2
 	VADDPS        Z3, Z2, Z2
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z14
@@ -9643,7 +11917,7 @@ loop:
 	VPSLLD        $0x07, Z14, Z14
 	VPSUBD        Z14, Z5, Z5
 	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1664(SB), Z4, Z4
+	VMULPS        constants<>+1792(SB), Z4, Z4
 	VADDPS        Z5, Z4, Z4
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z14
@@ -9656,7 +11930,7 @@ loop:
 	VPSLLD        $0x07, Z14, Z14
 	VPSUBD        Z14, Z7, Z7
 	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1664(SB), Z6, Z6
+	VMULPS        constants<>+1792(SB), Z6, Z6
 	VADDPS        Z7, Z6, Z6
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z14
@@ -9669,7 +11943,7 @@ loop:
 	VPSLLD        $0x07, Z14, Z14
 	VPSUBD        Z14, Z9, Z9
 	VCVTDQ2PS     Z9, Z9
-	VMULPS        constants<>+1664(SB), Z8, Z8
+	VMULPS        constants<>+1792(SB), Z8, Z8
 	VADDPS        Z9, Z8, Z8
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z14
@@ -9682,7 +11956,7 @@ loop:
 	VPSLLD        $0x07, Z14, Z14
 	VPSUBD        Z14, Z11, Z11
 	VCVTDQ2PS     Z11, Z11
-	VMULPS        constants<>+1664(SB), Z10, Z10
+	VMULPS        constants<>+1792(SB), Z10, Z10
 	VADDPS        Z11, Z10, Z10
 	VMULPS        (DX), Z10, Z10
 	VBROADCASTSS  20(BX), Z14
@@ -9695,7 +11969,7 @@ loop:
 	VPSLLD        $0x07, Z14, Z14
 	VPSUBD        Z14, Z13, Z13
 	VCVTDQ2PS     Z13, Z13
-	VMULPS        constants<>+1664(SB), Z12, Z12
+	VMULPS        constants<>+1792(SB), Z12, Z12
 	VADDPS        Z13, Z12, Z12
 	VMULPS        (DX), Z12, Z12
 	VBROADCASTSS  24(BX), Z14
@@ -9803,7 +12077,7 @@ loop:
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z1, Z1
 	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1664(SB), Z0, Z0
+	VMULPS        constants<>+1792(SB), Z0, Z0
 	VADDPS        Z1, Z0, Z0
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z16
@@ -9816,7 +12090,7 @@ loop:
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z3, Z3
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1664(SB), Z2, Z2
+	VMULPS        constants<>+1792(SB), Z2, Z2
 	VADDPS        Z3, Z2, Z2
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z16
@@ -9829,7 +12103,7 @@ loop:
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z5, Z5
 	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1664(SB), Z4, Z4
+	VMULPS        constants<>+1792(SB), Z4, Z4
 	VADDPS        Z5, Z4, Z4
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z16
@@ -9842,7 +12116,7 @@ loop:
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z7, Z7
 	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1664(SB), Z6, Z6
+	VMULPS        constants<>+1792(SB), Z6, Z6
 	VADDPS        Z7, Z6, Z6
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z16
@@ -9855,7 +12129,7 @@ loop:
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z9, Z9
 	VCVTDQ2PS     Z9, Z9
-	VMULPS        constants<>+1664(SB), Z8, Z8
+	VMULPS        constants<>+1792(SB), Z8, Z8
 	VADDPS        Z9, Z8, Z8
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z16
@@ -9868,7 +12142,7 @@ loop:
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z11, Z11
 	VCVTDQ2PS     Z11, Z11
-	VMULPS        constants<>+1664(SB), Z10, Z10
+	VMULPS        constants<>+1792(SB), Z10, Z10
 	VADDPS        Z11, Z10, Z10
 	VMULPS        (DX), Z10, Z10
 	VBROADCASTSS  20(BX), Z16
@@ -9881,7 +12155,7 @@ loop:
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z13, Z13
 	VCVTDQ2PS     Z13, Z13
-	VMULPS        constants<>+1664(SB), Z12, Z12
+	VMULPS        constants<>+1792(SB), Z12, Z12
 	VADDPS        Z13, Z12, Z12
 	VMULPS        (DX), Z12, Z12
 	VBROADCASTSS  24(BX), Z16
@@ -9894,7 +12168,7 @@ loop:
 	VPSLLD        $0x07, Z16, Z16
 	VPSUBD        Z16, Z15, Z15
 	VCVTDQ2PS     Z15, Z15
-	VMULPS        constants<>+1664(SB), Z14, Z14
+	VMULPS        constants<>+1792(SB), Z14, Z14
 	VADDPS        Z15, Z14, Z14
 	VMULPS        (DX), Z14, Z14
 	VBROADCASTSS  28(BX), Z16
@@ -10012,7 +12286,7 @@ end:
 	VPSLLD       $0x03, Z0, Z0
 	VPSUBD       Z0, Z4, Z4
 	VCVTDQ2PS    Z4, Z4
-	VMULPS       constants<>+1664(SB), Z2, Z2
+	VMULPS       constants<>+1792(SB), Z2, Z2
 	VADDPS       Z4, Z2, Z2
 	VMULPS       (DX), Z2, Z2
 	VBROADCASTSS (BX), Z0
@@ -10078,7 +12352,7 @@ loop:
 	VPSLLD        $0x03, Z4, Z4
 	VPSUBD        Z4, Z1, Z1
 	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1664(SB), Z0, Z0
+	VMULPS        constants<>+1792(SB), Z0, Z0
 	VADDPS        Z1, Z0, Z0
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z4
@@ -10091,7 +12365,7 @@ loop:
 	VPSLLD        $0x03, Z4, Z4
 	VPSUBD        Z4, Z3, Z3
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1664(SB), Z2, Z2
+	VMULPS        constants<>+1792(SB), Z2, Z2
 	VADDPS        Z3, Z2, Z2
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z4
@@ -10165,7 +12439,7 @@ loop:
 	VPSLLD        $0x03, Z6, Z6
 	VPSUBD        Z6, Z1, Z1
 	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1664(SB), Z0, Z0
+	VMULPS        constants<>+1792(SB), Z0, Z0
 	VADDPS        Z1, Z0, Z0
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z6
@@ -10178,7 +12452,7 @@ loop:
 	VPSLLD        $0x03, Z6, Z6
 	VPSUBD        Z6, Z3, Z3
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1664(SB), Z2, Z2
+	VMULPS        constants<>+1792(SB), Z2, Z2
 	VADDPS        Z3, Z2, Z2
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z6
@@ -10191,7 +12465,7 @@ loop:
 	VPSLLD        $0x03, Z6, Z6
 	VPSUBD        Z6, Z5, Z5
 	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1664(SB), Z4, Z4
+	VMULPS        constants<>+1792(SB), Z4, Z4
 	VADDPS        Z5, Z4, Z4
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z6
@@ -10279,7 +12553,7 @@ loop:
 	VPSLLD        $0x03, Z8, Z8
 	VPSUBD        Z8, Z1, Z1
 	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1664(SB), Z0, Z0
+	VMULPS        constants<>+1792(SB), Z0, Z0
 	VADDPS        Z1, Z0, Z0
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z8
@@ -10292,7 +12566,7 @@ loop:
 	VPSLLD        $0x03, Z8, Z8
 	VPSUBD        Z8, Z3, Z3
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1664(SB), Z2, Z2
+	VMULPS        constants<>+1792(SB), Z2, Z2
 	VADDPS        Z3, Z2, Z2
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z8
@@ -10305,7 +12579,7 @@ loop:
 	VPSLLD        $0x03, Z8, Z8
 	VPSUBD        Z8, Z5, Z5
 	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1664(SB), Z4, Z4
+	VMULPS        constants<>+1792(SB), Z4, Z4
 	VADDPS        Z5, Z4, Z4
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z8
@@ -10318,7 +12592,7 @@ loop:
 	VPSLLD        $0x03, Z8, Z8
 	VPSUBD        Z8, Z7, Z7
 	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1664(SB), Z6, Z6
+	VMULPS        constants<>+1792(SB), Z6, Z6
 	VADDPS        Z7, Z6, Z6
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z8
@@ -10416,7 +12690,7 @@ loop:
 	VPSLLD        $0x03, Z10, Z10
 	VPSUBD        Z10, Z1, Z1
 	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1664(SB), Z0, Z0
+	VMULPS        constants<>+1792(SB), Z0, Z0
 	VADDPS        Z1, Z0, Z0
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z10
@@ -10429,7 +12703,7 @@ loop:
 	VPSLLD        $0x03, Z10, Z10
 	VPSUBD        Z10, Z3, Z3
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1664(SB), Z2, Z2
+	VMULPS        constants<>+1792(SB), Z2, Z2
 	VADDPS        Z3, Z2, Z2
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z10
@@ -10442,7 +12716,7 @@ loop:
 	VPSLLD        $0x03, Z10, Z10
 	VPSUBD        Z10, Z5, Z5
 	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1664(SB), Z4, Z4
+	VMULPS        constants<>+1792(SB), Z4, Z4
 	VADDPS        Z5, Z4, Z4
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z10
@@ -10455,7 +12729,7 @@ loop:
 	VPSLLD        $0x03, Z10, Z10
 	VPSUBD        Z10, Z7, Z7
 	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1664(SB), Z6, Z6
+	VMULPS        constants<>+1792(SB), Z6, Z6
 	VADDPS        Z7, Z6, Z6
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z10
@@ -10468,7 +12742,7 @@ loop:
 	VPSLLD        $0x03, Z10, Z10
 	VPSUBD        Z10, Z9, Z9
 	VCVTDQ2PS     Z9, Z9
-	VMULPS        constants<>+1664(SB), Z8, Z8
+	VMULPS        constants<>+1792(SB), Z8, Z8
 	VADDPS        Z9, Z8, Z8
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z10
@@ -10574,7 +12848,7 @@ loop:
 	VPSLLD        $0x03, Z12, Z12
 	VPSUBD        Z12, Z1, Z1
 	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1664(SB), Z0, Z0
+	VMULPS        constants<>+1792(SB), Z0, Z0
 	VADDPS        Z1, Z0, Z0
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z12
@@ -10587,7 +12861,7 @@ loop:
 	VPSLLD        $0x03, Z12, Z12
 	VPSUBD        Z12, Z3, Z3
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1664(SB), Z2, Z2
+	VMULPS        constants<>+1792(SB), Z2, Z2
 	VADDPS        Z3, Z2, Z2
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z12
@@ -10600,7 +12874,7 @@ loop:
 	VPSLLD        $0x03, Z12, Z12
 	VPSUBD        Z12, Z5, Z5
 	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1664(SB), Z4, Z4
+	VMULPS        constants<>+1792(SB), Z4, Z4
 	VADDPS        Z5, Z4, Z4
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z12
@@ -10613,7 +12887,7 @@ loop:
 	VPSLLD        $0x03, Z12, Z12
 	VPSUBD        Z12, Z7, Z7
 	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1664(SB), Z6, Z6
+	VMULPS        constants<>+1792(SB), Z6, Z6
 	VADDPS        Z7, Z6, Z6
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z12
@@ -10626,7 +12900,7 @@ loop:
 	VPSLLD        $0x03, Z12, Z12
 	VPSUBD        Z12, Z9, Z9
 	VCVTDQ2PS     Z9, Z9
-	VMULPS        constants<>+1664(SB), Z8, Z8
+	VMULPS        constants<>+1792(SB), Z8, Z8
 	VADDPS        Z9, Z8, Z8
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z12
@@ -10639,7 +12913,7 @@ loop:
 	VPSLLD        $0x03, Z12, Z12
 	VPSUBD        Z12, Z11, Z11
 	VCVTDQ2PS     Z11, Z11
-	VMULPS        constants<>+1664(SB), Z10, Z10
+	VMULPS        constants<>+1792(SB), Z10, Z10
 	VADDPS        Z11, Z10, Z10
 	VMULPS        (DX), Z10, Z10
 	VBROADCASTSS  20(BX), Z12
@@ -10759,7 +13033,7 @@ loop:
 	VPSLLD        $0x03, Z14, Z14
 	VPSUBD        Z14, Z1, Z1
 	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1664(SB), Z0, Z0
+	VMULPS        constants<>+1792(SB), Z0, Z0
 	VADDPS        Z1, Z0, Z0
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z14
@@ -10772,7 +13046,7 @@ loop:
 	VPSLLD        $0x03, Z14, Z14
 	VPSUBD        Z14, Z3, Z3
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1664(SB), Z2, Z2
+	VMULPS        constants<>+1792(SB), Z2, Z2
 	VADDPS        Z3, Z2, Z2
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z14
@@ -10785,7 +13059,7 @@ loop:
 	VPSLLD        $0x03, Z14, Z14
 	VPSUBD        Z14, Z5, Z5
 	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1664(SB), Z4, Z4
+	VMULPS        constants<>+1792(SB), Z4, Z4
 	VADDPS        Z5, Z4, Z4
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z14
@@ -10798,7 +13072,7 @@ loop:
 	VPSLLD        $0x03, Z14, Z14
 	VPSUBD        Z14, Z7, Z7
 	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1664(SB), Z6, Z6
+	VMULPS        constants<>+1792(SB), Z6, Z6
 	VADDPS        Z7, Z6, Z6
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z14
@@ -10811,7 +13085,7 @@ loop:
 	VPSLLD        $0x03, Z14, Z14
 	VPSUBD        Z14, Z9, Z9
 	VCVTDQ2PS     Z9, Z9
-	VMULPS        constants<>+1664(SB), Z8, Z8
+	VMULPS        constants<>+1792(SB), Z8, Z8
 	VADDPS        Z9, Z8, Z8
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z14
@@ -10824,7 +13098,7 @@ loop:
 	VPSLLD        $0x03, Z14, Z14
 	VPSUBD        Z14, Z11, Z11
 	VCVTDQ2PS     Z11, Z11
-	VMULPS        constants<>+1664(SB), Z10, Z10
+	VMULPS        constants<>+1792(SB), Z10, Z10
 	VADDPS        Z11, Z10, Z10
 	VMULPS        (DX), Z10, Z10
 	VBROADCASTSS  20(BX), Z14
@@ -10837,7 +13111,7 @@ loop:
 	VPSLLD        $0x03, Z14, Z14
 	VPSUBD        Z14, Z13, Z13
 	VCVTDQ2PS     Z13, Z13
-	VMULPS        constants<>+1664(SB), Z12, Z12
+	VMULPS        constants<>+1792(SB), Z12, Z12
 	VADDPS        Z13, Z12, Z12
 	VMULPS        (DX), Z12, Z12
 	VBROADCASTSS  24(BX), Z14
@@ -10967,7 +13241,7 @@ loop:
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z1, Z1
 	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1664(SB), Z0, Z0
+	VMULPS        constants<>+1792(SB), Z0, Z0
 	VADDPS        Z1, Z0, Z0
 	VMULPS        (DX), Z0, Z0
 	VBROADCASTSS  (BX), Z16
@@ -10980,7 +13254,7 @@ loop:
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z3, Z3
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1664(SB), Z2, Z2
+	VMULPS        constants<>+1792(SB), Z2, Z2
 	VADDPS        Z3, Z2, Z2
 	VMULPS        (DX), Z2, Z2
 	VBROADCASTSS  4(BX), Z16
@@ -10993,7 +13267,7 @@ loop:
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z5, Z5
 	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1664(SB), Z4, Z4
+	VMULPS        constants<>+1792(SB), Z4, Z4
 	VADDPS        Z5, Z4, Z4
 	VMULPS        (DX), Z4, Z4
 	VBROADCASTSS  8(BX), Z16
@@ -11006,7 +13280,7 @@ loop:
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z7, Z7
 	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1664(SB), Z6, Z6
+	VMULPS        constants<>+1792(SB), Z6, Z6
 	VADDPS        Z7, Z6, Z6
 	VMULPS        (DX), Z6, Z6
 	VBROADCASTSS  12(BX), Z16
@@ -11019,7 +13293,7 @@ loop:
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z9, Z9
 	VCVTDQ2PS     Z9, Z9
-	VMULPS        constants<>+1664(SB), Z8, Z8
+	VMULPS        constants<>+1792(SB), Z8, Z8
 	VADDPS        Z9, Z8, Z8
 	VMULPS        (DX), Z8, Z8
 	VBROADCASTSS  16(BX), Z16
@@ -11032,7 +13306,7 @@ loop:
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z11, Z11
 	VCVTDQ2PS     Z11, Z11
-	VMULPS        constants<>+1664(SB), Z10, Z10
+	VMULPS        constants<>+1792(SB), Z10, Z10
 	VADDPS        Z11, Z10, Z10
 	VMULPS        (DX), Z10, Z10
 	VBROADCASTSS  20(BX), Z16
@@ -11045,7 +13319,7 @@ loop:
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z13, Z13
 	VCVTDQ2PS     Z13, Z13
-	VMULPS        constants<>+1664(SB), Z12, Z12
+	VMULPS        constants<>+1792(SB), Z12, Z12
 	VADDPS        Z13, Z12, Z12
 	VMULPS        (DX), Z12, Z12
 	VBROADCASTSS  24(BX), Z16
@@ -11058,7 +13332,7 @@ loop:
 	VPSLLD        $0x03, Z16, Z16
 	VPSUBD        Z16, Z15, Z15
 	VCVTDQ2PS     Z15, Z15
-	VMULPS        constants<>+1664(SB), Z14, Z14
+	VMULPS        constants<>+1792(SB), Z14, Z14
 	VADDPS        Z15, Z14, Z14
 	VMULPS        (DX), Z14, Z14
 	VBROADCASTSS  28(BX), Z16
@@ -11914,8 +14188,8 @@ TEXT ·quantizeInt16AVX512(SB), NOSPLIT, $0-44
 
 loop:
 	VMULPS    (BX), Z0, Z5
-	VMAXPS    constants<>+1536(SB), Z5, Z5
-	VMINPS    constants<>+1600(SB), Z5, Z5
+	VMAXPS    constants<>+1664(SB), Z5, Z5
+	VMINPS    constants<>+1728(SB), Z5, Z5
 	VCVTPS2DQ Z5, Z5
 	VPADDD    Z1, Z5, Z4
 	VPSRAD    $0x08, Z4, Z4
@@ -12230,25 +14504,25 @@ loop:
 	VCMPPS    $0x03, Z2, Z2, K1
 	VBLENDMPS Z2, Z6, K1, Z6
 	VADDPS    constants<>+640(SB), Z6, Z6
-	VMOVUPS   constants<>+2112(SB), Z2
+	VMOVUPS   constants<>+2240(SB), Z2
 	VDIVPS    Z6, Z2, Z6
 	VMOVUPS   constants<>+640(SB), Z2
 	VSUBPS    Z6, Z2, Z2
 	VANDPS    constants<>+960(SB), Z0, Z3
 	VORPS     Z3, Z2, Z2
 	VMULPS    Z0, Z0, Z3
-	VMULPS    constants<>+2304(SB), Z3, Z4
-	VADDPS    constants<>+2368(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
-	VADDPS    constants<>+2432(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
+	VMULPS    constants<>+2432(SB), Z3, Z4
 	VADDPS    constants<>+2496(SB), Z4, Z4
 	VMULPS    Z3, Z4, Z4
 	VADDPS    constants<>+2560(SB), Z4, Z4
 	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+2624(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+2688(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
 	VMULPS    Z0, Z4, Z4
 	VADDPS    Z0, Z4, Z4
-	VCMPPS    $0x11, constants<>+2240(SB), Z1, K1
+	VCMPPS    $0x11, constants<>+2368(SB), Z1, K1
 	VBLENDMPS Z4, Z2, K1, Z2
 	VMOVUPS   Z2, (AX)(DX*1)
 	ADDQ      $0x40, DX
@@ -12271,18 +14545,18 @@ loop:
 	VMOVUPS   (BX)(DX*1), Z0
 	VMOVUPS   constants<>+640(SB), Z3
 	VANDPS    constants<>+1024(SB), Z0, Z1
-	VMULPS    constants<>+2624(SB), Z1, Z1
-	VMULPS    constants<>+2688(SB), Z1, Z2
+	VMULPS    constants<>+2752(SB), Z1, Z1
+	VMULPS    constants<>+2816(SB), Z1, Z2
 	VADDPS    Z3, Z2, Z2
 	VDIVPS    Z2, Z3, Z2
-	VMULPS    constants<>+2752(SB), Z2, Z4
-	VADDPS    constants<>+2816(SB), Z4, Z4
-	VMULPS    Z2, Z4, Z4
-	VADDPS    constants<>+2880(SB), Z4, Z4
-	VMULPS    Z2, Z4, Z4
+	VMULPS    constants<>+2880(SB), Z2, Z4
 	VADDPS    constants<>+2944(SB), Z4, Z4
 	VMULPS    Z2, Z4, Z4
 	VADDPS    constants<>+3008(SB), Z4, Z4
+	VMULPS    Z2, Z4, Z4
+	VADDPS    constants<>+3072(SB), Z4, Z4
+	VMULPS    Z2, Z4, Z4
+	VADDPS    constants<>+3136(SB), Z4, Z4
 	VMULPS    Z2, Z4, Z4
 	VMULPS    Z1, Z1, Z1
 	VXORPS    constants<>+960(SB), Z1, Z1
@@ -12316,7 +14590,7 @@ loop:
 	VCMPPS    $0x03, Z1, Z1, K1
 	VBLENDMPS Z1, Z7, K1, Z7
 	VMULPS    Z7, Z4, Z4
-	VMULPS    constants<>+2176(SB), Z4, Z4
+	VMULPS    constants<>+2304(SB), Z4, Z4
 	VSUBPS    Z4, Z3, Z2
 	VCMPPS    $0x1d, constants<>+704(SB), Z0, K1
 	VBLENDMPS Z2, Z4, K1, Z4
@@ -12523,49 +14797,49 @@ loop:
 	VBROADCASTSS  (DI), Z5
 	VMULPS        (BX), Z5, Z5
 	VMULPS        Z1, Z5, Z5
-	VMAXPS        constants<>+1536(SB), Z5, Z5
-	VMINPS        constants<>+1600(SB), Z5, Z5
+	VMAXPS        constants<>+1664(SB), Z5, Z5
+	VMINPS        constants<>+1728(SB), Z5, Z5
 	VCVTPS2DQ     Z5, Z5
-	VPADDD        constants<>+1792(SB), Z5, Z5
+	VPADDD        constants<>+1920(SB), Z5, Z5
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VBROADCASTSS  (DI), Z6
 	VMULPS        (BX), Z6, Z6
 	VMULPS        Z1, Z6, Z6
-	VMAXPS        constants<>+1536(SB), Z6, Z6
-	VMINPS        constants<>+1600(SB), Z6, Z6
+	VMAXPS        constants<>+1664(SB), Z6, Z6
+	VMINPS        constants<>+1728(SB), Z6, Z6
 	VCVTPS2DQ     Z6, Z6
-	VPADDD        constants<>+1792(SB), Z6, Z6
+	VPADDD        constants<>+1920(SB), Z6, Z6
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z6, Z6
 	VPTERNLOGD    $0xe4, Z0, Z6, Z5
-	VPSHUFB       constants<>+2048(SB), Z5, Z5
+	VPSHUFB       constants<>+2176(SB), Z5, Z5
 	VBROADCASTSS  (DI), Z6
 	VMULPS        (BX), Z6, Z6
 	VMULPS        Z1, Z6, Z6
-	VMAXPS        constants<>+1536(SB), Z6, Z6
-	VMINPS        constants<>+1600(SB), Z6, Z6
+	VMAXPS        constants<>+1664(SB), Z6, Z6
+	VMINPS        constants<>+1728(SB), Z6, Z6
 	VCVTPS2DQ     Z6, Z6
-	VPADDD        constants<>+1792(SB), Z6, Z6
+	VPADDD        constants<>+1920(SB), Z6, Z6
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VBROADCASTSS  (DI), Z7
 	VMULPS        (BX), Z7, Z7
 	VMULPS        Z1, Z7, Z7
-	VMAXPS        constants<>+1536(SB), Z7, Z7
-	VMINPS        constants<>+1600(SB), Z7, Z7
+	VMAXPS        constants<>+1664(SB), Z7, Z7
+	VMINPS        constants<>+1728(SB), Z7, Z7
 	VCVTPS2DQ     Z7, Z7
-	VPADDD        constants<>+1792(SB), Z7, Z7
+	VPADDD        constants<>+1920(SB), Z7, Z7
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z7, Z7
 	VPTERNLOGD    $0xe4, Z0, Z7, Z6
-	VPSHUFB       constants<>+2048(SB), Z6, Z6
+	VPSHUFB       constants<>+2176(SB), Z6, Z6
 	VPSLLD        $0x10, Z6, Z8
 	VMOVDQU32     Z5, Z7
 	VPTERNLOGD    $0xe4, Z0, Z8, Z7
-	VPXORD        constants<>+1728(SB), Z7, Z7
+	VPXORD        constants<>+1856(SB), Z7, Z7
 	VPSRLD        $0x10, Z5, Z5
 	VPTERNLOGD    $0xe4, Z0, Z6, Z5
 	VPDPBUSD      Z5, Z4, Z2
@@ -12573,49 +14847,49 @@ loop:
 	VBROADCASTSS  (DI), Z6
 	VMULPS        (BX), Z6, Z6
 	VMULPS        Z1, Z6, Z6
-	VMAXPS        constants<>+1536(SB), Z6, Z6
-	VMINPS        constants<>+1600(SB), Z6, Z6
+	VMAXPS        constants<>+1664(SB), Z6, Z6
+	VMINPS        constants<>+1728(SB), Z6, Z6
 	VCVTPS2DQ     Z6, Z6
-	VPADDD        constants<>+1792(SB), Z6, Z6
+	VPADDD        constants<>+1920(SB), Z6, Z6
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VBROADCASTSS  (DI), Z8
 	VMULPS        (BX), Z8, Z8
 	VMULPS        Z1, Z8, Z8
-	VMAXPS        constants<>+1536(SB), Z8, Z8
-	VMINPS        constants<>+1600(SB), Z8, Z8
+	VMAXPS        constants<>+1664(SB), Z8, Z8
+	VMINPS        constants<>+1728(SB), Z8, Z8
 	VCVTPS2DQ     Z8, Z8
-	VPADDD        constants<>+1792(SB), Z8, Z8
+	VPADDD        constants<>+1920(SB), Z8, Z8
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z8, Z8
 	VPTERNLOGD    $0xe4, Z0, Z8, Z6
-	VPSHUFB       constants<>+2048(SB), Z6, Z6
+	VPSHUFB       constants<>+2176(SB), Z6, Z6
 	VBROADCASTSS  (DI), Z8
 	VMULPS        (BX), Z8, Z8
 	VMULPS        Z1, Z8, Z8
-	VMAXPS        constants<>+1536(SB), Z8, Z8
-	VMINPS        constants<>+1600(SB), Z8, Z8
+	VMAXPS        constants<>+1664(SB), Z8, Z8
+	VMINPS        constants<>+1728(SB), Z8, Z8
 	VCVTPS2DQ     Z8, Z8
-	VPADDD        constants<>+1792(SB), Z8, Z8
+	VPADDD        constants<>+1920(SB), Z8, Z8
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VBROADCASTSS  (DI), Z9
 	VMULPS        (BX), Z9, Z9
 	VMULPS        Z1, Z9, Z9
-	VMAXPS        constants<>+1536(SB), Z9, Z9
-	VMINPS        constants<>+1600(SB), Z9, Z9
+	VMAXPS        constants<>+1664(SB), Z9, Z9
+	VMINPS        constants<>+1728(SB), Z9, Z9
 	VCVTPS2DQ     Z9, Z9
-	VPADDD        constants<>+1792(SB), Z9, Z9
+	VPADDD        constants<>+1920(SB), Z9, Z9
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z9, Z9
 	VPTERNLOGD    $0xe4, Z0, Z9, Z8
-	VPSHUFB       constants<>+2048(SB), Z8, Z8
+	VPSHUFB       constants<>+2176(SB), Z8, Z8
 	VPSLLD        $0x10, Z8, Z10
 	VMOVDQU32     Z6, Z9
 	VPTERNLOGD    $0xe4, Z0, Z10, Z9
-	VPXORD        constants<>+1728(SB), Z9, Z9
+	VPXORD        constants<>+1856(SB), Z9, Z9
 	VPSRLD        $0x10, Z6, Z6
 	VPTERNLOGD    $0xe4, Z0, Z8, Z6
 	VPDPBUSD      Z6, Z4, Z2
@@ -12623,49 +14897,49 @@ loop:
 	VBROADCASTSS  (DI), Z8
 	VMULPS        (BX), Z8, Z8
 	VMULPS        Z1, Z8, Z8
-	VMAXPS        constants<>+1536(SB), Z8, Z8
-	VMINPS        constants<>+1600(SB), Z8, Z8
+	VMAXPS        constants<>+1664(SB), Z8, Z8
+	VMINPS        constants<>+1728(SB), Z8, Z8
 	VCVTPS2DQ     Z8, Z8
-	VPADDD        constants<>+1792(SB), Z8, Z8
+	VPADDD        constants<>+1920(SB), Z8, Z8
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VBROADCASTSS  (DI), Z10
 	VMULPS        (BX), Z10, Z10
 	VMULPS        Z1, Z10, Z10
-	VMAXPS        constants<>+1536(SB), Z10, Z10
-	VMINPS        constants<>+1600(SB), Z10, Z10
+	VMAXPS        constants<>+1664(SB), Z10, Z10
+	VMINPS        constants<>+1728(SB), Z10, Z10
 	VCVTPS2DQ     Z10, Z10
-	VPADDD        constants<>+1792(SB), Z10, Z10
+	VPADDD        constants<>+1920(SB), Z10, Z10
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z10, Z10
 	VPTERNLOGD    $0xe4, Z0, Z10, Z8
-	VPSHUFB       constants<>+2048(SB), Z8, Z8
+	VPSHUFB       constants<>+2176(SB), Z8, Z8
 	VBROADCASTSS  (DI), Z10
 	VMULPS        (BX), Z10, Z10
 	VMULPS        Z1, Z10, Z10
-	VMAXPS        constants<>+1536(SB), Z10, Z10
-	VMINPS        constants<>+1600(SB), Z10, Z10
+	VMAXPS        constants<>+1664(SB), Z10, Z10
+	VMINPS        constants<>+1728(SB), Z10, Z10
 	VCVTPS2DQ     Z10, Z10
-	VPADDD        constants<>+1792(SB), Z10, Z10
+	VPADDD        constants<>+1920(SB), Z10, Z10
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VBROADCASTSS  (DI), Z11
 	VMULPS        (BX), Z11, Z11
 	VMULPS        Z1, Z11, Z11
-	VMAXPS        constants<>+1536(SB), Z11, Z11
-	VMINPS        constants<>+1600(SB), Z11, Z11
+	VMAXPS        constants<>+1664(SB), Z11, Z11
+	VMINPS        constants<>+1728(SB), Z11, Z11
 	VCVTPS2DQ     Z11, Z11
-	VPADDD        constants<>+1792(SB), Z11, Z11
+	VPADDD        constants<>+1920(SB), Z11, Z11
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z11, Z11
 	VPTERNLOGD    $0xe4, Z0, Z11, Z10
-	VPSHUFB       constants<>+2048(SB), Z10, Z10
+	VPSHUFB       constants<>+2176(SB), Z10, Z10
 	VPSLLD        $0x10, Z10, Z12
 	VMOVDQU32     Z8, Z11
 	VPTERNLOGD    $0xe4, Z0, Z12, Z11
-	VPXORD        constants<>+1728(SB), Z11, Z11
+	VPXORD        constants<>+1856(SB), Z11, Z11
 	VPSRLD        $0x10, Z8, Z8
 	VPTERNLOGD    $0xe4, Z0, Z10, Z8
 	VPDPBUSD      Z8, Z4, Z2
@@ -12673,49 +14947,49 @@ loop:
 	VBROADCASTSS  (DI), Z10
 	VMULPS        (BX), Z10, Z10
 	VMULPS        Z1, Z10, Z10
-	VMAXPS        constants<>+1536(SB), Z10, Z10
-	VMINPS        constants<>+1600(SB), Z10, Z10
+	VMAXPS        constants<>+1664(SB), Z10, Z10
+	VMINPS        constants<>+1728(SB), Z10, Z10
 	VCVTPS2DQ     Z10, Z10
-	VPADDD        constants<>+1792(SB), Z10, Z10
+	VPADDD        constants<>+1920(SB), Z10, Z10
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VBROADCASTSS  (DI), Z12
 	VMULPS        (BX), Z12, Z12
 	VMULPS        Z1, Z12, Z12
-	VMAXPS        constants<>+1536(SB), Z12, Z12
-	VMINPS        constants<>+1600(SB), Z12, Z12
+	VMAXPS        constants<>+1664(SB), Z12, Z12
+	VMINPS        constants<>+1728(SB), Z12, Z12
 	VCVTPS2DQ     Z12, Z12
-	VPADDD        constants<>+1792(SB), Z12, Z12
+	VPADDD        constants<>+1920(SB), Z12, Z12
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z12, Z12
 	VPTERNLOGD    $0xe4, Z0, Z12, Z10
-	VPSHUFB       constants<>+2048(SB), Z10, Z10
+	VPSHUFB       constants<>+2176(SB), Z10, Z10
 	VBROADCASTSS  (DI), Z12
 	VMULPS        (BX), Z12, Z12
 	VMULPS        Z1, Z12, Z12
-	VMAXPS        constants<>+1536(SB), Z12, Z12
-	VMINPS        constants<>+1600(SB), Z12, Z12
+	VMAXPS        constants<>+1664(SB), Z12, Z12
+	VMINPS        constants<>+1728(SB), Z12, Z12
 	VCVTPS2DQ     Z12, Z12
-	VPADDD        constants<>+1792(SB), Z12, Z12
+	VPADDD        constants<>+1920(SB), Z12, Z12
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VBROADCASTSS  (DI), Z13
 	VMULPS        (BX), Z13, Z13
 	VMULPS        Z1, Z13, Z13
-	VMAXPS        constants<>+1536(SB), Z13, Z13
-	VMINPS        constants<>+1600(SB), Z13, Z13
+	VMAXPS        constants<>+1664(SB), Z13, Z13
+	VMINPS        constants<>+1728(SB), Z13, Z13
 	VCVTPS2DQ     Z13, Z13
-	VPADDD        constants<>+1792(SB), Z13, Z13
+	VPADDD        constants<>+1920(SB), Z13, Z13
 	ADDQ          SI, BX
 	ADDQ          $0x04, DI
 	VPSLLD        $0x10, Z13, Z13
 	VPTERNLOGD    $0xe4, Z0, Z13, Z12
-	VPSHUFB       constants<>+2048(SB), Z12, Z12
+	VPSHUFB       constants<>+2176(SB), Z12, Z12
 	VPSLLD        $0x10, Z12, Z14
 	VMOVDQU32     Z10, Z13
 	VPTERNLOGD    $0xe4, Z0, Z14, Z13
-	VPXORD        constants<>+1728(SB), Z13, Z13
+	VPXORD        constants<>+1856(SB), Z13, Z13
 	VPSRLD        $0x10, Z10, Z10
 	VPTERNLOGD    $0xe4, Z0, Z12, Z10
 	VPDPBUSD      Z10, Z4, Z2
@@ -12982,7 +15256,7 @@ TEXT ·joinPlanesAVX512(SB), NOSPLIT, $0-48
 loop:
 	VCVTDQ2PS (CX), Z2
 	VCVTDQ2PS (DX), Z3
-	VMULPS    constants<>+1664(SB), Z2, Z2
+	VMULPS    constants<>+1792(SB), Z2, Z2
 	VADDPS    Z3, Z2, Z2
 	VMULPS    Z0, Z2, Z2
 	VMULPS    Z1, Z2, Z2
@@ -13022,7 +15296,7 @@ loop:
 	VPBLENDMD Z3, Z2, K1, Z4
 	VPSUBD    Z2, Z4, K2, Z4
 	VPMOVDB   Z4, X5
-	VPSLLVD   constants<>+1984(SB), X5, X5
+	VPSLLVD   constants<>+2112(SB), X5, X5
 	VPSHUFD   $0x4e, X5, X6
 	VPOR      X6, X5, X5
 	VPSHUFD   $0xb1, X5, X6

@@ -26,6 +26,22 @@ func quantizeInt16(hi, lo []int8, x []float32, s float32) (sumHi, sumLo int32) {
 	return quantizeInt16Ref(hi, lo, x, s)
 }
 
+func lineDot(dst []int32, src []byte, stride int, ids []int32, x []int8, xsum int32) {
+	lineDotRef(dst, src, stride, ids, x, xsum)
+}
+
+func lineAdd(acc []int32, src []byte, stride int, ids []int32, q []int8) {
+	lineAddRef(acc, src, stride, ids, q)
+}
+
+func flipLanes(dst []byte, dstStride, dstStep int, src []byte, stride, srcStep, count int) {
+	flipLanesRef(dst, dstStride, dstStep, src, stride, srcStep, count)
+}
+
+func flipCodes(dst []byte, dstStride, dstStep int, src []byte, stride, srcStep, count int) {
+	flipCodesRef(dst, dstStride, dstStep, src, stride, srcStep, count)
+}
+
 func dot(lanes *[Lanes]float32, a, b []float32)                { dotRef(lanes, a, b) }
 func sumLanes(l *[Lanes]float32) float32                       { return sumLanesRef(l) }
 func topLane(l *[Lanes]float32) float32                        { return topLaneRef(l) }

@@ -12,6 +12,7 @@ func main() {
 	constants()
 	for _, s := range []simd{avx2, avx512} {
 		ternary(s)
+		lines(s)
 		dense(s)
 		denseInt(s)
 		attention(s)

@@ -154,6 +154,8 @@ const (
 	cOnes16 // pairs of int16
 	cMask0  // field 0 of four bytes of two-bit codes
 	cMask1  // field 1
+	cField2
+	cField3
 	cMask4  // the low four bits of bytes
 	cUpper  // the upper half of 32 bits
 	cMin16
@@ -196,7 +198,7 @@ func constants() {
 		cC3: f(4.1665795894e-2), cC4: f(1.6666665459e-1), cC5: f(5.0000001201e-1),
 		cOne: f(1), cZero: 0, cInf: 0x7f800000, cExpLow: f(-87.33654), cExpHigh: f(88.72283),
 		cSign: 1 << 31, cAbs: 1<<31 - 1, cMin8: f(-128), cMax8: f(127),
-		cOnes16: 0x00010001, cMask0: 0x03030303, cMask1: 0x0c0c0c0c,
+		cOnes16: 0x00010001, cMask0: 0x03030303, cMask1: 0x0c0c0c0c, cField2: 0x30303030, cField3: 0xc0c0c0c0,
 		cMask4: lowNibbles, cUpper: upperHalf, cMin16: f(-32512), cMax16: f(32512), c256: f(256), cSignBytes: 0x80808080, c128: 128, cOnes8: 0x01010101, cAbs64: 0, cFields: 0,
 		cEvenOdd: 0,
 		cTwo:     f(2), cHalf: f(0.5), cTanhSmall: f(0.625), cTanh0: f(-5.70498872745e-3), cTanh1: f(2.06390887954e-2),

@@ -1,0 +1,429 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// lines emits what works on ternary matrices that lie line by line.
+func lines(s simd) {
+	if s.wide() {
+		lineDot512()
+	} else {
+		lineDot256()
+	}
+	lineAdd(s)
+	flip(s, false)
+	flip(s, true)
+}
+
+// lineBases gives the addresses of the four lines that are worked on, and of the four that come next.
+func lineBases() (now, next []reg.Register) {
+	src, stride, ids := load("src"), load("stride"), load("ids")
+	for i := range 8 {
+		p := GP64()
+		MOVLQSX(at(ids, 4*i), p)
+		IMULQ(stride, p)
+		ADDQ(src, p)
+		if i < 4 {
+			now = append(now, p)
+		} else {
+			next = append(next, p)
+		}
+	}
+	return now, next
+}
+
+func indexed(base, index reg.Register, disp int) operand.Mem {
+	return operand.Mem{Base: base, Index: index, Scale: 1, Disp: disp}
+}
+
+const lineDotSignature = "func(dst *int32, src *byte, stride int, ids *int32, x *int8, xsum int, blocks int)"
+
+func lineDotDoc(s simd) {
+	TEXT("lineDot"+s.suffix, NOSPLIT, lineDotSignature)
+	Doc("lineDot" + s.suffix + ": dst[i] = the line ids[i] times x, for i < 4; ids[4:8] are read ahead; blocks > 0.")
+	Pragma("noescape")
+}
+
+// lineDot512 masks fields in place, as ternaryGemv512 does, and adds across lanes once for four lines.
+func lineDot512() {
+	s := avx512
+	lineDotDoc(s)
+	now, next := lineBases()
+	x, n, off := load("x"), load("blocks"), GP64()
+	XORQ(off, off)
+	var mask, sum [4]reg.VecVirtual
+	var acc [4][]reg.VecVirtual
+	for f := range mask {
+		mask[f] = s.splat(0x03030303 << (2 * f))
+		acc[f] = s.regs(4)
+		s.zero(acc[f]...)
+	}
+	v, xf, t := s.regs(4), ZMM(), s.regs(2)
+	Label("loop")
+	for i := range v {
+		VMOVDQU32(indexed(now[i], off, 0), v[i])
+		PREFETCHT0(indexed(next[i], off, 0))
+	}
+	for f := range mask {
+		VMOVDQU32(at(x, 64*f), xf)
+		for i := range v {
+			VPANDD(mask[f], v[i], t[i%2])
+			VPDPBUSD(xf, t[i%2], acc[i][f])
+		}
+	}
+	ADDQ(u32(64), off)
+	ADDQ(u32(256), x)
+	DECQ(n)
+	JNZ(label("loop"))
+	for i, a := range acc {
+		for f := 1; f < 4; f++ {
+			VPSRAD(u8(2*f), a[f], a[f])
+			VPADDD(a[f], a[0], a[0])
+		}
+		sum[i] = a[0]
+	}
+	pair := func(a, b reg.VecVirtual) reg.VecVirtual { // a and b side by side, half as many of each
+		lo := ZMM()
+		VPUNPCKLDQ(b, a, lo)
+		VPUNPCKHDQ(b, a, a)
+		VPADDD(a, lo, lo)
+		return lo
+	}
+	ab, cd, all := pair(sum[0], sum[1]), pair(sum[2], sum[3]), ZMM()
+	VPUNPCKLQDQ(cd, ab, all)
+	VPUNPCKHQDQ(cd, ab, ab)
+	VPADDD(ab, all, all)
+	half := YMM()
+	VEXTRACTI64X4(u8(1), all, half)
+	VPADDD(half, all.AsY(), half)
+	quarter := XMM()
+	VEXTRACTI128(u8(1), half, quarter)
+	VPADDD(quarter, half.AsX(), quarter)
+	xsum := XMM()
+	VPBROADCASTD(paramMem("xsum"), xsum)
+	VPSUBD(xsum, quarter, quarter)
+	VMOVDQU(quarter, at(load("dst"), 0))
+	done()
+}
+
+// lineDot256 takes two lines at a time. Sums of pairs are int16, widened every four blocks, see ternaryGemv256.
+func lineDot256() {
+	s := avx2
+	lineDotDoc(s)
+	now, next := lineBases()
+	x, n, off := GP64(), GP64(), GP64()
+	count, most := GP64(), GP64()
+	for half := range 2 {
+		suffix := []string{"ab", "cd"}[half]
+		Load(Param("x"), x)
+		Load(Param("blocks"), n)
+		XORQ(off, off)
+		MOVQ(u32(4), most)
+		lo32, hi32, lo, hi := s.regs(2), s.regs(2), s.regs(2), s.regs(2)
+		s.zero(lo32...)
+		s.zero(hi32...)
+		Label("outer" + suffix)
+		takeUpTo(most, n, count)
+		s.zero(lo...)
+		s.zero(hi...)
+		Label("inner" + suffix)
+		v, t, xb := s.regs(2), s.regs(2), YMM()
+		for part := range 2 {
+			for i := range v {
+				VMOVDQU(indexed(now[2*half+i], off, 32*part), v[i])
+				if part == 0 {
+					PREFETCHT0(indexed(next[2*half+i], off, 0))
+				}
+			}
+			for f := range 4 {
+				if f == 2 {
+					for i := range v {
+						VPSRLW(u8(4), v[i], v[i])
+					}
+				}
+				mask, sum := constant(cMask0), lo
+				if f%2 == 1 {
+					mask, sum = constant(cMask1), hi
+				}
+				VMOVDQU(at(x, 64*f+32*part), xb)
+				for i := range v {
+					VPAND(mask, v[i], t[i])
+					VPMADDUBSW(xb, t[i], t[i])
+					VPADDW(t[i], sum[i], sum[i])
+				}
+			}
+		}
+		ADDQ(u32(64), off)
+		ADDQ(u32(256), x)
+		DECQ(count)
+		JNZ(label("inner" + suffix))
+		for i := range lo {
+			widen(lo[i], lo32[i])
+			widen(hi[i], hi32[i])
+		}
+		TESTQ(n, n)
+		JNZ(label("outer" + suffix))
+		for i := range lo32 {
+			VPSRAD(u8(2), hi32[i], hi32[i])
+			VPADDD(hi32[i], lo32[i], lo32[i])
+		}
+		VPUNPCKLDQ(lo32[1], lo32[0], v[0])
+		VPUNPCKHDQ(lo32[1], lo32[0], v[1])
+		VPADDD(v[1], v[0], v[0])
+		sum, other := XMM(), XMM()
+		VEXTRACTI128(u8(1), v[0], sum)
+		VPADDD(v[0].AsX(), sum, sum)
+		VPSHUFD(u8(0x4e), sum, other)
+		VPADDD(other, sum, sum)
+		VPBROADCASTD(paramMem("xsum"), other)
+		VPSUBD(other, sum, sum)
+		VMOVQ(sum, at(load("dst"), 8*half))
+	}
+	done()
+}
+
+func paramMem(name string) operand.Mem {
+	addr, err := Param(name).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return addr.Addr
+}
+
+// lineAdd interleaves the bytes of four lines, so that a 32-bit lane holds one element of each, and multiplies them with the four factors
+// at once. Fields stay where they are in their bytes: sums of field f are scaled by 4^f. Pairs of products fit int16 just so: 2*128*-128.
+func lineAdd(s simd) {
+	TEXT("lineAdd"+s.suffix, NOSPLIT, "func(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)")
+	Doc("lineAdd" + s.suffix + ": acc += the codes of lines ids[i] times q[i], for i < 4; ids[4:8] are read ahead; blocks > 0.")
+	Pragma("noescape")
+	now, next := lineBases()
+	acc, n, off := load("acc"), load("blocks"), GP64()
+	XORQ(off, off)
+	factors := s.vec()
+	VPBROADCASTD(at(load("q"), 0), factors)
+	var mask [4]reg.VecVirtual
+	if s.wide() {
+		for f := range mask {
+			mask[f] = s.splat(0x03030303 << (2 * f))
+		}
+	}
+	Label("loop")
+	for part := 0; part < 64; part += s.bytes {
+		v := s.regs(4)
+		for i := range v {
+			s.move(indexed(now[i], off, part), v[i])
+			if part == 0 {
+				PREFETCHT0(indexed(next[i], off, 0))
+			}
+		}
+		ab, cd := s.regs(2), s.regs(2)
+		VPUNPCKLBW(v[1], v[0], ab[0])
+		VPUNPCKHBW(v[1], v[0], ab[1])
+		VPUNPCKLBW(v[3], v[2], cd[0])
+		VPUNPCKHBW(v[3], v[2], cd[1])
+		var k [4]reg.VecVirtual
+		for i := range k {
+			k[i] = s.vec()
+			if i%2 == 0 {
+				VPUNPCKLWD(cd[i/2], ab[i/2], k[i])
+			} else {
+				VPUNPCKHWD(cd[i/2], ab[i/2], k[i])
+			}
+		}
+		for f := range 4 {
+			for i := range k {
+				sum := at(acc, 256*f+64*i+part)
+				t := s.vec()
+				if s.wide() {
+					a := s.vec()
+					VPANDD(mask[f], k[i], t)
+					VMOVDQU32(sum, a)
+					VPDPBUSD(factors, t, a)
+					VMOVDQU32(a, sum)
+				} else {
+					VPAND(constant([]int{cMask0, cMask1, cField2, cField3}[f]), k[i], t)
+					VPMADDUBSW(factors, t, t)
+					VPMADDWD(constant(cOnes16), t, t)
+					VPADDD(sum, t, t)
+					VMOVDQU(t, sum)
+				}
+			}
+		}
+	}
+	ADDQ(u32(64), off)
+	ADDQ(u32(1024), acc)
+	DECQ(n)
+	JNZ(label("loop"))
+	done()
+}
+
+// flip transposes 16 lines by 16 lanes: with codes, first the 16 lines and the 16 codes of each lane.
+func flip(s simd, codes bool) {
+	name, what := "flipLanes"+s.suffix, "lane c of line r becomes lane r of block c"
+	if codes {
+		name, what = "flipCodes"+s.suffix, "the code of element e of lane c of line k becomes that of column k in lane e of block c"
+	}
+	TEXT(name, NOSPLIT, "func(dst *byte, dstStride, dstStep int, src *byte, stride, srcStep, count int)")
+	Doc(name + ": " + what + ", for 16 lines by 16 lanes, count times; count > 0.")
+	Pragma("noescape")
+	dst, dstStride, dstStep := load("dst"), load("dstStride"), load("dstStep")
+	src, stride, srcStep, n := load("src"), load("stride"), load("srcStep"), load("count")
+	t := transposer{s: s, masks: map[int]reg.VecVirtual{}}
+	var spill operand.Mem
+	if codes {
+		for _, bit := range []int{8, 4, 2, 1} {
+			t.masks[bit] = s.splat(codesWithout(bit))
+		}
+		if !s.wide() {
+			spill = AllocLocal(16 * s.bytes)
+		}
+	}
+	low, high := GP64(), GP64()
+	read := func(p reg.Register, disp int) reg.VecVirtual {
+		r := s.vec()
+		s.move(at(p, disp), r)
+		ADDQ(stride, p)
+		return r
+	}
+	write := func(v []reg.VecVirtual, block, lane int) {
+		to := GP64()
+		MOVQ(dst, to)
+		if block == 8 {
+			LEAQ(operand.Mem{Base: dst, Index: dstStride, Scale: 8}, to)
+		}
+		for i, r := range v {
+			s.move(r, at(to, 4*lane))
+			if i < len(v)-1 {
+				ADDQ(dstStride, to)
+			}
+		}
+	}
+	lanes := s.bytes / 4
+	Label("loop")
+	for from := 0; from < 16; from += lanes { // lanes of the lines, blocks of dst
+		MOVQ(src, low)
+		if codes && !s.wide() { // the first step needs 16 lines, the others two halves of them, which fit the registers
+			LEAQ(operand.Mem{Base: src, Index: stride, Scale: 8}, high)
+			for k := range 8 {
+				a, b := read(low, 4*from), read(high, 4*from)
+				t.exchange(a, b, 8)
+				s.move(a, spill.Offset(32*k))
+				s.move(b, spill.Offset(32*(k+8)))
+			}
+		}
+		for row := 0; row < 16; row += lanes {
+			v := make([]reg.VecVirtual, lanes)
+			for i := range v {
+				if codes && !s.wide() {
+					v[i] = s.vec()
+					s.move(spill.Offset(32*(row+i)), v[i])
+				} else {
+					v[i] = read(low, 4*from)
+				}
+			}
+			if codes {
+				t.codes(v)
+			}
+			write(t.lanes(v), from, row)
+		}
+	}
+	ADDQ(dstStep, dst)
+	ADDQ(srcStep, src)
+	DECQ(n)
+	JNZ(label("loop"))
+	done()
+}
+
+type transposer struct {
+	s     simd
+	masks map[int]reg.VecVirtual // of the codes whose number is without a bit
+}
+
+// codesWithout are the bits of the codes of a lane whose number is without a bit. Code e has bits 8(e%4) + 2(e/4).
+func codesWithout(bit int) (mask uint32) {
+	for e := range 16 {
+		if e&bit == 0 {
+			mask |= 3 << (8*(e%4) + 2*(e/4))
+		}
+	}
+	return mask
+}
+
+// exchange is a piece of the transpose of a matrix of 16 by 16 codes: of two lines whose numbers differ in one bit only, it swaps the codes of
+// the first whose numbers have that bit with those of the second whose numbers do not.
+func (t *transposer) exchange(a, b reg.VecVirtual, bit int) {
+	shift := u8(map[int]int{8: 4, 4: 2, 2: 16, 1: 8}[bit])
+	d := t.s.vec()
+	VPSRLD(shift, a, d)
+	t.s.xor(b, d)
+	t.s.and(t.masks[bit], d)
+	t.s.xor(d, b)
+	VPSLLD(shift, d, d)
+	t.s.xor(d, a)
+}
+
+// codes does what exchanges there are within v.
+func (t *transposer) codes(v []reg.VecVirtual) {
+	for bit := len(v) / 2; bit > 0; bit /= 2 {
+		for k := range v {
+			if k&bit == 0 {
+				t.exchange(v[k], v[k+bit], bit)
+			}
+		}
+	}
+}
+
+// lanes transposes as many registers as they have lanes of 32 bits.
+func (t *transposer) lanes(v []reg.VecVirtual) []reg.VecVirtual {
+	for k := 0; k < len(v); k += 4 { // 4 by 4 within quarters of a register
+		lo01, hi01, lo23, hi23 := t.s.vec(), v[k+1], t.s.vec(), v[k+3]
+		VPUNPCKLDQ(v[k+1], v[k], lo01)
+		VPUNPCKHDQ(v[k+1], v[k], hi01)
+		VPUNPCKLDQ(v[k+3], v[k+2], lo23)
+		VPUNPCKHDQ(v[k+3], v[k+2], hi23)
+		v0, v2 := t.s.vec(), t.s.vec()
+		VPUNPCKLQDQ(lo23, lo01, v0)
+		VPUNPCKHQDQ(lo23, lo01, lo23)
+		VPUNPCKLQDQ(hi23, hi01, v2)
+		VPUNPCKHQDQ(hi23, hi01, hi23)
+		v[k], v[k+1], v[k+2], v[k+3] = v0, lo23, v2, hi23
+	}
+	out := make([]reg.VecVirtual, len(v))
+	for c := range 4 { // the quarters
+		if !t.s.wide() {
+			a, b, lo := v[c], v[4+c], YMM()
+			VPERM2I128(u8(0x20), b, a, lo)
+			VPERM2I128(u8(0x31), b, a, b)
+			out[c], out[4+c] = lo, b
+			continue
+		}
+		pair := func(a, b reg.VecVirtual) (lo, hi reg.VecVirtual) { // quarters 0, 1 and 2, 3 of both
+			lo = ZMM()
+			VSHUFI32X4(u8(0x44), b, a, lo)
+			VSHUFI32X4(u8(0xee), b, a, b)
+			return lo, b
+		}
+		x, y := pair(v[c], v[4+c])
+		z, w := pair(v[8+c], v[12+c])
+		split := func(a, b reg.VecVirtual) (even, odd reg.VecVirtual) {
+			even = ZMM()
+			VSHUFI32X4(u8(0x88), b, a, even)
+			VSHUFI32X4(u8(0xdd), b, a, b)
+			return even, b
+		}
+		out[c], out[4+c] = split(x, z)
+		out[8+c], out[12+c] = split(y, w)
+	}
+	return out
+}
+
+func (s simd) and(a operand.Op, to reg.VecVirtual) {
+	if s.wide() {
+		VPANDD(a, to, to)
+	} else {
+		VPAND(a, to, to)
+	}
+}
