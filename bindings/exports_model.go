@@ -38,16 +38,19 @@ func value[T any](h C.uintptr_t) T { return cgo.Handle(h).Value().(T) }
 // parseLoadOptions reads the JSON of the options that loading takes.
 func parseLoadOptions(text *C.char) (model.LoadOptions, error) {
 	var o struct {
-		HeadFormat string `json:"head_format"`
-		SkipVerify bool   `json:"skip_verify"`
-		Memory     string `json:"memory"`
-		Trainable  bool   `json:"trainable"`
-		Quantize   bool   `json:"quantize"`
+		HeadFormat string  `json:"head_format"`
+		SkipVerify bool    `json:"skip_verify"`
+		Memory     string  `json:"memory"`
+		Trainable  bool    `json:"trainable"`
+		Quantize   bool    `json:"quantize"`
+		FFNDensity float64 `json:"ffn_density"`
 	}
 	if err := json.Unmarshal([]byte(C.GoString(text)), &o); err != nil {
 		return model.LoadOptions{}, fmt.Errorf("%w: load options: %w", errArgument, err)
 	}
-	return model.LoadOptions{HeadFormat: o.HeadFormat, SkipVerify: o.SkipVerify, Memory: o.Memory, Trainable: o.Trainable, Quantize: o.Quantize}, nil
+	return model.LoadOptions{
+		HeadFormat: o.HeadFormat, SkipVerify: o.SkipVerify, Memory: o.Memory, Trainable: o.Trainable, Quantize: o.Quantize, FFNDensity: o.FFNDensity,
+	}, nil
 }
 
 //export bn_model_load

@@ -269,3 +269,16 @@ func TestLikelihoodIsTheSumOfLogSoftmax(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, len(ids)-1, n)
 }
+
+// Neurons that are off are left out where a step has few rows: nothing changes when they are not.
+func TestLogitsDoNotDependOnSkippedNeurons(t *testing.T) {
+	t.Cleanup(func() { cpu.SetSkipZeros(true) })
+	e := contractModels(t)["bitnet bfloat16"]
+	ids := randomIDs(rand.New(rand.NewPCG(21, 1)), 20, e.Model().Config.VocabSize)
+	for _, size := range []int{1, 3} {
+		cpu.SetSkipZeros(true)
+		want := chunked(t, e, ids, size)
+		cpu.SetSkipZeros(false)
+		requireSameBits(t, want, chunked(t, e, ids, size), fmt.Sprint("chunks of ", size))
+	}
+}

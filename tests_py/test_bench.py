@@ -143,3 +143,9 @@ def test_sides_of_a_comparison_take_turns() -> None:
     with pytest.raises(SideError, match="torch float32 ended: ModuleNotFoundError: No module named 'no_such_module'"):
         broken.result()
     broken.close()
+
+
+def test_random_gates_can_be_mostly_off() -> None:
+    assert tiny(ffn_density=0.2)["tokens_per_second"] > 0
+    with pytest.raises(ArgumentError, match="ffn_density"):
+        tiny(ffn_density=0.7)

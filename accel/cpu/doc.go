@@ -58,6 +58,6 @@
 //
 // # Environment
 //
-// BITNET_ISA (scalar, avx2, avx512, amx) forces an instruction set, BITNET_NUM_THREADS the number of threads. A value that
-// cannot be honoured is reported by [InitError]; the package then runs with its defaults.
+// BITNET_ISA (scalar, avx2, avx512, amx) forces an instruction set, BITNET_NUM_THREADS the number of threads, and BITNET_SKIP_ZEROS=0
+// makes feed-forward layers read the weights of neurons that are off. A value that cannot be honoured is reported by [InitError]; the package then runs with its defaults.
 package cpu

@@ -12,6 +12,7 @@ import (
 const (
 	EnvISA        = "BITNET_ISA"
 	EnvNumThreads = "BITNET_NUM_THREADS"
+	EnvSkipZeros  = "BITNET_SKIP_ZEROS"
 )
 
 // EnvError reports an environment variable that cannot be honoured.
@@ -30,15 +31,29 @@ func (e *EnvError) Unwrap() error { return e.Err }
 
 // InitError is nil, or joins one [*EnvError] for each environment variable that was set to something the package
 // cannot honour. Callers that can report an error (model loading) should return it; kernels work regardless.
-func InitError() error { return errors.Join(isaErr, threadsFromEnv().err) }
+func InitError() error { return errors.Join(isaErr, threadsFromEnv().err, skipErr) }
 
-// isaErr is set once, while the package starts.
-var isaErr error
+// isaErr and skipErr are set once, while the package starts.
+var isaErr, skipErr error
 
 func init() {
 	isa, err := isaFromEnv(os.Getenv(EnvISA), Supported())
 	isaErr = err
 	active.Store(uint32(isa))
+	skip, err := skipFromEnv(os.Getenv(EnvSkipZeros))
+	skipErr = err
+	SetSkipZeros(skip)
+}
+
+// skipFromEnv is whether zeros are skipped: so they are when value is empty or unusable.
+func skipFromEnv(value string) (bool, error) {
+	switch value {
+	case "", "1":
+		return true, nil
+	case "0":
+		return false, nil
+	}
+	return true, &EnvError{Variable: EnvSkipZeros, Value: value, Accepted: "0 and 1"}
 }
 
 // isaFromEnv picks the instruction set: the fastest when value is empty or unusable.

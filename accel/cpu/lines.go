@@ -1,17 +1,28 @@
 package cpu
 
-import "fmt"
+import (
+	"fmt"
+	"sync/atomic"
+)
 
 // Ternary matrices of which some lines are skipped lie line by line. A line is what one neuron of a feed-forward layer owns: its row of
 // the up projection, or its column of the down projection. Elements of a line are packed as those of a row of a panel (see
 // [PackTernary]): byte 4c+j holds in bits 2f and 2f+1 the code of element 16c+4f+j. Lines are padded with weight 0 to a multiple of
 // 256 elements, which are 64 bytes, and their number to a multiple of 16.
 const (
-	lineBlock = 256          // elements of 64 bytes
-	lineGroup = BlockCols    // lines that are made panels together
-	LineQuad  = 4            // lines that the kernels take at once, see [TernaryDotLines]
-	maxLines  = 1 << 16 // sums of as many, each 64*2*128 at most, fit int32
+	lineBlock = 256       // elements of 64 bytes
+	lineGroup = BlockCols // lines that are made panels together
+	LineQuad  = 4         // lines that the kernels take at once, see [TernaryDotLines]
+	MaxLines  = 1 << 16   // sums of as many, each 64*2*128 at most, fit int32
 )
+
+var skipZeros atomic.Bool
+
+// SkipZeros says whether lines are to be left out whose part in a result is known to be zero. It is on unless BITNET_SKIP_ZEROS is 0.
+func SkipZeros() bool { return skipZeros.Load() }
+
+// SetSkipZeros turns skipping off and on, to compare speeds: results are the same.
+func SetSkipZeros(on bool) { skipZeros.Store(on) }
 
 // LineBytes is the size of a line of n elements.
 func LineBytes(n int) int { return ceilDiv(n, lineBlock) * BlockBytes }
@@ -21,40 +32,6 @@ func LinesBytes(lines, n int) int { return ceilDiv(lines, lineGroup) * lineGroup
 
 // LineElements is n padded to what [LineOrder] and [TernaryAddLines] work on.
 func LineElements(n int) int { return ceilDiv(n, lineBlock) * lineBlock }
-
-// PackLines packs the row-major matrix w of lines x n weights -1, 0 and 1 line by line.
-func PackLines(dst []byte, w []int8, lines, n int) {
-	need("PackLines", "dst", len(dst), LinesBytes(lines, n))
-	need("PackLines", "w", len(w), lines*n)
-	dst = dst[:LinesBytes(lines, n)]
-	for i := range dst {
-		dst[i] = 0x55
-	}
-	stride := LineBytes(n)
-	for i := range lines {
-		line := dst[i*stride:]
-		for k, v := range w[i*n : (i+1)*n] {
-			if v < -1 || v > 1 {
-				panic(fmt.Sprintf("cpu: PackLines: w[%d,%d] = %d, want -1, 0 or 1", i, k, v))
-			}
-			line[k/BlockCols*4+k%4] ^= (byte(v+1) ^ 1) << (2 * (k / 4 % 4))
-		}
-	}
-}
-
-// UnpackLines is the reverse of [PackLines].
-func UnpackLines(dst []int8, src []byte, lines, n int) {
-	need("UnpackLines", "dst", len(dst), lines*n)
-	need("UnpackLines", "src", len(src), LinesBytes(lines, n))
-	stride := LineBytes(n)
-	for i := range lines {
-		line := src[i*stride:]
-		row := dst[i*n : (i+1)*n]
-		for k := range row {
-			row[k] = int8(line[k/BlockCols*4+k%4]>>(2*(k/4%4))&3) - 1
-		}
-	}
-}
 
 // LineOrder arranges n int8 values as [TernaryDotLines] reads them: in each 256 of them, element 16c+4f+j goes to 64f+4c+j. dst has
 // [LineElements] elements, and what is padding there becomes zero.
@@ -118,8 +95,8 @@ func TernaryAddLines(acc []int32, src []byte, n int, ids []int32, q []int8, coun
 }
 
 func checkLines(op string, src []byte, n int, ids []int32, count int) {
-	if n < 0 || count < 0 || count > maxLines {
-		panic(fmt.Sprintf("cpu: %s: bad arguments: %d elements, %d lines (at most %d)", op, n, count, maxLines))
+	if n < 0 || count < 0 || count > MaxLines {
+		panic(fmt.Sprintf("cpu: %s: bad arguments: %d elements, %d lines (at most %d)", op, n, count, MaxLines))
 	}
 	if count == 0 {
 		return
@@ -137,33 +114,24 @@ func checkLines(op string, src []byte, n int, ids []int32, count int) {
 	}
 }
 
-// LineSums brings the sums of one or more calls of [TernaryAddLines] into the order of their elements and makes products of them:
-//
-//	dst[k] = sum of accs[k] - qsum    for k < n
-//
-// where accs holds runs of [LineElements] sums and qsum is the sum of all q.
-func LineSums(dst []int32, accs []int32, n int, qsum int32) {
+// LineSums brings the sums of [TernaryAddLines] into the order of their elements and takes off qsum, the sum of all q: dst[k] is the sum of
+// w[ids[i],k] * q[i], for k < n. Sums of several calls may be added with [AddInts] first.
+func LineSums(dst []int32, acc []int32, n int, qsum int32) {
 	size := LineElements(n)
 	need("LineSums", "dst", len(dst), n)
-	if size == 0 {
-		return
-	}
-	if len(accs) == 0 || len(accs)%size != 0 {
-		panic(fmt.Sprintf("cpu: LineSums: %d sums, want a multiple of %d", len(accs), size))
-	}
-	for at := size; at < len(accs); at += size {
-		addInts(accs[:size], accs[at:at+size])
-	}
+	need("LineSums", "acc", len(acc), size)
 	for k := 0; k < n; k += 4 { // element 64l+16m+4f+j of 256 is sum 64f+16m+4l+j, times 4^f
 		b, l, m, f := k&^(lineBlock-1), k/64%4, k/16%4, k/4%4
-		from := accs[b+64*f+16*m+4*l:][:4]
+		from := acc[b+64*f+16*m+4*l:][:4]
 		for j := range min(4, n-k) {
 			dst[k+j] = from[j]>>(2*f) - qsum
 		}
 	}
 }
 
-func addInts(dst, x []int32) {
+// AddInts is dst += x, modulo 2^32, for as many as x has.
+func AddInts(dst, x []int32) {
+	dst = dst[:len(x)]
 	for i, v := range x {
 		dst[i] += v
 	}
@@ -197,6 +165,53 @@ func LinesToColumnPanels(dst []byte, src []byte, lines, n, p0, p1 int) {
 // PanelSpace is the room that count panels of a matrix with cols columns need while lines become panels.
 func PanelSpace(count, cols int) int {
 	return max(ceilDiv(count, 16)*16*panelBytes(cols), count*panelBytes(cols)+16*BlockBytes)
+}
+
+// PanelsToLines is the reverse of [LinesToPanels] for a whole matrix: panels becomes lines of n elements, one for each row.
+func PanelsToLines(dst, panels []byte, lines, n int) {
+	const op = "PanelsToLines"
+	need(op, "dst", len(dst), LinesBytes(lines, n))
+	need(op, "panels", len(panels), TernaryBytes(lines, n))
+	stride, size, blocks := LineBytes(n), panelBytes(n), ceilDiv(n, BlockCols)
+	for p := range ceilDiv(lines, PanelRows) {
+		to, from, full := dst[p*PanelRows*stride:], panels[p*size:][:size], blocks/16
+		if full > 0 {
+			flipLanes(to, stride, BlockBytes, from, BlockBytes, 16*BlockBytes, full)
+		}
+		if rest := from[full*16*BlockBytes:]; len(rest) > 0 {
+			last := zeroTile()
+			copy(last[:], rest)
+			flipLanes(to[full*BlockBytes:], stride, 0, last[:], BlockBytes, 0, 1)
+		}
+	}
+}
+
+// ColumnPanelsToLines is the reverse of [LinesToColumnPanels] for a whole matrix: panels becomes lines of n elements, one for each column.
+func ColumnPanelsToLines(dst, panels []byte, lines, n int) {
+	const op = "ColumnPanelsToLines"
+	need(op, "dst", len(dst), LinesBytes(lines, n))
+	need(op, "panels", len(panels), TernaryBytes(n, lines))
+	stride, size, count := LineBytes(n), panelBytes(lines), ceilDiv(n, PanelRows)
+	var turned [16 * BlockBytes]byte
+	for p := 0; p < count; p += 16 {
+		for c := range ceilDiv(lines, lineGroup) {
+			tile := zeroTile()
+			for i := range min(16, count-p) {
+				copy(tile[i*BlockBytes:][:BlockBytes], panels[(p+i)*size+c*BlockBytes:])
+			}
+			// flipCodes moves three roles on by one: twice is the way back.
+			flipCodes(turned[:], BlockBytes, 0, tile[:], BlockBytes, 0, 1)
+			flipCodes(dst[c*lineGroup*stride+p/16*BlockBytes:], stride, 0, turned[:], BlockBytes, 0, 1)
+		}
+	}
+}
+
+// zeroTile is 16 by 16 lanes of weight 0.
+func zeroTile() (t [16 * BlockBytes]byte) {
+	for i := range t {
+		t[i] = 0x55
+	}
+	return t
 }
 
 func checkPanels(op string, dst, src []byte, lines, n, p0, p1, panels, size int) {

@@ -23,12 +23,24 @@ func newLineCase(r *rand.Rand, lines, n, count int, weight func(*rand.Rand) int8
 	for i := range c.w {
 		c.w[i] = weight(r)
 	}
-	PackLines(c.packed, c.w, lines, n)
+	packLines(c.packed, c.w, lines, n)
 	c.ids = make([]int32, ceilDiv(count, LineQuad)*LineQuad+LineQuad)
 	for i := range c.ids {
 		c.ids[i] = int32(r.IntN(lines))
 	}
 	return c
+}
+
+// packLines is the layout's definition.
+func packLines(dst []byte, w []int8, lines, n int) {
+	for i := range dst {
+		dst[i] = 0x55 // weights 0
+	}
+	for i := range lines {
+		for k, v := range w[i*n : (i+1)*n] {
+			dst[i*LineBytes(n)+k/BlockCols*4+k%4] ^= (byte(v+1) ^ 1) << (2 * (k / 4 % 4))
+		}
+	}
 }
 
 func (c lineCase) line(id int32) []int8 { return c.w[int(id)*c.n:][:c.n] }
@@ -74,14 +86,15 @@ func (c lineCase) checkSums(t require.TestingT, q []int8) {
 			TernaryAddLines(acc[size:], c.packed, c.n, c.ids[first:], q[first:], c.count-first)
 			untouched(t, isa)
 			dst, untouched := guarded[int32](c.n, -7777)
-			LineSums(dst, acc, c.n, qsum)
+			AddInts(acc[:size], acc[size:])
+			LineSums(dst, acc[:size], c.n, qsum)
 			untouched(t, isa)
 			require.Equal(t, want, dst, isa)
 		})
 	}
 }
 
-// checkPanels holds panels made of lines to those of the matrix, and of its transpose.
+// checkPanels holds panels made of lines to those of the matrix and of its transpose, and lines made of those to the packed ones.
 func (c lineCase) checkPanels(t require.TestingT, p0, p1, c0, c1 int) {
 	turned := make([]int8, len(c.w))
 	for i := range c.lines {
@@ -102,6 +115,14 @@ func (c lineCase) checkPanels(t require.TestingT, p0, p1, c0, c1 int) {
 			LinesToColumnPanels(dst, c.packed, c.lines, c.n, c0, c1)
 			untouched(t, isa)
 			require.Equal(t, columns[c0*panelBytes(c.lines):c1*panelBytes(c.lines)], dst[:(c1-c0)*panelBytes(c.lines)], isa)
+			dst, untouched = guarded[byte](len(c.packed), 0xee)
+			PanelsToLines(dst, rows, c.lines, c.n)
+			untouched(t, isa)
+			require.Equal(t, c.packed, dst, isa)
+			dst, untouched = guarded[byte](len(c.packed), 0xee)
+			ColumnPanelsToLines(dst, columns, c.lines, c.n)
+			untouched(t, isa)
+			require.Equal(t, c.packed, dst, isa)
 		})
 	}
 }
@@ -143,13 +164,6 @@ func TestLinesDoNotOverflowAtTheExtremes(t *testing.T) {
 	}
 }
 
-func TestUnpackLinesReversesPackLines(t *testing.T) {
-	c := newLineCase(rand.New(rand.NewPCG(7, 8)), 33, 300, 0, ternaryWeights["random"])
-	back := make([]int8, len(c.w))
-	UnpackLines(back, c.packed, c.lines, c.n)
-	require.Equal(t, c.w, back)
-}
-
 func TestLinesWithoutElementsAreZero(t *testing.T) {
 	dst := []int32{9, 9, 9, 9, 9}
 	TernaryDotLines(dst, nil, 0, make([]int32, 8), 3, nil, 0)
@@ -173,16 +187,16 @@ func TestLinesRejectABrokenContract(t *testing.T) {
 		"a negative count":    func() { TernaryDotLines(dst, c.packed, 256, c.ids, -1, x, 0) },
 		"short sums":          func() { TernaryAddLines(acc[:255], c.packed, 256, c.ids, q, 5) },
 		"short factors":       func() { TernaryAddLines(acc, c.packed, 256, c.ids, q[:7], 5) },
-		"too many lines":      func() { TernaryAddLines(acc, c.packed, 256, c.ids, q, maxLines+1) },
+		"too many lines":      func() { TernaryAddLines(acc, c.packed, 256, c.ids, q, MaxLines+1) },
 		"sums: short dst":     func() { LineSums(dst, acc, 9, 0) },
-		"sums: ragged":        func() { LineSums(make([]int32, 256), acc[:255], 256, 0) },
-		"sums: none":          func() { LineSums(make([]int32, 256), nil, 256, 0) },
+		"sums: short":         func() { LineSums(make([]int32, 256), acc[:255], 256, 0) },
 		"order: short":        func() { LineOrder(x[:255], x, 1) },
 		"panels: short dst":   func() { LinesToPanels(panels[:100], c.packed, 32, 256, 0, 2) },
 		"panels: beyond":      func() { LinesToPanels(panels, c.packed, 32, 256, 0, 3) },
 		"panels: short lines": func() { LinesToPanels(panels, c.packed[:100], 32, 256, 0, 2) },
 		"columns: amid":       func() { LinesToColumnPanels(make([]byte, PanelSpace(16, 32)), c.packed, 32, 256, 1, 2) },
-		"pack: weight 2":      func() { PackLines(make([]byte, LinesBytes(1, 1)), []int8{2}, 1, 1) },
+		"back: short":         func() { PanelsToLines(c.packed[:100], make([]byte, TernaryBytes(32, 256)), 32, 256) },
+		"back: short panels":  func() { ColumnPanelsToLines(c.packed, panels[:100], 32, 256) },
 	} {
 		require.Panics(t, call, name)
 	}

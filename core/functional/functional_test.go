@@ -121,10 +121,10 @@ func TestABitLinearIsTheIntegerLayerWithStraightThroughGradients(t *testing.T) {
 		y := must(call([]*autograd.GradTensor{x, w}, "bit_linear", nil))[0]
 		require.NoError(t, y.Backward(context.Background(), dy.Data(), autograd.Options{}))
 
-		panels := &quant.Ternary{Rows: out, Cols: in, Panels: make([]byte, 0)}
+		panels := &quant.Ternary{Rows: out, Cols: in}
 		l := nn.NewTrainable(true, out, in)
-		panels.Panels = l.Ternary.Panels
-		scale := must(quant.TernarizeF32(panels.Panels, pool.BytesOf(w.Data().Float32s()), out, in))
+		panels.Data = l.Ternary.Data
+		scale := must(quant.TernarizeF32(panels.Data, pool.BytesOf(w.Data().Float32s()), out, in))
 		codes := panels.Codes(nil)
 		wq, xq := make([]float32, out*in), make([]float32, rows*in)
 		for i := range wq {

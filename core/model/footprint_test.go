@@ -12,7 +12,7 @@ import (
 
 func TestWeightBytesFollowsTheStoredForms(t *testing.T) {
 	c := Config{VocabSize: 100, HiddenSize: 64, IntermediateSize: 88, NumHiddenLayers: 3, NumAttentionHeads: 4, TieWordEmbeddings: true}.WithDefaults()
-	ternary := 4*64*64/4 + 2*96*64/4 + 64*96/4 // 88 rows, then 88 columns, pad to 96
+	ternary := 4*64*64/4 + 96*64/4 + 2*96*256/4 // 88 neurons pad to 96, and their lines of 64 weights to 256
 	vectors := 4 * (64 + 64 + 64 + 88)
 	table := 112 * 64 * 2 // 100 rows pad to 112, bfloat16
 	assert.EqualValues(t, table+4*64+3*(ternary+vectors), c.WeightBytes(cpu.DenseBF16))

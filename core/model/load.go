@@ -41,6 +41,11 @@ type LoadOptions struct {
 	// ternary ones. Such a model computes something else than the checkpoint did until it is trained.
 	Quantize bool
 
+	// FFNDensity, when not 0, is the share of feed-forward neurons that a random model has open for a token, above 0 and at most 0.5:
+	// that many rows of each gate's weights, twice over, are not zero, and half of those come out positive. For NewRandom, of models
+	// whose activation is zero for negative gates.
+	FFNDensity float64
+
 	// Progress, when not nil, is called as loading proceeds with the bytes done and their total. Calls do not overlap,
 	// and the last one has done == total.
 	Progress func(done, total int64)

@@ -184,7 +184,7 @@ func (s *hfSource) linear(name string, out, in int) (*nn.Linear, error) {
 		}
 		biasScale = l.Ternary.Scale
 	default:
-		if err := s.masters(l, w); err != nil {
+		if err := s.masters(l, name, w); err != nil {
 			return nil, err
 		}
 	}
@@ -214,9 +214,11 @@ func (s *hfSource) packed(l *nn.Linear, name string, w safetensors.View) error {
 	if err != nil {
 		return err
 	}
-	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale}
-	s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(l.Out, l.In))
-	s.plan(w, 0, func() error { return quant.PackHF(l.Ternary.Panels, w.Data, l.Out, l.In) })
+	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale, Layout: s.cfg.layout(name)}
+	fill := s.codes(l.Ternary)
+	s.plan(w, 0, func() error {
+		return fill(func(panels []byte) error { return quant.PackHF(panels, w.Data, l.Out, l.In) })
+	})
 	return nil
 }
 
@@ -236,8 +238,8 @@ func (s *hfSource) unpacked(l *nn.Linear, name string, w safetensors.View) error
 	if err := w.Check([]int{l.Out, l.In}, floats...); err != nil {
 		return err
 	}
-	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale}
-	s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(l.Out, l.In))
+	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale, Layout: s.cfg.layout(name)}
+	fill := s.codes(l.Ternary)
 	s.plan(w, 0, func() error {
 		size := len(w.Data) / (l.Out * l.In)
 		for i := range l.Out * l.In {
@@ -245,8 +247,10 @@ func (s *hfSource) unpacked(l *nn.Linear, name string, w safetensors.View) error
 				return &quant.ValueError{Row: i / l.In, Col: i % l.In, Found: fmt.Sprint(x), Expected: "-1, 0 or 1 beside a weight_scale"}
 			}
 		}
-		_, err := quant.Ternarize(l.Ternary.Panels, w.DType, w.Data, l.Out, l.In)
-		return err
+		return fill(func(panels []byte) error {
+			_, err := quant.Ternarize(panels, w.DType, w.Data, l.Out, l.In)
+			return err
+		})
 	})
 	return nil
 }
@@ -272,15 +276,17 @@ func (s *hfSource) weightScale(name string) (float32, error) {
 }
 
 // masters plans a linear that is ternarized at load.
-func (s *hfSource) masters(l *nn.Linear, w safetensors.View) error {
+func (s *hfSource) masters(l *nn.Linear, name string, w safetensors.View) error {
 	if err := w.Check([]int{l.Out, l.In}, append([]string{safetensors.U8}, floats...)...); err != nil {
 		return err
 	}
-	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In}
-	s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(l.Out, l.In))
-	s.plan(w, 0, func() (err error) {
-		l.Ternary.Scale, err = quant.Ternarize(l.Ternary.Panels, w.DType, w.Data, l.Out, l.In)
-		return err
+	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Layout: s.cfg.layout(name)}
+	fill := s.codes(l.Ternary)
+	s.plan(w, 0, func() error {
+		return fill(func(panels []byte) (err error) {
+			l.Ternary.Scale, err = quant.Ternarize(panels, w.DType, w.Data, l.Out, l.In)
+			return err
+		})
 	})
 	return nil
 }

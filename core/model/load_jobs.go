@@ -9,6 +9,7 @@ import (
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
 
 // loader brings weights into memory in two passes. While the model is assembled, its source checks every tensor, reserves
@@ -54,6 +55,22 @@ func newLoader(o LoadOptions, head tableFormat) *loader {
 func (l *loader) reserve(dst *[]byte, n int) {
 	l.places = append(l.places, place{dst, l.size, n})
 	l.size += (n + 63) &^ 63
+}
+
+// codes promises memory for the codes of t. The result is for the job that packs them: it calls pack with panels to fill.
+func (l *loader) codes(t *quant.Ternary) func(pack func(panels []byte) error) error {
+	l.reserve(&t.Data, t.Layout.Bytes(t.Rows, t.Cols))
+	return func(pack func([]byte) error) error {
+		if t.Layout == quant.Panel16 {
+			return pack(t.Data)
+		}
+		panels := make([]byte, cpu.TernaryBytes(t.Rows, t.Cols))
+		if err := pack(panels); err != nil {
+			return err
+		}
+		t.FromPanels(panels)
+		return nil
+	}
 }
 
 // add notes a job.

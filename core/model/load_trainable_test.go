@@ -17,7 +17,7 @@ func TestMastersOfPackedWeightsQuantizeToThem(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		rows, cols := 1+r.IntN(40), 1+r.IntN(90)
-		want := &quant.Ternary{Rows: rows, Cols: cols, Panels: make([]byte, cpu.TernaryBytes(rows, cols))}
+		want := &quant.Ternary{Rows: rows, Cols: cols, Data: make([]byte, cpu.TernaryBytes(rows, cols))}
 		w := make([]float32, rows*cols)
 		zeros := r.Float64()
 		for i := range w {
@@ -25,7 +25,7 @@ func TestMastersOfPackedWeightsQuantizeToThem(t *testing.T) {
 				w[i] = float32(r.IntN(2)*2 - 1)
 			}
 		}
-		require.NoError(t, quant.TernarizeScaled(want.Panels, quant.F32, pool.BytesOf(w), rows, cols, 1))
+		require.NoError(t, quant.TernarizeScaled(want.Data, quant.F32, pool.BytesOf(w), rows, cols, 1))
 		want.Scale = float32(math.Exp(8*r.NormFloat64() - 4))
 		if want.Scale < 1e-5 { // the rule's smallest
 			want.Scale = 1e-5
@@ -36,10 +36,10 @@ func TestMastersOfPackedWeightsQuantizeToThem(t *testing.T) {
 		}
 		masters := make([]float32, rows*cols)
 		mastersOf(masters, want)
-		panels := make([]byte, len(want.Panels))
+		panels := make([]byte, len(want.Data))
 		scale, err := quant.TernarizeF32(panels, pool.BytesOf(masters), rows, cols)
 		require.NoError(t, err)
-		require.Equal(t, want.Panels, panels)
+		require.Equal(t, want.Data, panels)
 		if !empty { // of zeros the scale does not matter
 			require.Equal(t, want.Scale, scale, "%d x %d", rows, cols)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
 
 // The native format is one file with everything a model needs, laid out so that a mapping of it can be computed with at
@@ -61,10 +62,14 @@ var (
 
 // The layouts of a native file's tensors.
 const (
-	layoutPanel16 = "panel16"
-	layoutVector  = "vector"
-	layoutFile    = "file"
+	layoutVector = "vector"
+	layoutFile   = "file"
 )
+
+// ternaryLayouts names those of ternary matrices.
+var ternaryLayouts = map[string]quant.Layout{
+	"panel16": quant.Panel16, "lines16-rows": quant.RowLines, "lines16-columns": quant.ColumnLines,
+}
 
 // denseLayouts names the dense16 forms by the rows and columns of a block. A form whose bytes change gets another name:
 // dense16-bf16, -int8 and -int4 were column-major.
@@ -72,13 +77,14 @@ var denseLayouts = map[string]cpu.DenseFormat{
 	"dense16-f32": cpu.DenseF32, "dense16x2-bf16": cpu.DenseBF16, "dense16x4-int8": cpu.DenseInt8, "dense16x8-int4": cpu.DenseInt4,
 }
 
-func denseLayout(f cpu.DenseFormat) string {
-	for name, have := range denseLayouts {
-		if have == f {
+// layoutName finds what is called by a name of names.
+func layoutName[T comparable](names map[string]T, layout T) string {
+	for name, have := range names {
+		if have == layout {
 			return name
 		}
 	}
-	panic(fmt.Sprintf("model: no layout for dense format %v", f))
+	panic(fmt.Sprintf("model: no name for layout %v", layout))
 }
 
 // nativeTensor is what the metadata says of one tensor.

@@ -200,7 +200,7 @@ func TestSkippingVerificationReadsNoWeight(t *testing.T) {
 	n.tensor(q).Data[77] ^= 1
 	n.write()
 	m := load(t, n.path, model.LoadOptions{SkipVerify: true})
-	assert.Equal(t, n.tensor(q).Data, m.Blocks[2].Attn.Q.Ternary.Panels)
+	assert.Equal(t, n.tensor(q).Data, m.Blocks[2].Attn.Q.Ternary.Data)
 }
 
 func TestACanceledNativeLoadKeepsNothing(t *testing.T) {

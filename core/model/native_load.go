@@ -84,16 +84,18 @@ type nativeSource struct {
 func (s *nativeSource) linear(name string, out, in int) (*nn.Linear, error) {
 	l := &nn.Linear{Out: out, In: in}
 	weight := name + ".weight"
-	if s.file.tensors[weight].Layout == layoutPanel16 {
-		v, t, err := s.file.tensor(weight, layoutPanel16, []int{out, in}, safetensors.U8, stored(cpu.TernaryBytes(out, in)))
+	name16 := s.file.tensors[weight].Layout
+	if layout, ok := ternaryLayouts[name16]; ok {
+		size := layout.Bytes(out, in)
+		v, t, err := s.file.tensor(weight, name16, []int{out, in}, safetensors.U8, stored(size))
 		if err != nil {
 			return nil, err
 		}
-		l.Ternary = &quant.Ternary{Rows: out, Cols: in}
+		l.Ternary = &quant.Ternary{Rows: out, Cols: in, Layout: layout}
 		if l.Ternary.Scale, err = s.file.scaleOf(weight, t); err != nil {
 			return nil, err
 		}
-		if err := s.panels(&l.Ternary.Panels, v, cpu.TernaryBytes(out, in), true); err != nil {
+		if err := s.panels(&l.Ternary.Data, v, size, true); err != nil {
 			return nil, err
 		}
 	} else {

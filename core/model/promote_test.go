@@ -32,8 +32,8 @@ func mappedModel(t *testing.T, o LoadOptions) *Model {
 func panels(m *Model) map[string][]byte {
 	out := map[string][]byte{"table": m.Embed.Table.Panels}
 	for i := range m.Blocks {
-		out[layerName(i)+"q"] = m.Blocks[i].Attn.Q.Ternary.Panels
-		out[layerName(i)+"down"] = m.Blocks[i].FFN.Down.Ternary.Panels
+		out[layerName(i)+"q"] = m.Blocks[i].Attn.Q.Ternary.Data
+		out[layerName(i)+"down"] = m.Blocks[i].FFN.Down.Ternary.Data
 	}
 	return out
 }

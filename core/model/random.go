@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
@@ -35,6 +36,10 @@ func NewRandomContext(ctx context.Context, cfg *Config, seed uint64, o LoadOptio
 	c := cfg.clone().WithDefaults()
 	if err := c.Validate(); err != nil {
 		return nil, err
+	}
+	if d := o.FFNDensity; d != 0 && (!(d > 0 && d <= 0.5) || c.layout("up_proj") == quant.Panel16) {
+		return nil, fmt.Errorf("%w: ffn_density %v: must be above 0 and at most 0.5, for a model whose hidden_act is %s (this one's: %s)",
+			ErrOption, d, ActReLU2, c.HiddenAct)
 	}
 	l := newLoader(o, head)
 	l.wide = true
@@ -76,15 +81,20 @@ func (s *randomSource) linear(name string, out, in int) (*nn.Linear, error) {
 	}
 	l := &nn.Linear{Out: out, In: in, Bias: s.bias(name, out)}
 	// A uniform ternary weight has variance 2/3, and a sum of `in` of them with inputs of variance one has 2/3 * in.
-	l.Ternary = &quant.Ternary{Rows: out, Cols: in, Scale: float32(1 / math.Sqrt(2.0/3*float64(in)))}
+	l.Ternary = &quant.Ternary{Rows: out, Cols: in, Scale: float32(1 / math.Sqrt(2.0/3*float64(in))), Layout: s.cfg.layout(name)}
 	if s.cfg.Quantization.UseRMSNorm {
 		l.Norm = &nn.RMSNorm{Weight: ones(in), Eps: float32(s.cfg.Quantization.RMSNormEps)}
 	}
-	s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(out, in))
+	fill := s.codes(l.Ternary)
 	g := s.generator()
 	s.add(job{bytes: int64(cpu.TernaryBytes(out, in)), work: func(context.Context) error {
-		fillTernary(l.Ternary.Panels, out, in, g)
-		return nil
+		return fill(func(panels []byte) error {
+			fillTernary(panels, out, in, g)
+			if d := s.opts.FFNDensity; d > 0 && strings.HasSuffix(name, "gate_proj") {
+				clearRows(panels, out, in, 1-2*d, rand.New(g))
+			}
+			return nil
+		})
 	}})
 	return l, nil
 }
@@ -211,6 +221,20 @@ func fillTernary(panels []byte, rows, cols int, g *rand.PCG) {
 					*b = *b&^(3<<shift) | 1<<shift
 				}
 			}
+		}
+	}
+}
+
+// clearRows makes a share of the rows zero.
+func clearRows(panels []byte, rows, cols int, share float64, r *rand.Rand) {
+	stride := cpu.TernaryBytes(cpu.PanelRows, cols)
+	for i := range rows {
+		if r.Float64() >= share {
+			continue
+		}
+		panel := panels[i/cpu.PanelRows*stride:][:stride]
+		for at := 4 * (i % cpu.PanelRows); at < stride; at += cpu.BlockBytes {
+			copy(panel[at:at+4], "\x55\x55\x55\x55")
 		}
 	}
 }

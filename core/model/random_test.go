@@ -3,6 +3,7 @@ package model_test
 import (
 	"bytes"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -62,9 +63,9 @@ func TestRandomTablesAreNormalAndPaddedWithZeros(t *testing.T) {
 		assert.InDelta(t, 0.5, math.Sqrt(squares/n), 0.03, head)
 		assert.Equal(t, clean, d.Panels, "%s: padding is zero", head)
 		q := m.Blocks[0].FFN.Gate.Ternary
-		packed := make([]byte, len(q.Panels))
+		packed := make([]byte, len(q.Data))
 		cpu.PackTernary(packed, q.Codes(nil), q.Rows, q.Cols)
-		assert.Equal(t, packed, q.Panels, "padding is weight 0")
+		assert.Equal(t, packed, q.Data, "padding is weight 0")
 		require.NoError(t, m.Close())
 	}
 }
@@ -92,4 +93,28 @@ func TestARandomModelNeedsAValidConfig(t *testing.T) {
 	require.ErrorIs(t, err, model.ErrOption)
 	_, err = model.NewRandom(&cfg, 1, model.LoadOptions{Pool: pool.New(pool.Options{Budget: 1})})
 	require.ErrorIs(t, err, pool.ErrOutOfMemory)
+}
+
+func TestFFNDensityIsTheShareOfOpenGates(t *testing.T) {
+	cfg := model.Config{VocabSize: 64, HiddenSize: 256, IntermediateSize: 2000, NumHiddenLayers: 1, NumAttentionHeads: 4, HiddenAct: model.ActReLU2}
+	m, err := model.NewRandom(&cfg, 1, model.LoadOptions{FFNDensity: 0.2})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, m.Close()) }()
+	w, still := m.Blocks[0].FFN.Gate.Ternary, 0
+	codes := w.Codes(nil)
+	for r := range w.Rows {
+		if !slices.ContainsFunc(codes[r*w.Cols:(r+1)*w.Cols], func(c int8) bool { return c != 0 }) {
+			still++
+		}
+	}
+	assert.InDelta(t, 0.6, float64(still)/float64(w.Rows), 0.03, "rows of zeros")
+
+	for _, bad := range []float64{-0.1, 0.6, math.NaN()} {
+		_, err := model.NewRandom(&cfg, 1, model.LoadOptions{FFNDensity: bad})
+		require.ErrorIs(t, err, model.ErrOption)
+		require.ErrorContains(t, err, "ffn_density")
+	}
+	cfg.HiddenAct = model.ActSiLU
+	_, err = model.NewRandom(&cfg, 1, model.LoadOptions{FFNDensity: 0.2})
+	require.ErrorContains(t, err, "silu")
 }

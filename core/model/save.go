@@ -20,6 +20,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/format/atomicfile"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
 
 // Save writes the model in the native format. To a path ending in .bitnet it writes that one file; any other path is a directory
@@ -105,7 +106,7 @@ func writeTexts(dir string, c *Config, files map[string]string) error {
 }
 
 func (m *Model) saveNative(ctx context.Context, path string, files map[string]string) error {
-	w := nativeWriter{ctx: ctx, entries: map[string]nativeTensor{}}
+	w := nativeWriter{ctx: ctx, cfg: m.Config, entries: map[string]nativeTensor{}}
 	if err := m.eachWeight(w.linear, w.norm); err != nil {
 		return err
 	}
@@ -191,6 +192,7 @@ func (m *Model) nativeMetadata(entries map[string]nativeTensor) (map[string]stri
 
 // nativeWriter collects the tensors of a native file, and is the task that computes their checksums.
 type nativeWriter struct {
+	cfg     *Config
 	ctx     context.Context
 	tensors []safetensors.Tensor
 	entries map[string]nativeTensor
@@ -245,9 +247,14 @@ func (w *nativeWriter) norm(name string, n *nn.RMSNorm) error {
 func (w *nativeWriter) linear(name string, l *nn.Linear) error {
 	weight, shape := name+".weight", []int{l.Out, l.In}
 	if t := l.Ternary; t != nil {
-		w.panels(weight, t.Panels, nativeTensor{Layout: layoutPanel16, Shape: shape, Scale: &t.Scale})
+		if layout := w.cfg.layout(name); t.Layout != layout { // of a model that was trained
+			codes := &quant.Ternary{Rows: t.Rows, Cols: t.Cols, Scale: t.Scale, Layout: layout, Data: make([]byte, layout.Bytes(t.Rows, t.Cols))}
+			codes.FromPanels(t.Panels())
+			t = codes
+		}
+		w.panels(weight, t.Data, nativeTensor{Layout: layoutName(ternaryLayouts, t.Layout), Shape: shape, Scale: &t.Scale})
 	} else {
-		w.panels(weight, l.Dense.Panels, nativeTensor{Layout: denseLayout(l.Dense.Format), Shape: shape})
+		w.panels(weight, l.Dense.Panels, nativeTensor{Layout: layoutName(denseLayouts, l.Dense.Format), Shape: shape})
 		if l.Dense.RowScale != nil {
 			w.vector(weight+".row_scale", l.Dense.RowScale)
 		}

@@ -110,7 +110,7 @@ func (w *hfWriter) linear(name string, l *nn.Linear) error {
 		w.tensors = append(w.tensors, safetensors.Tensor{Name: name + ".weight", DType: safetensors.U8, Shape: []int{l.Out / 4, l.In},
 			Stream: func(out io.Writer) error {
 				packed := make([]byte, quant.HFBytes(l.Out, l.In))
-				if err := quant.ToHF(packed, t.Panels, l.Out, l.In); err != nil {
+				if err := quant.ToHF(packed, t.Panels(), l.Out, l.In); err != nil {
 					return err
 				}
 				_, err := out.Write(packed)

@@ -158,7 +158,7 @@ func (s *masterSource) linear(name string, out, in int) (*nn.Linear, error) {
 			l.Norm = &nn.RMSNorm{Weight: ones(in), Eps: float32(s.cfg.Quantization.RMSNormEps)}
 		}
 		l.Ternary = &quant.Ternary{Rows: out, Cols: in}
-		s.reserve(&l.Ternary.Panels, cpu.TernaryBytes(out, in))
+		s.reserve(&l.Ternary.Data, cpu.TernaryBytes(out, in))
 	} else {
 		s.dense(l)
 	}

@@ -67,7 +67,7 @@ func (m *Model) Checksum() uint32 {
 	}
 	_ = m.eachWeight(func(name string, l *nn.Linear) error {
 		if l.Ternary != nil {
-			add(l.Ternary.Panels)
+			add(l.Ternary.Panels())
 			add(pool.BytesOf([]float32{l.Ternary.Scale}))
 		} else {
 			add(l.Dense.Panels)

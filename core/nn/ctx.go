@@ -35,19 +35,22 @@ type Ctx struct {
 	site    uint64 // number of the last place with a dropout
 
 	// One task of each kind: a step runs them one after another, so each is filled in anew and never allocated.
-	each    eachTask
-	prepare prepareTask
-	quant16 quantize16Task
-	matmul  matmulTask
-	dense   denseTask
-	rope    ropeTask
-	store   storeTask
-	attend  attendTask
-	groups  []rowGroup
-	gate    gateTask
-	add     addTask
-	lookup  lookupTask
-	drops   dropTask
+	each     eachTask
+	prepare  prepareTask
+	quant16  quantize16Task
+	matmul   matmulTask
+	dense    denseTask
+	rope     ropeTask
+	store    storeTask
+	attend   attendTask
+	groups   []rowGroup
+	gate     gateTask
+	skipUp   skipUpTask
+	skipDown skipDownTask
+	spaces   spaces
+	add      addTask
+	lookup   lookupTask
+	drops    dropTask
 
 	estimate estimateTask
 	blend    blendTask

@@ -139,7 +139,7 @@ func (t *denseTask) Run(chunk int) {
 // multiply writes the products of panels [p0, p1) with tokens rows from row r on, rows of dst lying ldd apart.
 func (t *denseTask) multiply(dst []float32, ldd, p0, p1, r, tokens int, add bool) {
 	if w := t.ternary; w != nil {
-		cpu.TernaryIntMatMul(dst, ldd, w.Panels, w.Scale, w.Cols, p0, p1, t.ints.From(r), tokens, add)
+		cpu.TernaryIntMatMul(dst, ldd, w.Data, w.Scale, w.Cols, p0, p1, t.ints.From(r), tokens, add)
 		return
 	}
 	w := t.w

@@ -14,8 +14,15 @@ type FeedForward struct {
 
 // Forward reads x [rows, hidden_size], normalized by norm, and returns [rows, hidden_size].
 func (f *FeedForward) Forward(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *tensor.Tensor {
+	if c.tape == nil && c.training.Float == 0 && x.Dim(0) <= skipRows && f.skips() {
+		return f.forwardSkipping(c, x, norm)
+	}
 	gu := Project(c, x, norm, f.Gate, f.Up) // [rows, intermediate_size] twice
-	h := c.gated(f.Act, gu[0], gu[1])
+	return f.project(c, c.gated(f.Act, gu[0], gu[1]))
+}
+
+// project takes h [rows, intermediate_size] down to hidden_size, and frees it.
+func (f *FeedForward) project(c *Ctx, h *tensor.Tensor) *tensor.Tensor {
 	y := Project(c, h, f.SubNorm, f.Down)[0]
 	c.Free(h)
 	return y

@@ -227,6 +227,12 @@ func newGrid(rows, panels, rowBytes int) grid {
 	return g
 }
 
+// align makes the runs of panels multiples of n.
+func (g *grid) align(n int) {
+	g.size = (g.size + n - 1) / n * n
+	g.runs = (g.panels + g.size - 1) / g.size
+}
+
 func (g *grid) chunks() int { return (g.rows + g.tile - 1) / g.tile * g.runs }
 
 // chunk gives the rows [r, r+n) and the panels [p0, p1).
@@ -275,7 +281,16 @@ func (t *matmulTask) run(c *Ctx) {
 	}
 	t.ctx = c
 	t.grid = newGrid(t.in.rows, t.panels, t.in.stride)
+	space := 0
+	for i := range t.n {
+		if w := t.parts[i].l.Ternary; w.Layout != quant.Panel16 {
+			space = max(space, cpu.PanelSpace(linePanels, w.Cols))
+			t.grid.align(linePanels)
+		}
+	}
+	c.spaces.open(c, space)
 	cpu.Parallel(t.grid.chunks(), t)
+	c.spaces.close(c)
 	for i := range t.n {
 		if t.parts[i].bytes != nil {
 			c.scratch.Free(t.parts[i].bytes)
@@ -305,13 +320,19 @@ func (t *matmulTask) compute(p *part, p0, p1, r, tokens int) {
 	full := min(p1, n/cpu.PanelRows)
 	x, sum := t.in.q[r*t.in.stride:], t.in.sum[r:]
 	w := p.l.Ternary
+	panels := panelWindow{w: w}
+	if w.Layout != quant.Panel16 {
+		panels.space = t.ctx.spaces.take()
+		defer func() { t.ctx.spaces.give(panels.space) }()
+	}
 	for from, to := p0, 0; from < full; from = to {
 		if to = t.ctx.piece(from, full, tokens); to == from {
 			return
 		}
 		y := p.out[r*n+from*cpu.PanelRows:]
 		acc := int32s(y)
-		cpu.TernaryMatMul(acc, n, w.Panels, w.Cols, from, to, x, t.in.stride, sum, tokens)
+		data, first := panels.at(from, &to)
+		cpu.TernaryMatMul(acc, n, data, w.Cols, from-first, to-first, x, t.in.stride, sum, tokens)
 		for i := range tokens {
 			a, b := i*n, i*n+(to-from)*cpu.PanelRows
 			cpu.DequantRow(y[a:b], acc[a:b], w.Scale/t.in.scale[r+i])
@@ -319,7 +340,8 @@ func (t *matmulTask) compute(p *part, p0, p1, r, tokens int) {
 	}
 	if full < p1 { // the ragged last panel has rows the output does not
 		acc := p.tail[r*cpu.PanelRows:]
-		cpu.TernaryMatMul(acc, cpu.PanelRows, w.Panels, w.Cols, full, p1, x, t.in.stride, sum, tokens)
+		data, first := panels.at(full, &p1)
+		cpu.TernaryMatMul(acc, cpu.PanelRows, data, w.Cols, full-first, p1-first, x, t.in.stride, sum, tokens)
 		for i := range tokens {
 			y := p.out[(r+i)*n+full*cpu.PanelRows : (r+i+1)*n]
 			cpu.DequantRow(y, acc[i*cpu.PanelRows:][:len(y)], w.Scale/t.in.scale[r+i])

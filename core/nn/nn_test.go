@@ -62,8 +62,8 @@ func ternary(r *rand.Rand, out, in int, bias bool) (*Linear, []int8) {
 	for i := range codes {
 		codes[i] = int8(r.IntN(3) - 1)
 	}
-	w := &quant.Ternary{Rows: out, Cols: in, Scale: 0.5 + r.Float32(), Panels: make([]byte, cpu.TernaryBytes(out, in))}
-	cpu.PackTernary(w.Panels, codes, out, in)
+	w := &quant.Ternary{Rows: out, Cols: in, Scale: 0.5 + r.Float32(), Data: make([]byte, cpu.TernaryBytes(out, in))}
+	cpu.PackTernary(w.Data, codes, out, in)
 	l := &Linear{In: in, Out: out, Ternary: w}
 	if bias {
 		l.Bias = randoms(r, out)

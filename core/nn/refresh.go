@@ -17,9 +17,9 @@ func (l *Linear) Refresh() error {
 	}
 	var err error
 	if l.Scale == nil {
-		l.Ternary.Scale, err = quant.TernarizeF32(l.Ternary.Panels, src, l.Out, l.In)
+		l.Ternary.Scale, err = quant.TernarizeF32(l.Ternary.Data, src, l.Out, l.In)
 	} else if l.Ternary.Scale, err = l.learnedScale(); err == nil {
-		err = quant.TernarizeScaled(l.Ternary.Panels, quant.F32, src, l.Out, l.In, l.Ternary.Scale)
+		err = quant.TernarizeScaled(l.Ternary.Data, quant.F32, src, l.Out, l.In, l.Ternary.Scale)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", l.Weight.Name, err)
@@ -31,10 +31,10 @@ func (l *Linear) Refresh() error {
 // refreshFlipped transposes the ternary weights.
 func (l *Linear) refreshFlipped() {
 	if l.flipped == nil {
-		l.flipped = &quant.Ternary{Rows: l.In, Cols: l.Out, Panels: make([]byte, cpu.TernaryBytes(l.In, l.Out))}
+		l.flipped = &quant.Ternary{Rows: l.In, Cols: l.Out, Data: make([]byte, cpu.TernaryBytes(l.In, l.Out))}
 	}
 	l.flipped.Scale = l.Ternary.Scale
-	flip := flipWeights{dst: l.flipped.Panels, w: l.Weight.Data, rows: l.Out, cols: l.In, scale: l.Ternary.Scale}
+	flip := flipWeights{dst: l.flipped.Data, w: l.Weight.Data, rows: l.Out, cols: l.In, scale: l.Ternary.Scale}
 	flip.run()
 }
 
@@ -61,7 +61,7 @@ func isFinite(x float32) bool { return x-x == 0 }
 func NewTrainable(ternary bool, out, in int) *Linear {
 	l := &Linear{In: in, Out: out}
 	if ternary {
-		l.Ternary = &quant.Ternary{Rows: out, Cols: in, Panels: make([]byte, cpu.TernaryBytes(out, in))}
+		l.Ternary = &quant.Ternary{Rows: out, Cols: in, Data: make([]byte, cpu.TernaryBytes(out, in))}
 	} else {
 		l.Dense = &quant.Dense{Rows: out, Cols: in, Format: cpu.DenseF32, Panels: make([]byte, cpu.DenseBytes(cpu.DenseF32, out, in))}
 	}

@@ -65,7 +65,7 @@ func TestGoldenTernaryWeightsAreReproducedExactly(t *testing.T) {
 			streamed, err := TernarizeF32(panels, c.arrays[c.name+"_W"].Bytes(), c.rows, c.cols)
 			require.NoError(t, err)
 			require.Equal(t, scale, streamed)
-			ternary := &Ternary{Rows: c.rows, Cols: c.cols, Scale: scale, Panels: panels}
+			ternary := &Ternary{Rows: c.rows, Cols: c.cols, Scale: scale, Data: panels}
 			require.Equal(t, want, ternary.Codes(nil))
 		}
 	})
@@ -78,7 +78,7 @@ func TestGoldenPackedBytesGiveTheSamePanelsAndComeBack(t *testing.T) {
 		require.NoError(t, PackHF(panels, packed, c.rows, c.cols))
 		direct, err := NewTernary(want, 1, c.rows, c.cols)
 		require.NoError(t, err)
-		require.Equal(t, direct.Panels, panels)
+		require.Equal(t, direct.Data, panels)
 
 		back := make([]byte, HFBytes(c.rows, c.cols))
 		require.NoError(t, ToHF(back, panels, c.rows, c.cols))
@@ -108,7 +108,7 @@ func TestGoldenLayersGiveExactIntegersAndCloseOutputs(t *testing.T) {
 			panels := (c.rows + cpu.PanelRows - 1) / cpu.PanelRows
 			ldd := panels * cpu.PanelRows
 			acc := make([]int32, c.tokens*ldd)
-			cpu.TernaryMatMul(acc, ldd, layer.Panels, c.cols, 0, panels, q, stride, sum, c.tokens)
+			cpu.TernaryMatMul(acc, ldd, layer.Data, c.cols, 0, panels, q, stride, sum, c.tokens)
 			y := make([]float32, c.rows)
 			for _, key := range []string{"y_bitlinear", "y_auto_online", "y_auto_offline"} {
 				want := values[float32](t, c, key)

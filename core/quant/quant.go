@@ -61,7 +61,62 @@ func (e *ValueError) Unwrap() error { return e.Kind }
 type Ternary struct {
 	Rows, Cols int
 	Scale      float32
-	Panels     []byte // panel16, cpu.TernaryBytes(Rows, Cols) long
+	Layout     Layout
+	Data       []byte // the codes, Layout.Bytes(Rows, Cols) long
+}
+
+// Layout is how the codes of a ternary matrix lie in memory.
+type Layout uint8
+
+// The layouts. Lines suit matrices of which rows, or columns, are often skipped: the up and down projections of a feed-forward layer whose
+// activation is zero for many neurons.
+const (
+	Panel16     Layout = iota // rows in panels of 16, see cpu.PackTernary
+	RowLines                  // row by row, see cpu.TernaryDotLines
+	ColumnLines               // column by column, see cpu.TernaryAddLines
+)
+
+// Bytes is the size of the codes of a rows x cols matrix.
+func (l Layout) Bytes(rows, cols int) int {
+	switch l {
+	case RowLines:
+		return cpu.LinesBytes(rows, cols)
+	case ColumnLines:
+		return cpu.LinesBytes(cols, rows)
+	}
+	return cpu.TernaryBytes(rows, cols)
+}
+
+// FromPanels fills Data with the codes of panels, which are in the layout Panel16.
+func (t *Ternary) FromPanels(panels []byte) {
+	switch t.Layout {
+	case RowLines:
+		cpu.PanelsToLines(t.Data, panels, t.Rows, t.Cols)
+	case ColumnLines:
+		cpu.ColumnPanelsToLines(t.Data, panels, t.Cols, t.Rows)
+	default:
+		copy(t.Data, panels)
+	}
+}
+
+// Panels gives the codes in the layout Panel16: Data itself when that is its layout.
+func (t *Ternary) Panels() []byte {
+	if t.Layout == Panel16 {
+		return t.Data
+	}
+	n := (t.Rows + cpu.PanelRows - 1) / cpu.PanelRows
+	panels := make([]byte, cpu.PanelSpace(n, t.Cols))
+	t.PanelRange(panels, 0, n)
+	return panels[:cpu.TernaryBytes(t.Rows, t.Cols)]
+}
+
+// PanelRange makes the panels p0 to p1 of a matrix that lies in lines. dst has [cpu.PanelSpace] bytes, and p0 is a multiple of 16.
+func (t *Ternary) PanelRange(dst []byte, p0, p1 int) {
+	if t.Layout == RowLines {
+		cpu.LinesToPanels(dst, t.Data, t.Rows, t.Cols, p0, p1)
+	} else {
+		cpu.LinesToColumnPanels(dst, t.Data, t.Cols, t.Rows, p0, p1)
+	}
 }
 
 // NewTernary packs row-major codes of -1, 0 and 1 (checked: ErrCode).
@@ -77,8 +132,8 @@ func NewTernary(codes []int8, scale float32, rows, cols int) (*Ternary, error) {
 			return nil, &ValueError{Kind: ErrCode, Row: i / cols, Col: i % cols, Found: fmt.Sprint(c), Expected: "-1, 0 or 1"}
 		}
 	}
-	t := &Ternary{Rows: rows, Cols: cols, Scale: scale, Panels: make([]byte, cpu.TernaryBytes(rows, cols))}
-	cpu.PackTernary(t.Panels, codes, rows, cols)
+	t := &Ternary{Rows: rows, Cols: cols, Scale: scale, Data: make([]byte, cpu.TernaryBytes(rows, cols))}
+	cpu.PackTernary(t.Data, codes, rows, cols)
 	return t, nil
 }
 
@@ -87,7 +142,7 @@ func (t *Ternary) Codes(dst []int8) []int8 {
 	if dst == nil {
 		dst = make([]int8, t.Rows*t.Cols)
 	}
-	cpu.UnpackTernary(dst, t.Panels, t.Rows, t.Cols)
+	cpu.UnpackTernary(dst, t.Panels(), t.Rows, t.Cols)
 	return dst
 }
 
@@ -104,7 +159,7 @@ func (t *Ternary) Dequantize(dst []float32) []float32 {
 }
 
 // Bytes is the memory of the packed weights.
-func (t *Ternary) Bytes() int { return len(t.Panels) }
+func (t *Ternary) Bytes() int { return len(t.Data) }
 
 // Dense is a matrix in one of the dense16 formats of accel/cpu.
 type Dense struct {

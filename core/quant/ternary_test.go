@@ -48,9 +48,9 @@ func TestPackedWeightsRoundTripOverRaggedShapes(t *testing.T) {
 		require.Equal(t, cpu.TernaryBytes(rows, cols), want.Bytes())
 
 		packed := packHFSlowly(codes, rows, cols)
-		panels := make([]byte, len(want.Panels))
+		panels := make([]byte, len(want.Data))
 		require.NoError(t, PackHF(panels, packed, rows, cols))
-		require.Equal(t, want.Panels, panels)
+		require.Equal(t, want.Data, panels)
 		back := make([]byte, len(packed))
 		require.NoError(t, ToHF(back, panels, rows, cols))
 		require.Equal(t, packed, back)
@@ -158,7 +158,7 @@ func TestMasterWeightsOfEveryDTypeQuantizeLikeTheirFloats(t *testing.T) {
 			require.Equal(t, scale, got)
 			direct, err := NewTernary(want, scale, rows, cols)
 			require.NoError(t, err)
-			require.Equal(t, direct.Panels, panels, dtype)
+			require.Equal(t, direct.Data, panels, dtype)
 		}
 	})
 }
@@ -173,7 +173,7 @@ func TestTiesAtHalfTheScaleRoundToZeroInEveryDType(t *testing.T) {
 		scale, err := Ternarize(panels, dtype, src, 2, 4)
 		require.NoError(t, err)
 		require.Equal(t, float32(1), scale)
-		require.Equal(t, []int8{0, 0, 1, -1, 1, -1, 1, -1}, (&Ternary{Rows: 2, Cols: 4, Panels: panels}).Codes(nil))
+		require.Equal(t, []int8{0, 0, 1, -1, 1, -1, 1, -1}, (&Ternary{Rows: 2, Cols: 4, Data: panels}).Codes(nil))
 	}
 }
 
@@ -206,7 +206,7 @@ func TestTheScaleHasAFloor(t *testing.T) {
 	scale, err := Ternarize(panels, F16, []byte{1, 0, 0, 0x80}, 1, 2) // the smallest subnormal, -0
 	require.NoError(t, err)
 	require.Equal(t, float32(1e-5), scale)
-	require.Equal(t, []int8{0, 0}, (&Ternary{Rows: 1, Cols: 2, Panels: panels}).Codes(nil))
+	require.Equal(t, []int8{0, 0}, (&Ternary{Rows: 1, Cols: 2, Data: panels}).Codes(nil))
 }
 
 func TestNaNAndInfinityAmongMasterWeightsAreReportedWithTheirPosition(t *testing.T) {

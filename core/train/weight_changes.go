@@ -27,7 +27,7 @@ func newWeightWatch(m *model.Model) *weightWatch {
 	w := &weightWatch{}
 	m.EachTernary(func(_ string, l *nn.Linear) {
 		w.layers = append(w.layers, l)
-		w.codes = append(w.codes, append([]byte(nil), l.Ternary.Panels...))
+		w.codes = append(w.codes, append([]byte(nil), l.Ternary.Data...))
 		w.total += l.Out * l.In
 	})
 	return w
@@ -37,10 +37,10 @@ func newWeightWatch(m *model.Model) *weightWatch {
 func (w *weightWatch) changes() *WeightChanges {
 	var flipped, zeroed, zero int
 	for i, l := range w.layers {
-		f, z, all := compareCodes(w.codes[i], l.Ternary.Panels)
+		f, z, all := compareCodes(w.codes[i], l.Ternary.Data)
 		flipped, zeroed = flipped+f, zeroed+z
-		zero += all - (4*len(l.Ternary.Panels) - l.Out*l.In) // the padding is zeros
-		copy(w.codes[i], l.Ternary.Panels)
+		zero += all - (4*len(l.Ternary.Data) - l.Out*l.In) // the padding is zeros
+		copy(w.codes[i], l.Ternary.Data)
 	}
 	n := max(float64(w.total), 1)
 	return &WeightChanges{float64(flipped) / n, float64(zeroed) / n, float64(zero) / n}

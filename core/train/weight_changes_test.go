@@ -19,10 +19,10 @@ func TestWeightChangesAreCountedCodeByCode(t *testing.T) {
 			return rapid.SliceOfN(rapid.Int8Range(-1, 1), rows*cols, rows*cols).Draw(t, label)
 		}
 		before, after := draw("before"), draw("after")
-		l := &nn.Linear{Out: rows, In: cols, Ternary: &quant.Ternary{Rows: rows, Cols: cols, Panels: make([]byte, cpu.TernaryBytes(rows, cols))}}
-		cpu.PackTernary(l.Ternary.Panels, before, rows, cols)
-		w := &weightWatch{layers: []*nn.Linear{l}, codes: [][]byte{append([]byte(nil), l.Ternary.Panels...)}, total: rows * cols}
-		cpu.PackTernary(l.Ternary.Panels, after, rows, cols)
+		l := &nn.Linear{Out: rows, In: cols, Ternary: &quant.Ternary{Rows: rows, Cols: cols, Data: make([]byte, cpu.TernaryBytes(rows, cols))}}
+		cpu.PackTernary(l.Ternary.Data, before, rows, cols)
+		w := &weightWatch{layers: []*nn.Linear{l}, codes: [][]byte{append([]byte(nil), l.Ternary.Data...)}, total: rows * cols}
+		cpu.PackTernary(l.Ternary.Data, after, rows, cols)
 		var want WeightChanges
 		flipped, zeroed, zero := 0, 0, 0
 		for i, a := range after {

@@ -44,6 +44,7 @@ def decode(
     prompt: int = 16,
     repeat: int = 5,
     seed: int = 0,
+    ffn_density: float | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Measure greedy decoding of one sequence against the read limit of memory.
@@ -57,6 +58,7 @@ def decode(
         head_dtype: "auto", "bfloat16", "int8" or "int4" for embedding and output head.
         tokens: decoded tokens in each repetition, at least 2.
         prompt: prompt tokens in each repetition, read before the clock starts.
+        ffn_density: share of feed-forward neurons that are on for a token, up to 0.5, of random weights for squared ReLU.
         repeat: repetitions; each is preceded and followed by a measurement of the read limit.
         progress: called with a line about what happens next.
 
@@ -73,15 +75,17 @@ def decode(
     try:
         say(f"building {model or shape}")
         start = time.perf_counter()
-        with _open(model, shape, head_dtype, seed) as m:
+        with _open(model, shape, head_dtype, seed, ffn_density) as m:
             return _measure(m, model or shape, time.perf_counter() - start, tokens, prompt, repeat, say)
     finally:
         set_num_threads(before)
 
 
-def _open(model: str | None, shape: str, head_dtype: str, seed: int) -> BitNetModel:
+def _open(model: str | None, shape: str, head_dtype: str, seed: int, ffn_density: float | None) -> BitNetModel:
     if model is not None:
         return BitNetModel.from_pretrained(model, head_dtype=head_dtype, memory="copied")
+    if ffn_density is not None:
+        return BitNetModel._random(shape, seed, head_format=head_dtype, ffn_density=ffn_density)
     return BitNetModel.from_config(shape, seed=seed, head_dtype=head_dtype)
 
 
@@ -265,11 +269,18 @@ def _decode_command(
     prompt: Annotated[int, typer.Option(min=1, help="Prompt tokens, read before the clock starts.")] = 16,
     repeat: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights.")] = 0,
+    ffn_density: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of feed-forward neurons that are on, up to 0.5.", show_default="as random weights have it"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Greedy decoding of one sequence, as a fraction of what memory allows."""
     result = decode(
         shape, model=model, threads=threads, head_dtype=head_dtype, tokens=tokens, prompt=prompt, repeat=repeat, seed=seed,
+        ffn_density=ffn_density,
         progress=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
     print(json.dumps(result, indent=2) if as_json else report(result))

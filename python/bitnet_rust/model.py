@@ -128,14 +128,24 @@ class BitNetModel:
             raise ArgumentError(
                 f"head_dtype = {head_dtype!r}: expected 'auto' with trainable=True, whose head is float32"
             )
+        return cls._random(config, seed, trainable, head_format=_head_dtype(head_dtype))
+
+    @classmethod
+    def _random(
+        cls,
+        config: BitNetConfig | Mapping[str, Any] | str | PathLike[str],
+        seed: int,
+        trainable: bool = False,
+        **options: Any,
+    ) -> Self:
+        """from_config with the core's options for random models."""
         fields: Any = config
         if isinstance(config, PathLike) or (isinstance(config, str) and config.lower().endswith(_CONFIG_FILES)):
             fields = BitNetConfig.from_file(config)
         elif isinstance(config, str):
             fields = find_model(config).config
-        options = json.dumps({"head_format": _head_dtype(head_dtype)})
         number = whole_number(seed, "seed", range(2**64))
-        return cls(_bitnet.random(fields_json(fields), number, options, trainable))
+        return cls(_bitnet.random(fields_json(fields), number, json.dumps(options), trainable))
 
     def save_pretrained(
         self,

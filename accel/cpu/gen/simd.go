@@ -156,8 +156,8 @@ const (
 	cMask1  // field 1
 	cField2
 	cField3
-	cMask4  // the low four bits of bytes
-	cUpper  // the upper half of 32 bits
+	cMask4 // the low four bits of bytes
+	cUpper // the upper half of 32 bits
 	cMin16
 	cMax16
 	c256
