@@ -39,7 +39,7 @@ func value[T any](h C.uintptr_t) T { return cgo.Handle(h).Value().(T) }
 func parseLoadOptions(text *C.char) (model.LoadOptions, error) {
 	var o struct {
 		HeadFormat string  `json:"head_format"`
-		SkipVerify bool    `json:"skip_verify"`
+		Verify     string  `json:"verify"`
 		Memory     string  `json:"memory"`
 		Trainable  bool    `json:"trainable"`
 		Quantize   bool    `json:"quantize"`
@@ -49,7 +49,7 @@ func parseLoadOptions(text *C.char) (model.LoadOptions, error) {
 		return model.LoadOptions{}, fmt.Errorf("%w: load options: %w", errArgument, err)
 	}
 	return model.LoadOptions{
-		HeadFormat: o.HeadFormat, SkipVerify: o.SkipVerify, Memory: o.Memory, Trainable: o.Trainable, Quantize: o.Quantize, FFNDensity: o.FFNDensity,
+		HeadFormat: o.HeadFormat, Verify: o.Verify, Memory: o.Memory, Trainable: o.Trainable, Quantize: o.Quantize, FFNDensity: o.FFNDensity,
 	}, nil
 }
 

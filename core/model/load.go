@@ -27,8 +27,8 @@ type LoadOptions struct {
 	// an untied one keeps its precision.
 	HeadFormat string
 
-	// SkipVerify leaves the checksums of a native file unread. Loading then touches no weight at all.
-	SkipVerify bool
+	// Verify says when the checksums of a native file are compared: VerifyBackground (also ""), VerifyNow or VerifyNever.
+	Verify string
 
 	// Memory says where the weights of a native file are kept: MemoryAuto (also ""), MemoryMapped or MemoryCopied. The
 	// weights of other checkpoints are always converted into huge-page memory.
@@ -90,6 +90,11 @@ func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {
 	case "", MemoryAuto, MemoryMapped, MemoryCopied:
 	default:
 		return nil, fmt.Errorf("%w: memory %q: must be one of %s, %s, %s", ErrOption, o.Memory, MemoryAuto, MemoryMapped, MemoryCopied)
+	}
+	switch o.Verify {
+	case "", VerifyBackground, VerifyNow, VerifyNever:
+	default:
+		return nil, fmt.Errorf("%w: verify %q: must be one of %s, %s, %s", ErrOption, o.Verify, VerifyBackground, VerifyNow, VerifyNever)
 	}
 	if o.Trainable {
 		if head.fixed {

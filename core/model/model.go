@@ -30,7 +30,8 @@ type Model struct {
 	close  []func() error // gives weight memory and file mappings back
 	arena  *pool.Block    // most of the weight memory, or nil
 
-	promoter *promoter // nil unless the weights of a mapped file are moved into memory
+	damage   atomic.Pointer[error] // what is wrong with the file, once that is known
+	promoter *promoter             // nil unless the weights of a mapped file are moved into memory
 }
 
 // ErrClosed is the error of using a model after Close.
@@ -88,9 +89,12 @@ func (m *Model) Forward(c *nn.Ctx, ids []int32) (*tensor.Tensor, error) {
 }
 
 // Acquire keeps the weights where they are until Release. It derives them anew from master weights that MarkChanged has
-// told of, and fails once the model is closed.
+// told of. It fails once the model is closed, or once its file turned out to be damaged.
 func (m *Model) Acquire() error {
 	for {
+		if err := m.damage.Load(); err != nil {
+			return *err
+		}
 		m.use.RLock()
 		if !m.closed && !m.stale.Load() {
 			return nil

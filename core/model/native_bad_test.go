@@ -199,7 +199,7 @@ func TestSkippingVerificationReadsNoWeight(t *testing.T) {
 	n := openNative(t, "bitnet_offline_packed")
 	n.tensor(q).Data[77] ^= 1
 	n.write()
-	m := load(t, n.path, model.LoadOptions{SkipVerify: true})
+	m := load(t, n.path, model.LoadOptions{Verify: model.VerifyNever})
 	assert.Equal(t, n.tensor(q).Data, m.Blocks[2].Attn.Q.Ternary.Data)
 }
 

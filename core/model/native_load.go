@@ -33,9 +33,7 @@ func loadNative(ctx context.Context, path string, l *loader) (*Model, error) {
 	m.Info.Metadata = f.meta
 	delete(m.Info.Metadata, keyConfig)
 	delete(m.Info.Metadata, keyTensors)
-	if l.opts.Memory != MemoryMapped {
-		m.promote(l.mapped, l.opts.Pool)
-	}
+	m.promote(l.mapped, l.opts.Pool, l.opts.Memory != MemoryMapped)
 	return m, nil
 }
 
@@ -182,33 +180,45 @@ func (s *nativeSource) panels(dst *[]byte, v safetensors.View, n int, ternary bo
 		return &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: s.file.Path(), Tensor: v.Name, Field: "data_offsets",
 			Found: "an unaligned tensor", Expected: fmt.Sprintf("a multiple of %d bytes", nativeAlign)}
 	}
-	var visit func(at int, piece []byte) error
-	switch {
-	case s.opts.Memory == MemoryCopied:
-		s.reserve(dst, n)
-		visit = func(at int, piece []byte) error {
-			if at < n {
-				copy((*dst)[at:], piece)
-			}
-			return release(v, piece)
-		}
-	default:
-		*dst = v.Data[:n:n]
-		s.mapped = append(s.mapped, mapped{dst, v})
-		if s.opts.SkipVerify {
-			return nil
-		}
-	}
-	s.add(job{bytes: int64(len(v.Data)), work: func(ctx context.Context) error {
+	check := func(ctx context.Context, visit func(at int, piece []byte) error) error {
 		if err := s.file.verify(ctx, v, visit); err != nil {
 			return err
 		}
-		if ternary && hasCode3((*dst)[:n]) {
+		if ternary && hasCode3(v.Data[:n]) {
 			return &safetensors.FormatError{Kind: ErrValue, Path: s.file.Path(), Tensor: v.Name, Found: "a ternary code 3", Expected: "codes 0, 1 and 2"}
 		}
 		return nil
-	}})
+	}
+	if s.opts.Memory == MemoryCopied {
+		s.reserve(dst, n)
+		s.add(job{bytes: int64(len(v.Data)), work: func(ctx context.Context) error { return s.copied(ctx, v, *dst, check) }})
+		return nil
+	}
+	*dst = v.Data[:n:n]
+	x := mapped{dst: dst, view: v}
+	switch {
+	case s.opts.Verify == VerifyNever:
+	case s.opts.Verify != VerifyNow && s.file.Size() >= promoteFrom:
+		x.check = check
+	default:
+		s.add(job{bytes: int64(len(v.Data)), work: func(ctx context.Context) error { return check(ctx, nil) }})
+	}
+	s.mapped = append(s.mapped, x)
 	return nil
+}
+
+// copied copies a matrix, and compares it with its checksum unless that is never done.
+func (s *nativeSource) copied(ctx context.Context, v safetensors.View, dst []byte, check func(context.Context, func(int, []byte) error) error) error {
+	if s.opts.Verify == VerifyNever {
+		copy(dst, v.Data)
+		return v.ReleasePages()
+	}
+	return check(ctx, func(at int, piece []byte) error {
+		if at < len(dst) {
+			copy(dst[at:], piece)
+		}
+		return release(v, piece)
+	})
 }
 
 // release gives the pages of a piece of v back.
@@ -225,7 +235,7 @@ func (s *nativeSource) convert(v safetensors.View, have *quant.Dense, want cpu.D
 		d.RowScale = make([]float32, d.Rows)
 	}
 	have.Panels = v.Data
-	if !s.opts.SkipVerify {
+	if s.opts.Verify != VerifyNever {
 		s.add(job{bytes: int64(len(v.Data)), work: func(ctx context.Context) error {
 			return s.file.verify(ctx, v, func(_ int, piece []byte) error { return release(v, piece) })
 		}})

@@ -53,7 +53,7 @@ func TestANativeFileGivesTheSameBitsHoweverItIsLoaded(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "m.bitnet")
 			require.NoError(t, m.Save(path, nil))
 			want := logits(t, m)
-			for _, o := range []model.LoadOptions{{}, {SkipVerify: true}, {Memory: model.MemoryCopied}} {
+			for _, o := range []model.LoadOptions{{}, {Verify: model.VerifyNever}, {Memory: model.MemoryCopied}} {
 				back := load(t, path, o)
 				require.Equal(t, want, logits(t, back))
 				assert.Equal(t, "native", back.Info.Format)
@@ -80,12 +80,12 @@ func TestAMappedModelTakesNoPoolMemory(t *testing.T) {
 func TestProgressCountsWhatIsRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.bitnet")
 	require.NoError(t, load(t, filepath.Join(golden, "bitnet_offline_packed"), model.LoadOptions{}).Save(path, nil))
-	for _, o := range []model.LoadOptions{{}, {SkipVerify: true}, {Memory: model.MemoryCopied}, {HeadFormat: "int8"}} {
+	for _, o := range []model.LoadOptions{{}, {Verify: model.VerifyNever}, {Memory: model.MemoryCopied}, {HeadFormat: "int8"}} {
 		last, total := int64(-1), int64(-2)
 		o.Progress = func(d, n int64) { last, total = d, n }
 		load(t, path, o)
 		assert.Equal(t, total, last)
-		assert.Equal(t, o.SkipVerify, total == 0)
+		assert.Equal(t, o.Verify == model.VerifyNever, total == 0)
 	}
 }
 

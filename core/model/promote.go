@@ -1,7 +1,9 @@
 package model
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 
@@ -16,16 +18,26 @@ const (
 	MemoryCopied = "copied" // huge-page memory before Load returns
 )
 
+// When the checksums of a native file are compared (LoadOptions.Verify).
+const (
+	// VerifyBackground compares those of large files while the model already runs, and of small ones before Load returns. A model whose file
+	// turns out to be damaged refuses every further step, and is not saved.
+	VerifyBackground = "background"
+	VerifyNow        = "now"   // before Load returns
+	VerifyNever      = "never" // loading then touches no weight at all
+)
+
 // promoteFrom is the size of mapped weights, in bytes, from which moving them pays: smaller ones stay in the caches, where the page
-// size hardly matters.
+// size hardly matters, and are compared with their checksums in no time.
 const promoteFrom = 64 << 20
 
-// promoter moves mapped matrices into huge-page memory, one by one, while steps go on. Files are mapped in 4 KiB pages, and looking
+// promoter compares mapped matrices with their checksums and moves them into huge-page memory, one by one, while steps go on. Files are mapped in 4 KiB pages, and looking
 // those up costs a quarter of the speed at which weights stream from memory.
 type promoter struct {
 	model    *Model
 	pool     *pool.HybridMemoryPool
 	matrices []mapped
+	moves    bool
 	cancel   context.CancelFunc
 	done     chan struct{}
 	err      error // why it stopped early; the model goes on from the mapping
@@ -35,30 +47,51 @@ type promoter struct {
 type mapped struct {
 	dst  *[]byte // used by steps
 	view safetensors.View
+
+	// check compares the bytes with their checksum and shows each piece to visit, unless that is nil. Without a check there is nothing to
+	// compare, or it has been done.
+	check func(ctx context.Context, visit func(at int, piece []byte) error) error
 }
 
-// promote starts moving the matrices and makes closing the model wait for the end.
-func (m *Model) promote(matrices []mapped, p *pool.HybridMemoryPool) {
-	size := 0
+// promote starts checking the matrices, and moving them too if it moves, and makes closing the model wait for the end.
+func (m *Model) promote(matrices []mapped, p *pool.HybridMemoryPool, moves bool) {
+	size, checks := 0, false
 	for _, x := range matrices {
 		size += len(*x.dst)
+		checks = checks || x.check != nil
 	}
-	if size < promoteFrom {
+	moves = moves && size >= promoteFrom
+	if !moves && !checks {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	m.promoter = &promoter{model: m, pool: p, matrices: matrices, cancel: cancel, done: make(chan struct{})}
+	m.promoter = &promoter{model: m, pool: p, matrices: matrices, moves: moves, cancel: cancel, done: make(chan struct{})}
 	go m.promoter.run(ctx)
 }
 
-// Settled waits until the weights lie where they will stay and reports why some are not in huge-page memory, if so: a full pool, or
-// a closed model. A benchmark calls it before it starts.
+// Settled waits until the weights have been checked and lie where they will stay. It reports a damaged file, and why some are not in
+// huge-page memory, if so: a full pool, or a closed model. A benchmark calls it before it starts.
 func (m *Model) Settled() error {
 	if m.promoter == nil {
 		return nil
 	}
 	<-m.promoter.done
 	return m.promoter.err
+}
+
+// sound waits until the weights of a mapped file have been compared with their checksums, and reports a damaged one.
+func (m *Model) sound(ctx context.Context) error {
+	if m.promoter != nil {
+		select {
+		case <-m.promoter.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := m.damage.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 func (p *promoter) run(ctx context.Context) {
@@ -70,22 +103,52 @@ func (p *promoter) run(ctx context.Context) {
 		}
 	}()
 	for _, x := range p.matrices {
-		if p.err = ctx.Err(); p.err != nil {
+		if err := ctx.Err(); err != nil {
+			p.err = err
 			return
 		}
-		if p.err = p.move(x); p.err != nil {
+		err := p.settle(ctx, x)
+		var full error
+		if errors.Is(err, pool.ErrOutOfMemory) { // the rest stays where it is, and is checked there
+			p.moves, full = false, err
+			err = p.settle(ctx, x)
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				p.model.damage.Store(&err)
+			}
+			p.err = err
 			return
 		}
+		p.err = cmp.Or(p.err, full)
 	}
 }
 
-// move copies a matrix and lets steps use the copy from the next one on.
-func (p *promoter) move(x mapped) error {
-	b, err := p.pool.AllocUninit(len(*x.dst), "weights")
+// settle checks a matrix. When it moves, it lets steps use the copy from the next one on.
+func (p *promoter) settle(ctx context.Context, x mapped) error {
+	if !p.moves {
+		if x.check == nil {
+			return nil
+		}
+		return x.check(ctx, nil)
+	}
+	n := len(*x.dst)
+	b, err := p.pool.AllocUninit(n, "weights")
 	if err != nil {
 		return fmt.Errorf("model: moving weights: %w", err)
 	}
-	copy(b.Bytes(), *x.dst) // closing waits for this goroutine, so the mapping stays
+	fill := func(at int, piece []byte) error {
+		if at < n { // beyond it is padding
+			copy(b.Bytes()[at:], piece)
+		}
+		return nil
+	}
+	if x.check == nil {
+		copy(b.Bytes(), *x.dst) // closing waits for this goroutine, so the mapping stays
+	} else if err := x.check(ctx, fill); err != nil {
+		b.Release()
+		return err
+	}
 	p.model.use.Lock()
 	*x.dst = b.Bytes()
 	p.model.close = append(p.model.close, func() error { b.Release(); return nil })

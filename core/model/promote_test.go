@@ -41,7 +41,7 @@ func panels(m *Model) map[string][]byte {
 func TestMappedWeightsMoveIntoMemoryUnchanged(t *testing.T) {
 	p := pool.New(pool.Options{})
 	m := mappedModel(t, LoadOptions{Pool: p, Memory: MemoryAuto})
-	reference := mappedModel(t, LoadOptions{Memory: MemoryMapped})
+	reference := mappedModel(t, LoadOptions{Memory: MemoryMapped, Verify: VerifyNow})
 	require.NoError(t, m.Settled())
 	require.Equal(t, panels(reference), panels(m))
 	require.GreaterOrEqual(t, p.Stats().InUse, int64(promoteFrom), "the weights are the pool's")
@@ -52,7 +52,7 @@ func TestMappedWeightsMoveIntoMemoryUnchanged(t *testing.T) {
 
 func TestClosingStopsTheMove(t *testing.T) {
 	p := pool.New(pool.Options{})
-	m := mappedModel(t, LoadOptions{Pool: p, SkipVerify: true})
+	m := mappedModel(t, LoadOptions{Pool: p, Verify: VerifyNever})
 	require.NoError(t, m.Close())
 	require.Zero(t, p.Stats().InUse)
 	if err := m.Settled(); err != nil { // unless it had ended already
@@ -64,7 +64,7 @@ func TestAFullPoolLeavesTheModelOnItsMapping(t *testing.T) {
 	p := pool.New(pool.Options{Budget: 8 << 20})
 	m := mappedModel(t, LoadOptions{Pool: p})
 	require.ErrorIs(t, m.Settled(), pool.ErrOutOfMemory)
-	reference := mappedModel(t, LoadOptions{Memory: MemoryMapped})
+	reference := mappedModel(t, LoadOptions{Memory: MemoryMapped, Verify: VerifyNow})
 	require.Equal(t, panels(reference), panels(m))
 }
 
@@ -72,4 +72,40 @@ func TestUnknownMemoryIsRefused(t *testing.T) {
 	_, err := Load(context.Background(), os.TempDir(), LoadOptions{Memory: "disk"})
 	require.ErrorIs(t, err, ErrOption)
 	require.ErrorContains(t, err, `"disk"`)
+}
+
+func TestADamagedFileIsNoticedInTheBackground(t *testing.T) {
+	cfg := &Config{VocabSize: 16384, HiddenSize: 2048, IntermediateSize: 1024, NumHiddenLayers: 2, NumAttentionHeads: 16, DType: "bfloat16"}
+	path := filepath.Join(t.TempDir(), "m"+NativeExt)
+	m, err := NewRandom(cfg, 1, LoadOptions{})
+	require.NoError(t, err)
+	require.NoError(t, m.Save(path, nil))
+	require.NoError(t, m.Close())
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	require.NoError(t, err)
+	info, err := f.Stat()
+	require.NoError(t, err)
+	_, err = f.WriteAt([]byte{0xff, 0xfe, 0xfd}, info.Size()/2)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+
+	_, err = Load(context.Background(), path, LoadOptions{Verify: VerifyNow})
+	require.ErrorIs(t, err, ErrChecksum)
+	for _, memory := range []string{MemoryAuto, MemoryMapped} {
+		m, err := Load(context.Background(), path, LoadOptions{Memory: memory})
+		require.NoError(t, err)
+		require.ErrorIs(t, m.Settled(), ErrChecksum, memory)
+		require.ErrorIs(t, m.Acquire(), ErrChecksum, memory)
+		require.ErrorContains(t, m.Acquire(), path)
+		require.ErrorIs(t, m.Save(path+".copy", nil), ErrChecksum, memory)
+		require.NoError(t, m.Close())
+	}
+	m, err = Load(context.Background(), path, LoadOptions{Verify: VerifyNever})
+	require.NoError(t, err)
+	require.NoError(t, m.Settled())
+	require.NoError(t, m.Close())
+
+	_, err = Load(context.Background(), path, LoadOptions{Verify: "later"})
+	require.ErrorIs(t, err, ErrOption)
+	require.ErrorContains(t, err, `"later"`)
 }

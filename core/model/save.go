@@ -33,6 +33,9 @@ func (m *Model) Save(path string, files map[string]string) error {
 
 // SaveContext is Save until ctx ends; then the error is that of ctx, and the file that was being written does not appear.
 func (m *Model) SaveContext(ctx context.Context, path string, files map[string]string) error {
+	if err := m.sound(ctx); err != nil { // checksums of what is damaged would be right ever after
+		return err
+	}
 	if err := m.Acquire(); err != nil {
 		return err
 	}

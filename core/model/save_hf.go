@@ -43,6 +43,9 @@ func (m *Model) SaveHFContext(ctx context.Context, dir, masters string) error {
 	if !known {
 		return fmt.Errorf("%w: masters = %q: expected \"float32\" or \"bfloat16\"", ErrOption, masters)
 	}
+	if err := m.sound(ctx); err != nil { // checksums of what is damaged would be right ever after
+		return err
+	}
 	if err := m.Acquire(); err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ class BitNetModel:
         name: str | PathLike[str],
         *,
         head_dtype: str = "auto",
-        verify: bool = True,
+        verify: bool | Literal["background"] = "background",
         memory: Literal["auto", "mapped", "copied"] = "auto",
         trainable: bool = False,
         quantize: bool = False,
@@ -81,7 +81,9 @@ class BitNetModel:
             ("owner/name"), which is downloaded into the hub's cache.
         head_dtype: how the embedding and output head are kept: "float32", "bfloat16", "int8", "int4", or "auto" for
             the checkpoint's own precision.
-        verify: compare the checksums of a native file; without, loading one touches no weight at all.
+        verify: when the checksums of a native file are compared. "background": of files from 64 MB on while the model already
+            runs; should one turn out to be damaged, every later call raises FormatError. True: before this call returns.
+            False: never; loading touches no weight at all.
         memory: where a native file's weights are kept. "mapped": in the file's mapping, which starts at once and which
             processes share. "copied": in huge-page memory, which streams about a quarter faster. "auto": mapped to start,
             and copied in the background while the model already runs.
@@ -99,7 +101,7 @@ class BitNetModel:
         path = resolve(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)
         options = {
             "head_format": _head_dtype(head_dtype),
-            "skip_verify": not verify,
+            "verify": "background" if verify == "background" else "now" if verify else "never",
             "memory": memory,
             "trainable": bool(trainable),
             "quantize": bool(quantize),

@@ -24,6 +24,7 @@ const (
 type File struct {
 	path   string
 	header *header
+	size   int
 
 	mu     sync.Mutex
 	data   []byte // whole content; nil once it is given back
@@ -71,7 +72,7 @@ func newFile(path string, data []byte, mapped bool) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{path: path, header: h, data: data, mapped: mapped, refs: 1}
+	f := &File{path: path, header: h, size: len(data), data: data, mapped: mapped, refs: 1}
 	if mapped {
 		mappings.Store(f, nil)
 	}
@@ -104,6 +105,9 @@ func OpenSet(path string) (Set, error) {
 
 // Path returns the name the file was opened by.
 func (f *File) Path() string { return f.path }
+
+// Size is the length of the file in bytes.
+func (f *File) Size() int { return f.size }
 
 // Tensors lists the file's tensors by offset. After Close it still works.
 func (f *File) Tensors() []Info {
