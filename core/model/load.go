@@ -14,14 +14,19 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
 
 // HeadAuto is the head format that keeps a table at its own precision.
 const HeadAuto = "auto"
 
+// HeadExact keeps the checkpoint's precision and has int8 scores beside it: greedy decoding and sampling among the top k give what the head of
+// full precision gives, at about the speed of int8. It takes the memory of both.
+const HeadExact = "exact"
+
 // LoadOptions steers Load and NewRandom. The zero value is right for most.
 type LoadOptions struct {
-	// HeadFormat is the form of the output head in memory: "float32", "bfloat16", "int8", "int4", or "auto" (also ""),
+	// HeadFormat is the form of the output head in memory: "float32", "bfloat16", "int8", "int4", HeadExact, or "auto" (also ""),
 	// which keeps the checkpoint's precision: bfloat16 stays, float16 and float32 become float32. The head is read for
 	// every token; int8 halves that against bfloat16. A tied embedding is the same table, so it changes with the head;
 	// an untied one keeps its precision.
@@ -155,6 +160,7 @@ var headFormats = []struct {
 type tableFormat struct {
 	format cpu.DenseFormat
 	fixed  bool
+	scores bool // HeadExact
 }
 
 func (t tableFormat) or(natural cpu.DenseFormat) cpu.DenseFormat {
@@ -168,10 +174,13 @@ func parseHeadFormat(name string) (tableFormat, error) {
 	if name == "" || name == HeadAuto {
 		return tableFormat{}, nil
 	}
-	names := []string{HeadAuto}
+	if name == HeadExact {
+		return tableFormat{scores: true}, nil
+	}
+	names := []string{HeadAuto, HeadExact}
 	for _, f := range headFormats {
 		if f.name == name {
-			return tableFormat{f.format, true}, nil
+			return tableFormat{format: f.format, fixed: true}, nil
 		}
 		names = append(names, f.name)
 	}
@@ -204,8 +213,35 @@ func (l *loader) finish(ctx context.Context, m *Model) error {
 	}
 	m.close = append(m.close, l.release)
 	m.arena = l.arena
+	if l.head.scores {
+		if err := m.addScores(l.opts.Pool); err != nil {
+			_ = l.release() // the first error says more
+			return err
+		}
+	}
 	m.Info.Parameters = m.Config.ParameterCount()
 	m.Info.WeightBytes = m.weightBytes()
 	m.Info.HeadFormat = headFormatName(m.Head.Proj.Dense.Format)
+	if m.Head.Scores != nil {
+		m.Info.HeadFormat = HeadExact
+	}
+	return nil
+}
+
+// addScores puts int8 scores beside the head.
+func (m *Model) addScores(p *pool.HybridMemoryPool) error {
+	w := m.Head.Proj.Dense
+	if w.Format.Integer() || m.Head.Proj.Bias != nil {
+		return fmt.Errorf("%w: head_dtype %q: must be auto for a head that is %s in the file", ErrOption, HeadExact, headFormatName(w.Format))
+	}
+	b, err := p.AllocUninit(cpu.DenseBytes(cpu.DenseInt8, w.Rows, w.Cols), "weights")
+	if err != nil {
+		return fmt.Errorf("model: %w", err)
+	}
+	if m.Head.Scores, err = quant.NewScores(w, b.Bytes()); err != nil {
+		b.Release()
+		return fmt.Errorf("model: %w", err)
+	}
+	m.close = append(m.close, func() error { b.Release(); return nil })
 	return nil
 }

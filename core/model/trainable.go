@@ -45,7 +45,7 @@ func newMasters(ctx context.Context, cfg *Config, o LoadOptions, fill func(std f
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	l := newLoader(o, tableFormat{cpu.DenseF32, true})
+	l := newLoader(o, tableFormat{format: cpu.DenseF32, fixed: true})
 	l.wide = true
 	m, err := build(&c, &masterSource{loader: l, cfg: &c, fill: fill})
 	if err != nil {

@@ -85,6 +85,9 @@ func (m *Model) Checksum() uint32 {
 // weightBytes adds up what the weights occupy, wherever they lie.
 func (m *Model) weightBytes() int64 {
 	total := 0
+	if s := m.Head.Scores; s != nil {
+		total = s.Bytes()
+	}
 	norm := func(_ string, n *nn.RMSNorm) error {
 		total += 4 * len(n.Weight)
 		return nil

@@ -47,6 +47,7 @@ type Ctx struct {
 	gate     gateTask
 	skipUp   skipUpTask
 	skipDown skipDownTask
+	top      topTask
 	spaces   spaces
 	add      addTask
 	lookup   lookupTask

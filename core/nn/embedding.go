@@ -1,6 +1,8 @@
 package nn
 
 import (
+	"sync/atomic"
+
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
@@ -43,15 +45,24 @@ func (t *lookupTask) row(r int) {
 type Head struct {
 	Norm *RMSNorm // the model's final norm
 	Proj *Linear  // [vocab_size, hidden_size], dense
+
+	Scores           *quant.Scores // of Proj, for ForwardTop, or nil
+	scored, computed atomic.Int64  // panels
 }
 
 // Forward writes the logits of the given rows of x [rows, hidden_size] into out [len(rows), vocab_size].
 func (h *Head) Forward(c *Ctx, x *tensor.Tensor, rows []int32, out []float32) {
+	last := h.normalized(c, x, rows)
+	c.denseInto(last, h.Proj, out)
+	c.Free(last)
+}
+
+// normalized gives some rows of x, normalized.
+func (h *Head) normalized(c *Ctx, x *tensor.Tensor, rows []int32) *tensor.Tensor {
 	dim := x.Dim(1)
 	last := c.New(len(rows), dim)
 	for i, r := range rows {
 		h.Norm.apply(last.Float32s()[i*dim:(i+1)*dim], x.Float32s()[int(r)*dim:(int(r)+1)*dim])
 	}
-	c.denseInto(last, h.Proj, out)
-	c.Free(last)
+	return last
 }
