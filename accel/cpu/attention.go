@@ -13,17 +13,9 @@ const Lanes = 16
 // cols is a multiple of 16. A row of a is row elements from the next one, and its elements lie step apart: with row 1 that is
 // the transpose of a matrix. Products and sums are rounded separately.
 func AddProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int) {
-	const op = "AddProduct"
-	if rows < 0 || n < 0 || cols < 0 || cols%Lanes != 0 || row < 0 || step < 0 {
-		panic(fmt.Sprintf("cpu: %s: bad arguments: %d rows, %d columns (want a multiple of %d), %d terms, steps %d and %d", op, rows, cols, Lanes, n, row, step))
+	if checkProduct("AddProduct", c, ldc, a, row, step, len(b), ldb, rows, cols, n) {
+		addProduct(c, ldc, a, row, step, b, ldb, rows, cols, n)
 	}
-	if rows == 0 || cols == 0 || n == 0 {
-		return
-	}
-	needRows(op, "c", len(c), rows, cols, ldc)
-	need(op, "a", len(a), (rows-1)*row+(n-1)*step+1)
-	needRows(op, "b", len(b), n, cols, ldb)
-	addProduct(c, ldc, a, row, step, b, ldb, rows, cols, n)
 }
 
 // Dot is sum_i a[i]*b[i] in the order of [Lanes].

@@ -6,7 +6,7 @@ import "golang.org/x/sys/cpu"
 func detect() features {
 	x := &cpu.X86
 	f := features{
-		avx2:   x.HasAVX2,
+		avx2:   x.HasAVX2, // every processor with AVX2 converts half precision too (F16C)
 		avx512: x.HasAVX2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512DQ && x.HasAVX512VNNI,
 	}
 	f.amx = f.avx512 && x.HasAMXTile && x.HasAMXInt8 && requestTiles()

@@ -136,6 +136,41 @@ func addProductAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *
 //go:noescape
 func addProductAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
+// addProductHalfAVX2r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductHalfAVX2r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductHalfAVX2r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductInt8AVX2r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+//
+//go:noescape
+func addProductInt8AVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// addProductInt8AVX2r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+//
+//go:noescape
+func addProductInt8AVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// addProductInt8AVX2r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+//
+//go:noescape
+func addProductInt8AVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// toHalvesAVX2: dst[i] = x[i] as IEEE half precision, rounded half to even; n > 0 and a multiple of 16.
+//
+//go:noescape
+func toHalvesAVX2(dst *uint16, x *float32, n int)
+
 // dotAVX2: lanes[i mod 16] += a[i]*b[i] for i < n in ascending order; n > 0 and a multiple of 16.
 //
 //go:noescape
@@ -688,6 +723,71 @@ func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b
 //
 //go:noescape
 func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductHalfAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductHalfAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductHalfAVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductHalfAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductHalfAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductHalfAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductInt8AVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
+//
+//go:noescape
+func addProductInt8AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// addProductInt8AVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
+//
+//go:noescape
+func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// addProductInt8AVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
+//
+//go:noescape
+func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// addProductInt8AVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+//
+//go:noescape
+func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// addProductInt8AVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+//
+//go:noescape
+func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// addProductInt8AVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+//
+//go:noescape
+func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// toHalvesAVX512: dst[i] = x[i] as IEEE half precision, rounded half to even; n > 0 and a multiple of 16.
+//
+//go:noescape
+func toHalvesAVX512(dst *uint16, x *float32, n int)
 
 // dotAVX512: lanes[i mod 16] += a[i]*b[i] for i < n in ascending order; n > 0 and a multiple of 16.
 //

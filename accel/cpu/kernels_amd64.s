@@ -4126,6 +4126,320 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductHalfAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, F16C
+TEXT ·addProductHalfAVX2r4x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS (R8)(R9*1), Y2
+	VMOVUPS 32(R8)(R9*1), Y3
+	VMOVUPS (R8)(R9*2), Y4
+	VMOVUPS 32(R8)(R9*2), Y5
+	VMOVUPS (R11), Y6
+	VMOVUPS 32(R11), Y7
+
+loop:
+	VCVTPH2PS    (DX), Y8
+	VCVTPH2PS    16(DX), Y9
+	VBROADCASTSS (AX), Y10
+	VMULPS       Y8, Y10, Y11
+	VADDPS       Y11, Y0, Y0
+	VMULPS       Y9, Y10, Y11
+	VADDPS       Y11, Y1, Y1
+	VBROADCASTSS (AX)(DI*1), Y10
+	VMULPS       Y8, Y10, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y9, Y10, Y11
+	VADDPS       Y11, Y3, Y3
+	VBROADCASTSS (AX)(DI*2), Y10
+	VMULPS       Y8, Y10, Y11
+	VADDPS       Y11, Y4, Y4
+	VMULPS       Y9, Y10, Y11
+	VADDPS       Y11, Y5, Y5
+	VBROADCASTSS (R10), Y10
+	VMULPS       Y8, Y10, Y11
+	VADDPS       Y11, Y6, Y6
+	VMULPS       Y9, Y10, Y11
+	VADDPS       Y11, Y7, Y7
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, (R8)(R9*1)
+	VMOVUPS      Y3, 32(R8)(R9*1)
+	VMOVUPS      Y4, (R8)(R9*2)
+	VMOVUPS      Y5, 32(R8)(R9*2)
+	VMOVUPS      Y6, (R11)
+	VMOVUPS      Y7, 32(R11)
+	VZEROUPPER
+	RET
+
+// func addProductHalfAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, F16C
+TEXT ·addProductHalfAVX2r2x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS (R8)(R9*1), Y2
+	VMOVUPS 32(R8)(R9*1), Y3
+
+loop:
+	VCVTPH2PS    (DX), Y4
+	VCVTPH2PS    16(DX), Y5
+	VBROADCASTSS (AX), Y6
+	VMULPS       Y4, Y6, Y7
+	VADDPS       Y7, Y0, Y0
+	VMULPS       Y5, Y6, Y7
+	VADDPS       Y7, Y1, Y1
+	VBROADCASTSS (AX)(DI*1), Y6
+	VMULPS       Y4, Y6, Y7
+	VADDPS       Y7, Y2, Y2
+	VMULPS       Y5, Y6, Y7
+	VADDPS       Y7, Y3, Y3
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, (R8)(R9*1)
+	VMOVUPS      Y3, 32(R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductHalfAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, F16C
+TEXT ·addProductHalfAVX2r1x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+
+loop:
+	VCVTPH2PS    (DX), Y2
+	VCVTPH2PS    16(DX), Y3
+	VBROADCASTSS (AX), Y4
+	VMULPS       Y2, Y4, Y2
+	VADDPS       Y2, Y0, Y0
+	VMULPS       Y3, Y4, Y2
+	VADDPS       Y2, Y1, Y1
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (DI)
+	VMOVUPS      Y1, 32(DI)
+	VZEROUPPER
+	RET
+
+// func addProductInt8AVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX2
+TEXT ·addProductInt8AVX2r4x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS (R8)(R9*1), Y2
+	VMOVUPS 32(R8)(R9*1), Y3
+	VMOVUPS (R8)(R9*2), Y4
+	VMOVUPS 32(R8)(R9*2), Y5
+	VMOVUPS (R11), Y6
+	VMOVUPS 32(R11), Y7
+
+loop:
+	VPMOVSXBD    (DX), Y8
+	VCVTDQ2PS    Y8, Y8
+	VPMOVSXBD    8(DX), Y9
+	VCVTDQ2PS    Y9, Y9
+	VBROADCASTSS (AX), Y10
+	VMULPS       Y8, Y10, Y11
+	VADDPS       Y11, Y0, Y0
+	VMULPS       Y9, Y10, Y11
+	VADDPS       Y11, Y1, Y1
+	VBROADCASTSS (AX)(DI*1), Y10
+	VMULPS       Y8, Y10, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y9, Y10, Y11
+	VADDPS       Y11, Y3, Y3
+	VBROADCASTSS (AX)(DI*2), Y10
+	VMULPS       Y8, Y10, Y11
+	VADDPS       Y11, Y4, Y4
+	VMULPS       Y9, Y10, Y11
+	VADDPS       Y11, Y5, Y5
+	VBROADCASTSS (R10), Y10
+	VMULPS       Y8, Y10, Y11
+	VADDPS       Y11, Y6, Y6
+	VMULPS       Y9, Y10, Y11
+	VADDPS       Y11, Y7, Y7
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, (R8)(R9*1)
+	VMOVUPS      Y3, 32(R8)(R9*1)
+	VMOVUPS      Y4, (R8)(R9*2)
+	VMOVUPS      Y5, 32(R8)(R9*2)
+	VMOVUPS      Y6, (R11)
+	VMOVUPS      Y7, 32(R11)
+	VZEROUPPER
+	RET
+
+// func addProductInt8AVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX2
+TEXT ·addProductInt8AVX2r2x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS (R8)(R9*1), Y2
+	VMOVUPS 32(R8)(R9*1), Y3
+
+loop:
+	VPMOVSXBD    (DX), Y4
+	VCVTDQ2PS    Y4, Y4
+	VPMOVSXBD    8(DX), Y5
+	VCVTDQ2PS    Y5, Y5
+	VBROADCASTSS (AX), Y6
+	VMULPS       Y4, Y6, Y7
+	VADDPS       Y7, Y0, Y0
+	VMULPS       Y5, Y6, Y7
+	VADDPS       Y7, Y1, Y1
+	VBROADCASTSS (AX)(DI*1), Y6
+	VMULPS       Y4, Y6, Y7
+	VADDPS       Y7, Y2, Y2
+	VMULPS       Y5, Y6, Y7
+	VADDPS       Y7, Y3, Y3
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, (R8)(R9*1)
+	VMOVUPS      Y3, 32(R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductInt8AVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX2
+TEXT ·addProductInt8AVX2r1x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+
+loop:
+	VPMOVSXBD    (DX), Y2
+	VCVTDQ2PS    Y2, Y2
+	VPMOVSXBD    8(DX), Y3
+	VCVTDQ2PS    Y3, Y3
+	VBROADCASTSS (AX), Y4
+	VMULPS       Y2, Y4, Y2
+	VADDPS       Y2, Y0, Y0
+	VMULPS       Y3, Y4, Y2
+	VADDPS       Y2, Y1, Y1
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (DI)
+	VMOVUPS      Y1, 32(DI)
+	VZEROUPPER
+	RET
+
+// func toHalvesAVX2(dst *uint16, x *float32, n int)
+// Requires: AVX, F16C
+TEXT ·toHalvesAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	VMOVUPS   (CX), Y0
+	VCVTPS2PH $0x00, Y0, (AX)
+	VMOVUPS   32(CX), Y0
+	VCVTPS2PH $0x00, Y0, 16(AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
 // func dotAVX2(lanes *float32, a *float32, b *float32, n int)
 // Requires: AVX
 TEXT ·dotAVX2(SB), NOSPLIT, $0-32
@@ -14014,6 +14328,678 @@ loop:
 	DECQ         SI
 	JNZ          loop
 	VMOVUPS      Z0, (DI)
+	VZEROUPPER
+	RET
+
+// func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r4x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS (R8)(R9*1), Z4
+	VMOVUPS 64(R8)(R9*1), Z5
+	VMOVUPS 128(R8)(R9*1), Z6
+	VMOVUPS 192(R8)(R9*1), Z7
+	VMOVUPS (R8)(R9*2), Z8
+	VMOVUPS 64(R8)(R9*2), Z9
+	VMOVUPS 128(R8)(R9*2), Z10
+	VMOVUPS 192(R8)(R9*2), Z11
+	VMOVUPS (R11), Z12
+	VMOVUPS 64(R11), Z13
+	VMOVUPS 128(R11), Z14
+	VMOVUPS 192(R11), Z15
+
+loop:
+	VCVTPH2PS    (DX), Z16
+	VCVTPH2PS    32(DX), Z17
+	VCVTPH2PS    64(DX), Z18
+	VCVTPH2PS    96(DX), Z19
+	VBROADCASTSS (AX), Z20
+	VMULPS       Z16, Z20, Z21
+	VADDPS       Z21, Z0, Z0
+	VMULPS       Z17, Z20, Z21
+	VADDPS       Z21, Z1, Z1
+	VMULPS       Z18, Z20, Z21
+	VADDPS       Z21, Z2, Z2
+	VMULPS       Z19, Z20, Z21
+	VADDPS       Z21, Z3, Z3
+	VBROADCASTSS (AX)(DI*1), Z20
+	VMULPS       Z16, Z20, Z21
+	VADDPS       Z21, Z4, Z4
+	VMULPS       Z17, Z20, Z21
+	VADDPS       Z21, Z5, Z5
+	VMULPS       Z18, Z20, Z21
+	VADDPS       Z21, Z6, Z6
+	VMULPS       Z19, Z20, Z21
+	VADDPS       Z21, Z7, Z7
+	VBROADCASTSS (AX)(DI*2), Z20
+	VMULPS       Z16, Z20, Z21
+	VADDPS       Z21, Z8, Z8
+	VMULPS       Z17, Z20, Z21
+	VADDPS       Z21, Z9, Z9
+	VMULPS       Z18, Z20, Z21
+	VADDPS       Z21, Z10, Z10
+	VMULPS       Z19, Z20, Z21
+	VADDPS       Z21, Z11, Z11
+	VBROADCASTSS (R10), Z20
+	VMULPS       Z16, Z20, Z21
+	VADDPS       Z21, Z12, Z12
+	VMULPS       Z17, Z20, Z21
+	VADDPS       Z21, Z13, Z13
+	VMULPS       Z18, Z20, Z21
+	VADDPS       Z21, Z14, Z14
+	VMULPS       Z19, Z20, Z21
+	VADDPS       Z21, Z15, Z15
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, 128(R8)
+	VMOVUPS      Z3, 192(R8)
+	VMOVUPS      Z4, (R8)(R9*1)
+	VMOVUPS      Z5, 64(R8)(R9*1)
+	VMOVUPS      Z6, 128(R8)(R9*1)
+	VMOVUPS      Z7, 192(R8)(R9*1)
+	VMOVUPS      Z8, (R8)(R9*2)
+	VMOVUPS      Z9, 64(R8)(R9*2)
+	VMOVUPS      Z10, 128(R8)(R9*2)
+	VMOVUPS      Z11, 192(R8)(R9*2)
+	VMOVUPS      Z12, (R11)
+	VMOVUPS      Z13, 64(R11)
+	VMOVUPS      Z14, 128(R11)
+	VMOVUPS      Z15, 192(R11)
+	VZEROUPPER
+	RET
+
+// func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r2x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS (R8)(R9*1), Z4
+	VMOVUPS 64(R8)(R9*1), Z5
+	VMOVUPS 128(R8)(R9*1), Z6
+	VMOVUPS 192(R8)(R9*1), Z7
+
+loop:
+	VCVTPH2PS    (DX), Z8
+	VCVTPH2PS    32(DX), Z9
+	VCVTPH2PS    64(DX), Z10
+	VCVTPH2PS    96(DX), Z11
+	VBROADCASTSS (AX), Z12
+	VMULPS       Z8, Z12, Z13
+	VADDPS       Z13, Z0, Z0
+	VMULPS       Z9, Z12, Z13
+	VADDPS       Z13, Z1, Z1
+	VMULPS       Z10, Z12, Z13
+	VADDPS       Z13, Z2, Z2
+	VMULPS       Z11, Z12, Z13
+	VADDPS       Z13, Z3, Z3
+	VBROADCASTSS (AX)(DI*1), Z12
+	VMULPS       Z8, Z12, Z13
+	VADDPS       Z13, Z4, Z4
+	VMULPS       Z9, Z12, Z13
+	VADDPS       Z13, Z5, Z5
+	VMULPS       Z10, Z12, Z13
+	VADDPS       Z13, Z6, Z6
+	VMULPS       Z11, Z12, Z13
+	VADDPS       Z13, Z7, Z7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, 128(R8)
+	VMOVUPS      Z3, 192(R8)
+	VMOVUPS      Z4, (R8)(R9*1)
+	VMOVUPS      Z5, 64(R8)(R9*1)
+	VMOVUPS      Z6, 128(R8)(R9*1)
+	VMOVUPS      Z7, 192(R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r1x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	VMOVUPS 128(DI), Z2
+	VMOVUPS 192(DI), Z3
+
+loop:
+	VCVTPH2PS    (DX), Z4
+	VCVTPH2PS    32(DX), Z5
+	VCVTPH2PS    64(DX), Z6
+	VCVTPH2PS    96(DX), Z7
+	VBROADCASTSS (AX), Z8
+	VMULPS       Z4, Z8, Z4
+	VADDPS       Z4, Z0, Z0
+	VMULPS       Z5, Z8, Z4
+	VADDPS       Z4, Z1, Z1
+	VMULPS       Z6, Z8, Z4
+	VADDPS       Z4, Z2, Z2
+	VMULPS       Z7, Z8, Z4
+	VADDPS       Z4, Z3, Z3
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (DI)
+	VMOVUPS      Z1, 64(DI)
+	VMOVUPS      Z2, 128(DI)
+	VMOVUPS      Z3, 192(DI)
+	VZEROUPPER
+	RET
+
+// func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r4x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+	VMOVUPS (R8)(R9*2), Z2
+	VMOVUPS (R11), Z3
+
+loop:
+	VCVTPH2PS    (DX), Z4
+	VBROADCASTSS (AX), Z5
+	VMULPS       Z4, Z5, Z5
+	VADDPS       Z5, Z0, Z0
+	VBROADCASTSS (AX)(DI*1), Z5
+	VMULPS       Z4, Z5, Z5
+	VADDPS       Z5, Z1, Z1
+	VBROADCASTSS (AX)(DI*2), Z5
+	VMULPS       Z4, Z5, Z5
+	VADDPS       Z5, Z2, Z2
+	VBROADCASTSS (R10), Z5
+	VMULPS       Z4, Z5, Z5
+	VADDPS       Z5, Z3, Z3
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z2, (R8)(R9*2)
+	VMOVUPS      Z3, (R11)
+	VZEROUPPER
+	RET
+
+// func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r2x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+
+loop:
+	VCVTPH2PS    (DX), Z2
+	VBROADCASTSS (AX), Z3
+	VMULPS       Z2, Z3, Z3
+	VADDPS       Z3, Z0, Z0
+	VBROADCASTSS (AX)(DI*1), Z3
+	VMULPS       Z2, Z3, Z3
+	VADDPS       Z3, Z1, Z1
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r1x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Z0
+
+loop:
+	VCVTPH2PS    (DX), Z1
+	VBROADCASTSS (AX), Z2
+	VMULPS       Z1, Z2, Z1
+	VADDPS       Z1, Z0, Z0
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (DI)
+	VZEROUPPER
+	RET
+
+// func addProductInt8AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductInt8AVX512r4x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS (R8)(R9*1), Z4
+	VMOVUPS 64(R8)(R9*1), Z5
+	VMOVUPS 128(R8)(R9*1), Z6
+	VMOVUPS 192(R8)(R9*1), Z7
+	VMOVUPS (R8)(R9*2), Z8
+	VMOVUPS 64(R8)(R9*2), Z9
+	VMOVUPS 128(R8)(R9*2), Z10
+	VMOVUPS 192(R8)(R9*2), Z11
+	VMOVUPS (R11), Z12
+	VMOVUPS 64(R11), Z13
+	VMOVUPS 128(R11), Z14
+	VMOVUPS 192(R11), Z15
+
+loop:
+	VPMOVSXBD    (DX), Z16
+	VCVTDQ2PS    Z16, Z16
+	VPMOVSXBD    16(DX), Z17
+	VCVTDQ2PS    Z17, Z17
+	VPMOVSXBD    32(DX), Z18
+	VCVTDQ2PS    Z18, Z18
+	VPMOVSXBD    48(DX), Z19
+	VCVTDQ2PS    Z19, Z19
+	VBROADCASTSS (AX), Z20
+	VMULPS       Z16, Z20, Z21
+	VADDPS       Z21, Z0, Z0
+	VMULPS       Z17, Z20, Z21
+	VADDPS       Z21, Z1, Z1
+	VMULPS       Z18, Z20, Z21
+	VADDPS       Z21, Z2, Z2
+	VMULPS       Z19, Z20, Z21
+	VADDPS       Z21, Z3, Z3
+	VBROADCASTSS (AX)(DI*1), Z20
+	VMULPS       Z16, Z20, Z21
+	VADDPS       Z21, Z4, Z4
+	VMULPS       Z17, Z20, Z21
+	VADDPS       Z21, Z5, Z5
+	VMULPS       Z18, Z20, Z21
+	VADDPS       Z21, Z6, Z6
+	VMULPS       Z19, Z20, Z21
+	VADDPS       Z21, Z7, Z7
+	VBROADCASTSS (AX)(DI*2), Z20
+	VMULPS       Z16, Z20, Z21
+	VADDPS       Z21, Z8, Z8
+	VMULPS       Z17, Z20, Z21
+	VADDPS       Z21, Z9, Z9
+	VMULPS       Z18, Z20, Z21
+	VADDPS       Z21, Z10, Z10
+	VMULPS       Z19, Z20, Z21
+	VADDPS       Z21, Z11, Z11
+	VBROADCASTSS (R10), Z20
+	VMULPS       Z16, Z20, Z21
+	VADDPS       Z21, Z12, Z12
+	VMULPS       Z17, Z20, Z21
+	VADDPS       Z21, Z13, Z13
+	VMULPS       Z18, Z20, Z21
+	VADDPS       Z21, Z14, Z14
+	VMULPS       Z19, Z20, Z21
+	VADDPS       Z21, Z15, Z15
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, 128(R8)
+	VMOVUPS      Z3, 192(R8)
+	VMOVUPS      Z4, (R8)(R9*1)
+	VMOVUPS      Z5, 64(R8)(R9*1)
+	VMOVUPS      Z6, 128(R8)(R9*1)
+	VMOVUPS      Z7, 192(R8)(R9*1)
+	VMOVUPS      Z8, (R8)(R9*2)
+	VMOVUPS      Z9, 64(R8)(R9*2)
+	VMOVUPS      Z10, 128(R8)(R9*2)
+	VMOVUPS      Z11, 192(R8)(R9*2)
+	VMOVUPS      Z12, (R11)
+	VMOVUPS      Z13, 64(R11)
+	VMOVUPS      Z14, 128(R11)
+	VMOVUPS      Z15, 192(R11)
+	VZEROUPPER
+	RET
+
+// func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductInt8AVX512r2x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS (R8)(R9*1), Z4
+	VMOVUPS 64(R8)(R9*1), Z5
+	VMOVUPS 128(R8)(R9*1), Z6
+	VMOVUPS 192(R8)(R9*1), Z7
+
+loop:
+	VPMOVSXBD    (DX), Z8
+	VCVTDQ2PS    Z8, Z8
+	VPMOVSXBD    16(DX), Z9
+	VCVTDQ2PS    Z9, Z9
+	VPMOVSXBD    32(DX), Z10
+	VCVTDQ2PS    Z10, Z10
+	VPMOVSXBD    48(DX), Z11
+	VCVTDQ2PS    Z11, Z11
+	VBROADCASTSS (AX), Z12
+	VMULPS       Z8, Z12, Z13
+	VADDPS       Z13, Z0, Z0
+	VMULPS       Z9, Z12, Z13
+	VADDPS       Z13, Z1, Z1
+	VMULPS       Z10, Z12, Z13
+	VADDPS       Z13, Z2, Z2
+	VMULPS       Z11, Z12, Z13
+	VADDPS       Z13, Z3, Z3
+	VBROADCASTSS (AX)(DI*1), Z12
+	VMULPS       Z8, Z12, Z13
+	VADDPS       Z13, Z4, Z4
+	VMULPS       Z9, Z12, Z13
+	VADDPS       Z13, Z5, Z5
+	VMULPS       Z10, Z12, Z13
+	VADDPS       Z13, Z6, Z6
+	VMULPS       Z11, Z12, Z13
+	VADDPS       Z13, Z7, Z7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, 128(R8)
+	VMOVUPS      Z3, 192(R8)
+	VMOVUPS      Z4, (R8)(R9*1)
+	VMOVUPS      Z5, 64(R8)(R9*1)
+	VMOVUPS      Z6, 128(R8)(R9*1)
+	VMOVUPS      Z7, 192(R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductInt8AVX512r1x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	VMOVUPS 128(DI), Z2
+	VMOVUPS 192(DI), Z3
+
+loop:
+	VPMOVSXBD    (DX), Z4
+	VCVTDQ2PS    Z4, Z4
+	VPMOVSXBD    16(DX), Z5
+	VCVTDQ2PS    Z5, Z5
+	VPMOVSXBD    32(DX), Z6
+	VCVTDQ2PS    Z6, Z6
+	VPMOVSXBD    48(DX), Z7
+	VCVTDQ2PS    Z7, Z7
+	VBROADCASTSS (AX), Z8
+	VMULPS       Z4, Z8, Z4
+	VADDPS       Z4, Z0, Z0
+	VMULPS       Z5, Z8, Z4
+	VADDPS       Z4, Z1, Z1
+	VMULPS       Z6, Z8, Z4
+	VADDPS       Z4, Z2, Z2
+	VMULPS       Z7, Z8, Z4
+	VADDPS       Z4, Z3, Z3
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (DI)
+	VMOVUPS      Z1, 64(DI)
+	VMOVUPS      Z2, 128(DI)
+	VMOVUPS      Z3, 192(DI)
+	VZEROUPPER
+	RET
+
+// func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductInt8AVX512r4x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+	VMOVUPS (R8)(R9*2), Z2
+	VMOVUPS (R11), Z3
+
+loop:
+	VPMOVSXBD    (DX), Z4
+	VCVTDQ2PS    Z4, Z4
+	VBROADCASTSS (AX), Z5
+	VMULPS       Z4, Z5, Z5
+	VADDPS       Z5, Z0, Z0
+	VBROADCASTSS (AX)(DI*1), Z5
+	VMULPS       Z4, Z5, Z5
+	VADDPS       Z5, Z1, Z1
+	VBROADCASTSS (AX)(DI*2), Z5
+	VMULPS       Z4, Z5, Z5
+	VADDPS       Z5, Z2, Z2
+	VBROADCASTSS (R10), Z5
+	VMULPS       Z4, Z5, Z5
+	VADDPS       Z5, Z3, Z3
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z2, (R8)(R9*2)
+	VMOVUPS      Z3, (R11)
+	VZEROUPPER
+	RET
+
+// func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductInt8AVX512r2x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+
+loop:
+	VPMOVSXBD    (DX), Z2
+	VCVTDQ2PS    Z2, Z2
+	VBROADCASTSS (AX), Z3
+	VMULPS       Z2, Z3, Z3
+	VADDPS       Z3, Z0, Z0
+	VBROADCASTSS (AX)(DI*1), Z3
+	VMULPS       Z2, Z3, Z3
+	VADDPS       Z3, Z1, Z1
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductInt8AVX512r1x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Z0
+
+loop:
+	VPMOVSXBD    (DX), Z1
+	VCVTDQ2PS    Z1, Z1
+	VBROADCASTSS (AX), Z2
+	VMULPS       Z1, Z2, Z1
+	VADDPS       Z1, Z0, Z0
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (DI)
+	VZEROUPPER
+	RET
+
+// func toHalvesAVX512(dst *uint16, x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·toHalvesAVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	VMOVUPS   (CX), Z0
+	VCVTPS2PH $0x00, Z0, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JNZ       loop
 	VZEROUPPER
 	RET
 

@@ -42,6 +42,16 @@ func flipCodes(dst []byte, dstStride, dstStep int, src []byte, stride, srcStep, 
 	flipCodesRef(dst, dstStride, dstStep, src, stride, srcStep, count)
 }
 
+func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int) {
+	addProductHalfRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
+}
+
+func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int) {
+	addProductInt8Ref(c, ldc, a, row, step, b, ldb, rows, cols, n)
+}
+
+func toHalves(dst []uint16, x []float32) { toHalvesRef(dst, x) }
+
 func dot(lanes *[Lanes]float32, a, b []float32)                { dotRef(lanes, a, b) }
 func sumLanes(l *[Lanes]float32) float32                       { return sumLanesRef(l) }
 func topLane(l *[Lanes]float32) float32                        { return topLaneRef(l) }

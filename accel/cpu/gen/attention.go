@@ -11,9 +11,17 @@ import (
 func attention(s simd) {
 	for _, width := range productWidths(s) {
 		for _, rows := range productRows(s, width) {
-			addProduct(s, rows, width)
+			addProduct(s, float32s, rows, width)
 		}
 	}
+	for _, kind := range []rightFactor{halves, int8s} {
+		for _, width := range storedWidths(s) {
+			for _, rows := range []int{4, 2, 1} {
+				addProduct(s, kind, rows, width)
+			}
+		}
+	}
+	toHalves(s)
 	dot(s)
 	expSum(s)
 	maxLanes(s)
@@ -38,16 +46,53 @@ func productRows(s simd, width int) []int {
 	return []int{8, 4, 2, 1}
 }
 
+// storedWidths are the widths of tiles whose right factor becomes float32 on the way.
+func storedWidths(s simd) []int {
+	if s.wide() {
+		return []int{64, 16}
+	}
+	return []int{16}
+}
+
+// rightFactor is how the elements of a product's right factor are stored.
+type rightFactor struct {
+	name, dtype string
+	size        int // bytes of an element
+}
+
+var (
+	float32s = rightFactor{"", "float32", 4}
+	halves   = rightFactor{"Half", "uint16", 2}
+	int8s    = rightFactor{"Int8", "int8", 1}
+)
+
+// read loads part p of a row of the right factor as float32.
+func (k rightFactor) read(s simd, b reg.Register, p int, to reg.VecVirtual) {
+	from := at(b, s.bytes/4*k.size*p)
+	switch k {
+	case float32s:
+		VMOVUPS(from, to)
+	case halves:
+		VCVTPH2PS(from, to)
+	case int8s:
+		VPMOVSXBD(from, to)
+		VCVTDQ2PS(to, to)
+	}
+}
+
 // addProduct keeps a tile of sums in registers while it goes over k.
-func addProduct(s simd, rows, width int) {
-	name := fmt.Sprintf("addProduct%sr%dx%d", s.suffix, rows, width)
-	TEXT(name, NOSPLIT, "func(c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int)")
+func addProduct(s simd, kind rightFactor, rows, width int) {
+	name := fmt.Sprintf("addProduct%s%sr%dx%d", kind.name, s.suffix, rows, width)
+	TEXT(name, NOSPLIT, "func(c *float32, ldc int, a *float32, row, step int, b *"+kind.dtype+", ldb, n int)")
 	Doc(fmt.Sprintf("%s: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < %d and j < %d; n > 0.", name, rows, width))
 	Pragma("noescape")
 	a, step, b, ldb, n := load("a"), load("step"), load("b"), load("ldb"), load("n")
 	row := load("row")
-	for _, r := range []reg.Register{row, step, ldb} {
+	for _, r := range []reg.Register{row, step} {
 		SHLQ(u8(2), r)
+	}
+	if kind.size > 1 {
+		SHLQ(u8(kind.size/2), ldb)
 	}
 	c, ldc := load("c"), load("ldc")
 	SHLQ(u8(2), ldc)
@@ -63,7 +108,7 @@ func addProduct(s simd, rows, width int) {
 	right, x, t := s.regs(parts), s.vec(), s.vec()
 	Label("loop")
 	for p := range right {
-		VMOVUPS(at(b, s.bytes*p), right[p])
+		kind.read(s, b, p, right[p])
 	}
 	for i := range sum {
 		VBROADCASTSS(from.at(i, 0), x)
@@ -83,6 +128,25 @@ func addProduct(s simd, rows, width int) {
 			VMOVUPS(sum[i][p], to.at(i, s.bytes*p))
 		}
 	}
+	done()
+}
+
+// toHalves rounds to half precision.
+func toHalves(s simd) {
+	TEXT("toHalves"+s.suffix, NOSPLIT, "func(dst *uint16, x *float32, n int)")
+	Doc("toHalves" + s.suffix + ": dst[i] = x[i] as IEEE half precision, rounded half to even; n > 0 and a multiple of 16.")
+	Pragma("noescape")
+	dst, x, n := load("dst"), load("x"), load("n")
+	Label("loop")
+	for p := range s.parts {
+		v := s.vec()
+		VMOVUPS(at(x, s.bytes*p), v)
+		VCVTPS2PH(u8(0), v, at(dst, s.bytes/2*p))
+	}
+	ADDQ(u8(64), x)
+	ADDQ(u8(32), dst)
+	SUBQ(u8(16), n)
+	JNZ(label("loop"))
 	done()
 }
 

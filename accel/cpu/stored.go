@@ -1,0 +1,45 @@
+package cpu
+
+import "fmt"
+
+// Keys and values may be stored in half precision or as int8. They become float32 in the products of attention, which are otherwise those
+// of [AddProduct]: the same sums in the same order.
+
+// AddProductHalf is [AddProduct] with a right factor in IEEE half precision.
+func AddProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int) {
+	if checkProduct("AddProductHalf", c, ldc, a, row, step, len(b), ldb, rows, cols, n) {
+		addProductHalf(c, ldc, a, row, step, b, ldb, rows, cols, n)
+	}
+}
+
+// AddProductInt8 is [AddProduct] with a right factor of int8.
+func AddProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int) {
+	if checkProduct("AddProductInt8", c, ldc, a, row, step, len(b), ldb, rows, cols, n) {
+		addProductInt8(c, ldc, a, row, step, b, ldb, rows, cols, n)
+	}
+}
+
+// checkProduct says whether there is anything to do.
+func checkProduct(op string, c []float32, ldc int, a []float32, row, step, lenB, ldb, rows, cols, n int) bool {
+	if rows < 0 || n < 0 || cols < 0 || cols%Lanes != 0 || row < 0 || step < 0 {
+		panic(fmt.Sprintf("cpu: %s: bad arguments: %d rows, %d columns (want a multiple of %d), %d terms, steps %d and %d", op, rows, cols, Lanes, n, row, step))
+	}
+	if rows == 0 || cols == 0 || n == 0 {
+		return false
+	}
+	needRows(op, "c", len(c), rows, cols, ldc)
+	need(op, "a", len(a), (rows-1)*row+(n-1)*step+1)
+	needRows(op, "b", lenB, n, cols, ldb)
+	return true
+}
+
+// ToHalves writes x to dst in IEEE half precision, rounded half to even; what is too large becomes infinite.
+func ToHalves(dst []uint16, x []float32) {
+	n := len(x)
+	need("ToHalves", "dst", len(dst), n)
+	body := n &^ (Lanes - 1)
+	if body > 0 {
+		toHalves(dst[:body], x[:body])
+	}
+	toHalvesRef(dst[body:n], x[body:])
+}
