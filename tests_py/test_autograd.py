@@ -501,3 +501,19 @@ def test_memory_stays_flat_over_passes_and_dropped_graphs(cycles: int) -> None:
         gc.collect()
         assert bitnet_rust.memory_stats()["in_use"] <= pool
         assert _rss() - rss < (8 << 20)
+
+
+def test_gradcheck_leaves_its_inputs_as_they_were() -> None:
+    x = Tensor(np.array([1.0, 2.0, 3.0], np.float32), requires_grad=True)
+    calls = 0
+
+    def breaks(t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise RuntimeError("enough")
+        return t * t
+
+    with pytest.raises(RuntimeError, match="enough"):
+        autograd.gradcheck(breaks, x)
+    np.testing.assert_array_equal(x.numpy(), [1, 2, 3])

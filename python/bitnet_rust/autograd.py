@@ -211,13 +211,17 @@ def gradcheck(
         values = x.numpy()
         numeric = np.zeros(x.shape)
         for at in np.ndindex(*x.shape):
+            where = at if at else ...
             steps = [np.float32(values[at] + k * eps) for k in (1, -1, 2, -2)]
             f: list[float] = []
-            for v in [*steps, values[at]]:
-                with no_grad():
-                    x[at if at else ...] = float(v)
-                if len(f) < 4:
+            try:
+                for v in steps:
+                    with no_grad():
+                        x[where] = float(v)
                     f.append(weighted())
+            finally:
+                with no_grad():
+                    x[where] = float(values[at])
             h = (float(steps[0]) - float(steps[1])) / 2
             numeric[at] = (8 * (f[0] - f[1]) - (f[2] - f[3])) / (12 * h)
         found = np.zeros(x.shape) if computed is None else computed.numpy().astype(np.float64)
