@@ -64,6 +64,10 @@ func (e *Engine) Close() {
 type Sequence struct {
 	cache *nn.KVCache
 	n     int
+
+	// Of a sequence that a pageStore gives its pages to.
+	pages  []*page
+	listed int // pages[:listed] are in the index
 }
 
 // NewSequence returns an empty sequence.

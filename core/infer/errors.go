@@ -6,13 +6,44 @@ import (
 	"math"
 )
 
-// Sentinels for errors.Is. Every error of this file matches exactly one of them.
+// Sentinels for errors.Is. Every error of this file but PanicError matches exactly one of them.
 var (
 	// ErrArgument marks a value that the caller chose and may correct.
 	ErrArgument = errors.New("invalid argument")
 	// ErrLogits marks logits from which no token can be chosen.
 	ErrLogits = errors.New("invalid logits")
+	// ErrQueueFull refuses a request because as many wait as may.
+	ErrQueueFull = errors.New("the queue is full")
+	// ErrCanceled ends a request that was canceled, or whose scheduler was closed.
+	ErrCanceled = errors.New("the request was canceled")
+	// ErrDeadline ends a request whose deadline has passed.
+	ErrDeadline = errors.New("the request's deadline has passed")
+	// ErrShutdown refuses requests to a scheduler that closes.
+	ErrShutdown = errors.New("the scheduler is closed")
 )
+
+// QueueFullError says how many requests wait. errors.Is(err, ErrQueueFull) holds.
+type QueueFullError struct{ Waiting, Limit int }
+
+func (e *QueueFullError) Error() string {
+	return fmt.Sprintf("%v: %d requests wait, max_queue = %d: try again later", ErrQueueFull, e.Waiting, e.Limit)
+}
+
+func (e *QueueFullError) Unwrap() error { return ErrQueueFull }
+
+// PanicError is a defect that a scheduler met in a step.
+type PanicError struct {
+	Value any // what was passed to panic
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("%v", e.Value) }
+
+// Unwrap gives the panic's value when it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
 
 // ArgumentError says which argument was refused, what it was and what would have been accepted.
 // errors.Is(err, ErrArgument) holds.

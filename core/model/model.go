@@ -24,11 +24,12 @@ type Model struct {
 	Info  Info                              // where the weights came from and what they occupy
 	files atomic.Pointer[map[string]string] // tokenizer and other texts that SetAssets gave; nil: those at Info.Path
 
-	use    sync.RWMutex // held for reading by steps, for writing by whoever moves or frees weights
-	stale  atomic.Bool  // the master weights have changed since the last Refresh
-	closed bool
-	close  []func() error // gives weight memory and file mappings back
-	arena  *pool.Block    // most of the weight memory, or nil
+	use     sync.RWMutex  // held for reading by steps, for writing by whoever moves or frees weights
+	stale   atomic.Bool   // the master weights have changed since the last Refresh
+	version atomic.Uint64 // how often Refresh was called
+	closed  bool
+	close   []func() error // gives weight memory and file mappings back
+	arena   *pool.Block    // most of the weight memory, or nil
 
 	damage   atomic.Pointer[error] // what is wrong with the file, once that is known
 	promoter *promoter             // nil unless the weights of a mapped file are moved into memory
@@ -126,6 +127,9 @@ func (m *Model) refreshStale() error {
 // MarkChanged tells that master weights were changed: whoever acquires the model next derives the weights of forward passes
 // anew. Callers that train the model step by step call Refresh instead.
 func (m *Model) MarkChanged() { m.stale.Store(true) }
+
+// Version changes whenever the weights of forward passes do: keys and values that were computed before are of another model.
+func (m *Model) Version() uint64 { return m.version.Load() }
 
 // Release ends what Acquire began.
 func (m *Model) Release() { m.use.RUnlock() }

@@ -119,6 +119,7 @@ func (m *Model) LearnsScales() bool {
 
 // Refresh derives the weights of forward passes from the master weights after these have changed. No step may run.
 func (m *Model) Refresh() error {
+	m.version.Add(1)
 	return m.eachWeight(func(name string, l *nn.Linear) error {
 		if name == "model.embed_tokens" {
 			return m.Embed.Refresh()

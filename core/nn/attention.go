@@ -88,12 +88,12 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	rows := len(c.rows)
 	out := c.New(rows, a.Heads*a.Dim)
 	c.groupRows()
-	items := len(c.groups) * a.Heads
-	chunks := min(items, 8*cpu.NumThreads())
+	items, most := len(c.groups)*a.Heads, 8*cpu.NumThreads()
+	chunks := min(items, most)
 	size := (items + chunks - 1) / chunks
 	chunks = (items + size - 1) / size
 	per := groupSize*(PageTokens+2*PaddedDim(a.Dim)) + 16
-	buf := c.scratch.Alloc(4 * chunks * per)
+	buf := c.scratch.Alloc(4 * min(rows*a.Heads, most) * per) // as much however the rows are grouped: steps of as many rows have one shape
 	c.attend = attendTask{
 		ctx: c, a: a, q: q.Float32s(), out: out.Float32s(), buf: pool.View[float32](buf),
 		items: items, size: size, per: per, scale: float32(1 / math.Sqrt(float64(a.Dim))),

@@ -14,7 +14,7 @@ const PageTokens = 64
 func PaddedDim(headDim int) int { return (headDim + 15) &^ 15 }
 
 // KVCache holds the float32 keys and values of one sequence in pages of PageTokens positions, taken from the pool as the
-// sequence grows. A cache for one layer also serves layers that run one after another over whole sequences: each overwrites
+// sequence grows, or appended by an owner who shares them between sequences. A cache for one layer also serves layers that run one after another over whole sequences: each overwrites
 // what the one before it left. A page has, for each layer and kv head, the keys as [PaddedDim][PageTokens] and the values as
 // [PageTokens][PaddedDim]: the right factors of q k^T and of p v, in which the kernels read rows.
 type KVCache struct {
@@ -54,6 +54,29 @@ func (c *KVCache) Grow(n int) error {
 		c.pages = append(c.pages, &b.Float32()[0])
 	}
 	return nil
+}
+
+// PageBytes is the size of one page.
+func (c *KVCache) PageBytes() int { return 4 * c.page }
+
+// Pages is how many pages the cache has.
+func (c *KVCache) Pages() int { return len(c.pages) }
+
+// Append adds a page of PageBytes that stays the caller's: Detach forgets it, and Free must not be called.
+func (c *KVCache) Append(b *pool.Block) {
+	c.blocks = append(c.blocks, b)
+	c.pages = append(c.pages, &b.Float32()[0])
+}
+
+// Replace puts another page of the caller's, with the same contents, in place of one that Append added.
+func (c *KVCache) Replace(page int, b *pool.Block) {
+	c.blocks[page], c.pages[page] = b, &b.Float32()[0]
+}
+
+// Detach forgets all pages without giving them back.
+func (c *KVCache) Detach() {
+	clear(c.blocks)
+	c.blocks, c.pages = c.blocks[:0], c.pages[:0]
 }
 
 // Bytes is the size of the pages.
