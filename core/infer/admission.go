@@ -7,8 +7,8 @@ import (
 )
 
 // admit gives places to waiting requests, the next in the order of startsBefore first, as long as there is room for what it has to read
-// and for a page of growth of everybody. A request that does not fit is not overtaken. If it is more important than a request that runs,
-// that one makes room.
+// and for a page of growth of everybody. A request that does not fit is not overtaken. If its priority is above the rank of a request
+// that runs, that one makes room.
 func (b *batch) admit() {
 	for i := range b.waiting {
 		b.waiting[i].waited++
@@ -18,7 +18,7 @@ func (b *batch) admit() {
 		r := b.waiting[at]
 		if !b.fits(r) {
 			last := len(b.active) - 1
-			if last < 0 || b.active[last].priority >= r.priority {
+			if last < 0 || b.active[last].rank() >= r.priority {
 				return
 			}
 			b.suspend()
@@ -74,6 +74,8 @@ func (b *batch) start(r *request) {
 	if r.sampler == nil { // the first time
 		r.sampler = makeSampler(r.params, b.e.model.Config.VocabSize)
 		r.sampler.Observe(r.tokens...)
+		room := min(r.params.MaxNewTokens, b.e.model.Config.MaxPositionEmbeddings+1-r.prompt, mostTokensAhead)
+		r.tokens = slices.Grow(r.tokens, room)
 	}
 	at, _ := slices.BinarySearchFunc(b.active, r, func(a, r *request) int {
 		if a.precedes(r) {
@@ -84,13 +86,15 @@ func (b *batch) start(r *request) {
 	b.active = slices.Insert(b.active, at, r)
 }
 
+// mostTokensAhead is for how many new tokens a request has room from its start; the list of a longer one grows as lists do.
+const mostTokensAhead = 4096
+
 // suspend lets the last of the active requests wait again.
 func (b *batch) suspend() {
 	last := len(b.active) - 1
 	r := b.active[last]
 	b.active = b.active[:last]
 	b.park(r)
-	r.waited = 0
 	b.waiting = append(b.waiting, r)
 }
 

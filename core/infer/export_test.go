@@ -7,3 +7,6 @@ var StepTokens = stepTokens
 
 // UsePool makes an engine take scratch memory and caches from p.
 func (e *Engine) UsePool(p *pool.HybridMemoryPool) { e.mem = p }
+
+// NewSchedulerAt is NewScheduler with a clock.
+var NewSchedulerAt = newScheduler

@@ -71,29 +71,28 @@ func (r *request) unread() int { return len(r.tokens) - r.seq.n }
 // decodes reports whether all an active request has to read is the last token it made.
 func (r *request) decodes() bool { return len(r.tokens) > r.prompt && r.unread() == 1 }
 
+// riseSteps is how many steps of waiting count as one level of priority: no request waits for ever.
+const riseSteps = 256
+
+// rank is the request's priority with what it has gained by waiting. It stays while the request runs.
+func (r *request) rank() int { return r.priority + r.waited/riseSteps }
+
 // precedes says whose turn it is in a step, and who stays when memory ends. It is an order of all requests, so that the first one
 // always gets on.
 func (r *request) precedes(other *request) bool {
-	if r.priority != other.priority {
-		return r.priority > other.priority
+	if r.rank() != other.rank() {
+		return r.rank() > other.rank()
 	}
 	return r.order < other.order
 }
 
-// riseSteps is how many steps of waiting count as one level of priority: no request waits for ever.
-const riseSteps = 256
-
 // startsBefore says which of two waiting requests gets the next place: the more important one, then that of the client who was
 // served less, then the earlier one.
 func (r *request) startsBefore(other *request) bool {
-	mine, theirs := r.priority+r.waited/riseSteps, other.priority+other.waited/riseSteps
-	switch {
-	case mine != theirs:
-		return mine > theirs
-	case r.client.served != other.client.served:
+	if r.rank() == other.rank() && r.client.served != other.client.served {
 		return r.client.served < other.client.served
 	}
-	return r.order < other.order
+	return r.precedes(other)
 }
 
 // client is whoever requests come from. Places go to the client with the fewest rows computed (Sheng et al. 2024, arXiv 2401.00588).

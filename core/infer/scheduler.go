@@ -30,6 +30,7 @@ type Request struct {
 type Scheduler struct {
 	e       *Engine
 	o       SchedulerOptions
+	now     func() time.Time
 	b       *batch
 	tune    *tuner // nil: every step as large as MaxBatchTokens
 	stop    context.Context
@@ -53,13 +54,17 @@ type Scheduler struct {
 
 // NewScheduler starts a scheduler. Its key/value memory is taken from the engine's pool as it is needed.
 func NewScheduler(e *Engine, o SchedulerOptions) (*Scheduler, error) {
+	return newScheduler(e, o, time.Now)
+}
+
+func newScheduler(e *Engine, o SchedulerOptions, now func() time.Time) (*Scheduler, error) {
 	o, err := o.resolve(e)
 	if err != nil {
 		return nil, err
 	}
 	pages := int(o.KVBytes / int64(e.NewSequence().cache.PageBytes()))
 	s := &Scheduler{
-		e: e, o: o, b: newBatch(e, o.MaxSequences, pages), wake: make(chan struct{}, 1), done: make(chan struct{}),
+		e: e, o: o, now: now, b: newBatch(e, o.MaxSequences, pages), wake: make(chan struct{}, 1), done: make(chan struct{}),
 		m: Metrics{
 			TimeToFirstToken: newHistogram(secondBounds), TimePerToken: newHistogram(secondBounds), StepTime: newHistogram(secondBounds),
 			BatchSize: newHistogram(sizeBounds),
@@ -97,7 +102,7 @@ func (s *Scheduler) Submit(req Request) (*Handle, error) {
 	if box == nil {
 		box = new(Mailbox)
 	}
-	now := time.Now()
+	now := s.now()
 	r.priority, r.times.submitted = req.Priority, now
 	r.handle = &Handle{s: s, box: box, deadline: req.Deadline}
 
@@ -229,7 +234,7 @@ func (s *Scheduler) takeIn() {
 	if pressure {
 		s.b.kv.trim()
 	}
-	now := time.Now()
+	now := s.now()
 	s.each(func(r *request) {
 		switch h := r.handle; {
 		case h.canceled.Load():
@@ -291,7 +296,7 @@ func (s *Scheduler) abandon() {
 
 // step takes a step of the batch and tells what came of it.
 func (s *Scheduler) step() error {
-	start := time.Now()
+	start := s.now()
 	list, err := s.b.step(s.stop)
 	switch {
 	case errors.Is(err, pool.ErrOutOfMemory) && len(s.b.active) > 0: // it does not fit alone
@@ -301,7 +306,7 @@ func (s *Scheduler) step() error {
 	case err != nil:
 		return err
 	}
-	now := time.Now()
+	now := s.now()
 	for i := range list {
 		s.deliver(&list[i], now)
 	}
@@ -390,7 +395,7 @@ func (s *Scheduler) Metrics() Metrics {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.m
-	now := time.Now()
+	now := s.now()
 	m.Queued += len(s.inbox)
 	m.TokensPerSecond, m.PromptPerSecond = s.made.perSecond(now), s.read.perSecond(now)
 	m.TimeToFirstToken, m.TimePerToken = m.TimeToFirstToken.clone(), m.TimePerToken.clone()

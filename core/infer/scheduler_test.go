@@ -6,12 +6,16 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
 func TestMain(m *testing.M) {
@@ -170,3 +174,163 @@ func TestEachOf200RandomRequestsGetsWhatItGetsAlone(t *testing.T) {
 	}
 }
 
+// endless asks for more tokens than a test waits for.
+func endless(prompt []int32) infer.Request {
+	p := infer.DefaultSamplingParams()
+	p.MaxNewTokens, p.IgnoreEOS = 250, true
+	return infer.Request{Prompt: prompt, Params: p}
+}
+
+func TestAFullQueueRefusesRequests(t *testing.T) {
+	s := scheduler(t, tiny(t, 1, 64, 64), infer.SchedulerOptions{MaxSequences: 1, MaxQueue: 2})
+	for range 3 {
+		_, err := s.Submit(endless([]int32{1}))
+		require.NoError(t, err)
+	}
+	_, err := s.Submit(endless([]int32{1}))
+	var full *infer.QueueFullError
+	require.ErrorAs(t, err, &full)
+	require.ErrorIs(t, err, infer.ErrQueueFull)
+	require.Equal(t, infer.QueueFullError{Waiting: 2, Limit: 2}, *full)
+	require.EqualValues(t, 1, s.Metrics().Rejected)
+}
+
+func TestADeadlineEndsWhatRunsAndWhatWaits(t *testing.T) {
+	var seconds atomic.Int64
+	clock := func() time.Time { return time.Unix(1000+seconds.Load(), 0) }
+	s, err := infer.NewSchedulerAt(tiny(t, 6, 512, 1024), infer.SchedulerOptions{MaxSequences: 1}, clock)
+	require.NoError(t, err)
+	defer s.Close()
+	running, waiting := endless([]int32{1}), endless([]int32{2})
+	running.Deadline, waiting.Deadline = time.Unix(1020, 0), time.Unix(1010, 0)
+	h, err := s.Submit(running)
+	require.NoError(t, err)
+	w, err := s.Submit(waiting)
+	require.NoError(t, err)
+	_, err = h.Next(context.Background())
+	require.NoError(t, err)
+	seconds.Store(10)
+	require.Equal(t, wholeAnswer{err: infer.ErrDeadline}, collect(t, w, -1))
+	seconds.Store(20)
+	require.ErrorIs(t, collect(t, h, -1).err, infer.ErrDeadline)
+	require.EqualValues(t, 2, s.Metrics().Expired)
+}
+
+func TestShutdownWaitsAndCloseCancels(t *testing.T) {
+	e := tiny(t, 1, 64, 64)
+	for _, drain := range []bool{true, false} {
+		s := scheduler(t, e, infer.SchedulerOptions{MaxSequences: 2})
+		var handles []*infer.Handle
+		for i := range int32(5) {
+			h, err := s.Submit(endless([]int32{i}))
+			require.NoError(t, err)
+			handles = append(handles, h)
+		}
+		if drain {
+			require.NoError(t, s.Shutdown(context.Background()))
+		} else {
+			now, cancel := context.WithCancel(context.Background())
+			cancel()
+			require.ErrorIs(t, s.Shutdown(now), context.Canceled)
+		}
+		for _, h := range handles {
+			a := collect(t, h, -1)
+			if drain {
+				require.NoError(t, a.err)
+				require.Len(t, a.tokens, 250)
+			} else if a.err != nil { // the first ones may have been done
+				require.ErrorIs(t, a.err, infer.ErrCanceled)
+			}
+		}
+		_, err := s.Submit(endless([]int32{1}))
+		require.ErrorIs(t, err, infer.ErrShutdown)
+		s.Close() // twice does nothing
+	}
+}
+
+func TestADefectEndsTheRequestsThatMetItAndNoOthers(t *testing.T) {
+	e := tiny(t, 1, 64, 64)
+	s := scheduler(t, e, infer.SchedulerOptions{})
+	want := alone(t, e, endless([]int32{5}))
+	head := e.Model().Head
+	e.Model().Head = nn.Head{}
+	h, err := s.Submit(endless([]int32{5}))
+	require.NoError(t, err)
+	var defect *infer.PanicError
+	require.ErrorAs(t, collect(t, h, -1).err, &defect)
+	require.Contains(t, string(defect.Stack), "head")
+	e.Model().Head = head
+	h, err = s.Submit(endless([]int32{5}))
+	require.NoError(t, err)
+	require.Equal(t, want, collect(t, h, -1))
+	require.EqualValues(t, 1, s.Metrics().Failed)
+}
+
+func TestRequestsThatCannotBeAreRefused(t *testing.T) {
+	e := tiny(t, 2, 128, 128)
+	s := scheduler(t, e, infer.SchedulerOptions{KVBytes: 2 * pageBytes})
+	for name, r := range map[string]infer.Request{
+		"tokens":         endless(nil),
+		"tokens[0]":      endless([]int32{1000}),
+		"length":         endless(make([]int32, 300)),
+		"prompt":         endless(make([]int32, 128)), // its first token is on a third page
+		"max_new_tokens": {Prompt: []int32{1}, Params: infer.SamplingParams{TopP: 1}},
+	} {
+		_, err := s.Submit(r)
+		var arg *infer.ArgumentError
+		require.ErrorAs(t, err, &arg, name)
+		require.Equal(t, name, arg.Field)
+	}
+	for name, o := range map[string]infer.SchedulerOptions{
+		"max_sequences":    {MaxSequences: -1},
+		"max_queue":        {MaxQueue: 1 << 30},
+		"max_batch_tokens": {MaxBatchTokens: -1},
+		"mode":             {Mode: "fast"},
+		"target_step":      {TargetStep: 0.1},
+		"kv_bytes":         {KVBytes: pageBytes - 1},
+	} {
+		_, err := infer.NewScheduler(e, o)
+		var arg *infer.ArgumentError
+		require.ErrorAs(t, err, &arg, name)
+		require.Equal(t, name, arg.Field)
+	}
+}
+
+func TestASequenceThatOutgrowsTheBudgetAloneFailsAndTheOthersGoOn(t *testing.T) {
+	e := tiny(t, 2, 128, 128)
+	s := scheduler(t, e, infer.SchedulerOptions{KVBytes: 2 * pageBytes})
+	long, err := s.Submit(endless([]int32{1, 2}))
+	require.NoError(t, err)
+	short := endless([]int32{3})
+	short.Params.MaxNewTokens = 10
+	h, err := s.Submit(short)
+	require.NoError(t, err)
+	require.Len(t, collect(t, h, -1).tokens, 10)
+	a := collect(t, long, -1)
+	require.ErrorIs(t, a.err, pool.ErrOutOfMemory)
+	require.Equal(t, alone(t, e, endless([]int32{1, 2})).tokens[:128-2+1], a.tokens)
+}
+
+func TestMetricsTellWhatHappened(t *testing.T) {
+	s := scheduler(t, tiny(t, 2, 128, 128), infer.SchedulerOptions{KVBytes: 8 * pageBytes, MaxBatchTokens: 50})
+	r := endless(prompts(1, 100)[0])
+	r.Params.MaxNewTokens = 7
+	h, err := s.Submit(r)
+	require.NoError(t, err)
+	collect(t, h, -1)
+	require.NoError(t, s.Shutdown(context.Background()))
+	m := s.Metrics()
+	require.EqualValues(t, 1, m.Submitted)
+	require.EqualValues(t, 1, m.Finished)
+	require.EqualValues(t, []int64{8, 100, 7}, []int64{m.Steps, m.PromptTokens, m.GeneratedTokens}, "two steps for the prompt")
+	require.Equal(t, []int{0, 0, 8}, []int{m.Queued, m.Running, m.KVLimit})
+	require.EqualValues(t, []int64{1, 6, 8, 8}, []int64{m.TimeToFirstToken.Count, m.TimePerToken.Count, m.StepTime.Count, m.BatchSize.Count})
+	require.EqualValues(t, pageBytes, m.KVPageBytes)
+	require.Positive(t, m.TokensPerSecond)
+	require.Equal(t, 50, m.BatchTokenLimit)
+	var counted int64
+	for _, n := range m.TimePerToken.Counts {
+		counted += n
+	}
+	require.Equal(t, m.TimePerToken.Count, counted)
+}
