@@ -25,6 +25,9 @@ enum {
   BN_CHECKPOINT, // CheckpointError
   BN_AUTOGRAD,   // AutogradError
   BN_CHECK,      // GradCheckError
+  BN_QUEUE_FULL, // QueueFullError
+  BN_DEADLINE,   // DeadlineError
+  BN_REQUEST_CANCELED,  // RequestCanceledError
   BN_CODES
 };
 
@@ -44,6 +47,14 @@ typedef struct {
   int32_t id;
   float logprob;
 } bn_top;
+
+// What came of a request of a scheduler: a token, or with code the error that ended it, whose message is to be freed.
+typedef struct {
+  uint64_t request;
+  bn_token token;
+  int32_t code;
+  char *message;
+} bn_outcome;
 
 // bn_event tells Python of something, in JSON, on the thread that made the call, and takes what it answers, in JSON, or
 // NULL; Go frees it. Nonzero: stop, its Python error is pending.

@@ -98,6 +98,19 @@ func (g *generation) with(body func(*infer.Generation) error) error {
 	return body(g.g)
 }
 
+// tokenOut is a token as C has it; its alternatives go to tops[*at:].
+func tokenOut(sequence int, t infer.Token, finish string, tops []C.bn_top, at *int) C.bn_token {
+	out := C.bn_token{
+		sequence: C.int32_t(sequence), id: C.int32_t(t.ID), finish: finishCodes[finish], logprob: C.float(t.Logprob),
+		top_start: C.int32_t(*at), top_count: C.int32_t(len(t.Top)),
+	}
+	for _, alt := range t.Top {
+		tops[*at] = C.bn_top{id: C.int32_t(alt.ID), logprob: C.float(alt.Logprob)}
+		*at++
+	}
+	return out
+}
+
 var finishCodes = map[string]C.int32_t{"": 0, infer.FinishStop: 1, infer.FinishLength: 2}
 
 // bn_generation_step takes one step. tokens and tops stay valid until the next step or close.
@@ -118,14 +131,7 @@ func bn_generation_step(h C.uintptr_t, poll C.bn_poll, state unsafe.Pointer, tok
 			ct, cp := g.tokens.take(len(list)), g.tops.take(alternatives)
 			at := 0
 			for i, t := range list {
-				ct[i] = C.bn_token{
-					sequence: C.int32_t(t.Sequence), id: C.int32_t(t.ID), finish: finishCodes[t.Finish], logprob: C.float(t.Logprob),
-					top_start: C.int32_t(at), top_count: C.int32_t(len(t.Top)),
-				}
-				for _, alt := range t.Top {
-					cp[at] = C.bn_top{id: C.int32_t(alt.ID), logprob: C.float(alt.Logprob)}
-					at++
-				}
+				ct[i] = tokenOut(t.Sequence, t.Token, t.Finish, cp, &at)
 			}
 			*tokens, *tops, *n = g.tokens.p, g.tops.p, C.int64_t(len(list))
 			return nil

@@ -70,15 +70,22 @@ static int close_now(Generation *g) {
   return code ? -1 : 0;
 }
 
-// One token as (sequence, id, logprob, finish, top): finish is None, "stop" or "length", top a tuple of (id, logprob).
-static PyObject *token_tuple(const bn_token *t, const bn_top *tops) {
+PyObject *bn_finish_name(const bn_token *token) { return finish_names[token->finish]; }
+
+PyObject *bn_top_tuple(const bn_token *t, const bn_top *tops) {
   PyObject *top = PyTuple_New(t->top_count);
   for (int32_t i = 0; top && i < t->top_count; i++) {
     const bn_top *alternative = &tops[t->top_start + i];
     PyObject *pair = Py_BuildValue("id", (int)alternative->id, (double)alternative->logprob);
     if (!pair || PyTuple_SetItem(top, i, pair)) Py_CLEAR(top);
   }
-  return top ? Py_BuildValue("iidON", (int)t->sequence, (int)t->id, (double)t->logprob, finish_names[t->finish], top) : NULL;
+  return top;
+}
+
+// One token as (sequence, id, logprob, finish, top).
+static PyObject *token_tuple(const bn_token *t, const bn_top *tops) {
+  PyObject *top = bn_top_tuple(t, tops);
+  return top ? Py_BuildValue("iidON", (int)t->sequence, (int)t->id, (double)t->logprob, bn_finish_name(t), top) : NULL;
 }
 
 static PyObject *generation_step(PyObject *self, PyObject *unused) {

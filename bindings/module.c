@@ -11,6 +11,7 @@ static int (*const parts[])(PyObject *) = {
     bn_init_info,
     bn_init_model,
     bn_init_generation,
+    bn_init_scheduler,
     bn_init_tensor,
     bn_init_memory,
     bn_init_dataset,
@@ -27,7 +28,8 @@ static const char *const exception_names[BN_CODES] = {
     [BN_INTERNAL] = "InternalError", [BN_CANCELED] = "BitNetError",
     [BN_INDEX] = "OutOfRangeError",  [BN_LOGITS] = "LogitsError",      [BN_FILE] = "FileSystemError",
     [BN_TRAINING] = "TrainingError", [BN_CHECKPOINT] = "CheckpointError",
-    [BN_AUTOGRAD] = "AutogradError", [BN_CHECK] = "GradCheckError",
+    [BN_AUTOGRAD] = "AutogradError", [BN_CHECK] = "GradCheckError",    [BN_QUEUE_FULL] = "QueueFullError",
+    [BN_DEADLINE] = "DeadlineError", [BN_REQUEST_CANCELED] = "RequestCanceledError",
 };
 static PyObject *exceptions[BN_CODES];
 static PyObject *fork_error;
@@ -44,6 +46,14 @@ PyObject *bn_raise(int code, char *msg) {
   if (!PyErr_Occurred()) raise_text(exceptions[code > 0 && code < BN_CODES ? code : BN_INTERNAL], msg ? msg : "");
   free(msg);
   return NULL;
+}
+
+PyObject *bn_exception(int code, char *msg) {
+  PyObject *str = PyUnicode_DecodeUTF8(msg, (Py_ssize_t)strlen(msg), "replace");
+  free(msg);
+  PyObject *error = str ? PyObject_CallFunctionObjArgs(exceptions[code > 0 && code < BN_CODES ? code : BN_INTERNAL], str, NULL) : NULL;
+  Py_XDECREF(str);
+  return error;
 }
 
 int bn_forked(void) {

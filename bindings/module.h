@@ -13,6 +13,9 @@
 // Raises the exception of an export's result code, frees msg, returns NULL. A pending exception (from bn_look) stays.
 PyObject *bn_raise(int code, char *msg);
 
+// The exception object of a result code, without raising it; frees msg.
+PyObject *bn_exception(int code, char *msg);
+
 // True, with an exception, in a child of fork(): Go's threads are not there.
 int bn_forked(void);
 int bn_is_forked(void);  // the same without the exception
@@ -65,12 +68,17 @@ void bn_free_object(PyObject *self);
 int bn_init_info(PyObject *module);
 int bn_init_model(PyObject *module);
 int bn_init_generation(PyObject *module);
+int bn_init_scheduler(PyObject *module);
 int bn_init_tensor(PyObject *module);
 int bn_init_memory(PyObject *module);
 int bn_init_dataset(PyObject *module);
 int bn_init_tokens(PyObject *module);
 int bn_init_train(PyObject *module);
 int bn_init_object(PyObject *module);
+
+// The parts of a token that Python sees: None, "stop" or "length", and a tuple of (id, logprob).
+PyObject *bn_finish_name(const bn_token *token);
+PyObject *bn_top_tuple(const bn_token *token, const bn_top *tops);
 
 // What Generation and TrainingRun need of a Model object: its handle, and an exception if the object is something else.
 int bn_model_handle(PyObject *object, uintptr_t *handle);

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
@@ -83,6 +84,9 @@ func newScheduler(e *Engine, o SchedulerOptions, now func() time.Time) (*Schedul
 
 // pressureShare is the share of the pool's budget from which on prefixes are not kept for later requests.
 const pressureShare = 0.95
+
+// Model returns the model that the scheduler runs.
+func (s *Scheduler) Model() *model.Model { return s.e.model }
 
 // Options returns the options with what was left open filled in.
 func (s *Scheduler) Options() SchedulerOptions { return s.o }
@@ -195,7 +199,10 @@ func (s *Scheduler) turn() (err error) {
 	case s.stop.Err() != nil:
 		return ErrCanceled
 	case len(s.b.active)+len(s.b.waiting) > 0:
-		return s.step()
+		if err := s.step(); s.stop.Err() == nil {
+			return err
+		}
+		return ErrCanceled // also a step that was cut short
 	case s.ended():
 		return ErrShutdown
 	}

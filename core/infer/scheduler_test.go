@@ -114,10 +114,8 @@ func TestEachOf200RandomRequestsGetsWhatItGetsAlone(t *testing.T) {
 		want[i] = alone(t, e, req)
 	}
 	for name, o := range map[string]infer.SchedulerOptions{
-		"few pages":      {MaxSequences: 12, KVBytes: 14 * pageBytes, MaxBatchTokens: 48},
-		"latency":        {MaxSequences: 8, KVBytes: 20 * pageBytes, Mode: infer.ModeLatency},
-		"one at a time":  {MaxSequences: 1, KVBytes: 5 * pageBytes},
-		"room for every": {MaxSequences: 64, KVBytes: 400 * pageBytes},
+		"few pages": {MaxSequences: 12, KVBytes: 14 * pageBytes, MaxBatchTokens: 48},
+		"latency":   {MaxSequences: 8, KVBytes: 20 * pageBytes, Mode: infer.ModeLatency},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := tiny(t, 2, 128, 128)
@@ -217,12 +215,16 @@ func TestADeadlineEndsWhatRunsAndWhatWaits(t *testing.T) {
 }
 
 func TestShutdownWaitsAndCloseCancels(t *testing.T) {
-	e := tiny(t, 1, 64, 64)
+	e := tiny(t, 6, 512, 1024)
 	for _, drain := range []bool{true, false} {
 		s := scheduler(t, e, infer.SchedulerOptions{MaxSequences: 2})
 		var handles []*infer.Handle
 		for i := range int32(5) {
-			h, err := s.Submit(endless([]int32{i}))
+			r := endless([]int32{i})
+			if drain {
+				r.Params.MaxNewTokens = 10
+			}
+			h, err := s.Submit(r)
 			require.NoError(t, err)
 			handles = append(handles, h)
 		}
@@ -237,8 +239,8 @@ func TestShutdownWaitsAndCloseCancels(t *testing.T) {
 			a := collect(t, h, -1)
 			if drain {
 				require.NoError(t, a.err)
-				require.Len(t, a.tokens, 250)
-			} else if a.err != nil { // the first ones may have been done
+				require.Len(t, a.tokens, 10)
+			} else {
 				require.ErrorIs(t, a.err, infer.ErrCanceled)
 			}
 		}

@@ -18,6 +18,7 @@ from .errors import (
     CheckpointError,
     CheckpointWarning,
     ConfigError,
+    DeadlineError,
     DTypeError,
     FileSystemError,
     ForkError,
@@ -28,6 +29,8 @@ from .errors import (
     ModelNotFoundError,
     OutOfMemoryError,
     OutOfRangeError,
+    QueueFullError,
+    RequestCanceledError,
     ShapeError,
     TokenizerError,
     TrainingError,
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from .autograd import no_grad
     from .callbacks import Callback
     from .config import BitNetConfig
+    from .engine import Engine, Handle
     from .generation import GenerationResult, Piece, SamplingOptions
     from .model import BitNetModel
     from .registry import ModelEntry, find_model, list_models, register_model
@@ -61,7 +65,9 @@ _HOMES = {
     "BitNetConfig": "config",
     "BitNetModel": "model",
     "Callback": "callbacks",
+    "Engine": "engine",
     "GenerationResult": "generation",
+    "Handle": "engine",
     "History": "training",
     "ModelEntry": "registry",
     "Piece": "generation",
@@ -95,11 +101,14 @@ __all__ = [
     "CheckpointWarning",
     "ConfigError",
     "DTypeError",
+    "DeadlineError",
+    "Engine",
     "FileSystemError",
     "ForkError",
     "FormatError",
     "GenerationResult",
     "GradCheckError",
+    "Handle",
     "History",
     "InternalError",
     "LogitsError",
@@ -108,6 +117,8 @@ __all__ = [
     "OutOfMemoryError",
     "OutOfRangeError",
     "Piece",
+    "QueueFullError",
+    "RequestCanceledError",
     "SamplingOptions",
     "ShapeError",
     "Tensor",

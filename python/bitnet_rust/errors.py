@@ -49,6 +49,18 @@ class LogitsError(BitNetError, ArithmeticError):
     """No token can be chosen: a logit is NaN or infinite, as damaged weights make it, or every token is banned."""
 
 
+class QueueFullError(BitNetError, RuntimeError):
+    """An engine has as many requests waiting as it may: try again later. The message has how many."""
+
+
+class DeadlineError(BitNetError, TimeoutError):
+    """A request was not finished by its deadline."""
+
+
+class RequestCanceledError(BitNetError, RuntimeError):
+    """A request was canceled, or its engine was closed before it was done."""
+
+
 class TrainingError(BitNetError, ArithmeticError):
     """Training diverged: a loss or a gradient is NaN or infinite. The message names step, layer and tensor."""
 

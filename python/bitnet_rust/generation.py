@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from . import _bitnet
 from .arrays import token_ids
 from .errors import ArgumentError, DTypeError
-from .streaming import StopStrings, TextStream
+from .streaming import SequenceText
 from .tokenizer import Tokenizer
 
 
@@ -69,14 +69,19 @@ class GenerationResult:
     top_logprobs: list[tuple[tuple[int, float], ...]] | None = None
 
 
-def sampling_json(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[str, list[str]]:
+def sampling_json(
+    options: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    call: str = "generate",
+    keywords: Sequence[str] = ("stream", "details", "return_full_text"),
+) -> tuple[str, list[str]]:
     """The core's sampling parameters as JSON, and the stop strings, of the options of one call.
 
-    defaults is the model's generation_config.json.
+    defaults is the model's generation_config.json; call and its other keywords are for the message about an unknown one.
     """
     unknown = set(options) - set(SamplingOptions.__annotations__)
     if unknown:
-        raise TypeError(_unknown(sorted(unknown)))
+        raise TypeError(_unknown(sorted(unknown), call, keywords))
     given = {name: _plain(name, value) for name, value in options.items() if value is not None}
     stop = _stop_strings(given.pop("stop", ()))
     sample = given.pop("do_sample", any(name in given for name in _SAMPLERS))
@@ -100,12 +105,12 @@ def sampling_json(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> tu
     return json.dumps(given), stop
 
 
-def _unknown(names: Sequence[str]) -> str:
-    """What to say about keywords that generate does not have."""
-    known = ["stream", "details", "add_special_tokens", "return_full_text", *SamplingOptions.__annotations__]
+def _unknown(names: Sequence[str], call: str, keywords: Sequence[str]) -> str:
+    """What to say about keywords that a call does not have."""
+    known = [*keywords, "add_special_tokens", *SamplingOptions.__annotations__]
     close = dict.fromkeys(match for name in names for match in difflib.get_close_matches(name, known, 2))
     hint = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(known)}"
-    return f"generate() has no keyword {', '.join(names)}; {hint}"
+    return f"{call}() has no keyword {', '.join(names)}; {hint}"
 
 
 _NOT_NUMBERS = ("stop", "stop_token_ids", "logit_bias")
@@ -167,37 +172,24 @@ class Session:
         for prompt in prompts:
             ids.extend(prompt)
         self._generation = _bitnet.generation(model, ids, array("q", map(len, prompts)), params)
-        self._streams = [TextStream(tokenizer, prompt) if tokenizer else None for prompt in prompts]
-        self._stops = [StopStrings(stop) for _ in prompts]
+        self._texts = [SequenceText(tokenizer, prompt, stop) for prompt in prompts]
 
     def __iter__(self) -> Iterator[Piece]:
         left = len(self.prompts)
         try:
             while left:
-                for index, token_id, logprob, finish, top in self._generation.step():
-                    text, finish = self._text(index, token_id, finish)
-                    left -= finish is not None
+                for index, token_id, logprob, ended, top in self._generation.step():
+                    text, finish = self._texts[index].push(token_id, ended)
+                    if finish is not None:
+                        left -= 1
+                        if ended is None:  # at a stop string, which the core does not see
+                            self._generation.finish(index)
                     if self._logprobs:
                         yield Piece(index, text, token_id, finish, logprob, top)
                     else:
                         yield Piece(index, text, token_id, finish)
         finally:
             self._generation.close()
-
-    def _text(self, index: int, token_id: int, finish: str | None) -> tuple[str, str | None]:
-        """The text a token lets out, and whether the sequence ends with it."""
-        stream, stops = self._streams[index], self._stops[index]
-        if stream is None:
-            return "", finish
-        piece = "" if finish == "stop" else stream.push(token_id)  # an end token is no text
-        if finish is not None:
-            piece += stream.flush()
-        text = stops.push(piece)
-        if stops.found:
-            if finish is None:
-                self._generation.finish(index)
-            return text, "stop"
-        return (text + stops.flush() if finish is not None else text), finish
 
     def prompt_progress(self) -> tuple[int, int]:
         """Prompt tokens read, of how many."""
@@ -206,19 +198,21 @@ class Session:
 
     def results(self) -> list[GenerationResult]:
         """Runs to the end."""
-        results = [GenerationResult(prompt_tokens=len(prompt)) for prompt in self.prompts]
-        texts: list[list[str]] = [[] for _ in self.prompts]
-        if self._logprobs:
-            for result in results:
-                result.logprobs, result.top_logprobs = [], []
+        pieces: list[list[Piece]] = [[] for _ in self.prompts]
         for piece in self:
-            result = results[piece.index]
-            texts[piece.index].append(piece.text)
-            result.token_ids.append(piece.token_id)
-            result.finish_reason = piece.finish_reason or result.finish_reason
-            if result.logprobs is not None and result.top_logprobs is not None and piece.logprob is not None:
-                result.logprobs.append(piece.logprob)
-                result.top_logprobs.append(piece.top_logprobs)
-        for result, parts in zip(results, texts, strict=True):
-            result.text = "".join(parts)
-        return results
+            pieces[piece.index].append(piece)
+        return [
+            join_pieces(parts, len(prompt), self._logprobs) for parts, prompt in zip(pieces, self.prompts, strict=True)
+        ]
+
+
+def join_pieces(pieces: Sequence[Piece], prompt_tokens: int, logprobs: bool) -> GenerationResult:
+    """The whole continuation that pieces are the steps of."""
+    return GenerationResult(
+        text="".join(piece.text for piece in pieces),
+        token_ids=[piece.token_id for piece in pieces],
+        finish_reason=next((piece.finish_reason for piece in pieces if piece.finish_reason), "length"),
+        prompt_tokens=prompt_tokens,
+        logprobs=[piece.logprob for piece in pieces if piece.logprob is not None] if logprobs else None,
+        top_logprobs=[piece.top_logprobs for piece in pieces] if logprobs else None,
+    )

@@ -402,6 +402,12 @@ class BitNetModel:
     def _encode(self, prompt: Any, add_special_tokens: bool = True) -> Any:
         return self.tokenizer.encode(prompt, add_special_tokens) if isinstance(prompt, str) else prompt
 
+    def _prompt_ids(self, prompt: Any, name: str, add_special_tokens: bool) -> "array[int]":
+        ids = token_ids(self._encode(prompt, add_special_tokens), name)
+        if not ids:
+            raise ArgumentError(f"{name} is empty: expected at least one token")
+        return ids
+
     def session(
         self, prompts: Sequence[Any], *, add_special_tokens: bool = True, **options: Unpack[SamplingOptions]
     ) -> Session:
@@ -409,12 +415,10 @@ class BitNetModel:
         params, stop = sampling_json(options, self.generation_config)
         text_asked = bool(stop) or any(isinstance(prompt, str) for prompt in prompts)
         tokenizer = self.tokenizer if text_asked else self._tokenizer_or_none
-        ids = []
-        for i, prompt in enumerate(prompts):
-            name = f"prompt {i}" if len(prompts) > 1 else "prompt"
-            ids.append(token_ids(self._encode(prompt, add_special_tokens), name))
-            if not ids[-1]:
-                raise ArgumentError(f"{name} is empty: expected at least one token")
+        ids = [
+            self._prompt_ids(prompt, f"prompt {i}" if len(prompts) > 1 else "prompt", add_special_tokens)
+            for i, prompt in enumerate(prompts)
+        ]
         return Session(self._model, ids, params, stop, tokenizer, options.get("logprobs") is not None)
 
     @property
@@ -541,15 +545,20 @@ class BitNetModel:
 
         The conversation is rendered by the model's chat template (or the one passed); the rest is as in ``generate``.
         """
+        prompt = self._render(messages, chat_template)
+        return self.generate(prompt, stream=stream, details=details, add_special_tokens=False, **options)
+
+    def _render(self, messages: Any, chat_template: str | None) -> str:
+        """The prompt of a conversation."""
         turns: Any = messages
         if isinstance(messages, str):
             turns = [{"role": "user", "content": messages}]
         elif isinstance(messages, Mapping):
             turns = [messages]
-        prompt = self.tokenizer.apply_chat_template(
+        text: str = self.tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=True, chat_template=chat_template
         )
-        return self.generate(prompt, stream=stream, details=details, add_special_tokens=False, **options)
+        return text
 
 
 _CONFIG_FILES = (".json", ".yaml", ".yml", ".bitnet")

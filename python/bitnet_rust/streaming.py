@@ -75,6 +75,30 @@ class StopStrings:
         return held
 
 
+class SequenceText:
+    """The text of one generated sequence as its tokens come, and where it ends.
+
+    Without a tokenizer the text is empty and the sequence ends where the core ends it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None, prompt: Sequence[int], stops: Sequence[str]) -> None:
+        self._stream = TextStream(tokenizer, prompt) if tokenizer else None
+        self._stops = StopStrings(stops)
+
+    def push(self, token_id: int, finish: str | None) -> tuple[str, str | None]:
+        """The text that a token lets out, and why the sequence ends with it: what the core says (finish), "stop" at a
+        stop string, None while it goes on."""
+        if self._stream is None:
+            return "", finish
+        piece = "" if finish == "stop" else self._stream.push(token_id)  # an end token is no text
+        if finish is not None:
+            piece += self._stream.flush()
+        text = self._stops.push(piece)
+        if self._stops.found:
+            return text, "stop"
+        return (text + self._stops.flush() if finish is not None else text), finish
+
+
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of text that is a start of stop."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,0 +1,189 @@
+"""Handle: a request that an engine has accepted, for threads and for asyncio."""
+
+import contextlib
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import _bitnet
+from .errors import RequestCanceledError
+from .generation import GenerationResult, Piece, join_pieces
+from .streaming import SequenceText
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Handle:
+    """A request of an ``Engine``: what ``Engine.submit`` gives.
+
+    Iterating gives a ``Piece`` for each token as it comes, from the first one whoever iterates and however often;
+    ``result()`` waits for the whole. Under asyncio, ``async for piece in handle`` and ``await handle`` do the same without
+    blocking the loop. All methods may be called from any thread.
+
+    A request goes on whether or not somebody reads it; ``cancel()`` ends it. Reading a request that failed raises its
+    exception, after the pieces that came before.
+    """
+
+    def __init__(self, core: _bitnet.Scheduler, text: SequenceText, prompt_tokens: int, logprobs: bool) -> None:
+        self._core = core
+        self._text = text
+        self._logprobs = logprobs
+        self._process = os.getpid()
+        self._id: int | None = None  # set by the engine, which knows it when the core has accepted the request
+        self._changed = threading.Condition()
+        self._pieces: list[Piece] = []
+        self._error: BaseException | None = None
+        self._ended = False
+        self._watchers: list[Callable[[], None]] = []
+        self.prompt_tokens = prompt_tokens
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Piece]:
+        at = 0
+        while self._wait(at, None):
+            yield self._pieces[at]
+            at += 1
+
+    def result(self, timeout: float | None = None) -> GenerationResult:
+        """The whole continuation, once it is complete.
+
+        timeout: how many seconds to wait at most; TimeoutError then, and the request goes on.
+
+        Raises what ended the request: RequestCanceledError, DeadlineError, OutOfMemoryError when it does not fit the
+        engine's memory even alone, LogitsError.
+        """
+        self._wait(None, timeout)
+        return self._result()
+
+    def cancel(self) -> None:
+        """Ends the request before the engine's next step; does nothing if it has ended."""
+        if self._id is not None and not self._ended:
+            self._core.cancel(self._id)
+
+    @property
+    def done(self) -> bool:
+        """Whether the request has ended, in whatever way."""
+        return self._ended
+
+    def __aiter__(self) -> AsyncIterator[Piece]:
+        return self._stream()
+
+    def __await__(self) -> Generator[Any, None, GenerationResult]:
+        return self._whole().__await__()
+
+    def __repr__(self) -> str:
+        state = repr(self._error) if self._error else "done" if self._ended else "running"
+        return f"Handle({self._id}, {len(self._pieces)} tokens, {state})"
+
+    async def _stream(self) -> AsyncIterator[Piece]:
+        at = 0
+        while await self._until(at):
+            yield self._pieces[at]
+            at += 1
+
+    async def _whole(self) -> GenerationResult:
+        await self._until(None)
+        return self._result()
+
+    def _result(self) -> GenerationResult:
+        if self._error is not None:
+            raise self._error
+        return join_pieces(self._pieces, self.prompt_tokens, self._logprobs)
+
+    # --- waiting -----------------------------------------------------------------------------------------------------
+
+    def _ready(self, at: int | None) -> bool:
+        return self._ended or (at is not None and len(self._pieces) > at)
+
+    def _found(self, at: int | None) -> bool:
+        """Whether the piece at is there, when nothing more is to be waited for; raises what ended the request before."""
+        if at is not None and len(self._pieces) > at:
+            return True
+        if at is not None and self._error is not None:
+            raise self._error
+        return False
+
+    def _wait(self, at: int | None, timeout: float | None) -> bool:
+        """Waits for the piece at, or with None for the end."""
+        refuse_forked(self._process)
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._ready(at), timeout):
+                raise TimeoutError(f"the request was not done within {timeout} seconds")
+        return self._found(at)
+
+    async def _until(self, at: int | None) -> bool:
+        """The same on an event loop. A task that is canceled while it waits cancels the request."""
+        import asyncio
+
+        refuse_forked(self._process)
+        changed = asyncio.Event()
+        watcher = _waker(asyncio.get_running_loop(), changed)
+        with self._changed:
+            self._watchers.append(watcher)
+        try:
+            while not self._ready(at):
+                await changed.wait()
+                changed.clear()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        finally:
+            with self._changed:
+                self._watchers.remove(watcher)
+        return self._found(at)
+
+    # --- what the engine's thread does -------------------------------------------------------------------------------
+
+    def _receive(
+        self,
+        token_id: int,
+        logprob: float,
+        ended: str | None,
+        top: tuple[tuple[int, float], ...],
+        error: BaseException | None,
+    ) -> bool:
+        """Takes what came of the request and returns whether it has ended; then nothing more is to be received."""
+        piece = None
+        if error is None:
+            try:
+                text, finish = self._text.push(token_id, ended)
+            except BaseException as failure:  # of the tokenizer, which is the user's
+                error, finish = failure, None
+            else:
+                piece = Piece(0, text, token_id, finish, logprob if self._logprobs else None, top)
+            if ended is None and (error is not None or finish is not None):
+                self.cancel()  # the core has not ended it
+        with self._changed:
+            if piece is not None:
+                self._pieces.append(piece)
+            self._error = error
+            self._ended = error is not None or (piece is not None and piece.finish_reason is not None)
+            self._changed.notify_all()
+            watchers: Sequence[Callable[[], None]] = list(self._watchers)
+        for wake in watchers:
+            wake()
+        return self._ended
+
+    def _abandon(self) -> None:
+        """Ends the request when its engine has gone."""
+        if not self._ended:
+            self._receive(0, 0.0, None, (), RequestCanceledError("the engine was closed before the request was done"))
+
+
+def refuse_forked(process: int) -> None:
+    """Raises ForkError in another process than that one, where a lock may be held by a thread that is not there."""
+    if os.getpid() != process:
+        _bitnet.num_threads()  # says so
+
+
+def _waker(loop: "asyncio.AbstractEventLoop", event: "asyncio.Event") -> Callable[[], None]:
+    """A function that sets an event of a loop from another thread."""
+
+    def wake() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            loop.call_soon_threadsafe(event.set)
+
+    return wake
