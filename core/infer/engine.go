@@ -1,5 +1,10 @@
 // Package infer runs models: steps over any mix of prompt chunks and single tokens of many sequences, sampling, text
 // generation with continuous batching, and likelihoods.
+//
+//	Engine       one step over whatever is given to it
+//	batch        which requests take part in the next step, and what it brings them: the one place where tokens are made
+//	Generation   a batch over a number of prompts, step by step on the caller's goroutine
+//	Scheduler    a batch that requests join and leave at any time, with a goroutine of its own
 package infer
 
 import (
