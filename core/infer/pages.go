@@ -118,9 +118,9 @@ func (s *pageStore) release(q *Sequence) {
 }
 
 // append adds a page to what the sequence has.
-func (q *Sequence) append(p *page) {
-	q.pages = append(q.pages, p)
-	q.cache.Append(p.block)
+func (s *Sequence) append(p *page) {
+	s.pages = append(s.pages, p)
+	s.cache.Append(p.block)
 }
 
 func (s *pageStore) drop(p *page) {

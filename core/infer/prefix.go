@@ -88,9 +88,9 @@ func (s *pageStore) record(q *Sequence, tokens []int32) {
 }
 
 // parent is the number of the last page in the index that the sequence has, 0 at its start.
-func (q *Sequence) parent() uint64 {
-	if q.listed == 0 {
+func (s *Sequence) parent() uint64 {
+	if s.listed == 0 {
 		return 0
 	}
-	return q.pages[q.listed-1].id
+	return s.pages[s.listed-1].id
 }
