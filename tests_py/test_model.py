@@ -441,3 +441,14 @@ def test_everything_public_has_a_docstring() -> None:
         methods = {k: v for k, v in public.items() if callable(v) or isinstance(v, property | classmethod)}
         missing += [key for key, part in ({name: value} | methods).items() if not (part.__doc__ or "").strip()]
     assert missing == []
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.5, "seed": 3}, {"stop": ["the", ","]}])
+def test_guessed_tokens_change_nothing(tiny: BitNetModel, options: dict[str, Any]) -> None:
+    options |= {"max_new_tokens": 60, "details": True, "logprobs": 1}
+    prompts = ["ROMEO: O, I will not stay. ROMEO: O, I will", [1, 2, 3] * 20]
+    for prompt in prompts:
+        want = tiny.generate(prompt, **options)
+        assert tiny.generate(prompt, prompt_lookup_num_tokens=16, **options) == want
+    batch = [prompts[0], prompts[0] + " not", "First"]
+    assert tiny.generate(batch, prompt_lookup_num_tokens=4, **options) == tiny.generate(batch, **options)

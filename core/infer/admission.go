@@ -74,8 +74,7 @@ func (b *batch) start(r *request) {
 	if r.sampler == nil { // the first time
 		r.sampler = makeSampler(r.params, b.e.model.Config.VocabSize)
 		r.sampler.Observe(r.tokens...)
-		room := min(r.params.MaxNewTokens, b.e.model.Config.MaxPositionEmbeddings+1-r.prompt, mostTokensAhead)
-		r.tokens = slices.Grow(r.tokens, room)
+		r.tokens = slices.Grow(r.tokens, min(b.left(r), mostTokensAhead))
 	}
 	at, _ := slices.BinarySearchFunc(b.active, r, func(a, r *request) int {
 		if a.precedes(r) {

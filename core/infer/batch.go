@@ -38,7 +38,8 @@ type batch struct {
 	count batchCounts
 }
 
-// outcome is what a step brought to a request: a token, perhaps the last one, or an error that ends the request.
+// outcome is what a step brought to a request: a token, perhaps the last one, or an error that ends the request. A request has more than
+// one when guessed tokens were right.
 type outcome struct {
 	r      *request
 	tok    Token
@@ -50,7 +51,8 @@ type outcome struct {
 type batchCounts struct {
 	steps, preemptions int64
 	prompt, generated  int64 // tokens read of prompts and after a preemption, tokens made
-	rows, decoding     int   // rows of the last step, requests that decoded in it
+	drafted, accepted  int64 // tokens guessed, and guessed right
+	rows, decoding     int   // rows of the last step, those of requests that decoded in it
 	short              bool  // prompts were left to read when the last step's rows were used up
 }
 
@@ -113,20 +115,14 @@ func (b *batch) step(ctx context.Context) ([]outcome, error) {
 	if len(b.active) == 0 {
 		return nil, nil
 	}
+	b.propose()
 	if err := b.compute(ctx); err != nil {
 		return nil, err
 	}
 	b.note()
 	cpu.Parallel(len(b.draws.of), &b.draws)
-	for i, r := range b.draws.of {
-		o := outcome{r: r, tok: b.draws.tokens[i], err: b.draws.errs[i]}
-		if o.err == nil {
-			o.finish = b.accept(r, o.tok.ID)
-		}
-		if o.err != nil || o.finish != "" {
-			b.end(r)
-		}
-		b.outcomes = append(b.outcomes, o)
+	for i := range b.draws.of {
+		b.conclude(&b.draws.of[i])
 	}
 	b.sweep()
 	return b.outcomes, nil
@@ -187,14 +183,15 @@ func (b *batch) try(ctx context.Context) error {
 // It returns how many rows want logits.
 func (b *batch) plan() (logits int, err error) {
 	b.chunks, b.members = b.chunks[:0], b.members[:0]
+	decoding := 0
 	for _, r := range b.active {
 		if r.decodes() {
-			if err := b.take(r, 1); err != nil {
+			if err := b.decode(r); err != nil {
 				return 0, err
 			}
+			decoding += len(b.chunks[len(b.chunks)-1].IDs)
 		}
 	}
-	decoding := len(b.chunks)
 	room := max(b.rows-decoding, minChunk)
 	b.count.decoding, b.count.rows, b.count.short = decoding, decoding, false
 	for _, r := range b.active {
@@ -223,6 +220,21 @@ func (b *batch) plan() (logits int, err error) {
 
 // minChunk is how many prompt tokens a step reads however many requests decode: a prompt always gets on.
 const minChunk = 8
+
+// decode puts the last token of a request into the step, and the guessed ones behind it, whose logits say whether they are right.
+func (b *batch) decode(r *request) error {
+	from := r.seq.n
+	if err := b.kv.grow(r.seq, from+1); err != nil {
+		return err
+	}
+	if b.kv.grow(r.seq, from+1+len(r.draft.ids)) != nil {
+		r.draft.ids = r.draft.ids[:0] // no memory for guesses
+	}
+	r.draft.rows = append(append(r.draft.rows[:0], r.tokens[from]), r.draft.ids...)
+	b.chunks = append(b.chunks, Chunk{Seq: r.seq, IDs: r.draft.rows, Logits: len(r.draft.rows)})
+	b.members = append(b.members, r)
+	return nil
+}
 
 // take puts the next n tokens of a request into the step.
 func (b *batch) take(r *request, n int) error {
@@ -259,17 +271,40 @@ func (b *batch) follows(r *request) bool {
 func (b *batch) note() {
 	b.count.steps++
 	b.draws.start(b.logits, b.e.model.Config.VocabSize)
+	b.count.prompt += int64(b.count.rows - b.count.decoding)
 	for i, ch := range b.chunks {
 		r := b.members[i]
 		r.read = max(r.read, min(r.seq.n, r.prompt))
 		r.client.served += int64(len(ch.IDs))
-		if i >= b.count.decoding {
-			b.count.prompt += int64(len(ch.IDs))
-		}
-		b.kv.record(r.seq, r.tokens)
 		if ch.Logits > 0 {
-			b.draws.add(r)
+			b.draws.add(r, ch.Logits)
+		} else {
+			b.kv.record(r.seq, r.tokens)
 		}
+	}
+}
+
+// conclude takes the tokens that were sampled for a request, until one ends it.
+func (b *batch) conclude(d *draw) {
+	r := d.r
+	finish := ""
+	for i := 0; i < d.made && finish == ""; i++ {
+		tok := b.draws.tokens[d.first+i]
+		finish = b.accept(r, tok.ID)
+		b.outcomes = append(b.outcomes, outcome{r: r, tok: tok, finish: finish})
+	}
+	if len(r.draft.ids) > 0 {
+		b.count.drafted += int64(len(r.draft.ids))
+		b.count.accepted += int64(max(d.made-1, 0))
+		r.draft.learn(max(d.made-1, 0))
+	}
+	r.seq.n = min(r.seq.n, len(r.tokens)-1) // behind it are guesses that were wrong
+	b.kv.record(r.seq, r.tokens)
+	if d.err != nil && finish == "" {
+		b.outcomes = append(b.outcomes, outcome{r: r, err: d.err})
+	}
+	if d.err != nil || finish != "" {
+		b.end(r)
 	}
 }
 
@@ -280,30 +315,13 @@ func (b *batch) accept(r *request, id int32) (finish string) {
 	switch {
 	case slices.Contains(r.params.StopTokenIDs, id):
 		return FinishStop
-	case len(r.tokens)-r.prompt >= r.params.MaxNewTokens, r.seq.n >= b.e.model.Config.MaxPositionEmbeddings:
+	case b.left(r) == 0:
 		return FinishLength
 	}
 	return ""
 }
 
-// drawTask samples a token for each request whose logits were computed.
-type drawTask struct {
-	logits []float32
-	vocab  int
-	of     []*request
-	tokens []Token
-	errs   []error
-}
-
-func (t *drawTask) start(logits []float32, vocab int) {
-	t.logits, t.vocab = logits, vocab
-	t.of, t.tokens, t.errs = t.of[:0], t.tokens[:0], t.errs[:0]
-}
-
-func (t *drawTask) add(r *request) {
-	t.of, t.tokens, t.errs = append(t.of, r), append(t.tokens, Token{}), append(t.errs, nil)
-}
-
-func (t *drawTask) Run(i int) {
-	t.tokens[i], t.errs[i] = t.of[i].sampler.Sample(t.logits[i*t.vocab : (i+1)*t.vocab])
+// left is how many more tokens a request may make: the last one is not read, and so may stand behind the context's end.
+func (b *batch) left(r *request) int {
+	return min(r.params.MaxNewTokens-(len(r.tokens)-r.prompt), b.e.model.Config.MaxPositionEmbeddings+1-len(r.tokens))
 }

@@ -95,8 +95,8 @@ func (g *Generation) end(r *request) {
 	g.b.end(r)
 }
 
-// Step advances the generation and returns the tokens it sampled, in no more than one entry a sequence. It may return
-// none while prompts are still being read. The slice is valid until the next Step.
+// Step advances the generation and returns the tokens it sampled: one of a sequence, or more when guesses were right
+// (SamplingParams.PromptLookup). It may return none while prompts are still being read. The slice is valid until the next Step.
 //
 // After an error or a canceled ctx the same Step may be tried again. Logits from which no token can be chosen
 // (ErrLogits) end the sequence that the error names; the tokens of the others are returned beside the error.
@@ -113,7 +113,7 @@ func (g *Generation) Step(ctx context.Context) ([]Sampled, error) {
 	}
 	var failed error
 	for _, o := range list {
-		if o.r.done {
+		if o.err != nil || o.finish != "" {
 			g.left--
 		}
 		if o.err != nil {

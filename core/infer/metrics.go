@@ -19,9 +19,11 @@ type Metrics struct {
 
 	Steps           int64 `json:"steps"`
 	Preemptions     int64 `json:"preemptions"`
-	PromptTokens    int64 `json:"prompt_tokens"`     // computed, again after a preemption included
-	GeneratedTokens int64 `json:"generated_tokens"`  // also those of requests that were canceled
-	PrefixHitTokens int64 `json:"prefix_hit_tokens"` // that did not have to be computed: their pages were there
+	PromptTokens    int64 `json:"prompt_tokens"`         // computed, again after a preemption included
+	GeneratedTokens int64 `json:"generated_tokens"`      // also those of requests that were canceled
+	DraftTokens     int64 `json:"draft_tokens"`          // guessed
+	AcceptedTokens  int64 `json:"accepted_draft_tokens"` // guessed right: they took no step of their own
+	PrefixHitTokens int64 `json:"prefix_hit_tokens"`     // that did not have to be computed: their pages were there
 
 	BatchTokens     int     `json:"batch_tokens"`      // rows of the last step
 	BatchTokenLimit int     `json:"batch_token_limit"` // rows that the next one may have

@@ -10,6 +10,7 @@ import (
 // far from overflow.
 const (
 	maxNewTokensLimit    = 1 << 30
+	maxDraft             = 16
 	maxPenalty           = 2
 	maxLogitBias         = 100
 	minRepetitionPenalty = 0.01
@@ -56,6 +57,10 @@ type SamplingParams struct {
 	// IgnoreEOS keeps the model's own end-of-sequence ids from ending the continuation.
 	IgnoreEOS bool `json:"ignore_eos"`
 
+	// PromptLookup is how many tokens are guessed at most, as what followed the last tokens the time before, and checked in one step
+	// (prompt lookup decoding, Saxena 2023; speculative decoding, Leviathan et al. 2022, arXiv 2211.17192); 0 is off. The continuation is
+	// the same with and without, token for token: it is only faster where text repeats itself.
+	PromptLookup int `json:"prompt_lookup_num_tokens"`
 	// Logprobs asks for log-probabilities: -1 none, 0 of the chosen token, n > 0 of the chosen token and of the n most probable ones.
 	// They are the log-softmax of the model's own logits, before bias, penalties, temperature and filters.
 	Logprobs int `json:"logprobs"`
@@ -99,6 +104,8 @@ func (p SamplingParams) Validate(vocab int) error {
 			fmt.Sprintf("expected a number in [-%d, %d] (0 is off)", maxPenalty, maxPenalty)},
 		{"frequency_penalty", p.FrequencyPenalty, math.Abs(p.FrequencyPenalty) <= maxPenalty,
 			fmt.Sprintf("expected a number in [-%d, %d] (0 is off)", maxPenalty, maxPenalty)},
+		{"prompt_lookup_num_tokens", p.PromptLookup, p.PromptLookup >= 0 && p.PromptLookup <= maxDraft,
+			fmt.Sprintf("expected an integer in [0, %d] (0 is off)", maxDraft)},
 		{"logprobs", p.Logprobs, p.Logprobs >= -1 && p.Logprobs <= vocab,
 			fmt.Sprintf("expected an integer in [-1, %d] (-1 is off; the vocabulary has %d tokens)", vocab, vocab)},
 	} {

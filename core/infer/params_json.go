@@ -15,20 +15,21 @@ import (
 
 // paramFields decodes each JSON field. The error of a decoder says what was expected; inField adds the field and the value.
 var paramFields = map[string]func(*SamplingParams, json.RawMessage) error{
-	"max_new_tokens":     func(p *SamplingParams, raw json.RawMessage) error { return decodeInt(&p.MaxNewTokens, raw) },
-	"temperature":        func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.Temperature, raw) },
-	"top_k":              func(p *SamplingParams, raw json.RawMessage) error { return decodeInt(&p.TopK, raw) },
-	"top_p":              func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.TopP, raw) },
-	"min_p":              func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.MinP, raw) },
-	"typical_p":          func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.TypicalP, raw) },
-	"repetition_penalty": func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.RepetitionPenalty, raw) },
-	"presence_penalty":   func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.PresencePenalty, raw) },
-	"frequency_penalty":  func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.FrequencyPenalty, raw) },
-	"logit_bias":         func(p *SamplingParams, raw json.RawMessage) error { return p.LogitBias.decode(raw) },
-	"seed":               func(p *SamplingParams, raw json.RawMessage) error { return decodeSeed(&p.Seed, raw) },
-	"stop_token_ids":     func(p *SamplingParams, raw json.RawMessage) error { return decodeIDs(&p.StopTokenIDs, raw) },
-	"ignore_eos":         func(p *SamplingParams, raw json.RawMessage) error { return decodeBool(&p.IgnoreEOS, raw) },
-	"logprobs":           func(p *SamplingParams, raw json.RawMessage) error { return decodeInt(&p.Logprobs, raw) },
+	"max_new_tokens":           func(p *SamplingParams, raw json.RawMessage) error { return decodeInt(&p.MaxNewTokens, raw) },
+	"temperature":              func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.Temperature, raw) },
+	"top_k":                    func(p *SamplingParams, raw json.RawMessage) error { return decodeInt(&p.TopK, raw) },
+	"top_p":                    func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.TopP, raw) },
+	"min_p":                    func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.MinP, raw) },
+	"typical_p":                func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.TypicalP, raw) },
+	"repetition_penalty":       func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.RepetitionPenalty, raw) },
+	"presence_penalty":         func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.PresencePenalty, raw) },
+	"frequency_penalty":        func(p *SamplingParams, raw json.RawMessage) error { return decodeFloat(&p.FrequencyPenalty, raw) },
+	"logit_bias":               func(p *SamplingParams, raw json.RawMessage) error { return p.LogitBias.decode(raw) },
+	"seed":                     func(p *SamplingParams, raw json.RawMessage) error { return decodeSeed(&p.Seed, raw) },
+	"stop_token_ids":           func(p *SamplingParams, raw json.RawMessage) error { return decodeIDs(&p.StopTokenIDs, raw) },
+	"ignore_eos":               func(p *SamplingParams, raw json.RawMessage) error { return decodeBool(&p.IgnoreEOS, raw) },
+	"prompt_lookup_num_tokens": func(p *SamplingParams, raw json.RawMessage) error { return decodeInt(&p.PromptLookup, raw) },
+	"logprobs":                 func(p *SamplingParams, raw json.RawMessage) error { return decodeInt(&p.Logprobs, raw) },
 }
 
 // UnmarshalJSON reads one JSON object. Fields that are missing or null take the values of DefaultSamplingParams; an unknown or repeated field, a

@@ -19,6 +19,7 @@ type request struct {
 	waited   int     // steps since it arrived or was suspended
 	seq      *Sequence
 	sampler  *Sampler
+	draft    draft
 	done     bool
 
 	index  int     // in a Generation: of the prompt

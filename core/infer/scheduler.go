@@ -392,6 +392,7 @@ func (s *Scheduler) snapshot() {
 	s.m.Queued, s.m.Running = len(b.waiting), len(b.active)
 	s.m.Steps, s.m.Preemptions = b.count.steps, b.count.preemptions
 	s.m.PromptTokens, s.m.GeneratedTokens, s.m.PrefixHitTokens = b.count.prompt, b.count.generated, kv.hits
+	s.m.DraftTokens, s.m.AcceptedTokens = b.count.drafted, b.count.accepted
 	s.m.BatchTokens, s.m.BatchTokenLimit = b.count.rows, b.rows
 	s.m.KVPageBytes, s.m.KVLimit = int64(kv.bytes), kv.limit
 	s.m.KVUsed, s.m.KVCached, s.m.KVReserved = kv.referenced, kv.cached, kv.pages

@@ -99,6 +99,9 @@ func randomRequests(r *rand.Rand, n int) []infer.Request {
 			p.RepetitionPenalty, p.PresencePenalty, p.FrequencyPenalty = 1+r.Float64(), r.Float64(), r.Float64()
 			p.LogitBias = infer.LogitBias{int32(r.IntN(1000)): float32(r.Float64())}
 		}
+		if r.IntN(2) == 0 {
+			p.PromptLookup = 1 + r.IntN(16)
+		}
 		for range r.IntN(30) {
 			p.StopTokenIDs = append(p.StopTokenIDs, int32(r.IntN(1000)))
 		}
@@ -111,6 +114,7 @@ func TestEachOf200RandomRequestsGetsWhatItGetsAlone(t *testing.T) {
 	requests := randomRequests(rand.New(rand.NewPCG(17, 4)), 200)
 	want, e := make([]wholeAnswer, len(requests)), tiny(t, 2, 128, 128)
 	for i, req := range requests {
+		req.Params.PromptLookup = 0 // which changes nothing
 		want[i] = alone(t, e, req)
 	}
 	for name, o := range map[string]infer.SchedulerOptions{
@@ -167,6 +171,8 @@ func TestEachOf200RandomRequestsGetsWhatItGetsAlone(t *testing.T) {
 				require.Positive(t, m.Preemptions, "memory did end")
 			}
 			require.LessOrEqual(t, m.KVReserved, m.KVLimit)
+			require.Positive(t, m.AcceptedTokens)
+			require.Greater(t, m.DraftTokens, m.AcceptedTokens)
 			t.Logf("%d steps, %d preemptions, %d prompt tokens computed and %d found, %d made", m.Steps, m.Preemptions, m.PromptTokens, m.PrefixHitTokens, m.GeneratedTokens)
 		})
 	}

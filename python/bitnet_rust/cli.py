@@ -54,6 +54,12 @@ RepetitionPenalty = Annotated[float | None, typer.Option(help="Penalty on tokens
 PresencePenalty = Annotated[float | None, typer.Option(help="Subtracted once from generated tokens' logits.")]
 FrequencyPenalty = Annotated[float | None, typer.Option(help="Subtracted for every time a token was generated.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the sampling.")]
+PromptLookup = Annotated[
+    int | None,
+    typer.Option(
+        "--prompt-lookup-num-tokens", help="Guess so many tokens where text repeats itself: faster, same text."
+    ),
+]
 Stop = Annotated[list[str] | None, typer.Option(help="Text that ends the generation; may be given several times.")]
 
 
@@ -90,6 +96,7 @@ def generate(
     seed: Seed = None,
     stop: Stop = None,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after the model's end token.")] = False,
+    prompt_lookup_num_tokens: PromptLookup = None,
     logprobs: Annotated[int | None, typer.Option(help="With --json: log-probabilities, of n alternatives too.")] = None,
     echo: Annotated[bool, typer.Option("--echo", help="Print the prompt before the continuation.")] = False,
     head_dtype: HeadDType = "auto",
@@ -106,7 +113,7 @@ def generate(
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "typical_p": typical_p, "repetition_penalty": repetition_penalty, "presence_penalty": presence_penalty,
         "frequency_penalty": frequency_penalty, "seed": seed, "stop": stop, "ignore_eos": ignore_eos,
-        "logprobs": logprobs,
+        "prompt_lookup_num_tokens": prompt_lookup_num_tokens, "logprobs": logprobs,
     }  # fmt: skip
     with _load(model, head_dtype, threads, revision, offline) as loaded:
         if as_json:

@@ -37,6 +37,7 @@ class SamplingOptions(TypedDict, total=False):
     stop: str | Sequence[str] | None  # texts that end the continuation and are not part of it
     stop_token_ids: Sequence[int] | None  # tokens that end it, besides the model's own
     ignore_eos: bool | None  # let the model's own end tokens pass
+    prompt_lookup_num_tokens: int | None  # guess so many tokens where text repeats itself: faster, same text; 0 is off
     logprobs: int | None  # log-probabilities of the chosen token and the n most probable ones
 
 
@@ -172,16 +173,20 @@ class Session:
         for prompt in prompts:
             ids.extend(prompt)
         self._generation = _bitnet.generation(model, ids, array("q", map(len, prompts)), params)
-        self._texts = [SequenceText(tokenizer, prompt, stop) for prompt in prompts]
+        self._texts: list[SequenceText | None] = [SequenceText(tokenizer, prompt, stop) for prompt in prompts]
 
     def __iter__(self) -> Iterator[Piece]:
         left = len(self.prompts)
         try:
             while left:
                 for index, token_id, logprob, ended, top in self._generation.step():
-                    text, finish = self._texts[index].push(token_id, ended)
+                    sequence = self._texts[index]
+                    if sequence is None:  # it has ended at a stop string, and the step had made more tokens
+                        continue
+                    text, finish = sequence.push(token_id, ended)
                     if finish is not None:
                         left -= 1
+                        self._texts[index] = None
                         if ended is None:  # at a stop string, which the core does not see
                             self._generation.finish(index)
                     if self._logprobs:

@@ -476,8 +476,8 @@ class BitNetModel:
         add_special_tokens: let the tokenizer put in BOS and the like.
         return_full_text: put the prompt before the continuation.
         options: max_new_tokens, do_sample, temperature, top_k, top_p, min_p, typical_p, repetition_penalty,
-            presence_penalty, frequency_penalty, logit_bias, seed, stop, stop_token_ids, ignore_eos, logprobs;
-            see SamplingOptions.
+            presence_penalty, frequency_penalty, logit_bias, seed, stop, stop_token_ids, ignore_eos,
+            prompt_lookup_num_tokens, logprobs; see SamplingOptions.
 
         A text gives a text, token ids give the list of generated ids, a batch gives a list of either. Streaming, a text
         gives pieces of text, token ids give ids, and a batch gives (index, piece) pairs as the sequences advance
