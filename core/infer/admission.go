@@ -102,4 +102,7 @@ func (b *batch) park(r *request) {
 	b.kv.release(r.seq)
 	b.idle = append(b.idle, r.seq)
 	r.seq = nil
+	if b.drafter != nil {
+		b.drafter.release(r)
+	}
 }

@@ -3,6 +3,7 @@ package infer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
@@ -34,6 +35,8 @@ type batch struct {
 	draws    drawTask
 	outcomes []outcome
 	idle     []*Sequence
+	drafter  *drafter   // nil: guesses come from lookup alone
+	drafting []*request // those that it guesses for
 
 	count batchCounts
 }
@@ -101,7 +104,16 @@ func (b *batch) close() {
 		b.end(r)
 	}
 	b.sweep()
-	b.kv.trim()
+	b.trim()
+}
+
+// trim gives all memory back that no request uses, and reports whether there was any.
+func (b *batch) trim() bool {
+	some := b.kv.trim()
+	if b.drafter != nil {
+		some = b.drafter.kv.trim() || some
+	}
+	return some
 }
 
 // step takes one step. After an error nothing has changed for the requests, and it may be tried again. The outcomes are valid until the
@@ -115,7 +127,9 @@ func (b *batch) step(ctx context.Context) ([]outcome, error) {
 	if len(b.active) == 0 {
 		return nil, nil
 	}
-	b.propose()
+	if err := b.propose(ctx); err != nil {
+		return nil, err
+	}
 	if err := b.compute(ctx); err != nil {
 		return nil, err
 	}
@@ -131,20 +145,30 @@ func (b *batch) step(ctx context.Context) ([]outcome, error) {
 // renew lets all requests read their tokens again when the weights have changed since the last step: keys and values of two models
 // do not go together.
 func (b *batch) renew() error {
-	m := b.e.model
-	if err := m.Acquire(); err != nil {
+	version, err := b.e.version()
+	if err != nil {
 		return err
 	}
-	version := m.Version()
-	m.Release()
-	if version == b.version {
+	changed := version != b.version
+	b.version = version
+	if d := b.drafter; d != nil {
+		version, err := d.e.version()
+		if err != nil {
+			return fmt.Errorf("draft: %w", err)
+		}
+		changed = changed || version != d.version
+		d.version = version
+	}
+	if !changed {
 		return nil
 	}
-	b.version = version
 	for len(b.active) > 0 {
 		b.suspend()
 	}
 	b.kv.forget()
+	if b.drafter != nil {
+		b.drafter.kv.forget()
+	}
 	return nil
 }
 
@@ -155,7 +179,7 @@ func (b *batch) compute(ctx context.Context) error {
 		if !errors.Is(err, pool.ErrOutOfMemory) {
 			return err
 		}
-		if b.kv.trim() {
+		if b.trim() {
 			continue
 		}
 		if len(b.active) < 2 {
@@ -300,6 +324,9 @@ func (b *batch) conclude(d *draw) {
 	}
 	r.seq.n = min(r.seq.n, len(r.tokens)-1) // behind it are guesses that were wrong
 	b.kv.record(r.seq, r.tokens)
+	if b.drafter != nil {
+		b.drafter.settle(r)
+	}
 	if d.err != nil && finish == "" {
 		b.outcomes = append(b.outcomes, outcome{r: r, err: d.err})
 	}

@@ -1,38 +1,57 @@
 package infer
 
-import "slices"
+import (
+	"context"
+	"slices"
+)
 
 // draft is what is guessed of a request's next tokens.
 type draft struct {
 	ids   []int32 // the guess for the step under way
 	rows  []int32 // the last token and the guess: memory for the step
 	limit int     // how many to guess next time, 0 before the first time
+
+	// With a drafter.
+	want    int // how long the guess should be
+	seq     *Sequence
+	sampler *Sampler
 }
 
 // draftRows is how many rows a step may have with guesses. Up to about as many, reading the weights takes longer than multiplying with them.
 const draftRows = 16
 
-// propose guesses the next tokens of the requests that decode and want it, as long as the step stays small.
-func (b *batch) propose() {
+// propose guesses the next tokens of the requests that decode, by lookup for those that want it, else with the drafter if there is one,
+// as long as the step stays small.
+func (b *batch) propose(ctx context.Context) error {
 	rows := 0
+	b.drafting = b.drafting[:0]
 	for _, r := range b.active {
 		if r.draft.ids = r.draft.ids[:0]; r.decodes() {
 			rows++
 		}
 	}
 	for _, r := range b.active {
-		if r.params.PromptLookup == 0 || !r.decodes() {
+		if !r.decodes() {
 			continue
 		}
-		most := min(r.params.PromptLookup, draftRows-rows, b.left(r)-1)
+		most := min(draftRows-rows, b.left(r)-1)
 		if r.draft.limit > 0 {
 			most = min(most, r.draft.limit)
 		}
-		if most > 0 {
-			r.draft.ids = lookup(r.tokens, most, r.draft.ids)
-			rows += len(r.draft.ids)
+		if n := min(most, r.params.PromptLookup); n > 0 {
+			r.draft.ids = lookup(r.tokens, n, r.draft.ids)
 		}
+		if b.drafter != nil && len(r.draft.ids) == 0 {
+			r.draft.want = min(most, b.drafter.most, b.drafter.e.model.Config.MaxPositionEmbeddings-len(r.tokens))
+			b.drafting = append(b.drafting, r)
+			rows += max(r.draft.want, 0)
+		}
+		rows += len(r.draft.ids)
 	}
+	if b.drafter == nil {
+		return nil
+	}
+	return b.drafter.guess(ctx, b.drafting)
 }
 
 // learn sets how many tokens are guessed next time: more after a guess that was right to its end, else about as many as were right.

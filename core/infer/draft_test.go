@@ -87,6 +87,48 @@ func TestGuessesGiveWayWhenMemoryEnds(t *testing.T) {
 	require.Len(t, r.tokens, 127)
 }
 
+func TestADraftModelThatThinksAlikeIsAlwaysRight(t *testing.T) {
+	for name, change := range map[string]func(*request){
+		"greedy": func(*request) {},
+		"sampled": func(r *request) {
+			r.params.Temperature, r.params.TopP = 1.5, 0.9
+			r.params.Seed = new(uint64)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := smallBatch(t, 1, unlimited)
+			b.drafter = newDrafter(b.e, 5, unlimited)
+			r := ask(t, b, 1, 300, 61, change)
+			steps := 0
+			for ; !r.done; steps++ {
+				step(t, b)
+			}
+			require.EqualValues(t, b.count.drafted, b.count.accepted)
+			require.Equal(t, 2+1+60/6, steps, "two for the prompt, in one the drafter reads it, then six tokens a step")
+			require.Zero(t, b.drafter.kv.referenced)
+
+			plain := smallBatch(t, 1, unlimited)
+			same := ask(t, plain, 1, 300, 61, change)
+			for !same.done {
+				step(t, plain)
+			}
+			require.Equal(t, same.tokens, r.tokens)
+		})
+	}
+}
+
+func TestADrafterWithoutMemoryDoesNotGuess(t *testing.T) {
+	b := smallBatch(t, 2, unlimited)
+	b.drafter = newDrafter(b.e, 5, 1)
+	r := ask(t, b, 1, 60, 30, nil)
+	for !r.done {
+		step(t, b)
+	}
+	require.Positive(t, b.count.accepted)
+	require.Less(t, b.count.accepted, int64(5), "until the page is full")
+	require.Len(t, r.tokens, 90)
+}
+
 func BenchmarkLookup(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 2))
 	tokens := make([]int32, 4096)

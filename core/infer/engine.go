@@ -54,6 +54,15 @@ func NewEngine(m *model.Model) *Engine {
 // Model returns the model the engine runs.
 func (e *Engine) Model() *model.Model { return e.model }
 
+// version is that of the model's weights, after changes that nobody has derived them from yet.
+func (e *Engine) version() (uint64, error) {
+	if err := e.model.Acquire(); err != nil {
+		return 0, err
+	}
+	defer e.model.Release()
+	return e.model.Version(), nil
+}
+
 // Close gives scratch memory back; that of a step in flight when the step ends.
 func (e *Engine) Close() {
 	e.mu.Lock()

@@ -63,7 +63,7 @@ func newScheduler(e *Engine, o SchedulerOptions, now func() time.Time) (*Schedul
 	if err != nil {
 		return nil, err
 	}
-	pages := int(o.KVBytes / int64(e.NewSequence().cache.PageBytes()))
+	pages := int(o.KVBytes / o.pageBytes(e))
 	s := &Scheduler{
 		e: e, o: o, now: now, b: newBatch(e, o.MaxSequences, pages), wake: make(chan struct{}, 1), done: make(chan struct{}),
 		m: Metrics{
@@ -72,6 +72,9 @@ func newScheduler(e *Engine, o SchedulerOptions, now func() time.Time) (*Schedul
 		},
 	}
 	s.b.rows = o.MaxBatchTokens
+	if o.Draft != nil {
+		s.b.drafter = newDrafter(o.Draft, o.DraftTokens, pages)
+	}
 	if o.Mode == ModeLatency {
 		s.tune = newTuner(o)
 		s.b.rows = s.tune.limit()
@@ -239,7 +242,7 @@ func (s *Scheduler) takeIn() {
 	}
 	clear(s.arrived)
 	if pressure {
-		s.b.kv.trim()
+		s.b.trim()
 	}
 	now := s.now()
 	s.each(func(r *request) {

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
+	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
@@ -120,6 +121,7 @@ func TestEachOf200RandomRequestsGetsWhatItGetsAlone(t *testing.T) {
 	for name, o := range map[string]infer.SchedulerOptions{
 		"few pages": {MaxSequences: 12, KVBytes: 14 * pageBytes, MaxBatchTokens: 48},
 		"latency":   {MaxSequences: 8, KVBytes: 20 * pageBytes, Mode: infer.ModeLatency},
+		"draft":     {MaxSequences: 6, KVBytes: 24 * pageBytes, Draft: tiny(t, 2, 128, 128), DraftTokens: 5}, // takes half of it
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := tiny(t, 2, 128, 128)
@@ -289,7 +291,10 @@ func TestRequestsThatCannotBeAreRefused(t *testing.T) {
 		require.ErrorAs(t, err, &arg, name)
 		require.Equal(t, name, arg.Field)
 	}
+	other := smaller(t)
 	for name, o := range map[string]infer.SchedulerOptions{
+		"draft":            {Draft: other},
+		"draft_tokens":     {DraftTokens: 3},
 		"max_sequences":    {MaxSequences: -1},
 		"max_queue":        {MaxQueue: 1 << 30},
 		"max_batch_tokens": {MaxBatchTokens: -1},
@@ -302,6 +307,18 @@ func TestRequestsThatCannotBeAreRefused(t *testing.T) {
 		require.ErrorAs(t, err, &arg, name)
 		require.Equal(t, name, arg.Field)
 	}
+}
+
+// smaller is a model with fewer tokens.
+func smaller(tb testing.TB) *infer.Engine {
+	tb.Helper()
+	cfg := *tiny(tb, 1, 64, 64).Model().Config
+	cfg.VocabSize = 900
+	m, err := model.NewRandom(&cfg, 1, model.LoadOptions{})
+	require.NoError(tb, err)
+	e := infer.NewEngine(m)
+	tb.Cleanup(func() { e.Close(); require.NoError(tb, m.Close()) })
+	return e
 }
 
 func TestASequenceThatOutgrowsTheBudgetAloneFailsAndTheOthersGoOn(t *testing.T) {

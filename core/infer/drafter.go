@@ -1,0 +1,128 @@
+package infer
+
+import (
+	"context"
+	"errors"
+
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+)
+
+// drafter guesses with a smaller model (speculative decoding, Leviathan et al. 2022, arXiv 2211.17192). It samples with the random
+// numbers that the model's own tokens will take, so that both choose alike where their probabilities do. What the model samples counts,
+// as with any guess: rejection sampling would keep the distribution, this keeps the tokens.
+type drafter struct {
+	e       *Engine
+	kv      *pageStore
+	most    int // tokens of a guess
+	version uint64
+
+	chunks  []Chunk
+	members []*request
+	logits  []float32
+	idle    []*Sequence
+}
+
+func newDrafter(e *Engine, most, pages int) *drafter {
+	return &drafter{e: e, kv: newPageStore(e.mem, e.NewSequence().cache.PageBytes(), pages), most: most, version: e.model.Version()}
+}
+
+// guess appends to each request's guess until it has as many tokens as wanted. A prompt that the drafter has not read yet is read first,
+// a piece a step. Where the drafter has no memory it does not guess.
+func (d *drafter) guess(ctx context.Context, list []*request) error {
+	for first := true; ; first = false {
+		d.chunks, d.members = d.chunks[:0], d.members[:0]
+		room := d.e.rows
+		for _, r := range list {
+			if len(r.draft.ids) < r.draft.want {
+				room -= d.take(r, first, room)
+			}
+		}
+		if len(d.chunks) == 0 {
+			return nil
+		}
+		v, logits := d.e.model.Config.VocabSize, 0
+		for _, ch := range d.chunks {
+			logits += ch.Logits
+		}
+		if cap(d.logits) < logits*v {
+			d.logits = make([]float32, logits*v)
+		}
+		if err := d.e.Step(ctx, d.chunks, d.logits[:logits*v]); err != nil {
+			if errors.Is(err, pool.ErrOutOfMemory) {
+				d.kv.trim()
+				return nil // the guesses so far
+			}
+			return err
+		}
+		row := 0
+		for i, r := range d.members {
+			if d.chunks[i].Logits == 0 {
+				continue
+			}
+			tok, err := r.draft.sampler.Sample(d.logits[row*v : (row+1)*v])
+			if row++; err != nil {
+				r.draft.want = 0
+				continue
+			}
+			r.draft.ids = append(r.draft.ids, tok.ID)
+		}
+	}
+}
+
+// take puts what the drafter has to read of a request into its step, at most room rows, and returns how many those are.
+func (d *drafter) take(r *request, first bool, room int) int {
+	q := d.sequence(r)
+	ids := r.draft.ids[max(len(r.draft.ids)-1, 0):]
+	if first {
+		d.kv.attach(q, r.tokens)
+		ids = r.tokens[q.n:]
+	}
+	n := min(len(ids), room)
+	if n == 0 || d.kv.grow(q, q.n+n) != nil {
+		r.draft.want = 0
+		return 0
+	}
+	ch := Chunk{Seq: q, IDs: ids[:n], Logits: 1}
+	if n < len(ids) {
+		ch.Logits, r.draft.want = 0, 0
+	}
+	d.chunks, d.members = append(d.chunks, ch), append(d.members, r)
+	return n
+}
+
+// sequence is the drafter's own of a request, with a sampler that is where the request's is.
+func (d *drafter) sequence(r *request) *Sequence {
+	if r.draft.seq == nil {
+		if last := len(d.idle) - 1; last >= 0 {
+			r.draft.seq, d.idle = d.idle[last], d.idle[:last]
+		} else {
+			r.draft.seq = d.e.NewSequence()
+		}
+	}
+	if r.draft.sampler == nil {
+		p := r.params
+		p.RepetitionPenalty, p.PresencePenalty, p.FrequencyPenalty, p.Logprobs = 1, 0, 0, -1
+		r.draft.sampler = makeSampler(p, d.e.model.Config.VocabSize)
+	}
+	if len(r.draft.ids) == 0 {
+		*r.draft.sampler.rng = *r.sampler.rng
+	}
+	return r.draft.seq
+}
+
+// settle forgets what the drafter has read behind the tokens that the request has now.
+func (d *drafter) settle(r *request) {
+	if q := r.draft.seq; q != nil {
+		q.n = min(q.n, len(r.tokens)-1)
+		d.kv.record(q, r.tokens)
+	}
+}
+
+// release takes a request's pages back.
+func (d *drafter) release(r *request) {
+	if q := r.draft.seq; q != nil {
+		d.kv.release(q)
+		d.idle = append(d.idle, q)
+		r.draft.seq = nil
+	}
+}
