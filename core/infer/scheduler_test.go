@@ -15,7 +15,6 @@ import (
 
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
-	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
@@ -262,14 +261,15 @@ func TestADefectEndsTheRequestsThatMetItAndNoOthers(t *testing.T) {
 	e := tiny(t, 1, 64, 64)
 	s := scheduler(t, e, infer.SchedulerOptions{})
 	want := alone(t, e, endless([]int32{5}))
-	head := e.Model().Head
-	e.Model().Head = nn.Head{}
+	head := &e.Model().Head
+	proj := head.Proj
+	head.Proj = nil
 	h, err := s.Submit(endless([]int32{5}))
 	require.NoError(t, err)
 	var defect *infer.PanicError
 	require.ErrorAs(t, collect(t, h, -1).err, &defect)
 	require.Contains(t, string(defect.Stack), "head")
-	e.Model().Head = head
+	head.Proj = proj
 	h, err = s.Submit(endless([]int32{5}))
 	require.NoError(t, err)
 	require.Equal(t, want, collect(t, h, -1))
