@@ -314,6 +314,7 @@ BAD_SAMPLING: list[tuple[dict[str, Any], str]] = [
     ({"logit_bias": {1: float("nan")}}, "logit_bias"),
     ({"stop_token_ids": [512]}, "stop_token_ids"),
     ({"logprobs": -2}, "logprobs"),
+    ({"prompt_lookup_num_tokens": 17}, "prompt_lookup_num_tokens"),
     ({"seed": -1}, "seed"),
     ({"stop": ""}, "stop"),
     ({"stop": ["ok", 3]}, "stop"),

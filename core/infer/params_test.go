@@ -26,12 +26,13 @@ func TestDefaultsAreValidAndGreedy(t *testing.T) {
 func TestEveryFieldIsReadBySnakeCaseName(t *testing.T) {
 	p, err := ParseSamplingParams([]byte(`{"max_new_tokens": 7, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1, "typical_p": 0.8,
 		"repetition_penalty": 1.2, "presence_penalty": -0.5, "frequency_penalty": 2, "logit_bias": {"4": -Infinity, "5": 2.5},
-		"seed": 18446744073709551615, "stop_token_ids": [1, 2], "ignore_eos": true, "logprobs": 4}`), 10)
+		"seed": 18446744073709551615, "stop_token_ids": [1, 2], "ignore_eos": true, "logprobs": 4,
+		"prompt_lookup_num_tokens": 8}`), 10)
 	require.NoError(t, err)
 	seed := uint64(math.MaxUint64)
 	assert.Equal(t, SamplingParams{MaxNewTokens: 7, Temperature: 0.5, TopK: 3, TopP: 0.9, MinP: 0.1, TypicalP: 0.8,
 		RepetitionPenalty: 1.2, PresencePenalty: -0.5, FrequencyPenalty: 2, LogitBias: LogitBias{4: float32(math.Inf(-1)), 5: 2.5},
-		Seed: &seed, StopTokenIDs: []int32{1, 2}, IgnoreEOS: true, Logprobs: 4}, p)
+		Seed: &seed, StopTokenIDs: []int32{1, 2}, IgnoreEOS: true, Logprobs: 4, PromptLookup: 8}, p)
 }
 
 func TestABadValueIsRefusedWithFieldValueAndExpectation(t *testing.T) {
@@ -61,6 +62,7 @@ func TestABadValueIsRefusedWithFieldValueAndExpectation(t *testing.T) {
 		{`{"frequency_penalty": NaN}`, "frequency_penalty", "NaN", "[-2, 2]"},
 		{`{"max_new_tokens": 0}`, "max_new_tokens", "0", "[1, 1073741824]"},
 		{`{"logprobs": 11}`, "logprobs", "11", "[-1, 10]"},
+		{`{"prompt_lookup_num_tokens": 17}`, "prompt_lookup_num_tokens", "17", "[0, 16]"},
 		{`{"logprobs": -2}`, "logprobs", "-2", "[-1, 10]"},
 		{`{"seed": -1}`, "seed", "-1", "[0, 2^64)"},
 		{`{"seed": 1.5}`, "seed", "1.5", "[0, 2^64)"},
@@ -120,6 +122,7 @@ func TestParametersSurviveJSON(t *testing.T) {
 		p.MinP = rapid.Float64Range(0, 1).Draw(t, "min_p")
 		p.FrequencyPenalty = rapid.Float64Range(-2, 2).Draw(t, "frequency_penalty")
 		p.IgnoreEOS = rapid.Bool().Draw(t, "ignore_eos")
+		p.PromptLookup = rapid.IntRange(0, maxDraft).Draw(t, "prompt lookup")
 		p.Logprobs = rapid.IntRange(-1, vocab).Draw(t, "logprobs")
 		if rapid.Bool().Draw(t, "seeded") {
 			seed := rapid.Uint64().Draw(t, "seed")
