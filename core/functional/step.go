@@ -128,7 +128,7 @@ func (op *operation) try(ctx context.Context, record bool) (s *step, err error) 
 	s.ctx.Begin(ctx, key, op.rows, nil)
 	defer pool.Recover(&err)
 	for _, n := range op.lengths {
-		c := nn.NewKVCache(pool.Default(), 1, op.kvHeads, op.headDim)
+		c := nn.NewKVCache(pool.Default(), nn.KVFloat32, 1, op.kvHeads, op.headDim)
 		s.caches = append(s.caches, c)
 		if err := c.Grow(n); err != nil {
 			return nil, err

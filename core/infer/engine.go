@@ -87,7 +87,7 @@ type Sequence struct {
 // NewSequence returns an empty sequence.
 func (e *Engine) NewSequence() *Sequence {
 	cfg := e.model.Config
-	return &Sequence{cache: nn.NewKVCache(e.mem, cfg.NumHiddenLayers, cfg.NumKeyValueHeads, cfg.HeadDim)}
+	return &Sequence{cache: nn.NewKVCache(e.mem, nn.KVFloat32, cfg.NumHiddenLayers, cfg.NumKeyValueHeads, cfg.HeadDim)}
 }
 
 // Len is the number of tokens read.

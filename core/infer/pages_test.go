@@ -26,7 +26,7 @@ type storeMachine struct {
 }
 
 func (m *storeMachine) Start(t *rapid.T) {
-	p := &pagedSequence{q: &Sequence{cache: nn.NewKVCache(m.mem, 1, 1, 16)}}
+	p := &pagedSequence{q: &Sequence{cache: nn.NewKVCache(m.mem, nn.KVFloat32, 1, 1, 16)}}
 	for range rapid.IntRange(1, 4).Draw(t, "pages") { // few kinds of pages: prefixes are often equal
 		kind := int32(rapid.IntRange(0, 1).Draw(t, "kind"))
 		for i := range int32(nn.PageTokens) {
@@ -120,7 +120,7 @@ func (m *storeMachine) Check(t *rapid.T) {
 func TestPagesAreNeverLostNorSharedByWhatDiffers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		mem := pool.New(pool.Options{})
-		bytes := nn.NewKVCache(mem, 1, 1, 16).PageBytes()
+		bytes := nn.NewKVCache(mem, nn.KVFloat32, 1, 1, 16).PageBytes()
 		m := &storeMachine{mem: mem, s: newPageStore(mem, bytes, rapid.IntRange(1, 12).Draw(t, "limit"))}
 		t.Repeat(rapid.StateMachineActions(m))
 		for _, p := range m.live {
@@ -133,9 +133,9 @@ func TestPagesAreNeverLostNorSharedByWhatDiffers(t *testing.T) {
 
 func TestThePageThatWasLeftAloneLongestMakesRoom(t *testing.T) {
 	mem := pool.New(pool.Options{})
-	s := newPageStore(mem, nn.NewKVCache(mem, 1, 1, 16).PageBytes(), 4)
+	s := newPageStore(mem, nn.NewKVCache(mem, nn.KVFloat32, 1, 1, 16).PageBytes(), 4)
 	read := func(kind int32) *Sequence {
-		q := &Sequence{cache: nn.NewKVCache(mem, 1, 1, 16)}
+		q := &Sequence{cache: nn.NewKVCache(mem, nn.KVFloat32, 1, 1, 16)}
 		tokens := make([]int32, 2*nn.PageTokens)
 		for i := range tokens {
 			tokens[i] = kind
@@ -160,7 +160,7 @@ func TestThePageThatWasLeftAloneLongestMakesRoom(t *testing.T) {
 	require.Equal(t, []int{2, 2}, []int{found(1), found(2)})
 	third := read(3)
 	require.Equal(t, []int{2, 0, 2}, []int{found(1), found(2), found(3)})
-	q := &Sequence{cache: nn.NewKVCache(mem, 1, 1, 16)}
+	q := &Sequence{cache: nn.NewKVCache(mem, nn.KVFloat32, 1, 1, 16)}
 	require.NoError(t, s.grow(q, nn.PageTokens))
 	require.Equal(t, 1, found(1), "the end of a prefix goes before its start")
 	require.NoError(t, s.grow(q, 2*nn.PageTokens))

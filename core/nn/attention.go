@@ -66,20 +66,13 @@ func (t *storeTask) Run(chunk int) {
 
 func (t *storeTask) run(r, n int) {
 	at, heads := t.ctx.rows[r], t.a.KVHeads
-	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
-	page, slot := int(at.Pos)/PageTokens, int(at.Pos)%PageTokens
+	dim, page := t.a.Dim, int(at.Pos)/PageTokens
 	for h := range heads {
-		k, v := t.ctx.caches[at.Seq].Page(t.a.Layer, h, page)
+		p := t.ctx.caches[at.Seq].at(t.a.Layer, h, page)
 		src := (r*heads + h) * dim
-		cpu.Transpose(k[slot:], PageTokens, t.k[src:], heads*dim, n, dim)
-		for i := range n {
-			put(v[(slot+i)*pad:(slot+i+1)*pad], t.v[src+i*heads*dim:][:dim])
-		}
+		p.store(int(at.Pos)%PageTokens, n, t.k[src:], t.v[src:], heads*dim, dim)
 	}
 }
-
-// put copies src and zeroes what is left of dst.
-func put(dst, src []float32) { clear(dst[copy(dst, src):]) }
 
 // attention returns softmax(q k^T / sqrt(head_dim)) v for every row and head, over the keys up to the row's position, or all of
 // its sequence.
@@ -175,10 +168,10 @@ func (t *attendTask) head(g rowGroup, h int, buf []float32) {
 	cache := t.ctx.caches[t.ctx.rows[g.first].Seq]
 	keys := t.keys(g.first + g.n - 1) // that the last row sees, the most
 	for first := 0; first < keys; first += PageTokens {
-		k, v := cache.Page(t.a.Layer, kvHead, first/PageTokens)
+		page := cache.at(t.a.Layer, kvHead, first/PageTokens)
 		width := lanes(min(PageTokens, keys-first))
 		clear(scores[:g.n*PageTokens])
-		cpu.AddProduct(scores, PageTokens, q, pad, 1, k, PageTokens, g.n, width, dim)
+		page.addScores(scores, q, g.n, width, dim)
 		seen := [groupSize]int{}
 		for i := range g.n {
 			n := max(0, min(PageTokens, t.keys(g.first+i)-first))
@@ -201,11 +194,11 @@ func (t *attendTask) head(g rowGroup, h int, buf []float32) {
 			if t.mask.drops() {
 				t.mask.apply(s[:n], s[:n], (g.first+i)*t.a.Heads+h, first)
 			}
+			page.weigh(s, n)
 		}
-		cpu.AddProduct(acc, pad, scores, PageTokens, 1, v, pad, g.n, pad, seen[0])
+		page.addValues(acc, scores, g.n, 0, seen[0])
 		for i := 1; i < g.n; i++ { // what row i sees and the one before it does not
-			from := seen[i-1]
-			cpu.AddProduct(acc[i*pad:], pad, scores[i*PageTokens+from:], PageTokens, 1, v[from*pad:], pad, g.n-i, pad, seen[i]-from)
+			page.addValues(acc[i*pad:], scores[i*PageTokens:], g.n-i, seen[i-1], seen[i])
 		}
 	}
 	for i := range g.n {

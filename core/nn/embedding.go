@@ -1,8 +1,6 @@
 package nn
 
 import (
-	"sync/atomic"
-
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
@@ -46,8 +44,7 @@ type Head struct {
 	Norm *RMSNorm // the model's final norm
 	Proj *Linear  // [vocab_size, hidden_size], dense
 
-	Scores           *quant.Scores // of Proj, for ForwardTop, or nil
-	scored, computed atomic.Int64  // panels
+	Scores *quant.Scores // of Proj, for ForwardTop, or nil
 }
 
 // Forward writes the logits of the given rows of x [rows, hidden_size] into out [len(rows), vocab_size].

@@ -43,19 +43,14 @@ func (h *Head) ForwardTop(c *Ctx, x *tensor.Tensor, rows []int32, k int, out []f
 		t.least[r] = t.kth(r)
 	}
 	cpu.Parallel(t.chunks*n, (*topPanels)(t))
-	h.scored.Add(int64(n * panels))
-	h.computed.Add(t.computed.Load())
+	h.Scores.Asked.Add(int64(n * panels))
+	h.Scores.Computed.Add(t.computed.Load())
 	if backing != nil {
 		c.scratch.Free(backing)
 	}
 	c.scratch.Free(mem)
 	c.freeInts(planes, meta)
 	c.Free(last)
-}
-
-// Computed is the share of the table's rows that ForwardTop had to compute, in all its calls so far; 0 before the first.
-func (h *Head) Computed() float64 {
-	return float64(h.computed.Load()) / float64(max(1, h.scored.Load()))
 }
 
 // length is the Euclidean length of x, or a little more.

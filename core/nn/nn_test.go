@@ -18,7 +18,7 @@ import (
 // newCache returns a cache of one layer with room for n tokens.
 func newCache(t *testing.T, n, kvHeads, headDim int) *KVCache {
 	t.Helper()
-	c := NewKVCache(pool.New(pool.Options{}), 1, kvHeads, headDim)
+	c := NewKVCache(pool.New(pool.Options{}), KVFloat32, 1, kvHeads, headDim)
 	require.NoError(t, c.Grow(n))
 	t.Cleanup(c.Free)
 	return c

@@ -306,7 +306,7 @@ func (e *Engine) layout(b Batch) error {
 			if e.opts.GradientCheckpointing {
 				layers = 1
 			}
-			e.caches = append(e.caches, nn.NewKVCache(e.mem, layers, cfg.NumKeyValueHeads, cfg.HeadDim))
+			e.caches = append(e.caches, nn.NewKVCache(e.mem, nn.KVFloat32, layers, cfg.NumKeyValueHeads, cfg.HeadDim))
 		}
 		if err := e.caches[s].Grow(n); err != nil {
 			return err

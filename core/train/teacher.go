@@ -53,7 +53,7 @@ func (t *teacher) begin(ctx context.Context, key uint64, ids []int32, rows []nn.
 			return nil, fmt.Errorf("%w: length %d: expected at most the teacher's max_position_embeddings = %d", ErrBatch, n, cfg.MaxPositionEmbeddings)
 		}
 		if s == len(t.caches) { // for one layer after another: nothing is read again
-			t.caches = append(t.caches, nn.NewKVCache(pool.Default(), 1, cfg.NumKeyValueHeads, cfg.HeadDim))
+			t.caches = append(t.caches, nn.NewKVCache(pool.Default(), nn.KVFloat32, 1, cfg.NumKeyValueHeads, cfg.HeadDim))
 		}
 		if err := t.caches[s].Grow(n); err != nil {
 			return nil, err
