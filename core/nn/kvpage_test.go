@@ -63,7 +63,7 @@ func TestStoredKeysAndValuesAreRoundedAndNothingElse(t *testing.T) {
 			if dtype == KVFloat16 {
 				require.Equal(t, want, got, fmt.Sprint(s, dtype))
 			}
-			require.InDeltaSlice(t, want, got, 2e-6, fmt.Sprint(s, dtype))
+			require.InDeltaSlice(t, want, got, 1e-5, fmt.Sprint(s, dtype))
 			for _, chunk := range []int{1, 3, 64} {
 				require.Equal(t, got, attendedAs(t, a, dtype, q, k, v, s.rows, chunk), fmt.Sprint(s, dtype, " in chunks of ", chunk))
 			}
