@@ -17,6 +17,7 @@ import (
 
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
 )
 
 // runner is what a Python Model object owns: a model and the engine that runs it.
@@ -28,15 +29,17 @@ type runner struct {
 	closed   bool
 }
 
-func newRunner(m *model.Model) C.uintptr_t {
-	return C.uintptr_t(cgo.NewHandle(&runner{model: m, engine: infer.NewEngine(m)}))
+func newRunner(m *model.Model, kv nn.KVType) C.uintptr_t {
+	e := infer.NewEngine(m)
+	e.UseKV(kv)
+	return C.uintptr_t(cgo.NewHandle(&runner{model: m, engine: e}))
 }
 
 // value looks a handle up; the Python object that owns it keeps it valid.
 func value[T any](h C.uintptr_t) T { return cgo.Handle(h).Value().(T) }
 
-// parseLoadOptions reads the JSON of the options that loading takes.
-func parseLoadOptions(text *C.char) (model.LoadOptions, error) {
+// parseLoadOptions reads the JSON of the options that loading takes, and how keys and values are to be stored.
+func parseLoadOptions(text *C.char) (_ model.LoadOptions, kv nn.KVType, err error) {
 	var o struct {
 		HeadFormat string  `json:"head_format"`
 		Verify     string  `json:"verify"`
@@ -44,30 +47,36 @@ func parseLoadOptions(text *C.char) (model.LoadOptions, error) {
 		Trainable  bool    `json:"trainable"`
 		Quantize   bool    `json:"quantize"`
 		FFNDensity float64 `json:"ffn_density"`
+		KVType     string  `json:"kv_dtype"`
 	}
 	if err := json.Unmarshal([]byte(C.GoString(text)), &o); err != nil {
-		return model.LoadOptions{}, fmt.Errorf("%w: load options: %w", errArgument, err)
+		return model.LoadOptions{}, 0, fmt.Errorf("%w: load options: %w", errArgument, err)
+	}
+	if o.KVType != "" {
+		if kv, err = nn.ParseKVType(o.KVType); err != nil {
+			return model.LoadOptions{}, 0, fmt.Errorf("%w: %w", errArgument, err)
+		}
 	}
 	return model.LoadOptions{
 		HeadFormat: o.HeadFormat, Verify: o.Verify, Memory: o.Memory, Trainable: o.Trainable, Quantize: o.Quantize, FFNDensity: o.FFNDensity,
-	}, nil
+	}, kv, nil
 }
 
 //export bn_model_load
 func bn_model_load(path, options *C.char, poll C.bn_poll, state unsafe.Pointer, out *C.uintptr_t, errOut **C.char) C.int {
 	return guard(errOut, func() error {
-		o, err := parseLoadOptions(options)
+		o, kv, err := parseLoadOptions(options)
 		if err != nil {
 			return err
 		}
 		name, calls := C.GoString(path), newInterrupts(poll, state)
 		o.Progress = calls.progress
-		return makeModel(calls, out, func(ctx context.Context) (*model.Model, error) { return model.Load(ctx, name, o) })
+		return makeModel(calls, kv, out, func(ctx context.Context) (*model.Model, error) { return model.Load(ctx, name, o) })
 	})
 }
 
 // makeModel runs a long call that makes a model.
-func makeModel(calls *interrupts, out *C.uintptr_t, work func(context.Context) (*model.Model, error)) error {
+func makeModel(calls *interrupts, kv nn.KVType, out *C.uintptr_t, work func(context.Context) (*model.Model, error)) error {
 	var m *model.Model
 	err := calls.await(func(ctx context.Context) (err error) {
 		m, err = work(ctx)
@@ -79,14 +88,14 @@ func makeModel(calls *interrupts, out *C.uintptr_t, work func(context.Context) (
 		}
 		return err
 	}
-	*out = newRunner(m)
+	*out = newRunner(m, kv)
 	return nil
 }
 
 //export bn_model_random
 func bn_model_random(config *C.char, seed C.uint64_t, options *C.char, trainable C.int, poll C.bn_poll, state unsafe.Pointer, out *C.uintptr_t, errOut **C.char) C.int {
 	return guard(errOut, func() error {
-		o, err := parseLoadOptions(options)
+		o, kv, err := parseLoadOptions(options)
 		if err != nil {
 			return err
 		}
@@ -94,7 +103,7 @@ func bn_model_random(config *C.char, seed C.uint64_t, options *C.char, trainable
 		if err != nil {
 			return err
 		}
-		return makeModel(newInterrupts(poll, state), out, func(ctx context.Context) (*model.Model, error) {
+		return makeModel(newInterrupts(poll, state), kv, out, func(ctx context.Context) (*model.Model, error) {
 			if trainable != 0 {
 				return model.NewTrainable(c, uint64(seed), o)
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
 )
 
 // The numbers contract (docs/architecture.md): a sequence's logits have the same bits alone, in a ragged batch, with its
@@ -280,5 +281,76 @@ func TestLogitsDoNotDependOnSkippedNeurons(t *testing.T) {
 		want := chunked(t, e, ids, size)
 		cpu.SetSkipZeros(false)
 		requireSameBits(t, want, chunked(t, e, ids, size), fmt.Sprint("chunks of ", size))
+	}
+}
+
+// The contract holds for every type of keys and values.
+func TestStoredKeysAndValuesDoNotDependOnTheBatch(t *testing.T) {
+	onEveryISA(t, func(t *testing.T) {
+		e := contractModels(t)["bitnet bfloat16"]
+		r := rand.New(rand.NewPCG(31, 1))
+		v := e.Model().Config.VocabSize
+		long, short := randomIDs(r, 150, v), randomIDs(r, 70, v)
+		exact := chunked(t, e, long, len(long))
+		for _, kv := range []nn.KVType{nn.KVFloat16, nn.KVInt8} {
+			e.UseKV(kv)
+			want := chunked(t, e, long, len(long))
+			require.NotEqual(t, exact, want, kv)
+			for _, size := range []int{1, 3, 64} {
+				requireSameBits(t, want, chunked(t, e, long, size), fmt.Sprint(kv, " chunks of ", size))
+			}
+			a, b := e.NewSequence(), e.NewSequence()
+			out := make([]float32, (len(long)+len(short))*v)
+			require.NoError(t, e.Step(context.Background(), []infer.Chunk{
+				{Seq: a, IDs: short, Logits: len(short)}, {Seq: b, IDs: long, Logits: len(long)}}, out))
+			requireSameBits(t, want, out[len(short)*v:], fmt.Sprint(kv, " in a batch"))
+			a.Close()
+			b.Close()
+		}
+	})
+}
+
+// Scores choose which logits are computed: greedy decoding and sampling among the top k give the tokens of the full head.
+func TestTheExactHeadGivesTheTokensOfTheFullHead(t *testing.T) {
+	cfg := model.Config{
+		Architecture: "BitNetForCausalLM", VocabSize: 5000, HiddenSize: 96, IntermediateSize: 264, NumHiddenLayers: 2,
+		NumAttentionHeads: 4, HiddenAct: "relu2", MaxPositionEmbeddings: 256, TieWordEmbeddings: true, DType: "bfloat16", InitializerRange: 0.02,
+	}
+	tokens := func(head string, edit func(*infer.SamplingParams)) (ids []int32) {
+		m, err := model.NewRandom(&cfg, 7, model.LoadOptions{HeadFormat: head})
+		require.NoError(t, err)
+		e := infer.NewEngine(m)
+		defer func() { e.Close(); require.NoError(t, m.Close()) }()
+		p := infer.DefaultSamplingParams()
+		p.MaxNewTokens, p.IgnoreEOS = 60, true
+		edit(&p)
+		g, err := e.Generate([][]int32{{1, 2, 3}, {4, 5}, {6}}, []infer.SamplingParams{p})
+		require.NoError(t, err)
+		defer g.Close()
+		for !g.Done() {
+			list, err := g.Step(context.Background())
+			require.NoError(t, err)
+			for _, s := range list {
+				ids = append(ids, s.ID)
+			}
+		}
+		require.Equal(t, head == "exact", m.Head.Scores != nil)
+		if head == "exact" && p.RepetitionPenalty == 1 && (p.Greedy() || p.TopK > 0) {
+			require.Positive(t, m.Head.Scores.Share())
+			require.Less(t, m.Head.Scores.Share(), 0.5)
+		}
+		return ids
+	}
+	seed := uint64(5)
+	for name, edit := range map[string]func(*infer.SamplingParams){
+		"greedy":        func(*infer.SamplingParams) {},
+		"top_k":         func(p *infer.SamplingParams) { p.Temperature, p.TopK, p.Seed = 1, 20, &seed },
+		"top_k, top_p":  func(p *infer.SamplingParams) { p.Temperature, p.TopK, p.TopP, p.Seed = 0.8, 50, 0.9, &seed },
+		"all":           func(p *infer.SamplingParams) { p.Temperature, p.Seed = 1, &seed },
+		"with penalty":  func(p *infer.SamplingParams) { p.RepetitionPenalty = 1.2 },
+		"with lookup":   func(p *infer.SamplingParams) { p.PromptLookup = 8 },
+		"top_k, lookup": func(p *infer.SamplingParams) { p.Temperature, p.TopK, p.Seed, p.PromptLookup = 1, 5, &seed, 4 },
+	} {
+		require.Equal(t, tokens("auto", edit), tokens("exact", edit), name)
 	}
 }

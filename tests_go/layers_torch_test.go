@@ -40,7 +40,7 @@ func (t *torchLayers) check(name string, lengths []int, inputs []string, params 
 		for i := range n {
 			rows = append(rows, nn.Row{Seq: int32(s), Pos: int32(i)})
 		}
-		cache := nn.NewKVCache(pool.Default(), 1, 2, 10)
+		cache := nn.NewKVCache(pool.Default(), nn.KVFloat32, 1, 2, 10)
 		require.NoError(t, cache.Grow(n))
 		defer cache.Free()
 		caches = append(caches, cache)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import bitnet_rust
-from bitnet_rust import BitNetConfig, BitNetModel, ConfigError, GenerationResult, Piece
+from bitnet_rust import ArgumentError, BitNetConfig, BitNetModel, ConfigError, GenerationResult, Piece
 
 PROMPT = "First Citizen:"
 
@@ -452,3 +452,34 @@ def test_guessed_tokens_change_nothing(tiny: BitNetModel, options: dict[str, Any
         assert tiny.generate(prompt, prompt_lookup_num_tokens=16, **options) == want
     batch = [prompts[0], prompts[0] + " not", "First"]
     assert tiny.generate(batch, prompt_lookup_num_tokens=4, **options) == tiny.generate(batch, **options)
+
+
+# --- precision -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kv_dtype", ["float16", "int8"])
+def test_keys_and_values_may_be_stored_in_less(tiny: BitNetModel, kv_dtype: str) -> None:
+    text = "To be, or not to be, that is the question. " * 8
+    with BitNetModel.from_pretrained(tiny._path, kv_dtype=kv_dtype) as model:
+        assert model.kv_dtype == kv_dtype
+        assert model.perplexity(text) != tiny.perplexity(text)
+        assert model.perplexity(text) == pytest.approx(tiny.perplexity(text), rel=0.01)
+        assert len(model.generate([text, "a"], max_new_tokens=4)) == 2
+
+
+def test_an_unknown_kv_dtype_is_refused(tiny: BitNetModel) -> None:
+    with pytest.raises(ArgumentError, match="kv_dtype = 'int4': expected float32, float16 or int8"):
+        BitNetModel.from_pretrained(tiny._path, kv_dtype="int4")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="kv_dtype"):
+        BitNetModel.from_config("char", kv_dtype="half")  # type: ignore[arg-type]
+
+
+def test_the_exact_head_writes_the_same_text(tiny: BitNetModel) -> None:
+    with BitNetModel.from_pretrained(tiny._path, head_dtype="exact") as model:
+        assert model.head_dtype == "exact"
+        assert model.memory_footprint() > tiny.memory_footprint()
+        for options in ({}, {"top_k": 20, "seed": 1}, {"do_sample": True, "seed": 2}, {"repetition_penalty": 1.3}):
+            assert model.generate(PROMPT, max_new_tokens=24, **options) == tiny.generate(
+                PROMPT, max_new_tokens=24, **options
+            )
+        assert model.perplexity("A text, a text.") == tiny.perplexity("A text, a text.")

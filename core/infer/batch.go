@@ -255,7 +255,7 @@ func (b *batch) decode(r *request) error {
 		r.draft.ids = r.draft.ids[:0] // no memory for guesses
 	}
 	r.draft.rows = append(append(r.draft.rows[:0], r.tokens[from]), r.draft.ids...)
-	b.chunks = append(b.chunks, Chunk{Seq: r.seq, IDs: r.draft.rows, Logits: len(r.draft.rows)})
+	b.chunks = append(b.chunks, Chunk{Seq: r.seq, IDs: r.draft.rows, Logits: len(r.draft.rows), Top: r.params.largest()})
 	b.members = append(b.members, r)
 	return nil
 }
@@ -268,7 +268,7 @@ func (b *batch) take(r *request, n int) error {
 	}
 	ch := Chunk{Seq: r.seq, IDs: r.tokens[from : from+n]}
 	if from+n == len(r.tokens) {
-		ch.Logits = 1
+		ch.Logits, ch.Top = 1, r.params.largest()
 	}
 	b.chunks, b.members = append(b.chunks, ch), append(b.members, r)
 	return nil

@@ -40,6 +40,7 @@ type Engine struct {
 	model *model.Model
 	mem   *pool.HybridMemoryPool
 	rows  int // most of one step
+	kv    nn.KVType
 
 	mu     sync.Mutex
 	idle   []*stepper
@@ -50,6 +51,9 @@ type Engine struct {
 func NewEngine(m *model.Model) *Engine {
 	return &Engine{model: m, mem: pool.Default(), rows: stepTokens(m.Config)}
 }
+
+// UseKV sets how sequences that are made from now on store keys and values; at first it is nn.KVFloat32.
+func (e *Engine) UseKV(t nn.KVType) { e.kv = t }
 
 // Model returns the model the engine runs.
 func (e *Engine) Model() *model.Model { return e.model }
@@ -87,7 +91,7 @@ type Sequence struct {
 // NewSequence returns an empty sequence.
 func (e *Engine) NewSequence() *Sequence {
 	cfg := e.model.Config
-	return &Sequence{cache: nn.NewKVCache(e.mem, nn.KVFloat32, cfg.NumHiddenLayers, cfg.NumKeyValueHeads, cfg.HeadDim)}
+	return &Sequence{cache: nn.NewKVCache(e.mem, e.kv, cfg.NumHiddenLayers, cfg.NumKeyValueHeads, cfg.HeadDim)}
 }
 
 // Len is the number of tokens read.
@@ -104,6 +108,10 @@ type Chunk struct {
 	Seq    *Sequence
 	IDs    []int32 // tokens that follow what the sequence has read
 	Logits int     // how many of the chunk's last rows the step computes logits for
+
+	// Top is how many of the largest logits of a row are used, and those that equal the last of them; 0 is all. When all chunks of a step
+	// say it, and the head has scores, the other logits are estimates that are smaller.
+	Top int
 }
 
 // stepper is the reusable state of a step.
@@ -113,6 +121,7 @@ type stepper struct {
 	caches []*nn.KVCache
 	ids    []int32
 	out    []int32 // rows that want logits
+	top    int     // largest Top of the chunks; 0: some row wants all
 }
 
 // Step reads all chunks at once and writes the logits they ask for into logits, [sum of Chunk.Logits, vocab_size], in
@@ -129,6 +138,7 @@ func (e *Engine) Step(ctx context.Context, chunks []Chunk, logits []float32) (er
 	s := e.take()
 	defer e.put(s)
 	s.rows, s.caches, s.ids, s.out = s.rows[:0], s.caches[:0], s.ids[:0], s.out[:0]
+	s.top = topOf(chunks)
 	for i, ch := range chunks {
 		if err := ch.Seq.cache.Grow(ch.Seq.n + len(ch.IDs)); err != nil {
 			return err
@@ -142,7 +152,7 @@ func (e *Engine) Step(ctx context.Context, chunks []Chunk, logits []float32) (er
 			s.rows = append(s.rows, nn.Row{Seq: int32(i), Pos: int32(ch.Seq.n + j)})
 		}
 	}
-	s.ctx.Begin(ctx, uint64(len(s.rows))<<32|uint64(len(s.out)), s.rows, s.caches)
+	s.ctx.Begin(ctx, uint64(len(s.rows))<<32|uint64(s.top)<<20|uint64(len(s.out)), s.rows, s.caches)
 	defer s.ctx.End()
 	x, err := e.model.Forward(s.ctx, s.ids)
 	if err != nil {
@@ -169,9 +179,29 @@ func (e *Engine) head(s *stepper, x *tensor.Tensor, logits []float32) error {
 			return err
 		}
 		rows := s.out[at:min(at+headRows, len(s.out))]
-		e.model.Head.Forward(s.ctx, x, rows, logits[at*v:(at+len(rows))*v])
+		out := logits[at*v : (at+len(rows))*v]
+		if head := &e.model.Head; head.Scores != nil && s.top > 0 {
+			head.ForwardTop(s.ctx, x, rows, s.top, out)
+		} else {
+			head.Forward(s.ctx, x, rows, out)
+		}
 	}
 	return s.ctx.Err()
+}
+
+// topOf is how many of the largest logits suffice for all chunks, 0 when that is more than the head finds.
+func topOf(chunks []Chunk) int {
+	top := 0
+	for _, ch := range chunks {
+		switch {
+		case ch.Logits == 0:
+		case ch.Top <= 0 || ch.Top > nn.MostTop:
+			return 0
+		default:
+			top = max(top, ch.Top)
+		}
+	}
+	return top
 }
 
 // check refuses steps the model cannot take.

@@ -77,6 +77,17 @@ func DefaultSamplingParams() SamplingParams {
 // Greedy reports whether the parameters choose the most probable token, without random numbers.
 func (p SamplingParams) Greedy() bool { return p.Temperature == 0 }
 
+// largest is how many of the model's largest logits the choice of a token depends on; 0 is all.
+func (p SamplingParams) largest() int {
+	switch {
+	case p.Logprobs >= 0 || p.RepetitionPenalty != 1 || p.PresencePenalty != 0 || p.FrequencyPenalty != 0 || len(p.LogitBias) > 0:
+		return 0
+	case p.Greedy():
+		return 1
+	}
+	return p.TopK
+}
+
 // Validate checks every field for a model with vocab tokens. The error is an *ArgumentError that names the field, its value and
 // what is accepted.
 func (p SamplingParams) Validate(vocab int) error {

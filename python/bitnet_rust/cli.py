@@ -36,7 +36,8 @@ app.add_typer(bench.app, name="bench")
 
 # Options that several commands have.
 Model = Annotated[str, typer.Option("--model", "-m", help="Model directory, registered name or hub id.")]
-HeadDType = Annotated[str, typer.Option(help="Embedding and head as auto, float32, bfloat16, int8 or int4.")]
+HeadDType = Annotated[str, typer.Option(help="Embedding and head as auto, exact, float32, bfloat16, int8 or int4.")]
+KVDType = Annotated[str, typer.Option(help="Keys and values as float32, float16 or int8.")]
 Threads = Annotated[int | None, typer.Option(help="Worker threads.", show_default="physical cores")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub repository.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use local files only.")]
@@ -100,6 +101,7 @@ def generate(
     logprobs: Annotated[int | None, typer.Option(help="With --json: log-probabilities, of n alternatives too.")] = None,
     echo: Annotated[bool, typer.Option("--echo", help="Print the prompt before the continuation.")] = False,
     head_dtype: HeadDType = "auto",
+    kv_dtype: KVDType = "float32",
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -115,7 +117,7 @@ def generate(
         "frequency_penalty": frequency_penalty, "seed": seed, "stop": stop, "ignore_eos": ignore_eos,
         "prompt_lookup_num_tokens": prompt_lookup_num_tokens, "logprobs": logprobs,
     }  # fmt: skip
-    with _load(model, head_dtype, threads, revision, offline) as loaded:
+    with _load(model, head_dtype, threads, revision, offline, kv_dtype) as loaded:
         if as_json:
             with _working("generating"):
                 result = loaded.generate(text, details=True, return_full_text=echo, **options)
@@ -138,6 +140,7 @@ def chat(
     seed: Seed = None,
     stop: Stop = None,
     head_dtype: HeadDType = "auto",
+    kv_dtype: KVDType = "float32",
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -153,7 +156,7 @@ def chat(
     start = [{"role": "system", "content": system}] if system else []
     template = _read_file(chat_template) if chat_template else None
     interactive = sys.stdin.isatty()
-    with _load(model, head_dtype, threads, revision, offline) as loaded:
+    with _load(model, head_dtype, threads, revision, offline, kv_dtype) as loaded:
         if template is None and loaded.tokenizer.chat_template is None:
             raise TokenizerError(f"{model} has no chat template: pass one with --chat-template, or use bitnet generate")
         messages = list(start)
@@ -208,6 +211,7 @@ def perplexity(
     ] = None,
     stride: Annotated[int | None, typer.Option(help="Tokens between windows.", show_default="half a window")] = None,
     head_dtype: HeadDType = "auto",
+    kv_dtype: KVDType = "float32",
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -215,7 +219,7 @@ def perplexity(
 ) -> None:
     """How well a model predicts a text: exp of the mean negative log-likelihood."""
     content = sys.stdin.read() if text == "-" else _read_file(Path(text))
-    with _load(model, head_dtype, threads, revision, offline) as loaded:
+    with _load(model, head_dtype, threads, revision, offline, kv_dtype) as loaded:
         ids = loaded.tokenizer.encode(content)
         with _working(f"reading {len(ids):,} tokens"):
             value = loaded.perplexity(ids, window=window, stride=stride)
@@ -412,7 +416,12 @@ def info(as_json: AsJSON = False) -> None:
 
 @contextmanager
 def _load(
-    name: str, head_dtype: str, threads: int | None, revision: str | None, offline: bool
+    name: str,
+    head_dtype: str,
+    threads: int | None,
+    revision: str | None,
+    offline: bool,
+    kv_dtype: Any = "float32",
 ) -> "Iterator[BitNetModel]":
     """The model, loaded under a progress bar when that takes long enough to see one."""
     from .model import BitNetModel
@@ -423,6 +432,7 @@ def _load(
         model = BitNetModel.from_pretrained(
             name,
             head_dtype=head_dtype,
+            kv_dtype=kv_dtype,
             revision=revision,
             local_files_only=offline,
             progress=bar if sys.stderr.isatty() else None,

@@ -56,6 +56,9 @@ class BitNetModel:
         self.config: BitNetConfig = BitNetConfig._of(described["config"])
         self._info: dict[str, Any] = described["info"]
 
+    kv_dtype: str = "float32"
+    """How generation keeps keys and values: "float32", "float16" or "int8"."""
+
     # --- making and saving -------------------------------------------------------------------------------------------
 
     @classmethod
@@ -64,6 +67,7 @@ class BitNetModel:
         name: str | PathLike[str],
         *,
         head_dtype: str = "auto",
+        kv_dtype: Literal["float32", "float16", "int8"] = "float32",
         verify: bool | Literal["background"] = "background",
         memory: Literal["auto", "mapped", "copied"] = "auto",
         trainable: bool = False,
@@ -82,6 +86,9 @@ class BitNetModel:
         head_dtype: how the embedding and output head are kept: "float32", "bfloat16", "int8", "int4", or "auto" for
             the checkpoint's own precision. "exact" is that precision with int8 scores beside it: greedy decoding, and
             sampling with top_k up to 256, give what "auto" gives, at about the speed of "int8" and the memory of both.
+        kv_dtype: how generation keeps the keys and values of the context. "float16" takes half and "int8" a quarter of the
+            memory of "float32", long contexts are read as much faster, and the numbers change a little: see
+            docs/reference/precision.md. A ``Trainer`` uses float32 whatever this says.
         verify: when the checksums of a native file are compared. "background": of files from 64 MB on while the model already
             runs; should one turn out to be damaged, every later call raises FormatError. True: before this call returns.
             False: never; loading touches no weight at all.
@@ -102,13 +109,16 @@ class BitNetModel:
         path = resolve(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)
         options = {
             "head_format": _head_dtype(head_dtype),
+            "kv_dtype": _kv_dtype(kv_dtype),
             "verify": "background" if verify == "background" else "now" if verify else "never",
             "memory": memory,
             "trainable": bool(trainable),
             "quantize": bool(quantize),
         }
         path = path.absolute()  # which a change of the working directory leaves alone
-        return cls(_bitnet.load(path, json.dumps(options), progress), path)
+        model = cls(_bitnet.load(path, json.dumps(options), progress), path)
+        model.kv_dtype = kv_dtype
+        return model
 
     @classmethod
     def from_config(
@@ -117,12 +127,14 @@ class BitNetModel:
         *,
         seed: int = 0,
         head_dtype: str = "auto",
+        kv_dtype: Literal["float32", "float16", "int8"] = "float32",
         trainable: bool = False,
     ) -> Self:
         """Makes a model with random weights.
 
         config: a BitNetConfig, a dictionary of its fields, a registered name, or a .json or .yaml file.
         seed: 0 to 2^64 - 1; equal seeds give equal weights.
+        head_dtype, kv_dtype: as in ``from_pretrained``.
         trainable: keep float32 master weights and gradients, which ``Trainer`` changes and from which the ternary weights
             follow. Embedding and head are float32 then, and head_dtype must be "auto". Linear layers that the config's
             modules_to_not_convert names stay float32 and are trained as such.
@@ -131,7 +143,7 @@ class BitNetModel:
             raise ArgumentError(
                 f"head_dtype = {head_dtype!r}: expected 'auto' with trainable=True, whose head is float32"
             )
-        return cls._random(config, seed, trainable, head_format=_head_dtype(head_dtype))
+        return cls._random(config, seed, trainable, head_format=_head_dtype(head_dtype), kv_dtype=_kv_dtype(kv_dtype))
 
     @classmethod
     def _random(
@@ -148,7 +160,9 @@ class BitNetModel:
         elif isinstance(config, str):
             fields = find_model(config).config
         number = whole_number(seed, "seed", range(2**64))
-        return cls(_bitnet.random(fields_json(fields), number, json.dumps(options), trainable))
+        model = cls(_bitnet.random(fields_json(fields), number, json.dumps(options), trainable))
+        model.kv_dtype = options.get("kv_dtype", "float32")
+        return model
 
     def save_pretrained(
         self,
@@ -562,6 +576,12 @@ class BitNetModel:
 
 
 _CONFIG_FILES = (".json", ".yaml", ".yml", ".bitnet")
+
+
+def _kv_dtype(name: Any) -> Any:
+    if name not in ("float32", "float16", "int8"):
+        raise ArgumentError(f"kv_dtype = {name!r}: expected float32, float16 or int8")
+    return name
 
 
 def _head_dtype(name: Any) -> Any:
