@@ -246,11 +246,3 @@ func intTilesAMX(dst []float32, ldd int, panels []byte, stride, blocks int, scal
 	s.release()
 	return n, tokens
 }
-
-// asInt is b as a kernel's argument.
-func asInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}

@@ -40,6 +40,9 @@ var denseFormats = [...]struct {
 // denseQuad is the number of columns that the float kernels take at a time: the four accumulators of [DenseMatMul].
 const denseQuad = 4
 
+// denseTiles is larger than the tokens of any kernel, to number format and tokens together.
+const denseTiles = 16
+
 // String is the format's short name: f32, bf16, int8, int4.
 func (f DenseFormat) String() string {
 	if int(f) < len(denseFormats) {

@@ -1,8 +1,5 @@
 package cpu
 
-// denseTiles is larger than the tokens of any kernel, to number format and tokens together.
-const denseTiles = 16
-
 func densePanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, quads int, x []float32, ldx, tokens int) {
 	switch vectors() {
 	case AVX512:

@@ -91,3 +91,11 @@ func denseIntEach(dst []float32, ldd int, f DenseFormat, panels []byte, stride i
 		denseIntPanel(dst[p*PanelRows:], ldd, f, panels[p*stride:(p+1)*stride], panelScale(scale, p, &last), &x, tokens, add)
 	}
 }
+
+// asInt is b as a kernel's argument.
+func asInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -5,23 +5,36 @@ import "golang.org/x/sys/cpu"
 // detect asks CPUID (and, through x/sys, whether the operating system saves the wide registers), and the system for tile registers.
 func detect() features {
 	x := &cpu.X86
-	f := features{
-		avx2:   x.HasAVX2, // every processor with AVX2 converts half precision too (F16C)
-		avx512: x.HasAVX2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512DQ && x.HasAVX512VNNI,
-	}
-	f.amx = f.avx512 && x.HasAMXTile && x.HasAMXInt8 && requestTiles()
+	avx512 := x.HasAVX2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512DQ && x.HasAVX512VNNI
+	var f features // every processor with AVX2 converts half precision too (F16C)
 	for _, c := range []struct {
-		name string
-		has  bool
+		isa ISA
+		has bool
 	}{
-		{"avx", x.HasAVX}, {"avx2", x.HasAVX2}, {"fma", x.HasFMA},
-		{"avx512f", x.HasAVX512F}, {"avx512bw", x.HasAVX512BW}, {"avx512vl", x.HasAVX512VL},
-		{"avx512dq", x.HasAVX512DQ}, {"avx512vnni", x.HasAVX512VNNI}, {"avx512vbmi", x.HasAVX512VBMI},
-		{"avx512bf16", x.HasAVX512BF16}, {"amx_int8", x.HasAMXInt8}, {"amx_bf16", x.HasAMXBF16},
+		{AVX2, x.HasAVX2}, {AVXVNNI, x.HasAVX2 && x.HasAVXVNNI}, {AVX512, avx512},
+		{AMX, avx512 && x.HasAMXTile && x.HasAMXInt8 && requestTiles()},
 	} {
 		if c.has {
-			f.names = append(f.names, c.name)
+			f.isas = append(f.isas, c.isa)
 		}
 	}
+	f.names = present(
+		feature{"avx", x.HasAVX}, feature{"avx2", x.HasAVX2}, feature{"fma", x.HasFMA}, feature{"avxvnni", x.HasAVXVNNI},
+		feature{"avx512f", x.HasAVX512F}, feature{"avx512bw", x.HasAVX512BW}, feature{"avx512vl", x.HasAVX512VL},
+		feature{"avx512dq", x.HasAVX512DQ}, feature{"avx512vnni", x.HasAVX512VNNI}, feature{"avx512vbmi", x.HasAVX512VBMI},
+		feature{"avx512bf16", x.HasAVX512BF16}, feature{"amx_int8", x.HasAMXInt8}, feature{"amx_bf16", x.HasAMXBF16},
+	)
 	return f
+}
+
+// vectors is the instruction set of kernels that have no version for tiles and none for VPDPBUSD without AVX-512.
+func vectors() ISA {
+	switch isa := Active(); isa {
+	case AMX:
+		return AVX512
+	case AVXVNNI:
+		return AVX2
+	default:
+		return isa
+	}
 }

@@ -10,13 +10,18 @@ import (
 type ISA uint8
 
 const (
-	Scalar ISA = iota // portable Go, the definition of every kernel
-	AVX2              // 256-bit integer and float vectors
-	AVX512            // AVX-512 F, BW, VL, DQ and VNNI
-	AMX               // tiles of int8, beside AVX-512
+	Scalar  ISA = iota // portable Go, the definition of every kernel
+	AVX2               // amd64: 256-bit integer and float vectors
+	AVXVNNI            // amd64: AVX2 with VPDPBUSD, which multiplies and adds bytes
+	AVX512             // amd64: AVX-512 F, BW, VL, DQ and VNNI
+	AMX                // amd64: tiles of int8, beside AVX-512
+	NEON               // arm64: 128-bit vectors, which all have
+	NEONDot            // arm64: NEON with SDOT, which multiplies and adds bytes
 )
 
-var isaNames = [...]string{Scalar: "scalar", AVX2: "avx2", AVX512: "avx512", AMX: "amx"}
+var isaNames = [...]string{
+	Scalar: "scalar", AVX2: "avx2", AVXVNNI: "avxvnni", AVX512: "avx512", AMX: "amx", NEON: "neon", NEONDot: "neon-dotprod",
+}
 
 // String gives the name that [ParseISA] and BITNET_ISA accept.
 func (i ISA) String() string {
@@ -26,7 +31,7 @@ func (i ISA) String() string {
 	return fmt.Sprintf("ISA(%d)", uint8(i))
 }
 
-// ParseISA turns "scalar", "avx2", "avx512" or "amx" into an ISA. It does not ask whether this processor has it.
+// ParseISA turns a name, such as "scalar" or "avx2", into an ISA. It does not ask whether this processor has it.
 func ParseISA(name string) (ISA, error) {
 	for i, n := range isaNames {
 		if name == n {
@@ -55,20 +60,7 @@ func joinISAs(list []ISA) string {
 }
 
 // Supported lists the instruction sets that this processor can run, slowest first. Scalar is always among them.
-func Supported() []ISA {
-	list := []ISA{Scalar}
-	f := detected
-	if f.avx2 {
-		list = append(list, AVX2)
-	}
-	if f.avx512 {
-		list = append(list, AVX512)
-	}
-	if f.amx {
-		list = append(list, AMX)
-	}
-	return list
-}
+func Supported() []ISA { return append([]ISA{Scalar}, detected.isas...) }
 
 // Best is the fastest supported instruction set.
 func Best() ISA {
@@ -81,9 +73,6 @@ var active atomic.Uint32
 
 // Active is the instruction set that kernels run on now.
 func Active() ISA { return ISA(active.Load()) }
-
-// vectors is the instruction set of kernels that have no version for tiles.
-func vectors() ISA { return min(Active(), AVX512) }
 
 // SetISA makes kernels run on isa, for tests and benchmarks. A call that overlaps a running kernel is safe for
 // memory and, as all instruction sets give the same bits, for results, but it says nothing about which one ran.
@@ -101,12 +90,29 @@ func SetISA(isa ISA) error {
 // Features names the processor features that the package looked for and found, for build information.
 func Features() []string { return append([]string(nil), detected.names...) }
 
+// feature is something that a processor may have.
+type feature struct {
+	name string
+	has  bool
+}
+
+// present names what there is of a list.
+func present(list ...feature) (names []string) {
+	for _, f := range list {
+		if f.has {
+			names = append(names, f.name)
+		}
+	}
+	return names
+}
+
 // features is what detection found on this processor.
 type features struct {
-	avx2, avx512, amx bool
-	names             []string
+	isas  []ISA // beside Scalar, slowest first
+	names []string
 }
 
 var detected = detect()
 
 //go:generate go run ./gen -out kernels_amd64.s -stubs kernels_amd64.go -pkg cpu
+//go:generate go run ./gen/neon -out kernels_arm64.s -stubs kernels_arm64.go

@@ -104,3 +104,7 @@ func needRows(op, name string, got, rows, width, stride int) {
 	}
 	need(op, name, got, (rows-1)*stride+width)
 }
+
+// tile cuts n tokens into groups of nearly equal size, at most most, and gives the first group's size: 13 tokens become 7+6,
+// not 12+1, as the weights are decoded once for each group.
+func tile(n, most int) int { return ceilDiv(n, ceilDiv(n, most)) }

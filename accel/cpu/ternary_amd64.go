@@ -1,9 +1,5 @@
 package cpu
 
-// tile cuts n tokens into groups of nearly equal size, at most most, and gives the first group's size: 13 tokens become 7+6,
-// not 12+1, as the weights are decoded once for each group.
-func tile(n, most int) int { return ceilDiv(n, ceilDiv(n, most)) }
-
 // streamTokens is the largest number of tokens that one call of the single-panel kernels takes.
 const streamTokens = 12
 

@@ -1,0 +1,87 @@
+package cpu
+
+func quantizeInt16(hi, lo []int8, x []float32, s float32) (sumHi, sumLo int32) {
+	if !vectors() {
+		return quantizeInt16Ref(hi, lo, x, s)
+	}
+	var lanes [2 * Lanes]int32
+	quantizeInt16NEON(&lanes[0], &hi[0], &lo[0], &x[0], len(x), s)
+	for i := range Lanes {
+		sumHi += lanes[i]
+		sumLo += lanes[Lanes+i]
+	}
+	return sumHi, sumLo
+}
+
+func ternaryInt(dst []float32, ldd int, panels []byte, nb int, scale float32, x Int16Rows, tokens int, add bool) {
+	ternaryIntEach(dst, ldd, panels, nb, scale, x, tokens, add)
+}
+
+func joinPlanes(dst []float32, hi, lo []int32, scale, inv float32, add bool) {
+	if !vectors() {
+		joinPlanesRef(dst, hi, lo, scale, inv, add)
+		return
+	}
+	joinPlanesNEON(&dst[0], &hi[0], &lo[0], len(dst), scale, inv, asInt(add))
+}
+
+func denseIntPanels(dst []float32, ldd int, f DenseFormat, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
+	denseIntEach(dst, ldd, f, panels, stride, scale, x, tokens, add)
+}
+
+func denseIntPanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {
+	isa, blocks := Active(), len(panel)/BlockBytes
+	if isa == Scalar {
+		denseIntPanelRef(dst, ldd, f, panel, scale, x, tokens, add)
+		return
+	}
+	for t, size := 0, 0; t < tokens; t += size {
+		size = tile(tokens-t, halfTokens)
+		for r := 0; r < PanelRows; r += PanelRows / 2 {
+			if isa == NEONDot {
+				denseIntTileDot(f, size, &dst[t*ldd+r], ldd, &panel[4*r], &scale[r], x, t, blocks, asInt(add))
+			} else {
+				denseIntTileNEON(f, size, &dst[t*ldd+r], ldd, &panel[4*r], &scale[r], x, t, blocks, asInt(add))
+			}
+			if size == 1 {
+				break
+			}
+		}
+	}
+}
+
+func denseIntTileNEON(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks, add int) {
+	hi, lo, ldx, inv := &x.Hi[t*x.Stride], &x.Lo[t*x.Stride], x.Stride, &x.Inv[t]
+	switch int(f)*denseTiles + tokens {
+	case int(DenseInt8)*denseTiles + 1:
+		denseInt8NEONt1(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	case int(DenseInt8)*denseTiles + 2:
+		denseInt8NEONt2(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	case int(DenseInt8)*denseTiles + 3:
+		denseInt8NEONt3(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	case int(DenseInt4)*denseTiles + 1:
+		denseInt4NEONt1(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	case int(DenseInt4)*denseTiles + 2:
+		denseInt4NEONt2(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	case int(DenseInt4)*denseTiles + 3:
+		denseInt4NEONt3(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	}
+}
+
+func denseIntTileDot(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks, add int) {
+	hi, lo, ldx, inv := &x.Hi[t*x.Stride], &x.Lo[t*x.Stride], x.Stride, &x.Inv[t]
+	switch int(f)*denseTiles + tokens {
+	case int(DenseInt8)*denseTiles + 1:
+		denseInt8SDOTt1(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	case int(DenseInt8)*denseTiles + 2:
+		denseInt8SDOTt2(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	case int(DenseInt8)*denseTiles + 3:
+		denseInt8SDOTt3(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	case int(DenseInt4)*denseTiles + 1:
+		denseInt4SDOTt1(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	case int(DenseInt4)*denseTiles + 2:
+		denseInt4SDOTt2(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	case int(DenseInt4)*denseTiles + 3:
+		denseInt4SDOTt3(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	}
+}

@@ -1,0 +1,233 @@
+package main
+
+import "fmt"
+
+// lanes are sixteen float32, one for each lane of the package's reductions.
+type lanes [4]vec
+
+func newLanes() lanes { return lanes(newVecs(4)) }
+
+func (l lanes) free() { release(l[:]...) }
+
+func (l lanes) load(p reg)  { ldrs(l[:], p, 0) }
+func (l lanes) store(p reg) { strs(l[:], p, 0) }
+
+// Instructions for all sixteen.
+
+func three16(op func(d, n, m vec), d, n, m lanes) {
+	for i := range d {
+		op(d[i], n[i], m[i])
+	}
+}
+
+func with(op func(d, n, m vec), d, n lanes, m vec) {
+	for i := range d {
+		op(d[i], n[i], m)
+	}
+}
+
+func two16(op func(d, n vec), d, n lanes) {
+	for i := range d {
+		op(d[i], n[i])
+	}
+}
+
+func attention() {
+	for _, rows := range []int{4, 2, 1} {
+		addProduct(rows)
+	}
+	dot()
+	expSum()
+	maxLanes()
+	foldLanes("sumLanes", "lanes[i] + lanes[i+n/2] for n = 16, 8, 4, 2", func(upper, lower, t vec) { fadd(lower, lower, upper) })
+	foldLanes("topLane", "the larger of lanes[i+n/2] and lanes[i] for n = 16, 8, 4, 2 (the latter unless the former is larger)", larger)
+	transpose()
+}
+
+// larger puts v in top where it is larger; NaN never is.
+func larger(v, top, t vec) {
+	fcmgt(t, v, top)
+	bit(top, v, t)
+}
+
+// addProduct keeps a tile of sums in registers while it goes over k.
+func addProduct(rows int) {
+	text(fmt.Sprintf("addProductNEONr%d", rows), "c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int", "",
+		fmt.Sprintf("c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < %d and j < 16; n > 0.", rows))
+	from, to := pointers(load("a"), loadBytes("row", 2), rows), pointers(load("c"), loadBytes("ldc", 2), rows)
+	b, ldb, step, n := load("b"), loadBytes("ldb", 2), loadBytes("step", 2), load("n")
+	sum := make([]lanes, rows)
+	for i := range sum {
+		sum[i] = newLanes()
+		sum[i].load(to[i])
+	}
+	right, x, product := newLanes(), newVec(), newLanes()
+	loop(n, 1, func() {
+		right.load(b)
+		addReg(b, ldb)
+		for i := range sum {
+			ldr32(x, from[i])
+			addReg(from[i], step)
+			with(fmul, product, right, x)
+			three16(fadd, sum[i], sum[i], product)
+		}
+	})
+	for i := range sum {
+		sum[i].store(to[i])
+	}
+	ret()
+}
+
+func dot() {
+	text("dotNEON", "lanes *float32, a, b *float32, n int", "", "lanes[i mod 16] += a[i]*b[i] for i < n in ascending order; n > 0 and a multiple of 16.")
+	to, a, b, n := load("lanes"), load("a"), load("b"), load("n")
+	sum, x, y := newLanes(), newLanes(), newLanes()
+	sum.load(to)
+	loop(n, 16, func() {
+		x.load(a)
+		y.load(b)
+		add(a, 64)
+		add(b, 64)
+		three16(fmul, x, x, y)
+		three16(fadd, sum, sum, x)
+	})
+	sum.store(to)
+	ret()
+}
+
+func expSum() {
+	text("expSumNEON", "lanes, x *float32, n int, shift float32", "", "x[j] = exp(x[j]-shift), lanes[j mod 16] += x[j] for j < n in ascending order;", "n > 0 and a multiple of 16.")
+	to, x, n, by, t := load("lanes"), load("x"), load("n"), splat("shift"), table()
+	sum, v := newLanes(), newLanes()
+	sum.load(to)
+	loop(n, 16, func() {
+		v.load(x)
+		with(fsub, v, v, by)
+		e := exp(v, t)
+		e.store(x)
+		three16(fadd, sum, sum, e)
+		e.free()
+		add(x, 64)
+	})
+	sum.store(to)
+	ret()
+}
+
+// exp is expRef step by step; it keeps x.
+func exp(x lanes, table reg) lanes {
+	t, n, r, p := newLanes(), newLanes(), newLanes(), newLanes()
+	by := func(op func(d, n, m vec), d, n lanes, c int) {
+		v := constant(table, c)
+		with(op, d, n, v)
+		release(v)
+	}
+	by(fmul, t, x, cLog2e)
+	by(fadd, t, t, cMagic)
+	by(fsub, n, t, cMagic)
+	by(fmul, p, n, cLn2Hi)
+	three16(fsub, r, x, p)
+	by(fmul, p, n, cLn2Lo)
+	three16(fsub, r, r, p)
+	by(fmul, p, r, cC0)
+	for c := cC1; c < cC5; c++ {
+		by(fadd, p, p, c)
+		three16(fmul, p, p, r)
+	}
+	by(fadd, p, p, cC5)
+	three16(fmul, n, r, r)
+	three16(fmul, p, p, n)
+	three16(fadd, p, p, r)
+	by(fadd, p, p, cOne)
+	for i := range p {
+		shl(t[i], t[i], 23)
+	}
+	three16(addWords, p, p, t)
+	low := constant(table, cExpLow)
+	for i := range p {
+		fcmgt(t[i], low, x[i])
+	}
+	three16(bic, p, p, t)
+	release(low)
+	by(fcmgt, t, x, cExpHigh)
+	inf := constant(table, cInf)
+	for i := range p {
+		bit(p[i], inf, t[i])
+	}
+	release(inf)
+	three16(fcmeq, t, x, x)
+	three16(bif, p, x, t)
+	t.free()
+	n.free()
+	r.free()
+	return p
+}
+
+func maxLanes() {
+	text("maxLanesNEON", "lanes, x *float32, n int", "", "lanes[j mod 16] = x[j] if that is larger, for j < n; n > 0 and a multiple of 16.")
+	to, x, n := load("lanes"), load("x"), load("n")
+	top, v, t := newLanes(), newLanes(), newLanes()
+	top.load(to)
+	loop(n, 16, func() {
+		v.load(x)
+		add(x, 64)
+		for i := range v {
+			larger(v[i], top[i], t[i])
+		}
+	})
+	top.store(to)
+	ret()
+}
+
+// foldLanes reduces sixteen lanes as a tree.
+func foldLanes(name, formula string, op func(upper, lower, t vec)) {
+	text(name+"NEON", "lanes *float32", "float32", "folds sixteen lanes to one: "+formula+".")
+	p, l, u, t := load("lanes"), newLanes(), newVec(), newVec()
+	l.load(p)
+	op(l[2], l[0], t)
+	op(l[3], l[1], t)
+	op(l[1], l[0], t)
+	ext(u, l[0], l[0], 2)
+	op(u, l[0], t)
+	dup(u, l[0], 1)
+	op(u, l[0], t)
+	line("FMOVS F%d, ret+%d(FP)", l[0], offset("ret"))
+	ret()
+}
+
+// transpose goes by squares of eight, as four of four.
+func transpose() {
+	text("transposeNEON", "dst *float32, ldd int, x *float32, ldx, rows, cols int", "", "dst[c*ldd+r] = x[r*ldx+c] for r < rows and c < cols, both > 0 and multiples of 8.")
+	dst, ldd, x, ldx, n := load("dst"), loadBytes("ldd", 2), load("x"), loadBytes("ldx", 2), load("rows")
+	cols, to, from, p := newReg(), newReg(), newReg(), newReg()
+	v, t := newLanes(), newLanes()
+	loop(n, 4, func() {
+		line("MOVD cols+%d(FP), %v", offset("cols"), cols)
+		line("MOVD %v, %v", dst, to)
+		line("MOVD %v, %v", x, from)
+		loop(cols, 4, func() {
+			line("MOVD %v, %v", from, p)
+			for i := range v {
+				ldr(v[i], p, 0)
+				if i < 3 {
+					addReg(p, ldx)
+				}
+			}
+			zip1(t[0], v[0], v[2])
+			zip2(t[1], v[0], v[2])
+			zip1(t[2], v[1], v[3])
+			zip2(t[3], v[1], v[3])
+			zip1(v[0], t[0], t[2])
+			zip2(v[1], t[0], t[2])
+			zip1(v[2], t[1], t[3])
+			zip2(v[3], t[1], t[3])
+			for i := range v {
+				str(v[i], to, 0)
+				addReg(to, ldd)
+			}
+			add(from, 16)
+		})
+		add(dst, 16)
+		line("ADD %v<<2, %v, %v", ldx, x, x)
+	})
+	ret()
+}
