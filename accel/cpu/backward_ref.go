@@ -71,6 +71,6 @@ func addAbs64Ref(lanes *[4]float64, x []float32) {
 
 func addSquares64Ref(lanes *[4]float64, x []float32) {
 	for i, v := range x {
-		lanes[i%4] += float64(v) * float64(v)
+		lanes[i%4] += float64(float64(v) * float64(v))
 	}
 }

@@ -86,7 +86,7 @@ func weigh(f func([]*GradTensor) ([]*GradTensor, error), inputs []*GradTensor) (
 		}
 		w := make([]float32, t.data.Len())
 		for i := range w {
-			_, fraction := math.Modf(float64(n) * 0.6180339887498949)
+			_, fraction := math.Modf(float64(float64(n) * 0.6180339887498949))
 			w[i] = float32(0.5 + fraction)
 			n++
 		}
@@ -130,12 +130,12 @@ func (o CheckOptions) check(f func([]*GradTensor) ([]*GradTensor, error), inputs
 		}
 		// The steps that were made, as float32 has them.
 		h := (float64(float32(float64(v)+o.Eps)) - float64(float32(float64(v)-o.Eps))) / 2
-		numeric := (8*(d[0]-d[1]) - (d[2] - d[3])) / (12 * h)
+		numeric := (float64(8*(d[0]-d[1])) - (d[2] - d[3])) / (12 * h)
 		var a float64
 		if grad != nil {
 			a = float64(grad[j])
 		}
-		excess := math.Abs(a-numeric) - (o.Atol + o.Rtol*math.Abs(numeric))
+		excess := math.Abs(a-numeric) - (o.Atol + float64(o.Rtol*math.Abs(numeric)))
 		if excess > 0 || excess != excess {
 			bad.Wrong++
 			if excess != excess {
@@ -172,7 +172,7 @@ func weighted(f func([]*GradTensor) ([]*GradTensor, error), inputs []*GradTensor
 		}
 		w := weights[k].Float32s()
 		for j, v := range y.Float32s() {
-			sum += float64(w[j]) * float64(v)
+			sum += float64(float64(w[j]) * float64(v))
 		}
 		k++
 		t.Release()

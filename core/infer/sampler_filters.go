@@ -90,7 +90,7 @@ func (s *Sampler) keepTypical(logits []float32, best float32) {
 			continue // its logit may be so low that it scales to -inf
 		}
 		sum += w
-		mean += w * s.scaled(logits[s.kept[i].id], best)
+		mean += float64(w * s.scaled(logits[s.kept[i].id], best))
 	}
 	mean /= sum
 	for i := range s.kept {

@@ -55,7 +55,7 @@ func (h *penalties) apply(logits []float32) {
 			v /= h.repetition
 		}
 		if n := h.count[id] - 1; n > 0 {
-			v -= float32(n)*h.frequency + h.presence
+			v -= float32(float32(n)*h.frequency) + h.presence
 		}
 		logits[id] = v
 	}

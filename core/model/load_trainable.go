@@ -136,13 +136,13 @@ func mastersOf(w []float32, t *quant.Ternary) {
 		clear(w)
 		return
 	}
-	total := float64(t.Scale) * float64(len(w)) // the sum of magnitudes
+	total := float64(float64(t.Scale) * float64(len(w))) // the sum of magnitudes
 	small := float32(total / float64(nonzero))
 	if float64(small)*float64(nonzero) > total {
 		small = math.Nextafter32(small, 0)
 	}
 	large := math.Nextafter32(small, math.MaxFloat32)
-	more := int(math.RoundToEven((total - float64(small)*float64(nonzero)) / (float64(large) - float64(small))))
+	more := int(math.RoundToEven((total - float64(float64(small)*float64(nonzero))) / (float64(large) - float64(small))))
 	for i, code := range codes {
 		magnitude := small
 		if code != 0 && more > 0 {

@@ -197,7 +197,7 @@ func normalDraw(f cpu.DenseFormat, std float64) (t *draw, scale float32) {
 
 // normalQuantile is the middle of the i-th of 2^bits equally likely slices of the standard normal distribution.
 func normalQuantile(i, bits int) float64 {
-	return math.Sqrt2 * math.Erfinv(float64(2*i+1)/float64(int(1)<<bits)-1)
+	return math.Sqrt2 * math.Erfinv(float64(float64(2*i+1)/float64(int(1)<<bits))-1)
 }
 
 // fillTernary fills panel16 memory with random codes; the padding is weight 0.

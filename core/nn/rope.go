@@ -50,7 +50,7 @@ func NewRoPE(headDim int, theta float64, scaling *RopeScaling) (*RoPE, error) {
 				f[i] = float32(float64(v) / s.Factor)
 			case wavelen >= high:
 				smooth := (float64(s.OriginalMaxPositionEmbeddings)/wavelen - s.LowFreqFactor) / (s.HighFreqFactor - s.LowFreqFactor)
-				f[i] = float32((1-smooth)*float64(v)/s.Factor + smooth*float64(v))
+				f[i] = float32((1-smooth)*float64(v)/s.Factor + float64(smooth*float64(v)))
 			}
 		}
 	default:

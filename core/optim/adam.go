@@ -55,7 +55,7 @@ func (a *adam) begin(h *Hyper, scale float32) {
 		c.Scale = -scale
 	}
 	if a.decoupled {
-		c.Keep = float32(1 - h.LR*h.WeightDecay)
+		c.Keep = float32(1 - float64(h.LR*h.WeightDecay))
 	} else {
 		c.L2 = float32(h.WeightDecay)
 	}

@@ -20,7 +20,7 @@ func share(done, of int) float64 {
 
 // above lifts a curve from 1 to 0 to one from 1 to min_ratio.
 func (c *ScheduleConfig) above(curve float64) float64 {
-	return curve*(1-c.MinRatio) + c.MinRatio
+	return float64(curve*(1-c.MinRatio)) + c.MinRatio
 }
 
 // halfCosine falls from 1 to 0 as x goes from 0 to 1.
@@ -169,9 +169,9 @@ func (s *oneCycle) Rates(step int) Rates {
 
 func (s *oneCycle) between(from, to, x float64) float64 {
 	if s.cosine {
-		return to + (from-to)*halfCosine(x)
+		return to + float64((from-to)*halfCosine(x))
 	}
-	return (to-from)*x + from
+	return float64((to-from)*x) + from
 }
 
 func newOneCycle(c *ScheduleConfig) (Schedule, error) {
@@ -188,9 +188,9 @@ func newOneCycle(c *ScheduleConfig) (Schedule, error) {
 	}
 	total, start := float64(c.TotalSteps), 1/c.DivFactor
 	end := corner{total - 1, start / c.FinalDivFactor, c.MaxMomentum}
-	corners := []corner{{0, start, c.MaxMomentum}, {c.PeakAt*total - 1, 1, c.BaseMomentum}, end}
+	corners := []corner{{0, start, c.MaxMomentum}, {float64(c.PeakAt*total) - 1, 1, c.BaseMomentum}, end}
 	if c.ThreePhase {
-		corners = slices.Insert(corners, 2, corner{2*c.PeakAt*total - 2, start, c.MaxMomentum})
+		corners = slices.Insert(corners, 2, corner{float64(2*c.PeakAt*total) - 2, start, c.MaxMomentum})
 	}
 	for i := 1; i < len(corners); i++ {
 		if !(corners[i].at > corners[i-1].at) {

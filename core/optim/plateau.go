@@ -81,9 +81,9 @@ func (p *Plateau) better(metric float64) bool {
 	if p.maximize {
 		sign = 1
 	}
-	target := best + sign*p.threshold
+	target := best + float64(sign*p.threshold)
 	if p.relative {
-		target = best * (1 + sign*p.threshold)
+		target = best * (1 + float64(sign*p.threshold))
 	}
 	if p.maximize {
 		return metric > target

@@ -41,10 +41,10 @@ func (m *Meter) Add(want, approx []float32) {
 	for i, v := range want {
 		w, a := float64(v), float64(approx[i])
 		d := w - a
-		m.signal += w * w
-		m.approx += a * a
-		m.dot += w * a
-		m.noise += d * d
+		m.signal += float64(w * w)
+		m.approx += float64(a * a)
+		m.dot += float64(w * a)
+		m.noise += float64(d * d)
 		m.mx = max(m.mx, math.Abs(d))
 	}
 }

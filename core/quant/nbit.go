@@ -231,7 +231,7 @@ func fitClip(codes []int8, w []float32, largest, top float32, bits int) float32 
 		scale, sum := quantizeUniform(codes, w, clip, top), 0.0
 		for j, v := range w {
 			d := float64(v) - float64(dequantize(codes[j], scale, bits))
-			sum += d * d
+			sum += float64(d * d)
 		}
 		if sum < bestError {
 			best, bestError = clip, sum
@@ -266,8 +266,8 @@ func quantizeFit(codes []int8, w []float32) float32 {
 		for i, v := range w {
 			c := min(max(math.Floor(float64(v)/scale), -2), 1)
 			codes[i] = int8(c)
-			dot += float64(v) * (c + 0.5)
-			norm += (c + 0.5) * (c + 0.5)
+			dot += float64(float64(v) * (c + 0.5))
+			norm += float64((c + 0.5) * (c + 0.5))
 		}
 		scale = dot / norm
 	}

@@ -50,7 +50,7 @@ func Arange(dt DType, start, stop, step float64) (*Tensor, error) {
 	if err != nil || n == 0 {
 		return out, err
 	}
-	for _, v := range []float64{start, start + (n-1)*step} {
+	for _, v := range []float64{start, start + float64((n-1)*step)} {
 		if err := checkRange(dt, v); err != nil {
 			return nil, err
 		}
@@ -100,7 +100,7 @@ func count[T number](out *Tensor, start, step float64) {
 	w, i := write[T](out), 0
 	for n := range chunks(out.Len()) {
 		for j, dst := 0, w.next(n); j < n; j++ {
-			dst[j] = T(start + float64(i)*step)
+			dst[j] = T(start + float64(float64(i)*step))
 			i++
 		}
 		w.done()

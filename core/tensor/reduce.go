@@ -214,7 +214,7 @@ func variance(op string, x *Tensor, axes []int, ddof int, keepDims bool, finish 
 	acc := fold(p, func(i int) deviation { return deviation{mean: center[i]} }, func(d deviation, x []float32) deviation {
 		for _, v := range x {
 			e := float64(v) - d.mean
-			d.sum += e * e
+			d.sum += float64(e * e)
 		}
 		return d
 	})
@@ -265,7 +265,7 @@ func Norm(x *Tensor, order float64, axes []int, keepDims bool) (*Tensor, error) 
 	same := func(s float64) float64 { return s }
 	switch {
 	case order == 2:
-		term, finish = func(s, v float64) float64 { return s + v*v }, math.Sqrt
+		term, finish = func(s, v float64) float64 { return s + float64(v*v) }, math.Sqrt
 	case order == 1:
 		term, finish = func(s, v float64) float64 { return s + v }, same
 	case order == 0:

@@ -262,5 +262,5 @@ func sigmoid(v float64) float64 { return 1 / (1 + math.Exp(-v)) }
 func softplus(v float64) float64 { return max(v, 0) + math.Log1p(math.Exp(-math.Abs(v))) }
 
 func geluTanh(v float64) float64 {
-	return 0.5 * v * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(v+0.044715*v*v*v)))
+	return 0.5 * v * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(v+float64(0.044715*v*v*v))))
 }

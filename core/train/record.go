@@ -147,7 +147,7 @@ func (t *Trainer) measure(r *Record, start time.Time) {
 // sequence. It is the definition of PaLM (Chowdhery et al. 2022, appendix B) with the causal mask taken into account. What is computed
 // again, as by gradient checkpointing, does not count.
 func flopsPerToken(c *model.Config, length int) float64 {
-	weights := float64(c.NumHiddenLayers)*float64(c.LayerWeights()) + float64(c.VocabSize)*float64(c.HiddenSize)
+	weights := float64(float64(c.NumHiddenLayers)*float64(c.LayerWeights())) + float64(float64(c.VocabSize)*float64(c.HiddenSize))
 	attention := float64(c.NumHiddenLayers) * float64(c.NumAttentionHeads*c.HeadDim) * float64(length)
-	return 6*weights + 6*attention
+	return float64(6*weights) + float64(6*attention)
 }

@@ -56,7 +56,7 @@ func (t *Trainer) gradients(ctx context.Context, r *Record) error {
 		if t.scaler == nil && !isFinite(loss) {
 			return t.diverged(ctx, r.Step, &DivergenceError{Step: r.Step, Layer: -1, Kind: "loss", Value: loss})
 		}
-		r.Loss += loss * share
+		r.Loss += float64(loss * share)
 		r.Tokens += int64(len(b.IDs))
 		divergence += score.Divergence
 		correct += score.Correct
