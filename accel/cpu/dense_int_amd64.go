@@ -52,13 +52,18 @@ func denseIntPanels(dst []float32, ldd int, f DenseFormat, panels []byte, stride
 
 func denseIntPanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {
 	blocks := len(panel) / BlockBytes
-	switch vectors() {
-	case AVX512:
+	switch isa := vectors(); {
+	case Active() == AVXVNNI:
+		for t, size := 0, 0; t < tokens; t += size {
+			size = tile(tokens-t, intTokens256)
+			denseIntTileVNNI(f, size, &dst[t*ldd], ldd, &panel[0], &scale[0], x, t, blocks, asInt(add))
+		}
+	case isa == AVX512:
 		for t, size := 0, 0; t < tokens; t += size {
 			size = tile(tokens-t, intTokens512)
 			denseIntTile512(f, size, &dst[t*ldd], ldd, &panel[0], &scale[0], x, t, blocks, asInt(add))
 		}
-	case AVX2:
+	case isa == AVX2:
 		denseIntPanel256(dst, ldd, f, panel, scale, x, tokens, blocks, asInt(add))
 	default:
 		denseIntPanelRef(dst, ldd, f, panel, scale, x, tokens, add)
@@ -133,5 +138,23 @@ func denseIntTile256(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, 
 		denseInt4AVX2t2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	case int(DenseInt4)*denseTiles + 3:
 		denseInt4AVX2t3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
+	}
+}
+
+func denseIntTileVNNI(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks, add int) {
+	hi, lo, ldx, sumHi, sumLo, inv := &x.Hi[t*x.Stride], &x.Lo[t*x.Stride], x.Stride, &x.SumHi[t], &x.SumLo[t], &x.Inv[t]
+	switch int(f)*denseTiles + tokens {
+	case int(DenseInt8)*denseTiles + 1:
+		denseInt8AVXVNNIt1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
+	case int(DenseInt8)*denseTiles + 2:
+		denseInt8AVXVNNIt2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
+	case int(DenseInt8)*denseTiles + 3:
+		denseInt8AVXVNNIt3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
+	case int(DenseInt4)*denseTiles + 1:
+		denseInt4AVXVNNIt1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
+	case int(DenseInt4)*denseTiles + 2:
+		denseInt4AVXVNNIt2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
+	case int(DenseInt4)*denseTiles + 3:
+		denseInt4AVXVNNIt3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	}
 }

@@ -963,5 +963,91 @@ func sgdNesterovAVX512(p *float32, grad *float32, b *float32, n int, scale float
 //go:noescape
 func readSumAVX512(p *byte, n int) uint64
 
+// ternaryGemvAVXVNNI: dst[r] = sum_k w[r,k]*x[k] for the 16 rows r of a panel; blocks > 0.
+//
+//go:noescape
+func ternaryGemvAVXVNNI(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
+
+// ternaryGemmAVXVNNIt2: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 2; blocks > 0.
+//
+//go:noescape
+func ternaryGemmAVXVNNIt2(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+
+// ternaryGemmAVXVNNIt3: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 3; blocks > 0.
+//
+//go:noescape
+func ternaryGemmAVXVNNIt3(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+
+// ternaryGemmAVXVNNIt4: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 4; blocks > 0.
+//
+//go:noescape
+func ternaryGemmAVXVNNIt4(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+
+// ternaryGemmAVXVNNIt5: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w points to and t < 5; blocks > 0.
+//
+//go:noescape
+func ternaryGemmAVXVNNIt5(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+
+// ternaryGemmAVXVNNIt6: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w points to and t < 6; blocks > 0.
+//
+//go:noescape
+func ternaryGemmAVXVNNIt6(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+
+// ternaryGemmAVXVNNIt7: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w points to and t < 7; blocks > 0.
+//
+//go:noescape
+func ternaryGemmAVXVNNIt7(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+
+// ternaryGemmAVXVNNIt8: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w points to and t < 8; blocks > 0.
+//
+//go:noescape
+func ternaryGemmAVXVNNIt8(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+
+// ternaryGemmAVXVNNIt9: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w points to and t < 9; blocks > 0.
+//
+//go:noescape
+func ternaryGemmAVXVNNIt9(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+
+// ternaryGemmAVXVNNIt10: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w points to and t < 10; blocks > 0.
+//
+//go:noescape
+func ternaryGemmAVXVNNIt10(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+
+// denseInt8AVXVNNIt1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0; add: dst += that.
+//
+//go:noescape
+func denseInt8AVXVNNIt1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+
+// denseInt8AVXVNNIt2: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 2; blocks > 0; add: dst += that.
+//
+//go:noescape
+func denseInt8AVXVNNIt2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+
+// denseInt8AVXVNNIt3: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 3; blocks > 0; add: dst += that.
+//
+//go:noescape
+func denseInt8AVXVNNIt3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+
+// denseInt4AVXVNNIt1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0; add: dst += that.
+//
+//go:noescape
+func denseInt4AVXVNNIt1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+
+// denseInt4AVXVNNIt2: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 2; blocks > 0; add: dst += that.
+//
+//go:noescape
+func denseInt4AVXVNNIt2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+
+// denseInt4AVXVNNIt3: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 3; blocks > 0; add: dst += that.
+//
+//go:noescape
+func denseInt4AVXVNNIt3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+
 // pause gives the other hardware thread of the core a few cycles; for polling loops.
 func pause()

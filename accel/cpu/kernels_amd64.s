@@ -16442,6 +16442,2073 @@ loop:
 	VZEROUPPER
 	RET
 
+// func ternaryGemvAVXVNNI(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·ternaryGemvAVXVNNI(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         xsum+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	MOVL         $0x03030303, DI
+	VMOVD        DI, X0
+	VPBROADCASTD X0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	MOVL         $0x0c0c0c0c, DI
+	VMOVD        DI, X3
+	VPBROADCASTD X3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	MOVL         $0x30303030, DI
+	VMOVD        DI, X6
+	VPBROADCASTD X6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	MOVL         $0xc0c0c0c0, DI
+	VMOVD        DI, X9
+	VPBROADCASTD X9, Y9
+	VXORPS       Y10, Y10, Y10
+	VXORPS       Y11, Y11, Y11
+
+loop:
+	PREFETCHT0   4096(CX)
+	VMOVDQU      (CX), Y12
+	VMOVDQU      32(CX), Y13
+	VPBROADCASTD (DX), Y15
+	VPAND        Y0, Y12, Y14
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xcf // VPDPBUSD Y15, Y14, Y1
+	VPAND        Y0, Y13, Y14
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xd7 // VPDPBUSD Y15, Y14, Y2
+	VPBROADCASTD 4(DX), Y15
+	VPAND        Y3, Y12, Y14
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xe7 // VPDPBUSD Y15, Y14, Y4
+	VPAND        Y3, Y13, Y14
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xef // VPDPBUSD Y15, Y14, Y5
+	VPBROADCASTD 8(DX), Y15
+	VPAND        Y6, Y12, Y14
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xff // VPDPBUSD Y15, Y14, Y7
+	VPAND        Y6, Y13, Y14
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xc7 // VPDPBUSD Y15, Y14, Y8
+	VPBROADCASTD 12(DX), Y15
+	VPAND        Y9, Y12, Y14
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xd7 // VPDPBUSD Y15, Y14, Y10
+	VPAND        Y9, Y13, Y14
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xdf // VPDPBUSD Y15, Y14, Y11
+	ADDQ         $0x40, CX
+	ADDQ         $0x10, DX
+	DECQ         SI
+	JNZ          loop
+	VPBROADCASTD (BX), Y15
+	VPSRAD       $0x02, Y4, Y4
+	VPADDD       Y4, Y1, Y1
+	VPSRAD       $0x04, Y7, Y7
+	VPADDD       Y7, Y1, Y1
+	VPSRAD       $0x06, Y10, Y10
+	VPADDD       Y10, Y1, Y1
+	VPSUBD       Y15, Y1, Y1
+	VMOVDQU      Y1, (AX)
+	VPSRAD       $0x02, Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VPSRAD       $0x04, Y8, Y8
+	VPADDD       Y8, Y2, Y2
+	VPSRAD       $0x06, Y11, Y11
+	VPADDD       Y11, Y2, Y2
+	VPSUBD       Y15, Y2, Y2
+	VMOVDQU      Y2, 32(AX)
+	VZEROUPPER
+	RET
+
+// func ternaryGemmAVXVNNIt2(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·ternaryGemmAVXVNNIt2(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         ldx+32(FP), SI
+	MOVQ         xsum+40(FP), DI
+	MOVQ         blocks+48(FP), R8
+	SHLQ         $0x02, CX
+	MOVL         $0x03030303, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+
+loop:
+	PREFETCHT0   4096(DX)
+	VMOVDQU      (DX), Y9
+	VMOVDQU      32(DX), Y10
+	VPAND        Y0, Y9, Y11
+	VPSRLW       $0x02, Y9, Y9
+	VPAND        Y0, Y10, Y12
+	VPSRLW       $0x02, Y10, Y10
+	VPBROADCASTD (BX), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xcd // VPDPBUSD Y13, Y11, Y1
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xd5 // VPDPBUSD Y13, Y12, Y2
+	VPBROADCASTD (BX)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xed // VPDPBUSD Y13, Y11, Y5
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xf5 // VPDPBUSD Y13, Y12, Y6
+	VPAND        Y0, Y9, Y11
+	VPSRLW       $0x02, Y9, Y9
+	VPAND        Y0, Y10, Y12
+	VPSRLW       $0x02, Y10, Y10
+	VPBROADCASTD 4(BX), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xdd // VPDPBUSD Y13, Y11, Y3
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xe5 // VPDPBUSD Y13, Y12, Y4
+	VPBROADCASTD 4(BX)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xfd // VPDPBUSD Y13, Y11, Y7
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xc5 // VPDPBUSD Y13, Y12, Y8
+	VPAND        Y0, Y9, Y11
+	VPSRLW       $0x02, Y9, Y9
+	VPAND        Y0, Y10, Y12
+	VPSRLW       $0x02, Y10, Y10
+	VPBROADCASTD 8(BX), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xcd // VPDPBUSD Y13, Y11, Y1
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xd5 // VPDPBUSD Y13, Y12, Y2
+	VPBROADCASTD 8(BX)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xed // VPDPBUSD Y13, Y11, Y5
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xf5 // VPDPBUSD Y13, Y12, Y6
+	VPAND        Y0, Y9, Y11
+	VPAND        Y0, Y10, Y12
+	VPBROADCASTD 12(BX), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xdd // VPDPBUSD Y13, Y11, Y3
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xe5 // VPDPBUSD Y13, Y12, Y4
+	VPBROADCASTD 12(BX)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xfd // VPDPBUSD Y13, Y11, Y7
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xc5 // VPDPBUSD Y13, Y12, Y8
+	ADDQ         $0x40, DX
+	ADDQ         $0x00000010, BX
+	DECQ         R8
+	JNZ          loop
+	VPBROADCASTD (DI), Y13
+	VPADDD       Y3, Y1, Y1
+	VPSUBD       Y13, Y1, Y1
+	VMOVDQU      Y1, (AX)
+	VPADDD       Y4, Y2, Y2
+	VPSUBD       Y13, Y2, Y2
+	VMOVDQU      Y2, 32(AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 4(DI), Y13
+	VPADDD       Y7, Y5, Y5
+	VPSUBD       Y13, Y5, Y5
+	VMOVDQU      Y5, (AX)
+	VPADDD       Y8, Y6, Y6
+	VPSUBD       Y13, Y6, Y6
+	VMOVDQU      Y6, 32(AX)
+	VZEROUPPER
+	RET
+
+// func ternaryGemmAVXVNNIt3(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·ternaryGemmAVXVNNIt3(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         ldx+32(FP), SI
+	MOVQ         xsum+40(FP), DI
+	MOVQ         blocks+48(FP), R8
+	SHLQ         $0x02, CX
+	MOVL         $0x03030303, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+
+loop:
+	PREFETCHT0   4096(DX)
+	VMOVDQU      (DX), Y7
+	VMOVDQU      32(DX), Y8
+	VPAND        Y0, Y7, Y9
+	VPSRLW       $0x02, Y7, Y7
+	VPAND        Y0, Y8, Y10
+	VPSRLW       $0x02, Y8, Y8
+	VPBROADCASTD (BX), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xcb // VPDPBUSD Y11, Y9, Y1
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd3 // VPDPBUSD Y11, Y10, Y2
+	VPBROADCASTD (BX)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xdb // VPDPBUSD Y11, Y9, Y3
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe3 // VPDPBUSD Y11, Y10, Y4
+	VPBROADCASTD (BX)(SI*2), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xeb // VPDPBUSD Y11, Y9, Y5
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf3 // VPDPBUSD Y11, Y10, Y6
+	VPAND        Y0, Y7, Y9
+	VPSRLW       $0x02, Y7, Y7
+	VPAND        Y0, Y8, Y10
+	VPSRLW       $0x02, Y8, Y8
+	VPBROADCASTD 4(BX), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xcb // VPDPBUSD Y11, Y9, Y1
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd3 // VPDPBUSD Y11, Y10, Y2
+	VPBROADCASTD 4(BX)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xdb // VPDPBUSD Y11, Y9, Y3
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe3 // VPDPBUSD Y11, Y10, Y4
+	VPBROADCASTD 4(BX)(SI*2), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xeb // VPDPBUSD Y11, Y9, Y5
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf3 // VPDPBUSD Y11, Y10, Y6
+	VPAND        Y0, Y7, Y9
+	VPSRLW       $0x02, Y7, Y7
+	VPAND        Y0, Y8, Y10
+	VPSRLW       $0x02, Y8, Y8
+	VPBROADCASTD 8(BX), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xcb // VPDPBUSD Y11, Y9, Y1
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd3 // VPDPBUSD Y11, Y10, Y2
+	VPBROADCASTD 8(BX)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xdb // VPDPBUSD Y11, Y9, Y3
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe3 // VPDPBUSD Y11, Y10, Y4
+	VPBROADCASTD 8(BX)(SI*2), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xeb // VPDPBUSD Y11, Y9, Y5
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf3 // VPDPBUSD Y11, Y10, Y6
+	VPAND        Y0, Y7, Y9
+	VPAND        Y0, Y8, Y10
+	VPBROADCASTD 12(BX), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xcb // VPDPBUSD Y11, Y9, Y1
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd3 // VPDPBUSD Y11, Y10, Y2
+	VPBROADCASTD 12(BX)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xdb // VPDPBUSD Y11, Y9, Y3
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe3 // VPDPBUSD Y11, Y10, Y4
+	VPBROADCASTD 12(BX)(SI*2), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xeb // VPDPBUSD Y11, Y9, Y5
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf3 // VPDPBUSD Y11, Y10, Y6
+	ADDQ         $0x40, DX
+	ADDQ         $0x00000010, BX
+	DECQ         R8
+	JNZ          loop
+	VPBROADCASTD (DI), Y11
+	VPSUBD       Y11, Y1, Y1
+	VMOVDQU      Y1, (AX)
+	VPSUBD       Y11, Y2, Y2
+	VMOVDQU      Y2, 32(AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 4(DI), Y11
+	VPSUBD       Y11, Y3, Y3
+	VMOVDQU      Y3, (AX)
+	VPSUBD       Y11, Y4, Y4
+	VMOVDQU      Y4, 32(AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 8(DI), Y11
+	VPSUBD       Y11, Y5, Y5
+	VMOVDQU      Y5, (AX)
+	VPSUBD       Y11, Y6, Y6
+	VMOVDQU      Y6, 32(AX)
+	VZEROUPPER
+	RET
+
+// func ternaryGemmAVXVNNIt4(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·ternaryGemmAVXVNNIt4(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         ldx+32(FP), SI
+	MOVQ         xsum+40(FP), DI
+	MOVQ         blocks+48(FP), R8
+	SHLQ         $0x02, CX
+	MOVL         $0x03030303, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	LEAQ         (BX)(SI*2), R9
+	ADDQ         SI, R9
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+
+loop:
+	PREFETCHT0   4096(DX)
+	VMOVDQU      (DX), Y9
+	VMOVDQU      32(DX), Y10
+	VPAND        Y0, Y9, Y11
+	VPSRLW       $0x02, Y9, Y9
+	VPAND        Y0, Y10, Y12
+	VPSRLW       $0x02, Y10, Y10
+	VPBROADCASTD (BX), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xcd // VPDPBUSD Y13, Y11, Y1
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xd5 // VPDPBUSD Y13, Y12, Y2
+	VPBROADCASTD (BX)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xdd // VPDPBUSD Y13, Y11, Y3
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xe5 // VPDPBUSD Y13, Y12, Y4
+	VPBROADCASTD (BX)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xed // VPDPBUSD Y13, Y11, Y5
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xf5 // VPDPBUSD Y13, Y12, Y6
+	VPBROADCASTD (R9), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xfd // VPDPBUSD Y13, Y11, Y7
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xc5 // VPDPBUSD Y13, Y12, Y8
+	VPAND        Y0, Y9, Y11
+	VPSRLW       $0x02, Y9, Y9
+	VPAND        Y0, Y10, Y12
+	VPSRLW       $0x02, Y10, Y10
+	VPBROADCASTD 4(BX), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xcd // VPDPBUSD Y13, Y11, Y1
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xd5 // VPDPBUSD Y13, Y12, Y2
+	VPBROADCASTD 4(BX)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xdd // VPDPBUSD Y13, Y11, Y3
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xe5 // VPDPBUSD Y13, Y12, Y4
+	VPBROADCASTD 4(BX)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xed // VPDPBUSD Y13, Y11, Y5
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xf5 // VPDPBUSD Y13, Y12, Y6
+	VPBROADCASTD 4(R9), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xfd // VPDPBUSD Y13, Y11, Y7
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xc5 // VPDPBUSD Y13, Y12, Y8
+	VPAND        Y0, Y9, Y11
+	VPSRLW       $0x02, Y9, Y9
+	VPAND        Y0, Y10, Y12
+	VPSRLW       $0x02, Y10, Y10
+	VPBROADCASTD 8(BX), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xcd // VPDPBUSD Y13, Y11, Y1
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xd5 // VPDPBUSD Y13, Y12, Y2
+	VPBROADCASTD 8(BX)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xdd // VPDPBUSD Y13, Y11, Y3
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xe5 // VPDPBUSD Y13, Y12, Y4
+	VPBROADCASTD 8(BX)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xed // VPDPBUSD Y13, Y11, Y5
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xf5 // VPDPBUSD Y13, Y12, Y6
+	VPBROADCASTD 8(R9), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xfd // VPDPBUSD Y13, Y11, Y7
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xc5 // VPDPBUSD Y13, Y12, Y8
+	VPAND        Y0, Y9, Y11
+	VPAND        Y0, Y10, Y12
+	VPBROADCASTD 12(BX), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xcd // VPDPBUSD Y13, Y11, Y1
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xd5 // VPDPBUSD Y13, Y12, Y2
+	VPBROADCASTD 12(BX)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xdd // VPDPBUSD Y13, Y11, Y3
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xe5 // VPDPBUSD Y13, Y12, Y4
+	VPBROADCASTD 12(BX)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xed // VPDPBUSD Y13, Y11, Y5
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xf5 // VPDPBUSD Y13, Y12, Y6
+	VPBROADCASTD 12(R9), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xfd // VPDPBUSD Y13, Y11, Y7
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xc5 // VPDPBUSD Y13, Y12, Y8
+	ADDQ         $0x40, DX
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, R9
+	DECQ         R8
+	JNZ          loop
+	VPBROADCASTD (DI), Y13
+	VPSUBD       Y13, Y1, Y1
+	VMOVDQU      Y1, (AX)
+	VPSUBD       Y13, Y2, Y2
+	VMOVDQU      Y2, 32(AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 4(DI), Y13
+	VPSUBD       Y13, Y3, Y3
+	VMOVDQU      Y3, (AX)
+	VPSUBD       Y13, Y4, Y4
+	VMOVDQU      Y4, 32(AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 8(DI), Y13
+	VPSUBD       Y13, Y5, Y5
+	VMOVDQU      Y5, (AX)
+	VPSUBD       Y13, Y6, Y6
+	VMOVDQU      Y6, 32(AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 12(DI), Y13
+	VPSUBD       Y13, Y7, Y7
+	VMOVDQU      Y7, (AX)
+	VPSUBD       Y13, Y8, Y8
+	VMOVDQU      Y8, 32(AX)
+	VZEROUPPER
+	RET
+
+// func ternaryGemmAVXVNNIt5(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·ternaryGemmAVXVNNIt5(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         ldx+32(FP), SI
+	MOVQ         xsum+40(FP), DI
+	MOVQ         blocks+48(FP), R8
+	SHLQ         $0x02, CX
+	MOVL         $0x03030303, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	LEAQ         (BX)(SI*2), R9
+	ADDQ         SI, R9
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+
+loop:
+	PREFETCHT0   4096(DX)
+	VMOVDQU      (DX), Y6
+	VPAND        Y0, Y6, Y7
+	VPSRLW       $0x02, Y6, Y6
+	VPBROADCASTD (BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD (BX)(SI*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y7, Y2
+	VPBROADCASTD (BX)(SI*2), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	VPBROADCASTD (R9), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y7, Y4
+	VPBROADCASTD (R9)(SI*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y7, Y5
+	VPAND        Y0, Y6, Y7
+	VPSRLW       $0x02, Y6, Y6
+	VPBROADCASTD 4(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 4(BX)(SI*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y7, Y2
+	VPBROADCASTD 4(BX)(SI*2), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	VPBROADCASTD 4(R9), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y7, Y4
+	VPBROADCASTD 4(R9)(SI*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y7, Y5
+	VPAND        Y0, Y6, Y7
+	VPSRLW       $0x02, Y6, Y6
+	VPBROADCASTD 8(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 8(BX)(SI*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y7, Y2
+	VPBROADCASTD 8(BX)(SI*2), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	VPBROADCASTD 8(R9), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y7, Y4
+	VPBROADCASTD 8(R9)(SI*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y7, Y5
+	VPAND        Y0, Y6, Y7
+	VPBROADCASTD 12(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 12(BX)(SI*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y7, Y2
+	VPBROADCASTD 12(BX)(SI*2), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	VPBROADCASTD 12(R9), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y7, Y4
+	VPBROADCASTD 12(R9)(SI*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y7, Y5
+	ADDQ         $0x40, DX
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, R9
+	DECQ         R8
+	JNZ          loop
+	VPBROADCASTD (DI), Y8
+	VPSUBD       Y8, Y1, Y1
+	VMOVDQU      Y1, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 4(DI), Y8
+	VPSUBD       Y8, Y2, Y2
+	VMOVDQU      Y2, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 8(DI), Y8
+	VPSUBD       Y8, Y3, Y3
+	VMOVDQU      Y3, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 12(DI), Y8
+	VPSUBD       Y8, Y4, Y4
+	VMOVDQU      Y4, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 16(DI), Y8
+	VPSUBD       Y8, Y5, Y5
+	VMOVDQU      Y5, (AX)
+	VZEROUPPER
+	RET
+
+// func ternaryGemmAVXVNNIt6(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·ternaryGemmAVXVNNIt6(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         ldx+32(FP), SI
+	MOVQ         xsum+40(FP), DI
+	MOVQ         blocks+48(FP), R8
+	SHLQ         $0x02, CX
+	MOVL         $0x03030303, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	LEAQ         (BX)(SI*2), R9
+	ADDQ         SI, R9
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+
+loop:
+	PREFETCHT0   4096(DX)
+	VMOVDQU      (DX), Y7
+	VPAND        Y0, Y7, Y8
+	VPSRLW       $0x02, Y7, Y7
+	VPBROADCASTD (BX), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xc9 // VPDPBUSD Y9, Y8, Y1
+	VPBROADCASTD (BX)(SI*1), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xd1 // VPDPBUSD Y9, Y8, Y2
+	VPBROADCASTD (BX)(SI*2), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xd9 // VPDPBUSD Y9, Y8, Y3
+	VPBROADCASTD (R9), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xe1 // VPDPBUSD Y9, Y8, Y4
+	VPBROADCASTD (R9)(SI*1), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xe9 // VPDPBUSD Y9, Y8, Y5
+	VPBROADCASTD (R9)(SI*2), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xf1 // VPDPBUSD Y9, Y8, Y6
+	VPAND        Y0, Y7, Y8
+	VPSRLW       $0x02, Y7, Y7
+	VPBROADCASTD 4(BX), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xc9 // VPDPBUSD Y9, Y8, Y1
+	VPBROADCASTD 4(BX)(SI*1), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xd1 // VPDPBUSD Y9, Y8, Y2
+	VPBROADCASTD 4(BX)(SI*2), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xd9 // VPDPBUSD Y9, Y8, Y3
+	VPBROADCASTD 4(R9), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xe1 // VPDPBUSD Y9, Y8, Y4
+	VPBROADCASTD 4(R9)(SI*1), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xe9 // VPDPBUSD Y9, Y8, Y5
+	VPBROADCASTD 4(R9)(SI*2), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xf1 // VPDPBUSD Y9, Y8, Y6
+	VPAND        Y0, Y7, Y8
+	VPSRLW       $0x02, Y7, Y7
+	VPBROADCASTD 8(BX), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xc9 // VPDPBUSD Y9, Y8, Y1
+	VPBROADCASTD 8(BX)(SI*1), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xd1 // VPDPBUSD Y9, Y8, Y2
+	VPBROADCASTD 8(BX)(SI*2), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xd9 // VPDPBUSD Y9, Y8, Y3
+	VPBROADCASTD 8(R9), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xe1 // VPDPBUSD Y9, Y8, Y4
+	VPBROADCASTD 8(R9)(SI*1), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xe9 // VPDPBUSD Y9, Y8, Y5
+	VPBROADCASTD 8(R9)(SI*2), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xf1 // VPDPBUSD Y9, Y8, Y6
+	VPAND        Y0, Y7, Y8
+	VPBROADCASTD 12(BX), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xc9 // VPDPBUSD Y9, Y8, Y1
+	VPBROADCASTD 12(BX)(SI*1), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xd1 // VPDPBUSD Y9, Y8, Y2
+	VPBROADCASTD 12(BX)(SI*2), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xd9 // VPDPBUSD Y9, Y8, Y3
+	VPBROADCASTD 12(R9), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xe1 // VPDPBUSD Y9, Y8, Y4
+	VPBROADCASTD 12(R9)(SI*1), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xe9 // VPDPBUSD Y9, Y8, Y5
+	VPBROADCASTD 12(R9)(SI*2), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x3d; BYTE $0x50; BYTE $0xf1 // VPDPBUSD Y9, Y8, Y6
+	ADDQ         $0x40, DX
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, R9
+	DECQ         R8
+	JNZ          loop
+	VPBROADCASTD (DI), Y9
+	VPSUBD       Y9, Y1, Y1
+	VMOVDQU      Y1, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 4(DI), Y9
+	VPSUBD       Y9, Y2, Y2
+	VMOVDQU      Y2, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 8(DI), Y9
+	VPSUBD       Y9, Y3, Y3
+	VMOVDQU      Y3, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 12(DI), Y9
+	VPSUBD       Y9, Y4, Y4
+	VMOVDQU      Y4, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 16(DI), Y9
+	VPSUBD       Y9, Y5, Y5
+	VMOVDQU      Y5, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 20(DI), Y9
+	VPSUBD       Y9, Y6, Y6
+	VMOVDQU      Y6, (AX)
+	VZEROUPPER
+	RET
+
+// func ternaryGemmAVXVNNIt7(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·ternaryGemmAVXVNNIt7(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         ldx+32(FP), SI
+	MOVQ         xsum+40(FP), DI
+	MOVQ         blocks+48(FP), R8
+	SHLQ         $0x02, CX
+	MOVL         $0x03030303, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	LEAQ         (BX)(SI*2), R9
+	ADDQ         SI, R9
+	LEAQ         (R9)(SI*2), R10
+	ADDQ         SI, R10
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+
+loop:
+	PREFETCHT0   4096(DX)
+	VMOVDQU      (DX), Y8
+	VPAND        Y0, Y8, Y9
+	VPSRLW       $0x02, Y8, Y8
+	VPBROADCASTD (BX), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xca // VPDPBUSD Y10, Y9, Y1
+	VPBROADCASTD (BX)(SI*1), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xd2 // VPDPBUSD Y10, Y9, Y2
+	VPBROADCASTD (BX)(SI*2), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xda // VPDPBUSD Y10, Y9, Y3
+	VPBROADCASTD (R9), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe2 // VPDPBUSD Y10, Y9, Y4
+	VPBROADCASTD (R9)(SI*1), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xea // VPDPBUSD Y10, Y9, Y5
+	VPBROADCASTD (R9)(SI*2), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf2 // VPDPBUSD Y10, Y9, Y6
+	VPBROADCASTD (R10), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
+	VPAND        Y0, Y8, Y9
+	VPSRLW       $0x02, Y8, Y8
+	VPBROADCASTD 4(BX), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xca // VPDPBUSD Y10, Y9, Y1
+	VPBROADCASTD 4(BX)(SI*1), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xd2 // VPDPBUSD Y10, Y9, Y2
+	VPBROADCASTD 4(BX)(SI*2), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xda // VPDPBUSD Y10, Y9, Y3
+	VPBROADCASTD 4(R9), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe2 // VPDPBUSD Y10, Y9, Y4
+	VPBROADCASTD 4(R9)(SI*1), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xea // VPDPBUSD Y10, Y9, Y5
+	VPBROADCASTD 4(R9)(SI*2), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf2 // VPDPBUSD Y10, Y9, Y6
+	VPBROADCASTD 4(R10), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
+	VPAND        Y0, Y8, Y9
+	VPSRLW       $0x02, Y8, Y8
+	VPBROADCASTD 8(BX), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xca // VPDPBUSD Y10, Y9, Y1
+	VPBROADCASTD 8(BX)(SI*1), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xd2 // VPDPBUSD Y10, Y9, Y2
+	VPBROADCASTD 8(BX)(SI*2), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xda // VPDPBUSD Y10, Y9, Y3
+	VPBROADCASTD 8(R9), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe2 // VPDPBUSD Y10, Y9, Y4
+	VPBROADCASTD 8(R9)(SI*1), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xea // VPDPBUSD Y10, Y9, Y5
+	VPBROADCASTD 8(R9)(SI*2), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf2 // VPDPBUSD Y10, Y9, Y6
+	VPBROADCASTD 8(R10), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
+	VPAND        Y0, Y8, Y9
+	VPBROADCASTD 12(BX), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xca // VPDPBUSD Y10, Y9, Y1
+	VPBROADCASTD 12(BX)(SI*1), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xd2 // VPDPBUSD Y10, Y9, Y2
+	VPBROADCASTD 12(BX)(SI*2), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xda // VPDPBUSD Y10, Y9, Y3
+	VPBROADCASTD 12(R9), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe2 // VPDPBUSD Y10, Y9, Y4
+	VPBROADCASTD 12(R9)(SI*1), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xea // VPDPBUSD Y10, Y9, Y5
+	VPBROADCASTD 12(R9)(SI*2), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf2 // VPDPBUSD Y10, Y9, Y6
+	VPBROADCASTD 12(R10), Y10
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfa // VPDPBUSD Y10, Y9, Y7
+	ADDQ         $0x40, DX
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, R9
+	ADDQ         $0x00000010, R10
+	DECQ         R8
+	JNZ          loop
+	VPBROADCASTD (DI), Y10
+	VPSUBD       Y10, Y1, Y1
+	VMOVDQU      Y1, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 4(DI), Y10
+	VPSUBD       Y10, Y2, Y2
+	VMOVDQU      Y2, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 8(DI), Y10
+	VPSUBD       Y10, Y3, Y3
+	VMOVDQU      Y3, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 12(DI), Y10
+	VPSUBD       Y10, Y4, Y4
+	VMOVDQU      Y4, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 16(DI), Y10
+	VPSUBD       Y10, Y5, Y5
+	VMOVDQU      Y5, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 20(DI), Y10
+	VPSUBD       Y10, Y6, Y6
+	VMOVDQU      Y6, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 24(DI), Y10
+	VPSUBD       Y10, Y7, Y7
+	VMOVDQU      Y7, (AX)
+	VZEROUPPER
+	RET
+
+// func ternaryGemmAVXVNNIt8(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·ternaryGemmAVXVNNIt8(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         ldx+32(FP), SI
+	MOVQ         xsum+40(FP), DI
+	MOVQ         blocks+48(FP), R8
+	SHLQ         $0x02, CX
+	MOVL         $0x03030303, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	LEAQ         (BX)(SI*2), R9
+	ADDQ         SI, R9
+	LEAQ         (R9)(SI*2), R10
+	ADDQ         SI, R10
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+
+loop:
+	PREFETCHT0   4096(DX)
+	VMOVDQU      (DX), Y9
+	VPAND        Y0, Y9, Y10
+	VPSRLW       $0x02, Y9, Y9
+	VPBROADCASTD (BX), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xcb // VPDPBUSD Y11, Y10, Y1
+	VPBROADCASTD (BX)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd3 // VPDPBUSD Y11, Y10, Y2
+	VPBROADCASTD (BX)(SI*2), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xdb // VPDPBUSD Y11, Y10, Y3
+	VPBROADCASTD (R9), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe3 // VPDPBUSD Y11, Y10, Y4
+	VPBROADCASTD (R9)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xeb // VPDPBUSD Y11, Y10, Y5
+	VPBROADCASTD (R9)(SI*2), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf3 // VPDPBUSD Y11, Y10, Y6
+	VPBROADCASTD (R10), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xfb // VPDPBUSD Y11, Y10, Y7
+	VPBROADCASTD (R10)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x2d; BYTE $0x50; BYTE $0xc3 // VPDPBUSD Y11, Y10, Y8
+	VPAND        Y0, Y9, Y10
+	VPSRLW       $0x02, Y9, Y9
+	VPBROADCASTD 4(BX), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xcb // VPDPBUSD Y11, Y10, Y1
+	VPBROADCASTD 4(BX)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd3 // VPDPBUSD Y11, Y10, Y2
+	VPBROADCASTD 4(BX)(SI*2), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xdb // VPDPBUSD Y11, Y10, Y3
+	VPBROADCASTD 4(R9), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe3 // VPDPBUSD Y11, Y10, Y4
+	VPBROADCASTD 4(R9)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xeb // VPDPBUSD Y11, Y10, Y5
+	VPBROADCASTD 4(R9)(SI*2), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf3 // VPDPBUSD Y11, Y10, Y6
+	VPBROADCASTD 4(R10), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xfb // VPDPBUSD Y11, Y10, Y7
+	VPBROADCASTD 4(R10)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x2d; BYTE $0x50; BYTE $0xc3 // VPDPBUSD Y11, Y10, Y8
+	VPAND        Y0, Y9, Y10
+	VPSRLW       $0x02, Y9, Y9
+	VPBROADCASTD 8(BX), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xcb // VPDPBUSD Y11, Y10, Y1
+	VPBROADCASTD 8(BX)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd3 // VPDPBUSD Y11, Y10, Y2
+	VPBROADCASTD 8(BX)(SI*2), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xdb // VPDPBUSD Y11, Y10, Y3
+	VPBROADCASTD 8(R9), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe3 // VPDPBUSD Y11, Y10, Y4
+	VPBROADCASTD 8(R9)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xeb // VPDPBUSD Y11, Y10, Y5
+	VPBROADCASTD 8(R9)(SI*2), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf3 // VPDPBUSD Y11, Y10, Y6
+	VPBROADCASTD 8(R10), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xfb // VPDPBUSD Y11, Y10, Y7
+	VPBROADCASTD 8(R10)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x2d; BYTE $0x50; BYTE $0xc3 // VPDPBUSD Y11, Y10, Y8
+	VPAND        Y0, Y9, Y10
+	VPBROADCASTD 12(BX), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xcb // VPDPBUSD Y11, Y10, Y1
+	VPBROADCASTD 12(BX)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd3 // VPDPBUSD Y11, Y10, Y2
+	VPBROADCASTD 12(BX)(SI*2), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xdb // VPDPBUSD Y11, Y10, Y3
+	VPBROADCASTD 12(R9), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe3 // VPDPBUSD Y11, Y10, Y4
+	VPBROADCASTD 12(R9)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xeb // VPDPBUSD Y11, Y10, Y5
+	VPBROADCASTD 12(R9)(SI*2), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf3 // VPDPBUSD Y11, Y10, Y6
+	VPBROADCASTD 12(R10), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xfb // VPDPBUSD Y11, Y10, Y7
+	VPBROADCASTD 12(R10)(SI*1), Y11
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x2d; BYTE $0x50; BYTE $0xc3 // VPDPBUSD Y11, Y10, Y8
+	ADDQ         $0x40, DX
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, R9
+	ADDQ         $0x00000010, R10
+	DECQ         R8
+	JNZ          loop
+	VPBROADCASTD (DI), Y11
+	VPSUBD       Y11, Y1, Y1
+	VMOVDQU      Y1, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 4(DI), Y11
+	VPSUBD       Y11, Y2, Y2
+	VMOVDQU      Y2, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 8(DI), Y11
+	VPSUBD       Y11, Y3, Y3
+	VMOVDQU      Y3, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 12(DI), Y11
+	VPSUBD       Y11, Y4, Y4
+	VMOVDQU      Y4, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 16(DI), Y11
+	VPSUBD       Y11, Y5, Y5
+	VMOVDQU      Y5, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 20(DI), Y11
+	VPSUBD       Y11, Y6, Y6
+	VMOVDQU      Y6, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 24(DI), Y11
+	VPSUBD       Y11, Y7, Y7
+	VMOVDQU      Y7, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 28(DI), Y11
+	VPSUBD       Y11, Y8, Y8
+	VMOVDQU      Y8, (AX)
+	VZEROUPPER
+	RET
+
+// func ternaryGemmAVXVNNIt9(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·ternaryGemmAVXVNNIt9(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         ldx+32(FP), SI
+	MOVQ         xsum+40(FP), DI
+	MOVQ         blocks+48(FP), R8
+	SHLQ         $0x02, CX
+	MOVL         $0x03030303, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	LEAQ         (BX)(SI*2), R9
+	ADDQ         SI, R9
+	LEAQ         (R9)(SI*2), R10
+	ADDQ         SI, R10
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+
+loop:
+	PREFETCHT0   4096(DX)
+	VMOVDQU      (DX), Y10
+	VPAND        Y0, Y10, Y11
+	VPSRLW       $0x02, Y10, Y10
+	VPBROADCASTD (BX), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y11, Y1
+	VPBROADCASTD (BX)(SI*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y11, Y2
+	VPBROADCASTD (BX)(SI*2), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y11, Y3
+	VPBROADCASTD (R9), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xe4 // VPDPBUSD Y12, Y11, Y4
+	VPBROADCASTD (R9)(SI*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xec // VPDPBUSD Y12, Y11, Y5
+	VPBROADCASTD (R9)(SI*2), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xf4 // VPDPBUSD Y12, Y11, Y6
+	VPBROADCASTD (R10), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xfc // VPDPBUSD Y12, Y11, Y7
+	VPBROADCASTD (R10)(SI*1), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x25; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y11, Y8
+	VPBROADCASTD (R10)(SI*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x25; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y11, Y9
+	VPAND        Y0, Y10, Y11
+	VPSRLW       $0x02, Y10, Y10
+	VPBROADCASTD 4(BX), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y11, Y1
+	VPBROADCASTD 4(BX)(SI*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y11, Y2
+	VPBROADCASTD 4(BX)(SI*2), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y11, Y3
+	VPBROADCASTD 4(R9), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xe4 // VPDPBUSD Y12, Y11, Y4
+	VPBROADCASTD 4(R9)(SI*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xec // VPDPBUSD Y12, Y11, Y5
+	VPBROADCASTD 4(R9)(SI*2), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xf4 // VPDPBUSD Y12, Y11, Y6
+	VPBROADCASTD 4(R10), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xfc // VPDPBUSD Y12, Y11, Y7
+	VPBROADCASTD 4(R10)(SI*1), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x25; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y11, Y8
+	VPBROADCASTD 4(R10)(SI*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x25; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y11, Y9
+	VPAND        Y0, Y10, Y11
+	VPSRLW       $0x02, Y10, Y10
+	VPBROADCASTD 8(BX), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y11, Y1
+	VPBROADCASTD 8(BX)(SI*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y11, Y2
+	VPBROADCASTD 8(BX)(SI*2), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y11, Y3
+	VPBROADCASTD 8(R9), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xe4 // VPDPBUSD Y12, Y11, Y4
+	VPBROADCASTD 8(R9)(SI*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xec // VPDPBUSD Y12, Y11, Y5
+	VPBROADCASTD 8(R9)(SI*2), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xf4 // VPDPBUSD Y12, Y11, Y6
+	VPBROADCASTD 8(R10), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xfc // VPDPBUSD Y12, Y11, Y7
+	VPBROADCASTD 8(R10)(SI*1), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x25; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y11, Y8
+	VPBROADCASTD 8(R10)(SI*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x25; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y11, Y9
+	VPAND        Y0, Y10, Y11
+	VPBROADCASTD 12(BX), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y11, Y1
+	VPBROADCASTD 12(BX)(SI*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y11, Y2
+	VPBROADCASTD 12(BX)(SI*2), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y11, Y3
+	VPBROADCASTD 12(R9), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xe4 // VPDPBUSD Y12, Y11, Y4
+	VPBROADCASTD 12(R9)(SI*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xec // VPDPBUSD Y12, Y11, Y5
+	VPBROADCASTD 12(R9)(SI*2), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xf4 // VPDPBUSD Y12, Y11, Y6
+	VPBROADCASTD 12(R10), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x25; BYTE $0x50; BYTE $0xfc // VPDPBUSD Y12, Y11, Y7
+	VPBROADCASTD 12(R10)(SI*1), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x25; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y11, Y8
+	VPBROADCASTD 12(R10)(SI*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x25; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y11, Y9
+	ADDQ         $0x40, DX
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, R9
+	ADDQ         $0x00000010, R10
+	DECQ         R8
+	JNZ          loop
+	VPBROADCASTD (DI), Y12
+	VPSUBD       Y12, Y1, Y1
+	VMOVDQU      Y1, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 4(DI), Y12
+	VPSUBD       Y12, Y2, Y2
+	VMOVDQU      Y2, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 8(DI), Y12
+	VPSUBD       Y12, Y3, Y3
+	VMOVDQU      Y3, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 12(DI), Y12
+	VPSUBD       Y12, Y4, Y4
+	VMOVDQU      Y4, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 16(DI), Y12
+	VPSUBD       Y12, Y5, Y5
+	VMOVDQU      Y5, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 20(DI), Y12
+	VPSUBD       Y12, Y6, Y6
+	VMOVDQU      Y6, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 24(DI), Y12
+	VPSUBD       Y12, Y7, Y7
+	VMOVDQU      Y7, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 28(DI), Y12
+	VPSUBD       Y12, Y8, Y8
+	VMOVDQU      Y8, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 32(DI), Y12
+	VPSUBD       Y12, Y9, Y9
+	VMOVDQU      Y9, (AX)
+	VZEROUPPER
+	RET
+
+// func ternaryGemmAVXVNNIt10(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·ternaryGemmAVXVNNIt10(SB), NOSPLIT, $0-56
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVQ         x+24(FP), BX
+	MOVQ         ldx+32(FP), SI
+	MOVQ         xsum+40(FP), DI
+	MOVQ         blocks+48(FP), R8
+	SHLQ         $0x02, CX
+	MOVL         $0x03030303, R9
+	VMOVD        R9, X0
+	VPBROADCASTD X0, Y0
+	LEAQ         (BX)(SI*2), R9
+	ADDQ         SI, R9
+	LEAQ         (R9)(SI*2), R10
+	ADDQ         SI, R10
+	LEAQ         (R10)(SI*2), R11
+	ADDQ         SI, R11
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VXORPS       Y10, Y10, Y10
+
+loop:
+	PREFETCHT0   4096(DX)
+	VMOVDQU      (DX), Y11
+	VPAND        Y0, Y11, Y12
+	VPSRLW       $0x02, Y11, Y11
+	VPBROADCASTD (BX), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xcd // VPDPBUSD Y13, Y12, Y1
+	VPBROADCASTD (BX)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xd5 // VPDPBUSD Y13, Y12, Y2
+	VPBROADCASTD (BX)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xdd // VPDPBUSD Y13, Y12, Y3
+	VPBROADCASTD (R9), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xe5 // VPDPBUSD Y13, Y12, Y4
+	VPBROADCASTD (R9)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xed // VPDPBUSD Y13, Y12, Y5
+	VPBROADCASTD (R9)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xf5 // VPDPBUSD Y13, Y12, Y6
+	VPBROADCASTD (R10), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xfd // VPDPBUSD Y13, Y12, Y7
+	VPBROADCASTD (R10)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xc5 // VPDPBUSD Y13, Y12, Y8
+	VPBROADCASTD (R10)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xcd // VPDPBUSD Y13, Y12, Y9
+	VPBROADCASTD (R11), Y13
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xd5 // VPDPBUSD Y13, Y12, Y10
+	VPAND        Y0, Y11, Y12
+	VPSRLW       $0x02, Y11, Y11
+	VPBROADCASTD 4(BX), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xcd // VPDPBUSD Y13, Y12, Y1
+	VPBROADCASTD 4(BX)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xd5 // VPDPBUSD Y13, Y12, Y2
+	VPBROADCASTD 4(BX)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xdd // VPDPBUSD Y13, Y12, Y3
+	VPBROADCASTD 4(R9), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xe5 // VPDPBUSD Y13, Y12, Y4
+	VPBROADCASTD 4(R9)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xed // VPDPBUSD Y13, Y12, Y5
+	VPBROADCASTD 4(R9)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xf5 // VPDPBUSD Y13, Y12, Y6
+	VPBROADCASTD 4(R10), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xfd // VPDPBUSD Y13, Y12, Y7
+	VPBROADCASTD 4(R10)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xc5 // VPDPBUSD Y13, Y12, Y8
+	VPBROADCASTD 4(R10)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xcd // VPDPBUSD Y13, Y12, Y9
+	VPBROADCASTD 4(R11), Y13
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xd5 // VPDPBUSD Y13, Y12, Y10
+	VPAND        Y0, Y11, Y12
+	VPSRLW       $0x02, Y11, Y11
+	VPBROADCASTD 8(BX), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xcd // VPDPBUSD Y13, Y12, Y1
+	VPBROADCASTD 8(BX)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xd5 // VPDPBUSD Y13, Y12, Y2
+	VPBROADCASTD 8(BX)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xdd // VPDPBUSD Y13, Y12, Y3
+	VPBROADCASTD 8(R9), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xe5 // VPDPBUSD Y13, Y12, Y4
+	VPBROADCASTD 8(R9)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xed // VPDPBUSD Y13, Y12, Y5
+	VPBROADCASTD 8(R9)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xf5 // VPDPBUSD Y13, Y12, Y6
+	VPBROADCASTD 8(R10), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xfd // VPDPBUSD Y13, Y12, Y7
+	VPBROADCASTD 8(R10)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xc5 // VPDPBUSD Y13, Y12, Y8
+	VPBROADCASTD 8(R10)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xcd // VPDPBUSD Y13, Y12, Y9
+	VPBROADCASTD 8(R11), Y13
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xd5 // VPDPBUSD Y13, Y12, Y10
+	VPAND        Y0, Y11, Y12
+	VPBROADCASTD 12(BX), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xcd // VPDPBUSD Y13, Y12, Y1
+	VPBROADCASTD 12(BX)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xd5 // VPDPBUSD Y13, Y12, Y2
+	VPBROADCASTD 12(BX)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xdd // VPDPBUSD Y13, Y12, Y3
+	VPBROADCASTD 12(R9), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xe5 // VPDPBUSD Y13, Y12, Y4
+	VPBROADCASTD 12(R9)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xed // VPDPBUSD Y13, Y12, Y5
+	VPBROADCASTD 12(R9)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xf5 // VPDPBUSD Y13, Y12, Y6
+	VPBROADCASTD 12(R10), Y13
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x1d; BYTE $0x50; BYTE $0xfd // VPDPBUSD Y13, Y12, Y7
+	VPBROADCASTD 12(R10)(SI*1), Y13
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xc5 // VPDPBUSD Y13, Y12, Y8
+	VPBROADCASTD 12(R10)(SI*2), Y13
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xcd // VPDPBUSD Y13, Y12, Y9
+	VPBROADCASTD 12(R11), Y13
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x1d; BYTE $0x50; BYTE $0xd5 // VPDPBUSD Y13, Y12, Y10
+	ADDQ         $0x40, DX
+	ADDQ         $0x00000010, BX
+	ADDQ         $0x00000010, R9
+	ADDQ         $0x00000010, R10
+	ADDQ         $0x00000010, R11
+	DECQ         R8
+	JNZ          loop
+	VPBROADCASTD (DI), Y13
+	VPSUBD       Y13, Y1, Y1
+	VMOVDQU      Y1, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 4(DI), Y13
+	VPSUBD       Y13, Y2, Y2
+	VMOVDQU      Y2, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 8(DI), Y13
+	VPSUBD       Y13, Y3, Y3
+	VMOVDQU      Y3, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 12(DI), Y13
+	VPSUBD       Y13, Y4, Y4
+	VMOVDQU      Y4, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 16(DI), Y13
+	VPSUBD       Y13, Y5, Y5
+	VMOVDQU      Y5, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 20(DI), Y13
+	VPSUBD       Y13, Y6, Y6
+	VMOVDQU      Y6, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 24(DI), Y13
+	VPSUBD       Y13, Y7, Y7
+	VMOVDQU      Y7, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 28(DI), Y13
+	VPSUBD       Y13, Y8, Y8
+	VMOVDQU      Y8, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 32(DI), Y13
+	VPSUBD       Y13, Y9, Y9
+	VMOVDQU      Y9, (AX)
+	ADDQ         CX, AX
+	VPBROADCASTD 36(DI), Y13
+	VPSUBD       Y13, Y10, Y10
+	VMOVDQU      Y10, (AX)
+	VZEROUPPER
+	RET
+
+// func denseInt8AVXVNNIt1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·denseInt8AVXVNNIt1(SB), NOSPLIT, $0-96
+	MOVQ         w+16(FP), AX
+	MOVQ         blocks+88(FP), CX
+	MOVQ         ldx+48(FP), DX
+	MOVQ         hi+32(FP), DX
+	MOVQ         lo+40(FP), BX
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	TESTQ        $0x00000001, CX
+	JZ           loop
+	PREFETCHT0   4096(AX)
+	VMOVDQU      (AX), Y9
+	VPBROADCASTD (DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y9, Y0
+	VPBROADCASTD (BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y9, Y2
+	VMOVDQU      32(AX), Y9
+	VPBROADCASTD (DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y9, Y1
+	VPBROADCASTD (BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y9, Y3
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000004, DX
+	ADDQ         $0x00000004, BX
+	DECQ         CX
+	JZ           end
+
+loop:
+	PREFETCHT0   4096(AX)
+	VMOVDQU      (AX), Y9
+	VPBROADCASTD (DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y9, Y0
+	VPBROADCASTD (BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y9, Y2
+	VMOVDQU      32(AX), Y9
+	VPBROADCASTD (DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y9, Y1
+	VPBROADCASTD (BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y9, Y3
+	PREFETCHT0   4160(AX)
+	VMOVDQU      64(AX), Y9
+	VPBROADCASTD 4(DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y9, Y4
+	VPBROADCASTD 4(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf0 // VPDPBUSD Y8, Y9, Y6
+	VMOVDQU      96(AX), Y9
+	VPBROADCASTD 4(DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y9, Y5
+	VPBROADCASTD 4(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf8 // VPDPBUSD Y8, Y9, Y7
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000008, DX
+	ADDQ         $0x00000008, BX
+	SUBQ         $0x02, CX
+	JNZ          loop
+
+end:
+	VPADDD       Y4, Y0, Y0
+	VPADDD       Y5, Y1, Y1
+	VPADDD       Y6, Y2, Y2
+	VPADDD       Y7, Y3, Y3
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         scale+24(FP), DX
+	MOVQ         inv+72(FP), BX
+	MOVQ         sumHi+56(FP), SI
+	MOVQ         sumLo+64(FP), DI
+	SHLQ         $0x02, CX
+	VPBROADCASTD (SI), Y4
+	VPSLLD       $0x07, Y4, Y4
+	VPSUBD       Y4, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VPBROADCASTD (DI), Y4
+	VPSLLD       $0x07, Y4, Y4
+	VPSUBD       Y4, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       constants<>+1664(SB), Y0, Y0
+	VADDPS       Y2, Y0, Y0
+	VMULPS       (DX), Y0, Y0
+	VBROADCASTSS (BX), Y4
+	VMULPS       Y4, Y0, Y0
+	VPBROADCASTD (SI), Y4
+	VPSLLD       $0x07, Y4, Y4
+	VPSUBD       Y4, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VPBROADCASTD (DI), Y4
+	VPSLLD       $0x07, Y4, Y4
+	VPSUBD       Y4, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       constants<>+1664(SB), Y1, Y1
+	VADDPS       Y3, Y1, Y1
+	VMULPS       32(DX), Y1, Y1
+	VBROADCASTSS (BX), Y4
+	VMULPS       Y4, Y1, Y1
+	MOVQ         add+80(FP), CX
+	TESTQ        CX, CX
+	JZ           store
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+
+store:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VZEROUPPER
+	RET
+
+// func denseInt8AVXVNNIt2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·denseInt8AVXVNNIt2(SB), NOSPLIT, $0-96
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+88(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	MOVQ   lo+40(FP), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+loop:
+	PREFETCHT1   12288(AX)
+	PREFETCHT0   1536(AX)
+	VMOVDQU      (AX), Y9
+	VPBROADCASTD (BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y9, Y0
+	VPBROADCASTD (SI), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y9, Y2
+	VPBROADCASTD (BX)(DX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y9, Y4
+	VPBROADCASTD (SI)(DX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf0 // VPDPBUSD Y8, Y9, Y6
+	VMOVDQU      32(AX), Y9
+	VPBROADCASTD (BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y9, Y1
+	VPBROADCASTD (SI), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y9, Y3
+	VPBROADCASTD (BX)(DX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y9, Y5
+	VPBROADCASTD (SI)(DX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf8 // VPDPBUSD Y8, Y9, Y7
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000004, BX
+	ADDQ         $0x00000004, SI
+	SUBQ         $0x01, CX
+	JNZ          loop
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         scale+24(FP), DX
+	MOVQ         inv+72(FP), BX
+	MOVQ         sumHi+56(FP), SI
+	MOVQ         sumLo+64(FP), DI
+	SHLQ         $0x02, CX
+	VPBROADCASTD (SI), Y8
+	VPSLLD       $0x07, Y8, Y8
+	VPSUBD       Y8, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VPBROADCASTD (DI), Y8
+	VPSLLD       $0x07, Y8, Y8
+	VPSUBD       Y8, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       constants<>+1664(SB), Y0, Y0
+	VADDPS       Y2, Y0, Y0
+	VMULPS       (DX), Y0, Y0
+	VBROADCASTSS (BX), Y8
+	VMULPS       Y8, Y0, Y0
+	VPBROADCASTD (SI), Y8
+	VPSLLD       $0x07, Y8, Y8
+	VPSUBD       Y8, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VPBROADCASTD (DI), Y8
+	VPSLLD       $0x07, Y8, Y8
+	VPSUBD       Y8, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       constants<>+1664(SB), Y1, Y1
+	VADDPS       Y3, Y1, Y1
+	VMULPS       32(DX), Y1, Y1
+	VBROADCASTSS (BX), Y8
+	VMULPS       Y8, Y1, Y1
+	VPBROADCASTD 4(SI), Y8
+	VPSLLD       $0x07, Y8, Y8
+	VPSUBD       Y8, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VPBROADCASTD 4(DI), Y8
+	VPSLLD       $0x07, Y8, Y8
+	VPSUBD       Y8, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       constants<>+1664(SB), Y4, Y4
+	VADDPS       Y6, Y4, Y4
+	VMULPS       (DX), Y4, Y4
+	VBROADCASTSS 4(BX), Y8
+	VMULPS       Y8, Y4, Y4
+	VPBROADCASTD 4(SI), Y8
+	VPSLLD       $0x07, Y8, Y8
+	VPSUBD       Y8, Y5, Y5
+	VCVTDQ2PS    Y5, Y5
+	VPBROADCASTD 4(DI), Y8
+	VPSLLD       $0x07, Y8, Y8
+	VPSUBD       Y8, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       constants<>+1664(SB), Y5, Y5
+	VADDPS       Y7, Y5, Y5
+	VMULPS       32(DX), Y5, Y5
+	VBROADCASTSS 4(BX), Y8
+	VMULPS       Y8, Y5, Y5
+	MOVQ         add+80(FP), DX
+	TESTQ        DX, DX
+	JZ           store
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+	VADDPS       (AX)(CX*1), Y4, Y4
+	VADDPS       32(AX)(CX*1), Y5, Y5
+
+store:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VMOVUPS Y4, (AX)(CX*1)
+	VMOVUPS Y5, 32(AX)(CX*1)
+	VZEROUPPER
+	RET
+
+// func denseInt8AVXVNNIt3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·denseInt8AVXVNNIt3(SB), NOSPLIT, $0-96
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+88(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	MOVQ   lo+40(FP), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+
+loop:
+	PREFETCHT1   12288(AX)
+	PREFETCHT0   1536(AX)
+	VMOVDQU      (AX), Y13
+	VPBROADCASTD (BX), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x15; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y13, Y0
+	VPBROADCASTD (SI), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x15; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y13, Y2
+	VPBROADCASTD (BX)(DX*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x15; BYTE $0x50; BYTE $0xe4 // VPDPBUSD Y12, Y13, Y4
+	VPBROADCASTD (SI)(DX*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x15; BYTE $0x50; BYTE $0xf4 // VPDPBUSD Y12, Y13, Y6
+	VPBROADCASTD (BX)(DX*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x15; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y13, Y8
+	VPBROADCASTD (SI)(DX*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x15; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y13, Y10
+	VMOVDQU      32(AX), Y13
+	VPBROADCASTD (BX), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x15; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y13, Y1
+	VPBROADCASTD (SI), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x15; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y13, Y3
+	VPBROADCASTD (BX)(DX*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x15; BYTE $0x50; BYTE $0xec // VPDPBUSD Y12, Y13, Y5
+	VPBROADCASTD (SI)(DX*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x15; BYTE $0x50; BYTE $0xfc // VPDPBUSD Y12, Y13, Y7
+	VPBROADCASTD (BX)(DX*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x15; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y13, Y9
+	VPBROADCASTD (SI)(DX*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x15; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y13, Y11
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000004, BX
+	ADDQ         $0x00000004, SI
+	SUBQ         $0x01, CX
+	JNZ          loop
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         scale+24(FP), DX
+	MOVQ         inv+72(FP), BX
+	MOVQ         sumHi+56(FP), SI
+	MOVQ         sumLo+64(FP), DI
+	SHLQ         $0x02, CX
+	VPBROADCASTD (SI), Y12
+	VPSLLD       $0x07, Y12, Y12
+	VPSUBD       Y12, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VPBROADCASTD (DI), Y12
+	VPSLLD       $0x07, Y12, Y12
+	VPSUBD       Y12, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       constants<>+1664(SB), Y0, Y0
+	VADDPS       Y2, Y0, Y0
+	VMULPS       (DX), Y0, Y0
+	VBROADCASTSS (BX), Y12
+	VMULPS       Y12, Y0, Y0
+	VPBROADCASTD (SI), Y12
+	VPSLLD       $0x07, Y12, Y12
+	VPSUBD       Y12, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VPBROADCASTD (DI), Y12
+	VPSLLD       $0x07, Y12, Y12
+	VPSUBD       Y12, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       constants<>+1664(SB), Y1, Y1
+	VADDPS       Y3, Y1, Y1
+	VMULPS       32(DX), Y1, Y1
+	VBROADCASTSS (BX), Y12
+	VMULPS       Y12, Y1, Y1
+	VPBROADCASTD 4(SI), Y12
+	VPSLLD       $0x07, Y12, Y12
+	VPSUBD       Y12, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VPBROADCASTD 4(DI), Y12
+	VPSLLD       $0x07, Y12, Y12
+	VPSUBD       Y12, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       constants<>+1664(SB), Y4, Y4
+	VADDPS       Y6, Y4, Y4
+	VMULPS       (DX), Y4, Y4
+	VBROADCASTSS 4(BX), Y12
+	VMULPS       Y12, Y4, Y4
+	VPBROADCASTD 4(SI), Y12
+	VPSLLD       $0x07, Y12, Y12
+	VPSUBD       Y12, Y5, Y5
+	VCVTDQ2PS    Y5, Y5
+	VPBROADCASTD 4(DI), Y12
+	VPSLLD       $0x07, Y12, Y12
+	VPSUBD       Y12, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       constants<>+1664(SB), Y5, Y5
+	VADDPS       Y7, Y5, Y5
+	VMULPS       32(DX), Y5, Y5
+	VBROADCASTSS 4(BX), Y12
+	VMULPS       Y12, Y5, Y5
+	VPBROADCASTD 8(SI), Y12
+	VPSLLD       $0x07, Y12, Y12
+	VPSUBD       Y12, Y8, Y8
+	VCVTDQ2PS    Y8, Y8
+	VPBROADCASTD 8(DI), Y12
+	VPSLLD       $0x07, Y12, Y12
+	VPSUBD       Y12, Y10, Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       constants<>+1664(SB), Y8, Y8
+	VADDPS       Y10, Y8, Y8
+	VMULPS       (DX), Y8, Y8
+	VBROADCASTSS 8(BX), Y12
+	VMULPS       Y12, Y8, Y8
+	VPBROADCASTD 8(SI), Y12
+	VPSLLD       $0x07, Y12, Y12
+	VPSUBD       Y12, Y9, Y9
+	VCVTDQ2PS    Y9, Y9
+	VPBROADCASTD 8(DI), Y12
+	VPSLLD       $0x07, Y12, Y12
+	VPSUBD       Y12, Y11, Y11
+	VCVTDQ2PS    Y11, Y11
+	VMULPS       constants<>+1664(SB), Y9, Y9
+	VADDPS       Y11, Y9, Y9
+	VMULPS       32(DX), Y9, Y9
+	VBROADCASTSS 8(BX), Y12
+	VMULPS       Y12, Y9, Y9
+	MOVQ         add+80(FP), DX
+	TESTQ        DX, DX
+	JZ           store
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+	VADDPS       (AX)(CX*1), Y4, Y4
+	VADDPS       32(AX)(CX*1), Y5, Y5
+	VADDPS       (AX)(CX*2), Y8, Y8
+	VADDPS       32(AX)(CX*2), Y9, Y9
+
+store:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VMOVUPS Y4, (AX)(CX*1)
+	VMOVUPS Y5, 32(AX)(CX*1)
+	VMOVUPS Y8, (AX)(CX*2)
+	VMOVUPS Y9, 32(AX)(CX*2)
+	VZEROUPPER
+	RET
+
+// func denseInt4AVXVNNIt1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·denseInt4AVXVNNIt1(SB), NOSPLIT, $0-96
+	MOVQ         w+16(FP), AX
+	MOVQ         blocks+88(FP), CX
+	MOVQ         ldx+48(FP), DX
+	MOVQ         hi+32(FP), DX
+	MOVQ         lo+40(FP), BX
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	TESTQ        $0x00000001, CX
+	JZ           loop
+	PREFETCHT0   4096(AX)
+	VMOVDQU      (AX), Y9
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPSRLW       $0x04, Y9, Y9
+	VPBROADCASTD (DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
+	VPBROADCASTD (BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPBROADCASTD 4(DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
+	VPBROADCASTD 4(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
+	VMOVDQU      32(AX), Y9
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPSRLW       $0x04, Y9, Y9
+	VPBROADCASTD (DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
+	VPBROADCASTD (BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPBROADCASTD 4(DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
+	VPBROADCASTD 4(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000008, DX
+	ADDQ         $0x00000008, BX
+	DECQ         CX
+	JZ           end
+
+loop:
+	PREFETCHT0   4096(AX)
+	VMOVDQU      (AX), Y9
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPSRLW       $0x04, Y9, Y9
+	VPBROADCASTD (DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
+	VPBROADCASTD (BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPBROADCASTD 4(DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
+	VPBROADCASTD 4(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
+	VMOVDQU      32(AX), Y9
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPSRLW       $0x04, Y9, Y9
+	VPBROADCASTD (DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
+	VPBROADCASTD (BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPBROADCASTD 4(DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
+	VPBROADCASTD 4(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
+	PREFETCHT0   4160(AX)
+	VMOVDQU      64(AX), Y9
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPSRLW       $0x04, Y9, Y9
+	VPBROADCASTD 8(DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y10, Y4
+	VPBROADCASTD 8(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf0 // VPDPBUSD Y8, Y10, Y6
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPBROADCASTD 12(DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y10, Y4
+	VPBROADCASTD 12(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf0 // VPDPBUSD Y8, Y10, Y6
+	VMOVDQU      96(AX), Y9
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPSRLW       $0x04, Y9, Y9
+	VPBROADCASTD 8(DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y10, Y5
+	VPBROADCASTD 8(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf8 // VPDPBUSD Y8, Y10, Y7
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPBROADCASTD 12(DX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y10, Y5
+	VPBROADCASTD 12(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf8 // VPDPBUSD Y8, Y10, Y7
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000010, DX
+	ADDQ         $0x00000010, BX
+	SUBQ         $0x02, CX
+	JNZ          loop
+
+end:
+	VPADDD       Y4, Y0, Y0
+	VPADDD       Y5, Y1, Y1
+	VPADDD       Y6, Y2, Y2
+	VPADDD       Y7, Y3, Y3
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         scale+24(FP), DX
+	MOVQ         inv+72(FP), BX
+	MOVQ         sumHi+56(FP), SI
+	MOVQ         sumLo+64(FP), DI
+	SHLQ         $0x02, CX
+	VPBROADCASTD (SI), Y4
+	VPSLLD       $0x03, Y4, Y4
+	VPSUBD       Y4, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VPBROADCASTD (DI), Y4
+	VPSLLD       $0x03, Y4, Y4
+	VPSUBD       Y4, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       constants<>+1664(SB), Y0, Y0
+	VADDPS       Y2, Y0, Y0
+	VMULPS       (DX), Y0, Y0
+	VBROADCASTSS (BX), Y4
+	VMULPS       Y4, Y0, Y0
+	VPBROADCASTD (SI), Y4
+	VPSLLD       $0x03, Y4, Y4
+	VPSUBD       Y4, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VPBROADCASTD (DI), Y4
+	VPSLLD       $0x03, Y4, Y4
+	VPSUBD       Y4, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       constants<>+1664(SB), Y1, Y1
+	VADDPS       Y3, Y1, Y1
+	VMULPS       32(DX), Y1, Y1
+	VBROADCASTSS (BX), Y4
+	VMULPS       Y4, Y1, Y1
+	MOVQ         add+80(FP), CX
+	TESTQ        CX, CX
+	JZ           store
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+
+store:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VZEROUPPER
+	RET
+
+// func denseInt4AVXVNNIt2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·denseInt4AVXVNNIt2(SB), NOSPLIT, $0-96
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+88(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	MOVQ   lo+40(FP), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+loop:
+	PREFETCHT1   12288(AX)
+	PREFETCHT0   1536(AX)
+	VMOVDQU      (AX), Y9
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPSRLW       $0x04, Y9, Y9
+	VPBROADCASTD (BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
+	VPBROADCASTD (SI), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
+	VPBROADCASTD (BX)(DX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y10, Y4
+	VPBROADCASTD (SI)(DX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf0 // VPDPBUSD Y8, Y10, Y6
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPBROADCASTD 4(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
+	VPBROADCASTD 4(SI), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
+	VPBROADCASTD 4(BX)(DX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y10, Y4
+	VPBROADCASTD 4(SI)(DX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf0 // VPDPBUSD Y8, Y10, Y6
+	VMOVDQU      32(AX), Y9
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPSRLW       $0x04, Y9, Y9
+	VPBROADCASTD (BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
+	VPBROADCASTD (SI), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
+	VPBROADCASTD (BX)(DX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y10, Y5
+	VPBROADCASTD (SI)(DX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf8 // VPDPBUSD Y8, Y10, Y7
+	VPAND        constants<>+1408(SB), Y9, Y10
+	VPBROADCASTD 4(BX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
+	VPBROADCASTD 4(SI), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
+	VPBROADCASTD 4(BX)(DX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y10, Y5
+	VPBROADCASTD 4(SI)(DX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf8 // VPDPBUSD Y8, Y10, Y7
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000008, BX
+	ADDQ         $0x00000008, SI
+	SUBQ         $0x01, CX
+	JNZ          loop
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         scale+24(FP), DX
+	MOVQ         inv+72(FP), BX
+	MOVQ         sumHi+56(FP), SI
+	MOVQ         sumLo+64(FP), DI
+	SHLQ         $0x02, CX
+	VPBROADCASTD (SI), Y8
+	VPSLLD       $0x03, Y8, Y8
+	VPSUBD       Y8, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VPBROADCASTD (DI), Y8
+	VPSLLD       $0x03, Y8, Y8
+	VPSUBD       Y8, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       constants<>+1664(SB), Y0, Y0
+	VADDPS       Y2, Y0, Y0
+	VMULPS       (DX), Y0, Y0
+	VBROADCASTSS (BX), Y8
+	VMULPS       Y8, Y0, Y0
+	VPBROADCASTD (SI), Y8
+	VPSLLD       $0x03, Y8, Y8
+	VPSUBD       Y8, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VPBROADCASTD (DI), Y8
+	VPSLLD       $0x03, Y8, Y8
+	VPSUBD       Y8, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       constants<>+1664(SB), Y1, Y1
+	VADDPS       Y3, Y1, Y1
+	VMULPS       32(DX), Y1, Y1
+	VBROADCASTSS (BX), Y8
+	VMULPS       Y8, Y1, Y1
+	VPBROADCASTD 4(SI), Y8
+	VPSLLD       $0x03, Y8, Y8
+	VPSUBD       Y8, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VPBROADCASTD 4(DI), Y8
+	VPSLLD       $0x03, Y8, Y8
+	VPSUBD       Y8, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       constants<>+1664(SB), Y4, Y4
+	VADDPS       Y6, Y4, Y4
+	VMULPS       (DX), Y4, Y4
+	VBROADCASTSS 4(BX), Y8
+	VMULPS       Y8, Y4, Y4
+	VPBROADCASTD 4(SI), Y8
+	VPSLLD       $0x03, Y8, Y8
+	VPSUBD       Y8, Y5, Y5
+	VCVTDQ2PS    Y5, Y5
+	VPBROADCASTD 4(DI), Y8
+	VPSLLD       $0x03, Y8, Y8
+	VPSUBD       Y8, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       constants<>+1664(SB), Y5, Y5
+	VADDPS       Y7, Y5, Y5
+	VMULPS       32(DX), Y5, Y5
+	VBROADCASTSS 4(BX), Y8
+	VMULPS       Y8, Y5, Y5
+	MOVQ         add+80(FP), DX
+	TESTQ        DX, DX
+	JZ           store
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+	VADDPS       (AX)(CX*1), Y4, Y4
+	VADDPS       32(AX)(CX*1), Y5, Y5
+
+store:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VMOVUPS Y4, (AX)(CX*1)
+	VMOVUPS Y5, 32(AX)(CX*1)
+	VZEROUPPER
+	RET
+
+// func denseInt4AVXVNNIt3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, MMX+
+TEXT ·denseInt4AVXVNNIt3(SB), NOSPLIT, $0-96
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+88(FP), CX
+	MOVQ   ldx+48(FP), DX
+	MOVQ   hi+32(FP), BX
+	MOVQ   lo+40(FP), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+
+loop:
+	PREFETCHT1   12288(AX)
+	PREFETCHT0   1536(AX)
+	VMOVDQU      (AX), Y13
+	VPAND        constants<>+1408(SB), Y13, Y14
+	VPSRLW       $0x04, Y13, Y13
+	VPBROADCASTD (BX), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y14, Y0
+	VPBROADCASTD (SI), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y14, Y2
+	VPBROADCASTD (BX)(DX*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xe4 // VPDPBUSD Y12, Y14, Y4
+	VPBROADCASTD (SI)(DX*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xf4 // VPDPBUSD Y12, Y14, Y6
+	VPBROADCASTD (BX)(DX*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y14, Y8
+	VPBROADCASTD (SI)(DX*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y14, Y10
+	VPAND        constants<>+1408(SB), Y13, Y14
+	VPBROADCASTD 4(BX), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y14, Y0
+	VPBROADCASTD 4(SI), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y14, Y2
+	VPBROADCASTD 4(BX)(DX*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xe4 // VPDPBUSD Y12, Y14, Y4
+	VPBROADCASTD 4(SI)(DX*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xf4 // VPDPBUSD Y12, Y14, Y6
+	VPBROADCASTD 4(BX)(DX*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y14, Y8
+	VPBROADCASTD 4(SI)(DX*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y14, Y10
+	VMOVDQU      32(AX), Y13
+	VPAND        constants<>+1408(SB), Y13, Y14
+	VPSRLW       $0x04, Y13, Y13
+	VPBROADCASTD (BX), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y14, Y1
+	VPBROADCASTD (SI), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y14, Y3
+	VPBROADCASTD (BX)(DX*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xec // VPDPBUSD Y12, Y14, Y5
+	VPBROADCASTD (SI)(DX*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xfc // VPDPBUSD Y12, Y14, Y7
+	VPBROADCASTD (BX)(DX*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y14, Y9
+	VPBROADCASTD (SI)(DX*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y14, Y11
+	VPAND        constants<>+1408(SB), Y13, Y14
+	VPBROADCASTD 4(BX), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y14, Y1
+	VPBROADCASTD 4(SI), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y14, Y3
+	VPBROADCASTD 4(BX)(DX*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xec // VPDPBUSD Y12, Y14, Y5
+	VPBROADCASTD 4(SI)(DX*1), Y12
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xfc // VPDPBUSD Y12, Y14, Y7
+	VPBROADCASTD 4(BX)(DX*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y14, Y9
+	VPBROADCASTD 4(SI)(DX*2), Y12
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y14, Y11
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000008, BX
+	ADDQ         $0x00000008, SI
+	SUBQ         $0x01, CX
+	JNZ          loop
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         scale+24(FP), DX
+	MOVQ         inv+72(FP), BX
+	MOVQ         sumHi+56(FP), SI
+	MOVQ         sumLo+64(FP), DI
+	SHLQ         $0x02, CX
+	VPBROADCASTD (SI), Y12
+	VPSLLD       $0x03, Y12, Y12
+	VPSUBD       Y12, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VPBROADCASTD (DI), Y12
+	VPSLLD       $0x03, Y12, Y12
+	VPSUBD       Y12, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       constants<>+1664(SB), Y0, Y0
+	VADDPS       Y2, Y0, Y0
+	VMULPS       (DX), Y0, Y0
+	VBROADCASTSS (BX), Y12
+	VMULPS       Y12, Y0, Y0
+	VPBROADCASTD (SI), Y12
+	VPSLLD       $0x03, Y12, Y12
+	VPSUBD       Y12, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VPBROADCASTD (DI), Y12
+	VPSLLD       $0x03, Y12, Y12
+	VPSUBD       Y12, Y3, Y3
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       constants<>+1664(SB), Y1, Y1
+	VADDPS       Y3, Y1, Y1
+	VMULPS       32(DX), Y1, Y1
+	VBROADCASTSS (BX), Y12
+	VMULPS       Y12, Y1, Y1
+	VPBROADCASTD 4(SI), Y12
+	VPSLLD       $0x03, Y12, Y12
+	VPSUBD       Y12, Y4, Y4
+	VCVTDQ2PS    Y4, Y4
+	VPBROADCASTD 4(DI), Y12
+	VPSLLD       $0x03, Y12, Y12
+	VPSUBD       Y12, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       constants<>+1664(SB), Y4, Y4
+	VADDPS       Y6, Y4, Y4
+	VMULPS       (DX), Y4, Y4
+	VBROADCASTSS 4(BX), Y12
+	VMULPS       Y12, Y4, Y4
+	VPBROADCASTD 4(SI), Y12
+	VPSLLD       $0x03, Y12, Y12
+	VPSUBD       Y12, Y5, Y5
+	VCVTDQ2PS    Y5, Y5
+	VPBROADCASTD 4(DI), Y12
+	VPSLLD       $0x03, Y12, Y12
+	VPSUBD       Y12, Y7, Y7
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       constants<>+1664(SB), Y5, Y5
+	VADDPS       Y7, Y5, Y5
+	VMULPS       32(DX), Y5, Y5
+	VBROADCASTSS 4(BX), Y12
+	VMULPS       Y12, Y5, Y5
+	VPBROADCASTD 8(SI), Y12
+	VPSLLD       $0x03, Y12, Y12
+	VPSUBD       Y12, Y8, Y8
+	VCVTDQ2PS    Y8, Y8
+	VPBROADCASTD 8(DI), Y12
+	VPSLLD       $0x03, Y12, Y12
+	VPSUBD       Y12, Y10, Y10
+	VCVTDQ2PS    Y10, Y10
+	VMULPS       constants<>+1664(SB), Y8, Y8
+	VADDPS       Y10, Y8, Y8
+	VMULPS       (DX), Y8, Y8
+	VBROADCASTSS 8(BX), Y12
+	VMULPS       Y12, Y8, Y8
+	VPBROADCASTD 8(SI), Y12
+	VPSLLD       $0x03, Y12, Y12
+	VPSUBD       Y12, Y9, Y9
+	VCVTDQ2PS    Y9, Y9
+	VPBROADCASTD 8(DI), Y12
+	VPSLLD       $0x03, Y12, Y12
+	VPSUBD       Y12, Y11, Y11
+	VCVTDQ2PS    Y11, Y11
+	VMULPS       constants<>+1664(SB), Y9, Y9
+	VADDPS       Y11, Y9, Y9
+	VMULPS       32(DX), Y9, Y9
+	VBROADCASTSS 8(BX), Y12
+	VMULPS       Y12, Y9, Y9
+	MOVQ         add+80(FP), DX
+	TESTQ        DX, DX
+	JZ           store
+	VADDPS       (AX), Y0, Y0
+	VADDPS       32(AX), Y1, Y1
+	VADDPS       (AX)(CX*1), Y4, Y4
+	VADDPS       32(AX)(CX*1), Y5, Y5
+	VADDPS       (AX)(CX*2), Y8, Y8
+	VADDPS       32(AX)(CX*2), Y9, Y9
+
+store:
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y1, 32(AX)
+	VMOVUPS Y4, (AX)(CX*1)
+	VMOVUPS Y5, 32(AX)(CX*1)
+	VMOVUPS Y8, (AX)(CX*2)
+	VMOVUPS Y9, 32(AX)(CX*2)
+	VZEROUPPER
+	RET
+
 // func pause()
 TEXT ·pause(SB), NOSPLIT, $0
 	PAUSE

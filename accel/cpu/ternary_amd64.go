@@ -9,6 +9,8 @@ func ternaryMatMul(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx in
 		ternaryAMX(dst, ldd, panels, nb, x, ldx, xsum)
 	case AVX512:
 		ternary512(dst, ldd, panels, nb, x, ldx, xsum)
+	case AVXVNNI:
+		ternaryVNNI(dst, ldd, panels, nb, x, ldx, xsum)
 	case AVX2:
 		ternary256(dst, ldd, panels, nb, x, ldx, xsum)
 	default:
@@ -111,5 +113,48 @@ func ternary256(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, 
 				}
 			}
 		}
+	}
+}
+
+// ternaryVNNI takes whole panels for a few tokens and half panels for more.
+func ternaryVNNI(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, xsum []int32) {
+	const most, whole = 10, 4
+	stride := nb * BlockBytes
+	for p := range len(panels) / stride {
+		for half := range 2 {
+			w := &panels[p*stride+half*BlockBytes/2]
+			for t, size := 0, 0; t < len(xsum); t += size {
+				size = tile(len(xsum)-t, most)
+				if size <= whole && half == 1 {
+					continue
+				}
+				ternaryTileVNNI(size, &dst[t*ldd+p*PanelRows+half*PanelRows/2], ldd, w, &x[t*ldx], ldx, &xsum[t], nb)
+			}
+		}
+	}
+}
+
+func ternaryTileVNNI(tokens int, dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, nb int) {
+	switch tokens {
+	case 1:
+		ternaryGemvAVXVNNI(dst, w, x, xsum, nb)
+	case 2:
+		ternaryGemmAVXVNNIt2(dst, ldd, w, x, ldx, xsum, nb)
+	case 3:
+		ternaryGemmAVXVNNIt3(dst, ldd, w, x, ldx, xsum, nb)
+	case 4:
+		ternaryGemmAVXVNNIt4(dst, ldd, w, x, ldx, xsum, nb)
+	case 5:
+		ternaryGemmAVXVNNIt5(dst, ldd, w, x, ldx, xsum, nb)
+	case 6:
+		ternaryGemmAVXVNNIt6(dst, ldd, w, x, ldx, xsum, nb)
+	case 7:
+		ternaryGemmAVXVNNIt7(dst, ldd, w, x, ldx, xsum, nb)
+	case 8:
+		ternaryGemmAVXVNNIt8(dst, ldd, w, x, ldx, xsum, nb)
+	case 9:
+		ternaryGemmAVXVNNIt9(dst, ldd, w, x, ldx, xsum, nb)
+	case 10:
+		ternaryGemmAVXVNNIt10(dst, ldd, w, x, ldx, xsum, nb)
 	}
 }

@@ -53,7 +53,7 @@ type intKernel struct {
 
 func newIntKernel(s simd, f intFormat, tokens int) intKernel {
 	rows := "the 16 rows r of a panel"
-	if !s.wide() && tokens > 1 {
+	if s.suffix == avx2.suffix && tokens > 1 {
 		rows = "the 8 rows r of the half panel that w and scale point to"
 	}
 	name := fmt.Sprintf("dense%s%st%d", f.name, s.suffix, tokens)

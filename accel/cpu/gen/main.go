@@ -21,6 +21,7 @@ func main() {
 		backward(s)
 		readSum(s)
 	}
+	vnni()
 	pause()
 	Generate()
 }
