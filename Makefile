@@ -23,7 +23,7 @@ STATICCHECK := .tools/staticcheck-$(STATICCHECK_VERSION)-go1.$(GO_MINOR)
 
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: all demo build venv test test-full test-go test-race test-fuzz test-isa test-portable test-py \
+.PHONY: all demo build venv test test-full test-go test-race test-fuzz test-isa test-portable test-arm64 test-py \
         cover lint lint-go lint-py bench wheel clean distclean
 all: build
 
@@ -77,7 +77,7 @@ wheel: $(VENV)/.dev
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 
-test: lint test-go test-race test-isa test-portable test-fuzz test-py
+test: lint test-go test-race test-isa test-portable test-arm64 test-fuzz test-py
 test-full: test $(VENV)/.torch
 	$(MAKE) test-fuzz FUZZTIME=60s
 	BITNET_TEST_LEAKS=full $(GO) test -count=1 ./tests_go -run TestMemoryIsFlat -v
@@ -110,11 +110,29 @@ test-isa: $(EXT)
 	  echo "BITNET_ISA=$$isa $(GO) test ./tests_go/... ./core/infer/..."; \
 	  BITNET_ISA=$$isa $(GO) test -timeout 20m -count=1 ./tests_go/... ./core/infer/... || exit 1; done
 
-# The core needs no C compiler and no amd64.
+# The core needs no C compiler and no amd64. Results have the same bits everywhere, so no product may be fused with a sum, as Go does on
+# arm64 unless a conversion stands around the product: float32(x*y) + z.
 test-portable:
 	CGO_ENABLED=0 $(GO) build ./core/... ./accel/...
-	CGO_ENABLED=0 GOARCH=arm64 $(GO) build ./core/... ./accel/...
+	CGO_ENABLED=0 GOARCH=riscv64 $(GO) build ./core/... ./accel/...
 	CGO_ENABLED=0 GOARCH=arm64 $(GO) vet ./core/... ./accel/...
+	@echo 'GOARCH=arm64 $(GO) build -gcflags=-S ./core/... ./accel/...: looking for fused products'
+	@CGO_ENABLED=0 GOARCH=arm64 $(GO) build -gcflags=-S ./core/... ./accel/... 2>&1 | \
+	  { ! grep -E 'FN?M(ADD|SUB)[SD]'; } || { echo 'products above are fused with sums: put float32() or float64() around them'; exit 1; }
+
+# The kernels, and models that run on them, on an emulated processor with SDOT and on one without.
+QEMU_ARM64 := $(firstword $(foreach name,qemu-aarch64 qemu-aarch64-static,$(shell command -v $(name))))
+ARM64_TEST := CGO_ENABLED=0 GOARCH=arm64 $(GO) test -exec
+
+test-arm64:
+ifeq ($(QEMU_ARM64),)
+	@echo 'test-arm64 skipped: no qemu-aarch64 on PATH (Debian and Ubuntu: apt-get install qemu-user)'
+else
+	$(ARM64_TEST) '$(QEMU_ARM64) -cpu max' -skip 'Peak|Bandwidth' ./accel/cpu
+	$(ARM64_TEST) '$(QEMU_ARM64) -cpu cortex-a53' -run 'MatMul|SameBits|ISA|Features|Touches' ./accel/cpu -rapid.checks=20
+	$(ARM64_TEST) '$(QEMU_ARM64) -cpu max' -run 'Golden/neon' ./tests_go
+	$(ARM64_TEST) '$(QEMU_ARM64) -cpu max' -run 'Decoding|Planned|Prompts|Batch|Sequence' ./core/infer
+endif
 
 # Each fuzz target for a moment, from its committed corpus: long runs are `go test -fuzz` by hand.
 test-fuzz:

@@ -17715,7 +17715,7 @@ end:
 	VPSLLD       $0x07, Y4, Y4
 	VPSUBD       Y4, Y2, Y2
 	VCVTDQ2PS    Y2, Y2
-	VMULPS       constants<>+1664(SB), Y0, Y0
+	VMULPS       constants<>+1792(SB), Y0, Y0
 	VADDPS       Y2, Y0, Y0
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y4
@@ -17728,7 +17728,7 @@ end:
 	VPSLLD       $0x07, Y4, Y4
 	VPSUBD       Y4, Y3, Y3
 	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1664(SB), Y1, Y1
+	VMULPS       constants<>+1792(SB), Y1, Y1
 	VADDPS       Y3, Y1, Y1
 	VMULPS       32(DX), Y1, Y1
 	VBROADCASTSS (BX), Y4
@@ -17803,7 +17803,7 @@ loop:
 	VPSLLD       $0x07, Y8, Y8
 	VPSUBD       Y8, Y2, Y2
 	VCVTDQ2PS    Y2, Y2
-	VMULPS       constants<>+1664(SB), Y0, Y0
+	VMULPS       constants<>+1792(SB), Y0, Y0
 	VADDPS       Y2, Y0, Y0
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y8
@@ -17816,7 +17816,7 @@ loop:
 	VPSLLD       $0x07, Y8, Y8
 	VPSUBD       Y8, Y3, Y3
 	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1664(SB), Y1, Y1
+	VMULPS       constants<>+1792(SB), Y1, Y1
 	VADDPS       Y3, Y1, Y1
 	VMULPS       32(DX), Y1, Y1
 	VBROADCASTSS (BX), Y8
@@ -17829,7 +17829,7 @@ loop:
 	VPSLLD       $0x07, Y8, Y8
 	VPSUBD       Y8, Y6, Y6
 	VCVTDQ2PS    Y6, Y6
-	VMULPS       constants<>+1664(SB), Y4, Y4
+	VMULPS       constants<>+1792(SB), Y4, Y4
 	VADDPS       Y6, Y4, Y4
 	VMULPS       (DX), Y4, Y4
 	VBROADCASTSS 4(BX), Y8
@@ -17842,7 +17842,7 @@ loop:
 	VPSLLD       $0x07, Y8, Y8
 	VPSUBD       Y8, Y7, Y7
 	VCVTDQ2PS    Y7, Y7
-	VMULPS       constants<>+1664(SB), Y5, Y5
+	VMULPS       constants<>+1792(SB), Y5, Y5
 	VADDPS       Y7, Y5, Y5
 	VMULPS       32(DX), Y5, Y5
 	VBROADCASTSS 4(BX), Y8
@@ -17933,7 +17933,7 @@ loop:
 	VPSLLD       $0x07, Y12, Y12
 	VPSUBD       Y12, Y2, Y2
 	VCVTDQ2PS    Y2, Y2
-	VMULPS       constants<>+1664(SB), Y0, Y0
+	VMULPS       constants<>+1792(SB), Y0, Y0
 	VADDPS       Y2, Y0, Y0
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y12
@@ -17946,7 +17946,7 @@ loop:
 	VPSLLD       $0x07, Y12, Y12
 	VPSUBD       Y12, Y3, Y3
 	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1664(SB), Y1, Y1
+	VMULPS       constants<>+1792(SB), Y1, Y1
 	VADDPS       Y3, Y1, Y1
 	VMULPS       32(DX), Y1, Y1
 	VBROADCASTSS (BX), Y12
@@ -17959,7 +17959,7 @@ loop:
 	VPSLLD       $0x07, Y12, Y12
 	VPSUBD       Y12, Y6, Y6
 	VCVTDQ2PS    Y6, Y6
-	VMULPS       constants<>+1664(SB), Y4, Y4
+	VMULPS       constants<>+1792(SB), Y4, Y4
 	VADDPS       Y6, Y4, Y4
 	VMULPS       (DX), Y4, Y4
 	VBROADCASTSS 4(BX), Y12
@@ -17972,7 +17972,7 @@ loop:
 	VPSLLD       $0x07, Y12, Y12
 	VPSUBD       Y12, Y7, Y7
 	VCVTDQ2PS    Y7, Y7
-	VMULPS       constants<>+1664(SB), Y5, Y5
+	VMULPS       constants<>+1792(SB), Y5, Y5
 	VADDPS       Y7, Y5, Y5
 	VMULPS       32(DX), Y5, Y5
 	VBROADCASTSS 4(BX), Y12
@@ -17985,7 +17985,7 @@ loop:
 	VPSLLD       $0x07, Y12, Y12
 	VPSUBD       Y12, Y10, Y10
 	VCVTDQ2PS    Y10, Y10
-	VMULPS       constants<>+1664(SB), Y8, Y8
+	VMULPS       constants<>+1792(SB), Y8, Y8
 	VADDPS       Y10, Y8, Y8
 	VMULPS       (DX), Y8, Y8
 	VBROADCASTSS 8(BX), Y12
@@ -17998,7 +17998,7 @@ loop:
 	VPSLLD       $0x07, Y12, Y12
 	VPSUBD       Y12, Y11, Y11
 	VCVTDQ2PS    Y11, Y11
-	VMULPS       constants<>+1664(SB), Y9, Y9
+	VMULPS       constants<>+1792(SB), Y9, Y9
 	VADDPS       Y11, Y9, Y9
 	VMULPS       32(DX), Y9, Y9
 	VBROADCASTSS 8(BX), Y12
@@ -18043,25 +18043,25 @@ TEXT ·denseInt4AVXVNNIt1(SB), NOSPLIT, $0-96
 	JZ           loop
 	PREFETCHT0   4096(AX)
 	VMOVDQU      (AX), Y9
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPSRLW       $0x04, Y9, Y9
 	VPBROADCASTD (DX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
 	VPBROADCASTD (BX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPBROADCASTD 4(DX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
 	VPBROADCASTD 4(BX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
 	VMOVDQU      32(AX), Y9
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPSRLW       $0x04, Y9, Y9
 	VPBROADCASTD (DX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
 	VPBROADCASTD (BX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPBROADCASTD 4(DX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
 	VPBROADCASTD 4(BX), Y8
@@ -18075,50 +18075,50 @@ TEXT ·denseInt4AVXVNNIt1(SB), NOSPLIT, $0-96
 loop:
 	PREFETCHT0   4096(AX)
 	VMOVDQU      (AX), Y9
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPSRLW       $0x04, Y9, Y9
 	VPBROADCASTD (DX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
 	VPBROADCASTD (BX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPBROADCASTD 4(DX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
 	VPBROADCASTD 4(BX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
 	VMOVDQU      32(AX), Y9
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPSRLW       $0x04, Y9, Y9
 	VPBROADCASTD (DX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
 	VPBROADCASTD (BX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPBROADCASTD 4(DX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
 	VPBROADCASTD 4(BX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
 	PREFETCHT0   4160(AX)
 	VMOVDQU      64(AX), Y9
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPSRLW       $0x04, Y9, Y9
 	VPBROADCASTD 8(DX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y10, Y4
 	VPBROADCASTD 8(BX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf0 // VPDPBUSD Y8, Y10, Y6
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPBROADCASTD 12(DX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y10, Y4
 	VPBROADCASTD 12(BX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf0 // VPDPBUSD Y8, Y10, Y6
 	VMOVDQU      96(AX), Y9
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPSRLW       $0x04, Y9, Y9
 	VPBROADCASTD 8(DX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y10, Y5
 	VPBROADCASTD 8(BX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf8 // VPDPBUSD Y8, Y10, Y7
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPBROADCASTD 12(DX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y10, Y5
 	VPBROADCASTD 12(BX), Y8
@@ -18149,7 +18149,7 @@ end:
 	VPSLLD       $0x03, Y4, Y4
 	VPSUBD       Y4, Y2, Y2
 	VCVTDQ2PS    Y2, Y2
-	VMULPS       constants<>+1664(SB), Y0, Y0
+	VMULPS       constants<>+1792(SB), Y0, Y0
 	VADDPS       Y2, Y0, Y0
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y4
@@ -18162,7 +18162,7 @@ end:
 	VPSLLD       $0x03, Y4, Y4
 	VPSUBD       Y4, Y3, Y3
 	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1664(SB), Y1, Y1
+	VMULPS       constants<>+1792(SB), Y1, Y1
 	VADDPS       Y3, Y1, Y1
 	VMULPS       32(DX), Y1, Y1
 	VBROADCASTSS (BX), Y4
@@ -18200,7 +18200,7 @@ loop:
 	PREFETCHT1   12288(AX)
 	PREFETCHT0   1536(AX)
 	VMOVDQU      (AX), Y9
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPSRLW       $0x04, Y9, Y9
 	VPBROADCASTD (BX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
@@ -18210,7 +18210,7 @@ loop:
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y10, Y4
 	VPBROADCASTD (SI)(DX*1), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf0 // VPDPBUSD Y8, Y10, Y6
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPBROADCASTD 4(BX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
 	VPBROADCASTD 4(SI), Y8
@@ -18220,7 +18220,7 @@ loop:
 	VPBROADCASTD 4(SI)(DX*1), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf0 // VPDPBUSD Y8, Y10, Y6
 	VMOVDQU      32(AX), Y9
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPSRLW       $0x04, Y9, Y9
 	VPBROADCASTD (BX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
@@ -18230,7 +18230,7 @@ loop:
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y10, Y5
 	VPBROADCASTD (SI)(DX*1), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf8 // VPDPBUSD Y8, Y10, Y7
-	VPAND        constants<>+1408(SB), Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y10
 	VPBROADCASTD 4(BX), Y8
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
 	VPBROADCASTD 4(SI), Y8
@@ -18259,7 +18259,7 @@ loop:
 	VPSLLD       $0x03, Y8, Y8
 	VPSUBD       Y8, Y2, Y2
 	VCVTDQ2PS    Y2, Y2
-	VMULPS       constants<>+1664(SB), Y0, Y0
+	VMULPS       constants<>+1792(SB), Y0, Y0
 	VADDPS       Y2, Y0, Y0
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y8
@@ -18272,7 +18272,7 @@ loop:
 	VPSLLD       $0x03, Y8, Y8
 	VPSUBD       Y8, Y3, Y3
 	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1664(SB), Y1, Y1
+	VMULPS       constants<>+1792(SB), Y1, Y1
 	VADDPS       Y3, Y1, Y1
 	VMULPS       32(DX), Y1, Y1
 	VBROADCASTSS (BX), Y8
@@ -18285,7 +18285,7 @@ loop:
 	VPSLLD       $0x03, Y8, Y8
 	VPSUBD       Y8, Y6, Y6
 	VCVTDQ2PS    Y6, Y6
-	VMULPS       constants<>+1664(SB), Y4, Y4
+	VMULPS       constants<>+1792(SB), Y4, Y4
 	VADDPS       Y6, Y4, Y4
 	VMULPS       (DX), Y4, Y4
 	VBROADCASTSS 4(BX), Y8
@@ -18298,7 +18298,7 @@ loop:
 	VPSLLD       $0x03, Y8, Y8
 	VPSUBD       Y8, Y7, Y7
 	VCVTDQ2PS    Y7, Y7
-	VMULPS       constants<>+1664(SB), Y5, Y5
+	VMULPS       constants<>+1792(SB), Y5, Y5
 	VADDPS       Y7, Y5, Y5
 	VMULPS       32(DX), Y5, Y5
 	VBROADCASTSS 4(BX), Y8
@@ -18344,7 +18344,7 @@ loop:
 	PREFETCHT1   12288(AX)
 	PREFETCHT0   1536(AX)
 	VMOVDQU      (AX), Y13
-	VPAND        constants<>+1408(SB), Y13, Y14
+	VPAND        constants<>+1536(SB), Y13, Y14
 	VPSRLW       $0x04, Y13, Y13
 	VPBROADCASTD (BX), Y12
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y14, Y0
@@ -18358,7 +18358,7 @@ loop:
 	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y14, Y8
 	VPBROADCASTD (SI)(DX*2), Y12
 	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y14, Y10
-	VPAND        constants<>+1408(SB), Y13, Y14
+	VPAND        constants<>+1536(SB), Y13, Y14
 	VPBROADCASTD 4(BX), Y12
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y14, Y0
 	VPBROADCASTD 4(SI), Y12
@@ -18372,7 +18372,7 @@ loop:
 	VPBROADCASTD 4(SI)(DX*2), Y12
 	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y14, Y10
 	VMOVDQU      32(AX), Y13
-	VPAND        constants<>+1408(SB), Y13, Y14
+	VPAND        constants<>+1536(SB), Y13, Y14
 	VPSRLW       $0x04, Y13, Y13
 	VPBROADCASTD (BX), Y12
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y14, Y1
@@ -18386,7 +18386,7 @@ loop:
 	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y14, Y9
 	VPBROADCASTD (SI)(DX*2), Y12
 	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y14, Y11
-	VPAND        constants<>+1408(SB), Y13, Y14
+	VPAND        constants<>+1536(SB), Y13, Y14
 	VPBROADCASTD 4(BX), Y12
 	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y14, Y1
 	VPBROADCASTD 4(SI), Y12
@@ -18419,7 +18419,7 @@ loop:
 	VPSLLD       $0x03, Y12, Y12
 	VPSUBD       Y12, Y2, Y2
 	VCVTDQ2PS    Y2, Y2
-	VMULPS       constants<>+1664(SB), Y0, Y0
+	VMULPS       constants<>+1792(SB), Y0, Y0
 	VADDPS       Y2, Y0, Y0
 	VMULPS       (DX), Y0, Y0
 	VBROADCASTSS (BX), Y12
@@ -18432,7 +18432,7 @@ loop:
 	VPSLLD       $0x03, Y12, Y12
 	VPSUBD       Y12, Y3, Y3
 	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1664(SB), Y1, Y1
+	VMULPS       constants<>+1792(SB), Y1, Y1
 	VADDPS       Y3, Y1, Y1
 	VMULPS       32(DX), Y1, Y1
 	VBROADCASTSS (BX), Y12
@@ -18445,7 +18445,7 @@ loop:
 	VPSLLD       $0x03, Y12, Y12
 	VPSUBD       Y12, Y6, Y6
 	VCVTDQ2PS    Y6, Y6
-	VMULPS       constants<>+1664(SB), Y4, Y4
+	VMULPS       constants<>+1792(SB), Y4, Y4
 	VADDPS       Y6, Y4, Y4
 	VMULPS       (DX), Y4, Y4
 	VBROADCASTSS 4(BX), Y12
@@ -18458,7 +18458,7 @@ loop:
 	VPSLLD       $0x03, Y12, Y12
 	VPSUBD       Y12, Y7, Y7
 	VCVTDQ2PS    Y7, Y7
-	VMULPS       constants<>+1664(SB), Y5, Y5
+	VMULPS       constants<>+1792(SB), Y5, Y5
 	VADDPS       Y7, Y5, Y5
 	VMULPS       32(DX), Y5, Y5
 	VBROADCASTSS 4(BX), Y12
@@ -18471,7 +18471,7 @@ loop:
 	VPSLLD       $0x03, Y12, Y12
 	VPSUBD       Y12, Y10, Y10
 	VCVTDQ2PS    Y10, Y10
-	VMULPS       constants<>+1664(SB), Y8, Y8
+	VMULPS       constants<>+1792(SB), Y8, Y8
 	VADDPS       Y10, Y8, Y8
 	VMULPS       (DX), Y8, Y8
 	VBROADCASTSS 8(BX), Y12
@@ -18484,7 +18484,7 @@ loop:
 	VPSLLD       $0x03, Y12, Y12
 	VPSUBD       Y12, Y11, Y11
 	VCVTDQ2PS    Y11, Y11
-	VMULPS       constants<>+1664(SB), Y9, Y9
+	VMULPS       constants<>+1792(SB), Y9, Y9
 	VADDPS       Y11, Y9, Y9
 	VMULPS       32(DX), Y9, Y9
 	VBROADCASTSS 8(BX), Y12

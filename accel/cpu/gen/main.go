@@ -1,4 +1,5 @@
-// Command gen writes the amd64 kernels of package cpu with avo. Run it by `go generate` in the parent folder.
+// Command gen writes the amd64 kernels of package cpu with avo; those for arm64 are written by neon, below it. Run it by `go generate` in
+// the parent folder.
 //
 // Every function here emits one kernel for one vector width. The kernel's Doc line, which lands in the stubs file, is the
 // formula; the scalar reference of the same name in the parent package is its definition, and the property tests there
