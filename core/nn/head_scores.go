@@ -57,7 +57,7 @@ func (h *Head) ForwardTop(c *Ctx, x *tensor.Tensor, rows []int32, k int, out []f
 func length(x []float32) float64 {
 	sum := 0.0
 	for _, v := range x {
-		sum += float64(v) * float64(v)
+		sum += float64(float64(v) * float64(v))
 	}
 	return math.Sqrt(sum) * (1 + 1e-9)
 }
@@ -87,7 +87,7 @@ func (t *topTask) part(chunk int) (r, from, to int) {
 
 // bound is how far the score of table row i may lie from its logit, for row r.
 func (t *topTask) bound(r, i int) float64 {
-	return float64(t.s.Slack[i])*t.length[r] + float64(t.s.Spread[i])*float64(t.ints.Inv[r])
+	return float64(float64(t.s.Slack[i])*t.length[r]) + float64(float64(t.s.Spread[i])*float64(t.ints.Inv[r]))
 }
 
 type topBounds topTask

@@ -70,15 +70,15 @@ func scoreBound(w []float32, q []int8, scale float32) (slack, spread float32) {
 	const u = 1.0 / (1 << 24)
 	var ww, vv, dd, v1 float64
 	for k, x := range w {
-		v := float64(q[k]) * float64(scale)
+		v := float64(float64(q[k]) * float64(scale))
 		d := float64(x) - v
-		ww += float64(x) * float64(x)
-		vv += v * v
-		dd += d * d
+		ww += float64(float64(x) * float64(x))
+		vv += float64(v * v)
+		dd += float64(d * d)
 		v1 += math.Abs(v)
 	}
 	const up = 1 + 1e-6 // the sums above, the float32 results, and the caller's float32 arithmetic with them
 	n := float64(len(w))
-	slack64 := math.Sqrt(dd) + (n/4+4)*u*1.001*math.Sqrt(ww) + 12*u*math.Sqrt(vv)
+	slack64 := math.Sqrt(dd) + float64((float64(n/4)+4)*u*1.001*math.Sqrt(ww)) + float64(12*u*math.Sqrt(vv))
 	return float32(slack64 * up), float32(v1 * (0.5 + 6*258*u) * up)
 }

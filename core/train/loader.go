@@ -189,7 +189,7 @@ func (s Sampling) fits(tokens int) error {
 		activations = 256   // bytes a token needs in a forward and backward pass, whatever the model: there are more
 		ids         = 2 * 8 // its id and target, in the update that is used and in the one that is made
 	)
-	bytes := float64(tokens) * float64(s.BatchSize) * (activations + ids*float64(s.Accumulation))
+	bytes := float64(tokens) * float64(s.BatchSize) * (activations + float64(ids*float64(s.Accumulation)))
 	return pool.Default().Check(int64(min(bytes, 1<<62)), fmt.Sprintf("batch_size = %d and accumulation = %d", s.BatchSize, s.Accumulation))
 }
 
