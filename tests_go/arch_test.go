@@ -39,7 +39,7 @@ var layers = [][]string{
 }
 
 // leaves are programs and test packages: they may import what they like and nobody imports them.
-var leaves = []string{"accel/cpu/gen", "bench", "tests_go"}
+var leaves = []string{"accel/cpu/gen", "accel/cpu/gen/neon", "bench", "tests_go"}
 
 // formatUsers may import core/format: the model to read and write files, the bindings to tell the formats' errors apart.
 var formatUsers = []string{"core/model", "bindings"}

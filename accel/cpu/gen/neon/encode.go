@@ -73,17 +73,10 @@ var (
 	uzp1Bytes  = three("UZP1", "16B", 0x4e001800)
 	zip1       = three("ZIP1", "4S", 0x4e803800)
 	zip2       = three("ZIP2", "4S", 0x4e807800)
-	zip1Bytes  = three("ZIP1", "16B", 0x4e003800)
-	zip2Bytes  = three("ZIP2", "16B", 0x4e007800)
-	zip1Halves = three("ZIP1", "8H", 0x4e403800)
-	zip2Halves = three("ZIP2", "8H", 0x4e407800)
-	zip1Longs  = three("ZIP1", "2D", 0x4ec03800)
-	zip2Longs  = three("ZIP2", "2D", 0x4ec07800)
 
 	ushrBytes = shift("USHR", "16B", 0x6f000400, 16, -1)
 	shl       = shift("SHL", "4S", 0x4f005400, 32, 1)
 	sshr      = shift("SSHR", "4S", 0x4f000400, 64, -1)
-	ushr      = shift("USHR", "4S", 0x6f000400, 64, -1)
 
 	smull  = long("SMULL", "8H", "8B", 0x0e20c000)
 	smull2 = long("SMULL2", "8H", "16B", 0x4e20c000)
@@ -91,7 +84,6 @@ var (
 	smlal2 = long("SMLAL2", "8H", "16B", 0x4e208000)
 	saddlp = two("SADDLP", "4S", "8H", 0x4e602800) // sums of pairs
 	sadalp = two("SADALP", "4S", "8H", 0x4e606800) // adds sums of pairs
-	sdot   = long("SDOT", "4S", "16B", 0x4e809400)
 )
 
 // sdotLane adds, for each 32-bit lane, the four products of n's bytes with those of lane i of m.
@@ -114,11 +106,6 @@ func ext(d, n, m vec, i int) {
 	word(0x6e000000|uint32(4*i)<<11|uint32(m)<<16|uint32(n)<<5|uint32(d), "EXT V%d.16B, V%d.16B, V%d.16B, #%d", d, n, m, 4*i)
 }
 
-// foldPair adds the lanes 0 and 1.
-func foldPair(d, n vec) {
-	word(0x7e30d800|uint32(n)<<5|uint32(d), "FADDP S%d, V%d.2S", d, n)
-}
-
 // bytesOf fills a vector with a byte.
 func bytesOf(b uint8) vec {
 	v := newVec()
@@ -135,8 +122,6 @@ func zero(v ...vec) {
 		setBytes(r, 0)
 	}
 }
-
-func move(d, n vec) { orr(d, n, n) }
 
 // Loads and stores of whole vectors, from p+disp on.
 
