@@ -81,7 +81,11 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	rows := len(c.rows)
 	out := c.New(rows, a.Heads*a.Dim)
 	c.groupRows()
-	items, most := len(c.groups)*a.Heads, 8*cpu.NumThreads()
+	units := a.Heads
+	if len(c.groups) == rows { // nobody has a neighbour: heads are worked on together
+		units = a.KVHeads * ((a.Heads/a.KVHeads + groupSize - 1) / groupSize)
+	}
+	items, most := len(c.groups)*units, 8*cpu.NumThreads()
 	chunks := min(items, most)
 	size := (items + chunks - 1) / chunks
 	chunks = (items + size - 1) / size
@@ -89,7 +93,7 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	buf := c.scratch.Alloc(4 * min(rows*a.Heads, most) * per) // as much however the rows are grouped: steps of as many rows have one shape
 	c.attend = attendTask{
 		ctx: c, a: a, q: q.Float32s(), out: out.Float32s(), buf: pool.View[float32](buf),
-		items: items, size: size, per: per, scale: float32(1 / math.Sqrt(float64(a.Dim))),
+		units: units, items: items, size: size, per: per, scale: float32(1 / math.Sqrt(float64(a.Dim))),
 		mask: c.nextMask(c.training.AttentionDropout),
 	}
 	if a.Bidirectional {
@@ -108,8 +112,8 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	return out
 }
 
-// groupSize is how many neighbouring rows of a sequence are worked on at once, so that a page of keys and values is read once for
-// all of them.
+// groupSize is how many neighbouring rows of a sequence, or query heads that share keys and values, are worked on at once, so that a page
+// is read once for all of them.
 const groupSize = 4
 
 // rowGroup is rows [first, first+n) of a step: neighbouring positions of one sequence.
@@ -129,13 +133,15 @@ func (c *Ctx) groupRows() {
 	}
 }
 
-// attendTask computes heads; item i is group i%groups under head i/groups.
+// attendTask computes heads; item i is group i%groups and unit i/groups: a head, or up to groupSize heads of one kv head for a group of
+// one row.
 type attendTask struct {
 	ctx         *Ctx
 	a           *Attention
 	q, out      []float32
 	buf         []float32 // per floats a chunk
 	stats       []float32 // [rows, heads, 2] maximum of the scores and sum of exp(score - maximum), or nil
+	units       int
 	items, size int
 	per         int
 	scale       float32
@@ -146,40 +152,57 @@ type attendTask struct {
 func (t *attendTask) Run(chunk int) {
 	buf, groups := t.buf[chunk*t.per:(chunk+1)*t.per], t.ctx.groups
 	for i := chunk * t.size; i < min((chunk+1)*t.size, t.items); i++ {
-		t.head(groups[i%len(groups)], i/len(groups), buf)
+		g, h, n := groups[i%len(groups)], i/len(groups), 1
+		if share := t.a.Heads / t.a.KVHeads; g.n == 1 && share > 1 {
+			if t.units == t.a.Heads {
+				if h%share%groupSize > 0 { // done with the head before it
+					continue
+				}
+			} else {
+				perKV := t.units / t.a.KVHeads
+				h = h/perKV*share + h%perKV*groupSize
+			}
+			n = min(groupSize, share-h%share)
+		}
+		t.heads(g, h, n, buf)
 	}
 }
 
-// head is online softmax (Milakov & Gimelshein 2018) over the pages of keys in ascending order, for the rows of a group. The order of a
-// row's sums depends on its position alone: decoding one token, reading a prompt and training give the same bits.
-func (t *attendTask) head(g rowGroup, h int, buf []float32) {
+// heads is online softmax (Milakov & Gimelshein 2018) over the pages of keys in ascending order, for the rows of a group under head h, or for its
+// only row under the heads from h to h+n. The order of a row's sums depends on its position alone: decoding one token, reading a prompt
+// and training give the same bits.
+func (t *attendTask) heads(g rowGroup, h, n int, buf []float32) {
+	lanes, item, step := g.n*n, g.first*t.a.Heads+h, t.a.Heads // lane i is the row and head item+i*step: the next row, or
+	if n > 1 {
+		step = 1 // the next head
+	}
 	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
 	scores, buf := buf[:groupSize*PageTokens], buf[groupSize*PageTokens:]
 	q, acc, one := buf[:groupSize*pad], buf[groupSize*pad:2*groupSize*pad], buf[2*groupSize*pad:][:1]
 	var top, sum [groupSize]float32
-	for i := range g.n {
-		src := ((g.first+i)*t.a.Heads + h) * dim
+	for i := range lanes {
+		src := (item + i*step) * dim
 		cpu.ScaleMul(q[i*pad:i*pad+dim], t.q[src:src+dim], nil, t.scale)
 		top[i] = float32(math.Inf(-1))
 	}
-	clear(acc[:g.n*pad])
+	clear(acc[:lanes*pad])
 
 	kvHead := h / (t.a.Heads / t.a.KVHeads)
 	cache := t.ctx.caches[t.ctx.rows[g.first].Seq]
 	keys := t.keys(g.first + g.n - 1) // that the last row sees, the most
 	for first := 0; first < keys; first += PageTokens {
 		page := cache.at(t.a.Layer, kvHead, first/PageTokens)
-		width := lanes(min(PageTokens, keys-first))
-		clear(scores[:g.n*PageTokens])
-		page.addScores(scores, q, g.n, width, dim)
+		width := padded(min(PageTokens, keys-first))
+		clear(scores[:lanes*PageTokens])
+		page.addScores(scores, q, lanes, width, dim)
 		seen := [groupSize]int{}
-		for i := range g.n {
-			n := max(0, min(PageTokens, t.keys(g.first+i)-first))
+		for i := range lanes {
+			n := max(0, min(PageTokens, t.keys((item+i*step)/t.a.Heads)-first))
 			seen[i] = n
 			if n == 0 {
 				continue
 			}
-			s := scores[i*PageTokens:][:lanes(n)]
+			s := scores[i*PageTokens:][:padded(n)]
 			for j := n; j < len(s); j++ { // these count for nothing below
 				s[j] = float32(math.Inf(-1))
 			}
@@ -192,20 +215,20 @@ func (t *attendTask) head(g rowGroup, h int, buf []float32) {
 			}
 			sum[i] += cpu.ExpSum(s, top[i])
 			if t.mask.drops() {
-				t.mask.apply(s[:n], s[:n], (g.first+i)*t.a.Heads+h, first)
+				t.mask.apply(s[:n], s[:n], item+i*step, first)
 			}
 			page.weigh(s, n)
 		}
-		page.addValues(acc, scores, g.n, 0, seen[0])
-		for i := 1; i < g.n; i++ { // what row i sees and the one before it does not
-			page.addValues(acc[i*pad:], scores[i*PageTokens:], g.n-i, seen[i-1], seen[i])
+		page.addValues(acc, scores, lanes, 0, seen[0])
+		for i := 1; i < lanes; i++ { // what row i sees and the one before it does not
+			page.addValues(acc[i*pad:], scores[i*PageTokens:], lanes-i, seen[i-1], seen[i])
 		}
 	}
-	for i := range g.n {
-		item := (g.first+i)*t.a.Heads + h
-		cpu.ScaleMul(t.out[item*dim:(item+1)*dim], acc[i*pad:i*pad+dim], nil, 1/sum[i])
+	for i := range lanes {
+		at := item + i*step
+		cpu.ScaleMul(t.out[at*dim:(at+1)*dim], acc[i*pad:i*pad+dim], nil, 1/sum[i])
 		if t.stats != nil {
-			t.stats[2*item], t.stats[2*item+1] = top[i], sum[i]
+			t.stats[2*at], t.stats[2*at+1] = top[i], sum[i]
 		}
 	}
 }
@@ -219,5 +242,5 @@ func (t *attendTask) keys(r int) int {
 	return int(at.Pos) + 1
 }
 
-// lanes is n rounded up to what the kernels take at once.
-func lanes(n int) int { return (n + cpu.Lanes - 1) &^ (cpu.Lanes - 1) }
+// padded is n rounded up to what the kernels take at once.
+func padded(n int) int { return (n + cpu.Lanes - 1) &^ (cpu.Lanes - 1) }

@@ -183,8 +183,8 @@ func (t *attendGrad) page(b *blockBuffers, head, q0, m, k0, n int) {
 		rows := min(strip, m-i)
 		last := seen(i + rows - 1)
 		p, ds := b.p[i*PageTokens:], b.ds[i*PageTokens:]
-		cpu.AddProduct(p, PageTokens, b.q[i*pad:], pad, 1, kT, PageTokens, rows, lanes(last), dim)
-		cpu.AddProduct(ds, PageTokens, b.do[i*pad:], pad, 1, vT, PageTokens, rows, lanes(last), dim)
+		cpu.AddProduct(p, PageTokens, b.q[i*pad:], pad, 1, kT, PageTokens, rows, padded(last), dim)
+		cpu.AddProduct(ds, PageTokens, b.do[i*pad:], pad, 1, vT, PageTokens, rows, padded(last), dim)
 		for r := range rows {
 			t.scores(p[r*PageTokens:(r+1)*PageTokens], ds[r*PageTokens:(r+1)*PageTokens], seen(i+r), b.delta[i+r], (b.first+q0+i+r)*t.a.Heads+head, k0)
 		}

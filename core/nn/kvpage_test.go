@@ -37,6 +37,8 @@ func round(x []float32, dtype KVType, dim int) []float32 {
 	y := make([]float32, len(x))
 	for i, v := range x {
 		switch dtype {
+		case KVFloat32:
+			y[i] = v
 		case KVFloat16: // eleven bits, fewer below 2^-14
 			_, exp := math.Frexp(float64(v))
 			step := max(math.Ldexp(1, exp-11), 0x1p-24)
@@ -54,13 +56,13 @@ func round(x []float32, dtype KVType, dim int) []float32 {
 
 func TestStoredKeysAndValuesAreRoundedAndNothingElse(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 8))
-	for _, s := range []struct{ rows, heads, kv, dim int }{{1, 2, 1, 16}, {130, 4, 2, 32}, {65, 3, 3, 22}, {67, 2, 2, 6}, {70, 2, 1, 200}} {
+	for _, s := range []struct{ rows, heads, kv, dim int }{{1, 2, 1, 16}, {130, 4, 2, 32}, {65, 3, 3, 22}, {67, 2, 2, 6}, {70, 2, 1, 200}, {66, 12, 2, 16}} {
 		a := &Attention{Heads: s.heads, KVHeads: s.kv, Dim: s.dim}
 		q, k, v := randoms(r, s.rows*s.heads*s.dim), randoms(r, s.rows*s.kv*s.dim), randoms(r, s.rows*s.kv*s.dim)
-		for _, dtype := range []KVType{KVFloat16, KVInt8} {
+		for _, dtype := range []KVType{KVFloat32, KVFloat16, KVInt8} {
 			got := attendedAs(t, a, dtype, q, k, v, s.rows, s.rows)
 			want := attendedAs(t, a, KVFloat32, q, round(k, dtype, s.dim), round(v, dtype, s.dim), s.rows, s.rows)
-			if dtype == KVFloat16 {
+			if dtype != KVInt8 {
 				require.Equal(t, want, got, fmt.Sprint(s, dtype))
 			}
 			require.InDeltaSlice(t, want, got, 1e-5, fmt.Sprint(s, dtype))
