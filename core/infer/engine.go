@@ -152,7 +152,7 @@ func (e *Engine) Step(ctx context.Context, chunks []Chunk, logits []float32) (er
 			s.rows = append(s.rows, nn.Row{Seq: int32(i), Pos: int32(ch.Seq.n + j)})
 		}
 	}
-	s.ctx.Begin(ctx, uint64(len(s.rows))<<32|uint64(s.top)<<20|uint64(len(s.out)), s.rows, s.caches)
+	s.ctx.Begin(ctx, planKey(s), s.rows, s.caches)
 	defer s.ctx.End()
 	x, err := e.model.Forward(s.ctx, s.ids)
 	if err != nil {
@@ -187,6 +187,11 @@ func (e *Engine) head(s *stepper, x *tensor.Tensor, logits []float32) error {
 		}
 	}
 	return s.ctx.Err()
+}
+
+// planKey names the shapes of a step's scratch memory.
+func planKey(s *stepper) uint64 {
+	return uint64(nn.Spans(s.rows))<<48 | uint64(len(s.rows))<<32 | uint64(s.top)<<20 | uint64(len(s.out))
 }
 
 // topOf is how many of the largest logits suffice for all chunks, 0 when that is more than the head finds.

@@ -82,14 +82,15 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	out := c.New(rows, a.Heads*a.Dim)
 	c.groupRows()
 	units := a.Heads
-	if len(c.groups) == rows { // nobody has a neighbour: heads are worked on together
+	alone := len(c.groups) == rows // nobody has a neighbour: heads are worked on together
+	if alone {
 		units = a.KVHeads * ((a.Heads/a.KVHeads + groupSize - 1) / groupSize)
 	}
 	items, most := len(c.groups)*units, 8*cpu.NumThreads()
 	chunks := min(items, most)
 	size := (items + chunks - 1) / chunks
 	chunks = (items + size - 1) / size
-	per := groupSize*(PageTokens+2*PaddedDim(a.Dim)) + 16
+	per := groupSize*(PageTokens+3*PaddedDim(a.Dim)+4) + 16
 	buf := c.scratch.Alloc(4 * min(rows*a.Heads, most) * per) // as much however the rows are grouped: steps of as many rows have one shape
 	c.attend = attendTask{
 		ctx: c, a: a, q: q.Float32s(), out: out.Float32s(), buf: pool.View[float32](buf),
@@ -107,7 +108,11 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 		c.keep(q, out)
 		c.tape.Record(op)
 	}
-	cpu.Parallel(chunks, &c.attend)
+	if spans := Spans(c.rows); alone && spans > 1 && c.tape == nil && !a.Bidirectional {
+		c.attend.split(spans)
+	} else {
+		cpu.Parallel(chunks, &c.attend)
+	}
 	c.scratch.Free(buf)
 	return out
 }
@@ -133,8 +138,8 @@ func (c *Ctx) groupRows() {
 	}
 }
 
-// attendTask computes heads; item i is group i%groups and unit i/groups: a head, or up to groupSize heads of one kv head for a group of
-// one row.
+// attendTask computes heads; item i is group i%groups and unit i/groups: a head, or up to groupSize heads of one kv head where all groups
+// are of one row.
 type attendTask struct {
 	ctx         *Ctx
 	a           *Attention
@@ -147,57 +152,106 @@ type attendTask struct {
 	scale       float32
 	mask        mask   // of the probabilities: a row for each row and head, columns are positions
 	spans       []span // of bidirectional attention
+
+	spanCount int // of split
+	partials  []float32
 }
 
 func (t *attendTask) Run(chunk int) {
 	buf, groups := t.buf[chunk*t.per:(chunk+1)*t.per], t.ctx.groups
 	for i := chunk * t.size; i < min((chunk+1)*t.size, t.items); i++ {
-		g, h, n := groups[i%len(groups)], i/len(groups), 1
-		if share := t.a.Heads / t.a.KVHeads; g.n == 1 && share > 1 {
-			if t.units == t.a.Heads {
-				if h%share%groupSize > 0 { // done with the head before it
-					continue
-				}
-			} else {
-				perKV := t.units / t.a.KVHeads
-				h = h/perKV*share + h%perKV*groupSize
-			}
-			n = min(groupSize, share-h%share)
+		if l := t.lanes(groups[i%len(groups)], i/len(groups)); l.n > 0 {
+			t.attend(l, buf)
 		}
-		t.heads(g, h, n, buf)
 	}
 }
 
-// heads is online softmax (Milakov & Gimelshein 2018) over the pages of keys in ascending order, for the rows of a group under head h, or for its
-// only row under the heads from h to h+n. The order of a row's sums depends on its position alone: decoding one token, reading a prompt
-// and training give the same bits.
-func (t *attendTask) heads(g rowGroup, h, n int, buf []float32) {
-	lanes, item, step := g.n*n, g.first*t.a.Heads+h, t.a.Heads // lane i is the row and head item+i*step: the next row, or
-	if n > 1 {
-		step = 1 // the next head
+// lanes are up to groupSize pairs of a row and a head that share keys and values: neighbouring rows under one head, or one row under
+// neighbouring heads. Lane i is number first+i*step of all pairs, heads of one row side by side.
+type lanes struct {
+	first, step, n int
+	kvHead         int
+	last           int // the row that sees the most keys
+}
+
+// lanes gives the work of a unit for a group; none when an earlier unit does it.
+func (t *attendTask) lanes(g rowGroup, unit int) lanes {
+	h, n, share := unit, 1, t.a.Heads/t.a.KVHeads
+	if g.n == 1 && share > 1 {
+		if t.units < t.a.Heads { // units are kv heads, or parts of them
+			perKV := t.units / t.a.KVHeads
+			h = h/perKV*share + h%perKV*groupSize
+		} else if h%share%groupSize > 0 {
+			return lanes{}
+		}
+		n = min(groupSize, share-h%share)
 	}
+	l := lanes{first: g.first*t.a.Heads + h, step: t.a.Heads, n: g.n, kvHead: h / share, last: g.first + g.n - 1}
+	if n > 1 {
+		l.step, l.n = 1, n
+	}
+	return l
+}
+
+// SpanTokens is how many keys are walked before what they gave is joined with what came before: also the piece of a long sequence that one
+// thread takes when a token is decoded. It is part of the numbers contract.
+const SpanTokens = 16 * PageTokens
+
+// Spans is how many pieces of SpanTokens keys the longest of the rows' sequences has.
+func Spans(rows []Row) int {
+	last := int32(0)
+	for _, r := range rows {
+		last = max(last, r.Pos)
+	}
+	return int(last)/SpanTokens + 1
+}
+
+// partial is the attention of lanes to a span of keys, before the division by the sum.
+type partial struct {
+	acc      []float32 // [groupSize, pad]
+	top, sum []float32 // [groupSize] the largest score, and the sum of exp(score - top)
+}
+
+func (t *attendTask) partial(mem []float32) (p partial, rest []float32) {
+	n := groupSize * PaddedDim(t.a.Dim)
+	return partial{acc: mem[:n], top: mem[n : n+groupSize], sum: mem[n+groupSize : n+2*groupSize]}, mem[n+2*groupSize:]
+}
+
+// attend computes the outputs of lanes: span by span in ascending order, as far as the keys go. The order of a row's sums depends on
+// its position alone: decoding one token, reading a prompt and training give the same bits.
+func (t *attendTask) attend(l lanes, buf []float32) {
+	whole, buf := t.partial(buf)
+	next, buf := t.partial(buf)
+	keys := t.keys(l.last)
+	t.span(l, &whole, 0, keys, buf)
+	for from := SpanTokens; from < keys; from += SpanTokens {
+		t.span(l, &next, from, keys, buf)
+		t.join(l, &whole, &next)
+	}
+	t.finish(l, &whole)
+}
+
+// span is online softmax (Milakov & Gimelshein 2018) over the pages of the span of keys that begins at from.
+func (t *attendTask) span(l lanes, p *partial, from, keys int, buf []float32) {
 	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
 	scores, buf := buf[:groupSize*PageTokens], buf[groupSize*PageTokens:]
-	q, acc, one := buf[:groupSize*pad], buf[groupSize*pad:2*groupSize*pad], buf[2*groupSize*pad:][:1]
-	var top, sum [groupSize]float32
-	for i := range lanes {
-		src := (item + i*step) * dim
+	q, one := buf[:groupSize*pad], buf[groupSize*pad:][:1]
+	for i := range l.n {
+		src := (l.first + i*l.step) * dim
 		cpu.ScaleMul(q[i*pad:i*pad+dim], t.q[src:src+dim], nil, t.scale)
-		top[i] = float32(math.Inf(-1))
+		p.top[i], p.sum[i] = float32(math.Inf(-1)), 0
 	}
-	clear(acc[:lanes*pad])
-
-	kvHead := h / (t.a.Heads / t.a.KVHeads)
-	cache := t.ctx.caches[t.ctx.rows[g.first].Seq]
-	keys := t.keys(g.first + g.n - 1) // that the last row sees, the most
-	for first := 0; first < keys; first += PageTokens {
-		page := cache.at(t.a.Layer, kvHead, first/PageTokens)
+	clear(p.acc[:l.n*pad])
+	cache := t.ctx.caches[t.ctx.rows[l.last].Seq]
+	for first := from; first < min(keys, from+SpanTokens); first += PageTokens {
+		page := cache.at(t.a.Layer, l.kvHead, first/PageTokens)
 		width := padded(min(PageTokens, keys-first))
-		clear(scores[:lanes*PageTokens])
-		page.addScores(scores, q, lanes, width, dim)
+		clear(scores[:l.n*PageTokens])
+		page.addScores(scores, q, l.n, width, dim)
 		seen := [groupSize]int{}
-		for i := range lanes {
-			n := max(0, min(PageTokens, t.keys((item+i*step)/t.a.Heads)-first))
+		for i := range l.n {
+			item := l.first + i*l.step
+			n := max(0, min(PageTokens, t.keys(item/t.a.Heads)-first))
 			seen[i] = n
 			if n == 0 {
 				continue
@@ -206,29 +260,59 @@ func (t *attendTask) heads(g rowGroup, h, n int, buf []float32) {
 			for j := n; j < len(s); j++ { // these count for nothing below
 				s[j] = float32(math.Inf(-1))
 			}
-			if m := cpu.MaxF32(s); m > top[i] { // earlier sums were relative to a smaller maximum
-				one[0] = top[i]
-				shrink := cpu.ExpSum(one, m)
-				cpu.ScaleMul(acc[i*pad:(i+1)*pad], acc[i*pad:(i+1)*pad], nil, shrink)
-				sum[i] *= shrink
-				top[i] = m
+			if m := cpu.MaxF32(s); m > p.top[i] { // earlier sums were relative to a smaller maximum
+				p.shrink(i, pad, m, one)
 			}
-			sum[i] += cpu.ExpSum(s, top[i])
+			p.sum[i] += cpu.ExpSum(s, p.top[i])
 			if t.mask.drops() {
-				t.mask.apply(s[:n], s[:n], item+i*step, first)
+				t.mask.apply(s[:n], s[:n], item, first)
 			}
 			page.weigh(s, n)
 		}
-		page.addValues(acc, scores, lanes, 0, seen[0])
-		for i := 1; i < lanes; i++ { // what row i sees and the one before it does not
-			page.addValues(acc[i*pad:], scores[i*PageTokens:], lanes-i, seen[i-1], seen[i])
+		page.addValues(p.acc, scores, l.n, 0, seen[0])
+		for i := 1; i < l.n; i++ { // what row i sees and the one before it does not
+			page.addValues(p.acc[i*pad:], scores[i*PageTokens:], l.n-i, seen[i-1], seen[i])
 		}
 	}
-	for i := range lanes {
-		at := item + i*step
-		cpu.ScaleMul(t.out[at*dim:(at+1)*dim], acc[i*pad:i*pad+dim], nil, 1/sum[i])
+}
+
+// shrink makes lane i relative to a larger maximum.
+func (p *partial) shrink(i, pad int, top float32, one []float32) {
+	one[0] = p.top[i]
+	factor := cpu.ExpSum(one, top)
+	acc := p.acc[i*pad : (i+1)*pad]
+	cpu.ScaleMul(acc, acc, nil, factor)
+	p.sum[i] *= factor
+	p.top[i] = top
+}
+
+// join adds the next span to p, which it may change.
+func (t *attendTask) join(l lanes, p, next *partial) {
+	pad := PaddedDim(t.a.Dim)
+	var one [1]float32
+	for i := range l.n {
+		if next.sum[i] == 0 { // a row that sees none of its keys
+			continue
+		}
+		if top := next.top[i]; top > p.top[i] {
+			p.shrink(i, pad, top, one[:])
+		} else {
+			next.shrink(i, pad, p.top[i], one[:])
+		}
+		acc := p.acc[i*pad : (i+1)*pad]
+		cpu.Add(acc, acc, next.acc[i*pad:(i+1)*pad])
+		p.sum[i] += next.sum[i]
+	}
+}
+
+// finish writes outputs, and what the backward pass needs.
+func (t *attendTask) finish(l lanes, p *partial) {
+	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
+	for i := range l.n {
+		item := l.first + i*l.step
+		cpu.ScaleMul(t.out[item*dim:(item+1)*dim], p.acc[i*pad:i*pad+dim], nil, 1/p.sum[i])
 		if t.stats != nil {
-			t.stats[2*at], t.stats[2*at+1] = top[i], sum[i]
+			t.stats[2*item], t.stats[2*item+1] = p.top[i], p.sum[i]
 		}
 	}
 }

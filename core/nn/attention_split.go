@@ -1,0 +1,61 @@
+package nn
+
+import (
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+)
+
+// split computes the attention of rows that decode, some of them over many keys: threads share the spans of a row's keys, and join what they gave
+// in their order, which is the order of attend.
+func (t *attendTask) split(spans int) {
+	n := groupSize * (PaddedDim(t.a.Dim) + 2)
+	mem := t.ctx.scratch.Alloc(4 * t.items * spans * n)
+	t.spanCount, t.partials = spans, pool.View[float32](mem)
+	items := t.items * spans
+	chunks := min(items, len(t.buf)/t.per)
+	t.size = (items + chunks - 1) / chunks
+	cpu.Parallel((items+t.size-1)/t.size, (*spanTask)(t))
+	cpu.Parallel(t.items, (*joinTask)(t))
+	t.ctx.scratch.Free(mem)
+}
+
+// at is the place for a span of an item.
+func (t *attendTask) at(item, span int) partial {
+	n := groupSize * (PaddedDim(t.a.Dim) + 2)
+	p, _ := t.partial(t.partials[(item*t.spanCount+span)*n:])
+	return p
+}
+
+// spanTask computes spans; item i is span i/items of item i%items.
+type spanTask attendTask
+
+func (s *spanTask) Run(chunk int) {
+	t := (*attendTask)(s)
+	buf, groups := t.buf[chunk*t.per:(chunk+1)*t.per], t.ctx.groups
+	for i := chunk * t.size; i < min((chunk+1)*t.size, t.items*t.spanCount); i++ {
+		item, span := i%t.items, i/t.items
+		l := t.lanes(groups[item%len(groups)], item/len(groups))
+		if keys := t.keys(l.last); l.n > 0 && span*SpanTokens < keys {
+			p := t.at(item, span)
+			t.span(l, &p, span*SpanTokens, keys, buf)
+		}
+	}
+}
+
+// joinTask joins the spans of an item.
+type joinTask attendTask
+
+func (j *joinTask) Run(item int) {
+	t := (*attendTask)(j)
+	groups := t.ctx.groups
+	l := t.lanes(groups[item%len(groups)], item/len(groups))
+	if l.n == 0 {
+		return
+	}
+	whole := t.at(item, 0)
+	for span := 1; span*SpanTokens < t.keys(l.last); span++ {
+		next := t.at(item, span)
+		t.join(l, &whole, &next)
+	}
+	t.finish(l, &whole)
+}
