@@ -33,12 +33,17 @@ type scheduler struct {
 	open map[uint64]*infer.Handle
 }
 
+// bn_scheduler_new makes a scheduler; draft is the model that guesses, or 0.
+//
 //export bn_scheduler_new
-func bn_scheduler_new(model C.uintptr_t, options *C.char, out *C.uintptr_t, errOut **C.char) C.int {
+func bn_scheduler_new(model, draft C.uintptr_t, options *C.char, out *C.uintptr_t, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		var o infer.SchedulerOptions
 		if err := json.Unmarshal([]byte(C.GoString(options)), &o); err != nil {
 			return fmt.Errorf("%w: options: %w", errArgument, err)
+		}
+		if draft != 0 {
+			o.Draft = value[*runner](draft).engine
 		}
 		s, err := infer.NewScheduler(value[*runner](model).engine, o)
 		if err != nil {

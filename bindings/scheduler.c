@@ -8,7 +8,7 @@
 typedef struct {
   PyObject_HEAD
   uintptr_t handle;
-  PyObject *model;  // keeps the weights
+  PyObject *model, *draft;  // keep the weights; draft may be None
   int waiting;
 } Scheduler;
 
@@ -24,20 +24,23 @@ static void scheduler_dealloc(PyObject *self) {
     free(err);
   }
   Py_XDECREF(s->model);
+  Py_XDECREF(s->draft);
   bn_free_object(self);
 }
 
-// scheduler(model, options)
+// scheduler(model, options, draft)
 static PyObject *py_scheduler(PyObject *module, PyObject *args) {
-  PyObject *model;
+  PyObject *model, *draft;
   char *options, *err = NULL;
-  uintptr_t handle;
-  if (bn_forked() || !PyArg_ParseTuple(args, "Os", &model, &options) || bn_model_handle(model, &handle)) return NULL;
+  uintptr_t handle, guessing = 0;
+  if (bn_forked() || !PyArg_ParseTuple(args, "OsO", &model, &options, &draft) || bn_model_handle(model, &handle)) return NULL;
+  if (draft != Py_None && bn_model_handle(draft, &guessing)) return NULL;
   allocfunc alloc = (allocfunc)PyType_GetSlot(scheduler_type, Py_tp_alloc);
   Scheduler *s = (Scheduler *)alloc(scheduler_type, 0);
   if (!s) return NULL;
   s->model = Py_NewRef(model);
-  int code = bn_scheduler_new(handle, options, &s->handle, &err);
+  s->draft = Py_NewRef(draft);
+  int code = bn_scheduler_new(handle, guessing, options, &s->handle, &err);
   if (!code) return (PyObject *)s;
   Py_DECREF((PyObject *)s);
   return bn_raise(code, err);
@@ -151,7 +154,7 @@ static PyType_Spec scheduler_spec = {
 };
 
 static PyMethodDef functions[] = {
-    {"scheduler", py_scheduler, METH_VARARGS, "scheduler(model, options) -> Scheduler"},
+    {"scheduler", py_scheduler, METH_VARARGS, "scheduler(model, options, draft) -> Scheduler"},
     {NULL, NULL, 0, NULL},
 };
 

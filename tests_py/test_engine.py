@@ -93,6 +93,22 @@ def test_a_handle_gives_pieces_as_often_as_asked(engine: Engine, tiny: BitNetMod
     assert repr(handle) == f"Handle({handle._id}, 12 tokens, done)"
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.2, "seed": 9, "logprobs": 0}])
+def test_a_draft_model_changes_the_steps_and_not_the_text(tiny: BitNetModel, options: dict[str, Any]) -> None:
+    """The model guesses for itself here: all that it guesses is right."""
+    want = [tiny.generate(p, max_new_tokens=40, details=True, **options) for p in (PROMPT, [1, 2])]
+    with Engine(tiny, draft=tiny, draft_tokens=3) as engine:
+        assert [engine.submit(p, max_new_tokens=40, **options).result() for p in (PROMPT, [1, 2])] == want
+        figures = engine.metrics()
+    assert figures["draft_tokens"] == figures["accepted_draft_tokens"] > 0
+    assert figures["steps"] < 40
+
+
+def test_a_draft_model_must_know_the_same_tokens(tiny: BitNetModel, shakespeare: BitNetModel) -> None:
+    with pytest.raises(ArgumentError, match=r"draft = .* expected a model with the same tokens: vocab_size = 512"):
+        Engine(tiny, draft=shakespeare)
+
+
 def test_chat_renders_the_conversation(engine: Engine, tiny: BitNetModel) -> None:
     template = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
     reply = engine.chat(PROMPT, chat_template=template, max_new_tokens=8).result().text
@@ -285,6 +301,8 @@ def test_the_loop_runs_while_a_task_waits(slow: BitNetModel) -> None:
         ({"mode": "latency", "target_step": float("nan")}, ArgumentError, "target_step = nan"),
         ({"mode": "latency", "target_step": "soon"}, DTypeError, "target_step = 'soon'"),
         ({"kv_bytes": 1000}, ArgumentError, "kv_bytes = 1000: expected at least"),
+        ({"draft": "small"}, DTypeError, "draft = 'small': expected a BitNetModel"),
+        ({"draft_tokens": 4}, ArgumentError, "draft_tokens = 4: expected none without a draft"),
     ],
 )
 def test_an_engine_refuses_options_by_name(
