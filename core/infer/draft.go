@@ -69,8 +69,9 @@ const (
 	shortestRun = 2
 )
 
-// lookup appends to out the tokens, most at most, that followed when the last few tokens stood in the sequence before; the longest run
-// that is found counts, and of its places the latest.
+// lookup appends to out the tokens that followed when the last few tokens stood in the sequence before; the longest run that is found
+// counts, and of its places the latest. Where that reaches to the end, what was found goes on: a period repeats itself. There are `most`
+// tokens, or none if no run is found.
 func lookup(tokens []int32, most int, out []int32) []int32 {
 	for n := longestRun; n >= shortestRun; n-- {
 		end := len(tokens) - n
@@ -80,8 +81,15 @@ func lookup(tokens []int32, most int, out []int32) []int32 {
 		run := tokens[end:]
 		for at := end - 1; at >= 0; at-- {
 			if tokens[at] == run[0] && slices.Equal(tokens[at:at+n], run) {
-				next := tokens[at+n:]
-				return append(out, next[:min(most, len(next))]...)
+				first := len(out)
+				for i := at + n; len(out)-first < most; i++ {
+					if i < len(tokens) {
+						out = append(out, tokens[i])
+					} else {
+						out = append(out, out[first+i-len(tokens)])
+					}
+				}
+				return out
 			}
 		}
 	}

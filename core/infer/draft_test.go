@@ -15,13 +15,13 @@ func TestLookupGivesWhatFollowedTheLastTimeTheSameTokensStoodThere(t *testing.T)
 	}{
 		{nil, 4, nil},
 		{[]int32{1, 2}, 4, nil},
-		{[]int32{1, 2, 1, 2}, 4, []int32{1, 2}},
-		{[]int32{1, 2, 3, 1, 2}, 4, []int32{3, 1, 2}},
+		{[]int32{1, 2, 1, 2}, 4, []int32{1, 2, 1, 2}},
+		{[]int32{1, 2, 3, 1, 2}, 4, []int32{3, 1, 2, 3}},
 		{[]int32{1, 2, 3, 1, 2}, 2, []int32{3, 1}},
 		{[]int32{1, 2, 3, 9, 1, 2, 4, 9, 1, 2}, 1, []int32{4}},          // the latest place
 		{[]int32{5, 1, 2, 3, 9, 1, 2, 4, 7, 5, 1, 2}, 2, []int32{3, 9}}, // the longer run
 		{[]int32{5, 1, 7, 5, 2}, 2, nil},                                // one token is not enough
-		{[]int32{8, 8, 8, 8}, 5, []int32{8}},
+		{[]int32{8, 8, 8, 8}, 5, []int32{8, 8, 8, 8, 8}},
 	} {
 		require.Equal(t, c.want, lookup(c.tokens, c.most, nil), "%v", c.tokens)
 	}
@@ -48,7 +48,7 @@ func TestRepetitiveTextTakesFewerStepsForTheSameTokens(t *testing.T) {
 		guessed, fast := run(10, more)
 		require.Equal(t, plain.tokens, guessed.tokens)
 		if more >= 300 {
-			require.Less(t, 4*fast, 3*slow)
+			require.LessOrEqual(t, 2*fast, slow)
 		}
 	}
 }
