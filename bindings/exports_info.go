@@ -68,6 +68,20 @@ func bn_set_num_threads(n C.int64_t, errOut **C.char) C.int {
 	return guard(errOut, func() error { return cpu.SetNumThreads(int(n)) })
 }
 
+//export bn_set_isa
+func bn_set_isa(name *C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		isa, err := cpu.ParseISA(C.GoString(name))
+		if err != nil {
+			return fmt.Errorf("%w: isa: %w", errArgument, err)
+		}
+		if err := cpu.SetISA(isa); err != nil {
+			return fmt.Errorf("%w: isa: %w", errArgument, err)
+		}
+		return nil
+	})
+}
+
 // bn_read_bandwidth measures how fast threads read memory, in GB/s.
 //
 //export bn_read_bandwidth

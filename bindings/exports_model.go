@@ -236,3 +236,19 @@ func bn_model_likelihood(h C.uintptr_t, ids *C.int32_t, total, window, stride C.
 		return err
 	})
 }
+
+//export bn_model_start_profile
+func bn_model_start_profile(h C.uintptr_t, errOut **C.char) C.int {
+	return guard(errOut, func() error { return value[*runner](h).engine.StartProfile() })
+}
+
+//export bn_model_stop_profile
+func bn_model_stop_profile(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		p := value[*runner](h).engine.StopProfile()
+		if p == nil {
+			return fmt.Errorf("%w: the model is not being profiled", errArgument)
+		}
+		return jsonOut(out, p)
+	})
+}

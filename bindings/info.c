@@ -31,6 +31,14 @@ static PyObject *py_set_num_threads(PyObject *module, PyObject *number) {
   Py_RETURN_NONE;
 }
 
+static PyObject *py_set_isa(PyObject *module, PyObject *args) {
+  char *name, *err = NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "s", &name)) return NULL;
+  int code = bn_set_isa(name, &err);
+  if (code) return bn_raise(code, err);
+  Py_RETURN_NONE;
+}
+
 static PyObject *py_read_bandwidth(PyObject *module, PyObject *args) {
   long long threads, bytes;
   double seconds, result = 0;
@@ -97,6 +105,7 @@ static PyMethodDef methods[] = {
     {"build_info", py_build_info, METH_NOARGS, "build_info() -> JSON text about the build and this machine."},
     {"num_threads", py_num_threads, METH_NOARGS, "num_threads() -> threads the kernels use."},
     {"set_num_threads", py_set_num_threads, METH_O, "set_num_threads(n): 1 to 1024."},
+    {"set_isa", py_set_isa, METH_VARARGS, "set_isa(name): kernels run on that instruction set; the results do not change."},
     {"read_bandwidth", py_read_bandwidth, METH_VARARGS, "read_bandwidth(threads, bytes, seconds) -> GB/s of reading memory."},
     {"presets", py_presets, METH_NOARGS, "presets() -> JSON list of the registered models."},
     {"find_preset", py_find_preset, METH_VARARGS, "find_preset(name) -> JSON of the model with that name, alias or hub id."},

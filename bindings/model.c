@@ -164,6 +164,21 @@ static PyObject *model_set_assets(PyObject *self, PyObject *args) {
   Py_RETURN_NONE;
 }
 
+static PyObject *model_start_profile(PyObject *self, PyObject *unused) {
+  char *err = NULL;
+  if (bn_forked()) return NULL;
+  int code = bn_model_start_profile(((Model *)self)->handle, &err);
+  if (code) return bn_raise(code, err);
+  Py_RETURN_NONE;
+}
+
+static PyObject *model_stop_profile(PyObject *self, PyObject *unused) {
+  char *text = NULL, *err = NULL;
+  if (bn_forked()) return NULL;
+  int code = bn_model_stop_profile(((Model *)self)->handle, &text, &err);
+  return code ? bn_raise(code, err) : bn_text(text);
+}
+
 static PyMethodDef model_methods[] = {
     {"close", model_close, METH_NOARGS, "close(): waits for calls in flight, then gives the memory back."},
     {"info", model_info, METH_NOARGS, "info() -> JSON of the config and of what is in memory."},
@@ -171,6 +186,8 @@ static PyMethodDef model_methods[] = {
     {"set_assets", model_set_assets, METH_VARARGS, "set_assets(files): JSON {name: text} of what save() puts beside the weights."},
     {"forward", model_forward, METH_VARARGS,
      "forward(ids, lengths, logits): int32 ids of all sequences, int64 lengths, float32 [sum of lengths * vocab] out."},
+    {"start_profile", model_start_profile, METH_NOARGS, "start_profile(): steps record where their time goes."},
+    {"stop_profile", model_stop_profile, METH_NOARGS, "stop_profile() -> JSON of what they recorded."},
     {"likelihood", model_likelihood, METH_VARARGS, "likelihood(ids, window, stride) -> (sum of log p, count)."},
     {NULL, NULL, 0, NULL},
 };

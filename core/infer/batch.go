@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
@@ -134,7 +135,14 @@ func (b *batch) step(ctx context.Context) ([]outcome, error) {
 		return nil, err
 	}
 	b.note()
+	p, start := b.e.profile.Load(), time.Time{}
+	if p != nil {
+		start = time.Now()
+	}
 	cpu.Parallel(len(b.draws.of), &b.draws)
+	if p != nil {
+		p.Sampled(start)
+	}
 	for i := range b.draws.of {
 		b.conclude(&b.draws.of[i])
 	}

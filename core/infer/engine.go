@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
@@ -45,6 +46,8 @@ type Engine struct {
 	mu     sync.Mutex
 	idle   []*stepper
 	closed bool
+
+	profile atomic.Pointer[nn.Profile] // what steps record themselves in, or nil
 }
 
 // NewEngine returns an engine over m; scratch memory and caches come from the default pool.
@@ -152,6 +155,7 @@ func (e *Engine) Step(ctx context.Context, chunks []Chunk, logits []float32) (er
 			s.rows = append(s.rows, nn.Row{Seq: int32(i), Pos: int32(ch.Seq.n + j)})
 		}
 	}
+	s.ctx.Measure(e.profile.Load())
 	s.ctx.Begin(ctx, planKey(s), s.rows, s.caches)
 	defer s.ctx.End()
 	x, err := e.model.Forward(s.ctx, s.ids)

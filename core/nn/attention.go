@@ -24,16 +24,24 @@ type Attention struct {
 // Forward reads x [rows, hidden_size], normalized by norm, appends the rows' keys and values to their caches and
 // returns [rows, hidden_size].
 func (a *Attention) Forward(c *Ctx, x *tensor.Tensor, norm *RMSNorm, angles Angles) *tensor.Tensor {
+	c.enter(a.Layer)
 	qkv := Project(c, x, norm, a.Q, a.K, a.V) // [rows, heads*head_dim], [rows, kv_heads*head_dim] twice
+	c.did(OpQKV, a.Q, a.K, a.V)
 	q, k, v := qkv[0], qkv[1], qkv[2]
 	c.rotate(angles, a.Dim, q)
 	c.rotate(angles, a.Dim, k)
+	c.did(OpRoPE)
 	c.storeKV(a, k, v)
+	c.did(OpStoreKV)
 	c.Free(k)
 	c.Free(v)
 	h := c.attention(a, q, k, v) // [rows, heads*head_dim]
+	if c.profile.to != nil {
+		c.didRead(OpAttention, c.cacheBytes())
+	}
 	c.Free(q)
 	o := Project(c, h, a.SubNorm, a.O)[0]
+	c.did(OpO, a.O)
 	c.Free(h)
 	return o
 }

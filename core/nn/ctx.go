@@ -33,6 +33,7 @@ type Ctx struct {
 	// Inspect, when not nil, is shown what each module of the model put out, under the module's name.
 	Inspect func(module string, x *tensor.Tensor)
 	site    uint64 // number of the last place with a dropout
+	profile recorder
 
 	// One task of each kind: a step runs them one after another, so each is filled in anew and never allocated.
 	each     eachTask
@@ -78,10 +79,14 @@ func NewCtx(p *pool.HybridMemoryPool) *Ctx { return &Ctx{scratch: p.NewScratch()
 func (c *Ctx) Begin(ctx context.Context, key uint64, rows []Row, caches []*KVCache) {
 	c.done, c.rows, c.caches, c.used = ctx, rows, caches, 0
 	c.scratch.Begin(key)
+	if c.profile.to != nil {
+		c.profile.begin()
+	}
 }
 
 // End gives the step's memory back. Tensors made during the step must not be used afterwards.
 func (c *Ctx) End() {
+	c.endProfile()
 	c.scratch.End()
 	c.done, c.rows, c.caches = nil, nil, nil
 	c.tape, c.training = nil, Training{}

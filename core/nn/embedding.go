@@ -18,6 +18,7 @@ func (e *Embedding) Forward(c *Ctx, ids []int32) *tensor.Tensor {
 	y := c.New(len(ids), e.Table.Cols)
 	c.lookup = lookupTask{e: e, ids: ids, out: y.Float32s()}
 	c.eachRow(len(ids), &c.lookup)
+	c.didRead(OpEmbedding, len(ids)*e.Table.Bytes()/e.Table.Rows)
 	if c.tape != nil && e.Param != nil {
 		c.tape.Record(&lookupOp{table: e.Param, ids: ids, out: y})
 	}
@@ -51,15 +52,18 @@ type Head struct {
 func (h *Head) Forward(c *Ctx, x *tensor.Tensor, rows []int32, out []float32) {
 	last := h.normalized(c, x, rows)
 	c.denseInto(last, h.Proj, out)
+	c.did(OpHead, h.Proj)
 	c.Free(last)
 }
 
 // normalized gives some rows of x, normalized.
 func (h *Head) normalized(c *Ctx, x *tensor.Tensor, rows []int32) *tensor.Tensor {
+	c.enter(-1)
 	dim := x.Dim(1)
 	last := c.New(len(rows), dim)
 	for i, r := range rows {
 		h.Norm.apply(last.Float32s()[i*dim:(i+1)*dim], x.Float32s()[int(r)*dim:(int(r)+1)*dim])
 	}
+	c.did(OpQuantize)
 	return last
 }

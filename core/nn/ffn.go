@@ -18,12 +18,14 @@ func (f *FeedForward) Forward(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *tensor.T
 		return f.forwardSkipping(c, x, norm)
 	}
 	gu := Project(c, x, norm, f.Gate, f.Up) // [rows, intermediate_size] twice
+	c.did(OpGateUp, f.Gate, f.Up)
 	return f.project(c, c.gated(f.Act, gu[0], gu[1]))
 }
 
 // project takes h [rows, intermediate_size] down to hidden_size, and frees it.
 func (f *FeedForward) project(c *Ctx, h *tensor.Tensor) *tensor.Tensor {
 	y := Project(c, h, f.SubNorm, f.Down)[0]
+	c.did(OpDown, f.Down)
 	c.Free(h)
 	return y
 }
@@ -43,6 +45,7 @@ func (c *Ctx) gated(act Activation, gate, up *tensor.Tensor) *tensor.Tensor {
 		c.Free(gate)
 	}
 	c.Free(up)
+	c.did(OpActivation)
 	return h
 }
 
@@ -74,6 +77,7 @@ func Add(c *Ctx, x, y *tensor.Tensor) *tensor.Tensor {
 	}
 	c.add = addTask{x: x.Float32s(), y: y.Float32s(), sum: sum.Float32s(), dim: x.Dim(1)}
 	c.eachRow(x.Dim(0), &c.add)
+	c.did(OpAdd)
 	if sum != x {
 		c.Free(x)
 	}

@@ -45,6 +45,7 @@ func (h *Head) ForwardTop(c *Ctx, x *tensor.Tensor, rows []int32, k int, out []f
 	cpu.Parallel(t.chunks*n, (*topPanels)(t))
 	h.Scores.Asked.Add(int64(n * panels))
 	h.Scores.Computed.Add(t.computed.Load())
+	c.didRead(OpHead, t.bytes())
 	if backing != nil {
 		c.scratch.Free(backing)
 	}

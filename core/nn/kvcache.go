@@ -125,6 +125,9 @@ func (c *KVCache) Detach() {
 	c.blocks, c.pages = c.blocks[:0], c.pages[:0]
 }
 
+// layerBytes is what n keys and values of one layer occupy.
+func (c *KVCache) layerBytes(n int) int { return c.head * c.kvHeads / PageTokens * n }
+
 // Bytes is the size of the pages.
 func (c *KVCache) Bytes() int64 { return int64(c.page * len(c.pages)) }
 

@@ -146,6 +146,7 @@ func (c *Ctx) quantize(x *tensor.Tensor, norm *RMSNorm, y *tensor.Tensor) quanti
 	q.scale = pool.View[float32](q.meta[:4*rows])
 	q.sum = pool.View[int32](q.meta[4*rows:])
 	c.prepareRows(prepareTask{x: x.Float32s(), rows: rows, dim: cols, norm: norm, q: q}, y)
+	c.did(OpQuantize)
 	return q
 }
 

@@ -44,16 +44,18 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 	c.matmul.reset(q)
 	c.matmul.append(c, f.Gate, h)
 	c.matmul.run(c)
+	c.did(OpGate, f.Gate)
 	if rows > 1 && !pays(h.Float32s(), neurons) {
 		up := c.New(rows, neurons)
 		c.matmul.reset(q)
 		c.matmul.append(c, f.Up, up)
 		c.matmul.run(c)
+		c.did(OpUp, f.Up)
 		q.free(c)
 		return f.project(c, c.gated(f.Act, h, up))
 	}
 	up := &c.skipUp
-	*up = skipUpTask{f: f, in: q, h: h.Float32s(), all: !cpu.SkipZeros()}
+	*up = skipUpTask{ctx: c, f: f, in: q, h: h.Float32s(), all: !cpu.SkipZeros()}
 	stride := cpu.LineElements(x.Dim(1))
 	ordered := c.scratch.Alloc(rows * stride)
 	up.x = pool.View[int8](ordered)
@@ -62,6 +64,7 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 	}
 	up.chunks = skipChunks(neurons)
 	cpu.Parallel(up.chunks, up)
+	c.didLines(OpUp, cpu.LineBytes(f.Up.In), rows*neurons)
 	c.scratch.Free(ordered)
 	q.free(c)
 
@@ -74,6 +77,7 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 	clear(c.spaces.mem)
 	cpu.Parallel(down.chunks, down)
 	down.finish()
+	c.didLines(OpDown, cpu.LineBytes(f.Down.Out), rows*neurons)
 	c.spaces.close(c)
 	q.free(c)
 	return y
@@ -102,6 +106,7 @@ func neuronRange(chunk, chunks, neurons int) (from, to int) {
 
 // skipUpTask replaces the gates in h by act(gate) * up.
 type skipUpTask struct {
+	ctx    *Ctx
 	f      *FeedForward
 	in     quantized
 	x      []int8    // [rows, LineElements(hidden_size)] in line order
@@ -115,6 +120,7 @@ func (t *skipUpTask) Run(chunk int) {
 	neurons, w := t.f.Up.Out, t.f.Up.Ternary
 	from, to := neuronRange(chunk, t.chunks, neurons)
 	stride := cpu.LineElements(w.Cols)
+	t.ctx.countGates(t.h, t.in.rows, neurons, from, to, t.all)
 	for r := range t.in.rows {
 		h := t.h[r*neurons : (r+1)*neurons]
 		n := 0
@@ -126,6 +132,7 @@ func (t *skipUpTask) Run(chunk int) {
 				n += positive(h[i])
 			}
 		}
+		t.ctx.countRow(t.in.rows, n, t.all)
 		pad(ids[:], n)
 		cpu.TernaryDotLines(sums[:], w.Data, w.Cols, ids[:], n, t.x[r*stride:(r+1)*stride], t.in.sum[r])
 		scale, next := w.Scale/t.in.scale[r], 0
@@ -182,6 +189,7 @@ func (t *skipDownTask) Run(chunk int) {
 	space := t.ctx.spaces.take()
 	sums := pool.View[int32](space)
 	size := cpu.LineElements(w.Rows)
+	t.ctx.countInputs(t.in, from, to, t.all)
 	for r := range t.in.rows {
 		n := 0
 		for i, v := range t.in.q[r*t.in.stride+from : r*t.in.stride+to] {
@@ -190,6 +198,7 @@ func (t *skipDownTask) Run(chunk int) {
 				n++
 			}
 		}
+		t.ctx.countRow(t.in.rows, n, t.all)
 		pad(ids[:], n)
 		clear(q[n : n+cpu.LineQuad])
 		cpu.TernaryAddLines(sums[r*size:(r+1)*size], w.Data, w.Rows, ids[:], q[:], n)

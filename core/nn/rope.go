@@ -72,6 +72,7 @@ func (p *RoPE) Angles(c *Ctx) Angles {
 	a := Angles{bytes: b, cos: pool.View[float32](b[:4*n]), sin: pool.View[float32](b[4*n:])}
 	c.rope = ropeTask{ctx: c, freq: p.InvFreq, a: a}
 	c.eachRow(len(c.rows), &c.rope)
+	c.did(OpRoPE)
 	return a
 }
 
