@@ -1,6 +1,16 @@
 package cpu
 
-// addProduct cuts c into tiles that fit the registers.
+// tileRows is how many of n rows a tile of a product takes: what fits the registers.
+func tileRows(n int) int {
+	for _, tall := range [...]int{4, 2} {
+		if n >= tall {
+			return tall
+		}
+	}
+	return 1
+}
+
+// addProduct cuts c into tiles.
 func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int) {
 	if !vectors() {
 		addProductRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
@@ -9,15 +19,12 @@ func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, l
 	for j := 0; j < cols; j += Lanes {
 		for i, tall := 0, 0; i < rows; i += tall {
 			to, left, right := &c[i*ldc+j], &a[i*row], &b[j]
-			switch rest := rows - i; {
-			case rest >= 4:
-				tall = 4
+			switch tall = tileRows(rows - i); tall {
+			case 4:
 				addProductNEONr4(to, ldc, left, row, step, right, ldb, n)
-			case rest >= 2:
-				tall = 2
+			case 2:
 				addProductNEONr2(to, ldc, left, row, step, right, ldb, n)
-			default:
-				tall = 1
+			case 1:
 				addProductNEONr1(to, ldc, left, row, step, right, ldb, n)
 			}
 		}

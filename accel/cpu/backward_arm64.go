@@ -77,19 +77,3 @@ func addSquares64(lanes *[4]float64, x []float32) {
 	}
 	addSquares64NEON(&lanes[0], &x[0], len(x))
 }
-
-// What turns matrices of a training step, and packs its weights, has no vectors here yet.
-
-func quantizeColumns(dst *Int16Rows, x []float32, ldx, r0, r1, c int, f, s []float32) {
-	quantizeColumnsRef(dst, x, ldx, r0, r1, c, c+Lanes, f, s)
-}
-
-func int8Columns(dst []byte, stride int, x []int8, ldx, blocks, panels int) {
-	int8ColumnsRef(dst[:panels*stride], stride, x, ldx, 0, 4*blocks, 0, panels*PanelRows)
-}
-
-func ternaryFlip(dst []byte, w []float32, ldw, blocks int, half float32) {
-	ternaryFlipRef(dst, blocks*BlockBytes, w, ldw, 0, BlockCols*blocks, 0, PanelRows, half)
-}
-
-func ternaryRow(dst []byte, w []float32, half float32) { ternaryRowRef(dst, w, half) }

@@ -6,8 +6,7 @@
 // Every kernel is an exported Go function whose comment is the formula it computes. Behind it stand a scalar
 // Go reference (files *_ref.go), which is the definition, and hand-laid versions for AVX2, AVX-512 VNNI and NEON
 // (kernels_amd64.s and kernels_arm64.s, written by the generators in gen/ and gen/neon/). Integer products have versions for
-// AVX-VNNI, for NEON with SDOT and, of many tokens, for AMX (amx_amd64.s, written by hand) too. On arm64 the kernels that turn and pack
-// matrices for a training step are the references. All of them give the same bits:
+// AVX-VNNI, for NEON with SDOT and, of many tokens, for AMX (amx_amd64.s, written by hand) too. All of them give the same bits:
 //
 //   - Integer kernels are exact int32 sums.
 //   - Float kernels round every product and every sum separately (no fused multiply-add) and add in one fixed

@@ -64,6 +64,37 @@ func ternaryGemmSDOTt7(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int
 //go:noescape
 func ternaryGemmSDOTt8(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
+// lineDotNEON: dst[i] = the line ids[i] times x, for i < 4; ids[4:8] are read ahead; blocks > 0.
+//
+//go:noescape
+func lineDotNEON(dst *int32, src *byte, stride int, ids *int32, x *int8, xsum int, blocks int)
+
+// lineDotSDOT: dst[i] = the line ids[i] times x, for i < 4; ids[4:8] are read ahead; blocks > 0.
+//
+//go:noescape
+func lineDotSDOT(dst *int32, src *byte, stride int, ids *int32, x *int8, xsum int, blocks int)
+
+// lineAddNEON: acc += the codes of lines ids[i] times q[i], for i < 4; ids[4:8] are read ahead; blocks > 0.
+//
+//go:noescape
+func lineAddNEON(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)
+
+// lineAddSDOT: acc += the codes of lines ids[i] times q[i], for i < 4; ids[4:8] are read ahead; blocks > 0.
+//
+//go:noescape
+func lineAddSDOT(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)
+
+// flipLanesNEON: lane c of line r becomes lane r of block c, for 16 lines by 16 lanes, count times; count > 0.
+//
+//go:noescape
+func flipLanesNEON(dst *byte, dstStride, dstStep int, src *byte, stride, srcStep, count int)
+
+// flipCodesNEON: the code of element e of lane c of line k becomes that of column k in lane e of block c,
+// for 16 lines by 16 lanes, count times; count > 0.
+//
+//go:noescape
+func flipCodesNEON(dst *byte, dstStride, dstStep int, src *byte, stride, srcStep, count int)
+
 // denseF32NEONt1: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 1,
 // in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
 //
@@ -186,6 +217,41 @@ func addProductNEONr2(c *float32, ldc int, a *float32, row, step int, b *float32
 //
 //go:noescape
 func addProductNEONr1(c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int)
+
+// addProductHalfNEONr4: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfNEONr4(c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int)
+
+// addProductHalfNEONr2: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfNEONr2(c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int)
+
+// addProductHalfNEONr1: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfNEONr1(c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int)
+
+// addProductInt8NEONr4: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+//
+//go:noescape
+func addProductInt8NEONr4(c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int)
+
+// addProductInt8NEONr2: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+//
+//go:noescape
+func addProductInt8NEONr2(c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int)
+
+// addProductInt8NEONr1: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+//
+//go:noescape
+func addProductInt8NEONr1(c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int)
+
+// toHalvesNEON: dst[i] = x[i] in half precision, rounded half to even, for i < n; n > 0 and a multiple of 16.
+//
+//go:noescape
+func toHalvesNEON(dst *uint16, x *float32, n int)
 
 // dotNEON: lanes[i mod 16] += a[i]*b[i] for i < n in ascending order; n > 0 and a multiple of 16.
 //
@@ -362,6 +428,29 @@ func addAbs64NEON(lanes *float64, x *float32, n int)
 //
 //go:noescape
 func addSquares64NEON(lanes *float64, x *float32, n int)
+
+// quantizeColumnsNEON: v = clamp(roundHalfEven((x[r*ldx+c]*f[r])*s[c]), -32512, 32512), hi[c*stride+r] = (v+128)>>8,
+// lo[c*stride+r] = v - 256*hi, sumHi[c] += hi, sumLo[c] += lo for c < 4 and r < rows, a multiple of 16 > 0.
+//
+//go:noescape
+func quantizeColumnsNEON(hi, lo *int8, stride int, sumHi, sumLo *int32, x *float32, ldx int, f, s *float32, rows int)
+
+// int8ColumnsNEON: dst[p*stride+64*b+4*c+j] = x[(4*b+j)*ldx+16*p+c] + 128 for p < panels, b < blocks, c < 16 and j < 4; panels, blocks > 0.
+//
+//go:noescape
+func int8ColumnsNEON(dst *byte, stride int, x *int8, ldx, blocks, panels int)
+
+// ternaryFlipNEON: with t(v) = 1 if v > half, -1 if v < -half, else 0: field f of dst[64*b+4*c+j] = t(w[(16*b+4*f+j)*ldw+c]) + 1
+// for b < blocks, c < 16 and j, f < 4; blocks > 0.
+//
+//go:noescape
+func ternaryFlipNEON(dst *byte, w *float32, ldw, blocks int, half float32)
+
+// ternaryRowNEON: with t(v) = 1 if v > half, -1 if v < -half, else 0: field f of dst[64*b+j] = t(w[16*b+4*f+j]) + 1
+// for b < blocks and j, f < 4; blocks > 0.
+//
+//go:noescape
+func ternaryRowNEON(dst *byte, w *float32, blocks int, half float32)
 
 // readSumNEON: reads the n bytes at p, n > 0 and a multiple of 256; its result means nothing.
 //

@@ -1,17 +1,39 @@
 package cpu
 
 func lineDot(dst []int32, src []byte, stride int, ids []int32, x []int8, xsum int32) {
-	lineDotRef(dst, src, stride, ids, x, xsum)
+	switch Active() {
+	case NEONDot:
+		lineDotSDOT(&dst[0], &src[0], stride, &ids[0], &x[0], int(xsum), stride/BlockBytes)
+	case NEON:
+		lineDotNEON(&dst[0], &src[0], stride, &ids[0], &x[0], int(xsum), stride/BlockBytes)
+	default:
+		lineDotRef(dst, src, stride, ids, x, xsum)
+	}
 }
 
 func lineAdd(acc []int32, src []byte, stride int, ids []int32, q []int8) {
-	lineAddRef(acc, src, stride, ids, q)
+	switch Active() {
+	case NEONDot:
+		lineAddSDOT(&acc[0], &src[0], stride, &ids[0], &q[0], stride/BlockBytes)
+	case NEON:
+		lineAddNEON(&acc[0], &src[0], stride, &ids[0], &q[0], stride/BlockBytes)
+	default:
+		lineAddRef(acc, src, stride, ids, q)
+	}
 }
 
 func flipLanes(dst []byte, dstStride, dstStep int, src []byte, stride, srcStep, count int) {
-	flipLanesRef(dst, dstStride, dstStep, src, stride, srcStep, count)
+	if !vectors() {
+		flipLanesRef(dst, dstStride, dstStep, src, stride, srcStep, count)
+		return
+	}
+	flipLanesNEON(&dst[0], dstStride, dstStep, &src[0], stride, srcStep, count)
 }
 
 func flipCodes(dst []byte, dstStride, dstStep int, src []byte, stride, srcStep, count int) {
-	flipCodesRef(dst, dstStride, dstStep, src, stride, srcStep, count)
+	if !vectors() {
+		flipCodesRef(dst, dstStride, dstStep, src, stride, srcStep, count)
+		return
+	}
+	flipCodesNEON(&dst[0], dstStride, dstStep, &src[0], stride, srcStep, count)
 }

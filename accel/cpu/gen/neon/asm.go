@@ -9,11 +9,11 @@ import (
 
 // The text of both files, and the function that is being written.
 var (
-	code, stubs bytes.Buffer
-	params      map[string]param
-	freeVecs    []vec
-	freeRegs    []reg
-	labels      int
+	out, stubs bytes.Buffer
+	params     map[string]param
+	freeVecs   []vec
+	freeRegs   []reg
+	labels     int
 )
 
 // vec is a vector register of four 32-bit lanes, reg a general one.
@@ -49,7 +49,7 @@ func text(name, list, result string, doc ...string) {
 	labels = 0
 	signature := fmt.Sprintf("func %s(%s) %s", name, list, result)
 	signature = strings.TrimSpace(signature)
-	fmt.Fprintf(&code, "\n// %s\nTEXT ·%s(SB), NOSPLIT, $0-%d\n", signature, name, size)
+	fmt.Fprintf(&out, "\n// %s\nTEXT ·%s(SB), NOSPLIT, $0-%d\n", signature, name, size)
 	fmt.Fprintf(&stubs, "\n// %s: %s\n//\n//go:noescape\n%s\n", name, strings.Join(doc, "\n// "), signature)
 }
 
@@ -87,11 +87,11 @@ func typeSize(typ string) int {
 func has(name string) bool { _, ok := params[name]; return ok }
 
 // line writes an instruction in the syntax of Go's assembler.
-func line(format string, args ...any) { fmt.Fprintf(&code, "\t"+format+"\n", args...) }
+func line(format string, args ...any) { fmt.Fprintf(&out, "\t"+format+"\n", args...) }
 
 // word writes an instruction that Go's assembler may not know, with its name in ARM's syntax.
 func word(bits uint32, format string, args ...any) {
-	fmt.Fprintf(&code, "\tWORD $0x%08x // %s\n", bits, fmt.Sprintf(format, args...))
+	fmt.Fprintf(&out, "\tWORD $0x%08x // %s\n", bits, fmt.Sprintf(format, args...))
 }
 
 func newVec() vec {
@@ -164,7 +164,7 @@ func ret()                    { line("RET") }
 
 type label string
 
-func (l label) here() { fmt.Fprintf(&code, "%s:\n", string(l)) }
+func (l label) here() { fmt.Fprintf(&out, "%s:\n", string(l)) }
 
 // loop repeats body while n, which is above 0, goes down to 0 in steps.
 func loop(n reg, step int, body func()) {

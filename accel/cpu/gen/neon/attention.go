@@ -32,10 +32,25 @@ func two16(op func(d, n vec), d, n lanes) {
 	}
 }
 
+// transpose takes l as four rows of four; it spoils t.
+func (l lanes) transpose(t lanes) {
+	zip1(t[0], l[0], l[2])
+	zip2(t[1], l[0], l[2])
+	zip1(t[2], l[1], l[3])
+	zip2(t[3], l[1], l[3])
+	zip1(l[0], t[0], t[2])
+	zip2(l[1], t[0], t[2])
+	zip1(l[2], t[1], t[3])
+	zip2(l[3], t[1], t[3])
+}
+
 func attention() {
-	for _, rows := range []int{4, 2, 1} {
-		addProduct(rows)
+	for _, f := range factors {
+		for _, rows := range []int{4, 2, 1} {
+			addProduct(f, rows)
+		}
 	}
+	toHalves()
 	dot()
 	expSum()
 	maxLanes()
@@ -50,12 +65,41 @@ func larger(v, top, t vec) {
 	bit(top, v, t)
 }
 
+// factor is how the right factor of a product is stored; load gives sixteen of its elements.
+type factor struct {
+	name, typ string
+	shift     int // log2 of the bytes of an element
+	load      func(l lanes, p reg)
+}
+
+var factors = []factor{
+	{"", "*float32", 2, lanes.load},
+	{"Half", "*uint16", 1, func(l lanes, p reg) {
+		ldr(l[1], p, 0)
+		ldr(l[3], p, 16)
+		for i := 0; i < 4; i += 2 {
+			halves(l[i], l[i+1])
+			halves2(l[i+1], l[i+1])
+		}
+	}},
+	{"Int8", "*int8", 0, func(l lanes, p reg) {
+		ldr(l[3], p, 0)
+		sxtlBytes(l[1], l[3])
+		sxtlBytes2(l[3], l[3])
+		for i := 0; i < 4; i += 2 {
+			sxtlHalves(l[i], l[i+1])
+			sxtlHalves2(l[i+1], l[i+1])
+		}
+		two16(scvtf, l, l)
+	}},
+}
+
 // addProduct keeps a tile of sums in registers while it goes over k.
-func addProduct(rows int) {
-	text(fmt.Sprintf("addProductNEONr%d", rows), "c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int", "",
+func addProduct(f factor, rows int) {
+	text(fmt.Sprintf("addProduct%sNEONr%d", f.name, rows), fmt.Sprintf("c *float32, ldc int, a *float32, row, step int, b %s, ldb, n int", f.typ), "",
 		fmt.Sprintf("c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < %d and j < 16; n > 0.", rows))
 	from, to := pointers(load("a"), loadBytes("row", 2), rows), pointers(load("c"), loadBytes("ldc", 2), rows)
-	b, ldb, step, n := load("b"), loadBytes("ldb", 2), loadBytes("step", 2), load("n")
+	b, ldb, step, n := load("b"), loadBytes("ldb", f.shift), loadBytes("step", 2), load("n")
 	sum := make([]lanes, rows)
 	for i := range sum {
 		sum[i] = newLanes()
@@ -63,7 +107,7 @@ func addProduct(rows int) {
 	}
 	right, x, product := newLanes(), newVec(), newLanes()
 	loop(n, 1, func() {
-		right.load(b)
+		f.load(right, b)
 		addReg(b, ldb)
 		for i := range sum {
 			ldr32(x, from[i])
@@ -75,6 +119,23 @@ func addProduct(rows int) {
 	for i := range sum {
 		sum[i].store(to[i])
 	}
+	ret()
+}
+
+func toHalves() {
+	text("toHalvesNEON", "dst *uint16, x *float32, n int", "", "dst[i] = x[i] in half precision, rounded half to even, for i < n; n > 0 and a multiple of 16.")
+	dst, x, n, v := load("dst"), load("x"), load("n"), newLanes()
+	loop(n, 16, func() {
+		v.load(x)
+		add(x, 64)
+		for i := 0; i < 4; i += 2 {
+			fcvtn(v[i], v[i])
+			fcvtn2(v[i], v[i+1])
+		}
+		str(v[0], dst, 0)
+		str(v[2], dst, 16)
+		add(dst, 32)
+	})
 	ret()
 }
 
@@ -212,14 +273,7 @@ func transpose() {
 					addReg(p, ldx)
 				}
 			}
-			zip1(t[0], v[0], v[2])
-			zip2(t[1], v[0], v[2])
-			zip1(t[2], v[1], v[3])
-			zip2(t[3], v[1], v[3])
-			zip1(v[0], t[0], t[2])
-			zip2(v[1], t[0], t[2])
-			zip1(v[2], t[1], t[3])
-			zip2(v[3], t[1], t[3])
+			v.transpose(t)
 			for i := range v {
 				str(v[i], to, 0)
 				addReg(to, ldd)

@@ -51,16 +51,22 @@ var (
 	fcvtns = two("FCVTNS", "4S", "4S", 0x4e21a800) // rounds half to even
 	scvtf  = two("SCVTF", "4S", "4S", 0x4e21d800)
 
-	fadd64   = three("FADD", "2D", 0x4e60d400)
-	fmul64   = three("FMUL", "2D", 0x6e60dc00)
-	fabs64   = two("FABS", "2D", "2D", 0x4ee0f800)
-	fcvtl    = two("FCVTL", "2D", "2S", 0x0e617800)
-	fcvtl2   = two("FCVTL2", "2D", "4S", 0x4e617800)
-	addWords = three("ADD", "4S", 0x4ea08400)
-	subWords = three("SUB", "4S", 0x6ea08400)
-	addPairs = three("ADDP", "4S", 0x4ea0bc00)
-	subBytes = three("SUB", "16B", 0x6e208400)
-	umax     = three("UMAX", "4S", 0x6ea06400)
+	fadd64     = three("FADD", "2D", 0x4e60d400)
+	fmul64     = three("FMUL", "2D", 0x6e60dc00)
+	fabs64     = two("FABS", "2D", "2D", 0x4ee0f800)
+	fcvtl      = two("FCVTL", "2D", "2S", 0x0e617800)
+	fcvtl2     = two("FCVTL2", "2D", "4S", 0x4e617800)
+	halves     = two("FCVTL", "4S", "4H", 0x0e217800)
+	halves2    = two("FCVTL2", "4S", "8H", 0x4e217800)
+	fcvtn      = two("FCVTN", "4H", "4S", 0x0e216800)
+	fcvtn2     = two("FCVTN2", "8H", "4S", 0x4e216800)
+	addWords   = three("ADD", "4S", 0x4ea08400)
+	subWords   = three("SUB", "4S", 0x6ea08400)
+	addPairs   = three("ADDP", "4S", 0x4ea0bc00)
+	addPairs16 = three("ADDP", "8H", 0x4e60bc00)
+	ushl       = three("USHL", "4S", 0x6ea04400)
+	subBytes   = three("SUB", "16B", 0x6e208400)
+	umax       = three("UMAX", "4S", 0x6ea06400)
 
 	and = three("AND", "16B", 0x4e201c00)
 	bic = three("BIC", "16B", 0x4e601c00)
@@ -73,10 +79,16 @@ var (
 	uzp1Bytes  = three("UZP1", "16B", 0x4e001800)
 	zip1       = three("ZIP1", "4S", 0x4e803800)
 	zip2       = three("ZIP2", "4S", 0x4e807800)
+	zip1Bytes  = three("ZIP1", "16B", 0x4e003800)
+	zip2Bytes  = three("ZIP2", "16B", 0x4e007800)
+	zip1Halves = three("ZIP1", "8H", 0x4e403800)
+	zip2Halves = three("ZIP2", "8H", 0x4e407800)
 
 	ushrBytes = shift("USHR", "16B", 0x6f000400, 16, -1)
 	shl       = shift("SHL", "4S", 0x4f005400, 32, 1)
 	sshr      = shift("SSHR", "4S", 0x4f000400, 64, -1)
+
+	ushr = shift("USHR", "4S", 0x6f000400, 64, -1)
 
 	smull  = long("SMULL", "8H", "8B", 0x0e20c000)
 	smull2 = long("SMULL2", "8H", "16B", 0x4e20c000)
@@ -84,6 +96,7 @@ var (
 	smlal2 = long("SMLAL2", "8H", "16B", 0x4e208000)
 	saddlp = two("SADDLP", "4S", "8H", 0x4e602800) // sums of pairs
 	sadalp = two("SADALP", "4S", "8H", 0x4e606800) // adds sums of pairs
+	sdot   = long("SDOT", "4S", "16B", 0x4e809400)
 )
 
 // sdotLane adds, for each 32-bit lane, the four products of n's bytes with those of lane i of m.
@@ -95,6 +108,14 @@ func sdotLane(d, n, m vec, i int) {
 func fmulLane(d, n, m vec, i int) {
 	word(0x4f809000|uint32(i&1)<<21|uint32(i>>1)<<11|uint32(m)<<16|uint32(n)<<5|uint32(d), "FMUL V%d.4S, V%d.4S, V%d.S[%d]", d, n, m, i)
 }
+
+// Sign extension.
+var (
+	sxtlBytes   = two("SXTL", "8H", "8B", 0x0f08a400)
+	sxtlBytes2  = two("SXTL2", "8H", "16B", 0x4f08a400)
+	sxtlHalves  = two("SXTL", "4S", "4H", 0x0f10a400)
+	sxtlHalves2 = two("SXTL2", "4S", "8H", 0x4f10a400)
+)
 
 // dup copies lane i of n to all lanes.
 func dup(d, n vec, i int) {
@@ -116,6 +137,18 @@ func bytesOf(b uint8) vec {
 func setBytes(v vec, b uint8) {
 	word(0x4f00e400|uint32(b>>5)<<16|uint32(b&31)<<5|uint32(v), "MOVI V%d.16B, #%d", v, b)
 }
+
+// words fills a vector with a 32-bit number.
+func words(bits uint32) vec {
+	v, r := newVec(), newReg()
+	line("MOVD $0x%x, %v", bits, r)
+	dupReg(v, r)
+	freeRegs = append(freeRegs, r)
+	return v
+}
+
+// dupReg fills a vector with the lower half of a register.
+func dupReg(v vec, r reg) { word(0x4e040c00|uint32(r)<<5|uint32(v), "DUP V%d.4S, W%d", v, r) }
 
 func zero(v ...vec) {
 	for _, r := range v {
@@ -181,6 +214,14 @@ func ldr64Post(v vec, p reg) {
 	word(0x4ddfcc00|uint32(p)<<5|uint32(v), "LD1R {V%d.2D}, [X%d], #8", v, p)
 }
 
+// str32 stores lane 0.
+func str32(v vec, p reg) { word(0xbd000000|uint32(p)<<5|uint32(v), "STR S%d, [X%d]", v, p) }
+
+// prefetch asks for what lies at p+off.
+func prefetch(p, off reg) {
+	word(0xf8a06800|uint32(off)<<16|uint32(p)<<5, "PRFM PLDL1KEEP, [X%d, X%d]", p, off)
+}
+
 // Constants, each filling a vector.
 const (
 	cLog2e = iota
@@ -221,6 +262,7 @@ const (
 	cErfc3
 	cErfc2
 	cErfc1
+	cFields // the places of the fields: 0, 2, 4, 6
 )
 
 var constants = func() map[int]uint32 {
@@ -234,19 +276,22 @@ var constants = func() map[int]uint32 {
 		cTwo: f(2), cHalf: f(0.5), cTanhSmall: f(0.625), cTanh0: f(-5.70498872745e-3), cTanh1: f(2.06390887954e-2),
 		cTanh2: f(-5.37397155531e-2), cTanh3: f(1.33314422036e-1), cTanh4: f(-3.33332819422e-1),
 		cSqrtHalf: f(0.70710678118654752440), cErfcP: f(0.3275911), cErfc5: f(1.061405429), cErfc4: f(-1.453152027),
-		cErfc3: f(1.421413741), cErfc2: f(-0.284496736), cErfc1: f(0.254829592),
+		cErfc3: f(1.421413741), cErfc2: f(-0.284496736), cErfc1: f(0.254829592), cFields: 0,
 	}
 }()
 
 // writeConstants writes their table.
 func writeConstants() {
 	for c := range len(constants) {
-		v := constants[c]
-		for half := range 2 {
-			fmt.Fprintf(&code, "DATA constants<>+%d(SB)/8, $0x%08x%08x\n", 16*c+8*half, v, v)
+		for lane := range 4 {
+			v := constants[c]
+			if c == cFields {
+				v = uint32(2 * lane)
+			}
+			fmt.Fprintf(&out, "DATA constants<>+%d(SB)/4, $0x%08x\n", 16*c+4*lane, v)
 		}
 	}
-	fmt.Fprintf(&code, "GLOBL constants<>(SB), RODATA|NOPTR, $%d\n", 16*len(constants))
+	fmt.Fprintf(&out, "GLOBL constants<>(SB), RODATA|NOPTR, $%d\n", 16*len(constants))
 }
 
 // table gives a register that points to the constants.
