@@ -1,4 +1,4 @@
-"""Memory of training from Python is flat: over the updates of a run, and over models that come and go."""
+"""Memory is flat: over the updates of a training run, over models that come and go, over the requests of an engine and over engines."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 SCRIPT = """
 import ctypes, gc, sys
 import numpy as np
-from bitnet_rust import BitNetModel, Tokenizer, Trainer, memory_stats
+from bitnet_rust import BitNetModel, Engine, Tokenizer, Trainer, memory_stats
 
 def resident():
     gc.collect()
@@ -50,8 +50,27 @@ def cycles(count):
     assert memory_stats()["live_blocks"] == 0, memory_stats()
     return warm, resident()
 
+def requests(count):
+    with BitNetModel.from_config(SHAPE) as model:
+        model.tokenizer = Tokenizer.bytes()
+        for i in range(count):
+            with Engine(model, max_sequences=4, kv_bytes=8 << 20, draft=model) as engine:
+                handles = [engine.submit(TEXT[j : 2 * j + 1], max_new_tokens=20, stop="x", logprobs=1, temperature=1.0) for j in range(30)]
+                handles[-1].cancel()
+                results = [handle.result() for handle in handles[:-1]]
+            if i % 3 == 0:
+                engine = Engine(model)
+                engine.submit(TEXT[:9], max_new_tokens=10**6)
+                del engine
+            if i == count // 2:
+                warm = resident()
+        del handles, results
+        gc.collect()
+    assert memory_stats()["live_blocks"] == 0, memory_stats()
+    return warm, resident()
+
 kind, count = sys.argv[1:]
-print(*{"steps": steps, "cycles": cycles}[kind](int(count)))
+print(*{"steps": steps, "cycles": cycles, "requests": requests}[kind](int(count)))
 """
 
 
@@ -61,8 +80,10 @@ print(*{"steps": steps, "cycles": cycles}[kind](int(count)))
     [
         ("steps", 200),
         ("cycles", 20),
+        ("requests", 20),
         pytest.param("steps", 2000, marks=pytest.mark.full),
         pytest.param("cycles", 200, marks=pytest.mark.full),
+        pytest.param("requests", 200, marks=pytest.mark.full),
     ],
 )
 def test_memory_is_flat(kind: str, count: int) -> None:

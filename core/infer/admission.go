@@ -72,7 +72,11 @@ func (b *batch) start(r *request) {
 		r.seq = b.e.NewSequence()
 	}
 	if r.sampler == nil { // the first time
-		r.sampler = makeSampler(r.params, b.e.model.Config.VocabSize)
+		w := new(workspace)
+		if last := len(b.spaces) - 1; last >= 0 {
+			w, b.spaces = b.spaces[last], b.spaces[:last]
+		}
+		r.sampler = makeSampler(r.params, b.e.model.Config.VocabSize, w)
 		r.sampler.Observe(r.tokens...)
 		r.tokens = slices.Grow(r.tokens, min(b.left(r), mostTokensAhead))
 	}

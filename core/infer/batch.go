@@ -36,8 +36,9 @@ type batch struct {
 	draws    drawTask
 	outcomes []outcome
 	idle     []*Sequence
-	drafter  *drafter   // nil: guesses come from lookup alone
-	drafting []*request // those that it guesses for
+	spaces   []*workspace // of samplers whose requests have ended
+	drafter  *drafter     // nil: guesses come from lookup alone
+	drafting []*request   // those that it guesses for
 
 	count batchCounts
 }
@@ -83,7 +84,10 @@ func (b *batch) end(r *request) {
 		b.full = false
 		b.park(r)
 	}
-	r.done, r.sampler = true, nil
+	if r.sampler != nil {
+		b.spaces = append(b.spaces, r.sampler.workspace)
+	}
+	r.done, r.sampler, r.draft = true, nil, draft{}
 	if r.client != nil {
 		b.clients.leave(r.client)
 	}

@@ -102,7 +102,7 @@ func (d *drafter) sequence(r *request) *Sequence {
 	if r.draft.sampler == nil {
 		p := r.params
 		p.RepetitionPenalty, p.PresencePenalty, p.FrequencyPenalty, p.Logprobs = 1, 0, 0, -1
-		r.draft.sampler = makeSampler(p, d.e.model.Config.VocabSize)
+		r.draft.sampler = makeSampler(p, d.e.model.Config.VocabSize, r.sampler.workspace) // the two never sample at once
 	}
 	if len(r.draft.ids) == 0 {
 		*r.draft.sampler.rng = *r.sampler.rng

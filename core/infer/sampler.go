@@ -39,8 +39,13 @@ type Sampler struct {
 	seed   uint64
 	rng    *rand.PCG
 
-	bias     []biasEntry
-	penalty  penalties
+	bias    []biasEntry
+	penalty penalties
+	*workspace
+}
+
+// workspace is memory for one call of Sample at a time, several times the size of the logits. Nothing in it outlasts the call.
+type workspace struct {
 	raw      []float32   // the model's own logits, kept only when log-probabilities must survive bias and penalties
 	weights  []float32   // working copy for the softmax
 	kept     []candidate // tokens that passed the filters so far, ascending ids
@@ -57,12 +62,12 @@ func NewSampler(p SamplingParams, vocab int) (*Sampler, error) {
 	if err := p.Validate(vocab); err != nil {
 		return nil, err
 	}
-	return makeSampler(p, vocab), nil
+	return makeSampler(p, vocab, new(workspace)), nil
 }
 
 // makeSampler is NewSampler for parameters that are known to be valid.
-func makeSampler(p SamplingParams, vocab int) *Sampler {
-	s := &Sampler{params: p, vocab: vocab, penalty: newPenalties(p, vocab)}
+func makeSampler(p SamplingParams, vocab int, w *workspace) *Sampler {
+	s := &Sampler{params: p, vocab: vocab, penalty: newPenalties(p, vocab), workspace: w}
 	if p.Seed != nil {
 		s.seed = *p.Seed
 	} else {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -358,4 +359,25 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 		counted += n
 	}
 	require.Equal(t, m.TimePerToken.Count, counted)
+}
+
+func TestKeptPagesAreGivenBackWhenMemoryGetsShort(t *testing.T) {
+	e := tiny(t, 2, 128, 128)
+	mem := withBudget(t, e, 256<<20)
+	s := scheduler(t, e, infer.SchedulerOptions{KVBytes: 16 * pageBytes})
+	r := endless(prompts(1, 200)[0])
+	r.Params.MaxNewTokens = 3
+	h, err := s.Submit(r)
+	require.NoError(t, err)
+	collect(t, h, -1)
+	for s.Metrics().Running > 0 { // the last token comes before the pages are counted
+		runtime.Gosched()
+	}
+	require.Equal(t, 3, s.Metrics().KVCached)
+	b, err := mem.Alloc(int(mem.Stats().Budget)*96/100-int(mem.Stats().InUse), "somebody else's")
+	require.NoError(t, err)
+	for s.Metrics().KVReserved > 0 {
+		runtime.Gosched()
+	}
+	b.Release()
 }
