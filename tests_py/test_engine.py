@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import bitnet_rust
 from bitnet_rust import (
     ArgumentError,
     BitNetModel,
@@ -124,6 +125,23 @@ def test_a_stop_string_ends_the_request_in_the_core_too(slow: BitNetModel, tiny:
         )
         assert handle.result(60).finish_reason == "stop"
     assert engine._open == {}  # closing waited, so the core has ended it
+
+
+def test_an_engine_notices_that_the_weights_have_changed() -> None:
+    shape = {k: v // 4 for k, v in SLOW.items()} | {"num_attention_heads": 4}
+    prompt = [i % 50 for i in range(200)]  # whose pages are kept
+    with BitNetModel.from_config(shape, trainable=True) as model, Engine(model) as engine:
+        optimizer = bitnet_rust.optim.SGD(model.parameters(), lr=1.0)
+        seen = []
+        for _ in range(3):
+            made = engine.submit(prompt, max_new_tokens=10, ignore_eos=True).result().token_ids
+            assert made == model.generate(prompt, max_new_tokens=10, ignore_eos=True)
+            seen.append(made)
+            model.loss([prompt[:50]]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        assert seen[0] != seen[1]
+        assert engine.metrics()["prefix_hit_tokens"] == 0
 
 
 def test_a_failing_tokenizer_fails_the_request_alone(engine: Engine) -> None:

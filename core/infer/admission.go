@@ -1,6 +1,7 @@
 package infer
 
 import (
+	"math"
 	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
@@ -60,7 +61,7 @@ func (b *batch) fits(r *request) bool {
 }
 
 // unlimited is the page limit of a batch that only the pool's budget bounds.
-const unlimited = 1<<62 - 1
+const unlimited = math.MaxInt
 
 func pagesFor(tokens int) int { return (tokens + nn.PageTokens - 1) / nn.PageTokens }
 

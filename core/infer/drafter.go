@@ -74,6 +74,7 @@ func (d *drafter) take(r *request, first bool, room int) int {
 	q := d.sequence(r)
 	ids := r.draft.ids[max(len(r.draft.ids)-1, 0):]
 	if first {
+		q.n = min(q.n, len(r.tokens)-1)
 		d.kv.attach(q, r.tokens)
 		ids = r.tokens[q.n:]
 	}

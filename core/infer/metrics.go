@@ -42,6 +42,44 @@ type Metrics struct {
 	BatchSize        Histogram `json:"batch_size"` // requests that took part in a step
 }
 
+// measure brings the metrics up to date after a step.
+func (s *Scheduler) measure(now time.Time, took time.Duration) {
+	b := s.b
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.made.add(b.count.generated-s.counted.generated, now)
+	s.read.add(b.count.prompt-s.counted.prompt, now)
+	s.counted = b.count
+	s.m.StepTime.observe(took.Seconds())
+	s.m.BatchSize.observe(float64(len(b.members)))
+	s.snapshot()
+}
+
+// snapshot copies the batch's figures into the metrics. The caller holds mu and owns the batch.
+func (s *Scheduler) snapshot() {
+	b, kv := s.b, s.b.kv
+	s.m.Queued, s.m.Running = len(b.waiting), len(b.active)
+	s.m.Steps, s.m.Preemptions = b.count.steps, b.count.preemptions
+	s.m.PromptTokens, s.m.GeneratedTokens, s.m.PrefixHitTokens = b.count.prompt, b.count.generated, kv.hits
+	s.m.DraftTokens, s.m.AcceptedTokens = b.count.drafted, b.count.accepted
+	s.m.BatchTokens, s.m.BatchTokenLimit = b.count.rows, b.rows
+	s.m.KVPageBytes, s.m.KVLimit = int64(kv.bytes), kv.limit
+	s.m.KVUsed, s.m.KVCached, s.m.KVReserved = kv.referenced, kv.cached, kv.pages
+}
+
+// Metrics returns the figures up to the last step.
+func (s *Scheduler) Metrics() Metrics {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.m
+	now := s.now()
+	m.Queued += len(s.inbox)
+	m.TokensPerSecond, m.PromptPerSecond = s.made.perSecond(now), s.read.perSecond(now)
+	m.TimeToFirstToken, m.TimePerToken = m.TimeToFirstToken.clone(), m.TimePerToken.clone()
+	m.StepTime, m.BatchSize = m.StepTime.clone(), m.BatchSize.clone()
+	return m
+}
+
 // Histogram counts values in ranges. Counts[i] are the values up to Bounds[i] and above Bounds[i-1]; the last count is of those above
 // all bounds.
 type Histogram struct {
