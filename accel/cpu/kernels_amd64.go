@@ -385,6 +385,11 @@ func ternaryDecodeAVX512(dst *byte, w *byte, blocks int, zero int)
 //go:noescape
 func ternaryGemvAVX512(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
 
+// ternaryGemvAVX512Two: dst[r] = sum_k w[r,k]*x[k] for the 32 rows r of two panels; blocks > 0.
+//
+//go:noescape
+func ternaryGemvAVX512Two(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
+
 // ternaryGemmAVX512p1t2: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 2; blocks > 0.
 //
 //go:noescape

@@ -6642,81 +6642,156 @@ TEXT ·ternaryGemvAVX512(SB), NOSPLIT, $0-40
 	MOVQ          xsum+24(FP), BX
 	MOVQ          blocks+32(FP), SI
 	MOVL          $0x03030303, DI
-	VMOVD         DI, X0
-	VPBROADCASTD  X0, Z0
-	MOVL          $0x0c0c0c0c, DI
 	VMOVD         DI, X1
 	VPBROADCASTD  X1, Z1
+	MOVL          $0x0c0c0c0c, DI
+	VMOVD         DI, X5
+	VPBROADCASTD  X5, Z5
 	MOVL          $0x30303030, DI
-	VMOVD         DI, X2
-	VPBROADCASTD  X2, Z2
+	VMOVD         DI, X8
+	VPBROADCASTD  X8, Z8
 	MOVL          $0xc0c0c0c0, DI
-	VMOVD         DI, X3
-	VPBROADCASTD  X3, Z3
-	VXORPS        Z4, Z4, Z4
-	VXORPS        Z5, Z5, Z5
+	VMOVD         DI, X11
+	VPBROADCASTD  X11, Z11
+	VXORPS        Z3, Z3, Z3
 	VXORPS        Z6, Z6, Z6
-	VXORPS        Z7, Z7, Z7
-	VXORPS        Z8, Z8, Z8
 	VXORPS        Z9, Z9, Z9
+	VXORPS        Z12, Z12, Z12
+	VXORPS        Z4, Z4, Z4
+	VXORPS        Z7, Z7, Z7
 	VXORPS        Z10, Z10, Z10
-	VXORPS        Z11, Z11, Z11
+	VXORPS        Z13, Z13, Z13
 	TESTQ         $0x00000001, SI
 	JZ            loop
-	VMOVDQU32     (CX), Z12
+	VMOVDQU32     (CX), Z0
 	PREFETCHT0    4096(CX)
-	VPANDD        Z0, Z12, Z13
-	VPDPBUSD.BCST (DX), Z13, Z4
-	VPANDD        Z1, Z12, Z13
-	VPDPBUSD.BCST 4(DX), Z13, Z5
-	VPANDD        Z2, Z12, Z13
-	VPDPBUSD.BCST 8(DX), Z13, Z6
-	VPANDD        Z3, Z12, Z12
-	VPDPBUSD.BCST 12(DX), Z12, Z7
+	VPANDD        Z1, Z0, Z2
+	VPDPBUSD.BCST (DX), Z2, Z3
+	VPANDD        Z5, Z0, Z2
+	VPDPBUSD.BCST 4(DX), Z2, Z6
+	VPANDD        Z8, Z0, Z2
+	VPDPBUSD.BCST 8(DX), Z2, Z9
+	VPANDD        Z11, Z0, Z0
+	VPDPBUSD.BCST 12(DX), Z0, Z12
 	ADDQ          $0x40, CX
 	ADDQ          $0x10, DX
 	DECQ          SI
 	JZ            end
 
 loop:
-	VMOVDQU32     (CX), Z12
+	VMOVDQU32     (CX), Z0
 	PREFETCHT0    4096(CX)
-	VPANDD        Z0, Z12, Z13
-	VPDPBUSD.BCST (DX), Z13, Z4
-	VPANDD        Z1, Z12, Z13
-	VPDPBUSD.BCST 4(DX), Z13, Z5
-	VPANDD        Z2, Z12, Z13
-	VPDPBUSD.BCST 8(DX), Z13, Z6
-	VPANDD        Z3, Z12, Z12
-	VPDPBUSD.BCST 12(DX), Z12, Z7
-	VMOVDQU32     64(CX), Z12
+	VPANDD        Z1, Z0, Z2
+	VPDPBUSD.BCST (DX), Z2, Z3
+	VPANDD        Z5, Z0, Z2
+	VPDPBUSD.BCST 4(DX), Z2, Z6
+	VPANDD        Z8, Z0, Z2
+	VPDPBUSD.BCST 8(DX), Z2, Z9
+	VPANDD        Z11, Z0, Z0
+	VPDPBUSD.BCST 12(DX), Z0, Z12
+	VMOVDQU32     64(CX), Z0
 	PREFETCHT0    4160(CX)
-	VPANDD        Z0, Z12, Z13
-	VPDPBUSD.BCST 16(DX), Z13, Z8
-	VPANDD        Z1, Z12, Z13
-	VPDPBUSD.BCST 20(DX), Z13, Z9
-	VPANDD        Z2, Z12, Z13
-	VPDPBUSD.BCST 24(DX), Z13, Z10
-	VPANDD        Z3, Z12, Z12
-	VPDPBUSD.BCST 28(DX), Z12, Z11
+	VPANDD        Z1, Z0, Z2
+	VPDPBUSD.BCST 16(DX), Z2, Z4
+	VPANDD        Z5, Z0, Z2
+	VPDPBUSD.BCST 20(DX), Z2, Z7
+	VPANDD        Z8, Z0, Z2
+	VPDPBUSD.BCST 24(DX), Z2, Z10
+	VPANDD        Z11, Z0, Z0
+	VPDPBUSD.BCST 28(DX), Z0, Z13
 	ADDQ          $0x00000080, CX
 	ADDQ          $0x20, DX
 	SUBQ          $0x02, SI
 	JNZ           loop
 
 end:
-	VPADDD      Z8, Z4, Z4
-	VPADDD      Z9, Z5, Z5
-	VPADDD      Z10, Z6, Z6
-	VPADDD      Z11, Z7, Z7
-	VPSRAD      $0x02, Z5, Z5
-	VPADDD      Z5, Z4, Z4
-	VPSRAD      $0x04, Z6, Z6
-	VPADDD      Z6, Z4, Z4
-	VPSRAD      $0x06, Z7, Z7
-	VPADDD      Z7, Z4, Z4
-	VPSUBD.BCST (BX), Z4, Z4
-	VMOVDQU32   Z4, (AX)
+	VPADDD      Z4, Z3, Z3
+	VPADDD      Z7, Z6, Z6
+	VPADDD      Z10, Z9, Z9
+	VPADDD      Z13, Z12, Z12
+	VPSRAD      $0x02, Z6, Z6
+	VPADDD      Z6, Z3, Z3
+	VPSRAD      $0x04, Z9, Z9
+	VPADDD      Z9, Z3, Z3
+	VPSRAD      $0x06, Z12, Z12
+	VPADDD      Z12, Z3, Z3
+	VPSUBD.BCST (BX), Z3, Z3
+	VMOVDQU32   Z3, (AX)
+	VZEROUPPER
+	RET
+
+// func ternaryGemvAVX512Two(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·ternaryGemvAVX512Two(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         xsum+24(FP), BX
+	MOVQ         blocks+32(FP), SI
+	MOVL         $0x03030303, DI
+	VMOVD        DI, X1
+	VPBROADCASTD X1, Z1
+	MOVL         $0x0c0c0c0c, DI
+	VMOVD        DI, X5
+	VPBROADCASTD X5, Z5
+	MOVL         $0x30303030, DI
+	VMOVD        DI, X8
+	VPBROADCASTD X8, Z8
+	MOVL         $0xc0c0c0c0, DI
+	VMOVD        DI, X11
+	VPBROADCASTD X11, Z11
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z9, Z9, Z9
+	VXORPS       Z12, Z12, Z12
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z7, Z7, Z7
+	VXORPS       Z10, Z10, Z10
+	VXORPS       Z13, Z13, Z13
+	MOVQ         SI, DI
+	SHLQ         $0x06, DI
+
+loop:
+	VMOVDQU32     (CX), Z0
+	PREFETCHT0    4096(CX)
+	VPANDD        Z1, Z0, Z2
+	VPDPBUSD.BCST (DX), Z2, Z3
+	VPANDD        Z5, Z0, Z2
+	VPDPBUSD.BCST 4(DX), Z2, Z6
+	VPANDD        Z8, Z0, Z2
+	VPDPBUSD.BCST 8(DX), Z2, Z9
+	VPANDD        Z11, Z0, Z0
+	VPDPBUSD.BCST 12(DX), Z0, Z12
+	VMOVDQU32     (CX)(DI*1), Z0
+	PREFETCHT0    4096(CX)(DI*1)
+	VPANDD        Z1, Z0, Z2
+	VPDPBUSD.BCST (DX), Z2, Z4
+	VPANDD        Z5, Z0, Z2
+	VPDPBUSD.BCST 4(DX), Z2, Z7
+	VPANDD        Z8, Z0, Z2
+	VPDPBUSD.BCST 8(DX), Z2, Z10
+	VPANDD        Z11, Z0, Z0
+	VPDPBUSD.BCST 12(DX), Z0, Z13
+	ADDQ          $0x40, CX
+	ADDQ          $0x10, DX
+	DECQ          SI
+	JNZ           loop
+	VPSRAD        $0x02, Z6, Z6
+	VPADDD        Z6, Z3, Z3
+	VPSRAD        $0x04, Z9, Z9
+	VPADDD        Z9, Z3, Z3
+	VPSRAD        $0x06, Z12, Z12
+	VPADDD        Z12, Z3, Z3
+	VPSUBD.BCST   (BX), Z3, Z3
+	VMOVDQU32     Z3, (AX)
+	VPSRAD        $0x02, Z7, Z7
+	VPADDD        Z7, Z4, Z4
+	VPSRAD        $0x04, Z10, Z10
+	VPADDD        Z10, Z4, Z4
+	VPSRAD        $0x06, Z13, Z13
+	VPADDD        Z13, Z4, Z4
+	VPSUBD.BCST   (BX), Z4, Z4
+	VMOVDQU32     Z4, 64(AX)
 	VZEROUPPER
 	RET
 

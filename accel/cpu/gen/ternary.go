@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
 
@@ -13,6 +14,7 @@ func ternary(s simd) {
 	if s.wide() {
 		ternaryDecode512()
 		ternaryGemv512()
+		ternaryGemv512Two()
 		for tokens := 2; tokens <= 12; tokens++ {
 			ternaryGemm512(1, tokens)
 		}
@@ -57,30 +59,15 @@ const gemvSignature = "func(dst *int32, w *byte, x *int8, xsum *int32, blocks in
 
 // ternaryGemv512 multiplies one panel with one token. The four fields of a byte are masked in place and accumulated scaled by 1,
 // 4, 16 and 64, so that the loop has no shifts; the scale is shifted out at the end. Two blocks are in flight, as one alone
-// would wait for its own sums. Panels are read one after the other: a single stream suits the hardware prefetchers best
-// (two or four panels at once cost half of the bandwidth on Zen 4).
+// would wait for its own sums. Panels are read one after the other: a single stream suits the prefetchers of Zen 4 best,
+// where two or four panels at once cost half of the bandwidth; see ternary512 for others.
 func ternaryGemv512() {
 	TEXT("ternaryGemvAVX512", NOSPLIT, gemvSignature)
 	Doc("ternaryGemvAVX512: dst[r] = sum_k w[r,k]*x[k] for the 16 rows r of a panel; blocks > 0.")
 	Pragma("noescape")
 	dst, w, x, xsum, n := load("dst"), load("w"), load("x"), load("xsum"), load("blocks")
-	var mask [4]reg.VecVirtual
-	for f := range mask {
-		mask[f] = avx512.splat(0x03030303 << (2 * f))
-	}
-	acc := [2][]reg.VecVirtual{avx512.regs(4), avx512.regs(4)}
-	for _, a := range acc {
-		avx512.zero(a...)
-	}
-	v, t := ZMM(), avx512.regs(4)
-	block := func(i int) {
-		VMOVDQU32(at(w, 64*i), v)
-		prefetch(w, 64*i, 64)
-		for f := range mask {
-			VPANDD(mask[f], v, t[f])
-			VPDPBUSD_BCST(at(x, 16*i+4*f), t[f], acc[i][f])
-		}
-	}
+	k := newGemv512()
+	block := func(i int) { k.block(at(w, 64*i), at(x, 16*i), i) }
 	TESTQ(u32(1), n) // an odd block first
 	JZ(label("loop"))
 	block(0)
@@ -96,17 +83,76 @@ func ternaryGemv512() {
 	SUBQ(u8(2), n)
 	JNZ(label("loop"))
 	Label("end")
-	a := acc[0]
-	for f := range a {
-		VPADDD(acc[1][f], a[f], a[f])
+	for f, sum := range k.acc[0] {
+		VPADDD(k.acc[1][f], sum, sum)
 	}
+	k.store(0, xsum, at(dst, 0))
+	done()
+}
+
+// ternaryGemv512Two multiplies two panels with one token. A block of each is in flight.
+func ternaryGemv512Two() {
+	TEXT("ternaryGemvAVX512Two", NOSPLIT, gemvSignature)
+	Doc("ternaryGemvAVX512Two: dst[r] = sum_k w[r,k]*x[k] for the 32 rows r of two panels; blocks > 0.")
+	Pragma("noescape")
+	dst, w, x, xsum, n := load("dst"), load("w"), load("x"), load("xsum"), load("blocks")
+	k, stride := newGemv512(), GP64()
+	MOVQ(n, stride)
+	SHLQ(u8(6), stride)
+	Label("loop")
+	k.block(at(w, 0), at(x, 0), 0)
+	k.block(operand.Mem{Base: w, Index: stride, Scale: 1}, at(x, 0), 1)
+	ADDQ(u8(64), w)
+	ADDQ(u8(16), x)
+	DECQ(n)
+	JNZ(label("loop"))
+	for i := range k.acc {
+		k.store(i, xsum, at(dst, 64*i))
+	}
+	done()
+}
+
+// gemv512 holds the sums of two blocks in flight, for each field.
+type gemv512 struct {
+	mask, t [4]reg.VecVirtual
+	acc     [2][4]reg.VecVirtual
+	v       reg.VecVirtual
+}
+
+func newGemv512() *gemv512 {
+	k := &gemv512{v: ZMM()}
+	for f := range k.mask {
+		k.mask[f], k.t[f] = avx512.splat(0x03030303<<(2*f)), ZMM()
+		for i := range k.acc {
+			k.acc[i][f] = ZMM()
+		}
+	}
+	for _, a := range k.acc {
+		avx512.zero(a[:]...)
+	}
+	return k
+}
+
+// block adds the products of a block of w with 16 inputs to sums i.
+func (k *gemv512) block(w, x operand.Mem, i int) {
+	VMOVDQU32(w, k.v)
+	w.Disp += prefetchOnce
+	PREFETCHT0(w)
+	for f, mask := range k.mask {
+		VPANDD(mask, k.v, k.t[f])
+		VPDPBUSD_BCST(x.Offset(4*f), k.t[f], k.acc[i][f])
+	}
+}
+
+// store adds up the fields of sums i and takes off the sum of the inputs.
+func (k *gemv512) store(i int, xsum reg.Register, dst operand.Mem) {
+	a := k.acc[i]
 	for f := 1; f < 4; f++ {
 		VPSRAD(u8(2*f), a[f], a[f])
 		VPADDD(a[f], a[0], a[0])
 	}
 	VPSUBD_BCST(at(xsum, 0), a[0], a[0])
-	VMOVDQU32(a[0], at(dst, 0))
-	done()
+	VMOVDQU32(a[0], dst)
 }
 
 // ternaryGemv256 multiplies one panel, as two halves of eight rows, with one token. Pairs of products are int16; the fields 1
