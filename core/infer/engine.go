@@ -28,11 +28,16 @@ const MaxStepTokens = 256
 const (
 	layerWork     = 16e9
 	minStepTokens = 60
+	tileRows      = 32 // that the kernels for AMX take at once
 )
 
 // stepTokens is how many rows a step of the model has at most.
 func stepTokens(cfg *model.Config) int {
-	return max(minStepTokens, min(MaxStepTokens, int(layerWork/cfg.LayerWeights())))
+	n := max(minStepTokens, min(MaxStepTokens, int(layerWork/cfg.LayerWeights())))
+	if n >= 2*tileRows {
+		n &^= tileRows - 1
+	}
+	return n
 }
 
 // Engine runs one model. It is safe for concurrent use: every step in flight has a context of its own, and contexts

@@ -210,7 +210,7 @@ type grid struct {
 // that the kernels for AMX take at once.
 const (
 	tileBytes = 1 << 20
-	mostRows  = 192
+	mostRows  = 256
 	leastRows = 32
 )
 
@@ -227,6 +227,10 @@ func newGrid(rows, panels, rowBytes int) grid {
 	g := grid{rows: rows, panels: panels}
 	g.tile = min(mostRows, max(leastRows, tileBytes/max(1, rowBytes)&^(leastRows-1)))
 	tiles := (rows + g.tile - 1) / g.tile
+	if tiles > 1 { // of about the same size: each decodes all panels
+		g.tile = ((rows+tiles-1)/tiles + leastRows - 1) &^ (leastRows - 1)
+		tiles = (rows + g.tile - 1) / g.tile
+	}
 	chunks := chunksPerThread * cpu.NumThreads()
 	if rows < minParallelRows {
 		chunks = streamChunks * cpu.NumThreads()
@@ -239,7 +243,7 @@ func newGrid(rows, panels, rowBytes int) grid {
 
 // align makes the runs of panels multiples of n.
 func (g *grid) align(n int) {
-	g.size = (g.size + n - 1) / n * n
+	g.size = max(n, g.size/n*n)
 	g.runs = (g.panels + g.size - 1) / g.size
 }
 
