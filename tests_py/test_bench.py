@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
-from bitnet_rust import ArgumentError, BitNetModel, bench, num_threads
+from bitnet_rust import ArgumentError, BitNetModel, bench, build_info, num_threads
+from bitnet_rust.bench import subject
 
 REPO = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "READ_BYTES", 8 << 20)
-    monkeypatch.setattr(bench, "READ_SECONDS", 0.01)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("bitnet_rust.bench.machine.READ_BYTES", 8 << 20)
+    monkeypatch.setattr("bitnet_rust.bench.machine.READ_SECONDS", 0.01)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def tiny(**options: Any) -> dict[str, Any]:
@@ -25,39 +27,36 @@ def tiny(**options: Any) -> dict[str, Any]:
 
 def test_a_result_is_json_and_its_figures_agree() -> None:
     lines: list[str] = []
-    r = json.loads(json.dumps(tiny(progress=lines.append)))
+    r = json.loads(json.dumps(tiny(progress=lines.append, cache=False)))
     assert r["tokens_per_second_min"] <= r["tokens_per_second"] <= r["tokens_per_second_max"]
     assert r["read_limit_gb_s_min"] <= r["read_limit_gb_s"] <= r["read_limit_gb_s_max"]
-    assert r["token_ms_min"] <= r["token_ms_median"] <= r["token_ms_p95"]
+    assert r["token_ms_min"] <= r["token_ms_median"] <= r["token_ms_p95"] <= r["token_ms_max"]
     assert r["fraction_of_limit"] <= r["fraction_of_limit_best"]
     assert len(r["repeats"]) == r["repeat"] == 2
     for part in r["repeats"]:
         used = part["tokens_per_second"] * r["bytes_per_token"] / 1e9
-        assert part["fraction_of_limit"] == pytest.approx(used / part["read_limit_gb_s"])
+        assert part["fraction_of_limit"] == pytest.approx(used / part["read_limit_gb_s"], rel=1e-3)
     assert r["rss_per_weight_byte"] == r["rss_bytes"] / r["weight_bytes"]
     assert r["machine"]["physical_cores"] >= 1
+    assert r["isa"] == build_info()["isa"]
     assert len(lines) == 3
 
 
-def test_a_tied_model_reads_all_its_weights_and_its_mean_context() -> None:
+def test_a_token_reads_the_weights_of_neurons_that_are_on_and_its_context() -> None:
     r = tiny(head_dtype="int8")
     with BitNetModel.from_config("tiny", head_dtype="int8") as model:
         assert r["weight_bytes"] == model.memory_footprint()
         assert r["parameters"] == model.num_parameters()
-        layers, heads = model.config.num_hidden_layers, model.config.num_key_value_heads
-        cache = 2 * 4 * layers * heads * model.config.head_dim * (3 + 4 / 2)
-    assert r["bytes_per_token"] == r["weight_bytes"] + cache
+        c = model.config
+        cache = 2 * 4 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim * (3 + 5 / 2)
+        lines = c.num_hidden_layers * c.intermediate_size * c.hidden_size / 4  # of up, and of down
+        norms = 4 * (c.hidden_size + c.num_hidden_layers * (3 * c.hidden_size + c.intermediate_size))
+        skipped = (2 - r["gate_density"] - r["down_density"]) * lines
+        row = c.hidden_size + 4  # of the embedding
+        expected = model.memory_footprint() - norms + row + cache - skipped
+    assert r["bytes_per_token"] == pytest.approx(expected, rel=0.01)
+    assert 0 < r["down_density"] <= r["gate_density"] < 1
     assert r["head_dtype"] == "int8"
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_an_untied_embedding_is_not_read(dtype: str) -> None:
-    with BitNetModel.from_config({"preset": "tiny", "dtype": dtype}, head_dtype="int8") as model:
-        tied = bench._bytes_per_token(model, context=0)
-    untied = {"preset": "tiny", "dtype": dtype, "tie_word_embeddings": False}
-    with BitNetModel.from_config(untied, head_dtype="int8") as model:
-        assert bench._bytes_per_token(model, context=0) == tied
-        assert model.memory_footprint() > tied
 
 
 def test_smaller_heads_read_less() -> None:
@@ -65,19 +64,30 @@ def test_smaller_heads_read_less() -> None:
     assert reads == sorted(reads, reverse=True)
 
 
-def test_the_number_of_threads_is_for_this_run_only() -> None:
-    before = num_threads()
-    assert tiny(threads=1)["threads"] == 1
-    assert num_threads() == before
-    with pytest.raises(ArgumentError):
-        tiny(threads=0)
-    assert num_threads() == before
+def test_an_exact_head_reads_its_scores_and_a_few_rows() -> None:
+    full, exact = (tiny(head_dtype=dtype)["bytes_per_token"] for dtype in ("bfloat16", "exact"))
+    with BitNetModel.from_config("tiny") as model:
+        table = 2 * model.config.vocab_size * model.config.hidden_size
+    assert full - table / 2 < exact < full + table / 2
+
+
+def test_threads_and_instruction_set_are_for_this_run_only() -> None:
+    before, isa = num_threads(), build_info()["isa"]
+    r = tiny(threads=1, isa="scalar")
+    assert (r["threads"], r["isa"]) == (1, "scalar")
+    assert (num_threads(), build_info()["isa"]) == (before, isa)
+    for bad in ({"threads": 0}, {"isa": "sse9"}):
+        with pytest.raises(ArgumentError, match=str(next(iter(bad.values())))):
+            tiny(**bad)
+        assert (num_threads(), build_info()["isa"]) == (before, isa)
 
 
 def test_a_real_model_can_be_measured() -> None:
-    r = bench.decode(model="bitnet-shakespeare", tokens=4, repeat=1)
+    r = bench.decode("from-model", model="bitnet-shakespeare", tokens=4, repeat=1)
     assert r["model"] == "bitnet-shakespeare"
     assert "bitnet-shakespeare" in bench.report(r)
+    with pytest.raises(ArgumentError, match="from-model"):
+        bench.decode("from-model")
 
 
 @pytest.mark.parametrize("bad", [{"tokens": 1}, {"prompt": 0}, {"repeat": 0}])
@@ -88,21 +98,152 @@ def test_counts_that_measure_nothing_are_refused(bad: dict[str, int]) -> None:
 
 def test_more_tokens_than_the_context_are_refused() -> None:
     with pytest.raises(ArgumentError, match="max_position_embeddings = 256"):
-        tiny(tokens=250, prompt=7)
+        bench.decode(model="bitnet-shakespeare", tokens=250, prompt=7)
 
 
 def test_the_report_has_a_line_for_each_fact() -> None:
     text = bench.report(tiny())
-    for word in ("tokens/s", "MB a token", "GB/s, in the same run", "% of the read limit", "x weights", "threads"):
+    for word in (
+        "tokens/s",
+        "MB a token",
+        "GB/s, in the same run",
+        "% of the read limit",
+        "x weights",
+        "threads",
+        "gates",
+    ):
         assert word in text
 
 
+def test_random_weights_are_written_once() -> None:
+    lines: list[str] = []
+    for _ in range(2):
+        tiny(progress=lines.append)
+    assert sum("writing" in line for line in lines) == 1
+    (file,) = subject.cache_directory().iterdir()
+    before = file.stat().st_mtime_ns
+    file.write_bytes(file.read_bytes()[:-1000])  # damaged, or of another version
+    tiny()
+    assert file.stat().st_mtime_ns != before
+    tiny(head_dtype="int8")
+    tiny(ffn_density=0.2)
+    tiny(cache=False, seed=3)
+    assert len(list(subject.cache_directory().iterdir())) == 3
+
+
+def test_without_a_place_for_the_cache_weights_are_made_in_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    lines: list[str] = []
+    assert tiny(progress=lines.append)["tokens_per_second"] > 0
+    assert any("no cache" in line for line in lines)
+
+
+def test_weights_from_the_cache_are_those_made_in_memory() -> None:
+    options: dict[str, Any] = {"tokens": 8, "repeat": 1, "ffn_density": 0.2}
+    cached, made = tiny(**options), tiny(**options, cache=False)
+    assert (cached["bytes_per_token"], cached["gate_density"]) == (made["bytes_per_token"], made["gate_density"])
+
+
+def test_a_busy_process_beside_it_is_measured() -> None:
+    b = tiny(burner=True, tokens=20)["burner"]
+    assert b["tokens_per_second"] > 0
+    assert b["relative_speed_min"] <= b["relative_speed"] <= b["relative_speed_max"]
+    assert b["worst_over_median"] == pytest.approx(b["token_ms_max"] / b["token_ms_median"])
+
+
+def test_reading_a_prompt() -> None:
+    r = json.loads(json.dumps(bench.prefill("tiny", tokens=40, repeat=2)))
+    assert r["benchmark"] == "prefill"
+    assert r["tokens_per_second"] == pytest.approx(40 / r["first_token_ms"] * 1e3, rel=0.5)
+    assert r["bytes_per_token"] < tiny()["bytes_per_token"]
+    assert "40 tokens in" in bench.report(r)
+
+
+def test_many_sequences_share_the_weights() -> None:
+    r = json.loads(json.dumps(bench.batch("tiny", sizes=[1, 3, 32], tokens=4, prompt=9, repeat=1)))
+    one, three, many = r["sizes"]
+    assert [s["sequences"] for s in r["sizes"]] == [1, 3, 32]
+    assert one["over_first"] == 1
+    assert many["bytes_per_token"] < one["bytes_per_token"]
+    assert r["tokens_per_second"] == many["tokens_per_second"]
+    assert three["step_ms"] == pytest.approx(3e3 / three["tokens_per_second"])
+    assert "sequences" in bench.report(r)
+    with pytest.raises(ArgumentError, match="sizes = 33"):
+        bench.batch("tiny", sizes=[33])
+
+
+def test_longer_contexts_read_more() -> None:
+    r = json.loads(json.dumps(bench.context("tiny", lengths=[8, 300], tokens=3)))
+    short, long = r["lengths"]
+    assert long["bytes_per_token"] > short["bytes_per_token"]
+    assert short["over_first"] == 1
+    assert r["prompt_tokens_per_second"] == long["prompt_tokens_per_second"] > 0
+    assert "context" in bench.report(r)
+
+
+@pytest.mark.parametrize("format", ["native", "hf"])
+def test_starts_are_fresh_processes(format: Any) -> None:
+    r = json.loads(json.dumps(bench.load("tiny", format=format, repeat=1, threads=1, head_dtype="int8")))
+    assert 0 < r["ready_ms"] <= r["first_token_ms"]
+    assert r["process_ms"] >= r["import_ms"] + r["first_token_ms"]
+    assert (r["threads"], r["format"]) == (1, format)
+    with BitNetModel.from_config("tiny", head_dtype="int8") as model:
+        assert r["weight_bytes"] == model.memory_footprint()
+    assert "from its start to its exit" in bench.report(r)
+
+
+def test_a_benchmark_gives_its_profile_and_its_picture(tmp_path: Path) -> None:
+    r = tiny(profile=True)
+    profile = r.pop("profile")
+    assert profile.steps == 4
+    assert profile.bytes / profile.steps == pytest.approx(r["bytes_per_token"], abs=1)
+    assert profile.read_limit_gb_s == r["read_limit_gb_s"]
+    pytest.importorskip("matplotlib")
+    results = [
+        r, bench.prefill("tiny", tokens=8, repeat=1), bench.batch("tiny", sizes=[1, 2], tokens=2, repeat=1),
+        bench.context("tiny", lengths=[2, 5], tokens=2), bench.load("tiny", repeat=1),
+    ]  # fmt: skip
+    for result in results:
+        bench.plot(result, tmp_path / "plot.png")
+        assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("command", [["-m", "bench"], ["-m", "bitnet_rust", "bench"]])
-def test_both_commands_print_json_on_stdout_and_progress_on_stderr(command: list[str]) -> None:
+def test_both_commands_print_json_on_stdout_and_progress_on_stderr(command: list[str], tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
     argv = [sys.executable, *command, "decode", "--shape", "tiny", "--tokens", "4", "--repeat", "1", "--json"]
-    done = subprocess.run(argv, cwd=REPO, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["benchmark"] == "decode"
+    done = subprocess.run([*argv, "--profile", str(trace)], cwd=REPO, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert result["benchmark"] == "decode"
+    assert result["profile"]["steps"] == 3
+    assert json.loads(trace.read_text())["traceEvents"]
     assert "1/1" in done.stderr
+
+
+def test_every_benchmark_is_a_command() -> None:
+    for command in (
+        ["prefill", "--tokens", "9"], ["batch", "--size", "1", "--size", "2", "--tokens", "2"],
+        ["context", "--length", "5", "--tokens", "2"], ["load", "--prompt", "2"],
+    ):  # fmt: skip
+        argv = [
+            sys.executable,
+            "-m",
+            "bitnet_rust",
+            "bench",
+            *command,
+            "--shape",
+            "tiny",
+            "--repeat",
+            "1",
+            "--isa",
+            "scalar",
+        ]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        assert "scalar" in done.stdout
+        assert "read limit" in done.stdout
 
 
 def test_a_shape_that_is_not_registered_is_one_line_on_stderr() -> None:

@@ -3,7 +3,7 @@
 import difflib
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -175,7 +175,7 @@ class Session:
         self._generation = _bitnet.generation(model, ids, array("q", map(len, prompts)), params)
         self._texts: list[SequenceText | None] = [SequenceText(tokenizer, prompt, stop) for prompt in prompts]
 
-    def __iter__(self) -> Iterator[Piece]:
+    def __iter__(self) -> Generator[Piece, None, None]:
         left = len(self.prompts)
         try:
             while left:

@@ -1,0 +1,213 @@
+"""``bitnet bench``: a command for each benchmark."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..profile import Profile
+from .batches import SIZES, batch
+from .contexts import LENGTHS, context
+from .decoding import decode
+from .loading import load
+from .prompts import prefill
+from .report import plot, report
+
+Shape = Annotated[
+    str,
+    typer.Option(help="Shape for random weights: a registered name, such as 2b, 0.7b or 8b; from-model with --model."),
+]
+Model = Annotated[str | None, typer.Option(help="Directory or name of a model to load and measure instead.")]
+Threads = Annotated[int | None, typer.Option(help="Worker threads.", show_default="all physical cores")]
+ISA = Annotated[
+    str | None, typer.Option(help="Instruction set: scalar, avx2, avx512, amx, ...", show_default="the best one")
+]
+HeadDType = Annotated[str, typer.Option(help="Embedding and output head: auto, bfloat16, int8, int4 or exact.")]
+KVDType = Annotated[str, typer.Option("--kv-dtype", help="Keys and values: float32, float16 or int8.")]
+Density = Annotated[
+    float | None,
+    typer.Option(
+        "--ffn-density",
+        help="Share of feed-forward neurons that are on, up to 0.5.",
+        show_default="as the weights have it",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the random weights.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Make random weights in memory; write no file.")]
+Repeat = Annotated[int, typer.Option(min=1, help="Repetitions.")]
+Prompt = Annotated[int, typer.Option(min=1, help="Prompt tokens, read before the clock starts.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Plot = Annotated[Path | None, typer.Option(help="Draw the result there, a PNG (needs matplotlib).")]
+Trace = Annotated[
+    Path | None, typer.Option("--profile", help="Print where the time goes, and write a Chrome trace there.")
+]
+
+app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Measure this machine."""
+
+
+@app.command("decode")
+def _decode(
+    shape: Shape = "2b",
+    model: Model = None,
+    threads: Threads = None,
+    isa: ISA = None,
+    head_dtype: HeadDType = "auto",
+    kv_dtype: KVDType = "float32",
+    ffn_density: Density = None,
+    tokens: Annotated[int, typer.Option(min=2, help="Decoded tokens in each repetition.")] = 64,
+    prompt: Prompt = 16,
+    repeat: Repeat = 5,
+    burner: Annotated[
+        bool, typer.Option("--burner", help="Decode beside a process that keeps one core busy, too.")
+    ] = False,
+    seed: Seed = 0,
+    no_cache: NoCache = False,
+    profile: Trace = None,
+    picture: Plot = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Greedy decoding of one sequence, as a fraction of what memory allows."""
+    options = _options(model, threads, isa, head_dtype, kv_dtype, ffn_density, seed, no_cache)
+    result = decode(
+        shape, tokens=tokens, prompt=prompt, repeat=repeat, burner=burner, profile=profile is not None, **options
+    )
+    _show(result, profile, picture, as_json)
+
+
+@app.command("prefill")
+def _prefill(
+    shape: Shape = "2b",
+    model: Model = None,
+    threads: Threads = None,
+    isa: ISA = None,
+    head_dtype: HeadDType = "auto",
+    kv_dtype: KVDType = "float32",
+    ffn_density: Density = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 512,
+    repeat: Repeat = 5,
+    seed: Seed = 0,
+    no_cache: NoCache = False,
+    profile: Trace = None,
+    picture: Plot = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Reading a prompt: tokens a second until the first new token."""
+    options = _options(model, threads, isa, head_dtype, kv_dtype, ffn_density, seed, no_cache)
+    _show(
+        prefill(shape, tokens=tokens, repeat=repeat, profile=profile is not None, **options), profile, picture, as_json
+    )
+
+
+@app.command("batch")
+def _batch(
+    shape: Shape = "2b",
+    model: Model = None,
+    threads: Threads = None,
+    isa: ISA = None,
+    head_dtype: HeadDType = "auto",
+    kv_dtype: KVDType = "float32",
+    ffn_density: Density = None,
+    size: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, help="Sequences at once; may be given several times.", show_default=" ".join(map(str, SIZES))
+        ),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=2, help="Decoded tokens of each sequence.")] = 32,
+    prompt: Prompt = 16,
+    repeat: Repeat = 3,
+    seed: Seed = 0,
+    no_cache: NoCache = False,
+    profile: Trace = None,
+    picture: Plot = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Greedy decoding of many sequences at once."""
+    options = _options(model, threads, isa, head_dtype, kv_dtype, ffn_density, seed, no_cache)
+    result = batch(
+        shape, sizes=size or SIZES, tokens=tokens, prompt=prompt, repeat=repeat, profile=profile is not None, **options
+    )
+    _show(result, profile, picture, as_json)
+
+
+@app.command("context")
+def _context(
+    shape: Shape = "2b",
+    model: Model = None,
+    threads: Threads = None,
+    isa: ISA = None,
+    head_dtype: HeadDType = "auto",
+    kv_dtype: KVDType = "float32",
+    ffn_density: Density = None,
+    length: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, help="Tokens of context; may be given several times.", show_default=" ".join(map(str, LENGTHS))
+        ),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=2, help="Decoded tokens after each prompt.")] = 32,
+    repeat: Repeat = 1,
+    seed: Seed = 0,
+    no_cache: NoCache = False,
+    profile: Trace = None,
+    picture: Plot = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Decoding and reading prompts as the context grows."""
+    options = _options(model, threads, isa, head_dtype, kv_dtype, ffn_density, seed, no_cache)
+    result = context(
+        shape, lengths=length or LENGTHS, tokens=tokens, repeat=repeat, profile=profile is not None, **options
+    )
+    _show(result, profile, picture, as_json)
+
+
+@app.command("load")
+def _load(
+    shape: Shape = "2b",
+    model: Model = None,
+    threads: Threads = None,
+    isa: ISA = None,
+    head_dtype: HeadDType = "auto",
+    format: Annotated[str, typer.Option(help="Of the file with random weights: native or hf.")] = "native",
+    memory: Annotated[str, typer.Option(help="Weights of a native file: auto, mapped or copied.")] = "auto",
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 1,
+    repeat: Repeat = 5,
+    seed: Seed = 0,
+    picture: Plot = None,
+    as_json: AsJSON = False,
+) -> None:
+    """From a file to the first token, each start in a fresh process."""
+    options = _options(model, threads, isa, head_dtype, "float32", None, seed, False)
+    result = load(shape, format=format, memory=memory, prompt=prompt, repeat=repeat, **options)  # type: ignore[arg-type]
+    _show(result, None, picture, as_json)
+
+
+def _options(
+    model: str | None, threads: int | None, isa: str | None, head_dtype: str, kv_dtype: str, ffn_density: float | None,
+    seed: int, no_cache: bool,
+) -> Any:  # fmt: skip
+    return {
+        "model": model, "threads": threads, "isa": isa, "head_dtype": head_dtype, "kv_dtype": kv_dtype, "ffn_density": ffn_density,
+        "seed": seed, "cache": not no_cache, "progress": lambda line: print(line, file=sys.stderr),
+    }  # fmt: skip
+
+
+def _show(result: dict[str, Any], trace: Path | None, picture: Path | None, as_json: bool) -> None:
+    profile: Profile | None = result.pop("profile", None)
+    if trace is not None and profile is not None:
+        profile.save(trace)
+    if picture is not None:
+        plot(result, picture)
+    if as_json:
+        print(json.dumps(result | ({"profile": profile.to_dict()} if profile else {}), indent=2))
+        return
+    print(report(result))
+    if profile is not None:
+        print(f"\n{profile}")

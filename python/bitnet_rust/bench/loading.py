@@ -1,0 +1,119 @@
+"""From a file to the first token, each start in a fresh process."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal, Unpack
+
+from ..errors import ArgumentError, BitNetError
+from ..hub import resolve
+from ..model import BitNetModel
+from ..runtime import build_info
+from .machine import ReadLimit, machine, spread
+from .subject import SubjectOptions, cached, check_counts, processor_settings
+
+TIMES = ("import_ms", "ready_ms", "first_token_ms", "process_ms")
+
+
+def load(
+    shape: str = "2b",
+    *,
+    format: Literal["native", "hf"] = "native",
+    memory: Literal["auto", "mapped", "copied"] = "auto",
+    prompt: int = 1,
+    repeat: int = 5,
+    **options: Unpack[SubjectOptions],
+) -> dict[str, Any]:
+    """Measure how long a start takes, with the file in the system's cache.
+
+    Args:
+        shape, options: as in ``decode``; the random weights are always in a file.
+        format: of that file: "native", or "hf" for a Hugging Face checkpoint of packed weights, which is converted on loading.
+        memory: as in ``BitNetModel.from_pretrained``.
+        prompt: tokens of the prompt, whose next token is the first one.
+        repeat: starts; each is preceded and followed by a measurement of the read limit.
+
+    Returns:
+        A dictionary with the medians and ranges of "import_ms" (of the package), "ready_ms" (from_pretrained), "first_token_ms" (from the
+        beginning of from_pretrained to the first token) and "process_ms" (from starting the interpreter to its exit).
+    """
+    check_counts(prompt=(prompt, 1), repeat=(repeat, 1))
+    if format not in ("native", "hf"):
+        raise ArgumentError(f"format = {format!r}: expected 'native' or 'hf'")
+    say = options.get("progress") or (lambda line: None)
+    name = options.get("model") or shape
+    if options.get("model") is not None:
+        path = resolve(name)
+    elif format == "hf":
+        path = _as_hf(cached(shape, **(options | SubjectOptions(head_dtype="auto"))))
+    else:
+        path = cached(shape, **options)
+    file_bytes = _read(path)
+    command = [
+        sys.executable, "-P", str(Path(__file__).with_name("child.py")), str(path), options.get("head_dtype", "auto"), memory,
+        str(options.get("threads") or ""), options.get("isa") or "", str(prompt),
+    ]  # fmt: skip
+    with processor_settings(options.get("threads"), options.get("isa")):
+        limit, starts = ReadLimit(), []
+        for i in limit.around(repeat):
+            starts.append(_start(command))
+            say(
+                f"{i + 1}/{repeat}: ready in {starts[-1]['ready_ms']:.0f} ms, first token after {starts[-1]['first_token_ms']:.0f} ms"
+            )
+        times: dict[str, float] = {}
+        for key in TIMES:
+            times |= spread(key, [one[key] for one in starts])
+        info = build_info()
+        weights = int(starts[0]["weight_bytes"])
+        return {
+            "benchmark": "load",
+            "model": name,
+            "format": format,
+            "memory": memory,
+            "head_dtype": options.get("head_dtype", "auto"),
+            "threads": int(info["threads"]),
+            "isa": info["isa"],
+            "prompt": prompt,
+            "repeat": repeat,
+            **times,
+            "file_bytes": file_bytes,
+            "weight_bytes": weights,
+            **spread("read_limit_gb_s", limit.measured),
+            "fraction_of_limit": statistics.median(
+                weights / limit.of(i) / 1e6 / one["first_token_ms"] for i, one in enumerate(starts)
+            ),
+            "repeats": starts,
+            "machine": machine(),
+        }
+
+
+def _start(command: list[str]) -> dict[str, float]:
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    took = 1e3 * (time.perf_counter() - began)
+    if done.returncode:
+        raise BitNetError(f"a start failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    times: dict[str, float] = json.loads(done.stdout)
+    return times | {"process_ms": took}
+
+
+def _as_hf(native: Path) -> Path:
+    """The same weights as a Hugging Face checkpoint, beside the native file."""
+    place = native.with_suffix(".hf")
+    if not (place / "config.json").exists():
+        with BitNetModel.from_pretrained(native, memory="mapped", verify=False) as model:
+            model.save_pretrained(place, format="hf")
+    return place
+
+
+def _read(path: Path) -> int:
+    """Reads all files of a model, so that they are in the system's cache; gives their size."""
+    total = 0
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        with file.open("rb", buffering=0) as f:
+            while piece := f.read(16 << 20):
+                total += len(piece)
+    return total

@@ -1,0 +1,172 @@
+"""Results for people: a few lines, a table, a picture."""
+
+from os import PathLike, fspath
+from typing import Any
+
+from ..errors import BitNetError, FileSystemError
+
+Result = dict[str, Any]
+
+
+def report(result: Result) -> str:
+    """A result in a few lines, with a table where it has several sizes."""
+    lines = _common(result) | _OWN[result["benchmark"]](result) | _limit(result)
+    text = "\n".join(f"{name:<11}{text}" for name, text in lines.items())
+    table = _table(result)
+    return f"{text}\n\n{table}" if table else text
+
+
+def _common(r: Result) -> dict[str, str]:
+    at = r["machine"]
+    size = f"{r['parameters'] / 1e6:.1f} M parameters, " if "parameters" in r else ""
+    kv = f", {r['kv_dtype']} keys and values" if r.get("kv_dtype", "float32") != "float32" else ""
+    return {
+        "machine": f"{at['processor']}, {at['physical_cores']} physical cores, {at['system']}",
+        "model": f"{r['model']}: {size}{r['head_dtype']} head{kv}",
+        "kernels": f"{r['isa']}, {r['threads']} threads",
+    }
+
+
+def _limit(r: Result) -> dict[str, str]:
+    text = f"{100 * r['fraction_of_limit']:.1f} % of the read limit"
+    if "fraction_of_limit_best" in r:
+        text += f", the fastest tokens {100 * r['fraction_of_limit_best']:.1f} %"
+    return {"read limit": f"{_spread(r, 'read_limit_gb_s')} GB/s, in the same run", "fraction": text}
+
+
+def _decode(r: Result) -> dict[str, str]:
+    lines = {
+        "decode": f"{_spread(r, 'tokens_per_second')} tokens/s",
+        "a token": f"{r['token_ms_median']:.2f} ms, the fastest {r['token_ms_min']:.2f}, 95 % at most {r['token_ms_p95']:.2f}, "
+        f"the slowest {r['token_ms_max']:.2f}",
+        "reads": _reads(r),
+        "memory": f"{r['rss_bytes'] / 1e6:.1f} MB resident, {r['rss_per_weight_byte']:.2f} x weights of "
+        f"{r['weight_bytes'] / 1e6:.1f} MB",
+    }
+    if b := r.get("burner"):
+        lines["beside"] = (
+            f"a busy process: {_spread(b, 'tokens_per_second')} tokens/s, {b['relative_speed']:.2f} x alone; "
+            f"slowest token {b['token_ms_max']:.2f} ms, {b['worst_over_median']:.1f} x the median"
+        )
+    return lines
+
+
+def _prefill(r: Result) -> dict[str, str]:
+    return {
+        "prefill": f"{_spread(r, 'tokens_per_second')} tokens/s, {r['tokens']} tokens in {r['first_token_ms']:.0f} ms",
+        "reads": _reads(r),
+    }
+
+
+def _batch(r: Result) -> dict[str, str]:
+    return {"decode": f"{r['tokens']} tokens of each sequence; the limit is for the last row"}
+
+
+def _context(r: Result) -> dict[str, str]:
+    return {"decode": f"{r['tokens']} tokens after each prompt; the limit is for the last row"}
+
+
+def _load(r: Result) -> dict[str, str]:
+    return {
+        "file": f"{r['format']}, {r['file_bytes'] / 1e6:.1f} MB, in the system's cache; weights kept {r['memory']}",
+        "import": f"{_spread(r, 'import_ms')} ms",
+        "ready": f"{_spread(r, 'ready_ms')} ms",
+        "first token": f"{_spread(r, 'first_token_ms')} ms, after a prompt of {r['prompt']}",
+        "process": f"{_spread(r, 'process_ms')} ms, from its start to its exit",
+    }
+
+
+_OWN = {"decode": _decode, "prefill": _prefill, "batch": _batch, "context": _context, "load": _load}
+
+
+def _reads(r: Result) -> str:
+    reads = r["bytes_per_token"]
+    text = f"{reads / 1e6:.1f} MB a token, {r['tokens_per_second'] * reads / 1e9:.2f} GB/s"
+    if r.get("gate_density") is not None:
+        text += f"; {100 * r['gate_density']:.1f} % of the gates open, {100 * r['down_density']:.1f} % of the down inputs not zero"
+    return text
+
+
+def _spread(r: Result, key: str) -> str:
+    return f"{r[key]:.2f} ({r[key + '_min']:.2f} to {r[key + '_max']:.2f})"
+
+
+def _table(r: Result) -> str:
+    if r["benchmark"] == "batch":
+        rows = [("sequences", "tokens/s", "x first", "ms/step", "MB/token", "of limit")]
+        rows += [
+            (str(s["sequences"]), f"{s['tokens_per_second']:.1f}", f"{s['over_first']:.2f}", f"{s['step_ms']:.1f}",
+             f"{s['bytes_per_token'] / 1e6:.1f}", f"{100 * s['fraction_of_limit']:.0f} %")
+            for s in r["sizes"]
+        ]  # fmt: skip
+    elif r["benchmark"] == "context":
+        rows = [("context", "decode/s", "x first", "prompt/s", "MB/token", "of limit")]
+        rows += [
+            (str(s["context"]), f"{s['tokens_per_second']:.1f}", f"{s['over_first']:.2f}", f"{s['prompt_tokens_per_second']:.1f}",
+             f"{s['bytes_per_token'] / 1e6:.1f}", f"{100 * s['fraction_of_limit']:.0f} %")
+            for s in r["lengths"]
+        ]  # fmt: skip
+    else:
+        return ""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) for row in rows)
+
+
+def plot(result: Result, path: str | PathLike[str]) -> None:
+    """Draws a result with matplotlib. Raises BitNetError without that library, FileSystemError where the picture cannot be written."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as missing:
+        raise BitNetError("a plot needs matplotlib: pip install matplotlib") from missing
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes: Any = figure.subplots()
+    _DRAW[result["benchmark"]](axes, result)
+    axes.set_title(
+        f"{result['benchmark']}: {result['model']}, {result['isa']}, {result['threads']} threads", fontsize=10
+    )
+    figure.text(0.01, 0.005, result["machine"]["processor"], fontsize=7, color="gray")
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:  # ValueError: no such kind of picture
+        raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
+
+
+def _draw_repeats(axes: Any, r: Result) -> None:
+    """Repetitions and what memory would allow."""
+    speeds = [one["tokens_per_second"] for one in r["repeats"]]
+    axes.bar(range(1, len(speeds) + 1), speeds, color="tab:blue", label="measured")
+    if r["benchmark"] == "decode":
+        limits = [1e9 * one["read_limit_gb_s"] / r["bytes_per_token"] for one in r["repeats"]]
+        axes.plot(range(1, len(speeds) + 1), limits, "o-", color="tab:orange", label="at the read limit")
+        axes.legend()
+    axes.set(xlabel="repetition", ylabel="tokens/s", ylim=(0, None))
+
+
+def _draw_batch(axes: Any, r: Result) -> None:
+    sizes = [one["sequences"] for one in r["sizes"]]
+    axes.plot(sizes, [one["tokens_per_second"] for one in r["sizes"]], "o-", label="all sequences")
+    axes.plot(sizes, [one["tokens_per_second"] / one["sequences"] for one in r["sizes"]], "o--", label="each")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set(xlabel="sequences", ylabel="tokens/s", ylim=(0, None))
+    axes.legend()
+
+
+def _draw_context(axes: Any, r: Result) -> None:
+    lengths = [one["context"] for one in r["lengths"]]
+    axes.plot(lengths, [one["tokens_per_second"] for one in r["lengths"]], "o-", label="decode")
+    axes.plot(lengths, [one["prompt_tokens_per_second"] for one in r["lengths"]], "o--", label="prompt")
+    axes.set(xlabel="tokens of context", ylabel="tokens/s", ylim=(0, None))
+    axes.legend()
+
+
+def _draw_load(axes: Any, r: Result) -> None:
+    names = ("import", "ready", "first_token", "process")
+    axes.barh([name.replace("_", " ") for name in names], [r[f"{name}_ms"] for name in names])
+    axes.invert_yaxis()
+    axes.set(xlabel="ms")
+
+
+_DRAW = {
+    "decode": _draw_repeats, "prefill": _draw_repeats, "batch": _draw_batch, "context": _draw_context, "load": _draw_load,
+}  # fmt: skip

@@ -1,0 +1,183 @@
+"""What a benchmark runs on: a model, made or loaded, on so many threads and an instruction set."""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+from .. import _bitnet
+from ..errors import ArgumentError, FileSystemError, FormatError
+from ..model import BitNetModel
+from ..registry import find_model
+from ..runtime import build_info, num_threads, set_num_threads
+from .machine import Say
+
+# Benchmarks of random weights may have as much context as they ask for.
+CONTEXT = 1 << 16
+
+
+class SubjectOptions(TypedDict, total=False):
+    """The options that all benchmarks have."""
+
+    model: str | None  # a directory, file or name for from_pretrained; measured in place of a shape
+    threads: int | None  # worker threads; default as num_threads()
+    isa: str | None  # instruction set; default the one in use
+    head_dtype: str  # "auto", "bfloat16", "int8", "int4" or "exact" for embedding and output head
+    kv_dtype: Literal["float32", "float16", "int8"]  # keys and values
+    ffn_density: (
+        float | None
+    )  # share of feed-forward neurons that are on, up to 0.5, of random weights for squared ReLU
+    seed: int  # of the random weights
+    cache: bool  # keep the random weights in a file, and load them from there the next time
+    progress: Say | None  # called with a line about what happens next
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is being measured."""
+
+    model: BitNetModel
+    name: str
+    build_seconds: float
+    say: Say
+
+    def facts(self) -> dict[str, Any]:
+        """What was measured, for a result."""
+        info, m = build_info(), self.model
+        return {
+            "model": self.name, "parameters": m.num_parameters(), "head_dtype": m.head_dtype, "kv_dtype": m.kv_dtype,
+            "threads": int(info["threads"]), "isa": info["isa"], "weight_bytes": m.memory_footprint(),
+            "build_seconds": self.build_seconds,
+        }  # fmt: skip
+
+    def prompt(self, length: int, first: int = 1) -> list[int]:
+        """Some token ids; others begin with another first."""
+        return [(7 * i + first) % self.model.config.vocab_size for i in range(length)]
+
+    def check_context(self, prompt: int, tokens: int) -> None:
+        most = self.model.config.max_position_embeddings
+        if prompt + tokens > most:
+            raise ArgumentError(
+                f"prompt + tokens = {prompt + tokens}: expected at most max_position_embeddings = {most} of {self.name}"
+            )
+
+
+@contextmanager
+def opened(shape: str, **options: Unpack[SubjectOptions]) -> Iterator[Subject]:
+    """The model to measure, with threads and instruction set as the options say, and as they were before afterwards."""
+    say = options.get("progress") or (lambda line: None)
+    model = options.get("model")
+    if shape == "from-model" and model is None:
+        raise ArgumentError("shape = 'from-model': expected a model with it")
+    with processor_settings(options.get("threads"), options.get("isa")):
+        start = time.perf_counter()
+        m = _load(model, options) if model is not None else _random(shape, options, say)
+        with m:
+            yield Subject(m, model or shape, time.perf_counter() - start, say)
+
+
+@contextmanager
+def processor_settings(threads: int | None, isa: str | None) -> Iterator[None]:
+    """Other threads and another instruction set for a while."""
+    before = num_threads(), build_info()["isa"]
+    try:
+        if threads is not None:
+            set_num_threads(threads)
+        if isa is not None:
+            _bitnet.set_isa(isa)
+        yield
+    finally:
+        set_num_threads(before[0])
+        _bitnet.set_isa(before[1])
+
+
+def _load(path: str | os.PathLike[str], options: SubjectOptions) -> BitNetModel:
+    return BitNetModel.from_pretrained(
+        path, head_dtype=options.get("head_dtype", "auto"), kv_dtype=options.get("kv_dtype", "float32"),
+        memory="copied", verify=False,
+    )  # fmt: skip
+
+
+def _random(shape: str, options: SubjectOptions, say: Say) -> BitNetModel:
+    if not options.get("cache", True):
+        say(f"making random weights of {shape}")
+        return _made(shape, options)
+    try:
+        file = cached(shape, **options)
+    except FileSystemError as error:
+        say(f"no cache: {error}")
+        return _made(shape, options)
+    say(f"loading {file}")
+    try:
+        return _load(file, options)
+    except FormatError:  # of another version
+        file.unlink()
+        return _load(cached(shape, **options), options)
+
+
+def cached(shape: str, **options: Unpack[SubjectOptions]) -> Path:
+    """The file with random weights of a shape in the user's cache directory, made if it is not there.
+
+    Its name says the shape, the head, the density and the seed. Raises FileSystemError where it cannot be written.
+    """
+    say = options.get("progress") or (lambda line: None)
+    head, density, seed = _head(options), options.get("ffn_density"), options.get("seed", 0)
+    config = _config(shape)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+    parts = [
+        find_model(shape).name,
+        digest,
+        head,
+        *([f"density{density:g}"] if density is not None else []),
+        f"seed{seed}",
+    ]
+    file = cache_directory() / ("-".join(parts).replace("/", "_") + ".bitnet")
+    if not file.exists():
+        say(f"making random weights of {shape} and writing them to {file}")
+        with _made(shape, options, head) as model:
+            model.save_pretrained(file)
+    return file
+
+
+def cache_directory() -> Path:
+    """Where random weights are kept: bitnet_rust/bench in the user's cache directory, which XDG_CACHE_HOME may name."""
+    home = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
+    try:
+        return (Path(os.environ.get("XDG_CACHE_HOME") or home) / "bitnet_rust" / "bench").expanduser()
+    except RuntimeError as error:  # the home of nobody
+        raise FileSystemError(f"there is no cache directory: {error}") from error
+
+
+def _made(shape: str, options: SubjectOptions, head: str | None = None) -> BitNetModel:
+    more: dict[str, Any] = {
+        "head_format": head or options.get("head_dtype", "auto"),
+        "kv_dtype": options.get("kv_dtype", "float32"),
+    }
+    if options.get("ffn_density") is not None:
+        more["ffn_density"] = options["ffn_density"]
+    return BitNetModel._random(_config(shape), options.get("seed", 0), **more)
+
+
+def _config(shape: str) -> dict[str, Any]:
+    """The config of a registered shape, with room for any context."""
+    preset = find_model(shape)
+    return preset.config.to_dict() | {"max_position_embeddings": max(CONTEXT, preset.config.max_position_embeddings)}
+
+
+def _head(options: SubjectOptions) -> str:
+    """How the head lies in a file: that of an exact one is made from it."""
+    head = options.get("head_dtype", "auto")
+    return "auto" if head == "exact" else head
+
+
+def check_counts(**counts: tuple[int, int]) -> None:
+    """Refuses counts below the least, given as name=(value, least)."""
+    for name, (value, least) in counts.items():
+        if value < least:
+            raise ArgumentError(f"{name} = {value}: expected at least {least}")
