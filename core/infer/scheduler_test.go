@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
@@ -114,10 +115,14 @@ func randomRequests(r *rand.Rand, n int) []infer.Request {
 func TestEachOf200RandomRequestsGetsWhatItGetsAlone(t *testing.T) {
 	requests := randomRequests(rand.New(rand.NewPCG(17, 4)), 200)
 	want, e := make([]wholeAnswer, len(requests)), tiny(t, 2, 128, 128)
+	threads := cpu.NumThreads()
+	require.NoError(t, cpu.SetNumThreads(1))
+	t.Cleanup(func() { require.NoError(t, cpu.SetNumThreads(threads)) })
 	for i, req := range requests {
 		req.Params.PromptLookup = 0 // which changes nothing
 		want[i] = alone(t, e, req)
 	}
+	require.NoError(t, cpu.SetNumThreads(threads))
 	for name, o := range map[string]infer.SchedulerOptions{
 		"few pages": {MaxSequences: 12, KVBytes: 14 * pageBytes, MaxBatchTokens: 48},
 		"latency":   {MaxSequences: 8, KVBytes: 20 * pageBytes, Mode: infer.ModeLatency},
