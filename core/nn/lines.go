@@ -14,12 +14,13 @@ import (
 // projection. With few rows, whose speed is that of reading the weights, neither those rows of the up projection nor those columns of the down
 // projection are read: both matrices lie by lines, one for each neuron. The results are the same bits.
 
-// skipRows is up to how many rows of a step are worked on neuron by neuron, each row for itself. More rows share the weights that they
-// read, which are made panels again on the way.
-const skipRows = 4
+// skipRows is up to how many rows of a step are worked on neuron by neuron. Each row has its own neurons; the weights of a chunk's neurons come
+// from memory for the first row and from the cache for the others. More rows share what they read in products of whole panels, which are
+// made of lines on the way.
+const skipRows = 16
 
-// skipShare is up to how many neurons, summed over the rows and as a multiple of one row's, several rows skip. A single row always does.
-const skipShare = 0.75
+// skipShare is up to how many neurons, as a multiple of all there are, the rows of a step may have open together: then whole panels are faster.
+const skipShare = 8
 
 // skips says whether the network is laid out for skipping.
 func (f *FeedForward) skips() bool {
@@ -45,7 +46,7 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 	c.matmul.append(c, f.Gate, h)
 	c.matmul.run(c)
 	c.did(OpGate, f.Gate)
-	if rows > 1 && !pays(h.Float32s(), neurons) {
+	if rows > skipShare && !pays(h.Float32s(), neurons) {
 		up := c.New(rows, neurons)
 		c.matmul.reset(q)
 		c.matmul.append(c, f.Up, up)
@@ -76,7 +77,7 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 	c.spaces.open(c, 4*rows*cpu.LineElements(f.Down.Out))
 	clear(c.spaces.mem)
 	cpu.Parallel(down.chunks, down)
-	down.finish()
+	c.eachRow(rows, down)
 	c.didLines(OpDown, cpu.LineBytes(f.Down.Out), rows*neurons)
 	c.spaces.close(c)
 	q.free(c)
@@ -89,11 +90,11 @@ func pays(gates []float32, neurons int) bool {
 	for _, g := range gates {
 		open += positive(g)
 	}
-	return float64(open) <= skipShare*float64(neurons)
+	return open <= skipShare*neurons
 }
 
-// mostNeurons is how many neurons a chunk takes at most.
-const mostNeurons = 1024
+// mostNeurons is how many neurons a chunk takes at most: so few that their lines stay in the second-level cache from row to row.
+const mostNeurons = 256
 
 func skipChunks(neurons int) int {
 	return max((neurons+mostNeurons-1)/mostNeurons, min(chunksPerThread*cpu.NumThreads(), (neurons+31)/32))
@@ -206,22 +207,20 @@ func (t *skipDownTask) Run(chunk int) {
 	t.ctx.spaces.give(space)
 }
 
-// finish makes the outputs of all sums.
-func (t *skipDownTask) finish() {
+// row makes the outputs of a row of all sums.
+func (t *skipDownTask) row(r int) {
 	w, s := t.l.Ternary, &t.ctx.spaces
 	size := cpu.LineElements(w.Rows)
-	for r := range t.in.rows {
-		all := pool.View[int32](s.mem)[r*size : (r+1)*size]
-		for i := 1; i < s.count; i++ {
-			cpu.AddInts(all, pool.View[int32](s.mem)[i*s.size/4+r*size:][:size])
-		}
-		y := t.out[r*w.Rows : (r+1)*w.Rows]
-		acc := int32s(y)
-		cpu.LineSums(acc, all, w.Rows, t.in.sum[r])
-		cpu.DequantRow(y, acc, w.Scale/t.in.scale[r])
-		if t.l.Bias != nil {
-			cpu.Add(y, y, t.l.Bias)
-		}
+	all := pool.View[int32](s.mem)[r*size : (r+1)*size]
+	for i := 1; i < s.count; i++ {
+		cpu.AddInts(all, pool.View[int32](s.mem)[i*s.size/4+r*size:][:size])
+	}
+	y := t.out[r*w.Rows : (r+1)*w.Rows]
+	acc := int32s(y)
+	cpu.LineSums(acc, all, w.Rows, t.in.sum[r])
+	cpu.DequantRow(y, acc, w.Scale/t.in.scale[r])
+	if t.l.Bias != nil {
+		cpu.Add(y, y, t.l.Bias)
 	}
 }
 

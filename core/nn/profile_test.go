@@ -134,11 +134,6 @@ func TestAProfileCountsTheNeuronsThatAreRead(t *testing.T) {
 			for _, one := range got.Totals {
 				bytes[one.Op] += one.Bytes
 			}
-			if rows == 3 { // as many open gates as neurons: not worth it
-				assert.Nil(t, got.GateDensity)
-				assert.EqualValues(t, f.Up.Ternary.Bytes(), bytes["up"])
-				continue
-			}
 			read := int64(neurons)
 			if skip {
 				read = neurons / 3
@@ -146,7 +141,7 @@ func TestAProfileCountsTheNeuronsThatAreRead(t *testing.T) {
 			assert.Equal(t, read*int64(cpu.LineBytes(hidden)), bytes["up"], skip)
 			assert.InDelta(t, 1.0/3, *got.GateDensity, 1e-9)
 			assert.LessOrEqual(t, *got.DownDensity, *got.GateDensity)
-			if skip {
+			if skip && rows == 1 { // of several, what any reads
 				assert.InDelta(t, *got.DownDensity*neurons*float64(cpu.LineBytes(hidden)), float64(bytes["down"]), 1e-6)
 			}
 		}
