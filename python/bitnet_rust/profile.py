@@ -77,28 +77,34 @@ class Profile:
 
     @property
     def steps(self) -> int:
+        """How many steps were taken."""
         return int(self._recorded()["steps"])
 
     @property
     def rows(self) -> int:
+        """Tokens in all steps."""
         return int(self._recorded()["rows"])
 
     @property
     def seconds(self) -> float:
+        """Time within steps and sampling."""
         return float(self._recorded()["seconds"])
 
     @property
     def gate_density(self) -> float | None:
+        """Share of the feed-forward gates that were open; None if no step worked neuron by neuron."""
         density: float | None = self._recorded()["gate_density"]
         return density
 
     @property
     def down_density(self) -> float | None:
+        """Share of the inputs of the down projection that were not zero, likewise."""
         density: float | None = self._recorded()["down_density"]
         return density
 
     @property
     def dropped(self) -> int:
+        """Spans that are missing in the trace."""
         return int(self._recorded()["dropped"])
 
     @property
@@ -108,6 +114,7 @@ class Profile:
 
     @property
     def ops(self) -> list[OpTime]:
+        """Each kind of work in each layer."""
         return [OpTime(**total) for total in self._recorded()["totals"]]
 
     def by(self, by: By = "op") -> list[OpTime]:
