@@ -40,7 +40,7 @@ def llama_bench(tmp_path: Path) -> Path:
 
 
 def measure(**options: Any) -> dict[str, Any]:
-    small: dict[str, Any] = {"tokens": 8, "prompt": 20, "sequences": 2, "rounds": 2, "threads": 1, "formats": ()}
+    small: dict[str, Any] = {"tokens": 8, "prompt": 20, "sequences": 2, "rounds": 2, "threads": 1, "packages": ()}
     return compare.measure("tiny", **small | options)
 
 

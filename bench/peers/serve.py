@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 
@@ -17,7 +18,7 @@ class Model(Protocol):
     vocab: int
 
     def read(self, prompts: Sequence[list[int]]) -> None:
-        """Forgets everything, and reads prompts, one for each sequence."""
+        """Forgets everything, and reads prompts, one for each sequence. NotImplementedError for more sequences than it can have."""
 
     def step(self) -> None:
         """Decodes one greedy token of each sequence."""
@@ -29,7 +30,9 @@ def serve(model: Model) -> None:
     _say({"ready": True})
     for line in sys.stdin:
         task = json.loads(line)
-        rate = tasks[task.pop("task")](model, **task)
+        rate: float | None = None
+        with suppress(NotImplementedError):
+            rate = tasks[task.pop("task")](model, **task)
         _say({"tokens_per_second": rate, "peak_rss": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss})
 
 

@@ -43,7 +43,8 @@ class Server:
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # the answer says why
-        return self._answer()
+        answer = self._answer()
+        return answer if answer["tokens_per_second"] else None
 
     def _answer(self) -> dict[str, float]:
         assert self._process.stdout is not None

@@ -48,7 +48,7 @@ def load(
     if options.get("model") is not None:
         path = resolve(name)
     elif format == "hf":
-        path = _as_hf(cached(shape, **(options | SubjectOptions(head_dtype="auto"))))
+        path = as_checkpoint(cached(shape, **(options | SubjectOptions(head_dtype="auto"))))
     else:
         path = cached(shape, **options)
     file_bytes = _read(path)
@@ -100,7 +100,7 @@ def _start(command: list[str]) -> dict[str, float]:
     return times | {"process_ms": took}
 
 
-def _as_hf(native: Path) -> Path:
+def as_checkpoint(native: Path) -> Path:
     """The same weights as a Hugging Face checkpoint, beside the native file."""
     place = native.with_suffix(".hf")
     if not (place / "config.json").exists():
