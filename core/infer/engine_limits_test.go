@@ -15,7 +15,7 @@ import (
 // withBudget gives an engine a pool of its own.
 func withBudget(tb testing.TB, e *infer.Engine, bytes int64) *pool.HybridMemoryPool {
 	tb.Helper()
-	p := pool.New(pool.Options{Budget: bytes})
+	p := pool.New(pool.Options{Budget: bytes, Debug: true})
 	e.UsePool(p)
 	tb.Cleanup(func() { e.Close(); require.NoError(tb, p.Close()) }) // nothing is left in use
 	return p
