@@ -70,7 +70,16 @@ def measure(
     limit.threads = threads
     try:
         for name, make in _makers(
-            shape, threads, head_dtype, packages, formats, place or default_place(), binaries, notes, say
+            shape,
+            threads,
+            head_dtype,
+            _context(tasks),
+            packages,
+            formats,
+            place or default_place(),
+            binaries,
+            notes,
+            say,
         ).items():
             say(f"{name} starts")
             try:
@@ -113,6 +122,13 @@ def measure(
     }
 
 
+def _context(tasks: dict[str, dict[str, Any]]) -> int:
+    """Tokens that programs which keep room for a whole context need, and a few more."""
+    return 64 + max(
+        t["tokens"] * t.get("sequences", 1) + t.get("prompt", 0) * t.get("sequences", 1) for t in tasks.values()
+    )
+
+
 def _row(
     name: str, tasks: dict[str, Any], speeds: dict[str, dict[str, list[float | None]]], peak: dict[str, float],
     notes: dict[str, str],
@@ -129,7 +145,7 @@ def _row(
 
 
 def _makers(
-    shape: str, threads: int, head_dtype: str, packages: Sequence[str], formats: Sequence[str], place: Path,
+    shape: str, threads: int, head_dtype: str, context: int, packages: Sequence[str], formats: Sequence[str], place: Path,
     binaries: Sequence[tuple[str, str, Path | None]], notes: dict[str, str], say: Say,
 ) -> dict[str, Callable[[], Side]]:  # fmt: skip
     """What starts each side, by name."""
@@ -144,14 +160,18 @@ def _makers(
         name = f"llama.cpp {kind}"
         notes[name] = f"llama-cpp-python {version(interpreter, 'llama-cpp-python')}"
         file = gguf(interpreter, shape, kind, say)
-        return Server(name, [str(interpreter), "llama_cpp_side.py", str(file), str(threads)], HERE, threads)
+        return Server(
+            name, [str(interpreter), "llama_cpp_side.py", str(file), str(threads), str(context)], HERE, threads
+        )
 
     def litespark() -> Side:
         interpreter = python(
             place, ["numpy", "tokenizers", "safetensors", "huggingface_hub"], say, bare="litespark-inference"
         )
         notes["litespark"] = f"litespark-inference {version(interpreter, 'litespark-inference')}, int8 head"
-        return Server("litespark", [str(interpreter), "litespark_side.py", str(config_file(shape))], HERE, threads)
+        return Server(
+            "litespark", [str(interpreter), "litespark_side.py", str(config_file(shape)), str(context)], HERE, threads
+        )
 
     def transformers() -> Side:
         interpreter = python(place, ["torch", "transformers", "accelerate"], say)

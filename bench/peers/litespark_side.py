@@ -1,4 +1,4 @@
-"""litespark-inference's side: python litespark_side.py CONFIG.json. Runs by path, in its environment; OMP_NUM_THREADS says the threads.
+"""litespark-inference's side: python litespark_side.py CONFIG.json CONTEXT. Runs by path, in its environment; OMP_NUM_THREADS says the threads.
 
 Its loader reads float checkpoints of one published model. Here the packed matrices are made up instead, in its own classes. It has one
 sequence at a time.
@@ -16,20 +16,19 @@ from litespark_inference.torchless.model import BitNetConfig, PackedBitNetModel,
 from litespark_inference.torchless.runtime import forward_one, forward_prefill, init_state
 from serve import serve
 
-CONTEXT = 2048
-
 
 class Litespark:
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], context: int) -> None:
+        self._context = context
         self.vocab: int = config["vocab_size"]
-        self._model = random_model(config)
+        self._model = random_model(config, context)
         self._state: Any = None
         self._last = 0
 
     def read(self, prompts: Sequence[list[int]]) -> None:
         if len(prompts) > 1:
             raise NotImplementedError
-        self._state = init_state(self._model, CONTEXT)
+        self._state = init_state(self._model, self._context)
         self._take(forward_prefill(self._model, self._state, prompts[0]))
 
     def step(self) -> None:
@@ -41,7 +40,7 @@ class Litespark:
         self._last = int(logits.argmax())
 
 
-def random_model(config: dict[str, Any]) -> PackedBitNetModel:
+def random_model(config: dict[str, Any], context: int) -> PackedBitNetModel:
     random = np.random.default_rng(0)
     hidden, ffn, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
     kv = config["num_key_value_heads"] * (hidden // heads)
@@ -64,7 +63,7 @@ def random_model(config: dict[str, Any]) -> PackedBitNetModel:
         for _ in range(config["num_hidden_layers"])
     ]  # fmt: skip
     described = BitNetConfig(
-        hidden, config["num_hidden_layers"], heads, config["num_key_value_heads"], ffn, config["vocab_size"], CONTEXT,
+        hidden, config["num_hidden_layers"], heads, config["num_key_value_heads"], ffn, config["vocab_size"], context,
         config["rms_norm_eps"], config["rope_theta"],
     )  # fmt: skip
     return PackedBitNetModel(
@@ -76,4 +75,4 @@ def random_model(config: dict[str, Any]) -> PackedBitNetModel:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    serve(Litespark(json.loads(Path(sys.argv[1]).read_text())))
+    serve(Litespark(json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2])))

@@ -1,4 +1,4 @@
-"""llama.cpp's side, through llama-cpp-python: python llama_cpp_side.py FILE.gguf THREADS. Runs by path, in its environment."""
+"""llama.cpp's side, through llama-cpp-python: python llama_cpp_side.py FILE.gguf THREADS CONTEXT. Runs by path, in its environment."""
 
 import ctypes
 import sys
@@ -8,13 +8,12 @@ import llama_cpp
 import numpy as np
 from serve import serve
 
-CONTEXT = 8192
 CHUNK = 512  # tokens of a batch, as in llama-bench
 SEQUENCES = 32
 
 
 class LlamaCpp:
-    def __init__(self, path: str, threads: int) -> None:
+    def __init__(self, path: str, threads: int, context: int) -> None:
         llama_cpp.llama_backend_init()
         self._silence = llama_cpp.llama_log_callback(lambda level, text, data: None)
         llama_cpp.llama_log_set(self._silence, ctypes.c_void_p(0))
@@ -22,7 +21,7 @@ class LlamaCpp:
         if not self._model:
             raise SystemExit(f"llama.cpp cannot load {path}")
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = CONTEXT, CHUNK, CHUNK, SEQUENCES
+        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = context, CHUNK, CHUNK, SEQUENCES
         params.n_threads = params.n_threads_batch = threads
         if hasattr(params, "kv_unified"):
             params.kv_unified = True
@@ -72,4 +71,4 @@ class LlamaCpp:
 
 
 if __name__ == "__main__":
-    serve(LlamaCpp(sys.argv[1], int(sys.argv[2])))
+    serve(LlamaCpp(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
