@@ -82,10 +82,10 @@ type nativeSource struct {
 func (s *nativeSource) linear(name string, out, in int) (*nn.Linear, error) {
 	l := &nn.Linear{Out: out, In: in}
 	weight := name + ".weight"
-	name16 := s.file.tensors[weight].Layout
-	if layout, ok := ternaryLayouts[name16]; ok {
+	stated := s.file.tensors[weight].Layout
+	if layout, ok := ternaryLayouts[stated]; ok {
 		size := layout.Bytes(out, in)
-		v, t, err := s.file.tensor(weight, name16, []int{out, in}, safetensors.U8, stored(size))
+		v, t, err := s.file.tensor(weight, stated, []int{out, in}, safetensors.U8, stored(size))
 		if err != nil {
 			return nil, err
 		}
@@ -181,10 +181,17 @@ func (s *nativeSource) panels(dst *[]byte, v safetensors.View, n int, ternary bo
 			Found: "an unaligned tensor", Expected: fmt.Sprintf("a multiple of %d bytes", nativeAlign)}
 	}
 	check := func(ctx context.Context, visit func(at int, piece []byte) error) error {
-		if err := s.file.verify(ctx, v, visit); err != nil {
+		code3 := false
+		if err := s.file.verify(ctx, v, func(at int, piece []byte) error {
+			code3 = code3 || ternary && hasCode3(piece) // before a visitor gives the pages back
+			if visit == nil {
+				return nil
+			}
+			return visit(at, piece)
+		}); err != nil {
 			return err
 		}
-		if ternary && hasCode3(v.Data[:n]) {
+		if code3 {
 			return &safetensors.FormatError{Kind: ErrValue, Path: s.file.Path(), Tensor: v.Name, Found: "a ternary code 3", Expected: "codes 0, 1 and 2"}
 		}
 		return nil
