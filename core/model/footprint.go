@@ -40,8 +40,8 @@ func (c *Config) tableBytes(f cpu.DenseFormat) int64 {
 }
 
 // layout is how the codes of the ternary linear of the given full name lie in a model that is not trained: by neurons where many of these are
-// skipped, see nn.Activation.ByLines.
-func (c *Config) layout(name string) quant.Layout {
+// skipped, see nn.Activation.ByLines. converts is the config's converter.
+func (c *Config) layout(name string, converts func(string) bool) quant.Layout {
 	up, down := activations[c.HiddenAct].ByLines()
 	layout := up
 	prefix, found := strings.CutSuffix(name, "up_proj")
@@ -49,7 +49,6 @@ func (c *Config) layout(name string) quant.Layout {
 		layout = down
 		prefix, found = strings.CutSuffix(name, "down_proj")
 	}
-	converts := c.Quantization.converter()
 	if !found || c.Quantization.UseRMSNorm || c.IntermediateSize > cpu.MaxLines ||
 		!converts(prefix+"gate_proj") || !converts(prefix+"up_proj") || !converts(prefix+"down_proj") {
 		return quant.Panel16
@@ -61,7 +60,7 @@ func (c *Config) layerBytes(layer int, converts func(string) bool, dense cpu.Den
 	total := 4 * c.layerVectors()
 	for _, l := range c.linearShapes() {
 		if converts(layerName(layer) + l.Name) {
-			total += int64(c.layout(layerName(layer)+l.Name).Bytes(l.Out, l.In))
+			total += int64(c.layout(layerName(layer)+l.Name, converts).Bytes(l.Out, l.In))
 		} else {
 			total += int64(cpu.DenseBytes(dense, l.Out, l.In))
 		}

@@ -37,7 +37,7 @@ func NewRandomContext(ctx context.Context, cfg *Config, seed uint64, o LoadOptio
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	if d := o.FFNDensity; d != 0 && (!(d > 0 && d <= 0.5) || c.layout("up_proj") == quant.Panel16) {
+	if d := o.FFNDensity; d != 0 && (!(d > 0 && d <= 0.5) || c.layout("up_proj", c.Quantization.converter()) == quant.Panel16) {
 		return nil, fmt.Errorf("%w: ffn_density %v: must be above 0 and at most 0.5, for a model whose hidden_act is %s (this one's: %s)",
 			ErrOption, d, ActReLU2, c.HiddenAct)
 	}
@@ -81,7 +81,7 @@ func (s *randomSource) linear(name string, out, in int) (*nn.Linear, error) {
 	}
 	l := &nn.Linear{Out: out, In: in, Bias: s.bias(name, out)}
 	// A uniform ternary weight has variance 2/3, and a sum of `in` of them with inputs of variance one has 2/3 * in.
-	l.Ternary = &quant.Ternary{Rows: out, Cols: in, Scale: float32(1 / math.Sqrt(2.0/3*float64(in))), Layout: s.cfg.layout(name)}
+	l.Ternary = &quant.Ternary{Rows: out, Cols: in, Scale: float32(1 / math.Sqrt(2.0/3*float64(in))), Layout: s.cfg.layout(name, s.converts)}
 	if s.cfg.Quantization.UseRMSNorm {
 		l.Norm = &nn.RMSNorm{Weight: ones(in), Eps: float32(s.cfg.Quantization.RMSNormEps)}
 	}

@@ -109,7 +109,7 @@ func writeTexts(dir string, c *Config, files map[string]string) error {
 }
 
 func (m *Model) saveNative(ctx context.Context, path string, files map[string]string) error {
-	w := nativeWriter{ctx: ctx, cfg: m.Config, entries: map[string]nativeTensor{}}
+	w := nativeWriter{ctx: ctx, cfg: m.Config, converts: m.Config.Quantization.converter(), entries: map[string]nativeTensor{}}
 	if err := m.eachWeight(w.linear, w.norm); err != nil {
 		return err
 	}
@@ -195,13 +195,15 @@ func (m *Model) nativeMetadata(entries map[string]nativeTensor) (map[string]stri
 
 // nativeWriter collects the tensors of a native file, and is the task that computes their checksums.
 type nativeWriter struct {
-	cfg     *Config
-	ctx     context.Context
-	tensors []safetensors.Tensor
-	entries map[string]nativeTensor
-	summed  []string // names, by chunk
-	data    [][]byte
-	sums    []checksum
+	cfg *Config
+
+	converts func(module string) bool
+	ctx      context.Context
+	tensors  []safetensors.Tensor
+	entries  map[string]nativeTensor
+	summed   []string // names, by chunk
+	data     [][]byte
+	sums     []checksum
 }
 
 // Run computes one checksum.
@@ -250,7 +252,7 @@ func (w *nativeWriter) norm(name string, n *nn.RMSNorm) error {
 func (w *nativeWriter) linear(name string, l *nn.Linear) error {
 	weight, shape := name+".weight", []int{l.Out, l.In}
 	if t := l.Ternary; t != nil {
-		if layout := w.cfg.layout(name); t.Layout != layout { // of a model that was trained
+		if layout := w.cfg.layout(name, w.converts); t.Layout != layout { // of a model that was trained
 			codes := &quant.Ternary{Rows: t.Rows, Cols: t.Cols, Scale: t.Scale, Layout: layout, Data: make([]byte, layout.Bytes(t.Rows, t.Cols))}
 			codes.FromPanels(t.Panels())
 			t = codes
