@@ -1,6 +1,9 @@
 package cpu
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // Keys and values may be stored in half precision or as int8. They become float32 in the products of attention, which are otherwise those
 // of [AddProduct]: the same sums in the same order.
@@ -42,4 +45,15 @@ func ToHalves(dst []uint16, x []float32) {
 		toHalves(dst[:body], x[:body])
 	}
 	toHalvesRef(dst[body:n], x[body:])
+}
+
+// FromHalf is the value of an IEEE half: its exponent is off by 112 when its bits are moved to their places in a float32, subnormals included.
+func FromHalf(h uint16) float32 {
+	bits := uint32(h&0x7fff) << 13
+	if h&0x7c00 == 0x7c00 { // infinity and NaN
+		bits |= 0xff << 23
+	} else {
+		bits = math.Float32bits(math.Float32frombits(bits) * 0x1p112)
+	}
+	return math.Float32frombits(bits | uint32(h&0x8000)<<16)
 }

@@ -4,7 +4,7 @@ import "math"
 
 // addProductHalfRef is addProductRef with halves.
 func addProductHalfRef(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int) {
-	addConverted(c, ldc, a, row, step, b, ldb, rows, cols, n, fromHalf)
+	addConverted(c, ldc, a, row, step, b, ldb, rows, cols, n, FromHalf)
 }
 
 // addProductInt8Ref is addProductRef with int8.
@@ -21,17 +21,6 @@ func addConverted[T any](c []float32, ldc int, a []float32, row, step int, b []T
 			}
 		}
 	}
-}
-
-// fromHalf is the value of a half: its exponent is off by 112 when its bits are moved to their places in a float32, subnormals included.
-func fromHalf(h uint16) float32 {
-	bits := uint32(h&0x7fff) << 13
-	if h&0x7c00 == 0x7c00 { // infinity and NaN
-		bits |= 0xff << 23
-	} else {
-		bits = math.Float32bits(math.Float32frombits(bits) * 0x1p112)
-	}
-	return math.Float32frombits(bits | uint32(h&0x8000)<<16)
 }
 
 // toHalvesRef rounds half to even.

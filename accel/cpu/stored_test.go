@@ -23,7 +23,7 @@ func TestStoredProductsAreThoseOfTheirFloats(t *testing.T) {
 		asHalves, asInts := make([]float32, len(halves)), make([]float32, len(ints))
 		for i := range halves {
 			halves[i], ints[i] = uint16(r.Uint32()), int8(r.Uint32())
-			asHalves[i], asInts[i] = fromHalf(halves[i]), float32(ints[i])
+			asHalves[i], asInts[i] = FromHalf(halves[i]), float32(ints[i])
 		}
 		for _, isa := range Supported() {
 			onISA(isa, func() {
@@ -48,8 +48,8 @@ func TestToHalvesRoundsHalfToEven(t *testing.T) {
 	var x []float32
 	var want []uint16
 	for h := range uint32(0x7c00) {
-		low := fromHalf(uint16(h))
-		high := fromHalf(uint16(h + 1))
+		low := FromHalf(uint16(h))
+		high := FromHalf(uint16(h + 1))
 		if h == 0x7bff {
 			high = 65536 // what would come next
 		}
@@ -68,7 +68,7 @@ func TestToHalvesRoundsHalfToEven(t *testing.T) {
 			nan := make([]uint16, 33)
 			ToHalves(nan, slices.Repeat([]float32{float32(math.NaN())}, len(nan)))
 			for _, h := range nan {
-				require.True(t, math.IsNaN(float64(fromHalf(h))), isa)
+				require.True(t, math.IsNaN(float64(FromHalf(h))), isa)
 			}
 		})
 	}

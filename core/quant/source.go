@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 )
 
 // The source dtypes of weights, spelled as safetensors spells them. Bytes are
@@ -105,7 +107,7 @@ func decodeF16(dst []float32, src []byte) bool {
 		return true
 	}
 	for i := range dst {
-		dst[i] = math.Float32frombits(halfBits(binary.LittleEndian.Uint16(src[2*i:])))
+		dst[i] = cpu.FromHalf(binary.LittleEndian.Uint16(src[2*i:]))
 	}
 	return false
 }
@@ -113,15 +115,6 @@ func decodeF16(dst []float32, src []byte) bool {
 // halfShift: moved to float32's place, a half's exponent is off by 112,
 // subnormals included.
 const halfShift = 0x1p112
-
-// halfBits converts IEEE half precision to the bits of the equal float32.
-func halfBits(h uint16) uint32 {
-	sign := uint32(h&0x8000) << 16
-	if h&0x7c00 == 0x7c00 { // infinity and NaN
-		return sign | infinity | uint32(h&0x3ff)<<13
-	}
-	return sign | math.Float32bits(math.Float32frombits(uint32(h&0x7fff)<<13)*halfShift)
-}
 
 // notFinite finds the first NaN or infinity of a row-major range that starts
 // at element first of the matrix.

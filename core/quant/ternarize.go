@@ -140,7 +140,7 @@ const (
 func packStep16(dtype string, half float32) uint64 {
 	threshold := uint64(math.Float32bits(half) >> 16)
 	if dtype == F16 {
-		above := sort.Search(0x7c00, func(h int) bool { return math.Float32frombits(halfBits(uint16(h))) > half })
+		above := sort.Search(0x7c00, func(h int) bool { return cpu.FromHalf(uint16(h)) > half })
 		threshold = uint64(above - 1)
 	}
 	return (0x7fff - threshold) * 0x0001000100010001
