@@ -43,7 +43,7 @@ func parseLoadOptions(text *C.char) (_ model.LoadOptions, kv nn.KVType, err erro
 	var o struct {
 		HeadFormat string  `json:"head_format"`
 		Verify     string  `json:"verify"`
-		Memory     string  `json:"memory"`
+		Resident   string  `json:"resident"`
 		Trainable  bool    `json:"trainable"`
 		Quantize   bool    `json:"quantize"`
 		FFNDensity float64 `json:"ffn_density"`
@@ -58,7 +58,7 @@ func parseLoadOptions(text *C.char) (_ model.LoadOptions, kv nn.KVType, err erro
 		}
 	}
 	return model.LoadOptions{
-		HeadFormat: o.HeadFormat, Verify: o.Verify, Memory: o.Memory, Trainable: o.Trainable, Quantize: o.Quantize, FFNDensity: o.FFNDensity,
+		HeadFormat: o.HeadFormat, Verify: o.Verify, Resident: o.Resident, Trainable: o.Trainable, Quantize: o.Quantize, FFNDensity: o.FFNDensity,
 	}, kv, nil
 }
 

@@ -76,7 +76,7 @@ file = pathlib.Path(sys.argv[1])
 with BitNetModel.from_config({SLOW}) as model:
     model.save_pretrained(file)
 whole = file.read_bytes()
-with BitNetModel.from_pretrained(file, memory="mapped") as model:
+with BitNetModel.from_pretrained(file, resident="map") as model:
     for tokens in (1, 64):
         os.truncate(file, len(whole) // 2)
         try:

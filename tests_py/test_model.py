@@ -276,10 +276,12 @@ def test_random_models_are_made_of_a_name_a_config_or_fields() -> None:
 def test_a_native_file_has_everything(tiny: BitNetModel, tmp_path: Path) -> None:
     path = tmp_path / "all.bitnet"
     tiny.save_pretrained(path)
-    for options in ({}, {"verify": False}, {"memory": "mapped"}, {"memory": "copied"}):
+    for options in ({}, {"verify": False}, {"resident": "map"}, {"resident": "copy"}):
         with BitNetModel.from_pretrained(path, **options) as model:
             assert model.info["format"] == "native"
             assert model.generate(PROMPT, max_new_tokens=8) == tiny.generate(PROMPT, max_new_tokens=8)
+    with pytest.raises(ArgumentError, match='resident "mapped": must be one of auto, map, copy'):
+        BitNetModel.from_pretrained(path, resident="mapped")  # type: ignore[arg-type]
 
 
 # --- configs, threads, build -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ MOST_TOKENS = 4096  # more than any task decodes
 class Ours:
     def __init__(self, path: str, threads: int, head_dtype: str) -> None:
         set_num_threads(threads)
-        self._model = BitNetModel.from_pretrained(path, head_dtype=head_dtype, memory="copied", verify=False)
+        self._model = BitNetModel.from_pretrained(path, head_dtype=head_dtype, resident="copy", verify=False)
         self.vocab = self._model.config.vocab_size
         self._pieces: Iterator[Piece] = iter(())
         self._sequences = 0

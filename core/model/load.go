@@ -35,9 +35,9 @@ type LoadOptions struct {
 	// Verify says when the checksums of a native file are compared: VerifyBackground (also ""), VerifyNow or VerifyNever.
 	Verify string
 
-	// Memory says where the weights of a native file are kept: MemoryAuto (also ""), MemoryMapped or MemoryCopied. The
+	// Resident says where the weights of a native file are kept: ResidentAuto (also ""), ResidentMap or ResidentCopy. The
 	// weights of other checkpoints are always converted into huge-page memory.
-	Memory string
+	Resident string
 
 	// Trainable gives the model float32 master weights, see LoadTrainable. HeadFormat must be auto then.
 	Trainable bool
@@ -91,10 +91,10 @@ func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch o.Memory {
-	case "", MemoryAuto, MemoryMapped, MemoryCopied:
+	switch o.Resident {
+	case "", ResidentAuto, ResidentMap, ResidentCopy:
 	default:
-		return nil, fmt.Errorf("%w: memory %q: must be one of %s, %s, %s", ErrOption, o.Memory, MemoryAuto, MemoryMapped, MemoryCopied)
+		return nil, fmt.Errorf("%w: resident %q: must be one of %s, %s, %s", ErrOption, o.Resident, ResidentAuto, ResidentMap, ResidentCopy)
 	}
 	switch o.Verify {
 	case "", VerifyBackground, VerifyNow, VerifyNever:

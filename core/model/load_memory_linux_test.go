@@ -57,7 +57,7 @@ func TestLoadingTakesLittleMoreMemoryThanTheModel(t *testing.T) {
 		{"packed", packed, filepath.Join(packed, safetensors.SingleName), model.LoadOptions{}},
 		{"packed, int8 head", packed, filepath.Join(packed, safetensors.SingleName), model.LoadOptions{HeadFormat: "int8"}},
 		{"master weights", masters(t), "", model.LoadOptions{}},
-		{"native into memory", native, native, model.LoadOptions{Memory: model.MemoryCopied}},
+		{"native into memory", native, native, model.LoadOptions{Resident: model.ResidentCopy}},
 		{"native with another head", native, native, model.LoadOptions{HeadFormat: "int8"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -132,7 +132,7 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 			tc.change(n)
 			n.write()
 			p := pool.New(pool.Options{})
-			for _, o := range []model.LoadOptions{{Pool: p}, {Pool: p, Memory: model.MemoryCopied}} {
+			for _, o := range []model.LoadOptions{{Pool: p}, {Pool: p, Resident: model.ResidentCopy}} {
 				_, err := model.Load(context.Background(), n.path, o)
 				require.ErrorIs(t, err, safetensors.ErrFormat)
 				require.ErrorIs(t, err, tc.kind)

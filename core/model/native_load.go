@@ -33,7 +33,7 @@ func loadNative(ctx context.Context, path string, l *loader) (*Model, error) {
 	m.Info.Metadata = f.meta
 	delete(m.Info.Metadata, keyConfig)
 	delete(m.Info.Metadata, keyTensors)
-	m.promote(l.mapped, l.opts.Pool, l.opts.Memory != MemoryMapped)
+	m.promote(l.mapped, l.opts.Pool, l.opts.Resident != ResidentMap)
 	return m, nil
 }
 
@@ -196,7 +196,7 @@ func (s *nativeSource) panels(dst *[]byte, v safetensors.View, n int, ternary bo
 		}
 		return nil
 	}
-	if s.opts.Memory == MemoryCopied {
+	if s.opts.Resident == ResidentCopy {
 		s.reserve(dst, n)
 		s.add(job{bytes: int64(len(v.Data)), work: func(ctx context.Context) error { return s.copied(ctx, v, *dst, check) }})
 		return nil

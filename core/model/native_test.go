@@ -53,7 +53,7 @@ func TestANativeFileGivesTheSameBitsHoweverItIsLoaded(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "m.bitnet")
 			require.NoError(t, m.Save(path, nil))
 			want := logits(t, m)
-			for _, o := range []model.LoadOptions{{}, {Verify: model.VerifyNever}, {Memory: model.MemoryCopied}} {
+			for _, o := range []model.LoadOptions{{}, {Verify: model.VerifyNever}, {Resident: model.ResidentCopy}} {
 				back := load(t, path, o)
 				require.Equal(t, want, logits(t, back))
 				assert.Equal(t, "native", back.Info.Format)
@@ -73,14 +73,14 @@ func TestAMappedModelTakesNoPoolMemory(t *testing.T) {
 	p := pool.New(pool.Options{})
 	load(t, path, model.LoadOptions{Pool: p})
 	assert.Zero(t, p.Stats().Allocs)
-	m := load(t, path, model.LoadOptions{Pool: p, Memory: model.MemoryCopied})
+	m := load(t, path, model.LoadOptions{Pool: p, Resident: model.ResidentCopy})
 	assert.InDelta(t, m.Info.WeightBytes, p.Stats().Requested, 30_000, "all but the small vectors")
 }
 
 func TestProgressCountsWhatIsRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.bitnet")
 	require.NoError(t, load(t, filepath.Join(golden, "bitnet_offline_packed"), model.LoadOptions{}).Save(path, nil))
-	for _, o := range []model.LoadOptions{{}, {Verify: model.VerifyNever}, {Memory: model.MemoryCopied}, {HeadFormat: "int8"}} {
+	for _, o := range []model.LoadOptions{{}, {Verify: model.VerifyNever}, {Resident: model.ResidentCopy}, {HeadFormat: "int8"}} {
 		last, total := int64(-1), int64(-2)
 		o.Progress = func(d, n int64) { last, total = d, n }
 		load(t, path, o)

@@ -11,11 +11,11 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
-// Where the weights of a native file are kept (LoadOptions.Memory).
+// Where the weights of a native file are kept (LoadOptions.Resident).
 const (
-	MemoryAuto   = "auto"   // mapped, and moved into huge-page memory while the model already runs
-	MemoryMapped = "mapped" // the file's mapping: shared with other processes, given up by the system under pressure
-	MemoryCopied = "copied" // huge-page memory before Load returns
+	ResidentAuto = "auto" // mapped, and moved into huge-page memory while the model already runs
+	ResidentMap  = "map"  // the file's mapping: shared with other processes, given up by the system under pressure
+	ResidentCopy = "copy" // huge-page memory before Load returns
 )
 
 // When the checksums of a native file are compared (LoadOptions.Verify).

@@ -40,8 +40,8 @@ func panels(m *Model) map[string][]byte {
 
 func TestMappedWeightsMoveIntoMemoryUnchanged(t *testing.T) {
 	p := pool.New(pool.Options{})
-	m := mappedModel(t, LoadOptions{Pool: p, Memory: MemoryAuto})
-	reference := mappedModel(t, LoadOptions{Memory: MemoryMapped, Verify: VerifyNow})
+	m := mappedModel(t, LoadOptions{Pool: p, Resident: ResidentAuto})
+	reference := mappedModel(t, LoadOptions{Resident: ResidentMap, Verify: VerifyNow})
 	require.NoError(t, m.Settled())
 	require.Equal(t, panels(reference), panels(m))
 	require.GreaterOrEqual(t, p.Stats().InUse, int64(promoteFrom), "the weights are the pool's")
@@ -64,12 +64,12 @@ func TestAFullPoolLeavesTheModelOnItsMapping(t *testing.T) {
 	p := pool.New(pool.Options{Budget: 8 << 20})
 	m := mappedModel(t, LoadOptions{Pool: p})
 	require.ErrorIs(t, m.Settled(), pool.ErrOutOfMemory)
-	reference := mappedModel(t, LoadOptions{Memory: MemoryMapped, Verify: VerifyNow})
+	reference := mappedModel(t, LoadOptions{Resident: ResidentMap, Verify: VerifyNow})
 	require.Equal(t, panels(reference), panels(m))
 }
 
 func TestUnknownMemoryIsRefused(t *testing.T) {
-	_, err := Load(context.Background(), os.TempDir(), LoadOptions{Memory: "disk"})
+	_, err := Load(context.Background(), os.TempDir(), LoadOptions{Resident: "disk"})
 	require.ErrorIs(t, err, ErrOption)
 	require.ErrorContains(t, err, `"disk"`)
 }
@@ -91,13 +91,13 @@ func TestADamagedFileIsNoticedInTheBackground(t *testing.T) {
 
 	_, err = Load(context.Background(), path, LoadOptions{Verify: VerifyNow})
 	require.ErrorIs(t, err, ErrChecksum)
-	for _, memory := range []string{MemoryAuto, MemoryMapped} {
-		m, err := Load(context.Background(), path, LoadOptions{Memory: memory})
+	for _, resident := range []string{ResidentAuto, ResidentMap} {
+		m, err := Load(context.Background(), path, LoadOptions{Resident: resident})
 		require.NoError(t, err)
-		require.ErrorIs(t, m.Settled(), ErrChecksum, memory)
-		require.ErrorIs(t, m.Acquire(), ErrChecksum, memory)
+		require.ErrorIs(t, m.Settled(), ErrChecksum, resident)
+		require.ErrorIs(t, m.Acquire(), ErrChecksum, resident)
 		require.ErrorContains(t, m.Acquire(), path)
-		require.ErrorIs(t, m.Save(path+".copy", nil), ErrChecksum, memory)
+		require.ErrorIs(t, m.Save(path+".copy", nil), ErrChecksum, resident)
 		require.NoError(t, m.Close())
 	}
 	m, err = Load(context.Background(), path, LoadOptions{Verify: VerifyNever})

@@ -70,7 +70,7 @@ class BitNetModel:
         head_dtype: str = "auto",
         kv_dtype: Literal["float32", "float16", "int8"] = "float32",
         verify: bool | Literal["background"] = "background",
-        memory: Literal["auto", "mapped", "copied"] = "auto",
+        resident: Literal["auto", "map", "copy"] = "auto",
         trainable: bool = False,
         quantize: bool = False,
         revision: str | None = None,
@@ -93,8 +93,8 @@ class BitNetModel:
         verify: when the checksums of a native file are compared. "background": of files from 64 MB on while the model already
             runs; should one turn out to be damaged, every later call raises FormatError. True: before this call returns.
             False: never; loading touches no weight at all.
-        memory: where a native file's weights are kept. "mapped": in the file's mapping, which starts at once and which
-            processes share. "copied": in huge-page memory, which streams about a quarter faster. "auto": mapped to start,
+        resident: where a native file's weights are kept. "map": in the file's mapping, which starts at once and which
+            processes share. "copy": in huge-page memory, which streams about a quarter faster. "auto": mapped to start,
             and copied in the background while the model already runs.
         trainable: keep float32 master weights and gradients for ``Trainer``, as in ``from_config``; head_dtype must be
             "auto". A checkpoint of master weights (quantization_mode "online") is what it was; of packed ternary weights
@@ -112,7 +112,7 @@ class BitNetModel:
             "head_format": _head_dtype(head_dtype),
             "kv_dtype": _kv_dtype(kv_dtype),
             "verify": "background" if verify == "background" else "now" if verify else "never",
-            "memory": memory,
+            "resident": resident,
             "trainable": bool(trainable),
             "quantize": bool(quantize),
         }
@@ -217,7 +217,7 @@ class BitNetModel:
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError(
             "a BitNetModel cannot be pickled or copied: call BitNetModel.from_pretrained in each process; "
-            "with memory='mapped' they share one .bitnet file"
+            "with resident='map' they share one .bitnet file"
         )
 
     # --- what it is --------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """A start of the package in a process of its own: loads a model, makes one token, and prints what each part took as JSON.
 
-Run by path, so that nothing but what it measures is imported: child.py MODEL HEAD_DTYPE MEMORY THREADS ISA PROMPT, with "" for what is
+Run by path, so that nothing but what it measures is imported: child.py MODEL HEAD_DTYPE RESIDENT THREADS ISA PROMPT, with "" for what is
 not said.
 """
 
@@ -14,13 +14,13 @@ import bitnet_rust  # noqa: E402
 BitNetModel = bitnet_rust.BitNetModel
 imported = time.perf_counter()
 
-path, head_dtype, memory, threads, isa, prompt = sys.argv[1:]
+path, head_dtype, resident, threads, isa, prompt = sys.argv[1:]
 if threads:
     bitnet_rust.set_num_threads(int(threads))
 if isa:
     bitnet_rust._bitnet.set_isa(isa)
 began = time.perf_counter()
-model = BitNetModel.from_pretrained(path, head_dtype=head_dtype, memory=memory)  # type: ignore[arg-type]
+model = BitNetModel.from_pretrained(path, head_dtype=head_dtype, resident=resident)  # type: ignore[arg-type]
 ready = time.perf_counter()
 model.generate([1] * int(prompt), max_new_tokens=1, ignore_eos=True)
 token = time.perf_counter()

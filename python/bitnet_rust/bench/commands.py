@@ -176,7 +176,7 @@ def _load(
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
     format: Annotated[str, typer.Option(help="Of the file with random weights: native or hf.")] = "native",
-    memory: Annotated[str, typer.Option(help="Weights of a native file: auto, mapped or copied.")] = "auto",
+    resident: Annotated[str, typer.Option(help="Weights of a native file: auto, map or copy.")] = "auto",
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 1,
     repeat: Repeat = 5,
     seed: Seed = 0,
@@ -185,7 +185,7 @@ def _load(
 ) -> None:
     """From a file to the first token, each start in a fresh process."""
     options = _options(model, threads, isa, head_dtype, "float32", None, seed, False)
-    result = load(shape, format=format, memory=memory, prompt=prompt, repeat=repeat, **options)  # type: ignore[arg-type]
+    result = load(shape, format=format, resident=resident, prompt=prompt, repeat=repeat, **options)  # type: ignore[arg-type]
     _show(result, None, picture, as_json)
 
 

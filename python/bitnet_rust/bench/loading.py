@@ -22,7 +22,7 @@ def load(
     shape: str = "2b",
     *,
     format: Literal["native", "hf"] = "native",
-    memory: Literal["auto", "mapped", "copied"] = "auto",
+    resident: Literal["auto", "map", "copy"] = "auto",
     prompt: int = 1,
     repeat: int = 5,
     **options: Unpack[SubjectOptions],
@@ -32,7 +32,7 @@ def load(
     Args:
         shape, options: as in ``decode``; the random weights are always in a file.
         format: of that file: "native", or "hf" for a Hugging Face checkpoint of packed weights, which is converted on loading.
-        memory: as in ``BitNetModel.from_pretrained``.
+        resident: as in ``BitNetModel.from_pretrained``.
         prompt: tokens of the prompt, whose next token is the first one.
         repeat: starts; each is preceded and followed by a measurement of the read limit.
 
@@ -53,7 +53,7 @@ def load(
         path = cached(shape, **options)
     file_bytes = _read(path)
     command = [
-        sys.executable, "-P", str(Path(__file__).with_name("child.py")), str(path), options.get("head_dtype", "auto"), memory,
+        sys.executable, "-P", str(Path(__file__).with_name("child.py")), str(path), options.get("head_dtype", "auto"), resident,
         str(options.get("threads") or ""), options.get("isa") or "", str(prompt),
     ]  # fmt: skip
     with processor_settings(options.get("threads"), options.get("isa")):
@@ -72,7 +72,7 @@ def load(
             "benchmark": "load",
             "model": name,
             "format": format,
-            "memory": memory,
+            "resident": resident,
             "head_dtype": options.get("head_dtype", "auto"),
             "threads": int(info["threads"]),
             "isa": info["isa"],
@@ -104,7 +104,7 @@ def as_checkpoint(native: Path) -> Path:
     """The same weights as a Hugging Face checkpoint, beside the native file."""
     place = native.with_suffix(".hf")
     if not (place / "config.json").exists():
-        with BitNetModel.from_pretrained(native, memory="mapped", verify=False) as model:
+        with BitNetModel.from_pretrained(native, resident="map", verify=False) as model:
             model.save_pretrained(place, format="hf")
     return place
 

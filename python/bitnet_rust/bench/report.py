@@ -68,7 +68,7 @@ def _context(r: Result) -> dict[str, str]:
 
 def _load(r: Result) -> dict[str, str]:
     return {
-        "file": f"{r['format']}, {r['file_bytes'] / 1e6:.1f} MB, in the system's cache; weights kept {r['memory']}",
+        "file": f"{r['format']}, {r['file_bytes'] / 1e6:.1f} MB, in the system's cache; resident={r['resident']}",
         "import": f"{_spread(r, 'import_ms')} ms",
         "ready": f"{_spread(r, 'ready_ms')} ms",
         "first token": f"{_spread(r, 'first_token_ms')} ms, after a prompt of {r['prompt']}",

@@ -100,7 +100,7 @@ def processor_settings(threads: int | None, isa: str | None) -> Iterator[None]:
 def _load(path: str | os.PathLike[str], options: SubjectOptions) -> BitNetModel:
     return BitNetModel.from_pretrained(
         path, head_dtype=options.get("head_dtype", "auto"), kv_dtype=options.get("kv_dtype", "float32"),
-        memory="copied", verify=False,
+        resident="copy", verify=False,
     )  # fmt: skip
 
 
