@@ -72,6 +72,13 @@ func PackDense(dst []byte, rowScale []float32, f cpu.DenseFormat, dtype string, 
 			panel := dst[p*stride : (p+1)*stride]
 			fill(panel, cpu.DenseZero(f))
 			for row := p * cpu.PanelRows; row < min((p+1)*cpu.PanelRows, rows); row++ {
+				if f == cpu.DenseBF16 && dtype == BF16 {
+					if source := src[row*cols*size:][:cols*size]; !packBF16Row(panel, row%cpu.PanelRows, source) {
+						decode(values, dtype, source)
+						return notFinite(values, row*cols, cols)
+					}
+					continue
+				}
 				if !decode(values, dtype, src[row*cols*size:]) {
 					return notFinite(values, row*cols, cols)
 				}
@@ -107,8 +114,13 @@ func packDenseRow(panel []byte, f cpu.DenseFormat, r int, values []float32, code
 			binary.LittleEndian.PutUint16(lane[k/2*64+k%2*2:], bfloat16(v))
 		}
 	case cpu.DenseInt8:
+		at := 0
+		for ; len(codes) >= 4; codes, at = codes[4:], at+cpu.BlockBytes {
+			four := uint32(uint8(codes[0])) | uint32(uint8(codes[1]))<<8 | uint32(uint8(codes[2]))<<16 | uint32(uint8(codes[3]))<<24
+			binary.LittleEndian.PutUint32(lane[at:], binary.LittleEndian.Uint32(lane[at:])^four)
+		}
 		for k, c := range codes {
-			lane[k/4*64+k%4] ^= byte(c)
+			lane[at+k] ^= byte(c)
 		}
 	case cpu.DenseInt4:
 		for k, c := range codes {
@@ -117,9 +129,29 @@ func packDenseRow(panel []byte, f cpu.DenseFormat, r int, values []float32, code
 	}
 }
 
+// packBF16Row is packDenseRow for a row that has the panel's own numbers. It says whether all of them are finite.
+func packBF16Row(panel []byte, r int, src []byte) bool {
+	lane, at, bad := panel[4*r:], 0, uint32(0)
+	for ; len(src) >= 4; src, at = src[4:], at+cpu.BlockBytes {
+		x := binary.LittleEndian.Uint32(src)
+		binary.LittleEndian.PutUint32(lane[at:], x)
+		bad |= x&0x7fff7fff + 0x00800080
+	}
+	if len(src) == 2 {
+		x := binary.LittleEndian.Uint16(src)
+		binary.LittleEndian.PutUint16(lane[at:], x)
+		bad |= uint32(x&0x7fff + 0x0080)
+	}
+	return bad&0x80008000 == 0
+}
+
 func fill(b []byte, v byte) {
-	for i := range b {
-		b[i] = v
+	if v == 0 {
+		clear(b)
+		return
+	}
+	for n := copy(b, []byte{v}); n < len(b); n *= 2 {
+		copy(b[n:], b[:n])
 	}
 }
 

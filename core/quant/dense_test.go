@@ -1,7 +1,10 @@
 package quant
 
 import (
+	"encoding/binary"
+	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -88,6 +91,21 @@ func TestPaddingOfADenseMatrixIsZeroWhateverTheBufferHeld(t *testing.T) {
 		}
 		require.NoError(t, PackDense(dirty, make([]float32, 2), format, F32, src, 2, 3))
 		require.Equal(t, clean.Panels, dirty)
+	}
+}
+
+func TestNaNAndInfinityInADenseMatrixAreReportedWithTheirPosition(t *testing.T) {
+	const rows, cols = 18, 37
+	for _, format := range []cpu.DenseFormat{cpu.DenseF32, cpu.DenseBF16, cpu.DenseInt8, cpu.DenseInt4} {
+		for _, bits := range []uint16{0x7f80, 0xff80, 0x7fc0} {
+			for _, at := range []int{0, 1, 17*cols + 35, 17*cols + 36} {
+				src, _ := encode(BF16, slices.Repeat([]float32{math.MaxFloat32, -1}, rows*cols/2))
+				binary.LittleEndian.PutUint16(src[2*at:], bits)
+				_, err := NewDense(format, BF16, src, rows, cols)
+				require.ErrorIs(t, err, ErrNotFinite)
+				require.ErrorContains(t, err, fmt.Sprintf("row %d, column %d", at/cols, at%cols))
+			}
+		}
 	}
 }
 
