@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
@@ -126,34 +128,81 @@ func (p *promoter) run(ctx context.Context) {
 
 // settle checks a matrix. When it moves, it lets steps use the copy from the next one on.
 func (p *promoter) settle(ctx context.Context, x mapped) error {
-	if !p.moves {
-		if x.check == nil {
+	n := len(*x.dst)
+	small := n <= mostTwice // else steps that read the file meanwhile would keep it resident beside the whole copy
+	var b *pool.Block
+	if p.moves {
+		var err error
+		if b, err = p.pool.AllocUninit(n, "weights"); err != nil {
+			return fmt.Errorf("model: moving weights: %w", err)
+		}
+	}
+	var visit func(at int, piece []byte) error
+	if p.moves && small {
+		visit = func(at int, piece []byte) error {
+			if at < n { // beyond it is padding
+				copy(b.Bytes()[at:], piece)
+			}
 			return nil
 		}
-		return x.check(ctx, nil)
 	}
-	n := len(*x.dst)
-	b, err := p.pool.AllocUninit(n, "weights")
-	if err != nil {
-		return fmt.Errorf("model: moving weights: %w", err)
-	}
-	fill := func(at int, piece []byte) error {
-		if at < n { // beyond it is padding
-			copy(b.Bytes()[at:], piece)
+	if x.check != nil {
+		if err := x.check(ctx, visit); err != nil {
+			if b != nil {
+				b.Release()
+			}
+			return err
 		}
+	} else if visit != nil {
+		copy(b.Bytes(), *x.dst) // closing waits for this goroutine, so the mapping stays
+	}
+	if !p.moves {
 		return nil
 	}
-	if x.check == nil {
-		copy(b.Bytes(), *x.dst) // closing waits for this goroutine, so the mapping stays
-	} else if err := x.check(ctx, fill); err != nil {
-		b.Release()
-		return err
-	}
+	return p.replace(x, b, small)
+}
+
+// replace makes block the memory of a matrix while no step runs. A matrix that was not copied before is copied now, by all threads and
+// with its pages in the file given back piece by piece.
+func (p *promoter) replace(x mapped, block *pool.Block, copied bool) error {
 	p.model.use.Lock()
-	*x.dst = b.Bytes()
-	p.model.close = append(p.model.close, func() error { b.Release(); return nil })
-	p.model.use.Unlock()
+	defer p.model.use.Unlock()
+	p.model.close = append(p.model.close, func() error { block.Release(); return nil })
+	if !copied {
+		m := mover{dst: block.Bytes(), view: x.view}
+		cpu.Parallel((len(m.dst)+movePiece-1)/movePiece, &m)
+		if m.err != nil {
+			return m.err
+		}
+	}
+	*x.dst = block.Bytes()
 	return x.view.ReleasePages()
+}
+
+// mostTwice is the size in bytes of the largest matrix that is in memory twice while it is moved.
+const mostTwice = 8 << 20
+
+// movePiece is how many bytes of a larger one a thread moves at a time: a huge page.
+const movePiece = 2 << 20
+
+// mover copies a matrix out of its file; piece i is chunk i of a cpu.Task.
+type mover struct {
+	dst  []byte
+	view safetensors.View
+
+	mu  sync.Mutex
+	err error
+}
+
+func (m *mover) Run(i int) {
+	at := i * movePiece
+	end := min(at+movePiece, len(m.dst))
+	copy(m.dst[at:end], m.view.Data[at:end])
+	if err := release(m.view, m.view.Data[at:end]); err != nil {
+		m.mu.Lock()
+		m.err = err
+		m.mu.Unlock()
+	}
 }
 
 // stop ends the moving. It must not be called with the model locked.

@@ -11,8 +11,8 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
-// mappedModel saves a random model of about 70 MiB, just above promoteFrom, and loads it.
-func mappedModel(t *testing.T, o LoadOptions) *Model {
+// saved is the file of a random model of about 70 MiB, just above promoteFrom.
+func saved(t *testing.T) string {
 	t.Helper()
 	cfg := &Config{
 		Architecture: ArchBitNet, VocabSize: 16384, HiddenSize: 2048, IntermediateSize: 1024, NumHiddenLayers: 2,
@@ -23,7 +23,13 @@ func mappedModel(t *testing.T, o LoadOptions) *Model {
 	require.NoError(t, err)
 	require.NoError(t, m.Save(path, nil))
 	require.NoError(t, m.Close())
-	m, err = Load(context.Background(), path, o)
+	return path
+}
+
+// mappedModel loads one.
+func mappedModel(t *testing.T, o LoadOptions) *Model {
+	t.Helper()
+	m, err := Load(context.Background(), saved(t), o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.Close()) })
 	return m
