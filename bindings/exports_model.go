@@ -18,6 +18,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
 // runner is what a Python Model object owns: a model and the engine that runs it.
@@ -234,6 +235,21 @@ func bn_model_likelihood(h C.uintptr_t, ids *C.int32_t, total, window, stride C.
 		s, n, err := value[*runner](h).engine.LogLikelihood(newInterrupts(poll, state), unsafe.Slice((*int32)(ids), int(total)), int(window), int(stride))
 		*sum, *count = C.double(s), C.int64_t(n)
 		return err
+	})
+}
+
+// bn_model_settle waits until the weights lie where they will stay. Why they could not be moved is no error: the model works from its file.
+//
+//export bn_model_settle
+func bn_model_settle(h C.uintptr_t, poll C.bn_poll, state unsafe.Pointer, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		m := value[*runner](h).model
+		return newInterrupts(poll, state).await(func(context.Context) error {
+			if err := m.Settled(); !errors.Is(err, pool.ErrOutOfMemory) {
+				return err
+			}
+			return nil
+		})
 	})
 }
 

@@ -164,6 +164,17 @@ static PyObject *model_set_assets(PyObject *self, PyObject *args) {
   Py_RETURN_NONE;
 }
 
+static PyObject *model_settle(PyObject *self, PyObject *unused) {
+  char *err = NULL;
+  if (bn_forked()) return NULL;
+  bn_call call;
+  bn_begin(&call, ((Model *)self)->handle, NULL);
+  int code = bn_model_settle(((Model *)self)->handle, bn_look, &call, &err);
+  bn_end(&call);
+  if (code || PyErr_Occurred()) return bn_raise(code, err);
+  Py_RETURN_NONE;
+}
+
 static PyObject *model_start_profile(PyObject *self, PyObject *unused) {
   char *err = NULL;
   if (bn_forked()) return NULL;
@@ -186,6 +197,7 @@ static PyMethodDef model_methods[] = {
     {"set_assets", model_set_assets, METH_VARARGS, "set_assets(files): JSON {name: text} of what save() puts beside the weights."},
     {"forward", model_forward, METH_VARARGS,
      "forward(ids, lengths, logits): int32 ids of all sequences, int64 lengths, float32 [sum of lengths * vocab] out."},
+    {"settle", model_settle, METH_NOARGS, "settle(): waits until the weights lie where they will stay."},
     {"start_profile", model_start_profile, METH_NOARGS, "start_profile(): steps record where their time goes."},
     {"stop_profile", model_stop_profile, METH_NOARGS, "stop_profile() -> JSON of what they recorded."},
     {"likelihood", model_likelihood, METH_VARARGS, "likelihood(ids, window, stride) -> (sum of log p, count)."},

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,10 @@ def test_starts_are_fresh_processes(format: Any) -> None:
     with BitNetModel.from_config("tiny", head_dtype="int8") as model:
         assert r["weight_bytes"] == model.memory_footprint()
     assert "from its start to its exit" in bench.report(r)
+    if sys.platform == "linux":
+        assert r["weight_bytes"] < r["rss_bytes"] <= r["peak_rss_bytes"]
+        assert r["peak_rss_per_weight_byte"] == r["peak_rss_bytes"] / r["weight_bytes"]
+        assert "MB at most" in bench.report(r)
 
 
 def test_a_benchmark_gives_its_profile_and_its_picture(tmp_path: Path) -> None:
@@ -223,7 +228,7 @@ def test_both_commands_print_json_on_stdout_and_progress_on_stderr(command: list
     assert "1/1" in done.stderr
 
 
-def test_every_benchmark_is_a_command() -> None:
+def test_every_benchmark_is_a_command(tmp_path: Path) -> None:
     for command in (
         ["prefill", "--tokens", "9"], ["batch", "--size", "1", "--size", "2", "--tokens", "2"],
         ["context", "--length", "5", "--tokens", "2"], ["load", "--prompt", "2"],
@@ -240,10 +245,12 @@ def test_every_benchmark_is_a_command() -> None:
             "1",
             "--isa",
             "scalar",
+            *(["--plot", str(tmp_path / "plot.png")] if find_spec("matplotlib") else []),
         ]
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         assert "scalar" in done.stdout
         assert "read limit" in done.stdout
+        assert (tmp_path / "plot.png").exists() == bool(find_spec("matplotlib"))
 
 
 def test_a_shape_that_is_not_registered_is_one_line_on_stderr() -> None:

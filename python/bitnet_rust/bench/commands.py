@@ -39,7 +39,7 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Make random weights i
 Repeat = Annotated[int, typer.Option(min=1, help="Repetitions.")]
 Prompt = Annotated[int, typer.Option(min=1, help="Prompt tokens, read before the clock starts.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Plot = Annotated[Path | None, typer.Option(help="Draw the result there, a PNG (needs matplotlib).")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Draw the result there, a PNG (needs matplotlib).")]
 Trace = Annotated[
     Path | None, typer.Option("--profile", help="Print where the time goes, and write a Chrome trace there.")
 ]

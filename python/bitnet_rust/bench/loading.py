@@ -12,7 +12,7 @@ from ..errors import ArgumentError, BitNetError
 from ..hub import resolve
 from ..model import BitNetModel
 from ..runtime import build_info
-from .machine import ReadLimit, machine, spread
+from .machine import ReadLimit, machine, process_bytes, spread
 from .subject import SubjectOptions, cached, check_counts, processor_settings
 
 TIMES = ("import_ms", "ready_ms", "first_token_ms", "process_ms")
@@ -38,7 +38,8 @@ def load(
 
     Returns:
         A dictionary with the medians and ranges of "import_ms" (of the package), "ready_ms" (from_pretrained), "first_token_ms" (from the
-        beginning of from_pretrained to the first token) and "process_ms" (from starting the interpreter to its exit).
+        beginning of from_pretrained to the first token) and "process_ms" (from starting the interpreter to its exit), and of one more start
+        the memory of the process: "peak_rss_bytes" until its weights lay where they stay, and "rss_bytes" then.
     """
     check_counts(prompt=(prompt, 1), repeat=(repeat, 1))
     if format not in ("native", "hf"):
@@ -63,6 +64,7 @@ def load(
             say(
                 f"{i + 1}/{repeat}: ready in {starts[-1]['ready_ms']:.0f} ms, first token after {starts[-1]['first_token_ms']:.0f} ms"
             )
+        memory = _memory(command)
         times: dict[str, float] = {}
         for key in TIMES:
             times |= spread(key, [one[key] for one in starts])
@@ -81,6 +83,8 @@ def load(
             **times,
             "file_bytes": file_bytes,
             "weight_bytes": weights,
+            **memory,
+            **{f"{key.removesuffix('bytes')}per_weight_byte": value / weights for key, value in memory.items()},
             **spread("read_limit_gb_s", limit.measured),
             "fraction_of_limit": statistics.median(
                 weights / limit.of(i) / 1e6 / one["first_token_ms"] for i, one in enumerate(starts)
@@ -90,9 +94,23 @@ def load(
         }
 
 
+def _memory(command: list[str]) -> dict[str, int]:
+    """What a start takes in RAM, at most and in the end; nothing where the system does not say."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, "watched"], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = {
+            key: process_bytes(figure, process.pid)
+            for key, figure in (("peak_rss_bytes", "VmHWM"), ("rss_bytes", "VmRSS"))
+        }
+        process.communicate()
+    return {key: value for key, value in found.items() if value is not None}
+
+
 def _start(command: list[str]) -> dict[str, float]:
     began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run([*command, ""], capture_output=True, text=True)
     took = 1e3 * (time.perf_counter() - began)
     if done.returncode:
         raise BitNetError(f"a start failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")

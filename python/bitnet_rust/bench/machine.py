@@ -68,14 +68,23 @@ def machine() -> dict[str, Any]:
 
 def resident_bytes() -> int:
     """Memory of this process that is in RAM now; where the system does not say, the most it ever was."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
-    except (OSError, StopIteration):
-        import resource
+    now = process_bytes("VmRSS")
+    if now is not None:
+        return now
+    import resource
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else 1024 * peak
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def process_bytes(figure: str, process: int | None = None) -> int | None:
+    """A figure that the system keeps of a process (this one): "VmRSS" is its memory in RAM now, "VmHWM" the most so far. None where the
+    system does not say."""
+    try:
+        status = Path(f"/proc/{process or 'self'}/status").read_text()
+        return 1024 * int(next(line for line in status.splitlines() if line.startswith(f"{figure}:")).split()[1])
+    except (OSError, StopIteration):
+        return None
 
 
 def spread(name: str, values: Sequence[float]) -> dict[str, float]:

@@ -11,7 +11,7 @@ Result = dict[str, Any]
 def report(result: Result) -> str:
     """A result in a few lines, with a table where it has several sizes."""
     lines = _common(result) | _OWN[result["benchmark"]](result) | _limit(result)
-    text = "\n".join(f"{name:<11}{text}" for name, text in lines.items())
+    text = "\n".join(f"{name:<12}{text}" for name, text in lines.items())
     table = _table(result)
     return f"{text}\n\n{table}" if table else text
 
@@ -40,8 +40,7 @@ def _decode(r: Result) -> dict[str, str]:
         "a token": f"{r['token_ms_median']:.2f} ms, the fastest {r['token_ms_min']:.2f}, 95 % at most {r['token_ms_p95']:.2f}, "
         f"the slowest {r['token_ms_max']:.2f}",
         "reads": _reads(r),
-        "memory": f"{r['rss_bytes'] / 1e6:.1f} MB resident, {r['rss_per_weight_byte']:.2f} x weights of "
-        f"{r['weight_bytes'] / 1e6:.1f} MB",
+        "memory": f"{r['rss_bytes'] / 1e6:.1f} MB resident, {_of_weights(r, 'rss')}",
     }
     if b := r.get("burner"):
         lines["beside"] = (
@@ -67,13 +66,23 @@ def _context(r: Result) -> dict[str, str]:
 
 
 def _load(r: Result) -> dict[str, str]:
-    return {
+    lines = {
         "file": f"{r['format']}, {r['file_bytes'] / 1e6:.1f} MB, in the system's cache; resident={r['resident']}",
         "import": f"{_spread(r, 'import_ms')} ms",
         "ready": f"{_spread(r, 'ready_ms')} ms",
         "first token": f"{_spread(r, 'first_token_ms')} ms, after a prompt of {r['prompt']}",
         "process": f"{_spread(r, 'process_ms')} ms, from its start to its exit",
     }
+    if "rss_bytes" in r:
+        lines["memory"] = (
+            f"{r['rss_bytes'] / 1e6:.1f} MB resident in the end, {r['peak_rss_bytes'] / 1e6:.1f} MB at most, "
+            f"{_of_weights(r, 'peak_rss')}"
+        )
+    return lines
+
+
+def _of_weights(r: Result, memory: str) -> str:
+    return f"{r[f'{memory}_per_weight_byte']:.2f} x weights of {r['weight_bytes'] / 1e6:.1f} MB"
 
 
 _OWN = {"decode": _decode, "prefill": _prefill, "batch": _batch, "context": _context, "load": _load}
