@@ -43,11 +43,27 @@ func joinPlanes(dst []float32, hi, lo []int32, scale, inv float32, add bool) {
 }
 
 func denseIntPanels(dst []float32, ldd int, f DenseFormat, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
+	if tokens == 1 && manyStreams && vectors() == AVX512 {
+		n := min(len(panels)/stride, len(scale)/PanelRows) / sides * sides
+		for p := 0; p < n; p += sides {
+			denseIntSide(f, &dst[p*PanelRows], &panels[p*stride], &scale[p*PanelRows], &x, stride/BlockBytes, asInt(add))
+		}
+		dst, panels, scale = dst[n*PanelRows:], panels[n*stride:], scale[n*PanelRows:]
+	}
 	if f == DenseInt8 && Active() == AMX {
 		denseIntAMX(dst, ldd, panels, stride, scale, x, tokens, add)
 		return
 	}
 	denseIntEach(dst, ldd, f, panels, stride, scale, x, tokens, add)
+}
+
+// denseIntSide multiplies panels side by side with one token.
+func denseIntSide(f DenseFormat, dst *float32, w *byte, scale *float32, x *Int16Rows, blocks, add int) {
+	kernel := denseInt8AVX512Side
+	if f == DenseInt4 {
+		kernel = denseInt4AVX512Side
+	}
+	kernel(dst, 0, w, scale, &x.Hi[0], &x.Lo[0], 0, &x.SumHi[0], &x.SumLo[0], &x.Inv[0], add, blocks)
 }
 
 func denseIntPanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {

@@ -53,6 +53,19 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 			}
 		}
 	}
+	for _, panels := range []int{sides, sides + 1} { // side by side
+		c := newTernaryCase(r, panels*PanelRows, 48, 1, 0, ternaryWeights["random"], ternaryInputs["random"])
+		dst, w, x := beforeFault(t, make([]int32, panels*PanelRows)), beforeFault(t, c.panels), beforeFault(t, c.x)
+		each(func() { eachOrder(func() { TernaryMatMul(dst, len(dst), w, c.cols, 0, panels, x, c.ldx, c.xsum, 1) }) })
+		for _, f := range intFormats {
+			d := newIntCase(r, f, panels*PanelRows, 24, 1, 0, randomCode, ternaryInputs["random"])
+			dst, w, scale := beforeFault(t, make([]float32, panels*PanelRows)), beforeFault(t, d.panels), beforeFault(t, d.scale)
+			x := Int16Rows{Hi: beforeFault(t, d.x.Hi), Lo: beforeFault(t, d.x.Lo), Stride: d.x.Stride, SumHi: d.x.SumHi, SumLo: d.x.SumLo, Inv: d.x.Inv}
+			each(func() {
+				eachOrder(func() { DenseIntMatMul(dst, len(dst), f, w, scale, d.cols, 0, panels, x, 1, false) })
+			})
+		}
+	}
 	for n := 1; n <= 40; n++ {
 		x, y, w := beforeFault(t, floats(r, "normal", n)), beforeFault(t, make([]float32, n)), beforeFault(t, floats(r, "normal", n))
 		q, lo, acc := beforeFault(t, make([]int8, n)), beforeFault(t, make([]int8, n)), beforeFault(t, make([]int32, n))

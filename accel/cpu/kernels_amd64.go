@@ -385,10 +385,10 @@ func ternaryDecodeAVX512(dst *byte, w *byte, blocks int, zero int)
 //go:noescape
 func ternaryGemvAVX512(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
 
-// ternaryGemvAVX512Two: dst[r] = sum_k w[r,k]*x[k] for the 32 rows r of two panels; blocks > 0.
+// ternaryGemvAVX512Side: dst[r] = sum_k w[r,k]*x[k] for the 128 rows r of 8 panels; blocks > 0.
 //
 //go:noescape
-func ternaryGemvAVX512Two(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
+func ternaryGemvAVX512Side(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
 
 // ternaryGemmAVX512p1t2: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 2; blocks > 0.
 //
@@ -578,6 +578,12 @@ func denseBF16AVX512t6(dst *float32, ldd int, w *byte, scale *float32, x *float3
 //go:noescape
 func denseIntFinishAVX512(dst *float32, ldd int, acc *int32, scale *float32, sumHi *int32, sumLo *int32, inv *float32, add int, tokens int)
 
+// denseInt8AVX512Side: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 128 rows r of 8 panels and t < 1; blocks > 0; add: dst += that.
+//
+//go:noescape
+func denseInt8AVX512Side(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+
 // denseInt8AVX512t1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
 // dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0; add: dst += that.
 //
@@ -625,6 +631,12 @@ func denseInt8AVX512t7(dst *float32, ldd int, w *byte, scale *float32, hi *int8,
 //
 //go:noescape
 func denseInt8AVX512t8(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+
+// denseInt4AVX512Side: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
+// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 128 rows r of 8 panels and t < 1; blocks > 0; add: dst += that.
+//
+//go:noescape
+func denseInt4AVX512Side(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 
 // denseInt4AVX512t1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
 // dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0; add: dst += that.

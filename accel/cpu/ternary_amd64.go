@@ -1,7 +1,5 @@
 package cpu
 
-import "slices"
-
 // streamTokens is the largest number of tokens that one call of the single-panel kernels takes.
 const streamTokens = 12
 
@@ -20,17 +18,20 @@ func ternaryMatMul(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx in
 	}
 }
 
-// twoStreams says whether memory is read faster from two places at once: on processors with AMX by a twentieth.
-var twoStreams = slices.Contains(detected.isas, AMX)
-
-// ternary512 reads the panels as one stream when there are few tokens, or as two where that is faster for one token, and else takes two
+// ternary512 reads the panels as one stream when there are few tokens, or side by side where that is faster for one token, and else takes two
 // panels at a time, which stay in cache while it goes over the tokens.
 func ternary512(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, xsum []int32) {
 	stride := nb * BlockBytes
 	n := len(panels) / stride
-	for p := 0; p < n; {
+	p := 0
+	if len(xsum) == 1 && manyStreams {
+		for ; p+sides <= n; p += sides {
+			ternaryGemvAVX512Side(&dst[p*PanelRows], &panels[p*stride], &x[0], &xsum[0], nb)
+		}
+	}
+	for p < n {
 		w, step := &panels[p*stride], 1
-		if (len(xsum) > streamTokens || len(xsum) == 1 && twoStreams) && p+1 < n {
+		if len(xsum) > streamTokens && p+1 < n {
 			step = 2
 		}
 		for t, size := 0, 0; t < len(xsum); t += size {
@@ -75,11 +76,9 @@ func ternaryTile512p1(tokens int, dst *int32, ldd int, w *byte, x *int8, ldx int
 	}
 }
 
-// ternaryTile512p2 takes one token, or at least half of streamTokens: more than these never make a smaller tile.
+// ternaryTile512p2 takes at least half of streamTokens: more than these never make a smaller tile.
 func ternaryTile512p2(tokens int, dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, nb int) {
 	switch tokens {
-	case 1:
-		ternaryGemvAVX512Two(dst, w, x, xsum, nb)
 	case 6:
 		ternaryGemmAVX512p2t6(dst, ldd, w, x, ldx, xsum, nb)
 	case 7:

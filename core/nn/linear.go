@@ -231,12 +231,15 @@ func newGrid(rows, panels, rowBytes int) grid {
 		g.tile = ((rows+tiles-1)/tiles + leastRows - 1) &^ (leastRows - 1)
 		tiles = (rows + g.tile - 1) / g.tile
 	}
-	chunks := chunksPerThread * cpu.NumThreads()
+	chunks, multiple := chunksPerThread*cpu.NumThreads(), 4
 	if rows < minParallelRows {
 		chunks = streamChunks * cpu.NumThreads()
 	}
+	if rows == 1 {
+		multiple = 8 // the kernels for one row read as many panels side by side
+	}
 	want := (chunks + tiles - 1) / max(1, tiles) // runs: each reads the rows again
-	g.size = max(4, (panels/want+3)&^3)
+	g.size = max(1, (panels/want+multiple-1)/multiple) * multiple
 	g.runs = (panels + g.size - 1) / g.size
 	return g
 }

@@ -27,6 +27,9 @@ func denseInt(s simd) {
 		denseIntFinish()
 	}
 	for _, f := range intFormats {
+		if s.wide() {
+			denseIntSide512(f)
+		}
 		for tokens := 1; tokens <= most; tokens++ {
 			switch {
 			case s.wide() && tokens == 1:
@@ -51,12 +54,16 @@ type intKernel struct {
 	planes [2]rows // hi, lo
 }
 
-func newIntKernel(s simd, f intFormat, tokens int) intKernel {
+// newIntKernel begins a kernel for tokens and a number of panels.
+func newIntKernel(s simd, f intFormat, tokens, panels int) intKernel {
 	rows := "the 16 rows r of a panel"
 	if s.suffix == avx2.suffix && tokens > 1 {
 		rows = "the 8 rows r of the half panel that w and scale point to"
 	}
 	name := fmt.Sprintf("dense%s%st%d", f.name, s.suffix, tokens)
+	if panels == sides {
+		name, rows = fmt.Sprintf("dense%s%sSide", f.name, s.suffix), fmt.Sprintf("the %d rows r of %d panels", 16*sides, sides)
+	}
 	TEXT(name, NOSPLIT, "func(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int8, ldx int, sumHi, sumLo *int32, inv *float32, add, blocks int)")
 	Doc(fmt.Sprintf("%s: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],", name),
 		fmt.Sprintf("dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for %s and t < %d; blocks > 0; add: dst += that.", rows, tokens))
@@ -178,7 +185,7 @@ func denseIntFinish() {
 // denseIntGemv512 multiplies one panel with one token. Two blocks are in flight, as one alone would wait for its own sums.
 // The fields of a byte are masked in place, so that the sums of int4's second one are scaled by 16, and shifted down at the end.
 func denseIntGemv512(f intFormat) {
-	k := newIntKernel(avx512, f, 1)
+	k := newIntKernel(avx512, f, 1, 1)
 	var mask []reg.VecVirtual
 	if f.fields == 2 {
 		mask = []reg.VecVirtual{avx512.splat(lowNibbles), avx512.splat(highNibbles)}
@@ -233,6 +240,43 @@ func denseIntGemv512(f intFormat) {
 	k.finish([][2][]reg.VecVirtual{acc[0]})
 }
 
+// denseIntSide512 multiplies panels side by side with one token: they are the parts of its sums.
+func denseIntSide512(f intFormat) {
+	k := newIntKernel(avx512, f, 1, sides)
+	acc, panel := k.accumulators(sides), sideBySide(k.w, k.n)
+	x := [2][]reg.VecVirtual{avx512.regs(f.fields), avx512.regs(f.fields)}
+	field, mask := avx512.regs(f.fields), reg.VecVirtual(nil)
+	if f.fields == 2 {
+		mask = avx512.splat(lowNibbles)
+	}
+	Label("loop")
+	for p := range x {
+		for j := range field {
+			VPBROADCASTD(k.planes[p].at(0, 4*j), x[p][j])
+		}
+	}
+	for i := range sides {
+		panel.load(i, field[0])
+		if f.fields == 2 {
+			VPSRLW(u8(4), field[0], field[1])
+			VPANDD(mask, field[0], field[0])
+			VPANDD(mask, field[1], field[1])
+		}
+		for j, w := range field {
+			for p := range x {
+				VPDPBUSD(x[p][j], w, acc[0][p][i])
+			}
+		}
+	}
+	panel.next()
+	for _, p := range k.planes {
+		p.advance(4 * f.fields)
+	}
+	DECQ(k.n)
+	JNZ(label("loop"))
+	k.finish(acc)
+}
+
 // accumulators gives zero sums [token][plane][part].
 func (k intKernel) accumulators(parts int) [][2][]reg.VecVirtual {
 	acc := make([][2][]reg.VecVirtual, k.tokens)
@@ -247,7 +291,7 @@ func (k intKernel) accumulators(parts int) [][2][]reg.VecVirtual {
 
 // denseIntGemm512 multiplies one panel with several tokens, which share the decoded weights.
 func denseIntGemm512(f intFormat, tokens int) {
-	k := newIntKernel(avx512, f, tokens)
+	k := newIntKernel(avx512, f, tokens, 1)
 	acc := k.accumulators(1)
 	field, mask := avx512.regs(f.fields), reg.VecVirtual(nil)
 	if f.fields == 2 {
@@ -277,7 +321,7 @@ func denseIntGemm512(f intFormat, tokens int) {
 // denseInt8x256 multiplies a panel with one token, or half a panel with several. Products of bytes do not fit int16, so weights and
 // activations are widened to it; a sum then has two parts in neighbouring lanes.
 func denseInt8x256(f intFormat, tokens int) {
-	k := newIntKernel(avx2, f, tokens)
+	k := newIntKernel(avx2, f, tokens, 1)
 	parts := 1
 	if tokens == 1 {
 		parts = 2
@@ -340,7 +384,7 @@ func denseInt8x256(f intFormat, tokens int) {
 // 2*2*15*127 to, and takes at most 2*2*15*128 off, their sum, so that four blocks are within -30720..30480 and are then widened
 // to int32.
 func denseInt4x256(f intFormat, tokens int) {
-	k := newIntKernel(avx2, f, tokens)
+	k := newIntKernel(avx2, f, tokens, 1)
 	parts := 1
 	if tokens == 1 {
 		parts = 2

@@ -14,7 +14,7 @@ func ternary(s simd) {
 	if s.wide() {
 		ternaryDecode512()
 		ternaryGemv512()
-		ternaryGemv512Two()
+		ternaryGemv512Side()
 		for tokens := 2; tokens <= 12; tokens++ {
 			ternaryGemm512(1, tokens)
 		}
@@ -59,8 +59,7 @@ const gemvSignature = "func(dst *int32, w *byte, x *int8, xsum *int32, blocks in
 
 // ternaryGemv512 multiplies one panel with one token. The four fields of a byte are masked in place and accumulated scaled by 1,
 // 4, 16 and 64, so that the loop has no shifts; the scale is shifted out at the end. Two blocks are in flight, as one alone
-// would wait for its own sums. Panels are read one after the other: a single stream suits the prefetchers of Zen 4 best,
-// where two or four panels at once cost half of the bandwidth; see ternary512 for others.
+// would wait for its own sums. Panels are read one after the other, which suits the prefetchers of Zen 4 best; see ternaryGemv512Side for others.
 func ternaryGemv512() {
 	TEXT("ternaryGemvAVX512", NOSPLIT, gemvSignature)
 	Doc("ternaryGemvAVX512: dst[r] = sum_k w[r,k]*x[k] for the 16 rows r of a panel; blocks > 0.")
@@ -90,24 +89,47 @@ func ternaryGemv512() {
 	done()
 }
 
-// ternaryGemv512Two multiplies two panels with one token. A block of each is in flight.
-func ternaryGemv512Two() {
-	TEXT("ternaryGemvAVX512Two", NOSPLIT, gemvSignature)
-	Doc("ternaryGemvAVX512Two: dst[r] = sum_k w[r,k]*x[k] for the 32 rows r of two panels; blocks > 0.")
+// ternaryGemv512Side multiplies panels side by side with one token. Registers do not suffice for a sum for each field of each panel: the
+// upper two of a byte are shifted down to the lower two.
+func ternaryGemv512Side() {
+	s := avx512
+	TEXT("ternaryGemvAVX512Side", NOSPLIT, gemvSignature)
+	Doc(fmt.Sprintf("ternaryGemvAVX512Side: dst[r] = sum_k w[r,k]*x[k] for the %d rows r of %d panels; blocks > 0.", 16*sides, sides))
 	Pragma("noescape")
 	dst, w, x, xsum, n := load("dst"), load("w"), load("x"), load("xsum"), load("blocks")
-	k, stride := newGemv512(), GP64()
-	MOVQ(n, stride)
-	SHLQ(u8(6), stride)
+	panel := sideBySide(w, n)
+	mask := []reg.VecVirtual{s.splat(0x03030303), s.splat(0x0c0c0c0c)}
+	var acc [sides][]reg.VecVirtual
+	for i := range acc {
+		acc[i] = s.regs(2)
+		s.zero(acc[i]...)
+	}
+	xb, v, t := s.regs(4), s.regs(2), s.regs(4)
 	Label("loop")
-	k.block(at(w, 0), at(x, 0), 0)
-	k.block(operand.Mem{Base: w, Index: stride, Scale: 1}, at(x, 0), 1)
-	ADDQ(u8(64), w)
+	for f := range xb {
+		VPBROADCASTD(at(x, 4*f), xb[f])
+	}
+	for i := range acc {
+		v := v[i%2]
+		panel.load(i, v)
+		VPANDD(mask[0], v, t[0])
+		VPANDD(mask[1], v, t[1])
+		VPSRLW(u8(4), v, v)
+		VPANDD(mask[0], v, t[2])
+		VPANDD(mask[1], v, t[3])
+		for f := range t {
+			VPDPBUSD(xb[f], t[f], acc[i][f%2])
+		}
+	}
+	panel.next()
 	ADDQ(u8(16), x)
 	DECQ(n)
 	JNZ(label("loop"))
-	for i := range k.acc {
-		k.store(i, xsum, at(dst, 64*i))
+	for i, a := range acc {
+		VPSRAD(u8(2), a[1], a[1])
+		VPADDD(a[1], a[0], a[0])
+		VPSUBD_BCST(at(xsum, 0), a[0], a[0])
+		VMOVDQU32(a[0], at(dst, 64*i))
 	}
 	done()
 }

@@ -174,7 +174,7 @@ func ternaryGemmVNNI(tokens int) {
 
 // denseIntVNNI multiplies a panel with some tokens. With one, two blocks are in flight, as one alone would wait for its own sums.
 func denseIntVNNI(f intFormat, tokens int) {
-	k := newIntKernel(avxvnni, f, tokens)
+	k := newIntKernel(avxvnni, f, tokens, 1)
 	acc := [2][][2][]reg.VecVirtual{k.accumulators(k.s.parts)}
 	if tokens == 1 {
 		acc[1] = k.accumulators(k.s.parts)
