@@ -385,10 +385,10 @@ func ternaryDecodeAVX512(dst *byte, w *byte, blocks int, zero int)
 //go:noescape
 func ternaryGemvAVX512(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
 
-// ternaryGemvAVX512Side: dst[r] = sum_k w[r,k]*x[k] for the 128 rows r of 8 panels; blocks > 0.
+// ternaryGemvAVX512Side: dst[16*step*p+r] = sum_k w[r,k]*x[k] for the 16 rows r of each panel step*p, p < 8; blocks > 0.
 //
 //go:noescape
-func ternaryGemvAVX512Side(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
+func ternaryGemvAVX512Side(dst *int32, w *byte, x *int8, xsum *int32, blocks int, step int)
 
 // ternaryGemmAVX512p1t2: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 2; blocks > 0.
 //

@@ -70,25 +70,8 @@ func TernaryDotLines(dst []int32, src []byte, n int, ids []int32, count int, x [
 		clear(dst[:count])
 		return
 	}
-	if !manyStreams || count < leastSides {
-		dotLines(dst[:padded], src, LineBytes(n), ids, x, xsum)
-		return
-	}
-	var w lineWalk
-	var sums [mostSides + LineQuad]int32
-	for from := 0; from < count; from += mostSides {
-		w.begin(ids[from:min(from+mostSides, count)])
-		dotLines(sums[:ceilDiv(w.n, LineQuad)*LineQuad], src, LineBytes(n), w.ids[:], x, xsum)
-		for i, at := range w.at[:w.n] {
-			dst[from+int(at)] = sums[i]
-		}
-	}
-}
-
-// dotLines is TernaryDotLines, a multiple of four at a time.
-func dotLines(dst []int32, src []byte, stride int, ids []int32, x []int8, xsum int32) {
-	for i := 0; i < len(dst); i += LineQuad {
-		lineDot(dst[i:i+LineQuad], src, stride, ids[i:i+2*LineQuad], x, xsum)
+	for i := 0; i < padded; i += LineQuad {
+		lineDot(dst[i:i+LineQuad], src, LineBytes(n), ids[i:i+2*LineQuad], x, xsum)
 	}
 }
 
@@ -106,25 +89,8 @@ func TernaryAddLines(acc []int32, src []byte, n int, ids []int32, q []int8, coun
 	if n == 0 {
 		return
 	}
-	if !manyStreams || count < leastSides {
-		addLines(acc, src, LineBytes(n), ids, q, count)
-		return
-	}
-	var w lineWalk
-	var factors [mostSides + LineQuad]int8
-	for from := 0; from < count; from += mostSides {
-		w.begin(ids[from:min(from+mostSides, count)])
-		for i, at := range w.at[:w.n] {
-			factors[i] = q[from+int(at)]
-		}
-		clear(factors[w.n : w.n+LineQuad])
-		addLines(acc, src, LineBytes(n), w.ids[:], factors[:], w.n)
-	}
-}
-
-func addLines(acc []int32, src []byte, stride int, ids []int32, q []int8, count int) {
 	for i := 0; i < count; i += LineQuad {
-		lineAdd(acc, src, stride, ids[i:i+2*LineQuad], q[i:i+LineQuad])
+		lineAdd(acc, src, LineBytes(n), ids[i:i+2*LineQuad], q[i:i+LineQuad])
 	}
 }
 

@@ -25,8 +25,13 @@ func ternary512(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, 
 	n := len(panels) / stride
 	p := 0
 	if len(xsum) == 1 && manyStreams {
-		for ; p+sides <= n; p += sides {
-			ternaryGemvAVX512Side(&dst[p*PanelRows], &panels[p*stride], &x[0], &xsum[0], nb)
+		for p+sides <= n {
+			step := (n - p) / sides
+			for range step {
+				ternaryGemvAVX512Side(&dst[p*PanelRows], &panels[p*stride], &x[0], &xsum[0], nb, step)
+				p++
+			}
+			p += step * (sides - 1)
 		}
 	}
 	for p < n {

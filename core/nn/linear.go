@@ -204,6 +204,7 @@ type grid struct {
 	rows, panels int
 	tile, size   int // rows of a tile, panels of a run
 	runs         int
+	few          cuts // of the panels, for few rows
 }
 
 // A tile has few enough rows to stay in the second-level cache while it meets all panels, up to mostRows, and a multiple of the 32 rows
@@ -214,13 +215,11 @@ const (
 	leastRows = 32
 )
 
-// chunksPerThread leaves the worker pool enough pieces to even out threads that start late, or that are slow for a moment. A few rows are done when
-// the weights have been read: then smaller pieces, which all cost the same, leave less to wait for at the end (measured: a twentieth of a
-// token's time).
-const (
-	chunksPerThread = 4
-	streamChunks    = 16
-)
+// chunksPerThread leaves the worker pool enough pieces to even out threads that start late, or that are slow for a moment.
+const chunksPerThread = 4
+
+// sidePanels is how many panels the kernels for one row read side by side at most.
+const sidePanels = 8
 
 // newGrid is for rows of rowBytes bytes.
 func newGrid(rows, panels, rowBytes int) grid {
@@ -231,29 +230,39 @@ func newGrid(rows, panels, rowBytes int) grid {
 		g.tile = ((rows+tiles-1)/tiles + leastRows - 1) &^ (leastRows - 1)
 		tiles = (rows + g.tile - 1) / g.tile
 	}
-	chunks, multiple := chunksPerThread*cpu.NumThreads(), 4
 	if rows < minParallelRows {
-		chunks = streamChunks * cpu.NumThreads()
+		g.few = newCuts(panels, sidePanels)
+		return g
 	}
-	if rows == 1 {
-		multiple = 8 // the kernels for one row read as many panels side by side
-	}
-	want := (chunks + tiles - 1) / max(1, tiles) // runs: each reads the rows again
-	g.size = max(1, (panels/want+multiple-1)/multiple) * multiple
+	want := (chunksPerThread*cpu.NumThreads() + tiles - 1) / max(1, tiles) // runs: each reads the rows again
+	g.size = max(4, (panels/want+3)&^3)
 	g.runs = (panels + g.size - 1) / g.size
 	return g
 }
 
 // align makes the runs of panels multiples of n.
 func (g *grid) align(n int) {
+	if g.few.n > 0 {
+		g.few = newCuts(g.panels, n)
+		return
+	}
 	g.size = max(n, g.size/n*n)
 	g.runs = (g.panels + g.size - 1) / g.size
 }
 
-func (g *grid) chunks() int { return (g.rows + g.tile - 1) / g.tile * g.runs }
+func (g *grid) chunks() int {
+	if g.few.n > 0 {
+		return g.few.n
+	}
+	return (g.rows + g.tile - 1) / g.tile * g.runs
+}
 
 // chunk gives the rows [r, r+n) and the panels [p0, p1).
 func (g *grid) chunk(i int) (r, n, p0, p1 int) {
+	if g.few.n > 0 {
+		p0, p1 = g.few.chunk(i)
+		return 0, g.rows, p0, p1
+	}
 	r, p0 = i/g.runs*g.tile, i%g.runs*g.size
 	return r, min(g.tile, g.rows-r), p0, min(p0+g.size, g.panels)
 }
@@ -281,6 +290,7 @@ type matmulTask struct {
 func (t *matmulTask) reset(in quantized) { *t = matmulTask{in: in} }
 
 func (t *matmulTask) append(c *Ctx, l *Linear, out *tensor.Tensor) {
+	t.ctx = c
 	p := part{l: l, out: out.Float32s(), first: t.panels}
 	if l.Out%cpu.PanelRows != 0 {
 		n := t.in.rows * cpu.PanelRows
@@ -296,7 +306,6 @@ func (t *matmulTask) run(c *Ctx) {
 	if t.n == 0 {
 		return
 	}
-	t.ctx = c
 	t.grid = newGrid(t.in.rows, t.panels, t.in.stride)
 	space := 0
 	for i := range t.n {
@@ -308,6 +317,11 @@ func (t *matmulTask) run(c *Ctx) {
 	c.spaces.open(c, space)
 	cpu.Parallel(t.grid.chunks(), t)
 	c.spaces.close(c)
+	t.free(c)
+}
+
+// free gives back what append took.
+func (t *matmulTask) free(c *Ctx) {
 	for i := range t.n {
 		if t.parts[i].bytes != nil {
 			c.scratch.Free(t.parts[i].bytes)

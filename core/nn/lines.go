@@ -42,30 +42,37 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 	rows, neurons := x.Dim(0), f.Gate.Out
 	q := c.quantize(x, norm, nil)
 	h := c.New(rows, neurons)
-	c.matmul.reset(q)
-	c.matmul.append(c, f.Gate, h)
-	c.matmul.run(c)
-	c.did(OpGate, f.Gate)
-	if rows > skipShare && !pays(h.Float32s(), neurons) {
-		up := c.New(rows, neurons)
-		c.matmul.reset(q)
-		c.matmul.append(c, f.Up, up)
-		c.matmul.run(c)
-		c.did(OpUp, f.Up)
-		q.free(c)
-		return f.project(c, c.gated(f.Act, h, up))
+	gate := &c.matmul
+	gate.reset(q)
+	gate.append(c, f.Gate, h)
+	op, others := OpGateUp, f.Gate.Ternary.Bytes()
+	if rows > skipShare { // then it takes all gates to say whether skipping pays
+		gate.run(c)
+		c.did(OpGate, f.Gate)
+		gate, op, others = nil, OpUp, 0
+		if !pays(h.Float32s(), neurons) {
+			up := c.New(rows, neurons)
+			c.matmul.reset(q)
+			c.matmul.append(c, f.Up, up)
+			c.matmul.run(c)
+			c.did(OpUp, f.Up)
+			q.free(c)
+			return f.project(c, c.gated(f.Act, h, up))
+		}
 	}
 	up := &c.skipUp
-	*up = skipUpTask{ctx: c, f: f, in: q, h: h.Float32s(), all: !cpu.SkipZeros()}
+	*up = skipUpTask{ctx: c, f: f, in: q, h: h.Float32s(), gate: gate, cuts: newCuts(neurons, cutNeurons), all: !cpu.SkipZeros()}
 	stride := cpu.LineElements(x.Dim(1))
 	ordered := c.scratch.Alloc(rows * stride)
 	up.x = pool.View[int8](ordered)
 	for r := range rows {
 		cpu.LineOrder(up.x[r*stride:(r+1)*stride], q.q[r*q.stride:], x.Dim(1))
 	}
-	up.chunks = skipChunks(neurons)
-	cpu.Parallel(up.chunks, up)
-	c.didLines(OpUp, cpu.LineBytes(f.Up.In), rows*neurons)
+	cpu.Parallel(up.cuts.n, up)
+	c.didLines(op, cpu.LineBytes(f.Up.In), rows*neurons, others)
+	if gate != nil {
+		gate.free(c)
+	}
 	c.scratch.Free(ordered)
 	q.free(c)
 
@@ -73,12 +80,12 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 	q = c.quantize(h, f.SubNorm, nil)
 	c.Free(h)
 	down := &c.skipDown
-	*down = skipDownTask{ctx: c, l: f.Down, in: q, out: y.Float32s(), chunks: skipChunks(neurons), all: !cpu.SkipZeros()}
+	*down = skipDownTask{ctx: c, l: f.Down, in: q, out: y.Float32s(), cuts: newCuts(neurons, cutNeurons), all: !cpu.SkipZeros()}
 	c.spaces.open(c, 4*rows*cpu.LineElements(f.Down.Out))
 	clear(c.spaces.mem)
-	cpu.Parallel(down.chunks, down)
+	cpu.Parallel(down.cuts.n, down)
 	c.eachRow(rows, down)
-	c.didLines(OpDown, cpu.LineBytes(f.Down.Out), rows*neurons)
+	c.didLines(OpDown, cpu.LineBytes(f.Down.Out), rows*neurons, 0)
 	c.spaces.close(c)
 	q.free(c)
 	return y
@@ -93,65 +100,73 @@ func pays(gates []float32, neurons int) bool {
 	return open <= skipShare*neurons
 }
 
-// mostNeurons is how many neurons a chunk takes at most: so few that their lines stay in the second-level cache from row to row.
+// cutNeurons is the unit of a chunk's neurons: those of the gate's panels that are read side by side.
+const cutNeurons = sidePanels * cpu.PanelRows
+
+// mostNeurons is how many neurons are worked on at a time: so few that their lines stay in the second-level cache from row to row.
 const mostNeurons = 256
 
-func skipChunks(neurons int) int {
-	return max((neurons+mostNeurons-1)/mostNeurons, min(chunksPerThread*cpu.NumThreads(), (neurons+31)/32))
-}
-
-// neuronRange is the neurons of a chunk.
-func neuronRange(chunk, chunks, neurons int) (from, to int) {
-	return chunk * neurons / chunks, (chunk + 1) * neurons / chunks
-}
-
-// skipUpTask replaces the gates in h by act(gate) * up.
+// skipUpTask replaces the gates in h by act(gate) * up. It computes the gates first, unless they are there.
 type skipUpTask struct {
-	ctx    *Ctx
-	f      *FeedForward
-	in     quantized
-	x      []int8    // [rows, LineElements(hidden_size)] in line order
-	h      []float32 // [rows, neurons]
-	chunks int
-	all    bool
+	ctx  *Ctx
+	f    *FeedForward
+	in   quantized
+	gate *matmulTask // what makes the gates, or nil
+	x    []int8      // [rows, LineElements(hidden_size)] in line order
+	h    []float32   // [rows, neurons]
+	cuts cuts
+	all  bool
 }
 
 func (t *skipUpTask) Run(chunk int) {
-	var ids, sums [mostNeurons + 2*cpu.LineQuad]int32
+	from, to := t.cuts.chunk(chunk)
+	if t.gate != nil {
+		t.gate.compute(&t.gate.parts[0], from/cpu.PanelRows, (to+cpu.PanelRows-1)/cpu.PanelRows, 0, t.in.rows)
+	}
+	for ; from < to; from += mostNeurons {
+		t.multiply(from, min(from+mostNeurons, to))
+	}
+}
+
+// multiply is for the neurons [from, to), at most mostNeurons. Nothing here waits for a branch that is hard to foresee.
+func (t *skipUpTask) multiply(from, to int) {
+	var open, ids, sums [mostNeurons + 2*cpu.LineQuad]int32
+	var gates [mostNeurons]float32
 	neurons, w := t.f.Up.Out, t.f.Up.Ternary
-	from, to := neuronRange(chunk, t.chunks, neurons)
 	stride := cpu.LineElements(w.Cols)
 	t.ctx.countGates(t.h, t.in.rows, neurons, from, to, t.all)
 	for r := range t.in.rows {
-		h := t.h[r*neurons : (r+1)*neurons]
-		n := 0
-		for i := from; i < to; i++ {
-			ids[n] = int32(i)
-			if t.all {
-				n++
-			} else {
-				n += positive(h[i])
+		h := t.h[r*neurons+from : r*neurons+to]
+		n := len(h)
+		if t.all {
+			for i := range h {
+				open[i] = int32(from + i)
+			}
+		} else {
+			n = 0
+			for i, g := range h {
+				open[n] = int32(from + i)
+				n += positive(g)
 			}
 		}
 		t.ctx.countRow(t.in.rows, n, t.all)
+		cpu.LineWalk(ids[:], open[:n])
 		pad(ids[:], n)
 		cpu.TernaryDotLines(sums[:], w.Data, w.Cols, ids[:], n, t.x[r*stride:(r+1)*stride], t.in.sum[r])
-		scale, next := w.Scale/t.in.scale[r], 0
-		for i := from; i < to; i++ {
-			g := max(h[i], 0)
-			if next == n || ids[next] != int32(i) {
-				h[i] = 0
-				continue
-			}
-			u := float32(float32(sums[next]) * scale)
+		for i, id := range ids[:n] {
+			gates[i] = h[int(id)-from]
+		}
+		clear(h)
+		scale := w.Scale / t.in.scale[r]
+		for i, id := range ids[:n] {
+			g, u := max(gates[i], 0), float32(float32(sums[i])*scale)
 			if t.f.Up.Bias != nil {
-				u += t.f.Up.Bias[i]
+				u += t.f.Up.Bias[id]
 			}
 			if t.f.Act == ReLU2 {
 				g = float32(g * g)
 			}
-			h[i] = float32(g * u)
-			next++
+			h[int(id)-from] = float32(g * u)
 		}
 	}
 }
@@ -174,37 +189,52 @@ func pad(ids []int32, n int) {
 
 // skipDownTask adds up the columns of the down projection whose inputs are not zero. Whoever runs a chunk adds to sums of his own.
 type skipDownTask struct {
-	ctx    *Ctx
-	l      *Linear
-	in     quantized
-	out    []float32 // [rows, Out]
-	chunks int
-	all    bool
+	ctx  *Ctx
+	l    *Linear
+	in   quantized
+	out  []float32 // [rows, Out]
+	cuts cuts
+	all  bool
 }
 
 func (t *skipDownTask) Run(chunk int) {
-	var ids [mostNeurons + 2*cpu.LineQuad]int32
-	var q [mostNeurons + 2*cpu.LineQuad]int8
-	w := t.l.Ternary
-	from, to := neuronRange(chunk, t.chunks, t.in.cols)
 	space := t.ctx.spaces.take()
-	sums := pool.View[int32](space)
+	for from, to := t.cuts.chunk(chunk); from < to; from += mostNeurons {
+		t.add(pool.View[int32](space), from, min(from+mostNeurons, to))
+	}
+	t.ctx.spaces.give(space)
+}
+
+// add is for the neurons [from, to), at most mostNeurons.
+func (t *skipDownTask) add(sums []int32, from, to int) {
+	var nonzero, ids [mostNeurons + 2*cpu.LineQuad]int32
+	var factors [mostNeurons + 2*cpu.LineQuad]int8
+	w := t.l.Ternary
 	size := cpu.LineElements(w.Rows)
 	t.ctx.countInputs(t.in, from, to, t.all)
 	for r := range t.in.rows {
-		n := 0
-		for i, v := range t.in.q[r*t.in.stride+from : r*t.in.stride+to] {
-			ids[n], q[n] = int32(from+i), v
-			if v != 0 || t.all {
-				n++
+		q := t.in.q[r*t.in.stride+from : r*t.in.stride+to]
+		n := len(q)
+		if t.all {
+			for i := range q {
+				nonzero[i] = int32(from + i)
+			}
+		} else {
+			n = 0
+			for i, v := range q {
+				nonzero[n] = int32(from + i)
+				n += int(uint8(v|-v) >> 7)
 			}
 		}
 		t.ctx.countRow(t.in.rows, n, t.all)
+		cpu.LineWalk(ids[:], nonzero[:n])
 		pad(ids[:], n)
-		clear(q[n : n+cpu.LineQuad])
-		cpu.TernaryAddLines(sums[r*size:(r+1)*size], w.Data, w.Rows, ids[:], q[:], n)
+		for i, id := range ids[:n] {
+			factors[i] = q[int(id)-from]
+		}
+		clear(factors[n : n+cpu.LineQuad])
+		cpu.TernaryAddLines(sums[r*size:(r+1)*size], w.Data, w.Rows, ids[:], factors[:], n)
 	}
-	t.ctx.spaces.give(space)
 }
 
 // row makes the outputs of a row of all sums.

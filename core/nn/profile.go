@@ -245,18 +245,18 @@ func countLines(k *lineCounts, rows, stride, from, to int, all bool, on func(i i
 	k.read.Add(int64(read))
 }
 
-// didLines is did for the lines that count functions have counted, of lineBytes each, of n neurons in all rows.
-func (c *Ctx) didLines(op Op, lineBytes, n int) {
+// didLines is did for the lines that count functions have counted, of lineBytes each, of n neurons in all rows, and for other bytes.
+func (c *Ctx) didLines(op Op, lineBytes, n, others int) {
 	r := &c.profile
 	if r.to == nil {
 		return
 	}
 	open, read := r.lines.open.Swap(0), r.lines.read.Swap(0)
-	c.didRead(op, int(read)*lineBytes)
+	c.didRead(op, int(read)*lineBytes+others)
 	p := r.to
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if op == OpUp {
+	if op != OpDown {
 		p.neurons.gates += int64(n)
 		p.neurons.open += open
 	} else {

@@ -43,8 +43,8 @@ class Profile:
     ``print(profile)`` is a table, ``save`` writes a trace for https://ui.perfetto.dev or chrome://tracing.
 
     ops: an ``OpTime`` for each kind of work in each layer; their seconds add up to ``seconds``. "norm+quantize" makes the int8 input of
-        the projection after it; "gate+up" is one job where many rows read all neurons, and "gate" and "up" are two where neurons that are
-        off are skipped.
+        the projection after it; "gate+up" is one job, and "gate" and "up" are two where some ten rows decide by their gates whether to
+        skip neurons.
     seconds: time within steps and sampling. Python's share, between them, is not part of it.
     steps, rows: how many steps, and tokens in all of them.
     gate_density: share of the feed-forward gates that were open, of the steps that worked neuron by neuron; None if there were none.

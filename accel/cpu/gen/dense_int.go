@@ -243,7 +243,9 @@ func denseIntGemv512(f intFormat) {
 // denseIntSide512 multiplies panels side by side with one token: they are the parts of its sums.
 func denseIntSide512(f intFormat) {
 	k := newIntKernel(avx512, f, 1, sides)
-	acc, panel := k.accumulators(sides), sideBySide(k.w, k.n)
+	one := GP64()
+	MOVQ(u32(1), one)
+	acc, panel := k.accumulators(sides), sideBySide(k.w, k.n, one)
 	x := [2][]reg.VecVirtual{avx512.regs(f.fields), avx512.regs(f.fields)}
 	field, mask := avx512.regs(f.fields), reg.VecVirtual(nil)
 	if f.fields == 2 {

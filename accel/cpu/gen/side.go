@@ -12,17 +12,18 @@ const sides = 8
 // sideAhead is how far in front a panel that is read side by side with others is asked for: what comes after it would be another of them.
 const sideAhead = 1024
 
-// side addresses panels of the same size, one behind the other, that are read side by side.
+// side addresses panels of the same size, at equal distances, that are read side by side.
 type side struct {
 	stride reg.Register
 	bases  [3]reg.Register // where panels 0, 3 and 6 are read
 }
 
-// sideBySide gives the panels of blocks blocks each that begin at p.
-func sideBySide(p, blocks reg.Register) side {
+// sideBySide gives the panels of blocks blocks each that begin at p, of which every step-th is taken.
+func sideBySide(p, blocks, step reg.Register) side {
 	s := side{stride: GP64(), bases: [3]reg.Register{p, GP64(), GP64()}}
 	MOVQ(blocks, s.stride)
 	SHLQ(u8(6), s.stride)
+	IMULQ(step, s.stride)
 	three := s.bases[1]
 	LEAQ(operand.Mem{Base: s.stride, Index: s.stride, Scale: 2}, three)
 	LEAQ(operand.Mem{Base: p, Index: three, Scale: 2}, s.bases[2])

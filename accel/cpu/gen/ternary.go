@@ -93,11 +93,12 @@ func ternaryGemv512() {
 // upper two of a byte are shifted down to the lower two.
 func ternaryGemv512Side() {
 	s := avx512
-	TEXT("ternaryGemvAVX512Side", NOSPLIT, gemvSignature)
-	Doc(fmt.Sprintf("ternaryGemvAVX512Side: dst[r] = sum_k w[r,k]*x[k] for the %d rows r of %d panels; blocks > 0.", 16*sides, sides))
+	TEXT("ternaryGemvAVX512Side", NOSPLIT, "func(dst *int32, w *byte, x *int8, xsum *int32, blocks, step int)")
+	Doc(fmt.Sprintf("ternaryGemvAVX512Side: dst[16*step*p+r] = sum_k w[r,k]*x[k] for the 16 rows r of each panel step*p, p < %d; blocks > 0.", sides))
 	Pragma("noescape")
-	dst, w, x, xsum, n := load("dst"), load("w"), load("x"), load("xsum"), load("blocks")
-	panel := sideBySide(w, n)
+	dst, w, x, xsum, n, step := load("dst"), load("w"), load("x"), load("xsum"), load("blocks"), load("step")
+	panel := sideBySide(w, n, step)
+	SHLQ(u8(6), step)
 	mask := []reg.VecVirtual{s.splat(0x03030303), s.splat(0x0c0c0c0c)}
 	var acc [sides][]reg.VecVirtual
 	for i := range acc {
@@ -125,11 +126,12 @@ func ternaryGemv512Side() {
 	ADDQ(u8(16), x)
 	DECQ(n)
 	JNZ(label("loop"))
-	for i, a := range acc {
+	for _, a := range acc {
 		VPSRAD(u8(2), a[1], a[1])
 		VPADDD(a[1], a[0], a[0])
 		VPSUBD_BCST(at(xsum, 0), a[0], a[0])
-		VMOVDQU32(a[0], at(dst, 64*i))
+		VMOVDQU32(a[0], at(dst, 0))
+		ADDQ(step, dst)
 	}
 	done()
 }
