@@ -140,3 +140,15 @@ func readSum(b []byte) uint64 {
 		return readSumRef(b)
 	}
 }
+
+// readSumSide is readSum that reads from sides places at once; the length is a multiple of 64*sides.
+func readSumSide(b []byte) uint64 {
+	switch vectors() {
+	case AVX512:
+		return readSumAVX512Side(&b[0], len(b)/(64*sides))
+	case AVX2:
+		return readSumAVX2Side(&b[0], len(b)/(64*sides))
+	default:
+		return readSumRef(b)
+	}
+}

@@ -101,3 +101,6 @@ func readSum(b []byte) uint64 {
 	}
 	return readSumNEON(&b[0], len(b))
 }
+
+// readSumSide reads in one way only.
+func readSumSide(b []byte) uint64 { return readSum(b) }

@@ -375,6 +375,11 @@ func topLaneAVX2(lanes *float32) float32
 //go:noescape
 func readSumAVX2(p *byte, n int) uint64
 
+// readSumAVX2Side reads 8 pieces of blocks blocks of 64 bytes side by side, blocks > 0; its result means nothing.
+//
+//go:noescape
+func readSumAVX2Side(p *byte, blocks int) uint64
+
 // ternaryDecodeAVX512: dst[256*b+64*f+i] = field f of byte i of block b, plus zero, for b < blocks; blocks > 0.
 //
 //go:noescape
@@ -979,6 +984,11 @@ func sgdNesterovAVX512(p *float32, grad *float32, b *float32, n int, scale float
 //
 //go:noescape
 func readSumAVX512(p *byte, n int) uint64
+
+// readSumAVX512Side reads 8 pieces of blocks blocks of 64 bytes side by side, blocks > 0; its result means nothing.
+//
+//go:noescape
+func readSumAVX512Side(p *byte, blocks int) uint64
 
 // ternaryGemvAVXVNNI: dst[r] = sum_k w[r,k]*x[k] for the 16 rows r of a panel; blocks > 0.
 //

@@ -6597,6 +6597,61 @@ loop:
 	VZEROUPPER
 	RET
 
+// func readSumAVX2Side(p *byte, blocks int) uint64
+// Requires: AVX, MMX+
+TEXT ·readSumAVX2Side(SB), NOSPLIT, $0-24
+	MOVQ   p+0(FP), AX
+	MOVQ   blocks+8(FP), CX
+	MOVQ   $0x00000001, DX
+	MOVQ   CX, BX
+	SHLQ   $0x06, BX
+	IMULQ  DX, BX
+	LEAQ   (BX)(BX*2), DX
+	LEAQ   (AX)(DX*2), SI
+	ADDQ   AX, DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+loop:
+	VORPS      (AX), Y0, Y0
+	VORPS      32(AX), Y0, Y0
+	PREFETCHT0 1024(AX)
+	VORPS      (AX)(BX*1), Y1, Y1
+	VORPS      32(AX)(BX*1), Y1, Y1
+	PREFETCHT0 1024(AX)(BX*1)
+	VORPS      (AX)(BX*2), Y2, Y2
+	VORPS      32(AX)(BX*2), Y2, Y2
+	PREFETCHT0 1024(AX)(BX*2)
+	VORPS      (DX), Y3, Y3
+	VORPS      32(DX), Y3, Y3
+	PREFETCHT0 1024(DX)
+	VORPS      (AX)(BX*4), Y0, Y0
+	VORPS      32(AX)(BX*4), Y0, Y0
+	PREFETCHT0 1024(AX)(BX*4)
+	VORPS      (DX)(BX*2), Y1, Y1
+	VORPS      32(DX)(BX*2), Y1, Y1
+	PREFETCHT0 1024(DX)(BX*2)
+	VORPS      (SI), Y2, Y2
+	VORPS      32(SI), Y2, Y2
+	PREFETCHT0 1024(SI)
+	VORPS      (SI)(BX*1), Y3, Y3
+	VORPS      32(SI)(BX*1), Y3, Y3
+	PREFETCHT0 1024(SI)(BX*1)
+	ADDQ       $0x40, AX
+	ADDQ       $0x40, DX
+	ADDQ       $0x40, SI
+	DECQ       CX
+	JNZ        loop
+	VORPS      Y0, Y1, Y1
+	VORPS      Y2, Y3, Y3
+	VORPS      Y1, Y3, Y3
+	VMOVQ      X3, AX
+	MOVQ       AX, ret+16(FP)
+	VZEROUPPER
+	RET
+
 // func ternaryDecodeAVX512(dst *byte, w *byte, blocks int, zero int)
 // Requires: AVX, AVX512BW, AVX512F
 TEXT ·ternaryDecodeAVX512(SB), NOSPLIT, $0-32
@@ -17077,6 +17132,53 @@ loop:
 	PREFETCHT0 4288(AX)
 	ADDQ       $0x00000100, AX
 	SUBQ       $0x00000100, CX
+	JNZ        loop
+	VORPS      Z0, Z1, Z1
+	VORPS      Z2, Z3, Z3
+	VORPS      Z1, Z3, Z3
+	VMOVQ      X3, AX
+	MOVQ       AX, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func readSumAVX512Side(p *byte, blocks int) uint64
+// Requires: AVX, AVX512DQ, MMX+
+TEXT ·readSumAVX512Side(SB), NOSPLIT, $0-24
+	MOVQ   p+0(FP), AX
+	MOVQ   blocks+8(FP), CX
+	MOVQ   $0x00000001, DX
+	MOVQ   CX, BX
+	SHLQ   $0x06, BX
+	IMULQ  DX, BX
+	LEAQ   (BX)(BX*2), DX
+	LEAQ   (AX)(DX*2), SI
+	ADDQ   AX, DX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+
+loop:
+	VORPS      (AX), Z0, Z0
+	PREFETCHT0 1024(AX)
+	VORPS      (AX)(BX*1), Z1, Z1
+	PREFETCHT0 1024(AX)(BX*1)
+	VORPS      (AX)(BX*2), Z2, Z2
+	PREFETCHT0 1024(AX)(BX*2)
+	VORPS      (DX), Z3, Z3
+	PREFETCHT0 1024(DX)
+	VORPS      (AX)(BX*4), Z0, Z0
+	PREFETCHT0 1024(AX)(BX*4)
+	VORPS      (DX)(BX*2), Z1, Z1
+	PREFETCHT0 1024(DX)(BX*2)
+	VORPS      (SI), Z2, Z2
+	PREFETCHT0 1024(SI)
+	VORPS      (SI)(BX*1), Z3, Z3
+	PREFETCHT0 1024(SI)(BX*1)
+	ADDQ       $0x40, AX
+	ADDQ       $0x40, DX
+	ADDQ       $0x40, SI
+	DECQ       CX
 	JNZ        loop
 	VORPS      Z0, Z1, Z1
 	VORPS      Z2, Z3, Z3

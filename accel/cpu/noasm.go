@@ -72,6 +72,7 @@ func subMul(dst, a, b []float32, s float32)                    { subMulRef(dst, 
 func add(dst, a, b []float32)                                  { addRef(dst, a, b) }
 func dequantRow(dst []float32, acc []int32, scale float32)     { dequantRowRef(dst, acc, scale) }
 func readSum(b []byte) uint64                                  { return readSumRef(b) }
+func readSumSide(b []byte) uint64                              { return readSumRef(b) }
 
 func relu2Grad(dg, du, g, u, dy []float32)                 { relu2GradRef(dg, du, g, u, dy) }
 func rmsNormDot(lanes *[Lanes]float32, x, w, dy []float32) { rmsNormDotRef(lanes, x, w, dy) }

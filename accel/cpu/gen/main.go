@@ -6,7 +6,12 @@
 // hold the two to the same bits.
 package main
 
-import . "github.com/mmcloughlin/avo/build"
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/reg"
+)
 
 func main() {
 	ConstraintExpr("amd64")
@@ -21,6 +26,7 @@ func main() {
 		activations(s)
 		backward(s)
 		readSum(s)
+		readSumSide(s)
 	}
 	vnni()
 	pause()
@@ -51,6 +57,34 @@ func readSum(s simd) {
 	ADDQ(u32(256), p)
 	SUBQ(u32(256), n)
 	JNZ(label("loop"))
+	storeAny(acc)
+}
+
+// readSumSide reads memory as the kernels do that take panels side by side.
+func readSumSide(s simd) {
+	TEXT("readSum"+s.suffix+"Side", NOSPLIT, "func(p *byte, blocks int) uint64")
+	Doc(fmt.Sprintf("readSum%sSide reads %d pieces of blocks blocks of 64 bytes side by side, blocks > 0; its result means nothing.", s.suffix, sides))
+	Pragma("noescape")
+	p, n, one := load("p"), load("blocks"), GP64()
+	MOVQ(u32(1), one)
+	piece := sideBySide(p, n, one)
+	acc := s.regs(4)
+	s.zero(acc...)
+	Label("loop")
+	for i := range sides {
+		for off := 0; off < 64; off += s.bytes {
+			VORPS(piece.at(i, off), acc[i%4], acc[i%4])
+		}
+		PREFETCHT0(piece.at(i, sideAhead))
+	}
+	piece.next()
+	DECQ(n)
+	JNZ(label("loop"))
+	storeAny(acc)
+}
+
+// storeAny makes a result that depends on everything that was read.
+func storeAny(acc []reg.VecVirtual) {
 	VORPS(acc[0], acc[1], acc[1])
 	VORPS(acc[2], acc[3], acc[3])
 	VORPS(acc[1], acc[3], acc[3])

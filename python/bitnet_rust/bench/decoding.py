@@ -25,7 +25,8 @@ def decode(
     """Measure greedy decoding of one sequence against the read limit of memory.
 
     The run alternates between reading memory with plain loads and decoding, repetition by repetition, and states decoding as a fraction of
-    what the machine could read *at that time*. One more pass over the same tokens counts the bytes that they read.
+    what the machine could read *at that time*: the median token against the median of passes that take about as long. One more pass over
+    the same tokens counts the bytes that they read.
 
     Raises ArgumentError for counts that measure nothing or do not fit into the model's context.
 
@@ -62,13 +63,13 @@ def decode(
                 f"{i + 1}/{repeat}: {len(steps) / sum(steps):.1f} tokens/s, memory {limit.measured[-1]:.1f} GB/s"
             )
         for i, steps in enumerate(gaps):
-            speed, needed = len(steps) / sum(steps), bytes_per_token / limit.of(i) / 1e9  # seconds
+            step, needed = statistics.median(steps), bytes_per_token / limit.of(i) / 1e9  # seconds
             repeats.append(
                 {
-                    "tokens_per_second": speed,
+                    "tokens_per_second": len(steps) / sum(steps),
+                    "token_ms_median": 1e3 * step,
                     "read_limit_gb_s": limit.of(i),
-                    "fraction_of_limit": speed * needed,
-                    "fraction_of_limit_best": needed / min(steps),
+                    "fraction_of_limit": needed / step,
                 }
             )
         every = [gap for steps in gaps for gap in steps]
@@ -89,7 +90,6 @@ def decode(
             "down_density": counted.down_density,
             **spread("read_limit_gb_s", limit.measured),
             "fraction_of_limit": statistics.median(r["fraction_of_limit"] for r in repeats),
-            "fraction_of_limit_best": statistics.median(r["fraction_of_limit_best"] for r in repeats),
             "rss_bytes": rss,
             "rss_per_weight_byte": rss / subject.model.memory_footprint(),
             "repeats": repeats,

@@ -29,8 +29,6 @@ def _common(r: Result) -> dict[str, str]:
 
 def _limit(r: Result) -> dict[str, str]:
     text = f"{100 * r['fraction_of_limit']:.1f} % of the read limit"
-    if "fraction_of_limit_best" in r:
-        text += f", the fastest tokens {100 * r['fraction_of_limit_best']:.1f} %"
     return {"read limit": f"{_spread(r, 'read_limit_gb_s')} GB/s, in the same run", "fraction": text}
 
 
