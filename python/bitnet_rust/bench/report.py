@@ -145,7 +145,8 @@ def _draw_repeats(axes: Any, r: Result) -> None:
     if r["benchmark"] == "decode":
         limits = [1e9 * one["read_limit_gb_s"] / r["bytes_per_token"] for one in r["repeats"]]
         axes.plot(range(1, len(speeds) + 1), limits, "o-", color="tab:orange", label="at the read limit")
-        axes.legend()
+        axes.legend(loc="lower right")
+    axes.set_xticks(range(1, len(speeds) + 1))
     axes.set(xlabel="repetition", ylabel="tokens/s", ylim=(0, None))
 
 
@@ -160,16 +161,24 @@ def _draw_batch(axes: Any, r: Result) -> None:
 
 
 def _draw_context(axes: Any, r: Result) -> None:
+    """Two speeds of different size, each in percent of its first."""
     lengths = [one["context"] for one in r["lengths"]]
-    axes.plot(lengths, [one["tokens_per_second"] for one in r["lengths"]], "o-", label="decode")
-    axes.plot(lengths, [one["prompt_tokens_per_second"] for one in r["lengths"]], "o--", label="prompt")
-    axes.set(xlabel="tokens of context", ylabel="tokens/s", ylim=(0, None))
+    for key, style, name in (("tokens_per_second", "o-", "decode"), ("prompt_tokens_per_second", "s--", "prompt")):
+        speeds = [one[key] for one in r["lengths"]]
+        (line,) = axes.plot(lengths, [100 * speed / speeds[0] for speed in speeds], style, label=f"{name}, tokens/s")
+        for at, speed in zip(lengths, speeds, strict=True):
+            axes.annotate(
+                f"{speed:.1f}", (at, 100 * speed / speeds[0]), xytext=(0, 6 if name == "decode" else -12),
+                textcoords="offset points", ha="center", fontsize=8, color=line.get_color(),
+            )  # fmt: skip
+    axes.set(xlabel="tokens of context", ylabel=f"% of the speed at {lengths[0]}", ylim=(0, 1.1 * axes.get_ylim()[1]))
     axes.legend()
 
 
 def _draw_load(axes: Any, r: Result) -> None:
     names = ("import", "ready", "first_token", "process")
-    axes.barh([name.replace("_", " ") for name in names], [r[f"{name}_ms"] for name in names])
+    bars = axes.barh([name.replace("_", " ") for name in names], [r[f"{name}_ms"] for name in names])
+    axes.bar_label(bars, fmt="{:.0f}", padding=3)
     axes.invert_yaxis()
     axes.set(xlabel="ms")
 
