@@ -64,8 +64,10 @@ func parseSampling(text []byte, vocab int) ([]infer.SamplingParams, error) {
 	return out, nil
 }
 
+// bn_generation_new makes a generation; assistant is the model that guesses so many tokens at a time, or 0.
+//
 //export bn_generation_new
-func bn_generation_new(model C.uintptr_t, ids *C.int32_t, total C.int64_t, lengths *C.int64_t, n C.int64_t, params *C.char,
+func bn_generation_new(model, assistant C.uintptr_t, assistantTokens C.int, ids *C.int32_t, total C.int64_t, lengths *C.int64_t, n C.int64_t, params *C.char,
 	out *C.uintptr_t, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		r := value[*runner](model)
@@ -81,7 +83,11 @@ func bn_generation_new(model C.uintptr_t, ids *C.int32_t, total C.int64_t, lengt
 		if err != nil {
 			return err
 		}
-		g, err := r.engine.Generate(prompts, p)
+		draft := infer.Draft{Tokens: int(assistantTokens)}
+		if assistant != 0 {
+			draft.Engine = value[*runner](assistant).engine
+		}
+		g, err := r.engine.Generate(prompts, p, draft)
 		if err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ func bn_scheduler_new(model, draft C.uintptr_t, options *C.char, out *C.uintptr_
 			return fmt.Errorf("%w: options: %w", errArgument, err)
 		}
 		if draft != 0 {
-			o.Draft = value[*runner](draft).engine
+			o.Draft.Engine = value[*runner](draft).engine
 		}
 		s, err := infer.NewScheduler(value[*runner](model).engine, o)
 		if err != nil {

@@ -9,7 +9,7 @@
 typedef struct {
   PyObject_HEAD
   uintptr_t handle;
-  PyObject *model;  // keeps the weights
+  PyObject *model, *assistant;  // keep the weights; assistant may be None
   int busy, close_after;
 } Generation;
 
@@ -24,16 +24,19 @@ static void generation_dealloc(PyObject *self) {
     free(err);
   }
   Py_XDECREF(g->model);
+  Py_XDECREF(g->assistant);
   bn_free_object(self);
 }
 
-// generation(model, ids, lengths, params)
+// generation(model, ids, lengths, params, assistant, assistant_tokens)
 static PyObject *py_generation(PyObject *module, PyObject *args) {
-  PyObject *model, *ids, *lengths;
+  PyObject *model, *ids, *lengths, *assistant;
   char *params, *err = NULL;
-  uintptr_t handle;
+  int tokens;
+  uintptr_t handle, guessing = 0;
   Py_buffer vi, vl;
-  if (bn_forked() || !PyArg_ParseTuple(args, "OOOs", &model, &ids, &lengths, &params)) return NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "OOOsOi", &model, &ids, &lengths, &params, &assistant, &tokens)) return NULL;
+  if (assistant != Py_None && bn_model_handle(assistant, &guessing)) return NULL;
   if (bn_model_handle(model, &handle) || bn_buffer(ids, &vi, "token ids", 'i', 0)) return NULL;
   if (bn_buffer(lengths, &vl, "lengths", 'q', 0)) {
     PyBuffer_Release(&vi);
@@ -44,7 +47,8 @@ static PyObject *py_generation(PyObject *module, PyObject *args) {
   int code = BN_OK;
   if (g) {
     g->model = Py_NewRef(model);
-    code = bn_generation_new(handle, vi.buf, vi.len / 4, vl.buf, vl.len / 8, params, &g->handle, &err);
+    g->assistant = Py_NewRef(assistant);
+    code = bn_generation_new(handle, guessing, tokens, vi.buf, vi.len / 4, vl.buf, vl.len / 8, params, &g->handle, &err);
   }
   PyBuffer_Release(&vl);
   PyBuffer_Release(&vi);
@@ -173,7 +177,8 @@ static PyType_Spec generation_spec = {
 };
 
 static PyMethodDef functions[] = {
-    {"generation", py_generation, METH_VARARGS, "generation(model, ids, lengths, params) -> Generation"},
+    {"generation", py_generation, METH_VARARGS, 
+     "generation(model, ids, lengths, params, assistant, assistant_tokens) -> Generation; None and 0 for no assistant."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -190,7 +190,7 @@ func TestGenerationInABatchEqualsGenerationAlone(t *testing.T) {
 
 func generate(t *testing.T, e *infer.Engine, prompts [][]int32, p infer.SamplingParams) [][]int32 {
 	t.Helper()
-	g, err := e.Generate(prompts, []infer.SamplingParams{p})
+	g, err := e.Generate(prompts, []infer.SamplingParams{p}, infer.Draft{})
 	require.NoError(t, err)
 	defer g.Close()
 	out := make([][]int32, len(prompts))
@@ -324,7 +324,7 @@ func TestTheExactHeadGivesTheTokensOfTheFullHead(t *testing.T) {
 		p := infer.DefaultSamplingParams()
 		p.MaxNewTokens, p.IgnoreEOS = 60, true
 		edit(&p)
-		g, err := e.Generate([][]int32{{1, 2, 3}, {4, 5}, {6}}, []infer.SamplingParams{p})
+		g, err := e.Generate([][]int32{{1, 2, 3}, {4, 5}, {6}}, []infer.SamplingParams{p}, infer.Draft{})
 		require.NoError(t, err)
 		defer g.Close()
 		for !g.Done() {

@@ -98,7 +98,7 @@ def test_a_handle_gives_pieces_as_often_as_asked(engine: Engine, tiny: BitNetMod
 def test_a_draft_model_changes_the_steps_and_not_the_text(tiny: BitNetModel, options: dict[str, Any]) -> None:
     """The model guesses for itself here: all that it guesses is right."""
     want = [tiny.generate(p, max_new_tokens=40, details=True, **options) for p in (PROMPT, [1, 2])]
-    with Engine(tiny, draft=tiny, draft_tokens=3) as engine:
+    with Engine(tiny, assistant_model=tiny, num_assistant_tokens=3) as engine:
         assert [engine.submit(p, max_new_tokens=40, **options).result() for p in (PROMPT, [1, 2])] == want
         figures = engine.metrics()
     assert figures["draft_tokens"] == figures["accepted_draft_tokens"] > 0
@@ -106,8 +106,10 @@ def test_a_draft_model_changes_the_steps_and_not_the_text(tiny: BitNetModel, opt
 
 
 def test_a_draft_model_must_know_the_same_tokens(tiny: BitNetModel, shakespeare: BitNetModel) -> None:
-    with pytest.raises(ArgumentError, match=r"draft = .* expected a model with the same tokens: vocab_size = 512"):
-        Engine(tiny, draft=shakespeare)
+    with pytest.raises(
+        ArgumentError, match=r"assistant_model = .* expected a model with the same tokens: vocab_size = 512"
+    ):
+        Engine(tiny, assistant_model=shakespeare)
 
 
 def test_chat_renders_the_conversation(engine: Engine, tiny: BitNetModel) -> None:
@@ -319,8 +321,8 @@ def test_the_loop_runs_while_a_task_waits(slow: BitNetModel) -> None:
         ({"mode": "latency", "target_step": float("nan")}, ArgumentError, "target_step = nan"),
         ({"mode": "latency", "target_step": "soon"}, DTypeError, "target_step = 'soon'"),
         ({"kv_bytes": 1000}, ArgumentError, "kv_bytes = 1000: expected at least"),
-        ({"draft": "small"}, DTypeError, "draft = 'small': expected a BitNetModel"),
-        ({"draft_tokens": 4}, ArgumentError, "draft_tokens = 4: expected none without a draft"),
+        ({"assistant_model": "small"}, DTypeError, "assistant_model = 'small': expected a BitNetModel"),
+        ({"num_assistant_tokens": 4}, ArgumentError, "num_assistant_tokens = 4: expected none without an assistant"),
     ],
 )
 def test_an_engine_refuses_options_by_name(

@@ -54,7 +54,7 @@ def requests(count):
     with BitNetModel.from_config(SHAPE) as model:
         model.tokenizer = Tokenizer.bytes()
         for i in range(count):
-            with Engine(model, max_sequences=4, kv_bytes=8 << 20, draft=model) as engine:
+            with Engine(model, max_sequences=4, kv_bytes=8 << 20, assistant_model=model) as engine:
                 handles = [engine.submit(TEXT[j : 2 * j + 1], max_new_tokens=20, stop="x", logprobs=1, temperature=1.0) for j in range(30)]
                 handles[-1].cancel()
                 results = [handle.result() for handle in handles[:-1]]

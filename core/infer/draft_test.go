@@ -97,7 +97,7 @@ func TestADraftModelThatThinksAlikeIsAlwaysRight(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := smallBatch(t, 1, unlimited)
-			b.drafter = newDrafter(b.e, 5, unlimited)
+			b.drafter = newDrafter(Draft{b.e, 5}, unlimited)
 			r := ask(t, b, 1, 300, 61, change)
 			steps := 0
 			for ; !r.done; steps++ {
@@ -119,7 +119,7 @@ func TestADraftModelThatThinksAlikeIsAlwaysRight(t *testing.T) {
 
 func TestADrafterWithoutMemoryDoesNotGuess(t *testing.T) {
 	b := smallBatch(t, 2, unlimited)
-	b.drafter = newDrafter(b.e, 5, 1)
+	b.drafter = newDrafter(Draft{b.e, 5}, 1)
 	r := ask(t, b, 1, 60, 30, nil)
 	for !r.done {
 		step(t, b)

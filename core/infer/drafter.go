@@ -3,9 +3,39 @@ package infer
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
+
+// Draft is a smaller model that guesses what a model will say, which the model checks in one step: the tokens stay the same, each step makes
+// as many as were guessed right and one more. The zero value is none.
+type Draft struct {
+	Engine *Engine `json:"-"` // of a model with the same tokens
+	Tokens int     `json:"num_assistant_tokens"`
+}
+
+// DefaultDraftTokens is how many tokens a Draft guesses at a time unless its Tokens say otherwise.
+const DefaultDraftTokens = 4
+
+// resolve checks a draft for the model of e and puts in what it leaves open.
+func (d Draft) resolve(e *Engine) (Draft, error) {
+	switch {
+	case d.Tokens < 0 || d.Tokens > maxDraft:
+		return d, &ArgumentError{"num_assistant_tokens", d.Tokens, fmt.Sprintf("expected 1 to %d, or 0 for %d", maxDraft, DefaultDraftTokens)}
+	case d.Engine == nil && d.Tokens != 0:
+		return d, &ArgumentError{"num_assistant_tokens", d.Tokens, "expected none without an assistant model"}
+	case d.Engine == nil:
+		return d, nil
+	}
+	if v, want := d.Engine.model.Config.VocabSize, e.model.Config.VocabSize; v != want {
+		return d, &ArgumentError{"assistant_model", v, fmt.Sprintf("expected a model with the same tokens: vocab_size = %d", want)}
+	}
+	if d.Tokens == 0 {
+		d.Tokens = DefaultDraftTokens
+	}
+	return d, nil
+}
 
 // drafter guesses with a smaller model (speculative decoding, Leviathan et al. 2022, arXiv 2211.17192). It samples with the random
 // numbers that the model's own tokens will take, so that both choose alike where their probabilities do. What the model samples counts,
@@ -22,8 +52,13 @@ type drafter struct {
 	idle    []*Sequence
 }
 
-func newDrafter(e *Engine, most, pages int) *drafter {
-	return &drafter{e: e, kv: newPageStore(e.mem, e.NewSequence().cache.PageBytes(), pages), most: most, version: e.model.Version()}
+// newDrafter returns the drafter of a resolved draft with memory of at most pages pages, or nil when there is none.
+func newDrafter(o Draft, pages int) *drafter {
+	if o.Engine == nil {
+		return nil
+	}
+	e := o.Engine
+	return &drafter{e: e, kv: newPageStore(e.mem, e.NewSequence().cache.PageBytes(), pages), most: o.Tokens, version: e.model.Version()}
 }
 
 // guess appends to each request's guess until it has as many tokens as wanted. A prompt that the drafter has not read yet is read first,

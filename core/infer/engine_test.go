@@ -35,7 +35,7 @@ func decoding(tb testing.TB, e *infer.Engine, n int) *infer.Generation {
 	for i := range prompts {
 		prompts[i] = []int32{int32(i), 2, 3}
 	}
-	g, err := e.Generate(prompts, []infer.SamplingParams{p})
+	g, err := e.Generate(prompts, []infer.SamplingParams{p}, infer.Draft{})
 	require.NoError(tb, err)
 	tb.Cleanup(g.Close)
 	for range 4 {
@@ -83,7 +83,7 @@ func TestPromptsAreReadInChunksAndReported(t *testing.T) {
 	prompt := make([]int32, 290)
 	p := infer.DefaultSamplingParams()
 	p.MaxNewTokens, p.IgnoreEOS = 100, true
-	g, err := e.Generate([][]int32{prompt, {1}}, []infer.SamplingParams{p})
+	g, err := e.Generate([][]int32{prompt, {1}}, []infer.SamplingParams{p}, infer.Draft{})
 	require.NoError(t, err)
 	defer g.Close()
 	tokens, err := g.Step(context.Background())
@@ -126,7 +126,7 @@ func TestStopTokensEndASequence(t *testing.T) {
 	p := infer.DefaultSamplingParams()
 	p.MaxNewTokens = 8
 	run := func() (ids []int32, finish string) {
-		g, err := e.Generate([][]int32{{1, 2, 3}}, []infer.SamplingParams{p})
+		g, err := e.Generate([][]int32{{1, 2, 3}}, []infer.SamplingParams{p}, infer.Draft{})
 		require.NoError(t, err)
 		defer g.Close()
 		for !g.Done() {
@@ -160,7 +160,7 @@ func TestGenerateRefusesBadRequests(t *testing.T) {
 		"prompt fills context": {[][]int32{make([]int32, 300)}, []infer.SamplingParams{ok}},
 		"wrong params count":   {[][]int32{{1}}, []infer.SamplingParams{ok, ok}},
 	} {
-		_, err := e.Generate(c.prompts, c.params)
+		_, err := e.Generate(c.prompts, c.params, infer.Draft{})
 		require.ErrorIs(t, err, infer.ErrArgument, name)
 	}
 }

@@ -33,16 +33,20 @@ type Generation struct {
 }
 
 // Generate starts a generation over prompts (token ids), which must not change until it ends. params has one entry, or
-// one a prompt. Its key/value memory is bounded by the pool's budget alone.
-func (e *Engine) Generate(prompts [][]int32, params []SamplingParams) (*Generation, error) {
+// one a prompt; draft guesses for all of them. Its key/value memory is bounded by the pool's budget alone.
+func (e *Engine) Generate(prompts [][]int32, params []SamplingParams, draft Draft) (*Generation, error) {
 	if len(params) != 1 && len(params) != len(prompts) {
 		return nil, &ArgumentError{Field: "params", Value: len(params), Reason: fmt.Sprintf("expected 1 or %d entries", len(prompts))}
 	}
+	draft, err := draft.resolve(e)
+	if err != nil {
+		return nil, err
+	}
 	g := &Generation{b: newBatch(e, MaxActive, unlimited), requests: make([]*request, len(prompts)), left: len(prompts)}
+	g.b.drafter = newDrafter(draft, unlimited)
 	list := make([]request, len(prompts))
 	prepared := make([]SamplingParams, len(params))
 	for i, p := range params {
-		var err error
 		if prepared[i], err = e.prepare(p); err != nil {
 			return nil, err
 		}
@@ -96,7 +100,7 @@ func (g *Generation) end(r *request) {
 }
 
 // Step advances the generation and returns the tokens it sampled: one of a sequence, or more when guesses were right
-// (SamplingParams.PromptLookup). It may return none while prompts are still being read. The slice is valid until the next Step.
+// (SamplingParams.PromptLookup, Draft). It may return none while prompts are still being read. The slice is valid until the next Step.
 //
 // After an error or a canceled ctx the same Step may be tried again. Logits from which no token can be chosen
 // (ErrLogits) end the sequence that the error names; the tokens of the others are returned beside the error.

@@ -35,12 +35,12 @@ func TestABatchThatOutgrowsItsMemoryGivesTheSameTokensInTurns(t *testing.T) {
 	seed := uint64(3)
 	p.MaxNewTokens, p.IgnoreEOS, p.Temperature, p.RepetitionPenalty, p.Seed = 130, true, 0.9, 1.1, &seed
 	ids := prompts(12, 40)
-	g, err := e.Generate(ids, []infer.SamplingParams{p})
+	g, err := e.Generate(ids, []infer.SamplingParams{p}, infer.Draft{})
 	require.NoError(t, err)
 	want := run(t, g, len(ids)) // each needs three pages in the end
 
 	few := withBudget(t, e, 8*pageBytes+2<<20)
-	g, err = e.Generate(ids, []infer.SamplingParams{p})
+	g, err = e.Generate(ids, []infer.SamplingParams{p}, infer.Draft{})
 	require.NoError(t, err)
 	require.Equal(t, want, run(t, g, len(ids)))
 	require.Positive(t, few.Stats().Failures.Budget, "memory did end")
@@ -53,7 +53,7 @@ func TestASequenceThatDoesNotFitAloneIsAnErrorAndMayBeTriedAgain(t *testing.T) {
 	require.NoError(t, err)
 	p := infer.DefaultSamplingParams()
 	p.MaxNewTokens, p.IgnoreEOS = 10, true
-	g, err := e.Generate(prompts(3, 100), []infer.SamplingParams{p})
+	g, err := e.Generate(prompts(3, 100), []infer.SamplingParams{p}, infer.Draft{})
 	require.NoError(t, err)
 	_, err = g.Step(context.Background())
 	require.ErrorIs(t, err, pool.ErrOutOfMemory)
@@ -69,7 +69,7 @@ func TestWaitingSequencesTakeNoMemoryForSampling(t *testing.T) {
 	p.RepetitionPenalty = 1.1 // counts every token of the vocabulary
 	ids := prompts(2000, 1)
 	allocated := testing.AllocsPerRun(1, func() {
-		g, err := e.Generate(ids, []infer.SamplingParams{p})
+		g, err := e.Generate(ids, []infer.SamplingParams{p}, infer.Draft{})
 		require.NoError(t, err)
 		g.Close()
 	})
@@ -86,11 +86,11 @@ func TestASequenceWithoutATokenToChooseEndsAndTheOthersGoOn(t *testing.T) {
 		banned.LogitBias[id] = float32(math.Inf(-1))
 	}
 	ids := prompts(3, 4)
-	alone, err := e.Generate(ids, []infer.SamplingParams{fine})
+	alone, err := e.Generate(ids, []infer.SamplingParams{fine}, infer.Draft{})
 	require.NoError(t, err)
 	want := run(t, alone, 3)
 
-	g, err := e.Generate(ids, []infer.SamplingParams{fine, banned, fine})
+	g, err := e.Generate(ids, []infer.SamplingParams{fine, banned, fine}, infer.Draft{})
 	require.NoError(t, err)
 	defer g.Close()
 	tokens, err := g.Step(context.Background())

@@ -72,9 +72,7 @@ func newScheduler(e *Engine, o SchedulerOptions, now func() time.Time) (*Schedul
 		},
 	}
 	s.b.rows = o.MaxBatchTokens
-	if o.Draft != nil {
-		s.b.drafter = newDrafter(o.Draft, o.DraftTokens, pages)
-	}
+	s.b.drafter = newDrafter(o.Draft, pages)
 	if o.Mode == ModeLatency {
 		s.tune = newTuner(o)
 		s.b.rows = s.tune.limit()

@@ -31,14 +31,9 @@ type SchedulerOptions struct {
 	// KVBytes bounds the memory for keys and values, that of prefixes kept for later requests included. 0 takes a quarter of what the
 	// pool's budget has left, and as much as one sequence of full length needs if that is more.
 	KVBytes int64 `json:"kv_bytes"`
-	// Draft runs a smaller model that guesses DraftTokens tokens at a time (0: DefaultDraftTokens), which the model checks in one step;
-	// the tokens stay the same. It takes its share of KVBytes. nil: none.
-	Draft       *Engine `json:"-"`
-	DraftTokens int     `json:"draft_tokens"`
+	// Draft takes its share of KVBytes.
+	Draft
 }
-
-// DefaultDraftTokens is how many tokens a draft model guesses at a time unless told otherwise.
-const DefaultDraftTokens = 4
 
 // DefaultMaxQueue is how many requests a Scheduler lets wait unless told otherwise.
 const DefaultMaxQueue = 1024
@@ -68,8 +63,6 @@ func (o SchedulerOptions) resolve(e *Engine) (SchedulerOptions, error) {
 		{"target_step", o.TargetStep, o.TargetStep >= 0 && !math.IsInf(o.TargetStep, 1), "expected a number of seconds, or 0 to measure"},
 		{"target_step", o.TargetStep, o.TargetStep == 0 || o.Mode == ModeLatency, fmt.Sprintf("expected none with mode %q", o.Mode)},
 		{"kv_bytes", o.KVBytes, o.KVBytes >= 0, "expected a number of bytes, or 0 for a share of the memory budget"},
-		{"draft_tokens", o.DraftTokens, o.DraftTokens >= 0 && o.DraftTokens <= maxDraft, fmt.Sprintf("expected 1 to %d, or 0 for %d", maxDraft, DefaultDraftTokens)},
-		{"draft_tokens", o.DraftTokens, o.DraftTokens == 0 || o.Draft != nil, "expected none without a draft model"},
 	} {
 		if !check.ok {
 			return o, &ArgumentError{check.field, check.value, check.reason}
@@ -84,15 +77,11 @@ func (o SchedulerOptions) resolve(e *Engine) (SchedulerOptions, error) {
 	if o.MaxBatchTokens == 0 {
 		o.MaxBatchTokens = e.rows
 	}
-	page := o.pageBytes(e)
-	if o.Draft != nil {
-		if o.DraftTokens == 0 {
-			o.DraftTokens = DefaultDraftTokens
-		}
-		if v := o.Draft.model.Config.VocabSize; v != e.model.Config.VocabSize {
-			return o, &ArgumentError{"draft", v, fmt.Sprintf("expected a model with the same tokens: vocab_size = %d", e.model.Config.VocabSize)}
-		}
+	var err error
+	if o.Draft, err = o.Draft.resolve(e); err != nil {
+		return o, err
 	}
+	page := o.pageBytes(e)
 	if o.KVBytes == 0 {
 		stats := e.mem.Stats()
 		o.KVBytes = max((stats.Budget-stats.InUse)/4, page*int64(pagesFor(e.model.Config.MaxPositionEmbeddings)))
@@ -106,8 +95,8 @@ func (o SchedulerOptions) resolve(e *Engine) (SchedulerOptions, error) {
 // pageBytes is what the keys and values of nn.PageTokens tokens take, in the model and in the draft.
 func (o SchedulerOptions) pageBytes(e *Engine) int64 {
 	n := int64(e.NewSequence().cache.PageBytes())
-	if o.Draft != nil {
-		n += int64(o.Draft.NewSequence().cache.PageBytes())
+	if o.Draft.Engine != nil {
+		n += int64(o.Draft.Engine.NewSequence().cache.PageBytes())
 	}
 	return n
 }

@@ -65,7 +65,7 @@ func collect(tb testing.TB, h *infer.Handle, cancelAfter int) (a wholeAnswer) {
 // alone is what a request gets from a generation of its own.
 func alone(tb testing.TB, e *infer.Engine, r infer.Request) (a wholeAnswer) {
 	tb.Helper()
-	g, err := e.Generate([][]int32{r.Prompt}, []infer.SamplingParams{r.Params})
+	g, err := e.Generate([][]int32{r.Prompt}, []infer.SamplingParams{r.Params}, infer.Draft{})
 	require.NoError(tb, err)
 	defer g.Close()
 	for !g.Done() {
@@ -126,7 +126,7 @@ func TestEachOf200RandomRequestsGetsWhatItGetsAlone(t *testing.T) {
 	for name, o := range map[string]infer.SchedulerOptions{
 		"few pages": {MaxSequences: 12, KVBytes: 14 * pageBytes, MaxBatchTokens: 48},
 		"latency":   {MaxSequences: 8, KVBytes: 20 * pageBytes, Mode: infer.ModeLatency},
-		"draft":     {MaxSequences: 6, KVBytes: 24 * pageBytes, Draft: tiny(t, 2, 128, 128), DraftTokens: 5}, // takes half of it
+		"draft":     {MaxSequences: 6, KVBytes: 24 * pageBytes, Draft: infer.Draft{Engine: tiny(t, 2, 128, 128), Tokens: 5}}, // takes half of it
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := tiny(t, 2, 128, 128)
@@ -299,14 +299,14 @@ func TestRequestsThatCannotBeAreRefused(t *testing.T) {
 	}
 	other := smaller(t)
 	for name, o := range map[string]infer.SchedulerOptions{
-		"draft":            {Draft: other},
-		"draft_tokens":     {DraftTokens: 3},
-		"max_sequences":    {MaxSequences: -1},
-		"max_queue":        {MaxQueue: 1 << 30},
-		"max_batch_tokens": {MaxBatchTokens: -1},
-		"mode":             {Mode: "fast"},
-		"target_step":      {TargetStep: 0.1},
-		"kv_bytes":         {KVBytes: pageBytes - 1},
+		"assistant_model":      {Draft: infer.Draft{Engine: other}},
+		"num_assistant_tokens": {Draft: infer.Draft{Tokens: 3}},
+		"max_sequences":        {MaxSequences: -1},
+		"max_queue":            {MaxQueue: 1 << 30},
+		"max_batch_tokens":     {MaxBatchTokens: -1},
+		"mode":                 {Mode: "fast"},
+		"target_step":          {TargetStep: 0.1},
+		"kv_bytes":             {KVBytes: pageBytes - 1},
 	} {
 		_, err := infer.NewScheduler(e, o)
 		var arg *infer.ArgumentError

@@ -15,7 +15,7 @@ from .arrays import whole_number
 from .errors import ArgumentError, DTypeError
 from .generation import SamplingOptions, sampling_json
 from .handle import Handle, refuse_forked
-from .model import BitNetModel
+from .model import BitNetModel, assistant_of
 from .streaming import SequenceText
 
 __all__ = ["Engine", "Handle"]
@@ -42,8 +42,9 @@ class Engine:
     target_step: seconds that a step may take in latency mode; by default twice the time of a step without prompts.
     kv_bytes: memory for keys and values, kept prefixes included; by default a quarter of what the memory budget has left.
         When it ends, the request that is least important and came last waits and reads its tokens again later.
-    draft: a smaller model with the same tokens that guesses what the model will say. The model checks draft_tokens guesses
-        (4) in one step. The tokens stay the same, each step makes as many as were guessed right and one more.
+    assistant_model: a smaller model with the same tokens that guesses what the model will say. The model checks
+        num_assistant_tokens guesses (4) in one step. The tokens stay the same, each step makes as many as were guessed right
+        and one more.
 
     Leaving the ``with`` block waits for all requests, or cancels them when an exception leaves it. An engine is closed when
     it is garbage collected, too; its requests are canceled then.
@@ -59,29 +60,27 @@ class Engine:
         mode: Literal["throughput", "latency"] = "throughput",
         target_step: float | None = None,
         kv_bytes: int | None = None,
-        draft: BitNetModel | None = None,
-        draft_tokens: int | None = None,
+        assistant_model: BitNetModel | None = None,
+        num_assistant_tokens: int | None = None,
     ) -> None:
         if not isinstance(model, BitNetModel):
             raise DTypeError(f"model = {model!r}: expected a BitNetModel")
-        if not isinstance(draft, BitNetModel | None):
-            raise DTypeError(f"draft = {draft!r}: expected a BitNetModel")
+        assistant, guesses = assistant_of(assistant_model, num_assistant_tokens)
         if mode not in ("throughput", "latency"):
             raise ArgumentError(f"mode = {mode!r}: expected 'throughput' or 'latency'")
-        options: dict[str, Any] = {"mode": mode}
+        options: dict[str, Any] = {"mode": mode, "num_assistant_tokens": guesses}
         for name, value, most in (
             ("max_sequences", max_sequences, 4096),
             ("max_queue", max_queue, 2**20),
             ("max_batch_tokens", max_batch_tokens, 2**14),
             ("kv_bytes", kv_bytes, 2**62),
-            ("draft_tokens", draft_tokens, 16),
         ):
             if value is not None:
                 options[name] = whole_number(value, name, range(1, most + 1))
         if target_step is not None:
             options["target_step"] = _seconds(target_step, "target_step")
         self.model = model
-        self._core = _bitnet.scheduler(model._model, json.dumps(options), None if draft is None else draft._model)
+        self._core = _bitnet.scheduler(model._model, json.dumps(options), assistant)
         self._open: dict[int, Handle] = {}
         self._lock = threading.Lock()  # held while a request is entered, so that what comes of it finds it
         self._thread = threading.Thread(

@@ -5,13 +5,16 @@ import json
 from array import array
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from . import _bitnet
 from .arrays import token_ids
 from .errors import ArgumentError, DTypeError
 from .streaming import SequenceText
 from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from .model import BitNetModel
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -39,6 +42,13 @@ class SamplingOptions(TypedDict, total=False):
     ignore_eos: bool | None  # let the model's own end tokens pass
     prompt_lookup_num_tokens: int | None  # guess so many tokens where text repeats itself: faster, same text; 0 is off
     logprobs: int | None  # log-probabilities of the chosen token and the n most probable ones
+
+
+class GenerationOptions(SamplingOptions, total=False):
+    """The keywords of ``generate`` and ``chat``: those of a continuation, and who guesses."""
+
+    assistant_model: "BitNetModel | None"  # a smaller one with the same tokens, that guesses: faster, same text
+    num_assistant_tokens: int | None  # how many it guesses at a time, up to 16; default 4
 
 
 _SAMPLERS = ("temperature", "top_k", "top_p", "min_p", "typical_p")
@@ -74,7 +84,7 @@ def sampling_json(
     options: Mapping[str, Any],
     defaults: Mapping[str, Any],
     call: str = "generate",
-    keywords: Sequence[str] = ("stream", "details", "return_full_text"),
+    keywords: Sequence[str] = ("stream", "details", "return_full_text", "assistant_model", "num_assistant_tokens"),
 ) -> tuple[str, list[str]]:
     """The core's sampling parameters as JSON, and the stop strings, of the options of one call.
 
@@ -166,13 +176,17 @@ class Session:
         stop: Sequence[str],
         tokenizer: Tokenizer | None,
         logprobs: bool,
+        assistant: _bitnet.Model | None = None,
+        assistant_tokens: int = 0,
     ) -> None:
         self.prompts = prompts
         self._logprobs = logprobs
         ids = array("i")
         for prompt in prompts:
             ids.extend(prompt)
-        self._generation = _bitnet.generation(model, ids, array("q", map(len, prompts)), params)
+        self._generation = _bitnet.generation(
+            model, ids, array("q", map(len, prompts)), params, assistant, assistant_tokens
+        )
         self._texts: list[SequenceText | None] = [SequenceText(tokenizer, prompt, stop) for prompt in prompts]
 
     def __iter__(self) -> Generator[Piece, None, None]:

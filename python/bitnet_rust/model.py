@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, SupportsIndex, U
 from . import _bitnet
 from .arrays import as_prompts, batch_ids, is_batch, pad_logits, token_ids, whole_number
 from .config import BitNetConfig, fields_json
-from .errors import ArgumentError, FileSystemError
-from .generation import GenerationResult, SamplingOptions, Session, sampling_json
+from .errors import ArgumentError, DTypeError, FileSystemError
+from .generation import GenerationOptions, GenerationResult, Session, sampling_json
 from .hub import resolve
 from .registry import find_model
 from .tokenizer import TOKENIZER_FILES, Tokenizer
@@ -438,9 +438,12 @@ class BitNetModel:
         return ids
 
     def session(
-        self, prompts: Sequence[Any], *, add_special_tokens: bool = True, **options: Unpack[SamplingOptions]
+        self, prompts: Sequence[Any], *, add_special_tokens: bool = True, **options: Unpack[GenerationOptions]
     ) -> Session:
         """A generation over prompts (texts or token ids) to iterate over: what ``generate`` is made of."""
+        assistant, tokens = assistant_of(
+            options.pop("assistant_model", None), options.pop("num_assistant_tokens", None)
+        )
         params, stop = sampling_json(options, self.generation_config)
         text_asked = bool(stop) or any(isinstance(prompt, str) for prompt in prompts)
         tokenizer = self.tokenizer if text_asked else self._tokenizer_or_none
@@ -448,7 +451,8 @@ class BitNetModel:
             self._prompt_ids(prompt, f"prompt {i}" if len(prompts) > 1 else "prompt", add_special_tokens)
             for i, prompt in enumerate(prompts)
         ]
-        return Session(self._model, ids, params, stop, tokenizer, options.get("logprobs") is not None)
+        logprobs = options.get("logprobs") is not None
+        return Session(self._model, ids, params, stop, tokenizer, logprobs, assistant, tokens)
 
     @property
     def _tokenizer_or_none(self) -> Tokenizer | None:
@@ -463,7 +467,7 @@ class BitNetModel:
         details: Literal[False] = ...,
         add_special_tokens: bool = ...,
         return_full_text: bool = ...,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[GenerationOptions],
     ) -> str: ...
     @overload
     def generate(
@@ -474,7 +478,7 @@ class BitNetModel:
         details: Literal[False] = ...,
         add_special_tokens: bool = ...,
         return_full_text: bool = ...,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[GenerationOptions],
     ) -> Iterator[str]: ...
     @overload
     def generate(
@@ -485,7 +489,7 @@ class BitNetModel:
         details: bool = ...,
         add_special_tokens: bool = ...,
         return_full_text: bool = ...,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[GenerationOptions],
     ) -> Any: ...
     def generate(
         self,
@@ -495,7 +499,7 @@ class BitNetModel:
         details: bool = False,
         add_special_tokens: bool = True,
         return_full_text: bool = False,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[GenerationOptions],
     ) -> Any:
         """Continues a prompt; greedy unless told to sample.
 
@@ -506,7 +510,8 @@ class BitNetModel:
         return_full_text: put the prompt before the continuation.
         options: max_new_tokens, do_sample, temperature, top_k, top_p, min_p, typical_p, repetition_penalty,
             presence_penalty, frequency_penalty, logit_bias, seed, stop, stop_token_ids, ignore_eos,
-            prompt_lookup_num_tokens, logprobs; see SamplingOptions.
+            prompt_lookup_num_tokens, logprobs; see SamplingOptions. assistant_model and num_assistant_tokens let a smaller
+            model guess: the text stays the same.
 
         A text gives a text, token ids give the list of generated ids, a batch gives a list of either. Streaming, a text
         gives pieces of text, token ids give ids, and a batch gives (index, piece) pairs as the sequences advance
@@ -539,7 +544,7 @@ class BitNetModel:
         stream: Literal[False] = ...,
         details: Literal[False] = ...,
         chat_template: str | None = ...,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[GenerationOptions],
     ) -> str: ...
     @overload
     def chat(
@@ -549,7 +554,7 @@ class BitNetModel:
         stream: Literal[True],
         details: Literal[False] = ...,
         chat_template: str | None = ...,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[GenerationOptions],
     ) -> Iterator[str]: ...
     @overload
     def chat(
@@ -559,7 +564,7 @@ class BitNetModel:
         stream: bool = ...,
         details: bool = ...,
         chat_template: str | None = ...,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[GenerationOptions],
     ) -> Any: ...
     def chat(
         self,
@@ -568,7 +573,7 @@ class BitNetModel:
         stream: bool = False,
         details: bool = False,
         chat_template: str | None = None,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[GenerationOptions],
     ) -> Any:
         """The assistant's next message in a conversation ([{"role": "user", "content": "..."}, ...], or one text).
 
@@ -591,6 +596,14 @@ class BitNetModel:
 
 
 _CONFIG_FILES = (".json", ".yaml", ".yml", ".bitnet")
+
+
+def assistant_of(model: Any, tokens: Any) -> tuple[_bitnet.Model | None, int]:
+    """A model that guesses, and how many tokens at a time, as the core takes them: 0 leaves that to it."""
+    if not isinstance(model, BitNetModel | None):
+        raise DTypeError(f"assistant_model = {model!r}: expected a BitNetModel")
+    count = 0 if tokens is None else whole_number(tokens, "num_assistant_tokens", range(1, 17))
+    return None if model is None else model._model, count
 
 
 def _kv_dtype(name: Any) -> Any:
