@@ -50,6 +50,19 @@ def test_generate_takes_sampling_options(bitnet: Terminal, shakespeare: BitNetMo
     assert bitnet("generate", PROMPT, "-n", "20", *options) == (0, text + "\n", "")
 
 
+def test_an_assistant_guesses_what_would_be_said(bitnet: Terminal, shakespeare: BitNetModel) -> None:
+    text = shakespeare.generate(PROMPT, max_new_tokens=20)
+    guesses = ("--num-assistant-tokens", "3")
+    assert bitnet("generate", PROMPT, "-n", "20", "--assistant-model", "bitnet-shakespeare", *guesses) == (
+        0,
+        text + "\n",
+        "",
+    )
+    status, out, err = bitnet("generate", PROMPT, *guesses)
+    assert (status, out) == (1, "")
+    assert "expected none without an assistant model" in err
+
+
 def test_generate_json_has_ids_and_log_probabilities(bitnet: Terminal, shakespeare: BitNetModel) -> None:
     status, out, err = bitnet("generate", PROMPT, "-n", "5", "--logprobs", "2", "--json")
     result = json.loads(out)

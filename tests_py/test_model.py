@@ -3,7 +3,10 @@
 import copy
 import json
 import math
+import os
 import pickle
+import subprocess
+import sys
 from array import array
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 
 import bitnet_rust
-from bitnet_rust import ArgumentError, BitNetConfig, BitNetModel, ConfigError, GenerationResult, Piece
+from bitnet_rust import ArgumentError, BitNetConfig, BitNetModel, ConfigError, DTypeError, GenerationResult, Piece
 
 PROMPT = "First Citizen:"
 
@@ -454,6 +457,61 @@ def test_guessed_tokens_change_nothing(tiny: BitNetModel, options: dict[str, Any
         assert tiny.generate(prompt, prompt_lookup_num_tokens=16, **options) == want
     batch = [prompts[0], prompts[0] + " not", "First"]
     assert tiny.generate(batch, prompt_lookup_num_tokens=4, **options) == tiny.generate(batch, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.2, "seed": 9}])
+def test_an_assistant_changes_the_steps_and_not_the_text(
+    tiny: BitNetModel, tiny_dir: Path, options: dict[str, Any]
+) -> None:
+    """The assistant is the same model: all that it guesses is right."""
+    options |= {"max_new_tokens": 40, "details": True, "logprobs": 0}
+    prompts = [PROMPT, "Before we proceed"]
+    want = tiny.generate(prompts, **options)
+    with BitNetModel.from_pretrained(tiny_dir) as same:
+        with tiny.profile(read_limit=False) as profile:
+            assert tiny.generate(prompts, assistant_model=same, **options) == want
+        assert profile.steps < 15
+        pieces = list(tiny.generate(PROMPT, assistant_model=same, num_assistant_tokens=7, stream=True, **options))
+        assert [piece.token_id for piece in pieces] == want[0].token_ids
+
+
+def test_an_assistant_that_cannot_be_one_is_refused(tiny: BitNetModel, shakespeare: BitNetModel) -> None:
+    with pytest.raises(
+        ArgumentError, match=r"assistant_model = .* expected a model with the same tokens: vocab_size = 512"
+    ):
+        tiny.generate(PROMPT, assistant_model=shakespeare)
+    with pytest.raises(DTypeError, match="assistant_model = 'small': expected a BitNetModel"):
+        tiny.generate(PROMPT, assistant_model="small")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="num_assistant_tokens = 3: expected none without an assistant model"):
+        tiny.generate(PROMPT, num_assistant_tokens=3)
+    with pytest.raises(ArgumentError, match="num_assistant_tokens = 17"):
+        tiny.generate(PROMPT, assistant_model=tiny, num_assistant_tokens=17)
+
+
+IN_LITTLE_MEMORY = """
+from bitnet_rust import BitNetModel, memory_stats
+
+shape = {"vocab_size": 256, "hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+options = {"max_new_tokens": 100, "ignore_eos": True, "temperature": 1.5, "seed": 4}
+with BitNetModel.from_config({**shape, "max_position_embeddings": 2048}) as model:
+    system = [i % 256 for i in range(128)]
+    prompts = [system + [i] * (1 + 71 * i % 500) for i in range(40)]
+    alone = [model.generate(prompt, **options) for prompt in prompts]
+    assert memory_stats()["failures"]["budget"] == 0
+    with model.profile(read_limit=False) as profile:
+        assert model.generate(prompts, **options) == alone
+    assert memory_stats()["failures"]["budget"] > 0, "memory did end"
+    assert profile.steps < 40 * 100 / 4, "they ran together"
+    print(profile.rows - sum(map(len, alone)), sum(map(len, prompts)))
+"""
+
+
+def test_a_list_of_prompts_runs_together_in_the_memory_that_there_is() -> None:
+    environment = os.environ | {"BITNET_MEMORY_BUDGET": "24MiB"}
+    done = subprocess.run([sys.executable, "-c", IN_LITTLE_MEMORY], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    computed, given = map(int, done.stdout.split())
+    assert computed < given, "their common beginning was read once, and more than what memory took was saved"
 
 
 # --- precision -------------------------------------------------------------------------------------------------------

@@ -87,6 +87,9 @@ func (b *batch) end(r *request) {
 	if r.sampler != nil {
 		b.spaces = append(b.spaces, r.sampler.workspace)
 	}
+	if b.drafter != nil {
+		b.drafter.yielded = false
+	}
 	r.done, r.sampler, r.draft = true, nil, draft{}
 	if r.client != nil {
 		b.clients.leave(r.client)
@@ -109,16 +112,10 @@ func (b *batch) close() {
 		b.end(r)
 	}
 	b.sweep()
-	b.trim()
-}
-
-// trim gives all memory back that no request uses, and reports whether there was any.
-func (b *batch) trim() bool {
-	some := b.kv.trim()
+	b.kv.close()
 	if b.drafter != nil {
-		some = b.drafter.kv.trim() || some
+		b.drafter.kv.close()
 	}
-	return some
 }
 
 // step takes one step. After an error nothing has changed for the requests, and it may be tried again. The outcomes are valid until the
@@ -191,7 +188,7 @@ func (b *batch) compute(ctx context.Context) error {
 		if !errors.Is(err, pool.ErrOutOfMemory) {
 			return err
 		}
-		if b.trim() {
+		if !errors.Is(err, errNoPages) && b.drafter != nil && b.drafter.yield(b.active) {
 			continue
 		}
 		if len(b.active) < 2 {

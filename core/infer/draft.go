@@ -41,14 +41,14 @@ func (b *batch) propose(ctx context.Context) error {
 		if n := min(most, r.params.PromptLookup); n > 0 {
 			r.draft.ids = lookup(r.tokens, n, r.draft.ids)
 		}
-		if b.drafter != nil && len(r.draft.ids) == 0 {
+		if b.drafter != nil && !b.drafter.yielded && len(r.draft.ids) == 0 {
 			r.draft.want = min(most, b.drafter.most, b.drafter.e.model.Config.MaxPositionEmbeddings-len(r.tokens))
 			b.drafting = append(b.drafting, r)
 			rows += max(r.draft.want, 0)
 		}
 		rows += len(r.draft.ids)
 	}
-	if b.drafter == nil {
+	if len(b.drafting) == 0 {
 		return nil
 	}
 	return b.drafter.guess(ctx, b.drafting)

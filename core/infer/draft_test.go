@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
 func TestLookupGivesWhatFollowedTheLastTimeTheSameTokensStoodThere(t *testing.T) {
@@ -127,6 +129,41 @@ func TestADrafterWithoutMemoryDoesNotGuess(t *testing.T) {
 	require.Positive(t, b.count.accepted)
 	require.Less(t, b.count.accepted, int64(5), "until the page is full")
 	require.Len(t, r.tokens, 90)
+}
+
+func TestADrafterYieldsItsMemoryToTheModel(t *testing.T) {
+	run := func(draft bool) (*request, *batch) {
+		b := smallBatch(t, 1, unlimited)
+		b.kv.close()
+		mem := pool.New(pool.Options{Budget: 8 << 20}) // of keys and values alone
+		b.kv = newPageStore(mem, b.kv.bytes, unlimited)
+		if draft {
+			b.drafter = newDrafter(Draft{b.e, 5}, unlimited)
+			b.drafter.kv.close()
+			b.drafter.kv = newPageStore(mem, b.kv.bytes, unlimited)
+		}
+		var others []*pool.Block
+		for {
+			o, err := mem.AllocSpare(b.kv.bytes, "somebody else's")
+			if err != nil {
+				break
+			}
+			others = append(others, o)
+		}
+		for _, o := range others[:24] { // the request needs 18 pages, and the drafter as many
+			o.Release()
+		}
+		r := ask(t, b, 1, 300, 800, nil)
+		for !r.done {
+			step(t, b)
+		}
+		return r, b
+	}
+	plain, _ := run(false)
+	guessed, b := run(true)
+	require.Equal(t, plain.tokens, guessed.tokens)
+	require.Positive(t, b.count.accepted)
+	require.Less(t, b.count.accepted, int64(600), "until memory ended")
 }
 
 func BenchmarkLookup(b *testing.B) {

@@ -45,6 +45,7 @@ type drafter struct {
 	kv      *pageStore
 	most    int // tokens of a guess
 	version uint64
+	yielded bool // its memory is the model's: it does not guess before a request ends
 
 	chunks  []Chunk
 	members []*request
@@ -84,7 +85,6 @@ func (d *drafter) guess(ctx context.Context, list []*request) error {
 		}
 		if err := d.e.Step(ctx, d.chunks, d.logits[:logits*v]); err != nil {
 			if errors.Is(err, pool.ErrOutOfMemory) {
-				d.kv.trim()
 				return nil // the guesses so far
 			}
 			return err
@@ -152,6 +152,15 @@ func (d *drafter) settle(r *request) {
 		q.n = min(q.n, len(r.tokens)-1)
 		d.kv.record(q, r.tokens)
 	}
+}
+
+// yield gives up what the drafter has read of the requests and reports whether that gave memory back to the pool.
+func (d *drafter) yield(list []*request) bool {
+	for _, r := range list {
+		d.release(r)
+	}
+	d.yielded = true
+	return d.kv.trim()
 }
 
 // release takes a request's pages back.

@@ -64,10 +64,9 @@ func (s *Scheduler) snapshot() {
 	s.m.DraftTokens, s.m.AcceptedTokens = b.count.drafted, b.count.accepted
 	s.m.BatchTokens, s.m.BatchTokenLimit = b.count.rows, b.rows
 	s.m.KVPageBytes, s.m.KVLimit = int64(kv.bytes), kv.limit
-	s.m.KVUsed, s.m.KVCached, s.m.KVReserved = kv.referenced, kv.cached, kv.pages
 }
 
-// Metrics returns the figures up to the last step.
+// Metrics returns the figures up to the last step, and those of the key/value pages now.
 func (s *Scheduler) Metrics() Metrics {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,6 +74,7 @@ func (s *Scheduler) Metrics() Metrics {
 	now := s.now()
 	m.Queued += len(s.inbox)
 	m.TokensPerSecond, m.PromptPerSecond = s.made.perSecond(now), s.read.perSecond(now)
+	m.KVUsed, m.KVCached, m.KVReserved = s.b.kv.counts()
 	m.TimeToFirstToken, m.TimePerToken = m.TimeToFirstToken.clone(), m.TimePerToken.clone()
 	m.StepTime, m.BatchSize = m.StepTime.clone(), m.BatchSize.clone()
 	return m

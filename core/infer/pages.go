@@ -1,9 +1,9 @@
 package infer
 
 import (
-	"errors"
 	"fmt"
 	"hash/maphash"
+	"sync"
 
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
@@ -27,13 +27,16 @@ type page struct {
 
 // pageStore gives pages of key/value memory to sequences under a budget, and keeps full pages whose tokens may come again: those of
 // system prompts, of conversations that go on, of sequences that had to wait. When the budget is used up the page that was left alone
-// the longest makes room. It belongs to one goroutine at a time.
+// the longest makes room, and whoever else finds the pool empty gets all of them. It belongs to one goroutine at a time, but for trim and
+// counts.
 type pageStore struct {
 	mem   *pool.HybridMemoryPool
 	bytes int // of a page
 	limit int // the most pages
+	leave func()
 
-	pages      int // that exist: referenced, cached or free
+	mu         sync.Mutex // held for what follows; not while memory is allocated
+	pages      int        // that exist: referenced, cached or free
 	referenced int
 	cached     int
 	free       []*page
@@ -51,11 +54,29 @@ type pageStore struct {
 var errNoPages = fmt.Errorf("%w: every page of the key/value budget is in use", pool.ErrOutOfMemory)
 
 func newPageStore(mem *pool.HybridMemoryPool, pageBytes, limit int) *pageStore {
-	return &pageStore{mem: mem, bytes: pageBytes, limit: limit, index: map[uint64]*page{}, seed: maphash.MakeSeed()}
+	s := &pageStore{mem: mem, bytes: pageBytes, limit: limit, index: map[uint64]*page{}, seed: maphash.MakeSeed()}
+	s.leave = mem.OnShortage(s.trim)
+	return s
+}
+
+// close gives all memory back; no sequence may have pages.
+func (s *pageStore) close() {
+	s.leave()
+	s.trim()
+}
+
+// counts are how many pages sequences have, how many are cached, and how many there are.
+func (s *pageStore) counts() (referenced, cached, pages int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.referenced, s.cached, s.pages
 }
 
 // available is how many pages sequences may still take.
-func (s *pageStore) available() int { return s.limit - s.referenced }
+func (s *pageStore) available() int {
+	referenced, _, _ := s.counts()
+	return s.limit - referenced
+}
 
 // grow gives the sequence pages for positions [0, n). Pages that it took before an error stay its own.
 func (s *pageStore) grow(q *Sequence, n int) error {
@@ -69,46 +90,67 @@ func (s *pageStore) grow(q *Sequence, n int) error {
 	return nil
 }
 
-// take returns a page with one reference.
+// take returns a page with one reference: a free one, a new one from memory that nobody keeps, the cached one that was left alone the
+// longest, or a new one from memory that others keep.
 func (s *pageStore) take() (*page, error) {
-	p, err := s.spare()
-	if err != nil {
+	p := s.spare(false)
+	var err error
+	if p == nil {
+		p, err = s.fresh(s.mem.AllocSpare)
+	}
+	if p == nil {
+		p = s.spare(true)
+	}
+	if p == nil {
+		p, err = s.fresh(s.mem.AllocUninit)
+	}
+	if p == nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	p.refs = 1
 	s.referenced++
 	return p, nil
 }
 
-// spare finds a page: a free one, a new one, or the cached one that was left alone the longest.
-func (s *pageStore) spare() (*page, error) {
+// spare takes a page that is there: a free one or, with cached, the oldest of those; nil when there is none.
+func (s *pageStore) spare(cached bool) *page {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if last := len(s.free) - 1; last >= 0 {
 		p := s.free[last]
 		s.free = s.free[:last]
-		return p, nil
+		return p
 	}
-	failure := errNoPages
-	if s.pages < s.limit {
-		b, err := s.mem.AllocUninit(s.bytes, "kv cache")
-		if err == nil {
-			s.pages++
-			return &page{block: b}, nil
-		}
-		if !errors.Is(err, pool.ErrOutOfMemory) {
-			return nil, err
-		}
-		failure = err
+	p := s.oldest
+	if !cached || p == nil {
+		return nil
 	}
-	if p := s.oldest; p != nil {
-		s.evict(p)
-		return p, nil
+	s.evict(p)
+	return p
+}
+
+// fresh makes a page of memory that alloc gives.
+func (s *pageStore) fresh(alloc func(int, string) (*pool.Block, error)) (*page, error) {
+	if _, _, pages := s.counts(); pages >= s.limit {
+		return nil, errNoPages
 	}
-	return nil, failure
+	b, err := alloc(s.bytes, "kv cache")
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pages++
+	return &page{block: b}, nil
 }
 
 // release takes a sequence's pages back. Those in the index are cached, the last one first to go, since the earlier ones are of use
 // without it.
 func (s *pageStore) release(q *Sequence) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	q.cache.Detach()
 	for i := len(q.pages) - 1; i >= 0; i-- {
 		s.drop(q.pages[i])
@@ -174,9 +216,11 @@ func (s *pageStore) evict(p *page) {
 	s.unlist(p)
 }
 
-// trim gives all memory that no sequence has back to the pool and reports whether there was any.
+// trim gives all memory that no sequence has back to the pool and reports whether there was any. Any goroutine may call it.
 func (s *pageStore) trim() bool {
-	s.forget()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.evictAll()
 	some := len(s.free) > 0
 	for _, p := range s.free {
 		p.block.Release()
@@ -189,6 +233,12 @@ func (s *pageStore) trim() bool {
 
 // forget frees the cached pages.
 func (s *pageStore) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.evictAll()
+}
+
+func (s *pageStore) evictAll() {
 	for s.oldest != nil {
 		p := s.oldest
 		s.evict(p)

@@ -37,6 +37,8 @@ func (s *pageStore) unlist(p *page) {
 // attach lets a sequence that stands at the end of its pages go on with pages of the index, as far as they hold tokens and leave one to
 // read: its logits are wanted.
 func (s *pageStore) attach(q *Sequence, tokens []int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for q.n == len(q.pages)*nn.PageTokens && q.n+nn.PageTokens < len(tokens) {
 		p := s.find(q.parent(), tokens[q.n:q.n+nn.PageTokens])
 		if p == nil {
@@ -52,6 +54,8 @@ func (s *pageStore) attach(q *Sequence, tokens []int32) {
 
 // lookup is what attach would find for a new sequence: how many pages, and how many of them sequences have already.
 func (s *pageStore) lookup(tokens []int32) (found, referenced int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	parent := uint64(0)
 	for at := 0; at+nn.PageTokens < len(tokens); at += nn.PageTokens {
 		p := s.find(parent, tokens[at:at+nn.PageTokens])
@@ -70,6 +74,8 @@ func (s *pageStore) lookup(tokens []int32) (found, referenced int) {
 // record puts the pages that a sequence has filled since the last time into the index. Where another sequence has filled an equal page
 // in the meantime, it takes that one: the same tokens have the same bits.
 func (s *pageStore) record(q *Sequence, tokens []int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for ; q.listed < q.n/nn.PageTokens; q.listed++ {
 		i, parent := q.listed, q.parent()
 		own, content := q.pages[i], tokens[i*nn.PageTokens:(i+1)*nn.PageTokens]

@@ -38,19 +38,17 @@ type Scheduler struct {
 	cancel  context.CancelFunc
 	wake    chan struct{} // has room for one: something came, was canceled, or the end is near
 	done    chan struct{} // closed when the goroutine has ended
-	unwatch func()        // ends the calls of memory pressure
 	arrived []*request    // memory for those that takeIn takes
 
-	mu       sync.Mutex
-	inbox    []*request
-	open     int // requests that have not ended
-	lastID   uint64
-	closing  bool
-	pressure bool // memory gets short
-	m        Metrics
-	made     rate
-	read     rate
-	counted  batchCounts // what made and read have of the batch
+	mu      sync.Mutex
+	inbox   []*request
+	open    int // requests that have not ended
+	lastID  uint64
+	closing bool
+	m       Metrics
+	made    rate
+	read    rate
+	counted batchCounts // what made and read have of the batch
 }
 
 // NewScheduler starts a scheduler. Its key/value memory is taken from the engine's pool as it is needed.
@@ -78,13 +76,9 @@ func newScheduler(e *Engine, o SchedulerOptions, now func() time.Time) (*Schedul
 		s.b.rows = s.tune.limit()
 	}
 	s.stop, s.cancel = context.WithCancel(context.Background())
-	s.unwatch = e.mem.OnPressure(pressureShare, func(pool.Stats) { s.relieve() })
 	go s.run()
 	return s, nil
 }
-
-// pressureShare is the share of the pool's budget from which on prefixes are not kept for later requests.
-const pressureShare = 0.95
 
 // Model returns the model that the scheduler runs.
 func (s *Scheduler) Model() *model.Model { return s.e.model }
@@ -137,14 +131,6 @@ func (s *Scheduler) nudge() {
 	}
 }
 
-// relieve lets the scheduler give memory back that no request uses.
-func (s *Scheduler) relieve() {
-	s.mu.Lock()
-	s.pressure = true
-	s.mu.Unlock()
-	s.nudge()
-}
-
 // Shutdown refuses further requests and waits until those that were accepted have ended. When ctx ends first the rest is canceled, and
 // its error returned.
 func (s *Scheduler) Shutdown(ctx context.Context) error {
@@ -177,7 +163,6 @@ func (s *Scheduler) run() {
 	debug.SetPanicOnFault(true) // weights may be a file's mapping: when the file is cut short, requests fail and not the process
 	defer close(s.done)
 	defer s.cancel()
-	defer s.unwatch()
 	defer s.abandon()
 	for {
 		err := s.turn()
@@ -232,16 +217,11 @@ func (s *Scheduler) ended() bool {
 func (s *Scheduler) takeIn() {
 	s.mu.Lock()
 	s.arrived, s.inbox = s.inbox, s.arrived[:0]
-	pressure := s.pressure
-	s.pressure = false
 	s.mu.Unlock()
 	for _, r := range s.arrived {
 		s.b.add(r)
 	}
 	clear(s.arrived)
-	if pressure {
-		s.b.trim()
-	}
 	now := s.now()
 	s.each(func(r *request) {
 		switch h := r.handle; {

@@ -124,9 +124,10 @@ func TestEachOf200RandomRequestsGetsWhatItGetsAlone(t *testing.T) {
 	}
 	require.NoError(t, cpu.SetNumThreads(threads))
 	for name, o := range map[string]infer.SchedulerOptions{
-		"few pages": {MaxSequences: 12, KVBytes: 14 * pageBytes, MaxBatchTokens: 48},
-		"latency":   {MaxSequences: 8, KVBytes: 20 * pageBytes, Mode: infer.ModeLatency},
-		"draft":     {MaxSequences: 6, KVBytes: 24 * pageBytes, Draft: infer.Draft{Engine: tiny(t, 2, 128, 128), Tokens: 5}}, // takes half of it
+		"few pages":       {MaxSequences: 12, KVBytes: 14 * pageBytes, MaxBatchTokens: 48},
+		"short of memory": {MaxSequences: 12, KVBytes: 30 * pageBytes},
+		"latency":         {MaxSequences: 8, KVBytes: 20 * pageBytes, Mode: infer.ModeLatency},
+		"draft":           {MaxSequences: 6, KVBytes: 24 * pageBytes, Draft: infer.Draft{Engine: tiny(t, 2, 128, 128), Tokens: 5}}, // takes half of it
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := tiny(t, 2, 128, 128)
@@ -144,6 +145,10 @@ func TestEachOf200RandomRequestsGetsWhatItGetsAlone(t *testing.T) {
 			for i, req := range requests { // they arrive while others run: some wait for an earlier one's first token
 				h, err := s.Submit(req)
 				require.NoError(t, err)
+				if name == "short of memory" && i%5 == 0 {
+					_, err := pool.Alloc(65<<20, "somebody else's") // kept pages go, and it is not enough
+					require.Error(t, err)
+				}
 				readers.Add(1)
 				first := make(chan struct{})
 				go func() {
@@ -366,23 +371,45 @@ func TestMetricsTellWhatHappened(t *testing.T) {
 	require.Equal(t, m.TimePerToken.Count, counted)
 }
 
-func TestKeptPagesAreGivenBackWhenMemoryGetsShort(t *testing.T) {
+func TestKeptPagesAreGivenBackWhenMemoryEnds(t *testing.T) {
+	const chunk = 4 << 20 // what the pool maps at a time
 	e := tiny(t, 2, 128, 128)
 	mem := withBudget(t, e, 256<<20)
-	s := scheduler(t, e, infer.SchedulerOptions{KVBytes: 16 * pageBytes})
-	r := endless(prompts(1, 200)[0])
-	r.Params.MaxNewTokens = 3
-	h, err := s.Submit(r)
-	require.NoError(t, err)
-	collect(t, h, -1)
-	for s.Metrics().Running > 0 { // the last token comes before the pages are counted
+	s := scheduler(t, e, infer.SchedulerOptions{KVBytes: 4 * chunk})
+	const count = 60
+	for _, ids := range prompts(count, 200) {
+		r := endless(ids)
+		r.Params.MaxNewTokens = 3
+		h, err := s.Submit(r)
+		require.NoError(t, err)
+		require.NoError(t, collect(t, h, -1).err)
+	}
+	for s.Metrics().Running > 0 { // the last token comes before its request has ended
 		runtime.Gosched()
 	}
-	require.Equal(t, 3, s.Metrics().KVCached)
-	b, err := mem.Alloc(int(mem.Stats().Budget)*96/100-int(mem.Stats().InUse), "somebody else's")
-	require.NoError(t, err)
-	for s.Metrics().KVReserved > 0 {
-		runtime.Gosched()
-	}
+	require.Equal(t, 3*count, s.Metrics().KVCached)
+	b, err := mem.Alloc(256<<20-chunk, "somebody else's") // beside the scratch memory
+	require.NoError(t, err, "a page that is kept is worth less than an allocation")
+	require.Zero(t, s.Metrics().KVReserved)
 	b.Release()
+}
+
+func TestOneModelsPrefixesMakeRoomForAnother(t *testing.T) {
+	first, second := tiny(t, 2, 128, 128), tiny(t, 2, 128, 128)
+	mem := withBudget(t, first, 20*pageBytes)
+	second.UsePool(mem)
+	t.Cleanup(second.Close)
+	var kept int
+	for _, e := range []*infer.Engine{first, second} {
+		s := scheduler(t, e, infer.SchedulerOptions{KVBytes: 12 * pageBytes})
+		for _, ids := range prompts(12, 65) { // a page each that is worth keeping
+			r := endless(ids)
+			r.Params.MaxNewTokens = 2
+			h, err := s.Submit(r)
+			require.NoError(t, err)
+			require.NoError(t, collect(t, h, -1).err)
+		}
+		kept += s.Metrics().KVCached
+	}
+	require.Positive(t, kept)
 }

@@ -13,7 +13,8 @@
 // last Release the memory is free for the next block. Memory is zeroed unless AllocUninit is asked for.
 //
 // What was asked for, what it costs after rounding, and what is mapped are counted separately (Stats); OnPressure tells a cache owner
-// that the budget gets short; Trim gives free memory back to the operating system.
+// that the budget gets short, and OnShortage has kept memory given back before an allocation fails; Trim gives free memory back to the
+// operating system.
 //
 // # Scratch
 //

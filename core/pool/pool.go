@@ -28,7 +28,8 @@ type HybridMemoryPool struct {
 	large   runAllocator
 
 	count    counters
-	watchers watchers
+	watchers callbacks[watcher]
+	keepers  callbacks[keeper]
 	registry *registry // debug mode only
 }
 
@@ -71,14 +72,16 @@ func newFromEnv(getenv func(string) string) *HybridMemoryPool {
 
 // Alloc returns a block of n zeroed bytes that starts on a multiple of Align. n may be 0. The tag names the block in errors and reports.
 //
-// If the budget has no room, free memory is given back to the operating system and the allocation tried again. The error is a
-// *BudgetError, *SystemError or *SizeError, ErrClosed, or for the default pool an *EnvError.
-func (p *HybridMemoryPool) Alloc(n int, tag string) (*Block, error) { return p.alloc(n, tag, true) }
+// If the budget has no room, free memory is given back to the operating system, then what is kept (OnShortage), and the allocation tried
+// again. The error is a *BudgetError, *SystemError or *SizeError, ErrClosed, or for the default pool an *EnvError.
+func (p *HybridMemoryPool) Alloc(n int, tag string) (*Block, error) {
+	return p.alloc(n, tag, true, false)
+}
 
 // AllocUninit is Alloc without the zeros: the bytes are whatever their last user left. It is for memory that is written before it is
 // read; in debug mode it is filled with NaNs to find readers that come first.
 func (p *HybridMemoryPool) AllocUninit(n int, tag string) (*Block, error) {
-	return p.alloc(n, tag, false)
+	return p.alloc(n, tag, false, false)
 }
 
 // Check fails as Alloc would if n bytes are more than the whole budget. It is for a plan that costs something itself.
@@ -93,7 +96,7 @@ func (p *HybridMemoryPool) Check(n int64, tag string) error {
 	return nil
 }
 
-func (p *HybridMemoryPool) alloc(n int, tag string, zero bool) (*Block, error) {
+func (p *HybridMemoryPool) alloc(n int, tag string, zero, spare bool) (*Block, error) {
 	if p.err != nil {
 		return nil, p.err
 	}
@@ -110,6 +113,10 @@ func (p *HybridMemoryPool) alloc(n int, tag string, zero bool) (*Block, error) {
 	b := &Block{pool: p, tag: tag}
 	err := p.place(b, n, zero)
 	if err == errNoBudget {
+		p.giveBack(false)
+		err = p.place(b, n, zero)
+	}
+	if err != nil && !spare && p.releaseKept() {
 		p.giveBack(false)
 		err = p.place(b, n, zero)
 	}

@@ -162,7 +162,7 @@ func TestPoolBehavesLikeAListOfBlocks(t *testing.T) {
 			"alloc": func(t *rapid.T) {
 				n := size.Draw(t, "n")
 				zero := rapid.Bool().Draw(t, "zero")
-				b, err := p.alloc(n, "", zero)
+				b, err := p.alloc(n, "", zero, false)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -2,7 +2,6 @@ package pool
 
 import (
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -13,12 +12,6 @@ type watcher struct {
 	notify func(Stats)
 	mu     sync.Mutex
 	above  atomic.Bool // written under mu
-}
-
-// watchers is a list that allocations read without a lock and OnPressure replaces.
-type watchers struct {
-	mu   sync.Mutex
-	list atomic.Pointer[[]*watcher]
 }
 
 // OnPressure has notify called whenever the bytes in use rise to threshold times the budget from below, say 0.9 for nine tenths. It is
@@ -35,36 +28,12 @@ func (p *HybridMemoryPool) OnPressure(threshold float64, notify func(Stats)) (ca
 	}
 	w := &watcher{limit: limit, notify: notify}
 	w.above.Store(p.count.inUse.now.Load() >= limit)
-	p.watchers.change(func(l []*watcher) []*watcher { return append(slices.Clone(l), w) })
-	return func() {
-		p.watchers.change(func(l []*watcher) []*watcher {
-			return slices.DeleteFunc(slices.Clone(l), func(v *watcher) bool { return v == w })
-		})
-	}
-}
-
-func (ws *watchers) change(f func([]*watcher) []*watcher) {
-	ws.mu.Lock()
-	defer ws.mu.Unlock()
-	var old []*watcher
-	if l := ws.list.Load(); l != nil {
-		old = *l
-	}
-	list := f(old)
-	if len(list) == 0 {
-		ws.list.Store(nil)
-		return
-	}
-	ws.list.Store(&list)
+	return p.watchers.add(w)
 }
 
 // checkPressure looks for limits between the use that watchers last saw and the present one.
 func (p *HybridMemoryPool) checkPressure(inUse int64) {
-	list := p.watchers.list.Load()
-	if list == nil {
-		return
-	}
-	for _, w := range *list {
+	for _, w := range p.watchers.all() {
 		if (inUse >= w.limit) != w.above.Load() && w.crossed(p) {
 			w.notify(p.Stats())
 		}

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,6 +98,13 @@ def generate(
     stop: Stop = None,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after the model's end token.")] = False,
     prompt_lookup_num_tokens: PromptLookup = None,
+    assistant_model: Annotated[
+        str | None,
+        typer.Option("--assistant-model", help="Smaller model with the same tokens, that guesses: faster, same text."),
+    ] = None,
+    num_assistant_tokens: Annotated[
+        int | None, typer.Option("--num-assistant-tokens", help="Tokens it guesses at a time.", show_default="4")
+    ] = None,
     logprobs: Annotated[int | None, typer.Option(help="With --json: log-probabilities, of n alternatives too.")] = None,
     echo: Annotated[bool, typer.Option("--echo", help="Print the prompt before the continuation.")] = False,
     head_dtype: HeadDType = "auto",
@@ -117,7 +124,12 @@ def generate(
         "frequency_penalty": frequency_penalty, "seed": seed, "stop": stop, "ignore_eos": ignore_eos,
         "prompt_lookup_num_tokens": prompt_lookup_num_tokens, "logprobs": logprobs,
     }  # fmt: skip
-    with _load(model, head_dtype, threads, revision, offline, kv_dtype) as loaded:
+    with _load(model, head_dtype, threads, revision, offline, kv_dtype) as loaded, ExitStack() as stack:
+        if assistant_model is not None:
+            options["assistant_model"] = stack.enter_context(
+                _load(assistant_model, "auto", None, None, offline, kv_dtype)
+            )
+        options["num_assistant_tokens"] = num_assistant_tokens
         if as_json:
             with _working("generating"):
                 result = loaded.generate(text, details=True, return_full_text=echo, **options)
