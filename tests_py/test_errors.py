@@ -442,7 +442,7 @@ def test_the_extension_checks_buffers(tiny: BitNetModel) -> None:
     with pytest.raises(ArgumentError, match="out"):
         model.forward(ids, lengths, np.empty((1, 512), np.float32))
     with pytest.raises(TypeError):
-        _bitnet.generation(object(), ids, lengths, "{}")  # type: ignore[arg-type]
+        _bitnet.generation(object(), ids, lengths, "{}", None, 0)  # type: ignore[arg-type]
     for kind in (_bitnet.Model, _bitnet.Generation):
         with pytest.raises(TypeError, match="cannot create"):
             kind()
@@ -450,13 +450,15 @@ def test_the_extension_checks_buffers(tiny: BitNetModel) -> None:
 
 def test_the_extension_reads_params_for_each_prompt(tiny: BitNetModel) -> None:
     ids, lengths = np.array([1, 2], np.int32), np.array([1, 1])
-    generation = _bitnet.generation(tiny._model, ids, lengths, '[{"max_new_tokens": 1}, {"max_new_tokens": 2}]')
+    generation = _bitnet.generation(
+        tiny._model, ids, lengths, '[{"max_new_tokens": 1}, {"max_new_tokens": 2}]', None, 0
+    )
     assert len(generation.step()) == 2
     assert len(generation.step()) == 1
     assert generation.progress() == (True, 2, 2)
     for params in ("[{}, {}, {}]", '[{}, {"top_k": -1}]', "[", "nonsense", '{"no_such": 1}'):
         with pytest.raises(ArgumentError):
-            _bitnet.generation(tiny._model, ids, lengths, params)
+            _bitnet.generation(tiny._model, ids, lengths, params, None, 0)
     with pytest.raises(ArgumentError, match="sequence"):
         generation.finish(7)
 
