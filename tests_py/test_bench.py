@@ -184,6 +184,21 @@ def test_longer_contexts_read_more() -> None:
     assert "context" in bench.report(r)
 
 
+def test_right_guesses_make_several_tokens_a_step() -> None:
+    r = json.loads(json.dumps(bench.guess("tiny", counts=[0, 6], tokens=30, repeat=1)))
+    none, some = r["counts"]
+    assert (none["guesses"], none["tokens_per_step"], none["over_first"]) == (0, 1, 1)
+    assert some["tokens_per_step"] > 4, "random weights that say one token"
+    assert some["bytes_per_token"] < none["bytes_per_token"] / 2
+    assert r["tokens_per_second"] == some["tokens_per_second"] > 0
+    assert "every guess is right" in bench.report(r)
+    quoting = bench.guess("from-model", model="bitnet-shakespeare", counts=[4], tokens=40, repeat=1, text="ROMEO:")
+    assert quoting["quotes"]
+    assert quoting["counts"][0]["tokens_per_step"] > 1
+    with pytest.raises(ArgumentError, match="tiny has no tokenizer"):
+        bench.guess("tiny", text="ROMEO:")
+
+
 @pytest.mark.parametrize("format", ["native", "hf"])
 def test_starts_are_fresh_processes(format: Any) -> None:
     r = json.loads(json.dumps(bench.load("tiny", format=format, repeat=1, threads=1, head_dtype="int8")))
@@ -209,6 +224,7 @@ def test_a_benchmark_gives_its_profile_and_its_picture(tmp_path: Path) -> None:
     results = [
         r, bench.prefill("tiny", tokens=8, repeat=1), bench.batch("tiny", sizes=[1, 2], tokens=2, repeat=1),
         bench.context("tiny", lengths=[2, 5], tokens=2), bench.load("tiny", repeat=1),
+        bench.guess("tiny", counts=[0, 2], tokens=4, repeat=1),
     ]  # fmt: skip
     for result in results:
         bench.plot(result, tmp_path / "plot.png")
@@ -231,6 +247,7 @@ def test_every_benchmark_is_a_command(tmp_path: Path) -> None:
     for command in (
         ["prefill", "--tokens", "9"], ["batch", "--size", "1", "--size", "2", "--tokens", "2"],
         ["context", "--length", "5", "--tokens", "2"], ["load", "--prompt", "2"],
+        ["guess", "--count", "3", "--tokens", "4"],
     ):  # fmt: skip
         argv = [
             sys.executable,

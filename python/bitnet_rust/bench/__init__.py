@@ -8,10 +8,23 @@ from .batches import batch
 from .commands import app
 from .contexts import context
 from .decoding import decode
+from .guesses import guess
 from .loading import load
 from .machine import processor
 from .prompts import prefill
 from .report import plot, report
 from .subject import SubjectOptions
 
-__all__ = ["SubjectOptions", "app", "batch", "context", "decode", "load", "plot", "prefill", "processor", "report"]
+__all__ = [
+    "SubjectOptions",
+    "app",
+    "batch",
+    "context",
+    "decode",
+    "guess",
+    "load",
+    "plot",
+    "prefill",
+    "processor",
+    "report",
+]

@@ -11,6 +11,7 @@ from ..profile import Profile
 from .batches import SIZES, batch
 from .contexts import LENGTHS, context
 from .decoding import decode
+from .guesses import COUNTS, guess
 from .loading import load
 from .prompts import prefill
 from .report import plot, report
@@ -164,6 +165,41 @@ def _context(
     options = _options(model, threads, isa, head_dtype, kv_dtype, ffn_density, seed, no_cache)
     result = context(
         shape, lengths=length or LENGTHS, tokens=tokens, repeat=repeat, profile=profile is not None, **options
+    )
+    _show(result, profile, picture, as_json)
+
+
+@app.command("guess")
+def _guess(
+    shape: Shape = "2b",
+    model: Model = None,
+    threads: Threads = None,
+    isa: ISA = None,
+    head_dtype: HeadDType = "auto",
+    kv_dtype: KVDType = "float32",
+    ffn_density: Density = None,
+    count: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=0,
+            max=16,
+            help="Tokens guessed at a time; may be given several times.",
+            show_default=" ".join(map(str, COUNTS)),
+        ),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=2, help="Decoded tokens.")] = 64,
+    text: Annotated[str | None, typer.Option(help="What the model quotes from, if it has a tokenizer.")] = None,
+    repeat: Repeat = 3,
+    seed: Seed = 0,
+    no_cache: NoCache = False,
+    profile: Trace = None,
+    picture: Plot = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Decoding text that repeats itself, with guesses by prompt lookup."""
+    options = _options(model, threads, isa, head_dtype, kv_dtype, ffn_density, seed, no_cache)
+    result = guess(
+        shape, counts=count or COUNTS, tokens=tokens, text=text, repeat=repeat, profile=profile is not None, **options
     )
     _show(result, profile, picture, as_json)
 

@@ -83,7 +83,18 @@ def _of_weights(r: Result, memory: str) -> str:
     return f"{r[f'{memory}_per_weight_byte']:.2f} x weights of {r['weight_bytes'] / 1e6:.1f} MB"
 
 
-_OWN = {"decode": _decode, "prefill": _prefill, "batch": _batch, "context": _context, "load": _load}
+def _guess(r: Result) -> dict[str, str]:
+    said = (
+        "after a text, its continuation and the text again"
+        if r["quotes"]
+        else "all of them the same: every guess is right"
+    )
+    return {"decode": f"{r['tokens']} tokens, {said}; the limit is for the last row"}
+
+
+_OWN = {
+    "decode": _decode, "prefill": _prefill, "batch": _batch, "context": _context, "load": _load, "guess": _guess,
+}  # fmt: skip
 
 
 def _reads(r: Result) -> str:
@@ -99,6 +110,7 @@ def _spread(r: Result, key: str) -> str:
 
 
 def _table(r: Result) -> str:
+    rows: list[tuple[str, ...]]
     if r["benchmark"] == "batch":
         rows = [("sequences", "tokens/s", "x first", "ms/step", "MB/token", "of limit")]
         rows += [
@@ -112,6 +124,13 @@ def _table(r: Result) -> str:
             (str(s["context"]), f"{s['tokens_per_second']:.1f}", f"{s['over_first']:.2f}", f"{s['prompt_tokens_per_second']:.1f}",
              f"{s['bytes_per_token'] / 1e6:.1f}", f"{100 * s['fraction_of_limit']:.0f} %")
             for s in r["lengths"]
+        ]  # fmt: skip
+    elif r["benchmark"] == "guess":
+        rows = [("guesses", "tokens/s", "x first", "tokens/step", "MB/token")]
+        rows += [
+            (str(s["guesses"]), f"{s['tokens_per_second']:.1f}", f"{s['over_first']:.2f}", f"{s['tokens_per_step']:.1f}",
+             f"{s['bytes_per_token'] / 1e6:.1f}")
+            for s in r["counts"]
         ]  # fmt: skip
     else:
         return ""
@@ -175,6 +194,13 @@ def _draw_context(axes: Any, r: Result) -> None:
     axes.legend()
 
 
+def _draw_guess(axes: Any, r: Result) -> None:
+    counts = [one["guesses"] for one in r["counts"]]
+    bars = axes.bar([str(count) for count in counts], [one["tokens_per_second"] for one in r["counts"]])
+    axes.bar_label(bars, [f"{one['over_first']:.2f} x" for one in r["counts"]], padding=2)
+    axes.set(xlabel="tokens guessed at a time", ylabel="tokens/s", ylim=(0, 1.1 * axes.get_ylim()[1]))
+
+
 def _draw_load(axes: Any, r: Result) -> None:
     names = ("import", "ready", "first_token", "process")
     bars = axes.barh([name.replace("_", " ") for name in names], [r[f"{name}_ms"] for name in names])
@@ -185,4 +211,5 @@ def _draw_load(axes: Any, r: Result) -> None:
 
 _DRAW = {
     "decode": _draw_repeats, "prefill": _draw_repeats, "batch": _draw_batch, "context": _draw_context, "load": _draw_load,
+    "guess": _draw_guess,
 }  # fmt: skip
