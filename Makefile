@@ -110,15 +110,15 @@ test-isa: $(EXT)
 	  echo "BITNET_ISA=$$isa $(GO) test ./tests_go/... ./core/infer/..."; \
 	  BITNET_ISA=$$isa $(GO) test -timeout 20m -count=1 ./tests_go/... ./core/infer/... || exit 1; done
 
-# The core needs no C compiler and no amd64. Results have the same bits everywhere, so no product may be fused with a sum, as Go does on
-# arm64 unless a conversion stands around the product: float32(x*y) + z.
+# The core needs no C compiler and no amd64. Results have the same bits everywhere, so a product is fused with a sum where a kernel says so and
+# nowhere else; Go does that on its own on arm64, unless a conversion stands around the product: float32(x*y) + z.
 test-portable:
 	CGO_ENABLED=0 $(GO) build ./core/... ./accel/...
 	CGO_ENABLED=0 GOARCH=riscv64 $(GO) build ./core/... ./accel/...
 	CGO_ENABLED=0 GOARCH=arm64 $(GO) vet ./core/... ./accel/...
 	@echo 'GOARCH=arm64 $(GO) build -gcflags=-S ./core/... ./accel/...: looking for fused products'
 	@CGO_ENABLED=0 GOARCH=arm64 $(GO) build -gcflags=-S ./core/... ./accel/... 2>&1 | \
-	  { ! grep -E 'FN?M(ADD|SUB)[SD]'; } || { echo 'products above are fused with sums: put float32() or float64() around them'; exit 1; }
+	  { ! grep -E 'FN?M(ADD|SUB)[SD]'; } || { echo 'the compiler fused products above with sums: put float32() or float64() around them'; exit 1; }
 
 # The kernels, and models that run on them, on an emulated processor with SDOT and on one without.
 QEMU_ARM64 := $(firstword $(foreach name,qemu-aarch64 qemu-aarch64-static,$(shell command -v $(name))))

@@ -25,7 +25,7 @@ var goldenFolders = []string{"bitnet_offline_packed", "bitnet_online_bf16", "lla
 // logitBits are checksums of our own logits, as they are on every instruction set and processor architecture. Whoever changes the order of
 // a sum on purpose records them anew.
 var logitBits = map[string]string{
-	"bitnet_offline_packed": "026212a47e32f34b", "bitnet_online_bf16": "d749a92f1f1f4bb2", "llama_bitlinear_packed": "673aa776c20e2ac0",
+	"bitnet_offline_packed": "92e67f600223f6ca", "bitnet_online_bf16": "f24fd44bd0833fbc", "llama_bitlinear_packed": "f50d5d09518b5d3c",
 }
 
 func TestGoldenModelsGiveTheReferenceLogitsAndTokens(t *testing.T) {

@@ -11,14 +11,14 @@ const Lanes = 16
 //	c[i*ldc+j] += a[i*row+k*step] * b[k*ldb+j]    for k = 0..n-1 in ascending order, i < rows, j < cols
 //
 // cols is a multiple of 16. A row of a is row elements from the next one, and its elements lie step apart: with row 1 that is
-// the transpose of a matrix. Products and sums are rounded separately.
+// the transpose of a matrix. A product and its sum are rounded once (fused multiply-add).
 func AddProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int) {
 	if checkProduct("AddProduct", c, ldc, a, row, step, len(b), ldb, rows, cols, n) {
 		addProduct(c, ldc, a, row, step, b, ldb, rows, cols, n)
 	}
 }
 
-// Dot is sum_i a[i]*b[i] in the order of [Lanes].
+// Dot is sum_i a[i]*b[i] in the order of [Lanes], with fused multiply-add.
 func Dot(a, b []float32) float32 {
 	n := len(a)
 	need("Dot", "b", len(b), n)

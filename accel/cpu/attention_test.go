@@ -15,6 +15,10 @@ func laneSum(terms []float32) float32 {
 	for i, v := range terms {
 		l[i%16] += v
 	}
+	return laneTree(l)
+}
+
+func laneTree(l [16]float32) float32 {
 	var a [8]float32
 	for i := range a {
 		a[i] = l[i] + l[i+8]
@@ -26,21 +30,22 @@ func laneSum(terms []float32) float32 {
 	return float32(b[0]+b[2]) + float32(b[1]+b[3])
 }
 
-func TestDotAddsInLanes(t *testing.T) {
+func TestDotAddsFusedProductsInLanes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := source(t)
 		n := rapid.IntRange(0, 300).Draw(t, "n")
-		a, b, terms := drawFloats(t, r, "a", n), drawFloats(t, r, "b", n), make([]float32, n)
-		for i := range terms {
-			terms[i] = a[i] * b[i]
+		a, b := drawFloats(t, r, "a", n), drawFloats(t, r, "b", n)
+		var l [16]float32
+		for i := range a {
+			l[i%16] = fma(a[i], b[i], l[i%16])
 		}
 		for _, isa := range Supported() {
-			onISA(isa, func() { sameBits(t, []float32{laneSum(terms)}, []float32{Dot(a, b)}, isa) })
+			onISA(isa, func() { sameBits(t, []float32{laneTree(l)}, []float32{Dot(a, b)}, isa) })
 		}
 	})
 }
 
-func TestAddProductAddsInAscendingOrder(t *testing.T) {
+func TestAddProductAddsFusedProductsInAscendingOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := source(t)
 		rows, cols, n := rapid.IntRange(1, 19).Draw(t, "rows"), 16*rapid.IntRange(1, 9).Draw(t, "cols/16"), rapid.IntRange(1, 37).Draw(t, "n")
@@ -56,7 +61,7 @@ func TestAddProductAddsInAscendingOrder(t *testing.T) {
 		for i := range rows {
 			for j := range cols {
 				for k := range n {
-					want[i*ldc+j] += float32(a[i*row+k*step] * b[k*ldb+j])
+					want[i*ldc+j] = fma(a[i*row+k*step], b[k*ldb+j], want[i*ldc+j])
 				}
 			}
 		}

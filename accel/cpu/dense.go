@@ -94,10 +94,10 @@ func denseOffset(f DenseFormat, r, col int) int {
 //
 //	dst[t*ldd + r-16*p0] = scale[r] * sum_k w[r,k]*x[t*ldx+k]    for t < tokens and the rows r of 16*p0 .. 16*p1
 //
-// The sum has one order: four accumulators by k mod 4, each in ascending k, then (a0+a1)+(a2+a3); products and sums are
-// rounded separately. A row's result does not depend on the number of tokens or panels in the call. A nil scale is left
-// out; else it holds one factor per row (rows past its end, the padding, give 0). Rows of x are padded with zeros to a
-// multiple of 4 columns. dst needs 16*(p1-p0) elements for each token.
+// The sum has one order: four accumulators by k mod 4, each in ascending k with fused multiply-add, then (a0+a1)+(a2+a3). A
+// row's result does not depend on the number of tokens or panels in the call. A nil scale is left out; else it holds one
+// factor per row (rows past its end, the padding, give 0). Rows of x are padded with zeros to a multiple of 4 columns. dst
+// needs 16*(p1-p0) elements for each token.
 func DenseMatMul(dst []float32, ldd int, f DenseFormat, panels []byte, scale []float32, cols, p0, p1 int, x []float32, ldx, tokens int) {
 	const op = "DenseMatMul"
 	if f != DenseF32 && f != DenseBF16 || p0 < 0 || p1 < p0 || tokens < 0 || cols < 0 {

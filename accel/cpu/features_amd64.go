@@ -5,13 +5,14 @@ import "golang.org/x/sys/cpu"
 // detect asks CPUID (and, through x/sys, whether the operating system saves the wide registers), and the system for tile registers.
 func detect() features {
 	x := &cpu.X86
-	avx512 := x.HasAVX2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512DQ && x.HasAVX512VNNI
-	var f features // every processor with AVX2 converts half precision too (F16C)
+	avx2 := x.HasAVX2 && x.HasFMA // what has these converts half precision too (F16C)
+	avx512 := avx2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512DQ && x.HasAVX512VNNI
+	var f features
 	for _, c := range []struct {
 		isa ISA
 		has bool
 	}{
-		{AVX2, x.HasAVX2}, {AVXVNNI, x.HasAVX2 && x.HasAVXVNNI}, {AVX512, avx512},
+		{AVX2, avx2}, {AVXVNNI, avx2 && x.HasAVXVNNI}, {AVX512, avx512},
 		{AMX, avx512 && x.HasAMXTile && x.HasAMXInt8 && requestTiles()},
 	} {
 		if c.has {

@@ -11,7 +11,7 @@ type ISA uint8
 
 const (
 	Scalar  ISA = iota // portable Go, the definition of every kernel
-	AVX2               // amd64: 256-bit integer and float vectors
+	AVX2               // amd64: 256-bit integer and float vectors, fused multiply-add (FMA3)
 	AVXVNNI            // amd64: AVX2 with VPDPBUSD, which multiplies and adds bytes
 	AVX512             // amd64: AVX-512 F, BW, VL, DQ and VNNI
 	AMX                // amd64: tiles of int8, beside AVX-512

@@ -116,52 +116,92 @@ func denseInt4AVX2t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, l
 //go:noescape
 func denseInt4AVX2t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 
-// addProductAVX2r6x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 6 and j < 16; n > 0.
+// addProductAVX2r6x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 16; n > 0.
 //
 //go:noescape
 func addProductAVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// addProductAVX2r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+// addProductAVX2r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //
 //go:noescape
 func addProductAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// addProductAVX2r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+// addProductAVX2r2x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 32; n > 0.
+//
+//go:noescape
+func addProductAVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductAVX2r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
 //
 //go:noescape
 func addProductAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// addProductAVX2r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+// addProductAVX2r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
+//
+//go:noescape
+func addProductAVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductAVX2r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
 //
 //go:noescape
 func addProductAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// addProductHalfAVX2r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+// addProductHalfAVX2r6x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfAVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductHalfAVX2r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //
 //go:noescape
 func addProductHalfAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
-// addProductHalfAVX2r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+// addProductHalfAVX2r2x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 32; n > 0.
+//
+//go:noescape
+func addProductHalfAVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductHalfAVX2r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
 //
 //go:noescape
 func addProductHalfAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
-// addProductHalfAVX2r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+// addProductHalfAVX2r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
+//
+//go:noescape
+func addProductHalfAVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductHalfAVX2r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
 //
 //go:noescape
 func addProductHalfAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
-// addProductInt8AVX2r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+// addProductInt8AVX2r6x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 16; n > 0.
+//
+//go:noescape
+func addProductInt8AVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// addProductInt8AVX2r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //
 //go:noescape
 func addProductInt8AVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
 
-// addProductInt8AVX2r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+// addProductInt8AVX2r2x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 32; n > 0.
+//
+//go:noescape
+func addProductInt8AVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// addProductInt8AVX2r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
 //
 //go:noescape
 func addProductInt8AVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
 
-// addProductInt8AVX2r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+// addProductInt8AVX2r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
+//
+//go:noescape
+func addProductInt8AVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// addProductInt8AVX2r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
 //
 //go:noescape
 func addProductInt8AVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
@@ -171,7 +211,7 @@ func addProductInt8AVX2r1x16(c *float32, ldc int, a *float32, row int, step int,
 //go:noescape
 func toHalvesAVX2(dst *uint16, x *float32, n int)
 
-// dotAVX2: lanes[i mod 16] += a[i]*b[i] for i < n in ascending order; n > 0 and a multiple of 16.
+// dotAVX2: lanes[i mod 16] += a[i]*b[i], fused, for i < n in ascending order; n > 0 and a multiple of 16.
 //
 //go:noescape
 func dotAVX2(lanes *float32, a *float32, b *float32, n int)
@@ -691,117 +731,122 @@ func denseInt4AVX512t7(dst *float32, ldd int, w *byte, scale *float32, hi *int8,
 //go:noescape
 func denseInt4AVX512t8(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 
-// addProductAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
-//
-//go:noescape
-func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-
-// addProductAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
-//
-//go:noescape
-func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-
-// addProductAVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
-//
-//go:noescape
-func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-
-// addProductAVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
+// addProductAVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
 //
 //go:noescape
 func addProductAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// addProductAVX512r4x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 32; n > 0.
-//
-//go:noescape
-func addProductAVX512r4x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-
-// addProductAVX512r2x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 32; n > 0.
-//
-//go:noescape
-func addProductAVX512r2x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-
-// addProductAVX512r1x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 32; n > 0.
-//
-//go:noescape
-func addProductAVX512r1x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-
-// addProductAVX512r8x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 8 and j < 16; n > 0.
+// addProductAVX512r8x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 16; n > 0.
 //
 //go:noescape
 func addProductAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// addProductAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+// addProductAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
+//
+//go:noescape
+func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //
 //go:noescape
 func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// addProductAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+// addProductAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
+//
+//go:noescape
+func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
 //
 //go:noescape
 func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// addProductAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+// addProductAVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
+//
+//go:noescape
+func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
 //
 //go:noescape
 func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// addProductHalfAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
+// addProductHalfAVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductHalfAVX512r8x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductHalfAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
 //
 //go:noescape
 func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
-// addProductHalfAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
-//
-//go:noescape
-func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-
-// addProductHalfAVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
-//
-//go:noescape
-func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-
-// addProductHalfAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+// addProductHalfAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //
 //go:noescape
 func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
-// addProductHalfAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+// addProductHalfAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductHalfAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
 //
 //go:noescape
 func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
-// addProductHalfAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+// addProductHalfAVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductHalfAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
 //
 //go:noescape
 func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
-// addProductInt8AVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
+// addProductInt8AVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
+//
+//go:noescape
+func addProductInt8AVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// addProductInt8AVX512r8x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 16; n > 0.
+//
+//go:noescape
+func addProductInt8AVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// addProductInt8AVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
 //
 //go:noescape
 func addProductInt8AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
 
-// addProductInt8AVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
-//
-//go:noescape
-func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-
-// addProductInt8AVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
-//
-//go:noescape
-func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-
-// addProductInt8AVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+// addProductInt8AVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //
 //go:noescape
 func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
 
-// addProductInt8AVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+// addProductInt8AVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
+//
+//go:noescape
+func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// addProductInt8AVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
 //
 //go:noescape
 func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
 
-// addProductInt8AVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+// addProductInt8AVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
+//
+//go:noescape
+func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+
+// addProductInt8AVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
 //
 //go:noescape
 func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
@@ -811,7 +856,7 @@ func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step in
 //go:noescape
 func toHalvesAVX512(dst *uint16, x *float32, n int)
 
-// dotAVX512: lanes[i mod 16] += a[i]*b[i] for i < n in ascending order; n > 0 and a multiple of 16.
+// dotAVX512: lanes[i mod 16] += a[i]*b[i], fused, for i < n in ascending order; n > 0 and a multiple of 16.
 //
 //go:noescape
 func dotAVX512(lanes *float32, a *float32, b *float32, n int)

@@ -2645,7 +2645,7 @@ loop:
 	RET
 
 // func denseF32AVX2t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, MMX+
+// Requires: AVX, FMA3, MMX+
 TEXT ·denseF32AVX2t1(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), AX
 	MOVQ   ldd+8(FP), CX
@@ -2670,34 +2670,26 @@ loop:
 	PREFETCHT0   4160(DX)
 	PREFETCHT0   4224(DX)
 	PREFETCHT0   4288(DX)
-	VBROADCASTSS (SI), Y9
-	VMOVUPS      (DX), Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y0, Y0
-	VMOVUPS      32(DX), Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y4, Y4
-	VBROADCASTSS 4(SI), Y9
-	VMOVUPS      64(DX), Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y1, Y1
-	VMOVUPS      96(DX), Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y5, Y5
-	VBROADCASTSS 8(SI), Y9
-	VMOVUPS      128(DX), Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y2, Y2
-	VMOVUPS      160(DX), Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y6, Y6
-	VBROADCASTSS 12(SI), Y9
-	VMOVUPS      192(DX), Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y3, Y3
-	VMOVUPS      224(DX), Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y7, Y7
+	VBROADCASTSS (SI), Y8
+	VMOVUPS      (DX), Y9
+	VFMADD231PS  Y8, Y9, Y0
+	VMOVUPS      32(DX), Y9
+	VFMADD231PS  Y8, Y9, Y4
+	VBROADCASTSS 4(SI), Y8
+	VMOVUPS      64(DX), Y9
+	VFMADD231PS  Y8, Y9, Y1
+	VMOVUPS      96(DX), Y9
+	VFMADD231PS  Y8, Y9, Y5
+	VBROADCASTSS 8(SI), Y8
+	VMOVUPS      128(DX), Y9
+	VFMADD231PS  Y8, Y9, Y2
+	VMOVUPS      160(DX), Y9
+	VFMADD231PS  Y8, Y9, Y6
+	VBROADCASTSS 12(SI), Y8
+	VMOVUPS      192(DX), Y9
+	VFMADD231PS  Y8, Y9, Y3
+	VMOVUPS      224(DX), Y9
+	VFMADD231PS  Y8, Y9, Y7
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x00000010, SI
 	DECQ         R8
@@ -2710,10 +2702,10 @@ loop:
 	VADDPS       Y6, Y4, Y4
 	TESTQ        BX, BX
 	JZ           store
-	VMOVUPS      (BX), Y9
-	VMULPS       Y9, Y0, Y0
-	VMOVUPS      32(BX), Y9
-	VMULPS       Y9, Y4, Y4
+	VMOVUPS      (BX), Y8
+	VMULPS       Y8, Y0, Y0
+	VMOVUPS      32(BX), Y8
+	VMULPS       Y8, Y4, Y4
 
 store:
 	VMOVUPS Y0, (AX)
@@ -2722,7 +2714,7 @@ store:
 	RET
 
 // func denseF32AVX2t2(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, MMX+
+// Requires: AVX, FMA3, MMX+
 TEXT ·denseF32AVX2t2(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), AX
 	MOVQ   ldd+8(FP), CX
@@ -2753,32 +2745,24 @@ loop:
 	PREFETCHT0   1728(DX)
 	VMOVUPS      (DX), Y9
 	VBROADCASTSS (SI), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y0, Y0
+	VFMADD231PS  Y8, Y9, Y0
 	VBROADCASTSS (SI)(DI*1), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y8, Y9, Y4
 	VMOVUPS      64(DX), Y9
 	VBROADCASTSS 4(SI), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y9, Y1
 	VBROADCASTSS 4(SI)(DI*1), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y5, Y5
+	VFMADD231PS  Y8, Y9, Y5
 	VMOVUPS      128(DX), Y9
 	VBROADCASTSS 8(SI), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y2, Y2
+	VFMADD231PS  Y8, Y9, Y2
 	VBROADCASTSS 8(SI)(DI*1), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y6, Y6
+	VFMADD231PS  Y8, Y9, Y6
 	VMOVUPS      192(DX), Y9
 	VBROADCASTSS 12(SI), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y3, Y3
+	VFMADD231PS  Y8, Y9, Y3
 	VBROADCASTSS 12(SI)(DI*1), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y7, Y7
+	VFMADD231PS  Y8, Y9, Y7
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x00000010, SI
 	DECQ         R8
@@ -2791,9 +2775,9 @@ loop:
 	VADDPS       Y6, Y4, Y4
 	TESTQ        BX, BX
 	JZ           store
-	VMOVUPS      (BX), Y1
-	VMULPS       Y1, Y0, Y0
-	VMULPS       Y1, Y4, Y4
+	VMOVUPS      (BX), Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y8, Y4, Y4
 
 store:
 	VMOVUPS Y0, (AX)
@@ -2803,7 +2787,7 @@ store:
 	RET
 
 // func denseF32AVX2t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, MMX+
+// Requires: AVX, FMA3, MMX+
 TEXT ·denseF32AVX2t3(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), AX
 	MOVQ   ldd+8(FP), CX
@@ -2838,44 +2822,32 @@ loop:
 	PREFETCHT0   1728(DX)
 	VMOVUPS      (DX), Y13
 	VBROADCASTSS (SI), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y0, Y0
+	VFMADD231PS  Y12, Y13, Y0
 	VBROADCASTSS (SI)(DI*1), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y4, Y4
+	VFMADD231PS  Y12, Y13, Y4
 	VBROADCASTSS (SI)(DI*2), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y8, Y8
+	VFMADD231PS  Y12, Y13, Y8
 	VMOVUPS      64(DX), Y13
 	VBROADCASTSS 4(SI), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y1, Y1
+	VFMADD231PS  Y12, Y13, Y1
 	VBROADCASTSS 4(SI)(DI*1), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y5, Y5
+	VFMADD231PS  Y12, Y13, Y5
 	VBROADCASTSS 4(SI)(DI*2), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y9, Y9
+	VFMADD231PS  Y12, Y13, Y9
 	VMOVUPS      128(DX), Y13
 	VBROADCASTSS 8(SI), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y2, Y2
+	VFMADD231PS  Y12, Y13, Y2
 	VBROADCASTSS 8(SI)(DI*1), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y6, Y6
+	VFMADD231PS  Y12, Y13, Y6
 	VBROADCASTSS 8(SI)(DI*2), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y10, Y10
+	VFMADD231PS  Y12, Y13, Y10
 	VMOVUPS      192(DX), Y13
 	VBROADCASTSS 12(SI), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y3, Y3
+	VFMADD231PS  Y12, Y13, Y3
 	VBROADCASTSS 12(SI)(DI*1), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y7, Y7
+	VFMADD231PS  Y12, Y13, Y7
 	VBROADCASTSS 12(SI)(DI*2), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y11, Y11
+	VFMADD231PS  Y12, Y13, Y11
 	ADDQ         $0x00000100, DX
 	ADDQ         $0x00000010, SI
 	DECQ         R8
@@ -2891,10 +2863,10 @@ loop:
 	VADDPS       Y10, Y8, Y8
 	TESTQ        BX, BX
 	JZ           store
-	VMOVUPS      (BX), Y1
-	VMULPS       Y1, Y0, Y0
-	VMULPS       Y1, Y4, Y4
-	VMULPS       Y1, Y8, Y8
+	VMOVUPS      (BX), Y12
+	VMULPS       Y12, Y0, Y0
+	VMULPS       Y12, Y4, Y4
+	VMULPS       Y12, Y8, Y8
 
 store:
 	VMOVUPS Y0, (AX)
@@ -2906,7 +2878,7 @@ store:
 	RET
 
 // func denseBF16AVX2t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX2, MMX+
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·denseBF16AVX2t1(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), AX
 	MOVQ   ldd+8(FP), CX
@@ -2929,38 +2901,30 @@ TEXT ·denseBF16AVX2t1(SB), NOSPLIT, $0-56
 loop:
 	PREFETCHT0   4096(DX)
 	PREFETCHT0   4160(DX)
-	VBROADCASTSS (SI), Y9
+	VBROADCASTSS (SI), Y8
 	VMOVUPS      (DX), Y10
-	VPSLLD       $0x10, Y10, Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y0, Y0
+	VPSLLD       $0x10, Y10, Y9
+	VFMADD231PS  Y8, Y9, Y0
 	VMOVUPS      32(DX), Y11
-	VPSLLD       $0x10, Y11, Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y4, Y4
-	VBROADCASTSS 4(SI), Y9
+	VPSLLD       $0x10, Y11, Y9
+	VFMADD231PS  Y8, Y9, Y4
+	VBROADCASTSS 4(SI), Y8
 	VANDPS       constants<>+1600(SB), Y10, Y10
-	VMULPS       Y9, Y10, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y10, Y1
 	VANDPS       constants<>+1600(SB), Y11, Y11
-	VMULPS       Y9, Y11, Y8
-	VADDPS       Y8, Y5, Y5
-	VBROADCASTSS 8(SI), Y9
+	VFMADD231PS  Y8, Y11, Y5
+	VBROADCASTSS 8(SI), Y8
 	VMOVUPS      64(DX), Y10
-	VPSLLD       $0x10, Y10, Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y2, Y2
+	VPSLLD       $0x10, Y10, Y9
+	VFMADD231PS  Y8, Y9, Y2
 	VMOVUPS      96(DX), Y11
-	VPSLLD       $0x10, Y11, Y8
-	VMULPS       Y9, Y8, Y8
-	VADDPS       Y8, Y6, Y6
-	VBROADCASTSS 12(SI), Y9
+	VPSLLD       $0x10, Y11, Y9
+	VFMADD231PS  Y8, Y9, Y6
+	VBROADCASTSS 12(SI), Y8
 	VANDPS       constants<>+1600(SB), Y10, Y10
-	VMULPS       Y9, Y10, Y8
-	VADDPS       Y8, Y3, Y3
+	VFMADD231PS  Y8, Y10, Y3
 	VANDPS       constants<>+1600(SB), Y11, Y11
-	VMULPS       Y9, Y11, Y8
-	VADDPS       Y8, Y7, Y7
+	VFMADD231PS  Y8, Y11, Y7
 	ADDQ         $0x00000080, DX
 	ADDQ         $0x00000010, SI
 	DECQ         R8
@@ -2973,10 +2937,10 @@ loop:
 	VADDPS       Y6, Y4, Y4
 	TESTQ        BX, BX
 	JZ           store
-	VMOVUPS      (BX), Y9
-	VMULPS       Y9, Y0, Y0
-	VMOVUPS      32(BX), Y9
-	VMULPS       Y9, Y4, Y4
+	VMOVUPS      (BX), Y8
+	VMULPS       Y8, Y0, Y0
+	VMOVUPS      32(BX), Y8
+	VMULPS       Y8, Y4, Y4
 
 store:
 	VMOVUPS Y0, (AX)
@@ -2985,7 +2949,7 @@ store:
 	RET
 
 // func denseBF16AVX2t2(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX2, MMX+
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·denseBF16AVX2t2(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), AX
 	MOVQ   ldd+8(FP), CX
@@ -3013,33 +2977,25 @@ loop:
 	VMOVUPS      (DX), Y10
 	VPSLLD       $0x10, Y10, Y9
 	VBROADCASTSS (SI), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y0, Y0
+	VFMADD231PS  Y8, Y9, Y0
 	VBROADCASTSS (SI)(DI*1), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y4, Y4
+	VFMADD231PS  Y8, Y9, Y4
 	VANDPS       constants<>+1600(SB), Y10, Y10
 	VBROADCASTSS 4(SI), Y8
-	VMULPS       Y8, Y10, Y8
-	VADDPS       Y8, Y1, Y1
+	VFMADD231PS  Y8, Y10, Y1
 	VBROADCASTSS 4(SI)(DI*1), Y8
-	VMULPS       Y8, Y10, Y8
-	VADDPS       Y8, Y5, Y5
+	VFMADD231PS  Y8, Y10, Y5
 	VMOVUPS      64(DX), Y10
 	VPSLLD       $0x10, Y10, Y9
 	VBROADCASTSS 8(SI), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y2, Y2
+	VFMADD231PS  Y8, Y9, Y2
 	VBROADCASTSS 8(SI)(DI*1), Y8
-	VMULPS       Y8, Y9, Y8
-	VADDPS       Y8, Y6, Y6
+	VFMADD231PS  Y8, Y9, Y6
 	VANDPS       constants<>+1600(SB), Y10, Y10
 	VBROADCASTSS 12(SI), Y8
-	VMULPS       Y8, Y10, Y8
-	VADDPS       Y8, Y3, Y3
+	VFMADD231PS  Y8, Y10, Y3
 	VBROADCASTSS 12(SI)(DI*1), Y8
-	VMULPS       Y8, Y10, Y8
-	VADDPS       Y8, Y7, Y7
+	VFMADD231PS  Y8, Y10, Y7
 	ADDQ         $0x00000080, DX
 	ADDQ         $0x00000010, SI
 	DECQ         R8
@@ -3052,9 +3008,9 @@ loop:
 	VADDPS       Y6, Y4, Y4
 	TESTQ        BX, BX
 	JZ           store
-	VMOVUPS      (BX), Y1
-	VMULPS       Y1, Y0, Y0
-	VMULPS       Y1, Y4, Y4
+	VMOVUPS      (BX), Y8
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y8, Y4, Y4
 
 store:
 	VMOVUPS Y0, (AX)
@@ -3064,7 +3020,7 @@ store:
 	RET
 
 // func denseBF16AVX2t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
-// Requires: AVX, AVX2, MMX+
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·denseBF16AVX2t3(SB), NOSPLIT, $0-56
 	MOVQ   dst+0(FP), AX
 	MOVQ   ldd+8(FP), CX
@@ -3096,45 +3052,33 @@ loop:
 	VMOVUPS      (DX), Y14
 	VPSLLD       $0x10, Y14, Y13
 	VBROADCASTSS (SI), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y0, Y0
+	VFMADD231PS  Y12, Y13, Y0
 	VBROADCASTSS (SI)(DI*1), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y4, Y4
+	VFMADD231PS  Y12, Y13, Y4
 	VBROADCASTSS (SI)(DI*2), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y8, Y8
+	VFMADD231PS  Y12, Y13, Y8
 	VANDPS       constants<>+1600(SB), Y14, Y14
 	VBROADCASTSS 4(SI), Y12
-	VMULPS       Y12, Y14, Y12
-	VADDPS       Y12, Y1, Y1
+	VFMADD231PS  Y12, Y14, Y1
 	VBROADCASTSS 4(SI)(DI*1), Y12
-	VMULPS       Y12, Y14, Y12
-	VADDPS       Y12, Y5, Y5
+	VFMADD231PS  Y12, Y14, Y5
 	VBROADCASTSS 4(SI)(DI*2), Y12
-	VMULPS       Y12, Y14, Y12
-	VADDPS       Y12, Y9, Y9
+	VFMADD231PS  Y12, Y14, Y9
 	VMOVUPS      64(DX), Y14
 	VPSLLD       $0x10, Y14, Y13
 	VBROADCASTSS 8(SI), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y2, Y2
+	VFMADD231PS  Y12, Y13, Y2
 	VBROADCASTSS 8(SI)(DI*1), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y6, Y6
+	VFMADD231PS  Y12, Y13, Y6
 	VBROADCASTSS 8(SI)(DI*2), Y12
-	VMULPS       Y12, Y13, Y12
-	VADDPS       Y12, Y10, Y10
+	VFMADD231PS  Y12, Y13, Y10
 	VANDPS       constants<>+1600(SB), Y14, Y14
 	VBROADCASTSS 12(SI), Y12
-	VMULPS       Y12, Y14, Y12
-	VADDPS       Y12, Y3, Y3
+	VFMADD231PS  Y12, Y14, Y3
 	VBROADCASTSS 12(SI)(DI*1), Y12
-	VMULPS       Y12, Y14, Y12
-	VADDPS       Y12, Y7, Y7
+	VFMADD231PS  Y12, Y14, Y7
 	VBROADCASTSS 12(SI)(DI*2), Y12
-	VMULPS       Y12, Y14, Y12
-	VADDPS       Y12, Y11, Y11
+	VFMADD231PS  Y12, Y14, Y11
 	ADDQ         $0x00000080, DX
 	ADDQ         $0x00000010, SI
 	DECQ         R8
@@ -3150,10 +3094,10 @@ loop:
 	VADDPS       Y10, Y8, Y8
 	TESTQ        BX, BX
 	JZ           store
-	VMOVUPS      (BX), Y1
-	VMULPS       Y1, Y0, Y0
-	VMULPS       Y1, Y4, Y4
-	VMULPS       Y1, Y8, Y8
+	VMOVUPS      (BX), Y12
+	VMULPS       Y12, Y0, Y0
+	VMULPS       Y12, Y4, Y4
+	VMULPS       Y12, Y8, Y8
 
 store:
 	VMOVUPS Y0, (AX)
@@ -3896,7 +3840,7 @@ store:
 	RET
 
 // func addProductAVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·addProductAVX2r6x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -3931,35 +3875,23 @@ loop:
 	VMOVUPS      (DX), Y12
 	VMOVUPS      32(DX), Y13
 	VBROADCASTSS (AX), Y14
-	VMULPS       Y12, Y14, Y15
-	VADDPS       Y15, Y0, Y0
-	VMULPS       Y13, Y14, Y15
-	VADDPS       Y15, Y1, Y1
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
 	VBROADCASTSS (AX)(DI*1), Y14
-	VMULPS       Y12, Y14, Y15
-	VADDPS       Y15, Y2, Y2
-	VMULPS       Y13, Y14, Y15
-	VADDPS       Y15, Y3, Y3
+	VFMADD231PS  Y12, Y14, Y2
+	VFMADD231PS  Y13, Y14, Y3
 	VBROADCASTSS (AX)(DI*2), Y14
-	VMULPS       Y12, Y14, Y15
-	VADDPS       Y15, Y4, Y4
-	VMULPS       Y13, Y14, Y15
-	VADDPS       Y15, Y5, Y5
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
 	VBROADCASTSS (R10), Y14
-	VMULPS       Y12, Y14, Y15
-	VADDPS       Y15, Y6, Y6
-	VMULPS       Y13, Y14, Y15
-	VADDPS       Y15, Y7, Y7
+	VFMADD231PS  Y12, Y14, Y6
+	VFMADD231PS  Y13, Y14, Y7
 	VBROADCASTSS (R10)(DI*1), Y14
-	VMULPS       Y12, Y14, Y15
-	VADDPS       Y15, Y8, Y8
-	VMULPS       Y13, Y14, Y15
-	VADDPS       Y15, Y9, Y9
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
 	VBROADCASTSS (R10)(DI*2), Y14
-	VMULPS       Y12, Y14, Y15
-	VADDPS       Y15, Y10, Y10
-	VMULPS       Y13, Y14, Y15
-	VADDPS       Y15, Y11, Y11
+	VFMADD231PS  Y12, Y14, Y10
+	VFMADD231PS  Y13, Y14, Y11
 	ADDQ         CX, AX
 	ADDQ         CX, R10
 	ADDQ         BX, DX
@@ -3981,7 +3913,7 @@ loop:
 	RET
 
 // func addProductAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·addProductAVX2r4x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -4012,25 +3944,17 @@ loop:
 	VMOVUPS      (DX), Y8
 	VMOVUPS      32(DX), Y9
 	VBROADCASTSS (AX), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y0, Y0
-	VMULPS       Y9, Y10, Y11
-	VADDPS       Y11, Y1, Y1
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
 	VBROADCASTSS (AX)(DI*1), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y9, Y10, Y11
-	VADDPS       Y11, Y3, Y3
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
 	VBROADCASTSS (AX)(DI*2), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y4, Y4
-	VMULPS       Y9, Y10, Y11
-	VADDPS       Y11, Y5, Y5
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
 	VBROADCASTSS (R10), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y6, Y6
-	VMULPS       Y9, Y10, Y11
-	VADDPS       Y11, Y7, Y7
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
 	ADDQ         CX, AX
 	ADDQ         CX, R10
 	ADDQ         BX, DX
@@ -4047,8 +3971,62 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductAVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, FMA3
+TEXT ·addProductAVX2r2x32(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS 64(R8), Y2
+	VMOVUPS 96(R8), Y3
+	VMOVUPS (R8)(R9*1), Y4
+	VMOVUPS 32(R8)(R9*1), Y5
+	VMOVUPS 64(R8)(R9*1), Y6
+	VMOVUPS 96(R8)(R9*1), Y7
+
+loop:
+	VMOVUPS      (DX), Y8
+	VMOVUPS      32(DX), Y9
+	VMOVUPS      64(DX), Y10
+	VMOVUPS      96(DX), Y11
+	VBROADCASTSS (AX), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS (AX)(DI*1), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, 64(R8)
+	VMOVUPS      Y3, 96(R8)
+	VMOVUPS      Y4, (R8)(R9*1)
+	VMOVUPS      Y5, 32(R8)(R9*1)
+	VMOVUPS      Y6, 64(R8)(R9*1)
+	VMOVUPS      Y7, 96(R8)(R9*1)
+	VZEROUPPER
+	RET
+
 // func addProductAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·addProductAVX2r2x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -4071,15 +4049,11 @@ loop:
 	VMOVUPS      (DX), Y4
 	VMOVUPS      32(DX), Y5
 	VBROADCASTSS (AX), Y6
-	VMULPS       Y4, Y6, Y7
-	VADDPS       Y7, Y0, Y0
-	VMULPS       Y5, Y6, Y7
-	VADDPS       Y7, Y1, Y1
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
 	VBROADCASTSS (AX)(DI*1), Y6
-	VMULPS       Y4, Y6, Y7
-	VADDPS       Y7, Y2, Y2
-	VMULPS       Y5, Y6, Y7
-	VADDPS       Y7, Y3, Y3
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y5, Y6, Y3
 	ADDQ         CX, AX
 	ADDQ         BX, DX
 	DECQ         SI
@@ -4091,8 +4065,65 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductAVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, FMA3
+TEXT ·addProductAVX2r1x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	VMOVUPS 64(DI), Y2
+	VMOVUPS 96(DI), Y3
+	VMOVUPS 128(DI), Y4
+	VMOVUPS 160(DI), Y5
+	VMOVUPS 192(DI), Y6
+	VMOVUPS 224(DI), Y7
+
+loop:
+	VMOVUPS      (DX), Y8
+	VMOVUPS      32(DX), Y9
+	VMOVUPS      64(DX), Y10
+	VMOVUPS      96(DX), Y11
+	VMOVUPS      128(DX), Y12
+	VMOVUPS      160(DX), Y13
+	VMOVUPS      192(DX), Y14
+	VMOVUPS      224(DX), Y15
+	VBROADCASTSS (AX), Y16
+	VFMADD231PS  Y8, Y16, Y0
+	VFMADD231PS  Y9, Y16, Y1
+	VFMADD231PS  Y10, Y16, Y2
+	VFMADD231PS  Y11, Y16, Y3
+	VFMADD231PS  Y12, Y16, Y4
+	VFMADD231PS  Y13, Y16, Y5
+	VFMADD231PS  Y14, Y16, Y6
+	VFMADD231PS  Y15, Y16, Y7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (DI)
+	VMOVUPS      Y1, 32(DI)
+	VMOVUPS      Y2, 64(DI)
+	VMOVUPS      Y3, 96(DI)
+	VMOVUPS      Y4, 128(DI)
+	VMOVUPS      Y5, 160(DI)
+	VMOVUPS      Y6, 192(DI)
+	VMOVUPS      Y7, 224(DI)
+	VZEROUPPER
+	RET
+
 // func addProductAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·addProductAVX2r1x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -4113,10 +4144,8 @@ loop:
 	VMOVUPS      (DX), Y2
 	VMOVUPS      32(DX), Y3
 	VBROADCASTSS (AX), Y4
-	VMULPS       Y2, Y4, Y2
-	VADDPS       Y2, Y0, Y0
-	VMULPS       Y3, Y4, Y2
-	VADDPS       Y2, Y1, Y1
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
 	ADDQ         CX, AX
 	ADDQ         BX, DX
 	DECQ         SI
@@ -4126,8 +4155,81 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductHalfAVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, F16C, FMA3
+TEXT ·addProductHalfAVX2r6x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS (R8)(R9*1), Y2
+	VMOVUPS 32(R8)(R9*1), Y3
+	VMOVUPS (R8)(R9*2), Y4
+	VMOVUPS 32(R8)(R9*2), Y5
+	VMOVUPS (R11), Y6
+	VMOVUPS 32(R11), Y7
+	VMOVUPS (R11)(R9*1), Y8
+	VMOVUPS 32(R11)(R9*1), Y9
+	VMOVUPS (R11)(R9*2), Y10
+	VMOVUPS 32(R11)(R9*2), Y11
+
+loop:
+	VCVTPH2PS    (DX), Y12
+	VCVTPH2PS    16(DX), Y13
+	VBROADCASTSS (AX), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (AX)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VFMADD231PS  Y13, Y14, Y3
+	VBROADCASTSS (AX)(DI*2), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS (R10), Y14
+	VFMADD231PS  Y12, Y14, Y6
+	VFMADD231PS  Y13, Y14, Y7
+	VBROADCASTSS (R10)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
+	VBROADCASTSS (R10)(DI*2), Y14
+	VFMADD231PS  Y12, Y14, Y10
+	VFMADD231PS  Y13, Y14, Y11
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, (R8)(R9*1)
+	VMOVUPS      Y3, 32(R8)(R9*1)
+	VMOVUPS      Y4, (R8)(R9*2)
+	VMOVUPS      Y5, 32(R8)(R9*2)
+	VMOVUPS      Y6, (R11)
+	VMOVUPS      Y7, 32(R11)
+	VMOVUPS      Y8, (R11)(R9*1)
+	VMOVUPS      Y9, 32(R11)(R9*1)
+	VMOVUPS      Y10, (R11)(R9*2)
+	VMOVUPS      Y11, 32(R11)(R9*2)
+	VZEROUPPER
+	RET
+
 // func addProductHalfAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-// Requires: AVX, F16C
+// Requires: AVX, F16C, FMA3
 TEXT ·addProductHalfAVX2r4x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -4158,25 +4260,17 @@ loop:
 	VCVTPH2PS    (DX), Y8
 	VCVTPH2PS    16(DX), Y9
 	VBROADCASTSS (AX), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y0, Y0
-	VMULPS       Y9, Y10, Y11
-	VADDPS       Y11, Y1, Y1
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
 	VBROADCASTSS (AX)(DI*1), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y9, Y10, Y11
-	VADDPS       Y11, Y3, Y3
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
 	VBROADCASTSS (AX)(DI*2), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y4, Y4
-	VMULPS       Y9, Y10, Y11
-	VADDPS       Y11, Y5, Y5
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
 	VBROADCASTSS (R10), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y6, Y6
-	VMULPS       Y9, Y10, Y11
-	VADDPS       Y11, Y7, Y7
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
 	ADDQ         CX, AX
 	ADDQ         CX, R10
 	ADDQ         BX, DX
@@ -4193,8 +4287,62 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductHalfAVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, F16C, FMA3
+TEXT ·addProductHalfAVX2r2x32(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS 64(R8), Y2
+	VMOVUPS 96(R8), Y3
+	VMOVUPS (R8)(R9*1), Y4
+	VMOVUPS 32(R8)(R9*1), Y5
+	VMOVUPS 64(R8)(R9*1), Y6
+	VMOVUPS 96(R8)(R9*1), Y7
+
+loop:
+	VCVTPH2PS    (DX), Y8
+	VCVTPH2PS    16(DX), Y9
+	VCVTPH2PS    32(DX), Y10
+	VCVTPH2PS    48(DX), Y11
+	VBROADCASTSS (AX), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS (AX)(DI*1), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, 64(R8)
+	VMOVUPS      Y3, 96(R8)
+	VMOVUPS      Y4, (R8)(R9*1)
+	VMOVUPS      Y5, 32(R8)(R9*1)
+	VMOVUPS      Y6, 64(R8)(R9*1)
+	VMOVUPS      Y7, 96(R8)(R9*1)
+	VZEROUPPER
+	RET
+
 // func addProductHalfAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-// Requires: AVX, F16C
+// Requires: AVX, F16C, FMA3
 TEXT ·addProductHalfAVX2r2x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -4217,15 +4365,11 @@ loop:
 	VCVTPH2PS    (DX), Y4
 	VCVTPH2PS    16(DX), Y5
 	VBROADCASTSS (AX), Y6
-	VMULPS       Y4, Y6, Y7
-	VADDPS       Y7, Y0, Y0
-	VMULPS       Y5, Y6, Y7
-	VADDPS       Y7, Y1, Y1
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
 	VBROADCASTSS (AX)(DI*1), Y6
-	VMULPS       Y4, Y6, Y7
-	VADDPS       Y7, Y2, Y2
-	VMULPS       Y5, Y6, Y7
-	VADDPS       Y7, Y3, Y3
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y5, Y6, Y3
 	ADDQ         CX, AX
 	ADDQ         BX, DX
 	DECQ         SI
@@ -4237,8 +4381,65 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductHalfAVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, F16C, FMA3
+TEXT ·addProductHalfAVX2r1x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	VMOVUPS 64(DI), Y2
+	VMOVUPS 96(DI), Y3
+	VMOVUPS 128(DI), Y4
+	VMOVUPS 160(DI), Y5
+	VMOVUPS 192(DI), Y6
+	VMOVUPS 224(DI), Y7
+
+loop:
+	VCVTPH2PS    (DX), Y8
+	VCVTPH2PS    16(DX), Y9
+	VCVTPH2PS    32(DX), Y10
+	VCVTPH2PS    48(DX), Y11
+	VCVTPH2PS    64(DX), Y12
+	VCVTPH2PS    80(DX), Y13
+	VCVTPH2PS    96(DX), Y14
+	VCVTPH2PS    112(DX), Y15
+	VBROADCASTSS (AX), Y16
+	VFMADD231PS  Y8, Y16, Y0
+	VFMADD231PS  Y9, Y16, Y1
+	VFMADD231PS  Y10, Y16, Y2
+	VFMADD231PS  Y11, Y16, Y3
+	VFMADD231PS  Y12, Y16, Y4
+	VFMADD231PS  Y13, Y16, Y5
+	VFMADD231PS  Y14, Y16, Y6
+	VFMADD231PS  Y15, Y16, Y7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (DI)
+	VMOVUPS      Y1, 32(DI)
+	VMOVUPS      Y2, 64(DI)
+	VMOVUPS      Y3, 96(DI)
+	VMOVUPS      Y4, 128(DI)
+	VMOVUPS      Y5, 160(DI)
+	VMOVUPS      Y6, 192(DI)
+	VMOVUPS      Y7, 224(DI)
+	VZEROUPPER
+	RET
+
 // func addProductHalfAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-// Requires: AVX, F16C
+// Requires: AVX, F16C, FMA3
 TEXT ·addProductHalfAVX2r1x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -4259,10 +4460,8 @@ loop:
 	VCVTPH2PS    (DX), Y2
 	VCVTPH2PS    16(DX), Y3
 	VBROADCASTSS (AX), Y4
-	VMULPS       Y2, Y4, Y2
-	VADDPS       Y2, Y0, Y0
-	VMULPS       Y3, Y4, Y2
-	VADDPS       Y2, Y1, Y1
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
 	ADDQ         CX, AX
 	ADDQ         BX, DX
 	DECQ         SI
@@ -4272,8 +4471,82 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductInt8AVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·addProductInt8AVX2r6x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS (R8)(R9*1), Y2
+	VMOVUPS 32(R8)(R9*1), Y3
+	VMOVUPS (R8)(R9*2), Y4
+	VMOVUPS 32(R8)(R9*2), Y5
+	VMOVUPS (R11), Y6
+	VMOVUPS 32(R11), Y7
+	VMOVUPS (R11)(R9*1), Y8
+	VMOVUPS 32(R11)(R9*1), Y9
+	VMOVUPS (R11)(R9*2), Y10
+	VMOVUPS 32(R11)(R9*2), Y11
+
+loop:
+	VPMOVSXBD    (DX), Y12
+	VCVTDQ2PS    Y12, Y12
+	VPMOVSXBD    8(DX), Y13
+	VCVTDQ2PS    Y13, Y13
+	VBROADCASTSS (AX), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (AX)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VFMADD231PS  Y13, Y14, Y3
+	VBROADCASTSS (AX)(DI*2), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS (R10), Y14
+	VFMADD231PS  Y12, Y14, Y6
+	VFMADD231PS  Y13, Y14, Y7
+	VBROADCASTSS (R10)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
+	VBROADCASTSS (R10)(DI*2), Y14
+	VFMADD231PS  Y12, Y14, Y10
+	VFMADD231PS  Y13, Y14, Y11
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, (R8)(R9*1)
+	VMOVUPS      Y3, 32(R8)(R9*1)
+	VMOVUPS      Y4, (R8)(R9*2)
+	VMOVUPS      Y5, 32(R8)(R9*2)
+	VMOVUPS      Y6, (R11)
+	VMOVUPS      Y7, 32(R11)
+	VMOVUPS      Y8, (R11)(R9*1)
+	VMOVUPS      Y9, 32(R11)(R9*1)
+	VMOVUPS      Y10, (R11)(R9*2)
+	VMOVUPS      Y11, 32(R11)(R9*2)
+	VZEROUPPER
+	RET
+
 // func addProductInt8AVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·addProductInt8AVX2r4x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -4305,25 +4578,17 @@ loop:
 	VPMOVSXBD    8(DX), Y9
 	VCVTDQ2PS    Y9, Y9
 	VBROADCASTSS (AX), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y0, Y0
-	VMULPS       Y9, Y10, Y11
-	VADDPS       Y11, Y1, Y1
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
 	VBROADCASTSS (AX)(DI*1), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y2, Y2
-	VMULPS       Y9, Y10, Y11
-	VADDPS       Y11, Y3, Y3
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
 	VBROADCASTSS (AX)(DI*2), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y4, Y4
-	VMULPS       Y9, Y10, Y11
-	VADDPS       Y11, Y5, Y5
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
 	VBROADCASTSS (R10), Y10
-	VMULPS       Y8, Y10, Y11
-	VADDPS       Y11, Y6, Y6
-	VMULPS       Y9, Y10, Y11
-	VADDPS       Y11, Y7, Y7
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
 	ADDQ         CX, AX
 	ADDQ         CX, R10
 	ADDQ         BX, DX
@@ -4340,8 +4605,65 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductInt8AVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·addProductInt8AVX2r2x32(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS 64(R8), Y2
+	VMOVUPS 96(R8), Y3
+	VMOVUPS (R8)(R9*1), Y4
+	VMOVUPS 32(R8)(R9*1), Y5
+	VMOVUPS 64(R8)(R9*1), Y6
+	VMOVUPS 96(R8)(R9*1), Y7
+
+loop:
+	VPMOVSXBD    (DX), Y8
+	VCVTDQ2PS    Y8, Y8
+	VPMOVSXBD    8(DX), Y9
+	VCVTDQ2PS    Y9, Y9
+	VPMOVSXBD    16(DX), Y10
+	VCVTDQ2PS    Y10, Y10
+	VPMOVSXBD    24(DX), Y11
+	VCVTDQ2PS    Y11, Y11
+	VBROADCASTSS (AX), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS (AX)(DI*1), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, 64(R8)
+	VMOVUPS      Y3, 96(R8)
+	VMOVUPS      Y4, (R8)(R9*1)
+	VMOVUPS      Y5, 32(R8)(R9*1)
+	VMOVUPS      Y6, 64(R8)(R9*1)
+	VMOVUPS      Y7, 96(R8)(R9*1)
+	VZEROUPPER
+	RET
+
 // func addProductInt8AVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·addProductInt8AVX2r2x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -4365,15 +4687,11 @@ loop:
 	VPMOVSXBD    8(DX), Y5
 	VCVTDQ2PS    Y5, Y5
 	VBROADCASTSS (AX), Y6
-	VMULPS       Y4, Y6, Y7
-	VADDPS       Y7, Y0, Y0
-	VMULPS       Y5, Y6, Y7
-	VADDPS       Y7, Y1, Y1
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
 	VBROADCASTSS (AX)(DI*1), Y6
-	VMULPS       Y4, Y6, Y7
-	VADDPS       Y7, Y2, Y2
-	VMULPS       Y5, Y6, Y7
-	VADDPS       Y7, Y3, Y3
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y5, Y6, Y3
 	ADDQ         CX, AX
 	ADDQ         BX, DX
 	DECQ         SI
@@ -4385,8 +4703,72 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductInt8AVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·addProductInt8AVX2r1x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	VMOVUPS 64(DI), Y2
+	VMOVUPS 96(DI), Y3
+	VMOVUPS 128(DI), Y4
+	VMOVUPS 160(DI), Y5
+	VMOVUPS 192(DI), Y6
+	VMOVUPS 224(DI), Y7
+
+loop:
+	VPMOVSXBD    (DX), Y8
+	VCVTDQ2PS    Y8, Y8
+	VPMOVSXBD    8(DX), Y9
+	VCVTDQ2PS    Y9, Y9
+	VPMOVSXBD    16(DX), Y10
+	VCVTDQ2PS    Y10, Y10
+	VPMOVSXBD    24(DX), Y11
+	VCVTDQ2PS    Y11, Y11
+	VPMOVSXBD    32(DX), Y12
+	VCVTDQ2PS    Y12, Y12
+	VPMOVSXBD    40(DX), Y13
+	VCVTDQ2PS    Y13, Y13
+	VPMOVSXBD    48(DX), Y14
+	VCVTDQ2PS    Y14, Y14
+	VPMOVSXBD    56(DX), Y15
+	VCVTDQ2PS    Y15, Y15
+	VBROADCASTSS (AX), Y16
+	VFMADD231PS  Y8, Y16, Y0
+	VFMADD231PS  Y9, Y16, Y1
+	VFMADD231PS  Y10, Y16, Y2
+	VFMADD231PS  Y11, Y16, Y3
+	VFMADD231PS  Y12, Y16, Y4
+	VFMADD231PS  Y13, Y16, Y5
+	VFMADD231PS  Y14, Y16, Y6
+	VFMADD231PS  Y15, Y16, Y7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (DI)
+	VMOVUPS      Y1, 32(DI)
+	VMOVUPS      Y2, 64(DI)
+	VMOVUPS      Y3, 96(DI)
+	VMOVUPS      Y4, 128(DI)
+	VMOVUPS      Y5, 160(DI)
+	VMOVUPS      Y6, 192(DI)
+	VMOVUPS      Y7, 224(DI)
+	VZEROUPPER
+	RET
+
 // func addProductInt8AVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·addProductInt8AVX2r1x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -4408,10 +4790,8 @@ loop:
 	VPMOVSXBD    8(DX), Y3
 	VCVTDQ2PS    Y3, Y3
 	VBROADCASTSS (AX), Y4
-	VMULPS       Y2, Y4, Y2
-	VADDPS       Y2, Y0, Y0
-	VMULPS       Y3, Y4, Y2
-	VADDPS       Y2, Y1, Y1
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
 	ADDQ         CX, AX
 	ADDQ         BX, DX
 	DECQ         SI
@@ -4441,7 +4821,7 @@ loop:
 	RET
 
 // func dotAVX2(lanes *float32, a *float32, b *float32, n int)
-// Requires: AVX
+// Requires: AVX, FMA3
 TEXT ·dotAVX2(SB), NOSPLIT, $0-32
 	MOVQ    lanes+0(FP), AX
 	MOVQ    a+8(FP), AX
@@ -4454,17 +4834,15 @@ TEXT ·dotAVX2(SB), NOSPLIT, $0-32
 	VMOVUPS 32(SI), Y1
 
 loop:
-	VMOVUPS (AX)(BX*1), Y2
-	VMULPS  (CX)(BX*1), Y2, Y2
-	VADDPS  Y2, Y0, Y0
-	VMOVUPS 32(AX)(BX*1), Y2
-	VMULPS  32(CX)(BX*1), Y2, Y2
-	VADDPS  Y2, Y1, Y1
-	ADDQ    $0x40, BX
-	CMPQ    BX, DX
-	JNE     loop
-	VMOVUPS Y0, (SI)
-	VMOVUPS Y1, 32(SI)
+	VMOVUPS     (AX)(BX*1), Y2
+	VFMADD231PS (CX)(BX*1), Y2, Y0
+	VMOVUPS     32(AX)(BX*1), Y2
+	VFMADD231PS 32(CX)(BX*1), Y2, Y1
+	ADDQ        $0x40, BX
+	CMPQ        BX, DX
+	JNE         loop
+	VMOVUPS     Y0, (SI)
+	VMOVUPS     Y1, 32(SI)
 	VZEROUPPER
 	RET
 
@@ -10461,33 +10839,29 @@ TEXT ·denseF32AVX512t1(SB), NOSPLIT, $0-56
 	VXORPS Z3, Z3, Z3
 
 loop:
-	PREFETCHT0  4096(DX)
-	PREFETCHT0  4160(DX)
-	PREFETCHT0  4224(DX)
-	PREFETCHT0  4288(DX)
-	VMOVUPS     (DX), Z4
-	VMULPS.BCST (SI), Z4, Z4
-	VADDPS      Z4, Z0, Z0
-	VMOVUPS     64(DX), Z4
-	VMULPS.BCST 4(SI), Z4, Z4
-	VADDPS      Z4, Z1, Z1
-	VMOVUPS     128(DX), Z4
-	VMULPS.BCST 8(SI), Z4, Z4
-	VADDPS      Z4, Z2, Z2
-	VMOVUPS     192(DX), Z4
-	VMULPS.BCST 12(SI), Z4, Z4
-	VADDPS      Z4, Z3, Z3
-	ADDQ        $0x00000100, DX
-	ADDQ        $0x00000010, SI
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
+	PREFETCHT0       4096(DX)
+	PREFETCHT0       4160(DX)
+	PREFETCHT0       4224(DX)
+	PREFETCHT0       4288(DX)
+	VMOVUPS          (DX), Z4
+	VFMADD231PS.BCST (SI), Z4, Z0
+	VMOVUPS          64(DX), Z4
+	VFMADD231PS.BCST 4(SI), Z4, Z1
+	VMOVUPS          128(DX), Z4
+	VFMADD231PS.BCST 8(SI), Z4, Z2
+	VMOVUPS          192(DX), Z4
+	VFMADD231PS.BCST 12(SI), Z4, Z3
+	ADDQ             $0x00000100, DX
+	ADDQ             $0x00000010, SI
+	DECQ             R8
+	JNZ              loop
+	VADDPS           Z1, Z0, Z0
+	VADDPS           Z3, Z2, Z2
+	VADDPS           Z2, Z0, Z0
+	TESTQ            BX, BX
+	JZ               store
+	VMOVUPS          (BX), Z1
+	VMULPS           Z1, Z0, Z0
 
 store:
 	VMOVUPS Z0, (AX)
@@ -10516,49 +10890,41 @@ TEXT ·denseF32AVX512t2(SB), NOSPLIT, $0-56
 	VXORPS Z7, Z7, Z7
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	PREFETCHT1  12352(DX)
-	PREFETCHT0  1600(DX)
-	PREFETCHT1  12416(DX)
-	PREFETCHT0  1664(DX)
-	PREFETCHT1  12480(DX)
-	PREFETCHT0  1728(DX)
-	VMOVUPS     (DX), Z9
-	VMULPS.BCST (SI), Z9, Z8
-	VADDPS      Z8, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z9, Z8
-	VADDPS      Z8, Z4, Z4
-	VMOVUPS     64(DX), Z9
-	VMULPS.BCST 4(SI), Z9, Z8
-	VADDPS      Z8, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z9, Z8
-	VADDPS      Z8, Z5, Z5
-	VMOVUPS     128(DX), Z9
-	VMULPS.BCST 8(SI), Z9, Z8
-	VADDPS      Z8, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z9, Z8
-	VADDPS      Z8, Z6, Z6
-	VMOVUPS     192(DX), Z9
-	VMULPS.BCST 12(SI), Z9, Z8
-	VADDPS      Z8, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z9, Z8
-	VADDPS      Z8, Z7, Z7
-	ADDQ        $0x00000100, DX
-	ADDQ        $0x00000010, SI
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
+	PREFETCHT1       12288(DX)
+	PREFETCHT0       1536(DX)
+	PREFETCHT1       12352(DX)
+	PREFETCHT0       1600(DX)
+	PREFETCHT1       12416(DX)
+	PREFETCHT0       1664(DX)
+	PREFETCHT1       12480(DX)
+	PREFETCHT0       1728(DX)
+	VMOVUPS          (DX), Z8
+	VFMADD231PS.BCST (SI), Z8, Z0
+	VFMADD231PS.BCST (SI)(DI*1), Z8, Z4
+	VMOVUPS          64(DX), Z8
+	VFMADD231PS.BCST 4(SI), Z8, Z1
+	VFMADD231PS.BCST 4(SI)(DI*1), Z8, Z5
+	VMOVUPS          128(DX), Z8
+	VFMADD231PS.BCST 8(SI), Z8, Z2
+	VFMADD231PS.BCST 8(SI)(DI*1), Z8, Z6
+	VMOVUPS          192(DX), Z8
+	VFMADD231PS.BCST 12(SI), Z8, Z3
+	VFMADD231PS.BCST 12(SI)(DI*1), Z8, Z7
+	ADDQ             $0x00000100, DX
+	ADDQ             $0x00000010, SI
+	DECQ             R8
+	JNZ              loop
+	VADDPS           Z1, Z0, Z0
+	VADDPS           Z3, Z2, Z2
+	VADDPS           Z2, Z0, Z0
+	VADDPS           Z5, Z4, Z4
+	VADDPS           Z7, Z6, Z6
+	VADDPS           Z6, Z4, Z4
+	TESTQ            BX, BX
+	JZ               store
+	VMOVUPS          (BX), Z1
+	VMULPS           Z1, Z0, Z0
+	VMULPS           Z1, Z4, Z4
 
 store:
 	VMOVUPS Z0, (AX)
@@ -10593,61 +10959,49 @@ TEXT ·denseF32AVX512t3(SB), NOSPLIT, $0-56
 	VXORPS Z11, Z11, Z11
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	PREFETCHT1  12352(DX)
-	PREFETCHT0  1600(DX)
-	PREFETCHT1  12416(DX)
-	PREFETCHT0  1664(DX)
-	PREFETCHT1  12480(DX)
-	PREFETCHT0  1728(DX)
-	VMOVUPS     (DX), Z13
-	VMULPS.BCST (SI), Z13, Z12
-	VADDPS      Z12, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z13, Z12
-	VADDPS      Z12, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z13, Z12
-	VADDPS      Z12, Z8, Z8
-	VMOVUPS     64(DX), Z13
-	VMULPS.BCST 4(SI), Z13, Z12
-	VADDPS      Z12, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z13, Z12
-	VADDPS      Z12, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z13, Z12
-	VADDPS      Z12, Z9, Z9
-	VMOVUPS     128(DX), Z13
-	VMULPS.BCST 8(SI), Z13, Z12
-	VADDPS      Z12, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z13, Z12
-	VADDPS      Z12, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z13, Z12
-	VADDPS      Z12, Z10, Z10
-	VMOVUPS     192(DX), Z13
-	VMULPS.BCST 12(SI), Z13, Z12
-	VADDPS      Z12, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z13, Z12
-	VADDPS      Z12, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z13, Z12
-	VADDPS      Z12, Z11, Z11
-	ADDQ        $0x00000100, DX
-	ADDQ        $0x00000010, SI
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
+	PREFETCHT1       12288(DX)
+	PREFETCHT0       1536(DX)
+	PREFETCHT1       12352(DX)
+	PREFETCHT0       1600(DX)
+	PREFETCHT1       12416(DX)
+	PREFETCHT0       1664(DX)
+	PREFETCHT1       12480(DX)
+	PREFETCHT0       1728(DX)
+	VMOVUPS          (DX), Z12
+	VFMADD231PS.BCST (SI), Z12, Z0
+	VFMADD231PS.BCST (SI)(DI*1), Z12, Z4
+	VFMADD231PS.BCST (SI)(DI*2), Z12, Z8
+	VMOVUPS          64(DX), Z12
+	VFMADD231PS.BCST 4(SI), Z12, Z1
+	VFMADD231PS.BCST 4(SI)(DI*1), Z12, Z5
+	VFMADD231PS.BCST 4(SI)(DI*2), Z12, Z9
+	VMOVUPS          128(DX), Z12
+	VFMADD231PS.BCST 8(SI), Z12, Z2
+	VFMADD231PS.BCST 8(SI)(DI*1), Z12, Z6
+	VFMADD231PS.BCST 8(SI)(DI*2), Z12, Z10
+	VMOVUPS          192(DX), Z12
+	VFMADD231PS.BCST 12(SI), Z12, Z3
+	VFMADD231PS.BCST 12(SI)(DI*1), Z12, Z7
+	VFMADD231PS.BCST 12(SI)(DI*2), Z12, Z11
+	ADDQ             $0x00000100, DX
+	ADDQ             $0x00000010, SI
+	DECQ             R8
+	JNZ              loop
+	VADDPS           Z1, Z0, Z0
+	VADDPS           Z3, Z2, Z2
+	VADDPS           Z2, Z0, Z0
+	VADDPS           Z5, Z4, Z4
+	VADDPS           Z7, Z6, Z6
+	VADDPS           Z6, Z4, Z4
+	VADDPS           Z9, Z8, Z8
+	VADDPS           Z11, Z10, Z10
+	VADDPS           Z10, Z8, Z8
+	TESTQ            BX, BX
+	JZ               store
+	VMOVUPS          (BX), Z1
+	VMULPS           Z1, Z0, Z0
+	VMULPS           Z1, Z4, Z4
+	VMULPS           Z1, Z8, Z8
 
 store:
 	VMOVUPS Z0, (AX)
@@ -10690,74 +11044,58 @@ TEXT ·denseF32AVX512t4(SB), NOSPLIT, $0-56
 	VXORPS Z15, Z15, Z15
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	PREFETCHT1  12352(DX)
-	PREFETCHT0  1600(DX)
-	PREFETCHT1  12416(DX)
-	PREFETCHT0  1664(DX)
-	PREFETCHT1  12480(DX)
-	PREFETCHT0  1728(DX)
-	VMOVUPS     (DX), Z17
-	VMULPS.BCST (SI), Z17, Z16
-	VADDPS      Z16, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z17, Z16
-	VADDPS      Z16, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z17, Z16
-	VADDPS      Z16, Z8, Z8
-	VMULPS.BCST (R9), Z17, Z16
-	VADDPS      Z16, Z12, Z12
-	VMOVUPS     64(DX), Z17
-	VMULPS.BCST 4(SI), Z17, Z16
-	VADDPS      Z16, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z17, Z16
-	VADDPS      Z16, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z17, Z16
-	VADDPS      Z16, Z9, Z9
-	VMULPS.BCST 4(R9), Z17, Z16
-	VADDPS      Z16, Z13, Z13
-	VMOVUPS     128(DX), Z17
-	VMULPS.BCST 8(SI), Z17, Z16
-	VADDPS      Z16, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z17, Z16
-	VADDPS      Z16, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z17, Z16
-	VADDPS      Z16, Z10, Z10
-	VMULPS.BCST 8(R9), Z17, Z16
-	VADDPS      Z16, Z14, Z14
-	VMOVUPS     192(DX), Z17
-	VMULPS.BCST 12(SI), Z17, Z16
-	VADDPS      Z16, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z17, Z16
-	VADDPS      Z16, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z17, Z16
-	VADDPS      Z16, Z11, Z11
-	VMULPS.BCST 12(R9), Z17, Z16
-	VADDPS      Z16, Z15, Z15
-	ADDQ        $0x00000100, DX
-	ADDQ        $0x00000010, SI
-	ADDQ        $0x00000010, R9
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	VADDPS      Z13, Z12, Z12
-	VADDPS      Z15, Z14, Z14
-	VADDPS      Z14, Z12, Z12
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
-	VMULPS      Z1, Z12, Z12
+	PREFETCHT1       12288(DX)
+	PREFETCHT0       1536(DX)
+	PREFETCHT1       12352(DX)
+	PREFETCHT0       1600(DX)
+	PREFETCHT1       12416(DX)
+	PREFETCHT0       1664(DX)
+	PREFETCHT1       12480(DX)
+	PREFETCHT0       1728(DX)
+	VMOVUPS          (DX), Z16
+	VFMADD231PS.BCST (SI), Z16, Z0
+	VFMADD231PS.BCST (SI)(DI*1), Z16, Z4
+	VFMADD231PS.BCST (SI)(DI*2), Z16, Z8
+	VFMADD231PS.BCST (R9), Z16, Z12
+	VMOVUPS          64(DX), Z16
+	VFMADD231PS.BCST 4(SI), Z16, Z1
+	VFMADD231PS.BCST 4(SI)(DI*1), Z16, Z5
+	VFMADD231PS.BCST 4(SI)(DI*2), Z16, Z9
+	VFMADD231PS.BCST 4(R9), Z16, Z13
+	VMOVUPS          128(DX), Z16
+	VFMADD231PS.BCST 8(SI), Z16, Z2
+	VFMADD231PS.BCST 8(SI)(DI*1), Z16, Z6
+	VFMADD231PS.BCST 8(SI)(DI*2), Z16, Z10
+	VFMADD231PS.BCST 8(R9), Z16, Z14
+	VMOVUPS          192(DX), Z16
+	VFMADD231PS.BCST 12(SI), Z16, Z3
+	VFMADD231PS.BCST 12(SI)(DI*1), Z16, Z7
+	VFMADD231PS.BCST 12(SI)(DI*2), Z16, Z11
+	VFMADD231PS.BCST 12(R9), Z16, Z15
+	ADDQ             $0x00000100, DX
+	ADDQ             $0x00000010, SI
+	ADDQ             $0x00000010, R9
+	DECQ             R8
+	JNZ              loop
+	VADDPS           Z1, Z0, Z0
+	VADDPS           Z3, Z2, Z2
+	VADDPS           Z2, Z0, Z0
+	VADDPS           Z5, Z4, Z4
+	VADDPS           Z7, Z6, Z6
+	VADDPS           Z6, Z4, Z4
+	VADDPS           Z9, Z8, Z8
+	VADDPS           Z11, Z10, Z10
+	VADDPS           Z10, Z8, Z8
+	VADDPS           Z13, Z12, Z12
+	VADDPS           Z15, Z14, Z14
+	VADDPS           Z14, Z12, Z12
+	TESTQ            BX, BX
+	JZ               store
+	VMOVUPS          (BX), Z1
+	VMULPS           Z1, Z0, Z0
+	VMULPS           Z1, Z4, Z4
+	VMULPS           Z1, Z8, Z8
+	VMULPS           Z1, Z12, Z12
 
 store:
 	VMOVUPS Z0, (AX)
@@ -10806,86 +11144,66 @@ TEXT ·denseF32AVX512t5(SB), NOSPLIT, $0-56
 	VXORPS Z19, Z19, Z19
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	PREFETCHT1  12352(DX)
-	PREFETCHT0  1600(DX)
-	PREFETCHT1  12416(DX)
-	PREFETCHT0  1664(DX)
-	PREFETCHT1  12480(DX)
-	PREFETCHT0  1728(DX)
-	VMOVUPS     (DX), Z21
-	VMULPS.BCST (SI), Z21, Z20
-	VADDPS      Z20, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z21, Z20
-	VADDPS      Z20, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z21, Z20
-	VADDPS      Z20, Z8, Z8
-	VMULPS.BCST (R9), Z21, Z20
-	VADDPS      Z20, Z12, Z12
-	VMULPS.BCST (R9)(DI*1), Z21, Z20
-	VADDPS      Z20, Z16, Z16
-	VMOVUPS     64(DX), Z21
-	VMULPS.BCST 4(SI), Z21, Z20
-	VADDPS      Z20, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z21, Z20
-	VADDPS      Z20, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z21, Z20
-	VADDPS      Z20, Z9, Z9
-	VMULPS.BCST 4(R9), Z21, Z20
-	VADDPS      Z20, Z13, Z13
-	VMULPS.BCST 4(R9)(DI*1), Z21, Z20
-	VADDPS      Z20, Z17, Z17
-	VMOVUPS     128(DX), Z21
-	VMULPS.BCST 8(SI), Z21, Z20
-	VADDPS      Z20, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z21, Z20
-	VADDPS      Z20, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z21, Z20
-	VADDPS      Z20, Z10, Z10
-	VMULPS.BCST 8(R9), Z21, Z20
-	VADDPS      Z20, Z14, Z14
-	VMULPS.BCST 8(R9)(DI*1), Z21, Z20
-	VADDPS      Z20, Z18, Z18
-	VMOVUPS     192(DX), Z21
-	VMULPS.BCST 12(SI), Z21, Z20
-	VADDPS      Z20, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z21, Z20
-	VADDPS      Z20, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z21, Z20
-	VADDPS      Z20, Z11, Z11
-	VMULPS.BCST 12(R9), Z21, Z20
-	VADDPS      Z20, Z15, Z15
-	VMULPS.BCST 12(R9)(DI*1), Z21, Z20
-	VADDPS      Z20, Z19, Z19
-	ADDQ        $0x00000100, DX
-	ADDQ        $0x00000010, SI
-	ADDQ        $0x00000010, R9
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	VADDPS      Z13, Z12, Z12
-	VADDPS      Z15, Z14, Z14
-	VADDPS      Z14, Z12, Z12
-	VADDPS      Z17, Z16, Z16
-	VADDPS      Z19, Z18, Z18
-	VADDPS      Z18, Z16, Z16
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
-	VMULPS      Z1, Z12, Z12
-	VMULPS      Z1, Z16, Z16
+	PREFETCHT1       12288(DX)
+	PREFETCHT0       1536(DX)
+	PREFETCHT1       12352(DX)
+	PREFETCHT0       1600(DX)
+	PREFETCHT1       12416(DX)
+	PREFETCHT0       1664(DX)
+	PREFETCHT1       12480(DX)
+	PREFETCHT0       1728(DX)
+	VMOVUPS          (DX), Z20
+	VFMADD231PS.BCST (SI), Z20, Z0
+	VFMADD231PS.BCST (SI)(DI*1), Z20, Z4
+	VFMADD231PS.BCST (SI)(DI*2), Z20, Z8
+	VFMADD231PS.BCST (R9), Z20, Z12
+	VFMADD231PS.BCST (R9)(DI*1), Z20, Z16
+	VMOVUPS          64(DX), Z20
+	VFMADD231PS.BCST 4(SI), Z20, Z1
+	VFMADD231PS.BCST 4(SI)(DI*1), Z20, Z5
+	VFMADD231PS.BCST 4(SI)(DI*2), Z20, Z9
+	VFMADD231PS.BCST 4(R9), Z20, Z13
+	VFMADD231PS.BCST 4(R9)(DI*1), Z20, Z17
+	VMOVUPS          128(DX), Z20
+	VFMADD231PS.BCST 8(SI), Z20, Z2
+	VFMADD231PS.BCST 8(SI)(DI*1), Z20, Z6
+	VFMADD231PS.BCST 8(SI)(DI*2), Z20, Z10
+	VFMADD231PS.BCST 8(R9), Z20, Z14
+	VFMADD231PS.BCST 8(R9)(DI*1), Z20, Z18
+	VMOVUPS          192(DX), Z20
+	VFMADD231PS.BCST 12(SI), Z20, Z3
+	VFMADD231PS.BCST 12(SI)(DI*1), Z20, Z7
+	VFMADD231PS.BCST 12(SI)(DI*2), Z20, Z11
+	VFMADD231PS.BCST 12(R9), Z20, Z15
+	VFMADD231PS.BCST 12(R9)(DI*1), Z20, Z19
+	ADDQ             $0x00000100, DX
+	ADDQ             $0x00000010, SI
+	ADDQ             $0x00000010, R9
+	DECQ             R8
+	JNZ              loop
+	VADDPS           Z1, Z0, Z0
+	VADDPS           Z3, Z2, Z2
+	VADDPS           Z2, Z0, Z0
+	VADDPS           Z5, Z4, Z4
+	VADDPS           Z7, Z6, Z6
+	VADDPS           Z6, Z4, Z4
+	VADDPS           Z9, Z8, Z8
+	VADDPS           Z11, Z10, Z10
+	VADDPS           Z10, Z8, Z8
+	VADDPS           Z13, Z12, Z12
+	VADDPS           Z15, Z14, Z14
+	VADDPS           Z14, Z12, Z12
+	VADDPS           Z17, Z16, Z16
+	VADDPS           Z19, Z18, Z18
+	VADDPS           Z18, Z16, Z16
+	TESTQ            BX, BX
+	JZ               store
+	VMOVUPS          (BX), Z1
+	VMULPS           Z1, Z0, Z0
+	VMULPS           Z1, Z4, Z4
+	VMULPS           Z1, Z8, Z8
+	VMULPS           Z1, Z12, Z12
+	VMULPS           Z1, Z16, Z16
 
 store:
 	VMOVUPS Z0, (AX)
@@ -10940,98 +11258,74 @@ TEXT ·denseF32AVX512t6(SB), NOSPLIT, $0-56
 	VXORPS Z23, Z23, Z23
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	PREFETCHT1  12352(DX)
-	PREFETCHT0  1600(DX)
-	PREFETCHT1  12416(DX)
-	PREFETCHT0  1664(DX)
-	PREFETCHT1  12480(DX)
-	PREFETCHT0  1728(DX)
-	VMOVUPS     (DX), Z25
-	VMULPS.BCST (SI), Z25, Z24
-	VADDPS      Z24, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z25, Z24
-	VADDPS      Z24, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z25, Z24
-	VADDPS      Z24, Z8, Z8
-	VMULPS.BCST (R9), Z25, Z24
-	VADDPS      Z24, Z12, Z12
-	VMULPS.BCST (R9)(DI*1), Z25, Z24
-	VADDPS      Z24, Z16, Z16
-	VMULPS.BCST (R9)(DI*2), Z25, Z24
-	VADDPS      Z24, Z20, Z20
-	VMOVUPS     64(DX), Z25
-	VMULPS.BCST 4(SI), Z25, Z24
-	VADDPS      Z24, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z25, Z24
-	VADDPS      Z24, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z25, Z24
-	VADDPS      Z24, Z9, Z9
-	VMULPS.BCST 4(R9), Z25, Z24
-	VADDPS      Z24, Z13, Z13
-	VMULPS.BCST 4(R9)(DI*1), Z25, Z24
-	VADDPS      Z24, Z17, Z17
-	VMULPS.BCST 4(R9)(DI*2), Z25, Z24
-	VADDPS      Z24, Z21, Z21
-	VMOVUPS     128(DX), Z25
-	VMULPS.BCST 8(SI), Z25, Z24
-	VADDPS      Z24, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z25, Z24
-	VADDPS      Z24, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z25, Z24
-	VADDPS      Z24, Z10, Z10
-	VMULPS.BCST 8(R9), Z25, Z24
-	VADDPS      Z24, Z14, Z14
-	VMULPS.BCST 8(R9)(DI*1), Z25, Z24
-	VADDPS      Z24, Z18, Z18
-	VMULPS.BCST 8(R9)(DI*2), Z25, Z24
-	VADDPS      Z24, Z22, Z22
-	VMOVUPS     192(DX), Z25
-	VMULPS.BCST 12(SI), Z25, Z24
-	VADDPS      Z24, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z25, Z24
-	VADDPS      Z24, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z25, Z24
-	VADDPS      Z24, Z11, Z11
-	VMULPS.BCST 12(R9), Z25, Z24
-	VADDPS      Z24, Z15, Z15
-	VMULPS.BCST 12(R9)(DI*1), Z25, Z24
-	VADDPS      Z24, Z19, Z19
-	VMULPS.BCST 12(R9)(DI*2), Z25, Z24
-	VADDPS      Z24, Z23, Z23
-	ADDQ        $0x00000100, DX
-	ADDQ        $0x00000010, SI
-	ADDQ        $0x00000010, R9
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	VADDPS      Z13, Z12, Z12
-	VADDPS      Z15, Z14, Z14
-	VADDPS      Z14, Z12, Z12
-	VADDPS      Z17, Z16, Z16
-	VADDPS      Z19, Z18, Z18
-	VADDPS      Z18, Z16, Z16
-	VADDPS      Z21, Z20, Z20
-	VADDPS      Z23, Z22, Z22
-	VADDPS      Z22, Z20, Z20
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
-	VMULPS      Z1, Z12, Z12
-	VMULPS      Z1, Z16, Z16
-	VMULPS      Z1, Z20, Z20
+	PREFETCHT1       12288(DX)
+	PREFETCHT0       1536(DX)
+	PREFETCHT1       12352(DX)
+	PREFETCHT0       1600(DX)
+	PREFETCHT1       12416(DX)
+	PREFETCHT0       1664(DX)
+	PREFETCHT1       12480(DX)
+	PREFETCHT0       1728(DX)
+	VMOVUPS          (DX), Z24
+	VFMADD231PS.BCST (SI), Z24, Z0
+	VFMADD231PS.BCST (SI)(DI*1), Z24, Z4
+	VFMADD231PS.BCST (SI)(DI*2), Z24, Z8
+	VFMADD231PS.BCST (R9), Z24, Z12
+	VFMADD231PS.BCST (R9)(DI*1), Z24, Z16
+	VFMADD231PS.BCST (R9)(DI*2), Z24, Z20
+	VMOVUPS          64(DX), Z24
+	VFMADD231PS.BCST 4(SI), Z24, Z1
+	VFMADD231PS.BCST 4(SI)(DI*1), Z24, Z5
+	VFMADD231PS.BCST 4(SI)(DI*2), Z24, Z9
+	VFMADD231PS.BCST 4(R9), Z24, Z13
+	VFMADD231PS.BCST 4(R9)(DI*1), Z24, Z17
+	VFMADD231PS.BCST 4(R9)(DI*2), Z24, Z21
+	VMOVUPS          128(DX), Z24
+	VFMADD231PS.BCST 8(SI), Z24, Z2
+	VFMADD231PS.BCST 8(SI)(DI*1), Z24, Z6
+	VFMADD231PS.BCST 8(SI)(DI*2), Z24, Z10
+	VFMADD231PS.BCST 8(R9), Z24, Z14
+	VFMADD231PS.BCST 8(R9)(DI*1), Z24, Z18
+	VFMADD231PS.BCST 8(R9)(DI*2), Z24, Z22
+	VMOVUPS          192(DX), Z24
+	VFMADD231PS.BCST 12(SI), Z24, Z3
+	VFMADD231PS.BCST 12(SI)(DI*1), Z24, Z7
+	VFMADD231PS.BCST 12(SI)(DI*2), Z24, Z11
+	VFMADD231PS.BCST 12(R9), Z24, Z15
+	VFMADD231PS.BCST 12(R9)(DI*1), Z24, Z19
+	VFMADD231PS.BCST 12(R9)(DI*2), Z24, Z23
+	ADDQ             $0x00000100, DX
+	ADDQ             $0x00000010, SI
+	ADDQ             $0x00000010, R9
+	DECQ             R8
+	JNZ              loop
+	VADDPS           Z1, Z0, Z0
+	VADDPS           Z3, Z2, Z2
+	VADDPS           Z2, Z0, Z0
+	VADDPS           Z5, Z4, Z4
+	VADDPS           Z7, Z6, Z6
+	VADDPS           Z6, Z4, Z4
+	VADDPS           Z9, Z8, Z8
+	VADDPS           Z11, Z10, Z10
+	VADDPS           Z10, Z8, Z8
+	VADDPS           Z13, Z12, Z12
+	VADDPS           Z15, Z14, Z14
+	VADDPS           Z14, Z12, Z12
+	VADDPS           Z17, Z16, Z16
+	VADDPS           Z19, Z18, Z18
+	VADDPS           Z18, Z16, Z16
+	VADDPS           Z21, Z20, Z20
+	VADDPS           Z23, Z22, Z22
+	VADDPS           Z22, Z20, Z20
+	TESTQ            BX, BX
+	JZ               store
+	VMOVUPS          (BX), Z1
+	VMULPS           Z1, Z0, Z0
+	VMULPS           Z1, Z4, Z4
+	VMULPS           Z1, Z8, Z8
+	VMULPS           Z1, Z12, Z12
+	VMULPS           Z1, Z16, Z16
+	VMULPS           Z1, Z20, Z20
 
 store:
 	VMOVUPS Z0, (AX)
@@ -11065,37 +11359,33 @@ TEXT ·denseBF16AVX512t1(SB), NOSPLIT, $0-56
 	VXORPS       Z2, Z2, Z2
 	VXORPS       Z3, Z3, Z3
 	MOVL         $0xffff0000, CX
-	VMOVD        CX, X5
-	VPBROADCASTD X5, Z5
+	VMOVD        CX, X4
+	VPBROADCASTD X4, Z4
 
 loop:
-	PREFETCHT0  4096(DX)
-	PREFETCHT0  4160(DX)
-	VMOVUPS     (DX), Z6
-	VPSLLD      $0x10, Z6, Z4
-	VMULPS.BCST (SI), Z4, Z4
-	VADDPS      Z4, Z0, Z0
-	VANDPS      Z5, Z6, Z6
-	VMULPS.BCST 4(SI), Z6, Z4
-	VADDPS      Z4, Z1, Z1
-	VMOVUPS     64(DX), Z6
-	VPSLLD      $0x10, Z6, Z4
-	VMULPS.BCST 8(SI), Z4, Z4
-	VADDPS      Z4, Z2, Z2
-	VANDPS      Z5, Z6, Z6
-	VMULPS.BCST 12(SI), Z6, Z4
-	VADDPS      Z4, Z3, Z3
-	ADDQ        $0x00000080, DX
-	ADDQ        $0x00000010, SI
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
+	PREFETCHT0       4096(DX)
+	PREFETCHT0       4160(DX)
+	VMOVUPS          (DX), Z6
+	VPSLLD           $0x10, Z6, Z5
+	VFMADD231PS.BCST (SI), Z5, Z0
+	VANDPS           Z4, Z6, Z6
+	VFMADD231PS.BCST 4(SI), Z6, Z1
+	VMOVUPS          64(DX), Z6
+	VPSLLD           $0x10, Z6, Z5
+	VFMADD231PS.BCST 8(SI), Z5, Z2
+	VANDPS           Z4, Z6, Z6
+	VFMADD231PS.BCST 12(SI), Z6, Z3
+	ADDQ             $0x00000080, DX
+	ADDQ             $0x00000010, SI
+	DECQ             R8
+	JNZ              loop
+	VADDPS           Z1, Z0, Z0
+	VADDPS           Z3, Z2, Z2
+	VADDPS           Z2, Z0, Z0
+	TESTQ            BX, BX
+	JZ               store
+	VMOVUPS          (BX), Z1
+	VMULPS           Z1, Z0, Z0
 
 store:
 	VMOVUPS Z0, (AX)
@@ -11123,51 +11413,43 @@ TEXT ·denseBF16AVX512t2(SB), NOSPLIT, $0-56
 	VXORPS       Z6, Z6, Z6
 	VXORPS       Z7, Z7, Z7
 	MOVL         $0xffff0000, R9
-	VMOVD        R9, X9
-	VPBROADCASTD X9, Z9
+	VMOVD        R9, X8
+	VPBROADCASTD X8, Z8
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	PREFETCHT1  12352(DX)
-	PREFETCHT0  1600(DX)
-	VMOVUPS     (DX), Z11
-	VPSLLD      $0x10, Z11, Z10
-	VMULPS.BCST (SI), Z10, Z8
-	VADDPS      Z8, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z10, Z8
-	VADDPS      Z8, Z4, Z4
-	VANDPS      Z9, Z11, Z11
-	VMULPS.BCST 4(SI), Z11, Z8
-	VADDPS      Z8, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z11, Z8
-	VADDPS      Z8, Z5, Z5
-	VMOVUPS     64(DX), Z11
-	VPSLLD      $0x10, Z11, Z10
-	VMULPS.BCST 8(SI), Z10, Z8
-	VADDPS      Z8, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z10, Z8
-	VADDPS      Z8, Z6, Z6
-	VANDPS      Z9, Z11, Z11
-	VMULPS.BCST 12(SI), Z11, Z8
-	VADDPS      Z8, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z11, Z8
-	VADDPS      Z8, Z7, Z7
-	ADDQ        $0x00000080, DX
-	ADDQ        $0x00000010, SI
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
+	PREFETCHT1       12288(DX)
+	PREFETCHT0       1536(DX)
+	PREFETCHT1       12352(DX)
+	PREFETCHT0       1600(DX)
+	VMOVUPS          (DX), Z10
+	VPSLLD           $0x10, Z10, Z9
+	VFMADD231PS.BCST (SI), Z9, Z0
+	VFMADD231PS.BCST (SI)(DI*1), Z9, Z4
+	VANDPS           Z8, Z10, Z10
+	VFMADD231PS.BCST 4(SI), Z10, Z1
+	VFMADD231PS.BCST 4(SI)(DI*1), Z10, Z5
+	VMOVUPS          64(DX), Z10
+	VPSLLD           $0x10, Z10, Z9
+	VFMADD231PS.BCST 8(SI), Z9, Z2
+	VFMADD231PS.BCST 8(SI)(DI*1), Z9, Z6
+	VANDPS           Z8, Z10, Z10
+	VFMADD231PS.BCST 12(SI), Z10, Z3
+	VFMADD231PS.BCST 12(SI)(DI*1), Z10, Z7
+	ADDQ             $0x00000080, DX
+	ADDQ             $0x00000010, SI
+	DECQ             R8
+	JNZ              loop
+	VADDPS           Z1, Z0, Z0
+	VADDPS           Z3, Z2, Z2
+	VADDPS           Z2, Z0, Z0
+	VADDPS           Z5, Z4, Z4
+	VADDPS           Z7, Z6, Z6
+	VADDPS           Z6, Z4, Z4
+	TESTQ            BX, BX
+	JZ               store
+	VMOVUPS          (BX), Z1
+	VMULPS           Z1, Z0, Z0
+	VMULPS           Z1, Z4, Z4
 
 store:
 	VMOVUPS Z0, (AX)
@@ -11201,63 +11483,51 @@ TEXT ·denseBF16AVX512t3(SB), NOSPLIT, $0-56
 	VXORPS       Z10, Z10, Z10
 	VXORPS       Z11, Z11, Z11
 	MOVL         $0xffff0000, R9
-	VMOVD        R9, X13
-	VPBROADCASTD X13, Z13
+	VMOVD        R9, X12
+	VPBROADCASTD X12, Z12
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	PREFETCHT1  12352(DX)
-	PREFETCHT0  1600(DX)
-	VMOVUPS     (DX), Z15
-	VPSLLD      $0x10, Z15, Z14
-	VMULPS.BCST (SI), Z14, Z12
-	VADDPS      Z12, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z14, Z12
-	VADDPS      Z12, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z14, Z12
-	VADDPS      Z12, Z8, Z8
-	VANDPS      Z13, Z15, Z15
-	VMULPS.BCST 4(SI), Z15, Z12
-	VADDPS      Z12, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z15, Z12
-	VADDPS      Z12, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z15, Z12
-	VADDPS      Z12, Z9, Z9
-	VMOVUPS     64(DX), Z15
-	VPSLLD      $0x10, Z15, Z14
-	VMULPS.BCST 8(SI), Z14, Z12
-	VADDPS      Z12, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z14, Z12
-	VADDPS      Z12, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z14, Z12
-	VADDPS      Z12, Z10, Z10
-	VANDPS      Z13, Z15, Z15
-	VMULPS.BCST 12(SI), Z15, Z12
-	VADDPS      Z12, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z15, Z12
-	VADDPS      Z12, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z15, Z12
-	VADDPS      Z12, Z11, Z11
-	ADDQ        $0x00000080, DX
-	ADDQ        $0x00000010, SI
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
+	PREFETCHT1       12288(DX)
+	PREFETCHT0       1536(DX)
+	PREFETCHT1       12352(DX)
+	PREFETCHT0       1600(DX)
+	VMOVUPS          (DX), Z14
+	VPSLLD           $0x10, Z14, Z13
+	VFMADD231PS.BCST (SI), Z13, Z0
+	VFMADD231PS.BCST (SI)(DI*1), Z13, Z4
+	VFMADD231PS.BCST (SI)(DI*2), Z13, Z8
+	VANDPS           Z12, Z14, Z14
+	VFMADD231PS.BCST 4(SI), Z14, Z1
+	VFMADD231PS.BCST 4(SI)(DI*1), Z14, Z5
+	VFMADD231PS.BCST 4(SI)(DI*2), Z14, Z9
+	VMOVUPS          64(DX), Z14
+	VPSLLD           $0x10, Z14, Z13
+	VFMADD231PS.BCST 8(SI), Z13, Z2
+	VFMADD231PS.BCST 8(SI)(DI*1), Z13, Z6
+	VFMADD231PS.BCST 8(SI)(DI*2), Z13, Z10
+	VANDPS           Z12, Z14, Z14
+	VFMADD231PS.BCST 12(SI), Z14, Z3
+	VFMADD231PS.BCST 12(SI)(DI*1), Z14, Z7
+	VFMADD231PS.BCST 12(SI)(DI*2), Z14, Z11
+	ADDQ             $0x00000080, DX
+	ADDQ             $0x00000010, SI
+	DECQ             R8
+	JNZ              loop
+	VADDPS           Z1, Z0, Z0
+	VADDPS           Z3, Z2, Z2
+	VADDPS           Z2, Z0, Z0
+	VADDPS           Z5, Z4, Z4
+	VADDPS           Z7, Z6, Z6
+	VADDPS           Z6, Z4, Z4
+	VADDPS           Z9, Z8, Z8
+	VADDPS           Z11, Z10, Z10
+	VADDPS           Z10, Z8, Z8
+	TESTQ            BX, BX
+	JZ               store
+	VMOVUPS          (BX), Z1
+	VMULPS           Z1, Z0, Z0
+	VMULPS           Z1, Z4, Z4
+	VMULPS           Z1, Z8, Z8
 
 store:
 	VMOVUPS Z0, (AX)
@@ -11299,76 +11569,60 @@ TEXT ·denseBF16AVX512t4(SB), NOSPLIT, $0-56
 	VXORPS       Z14, Z14, Z14
 	VXORPS       Z15, Z15, Z15
 	MOVL         $0xffff0000, R10
-	VMOVD        R10, X17
-	VPBROADCASTD X17, Z17
+	VMOVD        R10, X16
+	VPBROADCASTD X16, Z16
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	PREFETCHT1  12352(DX)
-	PREFETCHT0  1600(DX)
-	VMOVUPS     (DX), Z19
-	VPSLLD      $0x10, Z19, Z18
-	VMULPS.BCST (SI), Z18, Z16
-	VADDPS      Z16, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z18, Z16
-	VADDPS      Z16, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z18, Z16
-	VADDPS      Z16, Z8, Z8
-	VMULPS.BCST (R9), Z18, Z16
-	VADDPS      Z16, Z12, Z12
-	VANDPS      Z17, Z19, Z19
-	VMULPS.BCST 4(SI), Z19, Z16
-	VADDPS      Z16, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z19, Z16
-	VADDPS      Z16, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z19, Z16
-	VADDPS      Z16, Z9, Z9
-	VMULPS.BCST 4(R9), Z19, Z16
-	VADDPS      Z16, Z13, Z13
-	VMOVUPS     64(DX), Z19
-	VPSLLD      $0x10, Z19, Z18
-	VMULPS.BCST 8(SI), Z18, Z16
-	VADDPS      Z16, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z18, Z16
-	VADDPS      Z16, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z18, Z16
-	VADDPS      Z16, Z10, Z10
-	VMULPS.BCST 8(R9), Z18, Z16
-	VADDPS      Z16, Z14, Z14
-	VANDPS      Z17, Z19, Z19
-	VMULPS.BCST 12(SI), Z19, Z16
-	VADDPS      Z16, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z19, Z16
-	VADDPS      Z16, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z19, Z16
-	VADDPS      Z16, Z11, Z11
-	VMULPS.BCST 12(R9), Z19, Z16
-	VADDPS      Z16, Z15, Z15
-	ADDQ        $0x00000080, DX
-	ADDQ        $0x00000010, SI
-	ADDQ        $0x00000010, R9
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	VADDPS      Z13, Z12, Z12
-	VADDPS      Z15, Z14, Z14
-	VADDPS      Z14, Z12, Z12
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
-	VMULPS      Z1, Z12, Z12
+	PREFETCHT1       12288(DX)
+	PREFETCHT0       1536(DX)
+	PREFETCHT1       12352(DX)
+	PREFETCHT0       1600(DX)
+	VMOVUPS          (DX), Z18
+	VPSLLD           $0x10, Z18, Z17
+	VFMADD231PS.BCST (SI), Z17, Z0
+	VFMADD231PS.BCST (SI)(DI*1), Z17, Z4
+	VFMADD231PS.BCST (SI)(DI*2), Z17, Z8
+	VFMADD231PS.BCST (R9), Z17, Z12
+	VANDPS           Z16, Z18, Z18
+	VFMADD231PS.BCST 4(SI), Z18, Z1
+	VFMADD231PS.BCST 4(SI)(DI*1), Z18, Z5
+	VFMADD231PS.BCST 4(SI)(DI*2), Z18, Z9
+	VFMADD231PS.BCST 4(R9), Z18, Z13
+	VMOVUPS          64(DX), Z18
+	VPSLLD           $0x10, Z18, Z17
+	VFMADD231PS.BCST 8(SI), Z17, Z2
+	VFMADD231PS.BCST 8(SI)(DI*1), Z17, Z6
+	VFMADD231PS.BCST 8(SI)(DI*2), Z17, Z10
+	VFMADD231PS.BCST 8(R9), Z17, Z14
+	VANDPS           Z16, Z18, Z18
+	VFMADD231PS.BCST 12(SI), Z18, Z3
+	VFMADD231PS.BCST 12(SI)(DI*1), Z18, Z7
+	VFMADD231PS.BCST 12(SI)(DI*2), Z18, Z11
+	VFMADD231PS.BCST 12(R9), Z18, Z15
+	ADDQ             $0x00000080, DX
+	ADDQ             $0x00000010, SI
+	ADDQ             $0x00000010, R9
+	DECQ             R8
+	JNZ              loop
+	VADDPS           Z1, Z0, Z0
+	VADDPS           Z3, Z2, Z2
+	VADDPS           Z2, Z0, Z0
+	VADDPS           Z5, Z4, Z4
+	VADDPS           Z7, Z6, Z6
+	VADDPS           Z6, Z4, Z4
+	VADDPS           Z9, Z8, Z8
+	VADDPS           Z11, Z10, Z10
+	VADDPS           Z10, Z8, Z8
+	VADDPS           Z13, Z12, Z12
+	VADDPS           Z15, Z14, Z14
+	VADDPS           Z14, Z12, Z12
+	TESTQ            BX, BX
+	JZ               store
+	VMOVUPS          (BX), Z1
+	VMULPS           Z1, Z0, Z0
+	VMULPS           Z1, Z4, Z4
+	VMULPS           Z1, Z8, Z8
+	VMULPS           Z1, Z12, Z12
 
 store:
 	VMOVUPS Z0, (AX)
@@ -11416,88 +11670,68 @@ TEXT ·denseBF16AVX512t5(SB), NOSPLIT, $0-56
 	VXORPS       Z18, Z18, Z18
 	VXORPS       Z19, Z19, Z19
 	MOVL         $0xffff0000, R10
-	VMOVD        R10, X21
-	VPBROADCASTD X21, Z21
+	VMOVD        R10, X20
+	VPBROADCASTD X20, Z20
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	PREFETCHT1  12352(DX)
-	PREFETCHT0  1600(DX)
-	VMOVUPS     (DX), Z23
-	VPSLLD      $0x10, Z23, Z22
-	VMULPS.BCST (SI), Z22, Z20
-	VADDPS      Z20, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z22, Z20
-	VADDPS      Z20, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z22, Z20
-	VADDPS      Z20, Z8, Z8
-	VMULPS.BCST (R9), Z22, Z20
-	VADDPS      Z20, Z12, Z12
-	VMULPS.BCST (R9)(DI*1), Z22, Z20
-	VADDPS      Z20, Z16, Z16
-	VANDPS      Z21, Z23, Z23
-	VMULPS.BCST 4(SI), Z23, Z20
-	VADDPS      Z20, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z23, Z20
-	VADDPS      Z20, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z23, Z20
-	VADDPS      Z20, Z9, Z9
-	VMULPS.BCST 4(R9), Z23, Z20
-	VADDPS      Z20, Z13, Z13
-	VMULPS.BCST 4(R9)(DI*1), Z23, Z20
-	VADDPS      Z20, Z17, Z17
-	VMOVUPS     64(DX), Z23
-	VPSLLD      $0x10, Z23, Z22
-	VMULPS.BCST 8(SI), Z22, Z20
-	VADDPS      Z20, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z22, Z20
-	VADDPS      Z20, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z22, Z20
-	VADDPS      Z20, Z10, Z10
-	VMULPS.BCST 8(R9), Z22, Z20
-	VADDPS      Z20, Z14, Z14
-	VMULPS.BCST 8(R9)(DI*1), Z22, Z20
-	VADDPS      Z20, Z18, Z18
-	VANDPS      Z21, Z23, Z23
-	VMULPS.BCST 12(SI), Z23, Z20
-	VADDPS      Z20, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z23, Z20
-	VADDPS      Z20, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z23, Z20
-	VADDPS      Z20, Z11, Z11
-	VMULPS.BCST 12(R9), Z23, Z20
-	VADDPS      Z20, Z15, Z15
-	VMULPS.BCST 12(R9)(DI*1), Z23, Z20
-	VADDPS      Z20, Z19, Z19
-	ADDQ        $0x00000080, DX
-	ADDQ        $0x00000010, SI
-	ADDQ        $0x00000010, R9
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	VADDPS      Z13, Z12, Z12
-	VADDPS      Z15, Z14, Z14
-	VADDPS      Z14, Z12, Z12
-	VADDPS      Z17, Z16, Z16
-	VADDPS      Z19, Z18, Z18
-	VADDPS      Z18, Z16, Z16
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
-	VMULPS      Z1, Z12, Z12
-	VMULPS      Z1, Z16, Z16
+	PREFETCHT1       12288(DX)
+	PREFETCHT0       1536(DX)
+	PREFETCHT1       12352(DX)
+	PREFETCHT0       1600(DX)
+	VMOVUPS          (DX), Z22
+	VPSLLD           $0x10, Z22, Z21
+	VFMADD231PS.BCST (SI), Z21, Z0
+	VFMADD231PS.BCST (SI)(DI*1), Z21, Z4
+	VFMADD231PS.BCST (SI)(DI*2), Z21, Z8
+	VFMADD231PS.BCST (R9), Z21, Z12
+	VFMADD231PS.BCST (R9)(DI*1), Z21, Z16
+	VANDPS           Z20, Z22, Z22
+	VFMADD231PS.BCST 4(SI), Z22, Z1
+	VFMADD231PS.BCST 4(SI)(DI*1), Z22, Z5
+	VFMADD231PS.BCST 4(SI)(DI*2), Z22, Z9
+	VFMADD231PS.BCST 4(R9), Z22, Z13
+	VFMADD231PS.BCST 4(R9)(DI*1), Z22, Z17
+	VMOVUPS          64(DX), Z22
+	VPSLLD           $0x10, Z22, Z21
+	VFMADD231PS.BCST 8(SI), Z21, Z2
+	VFMADD231PS.BCST 8(SI)(DI*1), Z21, Z6
+	VFMADD231PS.BCST 8(SI)(DI*2), Z21, Z10
+	VFMADD231PS.BCST 8(R9), Z21, Z14
+	VFMADD231PS.BCST 8(R9)(DI*1), Z21, Z18
+	VANDPS           Z20, Z22, Z22
+	VFMADD231PS.BCST 12(SI), Z22, Z3
+	VFMADD231PS.BCST 12(SI)(DI*1), Z22, Z7
+	VFMADD231PS.BCST 12(SI)(DI*2), Z22, Z11
+	VFMADD231PS.BCST 12(R9), Z22, Z15
+	VFMADD231PS.BCST 12(R9)(DI*1), Z22, Z19
+	ADDQ             $0x00000080, DX
+	ADDQ             $0x00000010, SI
+	ADDQ             $0x00000010, R9
+	DECQ             R8
+	JNZ              loop
+	VADDPS           Z1, Z0, Z0
+	VADDPS           Z3, Z2, Z2
+	VADDPS           Z2, Z0, Z0
+	VADDPS           Z5, Z4, Z4
+	VADDPS           Z7, Z6, Z6
+	VADDPS           Z6, Z4, Z4
+	VADDPS           Z9, Z8, Z8
+	VADDPS           Z11, Z10, Z10
+	VADDPS           Z10, Z8, Z8
+	VADDPS           Z13, Z12, Z12
+	VADDPS           Z15, Z14, Z14
+	VADDPS           Z14, Z12, Z12
+	VADDPS           Z17, Z16, Z16
+	VADDPS           Z19, Z18, Z18
+	VADDPS           Z18, Z16, Z16
+	TESTQ            BX, BX
+	JZ               store
+	VMOVUPS          (BX), Z1
+	VMULPS           Z1, Z0, Z0
+	VMULPS           Z1, Z4, Z4
+	VMULPS           Z1, Z8, Z8
+	VMULPS           Z1, Z12, Z12
+	VMULPS           Z1, Z16, Z16
 
 store:
 	VMOVUPS Z0, (AX)
@@ -11551,100 +11785,76 @@ TEXT ·denseBF16AVX512t6(SB), NOSPLIT, $0-56
 	VXORPS       Z22, Z22, Z22
 	VXORPS       Z23, Z23, Z23
 	MOVL         $0xffff0000, R10
-	VMOVD        R10, X25
-	VPBROADCASTD X25, Z25
+	VMOVD        R10, X24
+	VPBROADCASTD X24, Z24
 
 loop:
-	PREFETCHT1  12288(DX)
-	PREFETCHT0  1536(DX)
-	PREFETCHT1  12352(DX)
-	PREFETCHT0  1600(DX)
-	VMOVUPS     (DX), Z27
-	VPSLLD      $0x10, Z27, Z26
-	VMULPS.BCST (SI), Z26, Z24
-	VADDPS      Z24, Z0, Z0
-	VMULPS.BCST (SI)(DI*1), Z26, Z24
-	VADDPS      Z24, Z4, Z4
-	VMULPS.BCST (SI)(DI*2), Z26, Z24
-	VADDPS      Z24, Z8, Z8
-	VMULPS.BCST (R9), Z26, Z24
-	VADDPS      Z24, Z12, Z12
-	VMULPS.BCST (R9)(DI*1), Z26, Z24
-	VADDPS      Z24, Z16, Z16
-	VMULPS.BCST (R9)(DI*2), Z26, Z24
-	VADDPS      Z24, Z20, Z20
-	VANDPS      Z25, Z27, Z27
-	VMULPS.BCST 4(SI), Z27, Z24
-	VADDPS      Z24, Z1, Z1
-	VMULPS.BCST 4(SI)(DI*1), Z27, Z24
-	VADDPS      Z24, Z5, Z5
-	VMULPS.BCST 4(SI)(DI*2), Z27, Z24
-	VADDPS      Z24, Z9, Z9
-	VMULPS.BCST 4(R9), Z27, Z24
-	VADDPS      Z24, Z13, Z13
-	VMULPS.BCST 4(R9)(DI*1), Z27, Z24
-	VADDPS      Z24, Z17, Z17
-	VMULPS.BCST 4(R9)(DI*2), Z27, Z24
-	VADDPS      Z24, Z21, Z21
-	VMOVUPS     64(DX), Z27
-	VPSLLD      $0x10, Z27, Z26
-	VMULPS.BCST 8(SI), Z26, Z24
-	VADDPS      Z24, Z2, Z2
-	VMULPS.BCST 8(SI)(DI*1), Z26, Z24
-	VADDPS      Z24, Z6, Z6
-	VMULPS.BCST 8(SI)(DI*2), Z26, Z24
-	VADDPS      Z24, Z10, Z10
-	VMULPS.BCST 8(R9), Z26, Z24
-	VADDPS      Z24, Z14, Z14
-	VMULPS.BCST 8(R9)(DI*1), Z26, Z24
-	VADDPS      Z24, Z18, Z18
-	VMULPS.BCST 8(R9)(DI*2), Z26, Z24
-	VADDPS      Z24, Z22, Z22
-	VANDPS      Z25, Z27, Z27
-	VMULPS.BCST 12(SI), Z27, Z24
-	VADDPS      Z24, Z3, Z3
-	VMULPS.BCST 12(SI)(DI*1), Z27, Z24
-	VADDPS      Z24, Z7, Z7
-	VMULPS.BCST 12(SI)(DI*2), Z27, Z24
-	VADDPS      Z24, Z11, Z11
-	VMULPS.BCST 12(R9), Z27, Z24
-	VADDPS      Z24, Z15, Z15
-	VMULPS.BCST 12(R9)(DI*1), Z27, Z24
-	VADDPS      Z24, Z19, Z19
-	VMULPS.BCST 12(R9)(DI*2), Z27, Z24
-	VADDPS      Z24, Z23, Z23
-	ADDQ        $0x00000080, DX
-	ADDQ        $0x00000010, SI
-	ADDQ        $0x00000010, R9
-	DECQ        R8
-	JNZ         loop
-	VADDPS      Z1, Z0, Z0
-	VADDPS      Z3, Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VADDPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z6
-	VADDPS      Z6, Z4, Z4
-	VADDPS      Z9, Z8, Z8
-	VADDPS      Z11, Z10, Z10
-	VADDPS      Z10, Z8, Z8
-	VADDPS      Z13, Z12, Z12
-	VADDPS      Z15, Z14, Z14
-	VADDPS      Z14, Z12, Z12
-	VADDPS      Z17, Z16, Z16
-	VADDPS      Z19, Z18, Z18
-	VADDPS      Z18, Z16, Z16
-	VADDPS      Z21, Z20, Z20
-	VADDPS      Z23, Z22, Z22
-	VADDPS      Z22, Z20, Z20
-	TESTQ       BX, BX
-	JZ          store
-	VMOVUPS     (BX), Z1
-	VMULPS      Z1, Z0, Z0
-	VMULPS      Z1, Z4, Z4
-	VMULPS      Z1, Z8, Z8
-	VMULPS      Z1, Z12, Z12
-	VMULPS      Z1, Z16, Z16
-	VMULPS      Z1, Z20, Z20
+	PREFETCHT1       12288(DX)
+	PREFETCHT0       1536(DX)
+	PREFETCHT1       12352(DX)
+	PREFETCHT0       1600(DX)
+	VMOVUPS          (DX), Z26
+	VPSLLD           $0x10, Z26, Z25
+	VFMADD231PS.BCST (SI), Z25, Z0
+	VFMADD231PS.BCST (SI)(DI*1), Z25, Z4
+	VFMADD231PS.BCST (SI)(DI*2), Z25, Z8
+	VFMADD231PS.BCST (R9), Z25, Z12
+	VFMADD231PS.BCST (R9)(DI*1), Z25, Z16
+	VFMADD231PS.BCST (R9)(DI*2), Z25, Z20
+	VANDPS           Z24, Z26, Z26
+	VFMADD231PS.BCST 4(SI), Z26, Z1
+	VFMADD231PS.BCST 4(SI)(DI*1), Z26, Z5
+	VFMADD231PS.BCST 4(SI)(DI*2), Z26, Z9
+	VFMADD231PS.BCST 4(R9), Z26, Z13
+	VFMADD231PS.BCST 4(R9)(DI*1), Z26, Z17
+	VFMADD231PS.BCST 4(R9)(DI*2), Z26, Z21
+	VMOVUPS          64(DX), Z26
+	VPSLLD           $0x10, Z26, Z25
+	VFMADD231PS.BCST 8(SI), Z25, Z2
+	VFMADD231PS.BCST 8(SI)(DI*1), Z25, Z6
+	VFMADD231PS.BCST 8(SI)(DI*2), Z25, Z10
+	VFMADD231PS.BCST 8(R9), Z25, Z14
+	VFMADD231PS.BCST 8(R9)(DI*1), Z25, Z18
+	VFMADD231PS.BCST 8(R9)(DI*2), Z25, Z22
+	VANDPS           Z24, Z26, Z26
+	VFMADD231PS.BCST 12(SI), Z26, Z3
+	VFMADD231PS.BCST 12(SI)(DI*1), Z26, Z7
+	VFMADD231PS.BCST 12(SI)(DI*2), Z26, Z11
+	VFMADD231PS.BCST 12(R9), Z26, Z15
+	VFMADD231PS.BCST 12(R9)(DI*1), Z26, Z19
+	VFMADD231PS.BCST 12(R9)(DI*2), Z26, Z23
+	ADDQ             $0x00000080, DX
+	ADDQ             $0x00000010, SI
+	ADDQ             $0x00000010, R9
+	DECQ             R8
+	JNZ              loop
+	VADDPS           Z1, Z0, Z0
+	VADDPS           Z3, Z2, Z2
+	VADDPS           Z2, Z0, Z0
+	VADDPS           Z5, Z4, Z4
+	VADDPS           Z7, Z6, Z6
+	VADDPS           Z6, Z4, Z4
+	VADDPS           Z9, Z8, Z8
+	VADDPS           Z11, Z10, Z10
+	VADDPS           Z10, Z8, Z8
+	VADDPS           Z13, Z12, Z12
+	VADDPS           Z15, Z14, Z14
+	VADDPS           Z14, Z12, Z12
+	VADDPS           Z17, Z16, Z16
+	VADDPS           Z19, Z18, Z18
+	VADDPS           Z18, Z16, Z16
+	VADDPS           Z21, Z20, Z20
+	VADDPS           Z23, Z22, Z22
+	VADDPS           Z22, Z20, Z20
+	TESTQ            BX, BX
+	JZ               store
+	VMOVUPS          (BX), Z1
+	VMULPS           Z1, Z0, Z0
+	VMULPS           Z1, Z4, Z4
+	VMULPS           Z1, Z8, Z8
+	VMULPS           Z1, Z12, Z12
+	VMULPS           Z1, Z16, Z16
+	VMULPS           Z1, Z20, Z20
 
 store:
 	VMOVUPS Z0, (AX)
@@ -14378,214 +14588,6 @@ store:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductAVX512r4x64(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS 128(R8), Z2
-	VMOVUPS 192(R8), Z3
-	VMOVUPS (R8)(R9*1), Z4
-	VMOVUPS 64(R8)(R9*1), Z5
-	VMOVUPS 128(R8)(R9*1), Z6
-	VMOVUPS 192(R8)(R9*1), Z7
-	VMOVUPS (R8)(R9*2), Z8
-	VMOVUPS 64(R8)(R9*2), Z9
-	VMOVUPS 128(R8)(R9*2), Z10
-	VMOVUPS 192(R8)(R9*2), Z11
-	VMOVUPS (R11), Z12
-	VMOVUPS 64(R11), Z13
-	VMOVUPS 128(R11), Z14
-	VMOVUPS 192(R11), Z15
-
-loop:
-	VMOVUPS      (DX), Z16
-	VMOVUPS      64(DX), Z17
-	VMOVUPS      128(DX), Z18
-	VMOVUPS      192(DX), Z19
-	VBROADCASTSS (AX), Z20
-	VMULPS       Z16, Z20, Z21
-	VADDPS       Z21, Z0, Z0
-	VMULPS       Z17, Z20, Z21
-	VADDPS       Z21, Z1, Z1
-	VMULPS       Z18, Z20, Z21
-	VADDPS       Z21, Z2, Z2
-	VMULPS       Z19, Z20, Z21
-	VADDPS       Z21, Z3, Z3
-	VBROADCASTSS (AX)(DI*1), Z20
-	VMULPS       Z16, Z20, Z21
-	VADDPS       Z21, Z4, Z4
-	VMULPS       Z17, Z20, Z21
-	VADDPS       Z21, Z5, Z5
-	VMULPS       Z18, Z20, Z21
-	VADDPS       Z21, Z6, Z6
-	VMULPS       Z19, Z20, Z21
-	VADDPS       Z21, Z7, Z7
-	VBROADCASTSS (AX)(DI*2), Z20
-	VMULPS       Z16, Z20, Z21
-	VADDPS       Z21, Z8, Z8
-	VMULPS       Z17, Z20, Z21
-	VADDPS       Z21, Z9, Z9
-	VMULPS       Z18, Z20, Z21
-	VADDPS       Z21, Z10, Z10
-	VMULPS       Z19, Z20, Z21
-	VADDPS       Z21, Z11, Z11
-	VBROADCASTSS (R10), Z20
-	VMULPS       Z16, Z20, Z21
-	VADDPS       Z21, Z12, Z12
-	VMULPS       Z17, Z20, Z21
-	VADDPS       Z21, Z13, Z13
-	VMULPS       Z18, Z20, Z21
-	VADDPS       Z21, Z14, Z14
-	VMULPS       Z19, Z20, Z21
-	VADDPS       Z21, Z15, Z15
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	VMOVUPS      Z4, (R8)(R9*1)
-	VMOVUPS      Z5, 64(R8)(R9*1)
-	VMOVUPS      Z6, 128(R8)(R9*1)
-	VMOVUPS      Z7, 192(R8)(R9*1)
-	VMOVUPS      Z8, (R8)(R9*2)
-	VMOVUPS      Z9, 64(R8)(R9*2)
-	VMOVUPS      Z10, 128(R8)(R9*2)
-	VMOVUPS      Z11, 192(R8)(R9*2)
-	VMOVUPS      Z12, (R11)
-	VMOVUPS      Z13, 64(R11)
-	VMOVUPS      Z14, 128(R11)
-	VMOVUPS      Z15, 192(R11)
-	VZEROUPPER
-	RET
-
-// func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductAVX512r2x64(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS 128(R8), Z2
-	VMOVUPS 192(R8), Z3
-	VMOVUPS (R8)(R9*1), Z4
-	VMOVUPS 64(R8)(R9*1), Z5
-	VMOVUPS 128(R8)(R9*1), Z6
-	VMOVUPS 192(R8)(R9*1), Z7
-
-loop:
-	VMOVUPS      (DX), Z8
-	VMOVUPS      64(DX), Z9
-	VMOVUPS      128(DX), Z10
-	VMOVUPS      192(DX), Z11
-	VBROADCASTSS (AX), Z12
-	VMULPS       Z8, Z12, Z13
-	VADDPS       Z13, Z0, Z0
-	VMULPS       Z9, Z12, Z13
-	VADDPS       Z13, Z1, Z1
-	VMULPS       Z10, Z12, Z13
-	VADDPS       Z13, Z2, Z2
-	VMULPS       Z11, Z12, Z13
-	VADDPS       Z13, Z3, Z3
-	VBROADCASTSS (AX)(DI*1), Z12
-	VMULPS       Z8, Z12, Z13
-	VADDPS       Z13, Z4, Z4
-	VMULPS       Z9, Z12, Z13
-	VADDPS       Z13, Z5, Z5
-	VMULPS       Z10, Z12, Z13
-	VADDPS       Z13, Z6, Z6
-	VMULPS       Z11, Z12, Z13
-	VADDPS       Z13, Z7, Z7
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	VMOVUPS      Z4, (R8)(R9*1)
-	VMOVUPS      Z5, 64(R8)(R9*1)
-	VMOVUPS      Z6, 128(R8)(R9*1)
-	VMOVUPS      Z7, 192(R8)(R9*1)
-	VZEROUPPER
-	RET
-
-// func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductAVX512r1x64(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
-	SHLQ    $0x02, R8
-	VMOVUPS (DI), Z0
-	VMOVUPS 64(DI), Z1
-	VMOVUPS 128(DI), Z2
-	VMOVUPS 192(DI), Z3
-
-loop:
-	VMOVUPS      (DX), Z4
-	VMOVUPS      64(DX), Z5
-	VMOVUPS      128(DX), Z6
-	VMOVUPS      192(DX), Z7
-	VBROADCASTSS (AX), Z8
-	VMULPS       Z4, Z8, Z4
-	VADDPS       Z4, Z0, Z0
-	VMULPS       Z5, Z8, Z4
-	VADDPS       Z4, Z1, Z1
-	VMULPS       Z6, Z8, Z4
-	VADDPS       Z4, Z2, Z2
-	VMULPS       Z7, Z8, Z4
-	VADDPS       Z4, Z3, Z3
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (DI)
-	VMOVUPS      Z1, 64(DI)
-	VMOVUPS      Z2, 128(DI)
-	VMOVUPS      Z3, 192(DI)
-	VZEROUPPER
-	RET
-
 // func addProductAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductAVX512r8x32(SB), NOSPLIT, $0-64
@@ -14630,45 +14632,29 @@ loop:
 	VMOVUPS      (DX), Z16
 	VMOVUPS      64(DX), Z17
 	VBROADCASTSS (AX), Z18
-	VMULPS       Z16, Z18, Z19
-	VADDPS       Z19, Z0, Z0
-	VMULPS       Z17, Z18, Z19
-	VADDPS       Z19, Z1, Z1
+	VFMADD231PS  Z16, Z18, Z0
+	VFMADD231PS  Z17, Z18, Z1
 	VBROADCASTSS (AX)(DI*1), Z18
-	VMULPS       Z16, Z18, Z19
-	VADDPS       Z19, Z2, Z2
-	VMULPS       Z17, Z18, Z19
-	VADDPS       Z19, Z3, Z3
+	VFMADD231PS  Z16, Z18, Z2
+	VFMADD231PS  Z17, Z18, Z3
 	VBROADCASTSS (AX)(DI*2), Z18
-	VMULPS       Z16, Z18, Z19
-	VADDPS       Z19, Z4, Z4
-	VMULPS       Z17, Z18, Z19
-	VADDPS       Z19, Z5, Z5
+	VFMADD231PS  Z16, Z18, Z4
+	VFMADD231PS  Z17, Z18, Z5
 	VBROADCASTSS (R10), Z18
-	VMULPS       Z16, Z18, Z19
-	VADDPS       Z19, Z6, Z6
-	VMULPS       Z17, Z18, Z19
-	VADDPS       Z19, Z7, Z7
+	VFMADD231PS  Z16, Z18, Z6
+	VFMADD231PS  Z17, Z18, Z7
 	VBROADCASTSS (R10)(DI*1), Z18
-	VMULPS       Z16, Z18, Z19
-	VADDPS       Z19, Z8, Z8
-	VMULPS       Z17, Z18, Z19
-	VADDPS       Z19, Z9, Z9
+	VFMADD231PS  Z16, Z18, Z8
+	VFMADD231PS  Z17, Z18, Z9
 	VBROADCASTSS (R10)(DI*2), Z18
-	VMULPS       Z16, Z18, Z19
-	VADDPS       Z19, Z10, Z10
-	VMULPS       Z17, Z18, Z19
-	VADDPS       Z19, Z11, Z11
+	VFMADD231PS  Z16, Z18, Z10
+	VFMADD231PS  Z17, Z18, Z11
 	VBROADCASTSS (R11), Z18
-	VMULPS       Z16, Z18, Z19
-	VADDPS       Z19, Z12, Z12
-	VMULPS       Z17, Z18, Z19
-	VADDPS       Z19, Z13, Z13
+	VFMADD231PS  Z16, Z18, Z12
+	VFMADD231PS  Z17, Z18, Z13
 	VBROADCASTSS (R11)(DI*1), Z18
-	VMULPS       Z16, Z18, Z19
-	VADDPS       Z19, Z14, Z14
-	VMULPS       Z17, Z18, Z19
-	VADDPS       Z19, Z15, Z15
+	VFMADD231PS  Z16, Z18, Z14
+	VFMADD231PS  Z17, Z18, Z15
 	ADDQ         CX, AX
 	ADDQ         CX, R10
 	ADDQ         CX, R11
@@ -14691,152 +14677,6 @@ loop:
 	VMOVUPS      Z13, 64(R13)
 	VMOVUPS      Z14, (R13)(R9*1)
 	VMOVUPS      Z15, 64(R13)(R9*1)
-	VZEROUPPER
-	RET
-
-// func addProductAVX512r4x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductAVX512r4x32(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS (R8)(R9*1), Z2
-	VMOVUPS 64(R8)(R9*1), Z3
-	VMOVUPS (R8)(R9*2), Z4
-	VMOVUPS 64(R8)(R9*2), Z5
-	VMOVUPS (R11), Z6
-	VMOVUPS 64(R11), Z7
-
-loop:
-	VMOVUPS      (DX), Z8
-	VMOVUPS      64(DX), Z9
-	VBROADCASTSS (AX), Z10
-	VMULPS       Z8, Z10, Z11
-	VADDPS       Z11, Z0, Z0
-	VMULPS       Z9, Z10, Z11
-	VADDPS       Z11, Z1, Z1
-	VBROADCASTSS (AX)(DI*1), Z10
-	VMULPS       Z8, Z10, Z11
-	VADDPS       Z11, Z2, Z2
-	VMULPS       Z9, Z10, Z11
-	VADDPS       Z11, Z3, Z3
-	VBROADCASTSS (AX)(DI*2), Z10
-	VMULPS       Z8, Z10, Z11
-	VADDPS       Z11, Z4, Z4
-	VMULPS       Z9, Z10, Z11
-	VADDPS       Z11, Z5, Z5
-	VBROADCASTSS (R10), Z10
-	VMULPS       Z8, Z10, Z11
-	VADDPS       Z11, Z6, Z6
-	VMULPS       Z9, Z10, Z11
-	VADDPS       Z11, Z7, Z7
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, (R8)(R9*1)
-	VMOVUPS      Z3, 64(R8)(R9*1)
-	VMOVUPS      Z4, (R8)(R9*2)
-	VMOVUPS      Z5, 64(R8)(R9*2)
-	VMOVUPS      Z6, (R11)
-	VMOVUPS      Z7, 64(R11)
-	VZEROUPPER
-	RET
-
-// func addProductAVX512r2x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductAVX512r2x32(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS (R8)(R9*1), Z2
-	VMOVUPS 64(R8)(R9*1), Z3
-
-loop:
-	VMOVUPS      (DX), Z4
-	VMOVUPS      64(DX), Z5
-	VBROADCASTSS (AX), Z6
-	VMULPS       Z4, Z6, Z7
-	VADDPS       Z7, Z0, Z0
-	VMULPS       Z5, Z6, Z7
-	VADDPS       Z7, Z1, Z1
-	VBROADCASTSS (AX)(DI*1), Z6
-	VMULPS       Z4, Z6, Z7
-	VADDPS       Z7, Z2, Z2
-	VMULPS       Z5, Z6, Z7
-	VADDPS       Z7, Z3, Z3
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, (R8)(R9*1)
-	VMOVUPS      Z3, 64(R8)(R9*1)
-	VZEROUPPER
-	RET
-
-// func addProductAVX512r1x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductAVX512r1x32(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
-	SHLQ    $0x02, R8
-	VMOVUPS (DI), Z0
-	VMOVUPS 64(DI), Z1
-
-loop:
-	VMOVUPS      (DX), Z2
-	VMOVUPS      64(DX), Z3
-	VBROADCASTSS (AX), Z4
-	VMULPS       Z2, Z4, Z2
-	VADDPS       Z2, Z0, Z0
-	VMULPS       Z3, Z4, Z2
-	VADDPS       Z2, Z1, Z1
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (DI)
-	VMOVUPS      Z1, 64(DI)
 	VZEROUPPER
 	RET
 
@@ -14875,29 +14715,21 @@ TEXT ·addProductAVX512r8x16(SB), NOSPLIT, $0-64
 loop:
 	VMOVUPS      (DX), Z8
 	VBROADCASTSS (AX), Z9
-	VMULPS       Z8, Z9, Z9
-	VADDPS       Z9, Z0, Z0
+	VFMADD231PS  Z8, Z9, Z0
 	VBROADCASTSS (AX)(DI*1), Z9
-	VMULPS       Z8, Z9, Z9
-	VADDPS       Z9, Z1, Z1
+	VFMADD231PS  Z8, Z9, Z1
 	VBROADCASTSS (AX)(DI*2), Z9
-	VMULPS       Z8, Z9, Z9
-	VADDPS       Z9, Z2, Z2
+	VFMADD231PS  Z8, Z9, Z2
 	VBROADCASTSS (R10), Z9
-	VMULPS       Z8, Z9, Z9
-	VADDPS       Z9, Z3, Z3
+	VFMADD231PS  Z8, Z9, Z3
 	VBROADCASTSS (R10)(DI*1), Z9
-	VMULPS       Z8, Z9, Z9
-	VADDPS       Z9, Z4, Z4
+	VFMADD231PS  Z8, Z9, Z4
 	VBROADCASTSS (R10)(DI*2), Z9
-	VMULPS       Z8, Z9, Z9
-	VADDPS       Z9, Z5, Z5
+	VFMADD231PS  Z8, Z9, Z5
 	VBROADCASTSS (R11), Z9
-	VMULPS       Z8, Z9, Z9
-	VADDPS       Z9, Z6, Z6
+	VFMADD231PS  Z8, Z9, Z6
 	VBROADCASTSS (R11)(DI*1), Z9
-	VMULPS       Z8, Z9, Z9
-	VADDPS       Z9, Z7, Z7
+	VFMADD231PS  Z8, Z9, Z7
 	ADDQ         CX, AX
 	ADDQ         CX, R10
 	ADDQ         CX, R11
@@ -14912,6 +14744,91 @@ loop:
 	VMOVUPS      Z5, (R12)(R9*2)
 	VMOVUPS      Z6, (R13)
 	VMOVUPS      Z7, (R13)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r4x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS (R8)(R9*1), Z4
+	VMOVUPS 64(R8)(R9*1), Z5
+	VMOVUPS 128(R8)(R9*1), Z6
+	VMOVUPS 192(R8)(R9*1), Z7
+	VMOVUPS (R8)(R9*2), Z8
+	VMOVUPS 64(R8)(R9*2), Z9
+	VMOVUPS 128(R8)(R9*2), Z10
+	VMOVUPS 192(R8)(R9*2), Z11
+	VMOVUPS (R11), Z12
+	VMOVUPS 64(R11), Z13
+	VMOVUPS 128(R11), Z14
+	VMOVUPS 192(R11), Z15
+
+loop:
+	VMOVUPS      (DX), Z16
+	VMOVUPS      64(DX), Z17
+	VMOVUPS      128(DX), Z18
+	VMOVUPS      192(DX), Z19
+	VBROADCASTSS (AX), Z20
+	VFMADD231PS  Z16, Z20, Z0
+	VFMADD231PS  Z17, Z20, Z1
+	VFMADD231PS  Z18, Z20, Z2
+	VFMADD231PS  Z19, Z20, Z3
+	VBROADCASTSS (AX)(DI*1), Z20
+	VFMADD231PS  Z16, Z20, Z4
+	VFMADD231PS  Z17, Z20, Z5
+	VFMADD231PS  Z18, Z20, Z6
+	VFMADD231PS  Z19, Z20, Z7
+	VBROADCASTSS (AX)(DI*2), Z20
+	VFMADD231PS  Z16, Z20, Z8
+	VFMADD231PS  Z17, Z20, Z9
+	VFMADD231PS  Z18, Z20, Z10
+	VFMADD231PS  Z19, Z20, Z11
+	VBROADCASTSS (R10), Z20
+	VFMADD231PS  Z16, Z20, Z12
+	VFMADD231PS  Z17, Z20, Z13
+	VFMADD231PS  Z18, Z20, Z14
+	VFMADD231PS  Z19, Z20, Z15
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, 128(R8)
+	VMOVUPS      Z3, 192(R8)
+	VMOVUPS      Z4, (R8)(R9*1)
+	VMOVUPS      Z5, 64(R8)(R9*1)
+	VMOVUPS      Z6, 128(R8)(R9*1)
+	VMOVUPS      Z7, 192(R8)(R9*1)
+	VMOVUPS      Z8, (R8)(R9*2)
+	VMOVUPS      Z9, 64(R8)(R9*2)
+	VMOVUPS      Z10, 128(R8)(R9*2)
+	VMOVUPS      Z11, 192(R8)(R9*2)
+	VMOVUPS      Z12, (R11)
+	VMOVUPS      Z13, 64(R11)
+	VMOVUPS      Z14, 128(R11)
+	VMOVUPS      Z15, 192(R11)
 	VZEROUPPER
 	RET
 
@@ -14942,17 +14859,13 @@ TEXT ·addProductAVX512r4x16(SB), NOSPLIT, $0-64
 loop:
 	VMOVUPS      (DX), Z4
 	VBROADCASTSS (AX), Z5
-	VMULPS       Z4, Z5, Z5
-	VADDPS       Z5, Z0, Z0
+	VFMADD231PS  Z4, Z5, Z0
 	VBROADCASTSS (AX)(DI*1), Z5
-	VMULPS       Z4, Z5, Z5
-	VADDPS       Z5, Z1, Z1
+	VFMADD231PS  Z4, Z5, Z1
 	VBROADCASTSS (AX)(DI*2), Z5
-	VMULPS       Z4, Z5, Z5
-	VADDPS       Z5, Z2, Z2
+	VFMADD231PS  Z4, Z5, Z2
 	VBROADCASTSS (R10), Z5
-	VMULPS       Z4, Z5, Z5
-	VADDPS       Z5, Z3, Z3
+	VFMADD231PS  Z4, Z5, Z3
 	ADDQ         CX, AX
 	ADDQ         CX, R10
 	ADDQ         BX, DX
@@ -14962,6 +14875,60 @@ loop:
 	VMOVUPS      Z1, (R8)(R9*1)
 	VMOVUPS      Z2, (R8)(R9*2)
 	VMOVUPS      Z3, (R11)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r2x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS (R8)(R9*1), Z4
+	VMOVUPS 64(R8)(R9*1), Z5
+	VMOVUPS 128(R8)(R9*1), Z6
+	VMOVUPS 192(R8)(R9*1), Z7
+
+loop:
+	VMOVUPS      (DX), Z8
+	VMOVUPS      64(DX), Z9
+	VMOVUPS      128(DX), Z10
+	VMOVUPS      192(DX), Z11
+	VBROADCASTSS (AX), Z12
+	VFMADD231PS  Z8, Z12, Z0
+	VFMADD231PS  Z9, Z12, Z1
+	VFMADD231PS  Z10, Z12, Z2
+	VFMADD231PS  Z11, Z12, Z3
+	VBROADCASTSS (AX)(DI*1), Z12
+	VFMADD231PS  Z8, Z12, Z4
+	VFMADD231PS  Z9, Z12, Z5
+	VFMADD231PS  Z10, Z12, Z6
+	VFMADD231PS  Z11, Z12, Z7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, 128(R8)
+	VMOVUPS      Z3, 192(R8)
+	VMOVUPS      Z4, (R8)(R9*1)
+	VMOVUPS      Z5, 64(R8)(R9*1)
+	VMOVUPS      Z6, 128(R8)(R9*1)
+	VMOVUPS      Z7, 192(R8)(R9*1)
 	VZEROUPPER
 	RET
 
@@ -14986,17 +14953,56 @@ TEXT ·addProductAVX512r2x16(SB), NOSPLIT, $0-64
 loop:
 	VMOVUPS      (DX), Z2
 	VBROADCASTSS (AX), Z3
-	VMULPS       Z2, Z3, Z3
-	VADDPS       Z3, Z0, Z0
+	VFMADD231PS  Z2, Z3, Z0
 	VBROADCASTSS (AX)(DI*1), Z3
-	VMULPS       Z2, Z3, Z3
-	VADDPS       Z3, Z1, Z1
+	VFMADD231PS  Z2, Z3, Z1
 	ADDQ         CX, AX
 	ADDQ         BX, DX
 	DECQ         SI
 	JNZ          loop
 	VMOVUPS      Z0, (R8)
 	VMOVUPS      Z1, (R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r1x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	VMOVUPS 128(DI), Z2
+	VMOVUPS 192(DI), Z3
+
+loop:
+	VMOVUPS      (DX), Z4
+	VMOVUPS      64(DX), Z5
+	VMOVUPS      128(DX), Z6
+	VMOVUPS      192(DX), Z7
+	VBROADCASTSS (AX), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (DI)
+	VMOVUPS      Z1, 64(DI)
+	VMOVUPS      Z2, 128(DI)
+	VMOVUPS      Z3, 192(DI)
 	VZEROUPPER
 	RET
 
@@ -15020,13 +15026,171 @@ TEXT ·addProductAVX512r1x16(SB), NOSPLIT, $0-64
 loop:
 	VMOVUPS      (DX), Z1
 	VBROADCASTSS (AX), Z2
-	VMULPS       Z1, Z2, Z1
-	VADDPS       Z1, Z0, Z0
+	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         CX, AX
 	ADDQ         BX, DX
 	DECQ         SI
 	JNZ          loop
 	VMOVUPS      Z0, (DI)
+	VZEROUPPER
+	RET
+
+// func addProductHalfAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r8x32(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R10)(DI*2), R11
+	ADDQ    DI, R11
+	LEAQ    (R8)(R9*2), R12
+	ADDQ    R9, R12
+	LEAQ    (R12)(R9*2), R13
+	ADDQ    R9, R13
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS (R8)(R9*1), Z2
+	VMOVUPS 64(R8)(R9*1), Z3
+	VMOVUPS (R8)(R9*2), Z4
+	VMOVUPS 64(R8)(R9*2), Z5
+	VMOVUPS (R12), Z6
+	VMOVUPS 64(R12), Z7
+	VMOVUPS (R12)(R9*1), Z8
+	VMOVUPS 64(R12)(R9*1), Z9
+	VMOVUPS (R12)(R9*2), Z10
+	VMOVUPS 64(R12)(R9*2), Z11
+	VMOVUPS (R13), Z12
+	VMOVUPS 64(R13), Z13
+	VMOVUPS (R13)(R9*1), Z14
+	VMOVUPS 64(R13)(R9*1), Z15
+
+loop:
+	VCVTPH2PS    (DX), Z16
+	VCVTPH2PS    32(DX), Z17
+	VBROADCASTSS (AX), Z18
+	VFMADD231PS  Z16, Z18, Z0
+	VFMADD231PS  Z17, Z18, Z1
+	VBROADCASTSS (AX)(DI*1), Z18
+	VFMADD231PS  Z16, Z18, Z2
+	VFMADD231PS  Z17, Z18, Z3
+	VBROADCASTSS (AX)(DI*2), Z18
+	VFMADD231PS  Z16, Z18, Z4
+	VFMADD231PS  Z17, Z18, Z5
+	VBROADCASTSS (R10), Z18
+	VFMADD231PS  Z16, Z18, Z6
+	VFMADD231PS  Z17, Z18, Z7
+	VBROADCASTSS (R10)(DI*1), Z18
+	VFMADD231PS  Z16, Z18, Z8
+	VFMADD231PS  Z17, Z18, Z9
+	VBROADCASTSS (R10)(DI*2), Z18
+	VFMADD231PS  Z16, Z18, Z10
+	VFMADD231PS  Z17, Z18, Z11
+	VBROADCASTSS (R11), Z18
+	VFMADD231PS  Z16, Z18, Z12
+	VFMADD231PS  Z17, Z18, Z13
+	VBROADCASTSS (R11)(DI*1), Z18
+	VFMADD231PS  Z16, Z18, Z14
+	VFMADD231PS  Z17, Z18, Z15
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, (R8)(R9*1)
+	VMOVUPS      Z3, 64(R8)(R9*1)
+	VMOVUPS      Z4, (R8)(R9*2)
+	VMOVUPS      Z5, 64(R8)(R9*2)
+	VMOVUPS      Z6, (R12)
+	VMOVUPS      Z7, 64(R12)
+	VMOVUPS      Z8, (R12)(R9*1)
+	VMOVUPS      Z9, 64(R12)(R9*1)
+	VMOVUPS      Z10, (R12)(R9*2)
+	VMOVUPS      Z11, 64(R12)(R9*2)
+	VMOVUPS      Z12, (R13)
+	VMOVUPS      Z13, 64(R13)
+	VMOVUPS      Z14, (R13)(R9*1)
+	VMOVUPS      Z15, 64(R13)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductHalfAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r8x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R10)(DI*2), R11
+	ADDQ    DI, R11
+	LEAQ    (R8)(R9*2), R12
+	ADDQ    R9, R12
+	LEAQ    (R12)(R9*2), R13
+	ADDQ    R9, R13
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+	VMOVUPS (R8)(R9*2), Z2
+	VMOVUPS (R12), Z3
+	VMOVUPS (R12)(R9*1), Z4
+	VMOVUPS (R12)(R9*2), Z5
+	VMOVUPS (R13), Z6
+	VMOVUPS (R13)(R9*1), Z7
+
+loop:
+	VCVTPH2PS    (DX), Z8
+	VBROADCASTSS (AX), Z9
+	VFMADD231PS  Z8, Z9, Z0
+	VBROADCASTSS (AX)(DI*1), Z9
+	VFMADD231PS  Z8, Z9, Z1
+	VBROADCASTSS (AX)(DI*2), Z9
+	VFMADD231PS  Z8, Z9, Z2
+	VBROADCASTSS (R10), Z9
+	VFMADD231PS  Z8, Z9, Z3
+	VBROADCASTSS (R10)(DI*1), Z9
+	VFMADD231PS  Z8, Z9, Z4
+	VBROADCASTSS (R10)(DI*2), Z9
+	VFMADD231PS  Z8, Z9, Z5
+	VBROADCASTSS (R11), Z9
+	VFMADD231PS  Z8, Z9, Z6
+	VBROADCASTSS (R11)(DI*1), Z9
+	VFMADD231PS  Z8, Z9, Z7
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z2, (R8)(R9*2)
+	VMOVUPS      Z3, (R12)
+	VMOVUPS      Z4, (R12)(R9*1)
+	VMOVUPS      Z5, (R12)(R9*2)
+	VMOVUPS      Z6, (R13)
+	VMOVUPS      Z7, (R13)(R9*1)
 	VZEROUPPER
 	RET
 
@@ -15072,41 +15236,25 @@ loop:
 	VCVTPH2PS    64(DX), Z18
 	VCVTPH2PS    96(DX), Z19
 	VBROADCASTSS (AX), Z20
-	VMULPS       Z16, Z20, Z21
-	VADDPS       Z21, Z0, Z0
-	VMULPS       Z17, Z20, Z21
-	VADDPS       Z21, Z1, Z1
-	VMULPS       Z18, Z20, Z21
-	VADDPS       Z21, Z2, Z2
-	VMULPS       Z19, Z20, Z21
-	VADDPS       Z21, Z3, Z3
+	VFMADD231PS  Z16, Z20, Z0
+	VFMADD231PS  Z17, Z20, Z1
+	VFMADD231PS  Z18, Z20, Z2
+	VFMADD231PS  Z19, Z20, Z3
 	VBROADCASTSS (AX)(DI*1), Z20
-	VMULPS       Z16, Z20, Z21
-	VADDPS       Z21, Z4, Z4
-	VMULPS       Z17, Z20, Z21
-	VADDPS       Z21, Z5, Z5
-	VMULPS       Z18, Z20, Z21
-	VADDPS       Z21, Z6, Z6
-	VMULPS       Z19, Z20, Z21
-	VADDPS       Z21, Z7, Z7
+	VFMADD231PS  Z16, Z20, Z4
+	VFMADD231PS  Z17, Z20, Z5
+	VFMADD231PS  Z18, Z20, Z6
+	VFMADD231PS  Z19, Z20, Z7
 	VBROADCASTSS (AX)(DI*2), Z20
-	VMULPS       Z16, Z20, Z21
-	VADDPS       Z21, Z8, Z8
-	VMULPS       Z17, Z20, Z21
-	VADDPS       Z21, Z9, Z9
-	VMULPS       Z18, Z20, Z21
-	VADDPS       Z21, Z10, Z10
-	VMULPS       Z19, Z20, Z21
-	VADDPS       Z21, Z11, Z11
+	VFMADD231PS  Z16, Z20, Z8
+	VFMADD231PS  Z17, Z20, Z9
+	VFMADD231PS  Z18, Z20, Z10
+	VFMADD231PS  Z19, Z20, Z11
 	VBROADCASTSS (R10), Z20
-	VMULPS       Z16, Z20, Z21
-	VADDPS       Z21, Z12, Z12
-	VMULPS       Z17, Z20, Z21
-	VADDPS       Z21, Z13, Z13
-	VMULPS       Z18, Z20, Z21
-	VADDPS       Z21, Z14, Z14
-	VMULPS       Z19, Z20, Z21
-	VADDPS       Z21, Z15, Z15
+	VFMADD231PS  Z16, Z20, Z12
+	VFMADD231PS  Z17, Z20, Z13
+	VFMADD231PS  Z18, Z20, Z14
+	VFMADD231PS  Z19, Z20, Z15
 	ADDQ         CX, AX
 	ADDQ         CX, R10
 	ADDQ         BX, DX
@@ -15128,6 +15276,52 @@ loop:
 	VMOVUPS      Z13, 64(R11)
 	VMOVUPS      Z14, 128(R11)
 	VMOVUPS      Z15, 192(R11)
+	VZEROUPPER
+	RET
+
+// func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r4x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+	VMOVUPS (R8)(R9*2), Z2
+	VMOVUPS (R11), Z3
+
+loop:
+	VCVTPH2PS    (DX), Z4
+	VBROADCASTSS (AX), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VBROADCASTSS (AX)(DI*1), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VBROADCASTSS (AX)(DI*2), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VBROADCASTSS (R10), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z2, (R8)(R9*2)
+	VMOVUPS      Z3, (R11)
 	VZEROUPPER
 	RET
 
@@ -15161,23 +15355,15 @@ loop:
 	VCVTPH2PS    64(DX), Z10
 	VCVTPH2PS    96(DX), Z11
 	VBROADCASTSS (AX), Z12
-	VMULPS       Z8, Z12, Z13
-	VADDPS       Z13, Z0, Z0
-	VMULPS       Z9, Z12, Z13
-	VADDPS       Z13, Z1, Z1
-	VMULPS       Z10, Z12, Z13
-	VADDPS       Z13, Z2, Z2
-	VMULPS       Z11, Z12, Z13
-	VADDPS       Z13, Z3, Z3
+	VFMADD231PS  Z8, Z12, Z0
+	VFMADD231PS  Z9, Z12, Z1
+	VFMADD231PS  Z10, Z12, Z2
+	VFMADD231PS  Z11, Z12, Z3
 	VBROADCASTSS (AX)(DI*1), Z12
-	VMULPS       Z8, Z12, Z13
-	VADDPS       Z13, Z4, Z4
-	VMULPS       Z9, Z12, Z13
-	VADDPS       Z13, Z5, Z5
-	VMULPS       Z10, Z12, Z13
-	VADDPS       Z13, Z6, Z6
-	VMULPS       Z11, Z12, Z13
-	VADDPS       Z13, Z7, Z7
+	VFMADD231PS  Z8, Z12, Z4
+	VFMADD231PS  Z9, Z12, Z5
+	VFMADD231PS  Z10, Z12, Z6
+	VFMADD231PS  Z11, Z12, Z7
 	ADDQ         CX, AX
 	ADDQ         BX, DX
 	DECQ         SI
@@ -15190,6 +15376,39 @@ loop:
 	VMOVUPS      Z5, 64(R8)(R9*1)
 	VMOVUPS      Z6, 128(R8)(R9*1)
 	VMOVUPS      Z7, 192(R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r2x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+
+loop:
+	VCVTPH2PS    (DX), Z2
+	VBROADCASTSS (AX), Z3
+	VFMADD231PS  Z2, Z3, Z0
+	VBROADCASTSS (AX)(DI*1), Z3
+	VFMADD231PS  Z2, Z3, Z1
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
 	VZEROUPPER
 	RET
 
@@ -15219,14 +15438,10 @@ loop:
 	VCVTPH2PS    64(DX), Z6
 	VCVTPH2PS    96(DX), Z7
 	VBROADCASTSS (AX), Z8
-	VMULPS       Z4, Z8, Z4
-	VADDPS       Z4, Z0, Z0
-	VMULPS       Z5, Z8, Z4
-	VADDPS       Z4, Z1, Z1
-	VMULPS       Z6, Z8, Z4
-	VADDPS       Z4, Z2, Z2
-	VMULPS       Z7, Z8, Z4
-	VADDPS       Z4, Z3, Z3
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
 	ADDQ         CX, AX
 	ADDQ         BX, DX
 	DECQ         SI
@@ -15235,91 +15450,6 @@ loop:
 	VMOVUPS      Z1, 64(DI)
 	VMOVUPS      Z2, 128(DI)
 	VMOVUPS      Z3, 192(DI)
-	VZEROUPPER
-	RET
-
-// func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductHalfAVX512r4x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-	VMOVUPS (R8)(R9*2), Z2
-	VMOVUPS (R11), Z3
-
-loop:
-	VCVTPH2PS    (DX), Z4
-	VBROADCASTSS (AX), Z5
-	VMULPS       Z4, Z5, Z5
-	VADDPS       Z5, Z0, Z0
-	VBROADCASTSS (AX)(DI*1), Z5
-	VMULPS       Z4, Z5, Z5
-	VADDPS       Z5, Z1, Z1
-	VBROADCASTSS (AX)(DI*2), Z5
-	VMULPS       Z4, Z5, Z5
-	VADDPS       Z5, Z2, Z2
-	VBROADCASTSS (R10), Z5
-	VMULPS       Z4, Z5, Z5
-	VADDPS       Z5, Z3, Z3
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VMOVUPS      Z2, (R8)(R9*2)
-	VMOVUPS      Z3, (R11)
-	VZEROUPPER
-	RET
-
-// func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductHalfAVX512r2x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-
-loop:
-	VCVTPH2PS    (DX), Z2
-	VBROADCASTSS (AX), Z3
-	VMULPS       Z2, Z3, Z3
-	VADDPS       Z3, Z0, Z0
-	VBROADCASTSS (AX)(DI*1), Z3
-	VMULPS       Z2, Z3, Z3
-	VADDPS       Z3, Z1, Z1
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
 	VZEROUPPER
 	RET
 
@@ -15343,13 +15473,172 @@ TEXT ·addProductHalfAVX512r1x16(SB), NOSPLIT, $0-64
 loop:
 	VCVTPH2PS    (DX), Z1
 	VBROADCASTSS (AX), Z2
-	VMULPS       Z1, Z2, Z1
-	VADDPS       Z1, Z0, Z0
+	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         CX, AX
 	ADDQ         BX, DX
 	DECQ         SI
 	JNZ          loop
 	VMOVUPS      Z0, (DI)
+	VZEROUPPER
+	RET
+
+// func addProductInt8AVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductInt8AVX512r8x32(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R10)(DI*2), R11
+	ADDQ    DI, R11
+	LEAQ    (R8)(R9*2), R12
+	ADDQ    R9, R12
+	LEAQ    (R12)(R9*2), R13
+	ADDQ    R9, R13
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS (R8)(R9*1), Z2
+	VMOVUPS 64(R8)(R9*1), Z3
+	VMOVUPS (R8)(R9*2), Z4
+	VMOVUPS 64(R8)(R9*2), Z5
+	VMOVUPS (R12), Z6
+	VMOVUPS 64(R12), Z7
+	VMOVUPS (R12)(R9*1), Z8
+	VMOVUPS 64(R12)(R9*1), Z9
+	VMOVUPS (R12)(R9*2), Z10
+	VMOVUPS 64(R12)(R9*2), Z11
+	VMOVUPS (R13), Z12
+	VMOVUPS 64(R13), Z13
+	VMOVUPS (R13)(R9*1), Z14
+	VMOVUPS 64(R13)(R9*1), Z15
+
+loop:
+	VPMOVSXBD    (DX), Z16
+	VCVTDQ2PS    Z16, Z16
+	VPMOVSXBD    16(DX), Z17
+	VCVTDQ2PS    Z17, Z17
+	VBROADCASTSS (AX), Z18
+	VFMADD231PS  Z16, Z18, Z0
+	VFMADD231PS  Z17, Z18, Z1
+	VBROADCASTSS (AX)(DI*1), Z18
+	VFMADD231PS  Z16, Z18, Z2
+	VFMADD231PS  Z17, Z18, Z3
+	VBROADCASTSS (AX)(DI*2), Z18
+	VFMADD231PS  Z16, Z18, Z4
+	VFMADD231PS  Z17, Z18, Z5
+	VBROADCASTSS (R10), Z18
+	VFMADD231PS  Z16, Z18, Z6
+	VFMADD231PS  Z17, Z18, Z7
+	VBROADCASTSS (R10)(DI*1), Z18
+	VFMADD231PS  Z16, Z18, Z8
+	VFMADD231PS  Z17, Z18, Z9
+	VBROADCASTSS (R10)(DI*2), Z18
+	VFMADD231PS  Z16, Z18, Z10
+	VFMADD231PS  Z17, Z18, Z11
+	VBROADCASTSS (R11), Z18
+	VFMADD231PS  Z16, Z18, Z12
+	VFMADD231PS  Z17, Z18, Z13
+	VBROADCASTSS (R11)(DI*1), Z18
+	VFMADD231PS  Z16, Z18, Z14
+	VFMADD231PS  Z17, Z18, Z15
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, (R8)(R9*1)
+	VMOVUPS      Z3, 64(R8)(R9*1)
+	VMOVUPS      Z4, (R8)(R9*2)
+	VMOVUPS      Z5, 64(R8)(R9*2)
+	VMOVUPS      Z6, (R12)
+	VMOVUPS      Z7, 64(R12)
+	VMOVUPS      Z8, (R12)(R9*1)
+	VMOVUPS      Z9, 64(R12)(R9*1)
+	VMOVUPS      Z10, (R12)(R9*2)
+	VMOVUPS      Z11, 64(R12)(R9*2)
+	VMOVUPS      Z12, (R13)
+	VMOVUPS      Z13, 64(R13)
+	VMOVUPS      Z14, (R13)(R9*1)
+	VMOVUPS      Z15, 64(R13)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductInt8AVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductInt8AVX512r8x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R10)(DI*2), R11
+	ADDQ    DI, R11
+	LEAQ    (R8)(R9*2), R12
+	ADDQ    R9, R12
+	LEAQ    (R12)(R9*2), R13
+	ADDQ    R9, R13
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+	VMOVUPS (R8)(R9*2), Z2
+	VMOVUPS (R12), Z3
+	VMOVUPS (R12)(R9*1), Z4
+	VMOVUPS (R12)(R9*2), Z5
+	VMOVUPS (R13), Z6
+	VMOVUPS (R13)(R9*1), Z7
+
+loop:
+	VPMOVSXBD    (DX), Z8
+	VCVTDQ2PS    Z8, Z8
+	VBROADCASTSS (AX), Z9
+	VFMADD231PS  Z8, Z9, Z0
+	VBROADCASTSS (AX)(DI*1), Z9
+	VFMADD231PS  Z8, Z9, Z1
+	VBROADCASTSS (AX)(DI*2), Z9
+	VFMADD231PS  Z8, Z9, Z2
+	VBROADCASTSS (R10), Z9
+	VFMADD231PS  Z8, Z9, Z3
+	VBROADCASTSS (R10)(DI*1), Z9
+	VFMADD231PS  Z8, Z9, Z4
+	VBROADCASTSS (R10)(DI*2), Z9
+	VFMADD231PS  Z8, Z9, Z5
+	VBROADCASTSS (R11), Z9
+	VFMADD231PS  Z8, Z9, Z6
+	VBROADCASTSS (R11)(DI*1), Z9
+	VFMADD231PS  Z8, Z9, Z7
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z2, (R8)(R9*2)
+	VMOVUPS      Z3, (R12)
+	VMOVUPS      Z4, (R12)(R9*1)
+	VMOVUPS      Z5, (R12)(R9*2)
+	VMOVUPS      Z6, (R13)
+	VMOVUPS      Z7, (R13)(R9*1)
 	VZEROUPPER
 	RET
 
@@ -15398,41 +15687,25 @@ loop:
 	VPMOVSXBD    48(DX), Z19
 	VCVTDQ2PS    Z19, Z19
 	VBROADCASTSS (AX), Z20
-	VMULPS       Z16, Z20, Z21
-	VADDPS       Z21, Z0, Z0
-	VMULPS       Z17, Z20, Z21
-	VADDPS       Z21, Z1, Z1
-	VMULPS       Z18, Z20, Z21
-	VADDPS       Z21, Z2, Z2
-	VMULPS       Z19, Z20, Z21
-	VADDPS       Z21, Z3, Z3
+	VFMADD231PS  Z16, Z20, Z0
+	VFMADD231PS  Z17, Z20, Z1
+	VFMADD231PS  Z18, Z20, Z2
+	VFMADD231PS  Z19, Z20, Z3
 	VBROADCASTSS (AX)(DI*1), Z20
-	VMULPS       Z16, Z20, Z21
-	VADDPS       Z21, Z4, Z4
-	VMULPS       Z17, Z20, Z21
-	VADDPS       Z21, Z5, Z5
-	VMULPS       Z18, Z20, Z21
-	VADDPS       Z21, Z6, Z6
-	VMULPS       Z19, Z20, Z21
-	VADDPS       Z21, Z7, Z7
+	VFMADD231PS  Z16, Z20, Z4
+	VFMADD231PS  Z17, Z20, Z5
+	VFMADD231PS  Z18, Z20, Z6
+	VFMADD231PS  Z19, Z20, Z7
 	VBROADCASTSS (AX)(DI*2), Z20
-	VMULPS       Z16, Z20, Z21
-	VADDPS       Z21, Z8, Z8
-	VMULPS       Z17, Z20, Z21
-	VADDPS       Z21, Z9, Z9
-	VMULPS       Z18, Z20, Z21
-	VADDPS       Z21, Z10, Z10
-	VMULPS       Z19, Z20, Z21
-	VADDPS       Z21, Z11, Z11
+	VFMADD231PS  Z16, Z20, Z8
+	VFMADD231PS  Z17, Z20, Z9
+	VFMADD231PS  Z18, Z20, Z10
+	VFMADD231PS  Z19, Z20, Z11
 	VBROADCASTSS (R10), Z20
-	VMULPS       Z16, Z20, Z21
-	VADDPS       Z21, Z12, Z12
-	VMULPS       Z17, Z20, Z21
-	VADDPS       Z21, Z13, Z13
-	VMULPS       Z18, Z20, Z21
-	VADDPS       Z21, Z14, Z14
-	VMULPS       Z19, Z20, Z21
-	VADDPS       Z21, Z15, Z15
+	VFMADD231PS  Z16, Z20, Z12
+	VFMADD231PS  Z17, Z20, Z13
+	VFMADD231PS  Z18, Z20, Z14
+	VFMADD231PS  Z19, Z20, Z15
 	ADDQ         CX, AX
 	ADDQ         CX, R10
 	ADDQ         BX, DX
@@ -15454,6 +15727,52 @@ loop:
 	VMOVUPS      Z13, 64(R11)
 	VMOVUPS      Z14, 128(R11)
 	VMOVUPS      Z15, 192(R11)
+	VZEROUPPER
+	RET
+
+// func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductInt8AVX512r4x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+	VMOVUPS (R8)(R9*2), Z2
+	VMOVUPS (R11), Z3
+
+loop:
+	VPMOVSXBD    (DX), Z4
+	VCVTDQ2PS    Z4, Z4
+	VBROADCASTSS (AX), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VBROADCASTSS (AX)(DI*1), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VBROADCASTSS (AX)(DI*2), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VBROADCASTSS (R10), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z2, (R8)(R9*2)
+	VMOVUPS      Z3, (R11)
 	VZEROUPPER
 	RET
 
@@ -15490,23 +15809,15 @@ loop:
 	VPMOVSXBD    48(DX), Z11
 	VCVTDQ2PS    Z11, Z11
 	VBROADCASTSS (AX), Z12
-	VMULPS       Z8, Z12, Z13
-	VADDPS       Z13, Z0, Z0
-	VMULPS       Z9, Z12, Z13
-	VADDPS       Z13, Z1, Z1
-	VMULPS       Z10, Z12, Z13
-	VADDPS       Z13, Z2, Z2
-	VMULPS       Z11, Z12, Z13
-	VADDPS       Z13, Z3, Z3
+	VFMADD231PS  Z8, Z12, Z0
+	VFMADD231PS  Z9, Z12, Z1
+	VFMADD231PS  Z10, Z12, Z2
+	VFMADD231PS  Z11, Z12, Z3
 	VBROADCASTSS (AX)(DI*1), Z12
-	VMULPS       Z8, Z12, Z13
-	VADDPS       Z13, Z4, Z4
-	VMULPS       Z9, Z12, Z13
-	VADDPS       Z13, Z5, Z5
-	VMULPS       Z10, Z12, Z13
-	VADDPS       Z13, Z6, Z6
-	VMULPS       Z11, Z12, Z13
-	VADDPS       Z13, Z7, Z7
+	VFMADD231PS  Z8, Z12, Z4
+	VFMADD231PS  Z9, Z12, Z5
+	VFMADD231PS  Z10, Z12, Z6
+	VFMADD231PS  Z11, Z12, Z7
 	ADDQ         CX, AX
 	ADDQ         BX, DX
 	DECQ         SI
@@ -15519,6 +15830,39 @@ loop:
 	VMOVUPS      Z5, 64(R8)(R9*1)
 	VMOVUPS      Z6, 128(R8)(R9*1)
 	VMOVUPS      Z7, 192(R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductInt8AVX512r2x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+
+loop:
+	VPMOVSXBD    (DX), Z2
+	VCVTDQ2PS    Z2, Z2
+	VBROADCASTSS (AX), Z3
+	VFMADD231PS  Z2, Z3, Z0
+	VBROADCASTSS (AX)(DI*1), Z3
+	VFMADD231PS  Z2, Z3, Z1
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
 	VZEROUPPER
 	RET
 
@@ -15551,14 +15895,10 @@ loop:
 	VPMOVSXBD    48(DX), Z7
 	VCVTDQ2PS    Z7, Z7
 	VBROADCASTSS (AX), Z8
-	VMULPS       Z4, Z8, Z4
-	VADDPS       Z4, Z0, Z0
-	VMULPS       Z5, Z8, Z4
-	VADDPS       Z4, Z1, Z1
-	VMULPS       Z6, Z8, Z4
-	VADDPS       Z4, Z2, Z2
-	VMULPS       Z7, Z8, Z4
-	VADDPS       Z4, Z3, Z3
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
 	ADDQ         CX, AX
 	ADDQ         BX, DX
 	DECQ         SI
@@ -15567,91 +15907,6 @@ loop:
 	VMOVUPS      Z1, 64(DI)
 	VMOVUPS      Z2, 128(DI)
 	VMOVUPS      Z3, 192(DI)
-	VZEROUPPER
-	RET
-
-// func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductInt8AVX512r4x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-	VMOVUPS (R8)(R9*2), Z2
-	VMOVUPS (R11), Z3
-
-loop:
-	VPMOVSXBD    (DX), Z4
-	VCVTDQ2PS    Z4, Z4
-	VBROADCASTSS (AX), Z5
-	VMULPS       Z4, Z5, Z5
-	VADDPS       Z5, Z0, Z0
-	VBROADCASTSS (AX)(DI*1), Z5
-	VMULPS       Z4, Z5, Z5
-	VADDPS       Z5, Z1, Z1
-	VBROADCASTSS (AX)(DI*2), Z5
-	VMULPS       Z4, Z5, Z5
-	VADDPS       Z5, Z2, Z2
-	VBROADCASTSS (R10), Z5
-	VMULPS       Z4, Z5, Z5
-	VADDPS       Z5, Z3, Z3
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VMOVUPS      Z2, (R8)(R9*2)
-	VMOVUPS      Z3, (R11)
-	VZEROUPPER
-	RET
-
-// func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductInt8AVX512r2x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-
-loop:
-	VPMOVSXBD    (DX), Z2
-	VCVTDQ2PS    Z2, Z2
-	VBROADCASTSS (AX), Z3
-	VMULPS       Z2, Z3, Z3
-	VADDPS       Z3, Z0, Z0
-	VBROADCASTSS (AX)(DI*1), Z3
-	VMULPS       Z2, Z3, Z3
-	VADDPS       Z3, Z1, Z1
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
 	VZEROUPPER
 	RET
 
@@ -15675,8 +15930,7 @@ loop:
 	VPMOVSXBD    (DX), Z1
 	VCVTDQ2PS    Z1, Z1
 	VBROADCASTSS (AX), Z2
-	VMULPS       Z1, Z2, Z1
-	VADDPS       Z1, Z0, Z0
+	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         CX, AX
 	ADDQ         BX, DX
 	DECQ         SI
@@ -15715,13 +15969,12 @@ TEXT ·dotAVX512(SB), NOSPLIT, $0-32
 	VMOVUPS (SI), Z0
 
 loop:
-	VMOVUPS (AX)(BX*1), Z1
-	VMULPS  (CX)(BX*1), Z1, Z1
-	VADDPS  Z1, Z0, Z0
-	ADDQ    $0x40, BX
-	CMPQ    BX, DX
-	JNE     loop
-	VMOVUPS Z0, (SI)
+	VMOVUPS     (AX)(BX*1), Z1
+	VFMADD231PS (CX)(BX*1), Z1, Z0
+	ADDQ        $0x40, BX
+	CMPQ        BX, DX
+	JNE         loop
+	VMOVUPS     Z0, (SI)
 	VZEROUPPER
 	RET
 

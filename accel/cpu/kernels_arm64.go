@@ -203,47 +203,47 @@ func denseInt4SDOTt2(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int
 //go:noescape
 func denseInt4SDOTt3(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int8, ldx int, inv *float32, add, blocks int)
 
-// addProductNEONr4: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+// addProductNEONr4: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //
 //go:noescape
 func addProductNEONr4(c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int)
 
-// addProductNEONr2: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+// addProductNEONr2: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
 //
 //go:noescape
 func addProductNEONr2(c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int)
 
-// addProductNEONr1: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+// addProductNEONr1: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
 //
 //go:noescape
 func addProductNEONr1(c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int)
 
-// addProductHalfNEONr4: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+// addProductHalfNEONr4: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //
 //go:noescape
 func addProductHalfNEONr4(c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int)
 
-// addProductHalfNEONr2: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+// addProductHalfNEONr2: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
 //
 //go:noescape
 func addProductHalfNEONr2(c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int)
 
-// addProductHalfNEONr1: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+// addProductHalfNEONr1: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
 //
 //go:noescape
 func addProductHalfNEONr1(c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int)
 
-// addProductInt8NEONr4: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+// addProductInt8NEONr4: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //
 //go:noescape
 func addProductInt8NEONr4(c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int)
 
-// addProductInt8NEONr2: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+// addProductInt8NEONr2: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
 //
 //go:noescape
 func addProductInt8NEONr2(c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int)
 
-// addProductInt8NEONr1: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+// addProductInt8NEONr1: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
 //
 //go:noescape
 func addProductInt8NEONr1(c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int)
@@ -253,7 +253,7 @@ func addProductInt8NEONr1(c *float32, ldc int, a *float32, row, step int, b *int
 //go:noescape
 func toHalvesNEON(dst *uint16, x *float32, n int)
 
-// dotNEON: lanes[i mod 16] += a[i]*b[i] for i < n in ascending order; n > 0 and a multiple of 16.
+// dotNEON: lanes[i mod 16] += a[i]*b[i], fused, for i < n in ascending order; n > 0 and a multiple of 16.
 //
 //go:noescape
 func dotNEON(lanes *float32, a, b *float32, n int)

@@ -58,7 +58,7 @@ func NewScores(w *Dense, panels []byte) (*Scores, error) {
 // scoreBound bounds what separates the float product of w and x (cpu.DenseMatMul) from the integer product of q*scale and x (cpu.DenseIntMatMul).
 // With u = 2^-24, n columns, d = w - q*scale and v = q*scale, in exact arithmetic:
 //
-//   - the float product rounds n products and adds each to one of four sums, then two more: it is within (n/4+4)u * sum|w x| of the exact one,
+//   - the float product adds n products to four sums, with one rounding each, then two more: it is within (n/4+4)u * sum|w x| of the exact one,
 //     and sum|w x| <= |w| |x| (Cauchy-Schwarz);
 //   - the exact products of w and v with x differ by d x, at most |d| |x|;
 //   - x becomes integers: each element is within half a step, and three roundings of its own, 3u|x|, so that v x moves by at most

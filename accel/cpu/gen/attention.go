@@ -9,16 +9,9 @@ import (
 )
 
 func attention(s simd) {
-	for _, width := range productWidths(s) {
-		for _, rows := range productRows(s, width) {
-			addProduct(s, float32s, rows, width)
-		}
-	}
-	for _, kind := range []rightFactor{halves, int8s} {
-		for _, width := range storedWidths(s) {
-			for _, rows := range []int{4, 2, 1} {
-				addProduct(s, kind, rows, width)
-			}
+	for _, kind := range []rightFactor{float32s, halves, int8s} {
+		for _, t := range productTiles(s) {
+			addProduct(s, kind, t.rows, t.width)
 		}
 	}
 	toHalves(s)
@@ -27,31 +20,16 @@ func attention(s simd) {
 	maxLanes(s)
 }
 
-// productWidths are the columns that a tile of a product may have, productRows the rows: as many sums as registers hold, and fewer
-// for what is left.
-func productWidths(s simd) []int {
-	if s.wide() {
-		return []int{64, 32, 16}
-	}
-	return []int{16}
-}
+// productTile is a tile of a product: its sums are in registers.
+type productTile struct{ rows, width int }
 
-func productRows(s simd, width int) []int {
-	switch {
-	case !s.wide():
-		return []int{6, 4, 2, 1}
-	case width == 64:
-		return []int{4, 2, 1}
-	}
-	return []int{8, 4, 2, 1}
-}
-
-// storedWidths are the widths of tiles whose right factor becomes float32 on the way.
-func storedWidths(s simd) []int {
+// productTiles lists what tiles in the package takes. A processor has two sums under way in each of the four cycles that one takes, so that
+// fewer than eight registers of them wait for each other; many rows share what is loaded, and converted, for a column.
+func productTiles(s simd) []productTile {
 	if s.wide() {
-		return []int{64, 16}
+		return []productTile{{8, 32}, {8, 16}, {4, 64}, {4, 16}, {2, 64}, {2, 16}, {1, 64}, {1, 16}}
 	}
-	return []int{16}
+	return []productTile{{6, 16}, {4, 16}, {2, 32}, {2, 16}, {1, 64}, {1, 16}}
 }
 
 // rightFactor is how the elements of a product's right factor are stored.
@@ -84,7 +62,7 @@ func (k rightFactor) read(s simd, b reg.Register, p int, to reg.VecVirtual) {
 func addProduct(s simd, kind rightFactor, rows, width int) {
 	name := fmt.Sprintf("addProduct%s%sr%dx%d", kind.name, s.suffix, rows, width)
 	TEXT(name, NOSPLIT, "func(c *float32, ldc int, a *float32, row, step int, b *"+kind.dtype+", ldb, n int)")
-	Doc(fmt.Sprintf("%s: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < %d and j < %d; n > 0.", name, rows, width))
+	Doc(fmt.Sprintf("%s: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < %d and j < %d; n > 0.", name, rows, width))
 	Pragma("noescape")
 	a, step, b, ldb, n := load("a"), load("step"), load("b"), load("ldb"), load("n")
 	row := load("row")
@@ -105,7 +83,7 @@ func addProduct(s simd, kind rightFactor, rows, width int) {
 			VMOVUPS(to.at(i, s.bytes*p), sum[i][p])
 		}
 	}
-	right, x, t := s.regs(parts), s.vec(), s.vec()
+	right, x := s.regs(parts), s.vec()
 	Label("loop")
 	for p := range right {
 		kind.read(s, b, p, right[p])
@@ -113,8 +91,7 @@ func addProduct(s simd, kind rightFactor, rows, width int) {
 	for i := range sum {
 		VBROADCASTSS(from.at(i, 0), x)
 		for p := range right {
-			VMULPS(right[p], x, t)
-			VADDPS(t, sum[i][p], sum[i][p])
+			VFMADD231PS(right[p], x, sum[i][p])
 		}
 	}
 	for _, base := range from.bases {
@@ -154,7 +131,7 @@ func dot(s simd) {
 	var sum []reg.VecVirtual
 	var to reg.Register
 	loop16(s, "dot", "lanes *float32, a, b *float32, n int",
-		[]string{"lanes[i mod 16] += a[i]*b[i] for i < n in ascending order; n > 0 and a multiple of 16."},
+		[]string{"lanes[i mod 16] += a[i]*b[i], fused, for i < n in ascending order; n > 0 and a multiple of 16."},
 		func() {
 			to = load("lanes")
 			sum = s.regs(s.parts)
@@ -164,8 +141,7 @@ func dot(s simd) {
 		}, func(l lanes) {
 			t := s.vec()
 			VMOVUPS(l.at("a"), t)
-			VMULPS(l.at("b"), t, t)
-			VADDPS(t, sum[l.part], sum[l.part])
+			VFMADD231PS(l.at("b"), t, sum[l.part])
 		}, func() {
 			for p := range sum {
 				VMOVUPS(sum[p], at(to, s.bytes*p))

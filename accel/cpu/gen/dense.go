@@ -53,7 +53,7 @@ func denseKernel(s simd, f denseFormat, tokens int) {
 		acc[i] = s.regs(4)
 		s.zero(acc[i]...)
 	}
-	weight, product, xb, odd := make([][]reg.VecVirtual, parts), s.regs(2), s.vec(), operand.Op(constant(cUpper))
+	weight, xb, odd := make([][]reg.VecVirtual, parts), s.vec(), operand.Op(constant(cUpper))
 	if s.wide() && f.name == "BF16" {
 		odd = s.splat(upperHalf)
 	}
@@ -74,17 +74,15 @@ func denseKernel(s simd, f denseFormat, tokens int) {
 		for p := range parts {
 			v := s.decode(f, w, k, p, weight[p], odd)
 			for t := range tokens {
-				m := product[t%2]
-				switch {
-				case s.wide():
-					VMULPS_BCST(tok.at(t, 4*k), v, m)
-				case tokens == 1:
-					VMULPS(xb, v, m)
-				default:
-					VBROADCASTSS(tok.at(t, 4*k), m)
-					VMULPS(m, v, m)
+				sum := acc[p*tokens+t][k]
+				if s.wide() {
+					VFMADD231PS_BCST(tok.at(t, 4*k), v, sum)
+					continue
 				}
-				VADDPS(m, acc[p*tokens+t][k], acc[p*tokens+t][k])
+				if tokens > 1 {
+					VBROADCASTSS(tok.at(t, 4*k), xb)
+				}
+				VFMADD231PS(xb, v, sum)
 			}
 		}
 	}

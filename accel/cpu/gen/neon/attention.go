@@ -97,7 +97,7 @@ var factors = []factor{
 // addProduct keeps a tile of sums in registers while it goes over k.
 func addProduct(f factor, rows int) {
 	text(fmt.Sprintf("addProduct%sNEONr%d", f.name, rows), fmt.Sprintf("c *float32, ldc int, a *float32, row, step int, b %s, ldb, n int", f.typ), "",
-		fmt.Sprintf("c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j] for k = 0..n-1 in this order, i < %d and j < 16; n > 0.", rows))
+		fmt.Sprintf("c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < %d and j < 16; n > 0.", rows))
 	from, to := pointers(load("a"), loadBytes("row", 2), rows), pointers(load("c"), loadBytes("ldc", 2), rows)
 	b, ldb, step, n := load("b"), loadBytes("ldb", f.shift), loadBytes("step", 2), load("n")
 	sum := make([]lanes, rows)
@@ -105,15 +105,14 @@ func addProduct(f factor, rows int) {
 		sum[i] = newLanes()
 		sum[i].load(to[i])
 	}
-	right, x, product := newLanes(), newVec(), newLanes()
+	right, x := newLanes(), newVec()
 	loop(n, 1, func() {
 		f.load(right, b)
 		addReg(b, ldb)
 		for i := range sum {
 			ldr32(x, from[i])
 			addReg(from[i], step)
-			with(fmul, product, right, x)
-			three16(fadd, sum[i], sum[i], product)
+			with(fmla, sum[i], right, x)
 		}
 	})
 	for i := range sum {
@@ -140,7 +139,7 @@ func toHalves() {
 }
 
 func dot() {
-	text("dotNEON", "lanes *float32, a, b *float32, n int", "", "lanes[i mod 16] += a[i]*b[i] for i < n in ascending order; n > 0 and a multiple of 16.")
+	text("dotNEON", "lanes *float32, a, b *float32, n int", "", "lanes[i mod 16] += a[i]*b[i], fused, for i < n in ascending order; n > 0 and a multiple of 16.")
 	to, a, b, n := load("lanes"), load("a"), load("b"), load("n")
 	sum, x, y := newLanes(), newLanes(), newLanes()
 	sum.load(to)
@@ -149,8 +148,7 @@ func dot() {
 		y.load(b)
 		add(a, 64)
 		add(b, 64)
-		three16(fmul, x, x, y)
-		three16(fadd, sum, sum, x)
+		three16(fmla, sum, x, y)
 	})
 	sum.store(to)
 	ret()

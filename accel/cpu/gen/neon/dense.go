@@ -36,7 +36,7 @@ func denseKernel(f denseFormat, tokens int) {
 			sum[t] = append(sum[t], s)
 		}
 	}
-	xb, raw, product := newVecs(tokens), newVecs(parts), newVec()
+	xb, raw := newVecs(tokens), newVecs(parts)
 	weight, upper := newVec(), vec(0)
 	if f.name == "BF16" {
 		upper = constant(table(), cUpper)
@@ -58,8 +58,7 @@ func denseKernel(f denseFormat, tokens int) {
 					and(v, v, upper)
 				}
 				for t := range sum {
-					fmulLane(product, v, xb[t], k)
-					fadd(sum[t][p][k], sum[t][p][k], product)
+					fmlaLane(sum[t][p][k], v, xb[t], k)
 				}
 			}
 		}

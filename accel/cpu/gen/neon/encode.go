@@ -38,6 +38,7 @@ var (
 	fadd   = three("FADD", "4S", 0x4e20d400)
 	fsub   = three("FSUB", "4S", 0x4ea0d400)
 	fmul   = three("FMUL", "4S", 0x6e20dc00)
+	fmla   = three("FMLA", "4S", 0x4e20cc00) // adds the product, rounded once
 	fdiv   = three("FDIV", "4S", 0x6e20fc00)
 	fmaxnm = three("FMAXNM", "4S", 0x4e20c400) // a number beside NaN wins
 	fminnm = three("FMINNM", "4S", 0x4ea0c400)
@@ -99,14 +100,22 @@ var (
 	sdot   = long("SDOT", "4S", "16B", 0x4e809400)
 )
 
+// lane is how lane i of m, of four 32-bit ones, stands in an instruction.
+func lane(m vec, i int) uint32 { return uint32(i&1)<<21 | uint32(i>>1)<<11 | uint32(m)<<16 }
+
 // sdotLane adds, for each 32-bit lane, the four products of n's bytes with those of lane i of m.
 func sdotLane(d, n, m vec, i int) {
-	word(0x4f80e000|uint32(i&1)<<21|uint32(i>>1)<<11|uint32(m)<<16|uint32(n)<<5|uint32(d), "SDOT V%d.4S, V%d.16B, V%d.4B[%d]", d, n, m, i)
+	word(0x4f80e000|lane(m, i)|uint32(n)<<5|uint32(d), "SDOT V%d.4S, V%d.16B, V%d.4B[%d]", d, n, m, i)
 }
 
 // fmulLane multiplies with lane i of m.
 func fmulLane(d, n, m vec, i int) {
-	word(0x4f809000|uint32(i&1)<<21|uint32(i>>1)<<11|uint32(m)<<16|uint32(n)<<5|uint32(d), "FMUL V%d.4S, V%d.4S, V%d.S[%d]", d, n, m, i)
+	word(0x4f809000|lane(m, i)|uint32(n)<<5|uint32(d), "FMUL V%d.4S, V%d.4S, V%d.S[%d]", d, n, m, i)
+}
+
+// fmlaLane adds the product with lane i of m, rounded once.
+func fmlaLane(d, n, m vec, i int) {
+	word(0x4f801000|lane(m, i)|uint32(n)<<5|uint32(d), "FMLA V%d.4S, V%d.4S, V%d.S[%d]", d, n, m, i)
 }
 
 // Sign extension.

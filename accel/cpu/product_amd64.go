@@ -1,0 +1,223 @@
+package cpu
+
+// tiles walks over rows x cols elements of a product, cols a multiple of 16, in tiles that there are kernels for. Rows are taken as many
+// at once as there are, and tiles below each other come one after the other: they share columns of the right factor.
+type tiles struct {
+	isa        ISA
+	rows, cols int
+	first, end int // rows of tiles as tall as this one
+
+	row, col, tall, width int // the tile
+}
+
+func newTiles(isa ISA, rows, cols int) tiles {
+	return tiles{isa: isa, rows: rows, cols: cols, col: cols}
+}
+
+func (t *tiles) next() bool {
+	if t.row += t.tall; t.row < t.end {
+		return true
+	}
+	if t.col += t.width; t.col >= t.cols {
+		if t.first = t.end; t.first == t.rows {
+			return false
+		}
+		left := t.rows - t.first
+		t.tall, t.col = tallest(t.isa, left), 0
+		t.end = t.first + left/t.tall*t.tall
+	}
+	t.row, t.width = t.first, widest(t.isa, t.tall, t.cols-t.col)
+	return true
+}
+
+// shape is rows x columns of a tile.
+type shape struct{ rows, cols int }
+
+// tallest is how many of the rows that are left a tile takes.
+func tallest(isa ISA, left int) int {
+	tall := 8
+	if isa == AVX2 && left >= 6 {
+		return 6
+	}
+	for tall > left {
+		tall /= 2
+	}
+	return tall
+}
+
+// widest is how many of the columns that are left a tile takes.
+func widest(isa ISA, tall, left int) int {
+	width := 64
+	switch {
+	case isa == AVX512 && tall == 8:
+		width = 32
+	case isa == AVX2:
+		width = max(Lanes, 64/tall)
+	}
+	if width > left || tall > 2 && isa == AVX2 {
+		return Lanes
+	}
+	return width
+}
+
+func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int) {
+	isa := vectors()
+	if isa == Scalar {
+		addProductRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
+		return
+	}
+	for t := newTiles(isa, rows, cols); t.next(); {
+		to, left, right := &c[t.row*ldc+t.col], &a[t.row*row], &b[t.col]
+		if isa == AVX2 {
+			addProduct256(t.tall, t.width, to, ldc, left, row, step, right, ldb, n)
+		} else {
+			addProduct512(t.tall, t.width, to, ldc, left, row, step, right, ldb, n)
+		}
+	}
+}
+
+func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int) {
+	isa := vectors()
+	if isa == Scalar {
+		addProductHalfRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
+		return
+	}
+	for t := newTiles(isa, rows, cols); t.next(); {
+		to, left, right := &c[t.row*ldc+t.col], &a[t.row*row], &b[t.col]
+		if isa == AVX2 {
+			addProductHalf256(t.tall, t.width, to, ldc, left, row, step, right, ldb, n)
+		} else {
+			addProductHalf512(t.tall, t.width, to, ldc, left, row, step, right, ldb, n)
+		}
+	}
+}
+
+func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int) {
+	isa := vectors()
+	if isa == Scalar {
+		addProductInt8Ref(c, ldc, a, row, step, b, ldb, rows, cols, n)
+		return
+	}
+	for t := newTiles(isa, rows, cols); t.next(); {
+		to, left, right := &c[t.row*ldc+t.col], &a[t.row*row], &b[t.col]
+		if isa == AVX2 {
+			addProductInt8256(t.tall, t.width, to, ldc, left, row, step, right, ldb, n)
+		} else {
+			addProductInt8512(t.tall, t.width, to, ldc, left, row, step, right, ldb, n)
+		}
+	}
+}
+
+func addProduct256(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int) {
+	switch (shape{rows, cols}) {
+	case shape{6, 16}:
+		addProductAVX2r6x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{4, 16}:
+		addProductAVX2r4x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{2, 32}:
+		addProductAVX2r2x32(c, ldc, a, row, step, b, ldb, n)
+	case shape{2, 16}:
+		addProductAVX2r2x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{1, 64}:
+		addProductAVX2r1x64(c, ldc, a, row, step, b, ldb, n)
+	case shape{1, 16}:
+		addProductAVX2r1x16(c, ldc, a, row, step, b, ldb, n)
+	}
+}
+
+func addProduct512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int) {
+	switch (shape{rows, cols}) {
+	case shape{8, 32}:
+		addProductAVX512r8x32(c, ldc, a, row, step, b, ldb, n)
+	case shape{8, 16}:
+		addProductAVX512r8x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{4, 64}:
+		addProductAVX512r4x64(c, ldc, a, row, step, b, ldb, n)
+	case shape{4, 16}:
+		addProductAVX512r4x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{2, 64}:
+		addProductAVX512r2x64(c, ldc, a, row, step, b, ldb, n)
+	case shape{2, 16}:
+		addProductAVX512r2x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{1, 64}:
+		addProductAVX512r1x64(c, ldc, a, row, step, b, ldb, n)
+	case shape{1, 16}:
+		addProductAVX512r1x16(c, ldc, a, row, step, b, ldb, n)
+	}
+}
+
+func addProductHalf256(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int) {
+	switch (shape{rows, cols}) {
+	case shape{6, 16}:
+		addProductHalfAVX2r6x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{4, 16}:
+		addProductHalfAVX2r4x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{2, 32}:
+		addProductHalfAVX2r2x32(c, ldc, a, row, step, b, ldb, n)
+	case shape{2, 16}:
+		addProductHalfAVX2r2x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{1, 64}:
+		addProductHalfAVX2r1x64(c, ldc, a, row, step, b, ldb, n)
+	case shape{1, 16}:
+		addProductHalfAVX2r1x16(c, ldc, a, row, step, b, ldb, n)
+	}
+}
+
+func addProductHalf512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int) {
+	switch (shape{rows, cols}) {
+	case shape{8, 32}:
+		addProductHalfAVX512r8x32(c, ldc, a, row, step, b, ldb, n)
+	case shape{8, 16}:
+		addProductHalfAVX512r8x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{4, 64}:
+		addProductHalfAVX512r4x64(c, ldc, a, row, step, b, ldb, n)
+	case shape{4, 16}:
+		addProductHalfAVX512r4x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{2, 64}:
+		addProductHalfAVX512r2x64(c, ldc, a, row, step, b, ldb, n)
+	case shape{2, 16}:
+		addProductHalfAVX512r2x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{1, 64}:
+		addProductHalfAVX512r1x64(c, ldc, a, row, step, b, ldb, n)
+	case shape{1, 16}:
+		addProductHalfAVX512r1x16(c, ldc, a, row, step, b, ldb, n)
+	}
+}
+
+func addProductInt8256(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int) {
+	switch (shape{rows, cols}) {
+	case shape{6, 16}:
+		addProductInt8AVX2r6x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{4, 16}:
+		addProductInt8AVX2r4x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{2, 32}:
+		addProductInt8AVX2r2x32(c, ldc, a, row, step, b, ldb, n)
+	case shape{2, 16}:
+		addProductInt8AVX2r2x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{1, 64}:
+		addProductInt8AVX2r1x64(c, ldc, a, row, step, b, ldb, n)
+	case shape{1, 16}:
+		addProductInt8AVX2r1x16(c, ldc, a, row, step, b, ldb, n)
+	}
+}
+
+func addProductInt8512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int) {
+	switch (shape{rows, cols}) {
+	case shape{8, 32}:
+		addProductInt8AVX512r8x32(c, ldc, a, row, step, b, ldb, n)
+	case shape{8, 16}:
+		addProductInt8AVX512r8x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{4, 64}:
+		addProductInt8AVX512r4x64(c, ldc, a, row, step, b, ldb, n)
+	case shape{4, 16}:
+		addProductInt8AVX512r4x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{2, 64}:
+		addProductInt8AVX512r2x64(c, ldc, a, row, step, b, ldb, n)
+	case shape{2, 16}:
+		addProductInt8AVX512r2x16(c, ldc, a, row, step, b, ldb, n)
+	case shape{1, 64}:
+		addProductInt8AVX512r1x64(c, ldc, a, row, step, b, ldb, n)
+	case shape{1, 16}:
+		addProductInt8AVX512r1x16(c, ldc, a, row, step, b, ldb, n)
+	}
+}
