@@ -88,21 +88,23 @@ func (t *storeTask) run(r, n int) {
 func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	rows := len(c.rows)
 	out := c.New(rows, a.Heads*a.Dim)
-	c.groupRows()
-	units := a.Heads
-	alone := len(c.groups) == rows // nobody has a neighbour: heads are worked on together
-	if alone {
-		units = a.KVHeads * ((a.Heads/a.KVHeads + groupSize - 1) / groupSize)
+	share := a.Heads / a.KVHeads
+	units := a.KVHeads * ((share + maxHeads - 1) / maxHeads)
+	together := maxLanes / min(share, maxHeads)
+	for together > stripRows && rows/together*units < 4*cpu.NumThreads() {
+		together /= 2
 	}
+	c.groupRows(together)
 	items, most := len(c.groups)*units, 8*cpu.NumThreads()
 	chunks := min(items, most)
 	size := (items + chunks - 1) / chunks
 	chunks = (items + size - 1) / size
-	per := groupSize*(PageTokens+3*PaddedDim(a.Dim)+4) + 16
-	buf := c.scratch.Alloc(4 * min(rows*a.Heads, most) * per) // as much however the rows are grouped: steps of as many rows have one shape
+	width := min(rows, together) * min(share, maxHeads)
+	per := width*(PageTokens+3*PaddedDim(a.Dim)+4) + 16
+	buf := c.scratch.Alloc(4 * min(rows*units, most) * per) // as much however the rows are grouped: steps of as many rows have one shape
 	c.attend = attendTask{
 		ctx: c, a: a, q: q.Float32s(), out: out.Float32s(), buf: pool.View[float32](buf),
-		units: units, items: items, size: size, per: per, scale: float32(1 / math.Sqrt(float64(a.Dim))),
+		units: units, items: items, size: size, width: width, per: per, scale: float32(1 / math.Sqrt(float64(a.Dim))),
 		mask: c.nextMask(c.training.AttentionDropout),
 	}
 	if a.Bidirectional {
@@ -116,6 +118,7 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 		c.keep(q, out)
 		c.tape.Record(op)
 	}
+	alone := len(c.groups) == rows // nobody has a neighbour
 	if spans := Spans(c.rows); alone && spans > 1 && c.tape == nil && !a.Bidirectional {
 		c.attend.split(spans)
 	} else {
@@ -125,19 +128,23 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	return out
 }
 
-// groupSize is how many neighbouring rows of a sequence, or query heads that share keys and values, are worked on at once, so that a page
-// is read once for all of them.
-const groupSize = 4
+// Neighbouring rows of a sequence, and query heads that share keys and values, are worked on together, so that a page is read from the outer
+// caches once for all of them.
+const (
+	maxLanes  = 64 // pairs of a row and a head together
+	maxHeads  = 4  // of these, heads of one row
+	stripRows = 4  // rows that do not all see the whole page are worked on in strips, each as far as its last row sees
+)
 
 // rowGroup is rows [first, first+n) of a step: neighbouring positions of one sequence.
 type rowGroup struct{ first, n int }
 
-// groupRows groups the step's rows.
-func (c *Ctx) groupRows() {
+// groupRows groups the step's rows, at most so many together.
+func (c *Ctx) groupRows(most int) {
 	c.groups = c.groups[:0]
 	for r, at := range c.rows {
 		if last := len(c.groups) - 1; last >= 0 {
-			if g := &c.groups[last]; g.n < groupSize && c.rows[r-1] == (Row{at.Seq, at.Pos - 1}) {
+			if g := &c.groups[last]; g.n < most && c.rows[r-1] == (Row{at.Seq, at.Pos - 1}) {
 				g.n++
 				continue
 			}
@@ -146,8 +153,7 @@ func (c *Ctx) groupRows() {
 	}
 }
 
-// attendTask computes heads; item i is group i%groups and unit i/groups: a head, or up to groupSize heads of one kv head where all groups
-// are of one row.
+// attendTask computes heads; item i is group i%groups and unit i/groups: up to maxHeads heads of one kv head.
 type attendTask struct {
 	ctx         *Ctx
 	a           *Attention
@@ -156,6 +162,7 @@ type attendTask struct {
 	stats       []float32 // [rows, heads, 2] maximum of the scores and sum of exp(score - maximum), or nil
 	units       int
 	items, size int
+	width       int // lanes that a chunk has room for
 	per         int
 	scale       float32
 	mask        mask   // of the probabilities: a row for each row and head, columns are positions
@@ -168,38 +175,30 @@ type attendTask struct {
 func (t *attendTask) Run(chunk int) {
 	buf, groups := t.buf[chunk*t.per:(chunk+1)*t.per], t.ctx.groups
 	for i := chunk * t.size; i < min((chunk+1)*t.size, t.items); i++ {
-		if l := t.lanes(groups[i%len(groups)], i/len(groups)); l.n > 0 {
-			t.attend(l, buf)
-		}
+		t.attend(t.lanes(groups[i%len(groups)], i/len(groups)), buf)
 	}
 }
 
-// lanes are up to groupSize pairs of a row and a head that share keys and values: neighbouring rows under one head, or one row under
-// neighbouring heads. Lane i is number first+i*step of all pairs, heads of one row side by side.
+// lanes are n pairs of a row and a head: the rows of a group under one head, then under the next. The heads share keys and values.
 type lanes struct {
-	first, step, n int
-	kvHead         int
-	last           int // the row that sees the most keys
+	row, rows    int
+	head, kvHead int
+	n            int
+	all          int // heads that the model has
 }
 
-// lanes gives the work of a unit for a group; none when an earlier unit does it.
 func (t *attendTask) lanes(g rowGroup, unit int) lanes {
-	h, n, share := unit, 1, t.a.Heads/t.a.KVHeads
-	if g.n == 1 && share > 1 {
-		if t.units < t.a.Heads { // units are kv heads, or parts of them
-			perKV := t.units / t.a.KVHeads
-			h = h/perKV*share + h%perKV*groupSize
-		} else if h%share%groupSize > 0 {
-			return lanes{}
-		}
-		n = min(groupSize, share-h%share)
-	}
-	l := lanes{first: g.first*t.a.Heads + h, step: t.a.Heads, n: g.n, kvHead: h / share, last: g.first + g.n - 1}
-	if n > 1 {
-		l.step, l.n = 1, n
-	}
-	return l
+	parts := t.units / t.a.KVHeads
+	share, from := t.a.Heads/t.a.KVHeads, unit%parts*maxHeads
+	kvHead := unit / parts
+	return lanes{row: g.first, rows: g.n, head: kvHead*share + from, kvHead: kvHead, n: g.n * min(maxHeads, share-from), all: t.a.Heads}
 }
+
+// pair is the number of lane i among all pairs, heads of one row side by side.
+func (l lanes) pair(i int) int { return (l.row+i%l.rows)*l.all + l.head + i/l.rows }
+
+// last is the row that sees the most keys.
+func (l lanes) last() int { return l.row + l.rows - 1 }
 
 // SpanTokens is how many keys are walked before what they gave is joined with what came before: also the piece of a long sequence that one
 // thread takes when a token is decoded. It is part of the numbers contract.
@@ -216,13 +215,13 @@ func Spans(rows []Row) int {
 
 // partial is the attention of lanes to a span of keys, before the division by the sum.
 type partial struct {
-	acc      []float32 // [groupSize, pad]
-	top, sum []float32 // [groupSize] the largest score, and the sum of exp(score - top)
+	acc      []float32 // [lanes, pad]
+	top, sum []float32 // [lanes] the largest score, and the sum of exp(score - top)
 }
 
 func (t *attendTask) partial(mem []float32) (p partial, rest []float32) {
-	n := groupSize * PaddedDim(t.a.Dim)
-	return partial{acc: mem[:n], top: mem[n : n+groupSize], sum: mem[n+groupSize : n+2*groupSize]}, mem[n+2*groupSize:]
+	n := t.width * PaddedDim(t.a.Dim)
+	return partial{acc: mem[:n], top: mem[n : n+t.width], sum: mem[n+t.width : n+2*t.width]}, mem[n+2*t.width:]
 }
 
 // attend computes the outputs of lanes: span by span in ascending order, as far as the keys go. The order of a row's sums depends on
@@ -230,7 +229,7 @@ func (t *attendTask) partial(mem []float32) (p partial, rest []float32) {
 func (t *attendTask) attend(l lanes, buf []float32) {
 	whole, buf := t.partial(buf)
 	next, buf := t.partial(buf)
-	keys := t.keys(l.last)
+	keys := t.keys(l.last())
 	t.span(l, &whole, 0, keys, buf)
 	for from := SpanTokens; from < keys; from += SpanTokens {
 		t.span(l, &next, from, keys, buf)
@@ -242,47 +241,67 @@ func (t *attendTask) attend(l lanes, buf []float32) {
 // span is online softmax (Milakov & Gimelshein 2018) over the pages of the span of keys that begins at from.
 func (t *attendTask) span(l lanes, p *partial, from, keys int, buf []float32) {
 	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
-	scores, buf := buf[:groupSize*PageTokens], buf[groupSize*PageTokens:]
-	q, one := buf[:groupSize*pad], buf[groupSize*pad:][:1]
+	q, buf := buf[:t.width*pad], buf[t.width*pad:]
 	for i := range l.n {
-		src := (l.first + i*l.step) * dim
+		src := l.pair(i) * dim
 		cpu.ScaleMul(q[i*pad:i*pad+dim], t.q[src:src+dim], nil, t.scale)
 		p.top[i], p.sum[i] = float32(math.Inf(-1)), 0
 	}
 	clear(p.acc[:l.n*pad])
-	cache := t.ctx.caches[t.ctx.rows[l.last].Seq]
+	cache := t.ctx.caches[t.ctx.rows[l.row].Seq]
 	for first := from; first < min(keys, from+SpanTokens); first += PageTokens {
 		page := cache.at(t.a.Layer, l.kvHead, first/PageTokens)
-		width := padded(min(PageTokens, keys-first))
-		clear(scores[:l.n*PageTokens])
-		page.addScores(scores, q, l.n, width, dim)
-		seen := [groupSize]int{}
-		for i := range l.n {
-			item := l.first + i*l.step
-			n := max(0, min(PageTokens, t.keys(item/t.a.Heads)-first))
-			seen[i] = n
-			if n == 0 {
-				continue
-			}
-			s := scores[i*PageTokens:][:padded(n)]
-			for j := n; j < len(s); j++ { // these count for nothing below
-				s[j] = float32(math.Inf(-1))
-			}
-			if m := cpu.MaxF32(s); m > p.top[i] { // earlier sums were relative to a smaller maximum
-				p.shrink(i, pad, m, one)
-			}
-			p.sum[i] += cpu.ExpSum(s, p.top[i])
-			if t.mask.drops() {
-				t.mask.apply(s[:n], s[:n], item, first)
-			}
-			page.weigh(s, n)
+		if t.seen(l.row, first) == t.seen(l.last(), first) {
+			t.strip(l, p, &page, 0, l.n, first, q, buf)
+			continue
 		}
-		page.addValues(p.acc, scores, l.n, 0, seen[0])
-		for i := 1; i < l.n; i++ { // what row i sees and the one before it does not
-			page.addValues(p.acc[i*pad:], scores[i*PageTokens:], l.n-i, seen[i-1], seen[i])
+		for i := 0; i < l.n; i += l.rows { // head by head
+			for r := 0; r < l.rows; r += stripRows {
+				t.strip(l, p, &page, i+r, min(stripRows, l.rows-r), first, q, buf)
+			}
 		}
 	}
 }
+
+// strip adds the page of keys from first on to n lanes from lane at on: neighbouring rows under one head, or lanes that all see as much.
+func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, q, buf []float32) {
+	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
+	most := t.seen(l.row+(at+n-1)%l.rows, first)
+	if most == 0 {
+		return
+	}
+	scores, one := buf[:n*PageTokens], buf[t.width*PageTokens:][:1]
+	clear(scores)
+	page.addScores(scores, q[at*pad:], n, padded(most), dim)
+	for i := range n {
+		lane := at + i
+		seen := t.seen(l.row+lane%l.rows, first)
+		if seen == 0 {
+			continue
+		}
+		s := scores[i*PageTokens:][:padded(seen)]
+		for j := seen; j < len(s); j++ { // these count for nothing below
+			s[j] = float32(math.Inf(-1))
+		}
+		if m := cpu.MaxF32(s); m > p.top[lane] { // earlier sums were relative to a smaller maximum
+			p.shrink(lane, pad, m, one)
+		}
+		p.sum[lane] += cpu.ExpSum(s, p.top[lane])
+		if t.mask.drops() {
+			t.mask.apply(s[:seen], s[:seen], l.pair(lane), first)
+		}
+		page.weigh(s, seen)
+	}
+	from := 0
+	for i := 0; i < n && from < most; i++ { // what row i sees and the one before it does not
+		to := t.seen(l.row+(at+i)%l.rows, first)
+		page.addValues(p.acc[(at+i)*pad:], scores[i*PageTokens:], n-i, from, to)
+		from = to
+	}
+}
+
+// seen is how many keys of the page that begins at first a row sees.
+func (t *attendTask) seen(row, first int) int { return max(0, min(PageTokens, t.keys(row)-first)) }
 
 // shrink makes lane i relative to a larger maximum.
 func (p *partial) shrink(i, pad int, top float32, one []float32) {
@@ -317,10 +336,10 @@ func (t *attendTask) join(l lanes, p, next *partial) {
 func (t *attendTask) finish(l lanes, p *partial) {
 	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
 	for i := range l.n {
-		item := l.first + i*l.step
-		cpu.ScaleMul(t.out[item*dim:(item+1)*dim], p.acc[i*pad:i*pad+dim], nil, 1/p.sum[i])
+		pair := l.pair(i)
+		cpu.ScaleMul(t.out[pair*dim:(pair+1)*dim], p.acc[i*pad:i*pad+dim], nil, 1/p.sum[i])
 		if t.stats != nil {
-			t.stats[2*item], t.stats[2*item+1] = p.top[i], p.sum[i]
+			t.stats[2*pair], t.stats[2*pair+1] = p.top[i], p.sum[i]
 		}
 	}
 }

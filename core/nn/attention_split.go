@@ -8,7 +8,7 @@ import (
 // split computes the attention of rows that decode, some of them over many keys: threads share the spans of a row's keys, and join what they gave
 // in their order, which is the order of attend.
 func (t *attendTask) split(spans int) {
-	n := groupSize * (PaddedDim(t.a.Dim) + 2)
+	n := t.width * (PaddedDim(t.a.Dim) + 2)
 	mem := t.ctx.scratch.Alloc(4 * t.items * spans * n)
 	t.spanCount, t.partials = spans, pool.View[float32](mem)
 	items := t.items * spans
@@ -21,7 +21,7 @@ func (t *attendTask) split(spans int) {
 
 // at is the place for a span of an item.
 func (t *attendTask) at(item, span int) partial {
-	n := groupSize * (PaddedDim(t.a.Dim) + 2)
+	n := t.width * (PaddedDim(t.a.Dim) + 2)
 	p, _ := t.partial(t.partials[(item*t.spanCount+span)*n:])
 	return p
 }
@@ -35,7 +35,7 @@ func (s *spanTask) Run(chunk int) {
 	for i := chunk * t.size; i < min((chunk+1)*t.size, t.items*t.spanCount); i++ {
 		item, span := i%t.items, i/t.items
 		l := t.lanes(groups[item%len(groups)], item/len(groups))
-		if keys := t.keys(l.last); l.n > 0 && span*SpanTokens < keys {
+		if keys := t.keys(l.last()); span*SpanTokens < keys {
 			p := t.at(item, span)
 			t.span(l, &p, span*SpanTokens, keys, buf)
 		}
@@ -49,11 +49,8 @@ func (j *joinTask) Run(item int) {
 	t := (*attendTask)(j)
 	groups := t.ctx.groups
 	l := t.lanes(groups[item%len(groups)], item/len(groups))
-	if l.n == 0 {
-		return
-	}
 	whole := t.at(item, 0)
-	for span := 1; span*SpanTokens < t.keys(l.last); span++ {
+	for span := 1; span*SpanTokens < t.keys(l.last()); span++ {
 		next := t.at(item, span)
 		t.join(l, &whole, &next)
 	}
