@@ -27,7 +27,7 @@ func addProductRef(c []float32, ldc int, a []float32, row, step int, b []float32
 		for k := range n {
 			x, from := a[i*row+k*step], b[k*ldb:][:cols]
 			for j := range to {
-				to[j] = fma(x, from[j], to[j])
+				to[j] = FMA(x, from[j], to[j])
 			}
 		}
 	}
@@ -35,7 +35,7 @@ func addProductRef(c []float32, ldc int, a []float32, row, step int, b []float32
 
 func dotRef(lanes *[Lanes]float32, a, b []float32) {
 	for i, v := range a {
-		lanes[i%Lanes] = fma(v, b[i], lanes[i%Lanes])
+		lanes[i%Lanes] = FMA(v, b[i], lanes[i%Lanes])
 	}
 }
 

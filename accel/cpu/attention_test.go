@@ -37,7 +37,7 @@ func TestDotAddsFusedProductsInLanes(t *testing.T) {
 		a, b := drawFloats(t, r, "a", n), drawFloats(t, r, "b", n)
 		var l [16]float32
 		for i := range a {
-			l[i%16] = fma(a[i], b[i], l[i%16])
+			l[i%16] = FMA(a[i], b[i], l[i%16])
 		}
 		for _, isa := range Supported() {
 			onISA(isa, func() { sameBits(t, []float32{laneTree(l)}, []float32{Dot(a, b)}, isa) })
@@ -61,7 +61,7 @@ func TestAddProductAddsFusedProductsInAscendingOrder(t *testing.T) {
 		for i := range rows {
 			for j := range cols {
 				for k := range n {
-					want[i*ldc+j] = fma(a[i*row+k*step], b[k*ldb+j], want[i*ldc+j])
+					want[i*ldc+j] = FMA(a[i*row+k*step], b[k*ldb+j], want[i*ldc+j])
 				}
 			}
 		}

@@ -7,7 +7,7 @@ func densePanelRef(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[
 		for k, v := range x[t*ldx : t*ldx+denseQuad*quads] {
 			a := &acc[k%denseQuad]
 			for r := range a {
-				a[r] = fma(denseWeight(f, panel, r, k), v, a[r])
+				a[r] = FMA(denseWeight(f, panel, r, k), v, a[r])
 			}
 		}
 		out := (*[PanelRows]float32)(dst[t*ldd:])

@@ -86,7 +86,7 @@ func (c denseCase) want(row, token int) float32 {
 		if k < c.cols {
 			w = c.w[row*c.cols+k]
 		}
-		a[k%4] = fma(w, c.x[token*c.ldx+k], a[k%4])
+		a[k%4] = FMA(w, c.x[token*c.ldx+k], a[k%4])
 	}
 	s := float32(a[0]+a[1]) + float32(a[2]+a[3])
 	if c.scale != nil {

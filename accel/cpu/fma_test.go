@@ -65,7 +65,7 @@ func TestFMARoundsTheExactSumOnce(t *testing.T) {
 	twice := 0
 	for i := range a {
 		want := exactFMA(a[i], b[i], c[i])
-		sameBits(t, []float32{want}, []float32{fma(a[i], b[i], c[i])}, "fma(%x, %x, %x)", a[i], b[i], c[i])
+		sameBits(t, []float32{want}, []float32{FMA(a[i], b[i], c[i])}, "FMA(%x, %x, %x)", a[i], b[i], c[i])
 		if float32(float64(a[i])*float64(b[i])+float64(c[i])) != want && want == want {
 			twice++
 		}
@@ -82,7 +82,7 @@ func TestFMAIsThatOfTheProcessor(t *testing.T) {
 		fmaCases(r, a, b, c)
 		for i := 0; i < n; i += Lanes { // lanes share a factor
 			for j := range Lanes {
-				want[i+j] = fma(a[i], b[i+j], c[i+j])
+				want[i+j] = FMA(a[i], b[i+j], c[i+j])
 			}
 		}
 		for _, isa := range Supported() {
@@ -95,14 +95,4 @@ func TestFMAIsThatOfTheProcessor(t *testing.T) {
 			})
 		}
 	}
-}
-
-func BenchmarkFMAOfTheReference(b *testing.B) {
-	x := floats(rand.New(rand.NewPCG(1, 1)), "normal", 1024)
-	for range b.N {
-		for i := range x {
-			x[i] = fma(x[i], 0.5, 1)
-		}
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1024, "ns/element")
 }

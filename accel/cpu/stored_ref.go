@@ -17,7 +17,7 @@ func addConverted[T any](c []float32, ldc int, a []float32, row, step int, b []T
 		for j, v := range b[k*ldb:][:cols] {
 			f := float(v)
 			for i := range rows {
-				c[i*ldc+j] = fma(a[i*row+k*step], f, c[i*ldc+j])
+				c[i*ldc+j] = FMA(a[i*row+k*step], f, c[i*ldc+j])
 			}
 		}
 	}

@@ -117,16 +117,20 @@ func (p *matmul) dots() {
 	}
 }
 
-// dotLanes multiplies two rows; the conversions keep the compiler from fusing
-// the product into the sum.
+// dotLanes multiplies two rows in the order of cpu.DenseMatMul, of whose padding
+// it adds the zeros: they turn -0, which a product rounds to when it is too
+// small, into 0.
 func dotLanes(a, b matrix) float32 {
 	x, y := rowReader(a), rowReader(b)
 	var acc [4]float32
 	for n := range chunks(a.cols) { // chunks are multiples of four but for the last
 		u, v := x.next(n), y.next(n)
 		for i := range u {
-			acc[i%4] += float32(u[i] * v[i])
+			acc[i%4] = cpu.FMA(u[i], v[i], acc[i%4])
 		}
+	}
+	for k := a.cols; k%4 != 0; k++ {
+		acc[k%4] += 0
 	}
 	return float32(acc[0]+acc[1]) + float32(acc[2]+acc[3])
 }

@@ -1,6 +1,7 @@
 package tensor
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -92,6 +93,25 @@ func randomMatrix(t testing.TB, seed uint64, rows, cols int) *Tensor {
 	return floats(t, v, rows, cols)
 }
 
+// Small products take another path; the sign of a zero says so least of all.
+func TestProductsThatUnderflowHaveOneSign(t *testing.T) {
+	for k := 1; k <= 9; k++ {
+		a, b := randomMatrix(t, 1, 20, k), randomMatrix(t, 2, k, 20)
+		for i := range a.Float32s() {
+			a.Float32s()[i], b.Float32s()[i] = -0x1p-100, 0x1p-100
+		}
+		whole, err := MatMul(a, b)
+		require.NoError(t, err)
+		row, err := a.Slice(0, 0, 1, 1)
+		require.NoError(t, err)
+		column, err := b.Slice(1, 0, 1, 1)
+		require.NoError(t, err)
+		small, err := MatMul(row, column)
+		require.NoError(t, err)
+		require.Equal(t, math.Signbit(float64(whole.Float32s()[0])), math.Signbit(float64(small.Float32s()[0])), "k=%d", k)
+	}
+}
+
 // An element's bits depend on its row and column alone: not on the number of
 // rows and columns beside it, on layout, or on threads.
 func TestFloatMatMulHasOneOrderOfSummation(t *testing.T) {
@@ -108,7 +128,7 @@ func TestFloatMatMulHasOneOrderOfSummation(t *testing.T) {
 			for j := range n {
 				var acc [4]float32
 				for l := range k {
-					acc[l%4] += float32(a.Float32s()[i*k+l] * b.Float32s()[l*n+j])
+					acc[l%4] = cpu.FMA(a.Float32s()[i*k+l], b.Float32s()[l*n+j], acc[l%4])
 				}
 				want = append(want, float32(acc[0]+acc[1])+float32(acc[2]+acc[3]))
 			}
