@@ -88,23 +88,25 @@ func (t *storeTask) run(r, n int) {
 func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	rows := len(c.rows)
 	out := c.New(rows, a.Heads*a.Dim)
-	share := a.Heads / a.KVHeads
-	units := a.KVHeads * ((share + maxHeads - 1) / maxHeads)
-	together := maxLanes / min(share, maxHeads)
+	heads := min(a.Heads/a.KVHeads, maxHeads)
+	units := a.KVHeads * ((a.Heads/a.KVHeads + maxHeads - 1) / maxHeads)
+	together := maxLanes / heads
 	for together > stripRows && rows/together*units < 4*cpu.NumThreads() {
 		together /= 2
 	}
-	c.groupRows(together)
-	items, most := len(c.groups)*units, 8*cpu.NumThreads()
-	chunks := min(items, most)
+	most := 8 * cpu.NumThreads()
+	// As much memory however the rows are grouped: steps of as many rows have one shape.
+	room := min(rows*units, most*min(rows, together)) * heads // lanes
+	perLane := PageTokens + 3*PaddedDim(a.Dim) + 16
+	buf := c.scratch.Alloc(4 * room * perLane)
+	width := c.groupRows(together) * heads
+	items := len(c.groups) * units
+	chunks := min(items, most, room/width)
 	size := (items + chunks - 1) / chunks
 	chunks = (items + size - 1) / size
-	width := min(rows, together) * min(share, maxHeads)
-	per := width*(PageTokens+3*PaddedDim(a.Dim)+4) + 16
-	buf := c.scratch.Alloc(4 * min(rows*units, most) * per) // as much however the rows are grouped: steps of as many rows have one shape
 	c.attend = attendTask{
 		ctx: c, a: a, q: q.Float32s(), out: out.Float32s(), buf: pool.View[float32](buf),
-		units: units, items: items, size: size, width: width, per: per, scale: float32(1 / math.Sqrt(float64(a.Dim))),
+		units: units, items: items, size: size, width: width, per: width * perLane, scale: float32(1 / math.Sqrt(float64(a.Dim))),
 		mask: c.nextMask(c.training.AttentionDropout),
 	}
 	if a.Bidirectional {
@@ -139,18 +141,21 @@ const (
 // rowGroup is rows [first, first+n) of a step: neighbouring positions of one sequence.
 type rowGroup struct{ first, n int }
 
-// groupRows groups the step's rows, at most so many together.
-func (c *Ctx) groupRows(most int) {
+// groupRows groups the step's rows, at most so many together, and returns how many the largest group has.
+func (c *Ctx) groupRows(most int) (largest int) {
 	c.groups = c.groups[:0]
 	for r, at := range c.rows {
 		if last := len(c.groups) - 1; last >= 0 {
 			if g := &c.groups[last]; g.n < most && c.rows[r-1] == (Row{at.Seq, at.Pos - 1}) {
 				g.n++
+				largest = max(largest, g.n)
 				continue
 			}
 		}
 		c.groups = append(c.groups, rowGroup{r, 1})
+		largest = max(largest, 1)
 	}
+	return largest
 }
 
 // attendTask computes heads; item i is group i%groups and unit i/groups: up to maxHeads heads of one kv head.
