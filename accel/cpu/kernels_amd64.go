@@ -34,6 +34,16 @@ func lineDotAVX2(dst *int32, src *byte, stride int, ids *int32, x *int8, xsum in
 //go:noescape
 func lineAddAVX2(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)
 
+// lineSumsAVX2: sum 64f+16m+4l+j of each 256 of acc becomes element 64l+16m+4f+j of dst, shifted right by 2f and less qsum; blocks > 0.
+//
+//go:noescape
+func lineSumsAVX2(dst *int32, acc *int32, blocks int, qsum int)
+
+// addIntsAVX2: dst += x for n elements, n > 0 and a multiple of 16.
+//
+//go:noescape
+func addIntsAVX2(dst *int32, x *int32, n int)
+
 // flipLanesAVX2: lane c of line r becomes lane r of block c, for 16 lines by 16 lanes, count times; count > 0.
 //
 //go:noescape
@@ -534,6 +544,11 @@ func lineDotAVX512(dst *int32, src *byte, stride int, ids *int32, x *int8, xsum 
 //
 //go:noescape
 func lineAddAVX512(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)
+
+// lineAddEightAVX512: acc += the codes of lines ids[i] times q[i], for i < 8; ids[8:16] are read ahead; blocks > 0.
+//
+//go:noescape
+func lineAddEightAVX512(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)
 
 // flipLanesAVX512: lane c of line r becomes lane r of block c, for 16 lines by 16 lanes, count times; count > 0.
 //

@@ -89,7 +89,7 @@ func TernaryAddLines(acc []int32, src []byte, n int, ids []int32, q []int8, coun
 	if n == 0 {
 		return
 	}
-	for i := 0; i < count; i += LineQuad {
+	for i := lineAddEights(acc, src, LineBytes(n), ids, q, count); i < count; i += LineQuad {
 		lineAdd(acc, src, LineBytes(n), ids[i:i+2*LineQuad], q[i:i+LineQuad])
 	}
 }
@@ -120,21 +120,13 @@ func LineSums(dst []int32, acc []int32, n int, qsum int32) {
 	size := LineElements(n)
 	need("LineSums", "dst", len(dst), n)
 	need("LineSums", "acc", len(acc), size)
-	for k := 0; k < n; k += 4 { // element 64l+16m+4f+j of 256 is sum 64f+16m+4l+j, times 4^f
-		b, l, m, f := k&^(lineBlock-1), k/64%4, k/16%4, k/4%4
-		from := acc[b+64*f+16*m+4*l:][:4]
-		for j := range min(4, n-k) {
-			dst[k+j] = from[j]>>(2*f) - qsum
-		}
-	}
+	lineSums(dst, acc, n, qsum)
 }
 
 // AddInts is dst += x, modulo 2^32, for as many as x has.
 func AddInts(dst, x []int32) {
-	dst = dst[:len(x)]
-	for i, v := range x {
-		dst[i] += v
-	}
+	need("AddInts", "dst", len(dst), len(x))
+	addInts(dst[:len(x)], x)
 }
 
 // LinesToPanels makes panels p0 to p1 of the matrix that has the lines as rows, as [PackTernary] packs them: rows 16*p0 to 16*p1. dst has

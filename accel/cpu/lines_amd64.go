@@ -22,6 +22,37 @@ func lineAdd(acc []int32, src []byte, stride int, ids []int32, q []int8) {
 	}
 }
 
+// lineAddEights adds lines eight at a time, as long as another eight follow that can be read ahead, and says how many.
+func lineAddEights(acc []int32, src []byte, stride int, ids []int32, q []int8, count int) (done int) {
+	if vectors() != AVX512 {
+		return 0
+	}
+	for ; done+16 <= count; done += 8 {
+		lineAddEightAVX512(&acc[0], &src[0], stride, &ids[done], &q[done], stride/BlockBytes)
+	}
+	return done
+}
+
+func lineSums(dst, acc []int32, n int, qsum int32) {
+	body := 0
+	if blocks := n / lineBlock; blocks > 0 && vectors() != Scalar {
+		lineSumsAVX2(&dst[0], &acc[0], blocks, int(qsum))
+		body = blocks * lineBlock
+	}
+	lineSumsRef(dst[body:], acc[body:], n-body, qsum)
+}
+
+func addInts(dst, x []int32) {
+	body := len(x) &^ 15
+	if vectors() == Scalar {
+		body = 0
+	}
+	if body > 0 {
+		addIntsAVX2(&dst[0], &x[0], body)
+	}
+	addIntsRef(dst[body:], x[body:])
+}
+
 func flipLanes(dst []byte, dstStride, dstStep int, src []byte, stride, srcStep, count int) {
 	switch vectors() {
 	case AVX512:

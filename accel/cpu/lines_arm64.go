@@ -37,3 +37,11 @@ func flipCodes(dst []byte, dstStride, dstStep int, src []byte, stride, srcStep, 
 	}
 	flipCodesNEON(&dst[0], dstStride, dstStep, &src[0], stride, srcStep, count)
 }
+
+func lineAddEights(acc []int32, src []byte, stride int, ids []int32, q []int8, count int) (done int) {
+	return 0
+}
+
+func lineSums(dst, acc []int32, n int, qsum int32) { lineSumsRef(dst, acc, n, qsum) }
+
+func addInts(dst, x []int32) { addIntsRef(dst, x) }

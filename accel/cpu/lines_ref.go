@@ -62,3 +62,19 @@ func flipCodesRef(dst []byte, dstStride, dstStep int, src []byte, stride, srcSte
 
 // codeShift is where element e of a lane's 16 has its bits.
 func codeShift(e int) int { return 8*(e%4) + 2*(e/4) }
+
+func lineSumsRef(dst, acc []int32, n int, qsum int32) {
+	for k := 0; k < n; k += 4 { // element 64l+16m+4f+j of 256 is sum 64f+16m+4l+j, times 4^f
+		b, l, m, f := k&^(lineBlock-1), k/64%4, k/16%4, k/4%4
+		from := acc[b+64*f+16*m+4*l:][:4]
+		for j := range min(4, n-k) {
+			dst[k+j] = from[j]>>(2*f) - qsum
+		}
+	}
+}
+
+func addIntsRef(dst, x []int32) {
+	for i, v := range x {
+		dst[i] += v
+	}
+}

@@ -14,6 +14,12 @@ func lines(s simd) {
 		lineDot256()
 	}
 	lineAdd(s)
+	if s.wide() {
+		lineAddEight()
+	} else {
+		lineSums()
+		addInts()
+	}
 	flip(s, false)
 	flip(s, true)
 }
@@ -219,20 +225,7 @@ func lineAdd(s simd) {
 				PREFETCHT0(indexed(next[i], off, 0))
 			}
 		}
-		ab, cd := s.regs(2), s.regs(2)
-		VPUNPCKLBW(v[1], v[0], ab[0])
-		VPUNPCKHBW(v[1], v[0], ab[1])
-		VPUNPCKLBW(v[3], v[2], cd[0])
-		VPUNPCKHBW(v[3], v[2], cd[1])
-		var k [4]reg.VecVirtual
-		for i := range k {
-			k[i] = s.vec()
-			if i%2 == 0 {
-				VPUNPCKLWD(cd[i/2], ab[i/2], k[i])
-			} else {
-				VPUNPCKHWD(cd[i/2], ab[i/2], k[i])
-			}
-		}
+		k := interleave(s, v)
 		for f := range 4 {
 			for i := range k {
 				sum := at(acc, 256*f+64*i+part)
@@ -256,6 +249,137 @@ func lineAdd(s simd) {
 	ADDQ(u32(64), off)
 	ADDQ(u32(1024), acc)
 	DECQ(n)
+	JNZ(label("loop"))
+	done()
+}
+
+// lineAddEight is lineAdd for eight lines: it reads and writes sums half as often.
+func lineAddEight() {
+	s := avx512
+	TEXT("lineAddEightAVX512", NOSPLIT, "func(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)")
+	Doc("lineAddEightAVX512: acc += the codes of lines ids[i] times q[i], for i < 8; ids[8:16] are read ahead; blocks > 0.")
+	Pragma("noescape")
+	ahead := AllocLocal(64) // there are not as many registers
+	src, stride, ids := load("src"), load("stride"), load("ids")
+	var now []reg.Register
+	for i := range 16 {
+		p := GP64()
+		MOVLQSX(at(ids, 4*i), p)
+		IMULQ(stride, p)
+		ADDQ(src, p)
+		if i < 8 {
+			now = append(now, p)
+		} else {
+			MOVQ(p, ahead.Offset(8*(i-8)))
+		}
+	}
+	acc, n, off, next := load("acc"), load("blocks"), GP64(), GP64()
+	XORQ(off, off)
+	factors, q := s.regs(2), load("q")
+	for i, f := range factors {
+		VPBROADCASTD(at(q, 4*i), f)
+	}
+	var mask [4]reg.VecVirtual
+	for f := range mask {
+		mask[f] = s.splat(0x03030303 << (2 * f))
+	}
+	Label("loop")
+	var k [2][4]reg.VecVirtual
+	for quad := range k {
+		v := s.regs(4)
+		for i := range v {
+			VMOVDQU32(indexed(now[4*quad+i], off, 0), v[i])
+			MOVQ(ahead.Offset(8*(4*quad+i)), next)
+			PREFETCHT0(indexed(next, off, 0))
+		}
+		k[quad] = interleave(s, v)
+	}
+	for f := range mask {
+		for i := range 4 {
+			sum, a, t := at(acc, 256*f+64*i), s.vec(), s.regs(2)
+			VMOVDQU32(sum, a)
+			for quad := range t {
+				VPANDD(mask[f], k[quad][i], t[quad])
+				VPDPBUSD(factors[quad], t[quad], a)
+			}
+			VMOVDQU32(a, sum)
+		}
+	}
+	ADDQ(u32(64), off)
+	ADDQ(u32(1024), acc)
+	DECQ(n)
+	JNZ(label("loop"))
+	done()
+}
+
+// interleave gives the bytes of four lines side by side.
+func interleave(s simd, v []reg.VecVirtual) (k [4]reg.VecVirtual) {
+	ab, cd := s.regs(2), s.regs(2)
+	VPUNPCKLBW(v[1], v[0], ab[0])
+	VPUNPCKHBW(v[1], v[0], ab[1])
+	VPUNPCKLBW(v[3], v[2], cd[0])
+	VPUNPCKHBW(v[3], v[2], cd[1])
+	for i := range k {
+		k[i] = s.vec()
+		if i%2 == 0 {
+			VPUNPCKLWD(cd[i/2], ab[i/2], k[i])
+		} else {
+			VPUNPCKHWD(cd[i/2], ab[i/2], k[i])
+		}
+	}
+	return k
+}
+
+// lineSums moves four sums at a time to where they belong.
+func lineSums() {
+	TEXT("lineSumsAVX2", NOSPLIT, "func(dst, acc *int32, blocks int, qsum int)")
+	Doc("lineSumsAVX2: sum 64f+16m+4l+j of each 256 of acc becomes element 64l+16m+4f+j of dst, shifted right by 2f and less qsum; blocks > 0.")
+	Pragma("noescape")
+	dst, acc, n := load("dst"), load("acc"), load("blocks")
+	qsum := XMM()
+	VPBROADCASTD(paramMem("qsum"), qsum)
+	part := GP64()
+	Label("loop")
+	MOVQ(u32(4), part)
+	Label("part") // m
+	for f := range 4 {
+		for l := range 4 {
+			v := XMM()
+			VMOVDQU(at(acc, 256*f+16*l), v)
+			if f > 0 {
+				VPSRAD(u8(2*f), v, v)
+			}
+			VPSUBD(qsum, v, v)
+			VMOVDQU(v, at(dst, 256*l+16*f))
+		}
+	}
+	ADDQ(u32(64), acc)
+	ADDQ(u32(64), dst)
+	DECQ(part)
+	JNZ(label("part"))
+	ADDQ(u32(768), acc)
+	ADDQ(u32(768), dst)
+	DECQ(n)
+	JNZ(label("loop"))
+	done()
+}
+
+// addInts adds integers.
+func addInts() {
+	TEXT("addIntsAVX2", NOSPLIT, "func(dst, x *int32, n int)")
+	Doc("addIntsAVX2: dst += x for n elements, n > 0 and a multiple of 16.")
+	Pragma("noescape")
+	dst, x, n := load("dst"), load("x"), load("n")
+	v := avx2.regs(2)
+	Label("loop")
+	for i := range v {
+		VMOVDQU(at(x, 32*i), v[i])
+		VPADDD(at(dst, 32*i), v[i], v[i])
+		VMOVDQU(v[i], at(dst, 32*i))
+	}
+	ADDQ(u8(64), x)
+	ADDQ(u8(64), dst)
+	SUBQ(u8(16), n)
 	JNZ(label("loop"))
 	done()
 }
