@@ -550,6 +550,16 @@ func lineAddAVX512(acc *int32, src *byte, stride int, ids *int32, q *int8, block
 //go:noescape
 func lineAddEightAVX512(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)
 
+// positiveAVX512: writes first+i to ids for each i < n with bits of x[i] > 0, as an integer, and as many more as fill a vector, and returns how many; n > 0 and a multiple of 16.
+//
+//go:noescape
+func positiveAVX512(ids *int32, x *float32, n int, first int) int
+
+// nonzeroAVX512: writes first+i to ids for each i < n with x[i] != 0, and as many more as fill a vector, and returns how many; n > 0 and a multiple of 16.
+//
+//go:noescape
+func nonzeroAVX512(ids *int32, x *int8, n int, first int) int
+
 // flipLanesAVX512: lane c of line r becomes lane r of block c, for 16 lines by 16 lanes, count times; count > 0.
 //
 //go:noescape

@@ -564,247 +564,263 @@ DATA constants<>+2224(SB)/4, $0x03010200
 DATA constants<>+2228(SB)/4, $0x07050604
 DATA constants<>+2232(SB)/4, $0x0b090a08
 DATA constants<>+2236(SB)/4, $0x0f0d0e0c
-DATA constants<>+2240(SB)/4, $0x40000000
-DATA constants<>+2244(SB)/4, $0x40000000
-DATA constants<>+2248(SB)/4, $0x40000000
-DATA constants<>+2252(SB)/4, $0x40000000
-DATA constants<>+2256(SB)/4, $0x40000000
-DATA constants<>+2260(SB)/4, $0x40000000
-DATA constants<>+2264(SB)/4, $0x40000000
-DATA constants<>+2268(SB)/4, $0x40000000
-DATA constants<>+2272(SB)/4, $0x40000000
-DATA constants<>+2276(SB)/4, $0x40000000
-DATA constants<>+2280(SB)/4, $0x40000000
-DATA constants<>+2284(SB)/4, $0x40000000
-DATA constants<>+2288(SB)/4, $0x40000000
-DATA constants<>+2292(SB)/4, $0x40000000
-DATA constants<>+2296(SB)/4, $0x40000000
-DATA constants<>+2300(SB)/4, $0x40000000
-DATA constants<>+2304(SB)/4, $0x3f000000
-DATA constants<>+2308(SB)/4, $0x3f000000
-DATA constants<>+2312(SB)/4, $0x3f000000
-DATA constants<>+2316(SB)/4, $0x3f000000
-DATA constants<>+2320(SB)/4, $0x3f000000
-DATA constants<>+2324(SB)/4, $0x3f000000
-DATA constants<>+2328(SB)/4, $0x3f000000
-DATA constants<>+2332(SB)/4, $0x3f000000
-DATA constants<>+2336(SB)/4, $0x3f000000
-DATA constants<>+2340(SB)/4, $0x3f000000
-DATA constants<>+2344(SB)/4, $0x3f000000
-DATA constants<>+2348(SB)/4, $0x3f000000
-DATA constants<>+2352(SB)/4, $0x3f000000
-DATA constants<>+2356(SB)/4, $0x3f000000
-DATA constants<>+2360(SB)/4, $0x3f000000
-DATA constants<>+2364(SB)/4, $0x3f000000
-DATA constants<>+2368(SB)/4, $0x3f200000
-DATA constants<>+2372(SB)/4, $0x3f200000
-DATA constants<>+2376(SB)/4, $0x3f200000
-DATA constants<>+2380(SB)/4, $0x3f200000
-DATA constants<>+2384(SB)/4, $0x3f200000
-DATA constants<>+2388(SB)/4, $0x3f200000
-DATA constants<>+2392(SB)/4, $0x3f200000
-DATA constants<>+2396(SB)/4, $0x3f200000
-DATA constants<>+2400(SB)/4, $0x3f200000
-DATA constants<>+2404(SB)/4, $0x3f200000
-DATA constants<>+2408(SB)/4, $0x3f200000
-DATA constants<>+2412(SB)/4, $0x3f200000
-DATA constants<>+2416(SB)/4, $0x3f200000
-DATA constants<>+2420(SB)/4, $0x3f200000
-DATA constants<>+2424(SB)/4, $0x3f200000
-DATA constants<>+2428(SB)/4, $0x3f200000
-DATA constants<>+2432(SB)/4, $0xbbbaf0ea
-DATA constants<>+2436(SB)/4, $0xbbbaf0ea
-DATA constants<>+2440(SB)/4, $0xbbbaf0ea
-DATA constants<>+2444(SB)/4, $0xbbbaf0ea
-DATA constants<>+2448(SB)/4, $0xbbbaf0ea
-DATA constants<>+2452(SB)/4, $0xbbbaf0ea
-DATA constants<>+2456(SB)/4, $0xbbbaf0ea
-DATA constants<>+2460(SB)/4, $0xbbbaf0ea
-DATA constants<>+2464(SB)/4, $0xbbbaf0ea
-DATA constants<>+2468(SB)/4, $0xbbbaf0ea
-DATA constants<>+2472(SB)/4, $0xbbbaf0ea
-DATA constants<>+2476(SB)/4, $0xbbbaf0ea
-DATA constants<>+2480(SB)/4, $0xbbbaf0ea
-DATA constants<>+2484(SB)/4, $0xbbbaf0ea
-DATA constants<>+2488(SB)/4, $0xbbbaf0ea
-DATA constants<>+2492(SB)/4, $0xbbbaf0ea
-DATA constants<>+2496(SB)/4, $0x3ca9134e
-DATA constants<>+2500(SB)/4, $0x3ca9134e
-DATA constants<>+2504(SB)/4, $0x3ca9134e
-DATA constants<>+2508(SB)/4, $0x3ca9134e
-DATA constants<>+2512(SB)/4, $0x3ca9134e
-DATA constants<>+2516(SB)/4, $0x3ca9134e
-DATA constants<>+2520(SB)/4, $0x3ca9134e
-DATA constants<>+2524(SB)/4, $0x3ca9134e
-DATA constants<>+2528(SB)/4, $0x3ca9134e
-DATA constants<>+2532(SB)/4, $0x3ca9134e
-DATA constants<>+2536(SB)/4, $0x3ca9134e
-DATA constants<>+2540(SB)/4, $0x3ca9134e
-DATA constants<>+2544(SB)/4, $0x3ca9134e
-DATA constants<>+2548(SB)/4, $0x3ca9134e
-DATA constants<>+2552(SB)/4, $0x3ca9134e
-DATA constants<>+2556(SB)/4, $0x3ca9134e
-DATA constants<>+2560(SB)/4, $0xbd5c1e2d
-DATA constants<>+2564(SB)/4, $0xbd5c1e2d
-DATA constants<>+2568(SB)/4, $0xbd5c1e2d
-DATA constants<>+2572(SB)/4, $0xbd5c1e2d
-DATA constants<>+2576(SB)/4, $0xbd5c1e2d
-DATA constants<>+2580(SB)/4, $0xbd5c1e2d
-DATA constants<>+2584(SB)/4, $0xbd5c1e2d
-DATA constants<>+2588(SB)/4, $0xbd5c1e2d
-DATA constants<>+2592(SB)/4, $0xbd5c1e2d
-DATA constants<>+2596(SB)/4, $0xbd5c1e2d
-DATA constants<>+2600(SB)/4, $0xbd5c1e2d
-DATA constants<>+2604(SB)/4, $0xbd5c1e2d
-DATA constants<>+2608(SB)/4, $0xbd5c1e2d
-DATA constants<>+2612(SB)/4, $0xbd5c1e2d
-DATA constants<>+2616(SB)/4, $0xbd5c1e2d
-DATA constants<>+2620(SB)/4, $0xbd5c1e2d
-DATA constants<>+2624(SB)/4, $0x3e088393
-DATA constants<>+2628(SB)/4, $0x3e088393
-DATA constants<>+2632(SB)/4, $0x3e088393
-DATA constants<>+2636(SB)/4, $0x3e088393
-DATA constants<>+2640(SB)/4, $0x3e088393
-DATA constants<>+2644(SB)/4, $0x3e088393
-DATA constants<>+2648(SB)/4, $0x3e088393
-DATA constants<>+2652(SB)/4, $0x3e088393
-DATA constants<>+2656(SB)/4, $0x3e088393
-DATA constants<>+2660(SB)/4, $0x3e088393
-DATA constants<>+2664(SB)/4, $0x3e088393
-DATA constants<>+2668(SB)/4, $0x3e088393
-DATA constants<>+2672(SB)/4, $0x3e088393
-DATA constants<>+2676(SB)/4, $0x3e088393
-DATA constants<>+2680(SB)/4, $0x3e088393
-DATA constants<>+2684(SB)/4, $0x3e088393
-DATA constants<>+2688(SB)/4, $0xbeaaaa99
-DATA constants<>+2692(SB)/4, $0xbeaaaa99
-DATA constants<>+2696(SB)/4, $0xbeaaaa99
-DATA constants<>+2700(SB)/4, $0xbeaaaa99
-DATA constants<>+2704(SB)/4, $0xbeaaaa99
-DATA constants<>+2708(SB)/4, $0xbeaaaa99
-DATA constants<>+2712(SB)/4, $0xbeaaaa99
-DATA constants<>+2716(SB)/4, $0xbeaaaa99
-DATA constants<>+2720(SB)/4, $0xbeaaaa99
-DATA constants<>+2724(SB)/4, $0xbeaaaa99
-DATA constants<>+2728(SB)/4, $0xbeaaaa99
-DATA constants<>+2732(SB)/4, $0xbeaaaa99
-DATA constants<>+2736(SB)/4, $0xbeaaaa99
-DATA constants<>+2740(SB)/4, $0xbeaaaa99
-DATA constants<>+2744(SB)/4, $0xbeaaaa99
-DATA constants<>+2748(SB)/4, $0xbeaaaa99
-DATA constants<>+2752(SB)/4, $0x3f3504f3
-DATA constants<>+2756(SB)/4, $0x3f3504f3
-DATA constants<>+2760(SB)/4, $0x3f3504f3
-DATA constants<>+2764(SB)/4, $0x3f3504f3
-DATA constants<>+2768(SB)/4, $0x3f3504f3
-DATA constants<>+2772(SB)/4, $0x3f3504f3
-DATA constants<>+2776(SB)/4, $0x3f3504f3
-DATA constants<>+2780(SB)/4, $0x3f3504f3
-DATA constants<>+2784(SB)/4, $0x3f3504f3
-DATA constants<>+2788(SB)/4, $0x3f3504f3
-DATA constants<>+2792(SB)/4, $0x3f3504f3
-DATA constants<>+2796(SB)/4, $0x3f3504f3
-DATA constants<>+2800(SB)/4, $0x3f3504f3
-DATA constants<>+2804(SB)/4, $0x3f3504f3
-DATA constants<>+2808(SB)/4, $0x3f3504f3
-DATA constants<>+2812(SB)/4, $0x3f3504f3
-DATA constants<>+2816(SB)/4, $0x3ea7ba05
-DATA constants<>+2820(SB)/4, $0x3ea7ba05
-DATA constants<>+2824(SB)/4, $0x3ea7ba05
-DATA constants<>+2828(SB)/4, $0x3ea7ba05
-DATA constants<>+2832(SB)/4, $0x3ea7ba05
-DATA constants<>+2836(SB)/4, $0x3ea7ba05
-DATA constants<>+2840(SB)/4, $0x3ea7ba05
-DATA constants<>+2844(SB)/4, $0x3ea7ba05
-DATA constants<>+2848(SB)/4, $0x3ea7ba05
-DATA constants<>+2852(SB)/4, $0x3ea7ba05
-DATA constants<>+2856(SB)/4, $0x3ea7ba05
-DATA constants<>+2860(SB)/4, $0x3ea7ba05
-DATA constants<>+2864(SB)/4, $0x3ea7ba05
-DATA constants<>+2868(SB)/4, $0x3ea7ba05
-DATA constants<>+2872(SB)/4, $0x3ea7ba05
-DATA constants<>+2876(SB)/4, $0x3ea7ba05
-DATA constants<>+2880(SB)/4, $0x3f87dc22
-DATA constants<>+2884(SB)/4, $0x3f87dc22
-DATA constants<>+2888(SB)/4, $0x3f87dc22
-DATA constants<>+2892(SB)/4, $0x3f87dc22
-DATA constants<>+2896(SB)/4, $0x3f87dc22
-DATA constants<>+2900(SB)/4, $0x3f87dc22
-DATA constants<>+2904(SB)/4, $0x3f87dc22
-DATA constants<>+2908(SB)/4, $0x3f87dc22
-DATA constants<>+2912(SB)/4, $0x3f87dc22
-DATA constants<>+2916(SB)/4, $0x3f87dc22
-DATA constants<>+2920(SB)/4, $0x3f87dc22
-DATA constants<>+2924(SB)/4, $0x3f87dc22
-DATA constants<>+2928(SB)/4, $0x3f87dc22
-DATA constants<>+2932(SB)/4, $0x3f87dc22
-DATA constants<>+2936(SB)/4, $0x3f87dc22
-DATA constants<>+2940(SB)/4, $0x3f87dc22
-DATA constants<>+2944(SB)/4, $0xbfba00e3
-DATA constants<>+2948(SB)/4, $0xbfba00e3
-DATA constants<>+2952(SB)/4, $0xbfba00e3
-DATA constants<>+2956(SB)/4, $0xbfba00e3
-DATA constants<>+2960(SB)/4, $0xbfba00e3
-DATA constants<>+2964(SB)/4, $0xbfba00e3
-DATA constants<>+2968(SB)/4, $0xbfba00e3
-DATA constants<>+2972(SB)/4, $0xbfba00e3
-DATA constants<>+2976(SB)/4, $0xbfba00e3
-DATA constants<>+2980(SB)/4, $0xbfba00e3
-DATA constants<>+2984(SB)/4, $0xbfba00e3
-DATA constants<>+2988(SB)/4, $0xbfba00e3
-DATA constants<>+2992(SB)/4, $0xbfba00e3
-DATA constants<>+2996(SB)/4, $0xbfba00e3
-DATA constants<>+3000(SB)/4, $0xbfba00e3
-DATA constants<>+3004(SB)/4, $0xbfba00e3
-DATA constants<>+3008(SB)/4, $0x3fb5f0e3
-DATA constants<>+3012(SB)/4, $0x3fb5f0e3
-DATA constants<>+3016(SB)/4, $0x3fb5f0e3
-DATA constants<>+3020(SB)/4, $0x3fb5f0e3
-DATA constants<>+3024(SB)/4, $0x3fb5f0e3
-DATA constants<>+3028(SB)/4, $0x3fb5f0e3
-DATA constants<>+3032(SB)/4, $0x3fb5f0e3
-DATA constants<>+3036(SB)/4, $0x3fb5f0e3
-DATA constants<>+3040(SB)/4, $0x3fb5f0e3
-DATA constants<>+3044(SB)/4, $0x3fb5f0e3
-DATA constants<>+3048(SB)/4, $0x3fb5f0e3
-DATA constants<>+3052(SB)/4, $0x3fb5f0e3
-DATA constants<>+3056(SB)/4, $0x3fb5f0e3
-DATA constants<>+3060(SB)/4, $0x3fb5f0e3
-DATA constants<>+3064(SB)/4, $0x3fb5f0e3
-DATA constants<>+3068(SB)/4, $0x3fb5f0e3
-DATA constants<>+3072(SB)/4, $0xbe91a98e
-DATA constants<>+3076(SB)/4, $0xbe91a98e
-DATA constants<>+3080(SB)/4, $0xbe91a98e
-DATA constants<>+3084(SB)/4, $0xbe91a98e
-DATA constants<>+3088(SB)/4, $0xbe91a98e
-DATA constants<>+3092(SB)/4, $0xbe91a98e
-DATA constants<>+3096(SB)/4, $0xbe91a98e
-DATA constants<>+3100(SB)/4, $0xbe91a98e
-DATA constants<>+3104(SB)/4, $0xbe91a98e
-DATA constants<>+3108(SB)/4, $0xbe91a98e
-DATA constants<>+3112(SB)/4, $0xbe91a98e
-DATA constants<>+3116(SB)/4, $0xbe91a98e
-DATA constants<>+3120(SB)/4, $0xbe91a98e
-DATA constants<>+3124(SB)/4, $0xbe91a98e
-DATA constants<>+3128(SB)/4, $0xbe91a98e
-DATA constants<>+3132(SB)/4, $0xbe91a98e
-DATA constants<>+3136(SB)/4, $0x3e827906
-DATA constants<>+3140(SB)/4, $0x3e827906
-DATA constants<>+3144(SB)/4, $0x3e827906
-DATA constants<>+3148(SB)/4, $0x3e827906
-DATA constants<>+3152(SB)/4, $0x3e827906
-DATA constants<>+3156(SB)/4, $0x3e827906
-DATA constants<>+3160(SB)/4, $0x3e827906
-DATA constants<>+3164(SB)/4, $0x3e827906
-DATA constants<>+3168(SB)/4, $0x3e827906
-DATA constants<>+3172(SB)/4, $0x3e827906
-DATA constants<>+3176(SB)/4, $0x3e827906
-DATA constants<>+3180(SB)/4, $0x3e827906
-DATA constants<>+3184(SB)/4, $0x3e827906
-DATA constants<>+3188(SB)/4, $0x3e827906
-DATA constants<>+3192(SB)/4, $0x3e827906
-DATA constants<>+3196(SB)/4, $0x3e827906
-GLOBL constants<>(SB), RODATA|NOPTR, $3200
+DATA constants<>+2240(SB)/4, $0x00000000
+DATA constants<>+2244(SB)/4, $0x00000001
+DATA constants<>+2248(SB)/4, $0x00000002
+DATA constants<>+2252(SB)/4, $0x00000003
+DATA constants<>+2256(SB)/4, $0x00000004
+DATA constants<>+2260(SB)/4, $0x00000005
+DATA constants<>+2264(SB)/4, $0x00000006
+DATA constants<>+2268(SB)/4, $0x00000007
+DATA constants<>+2272(SB)/4, $0x00000008
+DATA constants<>+2276(SB)/4, $0x00000009
+DATA constants<>+2280(SB)/4, $0x0000000a
+DATA constants<>+2284(SB)/4, $0x0000000b
+DATA constants<>+2288(SB)/4, $0x0000000c
+DATA constants<>+2292(SB)/4, $0x0000000d
+DATA constants<>+2296(SB)/4, $0x0000000e
+DATA constants<>+2300(SB)/4, $0x0000000f
+DATA constants<>+2304(SB)/4, $0x40000000
+DATA constants<>+2308(SB)/4, $0x40000000
+DATA constants<>+2312(SB)/4, $0x40000000
+DATA constants<>+2316(SB)/4, $0x40000000
+DATA constants<>+2320(SB)/4, $0x40000000
+DATA constants<>+2324(SB)/4, $0x40000000
+DATA constants<>+2328(SB)/4, $0x40000000
+DATA constants<>+2332(SB)/4, $0x40000000
+DATA constants<>+2336(SB)/4, $0x40000000
+DATA constants<>+2340(SB)/4, $0x40000000
+DATA constants<>+2344(SB)/4, $0x40000000
+DATA constants<>+2348(SB)/4, $0x40000000
+DATA constants<>+2352(SB)/4, $0x40000000
+DATA constants<>+2356(SB)/4, $0x40000000
+DATA constants<>+2360(SB)/4, $0x40000000
+DATA constants<>+2364(SB)/4, $0x40000000
+DATA constants<>+2368(SB)/4, $0x3f000000
+DATA constants<>+2372(SB)/4, $0x3f000000
+DATA constants<>+2376(SB)/4, $0x3f000000
+DATA constants<>+2380(SB)/4, $0x3f000000
+DATA constants<>+2384(SB)/4, $0x3f000000
+DATA constants<>+2388(SB)/4, $0x3f000000
+DATA constants<>+2392(SB)/4, $0x3f000000
+DATA constants<>+2396(SB)/4, $0x3f000000
+DATA constants<>+2400(SB)/4, $0x3f000000
+DATA constants<>+2404(SB)/4, $0x3f000000
+DATA constants<>+2408(SB)/4, $0x3f000000
+DATA constants<>+2412(SB)/4, $0x3f000000
+DATA constants<>+2416(SB)/4, $0x3f000000
+DATA constants<>+2420(SB)/4, $0x3f000000
+DATA constants<>+2424(SB)/4, $0x3f000000
+DATA constants<>+2428(SB)/4, $0x3f000000
+DATA constants<>+2432(SB)/4, $0x3f200000
+DATA constants<>+2436(SB)/4, $0x3f200000
+DATA constants<>+2440(SB)/4, $0x3f200000
+DATA constants<>+2444(SB)/4, $0x3f200000
+DATA constants<>+2448(SB)/4, $0x3f200000
+DATA constants<>+2452(SB)/4, $0x3f200000
+DATA constants<>+2456(SB)/4, $0x3f200000
+DATA constants<>+2460(SB)/4, $0x3f200000
+DATA constants<>+2464(SB)/4, $0x3f200000
+DATA constants<>+2468(SB)/4, $0x3f200000
+DATA constants<>+2472(SB)/4, $0x3f200000
+DATA constants<>+2476(SB)/4, $0x3f200000
+DATA constants<>+2480(SB)/4, $0x3f200000
+DATA constants<>+2484(SB)/4, $0x3f200000
+DATA constants<>+2488(SB)/4, $0x3f200000
+DATA constants<>+2492(SB)/4, $0x3f200000
+DATA constants<>+2496(SB)/4, $0xbbbaf0ea
+DATA constants<>+2500(SB)/4, $0xbbbaf0ea
+DATA constants<>+2504(SB)/4, $0xbbbaf0ea
+DATA constants<>+2508(SB)/4, $0xbbbaf0ea
+DATA constants<>+2512(SB)/4, $0xbbbaf0ea
+DATA constants<>+2516(SB)/4, $0xbbbaf0ea
+DATA constants<>+2520(SB)/4, $0xbbbaf0ea
+DATA constants<>+2524(SB)/4, $0xbbbaf0ea
+DATA constants<>+2528(SB)/4, $0xbbbaf0ea
+DATA constants<>+2532(SB)/4, $0xbbbaf0ea
+DATA constants<>+2536(SB)/4, $0xbbbaf0ea
+DATA constants<>+2540(SB)/4, $0xbbbaf0ea
+DATA constants<>+2544(SB)/4, $0xbbbaf0ea
+DATA constants<>+2548(SB)/4, $0xbbbaf0ea
+DATA constants<>+2552(SB)/4, $0xbbbaf0ea
+DATA constants<>+2556(SB)/4, $0xbbbaf0ea
+DATA constants<>+2560(SB)/4, $0x3ca9134e
+DATA constants<>+2564(SB)/4, $0x3ca9134e
+DATA constants<>+2568(SB)/4, $0x3ca9134e
+DATA constants<>+2572(SB)/4, $0x3ca9134e
+DATA constants<>+2576(SB)/4, $0x3ca9134e
+DATA constants<>+2580(SB)/4, $0x3ca9134e
+DATA constants<>+2584(SB)/4, $0x3ca9134e
+DATA constants<>+2588(SB)/4, $0x3ca9134e
+DATA constants<>+2592(SB)/4, $0x3ca9134e
+DATA constants<>+2596(SB)/4, $0x3ca9134e
+DATA constants<>+2600(SB)/4, $0x3ca9134e
+DATA constants<>+2604(SB)/4, $0x3ca9134e
+DATA constants<>+2608(SB)/4, $0x3ca9134e
+DATA constants<>+2612(SB)/4, $0x3ca9134e
+DATA constants<>+2616(SB)/4, $0x3ca9134e
+DATA constants<>+2620(SB)/4, $0x3ca9134e
+DATA constants<>+2624(SB)/4, $0xbd5c1e2d
+DATA constants<>+2628(SB)/4, $0xbd5c1e2d
+DATA constants<>+2632(SB)/4, $0xbd5c1e2d
+DATA constants<>+2636(SB)/4, $0xbd5c1e2d
+DATA constants<>+2640(SB)/4, $0xbd5c1e2d
+DATA constants<>+2644(SB)/4, $0xbd5c1e2d
+DATA constants<>+2648(SB)/4, $0xbd5c1e2d
+DATA constants<>+2652(SB)/4, $0xbd5c1e2d
+DATA constants<>+2656(SB)/4, $0xbd5c1e2d
+DATA constants<>+2660(SB)/4, $0xbd5c1e2d
+DATA constants<>+2664(SB)/4, $0xbd5c1e2d
+DATA constants<>+2668(SB)/4, $0xbd5c1e2d
+DATA constants<>+2672(SB)/4, $0xbd5c1e2d
+DATA constants<>+2676(SB)/4, $0xbd5c1e2d
+DATA constants<>+2680(SB)/4, $0xbd5c1e2d
+DATA constants<>+2684(SB)/4, $0xbd5c1e2d
+DATA constants<>+2688(SB)/4, $0x3e088393
+DATA constants<>+2692(SB)/4, $0x3e088393
+DATA constants<>+2696(SB)/4, $0x3e088393
+DATA constants<>+2700(SB)/4, $0x3e088393
+DATA constants<>+2704(SB)/4, $0x3e088393
+DATA constants<>+2708(SB)/4, $0x3e088393
+DATA constants<>+2712(SB)/4, $0x3e088393
+DATA constants<>+2716(SB)/4, $0x3e088393
+DATA constants<>+2720(SB)/4, $0x3e088393
+DATA constants<>+2724(SB)/4, $0x3e088393
+DATA constants<>+2728(SB)/4, $0x3e088393
+DATA constants<>+2732(SB)/4, $0x3e088393
+DATA constants<>+2736(SB)/4, $0x3e088393
+DATA constants<>+2740(SB)/4, $0x3e088393
+DATA constants<>+2744(SB)/4, $0x3e088393
+DATA constants<>+2748(SB)/4, $0x3e088393
+DATA constants<>+2752(SB)/4, $0xbeaaaa99
+DATA constants<>+2756(SB)/4, $0xbeaaaa99
+DATA constants<>+2760(SB)/4, $0xbeaaaa99
+DATA constants<>+2764(SB)/4, $0xbeaaaa99
+DATA constants<>+2768(SB)/4, $0xbeaaaa99
+DATA constants<>+2772(SB)/4, $0xbeaaaa99
+DATA constants<>+2776(SB)/4, $0xbeaaaa99
+DATA constants<>+2780(SB)/4, $0xbeaaaa99
+DATA constants<>+2784(SB)/4, $0xbeaaaa99
+DATA constants<>+2788(SB)/4, $0xbeaaaa99
+DATA constants<>+2792(SB)/4, $0xbeaaaa99
+DATA constants<>+2796(SB)/4, $0xbeaaaa99
+DATA constants<>+2800(SB)/4, $0xbeaaaa99
+DATA constants<>+2804(SB)/4, $0xbeaaaa99
+DATA constants<>+2808(SB)/4, $0xbeaaaa99
+DATA constants<>+2812(SB)/4, $0xbeaaaa99
+DATA constants<>+2816(SB)/4, $0x3f3504f3
+DATA constants<>+2820(SB)/4, $0x3f3504f3
+DATA constants<>+2824(SB)/4, $0x3f3504f3
+DATA constants<>+2828(SB)/4, $0x3f3504f3
+DATA constants<>+2832(SB)/4, $0x3f3504f3
+DATA constants<>+2836(SB)/4, $0x3f3504f3
+DATA constants<>+2840(SB)/4, $0x3f3504f3
+DATA constants<>+2844(SB)/4, $0x3f3504f3
+DATA constants<>+2848(SB)/4, $0x3f3504f3
+DATA constants<>+2852(SB)/4, $0x3f3504f3
+DATA constants<>+2856(SB)/4, $0x3f3504f3
+DATA constants<>+2860(SB)/4, $0x3f3504f3
+DATA constants<>+2864(SB)/4, $0x3f3504f3
+DATA constants<>+2868(SB)/4, $0x3f3504f3
+DATA constants<>+2872(SB)/4, $0x3f3504f3
+DATA constants<>+2876(SB)/4, $0x3f3504f3
+DATA constants<>+2880(SB)/4, $0x3ea7ba05
+DATA constants<>+2884(SB)/4, $0x3ea7ba05
+DATA constants<>+2888(SB)/4, $0x3ea7ba05
+DATA constants<>+2892(SB)/4, $0x3ea7ba05
+DATA constants<>+2896(SB)/4, $0x3ea7ba05
+DATA constants<>+2900(SB)/4, $0x3ea7ba05
+DATA constants<>+2904(SB)/4, $0x3ea7ba05
+DATA constants<>+2908(SB)/4, $0x3ea7ba05
+DATA constants<>+2912(SB)/4, $0x3ea7ba05
+DATA constants<>+2916(SB)/4, $0x3ea7ba05
+DATA constants<>+2920(SB)/4, $0x3ea7ba05
+DATA constants<>+2924(SB)/4, $0x3ea7ba05
+DATA constants<>+2928(SB)/4, $0x3ea7ba05
+DATA constants<>+2932(SB)/4, $0x3ea7ba05
+DATA constants<>+2936(SB)/4, $0x3ea7ba05
+DATA constants<>+2940(SB)/4, $0x3ea7ba05
+DATA constants<>+2944(SB)/4, $0x3f87dc22
+DATA constants<>+2948(SB)/4, $0x3f87dc22
+DATA constants<>+2952(SB)/4, $0x3f87dc22
+DATA constants<>+2956(SB)/4, $0x3f87dc22
+DATA constants<>+2960(SB)/4, $0x3f87dc22
+DATA constants<>+2964(SB)/4, $0x3f87dc22
+DATA constants<>+2968(SB)/4, $0x3f87dc22
+DATA constants<>+2972(SB)/4, $0x3f87dc22
+DATA constants<>+2976(SB)/4, $0x3f87dc22
+DATA constants<>+2980(SB)/4, $0x3f87dc22
+DATA constants<>+2984(SB)/4, $0x3f87dc22
+DATA constants<>+2988(SB)/4, $0x3f87dc22
+DATA constants<>+2992(SB)/4, $0x3f87dc22
+DATA constants<>+2996(SB)/4, $0x3f87dc22
+DATA constants<>+3000(SB)/4, $0x3f87dc22
+DATA constants<>+3004(SB)/4, $0x3f87dc22
+DATA constants<>+3008(SB)/4, $0xbfba00e3
+DATA constants<>+3012(SB)/4, $0xbfba00e3
+DATA constants<>+3016(SB)/4, $0xbfba00e3
+DATA constants<>+3020(SB)/4, $0xbfba00e3
+DATA constants<>+3024(SB)/4, $0xbfba00e3
+DATA constants<>+3028(SB)/4, $0xbfba00e3
+DATA constants<>+3032(SB)/4, $0xbfba00e3
+DATA constants<>+3036(SB)/4, $0xbfba00e3
+DATA constants<>+3040(SB)/4, $0xbfba00e3
+DATA constants<>+3044(SB)/4, $0xbfba00e3
+DATA constants<>+3048(SB)/4, $0xbfba00e3
+DATA constants<>+3052(SB)/4, $0xbfba00e3
+DATA constants<>+3056(SB)/4, $0xbfba00e3
+DATA constants<>+3060(SB)/4, $0xbfba00e3
+DATA constants<>+3064(SB)/4, $0xbfba00e3
+DATA constants<>+3068(SB)/4, $0xbfba00e3
+DATA constants<>+3072(SB)/4, $0x3fb5f0e3
+DATA constants<>+3076(SB)/4, $0x3fb5f0e3
+DATA constants<>+3080(SB)/4, $0x3fb5f0e3
+DATA constants<>+3084(SB)/4, $0x3fb5f0e3
+DATA constants<>+3088(SB)/4, $0x3fb5f0e3
+DATA constants<>+3092(SB)/4, $0x3fb5f0e3
+DATA constants<>+3096(SB)/4, $0x3fb5f0e3
+DATA constants<>+3100(SB)/4, $0x3fb5f0e3
+DATA constants<>+3104(SB)/4, $0x3fb5f0e3
+DATA constants<>+3108(SB)/4, $0x3fb5f0e3
+DATA constants<>+3112(SB)/4, $0x3fb5f0e3
+DATA constants<>+3116(SB)/4, $0x3fb5f0e3
+DATA constants<>+3120(SB)/4, $0x3fb5f0e3
+DATA constants<>+3124(SB)/4, $0x3fb5f0e3
+DATA constants<>+3128(SB)/4, $0x3fb5f0e3
+DATA constants<>+3132(SB)/4, $0x3fb5f0e3
+DATA constants<>+3136(SB)/4, $0xbe91a98e
+DATA constants<>+3140(SB)/4, $0xbe91a98e
+DATA constants<>+3144(SB)/4, $0xbe91a98e
+DATA constants<>+3148(SB)/4, $0xbe91a98e
+DATA constants<>+3152(SB)/4, $0xbe91a98e
+DATA constants<>+3156(SB)/4, $0xbe91a98e
+DATA constants<>+3160(SB)/4, $0xbe91a98e
+DATA constants<>+3164(SB)/4, $0xbe91a98e
+DATA constants<>+3168(SB)/4, $0xbe91a98e
+DATA constants<>+3172(SB)/4, $0xbe91a98e
+DATA constants<>+3176(SB)/4, $0xbe91a98e
+DATA constants<>+3180(SB)/4, $0xbe91a98e
+DATA constants<>+3184(SB)/4, $0xbe91a98e
+DATA constants<>+3188(SB)/4, $0xbe91a98e
+DATA constants<>+3192(SB)/4, $0xbe91a98e
+DATA constants<>+3196(SB)/4, $0xbe91a98e
+DATA constants<>+3200(SB)/4, $0x3e827906
+DATA constants<>+3204(SB)/4, $0x3e827906
+DATA constants<>+3208(SB)/4, $0x3e827906
+DATA constants<>+3212(SB)/4, $0x3e827906
+DATA constants<>+3216(SB)/4, $0x3e827906
+DATA constants<>+3220(SB)/4, $0x3e827906
+DATA constants<>+3224(SB)/4, $0x3e827906
+DATA constants<>+3228(SB)/4, $0x3e827906
+DATA constants<>+3232(SB)/4, $0x3e827906
+DATA constants<>+3236(SB)/4, $0x3e827906
+DATA constants<>+3240(SB)/4, $0x3e827906
+DATA constants<>+3244(SB)/4, $0x3e827906
+DATA constants<>+3248(SB)/4, $0x3e827906
+DATA constants<>+3252(SB)/4, $0x3e827906
+DATA constants<>+3256(SB)/4, $0x3e827906
+DATA constants<>+3260(SB)/4, $0x3e827906
+GLOBL constants<>(SB), RODATA|NOPTR, $3264
 
 // func ternaryGemvAVX2(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
 // Requires: AVX, AVX2, CMOV, MMX+
@@ -5585,25 +5601,25 @@ loop:
 	VCMPPS    $0x03, Y2, Y2, Y3
 	VBLENDVPS Y3, Y2, Y6, Y6
 	VADDPS    constants<>+640(SB), Y6, Y6
-	VMOVUPS   constants<>+2240(SB), Y2
+	VMOVUPS   constants<>+2304(SB), Y2
 	VDIVPS    Y6, Y2, Y6
 	VMOVUPS   constants<>+640(SB), Y2
 	VSUBPS    Y6, Y2, Y2
 	VANDPS    constants<>+960(SB), Y0, Y3
 	VORPS     Y3, Y2, Y2
 	VMULPS    Y0, Y0, Y3
-	VMULPS    constants<>+2432(SB), Y3, Y4
-	VADDPS    constants<>+2496(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
+	VMULPS    constants<>+2496(SB), Y3, Y4
 	VADDPS    constants<>+2560(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
 	VADDPS    constants<>+2624(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
 	VADDPS    constants<>+2688(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2752(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
 	VMULPS    Y0, Y4, Y4
 	VADDPS    Y0, Y4, Y4
-	VCMPPS    $0x11, constants<>+2368(SB), Y1, Y0
+	VCMPPS    $0x11, constants<>+2432(SB), Y1, Y0
 	VBLENDVPS Y0, Y4, Y2, Y2
 	VMOVUPS   Y2, (AX)(DX*1)
 	VMOVUPS   32(BX)(DX*1), Y0
@@ -5639,25 +5655,25 @@ loop:
 	VCMPPS    $0x03, Y2, Y2, Y3
 	VBLENDVPS Y3, Y2, Y6, Y6
 	VADDPS    constants<>+640(SB), Y6, Y6
-	VMOVUPS   constants<>+2240(SB), Y2
+	VMOVUPS   constants<>+2304(SB), Y2
 	VDIVPS    Y6, Y2, Y6
 	VMOVUPS   constants<>+640(SB), Y2
 	VSUBPS    Y6, Y2, Y2
 	VANDPS    constants<>+960(SB), Y0, Y3
 	VORPS     Y3, Y2, Y2
 	VMULPS    Y0, Y0, Y3
-	VMULPS    constants<>+2432(SB), Y3, Y4
-	VADDPS    constants<>+2496(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
+	VMULPS    constants<>+2496(SB), Y3, Y4
 	VADDPS    constants<>+2560(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
 	VADDPS    constants<>+2624(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
 	VADDPS    constants<>+2688(SB), Y4, Y4
 	VMULPS    Y3, Y4, Y4
+	VADDPS    constants<>+2752(SB), Y4, Y4
+	VMULPS    Y3, Y4, Y4
 	VMULPS    Y0, Y4, Y4
 	VADDPS    Y0, Y4, Y4
-	VCMPPS    $0x11, constants<>+2368(SB), Y1, Y0
+	VCMPPS    $0x11, constants<>+2432(SB), Y1, Y0
 	VBLENDVPS Y0, Y4, Y2, Y2
 	VMOVUPS   Y2, 32(AX)(DX*1)
 	ADDQ      $0x40, DX
@@ -5680,18 +5696,18 @@ loop:
 	VMOVUPS   (BX)(DX*1), Y0
 	VMOVUPS   constants<>+640(SB), Y3
 	VANDPS    constants<>+1024(SB), Y0, Y1
-	VMULPS    constants<>+2752(SB), Y1, Y1
-	VMULPS    constants<>+2816(SB), Y1, Y2
+	VMULPS    constants<>+2816(SB), Y1, Y1
+	VMULPS    constants<>+2880(SB), Y1, Y2
 	VADDPS    Y3, Y2, Y2
 	VDIVPS    Y2, Y3, Y2
-	VMULPS    constants<>+2880(SB), Y2, Y4
-	VADDPS    constants<>+2944(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
+	VMULPS    constants<>+2944(SB), Y2, Y4
 	VADDPS    constants<>+3008(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VADDPS    constants<>+3072(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VADDPS    constants<>+3136(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+3200(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VMULPS    Y1, Y1, Y1
 	VXORPS    constants<>+960(SB), Y1, Y1
@@ -5725,7 +5741,7 @@ loop:
 	VCMPPS    $0x03, Y1, Y1, Y2
 	VBLENDVPS Y2, Y1, Y7, Y7
 	VMULPS    Y7, Y4, Y4
-	VMULPS    constants<>+2304(SB), Y4, Y4
+	VMULPS    constants<>+2368(SB), Y4, Y4
 	VSUBPS    Y4, Y3, Y2
 	VCMPPS    $0x1d, constants<>+704(SB), Y0, Y0
 	VBLENDVPS Y0, Y2, Y4, Y4
@@ -5733,18 +5749,18 @@ loop:
 	VMOVUPS   32(BX)(DX*1), Y0
 	VMOVUPS   constants<>+640(SB), Y3
 	VANDPS    constants<>+1024(SB), Y0, Y1
-	VMULPS    constants<>+2752(SB), Y1, Y1
-	VMULPS    constants<>+2816(SB), Y1, Y2
+	VMULPS    constants<>+2816(SB), Y1, Y1
+	VMULPS    constants<>+2880(SB), Y1, Y2
 	VADDPS    Y3, Y2, Y2
 	VDIVPS    Y2, Y3, Y2
-	VMULPS    constants<>+2880(SB), Y2, Y4
-	VADDPS    constants<>+2944(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
+	VMULPS    constants<>+2944(SB), Y2, Y4
 	VADDPS    constants<>+3008(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VADDPS    constants<>+3072(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VADDPS    constants<>+3136(SB), Y4, Y4
+	VMULPS    Y2, Y4, Y4
+	VADDPS    constants<>+3200(SB), Y4, Y4
 	VMULPS    Y2, Y4, Y4
 	VMULPS    Y1, Y1, Y1
 	VXORPS    constants<>+960(SB), Y1, Y1
@@ -5778,7 +5794,7 @@ loop:
 	VCMPPS    $0x03, Y1, Y1, Y2
 	VBLENDVPS Y2, Y1, Y7, Y7
 	VMULPS    Y7, Y4, Y4
-	VMULPS    constants<>+2304(SB), Y4, Y4
+	VMULPS    constants<>+2368(SB), Y4, Y4
 	VSUBPS    Y4, Y3, Y2
 	VCMPPS    $0x1d, constants<>+704(SB), Y0, Y0
 	VBLENDVPS Y0, Y2, Y4, Y4
@@ -10647,6 +10663,74 @@ loop:
 	ADDQ       $0x00000400, AX
 	DECQ       CX
 	JNZ        loop
+	VZEROUPPER
+	RET
+
+// func positiveAVX512(ids *int32, x *float32, n int, first int) int
+// Requires: AVX, AVX512DQ, AVX512F, POPCNT
+TEXT ·positiveAVX512(SB), NOSPLIT, $0-40
+	MOVQ         ids+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVL         $0x00000010, SI
+	VMOVD        SI, X1
+	VPBROADCASTD X1, Z1
+	VPBROADCASTD BX, Z0
+	VPADDD       constants<>+2240(SB), Z0, Z0
+	VXORPS       Z2, Z2, Z2
+	XORQ         BX, BX
+	MOVQ         AX, DI
+
+loop:
+	VMOVDQU32     (CX)(BX*4), Z3
+	VPCMPGTD      Z2, Z3, K1
+	VPCOMPRESSD.Z Z0, K1, Z3
+	VMOVDQU32     Z3, (DI)
+	KMOVW         K1, SI
+	POPCNTL       SI, SI
+	LEAQ          (DI)(SI*4), DI
+	VPADDD        Z1, Z0, Z0
+	ADDQ          $0x10, BX
+	CMPQ          BX, DX
+	JL            loop
+	SUBQ          AX, DI
+	SHRQ          $0x02, DI
+	MOVQ          DI, ret+32(FP)
+	VZEROUPPER
+	RET
+
+// func nonzeroAVX512(ids *int32, x *int8, n int, first int) int
+// Requires: AVX, AVX512DQ, AVX512F, POPCNT
+TEXT ·nonzeroAVX512(SB), NOSPLIT, $0-40
+	MOVQ         ids+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         first+24(FP), BX
+	MOVL         $0x00000010, SI
+	VMOVD        SI, X1
+	VPBROADCASTD X1, Z1
+	VPBROADCASTD BX, Z0
+	VPADDD       constants<>+2240(SB), Z0, Z0
+	VXORPS       Z2, Z2, Z2
+	XORQ         BX, BX
+	MOVQ         AX, DI
+
+loop:
+	VPMOVSXBD     (CX)(BX*1), Z2
+	VPTESTMD      Z2, Z2, K1
+	VPCOMPRESSD.Z Z0, K1, Z2
+	VMOVDQU32     Z2, (DI)
+	KMOVW         K1, SI
+	POPCNTL       SI, SI
+	LEAQ          (DI)(SI*4), DI
+	VPADDD        Z1, Z0, Z0
+	ADDQ          $0x10, BX
+	CMPQ          BX, DX
+	JL            loop
+	SUBQ          AX, DI
+	SHRQ          $0x02, DI
+	MOVQ          DI, ret+32(FP)
 	VZEROUPPER
 	RET
 
@@ -16771,25 +16855,25 @@ loop:
 	VCMPPS    $0x03, Z2, Z2, K1
 	VBLENDMPS Z2, Z6, K1, Z6
 	VADDPS    constants<>+640(SB), Z6, Z6
-	VMOVUPS   constants<>+2240(SB), Z2
+	VMOVUPS   constants<>+2304(SB), Z2
 	VDIVPS    Z6, Z2, Z6
 	VMOVUPS   constants<>+640(SB), Z2
 	VSUBPS    Z6, Z2, Z2
 	VANDPS    constants<>+960(SB), Z0, Z3
 	VORPS     Z3, Z2, Z2
 	VMULPS    Z0, Z0, Z3
-	VMULPS    constants<>+2432(SB), Z3, Z4
-	VADDPS    constants<>+2496(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
+	VMULPS    constants<>+2496(SB), Z3, Z4
 	VADDPS    constants<>+2560(SB), Z4, Z4
 	VMULPS    Z3, Z4, Z4
 	VADDPS    constants<>+2624(SB), Z4, Z4
 	VMULPS    Z3, Z4, Z4
 	VADDPS    constants<>+2688(SB), Z4, Z4
 	VMULPS    Z3, Z4, Z4
+	VADDPS    constants<>+2752(SB), Z4, Z4
+	VMULPS    Z3, Z4, Z4
 	VMULPS    Z0, Z4, Z4
 	VADDPS    Z0, Z4, Z4
-	VCMPPS    $0x11, constants<>+2368(SB), Z1, K1
+	VCMPPS    $0x11, constants<>+2432(SB), Z1, K1
 	VBLENDMPS Z4, Z2, K1, Z2
 	VMOVUPS   Z2, (AX)(DX*1)
 	ADDQ      $0x40, DX
@@ -16812,18 +16896,18 @@ loop:
 	VMOVUPS   (BX)(DX*1), Z0
 	VMOVUPS   constants<>+640(SB), Z3
 	VANDPS    constants<>+1024(SB), Z0, Z1
-	VMULPS    constants<>+2752(SB), Z1, Z1
-	VMULPS    constants<>+2816(SB), Z1, Z2
+	VMULPS    constants<>+2816(SB), Z1, Z1
+	VMULPS    constants<>+2880(SB), Z1, Z2
 	VADDPS    Z3, Z2, Z2
 	VDIVPS    Z2, Z3, Z2
-	VMULPS    constants<>+2880(SB), Z2, Z4
-	VADDPS    constants<>+2944(SB), Z4, Z4
-	VMULPS    Z2, Z4, Z4
+	VMULPS    constants<>+2944(SB), Z2, Z4
 	VADDPS    constants<>+3008(SB), Z4, Z4
 	VMULPS    Z2, Z4, Z4
 	VADDPS    constants<>+3072(SB), Z4, Z4
 	VMULPS    Z2, Z4, Z4
 	VADDPS    constants<>+3136(SB), Z4, Z4
+	VMULPS    Z2, Z4, Z4
+	VADDPS    constants<>+3200(SB), Z4, Z4
 	VMULPS    Z2, Z4, Z4
 	VMULPS    Z1, Z1, Z1
 	VXORPS    constants<>+960(SB), Z1, Z1
@@ -16857,7 +16941,7 @@ loop:
 	VCMPPS    $0x03, Z1, Z1, K1
 	VBLENDMPS Z1, Z7, K1, Z7
 	VMULPS    Z7, Z4, Z4
-	VMULPS    constants<>+2304(SB), Z4, Z4
+	VMULPS    constants<>+2368(SB), Z4, Z4
 	VSUBPS    Z4, Z3, Z2
 	VCMPPS    $0x1d, constants<>+704(SB), Z0, K1
 	VBLENDMPS Z2, Z4, K1, Z4

@@ -54,6 +54,18 @@ func LineOrder(dst, x []int8, n int) {
 	}
 }
 
+// Positive writes first+i to ids for each x[i] above zero, or NaN without a sign, and returns how many these are. ids has room for 16 more than x.
+func Positive(ids []int32, x []float32, first int) int {
+	need("Positive", "ids", len(ids), len(x)+16)
+	return positive(ids, x, first)
+}
+
+// Nonzero writes first+i to ids for each x[i] that is not zero and returns how many these are. ids has room for 16 more than x.
+func Nonzero(ids []int32, x []int8, first int) int {
+	need("Nonzero", "ids", len(ids), len(x)+16)
+	return nonzero(ids, x, first)
+}
+
 // TernaryDotLines multiplies chosen lines of n elements with one vector, exactly:
 //
 //	dst[i] = sum_k w[ids[i],k] * x[k]    for i < count

@@ -53,6 +53,24 @@ func addInts(dst, x []int32) {
 	addIntsRef(dst[body:], x[body:])
 }
 
+func positive(ids []int32, x []float32, first int) (count int) {
+	body := 0
+	if vectors() == AVX512 && len(x) >= 16 {
+		body = len(x) &^ 15
+		count = positiveAVX512(&ids[0], &x[0], body, first)
+	}
+	return count + positiveRef(ids[count:], x[body:], first+body)
+}
+
+func nonzero(ids []int32, x []int8, first int) (count int) {
+	body := 0
+	if vectors() == AVX512 && len(x) >= 16 {
+		body = len(x) &^ 15
+		count = nonzeroAVX512(&ids[0], &x[0], body, first)
+	}
+	return count + nonzeroRef(ids[count:], x[body:], first+body)
+}
+
 func flipLanes(dst []byte, dstStride, dstStep int, src []byte, stride, srcStep, count int) {
 	switch vectors() {
 	case AVX512:

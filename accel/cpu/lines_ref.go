@@ -1,6 +1,9 @@
 package cpu
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math"
+)
 
 // lineDotRef multiplies four lines with a vector.
 func lineDotRef(dst []int32, src []byte, stride int, ids []int32, x []int8, xsum int32) {
@@ -77,4 +80,23 @@ func addIntsRef(dst, x []int32) {
 	for i, v := range x {
 		dst[i] += v
 	}
+}
+
+// positiveRef and nonzeroRef have no branch that is hard to foresee.
+func positiveRef(ids []int32, x []float32, first int) (count int) {
+	for i, v := range x {
+		ids[count] = int32(first + i)
+		count += positiveBit(v)
+	}
+	return count
+}
+
+func positiveBit(x float32) int { return int(uint64(-int64(int32(math.Float32bits(x)))) >> 63) }
+
+func nonzeroRef(ids []int32, x []int8, first int) (count int) {
+	for i, v := range x {
+		ids[count] = int32(first + i)
+		count += int(uint8(v|-v) >> 7)
+	}
+	return count
 }

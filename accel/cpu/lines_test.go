@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -241,4 +242,31 @@ func BenchmarkLines(b *testing.B) {
 			})
 		}
 	}
+}
+
+func TestChoicesListWhatTheyAreAskedFor(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r, n := source(t), rapid.IntRange(0, 100).Draw(t, "n")
+		first := rapid.IntRange(0, 1000).Draw(t, "first")
+		x, q := drawFloats(t, r, "x", n), randomInts(r, n, ternaryInputs[names(ternaryInputs).Draw(t, "inputs")])
+		var positive, nonzero []int32
+		for i := range n {
+			if x[i] > 0 || x[i] != x[i] && !math.Signbit(float64(x[i])) {
+				positive = append(positive, int32(first+i))
+			}
+			if q[i] != 0 {
+				nonzero = append(nonzero, int32(first+i))
+			}
+		}
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				ids, untouched := guarded[int32](n+16, -7777)
+				require.Equal(t, len(positive), Positive(ids, x, first), isa)
+				require.ElementsMatch(t, positive, ids[:len(positive)], isa)
+				require.Equal(t, len(nonzero), Nonzero(ids, q, first), isa)
+				require.ElementsMatch(t, nonzero, ids[:len(nonzero)], isa)
+				untouched(t, isa)
+			})
+		}
+	})
 }

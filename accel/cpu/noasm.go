@@ -124,3 +124,7 @@ func lineAddEights(acc []int32, src []byte, stride int, ids []int32, q []int8, c
 func lineSums(dst, acc []int32, n int, qsum int32) { lineSumsRef(dst, acc, n, qsum) }
 
 func addInts(dst, x []int32) { addIntsRef(dst, x) }
+
+func positive(ids []int32, x []float32, first int) int { return positiveRef(ids, x, first) }
+
+func nonzero(ids []int32, x []int8, first int) int { return nonzeroRef(ids, x, first) }

@@ -128,10 +128,10 @@ func (t *skipUpTask) Run(chunk int) {
 	}
 }
 
-// multiply is for the neurons [from, to), at most mostNeurons. Nothing here waits for a branch that is hard to foresee.
+// multiply is for the neurons [from, to), at most mostNeurons.
 func (t *skipUpTask) multiply(from, to int) {
-	var open, ids, sums [mostNeurons + 2*cpu.LineQuad]int32
-	var gates [mostNeurons]float32
+	var open, ids, sums chosen
+	var gates, products [mostNeurons]float32
 	neurons, w := t.f.Up.Out, t.f.Up.Ternary
 	stride := cpu.LineElements(w.Cols)
 	t.ctx.countGates(t.h, t.in.rows, neurons, from, to, t.all)
@@ -139,41 +139,43 @@ func (t *skipUpTask) multiply(from, to int) {
 		h := t.h[r*neurons+from : r*neurons+to]
 		n := len(h)
 		if t.all {
-			for i := range h {
-				open[i] = int32(from + i)
-			}
+			open.all(from, n)
 		} else {
-			n = 0
-			for i, g := range h {
-				open[n] = int32(from + i)
-				n += positive(g)
-			}
+			n = cpu.Positive(open[:], h, from)
 		}
 		t.ctx.countRow(t.in.rows, n, t.all)
 		cpu.LineWalk(ids[:], open[:n])
 		pad(ids[:], n)
 		cpu.TernaryDotLines(sums[:], w.Data, w.Cols, ids[:], n, t.x[r*stride:(r+1)*stride], t.in.sum[r])
+		g, u := gates[:n], products[:n]
+		cpu.DequantRow(u, sums[:n], w.Scale/t.in.scale[r])
 		for i, id := range ids[:n] {
-			gates[i] = h[int(id)-from]
-		}
-		clear(h)
-		scale := w.Scale / t.in.scale[r]
-		for i, id := range ids[:n] {
-			g, u := max(gates[i], 0), float32(float32(sums[i])*scale)
+			g[i] = h[int(id)-from]
 			if t.f.Up.Bias != nil {
-				u += t.f.Up.Bias[id]
+				u[i] += t.f.Up.Bias[id]
 			}
-			if t.f.Act == ReLU2 {
-				g = float32(g * g)
-			}
-			h[int(id)-from] = float32(g * u)
+		}
+		t.f.Act.apply(g, g)
+		cpu.Mul(g, g, u)
+		clear(h)
+		for i, id := range ids[:n] {
+			h[int(id)-from] = g[i]
 		}
 	}
 }
 
-// positive is 1 for x > 0 and NaN, and else mostly 0: without a branch, which would be hard to foresee.
+// chosen are neurons of a chunk, or sums of theirs, with room for what kernels read and write beyond.
+type chosen [mostNeurons + 16]int32
+
+func (c *chosen) all(first, n int) {
+	for i := range n {
+		c[i] = int32(first + i)
+	}
+}
+
+// positive is 1 for what cpu.Positive counts, without a branch, which would be hard to foresee.
 func positive(x float32) int {
-	return int(uint32(-int32(math.Float32bits(x))) >> 31)
+	return int(uint64(-int64(int32(math.Float32bits(x)))) >> 63)
 }
 
 // pad repeats the last of n ids, or line 0, where kernels read on.
@@ -207,7 +209,7 @@ func (t *skipDownTask) Run(chunk int) {
 
 // add is for the neurons [from, to), at most mostNeurons.
 func (t *skipDownTask) add(sums []int32, from, to int) {
-	var nonzero, ids [mostNeurons + 2*cpu.LineQuad]int32
+	var nonzero, ids chosen
 	var factors [mostNeurons + 2*cpu.LineQuad]int8
 	w := t.l.Ternary
 	size := cpu.LineElements(w.Rows)
@@ -216,15 +218,9 @@ func (t *skipDownTask) add(sums []int32, from, to int) {
 		q := t.in.q[r*t.in.stride+from : r*t.in.stride+to]
 		n := len(q)
 		if t.all {
-			for i := range q {
-				nonzero[i] = int32(from + i)
-			}
+			nonzero.all(from, n)
 		} else {
-			n = 0
-			for i, v := range q {
-				nonzero[n] = int32(from + i)
-				n += int(uint8(v|-v) >> 7)
-			}
+			n = cpu.Nonzero(nonzero[:], q, from)
 		}
 		t.ctx.countRow(t.in.rows, n, t.all)
 		cpu.LineWalk(ids[:], nonzero[:n])

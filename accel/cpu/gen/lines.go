@@ -16,6 +16,14 @@ func lines(s simd) {
 	lineAdd(s)
 	if s.wide() {
 		lineAddEight()
+		choose("positive", "bits of x[i] > 0, as an integer", "x *float32", func(at func(scale int) operand.Mem, v, zero reg.VecVirtual, k reg.Register) {
+			VMOVDQU32(at(4), v)
+			VPCMPGTD(zero, v, k)
+		})
+		choose("nonzero", "x[i] != 0", "x *int8", func(at func(scale int) operand.Mem, v, zero reg.VecVirtual, k reg.Register) {
+			VPMOVSXBD(at(1), v)
+			VPTESTMD(v, v, k)
+		})
 	} else {
 		lineSums()
 		addInts()
@@ -381,6 +389,38 @@ func addInts() {
 	ADDQ(u8(64), dst)
 	SUBQ(u8(16), n)
 	JNZ(label("loop"))
+	done()
+}
+
+// choose emits a kernel that lists where a condition is true.
+func choose(name, condition, x string, test func(at func(scale int) operand.Mem, v, zero reg.VecVirtual, k reg.Register)) {
+	s := avx512
+	TEXT(name+s.suffix, NOSPLIT, "func(ids *int32, "+x+", n int, first int) int")
+	Doc(name + s.suffix + ": writes first+i to ids for each i < n with " + condition + ", and as many more as fill a vector, and returns how many; n > 0 and a multiple of 16.")
+	Pragma("noescape")
+	ids, src, n, first := load("ids"), load("x"), load("n"), load("first")
+	id, sixteen, zero, v, chosen, k := ZMM(), s.splat(16), ZMM(), ZMM(), ZMM(), K()
+	VPBROADCASTD(first.(reg.GPVirtual).As32(), id)
+	VPADDD(constant(cIota), id, id)
+	s.zero(zero)
+	i, count, bits, out := GP64(), GP64(), GP32(), GP64()
+	XORQ(i, i)
+	MOVQ(ids, out)
+	Label("loop")
+	test(func(scale int) operand.Mem { return operand.Mem{Base: src, Index: i, Scale: uint8(scale)} }, v, zero, k)
+	VPCOMPRESSD_Z(id, k, chosen)
+	VMOVDQU32(chosen, at(out, 0))
+	KMOVW(k, bits)
+	POPCNTL(bits, bits)
+	MOVL(bits, count.As32())
+	LEAQ(operand.Mem{Base: out, Index: count, Scale: 4}, out)
+	VPADDD(sixteen, id, id)
+	ADDQ(u8(16), i)
+	CMPQ(i, n)
+	JL(label("loop"))
+	SUBQ(ids, out)
+	SHRQ(u8(2), out)
+	Store(out, ReturnIndex(0))
 	done()
 }
 
