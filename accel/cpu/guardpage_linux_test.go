@@ -57,6 +57,10 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 		c := newTernaryCase(r, panels*PanelRows, 48, 1, 0, ternaryWeights["random"], ternaryInputs["random"])
 		dst, w, x := beforeFault(t, make([]int32, panels*PanelRows)), beforeFault(t, c.panels), beforeFault(t, c.x)
 		each(func() { eachOrder(func() { TernaryMatMul(dst, len(dst), w, c.cols, 0, panels, x, c.ldx, c.xsum, 1) }) })
+		five := newTernaryCase(r, panels*PanelRows, 112, 1, 0, ternaryWeights["random"], ternaryInputs["random"])
+		packed, blocks, xf := beforeFault(t, five.inBase3()), beforeFault(t, five.panels), beforeFault(t, five.x)
+		each(func() { eachOrder(func() { Base3MatVec(dst, packed, five.cols, 0, panels, xf, five.xsum[0]) }) })
+		each(func() { UnpackBase3(blocks, packed, five.cols, 0, panels) })
 		for _, f := range intFormats {
 			d := newIntCase(r, f, panels*PanelRows, 24, 1, 0, randomCode, ternaryInputs["random"])
 			dst, w, scale := beforeFault(t, make([]float32, panels*PanelRows)), beforeFault(t, d.panels), beforeFault(t, d.scale)

@@ -535,6 +535,21 @@ func ternaryGemmAVX512p2t11(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum
 //go:noescape
 func ternaryGemmAVX512p2t12(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
+// base3UnpackAVX512: five blocks of panel16 at dst[320*g] of four of base 3 at w[256*g], for g < groups; groups > 0; needs VBMI.
+//
+//go:noescape
+func base3UnpackAVX512(dst *byte, w *byte, groups int)
+
+// base3GemvAVX512: dst[r] = sum_k w[r,k]*x[k] for the 16 rows r of a panel of groups in base 3 and tail blocks of panel16; needs VBMI.
+//
+//go:noescape
+func base3GemvAVX512(dst *int32, w *byte, x *int8, xsum *int32, groups int, tail int)
+
+// base3GemvAVX512Side: dst[16*step*p+r] = sum_k w[r,k]*x[k] for the 16 rows r of each panel step*p, p < 8, of groups in base 3 and tail blocks of panel16; needs VBMI.
+//
+//go:noescape
+func base3GemvAVX512Side(dst *int32, w *byte, x *int8, xsum *int32, groups int, tail int, step int)
+
 // lineDotAVX512: dst[i] = the line ids[i] times x, for i < 4; ids[4:8] are read ahead; blocks > 0.
 //
 //go:noescape

@@ -10,6 +10,14 @@ func ternaryMatMul(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx in
 	ternaryMatMulRef(dst, ldd, panels, nb, x, ldx, xsum)
 }
 
+func base3Ready() bool { return false }
+
+func base3Unpack(dst, src []byte, groups int) { base3UnpackRef(dst, src, groups) }
+
+func base3MatVec(dst []int32, src []byte, nb int, x []int8, xsum int32) {
+	base3MatVecRef(dst, src, nb, x, xsum)
+}
+
 func densePanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, quads int, x []float32, ldx, tokens int) {
 	densePanelRef(dst, ldd, f, panel, scale, quads, x, ldx, tokens)
 }

@@ -18,6 +18,7 @@ func main() {
 	constants()
 	for _, s := range []simd{avx2, avx512} {
 		ternary(s)
+		base3(s)
 		lines(s)
 		dense(s)
 		denseInt(s)

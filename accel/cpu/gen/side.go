@@ -16,11 +16,12 @@ const sideAhead = 1024
 type side struct {
 	stride reg.Register
 	bases  [3]reg.Register // where panels 0, 3 and 6 are read
+	ahead  int             // sideAhead, unless it is changed
 }
 
 // sideBySide gives the panels of blocks blocks each that begin at p, of which every step-th is taken.
 func sideBySide(p, blocks, step reg.Register) side {
-	s := side{stride: GP64(), bases: [3]reg.Register{p, GP64(), GP64()}}
+	s := side{stride: GP64(), bases: [3]reg.Register{p, GP64(), GP64()}, ahead: sideAhead}
 	MOVQ(blocks, s.stride)
 	SHLQ(u8(6), s.stride)
 	IMULQ(step, s.stride)
@@ -43,7 +44,7 @@ func (s side) at(i, disp int) operand.Mem {
 // load reads a block of panel i.
 func (s side) load(i int, v reg.VecVirtual) {
 	VMOVDQU32(s.at(i, 0), v)
-	PREFETCHT0(s.at(i, sideAhead))
+	PREFETCHT0(s.at(i, s.ahead))
 }
 
 // next goes on by a block.

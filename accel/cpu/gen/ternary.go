@@ -92,48 +92,71 @@ func ternaryGemv512() {
 // ternaryGemv512Side multiplies panels side by side with one token. Registers do not suffice for a sum for each field of each panel: the
 // upper two of a byte are shifted down to the lower two.
 func ternaryGemv512Side() {
-	s := avx512
 	TEXT("ternaryGemvAVX512Side", NOSPLIT, "func(dst *int32, w *byte, x *int8, xsum *int32, blocks, step int)")
 	Doc(fmt.Sprintf("ternaryGemvAVX512Side: dst[16*step*p+r] = sum_k w[r,k]*x[k] for the 16 rows r of each panel step*p, p < %d; blocks > 0.", sides))
 	Pragma("noescape")
 	dst, w, x, xsum, n, step := load("dst"), load("w"), load("x"), load("xsum"), load("blocks"), load("step")
-	panel := sideBySide(w, n, step)
-	SHLQ(u8(6), step)
-	mask := []reg.VecVirtual{s.splat(0x03030303), s.splat(0x0c0c0c0c)}
-	var acc [sides][]reg.VecVirtual
-	for i := range acc {
-		acc[i] = s.regs(2)
-		s.zero(acc[i]...)
-	}
-	xb, v, t := s.regs(4), s.regs(2), s.regs(4)
+	panel, k := sideBySide(w, n, step), newGemv512Side()
+	v := avx512.regs(2)
 	Label("loop")
-	for f := range xb {
-		VPBROADCASTD(at(x, 4*f), xb[f])
-	}
-	for i := range acc {
-		v := v[i%2]
-		panel.load(i, v)
-		VPANDD(mask[0], v, t[0])
-		VPANDD(mask[1], v, t[1])
-		VPSRLW(u8(4), v, v)
-		VPANDD(mask[0], v, t[2])
-		VPANDD(mask[1], v, t[3])
-		for f := range t {
-			VPDPBUSD(xb[f], t[f], acc[i][f%2])
-		}
+	k.inputs(x)
+	for i := range sides {
+		panel.load(i, v[i%2])
+		k.multiply(i, v[i%2])
 	}
 	panel.next()
 	ADDQ(u8(16), x)
 	DECQ(n)
 	JNZ(label("loop"))
-	for _, a := range acc {
+	k.store(xsum, dst, step)
+	done()
+}
+
+// gemv512Side holds the sums of panels that are read side by side, of fields 0 and 2, and of fields 1 and 3, which are scaled by 4.
+type gemv512Side struct {
+	mask  []reg.VecVirtual
+	xb, t []reg.VecVirtual
+	acc   [sides][]reg.VecVirtual
+}
+
+func newGemv512Side() *gemv512Side {
+	k := &gemv512Side{mask: []reg.VecVirtual{avx512.splat(0x03030303), avx512.splat(0x0c0c0c0c)}, xb: avx512.regs(4), t: avx512.regs(4)}
+	for i := range k.acc {
+		k.acc[i] = avx512.regs(2)
+		avx512.zero(k.acc[i]...)
+	}
+	return k
+}
+
+// inputs reads the 16 that blocks of all panels are multiplied with.
+func (k *gemv512Side) inputs(x reg.Register) {
+	for f, xb := range k.xb {
+		VPBROADCASTD(at(x, 4*f), xb)
+	}
+}
+
+// multiply adds the products of v, a block of panel i, to its sums; v is lost.
+func (k *gemv512Side) multiply(i int, v reg.VecVirtual) {
+	VPANDD(k.mask[0], v, k.t[0])
+	VPANDD(k.mask[1], v, k.t[1])
+	VPSRLW(u8(4), v, v)
+	VPANDD(k.mask[0], v, k.t[2])
+	VPANDD(k.mask[1], v, k.t[3])
+	for f, t := range k.t {
+		VPDPBUSD(k.xb[f], t, k.acc[i][f%2])
+	}
+}
+
+// store adds up the fields, takes off the sum of the inputs, and writes the results of panels, every step-th. step is lost.
+func (k *gemv512Side) store(xsum, dst, step reg.Register) {
+	SHLQ(u8(6), step)
+	for _, a := range k.acc {
 		VPSRAD(u8(2), a[1], a[1])
 		VPADDD(a[1], a[0], a[0])
 		VPSUBD_BCST(at(xsum, 0), a[0], a[0])
 		VMOVDQU32(a[0], at(dst, 0))
 		ADDQ(step, dst)
 	}
-	done()
 }
 
 // gemv512 holds the sums of two blocks in flight, for each field.
