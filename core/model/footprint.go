@@ -11,11 +11,11 @@ import (
 // embedding and the head in the given format, norms and biases in float32. Linears that the config keeps float
 // are counted at four bytes a weight, the most they can take.
 func (c *Config) WeightBytes(table cpu.DenseFormat) int64 {
-	return c.weightBytes(table, table, cpu.DenseF32)
+	return c.weightBytes(table, table, cpu.DenseF32, &LoadOptions{})
 }
 
-// weightBytes is WeightBytes with a format for each kind of dense matrix. A tied table has the head's.
-func (c *Config) weightBytes(embedding, head, linear cpu.DenseFormat) int64 {
+// weightBytes is WeightBytes with a format for each kind of dense matrix and the packing of o. A tied table has the head's.
+func (c *Config) weightBytes(embedding, head, linear cpu.DenseFormat, o *LoadOptions) int64 {
 	total := c.tableBytes(head) + 4*int64(c.HiddenSize)
 	if !c.TieWordEmbeddings {
 		total += c.tableBytes(embedding)
@@ -23,10 +23,10 @@ func (c *Config) weightBytes(embedding, head, linear cpu.DenseFormat) int64 {
 	converts := c.Quantization.converter()
 	for i := range c.NumHiddenLayers {
 		if i > 0 && len(c.Quantization.ModulesToNotConvert) == 0 {
-			total += int64(c.NumHiddenLayers-1) * c.layerBytes(0, converts, linear) // all layers are alike
+			total += int64(c.NumHiddenLayers-1) * c.layerBytes(0, converts, linear, o) // all layers are alike
 			break
 		}
-		total += c.layerBytes(i, converts, linear)
+		total += c.layerBytes(i, converts, linear, o)
 	}
 	return total
 }
@@ -56,11 +56,11 @@ func (c *Config) layout(name string, converts func(string) bool) quant.Layout {
 	return layout
 }
 
-func (c *Config) layerBytes(layer int, converts func(string) bool, dense cpu.DenseFormat) int64 {
+func (c *Config) layerBytes(layer int, converts func(string) bool, dense cpu.DenseFormat, o *LoadOptions) int64 {
 	total := 4 * c.layerVectors()
 	for _, l := range c.linearShapes() {
 		if converts(layerName(layer) + l.Name) {
-			total += int64(c.layout(layerName(layer)+l.Name, converts).Bytes(l.Out, l.In))
+			total += int64(o.packed(c.layout(layerName(layer)+l.Name, converts)).Bytes(l.Out, l.In))
 		} else {
 			total += int64(cpu.DenseBytes(dense, l.Out, l.In))
 		}

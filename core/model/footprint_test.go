@@ -49,10 +49,13 @@ func TestTheCheckBeforePlanningCountsWhatTheModelTakes(t *testing.T) {
 		{VocabSize: 100, HiddenSize: 64, IntermediateSize: 88, NumHiddenLayers: 3, NumAttentionHeads: 4, DType: "float32",
 			AttentionBias: true, Quantization: Quantization{ModulesToNotConvert: []string{"q_proj"}}},
 	} {
-		m, err := NewRandom(&c, 1, LoadOptions{HeadFormat: "int8"})
-		require.NoError(t, err)
-		natural := (&randomSource{cfg: m.Config}).natural()
-		assert.Equal(t, m.Info.WeightBytes, m.Config.weightBytes(natural, cpu.DenseInt8, natural))
-		require.NoError(t, m.Close())
+		for _, packing := range packings() {
+			o := LoadOptions{HeadFormat: "int8", Packing: packing}
+			m, err := NewRandom(&c, 1, o)
+			require.NoError(t, err)
+			natural := (&randomSource{cfg: m.Config}).natural()
+			assert.Equal(t, m.Info.WeightBytes, m.Config.weightBytes(natural, cpu.DenseInt8, natural, &o), packing)
+			require.NoError(t, m.Close())
+		}
 	}
 }

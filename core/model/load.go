@@ -39,6 +39,10 @@ type LoadOptions struct {
 	// weights of other checkpoints are always converted into huge-page memory.
 	Resident string
 
+	// Packing says how ternary weights are packed in memory: PackingAuto (also ""), Packing2Bit or PackingBase3. The integers are the same. The
+	// up and down projections of networks that skip neurons keep two bits: see nn.Activation.ByLines.
+	Packing string
+
 	// Trainable gives the model float32 master weights, see LoadTrainable. HeadFormat must be auto then.
 	Trainable bool
 
@@ -100,6 +104,9 @@ func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {
 	case "", VerifyBackground, VerifyNow, VerifyNever:
 	default:
 		return nil, fmt.Errorf("%w: verify %q: must be one of %s, %s, %s", ErrOption, o.Verify, VerifyBackground, VerifyNow, VerifyNever)
+	}
+	if err := o.checkPacking(); err != nil {
+		return nil, err
 	}
 	if o.Trainable {
 		if head.fixed {
@@ -221,6 +228,7 @@ func (l *loader) finish(ctx context.Context, m *Model) error {
 	}
 	m.Info.Parameters = m.Config.ParameterCount()
 	m.Info.WeightBytes = m.weightBytes()
+	m.Info.Packing = m.packing()
 	m.Info.HeadFormat = headFormatName(m.Head.Proj.Dense.Format)
 	if m.Head.Scores != nil {
 		m.Info.HeadFormat = HeadExact

@@ -214,7 +214,7 @@ func (s *hfSource) packed(l *nn.Linear, name string, w safetensors.View) error {
 	if err != nil {
 		return err
 	}
-	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale, Layout: s.cfg.layout(name, s.converts)}
+	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
 	fill := s.codes(l.Ternary)
 	s.plan(w, 0, func() error {
 		return fill(func(panels []byte) error { return quant.PackHF(panels, w.Data, l.Out, l.In) })
@@ -238,7 +238,7 @@ func (s *hfSource) unpacked(l *nn.Linear, name string, w safetensors.View) error
 	if err := w.Check([]int{l.Out, l.In}, floats...); err != nil {
 		return err
 	}
-	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale, Layout: s.cfg.layout(name, s.converts)}
+	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
 	fill := s.codes(l.Ternary)
 	s.plan(w, 0, func() error {
 		size := len(w.Data) / (l.Out * l.In)
@@ -280,7 +280,7 @@ func (s *hfSource) masters(l *nn.Linear, name string, w safetensors.View) error 
 	if err := w.Check([]int{l.Out, l.In}, append([]string{safetensors.U8}, floats...)...); err != nil {
 		return err
 	}
-	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Layout: s.cfg.layout(name, s.converts)}
+	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
 	fill := s.codes(l.Ternary)
 	s.plan(w, 0, func() error {
 		return fill(func(panels []byte) (err error) {

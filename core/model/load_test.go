@@ -28,7 +28,7 @@ func TestEveryGoldenFolderLoads(t *testing.T) {
 		tied := folder != "llama_bitlinear_packed"
 		assert.Equal(t, tied, m.Embed.Table == m.Head.Proj.Dense, folder)
 		assert.Equal(t, tied, m.Blocks[0].Attn.SubNorm != nil, folder)
-		assert.Equal(t, model.Info{Path: dir, Format: "hf", Parameters: m.Config.ParameterCount(), HeadFormat: "bfloat16",
+		assert.Equal(t, model.Info{Path: dir, Format: "hf", Parameters: m.Config.ParameterCount(), HeadFormat: "bfloat16", Packing: "2bit",
 			WeightBytes: m.Config.WeightBytes(cpu.DenseBF16)}, m.Info)
 		assert.IsIncreasing(t, dones)
 		assert.Equal(t, totals[len(totals)-1], dones[len(dones)-1])

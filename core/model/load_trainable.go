@@ -19,7 +19,7 @@ import (
 // gives the same codes and scale: training starts at the function that was loaded, but how near each weight was to another code is lost.
 // Embedding, head and layers that are not ternary are widened to float32.
 func loadTrainable(ctx context.Context, path string, o LoadOptions) (_ *Model, err error) {
-	o.Trainable = false
+	o.Trainable, o.Packing = false, Packing2Bit
 	plain, err := Load(ctx, path, o)
 	if err != nil {
 		return nil, err

@@ -68,7 +68,7 @@ const (
 
 // ternaryLayouts names those of ternary matrices.
 var ternaryLayouts = map[string]quant.Layout{
-	"panel16": quant.Panel16, "lines16-rows": quant.RowLines, "lines16-columns": quant.ColumnLines,
+	"panel16": quant.Panel16, "lines16-rows": quant.RowLines, "lines16-columns": quant.ColumnLines, "panel16-base3": quant.Base3,
 }
 
 // denseLayouts names the dense16 forms by the rows and columns of a block. A form whose bytes change gets another name:

@@ -112,7 +112,7 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 			*n.tensor(q) = safetensors.Tensor{Name: q, DType: "U8", Shape: []int{64}, Data: make([]byte, 64)}
 		}, safetensors.ErrMismatch, q, []string{"[64]", "[16384]"}},
 		{"another dtype", func(n *native) { n.tensor(q).DType = "I8" }, safetensors.ErrMismatch, q, []string{"I8", "U8"}},
-		{"an unknown layout", func(n *native) { n.index[q]["layout"] = "panel99" }, safetensors.ErrMismatch, q, []string{"panel99"}},
+		{"an unknown layout", func(n *native) { n.index[q]["layout"] = "panel99" }, safetensors.ErrMismatch, q, []string{"panel99", "panel16-base3", "dense16-f32"}},
 		{"a layout of former days", func(n *native) { n.index[embed]["layout"] = "dense16-bf16" }, safetensors.ErrMismatch, embed,
 			[]string{"dense16-bf16", "one of dense16-f32, dense16x2-bf16, dense16x4-int8, dense16x8-int4"}},
 		{"a vector of another layout", func(n *native) { n.index[norm]["layout"] = "file" }, safetensors.ErrMismatch, norm, []string{"file", "vector"}},

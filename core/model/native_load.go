@@ -93,9 +93,14 @@ func (s *nativeSource) linear(name string, out, in int) (*nn.Linear, error) {
 		if l.Ternary.Scale, err = s.file.scaleOf(weight, t); err != nil {
 			return nil, err
 		}
-		if err := s.panels(&l.Ternary.Data, v, size, true); err != nil {
+		if want := s.opts.packed(layout); want != layout {
+			l.Ternary.Layout = want
+			s.repack(l.Ternary, v, layout)
+		} else if err := s.panels(&l.Ternary.Data, v, size, s.checker(v, layout, in)); err != nil {
 			return nil, err
 		}
+	} else if _, ok := denseLayouts[stated]; !ok && s.file.Has(weight) {
+		return nil, s.layoutError(weight, append(slices.Sorted(maps.Keys(ternaryLayouts)), slices.Sorted(maps.Keys(denseLayouts))...))
 	} else {
 		t, err := s.table(name, out, in)
 		if err != nil {
@@ -104,6 +109,11 @@ func (s *nativeSource) linear(name string, out, in int) (*nn.Linear, error) {
 		l.Dense = t.Dense
 	}
 	return l, s.extras(l, name)
+}
+
+func (s *nativeSource) layoutError(weight string, expected []string) error {
+	return &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",
+		Found: abbreviate([]byte(s.file.tensors[weight].Layout)), Expected: "one of " + strings.Join(expected, ", ")}
 }
 
 // extras reads a linear's bias and its own norm.
@@ -146,8 +156,7 @@ func (s *nativeSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	layout := s.file.tensors[weight].Layout
 	have, ok := denseLayouts[layout]
 	if !ok && s.file.Has(weight) {
-		return nil, &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",
-			Found: abbreviate([]byte(layout)), Expected: "one of " + strings.Join(slices.Sorted(maps.Keys(denseLayouts)), ", ")}
+		return nil, s.layoutError(weight, slices.Sorted(maps.Keys(denseLayouts)))
 	}
 	if have.Integer() && cols > cpu.MaxDenseIntCols {
 		return nil, &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",
@@ -170,31 +179,15 @@ func (s *nativeSource) table(name string, rows, cols int) (*nn.Linear, error) {
 		l.Dense = s.convert(v, d, want)
 		return l, nil
 	}
-	return l, s.panels(&d.Panels, v, cpu.DenseBytes(have, rows, cols), false)
+	return l, s.panels(&d.Panels, v, cpu.DenseBytes(have, rows, cols), s.checker(v, notTernary, cols))
 }
 
 // panels makes the first n bytes of v the matrix *dst: in place, or copied when the options ask for memory.
-func (s *nativeSource) panels(dst *[]byte, v safetensors.View, n int, ternary bool) error {
+func (s *nativeSource) panels(dst *[]byte, v safetensors.View, n int, check checker) error {
 	s.used[v.Name] = true
 	if uintptr(unsafe.Pointer(unsafe.SliceData(v.Data)))%nativeAlign != 0 {
 		return &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: s.file.Path(), Tensor: v.Name, Field: "data_offsets",
 			Found: "an unaligned tensor", Expected: fmt.Sprintf("a multiple of %d bytes", nativeAlign)}
-	}
-	check := func(ctx context.Context, visit func(at int, piece []byte) error) error {
-		code3 := false
-		if err := s.file.verify(ctx, v, func(at int, piece []byte) error {
-			code3 = code3 || ternary && hasCode3(piece) // before a visitor gives the pages back
-			if visit == nil {
-				return nil
-			}
-			return visit(at, piece)
-		}); err != nil {
-			return err
-		}
-		if code3 {
-			return &safetensors.FormatError{Kind: ErrValue, Path: s.file.Path(), Tensor: v.Name, Found: "a ternary code 3", Expected: "codes 0, 1 and 2"}
-		}
-		return nil
 	}
 	if s.opts.Resident == ResidentCopy {
 		s.reserve(dst, n)
@@ -214,8 +207,37 @@ func (s *nativeSource) panels(dst *[]byte, v safetensors.View, n int, ternary bo
 	return nil
 }
 
+// checker compares a matrix with its checksum, looks for codes that are no weights, and shows each piece to visit unless that is nil.
+type checker func(ctx context.Context, visit func(at int, piece []byte) error) error
+
+// notTernary stands for the layout of a dense matrix.
+const notTernary = quant.Layout(255)
+
+func (s *nativeSource) checker(v safetensors.View, layout quant.Layout, cols int) checker {
+	return func(ctx context.Context, visit func(at int, piece []byte) error) error {
+		bad := false
+		if err := s.file.verify(ctx, v, func(at int, piece []byte) error {
+			bad = bad || layout != notTernary && badCodes(layout, cols, piece, at) // before a visitor gives the pages back
+			if visit == nil {
+				return nil
+			}
+			return visit(at, piece)
+		}); err != nil {
+			return err
+		}
+		if bad {
+			found, expected := "a ternary code 3", "codes 0, 1 and 2"
+			if layout == quant.Base3 {
+				found, expected = "a byte that stands for no five weights", "bytes below 243, and codes 0, 1 and 2 at the ends of panels"
+			}
+			return &safetensors.FormatError{Kind: ErrValue, Path: s.file.Path(), Tensor: v.Name, Found: found, Expected: expected}
+		}
+		return nil
+	}
+}
+
 // copied copies a matrix, and compares it with its checksum unless that is never done.
-func (s *nativeSource) copied(ctx context.Context, v safetensors.View, dst []byte, check func(context.Context, func(int, []byte) error) error) error {
+func (s *nativeSource) copied(ctx context.Context, v safetensors.View, dst []byte, check checker) error {
 	if s.opts.Verify == VerifyNever {
 		copy(dst, v.Data)
 		return v.ReleasePages()

@@ -19,7 +19,7 @@ import (
 // depends on shapes alone, and for tests. Fields of cfg left zero take Config.WithDefaults. Ternary codes are uniform, with
 // scales that keep the variance of activations near one through every layer; tables are normal with cfg.InitializerRange
 // as their standard deviation; norms are one and biases zero. Of the options it uses HeadFormat (auto: what cfg.DType
-// says), Progress and Pool. Errors are those of Load that are not about files.
+// says), Packing, Progress and Pool. Errors are those of Load that are not about files.
 func NewRandom(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
 	return NewRandomContext(context.Background(), cfg, seed, o)
 }
@@ -31,6 +31,9 @@ func NewRandomContext(ctx context.Context, cfg *Config, seed uint64, o LoadOptio
 	}
 	head, err := parseHeadFormat(o.HeadFormat)
 	if err != nil {
+		return nil, err
+	}
+	if err := o.checkPacking(); err != nil {
 		return nil, err
 	}
 	c := cfg.clone().WithDefaults()
@@ -45,7 +48,7 @@ func NewRandomContext(ctx context.Context, cfg *Config, seed uint64, o LoadOptio
 	l.wide = true
 	src := &randomSource{loader: l, cfg: &c, seed: seed, converts: c.Quantization.converter()}
 	// The plan alone of a model that no machine holds would take gigabytes.
-	if err := l.opts.Pool.Check(c.weightBytes(src.natural(), head.or(src.natural()), src.natural()), "weights"); err != nil {
+	if err := l.opts.Pool.Check(c.weightBytes(src.natural(), head.or(src.natural()), src.natural(), &o), "weights"); err != nil {
 		return nil, fmt.Errorf("model: %w", err)
 	}
 	m, err := build(&c, src)
@@ -81,7 +84,7 @@ func (s *randomSource) linear(name string, out, in int) (*nn.Linear, error) {
 	}
 	l := &nn.Linear{Out: out, In: in, Bias: s.bias(name, out)}
 	// A uniform ternary weight has variance 2/3, and a sum of `in` of them with inputs of variance one has 2/3 * in.
-	l.Ternary = &quant.Ternary{Rows: out, Cols: in, Scale: float32(1 / math.Sqrt(2.0/3*float64(in))), Layout: s.cfg.layout(name, s.converts)}
+	l.Ternary = &quant.Ternary{Rows: out, Cols: in, Scale: float32(1 / math.Sqrt(2.0/3*float64(in))), Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
 	if s.cfg.Quantization.UseRMSNorm {
 		l.Norm = &nn.RMSNorm{Weight: ones(in), Eps: float32(s.cfg.Quantization.RMSNormEps)}
 	}

@@ -252,7 +252,7 @@ func (w *nativeWriter) norm(name string, n *nn.RMSNorm) error {
 func (w *nativeWriter) linear(name string, l *nn.Linear) error {
 	weight, shape := name+".weight", []int{l.Out, l.In}
 	if t := l.Ternary; t != nil {
-		if layout := w.cfg.layout(name, w.converts); t.Layout != layout { // of a model that was trained
+		if layout := w.cfg.layout(name, w.converts); t.Layout != layout && t.Layout != quant.Base3 { // of a model that was trained
 			codes := &quant.Ternary{Rows: t.Rows, Cols: t.Cols, Scale: t.Scale, Layout: layout, Data: make([]byte, layout.Bytes(t.Rows, t.Cols))}
 			codes.FromPanels(t.Panels())
 			t = codes

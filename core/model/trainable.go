@@ -19,6 +19,10 @@ import (
 // the residual stream (o_proj, down_proj) divided by sqrt(2 layers) as in GPT-2; norms are one, biases zero. The same seed
 // gives the same weights. Of the options it uses Pool.
 func NewTrainable(cfg *Config, seed uint64, o LoadOptions) (*Model, error) {
+	o.Trainable = true
+	if err := o.checkPacking(); err != nil {
+		return nil, err
+	}
 	next := uint64(0)
 	m, err := newMasters(context.Background(), cfg, o, func(std float64) func([]float32) {
 		next++ // a generator for every matrix

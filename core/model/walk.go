@@ -5,6 +5,7 @@ import (
 
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
 
 // eachWeight visits the model's weights under their checkpoint names, in the order of a forward pass: linear for every matrix
@@ -80,6 +81,18 @@ func (m *Model) Checksum() uint32 {
 		return nil
 	}, norm)
 	return sum
+}
+
+// packing is PackingBase3 when a ternary matrix is in base 3.
+func (m *Model) packing() string {
+	name := Packing2Bit
+	_ = m.eachWeight(func(_ string, l *nn.Linear) error {
+		if l.Ternary != nil && l.Ternary.Layout == quant.Base3 {
+			name = PackingBase3
+		}
+		return nil
+	}, func(string, *nn.RMSNorm) error { return nil })
+	return name
 }
 
 // weightBytes adds up what the weights occupy, wherever they lie.

@@ -285,12 +285,13 @@ type matmulTask struct {
 	n      int
 	panels int
 	grid   grid
+	direct bool // one row, whose time is that of reading, is multiplied with base 3 as it is
 }
 
 func (t *matmulTask) reset(in quantized) { *t = matmulTask{in: in} }
 
 func (t *matmulTask) append(c *Ctx, l *Linear, out *tensor.Tensor) {
-	t.ctx = c
+	t.ctx, t.direct = c, t.in.rows == 1 && cpu.Base3Ready()
 	p := part{l: l, out: out.Float32s(), first: t.panels}
 	if l.Out%cpu.PanelRows != 0 {
 		n := t.in.rows * cpu.PanelRows
@@ -309,7 +310,7 @@ func (t *matmulTask) run(c *Ctx) {
 	t.grid = newGrid(t.in.rows, t.panels, t.in.stride)
 	space := 0
 	for i := range t.n {
-		if w := t.parts[i].l.Ternary; w.Layout != quant.Panel16 {
+		if w := t.parts[i].l.Ternary; t.unpacks(w) {
 			space = max(space, cpu.PanelSpace(linePanels, w.Cols))
 			t.grid.align(linePanels)
 		}
@@ -349,10 +350,9 @@ func (t *matmulTask) Run(chunk int) {
 func (t *matmulTask) compute(p *part, p0, p1, r, tokens int) {
 	n := p.l.Out
 	full := min(p1, n/cpu.PanelRows)
-	x, sum := t.in.q[r*t.in.stride:], t.in.sum[r:]
 	w := p.l.Ternary
 	panels := panelWindow{w: w}
-	if w.Layout != quant.Panel16 {
+	if t.unpacks(w) {
 		panels.space = t.ctx.spaces.take()
 		defer func() { t.ctx.spaces.give(panels.space) }()
 	}
@@ -362,8 +362,7 @@ func (t *matmulTask) compute(p *part, p0, p1, r, tokens int) {
 		}
 		y := p.out[r*n+from*cpu.PanelRows:]
 		acc := int32s(y)
-		data, first := panels.at(from, &to)
-		cpu.TernaryMatMul(acc, n, data, w.Cols, from-first, to-first, x, t.in.stride, sum, tokens)
+		t.multiply(acc, n, &panels, from, &to, r, tokens)
 		for i := range tokens {
 			a, b := i*n, i*n+(to-from)*cpu.PanelRows
 			cpu.DequantRow(y[a:b], acc[a:b], w.Scale/t.in.scale[r+i])
@@ -371,8 +370,7 @@ func (t *matmulTask) compute(p *part, p0, p1, r, tokens int) {
 	}
 	if full < p1 { // the ragged last panel has rows the output does not
 		acc := p.tail[r*cpu.PanelRows:]
-		data, first := panels.at(full, &p1)
-		cpu.TernaryMatMul(acc, cpu.PanelRows, data, w.Cols, full-first, p1-first, x, t.in.stride, sum, tokens)
+		t.multiply(acc, cpu.PanelRows, &panels, full, &p1, r, tokens)
 		for i := range tokens {
 			y := p.out[(r+i)*n+full*cpu.PanelRows : (r+i+1)*n]
 			cpu.DequantRow(y, acc[i*cpu.PanelRows:][:len(y)], w.Scale/t.in.scale[r+i])
@@ -385,6 +383,22 @@ func (t *matmulTask) compute(p *part, p0, p1, r, tokens int) {
 			cpu.Add(y, y, p.l.Bias[a:b])
 		}
 	}
+}
+
+// multiply fills dst with the sums of panels from to to, which it lowers when fewer are at hand, for tokens rows from r on.
+func (t *matmulTask) multiply(dst []int32, ldd int, panels *panelWindow, from int, to *int, r, tokens int) {
+	w, x, sum := panels.w, t.in.q[r*t.in.stride:], t.in.sum[r:]
+	if w.Layout == quant.Base3 && !t.unpacks(w) {
+		cpu.Base3MatVec(dst, w.Data, w.Cols, from, *to, x, sum[0])
+		return
+	}
+	data, first := panels.at(from, to)
+	cpu.TernaryMatMul(dst, ldd, data, w.Cols, from-first, *to-first, x, t.in.stride, sum, tokens)
+}
+
+// unpacks says whether panels are made of the matrix before they are multiplied.
+func (t *matmulTask) unpacks(w *quant.Ternary) bool {
+	return w.Layout != quant.Panel16 && !(w.Layout == quant.Base3 && t.direct)
 }
 
 // int32s views float32 memory as int32.

@@ -46,7 +46,7 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 	gate.reset(q)
 	gate.append(c, f.Gate, h)
 	op, others := OpGateUp, f.Gate.Ternary.Bytes()
-	if rows > skipShare { // then it takes all gates to say whether skipping pays
+	if rows > skipShare || gate.unpacks(f.Gate.Ternary) { // many rows: it takes all gates to say whether skipping pays
 		gate.run(c)
 		c.did(OpGate, f.Gate)
 		gate, op, others = nil, OpUp, 0
@@ -250,8 +250,12 @@ func (t *skipDownTask) row(r int) {
 	}
 }
 
-// linePanels is how many panels are made of lines at a time.
-const linePanels = 16
+// linePanels is how many panels are made of lines at a time, and base3Panels of base 3: as few as fill the processor's kernels, so that they stay
+// in the first-level cache, or close to it, until they are multiplied.
+const (
+	linePanels  = 16
+	base3Panels = 4
+)
 
 // panelWindow makes a few panels of a matrix that lies in lines.
 type panelWindow struct {
@@ -267,8 +271,12 @@ func (p *panelWindow) at(from int, to *int) (data []byte, first int) {
 		return p.w.Data, 0
 	}
 	if from >= p.end || p.end == 0 {
-		p.first = from &^ (linePanels - 1)
-		p.end = min(p.first+linePanels, (p.w.Rows+cpu.PanelRows-1)/cpu.PanelRows)
+		n := linePanels
+		if p.w.Layout == quant.Base3 {
+			n = base3Panels
+		}
+		p.first = from &^ (n - 1)
+		p.end = min(p.first+n, (p.w.Rows+cpu.PanelRows-1)/cpu.PanelRows)
 		p.w.PanelRange(p.space, p.first, p.end)
 	}
 	*to = min(*to, p.end)

@@ -74,6 +74,7 @@ const (
 	Panel16     Layout = iota // rows in panels of 16, see cpu.PackTernary
 	RowLines                  // row by row, see cpu.TernaryDotLines
 	ColumnLines               // column by column, see cpu.TernaryAddLines
+	Base3                     // panels of 1.6 bits a weight, see cpu.PackBase3
 )
 
 // Bytes is the size of the codes of a rows x cols matrix.
@@ -83,6 +84,8 @@ func (l Layout) Bytes(rows, cols int) int {
 		return cpu.LinesBytes(rows, cols)
 	case ColumnLines:
 		return cpu.LinesBytes(cols, rows)
+	case Base3:
+		return cpu.Base3Bytes(rows, cols)
 	}
 	return cpu.TernaryBytes(rows, cols)
 }
@@ -94,6 +97,8 @@ func (t *Ternary) FromPanels(panels []byte) {
 		cpu.PanelsToLines(t.Data, panels, t.Rows, t.Cols)
 	case ColumnLines:
 		cpu.ColumnPanelsToLines(t.Data, panels, t.Cols, t.Rows)
+	case Base3:
+		t.Repack(&Ternary{Rows: t.Rows, Cols: t.Cols, Data: panels})
 	default:
 		copy(t.Data, panels)
 	}
@@ -104,20 +109,40 @@ func (t *Ternary) Panels() []byte {
 	if t.Layout == Panel16 {
 		return t.Data
 	}
-	n := (t.Rows + cpu.PanelRows - 1) / cpu.PanelRows
+	n := t.panels()
 	panels := make([]byte, cpu.PanelSpace(n, t.Cols))
 	t.PanelRange(panels, 0, n)
 	return panels[:cpu.TernaryBytes(t.Rows, t.Cols)]
 }
 
-// PanelRange makes the panels p0 to p1 of a matrix that lies in lines. dst has [cpu.PanelSpace] bytes, and p0 is a multiple of 16.
+// PanelRange makes the panels p0 to p1 of a matrix with another layout than Panel16. dst has [cpu.PanelSpace] bytes, and p0 is a multiple of 16.
 func (t *Ternary) PanelRange(dst []byte, p0, p1 int) {
-	if t.Layout == RowLines {
+	switch t.Layout {
+	case RowLines:
 		cpu.LinesToPanels(dst, t.Data, t.Rows, t.Cols, p0, p1)
-	} else {
+	case ColumnLines:
 		cpu.LinesToColumnPanels(dst, t.Data, t.Cols, t.Rows, p0, p1)
+	case Base3:
+		cpu.UnpackBase3(dst, t.Data, t.Cols, p0, p1)
+	default:
+		panic("quant: PanelRange of panels")
 	}
 }
+
+// Repack fills Data with the codes of from, a matrix of the same shape, on the worker pool: of one in Panel16 in base 3, or the other way round.
+func (t *Ternary) Repack(from *Ternary) {
+	size := cpu.TernaryBytes(cpu.PanelRows, t.Cols)
+	_ = inChunks(t.panels(), func(p0, p1 int) error {
+		if t.Layout == Base3 {
+			cpu.PackBase3(t.Data, from.Data[p0*size:], t.Cols, p0, p1)
+		} else {
+			cpu.UnpackBase3(t.Data[p0*size:], from.Data, t.Cols, p0, p1)
+		}
+		return nil
+	})
+}
+
+func (t *Ternary) panels() int { return (t.Rows + cpu.PanelRows - 1) / cpu.PanelRows }
 
 // NewTernary packs row-major codes of -1, 0 and 1 (checked: ErrCode).
 func NewTernary(codes []int8, scale float32, rows, cols int) (*Ternary, error) {

@@ -1,0 +1,69 @@
+package model
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+)
+
+// How the ternary weights that every token reads lie in memory (LoadOptions.Packing).
+const (
+	PackingAuto  = "auto"  // as the native file has them where this processor is fast with it, and else with two bits a weight
+	Packing2Bit  = "2bit"  // two bits a weight
+	PackingBase3 = "base3" // 1.6 bits a weight, five in a byte
+)
+
+// checkPacking refuses an unknown packing, and base 3 where there are no kernels for it.
+func (o *LoadOptions) checkPacking() error {
+	switch o.Packing {
+	case "", PackingAuto, Packing2Bit:
+		return nil
+	case PackingBase3:
+	default:
+		return fmt.Errorf("%w: packing %q: must be one of %s, %s, %s", ErrOption, o.Packing, PackingAuto, Packing2Bit, PackingBase3)
+	}
+	if o.Trainable {
+		return fmt.Errorf("%w: packing %q: must be %s or %s in a model that is trained", ErrOption, o.Packing, PackingAuto, Packing2Bit)
+	}
+	if !cpu.Base3Ready() {
+		return fmt.Errorf("%w: packing %q: needs a processor with AVX-512 VBMI and the instruction set avx512 or amx; in use here: %v", ErrOption, o.Packing, cpu.Active())
+	}
+	return nil
+}
+
+// packed is the layout of a matrix whose own one is layout: of a file, or of a config. Lines stay as they are, since they are for skipping.
+func (o *LoadOptions) packed(layout quant.Layout) quant.Layout {
+	switch {
+	case layout == quant.Panel16 && o.Packing == PackingBase3:
+		return quant.Base3
+	case layout == quant.Base3 && (o.Packing == Packing2Bit || !cpu.Base3Ready()):
+		return quant.Panel16
+	}
+	return layout
+}
+
+// repack plans the codes of t, of another layout than from, those in the file.
+func (s *nativeSource) repack(t *quant.Ternary, v safetensors.View, from quant.Layout) {
+	s.used[v.Name] = true
+	s.reserve(&t.Data, t.Layout.Bytes(t.Rows, t.Cols))
+	s.add(job{bytes: int64(len(v.Data)), work: func(ctx context.Context) error {
+		if s.opts.Verify != VerifyNever {
+			if err := s.checker(v, from, t.Cols)(ctx, nil); err != nil {
+				return err
+			}
+		}
+		t.Repack(&quant.Ternary{Rows: t.Rows, Cols: t.Cols, Layout: from, Data: v.Data[:from.Bytes(t.Rows, t.Cols)]})
+		return v.ReleasePages()
+	}})
+}
+
+// badCodes looks in a piece of a ternary matrix, which begins at a multiple of 64 bytes, for what is no weight: kernels rely on its absence.
+func badCodes(layout quant.Layout, cols int, piece []byte, at int) bool {
+	if layout == quant.Base3 {
+		return cpu.BadBase3(piece, cols, at)
+	}
+	return hasCode3(piece)
+}
