@@ -48,6 +48,7 @@ func parseLoadOptions(text *C.char) (_ model.LoadOptions, kv nn.KVType, err erro
 		Trainable  bool    `json:"trainable"`
 		Quantize   bool    `json:"quantize"`
 		FFNDensity float64 `json:"ffn_density"`
+		Packing    string  `json:"packing"`
 		KVType     string  `json:"kv_dtype"`
 	}
 	if err := json.Unmarshal([]byte(C.GoString(text)), &o); err != nil {
@@ -60,6 +61,7 @@ func parseLoadOptions(text *C.char) (_ model.LoadOptions, kv nn.KVType, err erro
 	}
 	return model.LoadOptions{
 		HeadFormat: o.HeadFormat, Verify: o.Verify, Resident: o.Resident, Trainable: o.Trainable, Quantize: o.Quantize, FFNDensity: o.FFNDensity,
+		Packing: o.Packing,
 	}, kv, nil
 }
 

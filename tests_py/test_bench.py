@@ -64,6 +64,17 @@ def test_smaller_heads_read_less() -> None:
     assert reads == sorted(reads, reverse=True)
 
 
+@pytest.mark.skipif("avx512vbmi" not in build_info()["features"], reason="needs AVX-512 VBMI")
+@pytest.mark.parametrize("cache", [False, True])
+def test_base_3_reads_less(cache: bool) -> None:
+    two, three = (tiny(packing=packing, cache=cache, isa="avx512") for packing in ("2bit", "base3"))
+    assert [r["packing"] for r in (two, three)] == ["2bit", "base3"]
+    saved = two["weight_bytes"] - three["weight_bytes"]
+    assert saved > 0
+    assert two["bytes_per_token"] - three["bytes_per_token"] == pytest.approx(saved, rel=0.01)
+    assert "base 3" in bench.report(three)
+
+
 def test_an_exact_head_reads_its_scores_and_a_few_rows() -> None:
     full, exact = (tiny(head_dtype=dtype)["bytes_per_token"] for dtype in ("bfloat16", "exact"))
     with BitNetModel.from_config("tiny") as model:

@@ -141,6 +141,7 @@ def test_inspect_shows_what_a_model_is(bitnet: Terminal, tiny_dir: Path) -> None
         assert text in out
     facts = json.loads(bitnet("inspect", str(tiny_dir), "--json", "--head-dtype", "int8")[1])
     assert facts["head_dtype"] == "int8"
+    assert facts["packing"] == "2bit"
     assert facts["config"]["num_hidden_layers"] == 4
     assert facts["tokenizer_vocab"] == 512
 

@@ -31,6 +31,7 @@ def measure(
     *,
     threads: int = 2,
     head_dtype: str = "int8",
+    packing: str = "auto",
     tokens: int = 64,
     prompt: int = 512,
     sequences: int = 16,
@@ -49,6 +50,7 @@ def measure(
         shape: a registered name.
         threads: of every side.
         head_dtype: of this package's side; the others have Q6_K.
+        packing: of this package's ternary weights: "auto", "2bit" or "base3".
         tokens, prompt, sequences: decoded tokens, tokens of the prompt, and sequences of the batch.
         rounds: turns of every side.
         packages: programs from PyPI: of "llama.cpp", "litespark" and "transformers".
@@ -73,6 +75,7 @@ def measure(
             shape,
             threads,
             head_dtype,
+            packing,
             _context(tasks),
             packages,
             formats,
@@ -113,6 +116,7 @@ def measure(
         "threads": threads,
         "isa": build_info()["isa"],
         "head_dtype": head_dtype,
+        "packing": packing,
         "rounds": rounds,
         "tasks": tasks,
         "read_limit_gb_s": statistics.median(limit.measured),
@@ -145,14 +149,14 @@ def _row(
 
 
 def _makers(
-    shape: str, threads: int, head_dtype: str, context: int, packages: Sequence[str], formats: Sequence[str], place: Path,
+    shape: str, threads: int, head_dtype: str, packing: Any, context: int, packages: Sequence[str], formats: Sequence[str], place: Path,
     binaries: Sequence[tuple[str, str, Path | None]], notes: dict[str, str], say: Say,
 ) -> dict[str, Callable[[], Side]]:  # fmt: skip
     """What starts each side, by name."""
 
     def ours() -> Side:
-        file = cached(shape, head_dtype=head_dtype, progress=say)
-        command = [sys.executable, "-m", "bench.peers.ours", str(file), str(threads), head_dtype]
+        file = cached(shape, head_dtype=head_dtype, packing=packing, progress=say)
+        command = [sys.executable, "-m", "bench.peers.ours", str(file), str(threads), head_dtype, packing]
         return Server(OURS, command, ROOT, threads)
 
     def llama_cpp(kind: str) -> Side:
@@ -214,7 +218,7 @@ def report(r: dict[str, Any]) -> str:
         rows.append((*cells, f"{side['peak_rss'] / 1e6:.0f}" if side["peak_rss"] else "-"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        f"{r['shape']}, {r['threads']} threads, {r['rounds']} rounds, {r['isa']}, {r['head_dtype']} head, "
+        f"{r['shape']}, {r['threads']} threads, {r['rounds']} rounds, {r['isa']}, {r['head_dtype']} head, {r['packing']} packing, "
         f"{r['machine']['processor']}, memory reads {r['read_limit_gb_s']:.1f} GB/s"
     ]
     lines += [
@@ -230,6 +234,7 @@ def command(
     shape: Annotated[str, typer.Option(help="A registered name.")] = "2b",
     threads: Annotated[int, typer.Option(min=1, help="Threads of every side.")] = 2,
     head_dtype: Annotated[str, typer.Option(help="This package's head; the others have Q6_K.")] = "int8",
+    packing: Annotated[str, typer.Option(help="This package's ternary weights: auto, 2bit or base3.")] = "auto",
     tokens: Annotated[int, typer.Option(min=2, help="Decoded tokens of a turn.")] = 64,
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 512,
     sequences: Annotated[int, typer.Option(min=1, max=32, help="Sequences of the batch.")] = 16,
@@ -259,7 +264,7 @@ def command(
         if binary is not None
     ]
     result = measure(
-        shape, threads=threads, head_dtype=head_dtype, tokens=tokens, prompt=prompt, sequences=sequences, rounds=rounds,
+        shape, threads=threads, head_dtype=head_dtype, packing=packing, tokens=tokens, prompt=prompt, sequences=sequences, rounds=rounds,
         packages=package or PACKAGES, formats=format or FORMATS, place=venv, binaries=binaries, say=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
     for name, given in (("bitnet.cpp", bitnet_cpp), ("ik_llama.cpp", ik_llama)):

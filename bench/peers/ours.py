@@ -1,7 +1,8 @@
-"""This package's side: python -m bench.peers.ours FILE THREADS HEAD_DTYPE."""
+"""This package's side: python -m bench.peers.ours FILE THREADS HEAD_DTYPE PACKING."""
 
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from bitnet_rust import BitNetModel, Piece, set_num_threads
 
@@ -11,9 +12,11 @@ MOST_TOKENS = 4096  # more than any task decodes
 
 
 class Ours:
-    def __init__(self, path: str, threads: int, head_dtype: str) -> None:
+    def __init__(self, path: str, threads: int, head_dtype: str, packing: Any) -> None:
         set_num_threads(threads)
-        self._model = BitNetModel.from_pretrained(path, head_dtype=head_dtype, resident="copy", verify=False)
+        self._model = BitNetModel.from_pretrained(
+            path, head_dtype=head_dtype, packing=packing, resident="copy", verify=False
+        )
         self.vocab = self._model.config.vocab_size
         self._pieces: Iterator[Piece] = iter(())
         self._sequences = 0
@@ -31,4 +34,4 @@ class Ours:
 
 
 if __name__ == "__main__":
-    serve(Ours(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
+    serve(Ours(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]))

@@ -38,6 +38,7 @@ app.add_typer(bench.app, name="bench")
 Model = Annotated[str, typer.Option("--model", "-m", help="Model directory, registered name or hub id.")]
 HeadDType = Annotated[str, typer.Option(help="Embedding and head as auto, exact, float32, bfloat16, int8 or int4.")]
 KVDType = Annotated[str, typer.Option(help="Keys and values as float32, float16 or int8.")]
+Packing = Annotated[str, typer.Option(help="Ternary weights as auto, 2bit or base3 (1.6 bits).")]
 Threads = Annotated[int | None, typer.Option(help="Worker threads.", show_default="physical cores")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub repository.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use local files only.")]
@@ -109,6 +110,7 @@ def generate(
     echo: Annotated[bool, typer.Option("--echo", help="Print the prompt before the continuation.")] = False,
     head_dtype: HeadDType = "auto",
     kv_dtype: KVDType = "float32",
+    packing: Packing = "auto",
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -124,10 +126,10 @@ def generate(
         "frequency_penalty": frequency_penalty, "seed": seed, "stop": stop, "ignore_eos": ignore_eos,
         "prompt_lookup_num_tokens": prompt_lookup_num_tokens, "logprobs": logprobs,
     }  # fmt: skip
-    with _load(model, head_dtype, threads, revision, offline, kv_dtype) as loaded, ExitStack() as stack:
+    with _load(model, head_dtype, packing, threads, revision, offline, kv_dtype) as loaded, ExitStack() as stack:
         if assistant_model is not None:
             options["assistant_model"] = stack.enter_context(
-                _load(assistant_model, "auto", None, None, offline, kv_dtype)
+                _load(assistant_model, "auto", "auto", None, None, offline, kv_dtype)
             )
         options["num_assistant_tokens"] = num_assistant_tokens
         if as_json:
@@ -153,6 +155,7 @@ def chat(
     stop: Stop = None,
     head_dtype: HeadDType = "auto",
     kv_dtype: KVDType = "float32",
+    packing: Packing = "auto",
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -168,7 +171,7 @@ def chat(
     start = [{"role": "system", "content": system}] if system else []
     template = _read_file(chat_template) if chat_template else None
     interactive = sys.stdin.isatty()
-    with _load(model, head_dtype, threads, revision, offline, kv_dtype) as loaded:
+    with _load(model, head_dtype, packing, threads, revision, offline, kv_dtype) as loaded:
         if template is None and loaded.tokenizer.chat_template is None:
             raise TokenizerError(f"{model} has no chat template: pass one with --chat-template, or use bitnet generate")
         messages = list(start)
@@ -199,12 +202,13 @@ def chat(
 def inspect(
     model: Annotated[str, typer.Argument(help="Model directory, registered name or hub id.")] = "bitnet-shakespeare",
     head_dtype: HeadDType = "auto",
+    packing: Packing = "auto",
     revision: Revision = None,
     offline: Offline = False,
     as_json: AsJSON = False,
 ) -> None:
     """Load a model and show what it is."""
-    with _load(model, head_dtype, None, revision, offline) as loaded:
+    with _load(model, head_dtype, packing, None, revision, offline) as loaded:
         facts = _facts(loaded)
     if as_json:
         _print_json(facts)
@@ -224,6 +228,7 @@ def perplexity(
     stride: Annotated[int | None, typer.Option(help="Tokens between windows.", show_default="half a window")] = None,
     head_dtype: HeadDType = "auto",
     kv_dtype: KVDType = "float32",
+    packing: Packing = "auto",
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -231,7 +236,7 @@ def perplexity(
 ) -> None:
     """How well a model predicts a text: exp of the mean negative log-likelihood."""
     content = sys.stdin.read() if text == "-" else _read_file(Path(text))
-    with _load(model, head_dtype, threads, revision, offline, kv_dtype) as loaded:
+    with _load(model, head_dtype, packing, threads, revision, offline, kv_dtype) as loaded:
         ids = loaded.tokenizer.encode(content)
         with _working(f"reading {len(ids):,} tokens"):
             value = loaded.perplexity(ids, window=window, stride=stride)
@@ -366,6 +371,7 @@ def evaluate(
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="Of a file of token ids without a header, as uint16.")] = None,
     head_dtype: HeadDType = "auto",
+    packing: Packing = "auto",
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -376,7 +382,7 @@ def evaluate(
 
     source = data if dtype is None else TokenFile(data, dtype)
     with (
-        _load(model, head_dtype, threads, revision, offline) as loaded,
+        _load(model, head_dtype, packing, threads, revision, offline) as loaded,
         _LoadBar(str(data), "evaluating", "examples") as bar,
     ):
         shown = bar if sys.stderr.isatty() else None
@@ -430,6 +436,7 @@ def info(as_json: AsJSON = False) -> None:
 def _load(
     name: str,
     head_dtype: str,
+    packing: Any,
     threads: int | None,
     revision: str | None,
     offline: bool,
@@ -445,6 +452,7 @@ def _load(
             name,
             head_dtype=head_dtype,
             kv_dtype=kv_dtype,
+            packing=packing,
             revision=revision,
             local_files_only=offline,
             progress=bar if sys.stderr.isatty() else None,
@@ -559,6 +567,7 @@ def _facts(model: "BitNetModel") -> dict[str, Any]:
         "parameters": model.num_parameters(),
         "memory_bytes": model.memory_footprint(),
         "head_dtype": model.head_dtype,
+        "packing": model.packing,
     }
     try:
         facts |= {"tokenizer_vocab": len(model.tokenizer), "chat_template": bool(model.tokenizer.chat_template)}

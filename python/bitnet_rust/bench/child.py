@@ -1,7 +1,7 @@
 """A start of the package in a process of its own: loads a model, makes one token, and prints what each part took as JSON.
 
-Run by path, so that nothing but what it measures is imported: child.py MODEL HEAD_DTYPE RESIDENT THREADS ISA PROMPT WATCHED, with "" for what
-is not said. When it is watched, it makes a few tokens more while weights move to where they will stay, and ends when its input is closed.
+Run by path, so that nothing but what it measures is imported: child.py MODEL HEAD_DTYPE PACKING RESIDENT THREADS ISA PROMPT WATCHED, with ""
+for what is not said. When it is watched, it makes a few tokens more while weights move to where they will stay, and ends when its input is closed.
 """
 
 import sys
@@ -14,13 +14,13 @@ import bitnet_rust  # noqa: E402
 BitNetModel = bitnet_rust.BitNetModel
 imported = time.perf_counter()
 
-path, head_dtype, resident, threads, isa, prompt, watched = sys.argv[1:]
+path, head_dtype, packing, resident, threads, isa, prompt, watched = sys.argv[1:]
 if threads:
     bitnet_rust.set_num_threads(int(threads))
 if isa:
     bitnet_rust._bitnet.set_isa(isa)
 began = time.perf_counter()
-model = BitNetModel.from_pretrained(path, head_dtype=head_dtype, resident=resident)  # type: ignore[arg-type]
+model = BitNetModel.from_pretrained(path, head_dtype=head_dtype, packing=packing, resident=resident)  # type: ignore[arg-type]
 ready = time.perf_counter()
 model.generate([1] * int(prompt), max_new_tokens=1, ignore_eos=True)
 token = time.perf_counter()

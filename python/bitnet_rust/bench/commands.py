@@ -27,6 +27,7 @@ ISA = Annotated[
 ]
 HeadDType = Annotated[str, typer.Option(help="Embedding and output head: auto, bfloat16, int8, int4 or exact.")]
 KVDType = Annotated[str, typer.Option("--kv-dtype", help="Keys and values: float32, float16 or int8.")]
+Packing = Annotated[str, typer.Option(help="Ternary weights: auto, 2bit or base3 (1.6 bits).")]
 Density = Annotated[
     float | None,
     typer.Option(
@@ -60,6 +61,7 @@ def _decode(
     threads: Threads = None,
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
+    packing: Packing = "auto",
     kv_dtype: KVDType = "float32",
     ffn_density: Density = None,
     tokens: Annotated[int, typer.Option(min=2, help="Decoded tokens in each repetition.")] = 64,
@@ -75,7 +77,7 @@ def _decode(
     as_json: AsJSON = False,
 ) -> None:
     """Greedy decoding of one sequence, as a fraction of what memory allows."""
-    options = _options(model, threads, isa, head_dtype, kv_dtype, ffn_density, seed, no_cache)
+    options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
     result = decode(
         shape, tokens=tokens, prompt=prompt, repeat=repeat, burner=burner, profile=profile is not None, **options
     )
@@ -89,6 +91,7 @@ def _prefill(
     threads: Threads = None,
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
+    packing: Packing = "auto",
     kv_dtype: KVDType = "float32",
     ffn_density: Density = None,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 512,
@@ -100,7 +103,7 @@ def _prefill(
     as_json: AsJSON = False,
 ) -> None:
     """Reading a prompt: tokens a second until the first new token."""
-    options = _options(model, threads, isa, head_dtype, kv_dtype, ffn_density, seed, no_cache)
+    options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
     _show(
         prefill(shape, tokens=tokens, repeat=repeat, profile=profile is not None, **options), profile, picture, as_json
     )
@@ -113,6 +116,7 @@ def _batch(
     threads: Threads = None,
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
+    packing: Packing = "auto",
     kv_dtype: KVDType = "float32",
     ffn_density: Density = None,
     size: Annotated[
@@ -131,7 +135,7 @@ def _batch(
     as_json: AsJSON = False,
 ) -> None:
     """Greedy decoding of many sequences at once."""
-    options = _options(model, threads, isa, head_dtype, kv_dtype, ffn_density, seed, no_cache)
+    options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
     result = batch(
         shape, sizes=size or SIZES, tokens=tokens, prompt=prompt, repeat=repeat, profile=profile is not None, **options
     )
@@ -145,6 +149,7 @@ def _context(
     threads: Threads = None,
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
+    packing: Packing = "auto",
     kv_dtype: KVDType = "float32",
     ffn_density: Density = None,
     length: Annotated[
@@ -162,7 +167,7 @@ def _context(
     as_json: AsJSON = False,
 ) -> None:
     """Decoding and reading prompts as the context grows."""
-    options = _options(model, threads, isa, head_dtype, kv_dtype, ffn_density, seed, no_cache)
+    options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
     result = context(
         shape, lengths=length or LENGTHS, tokens=tokens, repeat=repeat, profile=profile is not None, **options
     )
@@ -211,6 +216,7 @@ def _load(
     threads: Threads = None,
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
+    packing: Packing = "auto",
     format: Annotated[str, typer.Option(help="Of the file with random weights: native or hf.")] = "native",
     resident: Annotated[str, typer.Option(help="Weights of a native file: auto, map or copy.")] = "auto",
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 1,
@@ -220,17 +226,17 @@ def _load(
     as_json: AsJSON = False,
 ) -> None:
     """From a file to the first token, each start in a fresh process."""
-    options = _options(model, threads, isa, head_dtype, "float32", None, seed, False)
+    options = _options(model, threads, isa, head_dtype, packing, "float32", None, seed, False)
     result = load(shape, format=format, resident=resident, prompt=prompt, repeat=repeat, **options)  # type: ignore[arg-type]
     _show(result, None, picture, as_json)
 
 
 def _options(
-    model: str | None, threads: int | None, isa: str | None, head_dtype: str, kv_dtype: str, ffn_density: float | None,
+    model: str | None, threads: int | None, isa: str | None, head_dtype: str, packing: str, kv_dtype: str, ffn_density: float | None,
     seed: int, no_cache: bool,
 ) -> Any:  # fmt: skip
     return {
-        "model": model, "threads": threads, "isa": isa, "head_dtype": head_dtype, "kv_dtype": kv_dtype, "ffn_density": ffn_density,
+        "model": model, "threads": threads, "isa": isa, "head_dtype": head_dtype, "packing": packing, "kv_dtype": kv_dtype, "ffn_density": ffn_density,
         "seed": seed, "cache": not no_cache, "progress": lambda line: print(line, file=sys.stderr),
     }  # fmt: skip
 

@@ -49,12 +49,12 @@ def load(
     if options.get("model") is not None:
         path = resolve(name)
     elif format == "hf":
-        path = as_checkpoint(cached(shape, **(options | SubjectOptions(head_dtype="auto"))))
+        path = as_checkpoint(cached(shape, **(options | SubjectOptions(head_dtype="auto", packing="auto"))))
     else:
         path = cached(shape, **options)
     file_bytes = _read(path)
     command = [
-        sys.executable, "-P", str(Path(__file__).with_name("child.py")), str(path), options.get("head_dtype", "auto"), resident,
+        sys.executable, "-P", str(Path(__file__).with_name("child.py")), str(path), options.get("head_dtype", "auto"), options.get("packing", "auto"), resident,
         str(options.get("threads") or ""), options.get("isa") or "", str(prompt),
     ]  # fmt: skip
     with processor_settings(options.get("threads"), options.get("isa")):
@@ -76,6 +76,7 @@ def load(
             "format": format,
             "resident": resident,
             "head_dtype": options.get("head_dtype", "auto"),
+            "packing": options.get("packing", "auto"),
             "threads": int(info["threads"]),
             "isa": info["isa"],
             "prompt": prompt,

@@ -19,10 +19,11 @@ def report(result: Result) -> str:
 def _common(r: Result) -> dict[str, str]:
     at = r["machine"]
     size = f"{r['parameters'] / 1e6:.1f} M parameters, " if "parameters" in r else ""
+    packing = ", base 3" if r.get("packing") == "base3" else ""
     kv = f", {r['kv_dtype']} keys and values" if r.get("kv_dtype", "float32") != "float32" else ""
     return {
         "machine": f"{at['processor']}, {at['physical_cores']} physical cores, {at['system']}",
-        "model": f"{r['model']}: {size}{r['head_dtype']} head{kv}",
+        "model": f"{r['model']}: {size}{r['head_dtype']} head{packing}{kv}",
         "kernels": f"{r['isa']}, {r['threads']} threads",
     }
 

@@ -29,6 +29,7 @@ class SubjectOptions(TypedDict, total=False):
     threads: int | None  # worker threads; default as num_threads()
     isa: str | None  # instruction set; default the one in use
     head_dtype: str  # "auto", "bfloat16", "int8", "int4" or "exact" for embedding and output head
+    packing: Literal["auto", "2bit", "base3"]  # of ternary weights
     kv_dtype: Literal["float32", "float16", "int8"]  # keys and values
     ffn_density: (
         float | None
@@ -51,7 +52,7 @@ class Subject:
         """What was measured, for a result."""
         info, m = build_info(), self.model
         return {
-            "model": self.name, "parameters": m.num_parameters(), "head_dtype": m.head_dtype, "kv_dtype": m.kv_dtype,
+            "model": self.name, "parameters": m.num_parameters(), "head_dtype": m.head_dtype, "packing": m.packing, "kv_dtype": m.kv_dtype,
             "threads": int(info["threads"]), "isa": info["isa"], "weight_bytes": m.memory_footprint(),
             "build_seconds": self.build_seconds,
         }  # fmt: skip
@@ -100,7 +101,7 @@ def processor_settings(threads: int | None, isa: str | None) -> Iterator[None]:
 def _load(path: str | os.PathLike[str], options: SubjectOptions) -> BitNetModel:
     return BitNetModel.from_pretrained(
         path, head_dtype=options.get("head_dtype", "auto"), kv_dtype=options.get("kv_dtype", "float32"),
-        resident="copy", verify=False,
+        packing=options.get("packing", "auto"), resident="copy", verify=False,
     )  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def _random(shape: str, options: SubjectOptions, say: Say) -> BitNetModel:
 def cached(shape: str, **options: Unpack[SubjectOptions]) -> Path:
     """The file with random weights of a shape in the user's cache directory, made if it is not there.
 
-    Its name says the shape, the head, the density and the seed. Raises FileSystemError where it cannot be written.
+    Its name says the shape, the head, the density, base 3 and the seed. Raises FileSystemError where it cannot be written.
     """
     say = options.get("progress") or (lambda line: None)
     head, density, seed = _head(options), options.get("ffn_density"), options.get("seed", 0)
@@ -135,6 +136,7 @@ def cached(shape: str, **options: Unpack[SubjectOptions]) -> Path:
         digest,
         head,
         *([f"density{density:g}"] if density is not None else []),
+        *(["base3"] if options.get("packing") == "base3" else []),
         f"seed{seed}",
     ]
     file = cache_directory() / ("-".join(parts).replace("/", "_") + ".bitnet")
@@ -158,6 +160,7 @@ def _made(shape: str, options: SubjectOptions, head: str | None = None) -> BitNe
     more: dict[str, Any] = {
         "head_format": head or options.get("head_dtype", "auto"),
         "kv_dtype": options.get("kv_dtype", "float32"),
+        "packing": options.get("packing", "auto"),
     }
     if options.get("ffn_density") is not None:
         more["ffn_density"] = options["ffn_density"]
