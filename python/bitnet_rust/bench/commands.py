@@ -181,6 +181,7 @@ def _guess(
     threads: Threads = None,
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
+    packing: Packing = "auto",
     kv_dtype: KVDType = "float32",
     ffn_density: Density = None,
     count: Annotated[
@@ -202,7 +203,7 @@ def _guess(
     as_json: AsJSON = False,
 ) -> None:
     """Decoding text that repeats itself, with guesses by prompt lookup."""
-    options = _options(model, threads, isa, head_dtype, kv_dtype, ffn_density, seed, no_cache)
+    options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
     result = guess(
         shape, counts=count or COUNTS, tokens=tokens, text=text, repeat=repeat, profile=profile is not None, **options
     )
