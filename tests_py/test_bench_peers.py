@@ -11,7 +11,7 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 try:
     from bench.peers import compare
-    from bench.peers.environment import PeerError
+    from bench.peers.environment import PeerError, quantized
     from bench.peers.sides import LlamaBench, Server
 finally:
     sys.path.remove(str(REPO))
@@ -80,6 +80,30 @@ def test_what_cannot_take_part_says_why(tmp_path: Path, llama_bench: Path) -> No
         assert f"{name}: " in compare.report(r)
 
 
+def test_a_programs_own_quantizer_makes_its_file_once(tmp_path: Path) -> None:
+    quantizer = tmp_path / "llama-quantize"
+    with pytest.raises(PeerError, match="llama-quantize: there is no such file, to make a GGUF file in IQ2_BN"):
+        quantized(Path(sys.executable), "tiny", quantizer, "IQ2_BN", print)
+    cache = tmp_path / "cache" / "bitnet_rust" / "bench"
+    cache.mkdir(parents=True)
+
+    def quantizes(code: str) -> None:
+        quantizer.write_text(f"#!{sys.executable}\nimport pathlib, sys\n{code}\n")
+        quantizer.chmod(0o755)
+        (cache / "tiny-F16.gguf").write_text("floats")
+
+    quantizes("pathlib.Path(sys.argv[-2]).write_text('half'); sys.exit('no such type')")
+    with pytest.raises(PeerError, match="no GGUF file of tiny in IQ2_BN: no such type"):
+        quantized(Path(sys.executable), "tiny", quantizer, "IQ2_BN", print)
+    assert list(cache.iterdir()) == []
+    quantizes("pathlib.Path(sys.argv[-2]).write_text(pathlib.Path(sys.argv[-3]).read_text() + ' as ' + sys.argv[-1])")
+    for _ in range(2):
+        file = quantized(Path(sys.executable), "tiny", quantizer, "IQ2_BN", print)
+        assert file.read_text() == "floats as IQ2_BN"
+        quantizer.unlink(missing_ok=True)
+    assert list(cache.iterdir()) == [file]
+
+
 def test_a_process_that_ends_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(PeerError, match="side ended: ModuleNotFoundError: No module named 'no_such_module'"):
         Server("side", [sys.executable, "-c", "import no_such_module"], tmp_path, 1)
@@ -99,7 +123,7 @@ def test_blocks_of_gguf_have_the_sizes_of_their_formats() -> None:
     finally:
         sys.path.remove(str(REPO))
     kinds = gguf.GGMLQuantizationType
-    for kind, size in ((kinds.TQ1_0, 54), (kinds.TQ2_0, 66), (kinds.Q6_K, 210)):
+    for kind, size in ((kinds.TQ1_0, 54), (kinds.TQ2_0, 66), (kinds.Q6_K, 210), (kinds.F16, 512)):
         made = blocks(np.random.default_rng(0), kind, 3, 512)
         assert made.shape == (3, 2 * size)
         values = gguf.quants.dequantize(made, kind)

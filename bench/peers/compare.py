@@ -16,11 +16,12 @@ from bitnet_rust.bench.loading import as_checkpoint
 from bitnet_rust.bench.machine import ReadLimit
 from bitnet_rust.bench.subject import cached
 
-from .environment import HERE, PeerError, config_file, default_place, gguf, python, version
+from .environment import HERE, PeerError, config_file, default_place, gguf, python, quantized, version
 from .sides import LlamaBench, Server, Side
 
 OURS = "bitnet_rust"
 FORMATS = ("TQ2_0", "TQ1_0")
+OWN_FORMATS = {"bitnet.cpp": "I2_S", "ik_llama.cpp": "IQ2_BN"}
 PACKAGES = ("llama.cpp", "litespark", "transformers")
 ROOT = HERE.parent.parent
 Say = Callable[[str], object]
@@ -56,7 +57,8 @@ def measure(
         packages: programs from PyPI: of "llama.cpp", "litespark" and "transformers".
         formats: of llama.cpp's files.
         place: the environment of the other programs; by default one in the user's cache directory.
-        binaries: (name, command of a llama-bench with its options, its GGUF file), one for each program that was built by hand.
+        binaries: (name, command of a llama-bench with its options, its GGUF file), one for each program that was built by hand. Without a
+            file the llama-quantize beside llama-bench makes one.
     """
     tasks: dict[str, dict[str, Any]] = {
         "decode": {"task": "decode", "tokens": tokens, "prompt": 16},
@@ -187,7 +189,11 @@ def _makers(
     def binary(name: str, command: str, model: Path | None) -> Side:
         first, *options = shlex.split(command) or [""]
         if model is None:
-            raise PeerError("expected a GGUF file for it")
+            if name not in OWN_FORMATS:
+                raise PeerError("expected a GGUF file for it")
+            quantizer = Path(first).with_name("llama-quantize")
+            model = quantized(python(place, ["gguf"], say), shape, quantizer, OWN_FORMATS[name], say)
+        notes[name] = model.name
         return LlamaBench(name, Path(first), model, threads, options)
 
     makers: dict[str, Callable[[], Side]] = {OURS: ours}
@@ -245,9 +251,9 @@ def command(
     format: Annotated[list[str] | None, typer.Option(help="Of llama.cpp's files, repeatable; TQ2_0 and TQ1_0.")] = None,
     venv: Annotated[Path | None, typer.Option(help="Environment of the others.", show_default="in the cache")] = None,
     bitnet_cpp: Annotated[str | None, typer.Option(help="llama-bench of bitnet.cpp, with options of its own.")] = None,
-    bitnet_cpp_model: Annotated[Path | None, typer.Option(help="GGUF file for it.")] = None,
+    bitnet_cpp_model: Annotated[Path | None, typer.Option(help="GGUF file for it.", show_default="made")] = None,
     ik_llama: Annotated[str | None, typer.Option(help="llama-bench of ik_llama.cpp, with options of its own.")] = None,
-    ik_llama_model: Annotated[Path | None, typer.Option(help="GGUF file for it.")] = None,
+    ik_llama_model: Annotated[Path | None, typer.Option(help="GGUF file for it.", show_default="made")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Decode, read prompts and run batches beside other programs, in turns."""

@@ -1,5 +1,6 @@
 """A virtual environment for other programs, and files for them to load: made once, kept in the user's cache directory."""
 
+import os
 import subprocess
 import sys
 import venv
@@ -59,6 +60,31 @@ def gguf(interpreter: Path, shape: str, kind: str, say: Callable[[str], object])
     )  # fmt: skip
     if done.returncode:
         raise PeerError(f"no GGUF file of {shape} in {kind}: {last_line(done.stderr)}")
+    return file
+
+
+def quantized(interpreter: Path, shape: str, quantizer: Path, kind: str, say: Callable[[str], object]) -> Path:
+    """A GGUF file of a shape in a format that a program's own llama-quantize makes, in the cache directory."""
+    file = cache_directory() / f"{find_model(shape).name}-{kind}.gguf"
+    if file.exists():
+        return file
+    if not quantizer.is_file():
+        raise PeerError(f"{quantizer}: there is no such file, to make a GGUF file in {kind}; expected one to be named")
+    floats = gguf(interpreter, shape, "F16", say)
+    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    say(f"writing {file}")
+    try:
+        done = subprocess.run(
+            [str(quantizer), "--token-embedding-type", "q6_K", str(floats), str(beside), kind],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            last = (done.stderr or done.stdout).strip().splitlines()[-2:]  # the reason, and that it failed
+            raise PeerError(f"no GGUF file of {shape} in {kind}: {'; '.join(last) or 'no message'}")
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+        floats.unlink()  # gigabytes, of no other use
     return file
 
 

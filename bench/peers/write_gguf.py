@@ -1,7 +1,7 @@
-"""Writes a GGUF file with random weights of a shape: python write_gguf.py CONFIG.json FORMAT FILE, FORMAT being TQ1_0 or TQ2_0.
+"""Writes a GGUF file with random weights of a shape: python write_gguf.py CONFIG.json FORMAT FILE, FORMAT being TQ1_0, TQ2_0 or F16.
 
-Runs by path, in an environment that has the gguf package. The embedding, which is the head too, is Q6_K, as in the files that people use.
-There is no tokenizer: programs are given token ids.
+Runs by path, in an environment that has the gguf package. The embedding, which is the head too, is Q6_K, as in the files that people use, and
+float16 in an F16 file, which is for a program's own quantizer. There is no tokenizer: programs are given token ids.
 """
 
 import json
@@ -30,8 +30,11 @@ def blocks(random: np.random.Generator, kind: gguf.GGMLQuantizationType, rows: i
     elif kind == gguf.GGMLQuantizationType.Q6_K:  # 128 bytes of low bits, 64 of high bits, 16 int8 scales; a half
         codes = random.integers(0, 256, (count, 208), np.uint8)
         codes[:, 192:] = 1
+    elif kind == gguf.GGMLQuantizationType.F16:  # -0.02, 0 and 0.02
+        values = (random.integers(-1, 2, (rows, cols), np.int8) * np.float32(0.02)).astype(np.float16)
+        return values.view(np.uint8)
     else:
-        raise SystemExit(f"format {kind.name}: expected TQ1_0 or TQ2_0")
+        raise SystemExit(f"format {kind.name}: expected TQ1_0, TQ2_0 or F16")
     data = np.concatenate([codes, np.broadcast_to(HALF, (count, 2))], axis=1)
     return np.ascontiguousarray(data).reshape(rows, -1)
 
@@ -62,7 +65,8 @@ def write(config: dict[str, Any], kind: gguf.GGMLQuantizationType, path: Path) -
     def norm(name: str, size: int) -> None:
         writer.add_tensor(name, np.ones(size, np.float32))
 
-    matrix("token_embd.weight", config["vocab_size"], hidden, gguf.GGMLQuantizationType.Q6_K)
+    table = gguf.GGMLQuantizationType.F16 if kind == gguf.GGMLQuantizationType.F16 else gguf.GGMLQuantizationType.Q6_K
+    matrix("token_embd.weight", config["vocab_size"], hidden, table)
     norm("output_norm.weight", hidden)
     for i in range(layers):
         p = f"blk.{i}."
