@@ -167,7 +167,7 @@ const (
 	cAbs64   // the magnitude of float64
 	cFields  // the places of the fields: 0, 2, 4, 6
 	cEvenOdd // a shuffle: of the four bytes of each lane the even ones, then the odd ones
-	cIota // 0, 1, 2, ...
+	cIota    // 0, 1, 2, ...
 	cTwo
 	cHalf
 	cTanhSmall
@@ -202,7 +202,7 @@ func constants() {
 		cOnes16: 0x00010001, cMask0: 0x03030303, cMask1: 0x0c0c0c0c, cField2: 0x30303030, cField3: 0xc0c0c0c0,
 		cMask4: lowNibbles, cUpper: upperHalf, cMin16: f(-32512), cMax16: f(32512), c256: f(256), cSignBytes: 0x80808080, c128: 128, cOnes8: 0x01010101, cAbs64: 0, cFields: 0,
 		cEvenOdd: 0, cIota: 0,
-		cTwo:     f(2), cHalf: f(0.5), cTanhSmall: f(0.625), cTanh0: f(-5.70498872745e-3), cTanh1: f(2.06390887954e-2),
+		cTwo: f(2), cHalf: f(0.5), cTanhSmall: f(0.625), cTanh0: f(-5.70498872745e-3), cTanh1: f(2.06390887954e-2),
 		cTanh2: f(-5.37397155531e-2), cTanh3: f(1.33314422036e-1), cTanh4: f(-3.33332819422e-1),
 		cSqrtHalf: f(0.70710678118654752440), cErfcP: f(0.3275911), cErfc5: f(1.061405429), cErfc4: f(-1.453152027),
 		cErfc3: f(1.421413741), cErfc2: f(-0.284496736), cErfc1: f(0.254829592),
