@@ -9,6 +9,11 @@ package cpu
 //go:noescape
 func ternaryGemvAVX2(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
 
+// ternaryGemvAVX2Side: dst[16*step*p+r] = sum_k w[r,k]*x[k] for the 16 rows r of each panel step*p, p < 8; blocks > 0.
+//
+//go:noescape
+func ternaryGemvAVX2Side(dst *int32, w *byte, x *int8, xsum *int32, blocks int, step int)
+
 // ternaryGemmAVX2t2: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w points to and t < 2; blocks > 0.
 //
 //go:noescape

@@ -894,15 +894,120 @@ inner:
 	VPADDD       Y7, Y3, Y3
 	TESTQ        SI, SI
 	JNZ          outer
-	VPBROADCASTD (BX), Y11
+	VPBROADCASTD (BX), Y4
 	VPSRAD       $0x02, Y2, Y2
 	VPADDD       Y2, Y0, Y0
-	VPSUBD       Y11, Y0, Y0
+	VPSUBD       Y4, Y0, Y0
 	VMOVDQU      Y0, (AX)
 	VPSRAD       $0x02, Y3, Y3
 	VPADDD       Y3, Y1, Y1
-	VPSUBD       Y11, Y1, Y1
+	VPSUBD       Y4, Y1, Y1
 	VMOVDQU      Y1, 32(AX)
+	VZEROUPPER
+	RET
+
+// func ternaryGemvAVX2Side(dst *int32, w *byte, x *int8, xsum *int32, blocks int, step int)
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·ternaryGemvAVX2Side(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         w+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         blocks+32(FP), BX
+	MOVQ         step+40(FP), SI
+	SHLQ         $0x06, SI
+	MOVQ         BX, DI
+	IMULQ        SI, DI
+	VPXOR        Y0, Y0, Y0
+	MOVQ         xsum+24(FP), R8
+	VPBROADCASTD (R8), Y1
+	VPSUBD       Y1, Y0, Y0
+	MOVQ         AX, R10
+	MOVQ         $0x00000008, R9
+
+begin:
+	VMOVDQU Y0, (R10)
+	VMOVDQU Y0, 32(R10)
+	ADDQ    SI, R10
+	DECQ    R9
+	JNZ     begin
+	MOVQ    $0x00000008, R8
+
+outer:
+	MOVQ    BX, R11
+	CMPQ    R11, R8
+	CMOVQGT R8, R11
+	SUBQ    R11, BX
+	MOVQ    CX, R14
+	MOVQ    AX, R10
+	MOVQ    $0x00000008, R9
+
+panel:
+	MOVQ   R14, R13
+	MOVQ   DX, R15
+	MOVQ   R11, R12
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+inner:
+	PREFETCHT0   512(R13)
+	VMOVDQU      (R13), Y4
+	VMOVDQU      32(R13), Y5
+	VPBROADCASTD (R15), Y7
+	VPAND        constants<>+1280(SB), Y4, Y6
+	VPMADDUBSW   Y7, Y6, Y6
+	VPADDW       Y6, Y0, Y0
+	VPAND        constants<>+1280(SB), Y5, Y6
+	VPMADDUBSW   Y7, Y6, Y6
+	VPADDW       Y6, Y1, Y1
+	VPBROADCASTD 4(R15), Y7
+	VPAND        constants<>+1344(SB), Y4, Y6
+	VPMADDUBSW   Y7, Y6, Y6
+	VPADDW       Y6, Y2, Y2
+	VPAND        constants<>+1344(SB), Y5, Y6
+	VPMADDUBSW   Y7, Y6, Y6
+	VPADDW       Y6, Y3, Y3
+	VPSRLW       $0x04, Y4, Y4
+	VPSRLW       $0x04, Y5, Y5
+	VPBROADCASTD 8(R15), Y7
+	VPAND        constants<>+1280(SB), Y4, Y6
+	VPMADDUBSW   Y7, Y6, Y6
+	VPADDW       Y6, Y0, Y0
+	VPAND        constants<>+1280(SB), Y5, Y6
+	VPMADDUBSW   Y7, Y6, Y6
+	VPADDW       Y6, Y1, Y1
+	VPBROADCASTD 12(R15), Y7
+	VPAND        constants<>+1344(SB), Y4, Y6
+	VPMADDUBSW   Y7, Y6, Y6
+	VPADDW       Y6, Y2, Y2
+	VPAND        constants<>+1344(SB), Y5, Y6
+	VPMADDUBSW   Y7, Y6, Y6
+	VPADDW       Y6, Y3, Y3
+	ADDQ         $0x40, R13
+	ADDQ         $0x10, R15
+	DECQ         R12
+	JNZ          inner
+	VPSRAW       $0x02, Y2, Y2
+	VPADDW       Y2, Y0, Y0
+	VPMADDWD     constants<>+1216(SB), Y0, Y0
+	VPADDD       (R10), Y0, Y0
+	VMOVDQU      Y0, (R10)
+	VPSRAW       $0x02, Y3, Y3
+	VPADDW       Y3, Y1, Y1
+	VPMADDWD     constants<>+1216(SB), Y1, Y1
+	VPADDD       32(R10), Y1, Y1
+	VMOVDQU      Y1, 32(R10)
+	ADDQ         DI, R14
+	ADDQ         SI, R10
+	DECQ         R9
+	JNZ          panel
+	SHLQ         $0x04, R11
+	ADDQ         R11, DX
+	SHLQ         $0x02, R11
+	ADDQ         R11, CX
+	TESTQ        BX, BX
+	JNZ          outer
 	VZEROUPPER
 	RET
 

@@ -101,10 +101,21 @@ func ternaryTile512p2(tokens int, dst *int32, ldd int, w *byte, x *int8, ldx int
 	}
 }
 
-// ternary256 takes whole panels for one token and half panels for several.
+// ternary256 takes whole panels for one token, side by side where that is faster, and half panels for several.
 func ternary256(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, xsum []int32) {
 	stride := nb * BlockBytes
-	for p := range len(panels) / stride {
+	p, n := 0, len(panels)/stride
+	if len(xsum) == 1 && manyStreams {
+		for p+sides <= n {
+			step := (n - p) / sides
+			for range step {
+				ternaryGemvAVX2Side(&dst[p*PanelRows], &panels[p*stride], &x[0], &xsum[0], nb, step)
+				p++
+			}
+			p += step * (sides - 1)
+		}
+	}
+	for ; p < n; p++ {
 		if len(xsum) == 1 {
 			ternaryGemvAVX2(&dst[p*PanelRows], &panels[p*stride], &x[0], &xsum[0], nb)
 			continue

@@ -24,6 +24,7 @@ func ternary(s simd) {
 		return
 	}
 	ternaryGemv256()
+	ternaryGemv256Side()
 	for tokens := 2; tokens <= 4; tokens++ {
 		ternaryGemm256(tokens)
 	}
@@ -210,7 +211,8 @@ func ternaryGemv256() {
 	Doc("ternaryGemvAVX2: dst[r] = sum_k w[r,k]*x[k] for the 16 rows r of a panel; blocks > 0.")
 	Pragma("noescape")
 	dst, w, x, xsum, n := load("dst"), load("w"), load("x"), load("xsum"), load("blocks")
-	lo32, hi32, lo, hi := avx2.regs(2), avx2.regs(2), avx2.regs(2), avx2.regs(2)
+	lo32, hi32, k := avx2.regs(2), avx2.regs(2), gemv256{avx2.regs(2), avx2.regs(2)}
+	lo, hi := k.lo, k.hi
 	avx2.zero(lo32...)
 	avx2.zero(hi32...)
 	count, most := GP64(), GP64()
@@ -221,6 +223,102 @@ func ternaryGemv256() {
 	avx2.zero(hi...)
 	Label("inner")
 	prefetch(w, 0, 64)
+	k.block(w, x)
+	DECQ(count)
+	JNZ(label("inner"))
+	for i := range lo {
+		widen(lo[i], lo32[i])
+		widen(hi[i], hi32[i])
+	}
+	TESTQ(n, n)
+	JNZ(label("outer"))
+	sum := YMM()
+	VPBROADCASTD(at(xsum, 0), sum)
+	for i := range lo {
+		VPSRAD(u8(2), hi32[i], hi32[i])
+		VPADDD(hi32[i], lo32[i], lo32[i])
+		VPSUBD(sum, lo32[i], lo32[i])
+		VMOVDQU(lo32[i], at(dst, 32*i))
+	}
+	done()
+}
+
+// sideRun is how many blocks of a panel are read before the next panel's turn: as many as int16 sums hold.
+const sideRun = 8
+
+// ternaryGemv256Side multiplies panels side by side with one token. They are taken in turns, for as many blocks as a panel's int16 sums hold,
+// and the int32 sums wait in dst. What a turn asks for is read in the panel's next one.
+func ternaryGemv256Side() {
+	TEXT("ternaryGemvAVX2Side", NOSPLIT, "func(dst *int32, w *byte, x *int8, xsum *int32, blocks, step int)")
+	Doc(fmt.Sprintf("ternaryGemvAVX2Side: dst[16*step*p+r] = sum_k w[r,k]*x[k] for the 16 rows r of each panel step*p, p < %d; blocks > 0.", sides))
+	Pragma("noescape")
+	dst, w, x, n, step := load("dst"), load("w"), load("x"), load("blocks"), load("step")
+	stride, most, turn := GP64(), GP64(), GP64()
+	SHLQ(u8(6), step) // bytes from a panel's sums to the next one's
+	MOVQ(n, stride)
+	IMULQ(step, stride)
+	t, to := avx2.regs(2), GP64()
+	VPXOR(t[0], t[0], t[0])
+	VPBROADCASTD(at(load("xsum"), 0), t[1])
+	VPSUBD(t[1], t[0], t[0])
+	MOVQ(dst, to)
+	MOVQ(u32(sides), turn)
+	Label("begin")
+	for i := range 2 {
+		VMOVDQU(t[0], at(to, 32*i))
+	}
+	ADDQ(step, to)
+	DECQ(turn)
+	JNZ(label("begin"))
+	MOVQ(u32(sideRun), most)
+	count, rest, from, panel, xp := GP64(), GP64(), GP64(), GP64(), GP64()
+	Label("outer")
+	takeUpTo(most, n, count)
+	MOVQ(w, panel)
+	MOVQ(dst, to)
+	MOVQ(u32(sides), turn)
+	Label("panel")
+	MOVQ(panel, from)
+	MOVQ(x, xp)
+	MOVQ(count, rest)
+	k := newGemv256()
+	Label("inner")
+	PREFETCHT0(at(from, 64*sideRun))
+	k.block(from, xp)
+	DECQ(rest)
+	JNZ(label("inner"))
+	for i, lo := range k.lo {
+		VPSRAW(u8(2), k.hi[i], k.hi[i])
+		VPADDW(k.hi[i], lo, lo)
+		VPMADDWD(constant(cOnes16), lo, lo)
+		VPADDD(at(to, 32*i), lo, lo)
+		VMOVDQU(lo, at(to, 32*i))
+	}
+	ADDQ(stride, panel)
+	ADDQ(step, to)
+	DECQ(turn)
+	JNZ(label("panel"))
+	SHLQ(u8(4), count)
+	ADDQ(count, x)
+	SHLQ(u8(2), count)
+	ADDQ(count, w)
+	TESTQ(n, n)
+	JNZ(label("outer"))
+	done()
+}
+
+// gemv256 holds int16 sums of the two halves of a panel, of fields 0 and 2, and of fields 1 and 3, which are scaled by 4.
+type gemv256 struct{ lo, hi []reg.VecVirtual }
+
+func newGemv256() gemv256 {
+	k := gemv256{avx2.regs(2), avx2.regs(2)}
+	avx2.zero(k.lo...)
+	avx2.zero(k.hi...)
+	return k
+}
+
+// block adds the products of the block at w with the 16 inputs at x, and goes on to the next ones.
+func (k gemv256) block(w, x reg.Register) {
 	v, t, xb := avx2.regs(2), avx2.regs(2), YMM()
 	for i := range v {
 		VMOVDQU(at(w, 32*i), v[i])
@@ -231,9 +329,9 @@ func ternaryGemv256() {
 				VPSRLW(u8(4), v[i], v[i])
 			}
 		}
-		mask, sum := constant(cMask0), lo
+		mask, sum := constant(cMask0), k.lo
 		if f%2 == 1 {
-			mask, sum = constant(cMask1), hi
+			mask, sum = constant(cMask1), k.hi
 		}
 		VPBROADCASTD(at(x, 4*f), xb)
 		for i := range v {
@@ -244,22 +342,6 @@ func ternaryGemv256() {
 	}
 	ADDQ(u8(64), w)
 	ADDQ(u8(16), x)
-	DECQ(count)
-	JNZ(label("inner"))
-	for i := range lo {
-		widen(lo[i], lo32[i])
-		widen(hi[i], hi32[i])
-	}
-	TESTQ(n, n)
-	JNZ(label("outer"))
-	VPBROADCASTD(at(xsum, 0), xb)
-	for i := range lo {
-		VPSRAD(u8(2), hi32[i], hi32[i])
-		VPADDD(hi32[i], lo32[i], lo32[i])
-		VPSUBD(xb, lo32[i], lo32[i])
-		VMOVDQU(lo32[i], at(dst, 32*i))
-	}
-	done()
 }
 
 // takeUpTo moves min(most, n) from n to count.
