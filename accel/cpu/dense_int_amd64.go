@@ -43,9 +43,13 @@ func joinPlanes(dst []float32, hi, lo []int32, scale, inv float32, add bool) {
 }
 
 func denseIntPanels(dst []float32, ldd int, f DenseFormat, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
-	if tokens == 1 && manyStreams && vectors() == AVX512 {
+	if isa := Active(); tokens == 1 && manyStreams && (vectors() == AVX512 || isa == AVX2) {
 		n := min(len(panels)/stride, len(scale)/PanelRows) / sides * sides
 		for p := 0; p < n; p += sides {
+			if isa == AVX2 {
+				denseIntSide256(f, dst[p*PanelRows:], panels[p*stride:], scale[p*PanelRows:], &x, stride/BlockBytes, add)
+				continue
+			}
 			denseIntSide(f, &dst[p*PanelRows], &panels[p*stride], &scale[p*PanelRows], &x, stride/BlockBytes, asInt(add))
 		}
 		dst, panels, scale = dst[n*PanelRows:], panels[n*stride:], scale[n*PanelRows:]
@@ -64,6 +68,24 @@ func denseIntSide(f DenseFormat, dst *float32, w *byte, scale *float32, x *Int16
 		kernel = denseInt4AVX512Side
 	}
 	kernel(dst, 0, w, scale, &x.Hi[0], &x.Lo[0], 0, &x.SumHi[0], &x.SumLo[0], &x.Inv[0], add, blocks)
+}
+
+// denseIntSide256 multiplies panels side by side with one token: the kernel sums integers.
+func denseIntSide256(f DenseFormat, dst []float32, panels []byte, scale []float32, x *Int16Rows, blocks int, add bool) {
+	var sums [sides][2][2 * PanelRows]int32
+	kernel, bias := denseInt8AVX2Side, 7
+	if f == DenseInt4 {
+		kernel, bias = denseInt4AVX2Side, 3
+	}
+	kernel(&sums[0][0][0], &panels[0], &x.Hi[0], &x.Lo[0], blocks)
+	for p := range sums {
+		hi, lo := (*[PanelRows]int32)(sums[p][0][:]), (*[PanelRows]int32)(sums[p][1][:])
+		for r := range hi {
+			hi[r] -= x.SumHi[0] << bias
+			lo[r] -= x.SumLo[0] << bias
+		}
+		denseIntResults((*[PanelRows]float32)(dst[p*PanelRows:]), hi, lo, (*[PanelRows]float32)(scale[p*PanelRows:]), x.Inv[0], add)
+	}
 }
 
 func denseIntPanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {

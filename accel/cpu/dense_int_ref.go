@@ -35,15 +35,19 @@ func denseIntPanelRef(dst []float32, ldd int, f DenseFormat, panel []byte, scale
 				int4BlockRef(&lo, block, (*[8]int8)(x.Lo[at:]))
 			}
 		}
-		out := (*[PanelRows]float32)(dst[t*ldd:])
-		for r := range out {
-			sum := float32(float32(hi[r])*256) + float32(lo[r])
-			y := float32(float32(sum*scale[r]) * x.Inv[t])
-			if add {
-				y += out[r]
-			}
-			out[r] = y
+		denseIntResults((*[PanelRows]float32)(dst[t*ldd:]), &hi, &lo, scale, x.Inv[t], add)
+	}
+}
+
+// denseIntResults makes the results of a panel and a token of their sums.
+func denseIntResults(out *[PanelRows]float32, hi, lo *[PanelRows]int32, scale *[PanelRows]float32, inv float32, add bool) {
+	for r := range out {
+		sum := float32(float32(hi[r])*256) + float32(lo[r])
+		y := float32(float32(sum*scale[r]) * inv)
+		if add {
+			y += out[r]
 		}
+		out[r] = y
 	}
 }
 

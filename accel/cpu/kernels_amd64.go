@@ -95,6 +95,12 @@ func denseBF16AVX2t2(dst *float32, ldd int, w *byte, scale *float32, x *float32,
 //go:noescape
 func denseBF16AVX2t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 
+// denseInt8AVX2Side: sums[64*p+r] += sum_k u[r,k]*hi[k] and sums[64*p+32+r] += sum_k u[r,k]*lo[k] for the 16 rows r of each panel p < 8,
+// with u the weights plus 128. The sums are 0 before; those between are lost; blocks > 0.
+//
+//go:noescape
+func denseInt8AVX2Side(sums *int32, w *byte, hi *int8, lo *int8, blocks int)
+
 // denseInt8AVX2t1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
 // dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0; add: dst += that.
 //
@@ -112,6 +118,12 @@ func denseInt8AVX2t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, l
 //
 //go:noescape
 func denseInt8AVX2t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+
+// denseInt4AVX2Side: sums[64*p+r] += sum_k u[r,k]*hi[k] and sums[64*p+32+r] += sum_k u[r,k]*lo[k] for the 16 rows r of each panel p < 8,
+// with u the weights plus 8. The sums are 0 before; those between are lost; blocks > 0.
+//
+//go:noescape
+func denseInt4AVX2Side(sums *int32, w *byte, hi *int8, lo *int8, blocks int)
 
 // denseInt4AVX2t1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
 // dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0; add: dst += that.

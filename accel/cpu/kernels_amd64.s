@@ -3333,6 +3333,119 @@ store:
 	VZEROUPPER
 	RET
 
+// func denseInt8AVX2Side(sums *int32, w *byte, hi *int8, lo *int8, blocks int)
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·denseInt8AVX2Side(SB), NOSPLIT, $0-40
+	MOVQ w+8(FP), AX
+	MOVQ blocks+32(FP), CX
+	MOVQ hi+16(FP), DX
+	MOVQ lo+24(FP), BX
+	MOVQ CX, SI
+	SHLQ $0x06, SI
+
+outer:
+	MOVQ    $0x00000010, R8
+	CMPQ    CX, R8
+	CMOVQLT CX, R8
+	SUBQ    R8, CX
+	MOVQ    AX, R11
+	MOVQ    sums+0(FP), R9
+	MOVQ    $0x00000008, DI
+
+panel:
+	MOVQ    R11, R10
+	MOVQ    DX, R13
+	MOVQ    BX, R14
+	MOVQ    R8, R12
+	VMOVDQU (R9), Y0
+	VMOVDQU 32(R9), Y1
+	VMOVDQU 64(R9), Y2
+	VMOVDQU 96(R9), Y3
+	VMOVDQU 128(R9), Y4
+	VMOVDQU 160(R9), Y5
+	VMOVDQU 192(R9), Y6
+	VMOVDQU 224(R9), Y7
+
+inner:
+	PREFETCHT0   1024(R10)
+	VPBROADCASTD (R13), X8
+	VPMOVSXBW    X8, Y8
+	VPBROADCASTD (R14), X9
+	VPMOVSXBW    X9, Y9
+	VMOVDQU      (R10), Y11
+	VXORPS       Y12, Y12, Y12
+	VPUNPCKLBW   Y12, Y11, Y10
+	VPUNPCKHBW   Y12, Y11, Y11
+	VPMADDWD     Y8, Y10, Y12
+	VPADDD       Y12, Y0, Y0
+	VPMADDWD     Y9, Y10, Y10
+	VPADDD       Y10, Y4, Y4
+	VPMADDWD     Y8, Y11, Y12
+	VPADDD       Y12, Y1, Y1
+	VPMADDWD     Y9, Y11, Y11
+	VPADDD       Y11, Y5, Y5
+	VMOVDQU      32(R10), Y11
+	VXORPS       Y12, Y12, Y12
+	VPUNPCKLBW   Y12, Y11, Y10
+	VPUNPCKHBW   Y12, Y11, Y11
+	VPMADDWD     Y8, Y10, Y12
+	VPADDD       Y12, Y2, Y2
+	VPMADDWD     Y9, Y10, Y10
+	VPADDD       Y10, Y6, Y6
+	VPMADDWD     Y8, Y11, Y12
+	VPADDD       Y12, Y3, Y3
+	VPMADDWD     Y9, Y11, Y11
+	VPADDD       Y11, Y7, Y7
+	ADDQ         $0x40, R10
+	ADDQ         $0x04, R13
+	ADDQ         $0x04, R14
+	DECQ         R12
+	JNZ          inner
+	VMOVDQU      Y0, (R9)
+	VMOVDQU      Y1, 32(R9)
+	VMOVDQU      Y2, 64(R9)
+	VMOVDQU      Y3, 96(R9)
+	VMOVDQU      Y4, 128(R9)
+	VMOVDQU      Y5, 160(R9)
+	VMOVDQU      Y6, 192(R9)
+	VMOVDQU      Y7, 224(R9)
+	ADDQ         SI, R11
+	ADDQ         $0x00000100, R9
+	DECQ         DI
+	JNZ          panel
+	SHLQ         $0x02, R8
+	ADDQ         R8, DX
+	ADDQ         R8, BX
+	SHLQ         $0x04, R8
+	ADDQ         R8, AX
+	TESTQ        CX, CX
+	JNZ          outer
+	MOVQ         sums+0(FP), R9
+	MOVQ         $0x00000008, DI
+
+join:
+	VMOVDQU (R9), Y0
+	VMOVDQU 32(R9), Y1
+	VPHADDD Y1, Y0, Y0
+	VMOVDQU Y0, (R9)
+	VMOVDQU 64(R9), Y0
+	VMOVDQU 96(R9), Y1
+	VPHADDD Y1, Y0, Y0
+	VMOVDQU Y0, 32(R9)
+	VMOVDQU 128(R9), Y0
+	VMOVDQU 160(R9), Y1
+	VPHADDD Y1, Y0, Y0
+	VMOVDQU Y0, 128(R9)
+	VMOVDQU 192(R9), Y0
+	VMOVDQU 224(R9), Y1
+	VPHADDD Y1, Y0, Y0
+	VMOVDQU Y0, 160(R9)
+	ADDQ    $0x00000100, R9
+	DECQ    DI
+	JNZ     join
+	VZEROUPPER
+	RET
+
 // func denseInt8AVX2t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 // Requires: AVX, AVX2, MMX+
 TEXT ·denseInt8AVX2t1(SB), NOSPLIT, $0-96
@@ -3668,6 +3781,106 @@ store:
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y4, (AX)(CX*1)
 	VMOVUPS Y8, (AX)(CX*2)
+	VZEROUPPER
+	RET
+
+// func denseInt4AVX2Side(sums *int32, w *byte, hi *int8, lo *int8, blocks int)
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·denseInt4AVX2Side(SB), NOSPLIT, $0-40
+	MOVQ w+8(FP), AX
+	MOVQ blocks+32(FP), CX
+	MOVQ hi+16(FP), DX
+	MOVQ lo+24(FP), BX
+	MOVQ CX, SI
+	SHLQ $0x06, SI
+
+outer:
+	MOVQ    $0x00000010, R8
+	CMPQ    CX, R8
+	CMOVQLT CX, R8
+	SUBQ    R8, CX
+	MOVQ    AX, R11
+	MOVQ    sums+0(FP), R9
+	MOVQ    $0x00000008, DI
+
+panel:
+	MOVQ R11, R10
+	MOVQ DX, R13
+	MOVQ BX, R14
+	MOVQ R8, R12
+
+four:
+	MOVQ    $0x00000004, R15
+	CMPQ    R12, R15
+	CMOVQLT R12, R15
+	SUBQ    R15, R12
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+
+inner:
+	PREFETCHT0   1024(R10)
+	VMOVDQU      (R10), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      32(R10), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD (R13), Y8
+	VPMADDUBSW   Y8, Y4, Y9
+	VPADDW       Y9, Y0, Y0
+	VPMADDUBSW   Y8, Y6, Y9
+	VPADDW       Y9, Y1, Y1
+	VPBROADCASTD (R14), Y8
+	VPMADDUBSW   Y8, Y4, Y9
+	VPADDW       Y9, Y2, Y2
+	VPMADDUBSW   Y8, Y6, Y9
+	VPADDW       Y9, Y3, Y3
+	VPBROADCASTD 4(R13), Y8
+	VPMADDUBSW   Y8, Y5, Y9
+	VPADDW       Y9, Y0, Y0
+	VPMADDUBSW   Y8, Y7, Y9
+	VPADDW       Y9, Y1, Y1
+	VPBROADCASTD 4(R14), Y8
+	VPMADDUBSW   Y8, Y5, Y9
+	VPADDW       Y9, Y2, Y2
+	VPMADDUBSW   Y8, Y7, Y9
+	VPADDW       Y9, Y3, Y3
+	ADDQ         $0x40, R10
+	ADDQ         $0x08, R13
+	ADDQ         $0x08, R14
+	DECQ         R15
+	JNZ          inner
+	VPMADDWD     constants<>+1216(SB), Y0, Y0
+	VPADDD       (R9), Y0, Y0
+	VMOVDQU      Y0, (R9)
+	VPMADDWD     constants<>+1216(SB), Y1, Y1
+	VPADDD       32(R9), Y1, Y1
+	VMOVDQU      Y1, 32(R9)
+	VPMADDWD     constants<>+1216(SB), Y2, Y2
+	VPADDD       128(R9), Y2, Y2
+	VMOVDQU      Y2, 128(R9)
+	VPMADDWD     constants<>+1216(SB), Y3, Y3
+	VPADDD       160(R9), Y3, Y3
+	VMOVDQU      Y3, 160(R9)
+	TESTQ        R12, R12
+	JNZ          four
+	ADDQ         SI, R11
+	ADDQ         $0x00000100, R9
+	DECQ         DI
+	JNZ          panel
+	SHLQ         $0x02, R8
+	ADDQ         R8, DX
+	ADDQ         R8, DX
+	ADDQ         R8, BX
+	ADDQ         R8, BX
+	SHLQ         $0x04, R8
+	ADDQ         R8, AX
+	TESTQ        CX, CX
+	JNZ          outer
 	VZEROUPPER
 	RET
 

@@ -29,6 +29,8 @@ func denseInt(s simd) {
 	for _, f := range intFormats {
 		if s.wide() {
 			denseIntSide512(f)
+		} else {
+			denseIntSide256(f)
 		}
 		for tokens := 1; tokens <= most; tokens++ {
 			switch {
@@ -380,6 +382,166 @@ func denseInt8x256(f intFormat, tokens int) {
 		}
 	}
 	k.finish(acc)
+}
+
+// denseSideRun is how many blocks of a panel are read before the next panel's turn, a multiple of what int4's int16 sums hold.
+const denseSideRun = 16
+
+// denseIntSide256 multiplies panels side by side with one token: in turns, as there are no registers for the sums of all. What a turn asks for
+// is read in the panel's next one.
+func denseIntSide256(f intFormat) {
+	const panelSums = 256 // bytes; 128 for each plane
+	name := fmt.Sprintf("dense%sAVX2Side", f.name)
+	TEXT(name, NOSPLIT, "func(sums *int32, w *byte, hi, lo *int8, blocks int)")
+	Doc(fmt.Sprintf("%s: sums[64*p+r] += sum_k u[r,k]*hi[k] and sums[64*p+32+r] += sum_k u[r,k]*lo[k] for the 16 rows r of each panel p < %d,", name, sides),
+		fmt.Sprintf("with u the weights plus %d. The sums are 0 before; those between are lost; blocks > 0.", 1<<f.bias))
+	Pragma("noescape")
+	w, n := load("w"), load("blocks")
+	x := [2]reg.Register{load("hi"), load("lo")}
+	stride, turn, count := GP64(), GP64(), GP64()
+	to, from, panel, rest := GP64(), GP64(), GP64(), GP64()
+	xp := [2]reg.Register{GP64(), GP64()}
+	MOVQ(n, stride)
+	SHLQ(u8(6), stride)
+	Label("outer")
+	takeAtMost(denseSideRun, n, count)
+	MOVQ(w, panel)
+	Load(Param("sums"), to)
+	MOVQ(u32(sides), turn)
+	Label("panel")
+	MOVQ(panel, from)
+	MOVQ(x[0], xp[0])
+	MOVQ(x[1], xp[1])
+	MOVQ(count, rest)
+	if f.fields == 1 {
+		int8Turn256(from, rest, to, xp)
+	} else {
+		int4Turn256(from, rest, to, xp)
+	}
+	ADDQ(stride, panel)
+	ADDQ(u32(panelSums), to)
+	DECQ(turn)
+	JNZ(label("panel"))
+	SHLQ(u8(2), count) // columns of a field
+	for _, p := range x {
+		for range f.fields {
+			ADDQ(count, p)
+		}
+	}
+	SHLQ(u8(4), count)
+	ADDQ(count, w)
+	TESTQ(n, n)
+	JNZ(label("outer"))
+	if f.fields == 1 { // a sum has two parts in neighbouring lanes
+		Load(Param("sums"), to)
+		MOVQ(u32(sides), turn)
+		a := avx2.regs(2)
+		Label("join")
+		for plane := range x {
+			for part := range 2 {
+				VMOVDQU(at(to, 128*plane+64*part), a[0])
+				VMOVDQU(at(to, 128*plane+64*part+32), a[1])
+				VPHADDD(a[1], a[0], a[0])
+				VMOVDQU(a[0], at(to, 128*plane+32*part))
+			}
+		}
+		ADDQ(u32(panelSums), to)
+		DECQ(turn)
+		JNZ(label("join"))
+	}
+	done()
+}
+
+// takeAtMost is takeUpTo without a register for the most.
+func takeAtMost(most int, n, count reg.Register) {
+	MOVQ(u32(most), count)
+	CMPQ(n, count)
+	CMOVQLT(n, count)
+	SUBQ(count, n)
+}
+
+// int8Turn256 adds the products of n blocks at w to the sums at to: of rows 0 1 4 5 and 2 3 6 7 of each half panel, for each plane.
+func int8Turn256(w, n, to reg.Register, planes [2]reg.Register) {
+	acc := [2][]reg.VecVirtual{avx2.regs(4), avx2.regs(4)}
+	for p := range acc {
+		for i, a := range acc[p] {
+			VMOVDQU(at(to, 128*p+32*i), a)
+		}
+	}
+	x, v, m := avx2.regs(2), avx2.regs(2), YMM()
+	Label("inner")
+	PREFETCHT0(at(w, 64*denseSideRun))
+	for p, x := range x {
+		VPBROADCASTD(at(planes[p], 0), x.AsX())
+		VPMOVSXBW(x.AsX(), x)
+	}
+	for part := range 2 {
+		VMOVDQU(at(w, 32*part), v[1])
+		avx2.zero(m)
+		VPUNPCKLBW(m, v[1], v[0])
+		VPUNPCKHBW(m, v[1], v[1])
+		for g, w := range v {
+			VPMADDWD(x[0], w, m)
+			VPADDD(m, acc[0][2*part+g], acc[0][2*part+g])
+			VPMADDWD(x[1], w, w)
+			VPADDD(w, acc[1][2*part+g], acc[1][2*part+g])
+		}
+	}
+	ADDQ(u8(64), w)
+	for _, p := range planes {
+		ADDQ(u8(4), p)
+	}
+	DECQ(n)
+	JNZ(label("inner"))
+	for p := range acc {
+		for i, a := range acc[p] {
+			VMOVDQU(a, at(to, 128*p+32*i))
+		}
+	}
+}
+
+// int4Turn256 adds the products of n blocks at w to the sums at to: of the halves of the panel, for each plane. See denseInt4x256.
+func int4Turn256(w, n, to reg.Register, planes [2]reg.Register) {
+	sum := [2][]reg.VecVirtual{avx2.regs(2), avx2.regs(2)} // [plane][half]
+	field := [2][]reg.VecVirtual{avx2.regs(2), avx2.regs(2)}
+	x, m, few := YMM(), YMM(), GP64()
+	Label("four")
+	takeAtMost(4, n, few)
+	for _, s := range sum {
+		avx2.zero(s...)
+	}
+	Label("inner")
+	PREFETCHT0(at(w, 64*denseSideRun))
+	for part, v := range field {
+		VMOVDQU(at(w, 32*part), v[0])
+		VPSRLW(u8(4), v[0], v[1])
+		VPAND(constant(cMask4), v[0], v[0])
+		VPAND(constant(cMask4), v[1], v[1])
+	}
+	for j := range 2 {
+		for p := range planes {
+			VPBROADCASTD(at(planes[p], 4*j), x)
+			for part := range field {
+				VPMADDUBSW(x, field[part][j], m)
+				VPADDW(m, sum[p][part], sum[p][part])
+			}
+		}
+	}
+	ADDQ(u8(64), w)
+	for _, p := range planes {
+		ADDQ(u8(8), p)
+	}
+	DECQ(few)
+	JNZ(label("inner"))
+	for p := range sum {
+		for part, s := range sum[p] {
+			VPMADDWD(constant(cOnes16), s, s)
+			VPADDD(at(to, 128*p+32*part), s, s)
+			VMOVDQU(s, at(to, 128*p+32*part))
+		}
+	}
+	TESTQ(n, n)
+	JNZ(label("four"))
 }
 
 // denseInt4x256 multiplies a panel with one token, or half a panel with several. Pairs of products are int16: a block adds at most
