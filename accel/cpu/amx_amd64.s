@@ -11,107 +11,185 @@
 #define TILELOADD(t, base, index) BYTE $0xC4; BYTE $0xE2; BYTE $0x7B; BYTE $0x4B; BYTE $(4|(t)<<3); BYTE $((index)<<3|(base))
 #define TILESTORED(t, base, index) BYTE $0xC4; BYTE $0xE2; BYTE $0x7A; BYTE $0x4B; BYTE $(4|(t)<<3); BYTE $((index)<<3|(base))
 
-// c += a*b for int8 a and int8 (SSD) or uint8 (SUD) b.
-#define TDPBSSD(c, a, b) BYTE $0xC4; BYTE $0xE2; BYTE $((15-(b))<<3|3); BYTE $0x5E; BYTE $(0xC0|(c)<<3|(a))
+// c += a*b for int8 a and uint8 b.
 #define TDPBSUD(c, a, b) BYTE $0xC4; BYTE $0xE2; BYTE $((15-(b))<<3|2); BYTE $0x5E; BYTE $(0xC0|(c)<<3|(a))
 
 // 64 columns: tiles 0 1 2 3 += tile 4 * tiles 6 7, tile 5 * tiles 6 7. a0 in SI, a1 in CX, DI or AX apart; b0 in BX, b1 in DX.
-#define STEP(TDP, stride) \
+#define STEP(stride) \
 	TILELOADD(6, 3, 0) \
 	TILELOADD(4, 6, stride) \
-	TDP(0, 4, 6) \
+	TDPBSUD(0, 4, 6) \
 	TILELOADD(7, 2, 0) \
-	TDP(1, 4, 7) \
+	TDPBSUD(1, 4, 7) \
 	TILELOADD(5, 1, stride) \
-	TDP(2, 5, 6) \
-	TDP(3, 5, 7)
+	TDPBSUD(2, 5, 6) \
+	TDPBSUD(3, 5, 7)
 
-// R10, R11 and R12 are how far a group lies from the first one in a, the tails and c, R13 the groups left.
-#define TILES(TDP) \
-	MOVQ job+0(FP), R8 \
-	MOVQ shapes+8(FP), AX \
-	LDTILECFG_AX \
-	MOVQ $64, AX \
-	MOVQ tileJob_groups(R8), R13 \
-	XORQ R10, R10 \
-	XORQ R11, R11 \
-	XORQ R12, R12 \
-group: \
-	MOVQ tileJob_more(R8), R9 \
-	TESTQ R9, R9 \
-	JNZ more \
-	TILEZERO(0) \
-	TILEZERO(1) \
-	TILEZERO(2) \
-	TILEZERO(3) \
-	JMP start \
-more: \
-	MOVQ tileJob_c(R8), SI \
-	ADDQ R12, SI \
-	MOVQ tileJob_ldc(R8), DI \
-	LEAQ 64(SI), BX \
-	TILELOADD(0, 6, 7) \
-	TILELOADD(1, 3, 7) \
-	MOVQ DI, CX \
-	SHLQ $4, CX \
-	ADDQ CX, SI \
-	ADDQ CX, BX \
-	TILELOADD(2, 6, 7) \
-	TILELOADD(3, 3, 7) \
-start: \
-	MOVQ tileJob_a0(R8), SI \
-	MOVQ tileJob_a1(R8), CX \
-	ADDQ R10, SI \
-	ADDQ R10, CX \
-	MOVQ tileJob_lda(R8), DI \
-	MOVQ tileJob_b0(R8), BX \
-	MOVQ tileJob_b1(R8), DX \
-	MOVQ tileJob_steps(R8), R9 \
-	TESTQ R9, R9 \
-	JZ tail \
-step: \
-	STEP(TDP, 7) \
-	ADDQ $64, SI \
-	ADDQ $64, CX \
-	ADDQ $1024, BX \
-	ADDQ $1024, DX \
-	DECQ R9 \
-	JNZ step \
-tail: \
-	MOVQ tileJob_tailA0(R8), SI \
-	TESTQ SI, SI \
-	JZ store \
-	MOVQ tileJob_tailA1(R8), CX \
-	ADDQ R11, SI \
-	ADDQ R11, CX \
-	MOVQ tileJob_tailB0(R8), BX \
-	MOVQ tileJob_tailB1(R8), DX \
-	STEP(TDP, 0) \
-store: \
-	MOVQ tileJob_c(R8), SI \
-	ADDQ R12, SI \
-	MOVQ tileJob_ldc(R8), DI \
-	LEAQ 64(SI), BX \
-	TILESTORED(0, 6, 7) \
-	TILESTORED(1, 3, 7) \
-	MOVQ DI, CX \
-	SHLQ $4, CX \
-	ADDQ CX, SI \
-	ADDQ CX, BX \
-	TILESTORED(2, 6, 7) \
-	TILESTORED(3, 3, 7) \
-	ADDQ tileJob_nextA(R8), R10 \
-	ADDQ tileJob_nextTail(R8), R11 \
-	ADDQ tileJob_nextC(R8), R12 \
-	DECQ R13 \
-	JNZ group \
-	TILERELEASE \
+// func tilesAMX(job *tileJob, shapes *[64]byte)
+// R10, R11, R12 and R14 are how far a group lies from the first one in a, the tails, c and b, R13 the groups left.
+TEXT ·tilesAMX(SB), NOSPLIT, $0-16
+	MOVQ job+0(FP), R8
+	MOVQ shapes+8(FP), AX
+	LDTILECFG_AX
+	MOVQ $64, AX
+	MOVQ tileJob_groups(R8), R13
+	XORQ R10, R10
+	XORQ R11, R11
+	XORQ R12, R12
+	XORQ R14, R14
+group:
+	MOVQ tileJob_more(R8), R9
+	TESTQ R9, R9
+	JNZ more
+	TILEZERO(0)
+	TILEZERO(1)
+	TILEZERO(2)
+	TILEZERO(3)
+	JMP start
+more:
+	MOVQ tileJob_c(R8), SI
+	ADDQ R12, SI
+	MOVQ tileJob_ldc(R8), DI
+	LEAQ 64(SI), BX
+	TILELOADD(0, 6, 7)
+	TILELOADD(1, 3, 7)
+	MOVQ DI, CX
+	SHLQ $4, CX
+	ADDQ CX, SI
+	ADDQ CX, BX
+	TILELOADD(2, 6, 7)
+	TILELOADD(3, 3, 7)
+start:
+	MOVQ tileJob_a0(R8), SI
+	MOVQ tileJob_a1(R8), CX
+	ADDQ R10, SI
+	ADDQ R10, CX
+	MOVQ tileJob_lda(R8), DI
+	MOVQ tileJob_b0(R8), BX
+	MOVQ tileJob_b1(R8), DX
+	ADDQ R14, BX
+	ADDQ R14, DX
+	MOVQ tileJob_steps(R8), R9
+	TESTQ R9, R9
+	JZ tail
+step:
+	STEP(7)
+	ADDQ $64, SI
+	ADDQ $64, CX
+	ADDQ $1024, BX
+	ADDQ $1024, DX
+	DECQ R9
+	JNZ step
+tail:
+	MOVQ tileJob_tailA0(R8), SI
+	TESTQ SI, SI
+	JZ store
+	MOVQ tileJob_tailA1(R8), CX
+	ADDQ R11, SI
+	ADDQ R11, CX
+	MOVQ tileJob_tailB0(R8), BX
+	MOVQ tileJob_tailB1(R8), DX
+	ADDQ R14, BX
+	ADDQ R14, DX
+	STEP(0)
+store:
+	MOVQ tileJob_c(R8), SI
+	ADDQ R12, SI
+	MOVQ tileJob_ldc(R8), DI
+	LEAQ 64(SI), BX
+	TILESTORED(0, 6, 7)
+	TILESTORED(1, 3, 7)
+	MOVQ DI, CX
+	SHLQ $4, CX
+	ADDQ CX, SI
+	ADDQ CX, BX
+	TILESTORED(2, 6, 7)
+	TILESTORED(3, 3, 7)
+	ADDQ tileJob_nextA(R8), R10
+	ADDQ tileJob_nextTail(R8), R11
+	ADDQ tileJob_nextB(R8), R14
+	ADDQ tileJob_nextC(R8), R12
+	DECQ R13
+	JNZ group
+	TILERELEASE
 	RET
 
-// func tilesInt8AMX(job *tileJob, shapes *[64]byte)
-TEXT ·tilesInt8AMX(SB), NOSPLIT, $0-16
-	TILES(TDPBSSD)
+// 64 columns: tiles 0 1 2 3 += tile 4 * tiles 5 6 7 5. a0 in SI, DI or AX apart; b0 in BX, the others of b R11 apart.
+#define WIDESTEP(stride) \
+	TILELOADD(4, 6, stride) \
+	TILELOADD(5, 3, 0) \
+	LEAQ (BX)(R11*1), DX \
+	TDPBSUD(0, 4, 5) \
+	TILELOADD(6, 2, 0) \
+	LEAQ (BX)(R11*2), CX \
+	TDPBSUD(1, 4, 6) \
+	TILELOADD(7, 1, 0) \
+	ADDQ R11, CX \
+	TDPBSUD(2, 4, 7) \
+	TILELOADD(5, 1, 0) \
+	TDPBSUD(3, 4, 5)
 
-// func tilesUint8AMX(job *tileJob, shapes *[64]byte)
-TEXT ·tilesUint8AMX(SB), NOSPLIT, $0-16
-	TILES(TDPBSUD)
+// func wideTilesAMX(job *tileJob, shapes *[64]byte)
+TEXT ·wideTilesAMX(SB), NOSPLIT, $0-16
+	MOVQ job+0(FP), R8
+	MOVQ shapes+8(FP), AX
+	LDTILECFG_AX
+	MOVQ $64, AX
+	MOVQ tileJob_groups(R8), R13
+	MOVQ tileJob_b0(R8), R10
+	MOVQ tileJob_b1(R8), R11
+	SUBQ R10, R11
+	MOVQ tileJob_c(R8), R12
+group:
+	MOVQ tileJob_ldc(R8), DI
+	LEAQ 64(R12), BX
+	LEAQ 128(R12), DX
+	LEAQ 192(R12), CX
+	MOVQ R12, SI
+	MOVQ tileJob_more(R8), R9
+	TESTQ R9, R9
+	JNZ more
+	TILEZERO(0)
+	TILEZERO(1)
+	TILEZERO(2)
+	TILEZERO(3)
+	JMP start
+more:
+	TILELOADD(0, 6, 7)
+	TILELOADD(1, 3, 7)
+	TILELOADD(2, 2, 7)
+	TILELOADD(3, 1, 7)
+start:
+	MOVQ tileJob_a0(R8), SI
+	MOVQ tileJob_lda(R8), DI
+	MOVQ R10, BX
+	MOVQ tileJob_steps(R8), R9
+	TESTQ R9, R9
+	JZ tail
+step:
+	WIDESTEP(7)
+	ADDQ $64, SI
+	ADDQ $1024, BX
+	DECQ R9
+	JNZ step
+tail:
+	MOVQ tileJob_tailA0(R8), SI
+	TESTQ SI, SI
+	JZ store
+	WIDESTEP(0)
+store:
+	MOVQ tileJob_ldc(R8), DI
+	MOVQ R12, SI
+	LEAQ 64(R12), BX
+	LEAQ 128(R12), DX
+	LEAQ 192(R12), CX
+	TILESTORED(0, 6, 7)
+	TILESTORED(1, 3, 7)
+	TILESTORED(2, 2, 7)
+	TILESTORED(3, 1, 7)
+	ADDQ tileJob_nextB(R8), R10
+	ADDQ tileJob_nextC(R8), R12
+	DECQ R13
+	JNZ group
+	TILERELEASE
+	RET

@@ -36,6 +36,11 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 		dst := beforeFault(t, make([]int32, tokens*48))
 		panels, x, xsum := beforeFault(t, c.panels), beforeFault(t, c.x), beforeFault(t, c.xsum)
 		each(func() { TernaryMatMul(dst, 48, panels, c.cols, 0, 3, x, c.ldx, xsum, tokens) })
+		space := beforeFault(t, make([]byte, PanelSpace(linePanels, c.cols)))
+		for _, m := range c.asLines() {
+			m.Data = beforeFault(t, m.Data)
+			each(func() { TernaryLinesMatMul(dst, 48, m, 0, 3, x, c.ldx, xsum, tokens, space) })
+		}
 		for _, f := range floatFormats {
 			d := newDenseCase(r, f, 40, 8, tokens, 0, "normal", true)
 			dst := beforeFault(t, make([]float32, tokens*48))

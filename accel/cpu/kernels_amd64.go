@@ -4,6 +4,31 @@
 
 package cpu
 
+// ternaryDecodeAVX2: dst[256*b+64*f+i] = field f of byte i of block b, plus zero, for b < blocks; reads ahead; blocks > 0.
+//
+//go:noescape
+func ternaryDecodeAVX2(dst *byte, w *byte, blocks int, ahead int, zero int)
+
+// ternaryDecodeRowsAVX2: dst[4096*i+256*c+64*f+4*r+j] = field f of byte 64*i+4*c+j of line r, for 16 lines and i < count; reads ahead; count > 0.
+//
+//go:noescape
+func ternaryDecodeRowsAVX2(dst *byte, src *byte, stride int, count int, ahead int)
+
+// ternaryDecodeColumnsAVX2: dst[size*c+64*i+16*f+4*j+k] = field f of byte 4*c+j of line 4*i+k, for c < 16 and i < count; reads ahead; count > 0.
+//
+//go:noescape
+func ternaryDecodeColumnsAVX2(dst *byte, size int, src *byte, stride int, count int, ahead int)
+
+// ternaryBytesAVX2: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the 8 rows r of half a panel and t < tokens, at most 12; more: c += that; blocks > 0.
+//
+//go:noescape
+func ternaryBytesAVX2(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int)
+
+// ternaryFinishAVX2: dst[i] = sums[i] - sum for i < 16*count; count > 0.
+//
+//go:noescape
+func ternaryFinishAVX2(dst *int32, sums *int32, count int, sum int)
+
 // ternaryGemvAVX2: dst[r] = sum_k w[r,k]*x[k] for the 16 rows r of a panel; blocks > 0.
 //
 //go:noescape
@@ -447,10 +472,30 @@ func readSumAVX2(p *byte, n int) uint64
 //go:noescape
 func readSumAVX2Side(p *byte, blocks int) uint64
 
-// ternaryDecodeAVX512: dst[256*b+64*f+i] = field f of byte i of block b, plus zero, for b < blocks; blocks > 0.
+// ternaryDecodeAVX512: dst[256*b+64*f+i] = field f of byte i of block b, plus zero, for b < blocks; reads ahead; blocks > 0.
 //
 //go:noescape
-func ternaryDecodeAVX512(dst *byte, w *byte, blocks int, zero int)
+func ternaryDecodeAVX512(dst *byte, w *byte, blocks int, ahead int, zero int)
+
+// ternaryDecodeRowsAVX512: dst[4096*i+256*c+64*f+4*r+j] = field f of byte 64*i+4*c+j of line r, for 16 lines and i < count; reads ahead; count > 0.
+//
+//go:noescape
+func ternaryDecodeRowsAVX512(dst *byte, src *byte, stride int, count int, ahead int)
+
+// ternaryDecodeColumnsAVX512: dst[size*c+64*i+16*f+4*j+k] = field f of byte 4*c+j of line 4*i+k, for c < 16 and i < count; reads ahead; count > 0.
+//
+//go:noescape
+func ternaryDecodeColumnsAVX512(dst *byte, size int, src *byte, stride int, count int, ahead int)
+
+// ternaryBytesAVX512: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the 32 rows r of two panels, which lie size bytes apart and t < tokens, at most 12; more: c += that; blocks > 0.
+//
+//go:noescape
+func ternaryBytesAVX512(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int)
+
+// ternaryFinishAVX512: dst[i] = sums[i] - sum for i < 16*count; count > 0.
+//
+//go:noescape
+func ternaryFinishAVX512(dst *int32, sums *int32, count int, sum int)
 
 // ternaryGemvAVX512: dst[r] = sum_k w[r,k]*x[k] for the 16 rows r of a panel; blocks > 0.
 //
@@ -462,95 +507,60 @@ func ternaryGemvAVX512(dst *int32, w *byte, x *int8, xsum *int32, blocks int)
 //go:noescape
 func ternaryGemvAVX512Side(dst *int32, w *byte, x *int8, xsum *int32, blocks int, step int)
 
-// ternaryGemmAVX512p1t2: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 2; blocks > 0.
+// ternaryGemmAVX512t2: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 2; blocks > 0.
 //
 //go:noescape
-func ternaryGemmAVX512p1t2(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+func ternaryGemmAVX512t2(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
-// ternaryGemmAVX512p1t3: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 3; blocks > 0.
+// ternaryGemmAVX512t3: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 3; blocks > 0.
 //
 //go:noescape
-func ternaryGemmAVX512p1t3(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+func ternaryGemmAVX512t3(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
-// ternaryGemmAVX512p1t4: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 4; blocks > 0.
+// ternaryGemmAVX512t4: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 4; blocks > 0.
 //
 //go:noescape
-func ternaryGemmAVX512p1t4(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+func ternaryGemmAVX512t4(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
-// ternaryGemmAVX512p1t5: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 5; blocks > 0.
+// ternaryGemmAVX512t5: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 5; blocks > 0.
 //
 //go:noescape
-func ternaryGemmAVX512p1t5(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+func ternaryGemmAVX512t5(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
-// ternaryGemmAVX512p1t6: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 6; blocks > 0.
+// ternaryGemmAVX512t6: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 6; blocks > 0.
 //
 //go:noescape
-func ternaryGemmAVX512p1t6(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+func ternaryGemmAVX512t6(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
-// ternaryGemmAVX512p1t7: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 7; blocks > 0.
+// ternaryGemmAVX512t7: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 7; blocks > 0.
 //
 //go:noescape
-func ternaryGemmAVX512p1t7(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+func ternaryGemmAVX512t7(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
-// ternaryGemmAVX512p1t8: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 8; blocks > 0.
+// ternaryGemmAVX512t8: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 8; blocks > 0.
 //
 //go:noescape
-func ternaryGemmAVX512p1t8(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+func ternaryGemmAVX512t8(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
-// ternaryGemmAVX512p1t9: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 9; blocks > 0.
+// ternaryGemmAVX512t9: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 9; blocks > 0.
 //
 //go:noescape
-func ternaryGemmAVX512p1t9(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+func ternaryGemmAVX512t9(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
-// ternaryGemmAVX512p1t10: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 10; blocks > 0.
+// ternaryGemmAVX512t10: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 10; blocks > 0.
 //
 //go:noescape
-func ternaryGemmAVX512p1t10(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+func ternaryGemmAVX512t10(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
-// ternaryGemmAVX512p1t11: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 11; blocks > 0.
+// ternaryGemmAVX512t11: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 11; blocks > 0.
 //
 //go:noescape
-func ternaryGemmAVX512p1t11(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+func ternaryGemmAVX512t11(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
-// ternaryGemmAVX512p1t12: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 1 panels and t < 12; blocks > 0.
+// ternaryGemmAVX512t12: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 12; blocks > 0.
 //
 //go:noescape
-func ternaryGemmAVX512p1t12(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVX512p2t6: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 2 panels and t < 6; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVX512p2t6(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVX512p2t7: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 2 panels and t < 7; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVX512p2t7(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVX512p2t8: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 2 panels and t < 8; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVX512p2t8(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVX512p2t9: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 2 panels and t < 9; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVX512p2t9(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVX512p2t10: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 2 panels and t < 10; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVX512p2t10(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVX512p2t11: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 2 panels and t < 11; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVX512p2t11(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVX512p2t12: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the rows r of 2 panels and t < 12; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVX512p2t12(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
+func ternaryGemmAVX512t12(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
 // base3UnpackAVX512: five blocks of panel16 at dst[320*g] of four of base 3 at w[256*g], for g < groups; groups > 0; needs VBMI.
 //
@@ -1092,6 +1102,11 @@ func readSumAVX512(p *byte, n int) uint64
 //go:noescape
 func readSumAVX512Side(p *byte, blocks int) uint64
 
+// ternaryBytesAVXVNNI: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the 8 rows r of half a panel and t < tokens, at most 12; more: c += that; blocks > 0.
+//
+//go:noescape
+func ternaryBytesAVXVNNI(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int)
+
 // ternaryGemvAVXVNNI: dst[r] = sum_k w[r,k]*x[k] for the 16 rows r of a panel; blocks > 0.
 //
 //go:noescape
@@ -1111,36 +1126,6 @@ func ternaryGemmAVXVNNIt3(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *
 //
 //go:noescape
 func ternaryGemmAVXVNNIt4(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVXVNNIt5: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w points to and t < 5; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVXVNNIt5(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVXVNNIt6: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w points to and t < 6; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVXVNNIt6(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVXVNNIt7: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w points to and t < 7; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVXVNNIt7(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVXVNNIt8: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w points to and t < 8; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVXVNNIt8(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVXVNNIt9: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w points to and t < 9; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVXVNNIt9(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
-
-// ternaryGemmAVXVNNIt10: dst[t*ldd+r] = sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w points to and t < 10; blocks > 0.
-//
-//go:noescape
-func ternaryGemmAVXVNNIt10(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int32, blocks int)
 
 // denseInt8AVXVNNIt1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
 // dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0; add: dst += that.

@@ -135,6 +135,22 @@ func LineSums(dst []int32, acc []int32, n int, qsum int32) {
 	lineSums(dst, acc, n, qsum)
 }
 
+// LineShare is up to how many lines of every one, on average, single products of rows with lines ([TernaryDotLines], [TernaryAddLines]) are
+// faster than [TernaryLinesMatMul] with all of them. Making bytes of a line costs as much as some products; every row adds what its own
+// product costs then, which is nearly nothing with tiles. Measured with matrices of 2560 by 6912.
+func LineShare(rows int) int {
+	switch Active() {
+	case AMX:
+		return 5
+	case AVX512:
+		return 4 + rows/6
+	case AVX2, AVXVNNI:
+		return 4 + rows/3
+	default:
+		return 8
+	}
+}
+
 // AddInts is dst += x, modulo 2^32, for as many as x has.
 func AddInts(dst, x []int32) {
 	need("AddInts", "dst", len(dst), len(x))
@@ -163,6 +179,69 @@ func LinesToColumnPanels(dst []byte, src []byte, lines, n, p0, p1 int) {
 	stride := LineBytes(n)
 	for p := p0; p < p1; p += 16 {
 		flipCodes(dst[(p-p0)*panelBytes(lines):], panelBytes(lines), BlockBytes, src[p/16*BlockBytes:], stride, lineGroup*stride, ceilDiv(lines, lineGroup))
+	}
+}
+
+// TernaryLines is a rows x cols ternary matrix that lies in lines.
+type TernaryLines struct {
+	Data       []byte // [LinesBytes] of the lines
+	Rows, Cols int
+	Columns    bool // lines are columns, not rows
+}
+
+// lines gives their number and length.
+func (m *TernaryLines) lines() (lines, n int) {
+	if m.Columns {
+		return m.Cols, m.Rows
+	}
+	return m.Rows, m.Cols
+}
+
+// linePanels is how many panels are made of lines at a time.
+const linePanels = 16
+
+// LinesSpace is the memory that [TernaryLinesMatMul] works in, for a matrix with cols columns: none where kernels read lines.
+func LinesSpace(cols int) int {
+	if readsLines() {
+		return 0
+	}
+	return PanelSpace(linePanels, cols)
+}
+
+// TernaryLinesMatMul is [TernaryMatMul] for a matrix in lines. space has [LinesSpace] bytes.
+func TernaryLinesMatMul(dst []int32, ldd int, m TernaryLines, p0, p1 int, x []int8, ldx int, xsum []int32, tokens int, space []byte) {
+	const op = "TernaryLinesMatMul"
+	if p0 < 0 || p1 < p0 || p1 > ceilDiv(m.Rows, PanelRows) || tokens < 0 || m.Cols < 0 || m.Cols > MaxTernaryCols {
+		panic(fmt.Sprintf("cpu: %s: bad arguments: panels %d to %d of %d rows, %d columns (at most %d), %d tokens", op, p0, p1, m.Rows, m.Cols, MaxTernaryCols, tokens))
+	}
+	if p0 == p1 || tokens == 0 {
+		return
+	}
+	lines, n := m.lines()
+	width, blocks := PanelRows*(p1-p0), ceilDiv(m.Cols, BlockCols)
+	need(op, "data", len(m.Data), LinesBytes(lines, n))
+	needRows(op, "dst", len(dst), tokens, width, ldd)
+	needRows(op, "x", len(x), tokens, blocks*BlockCols, ldx)
+	need(op, "xsum", len(xsum), tokens)
+	need(op, "space", len(space), LinesSpace(m.Cols))
+	switch {
+	case m.Cols == 0:
+		for t := range tokens {
+			clear(dst[t*ldd : t*ldd+width])
+		}
+	case readsLines():
+		ternaryLines(dst, ldd, &m, p0, p1, x, ldx, xsum[:tokens])
+	default:
+		for from, to := p0, 0; from < p1; from = to {
+			first := from &^ (linePanels - 1)
+			to = min(first+linePanels, p1)
+			if m.Columns {
+				LinesToColumnPanels(space, m.Data, lines, n, first, to)
+			} else {
+				LinesToPanels(space, m.Data, lines, n, first, to)
+			}
+			TernaryMatMul(dst[(from-p0)*PanelRows:], ldd, space, m.Cols, from-first, to-first, x, ldx, xsum, tokens)
+		}
 	}
 }
 

@@ -18,6 +18,11 @@ func base3MatVec(dst []int32, src []byte, nb int, x []int8, xsum int32) {
 	base3MatVecRef(dst, src, nb, x, xsum)
 }
 
+// readsLines says whether kernels multiply with lines as they lie.
+func readsLines() bool { return false }
+
+func ternaryLines([]int32, int, *TernaryLines, int, int, []int8, int, []int32) {}
+
 func densePanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, quads int, x []float32, ldx, tokens int) {
 	densePanelRef(dst, ldd, f, panel, scale, quads, x, ldx, tokens)
 }

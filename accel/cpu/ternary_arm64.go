@@ -63,3 +63,8 @@ func ternaryTileDot(tokens int, dst *int32, ldd int, w *byte, x *int8, ldx int, 
 		ternaryGemmSDOTt8(dst, ldd, w, x, ldx, xsum, nb)
 	}
 }
+
+// readsLines says whether kernels multiply with lines as they lie.
+func readsLines() bool { return false }
+
+func ternaryLines([]int32, int, *TernaryLines, int, int, []int8, int, []int32) {}

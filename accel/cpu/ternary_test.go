@@ -80,13 +80,46 @@ func (c ternaryCase) check(t require.TestingT, p0, p1 int) {
 			dst, untouched := guarded[int32]((c.tokens-1)*ldd+width, -7777)
 			TernaryMatMul(dst, ldd, c.panels, c.cols, p0, p1, c.x, c.ldx, c.xsum, c.tokens)
 			untouched(t, isa)
-			for i := range c.tokens {
-				require.Equal(t, want[i*width:(i+1)*width], dst[i*ldd:i*ldd+width], "%v: token %d", isa, i)
-				if i < c.tokens-1 {
-					require.Equal(t, []int32{-7777, -7777, -7777, -7777, -7777}, dst[i*ldd+width:(i+1)*ldd], "%v: between tokens", isa)
-				}
-			}
+			c.compare(t, want, dst, width, ldd, isa)
 		})
+	}
+}
+
+// compare holds what was written to dst, and what was not, to want.
+func (c ternaryCase) compare(t require.TestingT, want, dst []int32, width, ldd int, isa ISA) {
+	for i := range c.tokens {
+		require.Equal(t, want[i*width:(i+1)*width], dst[i*ldd:i*ldd+width], "%v: token %d", isa, i)
+		if i < c.tokens-1 {
+			require.Equal(t, []int32{-7777, -7777, -7777, -7777, -7777}, dst[i*ldd+width:(i+1)*ldd], "%v: between tokens", isa)
+		}
+	}
+}
+
+// asLines gives the matrix as lines that are its rows, and as lines that are its columns.
+func (c ternaryCase) asLines() [2]TernaryLines {
+	rows := TernaryLines{Data: make([]byte, LinesBytes(c.rows, c.cols)), Rows: c.rows, Cols: c.cols}
+	PanelsToLines(rows.Data, c.panels, c.rows, c.cols)
+	columns := TernaryLines{Data: make([]byte, LinesBytes(c.cols, c.rows)), Rows: c.rows, Cols: c.cols, Columns: true}
+	ColumnPanelsToLines(columns.Data, c.panels, c.cols, c.rows)
+	return [2]TernaryLines{rows, columns}
+}
+
+// checkLines is check for the matrix in lines.
+func (c ternaryCase) checkLines(t require.TestingT, p0, p1 int) {
+	want := c.want(p0, p1)
+	width := PanelRows * (p1 - p0)
+	ldd := width + 5
+	for _, m := range c.asLines() {
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				dst, untouched := guarded[int32]((c.tokens-1)*ldd+width, -7777)
+				space, untouchedSpace := guarded[byte](LinesSpace(c.cols), 0xee)
+				TernaryLinesMatMul(dst, ldd, m, p0, p1, c.x, c.ldx, c.xsum, c.tokens, space)
+				untouched(t, isa)
+				untouchedSpace(t, isa)
+				c.compare(t, want, dst, width, ldd, isa)
+			})
+		}
 	}
 }
 
@@ -103,7 +136,9 @@ func TestTernaryMatMulIsExactOnRaggedShapes(t *testing.T) {
 		c := newTernaryCase(source(t), rows, cols, tokens, rapid.IntRange(0, 20).Draw(t, "gap"), weight, input)
 		panels := ceilDiv(rows, PanelRows)
 		p0 := rapid.IntRange(0, panels-1).Draw(t, "p0")
-		c.check(t, p0, rapid.IntRange(p0+1, panels).Draw(t, "p1"))
+		p1 := rapid.IntRange(p0+1, panels).Draw(t, "p1")
+		c.check(t, p0, p1)
+		c.checkLines(t, p0, p1)
 	})
 }
 
@@ -113,6 +148,20 @@ func TestTernaryMatMulIsExactForEveryTileOfTokensAndPanels(t *testing.T) {
 		panels := 1 + tokens%7
 		c := newTernaryCase(r, 16*panels-3, 264, tokens, 0, ternaryWeights["random"], ternaryInputs["random"])
 		c.check(t, 0, panels)
+		c.checkLines(t, 0, panels)
+	}
+}
+
+// Long sums go piece by piece, and wide matrices window by window.
+func TestTernaryMatMulIsExactInPiecesAndWindows(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	for _, shape := range [][2]int{{520, 300}, {35, 2100}, {260, 1040}} {
+		for _, tokens := range []int{2, 17, 33, 70} {
+			c := newTernaryCase(r, shape[0], shape[1], tokens, 3, ternaryWeights["random"], ternaryInputs["extremes"])
+			panels := ceilDiv(shape[0], PanelRows)
+			c.check(t, panels/3, panels)
+			c.checkLines(t, panels/3, panels)
+		}
 	}
 }
 
@@ -135,6 +184,7 @@ func TestTernaryMatMulDoesNotOverflowAtTheExtremes(t *testing.T) {
 				c := newTernaryCase(r, 33, 6912, tokens, 0, ternaryWeights[w], input)
 				c.check(t, 0, 3)
 			}
+			newTernaryCase(r, 33, 6912, 27, 0, ternaryWeights[w], input).checkLines(t, 0, 3)
 		}
 	}
 }
@@ -149,6 +199,9 @@ func TestTernaryMatMulOfTheWidestMatrix(t *testing.T) {
 func TestTernaryMatMulWithoutColumnsIsZero(t *testing.T) {
 	dst := []int32{9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9}
 	TernaryMatMul(dst, 16, nil, 0, 0, 1, nil, 0, []int32{0}, 1)
+	require.Equal(t, append(make([]int32, 16), 9), dst)
+	dst = []int32{9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9}
+	TernaryLinesMatMul(dst, 16, TernaryLines{Rows: 3, Data: make([]byte, LinesBytes(3, 0))}, 0, 1, nil, 0, []int32{0}, 1, nil)
 	require.Equal(t, append(make([]int32, 16), 9), dst)
 	TernaryMatMul(nil, 0, nil, 16, 0, 0, nil, 0, nil, 1) // no panels
 	TernaryMatMul(nil, 0, nil, 16, 0, 1, nil, 0, nil, 0) // no tokens
@@ -177,19 +230,30 @@ func TestUnpackTernaryReversesPackTernary(t *testing.T) {
 
 func TestTernaryRejectsABrokenContract(t *testing.T) {
 	panels, x, xsum, dst := make([]byte, TernaryBytes(32, 32)), make([]int8, 64), make([]int32, 2), make([]int32, 64)
+	m := TernaryLines{Data: make([]byte, LinesBytes(32, 32)), Rows: 32, Cols: 32}
+	space := make([]byte, PanelSpace(linePanels, 32))
+	with := func(change func(m *TernaryLines)) TernaryLines { c := m; change(&c); return c }
 	for name, call := range map[string]func(){
-		"short dst":        func() { TernaryMatMul(dst[:31], 32, panels, 32, 0, 2, x, 32, xsum, 1) },
-		"narrow ldd":       func() { TernaryMatMul(dst, 31, panels, 32, 0, 2, x, 32, xsum, 2) },
-		"short x":          func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x[:63], 32, xsum, 2) },
-		"narrow ldx":       func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x, 31, xsum, 2) },
-		"short xsum":       func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x, 32, xsum[:1], 2) },
-		"short panels":     func() { TernaryMatMul(dst, 32, panels, 32, 0, 3, x, 32, xsum, 1) },
-		"reversed panels":  func() { TernaryMatMul(dst, 32, panels, 32, 2, 1, x, 32, xsum, 1) },
-		"too many columns": func() { TernaryMatMul(dst, 32, panels, MaxTernaryCols+1, 0, 1, x, 32, xsum, 1) },
-		"weight 2":         func() { PackTernary(panels, []int8{2}, 1, 1) },
-		"pack: short dst":  func() { PackTernary(panels[:63], []int8{1}, 1, 1) },
-		"pack: short w":    func() { PackTernary(panels, []int8{1}, 1, 2) },
-		"unpack: short":    func() { UnpackTernary(make([]int8, 1), panels, 1, 2) },
+		"lines: short data": func() {
+			TernaryLinesMatMul(dst, 32, with(func(m *TernaryLines) { m.Data = m.Data[1:] }), 0, 2, x, 32, xsum, 2, space)
+		},
+		"lines: beyond":      func() { TernaryLinesMatMul(dst, 48, m, 0, 3, x, 32, xsum, 1, space) },
+		"lines: short dst":   func() { TernaryLinesMatMul(dst[:31], 32, m, 0, 2, x, 32, xsum, 1, space) },
+		"lines: short x":     func() { TernaryLinesMatMul(dst, 32, m, 0, 2, x[:63], 32, xsum, 2, space) },
+		"lines: short xsum":  func() { TernaryLinesMatMul(dst, 32, m, 0, 2, x, 32, xsum[:1], 2, space) },
+		"lines: short space": func() { onISA(Scalar, func() { TernaryLinesMatMul(dst, 32, m, 0, 2, x, 32, xsum, 2, space[1:]) }) },
+		"short dst":          func() { TernaryMatMul(dst[:31], 32, panels, 32, 0, 2, x, 32, xsum, 1) },
+		"narrow ldd":         func() { TernaryMatMul(dst, 31, panels, 32, 0, 2, x, 32, xsum, 2) },
+		"short x":            func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x[:63], 32, xsum, 2) },
+		"narrow ldx":         func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x, 31, xsum, 2) },
+		"short xsum":         func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x, 32, xsum[:1], 2) },
+		"short panels":       func() { TernaryMatMul(dst, 32, panels, 32, 0, 3, x, 32, xsum, 1) },
+		"reversed panels":    func() { TernaryMatMul(dst, 32, panels, 32, 2, 1, x, 32, xsum, 1) },
+		"too many columns":   func() { TernaryMatMul(dst, 32, panels, MaxTernaryCols+1, 0, 1, x, 32, xsum, 1) },
+		"weight 2":           func() { PackTernary(panels, []int8{2}, 1, 1) },
+		"pack: short dst":    func() { PackTernary(panels[:63], []int8{1}, 1, 1) },
+		"pack: short w":      func() { PackTernary(panels, []int8{1}, 1, 2) },
+		"unpack: short":      func() { UnpackTernary(make([]int8, 1), panels, 1, 2) },
 	} {
 		require.Panics(t, call, name)
 	}

@@ -103,9 +103,9 @@ func (c *Ctx) Err() error {
 	return c.done.Err()
 }
 
-// piecePanels is how many panels are multiplied with a tile of rows before the context is asked again: some
-// milliseconds of work at the slowest.
-const piecePanels = 4
+// piecePanels is how many panels are multiplied with a tile of rows before the context is asked again: as many as kernels work on
+// together, some milliseconds of work.
+const piecePanels = 16
 
 // piece says up to which panel to multiply next, of those from from to end, with a tile of rows. When the step was asked
 // to stop it returns from: the rest may be left undone, since whoever runs the step asks Err before it uses a result. A
@@ -117,7 +117,7 @@ func (c *Ctx) piece(from, end, rows int) int {
 	case c.Err() != nil:
 		return from
 	}
-	return min(from+piecePanels, end)
+	return min((from+piecePanels)&^(piecePanels-1), end)
 }
 
 // Close releases the scratch memory.

@@ -236,6 +236,9 @@ func newGrid(rows, panels, rowBytes int) grid {
 	}
 	want := (chunksPerThread*cpu.NumThreads() + tiles - 1) / max(1, tiles) // runs: each reads the rows again
 	g.size = max(4, (panels/want+3)&^3)
+	if g.size > piecePanels {
+		g.size &^= piecePanels - 1
+	}
 	g.runs = (panels + g.size - 1) / g.size
 	return g
 }
@@ -285,13 +288,12 @@ type matmulTask struct {
 	n      int
 	panels int
 	grid   grid
-	direct bool // one row, whose time is that of reading, is multiplied with base 3 as it is
 }
 
 func (t *matmulTask) reset(in quantized) { *t = matmulTask{in: in} }
 
 func (t *matmulTask) append(c *Ctx, l *Linear, out *tensor.Tensor) {
-	t.ctx, t.direct = c, t.in.rows == 1 && cpu.Base3Ready()
+	t.ctx = c
 	p := part{l: l, out: out.Float32s(), first: t.panels}
 	if l.Out%cpu.PanelRows != 0 {
 		n := t.in.rows * cpu.PanelRows
@@ -310,9 +312,10 @@ func (t *matmulTask) run(c *Ctx) {
 	t.grid = newGrid(t.in.rows, t.panels, t.in.stride)
 	space := 0
 	for i := range t.n {
-		if w := t.parts[i].l.Ternary; t.unpacks(w) {
-			space = max(space, cpu.PanelSpace(linePanels, w.Cols))
-			t.grid.align(linePanels)
+		w := t.parts[i].l.Ternary
+		space = max(space, w.Space(t.in.rows))
+		if w.Layout != quant.Panel16 {
+			t.grid.align(piecePanels)
 		}
 	}
 	c.spaces.open(c, space)
@@ -350,19 +353,17 @@ func (t *matmulTask) Run(chunk int) {
 func (t *matmulTask) compute(p *part, p0, p1, r, tokens int) {
 	n := p.l.Out
 	full := min(p1, n/cpu.PanelRows)
+	x, sum := t.in.q[r*t.in.stride:], t.in.sum[r:]
 	w := p.l.Ternary
-	panels := panelWindow{w: w}
-	if t.unpacks(w) {
-		panels.space = t.ctx.spaces.take()
-		defer func() { t.ctx.spaces.give(panels.space) }()
-	}
+	space := t.ctx.spaces.take()
+	defer t.ctx.spaces.give(space)
 	for from, to := p0, 0; from < full; from = to {
 		if to = t.ctx.piece(from, full, tokens); to == from {
 			return
 		}
 		y := p.out[r*n+from*cpu.PanelRows:]
 		acc := int32s(y)
-		t.multiply(acc, n, &panels, from, &to, r, tokens)
+		w.MatMul(acc, n, from, to, x, t.in.stride, sum, tokens, space)
 		for i := range tokens {
 			a, b := i*n, i*n+(to-from)*cpu.PanelRows
 			cpu.DequantRow(y[a:b], acc[a:b], w.Scale/t.in.scale[r+i])
@@ -370,7 +371,7 @@ func (t *matmulTask) compute(p *part, p0, p1, r, tokens int) {
 	}
 	if full < p1 { // the ragged last panel has rows the output does not
 		acc := p.tail[r*cpu.PanelRows:]
-		t.multiply(acc, cpu.PanelRows, &panels, full, &p1, r, tokens)
+		w.MatMul(acc, cpu.PanelRows, full, p1, x, t.in.stride, sum, tokens, space)
 		for i := range tokens {
 			y := p.out[(r+i)*n+full*cpu.PanelRows : (r+i+1)*n]
 			cpu.DequantRow(y, acc[i*cpu.PanelRows:][:len(y)], w.Scale/t.in.scale[r+i])
@@ -383,22 +384,6 @@ func (t *matmulTask) compute(p *part, p0, p1, r, tokens int) {
 			cpu.Add(y, y, p.l.Bias[a:b])
 		}
 	}
-}
-
-// multiply fills dst with the sums of panels from to to, which it lowers when fewer are at hand, for tokens rows from r on.
-func (t *matmulTask) multiply(dst []int32, ldd int, panels *panelWindow, from int, to *int, r, tokens int) {
-	w, x, sum := panels.w, t.in.q[r*t.in.stride:], t.in.sum[r:]
-	if w.Layout == quant.Base3 && !t.unpacks(w) {
-		cpu.Base3MatVec(dst, w.Data, w.Cols, from, *to, x, sum[0])
-		return
-	}
-	data, first := panels.at(from, to)
-	cpu.TernaryMatMul(dst, ldd, data, w.Cols, from-first, *to-first, x, t.in.stride, sum, tokens)
-}
-
-// unpacks says whether panels are made of the matrix before they are multiplied.
-func (t *matmulTask) unpacks(w *quant.Ternary) bool {
-	return w.Layout != quant.Panel16 && !(w.Layout == quant.Base3 && t.direct)
 }
 
 // int32s views float32 memory as int32.

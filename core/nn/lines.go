@@ -15,12 +15,9 @@ import (
 // projection are read: both matrices lie by lines, one for each neuron. The results are the same bits.
 
 // skipRows is up to how many rows of a step are worked on neuron by neuron. Each row has its own neurons; the weights of a chunk's neurons come
-// from memory for the first row and from the cache for the others. More rows share what they read in products of whole panels, which are
-// made of lines on the way.
-const skipRows = 16
-
-// skipShare is up to how many neurons, as a multiple of all there are, the rows of a step may have open together: then whole panels are faster.
-const skipShare = 8
+// from memory for the first row and from the cache for the others. With more open gates than cpu.LineShare says the rows share what they read
+// in products of whole matrices.
+const skipRows = 32
 
 // skips says whether the network is laid out for skipping.
 func (f *FeedForward) skips() bool {
@@ -46,11 +43,11 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 	gate.reset(q)
 	gate.append(c, f.Gate, h)
 	op, others := OpGateUp, f.Gate.Ternary.Bytes()
-	if rows > skipShare || gate.unpacks(f.Gate.Ternary) { // many rows: it takes all gates to say whether skipping pays
+	if share := cpu.LineShare(rows); rows > share || f.Gate.Ternary.Space(rows) > 0 { // many rows: it takes all gates to say whether skipping pays
 		gate.run(c)
 		c.did(OpGate, f.Gate)
 		gate, op, others = nil, OpUp, 0
-		if !pays(h.Float32s(), neurons) {
+		if !pays(h.Float32s(), share*neurons) {
 			up := c.New(rows, neurons)
 			c.matmul.reset(q)
 			c.matmul.append(c, f.Up, up)
@@ -91,13 +88,13 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 	return y
 }
 
-// pays says whether few enough gates are open.
-func pays(gates []float32, neurons int) bool {
+// pays says whether at most so many gates are open, by looking at every fourth.
+func pays(gates []float32, most int) bool {
 	open := 0
-	for _, g := range gates {
-		open += positive(g)
+	for i := 0; i < len(gates); i += 4 {
+		open += positive(gates[i])
 	}
-	return open <= skipShare*neurons
+	return 4*open <= most
 }
 
 // cutNeurons is the unit of a chunk's neurons: those of the gate's panels that are read side by side.
@@ -250,39 +247,6 @@ func (t *skipDownTask) row(r int) {
 	}
 }
 
-// linePanels is how many panels are made of lines at a time, and base3Panels of base 3: as few as fill the processor's kernels, so that they stay
-// in the first-level cache, or close to it, until they are multiplied.
-const (
-	linePanels  = 16
-	base3Panels = 4
-)
-
-// panelWindow makes a few panels of a matrix that lies in lines.
-type panelWindow struct {
-	w     *quant.Ternary
-	space []byte
-	first int
-	end   int
-}
-
-// at gives memory with the panels from on, and which one it begins with. It lowers to when it has fewer.
-func (p *panelWindow) at(from int, to *int) (data []byte, first int) {
-	if p.w.Layout == quant.Panel16 {
-		return p.w.Data, 0
-	}
-	if from >= p.end || p.end == 0 {
-		n := linePanels
-		if p.w.Layout == quant.Base3 {
-			n = base3Panels
-		}
-		p.first = from &^ (n - 1)
-		p.end = min(p.first+n, (p.w.Rows+cpu.PanelRows-1)/cpu.PanelRows)
-		p.w.PanelRange(p.space, p.first, p.end)
-	}
-	*to = min(*to, p.end)
-	return p.space, p.first
-}
-
 // spaces is memory for whoever runs a chunk at the moment, as much for each.
 type spaces struct {
 	mu    sync.Mutex
@@ -308,11 +272,15 @@ func (s *spaces) open(c *Ctx, size int) {
 func (s *spaces) close(c *Ctx) {
 	if s.size > 0 {
 		c.scratch.Free(s.mem)
-		s.mem = nil
+		s.mem, s.size = nil, 0
 	}
 }
 
+// take gives one of the spaces, nil when they have no bytes.
 func (s *spaces) take() []byte {
+	if s.size == 0 {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := s.free[len(s.free)-1]
@@ -321,6 +289,9 @@ func (s *spaces) take() []byte {
 }
 
 func (s *spaces) give(space []byte) {
+	if space == nil {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.count {

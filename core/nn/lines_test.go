@@ -55,7 +55,7 @@ func TestSkippedNeuronsChangeNothing(t *testing.T) {
 				lines := f
 				lines.Up, lines.Down = byLines(f.Up, up), byLines(f.Down, down)
 				require.True(t, lines.skips())
-				for _, rows := range []int{1, 2, 3, skipShare + 1, skipRows, skipRows + 1, 40} {
+				for _, rows := range []int{1, 2, 3, 9, 17, skipRows, skipRows + 1, 70} {
 					x := randoms(r, rows*shape.hidden)
 					require.NoError(t, cpu.SetISA(active))
 					want := forward(t, &f, x, rows)

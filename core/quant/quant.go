@@ -111,12 +111,12 @@ func (t *Ternary) Panels() []byte {
 	}
 	n := t.panels()
 	panels := make([]byte, cpu.PanelSpace(n, t.Cols))
-	t.PanelRange(panels, 0, n)
+	t.panelRange(panels, 0, n)
 	return panels[:cpu.TernaryBytes(t.Rows, t.Cols)]
 }
 
-// PanelRange makes the panels p0 to p1 of a matrix with another layout than Panel16. dst has [cpu.PanelSpace] bytes, and p0 is a multiple of 16.
-func (t *Ternary) PanelRange(dst []byte, p0, p1 int) {
+// panelRange makes the panels p0 to p1 of a matrix with another layout than Panel16. dst has [cpu.PanelSpace] bytes, and p0 is a multiple of 16.
+func (t *Ternary) panelRange(dst []byte, p0, p1 int) {
 	switch t.Layout {
 	case RowLines:
 		cpu.LinesToPanels(dst, t.Data, t.Rows, t.Cols, p0, p1)
@@ -125,7 +125,7 @@ func (t *Ternary) PanelRange(dst []byte, p0, p1 int) {
 	case Base3:
 		cpu.UnpackBase3(dst, t.Data, t.Cols, p0, p1)
 	default:
-		panic("quant: PanelRange of panels")
+		panic("quant: panelRange of panels")
 	}
 }
 

@@ -183,6 +183,7 @@ const (
 	cErfc3
 	cErfc2
 	cErfc1
+	cQuarters // the places of the fields, one for each quarter of 64 bytes
 )
 
 const (
@@ -205,7 +206,7 @@ func constants() {
 		cTwo: f(2), cHalf: f(0.5), cTanhSmall: f(0.625), cTanh0: f(-5.70498872745e-3), cTanh1: f(2.06390887954e-2),
 		cTanh2: f(-5.37397155531e-2), cTanh3: f(1.33314422036e-1), cTanh4: f(-3.33332819422e-1),
 		cSqrtHalf: f(0.70710678118654752440), cErfcP: f(0.3275911), cErfc5: f(1.061405429), cErfc4: f(-1.453152027),
-		cErfc3: f(1.421413741), cErfc2: f(-0.284496736), cErfc1: f(0.254829592),
+		cErfc3: f(1.421413741), cErfc2: f(-0.284496736), cErfc1: f(0.254829592), cQuarters: 0,
 	}
 	table = GLOBL("constants", RODATA|NOPTR)
 	for i, v := range values {
@@ -219,6 +220,8 @@ func constants() {
 				v = []uint32{1<<32 - 1, 1<<31 - 1}[j%2]
 			case cFields:
 				v = 2 * uint32(j%4)
+			case cQuarters:
+				v = 2 * uint32(j/4)
 			}
 			DATA(64*i+4*j, operand.U32(v))
 		}

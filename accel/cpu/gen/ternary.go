@@ -11,15 +11,14 @@ import (
 // ternary emits the products with panel16 matrices. The two-bit codes w+1 are multiplied as unsigned bytes; the sum of x is
 // taken off at the end.
 func ternary(s simd) {
+	ternaryDecode(s)
+	ternaryBytes(s)
+	ternaryFinish(s)
 	if s.wide() {
-		ternaryDecode512()
 		ternaryGemv512()
 		ternaryGemv512Side()
 		for tokens := 2; tokens <= 12; tokens++ {
-			ternaryGemm512(1, tokens)
-		}
-		for tokens := 6; tokens <= 12; tokens++ {
-			ternaryGemm512(2, tokens)
+			ternaryGemm512(tokens)
 		}
 		return
 	}
@@ -28,32 +27,6 @@ func ternary(s simd) {
 	for tokens := 2; tokens <= 4; tokens++ {
 		ternaryGemm256(tokens)
 	}
-}
-
-// ternaryDecode512 writes codes as bytes, for AMX.
-func ternaryDecode512() {
-	TEXT("ternaryDecodeAVX512", NOSPLIT, "func(dst *byte, w *byte, blocks, zero int)")
-	Doc("ternaryDecodeAVX512: dst[256*b+64*f+i] = field f of byte i of block b, plus zero, for b < blocks; blocks > 0.")
-	Pragma("noescape")
-	dst, w, n := load("dst"), load("w"), load("blocks")
-	mask, zero := avx512.splat(0x03030303), ZMM()
-	VPBROADCASTB(load("zero").(reg.GPVirtual).As32(), zero)
-	v := avx512.regs(4)
-	Label("loop")
-	VMOVDQU32(at(w, 0), v[0])
-	for f := 1; f < 4; f++ {
-		VPSRLW(u8(2*f), v[0], v[f])
-	}
-	for f := range v {
-		VPANDD(mask, v[f], v[f])
-		VPADDB(zero, v[f], v[f])
-		VMOVDQU32(v[f], at(dst, 64*f))
-	}
-	ADDQ(u8(64), w)
-	ADDQ(u32(256), dst)
-	DECQ(n)
-	JNZ(label("loop"))
-	done()
 }
 
 const gemvSignature = "func(dst *int32, w *byte, x *int8, xsum *int32, blocks int)"
@@ -365,75 +338,49 @@ func gemmDoc(name, rows string, tokens int) {
 	Pragma("noescape")
 }
 
-// ternaryGemm512 multiplies one or two panels with several tokens, which share the decoded weights. Two panels share the
-// broadcast inputs too; that pays where the sums bound the speed, while one panel streams better from memory. Few tokens get
-// several sums each, so that at least ten are in flight.
-func ternaryGemm512(panels, tokens int) {
-	name := fmt.Sprintf("ternaryGemmAVX512p%dt%d", panels, tokens)
+// ternaryGemm512 multiplies a panel with several tokens, which share the decoded weights. Few tokens get several sums each, so that at
+// least ten are in flight.
+func ternaryGemm512(tokens int) {
+	name := fmt.Sprintf("ternaryGemmAVX512t%d", tokens)
 	TEXT(name, NOSPLIT, gemmSignature)
-	gemmDoc(name, fmt.Sprintf("the rows r of %d panels", panels), tokens)
+	gemmDoc(name, "the 16 rows r of a panel", tokens)
 	dst, ldd, w, x, ldx, xsum, n := load("dst"), load("ldd"), load("w"), load("x"), load("ldx"), load("xsum"), load("blocks")
 	SHLQ(u8(2), ldd)
-	mask := avx512.splat(0x03030303)
-	stride := GP64()
-	MOVQ(n, stride)
-	SHLQ(u8(6), stride)
-	tok := newRows(x, ldx, tokens)
+	mask, tok := avx512.splat(0x03030303), newRows(x, ldx, tokens)
 	split := 1
-	for panels*tokens*split < 10 && split < 4 {
+	for tokens*split < 10 && split < 4 {
 		split *= 2
 	}
-	acc := make([][][]reg.VecVirtual, tokens) // [token][panel][field mod split]
+	acc := make([][]reg.VecVirtual, tokens) // [token][field mod split]
 	for i := range acc {
-		for range panels {
-			sums := avx512.regs(split)
-			avx512.zero(sums...)
-			acc[i] = append(acc[i], sums)
-		}
+		acc[i] = avx512.regs(split)
+		avx512.zero(acc[i]...)
 	}
-	v, t, xb := avx512.regs(panels), avx512.regs(panels), ZMM()
+	v, t := ZMM(), ZMM()
 	Label("loop")
-	for p := range v {
-		m := at(w, 0)
-		if p == 1 {
-			m.Index, m.Scale = stride, 1
-		}
-		VMOVDQU32(m, v[p])
-		m.Disp = prefetchOnce
-		PREFETCHT0(m)
-	}
+	VMOVDQU32(at(w, 0), v)
+	prefetch(w, 0, 64)
 	for f := range 4 {
-		for p := range v {
-			VPANDD(mask, v[p], t[p])
-			if f < 3 {
-				VPSRLW(u8(2), v[p], v[p])
-			}
+		VPANDD(mask, v, t)
+		if f < 3 {
+			VPSRLW(u8(2), v, v)
 		}
 		for i := range acc {
-			if panels == 1 {
-				VPDPBUSD_BCST(tok.at(i, 4*f), t[0], acc[i][0][f%split])
-				continue
-			}
-			VPBROADCASTD(tok.at(i, 4*f), xb)
-			for p := range t {
-				VPDPBUSD(xb, t[p], acc[i][p][f%split])
-			}
+			VPDPBUSD_BCST(tok.at(i, 4*f), t, acc[i][f%split])
 		}
 	}
 	ADDQ(u8(64), w)
 	tok.advance(16)
 	DECQ(n)
 	JNZ(label("loop"))
-	for i := range acc {
-		for p, a := range acc[i] {
-			for half := split / 2; half > 0; half /= 2 {
-				for j := range half {
-					VPADDD(a[j+half], a[j], a[j])
-				}
+	for i, a := range acc {
+		for half := split / 2; half > 0; half /= 2 {
+			for j := range half {
+				VPADDD(a[j+half], a[j], a[j])
 			}
-			VPSUBD_BCST(at(xsum, 4*i), a[0], a[0])
-			VMOVDQU32(a[0], at(dst, 64*p))
 		}
+		VPSUBD_BCST(at(xsum, 4*i), a[0], a[0])
+		VMOVDQU32(a[0], at(dst, 0))
 		if i < tokens-1 {
 			ADDQ(ldd, dst)
 		}

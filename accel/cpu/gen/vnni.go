@@ -15,8 +15,9 @@ import (
 var avxvnni = simd{suffix: "AVXVNNI", bytes: 32, parts: 2, vec: YMM}
 
 func vnni() {
+	ternaryBytes(avxvnni)
 	ternaryGemvVNNI()
-	for tokens := 2; tokens <= 10; tokens++ {
+	for tokens := 2; tokens <= 4; tokens++ {
 		ternaryGemmVNNI(tokens)
 	}
 	for _, f := range intFormats {
@@ -107,16 +108,13 @@ func ternaryGemvVNNI() {
 	done()
 }
 
-// ternaryGemmVNNI multiplies a panel, or half of one with more tokens than the registers hold sums for, with several tokens, which share
-// the decoded weights. Two tokens get two sums each, so that eight are in flight.
+// ternaryGemmVNNI multiplies a panel with several tokens, which share the decoded weights. Two tokens get two sums each, so that eight are in
+// flight.
 func ternaryGemmVNNI(tokens int) {
-	s, parts, rows := avxvnni, 2, "the 16 rows r of a panel"
-	if tokens > 4 {
-		parts, rows = 1, "the 8 rows r of the half panel that w points to"
-	}
+	s, parts := avxvnni, avxvnni.parts
 	name := fmt.Sprintf("ternaryGemmAVXVNNIt%d", tokens)
 	TEXT(name, NOSPLIT, gemmSignature)
-	gemmDoc(name, rows, tokens)
+	gemmDoc(name, "the 16 rows r of a panel", tokens)
 	dst, ldd, w, x, ldx, xsum, n := load("dst"), load("ldd"), load("w"), load("x"), load("ldx"), load("xsum"), load("blocks")
 	SHLQ(u8(2), ldd)
 	mask, tok := s.splat(0x03030303), newRows(x, ldx, tokens)

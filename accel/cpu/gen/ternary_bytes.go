@@ -1,0 +1,312 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// Products with many tokens read every weight once for each group of tokens. So codes are made bytes first: the four columns of a field of
+// a block become 64 bytes, the order in which all kernels multiply.
+
+// ternaryDecode emits what makes codes bytes, from each of the ways in which they lie.
+func ternaryDecode(s simd) {
+	ternaryDecodePanel(s)
+	ternaryDecodeRows(s)
+	ternaryDecodeColumns(s)
+}
+
+// ternaryDecodePanel takes blocks of a panel.
+func ternaryDecodePanel(s simd) {
+	name := "ternaryDecode" + s.suffix
+	TEXT(name, NOSPLIT, "func(dst *byte, w *byte, blocks, ahead, zero int)")
+	Doc(name + ": dst[256*b+64*f+i] = field f of byte i of block b, plus zero, for b < blocks; reads ahead; blocks > 0.")
+	Pragma("noescape")
+	dst, w, n, ahead := load("dst"), load("w"), load("blocks"), load("ahead")
+	mask, zero := s.splat(0x03030303), s.vec()
+	VMOVQ(load("zero"), zero.AsX())
+	VPBROADCASTB(zero.AsX(), zero)
+	v := s.vec()
+	Label("loop")
+	PREFETCHT0(indexed(w, ahead, 0))
+	for part := 0; part < 64; part += s.bytes {
+		s.move(at(w, part), v)
+		s.fields(v, mask, func(f int, t reg.VecVirtual) {
+			VPADDB(zero, t, t)
+			s.move(t, at(dst, 64*f+part))
+		})
+	}
+	ADDQ(u8(64), w)
+	ADDQ(u32(256), dst)
+	DECQ(n)
+	JNZ(label("loop"))
+	done()
+}
+
+// fields calls use for each field of the bytes of v.
+func (s simd) fields(v, mask reg.VecVirtual, use func(f int, t reg.VecVirtual)) {
+	for f := range 4 {
+		t := s.vec()
+		if f == 0 {
+			s.move(v, t)
+		} else {
+			VPSRLW(u8(2*f), v, t)
+		}
+		s.and(mask, t)
+		use(f, t)
+	}
+}
+
+// ternaryDecodeRows takes the lines that are the rows of a panel.
+func ternaryDecodeRows(s simd) {
+	name := "ternaryDecodeRows" + s.suffix
+	TEXT(name, NOSPLIT, "func(dst *byte, src *byte, stride, count, ahead int)")
+	Doc(name + ": dst[4096*i+256*c+64*f+4*r+j] = field f of byte 64*i+4*c+j of line r, for 16 lines and i < count; reads ahead; count > 0.")
+	Pragma("noescape")
+	dst, src, stride, n, ahead := load("dst"), load("src"), load("stride"), load("count"), load("ahead")
+	mask := s.splat(0x03030303)
+	t := transposer{s: s}
+	lanes := s.bytes / 4
+	line := GP64()
+	Label("loop")
+	for from := 0; from < 16; from += lanes { // lanes of the lines, blocks of dst
+		MOVQ(src, line)
+		for row := 0; row < 16; row += lanes {
+			v := s.regs(lanes)
+			for i := range v {
+				s.move(at(line, 4*from), v[i])
+				if from == 0 {
+					PREFETCHT0(indexed(line, ahead, 0))
+				}
+				ADDQ(stride, line)
+			}
+			for i, block := range t.lanes(v) {
+				s.fields(block, mask, func(f int, t reg.VecVirtual) { s.move(t, at(dst, 256*(from+i)+64*f+4*row)) })
+			}
+		}
+	}
+	ADDQ(u8(64), src)
+	ADDQ(u32(4096), dst)
+	DECQ(n)
+	JNZ(label("loop"))
+	done()
+}
+
+// ternaryDecodeColumns takes lines that are columns: 64 bytes of four of them become 64 bytes of 16 panels.
+func ternaryDecodeColumns(s simd) {
+	name := "ternaryDecodeColumns" + s.suffix
+	TEXT(name, NOSPLIT, "func(dst *byte, size int, src *byte, stride, count, ahead int)")
+	Doc(name + ": dst[size*c+64*i+16*f+4*j+k] = field f of byte 4*c+j of line 4*i+k, for c < 16 and i < count; reads ahead; count > 0.")
+	Pragma("noescape")
+	dst, size, src, stride, n, ahead := load("dst"), load("size"), load("src"), load("stride"), load("count"), load("ahead")
+	mask := s.splat(0x03030303)
+	shift := s.regs(4 / (s.bytes / 16)) // of the quarters of a register
+	for i := range shift {
+		shift[i] = s.vec()
+		s.move(constant(cQuarters).Offset(s.bytes*i), shift[i])
+	}
+	line, to := GP64(), GP64()
+	Label("loop")
+	MOVQ(dst, to)
+	for part := 0; part < 64; part += s.bytes {
+		v := s.regs(4)
+		MOVQ(src, line)
+		for k := range v {
+			s.move(at(line, part), v[k])
+			if part == 0 {
+				PREFETCHT0(indexed(line, ahead, 0))
+			}
+			if k < 3 {
+				ADDQ(stride, line)
+			}
+		}
+		ks := interleave(s, v)
+		for l := range s.bytes / 16 { // quarters
+			for m, k := range ks {
+				t := s.vec()
+				if s.wide() {
+					VSHUFI32X4(u8(0x55*l), k, k, t)
+				} else {
+					VPERM2I128(u8(0x11*l), k, k, t)
+				}
+				for i, by := range shift {
+					d := s.vec()
+					VPSRLVD(by, t, d)
+					s.and(mask, d)
+					s.move(d, at(to, s.bytes*i))
+				}
+				if part+s.bytes < 64 || l < s.bytes/16-1 || m < 3 {
+					ADDQ(size, to)
+				}
+			}
+		}
+	}
+	LEAQ(operand.Mem{Base: line, Index: stride, Scale: 1}, src)
+	ADDQ(u8(64), dst)
+	DECQ(n)
+	JNZ(label("loop"))
+	done()
+}
+
+// ternaryFinish takes a number off sums.
+func ternaryFinish(s simd) {
+	name := "ternaryFinish" + s.suffix
+	TEXT(name, NOSPLIT, "func(dst, sums *int32, count, sum int)")
+	Doc(name + ": dst[i] = sums[i] - sum for i < 16*count; count > 0.")
+	Pragma("noescape")
+	dst, sums, n, sum := load("dst"), load("sums"), load("count"), s.vec()
+	VPBROADCASTD(paramMem("sum"), sum)
+	v := s.regs(s.parts)
+	Label("loop")
+	for p := range v {
+		s.move(at(sums, s.bytes*p), v[p])
+		VPSUBD(sum, v[p], v[p])
+		s.move(v[p], at(dst, s.bytes*p))
+	}
+	ADDQ(u8(64), sums)
+	ADDQ(u8(64), dst)
+	DECQ(n)
+	JNZ(label("loop"))
+	done()
+}
+
+// mostTokens is how many tokens the kernels below take at once: as many as registers hold sums for, two panels of them with AVX-512 and
+// half a panel with 16 registers of half the width.
+const mostTokens = 12
+
+// ternaryBytes emits the product of tokens with weights that are bytes.
+func ternaryBytes(s simd) {
+	rows := "8 rows r of half a panel"
+	if s.wide() {
+		rows = "32 rows r of two panels, which lie size bytes apart"
+	}
+	name := "ternaryBytes" + s.suffix
+	TEXT(name, NOSPLIT, "func(c *int32, ldc int, x *int8, ldx int, w *byte, size, blocks, tokens, more int)")
+	Doc(fmt.Sprintf("%s: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the %s and t < tokens, at most %d; more: c += that; blocks > 0.", name, rows, mostTokens))
+	Pragma("noescape")
+	k := bytesKernel{s: s, c: load("c"), ldc: load("ldc"), x: load("x"), ldx: load("ldx"), w: load("w"), n: load("blocks")}
+	if s.wide() {
+		k.size = load("size")
+	}
+	SHLQ(u8(2), k.ldc)
+	tokens := load("tokens")
+	for n := mostTokens; n >= 1; n-- {
+		if n > 1 {
+			CMPQ(tokens, u8(n))
+			JNE(label(fmt.Sprintf("not%d", n)))
+		}
+		if s.suffix == avx2.suffix {
+			k.short(n)
+		} else {
+			k.dot(n)
+		}
+		done()
+		if n > 1 {
+			Label(fmt.Sprintf("not%d", n))
+		}
+	}
+}
+
+// bytesKernel holds the parameters of ternaryBytes.
+type bytesKernel struct {
+	s              simd
+	c, ldc, x, ldx reg.Register
+	w, size, n     reg.Register
+}
+
+// dot multiplies n tokens with VPDPBUSD.
+func (k bytesKernel) dot(n int) {
+	panels := 1
+	if k.s.wide() {
+		panels = 2
+	}
+	acc := make([][]reg.VecVirtual, n)
+	for i := range acc {
+		acc[i] = k.s.regs(panels)
+		k.s.zero(acc[i]...)
+	}
+	tok, loop := newRows(k.x, k.ldx, n), fmt.Sprintf("loop%d", n)
+	w, x := k.s.regs(panels), k.s.vec()
+	Label(loop)
+	for f := range 4 {
+		k.s.move(at(k.w, 64*f), w[0])
+		if panels == 2 {
+			k.s.move(indexed(k.w, k.size, 64*f), w[1])
+		}
+		for i := range acc {
+			VPBROADCASTD(tok.at(i, 4*f), x)
+			for p := range w {
+				if k.s.wide() {
+					VPDPBUSD(x, w[p], acc[i][p])
+				} else {
+					dpbusd(x, w[p], acc[i][p])
+				}
+			}
+		}
+	}
+	ADDQ(u32(256), k.w)
+	tok.advance(16)
+	DECQ(k.n)
+	JNZ(label(loop))
+	k.finish(acc, n)
+}
+
+// finish adds sums to c, or stores them.
+func (k bytesKernel) finish(acc [][]reg.VecVirtual, n int) {
+	more, out, store := load("more"), newRows(k.c, k.ldc, n), fmt.Sprintf("store%d", n)
+	TESTQ(more, more)
+	JZ(label(store))
+	for i := range acc {
+		for p, a := range acc[i] {
+			VPADDD(out.at(i, 64*p), a, a)
+		}
+	}
+	Label(store)
+	for i := range acc {
+		for p, a := range acc[i] {
+			k.s.move(a, out.at(i, 64*p))
+		}
+	}
+}
+
+// short multiplies n tokens with sums of int16 over 16 blocks: 64 times 4*127 and -4*128 are within -32768..32512.
+func (k bytesKernel) short(n int) {
+	sum := k.s.regs(n)
+	w, p := k.s.vec(), k.s.regs(2)
+	tok, out := newRows(k.x, k.ldx, n), newRows(k.c, k.ldc, n)
+	count, most, more := GP64(), GP64(), load("more")
+	inner, outer, begin := fmt.Sprintf("inner%d", n), fmt.Sprintf("outer%d", n), fmt.Sprintf("begin%d", n)
+	MOVQ(u32(16), most)
+	TESTQ(more, more)
+	JNZ(label(begin))
+	k.s.zero(w)
+	for i := range sum {
+		k.s.move(w, out.at(i, 0))
+	}
+	Label(begin)
+	Label(outer)
+	takeUpTo(most, k.n, count)
+	k.s.zero(sum...)
+	Label(inner)
+	for f := range 4 {
+		k.s.move(at(k.w, 64*f), w)
+		for i := range sum {
+			VPBROADCASTD(tok.at(i, 4*f), p[i%2])
+			VPMADDUBSW(p[i%2], w, p[i%2])
+			VPADDW(p[i%2], sum[i], sum[i])
+		}
+	}
+	ADDQ(u32(256), k.w)
+	tok.advance(16)
+	DECQ(count)
+	JNZ(label(inner))
+	for i, a := range sum {
+		VPMADDWD(constant(cOnes16), a, a)
+		VPADDD(out.at(i, 0), a, a)
+		k.s.move(a, out.at(i, 0))
+	}
+	TESTQ(k.n, k.n)
+	JNZ(label(outer))
+}
