@@ -49,10 +49,11 @@ func (a *Attention) Forward(c *Ctx, x *tensor.Tensor, norm *RMSNorm, angles Angl
 // storeKV copies the rows' keys and values to their places in the caches.
 func (c *Ctx) storeKV(a *Attention, k, v *tensor.Tensor) {
 	c.store = storeTask{ctx: c, a: a, k: k.Float32s(), v: v.Float32s()}
-	cpu.Parallel((len(c.rows)+storeRows-1)/storeRows, &c.store)
+	cpu.Parallel((len(c.rows)+storeRows-1)/storeRows*a.KVHeads, &c.store)
 }
 
-// storeRows is how many rows one chunk stores: as many keys as fill a cache line of the transposed page.
+// storeRows is how many rows one chunk stores, of one head: as many keys as fill a cache line of the transposed page. Even the key of a single
+// row goes to as many lines as it has elements.
 const storeRows = 16
 
 type storeTask struct {
@@ -63,22 +64,16 @@ type storeTask struct {
 
 // Run takes runs of neighbouring positions within a page.
 func (t *storeTask) Run(chunk int) {
-	rows := t.ctx.rows
+	rows, head := t.ctx.rows, chunk%t.a.KVHeads
+	chunk /= t.a.KVHeads
 	end := min((chunk+1)*storeRows, len(rows))
 	for r, n := chunk*storeRows, 0; r < end; r += n {
 		for n = 1; r+n < end && rows[r+n] == (Row{rows[r].Seq, rows[r].Pos + int32(n)}) && int(rows[r+n].Pos)%PageTokens != 0; n++ {
 		}
-		t.run(r, n)
-	}
-}
-
-func (t *storeTask) run(r, n int) {
-	at, heads := t.ctx.rows[r], t.a.KVHeads
-	dim, page := t.a.Dim, int(at.Pos)/PageTokens
-	for h := range heads {
-		p := t.ctx.caches[at.Seq].at(t.a.Layer, h, page)
-		src := (r*heads + h) * dim
-		p.store(int(at.Pos)%PageTokens, n, t.k[src:], t.v[src:], heads*dim, dim)
+		at, dim := rows[r], t.a.Dim
+		p := t.ctx.caches[at.Seq].at(t.a.Layer, head, int(at.Pos)/PageTokens)
+		src := (r*t.a.KVHeads + head) * dim
+		p.store(int(at.Pos)%PageTokens, n, t.k[src:], t.v[src:], t.a.KVHeads*dim, dim)
 	}
 }
 
