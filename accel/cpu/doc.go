@@ -53,9 +53,9 @@
 // with AVX-512 600; [AddProduct] runs at 130 GFLOP/s, and at 75 with AVX2.
 //
 // Memory on such a Xeon is read 1.4 times as fast from eight places a thread as from one, which is what [ReadBandwidth] then measures; kernels
-// for one token read panels side by side there. Their share of that limit with two threads, in long jobs: ternary and int8 100 %, int4 97 %,
-// with AVX2, which reads one panel at a time, 69, 70 and 68 %. Chosen lines are 640 bytes with gaps between them: of all, a half, a third and a fifth of the
-// lines, [TernaryDotLines] reads 91, 65, 57 and 47 % and [TernaryAddLines], which computes more, 80, 57, 49 and 38 %. What the
+// for one token read panels side by side there. Their share of that limit with two threads, in long jobs: ternary, int8 and int4 all of it,
+// with AVX2 83, 76 and 63 %. Chosen lines are 640 bytes with gaps between them: of all, a half, a third and a
+// fifth of the lines, [TernaryDotLines] reads 94, 65, 56 and 47 % and [TernaryAddLines], which computes more, 81, 56, 47 and 38 %. What the
 // processor reads ahead into the gaps does not count.
 //
 // With twelve tokens one AVX-512 thread does 234 Gops in int8 and int4 and 100 in bf16.
