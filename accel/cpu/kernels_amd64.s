@@ -19432,7 +19432,7 @@ loop:
 	RET
 
 // func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductAVX512r4x64(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -19468,6 +19468,10 @@ TEXT ·addProductAVX512r4x64(SB), NOSPLIT, $0-64
 	VMOVUPS 192(R11), Z15
 
 loop:
+	PREFETCHT0   8192(DX)
+	PREFETCHT0   8256(DX)
+	PREFETCHT0   8320(DX)
+	PREFETCHT0   8384(DX)
 	VMOVUPS      (DX), Z16
 	VMOVUPS      64(DX), Z17
 	VMOVUPS      128(DX), Z18
@@ -19517,7 +19521,7 @@ loop:
 	RET
 
 // func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductAVX512r4x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -19541,6 +19545,7 @@ TEXT ·addProductAVX512r4x16(SB), NOSPLIT, $0-64
 	VMOVUPS (R11), Z3
 
 loop:
+	PREFETCHT0   8192(DX)
 	VMOVUPS      (DX), Z4
 	VBROADCASTSS (AX), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -19563,7 +19568,7 @@ loop:
 	RET
 
 // func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductAVX512r2x64(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -19587,6 +19592,10 @@ TEXT ·addProductAVX512r2x64(SB), NOSPLIT, $0-64
 	VMOVUPS 192(R8)(R9*1), Z7
 
 loop:
+	PREFETCHT0   8192(DX)
+	PREFETCHT0   8256(DX)
+	PREFETCHT0   8320(DX)
+	PREFETCHT0   8384(DX)
 	VMOVUPS      (DX), Z8
 	VMOVUPS      64(DX), Z9
 	VMOVUPS      128(DX), Z10
@@ -19617,7 +19626,7 @@ loop:
 	RET
 
 // func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductAVX512r2x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -19635,6 +19644,7 @@ TEXT ·addProductAVX512r2x16(SB), NOSPLIT, $0-64
 	VMOVUPS (R8)(R9*1), Z1
 
 loop:
+	PREFETCHT0   8192(DX)
 	VMOVUPS      (DX), Z2
 	VBROADCASTSS (AX), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -19650,7 +19660,7 @@ loop:
 	RET
 
 // func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductAVX512r1x64(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -19670,6 +19680,10 @@ TEXT ·addProductAVX512r1x64(SB), NOSPLIT, $0-64
 	VMOVUPS 192(DI), Z3
 
 loop:
+	PREFETCHT0   8192(DX)
+	PREFETCHT0   8256(DX)
+	PREFETCHT0   8320(DX)
+	PREFETCHT0   8384(DX)
 	VMOVUPS      (DX), Z4
 	VMOVUPS      64(DX), Z5
 	VMOVUPS      128(DX), Z6
@@ -19691,7 +19705,7 @@ loop:
 	RET
 
 // func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductAVX512r1x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -19708,6 +19722,7 @@ TEXT ·addProductAVX512r1x16(SB), NOSPLIT, $0-64
 	VMOVUPS (DI), Z0
 
 loop:
+	PREFETCHT0   8192(DX)
 	VMOVUPS      (DX), Z1
 	VBROADCASTSS (AX), Z2
 	VFMADD231PS  Z1, Z2, Z0
@@ -19879,7 +19894,7 @@ loop:
 	RET
 
 // func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductHalfAVX512r4x64(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -19915,6 +19930,8 @@ TEXT ·addProductHalfAVX512r4x64(SB), NOSPLIT, $0-64
 	VMOVUPS 192(R11), Z15
 
 loop:
+	PREFETCHT0   8192(DX)
+	PREFETCHT0   8256(DX)
 	VCVTPH2PS    (DX), Z16
 	VCVTPH2PS    32(DX), Z17
 	VCVTPH2PS    64(DX), Z18
@@ -19964,7 +19981,7 @@ loop:
 	RET
 
 // func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductHalfAVX512r4x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -19988,6 +20005,7 @@ TEXT ·addProductHalfAVX512r4x16(SB), NOSPLIT, $0-64
 	VMOVUPS (R11), Z3
 
 loop:
+	PREFETCHT0   8192(DX)
 	VCVTPH2PS    (DX), Z4
 	VBROADCASTSS (AX), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -20010,7 +20028,7 @@ loop:
 	RET
 
 // func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductHalfAVX512r2x64(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -20034,6 +20052,8 @@ TEXT ·addProductHalfAVX512r2x64(SB), NOSPLIT, $0-64
 	VMOVUPS 192(R8)(R9*1), Z7
 
 loop:
+	PREFETCHT0   8192(DX)
+	PREFETCHT0   8256(DX)
 	VCVTPH2PS    (DX), Z8
 	VCVTPH2PS    32(DX), Z9
 	VCVTPH2PS    64(DX), Z10
@@ -20064,7 +20084,7 @@ loop:
 	RET
 
 // func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductHalfAVX512r2x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -20082,6 +20102,7 @@ TEXT ·addProductHalfAVX512r2x16(SB), NOSPLIT, $0-64
 	VMOVUPS (R8)(R9*1), Z1
 
 loop:
+	PREFETCHT0   8192(DX)
 	VCVTPH2PS    (DX), Z2
 	VBROADCASTSS (AX), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -20097,7 +20118,7 @@ loop:
 	RET
 
 // func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductHalfAVX512r1x64(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -20117,6 +20138,8 @@ TEXT ·addProductHalfAVX512r1x64(SB), NOSPLIT, $0-64
 	VMOVUPS 192(DI), Z3
 
 loop:
+	PREFETCHT0   8192(DX)
+	PREFETCHT0   8256(DX)
 	VCVTPH2PS    (DX), Z4
 	VCVTPH2PS    32(DX), Z5
 	VCVTPH2PS    64(DX), Z6
@@ -20138,7 +20161,7 @@ loop:
 	RET
 
 // func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductHalfAVX512r1x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -20155,6 +20178,7 @@ TEXT ·addProductHalfAVX512r1x16(SB), NOSPLIT, $0-64
 	VMOVUPS (DI), Z0
 
 loop:
+	PREFETCHT0   8192(DX)
 	VCVTPH2PS    (DX), Z1
 	VBROADCASTSS (AX), Z2
 	VFMADD231PS  Z1, Z2, Z0
@@ -20327,7 +20351,7 @@ loop:
 	RET
 
 // func addProductInt8AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductInt8AVX512r4x64(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -20362,6 +20386,7 @@ TEXT ·addProductInt8AVX512r4x64(SB), NOSPLIT, $0-64
 	VMOVUPS 192(R11), Z15
 
 loop:
+	PREFETCHT0   8192(DX)
 	VPMOVSXBD    (DX), Z16
 	VCVTDQ2PS    Z16, Z16
 	VPMOVSXBD    16(DX), Z17
@@ -20415,7 +20440,7 @@ loop:
 	RET
 
 // func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductInt8AVX512r4x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -20438,6 +20463,7 @@ TEXT ·addProductInt8AVX512r4x16(SB), NOSPLIT, $0-64
 	VMOVUPS (R11), Z3
 
 loop:
+	PREFETCHT0   8192(DX)
 	VPMOVSXBD    (DX), Z4
 	VCVTDQ2PS    Z4, Z4
 	VBROADCASTSS (AX), Z5
@@ -20461,7 +20487,7 @@ loop:
 	RET
 
 // func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductInt8AVX512r2x64(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -20484,6 +20510,7 @@ TEXT ·addProductInt8AVX512r2x64(SB), NOSPLIT, $0-64
 	VMOVUPS 192(R8)(R9*1), Z7
 
 loop:
+	PREFETCHT0   8192(DX)
 	VPMOVSXBD    (DX), Z8
 	VCVTDQ2PS    Z8, Z8
 	VPMOVSXBD    16(DX), Z9
@@ -20518,7 +20545,7 @@ loop:
 	RET
 
 // func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductInt8AVX512r2x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -20535,6 +20562,7 @@ TEXT ·addProductInt8AVX512r2x16(SB), NOSPLIT, $0-64
 	VMOVUPS (R8)(R9*1), Z1
 
 loop:
+	PREFETCHT0   8192(DX)
 	VPMOVSXBD    (DX), Z2
 	VCVTDQ2PS    Z2, Z2
 	VBROADCASTSS (AX), Z3
@@ -20551,7 +20579,7 @@ loop:
 	RET
 
 // func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductInt8AVX512r1x64(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -20570,6 +20598,7 @@ TEXT ·addProductInt8AVX512r1x64(SB), NOSPLIT, $0-64
 	VMOVUPS 192(DI), Z3
 
 loop:
+	PREFETCHT0   8192(DX)
 	VPMOVSXBD    (DX), Z4
 	VCVTDQ2PS    Z4, Z4
 	VPMOVSXBD    16(DX), Z5
@@ -20595,7 +20624,7 @@ loop:
 	RET
 
 // func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·addProductInt8AVX512r1x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
@@ -20611,6 +20640,7 @@ TEXT ·addProductInt8AVX512r1x16(SB), NOSPLIT, $0-64
 	VMOVUPS (DI), Z0
 
 loop:
+	PREFETCHT0   8192(DX)
 	VPMOVSXBD    (DX), Z1
 	VCVTDQ2PS    Z1, Z1
 	VBROADCASTSS (AX), Z2

@@ -58,6 +58,14 @@ func (k rightFactor) read(s simd, b reg.Register, p int, to reg.VecVirtual) {
 	}
 }
 
+// A product with a few rows waits for its right factor when that comes from memory: the keys and values of a sequence that decodes. These lie
+// in pages, too small for the hardware's own prefetchers; behind the keys of a head come its values, and behind these the keys of the
+// next head. With AVX2, whose narrow tiles go over a page four times, asking gains nothing.
+const (
+	streamedRows    = 4
+	prefetchProduct = 8192 // bytes before its use
+)
+
 // addProduct keeps a tile of sums in registers while it goes over k.
 func addProduct(s simd, kind rightFactor, rows, width int) {
 	name := fmt.Sprintf("addProduct%s%sr%dx%d", kind.name, s.suffix, rows, width)
@@ -85,6 +93,11 @@ func addProduct(s simd, kind rightFactor, rows, width int) {
 	}
 	right, x := s.regs(parts), s.vec()
 	Label("loop")
+	if s.wide() && rows <= streamedRows {
+		for off := 0; off < width*kind.size; off += 64 {
+			PREFETCHT0(at(b, off+prefetchProduct))
+		}
+	}
 	for p := range right {
 		kind.read(s, b, p, right[p])
 	}
