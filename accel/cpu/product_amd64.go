@@ -30,8 +30,8 @@ func (t *tiles) next() bool {
 	return true
 }
 
-// shape is rows x columns of a tile.
-type shape struct{ rows, cols int }
+// shape is rows and columns of a tile as one number.
+func shape(rows, cols int) int { return rows<<8 | cols }
 
 // tallest is how many of the rows that are left a tile takes.
 func tallest(isa ISA, left int) int {
@@ -109,115 +109,115 @@ func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, 
 }
 
 func addProduct256(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int) {
-	switch (shape{rows, cols}) {
-	case shape{6, 16}:
+	switch shape(rows, cols) {
+	case 6<<8 | 16:
 		addProductAVX2r6x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{4, 16}:
+	case 4<<8 | 16:
 		addProductAVX2r4x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{2, 32}:
+	case 2<<8 | 32:
 		addProductAVX2r2x32(c, ldc, a, row, step, b, ldb, n)
-	case shape{2, 16}:
+	case 2<<8 | 16:
 		addProductAVX2r2x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{1, 64}:
+	case 1<<8 | 64:
 		addProductAVX2r1x64(c, ldc, a, row, step, b, ldb, n)
-	case shape{1, 16}:
+	case 1<<8 | 16:
 		addProductAVX2r1x16(c, ldc, a, row, step, b, ldb, n)
 	}
 }
 
 func addProduct512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int) {
-	switch (shape{rows, cols}) {
-	case shape{8, 32}:
+	switch shape(rows, cols) {
+	case 8<<8 | 32:
 		addProductAVX512r8x32(c, ldc, a, row, step, b, ldb, n)
-	case shape{8, 16}:
+	case 8<<8 | 16:
 		addProductAVX512r8x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{4, 64}:
+	case 4<<8 | 64:
 		addProductAVX512r4x64(c, ldc, a, row, step, b, ldb, n)
-	case shape{4, 16}:
+	case 4<<8 | 16:
 		addProductAVX512r4x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{2, 64}:
+	case 2<<8 | 64:
 		addProductAVX512r2x64(c, ldc, a, row, step, b, ldb, n)
-	case shape{2, 16}:
+	case 2<<8 | 16:
 		addProductAVX512r2x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{1, 64}:
+	case 1<<8 | 64:
 		addProductAVX512r1x64(c, ldc, a, row, step, b, ldb, n)
-	case shape{1, 16}:
+	case 1<<8 | 16:
 		addProductAVX512r1x16(c, ldc, a, row, step, b, ldb, n)
 	}
 }
 
 func addProductHalf256(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int) {
-	switch (shape{rows, cols}) {
-	case shape{6, 16}:
+	switch shape(rows, cols) {
+	case 6<<8 | 16:
 		addProductHalfAVX2r6x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{4, 16}:
+	case 4<<8 | 16:
 		addProductHalfAVX2r4x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{2, 32}:
+	case 2<<8 | 32:
 		addProductHalfAVX2r2x32(c, ldc, a, row, step, b, ldb, n)
-	case shape{2, 16}:
+	case 2<<8 | 16:
 		addProductHalfAVX2r2x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{1, 64}:
+	case 1<<8 | 64:
 		addProductHalfAVX2r1x64(c, ldc, a, row, step, b, ldb, n)
-	case shape{1, 16}:
+	case 1<<8 | 16:
 		addProductHalfAVX2r1x16(c, ldc, a, row, step, b, ldb, n)
 	}
 }
 
 func addProductHalf512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int) {
-	switch (shape{rows, cols}) {
-	case shape{8, 32}:
+	switch shape(rows, cols) {
+	case 8<<8 | 32:
 		addProductHalfAVX512r8x32(c, ldc, a, row, step, b, ldb, n)
-	case shape{8, 16}:
+	case 8<<8 | 16:
 		addProductHalfAVX512r8x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{4, 64}:
+	case 4<<8 | 64:
 		addProductHalfAVX512r4x64(c, ldc, a, row, step, b, ldb, n)
-	case shape{4, 16}:
+	case 4<<8 | 16:
 		addProductHalfAVX512r4x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{2, 64}:
+	case 2<<8 | 64:
 		addProductHalfAVX512r2x64(c, ldc, a, row, step, b, ldb, n)
-	case shape{2, 16}:
+	case 2<<8 | 16:
 		addProductHalfAVX512r2x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{1, 64}:
+	case 1<<8 | 64:
 		addProductHalfAVX512r1x64(c, ldc, a, row, step, b, ldb, n)
-	case shape{1, 16}:
+	case 1<<8 | 16:
 		addProductHalfAVX512r1x16(c, ldc, a, row, step, b, ldb, n)
 	}
 }
 
 func addProductInt8256(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int) {
-	switch (shape{rows, cols}) {
-	case shape{6, 16}:
+	switch shape(rows, cols) {
+	case 6<<8 | 16:
 		addProductInt8AVX2r6x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{4, 16}:
+	case 4<<8 | 16:
 		addProductInt8AVX2r4x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{2, 32}:
+	case 2<<8 | 32:
 		addProductInt8AVX2r2x32(c, ldc, a, row, step, b, ldb, n)
-	case shape{2, 16}:
+	case 2<<8 | 16:
 		addProductInt8AVX2r2x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{1, 64}:
+	case 1<<8 | 64:
 		addProductInt8AVX2r1x64(c, ldc, a, row, step, b, ldb, n)
-	case shape{1, 16}:
+	case 1<<8 | 16:
 		addProductInt8AVX2r1x16(c, ldc, a, row, step, b, ldb, n)
 	}
 }
 
 func addProductInt8512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int) {
-	switch (shape{rows, cols}) {
-	case shape{8, 32}:
+	switch shape(rows, cols) {
+	case 8<<8 | 32:
 		addProductInt8AVX512r8x32(c, ldc, a, row, step, b, ldb, n)
-	case shape{8, 16}:
+	case 8<<8 | 16:
 		addProductInt8AVX512r8x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{4, 64}:
+	case 4<<8 | 64:
 		addProductInt8AVX512r4x64(c, ldc, a, row, step, b, ldb, n)
-	case shape{4, 16}:
+	case 4<<8 | 16:
 		addProductInt8AVX512r4x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{2, 64}:
+	case 2<<8 | 64:
 		addProductInt8AVX512r2x64(c, ldc, a, row, step, b, ldb, n)
-	case shape{2, 16}:
+	case 2<<8 | 16:
 		addProductInt8AVX512r2x16(c, ldc, a, row, step, b, ldb, n)
-	case shape{1, 64}:
+	case 1<<8 | 64:
 		addProductInt8AVX512r1x64(c, ldc, a, row, step, b, ldb, n)
-	case shape{1, 16}:
+	case 1<<8 | 16:
 		addProductInt8AVX512r1x16(c, ldc, a, row, step, b, ldb, n)
 	}
 }
