@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .callbacks import Callback
     from .config import BitNetConfig
     from .engine import Engine, Handle
-    from .generation import GenerationResult, Piece, SamplingOptions
+    from .generation import GenerationOptions, GenerationResult, Piece, SamplingOptions
     from .model import BitNetModel
     from .registry import ModelEntry, find_model, list_models, register_model
     from .runtime import (
@@ -66,6 +66,7 @@ _HOMES = {
     "BitNetModel": "model",
     "Callback": "callbacks",
     "Engine": "engine",
+    "GenerationOptions": "generation",
     "GenerationResult": "generation",
     "Handle": "engine",
     "History": "training",
@@ -108,6 +109,7 @@ __all__ = [
     "FileSystemError",
     "ForkError",
     "FormatError",
+    "GenerationOptions",
     "GenerationResult",
     "GradCheckError",
     "Handle",
