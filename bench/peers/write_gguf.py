@@ -55,7 +55,7 @@ def write(config: dict[str, Any], kind: gguf.GGMLQuantizationType, path: Path) -
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("none")
+    writer.add_tokenizer_model("no_vocab")  # "none" is unknown to older versions of llama.cpp
 
     random = np.random.default_rng(0)
 
