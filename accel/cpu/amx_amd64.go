@@ -99,12 +99,12 @@ func (s *tileSpace) ternaryTails(x []int8, ldx, tokens, blocks int) {
 }
 
 // multiplyTiles is multiply with tiles.
-func (s *tileSpace) multiplyTiles(p, n, size, b, blocks int, x []int8, ldx, tokens int) {
+func (s *tileSpace) multiplyTiles(c []int32, ldc, p, n, size, b, blocks int, more bool, x []int8, ldx, tokens int) {
 	for t, m := 0, 0; t < tokens; t += m {
 		m = min(2*tileRows, tokens-t)
 		s.job = tileJob{
-			c: &s.sums[t*sumStride+p*PanelRows], ldc: 4 * sumStride, a0: &x[t*ldx+b*BlockCols], lda: ldx, b0: &s.w[p*size], b1: &s.w[(p+1)*size],
-			steps: blocks / tileBlocks, more: b,
+			c: &c[t*ldc+p*PanelRows], ldc: 4 * ldc, a0: &x[t*ldx+b*BlockCols], lda: ldx, b0: &s.w[p*size], b1: &s.w[(p+1)*size],
+			steps: blocks / tileBlocks, more: asInt(more),
 		}
 		if blocks%tileBlocks > 0 {
 			s.job.tailA0, s.job.tailB0, s.job.tailB1 = &s.tails[t*tileCols], &s.w[p*size+s.job.steps*tileBytes], &s.w[(p+1)*size+s.job.steps*tileBytes]

@@ -14,10 +14,11 @@ func ternaryDecodeAVX2(dst *byte, w *byte, blocks int, ahead int, zero int)
 //go:noescape
 func ternaryDecodeRowsAVX2(dst *byte, src *byte, stride int, count int, ahead int)
 
-// ternaryDecodeColumnsAVX2: dst[size*c+64*i+16*f+4*j+k] = field f of byte 4*c+j of line 4*i+k, for c < 16 and i < count; reads ahead; count > 0.
+// ternaryDecodeColumnsAVX2: dst[size*c+64*i+16*f+4*j+k] = field f of byte 4*c+j of line 4*i+k, for c < 16 and i < count; count > 0.
+// For every line, 64 bytes are read ahead: those at src+ahead first, the next step bytes further.
 //
 //go:noescape
-func ternaryDecodeColumnsAVX2(dst *byte, size int, src *byte, stride int, count int, ahead int)
+func ternaryDecodeColumnsAVX2(dst *byte, size int, src *byte, stride int, count int, ahead int, step int)
 
 // ternaryBytesAVX2: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the 8 rows r of half a panel and t < tokens, at most 12; more: c += that; blocks > 0.
 //
@@ -482,10 +483,11 @@ func ternaryDecodeAVX512(dst *byte, w *byte, blocks int, ahead int, zero int)
 //go:noescape
 func ternaryDecodeRowsAVX512(dst *byte, src *byte, stride int, count int, ahead int)
 
-// ternaryDecodeColumnsAVX512: dst[size*c+64*i+16*f+4*j+k] = field f of byte 4*c+j of line 4*i+k, for c < 16 and i < count; reads ahead; count > 0.
+// ternaryDecodeColumnsAVX512: dst[size*c+64*i+16*f+4*j+k] = field f of byte 4*c+j of line 4*i+k, for c < 16 and i < count; count > 0.
+// For every line, 64 bytes are read ahead: those at src+ahead first, the next step bytes further.
 //
 //go:noescape
-func ternaryDecodeColumnsAVX512(dst *byte, size int, src *byte, stride int, count int, ahead int)
+func ternaryDecodeColumnsAVX512(dst *byte, size int, src *byte, stride int, count int, ahead int, step int)
 
 // ternaryBytesAVX512: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the 32 rows r of two panels, which lie size bytes apart and t < tokens, at most 12; more: c += that; blocks > 0.
 //

@@ -1477,35 +1477,41 @@ loop:
 	VZEROUPPER
 	RET
 
-// func ternaryDecodeColumnsAVX2(dst *byte, size int, src *byte, stride int, count int, ahead int)
+// func ternaryDecodeColumnsAVX2(dst *byte, size int, src *byte, stride int, count int, ahead int, step int)
 // Requires: AVX, AVX2, MMX+
-TEXT ·ternaryDecodeColumnsAVX2(SB), NOSPLIT, $0-48
+TEXT ·ternaryDecodeColumnsAVX2(SB), NOSPLIT, $0-56
 	MOVQ         dst+0(FP), AX
 	MOVQ         size+8(FP), CX
 	MOVQ         src+16(FP), DX
 	MOVQ         stride+24(FP), BX
 	MOVQ         count+32(FP), SI
 	MOVQ         ahead+40(FP), DI
-	MOVL         $0x03030303, R8
-	VMOVD        R8, X0
+	MOVQ         step+48(FP), R8
+	ADDQ         DX, DI
+	MOVL         $0x03030303, R9
+	VMOVD        R9, X0
 	VPBROADCASTD X0, Y0
 	VMOVDQU      constants<>+3264(SB), Y1
 	VMOVDQU      constants<>+3296(SB), Y2
 
 loop:
-	MOVQ       AX, R9
-	MOVQ       DX, R8
-	VMOVDQU    (R8), Y3
-	PREFETCHT0 (R8)(DI*1)
-	ADDQ       BX, R8
-	VMOVDQU    (R8), Y4
-	PREFETCHT0 (R8)(DI*1)
-	ADDQ       BX, R8
-	VMOVDQU    (R8), Y5
-	PREFETCHT0 (R8)(DI*1)
-	ADDQ       BX, R8
-	VMOVDQU    (R8), Y6
-	PREFETCHT0 (R8)(DI*1)
+	MOVQ       AX, R10
+	MOVQ       DX, R9
+	VMOVDQU    (R9), Y3
+	PREFETCHT1 (DI)
+	ADDQ       R8, DI
+	ADDQ       BX, R9
+	VMOVDQU    (R9), Y4
+	PREFETCHT1 (DI)
+	ADDQ       R8, DI
+	ADDQ       BX, R9
+	VMOVDQU    (R9), Y5
+	PREFETCHT1 (DI)
+	ADDQ       R8, DI
+	ADDQ       BX, R9
+	VMOVDQU    (R9), Y6
+	PREFETCHT1 (DI)
+	ADDQ       R8, DI
 	VPUNPCKLBW Y4, Y3, Y7
 	VPUNPCKHBW Y4, Y3, Y3
 	VPUNPCKLBW Y6, Y5, Y4
@@ -1517,75 +1523,75 @@ loop:
 	VPERM2I128 $0x00, Y6, Y6, Y5
 	VPSRLVD    Y1, Y5, Y8
 	VPAND      Y0, Y8, Y8
-	VMOVDQU    Y8, (R9)
+	VMOVDQU    Y8, (R10)
 	VPSRLVD    Y2, Y5, Y5
 	VPAND      Y0, Y5, Y5
-	VMOVDQU    Y5, 32(R9)
-	ADDQ       CX, R9
+	VMOVDQU    Y5, 32(R10)
+	ADDQ       CX, R10
 	VPERM2I128 $0x00, Y4, Y4, Y5
 	VPSRLVD    Y1, Y5, Y8
 	VPAND      Y0, Y8, Y8
-	VMOVDQU    Y8, (R9)
+	VMOVDQU    Y8, (R10)
 	VPSRLVD    Y2, Y5, Y5
 	VPAND      Y0, Y5, Y5
-	VMOVDQU    Y5, 32(R9)
-	ADDQ       CX, R9
+	VMOVDQU    Y5, 32(R10)
+	ADDQ       CX, R10
 	VPERM2I128 $0x00, Y7, Y7, Y5
 	VPSRLVD    Y1, Y5, Y8
 	VPAND      Y0, Y8, Y8
-	VMOVDQU    Y8, (R9)
+	VMOVDQU    Y8, (R10)
 	VPSRLVD    Y2, Y5, Y5
 	VPAND      Y0, Y5, Y5
-	VMOVDQU    Y5, 32(R9)
-	ADDQ       CX, R9
+	VMOVDQU    Y5, 32(R10)
+	ADDQ       CX, R10
 	VPERM2I128 $0x00, Y3, Y3, Y5
 	VPSRLVD    Y1, Y5, Y8
 	VPAND      Y0, Y8, Y8
-	VMOVDQU    Y8, (R9)
+	VMOVDQU    Y8, (R10)
 	VPSRLVD    Y2, Y5, Y5
 	VPAND      Y0, Y5, Y5
-	VMOVDQU    Y5, 32(R9)
-	ADDQ       CX, R9
+	VMOVDQU    Y5, 32(R10)
+	ADDQ       CX, R10
 	VPERM2I128 $0x11, Y6, Y6, Y5
 	VPSRLVD    Y1, Y5, Y6
 	VPAND      Y0, Y6, Y6
-	VMOVDQU    Y6, (R9)
+	VMOVDQU    Y6, (R10)
 	VPSRLVD    Y2, Y5, Y5
 	VPAND      Y0, Y5, Y5
-	VMOVDQU    Y5, 32(R9)
-	ADDQ       CX, R9
+	VMOVDQU    Y5, 32(R10)
+	ADDQ       CX, R10
 	VPERM2I128 $0x11, Y4, Y4, Y4
 	VPSRLVD    Y1, Y4, Y5
 	VPAND      Y0, Y5, Y5
-	VMOVDQU    Y5, (R9)
+	VMOVDQU    Y5, (R10)
 	VPSRLVD    Y2, Y4, Y4
 	VPAND      Y0, Y4, Y4
-	VMOVDQU    Y4, 32(R9)
-	ADDQ       CX, R9
+	VMOVDQU    Y4, 32(R10)
+	ADDQ       CX, R10
 	VPERM2I128 $0x11, Y7, Y7, Y4
 	VPSRLVD    Y1, Y4, Y5
 	VPAND      Y0, Y5, Y5
-	VMOVDQU    Y5, (R9)
+	VMOVDQU    Y5, (R10)
 	VPSRLVD    Y2, Y4, Y4
 	VPAND      Y0, Y4, Y4
-	VMOVDQU    Y4, 32(R9)
-	ADDQ       CX, R9
+	VMOVDQU    Y4, 32(R10)
+	ADDQ       CX, R10
 	VPERM2I128 $0x11, Y3, Y3, Y3
 	VPSRLVD    Y1, Y3, Y4
 	VPAND      Y0, Y4, Y4
-	VMOVDQU    Y4, (R9)
+	VMOVDQU    Y4, (R10)
 	VPSRLVD    Y2, Y3, Y3
 	VPAND      Y0, Y3, Y3
-	VMOVDQU    Y3, 32(R9)
-	ADDQ       CX, R9
-	MOVQ       DX, R8
-	VMOVDQU    32(R8), Y3
-	ADDQ       BX, R8
-	VMOVDQU    32(R8), Y4
-	ADDQ       BX, R8
-	VMOVDQU    32(R8), Y5
-	ADDQ       BX, R8
-	VMOVDQU    32(R8), Y6
+	VMOVDQU    Y3, 32(R10)
+	ADDQ       CX, R10
+	MOVQ       DX, R9
+	VMOVDQU    32(R9), Y3
+	ADDQ       BX, R9
+	VMOVDQU    32(R9), Y4
+	ADDQ       BX, R9
+	VMOVDQU    32(R9), Y5
+	ADDQ       BX, R9
+	VMOVDQU    32(R9), Y6
 	VPUNPCKLBW Y4, Y3, Y7
 	VPUNPCKHBW Y4, Y3, Y3
 	VPUNPCKLBW Y6, Y5, Y4
@@ -1597,67 +1603,67 @@ loop:
 	VPERM2I128 $0x00, Y6, Y6, Y5
 	VPSRLVD    Y1, Y5, Y8
 	VPAND      Y0, Y8, Y8
-	VMOVDQU    Y8, (R9)
+	VMOVDQU    Y8, (R10)
 	VPSRLVD    Y2, Y5, Y5
 	VPAND      Y0, Y5, Y5
-	VMOVDQU    Y5, 32(R9)
-	ADDQ       CX, R9
+	VMOVDQU    Y5, 32(R10)
+	ADDQ       CX, R10
 	VPERM2I128 $0x00, Y4, Y4, Y5
 	VPSRLVD    Y1, Y5, Y8
 	VPAND      Y0, Y8, Y8
-	VMOVDQU    Y8, (R9)
+	VMOVDQU    Y8, (R10)
 	VPSRLVD    Y2, Y5, Y5
 	VPAND      Y0, Y5, Y5
-	VMOVDQU    Y5, 32(R9)
-	ADDQ       CX, R9
+	VMOVDQU    Y5, 32(R10)
+	ADDQ       CX, R10
 	VPERM2I128 $0x00, Y7, Y7, Y5
 	VPSRLVD    Y1, Y5, Y8
 	VPAND      Y0, Y8, Y8
-	VMOVDQU    Y8, (R9)
+	VMOVDQU    Y8, (R10)
 	VPSRLVD    Y2, Y5, Y5
 	VPAND      Y0, Y5, Y5
-	VMOVDQU    Y5, 32(R9)
-	ADDQ       CX, R9
+	VMOVDQU    Y5, 32(R10)
+	ADDQ       CX, R10
 	VPERM2I128 $0x00, Y3, Y3, Y5
 	VPSRLVD    Y1, Y5, Y8
 	VPAND      Y0, Y8, Y8
-	VMOVDQU    Y8, (R9)
+	VMOVDQU    Y8, (R10)
 	VPSRLVD    Y2, Y5, Y5
 	VPAND      Y0, Y5, Y5
-	VMOVDQU    Y5, 32(R9)
-	ADDQ       CX, R9
+	VMOVDQU    Y5, 32(R10)
+	ADDQ       CX, R10
 	VPERM2I128 $0x11, Y6, Y6, Y5
 	VPSRLVD    Y1, Y5, Y6
 	VPAND      Y0, Y6, Y6
-	VMOVDQU    Y6, (R9)
+	VMOVDQU    Y6, (R10)
 	VPSRLVD    Y2, Y5, Y5
 	VPAND      Y0, Y5, Y5
-	VMOVDQU    Y5, 32(R9)
-	ADDQ       CX, R9
+	VMOVDQU    Y5, 32(R10)
+	ADDQ       CX, R10
 	VPERM2I128 $0x11, Y4, Y4, Y4
 	VPSRLVD    Y1, Y4, Y5
 	VPAND      Y0, Y5, Y5
-	VMOVDQU    Y5, (R9)
+	VMOVDQU    Y5, (R10)
 	VPSRLVD    Y2, Y4, Y4
 	VPAND      Y0, Y4, Y4
-	VMOVDQU    Y4, 32(R9)
-	ADDQ       CX, R9
+	VMOVDQU    Y4, 32(R10)
+	ADDQ       CX, R10
 	VPERM2I128 $0x11, Y7, Y7, Y4
 	VPSRLVD    Y1, Y4, Y5
 	VPAND      Y0, Y5, Y5
-	VMOVDQU    Y5, (R9)
+	VMOVDQU    Y5, (R10)
 	VPSRLVD    Y2, Y4, Y4
 	VPAND      Y0, Y4, Y4
-	VMOVDQU    Y4, 32(R9)
-	ADDQ       CX, R9
+	VMOVDQU    Y4, 32(R10)
+	ADDQ       CX, R10
 	VPERM2I128 $0x11, Y3, Y3, Y3
 	VPSRLVD    Y1, Y3, Y4
 	VPAND      Y0, Y4, Y4
-	VMOVDQU    Y4, (R9)
+	VMOVDQU    Y4, (R10)
 	VPSRLVD    Y2, Y3, Y3
 	VPAND      Y0, Y3, Y3
-	VMOVDQU    Y3, 32(R9)
-	LEAQ       (R8)(BX*1), DX
+	VMOVDQU    Y3, 32(R10)
+	LEAQ       (R9)(BX*1), DX
 	ADDQ       $0x40, AX
 	DECQ       SI
 	JNZ        loop
@@ -10481,33 +10487,39 @@ loop:
 	VZEROUPPER
 	RET
 
-// func ternaryDecodeColumnsAVX512(dst *byte, size int, src *byte, stride int, count int, ahead int)
+// func ternaryDecodeColumnsAVX512(dst *byte, size int, src *byte, stride int, count int, ahead int, step int)
 // Requires: AVX, AVX512BW, AVX512F, MMX+
-TEXT ·ternaryDecodeColumnsAVX512(SB), NOSPLIT, $0-48
+TEXT ·ternaryDecodeColumnsAVX512(SB), NOSPLIT, $0-56
 	MOVQ         dst+0(FP), AX
 	MOVQ         size+8(FP), CX
 	MOVQ         src+16(FP), DX
 	MOVQ         stride+24(FP), BX
 	MOVQ         count+32(FP), SI
 	MOVQ         ahead+40(FP), DI
-	MOVL         $0x03030303, R8
-	VMOVD        R8, X0
+	MOVQ         step+48(FP), R8
+	ADDQ         DX, DI
+	MOVL         $0x03030303, R9
+	VMOVD        R9, X0
 	VPBROADCASTD X0, Z0
 	VMOVDQU32    constants<>+3264(SB), Z1
 
 loop:
-	MOVQ       AX, R8
+	MOVQ       AX, R9
 	VMOVDQU32  (DX), Z2
-	PREFETCHT0 (DX)(DI*1)
+	PREFETCHT1 (DI)
+	ADDQ       R8, DI
 	ADDQ       BX, DX
 	VMOVDQU32  (DX), Z3
-	PREFETCHT0 (DX)(DI*1)
+	PREFETCHT1 (DI)
+	ADDQ       R8, DI
 	ADDQ       BX, DX
 	VMOVDQU32  (DX), Z4
-	PREFETCHT0 (DX)(DI*1)
+	PREFETCHT1 (DI)
+	ADDQ       R8, DI
 	ADDQ       BX, DX
 	VMOVDQU32  (DX), Z5
-	PREFETCHT0 (DX)(DI*1)
+	PREFETCHT1 (DI)
+	ADDQ       R8, DI
 	VPUNPCKLBW Z3, Z2, Z6
 	VPUNPCKHBW Z3, Z2, Z2
 	VPUNPCKLBW Z5, Z4, Z3
@@ -10519,82 +10531,82 @@ loop:
 	VSHUFI32X4 $0x00, Z5, Z5, Z4
 	VPSRLVD    Z1, Z4, Z4
 	VPANDD     Z0, Z4, Z4
-	VMOVDQU32  Z4, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z4, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0x00, Z3, Z3, Z4
 	VPSRLVD    Z1, Z4, Z4
 	VPANDD     Z0, Z4, Z4
-	VMOVDQU32  Z4, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z4, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0x00, Z6, Z6, Z4
 	VPSRLVD    Z1, Z4, Z4
 	VPANDD     Z0, Z4, Z4
-	VMOVDQU32  Z4, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z4, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0x00, Z2, Z2, Z4
 	VPSRLVD    Z1, Z4, Z4
 	VPANDD     Z0, Z4, Z4
-	VMOVDQU32  Z4, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z4, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0x55, Z5, Z5, Z4
 	VPSRLVD    Z1, Z4, Z4
 	VPANDD     Z0, Z4, Z4
-	VMOVDQU32  Z4, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z4, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0x55, Z3, Z3, Z4
 	VPSRLVD    Z1, Z4, Z4
 	VPANDD     Z0, Z4, Z4
-	VMOVDQU32  Z4, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z4, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0x55, Z6, Z6, Z4
 	VPSRLVD    Z1, Z4, Z4
 	VPANDD     Z0, Z4, Z4
-	VMOVDQU32  Z4, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z4, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0x55, Z2, Z2, Z4
 	VPSRLVD    Z1, Z4, Z4
 	VPANDD     Z0, Z4, Z4
-	VMOVDQU32  Z4, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z4, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0xaa, Z5, Z5, Z4
 	VPSRLVD    Z1, Z4, Z4
 	VPANDD     Z0, Z4, Z4
-	VMOVDQU32  Z4, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z4, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0xaa, Z3, Z3, Z4
 	VPSRLVD    Z1, Z4, Z4
 	VPANDD     Z0, Z4, Z4
-	VMOVDQU32  Z4, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z4, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0xaa, Z6, Z6, Z4
 	VPSRLVD    Z1, Z4, Z4
 	VPANDD     Z0, Z4, Z4
-	VMOVDQU32  Z4, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z4, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0xaa, Z2, Z2, Z4
 	VPSRLVD    Z1, Z4, Z4
 	VPANDD     Z0, Z4, Z4
-	VMOVDQU32  Z4, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z4, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0xff, Z5, Z5, Z4
 	VPSRLVD    Z1, Z4, Z4
 	VPANDD     Z0, Z4, Z4
-	VMOVDQU32  Z4, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z4, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0xff, Z3, Z3, Z3
 	VPSRLVD    Z1, Z3, Z3
 	VPANDD     Z0, Z3, Z3
-	VMOVDQU32  Z3, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z3, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0xff, Z6, Z6, Z3
 	VPSRLVD    Z1, Z3, Z3
 	VPANDD     Z0, Z3, Z3
-	VMOVDQU32  Z3, (R8)
-	ADDQ       CX, R8
+	VMOVDQU32  Z3, (R9)
+	ADDQ       CX, R9
 	VSHUFI32X4 $0xff, Z2, Z2, Z2
 	VPSRLVD    Z1, Z2, Z2
 	VPANDD     Z0, Z2, Z2
-	VMOVDQU32  Z2, (R8)
+	VMOVDQU32  Z2, (R9)
 	LEAQ       (DX)(BX*1), DX
 	ADDQ       $0x40, AX
 	DECQ       SI

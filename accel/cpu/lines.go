@@ -126,6 +126,35 @@ func checkLines(op string, src []byte, n int, ids []int32, count int) {
 	}
 }
 
+// ColumnSpace is how many sums of a row [TernaryAddColumns] adds to, for lines of n elements.
+func ColumnSpace(n int) int { return LineElements(n) + BlockCols } // rows begin in different sets of the cache
+
+// ColumnUnit is how many columns are multiplied together at the least.
+const ColumnUnit = 64
+
+// TernaryAddColumns adds products of rows of int8 activations with the lines k0 to k1, which are columns of a matrix, to acc, exactly:
+//
+//	acc[t*ldd+r] += sum_k (w[r,k]+1) * x[t*ldx+k]    for t < tokens, r < n and k0 <= k < k1
+//
+// k0 is a multiple of [ColumnUnit], and so is k1 unless it is the number of lines. Rows of x are as [TernaryMatMul] takes them. A row of acc has
+// [LineElements] sums of its own, and is best [ColumnSpace] from the next. [ReadsLines] says where this can be called.
+func TernaryAddColumns(acc []int32, ldd int, src []byte, lines, n, k0, k1 int, x []int8, ldx, tokens int) {
+	const op = "TernaryAddColumns"
+	if lines < 0 || n < 0 || k0 < 0 || k0%ColumnUnit != 0 || k1 < k0 || k1 > lines || k1%ColumnUnit != 0 && k1 < lines || tokens < 0 || !readsLines() {
+		panic(fmt.Sprintf("cpu: %s: bad arguments: lines %d to %d of %d with %d elements, %d tokens, %v", op, k0, k1, lines, n, tokens, Active()))
+	}
+	if k0 == k1 || n == 0 || tokens == 0 {
+		return
+	}
+	need(op, "src", len(src), LinesBytes(lines, n))
+	needRows(op, "acc", len(acc), tokens, LineElements(n), ldd)
+	needRows(op, "x", len(x), tokens, ceilDiv(lines, BlockCols)*BlockCols, ldx)
+	ternaryAddColumns(acc, ldd, src, lines, n, k0, k1, x, ldx, tokens)
+}
+
+// ReadsLines says whether the active instruction set multiplies with lines as they lie: else panels are made of them.
+func ReadsLines() bool { return readsLines() }
+
 // LineSums brings the sums of [TernaryAddLines] into the order of their elements and takes off qsum, the sum of all q: dst[k] is the sum of
 // w[ids[i],k] * q[i], for k < n. Sums of several calls may be added with [AddInts] first.
 func LineSums(dst []int32, acc []int32, n int, qsum int32) {
@@ -148,6 +177,14 @@ func LineShare(rows int) int {
 		return 4 + rows/3
 	default:
 		return 8
+	}
+}
+
+// SubInt is dst = x - v, modulo 2^32, for as many as dst has.
+func SubInt(dst, x []int32, v int32) {
+	x = x[:len(dst)]
+	for i := range dst {
+		dst[i] = x[i] - v
 	}
 }
 

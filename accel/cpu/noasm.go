@@ -23,6 +23,8 @@ func readsLines() bool { return false }
 
 func ternaryLines([]int32, int, *TernaryLines, int, int, []int8, int, []int32) {}
 
+func ternaryAddColumns([]int32, int, []byte, int, int, int, int, []int8, int, int) {}
+
 func densePanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, quads int, x []float32, ldx, tokens int) {
 	densePanelRef(dst, ldd, f, panel, scale, quads, x, ldx, tokens)
 }

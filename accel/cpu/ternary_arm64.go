@@ -68,3 +68,5 @@ func ternaryTileDot(tokens int, dst *int32, ldd int, w *byte, x *int8, ldx int, 
 func readsLines() bool { return false }
 
 func ternaryLines([]int32, int, *TernaryLines, int, int, []int8, int, []int32) {}
+
+func ternaryAddColumns([]int32, int, []byte, int, int, int, int, []int8, int, int) {}

@@ -51,6 +51,11 @@ func ternaryLines(dst []int32, ldd int, m *TernaryLines, p0, p1 int, x []int8, l
 	ternaryBytes(dst, ldd, &w, p0, p1, x, ldx, xsum)
 }
 
+func ternaryAddColumns(acc []int32, ldd int, src []byte, lines, n, k0, k1 int, x []int8, ldx, tokens int) {
+	w := weights{data: src, lie: asColumns, stride: LineBytes(n), blocks: ceilDiv(lines, BlockCols)}
+	ternaryColumns(acc, ldd, &w, k0/BlockCols, ceilDiv(k1, BlockCols), x, ldx, tokens)
+}
+
 // decode makes bytes of blocks [b, b+n) of count panels from p on, which come to lie size bytes apart.
 func (w *weights) decode(dst []byte, size, p, count, b, n int) {
 	wide := vectors() == AVX512
@@ -82,13 +87,43 @@ func (w *weights) decode(dst []byte, size, p, count, b, n int) {
 			}
 		}
 	case asColumns:
-		from := &w.data[b*BlockCols*w.stride+p/windowPanels*BlockBytes]
-		if wide {
-			ternaryDecodeColumnsAVX512(&dst[0], size, from, w.stride, n*BlockCols/4, n*BlockCols*w.stride)
-		} else {
-			ternaryDecodeColumnsAVX2(&dst[0], size, from, w.stride, n*BlockCols/4, n*BlockCols*w.stride)
+		w.decodeColumns(dst, size, p/windowPanels, b, n, n*BlockCols*w.stride, w.stride)
+	}
+}
+
+// decodeColumns takes 64 bytes of each line, from which a window is made, and reads ahead in steps.
+func (w *weights) decodeColumns(dst []byte, size, window, b, n, ahead, step int) {
+	from := &w.data[b*BlockCols*w.stride+window*BlockBytes]
+	if vectors() == AVX512 {
+		ternaryDecodeColumnsAVX512(&dst[0], size, from, w.stride, n*BlockCols/4, ahead, step)
+	} else {
+		ternaryDecodeColumnsAVX2(&dst[0], size, from, w.stride, n*BlockCols/4, ahead, step)
+	}
+}
+
+// ternaryColumns adds products of blocks [b, b1) of lines, which are columns, to c: piece by piece, in the order of memory.
+func ternaryColumns(c []int32, ldc int, w *weights, b, b1 int, x []int8, ldx, tokens int) {
+	const size = fewOfColumns*BlockCols*PanelRows + 64
+	s := newTileSpace()
+	s.w = room(s.w, windowPanels*size)
+	tiles := Active() == AMX
+	if tiles {
+		s.ternaryTails(x, ldx, tokens, w.blocks)
+	}
+	for ; b < b1; b += fewOfColumns {
+		n := min(fewOfColumns, b1-b)
+		piece := n * BlockCols * BlockBytes // of a window
+		for window := range w.stride / BlockBytes {
+			w.decodeColumns(s.w, size, window, b, n, n*BlockCols*w.stride+window*(piece-BlockBytes), BlockBytes)
+			sums := c[window*windowPanels*PanelRows:]
+			if tiles {
+				s.multiplyTiles(sums, ldc, 0, windowPanels, size, b, n, true, x, ldx, tokens)
+			} else {
+				s.multiply(sums, ldc, 0, windowPanels, size, b, n, true, x, ldx, tokens)
+			}
 		}
 	}
+	s.release()
 }
 
 // ternaryBytes multiplies panels p0 to p1.
@@ -121,9 +156,9 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 				blocks := min(piece, w.blocks-b)
 				w.decode(s.w[p*size:], size, window+p, n, b, blocks)
 				if tiles {
-					s.multiplyTiles(p, n, size, b, blocks, x, ldx, tokens)
+					s.multiplyTiles(s.sums, sumStride, p, n, size, b, blocks, b > 0, x, ldx, tokens)
 				} else {
-					s.multiply(p, n, size, b, blocks, x, ldx, tokens)
+					s.multiply(s.sums, sumStride, p, n, size, b, blocks, b > 0, x, ldx, tokens)
 				}
 			}
 		}
@@ -135,22 +170,22 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 	s.release()
 }
 
-// multiply adds products of blocks from b on to the sums of n panels from p on of a window.
-func (s *tileSpace) multiply(p, n, size, b, blocks int, x []int8, ldx, tokens int) {
+// multiply makes products of blocks from b on with n panels from p on of a window: the sums of panel 0 begin at c. With more it adds to them.
+func (s *tileSpace) multiply(c []int32, ldc, p, n, size, b, blocks int, more bool, x []int8, ldx, tokens int) {
 	for t, m := 0, 0; t < tokens; t += m {
 		m = tile(tokens-t, byteTokens)
 		for q := p; q < p+n; q++ {
-			c, xt, w := &s.sums[t*sumStride+q*PanelRows], &x[t*ldx+b*BlockCols], s.w[q*size:]
+			sums, xt, w := c[t*ldc+q*PanelRows:], &x[t*ldx+b*BlockCols], s.w[q*size:]
 			switch Active() {
-			case AVX512:
-				ternaryBytesAVX512(c, sumStride, xt, ldx, &w[0], size, blocks, m, b)
-				q++
 			case AVXVNNI:
-				ternaryBytesAVXVNNI(c, sumStride, xt, ldx, &w[0], size, blocks, m, b)
-				ternaryBytesAVXVNNI(&s.sums[t*sumStride+q*PanelRows+8], sumStride, xt, ldx, &w[32], size, blocks, m, b)
+				ternaryBytesAVXVNNI(&sums[0], ldc, xt, ldx, &w[0], size, blocks, m, asInt(more))
+				ternaryBytesAVXVNNI(&sums[8], ldc, xt, ldx, &w[32], size, blocks, m, asInt(more))
+			case AVX2:
+				ternaryBytesAVX2(&sums[0], ldc, xt, ldx, &w[0], size, blocks, m, asInt(more))
+				ternaryBytesAVX2(&sums[8], ldc, xt, ldx, &w[32], size, blocks, m, asInt(more))
 			default:
-				ternaryBytesAVX2(c, sumStride, xt, ldx, &w[0], size, blocks, m, b)
-				ternaryBytesAVX2(&s.sums[t*sumStride+q*PanelRows+8], sumStride, xt, ldx, &w[32], size, blocks, m, b)
+				ternaryBytesAVX512(&sums[0], ldc, xt, ldx, &w[0], size, blocks, m, asInt(more))
+				q++
 			}
 		}
 	}

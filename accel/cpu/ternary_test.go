@@ -123,6 +123,30 @@ func (c ternaryCase) checkLines(t require.TestingT, p0, p1 int) {
 	}
 }
 
+// checkColumns holds what is added up of runs of columns to the product of the whole matrix.
+func (c ternaryCase) checkColumns(t require.TestingT) {
+	panels := ceilDiv(c.rows, PanelRows)
+	want, m := c.want(0, panels), c.asLines()[1]
+	middle := c.cols / 2 / ColumnUnit * ColumnUnit
+	for _, isa := range Supported() {
+		if isa == Scalar {
+			continue
+		}
+		onISA(isa, func() {
+			ldd := ColumnSpace(c.rows)
+			acc, untouched := guarded[int32](c.tokens*ldd, 0)
+			TernaryAddColumns(acc, ldd, m.Data, c.cols, c.rows, middle, c.cols, c.x, c.ldx, c.tokens)
+			TernaryAddColumns(acc, ldd, m.Data, c.cols, c.rows, 0, middle, c.x, c.ldx, c.tokens)
+			untouched(t, isa)
+			for i, sum := range c.xsum {
+				dst := make([]int32, c.rows)
+				SubInt(dst, acc[i*ldd:], sum)
+				require.Equal(t, want[i*panels*PanelRows:][:c.rows], dst, "%v: token %d", isa, i)
+			}
+		})
+	}
+}
+
 func names[T any](m map[string]T) *rapid.Generator[string] {
 	return rapid.SampledFrom(slices.Sorted(maps.Keys(m)))
 }
@@ -139,6 +163,7 @@ func TestTernaryMatMulIsExactOnRaggedShapes(t *testing.T) {
 		p1 := rapid.IntRange(p0+1, panels).Draw(t, "p1")
 		c.check(t, p0, p1)
 		c.checkLines(t, p0, p1)
+		c.checkColumns(t)
 	})
 }
 
@@ -161,6 +186,7 @@ func TestTernaryMatMulIsExactInPiecesAndWindows(t *testing.T) {
 			panels := ceilDiv(shape[0], PanelRows)
 			c.check(t, panels/3, panels)
 			c.checkLines(t, panels/3, panels)
+			c.checkColumns(t)
 		}
 	}
 }
@@ -237,23 +263,26 @@ func TestTernaryRejectsABrokenContract(t *testing.T) {
 		"lines: short data": func() {
 			TernaryLinesMatMul(dst, 32, with(func(m *TernaryLines) { m.Data = m.Data[1:] }), 0, 2, x, 32, xsum, 2, space)
 		},
-		"lines: beyond":      func() { TernaryLinesMatMul(dst, 48, m, 0, 3, x, 32, xsum, 1, space) },
-		"lines: short dst":   func() { TernaryLinesMatMul(dst[:31], 32, m, 0, 2, x, 32, xsum, 1, space) },
-		"lines: short x":     func() { TernaryLinesMatMul(dst, 32, m, 0, 2, x[:63], 32, xsum, 2, space) },
-		"lines: short xsum":  func() { TernaryLinesMatMul(dst, 32, m, 0, 2, x, 32, xsum[:1], 2, space) },
-		"lines: short space": func() { onISA(Scalar, func() { TernaryLinesMatMul(dst, 32, m, 0, 2, x, 32, xsum, 2, space[1:]) }) },
-		"short dst":          func() { TernaryMatMul(dst[:31], 32, panels, 32, 0, 2, x, 32, xsum, 1) },
-		"narrow ldd":         func() { TernaryMatMul(dst, 31, panels, 32, 0, 2, x, 32, xsum, 2) },
-		"short x":            func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x[:63], 32, xsum, 2) },
-		"narrow ldx":         func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x, 31, xsum, 2) },
-		"short xsum":         func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x, 32, xsum[:1], 2) },
-		"short panels":       func() { TernaryMatMul(dst, 32, panels, 32, 0, 3, x, 32, xsum, 1) },
-		"reversed panels":    func() { TernaryMatMul(dst, 32, panels, 32, 2, 1, x, 32, xsum, 1) },
-		"too many columns":   func() { TernaryMatMul(dst, 32, panels, MaxTernaryCols+1, 0, 1, x, 32, xsum, 1) },
-		"weight 2":           func() { PackTernary(panels, []int8{2}, 1, 1) },
-		"pack: short dst":    func() { PackTernary(panels[:63], []int8{1}, 1, 1) },
-		"pack: short w":      func() { PackTernary(panels, []int8{1}, 1, 2) },
-		"unpack: short":      func() { UnpackTernary(make([]int8, 1), panels, 1, 2) },
+		"lines: beyond":       func() { TernaryLinesMatMul(dst, 48, m, 0, 3, x, 32, xsum, 1, space) },
+		"lines: short dst":    func() { TernaryLinesMatMul(dst[:31], 32, m, 0, 2, x, 32, xsum, 1, space) },
+		"lines: short x":      func() { TernaryLinesMatMul(dst, 32, m, 0, 2, x[:63], 32, xsum, 2, space) },
+		"lines: short xsum":   func() { TernaryLinesMatMul(dst, 32, m, 0, 2, x, 32, xsum[:1], 2, space) },
+		"columns: amid":       func() { TernaryAddColumns(dst, 256, m.Data, 32, 32, 16, 32, x, 32, 1) },
+		"columns: beyond":     func() { TernaryAddColumns(make([]int32, 256), 256, m.Data, 32, 32, 0, 33, x, 32, 1) },
+		"columns: short sums": func() { TernaryAddColumns(dst, 256, m.Data, 32, 32, 0, 32, x, 32, 1) },
+		"lines: short space":  func() { onISA(Scalar, func() { TernaryLinesMatMul(dst, 32, m, 0, 2, x, 32, xsum, 2, space[1:]) }) },
+		"short dst":           func() { TernaryMatMul(dst[:31], 32, panels, 32, 0, 2, x, 32, xsum, 1) },
+		"narrow ldd":          func() { TernaryMatMul(dst, 31, panels, 32, 0, 2, x, 32, xsum, 2) },
+		"short x":             func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x[:63], 32, xsum, 2) },
+		"narrow ldx":          func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x, 31, xsum, 2) },
+		"short xsum":          func() { TernaryMatMul(dst, 32, panels, 32, 0, 2, x, 32, xsum[:1], 2) },
+		"short panels":        func() { TernaryMatMul(dst, 32, panels, 32, 0, 3, x, 32, xsum, 1) },
+		"reversed panels":     func() { TernaryMatMul(dst, 32, panels, 32, 2, 1, x, 32, xsum, 1) },
+		"too many columns":    func() { TernaryMatMul(dst, 32, panels, MaxTernaryCols+1, 0, 1, x, 32, xsum, 1) },
+		"weight 2":            func() { PackTernary(panels, []int8{2}, 1, 1) },
+		"pack: short dst":     func() { PackTernary(panels[:63], []int8{1}, 1, 1) },
+		"pack: short w":       func() { PackTernary(panels, []int8{1}, 1, 2) },
+		"unpack: short":       func() { UnpackTernary(make([]int8, 1), panels, 1, 2) },
 	} {
 		require.Panics(t, call, name)
 	}

@@ -54,7 +54,11 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 			c.matmul.run(c)
 			c.did(OpUp, f.Up)
 			q.free(c)
-			return f.project(c, c.gated(f.Act, h, up))
+			h = c.gated(f.Act, h, up)
+			if !cpu.ReadsLines() {
+				return f.project(c, h)
+			}
+			return f.addDown(c, h, true)
 		}
 	}
 	up := &c.skipUp
@@ -73,16 +77,30 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 	c.scratch.Free(ordered)
 	q.free(c)
 
-	y := c.New(rows, f.Down.Out)
-	q = c.quantize(h, f.SubNorm, nil)
+	return f.addDown(c, h, false)
+}
+
+// addDown takes h [rows, neurons], which it frees, down to hidden_size, adding up what its neurons give: each row's where they are not zero, or
+// all of them for all rows together.
+func (f *FeedForward) addDown(c *Ctx, h *tensor.Tensor, together bool) *tensor.Tensor {
+	rows, neurons, n := h.Dim(0), h.Dim(1), f.Down.Out
+	y := c.New(rows, n)
+	q := c.quantize(h, f.SubNorm, nil)
 	c.Free(h)
 	down := &c.skipDown
-	*down = skipDownTask{ctx: c, l: f.Down, in: q, out: y.Float32s(), cuts: newCuts(neurons, cutNeurons), all: !cpu.SkipZeros()}
-	c.spaces.open(c, 4*rows*cpu.LineElements(f.Down.Out))
+	*down = skipDownTask{ctx: c, l: f.Down, in: q, out: y.Float32s(), cuts: newCuts(neurons, cutNeurons), size: cpu.LineElements(n), all: !cpu.SkipZeros(), together: together}
+	if together {
+		down.size = cpu.ColumnSpace(n)
+	}
+	c.spaces.open(c, 4*rows*down.size)
 	clear(c.spaces.mem)
 	cpu.Parallel(down.cuts.n, down)
 	c.eachRow(rows, down)
-	c.didLines(OpDown, cpu.LineBytes(f.Down.Out), rows*neurons, 0)
+	if together {
+		c.did(OpDown, f.Down)
+	} else {
+		c.didLines(OpDown, cpu.LineBytes(n), rows*neurons, 0)
+	}
 	c.spaces.close(c)
 	q.free(c)
 	return y
@@ -193,23 +211,31 @@ type skipDownTask struct {
 	in   quantized
 	out  []float32 // [rows, Out]
 	cuts cuts
+	size int // of a row's sums
 	all  bool
+
+	together bool // all rows and neurons
 }
 
 func (t *skipDownTask) Run(chunk int) {
 	space := t.ctx.spaces.take()
+	defer t.ctx.spaces.give(space)
+	if t.together {
+		w := t.l.Ternary
+		from, to := t.cuts.chunk(chunk)
+		cpu.TernaryAddColumns(pool.View[int32](space), t.size, w.Data, w.Cols, w.Rows, from, to, t.in.q, t.in.stride, t.in.rows)
+		return
+	}
 	for from, to := t.cuts.chunk(chunk); from < to; from += mostNeurons {
 		t.add(pool.View[int32](space), from, min(from+mostNeurons, to))
 	}
-	t.ctx.spaces.give(space)
 }
 
 // add is for the neurons [from, to), at most mostNeurons.
 func (t *skipDownTask) add(sums []int32, from, to int) {
 	var nonzero, ids chosen
 	var factors [mostNeurons + 2*cpu.LineQuad]int8
-	w := t.l.Ternary
-	size := cpu.LineElements(w.Rows)
+	w, size := t.l.Ternary, t.size
 	t.ctx.countInputs(t.in, from, to, t.all)
 	for r := range t.in.rows {
 		q := t.in.q[r*t.in.stride+from : r*t.in.stride+to]
@@ -232,15 +258,18 @@ func (t *skipDownTask) add(sums []int32, from, to int) {
 
 // row makes the outputs of a row of all sums.
 func (t *skipDownTask) row(r int) {
-	w, s := t.l.Ternary, &t.ctx.spaces
-	size := cpu.LineElements(w.Rows)
+	w, s, size := t.l.Ternary, &t.ctx.spaces, t.size
 	all := pool.View[int32](s.mem)[r*size : (r+1)*size]
 	for i := 1; i < s.count; i++ {
 		cpu.AddInts(all, pool.View[int32](s.mem)[i*s.size/4+r*size:][:size])
 	}
 	y := t.out[r*w.Rows : (r+1)*w.Rows]
 	acc := int32s(y)
-	cpu.LineSums(acc, all, w.Rows, t.in.sum[r])
+	if t.together {
+		cpu.SubInt(acc, all, t.in.sum[r])
+	} else {
+		cpu.LineSums(acc, all, w.Rows, t.in.sum[r])
+	}
 	cpu.DequantRow(y, acc, w.Scale/t.in.scale[r])
 	if t.l.Bias != nil {
 		cpu.Add(y, y, t.l.Bias)

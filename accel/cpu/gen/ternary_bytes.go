@@ -97,10 +97,13 @@ func ternaryDecodeRows(s simd) {
 // ternaryDecodeColumns takes lines that are columns: 64 bytes of four of them become 64 bytes of 16 panels.
 func ternaryDecodeColumns(s simd) {
 	name := "ternaryDecodeColumns" + s.suffix
-	TEXT(name, NOSPLIT, "func(dst *byte, size int, src *byte, stride, count, ahead int)")
-	Doc(name + ": dst[size*c+64*i+16*f+4*j+k] = field f of byte 4*c+j of line 4*i+k, for c < 16 and i < count; reads ahead; count > 0.")
+	TEXT(name, NOSPLIT, "func(dst *byte, size int, src *byte, stride, count, ahead, step int)")
+	Doc(name+": dst[size*c+64*i+16*f+4*j+k] = field f of byte 4*c+j of line 4*i+k, for c < 16 and i < count; count > 0.",
+		"For every line, 64 bytes are read ahead: those at src+ahead first, the next step bytes further.")
 	Pragma("noescape")
-	dst, size, src, stride, n, ahead := load("dst"), load("size"), load("src"), load("stride"), load("count"), load("ahead")
+	dst, size, src, stride, n := load("dst"), load("size"), load("src"), load("stride"), load("count")
+	next, step := load("ahead"), load("step")
+	ADDQ(src, next)
 	mask := s.splat(0x03030303)
 	shift := s.regs(4 / (s.bytes / 16)) // of the quarters of a register
 	for i := range shift {
@@ -116,7 +119,8 @@ func ternaryDecodeColumns(s simd) {
 		for k := range v {
 			s.move(at(line, part), v[k])
 			if part == 0 {
-				PREFETCHT0(indexed(line, ahead, 0))
+				PREFETCHT1(at(next, 0))
+				ADDQ(step, next)
 			}
 			if k < 3 {
 				ADDQ(stride, line)
