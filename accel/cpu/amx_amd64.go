@@ -38,6 +38,13 @@ func tilesAMX(job *tileJob, shapes *[64]byte)
 //go:noescape
 func wideTilesAMX(job *tileJob, shapes *[64]byte)
 
+// panelTilesAMX is wideTilesAMX for groups of four panels of codes, which begin at b0 and lie nextB bytes apart; steps > 0, and there are no tails.
+// The codes of 64 columns become bytes, in memory of eight tiles at b1, while the 64 before are multiplied: reading, decoding and
+// multiplying go on at once.
+//
+//go:noescape
+func panelTilesAMX(job *tileJob, shapes *[64]byte)
+
 const (
 	tileRows   = 16
 	tileCols   = 64                   // columns of a left tile
@@ -125,6 +132,16 @@ func (s *tileSpace) multiplyTiles(c []int32, ldc, p, n, size, b, blocks int, mor
 			tilesAMX(&s.job, &tileShapes[m])
 		}
 	}
+	s.job = tileJob{}
+}
+
+// multiplyPanels makes the sums of count panels from p on, a multiple of fewPanels, with up to 16 tokens.
+func (s *tileSpace) multiplyPanels(w *weights, p, count int, x []int8, ldx, tokens int) {
+	s.job = tileJob{
+		c: &s.sums[0], ldc: 4 * sumStride, a0: &x[0], lda: ldx, b0: &w.data[p*w.stride], b1: &s.w[0], steps: w.blocks / tileBlocks,
+		groups: count / fewPanels, nextB: w.stride,
+	}
+	panelTilesAMX(&s.job, &tileShapes[tokens])
 	s.job = tileJob{}
 }
 

@@ -193,3 +193,115 @@ store:
 	JNZ group
 	TILERELEASE
 	RET
+
+// 16 columns: the four fields of 64 codes become 256 bytes of a tile.
+#define CODES(src, dst) \
+	VMOVDQU32 src, Z0 \
+	VPSRLW $2, Z0, Z1 \
+	VPSRLW $4, Z0, Z2 \
+	VPSRLW $6, Z0, Z3 \
+	VPANDD Z31, Z0, Z0 \
+	VPANDD Z31, Z1, Z1 \
+	VPANDD Z31, Z2, Z2 \
+	VPANDD Z31, Z3, Z3 \
+	VMOVDQU32 Z0, dst+0(DX) \
+	VMOVDQU32 Z1, dst+64(DX) \
+	VMOVDQU32 Z2, dst+128(DX) \
+	VMOVDQU32 Z3, dst+192(DX)
+
+// 64 columns of panel i, whose codes are at R14, to the buffer at DX.
+#define DECODE(i) \
+	PREFETCHT0 2048(R14) \
+	PREFETCHT0 2112(R14) \
+	PREFETCHT0 2176(R14) \
+	PREFETCHT0 2240(R14) \
+	CODES(0(R14), 1024*i) \
+	CODES(64(R14), 1024*i+256) \
+	CODES(128(R14), 1024*i+512) \
+	CODES(192(R14), 1024*i+768) \
+	ADDQ R11, R14
+
+// func panelTilesAMX(job *tileJob, shapes *[64]byte)
+TEXT ·panelTilesAMX(SB), NOSPLIT, $0-16
+	MOVQ job+0(FP), R8
+	MOVQ shapes+8(FP), AX
+	LDTILECFG_AX
+	MOVL $0x03030303, AX
+	VPBROADCASTD AX, Z31
+	MOVQ $64, AX
+	MOVQ tileJob_groups(R8), R13
+	MOVQ tileJob_b0(R8), R10
+	MOVQ tileJob_nextB(R8), R11
+	MOVQ tileJob_c(R8), R12
+	MOVQ tileJob_b1(R8), BX
+	LEAQ 4096(BX), DX
+group:
+	TILEZERO(0)
+	TILEZERO(1)
+	TILEZERO(2)
+	TILEZERO(3)
+	MOVQ tileJob_a0(R8), SI
+	MOVQ tileJob_lda(R8), DI
+	MOVQ tileJob_steps(R8), R9
+	MOVQ R10, R14
+	DECODE(0)
+	DECODE(1)
+	DECODE(2)
+	DECODE(3)
+	XCHGQ BX, DX
+	ADDQ $256, R10
+	DECQ R9
+	JZ last
+step:
+	MOVQ R10, R14
+	TILELOADD(4, 6, 7)
+	TILELOADD(5, 3, 0)
+	TDPBSUD(0, 4, 5)
+	DECODE(0)
+	LEAQ 1024(BX), CX
+	TILELOADD(6, 1, 0)
+	TDPBSUD(1, 4, 6)
+	DECODE(1)
+	LEAQ 2048(BX), CX
+	TILELOADD(7, 1, 0)
+	TDPBSUD(2, 4, 7)
+	DECODE(2)
+	LEAQ 3072(BX), CX
+	TILELOADD(5, 1, 0)
+	TDPBSUD(3, 4, 5)
+	DECODE(3)
+	XCHGQ BX, DX
+	ADDQ $64, SI
+	ADDQ $256, R10
+	DECQ R9
+	JNZ step
+last:
+	TILELOADD(4, 6, 7)
+	TILELOADD(5, 3, 0)
+	TDPBSUD(0, 4, 5)
+	LEAQ 1024(BX), CX
+	TILELOADD(6, 1, 0)
+	TDPBSUD(1, 4, 6)
+	LEAQ 2048(BX), CX
+	TILELOADD(7, 1, 0)
+	TDPBSUD(2, 4, 7)
+	LEAQ 3072(BX), CX
+	TILELOADD(5, 1, 0)
+	TDPBSUD(3, 4, 5)
+	MOVQ tileJob_ldc(R8), DI
+	MOVQ R12, SI
+	LEAQ 64(R12), CX
+	TILESTORED(0, 6, 7)
+	TILESTORED(1, 1, 7)
+	LEAQ 128(R12), CX
+	TILESTORED(2, 1, 7)
+	LEAQ 192(R12), CX
+	TILESTORED(3, 1, 7)
+	LEAQ (R10)(R11*2), R10
+	ADDQ R11, R10
+	ADDQ $256, R12
+	DECQ R13
+	JNZ group
+	TILERELEASE
+	VZEROUPPER
+	RET

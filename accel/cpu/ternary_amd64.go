@@ -5,7 +5,7 @@ package cpu
 func streamTokens() int {
 	switch Active() {
 	case AMX:
-		return 10
+		return 7
 	case AVX512:
 		return 24
 	default:

@@ -144,13 +144,21 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 	if tiles {
 		s.ternaryTails(x, ldx, tokens, w.blocks)
 	}
+	// With tokens of one tile there is nothing to reuse, and whole rows of panels go through the tiles.
+	whole := tiles && tokens <= tileRows && w.lie == asPanels && w.blocks%tileBlocks == 0 && w.blocks > 0
 	window := p0
 	if w.lie == asColumns {
 		window = p0 &^ (windowPanels - 1)
 	}
 	for ; window < p1; window += windowPanels {
 		count := min(windowPanels, p1-window)
-		for p := 0; p < count; p += group {
+		done := 0
+		if whole {
+			if done = count &^ (fewPanels - 1); done > 0 {
+				s.multiplyPanels(w, window, done, x, ldx, tokens)
+			}
+		}
+		for p := done; p < count; p += group {
 			n := min(group, count-p)
 			for b := 0; b < w.blocks; b += piece {
 				blocks := min(piece, w.blocks-b)

@@ -177,6 +177,18 @@ func TestTernaryMatMulIsExactForEveryTileOfTokensAndPanels(t *testing.T) {
 	}
 }
 
+// Columns that fill tiles, for one tile's worth of tokens: codes become bytes between the tiles.
+func TestTernaryMatMulIsExactForWholeRowsOfTiles(t *testing.T) {
+	r := rand.New(rand.NewPCG(21, 22))
+	for _, cols := range []int{64, 250, 640, 2560} {
+		for _, tokens := range []int{8, 11, 15, 16, 17} {
+			panels := 3 + r.IntN(20)
+			c := newTernaryCase(r, 16*panels-5, cols, tokens, 3, ternaryWeights["random"], ternaryInputs["extremes"])
+			c.check(t, panels/3, panels)
+		}
+	}
+}
+
 // Long sums go piece by piece, and wide matrices window by window.
 func TestTernaryMatMulIsExactInPiecesAndWindows(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
