@@ -25,10 +25,7 @@ func addProductRef(c []float32, ldc int, a []float32, row, step int, b []float32
 	for i := range rows {
 		to := c[i*ldc:][:cols]
 		for k := range n {
-			x, from := a[i*row+k*step], b[k*ldb:][:cols]
-			for j := range to {
-				to[j] = FMA(x, from[j], to[j])
-			}
+			addScaled(to, a[i*row+k*step], b[k*ldb:])
 		}
 	}
 }

@@ -5,10 +5,11 @@ func densePanelRef(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[
 	for t := range tokens {
 		var acc [denseQuad][PanelRows]float32
 		for k, v := range x[t*ldx : t*ldx+denseQuad*quads] {
-			a := &acc[k%denseQuad]
-			for r := range a {
-				a[r] = FMA(denseWeight(f, panel, r, k), v, a[r])
+			var w [PanelRows]float32
+			for r := range w {
+				w[r] = denseWeight(f, panel, r, k)
 			}
+			addScaled(acc[k%denseQuad][:], v, w[:])
 		}
 		out := (*[PanelRows]float32)(dst[t*ldd:])
 		for r := range out {
