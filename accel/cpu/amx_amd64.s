@@ -129,6 +129,18 @@ store:
 	TILELOADD(5, 1, 0) \
 	TDPBSUD(3, 4, 5)
 
+// Tiles 0 1 2 3 to c at R12.
+#define WIDESTORE \
+	MOVQ tileJob_ldc(R8), DI \
+	MOVQ R12, SI \
+	LEAQ 64(R12), BX \
+	LEAQ 128(R12), DX \
+	LEAQ 192(R12), CX \
+	TILESTORED(0, 6, 7) \
+	TILESTORED(1, 3, 7) \
+	TILESTORED(2, 2, 7) \
+	TILESTORED(3, 1, 7)
+
 // func wideTilesAMX(job *tileJob, shapes *[64]byte)
 TEXT ·wideTilesAMX(SB), NOSPLIT, $0-16
 	MOVQ job+0(FP), R8
@@ -178,15 +190,7 @@ tail:
 	JZ store
 	WIDESTEP(0)
 store:
-	MOVQ tileJob_ldc(R8), DI
-	MOVQ R12, SI
-	LEAQ 64(R12), BX
-	LEAQ 128(R12), DX
-	LEAQ 192(R12), CX
-	TILESTORED(0, 6, 7)
-	TILESTORED(1, 3, 7)
-	TILESTORED(2, 2, 7)
-	TILESTORED(3, 1, 7)
+	WIDESTORE
 	ADDQ tileJob_nextB(R8), R10
 	ADDQ tileJob_nextC(R8), R12
 	DECQ R13
@@ -219,7 +223,7 @@ store:
 	CODES(64(R14), 1024*i+256) \
 	CODES(128(R14), 1024*i+512) \
 	CODES(192(R14), 1024*i+768) \
-	ADDQ R11, R14
+	ADDQ tileJob_nextB(R8), R14
 
 // func panelTilesAMX(job *tileJob, shapes *[64]byte)
 TEXT ·panelTilesAMX(SB), NOSPLIT, $0-16
@@ -231,11 +235,11 @@ TEXT ·panelTilesAMX(SB), NOSPLIT, $0-16
 	MOVQ $64, AX
 	MOVQ tileJob_groups(R8), R13
 	MOVQ tileJob_b0(R8), R10
-	MOVQ tileJob_nextB(R8), R11
+	MOVQ $1024, R11
 	MOVQ tileJob_c(R8), R12
+group:
 	MOVQ tileJob_b1(R8), BX
 	LEAQ 4096(BX), DX
-group:
 	TILEZERO(0)
 	TILEZERO(1)
 	TILEZERO(2)
@@ -276,29 +280,11 @@ step:
 	DECQ R9
 	JNZ step
 last:
-	TILELOADD(4, 6, 7)
-	TILELOADD(5, 3, 0)
-	TDPBSUD(0, 4, 5)
-	LEAQ 1024(BX), CX
-	TILELOADD(6, 1, 0)
-	TDPBSUD(1, 4, 6)
-	LEAQ 2048(BX), CX
-	TILELOADD(7, 1, 0)
-	TDPBSUD(2, 4, 7)
-	LEAQ 3072(BX), CX
-	TILELOADD(5, 1, 0)
-	TDPBSUD(3, 4, 5)
-	MOVQ tileJob_ldc(R8), DI
-	MOVQ R12, SI
-	LEAQ 64(R12), CX
-	TILESTORED(0, 6, 7)
-	TILESTORED(1, 1, 7)
-	LEAQ 128(R12), CX
-	TILESTORED(2, 1, 7)
-	LEAQ 192(R12), CX
-	TILESTORED(3, 1, 7)
-	LEAQ (R10)(R11*2), R10
-	ADDQ R11, R10
+	WIDESTEP(7)
+	WIDESTORE
+	MOVQ tileJob_nextB(R8), CX
+	LEAQ (CX)(CX*2), CX
+	ADDQ CX, R10
 	ADDQ $256, R12
 	DECQ R13
 	JNZ group
