@@ -212,8 +212,12 @@ func intTilesAMX(dst []float32, ldd int, panels []byte, stride, blocks int, scal
 				c: &s.ints.sums[0][0][0][0], ldc: 4 * 2 * PanelRows, a0: &x.Hi[at], a1: &x.Lo[at], lda: x.Stride, b0: &w0[0], b1: &w1[0], steps: steps,
 				groups: m / denseTokens, nextA: denseTokens * x.Stride, nextTail: denseTokens * tileCols, nextC: int(unsafe.Sizeof(s.ints.sums[0])),
 			}
-			for k := denseSteps; k < steps; k += denseSteps { // all but the last piece of a long sum
-				s.job.steps = denseSteps
+			piece := denseSteps
+			if m == denseTokens {
+				piece = steps // one group meets weights once
+			}
+			for k := piece; k < steps; k += piece { // all but the last piece of a long sum
+				s.job.steps = piece
 				tilesAMX(&s.job, &tileShapes[2*tileRows])
 				s.job.a0, s.job.a1 = &x.Hi[at+k*tileCols], &x.Lo[at+k*tileCols]
 				s.job.b0, s.job.b1 = &w0[k*tileBytes], &w1[k*tileBytes]
