@@ -7,7 +7,7 @@ import "sync"
 // the columns of all tokens stay in the second-level cache, those of the tokens at work in the first.
 
 const (
-	windowPanels = 16                          // panels of a window: those that lines which are columns become at once
+	windowPanels = linePanels                  // panels of a window: those that lines which are columns become at once
 	pieceBlocks  = 64                          // blocks of a piece
 	sumStride    = windowPanels*PanelRows + 16 // from token to token: rows of a tile lie in different sets of the cache
 )
@@ -153,10 +153,9 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 	for ; window < p1; window += windowPanels {
 		count := min(windowPanels, p1-window)
 		done := 0
-		if whole {
-			if done = count &^ (fewPanels - 1); done > 0 {
-				s.multiplyPanels(w, window, done, x, ldx, tokens)
-			}
+		if whole && count >= fewPanels {
+			done = count &^ (fewPanels - 1)
+			s.multiplyPanels(w, window, done, x, ldx, tokens)
 		}
 		for p := done; p < count; p += group {
 			n := min(group, count-p)
