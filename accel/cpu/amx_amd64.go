@@ -3,25 +3,28 @@ package cpu
 import "unsafe"
 
 // AMX multiplies tiles: 16 rows of 64 int8 with 64 rows of 16, sixteen times what a vector instruction does. A block of 64 columns of
-// a panel, four bytes of a row side by side, is such a right factor. The kernels hold two tiles of each factor and their four
-// products.
+// a panel, four bytes of a row side by side, is such a right factor.
+//
+// A core has few tiles beyond the eight with names, and fewer still while its other hardware thread works: then a program that holds all
+// eight waits for nearly every instruction to retire before the next can begin. So kernels hold four: two products, one tile of the factor that both
+// share, and one for the other two factors in turn.
 
 // tileJob is the operand of the AMX kernels: for groups of rows one after the other
 //
-//	c[0:16, 0:16] = a0 b0    c[0:16, 16:32] = a0 b1    c[16:32, 0:16] = a1 b0    c[16:32, 16:32] = a1 b1
+//	c0[0:16, 0:16] = a0 b0    c1[0:16, 0:16] = a1 b0
 //
 // over 64*steps columns, and then over the 64 columns of the tails unless these are nil.
 type tileJob struct {
-	c              *int32
-	ldc            int   // bytes from row to row of c
+	c0, c1         *int32
+	ldc            int   // bytes from row to row of c0 and c1
 	a0, a1         *int8 // 16 rows each
 	lda            int
 	b0, b1         *byte // 16 columns of 4-byte lanes, contiguous
 	steps          int
 	tailA0, tailA1 *int8 // 64 bytes a row
-	tailB0, tailB1 *byte
+	tailB          *byte
 	groups         int // > 0
-	more           int // not 0: c += the products
+	more           int // not 0: c0 and c1 += the products
 
 	nextA, nextTail, nextB, nextC int // bytes from group to group
 }
@@ -31,9 +34,9 @@ type tileJob struct {
 //go:noescape
 func tilesAMX(job *tileJob, shapes *[64]byte)
 
-// wideTilesAMX runs a job with one left tile and four right ones, which lie as far apart as b0 and b1:
+// wideTilesAMX runs a job with one left tile and two right ones, after which comes the tail's:
 //
-//	c[0:16, 0:64] = a0 b0..b3
+//	c0[0:16, 0:16] = a0 b0    c0[0:16, 16:32] = a0 b1
 //
 //go:noescape
 func wideTilesAMX(job *tileJob, shapes *[64]byte)
@@ -52,8 +55,8 @@ const (
 	tileBlocks = tileCols / BlockCols // of a panel
 )
 
-// tileShapes configures eight tiles for as many rows of the left factor: up to 16 for wideTilesAMX, and up to 32, in two tiles, for tilesAMX.
-var tileShapes = func() (all [2*tileRows + 1][64]byte) {
+// tileShapes configures tiles for as many rows of the left factor.
+var tileShapes = func() (all [tileRows + 1][64]byte) {
 	for rows := range all {
 		c := &all[rows]
 		c[0] = 1 // palette
@@ -61,14 +64,7 @@ var tileShapes = func() (all [2*tileRows + 1][64]byte) {
 			c[16+2*t], c[48+t] = tileCols, tileRows
 		}
 		for t := range 5 { // the sums and the left factor
-			if rows <= tileRows {
-				c[48+t] = byte(rows)
-			}
-		}
-		for _, t := range []int{2, 3, 5} {
-			if rows > tileRows {
-				c[48+t] = byte(rows - tileRows)
-			}
+			c[48+t] = byte(rows)
 		}
 	}
 	return all
@@ -107,30 +103,31 @@ func (s *tileSpace) ternaryTails(x []int8, ldx, tokens, blocks int) {
 
 // multiplyTiles is multiply with tiles.
 func (s *tileSpace) multiplyTiles(c []int32, ldc, p, n, size, b, blocks int, more bool, x []int8, ldx, tokens int) {
+	s.job = tileJob{ldc: 4 * ldc, lda: ldx, steps: blocks / tileBlocks, more: asInt(more)}
+	job := &s.job
+	tail := blocks%tileBlocks > 0
+	if tail {
+		job.tailB = &s.w[p*size+job.steps*tileBytes]
+	}
 	for t, m := 0, 0; t < tokens; t += m {
 		m = min(2*tileRows, tokens-t)
-		s.job = tileJob{
-			c: &c[t*ldc+p*PanelRows], ldc: 4 * ldc, a0: &x[t*ldx+b*BlockCols], lda: ldx, b0: &s.w[p*size], b1: &s.w[(p+1)*size],
-			steps: blocks / tileBlocks, more: asInt(more),
+		job.c0, job.a0, job.b0 = &c[t*ldc+p*PanelRows], &x[t*ldx+b*BlockCols], &s.w[p*size]
+		if tail {
+			job.tailA0 = &s.tails[t*tileCols]
 		}
-		if blocks%tileBlocks > 0 {
-			s.job.tailA0, s.job.tailB0, s.job.tailB1 = &s.tails[t*tileCols], &s.w[p*size+s.job.steps*tileBytes], &s.w[(p+1)*size+s.job.steps*tileBytes]
-		}
-		wide := 2
 		if m <= tileRows {
-			wide = 4
-		} else {
-			s.job.a1 = &x[(t+tileRows)*ldx+b*BlockCols]
-			if s.job.tailA0 != nil {
-				s.job.tailA1 = &s.tails[(t+tileRows)*tileCols]
-			}
+			job.b1 = &s.w[(p+1)*size]
+			job.groups, job.nextB, job.nextC = ceilDiv(n, 2), 2*size, 4*2*PanelRows
+			wideTilesAMX(job, &tileShapes[m])
+			continue
 		}
-		s.job.groups, s.job.nextB, s.job.nextC = ceilDiv(n, wide), wide*size, 4*wide*PanelRows
-		if wide == 4 {
-			wideTilesAMX(&s.job, &tileShapes[m])
-		} else {
-			tilesAMX(&s.job, &tileShapes[m])
+		second := t + m - tileRows // rows that both tiles have get the same sums twice
+		job.c1, job.a1 = &c[second*ldc+p*PanelRows], &x[second*ldx+b*BlockCols]
+		if tail {
+			job.tailA1 = &s.tails[second*tileCols]
 		}
+		job.groups, job.nextB, job.nextC = n, size, 4*PanelRows
+		tilesAMX(job, &tileShapes[tileRows])
 	}
 	s.job = tileJob{}
 }
@@ -138,7 +135,7 @@ func (s *tileSpace) multiplyTiles(c []int32, ldc, p, n, size, b, blocks int, mor
 // multiplyPanels makes the sums of count panels from p on, a multiple of fewPanels, with up to 16 tokens.
 func (s *tileSpace) multiplyPanels(w *weights, p, count int, x []int8, ldx, tokens int) {
 	s.job = tileJob{
-		c: &s.sums[0], ldc: 4 * sumStride, a0: &x[0], lda: ldx, b0: &w.data[p*w.stride], b1: &s.w[0], steps: w.blocks / tileBlocks,
+		c0: &s.sums[0], ldc: 4 * sumStride, a0: &x[0], lda: ldx, b0: &w.data[p*w.stride], b1: &s.w[0], steps: w.blocks / tileBlocks,
 		groups: count / fewPanels, nextB: w.stride,
 	}
 	panelTilesAMX(&s.job, &tileShapes[tokens])
@@ -208,26 +205,29 @@ func intTilesAMX(dst []float32, ldd int, panels []byte, stride, blocks int, scal
 		for t := 0; t < tokens; t += denseGroups * denseTokens {
 			m := min(denseGroups*denseTokens, tokens-t)
 			at := t * x.Stride
-			s.job = tileJob{
-				c: &s.ints.sums[0][0][0][0], ldc: 4 * 2 * PanelRows, a0: &x.Hi[at], a1: &x.Lo[at], lda: x.Stride, b0: &w0[0], b1: &w1[0], steps: steps,
-				groups: m / denseTokens, nextA: denseTokens * x.Stride, nextTail: denseTokens * tileCols, nextC: int(unsafe.Sizeof(s.ints.sums[0])),
-			}
+			groups := m / denseTokens
 			piece := denseSteps
-			if m == denseTokens {
-				piece = steps // one group meets weights once
+			if groups == 1 {
+				piece = steps // it meets weights once
 			}
-			for k := piece; k < steps; k += piece { // all but the last piece of a long sum
-				s.job.steps = piece
-				tilesAMX(&s.job, &tileShapes[2*tileRows])
-				s.job.a0, s.job.a1 = &x.Hi[at+k*tileCols], &x.Lo[at+k*tileCols]
-				s.job.b0, s.job.b1 = &w0[k*tileBytes], &w1[k*tileBytes]
-				s.job.steps, s.job.more = steps-k, 1
+			for i, w := range [2][]byte{w0, w1} {
+				s.job = tileJob{
+					c0: &s.ints.sums[0][0][0][i*PanelRows], c1: &s.ints.sums[0][1][0][i*PanelRows], ldc: 4 * 2 * PanelRows,
+					a0: &x.Hi[at], a1: &x.Lo[at], lda: x.Stride, b0: &w[0], steps: steps,
+					groups: groups, nextA: denseTokens * x.Stride, nextTail: denseTokens * tileCols, nextC: int(unsafe.Sizeof(s.ints.sums[0])),
+				}
+				for k := piece; k < steps; k += piece { // all but the last piece of a long sum
+					s.job.steps = piece
+					tilesAMX(&s.job, &tileShapes[tileRows])
+					s.job.a0, s.job.a1 = &x.Hi[at+k*tileCols], &x.Lo[at+k*tileCols]
+					s.job.b0 = &w[k*tileBytes]
+					s.job.steps, s.job.more = steps-k, 1
+				}
+				if rest {
+					s.job.tailA0, s.job.tailA1, s.job.tailB = &s.tails[t*tileCols], &s.tails[(tokens+t)*tileCols], &s.ints.last[i*tileBytes]
+				}
+				tilesAMX(&s.job, &tileShapes[tileRows])
 			}
-			if rest {
-				s.job.tailA0, s.job.tailA1 = &s.tails[t*tileCols], &s.tails[(tokens+t)*tileCols]
-				s.job.tailB0, s.job.tailB1 = &s.ints.last[0], &s.ints.last[tileBytes]
-			}
-			tilesAMX(&s.job, &tileShapes[2*tileRows])
 			denseIntFinishAVX512(&dst[t*ldd+p*PanelRows], ldd, &s.ints.sums[0][0][0][0], &s.ints.scale[0], &x.SumHi[t], &x.SumLo[t], &x.Inv[t], asInt(add), m)
 		}
 	}

@@ -14,16 +14,13 @@
 // c += a*b for int8 a and uint8 b.
 #define TDPBSUD(c, a, b) BYTE $0xC4; BYTE $0xE2; BYTE $((15-(b))<<3|2); BYTE $0x5E; BYTE $(0xC0|(c)<<3|(a))
 
-// 64 columns: tiles 0 1 2 3 += tile 4 * tiles 6 7, tile 5 * tiles 6 7. a0 in SI, a1 in CX, DI or AX apart; b0 in BX, b1 in DX.
+// 64 columns: tiles 0 1 += tile 5 of each left factor * tile 4. a0 in SI, a1 in CX, DI or AX apart; b0 in BX.
 #define STEP(stride) \
-	TILELOADD(6, 3, 0) \
-	TILELOADD(4, 6, stride) \
-	TDPBSUD(0, 4, 6) \
-	TILELOADD(7, 2, 0) \
-	TDPBSUD(1, 4, 7) \
+	TILELOADD(4, 3, 0) \
+	TILELOADD(5, 6, stride) \
+	TDPBSUD(0, 5, 4) \
 	TILELOADD(5, 1, stride) \
-	TDPBSUD(2, 5, 6) \
-	TDPBSUD(3, 5, 7)
+	TDPBSUD(1, 5, 4)
 
 // func tilesAMX(job *tileJob, shapes *[64]byte)
 // R10, R11, R12 and R14 are how far a group lies from the first one in a, the tails, c and b, R13 the groups left.
@@ -43,22 +40,15 @@ group:
 	JNZ more
 	TILEZERO(0)
 	TILEZERO(1)
-	TILEZERO(2)
-	TILEZERO(3)
 	JMP start
 more:
-	MOVQ tileJob_c(R8), SI
+	MOVQ tileJob_c0(R8), SI
+	MOVQ tileJob_c1(R8), CX
 	ADDQ R12, SI
+	ADDQ R12, CX
 	MOVQ tileJob_ldc(R8), DI
-	LEAQ 64(SI), BX
 	TILELOADD(0, 6, 7)
-	TILELOADD(1, 3, 7)
-	MOVQ DI, CX
-	SHLQ $4, CX
-	ADDQ CX, SI
-	ADDQ CX, BX
-	TILELOADD(2, 6, 7)
-	TILELOADD(3, 3, 7)
+	TILELOADD(1, 1, 7)
 start:
 	MOVQ tileJob_a0(R8), SI
 	MOVQ tileJob_a1(R8), CX
@@ -66,9 +56,7 @@ start:
 	ADDQ R10, CX
 	MOVQ tileJob_lda(R8), DI
 	MOVQ tileJob_b0(R8), BX
-	MOVQ tileJob_b1(R8), DX
 	ADDQ R14, BX
-	ADDQ R14, DX
 	MOVQ tileJob_steps(R8), R9
 	TESTQ R9, R9
 	JZ tail
@@ -77,7 +65,6 @@ step:
 	ADDQ $64, SI
 	ADDQ $64, CX
 	ADDQ $1024, BX
-	ADDQ $1024, DX
 	DECQ R9
 	JNZ step
 tail:
@@ -87,24 +74,17 @@ tail:
 	MOVQ tileJob_tailA1(R8), CX
 	ADDQ R11, SI
 	ADDQ R11, CX
-	MOVQ tileJob_tailB0(R8), BX
-	MOVQ tileJob_tailB1(R8), DX
+	MOVQ tileJob_tailB(R8), BX
 	ADDQ R14, BX
-	ADDQ R14, DX
 	STEP(0)
 store:
-	MOVQ tileJob_c(R8), SI
+	MOVQ tileJob_c0(R8), SI
+	MOVQ tileJob_c1(R8), CX
 	ADDQ R12, SI
+	ADDQ R12, CX
 	MOVQ tileJob_ldc(R8), DI
-	LEAQ 64(SI), BX
 	TILESTORED(0, 6, 7)
-	TILESTORED(1, 3, 7)
-	MOVQ DI, CX
-	SHLQ $4, CX
-	ADDQ CX, SI
-	ADDQ CX, BX
-	TILESTORED(2, 6, 7)
-	TILESTORED(3, 3, 7)
+	TILESTORED(1, 1, 7)
 	ADDQ tileJob_nextA(R8), R10
 	ADDQ tileJob_nextTail(R8), R11
 	ADDQ tileJob_nextB(R8), R14
@@ -114,32 +94,14 @@ store:
 	TILERELEASE
 	RET
 
-// 64 columns: tiles 0 1 2 3 += tile 4 * tiles 5 6 7 5. a0 in SI, DI or AX apart; b0 in BX, the others of b R11 apart.
+// 64 columns: tiles 0 1 += tile 4 * tile 5 of each right factor. a0 in SI, DI or AX apart; b0 in BX, b1 R11 further.
 #define WIDESTEP(stride) \
 	TILELOADD(4, 6, stride) \
 	TILELOADD(5, 3, 0) \
 	LEAQ (BX)(R11*1), DX \
 	TDPBSUD(0, 4, 5) \
-	TILELOADD(6, 2, 0) \
-	LEAQ (BX)(R11*2), CX \
-	TDPBSUD(1, 4, 6) \
-	TILELOADD(7, 1, 0) \
-	ADDQ R11, CX \
-	TDPBSUD(2, 4, 7) \
-	TILELOADD(5, 1, 0) \
-	TDPBSUD(3, 4, 5)
-
-// Tiles 0 1 2 3 to c at R12.
-#define WIDESTORE \
-	MOVQ tileJob_ldc(R8), DI \
-	MOVQ R12, SI \
-	LEAQ 64(R12), BX \
-	LEAQ 128(R12), DX \
-	LEAQ 192(R12), CX \
-	TILESTORED(0, 6, 7) \
-	TILESTORED(1, 3, 7) \
-	TILESTORED(2, 2, 7) \
-	TILESTORED(3, 1, 7)
+	TILELOADD(5, 2, 0) \
+	TDPBSUD(1, 4, 5)
 
 // func wideTilesAMX(job *tileJob, shapes *[64]byte)
 TEXT ·wideTilesAMX(SB), NOSPLIT, $0-16
@@ -151,26 +113,21 @@ TEXT ·wideTilesAMX(SB), NOSPLIT, $0-16
 	MOVQ tileJob_b0(R8), R10
 	MOVQ tileJob_b1(R8), R11
 	SUBQ R10, R11
-	MOVQ tileJob_c(R8), R12
+	MOVQ tileJob_c0(R8), R12
 group:
 	MOVQ tileJob_ldc(R8), DI
-	LEAQ 64(R12), BX
-	LEAQ 128(R12), DX
-	LEAQ 192(R12), CX
-	MOVQ R12, SI
+	LEAQ 64(R12), R14
 	MOVQ tileJob_more(R8), R9
 	TESTQ R9, R9
 	JNZ more
 	TILEZERO(0)
 	TILEZERO(1)
-	TILEZERO(2)
-	TILEZERO(3)
 	JMP start
 more:
+	MOVQ R12, SI
+	MOVQ R14, BX
 	TILELOADD(0, 6, 7)
 	TILELOADD(1, 3, 7)
-	TILELOADD(2, 2, 7)
-	TILELOADD(3, 1, 7)
 start:
 	MOVQ tileJob_a0(R8), SI
 	MOVQ tileJob_lda(R8), DI
@@ -190,7 +147,11 @@ tail:
 	JZ store
 	WIDESTEP(0)
 store:
-	WIDESTORE
+	MOVQ tileJob_ldc(R8), DI
+	MOVQ R12, SI
+	MOVQ R14, BX
+	TILESTORED(0, 6, 7)
+	TILESTORED(1, 3, 7)
 	ADDQ tileJob_nextB(R8), R10
 	ADDQ tileJob_nextC(R8), R12
 	DECQ R13
@@ -235,8 +196,7 @@ TEXT ·panelTilesAMX(SB), NOSPLIT, $0-16
 	MOVQ $64, AX
 	MOVQ tileJob_groups(R8), R13
 	MOVQ tileJob_b0(R8), R10
-	MOVQ $1024, R11
-	MOVQ tileJob_c(R8), R12
+	MOVQ tileJob_c0(R8), R12
 group:
 	MOVQ tileJob_b1(R8), BX
 	LEAQ 4096(BX), DX
@@ -263,12 +223,12 @@ step:
 	TDPBSUD(0, 4, 5)
 	DECODE(0)
 	LEAQ 1024(BX), CX
-	TILELOADD(6, 1, 0)
-	TDPBSUD(1, 4, 6)
+	TILELOADD(5, 1, 0)
+	TDPBSUD(1, 4, 5)
 	DECODE(1)
 	LEAQ 2048(BX), CX
-	TILELOADD(7, 1, 0)
-	TDPBSUD(2, 4, 7)
+	TILELOADD(5, 1, 0)
+	TDPBSUD(2, 4, 5)
 	DECODE(2)
 	LEAQ 3072(BX), CX
 	TILELOADD(5, 1, 0)
@@ -280,8 +240,27 @@ step:
 	DECQ R9
 	JNZ step
 last:
-	WIDESTEP(7)
-	WIDESTORE
+	TILELOADD(4, 6, 7)
+	TILELOADD(5, 3, 0)
+	LEAQ 1024(BX), CX
+	TDPBSUD(0, 4, 5)
+	TILELOADD(5, 1, 0)
+	LEAQ 2048(BX), CX
+	TDPBSUD(1, 4, 5)
+	TILELOADD(5, 1, 0)
+	LEAQ 3072(BX), CX
+	TDPBSUD(2, 4, 5)
+	TILELOADD(5, 1, 0)
+	TDPBSUD(3, 4, 5)
+	MOVQ tileJob_ldc(R8), DI
+	MOVQ R12, SI
+	LEAQ 64(R12), BX
+	LEAQ 128(R12), DX
+	LEAQ 192(R12), CX
+	TILESTORED(0, 6, 7)
+	TILESTORED(1, 3, 7)
+	TILESTORED(2, 2, 7)
+	TILESTORED(3, 1, 7)
 	MOVQ tileJob_nextB(R8), CX
 	LEAQ (CX)(CX*2), CX
 	ADDQ CX, R10

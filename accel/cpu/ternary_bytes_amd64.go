@@ -9,6 +9,7 @@ import "sync"
 const (
 	windowPanels = linePanels                  // panels of a window: those that lines which are columns become at once
 	pieceBlocks  = 64                          // blocks of a piece
+	pieceTiles   = 32                          // with tiles: those of 32 tokens are 16 KiB
 	sumStride    = windowPanels*PanelRows + 16 // from token to token: rows of a tile lie in different sets of the cache
 )
 
@@ -131,7 +132,11 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 	tokens := len(xsum)
 	s := newTileSpace()
 	s.sums = room(s.sums, tokens*sumStride)
+	tiles := Active() == AMX
 	group, piece := windowPanels, pieceBlocks
+	if tiles {
+		piece = pieceTiles
+	}
 	if tokens <= fewTokens {
 		group, piece = fewPanels, fewBlocks
 		if w.lie == asColumns {
@@ -139,8 +144,7 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 		}
 	}
 	size := piece*BlockCols*PanelRows + 64 // panels begin in different sets of the cache
-	s.w = room(s.w, windowPanels*size)     // kernels take panels in twos and fours: what is past the last one they multiply for nothing
-	tiles := Active() == AMX
+	s.w = room(s.w, windowPanels*size)     // kernels take panels in twos: what is past the last one they multiply for nothing
 	if tiles {
 		s.ternaryTails(x, ldx, tokens, w.blocks)
 	}
