@@ -12,9 +12,11 @@ const Lanes = 16
 //
 // cols is a multiple of 16. A row of a is row elements from the next one, and its elements lie step apart: with row 1 that is
 // the transpose of a matrix. A product and its sum are rounded once (fused multiply-add).
-func AddProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int) {
+//
+// ahead is what will be read next, or nil: a product with a few rows, which waits for memory, asks for it meanwhile.
+func AddProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int, ahead []byte) {
 	if checkProduct("AddProduct", c, ldc, a, row, step, len(b), ldb, rows, cols, n) {
-		addProduct(c, ldc, a, row, step, b, ldb, rows, cols, n)
+		addProduct(c, ldc, a, row, step, b, ldb, rows, cols, n, orBytes(ahead, b))
 	}
 }
 
@@ -74,4 +76,33 @@ func MaxF32(x []float32) float32 {
 	}
 	maxLanesRef(&lanes, x[body:])
 	return topLane(&lanes)
+}
+
+// ExpRows is a step of online softmax (Milakov & Gimelshein 2018) for rows of scores, ldx apart:
+//
+//	x[i,j] *= scale[j]
+//	top[i]  = max(top[i], x[i,0], ..., x[i,cols-1])    NaN is passed over
+//	x[i,j]  = exp(x[i,j] - top[i])
+//	sum[i]  = x[i,0] + ... + x[i,cols-1]               in the order of [Lanes]
+//	x[i,j] *= weight[j]
+//
+// cols is a multiple of 16; scale and weight may be nil. The exponential is that of [ExpSum].
+func ExpRows(x []float32, ldx, rows, cols int, scale, weight, top, sum []float32) {
+	const op = "ExpRows"
+	if rows < 0 || cols <= 0 || cols%Lanes != 0 {
+		panic(fmt.Sprintf("cpu: %s: bad arguments: %d rows, %d columns (want a multiple of %d)", op, rows, cols, Lanes))
+	}
+	if rows == 0 {
+		return
+	}
+	needRows(op, "x", len(x), rows, cols, ldx)
+	if scale != nil {
+		need(op, "scale", len(scale), cols)
+	}
+	if weight != nil {
+		need(op, "weight", len(weight), cols)
+	}
+	need(op, "top", len(top), rows)
+	need(op, "sum", len(sum), rows)
+	expRows(x, ldx, rows, cols, scale, weight, top, sum)
 }

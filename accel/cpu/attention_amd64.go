@@ -1,5 +1,7 @@
 package cpu
 
+import "unsafe"
+
 func dot(lanes *[Lanes]float32, a, b []float32) {
 	switch vectors() {
 	case AVX512:
@@ -52,5 +54,16 @@ func maxLanes(lanes *[Lanes]float32, x []float32) {
 		maxLanesAVX2(&lanes[0], &x[0], len(x))
 	default:
 		maxLanesRef(lanes, x)
+	}
+}
+
+func expRows(x []float32, ldx, rows, cols int, scale, weight, top, sum []float32) {
+	switch vectors() {
+	case AVX512:
+		expRowsAVX512(&x[0], ldx, rows, cols, unsafe.SliceData(scale), unsafe.SliceData(weight), &top[0], &sum[0])
+	case AVX2:
+		expRowsAVX2(&x[0], ldx, rows, cols, unsafe.SliceData(scale), unsafe.SliceData(weight), &top[0], &sum[0])
+	default:
+		expRowsRef(x, ldx, rows, cols, scale, weight, top, sum)
 	}
 }

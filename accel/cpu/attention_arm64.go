@@ -11,7 +11,7 @@ func tileRows(n int) int {
 }
 
 // addProduct cuts c into tiles.
-func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int) {
+func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int, _ []byte) {
 	if !vectors() {
 		addProductRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
 		return
@@ -75,4 +75,8 @@ func maxLanes(lanes *[Lanes]float32, x []float32) {
 		return
 	}
 	maxLanesNEON(&lanes[0], &x[0], len(x))
+}
+
+func expRows(x []float32, ldx, rows, cols int, scale, weight, top, sum []float32) {
+	expRowsRef(x, ldx, rows, cols, scale, weight, top, sum)
 }

@@ -70,6 +70,23 @@ func maxLanesRef(lanes *[Lanes]float32, x []float32) {
 	}
 }
 
+// expRowsRef defines [ExpRows], by what else there is for a row.
+func expRowsRef(x []float32, ldx, rows, cols int, scale, weight, top, sum []float32) {
+	for i := range rows {
+		row := x[i*ldx:][:cols]
+		if scale != nil {
+			Mul(row, row, scale[:cols])
+		}
+		if m := MaxF32(row); m > top[i] {
+			top[i] = m
+		}
+		sum[i] = ExpSum(row, top[i])
+		if weight != nil {
+			Mul(row, row, weight[:cols])
+		}
+	}
+}
+
 // Constants of the exponential: exp(x) = 2^n * exp(r), n = round(x/ln 2), r = x - n*ln 2 in two parts, and a polynomial
 // of degree 7 for exp(r), |r| <= ln(2)/2 (the coefficients are those of Cephes' expf).
 const (

@@ -69,7 +69,7 @@ func TestAddProductAddsFusedProductsInAscendingOrder(t *testing.T) {
 			onISA(isa, func() {
 				c, untouched := guarded[float32](size, -7777)
 				copy(c, start)
-				AddProduct(c, ldc, a, row, step, b, ldb, rows, cols, n)
+				AddProduct(c, ldc, a, row, step, b, ldb, rows, cols, n, nil)
 				untouched(t, isa)
 				sameBits(t, want, c, isa)
 			})
@@ -195,9 +195,64 @@ func TestMaxF32PassesOverNaN(t *testing.T) {
 	})
 }
 
+// Row by row ExpRows is what MaxF32, ExpSum and Mul give.
+func TestExpRowsIsAStepOfOnlineSoftmax(t *testing.T) {
+	inf := float32(math.Inf(1))
+	rapid.Check(t, func(t *rapid.T) {
+		r := source(t)
+		rows, cols := rapid.IntRange(0, 9).Draw(t, "rows"), 16*rapid.IntRange(1, 9).Draw(t, "cols/16")
+		ldx := cols + rapid.IntRange(0, 20).Draw(t, "gap")
+		size := max(0, (rows-1)*ldx+cols)
+		x, top := drawFloats(t, r, "x", size), drawFloats(t, r, "top", rows)
+		for i := range top {
+			if r.IntN(3) == 0 {
+				top[i] = -inf // nothing before
+			}
+		}
+		for range r.IntN(3) * size / 8 {
+			x[r.IntN(size)] = []float32{-inf, inf, float32(math.NaN()), -1e30, 80}[r.IntN(5)]
+		}
+		var scale, weight []float32
+		if rapid.Bool().Draw(t, "scaled") {
+			scale = drawFloats(t, r, "scale", cols)
+		}
+		if rapid.Bool().Draw(t, "weighed") {
+			weight = drawFloats(t, r, "weight", cols)
+		}
+		want, wantTop, wantSum := append([]float32(nil), x...), append([]float32(nil), top...), make([]float32, rows)
+		onISA(Scalar, func() {
+			for i := range rows {
+				row := want[i*ldx:][:cols]
+				if scale != nil {
+					Mul(row, row, scale)
+				}
+				if m := MaxF32(row); m > wantTop[i] {
+					wantTop[i] = m
+				}
+				wantSum[i] = ExpSum(row, wantTop[i])
+				if weight != nil {
+					Mul(row, row, weight)
+				}
+			}
+		})
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				got, untouched := guarded[float32](size, -7777)
+				copy(got, x)
+				gotTop, sum := append([]float32(nil), top...), make([]float32, rows)
+				ExpRows(got, ldx, rows, cols, scale, weight, gotTop, sum)
+				untouched(t, isa)
+				sameBits(t, want, got, isa)
+				sameBits(t, wantTop, gotTop, isa)
+				sameBits(t, wantSum, sum, isa)
+			})
+		}
+	})
+}
+
 func TestAttentionWithNothingToDo(t *testing.T) {
-	AddProduct(nil, 0, nil, 1, 1, nil, 0, 0, 16, 3)
-	AddProduct(nil, 0, nil, 1, 1, nil, 0, 3, 16, 0)
+	AddProduct(nil, 0, nil, 1, 1, nil, 0, 0, 16, 3, nil)
+	AddProduct(nil, 0, nil, 1, 1, nil, 0, 3, 16, 0, nil)
 	Transpose(nil, 0, nil, 0, 0, 5)
 	require.Zero(t, Dot(nil, nil))
 	require.Zero(t, ExpSum(nil, 0))
@@ -207,13 +262,19 @@ func TestAttentionWithNothingToDo(t *testing.T) {
 func TestAttentionRejectsABrokenContract(t *testing.T) {
 	x := floats(rand.New(rand.NewPCG(1, 1)), "normal", 64)
 	for name, call := range map[string]func(){
-		"columns":   func() { AddProduct(x, 15, x, 1, 1, x, 15, 1, 15, 1) },
-		"rows":      func() { AddProduct(x, 16, x, 1, 1, x, 16, -1, 16, 1) },
-		"step":      func() { AddProduct(x, 16, x, 1, -1, x, 16, 1, 16, 1) },
-		"c":         func() { AddProduct(x[:31], 16, x, 1, 1, x, 16, 2, 16, 1) },
-		"a":         func() { AddProduct(x, 16, x[:3], 2, 1, x, 16, 2, 16, 2) },
-		"b":         func() { AddProduct(x, 16, x, 1, 1, x[:31], 16, 1, 16, 2) },
+		"columns":   func() { AddProduct(x, 15, x, 1, 1, x, 15, 1, 15, 1, nil) },
+		"rows":      func() { AddProduct(x, 16, x, 1, 1, x, 16, -1, 16, 1, nil) },
+		"step":      func() { AddProduct(x, 16, x, 1, -1, x, 16, 1, 16, 1, nil) },
+		"c":         func() { AddProduct(x[:31], 16, x, 1, 1, x, 16, 2, 16, 1, nil) },
+		"a":         func() { AddProduct(x, 16, x[:3], 2, 1, x, 16, 2, 16, 2, nil) },
+		"b":         func() { AddProduct(x, 16, x, 1, 1, x[:31], 16, 1, 16, 2, nil) },
 		"dot":       func() { Dot(x, x[:1]) },
+		"x":         func() { ExpRows(x, 16, 5, 16, nil, nil, x, x) },
+		"ragged":    func() { ExpRows(x, 17, 1, 17, nil, nil, x, x) },
+		"scale":     func() { ExpRows(x, 32, 1, 32, x[:31], nil, x, x) },
+		"weight":    func() { ExpRows(x, 32, 1, 32, nil, x[:31], x, x) },
+		"top":       func() { ExpRows(x, 16, 2, 16, nil, nil, x[:1], x) },
+		"sum":       func() { ExpRows(x, 16, 2, 16, nil, nil, x, x[:1]) },
 		"transpose": func() { Transpose(x, 1, x, 2, 2, 2) },
 	} {
 		require.Panics(t, call, name)

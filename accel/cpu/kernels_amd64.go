@@ -280,6 +280,12 @@ func expSumAVX2(lanes *float32, x *float32, n int, shift float32)
 //go:noescape
 func maxLanesAVX2(lanes *float32, x *float32, n int)
 
+// expRowsAVX2: for rows i: x[i*ldx+j] *= scale[j], top[i] = the largest x[i*ldx+j] if that is larger, x[i*ldx+j] = exp(x[i*ldx+j]-top[i]),
+// sum[i] = their sum in the order of lanes, x[i*ldx+j] *= weight[j], for j < cols, a multiple of 16 > 0; rows > 0; scale and weight may be nil.
+//
+//go:noescape
+func expRowsAVX2(x *float32, ldx int, rows int, cols int, scale *float32, weight *float32, top *float32, sum *float32)
+
 // sumSquaresAVX2: lanes[i mod 16] += x[i]*x[i] for i < n in ascending order; n > 0 and a multiple of 16.
 //
 //go:noescape
@@ -811,34 +817,40 @@ func addProductAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b
 func addProductAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
 // addProductAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
+// Meanwhile it asks for 256*n bytes at ahead.
 //
 //go:noescape
-func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
 
 // addProductAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+// Meanwhile it asks for 64*n bytes at ahead.
 //
 //go:noescape
-func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
 
 // addProductAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
+// Meanwhile it asks for 256*n bytes at ahead.
 //
 //go:noescape
-func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
 
 // addProductAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+// Meanwhile it asks for 64*n bytes at ahead.
 //
 //go:noescape
-func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
 
 // addProductAVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
+// Meanwhile it asks for 256*n bytes at ahead.
 //
 //go:noescape
-func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
 
 // addProductAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+// Meanwhile it asks for 64*n bytes at ahead.
 //
 //go:noescape
-func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
 
 // addProductHalfAVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
 //
@@ -851,34 +863,40 @@ func addProductHalfAVX512r8x32(c *float32, ldc int, a *float32, row int, step in
 func addProductHalfAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
 // addProductHalfAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
+// Meanwhile it asks for 128*n bytes at ahead.
 //
 //go:noescape
-func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
 
 // addProductHalfAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+// Meanwhile it asks for 32*n bytes at ahead.
 //
 //go:noescape
-func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
 
 // addProductHalfAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
+// Meanwhile it asks for 128*n bytes at ahead.
 //
 //go:noescape
-func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
 
 // addProductHalfAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+// Meanwhile it asks for 32*n bytes at ahead.
 //
 //go:noescape
-func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
 
 // addProductHalfAVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
+// Meanwhile it asks for 128*n bytes at ahead.
 //
 //go:noescape
-func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
 
 // addProductHalfAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+// Meanwhile it asks for 32*n bytes at ahead.
 //
 //go:noescape
-func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
 
 // addProductInt8AVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
 //
@@ -891,34 +909,40 @@ func addProductInt8AVX512r8x32(c *float32, ldc int, a *float32, row int, step in
 func addProductInt8AVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
 
 // addProductInt8AVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
+// Meanwhile it asks for 64*n bytes at ahead.
 //
 //go:noescape
-func addProductInt8AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+func addProductInt8AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
 
 // addProductInt8AVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+// Meanwhile it asks for 16*n bytes at ahead.
 //
 //go:noescape
-func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
 
 // addProductInt8AVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
+// Meanwhile it asks for 64*n bytes at ahead.
 //
 //go:noescape
-func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
 
 // addProductInt8AVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+// Meanwhile it asks for 16*n bytes at ahead.
 //
 //go:noescape
-func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
 
 // addProductInt8AVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
+// Meanwhile it asks for 64*n bytes at ahead.
 //
 //go:noescape
-func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
 
 // addProductInt8AVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+// Meanwhile it asks for 16*n bytes at ahead.
 //
 //go:noescape
-func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
 
 // toHalvesAVX512: dst[i] = x[i] as IEEE half precision, rounded half to even; n > 0 and a multiple of 16.
 //
@@ -940,6 +964,12 @@ func expSumAVX512(lanes *float32, x *float32, n int, shift float32)
 //
 //go:noescape
 func maxLanesAVX512(lanes *float32, x *float32, n int)
+
+// expRowsAVX512: for rows i: x[i*ldx+j] *= scale[j], top[i] = the largest x[i*ldx+j] if that is larger, x[i*ldx+j] = exp(x[i*ldx+j]-top[i]),
+// sum[i] = their sum in the order of lanes, x[i*ldx+j] *= weight[j], for j < cols, a multiple of 16 > 0; rows > 0; scale and weight may be nil.
+//
+//go:noescape
+func expRowsAVX512(x *float32, ldx int, rows int, cols int, scale *float32, weight *float32, top *float32, sum *float32)
 
 // sumSquaresAVX512: lanes[i mod 16] += x[i]*x[i] for i < n in ascending order; n > 0 and a multiple of 16.
 //

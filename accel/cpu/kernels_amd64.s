@@ -8045,6 +8045,166 @@ loop:
 	VZEROUPPER
 	RET
 
+// func expRowsAVX2(x *float32, ldx int, rows int, cols int, scale *float32, weight *float32, top *float32, sum *float32)
+// Requires: AVX, AVX2
+TEXT ·expRowsAVX2(SB), NOSPLIT, $0-64
+	MOVQ         x+0(FP), AX
+	MOVQ         ldx+8(FP), CX
+	MOVQ         rows+16(FP), DX
+	MOVQ         cols+24(FP), BX
+	MOVQ         scale+32(FP), SI
+	MOVQ         weight+40(FP), DI
+	MOVQ         top+48(FP), R8
+	MOVQ         sum+56(FP), R9
+	SHLQ         $0x02, CX
+	SHLQ         $0x02, BX
+	MOVL         $0xff800000, R10
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Y0
+
+row:
+	VMOVDQU Y0, Y1
+	VMOVDQU Y0, Y2
+	XORQ    R10, R10
+	TESTQ   SI, SI
+	JZ      unscaled
+
+scaled:
+	VMOVUPS (AX)(R10*1), Y3
+	VMULPS  (SI)(R10*1), Y3, Y3
+	VMOVUPS Y3, (AX)(R10*1)
+	VMAXPS  Y1, Y3, Y1
+	VMOVUPS 32(AX)(R10*1), Y3
+	VMULPS  32(SI)(R10*1), Y3, Y3
+	VMOVUPS Y3, 32(AX)(R10*1)
+	VMAXPS  Y2, Y3, Y2
+	ADDQ    $0x40, R10
+	CMPQ    R10, BX
+	JNE     scaled
+	JMP     found
+
+unscaled:
+	VMOVUPS (AX)(R10*1), Y3
+	VMAXPS  Y1, Y3, Y1
+	VMOVUPS 32(AX)(R10*1), Y3
+	VMAXPS  Y2, Y3, Y2
+	ADDQ    $0x40, R10
+	CMPQ    R10, BX
+	JNE     unscaled
+
+found:
+	VMAXPS       Y1, Y2, Y1
+	VEXTRACTF128 $0x01, Y1, X2
+	VMAXPS       X1, X2, X2
+	VUNPCKHPD    X2, X2, X1
+	VMAXPS       X2, X1, X2
+	VMOVSHDUP    X2, X1
+	VMAXPS       X2, X1, X2
+	VMAXSS       (R8), X2, X2
+	VMOVSS       X2, (R8)
+	VBROADCASTSS X2, Y4
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	XORQ         R10, R10
+
+exp:
+	VMOVUPS      (AX)(R10*1), Y3
+	VSUBPS       Y4, Y3, Y3
+	VMULPS       constants<>+0(SB), Y3, Y5
+	VADDPS       constants<>+64(SB), Y5, Y5
+	VSUBPS       constants<>+64(SB), Y5, Y6
+	VMULPS       constants<>+128(SB), Y6, Y8
+	VSUBPS       Y8, Y3, Y7
+	VMULPS       constants<>+192(SB), Y6, Y8
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       constants<>+256(SB), Y7, Y8
+	VADDPS       constants<>+320(SB), Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VADDPS       constants<>+384(SB), Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VADDPS       constants<>+448(SB), Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VADDPS       constants<>+512(SB), Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VADDPS       constants<>+576(SB), Y8, Y8
+	VMULPS       Y7, Y7, Y6
+	VMULPS       Y6, Y8, Y8
+	VADDPS       Y7, Y8, Y8
+	VADDPS       constants<>+640(SB), Y8, Y8
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       Y5, Y8, Y8
+	VCMPPS       $0x11, constants<>+832(SB), Y3, Y5
+	VBLENDVPS    Y5, constants<>+704(SB), Y8, Y8
+	VCMPPS       $0x03, Y3, Y3, Y5
+	VBLENDVPS    Y5, Y3, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	VMOVUPS      Y8, (AX)(R10*1)
+	VMOVUPS      32(AX)(R10*1), Y3
+	VSUBPS       Y4, Y3, Y3
+	VMULPS       constants<>+0(SB), Y3, Y5
+	VADDPS       constants<>+64(SB), Y5, Y5
+	VSUBPS       constants<>+64(SB), Y5, Y6
+	VMULPS       constants<>+128(SB), Y6, Y8
+	VSUBPS       Y8, Y3, Y7
+	VMULPS       constants<>+192(SB), Y6, Y8
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       constants<>+256(SB), Y7, Y8
+	VADDPS       constants<>+320(SB), Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VADDPS       constants<>+384(SB), Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VADDPS       constants<>+448(SB), Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VADDPS       constants<>+512(SB), Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VADDPS       constants<>+576(SB), Y8, Y8
+	VMULPS       Y7, Y7, Y6
+	VMULPS       Y6, Y8, Y8
+	VADDPS       Y7, Y8, Y8
+	VADDPS       constants<>+640(SB), Y8, Y8
+	VPSLLD       $0x17, Y5, Y5
+	VPADDD       Y5, Y8, Y8
+	VCMPPS       $0x11, constants<>+832(SB), Y3, Y5
+	VBLENDVPS    Y5, constants<>+704(SB), Y8, Y8
+	VCMPPS       $0x03, Y3, Y3, Y5
+	VBLENDVPS    Y5, Y3, Y8, Y8
+	VADDPS       Y8, Y2, Y2
+	VMOVUPS      Y8, 32(AX)(R10*1)
+	ADDQ         $0x40, R10
+	CMPQ         R10, BX
+	JNE          exp
+	VADDPS       Y2, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X2
+	VADDPS       X2, X1, X2
+	VUNPCKHPD    X2, X2, X1
+	VADDPS       X1, X2, X2
+	VMOVSHDUP    X2, X1
+	VADDPS       X1, X2, X2
+	VMOVSS       X2, (R9)
+	TESTQ        DI, DI
+	JZ           next
+	XORQ         R10, R10
+
+weigh:
+	VMOVUPS (AX)(R10*1), Y3
+	VMULPS  (DI)(R10*1), Y3, Y3
+	VMOVUPS Y3, (AX)(R10*1)
+	VMOVUPS 32(AX)(R10*1), Y3
+	VMULPS  32(DI)(R10*1), Y3, Y3
+	VMOVUPS Y3, 32(AX)(R10*1)
+	ADDQ    $0x40, R10
+	CMPQ    R10, BX
+	JNE     weigh
+
+next:
+	ADDQ CX, AX
+	ADDQ $0x04, R8
+	ADDQ $0x04, R9
+	DECQ DX
+	JNZ  row
+	VZEROUPPER
+	RET
+
 // func sumSquaresAVX2(lanes *float32, x *float32, n int)
 // Requires: AVX
 TEXT ·sumSquaresAVX2(SB), NOSPLIT, $0-24
@@ -19443,9 +19603,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductAVX512r4x64(SB), NOSPLIT, $0-64
+TEXT ·addProductAVX512r4x64(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19478,12 +19638,19 @@ TEXT ·addProductAVX512r4x64(SB), NOSPLIT, $0-64
 	VMOVUPS 64(R11), Z13
 	VMOVUPS 128(R11), Z14
 	VMOVUPS 192(R11), Z15
+	MOVQ    SI, R12
+	SHLQ    $0x06, R12
+	MOVQ    ahead+64(FP), R13
+	LEAQ    (R13)(R12*2), R14
+	ADDQ    R12, R14
 
 loop:
-	PREFETCHT0   8192(DX)
-	PREFETCHT0   8256(DX)
-	PREFETCHT0   8320(DX)
-	PREFETCHT0   8384(DX)
+	PREFETCHT0   (R13)
+	PREFETCHT0   (R13)(R12*1)
+	PREFETCHT0   (R13)(R12*2)
+	PREFETCHT0   (R14)
+	ADDQ         $0x00000040, R13
+	ADDQ         $0x00000040, R14
 	VMOVUPS      (DX), Z16
 	VMOVUPS      64(DX), Z17
 	VMOVUPS      128(DX), Z18
@@ -19532,9 +19699,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductAVX512r4x16(SB), NOSPLIT, $0-64
+TEXT ·addProductAVX512r4x16(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19555,9 +19722,13 @@ TEXT ·addProductAVX512r4x16(SB), NOSPLIT, $0-64
 	VMOVUPS (R8)(R9*1), Z1
 	VMOVUPS (R8)(R9*2), Z2
 	VMOVUPS (R11), Z3
+	MOVQ    SI, R12
+	SHLQ    $0x06, R12
+	MOVQ    ahead+64(FP), R12
 
 loop:
-	PREFETCHT0   8192(DX)
+	PREFETCHT0   (R12)
+	ADDQ         $0x00000040, R12
 	VMOVUPS      (DX), Z4
 	VBROADCASTSS (AX), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -19579,9 +19750,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductAVX512r2x64(SB), NOSPLIT, $0-64
+TEXT ·addProductAVX512r2x64(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19602,12 +19773,19 @@ TEXT ·addProductAVX512r2x64(SB), NOSPLIT, $0-64
 	VMOVUPS 64(R8)(R9*1), Z5
 	VMOVUPS 128(R8)(R9*1), Z6
 	VMOVUPS 192(R8)(R9*1), Z7
+	MOVQ    SI, R10
+	SHLQ    $0x06, R10
+	MOVQ    ahead+64(FP), R11
+	LEAQ    (R11)(R10*2), R12
+	ADDQ    R10, R12
 
 loop:
-	PREFETCHT0   8192(DX)
-	PREFETCHT0   8256(DX)
-	PREFETCHT0   8320(DX)
-	PREFETCHT0   8384(DX)
+	PREFETCHT0   (R11)
+	PREFETCHT0   (R11)(R10*1)
+	PREFETCHT0   (R11)(R10*2)
+	PREFETCHT0   (R12)
+	ADDQ         $0x00000040, R11
+	ADDQ         $0x00000040, R12
 	VMOVUPS      (DX), Z8
 	VMOVUPS      64(DX), Z9
 	VMOVUPS      128(DX), Z10
@@ -19637,9 +19815,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductAVX512r2x16(SB), NOSPLIT, $0-64
+TEXT ·addProductAVX512r2x16(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19654,9 +19832,13 @@ TEXT ·addProductAVX512r2x16(SB), NOSPLIT, $0-64
 	SHLQ    $0x02, R9
 	VMOVUPS (R8), Z0
 	VMOVUPS (R8)(R9*1), Z1
+	MOVQ    SI, R10
+	SHLQ    $0x06, R10
+	MOVQ    ahead+64(FP), R10
 
 loop:
-	PREFETCHT0   8192(DX)
+	PREFETCHT0   (R10)
+	ADDQ         $0x00000040, R10
 	VMOVUPS      (DX), Z2
 	VBROADCASTSS (AX), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -19671,9 +19853,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductAVX512r1x64(SB), NOSPLIT, $0-64
+TEXT ·addProductAVX512r1x64(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19690,12 +19872,19 @@ TEXT ·addProductAVX512r1x64(SB), NOSPLIT, $0-64
 	VMOVUPS 64(DI), Z1
 	VMOVUPS 128(DI), Z2
 	VMOVUPS 192(DI), Z3
+	MOVQ    SI, R8
+	SHLQ    $0x06, R8
+	MOVQ    ahead+64(FP), R9
+	LEAQ    (R9)(R8*2), R10
+	ADDQ    R8, R10
 
 loop:
-	PREFETCHT0   8192(DX)
-	PREFETCHT0   8256(DX)
-	PREFETCHT0   8320(DX)
-	PREFETCHT0   8384(DX)
+	PREFETCHT0   (R9)
+	PREFETCHT0   (R9)(R8*1)
+	PREFETCHT0   (R9)(R8*2)
+	PREFETCHT0   (R10)
+	ADDQ         $0x00000040, R9
+	ADDQ         $0x00000040, R10
 	VMOVUPS      (DX), Z4
 	VMOVUPS      64(DX), Z5
 	VMOVUPS      128(DX), Z6
@@ -19716,9 +19905,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductAVX512r1x16(SB), NOSPLIT, $0-64
+TEXT ·addProductAVX512r1x16(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19732,9 +19921,13 @@ TEXT ·addProductAVX512r1x16(SB), NOSPLIT, $0-64
 	MOVQ    ldc+8(FP), R8
 	SHLQ    $0x02, R8
 	VMOVUPS (DI), Z0
+	MOVQ    SI, R8
+	SHLQ    $0x06, R8
+	MOVQ    ahead+64(FP), R8
 
 loop:
-	PREFETCHT0   8192(DX)
+	PREFETCHT0   (R8)
+	ADDQ         $0x00000040, R8
 	VMOVUPS      (DX), Z1
 	VBROADCASTSS (AX), Z2
 	VFMADD231PS  Z1, Z2, Z0
@@ -19905,9 +20098,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductHalfAVX512r4x64(SB), NOSPLIT, $0-64
+TEXT ·addProductHalfAVX512r4x64(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19940,10 +20133,14 @@ TEXT ·addProductHalfAVX512r4x64(SB), NOSPLIT, $0-64
 	VMOVUPS 64(R11), Z13
 	VMOVUPS 128(R11), Z14
 	VMOVUPS 192(R11), Z15
+	MOVQ    SI, R12
+	SHLQ    $0x06, R12
+	MOVQ    ahead+64(FP), R13
 
 loop:
-	PREFETCHT0   8192(DX)
-	PREFETCHT0   8256(DX)
+	PREFETCHT0   (R13)
+	PREFETCHT0   (R13)(R12*1)
+	ADDQ         $0x00000040, R13
 	VCVTPH2PS    (DX), Z16
 	VCVTPH2PS    32(DX), Z17
 	VCVTPH2PS    64(DX), Z18
@@ -19992,9 +20189,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductHalfAVX512r4x16(SB), NOSPLIT, $0-64
+TEXT ·addProductHalfAVX512r4x16(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20015,9 +20212,13 @@ TEXT ·addProductHalfAVX512r4x16(SB), NOSPLIT, $0-64
 	VMOVUPS (R8)(R9*1), Z1
 	VMOVUPS (R8)(R9*2), Z2
 	VMOVUPS (R11), Z3
+	MOVQ    SI, R12
+	SHLQ    $0x06, R12
+	MOVQ    ahead+64(FP), R12
 
 loop:
-	PREFETCHT0   8192(DX)
+	PREFETCHT0   (R12)
+	ADDQ         $0x00000020, R12
 	VCVTPH2PS    (DX), Z4
 	VBROADCASTSS (AX), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -20039,9 +20240,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductHalfAVX512r2x64(SB), NOSPLIT, $0-64
+TEXT ·addProductHalfAVX512r2x64(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20062,10 +20263,14 @@ TEXT ·addProductHalfAVX512r2x64(SB), NOSPLIT, $0-64
 	VMOVUPS 64(R8)(R9*1), Z5
 	VMOVUPS 128(R8)(R9*1), Z6
 	VMOVUPS 192(R8)(R9*1), Z7
+	MOVQ    SI, R10
+	SHLQ    $0x06, R10
+	MOVQ    ahead+64(FP), R11
 
 loop:
-	PREFETCHT0   8192(DX)
-	PREFETCHT0   8256(DX)
+	PREFETCHT0   (R11)
+	PREFETCHT0   (R11)(R10*1)
+	ADDQ         $0x00000040, R11
 	VCVTPH2PS    (DX), Z8
 	VCVTPH2PS    32(DX), Z9
 	VCVTPH2PS    64(DX), Z10
@@ -20095,9 +20300,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductHalfAVX512r2x16(SB), NOSPLIT, $0-64
+TEXT ·addProductHalfAVX512r2x16(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20112,9 +20317,13 @@ TEXT ·addProductHalfAVX512r2x16(SB), NOSPLIT, $0-64
 	SHLQ    $0x02, R9
 	VMOVUPS (R8), Z0
 	VMOVUPS (R8)(R9*1), Z1
+	MOVQ    SI, R10
+	SHLQ    $0x06, R10
+	MOVQ    ahead+64(FP), R10
 
 loop:
-	PREFETCHT0   8192(DX)
+	PREFETCHT0   (R10)
+	ADDQ         $0x00000020, R10
 	VCVTPH2PS    (DX), Z2
 	VBROADCASTSS (AX), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -20129,9 +20338,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductHalfAVX512r1x64(SB), NOSPLIT, $0-64
+TEXT ·addProductHalfAVX512r1x64(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20148,10 +20357,14 @@ TEXT ·addProductHalfAVX512r1x64(SB), NOSPLIT, $0-64
 	VMOVUPS 64(DI), Z1
 	VMOVUPS 128(DI), Z2
 	VMOVUPS 192(DI), Z3
+	MOVQ    SI, R8
+	SHLQ    $0x06, R8
+	MOVQ    ahead+64(FP), R9
 
 loop:
-	PREFETCHT0   8192(DX)
-	PREFETCHT0   8256(DX)
+	PREFETCHT0   (R9)
+	PREFETCHT0   (R9)(R8*1)
+	ADDQ         $0x00000040, R9
 	VCVTPH2PS    (DX), Z4
 	VCVTPH2PS    32(DX), Z5
 	VCVTPH2PS    64(DX), Z6
@@ -20172,9 +20385,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductHalfAVX512r1x16(SB), NOSPLIT, $0-64
+TEXT ·addProductHalfAVX512r1x16(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20188,9 +20401,13 @@ TEXT ·addProductHalfAVX512r1x16(SB), NOSPLIT, $0-64
 	MOVQ    ldc+8(FP), R8
 	SHLQ    $0x02, R8
 	VMOVUPS (DI), Z0
+	MOVQ    SI, R8
+	SHLQ    $0x06, R8
+	MOVQ    ahead+64(FP), R8
 
 loop:
-	PREFETCHT0   8192(DX)
+	PREFETCHT0   (R8)
+	ADDQ         $0x00000020, R8
 	VCVTPH2PS    (DX), Z1
 	VBROADCASTSS (AX), Z2
 	VFMADD231PS  Z1, Z2, Z0
@@ -20362,9 +20579,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// func addProductInt8AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r4x64(SB), NOSPLIT, $0-64
+TEXT ·addProductInt8AVX512r4x64(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20396,9 +20613,13 @@ TEXT ·addProductInt8AVX512r4x64(SB), NOSPLIT, $0-64
 	VMOVUPS 64(R11), Z13
 	VMOVUPS 128(R11), Z14
 	VMOVUPS 192(R11), Z15
+	MOVQ    SI, R12
+	SHLQ    $0x06, R12
+	MOVQ    ahead+64(FP), R12
 
 loop:
-	PREFETCHT0   8192(DX)
+	PREFETCHT0   (R12)
+	ADDQ         $0x00000040, R12
 	VPMOVSXBD    (DX), Z16
 	VCVTDQ2PS    Z16, Z16
 	VPMOVSXBD    16(DX), Z17
@@ -20451,9 +20672,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r4x16(SB), NOSPLIT, $0-64
+TEXT ·addProductInt8AVX512r4x16(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20473,9 +20694,13 @@ TEXT ·addProductInt8AVX512r4x16(SB), NOSPLIT, $0-64
 	VMOVUPS (R8)(R9*1), Z1
 	VMOVUPS (R8)(R9*2), Z2
 	VMOVUPS (R11), Z3
+	MOVQ    SI, R12
+	SHLQ    $0x06, R12
+	MOVQ    ahead+64(FP), R12
 
 loop:
-	PREFETCHT0   8192(DX)
+	PREFETCHT0   (R12)
+	ADDQ         $0x00000010, R12
 	VPMOVSXBD    (DX), Z4
 	VCVTDQ2PS    Z4, Z4
 	VBROADCASTSS (AX), Z5
@@ -20498,9 +20723,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r2x64(SB), NOSPLIT, $0-64
+TEXT ·addProductInt8AVX512r2x64(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20520,9 +20745,13 @@ TEXT ·addProductInt8AVX512r2x64(SB), NOSPLIT, $0-64
 	VMOVUPS 64(R8)(R9*1), Z5
 	VMOVUPS 128(R8)(R9*1), Z6
 	VMOVUPS 192(R8)(R9*1), Z7
+	MOVQ    SI, R10
+	SHLQ    $0x06, R10
+	MOVQ    ahead+64(FP), R10
 
 loop:
-	PREFETCHT0   8192(DX)
+	PREFETCHT0   (R10)
+	ADDQ         $0x00000040, R10
 	VPMOVSXBD    (DX), Z8
 	VCVTDQ2PS    Z8, Z8
 	VPMOVSXBD    16(DX), Z9
@@ -20556,9 +20785,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r2x16(SB), NOSPLIT, $0-64
+TEXT ·addProductInt8AVX512r2x16(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20572,9 +20801,13 @@ TEXT ·addProductInt8AVX512r2x16(SB), NOSPLIT, $0-64
 	SHLQ    $0x02, R9
 	VMOVUPS (R8), Z0
 	VMOVUPS (R8)(R9*1), Z1
+	MOVQ    SI, R10
+	SHLQ    $0x06, R10
+	MOVQ    ahead+64(FP), R10
 
 loop:
-	PREFETCHT0   8192(DX)
+	PREFETCHT0   (R10)
+	ADDQ         $0x00000010, R10
 	VPMOVSXBD    (DX), Z2
 	VCVTDQ2PS    Z2, Z2
 	VBROADCASTSS (AX), Z3
@@ -20590,9 +20823,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r1x64(SB), NOSPLIT, $0-64
+TEXT ·addProductInt8AVX512r1x64(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20608,9 +20841,13 @@ TEXT ·addProductInt8AVX512r1x64(SB), NOSPLIT, $0-64
 	VMOVUPS 64(DI), Z1
 	VMOVUPS 128(DI), Z2
 	VMOVUPS 192(DI), Z3
+	MOVQ    SI, R8
+	SHLQ    $0x06, R8
+	MOVQ    ahead+64(FP), R8
 
 loop:
-	PREFETCHT0   8192(DX)
+	PREFETCHT0   (R8)
+	ADDQ         $0x00000040, R8
 	VPMOVSXBD    (DX), Z4
 	VCVTDQ2PS    Z4, Z4
 	VPMOVSXBD    16(DX), Z5
@@ -20635,9 +20872,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r1x16(SB), NOSPLIT, $0-64
+TEXT ·addProductInt8AVX512r1x16(SB), NOSPLIT, $0-72
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20650,9 +20887,13 @@ TEXT ·addProductInt8AVX512r1x16(SB), NOSPLIT, $0-64
 	MOVQ    ldc+8(FP), R8
 	SHLQ    $0x02, R8
 	VMOVUPS (DI), Z0
+	MOVQ    SI, R8
+	SHLQ    $0x06, R8
+	MOVQ    ahead+64(FP), R8
 
 loop:
-	PREFETCHT0   8192(DX)
+	PREFETCHT0   (R8)
+	ADDQ         $0x00000010, R8
 	VPMOVSXBD    (DX), Z1
 	VCVTDQ2PS    Z1, Z1
 	VBROADCASTSS (AX), Z2
@@ -20769,6 +21010,125 @@ loop:
 	SUBQ    $0x10, DX
 	JNZ     loop
 	VMOVUPS Z0, (AX)
+	VZEROUPPER
+	RET
+
+// func expRowsAVX512(x *float32, ldx int, rows int, cols int, scale *float32, weight *float32, top *float32, sum *float32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·expRowsAVX512(SB), NOSPLIT, $0-64
+	MOVQ         x+0(FP), AX
+	MOVQ         ldx+8(FP), CX
+	MOVQ         rows+16(FP), DX
+	MOVQ         cols+24(FP), BX
+	MOVQ         scale+32(FP), SI
+	MOVQ         weight+40(FP), DI
+	MOVQ         top+48(FP), R8
+	MOVQ         sum+56(FP), R9
+	SHLQ         $0x02, CX
+	SHLQ         $0x02, BX
+	MOVL         $0xff800000, R10
+	VMOVD        R10, X0
+	VPBROADCASTD X0, Z0
+
+row:
+	VMOVDQU32 Z0, Z1
+	XORQ      R10, R10
+	TESTQ     SI, SI
+	JZ        unscaled
+
+scaled:
+	VMOVUPS (AX)(R10*1), Z2
+	VMULPS  (SI)(R10*1), Z2, Z2
+	VMOVUPS Z2, (AX)(R10*1)
+	VMAXPS  Z1, Z2, Z1
+	ADDQ    $0x40, R10
+	CMPQ    R10, BX
+	JNE     scaled
+	JMP     found
+
+unscaled:
+	VMOVUPS (AX)(R10*1), Z2
+	VMAXPS  Z1, Z2, Z1
+	ADDQ    $0x40, R10
+	CMPQ    R10, BX
+	JNE     unscaled
+
+found:
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VMAXPS        Y1, Y2, Y2
+	VEXTRACTF128  $0x01, Y2, X1
+	VMAXPS        X2, X1, X1
+	VUNPCKHPD     X1, X1, X2
+	VMAXPS        X1, X2, X1
+	VMOVSHDUP     X1, X2
+	VMAXPS        X1, X2, X1
+	VMAXSS        (R8), X1, X1
+	VMOVSS        X1, (R8)
+	VBROADCASTSS  X1, Z3
+	VXORPS        Z1, Z1, Z1
+	XORQ          R10, R10
+
+exp:
+	VMOVUPS       (AX)(R10*1), Z2
+	VSUBPS        Z3, Z2, Z2
+	VMULPS        constants<>+0(SB), Z2, Z4
+	VADDPS        constants<>+64(SB), Z4, Z4
+	VSUBPS        constants<>+64(SB), Z4, Z5
+	VMULPS        constants<>+128(SB), Z5, Z7
+	VSUBPS        Z7, Z2, Z6
+	VMULPS        constants<>+192(SB), Z5, Z7
+	VSUBPS        Z7, Z6, Z6
+	VMULPS        constants<>+256(SB), Z6, Z7
+	VADDPS        constants<>+320(SB), Z7, Z7
+	VMULPS        Z6, Z7, Z7
+	VADDPS        constants<>+384(SB), Z7, Z7
+	VMULPS        Z6, Z7, Z7
+	VADDPS        constants<>+448(SB), Z7, Z7
+	VMULPS        Z6, Z7, Z7
+	VADDPS        constants<>+512(SB), Z7, Z7
+	VMULPS        Z6, Z7, Z7
+	VADDPS        constants<>+576(SB), Z7, Z7
+	VMULPS        Z6, Z6, Z5
+	VMULPS        Z5, Z7, Z7
+	VADDPS        Z6, Z7, Z7
+	VADDPS        constants<>+640(SB), Z7, Z7
+	VPSLLD        $0x17, Z4, Z4
+	VCMPPS        $0x15, constants<>+832(SB), Z2, K1
+	VPADDD.Z      Z4, Z7, K1, Z7
+	VCMPPS        $0x03, Z2, Z2, K1
+	VBLENDMPS     Z2, Z7, K1, Z7
+	VADDPS        Z7, Z1, Z1
+	VMOVUPS       Z7, (AX)(R10*1)
+	ADDQ          $0x40, R10
+	CMPQ          R10, BX
+	JNE           exp
+	VEXTRACTF64X4 $0x01, Z1, Y2
+	VADDPS        Y2, Y1, Y2
+	VEXTRACTF128  $0x01, Y2, X1
+	VADDPS        X1, X2, X1
+	VUNPCKHPD     X1, X1, X2
+	VADDPS        X2, X1, X1
+	VMOVSHDUP     X1, X2
+	VADDPS        X2, X1, X1
+	VMOVSS        X1, (R9)
+	TESTQ         DI, DI
+	JZ            next
+	XORQ          R10, R10
+
+weigh:
+	VMOVUPS (AX)(R10*1), Z2
+	VMULPS  (DI)(R10*1), Z2, Z2
+	VMOVUPS Z2, (AX)(R10*1)
+	ADDQ    $0x40, R10
+	CMPQ    R10, BX
+	JNE     weigh
+
+next:
+	ADDQ CX, AX
+	ADDQ $0x04, R8
+	ADDQ $0x04, R9
+	DECQ DX
+	JNZ  row
 	VZEROUPPER
 	RET
 

@@ -57,11 +57,11 @@ func flipCodes(dst []byte, dstStride, dstStep int, src []byte, stride, srcStep, 
 	flipCodesRef(dst, dstStride, dstStep, src, stride, srcStep, count)
 }
 
-func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int) {
+func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, _ []byte) {
 	addProductHalfRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
 }
 
-func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int) {
+func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int, _ []byte) {
 	addProductInt8Ref(c, ldc, a, row, step, b, ldb, rows, cols, n)
 }
 
@@ -111,7 +111,7 @@ func ternaryFlip(dst []byte, w []float32, ldw, blocks int, half float32) {
 	ternaryFlipRef(dst, blocks*BlockBytes, w, ldw, 0, BlockCols*blocks, 0, PanelRows, half)
 }
 
-func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int) {
+func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int, _ []byte) {
 	addProductRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
 }
 
@@ -143,3 +143,7 @@ func addInts(dst, x []int32) { addIntsRef(dst, x) }
 func positive(ids []int32, x []float32, first int) int { return positiveRef(ids, x, first) }
 
 func nonzero(ids []int32, x []int8, first int) int { return nonzeroRef(ids, x, first) }
+
+func expRows(x []float32, ldx, rows, cols int, scale, weight, top, sum []float32) {
+	expRowsRef(x, ldx, rows, cols, scale, weight, top, sum)
+}

@@ -3,22 +3,23 @@ package cpu
 import (
 	"fmt"
 	"math"
+	"unsafe"
 )
 
 // Keys and values may be stored in half precision or as int8. They become float32 in the products of attention, which are otherwise those
 // of [AddProduct]: the same sums in the same order.
 
 // AddProductHalf is [AddProduct] with a right factor in IEEE half precision.
-func AddProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int) {
+func AddProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, ahead []byte) {
 	if checkProduct("AddProductHalf", c, ldc, a, row, step, len(b), ldb, rows, cols, n) {
-		addProductHalf(c, ldc, a, row, step, b, ldb, rows, cols, n)
+		addProductHalf(c, ldc, a, row, step, b, ldb, rows, cols, n, orBytes(ahead, b))
 	}
 }
 
 // AddProductInt8 is [AddProduct] with a right factor of int8.
-func AddProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int) {
+func AddProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int, ahead []byte) {
 	if checkProduct("AddProductInt8", c, ldc, a, row, step, len(b), ldb, rows, cols, n) {
-		addProductInt8(c, ldc, a, row, step, b, ldb, rows, cols, n)
+		addProductInt8(c, ldc, a, row, step, b, ldb, rows, cols, n, orBytes(ahead, b))
 	}
 }
 
@@ -34,6 +35,14 @@ func checkProduct(op string, c []float32, ldc int, a []float32, row, step, lenB,
 	need(op, "a", len(a), (rows-1)*row+(n-1)*step+1)
 	needRows(op, "b", lenB, n, cols, ldb)
 	return true
+}
+
+// orBytes is ahead or, if that is nothing, the bytes of b.
+func orBytes[T any](ahead []byte, b []T) []byte {
+	if len(ahead) > 0 {
+		return ahead
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(&b[0])), 1)
 }
 
 // ToHalves writes x to dst in IEEE half precision, rounded half to even; what is too large becomes infinite.

@@ -30,11 +30,11 @@ func TestStoredProductsAreThoseOfTheirFloats(t *testing.T) {
 				for _, kind := range []string{"half", "int8"} {
 					want, c := append([]float32(nil), start...), append([]float32(nil), start...)
 					if kind == "half" {
-						AddProduct(want, ldc, a, row, 1, asHalves, ldb, rows, cols, n)
-						AddProductHalf(c, ldc, a, row, 1, halves, ldb, rows, cols, n)
+						AddProduct(want, ldc, a, row, 1, asHalves, ldb, rows, cols, n, nil)
+						AddProductHalf(c, ldc, a, row, 1, halves, ldb, rows, cols, n, nil)
 					} else {
-						AddProduct(want, ldc, a, row, 1, asInts, ldb, rows, cols, n)
-						AddProductInt8(c, ldc, a, row, 1, ints, ldb, rows, cols, n)
+						AddProduct(want, ldc, a, row, 1, asInts, ldb, rows, cols, n, nil)
+						AddProductInt8(c, ldc, a, row, 1, ints, ldb, rows, cols, n, nil)
 					}
 					sameBits(t, want, c, fmt.Sprint(kind, isa))
 				}
@@ -79,9 +79,9 @@ func BenchmarkAddProductOfStoredValues(b *testing.B) {
 	a, c := floats(rand.New(rand.NewPCG(1, 1)), "normal", 4*keys), make([]float32, 4*dim)
 	single, half, int8s := make([]float32, keys*dim), make([]uint16, keys*dim), make([]int8, keys*dim)
 	for name, f := range map[string]func(){
-		"float32": func() { AddProduct(c, dim, a, keys, 1, single, dim, 4, dim, keys) },
-		"half":    func() { AddProductHalf(c, dim, a, keys, 1, half, dim, 4, dim, keys) },
-		"int8":    func() { AddProductInt8(c, dim, a, keys, 1, int8s, dim, 4, dim, keys) },
+		"float32": func() { AddProduct(c, dim, a, keys, 1, single, dim, 4, dim, keys, nil) },
+		"half":    func() { AddProductHalf(c, dim, a, keys, 1, half, dim, 4, dim, keys, nil) },
+		"int8":    func() { AddProductInt8(c, dim, a, keys, 1, int8s, dim, 4, dim, keys, nil) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			for range b.N {

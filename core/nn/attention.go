@@ -249,8 +249,13 @@ func (t *attendTask) span(l lanes, p *partial, from, keys int, buf []float32) {
 	}
 	clear(p.acc[:l.n*pad])
 	cache := t.ctx.caches[t.ctx.rows[l.row].Seq]
-	for first := from; first < min(keys, from+SpanTokens); first += PageTokens {
-		page := cache.at(t.a.Layer, l.kvHead, first/PageTokens)
+	end := min(keys, from+SpanTokens)
+	page := cache.at(t.a.Layer, l.kvHead, from/PageTokens)
+	for first, next := from, page; first < end; first, page = first+PageTokens, next {
+		if first+PageTokens < end {
+			next = cache.at(t.a.Layer, l.kvHead, first/PageTokens+1)
+			page.after = next.keys
+		}
 		if t.seen(l.row, first) == t.seen(l.last(), first) {
 			t.strip(l, p, &page, 0, l.n, first, q, buf)
 			continue
@@ -270,27 +275,26 @@ func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, 
 	if most == 0 {
 		return
 	}
-	scores, one := buf[:n*PageTokens], buf[t.width*PageTokens:][:1]
+	scores, buf := buf[:n*PageTokens], buf[t.width*PageTokens:]
+	sums, was := buf[:n], buf[n:2*n]
 	clear(scores)
 	page.addScores(scores, q[at*pad:], n, padded(most), dim)
-	for i := range n {
+	copy(was, p.top[at:])
+	if t.seen(l.row+at%l.rows, first) == PageTokens {
+		cpu.ExpRows(scores, PageTokens, n, PageTokens, page.keyScale, page.valueScale, p.top[at:], sums)
+	} else {
+		t.maskedRows(l, p, page, at, n, first, scores, sums)
+	}
+	for i, sum := range sums {
 		lane := at + i
-		seen := t.seen(l.row+lane%l.rows, first)
-		if seen == 0 {
-			continue
+		if p.top[lane] > was[i] { // earlier sums were relative to a smaller maximum
+			p.shrink(lane, pad, was[i])
 		}
-		s := scores[i*PageTokens:][:padded(seen)]
-		for j := seen; j < len(s); j++ { // these count for nothing below
-			s[j] = float32(math.Inf(-1))
-		}
-		if m := cpu.MaxF32(s); m > p.top[lane] { // earlier sums were relative to a smaller maximum
-			p.shrink(lane, pad, m, one)
-		}
-		p.sum[lane] += cpu.ExpSum(s, p.top[lane])
+		p.sum[lane] += sum
 		if t.mask.drops() {
-			t.mask.apply(s[:seen], s[:seen], l.pair(lane), first)
+			s := scores[i*PageTokens:][:t.seen(l.row+lane%l.rows, first)]
+			t.mask.apply(s, s, l.pair(lane), first)
 		}
-		page.weigh(s, seen)
 	}
 	from := 0
 	for i := 0; i < n && from < most; i++ { // what row i sees and the one before it does not
@@ -300,31 +304,50 @@ func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, 
 	}
 }
 
+// maskedRows is ExpRows where rows see only the first keys of a page, or none.
+func (t *attendTask) maskedRows(l lanes, p *partial, page *kvPage, at, n, first int, scores, sums []float32) {
+	for i := range n {
+		lane := at + i
+		seen := t.seen(l.row+lane%l.rows, first)
+		if sums[i] = 0; seen == 0 {
+			continue
+		}
+		s := scores[i*PageTokens:][:padded(seen)]
+		if page.keyScale != nil {
+			cpu.Mul(s[:seen], s[:seen], page.keyScale[:seen])
+		}
+		for j := seen; j < len(s); j++ { // these count for nothing below
+			s[j] = float32(math.Inf(-1))
+		}
+		cpu.ExpRows(s, len(s), 1, len(s), nil, page.valueScale, p.top[lane:], sums[i:])
+	}
+}
+
 // seen is how many keys of the page that begins at first a row sees.
 func (t *attendTask) seen(row, first int) int { return max(0, min(PageTokens, t.keys(row)-first)) }
 
-// shrink makes lane i relative to a larger maximum.
-func (p *partial) shrink(i, pad int, top float32, one []float32) {
-	one[0] = p.top[i]
-	factor := cpu.ExpSum(one, top)
+// shrink makes lane i, which was relative to a smaller maximum, relative to top[i].
+func (p *partial) shrink(i, pad int, was float32) {
+	one := [1]float32{was}
+	factor := cpu.ExpSum(one[:], p.top[i])
 	acc := p.acc[i*pad : (i+1)*pad]
 	cpu.ScaleMul(acc, acc, nil, factor)
 	p.sum[i] *= factor
-	p.top[i] = top
 }
 
 // join adds the next span to p, which it may change.
 func (t *attendTask) join(l lanes, p, next *partial) {
 	pad := PaddedDim(t.a.Dim)
-	var one [1]float32
 	for i := range l.n {
 		if next.sum[i] == 0 { // a row that sees none of its keys
 			continue
 		}
-		if top := next.top[i]; top > p.top[i] {
-			p.shrink(i, pad, top, one[:])
+		if was := p.top[i]; next.top[i] > was {
+			p.top[i] = next.top[i]
+			p.shrink(i, pad, was)
 		} else {
-			next.shrink(i, pad, p.top[i], one[:])
+			was, next.top[i] = next.top[i], was
+			next.shrink(i, pad, was)
 		}
 		acc := p.acc[i*pad : (i+1)*pad]
 		cpu.Add(acc, acc, next.acc[i*pad:(i+1)*pad])

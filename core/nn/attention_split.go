@@ -9,15 +9,19 @@ import (
 // in their order, which is the order of attend.
 func (t *attendTask) split(spans int) {
 	n := t.width * (PaddedDim(t.a.Dim) + 2)
-	mem := t.ctx.scratch.Alloc(4 * t.items * spans * n)
-	t.spanCount, t.partials = spans, pool.View[float32](mem)
 	items := t.items * spans
-	chunks := min(items, len(t.buf)/t.per)
+	chunks := min(items, spanChunks*cpu.NumThreads())
+	mem, buf := t.ctx.scratch.Alloc(4*items*n), t.ctx.scratch.Alloc(4*chunks*t.per)
+	t.spanCount, t.partials, t.buf = spans, pool.View[float32](mem), pool.View[float32](buf)
 	t.size = (items + chunks - 1) / chunks
 	cpu.Parallel((items+t.size-1)/t.size, (*spanTask)(t))
 	cpu.Parallel(t.items, (*joinTask)(t))
+	t.ctx.scratch.Free(buf)
 	t.ctx.scratch.Free(mem)
 }
+
+// spanChunks is how many pieces there are for each thread: of a few heads and spans each is one, and threads end together.
+const spanChunks = 32
 
 // at is the place for a span of an item.
 func (t *attendTask) at(item, span int) partial {

@@ -12,6 +12,7 @@ type kvPage struct {
 	keys, values []byte
 	keyScale     []float32 // [PageTokens], of KVInt8
 	valueScale   []float32
+	after        []byte // what is read after the page, or nil
 }
 
 func (c *KVCache) at(layer, kvHead, page int) kvPage {
@@ -86,37 +87,28 @@ func scaleOf(x []float32, scale *float32) (inv float32) {
 	return 127 / top
 }
 
-// addScores adds the products of rows queries [rows, pad] with the page's first width keys to scores [rows, PageTokens].
+// addScores adds the products of rows queries [rows, pad] with the page's first width keys to scores [rows, PageTokens]. Those of KVInt8 are
+// still to be multiplied by keyScale.
 func (p *kvPage) addScores(scores, q []float32, rows, width, dim int) {
 	switch p.dtype {
 	case KVFloat32:
-		cpu.AddProduct(scores, PageTokens, q, p.pad, 1, pool.View[float32](p.keys), PageTokens, rows, width, dim)
+		cpu.AddProduct(scores, PageTokens, q, p.pad, 1, pool.View[float32](p.keys), PageTokens, rows, width, dim, p.values)
 	case KVFloat16:
-		cpu.AddProductHalf(scores, PageTokens, q, p.pad, 1, pool.View[uint16](p.keys), PageTokens, rows, width, dim)
+		cpu.AddProductHalf(scores, PageTokens, q, p.pad, 1, pool.View[uint16](p.keys), PageTokens, rows, width, dim, p.values)
 	case KVInt8:
-		cpu.AddProductInt8(scores, PageTokens, q, p.pad, 1, pool.View[int8](p.keys), PageTokens, rows, width, dim)
-		for i := range rows {
-			s := scores[i*PageTokens:][:width]
-			cpu.Mul(s, s, p.keyScale[:width])
-		}
+		cpu.AddProductInt8(scores, PageTokens, q, p.pad, 1, pool.View[int8](p.keys), PageTokens, rows, width, dim, p.values)
 	}
 }
 
-// weigh makes the probabilities of the page's first n values ready for addValues.
-func (p *kvPage) weigh(probabilities []float32, n int) {
-	if p.dtype == KVInt8 {
-		cpu.Mul(probabilities[:n], probabilities[:n], p.valueScale[:n])
-	}
-}
-
-// addValues adds the values [from, to) of the page, weighed by rows of probabilities [rows, PageTokens], to acc [rows, pad].
+// addValues adds the values [from, to) of the page, weighed by rows of probabilities [rows, PageTokens], to acc [rows, pad]. For KVInt8 these
+// have been multiplied by valueScale.
 func (p *kvPage) addValues(acc, probabilities []float32, rows, from, to int) {
 	switch p.dtype {
 	case KVFloat32:
-		cpu.AddProduct(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[float32](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from)
+		cpu.AddProduct(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[float32](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.after)
 	case KVFloat16:
-		cpu.AddProductHalf(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[uint16](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from)
+		cpu.AddProductHalf(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[uint16](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.after)
 	case KVInt8:
-		cpu.AddProductInt8(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[int8](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from)
+		cpu.AddProductInt8(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[int8](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.after)
 	}
 }

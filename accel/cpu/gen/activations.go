@@ -11,6 +11,7 @@ const (
 	atLeast     = 29
 	moreThan    = 30
 	isUnordered = 3
+	notLess     = 21
 )
 
 func activations(s simd) {

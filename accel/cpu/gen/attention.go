@@ -18,6 +18,7 @@ func attention(s simd) {
 	dot(s)
 	expSum(s)
 	maxLanes(s)
+	expRows(s)
 }
 
 // productTile is a tile of a product: its sums are in registers.
@@ -59,18 +60,21 @@ func (k rightFactor) read(s simd, b reg.Register, p int, to reg.VecVirtual) {
 }
 
 // A product with a few rows waits for its right factor when that comes from memory: the keys and values of a sequence that decodes. These lie
-// in pages, too small for the hardware's own prefetchers; behind the keys of a head come its values, and behind these the keys of the
-// next head. With AVX2, whose narrow tiles go over a page four times, asking gains nothing.
-const (
-	streamedRows    = 4
-	prefetchProduct = 8192 // bytes before its use
-)
+// in pages, too small for the hardware's own prefetchers. While a kernel goes over one page it asks for as much of what comes next, in
+// several places at once: memory gives more that way. With AVX2, whose narrow tiles go over a page four times, asking gains nothing.
+const streamedRows = 4
 
 // addProduct keeps a tile of sums in registers while it goes over k.
-func addProduct(s simd, kind rightFactor, rows, width int) {
-	name := fmt.Sprintf("addProduct%s%sr%dx%d", kind.name, s.suffix, rows, width)
-	TEXT(name, NOSPLIT, "func(c *float32, ldc int, a *float32, row, step int, b *"+kind.dtype+", ldb, n int)")
-	Doc(fmt.Sprintf("%s: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < %d and j < %d; n > 0.", name, rows, width))
+func addProduct(s simd, kind rightFactor, tall, width int) {
+	name := fmt.Sprintf("addProduct%s%sr%dx%d", kind.name, s.suffix, tall, width)
+	streamed, params := s.wide() && tall <= streamedRows, ""
+	doc := []string{fmt.Sprintf("%s: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < %d and j < %d; n > 0.", name, tall, width)}
+	if streamed {
+		params = ", ahead *byte"
+		doc = append(doc, fmt.Sprintf("Meanwhile it asks for %d*n bytes at ahead.", width*kind.size))
+	}
+	TEXT(name, NOSPLIT, "func(c *float32, ldc int, a *float32, row, step int, b *"+kind.dtype+", ldb, n int"+params+")")
+	Doc(doc...)
 	Pragma("noescape")
 	a, step, b, ldb, n := load("a"), load("step"), load("b"), load("ldb"), load("n")
 	row := load("row")
@@ -82,9 +86,9 @@ func addProduct(s simd, kind rightFactor, rows, width int) {
 	}
 	c, ldc := load("c"), load("ldc")
 	SHLQ(u8(2), ldc)
-	from, to := newRows(a, row, rows), newRows(c, ldc, rows)
+	from, to := newRows(a, row, tall), newRows(c, ldc, tall)
 	parts := width / 16 * s.parts
-	sum := make([][]reg.VecVirtual, rows)
+	sum := make([][]reg.VecVirtual, tall)
 	for i := range sum {
 		sum[i] = s.regs(parts)
 		for p := range sum[i] {
@@ -92,11 +96,20 @@ func addProduct(s simd, kind rightFactor, rows, width int) {
 		}
 	}
 	right, x := s.regs(parts), s.vec()
+	lines := max(1, width*kind.size/64) // of a cache, that are asked for at a time
+	var ahead rows
+	if streamed {
+		apart := GP64()
+		MOVQ(n, apart)
+		SHLQ(u8(6), apart)
+		ahead = newRows(load("ahead"), apart, lines)
+	}
 	Label("loop")
-	if s.wide() && rows <= streamedRows {
-		for off := 0; off < width*kind.size; off += 64 {
-			PREFETCHT0(at(b, off+prefetchProduct))
+	if streamed {
+		for i := range lines {
+			PREFETCHT0(ahead.at(i, 0))
 		}
+		ahead.advance(min(64, width*kind.size))
 	}
 	for p := range right {
 		kind.read(s, b, p, right[p])
@@ -192,6 +205,31 @@ func expSum(s simd) {
 
 // exp is expRef step by step; it keeps x.
 func (s simd) exp(x reg.VecVirtual) reg.VecVirtual {
+	p, t := s.expParts(x)
+	VPADDD(t, p, p)
+	s.replace(p, lessThan, x, constant(cExpLow), constant(cZero))
+	s.replace(p, moreThan, x, constant(cExpHigh), constant(cInf))
+	s.replace(p, isUnordered, x, x, x)
+	return p
+}
+
+// expOfNegative is exp of numbers up to 0 and NaN.
+func (s simd) expOfNegative(x reg.VecVirtual) reg.VecVirtual {
+	p, t := s.expParts(x)
+	if s.wide() {
+		k := K()
+		VCMPPS(u8(notLess), constant(cExpLow), x, k)
+		VPADDD_Z(t, p, k, p)
+	} else {
+		VPADDD(t, p, p)
+		s.replace(p, lessThan, x, constant(cExpLow), constant(cZero))
+	}
+	s.replace(p, isUnordered, x, x, x)
+	return p
+}
+
+// expParts gives exp(x) as a number and what to add to its exponent.
+func (s simd) expParts(x reg.VecVirtual) (p, t reg.VecVirtual) {
 	t, n, r, p := s.vec(), s.vec(), s.vec(), s.vec()
 	VMULPS(constant(cLog2e), x, t)
 	VADDPS(constant(cMagic), t, t)
@@ -211,11 +249,7 @@ func (s simd) exp(x reg.VecVirtual) reg.VecVirtual {
 	VADDPS(r, p, p)
 	VADDPS(constant(cOne), p, p)
 	VPSLLD(u8(23), t, t)
-	VPADDD(t, p, p)
-	s.replace(p, lessThan, x, constant(cExpLow), constant(cZero))
-	s.replace(p, moreThan, x, constant(cExpHigh), constant(cInf))
-	s.replace(p, isUnordered, x, x, x)
-	return p
+	return p, t
 }
 
 // replace puts value into p where the comparison of x with y holds.
@@ -254,4 +288,101 @@ func maxLanes(s simd) {
 		VMOVUPS(top[p], at(lanes, s.bytes*p))
 	}
 	done()
+}
+
+// expRows goes over a row twice: for its largest element, and for the exponentials.
+func expRows(s simd) {
+	name := "expRows" + s.suffix
+	TEXT(name, NOSPLIT, "func(x *float32, ldx, rows, cols int, scale, weight, top, sum *float32)")
+	Doc(name+": for rows i: x[i*ldx+j] *= scale[j], top[i] = the largest x[i*ldx+j] if that is larger, x[i*ldx+j] = exp(x[i*ldx+j]-top[i]),",
+		"sum[i] = their sum in the order of lanes, x[i*ldx+j] *= weight[j], for j < cols, a multiple of 16 > 0; rows > 0; scale and weight may be nil.")
+	Pragma("noescape")
+	x, ldx, rows, n, scale, weight, top, sum := load("x"), load("ldx"), load("rows"), load("cols"), load("scale"), load("weight"), load("top"), load("sum")
+	SHLQ(u8(2), ldx)
+	SHLQ(u8(2), n)
+	none, i := s.splat(0xff800000), GP64()
+	Label("row")
+	acc := s.regs(s.parts)
+	for p := range acc {
+		s.move(none, acc[p])
+	}
+	XORQ(i, i)
+	elements := func(base reg.Register, p int) operand.Mem {
+		return operand.Mem{Base: base, Index: i, Scale: 1, Disp: s.bytes * p}
+	}
+	each := func(loop string, do func(p int)) {
+		Label(loop)
+		for p := range s.parts {
+			do(p)
+		}
+		ADDQ(u8(64), i)
+		CMPQ(i, n)
+		JNE(label(loop))
+	}
+	v := s.vec()
+	largest := func(p int) {
+		VMAXPS(acc[p], v, acc[p]) // v > top ? v : top, NaN gives top
+	}
+	TESTQ(scale, scale)
+	JZ(label("unscaled"))
+	each("scaled", func(p int) {
+		VMOVUPS(elements(x, p), v)
+		VMULPS(elements(scale, p), v, v)
+		VMOVUPS(v, elements(x, p))
+		largest(p)
+	})
+	JMP(label("found"))
+	each("unscaled", func(p int) {
+		VMOVUPS(elements(x, p), v)
+		largest(p)
+	})
+	Label("found")
+	m := s.fold(acc, func(upper, lower, to reg.Register) { VMAXPS(lower, upper, to) })
+	VMAXSS(at(top, 0), m, m)
+	VMOVSS(m, at(top, 0))
+	shift := s.vec()
+	VBROADCASTSS(m, shift)
+	s.zero(acc...)
+	XORQ(i, i)
+	each("exp", func(p int) {
+		VMOVUPS(elements(x, p), v)
+		VSUBPS(shift, v, v)
+		e := s.expOfNegative(v)
+		VADDPS(e, acc[p], acc[p])
+		VMOVUPS(e, elements(x, p))
+	})
+	VMOVSS(s.fold(acc, func(upper, lower, to reg.Register) { VADDPS(upper, lower, to) }), at(sum, 0))
+	TESTQ(weight, weight)
+	JZ(label("next"))
+	XORQ(i, i)
+	each("weigh", func(p int) {
+		VMOVUPS(elements(x, p), v)
+		VMULPS(elements(weight, p), v, v)
+		VMOVUPS(v, elements(x, p))
+	})
+	Label("next")
+	ADDQ(ldx, x)
+	ADDQ(u8(4), top)
+	ADDQ(u8(4), sum)
+	DECQ(rows)
+	JNZ(label("row"))
+	done()
+}
+
+// fold makes one of sixteen lanes, which it changes, by halves.
+func (s simd) fold(l []reg.VecVirtual, op func(upper, lower, to reg.Register)) reg.VecVirtual {
+	y, x, t := YMM(), XMM(), XMM()
+	if s.wide() {
+		VEXTRACTF64X4(u8(1), l[0], y)
+		op(y, l[0].AsY(), y)
+	} else {
+		op(l[1], l[0], y)
+	}
+	VEXTRACTF128(u8(1), y, x)
+	op(x, y.AsX(), x)
+	VUNPCKHPD(x, x, t)
+	op(t, x, x)
+	VMOVSHDUP(x, t)
+	op(t, x, x)
+	return x
 }

@@ -542,17 +542,11 @@ func foldLanes(name, formula string, op func(upper, lower, to reg.Register)) {
 	TEXT(name+"AVX2", NOSPLIT, "func(lanes *float32) float32")
 	Doc(name + "AVX2 folds sixteen lanes to one: " + formula + ".")
 	Pragma("noescape")
-	p, y, z, x := load("lanes"), YMM(), YMM(), XMM()
-	VMOVUPS(at(p, 0), y)
-	VMOVUPS(at(p, 32), z)
-	op(z, y, y)
-	VEXTRACTF128(u8(1), y, x)
-	op(x, y.AsX(), x)
-	t := XMM()
-	VUNPCKHPD(x, x, t)
-	op(t, x, x)
-	VMOVSHDUP(x, t)
-	op(t, x, x)
+	p, l := load("lanes"), []reg.VecVirtual{YMM(), YMM()}
+	for i := range l {
+		VMOVUPS(at(p, 32*i), l[i])
+	}
+	x := avx2.fold(l, op)
 	Store(x, ReturnIndex(0))
 	done()
 }
