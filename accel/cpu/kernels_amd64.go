@@ -585,20 +585,15 @@ func base3GemvAVX512(dst *int32, w *byte, x *int8, xsum *int32, groups int, tail
 //go:noescape
 func base3GemvAVX512Side(dst *int32, w *byte, x *int8, xsum *int32, groups int, tail int, step int)
 
-// lineDotAVX512: dst[i] = the line ids[i] times x, for i < 4; ids[4:8] are read ahead; blocks > 0.
+// lineDotAVX512: dst[i] = the line ids[i] times x, for i < 8; ids[8:16] are read ahead; blocks > 0.
 //
 //go:noescape
 func lineDotAVX512(dst *int32, src *byte, stride int, ids *int32, x *int8, xsum int, blocks int)
 
-// lineAddAVX512: acc += the codes of lines ids[i] times q[i], for i < 4; ids[4:8] are read ahead; blocks > 0.
+// lineAddAVX512: acc += the codes of lines ids[i] times q[i], for i < 8; ids[8:16] are read ahead; blocks > 0.
 //
 //go:noescape
 func lineAddAVX512(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)
-
-// lineAddEightAVX512: acc += the codes of lines ids[i] times q[i], for i < 8; ids[8:16] are read ahead; blocks > 0.
-//
-//go:noescape
-func lineAddEightAVX512(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)
 
 // positiveAVX512: writes first+i to ids for each i < n with bits of x[i] > 0, as an integer, and as many more as fill a vector, and returns how many; n > 0 and a multiple of 16.
 //

@@ -12,7 +12,7 @@ import (
 const (
 	lineBlock = 256       // elements of 64 bytes
 	lineGroup = BlockCols // lines that are made panels together
-	LineQuad  = 4         // lines that the kernels take at once, see [TernaryDotLines]
+	LineRun   = 8         // lines that the kernels take at once, see [TernaryDotLines]
 	MaxLines  = 1 << 16   // sums of as many, each 64*2*128 at most, fit int32
 )
 
@@ -70,11 +70,11 @@ func Nonzero(ids []int32, x []int8, first int) int {
 //
 //	dst[i] = sum_k w[ids[i],k] * x[k]    for i < count
 //
-// x is in [LineOrder], and xsum its sum. dst and ids are read and written in fours: they have room for count rounded up, and ids
-// another four beyond, which tell what to read ahead; all must name lines that exist.
+// x is in [LineOrder], and xsum its sum. dst and ids are read and written in runs of [LineRun]: they have room for count rounded up, and ids
+// another run beyond, which tells what to read ahead; all must name lines that exist.
 func TernaryDotLines(dst []int32, src []byte, n int, ids []int32, count int, x []int8, xsum int32) {
 	const op = "TernaryDotLines"
-	padded := ceilDiv(count, LineQuad) * LineQuad
+	padded := ceilDiv(count, LineRun) * LineRun
 	checkLines(op, src, n, ids, count)
 	need(op, "dst", len(dst), padded)
 	need(op, "x", len(x), LineElements(n))
@@ -82,8 +82,8 @@ func TernaryDotLines(dst []int32, src []byte, n int, ids []int32, count int, x [
 		clear(dst[:count])
 		return
 	}
-	for i := 0; i < padded; i += LineQuad {
-		lineDot(dst[i:i+LineQuad], src, LineBytes(n), ids[i:i+2*LineQuad], x, xsum)
+	for i := 0; i < padded; i += LineRun {
+		lineDot(dst[i:i+LineRun], src, LineBytes(n), ids[i:i+2*LineRun], x, xsum)
 	}
 }
 
@@ -91,18 +91,18 @@ func TernaryDotLines(dst []int32, src []byte, n int, ids []int32, count int, x [
 //
 //	sum_i (w[ids[i],k]+1) * q[i]    for i < count
 //
-// to acc, which has [LineElements] sums in an order and a scale of their own, those of [LineSums]. ids and q are read in fours, see [TernaryDotLines]; q is 0 in
+// to acc, which has [LineElements] sums in an order and a scale of their own, those of [LineSums]. ids and q are read in runs, see [TernaryDotLines]; q is 0 in
 // the places past count.
 func TernaryAddLines(acc []int32, src []byte, n int, ids []int32, q []int8, count int) {
 	const op = "TernaryAddLines"
 	checkLines(op, src, n, ids, count)
 	need(op, "acc", len(acc), LineElements(n))
-	need(op, "q", len(q), ceilDiv(count, LineQuad)*LineQuad)
+	need(op, "q", len(q), ceilDiv(count, LineRun)*LineRun)
 	if n == 0 {
 		return
 	}
-	for i := lineAddEights(acc, src, LineBytes(n), ids, q, count); i < count; i += LineQuad {
-		lineAdd(acc, src, LineBytes(n), ids[i:i+2*LineQuad], q[i:i+LineQuad])
+	for i := 0; i < count; i += LineRun {
+		lineAdd(acc, src, LineBytes(n), ids[i:i+2*LineRun], q[i:i+LineRun])
 	}
 }
 
@@ -113,7 +113,7 @@ func checkLines(op string, src []byte, n int, ids []int32, count int) {
 	if count == 0 {
 		return
 	}
-	padded := ceilDiv(count, LineQuad)*LineQuad + LineQuad
+	padded := ceilDiv(count, LineRun)*LineRun + LineRun
 	need(op, "ids", len(ids), padded)
 	lines := int32(1 << 30)
 	if n > 0 {

@@ -5,7 +5,9 @@ func lineDot(dst []int32, src []byte, stride int, ids []int32, x []int8, xsum in
 	case AVX512:
 		lineDotAVX512(&dst[0], &src[0], stride, &ids[0], &x[0], int(xsum), stride/BlockBytes)
 	case AVX2:
-		lineDotAVX2(&dst[0], &src[0], stride, &ids[0], &x[0], int(xsum), stride/BlockBytes)
+		for i := 0; i < LineRun; i += 4 {
+			lineDotAVX2(&dst[i], &src[0], stride, &ids[i], &x[0], int(xsum), stride/BlockBytes)
+		}
 	default:
 		lineDotRef(dst, src, stride, ids, x, xsum)
 	}
@@ -16,21 +18,12 @@ func lineAdd(acc []int32, src []byte, stride int, ids []int32, q []int8) {
 	case AVX512:
 		lineAddAVX512(&acc[0], &src[0], stride, &ids[0], &q[0], stride/BlockBytes)
 	case AVX2:
-		lineAddAVX2(&acc[0], &src[0], stride, &ids[0], &q[0], stride/BlockBytes)
+		for i := 0; i < LineRun; i += 4 {
+			lineAddAVX2(&acc[0], &src[0], stride, &ids[i], &q[i], stride/BlockBytes)
+		}
 	default:
 		lineAddRef(acc, src, stride, ids, q)
 	}
-}
-
-// lineAddEights adds lines eight at a time, as long as another eight follow that can be read ahead, and says how many.
-func lineAddEights(acc []int32, src []byte, stride int, ids []int32, q []int8, count int) (done int) {
-	if vectors() != AVX512 {
-		return 0
-	}
-	for ; done+16 <= count; done += 8 {
-		lineAddEightAVX512(&acc[0], &src[0], stride, &ids[done], &q[done], stride/BlockBytes)
-	}
-	return done
 }
 
 func lineSums(dst, acc []int32, n int, qsum int32) {

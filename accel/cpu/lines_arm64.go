@@ -3,9 +3,13 @@ package cpu
 func lineDot(dst []int32, src []byte, stride int, ids []int32, x []int8, xsum int32) {
 	switch Active() {
 	case NEONDot:
-		lineDotSDOT(&dst[0], &src[0], stride, &ids[0], &x[0], int(xsum), stride/BlockBytes)
+		for i := 0; i < LineRun; i += 4 {
+			lineDotSDOT(&dst[i], &src[0], stride, &ids[i], &x[0], int(xsum), stride/BlockBytes)
+		}
 	case NEON:
-		lineDotNEON(&dst[0], &src[0], stride, &ids[0], &x[0], int(xsum), stride/BlockBytes)
+		for i := 0; i < LineRun; i += 4 {
+			lineDotNEON(&dst[i], &src[0], stride, &ids[i], &x[0], int(xsum), stride/BlockBytes)
+		}
 	default:
 		lineDotRef(dst, src, stride, ids, x, xsum)
 	}
@@ -14,9 +18,13 @@ func lineDot(dst []int32, src []byte, stride int, ids []int32, x []int8, xsum in
 func lineAdd(acc []int32, src []byte, stride int, ids []int32, q []int8) {
 	switch Active() {
 	case NEONDot:
-		lineAddSDOT(&acc[0], &src[0], stride, &ids[0], &q[0], stride/BlockBytes)
+		for i := 0; i < LineRun; i += 4 {
+			lineAddSDOT(&acc[0], &src[0], stride, &ids[i], &q[i], stride/BlockBytes)
+		}
 	case NEON:
-		lineAddNEON(&acc[0], &src[0], stride, &ids[0], &q[0], stride/BlockBytes)
+		for i := 0; i < LineRun; i += 4 {
+			lineAddNEON(&acc[0], &src[0], stride, &ids[i], &q[i], stride/BlockBytes)
+		}
 	default:
 		lineAddRef(acc, src, stride, ids, q)
 	}
@@ -36,10 +44,6 @@ func flipCodes(dst []byte, dstStride, dstStep int, src []byte, stride, srcStep, 
 		return
 	}
 	flipCodesNEON(&dst[0], dstStride, dstStep, &src[0], stride, srcStep, count)
-}
-
-func lineAddEights(acc []int32, src []byte, stride int, ids []int32, q []int8, count int) (done int) {
-	return 0
 }
 
 func lineSums(dst, acc []int32, n int, qsum int32) { lineSumsRef(dst, acc, n, qsum) }

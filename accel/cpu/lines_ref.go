@@ -5,7 +5,7 @@ import (
 	"math"
 )
 
-// lineDotRef multiplies four lines with a vector.
+// lineDotRef multiplies a run of lines with a vector.
 func lineDotRef(dst []int32, src []byte, stride int, ids []int32, x []int8, xsum int32) {
 	for i := range dst {
 		sum := -xsum
@@ -19,7 +19,7 @@ func lineDotRef(dst []int32, src []byte, stride int, ids []int32, x []int8, xsum
 	}
 }
 
-// lineAddRef adds multiples of four lines.
+// lineAddRef adds multiples of a run of lines.
 func lineAddRef(acc []int32, src []byte, stride int, ids []int32, q []int8) {
 	for i, v := range q {
 		for at, codes := range src[int(ids[i])*stride:][:stride] {

@@ -25,7 +25,7 @@ func newLineCase(r *rand.Rand, lines, n, count int, weight func(*rand.Rand) int8
 		c.w[i] = weight(r)
 	}
 	packLines(c.packed, c.w, lines, n)
-	c.ids = make([]int32, ceilDiv(count, LineQuad)*LineQuad+LineQuad)
+	c.ids = make([]int32, ceilDiv(count, LineRun)*LineRun+LineRun)
 	for i := range c.ids {
 		c.ids[i] = int32(r.IntN(lines))
 	}
@@ -61,7 +61,7 @@ func (c lineCase) checkDots(t require.TestingT, x []int8) {
 	LineOrder(ordered, x, c.n)
 	for _, isa := range Supported() {
 		onISA(isa, func() {
-			dst, untouched := guarded[int32](ceilDiv(c.count, LineQuad)*LineQuad, -7777)
+			dst, untouched := guarded[int32](ceilDiv(c.count, LineRun)*LineRun, -7777)
 			TernaryDotLines(dst, c.packed, c.n, c.ids, c.count, ordered, xsum)
 			untouched(t, isa)
 			require.Equal(t, want, dst[:c.count], isa)
@@ -78,7 +78,7 @@ func (c lineCase) checkSums(t require.TestingT, q []int8) {
 			want[k] += int32(w) * int32(v)
 		}
 	}
-	first := min(c.count, c.count/2/LineQuad*LineQuad)
+	first := min(c.count, c.count/2/LineRun*LineRun)
 	for _, isa := range Supported() {
 		onISA(isa, func() {
 			size := LineElements(c.n)
@@ -143,7 +143,7 @@ func TestLinesAreExactOnRaggedShapes(t *testing.T) {
 		c := newLineCase(r, lines, n, rapid.IntRange(0, 40).Draw(t, "count"), ternaryWeights[names(ternaryWeights).Draw(t, "weights")])
 		input := ternaryInputs[names(ternaryInputs).Draw(t, "inputs")]
 		c.checkDots(t, randomInts(r, n, input))
-		q := randomInts(r, ceilDiv(c.count, LineQuad)*LineQuad, input)
+		q := randomInts(r, ceilDiv(c.count, LineRun)*LineRun, input)
 		clear(q[c.count:])
 		c.checkSums(t, q)
 		p0 := rapid.IntRange(0, ceilDiv(lines, PanelRows)-1).Draw(t, "p0")
@@ -166,10 +166,10 @@ func TestLinesDoNotOverflowAtTheExtremes(t *testing.T) {
 }
 
 func TestLinesWithoutElementsAreZero(t *testing.T) {
-	dst := []int32{9, 9, 9, 9, 9}
-	TernaryDotLines(dst, nil, 0, make([]int32, 8), 3, nil, 0)
-	require.Equal(t, []int32{0, 0, 0, 9, 9}, dst)
-	TernaryAddLines(nil, nil, 0, make([]int32, 8), make([]int8, 4), 3)
+	dst := slices.Repeat([]int32{9}, LineRun)
+	TernaryDotLines(dst, nil, 0, make([]int32, 2*LineRun), 3, nil, 0)
+	require.Equal(t, []int32{0, 0, 0, 9, 9, 9, 9, 9}, dst)
+	TernaryAddLines(nil, nil, 0, make([]int32, 2*LineRun), make([]int8, LineRun), 3)
 	TernaryDotLines(nil, nil, 256, nil, 0, make([]int8, 256), 0) // no lines
 }
 

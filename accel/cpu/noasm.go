@@ -132,10 +132,6 @@ func addAbs64(lanes *[4]float64, x []float32)          { addAbs64Ref(lanes, x) }
 func addSquares64(lanes *[4]float64, x []float32)      { addSquares64Ref(lanes, x) }
 func ternaryRow(dst []byte, w []float32, half float32) { ternaryRowRef(dst, w, half) }
 
-func lineAddEights(acc []int32, src []byte, stride int, ids []int32, q []int8, count int) (done int) {
-	return 0
-}
-
 func lineSums(dst, acc []int32, n int, qsum int32) { lineSumsRef(dst, acc, n, qsum) }
 
 func addInts(dst, x []int32) { addIntsRef(dst, x) }

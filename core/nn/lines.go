@@ -65,11 +65,13 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 	*up = skipUpTask{ctx: c, f: f, in: q, h: h.Float32s(), gate: gate, cuts: newCuts(neurons, cutNeurons), all: !cpu.SkipZeros()}
 	stride := cpu.LineElements(x.Dim(1))
 	ordered := c.scratch.Alloc(rows * stride)
+	c.spaces.open(c, 5*chosenBytes(rows))
 	up.x = pool.View[int8](ordered)
 	for r := range rows {
 		cpu.LineOrder(up.x[r*stride:(r+1)*stride], q.q[r*q.stride:], x.Dim(1))
 	}
 	cpu.Parallel(up.cuts.n, up)
+	c.spaces.close(c)
 	c.didLines(op, cpu.LineBytes(f.Up.In), rows*neurons, others)
 	if gate != nil {
 		gate.free(c)
@@ -89,10 +91,11 @@ func (f *FeedForward) addDown(c *Ctx, h *tensor.Tensor, together bool) *tensor.T
 	c.Free(h)
 	down := &c.skipDown
 	*down = skipDownTask{ctx: c, l: f.Down, in: q, out: y.Float32s(), cuts: newCuts(neurons, cutNeurons), size: cpu.LineElements(n), all: !cpu.SkipZeros(), together: together}
+	space := 3 * chosenBytes(rows)
 	if together {
-		down.size = cpu.ColumnSpace(n)
+		down.size, space = cpu.ColumnSpace(n), 0
 	}
-	c.spaces.open(c, 4*rows*down.size)
+	c.spaces.open(c, 4*rows*down.size+space)
 	clear(c.spaces.mem)
 	cpu.Parallel(down.cuts.n, down)
 	c.eachRow(rows, down)
@@ -118,8 +121,20 @@ func pays(gates []float32, most int) bool {
 // cutNeurons is the unit of a chunk's neurons: those of the gate's panels that are read side by side.
 const cutNeurons = sidePanels * cpu.PanelRows
 
-// mostNeurons is how many neurons are worked on at a time: so few that their lines stay in the second-level cache from row to row.
-const mostNeurons = 256
+// How many neurons are worked on at a time: for several rows so few that their lines stay in the second-level cache from row to row. A single row
+// is read from the more places at once the more there are.
+const (
+	mostNeurons = 256
+	mostAlone   = 1152
+)
+
+// window is how many neurons are worked on at a time for so many rows.
+func window(rows int) int {
+	if rows == 1 {
+		return mostAlone
+	}
+	return mostNeurons
+}
 
 // skipUpTask replaces the gates in h by act(gate) * up. It computes the gates first, unless they are there.
 type skipUpTask struct {
@@ -138,15 +153,22 @@ func (t *skipUpTask) Run(chunk int) {
 	if t.gate != nil {
 		t.gate.compute(&t.gate.parts[0], from/cpu.PanelRows, (to+cpu.PanelRows-1)/cpu.PanelRows, 0, t.in.rows)
 	}
-	for ; from < to; from += mostNeurons {
-		t.multiply(from, min(from+mostNeurons, to))
+	space, most := t.ctx.spaces.take(), window(t.in.rows)
+	defer t.ctx.spaces.give(space)
+	for ; from < to; from += most {
+		t.multiply(from, min(from+most, to), space)
 	}
 }
 
-// multiply is for the neurons [from, to), at most mostNeurons.
-func (t *skipUpTask) multiply(from, to int) {
-	var open, ids, sums chosen
-	var gates, products [mostNeurons]float32
+// multiply is for the neurons [from, to), at most as many as a window has.
+func (t *skipUpTask) multiply(from, to int, space []byte) {
+	var ints [3][]int32
+	for i := range ints {
+		ints[i], space = chosen[int32](space, t.in.rows)
+	}
+	gates, space := chosen[float32](space, t.in.rows)
+	products, _ := chosen[float32](space, t.in.rows)
+	open, ids, sums := ints[0], ints[1], ints[2]
 	neurons, w := t.f.Up.Out, t.f.Up.Ternary
 	stride := cpu.LineElements(w.Cols)
 	t.ctx.countGates(t.h, t.in.rows, neurons, from, to, t.all)
@@ -154,14 +176,14 @@ func (t *skipUpTask) multiply(from, to int) {
 		h := t.h[r*neurons+from : r*neurons+to]
 		n := len(h)
 		if t.all {
-			open.all(from, n)
+			allOf(open, from, n)
 		} else {
-			n = cpu.Positive(open[:], h, from)
+			n = cpu.Positive(open, h, from)
 		}
 		t.ctx.countRow(t.in.rows, n, t.all)
-		cpu.LineWalk(ids[:], open[:n])
-		pad(ids[:], n)
-		cpu.TernaryDotLines(sums[:], w.Data, w.Cols, ids[:], n, t.x[r*stride:(r+1)*stride], t.in.sum[r])
+		cpu.LineWalk(ids, open[:n])
+		pad(ids, n)
+		cpu.TernaryDotLines(sums, w.Data, w.Cols, ids, n, t.x[r*stride:(r+1)*stride], t.in.sum[r])
 		g, u := gates[:n], products[:n]
 		cpu.DequantRow(u, sums[:n], w.Scale/t.in.scale[r])
 		for i, id := range ids[:n] {
@@ -179,12 +201,18 @@ func (t *skipUpTask) multiply(from, to int) {
 	}
 }
 
-// chosen are neurons of a chunk, or sums of theirs, with room for what kernels read and write beyond.
-type chosen [mostNeurons + 16]int32
+// chosen cuts memory for one value of each neuron of a window from space, with room for what kernels read and write beyond.
+func chosen[T int32 | float32 | int8](space []byte, rows int) (values []T, rest []byte) {
+	n := chosenBytes(rows)
+	return pool.View[T](space[:n]), space[n:]
+}
 
-func (c *chosen) all(first, n int) {
+func chosenBytes(rows int) int { return 4 * (window(rows) + 2*cpu.LineRun) }
+
+// allOf lists n neurons, first to last.
+func allOf(ids []int32, first, n int) {
 	for i := range n {
-		c[i] = int32(first + i)
+		ids[i] = int32(first + i)
 	}
 }
 
@@ -199,7 +227,7 @@ func pad(ids []int32, n int) {
 	if n > 0 {
 		last = ids[n-1]
 	}
-	for i := n; i < n+2*cpu.LineQuad-1; i++ {
+	for i := n; i < n+2*cpu.LineRun-1; i++ {
 		ids[i] = last
 	}
 }
@@ -226,33 +254,36 @@ func (t *skipDownTask) Run(chunk int) {
 		cpu.TernaryAddColumns(pool.View[int32](space), t.size, w.Data, w.Cols, w.Rows, from, to, t.in.q, t.in.stride, t.in.rows)
 		return
 	}
-	for from, to := t.cuts.chunk(chunk); from < to; from += mostNeurons {
-		t.add(pool.View[int32](space), from, min(from+mostNeurons, to))
+	most := window(t.in.rows)
+	for from, to := t.cuts.chunk(chunk); from < to; from += most {
+		t.add(space, from, min(from+most, to))
 	}
 }
 
-// add is for the neurons [from, to), at most mostNeurons.
-func (t *skipDownTask) add(sums []int32, from, to int) {
-	var nonzero, ids chosen
-	var factors [mostNeurons + 2*cpu.LineQuad]int8
+// add is for the neurons [from, to), at most as many as a window has.
+func (t *skipDownTask) add(space []byte, from, to int) {
 	w, size := t.l.Ternary, t.size
+	sums, space := pool.View[int32](space[:4*t.in.rows*size]), space[4*t.in.rows*size:]
+	nonzero, space := chosen[int32](space, t.in.rows)
+	ids, space := chosen[int32](space, t.in.rows)
+	factors, _ := chosen[int8](space, t.in.rows)
 	t.ctx.countInputs(t.in, from, to, t.all)
 	for r := range t.in.rows {
 		q := t.in.q[r*t.in.stride+from : r*t.in.stride+to]
 		n := len(q)
 		if t.all {
-			nonzero.all(from, n)
+			allOf(nonzero, from, n)
 		} else {
-			n = cpu.Nonzero(nonzero[:], q, from)
+			n = cpu.Nonzero(nonzero, q, from)
 		}
 		t.ctx.countRow(t.in.rows, n, t.all)
-		cpu.LineWalk(ids[:], nonzero[:n])
-		pad(ids[:], n)
+		cpu.LineWalk(ids, nonzero[:n])
+		pad(ids, n)
 		for i, id := range ids[:n] {
 			factors[i] = q[int(id)-from]
 		}
-		clear(factors[n : n+cpu.LineQuad])
-		cpu.TernaryAddLines(sums[r*size:(r+1)*size], w.Data, w.Rows, ids[:], factors[:], n)
+		clear(factors[n : n+cpu.LineRun])
+		cpu.TernaryAddLines(sums[r*size:(r+1)*size], w.Data, w.Rows, ids, factors, n)
 	}
 }
 

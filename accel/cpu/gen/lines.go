@@ -10,12 +10,7 @@ import (
 func lines(s simd) {
 	if s.wide() {
 		lineDot512()
-	} else {
-		lineDot256()
-	}
-	lineAdd(s)
-	if s.wide() {
-		lineAddEight()
+		lineAdd512()
 		choose("positive", "bits of x[i] > 0, as an integer", "x *float32", func(at func(scale int) operand.Mem, v, zero reg.VecVirtual, k reg.Register) {
 			VMOVDQU32(at(4), v)
 			VPCMPGTD(zero, v, k)
@@ -25,6 +20,8 @@ func lines(s simd) {
 			VPTESTMD(v, v, k)
 		})
 	} else {
+		lineDot256()
+		lineAdd256()
 		lineSums()
 		addInts()
 	}
@@ -49,56 +46,71 @@ func lineBases() (now, next []reg.Register) {
 	return now, next
 }
 
+// lineBasesEight is lineBases for eight lines and the next eight, for which there are not as many registers.
+func lineBasesEight() (now []reg.Register, next operand.Mem) {
+	next = AllocLocal(64)
+	src, stride, ids := load("src"), load("stride"), load("ids")
+	for i := range 16 {
+		p := GP64()
+		MOVLQSX(at(ids, 4*i), p)
+		IMULQ(stride, p)
+		ADDQ(src, p)
+		if i < 8 {
+			now = append(now, p)
+		} else {
+			MOVQ(p, next.Offset(8*(i-8)))
+		}
+	}
+	return now, next
+}
+
 func indexed(base, index reg.Register, disp int) operand.Mem {
 	return operand.Mem{Base: base, Index: index, Scale: 1, Disp: disp}
 }
 
 const lineDotSignature = "func(dst *int32, src *byte, stride int, ids *int32, x *int8, xsum int, blocks int)"
 
-func lineDotDoc(s simd) {
-	TEXT("lineDot"+s.suffix, NOSPLIT, lineDotSignature)
-	Doc("lineDot" + s.suffix + ": dst[i] = the line ids[i] times x, for i < 4; ids[4:8] are read ahead; blocks > 0.")
-	Pragma("noescape")
-}
-
-// lineDot512 masks fields in place, as ternaryGemv512 does, and adds across lanes once for four lines.
+// lineDot512 takes eight lines at a time and reads, and asks for, a block of each in turns: prefetchers that work within a page see less of a
+// sequence then, and read less of what lies between the lines. Fields are added up as in ternaryGemv512Side.
 func lineDot512() {
-	s := avx512
-	lineDotDoc(s)
-	now, next := lineBases()
-	x, n, off := load("x"), load("blocks"), GP64()
+	TEXT("lineDotAVX512", NOSPLIT, lineDotSignature)
+	Doc("lineDotAVX512: dst[i] = the line ids[i] times x, for i < 8; ids[8:16] are read ahead; blocks > 0.")
+	Pragma("noescape")
+	now, ahead := lineBasesEight()
+	x, n, off, next := load("x"), load("blocks"), GP64(), GP64()
 	XORQ(off, off)
-	var mask, sum [4]reg.VecVirtual
-	var acc [4][]reg.VecVirtual
-	for f := range mask {
-		mask[f] = s.splat(0x03030303 << (2 * f))
-		acc[f] = s.regs(4)
-		s.zero(acc[f]...)
-	}
-	v, xf, t := s.regs(4), ZMM(), s.regs(2)
+	k, v := newGemv512Side(), avx512.regs(2)
 	Label("loop")
-	for i := range v {
-		VMOVDQU32(indexed(now[i], off, 0), v[i])
-		PREFETCHT0(indexed(next[i], off, 0))
-	}
-	for f := range mask {
+	for f, xf := range k.xb {
 		VMOVDQU32(at(x, 64*f), xf)
-		for i := range v {
-			VPANDD(mask[f], v[i], t[i%2])
-			VPDPBUSD(xf, t[i%2], acc[i][f])
-		}
+	}
+	for i, p := range now {
+		VMOVDQU32(indexed(p, off, 0), v[i%2])
+		MOVQ(ahead.Offset(8*i), next)
+		PREFETCHT0(indexed(next, off, 0))
+		k.multiply(i, v[i%2])
 	}
 	ADDQ(u32(64), off)
 	ADDQ(u32(256), x)
 	DECQ(n)
 	JNZ(label("loop"))
-	for i, a := range acc {
-		for f := 1; f < 4; f++ {
-			VPSRAD(u8(2*f), a[f], a[f])
-			VPADDD(a[f], a[0], a[0])
-		}
+	var sum [8]reg.VecVirtual
+	for i, a := range k.acc {
+		VPSRAD(u8(2), a[1], a[1])
+		VPADDD(a[1], a[0], a[0])
 		sum[i] = a[0]
 	}
+	low, high := addLanes([4]reg.VecVirtual(sum[:4])), addLanes([4]reg.VecVirtual(sum[4:]))
+	all, xsum := YMM(), YMM()
+	VINSERTI32X4(u8(1), high, low.AsY(), all)
+	VPBROADCASTD(paramMem("xsum"), xsum)
+	VPSUBD(xsum, all, all)
+	VMOVDQU(all, at(load("dst"), 0))
+	done()
+}
+
+// addLanes gives the sum of the lanes of each of four registers, which are lost.
+func addLanes(sum [4]reg.VecVirtual) reg.VecVirtual {
 	pair := func(a, b reg.VecVirtual) reg.VecVirtual { // a and b side by side, half as many of each
 		lo := ZMM()
 		VPUNPCKLDQ(b, a, lo)
@@ -110,23 +122,20 @@ func lineDot512() {
 	VPUNPCKLQDQ(cd, ab, all)
 	VPUNPCKHQDQ(cd, ab, ab)
 	VPADDD(ab, all, all)
-	half := YMM()
+	half, quarter := YMM(), XMM()
 	VEXTRACTI64X4(u8(1), all, half)
 	VPADDD(half, all.AsY(), half)
-	quarter := XMM()
-	VEXTRACTI128(u8(1), half, quarter)
+	VEXTRACTI32X4(u8(1), half, quarter)
 	VPADDD(quarter, half.AsX(), quarter)
-	xsum := XMM()
-	VPBROADCASTD(paramMem("xsum"), xsum)
-	VPSUBD(xsum, quarter, quarter)
-	VMOVDQU(quarter, at(load("dst"), 0))
-	done()
+	return quarter
 }
 
 // lineDot256 takes two lines at a time. Sums of pairs are int16, widened every four blocks, see ternaryGemv256.
 func lineDot256() {
 	s := avx2
-	lineDotDoc(s)
+	TEXT("lineDotAVX2", NOSPLIT, lineDotSignature)
+	Doc("lineDotAVX2: dst[i] = the line ids[i] times x, for i < 4; ids[4:8] are read ahead; blocks > 0.")
+	Pragma("noescape")
 	now, next := lineBases()
 	x, n, off := GP64(), GP64(), GP64()
 	count, most := GP64(), GP64()
@@ -207,23 +216,20 @@ func paramMem(name string) operand.Mem {
 	return addr.Addr
 }
 
-// lineAdd interleaves the bytes of four lines, so that a 32-bit lane holds one element of each, and multiplies them with the four factors
+const lineAddSignature = "func(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)"
+
+// lineAdd256 interleaves the bytes of four lines, so that a 32-bit lane holds one element of each, and multiplies them with the four factors
 // at once. Fields stay where they are in their bytes: sums of field f are scaled by 4^f. Pairs of products fit int16 just so: 2*128*-128.
-func lineAdd(s simd) {
-	TEXT("lineAdd"+s.suffix, NOSPLIT, "func(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)")
-	Doc("lineAdd" + s.suffix + ": acc += the codes of lines ids[i] times q[i], for i < 4; ids[4:8] are read ahead; blocks > 0.")
+func lineAdd256() {
+	s := avx2
+	TEXT("lineAddAVX2", NOSPLIT, lineAddSignature)
+	Doc("lineAddAVX2: acc += the codes of lines ids[i] times q[i], for i < 4; ids[4:8] are read ahead; blocks > 0.")
 	Pragma("noescape")
 	now, next := lineBases()
 	acc, n, off := load("acc"), load("blocks"), GP64()
 	XORQ(off, off)
 	factors := s.vec()
 	VPBROADCASTD(at(load("q"), 0), factors)
-	var mask [4]reg.VecVirtual
-	if s.wide() {
-		for f := range mask {
-			mask[f] = s.splat(0x03030303 << (2 * f))
-		}
-	}
 	Label("loop")
 	for part := 0; part < 64; part += s.bytes {
 		v := s.regs(4)
@@ -236,21 +242,12 @@ func lineAdd(s simd) {
 		k := interleave(s, v)
 		for f := range 4 {
 			for i := range k {
-				sum := at(acc, 256*f+64*i+part)
-				t := s.vec()
-				if s.wide() {
-					a := s.vec()
-					VPANDD(mask[f], k[i], t)
-					VMOVDQU32(sum, a)
-					VPDPBUSD(factors, t, a)
-					VMOVDQU32(a, sum)
-				} else {
-					VPAND(constant([]int{cMask0, cMask1, cField2, cField3}[f]), k[i], t)
-					VPMADDUBSW(factors, t, t)
-					VPMADDWD(constant(cOnes16), t, t)
-					VPADDD(sum, t, t)
-					VMOVDQU(t, sum)
-				}
+				sum, t := at(acc, 256*f+64*i+part), s.vec()
+				VPAND(constant([]int{cMask0, cMask1, cField2, cField3}[f]), k[i], t)
+				VPMADDUBSW(factors, t, t)
+				VPMADDWD(constant(cOnes16), t, t)
+				VPADDD(sum, t, t)
+				VMOVDQU(t, sum)
 			}
 		}
 	}
@@ -261,26 +258,13 @@ func lineAdd(s simd) {
 	done()
 }
 
-// lineAddEight is lineAdd for eight lines: it reads and writes sums half as often.
-func lineAddEight() {
+// lineAdd512 is lineAdd256 for eight lines, which read and write sums half as often.
+func lineAdd512() {
 	s := avx512
-	TEXT("lineAddEightAVX512", NOSPLIT, "func(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)")
-	Doc("lineAddEightAVX512: acc += the codes of lines ids[i] times q[i], for i < 8; ids[8:16] are read ahead; blocks > 0.")
+	TEXT("lineAddAVX512", NOSPLIT, lineAddSignature)
+	Doc("lineAddAVX512: acc += the codes of lines ids[i] times q[i], for i < 8; ids[8:16] are read ahead; blocks > 0.")
 	Pragma("noescape")
-	ahead := AllocLocal(64) // there are not as many registers
-	src, stride, ids := load("src"), load("stride"), load("ids")
-	var now []reg.Register
-	for i := range 16 {
-		p := GP64()
-		MOVLQSX(at(ids, 4*i), p)
-		IMULQ(stride, p)
-		ADDQ(src, p)
-		if i < 8 {
-			now = append(now, p)
-		} else {
-			MOVQ(p, ahead.Offset(8*(i-8)))
-		}
-	}
+	now, ahead := lineBasesEight()
 	acc, n, off, next := load("acc"), load("blocks"), GP64(), GP64()
 	XORQ(off, off)
 	factors, q := s.regs(2), load("q")
