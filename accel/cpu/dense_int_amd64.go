@@ -73,11 +73,13 @@ func denseIntSide(f DenseFormat, dst *float32, w *byte, scale *float32, x *Int16
 // denseIntSide256 multiplies panels side by side with one token: the kernel sums integers.
 func denseIntSide256(f DenseFormat, dst []float32, panels []byte, scale []float32, x *Int16Rows, blocks int, add bool) {
 	var sums [sides][2][2 * PanelRows]int32
-	kernel, bias := denseInt8AVX2Side, 7
+	bias := 7
 	if f == DenseInt4 {
-		kernel, bias = denseInt4AVX2Side, 3
+		bias = 3
+		denseInt4AVX2Side(&sums[0][0][0], &panels[0], &x.Hi[0], &x.Lo[0], blocks)
+	} else { // through a variable, the sums would go to the heap
+		denseInt8AVX2Side(&sums[0][0][0], &panels[0], &x.Hi[0], &x.Lo[0], blocks)
 	}
-	kernel(&sums[0][0][0], &panels[0], &x.Hi[0], &x.Lo[0], blocks)
 	for p := range sums {
 		hi, lo := (*[PanelRows]int32)(sums[p][0][:]), (*[PanelRows]int32)(sums[p][1][:])
 		for r := range hi {
