@@ -20,11 +20,13 @@ type tileJob struct {
 	a0, a1         *int8 // 16 rows each
 	lda            int
 	b0, b1         *byte // 16 columns of 4-byte lanes, contiguous
+	ldb            int   // of rowTilesAMX
 	steps          int
 	tailA0, tailA1 *int8 // 64 bytes a row
 	tailB          *byte
 	groups         int // > 0
 	more           int // not 0: c0 and c1 += the products
+	ahead          int // not 0: read so many bytes ahead in b0
 
 	nextA, nextTail, nextB, nextC int // bytes from group to group
 }
@@ -47,6 +49,17 @@ func wideTilesAMX(job *tileJob, shapes *[64]byte)
 //
 //go:noescape
 func panelTilesAMX(job *tileJob, shapes *[64]byte)
+
+// rowTilesAMX multiplies groups of 32 lines of codes, which are rows, with up to 16 tokens:
+//
+//	c0[0:16, 0:16] = b[0:16] a    c0[16:32, 0:16] = b[16:32] a
+//
+// Lines begin at b0 and lie ldb bytes apart, as many as they are long: 64*steps; groups lie nextB = 32*ldb apart. At a0 are the tokens'
+// columns, turned: 64 bytes are four columns of 16 tokens. Rows of c0 are 64 bytes. Codes become bytes, in memory of 16 tiles at b1, while those
+// before are multiplied.
+//
+//go:noescape
+func rowTilesAMX(job *tileJob, shapes *[64]byte)
 
 const (
 	tileRows   = 16
@@ -77,12 +90,20 @@ type intSpace struct {
 	scale [2 * PanelRows]float32
 }
 
+// lineSpace is memory for products with lines.
+type lineSpace struct {
+	padded   []int8  // 16 tokens
+	turned   []byte  // the same, as right factors
+	products []int32 // [panels][16 rows][16 tokens]
+}
+
 // denseGroups groups of 16 tokens have their sums in cache at a time, and meet denseSteps times 64 columns of two panels, which stay
 // in the first-level cache, before they go on to the next.
 const (
 	denseTokens = 16
 	denseGroups = 4
 	denseSteps  = 8
+	denseAhead  = 8 << 10 // bytes that are read ahead where weights come from memory
 )
 
 // tail copies the columns past 64*steps of rows rows of x, up to cols, to rows of 64.
@@ -140,6 +161,40 @@ func (s *tileSpace) multiplyPanels(w *weights, p, count int, x []int8, ldx, toke
 	}
 	panelTilesAMX(&s.job, &tileShapes[tokens])
 	s.job = tileJob{}
+}
+
+// turn makes tokens, at most 16, right factors of rowTilesAMX.
+func (s *tileSpace) turn(x []int8, ldx, tokens, blocks, steps int) {
+	cols := steps * lineBlock
+	s.lines.turned = room(s.lines.turned, cols*tileRows)
+	if tokens < tileRows || blocks*BlockCols < cols {
+		s.lines.padded = room(s.lines.padded, cols*tileRows)
+		clear(s.lines.padded[tokens*cols:])
+		for t := range tokens {
+			row := s.lines.padded[t*cols:][:cols]
+			clear(row[copy(row, x[t*ldx:][:blocks*BlockCols]):])
+		}
+		x, ldx = s.lines.padded, cols
+	}
+	flipLanes(s.lines.turned, 64, tileBytes, bytesOf(x), ldx, 64, cols/64)
+}
+
+// multiplyRows makes the sums of count panels from p on, an even number whose rows are lines, with tokens that turn has turned.
+func (s *tileSpace) multiplyRows(w *weights, p, count int) {
+	const size = 4 * PanelRows * tileRows // of a panel's products
+	s.lines.products = room(s.lines.products, windowPanels*PanelRows*tileRows)
+	s.job = tileJob{
+		c0: &s.lines.products[0], a0: (*int8)(unsafe.Pointer(&s.lines.turned[0])), b0: &w.data[p*PanelRows*w.stride], b1: &s.w[0], ldb: w.stride,
+		steps: w.stride / BlockBytes, groups: count / 2, nextB: 2 * PanelRows * w.stride,
+	}
+	rowTilesAMX(&s.job, &tileShapes[tileRows])
+	s.job = tileJob{}
+	flipLanes(bytesOf(s.sums), 4*sumStride, 4*PanelRows, bytesOf(s.lines.products), 4*tileRows, size, count)
+}
+
+// bytesOf views numbers as bytes.
+func bytesOf[T int8 | int32](x []T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(&x[0])), len(x)*int(unsafe.Sizeof(x[0])))
 }
 
 // denseIntAMX multiplies two panels of int8 weights at a time with both planes of 16 tokens at a time.
@@ -206,14 +261,14 @@ func intTilesAMX(dst []float32, ldd int, panels []byte, stride, blocks int, scal
 			m := min(denseGroups*denseTokens, tokens-t)
 			at := t * x.Stride
 			groups := m / denseTokens
-			piece := denseSteps
-			if groups == 1 {
-				piece = steps // it meets weights once
+			piece, ahead := denseSteps, 0
+			if groups == 1 { // it meets weights once
+				piece, ahead = steps, denseAhead
 			}
 			for i, w := range [2][]byte{w0, w1} {
 				s.job = tileJob{
 					c0: &s.ints.sums[0][0][0][i*PanelRows], c1: &s.ints.sums[0][1][0][i*PanelRows], ldc: 4 * 2 * PanelRows,
-					a0: &x.Hi[at], a1: &x.Lo[at], lda: x.Stride, b0: &w[0], steps: steps,
+					a0: &x.Hi[at], a1: &x.Lo[at], lda: x.Stride, b0: &w[0], steps: steps, ahead: ahead,
 					groups: groups, nextA: denseTokens * x.Stride, nextTail: denseTokens * tileCols, nextC: int(unsafe.Sizeof(s.ints.sums[0])),
 				}
 				for k := piece; k < steps; k += piece { // all but the last piece of a long sum

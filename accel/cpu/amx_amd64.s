@@ -14,6 +14,9 @@
 // c += a*b for int8 a and uint8 b.
 #define TDPBSUD(c, a, b) BYTE $0xC4; BYTE $0xE2; BYTE $((15-(b))<<3|2); BYTE $0x5E; BYTE $(0xC0|(c)<<3|(a))
 
+// c += a*b for uint8 a and int8 b.
+#define TDPBUSD(c, a, b) BYTE $0xC4; BYTE $0xE2; BYTE $((15-(b))<<3|1); BYTE $0x5E; BYTE $(0xC0|(c)<<3|(a))
+
 // 64 columns: tiles 0 1 += tile 5 of each left factor * tile 4. a0 in SI, a1 in CX, DI or AX apart; b0 in BX.
 #define STEP(stride) \
 	TILELOADD(4, 3, 0) \
@@ -21,6 +24,13 @@
 	TDPBSUD(0, 5, 4) \
 	TILELOADD(5, 1, stride) \
 	TDPBSUD(1, 5, 4)
+
+// A quarter of a tile.
+#define AHEAD(from) \
+	PREFETCHT1 from+0(DX) \
+	PREFETCHT1 from+64(DX) \
+	PREFETCHT1 from+128(DX) \
+	PREFETCHT1 from+192(DX)
 
 // func tilesAMX(job *tileJob, shapes *[64]byte)
 // R10, R11, R12 and R14 are how far a group lies from the first one in a, the tails, c and b, R13 the groups left.
@@ -60,6 +70,9 @@ start:
 	MOVQ tileJob_steps(R8), R9
 	TESTQ R9, R9
 	JZ tail
+	MOVQ tileJob_ahead(R8), DX
+	TESTQ DX, DX
+	JNZ far
 step:
 	STEP(7)
 	ADDQ $64, SI
@@ -67,6 +80,21 @@ step:
 	ADDQ $1024, BX
 	DECQ R9
 	JNZ step
+	JMP tail
+far:
+	ADDQ BX, DX
+farstep:
+	AHEAD(0)
+	AHEAD(256)
+	STEP(7)
+	AHEAD(512)
+	AHEAD(768)
+	ADDQ $64, SI
+	ADDQ $64, CX
+	ADDQ $1024, BX
+	ADDQ $1024, DX
+	DECQ R9
+	JNZ farstep
 tail:
 	MOVQ tileJob_tailA0(R8), SI
 	TESTQ SI, SI
@@ -265,6 +293,109 @@ last:
 	LEAQ (CX)(CX*2), CX
 	ADDQ CX, R10
 	ADDQ $256, R12
+	DECQ R13
+	JNZ group
+	TILERELEASE
+	VZEROUPPER
+	RET
+
+// The four fields of 64 codes become 64 bytes in each of four tiles.
+#define LINE(dst) \
+	VMOVDQU32 (R14), Z0 \
+	VPSRLW $2, Z0, Z1 \
+	VPSRLW $4, Z0, Z2 \
+	VPSRLW $6, Z0, Z3 \
+	VPANDD Z31, Z0, Z0 \
+	VPANDD Z31, Z1, Z1 \
+	VPANDD Z31, Z2, Z2 \
+	VPANDD Z31, Z3, Z3 \
+	VMOVDQU32 Z0, dst+0(DX) \
+	VMOVDQU32 Z1, dst+1024(DX) \
+	VMOVDQU32 Z2, dst+2048(DX) \
+	VMOVDQU32 Z3, dst+3072(DX) \
+	ADDQ R11, R14
+
+// Four lines, the next of which begins at R14. As many bytes are read ahead.
+#define LINES(dst) \
+	PREFETCHT1 0(R10) \
+	PREFETCHT1 64(R10) \
+	PREFETCHT1 128(R10) \
+	PREFETCHT1 192(R10) \
+	ADDQ $256, R10 \
+	LINE(dst) \
+	LINE(dst+64) \
+	LINE(dst+128) \
+	LINE(dst+192)
+
+// Tiles 0 1 += field f of the bytes of lines 0 to 15 and 16 to 31 * that of the tokens, while eight lines become bytes for the next step.
+#define FIELD(f, dst) \
+	TILELOADD(4, 6, 7) \
+	ADDQ $64, SI \
+	LEAQ (1024*f)(BX), CX \
+	TILELOADD(5, 1, 0) \
+	TDPBUSD(0, 5, 4) \
+	LINES(dst) \
+	LEAQ (1024*f+4096)(BX), CX \
+	TILELOADD(5, 1, 0) \
+	TDPBUSD(1, 5, 4) \
+	LINES(dst+256)
+
+// func rowTilesAMX(job *tileJob, shapes *[64]byte)
+TEXT ·rowTilesAMX(SB), NOSPLIT, $0-16
+	MOVQ job+0(FP), R8
+	MOVQ shapes+8(FP), AX
+	LDTILECFG_AX
+	MOVL $0x03030303, AX
+	VPBROADCASTD AX, Z31
+	MOVQ $64, AX
+	MOVQ $256, DI
+	MOVQ tileJob_groups(R8), R13
+	MOVQ tileJob_ldb(R8), R11
+	MOVQ tileJob_c0(R8), R12
+	MOVQ tileJob_b1(R8), DX
+	LEAQ 8192(DX), BX
+	MOVQ tileJob_b0(R8), R14
+	MOVQ R14, R10
+	ADDQ tileJob_nextB(R8), R10
+	LINES(0)
+	LINES(256)
+	LINES(512)
+	LINES(768)
+	LINES(4096)
+	LINES(4352)
+	LINES(4608)
+	LINES(4864)
+	SUBQ tileJob_nextB(R8), R14
+	XCHGQ BX, DX
+group:
+	TILEZERO(0)
+	TILEZERO(1)
+	MOVQ tileJob_a0(R8), SI
+	MOVQ tileJob_steps(R8), R9
+step:
+	ADDQ $64, R14
+	CMPQ R9, $1
+	JNE fields
+	SUBQ R11, R14 // after the last columns come the first ones of the next lines
+	ADDQ tileJob_nextB(R8), R14
+	CMPQ R13, $1
+	JNE fields
+	MOVQ tileJob_b0(R8), R14 // or any
+fields:
+	FIELD(0, 0)
+	FIELD(1, 512)
+	FIELD(2, 4096)
+	FIELD(3, 4608)
+	SUBQ tileJob_nextB(R8), R14
+	ADDQ $3840, SI
+	XCHGQ BX, DX
+	DECQ R9
+	JNZ step
+	LEAQ 1024(R12), CX
+	MOVQ R12, SI
+	TILESTORED(0, 6, 0)
+	TILESTORED(1, 1, 0)
+	ADDQ $2048, R12
 	DECQ R13
 	JNZ group
 	TILERELEASE

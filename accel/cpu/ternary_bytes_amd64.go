@@ -131,7 +131,7 @@ func ternaryColumns(c []int32, ldc int, w *weights, b, b1 int, x []int8, ldx, to
 func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx int, xsum []int32) {
 	tokens := len(xsum)
 	s := newTileSpace()
-	s.sums = room(s.sums, tokens*sumStride)
+	s.sums = room(s.sums, max(tokens, tileRows)*sumStride)
 	tiles := Active() == AMX
 	group, piece := windowPanels, pieceBlocks
 	if tiles {
@@ -148,8 +148,13 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 	if tiles {
 		s.ternaryTails(x, ldx, tokens, w.blocks)
 	}
-	// With tokens of one tile there is nothing to reuse, and whole rows of panels go through the tiles.
-	whole := tiles && tokens <= tileRows && w.lie == asPanels && w.blocks%tileBlocks == 0 && w.blocks > 0
+	// With tokens of one tile there is nothing to reuse, and whole panels and rows go through the tiles.
+	one := tiles && tokens <= tileRows
+	panels := one && w.lie == asPanels && w.blocks%tileBlocks == 0
+	rows := one && w.lie == asRows
+	if rows {
+		s.turn(x, ldx, tokens, w.blocks, w.stride/BlockBytes)
+	}
 	window := p0
 	if w.lie == asColumns {
 		window = p0 &^ (windowPanels - 1)
@@ -157,9 +162,13 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 	for ; window < p1; window += windowPanels {
 		count := min(windowPanels, p1-window)
 		done := 0
-		if whole && count >= fewPanels {
+		switch {
+		case panels && count >= fewPanels:
 			done = count &^ (fewPanels - 1)
 			s.multiplyPanels(w, window, done, x, ldx, tokens)
+		case rows && count > 1:
+			done = count &^ 1
+			s.multiplyRows(w, window, done)
 		}
 		for p := done; p < count; p += group {
 			n := min(group, count-p)
@@ -218,6 +227,7 @@ type tileSpace struct {
 	tails []int8  // for AMX: last columns of the left factor, 64 bytes a row
 	job   tileJob
 	ints  intSpace
+	lines lineSpace
 }
 
 // tileSpaces are those of no call, as many as there were calls at a time. A sync.Pool would forget them now and then, and steps that

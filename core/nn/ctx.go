@@ -104,8 +104,11 @@ func (c *Ctx) Err() error {
 }
 
 // piecePanels is how many panels are multiplied with a tile of rows before the context is asked again: as many as kernels work on
-// together, some milliseconds of work.
-const piecePanels = 16
+// together, some milliseconds of work. Fewer rows than pieceRows are multiplied with more panels.
+const (
+	piecePanels = 16
+	pieceRows   = 128
+)
 
 // piece says up to which panel to multiply next, of those from from to end, with a tile of rows. When the step was asked
 // to stop it returns from: the rest may be left undone, since whoever runs the step asks Err before it uses a result. A
@@ -117,7 +120,8 @@ func (c *Ctx) piece(from, end, rows int) int {
 	case c.Err() != nil:
 		return from
 	}
-	return min((from+piecePanels)&^(piecePanels-1), end)
+	size := piecePanels * max(1, pieceRows/rows)
+	return min((from+size)&^(piecePanels-1), end)
 }
 
 // Close releases the scratch memory.
