@@ -20,13 +20,14 @@ type tileJob struct {
 	a0, a1         *int8 // 16 rows each
 	lda            int
 	b0, b1         *byte // 16 columns of 4-byte lanes, contiguous
-	ldb            int   // of rowTilesAMX
+	ldb            int   // of lines
 	steps          int
 	tailA0, tailA1 *int8 // 64 bytes a row
 	tailB          *byte
 	groups         int // > 0
 	more           int // not 0: c0 and c1 += the products
 	ahead          int // not 0: read so many bytes ahead in b0
+	rows           int // of columnTilesAMX
 
 	nextA, nextTail, nextB, nextC int // bytes from group to group
 }
@@ -60,6 +61,16 @@ func panelTilesAMX(job *tileJob, shapes *[64]byte)
 //
 //go:noescape
 func rowTilesAMX(job *tileJob, shapes *[64]byte)
+
+// columnTilesAMX multiplies up to 16 tokens with 64 bytes of each of 64*steps lines of codes, which are columns:
+//
+//	c0[0:rows, 0:256] += a0 b
+//
+// Lines begin at b0 and lie ldb bytes apart. As many bytes as it reads it reads ahead. Codes become bytes, in memory of eight tiles at b1, while
+// those before are multiplied.
+//
+//go:noescape
+func columnTilesAMX(job *tileJob, shapes *[64]byte)
 
 const (
 	tileRows   = 16
@@ -190,6 +201,19 @@ func (s *tileSpace) multiplyRows(w *weights, p, count int) {
 	rowTilesAMX(&s.job, &tileShapes[tileRows])
 	s.job = tileJob{}
 	flipLanes(bytesOf(s.sums), 4*sumStride, 4*PanelRows, bytesOf(s.lines.products), 4*tileRows, size, count)
+}
+
+// multiplyColumns adds to c the products of count lines from line on, which are columns: a multiple of 64 lines and of tokens, at most 16.
+func (s *tileSpace) multiplyColumns(c []int32, ldc int, w *weights, line, count int, x []int8, ldx, tokens int) {
+	s.w = room(s.w, 8*tileBytes)
+	size := count * BlockBytes // of a window
+	s.job = tileJob{ldc: 4 * ldc, a0: &x[line], lda: ldx, b1: &s.w[0], ldb: w.stride, steps: count / tileCols, rows: tokens}
+	for window := range w.stride / BlockBytes {
+		s.job.c0, s.job.b0 = &c[window*lineBlock], &w.data[line*w.stride+window*BlockBytes]
+		s.job.ahead = count*w.stride + window*(size-BlockBytes)
+		columnTilesAMX(&s.job, &tileShapes[tokens])
+	}
+	s.job = tileJob{}
 }
 
 // bytesOf views numbers as bytes.

@@ -401,3 +401,138 @@ fields:
 	TILERELEASE
 	VZEROUPPER
 	RET
+
+// Four lines that are columns: their bytes of one quarter of each 16, side by side, become 16 right columns in each of four tiles.
+#define QUAD(bytes, words, dst) \
+	VMOVDQU32 (R14), Z0 \
+	VMOVDQU32 (R14)(R11*2), Z1 \
+	bytes (R14)(R11*1), Z0, Z0 \
+	bytes (R14)(R10*1), Z1, Z1 \
+	words Z1, Z0, Z0 \
+	LEAQ (R14)(R11*4), R14 \
+	VPSRLW $2, Z0, Z1 \
+	VPSRLW $4, Z0, Z2 \
+	VPSRLW $6, Z0, Z3 \
+	VPANDD Z31, Z0, Z0 \
+	VPANDD Z31, Z1, Z1 \
+	VPANDD Z31, Z2, Z2 \
+	VPANDD Z31, Z3, Z3 \
+	VMOVDQU32 Z0, dst+0(DX) \
+	VMOVDQU32 Z1, dst+1024(DX) \
+	VMOVDQU32 Z2, dst+2048(DX) \
+	VMOVDQU32 Z3, dst+3072(DX)
+
+#define QUADS(bytes, words, dst) \
+	QUAD(bytes, words, dst) \
+	QUAD(bytes, words, dst+64) \
+	QUAD(bytes, words, dst+128) \
+	QUAD(bytes, words, dst+192)
+
+// Tile f += the tokens' columns * field f of the bytes of 64 lines.
+#define LINEFIELD(f) \
+	LEAQ (1024*f)(BX), CX \
+	TILELOADD(5, 1, 0) \
+	TDPBSUD(f, 4, 5)
+
+// The same, while 16 lines become bytes for the next step.
+#define LINESTEP(f, bytes, words) \
+	LINEFIELD(f) \
+	PREFETCHT1 0(R13) \
+	PREFETCHT1 64(R13) \
+	PREFETCHT1 128(R13) \
+	PREFETCHT1 192(R13) \
+	ADDQ $256, R13 \
+	QUADS(bytes, words, 256*f)
+
+// All lines by quarter m of each 16 bytes. Products are in the order of fields, of which each has 4 of 16 neighbours: they are put in order.
+#define QUARTER(m, bytes, words, step, last, row) \
+	MOVQ tileJob_b0(R8), R14 \
+	MOVQ tileJob_a0(R8), SI \
+	MOVQ tileJob_steps(R8), R9 \
+	TILEZERO(0) \
+	TILEZERO(1) \
+	TILEZERO(2) \
+	TILEZERO(3) \
+	QUADS(bytes, words, 0) \
+	QUADS(bytes, words, 256) \
+	QUADS(bytes, words, 512) \
+	QUADS(bytes, words, 768) \
+	XCHGQ BX, DX \
+	DECQ R9 \
+	JZ last \
+step: \
+	TILELOADD(4, 6, 7) \
+	LINESTEP(0, bytes, words) \
+	LINESTEP(1, bytes, words) \
+	LINESTEP(2, bytes, words) \
+	LINESTEP(3, bytes, words) \
+	XCHGQ BX, DX \
+	ADDQ $64, SI \
+	DECQ R9 \
+	JNZ step \
+last: \
+	TILELOADD(4, 6, 7) \
+	LINEFIELD(0) \
+	LINEFIELD(1) \
+	LINEFIELD(2) \
+	LINEFIELD(3) \
+	MOVQ DX, CX \
+	TILESTORED(0, 1, 0) \
+	ADDQ $1024, CX \
+	TILESTORED(1, 1, 0) \
+	ADDQ $1024, CX \
+	TILESTORED(2, 1, 0) \
+	ADDQ $1024, CX \
+	TILESTORED(3, 1, 0) \
+	MOVQ DX, CX \
+	MOVQ tileJob_rows(R8), R9 \
+	MOVQ tileJob_c0(R8), SI \
+row: \
+	VMOVDQU32 0(CX), Z0 \
+	VMOVDQU32 1024(CX), Z1 \
+	VMOVDQU32 2048(CX), Z2 \
+	VMOVDQU32 3072(CX), Z3 \
+	VSHUFI32X4 $0x44, Z1, Z0, Z4 \
+	VSHUFI32X4 $0xee, Z1, Z0, Z5 \
+	VSHUFI32X4 $0x44, Z3, Z2, Z6 \
+	VSHUFI32X4 $0xee, Z3, Z2, Z7 \
+	VSHUFI32X4 $0x88, Z6, Z4, Z0 \
+	VSHUFI32X4 $0xdd, Z6, Z4, Z1 \
+	VSHUFI32X4 $0x88, Z7, Z5, Z2 \
+	VSHUFI32X4 $0xdd, Z7, Z5, Z3 \
+	VPADDD 64*m+0(SI), Z0, Z0 \
+	VPADDD 64*m+256(SI), Z1, Z1 \
+	VPADDD 64*m+512(SI), Z2, Z2 \
+	VPADDD 64*m+768(SI), Z3, Z3 \
+	VMOVDQU32 Z0, 64*m+0(SI) \
+	VMOVDQU32 Z1, 64*m+256(SI) \
+	VMOVDQU32 Z2, 64*m+512(SI) \
+	VMOVDQU32 Z3, 64*m+768(SI) \
+	ADDQ $64, CX \
+	ADDQ R12, SI \
+	DECQ R9 \
+	JNZ row
+
+// func columnTilesAMX(job *tileJob, shapes *[64]byte)
+TEXT ·columnTilesAMX(SB), NOSPLIT, $0-16
+	MOVQ job+0(FP), R8
+	MOVQ shapes+8(FP), AX
+	LDTILECFG_AX
+	MOVL $0x03030303, AX
+	VPBROADCASTD AX, Z31
+	MOVQ $64, AX
+	MOVQ tileJob_lda(R8), DI
+	MOVQ tileJob_ldb(R8), R11
+	LEAQ (R11)(R11*2), R10
+	MOVQ tileJob_ldc(R8), R12
+	MOVQ tileJob_b1(R8), DX
+	LEAQ 4096(DX), BX
+	MOVQ tileJob_b0(R8), R13
+	ADDQ tileJob_ahead(R8), R13
+	QUARTER(0, VPUNPCKLBW, VPUNPCKLWD, step0, last0, row0)
+	QUARTER(1, VPUNPCKLBW, VPUNPCKHWD, step1, last1, row1)
+	QUARTER(2, VPUNPCKHBW, VPUNPCKLWD, step2, last2, row2)
+	QUARTER(3, VPUNPCKHBW, VPUNPCKHWD, step3, last3, row3)
+	TILERELEASE
+	VZEROUPPER
+	RET

@@ -22,6 +22,7 @@ const (
 	fewPanels    = 4
 	fewBlocks    = 16 // of a panel; a line has its codes of so many in 64 bytes
 	fewOfColumns = 8  // of all panels of a window
+	wholeColumns = 32 // of all windows, with up to 16 tokens and tiles
 )
 
 // weights is a ternary matrix as it lies in memory.
@@ -110,6 +111,14 @@ func ternaryColumns(c []int32, ldc int, w *weights, b, b1 int, x []int8, ldx, to
 	tiles := Active() == AMX
 	if tiles {
 		s.ternaryTails(x, ldx, tokens, w.blocks)
+		if tokens <= tileRows {
+			for b1-b >= tileBlocks {
+				n := min(wholeColumns, b1-b) &^ (tileBlocks - 1)
+				s.multiplyColumns(c, ldc, w, b*BlockCols, n*BlockCols, x, ldx, tokens)
+				b += n
+			}
+			s.w = room(s.w, windowPanels*size)
+		}
 	}
 	for ; b < b1; b += fewOfColumns {
 		n := min(fewOfColumns, b1-b)
