@@ -20,7 +20,7 @@ func ternaryDecodeRowsAVX2(dst *byte, src *byte, stride int, count int, ahead in
 //go:noescape
 func ternaryDecodeColumnsAVX2(dst *byte, size int, src *byte, stride int, count int, ahead int, step int)
 
-// ternaryBytesAVX2: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the 8 rows r of half a panel and t < tokens, at most 12; more: c += that; blocks > 0.
+// ternaryBytesAVX2: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the 16 rows r of a panel and t < tokens, at most 6; more: c += that; blocks > 0.
 //
 //go:noescape
 func ternaryBytesAVX2(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int)
@@ -495,7 +495,7 @@ func ternaryDecodeRowsAVX512(dst *byte, src *byte, stride int, count int, ahead 
 //go:noescape
 func ternaryDecodeColumnsAVX512(dst *byte, size int, src *byte, stride int, count int, ahead int, step int)
 
-// ternaryBytesAVX512: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the 32 rows r of two panels, which lie size bytes apart and t < tokens, at most 12; more: c += that; blocks > 0.
+// ternaryBytesAVX512: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the 32 rows r of two panels, which lie size bytes apart, and t < tokens, at most 12; more: c += that; blocks > 0.
 //
 //go:noescape
 func ternaryBytesAVX512(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int)
@@ -1129,7 +1129,7 @@ func readSumAVX512(p *byte, n int) uint64
 //go:noescape
 func readSumAVX512Side(p *byte, blocks int) uint64
 
-// ternaryBytesAVXVNNI: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the 8 rows r of half a panel and t < tokens, at most 12; more: c += that; blocks > 0.
+// ternaryBytesAVXVNNI: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the 16 rows r of a panel and t < tokens, at most 6; more: c += that; blocks > 0.
 //
 //go:noescape
 func ternaryBytesAVXVNNI(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int)

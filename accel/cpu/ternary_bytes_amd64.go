@@ -13,7 +13,7 @@ const (
 	sumStride    = windowPanels*PanelRows + 16 // from token to token: rows of a tile lie in different sets of the cache
 )
 
-// byteTokens is how many tokens the kernels multiply at once.
+// byteTokens is how many tokens the kernels multiply at once, half of them with registers of half the width.
 const byteTokens = 12
 
 // With few tokens making bytes costs as much as the product: then they go no further than to the first-level cache.
@@ -201,19 +201,21 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 
 // multiply makes products of blocks from b on with n panels from p on of a window: the sums of panel 0 begin at c. With more it adds to them.
 func (s *tileSpace) multiply(c []int32, ldc, p, n, size, b, blocks int, more bool, x []int8, ldx, tokens int) {
+	most := byteTokens
+	if vectors() == AVX2 {
+		most = byteTokens / 2
+	}
 	for t, m := 0, 0; t < tokens; t += m {
-		m = tile(tokens-t, byteTokens)
+		m = tile(tokens-t, most)
 		for q := p; q < p+n; q++ {
-			sums, xt, w := c[t*ldc+q*PanelRows:], &x[t*ldx+b*BlockCols], s.w[q*size:]
+			sums, xt, w := &c[t*ldc+q*PanelRows], &x[t*ldx+b*BlockCols], &s.w[q*size]
 			switch Active() {
 			case AVXVNNI:
-				ternaryBytesAVXVNNI(&sums[0], ldc, xt, ldx, &w[0], size, blocks, m, asInt(more))
-				ternaryBytesAVXVNNI(&sums[8], ldc, xt, ldx, &w[32], size, blocks, m, asInt(more))
+				ternaryBytesAVXVNNI(sums, ldc, xt, ldx, w, size, blocks, m, asInt(more))
 			case AVX2:
-				ternaryBytesAVX2(&sums[0], ldc, xt, ldx, &w[0], size, blocks, m, asInt(more))
-				ternaryBytesAVX2(&sums[8], ldc, xt, ldx, &w[32], size, blocks, m, asInt(more))
+				ternaryBytesAVX2(sums, ldc, xt, ldx, w, size, blocks, m, asInt(more))
 			default:
-				ternaryBytesAVX512(&sums[0], ldc, xt, ldx, &w[0], size, blocks, m, asInt(more))
+				ternaryBytesAVX512(sums, ldc, xt, ldx, w, size, blocks, m, asInt(more))
 				q++
 			}
 		}

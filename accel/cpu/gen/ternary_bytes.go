@@ -176,35 +176,41 @@ func ternaryFinish(s simd) {
 	done()
 }
 
-// mostTokens is how many tokens the kernels below take at once: as many as registers hold sums for, two panels of them with AVX-512 and
-// half a panel with 16 registers of half the width.
-const mostTokens = 12
+// mostTokens is how many tokens the kernels below take at once: as many as registers hold sums for, those of two registers for each.
+func (s simd) mostTokens() int {
+	if s.wide() {
+		return 12
+	}
+	return 6
+}
 
 // ternaryBytes emits the product of tokens with weights that are bytes.
 func ternaryBytes(s simd) {
-	rows := "8 rows r of half a panel"
+	rows := "16 rows r of a panel"
 	if s.wide() {
-		rows = "32 rows r of two panels, which lie size bytes apart"
+		rows = "32 rows r of two panels, which lie size bytes apart,"
 	}
 	name := "ternaryBytes" + s.suffix
 	TEXT(name, NOSPLIT, "func(c *int32, ldc int, x *int8, ldx int, w *byte, size, blocks, tokens, more int)")
-	Doc(fmt.Sprintf("%s: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the %s and t < tokens, at most %d; more: c += that; blocks > 0.", name, rows, mostTokens))
+	Doc(fmt.Sprintf("%s: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the %s and t < tokens, at most %d; more: c += that; blocks > 0.", name, rows, s.mostTokens()))
 	Pragma("noescape")
-	k := bytesKernel{s: s, c: load("c"), ldc: load("ldc"), x: load("x"), ldx: load("ldx"), w: load("w"), n: load("blocks")}
+	k := bytesKernel{s: s, x: load("x"), ldx: load("ldx"), w: load("w"), n: load("blocks")}
 	if s.wide() {
 		k.size = load("size")
 	}
-	SHLQ(u8(2), k.ldc)
 	tokens := load("tokens")
-	for n := mostTokens; n >= 1; n-- {
+	for n := s.mostTokens(); n >= 1; n-- {
 		if n > 1 {
 			CMPQ(tokens, u8(n))
 			JNE(label(fmt.Sprintf("not%d", n)))
 		}
-		if s.suffix == avx2.suffix {
+		switch s.suffix {
+		case avx512.suffix:
+			k.dot512(n)
+		case avx2.suffix:
 			k.short(n)
-		} else {
-			k.dot(n)
+		default:
+			k.dot256(n)
 		}
 		done()
 		if n > 1 {
@@ -215,101 +221,169 @@ func ternaryBytes(s simd) {
 
 // bytesKernel holds the parameters of ternaryBytes.
 type bytesKernel struct {
-	s              simd
-	c, ldc, x, ldx reg.Register
-	w, size, n     reg.Register
+	s          simd
+	x, ldx     reg.Register
+	w, size, n reg.Register
 }
 
-// dot multiplies n tokens with VPDPBUSD.
-func (k bytesKernel) dot(n int) {
-	panels := 1
-	if k.s.wide() {
-		panels = 2
+// dot512 multiplies n tokens with VPDPBUSD. Another hardware thread on the core leaves this one every second cycle to issue in, and then it
+// counts how few instructions there are: those of two tokens in three read their columns from memory themselves, which wants an address
+// without an index. With those of all tokens, reading would become what takes longest.
+func (k bytesKernel) dot512(n int) {
+	acc, loop := k.sums(n), fmt.Sprintf("loop%d", n)
+	var bases []reg.Register
+	for i := range n {
+		switch {
+		case i == 0:
+			bases = append(bases, k.x)
+		case i%3 < 2:
+			next, last := GP64(), bases[len(bases)-1]
+			LEAQ(operand.Mem{Base: last, Index: k.ldx, Scale: uint8(2 - i%3)}, next)
+			bases = append(bases, next)
+		}
 	}
-	acc := make([][]reg.VecVirtual, n)
-	for i := range acc {
-		acc[i] = k.s.regs(panels)
-		k.s.zero(acc[i]...)
-	}
-	tok, loop := newRows(k.x, k.ldx, n), fmt.Sprintf("loop%d", n)
-	w, x := k.s.regs(panels), k.s.vec()
+	w, x := k.s.regs(2), k.s.vec()
 	Label(loop)
 	for f := range 4 {
 		k.s.move(at(k.w, 64*f), w[0])
-		if panels == 2 {
-			k.s.move(indexed(k.w, k.size, 64*f), w[1])
-		}
+		k.s.move(indexed(k.w, k.size, 64*f), w[1])
 		for i := range acc {
-			VPBROADCASTD(tok.at(i, 4*f), x)
-			for p := range w {
-				if k.s.wide() {
-					VPDPBUSD(x, w[p], acc[i][p])
-				} else {
-					dpbusd(x, w[p], acc[i][p])
+			if i%3 < 2 {
+				for p := range w {
+					VPDPBUSD_BCST(at(bases[i/3*2+i%3], 4*f), w[p], acc[i][p])
 				}
+				continue
+			}
+			VPBROADCASTD(indexed(bases[i/3*2+1], k.ldx, 4*f), x)
+			for p := range w {
+				VPDPBUSD(x, w[p], acc[i][p])
 			}
 		}
 	}
 	ADDQ(u32(256), k.w)
-	tok.advance(16)
+	for _, b := range bases {
+		ADDQ(u8(16), b)
+	}
 	DECQ(k.n)
 	JNZ(label(loop))
-	k.finish(acc, n)
+	k.finish(acc)
+}
+
+// sums are two zeroed registers for each of n tokens.
+func (k bytesKernel) sums(n int) [][]reg.VecVirtual {
+	acc := make([][]reg.VecVirtual, n)
+	for i := range acc {
+		acc[i] = k.s.regs(2)
+		k.s.zero(acc[i]...)
+	}
+	return acc
+}
+
+// dot256 multiplies n tokens with VPDPBUSD for half the width.
+func (k bytesKernel) dot256(n int) {
+	acc, loop := k.sums(n), fmt.Sprintf("loop%d", n)
+	tok, off := k.tokens(n)
+	w, x := k.s.regs(2), k.s.vec()
+	Label(loop)
+	for f := range 4 {
+		k.halves(f, w)
+		for i := range acc {
+			VPBROADCASTD(indexed(tok[i], off, 4*f), x)
+			for p := range w {
+				dpbusd(x, w[p], acc[i][p])
+			}
+		}
+	}
+	ADDQ(u32(256), k.w)
+	ADDQ(u8(16), off)
+	DECQ(k.n)
+	JNZ(label(loop))
+	k.finish(acc)
+}
+
+// tokens addresses n rows of x, each with a register and all with one more, which alone moves.
+func (k bytesKernel) tokens(n int) (bases []reg.Register, off reg.Register) {
+	bases, off = []reg.Register{k.x}, GP64()
+	for i := 1; i < n; i++ {
+		next := GP64()
+		LEAQ(indexed(bases[i-1], k.ldx, 0), next)
+		bases = append(bases, next)
+	}
+	XORQ(off, off)
+	return bases, off
+}
+
+// halves reads field f of a block of a panel.
+func (k bytesKernel) halves(f int, w []reg.VecVirtual) {
+	for p := range w {
+		k.s.move(at(k.w, 64*f+32*p), w[p])
+	}
 }
 
 // finish adds sums to c, or stores them.
-func (k bytesKernel) finish(acc [][]reg.VecVirtual, n int) {
-	more, out, store := load("more"), newRows(k.c, k.ldc, n), fmt.Sprintf("store%d", n)
+func (k bytesKernel) finish(acc [][]reg.VecVirtual) {
+	more, store := load("more"), fmt.Sprintf("store%d", len(acc))
+	out := k.output(len(acc))
 	TESTQ(more, more)
 	JZ(label(store))
 	for i := range acc {
 		for p, a := range acc[i] {
-			VPADDD(out.at(i, 64*p), a, a)
+			VPADDD(out.at(i, k.s.bytes*p), a, a)
 		}
 	}
 	Label(store)
 	for i := range acc {
 		for p, a := range acc[i] {
-			k.s.move(a, out.at(i, 64*p))
+			k.s.move(a, out.at(i, k.s.bytes*p))
 		}
 	}
 }
 
+// output addresses n rows of c.
+func (k bytesKernel) output(n int) rows {
+	c, ldc := load("c"), load("ldc")
+	SHLQ(u8(2), ldc)
+	return newRows(c, ldc, n)
+}
+
 // short multiplies n tokens with sums of int16 over 16 blocks: 64 times 4*127 and -4*128 are within -32768..32512.
 func (k bytesKernel) short(n int) {
-	sum := k.s.regs(n)
-	w, p := k.s.vec(), k.s.regs(2)
-	tok, out := newRows(k.x, k.ldx, n), newRows(k.c, k.ldc, n)
-	count, most, more := GP64(), GP64(), load("more")
+	sum := k.s.regs(2 * n) // those of a token beside each other
+	w, x, product := k.s.regs(2), k.s.vec(), k.s.vec()
+	more := load("more")
 	inner, outer, begin := fmt.Sprintf("inner%d", n), fmt.Sprintf("outer%d", n), fmt.Sprintf("begin%d", n)
-	MOVQ(u32(16), most)
+	out := k.output(n)
 	TESTQ(more, more)
 	JNZ(label(begin))
-	k.s.zero(w)
+	k.s.zero(product)
 	for i := range sum {
-		k.s.move(w, out.at(i, 0))
+		k.s.move(product, out.at(i/2, 32*(i%2)))
 	}
 	Label(begin)
+	tok, off := k.tokens(n)
+	count := GP64()
 	Label(outer)
-	takeUpTo(most, k.n, count)
+	takeAtMost(16, k.n, count)
 	k.s.zero(sum...)
 	Label(inner)
 	for f := range 4 {
-		k.s.move(at(k.w, 64*f), w)
-		for i := range sum {
-			VPBROADCASTD(tok.at(i, 4*f), p[i%2])
-			VPMADDUBSW(p[i%2], w, p[i%2])
-			VPADDW(p[i%2], sum[i], sum[i])
+		k.halves(f, w)
+		for i := range n {
+			VPBROADCASTD(indexed(tok[i], off, 4*f), x)
+			VPMADDUBSW(x, w[0], product)
+			VPMADDUBSW(x, w[1], x)
+			VPADDW(product, sum[2*i], sum[2*i])
+			VPADDW(x, sum[2*i+1], sum[2*i+1])
 		}
 	}
 	ADDQ(u32(256), k.w)
-	tok.advance(16)
+	ADDQ(u8(16), off)
 	DECQ(count)
 	JNZ(label(inner))
 	for i, a := range sum {
 		VPMADDWD(constant(cOnes16), a, a)
-		VPADDD(out.at(i, 0), a, a)
-		k.s.move(a, out.at(i, 0))
+		VPADDD(out.at(i/2, 32*(i%2)), a, a)
+		k.s.move(a, out.at(i/2, 32*(i%2)))
 	}
 	TESTQ(k.n, k.n)
 	JNZ(label(outer))
