@@ -21,9 +21,10 @@ func ternaryDecodeRowsAVX2(dst *byte, src *byte, stride int, count int, ahead in
 func ternaryDecodeColumnsAVX2(dst *byte, size int, src *byte, stride int, count int, ahead int, step int)
 
 // ternaryBytesAVX2: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the 16 rows r of a panel and t < tokens, at most 6; more: c += that; blocks > 0.
+// With xsum, dst[t*ldd+r] = that - xsum[t], and c is left undefined.
 //
 //go:noescape
-func ternaryBytesAVX2(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int)
+func ternaryBytesAVX2(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int, dst *int32, ldd int, xsum *int32)
 
 // ternaryFinishAVX2: dst[i] = sums[i] - sum for i < 16*count; count > 0.
 //
@@ -496,9 +497,10 @@ func ternaryDecodeRowsAVX512(dst *byte, src *byte, stride int, count int, ahead 
 func ternaryDecodeColumnsAVX512(dst *byte, size int, src *byte, stride int, count int, ahead int, step int)
 
 // ternaryBytesAVX512: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the 32 rows r of two panels, which lie size bytes apart, and t < tokens, at most 12; more: c += that; blocks > 0.
+// With xsum, dst[t*ldd+r] = that - xsum[t], and c is left undefined.
 //
 //go:noescape
-func ternaryBytesAVX512(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int)
+func ternaryBytesAVX512(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int, dst *int32, ldd int, xsum *int32)
 
 // ternaryFinishAVX512: dst[i] = sums[i] - sum for i < 16*count; count > 0.
 //
@@ -1130,9 +1132,10 @@ func readSumAVX512(p *byte, n int) uint64
 func readSumAVX512Side(p *byte, blocks int) uint64
 
 // ternaryBytesAVXVNNI: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the 16 rows r of a panel and t < tokens, at most 6; more: c += that; blocks > 0.
+// With xsum, dst[t*ldd+r] = that - xsum[t], and c is left undefined.
 //
 //go:noescape
-func ternaryBytesAVXVNNI(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int)
+func ternaryBytesAVXVNNI(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int, dst *int32, ldd int, xsum *int32)
 
 // ternaryGemvAVXVNNI: dst[r] = sum_k w[r,k]*x[k] for the 16 rows r of a panel; blocks > 0.
 //

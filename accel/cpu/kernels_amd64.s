@@ -1670,9 +1670,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func ternaryBytesAVX2(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int)
+// func ternaryBytesAVX2(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int, dst *int32, ldd int, xsum *int32)
 // Requires: AVX, AVX2, CMOV
-TEXT ·ternaryBytesAVX2(SB), NOSPLIT, $0-72
+TEXT ·ternaryBytesAVX2(SB), NOSPLIT, $0-96
 	MOVQ    x+16(FP), AX
 	MOVQ    ldx+24(FP), CX
 	MOVQ    w+32(FP), DX
@@ -1899,6 +1899,58 @@ inner6:
 	VMOVDQU      Y11, 32(R9)(R8*2)
 	TESTQ        BX, BX
 	JNZ          outer6
+	MOVQ         xsum+88(FP), AX
+	TESTQ        AX, AX
+	JZ           end6
+	MOVQ         dst+72(FP), CX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (CX)(DX*2), BX
+	ADDQ         DX, BX
+	VPBROADCASTD (AX), Y14
+	VMOVDQU      (DI), Y0
+	VPSUBD       Y14, Y0, Y0
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      32(DI), Y1
+	VPSUBD       Y14, Y1, Y1
+	VMOVDQU      Y1, 32(CX)
+	VPBROADCASTD 4(AX), Y14
+	VMOVDQU      (DI)(R8*1), Y2
+	VPSUBD       Y14, Y2, Y2
+	VMOVDQU      Y2, (CX)(DX*1)
+	VMOVDQU      32(DI)(R8*1), Y3
+	VPSUBD       Y14, Y3, Y3
+	VMOVDQU      Y3, 32(CX)(DX*1)
+	VPBROADCASTD 8(AX), Y14
+	VMOVDQU      (DI)(R8*2), Y4
+	VPSUBD       Y14, Y4, Y4
+	VMOVDQU      Y4, (CX)(DX*2)
+	VMOVDQU      32(DI)(R8*2), Y5
+	VPSUBD       Y14, Y5, Y5
+	VMOVDQU      Y5, 32(CX)(DX*2)
+	VPBROADCASTD 12(AX), Y14
+	VMOVDQU      (R9), Y6
+	VPSUBD       Y14, Y6, Y6
+	VMOVDQU      Y6, (BX)
+	VMOVDQU      32(R9), Y7
+	VPSUBD       Y14, Y7, Y7
+	VMOVDQU      Y7, 32(BX)
+	VPBROADCASTD 16(AX), Y14
+	VMOVDQU      (R9)(R8*1), Y8
+	VPSUBD       Y14, Y8, Y8
+	VMOVDQU      Y8, (BX)(DX*1)
+	VMOVDQU      32(R9)(R8*1), Y9
+	VPSUBD       Y14, Y9, Y9
+	VMOVDQU      Y9, 32(BX)(DX*1)
+	VPBROADCASTD 20(AX), Y14
+	VMOVDQU      (R9)(R8*2), Y10
+	VPSUBD       Y14, Y10, Y10
+	VMOVDQU      Y10, (BX)(DX*2)
+	VMOVDQU      32(R9)(R8*2), Y11
+	VPSUBD       Y14, Y11, Y11
+	VMOVDQU      Y11, 32(BX)(DX*2)
+
+end6:
 	VZEROUPPER
 	RET
 
@@ -2093,6 +2145,51 @@ inner5:
 	VMOVDQU      Y9, 32(R9)(R8*1)
 	TESTQ        BX, BX
 	JNZ          outer5
+	MOVQ         xsum+88(FP), AX
+	TESTQ        AX, AX
+	JZ           end5
+	MOVQ         dst+72(FP), CX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (CX)(DX*2), BX
+	ADDQ         DX, BX
+	VPBROADCASTD (AX), Y12
+	VMOVDQU      (DI), Y0
+	VPSUBD       Y12, Y0, Y0
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      32(DI), Y1
+	VPSUBD       Y12, Y1, Y1
+	VMOVDQU      Y1, 32(CX)
+	VPBROADCASTD 4(AX), Y12
+	VMOVDQU      (DI)(R8*1), Y2
+	VPSUBD       Y12, Y2, Y2
+	VMOVDQU      Y2, (CX)(DX*1)
+	VMOVDQU      32(DI)(R8*1), Y3
+	VPSUBD       Y12, Y3, Y3
+	VMOVDQU      Y3, 32(CX)(DX*1)
+	VPBROADCASTD 8(AX), Y12
+	VMOVDQU      (DI)(R8*2), Y4
+	VPSUBD       Y12, Y4, Y4
+	VMOVDQU      Y4, (CX)(DX*2)
+	VMOVDQU      32(DI)(R8*2), Y5
+	VPSUBD       Y12, Y5, Y5
+	VMOVDQU      Y5, 32(CX)(DX*2)
+	VPBROADCASTD 12(AX), Y12
+	VMOVDQU      (R9), Y6
+	VPSUBD       Y12, Y6, Y6
+	VMOVDQU      Y6, (BX)
+	VMOVDQU      32(R9), Y7
+	VPSUBD       Y12, Y7, Y7
+	VMOVDQU      Y7, 32(BX)
+	VPBROADCASTD 16(AX), Y12
+	VMOVDQU      (R9)(R8*1), Y8
+	VPSUBD       Y12, Y8, Y8
+	VMOVDQU      Y8, (BX)(DX*1)
+	VMOVDQU      32(R9)(R8*1), Y9
+	VPSUBD       Y12, Y9, Y9
+	VMOVDQU      Y9, 32(BX)(DX*1)
+
+end5:
 	VZEROUPPER
 	RET
 
@@ -2256,6 +2353,44 @@ inner4:
 	VMOVDQU      Y7, 32(R9)
 	TESTQ        BX, BX
 	JNZ          outer4
+	MOVQ         xsum+88(FP), AX
+	TESTQ        AX, AX
+	JZ           end4
+	MOVQ         dst+72(FP), CX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (CX)(DX*2), BX
+	ADDQ         DX, BX
+	VPBROADCASTD (AX), Y10
+	VMOVDQU      (DI), Y0
+	VPSUBD       Y10, Y0, Y0
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      32(DI), Y1
+	VPSUBD       Y10, Y1, Y1
+	VMOVDQU      Y1, 32(CX)
+	VPBROADCASTD 4(AX), Y10
+	VMOVDQU      (DI)(R8*1), Y2
+	VPSUBD       Y10, Y2, Y2
+	VMOVDQU      Y2, (CX)(DX*1)
+	VMOVDQU      32(DI)(R8*1), Y3
+	VPSUBD       Y10, Y3, Y3
+	VMOVDQU      Y3, 32(CX)(DX*1)
+	VPBROADCASTD 8(AX), Y10
+	VMOVDQU      (DI)(R8*2), Y4
+	VPSUBD       Y10, Y4, Y4
+	VMOVDQU      Y4, (CX)(DX*2)
+	VMOVDQU      32(DI)(R8*2), Y5
+	VPSUBD       Y10, Y5, Y5
+	VMOVDQU      Y5, 32(CX)(DX*2)
+	VPBROADCASTD 12(AX), Y10
+	VMOVDQU      (R9), Y6
+	VPSUBD       Y10, Y6, Y6
+	VMOVDQU      Y6, (BX)
+	VMOVDQU      32(R9), Y7
+	VPSUBD       Y10, Y7, Y7
+	VMOVDQU      Y7, 32(BX)
+
+end4:
 	VZEROUPPER
 	RET
 
@@ -2386,6 +2521,35 @@ inner3:
 	VMOVDQU      Y5, 32(DI)(R8*2)
 	TESTQ        BX, BX
 	JNZ          outer3
+	MOVQ         xsum+88(FP), AX
+	TESTQ        AX, AX
+	JZ           end3
+	MOVQ         dst+72(FP), CX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	VPBROADCASTD (AX), Y8
+	VMOVDQU      (DI), Y0
+	VPSUBD       Y8, Y0, Y0
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      32(DI), Y1
+	VPSUBD       Y8, Y1, Y1
+	VMOVDQU      Y1, 32(CX)
+	VPBROADCASTD 4(AX), Y8
+	VMOVDQU      (DI)(R8*1), Y2
+	VPSUBD       Y8, Y2, Y2
+	VMOVDQU      Y2, (CX)(DX*1)
+	VMOVDQU      32(DI)(R8*1), Y3
+	VPSUBD       Y8, Y3, Y3
+	VMOVDQU      Y3, 32(CX)(DX*1)
+	VPBROADCASTD 8(AX), Y8
+	VMOVDQU      (DI)(R8*2), Y4
+	VPSUBD       Y8, Y4, Y4
+	VMOVDQU      Y4, (CX)(DX*2)
+	VMOVDQU      32(DI)(R8*2), Y5
+	VPSUBD       Y8, Y5, Y5
+	VMOVDQU      Y5, 32(CX)(DX*2)
+
+end3:
 	VZEROUPPER
 	RET
 
@@ -2485,6 +2649,28 @@ inner2:
 	VMOVDQU      Y3, 32(DI)(R8*1)
 	TESTQ        BX, BX
 	JNZ          outer2
+	MOVQ         xsum+88(FP), AX
+	TESTQ        AX, AX
+	JZ           end2
+	MOVQ         dst+72(FP), CX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	VPBROADCASTD (AX), Y6
+	VMOVDQU      (DI), Y0
+	VPSUBD       Y6, Y0, Y0
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      32(DI), Y1
+	VPSUBD       Y6, Y1, Y1
+	VMOVDQU      Y1, 32(CX)
+	VPBROADCASTD 4(AX), Y6
+	VMOVDQU      (DI)(R8*1), Y2
+	VPSUBD       Y6, Y2, Y2
+	VMOVDQU      Y2, (CX)(DX*1)
+	VMOVDQU      32(DI)(R8*1), Y3
+	VPSUBD       Y6, Y3, Y3
+	VMOVDQU      Y3, 32(CX)(DX*1)
+
+end2:
 	VZEROUPPER
 	RET
 
@@ -2551,6 +2737,21 @@ inner1:
 	VMOVDQU      Y1, 32(SI)
 	TESTQ        BX, BX
 	JNZ          outer1
+	MOVQ         xsum+88(FP), AX
+	TESTQ        AX, AX
+	JZ           end1
+	MOVQ         dst+72(FP), CX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	VPBROADCASTD (AX), Y4
+	VMOVDQU      (SI), Y0
+	VPSUBD       Y4, Y0, Y0
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      32(SI), Y1
+	VPSUBD       Y4, Y1, Y1
+	VMOVDQU      Y1, 32(CX)
+
+end1:
 	VZEROUPPER
 	RET
 
@@ -9874,9 +10075,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func ternaryBytesAVX512(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int)
+// func ternaryBytesAVX512(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int, dst *int32, ldd int, xsum *int32)
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI
-TEXT ·ternaryBytesAVX512(SB), NOSPLIT, $0-72
+TEXT ·ternaryBytesAVX512(SB), NOSPLIT, $0-96
 	MOVQ   x+16(FP), AX
 	MOVQ   ldx+24(FP), CX
 	MOVQ   w+32(FP), DX
@@ -10050,67 +10251,143 @@ loop12:
 	DECQ          BX
 	JNZ           loop12
 	MOVQ          more+64(FP), AX
-	MOVQ          c+0(FP), CX
-	MOVQ          ldc+8(FP), DX
-	SHLQ          $0x02, DX
-	LEAQ          (CX)(DX*2), BX
-	ADDQ          DX, BX
-	LEAQ          (BX)(DX*2), SI
-	ADDQ          DX, SI
-	LEAQ          (SI)(DX*2), DI
-	ADDQ          DX, DI
+	MOVQ          xsum+88(FP), CX
+	MOVQ          c+0(FP), DX
+	MOVQ          ldc+8(FP), BX
+	SHLQ          $0x02, BX
+	LEAQ          (DX)(BX*2), SI
+	ADDQ          BX, SI
+	LEAQ          (SI)(BX*2), DI
+	ADDQ          BX, DI
+	LEAQ          (DI)(BX*2), R8
+	ADDQ          BX, R8
 	TESTQ         AX, AX
-	JZ            store12
-	VPADDD        (CX), Z0, Z0
-	VPADDD        64(CX), Z1, Z1
-	VPADDD        (CX)(DX*1), Z2, Z2
-	VPADDD        64(CX)(DX*1), Z3, Z3
-	VPADDD        (CX)(DX*2), Z4, Z4
-	VPADDD        64(CX)(DX*2), Z5, Z5
-	VPADDD        (BX), Z6, Z6
-	VPADDD        64(BX), Z7, Z7
-	VPADDD        (BX)(DX*1), Z8, Z8
-	VPADDD        64(BX)(DX*1), Z9, Z9
-	VPADDD        (BX)(DX*2), Z10, Z10
-	VPADDD        64(BX)(DX*2), Z11, Z11
-	VPADDD        (SI), Z12, Z12
-	VPADDD        64(SI), Z13, Z13
-	VPADDD        (SI)(DX*1), Z14, Z14
-	VPADDD        64(SI)(DX*1), Z15, Z15
-	VPADDD        (SI)(DX*2), Z16, Z16
-	VPADDD        64(SI)(DX*2), Z17, Z17
-	VPADDD        (DI), Z18, Z18
-	VPADDD        64(DI), Z19, Z19
-	VPADDD        (DI)(DX*1), Z20, Z20
-	VPADDD        64(DI)(DX*1), Z21, Z21
-	VPADDD        (DI)(DX*2), Z22, Z22
-	VPADDD        64(DI)(DX*2), Z23, Z23
+	JZ            first12
+	VPADDD        (DX), Z0, Z0
+	VPADDD        64(DX), Z1, Z1
+	VPADDD        (DX)(BX*1), Z2, Z2
+	VPADDD        64(DX)(BX*1), Z3, Z3
+	VPADDD        (DX)(BX*2), Z4, Z4
+	VPADDD        64(DX)(BX*2), Z5, Z5
+	VPADDD        (SI), Z6, Z6
+	VPADDD        64(SI), Z7, Z7
+	VPADDD        (SI)(BX*1), Z8, Z8
+	VPADDD        64(SI)(BX*1), Z9, Z9
+	VPADDD        (SI)(BX*2), Z10, Z10
+	VPADDD        64(SI)(BX*2), Z11, Z11
+	VPADDD        (DI), Z12, Z12
+	VPADDD        64(DI), Z13, Z13
+	VPADDD        (DI)(BX*1), Z14, Z14
+	VPADDD        64(DI)(BX*1), Z15, Z15
+	VPADDD        (DI)(BX*2), Z16, Z16
+	VPADDD        64(DI)(BX*2), Z17, Z17
+	VPADDD        (R8), Z18, Z18
+	VPADDD        64(R8), Z19, Z19
+	VPADDD        (R8)(BX*1), Z20, Z20
+	VPADDD        64(R8)(BX*1), Z21, Z21
+	VPADDD        (R8)(BX*2), Z22, Z22
+	VPADDD        64(R8)(BX*2), Z23, Z23
 
-store12:
-	VMOVDQU32 Z0, (CX)
-	VMOVDQU32 Z1, 64(CX)
-	VMOVDQU32 Z2, (CX)(DX*1)
-	VMOVDQU32 Z3, 64(CX)(DX*1)
-	VMOVDQU32 Z4, (CX)(DX*2)
-	VMOVDQU32 Z5, 64(CX)(DX*2)
-	VMOVDQU32 Z6, (BX)
-	VMOVDQU32 Z7, 64(BX)
-	VMOVDQU32 Z8, (BX)(DX*1)
-	VMOVDQU32 Z9, 64(BX)(DX*1)
-	VMOVDQU32 Z10, (BX)(DX*2)
-	VMOVDQU32 Z11, 64(BX)(DX*2)
-	VMOVDQU32 Z12, (SI)
-	VMOVDQU32 Z13, 64(SI)
-	VMOVDQU32 Z14, (SI)(DX*1)
-	VMOVDQU32 Z15, 64(SI)(DX*1)
-	VMOVDQU32 Z16, (SI)(DX*2)
-	VMOVDQU32 Z17, 64(SI)(DX*2)
-	VMOVDQU32 Z18, (DI)
-	VMOVDQU32 Z19, 64(DI)
-	VMOVDQU32 Z20, (DI)(DX*1)
-	VMOVDQU32 Z21, 64(DI)(DX*1)
-	VMOVDQU32 Z22, (DI)(DX*2)
-	VMOVDQU32 Z23, 64(DI)(DX*2)
+first12:
+	TESTQ        CX, CX
+	JZ           part12
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (AX)(DX*2), BX
+	ADDQ         DX, BX
+	LEAQ         (BX)(DX*2), SI
+	ADDQ         DX, SI
+	LEAQ         (SI)(DX*2), DI
+	ADDQ         DX, DI
+	VPBROADCASTD (CX), Z24
+	VPSUBD       Z24, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VPSUBD       Z24, Z1, Z1
+	VMOVDQU32    Z1, 64(AX)
+	VPBROADCASTD 4(CX), Z24
+	VPSUBD       Z24, Z2, Z2
+	VMOVDQU32    Z2, (AX)(DX*1)
+	VPSUBD       Z24, Z3, Z3
+	VMOVDQU32    Z3, 64(AX)(DX*1)
+	VPBROADCASTD 8(CX), Z24
+	VPSUBD       Z24, Z4, Z4
+	VMOVDQU32    Z4, (AX)(DX*2)
+	VPSUBD       Z24, Z5, Z5
+	VMOVDQU32    Z5, 64(AX)(DX*2)
+	VPBROADCASTD 12(CX), Z24
+	VPSUBD       Z24, Z6, Z6
+	VMOVDQU32    Z6, (BX)
+	VPSUBD       Z24, Z7, Z7
+	VMOVDQU32    Z7, 64(BX)
+	VPBROADCASTD 16(CX), Z24
+	VPSUBD       Z24, Z8, Z8
+	VMOVDQU32    Z8, (BX)(DX*1)
+	VPSUBD       Z24, Z9, Z9
+	VMOVDQU32    Z9, 64(BX)(DX*1)
+	VPBROADCASTD 20(CX), Z24
+	VPSUBD       Z24, Z10, Z10
+	VMOVDQU32    Z10, (BX)(DX*2)
+	VPSUBD       Z24, Z11, Z11
+	VMOVDQU32    Z11, 64(BX)(DX*2)
+	VPBROADCASTD 24(CX), Z24
+	VPSUBD       Z24, Z12, Z12
+	VMOVDQU32    Z12, (SI)
+	VPSUBD       Z24, Z13, Z13
+	VMOVDQU32    Z13, 64(SI)
+	VPBROADCASTD 28(CX), Z24
+	VPSUBD       Z24, Z14, Z14
+	VMOVDQU32    Z14, (SI)(DX*1)
+	VPSUBD       Z24, Z15, Z15
+	VMOVDQU32    Z15, 64(SI)(DX*1)
+	VPBROADCASTD 32(CX), Z24
+	VPSUBD       Z24, Z16, Z16
+	VMOVDQU32    Z16, (SI)(DX*2)
+	VPSUBD       Z24, Z17, Z17
+	VMOVDQU32    Z17, 64(SI)(DX*2)
+	VPBROADCASTD 36(CX), Z24
+	VPSUBD       Z24, Z18, Z18
+	VMOVDQU32    Z18, (DI)
+	VPSUBD       Z24, Z19, Z19
+	VMOVDQU32    Z19, 64(DI)
+	VPBROADCASTD 40(CX), Z24
+	VPSUBD       Z24, Z20, Z20
+	VMOVDQU32    Z20, (DI)(DX*1)
+	VPSUBD       Z24, Z21, Z21
+	VMOVDQU32    Z21, 64(DI)(DX*1)
+	VPBROADCASTD 44(CX), Z24
+	VPSUBD       Z24, Z22, Z22
+	VMOVDQU32    Z22, (DI)(DX*2)
+	VPSUBD       Z24, Z23, Z23
+	VMOVDQU32    Z23, 64(DI)(DX*2)
+	VZEROUPPER
+	RET
+
+part12:
+	VMOVDQU32 Z0, (DX)
+	VMOVDQU32 Z1, 64(DX)
+	VMOVDQU32 Z2, (DX)(BX*1)
+	VMOVDQU32 Z3, 64(DX)(BX*1)
+	VMOVDQU32 Z4, (DX)(BX*2)
+	VMOVDQU32 Z5, 64(DX)(BX*2)
+	VMOVDQU32 Z6, (SI)
+	VMOVDQU32 Z7, 64(SI)
+	VMOVDQU32 Z8, (SI)(BX*1)
+	VMOVDQU32 Z9, 64(SI)(BX*1)
+	VMOVDQU32 Z10, (SI)(BX*2)
+	VMOVDQU32 Z11, 64(SI)(BX*2)
+	VMOVDQU32 Z12, (DI)
+	VMOVDQU32 Z13, 64(DI)
+	VMOVDQU32 Z14, (DI)(BX*1)
+	VMOVDQU32 Z15, 64(DI)(BX*1)
+	VMOVDQU32 Z16, (DI)(BX*2)
+	VMOVDQU32 Z17, 64(DI)(BX*2)
+	VMOVDQU32 Z18, (R8)
+	VMOVDQU32 Z19, 64(R8)
+	VMOVDQU32 Z20, (R8)(BX*1)
+	VMOVDQU32 Z21, 64(R8)(BX*1)
+	VMOVDQU32 Z22, (R8)(BX*2)
+	VMOVDQU32 Z23, 64(R8)(BX*2)
 	VZEROUPPER
 	RET
 
@@ -10268,63 +10545,134 @@ loop11:
 	DECQ          BX
 	JNZ           loop11
 	MOVQ          more+64(FP), AX
-	MOVQ          c+0(FP), CX
-	MOVQ          ldc+8(FP), DX
-	SHLQ          $0x02, DX
-	LEAQ          (CX)(DX*2), BX
-	ADDQ          DX, BX
-	LEAQ          (BX)(DX*2), SI
-	ADDQ          DX, SI
-	LEAQ          (SI)(DX*2), DI
-	ADDQ          DX, DI
+	MOVQ          xsum+88(FP), CX
+	MOVQ          c+0(FP), DX
+	MOVQ          ldc+8(FP), BX
+	SHLQ          $0x02, BX
+	LEAQ          (DX)(BX*2), SI
+	ADDQ          BX, SI
+	LEAQ          (SI)(BX*2), DI
+	ADDQ          BX, DI
+	LEAQ          (DI)(BX*2), R8
+	ADDQ          BX, R8
 	TESTQ         AX, AX
-	JZ            store11
-	VPADDD        (CX), Z0, Z0
-	VPADDD        64(CX), Z1, Z1
-	VPADDD        (CX)(DX*1), Z2, Z2
-	VPADDD        64(CX)(DX*1), Z3, Z3
-	VPADDD        (CX)(DX*2), Z4, Z4
-	VPADDD        64(CX)(DX*2), Z5, Z5
-	VPADDD        (BX), Z6, Z6
-	VPADDD        64(BX), Z7, Z7
-	VPADDD        (BX)(DX*1), Z8, Z8
-	VPADDD        64(BX)(DX*1), Z9, Z9
-	VPADDD        (BX)(DX*2), Z10, Z10
-	VPADDD        64(BX)(DX*2), Z11, Z11
-	VPADDD        (SI), Z12, Z12
-	VPADDD        64(SI), Z13, Z13
-	VPADDD        (SI)(DX*1), Z14, Z14
-	VPADDD        64(SI)(DX*1), Z15, Z15
-	VPADDD        (SI)(DX*2), Z16, Z16
-	VPADDD        64(SI)(DX*2), Z17, Z17
-	VPADDD        (DI), Z18, Z18
-	VPADDD        64(DI), Z19, Z19
-	VPADDD        (DI)(DX*1), Z20, Z20
-	VPADDD        64(DI)(DX*1), Z21, Z21
+	JZ            first11
+	VPADDD        (DX), Z0, Z0
+	VPADDD        64(DX), Z1, Z1
+	VPADDD        (DX)(BX*1), Z2, Z2
+	VPADDD        64(DX)(BX*1), Z3, Z3
+	VPADDD        (DX)(BX*2), Z4, Z4
+	VPADDD        64(DX)(BX*2), Z5, Z5
+	VPADDD        (SI), Z6, Z6
+	VPADDD        64(SI), Z7, Z7
+	VPADDD        (SI)(BX*1), Z8, Z8
+	VPADDD        64(SI)(BX*1), Z9, Z9
+	VPADDD        (SI)(BX*2), Z10, Z10
+	VPADDD        64(SI)(BX*2), Z11, Z11
+	VPADDD        (DI), Z12, Z12
+	VPADDD        64(DI), Z13, Z13
+	VPADDD        (DI)(BX*1), Z14, Z14
+	VPADDD        64(DI)(BX*1), Z15, Z15
+	VPADDD        (DI)(BX*2), Z16, Z16
+	VPADDD        64(DI)(BX*2), Z17, Z17
+	VPADDD        (R8), Z18, Z18
+	VPADDD        64(R8), Z19, Z19
+	VPADDD        (R8)(BX*1), Z20, Z20
+	VPADDD        64(R8)(BX*1), Z21, Z21
 
-store11:
-	VMOVDQU32 Z0, (CX)
-	VMOVDQU32 Z1, 64(CX)
-	VMOVDQU32 Z2, (CX)(DX*1)
-	VMOVDQU32 Z3, 64(CX)(DX*1)
-	VMOVDQU32 Z4, (CX)(DX*2)
-	VMOVDQU32 Z5, 64(CX)(DX*2)
-	VMOVDQU32 Z6, (BX)
-	VMOVDQU32 Z7, 64(BX)
-	VMOVDQU32 Z8, (BX)(DX*1)
-	VMOVDQU32 Z9, 64(BX)(DX*1)
-	VMOVDQU32 Z10, (BX)(DX*2)
-	VMOVDQU32 Z11, 64(BX)(DX*2)
-	VMOVDQU32 Z12, (SI)
-	VMOVDQU32 Z13, 64(SI)
-	VMOVDQU32 Z14, (SI)(DX*1)
-	VMOVDQU32 Z15, 64(SI)(DX*1)
-	VMOVDQU32 Z16, (SI)(DX*2)
-	VMOVDQU32 Z17, 64(SI)(DX*2)
-	VMOVDQU32 Z18, (DI)
-	VMOVDQU32 Z19, 64(DI)
-	VMOVDQU32 Z20, (DI)(DX*1)
-	VMOVDQU32 Z21, 64(DI)(DX*1)
+first11:
+	TESTQ        CX, CX
+	JZ           part11
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (AX)(DX*2), BX
+	ADDQ         DX, BX
+	LEAQ         (BX)(DX*2), SI
+	ADDQ         DX, SI
+	LEAQ         (SI)(DX*2), DI
+	ADDQ         DX, DI
+	VPBROADCASTD (CX), Z22
+	VPSUBD       Z22, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VPSUBD       Z22, Z1, Z1
+	VMOVDQU32    Z1, 64(AX)
+	VPBROADCASTD 4(CX), Z22
+	VPSUBD       Z22, Z2, Z2
+	VMOVDQU32    Z2, (AX)(DX*1)
+	VPSUBD       Z22, Z3, Z3
+	VMOVDQU32    Z3, 64(AX)(DX*1)
+	VPBROADCASTD 8(CX), Z22
+	VPSUBD       Z22, Z4, Z4
+	VMOVDQU32    Z4, (AX)(DX*2)
+	VPSUBD       Z22, Z5, Z5
+	VMOVDQU32    Z5, 64(AX)(DX*2)
+	VPBROADCASTD 12(CX), Z22
+	VPSUBD       Z22, Z6, Z6
+	VMOVDQU32    Z6, (BX)
+	VPSUBD       Z22, Z7, Z7
+	VMOVDQU32    Z7, 64(BX)
+	VPBROADCASTD 16(CX), Z22
+	VPSUBD       Z22, Z8, Z8
+	VMOVDQU32    Z8, (BX)(DX*1)
+	VPSUBD       Z22, Z9, Z9
+	VMOVDQU32    Z9, 64(BX)(DX*1)
+	VPBROADCASTD 20(CX), Z22
+	VPSUBD       Z22, Z10, Z10
+	VMOVDQU32    Z10, (BX)(DX*2)
+	VPSUBD       Z22, Z11, Z11
+	VMOVDQU32    Z11, 64(BX)(DX*2)
+	VPBROADCASTD 24(CX), Z22
+	VPSUBD       Z22, Z12, Z12
+	VMOVDQU32    Z12, (SI)
+	VPSUBD       Z22, Z13, Z13
+	VMOVDQU32    Z13, 64(SI)
+	VPBROADCASTD 28(CX), Z22
+	VPSUBD       Z22, Z14, Z14
+	VMOVDQU32    Z14, (SI)(DX*1)
+	VPSUBD       Z22, Z15, Z15
+	VMOVDQU32    Z15, 64(SI)(DX*1)
+	VPBROADCASTD 32(CX), Z22
+	VPSUBD       Z22, Z16, Z16
+	VMOVDQU32    Z16, (SI)(DX*2)
+	VPSUBD       Z22, Z17, Z17
+	VMOVDQU32    Z17, 64(SI)(DX*2)
+	VPBROADCASTD 36(CX), Z22
+	VPSUBD       Z22, Z18, Z18
+	VMOVDQU32    Z18, (DI)
+	VPSUBD       Z22, Z19, Z19
+	VMOVDQU32    Z19, 64(DI)
+	VPBROADCASTD 40(CX), Z22
+	VPSUBD       Z22, Z20, Z20
+	VMOVDQU32    Z20, (DI)(DX*1)
+	VPSUBD       Z22, Z21, Z21
+	VMOVDQU32    Z21, 64(DI)(DX*1)
+	VZEROUPPER
+	RET
+
+part11:
+	VMOVDQU32 Z0, (DX)
+	VMOVDQU32 Z1, 64(DX)
+	VMOVDQU32 Z2, (DX)(BX*1)
+	VMOVDQU32 Z3, 64(DX)(BX*1)
+	VMOVDQU32 Z4, (DX)(BX*2)
+	VMOVDQU32 Z5, 64(DX)(BX*2)
+	VMOVDQU32 Z6, (SI)
+	VMOVDQU32 Z7, 64(SI)
+	VMOVDQU32 Z8, (SI)(BX*1)
+	VMOVDQU32 Z9, 64(SI)(BX*1)
+	VMOVDQU32 Z10, (SI)(BX*2)
+	VMOVDQU32 Z11, 64(SI)(BX*2)
+	VMOVDQU32 Z12, (DI)
+	VMOVDQU32 Z13, 64(DI)
+	VMOVDQU32 Z14, (DI)(BX*1)
+	VMOVDQU32 Z15, 64(DI)(BX*1)
+	VMOVDQU32 Z16, (DI)(BX*2)
+	VMOVDQU32 Z17, 64(DI)(BX*2)
+	VMOVDQU32 Z18, (R8)
+	VMOVDQU32 Z19, 64(R8)
+	VMOVDQU32 Z20, (R8)(BX*1)
+	VMOVDQU32 Z21, 64(R8)(BX*1)
 	VZEROUPPER
 	RET
 
@@ -10470,59 +10818,125 @@ loop10:
 	DECQ          BX
 	JNZ           loop10
 	MOVQ          more+64(FP), AX
-	MOVQ          c+0(FP), CX
-	MOVQ          ldc+8(FP), DX
-	SHLQ          $0x02, DX
-	LEAQ          (CX)(DX*2), BX
-	ADDQ          DX, BX
-	LEAQ          (BX)(DX*2), SI
-	ADDQ          DX, SI
-	LEAQ          (SI)(DX*2), DI
-	ADDQ          DX, DI
+	MOVQ          xsum+88(FP), CX
+	MOVQ          c+0(FP), DX
+	MOVQ          ldc+8(FP), BX
+	SHLQ          $0x02, BX
+	LEAQ          (DX)(BX*2), SI
+	ADDQ          BX, SI
+	LEAQ          (SI)(BX*2), DI
+	ADDQ          BX, DI
+	LEAQ          (DI)(BX*2), R8
+	ADDQ          BX, R8
 	TESTQ         AX, AX
-	JZ            store10
-	VPADDD        (CX), Z0, Z0
-	VPADDD        64(CX), Z1, Z1
-	VPADDD        (CX)(DX*1), Z2, Z2
-	VPADDD        64(CX)(DX*1), Z3, Z3
-	VPADDD        (CX)(DX*2), Z4, Z4
-	VPADDD        64(CX)(DX*2), Z5, Z5
-	VPADDD        (BX), Z6, Z6
-	VPADDD        64(BX), Z7, Z7
-	VPADDD        (BX)(DX*1), Z8, Z8
-	VPADDD        64(BX)(DX*1), Z9, Z9
-	VPADDD        (BX)(DX*2), Z10, Z10
-	VPADDD        64(BX)(DX*2), Z11, Z11
-	VPADDD        (SI), Z12, Z12
-	VPADDD        64(SI), Z13, Z13
-	VPADDD        (SI)(DX*1), Z14, Z14
-	VPADDD        64(SI)(DX*1), Z15, Z15
-	VPADDD        (SI)(DX*2), Z16, Z16
-	VPADDD        64(SI)(DX*2), Z17, Z17
-	VPADDD        (DI), Z18, Z18
-	VPADDD        64(DI), Z19, Z19
+	JZ            first10
+	VPADDD        (DX), Z0, Z0
+	VPADDD        64(DX), Z1, Z1
+	VPADDD        (DX)(BX*1), Z2, Z2
+	VPADDD        64(DX)(BX*1), Z3, Z3
+	VPADDD        (DX)(BX*2), Z4, Z4
+	VPADDD        64(DX)(BX*2), Z5, Z5
+	VPADDD        (SI), Z6, Z6
+	VPADDD        64(SI), Z7, Z7
+	VPADDD        (SI)(BX*1), Z8, Z8
+	VPADDD        64(SI)(BX*1), Z9, Z9
+	VPADDD        (SI)(BX*2), Z10, Z10
+	VPADDD        64(SI)(BX*2), Z11, Z11
+	VPADDD        (DI), Z12, Z12
+	VPADDD        64(DI), Z13, Z13
+	VPADDD        (DI)(BX*1), Z14, Z14
+	VPADDD        64(DI)(BX*1), Z15, Z15
+	VPADDD        (DI)(BX*2), Z16, Z16
+	VPADDD        64(DI)(BX*2), Z17, Z17
+	VPADDD        (R8), Z18, Z18
+	VPADDD        64(R8), Z19, Z19
 
-store10:
-	VMOVDQU32 Z0, (CX)
-	VMOVDQU32 Z1, 64(CX)
-	VMOVDQU32 Z2, (CX)(DX*1)
-	VMOVDQU32 Z3, 64(CX)(DX*1)
-	VMOVDQU32 Z4, (CX)(DX*2)
-	VMOVDQU32 Z5, 64(CX)(DX*2)
-	VMOVDQU32 Z6, (BX)
-	VMOVDQU32 Z7, 64(BX)
-	VMOVDQU32 Z8, (BX)(DX*1)
-	VMOVDQU32 Z9, 64(BX)(DX*1)
-	VMOVDQU32 Z10, (BX)(DX*2)
-	VMOVDQU32 Z11, 64(BX)(DX*2)
-	VMOVDQU32 Z12, (SI)
-	VMOVDQU32 Z13, 64(SI)
-	VMOVDQU32 Z14, (SI)(DX*1)
-	VMOVDQU32 Z15, 64(SI)(DX*1)
-	VMOVDQU32 Z16, (SI)(DX*2)
-	VMOVDQU32 Z17, 64(SI)(DX*2)
-	VMOVDQU32 Z18, (DI)
-	VMOVDQU32 Z19, 64(DI)
+first10:
+	TESTQ        CX, CX
+	JZ           part10
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (AX)(DX*2), BX
+	ADDQ         DX, BX
+	LEAQ         (BX)(DX*2), SI
+	ADDQ         DX, SI
+	LEAQ         (SI)(DX*2), DI
+	ADDQ         DX, DI
+	VPBROADCASTD (CX), Z20
+	VPSUBD       Z20, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VPSUBD       Z20, Z1, Z1
+	VMOVDQU32    Z1, 64(AX)
+	VPBROADCASTD 4(CX), Z20
+	VPSUBD       Z20, Z2, Z2
+	VMOVDQU32    Z2, (AX)(DX*1)
+	VPSUBD       Z20, Z3, Z3
+	VMOVDQU32    Z3, 64(AX)(DX*1)
+	VPBROADCASTD 8(CX), Z20
+	VPSUBD       Z20, Z4, Z4
+	VMOVDQU32    Z4, (AX)(DX*2)
+	VPSUBD       Z20, Z5, Z5
+	VMOVDQU32    Z5, 64(AX)(DX*2)
+	VPBROADCASTD 12(CX), Z20
+	VPSUBD       Z20, Z6, Z6
+	VMOVDQU32    Z6, (BX)
+	VPSUBD       Z20, Z7, Z7
+	VMOVDQU32    Z7, 64(BX)
+	VPBROADCASTD 16(CX), Z20
+	VPSUBD       Z20, Z8, Z8
+	VMOVDQU32    Z8, (BX)(DX*1)
+	VPSUBD       Z20, Z9, Z9
+	VMOVDQU32    Z9, 64(BX)(DX*1)
+	VPBROADCASTD 20(CX), Z20
+	VPSUBD       Z20, Z10, Z10
+	VMOVDQU32    Z10, (BX)(DX*2)
+	VPSUBD       Z20, Z11, Z11
+	VMOVDQU32    Z11, 64(BX)(DX*2)
+	VPBROADCASTD 24(CX), Z20
+	VPSUBD       Z20, Z12, Z12
+	VMOVDQU32    Z12, (SI)
+	VPSUBD       Z20, Z13, Z13
+	VMOVDQU32    Z13, 64(SI)
+	VPBROADCASTD 28(CX), Z20
+	VPSUBD       Z20, Z14, Z14
+	VMOVDQU32    Z14, (SI)(DX*1)
+	VPSUBD       Z20, Z15, Z15
+	VMOVDQU32    Z15, 64(SI)(DX*1)
+	VPBROADCASTD 32(CX), Z20
+	VPSUBD       Z20, Z16, Z16
+	VMOVDQU32    Z16, (SI)(DX*2)
+	VPSUBD       Z20, Z17, Z17
+	VMOVDQU32    Z17, 64(SI)(DX*2)
+	VPBROADCASTD 36(CX), Z20
+	VPSUBD       Z20, Z18, Z18
+	VMOVDQU32    Z18, (DI)
+	VPSUBD       Z20, Z19, Z19
+	VMOVDQU32    Z19, 64(DI)
+	VZEROUPPER
+	RET
+
+part10:
+	VMOVDQU32 Z0, (DX)
+	VMOVDQU32 Z1, 64(DX)
+	VMOVDQU32 Z2, (DX)(BX*1)
+	VMOVDQU32 Z3, 64(DX)(BX*1)
+	VMOVDQU32 Z4, (DX)(BX*2)
+	VMOVDQU32 Z5, 64(DX)(BX*2)
+	VMOVDQU32 Z6, (SI)
+	VMOVDQU32 Z7, 64(SI)
+	VMOVDQU32 Z8, (SI)(BX*1)
+	VMOVDQU32 Z9, 64(SI)(BX*1)
+	VMOVDQU32 Z10, (SI)(BX*2)
+	VMOVDQU32 Z11, 64(SI)(BX*2)
+	VMOVDQU32 Z12, (DI)
+	VMOVDQU32 Z13, 64(DI)
+	VMOVDQU32 Z14, (DI)(BX*1)
+	VMOVDQU32 Z15, 64(DI)(BX*1)
+	VMOVDQU32 Z16, (DI)(BX*2)
+	VMOVDQU32 Z17, 64(DI)(BX*2)
+	VMOVDQU32 Z18, (R8)
+	VMOVDQU32 Z19, 64(R8)
 	VZEROUPPER
 	RET
 
@@ -10656,53 +11070,112 @@ loop9:
 	DECQ          BX
 	JNZ           loop9
 	MOVQ          more+64(FP), AX
-	MOVQ          c+0(FP), CX
-	MOVQ          ldc+8(FP), DX
-	SHLQ          $0x02, DX
-	LEAQ          (CX)(DX*2), BX
-	ADDQ          DX, BX
-	LEAQ          (BX)(DX*2), SI
-	ADDQ          DX, SI
+	MOVQ          xsum+88(FP), CX
+	MOVQ          c+0(FP), DX
+	MOVQ          ldc+8(FP), BX
+	SHLQ          $0x02, BX
+	LEAQ          (DX)(BX*2), SI
+	ADDQ          BX, SI
+	LEAQ          (SI)(BX*2), DI
+	ADDQ          BX, DI
 	TESTQ         AX, AX
-	JZ            store9
-	VPADDD        (CX), Z0, Z0
-	VPADDD        64(CX), Z1, Z1
-	VPADDD        (CX)(DX*1), Z2, Z2
-	VPADDD        64(CX)(DX*1), Z3, Z3
-	VPADDD        (CX)(DX*2), Z4, Z4
-	VPADDD        64(CX)(DX*2), Z5, Z5
-	VPADDD        (BX), Z6, Z6
-	VPADDD        64(BX), Z7, Z7
-	VPADDD        (BX)(DX*1), Z8, Z8
-	VPADDD        64(BX)(DX*1), Z9, Z9
-	VPADDD        (BX)(DX*2), Z10, Z10
-	VPADDD        64(BX)(DX*2), Z11, Z11
-	VPADDD        (SI), Z12, Z12
-	VPADDD        64(SI), Z13, Z13
-	VPADDD        (SI)(DX*1), Z14, Z14
-	VPADDD        64(SI)(DX*1), Z15, Z15
-	VPADDD        (SI)(DX*2), Z16, Z16
-	VPADDD        64(SI)(DX*2), Z17, Z17
+	JZ            first9
+	VPADDD        (DX), Z0, Z0
+	VPADDD        64(DX), Z1, Z1
+	VPADDD        (DX)(BX*1), Z2, Z2
+	VPADDD        64(DX)(BX*1), Z3, Z3
+	VPADDD        (DX)(BX*2), Z4, Z4
+	VPADDD        64(DX)(BX*2), Z5, Z5
+	VPADDD        (SI), Z6, Z6
+	VPADDD        64(SI), Z7, Z7
+	VPADDD        (SI)(BX*1), Z8, Z8
+	VPADDD        64(SI)(BX*1), Z9, Z9
+	VPADDD        (SI)(BX*2), Z10, Z10
+	VPADDD        64(SI)(BX*2), Z11, Z11
+	VPADDD        (DI), Z12, Z12
+	VPADDD        64(DI), Z13, Z13
+	VPADDD        (DI)(BX*1), Z14, Z14
+	VPADDD        64(DI)(BX*1), Z15, Z15
+	VPADDD        (DI)(BX*2), Z16, Z16
+	VPADDD        64(DI)(BX*2), Z17, Z17
 
-store9:
-	VMOVDQU32 Z0, (CX)
-	VMOVDQU32 Z1, 64(CX)
-	VMOVDQU32 Z2, (CX)(DX*1)
-	VMOVDQU32 Z3, 64(CX)(DX*1)
-	VMOVDQU32 Z4, (CX)(DX*2)
-	VMOVDQU32 Z5, 64(CX)(DX*2)
-	VMOVDQU32 Z6, (BX)
-	VMOVDQU32 Z7, 64(BX)
-	VMOVDQU32 Z8, (BX)(DX*1)
-	VMOVDQU32 Z9, 64(BX)(DX*1)
-	VMOVDQU32 Z10, (BX)(DX*2)
-	VMOVDQU32 Z11, 64(BX)(DX*2)
-	VMOVDQU32 Z12, (SI)
-	VMOVDQU32 Z13, 64(SI)
-	VMOVDQU32 Z14, (SI)(DX*1)
-	VMOVDQU32 Z15, 64(SI)(DX*1)
-	VMOVDQU32 Z16, (SI)(DX*2)
-	VMOVDQU32 Z17, 64(SI)(DX*2)
+first9:
+	TESTQ        CX, CX
+	JZ           part9
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (AX)(DX*2), BX
+	ADDQ         DX, BX
+	LEAQ         (BX)(DX*2), SI
+	ADDQ         DX, SI
+	VPBROADCASTD (CX), Z18
+	VPSUBD       Z18, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VPSUBD       Z18, Z1, Z1
+	VMOVDQU32    Z1, 64(AX)
+	VPBROADCASTD 4(CX), Z18
+	VPSUBD       Z18, Z2, Z2
+	VMOVDQU32    Z2, (AX)(DX*1)
+	VPSUBD       Z18, Z3, Z3
+	VMOVDQU32    Z3, 64(AX)(DX*1)
+	VPBROADCASTD 8(CX), Z18
+	VPSUBD       Z18, Z4, Z4
+	VMOVDQU32    Z4, (AX)(DX*2)
+	VPSUBD       Z18, Z5, Z5
+	VMOVDQU32    Z5, 64(AX)(DX*2)
+	VPBROADCASTD 12(CX), Z18
+	VPSUBD       Z18, Z6, Z6
+	VMOVDQU32    Z6, (BX)
+	VPSUBD       Z18, Z7, Z7
+	VMOVDQU32    Z7, 64(BX)
+	VPBROADCASTD 16(CX), Z18
+	VPSUBD       Z18, Z8, Z8
+	VMOVDQU32    Z8, (BX)(DX*1)
+	VPSUBD       Z18, Z9, Z9
+	VMOVDQU32    Z9, 64(BX)(DX*1)
+	VPBROADCASTD 20(CX), Z18
+	VPSUBD       Z18, Z10, Z10
+	VMOVDQU32    Z10, (BX)(DX*2)
+	VPSUBD       Z18, Z11, Z11
+	VMOVDQU32    Z11, 64(BX)(DX*2)
+	VPBROADCASTD 24(CX), Z18
+	VPSUBD       Z18, Z12, Z12
+	VMOVDQU32    Z12, (SI)
+	VPSUBD       Z18, Z13, Z13
+	VMOVDQU32    Z13, 64(SI)
+	VPBROADCASTD 28(CX), Z18
+	VPSUBD       Z18, Z14, Z14
+	VMOVDQU32    Z14, (SI)(DX*1)
+	VPSUBD       Z18, Z15, Z15
+	VMOVDQU32    Z15, 64(SI)(DX*1)
+	VPBROADCASTD 32(CX), Z18
+	VPSUBD       Z18, Z16, Z16
+	VMOVDQU32    Z16, (SI)(DX*2)
+	VPSUBD       Z18, Z17, Z17
+	VMOVDQU32    Z17, 64(SI)(DX*2)
+	VZEROUPPER
+	RET
+
+part9:
+	VMOVDQU32 Z0, (DX)
+	VMOVDQU32 Z1, 64(DX)
+	VMOVDQU32 Z2, (DX)(BX*1)
+	VMOVDQU32 Z3, 64(DX)(BX*1)
+	VMOVDQU32 Z4, (DX)(BX*2)
+	VMOVDQU32 Z5, 64(DX)(BX*2)
+	VMOVDQU32 Z6, (SI)
+	VMOVDQU32 Z7, 64(SI)
+	VMOVDQU32 Z8, (SI)(BX*1)
+	VMOVDQU32 Z9, 64(SI)(BX*1)
+	VMOVDQU32 Z10, (SI)(BX*2)
+	VMOVDQU32 Z11, 64(SI)(BX*2)
+	VMOVDQU32 Z12, (DI)
+	VMOVDQU32 Z13, 64(DI)
+	VMOVDQU32 Z14, (DI)(BX*1)
+	VMOVDQU32 Z15, 64(DI)(BX*1)
+	VMOVDQU32 Z16, (DI)(BX*2)
+	VMOVDQU32 Z17, 64(DI)(BX*2)
 	VZEROUPPER
 	RET
 
@@ -10822,49 +11295,103 @@ loop8:
 	DECQ          BX
 	JNZ           loop8
 	MOVQ          more+64(FP), AX
-	MOVQ          c+0(FP), CX
-	MOVQ          ldc+8(FP), DX
-	SHLQ          $0x02, DX
-	LEAQ          (CX)(DX*2), BX
-	ADDQ          DX, BX
-	LEAQ          (BX)(DX*2), SI
-	ADDQ          DX, SI
+	MOVQ          xsum+88(FP), CX
+	MOVQ          c+0(FP), DX
+	MOVQ          ldc+8(FP), BX
+	SHLQ          $0x02, BX
+	LEAQ          (DX)(BX*2), SI
+	ADDQ          BX, SI
+	LEAQ          (SI)(BX*2), DI
+	ADDQ          BX, DI
 	TESTQ         AX, AX
-	JZ            store8
-	VPADDD        (CX), Z0, Z0
-	VPADDD        64(CX), Z1, Z1
-	VPADDD        (CX)(DX*1), Z2, Z2
-	VPADDD        64(CX)(DX*1), Z3, Z3
-	VPADDD        (CX)(DX*2), Z4, Z4
-	VPADDD        64(CX)(DX*2), Z5, Z5
-	VPADDD        (BX), Z6, Z6
-	VPADDD        64(BX), Z7, Z7
-	VPADDD        (BX)(DX*1), Z8, Z8
-	VPADDD        64(BX)(DX*1), Z9, Z9
-	VPADDD        (BX)(DX*2), Z10, Z10
-	VPADDD        64(BX)(DX*2), Z11, Z11
-	VPADDD        (SI), Z12, Z12
-	VPADDD        64(SI), Z13, Z13
-	VPADDD        (SI)(DX*1), Z14, Z14
-	VPADDD        64(SI)(DX*1), Z15, Z15
+	JZ            first8
+	VPADDD        (DX), Z0, Z0
+	VPADDD        64(DX), Z1, Z1
+	VPADDD        (DX)(BX*1), Z2, Z2
+	VPADDD        64(DX)(BX*1), Z3, Z3
+	VPADDD        (DX)(BX*2), Z4, Z4
+	VPADDD        64(DX)(BX*2), Z5, Z5
+	VPADDD        (SI), Z6, Z6
+	VPADDD        64(SI), Z7, Z7
+	VPADDD        (SI)(BX*1), Z8, Z8
+	VPADDD        64(SI)(BX*1), Z9, Z9
+	VPADDD        (SI)(BX*2), Z10, Z10
+	VPADDD        64(SI)(BX*2), Z11, Z11
+	VPADDD        (DI), Z12, Z12
+	VPADDD        64(DI), Z13, Z13
+	VPADDD        (DI)(BX*1), Z14, Z14
+	VPADDD        64(DI)(BX*1), Z15, Z15
 
-store8:
-	VMOVDQU32 Z0, (CX)
-	VMOVDQU32 Z1, 64(CX)
-	VMOVDQU32 Z2, (CX)(DX*1)
-	VMOVDQU32 Z3, 64(CX)(DX*1)
-	VMOVDQU32 Z4, (CX)(DX*2)
-	VMOVDQU32 Z5, 64(CX)(DX*2)
-	VMOVDQU32 Z6, (BX)
-	VMOVDQU32 Z7, 64(BX)
-	VMOVDQU32 Z8, (BX)(DX*1)
-	VMOVDQU32 Z9, 64(BX)(DX*1)
-	VMOVDQU32 Z10, (BX)(DX*2)
-	VMOVDQU32 Z11, 64(BX)(DX*2)
-	VMOVDQU32 Z12, (SI)
-	VMOVDQU32 Z13, 64(SI)
-	VMOVDQU32 Z14, (SI)(DX*1)
-	VMOVDQU32 Z15, 64(SI)(DX*1)
+first8:
+	TESTQ        CX, CX
+	JZ           part8
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (AX)(DX*2), BX
+	ADDQ         DX, BX
+	LEAQ         (BX)(DX*2), SI
+	ADDQ         DX, SI
+	VPBROADCASTD (CX), Z16
+	VPSUBD       Z16, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VPSUBD       Z16, Z1, Z1
+	VMOVDQU32    Z1, 64(AX)
+	VPBROADCASTD 4(CX), Z16
+	VPSUBD       Z16, Z2, Z2
+	VMOVDQU32    Z2, (AX)(DX*1)
+	VPSUBD       Z16, Z3, Z3
+	VMOVDQU32    Z3, 64(AX)(DX*1)
+	VPBROADCASTD 8(CX), Z16
+	VPSUBD       Z16, Z4, Z4
+	VMOVDQU32    Z4, (AX)(DX*2)
+	VPSUBD       Z16, Z5, Z5
+	VMOVDQU32    Z5, 64(AX)(DX*2)
+	VPBROADCASTD 12(CX), Z16
+	VPSUBD       Z16, Z6, Z6
+	VMOVDQU32    Z6, (BX)
+	VPSUBD       Z16, Z7, Z7
+	VMOVDQU32    Z7, 64(BX)
+	VPBROADCASTD 16(CX), Z16
+	VPSUBD       Z16, Z8, Z8
+	VMOVDQU32    Z8, (BX)(DX*1)
+	VPSUBD       Z16, Z9, Z9
+	VMOVDQU32    Z9, 64(BX)(DX*1)
+	VPBROADCASTD 20(CX), Z16
+	VPSUBD       Z16, Z10, Z10
+	VMOVDQU32    Z10, (BX)(DX*2)
+	VPSUBD       Z16, Z11, Z11
+	VMOVDQU32    Z11, 64(BX)(DX*2)
+	VPBROADCASTD 24(CX), Z16
+	VPSUBD       Z16, Z12, Z12
+	VMOVDQU32    Z12, (SI)
+	VPSUBD       Z16, Z13, Z13
+	VMOVDQU32    Z13, 64(SI)
+	VPBROADCASTD 28(CX), Z16
+	VPSUBD       Z16, Z14, Z14
+	VMOVDQU32    Z14, (SI)(DX*1)
+	VPSUBD       Z16, Z15, Z15
+	VMOVDQU32    Z15, 64(SI)(DX*1)
+	VZEROUPPER
+	RET
+
+part8:
+	VMOVDQU32 Z0, (DX)
+	VMOVDQU32 Z1, 64(DX)
+	VMOVDQU32 Z2, (DX)(BX*1)
+	VMOVDQU32 Z3, 64(DX)(BX*1)
+	VMOVDQU32 Z4, (DX)(BX*2)
+	VMOVDQU32 Z5, 64(DX)(BX*2)
+	VMOVDQU32 Z6, (SI)
+	VMOVDQU32 Z7, 64(SI)
+	VMOVDQU32 Z8, (SI)(BX*1)
+	VMOVDQU32 Z9, 64(SI)(BX*1)
+	VMOVDQU32 Z10, (SI)(BX*2)
+	VMOVDQU32 Z11, 64(SI)(BX*2)
+	VMOVDQU32 Z12, (DI)
+	VMOVDQU32 Z13, 64(DI)
+	VMOVDQU32 Z14, (DI)(BX*1)
+	VMOVDQU32 Z15, 64(DI)(BX*1)
 	VZEROUPPER
 	RET
 
@@ -10972,45 +11499,94 @@ loop7:
 	DECQ          BX
 	JNZ           loop7
 	MOVQ          more+64(FP), AX
-	MOVQ          c+0(FP), CX
-	MOVQ          ldc+8(FP), DX
-	SHLQ          $0x02, DX
-	LEAQ          (CX)(DX*2), BX
-	ADDQ          DX, BX
-	LEAQ          (BX)(DX*2), SI
-	ADDQ          DX, SI
+	MOVQ          xsum+88(FP), CX
+	MOVQ          c+0(FP), DX
+	MOVQ          ldc+8(FP), BX
+	SHLQ          $0x02, BX
+	LEAQ          (DX)(BX*2), SI
+	ADDQ          BX, SI
+	LEAQ          (SI)(BX*2), DI
+	ADDQ          BX, DI
 	TESTQ         AX, AX
-	JZ            store7
-	VPADDD        (CX), Z0, Z0
-	VPADDD        64(CX), Z1, Z1
-	VPADDD        (CX)(DX*1), Z2, Z2
-	VPADDD        64(CX)(DX*1), Z3, Z3
-	VPADDD        (CX)(DX*2), Z4, Z4
-	VPADDD        64(CX)(DX*2), Z5, Z5
-	VPADDD        (BX), Z6, Z6
-	VPADDD        64(BX), Z7, Z7
-	VPADDD        (BX)(DX*1), Z8, Z8
-	VPADDD        64(BX)(DX*1), Z9, Z9
-	VPADDD        (BX)(DX*2), Z10, Z10
-	VPADDD        64(BX)(DX*2), Z11, Z11
-	VPADDD        (SI), Z12, Z12
-	VPADDD        64(SI), Z13, Z13
+	JZ            first7
+	VPADDD        (DX), Z0, Z0
+	VPADDD        64(DX), Z1, Z1
+	VPADDD        (DX)(BX*1), Z2, Z2
+	VPADDD        64(DX)(BX*1), Z3, Z3
+	VPADDD        (DX)(BX*2), Z4, Z4
+	VPADDD        64(DX)(BX*2), Z5, Z5
+	VPADDD        (SI), Z6, Z6
+	VPADDD        64(SI), Z7, Z7
+	VPADDD        (SI)(BX*1), Z8, Z8
+	VPADDD        64(SI)(BX*1), Z9, Z9
+	VPADDD        (SI)(BX*2), Z10, Z10
+	VPADDD        64(SI)(BX*2), Z11, Z11
+	VPADDD        (DI), Z12, Z12
+	VPADDD        64(DI), Z13, Z13
 
-store7:
-	VMOVDQU32 Z0, (CX)
-	VMOVDQU32 Z1, 64(CX)
-	VMOVDQU32 Z2, (CX)(DX*1)
-	VMOVDQU32 Z3, 64(CX)(DX*1)
-	VMOVDQU32 Z4, (CX)(DX*2)
-	VMOVDQU32 Z5, 64(CX)(DX*2)
-	VMOVDQU32 Z6, (BX)
-	VMOVDQU32 Z7, 64(BX)
-	VMOVDQU32 Z8, (BX)(DX*1)
-	VMOVDQU32 Z9, 64(BX)(DX*1)
-	VMOVDQU32 Z10, (BX)(DX*2)
-	VMOVDQU32 Z11, 64(BX)(DX*2)
-	VMOVDQU32 Z12, (SI)
-	VMOVDQU32 Z13, 64(SI)
+first7:
+	TESTQ        CX, CX
+	JZ           part7
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (AX)(DX*2), BX
+	ADDQ         DX, BX
+	LEAQ         (BX)(DX*2), SI
+	ADDQ         DX, SI
+	VPBROADCASTD (CX), Z14
+	VPSUBD       Z14, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VPSUBD       Z14, Z1, Z1
+	VMOVDQU32    Z1, 64(AX)
+	VPBROADCASTD 4(CX), Z14
+	VPSUBD       Z14, Z2, Z2
+	VMOVDQU32    Z2, (AX)(DX*1)
+	VPSUBD       Z14, Z3, Z3
+	VMOVDQU32    Z3, 64(AX)(DX*1)
+	VPBROADCASTD 8(CX), Z14
+	VPSUBD       Z14, Z4, Z4
+	VMOVDQU32    Z4, (AX)(DX*2)
+	VPSUBD       Z14, Z5, Z5
+	VMOVDQU32    Z5, 64(AX)(DX*2)
+	VPBROADCASTD 12(CX), Z14
+	VPSUBD       Z14, Z6, Z6
+	VMOVDQU32    Z6, (BX)
+	VPSUBD       Z14, Z7, Z7
+	VMOVDQU32    Z7, 64(BX)
+	VPBROADCASTD 16(CX), Z14
+	VPSUBD       Z14, Z8, Z8
+	VMOVDQU32    Z8, (BX)(DX*1)
+	VPSUBD       Z14, Z9, Z9
+	VMOVDQU32    Z9, 64(BX)(DX*1)
+	VPBROADCASTD 20(CX), Z14
+	VPSUBD       Z14, Z10, Z10
+	VMOVDQU32    Z10, (BX)(DX*2)
+	VPSUBD       Z14, Z11, Z11
+	VMOVDQU32    Z11, 64(BX)(DX*2)
+	VPBROADCASTD 24(CX), Z14
+	VPSUBD       Z14, Z12, Z12
+	VMOVDQU32    Z12, (SI)
+	VPSUBD       Z14, Z13, Z13
+	VMOVDQU32    Z13, 64(SI)
+	VZEROUPPER
+	RET
+
+part7:
+	VMOVDQU32 Z0, (DX)
+	VMOVDQU32 Z1, 64(DX)
+	VMOVDQU32 Z2, (DX)(BX*1)
+	VMOVDQU32 Z3, 64(DX)(BX*1)
+	VMOVDQU32 Z4, (DX)(BX*2)
+	VMOVDQU32 Z5, 64(DX)(BX*2)
+	VMOVDQU32 Z6, (SI)
+	VMOVDQU32 Z7, 64(SI)
+	VMOVDQU32 Z8, (SI)(BX*1)
+	VMOVDQU32 Z9, 64(SI)(BX*1)
+	VMOVDQU32 Z10, (SI)(BX*2)
+	VMOVDQU32 Z11, 64(SI)(BX*2)
+	VMOVDQU32 Z12, (DI)
+	VMOVDQU32 Z13, 64(DI)
 	VZEROUPPER
 	RET
 
@@ -11106,39 +11682,81 @@ loop6:
 	DECQ          BX
 	JNZ           loop6
 	MOVQ          more+64(FP), AX
-	MOVQ          c+0(FP), CX
-	MOVQ          ldc+8(FP), DX
-	SHLQ          $0x02, DX
-	LEAQ          (CX)(DX*2), BX
-	ADDQ          DX, BX
+	MOVQ          xsum+88(FP), CX
+	MOVQ          c+0(FP), DX
+	MOVQ          ldc+8(FP), BX
+	SHLQ          $0x02, BX
+	LEAQ          (DX)(BX*2), SI
+	ADDQ          BX, SI
 	TESTQ         AX, AX
-	JZ            store6
-	VPADDD        (CX), Z0, Z0
-	VPADDD        64(CX), Z1, Z1
-	VPADDD        (CX)(DX*1), Z2, Z2
-	VPADDD        64(CX)(DX*1), Z3, Z3
-	VPADDD        (CX)(DX*2), Z4, Z4
-	VPADDD        64(CX)(DX*2), Z5, Z5
-	VPADDD        (BX), Z6, Z6
-	VPADDD        64(BX), Z7, Z7
-	VPADDD        (BX)(DX*1), Z8, Z8
-	VPADDD        64(BX)(DX*1), Z9, Z9
-	VPADDD        (BX)(DX*2), Z10, Z10
-	VPADDD        64(BX)(DX*2), Z11, Z11
+	JZ            first6
+	VPADDD        (DX), Z0, Z0
+	VPADDD        64(DX), Z1, Z1
+	VPADDD        (DX)(BX*1), Z2, Z2
+	VPADDD        64(DX)(BX*1), Z3, Z3
+	VPADDD        (DX)(BX*2), Z4, Z4
+	VPADDD        64(DX)(BX*2), Z5, Z5
+	VPADDD        (SI), Z6, Z6
+	VPADDD        64(SI), Z7, Z7
+	VPADDD        (SI)(BX*1), Z8, Z8
+	VPADDD        64(SI)(BX*1), Z9, Z9
+	VPADDD        (SI)(BX*2), Z10, Z10
+	VPADDD        64(SI)(BX*2), Z11, Z11
 
-store6:
-	VMOVDQU32 Z0, (CX)
-	VMOVDQU32 Z1, 64(CX)
-	VMOVDQU32 Z2, (CX)(DX*1)
-	VMOVDQU32 Z3, 64(CX)(DX*1)
-	VMOVDQU32 Z4, (CX)(DX*2)
-	VMOVDQU32 Z5, 64(CX)(DX*2)
-	VMOVDQU32 Z6, (BX)
-	VMOVDQU32 Z7, 64(BX)
-	VMOVDQU32 Z8, (BX)(DX*1)
-	VMOVDQU32 Z9, 64(BX)(DX*1)
-	VMOVDQU32 Z10, (BX)(DX*2)
-	VMOVDQU32 Z11, 64(BX)(DX*2)
+first6:
+	TESTQ        CX, CX
+	JZ           part6
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (AX)(DX*2), BX
+	ADDQ         DX, BX
+	VPBROADCASTD (CX), Z12
+	VPSUBD       Z12, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VPSUBD       Z12, Z1, Z1
+	VMOVDQU32    Z1, 64(AX)
+	VPBROADCASTD 4(CX), Z12
+	VPSUBD       Z12, Z2, Z2
+	VMOVDQU32    Z2, (AX)(DX*1)
+	VPSUBD       Z12, Z3, Z3
+	VMOVDQU32    Z3, 64(AX)(DX*1)
+	VPBROADCASTD 8(CX), Z12
+	VPSUBD       Z12, Z4, Z4
+	VMOVDQU32    Z4, (AX)(DX*2)
+	VPSUBD       Z12, Z5, Z5
+	VMOVDQU32    Z5, 64(AX)(DX*2)
+	VPBROADCASTD 12(CX), Z12
+	VPSUBD       Z12, Z6, Z6
+	VMOVDQU32    Z6, (BX)
+	VPSUBD       Z12, Z7, Z7
+	VMOVDQU32    Z7, 64(BX)
+	VPBROADCASTD 16(CX), Z12
+	VPSUBD       Z12, Z8, Z8
+	VMOVDQU32    Z8, (BX)(DX*1)
+	VPSUBD       Z12, Z9, Z9
+	VMOVDQU32    Z9, 64(BX)(DX*1)
+	VPBROADCASTD 20(CX), Z12
+	VPSUBD       Z12, Z10, Z10
+	VMOVDQU32    Z10, (BX)(DX*2)
+	VPSUBD       Z12, Z11, Z11
+	VMOVDQU32    Z11, 64(BX)(DX*2)
+	VZEROUPPER
+	RET
+
+part6:
+	VMOVDQU32 Z0, (DX)
+	VMOVDQU32 Z1, 64(DX)
+	VMOVDQU32 Z2, (DX)(BX*1)
+	VMOVDQU32 Z3, 64(DX)(BX*1)
+	VMOVDQU32 Z4, (DX)(BX*2)
+	VMOVDQU32 Z5, 64(DX)(BX*2)
+	VMOVDQU32 Z6, (SI)
+	VMOVDQU32 Z7, 64(SI)
+	VMOVDQU32 Z8, (SI)(BX*1)
+	VMOVDQU32 Z9, 64(SI)(BX*1)
+	VMOVDQU32 Z10, (SI)(BX*2)
+	VMOVDQU32 Z11, 64(SI)(BX*2)
 	VZEROUPPER
 	RET
 
@@ -11220,35 +11838,72 @@ loop5:
 	DECQ          BX
 	JNZ           loop5
 	MOVQ          more+64(FP), AX
-	MOVQ          c+0(FP), CX
-	MOVQ          ldc+8(FP), DX
-	SHLQ          $0x02, DX
-	LEAQ          (CX)(DX*2), BX
-	ADDQ          DX, BX
+	MOVQ          xsum+88(FP), CX
+	MOVQ          c+0(FP), DX
+	MOVQ          ldc+8(FP), BX
+	SHLQ          $0x02, BX
+	LEAQ          (DX)(BX*2), SI
+	ADDQ          BX, SI
 	TESTQ         AX, AX
-	JZ            store5
-	VPADDD        (CX), Z0, Z0
-	VPADDD        64(CX), Z1, Z1
-	VPADDD        (CX)(DX*1), Z2, Z2
-	VPADDD        64(CX)(DX*1), Z3, Z3
-	VPADDD        (CX)(DX*2), Z4, Z4
-	VPADDD        64(CX)(DX*2), Z5, Z5
-	VPADDD        (BX), Z6, Z6
-	VPADDD        64(BX), Z7, Z7
-	VPADDD        (BX)(DX*1), Z8, Z8
-	VPADDD        64(BX)(DX*1), Z9, Z9
+	JZ            first5
+	VPADDD        (DX), Z0, Z0
+	VPADDD        64(DX), Z1, Z1
+	VPADDD        (DX)(BX*1), Z2, Z2
+	VPADDD        64(DX)(BX*1), Z3, Z3
+	VPADDD        (DX)(BX*2), Z4, Z4
+	VPADDD        64(DX)(BX*2), Z5, Z5
+	VPADDD        (SI), Z6, Z6
+	VPADDD        64(SI), Z7, Z7
+	VPADDD        (SI)(BX*1), Z8, Z8
+	VPADDD        64(SI)(BX*1), Z9, Z9
 
-store5:
-	VMOVDQU32 Z0, (CX)
-	VMOVDQU32 Z1, 64(CX)
-	VMOVDQU32 Z2, (CX)(DX*1)
-	VMOVDQU32 Z3, 64(CX)(DX*1)
-	VMOVDQU32 Z4, (CX)(DX*2)
-	VMOVDQU32 Z5, 64(CX)(DX*2)
-	VMOVDQU32 Z6, (BX)
-	VMOVDQU32 Z7, 64(BX)
-	VMOVDQU32 Z8, (BX)(DX*1)
-	VMOVDQU32 Z9, 64(BX)(DX*1)
+first5:
+	TESTQ        CX, CX
+	JZ           part5
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (AX)(DX*2), BX
+	ADDQ         DX, BX
+	VPBROADCASTD (CX), Z10
+	VPSUBD       Z10, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VPSUBD       Z10, Z1, Z1
+	VMOVDQU32    Z1, 64(AX)
+	VPBROADCASTD 4(CX), Z10
+	VPSUBD       Z10, Z2, Z2
+	VMOVDQU32    Z2, (AX)(DX*1)
+	VPSUBD       Z10, Z3, Z3
+	VMOVDQU32    Z3, 64(AX)(DX*1)
+	VPBROADCASTD 8(CX), Z10
+	VPSUBD       Z10, Z4, Z4
+	VMOVDQU32    Z4, (AX)(DX*2)
+	VPSUBD       Z10, Z5, Z5
+	VMOVDQU32    Z5, 64(AX)(DX*2)
+	VPBROADCASTD 12(CX), Z10
+	VPSUBD       Z10, Z6, Z6
+	VMOVDQU32    Z6, (BX)
+	VPSUBD       Z10, Z7, Z7
+	VMOVDQU32    Z7, 64(BX)
+	VPBROADCASTD 16(CX), Z10
+	VPSUBD       Z10, Z8, Z8
+	VMOVDQU32    Z8, (BX)(DX*1)
+	VPSUBD       Z10, Z9, Z9
+	VMOVDQU32    Z9, 64(BX)(DX*1)
+	VZEROUPPER
+	RET
+
+part5:
+	VMOVDQU32 Z0, (DX)
+	VMOVDQU32 Z1, 64(DX)
+	VMOVDQU32 Z2, (DX)(BX*1)
+	VMOVDQU32 Z3, 64(DX)(BX*1)
+	VMOVDQU32 Z4, (DX)(BX*2)
+	VMOVDQU32 Z5, 64(DX)(BX*2)
+	VMOVDQU32 Z6, (SI)
+	VMOVDQU32 Z7, 64(SI)
+	VMOVDQU32 Z8, (SI)(BX*1)
+	VMOVDQU32 Z9, 64(SI)(BX*1)
 	VZEROUPPER
 	RET
 
@@ -11318,31 +11973,63 @@ loop4:
 	DECQ          BX
 	JNZ           loop4
 	MOVQ          more+64(FP), AX
-	MOVQ          c+0(FP), CX
-	MOVQ          ldc+8(FP), DX
-	SHLQ          $0x02, DX
-	LEAQ          (CX)(DX*2), BX
-	ADDQ          DX, BX
+	MOVQ          xsum+88(FP), CX
+	MOVQ          c+0(FP), DX
+	MOVQ          ldc+8(FP), BX
+	SHLQ          $0x02, BX
+	LEAQ          (DX)(BX*2), SI
+	ADDQ          BX, SI
 	TESTQ         AX, AX
-	JZ            store4
-	VPADDD        (CX), Z0, Z0
-	VPADDD        64(CX), Z1, Z1
-	VPADDD        (CX)(DX*1), Z2, Z2
-	VPADDD        64(CX)(DX*1), Z3, Z3
-	VPADDD        (CX)(DX*2), Z4, Z4
-	VPADDD        64(CX)(DX*2), Z5, Z5
-	VPADDD        (BX), Z6, Z6
-	VPADDD        64(BX), Z7, Z7
+	JZ            first4
+	VPADDD        (DX), Z0, Z0
+	VPADDD        64(DX), Z1, Z1
+	VPADDD        (DX)(BX*1), Z2, Z2
+	VPADDD        64(DX)(BX*1), Z3, Z3
+	VPADDD        (DX)(BX*2), Z4, Z4
+	VPADDD        64(DX)(BX*2), Z5, Z5
+	VPADDD        (SI), Z6, Z6
+	VPADDD        64(SI), Z7, Z7
 
-store4:
-	VMOVDQU32 Z0, (CX)
-	VMOVDQU32 Z1, 64(CX)
-	VMOVDQU32 Z2, (CX)(DX*1)
-	VMOVDQU32 Z3, 64(CX)(DX*1)
-	VMOVDQU32 Z4, (CX)(DX*2)
-	VMOVDQU32 Z5, 64(CX)(DX*2)
-	VMOVDQU32 Z6, (BX)
-	VMOVDQU32 Z7, 64(BX)
+first4:
+	TESTQ        CX, CX
+	JZ           part4
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (AX)(DX*2), BX
+	ADDQ         DX, BX
+	VPBROADCASTD (CX), Z8
+	VPSUBD       Z8, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VPSUBD       Z8, Z1, Z1
+	VMOVDQU32    Z1, 64(AX)
+	VPBROADCASTD 4(CX), Z8
+	VPSUBD       Z8, Z2, Z2
+	VMOVDQU32    Z2, (AX)(DX*1)
+	VPSUBD       Z8, Z3, Z3
+	VMOVDQU32    Z3, 64(AX)(DX*1)
+	VPBROADCASTD 8(CX), Z8
+	VPSUBD       Z8, Z4, Z4
+	VMOVDQU32    Z4, (AX)(DX*2)
+	VPSUBD       Z8, Z5, Z5
+	VMOVDQU32    Z5, 64(AX)(DX*2)
+	VPBROADCASTD 12(CX), Z8
+	VPSUBD       Z8, Z6, Z6
+	VMOVDQU32    Z6, (BX)
+	VPSUBD       Z8, Z7, Z7
+	VMOVDQU32    Z7, 64(BX)
+	VZEROUPPER
+	RET
+
+part4:
+	VMOVDQU32 Z0, (DX)
+	VMOVDQU32 Z1, 64(DX)
+	VMOVDQU32 Z2, (DX)(BX*1)
+	VMOVDQU32 Z3, 64(DX)(BX*1)
+	VMOVDQU32 Z4, (DX)(BX*2)
+	VMOVDQU32 Z5, 64(DX)(BX*2)
+	VMOVDQU32 Z6, (SI)
+	VMOVDQU32 Z7, 64(SI)
 	VZEROUPPER
 	RET
 
@@ -11400,25 +12087,50 @@ loop3:
 	DECQ          BX
 	JNZ           loop3
 	MOVQ          more+64(FP), AX
-	MOVQ          c+0(FP), CX
-	MOVQ          ldc+8(FP), DX
-	SHLQ          $0x02, DX
+	MOVQ          xsum+88(FP), CX
+	MOVQ          c+0(FP), DX
+	MOVQ          ldc+8(FP), BX
+	SHLQ          $0x02, BX
 	TESTQ         AX, AX
-	JZ            store3
-	VPADDD        (CX), Z0, Z0
-	VPADDD        64(CX), Z1, Z1
-	VPADDD        (CX)(DX*1), Z2, Z2
-	VPADDD        64(CX)(DX*1), Z3, Z3
-	VPADDD        (CX)(DX*2), Z4, Z4
-	VPADDD        64(CX)(DX*2), Z5, Z5
+	JZ            first3
+	VPADDD        (DX), Z0, Z0
+	VPADDD        64(DX), Z1, Z1
+	VPADDD        (DX)(BX*1), Z2, Z2
+	VPADDD        64(DX)(BX*1), Z3, Z3
+	VPADDD        (DX)(BX*2), Z4, Z4
+	VPADDD        64(DX)(BX*2), Z5, Z5
 
-store3:
-	VMOVDQU32 Z0, (CX)
-	VMOVDQU32 Z1, 64(CX)
-	VMOVDQU32 Z2, (CX)(DX*1)
-	VMOVDQU32 Z3, 64(CX)(DX*1)
-	VMOVDQU32 Z4, (CX)(DX*2)
-	VMOVDQU32 Z5, 64(CX)(DX*2)
+first3:
+	TESTQ        CX, CX
+	JZ           part3
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	VPBROADCASTD (CX), Z6
+	VPSUBD       Z6, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VPSUBD       Z6, Z1, Z1
+	VMOVDQU32    Z1, 64(AX)
+	VPBROADCASTD 4(CX), Z6
+	VPSUBD       Z6, Z2, Z2
+	VMOVDQU32    Z2, (AX)(DX*1)
+	VPSUBD       Z6, Z3, Z3
+	VMOVDQU32    Z3, 64(AX)(DX*1)
+	VPBROADCASTD 8(CX), Z6
+	VPSUBD       Z6, Z4, Z4
+	VMOVDQU32    Z4, (AX)(DX*2)
+	VPSUBD       Z6, Z5, Z5
+	VMOVDQU32    Z5, 64(AX)(DX*2)
+	VZEROUPPER
+	RET
+
+part3:
+	VMOVDQU32 Z0, (DX)
+	VMOVDQU32 Z1, 64(DX)
+	VMOVDQU32 Z2, (DX)(BX*1)
+	VMOVDQU32 Z3, 64(DX)(BX*1)
+	VMOVDQU32 Z4, (DX)(BX*2)
+	VMOVDQU32 Z5, 64(DX)(BX*2)
 	VZEROUPPER
 	RET
 
@@ -11462,21 +12174,41 @@ loop2:
 	DECQ          BX
 	JNZ           loop2
 	MOVQ          more+64(FP), AX
-	MOVQ          c+0(FP), CX
-	MOVQ          ldc+8(FP), DX
-	SHLQ          $0x02, DX
+	MOVQ          xsum+88(FP), CX
+	MOVQ          c+0(FP), DX
+	MOVQ          ldc+8(FP), BX
+	SHLQ          $0x02, BX
 	TESTQ         AX, AX
-	JZ            store2
-	VPADDD        (CX), Z0, Z0
-	VPADDD        64(CX), Z1, Z1
-	VPADDD        (CX)(DX*1), Z2, Z2
-	VPADDD        64(CX)(DX*1), Z3, Z3
+	JZ            first2
+	VPADDD        (DX), Z0, Z0
+	VPADDD        64(DX), Z1, Z1
+	VPADDD        (DX)(BX*1), Z2, Z2
+	VPADDD        64(DX)(BX*1), Z3, Z3
 
-store2:
-	VMOVDQU32 Z0, (CX)
-	VMOVDQU32 Z1, 64(CX)
-	VMOVDQU32 Z2, (CX)(DX*1)
-	VMOVDQU32 Z3, 64(CX)(DX*1)
+first2:
+	TESTQ        CX, CX
+	JZ           part2
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	VPBROADCASTD (CX), Z4
+	VPSUBD       Z4, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VPSUBD       Z4, Z1, Z1
+	VMOVDQU32    Z1, 64(AX)
+	VPBROADCASTD 4(CX), Z4
+	VPSUBD       Z4, Z2, Z2
+	VMOVDQU32    Z2, (AX)(DX*1)
+	VPSUBD       Z4, Z3, Z3
+	VMOVDQU32    Z3, 64(AX)(DX*1)
+	VZEROUPPER
+	RET
+
+part2:
+	VMOVDQU32 Z0, (DX)
+	VMOVDQU32 Z1, 64(DX)
+	VMOVDQU32 Z2, (DX)(BX*1)
+	VMOVDQU32 Z3, 64(DX)(BX*1)
 	VZEROUPPER
 	RET
 
@@ -11506,17 +12238,32 @@ loop1:
 	DECQ          BX
 	JNZ           loop1
 	MOVQ          more+64(FP), AX
-	MOVQ          c+0(FP), CX
-	MOVQ          ldc+8(FP), DX
-	SHLQ          $0x02, DX
+	MOVQ          xsum+88(FP), CX
+	MOVQ          c+0(FP), DX
+	MOVQ          ldc+8(FP), BX
+	SHLQ          $0x02, BX
 	TESTQ         AX, AX
-	JZ            store1
-	VPADDD        (CX), Z0, Z0
-	VPADDD        64(CX), Z1, Z1
+	JZ            first1
+	VPADDD        (DX), Z0, Z0
+	VPADDD        64(DX), Z1, Z1
 
-store1:
-	VMOVDQU32 Z0, (CX)
-	VMOVDQU32 Z1, 64(CX)
+first1:
+	TESTQ        CX, CX
+	JZ           part1
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	VPBROADCASTD (CX), Z2
+	VPSUBD       Z2, Z0, Z0
+	VMOVDQU32    Z0, (AX)
+	VPSUBD       Z2, Z1, Z1
+	VMOVDQU32    Z1, 64(AX)
+	VZEROUPPER
+	RET
+
+part1:
+	VMOVDQU32 Z0, (DX)
+	VMOVDQU32 Z1, 64(DX)
 	VZEROUPPER
 	RET
 
@@ -21422,9 +22169,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func ternaryBytesAVXVNNI(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int)
+// func ternaryBytesAVXVNNI(c *int32, ldc int, x *int8, ldx int, w *byte, size int, blocks int, tokens int, more int, dst *int32, ldd int, xsum *int32)
 // Requires: AVX, AVX2, AVX_VNNI
-TEXT ·ternaryBytesAVXVNNI(SB), NOSPLIT, $0-72
+TEXT ·ternaryBytesAVXVNNI(SB), NOSPLIT, $0-96
 	MOVQ   x+16(FP), AX
 	MOVQ   ldx+24(FP), CX
 	MOVQ   w+32(FP), DX
@@ -21537,39 +22284,81 @@ loop6:
 	DECQ         BX
 	JNZ          loop6
 	MOVQ         more+64(FP), AX
-	MOVQ         c+0(FP), CX
-	MOVQ         ldc+8(FP), DX
-	SHLQ         $0x02, DX
-	LEAQ         (CX)(DX*2), BX
-	ADDQ         DX, BX
+	MOVQ         xsum+88(FP), CX
+	MOVQ         c+0(FP), DX
+	MOVQ         ldc+8(FP), BX
+	SHLQ         $0x02, BX
+	LEAQ         (DX)(BX*2), SI
+	ADDQ         BX, SI
 	TESTQ        AX, AX
-	JZ           store6
-	VPADDD       (CX), Y0, Y0
-	VPADDD       32(CX), Y1, Y1
-	VPADDD       (CX)(DX*1), Y2, Y2
-	VPADDD       32(CX)(DX*1), Y3, Y3
-	VPADDD       (CX)(DX*2), Y4, Y4
-	VPADDD       32(CX)(DX*2), Y5, Y5
-	VPADDD       (BX), Y6, Y6
-	VPADDD       32(BX), Y7, Y7
-	VPADDD       (BX)(DX*1), Y8, Y8
-	VPADDD       32(BX)(DX*1), Y9, Y9
-	VPADDD       (BX)(DX*2), Y10, Y10
-	VPADDD       32(BX)(DX*2), Y11, Y11
+	JZ           first6
+	VPADDD       (DX), Y0, Y0
+	VPADDD       32(DX), Y1, Y1
+	VPADDD       (DX)(BX*1), Y2, Y2
+	VPADDD       32(DX)(BX*1), Y3, Y3
+	VPADDD       (DX)(BX*2), Y4, Y4
+	VPADDD       32(DX)(BX*2), Y5, Y5
+	VPADDD       (SI), Y6, Y6
+	VPADDD       32(SI), Y7, Y7
+	VPADDD       (SI)(BX*1), Y8, Y8
+	VPADDD       32(SI)(BX*1), Y9, Y9
+	VPADDD       (SI)(BX*2), Y10, Y10
+	VPADDD       32(SI)(BX*2), Y11, Y11
 
-store6:
-	VMOVDQU Y0, (CX)
-	VMOVDQU Y1, 32(CX)
-	VMOVDQU Y2, (CX)(DX*1)
-	VMOVDQU Y3, 32(CX)(DX*1)
-	VMOVDQU Y4, (CX)(DX*2)
-	VMOVDQU Y5, 32(CX)(DX*2)
-	VMOVDQU Y6, (BX)
-	VMOVDQU Y7, 32(BX)
-	VMOVDQU Y8, (BX)(DX*1)
-	VMOVDQU Y9, 32(BX)(DX*1)
-	VMOVDQU Y10, (BX)(DX*2)
-	VMOVDQU Y11, 32(BX)(DX*2)
+first6:
+	TESTQ        CX, CX
+	JZ           part6
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (AX)(DX*2), BX
+	ADDQ         DX, BX
+	VPBROADCASTD (CX), Y12
+	VPSUBD       Y12, Y0, Y0
+	VMOVDQU      Y0, (AX)
+	VPSUBD       Y12, Y1, Y1
+	VMOVDQU      Y1, 32(AX)
+	VPBROADCASTD 4(CX), Y12
+	VPSUBD       Y12, Y2, Y2
+	VMOVDQU      Y2, (AX)(DX*1)
+	VPSUBD       Y12, Y3, Y3
+	VMOVDQU      Y3, 32(AX)(DX*1)
+	VPBROADCASTD 8(CX), Y12
+	VPSUBD       Y12, Y4, Y4
+	VMOVDQU      Y4, (AX)(DX*2)
+	VPSUBD       Y12, Y5, Y5
+	VMOVDQU      Y5, 32(AX)(DX*2)
+	VPBROADCASTD 12(CX), Y12
+	VPSUBD       Y12, Y6, Y6
+	VMOVDQU      Y6, (BX)
+	VPSUBD       Y12, Y7, Y7
+	VMOVDQU      Y7, 32(BX)
+	VPBROADCASTD 16(CX), Y12
+	VPSUBD       Y12, Y8, Y8
+	VMOVDQU      Y8, (BX)(DX*1)
+	VPSUBD       Y12, Y9, Y9
+	VMOVDQU      Y9, 32(BX)(DX*1)
+	VPBROADCASTD 20(CX), Y12
+	VPSUBD       Y12, Y10, Y10
+	VMOVDQU      Y10, (BX)(DX*2)
+	VPSUBD       Y12, Y11, Y11
+	VMOVDQU      Y11, 32(BX)(DX*2)
+	VZEROUPPER
+	RET
+
+part6:
+	VMOVDQU Y0, (DX)
+	VMOVDQU Y1, 32(DX)
+	VMOVDQU Y2, (DX)(BX*1)
+	VMOVDQU Y3, 32(DX)(BX*1)
+	VMOVDQU Y4, (DX)(BX*2)
+	VMOVDQU Y5, 32(DX)(BX*2)
+	VMOVDQU Y6, (SI)
+	VMOVDQU Y7, 32(SI)
+	VMOVDQU Y8, (SI)(BX*1)
+	VMOVDQU Y9, 32(SI)(BX*1)
+	VMOVDQU Y10, (SI)(BX*2)
+	VMOVDQU Y11, 32(SI)(BX*2)
 	VZEROUPPER
 	RET
 
@@ -21666,35 +22455,72 @@ loop5:
 	DECQ         BX
 	JNZ          loop5
 	MOVQ         more+64(FP), AX
-	MOVQ         c+0(FP), CX
-	MOVQ         ldc+8(FP), DX
-	SHLQ         $0x02, DX
-	LEAQ         (CX)(DX*2), BX
-	ADDQ         DX, BX
+	MOVQ         xsum+88(FP), CX
+	MOVQ         c+0(FP), DX
+	MOVQ         ldc+8(FP), BX
+	SHLQ         $0x02, BX
+	LEAQ         (DX)(BX*2), SI
+	ADDQ         BX, SI
 	TESTQ        AX, AX
-	JZ           store5
-	VPADDD       (CX), Y0, Y0
-	VPADDD       32(CX), Y1, Y1
-	VPADDD       (CX)(DX*1), Y2, Y2
-	VPADDD       32(CX)(DX*1), Y3, Y3
-	VPADDD       (CX)(DX*2), Y4, Y4
-	VPADDD       32(CX)(DX*2), Y5, Y5
-	VPADDD       (BX), Y6, Y6
-	VPADDD       32(BX), Y7, Y7
-	VPADDD       (BX)(DX*1), Y8, Y8
-	VPADDD       32(BX)(DX*1), Y9, Y9
+	JZ           first5
+	VPADDD       (DX), Y0, Y0
+	VPADDD       32(DX), Y1, Y1
+	VPADDD       (DX)(BX*1), Y2, Y2
+	VPADDD       32(DX)(BX*1), Y3, Y3
+	VPADDD       (DX)(BX*2), Y4, Y4
+	VPADDD       32(DX)(BX*2), Y5, Y5
+	VPADDD       (SI), Y6, Y6
+	VPADDD       32(SI), Y7, Y7
+	VPADDD       (SI)(BX*1), Y8, Y8
+	VPADDD       32(SI)(BX*1), Y9, Y9
 
-store5:
-	VMOVDQU Y0, (CX)
-	VMOVDQU Y1, 32(CX)
-	VMOVDQU Y2, (CX)(DX*1)
-	VMOVDQU Y3, 32(CX)(DX*1)
-	VMOVDQU Y4, (CX)(DX*2)
-	VMOVDQU Y5, 32(CX)(DX*2)
-	VMOVDQU Y6, (BX)
-	VMOVDQU Y7, 32(BX)
-	VMOVDQU Y8, (BX)(DX*1)
-	VMOVDQU Y9, 32(BX)(DX*1)
+first5:
+	TESTQ        CX, CX
+	JZ           part5
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (AX)(DX*2), BX
+	ADDQ         DX, BX
+	VPBROADCASTD (CX), Y10
+	VPSUBD       Y10, Y0, Y0
+	VMOVDQU      Y0, (AX)
+	VPSUBD       Y10, Y1, Y1
+	VMOVDQU      Y1, 32(AX)
+	VPBROADCASTD 4(CX), Y10
+	VPSUBD       Y10, Y2, Y2
+	VMOVDQU      Y2, (AX)(DX*1)
+	VPSUBD       Y10, Y3, Y3
+	VMOVDQU      Y3, 32(AX)(DX*1)
+	VPBROADCASTD 8(CX), Y10
+	VPSUBD       Y10, Y4, Y4
+	VMOVDQU      Y4, (AX)(DX*2)
+	VPSUBD       Y10, Y5, Y5
+	VMOVDQU      Y5, 32(AX)(DX*2)
+	VPBROADCASTD 12(CX), Y10
+	VPSUBD       Y10, Y6, Y6
+	VMOVDQU      Y6, (BX)
+	VPSUBD       Y10, Y7, Y7
+	VMOVDQU      Y7, 32(BX)
+	VPBROADCASTD 16(CX), Y10
+	VPSUBD       Y10, Y8, Y8
+	VMOVDQU      Y8, (BX)(DX*1)
+	VPSUBD       Y10, Y9, Y9
+	VMOVDQU      Y9, 32(BX)(DX*1)
+	VZEROUPPER
+	RET
+
+part5:
+	VMOVDQU Y0, (DX)
+	VMOVDQU Y1, 32(DX)
+	VMOVDQU Y2, (DX)(BX*1)
+	VMOVDQU Y3, 32(DX)(BX*1)
+	VMOVDQU Y4, (DX)(BX*2)
+	VMOVDQU Y5, 32(DX)(BX*2)
+	VMOVDQU Y6, (SI)
+	VMOVDQU Y7, 32(SI)
+	VMOVDQU Y8, (SI)(BX*1)
+	VMOVDQU Y9, 32(SI)(BX*1)
 	VZEROUPPER
 	RET
 
@@ -21776,31 +22602,63 @@ loop4:
 	DECQ         BX
 	JNZ          loop4
 	MOVQ         more+64(FP), AX
-	MOVQ         c+0(FP), CX
-	MOVQ         ldc+8(FP), DX
-	SHLQ         $0x02, DX
-	LEAQ         (CX)(DX*2), BX
-	ADDQ         DX, BX
+	MOVQ         xsum+88(FP), CX
+	MOVQ         c+0(FP), DX
+	MOVQ         ldc+8(FP), BX
+	SHLQ         $0x02, BX
+	LEAQ         (DX)(BX*2), SI
+	ADDQ         BX, SI
 	TESTQ        AX, AX
-	JZ           store4
-	VPADDD       (CX), Y0, Y0
-	VPADDD       32(CX), Y1, Y1
-	VPADDD       (CX)(DX*1), Y2, Y2
-	VPADDD       32(CX)(DX*1), Y3, Y3
-	VPADDD       (CX)(DX*2), Y4, Y4
-	VPADDD       32(CX)(DX*2), Y5, Y5
-	VPADDD       (BX), Y6, Y6
-	VPADDD       32(BX), Y7, Y7
+	JZ           first4
+	VPADDD       (DX), Y0, Y0
+	VPADDD       32(DX), Y1, Y1
+	VPADDD       (DX)(BX*1), Y2, Y2
+	VPADDD       32(DX)(BX*1), Y3, Y3
+	VPADDD       (DX)(BX*2), Y4, Y4
+	VPADDD       32(DX)(BX*2), Y5, Y5
+	VPADDD       (SI), Y6, Y6
+	VPADDD       32(SI), Y7, Y7
 
-store4:
-	VMOVDQU Y0, (CX)
-	VMOVDQU Y1, 32(CX)
-	VMOVDQU Y2, (CX)(DX*1)
-	VMOVDQU Y3, 32(CX)(DX*1)
-	VMOVDQU Y4, (CX)(DX*2)
-	VMOVDQU Y5, 32(CX)(DX*2)
-	VMOVDQU Y6, (BX)
-	VMOVDQU Y7, 32(BX)
+first4:
+	TESTQ        CX, CX
+	JZ           part4
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	LEAQ         (AX)(DX*2), BX
+	ADDQ         DX, BX
+	VPBROADCASTD (CX), Y8
+	VPSUBD       Y8, Y0, Y0
+	VMOVDQU      Y0, (AX)
+	VPSUBD       Y8, Y1, Y1
+	VMOVDQU      Y1, 32(AX)
+	VPBROADCASTD 4(CX), Y8
+	VPSUBD       Y8, Y2, Y2
+	VMOVDQU      Y2, (AX)(DX*1)
+	VPSUBD       Y8, Y3, Y3
+	VMOVDQU      Y3, 32(AX)(DX*1)
+	VPBROADCASTD 8(CX), Y8
+	VPSUBD       Y8, Y4, Y4
+	VMOVDQU      Y4, (AX)(DX*2)
+	VPSUBD       Y8, Y5, Y5
+	VMOVDQU      Y5, 32(AX)(DX*2)
+	VPBROADCASTD 12(CX), Y8
+	VPSUBD       Y8, Y6, Y6
+	VMOVDQU      Y6, (BX)
+	VPSUBD       Y8, Y7, Y7
+	VMOVDQU      Y7, 32(BX)
+	VZEROUPPER
+	RET
+
+part4:
+	VMOVDQU Y0, (DX)
+	VMOVDQU Y1, 32(DX)
+	VMOVDQU Y2, (DX)(BX*1)
+	VMOVDQU Y3, 32(DX)(BX*1)
+	VMOVDQU Y4, (DX)(BX*2)
+	VMOVDQU Y5, 32(DX)(BX*2)
+	VMOVDQU Y6, (SI)
+	VMOVDQU Y7, 32(SI)
 	VZEROUPPER
 	RET
 
@@ -21867,25 +22725,50 @@ loop3:
 	DECQ         BX
 	JNZ          loop3
 	MOVQ         more+64(FP), AX
-	MOVQ         c+0(FP), CX
-	MOVQ         ldc+8(FP), DX
-	SHLQ         $0x02, DX
+	MOVQ         xsum+88(FP), CX
+	MOVQ         c+0(FP), DX
+	MOVQ         ldc+8(FP), BX
+	SHLQ         $0x02, BX
 	TESTQ        AX, AX
-	JZ           store3
-	VPADDD       (CX), Y0, Y0
-	VPADDD       32(CX), Y1, Y1
-	VPADDD       (CX)(DX*1), Y2, Y2
-	VPADDD       32(CX)(DX*1), Y3, Y3
-	VPADDD       (CX)(DX*2), Y4, Y4
-	VPADDD       32(CX)(DX*2), Y5, Y5
+	JZ           first3
+	VPADDD       (DX), Y0, Y0
+	VPADDD       32(DX), Y1, Y1
+	VPADDD       (DX)(BX*1), Y2, Y2
+	VPADDD       32(DX)(BX*1), Y3, Y3
+	VPADDD       (DX)(BX*2), Y4, Y4
+	VPADDD       32(DX)(BX*2), Y5, Y5
 
-store3:
-	VMOVDQU Y0, (CX)
-	VMOVDQU Y1, 32(CX)
-	VMOVDQU Y2, (CX)(DX*1)
-	VMOVDQU Y3, 32(CX)(DX*1)
-	VMOVDQU Y4, (CX)(DX*2)
-	VMOVDQU Y5, 32(CX)(DX*2)
+first3:
+	TESTQ        CX, CX
+	JZ           part3
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	VPBROADCASTD (CX), Y6
+	VPSUBD       Y6, Y0, Y0
+	VMOVDQU      Y0, (AX)
+	VPSUBD       Y6, Y1, Y1
+	VMOVDQU      Y1, 32(AX)
+	VPBROADCASTD 4(CX), Y6
+	VPSUBD       Y6, Y2, Y2
+	VMOVDQU      Y2, (AX)(DX*1)
+	VPSUBD       Y6, Y3, Y3
+	VMOVDQU      Y3, 32(AX)(DX*1)
+	VPBROADCASTD 8(CX), Y6
+	VPSUBD       Y6, Y4, Y4
+	VMOVDQU      Y4, (AX)(DX*2)
+	VPSUBD       Y6, Y5, Y5
+	VMOVDQU      Y5, 32(AX)(DX*2)
+	VZEROUPPER
+	RET
+
+part3:
+	VMOVDQU Y0, (DX)
+	VMOVDQU Y1, 32(DX)
+	VMOVDQU Y2, (DX)(BX*1)
+	VMOVDQU Y3, 32(DX)(BX*1)
+	VMOVDQU Y4, (DX)(BX*2)
+	VMOVDQU Y5, 32(DX)(BX*2)
 	VZEROUPPER
 	RET
 
@@ -21937,21 +22820,41 @@ loop2:
 	DECQ         BX
 	JNZ          loop2
 	MOVQ         more+64(FP), AX
-	MOVQ         c+0(FP), CX
-	MOVQ         ldc+8(FP), DX
-	SHLQ         $0x02, DX
+	MOVQ         xsum+88(FP), CX
+	MOVQ         c+0(FP), DX
+	MOVQ         ldc+8(FP), BX
+	SHLQ         $0x02, BX
 	TESTQ        AX, AX
-	JZ           store2
-	VPADDD       (CX), Y0, Y0
-	VPADDD       32(CX), Y1, Y1
-	VPADDD       (CX)(DX*1), Y2, Y2
-	VPADDD       32(CX)(DX*1), Y3, Y3
+	JZ           first2
+	VPADDD       (DX), Y0, Y0
+	VPADDD       32(DX), Y1, Y1
+	VPADDD       (DX)(BX*1), Y2, Y2
+	VPADDD       32(DX)(BX*1), Y3, Y3
 
-store2:
-	VMOVDQU Y0, (CX)
-	VMOVDQU Y1, 32(CX)
-	VMOVDQU Y2, (CX)(DX*1)
-	VMOVDQU Y3, 32(CX)(DX*1)
+first2:
+	TESTQ        CX, CX
+	JZ           part2
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	VPBROADCASTD (CX), Y4
+	VPSUBD       Y4, Y0, Y0
+	VMOVDQU      Y0, (AX)
+	VPSUBD       Y4, Y1, Y1
+	VMOVDQU      Y1, 32(AX)
+	VPBROADCASTD 4(CX), Y4
+	VPSUBD       Y4, Y2, Y2
+	VMOVDQU      Y2, (AX)(DX*1)
+	VPSUBD       Y4, Y3, Y3
+	VMOVDQU      Y3, 32(AX)(DX*1)
+	VZEROUPPER
+	RET
+
+part2:
+	VMOVDQU Y0, (DX)
+	VMOVDQU Y1, 32(DX)
+	VMOVDQU Y2, (DX)(BX*1)
+	VMOVDQU Y3, 32(DX)(BX*1)
 	VZEROUPPER
 	RET
 
@@ -21986,17 +22889,32 @@ loop1:
 	DECQ         BX
 	JNZ          loop1
 	MOVQ         more+64(FP), AX
-	MOVQ         c+0(FP), CX
-	MOVQ         ldc+8(FP), DX
-	SHLQ         $0x02, DX
+	MOVQ         xsum+88(FP), CX
+	MOVQ         c+0(FP), DX
+	MOVQ         ldc+8(FP), BX
+	SHLQ         $0x02, BX
 	TESTQ        AX, AX
-	JZ           store1
-	VPADDD       (CX), Y0, Y0
-	VPADDD       32(CX), Y1, Y1
+	JZ           first1
+	VPADDD       (DX), Y0, Y0
+	VPADDD       32(DX), Y1, Y1
 
-store1:
-	VMOVDQU Y0, (CX)
-	VMOVDQU Y1, 32(CX)
+first1:
+	TESTQ        CX, CX
+	JZ           part1
+	MOVQ         dst+72(FP), AX
+	MOVQ         ldd+80(FP), DX
+	SHLQ         $0x02, DX
+	VPBROADCASTD (CX), Y2
+	VPSUBD       Y2, Y0, Y0
+	VMOVDQU      Y0, (AX)
+	VPSUBD       Y2, Y1, Y1
+	VMOVDQU      Y1, 32(AX)
+	VZEROUPPER
+	RET
+
+part1:
+	VMOVDQU Y0, (DX)
+	VMOVDQU Y1, 32(DX)
 	VZEROUPPER
 	RET
 

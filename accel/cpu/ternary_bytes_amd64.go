@@ -129,7 +129,7 @@ func ternaryColumns(c []int32, ldc int, w *weights, b, b1 int, x []int8, ldx, to
 			if tiles {
 				s.multiplyTiles(sums, ldc, 0, windowPanels, size, b, n, true, x, ldx, tokens)
 			} else {
-				s.multiply(sums, ldc, 0, windowPanels, size, b, n, true, x, ldx, tokens)
+				s.multiply(sums, ldc, 0, windowPanels, size, b, n, true, x, ldx, tokens, whole{})
 			}
 		}
 	}
@@ -170,6 +170,9 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 	}
 	for ; window < p1; window += windowPanels {
 		count := min(windowPanels, p1-window)
+		first := max(p0, window) - window // a window of columns may begin before p0
+		to := dst[(window+first-p0)*PanelRows:]
+		direct := !tiles && first%2 == 0 && count%2 == 0 // kernels take panels in twos
 		done := 0
 		switch {
 		case panels && count >= fewPanels:
@@ -186,36 +189,53 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 				w.decode(s.w[p*size:], size, window+p, n, b, blocks)
 				if tiles {
 					s.multiplyTiles(s.sums, sumStride, p, n, size, b, blocks, b > 0, x, ldx, tokens)
-				} else {
-					s.multiply(s.sums, sumStride, p, n, size, b, blocks, b > 0, x, ldx, tokens)
+					continue
 				}
+				out, from := whole{}, max(p, first)
+				if direct && b+blocks == w.blocks {
+					out = whole{dst: to[(from-first)*PanelRows:], ldd: ldd, xsum: xsum}
+				}
+				s.multiply(s.sums, sumStride, from, p+n-from, size, b, blocks, b > 0, x, ldx, tokens, out)
 			}
 		}
-		first := max(p0, window)
+		if direct {
+			continue
+		}
 		for t, sum := range xsum {
-			ternaryFinish(dst[t*ldd+(first-p0)*PanelRows:][:(window+count-first)*PanelRows], s.sums[t*sumStride+(first-window)*PanelRows:], sum)
+			ternaryFinish(to[t*ldd:][:(count-first)*PanelRows], s.sums[t*sumStride+first*PanelRows:], sum)
 		}
 	}
 	s.release()
 }
 
+// whole is where sums go when they are whole.
+type whole struct {
+	dst  []int32 // begins with the first panel that is multiplied
+	ldd  int
+	xsum []int32 // of all tokens, nil while sums are not whole
+}
+
 // multiply makes products of blocks from b on with n panels from p on of a window: the sums of panel 0 begin at c. With more it adds to them.
-func (s *tileSpace) multiply(c []int32, ldc, p, n, size, b, blocks int, more bool, x []int8, ldx, tokens int) {
+func (s *tileSpace) multiply(c []int32, ldc, p, n, size, b, blocks int, more bool, x []int8, ldx, tokens int, out whole) {
 	most := byteTokens
 	if vectors() == AVX2 {
 		most = byteTokens / 2
 	}
+	var dst, xsum *int32
 	for t, m := 0, 0; t < tokens; t += m {
 		m = tile(tokens-t, most)
 		for q := p; q < p+n; q++ {
 			sums, xt, w := &c[t*ldc+q*PanelRows], &x[t*ldx+b*BlockCols], &s.w[q*size]
+			if out.xsum != nil {
+				dst, xsum = &out.dst[t*out.ldd+(q-p)*PanelRows], &out.xsum[t]
+			}
 			switch Active() {
 			case AVXVNNI:
-				ternaryBytesAVXVNNI(sums, ldc, xt, ldx, w, size, blocks, m, asInt(more))
+				ternaryBytesAVXVNNI(sums, ldc, xt, ldx, w, size, blocks, m, asInt(more), dst, out.ldd, xsum)
 			case AVX2:
-				ternaryBytesAVX2(sums, ldc, xt, ldx, w, size, blocks, m, asInt(more))
+				ternaryBytesAVX2(sums, ldc, xt, ldx, w, size, blocks, m, asInt(more), dst, out.ldd, xsum)
 			default:
-				ternaryBytesAVX512(sums, ldc, xt, ldx, w, size, blocks, m, asInt(more))
+				ternaryBytesAVX512(sums, ldc, xt, ldx, w, size, blocks, m, asInt(more), dst, out.ldd, xsum)
 				q++
 			}
 		}

@@ -191,8 +191,9 @@ func ternaryBytes(s simd) {
 		rows = "32 rows r of two panels, which lie size bytes apart,"
 	}
 	name := "ternaryBytes" + s.suffix
-	TEXT(name, NOSPLIT, "func(c *int32, ldc int, x *int8, ldx int, w *byte, size, blocks, tokens, more int)")
-	Doc(fmt.Sprintf("%s: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the %s and t < tokens, at most %d; more: c += that; blocks > 0.", name, rows, s.mostTokens()))
+	TEXT(name, NOSPLIT, "func(c *int32, ldc int, x *int8, ldx int, w *byte, size, blocks, tokens, more int, dst *int32, ldd int, xsum *int32)")
+	Doc(fmt.Sprintf("%s: c[t*ldc+r] = sum_k (w[r,k]+1)*x[t*ldx+k] for the %s and t < tokens, at most %d; more: c += that; blocks > 0.", name, rows, s.mostTokens()),
+		"With xsum, dst[t*ldd+r] = that - xsum[t], and c is left undefined.")
 	Pragma("noescape")
 	k := bytesKernel{s: s, x: load("x"), ldx: load("ldx"), w: load("w"), n: load("blocks")}
 	if s.wide() {
@@ -320,30 +321,44 @@ func (k bytesKernel) halves(f int, w []reg.VecVirtual) {
 	}
 }
 
-// finish adds sums to c, or stores them.
+// finish adds sums to those of c and stores them there, or in dst when they are whole.
 func (k bytesKernel) finish(acc [][]reg.VecVirtual) {
-	more, store := load("more"), fmt.Sprintf("store%d", len(acc))
-	out := k.output(len(acc))
+	n := len(acc)
+	more, xsum := load("more"), load("xsum")
+	first, part := fmt.Sprintf("first%d", n), fmt.Sprintf("part%d", n)
+	c := rowsOf("c", "ldc", n)
 	TESTQ(more, more)
-	JZ(label(store))
+	JZ(label(first))
 	for i := range acc {
 		for p, a := range acc[i] {
-			VPADDD(out.at(i, k.s.bytes*p), a, a)
+			VPADDD(c.at(i, k.s.bytes*p), a, a)
 		}
 	}
-	Label(store)
+	Label(first)
+	TESTQ(xsum, xsum)
+	JZ(label(part))
+	dst, sum := rowsOf("dst", "ldd", n), k.s.vec()
+	for i := range acc {
+		VPBROADCASTD(at(xsum, 4*i), sum)
+		for p, a := range acc[i] {
+			VPSUBD(sum, a, a)
+			k.s.move(a, dst.at(i, k.s.bytes*p))
+		}
+	}
+	done()
+	Label(part)
 	for i := range acc {
 		for p, a := range acc[i] {
-			k.s.move(a, out.at(i, k.s.bytes*p))
+			k.s.move(a, c.at(i, k.s.bytes*p))
 		}
 	}
 }
 
-// output addresses n rows of c.
-func (k bytesKernel) output(n int) rows {
-	c, ldc := load("c"), load("ldc")
-	SHLQ(u8(2), ldc)
-	return newRows(c, ldc, n)
+// rowsOf addresses n rows of int32.
+func rowsOf(base, stride string, n int) rows {
+	b, s := load(base), load(stride)
+	SHLQ(u8(2), s)
+	return newRows(b, s, n)
 }
 
 // short multiplies n tokens with sums of int16 over 16 blocks: 64 times 4*127 and -4*128 are within -32768..32512.
@@ -352,7 +367,7 @@ func (k bytesKernel) short(n int) {
 	w, x, product := k.s.regs(2), k.s.vec(), k.s.vec()
 	more := load("more")
 	inner, outer, begin := fmt.Sprintf("inner%d", n), fmt.Sprintf("outer%d", n), fmt.Sprintf("begin%d", n)
-	out := k.output(n)
+	out := rowsOf("c", "ldc", n)
 	TESTQ(more, more)
 	JNZ(label(begin))
 	k.s.zero(product)
@@ -387,4 +402,17 @@ func (k bytesKernel) short(n int) {
 	}
 	TESTQ(k.n, k.n)
 	JNZ(label(outer))
+	end, xsum := fmt.Sprintf("end%d", n), load("xsum")
+	TESTQ(xsum, xsum)
+	JZ(label(end))
+	dst := rowsOf("dst", "ldd", n)
+	for i := range n {
+		VPBROADCASTD(at(xsum, 4*i), x)
+		for p, a := range sum[2*i : 2*i+2] {
+			k.s.move(out.at(i, 32*p), a)
+			VPSUBD(x, a, a)
+			k.s.move(a, dst.at(i, 32*p))
+		}
+	}
+	Label(end)
 }
