@@ -1,12 +1,11 @@
 package cpu
 
 // tiles walks over rows x cols elements of a product, cols a multiple of 16, in tiles that there are kernels for. Rows are taken as many
-// at once as there are, and tiles below each other come one after the other: they share columns of the right factor.
+// at once as there are, with all their columns: the right factor, keys or values of a page, stays in the first-level cache, where it has no
+// room beside the left factors of all rows.
 type tiles struct {
-	isa        ISA
-	rows, cols int
-	first, end int // rows of tiles as tall as this one
-
+	isa                   ISA
+	rows, cols            int
 	row, col, tall, width int // the tile
 }
 
@@ -15,18 +14,14 @@ func newTiles(isa ISA, rows, cols int) tiles {
 }
 
 func (t *tiles) next() bool {
-	if t.row += t.tall; t.row < t.end {
-		return true
-	}
 	if t.col += t.width; t.col >= t.cols {
-		if t.first = t.end; t.first == t.rows {
+		t.row += t.tall
+		if t.row == t.rows {
 			return false
 		}
-		left := t.rows - t.first
-		t.tall, t.col = tallest(t.isa, left), 0
-		t.end = t.first + left/t.tall*t.tall
+		t.tall, t.col = tallest(t.isa, t.rows-t.row), 0
 	}
-	t.row, t.width = t.first, widest(t.isa, t.tall, t.cols-t.col)
+	t.width = widest(t.isa, t.tall, t.cols-t.col)
 	return true
 }
 
