@@ -6,17 +6,26 @@ import "fmt"
 // lane adds in ascending i, and the lanes are added as a tree: lane i + lane i+8, then 4, 2, 1.
 const Lanes = 16
 
+// Ahead is memory that is read after the right factor of a product. A product of up to 4 rows, which would wait for it, asks for as many bytes
+// of it as its right factor has, in several places at once: one that begins with First and those [AheadPlaces]-1 that lie Apart bytes behind
+// each other. Without First it asks for nothing.
+type Ahead struct {
+	First []byte // of the first place
+	Apart int
+}
+
+// AheadPlaces is how many places a product asks for at once.
+const AheadPlaces = 8
+
 // AddProduct adds a product of matrices in which every element has its sum in one order:
 //
 //	c[i*ldc+j] += a[i*row+k*step] * b[k*ldb+j]    for k = 0..n-1 in ascending order, i < rows, j < cols
 //
 // cols is a multiple of 16. A row of a is row elements from the next one, and its elements lie step apart: with row 1 that is
 // the transpose of a matrix. A product and its sum are rounded once (fused multiply-add).
-//
-// ahead is what will be read next, or nil: a product with a few rows, which waits for memory, asks for it meanwhile.
-func AddProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int, ahead []byte) {
+func AddProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int, ahead Ahead) {
 	if checkProduct("AddProduct", c, ldc, a, row, step, len(b), ldb, rows, cols, n) {
-		addProduct(c, ldc, a, row, step, b, ldb, rows, cols, n, orBytes(ahead, b))
+		addProduct(c, ldc, a, row, step, b, ldb, rows, cols, n, orItself(ahead, b))
 	}
 }
 

@@ -11,7 +11,7 @@ func tileRows(n int) int {
 }
 
 // addProduct cuts c into tiles.
-func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int, _ []byte) {
+func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int, _ Ahead) {
 	if !vectors() {
 		addProductRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
 		return

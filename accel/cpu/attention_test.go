@@ -69,7 +69,7 @@ func TestAddProductAddsFusedProductsInAscendingOrder(t *testing.T) {
 			onISA(isa, func() {
 				c, untouched := guarded[float32](size, -7777)
 				copy(c, start)
-				AddProduct(c, ldc, a, row, step, b, ldb, rows, cols, n, nil)
+				AddProduct(c, ldc, a, row, step, b, ldb, rows, cols, n, Ahead{})
 				untouched(t, isa)
 				sameBits(t, want, c, isa)
 			})
@@ -251,8 +251,8 @@ func TestExpRowsIsAStepOfOnlineSoftmax(t *testing.T) {
 }
 
 func TestAttentionWithNothingToDo(t *testing.T) {
-	AddProduct(nil, 0, nil, 1, 1, nil, 0, 0, 16, 3, nil)
-	AddProduct(nil, 0, nil, 1, 1, nil, 0, 3, 16, 0, nil)
+	AddProduct(nil, 0, nil, 1, 1, nil, 0, 0, 16, 3, Ahead{})
+	AddProduct(nil, 0, nil, 1, 1, nil, 0, 3, 16, 0, Ahead{})
 	Transpose(nil, 0, nil, 0, 0, 5)
 	require.Zero(t, Dot(nil, nil))
 	require.Zero(t, ExpSum(nil, 0))
@@ -262,12 +262,12 @@ func TestAttentionWithNothingToDo(t *testing.T) {
 func TestAttentionRejectsABrokenContract(t *testing.T) {
 	x := floats(rand.New(rand.NewPCG(1, 1)), "normal", 64)
 	for name, call := range map[string]func(){
-		"columns":   func() { AddProduct(x, 15, x, 1, 1, x, 15, 1, 15, 1, nil) },
-		"rows":      func() { AddProduct(x, 16, x, 1, 1, x, 16, -1, 16, 1, nil) },
-		"step":      func() { AddProduct(x, 16, x, 1, -1, x, 16, 1, 16, 1, nil) },
-		"c":         func() { AddProduct(x[:31], 16, x, 1, 1, x, 16, 2, 16, 1, nil) },
-		"a":         func() { AddProduct(x, 16, x[:3], 2, 1, x, 16, 2, 16, 2, nil) },
-		"b":         func() { AddProduct(x, 16, x, 1, 1, x[:31], 16, 1, 16, 2, nil) },
+		"columns":   func() { AddProduct(x, 15, x, 1, 1, x, 15, 1, 15, 1, Ahead{}) },
+		"rows":      func() { AddProduct(x, 16, x, 1, 1, x, 16, -1, 16, 1, Ahead{}) },
+		"step":      func() { AddProduct(x, 16, x, 1, -1, x, 16, 1, 16, 1, Ahead{}) },
+		"c":         func() { AddProduct(x[:31], 16, x, 1, 1, x, 16, 2, 16, 1, Ahead{}) },
+		"a":         func() { AddProduct(x, 16, x[:3], 2, 1, x, 16, 2, 16, 2, Ahead{}) },
+		"b":         func() { AddProduct(x, 16, x, 1, 1, x[:31], 16, 1, 16, 2, Ahead{}) },
 		"dot":       func() { Dot(x, x[:1]) },
 		"x":         func() { ExpRows(x, 16, 5, 16, nil, nil, x, x) },
 		"ragged":    func() { ExpRows(x, 17, 1, 17, nil, nil, x, x) },

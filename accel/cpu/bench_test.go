@@ -207,8 +207,8 @@ func BenchmarkVectors(b *testing.B) {
 			{"DequantRow", n, func() { DequantRow(y, acc, 0.5) }},
 			{"ExpSum", n, func() { copy(y, x); ExpSum(y, 1) }},
 			{"MaxF32", n, func() { MaxF32(x) }},
-			{"AddProduct/1", keys * dim, func() { AddProduct(y, dim, scores, keys, 1, kv, dim, 1, dim, keys, nil) }},
-			{"AddProduct/64", 64 * keys * dim, func() { AddProduct(square, dim, kv, dim, 1, kv, dim, 64, dim, min(keys, dim), nil) }},
+			{"AddProduct/1", keys * dim, func() { AddProduct(y, dim, scores, keys, 1, kv, dim, 1, dim, keys, Ahead{}) }},
+			{"AddProduct/64", 64 * keys * dim, func() { AddProduct(square, dim, kv, dim, 1, kv, dim, 64, dim, min(keys, dim), Ahead{}) }},
 		} {
 			b.Run(k.name+"/"+isa.String(), func(b *testing.B) {
 				onISA(isa, func() {

@@ -89,7 +89,7 @@ func TestFMAIsThatOfTheProcessor(t *testing.T) {
 			onISA(isa, func() {
 				copy(got, c)
 				for i := 0; i < n; i += Lanes {
-					AddProduct(got[i:], Lanes, a[i:], 1, 1, b[i:], Lanes, 1, Lanes, 1, nil)
+					AddProduct(got[i:], Lanes, a[i:], 1, 1, b[i:], Lanes, 1, Lanes, 1, Ahead{})
 				}
 				sameBits(t, want, got, isa)
 			})

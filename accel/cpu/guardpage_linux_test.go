@@ -98,8 +98,8 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 		for _, dim := range []int{16, 48, 64, 80, 128, 208} {
 			b, left, sums := beforeFault(t, floats(r, "normal", n*dim)), beforeFault(t, floats(r, "normal", 3*n)), beforeFault(t, make([]float32, 3*dim))
 			each(func() {
-				AddProduct(sums, dim, left, n, 1, b, dim, 3, dim, n, nil)
-				AddProduct(sums, dim, left, 1, 3, b, dim, 3, dim, n, nil)
+				AddProduct(sums, dim, left, n, 1, b, dim, 3, dim, n, Ahead{})
+				AddProduct(sums, dim, left, 1, 3, b, dim, 3, dim, n, Ahead{})
 				Dot(b, b)
 			})
 		}

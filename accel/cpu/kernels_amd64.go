@@ -814,40 +814,37 @@ func addProductAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b
 func addProductAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
 // addProductAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
-// Meanwhile it asks for 256*n bytes at ahead.
+// Meanwhile it asks for 256*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
+func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
 
 // addProductAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
-// Meanwhile it asks for 64*n bytes at ahead.
 //
 //go:noescape
-func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
+func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
 // addProductAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
-// Meanwhile it asks for 256*n bytes at ahead.
+// Meanwhile it asks for 256*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
+func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
 
 // addProductAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
-// Meanwhile it asks for 64*n bytes at ahead.
 //
 //go:noescape
-func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
+func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
 // addProductAVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
-// Meanwhile it asks for 256*n bytes at ahead.
+// Meanwhile it asks for 256*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
+func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
 
 // addProductAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
-// Meanwhile it asks for 64*n bytes at ahead.
 //
 //go:noescape
-func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
+func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
 // addProductHalfAVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
 //
@@ -860,40 +857,37 @@ func addProductHalfAVX512r8x32(c *float32, ldc int, a *float32, row int, step in
 func addProductHalfAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
 // addProductHalfAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
-// Meanwhile it asks for 128*n bytes at ahead.
+// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
+func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 
 // addProductHalfAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
-// Meanwhile it asks for 32*n bytes at ahead.
 //
 //go:noescape
-func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
+func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
 // addProductHalfAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
-// Meanwhile it asks for 128*n bytes at ahead.
+// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
+func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 
 // addProductHalfAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
-// Meanwhile it asks for 32*n bytes at ahead.
 //
 //go:noescape
-func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
+func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
 // addProductHalfAVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
-// Meanwhile it asks for 128*n bytes at ahead.
+// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
+func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 
 // addProductHalfAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
-// Meanwhile it asks for 32*n bytes at ahead.
 //
 //go:noescape
-func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
+func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
 // addProductInt8AVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
 //
@@ -906,40 +900,37 @@ func addProductInt8AVX512r8x32(c *float32, ldc int, a *float32, row int, step in
 func addProductInt8AVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
 
 // addProductInt8AVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
-// Meanwhile it asks for 64*n bytes at ahead.
+// Meanwhile it asks for 64*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductInt8AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
+func addProductInt8AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte, apart int)
 
 // addProductInt8AVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
-// Meanwhile it asks for 16*n bytes at ahead.
 //
 //go:noescape
-func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
+func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
 
 // addProductInt8AVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
-// Meanwhile it asks for 64*n bytes at ahead.
+// Meanwhile it asks for 64*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
+func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte, apart int)
 
 // addProductInt8AVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
-// Meanwhile it asks for 16*n bytes at ahead.
 //
 //go:noescape
-func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
+func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
 
 // addProductInt8AVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
-// Meanwhile it asks for 64*n bytes at ahead.
+// Meanwhile it asks for 64*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
+func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte, apart int)
 
 // addProductInt8AVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
-// Meanwhile it asks for 16*n bytes at ahead.
 //
 //go:noescape
-func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
+func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
 
 // toHalvesAVX512: dst[i] = x[i] as IEEE half precision, rounded half to even; n > 0 and a multiple of 16.
 //

@@ -19245,9 +19245,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
+// func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductAVX512r4x64(SB), NOSPLIT, $0-72
+TEXT ·addProductAVX512r4x64(SB), NOSPLIT, $8-80
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19280,19 +19280,28 @@ TEXT ·addProductAVX512r4x64(SB), NOSPLIT, $0-72
 	VMOVUPS 64(R11), Z13
 	VMOVUPS 128(R11), Z14
 	VMOVUPS 192(R11), Z15
-	MOVQ    SI, R12
-	SHLQ    $0x06, R12
-	MOVQ    ahead+64(FP), R13
-	LEAQ    (R13)(R12*2), R14
-	ADDQ    R12, R14
+	MOVQ    ahead+64(FP), R12
+	MOVQ    apart+72(FP), R13
+	MOVQ    R13, R14
+	SHLQ    $0x01, R14
+	MOVQ    $0x00000080, R15
+	MOVQ    R13, BP
+	SHLQ    $0x03, BP
+	SUBQ    BP, R15
+	MOVQ    $0x00000004, BP
 
 loop:
-	PREFETCHT0   (R13)
-	PREFETCHT0   (R13)(R12*1)
-	PREFETCHT0   (R13)(R12*2)
-	PREFETCHT0   (R14)
-	ADDQ         $0x00000040, R13
-	ADDQ         $0x00000040, R14
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	PREFETCHT1 64(R12)
+	PREFETCHT1 64(R12)(R13*1)
+	ADDQ       R14, R12
+	DECQ       BP
+	JNZ        asked
+	ADDQ       R15, R12
+	MOVQ       $0x00000004, BP
+
+asked:
 	VMOVUPS      (DX), Z16
 	VMOVUPS      64(DX), Z17
 	VMOVUPS      128(DX), Z18
@@ -19341,9 +19350,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·addProductAVX512r4x16(SB), NOSPLIT, $0-72
+// func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r4x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19364,13 +19373,8 @@ TEXT ·addProductAVX512r4x16(SB), NOSPLIT, $0-72
 	VMOVUPS (R8)(R9*1), Z1
 	VMOVUPS (R8)(R9*2), Z2
 	VMOVUPS (R11), Z3
-	MOVQ    SI, R12
-	SHLQ    $0x06, R12
-	MOVQ    ahead+64(FP), R12
 
 loop:
-	PREFETCHT0   (R12)
-	ADDQ         $0x00000040, R12
 	VMOVUPS      (DX), Z4
 	VBROADCASTSS (AX), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -19392,9 +19396,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
+// func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductAVX512r2x64(SB), NOSPLIT, $0-72
+TEXT ·addProductAVX512r2x64(SB), NOSPLIT, $0-80
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19415,19 +19419,28 @@ TEXT ·addProductAVX512r2x64(SB), NOSPLIT, $0-72
 	VMOVUPS 64(R8)(R9*1), Z5
 	VMOVUPS 128(R8)(R9*1), Z6
 	VMOVUPS 192(R8)(R9*1), Z7
-	MOVQ    SI, R10
-	SHLQ    $0x06, R10
-	MOVQ    ahead+64(FP), R11
-	LEAQ    (R11)(R10*2), R12
-	ADDQ    R10, R12
+	MOVQ    ahead+64(FP), R10
+	MOVQ    apart+72(FP), R11
+	MOVQ    R11, R12
+	SHLQ    $0x01, R12
+	MOVQ    $0x00000080, R13
+	MOVQ    R11, R14
+	SHLQ    $0x03, R14
+	SUBQ    R14, R13
+	MOVQ    $0x00000004, R14
 
 loop:
-	PREFETCHT0   (R11)
-	PREFETCHT0   (R11)(R10*1)
-	PREFETCHT0   (R11)(R10*2)
-	PREFETCHT0   (R12)
-	ADDQ         $0x00000040, R11
-	ADDQ         $0x00000040, R12
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 64(R10)
+	PREFETCHT1 64(R10)(R11*1)
+	ADDQ       R12, R10
+	DECQ       R14
+	JNZ        asked
+	ADDQ       R13, R10
+	MOVQ       $0x00000004, R14
+
+asked:
 	VMOVUPS      (DX), Z8
 	VMOVUPS      64(DX), Z9
 	VMOVUPS      128(DX), Z10
@@ -19457,9 +19470,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·addProductAVX512r2x16(SB), NOSPLIT, $0-72
+// func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r2x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19474,13 +19487,8 @@ TEXT ·addProductAVX512r2x16(SB), NOSPLIT, $0-72
 	SHLQ    $0x02, R9
 	VMOVUPS (R8), Z0
 	VMOVUPS (R8)(R9*1), Z1
-	MOVQ    SI, R10
-	SHLQ    $0x06, R10
-	MOVQ    ahead+64(FP), R10
 
 loop:
-	PREFETCHT0   (R10)
-	ADDQ         $0x00000040, R10
 	VMOVUPS      (DX), Z2
 	VBROADCASTSS (AX), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -19495,9 +19503,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
+// func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductAVX512r1x64(SB), NOSPLIT, $0-72
+TEXT ·addProductAVX512r1x64(SB), NOSPLIT, $0-80
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19514,19 +19522,28 @@ TEXT ·addProductAVX512r1x64(SB), NOSPLIT, $0-72
 	VMOVUPS 64(DI), Z1
 	VMOVUPS 128(DI), Z2
 	VMOVUPS 192(DI), Z3
-	MOVQ    SI, R8
-	SHLQ    $0x06, R8
-	MOVQ    ahead+64(FP), R9
-	LEAQ    (R9)(R8*2), R10
-	ADDQ    R8, R10
+	MOVQ    ahead+64(FP), R8
+	MOVQ    apart+72(FP), R9
+	MOVQ    R9, R10
+	SHLQ    $0x01, R10
+	MOVQ    $0x00000080, R11
+	MOVQ    R9, R12
+	SHLQ    $0x03, R12
+	SUBQ    R12, R11
+	MOVQ    $0x00000004, R12
 
 loop:
-	PREFETCHT0   (R9)
-	PREFETCHT0   (R9)(R8*1)
-	PREFETCHT0   (R9)(R8*2)
-	PREFETCHT0   (R10)
-	ADDQ         $0x00000040, R9
-	ADDQ         $0x00000040, R10
+	PREFETCHT1 (R8)
+	PREFETCHT1 (R8)(R9*1)
+	PREFETCHT1 64(R8)
+	PREFETCHT1 64(R8)(R9*1)
+	ADDQ       R10, R8
+	DECQ       R12
+	JNZ        asked
+	ADDQ       R11, R8
+	MOVQ       $0x00000004, R12
+
+asked:
 	VMOVUPS      (DX), Z4
 	VMOVUPS      64(DX), Z5
 	VMOVUPS      128(DX), Z6
@@ -19547,9 +19564,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·addProductAVX512r1x16(SB), NOSPLIT, $0-72
+// func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r1x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19563,13 +19580,8 @@ TEXT ·addProductAVX512r1x16(SB), NOSPLIT, $0-72
 	MOVQ    ldc+8(FP), R8
 	SHLQ    $0x02, R8
 	VMOVUPS (DI), Z0
-	MOVQ    SI, R8
-	SHLQ    $0x06, R8
-	MOVQ    ahead+64(FP), R8
 
 loop:
-	PREFETCHT0   (R8)
-	ADDQ         $0x00000040, R8
 	VMOVUPS      (DX), Z1
 	VBROADCASTSS (AX), Z2
 	VFMADD231PS  Z1, Z2, Z0
@@ -19740,9 +19752,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
+// func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductHalfAVX512r4x64(SB), NOSPLIT, $0-72
+TEXT ·addProductHalfAVX512r4x64(SB), NOSPLIT, $8-80
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19775,14 +19787,26 @@ TEXT ·addProductHalfAVX512r4x64(SB), NOSPLIT, $0-72
 	VMOVUPS 64(R11), Z13
 	VMOVUPS 128(R11), Z14
 	VMOVUPS 192(R11), Z15
-	MOVQ    SI, R12
-	SHLQ    $0x06, R12
-	MOVQ    ahead+64(FP), R13
+	MOVQ    ahead+64(FP), R12
+	MOVQ    apart+72(FP), R13
+	MOVQ    R13, R14
+	SHLQ    $0x01, R14
+	MOVQ    $0x00000040, R15
+	MOVQ    R13, BP
+	SHLQ    $0x03, BP
+	SUBQ    BP, R15
+	MOVQ    $0x00000004, BP
 
 loop:
-	PREFETCHT0   (R13)
-	PREFETCHT0   (R13)(R12*1)
-	ADDQ         $0x00000040, R13
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	ADDQ       R14, R12
+	DECQ       BP
+	JNZ        asked
+	ADDQ       R15, R12
+	MOVQ       $0x00000004, BP
+
+asked:
 	VCVTPH2PS    (DX), Z16
 	VCVTPH2PS    32(DX), Z17
 	VCVTPH2PS    64(DX), Z18
@@ -19831,9 +19855,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·addProductHalfAVX512r4x16(SB), NOSPLIT, $0-72
+// func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r4x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19854,13 +19878,8 @@ TEXT ·addProductHalfAVX512r4x16(SB), NOSPLIT, $0-72
 	VMOVUPS (R8)(R9*1), Z1
 	VMOVUPS (R8)(R9*2), Z2
 	VMOVUPS (R11), Z3
-	MOVQ    SI, R12
-	SHLQ    $0x06, R12
-	MOVQ    ahead+64(FP), R12
 
 loop:
-	PREFETCHT0   (R12)
-	ADDQ         $0x00000020, R12
 	VCVTPH2PS    (DX), Z4
 	VBROADCASTSS (AX), Z5
 	VFMADD231PS  Z4, Z5, Z0
@@ -19882,9 +19901,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
+// func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductHalfAVX512r2x64(SB), NOSPLIT, $0-72
+TEXT ·addProductHalfAVX512r2x64(SB), NOSPLIT, $0-80
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19905,14 +19924,26 @@ TEXT ·addProductHalfAVX512r2x64(SB), NOSPLIT, $0-72
 	VMOVUPS 64(R8)(R9*1), Z5
 	VMOVUPS 128(R8)(R9*1), Z6
 	VMOVUPS 192(R8)(R9*1), Z7
-	MOVQ    SI, R10
-	SHLQ    $0x06, R10
-	MOVQ    ahead+64(FP), R11
+	MOVQ    ahead+64(FP), R10
+	MOVQ    apart+72(FP), R11
+	MOVQ    R11, R12
+	SHLQ    $0x01, R12
+	MOVQ    $0x00000040, R13
+	MOVQ    R11, R14
+	SHLQ    $0x03, R14
+	SUBQ    R14, R13
+	MOVQ    $0x00000004, R14
 
 loop:
-	PREFETCHT0   (R11)
-	PREFETCHT0   (R11)(R10*1)
-	ADDQ         $0x00000040, R11
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	ADDQ       R12, R10
+	DECQ       R14
+	JNZ        asked
+	ADDQ       R13, R10
+	MOVQ       $0x00000004, R14
+
+asked:
 	VCVTPH2PS    (DX), Z8
 	VCVTPH2PS    32(DX), Z9
 	VCVTPH2PS    64(DX), Z10
@@ -19942,9 +19973,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·addProductHalfAVX512r2x16(SB), NOSPLIT, $0-72
+// func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r2x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19959,13 +19990,8 @@ TEXT ·addProductHalfAVX512r2x16(SB), NOSPLIT, $0-72
 	SHLQ    $0x02, R9
 	VMOVUPS (R8), Z0
 	VMOVUPS (R8)(R9*1), Z1
-	MOVQ    SI, R10
-	SHLQ    $0x06, R10
-	MOVQ    ahead+64(FP), R10
 
 loop:
-	PREFETCHT0   (R10)
-	ADDQ         $0x00000020, R10
 	VCVTPH2PS    (DX), Z2
 	VBROADCASTSS (AX), Z3
 	VFMADD231PS  Z2, Z3, Z0
@@ -19980,9 +20006,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
+// func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductHalfAVX512r1x64(SB), NOSPLIT, $0-72
+TEXT ·addProductHalfAVX512r1x64(SB), NOSPLIT, $0-80
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -19999,14 +20025,26 @@ TEXT ·addProductHalfAVX512r1x64(SB), NOSPLIT, $0-72
 	VMOVUPS 64(DI), Z1
 	VMOVUPS 128(DI), Z2
 	VMOVUPS 192(DI), Z3
-	MOVQ    SI, R8
-	SHLQ    $0x06, R8
-	MOVQ    ahead+64(FP), R9
+	MOVQ    ahead+64(FP), R8
+	MOVQ    apart+72(FP), R9
+	MOVQ    R9, R10
+	SHLQ    $0x01, R10
+	MOVQ    $0x00000040, R11
+	MOVQ    R9, R12
+	SHLQ    $0x03, R12
+	SUBQ    R12, R11
+	MOVQ    $0x00000004, R12
 
 loop:
-	PREFETCHT0   (R9)
-	PREFETCHT0   (R9)(R8*1)
-	ADDQ         $0x00000040, R9
+	PREFETCHT1 (R8)
+	PREFETCHT1 (R8)(R9*1)
+	ADDQ       R10, R8
+	DECQ       R12
+	JNZ        asked
+	ADDQ       R11, R8
+	MOVQ       $0x00000004, R12
+
+asked:
 	VCVTPH2PS    (DX), Z4
 	VCVTPH2PS    32(DX), Z5
 	VCVTPH2PS    64(DX), Z6
@@ -20027,9 +20065,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·addProductHalfAVX512r1x16(SB), NOSPLIT, $0-72
+// func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r1x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20043,13 +20081,8 @@ TEXT ·addProductHalfAVX512r1x16(SB), NOSPLIT, $0-72
 	MOVQ    ldc+8(FP), R8
 	SHLQ    $0x02, R8
 	VMOVUPS (DI), Z0
-	MOVQ    SI, R8
-	SHLQ    $0x06, R8
-	MOVQ    ahead+64(FP), R8
 
 loop:
-	PREFETCHT0   (R8)
-	ADDQ         $0x00000020, R8
 	VCVTPH2PS    (DX), Z1
 	VBROADCASTSS (AX), Z2
 	VFMADD231PS  Z1, Z2, Z0
@@ -20221,9 +20254,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
+// func addProductInt8AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r4x64(SB), NOSPLIT, $0-72
+TEXT ·addProductInt8AVX512r4x64(SB), NOSPLIT, $0-80
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20255,13 +20288,24 @@ TEXT ·addProductInt8AVX512r4x64(SB), NOSPLIT, $0-72
 	VMOVUPS 64(R11), Z13
 	VMOVUPS 128(R11), Z14
 	VMOVUPS 192(R11), Z15
-	MOVQ    SI, R12
-	SHLQ    $0x06, R12
 	MOVQ    ahead+64(FP), R12
+	MOVQ    apart+72(FP), R13
+	MOVQ    R13, R14
+	SHLQ    $0x00, R14
+	MOVQ    $0x00000040, R15
+	SHLQ    $0x03, R13
+	SUBQ    R13, R15
+	MOVQ    $0x00000008, R13
 
 loop:
-	PREFETCHT0   (R12)
-	ADDQ         $0x00000040, R12
+	PREFETCHT0 (R12)
+	ADDQ       R14, R12
+	DECQ       R13
+	JNZ        asked
+	ADDQ       R15, R12
+	MOVQ       $0x00000008, R13
+
+asked:
 	VPMOVSXBD    (DX), Z16
 	VCVTDQ2PS    Z16, Z16
 	VPMOVSXBD    16(DX), Z17
@@ -20314,9 +20358,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r4x16(SB), NOSPLIT, $0-72
+// func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductInt8AVX512r4x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20336,13 +20380,8 @@ TEXT ·addProductInt8AVX512r4x16(SB), NOSPLIT, $0-72
 	VMOVUPS (R8)(R9*1), Z1
 	VMOVUPS (R8)(R9*2), Z2
 	VMOVUPS (R11), Z3
-	MOVQ    SI, R12
-	SHLQ    $0x06, R12
-	MOVQ    ahead+64(FP), R12
 
 loop:
-	PREFETCHT0   (R12)
-	ADDQ         $0x00000010, R12
 	VPMOVSXBD    (DX), Z4
 	VCVTDQ2PS    Z4, Z4
 	VBROADCASTSS (AX), Z5
@@ -20365,9 +20404,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
+// func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r2x64(SB), NOSPLIT, $0-72
+TEXT ·addProductInt8AVX512r2x64(SB), NOSPLIT, $0-80
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20387,13 +20426,24 @@ TEXT ·addProductInt8AVX512r2x64(SB), NOSPLIT, $0-72
 	VMOVUPS 64(R8)(R9*1), Z5
 	VMOVUPS 128(R8)(R9*1), Z6
 	VMOVUPS 192(R8)(R9*1), Z7
-	MOVQ    SI, R10
-	SHLQ    $0x06, R10
 	MOVQ    ahead+64(FP), R10
+	MOVQ    apart+72(FP), R11
+	MOVQ    R11, R12
+	SHLQ    $0x00, R12
+	MOVQ    $0x00000040, R13
+	SHLQ    $0x03, R11
+	SUBQ    R11, R13
+	MOVQ    $0x00000008, R11
 
 loop:
-	PREFETCHT0   (R10)
-	ADDQ         $0x00000040, R10
+	PREFETCHT0 (R10)
+	ADDQ       R12, R10
+	DECQ       R11
+	JNZ        asked
+	ADDQ       R13, R10
+	MOVQ       $0x00000008, R11
+
+asked:
 	VPMOVSXBD    (DX), Z8
 	VCVTDQ2PS    Z8, Z8
 	VPMOVSXBD    16(DX), Z9
@@ -20427,9 +20477,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r2x16(SB), NOSPLIT, $0-72
+// func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductInt8AVX512r2x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20443,13 +20493,8 @@ TEXT ·addProductInt8AVX512r2x16(SB), NOSPLIT, $0-72
 	SHLQ    $0x02, R9
 	VMOVUPS (R8), Z0
 	VMOVUPS (R8)(R9*1), Z1
-	MOVQ    SI, R10
-	SHLQ    $0x06, R10
-	MOVQ    ahead+64(FP), R10
 
 loop:
-	PREFETCHT0   (R10)
-	ADDQ         $0x00000010, R10
 	VPMOVSXBD    (DX), Z2
 	VCVTDQ2PS    Z2, Z2
 	VBROADCASTSS (AX), Z3
@@ -20465,9 +20510,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
+// func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r1x64(SB), NOSPLIT, $0-72
+TEXT ·addProductInt8AVX512r1x64(SB), NOSPLIT, $0-80
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20483,13 +20528,24 @@ TEXT ·addProductInt8AVX512r1x64(SB), NOSPLIT, $0-72
 	VMOVUPS 64(DI), Z1
 	VMOVUPS 128(DI), Z2
 	VMOVUPS 192(DI), Z3
-	MOVQ    SI, R8
-	SHLQ    $0x06, R8
 	MOVQ    ahead+64(FP), R8
+	MOVQ    apart+72(FP), R9
+	MOVQ    R9, R10
+	SHLQ    $0x00, R10
+	MOVQ    $0x00000040, R11
+	SHLQ    $0x03, R9
+	SUBQ    R9, R11
+	MOVQ    $0x00000008, R9
 
 loop:
-	PREFETCHT0   (R8)
-	ADDQ         $0x00000040, R8
+	PREFETCHT0 (R8)
+	ADDQ       R10, R8
+	DECQ       R9
+	JNZ        asked
+	ADDQ       R11, R8
+	MOVQ       $0x00000008, R9
+
+asked:
 	VPMOVSXBD    (DX), Z4
 	VCVTDQ2PS    Z4, Z4
 	VPMOVSXBD    16(DX), Z5
@@ -20514,9 +20570,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r1x16(SB), NOSPLIT, $0-72
+// func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductInt8AVX512r1x16(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20529,13 +20585,8 @@ TEXT ·addProductInt8AVX512r1x16(SB), NOSPLIT, $0-72
 	MOVQ    ldc+8(FP), R8
 	SHLQ    $0x02, R8
 	VMOVUPS (DI), Z0
-	MOVQ    SI, R8
-	SHLQ    $0x06, R8
-	MOVQ    ahead+64(FP), R8
 
 loop:
-	PREFETCHT0   (R8)
-	ADDQ         $0x00000010, R8
 	VPMOVSXBD    (DX), Z1
 	VCVTDQ2PS    Z1, Z1
 	VBROADCASTSS (AX), Z2

@@ -57,11 +57,11 @@ func flipCodes(dst []byte, dstStride, dstStep int, src []byte, stride, srcStep, 
 	flipCodesRef(dst, dstStride, dstStep, src, stride, srcStep, count)
 }
 
-func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, _ []byte) {
+func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, _ Ahead) {
 	addProductHalfRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
 }
 
-func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int, _ []byte) {
+func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int, _ Ahead) {
 	addProductInt8Ref(c, ldc, a, row, step, b, ldb, rows, cols, n)
 }
 
@@ -111,7 +111,7 @@ func ternaryFlip(dst []byte, w []float32, ldw, blocks int, half float32) {
 	ternaryFlipRef(dst, blocks*BlockBytes, w, ldw, 0, BlockCols*blocks, 0, PanelRows, half)
 }
 
-func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int, _ []byte) {
+func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int, _ Ahead) {
 	addProductRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
 }
 

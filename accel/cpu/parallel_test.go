@@ -301,7 +301,7 @@ func TestKernelsAllocateNothing(t *testing.T) {
 				var q [70]int8
 				DenseMatMul(dst, 48, c.f, c.panels, c.scale, c.cols, 0, 3, c.x, c.ldx, 2)
 				DenseIntMatMul(dst, 48, q8.f, q8.panels, q8.scale, q8.cols, 0, 3, q8.x, 2, false)
-				AddProduct(x[:16], 16, dst, 4, 1, dst, 16, 1, 16, 4, nil)
+				AddProduct(x[:16], 16, dst, 4, 1, dst, 16, 1, 16, 4, Ahead{})
 				Dot(x[:], dst)
 				ExpSum(x[:], MaxF32(x[:]))
 				ScaleMul(x[:], x[:], x[:], SumSquares(x[:]))

@@ -25,12 +25,13 @@ func (t *tiles) next() bool {
 	return true
 }
 
-// ahead is what a tile asks for of what comes next: as many bytes for a column as the right factor has.
-func (t *tiles) ahead(next []byte, column int) *byte {
-	if at := t.col * column; at < len(next) {
-		return &next[at]
+// ahead is where a tile goes on asking for what comes next: a line for each that tiles before it have read of the right factor.
+func (t *tiles) ahead(next Ahead, column int) *byte {
+	at := t.col * column / AheadPlaces &^ 63
+	if at < len(next.First) {
+		return &next.First[at]
 	}
-	return &next[0]
+	return &next.First[0]
 }
 
 // shape is rows and columns of a tile as one number.
@@ -63,7 +64,7 @@ func widest(isa ISA, tall, left int) int {
 	return width
 }
 
-func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int, ahead []byte) {
+func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int, ahead Ahead) {
 	isa := vectors()
 	if isa == Scalar {
 		addProductRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
@@ -74,12 +75,12 @@ func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, l
 		if isa == AVX2 {
 			addProduct256(t.tall, t.width, to, ldc, left, row, step, right, ldb, n)
 		} else {
-			addProduct512(t.tall, t.width, to, ldc, left, row, step, right, ldb, n, t.ahead(ahead, 4*n))
+			addProduct512(t.tall, t.width, to, ldc, left, row, step, right, ldb, n, t.ahead(ahead, 4*n), ahead.Apart)
 		}
 	}
 }
 
-func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, ahead []byte) {
+func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, ahead Ahead) {
 	isa := vectors()
 	if isa == Scalar {
 		addProductHalfRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
@@ -90,12 +91,12 @@ func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16
 		if isa == AVX2 {
 			addProductHalf256(t.tall, t.width, to, ldc, left, row, step, right, ldb, n)
 		} else {
-			addProductHalf512(t.tall, t.width, to, ldc, left, row, step, right, ldb, n, t.ahead(ahead, 2*n))
+			addProductHalf512(t.tall, t.width, to, ldc, left, row, step, right, ldb, n, t.ahead(ahead, 2*n), ahead.Apart)
 		}
 	}
 }
 
-func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int, ahead []byte) {
+func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int, ahead Ahead) {
 	isa := vectors()
 	if isa == Scalar {
 		addProductInt8Ref(c, ldc, a, row, step, b, ldb, rows, cols, n)
@@ -106,7 +107,7 @@ func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, 
 		if isa == AVX2 {
 			addProductInt8256(t.tall, t.width, to, ldc, left, row, step, right, ldb, n)
 		} else {
-			addProductInt8512(t.tall, t.width, to, ldc, left, row, step, right, ldb, n, t.ahead(ahead, 1*n))
+			addProductInt8512(t.tall, t.width, to, ldc, left, row, step, right, ldb, n, t.ahead(ahead, 1*n), ahead.Apart)
 		}
 	}
 }
@@ -128,24 +129,24 @@ func addProduct256(rows, cols int, c *float32, ldc int, a *float32, row, step in
 	}
 }
 
-func addProduct512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int, ahead *byte) {
+func addProduct512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int, ahead *byte, apart int) {
 	switch shape(rows, cols) {
 	case 8<<8 | 32:
 		addProductAVX512r8x32(c, ldc, a, row, step, b, ldb, n)
 	case 8<<8 | 16:
 		addProductAVX512r8x16(c, ldc, a, row, step, b, ldb, n)
 	case 4<<8 | 64:
-		addProductAVX512r4x64(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductAVX512r4x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
 	case 4<<8 | 16:
-		addProductAVX512r4x16(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductAVX512r4x16(c, ldc, a, row, step, b, ldb, n)
 	case 2<<8 | 64:
-		addProductAVX512r2x64(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductAVX512r2x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
 	case 2<<8 | 16:
-		addProductAVX512r2x16(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductAVX512r2x16(c, ldc, a, row, step, b, ldb, n)
 	case 1<<8 | 64:
-		addProductAVX512r1x64(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductAVX512r1x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
 	case 1<<8 | 16:
-		addProductAVX512r1x16(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductAVX512r1x16(c, ldc, a, row, step, b, ldb, n)
 	}
 }
 
@@ -166,24 +167,24 @@ func addProductHalf256(rows, cols int, c *float32, ldc int, a *float32, row, ste
 	}
 }
 
-func addProductHalf512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int, ahead *byte) {
+func addProductHalf512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int, ahead *byte, apart int) {
 	switch shape(rows, cols) {
 	case 8<<8 | 32:
 		addProductHalfAVX512r8x32(c, ldc, a, row, step, b, ldb, n)
 	case 8<<8 | 16:
 		addProductHalfAVX512r8x16(c, ldc, a, row, step, b, ldb, n)
 	case 4<<8 | 64:
-		addProductHalfAVX512r4x64(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductHalfAVX512r4x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
 	case 4<<8 | 16:
-		addProductHalfAVX512r4x16(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductHalfAVX512r4x16(c, ldc, a, row, step, b, ldb, n)
 	case 2<<8 | 64:
-		addProductHalfAVX512r2x64(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductHalfAVX512r2x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
 	case 2<<8 | 16:
-		addProductHalfAVX512r2x16(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductHalfAVX512r2x16(c, ldc, a, row, step, b, ldb, n)
 	case 1<<8 | 64:
-		addProductHalfAVX512r1x64(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductHalfAVX512r1x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
 	case 1<<8 | 16:
-		addProductHalfAVX512r1x16(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductHalfAVX512r1x16(c, ldc, a, row, step, b, ldb, n)
 	}
 }
 
@@ -204,23 +205,23 @@ func addProductInt8256(rows, cols int, c *float32, ldc int, a *float32, row, ste
 	}
 }
 
-func addProductInt8512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int, ahead *byte) {
+func addProductInt8512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int, ahead *byte, apart int) {
 	switch shape(rows, cols) {
 	case 8<<8 | 32:
 		addProductInt8AVX512r8x32(c, ldc, a, row, step, b, ldb, n)
 	case 8<<8 | 16:
 		addProductInt8AVX512r8x16(c, ldc, a, row, step, b, ldb, n)
 	case 4<<8 | 64:
-		addProductInt8AVX512r4x64(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductInt8AVX512r4x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
 	case 4<<8 | 16:
-		addProductInt8AVX512r4x16(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductInt8AVX512r4x16(c, ldc, a, row, step, b, ldb, n)
 	case 2<<8 | 64:
-		addProductInt8AVX512r2x64(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductInt8AVX512r2x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
 	case 2<<8 | 16:
-		addProductInt8AVX512r2x16(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductInt8AVX512r2x16(c, ldc, a, row, step, b, ldb, n)
 	case 1<<8 | 64:
-		addProductInt8AVX512r1x64(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductInt8AVX512r1x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
 	case 1<<8 | 16:
-		addProductInt8AVX512r1x16(c, ldc, a, row, step, b, ldb, n, ahead)
+		addProductInt8AVX512r1x16(c, ldc, a, row, step, b, ldb, n)
 	}
 }

@@ -10,16 +10,16 @@ import (
 // of [AddProduct]: the same sums in the same order.
 
 // AddProductHalf is [AddProduct] with a right factor in IEEE half precision.
-func AddProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, ahead []byte) {
+func AddProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, ahead Ahead) {
 	if checkProduct("AddProductHalf", c, ldc, a, row, step, len(b), ldb, rows, cols, n) {
-		addProductHalf(c, ldc, a, row, step, b, ldb, rows, cols, n, orBytes(ahead, b))
+		addProductHalf(c, ldc, a, row, step, b, ldb, rows, cols, n, orItself(ahead, b))
 	}
 }
 
 // AddProductInt8 is [AddProduct] with a right factor of int8.
-func AddProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int, ahead []byte) {
+func AddProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int, ahead Ahead) {
 	if checkProduct("AddProductInt8", c, ldc, a, row, step, len(b), ldb, rows, cols, n) {
-		addProductInt8(c, ldc, a, row, step, b, ldb, rows, cols, n, orBytes(ahead, b))
+		addProductInt8(c, ldc, a, row, step, b, ldb, rows, cols, n, orItself(ahead, b))
 	}
 }
 
@@ -37,12 +37,12 @@ func checkProduct(op string, c []float32, ldc int, a []float32, row, step, lenB,
 	return true
 }
 
-// orBytes is ahead or, if that is nothing, the bytes of b.
-func orBytes[T any](ahead []byte, b []T) []byte {
-	if len(ahead) > 0 {
+// orItself is ahead or, if that is nothing, the start of b.
+func orItself[T any](ahead Ahead, b []T) Ahead {
+	if len(ahead.First) > 0 {
 		return ahead
 	}
-	return unsafe.Slice((*byte)(unsafe.Pointer(&b[0])), 1)
+	return Ahead{First: unsafe.Slice((*byte)(unsafe.Pointer(&b[0])), 1)}
 }
 
 // ToHalves writes x to dst in IEEE half precision, rounded half to even; what is too large becomes infinite.

@@ -1,6 +1,6 @@
 package cpu
 
-func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, _ []byte) {
+func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, _ Ahead) {
 	if !vectors() {
 		addProductHalfRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
 		return
@@ -20,7 +20,7 @@ func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16
 	}
 }
 
-func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int, _ []byte) {
+func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int, _ Ahead) {
 	if !vectors() {
 		addProductInt8Ref(c, ldc, a, row, step, b, ldb, rows, cols, n)
 		return

@@ -19,6 +19,7 @@ func TestStoredProductsAreThoseOfTheirFloats(t *testing.T) {
 		ldb, ldc := cols+rapid.IntRange(0, 20).Draw(t, "gap of b"), cols+rapid.IntRange(0, 20).Draw(t, "gap of c")
 		size := (rows-1)*ldc + cols
 		a, start := drawFloats(t, r, "a", (rows-1)*row+n), drawFloats(t, r, "c", size)
+		ahead := Ahead{First: make([]byte, r.IntN(300)), Apart: r.IntN(5000)} // changes nothing
 		halves, ints := make([]uint16, (n-1)*ldb+cols), make([]int8, (n-1)*ldb+cols)
 		asHalves, asInts := make([]float32, len(halves)), make([]float32, len(ints))
 		for i := range halves {
@@ -30,11 +31,11 @@ func TestStoredProductsAreThoseOfTheirFloats(t *testing.T) {
 				for _, kind := range []string{"half", "int8"} {
 					want, c := append([]float32(nil), start...), append([]float32(nil), start...)
 					if kind == "half" {
-						AddProduct(want, ldc, a, row, 1, asHalves, ldb, rows, cols, n, nil)
-						AddProductHalf(c, ldc, a, row, 1, halves, ldb, rows, cols, n, nil)
+						AddProduct(want, ldc, a, row, 1, asHalves, ldb, rows, cols, n, Ahead{})
+						AddProductHalf(c, ldc, a, row, 1, halves, ldb, rows, cols, n, ahead)
 					} else {
-						AddProduct(want, ldc, a, row, 1, asInts, ldb, rows, cols, n, nil)
-						AddProductInt8(c, ldc, a, row, 1, ints, ldb, rows, cols, n, nil)
+						AddProduct(want, ldc, a, row, 1, asInts, ldb, rows, cols, n, Ahead{})
+						AddProductInt8(c, ldc, a, row, 1, ints, ldb, rows, cols, n, ahead)
 					}
 					sameBits(t, want, c, fmt.Sprint(kind, isa))
 				}
@@ -79,9 +80,9 @@ func BenchmarkAddProductOfStoredValues(b *testing.B) {
 	a, c := floats(rand.New(rand.NewPCG(1, 1)), "normal", 4*keys), make([]float32, 4*dim)
 	single, half, int8s := make([]float32, keys*dim), make([]uint16, keys*dim), make([]int8, keys*dim)
 	for name, f := range map[string]func(){
-		"float32": func() { AddProduct(c, dim, a, keys, 1, single, dim, 4, dim, keys, nil) },
-		"half":    func() { AddProductHalf(c, dim, a, keys, 1, half, dim, 4, dim, keys, nil) },
-		"int8":    func() { AddProductInt8(c, dim, a, keys, 1, int8s, dim, 4, dim, keys, nil) },
+		"float32": func() { AddProduct(c, dim, a, keys, 1, single, dim, 4, dim, keys, Ahead{}) },
+		"half":    func() { AddProductHalf(c, dim, a, keys, 1, half, dim, 4, dim, keys, Ahead{}) },
+		"int8":    func() { AddProductInt8(c, dim, a, keys, 1, int8s, dim, 4, dim, keys, Ahead{}) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			for range b.N {

@@ -254,7 +254,7 @@ func (t *attendTask) span(l lanes, p *partial, from, keys int, buf []float32) {
 	for first, next := from, page; first < end; first, page = first+PageTokens, next {
 		if first+PageTokens < end {
 			next = cache.at(t.a.Layer, l.kvHead, first/PageTokens+1)
-			page.after = next.keys
+			page.next = next.both
 		}
 		if t.seen(l.row, first) == t.seen(l.last(), first) {
 			t.strip(l, p, &page, 0, l.n, first, q, buf)

@@ -183,12 +183,12 @@ func (t *attendGrad) page(b *blockBuffers, head, q0, m, k0, n int) {
 		rows := min(strip, m-i)
 		last := seen(i + rows - 1)
 		p, ds := b.p[i*PageTokens:], b.ds[i*PageTokens:]
-		cpu.AddProduct(p, PageTokens, b.q[i*pad:], pad, 1, kT, PageTokens, rows, padded(last), dim, nil)
-		cpu.AddProduct(ds, PageTokens, b.do[i*pad:], pad, 1, vT, PageTokens, rows, padded(last), dim, nil)
+		cpu.AddProduct(p, PageTokens, b.q[i*pad:], pad, 1, kT, PageTokens, rows, padded(last), dim, cpu.Ahead{})
+		cpu.AddProduct(ds, PageTokens, b.do[i*pad:], pad, 1, vT, PageTokens, rows, padded(last), dim, cpu.Ahead{})
 		for r := range rows {
 			t.scores(p[r*PageTokens:(r+1)*PageTokens], ds[r*PageTokens:(r+1)*PageTokens], seen(i+r), b.delta[i+r], (b.first+q0+i+r)*t.a.Heads+head, k0)
 		}
-		cpu.AddProduct(b.dq[i*pad:], pad, ds, PageTokens, 1, k, pad, rows, pad, last, nil)
+		cpu.AddProduct(b.dq[i*pad:], pad, ds, PageTokens, 1, k, pad, rows, pad, last, cpu.Ahead{})
 	}
 	for j := 0; j < n; j += strip {
 		rows, from := min(strip, n-j), 0
@@ -196,8 +196,8 @@ func (t *attendGrad) page(b *blockBuffers, head, q0, m, k0, n int) {
 			from = max(0, k0+j-q0)
 		}
 		at := (k0 + j) * pad
-		cpu.AddProduct(b.dv[at:], pad, b.p[from*PageTokens+j:], 1, PageTokens, b.do[from*pad:], pad, rows, pad, m-from, nil)
-		cpu.AddProduct(b.dk[at:], pad, b.ds[from*PageTokens+j:], 1, PageTokens, b.q[from*pad:], pad, rows, pad, m-from, nil)
+		cpu.AddProduct(b.dv[at:], pad, b.p[from*PageTokens+j:], 1, PageTokens, b.do[from*pad:], pad, rows, pad, m-from, cpu.Ahead{})
+		cpu.AddProduct(b.dk[at:], pad, b.ds[from*PageTokens+j:], 1, PageTokens, b.q[from*pad:], pad, rows, pad, m-from, cpu.Ahead{})
 	}
 }
 

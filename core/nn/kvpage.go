@@ -10,19 +10,27 @@ type kvPage struct {
 	dtype        KVType
 	pad          int // PaddedDim
 	keys, values []byte
+	both         []byte    // keys and values
 	keyScale     []float32 // [PageTokens], of KVInt8
 	valueScale   []float32
-	after        []byte // what is read after the page, or nil
+	next         []byte // keys and values of the page that is read after this one, or nil
 }
 
 func (c *KVCache) at(layer, kvHead, page int) kvPage {
 	b, half := c.headBytes(layer, kvHead, page), c.half*kvTypes[c.dtype].size
-	p := kvPage{dtype: c.dtype, pad: c.half / PageTokens, keys: b[:half], values: b[half : 2*half]}
+	p := kvPage{dtype: c.dtype, both: b[:2*half], pad: c.half / PageTokens, keys: b[:half], values: b[half : 2*half]}
 	if c.dtype == KVInt8 {
 		scales := pool.View[float32](b[2*half:])
 		p.keyScale, p.valueScale = scales[:PageTokens], scales[PageTokens:]
 	}
 	return p
+}
+
+// ahead is what a product asks for: of each of the places in the next page, the first half beside this page's keys and the second one beside
+// its values.
+func (p *kvPage) ahead(half int) cpu.Ahead {
+	apart := len(p.next) / cpu.AheadPlaces
+	return cpu.Ahead{First: p.next[half*apart/2 : apart], Apart: apart}
 }
 
 // store puts n keys and values, rows that lie stride apart in k and v, to the positions from slot on.
@@ -92,11 +100,11 @@ func scaleOf(x []float32, scale *float32) (inv float32) {
 func (p *kvPage) addScores(scores, q []float32, rows, width, dim int) {
 	switch p.dtype {
 	case KVFloat32:
-		cpu.AddProduct(scores, PageTokens, q, p.pad, 1, pool.View[float32](p.keys), PageTokens, rows, width, dim, p.values)
+		cpu.AddProduct(scores, PageTokens, q, p.pad, 1, pool.View[float32](p.keys), PageTokens, rows, width, dim, p.ahead(0))
 	case KVFloat16:
-		cpu.AddProductHalf(scores, PageTokens, q, p.pad, 1, pool.View[uint16](p.keys), PageTokens, rows, width, dim, p.values)
+		cpu.AddProductHalf(scores, PageTokens, q, p.pad, 1, pool.View[uint16](p.keys), PageTokens, rows, width, dim, p.ahead(0))
 	case KVInt8:
-		cpu.AddProductInt8(scores, PageTokens, q, p.pad, 1, pool.View[int8](p.keys), PageTokens, rows, width, dim, p.values)
+		cpu.AddProductInt8(scores, PageTokens, q, p.pad, 1, pool.View[int8](p.keys), PageTokens, rows, width, dim, p.ahead(0))
 	}
 }
 
@@ -105,10 +113,10 @@ func (p *kvPage) addScores(scores, q []float32, rows, width, dim int) {
 func (p *kvPage) addValues(acc, probabilities []float32, rows, from, to int) {
 	switch p.dtype {
 	case KVFloat32:
-		cpu.AddProduct(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[float32](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.after)
+		cpu.AddProduct(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[float32](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.ahead(1))
 	case KVFloat16:
-		cpu.AddProductHalf(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[uint16](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.after)
+		cpu.AddProductHalf(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[uint16](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.ahead(1))
 	case KVInt8:
-		cpu.AddProductInt8(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[int8](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.after)
+		cpu.AddProductInt8(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[int8](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.ahead(1))
 	}
 }

@@ -59,19 +59,32 @@ func (k rightFactor) read(s simd, b reg.Register, p int, to reg.VecVirtual) {
 	}
 }
 
+// ask has a line of the next page fetched, to the first-level cache if that has room for two pages of 64 keys and values of 128 elements.
+func (k rightFactor) ask(line operand.Mem) {
+	if k == int8s {
+		PREFETCHT0(line)
+	} else {
+		PREFETCHT1(line)
+	}
+}
+
 // A product with a few rows waits for its right factor when that comes from memory: the keys and values of a sequence that decodes. These lie
-// in pages, too small for the hardware's own prefetchers. While a kernel goes over one page it asks for as much of what comes next, in
-// several places at once: memory gives more that way. With AVX2, whose narrow tiles go over a page four times, asking gains nothing.
-const streamedRows = 4
+// in pages, too small for the hardware's own prefetchers. While a kernel goes over a line of one page it asks for one of the next page, in
+// eight places in turn: memory gives more that way. With AVX2, whose narrow tiles go over a page four times, asking gains nothing.
+const (
+	streamedRows    = 4
+	streamedColumns = 64
+	streams         = 8
+)
 
 // addProduct keeps a tile of sums in registers while it goes over k.
 func addProduct(s simd, kind rightFactor, tall, width int) {
 	name := fmt.Sprintf("addProduct%s%sr%dx%d", kind.name, s.suffix, tall, width)
-	streamed, params := s.wide() && tall <= streamedRows, ""
+	streamed, params := s.wide() && tall <= streamedRows && width == streamedColumns, ""
 	doc := []string{fmt.Sprintf("%s: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < %d and j < %d; n > 0.", name, tall, width)}
 	if streamed {
-		params = ", ahead *byte"
-		doc = append(doc, fmt.Sprintf("Meanwhile it asks for %d*n bytes at ahead.", width*kind.size))
+		params = ", ahead *byte, apart int"
+		doc = append(doc, fmt.Sprintf("Meanwhile it asks for %d*n bytes, in turn at ahead and %d places that lie apart bytes behind each other.", width*kind.size, streams-1))
 	}
 	TEXT(name, NOSPLIT, "func(c *float32, ldc int, a *float32, row, step int, b *"+kind.dtype+", ldb, n int"+params+")")
 	Doc(doc...)
@@ -96,20 +109,33 @@ func addProduct(s simd, kind rightFactor, tall, width int) {
 		}
 	}
 	right, x := s.regs(parts), s.vec()
-	lines := max(1, width*kind.size/64) // of a cache, that are asked for at a time
-	var ahead rows
+	lines := width * kind.size / 64 // of a cache, that are asked for at a time
+	places := min(lines, 2)
+	var ahead, apart, forth, back, turn reg.Register
 	if streamed {
-		apart := GP64()
-		MOVQ(n, apart)
-		SHLQ(u8(6), apart)
-		ahead = newRows(load("ahead"), apart, lines)
+		ahead, apart, forth, back, turn = load("ahead"), load("apart"), GP64(), GP64(), GP64()
+		MOVQ(apart, forth)
+		SHLQ(u8(places/2), forth)
+		MOVQ(u32(64*lines/places), back)
+		MOVQ(apart, turn)
+		SHLQ(u8(3), turn)
+		SUBQ(turn, back)
+		MOVQ(u32(streams/places), turn)
 	}
 	Label("loop")
 	if streamed {
-		for i := range lines {
-			PREFETCHT0(ahead.at(i, 0))
+		for off := 0; off < 64*lines/places; off += 64 {
+			kind.ask(at(ahead, off))
+			if places > 1 {
+				kind.ask(operand.Mem{Base: ahead, Index: apart, Scale: 1, Disp: off})
+			}
 		}
-		ahead.advance(min(64, width*kind.size))
+		ADDQ(forth, ahead)
+		DECQ(turn)
+		JNZ(label("asked"))
+		ADDQ(back, ahead)
+		MOVQ(u32(streams/places), turn)
+		Label("asked")
 	}
 	for p := range right {
 		kind.read(s, b, p, right[p])
