@@ -225,10 +225,10 @@ func bytesOf[T int8 | int32](x []T) []byte {
 func denseIntAMX(dst []float32, ldd int, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
 	n, t := intTilesAMX(dst, ldd, panels, stride, 0, scale, 0, &x, tokens, add)
 	if n*stride < len(panels) && t > 0 {
-		denseIntEach(dst[n*PanelRows:], ldd, DenseInt8, panels[n*stride:], stride, scale[n*PanelRows:], x, t, add)
+		int8Each(dst[n*PanelRows:], ldd, panels[n*stride:], stride, scale[n*PanelRows:], x, t, add)
 	}
 	if t < tokens {
-		denseIntEach(dst[t*ldd:], ldd, DenseInt8, panels, stride, scale, x.From(t), tokens-t, add)
+		int8Each(dst[t*ldd:], ldd, panels, stride, scale, x.From(t), tokens-t, add)
 	}
 }
 

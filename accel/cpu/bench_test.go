@@ -74,7 +74,9 @@ func newBenchMatrix(f *DenseFormat, rows, cols, tokens, chunks int) *benchMatrix
 	}
 	m.xf, m.df = floats(r, "normal", tokens*cols), make([]float32, tokens*rows)
 	if f.Integer() {
-		m.scale = floats(r, "positive", rows)
+		if *f == DenseInt8 {
+			m.scale = floats(r, "positive", rows)
+		}
 		m.x16 = quantizedRows(m.xf, tokens, cols)
 	}
 	return m

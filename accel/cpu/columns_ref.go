@@ -23,7 +23,7 @@ func quantizeColumnsRef(dst *Int16Rows, x []float32, ldx, r0, r1, c0, c1 int, f,
 
 // int8ColumnsRef does the blocks of four rows from the first one on, of columns c0 to c1, with zeros as padding.
 func int8ColumnsRef(dst []byte, stride int, x []int8, ldx, first, rows, c0, c1 int) {
-	zero := DenseZero(DenseInt8)
+	zero := denseFormats[DenseInt8].zero
 	for p := c0 / PanelRows; p < ceilDiv(c1, PanelRows); p++ {
 		for b := first; b < stride/BlockBytes; b++ {
 			block := dst[p*stride+b*BlockBytes:][:BlockBytes]

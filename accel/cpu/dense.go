@@ -17,7 +17,10 @@ import (
 //	int8   4 columns:  byte j is column j, w+128
 //	int4   8 columns:  byte j is column j in its low and column 4+j in its high four bits, each w+8
 //
-// Columns are padded to a multiple of 4, or of 8 for int4, and rows to a multiple of 16, with weight 0 ([DenseZero]).
+// A panel of int4 has a block of scales in front of every 16 blocks, and of those that are left: in lane r the scale of row r for the next
+// [Int4Group] columns in the lower half, for as many after them in the upper half, both bfloat16.
+//
+// Columns are padded to a multiple of 4, or of 8 for int4, and rows to a multiple of 16, with weight 0; [ClearDense] makes a matrix of it.
 // [DenseOffset] gives the place of one weight.
 type DenseFormat uint8
 
@@ -25,8 +28,14 @@ const (
 	DenseF32  DenseFormat = iota // float32
 	DenseBF16                    // bfloat16
 	DenseInt8                    // -127..127, times a scale per row
-	DenseInt4                    // -8..7, times a scale per row
+	DenseInt4                    // -8..7, times a scale per row and [Int4Group] columns
 )
+
+// Int4Group is how many columns of a row of [DenseInt4] share a scale.
+const Int4Group = 64
+
+// int4Run is how many blocks of a panel of [DenseInt4] follow a block of scales.
+const int4Run = 2 * Int4Group / 8
 
 var denseFormats = [...]struct {
 	name      string
@@ -51,11 +60,27 @@ func (f DenseFormat) String() string {
 	return fmt.Sprintf("DenseFormat(%d)", uint8(f))
 }
 
-// Integer says whether weights are integers with a scale per row, which [DenseIntMatMul] multiplies; others go to [DenseMatMul].
+// Integer says whether weights are integers with scales, which [DenseIntMatMul] multiplies; others go to [DenseMatMul].
 func (f DenseFormat) Integer() bool { return f == DenseInt8 || f == DenseInt4 }
 
-// DenseZero is the byte of which padding, and a matrix of zeros, consists.
-func DenseZero(f DenseFormat) byte { return denseFormats[f].zero }
+// ClearDense makes panels, whole ones, those of a matrix of zeros with cols columns; the scales of [DenseInt4] are 0 too.
+func ClearDense(f DenseFormat, panels []byte, cols int) {
+	if zero := denseFormats[f].zero; zero == 0 {
+		clear(panels)
+	} else {
+		for n := copy(panels, []byte{zero}); n < len(panels); n *= 2 {
+			copy(panels[n:], panels[:n])
+		}
+	}
+	if f != DenseInt4 {
+		return
+	}
+	for stride := densePanelBytes(f, cols); len(panels) >= stride && stride > 0; panels = panels[stride:] {
+		for at := 0; at < stride; at += (1 + int4Run) * BlockBytes {
+			clear(panels[at : at+BlockBytes])
+		}
+	}
+}
 
 // DenseCols is a number of columns with their padding.
 func DenseCols(f DenseFormat, cols int) int {
@@ -64,7 +89,11 @@ func DenseCols(f DenseFormat, cols int) int {
 }
 
 func densePanelBytes(f DenseFormat, cols int) int {
-	return DenseCols(f, cols) / denseFormats[f].blockCols * BlockBytes
+	blocks := DenseCols(f, cols) / denseFormats[f].blockCols
+	if f == DenseInt4 {
+		blocks += ceilDiv(blocks, int4Run)
+	}
+	return blocks * BlockBytes
 }
 
 // DenseBytes is the size of a packed rows x cols matrix.
@@ -80,15 +109,26 @@ func DenseOffset(f DenseFormat, cols, row, col int) int {
 
 // denseOffset is DenseOffset within a panel.
 func denseOffset(f DenseFormat, r, col int) int {
-	at := col/denseFormats[f].blockCols*BlockBytes + 4*r
-	switch f {
+	block := col / denseFormats[f].blockCols
+	switch at := block*BlockBytes + 4*r; f {
 	case DenseBF16:
 		return at + 2*(col%2)
-	case DenseInt8, DenseInt4:
+	case DenseInt8:
 		return at + col%4
+	case DenseInt4:
+		return at + (1+block/int4Run)*BlockBytes + col%4
+	default:
+		return at
 	}
-	return at
 }
+
+// Int4ScaleOffset is the index of the bfloat16 that weight [row, col] of a [DenseInt4] matrix with cols columns is multiplied by.
+func Int4ScaleOffset(cols, row, col int) int {
+	return row/PanelRows*densePanelBytes(DenseInt4, cols) + int4ScaleOffset(row%PanelRows, col/Int4Group)
+}
+
+// int4ScaleOffset is Int4ScaleOffset within a panel, for a group of columns.
+func int4ScaleOffset(r, group int) int { return group/2*(1+int4Run)*BlockBytes + 4*r + 2*(group%2) }
 
 // DenseMatMul multiplies panels p0 to p1 of a float matrix, [DenseF32] or [DenseBF16], with float32 activations:
 //
@@ -140,7 +180,8 @@ func panelScale(scale []float32, p int, last *[PanelRows]float32) *[PanelRows]fl
 	return last
 }
 
-// DenseRow writes one row as float32, for embedding lookup: dst[k] = w[row,k] * scale[row] for k < cols; a nil scale is left out.
+// DenseRow writes one row as float32, for embedding lookup: dst[k] = w[row,k] * scale[row] for k < cols, where w has the scales of [DenseInt4];
+// a nil scale is left out.
 func DenseRow(dst []float32, f DenseFormat, panels []byte, scale []float32, cols, row int) {
 	const op = "DenseRow"
 	if int(f) >= len(denseFormats) || row < 0 || cols < 0 {
@@ -154,8 +195,12 @@ func DenseRow(dst []float32, f DenseFormat, panels []byte, scale []float32, cols
 	panel := panels[row/PanelRows*densePanelBytes(f, cols):]
 	r := row % PanelRows
 	dst = dst[:cols]
-	for k := range dst {
-		dst[k] = denseWeight(f, panel, r, k)
+	if f == DenseInt4 {
+		int4Row(dst, panel, r)
+	} else {
+		for k := range dst {
+			dst[k] = denseWeight(f, panel, r, k)
+		}
 	}
 	if scale != nil {
 		s := scale[row]
@@ -165,7 +210,7 @@ func DenseRow(dst []float32, f DenseFormat, panels []byte, scale []float32, cols
 	}
 }
 
-// denseWeight decodes the weight of row r and column k of a panel, before its scale.
+// denseWeight decodes the weight of row r and column k of a panel, before its scale; not of int4.
 func denseWeight(f DenseFormat, panel []byte, r, k int) float32 {
 	b := panel[denseOffset(f, r, k):]
 	switch f {
@@ -173,9 +218,7 @@ func denseWeight(f DenseFormat, panel []byte, r, k int) float32 {
 		return math.Float32frombits(binary.LittleEndian.Uint32(b))
 	case DenseBF16:
 		return math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16)
-	case DenseInt8:
-		return float32(int(b[0]) - 128)
 	default:
-		return float32(int(b[0]>>(k%8/4*4)&15) - 8)
+		return float32(int(b[0]) - 128)
 	}
 }

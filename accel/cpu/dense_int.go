@@ -24,11 +24,21 @@ type Int16Rows struct {
 	Stride       int       // from row to row of Hi and of Lo
 	SumHi, SumLo []int32   // of each row's planes
 	Inv          []float32 // what one step of the row's integers is worth: 1/s
+	// Eights is for products with [DenseInt4], else nil: of row t from t*[Int16Rows.Groups] on, for each [Int4Group] columns -8 times the sum of
+	// their integers 256*Hi+Lo.
+	Eights []int32
 }
+
+// Groups is the number of groups of [Int4Group] columns in a row, its padding included.
+func (x Int16Rows) Groups() int { return ceilDiv(x.Stride, Int4Group) }
 
 // From gives the rows from row t on.
 func (x Int16Rows) From(t int) Int16Rows {
-	return Int16Rows{Hi: x.Hi[t*x.Stride:], Lo: x.Lo[t*x.Stride:], Stride: x.Stride, SumHi: x.SumHi[t:], SumLo: x.SumLo[t:], Inv: x.Inv[t:]}
+	y := Int16Rows{Hi: x.Hi[t*x.Stride:], Lo: x.Lo[t*x.Stride:], Stride: x.Stride, SumHi: x.SumHi[t:], SumLo: x.SumLo[t:], Inv: x.Inv[t:]}
+	if x.Eights != nil {
+		y.Eights = x.Eights[t*x.Groups():]
+	}
+	return y
 }
 
 // QuantizeInt16 rounds x to 16-bit integers in two int8 planes and returns the sums of the planes:
@@ -49,15 +59,22 @@ func QuantizeInt16(hi, lo []int8, x []float32, s float32) (sumHi, sumLo int32) {
 }
 
 // DenseIntMatMul multiplies panels p0 to p1 of an integer matrix, [DenseInt8] or [DenseInt4], with 16-bit activations. For
-// t < tokens and the rows r of 16*p0 .. 16*p1, with w the integers before their scale:
+// t < tokens and the rows r of 16*p0 .. 16*p1, with w the integers before their scales, [DenseInt8] gives
 //
 //	accHi = sum_k w[r,k]*Hi[t*Stride+k]    accLo = sum_k w[r,k]*Lo[t*Stride+k]    both exact int32
 //	dst[t*ldd + r-16*p0] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * Inv[t]
 //
 // or, with add, dst += that.
-// Both conversions, the sum and each product are rounded to float32, in this order (the product with 256 is exact). A
-// result depends on its row and token alone. scale holds one factor per row; rows past its end, the padding, give 0.
-// dst needs 16*(p1-p0) elements for each token.
+// Both conversions, the sum and each product are rounded to float32, in this order (the product with 256 is exact).
+// scale holds one factor per row; rows past its end, the padding, give 0.
+//
+// [DenseInt4] has its scales s in the panels, for each group g of [Int4Group] columns; scale is nil, x needs Eights, and
+//
+//	acc[g] = sum_{k in g} w[r,k]*(256*Hi[t*Stride+k] + Lo[t*Stride+k])    exact int32, and float32 if the planes are QuantizeInt16's
+//	y = float32(acc[g])*s[r,g] + y    for g ascending, from y = 0, with fused multiply-add
+//	dst[t*ldd + r-16*p0] = y * Inv[t]    or, with add, dst += that
+//
+// A result depends on its row and token alone. dst needs 16*(p1-p0) elements for each token.
 func DenseIntMatMul(dst []float32, ldd int, f DenseFormat, panels []byte, scale []float32, cols, p0, p1 int, x Int16Rows, tokens int, add bool) {
 	const op = "DenseIntMatMul"
 	if !f.Integer() || p0 < 0 || p1 < p0 || tokens < 0 || cols < 0 || cols > MaxDenseIntCols {
@@ -80,15 +97,21 @@ func DenseIntMatMul(dst []float32, ldd int, f DenseFormat, panels []byte, scale 
 	need(op, "sumHi", len(x.SumHi), tokens)
 	need(op, "sumLo", len(x.SumLo), tokens)
 	need(op, "inv", len(x.Inv), tokens)
+	if f == DenseInt4 {
+		blocks := DenseCols(f, cols) / denseFormats[f].blockCols
+		needRows(op, "eights", len(x.Eights), tokens, ceilDiv(cols, Int4Group), x.Groups())
+		int4Panels(dst, ldd, panels[p0*stride:p1*stride], stride, blocks, x, tokens, add)
+		return
+	}
 	need(op, "scale", len(scale), PanelRows*(p1-1)+1)
-	denseIntPanels(dst, ldd, f, panels[p0*stride:p1*stride], stride, scale[p0*PanelRows:], x, tokens, add)
+	int8Panels(dst, ldd, panels[p0*stride:p1*stride], stride, scale[p0*PanelRows:], x, tokens, add)
 }
 
-// denseIntEach goes panel by panel.
-func denseIntEach(dst []float32, ldd int, f DenseFormat, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
+// int8Each goes panel by panel.
+func int8Each(dst []float32, ldd int, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
 	var last [PanelRows]float32
 	for p := range len(panels) / stride {
-		denseIntPanel(dst[p*PanelRows:], ldd, f, panels[p*stride:(p+1)*stride], panelScale(scale, p, &last), &x, tokens, add)
+		int8Panel(dst[p*PanelRows:], ldd, panels[p*stride:(p+1)*stride], panelScale(scale, p, &last), &x, tokens, add)
 	}
 }
 

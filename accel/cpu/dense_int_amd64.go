@@ -42,76 +42,62 @@ func joinPlanes(dst []float32, hi, lo []int32, scale, inv float32, add bool) {
 	}
 }
 
-func denseIntPanels(dst []float32, ldd int, f DenseFormat, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
+func int8Panels(dst []float32, ldd int, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
 	if isa := Active(); tokens == 1 && manyStreams && (vectors() == AVX512 || isa == AVX2) {
 		n := min(len(panels)/stride, len(scale)/PanelRows) / sides * sides
 		for p := 0; p < n; p += sides {
 			if isa == AVX2 {
-				denseIntSide256(f, dst[p*PanelRows:], panels[p*stride:], scale[p*PanelRows:], &x, stride/BlockBytes, add)
+				int8Side256(dst[p*PanelRows:], panels[p*stride:], scale[p*PanelRows:], &x, stride/BlockBytes, add)
 				continue
 			}
-			denseIntSide(f, &dst[p*PanelRows], &panels[p*stride], &scale[p*PanelRows], &x, stride/BlockBytes, asInt(add))
+			denseInt8AVX512Side(&dst[p*PanelRows], 0, &panels[p*stride], &scale[p*PanelRows], &x.Hi[0], &x.Lo[0], 0,
+				&x.SumHi[0], &x.SumLo[0], &x.Inv[0], asInt(add), stride/BlockBytes)
 		}
 		dst, panels, scale = dst[n*PanelRows:], panels[n*stride:], scale[n*PanelRows:]
 	}
-	if f == DenseInt8 && Active() == AMX {
+	if Active() == AMX {
 		denseIntAMX(dst, ldd, panels, stride, scale, x, tokens, add)
 		return
 	}
-	denseIntEach(dst, ldd, f, panels, stride, scale, x, tokens, add)
+	int8Each(dst, ldd, panels, stride, scale, x, tokens, add)
 }
 
-// denseIntSide multiplies panels side by side with one token.
-func denseIntSide(f DenseFormat, dst *float32, w *byte, scale *float32, x *Int16Rows, blocks, add int) {
-	kernel := denseInt8AVX512Side
-	if f == DenseInt4 {
-		kernel = denseInt4AVX512Side
-	}
-	kernel(dst, 0, w, scale, &x.Hi[0], &x.Lo[0], 0, &x.SumHi[0], &x.SumLo[0], &x.Inv[0], add, blocks)
-}
-
-// denseIntSide256 multiplies panels side by side with one token: the kernel sums integers.
-func denseIntSide256(f DenseFormat, dst []float32, panels []byte, scale []float32, x *Int16Rows, blocks int, add bool) {
+// int8Side256 multiplies panels side by side with one token: the kernel sums integers.
+func int8Side256(dst []float32, panels []byte, scale []float32, x *Int16Rows, blocks int, add bool) {
 	var sums [sides][2][2 * PanelRows]int32
-	bias := 7
-	if f == DenseInt4 {
-		bias = 3
-		denseInt4AVX2Side(&sums[0][0][0], &panels[0], &x.Hi[0], &x.Lo[0], blocks)
-	} else { // through a variable, the sums would go to the heap
-		denseInt8AVX2Side(&sums[0][0][0], &panels[0], &x.Hi[0], &x.Lo[0], blocks)
-	}
+	denseInt8AVX2Side(&sums[0][0][0], &panels[0], &x.Hi[0], &x.Lo[0], blocks)
 	for p := range sums {
 		hi, lo := (*[PanelRows]int32)(sums[p][0][:]), (*[PanelRows]int32)(sums[p][1][:])
 		for r := range hi {
-			hi[r] -= x.SumHi[0] << bias
-			lo[r] -= x.SumLo[0] << bias
+			hi[r] -= x.SumHi[0] << 7
+			lo[r] -= x.SumLo[0] << 7
 		}
 		denseIntResults((*[PanelRows]float32)(dst[p*PanelRows:]), hi, lo, (*[PanelRows]float32)(scale[p*PanelRows:]), x.Inv[0], add)
 	}
 }
 
-func denseIntPanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {
+func int8Panel(dst []float32, ldd int, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {
 	blocks := len(panel) / BlockBytes
 	switch isa := vectors(); {
 	case Active() == AVXVNNI:
 		for t, size := 0, 0; t < tokens; t += size {
 			size = tile(tokens-t, intTokens256)
-			denseIntTileVNNI(f, size, &dst[t*ldd], ldd, &panel[0], &scale[0], x, t, blocks, asInt(add))
+			int8TileVNNI(size, &dst[t*ldd], ldd, &panel[0], &scale[0], x, t, blocks, asInt(add))
 		}
 	case isa == AVX512:
 		for t, size := 0, 0; t < tokens; t += size {
 			size = tile(tokens-t, intTokens512)
-			denseIntTile512(f, size, &dst[t*ldd], ldd, &panel[0], &scale[0], x, t, blocks, asInt(add))
+			int8Tile512(size, &dst[t*ldd], ldd, &panel[0], &scale[0], x, t, blocks, asInt(add))
 		}
 	case isa == AVX2:
-		denseIntPanel256(dst, ldd, f, panel, scale, x, tokens, blocks, asInt(add))
+		int8Panel256(dst, ldd, panel, scale, x, tokens, blocks, asInt(add))
 	default:
-		denseIntPanelRef(dst, ldd, f, panel, scale, x, tokens, add)
+		int8PanelRef(dst, ldd, panel, scale, x, tokens, add)
 	}
 }
 
-// denseIntPanel256 takes the whole panel for one token and half panels for several.
-func denseIntPanel256(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens, blocks, add int) {
+// int8Panel256 takes the whole panel for one token and half panels for several.
+func int8Panel256(dst []float32, ldd int, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens, blocks, add int) {
 	const rows = PanelRows / 2
 	halves := 2
 	if tokens == 1 {
@@ -120,81 +106,53 @@ func denseIntPanel256(dst []float32, ldd int, f DenseFormat, panel []byte, scale
 	for half := range halves {
 		for t, size := 0, 0; t < tokens; t += size {
 			size = tile(tokens-t, intTokens256)
-			denseIntTile256(f, size, &dst[t*ldd+half*rows], ldd, &panel[half*BlockBytes/2], &scale[half*rows], x, t, blocks, add)
+			int8Tile256(size, &dst[t*ldd+half*rows], ldd, &panel[half*BlockBytes/2], &scale[half*rows], x, t, blocks, add)
 		}
 	}
 }
 
-func denseIntTile512(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks, add int) {
+func int8Tile512(tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks, add int) {
 	hi, lo, ldx, sumHi, sumLo, inv := &x.Hi[t*x.Stride], &x.Lo[t*x.Stride], x.Stride, &x.SumHi[t], &x.SumLo[t], &x.Inv[t]
-	switch int(f)*denseTiles + tokens {
-	case int(DenseInt8)*denseTiles + 1:
+	switch tokens {
+	case 1:
 		denseInt8AVX512t1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 2:
+	case 2:
 		denseInt8AVX512t2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 3:
+	case 3:
 		denseInt8AVX512t3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 4:
+	case 4:
 		denseInt8AVX512t4(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 5:
+	case 5:
 		denseInt8AVX512t5(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 6:
+	case 6:
 		denseInt8AVX512t6(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 7:
+	case 7:
 		denseInt8AVX512t7(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 8:
+	case 8:
 		denseInt8AVX512t8(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 1:
-		denseInt4AVX512t1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 2:
-		denseInt4AVX512t2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 3:
-		denseInt4AVX512t3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 4:
-		denseInt4AVX512t4(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 5:
-		denseInt4AVX512t5(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 6:
-		denseInt4AVX512t6(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 7:
-		denseInt4AVX512t7(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 8:
-		denseInt4AVX512t8(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	}
 }
 
-func denseIntTile256(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks, add int) {
+func int8Tile256(tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks, add int) {
 	hi, lo, ldx, sumHi, sumLo, inv := &x.Hi[t*x.Stride], &x.Lo[t*x.Stride], x.Stride, &x.SumHi[t], &x.SumLo[t], &x.Inv[t]
-	switch int(f)*denseTiles + tokens {
-	case int(DenseInt8)*denseTiles + 1:
+	switch tokens {
+	case 1:
 		denseInt8AVX2t1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 2:
+	case 2:
 		denseInt8AVX2t2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 3:
+	case 3:
 		denseInt8AVX2t3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 1:
-		denseInt4AVX2t1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 2:
-		denseInt4AVX2t2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 3:
-		denseInt4AVX2t3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	}
 }
 
-func denseIntTileVNNI(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks, add int) {
+func int8TileVNNI(tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks, add int) {
 	hi, lo, ldx, sumHi, sumLo, inv := &x.Hi[t*x.Stride], &x.Lo[t*x.Stride], x.Stride, &x.SumHi[t], &x.SumLo[t], &x.Inv[t]
-	switch int(f)*denseTiles + tokens {
-	case int(DenseInt8)*denseTiles + 1:
+	switch tokens {
+	case 1:
 		denseInt8AVXVNNIt1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 2:
+	case 2:
 		denseInt8AVXVNNIt2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 3:
+	case 3:
 		denseInt8AVXVNNIt3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 1:
-		denseInt4AVXVNNIt1(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 2:
-		denseInt4AVXVNNIt2(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 3:
-		denseInt4AVXVNNIt3(dst, ldd, w, scale, hi, lo, ldx, sumHi, sumLo, inv, add, blocks)
 	}
 }

@@ -25,24 +25,20 @@ func joinPlanes(dst []float32, hi, lo []int32, scale, inv float32, add bool) {
 	joinPlanesNEON(&dst[0], &hi[0], &lo[0], len(dst), scale, inv, asInt(add))
 }
 
-func denseIntPanels(dst []float32, ldd int, f DenseFormat, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
-	denseIntEach(dst, ldd, f, panels, stride, scale, x, tokens, add)
+func int8Panels(dst []float32, ldd int, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
+	int8Each(dst, ldd, panels, stride, scale, x, tokens, add)
 }
 
-func denseIntPanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {
+func int8Panel(dst []float32, ldd int, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {
 	isa, blocks := Active(), len(panel)/BlockBytes
 	if isa == Scalar {
-		denseIntPanelRef(dst, ldd, f, panel, scale, x, tokens, add)
+		int8PanelRef(dst, ldd, panel, scale, x, tokens, add)
 		return
 	}
 	for t, size := 0, 0; t < tokens; t += size {
 		size = tile(tokens-t, halfTokens)
 		for r := 0; r < PanelRows; r += PanelRows / 2 {
-			if isa == NEONDot {
-				denseIntTileDot(f, size, &dst[t*ldd+r], ldd, &panel[4*r], &scale[r], x, t, blocks, asInt(add))
-			} else {
-				denseIntTileNEON(f, size, &dst[t*ldd+r], ldd, &panel[4*r], &scale[r], x, t, blocks, asInt(add))
-			}
+			int8Tile(isa, size, &dst[t*ldd+r], ldd, &panel[4*r], &scale[r], x, t, blocks, asInt(add))
 			if size == 1 {
 				break
 			}
@@ -50,38 +46,20 @@ func denseIntPanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[
 	}
 }
 
-func denseIntTileNEON(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks, add int) {
+func int8Tile(isa ISA, tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks, add int) {
 	hi, lo, ldx, inv := &x.Hi[t*x.Stride], &x.Lo[t*x.Stride], x.Stride, &x.Inv[t]
-	switch int(f)*denseTiles + tokens {
-	case int(DenseInt8)*denseTiles + 1:
-		denseInt8NEONt1(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 2:
-		denseInt8NEONt2(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 3:
-		denseInt8NEONt3(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 1:
-		denseInt4NEONt1(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 2:
-		denseInt4NEONt2(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 3:
-		denseInt4NEONt3(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
-	}
-}
-
-func denseIntTileDot(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, scale *float32, x *Int16Rows, t, blocks, add int) {
-	hi, lo, ldx, inv := &x.Hi[t*x.Stride], &x.Lo[t*x.Stride], x.Stride, &x.Inv[t]
-	switch int(f)*denseTiles + tokens {
-	case int(DenseInt8)*denseTiles + 1:
+	switch dot := isa == NEONDot; {
+	case dot && tokens == 1:
 		denseInt8SDOTt1(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 2:
+	case dot && tokens == 2:
 		denseInt8SDOTt2(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
-	case int(DenseInt8)*denseTiles + 3:
+	case dot && tokens == 3:
 		denseInt8SDOTt3(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 1:
-		denseInt4SDOTt1(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 2:
-		denseInt4SDOTt2(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
-	case int(DenseInt4)*denseTiles + 3:
-		denseInt4SDOTt3(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	case tokens == 1:
+		denseInt8NEONt1(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	case tokens == 2:
+		denseInt8NEONt2(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
+	case tokens == 3:
+		denseInt8NEONt3(dst, ldd, w, scale, hi, lo, ldx, inv, add, blocks)
 	}
 }

@@ -20,20 +20,14 @@ func quantizeInt16Ref(hi, lo []int8, x []float32, s float32) (sumHi, sumLo int32
 	return sumHi, sumLo
 }
 
-// denseIntPanelRef defines one panel of [DenseIntMatMul].
-func denseIntPanelRef(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {
-	cols := denseFormats[f].blockCols
+// int8PanelRef defines one panel of [DenseIntMatMul] with [DenseInt8].
+func int8PanelRef(dst []float32, ldd int, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {
 	for t := range tokens {
 		var hi, lo [PanelRows]int32
 		for b := range len(panel) / BlockBytes {
-			block, at := (*[BlockBytes]byte)(panel[b*BlockBytes:]), t*x.Stride+b*cols
-			if f == DenseInt8 {
-				int8BlockRef(&hi, block, (*[4]int8)(x.Hi[at:]))
-				int8BlockRef(&lo, block, (*[4]int8)(x.Lo[at:]))
-			} else {
-				int4BlockRef(&hi, block, (*[8]int8)(x.Hi[at:]))
-				int4BlockRef(&lo, block, (*[8]int8)(x.Lo[at:]))
-			}
+			block, at := (*[BlockBytes]byte)(panel[b*BlockBytes:]), t*x.Stride+4*b
+			int8BlockRef(&hi, block, (*[4]int8)(x.Hi[at:]))
+			int8BlockRef(&lo, block, (*[4]int8)(x.Lo[at:]))
 		}
 		denseIntResults((*[PanelRows]float32)(dst[t*ldd:]), &hi, &lo, scale, x.Inv[t], add)
 	}
@@ -56,16 +50,6 @@ func int8BlockRef(acc *[PanelRows]int32, block *[BlockBytes]byte, x *[4]int8) {
 	for r := range acc {
 		for j, v := range x {
 			acc[r] += (int32(block[4*r+j]) - 128) * int32(v)
-		}
-	}
-}
-
-// int4BlockRef adds w*x over the 8 columns of a block to each row's sum.
-func int4BlockRef(acc *[PanelRows]int32, block *[BlockBytes]byte, x *[8]int8) {
-	for r := range acc {
-		for j := range 4 {
-			c := block[4*r+j]
-			acc[r] += (int32(c&15)-8)*int32(x[j]) + (int32(c>>4)-8)*int32(x[4+j])
 		}
 	}
 }

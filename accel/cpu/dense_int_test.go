@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -9,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// intCase is a product of an integer matrix; w holds its codes.
+// intCase is a product of an integer matrix; w holds its codes, and scale one number for each row, or for int4 each of its groups.
 type intCase struct {
 	f                  DenseFormat
 	rows, cols, tokens int
@@ -17,6 +18,22 @@ type intCase struct {
 	scale              []float32
 	panels             []byte
 	x                  Int16Rows
+}
+
+// rowScale is what DenseIntMatMul takes as scale.
+func (c intCase) rowScale() []float32 {
+	if c.f == DenseInt4 {
+		return nil
+	}
+	return c.scale
+}
+
+// setScales puts scales of int4 into the panels, bfloat16 in the upper half of each.
+func (c intCase) setScales() {
+	groups := ceilDiv(c.cols, Int4Group)
+	for i, s := range c.scale {
+		binary.LittleEndian.PutUint16(c.panels[Int4ScaleOffset(c.cols, i/groups, i%groups*Int4Group):], uint16(math.Float32bits(s)>>16))
+	}
 }
 
 // intWeights draw a code within -top-1..top.
@@ -44,6 +61,13 @@ func newIntCase(r *rand.Rand, f DenseFormat, rows, cols, tokens, gap int, weight
 		w[i] = float32(c.w[i])
 	}
 	c.panels = packDense(f, w, rows, cols)
+	if f == DenseInt4 {
+		c.scale = floats(r, "normal", rows*ceilDiv(cols, Int4Group))
+		for i, s := range c.scale {
+			c.scale[i] = math.Float32frombits(math.Float32bits(s) &^ 0xffff)
+		}
+		c.setScales()
+	}
 	stride := ceilDiv(cols, Int16Cols)*Int16Cols + gap
 	c.x = Int16Rows{Hi: make([]int8, tokens*stride), Lo: make([]int8, tokens*stride), Stride: stride,
 		SumHi: make([]int32, tokens), SumLo: make([]int32, tokens), Inv: floats(r, "positive", tokens)}
@@ -54,7 +78,20 @@ func newIntCase(r *rand.Rand, f DenseFormat, rows, cols, tokens, gap int, weight
 			c.x.SumLo[t] += int32(c.x.Lo[k])
 		}
 	}
+	if f == DenseInt4 {
+		c.x.Eights = eights(c.x, tokens, cols)
+	}
 	return c
+}
+
+func eights(x Int16Rows, tokens, cols int) []int32 {
+	e := make([]int32, tokens*x.Groups())
+	for t := range tokens {
+		for k := range cols {
+			e[t*x.Groups()+k/Int4Group] -= 8 * (256*int32(x.Hi[t*x.Stride+k]) + int32(x.Lo[t*x.Stride+k]))
+		}
+	}
+	return e
 }
 
 // quantizedRows makes 16-bit rows, cols a multiple of Int16Cols.
@@ -67,11 +104,15 @@ func quantizedRows(x []float32, tokens, cols int) Int16Rows {
 		q.Inv[t] = 1 / s
 		q.SumHi[t], q.SumLo[t] = QuantizeInt16(q.Hi[t*cols:], q.Lo[t*cols:], row, s)
 	}
+	q.Eights = eights(q, tokens, cols)
 	return q
 }
 
 // want is the formula and the order in DenseIntMatMul's comment.
 func (c intCase) want(row, token int) float32 {
+	if c.f == DenseInt4 {
+		return c.want4(row, token)
+	}
 	var hi, lo int64
 	for k, w := range c.w[row*c.cols : (row+1)*c.cols] {
 		hi += int64(w) * int64(c.x.Hi[token*c.x.Stride+k])
@@ -79,6 +120,19 @@ func (c intCase) want(row, token int) float32 {
 	}
 	sum := float32(float32(hi)*256) + float32(lo)
 	return float32(sum*c.scale[row]) * c.x.Inv[token]
+}
+
+func (c intCase) want4(row, token int) float32 {
+	y, groups := float32(0), ceilDiv(c.cols, Int4Group)
+	for g := range groups {
+		acc := int64(0)
+		for k := g * Int4Group; k < min((g+1)*Int4Group, c.cols); k++ {
+			at := token*c.x.Stride + k
+			acc += int64(c.w[row*c.cols+k]) * (256*int64(c.x.Hi[at]) + int64(c.x.Lo[at]))
+		}
+		y = FMA(float32(acc), c.scale[row*groups+g], y)
+	}
+	return y * c.x.Inv[token]
 }
 
 func (c intCase) check(t require.TestingT, p0, p1 int) {
@@ -95,7 +149,7 @@ func (c intCase) check(t require.TestingT, p0, p1 int) {
 	for _, isa := range Supported() {
 		onISA(isa, func() {
 			dst, untouched := guarded[float32]((c.tokens-1)*ldd+width, -7777)
-			DenseIntMatMul(dst, ldd, c.f, c.panels, c.scale, c.cols, p0, p1, c.x, c.tokens, false)
+			DenseIntMatMul(dst, ldd, c.f, c.panels, c.rowScale(), c.cols, p0, p1, c.x, c.tokens, false)
 			untouched(t, isa)
 			for token := range c.tokens {
 				sameBits(t, want[token], dst[token*ldd:][:rows], "%v %v: token %d", c.f, isa, token)
@@ -106,7 +160,7 @@ func (c intCase) check(t require.TestingT, p0, p1 int) {
 			}
 			sum := floats(rand.New(rand.NewPCG(1, 1)), "normal", len(dst))
 			twice := append([]float32(nil), sum...)
-			DenseIntMatMul(twice, ldd, c.f, c.panels, c.scale, c.cols, p0, p1, c.x, c.tokens, true)
+			DenseIntMatMul(twice, ldd, c.f, c.panels, c.rowScale(), c.cols, p0, p1, c.x, c.tokens, true)
 			for token := range c.tokens {
 				for i, y := range dst[token*ldd:][:width] {
 					sum[token*ldd+i] += y
@@ -150,7 +204,7 @@ func TestDenseIntMatMulOfManyTokensAndColumns(t *testing.T) {
 	}
 }
 
-// The largest sums: the int16 partial sums of the AVX2 int4 kernels reach -30720.
+// The largest sums: the int16 partial sums of the AVX2 int4 kernels reach -30720, and a group's sum may be above 2^24.
 func TestDenseIntMatMulDoesNotOverflowAtTheExtremes(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for _, f := range intFormats {
@@ -182,9 +236,9 @@ func TestDenseIntMatMulDoesNotDependOnTheBatch(t *testing.T) {
 		for _, isa := range Supported() {
 			onISA(isa, func() {
 				all, alone := make([]float32, 9*32), make([]float32, 32)
-				DenseIntMatMul(all, 32, f, c.panels, c.scale, c.cols, 0, 2, c.x, 9, false)
+				DenseIntMatMul(all, 32, f, c.panels, c.rowScale(), c.cols, 0, 2, c.x, 9, false)
 				for i := range 9 {
-					DenseIntMatMul(alone, 32, f, c.panels, c.scale, c.cols, 0, 2, c.x.From(i), 1, false)
+					DenseIntMatMul(alone, 32, f, c.panels, c.rowScale(), c.cols, 0, 2, c.x.From(i), 1, false)
 					sameBits(t, alone, all[i*32:][:32], "%v %v token %d", f, isa, i)
 				}
 			})
@@ -199,6 +253,9 @@ func TestDenseIntMatMulPassesNaNAndInfinityOn(t *testing.T) {
 		c := newIntCase(r, f, 16, 20, 4, 0, randomCode, ternaryInputs["random"])
 		c.x.Inv = []float32{float32(math.NaN()), float32(math.Inf(1)), 0, 1}
 		c.scale[3], c.scale[4] = float32(math.Inf(-1)), float32(math.NaN())
+		if f == DenseInt4 {
+			c.setScales()
+		}
 		c.check(t, 0, 1)
 	}
 }
@@ -260,14 +317,15 @@ func TestSixteenBitActivationsAreAsGoodAsFloat(t *testing.T) {
 			c := newIntCase(r, f, rows, cols, 1, 0, randomCode, ternaryInputs["zero"])
 			c.x = quantizedRows(x, 1, cols)
 			got := make([]float32, rows)
-			DenseIntMatMul(got, rows, f, c.panels, c.scale, cols, 0, rows/PanelRows, c.x, 1, false)
+			DenseIntMatMul(got, rows, f, c.panels, c.rowScale(), cols, 0, rows/PanelRows, c.x, 1, false)
 			worst, largest := 0.0, 0.0
 			for row := range rows {
 				want := 0.0
-				for k, w := range c.w[row*cols : (row+1)*cols] {
+				weights := make([]float32, cols)
+				DenseRow(weights, f, c.panels, c.rowScale(), cols, row)
+				for k, w := range weights {
 					want += float64(w) * float64(x[k])
 				}
-				want *= float64(c.scale[row])
 				worst, largest = max(worst, math.Abs(want-float64(got[row]))), max(largest, math.Abs(want))
 			}
 			t.Logf("%v, outlier %g: off by %.1e of the largest logit", f, outlier, worst/largest)
@@ -278,7 +336,13 @@ func TestSixteenBitActivationsAreAsGoodAsFloat(t *testing.T) {
 
 func TestDenseIntRejectsABrokenContract(t *testing.T) {
 	c := newIntCase(rand.New(rand.NewPCG(1, 1)), DenseInt8, 32, 8, 2, 0, randomCode, ternaryInputs["random"])
+	c4 := newIntCase(rand.New(rand.NewPCG(1, 1)), DenseInt4, 32, 80, 2, 0, randomCode, ternaryInputs["random"])
 	dst := make([]float32, 64)
+	with4 := func(eights []int32) func() {
+		x := c4.x
+		x.Eights = eights
+		return func() { DenseIntMatMul(dst, 32, DenseInt4, c4.panels, nil, 80, 0, 2, x, 2, false) }
+	}
 	with := func(change func(x *Int16Rows)) func() {
 		x := c.x
 		change(&x)
@@ -294,6 +358,9 @@ func TestDenseIntRejectsABrokenContract(t *testing.T) {
 		"short panels":     func() { DenseIntMatMul(dst, 32, c.f, c.panels[:255], c.scale, 8, 0, 2, c.x, 2, false) },
 		"short scale":      func() { DenseIntMatMul(dst, 32, c.f, c.panels, c.scale[:16], 8, 0, 2, c.x, 2, false) },
 		"no scale":         func() { DenseIntMatMul(dst, 32, c.f, c.panels, nil, 8, 0, 2, c.x, 2, false) },
+		"no eights":        with4(nil),
+		"short eights":     with4(c4.x.Eights[:3]),
+		"short int4":       func() { DenseIntMatMul(dst, 32, DenseInt4, c4.panels[:1471], nil, 80, 0, 2, c4.x, 2, false) },
 		"short hi":         with(func(x *Int16Rows) { x.Hi = x.Hi[:15] }),
 		"short lo":         with(func(x *Int16Rows) { x.Lo = x.Lo[:15] }),
 		"narrow stride":    with(func(x *Int16Rows) { x.Stride = 7 }),

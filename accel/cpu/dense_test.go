@@ -18,9 +18,10 @@ var (
 	intFormats   = []DenseFormat{DenseInt8, DenseInt4}
 )
 
-// packDense packs row-major weights, before their scale: numbers that the format holds.
+// packDense packs row-major weights, before their scale: numbers that the format holds. The scales of int4 are 1.
 func packDense(f DenseFormat, w []float32, rows, cols int) []byte {
-	panels := bytes.Repeat([]byte{DenseZero(f)}, DenseBytes(f, rows, cols))
+	panels := bytes.Repeat([]byte{0x55}, DenseBytes(f, rows, cols))
+	ClearDense(f, panels, cols)
 	for i, v := range w {
 		at := panels[DenseOffset(f, cols, i/cols, i%cols):]
 		switch f {
@@ -33,6 +34,7 @@ func packDense(f DenseFormat, w []float32, rows, cols int) []byte {
 		case DenseInt4:
 			shift := 4 * (i % cols / 4 % 2)
 			at[0] = at[0]&^(15<<shift) | byte(int(v)+8)<<shift
+			binary.LittleEndian.PutUint16(panels[Int4ScaleOffset(cols, i/cols, i%cols):], 0x3f80)
 		}
 	}
 	return panels
@@ -214,13 +216,35 @@ func TestDenseLayoutsAreThoseOfTheFileFormat(t *testing.T) {
 		DenseF32:  {18, 5, 1*8*64 + 5*64 + 4*2, 2 * 8 * 64, 8},
 		DenseBF16: {18, 5, 1*4*64 + 2*64 + 4*2 + 2, 2 * 4 * 64, 8},
 		DenseInt8: {18, 6, 1*2*64 + 1*64 + 4*2 + 2, 2 * 2 * 64, 8},
-		DenseInt4: {18, 6, 1*1*64 + 4*2 + 2, 2 * 1 * 64, 8},
+		DenseInt4: {18, 6, 1*2*64 + 64 + 4*2 + 2, 2 * 2 * 64, 8},
 	} {
 		require.Equal(t, want.at, DenseOffset(f, 7, want.row, want.col), f)
 		require.Equal(t, want.bytes, DenseBytes(f, 20, 7), f)
 		require.Equal(t, want.cols, DenseCols(f, 7), f)
 	}
 	require.Equal(t, []int{4, 4, 4, 8}, []int{DenseCols(DenseF32, 1), DenseCols(DenseBF16, 1), DenseCols(DenseInt8, 1), DenseCols(DenseInt4, 1)})
+
+	const cols, panel = 300, (38 + 3) * 64 // blocks of 8 columns behind each block of scales: 16, 16 and 6
+	require.Equal(t, 2*panel, DenseBytes(DenseInt4, 20, cols))
+	for col, want := range map[int]struct{ weight, scale int }{
+		0: {64, 0}, 63: {8 * 64, 0}, 64: {9 * 64, 2}, 127: {16 * 64, 2}, 128: {18 * 64, 17 * 64}, 255: {33 * 64, 17*64 + 2}, 256: {35 * 64, 34 * 64},
+	} {
+		require.Equal(t, panel+want.weight+4*2+col%4, DenseOffset(DenseInt4, cols, 18, col), col)
+		require.Equal(t, panel+want.scale+4*2, Int4ScaleOffset(cols, 18, col), col)
+	}
+}
+
+func TestClearedMatricesAreZero(t *testing.T) {
+	const rows, cols = 20, 150
+	for _, f := range allFormats {
+		panels := bytes.Repeat([]byte{0x7f}, DenseBytes(f, rows, cols))
+		ClearDense(f, panels, cols)
+		row := make([]float32, cols)
+		for r := range rows {
+			DenseRow(row, f, panels, nil, cols, r)
+			require.Equal(t, make([]float32, cols), row, f)
+		}
+	}
 }
 
 func TestDenseRejectsABrokenContract(t *testing.T) {

@@ -48,12 +48,15 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 			each(func() { DenseMatMul(dst, 48, f, panels, scale, d.cols, 0, 3, x, d.ldx, tokens) })
 		}
 		for _, f := range intFormats {
-			for _, cols := range []int{8, 24} {
+			for _, cols := range []int{8, 24, 64, 72, 200} {
 				d := newIntCase(r, f, 40, cols, tokens, 0, randomCode, ternaryInputs["random"])
 				dst := beforeFault(t, make([]float32, tokens*48))
 				panels, scale := beforeFault(t, d.panels), beforeFault(t, d.scale)
 				x := Int16Rows{Hi: beforeFault(t, d.x.Hi), Lo: beforeFault(t, d.x.Lo), Stride: d.x.Stride,
 					SumHi: beforeFault(t, d.x.SumHi), SumLo: beforeFault(t, d.x.SumLo), Inv: beforeFault(t, d.x.Inv)}
+				if f == DenseInt4 {
+					scale, x.Eights = nil, beforeFault(t, d.x.Eights)
+				}
 				each(func() { DenseIntMatMul(dst, 48, f, panels, scale, d.cols, 0, 3, x, tokens, false) })
 			}
 		}
@@ -67,9 +70,12 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 		each(func() { eachOrder(func() { Base3MatVec(dst, packed, five.cols, 0, panels, xf, five.xsum[0]) }) })
 		each(func() { UnpackBase3(blocks, packed, five.cols, 0, panels) })
 		for _, f := range intFormats {
-			d := newIntCase(r, f, panels*PanelRows, 24, 1, 0, randomCode, ternaryInputs["random"])
+			d := newIntCase(r, f, panels*PanelRows, 200, 1, 0, randomCode, ternaryInputs["random"])
 			dst, w, scale := beforeFault(t, make([]float32, panels*PanelRows)), beforeFault(t, d.panels), beforeFault(t, d.scale)
 			x := Int16Rows{Hi: beforeFault(t, d.x.Hi), Lo: beforeFault(t, d.x.Lo), Stride: d.x.Stride, SumHi: d.x.SumHi, SumLo: d.x.SumLo, Inv: d.x.Inv}
+			if f == DenseInt4 {
+				scale, x.Eights = nil, beforeFault(t, d.x.Eights)
+			}
 			each(func() {
 				eachOrder(func() { DenseIntMatMul(dst, len(dst), f, w, scale, d.cols, 0, panels, x, 1, false) })
 			})

@@ -146,29 +146,26 @@ func denseInt8AVX2t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, l
 //go:noescape
 func denseInt8AVX2t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 
-// denseInt4AVX2Side: sums[64*p+r] += sum_k u[r,k]*hi[k] and sums[64*p+32+r] += sum_k u[r,k]*lo[k] for the 16 rows r of each panel p < 8,
-// with u the weights plus 8. The sums are 0 before; those between are lost; blocks > 0.
+// denseInt4AVX2t1: the results of DenseIntMatMul for one token and the 16 rows of each of some panels of blocks blocks of weights, both > 0;
+// more than one panel are read side by side, at most 8. y holds 16 zeros for each panel; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVX2Side(sums *int32, w *byte, hi *int8, lo *int8, blocks int)
+func denseInt4AVX2t1(dst *float32, y *float32, w *byte, hi *int8, lo *int8, eights *int32, inv *float32, add int, blocks int, panels int)
 
-// denseInt4AVX2t1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0; add: dst += that.
+// denseInt4AVX2t2: the results of DenseIntMatMul for 2 tokens and the 8 rows of the half panel that w points to, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVX2t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func denseInt4AVX2t2(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
 
-// denseInt4AVX2t2: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 8 rows r of the half panel that w and scale point to and t < 2; blocks > 0; add: dst += that.
+// denseInt4AVX2t3: the results of DenseIntMatMul for 3 tokens and the 8 rows of the half panel that w points to, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVX2t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func denseInt4AVX2t3(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
 
-// denseInt4AVX2t3: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 8 rows r of the half panel that w and scale point to and t < 3; blocks > 0; add: dst += that.
+// int4ErrorsAVX2: dst[i] = sum_k (v - clamp(roundHalfEven(v), -8, 7))^2 with v = x[k]*s[i] for k < n ascending, i < 16; n > 0.
 //
 //go:noescape
-func denseInt4AVX2t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func int4ErrorsAVX2(dst *float32, s *float32, x *float32, n int)
 
 // addProductAVX2r6x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 16; n > 0.
 //
@@ -749,59 +746,56 @@ func denseInt8AVX512t7(dst *float32, ldd int, w *byte, scale *float32, hi *int8,
 //go:noescape
 func denseInt8AVX512t8(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 
-// denseInt4AVX512Side: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 128 rows r of 8 panels and t < 1; blocks > 0; add: dst += that.
+// denseInt4AVX512Side: the results of DenseIntMatMul for one token and 8 panels of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVX512Side(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func denseInt4AVX512Side(dst *float32, w *byte, hi *int8, lo *int8, eights *int32, inv *float32, add int, blocks int)
 
-// denseInt4AVX512t1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0; add: dst += that.
+// denseInt4AVX512t1: the results of DenseIntMatMul for one token and the 16 rows of each of some panels of blocks blocks of weights, both > 0;
+// more than one panel are read side by side, at most 8. y holds 16 zeros for each panel; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVX512t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func denseInt4AVX512t1(dst *float32, y *float32, w *byte, hi *int8, lo *int8, eights *int32, inv *float32, add int, blocks int, panels int)
 
-// denseInt4AVX512t2: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 2; blocks > 0; add: dst += that.
+// denseInt4AVX512t2: the results of DenseIntMatMul for 2 tokens and the 16 rows of a panel, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVX512t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func denseInt4AVX512t2(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
 
-// denseInt4AVX512t3: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 3; blocks > 0; add: dst += that.
+// denseInt4AVX512t3: the results of DenseIntMatMul for 3 tokens and the 16 rows of a panel, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVX512t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func denseInt4AVX512t3(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
 
-// denseInt4AVX512t4: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 4; blocks > 0; add: dst += that.
+// denseInt4AVX512t4: the results of DenseIntMatMul for 4 tokens and the 16 rows of a panel, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVX512t4(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func denseInt4AVX512t4(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
 
-// denseInt4AVX512t5: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 5; blocks > 0; add: dst += that.
+// denseInt4AVX512t5: the results of DenseIntMatMul for 5 tokens and the 16 rows of a panel, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVX512t5(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func denseInt4AVX512t5(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
 
-// denseInt4AVX512t6: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 6; blocks > 0; add: dst += that.
+// denseInt4AVX512t6: the results of DenseIntMatMul for 6 tokens and the 16 rows of a panel, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVX512t6(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func denseInt4AVX512t6(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
 
-// denseInt4AVX512t7: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 7; blocks > 0; add: dst += that.
+// denseInt4AVX512t7: the results of DenseIntMatMul for 7 tokens and the 16 rows of a panel, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVX512t7(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func denseInt4AVX512t7(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
 
-// denseInt4AVX512t8: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 8; blocks > 0; add: dst += that.
+// denseInt4AVX512t8: the results of DenseIntMatMul for 8 tokens and the 16 rows of a panel, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVX512t8(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func denseInt4AVX512t8(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
+
+// int4ErrorsAVX512: dst[i] = sum_k (v - clamp(roundHalfEven(v), -8, 7))^2 with v = x[k]*s[i] for k < n ascending, i < 16; n > 0.
+//
+//go:noescape
+func int4ErrorsAVX512(dst *float32, s *float32, x *float32, n int)
 
 // addProductAVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
 //
@@ -1166,23 +1160,21 @@ func denseInt8AVXVNNIt2(dst *float32, ldd int, w *byte, scale *float32, hi *int8
 //go:noescape
 func denseInt8AVXVNNIt3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
 
-// denseInt4AVXVNNIt1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0; add: dst += that.
+// denseInt4AVXVNNIt1: the results of DenseIntMatMul for one token and the 16 rows of each of some panels of blocks blocks of weights, both > 0;
+// more than one panel are read side by side, at most 8. y holds 16 zeros for each panel; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVXVNNIt1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func denseInt4AVXVNNIt1(dst *float32, y *float32, w *byte, hi *int8, lo *int8, eights *int32, inv *float32, add int, blocks int, panels int)
 
-// denseInt4AVXVNNIt2: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 2; blocks > 0; add: dst += that.
+// denseInt4AVXVNNIt2: the results of DenseIntMatMul for 2 tokens and the 8 rows of the half panel that w points to, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVXVNNIt2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func denseInt4AVXVNNIt2(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
 
-// denseInt4AVXVNNIt3: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 3; blocks > 0; add: dst += that.
+// denseInt4AVXVNNIt3: the results of DenseIntMatMul for 3 tokens and the 8 rows of the half panel that w points to, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4AVXVNNIt3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
+func denseInt4AVXVNNIt3(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
 
 // pause gives the other hardware thread of the core a few cycles; for polling loops.
 func pause()

@@ -836,7 +836,23 @@ DATA constants<>+3312(SB)/4, $0x00000006
 DATA constants<>+3316(SB)/4, $0x00000006
 DATA constants<>+3320(SB)/4, $0x00000006
 DATA constants<>+3324(SB)/4, $0x00000006
-GLOBL constants<>(SB), RODATA|NOPTR, $3328
+DATA constants<>+3328(SB)/4, $0x01000100
+DATA constants<>+3332(SB)/4, $0x01000100
+DATA constants<>+3336(SB)/4, $0x01000100
+DATA constants<>+3340(SB)/4, $0x01000100
+DATA constants<>+3344(SB)/4, $0x01000100
+DATA constants<>+3348(SB)/4, $0x01000100
+DATA constants<>+3352(SB)/4, $0x01000100
+DATA constants<>+3356(SB)/4, $0x01000100
+DATA constants<>+3360(SB)/4, $0x01000100
+DATA constants<>+3364(SB)/4, $0x01000100
+DATA constants<>+3368(SB)/4, $0x01000100
+DATA constants<>+3372(SB)/4, $0x01000100
+DATA constants<>+3376(SB)/4, $0x01000100
+DATA constants<>+3380(SB)/4, $0x01000100
+DATA constants<>+3384(SB)/4, $0x01000100
+DATA constants<>+3388(SB)/4, $0x01000100
+GLOBL constants<>(SB), RODATA|NOPTR, $3392
 
 // func ternaryDecodeAVX2(dst *byte, w *byte, blocks int, ahead int, zero int)
 // Requires: AVX, AVX2, MMX+
@@ -5739,370 +5755,949 @@ store:
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX2Side(sums *int32, w *byte, hi *int8, lo *int8, blocks int)
-// Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·denseInt4AVX2Side(SB), NOSPLIT, $0-40
-	MOVQ w+8(FP), AX
-	MOVQ blocks+32(FP), CX
-	MOVQ hi+16(FP), DX
-	MOVQ lo+24(FP), BX
-	MOVQ CX, SI
-	SHLQ $0x06, SI
+// func denseInt4AVX2t1(dst *float32, y *float32, w *byte, hi *int8, lo *int8, eights *int32, inv *float32, add int, blocks int, panels int)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
+TEXT ·denseInt4AVX2t1(SB), NOSPLIT, $0-80
+	MOVQ hi+24(FP), AX
+	MOVQ lo+32(FP), CX
+	MOVQ eights+40(FP), DX
+	MOVQ w+16(FP), R10
+	MOVQ blocks+64(FP), R11
+	LEAQ 15(R11), R13
+	SHRQ $0x04, R13
+	ADDQ R11, R13
+	SHLQ $0x06, R13
+	MOVQ $0x00001000, BX
+	MOVQ panels+72(FP), R12
+	CMPQ R12, $0x01
+	JE   run
+	MOVQ $0x00000440, BX
 
-outer:
-	MOVQ    $0x00000010, R8
-	CMPQ    CX, R8
-	CMOVQLT CX, R8
-	SUBQ    R8, CX
-	MOVQ    AX, R11
-	MOVQ    sums+0(FP), R9
-	MOVQ    $0x00000008, DI
+run:
+	MOVQ    $0x00000010, R9
+	CMPQ    R11, R9
+	CMOVQLT R11, R9
+	SUBQ    R9, R11
+	SHLQ    $0x03, R9
+	MOVQ    R10, SI
+	MOVQ    y+8(FP), DI
+	MOVQ    panels+72(FP), R12
 
 panel:
-	MOVQ R11, R10
-	MOVQ DX, R13
-	MOVQ BX, R14
-	MOVQ R8, R12
+	PREFETCHT0   (SI)(BX*1)
+	VPBROADCASTD (DX), Y8
+	VPBROADCASTD (DX), Y9
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	CMPQ         R9, $0x00000040
+	JGE          whole0
+	MOVQ         $0x00000000, R8
 
-four:
-	MOVQ    $0x00000004, R15
-	CMPQ    R12, R15
-	CMOVQLT R12, R15
-	SUBQ    R15, R12
-	VXORPS  Y0, Y0, Y0
-	VXORPS  Y1, Y1, Y1
-	VXORPS  Y2, Y2, Y2
-	VXORPS  Y3, Y3, Y3
-
-inner:
-	PREFETCHT0   1024(R10)
-	VMOVDQU      (R10), Y4
+part0:
+	VMOVDQU      64(SI)(R8*8), Y4
 	VPSRLW       $0x04, Y4, Y5
 	VPAND        constants<>+1536(SB), Y4, Y4
 	VPAND        constants<>+1536(SB), Y5, Y5
-	VMOVDQU      32(R10), Y6
+	VMOVDQU      96(SI)(R8*8), Y6
 	VPSRLW       $0x04, Y6, Y7
 	VPAND        constants<>+1536(SB), Y6, Y6
 	VPAND        constants<>+1536(SB), Y7, Y7
-	VPBROADCASTD (R13), Y8
-	VPMADDUBSW   Y8, Y4, Y9
-	VPADDW       Y9, Y0, Y0
-	VPMADDUBSW   Y8, Y6, Y9
-	VPADDW       Y9, Y1, Y1
-	VPBROADCASTD (R14), Y8
-	VPMADDUBSW   Y8, Y4, Y9
-	VPADDW       Y9, Y2, Y2
-	VPMADDUBSW   Y8, Y6, Y9
-	VPADDW       Y9, Y3, Y3
-	VPBROADCASTD 4(R13), Y8
-	VPMADDUBSW   Y8, Y5, Y9
-	VPADDW       Y9, Y0, Y0
-	VPMADDUBSW   Y8, Y7, Y9
-	VPADDW       Y9, Y1, Y1
-	VPBROADCASTD 4(R14), Y8
-	VPMADDUBSW   Y8, Y5, Y9
-	VPADDW       Y9, Y2, Y2
-	VPMADDUBSW   Y8, Y7, Y9
-	VPADDW       Y9, Y3, Y3
-	ADDQ         $0x40, R10
-	ADDQ         $0x08, R13
-	ADDQ         $0x08, R14
-	DECQ         R15
-	JNZ          inner
-	VPMADDWD     constants<>+1216(SB), Y0, Y0
-	VPADDD       (R9), Y0, Y0
-	VMOVDQU      Y0, (R9)
-	VPMADDWD     constants<>+1216(SB), Y1, Y1
-	VPADDD       32(R9), Y1, Y1
-	VMOVDQU      Y1, 32(R9)
+	VPBROADCASTD (AX)(R8*1), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD (CX)(R8*1), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 4(AX)(R8*1), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 4(CX)(R8*1), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	VPMADDWD     constants<>+3328(SB), Y0, Y0
 	VPMADDWD     constants<>+1216(SB), Y2, Y2
-	VPADDD       128(R9), Y2, Y2
-	VMOVDQU      Y2, 128(R9)
+	VPADDD       Y0, Y8, Y8
+	VPADDD       Y2, Y8, Y8
+	VPMADDWD     constants<>+3328(SB), Y1, Y1
 	VPMADDWD     constants<>+1216(SB), Y3, Y3
-	VPADDD       160(R9), Y3, Y3
-	VMOVDQU      Y3, 160(R9)
-	TESTQ        R12, R12
-	JNZ          four
-	ADDQ         SI, R11
-	ADDQ         $0x00000100, R9
-	DECQ         DI
+	VPADDD       Y1, Y9, Y9
+	VPADDD       Y3, Y9, Y9
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	ADDQ         $0x08, R8
+	CMPQ         R8, R9
+	JLT          part0
+	JMP          part0end
+
+whole0:
+	VMOVDQU      64(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      96(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD (AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD (CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 4(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 4(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   64(SI)(BX*1)
+	VMOVDQU      128(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      160(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 8(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 8(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 12(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 12(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   128(SI)(BX*1)
+	VMOVDQU      192(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      224(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 16(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 16(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 20(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 20(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   192(SI)(BX*1)
+	VMOVDQU      256(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      288(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 24(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 24(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 28(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 28(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   256(SI)(BX*1)
+	VPMADDWD     constants<>+3328(SB), Y0, Y0
+	VPMADDWD     constants<>+1216(SB), Y2, Y2
+	VPADDD       Y0, Y8, Y8
+	VPADDD       Y2, Y8, Y8
+	VPMADDWD     constants<>+3328(SB), Y1, Y1
+	VPMADDWD     constants<>+1216(SB), Y3, Y3
+	VPADDD       Y1, Y9, Y9
+	VPADDD       Y3, Y9, Y9
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VMOVDQU      320(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      352(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 32(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 32(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 36(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 36(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   320(SI)(BX*1)
+	VMOVDQU      384(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      416(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 40(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 40(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 44(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 44(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   384(SI)(BX*1)
+	VMOVDQU      448(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      480(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 48(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 48(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 52(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 52(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   448(SI)(BX*1)
+	VMOVDQU      512(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      544(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 56(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 56(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 60(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 60(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   512(SI)(BX*1)
+	VPMADDWD     constants<>+3328(SB), Y0, Y0
+	VPMADDWD     constants<>+1216(SB), Y2, Y2
+	VPADDD       Y0, Y8, Y8
+	VPADDD       Y2, Y8, Y8
+	VPMADDWD     constants<>+3328(SB), Y1, Y1
+	VPMADDWD     constants<>+1216(SB), Y3, Y3
+	VPADDD       Y1, Y9, Y9
+	VPADDD       Y3, Y9, Y9
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+
+part0end:
+	VCVTDQ2PS    Y8, Y8
+	VMOVUPS      (SI), Y0
+	VPSLLD       $0x10, Y0, Y0
+	VFMADD213PS  (DI), Y0, Y8
+	VMOVUPS      Y8, (DI)
+	VCVTDQ2PS    Y9, Y9
+	VMOVUPS      32(SI), Y0
+	VPSLLD       $0x10, Y0, Y0
+	VFMADD213PS  32(DI), Y0, Y9
+	VMOVUPS      Y9, 32(DI)
+	CMPQ         R9, $0x00000040
+	JLE          next
+	VPBROADCASTD 4(DX), Y8
+	VPBROADCASTD 4(DX), Y9
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	CMPQ         R9, $0x00000080
+	JGE          whole1
+	MOVQ         $0x00000040, R8
+
+part1:
+	VMOVDQU      64(SI)(R8*8), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      96(SI)(R8*8), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD (AX)(R8*1), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD (CX)(R8*1), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 4(AX)(R8*1), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 4(CX)(R8*1), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	VPMADDWD     constants<>+3328(SB), Y0, Y0
+	VPMADDWD     constants<>+1216(SB), Y2, Y2
+	VPADDD       Y0, Y8, Y8
+	VPADDD       Y2, Y8, Y8
+	VPMADDWD     constants<>+3328(SB), Y1, Y1
+	VPMADDWD     constants<>+1216(SB), Y3, Y3
+	VPADDD       Y1, Y9, Y9
+	VPADDD       Y3, Y9, Y9
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	ADDQ         $0x08, R8
+	CMPQ         R8, R9
+	JLT          part1
+	JMP          part1end
+
+whole1:
+	VMOVDQU      576(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      608(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 64(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 64(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 68(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 68(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   576(SI)(BX*1)
+	VMOVDQU      640(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      672(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 72(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 72(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 76(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 76(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   640(SI)(BX*1)
+	VMOVDQU      704(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      736(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 80(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 80(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 84(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 84(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   704(SI)(BX*1)
+	VMOVDQU      768(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      800(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 88(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 88(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 92(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 92(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   768(SI)(BX*1)
+	VPMADDWD     constants<>+3328(SB), Y0, Y0
+	VPMADDWD     constants<>+1216(SB), Y2, Y2
+	VPADDD       Y0, Y8, Y8
+	VPADDD       Y2, Y8, Y8
+	VPMADDWD     constants<>+3328(SB), Y1, Y1
+	VPMADDWD     constants<>+1216(SB), Y3, Y3
+	VPADDD       Y1, Y9, Y9
+	VPADDD       Y3, Y9, Y9
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VMOVDQU      832(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      864(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 96(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 96(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 100(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 100(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   832(SI)(BX*1)
+	VMOVDQU      896(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      928(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 104(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 104(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 108(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 108(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   896(SI)(BX*1)
+	VMOVDQU      960(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      992(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 112(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 112(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 116(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 116(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   960(SI)(BX*1)
+	VMOVDQU      1024(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      1056(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 120(AX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 120(CX), Y10
+	VPMADDUBSW   Y10, Y4, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y6, Y11
+	VPADDW       Y11, Y3, Y3
+	VPBROADCASTD 124(AX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y0, Y0
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y1, Y1
+	VPBROADCASTD 124(CX), Y10
+	VPMADDUBSW   Y10, Y5, Y11
+	VPADDW       Y11, Y2, Y2
+	VPMADDUBSW   Y10, Y7, Y11
+	VPADDW       Y11, Y3, Y3
+	PREFETCHT0   1024(SI)(BX*1)
+	VPMADDWD     constants<>+3328(SB), Y0, Y0
+	VPMADDWD     constants<>+1216(SB), Y2, Y2
+	VPADDD       Y0, Y8, Y8
+	VPADDD       Y2, Y8, Y8
+	VPMADDWD     constants<>+3328(SB), Y1, Y1
+	VPMADDWD     constants<>+1216(SB), Y3, Y3
+	VPADDD       Y1, Y9, Y9
+	VPADDD       Y3, Y9, Y9
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+
+part1end:
+	VCVTDQ2PS   Y8, Y8
+	VMOVUPS     (SI), Y0
+	VANDPS      constants<>+1600(SB), Y0, Y0
+	VFMADD213PS (DI), Y0, Y8
+	VMOVUPS     Y8, (DI)
+	VCVTDQ2PS   Y9, Y9
+	VMOVUPS     32(SI), Y0
+	VANDPS      constants<>+1600(SB), Y0, Y0
+	VFMADD213PS 32(DI), Y0, Y9
+	VMOVUPS     Y9, 32(DI)
+
+next:
+	ADDQ         R13, SI
+	ADDQ         $0x40, DI
+	DECQ         R12
 	JNZ          panel
-	SHLQ         $0x02, R8
-	ADDQ         R8, DX
-	ADDQ         R8, DX
-	ADDQ         R8, BX
-	ADDQ         R8, BX
-	SHLQ         $0x04, R8
-	ADDQ         R8, AX
-	TESTQ        CX, CX
-	JNZ          outer
-	VZEROUPPER
-	RET
-
-// func denseInt4AVX2t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·denseInt4AVX2t1(SB), NOSPLIT, $0-96
-	MOVQ   w+16(FP), AX
-	MOVQ   blocks+88(FP), CX
-	MOVQ   ldx+48(FP), DX
-	MOVQ   hi+32(FP), DX
-	MOVQ   lo+40(FP), BX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	MOVQ   $0x00000004, DI
-
-outer:
-	MOVQ    CX, SI
-	CMPQ    SI, DI
-	CMOVQGT DI, SI
-	SUBQ    SI, CX
-	VXORPS  Y4, Y4, Y4
-	VXORPS  Y5, Y5, Y5
-	VXORPS  Y6, Y6, Y6
-	VXORPS  Y7, Y7, Y7
-
-inner:
-	PREFETCHT0   4096(AX)
-	VMOVDQU      (AX), Y8
-	VPSRLW       $0x04, Y8, Y9
-	VPAND        constants<>+1536(SB), Y8, Y8
-	VPAND        constants<>+1536(SB), Y9, Y9
-	VMOVDQU      32(AX), Y10
-	VPSRLW       $0x04, Y10, Y11
-	VPAND        constants<>+1536(SB), Y10, Y10
-	VPAND        constants<>+1536(SB), Y11, Y11
-	VPBROADCASTD (DX), Y12
-	VPMADDUBSW   Y12, Y8, Y13
-	VPADDW       Y13, Y4, Y4
-	VPMADDUBSW   Y12, Y10, Y13
-	VPADDW       Y13, Y5, Y5
-	VPBROADCASTD (BX), Y12
-	VPMADDUBSW   Y12, Y8, Y13
-	VPADDW       Y13, Y6, Y6
-	VPMADDUBSW   Y12, Y10, Y13
-	VPADDW       Y13, Y7, Y7
-	VPBROADCASTD 4(DX), Y12
-	VPMADDUBSW   Y12, Y9, Y13
-	VPADDW       Y13, Y4, Y4
-	VPMADDUBSW   Y12, Y11, Y13
-	VPADDW       Y13, Y5, Y5
-	VPBROADCASTD 4(BX), Y12
-	VPMADDUBSW   Y12, Y9, Y13
-	VPADDW       Y13, Y6, Y6
-	VPMADDUBSW   Y12, Y11, Y13
-	VPADDW       Y13, Y7, Y7
-	ADDQ         $0x00000040, AX
-	ADDQ         $0x00000008, DX
-	ADDQ         $0x00000008, BX
-	DECQ         SI
-	JNZ          inner
-	VPMADDWD     constants<>+1216(SB), Y4, Y4
-	VPADDD       Y4, Y0, Y0
-	VPMADDWD     constants<>+1216(SB), Y5, Y5
-	VPADDD       Y5, Y1, Y1
-	VPMADDWD     constants<>+1216(SB), Y6, Y6
-	VPADDD       Y6, Y2, Y2
-	VPMADDWD     constants<>+1216(SB), Y7, Y7
-	VPADDD       Y7, Y3, Y3
-	TESTQ        CX, CX
-	JNZ          outer
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x08, DX
+	ADDQ         $0x00000440, R10
+	TESTQ        R11, R11
+	JNZ          run
 	MOVQ         dst+0(FP), AX
-	MOVQ         ldd+8(FP), CX
-	MOVQ         scale+24(FP), DX
-	MOVQ         inv+72(FP), BX
-	MOVQ         sumHi+56(FP), SI
-	MOVQ         sumLo+64(FP), DI
-	SHLQ         $0x02, CX
-	VPBROADCASTD (SI), Y4
-	VPSLLD       $0x03, Y4, Y4
-	VPSUBD       Y4, Y0, Y0
-	VCVTDQ2PS    Y0, Y0
-	VPBROADCASTD (DI), Y4
-	VPSLLD       $0x03, Y4, Y4
-	VPSUBD       Y4, Y2, Y2
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       constants<>+1792(SB), Y0, Y0
-	VADDPS       Y2, Y0, Y0
-	VMULPS       (DX), Y0, Y0
-	VBROADCASTSS (BX), Y4
-	VMULPS       Y4, Y0, Y0
-	VPBROADCASTD (SI), Y4
-	VPSLLD       $0x03, Y4, Y4
-	VPSUBD       Y4, Y1, Y1
-	VCVTDQ2PS    Y1, Y1
-	VPBROADCASTD (DI), Y4
-	VPSLLD       $0x03, Y4, Y4
-	VPSUBD       Y4, Y3, Y3
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1792(SB), Y1, Y1
-	VADDPS       Y3, Y1, Y1
-	VMULPS       32(DX), Y1, Y1
-	VBROADCASTSS (BX), Y4
-	VMULPS       Y4, Y1, Y1
-	MOVQ         add+80(FP), CX
-	TESTQ        CX, CX
-	JZ           store
-	VADDPS       (AX), Y0, Y0
-	VADDPS       32(AX), Y1, Y1
+	MOVQ         add+56(FP), CX
+	MOVQ         inv+48(FP), DX
+	VBROADCASTSS (DX), Y0
+	MOVQ         y+8(FP), DI
+	MOVQ         panels+72(FP), R12
+
+finish:
+	VMULPS (DI), Y0, Y1
+	VMULPS 32(DI), Y0, Y2
+	TESTQ  CX, CX
+	JZ     store
+	VADDPS (AX), Y1, Y1
+	VADDPS 32(AX), Y2, Y2
 
 store:
-	VMOVUPS Y0, (AX)
-	VMOVUPS Y1, 32(AX)
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y2, 32(AX)
+	ADDQ    $0x40, DI
+	ADDQ    $0x40, AX
+	DECQ    R12
+	JNZ     finish
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX2t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·denseInt4AVX2t2(SB), NOSPLIT, $0-96
+// func denseInt4AVX2t2(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
+TEXT ·denseInt4AVX2t2(SB), NOSPLIT, $0-88
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+88(FP), CX
-	MOVQ   ldx+48(FP), DX
-	MOVQ   hi+32(FP), BX
-	MOVQ   lo+40(FP), SI
+	MOVQ   blocks+80(FP), CX
+	MOVQ   eights+48(FP), DX
+	MOVQ   ldx+40(FP), BX
+	MOVQ   hi+24(FP), SI
+	MOVQ   lo+32(FP), DI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	MOVQ   $0x00000004, R8
 
-outer:
-	MOVQ    CX, DI
-	CMPQ    DI, R8
-	CMOVQGT R8, DI
-	SUBQ    DI, CX
+run:
+	MOVQ         AX, R8
+	ADDQ         $0x40, AX
+	MOVQ         $0x00000008, R9
+	CMPQ         CX, R9
+	CMOVQLT      CX, R9
+	SUBQ         R9, CX
+	MOVQ         groups+56(FP), R11
+	SHLQ         $0x02, R11
+	MOVQ         DX, R10
+	VPBROADCASTD (R10), Y2
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Y3
+	ADDQ         $0x04, DX
+
+few0:
+	MOVQ    $0x00000004, R10
+	CMPQ    R9, R10
+	CMOVQLT R9, R10
+	SUBQ    R10, R9
 	VXORPS  Y4, Y4, Y4
 	VXORPS  Y5, Y5, Y5
 	VXORPS  Y6, Y6, Y6
 	VXORPS  Y7, Y7, Y7
 
-inner:
+block0:
 	PREFETCHT1   12288(AX)
 	PREFETCHT0   1536(AX)
 	VMOVDQU      (AX), Y8
 	VPSRLW       $0x04, Y8, Y9
 	VPAND        constants<>+1536(SB), Y8, Y8
 	VPAND        constants<>+1536(SB), Y9, Y9
-	VPBROADCASTD (BX), Y10
-	VPMADDUBSW   Y10, Y8, Y10
-	VPADDW       Y10, Y4, Y4
 	VPBROADCASTD (SI), Y10
 	VPMADDUBSW   Y10, Y8, Y10
-	VPADDW       Y10, Y5, Y5
-	VPBROADCASTD (BX)(DX*1), Y10
-	VPMADDUBSW   Y10, Y8, Y10
-	VPADDW       Y10, Y6, Y6
-	VPBROADCASTD (SI)(DX*1), Y10
-	VPMADDUBSW   Y10, Y8, Y10
-	VPADDW       Y10, Y7, Y7
-	VPBROADCASTD 4(BX), Y10
-	VPMADDUBSW   Y10, Y9, Y10
 	VPADDW       Y10, Y4, Y4
-	VPBROADCASTD 4(SI), Y10
-	VPMADDUBSW   Y10, Y9, Y10
-	VPADDW       Y10, Y5, Y5
-	VPBROADCASTD 4(BX)(DX*1), Y10
-	VPMADDUBSW   Y10, Y9, Y10
+	VPBROADCASTD (DI), Y10
+	VPMADDUBSW   Y10, Y8, Y10
 	VPADDW       Y10, Y6, Y6
-	VPBROADCASTD 4(SI)(DX*1), Y10
-	VPMADDUBSW   Y10, Y9, Y10
+	VPBROADCASTD (SI)(BX*1), Y10
+	VPMADDUBSW   Y10, Y8, Y10
+	VPADDW       Y10, Y5, Y5
+	VPBROADCASTD (DI)(BX*1), Y10
+	VPMADDUBSW   Y10, Y8, Y10
 	VPADDW       Y10, Y7, Y7
-	ADDQ         $0x00000040, AX
-	ADDQ         $0x00000008, BX
+	VPBROADCASTD 4(SI), Y8
+	VPMADDUBSW   Y8, Y9, Y8
+	VPADDW       Y8, Y4, Y4
+	VPBROADCASTD 4(DI), Y8
+	VPMADDUBSW   Y8, Y9, Y8
+	VPADDW       Y8, Y6, Y6
+	VPBROADCASTD 4(SI)(BX*1), Y8
+	VPMADDUBSW   Y8, Y9, Y8
+	VPADDW       Y8, Y5, Y5
+	VPBROADCASTD 4(DI)(BX*1), Y8
+	VPMADDUBSW   Y8, Y9, Y8
+	VPADDW       Y8, Y7, Y7
+	ADDQ         $0x40, AX
 	ADDQ         $0x00000008, SI
-	DECQ         DI
-	JNZ          inner
-	VPMADDWD     constants<>+1216(SB), Y4, Y4
-	VPADDD       Y4, Y0, Y0
-	VPMADDWD     constants<>+1216(SB), Y5, Y5
-	VPADDD       Y5, Y1, Y1
+	ADDQ         $0x00000008, DI
+	DECQ         R10
+	JNZ          block0
+	VPMADDWD     constants<>+3328(SB), Y4, Y4
 	VPMADDWD     constants<>+1216(SB), Y6, Y6
+	VPADDD       Y4, Y2, Y2
 	VPADDD       Y6, Y2, Y2
+	VPMADDWD     constants<>+3328(SB), Y5, Y5
 	VPMADDWD     constants<>+1216(SB), Y7, Y7
+	VPADDD       Y5, Y3, Y3
 	VPADDD       Y7, Y3, Y3
+	TESTQ        R9, R9
+	JNZ          few0
+	VMOVUPS      (R8), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VCVTDQ2PS    Y2, Y2
+	VFMADD231PS  Y2, Y4, Y0
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  Y3, Y4, Y1
 	TESTQ        CX, CX
-	JNZ          outer
+	JZ           end
+	MOVQ         $0x00000008, R9
+	CMPQ         CX, R9
+	CMOVQLT      CX, R9
+	SUBQ         R9, CX
+	MOVQ         groups+56(FP), R11
+	SHLQ         $0x02, R11
+	MOVQ         DX, R10
+	VPBROADCASTD (R10), Y2
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Y3
+	ADDQ         $0x04, DX
+
+few1:
+	MOVQ    $0x00000004, R10
+	CMPQ    R9, R10
+	CMOVQLT R9, R10
+	SUBQ    R10, R9
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+
+block1:
+	PREFETCHT1   12288(AX)
+	PREFETCHT0   1536(AX)
+	VMOVDQU      (AX), Y8
+	VPSRLW       $0x04, Y8, Y9
+	VPAND        constants<>+1536(SB), Y8, Y8
+	VPAND        constants<>+1536(SB), Y9, Y9
+	VPBROADCASTD (SI), Y10
+	VPMADDUBSW   Y10, Y8, Y10
+	VPADDW       Y10, Y4, Y4
+	VPBROADCASTD (DI), Y10
+	VPMADDUBSW   Y10, Y8, Y10
+	VPADDW       Y10, Y6, Y6
+	VPBROADCASTD (SI)(BX*1), Y10
+	VPMADDUBSW   Y10, Y8, Y10
+	VPADDW       Y10, Y5, Y5
+	VPBROADCASTD (DI)(BX*1), Y10
+	VPMADDUBSW   Y10, Y8, Y10
+	VPADDW       Y10, Y7, Y7
+	VPBROADCASTD 4(SI), Y8
+	VPMADDUBSW   Y8, Y9, Y8
+	VPADDW       Y8, Y4, Y4
+	VPBROADCASTD 4(DI), Y8
+	VPMADDUBSW   Y8, Y9, Y8
+	VPADDW       Y8, Y6, Y6
+	VPBROADCASTD 4(SI)(BX*1), Y8
+	VPMADDUBSW   Y8, Y9, Y8
+	VPADDW       Y8, Y5, Y5
+	VPBROADCASTD 4(DI)(BX*1), Y8
+	VPMADDUBSW   Y8, Y9, Y8
+	VPADDW       Y8, Y7, Y7
+	ADDQ         $0x40, AX
+	ADDQ         $0x00000008, SI
+	ADDQ         $0x00000008, DI
+	DECQ         R10
+	JNZ          block1
+	VPMADDWD     constants<>+3328(SB), Y4, Y4
+	VPMADDWD     constants<>+1216(SB), Y6, Y6
+	VPADDD       Y4, Y2, Y2
+	VPADDD       Y6, Y2, Y2
+	VPMADDWD     constants<>+3328(SB), Y5, Y5
+	VPMADDWD     constants<>+1216(SB), Y7, Y7
+	VPADDD       Y5, Y3, Y3
+	VPADDD       Y7, Y3, Y3
+	TESTQ        R9, R9
+	JNZ          few1
+	VMOVUPS      (R8), Y4
+	VANDPS       constants<>+1600(SB), Y4, Y4
+	VCVTDQ2PS    Y2, Y2
+	VFMADD231PS  Y2, Y4, Y0
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  Y3, Y4, Y1
+	TESTQ        CX, CX
+	JNZ          run
+
+end:
 	MOVQ         dst+0(FP), AX
 	MOVQ         ldd+8(FP), CX
-	MOVQ         scale+24(FP), DX
-	MOVQ         inv+72(FP), BX
-	MOVQ         sumHi+56(FP), SI
-	MOVQ         sumLo+64(FP), DI
+	MOVQ         inv+64(FP), DX
+	MOVQ         add+72(FP), BX
 	SHLQ         $0x02, CX
-	VPBROADCASTD (SI), Y4
-	VPSLLD       $0x03, Y4, Y4
-	VPSUBD       Y4, Y0, Y0
-	VCVTDQ2PS    Y0, Y0
-	VPBROADCASTD (DI), Y4
-	VPSLLD       $0x03, Y4, Y4
-	VPSUBD       Y4, Y1, Y1
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       constants<>+1792(SB), Y0, Y0
-	VADDPS       Y1, Y0, Y0
-	VMULPS       (DX), Y0, Y0
-	VBROADCASTSS (BX), Y4
-	VMULPS       Y4, Y0, Y0
-	VPBROADCASTD 4(SI), Y4
-	VPSLLD       $0x03, Y4, Y4
-	VPSUBD       Y4, Y2, Y2
-	VCVTDQ2PS    Y2, Y2
-	VPBROADCASTD 4(DI), Y4
-	VPSLLD       $0x03, Y4, Y4
-	VPSUBD       Y4, Y3, Y3
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1792(SB), Y2, Y2
-	VADDPS       Y3, Y2, Y2
-	VMULPS       (DX), Y2, Y2
-	VBROADCASTSS 4(BX), Y4
-	VMULPS       Y4, Y2, Y2
-	MOVQ         add+80(FP), DX
-	TESTQ        DX, DX
+	VBROADCASTSS (DX), Y8
+	VMULPS       Y8, Y0, Y0
+	VBROADCASTSS 4(DX), Y8
+	VMULPS       Y8, Y1, Y1
+	TESTQ        BX, BX
 	JZ           store
 	VADDPS       (AX), Y0, Y0
-	VADDPS       (AX)(CX*1), Y2, Y2
+	VADDPS       (AX)(CX*1), Y1, Y1
 
 store:
 	VMOVUPS Y0, (AX)
-	VMOVUPS Y2, (AX)(CX*1)
+	VMOVUPS Y1, (AX)(CX*1)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX2t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·denseInt4AVX2t3(SB), NOSPLIT, $0-96
+// func denseInt4AVX2t3(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
+// Requires: AVX, AVX2, CMOV, FMA3, MMX+
+TEXT ·denseInt4AVX2t3(SB), NOSPLIT, $0-88
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+88(FP), CX
-	MOVQ   ldx+48(FP), DX
-	MOVQ   hi+32(FP), BX
-	MOVQ   lo+40(FP), SI
+	MOVQ   blocks+80(FP), CX
+	MOVQ   eights+48(FP), DX
+	MOVQ   ldx+40(FP), BX
+	MOVQ   hi+24(FP), SI
+	MOVQ   lo+32(FP), DI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	VXORPS Y8, Y8, Y8
-	VXORPS Y9, Y9, Y9
-	VXORPS Y10, Y10, Y10
-	VXORPS Y11, Y11, Y11
-	MOVQ   $0x00000004, R8
 
-outer:
-	MOVQ    CX, DI
-	CMPQ    DI, R8
-	CMOVQGT R8, DI
-	SUBQ    DI, CX
+run:
+	MOVQ         AX, R8
+	ADDQ         $0x40, AX
+	MOVQ         $0x00000008, R9
+	CMPQ         CX, R9
+	CMOVQLT      CX, R9
+	SUBQ         R9, CX
+	MOVQ         groups+56(FP), R11
+	SHLQ         $0x02, R11
+	MOVQ         DX, R10
+	VPBROADCASTD (R10), Y3
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Y4
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Y5
+	ADDQ         $0x04, DX
+
+few0:
+	MOVQ    $0x00000004, R10
+	CMPQ    R9, R10
+	CMOVQLT R9, R10
+	SUBQ    R10, R9
 	VXORPS  Y6, Y6, Y6
 	VXORPS  Y7, Y7, Y7
 	VXORPS  Y8, Y8, Y8
@@ -6110,125 +6705,244 @@ outer:
 	VXORPS  Y10, Y10, Y10
 	VXORPS  Y11, Y11, Y11
 
-inner:
+block0:
 	PREFETCHT1   12288(AX)
 	PREFETCHT0   1536(AX)
 	VMOVDQU      (AX), Y12
 	VPSRLW       $0x04, Y12, Y13
 	VPAND        constants<>+1536(SB), Y12, Y12
 	VPAND        constants<>+1536(SB), Y13, Y13
-	VPBROADCASTD (BX), Y14
-	VPMADDUBSW   Y14, Y12, Y14
-	VPADDW       Y14, Y6, Y6
 	VPBROADCASTD (SI), Y14
 	VPMADDUBSW   Y14, Y12, Y14
-	VPADDW       Y14, Y7, Y7
-	VPBROADCASTD (BX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y14
-	VPADDW       Y14, Y8, Y8
-	VPBROADCASTD (SI)(DX*1), Y14
-	VPMADDUBSW   Y14, Y12, Y14
-	VPADDW       Y14, Y9, Y9
-	VPBROADCASTD (BX)(DX*2), Y14
-	VPMADDUBSW   Y14, Y12, Y14
-	VPADDW       Y14, Y10, Y10
-	VPBROADCASTD (SI)(DX*2), Y14
-	VPMADDUBSW   Y14, Y12, Y14
-	VPADDW       Y14, Y11, Y11
-	VPBROADCASTD 4(BX), Y14
-	VPMADDUBSW   Y14, Y13, Y14
 	VPADDW       Y14, Y6, Y6
-	VPBROADCASTD 4(SI), Y14
-	VPMADDUBSW   Y14, Y13, Y14
-	VPADDW       Y14, Y7, Y7
-	VPBROADCASTD 4(BX)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y14
-	VPADDW       Y14, Y8, Y8
-	VPBROADCASTD 4(SI)(DX*1), Y14
-	VPMADDUBSW   Y14, Y13, Y14
+	VPBROADCASTD (DI), Y14
+	VPMADDUBSW   Y14, Y12, Y14
 	VPADDW       Y14, Y9, Y9
-	VPBROADCASTD 4(BX)(DX*2), Y14
-	VPMADDUBSW   Y14, Y13, Y14
+	VPBROADCASTD (SI)(BX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y7, Y7
+	VPBROADCASTD (DI)(BX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y14
 	VPADDW       Y14, Y10, Y10
-	VPBROADCASTD 4(SI)(DX*2), Y14
-	VPMADDUBSW   Y14, Y13, Y14
+	VPBROADCASTD (SI)(BX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y8, Y8
+	VPBROADCASTD (DI)(BX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y14
 	VPADDW       Y14, Y11, Y11
-	ADDQ         $0x00000040, AX
-	ADDQ         $0x00000008, BX
+	VPBROADCASTD 4(SI), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y6, Y6
+	VPBROADCASTD 4(DI), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y9, Y9
+	VPBROADCASTD 4(SI)(BX*1), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y7, Y7
+	VPBROADCASTD 4(DI)(BX*1), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y10, Y10
+	VPBROADCASTD 4(SI)(BX*2), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y8, Y8
+	VPBROADCASTD 4(DI)(BX*2), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y11, Y11
+	ADDQ         $0x40, AX
 	ADDQ         $0x00000008, SI
-	DECQ         DI
-	JNZ          inner
-	VPMADDWD     constants<>+1216(SB), Y6, Y6
-	VPADDD       Y6, Y0, Y0
-	VPMADDWD     constants<>+1216(SB), Y7, Y7
-	VPADDD       Y7, Y1, Y1
-	VPMADDWD     constants<>+1216(SB), Y8, Y8
-	VPADDD       Y8, Y2, Y2
+	ADDQ         $0x00000008, DI
+	DECQ         R10
+	JNZ          block0
+	VPMADDWD     constants<>+3328(SB), Y6, Y6
 	VPMADDWD     constants<>+1216(SB), Y9, Y9
+	VPADDD       Y6, Y3, Y3
 	VPADDD       Y9, Y3, Y3
+	VPMADDWD     constants<>+3328(SB), Y7, Y7
 	VPMADDWD     constants<>+1216(SB), Y10, Y10
+	VPADDD       Y7, Y4, Y4
 	VPADDD       Y10, Y4, Y4
+	VPMADDWD     constants<>+3328(SB), Y8, Y8
 	VPMADDWD     constants<>+1216(SB), Y11, Y11
+	VPADDD       Y8, Y5, Y5
 	VPADDD       Y11, Y5, Y5
+	TESTQ        R9, R9
+	JNZ          few0
+	VMOVUPS      (R8), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  Y3, Y6, Y0
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  Y4, Y6, Y1
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  Y5, Y6, Y2
 	TESTQ        CX, CX
-	JNZ          outer
+	JZ           end
+	MOVQ         $0x00000008, R9
+	CMPQ         CX, R9
+	CMOVQLT      CX, R9
+	SUBQ         R9, CX
+	MOVQ         groups+56(FP), R11
+	SHLQ         $0x02, R11
+	MOVQ         DX, R10
+	VPBROADCASTD (R10), Y3
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Y4
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Y5
+	ADDQ         $0x04, DX
+
+few1:
+	MOVQ    $0x00000004, R10
+	CMPQ    R9, R10
+	CMOVQLT R9, R10
+	SUBQ    R10, R9
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	VXORPS  Y8, Y8, Y8
+	VXORPS  Y9, Y9, Y9
+	VXORPS  Y10, Y10, Y10
+	VXORPS  Y11, Y11, Y11
+
+block1:
+	PREFETCHT1   12288(AX)
+	PREFETCHT0   1536(AX)
+	VMOVDQU      (AX), Y12
+	VPSRLW       $0x04, Y12, Y13
+	VPAND        constants<>+1536(SB), Y12, Y12
+	VPAND        constants<>+1536(SB), Y13, Y13
+	VPBROADCASTD (SI), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y6, Y6
+	VPBROADCASTD (DI), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y9, Y9
+	VPBROADCASTD (SI)(BX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y7, Y7
+	VPBROADCASTD (DI)(BX*1), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD (SI)(BX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y8, Y8
+	VPBROADCASTD (DI)(BX*2), Y14
+	VPMADDUBSW   Y14, Y12, Y14
+	VPADDW       Y14, Y11, Y11
+	VPBROADCASTD 4(SI), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y6, Y6
+	VPBROADCASTD 4(DI), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y9, Y9
+	VPBROADCASTD 4(SI)(BX*1), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y7, Y7
+	VPBROADCASTD 4(DI)(BX*1), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y10, Y10
+	VPBROADCASTD 4(SI)(BX*2), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y8, Y8
+	VPBROADCASTD 4(DI)(BX*2), Y12
+	VPMADDUBSW   Y12, Y13, Y12
+	VPADDW       Y12, Y11, Y11
+	ADDQ         $0x40, AX
+	ADDQ         $0x00000008, SI
+	ADDQ         $0x00000008, DI
+	DECQ         R10
+	JNZ          block1
+	VPMADDWD     constants<>+3328(SB), Y6, Y6
+	VPMADDWD     constants<>+1216(SB), Y9, Y9
+	VPADDD       Y6, Y3, Y3
+	VPADDD       Y9, Y3, Y3
+	VPMADDWD     constants<>+3328(SB), Y7, Y7
+	VPMADDWD     constants<>+1216(SB), Y10, Y10
+	VPADDD       Y7, Y4, Y4
+	VPADDD       Y10, Y4, Y4
+	VPMADDWD     constants<>+3328(SB), Y8, Y8
+	VPMADDWD     constants<>+1216(SB), Y11, Y11
+	VPADDD       Y8, Y5, Y5
+	VPADDD       Y11, Y5, Y5
+	TESTQ        R9, R9
+	JNZ          few1
+	VMOVUPS      (R8), Y6
+	VANDPS       constants<>+1600(SB), Y6, Y6
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  Y3, Y6, Y0
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  Y4, Y6, Y1
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  Y5, Y6, Y2
+	TESTQ        CX, CX
+	JNZ          run
+
+end:
 	MOVQ         dst+0(FP), AX
 	MOVQ         ldd+8(FP), CX
-	MOVQ         scale+24(FP), DX
-	MOVQ         inv+72(FP), BX
-	MOVQ         sumHi+56(FP), SI
-	MOVQ         sumLo+64(FP), DI
+	MOVQ         inv+64(FP), DX
+	MOVQ         add+72(FP), BX
 	SHLQ         $0x02, CX
-	VPBROADCASTD (SI), Y6
-	VPSLLD       $0x03, Y6, Y6
-	VPSUBD       Y6, Y0, Y0
-	VCVTDQ2PS    Y0, Y0
-	VPBROADCASTD (DI), Y6
-	VPSLLD       $0x03, Y6, Y6
-	VPSUBD       Y6, Y1, Y1
-	VCVTDQ2PS    Y1, Y1
-	VMULPS       constants<>+1792(SB), Y0, Y0
-	VADDPS       Y1, Y0, Y0
-	VMULPS       (DX), Y0, Y0
-	VBROADCASTSS (BX), Y6
-	VMULPS       Y6, Y0, Y0
-	VPBROADCASTD 4(SI), Y6
-	VPSLLD       $0x03, Y6, Y6
-	VPSUBD       Y6, Y2, Y2
-	VCVTDQ2PS    Y2, Y2
-	VPBROADCASTD 4(DI), Y6
-	VPSLLD       $0x03, Y6, Y6
-	VPSUBD       Y6, Y3, Y3
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1792(SB), Y2, Y2
-	VADDPS       Y3, Y2, Y2
-	VMULPS       (DX), Y2, Y2
-	VBROADCASTSS 4(BX), Y6
-	VMULPS       Y6, Y2, Y2
-	VPBROADCASTD 8(SI), Y6
-	VPSLLD       $0x03, Y6, Y6
-	VPSUBD       Y6, Y4, Y4
-	VCVTDQ2PS    Y4, Y4
-	VPBROADCASTD 8(DI), Y6
-	VPSLLD       $0x03, Y6, Y6
-	VPSUBD       Y6, Y5, Y5
-	VCVTDQ2PS    Y5, Y5
-	VMULPS       constants<>+1792(SB), Y4, Y4
-	VADDPS       Y5, Y4, Y4
-	VMULPS       (DX), Y4, Y4
-	VBROADCASTSS 8(BX), Y6
-	VMULPS       Y6, Y4, Y4
-	MOVQ         add+80(FP), DX
-	TESTQ        DX, DX
+	VBROADCASTSS (DX), Y12
+	VMULPS       Y12, Y0, Y0
+	VBROADCASTSS 4(DX), Y12
+	VMULPS       Y12, Y1, Y1
+	VBROADCASTSS 8(DX), Y12
+	VMULPS       Y12, Y2, Y2
+	TESTQ        BX, BX
 	JZ           store
 	VADDPS       (AX), Y0, Y0
-	VADDPS       (AX)(CX*1), Y2, Y2
-	VADDPS       (AX)(CX*2), Y4, Y4
+	VADDPS       (AX)(CX*1), Y1, Y1
+	VADDPS       (AX)(CX*2), Y2, Y2
 
 store:
 	VMOVUPS Y0, (AX)
-	VMOVUPS Y2, (AX)(CX*1)
-	VMOVUPS Y4, (AX)(CX*2)
+	VMOVUPS Y1, (AX)(CX*1)
+	VMOVUPS Y2, (AX)(CX*2)
+	VZEROUPPER
+	RET
+
+// func int4ErrorsAVX2(dst *float32, s *float32, x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·int4ErrorsAVX2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         n+24(FP), BX
+	MOVL         $0xc1000000, SI
+	VMOVD        SI, X7
+	VPBROADCASTD X7, Y7
+	MOVL         $0x40e00000, SI
+	VMOVD        SI, X8
+	VPBROADCASTD X8, Y8
+	VMOVUPS      constants<>+64(SB), Y9
+	VMOVUPS      (CX), Y0
+	VMOVUPS      32(CX), Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+
+loop:
+	VBROADCASTSS (DX), Y6
+	VMULPS       Y0, Y6, Y4
+	VMULPS       Y1, Y6, Y5
+	VMAXPS       Y7, Y4, Y6
+	VMINPS       Y8, Y6, Y6
+	VADDPS       Y9, Y6, Y6
+	VSUBPS       Y9, Y6, Y6
+	VSUBPS       Y6, Y4, Y4
+	VMULPS       Y4, Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VMAXPS       Y7, Y5, Y6
+	VMINPS       Y8, Y6, Y6
+	VADDPS       Y9, Y6, Y6
+	VSUBPS       Y9, Y6, Y6
+	VSUBPS       Y6, Y5, Y5
+	VMULPS       Y5, Y5, Y5
+	VADDPS       Y5, Y3, Y3
+	ADDQ         $0x04, DX
+	DECQ         BX
+	JNZ          loop
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -17668,15 +18382,24 @@ store:
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512Side(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512Side(SB), NOSPLIT, $0-96
-	MOVQ         w+16(FP), AX
-	MOVQ         blocks+88(FP), CX
-	MOVQ         ldx+48(FP), DX
-	MOVQ         hi+32(FP), DX
-	MOVQ         lo+40(FP), BX
-	MOVQ         $0x00000001, SI
+// func denseInt4AVX512Side(dst *float32, w *byte, hi *int8, lo *int8, eights *int32, inv *float32, add int, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·denseInt4AVX512Side(SB), NOSPLIT, $0-64
+	MOVQ         hi+16(FP), AX
+	MOVQ         lo+24(FP), CX
+	MOVQ         w+8(FP), DX
+	MOVQ         blocks+56(FP), BX
+	MOVQ         eights+32(FP), SI
+	LEAQ         15(BX), R8
+	SHRQ         $0x04, R8
+	ADDQ         BX, R8
+	SHLQ         $0x06, R8
+	LEAQ         (R8)(R8*2), R9
+	LEAQ         (DX)(R9*2), R10
+	ADDQ         DX, R9
+	MOVL         $0x0f0f0f0f, DI
+	VMOVD        DI, X24
+	VPBROADCASTD X24, Z24
 	VXORPS       Z0, Z0, Z0
 	VXORPS       Z1, Z1, Z1
 	VXORPS       Z2, Z2, Z2
@@ -17685,6 +18408,34 @@ TEXT ·denseInt4AVX512Side(SB), NOSPLIT, $0-96
 	VXORPS       Z5, Z5, Z5
 	VXORPS       Z6, Z6, Z6
 	VXORPS       Z7, Z7, Z7
+
+run:
+	MOVQ         DX, R11
+	MOVQ         R9, R12
+	MOVQ         R10, R13
+	PREFETCHT0   1088(DX)
+	PREFETCHT0   1088(DX)(R8*1)
+	PREFETCHT0   1088(DX)(R8*2)
+	PREFETCHT0   1088(R9)
+	PREFETCHT0   1088(DX)(R8*4)
+	PREFETCHT0   1088(R9)(R8*2)
+	PREFETCHT0   1088(R10)
+	PREFETCHT0   1088(R10)(R8*1)
+	ADDQ         $0x40, DX
+	ADDQ         $0x40, R9
+	ADDQ         $0x40, R10
+	MOVQ         $0x00000008, DI
+	CMPQ         BX, DI
+	CMOVQLT      BX, DI
+	SUBQ         DI, BX
+	VPBROADCASTD (SI), Z16
+	VPBROADCASTD (SI), Z17
+	VPBROADCASTD (SI), Z18
+	VPBROADCASTD (SI), Z19
+	VPBROADCASTD (SI), Z20
+	VPBROADCASTD (SI), Z21
+	VPBROADCASTD (SI), Z22
+	VPBROADCASTD (SI), Z23
 	VXORPS       Z8, Z8, Z8
 	VXORPS       Z9, Z9, Z9
 	VXORPS       Z10, Z10, Z10
@@ -17693,212 +18444,312 @@ TEXT ·denseInt4AVX512Side(SB), NOSPLIT, $0-96
 	VXORPS       Z13, Z13, Z13
 	VXORPS       Z14, Z14, Z14
 	VXORPS       Z15, Z15, Z15
-	MOVQ         CX, DI
-	SHLQ         $0x06, DI
-	IMULQ        SI, DI
-	LEAQ         (DI)(DI*2), SI
-	LEAQ         (AX)(SI*2), R8
-	ADDQ         AX, SI
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X22
-	VPBROADCASTD X22, Z22
+	ADDQ         $0x04, SI
 
-loop:
-	VPBROADCASTD (DX), Z16
-	VPBROADCASTD 4(DX), Z17
-	VPBROADCASTD (BX), Z18
-	VPBROADCASTD 4(BX), Z19
-	VMOVDQU32    (AX), Z20
-	PREFETCHT0   1024(AX)
-	VPSRLW       $0x04, Z20, Z21
-	VPANDD       Z22, Z20, Z20
-	VPANDD       Z22, Z21, Z21
-	VPDPBUSD     Z16, Z20, Z0
-	VPDPBUSD     Z18, Z20, Z8
-	VPDPBUSD     Z17, Z21, Z0
-	VPDPBUSD     Z19, Z21, Z8
-	VMOVDQU32    (AX)(DI*1), Z20
-	PREFETCHT0   1024(AX)(DI*1)
-	VPSRLW       $0x04, Z20, Z21
-	VPANDD       Z22, Z20, Z20
-	VPANDD       Z22, Z21, Z21
-	VPDPBUSD     Z16, Z20, Z1
-	VPDPBUSD     Z18, Z20, Z9
-	VPDPBUSD     Z17, Z21, Z1
-	VPDPBUSD     Z19, Z21, Z9
-	VMOVDQU32    (AX)(DI*2), Z20
-	PREFETCHT0   1024(AX)(DI*2)
-	VPSRLW       $0x04, Z20, Z21
-	VPANDD       Z22, Z20, Z20
-	VPANDD       Z22, Z21, Z21
-	VPDPBUSD     Z16, Z20, Z2
-	VPDPBUSD     Z18, Z20, Z10
-	VPDPBUSD     Z17, Z21, Z2
-	VPDPBUSD     Z19, Z21, Z10
-	VMOVDQU32    (SI), Z20
-	PREFETCHT0   1024(SI)
-	VPSRLW       $0x04, Z20, Z21
-	VPANDD       Z22, Z20, Z20
-	VPANDD       Z22, Z21, Z21
-	VPDPBUSD     Z16, Z20, Z3
-	VPDPBUSD     Z18, Z20, Z11
-	VPDPBUSD     Z17, Z21, Z3
-	VPDPBUSD     Z19, Z21, Z11
-	VMOVDQU32    (AX)(DI*4), Z20
-	PREFETCHT0   1024(AX)(DI*4)
-	VPSRLW       $0x04, Z20, Z21
-	VPANDD       Z22, Z20, Z20
-	VPANDD       Z22, Z21, Z21
-	VPDPBUSD     Z16, Z20, Z4
-	VPDPBUSD     Z18, Z20, Z12
-	VPDPBUSD     Z17, Z21, Z4
-	VPDPBUSD     Z19, Z21, Z12
-	VMOVDQU32    (SI)(DI*2), Z20
-	PREFETCHT0   1024(SI)(DI*2)
-	VPSRLW       $0x04, Z20, Z21
-	VPANDD       Z22, Z20, Z20
-	VPANDD       Z22, Z21, Z21
-	VPDPBUSD     Z16, Z20, Z5
-	VPDPBUSD     Z18, Z20, Z13
-	VPDPBUSD     Z17, Z21, Z5
-	VPDPBUSD     Z19, Z21, Z13
-	VMOVDQU32    (R8), Z20
-	PREFETCHT0   1024(R8)
-	VPSRLW       $0x04, Z20, Z21
-	VPANDD       Z22, Z20, Z20
-	VPANDD       Z22, Z21, Z21
-	VPDPBUSD     Z16, Z20, Z6
-	VPDPBUSD     Z18, Z20, Z14
-	VPDPBUSD     Z17, Z21, Z6
-	VPDPBUSD     Z19, Z21, Z14
-	VMOVDQU32    (R8)(DI*1), Z20
-	PREFETCHT0   1024(R8)(DI*1)
-	VPSRLW       $0x04, Z20, Z21
-	VPANDD       Z22, Z20, Z20
-	VPANDD       Z22, Z21, Z21
-	VPDPBUSD     Z16, Z20, Z7
-	VPDPBUSD     Z18, Z20, Z15
-	VPDPBUSD     Z17, Z21, Z7
-	VPDPBUSD     Z19, Z21, Z15
-	ADDQ         $0x40, AX
-	ADDQ         $0x40, SI
-	ADDQ         $0x40, R8
-	ADDQ         $0x00000008, DX
-	ADDQ         $0x00000008, BX
-	DECQ         CX
-	JNZ          loop
+block0:
+	VPBROADCASTD (AX), Z25
+	VPBROADCASTD 4(AX), Z26
+	VPBROADCASTD (CX), Z27
+	VPBROADCASTD 4(CX), Z28
+	VMOVDQU32    (DX), Z29
+	PREFETCHT0   1088(DX)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z8
+	VPDPBUSD     Z27, Z29, Z16
+	VPDPBUSD     Z26, Z30, Z8
+	VPDPBUSD     Z28, Z30, Z16
+	VMOVDQU32    (DX)(R8*1), Z29
+	PREFETCHT0   1088(DX)(R8*1)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z9
+	VPDPBUSD     Z27, Z29, Z17
+	VPDPBUSD     Z26, Z30, Z9
+	VPDPBUSD     Z28, Z30, Z17
+	VMOVDQU32    (DX)(R8*2), Z29
+	PREFETCHT0   1088(DX)(R8*2)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z10
+	VPDPBUSD     Z27, Z29, Z18
+	VPDPBUSD     Z26, Z30, Z10
+	VPDPBUSD     Z28, Z30, Z18
+	VMOVDQU32    (R9), Z29
+	PREFETCHT0   1088(R9)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z11
+	VPDPBUSD     Z27, Z29, Z19
+	VPDPBUSD     Z26, Z30, Z11
+	VPDPBUSD     Z28, Z30, Z19
+	VMOVDQU32    (DX)(R8*4), Z29
+	PREFETCHT0   1088(DX)(R8*4)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z12
+	VPDPBUSD     Z27, Z29, Z20
+	VPDPBUSD     Z26, Z30, Z12
+	VPDPBUSD     Z28, Z30, Z20
+	VMOVDQU32    (R9)(R8*2), Z29
+	PREFETCHT0   1088(R9)(R8*2)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z13
+	VPDPBUSD     Z27, Z29, Z21
+	VPDPBUSD     Z26, Z30, Z13
+	VPDPBUSD     Z28, Z30, Z21
+	VMOVDQU32    (R10), Z29
+	PREFETCHT0   1088(R10)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z14
+	VPDPBUSD     Z27, Z29, Z22
+	VPDPBUSD     Z26, Z30, Z14
+	VPDPBUSD     Z28, Z30, Z22
+	VMOVDQU32    (R10)(R8*1), Z29
+	PREFETCHT0   1088(R10)(R8*1)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z15
+	VPDPBUSD     Z27, Z29, Z23
+	VPDPBUSD     Z26, Z30, Z15
+	VPDPBUSD     Z28, Z30, Z23
+	ADDQ         $0x40, DX
+	ADDQ         $0x40, R9
+	ADDQ         $0x40, R10
+	ADDQ         $0x08, AX
+	ADDQ         $0x08, CX
+	DECQ         DI
+	JNZ          block0
+	VPSLLD       $0x08, Z8, Z8
+	VPADDD       Z8, Z16, Z16
+	VCVTDQ2PS    Z16, Z16
+	VMOVUPS      (R11), Z8
+	VPSLLD       $0x10, Z8, Z8
+	VFMADD231PS  Z16, Z8, Z0
+	VPSLLD       $0x08, Z9, Z9
+	VPADDD       Z9, Z17, Z17
+	VCVTDQ2PS    Z17, Z17
+	VMOVUPS      (R11)(R8*1), Z8
+	VPSLLD       $0x10, Z8, Z8
+	VFMADD231PS  Z17, Z8, Z1
+	VPSLLD       $0x08, Z10, Z10
+	VPADDD       Z10, Z18, Z18
+	VCVTDQ2PS    Z18, Z18
+	VMOVUPS      (R11)(R8*2), Z8
+	VPSLLD       $0x10, Z8, Z8
+	VFMADD231PS  Z18, Z8, Z2
+	VPSLLD       $0x08, Z11, Z11
+	VPADDD       Z11, Z19, Z19
+	VCVTDQ2PS    Z19, Z19
+	VMOVUPS      (R12), Z8
+	VPSLLD       $0x10, Z8, Z8
+	VFMADD231PS  Z19, Z8, Z3
+	VPSLLD       $0x08, Z12, Z12
+	VPADDD       Z12, Z20, Z20
+	VCVTDQ2PS    Z20, Z20
+	VMOVUPS      (R11)(R8*4), Z8
+	VPSLLD       $0x10, Z8, Z8
+	VFMADD231PS  Z20, Z8, Z4
+	VPSLLD       $0x08, Z13, Z13
+	VPADDD       Z13, Z21, Z21
+	VCVTDQ2PS    Z21, Z21
+	VMOVUPS      (R12)(R8*2), Z8
+	VPSLLD       $0x10, Z8, Z8
+	VFMADD231PS  Z21, Z8, Z5
+	VPSLLD       $0x08, Z14, Z14
+	VPADDD       Z14, Z22, Z22
+	VCVTDQ2PS    Z22, Z22
+	VMOVUPS      (R13), Z8
+	VPSLLD       $0x10, Z8, Z8
+	VFMADD231PS  Z22, Z8, Z6
+	VPSLLD       $0x08, Z15, Z15
+	VPADDD       Z15, Z23, Z23
+	VCVTDQ2PS    Z23, Z23
+	VMOVUPS      (R13)(R8*1), Z8
+	VPSLLD       $0x10, Z8, Z8
+	VFMADD231PS  Z23, Z8, Z7
+	TESTQ        BX, BX
+	JZ           end
+	MOVQ         $0x00000008, DI
+	CMPQ         BX, DI
+	CMOVQLT      BX, DI
+	SUBQ         DI, BX
+	VPBROADCASTD (SI), Z16
+	VPBROADCASTD (SI), Z17
+	VPBROADCASTD (SI), Z18
+	VPBROADCASTD (SI), Z19
+	VPBROADCASTD (SI), Z20
+	VPBROADCASTD (SI), Z21
+	VPBROADCASTD (SI), Z22
+	VPBROADCASTD (SI), Z23
+	VXORPS       Z8, Z8, Z8
+	VXORPS       Z9, Z9, Z9
+	VXORPS       Z10, Z10, Z10
+	VXORPS       Z11, Z11, Z11
+	VXORPS       Z12, Z12, Z12
+	VXORPS       Z13, Z13, Z13
+	VXORPS       Z14, Z14, Z14
+	VXORPS       Z15, Z15, Z15
+	ADDQ         $0x04, SI
+
+block1:
+	VPBROADCASTD (AX), Z25
+	VPBROADCASTD 4(AX), Z26
+	VPBROADCASTD (CX), Z27
+	VPBROADCASTD 4(CX), Z28
+	VMOVDQU32    (DX), Z29
+	PREFETCHT0   1088(DX)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z8
+	VPDPBUSD     Z27, Z29, Z16
+	VPDPBUSD     Z26, Z30, Z8
+	VPDPBUSD     Z28, Z30, Z16
+	VMOVDQU32    (DX)(R8*1), Z29
+	PREFETCHT0   1088(DX)(R8*1)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z9
+	VPDPBUSD     Z27, Z29, Z17
+	VPDPBUSD     Z26, Z30, Z9
+	VPDPBUSD     Z28, Z30, Z17
+	VMOVDQU32    (DX)(R8*2), Z29
+	PREFETCHT0   1088(DX)(R8*2)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z10
+	VPDPBUSD     Z27, Z29, Z18
+	VPDPBUSD     Z26, Z30, Z10
+	VPDPBUSD     Z28, Z30, Z18
+	VMOVDQU32    (R9), Z29
+	PREFETCHT0   1088(R9)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z11
+	VPDPBUSD     Z27, Z29, Z19
+	VPDPBUSD     Z26, Z30, Z11
+	VPDPBUSD     Z28, Z30, Z19
+	VMOVDQU32    (DX)(R8*4), Z29
+	PREFETCHT0   1088(DX)(R8*4)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z12
+	VPDPBUSD     Z27, Z29, Z20
+	VPDPBUSD     Z26, Z30, Z12
+	VPDPBUSD     Z28, Z30, Z20
+	VMOVDQU32    (R9)(R8*2), Z29
+	PREFETCHT0   1088(R9)(R8*2)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z13
+	VPDPBUSD     Z27, Z29, Z21
+	VPDPBUSD     Z26, Z30, Z13
+	VPDPBUSD     Z28, Z30, Z21
+	VMOVDQU32    (R10), Z29
+	PREFETCHT0   1088(R10)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z14
+	VPDPBUSD     Z27, Z29, Z22
+	VPDPBUSD     Z26, Z30, Z14
+	VPDPBUSD     Z28, Z30, Z22
+	VMOVDQU32    (R10)(R8*1), Z29
+	PREFETCHT0   1088(R10)(R8*1)
+	VPSRLW       $0x04, Z29, Z30
+	VPANDD       Z24, Z29, Z29
+	VPANDD       Z24, Z30, Z30
+	VPDPBUSD     Z25, Z29, Z15
+	VPDPBUSD     Z27, Z29, Z23
+	VPDPBUSD     Z26, Z30, Z15
+	VPDPBUSD     Z28, Z30, Z23
+	ADDQ         $0x40, DX
+	ADDQ         $0x40, R9
+	ADDQ         $0x40, R10
+	ADDQ         $0x08, AX
+	ADDQ         $0x08, CX
+	DECQ         DI
+	JNZ          block1
+	VPSLLD       $0x08, Z8, Z8
+	VPADDD       Z8, Z16, Z16
+	VCVTDQ2PS    Z16, Z16
+	VMOVUPS      (R11), Z8
+	VANDPS       constants<>+1600(SB), Z8, Z8
+	VFMADD231PS  Z16, Z8, Z0
+	VPSLLD       $0x08, Z9, Z9
+	VPADDD       Z9, Z17, Z17
+	VCVTDQ2PS    Z17, Z17
+	VMOVUPS      (R11)(R8*1), Z8
+	VANDPS       constants<>+1600(SB), Z8, Z8
+	VFMADD231PS  Z17, Z8, Z1
+	VPSLLD       $0x08, Z10, Z10
+	VPADDD       Z10, Z18, Z18
+	VCVTDQ2PS    Z18, Z18
+	VMOVUPS      (R11)(R8*2), Z8
+	VANDPS       constants<>+1600(SB), Z8, Z8
+	VFMADD231PS  Z18, Z8, Z2
+	VPSLLD       $0x08, Z11, Z11
+	VPADDD       Z11, Z19, Z19
+	VCVTDQ2PS    Z19, Z19
+	VMOVUPS      (R12), Z8
+	VANDPS       constants<>+1600(SB), Z8, Z8
+	VFMADD231PS  Z19, Z8, Z3
+	VPSLLD       $0x08, Z12, Z12
+	VPADDD       Z12, Z20, Z20
+	VCVTDQ2PS    Z20, Z20
+	VMOVUPS      (R11)(R8*4), Z8
+	VANDPS       constants<>+1600(SB), Z8, Z8
+	VFMADD231PS  Z20, Z8, Z4
+	VPSLLD       $0x08, Z13, Z13
+	VPADDD       Z13, Z21, Z21
+	VCVTDQ2PS    Z21, Z21
+	VMOVUPS      (R12)(R8*2), Z8
+	VANDPS       constants<>+1600(SB), Z8, Z8
+	VFMADD231PS  Z21, Z8, Z5
+	VPSLLD       $0x08, Z14, Z14
+	VPADDD       Z14, Z22, Z22
+	VCVTDQ2PS    Z22, Z22
+	VMOVUPS      (R13), Z8
+	VANDPS       constants<>+1600(SB), Z8, Z8
+	VFMADD231PS  Z22, Z8, Z6
+	VPSLLD       $0x08, Z15, Z15
+	VPADDD       Z15, Z23, Z23
+	VCVTDQ2PS    Z23, Z23
+	VMOVUPS      (R13)(R8*1), Z8
+	VANDPS       constants<>+1600(SB), Z8, Z8
+	VFMADD231PS  Z23, Z8, Z7
+	TESTQ        BX, BX
+	JNZ          run
+
+end:
 	MOVQ         dst+0(FP), AX
-	MOVQ         ldd+8(FP), CX
-	MOVQ         scale+24(FP), DX
-	MOVQ         inv+72(FP), BX
-	MOVQ         sumHi+56(FP), SI
-	MOVQ         sumLo+64(FP), DI
-	SHLQ         $0x02, CX
-	VPBROADCASTD (SI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z0, Z0
-	VCVTDQ2PS    Z0, Z0
-	VPBROADCASTD (DI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z8, Z8
-	VCVTDQ2PS    Z8, Z8
-	VMULPS       constants<>+1792(SB), Z0, Z0
-	VADDPS       Z8, Z0, Z0
-	VMULPS       (DX), Z0, Z0
-	VBROADCASTSS (BX), Z16
-	VMULPS       Z16, Z0, Z0
-	VPBROADCASTD (SI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z1, Z1
-	VCVTDQ2PS    Z1, Z1
-	VPBROADCASTD (DI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z9, Z9
-	VCVTDQ2PS    Z9, Z9
-	VMULPS       constants<>+1792(SB), Z1, Z1
-	VADDPS       Z9, Z1, Z1
-	VMULPS       64(DX), Z1, Z1
-	VBROADCASTSS (BX), Z16
-	VMULPS       Z16, Z1, Z1
-	VPBROADCASTD (SI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z2, Z2
-	VCVTDQ2PS    Z2, Z2
-	VPBROADCASTD (DI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z10, Z10
-	VCVTDQ2PS    Z10, Z10
-	VMULPS       constants<>+1792(SB), Z2, Z2
-	VADDPS       Z10, Z2, Z2
-	VMULPS       128(DX), Z2, Z2
-	VBROADCASTSS (BX), Z16
-	VMULPS       Z16, Z2, Z2
-	VPBROADCASTD (SI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z3, Z3
-	VCVTDQ2PS    Z3, Z3
-	VPBROADCASTD (DI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z11, Z11
-	VCVTDQ2PS    Z11, Z11
-	VMULPS       constants<>+1792(SB), Z3, Z3
-	VADDPS       Z11, Z3, Z3
-	VMULPS       192(DX), Z3, Z3
-	VBROADCASTSS (BX), Z16
-	VMULPS       Z16, Z3, Z3
-	VPBROADCASTD (SI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z4, Z4
-	VCVTDQ2PS    Z4, Z4
-	VPBROADCASTD (DI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z12, Z12
-	VCVTDQ2PS    Z12, Z12
-	VMULPS       constants<>+1792(SB), Z4, Z4
-	VADDPS       Z12, Z4, Z4
-	VMULPS       256(DX), Z4, Z4
-	VBROADCASTSS (BX), Z16
-	VMULPS       Z16, Z4, Z4
-	VPBROADCASTD (SI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z5, Z5
-	VCVTDQ2PS    Z5, Z5
-	VPBROADCASTD (DI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z13, Z13
-	VCVTDQ2PS    Z13, Z13
-	VMULPS       constants<>+1792(SB), Z5, Z5
-	VADDPS       Z13, Z5, Z5
-	VMULPS       320(DX), Z5, Z5
-	VBROADCASTSS (BX), Z16
-	VMULPS       Z16, Z5, Z5
-	VPBROADCASTD (SI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z6, Z6
-	VCVTDQ2PS    Z6, Z6
-	VPBROADCASTD (DI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z14, Z14
-	VCVTDQ2PS    Z14, Z14
-	VMULPS       constants<>+1792(SB), Z6, Z6
-	VADDPS       Z14, Z6, Z6
-	VMULPS       384(DX), Z6, Z6
-	VBROADCASTSS (BX), Z16
-	VMULPS       Z16, Z6, Z6
-	VPBROADCASTD (SI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z7, Z7
-	VCVTDQ2PS    Z7, Z7
-	VPBROADCASTD (DI), Z16
-	VPSLLD       $0x03, Z16, Z16
-	VPSUBD       Z16, Z15, Z15
-	VCVTDQ2PS    Z15, Z15
-	VMULPS       constants<>+1792(SB), Z7, Z7
-	VADDPS       Z15, Z7, Z7
-	VMULPS       448(DX), Z7, Z7
-	VBROADCASTSS (BX), Z16
-	VMULPS       Z16, Z7, Z7
-	MOVQ         add+80(FP), CX
+	MOVQ         add+48(FP), CX
+	MOVQ         inv+40(FP), DX
+	VBROADCASTSS (DX), Z8
+	VMULPS       Z8, Z0, Z0
+	VMULPS       Z8, Z1, Z1
+	VMULPS       Z8, Z2, Z2
+	VMULPS       Z8, Z3, Z3
+	VMULPS       Z8, Z4, Z4
+	VMULPS       Z8, Z5, Z5
+	VMULPS       Z8, Z6, Z6
+	VMULPS       Z8, Z7, Z7
 	TESTQ        CX, CX
 	JZ           store
 	VADDPS       (AX), Z0, Z0
@@ -17922,1167 +18773,1868 @@ store:
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t1(SB), NOSPLIT, $0-96
-	MOVQ          w+16(FP), AX
-	MOVQ          blocks+88(FP), CX
-	MOVQ          ldx+48(FP), DX
-	MOVQ          hi+32(FP), DX
-	MOVQ          lo+40(FP), BX
-	MOVL          $0x0f0f0f0f, SI
-	VMOVD         SI, X0
-	VPBROADCASTD  X0, Z0
-	MOVL          $0xf0f0f0f0, SI
-	VMOVD         SI, X1
-	VPBROADCASTD  X1, Z1
-	VXORPS        Z2, Z2, Z2
-	VXORPS        Z3, Z3, Z3
-	VXORPS        Z4, Z4, Z4
-	VXORPS        Z5, Z5, Z5
-	VXORPS        Z6, Z6, Z6
-	VXORPS        Z7, Z7, Z7
-	VXORPS        Z8, Z8, Z8
-	VXORPS        Z9, Z9, Z9
-	TESTQ         $0x00000001, CX
-	JZ            loop
-	VMOVDQU32     (AX), Z10
-	PREFETCHT0    4096(AX)
-	VPANDD        Z0, Z10, Z11
-	VPDPBUSD.BCST (DX), Z11, Z2
-	VPDPBUSD.BCST (BX), Z11, Z4
-	VPANDD        Z1, Z10, Z10
-	VPDPBUSD.BCST 4(DX), Z10, Z3
-	VPDPBUSD.BCST 4(BX), Z10, Z5
-	ADDQ          $0x00000040, AX
-	ADDQ          $0x00000008, DX
-	ADDQ          $0x00000008, BX
-	DECQ          CX
-	JZ            end
+// func denseInt4AVX512t1(dst *float32, y *float32, w *byte, hi *int8, lo *int8, eights *int32, inv *float32, add int, blocks int, panels int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·denseInt4AVX512t1(SB), NOSPLIT, $0-80
+	MOVQ         hi+24(FP), AX
+	MOVQ         lo+32(FP), CX
+	MOVQ         eights+40(FP), DX
+	MOVL         $0x0f0f0f0f, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0xf0f0f0f0, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Z1
+	MOVQ         w+16(FP), R10
+	MOVQ         blocks+64(FP), R11
+	LEAQ         15(R11), R13
+	SHRQ         $0x04, R13
+	ADDQ         R11, R13
+	SHLQ         $0x06, R13
+	MOVQ         $0x00001000, BX
+	MOVQ         panels+72(FP), R12
+	CMPQ         R12, $0x01
+	JE           run
+	MOVQ         $0x00000440, BX
 
-loop:
-	VMOVDQU32     (AX), Z10
-	PREFETCHT0    4096(AX)
-	VPANDD        Z0, Z10, Z11
-	VPDPBUSD.BCST (DX), Z11, Z2
-	VPDPBUSD.BCST (BX), Z11, Z4
-	VPANDD        Z1, Z10, Z10
-	VPDPBUSD.BCST 4(DX), Z10, Z3
-	VPDPBUSD.BCST 4(BX), Z10, Z5
-	VMOVDQU32     64(AX), Z10
-	PREFETCHT0    4160(AX)
-	VPANDD        Z0, Z10, Z11
-	VPDPBUSD.BCST 8(DX), Z11, Z6
-	VPDPBUSD.BCST 8(BX), Z11, Z8
-	VPANDD        Z1, Z10, Z10
-	VPDPBUSD.BCST 12(DX), Z10, Z7
-	VPDPBUSD.BCST 12(BX), Z10, Z9
-	ADDQ          $0x00000080, AX
-	ADDQ          $0x00000010, DX
-	ADDQ          $0x00000010, BX
-	SUBQ          $0x02, CX
-	JNZ           loop
+run:
+	MOVQ    $0x00000010, R9
+	CMPQ    R11, R9
+	CMOVQLT R11, R9
+	SUBQ    R9, R11
+	SHLQ    $0x03, R9
+	MOVQ    R10, SI
+	MOVQ    y+8(FP), DI
+	MOVQ    panels+72(FP), R12
 
-end:
-	VPADDD       Z6, Z2, Z2
-	VPADDD       Z7, Z3, Z3
-	VPSRAD       $0x04, Z3, Z3
-	VPADDD       Z3, Z2, Z2
-	VPADDD       Z8, Z4, Z4
-	VPADDD       Z9, Z5, Z5
+panel:
+	PREFETCHT0   (SI)(BX*1)
+	VPBROADCASTD (DX), Z4
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z5, Z5, Z5
+	CMPQ         R9, $0x00000040
+	JGE          whole0
+	MOVQ         $0x00000000, R8
+
+part0:
+	VMOVDQU32     64(SI)(R8*8), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST (AX)(R8*1), Z6, Z2
+	VPDPBUSD.BCST (CX)(R8*1), Z6, Z4
+	VPDPBUSD.BCST 4(AX)(R8*1), Z7, Z3
+	VPDPBUSD.BCST 4(CX)(R8*1), Z7, Z5
+	ADDQ          $0x08, R8
+	CMPQ          R8, R9
+	JLT           part0
+	JMP           part0end
+
+whole0:
+	VMOVDQU32     64(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST (AX), Z6, Z2
+	VPDPBUSD.BCST (CX), Z6, Z4
+	VPDPBUSD.BCST 4(AX), Z7, Z3
+	VPDPBUSD.BCST 4(CX), Z7, Z5
+	PREFETCHT0    64(SI)(BX*1)
+	VMOVDQU32     128(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 8(AX), Z6, Z2
+	VPDPBUSD.BCST 8(CX), Z6, Z4
+	VPDPBUSD.BCST 12(AX), Z7, Z3
+	VPDPBUSD.BCST 12(CX), Z7, Z5
+	PREFETCHT0    128(SI)(BX*1)
+	VMOVDQU32     192(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 16(AX), Z6, Z2
+	VPDPBUSD.BCST 16(CX), Z6, Z4
+	VPDPBUSD.BCST 20(AX), Z7, Z3
+	VPDPBUSD.BCST 20(CX), Z7, Z5
+	PREFETCHT0    192(SI)(BX*1)
+	VMOVDQU32     256(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 24(AX), Z6, Z2
+	VPDPBUSD.BCST 24(CX), Z6, Z4
+	VPDPBUSD.BCST 28(AX), Z7, Z3
+	VPDPBUSD.BCST 28(CX), Z7, Z5
+	PREFETCHT0    256(SI)(BX*1)
+	VMOVDQU32     320(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 32(AX), Z6, Z2
+	VPDPBUSD.BCST 32(CX), Z6, Z4
+	VPDPBUSD.BCST 36(AX), Z7, Z3
+	VPDPBUSD.BCST 36(CX), Z7, Z5
+	PREFETCHT0    320(SI)(BX*1)
+	VMOVDQU32     384(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 40(AX), Z6, Z2
+	VPDPBUSD.BCST 40(CX), Z6, Z4
+	VPDPBUSD.BCST 44(AX), Z7, Z3
+	VPDPBUSD.BCST 44(CX), Z7, Z5
+	PREFETCHT0    384(SI)(BX*1)
+	VMOVDQU32     448(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 48(AX), Z6, Z2
+	VPDPBUSD.BCST 48(CX), Z6, Z4
+	VPDPBUSD.BCST 52(AX), Z7, Z3
+	VPDPBUSD.BCST 52(CX), Z7, Z5
+	PREFETCHT0    448(SI)(BX*1)
+	VMOVDQU32     512(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 56(AX), Z6, Z2
+	VPDPBUSD.BCST 56(CX), Z6, Z4
+	VPDPBUSD.BCST 60(AX), Z7, Z3
+	VPDPBUSD.BCST 60(CX), Z7, Z5
+	PREFETCHT0    512(SI)(BX*1)
+
+part0end:
+	VPSLLD       $0x08, Z2, Z2
+	VPADDD       Z2, Z4, Z4
+	VPSLLD       $0x08, Z3, Z3
+	VPADDD       Z3, Z5, Z5
 	VPSRAD       $0x04, Z5, Z5
 	VPADDD       Z5, Z4, Z4
-	MOVQ         dst+0(FP), AX
-	MOVQ         ldd+8(FP), CX
-	MOVQ         scale+24(FP), DX
-	MOVQ         inv+72(FP), BX
-	MOVQ         sumHi+56(FP), SI
-	MOVQ         sumLo+64(FP), DI
-	SHLQ         $0x02, CX
-	VPBROADCASTD (SI), Z0
-	VPSLLD       $0x03, Z0, Z0
-	VPSUBD       Z0, Z2, Z2
-	VCVTDQ2PS    Z2, Z2
-	VPBROADCASTD (DI), Z0
-	VPSLLD       $0x03, Z0, Z0
-	VPSUBD       Z0, Z4, Z4
 	VCVTDQ2PS    Z4, Z4
-	VMULPS       constants<>+1792(SB), Z2, Z2
-	VADDPS       Z4, Z2, Z2
-	VMULPS       (DX), Z2, Z2
-	VBROADCASTSS (BX), Z0
-	VMULPS       Z0, Z2, Z2
-	MOVQ         add+80(FP), CX
-	TESTQ        CX, CX
-	JZ           store
-	VADDPS       (AX), Z2, Z2
+	VMOVUPS      (SI), Z2
+	VPSLLD       $0x10, Z2, Z2
+	VFMADD213PS  (DI), Z2, Z4
+	VMOVUPS      Z4, (DI)
+	CMPQ         R9, $0x00000040
+	JLE          next
+	VPBROADCASTD 4(DX), Z4
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z5, Z5, Z5
+	CMPQ         R9, $0x00000080
+	JGE          whole1
+	MOVQ         $0x00000040, R8
+
+part1:
+	VMOVDQU32     64(SI)(R8*8), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST (AX)(R8*1), Z6, Z2
+	VPDPBUSD.BCST (CX)(R8*1), Z6, Z4
+	VPDPBUSD.BCST 4(AX)(R8*1), Z7, Z3
+	VPDPBUSD.BCST 4(CX)(R8*1), Z7, Z5
+	ADDQ          $0x08, R8
+	CMPQ          R8, R9
+	JLT           part1
+	JMP           part1end
+
+whole1:
+	VMOVDQU32     576(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 64(AX), Z6, Z2
+	VPDPBUSD.BCST 64(CX), Z6, Z4
+	VPDPBUSD.BCST 68(AX), Z7, Z3
+	VPDPBUSD.BCST 68(CX), Z7, Z5
+	PREFETCHT0    576(SI)(BX*1)
+	VMOVDQU32     640(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 72(AX), Z6, Z2
+	VPDPBUSD.BCST 72(CX), Z6, Z4
+	VPDPBUSD.BCST 76(AX), Z7, Z3
+	VPDPBUSD.BCST 76(CX), Z7, Z5
+	PREFETCHT0    640(SI)(BX*1)
+	VMOVDQU32     704(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 80(AX), Z6, Z2
+	VPDPBUSD.BCST 80(CX), Z6, Z4
+	VPDPBUSD.BCST 84(AX), Z7, Z3
+	VPDPBUSD.BCST 84(CX), Z7, Z5
+	PREFETCHT0    704(SI)(BX*1)
+	VMOVDQU32     768(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 88(AX), Z6, Z2
+	VPDPBUSD.BCST 88(CX), Z6, Z4
+	VPDPBUSD.BCST 92(AX), Z7, Z3
+	VPDPBUSD.BCST 92(CX), Z7, Z5
+	PREFETCHT0    768(SI)(BX*1)
+	VMOVDQU32     832(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 96(AX), Z6, Z2
+	VPDPBUSD.BCST 96(CX), Z6, Z4
+	VPDPBUSD.BCST 100(AX), Z7, Z3
+	VPDPBUSD.BCST 100(CX), Z7, Z5
+	PREFETCHT0    832(SI)(BX*1)
+	VMOVDQU32     896(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 104(AX), Z6, Z2
+	VPDPBUSD.BCST 104(CX), Z6, Z4
+	VPDPBUSD.BCST 108(AX), Z7, Z3
+	VPDPBUSD.BCST 108(CX), Z7, Z5
+	PREFETCHT0    896(SI)(BX*1)
+	VMOVDQU32     960(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 112(AX), Z6, Z2
+	VPDPBUSD.BCST 112(CX), Z6, Z4
+	VPDPBUSD.BCST 116(AX), Z7, Z3
+	VPDPBUSD.BCST 116(CX), Z7, Z5
+	PREFETCHT0    960(SI)(BX*1)
+	VMOVDQU32     1024(SI), Z6
+	VPANDD        Z1, Z6, Z7
+	VPANDD        Z0, Z6, Z6
+	VPDPBUSD.BCST 120(AX), Z6, Z2
+	VPDPBUSD.BCST 120(CX), Z6, Z4
+	VPDPBUSD.BCST 124(AX), Z7, Z3
+	VPDPBUSD.BCST 124(CX), Z7, Z5
+	PREFETCHT0    1024(SI)(BX*1)
+
+part1end:
+	VPSLLD      $0x08, Z2, Z2
+	VPADDD      Z2, Z4, Z4
+	VPSLLD      $0x08, Z3, Z3
+	VPADDD      Z3, Z5, Z5
+	VPSRAD      $0x04, Z5, Z5
+	VPADDD      Z5, Z4, Z4
+	VCVTDQ2PS   Z4, Z4
+	VMOVUPS     (SI), Z2
+	VANDPS      constants<>+1600(SB), Z2, Z2
+	VFMADD213PS (DI), Z2, Z4
+	VMOVUPS     Z4, (DI)
+
+next:
+	ADDQ         R13, SI
+	ADDQ         $0x40, DI
+	DECQ         R12
+	JNZ          panel
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x08, DX
+	ADDQ         $0x00000440, R10
+	TESTQ        R11, R11
+	JNZ          run
+	MOVQ         dst+0(FP), AX
+	MOVQ         add+56(FP), CX
+	MOVQ         inv+48(FP), DX
+	VBROADCASTSS (DX), Z0
+	MOVQ         y+8(FP), DI
+	MOVQ         panels+72(FP), R12
+
+finish:
+	VMULPS (DI), Z0, Z1
+	TESTQ  CX, CX
+	JZ     store
+	VADDPS (AX), Z1, Z1
 
 store:
-	VMOVUPS Z2, (AX)
+	VMOVUPS Z1, (AX)
+	ADDQ    $0x40, DI
+	ADDQ    $0x40, AX
+	DECQ    R12
+	JNZ     finish
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t2(SB), NOSPLIT, $0-96
+// func denseInt4AVX512t2(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·denseInt4AVX512t2(SB), NOSPLIT, $0-88
 	MOVQ         w+16(FP), AX
-	MOVQ         blocks+88(FP), CX
-	MOVQ         ldx+48(FP), DX
-	MOVQ         hi+32(FP), BX
-	MOVQ         lo+40(FP), SI
+	MOVQ         blocks+80(FP), CX
+	MOVQ         eights+48(FP), DX
+	MOVQ         ldx+40(FP), BX
+	MOVQ         hi+24(FP), SI
+	MOVQ         lo+32(FP), DI
+	MOVL         $0x0f0f0f0f, R8
+	VMOVD        R8, X8
+	VPBROADCASTD X8, Z8
 	VXORPS       Z0, Z0, Z0
 	VXORPS       Z1, Z1, Z1
-	VXORPS       Z2, Z2, Z2
-	VXORPS       Z3, Z3, Z3
-	MOVL         $0x0f0f0f0f, DI
-	VMOVD        DI, X6
-	VPBROADCASTD X6, Z6
 
-loop:
-	VMOVDQU32     (AX), Z4
-	PREFETCHT1    12288(AX)
-	PREFETCHT0    1536(AX)
-	VPSRLW        $0x04, Z4, Z5
-	VPANDD        Z6, Z4, Z4
-	VPANDD        Z6, Z5, Z5
-	VPDPBUSD.BCST (BX), Z4, Z0
-	VPDPBUSD.BCST (SI), Z4, Z1
-	VPDPBUSD.BCST (BX)(DX*1), Z4, Z2
-	VPDPBUSD.BCST (SI)(DX*1), Z4, Z3
-	VPDPBUSD.BCST 4(BX), Z5, Z0
-	VPDPBUSD.BCST 4(SI), Z5, Z1
-	VPDPBUSD.BCST 4(BX)(DX*1), Z5, Z2
-	VPDPBUSD.BCST 4(SI)(DX*1), Z5, Z3
-	ADDQ          $0x00000040, AX
-	ADDQ          $0x00000008, BX
-	ADDQ          $0x00000008, SI
-	DECQ          CX
-	JNZ           loop
-	MOVQ          dst+0(FP), AX
-	MOVQ          ldd+8(FP), CX
-	MOVQ          scale+24(FP), DX
-	MOVQ          inv+72(FP), BX
-	MOVQ          sumHi+56(FP), SI
-	MOVQ          sumLo+64(FP), DI
-	SHLQ          $0x02, CX
-	VPBROADCASTD  (SI), Z4
-	VPSLLD        $0x03, Z4, Z4
-	VPSUBD        Z4, Z0, Z0
-	VCVTDQ2PS     Z0, Z0
-	VPBROADCASTD  (DI), Z4
-	VPSLLD        $0x03, Z4, Z4
-	VPSUBD        Z4, Z1, Z1
-	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1792(SB), Z0, Z0
-	VADDPS        Z1, Z0, Z0
-	VMULPS        (DX), Z0, Z0
-	VBROADCASTSS  (BX), Z4
-	VMULPS        Z4, Z0, Z0
-	VPBROADCASTD  4(SI), Z4
-	VPSLLD        $0x03, Z4, Z4
-	VPSUBD        Z4, Z2, Z2
-	VCVTDQ2PS     Z2, Z2
-	VPBROADCASTD  4(DI), Z4
-	VPSLLD        $0x03, Z4, Z4
-	VPSUBD        Z4, Z3, Z3
-	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1792(SB), Z2, Z2
-	VADDPS        Z3, Z2, Z2
-	VMULPS        (DX), Z2, Z2
-	VBROADCASTSS  4(BX), Z4
-	VMULPS        Z4, Z2, Z2
-	MOVQ          add+80(FP), DX
-	TESTQ         DX, DX
-	JZ            store
-	VADDPS        (AX), Z0, Z0
-	VADDPS        (AX)(CX*1), Z2, Z2
-
-store:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z2, (AX)(CX*1)
-	VZEROUPPER
-	RET
-
-// func denseInt4AVX512t3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t3(SB), NOSPLIT, $0-96
-	MOVQ         w+16(FP), AX
-	MOVQ         blocks+88(FP), CX
-	MOVQ         ldx+48(FP), DX
-	MOVQ         hi+32(FP), BX
-	MOVQ         lo+40(FP), SI
-	VXORPS       Z0, Z0, Z0
-	VXORPS       Z1, Z1, Z1
-	VXORPS       Z2, Z2, Z2
-	VXORPS       Z3, Z3, Z3
+run:
+	MOVQ         AX, R8
+	ADDQ         $0x40, AX
+	MOVQ         $0x00000008, R9
+	CMPQ         CX, R9
+	CMOVQLT      CX, R9
+	SUBQ         R9, CX
+	MOVQ         groups+56(FP), R11
+	SHLQ         $0x02, R11
+	MOVQ         DX, R10
+	VPBROADCASTD (R10), Z2
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Z3
+	ADDQ         $0x04, DX
 	VXORPS       Z4, Z4, Z4
 	VXORPS       Z5, Z5, Z5
-	MOVL         $0x0f0f0f0f, DI
-	VMOVD        DI, X8
-	VPBROADCASTD X8, Z8
 
-loop:
-	VMOVDQU32     (AX), Z6
+block0:
 	PREFETCHT1    12288(AX)
 	PREFETCHT0    1536(AX)
+	VMOVDQU32     (AX), Z6
 	VPSRLW        $0x04, Z6, Z7
 	VPANDD        Z8, Z6, Z6
 	VPANDD        Z8, Z7, Z7
-	VPDPBUSD.BCST (BX), Z6, Z0
-	VPDPBUSD.BCST (SI), Z6, Z1
-	VPDPBUSD.BCST (BX)(DX*1), Z6, Z2
-	VPDPBUSD.BCST (SI)(DX*1), Z6, Z3
-	VPDPBUSD.BCST (BX)(DX*2), Z6, Z4
-	VPDPBUSD.BCST (SI)(DX*2), Z6, Z5
-	VPDPBUSD.BCST 4(BX), Z7, Z0
-	VPDPBUSD.BCST 4(SI), Z7, Z1
-	VPDPBUSD.BCST 4(BX)(DX*1), Z7, Z2
-	VPDPBUSD.BCST 4(SI)(DX*1), Z7, Z3
-	VPDPBUSD.BCST 4(BX)(DX*2), Z7, Z4
-	VPDPBUSD.BCST 4(SI)(DX*2), Z7, Z5
-	ADDQ          $0x00000040, AX
-	ADDQ          $0x00000008, BX
-	ADDQ          $0x00000008, SI
-	DECQ          CX
-	JNZ           loop
-	MOVQ          dst+0(FP), AX
-	MOVQ          ldd+8(FP), CX
-	MOVQ          scale+24(FP), DX
-	MOVQ          inv+72(FP), BX
-	MOVQ          sumHi+56(FP), SI
-	MOVQ          sumLo+64(FP), DI
-	SHLQ          $0x02, CX
-	VPBROADCASTD  (SI), Z6
-	VPSLLD        $0x03, Z6, Z6
-	VPSUBD        Z6, Z0, Z0
-	VCVTDQ2PS     Z0, Z0
-	VPBROADCASTD  (DI), Z6
-	VPSLLD        $0x03, Z6, Z6
-	VPSUBD        Z6, Z1, Z1
-	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1792(SB), Z0, Z0
-	VADDPS        Z1, Z0, Z0
-	VMULPS        (DX), Z0, Z0
-	VBROADCASTSS  (BX), Z6
-	VMULPS        Z6, Z0, Z0
-	VPBROADCASTD  4(SI), Z6
-	VPSLLD        $0x03, Z6, Z6
-	VPSUBD        Z6, Z2, Z2
-	VCVTDQ2PS     Z2, Z2
-	VPBROADCASTD  4(DI), Z6
-	VPSLLD        $0x03, Z6, Z6
-	VPSUBD        Z6, Z3, Z3
-	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1792(SB), Z2, Z2
-	VADDPS        Z3, Z2, Z2
-	VMULPS        (DX), Z2, Z2
-	VBROADCASTSS  4(BX), Z6
-	VMULPS        Z6, Z2, Z2
-	VPBROADCASTD  8(SI), Z6
-	VPSLLD        $0x03, Z6, Z6
-	VPSUBD        Z6, Z4, Z4
-	VCVTDQ2PS     Z4, Z4
-	VPBROADCASTD  8(DI), Z6
-	VPSLLD        $0x03, Z6, Z6
-	VPSUBD        Z6, Z5, Z5
-	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1792(SB), Z4, Z4
-	VADDPS        Z5, Z4, Z4
-	VMULPS        (DX), Z4, Z4
-	VBROADCASTSS  8(BX), Z6
-	VMULPS        Z6, Z4, Z4
-	MOVQ          add+80(FP), DX
-	TESTQ         DX, DX
-	JZ            store
-	VADDPS        (AX), Z0, Z0
-	VADDPS        (AX)(CX*1), Z2, Z2
-	VADDPS        (AX)(CX*2), Z4, Z4
-
-store:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z2, (AX)(CX*1)
-	VMOVUPS Z4, (AX)(CX*2)
-	VZEROUPPER
-	RET
-
-// func denseInt4AVX512t4(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t4(SB), NOSPLIT, $0-96
-	MOVQ         w+16(FP), AX
-	MOVQ         blocks+88(FP), CX
-	MOVQ         ldx+48(FP), DX
-	MOVQ         hi+32(FP), BX
-	LEAQ         (BX)(DX*2), SI
-	ADDQ         DX, SI
-	MOVQ         lo+40(FP), DI
-	LEAQ         (DI)(DX*2), R8
-	ADDQ         DX, R8
-	VXORPS       Z0, Z0, Z0
-	VXORPS       Z1, Z1, Z1
-	VXORPS       Z2, Z2, Z2
-	VXORPS       Z3, Z3, Z3
-	VXORPS       Z4, Z4, Z4
-	VXORPS       Z5, Z5, Z5
-	VXORPS       Z6, Z6, Z6
-	VXORPS       Z7, Z7, Z7
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X10
-	VPBROADCASTD X10, Z10
-
-loop:
-	VMOVDQU32     (AX), Z8
-	PREFETCHT1    12288(AX)
-	PREFETCHT0    1536(AX)
-	VPSRLW        $0x04, Z8, Z9
-	VPANDD        Z10, Z8, Z8
-	VPANDD        Z10, Z9, Z9
-	VPDPBUSD.BCST (BX), Z8, Z0
-	VPDPBUSD.BCST (DI), Z8, Z1
-	VPDPBUSD.BCST (BX)(DX*1), Z8, Z2
-	VPDPBUSD.BCST (DI)(DX*1), Z8, Z3
-	VPDPBUSD.BCST (BX)(DX*2), Z8, Z4
-	VPDPBUSD.BCST (DI)(DX*2), Z8, Z5
-	VPDPBUSD.BCST (SI), Z8, Z6
-	VPDPBUSD.BCST (R8), Z8, Z7
-	VPDPBUSD.BCST 4(BX), Z9, Z0
-	VPDPBUSD.BCST 4(DI), Z9, Z1
-	VPDPBUSD.BCST 4(BX)(DX*1), Z9, Z2
-	VPDPBUSD.BCST 4(DI)(DX*1), Z9, Z3
-	VPDPBUSD.BCST 4(BX)(DX*2), Z9, Z4
-	VPDPBUSD.BCST 4(DI)(DX*2), Z9, Z5
-	VPDPBUSD.BCST 4(SI), Z9, Z6
-	VPDPBUSD.BCST 4(R8), Z9, Z7
-	ADDQ          $0x00000040, AX
-	ADDQ          $0x00000008, BX
+	VPDPBUSD.BCST (SI), Z6, Z4
+	VPDPBUSD.BCST (DI), Z6, Z2
+	VPDPBUSD.BCST (SI)(BX*1), Z6, Z5
+	VPDPBUSD.BCST (DI)(BX*1), Z6, Z3
+	VPDPBUSD.BCST 4(SI), Z7, Z4
+	VPDPBUSD.BCST 4(DI), Z7, Z2
+	VPDPBUSD.BCST 4(SI)(BX*1), Z7, Z5
+	VPDPBUSD.BCST 4(DI)(BX*1), Z7, Z3
+	ADDQ          $0x40, AX
 	ADDQ          $0x00000008, SI
 	ADDQ          $0x00000008, DI
-	ADDQ          $0x00000008, R8
-	DECQ          CX
-	JNZ           loop
-	MOVQ          dst+0(FP), AX
-	MOVQ          ldd+8(FP), CX
-	MOVQ          scale+24(FP), DX
-	MOVQ          inv+72(FP), BX
-	MOVQ          sumHi+56(FP), SI
-	MOVQ          sumLo+64(FP), DI
-	SHLQ          $0x02, CX
-	VPBROADCASTD  (SI), Z8
-	VPSLLD        $0x03, Z8, Z8
-	VPSUBD        Z8, Z0, Z0
-	VCVTDQ2PS     Z0, Z0
-	VPBROADCASTD  (DI), Z8
-	VPSLLD        $0x03, Z8, Z8
-	VPSUBD        Z8, Z1, Z1
-	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1792(SB), Z0, Z0
-	VADDPS        Z1, Z0, Z0
-	VMULPS        (DX), Z0, Z0
-	VBROADCASTSS  (BX), Z8
-	VMULPS        Z8, Z0, Z0
-	VPBROADCASTD  4(SI), Z8
-	VPSLLD        $0x03, Z8, Z8
-	VPSUBD        Z8, Z2, Z2
+	DECQ          R9
+	JNZ           block0
+	VPSLLD        $0x08, Z4, Z4
+	VPADDD        Z4, Z2, Z2
+	VPSLLD        $0x08, Z5, Z5
+	VPADDD        Z5, Z3, Z3
+	VMOVUPS       (R8), Z4
+	VPSLLD        $0x10, Z4, Z4
 	VCVTDQ2PS     Z2, Z2
-	VPBROADCASTD  4(DI), Z8
-	VPSLLD        $0x03, Z8, Z8
-	VPSUBD        Z8, Z3, Z3
+	VFMADD231PS   Z2, Z4, Z0
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1792(SB), Z2, Z2
-	VADDPS        Z3, Z2, Z2
-	VMULPS        (DX), Z2, Z2
-	VBROADCASTSS  4(BX), Z8
-	VMULPS        Z8, Z2, Z2
-	VPBROADCASTD  8(SI), Z8
-	VPSLLD        $0x03, Z8, Z8
-	VPSUBD        Z8, Z4, Z4
-	VCVTDQ2PS     Z4, Z4
-	VPBROADCASTD  8(DI), Z8
-	VPSLLD        $0x03, Z8, Z8
-	VPSUBD        Z8, Z5, Z5
-	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1792(SB), Z4, Z4
-	VADDPS        Z5, Z4, Z4
-	VMULPS        (DX), Z4, Z4
-	VBROADCASTSS  8(BX), Z8
-	VMULPS        Z8, Z4, Z4
-	VPBROADCASTD  12(SI), Z8
-	VPSLLD        $0x03, Z8, Z8
-	VPSUBD        Z8, Z6, Z6
-	VCVTDQ2PS     Z6, Z6
-	VPBROADCASTD  12(DI), Z8
-	VPSLLD        $0x03, Z8, Z8
-	VPSUBD        Z8, Z7, Z7
-	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1792(SB), Z6, Z6
-	VADDPS        Z7, Z6, Z6
-	VMULPS        (DX), Z6, Z6
-	VBROADCASTSS  12(BX), Z8
-	VMULPS        Z8, Z6, Z6
-	LEAQ          (AX)(CX*2), DX
-	ADDQ          CX, DX
-	MOVQ          add+80(FP), BX
-	TESTQ         BX, BX
-	JZ            store
-	VADDPS        (AX), Z0, Z0
-	VADDPS        (AX)(CX*1), Z2, Z2
-	VADDPS        (AX)(CX*2), Z4, Z4
-	VADDPS        (DX), Z6, Z6
+	VFMADD231PS   Z3, Z4, Z1
+	TESTQ         CX, CX
+	JZ            end
+	MOVQ          $0x00000008, R9
+	CMPQ          CX, R9
+	CMOVQLT       CX, R9
+	SUBQ          R9, CX
+	MOVQ          groups+56(FP), R11
+	SHLQ          $0x02, R11
+	MOVQ          DX, R10
+	VPBROADCASTD  (R10), Z2
+	ADDQ          R11, R10
+	VPBROADCASTD  (R10), Z3
+	ADDQ          $0x04, DX
+	VXORPS        Z4, Z4, Z4
+	VXORPS        Z5, Z5, Z5
+
+block1:
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VMOVDQU32     (AX), Z6
+	VPSRLW        $0x04, Z6, Z7
+	VPANDD        Z8, Z6, Z6
+	VPANDD        Z8, Z7, Z7
+	VPDPBUSD.BCST (SI), Z6, Z4
+	VPDPBUSD.BCST (DI), Z6, Z2
+	VPDPBUSD.BCST (SI)(BX*1), Z6, Z5
+	VPDPBUSD.BCST (DI)(BX*1), Z6, Z3
+	VPDPBUSD.BCST 4(SI), Z7, Z4
+	VPDPBUSD.BCST 4(DI), Z7, Z2
+	VPDPBUSD.BCST 4(SI)(BX*1), Z7, Z5
+	VPDPBUSD.BCST 4(DI)(BX*1), Z7, Z3
+	ADDQ          $0x40, AX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	DECQ          R9
+	JNZ           block1
+	VPSLLD        $0x08, Z4, Z4
+	VPADDD        Z4, Z2, Z2
+	VPSLLD        $0x08, Z5, Z5
+	VPADDD        Z5, Z3, Z3
+	VMOVUPS       (R8), Z4
+	VANDPS        constants<>+1600(SB), Z4, Z4
+	VCVTDQ2PS     Z2, Z2
+	VFMADD231PS   Z2, Z4, Z0
+	VCVTDQ2PS     Z3, Z3
+	VFMADD231PS   Z3, Z4, Z1
+	TESTQ         CX, CX
+	JNZ           run
+
+end:
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         inv+64(FP), DX
+	MOVQ         add+72(FP), BX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Z6
+	VMULPS       Z6, Z0, Z0
+	VBROADCASTSS 4(DX), Z6
+	VMULPS       Z6, Z1, Z1
+	TESTQ        BX, BX
+	JZ           store
+	VADDPS       (AX), Z0, Z0
+	VADDPS       (AX)(CX*1), Z1, Z1
 
 store:
 	VMOVUPS Z0, (AX)
-	VMOVUPS Z2, (AX)(CX*1)
-	VMOVUPS Z4, (AX)(CX*2)
-	VMOVUPS Z6, (DX)
+	VMOVUPS Z1, (AX)(CX*1)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t5(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t5(SB), NOSPLIT, $0-96
+// func denseInt4AVX512t3(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·denseInt4AVX512t3(SB), NOSPLIT, $0-88
 	MOVQ         w+16(FP), AX
-	MOVQ         blocks+88(FP), CX
-	MOVQ         ldx+48(FP), DX
-	MOVQ         hi+32(FP), BX
-	LEAQ         (BX)(DX*2), SI
-	ADDQ         DX, SI
-	MOVQ         lo+40(FP), DI
-	LEAQ         (DI)(DX*2), R8
-	ADDQ         DX, R8
+	MOVQ         blocks+80(FP), CX
+	MOVQ         eights+48(FP), DX
+	MOVQ         ldx+40(FP), BX
+	MOVQ         hi+24(FP), SI
+	MOVQ         lo+32(FP), DI
+	MOVL         $0x0f0f0f0f, R8
+	VMOVD        R8, X11
+	VPBROADCASTD X11, Z11
 	VXORPS       Z0, Z0, Z0
 	VXORPS       Z1, Z1, Z1
 	VXORPS       Z2, Z2, Z2
-	VXORPS       Z3, Z3, Z3
-	VXORPS       Z4, Z4, Z4
-	VXORPS       Z5, Z5, Z5
+
+run:
+	MOVQ         AX, R8
+	ADDQ         $0x40, AX
+	MOVQ         $0x00000008, R9
+	CMPQ         CX, R9
+	CMOVQLT      CX, R9
+	SUBQ         R9, CX
+	MOVQ         groups+56(FP), R11
+	SHLQ         $0x02, R11
+	MOVQ         DX, R10
+	VPBROADCASTD (R10), Z3
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Z4
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Z5
+	ADDQ         $0x04, DX
 	VXORPS       Z6, Z6, Z6
 	VXORPS       Z7, Z7, Z7
 	VXORPS       Z8, Z8, Z8
-	VXORPS       Z9, Z9, Z9
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X12
-	VPBROADCASTD X12, Z12
 
-loop:
-	VMOVDQU32     (AX), Z10
+block0:
 	PREFETCHT1    12288(AX)
 	PREFETCHT0    1536(AX)
-	VPSRLW        $0x04, Z10, Z11
-	VPANDD        Z12, Z10, Z10
-	VPANDD        Z12, Z11, Z11
-	VPDPBUSD.BCST (BX), Z10, Z0
-	VPDPBUSD.BCST (DI), Z10, Z1
-	VPDPBUSD.BCST (BX)(DX*1), Z10, Z2
-	VPDPBUSD.BCST (DI)(DX*1), Z10, Z3
-	VPDPBUSD.BCST (BX)(DX*2), Z10, Z4
-	VPDPBUSD.BCST (DI)(DX*2), Z10, Z5
-	VPDPBUSD.BCST (SI), Z10, Z6
-	VPDPBUSD.BCST (R8), Z10, Z7
-	VPDPBUSD.BCST (SI)(DX*1), Z10, Z8
-	VPDPBUSD.BCST (R8)(DX*1), Z10, Z9
-	VPDPBUSD.BCST 4(BX), Z11, Z0
-	VPDPBUSD.BCST 4(DI), Z11, Z1
-	VPDPBUSD.BCST 4(BX)(DX*1), Z11, Z2
-	VPDPBUSD.BCST 4(DI)(DX*1), Z11, Z3
-	VPDPBUSD.BCST 4(BX)(DX*2), Z11, Z4
-	VPDPBUSD.BCST 4(DI)(DX*2), Z11, Z5
-	VPDPBUSD.BCST 4(SI), Z11, Z6
-	VPDPBUSD.BCST 4(R8), Z11, Z7
-	VPDPBUSD.BCST 4(SI)(DX*1), Z11, Z8
-	VPDPBUSD.BCST 4(R8)(DX*1), Z11, Z9
-	ADDQ          $0x00000040, AX
-	ADDQ          $0x00000008, BX
+	VMOVDQU32     (AX), Z9
+	VPSRLW        $0x04, Z9, Z10
+	VPANDD        Z11, Z9, Z9
+	VPANDD        Z11, Z10, Z10
+	VPDPBUSD.BCST (SI), Z9, Z6
+	VPDPBUSD.BCST (DI), Z9, Z3
+	VPDPBUSD.BCST (SI)(BX*1), Z9, Z7
+	VPDPBUSD.BCST (DI)(BX*1), Z9, Z4
+	VPDPBUSD.BCST (SI)(BX*2), Z9, Z8
+	VPDPBUSD.BCST (DI)(BX*2), Z9, Z5
+	VPDPBUSD.BCST 4(SI), Z10, Z6
+	VPDPBUSD.BCST 4(DI), Z10, Z3
+	VPDPBUSD.BCST 4(SI)(BX*1), Z10, Z7
+	VPDPBUSD.BCST 4(DI)(BX*1), Z10, Z4
+	VPDPBUSD.BCST 4(SI)(BX*2), Z10, Z8
+	VPDPBUSD.BCST 4(DI)(BX*2), Z10, Z5
+	ADDQ          $0x40, AX
 	ADDQ          $0x00000008, SI
 	ADDQ          $0x00000008, DI
-	ADDQ          $0x00000008, R8
-	DECQ          CX
-	JNZ           loop
-	MOVQ          dst+0(FP), AX
-	MOVQ          ldd+8(FP), CX
-	MOVQ          scale+24(FP), DX
-	MOVQ          inv+72(FP), BX
-	MOVQ          sumHi+56(FP), SI
-	MOVQ          sumLo+64(FP), DI
-	SHLQ          $0x02, CX
-	VPBROADCASTD  (SI), Z10
-	VPSLLD        $0x03, Z10, Z10
-	VPSUBD        Z10, Z0, Z0
-	VCVTDQ2PS     Z0, Z0
-	VPBROADCASTD  (DI), Z10
-	VPSLLD        $0x03, Z10, Z10
-	VPSUBD        Z10, Z1, Z1
-	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1792(SB), Z0, Z0
-	VADDPS        Z1, Z0, Z0
-	VMULPS        (DX), Z0, Z0
-	VBROADCASTSS  (BX), Z10
-	VMULPS        Z10, Z0, Z0
-	VPBROADCASTD  4(SI), Z10
-	VPSLLD        $0x03, Z10, Z10
-	VPSUBD        Z10, Z2, Z2
-	VCVTDQ2PS     Z2, Z2
-	VPBROADCASTD  4(DI), Z10
-	VPSLLD        $0x03, Z10, Z10
-	VPSUBD        Z10, Z3, Z3
+	DECQ          R9
+	JNZ           block0
+	VPSLLD        $0x08, Z6, Z6
+	VPADDD        Z6, Z3, Z3
+	VPSLLD        $0x08, Z7, Z7
+	VPADDD        Z7, Z4, Z4
+	VPSLLD        $0x08, Z8, Z8
+	VPADDD        Z8, Z5, Z5
+	VMOVUPS       (R8), Z6
+	VPSLLD        $0x10, Z6, Z6
 	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1792(SB), Z2, Z2
-	VADDPS        Z3, Z2, Z2
-	VMULPS        (DX), Z2, Z2
-	VBROADCASTSS  4(BX), Z10
-	VMULPS        Z10, Z2, Z2
-	VPBROADCASTD  8(SI), Z10
-	VPSLLD        $0x03, Z10, Z10
-	VPSUBD        Z10, Z4, Z4
+	VFMADD231PS   Z3, Z6, Z0
 	VCVTDQ2PS     Z4, Z4
-	VPBROADCASTD  8(DI), Z10
-	VPSLLD        $0x03, Z10, Z10
-	VPSUBD        Z10, Z5, Z5
+	VFMADD231PS   Z4, Z6, Z1
 	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1792(SB), Z4, Z4
-	VADDPS        Z5, Z4, Z4
-	VMULPS        (DX), Z4, Z4
-	VBROADCASTSS  8(BX), Z10
-	VMULPS        Z10, Z4, Z4
-	VPBROADCASTD  12(SI), Z10
-	VPSLLD        $0x03, Z10, Z10
-	VPSUBD        Z10, Z6, Z6
-	VCVTDQ2PS     Z6, Z6
-	VPBROADCASTD  12(DI), Z10
-	VPSLLD        $0x03, Z10, Z10
-	VPSUBD        Z10, Z7, Z7
-	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1792(SB), Z6, Z6
-	VADDPS        Z7, Z6, Z6
-	VMULPS        (DX), Z6, Z6
-	VBROADCASTSS  12(BX), Z10
-	VMULPS        Z10, Z6, Z6
-	VPBROADCASTD  16(SI), Z10
-	VPSLLD        $0x03, Z10, Z10
-	VPSUBD        Z10, Z8, Z8
-	VCVTDQ2PS     Z8, Z8
-	VPBROADCASTD  16(DI), Z10
-	VPSLLD        $0x03, Z10, Z10
-	VPSUBD        Z10, Z9, Z9
-	VCVTDQ2PS     Z9, Z9
-	VMULPS        constants<>+1792(SB), Z8, Z8
-	VADDPS        Z9, Z8, Z8
-	VMULPS        (DX), Z8, Z8
-	VBROADCASTSS  16(BX), Z10
-	VMULPS        Z10, Z8, Z8
-	LEAQ          (AX)(CX*2), DX
-	ADDQ          CX, DX
-	MOVQ          add+80(FP), BX
-	TESTQ         BX, BX
-	JZ            store
-	VADDPS        (AX), Z0, Z0
-	VADDPS        (AX)(CX*1), Z2, Z2
-	VADDPS        (AX)(CX*2), Z4, Z4
-	VADDPS        (DX), Z6, Z6
-	VADDPS        (DX)(CX*1), Z8, Z8
+	VFMADD231PS   Z5, Z6, Z2
+	TESTQ         CX, CX
+	JZ            end
+	MOVQ          $0x00000008, R9
+	CMPQ          CX, R9
+	CMOVQLT       CX, R9
+	SUBQ          R9, CX
+	MOVQ          groups+56(FP), R11
+	SHLQ          $0x02, R11
+	MOVQ          DX, R10
+	VPBROADCASTD  (R10), Z3
+	ADDQ          R11, R10
+	VPBROADCASTD  (R10), Z4
+	ADDQ          R11, R10
+	VPBROADCASTD  (R10), Z5
+	ADDQ          $0x04, DX
+	VXORPS        Z6, Z6, Z6
+	VXORPS        Z7, Z7, Z7
+	VXORPS        Z8, Z8, Z8
+
+block1:
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VMOVDQU32     (AX), Z9
+	VPSRLW        $0x04, Z9, Z10
+	VPANDD        Z11, Z9, Z9
+	VPANDD        Z11, Z10, Z10
+	VPDPBUSD.BCST (SI), Z9, Z6
+	VPDPBUSD.BCST (DI), Z9, Z3
+	VPDPBUSD.BCST (SI)(BX*1), Z9, Z7
+	VPDPBUSD.BCST (DI)(BX*1), Z9, Z4
+	VPDPBUSD.BCST (SI)(BX*2), Z9, Z8
+	VPDPBUSD.BCST (DI)(BX*2), Z9, Z5
+	VPDPBUSD.BCST 4(SI), Z10, Z6
+	VPDPBUSD.BCST 4(DI), Z10, Z3
+	VPDPBUSD.BCST 4(SI)(BX*1), Z10, Z7
+	VPDPBUSD.BCST 4(DI)(BX*1), Z10, Z4
+	VPDPBUSD.BCST 4(SI)(BX*2), Z10, Z8
+	VPDPBUSD.BCST 4(DI)(BX*2), Z10, Z5
+	ADDQ          $0x40, AX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	DECQ          R9
+	JNZ           block1
+	VPSLLD        $0x08, Z6, Z6
+	VPADDD        Z6, Z3, Z3
+	VPSLLD        $0x08, Z7, Z7
+	VPADDD        Z7, Z4, Z4
+	VPSLLD        $0x08, Z8, Z8
+	VPADDD        Z8, Z5, Z5
+	VMOVUPS       (R8), Z6
+	VANDPS        constants<>+1600(SB), Z6, Z6
+	VCVTDQ2PS     Z3, Z3
+	VFMADD231PS   Z3, Z6, Z0
+	VCVTDQ2PS     Z4, Z4
+	VFMADD231PS   Z4, Z6, Z1
+	VCVTDQ2PS     Z5, Z5
+	VFMADD231PS   Z5, Z6, Z2
+	TESTQ         CX, CX
+	JNZ           run
+
+end:
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         inv+64(FP), DX
+	MOVQ         add+72(FP), BX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Z9
+	VMULPS       Z9, Z0, Z0
+	VBROADCASTSS 4(DX), Z9
+	VMULPS       Z9, Z1, Z1
+	VBROADCASTSS 8(DX), Z9
+	VMULPS       Z9, Z2, Z2
+	TESTQ        BX, BX
+	JZ           store
+	VADDPS       (AX), Z0, Z0
+	VADDPS       (AX)(CX*1), Z1, Z1
+	VADDPS       (AX)(CX*2), Z2, Z2
 
 store:
 	VMOVUPS Z0, (AX)
-	VMOVUPS Z2, (AX)(CX*1)
-	VMOVUPS Z4, (AX)(CX*2)
-	VMOVUPS Z6, (DX)
-	VMOVUPS Z8, (DX)(CX*1)
+	VMOVUPS Z1, (AX)(CX*1)
+	VMOVUPS Z2, (AX)(CX*2)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t6(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t6(SB), NOSPLIT, $0-96
+// func denseInt4AVX512t4(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·denseInt4AVX512t4(SB), NOSPLIT, $0-88
 	MOVQ         w+16(FP), AX
-	MOVQ         blocks+88(FP), CX
-	MOVQ         ldx+48(FP), DX
-	MOVQ         hi+32(FP), BX
-	LEAQ         (BX)(DX*2), SI
-	ADDQ         DX, SI
-	MOVQ         lo+40(FP), DI
-	LEAQ         (DI)(DX*2), R8
-	ADDQ         DX, R8
+	MOVQ         blocks+80(FP), CX
+	MOVQ         eights+48(FP), DX
+	MOVQ         ldx+40(FP), BX
+	MOVQ         hi+24(FP), SI
+	LEAQ         (SI)(BX*2), DI
+	ADDQ         BX, DI
+	MOVQ         lo+32(FP), R8
+	LEAQ         (R8)(BX*2), R9
+	ADDQ         BX, R9
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X14
+	VPBROADCASTD X14, Z14
 	VXORPS       Z0, Z0, Z0
 	VXORPS       Z1, Z1, Z1
 	VXORPS       Z2, Z2, Z2
 	VXORPS       Z3, Z3, Z3
-	VXORPS       Z4, Z4, Z4
-	VXORPS       Z5, Z5, Z5
-	VXORPS       Z6, Z6, Z6
-	VXORPS       Z7, Z7, Z7
+
+run:
+	MOVQ         AX, R10
+	ADDQ         $0x40, AX
+	MOVQ         $0x00000008, R11
+	CMPQ         CX, R11
+	CMOVQLT      CX, R11
+	SUBQ         R11, CX
+	MOVQ         groups+56(FP), R13
+	SHLQ         $0x02, R13
+	MOVQ         DX, R12
+	VPBROADCASTD (R12), Z4
+	ADDQ         R13, R12
+	VPBROADCASTD (R12), Z5
+	ADDQ         R13, R12
+	VPBROADCASTD (R12), Z6
+	ADDQ         R13, R12
+	VPBROADCASTD (R12), Z7
+	ADDQ         $0x04, DX
 	VXORPS       Z8, Z8, Z8
 	VXORPS       Z9, Z9, Z9
 	VXORPS       Z10, Z10, Z10
 	VXORPS       Z11, Z11, Z11
-	MOVL         $0x0f0f0f0f, R9
-	VMOVD        R9, X14
-	VPBROADCASTD X14, Z14
 
-loop:
-	VMOVDQU32     (AX), Z12
+block0:
 	PREFETCHT1    12288(AX)
 	PREFETCHT0    1536(AX)
+	VMOVDQU32     (AX), Z12
 	VPSRLW        $0x04, Z12, Z13
 	VPANDD        Z14, Z12, Z12
 	VPANDD        Z14, Z13, Z13
-	VPDPBUSD.BCST (BX), Z12, Z0
-	VPDPBUSD.BCST (DI), Z12, Z1
-	VPDPBUSD.BCST (BX)(DX*1), Z12, Z2
-	VPDPBUSD.BCST (DI)(DX*1), Z12, Z3
-	VPDPBUSD.BCST (BX)(DX*2), Z12, Z4
-	VPDPBUSD.BCST (DI)(DX*2), Z12, Z5
-	VPDPBUSD.BCST (SI), Z12, Z6
-	VPDPBUSD.BCST (R8), Z12, Z7
-	VPDPBUSD.BCST (SI)(DX*1), Z12, Z8
-	VPDPBUSD.BCST (R8)(DX*1), Z12, Z9
-	VPDPBUSD.BCST (SI)(DX*2), Z12, Z10
-	VPDPBUSD.BCST (R8)(DX*2), Z12, Z11
-	VPDPBUSD.BCST 4(BX), Z13, Z0
-	VPDPBUSD.BCST 4(DI), Z13, Z1
-	VPDPBUSD.BCST 4(BX)(DX*1), Z13, Z2
-	VPDPBUSD.BCST 4(DI)(DX*1), Z13, Z3
-	VPDPBUSD.BCST 4(BX)(DX*2), Z13, Z4
-	VPDPBUSD.BCST 4(DI)(DX*2), Z13, Z5
-	VPDPBUSD.BCST 4(SI), Z13, Z6
-	VPDPBUSD.BCST 4(R8), Z13, Z7
-	VPDPBUSD.BCST 4(SI)(DX*1), Z13, Z8
-	VPDPBUSD.BCST 4(R8)(DX*1), Z13, Z9
-	VPDPBUSD.BCST 4(SI)(DX*2), Z13, Z10
-	VPDPBUSD.BCST 4(R8)(DX*2), Z13, Z11
-	ADDQ          $0x00000040, AX
-	ADDQ          $0x00000008, BX
-	ADDQ          $0x00000008, SI
-	ADDQ          $0x00000008, DI
-	ADDQ          $0x00000008, R8
-	DECQ          CX
-	JNZ           loop
-	MOVQ          dst+0(FP), AX
-	MOVQ          ldd+8(FP), CX
-	MOVQ          scale+24(FP), DX
-	MOVQ          inv+72(FP), BX
-	MOVQ          sumHi+56(FP), SI
-	MOVQ          sumLo+64(FP), DI
-	SHLQ          $0x02, CX
-	VPBROADCASTD  (SI), Z12
-	VPSLLD        $0x03, Z12, Z12
-	VPSUBD        Z12, Z0, Z0
-	VCVTDQ2PS     Z0, Z0
-	VPBROADCASTD  (DI), Z12
-	VPSLLD        $0x03, Z12, Z12
-	VPSUBD        Z12, Z1, Z1
-	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1792(SB), Z0, Z0
-	VADDPS        Z1, Z0, Z0
-	VMULPS        (DX), Z0, Z0
-	VBROADCASTSS  (BX), Z12
-	VMULPS        Z12, Z0, Z0
-	VPBROADCASTD  4(SI), Z12
-	VPSLLD        $0x03, Z12, Z12
-	VPSUBD        Z12, Z2, Z2
-	VCVTDQ2PS     Z2, Z2
-	VPBROADCASTD  4(DI), Z12
-	VPSLLD        $0x03, Z12, Z12
-	VPSUBD        Z12, Z3, Z3
-	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1792(SB), Z2, Z2
-	VADDPS        Z3, Z2, Z2
-	VMULPS        (DX), Z2, Z2
-	VBROADCASTSS  4(BX), Z12
-	VMULPS        Z12, Z2, Z2
-	VPBROADCASTD  8(SI), Z12
-	VPSLLD        $0x03, Z12, Z12
-	VPSUBD        Z12, Z4, Z4
-	VCVTDQ2PS     Z4, Z4
-	VPBROADCASTD  8(DI), Z12
-	VPSLLD        $0x03, Z12, Z12
-	VPSUBD        Z12, Z5, Z5
-	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1792(SB), Z4, Z4
-	VADDPS        Z5, Z4, Z4
-	VMULPS        (DX), Z4, Z4
-	VBROADCASTSS  8(BX), Z12
-	VMULPS        Z12, Z4, Z4
-	VPBROADCASTD  12(SI), Z12
-	VPSLLD        $0x03, Z12, Z12
-	VPSUBD        Z12, Z6, Z6
-	VCVTDQ2PS     Z6, Z6
-	VPBROADCASTD  12(DI), Z12
-	VPSLLD        $0x03, Z12, Z12
-	VPSUBD        Z12, Z7, Z7
-	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1792(SB), Z6, Z6
-	VADDPS        Z7, Z6, Z6
-	VMULPS        (DX), Z6, Z6
-	VBROADCASTSS  12(BX), Z12
-	VMULPS        Z12, Z6, Z6
-	VPBROADCASTD  16(SI), Z12
-	VPSLLD        $0x03, Z12, Z12
-	VPSUBD        Z12, Z8, Z8
-	VCVTDQ2PS     Z8, Z8
-	VPBROADCASTD  16(DI), Z12
-	VPSLLD        $0x03, Z12, Z12
-	VPSUBD        Z12, Z9, Z9
-	VCVTDQ2PS     Z9, Z9
-	VMULPS        constants<>+1792(SB), Z8, Z8
-	VADDPS        Z9, Z8, Z8
-	VMULPS        (DX), Z8, Z8
-	VBROADCASTSS  16(BX), Z12
-	VMULPS        Z12, Z8, Z8
-	VPBROADCASTD  20(SI), Z12
-	VPSLLD        $0x03, Z12, Z12
-	VPSUBD        Z12, Z10, Z10
-	VCVTDQ2PS     Z10, Z10
-	VPBROADCASTD  20(DI), Z12
-	VPSLLD        $0x03, Z12, Z12
-	VPSUBD        Z12, Z11, Z11
-	VCVTDQ2PS     Z11, Z11
-	VMULPS        constants<>+1792(SB), Z10, Z10
-	VADDPS        Z11, Z10, Z10
-	VMULPS        (DX), Z10, Z10
-	VBROADCASTSS  20(BX), Z12
-	VMULPS        Z12, Z10, Z10
-	LEAQ          (AX)(CX*2), DX
-	ADDQ          CX, DX
-	MOVQ          add+80(FP), BX
-	TESTQ         BX, BX
-	JZ            store
-	VADDPS        (AX), Z0, Z0
-	VADDPS        (AX)(CX*1), Z2, Z2
-	VADDPS        (AX)(CX*2), Z4, Z4
-	VADDPS        (DX), Z6, Z6
-	VADDPS        (DX)(CX*1), Z8, Z8
-	VADDPS        (DX)(CX*2), Z10, Z10
-
-store:
-	VMOVUPS Z0, (AX)
-	VMOVUPS Z2, (AX)(CX*1)
-	VMOVUPS Z4, (AX)(CX*2)
-	VMOVUPS Z6, (DX)
-	VMOVUPS Z8, (DX)(CX*1)
-	VMOVUPS Z10, (DX)(CX*2)
-	VZEROUPPER
-	RET
-
-// func denseInt4AVX512t7(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t7(SB), NOSPLIT, $0-96
-	MOVQ         w+16(FP), AX
-	MOVQ         blocks+88(FP), CX
-	MOVQ         ldx+48(FP), DX
-	MOVQ         hi+32(FP), BX
-	LEAQ         (BX)(DX*2), SI
-	ADDQ         DX, SI
-	LEAQ         (SI)(DX*2), DI
-	ADDQ         DX, DI
-	MOVQ         lo+40(FP), R8
-	LEAQ         (R8)(DX*2), R9
-	ADDQ         DX, R9
-	LEAQ         (R9)(DX*2), R10
-	ADDQ         DX, R10
-	VXORPS       Z0, Z0, Z0
-	VXORPS       Z1, Z1, Z1
-	VXORPS       Z2, Z2, Z2
-	VXORPS       Z3, Z3, Z3
-	VXORPS       Z4, Z4, Z4
-	VXORPS       Z5, Z5, Z5
-	VXORPS       Z6, Z6, Z6
-	VXORPS       Z7, Z7, Z7
-	VXORPS       Z8, Z8, Z8
-	VXORPS       Z9, Z9, Z9
-	VXORPS       Z10, Z10, Z10
-	VXORPS       Z11, Z11, Z11
-	VXORPS       Z12, Z12, Z12
-	VXORPS       Z13, Z13, Z13
-	MOVL         $0x0f0f0f0f, R11
-	VMOVD        R11, X16
-	VPBROADCASTD X16, Z16
-
-loop:
-	VMOVDQU32     (AX), Z14
-	PREFETCHT1    12288(AX)
-	PREFETCHT0    1536(AX)
-	VPSRLW        $0x04, Z14, Z15
-	VPANDD        Z16, Z14, Z14
-	VPANDD        Z16, Z15, Z15
-	VPDPBUSD.BCST (BX), Z14, Z0
-	VPDPBUSD.BCST (R8), Z14, Z1
-	VPDPBUSD.BCST (BX)(DX*1), Z14, Z2
-	VPDPBUSD.BCST (R8)(DX*1), Z14, Z3
-	VPDPBUSD.BCST (BX)(DX*2), Z14, Z4
-	VPDPBUSD.BCST (R8)(DX*2), Z14, Z5
-	VPDPBUSD.BCST (SI), Z14, Z6
-	VPDPBUSD.BCST (R9), Z14, Z7
-	VPDPBUSD.BCST (SI)(DX*1), Z14, Z8
-	VPDPBUSD.BCST (R9)(DX*1), Z14, Z9
-	VPDPBUSD.BCST (SI)(DX*2), Z14, Z10
-	VPDPBUSD.BCST (R9)(DX*2), Z14, Z11
-	VPDPBUSD.BCST (DI), Z14, Z12
-	VPDPBUSD.BCST (R10), Z14, Z13
-	VPDPBUSD.BCST 4(BX), Z15, Z0
-	VPDPBUSD.BCST 4(R8), Z15, Z1
-	VPDPBUSD.BCST 4(BX)(DX*1), Z15, Z2
-	VPDPBUSD.BCST 4(R8)(DX*1), Z15, Z3
-	VPDPBUSD.BCST 4(BX)(DX*2), Z15, Z4
-	VPDPBUSD.BCST 4(R8)(DX*2), Z15, Z5
-	VPDPBUSD.BCST 4(SI), Z15, Z6
-	VPDPBUSD.BCST 4(R9), Z15, Z7
-	VPDPBUSD.BCST 4(SI)(DX*1), Z15, Z8
-	VPDPBUSD.BCST 4(R9)(DX*1), Z15, Z9
-	VPDPBUSD.BCST 4(SI)(DX*2), Z15, Z10
-	VPDPBUSD.BCST 4(R9)(DX*2), Z15, Z11
-	VPDPBUSD.BCST 4(DI), Z15, Z12
-	VPDPBUSD.BCST 4(R10), Z15, Z13
-	ADDQ          $0x00000040, AX
-	ADDQ          $0x00000008, BX
+	VPDPBUSD.BCST (SI), Z12, Z8
+	VPDPBUSD.BCST (R8), Z12, Z4
+	VPDPBUSD.BCST (SI)(BX*1), Z12, Z9
+	VPDPBUSD.BCST (R8)(BX*1), Z12, Z5
+	VPDPBUSD.BCST (SI)(BX*2), Z12, Z10
+	VPDPBUSD.BCST (R8)(BX*2), Z12, Z6
+	VPDPBUSD.BCST (DI), Z12, Z11
+	VPDPBUSD.BCST (R9), Z12, Z7
+	VPDPBUSD.BCST 4(SI), Z13, Z8
+	VPDPBUSD.BCST 4(R8), Z13, Z4
+	VPDPBUSD.BCST 4(SI)(BX*1), Z13, Z9
+	VPDPBUSD.BCST 4(R8)(BX*1), Z13, Z5
+	VPDPBUSD.BCST 4(SI)(BX*2), Z13, Z10
+	VPDPBUSD.BCST 4(R8)(BX*2), Z13, Z6
+	VPDPBUSD.BCST 4(DI), Z13, Z11
+	VPDPBUSD.BCST 4(R9), Z13, Z7
+	ADDQ          $0x40, AX
 	ADDQ          $0x00000008, SI
 	ADDQ          $0x00000008, DI
 	ADDQ          $0x00000008, R8
 	ADDQ          $0x00000008, R9
-	ADDQ          $0x00000008, R10
-	DECQ          CX
-	JNZ           loop
-	MOVQ          dst+0(FP), AX
-	MOVQ          ldd+8(FP), CX
-	MOVQ          scale+24(FP), DX
-	MOVQ          inv+72(FP), BX
-	MOVQ          sumHi+56(FP), SI
-	MOVQ          sumLo+64(FP), DI
-	SHLQ          $0x02, CX
-	VPBROADCASTD  (SI), Z14
-	VPSLLD        $0x03, Z14, Z14
-	VPSUBD        Z14, Z0, Z0
-	VCVTDQ2PS     Z0, Z0
-	VPBROADCASTD  (DI), Z14
-	VPSLLD        $0x03, Z14, Z14
-	VPSUBD        Z14, Z1, Z1
-	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1792(SB), Z0, Z0
-	VADDPS        Z1, Z0, Z0
-	VMULPS        (DX), Z0, Z0
-	VBROADCASTSS  (BX), Z14
-	VMULPS        Z14, Z0, Z0
-	VPBROADCASTD  4(SI), Z14
-	VPSLLD        $0x03, Z14, Z14
-	VPSUBD        Z14, Z2, Z2
-	VCVTDQ2PS     Z2, Z2
-	VPBROADCASTD  4(DI), Z14
-	VPSLLD        $0x03, Z14, Z14
-	VPSUBD        Z14, Z3, Z3
-	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1792(SB), Z2, Z2
-	VADDPS        Z3, Z2, Z2
-	VMULPS        (DX), Z2, Z2
-	VBROADCASTSS  4(BX), Z14
-	VMULPS        Z14, Z2, Z2
-	VPBROADCASTD  8(SI), Z14
-	VPSLLD        $0x03, Z14, Z14
-	VPSUBD        Z14, Z4, Z4
+	DECQ          R11
+	JNZ           block0
+	VPSLLD        $0x08, Z8, Z8
+	VPADDD        Z8, Z4, Z4
+	VPSLLD        $0x08, Z9, Z9
+	VPADDD        Z9, Z5, Z5
+	VPSLLD        $0x08, Z10, Z10
+	VPADDD        Z10, Z6, Z6
+	VPSLLD        $0x08, Z11, Z11
+	VPADDD        Z11, Z7, Z7
+	VMOVUPS       (R10), Z8
+	VPSLLD        $0x10, Z8, Z8
 	VCVTDQ2PS     Z4, Z4
-	VPBROADCASTD  8(DI), Z14
-	VPSLLD        $0x03, Z14, Z14
-	VPSUBD        Z14, Z5, Z5
+	VFMADD231PS   Z4, Z8, Z0
 	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1792(SB), Z4, Z4
-	VADDPS        Z5, Z4, Z4
-	VMULPS        (DX), Z4, Z4
-	VBROADCASTSS  8(BX), Z14
-	VMULPS        Z14, Z4, Z4
-	VPBROADCASTD  12(SI), Z14
-	VPSLLD        $0x03, Z14, Z14
-	VPSUBD        Z14, Z6, Z6
+	VFMADD231PS   Z5, Z8, Z1
 	VCVTDQ2PS     Z6, Z6
-	VPBROADCASTD  12(DI), Z14
-	VPSLLD        $0x03, Z14, Z14
-	VPSUBD        Z14, Z7, Z7
+	VFMADD231PS   Z6, Z8, Z2
 	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1792(SB), Z6, Z6
-	VADDPS        Z7, Z6, Z6
-	VMULPS        (DX), Z6, Z6
-	VBROADCASTSS  12(BX), Z14
-	VMULPS        Z14, Z6, Z6
-	VPBROADCASTD  16(SI), Z14
-	VPSLLD        $0x03, Z14, Z14
-	VPSUBD        Z14, Z8, Z8
-	VCVTDQ2PS     Z8, Z8
-	VPBROADCASTD  16(DI), Z14
-	VPSLLD        $0x03, Z14, Z14
-	VPSUBD        Z14, Z9, Z9
-	VCVTDQ2PS     Z9, Z9
-	VMULPS        constants<>+1792(SB), Z8, Z8
-	VADDPS        Z9, Z8, Z8
-	VMULPS        (DX), Z8, Z8
-	VBROADCASTSS  16(BX), Z14
-	VMULPS        Z14, Z8, Z8
-	VPBROADCASTD  20(SI), Z14
-	VPSLLD        $0x03, Z14, Z14
-	VPSUBD        Z14, Z10, Z10
-	VCVTDQ2PS     Z10, Z10
-	VPBROADCASTD  20(DI), Z14
-	VPSLLD        $0x03, Z14, Z14
-	VPSUBD        Z14, Z11, Z11
-	VCVTDQ2PS     Z11, Z11
-	VMULPS        constants<>+1792(SB), Z10, Z10
-	VADDPS        Z11, Z10, Z10
-	VMULPS        (DX), Z10, Z10
-	VBROADCASTSS  20(BX), Z14
-	VMULPS        Z14, Z10, Z10
-	VPBROADCASTD  24(SI), Z14
-	VPSLLD        $0x03, Z14, Z14
-	VPSUBD        Z14, Z12, Z12
-	VCVTDQ2PS     Z12, Z12
-	VPBROADCASTD  24(DI), Z14
-	VPSLLD        $0x03, Z14, Z14
-	VPSUBD        Z14, Z13, Z13
-	VCVTDQ2PS     Z13, Z13
-	VMULPS        constants<>+1792(SB), Z12, Z12
-	VADDPS        Z13, Z12, Z12
-	VMULPS        (DX), Z12, Z12
-	VBROADCASTSS  24(BX), Z14
-	VMULPS        Z14, Z12, Z12
-	LEAQ          (AX)(CX*2), DX
-	ADDQ          CX, DX
-	LEAQ          (DX)(CX*2), BX
-	ADDQ          CX, BX
-	MOVQ          add+80(FP), SI
-	TESTQ         SI, SI
-	JZ            store
-	VADDPS        (AX), Z0, Z0
-	VADDPS        (AX)(CX*1), Z2, Z2
-	VADDPS        (AX)(CX*2), Z4, Z4
-	VADDPS        (DX), Z6, Z6
-	VADDPS        (DX)(CX*1), Z8, Z8
-	VADDPS        (DX)(CX*2), Z10, Z10
-	VADDPS        (BX), Z12, Z12
+	VFMADD231PS   Z7, Z8, Z3
+	TESTQ         CX, CX
+	JZ            end
+	MOVQ          $0x00000008, R11
+	CMPQ          CX, R11
+	CMOVQLT       CX, R11
+	SUBQ          R11, CX
+	MOVQ          groups+56(FP), R13
+	SHLQ          $0x02, R13
+	MOVQ          DX, R12
+	VPBROADCASTD  (R12), Z4
+	ADDQ          R13, R12
+	VPBROADCASTD  (R12), Z5
+	ADDQ          R13, R12
+	VPBROADCASTD  (R12), Z6
+	ADDQ          R13, R12
+	VPBROADCASTD  (R12), Z7
+	ADDQ          $0x04, DX
+	VXORPS        Z8, Z8, Z8
+	VXORPS        Z9, Z9, Z9
+	VXORPS        Z10, Z10, Z10
+	VXORPS        Z11, Z11, Z11
+
+block1:
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VMOVDQU32     (AX), Z12
+	VPSRLW        $0x04, Z12, Z13
+	VPANDD        Z14, Z12, Z12
+	VPANDD        Z14, Z13, Z13
+	VPDPBUSD.BCST (SI), Z12, Z8
+	VPDPBUSD.BCST (R8), Z12, Z4
+	VPDPBUSD.BCST (SI)(BX*1), Z12, Z9
+	VPDPBUSD.BCST (R8)(BX*1), Z12, Z5
+	VPDPBUSD.BCST (SI)(BX*2), Z12, Z10
+	VPDPBUSD.BCST (R8)(BX*2), Z12, Z6
+	VPDPBUSD.BCST (DI), Z12, Z11
+	VPDPBUSD.BCST (R9), Z12, Z7
+	VPDPBUSD.BCST 4(SI), Z13, Z8
+	VPDPBUSD.BCST 4(R8), Z13, Z4
+	VPDPBUSD.BCST 4(SI)(BX*1), Z13, Z9
+	VPDPBUSD.BCST 4(R8)(BX*1), Z13, Z5
+	VPDPBUSD.BCST 4(SI)(BX*2), Z13, Z10
+	VPDPBUSD.BCST 4(R8)(BX*2), Z13, Z6
+	VPDPBUSD.BCST 4(DI), Z13, Z11
+	VPDPBUSD.BCST 4(R9), Z13, Z7
+	ADDQ          $0x40, AX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	ADDQ          $0x00000008, R8
+	ADDQ          $0x00000008, R9
+	DECQ          R11
+	JNZ           block1
+	VPSLLD        $0x08, Z8, Z8
+	VPADDD        Z8, Z4, Z4
+	VPSLLD        $0x08, Z9, Z9
+	VPADDD        Z9, Z5, Z5
+	VPSLLD        $0x08, Z10, Z10
+	VPADDD        Z10, Z6, Z6
+	VPSLLD        $0x08, Z11, Z11
+	VPADDD        Z11, Z7, Z7
+	VMOVUPS       (R10), Z8
+	VANDPS        constants<>+1600(SB), Z8, Z8
+	VCVTDQ2PS     Z4, Z4
+	VFMADD231PS   Z4, Z8, Z0
+	VCVTDQ2PS     Z5, Z5
+	VFMADD231PS   Z5, Z8, Z1
+	VCVTDQ2PS     Z6, Z6
+	VFMADD231PS   Z6, Z8, Z2
+	VCVTDQ2PS     Z7, Z7
+	VFMADD231PS   Z7, Z8, Z3
+	TESTQ         CX, CX
+	JNZ           run
+
+end:
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         inv+64(FP), DX
+	MOVQ         add+72(FP), BX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Z12
+	VMULPS       Z12, Z0, Z0
+	VBROADCASTSS 4(DX), Z12
+	VMULPS       Z12, Z1, Z1
+	VBROADCASTSS 8(DX), Z12
+	VMULPS       Z12, Z2, Z2
+	VBROADCASTSS 12(DX), Z12
+	VMULPS       Z12, Z3, Z3
+	LEAQ         (AX)(CX*2), DX
+	ADDQ         CX, DX
+	TESTQ        BX, BX
+	JZ           store
+	VADDPS       (AX), Z0, Z0
+	VADDPS       (AX)(CX*1), Z1, Z1
+	VADDPS       (AX)(CX*2), Z2, Z2
+	VADDPS       (DX), Z3, Z3
 
 store:
 	VMOVUPS Z0, (AX)
-	VMOVUPS Z2, (AX)(CX*1)
-	VMOVUPS Z4, (AX)(CX*2)
-	VMOVUPS Z6, (DX)
-	VMOVUPS Z8, (DX)(CX*1)
-	VMOVUPS Z10, (DX)(CX*2)
-	VMOVUPS Z12, (BX)
+	VMOVUPS Z1, (AX)(CX*1)
+	VMOVUPS Z2, (AX)(CX*2)
+	VMOVUPS Z3, (DX)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVX512t8(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
-TEXT ·denseInt4AVX512t8(SB), NOSPLIT, $0-96
+// func denseInt4AVX512t5(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·denseInt4AVX512t5(SB), NOSPLIT, $0-88
 	MOVQ         w+16(FP), AX
-	MOVQ         blocks+88(FP), CX
-	MOVQ         ldx+48(FP), DX
-	MOVQ         hi+32(FP), BX
-	LEAQ         (BX)(DX*2), SI
-	ADDQ         DX, SI
-	LEAQ         (SI)(DX*2), DI
-	ADDQ         DX, DI
-	MOVQ         lo+40(FP), R8
-	LEAQ         (R8)(DX*2), R9
-	ADDQ         DX, R9
-	LEAQ         (R9)(DX*2), R10
-	ADDQ         DX, R10
+	MOVQ         blocks+80(FP), CX
+	MOVQ         eights+48(FP), DX
+	MOVQ         ldx+40(FP), BX
+	MOVQ         hi+24(FP), SI
+	LEAQ         (SI)(BX*2), DI
+	ADDQ         BX, DI
+	MOVQ         lo+32(FP), R8
+	LEAQ         (R8)(BX*2), R9
+	ADDQ         BX, R9
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X17
+	VPBROADCASTD X17, Z17
 	VXORPS       Z0, Z0, Z0
 	VXORPS       Z1, Z1, Z1
 	VXORPS       Z2, Z2, Z2
 	VXORPS       Z3, Z3, Z3
 	VXORPS       Z4, Z4, Z4
-	VXORPS       Z5, Z5, Z5
-	VXORPS       Z6, Z6, Z6
-	VXORPS       Z7, Z7, Z7
-	VXORPS       Z8, Z8, Z8
-	VXORPS       Z9, Z9, Z9
+
+run:
+	MOVQ         AX, R10
+	ADDQ         $0x40, AX
+	MOVQ         $0x00000008, R11
+	CMPQ         CX, R11
+	CMOVQLT      CX, R11
+	SUBQ         R11, CX
+	MOVQ         groups+56(FP), R13
+	SHLQ         $0x02, R13
+	MOVQ         DX, R12
+	VPBROADCASTD (R12), Z5
+	ADDQ         R13, R12
+	VPBROADCASTD (R12), Z6
+	ADDQ         R13, R12
+	VPBROADCASTD (R12), Z7
+	ADDQ         R13, R12
+	VPBROADCASTD (R12), Z8
+	ADDQ         R13, R12
+	VPBROADCASTD (R12), Z9
+	ADDQ         $0x04, DX
 	VXORPS       Z10, Z10, Z10
 	VXORPS       Z11, Z11, Z11
 	VXORPS       Z12, Z12, Z12
 	VXORPS       Z13, Z13, Z13
 	VXORPS       Z14, Z14, Z14
-	VXORPS       Z15, Z15, Z15
-	MOVL         $0x0f0f0f0f, R11
-	VMOVD        R11, X18
-	VPBROADCASTD X18, Z18
 
-loop:
-	VMOVDQU32     (AX), Z16
+block0:
 	PREFETCHT1    12288(AX)
 	PREFETCHT0    1536(AX)
-	VPSRLW        $0x04, Z16, Z17
-	VPANDD        Z18, Z16, Z16
-	VPANDD        Z18, Z17, Z17
-	VPDPBUSD.BCST (BX), Z16, Z0
-	VPDPBUSD.BCST (R8), Z16, Z1
-	VPDPBUSD.BCST (BX)(DX*1), Z16, Z2
-	VPDPBUSD.BCST (R8)(DX*1), Z16, Z3
-	VPDPBUSD.BCST (BX)(DX*2), Z16, Z4
-	VPDPBUSD.BCST (R8)(DX*2), Z16, Z5
-	VPDPBUSD.BCST (SI), Z16, Z6
-	VPDPBUSD.BCST (R9), Z16, Z7
-	VPDPBUSD.BCST (SI)(DX*1), Z16, Z8
-	VPDPBUSD.BCST (R9)(DX*1), Z16, Z9
-	VPDPBUSD.BCST (SI)(DX*2), Z16, Z10
-	VPDPBUSD.BCST (R9)(DX*2), Z16, Z11
-	VPDPBUSD.BCST (DI), Z16, Z12
-	VPDPBUSD.BCST (R10), Z16, Z13
-	VPDPBUSD.BCST (DI)(DX*1), Z16, Z14
-	VPDPBUSD.BCST (R10)(DX*1), Z16, Z15
-	VPDPBUSD.BCST 4(BX), Z17, Z0
-	VPDPBUSD.BCST 4(R8), Z17, Z1
-	VPDPBUSD.BCST 4(BX)(DX*1), Z17, Z2
-	VPDPBUSD.BCST 4(R8)(DX*1), Z17, Z3
-	VPDPBUSD.BCST 4(BX)(DX*2), Z17, Z4
-	VPDPBUSD.BCST 4(R8)(DX*2), Z17, Z5
-	VPDPBUSD.BCST 4(SI), Z17, Z6
-	VPDPBUSD.BCST 4(R9), Z17, Z7
-	VPDPBUSD.BCST 4(SI)(DX*1), Z17, Z8
-	VPDPBUSD.BCST 4(R9)(DX*1), Z17, Z9
-	VPDPBUSD.BCST 4(SI)(DX*2), Z17, Z10
-	VPDPBUSD.BCST 4(R9)(DX*2), Z17, Z11
-	VPDPBUSD.BCST 4(DI), Z17, Z12
-	VPDPBUSD.BCST 4(R10), Z17, Z13
-	VPDPBUSD.BCST 4(DI)(DX*1), Z17, Z14
-	VPDPBUSD.BCST 4(R10)(DX*1), Z17, Z15
-	ADDQ          $0x00000040, AX
-	ADDQ          $0x00000008, BX
+	VMOVDQU32     (AX), Z15
+	VPSRLW        $0x04, Z15, Z16
+	VPANDD        Z17, Z15, Z15
+	VPANDD        Z17, Z16, Z16
+	VPDPBUSD.BCST (SI), Z15, Z10
+	VPDPBUSD.BCST (R8), Z15, Z5
+	VPDPBUSD.BCST (SI)(BX*1), Z15, Z11
+	VPDPBUSD.BCST (R8)(BX*1), Z15, Z6
+	VPDPBUSD.BCST (SI)(BX*2), Z15, Z12
+	VPDPBUSD.BCST (R8)(BX*2), Z15, Z7
+	VPDPBUSD.BCST (DI), Z15, Z13
+	VPDPBUSD.BCST (R9), Z15, Z8
+	VPDPBUSD.BCST (DI)(BX*1), Z15, Z14
+	VPDPBUSD.BCST (R9)(BX*1), Z15, Z9
+	VPDPBUSD.BCST 4(SI), Z16, Z10
+	VPDPBUSD.BCST 4(R8), Z16, Z5
+	VPDPBUSD.BCST 4(SI)(BX*1), Z16, Z11
+	VPDPBUSD.BCST 4(R8)(BX*1), Z16, Z6
+	VPDPBUSD.BCST 4(SI)(BX*2), Z16, Z12
+	VPDPBUSD.BCST 4(R8)(BX*2), Z16, Z7
+	VPDPBUSD.BCST 4(DI), Z16, Z13
+	VPDPBUSD.BCST 4(R9), Z16, Z8
+	VPDPBUSD.BCST 4(DI)(BX*1), Z16, Z14
+	VPDPBUSD.BCST 4(R9)(BX*1), Z16, Z9
+	ADDQ          $0x40, AX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	ADDQ          $0x00000008, R8
+	ADDQ          $0x00000008, R9
+	DECQ          R11
+	JNZ           block0
+	VPSLLD        $0x08, Z10, Z10
+	VPADDD        Z10, Z5, Z5
+	VPSLLD        $0x08, Z11, Z11
+	VPADDD        Z11, Z6, Z6
+	VPSLLD        $0x08, Z12, Z12
+	VPADDD        Z12, Z7, Z7
+	VPSLLD        $0x08, Z13, Z13
+	VPADDD        Z13, Z8, Z8
+	VPSLLD        $0x08, Z14, Z14
+	VPADDD        Z14, Z9, Z9
+	VMOVUPS       (R10), Z10
+	VPSLLD        $0x10, Z10, Z10
+	VCVTDQ2PS     Z5, Z5
+	VFMADD231PS   Z5, Z10, Z0
+	VCVTDQ2PS     Z6, Z6
+	VFMADD231PS   Z6, Z10, Z1
+	VCVTDQ2PS     Z7, Z7
+	VFMADD231PS   Z7, Z10, Z2
+	VCVTDQ2PS     Z8, Z8
+	VFMADD231PS   Z8, Z10, Z3
+	VCVTDQ2PS     Z9, Z9
+	VFMADD231PS   Z9, Z10, Z4
+	TESTQ         CX, CX
+	JZ            end
+	MOVQ          $0x00000008, R11
+	CMPQ          CX, R11
+	CMOVQLT       CX, R11
+	SUBQ          R11, CX
+	MOVQ          groups+56(FP), R13
+	SHLQ          $0x02, R13
+	MOVQ          DX, R12
+	VPBROADCASTD  (R12), Z5
+	ADDQ          R13, R12
+	VPBROADCASTD  (R12), Z6
+	ADDQ          R13, R12
+	VPBROADCASTD  (R12), Z7
+	ADDQ          R13, R12
+	VPBROADCASTD  (R12), Z8
+	ADDQ          R13, R12
+	VPBROADCASTD  (R12), Z9
+	ADDQ          $0x04, DX
+	VXORPS        Z10, Z10, Z10
+	VXORPS        Z11, Z11, Z11
+	VXORPS        Z12, Z12, Z12
+	VXORPS        Z13, Z13, Z13
+	VXORPS        Z14, Z14, Z14
+
+block1:
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VMOVDQU32     (AX), Z15
+	VPSRLW        $0x04, Z15, Z16
+	VPANDD        Z17, Z15, Z15
+	VPANDD        Z17, Z16, Z16
+	VPDPBUSD.BCST (SI), Z15, Z10
+	VPDPBUSD.BCST (R8), Z15, Z5
+	VPDPBUSD.BCST (SI)(BX*1), Z15, Z11
+	VPDPBUSD.BCST (R8)(BX*1), Z15, Z6
+	VPDPBUSD.BCST (SI)(BX*2), Z15, Z12
+	VPDPBUSD.BCST (R8)(BX*2), Z15, Z7
+	VPDPBUSD.BCST (DI), Z15, Z13
+	VPDPBUSD.BCST (R9), Z15, Z8
+	VPDPBUSD.BCST (DI)(BX*1), Z15, Z14
+	VPDPBUSD.BCST (R9)(BX*1), Z15, Z9
+	VPDPBUSD.BCST 4(SI), Z16, Z10
+	VPDPBUSD.BCST 4(R8), Z16, Z5
+	VPDPBUSD.BCST 4(SI)(BX*1), Z16, Z11
+	VPDPBUSD.BCST 4(R8)(BX*1), Z16, Z6
+	VPDPBUSD.BCST 4(SI)(BX*2), Z16, Z12
+	VPDPBUSD.BCST 4(R8)(BX*2), Z16, Z7
+	VPDPBUSD.BCST 4(DI), Z16, Z13
+	VPDPBUSD.BCST 4(R9), Z16, Z8
+	VPDPBUSD.BCST 4(DI)(BX*1), Z16, Z14
+	VPDPBUSD.BCST 4(R9)(BX*1), Z16, Z9
+	ADDQ          $0x40, AX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	ADDQ          $0x00000008, R8
+	ADDQ          $0x00000008, R9
+	DECQ          R11
+	JNZ           block1
+	VPSLLD        $0x08, Z10, Z10
+	VPADDD        Z10, Z5, Z5
+	VPSLLD        $0x08, Z11, Z11
+	VPADDD        Z11, Z6, Z6
+	VPSLLD        $0x08, Z12, Z12
+	VPADDD        Z12, Z7, Z7
+	VPSLLD        $0x08, Z13, Z13
+	VPADDD        Z13, Z8, Z8
+	VPSLLD        $0x08, Z14, Z14
+	VPADDD        Z14, Z9, Z9
+	VMOVUPS       (R10), Z10
+	VANDPS        constants<>+1600(SB), Z10, Z10
+	VCVTDQ2PS     Z5, Z5
+	VFMADD231PS   Z5, Z10, Z0
+	VCVTDQ2PS     Z6, Z6
+	VFMADD231PS   Z6, Z10, Z1
+	VCVTDQ2PS     Z7, Z7
+	VFMADD231PS   Z7, Z10, Z2
+	VCVTDQ2PS     Z8, Z8
+	VFMADD231PS   Z8, Z10, Z3
+	VCVTDQ2PS     Z9, Z9
+	VFMADD231PS   Z9, Z10, Z4
+	TESTQ         CX, CX
+	JNZ           run
+
+end:
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         inv+64(FP), DX
+	MOVQ         add+72(FP), BX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Z15
+	VMULPS       Z15, Z0, Z0
+	VBROADCASTSS 4(DX), Z15
+	VMULPS       Z15, Z1, Z1
+	VBROADCASTSS 8(DX), Z15
+	VMULPS       Z15, Z2, Z2
+	VBROADCASTSS 12(DX), Z15
+	VMULPS       Z15, Z3, Z3
+	VBROADCASTSS 16(DX), Z15
+	VMULPS       Z15, Z4, Z4
+	LEAQ         (AX)(CX*2), DX
+	ADDQ         CX, DX
+	TESTQ        BX, BX
+	JZ           store
+	VADDPS       (AX), Z0, Z0
+	VADDPS       (AX)(CX*1), Z1, Z1
+	VADDPS       (AX)(CX*2), Z2, Z2
+	VADDPS       (DX), Z3, Z3
+	VADDPS       (DX)(CX*1), Z4, Z4
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, (AX)(CX*1)
+	VMOVUPS Z2, (AX)(CX*2)
+	VMOVUPS Z3, (DX)
+	VMOVUPS Z4, (DX)(CX*1)
+	VZEROUPPER
+	RET
+
+// func denseInt4AVX512t6(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·denseInt4AVX512t6(SB), NOSPLIT, $0-88
+	MOVQ         w+16(FP), AX
+	MOVQ         blocks+80(FP), CX
+	MOVQ         eights+48(FP), DX
+	MOVQ         ldx+40(FP), BX
+	MOVQ         hi+24(FP), SI
+	LEAQ         (SI)(BX*2), DI
+	ADDQ         BX, DI
+	MOVQ         lo+32(FP), R8
+	LEAQ         (R8)(BX*2), R9
+	ADDQ         BX, R9
+	MOVL         $0x0f0f0f0f, R10
+	VMOVD        R10, X20
+	VPBROADCASTD X20, Z20
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+
+run:
+	MOVQ         AX, R10
+	ADDQ         $0x40, AX
+	MOVQ         $0x00000008, R11
+	CMPQ         CX, R11
+	CMOVQLT      CX, R11
+	SUBQ         R11, CX
+	MOVQ         groups+56(FP), R13
+	SHLQ         $0x02, R13
+	MOVQ         DX, R12
+	VPBROADCASTD (R12), Z6
+	ADDQ         R13, R12
+	VPBROADCASTD (R12), Z7
+	ADDQ         R13, R12
+	VPBROADCASTD (R12), Z8
+	ADDQ         R13, R12
+	VPBROADCASTD (R12), Z9
+	ADDQ         R13, R12
+	VPBROADCASTD (R12), Z10
+	ADDQ         R13, R12
+	VPBROADCASTD (R12), Z11
+	ADDQ         $0x04, DX
+	VXORPS       Z12, Z12, Z12
+	VXORPS       Z13, Z13, Z13
+	VXORPS       Z14, Z14, Z14
+	VXORPS       Z15, Z15, Z15
+	VXORPS       Z16, Z16, Z16
+	VXORPS       Z17, Z17, Z17
+
+block0:
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VMOVDQU32     (AX), Z18
+	VPSRLW        $0x04, Z18, Z19
+	VPANDD        Z20, Z18, Z18
+	VPANDD        Z20, Z19, Z19
+	VPDPBUSD.BCST (SI), Z18, Z12
+	VPDPBUSD.BCST (R8), Z18, Z6
+	VPDPBUSD.BCST (SI)(BX*1), Z18, Z13
+	VPDPBUSD.BCST (R8)(BX*1), Z18, Z7
+	VPDPBUSD.BCST (SI)(BX*2), Z18, Z14
+	VPDPBUSD.BCST (R8)(BX*2), Z18, Z8
+	VPDPBUSD.BCST (DI), Z18, Z15
+	VPDPBUSD.BCST (R9), Z18, Z9
+	VPDPBUSD.BCST (DI)(BX*1), Z18, Z16
+	VPDPBUSD.BCST (R9)(BX*1), Z18, Z10
+	VPDPBUSD.BCST (DI)(BX*2), Z18, Z17
+	VPDPBUSD.BCST (R9)(BX*2), Z18, Z11
+	VPDPBUSD.BCST 4(SI), Z19, Z12
+	VPDPBUSD.BCST 4(R8), Z19, Z6
+	VPDPBUSD.BCST 4(SI)(BX*1), Z19, Z13
+	VPDPBUSD.BCST 4(R8)(BX*1), Z19, Z7
+	VPDPBUSD.BCST 4(SI)(BX*2), Z19, Z14
+	VPDPBUSD.BCST 4(R8)(BX*2), Z19, Z8
+	VPDPBUSD.BCST 4(DI), Z19, Z15
+	VPDPBUSD.BCST 4(R9), Z19, Z9
+	VPDPBUSD.BCST 4(DI)(BX*1), Z19, Z16
+	VPDPBUSD.BCST 4(R9)(BX*1), Z19, Z10
+	VPDPBUSD.BCST 4(DI)(BX*2), Z19, Z17
+	VPDPBUSD.BCST 4(R9)(BX*2), Z19, Z11
+	ADDQ          $0x40, AX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	ADDQ          $0x00000008, R8
+	ADDQ          $0x00000008, R9
+	DECQ          R11
+	JNZ           block0
+	VPSLLD        $0x08, Z12, Z12
+	VPADDD        Z12, Z6, Z6
+	VPSLLD        $0x08, Z13, Z13
+	VPADDD        Z13, Z7, Z7
+	VPSLLD        $0x08, Z14, Z14
+	VPADDD        Z14, Z8, Z8
+	VPSLLD        $0x08, Z15, Z15
+	VPADDD        Z15, Z9, Z9
+	VPSLLD        $0x08, Z16, Z16
+	VPADDD        Z16, Z10, Z10
+	VPSLLD        $0x08, Z17, Z17
+	VPADDD        Z17, Z11, Z11
+	VMOVUPS       (R10), Z12
+	VPSLLD        $0x10, Z12, Z12
+	VCVTDQ2PS     Z6, Z6
+	VFMADD231PS   Z6, Z12, Z0
+	VCVTDQ2PS     Z7, Z7
+	VFMADD231PS   Z7, Z12, Z1
+	VCVTDQ2PS     Z8, Z8
+	VFMADD231PS   Z8, Z12, Z2
+	VCVTDQ2PS     Z9, Z9
+	VFMADD231PS   Z9, Z12, Z3
+	VCVTDQ2PS     Z10, Z10
+	VFMADD231PS   Z10, Z12, Z4
+	VCVTDQ2PS     Z11, Z11
+	VFMADD231PS   Z11, Z12, Z5
+	TESTQ         CX, CX
+	JZ            end
+	MOVQ          $0x00000008, R11
+	CMPQ          CX, R11
+	CMOVQLT       CX, R11
+	SUBQ          R11, CX
+	MOVQ          groups+56(FP), R13
+	SHLQ          $0x02, R13
+	MOVQ          DX, R12
+	VPBROADCASTD  (R12), Z6
+	ADDQ          R13, R12
+	VPBROADCASTD  (R12), Z7
+	ADDQ          R13, R12
+	VPBROADCASTD  (R12), Z8
+	ADDQ          R13, R12
+	VPBROADCASTD  (R12), Z9
+	ADDQ          R13, R12
+	VPBROADCASTD  (R12), Z10
+	ADDQ          R13, R12
+	VPBROADCASTD  (R12), Z11
+	ADDQ          $0x04, DX
+	VXORPS        Z12, Z12, Z12
+	VXORPS        Z13, Z13, Z13
+	VXORPS        Z14, Z14, Z14
+	VXORPS        Z15, Z15, Z15
+	VXORPS        Z16, Z16, Z16
+	VXORPS        Z17, Z17, Z17
+
+block1:
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VMOVDQU32     (AX), Z18
+	VPSRLW        $0x04, Z18, Z19
+	VPANDD        Z20, Z18, Z18
+	VPANDD        Z20, Z19, Z19
+	VPDPBUSD.BCST (SI), Z18, Z12
+	VPDPBUSD.BCST (R8), Z18, Z6
+	VPDPBUSD.BCST (SI)(BX*1), Z18, Z13
+	VPDPBUSD.BCST (R8)(BX*1), Z18, Z7
+	VPDPBUSD.BCST (SI)(BX*2), Z18, Z14
+	VPDPBUSD.BCST (R8)(BX*2), Z18, Z8
+	VPDPBUSD.BCST (DI), Z18, Z15
+	VPDPBUSD.BCST (R9), Z18, Z9
+	VPDPBUSD.BCST (DI)(BX*1), Z18, Z16
+	VPDPBUSD.BCST (R9)(BX*1), Z18, Z10
+	VPDPBUSD.BCST (DI)(BX*2), Z18, Z17
+	VPDPBUSD.BCST (R9)(BX*2), Z18, Z11
+	VPDPBUSD.BCST 4(SI), Z19, Z12
+	VPDPBUSD.BCST 4(R8), Z19, Z6
+	VPDPBUSD.BCST 4(SI)(BX*1), Z19, Z13
+	VPDPBUSD.BCST 4(R8)(BX*1), Z19, Z7
+	VPDPBUSD.BCST 4(SI)(BX*2), Z19, Z14
+	VPDPBUSD.BCST 4(R8)(BX*2), Z19, Z8
+	VPDPBUSD.BCST 4(DI), Z19, Z15
+	VPDPBUSD.BCST 4(R9), Z19, Z9
+	VPDPBUSD.BCST 4(DI)(BX*1), Z19, Z16
+	VPDPBUSD.BCST 4(R9)(BX*1), Z19, Z10
+	VPDPBUSD.BCST 4(DI)(BX*2), Z19, Z17
+	VPDPBUSD.BCST 4(R9)(BX*2), Z19, Z11
+	ADDQ          $0x40, AX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	ADDQ          $0x00000008, R8
+	ADDQ          $0x00000008, R9
+	DECQ          R11
+	JNZ           block1
+	VPSLLD        $0x08, Z12, Z12
+	VPADDD        Z12, Z6, Z6
+	VPSLLD        $0x08, Z13, Z13
+	VPADDD        Z13, Z7, Z7
+	VPSLLD        $0x08, Z14, Z14
+	VPADDD        Z14, Z8, Z8
+	VPSLLD        $0x08, Z15, Z15
+	VPADDD        Z15, Z9, Z9
+	VPSLLD        $0x08, Z16, Z16
+	VPADDD        Z16, Z10, Z10
+	VPSLLD        $0x08, Z17, Z17
+	VPADDD        Z17, Z11, Z11
+	VMOVUPS       (R10), Z12
+	VANDPS        constants<>+1600(SB), Z12, Z12
+	VCVTDQ2PS     Z6, Z6
+	VFMADD231PS   Z6, Z12, Z0
+	VCVTDQ2PS     Z7, Z7
+	VFMADD231PS   Z7, Z12, Z1
+	VCVTDQ2PS     Z8, Z8
+	VFMADD231PS   Z8, Z12, Z2
+	VCVTDQ2PS     Z9, Z9
+	VFMADD231PS   Z9, Z12, Z3
+	VCVTDQ2PS     Z10, Z10
+	VFMADD231PS   Z10, Z12, Z4
+	VCVTDQ2PS     Z11, Z11
+	VFMADD231PS   Z11, Z12, Z5
+	TESTQ         CX, CX
+	JNZ           run
+
+end:
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         inv+64(FP), DX
+	MOVQ         add+72(FP), BX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Z18
+	VMULPS       Z18, Z0, Z0
+	VBROADCASTSS 4(DX), Z18
+	VMULPS       Z18, Z1, Z1
+	VBROADCASTSS 8(DX), Z18
+	VMULPS       Z18, Z2, Z2
+	VBROADCASTSS 12(DX), Z18
+	VMULPS       Z18, Z3, Z3
+	VBROADCASTSS 16(DX), Z18
+	VMULPS       Z18, Z4, Z4
+	VBROADCASTSS 20(DX), Z18
+	VMULPS       Z18, Z5, Z5
+	LEAQ         (AX)(CX*2), DX
+	ADDQ         CX, DX
+	TESTQ        BX, BX
+	JZ           store
+	VADDPS       (AX), Z0, Z0
+	VADDPS       (AX)(CX*1), Z1, Z1
+	VADDPS       (AX)(CX*2), Z2, Z2
+	VADDPS       (DX), Z3, Z3
+	VADDPS       (DX)(CX*1), Z4, Z4
+	VADDPS       (DX)(CX*2), Z5, Z5
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, (AX)(CX*1)
+	VMOVUPS Z2, (AX)(CX*2)
+	VMOVUPS Z3, (DX)
+	VMOVUPS Z4, (DX)(CX*1)
+	VMOVUPS Z5, (DX)(CX*2)
+	VZEROUPPER
+	RET
+
+// func denseInt4AVX512t7(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·denseInt4AVX512t7(SB), NOSPLIT, $0-88
+	MOVQ         w+16(FP), AX
+	MOVQ         blocks+80(FP), CX
+	MOVQ         eights+48(FP), DX
+	MOVQ         ldx+40(FP), BX
+	MOVQ         hi+24(FP), SI
+	LEAQ         (SI)(BX*2), DI
+	ADDQ         BX, DI
+	LEAQ         (DI)(BX*2), R8
+	ADDQ         BX, R8
+	MOVQ         lo+32(FP), R9
+	LEAQ         (R9)(BX*2), R10
+	ADDQ         BX, R10
+	LEAQ         (R10)(BX*2), R11
+	ADDQ         BX, R11
+	MOVL         $0x0f0f0f0f, R12
+	VMOVD        R12, X23
+	VPBROADCASTD X23, Z23
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+
+run:
+	MOVQ         AX, R12
+	ADDQ         $0x40, AX
+	MOVQ         $0x00000008, R13
+	CMPQ         CX, R13
+	CMOVQLT      CX, R13
+	SUBQ         R13, CX
+	MOVQ         groups+56(FP), R15
+	SHLQ         $0x02, R15
+	MOVQ         DX, R14
+	VPBROADCASTD (R14), Z7
+	ADDQ         R15, R14
+	VPBROADCASTD (R14), Z8
+	ADDQ         R15, R14
+	VPBROADCASTD (R14), Z9
+	ADDQ         R15, R14
+	VPBROADCASTD (R14), Z10
+	ADDQ         R15, R14
+	VPBROADCASTD (R14), Z11
+	ADDQ         R15, R14
+	VPBROADCASTD (R14), Z12
+	ADDQ         R15, R14
+	VPBROADCASTD (R14), Z13
+	ADDQ         $0x04, DX
+	VXORPS       Z14, Z14, Z14
+	VXORPS       Z15, Z15, Z15
+	VXORPS       Z16, Z16, Z16
+	VXORPS       Z17, Z17, Z17
+	VXORPS       Z18, Z18, Z18
+	VXORPS       Z19, Z19, Z19
+	VXORPS       Z20, Z20, Z20
+
+block0:
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VMOVDQU32     (AX), Z21
+	VPSRLW        $0x04, Z21, Z22
+	VPANDD        Z23, Z21, Z21
+	VPANDD        Z23, Z22, Z22
+	VPDPBUSD.BCST (SI), Z21, Z14
+	VPDPBUSD.BCST (R9), Z21, Z7
+	VPDPBUSD.BCST (SI)(BX*1), Z21, Z15
+	VPDPBUSD.BCST (R9)(BX*1), Z21, Z8
+	VPDPBUSD.BCST (SI)(BX*2), Z21, Z16
+	VPDPBUSD.BCST (R9)(BX*2), Z21, Z9
+	VPDPBUSD.BCST (DI), Z21, Z17
+	VPDPBUSD.BCST (R10), Z21, Z10
+	VPDPBUSD.BCST (DI)(BX*1), Z21, Z18
+	VPDPBUSD.BCST (R10)(BX*1), Z21, Z11
+	VPDPBUSD.BCST (DI)(BX*2), Z21, Z19
+	VPDPBUSD.BCST (R10)(BX*2), Z21, Z12
+	VPDPBUSD.BCST (R8), Z21, Z20
+	VPDPBUSD.BCST (R11), Z21, Z13
+	VPDPBUSD.BCST 4(SI), Z22, Z14
+	VPDPBUSD.BCST 4(R9), Z22, Z7
+	VPDPBUSD.BCST 4(SI)(BX*1), Z22, Z15
+	VPDPBUSD.BCST 4(R9)(BX*1), Z22, Z8
+	VPDPBUSD.BCST 4(SI)(BX*2), Z22, Z16
+	VPDPBUSD.BCST 4(R9)(BX*2), Z22, Z9
+	VPDPBUSD.BCST 4(DI), Z22, Z17
+	VPDPBUSD.BCST 4(R10), Z22, Z10
+	VPDPBUSD.BCST 4(DI)(BX*1), Z22, Z18
+	VPDPBUSD.BCST 4(R10)(BX*1), Z22, Z11
+	VPDPBUSD.BCST 4(DI)(BX*2), Z22, Z19
+	VPDPBUSD.BCST 4(R10)(BX*2), Z22, Z12
+	VPDPBUSD.BCST 4(R8), Z22, Z20
+	VPDPBUSD.BCST 4(R11), Z22, Z13
+	ADDQ          $0x40, AX
 	ADDQ          $0x00000008, SI
 	ADDQ          $0x00000008, DI
 	ADDQ          $0x00000008, R8
 	ADDQ          $0x00000008, R9
 	ADDQ          $0x00000008, R10
-	DECQ          CX
-	JNZ           loop
-	MOVQ          dst+0(FP), AX
-	MOVQ          ldd+8(FP), CX
-	MOVQ          scale+24(FP), DX
-	MOVQ          inv+72(FP), BX
-	MOVQ          sumHi+56(FP), SI
-	MOVQ          sumLo+64(FP), DI
-	SHLQ          $0x02, CX
-	VPBROADCASTD  (SI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z0, Z0
-	VCVTDQ2PS     Z0, Z0
-	VPBROADCASTD  (DI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z1, Z1
-	VCVTDQ2PS     Z1, Z1
-	VMULPS        constants<>+1792(SB), Z0, Z0
-	VADDPS        Z1, Z0, Z0
-	VMULPS        (DX), Z0, Z0
-	VBROADCASTSS  (BX), Z16
-	VMULPS        Z16, Z0, Z0
-	VPBROADCASTD  4(SI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z2, Z2
-	VCVTDQ2PS     Z2, Z2
-	VPBROADCASTD  4(DI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z3, Z3
-	VCVTDQ2PS     Z3, Z3
-	VMULPS        constants<>+1792(SB), Z2, Z2
-	VADDPS        Z3, Z2, Z2
-	VMULPS        (DX), Z2, Z2
-	VBROADCASTSS  4(BX), Z16
-	VMULPS        Z16, Z2, Z2
-	VPBROADCASTD  8(SI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z4, Z4
-	VCVTDQ2PS     Z4, Z4
-	VPBROADCASTD  8(DI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z5, Z5
-	VCVTDQ2PS     Z5, Z5
-	VMULPS        constants<>+1792(SB), Z4, Z4
-	VADDPS        Z5, Z4, Z4
-	VMULPS        (DX), Z4, Z4
-	VBROADCASTSS  8(BX), Z16
-	VMULPS        Z16, Z4, Z4
-	VPBROADCASTD  12(SI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z6, Z6
-	VCVTDQ2PS     Z6, Z6
-	VPBROADCASTD  12(DI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z7, Z7
+	ADDQ          $0x00000008, R11
+	DECQ          R13
+	JNZ           block0
+	VPSLLD        $0x08, Z14, Z14
+	VPADDD        Z14, Z7, Z7
+	VPSLLD        $0x08, Z15, Z15
+	VPADDD        Z15, Z8, Z8
+	VPSLLD        $0x08, Z16, Z16
+	VPADDD        Z16, Z9, Z9
+	VPSLLD        $0x08, Z17, Z17
+	VPADDD        Z17, Z10, Z10
+	VPSLLD        $0x08, Z18, Z18
+	VPADDD        Z18, Z11, Z11
+	VPSLLD        $0x08, Z19, Z19
+	VPADDD        Z19, Z12, Z12
+	VPSLLD        $0x08, Z20, Z20
+	VPADDD        Z20, Z13, Z13
+	VMOVUPS       (R12), Z14
+	VPSLLD        $0x10, Z14, Z14
 	VCVTDQ2PS     Z7, Z7
-	VMULPS        constants<>+1792(SB), Z6, Z6
-	VADDPS        Z7, Z6, Z6
-	VMULPS        (DX), Z6, Z6
-	VBROADCASTSS  12(BX), Z16
-	VMULPS        Z16, Z6, Z6
-	VPBROADCASTD  16(SI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z8, Z8
+	VFMADD231PS   Z7, Z14, Z0
 	VCVTDQ2PS     Z8, Z8
-	VPBROADCASTD  16(DI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z9, Z9
+	VFMADD231PS   Z8, Z14, Z1
 	VCVTDQ2PS     Z9, Z9
-	VMULPS        constants<>+1792(SB), Z8, Z8
-	VADDPS        Z9, Z8, Z8
-	VMULPS        (DX), Z8, Z8
-	VBROADCASTSS  16(BX), Z16
-	VMULPS        Z16, Z8, Z8
-	VPBROADCASTD  20(SI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z10, Z10
+	VFMADD231PS   Z9, Z14, Z2
 	VCVTDQ2PS     Z10, Z10
-	VPBROADCASTD  20(DI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z11, Z11
+	VFMADD231PS   Z10, Z14, Z3
 	VCVTDQ2PS     Z11, Z11
-	VMULPS        constants<>+1792(SB), Z10, Z10
-	VADDPS        Z11, Z10, Z10
-	VMULPS        (DX), Z10, Z10
-	VBROADCASTSS  20(BX), Z16
-	VMULPS        Z16, Z10, Z10
-	VPBROADCASTD  24(SI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z12, Z12
+	VFMADD231PS   Z11, Z14, Z4
 	VCVTDQ2PS     Z12, Z12
-	VPBROADCASTD  24(DI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z13, Z13
+	VFMADD231PS   Z12, Z14, Z5
 	VCVTDQ2PS     Z13, Z13
-	VMULPS        constants<>+1792(SB), Z12, Z12
-	VADDPS        Z13, Z12, Z12
-	VMULPS        (DX), Z12, Z12
-	VBROADCASTSS  24(BX), Z16
-	VMULPS        Z16, Z12, Z12
-	VPBROADCASTD  28(SI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z14, Z14
-	VCVTDQ2PS     Z14, Z14
-	VPBROADCASTD  28(DI), Z16
-	VPSLLD        $0x03, Z16, Z16
-	VPSUBD        Z16, Z15, Z15
-	VCVTDQ2PS     Z15, Z15
-	VMULPS        constants<>+1792(SB), Z14, Z14
-	VADDPS        Z15, Z14, Z14
-	VMULPS        (DX), Z14, Z14
-	VBROADCASTSS  28(BX), Z16
-	VMULPS        Z16, Z14, Z14
-	LEAQ          (AX)(CX*2), DX
-	ADDQ          CX, DX
-	LEAQ          (DX)(CX*2), BX
-	ADDQ          CX, BX
-	MOVQ          add+80(FP), SI
-	TESTQ         SI, SI
-	JZ            store
-	VADDPS        (AX), Z0, Z0
-	VADDPS        (AX)(CX*1), Z2, Z2
-	VADDPS        (AX)(CX*2), Z4, Z4
-	VADDPS        (DX), Z6, Z6
-	VADDPS        (DX)(CX*1), Z8, Z8
-	VADDPS        (DX)(CX*2), Z10, Z10
-	VADDPS        (BX), Z12, Z12
-	VADDPS        (BX)(CX*1), Z14, Z14
+	VFMADD231PS   Z13, Z14, Z6
+	TESTQ         CX, CX
+	JZ            end
+	MOVQ          $0x00000008, R13
+	CMPQ          CX, R13
+	CMOVQLT       CX, R13
+	SUBQ          R13, CX
+	MOVQ          groups+56(FP), R15
+	SHLQ          $0x02, R15
+	MOVQ          DX, R14
+	VPBROADCASTD  (R14), Z7
+	ADDQ          R15, R14
+	VPBROADCASTD  (R14), Z8
+	ADDQ          R15, R14
+	VPBROADCASTD  (R14), Z9
+	ADDQ          R15, R14
+	VPBROADCASTD  (R14), Z10
+	ADDQ          R15, R14
+	VPBROADCASTD  (R14), Z11
+	ADDQ          R15, R14
+	VPBROADCASTD  (R14), Z12
+	ADDQ          R15, R14
+	VPBROADCASTD  (R14), Z13
+	ADDQ          $0x04, DX
+	VXORPS        Z14, Z14, Z14
+	VXORPS        Z15, Z15, Z15
+	VXORPS        Z16, Z16, Z16
+	VXORPS        Z17, Z17, Z17
+	VXORPS        Z18, Z18, Z18
+	VXORPS        Z19, Z19, Z19
+	VXORPS        Z20, Z20, Z20
+
+block1:
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VMOVDQU32     (AX), Z21
+	VPSRLW        $0x04, Z21, Z22
+	VPANDD        Z23, Z21, Z21
+	VPANDD        Z23, Z22, Z22
+	VPDPBUSD.BCST (SI), Z21, Z14
+	VPDPBUSD.BCST (R9), Z21, Z7
+	VPDPBUSD.BCST (SI)(BX*1), Z21, Z15
+	VPDPBUSD.BCST (R9)(BX*1), Z21, Z8
+	VPDPBUSD.BCST (SI)(BX*2), Z21, Z16
+	VPDPBUSD.BCST (R9)(BX*2), Z21, Z9
+	VPDPBUSD.BCST (DI), Z21, Z17
+	VPDPBUSD.BCST (R10), Z21, Z10
+	VPDPBUSD.BCST (DI)(BX*1), Z21, Z18
+	VPDPBUSD.BCST (R10)(BX*1), Z21, Z11
+	VPDPBUSD.BCST (DI)(BX*2), Z21, Z19
+	VPDPBUSD.BCST (R10)(BX*2), Z21, Z12
+	VPDPBUSD.BCST (R8), Z21, Z20
+	VPDPBUSD.BCST (R11), Z21, Z13
+	VPDPBUSD.BCST 4(SI), Z22, Z14
+	VPDPBUSD.BCST 4(R9), Z22, Z7
+	VPDPBUSD.BCST 4(SI)(BX*1), Z22, Z15
+	VPDPBUSD.BCST 4(R9)(BX*1), Z22, Z8
+	VPDPBUSD.BCST 4(SI)(BX*2), Z22, Z16
+	VPDPBUSD.BCST 4(R9)(BX*2), Z22, Z9
+	VPDPBUSD.BCST 4(DI), Z22, Z17
+	VPDPBUSD.BCST 4(R10), Z22, Z10
+	VPDPBUSD.BCST 4(DI)(BX*1), Z22, Z18
+	VPDPBUSD.BCST 4(R10)(BX*1), Z22, Z11
+	VPDPBUSD.BCST 4(DI)(BX*2), Z22, Z19
+	VPDPBUSD.BCST 4(R10)(BX*2), Z22, Z12
+	VPDPBUSD.BCST 4(R8), Z22, Z20
+	VPDPBUSD.BCST 4(R11), Z22, Z13
+	ADDQ          $0x40, AX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	ADDQ          $0x00000008, R8
+	ADDQ          $0x00000008, R9
+	ADDQ          $0x00000008, R10
+	ADDQ          $0x00000008, R11
+	DECQ          R13
+	JNZ           block1
+	VPSLLD        $0x08, Z14, Z14
+	VPADDD        Z14, Z7, Z7
+	VPSLLD        $0x08, Z15, Z15
+	VPADDD        Z15, Z8, Z8
+	VPSLLD        $0x08, Z16, Z16
+	VPADDD        Z16, Z9, Z9
+	VPSLLD        $0x08, Z17, Z17
+	VPADDD        Z17, Z10, Z10
+	VPSLLD        $0x08, Z18, Z18
+	VPADDD        Z18, Z11, Z11
+	VPSLLD        $0x08, Z19, Z19
+	VPADDD        Z19, Z12, Z12
+	VPSLLD        $0x08, Z20, Z20
+	VPADDD        Z20, Z13, Z13
+	VMOVUPS       (R12), Z14
+	VANDPS        constants<>+1600(SB), Z14, Z14
+	VCVTDQ2PS     Z7, Z7
+	VFMADD231PS   Z7, Z14, Z0
+	VCVTDQ2PS     Z8, Z8
+	VFMADD231PS   Z8, Z14, Z1
+	VCVTDQ2PS     Z9, Z9
+	VFMADD231PS   Z9, Z14, Z2
+	VCVTDQ2PS     Z10, Z10
+	VFMADD231PS   Z10, Z14, Z3
+	VCVTDQ2PS     Z11, Z11
+	VFMADD231PS   Z11, Z14, Z4
+	VCVTDQ2PS     Z12, Z12
+	VFMADD231PS   Z12, Z14, Z5
+	VCVTDQ2PS     Z13, Z13
+	VFMADD231PS   Z13, Z14, Z6
+	TESTQ         CX, CX
+	JNZ           run
+
+end:
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         inv+64(FP), DX
+	MOVQ         add+72(FP), BX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Z21
+	VMULPS       Z21, Z0, Z0
+	VBROADCASTSS 4(DX), Z21
+	VMULPS       Z21, Z1, Z1
+	VBROADCASTSS 8(DX), Z21
+	VMULPS       Z21, Z2, Z2
+	VBROADCASTSS 12(DX), Z21
+	VMULPS       Z21, Z3, Z3
+	VBROADCASTSS 16(DX), Z21
+	VMULPS       Z21, Z4, Z4
+	VBROADCASTSS 20(DX), Z21
+	VMULPS       Z21, Z5, Z5
+	VBROADCASTSS 24(DX), Z21
+	VMULPS       Z21, Z6, Z6
+	LEAQ         (AX)(CX*2), DX
+	ADDQ         CX, DX
+	LEAQ         (DX)(CX*2), SI
+	ADDQ         CX, SI
+	TESTQ        BX, BX
+	JZ           store
+	VADDPS       (AX), Z0, Z0
+	VADDPS       (AX)(CX*1), Z1, Z1
+	VADDPS       (AX)(CX*2), Z2, Z2
+	VADDPS       (DX), Z3, Z3
+	VADDPS       (DX)(CX*1), Z4, Z4
+	VADDPS       (DX)(CX*2), Z5, Z5
+	VADDPS       (SI), Z6, Z6
 
 store:
 	VMOVUPS Z0, (AX)
-	VMOVUPS Z2, (AX)(CX*1)
-	VMOVUPS Z4, (AX)(CX*2)
-	VMOVUPS Z6, (DX)
-	VMOVUPS Z8, (DX)(CX*1)
-	VMOVUPS Z10, (DX)(CX*2)
-	VMOVUPS Z12, (BX)
-	VMOVUPS Z14, (BX)(CX*1)
+	VMOVUPS Z1, (AX)(CX*1)
+	VMOVUPS Z2, (AX)(CX*2)
+	VMOVUPS Z3, (DX)
+	VMOVUPS Z4, (DX)(CX*1)
+	VMOVUPS Z5, (DX)(CX*2)
+	VMOVUPS Z6, (SI)
+	VZEROUPPER
+	RET
+
+// func denseInt4AVX512t8(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, CMOV, MMX+
+TEXT ·denseInt4AVX512t8(SB), NOSPLIT, $0-88
+	MOVQ         w+16(FP), AX
+	MOVQ         blocks+80(FP), CX
+	MOVQ         eights+48(FP), DX
+	MOVQ         ldx+40(FP), BX
+	MOVQ         hi+24(FP), SI
+	LEAQ         (SI)(BX*2), DI
+	ADDQ         BX, DI
+	LEAQ         (DI)(BX*2), R8
+	ADDQ         BX, R8
+	MOVQ         lo+32(FP), R9
+	LEAQ         (R9)(BX*2), R10
+	ADDQ         BX, R10
+	LEAQ         (R10)(BX*2), R11
+	ADDQ         BX, R11
+	MOVL         $0x0f0f0f0f, R12
+	VMOVD        R12, X26
+	VPBROADCASTD X26, Z26
+	VXORPS       Z0, Z0, Z0
+	VXORPS       Z1, Z1, Z1
+	VXORPS       Z2, Z2, Z2
+	VXORPS       Z3, Z3, Z3
+	VXORPS       Z4, Z4, Z4
+	VXORPS       Z5, Z5, Z5
+	VXORPS       Z6, Z6, Z6
+	VXORPS       Z7, Z7, Z7
+
+run:
+	MOVQ         AX, R12
+	ADDQ         $0x40, AX
+	MOVQ         $0x00000008, R13
+	CMPQ         CX, R13
+	CMOVQLT      CX, R13
+	SUBQ         R13, CX
+	MOVQ         groups+56(FP), R15
+	SHLQ         $0x02, R15
+	MOVQ         DX, R14
+	VPBROADCASTD (R14), Z8
+	ADDQ         R15, R14
+	VPBROADCASTD (R14), Z9
+	ADDQ         R15, R14
+	VPBROADCASTD (R14), Z10
+	ADDQ         R15, R14
+	VPBROADCASTD (R14), Z11
+	ADDQ         R15, R14
+	VPBROADCASTD (R14), Z12
+	ADDQ         R15, R14
+	VPBROADCASTD (R14), Z13
+	ADDQ         R15, R14
+	VPBROADCASTD (R14), Z14
+	ADDQ         R15, R14
+	VPBROADCASTD (R14), Z15
+	ADDQ         $0x04, DX
+	VXORPS       Z16, Z16, Z16
+	VXORPS       Z17, Z17, Z17
+	VXORPS       Z18, Z18, Z18
+	VXORPS       Z19, Z19, Z19
+	VXORPS       Z20, Z20, Z20
+	VXORPS       Z21, Z21, Z21
+	VXORPS       Z22, Z22, Z22
+	VXORPS       Z23, Z23, Z23
+
+block0:
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VMOVDQU32     (AX), Z24
+	VPSRLW        $0x04, Z24, Z25
+	VPANDD        Z26, Z24, Z24
+	VPANDD        Z26, Z25, Z25
+	VPDPBUSD.BCST (SI), Z24, Z16
+	VPDPBUSD.BCST (R9), Z24, Z8
+	VPDPBUSD.BCST (SI)(BX*1), Z24, Z17
+	VPDPBUSD.BCST (R9)(BX*1), Z24, Z9
+	VPDPBUSD.BCST (SI)(BX*2), Z24, Z18
+	VPDPBUSD.BCST (R9)(BX*2), Z24, Z10
+	VPDPBUSD.BCST (DI), Z24, Z19
+	VPDPBUSD.BCST (R10), Z24, Z11
+	VPDPBUSD.BCST (DI)(BX*1), Z24, Z20
+	VPDPBUSD.BCST (R10)(BX*1), Z24, Z12
+	VPDPBUSD.BCST (DI)(BX*2), Z24, Z21
+	VPDPBUSD.BCST (R10)(BX*2), Z24, Z13
+	VPDPBUSD.BCST (R8), Z24, Z22
+	VPDPBUSD.BCST (R11), Z24, Z14
+	VPDPBUSD.BCST (R8)(BX*1), Z24, Z23
+	VPDPBUSD.BCST (R11)(BX*1), Z24, Z15
+	VPDPBUSD.BCST 4(SI), Z25, Z16
+	VPDPBUSD.BCST 4(R9), Z25, Z8
+	VPDPBUSD.BCST 4(SI)(BX*1), Z25, Z17
+	VPDPBUSD.BCST 4(R9)(BX*1), Z25, Z9
+	VPDPBUSD.BCST 4(SI)(BX*2), Z25, Z18
+	VPDPBUSD.BCST 4(R9)(BX*2), Z25, Z10
+	VPDPBUSD.BCST 4(DI), Z25, Z19
+	VPDPBUSD.BCST 4(R10), Z25, Z11
+	VPDPBUSD.BCST 4(DI)(BX*1), Z25, Z20
+	VPDPBUSD.BCST 4(R10)(BX*1), Z25, Z12
+	VPDPBUSD.BCST 4(DI)(BX*2), Z25, Z21
+	VPDPBUSD.BCST 4(R10)(BX*2), Z25, Z13
+	VPDPBUSD.BCST 4(R8), Z25, Z22
+	VPDPBUSD.BCST 4(R11), Z25, Z14
+	VPDPBUSD.BCST 4(R8)(BX*1), Z25, Z23
+	VPDPBUSD.BCST 4(R11)(BX*1), Z25, Z15
+	ADDQ          $0x40, AX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	ADDQ          $0x00000008, R8
+	ADDQ          $0x00000008, R9
+	ADDQ          $0x00000008, R10
+	ADDQ          $0x00000008, R11
+	DECQ          R13
+	JNZ           block0
+	VPSLLD        $0x08, Z16, Z16
+	VPADDD        Z16, Z8, Z8
+	VPSLLD        $0x08, Z17, Z17
+	VPADDD        Z17, Z9, Z9
+	VPSLLD        $0x08, Z18, Z18
+	VPADDD        Z18, Z10, Z10
+	VPSLLD        $0x08, Z19, Z19
+	VPADDD        Z19, Z11, Z11
+	VPSLLD        $0x08, Z20, Z20
+	VPADDD        Z20, Z12, Z12
+	VPSLLD        $0x08, Z21, Z21
+	VPADDD        Z21, Z13, Z13
+	VPSLLD        $0x08, Z22, Z22
+	VPADDD        Z22, Z14, Z14
+	VPSLLD        $0x08, Z23, Z23
+	VPADDD        Z23, Z15, Z15
+	VMOVUPS       (R12), Z16
+	VPSLLD        $0x10, Z16, Z16
+	VCVTDQ2PS     Z8, Z8
+	VFMADD231PS   Z8, Z16, Z0
+	VCVTDQ2PS     Z9, Z9
+	VFMADD231PS   Z9, Z16, Z1
+	VCVTDQ2PS     Z10, Z10
+	VFMADD231PS   Z10, Z16, Z2
+	VCVTDQ2PS     Z11, Z11
+	VFMADD231PS   Z11, Z16, Z3
+	VCVTDQ2PS     Z12, Z12
+	VFMADD231PS   Z12, Z16, Z4
+	VCVTDQ2PS     Z13, Z13
+	VFMADD231PS   Z13, Z16, Z5
+	VCVTDQ2PS     Z14, Z14
+	VFMADD231PS   Z14, Z16, Z6
+	VCVTDQ2PS     Z15, Z15
+	VFMADD231PS   Z15, Z16, Z7
+	TESTQ         CX, CX
+	JZ            end
+	MOVQ          $0x00000008, R13
+	CMPQ          CX, R13
+	CMOVQLT       CX, R13
+	SUBQ          R13, CX
+	MOVQ          groups+56(FP), R15
+	SHLQ          $0x02, R15
+	MOVQ          DX, R14
+	VPBROADCASTD  (R14), Z8
+	ADDQ          R15, R14
+	VPBROADCASTD  (R14), Z9
+	ADDQ          R15, R14
+	VPBROADCASTD  (R14), Z10
+	ADDQ          R15, R14
+	VPBROADCASTD  (R14), Z11
+	ADDQ          R15, R14
+	VPBROADCASTD  (R14), Z12
+	ADDQ          R15, R14
+	VPBROADCASTD  (R14), Z13
+	ADDQ          R15, R14
+	VPBROADCASTD  (R14), Z14
+	ADDQ          R15, R14
+	VPBROADCASTD  (R14), Z15
+	ADDQ          $0x04, DX
+	VXORPS        Z16, Z16, Z16
+	VXORPS        Z17, Z17, Z17
+	VXORPS        Z18, Z18, Z18
+	VXORPS        Z19, Z19, Z19
+	VXORPS        Z20, Z20, Z20
+	VXORPS        Z21, Z21, Z21
+	VXORPS        Z22, Z22, Z22
+	VXORPS        Z23, Z23, Z23
+
+block1:
+	PREFETCHT1    12288(AX)
+	PREFETCHT0    1536(AX)
+	VMOVDQU32     (AX), Z24
+	VPSRLW        $0x04, Z24, Z25
+	VPANDD        Z26, Z24, Z24
+	VPANDD        Z26, Z25, Z25
+	VPDPBUSD.BCST (SI), Z24, Z16
+	VPDPBUSD.BCST (R9), Z24, Z8
+	VPDPBUSD.BCST (SI)(BX*1), Z24, Z17
+	VPDPBUSD.BCST (R9)(BX*1), Z24, Z9
+	VPDPBUSD.BCST (SI)(BX*2), Z24, Z18
+	VPDPBUSD.BCST (R9)(BX*2), Z24, Z10
+	VPDPBUSD.BCST (DI), Z24, Z19
+	VPDPBUSD.BCST (R10), Z24, Z11
+	VPDPBUSD.BCST (DI)(BX*1), Z24, Z20
+	VPDPBUSD.BCST (R10)(BX*1), Z24, Z12
+	VPDPBUSD.BCST (DI)(BX*2), Z24, Z21
+	VPDPBUSD.BCST (R10)(BX*2), Z24, Z13
+	VPDPBUSD.BCST (R8), Z24, Z22
+	VPDPBUSD.BCST (R11), Z24, Z14
+	VPDPBUSD.BCST (R8)(BX*1), Z24, Z23
+	VPDPBUSD.BCST (R11)(BX*1), Z24, Z15
+	VPDPBUSD.BCST 4(SI), Z25, Z16
+	VPDPBUSD.BCST 4(R9), Z25, Z8
+	VPDPBUSD.BCST 4(SI)(BX*1), Z25, Z17
+	VPDPBUSD.BCST 4(R9)(BX*1), Z25, Z9
+	VPDPBUSD.BCST 4(SI)(BX*2), Z25, Z18
+	VPDPBUSD.BCST 4(R9)(BX*2), Z25, Z10
+	VPDPBUSD.BCST 4(DI), Z25, Z19
+	VPDPBUSD.BCST 4(R10), Z25, Z11
+	VPDPBUSD.BCST 4(DI)(BX*1), Z25, Z20
+	VPDPBUSD.BCST 4(R10)(BX*1), Z25, Z12
+	VPDPBUSD.BCST 4(DI)(BX*2), Z25, Z21
+	VPDPBUSD.BCST 4(R10)(BX*2), Z25, Z13
+	VPDPBUSD.BCST 4(R8), Z25, Z22
+	VPDPBUSD.BCST 4(R11), Z25, Z14
+	VPDPBUSD.BCST 4(R8)(BX*1), Z25, Z23
+	VPDPBUSD.BCST 4(R11)(BX*1), Z25, Z15
+	ADDQ          $0x40, AX
+	ADDQ          $0x00000008, SI
+	ADDQ          $0x00000008, DI
+	ADDQ          $0x00000008, R8
+	ADDQ          $0x00000008, R9
+	ADDQ          $0x00000008, R10
+	ADDQ          $0x00000008, R11
+	DECQ          R13
+	JNZ           block1
+	VPSLLD        $0x08, Z16, Z16
+	VPADDD        Z16, Z8, Z8
+	VPSLLD        $0x08, Z17, Z17
+	VPADDD        Z17, Z9, Z9
+	VPSLLD        $0x08, Z18, Z18
+	VPADDD        Z18, Z10, Z10
+	VPSLLD        $0x08, Z19, Z19
+	VPADDD        Z19, Z11, Z11
+	VPSLLD        $0x08, Z20, Z20
+	VPADDD        Z20, Z12, Z12
+	VPSLLD        $0x08, Z21, Z21
+	VPADDD        Z21, Z13, Z13
+	VPSLLD        $0x08, Z22, Z22
+	VPADDD        Z22, Z14, Z14
+	VPSLLD        $0x08, Z23, Z23
+	VPADDD        Z23, Z15, Z15
+	VMOVUPS       (R12), Z16
+	VANDPS        constants<>+1600(SB), Z16, Z16
+	VCVTDQ2PS     Z8, Z8
+	VFMADD231PS   Z8, Z16, Z0
+	VCVTDQ2PS     Z9, Z9
+	VFMADD231PS   Z9, Z16, Z1
+	VCVTDQ2PS     Z10, Z10
+	VFMADD231PS   Z10, Z16, Z2
+	VCVTDQ2PS     Z11, Z11
+	VFMADD231PS   Z11, Z16, Z3
+	VCVTDQ2PS     Z12, Z12
+	VFMADD231PS   Z12, Z16, Z4
+	VCVTDQ2PS     Z13, Z13
+	VFMADD231PS   Z13, Z16, Z5
+	VCVTDQ2PS     Z14, Z14
+	VFMADD231PS   Z14, Z16, Z6
+	VCVTDQ2PS     Z15, Z15
+	VFMADD231PS   Z15, Z16, Z7
+	TESTQ         CX, CX
+	JNZ           run
+
+end:
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         inv+64(FP), DX
+	MOVQ         add+72(FP), BX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Z24
+	VMULPS       Z24, Z0, Z0
+	VBROADCASTSS 4(DX), Z24
+	VMULPS       Z24, Z1, Z1
+	VBROADCASTSS 8(DX), Z24
+	VMULPS       Z24, Z2, Z2
+	VBROADCASTSS 12(DX), Z24
+	VMULPS       Z24, Z3, Z3
+	VBROADCASTSS 16(DX), Z24
+	VMULPS       Z24, Z4, Z4
+	VBROADCASTSS 20(DX), Z24
+	VMULPS       Z24, Z5, Z5
+	VBROADCASTSS 24(DX), Z24
+	VMULPS       Z24, Z6, Z6
+	VBROADCASTSS 28(DX), Z24
+	VMULPS       Z24, Z7, Z7
+	LEAQ         (AX)(CX*2), DX
+	ADDQ         CX, DX
+	LEAQ         (DX)(CX*2), SI
+	ADDQ         CX, SI
+	TESTQ        BX, BX
+	JZ           store
+	VADDPS       (AX), Z0, Z0
+	VADDPS       (AX)(CX*1), Z1, Z1
+	VADDPS       (AX)(CX*2), Z2, Z2
+	VADDPS       (DX), Z3, Z3
+	VADDPS       (DX)(CX*1), Z4, Z4
+	VADDPS       (DX)(CX*2), Z5, Z5
+	VADDPS       (SI), Z6, Z6
+	VADDPS       (SI)(CX*1), Z7, Z7
+
+store:
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, (AX)(CX*1)
+	VMOVUPS Z2, (AX)(CX*2)
+	VMOVUPS Z3, (DX)
+	VMOVUPS Z4, (DX)(CX*1)
+	VMOVUPS Z5, (DX)(CX*2)
+	VMOVUPS Z6, (SI)
+	VMOVUPS Z7, (SI)(CX*1)
+	VZEROUPPER
+	RET
+
+// func int4ErrorsAVX512(dst *float32, s *float32, x *float32, n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·int4ErrorsAVX512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         n+24(FP), BX
+	MOVL         $0xc1000000, SI
+	VMOVD        SI, X4
+	VPBROADCASTD X4, Z4
+	MOVL         $0x40e00000, SI
+	VMOVD        SI, X5
+	VPBROADCASTD X5, Z5
+	VMOVUPS      constants<>+64(SB), Z6
+	VMOVUPS      (CX), Z0
+	VXORPS       Z1, Z1, Z1
+
+loop:
+	VBROADCASTSS (DX), Z3
+	VMULPS       Z0, Z3, Z2
+	VMAXPS       Z4, Z2, Z3
+	VMINPS       Z5, Z3, Z3
+	VADDPS       Z6, Z3, Z3
+	VSUBPS       Z6, Z3, Z3
+	VSUBPS       Z3, Z2, Z2
+	VMULPS       Z2, Z2, Z2
+	VADDPS       Z2, Z1, Z1
+	ADDQ         $0x04, DX
+	DECQ         BX
+	JNZ          loop
+	VMOVUPS      Z1, (AX)
 	VZEROUPPER
 	RET
 
@@ -23746,489 +25298,835 @@ store:
 	VZEROUPPER
 	RET
 
-// func denseInt4AVXVNNIt1(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX2, AVX_VNNI, MMX+
-TEXT ·denseInt4AVXVNNIt1(SB), NOSPLIT, $0-96
-	MOVQ         w+16(FP), AX
-	MOVQ         blocks+88(FP), CX
-	MOVQ         ldx+48(FP), DX
-	MOVQ         hi+32(FP), DX
-	MOVQ         lo+40(FP), BX
+// func denseInt4AVXVNNIt1(dst *float32, y *float32, w *byte, hi *int8, lo *int8, eights *int32, inv *float32, add int, blocks int, panels int)
+// Requires: AVX, AVX2, AVX_VNNI, CMOV, FMA3, MMX+
+TEXT ·denseInt4AVXVNNIt1(SB), NOSPLIT, $0-80
+	MOVQ hi+24(FP), AX
+	MOVQ lo+32(FP), CX
+	MOVQ eights+40(FP), DX
+	MOVQ w+16(FP), R10
+	MOVQ blocks+64(FP), R11
+	LEAQ 15(R11), R13
+	SHRQ $0x04, R13
+	ADDQ R11, R13
+	SHLQ $0x06, R13
+	MOVQ $0x00001000, BX
+	MOVQ panels+72(FP), R12
+	CMPQ R12, $0x01
+	JE   run
+	MOVQ $0x00000440, BX
+
+run:
+	MOVQ    $0x00000010, R9
+	CMPQ    R11, R9
+	CMOVQLT R11, R9
+	SUBQ    R9, R11
+	SHLQ    $0x03, R9
+	MOVQ    R10, SI
+	MOVQ    y+8(FP), DI
+	MOVQ    panels+72(FP), R12
+
+panel:
+	PREFETCHT0   (SI)(BX*1)
+	VPBROADCASTD (DX), Y2
+	VPBROADCASTD (DX), Y3
 	VXORPS       Y0, Y0, Y0
 	VXORPS       Y1, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
+	CMPQ         R9, $0x00000040
+	JGE          whole0
+	MOVQ         $0x00000000, R8
+
+part0:
+	VMOVDQU      64(SI)(R8*8), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      96(SI)(R8*8), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD (AX)(R8*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD (CX)(R8*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 4(AX)(R8*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 4(CX)(R8*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	ADDQ         $0x08, R8
+	CMPQ         R8, R9
+	JLT          part0
+	JMP          part0end
+
+whole0:
+	VMOVDQU      64(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      96(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD (AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD (CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 4(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 4(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   64(SI)(BX*1)
+	VMOVDQU      128(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      160(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 8(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 8(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 12(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 12(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   128(SI)(BX*1)
+	VMOVDQU      192(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      224(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 16(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 16(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 20(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 20(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   192(SI)(BX*1)
+	VMOVDQU      256(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      288(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 24(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 24(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 28(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 28(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   256(SI)(BX*1)
+	VMOVDQU      320(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      352(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 32(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 32(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 36(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 36(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   320(SI)(BX*1)
+	VMOVDQU      384(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      416(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 40(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 40(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 44(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 44(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   384(SI)(BX*1)
+	VMOVDQU      448(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      480(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 48(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 48(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 52(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 52(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   448(SI)(BX*1)
+	VMOVDQU      512(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      544(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 56(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 56(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 60(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 60(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   512(SI)(BX*1)
+
+part0end:
+	VPSLLD       $0x08, Y0, Y0
+	VPADDD       Y0, Y2, Y2
+	VPSLLD       $0x08, Y1, Y1
+	VPADDD       Y1, Y3, Y3
+	VCVTDQ2PS    Y2, Y2
+	VMOVUPS      (SI), Y0
+	VPSLLD       $0x10, Y0, Y0
+	VFMADD213PS  (DI), Y0, Y2
+	VMOVUPS      Y2, (DI)
+	VCVTDQ2PS    Y3, Y3
+	VMOVUPS      32(SI), Y0
+	VPSLLD       $0x10, Y0, Y0
+	VFMADD213PS  32(DI), Y0, Y3
+	VMOVUPS      Y3, 32(DI)
+	CMPQ         R9, $0x00000040
+	JLE          next
+	VPBROADCASTD 4(DX), Y2
+	VPBROADCASTD 4(DX), Y3
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	CMPQ         R9, $0x00000080
+	JGE          whole1
+	MOVQ         $0x00000040, R8
+
+part1:
+	VMOVDQU      64(SI)(R8*8), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      96(SI)(R8*8), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD (AX)(R8*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD (CX)(R8*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 4(AX)(R8*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 4(CX)(R8*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	ADDQ         $0x08, R8
+	CMPQ         R8, R9
+	JLT          part1
+	JMP          part1end
+
+whole1:
+	VMOVDQU      576(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      608(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 64(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 64(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 68(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 68(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   576(SI)(BX*1)
+	VMOVDQU      640(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      672(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 72(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 72(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 76(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 76(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   640(SI)(BX*1)
+	VMOVDQU      704(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      736(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 80(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 80(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 84(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 84(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   704(SI)(BX*1)
+	VMOVDQU      768(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      800(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 88(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 88(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 92(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 92(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   768(SI)(BX*1)
+	VMOVDQU      832(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      864(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 96(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 96(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 100(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 100(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   832(SI)(BX*1)
+	VMOVDQU      896(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      928(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 104(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 104(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 108(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 108(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   896(SI)(BX*1)
+	VMOVDQU      960(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      992(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 112(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 112(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 116(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 116(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   960(SI)(BX*1)
+	VMOVDQU      1024(SI), Y4
+	VPSRLW       $0x04, Y4, Y5
+	VPAND        constants<>+1536(SB), Y4, Y4
+	VPAND        constants<>+1536(SB), Y5, Y5
+	VMOVDQU      1056(SI), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD 120(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y4, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y6, Y1
+	VPBROADCASTD 120(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x5d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y4, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 124(AX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y5, Y0
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y7, Y1
+	VPBROADCASTD 124(CX), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x55; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y5, Y2
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x45; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y7, Y3
+	PREFETCHT0   1024(SI)(BX*1)
+
+part1end:
+	VPSLLD      $0x08, Y0, Y0
+	VPADDD      Y0, Y2, Y2
+	VPSLLD      $0x08, Y1, Y1
+	VPADDD      Y1, Y3, Y3
+	VCVTDQ2PS   Y2, Y2
+	VMOVUPS     (SI), Y0
+	VANDPS      constants<>+1600(SB), Y0, Y0
+	VFMADD213PS (DI), Y0, Y2
+	VMOVUPS     Y2, (DI)
+	VCVTDQ2PS   Y3, Y3
+	VMOVUPS     32(SI), Y0
+	VANDPS      constants<>+1600(SB), Y0, Y0
+	VFMADD213PS 32(DI), Y0, Y3
+	VMOVUPS     Y3, 32(DI)
+
+next:
+	ADDQ         R13, SI
+	ADDQ         $0x40, DI
+	DECQ         R12
+	JNZ          panel
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000080, CX
+	ADDQ         $0x08, DX
+	ADDQ         $0x00000440, R10
+	TESTQ        R11, R11
+	JNZ          run
+	MOVQ         dst+0(FP), AX
+	MOVQ         add+56(FP), CX
+	MOVQ         inv+48(FP), DX
+	VBROADCASTSS (DX), Y0
+	MOVQ         y+8(FP), DI
+	MOVQ         panels+72(FP), R12
+
+finish:
+	VMULPS (DI), Y0, Y1
+	VMULPS 32(DI), Y0, Y2
+	TESTQ  CX, CX
+	JZ     store
+	VADDPS (AX), Y1, Y1
+	VADDPS 32(AX), Y2, Y2
+
+store:
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y2, 32(AX)
+	ADDQ    $0x40, DI
+	ADDQ    $0x40, AX
+	DECQ    R12
+	JNZ     finish
+	VZEROUPPER
+	RET
+
+// func denseInt4AVXVNNIt2(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, CMOV, FMA3, MMX+
+TEXT ·denseInt4AVXVNNIt2(SB), NOSPLIT, $0-88
+	MOVQ   w+16(FP), AX
+	MOVQ   blocks+80(FP), CX
+	MOVQ   eights+48(FP), DX
+	MOVQ   ldx+40(FP), BX
+	MOVQ   hi+24(FP), SI
+	MOVQ   lo+32(FP), DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+
+run:
+	MOVQ         AX, R8
+	ADDQ         $0x40, AX
+	MOVQ         $0x00000008, R9
+	CMPQ         CX, R9
+	CMOVQLT      CX, R9
+	SUBQ         R9, CX
+	MOVQ         groups+56(FP), R11
+	SHLQ         $0x02, R11
+	MOVQ         DX, R10
+	VPBROADCASTD (R10), Y2
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Y3
+	ADDQ         $0x04, DX
 	VXORPS       Y4, Y4, Y4
 	VXORPS       Y5, Y5, Y5
-	VXORPS       Y6, Y6, Y6
-	VXORPS       Y7, Y7, Y7
-	TESTQ        $0x00000001, CX
-	JZ           loop
-	PREFETCHT0   4096(AX)
-	VMOVDQU      (AX), Y9
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPSRLW       $0x04, Y9, Y9
-	VPBROADCASTD (DX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
-	VPBROADCASTD (BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPBROADCASTD 4(DX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
-	VPBROADCASTD 4(BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
-	VMOVDQU      32(AX), Y9
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPSRLW       $0x04, Y9, Y9
-	VPBROADCASTD (DX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
-	VPBROADCASTD (BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPBROADCASTD 4(DX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
-	VPBROADCASTD 4(BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
-	ADDQ         $0x00000040, AX
-	ADDQ         $0x00000008, DX
-	ADDQ         $0x00000008, BX
-	DECQ         CX
-	JZ           end
 
-loop:
-	PREFETCHT0   4096(AX)
-	VMOVDQU      (AX), Y9
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPSRLW       $0x04, Y9, Y9
-	VPBROADCASTD (DX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
-	VPBROADCASTD (BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPBROADCASTD 4(DX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
-	VPBROADCASTD 4(BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
-	VMOVDQU      32(AX), Y9
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPSRLW       $0x04, Y9, Y9
-	VPBROADCASTD (DX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
-	VPBROADCASTD (BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPBROADCASTD 4(DX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
-	VPBROADCASTD 4(BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
-	PREFETCHT0   4160(AX)
-	VMOVDQU      64(AX), Y9
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPSRLW       $0x04, Y9, Y9
-	VPBROADCASTD 8(DX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y10, Y4
-	VPBROADCASTD 8(BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf0 // VPDPBUSD Y8, Y10, Y6
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPBROADCASTD 12(DX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y10, Y4
-	VPBROADCASTD 12(BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf0 // VPDPBUSD Y8, Y10, Y6
-	VMOVDQU      96(AX), Y9
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPSRLW       $0x04, Y9, Y9
-	VPBROADCASTD 8(DX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y10, Y5
-	VPBROADCASTD 8(BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf8 // VPDPBUSD Y8, Y10, Y7
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPBROADCASTD 12(DX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y10, Y5
-	VPBROADCASTD 12(BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf8 // VPDPBUSD Y8, Y10, Y7
-	ADDQ         $0x00000080, AX
-	ADDQ         $0x00000010, DX
-	ADDQ         $0x00000010, BX
-	SUBQ         $0x02, CX
-	JNZ          loop
+block0:
+	PREFETCHT1   12288(AX)
+	PREFETCHT0   1536(AX)
+	VMOVDQU      (AX), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD (SI), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y6, Y4
+	VPBROADCASTD (DI), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y6, Y2
+	VPBROADCASTD (SI)(BX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y6, Y5
+	VPBROADCASTD (DI)(BX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 4(SI), Y6
+	BYTE         $0xc4; BYTE $0xe2; BYTE $0x45; BYTE $0x50; BYTE $0xe6 // VPDPBUSD Y6, Y7, Y4
+	VPBROADCASTD 4(DI), Y6
+	BYTE         $0xc4; BYTE $0xe2; BYTE $0x45; BYTE $0x50; BYTE $0xd6 // VPDPBUSD Y6, Y7, Y2
+	VPBROADCASTD 4(SI)(BX*1), Y6
+	BYTE         $0xc4; BYTE $0xe2; BYTE $0x45; BYTE $0x50; BYTE $0xee // VPDPBUSD Y6, Y7, Y5
+	VPBROADCASTD 4(DI)(BX*1), Y6
+	BYTE         $0xc4; BYTE $0xe2; BYTE $0x45; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y7, Y3
+	ADDQ         $0x40, AX
+	ADDQ         $0x00000008, SI
+	ADDQ         $0x00000008, DI
+	DECQ         R9
+	JNZ          block0
+	VPSLLD       $0x08, Y4, Y4
+	VPADDD       Y4, Y2, Y2
+	VPSLLD       $0x08, Y5, Y5
+	VPADDD       Y5, Y3, Y3
+	VMOVUPS      (R8), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VCVTDQ2PS    Y2, Y2
+	VFMADD231PS  Y2, Y4, Y0
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  Y3, Y4, Y1
+	TESTQ        CX, CX
+	JZ           end
+	MOVQ         $0x00000008, R9
+	CMPQ         CX, R9
+	CMOVQLT      CX, R9
+	SUBQ         R9, CX
+	MOVQ         groups+56(FP), R11
+	SHLQ         $0x02, R11
+	MOVQ         DX, R10
+	VPBROADCASTD (R10), Y2
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Y3
+	ADDQ         $0x04, DX
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+
+block1:
+	PREFETCHT1   12288(AX)
+	PREFETCHT0   1536(AX)
+	VMOVDQU      (AX), Y6
+	VPSRLW       $0x04, Y6, Y7
+	VPAND        constants<>+1536(SB), Y6, Y6
+	VPAND        constants<>+1536(SB), Y7, Y7
+	VPBROADCASTD (SI), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y6, Y4
+	VPBROADCASTD (DI), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y6, Y2
+	VPBROADCASTD (SI)(BX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y6, Y5
+	VPBROADCASTD (DI)(BX*1), Y8
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x4d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y6, Y3
+	VPBROADCASTD 4(SI), Y6
+	BYTE         $0xc4; BYTE $0xe2; BYTE $0x45; BYTE $0x50; BYTE $0xe6 // VPDPBUSD Y6, Y7, Y4
+	VPBROADCASTD 4(DI), Y6
+	BYTE         $0xc4; BYTE $0xe2; BYTE $0x45; BYTE $0x50; BYTE $0xd6 // VPDPBUSD Y6, Y7, Y2
+	VPBROADCASTD 4(SI)(BX*1), Y6
+	BYTE         $0xc4; BYTE $0xe2; BYTE $0x45; BYTE $0x50; BYTE $0xee // VPDPBUSD Y6, Y7, Y5
+	VPBROADCASTD 4(DI)(BX*1), Y6
+	BYTE         $0xc4; BYTE $0xe2; BYTE $0x45; BYTE $0x50; BYTE $0xde // VPDPBUSD Y6, Y7, Y3
+	ADDQ         $0x40, AX
+	ADDQ         $0x00000008, SI
+	ADDQ         $0x00000008, DI
+	DECQ         R9
+	JNZ          block1
+	VPSLLD       $0x08, Y4, Y4
+	VPADDD       Y4, Y2, Y2
+	VPSLLD       $0x08, Y5, Y5
+	VPADDD       Y5, Y3, Y3
+	VMOVUPS      (R8), Y4
+	VANDPS       constants<>+1600(SB), Y4, Y4
+	VCVTDQ2PS    Y2, Y2
+	VFMADD231PS  Y2, Y4, Y0
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  Y3, Y4, Y1
+	TESTQ        CX, CX
+	JNZ          run
 
 end:
-	VPADDD       Y4, Y0, Y0
-	VPADDD       Y5, Y1, Y1
-	VPADDD       Y6, Y2, Y2
-	VPADDD       Y7, Y3, Y3
 	MOVQ         dst+0(FP), AX
 	MOVQ         ldd+8(FP), CX
-	MOVQ         scale+24(FP), DX
-	MOVQ         inv+72(FP), BX
-	MOVQ         sumHi+56(FP), SI
-	MOVQ         sumLo+64(FP), DI
+	MOVQ         inv+64(FP), DX
+	MOVQ         add+72(FP), BX
 	SHLQ         $0x02, CX
-	VPBROADCASTD (SI), Y4
-	VPSLLD       $0x03, Y4, Y4
-	VPSUBD       Y4, Y0, Y0
-	VCVTDQ2PS    Y0, Y0
-	VPBROADCASTD (DI), Y4
-	VPSLLD       $0x03, Y4, Y4
-	VPSUBD       Y4, Y2, Y2
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       constants<>+1792(SB), Y0, Y0
-	VADDPS       Y2, Y0, Y0
-	VMULPS       (DX), Y0, Y0
-	VBROADCASTSS (BX), Y4
-	VMULPS       Y4, Y0, Y0
-	VPBROADCASTD (SI), Y4
-	VPSLLD       $0x03, Y4, Y4
-	VPSUBD       Y4, Y1, Y1
-	VCVTDQ2PS    Y1, Y1
-	VPBROADCASTD (DI), Y4
-	VPSLLD       $0x03, Y4, Y4
-	VPSUBD       Y4, Y3, Y3
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1792(SB), Y1, Y1
-	VADDPS       Y3, Y1, Y1
-	VMULPS       32(DX), Y1, Y1
-	VBROADCASTSS (BX), Y4
-	VMULPS       Y4, Y1, Y1
-	MOVQ         add+80(FP), CX
-	TESTQ        CX, CX
+	VBROADCASTSS (DX), Y6
+	VMULPS       Y6, Y0, Y0
+	VBROADCASTSS 4(DX), Y6
+	VMULPS       Y6, Y1, Y1
+	TESTQ        BX, BX
 	JZ           store
 	VADDPS       (AX), Y0, Y0
-	VADDPS       32(AX), Y1, Y1
+	VADDPS       (AX)(CX*1), Y1, Y1
 
 store:
 	VMOVUPS Y0, (AX)
-	VMOVUPS Y1, 32(AX)
+	VMOVUPS Y1, (AX)(CX*1)
 	VZEROUPPER
 	RET
 
-// func denseInt4AVXVNNIt2(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX2, AVX_VNNI, MMX+
-TEXT ·denseInt4AVXVNNIt2(SB), NOSPLIT, $0-96
+// func denseInt4AVXVNNIt3(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx int, eights *int32, groups int, inv *float32, add int, blocks int)
+// Requires: AVX, AVX2, AVX_VNNI, CMOV, FMA3, MMX+
+TEXT ·denseInt4AVXVNNIt3(SB), NOSPLIT, $0-88
 	MOVQ   w+16(FP), AX
-	MOVQ   blocks+88(FP), CX
-	MOVQ   ldx+48(FP), DX
-	MOVQ   hi+32(FP), BX
-	MOVQ   lo+40(FP), SI
+	MOVQ   blocks+80(FP), CX
+	MOVQ   eights+48(FP), DX
+	MOVQ   ldx+40(FP), BX
+	MOVQ   hi+24(FP), SI
+	MOVQ   lo+32(FP), DI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
 
-loop:
+run:
+	MOVQ         AX, R8
+	ADDQ         $0x40, AX
+	MOVQ         $0x00000008, R9
+	CMPQ         CX, R9
+	CMOVQLT      CX, R9
+	SUBQ         R9, CX
+	MOVQ         groups+56(FP), R11
+	SHLQ         $0x02, R11
+	MOVQ         DX, R10
+	VPBROADCASTD (R10), Y3
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Y4
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Y5
+	ADDQ         $0x04, DX
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+
+block0:
 	PREFETCHT1   12288(AX)
 	PREFETCHT0   1536(AX)
 	VMOVDQU      (AX), Y9
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPSRLW       $0x04, Y9, Y9
-	VPBROADCASTD (BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
-	VPBROADCASTD (SI), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
-	VPBROADCASTD (BX)(DX*1), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y10, Y4
-	VPBROADCASTD (SI)(DX*1), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf0 // VPDPBUSD Y8, Y10, Y6
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPBROADCASTD 4(BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc0 // VPDPBUSD Y8, Y10, Y0
-	VPBROADCASTD 4(SI), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd0 // VPDPBUSD Y8, Y10, Y2
-	VPBROADCASTD 4(BX)(DX*1), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe0 // VPDPBUSD Y8, Y10, Y4
-	VPBROADCASTD 4(SI)(DX*1), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf0 // VPDPBUSD Y8, Y10, Y6
-	VMOVDQU      32(AX), Y9
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPSRLW       $0x04, Y9, Y9
-	VPBROADCASTD (BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
-	VPBROADCASTD (SI), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
-	VPBROADCASTD (BX)(DX*1), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y10, Y5
-	VPBROADCASTD (SI)(DX*1), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf8 // VPDPBUSD Y8, Y10, Y7
-	VPAND        constants<>+1536(SB), Y9, Y10
-	VPBROADCASTD 4(BX), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xc8 // VPDPBUSD Y8, Y10, Y1
-	VPBROADCASTD 4(SI), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd8 // VPDPBUSD Y8, Y10, Y3
-	VPBROADCASTD 4(BX)(DX*1), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe8 // VPDPBUSD Y8, Y10, Y5
-	VPBROADCASTD 4(SI)(DX*1), Y8
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf8 // VPDPBUSD Y8, Y10, Y7
-	ADDQ         $0x00000040, AX
-	ADDQ         $0x00000008, BX
+	VPSRLW       $0x04, Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y9
+	VPAND        constants<>+1536(SB), Y10, Y10
+	VPBROADCASTD (SI), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf3 // VPDPBUSD Y11, Y9, Y6
+	VPBROADCASTD (DI), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xdb // VPDPBUSD Y11, Y9, Y3
+	VPBROADCASTD (SI)(BX*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfb // VPDPBUSD Y11, Y9, Y7
+	VPBROADCASTD (DI)(BX*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe3 // VPDPBUSD Y11, Y9, Y4
+	VPBROADCASTD (SI)(BX*2), Y11
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x35; BYTE $0x50; BYTE $0xc3 // VPDPBUSD Y11, Y9, Y8
+	VPBROADCASTD (DI)(BX*2), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xeb // VPDPBUSD Y11, Y9, Y5
+	VPBROADCASTD 4(SI), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf1 // VPDPBUSD Y9, Y10, Y6
+	VPBROADCASTD 4(DI), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd9 // VPDPBUSD Y9, Y10, Y3
+	VPBROADCASTD 4(SI)(BX*1), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf9 // VPDPBUSD Y9, Y10, Y7
+	VPBROADCASTD 4(DI)(BX*1), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe1 // VPDPBUSD Y9, Y10, Y4
+	VPBROADCASTD 4(SI)(BX*2), Y9
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x2d; BYTE $0x50; BYTE $0xc1 // VPDPBUSD Y9, Y10, Y8
+	VPBROADCASTD 4(DI)(BX*2), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe9 // VPDPBUSD Y9, Y10, Y5
+	ADDQ         $0x40, AX
 	ADDQ         $0x00000008, SI
-	SUBQ         $0x01, CX
-	JNZ          loop
-	MOVQ         dst+0(FP), AX
-	MOVQ         ldd+8(FP), CX
-	MOVQ         scale+24(FP), DX
-	MOVQ         inv+72(FP), BX
-	MOVQ         sumHi+56(FP), SI
-	MOVQ         sumLo+64(FP), DI
-	SHLQ         $0x02, CX
-	VPBROADCASTD (SI), Y8
-	VPSLLD       $0x03, Y8, Y8
-	VPSUBD       Y8, Y0, Y0
-	VCVTDQ2PS    Y0, Y0
-	VPBROADCASTD (DI), Y8
-	VPSLLD       $0x03, Y8, Y8
-	VPSUBD       Y8, Y2, Y2
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       constants<>+1792(SB), Y0, Y0
-	VADDPS       Y2, Y0, Y0
-	VMULPS       (DX), Y0, Y0
-	VBROADCASTSS (BX), Y8
-	VMULPS       Y8, Y0, Y0
-	VPBROADCASTD (SI), Y8
-	VPSLLD       $0x03, Y8, Y8
-	VPSUBD       Y8, Y1, Y1
-	VCVTDQ2PS    Y1, Y1
-	VPBROADCASTD (DI), Y8
-	VPSLLD       $0x03, Y8, Y8
-	VPSUBD       Y8, Y3, Y3
+	ADDQ         $0x00000008, DI
+	DECQ         R9
+	JNZ          block0
+	VPSLLD       $0x08, Y6, Y6
+	VPADDD       Y6, Y3, Y3
+	VPSLLD       $0x08, Y7, Y7
+	VPADDD       Y7, Y4, Y4
+	VPSLLD       $0x08, Y8, Y8
+	VPADDD       Y8, Y5, Y5
+	VMOVUPS      (R8), Y6
+	VPSLLD       $0x10, Y6, Y6
 	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1792(SB), Y1, Y1
-	VADDPS       Y3, Y1, Y1
-	VMULPS       32(DX), Y1, Y1
-	VBROADCASTSS (BX), Y8
-	VMULPS       Y8, Y1, Y1
-	VPBROADCASTD 4(SI), Y8
-	VPSLLD       $0x03, Y8, Y8
-	VPSUBD       Y8, Y4, Y4
+	VFMADD231PS  Y3, Y6, Y0
 	VCVTDQ2PS    Y4, Y4
-	VPBROADCASTD 4(DI), Y8
-	VPSLLD       $0x03, Y8, Y8
-	VPSUBD       Y8, Y6, Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       constants<>+1792(SB), Y4, Y4
-	VADDPS       Y6, Y4, Y4
-	VMULPS       (DX), Y4, Y4
-	VBROADCASTSS 4(BX), Y8
-	VMULPS       Y8, Y4, Y4
-	VPBROADCASTD 4(SI), Y8
-	VPSLLD       $0x03, Y8, Y8
-	VPSUBD       Y8, Y5, Y5
+	VFMADD231PS  Y4, Y6, Y1
 	VCVTDQ2PS    Y5, Y5
-	VPBROADCASTD 4(DI), Y8
-	VPSLLD       $0x03, Y8, Y8
-	VPSUBD       Y8, Y7, Y7
-	VCVTDQ2PS    Y7, Y7
-	VMULPS       constants<>+1792(SB), Y5, Y5
-	VADDPS       Y7, Y5, Y5
-	VMULPS       32(DX), Y5, Y5
-	VBROADCASTSS 4(BX), Y8
-	VMULPS       Y8, Y5, Y5
-	MOVQ         add+80(FP), DX
-	TESTQ        DX, DX
-	JZ           store
-	VADDPS       (AX), Y0, Y0
-	VADDPS       32(AX), Y1, Y1
-	VADDPS       (AX)(CX*1), Y4, Y4
-	VADDPS       32(AX)(CX*1), Y5, Y5
+	VFMADD231PS  Y5, Y6, Y2
+	TESTQ        CX, CX
+	JZ           end
+	MOVQ         $0x00000008, R9
+	CMPQ         CX, R9
+	CMOVQLT      CX, R9
+	SUBQ         R9, CX
+	MOVQ         groups+56(FP), R11
+	SHLQ         $0x02, R11
+	MOVQ         DX, R10
+	VPBROADCASTD (R10), Y3
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Y4
+	ADDQ         R11, R10
+	VPBROADCASTD (R10), Y5
+	ADDQ         $0x04, DX
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
 
-store:
-	VMOVUPS Y0, (AX)
-	VMOVUPS Y1, 32(AX)
-	VMOVUPS Y4, (AX)(CX*1)
-	VMOVUPS Y5, 32(AX)(CX*1)
-	VZEROUPPER
-	RET
-
-// func denseInt4AVXVNNIt3(dst *float32, ldd int, w *byte, scale *float32, hi *int8, lo *int8, ldx int, sumHi *int32, sumLo *int32, inv *float32, add int, blocks int)
-// Requires: AVX, AVX2, AVX_VNNI, MMX+
-TEXT ·denseInt4AVXVNNIt3(SB), NOSPLIT, $0-96
-	MOVQ   w+16(FP), AX
-	MOVQ   blocks+88(FP), CX
-	MOVQ   ldx+48(FP), DX
-	MOVQ   hi+32(FP), BX
-	MOVQ   lo+40(FP), SI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	VXORPS Y8, Y8, Y8
-	VXORPS Y9, Y9, Y9
-	VXORPS Y10, Y10, Y10
-	VXORPS Y11, Y11, Y11
-
-loop:
+block1:
 	PREFETCHT1   12288(AX)
 	PREFETCHT0   1536(AX)
-	VMOVDQU      (AX), Y13
-	VPAND        constants<>+1536(SB), Y13, Y14
-	VPSRLW       $0x04, Y13, Y13
-	VPBROADCASTD (BX), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y14, Y0
-	VPBROADCASTD (SI), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y14, Y2
-	VPBROADCASTD (BX)(DX*1), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xe4 // VPDPBUSD Y12, Y14, Y4
-	VPBROADCASTD (SI)(DX*1), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xf4 // VPDPBUSD Y12, Y14, Y6
-	VPBROADCASTD (BX)(DX*2), Y12
-	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y14, Y8
-	VPBROADCASTD (SI)(DX*2), Y12
-	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y14, Y10
-	VPAND        constants<>+1536(SB), Y13, Y14
-	VPBROADCASTD 4(BX), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y14, Y0
-	VPBROADCASTD 4(SI), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y14, Y2
-	VPBROADCASTD 4(BX)(DX*1), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xe4 // VPDPBUSD Y12, Y14, Y4
-	VPBROADCASTD 4(SI)(DX*1), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xf4 // VPDPBUSD Y12, Y14, Y6
-	VPBROADCASTD 4(BX)(DX*2), Y12
-	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xc4 // VPDPBUSD Y12, Y14, Y8
-	VPBROADCASTD 4(SI)(DX*2), Y12
-	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xd4 // VPDPBUSD Y12, Y14, Y10
-	VMOVDQU      32(AX), Y13
-	VPAND        constants<>+1536(SB), Y13, Y14
-	VPSRLW       $0x04, Y13, Y13
-	VPBROADCASTD (BX), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y14, Y1
-	VPBROADCASTD (SI), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y14, Y3
-	VPBROADCASTD (BX)(DX*1), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xec // VPDPBUSD Y12, Y14, Y5
-	VPBROADCASTD (SI)(DX*1), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xfc // VPDPBUSD Y12, Y14, Y7
-	VPBROADCASTD (BX)(DX*2), Y12
-	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y14, Y9
-	VPBROADCASTD (SI)(DX*2), Y12
-	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y14, Y11
-	VPAND        constants<>+1536(SB), Y13, Y14
-	VPBROADCASTD 4(BX), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y14, Y1
-	VPBROADCASTD 4(SI), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y14, Y3
-	VPBROADCASTD 4(BX)(DX*1), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xec // VPDPBUSD Y12, Y14, Y5
-	VPBROADCASTD 4(SI)(DX*1), Y12
-	BYTE         $0xc4; BYTE $0xc2; BYTE $0x0d; BYTE $0x50; BYTE $0xfc // VPDPBUSD Y12, Y14, Y7
-	VPBROADCASTD 4(BX)(DX*2), Y12
-	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xcc // VPDPBUSD Y12, Y14, Y9
-	VPBROADCASTD 4(SI)(DX*2), Y12
-	BYTE         $0xc4; BYTE $0x42; BYTE $0x0d; BYTE $0x50; BYTE $0xdc // VPDPBUSD Y12, Y14, Y11
-	ADDQ         $0x00000040, AX
-	ADDQ         $0x00000008, BX
+	VMOVDQU      (AX), Y9
+	VPSRLW       $0x04, Y9, Y10
+	VPAND        constants<>+1536(SB), Y9, Y9
+	VPAND        constants<>+1536(SB), Y10, Y10
+	VPBROADCASTD (SI), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xf3 // VPDPBUSD Y11, Y9, Y6
+	VPBROADCASTD (DI), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xdb // VPDPBUSD Y11, Y9, Y3
+	VPBROADCASTD (SI)(BX*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xfb // VPDPBUSD Y11, Y9, Y7
+	VPBROADCASTD (DI)(BX*1), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xe3 // VPDPBUSD Y11, Y9, Y4
+	VPBROADCASTD (SI)(BX*2), Y11
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x35; BYTE $0x50; BYTE $0xc3 // VPDPBUSD Y11, Y9, Y8
+	VPBROADCASTD (DI)(BX*2), Y11
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x35; BYTE $0x50; BYTE $0xeb // VPDPBUSD Y11, Y9, Y5
+	VPBROADCASTD 4(SI), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf1 // VPDPBUSD Y9, Y10, Y6
+	VPBROADCASTD 4(DI), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xd9 // VPDPBUSD Y9, Y10, Y3
+	VPBROADCASTD 4(SI)(BX*1), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xf9 // VPDPBUSD Y9, Y10, Y7
+	VPBROADCASTD 4(DI)(BX*1), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe1 // VPDPBUSD Y9, Y10, Y4
+	VPBROADCASTD 4(SI)(BX*2), Y9
+	BYTE         $0xc4; BYTE $0x42; BYTE $0x2d; BYTE $0x50; BYTE $0xc1 // VPDPBUSD Y9, Y10, Y8
+	VPBROADCASTD 4(DI)(BX*2), Y9
+	BYTE         $0xc4; BYTE $0xc2; BYTE $0x2d; BYTE $0x50; BYTE $0xe9 // VPDPBUSD Y9, Y10, Y5
+	ADDQ         $0x40, AX
 	ADDQ         $0x00000008, SI
-	SUBQ         $0x01, CX
-	JNZ          loop
+	ADDQ         $0x00000008, DI
+	DECQ         R9
+	JNZ          block1
+	VPSLLD       $0x08, Y6, Y6
+	VPADDD       Y6, Y3, Y3
+	VPSLLD       $0x08, Y7, Y7
+	VPADDD       Y7, Y4, Y4
+	VPSLLD       $0x08, Y8, Y8
+	VPADDD       Y8, Y5, Y5
+	VMOVUPS      (R8), Y6
+	VANDPS       constants<>+1600(SB), Y6, Y6
+	VCVTDQ2PS    Y3, Y3
+	VFMADD231PS  Y3, Y6, Y0
+	VCVTDQ2PS    Y4, Y4
+	VFMADD231PS  Y4, Y6, Y1
+	VCVTDQ2PS    Y5, Y5
+	VFMADD231PS  Y5, Y6, Y2
+	TESTQ        CX, CX
+	JNZ          run
+
+end:
 	MOVQ         dst+0(FP), AX
 	MOVQ         ldd+8(FP), CX
-	MOVQ         scale+24(FP), DX
-	MOVQ         inv+72(FP), BX
-	MOVQ         sumHi+56(FP), SI
-	MOVQ         sumLo+64(FP), DI
+	MOVQ         inv+64(FP), DX
+	MOVQ         add+72(FP), BX
 	SHLQ         $0x02, CX
-	VPBROADCASTD (SI), Y12
-	VPSLLD       $0x03, Y12, Y12
-	VPSUBD       Y12, Y0, Y0
-	VCVTDQ2PS    Y0, Y0
-	VPBROADCASTD (DI), Y12
-	VPSLLD       $0x03, Y12, Y12
-	VPSUBD       Y12, Y2, Y2
-	VCVTDQ2PS    Y2, Y2
-	VMULPS       constants<>+1792(SB), Y0, Y0
-	VADDPS       Y2, Y0, Y0
-	VMULPS       (DX), Y0, Y0
-	VBROADCASTSS (BX), Y12
-	VMULPS       Y12, Y0, Y0
-	VPBROADCASTD (SI), Y12
-	VPSLLD       $0x03, Y12, Y12
-	VPSUBD       Y12, Y1, Y1
-	VCVTDQ2PS    Y1, Y1
-	VPBROADCASTD (DI), Y12
-	VPSLLD       $0x03, Y12, Y12
-	VPSUBD       Y12, Y3, Y3
-	VCVTDQ2PS    Y3, Y3
-	VMULPS       constants<>+1792(SB), Y1, Y1
-	VADDPS       Y3, Y1, Y1
-	VMULPS       32(DX), Y1, Y1
-	VBROADCASTSS (BX), Y12
-	VMULPS       Y12, Y1, Y1
-	VPBROADCASTD 4(SI), Y12
-	VPSLLD       $0x03, Y12, Y12
-	VPSUBD       Y12, Y4, Y4
-	VCVTDQ2PS    Y4, Y4
-	VPBROADCASTD 4(DI), Y12
-	VPSLLD       $0x03, Y12, Y12
-	VPSUBD       Y12, Y6, Y6
-	VCVTDQ2PS    Y6, Y6
-	VMULPS       constants<>+1792(SB), Y4, Y4
-	VADDPS       Y6, Y4, Y4
-	VMULPS       (DX), Y4, Y4
-	VBROADCASTSS 4(BX), Y12
-	VMULPS       Y12, Y4, Y4
-	VPBROADCASTD 4(SI), Y12
-	VPSLLD       $0x03, Y12, Y12
-	VPSUBD       Y12, Y5, Y5
-	VCVTDQ2PS    Y5, Y5
-	VPBROADCASTD 4(DI), Y12
-	VPSLLD       $0x03, Y12, Y12
-	VPSUBD       Y12, Y7, Y7
-	VCVTDQ2PS    Y7, Y7
-	VMULPS       constants<>+1792(SB), Y5, Y5
-	VADDPS       Y7, Y5, Y5
-	VMULPS       32(DX), Y5, Y5
-	VBROADCASTSS 4(BX), Y12
-	VMULPS       Y12, Y5, Y5
-	VPBROADCASTD 8(SI), Y12
-	VPSLLD       $0x03, Y12, Y12
-	VPSUBD       Y12, Y8, Y8
-	VCVTDQ2PS    Y8, Y8
-	VPBROADCASTD 8(DI), Y12
-	VPSLLD       $0x03, Y12, Y12
-	VPSUBD       Y12, Y10, Y10
-	VCVTDQ2PS    Y10, Y10
-	VMULPS       constants<>+1792(SB), Y8, Y8
-	VADDPS       Y10, Y8, Y8
-	VMULPS       (DX), Y8, Y8
-	VBROADCASTSS 8(BX), Y12
-	VMULPS       Y12, Y8, Y8
-	VPBROADCASTD 8(SI), Y12
-	VPSLLD       $0x03, Y12, Y12
-	VPSUBD       Y12, Y9, Y9
-	VCVTDQ2PS    Y9, Y9
-	VPBROADCASTD 8(DI), Y12
-	VPSLLD       $0x03, Y12, Y12
-	VPSUBD       Y12, Y11, Y11
-	VCVTDQ2PS    Y11, Y11
-	VMULPS       constants<>+1792(SB), Y9, Y9
-	VADDPS       Y11, Y9, Y9
-	VMULPS       32(DX), Y9, Y9
-	VBROADCASTSS 8(BX), Y12
-	VMULPS       Y12, Y9, Y9
-	MOVQ         add+80(FP), DX
-	TESTQ        DX, DX
+	VBROADCASTSS (DX), Y9
+	VMULPS       Y9, Y0, Y0
+	VBROADCASTSS 4(DX), Y9
+	VMULPS       Y9, Y1, Y1
+	VBROADCASTSS 8(DX), Y9
+	VMULPS       Y9, Y2, Y2
+	TESTQ        BX, BX
 	JZ           store
 	VADDPS       (AX), Y0, Y0
-	VADDPS       32(AX), Y1, Y1
-	VADDPS       (AX)(CX*1), Y4, Y4
-	VADDPS       32(AX)(CX*1), Y5, Y5
-	VADDPS       (AX)(CX*2), Y8, Y8
-	VADDPS       32(AX)(CX*2), Y9, Y9
+	VADDPS       (AX)(CX*1), Y1, Y1
+	VADDPS       (AX)(CX*2), Y2, Y2
 
 store:
 	VMOVUPS Y0, (AX)
-	VMOVUPS Y1, 32(AX)
-	VMOVUPS Y4, (AX)(CX*1)
-	VMOVUPS Y5, 32(AX)(CX*1)
-	VMOVUPS Y8, (AX)(CX*2)
-	VMOVUPS Y9, 32(AX)(CX*2)
+	VMOVUPS Y1, (AX)(CX*1)
+	VMOVUPS Y2, (AX)(CX*2)
 	VZEROUPPER
 	RET
 

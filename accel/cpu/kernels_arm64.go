@@ -167,41 +167,35 @@ func denseInt8SDOTt2(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int
 //go:noescape
 func denseInt8SDOTt3(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int8, ldx int, inv *float32, add, blocks int)
 
-// denseInt4NEONt1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0; add: dst += that.
+// denseInt4NEONt1: the results of DenseIntMatMul for 1 tokens and the 16 rows r of a panel, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4NEONt1(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int8, ldx int, inv *float32, add, blocks int)
+func denseInt4NEONt1(dst *float32, ldd int, w *byte, hi, lo *int8, ldx int, inv *float32, add, blocks int)
 
-// denseInt4NEONt2: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 8 rows r of the half panel that w and scale point to and t < 2; blocks > 0; add: dst += that.
+// denseInt4NEONt2: the results of DenseIntMatMul for 2 tokens and the 8 rows r of the half panel that w points to, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4NEONt2(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int8, ldx int, inv *float32, add, blocks int)
+func denseInt4NEONt2(dst *float32, ldd int, w *byte, hi, lo *int8, ldx int, inv *float32, add, blocks int)
 
-// denseInt4NEONt3: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 8 rows r of the half panel that w and scale point to and t < 3; blocks > 0; add: dst += that.
+// denseInt4SDOTt1: the results of DenseIntMatMul for 1 tokens and the 16 rows r of a panel, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4NEONt3(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int8, ldx int, inv *float32, add, blocks int)
+func denseInt4SDOTt1(dst *float32, ldd int, w *byte, hi, lo *int8, ldx int, inv *float32, add, blocks int)
 
-// denseInt4SDOTt1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0; add: dst += that.
+// denseInt4SDOTt2: the results of DenseIntMatMul for 2 tokens and the 8 rows r of the half panel that w points to, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4SDOTt1(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int8, ldx int, inv *float32, add, blocks int)
+func denseInt4SDOTt2(dst *float32, ldd int, w *byte, hi, lo *int8, ldx int, inv *float32, add, blocks int)
 
-// denseInt4SDOTt2: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 8 rows r of the half panel that w and scale point to and t < 2; blocks > 0; add: dst += that.
+// denseInt4SDOTt3: the results of DenseIntMatMul for 3 tokens and the 8 rows r of the half panel that w points to, of blocks > 0 blocks of weights; add: dst += the results.
 //
 //go:noescape
-func denseInt4SDOTt2(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int8, ldx int, inv *float32, add, blocks int)
+func denseInt4SDOTt3(dst *float32, ldd int, w *byte, hi, lo *int8, ldx int, inv *float32, add, blocks int)
 
-// denseInt4SDOTt3: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
-// dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 8 rows r of the half panel that w and scale point to and t < 3; blocks > 0; add: dst += that.
+// int4ErrorsNEON: dst[i] = sum_k (v - clamp(roundHalfEven(v), -8, 7))^2 with v = x[k]*s[i] for k < n ascending, i < 16; n > 0.
 //
 //go:noescape
-func denseInt4SDOTt3(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int8, ldx int, inv *float32, add, blocks int)
+func int4ErrorsNEON(dst, s, x *float32, n int)
 
 // addProductNEONr4: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //

@@ -29,13 +29,23 @@ func densePanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[Pan
 	densePanelRef(dst, ldd, f, panel, scale, quads, x, ldx, tokens)
 }
 
-func denseIntPanels(dst []float32, ldd int, f DenseFormat, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
-	denseIntEach(dst, ldd, f, panels, stride, scale, x, tokens, add)
+func int8Panels(dst []float32, ldd int, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
+	int8Each(dst, ldd, panels, stride, scale, x, tokens, add)
 }
 
-func denseIntPanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {
-	denseIntPanelRef(dst, ldd, f, panel, scale, x, tokens, add)
+func int8Panel(dst []float32, ldd int, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {
+	int8PanelRef(dst, ldd, panel, scale, x, tokens, add)
 }
+
+func int4Panels(dst []float32, ldd int, panels []byte, stride, blocks int, x Int16Rows, tokens int, add bool) {
+	int4Each(dst, ldd, panels, stride, blocks, &x, tokens, add)
+}
+
+func int4Panel(dst []float32, ldd int, panel []byte, blocks int, x *Int16Rows, tokens int, add bool) {
+	int4PanelRef(dst, ldd, panel, blocks, x, tokens, add)
+}
+
+func int4Errors(dst, s *[Lanes]float32, x []float32) { int4ErrorsRef(dst, s, x) }
 
 func quantizeInt16(hi, lo []int8, x []float32, s float32) (sumHi, sumLo int32) {
 	return quantizeInt16Ref(hi, lo, x, s)

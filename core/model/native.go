@@ -28,7 +28,7 @@ import (
 //     created         when, RFC 3339, UTC
 //     config          the model's config.json
 //     tensors         JSON {tensor: {layout, shape, scale, crc32c}}: layout is panel16, dense16-f32, dense16x2-bf16,
-//     dense16x4-int8, dense16x8-int4, vector or file; shape the logical one; scale that of a panel16 matrix; crc32c
+//     dense16x4-int8, dense16x8-int4g64, vector or file; shape the logical one; scale that of a panel16 matrix; crc32c
 //     the Castagnoli checksum of the tensor's bytes in hexadecimal
 //     and whatever else its writer was given.
 const (
@@ -71,11 +71,14 @@ var ternaryLayouts = map[string]quant.Layout{
 	"panel16": quant.Panel16, "lines16-rows": quant.RowLines, "lines16-columns": quant.ColumnLines, "panel16-base3": quant.Base3,
 }
 
-// denseLayouts names the dense16 forms by the rows and columns of a block. A form whose bytes change gets another name:
-// dense16-bf16, -int8 and -int4 were column-major.
+// denseLayouts names the dense16 forms by the rows and columns of a block, and int4 by the columns that share a scale too. A form whose bytes
+// change gets another name.
 var denseLayouts = map[string]cpu.DenseFormat{
-	"dense16-f32": cpu.DenseF32, "dense16x2-bf16": cpu.DenseBF16, "dense16x4-int8": cpu.DenseInt8, "dense16x8-int4": cpu.DenseInt4,
+	"dense16-f32": cpu.DenseF32, "dense16x2-bf16": cpu.DenseBF16, "dense16x4-int8": cpu.DenseInt8, "dense16x8-int4g64": cpu.DenseInt4,
 }
+
+// formerLayouts are no longer read: column-major ones, and int4 with one scale a row.
+var formerLayouts = []string{"dense16-bf16", "dense16-int8", "dense16-int4", "dense16x8-int4"}
 
 // layoutName finds what is called by a name of names.
 func layoutName[T comparable](names map[string]T, layout T) string {

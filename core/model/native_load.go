@@ -112,8 +112,12 @@ func (s *nativeSource) linear(name string, out, in int) (*nn.Linear, error) {
 }
 
 func (s *nativeSource) layoutError(weight string, expected []string) error {
-	return &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",
+	e := &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",
 		Found: abbreviate([]byte(s.file.tensors[weight].Layout)), Expected: "one of " + strings.Join(expected, ", ")}
+	if slices.Contains(formerLayouts, e.Found) {
+		e.Expected += " (an earlier bitnet_rust wrote the file: save the model again from the checkpoint it was made of)"
+	}
+	return e
 }
 
 // extras reads a linear's bias and its own norm.

@@ -142,7 +142,7 @@ func (s *randomSource) dense(rows, cols int, f cpu.DenseFormat, std float64) *qu
 		end, g := min(r+step, rows), s.generator()
 		from, to := cpu.DenseBytes(f, r, cols), cpu.DenseBytes(f, end, cols)
 		s.add(job{bytes: int64(to - from), work: func(context.Context) error {
-			fillDense(d.Panels[from:to], f, end-r, cols, weights, g)
+			fillDense(d.Panels[from:to], f, end-r, cols, weights, scale, g)
 			return nil
 		}})
 	}
@@ -174,10 +174,10 @@ var ternaryDraw = sync.OnceValue(func() *draw {
 })
 
 // normalDraw gives normal numbers with the standard deviation in a dense format (for float32 their upper halves), and the scale
-// that the scaled formats need for it.
+// that the integer formats need for it.
 func normalDraw(f cpu.DenseFormat, std float64) (t *draw, scale float32) {
 	t = new(draw)
-	if !quant.Scaled(f) {
+	if !f.Integer() {
 		for i := range t {
 			t[i] = uint16((math.Float32bits(float32(normalQuantile(i, 16)*std)) + 0x8000) >> 16)
 		}
@@ -188,7 +188,7 @@ func normalDraw(f cpu.DenseFormat, std float64) (t *draw, scale float32) {
 		bits, top, clip = 4, 7, 2.5
 	}
 	mask := 1<<bits - 1
-	zero := int(cpu.DenseZero(f)) & mask
+	zero := 1 << (bits - 1)
 	for i := range t {
 		for shift := 0; shift < 16; shift += bits {
 			code := math.RoundToEven(normalQuantile(i>>shift&mask, bits) * top / clip)
@@ -242,9 +242,23 @@ func clearRows(panels []byte, rows, cols int, share float64, r *rand.Rand) {
 	}
 }
 
-// fillDense fills dense16 memory with random numbers; the padding is zero.
-func fillDense(panels []byte, f cpu.DenseFormat, rows, cols int, weights *draw, g *rand.PCG) {
+// fillDense fills dense16 memory with random numbers; the padding is zero, and scale that of int4.
+func fillDense(panels []byte, f cpu.DenseFormat, rows, cols int, weights *draw, scale float32, g *rand.PCG) {
 	weights.fill(panels, g)
+	if f == cpu.DenseInt4 {
+		for r := range (rows + cpu.PanelRows - 1) / cpu.PanelRows * cpu.PanelRows {
+			for c := 0; c < cols; c += 2 * cpu.Int4Group {
+				both := math.Float32bits(scale) >> 16
+				if c+cpu.Int4Group < cols {
+					both *= 1<<16 + 1
+				}
+				if r >= rows {
+					both = 0
+				}
+				binary.LittleEndian.PutUint32(panels[cpu.Int4ScaleOffset(cols, r, c):], both)
+			}
+		}
+	}
 	if f == cpu.DenseF32 { // of two drawn upper halves the first makes room
 		for i := 0; i < len(panels); i += 4 {
 			panels[i], panels[i+1] = 0, 0
@@ -275,9 +289,9 @@ func clearWeight(b []byte, f cpu.DenseFormat, c int) {
 	case cpu.DenseBF16:
 		clear(b[:2])
 	case cpu.DenseInt8:
-		b[0] = cpu.DenseZero(f)
+		b[0] = 0x80
 	case cpu.DenseInt4:
 		half := byte(15) << (c / 4 % 2 * 4)
-		b[0] = b[0]&^half | cpu.DenseZero(f)&half
+		b[0] = b[0]&^half | 0x88&half
 	}
 }

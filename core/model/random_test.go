@@ -49,7 +49,8 @@ func TestRandomTablesAreNormalAndPaddedWithZeros(t *testing.T) {
 		require.NoError(t, err)
 		d := m.Embed.Table
 		row, sum, squares := make([]float32, d.Cols), 0.0, 0.0
-		clean := bytes.Repeat([]byte{cpu.DenseZero(d.Format)}, len(d.Panels))
+		clean := bytes.Clone(d.Panels)
+		cpu.ClearDense(d.Format, clean, d.Cols)
 		for r := range d.Rows {
 			d.Row(row, r)
 			for c, x := range row {
@@ -82,6 +83,8 @@ func keep(dst, src []byte, f cpu.DenseFormat, cols, r, c int) {
 	case cpu.DenseInt4:
 		half := byte(15) << (c / 4 % 2 * 4)
 		dst[at] = dst[at]&^half | src[at]&half
+		scale := cpu.Int4ScaleOffset(cols, r, c)
+		copy(dst[scale:scale+2], src[scale:])
 	}
 }
 

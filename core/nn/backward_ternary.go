@@ -50,12 +50,12 @@ func (c *Ctx) ternaryBackward(l *Linear, dy *tensor.Tensor, x codes, dx []float3
 	g := &c.gradInts
 	*g = gradInts{dy: dy.Float32s(), rows: rows, cols: cols, inv: x.inv, top: pool.View[float32](mem)}
 
-	planes, meta := c.allocInts(&g.byRow, rows, cols)
+	planes, meta := c.allocInts(&g.byRow, rows, cols, false)
 	cpu.Parallel(blocks, g)
 	c.multiply(denseTask{ternary: l.flipped, out: dx, ints: g.byRow, add: add}, rows)
 	c.freeInts(planes, meta)
 
-	planes, meta = c.allocInts(&g.byColumn, cols, rows)
+	planes, meta = c.allocInts(&g.byColumn, cols, rows, false)
 	g.scaleColumns(blocks)
 	cpu.Parallel((cols+flipColumns-1)/flipColumns, (*gradColumns)(g))
 	if c.training.STE == STEIdentity {
@@ -116,16 +116,24 @@ func (g *gradColumns) Run(chunk int) {
 }
 
 // allocInts gives q room for rows of 16-bit integers. Their stride is no multiple of a page: sixteen of them would share few places
-// in the first-level cache.
-func (c *Ctx) allocInts(q *cpu.Int16Rows, rows, cols int) (planes, meta []byte) {
+// in the first-level cache. int4: for products with such weights.
+func (c *Ctx) allocInts(q *cpu.Int16Rows, rows, cols int, int4 bool) (planes, meta []byte) {
 	stride := quant.Activation16Stride(cols)
 	if stride%1024 == 0 {
 		stride += cpu.BlockBytes
 	}
-	planes, meta = c.scratch.Alloc(2*rows*stride), c.scratch.Alloc(12*rows)
+	*q = cpu.Int16Rows{Stride: stride}
+	groups := 0
+	if int4 {
+		groups = q.Groups()
+	}
+	planes, meta = c.scratch.Alloc(2*rows*stride), c.scratch.Alloc(4*rows*(3+groups))
 	all := pool.View[int8](planes)
-	*q = cpu.Int16Rows{Hi: all[:rows*stride], Lo: all[rows*stride:], Stride: stride,
-		SumHi: pool.View[int32](meta[:4*rows]), SumLo: pool.View[int32](meta[4*rows : 8*rows]), Inv: pool.View[float32](meta[8*rows:])}
+	q.Hi, q.Lo = all[:rows*stride], all[rows*stride:]
+	q.SumHi, q.SumLo, q.Inv = pool.View[int32](meta[:4*rows]), pool.View[int32](meta[4*rows:8*rows]), pool.View[float32](meta[8*rows:12*rows])
+	if int4 {
+		q.Eights = pool.View[int32](meta[12*rows:])
+	}
 	return planes, meta
 }
 

@@ -17,7 +17,7 @@ func (c *Ctx) denseInto(x *tensor.Tensor, l *Linear, out []float32) {
 	t := denseTask{w: l.Dense, bias: l.Bias, out: out}
 	rows, cols := x.Dim(0), x.Dim(1)
 	if l.Dense.Format.Integer() {
-		planes, meta := c.allocInts(&t.ints, rows, cols)
+		planes, meta := c.allocInts(&t.ints, rows, cols, l.Dense.Format == cpu.DenseInt4)
 		c.quant16 = quantize16Task{x: x.Float32s(), dim: cols, q: t.ints}
 		c.eachRow(rows, &c.quant16)
 		c.multiply(t, rows)

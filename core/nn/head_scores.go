@@ -23,7 +23,7 @@ func (h *Head) ForwardTop(c *Ctx, x *tensor.Tensor, rows []int32, k int, out []f
 	last := h.normalized(c, x, rows)
 	t := &c.top
 	*t = topTask{w: h.Proj.Dense, s: h.Scores, out: out, k: min(k, h.Proj.Out)}
-	planes, meta := c.allocInts(&t.ints, n, dim)
+	planes, meta := c.allocInts(&t.ints, n, dim, false)
 	c.quant16 = quantize16Task{x: last.Float32s(), dim: dim, q: t.ints}
 	c.eachRow(n, &c.quant16)
 	c.multiply(denseTask{w: &h.Scores.Dense, out: out, ints: t.ints}, n)

@@ -61,16 +61,34 @@ func Activation16Stride(dim int) int {
 // The rounding error of a value is at most 2^-16 of the row's largest: without
 // outliers a logit is off by a two-hundredth of what int8 weights cost. Rows of dst lie
 // Activation16Stride(dim) apart at least; the columns up to that are zeroed. The
-// buffers' sizes are the caller's contract; a short one panics.
+// buffers' sizes are the caller's contract; a short one panics. dst.Eights may be
+// nil, for products with int8.
 func QuantizeActivations16(dst cpu.Int16Rows, x []float32, tokens, dim int) {
 	width := Activation16Stride(dim)
 	for t := range tokens {
 		row := x[t*dim : (t+1)*dim]
 		hi, lo := dst.Hi[t*dst.Stride:][:width], dst.Lo[t*dst.Stride:][:width]
 		s := cpu.Int16Max / max(cpu.AbsMax(row), Activation16Floor)
-		dst.SumHi[t], dst.SumLo[t] = cpu.QuantizeInt16(hi, lo, row, s)
+		if dst.Eights == nil {
+			dst.SumHi[t], dst.SumLo[t] = cpu.QuantizeInt16(hi, lo, row, s)
+		} else {
+			quantizeGroups16(dst, t, hi, lo, row, s)
+		}
 		dst.Inv[t] = 1 / s
 		clear(hi[dim:])
 		clear(lo[dim:])
+	}
+}
+
+// quantizeGroups16 does row t group by group, for their sums.
+func quantizeGroups16(dst cpu.Int16Rows, t int, hi, lo []int8, row []float32, s float32) {
+	eights := dst.Eights[t*dst.Groups():][:dst.Groups()]
+	clear(eights)
+	dst.SumHi[t], dst.SumLo[t] = 0, 0
+	for g, k := 0, 0; k < len(row); g, k = g+1, k+cpu.Int4Group {
+		sumHi, sumLo := cpu.QuantizeInt16(hi[k:], lo[k:], row[k:min(k+cpu.Int4Group, len(row))], s)
+		eights[g] = -8 * (256*sumHi + sumLo)
+		dst.SumHi[t] += sumHi
+		dst.SumLo[t] += sumLo
 	}
 }

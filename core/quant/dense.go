@@ -23,8 +23,8 @@ func NewDense(f cpu.DenseFormat, dtype string, src []byte, rows, cols int) (*Den
 	return d, PackDense(d.Panels, d.RowScale, f, dtype, src, rows, cols)
 }
 
-// Scaled says whether a format needs a scale per row.
-func Scaled(f cpu.DenseFormat) bool { return f.Integer() }
+// Scaled says whether a format needs a scale per row. The scales of int4 are in its panels.
+func Scaled(f cpu.DenseFormat) bool { return f == cpu.DenseInt8 }
 
 // CheckDense refuses matrices that the kernels of a dense format do not take: int8
 // and int4 ones have at most cpu.MaxDenseIntCols columns, so that sums stay within
@@ -46,9 +46,10 @@ func CheckDense(f cpu.DenseFormat, rows, cols int) error {
 
 // PackDense converts a row-major rows x cols matrix of F32, F16 or BF16 into
 // dense16: dst is cpu.DenseBytes long; rowScale has one element per row for
-// int8 and int4 and is ignored for the float formats. float32 is exact,
-// bfloat16 rounds half to even (saturating at the largest finite value), int8
-// and int4 are the symmetric per-row quantizers of Quantize.
+// int8 and is ignored for the other formats. float32 is exact, bfloat16 rounds
+// half to even (saturating at the largest finite value), int8 is the symmetric
+// per-row quantizer of Quantize, and int4 its fitted one for each
+// cpu.Int4Group columns of a row.
 //
 // Errors: ErrShape, ErrDType, ErrNotFinite with the position.
 func PackDense(dst []byte, rowScale []float32, f cpu.DenseFormat, dtype string, src []byte, rows, cols int) error {
@@ -70,7 +71,7 @@ func PackDense(dst []byte, rowScale []float32, f cpu.DenseFormat, dtype string, 
 		values, codes := make([]float32, cols), make([]int8, cols)
 		for p := from; p < to; p++ {
 			panel := dst[p*stride : (p+1)*stride]
-			fill(panel, cpu.DenseZero(f))
+			cpu.ClearDense(f, panel, cols)
 			for row := p * cpu.PanelRows; row < min((p+1)*cpu.PanelRows, rows); row++ {
 				if f == cpu.DenseBF16 && dtype == BF16 {
 					if source := src[row*cols*size:][:cols*size]; !packBF16Row(panel, row%cpu.PanelRows, source) {
@@ -82,8 +83,11 @@ func PackDense(dst []byte, rowScale []float32, f cpu.DenseFormat, dtype string, 
 				if !decode(values, dtype, src[row*cols*size:]) {
 					return notFinite(values, row*cols, cols)
 				}
-				if Scaled(f) {
-					rowScale[row] = quantizeGroup(codes, values, denseOptions(f))
+				switch f {
+				case cpu.DenseInt8:
+					rowScale[row] = quantizeGroup(codes, values, Options{Bits: 8})
+				case cpu.DenseInt4:
+					packInt4Scales(panel, row%cpu.PanelRows, values, codes)
 				}
 				packDenseRow(panel, f, row%cpu.PanelRows, values, codes)
 			}
@@ -92,11 +96,13 @@ func PackDense(dst []byte, rowScale []float32, f cpu.DenseFormat, dtype string, 
 	})
 }
 
-func denseOptions(f cpu.DenseFormat) Options {
-	if f == cpu.DenseInt4 {
-		return Options{Bits: 4, Granularity: PerRow}
+// packInt4Scales makes the codes of a row and stores the scales of its groups.
+func packInt4Scales(panel []byte, r int, values []float32, codes []int8) {
+	for c := 0; c < len(values); c += cpu.Int4Group {
+		end := min(c+cpu.Int4Group, len(values))
+		scale := quantizeGroup(codes[c:end], values[c:end], Options{Bits: 4, FitClip: true})
+		binary.LittleEndian.PutUint16(panel[cpu.Int4ScaleOffset(len(values), r, c):], uint16(math.Float32bits(scale)>>16))
 	}
-	return Options{Bits: 8, Granularity: PerRow}
 }
 
 // packDenseRow scatters one row into its panel: cpu.DenseOffset, unrolled along
@@ -123,8 +129,11 @@ func packDenseRow(panel []byte, f cpu.DenseFormat, r int, values []float32, code
 			lane[at+k] ^= byte(c)
 		}
 	case cpu.DenseInt4:
-		for k, c := range codes {
-			lane[k/8*64+k%4] ^= byte(c) & 15 << (k / 4 % 2 * 4)
+		for k := 0; k < len(codes); k += 8 {
+			four := panel[cpu.DenseOffset(f, len(codes), r, k):][:4]
+			for j, c := range codes[k:min(k+8, len(codes))] {
+				four[j%4] ^= byte(c) & 15 << (j / 4 * 4)
+			}
 		}
 	}
 }
@@ -143,16 +152,6 @@ func packBF16Row(panel []byte, r int, src []byte) bool {
 		bad |= uint32(x&0x7fff + 0x0080)
 	}
 	return bad&0x80008000 == 0
-}
-
-func fill(b []byte, v byte) {
-	if v == 0 {
-		clear(b)
-		return
-	}
-	for n := copy(b, []byte{v}); n < len(b); n *= 2 {
-		copy(b[n:], b[:n])
-	}
 }
 
 // bfloat16 rounds a finite float32 half to even.

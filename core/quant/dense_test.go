@@ -28,6 +28,10 @@ func TestDensePackingKeepsEveryRowWithinItsFormatsRounding(t *testing.T) {
 					largest := float64(cpu.AbsMax(want))
 					d.Row(row, r)
 					for c, v := range row {
+						if format == cpu.DenseInt4 {
+							group := c / cpu.Int4Group * cpu.Int4Group
+							largest = float64(cpu.AbsMax(want[group:min(group+cpu.Int4Group, cols)]))
+						}
 						bound := denseBound(format, dtype, float64(want[c]), largest)
 						if off := math.Abs(float64(v) - float64(want[c])); off > bound {
 							t.Fatalf("%v of %s at %d, %d: off by %g, bound %g", format, dtype, r, c, off, bound)
@@ -39,31 +43,35 @@ func TestDensePackingKeepsEveryRowWithinItsFormatsRounding(t *testing.T) {
 	})
 }
 
-// denseBound is half a step of the format at a value of a row.
+// largestLoss is what the coarsest of int4's steps clips off the largest weight of a group, of which it is 11.9 steps, and the rounding of its scale.
+const largestLoss = (11.9-8)/11.9 + 1.0/256
+
+// denseBound is half a step of the format at a value of a row, or for int4 the most that a value may be off; largest is that of the row, or group.
 func denseBound(f cpu.DenseFormat, dtype string, value, largest float64) float64 {
 	const rounding = 1.00001 // of scale and product in float32
 	switch {
 	case f == cpu.DenseInt8:
 		return largest/254*rounding + tiny
 	case f == cpu.DenseInt4:
-		return largest/14*rounding + tiny
+		return largest*largestLoss + tiny
 	case f == cpu.DenseBF16 && dtype != BF16:
 		return math.Abs(value)/256 + 1e-40
 	}
 	return 0
 }
 
-func TestInt8AndInt4HeadsAreThePerRowQuantizers(t *testing.T) {
+func TestInt8AndInt4HeadsAreThePublicQuantizers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rows, cols := raggedShape(t)
 		w := rapid.SliceOfN(rapid.Float32Range(-2, 2), rows*cols, rows*cols).Draw(t, "w")
 		src, _ := encode(F32, w)
-		for format, bits := range map[cpu.DenseFormat]int{cpu.DenseInt8: 8, cpu.DenseInt4: 4} {
+		for format, o := range map[cpu.DenseFormat]Options{
+			cpu.DenseInt8: {Bits: 8, Granularity: PerRow}, cpu.DenseInt4: {Bits: 4, Granularity: PerGroup, Group: cpu.Int4Group, FitClip: true},
+		} {
 			d, err := NewDense(format, F32, src, rows, cols)
 			require.NoError(t, err)
-			q, err := Quantize(w, rows, cols, Options{Bits: bits, Granularity: PerRow})
+			q, err := Quantize(w, rows, cols, o)
 			require.NoError(t, err)
-			require.Equal(t, q.Scales, d.RowScale)
 			a, b := make([]float32, cols), make([]float32, cols)
 			for r := range rows {
 				d.Row(a, r)
@@ -75,8 +83,61 @@ func TestInt8AndInt4HeadsAreThePerRowQuantizers(t *testing.T) {
 			fromQuantized, err := q.Metrics(w)
 			require.NoError(t, err)
 			require.Equal(t, fromQuantized, fromDense)
+			if format == cpu.DenseInt8 {
+				require.Equal(t, q.Scales, d.RowScale)
+			}
 		}
 	})
+}
+
+// Of the scales that are tried none loses less.
+func TestInt4ScalesAreTheBestOfTheirGrid(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := rapid.SliceOfN(rapid.Float32Range(-2, 2), 1, cpu.Int4Group).Draw(t, "w")
+		q, err := Quantize(w, 1, len(w), Options{Bits: 4, Granularity: PerRow, FitClip: true})
+		require.NoError(t, err)
+		lost := func(scale float64) (sum float64) {
+			for _, v := range w {
+				d := float64(v) - scale*min(max(math.RoundToEven(float64(v)/scale), -8), 7)
+				sum += d * d
+			}
+			return sum
+		}
+		largest := float64(cpu.AbsMax(w))
+		if largest < tiny {
+			require.Zero(t, q.Scales[0])
+			return
+		}
+		got := lost(float64(q.Scales[0]))
+		require.Equal(t, q.Scales[0], math.Float32frombits(math.Float32bits(q.Scales[0])&^0xffff), "a bfloat16")
+		for _, steps := range int4Steps {
+			for _, signed := range []float64{largest, -largest} {
+				if at := slices.Index(w, float32(-signed)); at < 0 || at > slices.IndexFunc(w, func(v float32) bool { return math.Abs(float64(v)) == largest }) {
+					continue
+				}
+				scale := float64(math.Float32frombits(uint32(bfloat16(float32(signed)/steps)) << 16))
+				require.LessOrEqual(t, got, lost(scale)*(1+1e-5)+1e-30)
+			}
+		}
+	})
+}
+
+// What the head of a model costs: normal weights lose a third less with scales for groups, and large ones among them cost their group alone.
+func TestInt4GroupsLoseLessThanRows(t *testing.T) {
+	const rows, cols = 16, 1024
+	w := gaussian(rows*cols, 5)
+	src, _ := encode(F32, w)
+	d, err := NewDense(cpu.DenseInt4, F32, src, rows, cols)
+	require.NoError(t, err)
+	groups, err := CompareDense(d, F32, src)
+	require.NoError(t, err)
+	q, err := Quantize(w, rows, cols, Options{Bits: 4, Granularity: PerRow})
+	require.NoError(t, err)
+	whole, err := q.Metrics(w)
+	require.NoError(t, err)
+	t.Logf("per group %v; per row %v", groups, whole)
+	require.Greater(t, groups.SQNR, 20.5)
+	require.Greater(t, groups.SQNR, whole.SQNR+3)
 }
 
 func TestPaddingOfADenseMatrixIsZeroWhateverTheBufferHeld(t *testing.T) {

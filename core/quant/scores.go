@@ -43,10 +43,10 @@ func NewScores(w *Dense, panels []byte) (*Scores, error) {
 		values, codes := make([]float32, w.Cols), make([]int8, w.Cols)
 		for p := from; p < to; p++ {
 			panel := panels[p*stride : (p+1)*stride]
-			fill(panel, cpu.DenseZero(cpu.DenseInt8))
+			cpu.ClearDense(cpu.DenseInt8, panel, w.Cols)
 			for row := p * cpu.PanelRows; row < min((p+1)*cpu.PanelRows, w.Rows); row++ {
 				w.Row(values, row)
-				s.RowScale[row] = quantizeGroup(codes, values, denseOptions(cpu.DenseInt8))
+				s.RowScale[row] = quantizeGroup(codes, values, Options{Bits: 8})
 				packDenseRow(panel, cpu.DenseInt8, row%cpu.PanelRows, values, codes)
 				s.Slack[row], s.Spread[row] = scoreBound(values, codes, s.RowScale[row])
 			}

@@ -317,3 +317,33 @@ func TestSixteenBitActivationsTakeARowsLargestValueToTheEnd(t *testing.T) {
 	require.InEpsilonSlice(t, []float32{1.0 / 32512, 0x1p-100 / 32512, 2, 2e-30 / 32512, 0x1p-100 / 32512}, q.Inv, 1e-6)
 	require.Panics(t, func() { QuantizeActivations16(q, x, tokens+1, dim) })
 }
+
+// For int4, rows have sums of their groups too, and nothing else changes.
+func TestSixteenBitActivationsHaveTheSumsOfGroups(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		tokens, dim, gap := rapid.IntRange(1, 3).Draw(t, "tokens"), rapid.IntRange(1, 300).Draw(t, "dim"), rapid.IntRange(0, 70).Draw(t, "gap")
+		x := rapid.SliceOfN(rapid.Float32Range(-2, 2), tokens*dim, tokens*dim).Draw(t, "x")
+		stride := Activation16Stride(dim) + gap
+		rows := func() cpu.Int16Rows {
+			return cpu.Int16Rows{Hi: make([]int8, tokens*stride), Lo: make([]int8, tokens*stride), Stride: stride,
+				SumHi: make([]int32, tokens), SumLo: make([]int32, tokens), Inv: make([]float32, tokens)}
+		}
+		plain, grouped := rows(), rows()
+		QuantizeActivations16(plain, x, tokens, dim)
+		grouped.Eights = make([]int32, tokens*grouped.Groups())
+		for i := range grouped.Eights {
+			grouped.Eights[i] = 99
+		}
+		QuantizeActivations16(grouped, x, tokens, dim)
+		want := make([]int32, len(grouped.Eights))
+		for token := range tokens {
+			for k := range dim {
+				at := token*stride + k
+				want[token*grouped.Groups()+k/cpu.Int4Group] -= 8 * (256*int32(plain.Hi[at]) + int32(plain.Lo[at]))
+			}
+		}
+		require.Equal(t, want, grouped.Eights)
+		grouped.Eights = nil
+		require.Equal(t, plain, grouped)
+	})
+}

@@ -85,8 +85,8 @@ class BitNetModel:
         name: a model directory (Hugging Face checkpoint or our own ``.bitnet`` format), a registered name
             (``bitnet models`` lists them; ``"bitnet-shakespeare"`` comes with the package), or a Hugging Face repository
             ("owner/name"), which is downloaded into the hub's cache.
-        head_dtype: how the embedding and output head are kept: "float32", "bfloat16", "int8", "int4", or "auto" for
-            the checkpoint's own precision. "exact" is that precision with int8 scores beside it: greedy decoding, and
+        head_dtype: how the embedding and output head are kept: "float32", "bfloat16", "int8" (one scale a row), "int4" (one
+            scale for each 64 columns of a row, 4.25 bits a weight), or "auto" for the checkpoint's own precision. "exact" is that precision with int8 scores beside it: greedy decoding, and
             sampling with top_k up to 256, give what "auto" gives, at about the speed of "int8" and the memory of both.
         kv_dtype: how generation keeps the keys and values of the context. "float16" takes half and "int8" a quarter of the
             memory of "float32", long contexts are read as much faster, and the numbers change a little: see

@@ -7,70 +7,52 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// intFormat is one way to store the integer weights of a dense16 matrix.
-type intFormat struct {
-	name   string
-	fields int // weights in a byte: groups of four columns in a block
-	bias   int // log2 of what is added to a weight to make it unsigned
-}
-
-var intFormats = []intFormat{{"Int8", 1, 7}, {"Int4", 2, 3}}
-
-// denseInt emits the products of integer dense16 matrices with activations in two int8 planes. Weights are multiplied as
+// int8Dense emits the products of dense16 matrices of int8 with activations in two int8 planes. Weights are multiplied as
 // unsigned numbers; the sums of the planes are taken off at the end.
-func denseInt(s simd) {
+func int8Dense(s simd) {
 	most := 3
 	if s.wide() {
 		most = 8
-	}
-	if s.wide() {
 		denseIntFinish()
+		int8Side512()
+	} else {
+		int8Side256()
 	}
-	for _, f := range intFormats {
-		if s.wide() {
-			denseIntSide512(f)
-		} else {
-			denseIntSide256(f)
-		}
-		for tokens := 1; tokens <= most; tokens++ {
-			switch {
-			case s.wide() && tokens == 1:
-				denseIntGemv512(f)
-			case s.wide():
-				denseIntGemm512(f, tokens)
-			case f.fields == 1:
-				denseInt8x256(f, tokens)
-			default:
-				denseInt4x256(f, tokens)
-			}
+	for tokens := 1; tokens <= most; tokens++ {
+		switch {
+		case s.wide() && tokens == 1:
+			int8Gemv512()
+		case s.wide():
+			int8Gemm512(tokens)
+		default:
+			int8x256(tokens)
 		}
 	}
 }
 
-// intKernel holds the parameters that the loop of a kernel needs; the others are loaded behind it.
-type intKernel struct {
+// int8Kernel holds the parameters that the loop of a kernel needs; the others are loaded behind it.
+type int8Kernel struct {
 	s      simd
-	f      intFormat
 	tokens int
 	w, n   reg.Register
 	planes [2]rows // hi, lo
 }
 
-// newIntKernel begins a kernel for tokens and a number of panels.
-func newIntKernel(s simd, f intFormat, tokens, panels int) intKernel {
+// newInt8Kernel begins a kernel for tokens and a number of panels.
+func newInt8Kernel(s simd, tokens, panels int) int8Kernel {
 	rows := "the 16 rows r of a panel"
 	if s.suffix == avx2.suffix && tokens > 1 {
 		rows = "the 8 rows r of the half panel that w and scale point to"
 	}
-	name := fmt.Sprintf("dense%s%st%d", f.name, s.suffix, tokens)
+	name := fmt.Sprintf("denseInt8%st%d", s.suffix, tokens)
 	if panels == sides {
-		name, rows = fmt.Sprintf("dense%s%sSide", f.name, s.suffix), fmt.Sprintf("the %d rows r of %d panels", 16*sides, sides)
+		name, rows = fmt.Sprintf("denseInt8%sSide", s.suffix), fmt.Sprintf("the %d rows r of %d panels", 16*sides, sides)
 	}
 	TEXT(name, NOSPLIT, "func(dst *float32, ldd int, w *byte, scale *float32, hi, lo *int8, ldx int, sumHi, sumLo *int32, inv *float32, add, blocks int)")
 	Doc(fmt.Sprintf("%s: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],", name),
 		fmt.Sprintf("dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for %s and t < %d; blocks > 0; add: dst += that.", rows, tokens))
 	Pragma("noescape")
-	k := intKernel{s: s, f: f, tokens: tokens, w: load("w"), n: load("blocks")}
+	k := int8Kernel{s: s, tokens: tokens, w: load("w"), n: load("blocks")}
 	ldx := load("ldx")
 	for i, p := range []string{"hi", "lo"} {
 		k.planes[i] = newRows(load(p), ldx, tokens)
@@ -79,15 +61,15 @@ func newIntKernel(s simd, f intFormat, tokens, panels int) intKernel {
 }
 
 // advance goes on by a number of blocks.
-func (k intKernel) advance(blocks int) {
+func (k int8Kernel) advance(blocks int) {
 	ADDQ(u32(64*blocks), k.w)
 	for _, p := range k.planes {
-		p.advance(4 * k.f.fields * blocks)
+		p.advance(4 * blocks)
 	}
 }
 
 // finish makes results of the sums [token][plane][part] and stores them.
-func (k intKernel) finish(acc [][2][]reg.VecVirtual) {
+func (k int8Kernel) finish(acc [][2][]reg.VecVirtual) {
 	dst, ldd, scale, inv := load("dst"), load("ldd"), load("scale"), load("inv")
 	sums := [2]reg.Register{load("sumHi"), load("sumLo")}
 	SHLQ(u8(2), ldd)
@@ -97,7 +79,7 @@ func (k intKernel) finish(acc [][2][]reg.VecVirtual) {
 			for plane := range sums {
 				a := acc[i][plane][part]
 				VPBROADCASTD(at(sums[plane], 4*i), t)
-				VPSLLD(u8(k.f.bias), t, t)
+				VPSLLD(u8(7), t, t)
 				VPSUBD(t, a, a)
 				VCVTDQ2PS(a, a)
 			}
@@ -184,36 +166,22 @@ func denseIntFinish() {
 	done()
 }
 
-// denseIntGemv512 multiplies one panel with one token. Two blocks are in flight, as one alone would wait for its own sums.
-// The fields of a byte are masked in place, so that the sums of int4's second one are scaled by 16, and shifted down at the end.
-func denseIntGemv512(f intFormat) {
-	k := newIntKernel(avx512, f, 1, 1)
-	var mask []reg.VecVirtual
-	if f.fields == 2 {
-		mask = []reg.VecVirtual{avx512.splat(lowNibbles), avx512.splat(highNibbles)}
-	}
-	var acc [2][2][]reg.VecVirtual // [block][plane][field]
+// int8Gemv512 multiplies one panel with one token. Two blocks are in flight, as one alone would wait for its own sums.
+func int8Gemv512() {
+	k := newInt8Kernel(avx512, 1, 1)
+	acc := [2][2]reg.VecVirtual{} // [block][plane]
 	for b := range acc {
 		for p := range acc[b] {
-			acc[b][p] = avx512.regs(f.fields)
-			avx512.zero(acc[b][p]...)
+			acc[b][p] = ZMM()
+			avx512.zero(acc[b][p])
 		}
 	}
-	v, t := ZMM(), avx512.regs(f.fields)
+	v := ZMM()
 	block := func(b int) {
 		VMOVDQU32(at(k.w, 64*b), v)
 		prefetch(k.w, 64*b, 64)
-		field := []reg.VecVirtual{v}
-		if mask != nil {
-			field = t
-		}
-		for i := range field {
-			if mask != nil {
-				VPANDD(mask[i], v, t[i])
-			}
-			for p := range k.planes {
-				VPDPBUSD_BCST(k.planes[p].at(0, 4*(f.fields*b+i)), field[i], acc[b][p][i])
-			}
+		for p := range k.planes {
+			VPDPBUSD_BCST(k.planes[p].at(0, 4*b), v, acc[b][p])
 		}
 	}
 	TESTQ(u32(1), k.n) // an odd block first
@@ -229,52 +197,34 @@ func denseIntGemv512(f intFormat) {
 	SUBQ(u8(2), k.n)
 	JNZ(label("loop"))
 	Label("end")
+	var sums [2][]reg.VecVirtual
 	for p, a := range acc[0] {
-		for i := range a {
-			VPADDD(acc[1][p][i], a[i], a[i])
-		}
-		if f.fields == 2 {
-			VPSRAD(u8(4), a[1], a[1])
-			VPADDD(a[1], a[0], a[0])
-		}
-		acc[0][p] = a[:1]
+		VPADDD(acc[1][p], a, a)
+		sums[p] = []reg.VecVirtual{a}
 	}
-	k.finish([][2][]reg.VecVirtual{acc[0]})
+	k.finish([][2][]reg.VecVirtual{sums})
 }
 
-// denseIntSide512 multiplies panels side by side with one token: they are the parts of its sums.
-func denseIntSide512(f intFormat) {
-	k := newIntKernel(avx512, f, 1, sides)
+// int8Side512 multiplies panels side by side with one token: they are the parts of its sums.
+func int8Side512() {
+	k := newInt8Kernel(avx512, 1, sides)
 	one := GP64()
 	MOVQ(u32(1), one)
 	acc, panel := k.accumulators(sides), sideBySide(k.w, k.n, one)
-	x := [2][]reg.VecVirtual{avx512.regs(f.fields), avx512.regs(f.fields)}
-	field, mask := avx512.regs(f.fields), reg.VecVirtual(nil)
-	if f.fields == 2 {
-		mask = avx512.splat(lowNibbles)
-	}
+	x, v := avx512.regs(2), ZMM()
 	Label("loop")
 	for p := range x {
-		for j := range field {
-			VPBROADCASTD(k.planes[p].at(0, 4*j), x[p][j])
-		}
+		VPBROADCASTD(k.planes[p].at(0, 0), x[p])
 	}
 	for i := range sides {
-		panel.load(i, field[0])
-		if f.fields == 2 {
-			VPSRLW(u8(4), field[0], field[1])
-			VPANDD(mask, field[0], field[0])
-			VPANDD(mask, field[1], field[1])
-		}
-		for j, w := range field {
-			for p := range x {
-				VPDPBUSD(x[p][j], w, acc[0][p][i])
-			}
+		panel.load(i, v)
+		for p := range x {
+			VPDPBUSD(x[p], v, acc[0][p][i])
 		}
 	}
 	panel.next()
 	for _, p := range k.planes {
-		p.advance(4 * f.fields)
+		p.advance(4)
 	}
 	DECQ(k.n)
 	JNZ(label("loop"))
@@ -282,7 +232,7 @@ func denseIntSide512(f intFormat) {
 }
 
 // accumulators gives zero sums [token][plane][part].
-func (k intKernel) accumulators(parts int) [][2][]reg.VecVirtual {
+func (k int8Kernel) accumulators(parts int) [][2][]reg.VecVirtual {
 	acc := make([][2][]reg.VecVirtual, k.tokens)
 	for i := range acc {
 		for p := range acc[i] {
@@ -293,27 +243,16 @@ func (k intKernel) accumulators(parts int) [][2][]reg.VecVirtual {
 	return acc
 }
 
-// denseIntGemm512 multiplies one panel with several tokens, which share the decoded weights.
-func denseIntGemm512(f intFormat, tokens int) {
-	k := newIntKernel(avx512, f, tokens, 1)
-	acc := k.accumulators(1)
-	field, mask := avx512.regs(f.fields), reg.VecVirtual(nil)
-	if f.fields == 2 {
-		mask = avx512.splat(lowNibbles)
-	}
+// int8Gemm512 multiplies one panel with several tokens.
+func int8Gemm512(tokens int) {
+	k := newInt8Kernel(avx512, tokens, 1)
+	acc, v := k.accumulators(1), ZMM()
 	Label("loop")
-	VMOVDQU32(at(k.w, 0), field[0])
+	VMOVDQU32(at(k.w, 0), v)
 	prefetchTwice(k.w, 0, 64)
-	if f.fields == 2 {
-		VPSRLW(u8(4), field[0], field[1])
-		VPANDD(mask, field[0], field[0])
-		VPANDD(mask, field[1], field[1])
-	}
-	for j, w := range field {
-		for i := range acc {
-			for p := range k.planes {
-				VPDPBUSD_BCST(k.planes[p].at(i, 4*j), w, acc[i][p][0])
-			}
+	for i := range acc {
+		for p := range k.planes {
+			VPDPBUSD_BCST(k.planes[p].at(i, 0), v, acc[i][p][0])
 		}
 	}
 	k.advance(1)
@@ -322,10 +261,10 @@ func denseIntGemm512(f intFormat, tokens int) {
 	k.finish(acc)
 }
 
-// denseInt8x256 multiplies a panel with one token, or half a panel with several. Products of bytes do not fit int16, so weights and
+// int8x256 multiplies a panel with one token, or half a panel with several. Products of bytes do not fit int16, so weights and
 // activations are widened to it; a sum then has two parts in neighbouring lanes.
-func denseInt8x256(f intFormat, tokens int) {
-	k := newIntKernel(avx2, f, tokens, 1)
+func int8x256(tokens int) {
+	k := newInt8Kernel(avx2, tokens, 1)
 	parts := 1
 	if tokens == 1 {
 		parts = 2
@@ -384,17 +323,17 @@ func denseInt8x256(f intFormat, tokens int) {
 	k.finish(acc)
 }
 
-// denseSideRun is how many blocks of a panel are read before the next panel's turn, a multiple of what int4's int16 sums hold.
+// denseSideRun is how many blocks of a panel are read before the next panel's turn.
 const denseSideRun = 16
 
-// denseIntSide256 multiplies panels side by side with one token: in turns, as there are no registers for the sums of all. What a turn asks for
+// int8Side256 multiplies panels side by side with one token: in turns, as there are no registers for the sums of all. What a turn asks for
 // is read in the panel's next one.
-func denseIntSide256(f intFormat) {
+func int8Side256() {
 	const panelSums = 256 // bytes; 128 for each plane
-	name := fmt.Sprintf("dense%sAVX2Side", f.name)
+	const name = "denseInt8AVX2Side"
 	TEXT(name, NOSPLIT, "func(sums *int32, w *byte, hi, lo *int8, blocks int)")
 	Doc(fmt.Sprintf("%s: sums[64*p+r] += sum_k u[r,k]*hi[k] and sums[64*p+32+r] += sum_k u[r,k]*lo[k] for the 16 rows r of each panel p < %d,", name, sides),
-		fmt.Sprintf("with u the weights plus %d. The sums are 0 before; those between are lost; blocks > 0.", 1<<f.bias))
+		fmt.Sprintf("with u the weights plus %d. The sums are 0 before; those between are lost; blocks > 0.", 1<<7))
 	Pragma("noescape")
 	w, n := load("w"), load("blocks")
 	x := [2]reg.Register{load("hi"), load("lo")}
@@ -413,42 +352,35 @@ func denseIntSide256(f intFormat) {
 	MOVQ(x[0], xp[0])
 	MOVQ(x[1], xp[1])
 	MOVQ(count, rest)
-	if f.fields == 1 {
-		int8Turn256(from, rest, to, xp)
-	} else {
-		int4Turn256(from, rest, to, xp)
-	}
+	int8Turn256(from, rest, to, xp)
 	ADDQ(stride, panel)
 	ADDQ(u32(panelSums), to)
 	DECQ(turn)
 	JNZ(label("panel"))
-	SHLQ(u8(2), count) // columns of a field
+	SHLQ(u8(2), count) // columns
 	for _, p := range x {
-		for range f.fields {
-			ADDQ(count, p)
-		}
+		ADDQ(count, p)
 	}
 	SHLQ(u8(4), count)
 	ADDQ(count, w)
 	TESTQ(n, n)
 	JNZ(label("outer"))
-	if f.fields == 1 { // a sum has two parts in neighbouring lanes
-		Load(Param("sums"), to)
-		MOVQ(u32(sides), turn)
-		a := avx2.regs(2)
-		Label("join")
-		for plane := range x {
-			for part := range 2 {
-				VMOVDQU(at(to, 128*plane+64*part), a[0])
-				VMOVDQU(at(to, 128*plane+64*part+32), a[1])
-				VPHADDD(a[1], a[0], a[0])
-				VMOVDQU(a[0], at(to, 128*plane+32*part))
-			}
+	// A sum has two parts in neighbouring lanes.
+	Load(Param("sums"), to)
+	MOVQ(u32(sides), turn)
+	a := avx2.regs(2)
+	Label("join")
+	for plane := range x {
+		for part := range 2 {
+			VMOVDQU(at(to, 128*plane+64*part), a[0])
+			VMOVDQU(at(to, 128*plane+64*part+32), a[1])
+			VPHADDD(a[1], a[0], a[0])
+			VMOVDQU(a[0], at(to, 128*plane+32*part))
 		}
-		ADDQ(u32(panelSums), to)
-		DECQ(turn)
-		JNZ(label("join"))
 	}
+	ADDQ(u32(panelSums), to)
+	DECQ(turn)
+	JNZ(label("join"))
 	done()
 }
 
@@ -498,110 +430,4 @@ func int8Turn256(w, n, to reg.Register, planes [2]reg.Register) {
 			VMOVDQU(a, at(to, 128*p+32*i))
 		}
 	}
-}
-
-// int4Turn256 adds the products of n blocks at w to the sums at to: of the halves of the panel, for each plane. See denseInt4x256.
-func int4Turn256(w, n, to reg.Register, planes [2]reg.Register) {
-	sum := [2][]reg.VecVirtual{avx2.regs(2), avx2.regs(2)} // [plane][half]
-	field := [2][]reg.VecVirtual{avx2.regs(2), avx2.regs(2)}
-	x, m, few := YMM(), YMM(), GP64()
-	Label("four")
-	takeAtMost(4, n, few)
-	for _, s := range sum {
-		avx2.zero(s...)
-	}
-	Label("inner")
-	PREFETCHT0(at(w, 64*denseSideRun))
-	for part, v := range field {
-		VMOVDQU(at(w, 32*part), v[0])
-		VPSRLW(u8(4), v[0], v[1])
-		VPAND(constant(cMask4), v[0], v[0])
-		VPAND(constant(cMask4), v[1], v[1])
-	}
-	for j := range 2 {
-		for p := range planes {
-			VPBROADCASTD(at(planes[p], 4*j), x)
-			for part := range field {
-				VPMADDUBSW(x, field[part][j], m)
-				VPADDW(m, sum[p][part], sum[p][part])
-			}
-		}
-	}
-	ADDQ(u8(64), w)
-	for _, p := range planes {
-		ADDQ(u8(8), p)
-	}
-	DECQ(few)
-	JNZ(label("inner"))
-	for p := range sum {
-		for part, s := range sum[p] {
-			VPMADDWD(constant(cOnes16), s, s)
-			VPADDD(at(to, 128*p+32*part), s, s)
-			VMOVDQU(s, at(to, 128*p+32*part))
-		}
-	}
-	TESTQ(n, n)
-	JNZ(label("four"))
-}
-
-// denseInt4x256 multiplies a panel with one token, or half a panel with several. Pairs of products are int16: a block adds at most
-// 2*2*15*127 to, and takes at most 2*2*15*128 off, their sum, so that four blocks are within -30720..30480 and are then widened
-// to int32.
-func denseInt4x256(f intFormat, tokens int) {
-	k := newIntKernel(avx2, f, tokens, 1)
-	parts := 1
-	if tokens == 1 {
-		parts = 2
-	}
-	sum32, sum16 := k.accumulators(parts), k.accumulators(parts)
-	field := make([][]reg.VecVirtual, parts) // [part][field]
-	for p := range field {
-		field[p] = avx2.regs(2)
-	}
-	count, most := GP64(), GP64()
-	MOVQ(u32(4), most)
-	Label("outer")
-	takeUpTo(most, k.n, count)
-	for i := range sum16 {
-		for _, a := range sum16[i] {
-			avx2.zero(a...)
-		}
-	}
-	x, m := YMM(), YMM()
-	Label("inner")
-	if tokens == 1 {
-		prefetch(k.w, 0, 64)
-	} else {
-		prefetchTwice(k.w, 0, 64)
-	}
-	for part, v := range field {
-		VMOVDQU(at(k.w, 32*part), v[0])
-		VPSRLW(u8(4), v[0], v[1])
-		VPAND(constant(cMask4), v[0], v[0])
-		VPAND(constant(cMask4), v[1], v[1])
-	}
-	for j := range f.fields {
-		for i := range sum16 {
-			for p := range k.planes {
-				VPBROADCASTD(k.planes[p].at(i, 4*j), x)
-				for part := range field {
-					VPMADDUBSW(x, field[part][j], m)
-					VPADDW(m, sum16[i][p][part], sum16[i][p][part])
-				}
-			}
-		}
-	}
-	k.advance(1)
-	DECQ(count)
-	JNZ(label("inner"))
-	for i := range sum16 {
-		for p := range sum16[i] {
-			for part := range field {
-				widen(sum16[i][p][part], sum32[i][p][part])
-			}
-		}
-	}
-	TESTQ(k.n, k.n)
-	JNZ(label("outer"))
-	k.finish(sum32)
 }

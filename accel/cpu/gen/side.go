@@ -21,10 +21,16 @@ type side struct {
 
 // sideBySide gives the panels of blocks blocks each that begin at p, of which every step-th is taken.
 func sideBySide(p, blocks, step reg.Register) side {
-	s := side{stride: GP64(), bases: [3]reg.Register{p, GP64(), GP64()}, ahead: sideAhead}
-	MOVQ(blocks, s.stride)
-	SHLQ(u8(6), s.stride)
-	IMULQ(step, s.stride)
+	stride := GP64()
+	MOVQ(blocks, stride)
+	SHLQ(u8(6), stride)
+	IMULQ(step, stride)
+	return sideAt(p, stride, sideAhead)
+}
+
+// sideAt gives the panels that begin at p, stride bytes apart.
+func sideAt(p, stride reg.Register, ahead int) side {
+	s := side{stride: stride, bases: [3]reg.Register{p, GP64(), GP64()}, ahead: ahead}
 	three := s.bases[1]
 	LEAQ(operand.Mem{Base: s.stride, Index: s.stride, Scale: 2}, three)
 	LEAQ(operand.Mem{Base: p, Index: three, Scale: 2}, s.bases[2])

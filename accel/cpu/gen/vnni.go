@@ -20,11 +20,10 @@ func vnni() {
 	for tokens := 2; tokens <= 4; tokens++ {
 		ternaryGemmVNNI(tokens)
 	}
-	for _, f := range intFormats {
-		for tokens := 1; tokens <= 3; tokens++ {
-			denseIntVNNI(f, tokens)
-		}
+	for tokens := 1; tokens <= 3; tokens++ {
+		int8VNNI(tokens)
 	}
+	int4(avxvnni)
 }
 
 // dpbusd adds, for each 32-bit lane, the four products of the signed bytes of x with the unsigned ones of w. The assembler of Go writes the
@@ -170,14 +169,14 @@ func ternaryGemmVNNI(tokens int) {
 	done()
 }
 
-// denseIntVNNI multiplies a panel with some tokens. With one, two blocks are in flight, as one alone would wait for its own sums.
-func denseIntVNNI(f intFormat, tokens int) {
-	k := newIntKernel(avxvnni, f, tokens, 1)
+// int8VNNI multiplies a panel with some tokens. With one, two blocks are in flight, as one alone would wait for its own sums.
+func int8VNNI(tokens int) {
+	k := newInt8Kernel(avxvnni, tokens, 1)
 	acc := [2][][2][]reg.VecVirtual{k.accumulators(k.s.parts)}
 	if tokens == 1 {
 		acc[1] = k.accumulators(k.s.parts)
 	}
-	x, v, t := k.s.vec(), k.s.vec(), k.s.vec()
+	x, v := k.s.vec(), k.s.vec()
 	block := func(b int) {
 		if tokens == 1 {
 			prefetch(k.w, 64*b, 64)
@@ -186,20 +185,10 @@ func denseIntVNNI(f intFormat, tokens int) {
 		}
 		for part := range k.s.parts {
 			VMOVDQU(at(k.w, 64*b+32*part), v)
-			for field := range f.fields {
-				weights := v
-				if f.fields == 2 {
-					weights = t
-					VPAND(constant(cMask4), v, t)
-					if field == 0 {
-						VPSRLW(u8(4), v, v)
-					}
-				}
-				for i := range acc[b] {
-					for p := range k.planes {
-						VPBROADCASTD(k.planes[p].at(i, 4*(f.fields*b+field)), x)
-						dpbusd(x, weights, acc[b][i][p][part])
-					}
+			for i := range acc[b] {
+				for p := range k.planes {
+					VPBROADCASTD(k.planes[p].at(i, 4*b), x)
+					dpbusd(x, v, acc[b][i][p][part])
 				}
 			}
 		}
