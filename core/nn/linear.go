@@ -207,8 +207,8 @@ type grid struct {
 	few          cuts // of the panels, for few rows
 }
 
-// A tile has few enough rows to stay in the second-level cache while it meets all panels, up to mostRows, and a multiple of the 32 rows
-// that the kernels for AMX take at once.
+// A tile has few enough rows to stay in the second-level cache with what is read of them again and again, up to mostRows, and a multiple of
+// the 32 rows that the kernels for AMX take at once.
 const (
 	tileBytes = 1 << 20
 	mostRows  = 256
@@ -221,7 +221,10 @@ const chunksPerThread = 4
 // sidePanels is how many panels the kernels for one row read side by side at most.
 const sidePanels = 8
 
-// newGrid is for rows of rowBytes bytes.
+// pieceCols is how many columns of int8 rows kernels multiply with some panels before they go on.
+const pieceCols = 1024
+
+// newGrid is for rows of which rowBytes bytes are read again and again.
 func newGrid(rows, panels, rowBytes int) grid {
 	g := grid{rows: rows, panels: panels}
 	g.tile = min(mostRows, max(leastRows, tileBytes/max(1, rowBytes)&^(leastRows-1)))
@@ -234,11 +237,8 @@ func newGrid(rows, panels, rowBytes int) grid {
 		g.few = newCuts(panels, sidePanels)
 		return g
 	}
-	want := (chunksPerThread*cpu.NumThreads() + tiles - 1) / max(1, tiles) // runs: each reads the rows again
-	g.size = max(4, (panels/want+3)&^3)
-	if g.size > piecePanels {
-		g.size &^= piecePanels - 1
-	}
+	want := (chunksPerThread*cpu.NumThreads() + tiles - 1) / max(1, tiles)
+	g.size = min(piecePanels, max(4, (panels/want+3)&^3)) // more would be read piece by piece, and threads end less evenly
 	g.runs = (panels + g.size - 1) / g.size
 	return g
 }
@@ -309,7 +309,7 @@ func (t *matmulTask) run(c *Ctx) {
 	if t.n == 0 {
 		return
 	}
-	t.grid = newGrid(t.in.rows, t.panels, t.in.stride)
+	t.grid = newGrid(t.in.rows, t.panels, min(t.in.stride, pieceCols))
 	space := 0
 	for i := range t.n {
 		w := t.parts[i].l.Ternary
