@@ -230,16 +230,17 @@ func (t *attendTask) attend(l lanes, buf []float32) {
 	whole, buf := t.partial(buf)
 	next, buf := t.partial(buf)
 	keys := t.keys(l.last())
-	t.span(l, &whole, 0, keys, buf)
+	t.span(l, &whole, 0, keys, t.page(l, SpanTokens, keys), buf)
 	for from := SpanTokens; from < keys; from += SpanTokens {
-		t.span(l, &next, from, keys, buf)
+		t.span(l, &next, from, keys, t.page(l, from+SpanTokens, keys), buf)
 		t.join(l, &whole, &next)
 	}
 	t.finish(l, &whole)
 }
 
-// span is online softmax (Milakov & Gimelshein 2018) over the pages of the span of keys that begins at from.
-func (t *attendTask) span(l lanes, p *partial, from, keys int, buf []float32) {
+// span is online softmax (Milakov & Gimelshein 2018) over the pages of the span of keys that begins at from. then is the page that the thread
+// will probably read after these, or nil.
+func (t *attendTask) span(l lanes, p *partial, from, keys int, then []byte, buf []float32) {
 	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
 	q, buf := buf[:t.width*pad], buf[t.width*pad:]
 	for i := range l.n {
@@ -252,7 +253,7 @@ func (t *attendTask) span(l lanes, p *partial, from, keys int, buf []float32) {
 	end := min(keys, from+SpanTokens)
 	page := cache.at(t.a.Layer, l.kvHead, from/PageTokens)
 	for first, next := from, page; first < end; first, page = first+PageTokens, next {
-		if first+PageTokens < end {
+		if page.next = then; first+PageTokens < end {
 			next = cache.at(t.a.Layer, l.kvHead, first/PageTokens+1)
 			page.next = next.both
 		}
@@ -266,6 +267,15 @@ func (t *attendTask) span(l lanes, p *partial, from, keys int, buf []float32) {
 			}
 		}
 	}
+}
+
+// page gives the keys and values from a position on, if there are any.
+func (t *attendTask) page(l lanes, from, keys int) []byte {
+	if from >= keys {
+		return nil
+	}
+	page := t.ctx.caches[t.ctx.rows[l.row].Seq].at(t.a.Layer, l.kvHead, from/PageTokens)
+	return page.both
 }
 
 // strip adds the page of keys from first on to n lanes from lane at on: neighbouring rows under one head, or lanes that all see as much.

@@ -35,15 +35,30 @@ type spanTask attendTask
 
 func (s *spanTask) Run(chunk int) {
 	t := (*attendTask)(s)
-	buf, groups := t.buf[chunk*t.per:(chunk+1)*t.per], t.ctx.groups
-	for i := chunk * t.size; i < min((chunk+1)*t.size, t.items*t.spanCount); i++ {
-		item, span := i%t.items, i/t.items
-		l := t.lanes(groups[item%len(groups)], item/len(groups))
-		if keys := t.keys(l.last()); span*SpanTokens < keys {
-			p := t.at(item, span)
-			t.span(l, &p, span*SpanTokens, keys, buf)
+	buf := t.buf[chunk*t.per : (chunk+1)*t.per]
+	all, end := t.items*t.spanCount, (chunk+1)*t.size
+	for i := chunk * t.size; i < min(end, all); i++ {
+		then := i + 1
+		if then == end { // while others do their chunks
+			then += (cpu.NumThreads() - 1) * t.size
+		}
+		var ahead []byte
+		if then < all {
+			l, from, keys := t.piece(then)
+			ahead = t.page(l, from, keys)
+		}
+		if l, from, keys := t.piece(i); from < keys {
+			p := t.at(i%t.items, i/t.items)
+			t.span(l, &p, from, keys, ahead, buf)
 		}
 	}
+}
+
+// piece is the span i/items of item i%items: keys from the one up to the other.
+func (t *attendTask) piece(i int) (l lanes, from, keys int) {
+	item, groups := i%t.items, t.ctx.groups
+	l = t.lanes(groups[item%len(groups)], item/len(groups))
+	return l, i / t.items * SpanTokens, t.keys(l.last())
 }
 
 // joinTask joins the spans of an item.
