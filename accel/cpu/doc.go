@@ -54,7 +54,7 @@
 //
 // Memory on such a Xeon is read 1.4 times as fast from eight places a thread as from one, which is what [ReadBandwidth] then measures; kernels
 // for one token read panels side by side there. Their share of that limit with two threads, in long jobs: ternary, int8 and int4 all of it,
-// with AVX2 83, 76 and 63 %. Chosen lines are 640 bytes with gaps between them: of all, a half, a third and a
+// with AVX2 83, 76 and 79 %. Chosen lines are 640 bytes with gaps between them: of all, a half, a third and a
 // fifth of the lines, [TernaryDotLines] reads 94, 65, 56 and 47 % and [TernaryAddLines], which computes more, 81, 56, 47 and 38 %. What the
 // processor reads ahead into the gaps does not count.
 //

@@ -134,7 +134,7 @@ def cached(shape: str, **options: Unpack[SubjectOptions]) -> Path:
     parts = [
         find_model(shape).name,
         digest,
-        head,
+        "int4g64" if head == "int4" else head,  # files with one scale a row are no longer read
         *([f"density{density:g}"] if density is not None else []),
         *(["base3"] if options.get("packing") == "base3" else []),
         f"seed{seed}",
