@@ -90,7 +90,7 @@ func (f *FeedForward) addDown(c *Ctx, h *tensor.Tensor, together bool) *tensor.T
 	q := c.quantize(h, f.SubNorm, nil)
 	c.Free(h)
 	down := &c.skipDown
-	*down = skipDownTask{ctx: c, l: f.Down, in: q, out: y.Float32s(), cuts: newCuts(neurons, cutNeurons), size: cpu.LineElements(n), all: !cpu.SkipZeros(), together: together}
+	*down = skipDownTask{ctx: c, l: f.Down, in: q, out: y.Float32s(), cuts: newCuts(neurons, downUnit(neurons, together)), size: cpu.LineElements(n), all: !cpu.SkipZeros(), together: together}
 	space := 3 * chosenBytes(rows)
 	if together {
 		down.size, space = cpu.ColumnSpace(n), 0
@@ -120,6 +120,15 @@ func pays(gates []float32, most int) bool {
 
 // cutNeurons is the unit of a chunk's neurons: those of the gate's panels that are read side by side.
 const cutNeurons = sidePanels * cpu.PanelRows
+
+// downUnit is cutNeurons for the down projection, which may have few lines of many neurons: nothing was read ahead of the first ones of a chunk.
+func downUnit(neurons int, together bool) int {
+	const large = 3 * cutNeurons
+	if together || neurons < chunksPerThread*large*cpu.NumThreads() {
+		return cutNeurons
+	}
+	return large
+}
 
 // How many neurons are worked on at a time: for several rows so few that their lines stay in the second-level cache from row to row. A single row
 // is read from the more places at once the more there are.
