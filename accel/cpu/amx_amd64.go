@@ -26,7 +26,7 @@ type tileJob struct {
 	tailB          *byte
 	groups         int // > 0
 	more           int // not 0: c0 and c1 += the products
-	ahead          int // not 0: read so many bytes ahead in b0
+	ahead          int // where to read ahead, from b0 on
 	rows           int // of columnTilesAMX
 
 	nextA, nextTail, nextB, nextC int // bytes from group to group
@@ -36,6 +36,12 @@ type tileJob struct {
 //
 //go:noescape
 func tilesAMX(job *tileJob, shapes *[64]byte)
+
+// streamTilesAMX is tilesAMX for weights that come from memory: one group, steps > 0, and no tails. It reads ahead as many bytes as b0 has, in eight streams that
+// begin ahead bytes after b0 and lie nextB apart: hardware fetches more at once for many streams.
+//
+//go:noescape
+func streamTilesAMX(job *tileJob, shapes *[64]byte)
 
 // wideTilesAMX runs a job with one left tile and two right ones, after which comes the tail's:
 //
@@ -114,7 +120,7 @@ const (
 	denseTokens = 16
 	denseGroups = 4
 	denseSteps  = 8
-	denseAhead  = 8 << 10 // bytes that are read ahead where weights come from memory
+	denseAhead  = 8 // panels that are read ahead together
 )
 
 // tail copies the columns past 64*steps of rows rows of x, up to cols, to rows of 64.
@@ -258,6 +264,7 @@ func intTilesAMX(dst []float32, ldd int, panels []byte, stride, blocks int, scal
 	s := newTileSpace()
 	steps, cols := stride/tileBytes, stride/16
 	rest := stride%tileBytes > 0
+	once := blocks == 0 && !rest && steps > 0 && tokens == denseTokens
 	if rest {
 		s.tails = room(s.tails, 2*tokens*tileCols)
 		s.tail(x.Hi, x.Stride, tokens, steps, cols, 0)
@@ -285,15 +292,21 @@ func intTilesAMX(dst []float32, ldd int, panels []byte, stride, blocks int, scal
 			m := min(denseGroups*denseTokens, tokens-t)
 			at := t * x.Stride
 			groups := m / denseTokens
-			piece, ahead := denseSteps, 0
-			if groups == 1 { // it meets weights once
-				piece, ahead = steps, denseAhead
-			}
 			for i, w := range [2][]byte{w0, w1} {
 				s.job = tileJob{
 					c0: &s.ints.sums[0][0][0][i*PanelRows], c1: &s.ints.sums[0][1][0][i*PanelRows], ldc: 4 * 2 * PanelRows,
-					a0: &x.Hi[at], a1: &x.Lo[at], lda: x.Stride, b0: &w[0], steps: steps, ahead: ahead,
+					a0: &x.Hi[at], a1: &x.Lo[at], lda: x.Stride, b0: &w[0], steps: steps,
 					groups: groups, nextA: denseTokens * x.Stride, nextTail: denseTokens * tileCols, nextC: int(unsafe.Sizeof(s.ints.sums[0])),
+				}
+				if once { // in as many steps as a group of panels has, each step reads an equal part of all panels of the next group
+					place := (p + i) % denseAhead
+					s.job.nextB, s.job.ahead = stride, (denseAhead-place)*stride+place*stride/denseAhead
+					streamTilesAMX(&s.job, &tileShapes[tileRows])
+					continue
+				}
+				piece := denseSteps
+				if groups == 1 {
+					piece = steps // it meets weights once
 				}
 				for k := piece; k < steps; k += piece { // all but the last piece of a long sum
 					s.job.steps = piece

@@ -25,13 +25,6 @@
 	TILELOADD(5, 1, stride) \
 	TDPBSUD(1, 5, 4)
 
-// A quarter of a tile.
-#define AHEAD(from) \
-	PREFETCHT1 from+0(DX) \
-	PREFETCHT1 from+64(DX) \
-	PREFETCHT1 from+128(DX) \
-	PREFETCHT1 from+192(DX)
-
 // func tilesAMX(job *tileJob, shapes *[64]byte)
 // R10, R11, R12 and R14 are how far a group lies from the first one in a, the tails, c and b, R13 the groups left.
 TEXT ·tilesAMX(SB), NOSPLIT, $0-16
@@ -70,9 +63,6 @@ start:
 	MOVQ tileJob_steps(R8), R9
 	TESTQ R9, R9
 	JZ tail
-	MOVQ tileJob_ahead(R8), DX
-	TESTQ DX, DX
-	JNZ far
 step:
 	STEP(7)
 	ADDQ $64, SI
@@ -80,21 +70,6 @@ step:
 	ADDQ $1024, BX
 	DECQ R9
 	JNZ step
-	JMP tail
-far:
-	ADDQ BX, DX
-farstep:
-	AHEAD(0)
-	AHEAD(256)
-	STEP(7)
-	AHEAD(512)
-	AHEAD(768)
-	ADDQ $64, SI
-	ADDQ $64, CX
-	ADDQ $1024, BX
-	ADDQ $1024, DX
-	DECQ R9
-	JNZ farstep
 tail:
 	MOVQ tileJob_tailA0(R8), SI
 	TESTQ SI, SI
@@ -119,6 +94,58 @@ store:
 	ADDQ tileJob_nextC(R8), R12
 	DECQ R13
 	JNZ group
+	TILERELEASE
+	RET
+
+// The line at DX and those of seven more streams. R12 is R11 further than DX.
+#define AHEAD(from) \
+	PREFETCHT1 from(DX) \
+	PREFETCHT1 from(DX)(R11*1) \
+	PREFETCHT1 from(DX)(R11*2) \
+	PREFETCHT1 from(DX)(R10*1) \
+	PREFETCHT1 from(DX)(R11*4) \
+	PREFETCHT1 from(R12)(R11*4) \
+	PREFETCHT1 from(DX)(R10*2) \
+	PREFETCHT1 from(R12)(R10*2)
+
+// func streamTilesAMX(job *tileJob, shapes *[64]byte)
+TEXT ·streamTilesAMX(SB), NOSPLIT, $0-16
+	MOVQ job+0(FP), R8
+	MOVQ shapes+8(FP), AX
+	LDTILECFG_AX
+	MOVQ $64, AX
+	TILEZERO(0)
+	TILEZERO(1)
+	MOVQ tileJob_a0(R8), SI
+	MOVQ tileJob_a1(R8), CX
+	MOVQ tileJob_lda(R8), DI
+	MOVQ tileJob_b0(R8), BX
+	MOVQ tileJob_steps(R8), R9
+	MOVQ tileJob_nextB(R8), R11
+	LEAQ (R11)(R11*2), R10
+	MOVQ tileJob_ahead(R8), DX
+	ADDQ BX, DX
+	LEAQ (DX)(R11*1), R12
+step:
+	AHEAD(0)
+	TILELOADD(4, 3, 0)
+	TILELOADD(5, 6, 7)
+	TDPBSUD(0, 5, 4)
+	AHEAD(64)
+	TILELOADD(5, 1, 7)
+	TDPBSUD(1, 5, 4)
+	ADDQ $64, SI
+	ADDQ $64, CX
+	ADDQ $1024, BX
+	ADDQ $128, DX
+	ADDQ $128, R12
+	DECQ R9
+	JNZ step
+	MOVQ tileJob_c0(R8), SI
+	MOVQ tileJob_c1(R8), CX
+	MOVQ tileJob_ldc(R8), DI
+	TILESTORED(0, 6, 7)
+	TILESTORED(1, 1, 7)
 	TILERELEASE
 	RET
 
