@@ -24,10 +24,11 @@ type tileJob struct {
 	steps          int
 	tailA0, tailA1 *int8 // 64 bytes a row
 	tailB          *byte
-	groups         int // > 0
-	more           int // not 0: c0 and c1 += the products
-	ahead          int // where to read ahead, from b0 on
-	rows           int // of columnTilesAMX
+	groups         int    // > 0
+	more           int    // not 0: c0 and c1 += the products
+	start0, start1 *int32 // what the products are added to for the first time, rows of 64 bytes, or nil for zeros
+	ahead          int    // where to read ahead, from b0 on
+	rows           int    // of columnTilesAMX
 
 	nextA, nextTail, nextB, nextC int // bytes from group to group
 }
@@ -139,9 +140,9 @@ func (s *tileSpace) ternaryTails(x []int8, ldx, tokens, blocks int) {
 	}
 }
 
-// multiplyTiles is multiply with tiles.
-func (s *tileSpace) multiplyTiles(c []int32, ldc, p, n, size, b, blocks int, more bool, x []int8, ldx, tokens int) {
-	s.job = tileJob{ldc: 4 * ldc, lda: ldx, steps: blocks / tileBlocks, more: asInt(more)}
+// multiplyTiles is multiply with tiles. With out, sums of tokens that fill two tiles are made there in all pieces, and begin at -xsum.
+func (s *tileSpace) multiplyTiles(c []int32, ldc, p, n, size, b, blocks int, more bool, x []int8, ldx, tokens int, out whole) {
+	s.job = tileJob{lda: ldx, steps: blocks / tileBlocks, more: asInt(more)}
 	job := &s.job
 	tail := blocks%tileBlocks > 0
 	if tail {
@@ -149,7 +150,7 @@ func (s *tileSpace) multiplyTiles(c []int32, ldc, p, n, size, b, blocks int, mor
 	}
 	for t, m := 0, 0; t < tokens; t += m {
 		m = min(2*tileRows, tokens-t)
-		job.c0, job.a0, job.b0 = &c[t*ldc+p*PanelRows], &x[t*ldx+b*BlockCols], &s.w[p*size]
+		job.c0, job.ldc, job.a0, job.b0 = &c[t*ldc+p*PanelRows], 4*ldc, &x[t*ldx+b*BlockCols], &s.w[p*size]
 		if tail {
 			job.tailA0 = &s.tails[t*tileCols]
 		}
@@ -161,6 +162,10 @@ func (s *tileSpace) multiplyTiles(c []int32, ldc, p, n, size, b, blocks int, mor
 		}
 		second := t + m - tileRows // rows that both tiles have get the same sums twice
 		job.c1, job.a1 = &c[second*ldc+p*PanelRows], &x[second*ldx+b*BlockCols]
+		if out.dst != nil {
+			job.c0, job.c1, job.ldc = &out.dst[t*out.ldd+p*PanelRows], &out.dst[second*out.ldd+p*PanelRows], 4*out.ldd
+			job.start0, job.start1 = &s.starts[t][0], &s.starts[second][0]
+		}
 		if tail {
 			job.tailA1 = &s.tails[second*tileCols]
 		}
@@ -168,6 +173,17 @@ func (s *tileSpace) multiplyTiles(c []int32, ldc, p, n, size, b, blocks int, mor
 		tilesAMX(job, &tileShapes[tileRows])
 	}
 	s.job = tileJob{}
+}
+
+// begin makes the starts of sums of tokens.
+func (s *tileSpace) begin(xsum []int32) {
+	s.starts = room(s.starts, len(xsum))
+	for t, sum := range xsum {
+		row := &s.starts[t]
+		for i := range row {
+			row[i] = -sum
+		}
+	}
 }
 
 // multiplyPanels makes the sums of count panels from p on, a multiple of fewPanels, with up to 16 tokens.

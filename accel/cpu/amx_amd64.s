@@ -41,8 +41,16 @@ group:
 	MOVQ tileJob_more(R8), R9
 	TESTQ R9, R9
 	JNZ more
+	MOVQ tileJob_start0(R8), SI
+	MOVQ tileJob_start1(R8), CX
+	TESTQ SI, SI
+	JNZ begin
 	TILEZERO(0)
 	TILEZERO(1)
+	JMP start
+begin:
+	TILELOADD(0, 6, 0)
+	TILELOADD(1, 1, 0)
 	JMP start
 more:
 	MOVQ tileJob_c0(R8), SI

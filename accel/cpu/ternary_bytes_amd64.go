@@ -127,7 +127,7 @@ func ternaryColumns(c []int32, ldc int, w *weights, b, b1 int, x []int8, ldx, to
 			w.decodeColumns(s.w, size, window, b, n, n*BlockCols*w.stride+window*(piece-BlockBytes), BlockBytes)
 			sums := c[window*windowPanels*PanelRows:]
 			if tiles {
-				s.multiplyTiles(sums, ldc, 0, windowPanels, size, b, n, true, x, ldx, tokens)
+				s.multiplyTiles(sums, ldc, 0, windowPanels, size, b, n, true, x, ldx, tokens, whole{})
 			} else {
 				s.multiply(sums, ldc, 0, windowPanels, size, b, n, true, x, ldx, tokens, whole{})
 			}
@@ -156,6 +156,7 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 	s.w = room(s.w, windowPanels*size)     // kernels take panels in twos: what is past the last one they multiply for nothing
 	if tiles {
 		s.ternaryTails(x, ldx, tokens, w.blocks)
+		s.begin(xsum)
 	}
 	// With tokens of one tile there is nothing to reuse, and whole panels and rows go through the tiles.
 	one := tiles && tokens <= tileRows
@@ -173,6 +174,12 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 		first := max(p0, window) - window // a window of columns may begin before p0
 		to := dst[(window+first-p0)*PanelRows:]
 		direct := !tiles && first%2 == 0 && count%2 == 0 // kernels take panels in twos
+		ends := 0                                        // tokens whose sums end where they belong
+		if tiles && first == 0 {
+			if ends = tokens / (2 * tileRows) * (2 * tileRows); tokens-ends > tileRows {
+				ends = tokens
+			}
+		}
 		done := 0
 		switch {
 		case panels && count >= fewPanels:
@@ -188,7 +195,11 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 				blocks := min(piece, w.blocks-b)
 				w.decode(s.w[p*size:], size, window+p, n, b, blocks)
 				if tiles {
-					s.multiplyTiles(s.sums, sumStride, p, n, size, b, blocks, b > 0, x, ldx, tokens)
+					out := whole{}
+					if ends > 0 {
+						out = whole{dst: to, ldd: ldd}
+					}
+					s.multiplyTiles(s.sums, sumStride, p, n, size, b, blocks, b > 0, x, ldx, tokens, out)
 					continue
 				}
 				out, from := whole{}, max(p, first)
@@ -201,8 +212,8 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 		if direct {
 			continue
 		}
-		for t, sum := range xsum {
-			ternaryFinish(to[t*ldd:][:(count-first)*PanelRows], s.sums[t*sumStride+first*PanelRows:], sum)
+		for t := ends; t < tokens; t++ {
+			ternaryFinish(to[t*ldd:][:(count-first)*PanelRows], s.sums[t*sumStride+first*PanelRows:], xsum[t])
 		}
 	}
 	s.release()
@@ -253,12 +264,13 @@ func ternaryFinish(dst, sums []int32, sum int32) {
 
 // tileSpace is memory of one running call.
 type tileSpace struct {
-	w     []byte  // weights as bytes
-	sums  []int32 // of a window, sumStride apart
-	tails []int8  // for AMX: last columns of the left factor, 64 bytes a row
-	job   tileJob
-	ints  intSpace
-	lines lineSpace
+	w      []byte             // weights as bytes
+	sums   []int32            // of a window, sumStride apart
+	tails  []int8             // for AMX: last columns of the left factor, 64 bytes a row
+	starts [][PanelRows]int32 // for AMX: of sums that end where they belong
+	job    tileJob
+	ints   intSpace
+	lines  lineSpace
 }
 
 // tileSpaces are those of no call, as many as there were calls at a time. A sync.Pool would forget them now and then, and steps that
