@@ -245,7 +245,6 @@ func ternaryGemv256Side() {
 	JNZ(label("begin"))
 	MOVQ(u32(sideRun), most)
 	count, rest, from, panel, xp := GP64(), GP64(), GP64(), GP64(), GP64()
-	mask := [2]operand.Op{avx2.splat(0x03030303), avx2.splat(0x0c0c0c0c)}
 	Label("outer")
 	takeUpTo(most, n, count)
 	MOVQ(w, panel)
@@ -256,21 +255,11 @@ func ternaryGemv256Side() {
 	MOVQ(x, xp)
 	MOVQ(count, rest)
 	k := newGemv256()
-	CMPQ(rest, u8(sideRun))
-	JNE(label("inner"))
-	for i := range sideRun { // nearly always
-		PREFETCHT0(at(from, 64*(sideRun+i)))
-		k.products(at(from, 64*i), at(xp, 16*i), mask)
-	}
-	JMP(label("sums"))
 	Label("inner")
 	PREFETCHT0(at(from, 64*sideRun))
-	k.products(at(from, 0), at(xp, 0), mask)
-	ADDQ(u8(64), from)
-	ADDQ(u8(16), xp)
+	k.block(from, xp)
 	DECQ(rest)
 	JNZ(label("inner"))
-	Label("sums")
 	for i, lo := range k.lo {
 		VPSRAW(u8(2), k.hi[i], k.hi[i])
 		VPADDW(k.hi[i], lo, lo)
@@ -303,16 +292,9 @@ func newGemv256() gemv256 {
 
 // block adds the products of the block at w with the 16 inputs at x, and goes on to the next ones.
 func (k gemv256) block(w, x reg.Register) {
-	k.products(at(w, 0), at(x, 0), [2]operand.Op{constant(cMask0), constant(cMask1)})
-	ADDQ(u8(64), w)
-	ADDQ(u8(16), x)
-}
-
-// products adds those of the block w with the 16 inputs x; mask is of fields 0 and 1.
-func (k gemv256) products(w, x operand.Mem, mask [2]operand.Op) {
 	v, t, xb := avx2.regs(2), avx2.regs(2), YMM()
 	for i := range v {
-		VMOVDQU(w.Offset(32*i), v[i])
+		VMOVDQU(at(w, 32*i), v[i])
 	}
 	for f := range 4 {
 		if f == 2 {
@@ -320,17 +302,19 @@ func (k gemv256) products(w, x operand.Mem, mask [2]operand.Op) {
 				VPSRLW(u8(4), v[i], v[i])
 			}
 		}
-		sum := k.lo
+		mask, sum := constant(cMask0), k.lo
 		if f%2 == 1 {
-			sum = k.hi
+			mask, sum = constant(cMask1), k.hi
 		}
-		VPBROADCASTD(x.Offset(4*f), xb)
+		VPBROADCASTD(at(x, 4*f), xb)
 		for i := range v {
-			VPAND(mask[f%2], v[i], t[i])
+			VPAND(mask, v[i], t[i])
 			VPMADDUBSW(xb, t[i], t[i])
 			VPADDW(t[i], sum[i], sum[i])
 		}
 	}
+	ADDQ(u8(64), w)
+	ADDQ(u8(16), x)
 }
 
 // takeUpTo moves min(most, n) from n to count.
