@@ -5,8 +5,8 @@ import "unsafe"
 // AMX multiplies tiles: 16 rows of 64 int8 with 64 rows of 16, sixteen times what a vector instruction does. A block of 64 columns of
 // a panel, four bytes of a row side by side, is such a right factor.
 //
-// A core has few tiles beyond the eight with names, and fewer still while its other hardware thread works: then a program that holds all
-// eight waits for nearly every instruction to retire before the next can begin. So kernels hold four: two products, one tile of the factor that both
+// A core seems to have few tiles beyond the eight with names, and fewer still while its other hardware thread works: then a program that holds
+// all eight is as slow as if every instruction waited for the one before it (docs/architecture.md has the times). So kernels hold four: two products, one tile of the factor that both
 // share, and one for the other two factors in turn.
 
 // tileJob is the operand of the AMX kernels: for groups of rows one after the other
