@@ -6,8 +6,9 @@ import "unsafe"
 // a panel, four bytes of a row side by side, is such a right factor.
 //
 // A core seems to have few tiles beyond the eight with names, and fewer still while its other hardware thread works: then a program that holds
-// all eight is as slow as if every instruction waited for the one before it (docs/architecture.md has the times). So kernels hold four: two products, one tile of the factor that both
-// share, and one for the other two factors in turn.
+// all eight is as slow as if every instruction waited for the one before it (docs/architecture.md has the times). So tilesAMX, streamTilesAMX and wideTilesAMX hold four: two products,
+// one tile of the factor that both share, and one for the other two factors in turn. Where codes become bytes between the tiles, which takes longer
+// than they do, it is six.
 
 // tileJob is the operand of the AMX kernels: for groups of rows one after the other
 //
@@ -73,7 +74,7 @@ func rowTilesAMX(job *tileJob, shapes *[64]byte)
 //
 //	c0[0:rows, 0:256] += a0 b
 //
-// Lines begin at b0 and lie ldb bytes apart. As many bytes as it reads it reads ahead. Codes become bytes, in memory of eight tiles at b1, while
+// Lines begin at b0 and lie ldb bytes apart. It reads ahead nearly as many bytes as it reads: what the first of the steps takes it does not. Codes become bytes, in memory of eight tiles at b1, while
 // those before are multiplied.
 //
 //go:noescape

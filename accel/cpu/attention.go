@@ -8,7 +8,7 @@ const Lanes = 16
 
 // Ahead is memory that is read after the right factor of a product. A product of up to 4 rows, which would wait for it, asks for as many bytes
 // of it as its right factor has, in several places at once: one that begins with First and those [AheadPlaces]-1 that lie Apart bytes behind
-// each other. Without First it asks for nothing.
+// each other. Without First it asks for nothing new.
 type Ahead struct {
 	First []byte // of the first place
 	Apart int

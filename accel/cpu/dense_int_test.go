@@ -188,8 +188,8 @@ func TestDenseIntMatMulIsExactOnRaggedShapes(t *testing.T) {
 func TestDenseIntMatMulForEveryTileOfTokensAndNumberOfBlocks(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, f := range intFormats {
-		for tokens := 1; tokens <= 20; tokens++ {
-			for _, cols := range []int{4, 5, 12, 40, 90} {
+		for tokens := 1; tokens <= 32; tokens++ {
+			for _, cols := range []int{4, 5, 12, 40, 90, 128, 640} {
 				newIntCase(r, f, 40, cols, tokens, 0, randomCode, ternaryInputs["random"]).check(t, 0, 3)
 			}
 		}

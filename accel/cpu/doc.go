@@ -47,21 +47,19 @@
 //	           AVX-512: 1 thread   2 threads   in cache     AVX2: 1 thread   2 threads   in cache
 //	bf16                88 %        89 %       73 GB/s            91 %        91 %       60 GB/s
 //	int8                89 %        97 %       96 GB/s            85 %        86 %       38 GB/s
-//	int4                93 %        85 %       56 GB/s            82 %        84 %       33 GB/s
 //
 // On a Xeon of the Sapphire Rapids generation one AMX thread does 2400 Gops of ternary or int8 products with 192 tokens, and a thread
 // with AVX-512 600; [AddProduct] runs at 130 GFLOP/s, and at 75 with AVX2.
 //
 // Memory on such a Xeon is read 1.4 times as fast from eight places a thread as from one, which is what [ReadBandwidth] then measures; kernels
 // for one token read panels side by side there. Their share of that limit with two threads, in long jobs: ternary, int8 and int4 all of it,
-// with AVX2 83, 76 and 79 %. Chosen lines are 640 bytes with gaps between them: of all, a half, a third and a
-// fifth of the lines, [TernaryDotLines] reads 94, 65, 56 and 47 % and [TernaryAddLines], which computes more, 81, 56, 47 and 38 %. What the
-// processor reads ahead into the gaps does not count.
+// with AVX2 83, 76 and 79 %. Chosen lines are 640 bytes with gaps between them, of which the
+// processor reads a half when half of the lines are chosen, and two fifths with a third: useful bytes come at about 70 and 62 % of the limit.
 //
-// With twelve tokens one AVX-512 thread does 234 Gops in int8 and int4 and 100 in bf16.
+// With twelve tokens one AVX-512 thread does 234 Gops in int8, 190 in int4 and 100 in bf16.
 //
 // In cache, a Xeon of that generation multiplies with AVX2, AVX-VNNI and AVX-512 on one busy core (Gops, 64 tokens): ternary 172, 240
-// and 515, int8 39, 141 and 270, int4 84, 135 and 265. NEON has been run under an emulator only.
+// and 515, int8 39, 141 and 270. NEON has been run under an emulator only.
 //
 // Ternary products with AVX2 reach 26 GB/s and 300 Gops on one thread. An empty [Parallel] job costs 0.2 us.
 //

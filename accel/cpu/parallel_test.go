@@ -294,13 +294,11 @@ func TestKernelsAllocateNothing(t *testing.T) {
 	for _, isa := range Supported() {
 		onISA(isa, func() {
 			c := newDenseCase(rand.New(rand.NewPCG(1, 2)), DenseBF16, 40, 64, 2, 0, "normal", true)
-			q8 := newIntCase(rand.New(rand.NewPCG(1, 2)), DenseInt8, 40, 64, 2, 0, randomCode, ternaryInputs["random"])
 			dst := make([]float32, 96)
 			require.Zero(t, testing.AllocsPerRun(20, func() {
 				var x [70]float32
 				var q [70]int8
 				DenseMatMul(dst, 48, c.f, c.panels, c.scale, c.cols, 0, 3, c.x, c.ldx, 2)
-				DenseIntMatMul(dst, 48, q8.f, q8.panels, q8.scale, q8.cols, 0, 3, q8.x, 2, false)
 				AddProduct(x[:16], 16, dst, 4, 1, dst, 16, 1, 16, 4, Ahead{})
 				Dot(x[:], dst)
 				ExpSum(x[:], MaxF32(x[:]))
@@ -313,5 +311,30 @@ func TestKernelsAllocateNothing(t *testing.T) {
 				Add(x[:], x[:], x[:])
 			}), isa)
 		})
+	}
+}
+
+// Products with integers, for a few tokens and for many; what they work in is kept from call to call.
+func TestIntegerProductsAllocateNothing(t *testing.T) {
+	const rows, cols = 16 * 11, 320
+	for _, isa := range Supported() {
+		for _, tokens := range []int{1, 2, 9, 17, 33} {
+			r := rand.New(rand.NewPCG(1, 2))
+			ternary := newTernaryCase(r, rows, cols, tokens, 0, ternaryWeights["random"], ternaryInputs["random"])
+			q8 := newIntCase(r, DenseInt8, rows, cols, tokens, 0, randomCode, ternaryInputs["random"])
+			q4 := newIntCase(r, DenseInt4, rows, cols, tokens, 0, randomCode, ternaryInputs["random"])
+			lines, sums, floats := ternary.asLines(), make([]int32, tokens*rows), make([]float32, tokens*rows)
+			onISA(isa, func() {
+				space := make([]byte, LinesSpace(cols))
+				require.Zero(t, testing.AllocsPerRun(3, func() {
+					TernaryMatMul(sums, rows, ternary.panels, cols, 0, rows/PanelRows, ternary.x, ternary.ldx, ternary.xsum, tokens)
+					for _, m := range lines {
+						TernaryLinesMatMul(sums, rows, m, 0, rows/PanelRows, ternary.x, ternary.ldx, ternary.xsum, tokens, space)
+					}
+					DenseIntMatMul(floats, rows, q8.f, q8.panels, q8.scale, cols, 0, rows/PanelRows, q8.x, tokens, false)
+					DenseIntMatMul(floats, rows, q4.f, q4.panels, q4.scale, cols, 0, rows/PanelRows, q4.x, tokens, false)
+				}), "%v: %d tokens", isa, tokens)
+			})
+		}
 	}
 }

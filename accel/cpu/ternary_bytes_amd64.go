@@ -3,7 +3,7 @@ package cpu
 import "sync"
 
 // Many tokens read every weight many times. So their products go by windows of panels and pieces of their columns: the codes of a piece become
-// bytes, which all tokens are multiplied with, some at a time, before the next piece; sums wait in memory of their own. Bytes, sums and
+// bytes, which all tokens are multiplied with, some at a time, before the next piece; sums wait in memory of their own, or where the results belong. Bytes, sums and
 // the columns of all tokens stay in the second-level cache, those of the tokens at work in the first.
 
 const (
@@ -202,7 +202,7 @@ func ternaryBytes(dst []int32, ldd int, w *weights, p0, p1 int, x []int8, ldx in
 					s.multiplyTiles(s.sums, sumStride, p, n, size, b, blocks, b > 0, x, ldx, tokens, out)
 					continue
 				}
-				out, from := whole{}, max(p, first)
+				out, from := whole{}, max(p, first&^1) // kernels take panels in twos
 				if direct && b+blocks == w.blocks {
 					out = whole{dst: to[(from-first)*PanelRows:], ldd: ldd, xsum: xsum}
 				}

@@ -174,6 +174,7 @@ func TestTernaryMatMulIsExactForEveryTileOfTokensAndPanels(t *testing.T) {
 		c := newTernaryCase(r, 16*panels-3, 264, tokens, 0, ternaryWeights["random"], ternaryInputs["random"])
 		c.check(t, 0, panels)
 		c.checkLines(t, 0, panels)
+		c.checkColumns(t)
 	}
 }
 
@@ -185,6 +186,8 @@ func TestTernaryMatMulIsExactForWholeRowsOfTiles(t *testing.T) {
 			panels := 3 + r.IntN(20)
 			c := newTernaryCase(r, 16*panels-5, cols, tokens, 3, ternaryWeights["random"], ternaryInputs["extremes"])
 			c.check(t, panels/3, panels)
+			c.checkLines(t, panels/3, panels)
+			c.checkColumns(t)
 		}
 	}
 }

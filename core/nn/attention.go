@@ -93,14 +93,13 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	// As much memory however the rows are grouped: steps of as many rows have one shape.
 	room := min(rows*units, most*min(rows, together)) * heads // lanes
 	perLane := PageTokens + 3*PaddedDim(a.Dim) + 16
-	buf := c.scratch.Alloc(4 * room * perLane)
 	width := c.groupRows(together) * heads
 	items := len(c.groups) * units
 	chunks := min(items, most, room/width)
 	size := (items + chunks - 1) / chunks
 	chunks = (items + size - 1) / size
 	c.attend = attendTask{
-		ctx: c, a: a, q: q.Float32s(), out: out.Float32s(), buf: pool.View[float32](buf),
+		ctx: c, a: a, q: q.Float32s(), out: out.Float32s(),
 		units: units, items: items, size: size, width: width, per: width * perLane, scale: float32(1 / math.Sqrt(float64(a.Dim))),
 		mask: c.nextMask(c.training.AttentionDropout),
 	}
@@ -118,9 +117,11 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	alone := len(c.groups) == rows // nobody has a neighbour
 	if spans := Spans(c.rows); alone && spans > 1 && c.tape == nil && !a.Bidirectional {
 		c.attend.split(spans)
-	} else {
-		cpu.Parallel(chunks, &c.attend)
+		return out
 	}
+	buf := c.scratch.Alloc(4 * room * perLane)
+	c.attend.buf = pool.View[float32](buf)
+	cpu.Parallel(chunks, &c.attend)
 	c.scratch.Free(buf)
 	return out
 }

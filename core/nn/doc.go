@@ -24,8 +24,8 @@
 //
 // # Numbers
 //
-// Ternary products are exact int32 sums, and so are those of int8 and int4 layers, whose activations become 16-bit
-// integers. Every float32 reduction belongs to one output element and runs in one fixed order (see package cpu), so a
+// Ternary products are exact int32 sums, and so are those of int8 layers and of each group of columns of int4 ones, whose activations become
+// 16-bit integers. Every float32 reduction belongs to one output element and runs in one fixed order (see package cpu), so a
 // row's result has the same bits whatever else is in the step, however a prompt is cut into chunks, and with any number
 // of threads.
 package nn

@@ -238,7 +238,7 @@ func newGrid(rows, panels, rowBytes int) grid {
 		return g
 	}
 	want := (chunksPerThread*cpu.NumThreads() + tiles - 1) / max(1, tiles)
-	g.size = min(piecePanels, max(4, (panels/want+3)&^3)) // more would be read piece by piece, and threads end less evenly
+	g.size = min(piecePanels, max(4, (panels/want+3)&^3)) // with more, threads end less evenly
 	g.runs = (panels + g.size - 1) / g.size
 	return g
 }

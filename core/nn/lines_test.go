@@ -38,7 +38,7 @@ func TestSkippedNeuronsChangeNothing(t *testing.T) {
 		cpu.SetSkipZeros(true)
 		require.NoError(t, cpu.SetISA(active))
 	}()
-	for _, shape := range []struct{ hidden, neurons int }{{40, 24}, {256, 688}, {300, 1500}} {
+	for _, shape := range []struct{ hidden, neurons int }{{40, 24}, {256, 688}, {300, 1500}, {24, 7000}} {
 		for _, act := range []Activation{ReLU2, ReLU} {
 			for _, bias := range []bool{false, true} {
 				f := FeedForward{Act: act, SubNorm: &RMSNorm{Weight: randoms(r, shape.neurons), Eps: 1e-5}}

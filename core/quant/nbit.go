@@ -207,7 +207,7 @@ func quantizeGroup(codes []int8, w []float32, o Options) float32 {
 	case o.FitClip && o.Bits == 4:
 		return fitInt4(codes, w, largest)
 	case o.FitClip:
-		largest = fitClip(codes, w, largest, top, o.Bits)
+		largest = fitClip(codes, w, largest, top)
 	}
 	return quantizeUniform(codes, w, largest, top)
 }
@@ -227,15 +227,15 @@ func quantizeUniform(codes []int8, w []float32, largest, top float32) float32 {
 	return largest / top
 }
 
-// fitClip tries smaller ranges and returns the one with the least squared error.
-func fitClip(codes []int8, w []float32, largest, top float32, bits int) float32 {
+// fitClip tries smaller ranges of 8 bits and returns the one with the least squared error.
+func fitClip(codes []int8, w []float32, largest, top float32) float32 {
 	const steps = 20
 	best, bestError := largest, math.Inf(1)
 	for i := range steps {
 		clip := largest * (1 - float32(i)*0.7/steps)
 		scale, sum := quantizeUniform(codes, w, clip, top), 0.0
 		for j, v := range w {
-			d := float64(v) - float64(dequantize(codes[j], scale, bits))
+			d := float64(v) - float64(dequantize(codes[j], scale, 8))
 			sum += float64(d * d)
 		}
 		if sum < bestError {
