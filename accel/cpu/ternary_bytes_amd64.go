@@ -3,8 +3,8 @@ package cpu
 import "sync"
 
 // Many tokens read every weight many times. So their products go by windows of panels and pieces of their columns: the codes of a piece become
-// bytes, which all tokens are multiplied with, some at a time, before the next piece; sums wait in memory of their own, or where the results belong. Bytes, sums and
-// the columns of all tokens stay in the second-level cache, those of the tokens at work in the first.
+// bytes, which all tokens are multiplied with, some at a time, before the next piece; sums wait in memory of their own, or where the results
+// belong. Bytes, sums and the columns of all tokens stay in the second-level cache, those of the tokens at work in the first.
 
 const (
 	windowPanels = linePanels                  // panels of a window: those that lines which are columns become at once

@@ -74,7 +74,7 @@ func (k rightFactor) ask(line operand.Mem) {
 const (
 	streamedRows    = 4
 	streamedColumns = 64
-	streams         = 8
+	streams         = 8 // cpu.AheadPlaces
 )
 
 // addProduct keeps a tile of sums in registers while it goes over k.
