@@ -108,6 +108,11 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 				AddProduct(sums, dim, left, 1, 3, b, dim, 3, dim, n, Ahead{})
 				Dot(b, b)
 			})
+			pairs, ints, scale := beforeFault(t, make([]int8, 2*n*dim)), beforeFault(t, make([]int16, 3*2*n)), beforeFault(t, make([]float32, 3))
+			each(func() { AddPairs(sums, dim, ints, 2*n, scale, pairs, 2*dim, 3, dim, n, Ahead{}) })
+			rows := beforeFault(t, make([]int16, n*dim))
+			scales := beforeFault(t, make([]float32, n))
+			each(func() { QuantizeRows(rows, dim, b, dim, n, dim, 32767, scales) })
 		}
 	}
 	for rows := 1; rows <= 17; rows++ {

@@ -172,90 +172,102 @@ func int4ErrorsAVX2(dst *float32, s *float32, x *float32, n int)
 //go:noescape
 func addProductAVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// addProductAVX2r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
-//
-//go:noescape
-func addProductAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-
-// addProductAVX2r2x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 32; n > 0.
-//
-//go:noescape
-func addProductAVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-
-// addProductAVX2r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
-//
-//go:noescape
-func addProductAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-
-// addProductAVX2r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
-//
-//go:noescape
-func addProductAVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-
-// addProductAVX2r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
-//
-//go:noescape
-func addProductAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-
 // addProductHalfAVX2r6x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 16; n > 0.
 //
 //go:noescape
 func addProductHalfAVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addPairsAVX2r6x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 6 and j < 16; n > 0.
+//
+//go:noescape
+func addPairsAVX2r6x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+
+// addProductAVX2r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+//
+//go:noescape
+func addProductAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
 // addProductHalfAVX2r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //
 //go:noescape
 func addProductHalfAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
+// addPairsAVX2r4x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 4 and j < 16; n > 0.
+//
+//go:noescape
+func addPairsAVX2r4x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+
+// addProductAVX2r2x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 32; n > 0.
+//
+//go:noescape
+func addProductAVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
 // addProductHalfAVX2r2x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 32; n > 0.
 //
 //go:noescape
 func addProductHalfAVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addPairsAVX2r2x32: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 2 and j < 32; n > 0.
+//
+//go:noescape
+func addPairsAVX2r2x32(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+
+// addProductAVX2r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+//
+//go:noescape
+func addProductAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
 // addProductHalfAVX2r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
 //
 //go:noescape
 func addProductHalfAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
+// addPairsAVX2r2x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 2 and j < 16; n > 0.
+//
+//go:noescape
+func addPairsAVX2r2x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+
+// addProductAVX2r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
+//
+//go:noescape
+func addProductAVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
 // addProductHalfAVX2r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
 //
 //go:noescape
 func addProductHalfAVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addPairsAVX2r1x64: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 1 and j < 64; n > 0.
+//
+//go:noescape
+func addPairsAVX2r1x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+
+// addProductAVX2r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+//
+//go:noescape
+func addProductAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
 // addProductHalfAVX2r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
 //
 //go:noescape
 func addProductHalfAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
-// addProductInt8AVX2r6x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 16; n > 0.
+// addPairsAVX2r1x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 1 and j < 16; n > 0.
 //
 //go:noescape
-func addProductInt8AVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+func addPairsAVX2r1x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 
-// addProductInt8AVX2r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+// quantizeRowsAVX2: for rows i: top = the largest |x[i*ldx+j]|, NaN before all, scale[i] = top/limit, s = limit/top or 0 if that is not finite,
+// dst[i*ldd+j] = clamp(roundHalfEven(x[i*ldx+j]*s), -limit, limit), for j < cols, a multiple of 16 > 0; rows > 0.
 //
 //go:noescape
-func addProductInt8AVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-
-// addProductInt8AVX2r2x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 32; n > 0.
-//
-//go:noescape
-func addProductInt8AVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-
-// addProductInt8AVX2r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
-//
-//go:noescape
-func addProductInt8AVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-
-// addProductInt8AVX2r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
-//
-//go:noescape
-func addProductInt8AVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-
-// addProductInt8AVX2r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
-//
-//go:noescape
-func addProductInt8AVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+func quantizeRowsAVX2(dst *int16, ldd int, x *float32, ldx int, rows int, cols int, scale *float32, limit float32)
 
 // toHalvesAVX2: dst[i] = x[i] as IEEE half precision, rounded half to even; n > 0 and a multiple of 16.
 //
@@ -802,10 +814,32 @@ func int4ErrorsAVX512(dst *float32, s *float32, x *float32, n int)
 //go:noescape
 func addProductAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
+// addProductHalfAVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addPairsAVX512r8x32: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 8 and j < 32; n > 0.
+//
+//go:noescape
+func addPairsAVX512r8x32(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+
 // addProductAVX512r8x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 16; n > 0.
 //
 //go:noescape
 func addProductAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductHalfAVX512r8x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addPairsAVX512r8x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 8 and j < 16; n > 0.
+//
+//go:noescape
+func addPairsAVX512r8x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 
 // addProductAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
 // Meanwhile it asks for 256*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
@@ -813,10 +847,34 @@ func addProductAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b
 //go:noescape
 func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
 
+// addProductHalfAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
+// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+//
+//go:noescape
+func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
+
+// addPairsAVX512r4x64: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 4 and j < 64; n > 0.
+// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+//
+//go:noescape
+func addPairsAVX512r4x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, ahead *byte, apart int)
+
 // addProductAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //
 //go:noescape
 func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductHalfAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addPairsAVX512r4x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 4 and j < 16; n > 0.
+//
+//go:noescape
+func addPairsAVX512r4x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 
 // addProductAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
 // Meanwhile it asks for 256*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
@@ -824,10 +882,34 @@ func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b
 //go:noescape
 func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
 
+// addProductHalfAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
+// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+//
+//go:noescape
+func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
+
+// addPairsAVX512r2x64: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 2 and j < 64; n > 0.
+// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+//
+//go:noescape
+func addPairsAVX512r2x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, ahead *byte, apart int)
+
 // addProductAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
 //
 //go:noescape
 func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductHalfAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addPairsAVX512r2x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 2 and j < 16; n > 0.
+//
+//go:noescape
+func addPairsAVX512r2x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 
 // addProductAVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
 // Meanwhile it asks for 256*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
@@ -835,96 +917,40 @@ func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b
 //go:noescape
 func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
 
-// addProductAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
-//
-//go:noescape
-func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-
-// addProductHalfAVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
-//
-//go:noescape
-func addProductHalfAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-
-// addProductHalfAVX512r8x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 16; n > 0.
-//
-//go:noescape
-func addProductHalfAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-
-// addProductHalfAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
-// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
-//
-//go:noescape
-func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
-
-// addProductHalfAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
-//
-//go:noescape
-func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-
-// addProductHalfAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
-// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
-//
-//go:noescape
-func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
-
-// addProductHalfAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
-//
-//go:noescape
-func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-
 // addProductHalfAVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
 // Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
 func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 
+// addPairsAVX512r1x64: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 1 and j < 64; n > 0.
+// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+//
+//go:noescape
+func addPairsAVX512r1x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, ahead *byte, apart int)
+
+// addProductAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+//
+//go:noescape
+func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
 // addProductHalfAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
 //
 //go:noescape
 func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
-// addProductInt8AVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
+// addPairsAVX512r1x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 1 and j < 16; n > 0.
 //
 //go:noescape
-func addProductInt8AVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+func addPairsAVX512r1x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 
-// addProductInt8AVX512r8x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 16; n > 0.
+// quantizeRowsAVX512: for rows i: top = the largest |x[i*ldx+j]|, NaN before all, scale[i] = top/limit, s = limit/top or 0 if that is not finite,
+// dst[i*ldd+j] = clamp(roundHalfEven(x[i*ldx+j]*s), -limit, limit), for j < cols, a multiple of 16 > 0; rows > 0.
 //
 //go:noescape
-func addProductInt8AVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-
-// addProductInt8AVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
-// Meanwhile it asks for 64*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
-//
-//go:noescape
-func addProductInt8AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte, apart int)
-
-// addProductInt8AVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
-//
-//go:noescape
-func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-
-// addProductInt8AVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
-// Meanwhile it asks for 64*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
-//
-//go:noescape
-func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte, apart int)
-
-// addProductInt8AVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
-//
-//go:noescape
-func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-
-// addProductInt8AVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
-// Meanwhile it asks for 64*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
-//
-//go:noescape
-func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte, apart int)
-
-// addProductInt8AVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
-//
-//go:noescape
-func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+func quantizeRowsAVX512(dst *int16, ldd int, x *float32, ldx int, rows int, cols int, scale *float32, limit float32)
 
 // toHalvesAVX512: dst[i] = x[i] as IEEE half precision, rounded half to even; n > 0 and a multiple of 16.
 //

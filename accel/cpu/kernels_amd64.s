@@ -7019,249 +7019,6 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, FMA3
-TEXT ·addProductAVX2r4x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS (R8)(R9*1), Y2
-	VMOVUPS 32(R8)(R9*1), Y3
-	VMOVUPS (R8)(R9*2), Y4
-	VMOVUPS 32(R8)(R9*2), Y5
-	VMOVUPS (R11), Y6
-	VMOVUPS 32(R11), Y7
-
-loop:
-	VMOVUPS      (DX), Y8
-	VMOVUPS      32(DX), Y9
-	VBROADCASTSS (AX), Y10
-	VFMADD231PS  Y8, Y10, Y0
-	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (AX)(DI*1), Y10
-	VFMADD231PS  Y8, Y10, Y2
-	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (AX)(DI*2), Y10
-	VFMADD231PS  Y8, Y10, Y4
-	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS (R10), Y10
-	VFMADD231PS  Y8, Y10, Y6
-	VFMADD231PS  Y9, Y10, Y7
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, (R8)(R9*1)
-	VMOVUPS      Y3, 32(R8)(R9*1)
-	VMOVUPS      Y4, (R8)(R9*2)
-	VMOVUPS      Y5, 32(R8)(R9*2)
-	VMOVUPS      Y6, (R11)
-	VMOVUPS      Y7, 32(R11)
-	VZEROUPPER
-	RET
-
-// func addProductAVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, FMA3
-TEXT ·addProductAVX2r2x32(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS 64(R8), Y2
-	VMOVUPS 96(R8), Y3
-	VMOVUPS (R8)(R9*1), Y4
-	VMOVUPS 32(R8)(R9*1), Y5
-	VMOVUPS 64(R8)(R9*1), Y6
-	VMOVUPS 96(R8)(R9*1), Y7
-
-loop:
-	VMOVUPS      (DX), Y8
-	VMOVUPS      32(DX), Y9
-	VMOVUPS      64(DX), Y10
-	VMOVUPS      96(DX), Y11
-	VBROADCASTSS (AX), Y12
-	VFMADD231PS  Y8, Y12, Y0
-	VFMADD231PS  Y9, Y12, Y1
-	VFMADD231PS  Y10, Y12, Y2
-	VFMADD231PS  Y11, Y12, Y3
-	VBROADCASTSS (AX)(DI*1), Y12
-	VFMADD231PS  Y8, Y12, Y4
-	VFMADD231PS  Y9, Y12, Y5
-	VFMADD231PS  Y10, Y12, Y6
-	VFMADD231PS  Y11, Y12, Y7
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, 64(R8)
-	VMOVUPS      Y3, 96(R8)
-	VMOVUPS      Y4, (R8)(R9*1)
-	VMOVUPS      Y5, 32(R8)(R9*1)
-	VMOVUPS      Y6, 64(R8)(R9*1)
-	VMOVUPS      Y7, 96(R8)(R9*1)
-	VZEROUPPER
-	RET
-
-// func addProductAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, FMA3
-TEXT ·addProductAVX2r2x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS (R8)(R9*1), Y2
-	VMOVUPS 32(R8)(R9*1), Y3
-
-loop:
-	VMOVUPS      (DX), Y4
-	VMOVUPS      32(DX), Y5
-	VBROADCASTSS (AX), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (AX)(DI*1), Y6
-	VFMADD231PS  Y4, Y6, Y2
-	VFMADD231PS  Y5, Y6, Y3
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, (R8)(R9*1)
-	VMOVUPS      Y3, 32(R8)(R9*1)
-	VZEROUPPER
-	RET
-
-// func addProductAVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, FMA3
-TEXT ·addProductAVX2r1x64(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
-	SHLQ    $0x02, R8
-	VMOVUPS (DI), Y0
-	VMOVUPS 32(DI), Y1
-	VMOVUPS 64(DI), Y2
-	VMOVUPS 96(DI), Y3
-	VMOVUPS 128(DI), Y4
-	VMOVUPS 160(DI), Y5
-	VMOVUPS 192(DI), Y6
-	VMOVUPS 224(DI), Y7
-
-loop:
-	VMOVUPS      (DX), Y8
-	VMOVUPS      32(DX), Y9
-	VMOVUPS      64(DX), Y10
-	VMOVUPS      96(DX), Y11
-	VMOVUPS      128(DX), Y12
-	VMOVUPS      160(DX), Y13
-	VMOVUPS      192(DX), Y14
-	VMOVUPS      224(DX), Y15
-	VBROADCASTSS (AX), Y16
-	VFMADD231PS  Y8, Y16, Y0
-	VFMADD231PS  Y9, Y16, Y1
-	VFMADD231PS  Y10, Y16, Y2
-	VFMADD231PS  Y11, Y16, Y3
-	VFMADD231PS  Y12, Y16, Y4
-	VFMADD231PS  Y13, Y16, Y5
-	VFMADD231PS  Y14, Y16, Y6
-	VFMADD231PS  Y15, Y16, Y7
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Y0, (DI)
-	VMOVUPS      Y1, 32(DI)
-	VMOVUPS      Y2, 64(DI)
-	VMOVUPS      Y3, 96(DI)
-	VMOVUPS      Y4, 128(DI)
-	VMOVUPS      Y5, 160(DI)
-	VMOVUPS      Y6, 192(DI)
-	VMOVUPS      Y7, 224(DI)
-	VZEROUPPER
-	RET
-
-// func addProductAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, FMA3
-TEXT ·addProductAVX2r1x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
-	SHLQ    $0x02, R8
-	VMOVUPS (DI), Y0
-	VMOVUPS 32(DI), Y1
-
-loop:
-	VMOVUPS      (DX), Y2
-	VMOVUPS      32(DX), Y3
-	VBROADCASTSS (AX), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Y0, (DI)
-	VMOVUPS      Y1, 32(DI)
-	VZEROUPPER
-	RET
-
 // func addProductHalfAVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, F16C, FMA3
 TEXT ·addProductHalfAVX2r6x16(SB), NOSPLIT, $0-64
@@ -7335,6 +7092,178 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addPairsAVX2r6x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·addPairsAVX2r6x16(SB), NOSPLIT, $0-64
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	LEAQ   (AX)(CX*2), DI
+	ADDQ   CX, DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+
+loop:
+	VPMOVSXBW    (DX), Y12
+	VPMOVSXBW    16(DX), Y13
+	VPBROADCASTD (AX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y14
+	VPADDD       Y14, Y1, Y1
+	VPBROADCASTD (AX)(CX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y14
+	VPADDD       Y14, Y3, Y3
+	VPBROADCASTD (AX)(CX*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y14
+	VPADDD       Y14, Y5, Y5
+	VPBROADCASTD (DI), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y14
+	VPADDD       Y14, Y7, Y7
+	VPBROADCASTD (DI)(CX*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y14
+	VPADDD       Y14, Y9, Y9
+	VPBROADCASTD (DI)(CX*2), Y14
+	VPMADDWD     Y12, Y14, Y12
+	VPADDD       Y12, Y10, Y10
+	VPMADDWD     Y13, Y14, Y12
+	VPADDD       Y12, Y11, Y11
+	ADDQ         $0x00000004, AX
+	ADDQ         $0x00000004, DI
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	LEAQ         (AX)(CX*2), BX
+	ADDQ         CX, BX
+	VBROADCASTSS (DX), Y14
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  (AX), Y14, Y0
+	VMOVUPS      Y0, (AX)
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  32(AX), Y14, Y1
+	VMOVUPS      Y1, 32(AX)
+	VBROADCASTSS 4(DX), Y14
+	VCVTDQ2PS    Y2, Y2
+	VFMADD213PS  (AX)(CX*1), Y14, Y2
+	VMOVUPS      Y2, (AX)(CX*1)
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  32(AX)(CX*1), Y14, Y3
+	VMOVUPS      Y3, 32(AX)(CX*1)
+	VBROADCASTSS 8(DX), Y14
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  (AX)(CX*2), Y14, Y4
+	VMOVUPS      Y4, (AX)(CX*2)
+	VCVTDQ2PS    Y5, Y5
+	VFMADD213PS  32(AX)(CX*2), Y14, Y5
+	VMOVUPS      Y5, 32(AX)(CX*2)
+	VBROADCASTSS 12(DX), Y14
+	VCVTDQ2PS    Y6, Y6
+	VFMADD213PS  (BX), Y14, Y6
+	VMOVUPS      Y6, (BX)
+	VCVTDQ2PS    Y7, Y7
+	VFMADD213PS  32(BX), Y14, Y7
+	VMOVUPS      Y7, 32(BX)
+	VBROADCASTSS 16(DX), Y14
+	VCVTDQ2PS    Y8, Y8
+	VFMADD213PS  (BX)(CX*1), Y14, Y8
+	VMOVUPS      Y8, (BX)(CX*1)
+	VCVTDQ2PS    Y9, Y9
+	VFMADD213PS  32(BX)(CX*1), Y14, Y9
+	VMOVUPS      Y9, 32(BX)(CX*1)
+	VBROADCASTSS 20(DX), Y14
+	VCVTDQ2PS    Y10, Y10
+	VFMADD213PS  (BX)(CX*2), Y14, Y10
+	VMOVUPS      Y10, (BX)(CX*2)
+	VCVTDQ2PS    Y11, Y11
+	VFMADD213PS  32(BX)(CX*2), Y14, Y11
+	VMOVUPS      Y11, 32(BX)(CX*2)
+	VZEROUPPER
+	RET
+
+// func addProductAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, FMA3
+TEXT ·addProductAVX2r4x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS (R8)(R9*1), Y2
+	VMOVUPS 32(R8)(R9*1), Y3
+	VMOVUPS (R8)(R9*2), Y4
+	VMOVUPS 32(R8)(R9*2), Y5
+	VMOVUPS (R11), Y6
+	VMOVUPS 32(R11), Y7
+
+loop:
+	VMOVUPS      (DX), Y8
+	VMOVUPS      32(DX), Y9
+	VBROADCASTSS (AX), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS (AX)(DI*1), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS (AX)(DI*2), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS (R10), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, (R8)(R9*1)
+	VMOVUPS      Y3, 32(R8)(R9*1)
+	VMOVUPS      Y4, (R8)(R9*2)
+	VMOVUPS      Y5, 32(R8)(R9*2)
+	VMOVUPS      Y6, (R11)
+	VMOVUPS      Y7, 32(R11)
+	VZEROUPPER
+	RET
+
 // func addProductHalfAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, F16C, FMA3
 TEXT ·addProductHalfAVX2r4x16(SB), NOSPLIT, $0-64
@@ -7394,6 +7323,145 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addPairsAVX2r4x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·addPairsAVX2r4x16(SB), NOSPLIT, $0-64
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	LEAQ   (AX)(CX*2), DI
+	ADDQ   CX, DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+loop:
+	VPMOVSXBW    (DX), Y8
+	VPMOVSXBW    16(DX), Y9
+	VPBROADCASTD (AX), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y9, Y10, Y10
+	VPADDD       Y10, Y1, Y1
+	VPBROADCASTD (AX)(CX*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y9, Y10, Y10
+	VPADDD       Y10, Y3, Y3
+	VPBROADCASTD (AX)(CX*2), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y9, Y10, Y10
+	VPADDD       Y10, Y5, Y5
+	VPBROADCASTD (DI), Y10
+	VPMADDWD     Y8, Y10, Y8
+	VPADDD       Y8, Y6, Y6
+	VPMADDWD     Y9, Y10, Y8
+	VPADDD       Y8, Y7, Y7
+	ADDQ         $0x00000004, AX
+	ADDQ         $0x00000004, DI
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	LEAQ         (AX)(CX*2), BX
+	ADDQ         CX, BX
+	VBROADCASTSS (DX), Y10
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  (AX), Y10, Y0
+	VMOVUPS      Y0, (AX)
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  32(AX), Y10, Y1
+	VMOVUPS      Y1, 32(AX)
+	VBROADCASTSS 4(DX), Y10
+	VCVTDQ2PS    Y2, Y2
+	VFMADD213PS  (AX)(CX*1), Y10, Y2
+	VMOVUPS      Y2, (AX)(CX*1)
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  32(AX)(CX*1), Y10, Y3
+	VMOVUPS      Y3, 32(AX)(CX*1)
+	VBROADCASTSS 8(DX), Y10
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  (AX)(CX*2), Y10, Y4
+	VMOVUPS      Y4, (AX)(CX*2)
+	VCVTDQ2PS    Y5, Y5
+	VFMADD213PS  32(AX)(CX*2), Y10, Y5
+	VMOVUPS      Y5, 32(AX)(CX*2)
+	VBROADCASTSS 12(DX), Y10
+	VCVTDQ2PS    Y6, Y6
+	VFMADD213PS  (BX), Y10, Y6
+	VMOVUPS      Y6, (BX)
+	VCVTDQ2PS    Y7, Y7
+	VFMADD213PS  32(BX), Y10, Y7
+	VMOVUPS      Y7, 32(BX)
+	VZEROUPPER
+	RET
+
+// func addProductAVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, FMA3
+TEXT ·addProductAVX2r2x32(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS 64(R8), Y2
+	VMOVUPS 96(R8), Y3
+	VMOVUPS (R8)(R9*1), Y4
+	VMOVUPS 32(R8)(R9*1), Y5
+	VMOVUPS 64(R8)(R9*1), Y6
+	VMOVUPS 96(R8)(R9*1), Y7
+
+loop:
+	VMOVUPS      (DX), Y8
+	VMOVUPS      32(DX), Y9
+	VMOVUPS      64(DX), Y10
+	VMOVUPS      96(DX), Y11
+	VBROADCASTSS (AX), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS (AX)(DI*1), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, 64(R8)
+	VMOVUPS      Y3, 96(R8)
+	VMOVUPS      Y4, (R8)(R9*1)
+	VMOVUPS      Y5, 32(R8)(R9*1)
+	VMOVUPS      Y6, 64(R8)(R9*1)
+	VMOVUPS      Y7, 96(R8)(R9*1)
+	VZEROUPPER
+	RET
+
 // func addProductHalfAVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, F16C, FMA3
 TEXT ·addProductHalfAVX2r2x32(SB), NOSPLIT, $0-64
@@ -7448,6 +7516,124 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addPairsAVX2r2x32(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·addPairsAVX2r2x32(SB), NOSPLIT, $0-64
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+loop:
+	VPMOVSXBW    (DX), Y8
+	VPMOVSXBW    16(DX), Y9
+	VPMOVSXBW    32(DX), Y10
+	VPMOVSXBW    48(DX), Y11
+	VPBROADCASTD (AX), Y12
+	VPMADDWD     Y8, Y12, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMADDWD     Y9, Y12, Y13
+	VPADDD       Y13, Y1, Y1
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y2, Y2
+	VPMADDWD     Y11, Y12, Y12
+	VPADDD       Y12, Y3, Y3
+	VPBROADCASTD (AX)(CX*1), Y12
+	VPMADDWD     Y8, Y12, Y8
+	VPADDD       Y8, Y4, Y4
+	VPMADDWD     Y9, Y12, Y8
+	VPADDD       Y8, Y5, Y5
+	VPMADDWD     Y10, Y12, Y8
+	VPADDD       Y8, Y6, Y6
+	VPMADDWD     Y11, Y12, Y8
+	VPADDD       Y8, Y7, Y7
+	ADDQ         $0x00000004, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Y12
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  (AX), Y12, Y0
+	VMOVUPS      Y0, (AX)
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  32(AX), Y12, Y1
+	VMOVUPS      Y1, 32(AX)
+	VCVTDQ2PS    Y2, Y2
+	VFMADD213PS  64(AX), Y12, Y2
+	VMOVUPS      Y2, 64(AX)
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  96(AX), Y12, Y3
+	VMOVUPS      Y3, 96(AX)
+	VBROADCASTSS 4(DX), Y12
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  (AX)(CX*1), Y12, Y4
+	VMOVUPS      Y4, (AX)(CX*1)
+	VCVTDQ2PS    Y5, Y5
+	VFMADD213PS  32(AX)(CX*1), Y12, Y5
+	VMOVUPS      Y5, 32(AX)(CX*1)
+	VCVTDQ2PS    Y6, Y6
+	VFMADD213PS  64(AX)(CX*1), Y12, Y6
+	VMOVUPS      Y6, 64(AX)(CX*1)
+	VCVTDQ2PS    Y7, Y7
+	VFMADD213PS  96(AX)(CX*1), Y12, Y7
+	VMOVUPS      Y7, 96(AX)(CX*1)
+	VZEROUPPER
+	RET
+
+// func addProductAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, FMA3
+TEXT ·addProductAVX2r2x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS (R8)(R9*1), Y2
+	VMOVUPS 32(R8)(R9*1), Y3
+
+loop:
+	VMOVUPS      (DX), Y4
+	VMOVUPS      32(DX), Y5
+	VBROADCASTSS (AX), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (AX)(DI*1), Y6
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y5, Y6, Y3
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, (R8)(R9*1)
+	VMOVUPS      Y3, 32(R8)(R9*1)
+	VZEROUPPER
+	RET
+
 // func addProductHalfAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, F16C, FMA3
 TEXT ·addProductHalfAVX2r2x16(SB), NOSPLIT, $0-64
@@ -7485,6 +7671,115 @@ loop:
 	VMOVUPS      Y1, 32(R8)
 	VMOVUPS      Y2, (R8)(R9*1)
 	VMOVUPS      Y3, 32(R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addPairsAVX2r2x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·addPairsAVX2r2x16(SB), NOSPLIT, $0-64
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+loop:
+	VPMOVSXBW    (DX), Y4
+	VPMOVSXBW    16(DX), Y5
+	VPBROADCASTD (AX), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y0, Y0
+	VPMADDWD     Y5, Y6, Y6
+	VPADDD       Y6, Y1, Y1
+	VPBROADCASTD (AX)(CX*1), Y6
+	VPMADDWD     Y4, Y6, Y4
+	VPADDD       Y4, Y2, Y2
+	VPMADDWD     Y5, Y6, Y4
+	VPADDD       Y4, Y3, Y3
+	ADDQ         $0x00000004, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Y6
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  (AX), Y6, Y0
+	VMOVUPS      Y0, (AX)
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  32(AX), Y6, Y1
+	VMOVUPS      Y1, 32(AX)
+	VBROADCASTSS 4(DX), Y6
+	VCVTDQ2PS    Y2, Y2
+	VFMADD213PS  (AX)(CX*1), Y6, Y2
+	VMOVUPS      Y2, (AX)(CX*1)
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  32(AX)(CX*1), Y6, Y3
+	VMOVUPS      Y3, 32(AX)(CX*1)
+	VZEROUPPER
+	RET
+
+// func addProductAVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, FMA3
+TEXT ·addProductAVX2r1x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	VMOVUPS 64(DI), Y2
+	VMOVUPS 96(DI), Y3
+	VMOVUPS 128(DI), Y4
+	VMOVUPS 160(DI), Y5
+	VMOVUPS 192(DI), Y6
+	VMOVUPS 224(DI), Y7
+
+loop:
+	VMOVUPS      (DX), Y8
+	VMOVUPS      32(DX), Y9
+	VMOVUPS      64(DX), Y10
+	VMOVUPS      96(DX), Y11
+	VMOVUPS      128(DX), Y12
+	VMOVUPS      160(DX), Y13
+	VMOVUPS      192(DX), Y14
+	VMOVUPS      224(DX), Y15
+	VBROADCASTSS (AX), Y16
+	VFMADD231PS  Y8, Y16, Y0
+	VFMADD231PS  Y9, Y16, Y1
+	VFMADD231PS  Y10, Y16, Y2
+	VFMADD231PS  Y11, Y16, Y3
+	VFMADD231PS  Y12, Y16, Y4
+	VFMADD231PS  Y13, Y16, Y5
+	VFMADD231PS  Y14, Y16, Y6
+	VFMADD231PS  Y15, Y16, Y7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (DI)
+	VMOVUPS      Y1, 32(DI)
+	VMOVUPS      Y2, 64(DI)
+	VMOVUPS      Y3, 96(DI)
+	VMOVUPS      Y4, 128(DI)
+	VMOVUPS      Y5, 160(DI)
+	VMOVUPS      Y6, 192(DI)
+	VMOVUPS      Y7, 224(DI)
 	VZEROUPPER
 	RET
 
@@ -7545,6 +7840,119 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addPairsAVX2r1x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·addPairsAVX2r1x64(SB), NOSPLIT, $0-64
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+loop:
+	VPMOVSXBW    (DX), Y8
+	VPMOVSXBW    16(DX), Y9
+	VPMOVSXBW    32(DX), Y10
+	VPMOVSXBW    48(DX), Y11
+	VPMOVSXBW    64(DX), Y12
+	VPMOVSXBW    80(DX), Y13
+	VPMOVSXBW    96(DX), Y14
+	VPMOVSXBW    112(DX), Y15
+	VPBROADCASTD (AX), Y16
+	VPMADDWD     Y8, Y16, Y8
+	VPADDD       Y8, Y0, Y0
+	VPMADDWD     Y9, Y16, Y8
+	VPADDD       Y8, Y1, Y1
+	VPMADDWD     Y10, Y16, Y8
+	VPADDD       Y8, Y2, Y2
+	VPMADDWD     Y11, Y16, Y8
+	VPADDD       Y8, Y3, Y3
+	VPMADDWD     Y12, Y16, Y8
+	VPADDD       Y8, Y4, Y4
+	VPMADDWD     Y13, Y16, Y8
+	VPADDD       Y8, Y5, Y5
+	VPMADDWD     Y14, Y16, Y8
+	VPADDD       Y8, Y6, Y6
+	VPMADDWD     Y15, Y16, Y8
+	VPADDD       Y8, Y7, Y7
+	ADDQ         $0x00000004, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Y16
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  (AX), Y16, Y0
+	VMOVUPS      Y0, (AX)
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  32(AX), Y16, Y1
+	VMOVUPS      Y1, 32(AX)
+	VCVTDQ2PS    Y2, Y2
+	VFMADD213PS  64(AX), Y16, Y2
+	VMOVUPS      Y2, 64(AX)
+	VCVTDQ2PS    Y3, Y3
+	VFMADD213PS  96(AX), Y16, Y3
+	VMOVUPS      Y3, 96(AX)
+	VCVTDQ2PS    Y4, Y4
+	VFMADD213PS  128(AX), Y16, Y4
+	VMOVUPS      Y4, 128(AX)
+	VCVTDQ2PS    Y5, Y5
+	VFMADD213PS  160(AX), Y16, Y5
+	VMOVUPS      Y5, 160(AX)
+	VCVTDQ2PS    Y6, Y6
+	VFMADD213PS  192(AX), Y16, Y6
+	VMOVUPS      Y6, 192(AX)
+	VCVTDQ2PS    Y7, Y7
+	VFMADD213PS  224(AX), Y16, Y7
+	VMOVUPS      Y7, 224(AX)
+	VZEROUPPER
+	RET
+
+// func addProductAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, FMA3
+TEXT ·addProductAVX2r1x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+
+loop:
+	VMOVUPS      (DX), Y2
+	VMOVUPS      32(DX), Y3
+	VBROADCASTSS (AX), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (DI)
+	VMOVUPS      Y1, 32(DI)
+	VZEROUPPER
+	RET
+
 // func addProductHalfAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, F16C, FMA3
 TEXT ·addProductHalfAVX2r1x16(SB), NOSPLIT, $0-64
@@ -7578,333 +7986,112 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
+// func addPairsAVX2r1x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·addProductInt8AVX2r6x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS (R8)(R9*1), Y2
-	VMOVUPS 32(R8)(R9*1), Y3
-	VMOVUPS (R8)(R9*2), Y4
-	VMOVUPS 32(R8)(R9*2), Y5
-	VMOVUPS (R11), Y6
-	VMOVUPS 32(R11), Y7
-	VMOVUPS (R11)(R9*1), Y8
-	VMOVUPS 32(R11)(R9*1), Y9
-	VMOVUPS (R11)(R9*2), Y10
-	VMOVUPS 32(R11)(R9*2), Y11
+TEXT ·addPairsAVX2r1x16(SB), NOSPLIT, $0-64
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
 
 loop:
-	VPMOVSXBD    (DX), Y12
-	VCVTDQ2PS    Y12, Y12
-	VPMOVSXBD    8(DX), Y13
-	VCVTDQ2PS    Y13, Y13
-	VBROADCASTSS (AX), Y14
-	VFMADD231PS  Y12, Y14, Y0
-	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS (AX)(DI*1), Y14
-	VFMADD231PS  Y12, Y14, Y2
-	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS (AX)(DI*2), Y14
-	VFMADD231PS  Y12, Y14, Y4
-	VFMADD231PS  Y13, Y14, Y5
-	VBROADCASTSS (R10), Y14
-	VFMADD231PS  Y12, Y14, Y6
-	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS (R10)(DI*1), Y14
-	VFMADD231PS  Y12, Y14, Y8
-	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS (R10)(DI*2), Y14
-	VFMADD231PS  Y12, Y14, Y10
-	VFMADD231PS  Y13, Y14, Y11
-	ADDQ         CX, AX
-	ADDQ         CX, R10
+	VPMOVSXBW    (DX), Y2
+	VPMOVSXBW    16(DX), Y3
+	VPBROADCASTD (AX), Y4
+	VPMADDWD     Y2, Y4, Y2
+	VPADDD       Y2, Y0, Y0
+	VPMADDWD     Y3, Y4, Y2
+	VPADDD       Y2, Y1, Y1
+	ADDQ         $0x00000004, AX
 	ADDQ         BX, DX
 	DECQ         SI
 	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, (R8)(R9*1)
-	VMOVUPS      Y3, 32(R8)(R9*1)
-	VMOVUPS      Y4, (R8)(R9*2)
-	VMOVUPS      Y5, 32(R8)(R9*2)
-	VMOVUPS      Y6, (R11)
-	VMOVUPS      Y7, 32(R11)
-	VMOVUPS      Y8, (R11)(R9*1)
-	VMOVUPS      Y9, 32(R11)(R9*1)
-	VMOVUPS      Y10, (R11)(R9*2)
-	VMOVUPS      Y11, 32(R11)(R9*2)
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Y4
+	VCVTDQ2PS    Y0, Y0
+	VFMADD213PS  (AX), Y4, Y0
+	VMOVUPS      Y0, (AX)
+	VCVTDQ2PS    Y1, Y1
+	VFMADD213PS  32(AX), Y4, Y1
+	VMOVUPS      Y1, 32(AX)
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·addProductInt8AVX2r4x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS (R8)(R9*1), Y2
-	VMOVUPS 32(R8)(R9*1), Y3
-	VMOVUPS (R8)(R9*2), Y4
-	VMOVUPS 32(R8)(R9*2), Y5
-	VMOVUPS (R11), Y6
-	VMOVUPS 32(R11), Y7
+// func quantizeRowsAVX2(dst *int16, ldd int, x *float32, ldx int, rows int, cols int, scale *float32, limit float32)
+// Requires: AVX, AVX2
+TEXT ·quantizeRowsAVX2(SB), NOSPLIT, $0-60
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         ldx+24(FP), BX
+	MOVQ         rows+32(FP), SI
+	MOVQ         cols+40(FP), DI
+	MOVQ         scale+48(FP), R8
+	VBROADCASTSS limit+56(FP), Y0
+	VXORPS       constants<>+960(SB), Y0, Y1
+	SHLQ         $0x01, CX
+	SHLQ         $0x02, BX
+	SHLQ         $0x02, DI
 
-loop:
-	VPMOVSXBD    (DX), Y8
-	VCVTDQ2PS    Y8, Y8
-	VPMOVSXBD    8(DX), Y9
-	VCVTDQ2PS    Y9, Y9
-	VBROADCASTSS (AX), Y10
-	VFMADD231PS  Y8, Y10, Y0
-	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (AX)(DI*1), Y10
-	VFMADD231PS  Y8, Y10, Y2
-	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (AX)(DI*2), Y10
-	VFMADD231PS  Y8, Y10, Y4
-	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS (R10), Y10
-	VFMADD231PS  Y8, Y10, Y6
-	VFMADD231PS  Y9, Y10, Y7
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, (R8)(R9*1)
-	VMOVUPS      Y3, 32(R8)(R9*1)
-	VMOVUPS      Y4, (R8)(R9*2)
-	VMOVUPS      Y5, 32(R8)(R9*2)
-	VMOVUPS      Y6, (R11)
-	VMOVUPS      Y7, 32(R11)
-	VZEROUPPER
-	RET
+row:
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	XORQ   R9, R9
 
-// func addProductInt8AVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·addProductInt8AVX2r2x32(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS 64(R8), Y2
-	VMOVUPS 96(R8), Y3
-	VMOVUPS (R8)(R9*1), Y4
-	VMOVUPS 32(R8)(R9*1), Y5
-	VMOVUPS 64(R8)(R9*1), Y6
-	VMOVUPS 96(R8)(R9*1), Y7
+largest:
+	VMOVUPS      (DX)(R9*1), Y4
+	VANDPS       constants<>+1024(SB), Y4, Y4
+	VPMAXUD      Y4, Y2, Y2
+	VMOVUPS      32(DX)(R9*1), Y4
+	VANDPS       constants<>+1024(SB), Y4, Y4
+	VPMAXUD      Y4, Y3, Y3
+	ADDQ         $0x40, R9
+	CMPQ         R9, DI
+	JNE          largest
+	VPMAXUD      Y2, Y3, Y2
+	VEXTRACTF128 $0x01, Y2, X3
+	VPMAXUD      X2, X3, X3
+	VUNPCKHPD    X3, X3, X2
+	VPMAXUD      X3, X2, X3
+	VMOVSHDUP    X3, X2
+	VPMAXUD      X3, X2, X3
+	VDIVSS       X0, X3, X2
+	VMOVSS       X2, (R8)
+	VDIVSS       X3, X0, X2
+	VCMPSS       $0x11, constants<>+768(SB), X2, X3
+	VANDPS       X3, X2, X2
+	VBROADCASTSS X2, Y2
+	XORQ         R9, R9
+	MOVQ         AX, R10
 
-loop:
-	VPMOVSXBD    (DX), Y8
-	VCVTDQ2PS    Y8, Y8
-	VPMOVSXBD    8(DX), Y9
-	VCVTDQ2PS    Y9, Y9
-	VPMOVSXBD    16(DX), Y10
-	VCVTDQ2PS    Y10, Y10
-	VPMOVSXBD    24(DX), Y11
-	VCVTDQ2PS    Y11, Y11
-	VBROADCASTSS (AX), Y12
-	VFMADD231PS  Y8, Y12, Y0
-	VFMADD231PS  Y9, Y12, Y1
-	VFMADD231PS  Y10, Y12, Y2
-	VFMADD231PS  Y11, Y12, Y3
-	VBROADCASTSS (AX)(DI*1), Y12
-	VFMADD231PS  Y8, Y12, Y4
-	VFMADD231PS  Y9, Y12, Y5
-	VFMADD231PS  Y10, Y12, Y6
-	VFMADD231PS  Y11, Y12, Y7
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, 64(R8)
-	VMOVUPS      Y3, 96(R8)
-	VMOVUPS      Y4, (R8)(R9*1)
-	VMOVUPS      Y5, 32(R8)(R9*1)
-	VMOVUPS      Y6, 64(R8)(R9*1)
-	VMOVUPS      Y7, 96(R8)(R9*1)
-	VZEROUPPER
-	RET
-
-// func addProductInt8AVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·addProductInt8AVX2r2x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS (R8)(R9*1), Y2
-	VMOVUPS 32(R8)(R9*1), Y3
-
-loop:
-	VPMOVSXBD    (DX), Y4
-	VCVTDQ2PS    Y4, Y4
-	VPMOVSXBD    8(DX), Y5
-	VCVTDQ2PS    Y5, Y5
-	VBROADCASTSS (AX), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (AX)(DI*1), Y6
-	VFMADD231PS  Y4, Y6, Y2
-	VFMADD231PS  Y5, Y6, Y3
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, (R8)(R9*1)
-	VMOVUPS      Y3, 32(R8)(R9*1)
-	VZEROUPPER
-	RET
-
-// func addProductInt8AVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·addProductInt8AVX2r1x64(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
-	SHLQ    $0x02, R8
-	VMOVUPS (DI), Y0
-	VMOVUPS 32(DI), Y1
-	VMOVUPS 64(DI), Y2
-	VMOVUPS 96(DI), Y3
-	VMOVUPS 128(DI), Y4
-	VMOVUPS 160(DI), Y5
-	VMOVUPS 192(DI), Y6
-	VMOVUPS 224(DI), Y7
-
-loop:
-	VPMOVSXBD    (DX), Y8
-	VCVTDQ2PS    Y8, Y8
-	VPMOVSXBD    8(DX), Y9
-	VCVTDQ2PS    Y9, Y9
-	VPMOVSXBD    16(DX), Y10
-	VCVTDQ2PS    Y10, Y10
-	VPMOVSXBD    24(DX), Y11
-	VCVTDQ2PS    Y11, Y11
-	VPMOVSXBD    32(DX), Y12
-	VCVTDQ2PS    Y12, Y12
-	VPMOVSXBD    40(DX), Y13
-	VCVTDQ2PS    Y13, Y13
-	VPMOVSXBD    48(DX), Y14
-	VCVTDQ2PS    Y14, Y14
-	VPMOVSXBD    56(DX), Y15
-	VCVTDQ2PS    Y15, Y15
-	VBROADCASTSS (AX), Y16
-	VFMADD231PS  Y8, Y16, Y0
-	VFMADD231PS  Y9, Y16, Y1
-	VFMADD231PS  Y10, Y16, Y2
-	VFMADD231PS  Y11, Y16, Y3
-	VFMADD231PS  Y12, Y16, Y4
-	VFMADD231PS  Y13, Y16, Y5
-	VFMADD231PS  Y14, Y16, Y6
-	VFMADD231PS  Y15, Y16, Y7
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Y0, (DI)
-	VMOVUPS      Y1, 32(DI)
-	VMOVUPS      Y2, 64(DI)
-	VMOVUPS      Y3, 96(DI)
-	VMOVUPS      Y4, 128(DI)
-	VMOVUPS      Y5, 160(DI)
-	VMOVUPS      Y6, 192(DI)
-	VMOVUPS      Y7, 224(DI)
-	VZEROUPPER
-	RET
-
-// func addProductInt8AVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·addProductInt8AVX2r1x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
-	SHLQ    $0x02, R8
-	VMOVUPS (DI), Y0
-	VMOVUPS 32(DI), Y1
-
-loop:
-	VPMOVSXBD    (DX), Y2
-	VCVTDQ2PS    Y2, Y2
-	VPMOVSXBD    8(DX), Y3
-	VCVTDQ2PS    Y3, Y3
-	VBROADCASTSS (AX), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Y0, (DI)
-	VMOVUPS      Y1, 32(DI)
+round:
+	VMULPS    (DX)(R9*1), Y2, Y3
+	VMAXPS    Y1, Y3, Y3
+	VMINPS    Y0, Y3, Y3
+	VCVTPS2DQ Y3, Y3
+	VMULPS    32(DX)(R9*1), Y2, Y4
+	VMAXPS    Y1, Y4, Y4
+	VMINPS    Y0, Y4, Y4
+	VCVTPS2DQ Y4, Y4
+	VPACKSSDW Y4, Y3, Y3
+	VPERMQ    $0xd8, Y3, Y3
+	VMOVDQU   Y3, (R10)
+	ADDQ      $0x20, R10
+	ADDQ      $0x40, R9
+	CMPQ      R9, DI
+	JNE       round
+	ADDQ      BX, DX
+	ADDQ      CX, AX
+	ADDQ      $0x04, R8
+	DECQ      SI
+	JNZ       row
 	VZEROUPPER
 	RET
 
@@ -20730,6 +20917,228 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductHalfAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r8x32(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R10)(DI*2), R11
+	ADDQ    DI, R11
+	LEAQ    (R8)(R9*2), R12
+	ADDQ    R9, R12
+	LEAQ    (R12)(R9*2), R13
+	ADDQ    R9, R13
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS (R8)(R9*1), Z2
+	VMOVUPS 64(R8)(R9*1), Z3
+	VMOVUPS (R8)(R9*2), Z4
+	VMOVUPS 64(R8)(R9*2), Z5
+	VMOVUPS (R12), Z6
+	VMOVUPS 64(R12), Z7
+	VMOVUPS (R12)(R9*1), Z8
+	VMOVUPS 64(R12)(R9*1), Z9
+	VMOVUPS (R12)(R9*2), Z10
+	VMOVUPS 64(R12)(R9*2), Z11
+	VMOVUPS (R13), Z12
+	VMOVUPS 64(R13), Z13
+	VMOVUPS (R13)(R9*1), Z14
+	VMOVUPS 64(R13)(R9*1), Z15
+
+loop:
+	VCVTPH2PS    (DX), Z16
+	VCVTPH2PS    32(DX), Z17
+	VBROADCASTSS (AX), Z18
+	VFMADD231PS  Z16, Z18, Z0
+	VFMADD231PS  Z17, Z18, Z1
+	VBROADCASTSS (AX)(DI*1), Z18
+	VFMADD231PS  Z16, Z18, Z2
+	VFMADD231PS  Z17, Z18, Z3
+	VBROADCASTSS (AX)(DI*2), Z18
+	VFMADD231PS  Z16, Z18, Z4
+	VFMADD231PS  Z17, Z18, Z5
+	VBROADCASTSS (R10), Z18
+	VFMADD231PS  Z16, Z18, Z6
+	VFMADD231PS  Z17, Z18, Z7
+	VBROADCASTSS (R10)(DI*1), Z18
+	VFMADD231PS  Z16, Z18, Z8
+	VFMADD231PS  Z17, Z18, Z9
+	VBROADCASTSS (R10)(DI*2), Z18
+	VFMADD231PS  Z16, Z18, Z10
+	VFMADD231PS  Z17, Z18, Z11
+	VBROADCASTSS (R11), Z18
+	VFMADD231PS  Z16, Z18, Z12
+	VFMADD231PS  Z17, Z18, Z13
+	VBROADCASTSS (R11)(DI*1), Z18
+	VFMADD231PS  Z16, Z18, Z14
+	VFMADD231PS  Z17, Z18, Z15
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, (R8)(R9*1)
+	VMOVUPS      Z3, 64(R8)(R9*1)
+	VMOVUPS      Z4, (R8)(R9*2)
+	VMOVUPS      Z5, 64(R8)(R9*2)
+	VMOVUPS      Z6, (R12)
+	VMOVUPS      Z7, 64(R12)
+	VMOVUPS      Z8, (R12)(R9*1)
+	VMOVUPS      Z9, 64(R12)(R9*1)
+	VMOVUPS      Z10, (R12)(R9*2)
+	VMOVUPS      Z11, 64(R12)(R9*2)
+	VMOVUPS      Z12, (R13)
+	VMOVUPS      Z13, 64(R13)
+	VMOVUPS      Z14, (R13)(R9*1)
+	VMOVUPS      Z15, 64(R13)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addPairsAVX512r8x32(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
+TEXT ·addPairsAVX512r8x32(SB), NOSPLIT, $0-64
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	LEAQ   (AX)(CX*2), DI
+	ADDQ   CX, DI
+	LEAQ   (DI)(CX*2), R8
+	ADDQ   CX, R8
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+
+loop:
+	VPMOVSXBW    (DX), Z16
+	VPMOVSXBW    32(DX), Z17
+	VPBROADCASTD (AX), Z18
+	VPDPWSSD     Z16, Z18, Z0
+	VPDPWSSD     Z17, Z18, Z1
+	VPBROADCASTD (AX)(CX*1), Z18
+	VPDPWSSD     Z16, Z18, Z2
+	VPDPWSSD     Z17, Z18, Z3
+	VPBROADCASTD (AX)(CX*2), Z18
+	VPDPWSSD     Z16, Z18, Z4
+	VPDPWSSD     Z17, Z18, Z5
+	VPBROADCASTD (DI), Z18
+	VPDPWSSD     Z16, Z18, Z6
+	VPDPWSSD     Z17, Z18, Z7
+	VPBROADCASTD (DI)(CX*1), Z18
+	VPDPWSSD     Z16, Z18, Z8
+	VPDPWSSD     Z17, Z18, Z9
+	VPBROADCASTD (DI)(CX*2), Z18
+	VPDPWSSD     Z16, Z18, Z10
+	VPDPWSSD     Z17, Z18, Z11
+	VPBROADCASTD (R8), Z18
+	VPDPWSSD     Z16, Z18, Z12
+	VPDPWSSD     Z17, Z18, Z13
+	VPBROADCASTD (R8)(CX*1), Z18
+	VPDPWSSD     Z16, Z18, Z14
+	VPDPWSSD     Z17, Z18, Z15
+	ADDQ         $0x00000004, AX
+	ADDQ         $0x00000004, DI
+	ADDQ         $0x00000004, R8
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	LEAQ         (AX)(CX*2), BX
+	ADDQ         CX, BX
+	LEAQ         (BX)(CX*2), SI
+	ADDQ         CX, SI
+	VBROADCASTSS (DX), Z18
+	VCVTDQ2PS    Z0, Z0
+	VFMADD213PS  (AX), Z18, Z0
+	VMOVUPS      Z0, (AX)
+	VCVTDQ2PS    Z1, Z1
+	VFMADD213PS  64(AX), Z18, Z1
+	VMOVUPS      Z1, 64(AX)
+	VBROADCASTSS 4(DX), Z18
+	VCVTDQ2PS    Z2, Z2
+	VFMADD213PS  (AX)(CX*1), Z18, Z2
+	VMOVUPS      Z2, (AX)(CX*1)
+	VCVTDQ2PS    Z3, Z3
+	VFMADD213PS  64(AX)(CX*1), Z18, Z3
+	VMOVUPS      Z3, 64(AX)(CX*1)
+	VBROADCASTSS 8(DX), Z18
+	VCVTDQ2PS    Z4, Z4
+	VFMADD213PS  (AX)(CX*2), Z18, Z4
+	VMOVUPS      Z4, (AX)(CX*2)
+	VCVTDQ2PS    Z5, Z5
+	VFMADD213PS  64(AX)(CX*2), Z18, Z5
+	VMOVUPS      Z5, 64(AX)(CX*2)
+	VBROADCASTSS 12(DX), Z18
+	VCVTDQ2PS    Z6, Z6
+	VFMADD213PS  (BX), Z18, Z6
+	VMOVUPS      Z6, (BX)
+	VCVTDQ2PS    Z7, Z7
+	VFMADD213PS  64(BX), Z18, Z7
+	VMOVUPS      Z7, 64(BX)
+	VBROADCASTSS 16(DX), Z18
+	VCVTDQ2PS    Z8, Z8
+	VFMADD213PS  (BX)(CX*1), Z18, Z8
+	VMOVUPS      Z8, (BX)(CX*1)
+	VCVTDQ2PS    Z9, Z9
+	VFMADD213PS  64(BX)(CX*1), Z18, Z9
+	VMOVUPS      Z9, 64(BX)(CX*1)
+	VBROADCASTSS 20(DX), Z18
+	VCVTDQ2PS    Z10, Z10
+	VFMADD213PS  (BX)(CX*2), Z18, Z10
+	VMOVUPS      Z10, (BX)(CX*2)
+	VCVTDQ2PS    Z11, Z11
+	VFMADD213PS  64(BX)(CX*2), Z18, Z11
+	VMOVUPS      Z11, 64(BX)(CX*2)
+	VBROADCASTSS 24(DX), Z18
+	VCVTDQ2PS    Z12, Z12
+	VFMADD213PS  (SI), Z18, Z12
+	VMOVUPS      Z12, (SI)
+	VCVTDQ2PS    Z13, Z13
+	VFMADD213PS  64(SI), Z18, Z13
+	VMOVUPS      Z13, 64(SI)
+	VBROADCASTSS 28(DX), Z18
+	VCVTDQ2PS    Z14, Z14
+	VFMADD213PS  (SI)(CX*1), Z18, Z14
+	VMOVUPS      Z14, (SI)(CX*1)
+	VCVTDQ2PS    Z15, Z15
+	VFMADD213PS  64(SI)(CX*1), Z18, Z15
+	VMOVUPS      Z15, 64(SI)(CX*1)
+	VZEROUPPER
+	RET
+
 // func addProductAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductAVX512r8x16(SB), NOSPLIT, $0-64
@@ -20794,6 +21203,162 @@ loop:
 	VMOVUPS      Z5, (R12)(R9*2)
 	VMOVUPS      Z6, (R13)
 	VMOVUPS      Z7, (R13)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductHalfAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r8x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R10)(DI*2), R11
+	ADDQ    DI, R11
+	LEAQ    (R8)(R9*2), R12
+	ADDQ    R9, R12
+	LEAQ    (R12)(R9*2), R13
+	ADDQ    R9, R13
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+	VMOVUPS (R8)(R9*2), Z2
+	VMOVUPS (R12), Z3
+	VMOVUPS (R12)(R9*1), Z4
+	VMOVUPS (R12)(R9*2), Z5
+	VMOVUPS (R13), Z6
+	VMOVUPS (R13)(R9*1), Z7
+
+loop:
+	VCVTPH2PS    (DX), Z8
+	VBROADCASTSS (AX), Z9
+	VFMADD231PS  Z8, Z9, Z0
+	VBROADCASTSS (AX)(DI*1), Z9
+	VFMADD231PS  Z8, Z9, Z1
+	VBROADCASTSS (AX)(DI*2), Z9
+	VFMADD231PS  Z8, Z9, Z2
+	VBROADCASTSS (R10), Z9
+	VFMADD231PS  Z8, Z9, Z3
+	VBROADCASTSS (R10)(DI*1), Z9
+	VFMADD231PS  Z8, Z9, Z4
+	VBROADCASTSS (R10)(DI*2), Z9
+	VFMADD231PS  Z8, Z9, Z5
+	VBROADCASTSS (R11), Z9
+	VFMADD231PS  Z8, Z9, Z6
+	VBROADCASTSS (R11)(DI*1), Z9
+	VFMADD231PS  Z8, Z9, Z7
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         CX, R11
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z2, (R8)(R9*2)
+	VMOVUPS      Z3, (R12)
+	VMOVUPS      Z4, (R12)(R9*1)
+	VMOVUPS      Z5, (R12)(R9*2)
+	VMOVUPS      Z6, (R13)
+	VMOVUPS      Z7, (R13)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addPairsAVX512r8x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
+TEXT ·addPairsAVX512r8x16(SB), NOSPLIT, $0-64
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	LEAQ   (AX)(CX*2), DI
+	ADDQ   CX, DI
+	LEAQ   (DI)(CX*2), R8
+	ADDQ   CX, R8
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+
+loop:
+	VPMOVSXBW    (DX), Z8
+	VPBROADCASTD (AX), Z9
+	VPDPWSSD     Z8, Z9, Z0
+	VPBROADCASTD (AX)(CX*1), Z9
+	VPDPWSSD     Z8, Z9, Z1
+	VPBROADCASTD (AX)(CX*2), Z9
+	VPDPWSSD     Z8, Z9, Z2
+	VPBROADCASTD (DI), Z9
+	VPDPWSSD     Z8, Z9, Z3
+	VPBROADCASTD (DI)(CX*1), Z9
+	VPDPWSSD     Z8, Z9, Z4
+	VPBROADCASTD (DI)(CX*2), Z9
+	VPDPWSSD     Z8, Z9, Z5
+	VPBROADCASTD (R8), Z9
+	VPDPWSSD     Z8, Z9, Z6
+	VPBROADCASTD (R8)(CX*1), Z9
+	VPDPWSSD     Z8, Z9, Z7
+	ADDQ         $0x00000004, AX
+	ADDQ         $0x00000004, DI
+	ADDQ         $0x00000004, R8
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	LEAQ         (AX)(CX*2), BX
+	ADDQ         CX, BX
+	LEAQ         (BX)(CX*2), SI
+	ADDQ         CX, SI
+	VBROADCASTSS (DX), Z9
+	VCVTDQ2PS    Z0, Z0
+	VFMADD213PS  (AX), Z9, Z0
+	VMOVUPS      Z0, (AX)
+	VBROADCASTSS 4(DX), Z9
+	VCVTDQ2PS    Z1, Z1
+	VFMADD213PS  (AX)(CX*1), Z9, Z1
+	VMOVUPS      Z1, (AX)(CX*1)
+	VBROADCASTSS 8(DX), Z9
+	VCVTDQ2PS    Z2, Z2
+	VFMADD213PS  (AX)(CX*2), Z9, Z2
+	VMOVUPS      Z2, (AX)(CX*2)
+	VBROADCASTSS 12(DX), Z9
+	VCVTDQ2PS    Z3, Z3
+	VFMADD213PS  (BX), Z9, Z3
+	VMOVUPS      Z3, (BX)
+	VBROADCASTSS 16(DX), Z9
+	VCVTDQ2PS    Z4, Z4
+	VFMADD213PS  (BX)(CX*1), Z9, Z4
+	VMOVUPS      Z4, (BX)(CX*1)
+	VBROADCASTSS 20(DX), Z9
+	VCVTDQ2PS    Z5, Z5
+	VFMADD213PS  (BX)(CX*2), Z9, Z5
+	VMOVUPS      Z5, (BX)(CX*2)
+	VBROADCASTSS 24(DX), Z9
+	VCVTDQ2PS    Z6, Z6
+	VFMADD213PS  (SI), Z9, Z6
+	VMOVUPS      Z6, (SI)
+	VBROADCASTSS 28(DX), Z9
+	VCVTDQ2PS    Z7, Z7
+	VFMADD213PS  (SI)(CX*1), Z9, Z7
+	VMOVUPS      Z7, (SI)(CX*1)
 	VZEROUPPER
 	RET
 
@@ -20902,408 +21467,6 @@ asked:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductAVX512r4x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-	VMOVUPS (R8)(R9*2), Z2
-	VMOVUPS (R11), Z3
-
-loop:
-	VMOVUPS      (DX), Z4
-	VBROADCASTSS (AX), Z5
-	VFMADD231PS  Z4, Z5, Z0
-	VBROADCASTSS (AX)(DI*1), Z5
-	VFMADD231PS  Z4, Z5, Z1
-	VBROADCASTSS (AX)(DI*2), Z5
-	VFMADD231PS  Z4, Z5, Z2
-	VBROADCASTSS (R10), Z5
-	VFMADD231PS  Z4, Z5, Z3
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VMOVUPS      Z2, (R8)(R9*2)
-	VMOVUPS      Z3, (R11)
-	VZEROUPPER
-	RET
-
-// func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·addProductAVX512r2x64(SB), NOSPLIT, $0-80
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS 128(R8), Z2
-	VMOVUPS 192(R8), Z3
-	VMOVUPS (R8)(R9*1), Z4
-	VMOVUPS 64(R8)(R9*1), Z5
-	VMOVUPS 128(R8)(R9*1), Z6
-	VMOVUPS 192(R8)(R9*1), Z7
-	MOVQ    ahead+64(FP), R10
-	MOVQ    apart+72(FP), R11
-	MOVQ    R11, R12
-	SHLQ    $0x01, R12
-	MOVQ    $0x00000080, R13
-	MOVQ    R11, R14
-	SHLQ    $0x03, R14
-	SUBQ    R14, R13
-	MOVQ    $0x00000004, R14
-
-loop:
-	PREFETCHT1 (R10)
-	PREFETCHT1 (R10)(R11*1)
-	PREFETCHT1 64(R10)
-	PREFETCHT1 64(R10)(R11*1)
-	ADDQ       R12, R10
-	DECQ       R14
-	JNZ        asked
-	ADDQ       R13, R10
-	MOVQ       $0x00000004, R14
-
-asked:
-	VMOVUPS      (DX), Z8
-	VMOVUPS      64(DX), Z9
-	VMOVUPS      128(DX), Z10
-	VMOVUPS      192(DX), Z11
-	VBROADCASTSS (AX), Z12
-	VFMADD231PS  Z8, Z12, Z0
-	VFMADD231PS  Z9, Z12, Z1
-	VFMADD231PS  Z10, Z12, Z2
-	VFMADD231PS  Z11, Z12, Z3
-	VBROADCASTSS (AX)(DI*1), Z12
-	VFMADD231PS  Z8, Z12, Z4
-	VFMADD231PS  Z9, Z12, Z5
-	VFMADD231PS  Z10, Z12, Z6
-	VFMADD231PS  Z11, Z12, Z7
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	VMOVUPS      Z4, (R8)(R9*1)
-	VMOVUPS      Z5, 64(R8)(R9*1)
-	VMOVUPS      Z6, 128(R8)(R9*1)
-	VMOVUPS      Z7, 192(R8)(R9*1)
-	VZEROUPPER
-	RET
-
-// func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductAVX512r2x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-
-loop:
-	VMOVUPS      (DX), Z2
-	VBROADCASTSS (AX), Z3
-	VFMADD231PS  Z2, Z3, Z0
-	VBROADCASTSS (AX)(DI*1), Z3
-	VFMADD231PS  Z2, Z3, Z1
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VZEROUPPER
-	RET
-
-// func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·addProductAVX512r1x64(SB), NOSPLIT, $0-80
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
-	SHLQ    $0x02, R8
-	VMOVUPS (DI), Z0
-	VMOVUPS 64(DI), Z1
-	VMOVUPS 128(DI), Z2
-	VMOVUPS 192(DI), Z3
-	MOVQ    ahead+64(FP), R8
-	MOVQ    apart+72(FP), R9
-	MOVQ    R9, R10
-	SHLQ    $0x01, R10
-	MOVQ    $0x00000080, R11
-	MOVQ    R9, R12
-	SHLQ    $0x03, R12
-	SUBQ    R12, R11
-	MOVQ    $0x00000004, R12
-
-loop:
-	PREFETCHT1 (R8)
-	PREFETCHT1 (R8)(R9*1)
-	PREFETCHT1 64(R8)
-	PREFETCHT1 64(R8)(R9*1)
-	ADDQ       R10, R8
-	DECQ       R12
-	JNZ        asked
-	ADDQ       R11, R8
-	MOVQ       $0x00000004, R12
-
-asked:
-	VMOVUPS      (DX), Z4
-	VMOVUPS      64(DX), Z5
-	VMOVUPS      128(DX), Z6
-	VMOVUPS      192(DX), Z7
-	VBROADCASTSS (AX), Z8
-	VFMADD231PS  Z4, Z8, Z0
-	VFMADD231PS  Z5, Z8, Z1
-	VFMADD231PS  Z6, Z8, Z2
-	VFMADD231PS  Z7, Z8, Z3
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (DI)
-	VMOVUPS      Z1, 64(DI)
-	VMOVUPS      Z2, 128(DI)
-	VMOVUPS      Z3, 192(DI)
-	VZEROUPPER
-	RET
-
-// func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductAVX512r1x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
-	SHLQ    $0x02, R8
-	VMOVUPS (DI), Z0
-
-loop:
-	VMOVUPS      (DX), Z1
-	VBROADCASTSS (AX), Z2
-	VFMADD231PS  Z1, Z2, Z0
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (DI)
-	VZEROUPPER
-	RET
-
-// func addProductHalfAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductHalfAVX512r8x32(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R10)(DI*2), R11
-	ADDQ    DI, R11
-	LEAQ    (R8)(R9*2), R12
-	ADDQ    R9, R12
-	LEAQ    (R12)(R9*2), R13
-	ADDQ    R9, R13
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS (R8)(R9*1), Z2
-	VMOVUPS 64(R8)(R9*1), Z3
-	VMOVUPS (R8)(R9*2), Z4
-	VMOVUPS 64(R8)(R9*2), Z5
-	VMOVUPS (R12), Z6
-	VMOVUPS 64(R12), Z7
-	VMOVUPS (R12)(R9*1), Z8
-	VMOVUPS 64(R12)(R9*1), Z9
-	VMOVUPS (R12)(R9*2), Z10
-	VMOVUPS 64(R12)(R9*2), Z11
-	VMOVUPS (R13), Z12
-	VMOVUPS 64(R13), Z13
-	VMOVUPS (R13)(R9*1), Z14
-	VMOVUPS 64(R13)(R9*1), Z15
-
-loop:
-	VCVTPH2PS    (DX), Z16
-	VCVTPH2PS    32(DX), Z17
-	VBROADCASTSS (AX), Z18
-	VFMADD231PS  Z16, Z18, Z0
-	VFMADD231PS  Z17, Z18, Z1
-	VBROADCASTSS (AX)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z2
-	VFMADD231PS  Z17, Z18, Z3
-	VBROADCASTSS (AX)(DI*2), Z18
-	VFMADD231PS  Z16, Z18, Z4
-	VFMADD231PS  Z17, Z18, Z5
-	VBROADCASTSS (R10), Z18
-	VFMADD231PS  Z16, Z18, Z6
-	VFMADD231PS  Z17, Z18, Z7
-	VBROADCASTSS (R10)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z8
-	VFMADD231PS  Z17, Z18, Z9
-	VBROADCASTSS (R10)(DI*2), Z18
-	VFMADD231PS  Z16, Z18, Z10
-	VFMADD231PS  Z17, Z18, Z11
-	VBROADCASTSS (R11), Z18
-	VFMADD231PS  Z16, Z18, Z12
-	VFMADD231PS  Z17, Z18, Z13
-	VBROADCASTSS (R11)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z14
-	VFMADD231PS  Z17, Z18, Z15
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         CX, R11
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, (R8)(R9*1)
-	VMOVUPS      Z3, 64(R8)(R9*1)
-	VMOVUPS      Z4, (R8)(R9*2)
-	VMOVUPS      Z5, 64(R8)(R9*2)
-	VMOVUPS      Z6, (R12)
-	VMOVUPS      Z7, 64(R12)
-	VMOVUPS      Z8, (R12)(R9*1)
-	VMOVUPS      Z9, 64(R12)(R9*1)
-	VMOVUPS      Z10, (R12)(R9*2)
-	VMOVUPS      Z11, 64(R12)(R9*2)
-	VMOVUPS      Z12, (R13)
-	VMOVUPS      Z13, 64(R13)
-	VMOVUPS      Z14, (R13)(R9*1)
-	VMOVUPS      Z15, 64(R13)(R9*1)
-	VZEROUPPER
-	RET
-
-// func addProductHalfAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductHalfAVX512r8x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R10)(DI*2), R11
-	ADDQ    DI, R11
-	LEAQ    (R8)(R9*2), R12
-	ADDQ    R9, R12
-	LEAQ    (R12)(R9*2), R13
-	ADDQ    R9, R13
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-	VMOVUPS (R8)(R9*2), Z2
-	VMOVUPS (R12), Z3
-	VMOVUPS (R12)(R9*1), Z4
-	VMOVUPS (R12)(R9*2), Z5
-	VMOVUPS (R13), Z6
-	VMOVUPS (R13)(R9*1), Z7
-
-loop:
-	VCVTPH2PS    (DX), Z8
-	VBROADCASTSS (AX), Z9
-	VFMADD231PS  Z8, Z9, Z0
-	VBROADCASTSS (AX)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z1
-	VBROADCASTSS (AX)(DI*2), Z9
-	VFMADD231PS  Z8, Z9, Z2
-	VBROADCASTSS (R10), Z9
-	VFMADD231PS  Z8, Z9, Z3
-	VBROADCASTSS (R10)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z4
-	VBROADCASTSS (R10)(DI*2), Z9
-	VFMADD231PS  Z8, Z9, Z5
-	VBROADCASTSS (R11), Z9
-	VFMADD231PS  Z8, Z9, Z6
-	VBROADCASTSS (R11)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z7
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         CX, R11
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VMOVUPS      Z2, (R8)(R9*2)
-	VMOVUPS      Z3, (R12)
-	VMOVUPS      Z4, (R12)(R9*1)
-	VMOVUPS      Z5, (R12)(R9*2)
-	VMOVUPS      Z6, (R13)
-	VMOVUPS      Z7, (R13)(R9*1)
-	VZEROUPPER
-	RET
-
 // func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·addProductHalfAVX512r4x64(SB), NOSPLIT, $8-80
@@ -21407,6 +21570,189 @@ asked:
 	VZEROUPPER
 	RET
 
+// func addPairsAVX512r4x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, ahead *byte, apart int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·addPairsAVX512r4x64(SB), NOSPLIT, $0-80
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	LEAQ   (AX)(CX*2), DI
+	ADDQ   CX, DI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	MOVQ   ahead+64(FP), R8
+	MOVQ   apart+72(FP), R9
+	MOVQ   R9, R10
+	SHLQ   $0x01, R10
+	MOVQ   $0x00000040, R11
+	MOVQ   R9, R12
+	SHLQ   $0x03, R12
+	SUBQ   R12, R11
+	MOVQ   $0x00000004, R12
+
+loop:
+	PREFETCHT0 (R8)
+	PREFETCHT0 (R8)(R9*1)
+	ADDQ       R10, R8
+	DECQ       R12
+	JNZ        asked
+	ADDQ       R11, R8
+	MOVQ       $0x00000004, R12
+
+asked:
+	VPMOVSXBW    (DX), Z16
+	VPMOVSXBW    32(DX), Z17
+	VPMOVSXBW    64(DX), Z18
+	VPMOVSXBW    96(DX), Z19
+	VPBROADCASTD (AX), Z20
+	VPDPWSSD     Z16, Z20, Z0
+	VPDPWSSD     Z17, Z20, Z1
+	VPDPWSSD     Z18, Z20, Z2
+	VPDPWSSD     Z19, Z20, Z3
+	VPBROADCASTD (AX)(CX*1), Z20
+	VPDPWSSD     Z16, Z20, Z4
+	VPDPWSSD     Z17, Z20, Z5
+	VPDPWSSD     Z18, Z20, Z6
+	VPDPWSSD     Z19, Z20, Z7
+	VPBROADCASTD (AX)(CX*2), Z20
+	VPDPWSSD     Z16, Z20, Z8
+	VPDPWSSD     Z17, Z20, Z9
+	VPDPWSSD     Z18, Z20, Z10
+	VPDPWSSD     Z19, Z20, Z11
+	VPBROADCASTD (DI), Z20
+	VPDPWSSD     Z16, Z20, Z12
+	VPDPWSSD     Z17, Z20, Z13
+	VPDPWSSD     Z18, Z20, Z14
+	VPDPWSSD     Z19, Z20, Z15
+	ADDQ         $0x00000004, AX
+	ADDQ         $0x00000004, DI
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	LEAQ         (AX)(CX*2), BX
+	ADDQ         CX, BX
+	VBROADCASTSS (DX), Z20
+	VCVTDQ2PS    Z0, Z0
+	VFMADD213PS  (AX), Z20, Z0
+	VMOVUPS      Z0, (AX)
+	VCVTDQ2PS    Z1, Z1
+	VFMADD213PS  64(AX), Z20, Z1
+	VMOVUPS      Z1, 64(AX)
+	VCVTDQ2PS    Z2, Z2
+	VFMADD213PS  128(AX), Z20, Z2
+	VMOVUPS      Z2, 128(AX)
+	VCVTDQ2PS    Z3, Z3
+	VFMADD213PS  192(AX), Z20, Z3
+	VMOVUPS      Z3, 192(AX)
+	VBROADCASTSS 4(DX), Z20
+	VCVTDQ2PS    Z4, Z4
+	VFMADD213PS  (AX)(CX*1), Z20, Z4
+	VMOVUPS      Z4, (AX)(CX*1)
+	VCVTDQ2PS    Z5, Z5
+	VFMADD213PS  64(AX)(CX*1), Z20, Z5
+	VMOVUPS      Z5, 64(AX)(CX*1)
+	VCVTDQ2PS    Z6, Z6
+	VFMADD213PS  128(AX)(CX*1), Z20, Z6
+	VMOVUPS      Z6, 128(AX)(CX*1)
+	VCVTDQ2PS    Z7, Z7
+	VFMADD213PS  192(AX)(CX*1), Z20, Z7
+	VMOVUPS      Z7, 192(AX)(CX*1)
+	VBROADCASTSS 8(DX), Z20
+	VCVTDQ2PS    Z8, Z8
+	VFMADD213PS  (AX)(CX*2), Z20, Z8
+	VMOVUPS      Z8, (AX)(CX*2)
+	VCVTDQ2PS    Z9, Z9
+	VFMADD213PS  64(AX)(CX*2), Z20, Z9
+	VMOVUPS      Z9, 64(AX)(CX*2)
+	VCVTDQ2PS    Z10, Z10
+	VFMADD213PS  128(AX)(CX*2), Z20, Z10
+	VMOVUPS      Z10, 128(AX)(CX*2)
+	VCVTDQ2PS    Z11, Z11
+	VFMADD213PS  192(AX)(CX*2), Z20, Z11
+	VMOVUPS      Z11, 192(AX)(CX*2)
+	VBROADCASTSS 12(DX), Z20
+	VCVTDQ2PS    Z12, Z12
+	VFMADD213PS  (BX), Z20, Z12
+	VMOVUPS      Z12, (BX)
+	VCVTDQ2PS    Z13, Z13
+	VFMADD213PS  64(BX), Z20, Z13
+	VMOVUPS      Z13, 64(BX)
+	VCVTDQ2PS    Z14, Z14
+	VFMADD213PS  128(BX), Z20, Z14
+	VMOVUPS      Z14, 128(BX)
+	VCVTDQ2PS    Z15, Z15
+	VFMADD213PS  192(BX), Z20, Z15
+	VMOVUPS      Z15, 192(BX)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r4x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+	VMOVUPS (R8)(R9*2), Z2
+	VMOVUPS (R11), Z3
+
+loop:
+	VMOVUPS      (DX), Z4
+	VBROADCASTSS (AX), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VBROADCASTSS (AX)(DI*1), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VBROADCASTSS (AX)(DI*2), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VBROADCASTSS (R10), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z2, (R8)(R9*2)
+	VMOVUPS      Z3, (R11)
+	VZEROUPPER
+	RET
+
 // func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductHalfAVX512r4x16(SB), NOSPLIT, $0-64
@@ -21450,6 +21796,136 @@ loop:
 	VMOVUPS      Z1, (R8)(R9*1)
 	VMOVUPS      Z2, (R8)(R9*2)
 	VMOVUPS      Z3, (R11)
+	VZEROUPPER
+	RET
+
+// func addPairsAVX512r4x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
+TEXT ·addPairsAVX512r4x16(SB), NOSPLIT, $0-64
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	LEAQ   (AX)(CX*2), DI
+	ADDQ   CX, DI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+
+loop:
+	VPMOVSXBW    (DX), Z4
+	VPBROADCASTD (AX), Z5
+	VPDPWSSD     Z4, Z5, Z0
+	VPBROADCASTD (AX)(CX*1), Z5
+	VPDPWSSD     Z4, Z5, Z1
+	VPBROADCASTD (AX)(CX*2), Z5
+	VPDPWSSD     Z4, Z5, Z2
+	VPBROADCASTD (DI), Z5
+	VPDPWSSD     Z4, Z5, Z3
+	ADDQ         $0x00000004, AX
+	ADDQ         $0x00000004, DI
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	LEAQ         (AX)(CX*2), BX
+	ADDQ         CX, BX
+	VBROADCASTSS (DX), Z5
+	VCVTDQ2PS    Z0, Z0
+	VFMADD213PS  (AX), Z5, Z0
+	VMOVUPS      Z0, (AX)
+	VBROADCASTSS 4(DX), Z5
+	VCVTDQ2PS    Z1, Z1
+	VFMADD213PS  (AX)(CX*1), Z5, Z1
+	VMOVUPS      Z1, (AX)(CX*1)
+	VBROADCASTSS 8(DX), Z5
+	VCVTDQ2PS    Z2, Z2
+	VFMADD213PS  (AX)(CX*2), Z5, Z2
+	VMOVUPS      Z2, (AX)(CX*2)
+	VBROADCASTSS 12(DX), Z5
+	VCVTDQ2PS    Z3, Z3
+	VFMADD213PS  (BX), Z5, Z3
+	VMOVUPS      Z3, (BX)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·addProductAVX512r2x64(SB), NOSPLIT, $0-80
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS (R8)(R9*1), Z4
+	VMOVUPS 64(R8)(R9*1), Z5
+	VMOVUPS 128(R8)(R9*1), Z6
+	VMOVUPS 192(R8)(R9*1), Z7
+	MOVQ    ahead+64(FP), R10
+	MOVQ    apart+72(FP), R11
+	MOVQ    R11, R12
+	SHLQ    $0x01, R12
+	MOVQ    $0x00000080, R13
+	MOVQ    R11, R14
+	SHLQ    $0x03, R14
+	SUBQ    R14, R13
+	MOVQ    $0x00000004, R14
+
+loop:
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	PREFETCHT1 64(R10)
+	PREFETCHT1 64(R10)(R11*1)
+	ADDQ       R12, R10
+	DECQ       R14
+	JNZ        asked
+	ADDQ       R13, R10
+	MOVQ       $0x00000004, R14
+
+asked:
+	VMOVUPS      (DX), Z8
+	VMOVUPS      64(DX), Z9
+	VMOVUPS      128(DX), Z10
+	VMOVUPS      192(DX), Z11
+	VBROADCASTSS (AX), Z12
+	VFMADD231PS  Z8, Z12, Z0
+	VFMADD231PS  Z9, Z12, Z1
+	VFMADD231PS  Z10, Z12, Z2
+	VFMADD231PS  Z11, Z12, Z3
+	VBROADCASTSS (AX)(DI*1), Z12
+	VFMADD231PS  Z8, Z12, Z4
+	VFMADD231PS  Z9, Z12, Z5
+	VFMADD231PS  Z10, Z12, Z6
+	VFMADD231PS  Z11, Z12, Z7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, 128(R8)
+	VMOVUPS      Z3, 192(R8)
+	VMOVUPS      Z4, (R8)(R9*1)
+	VMOVUPS      Z5, 64(R8)(R9*1)
+	VMOVUPS      Z6, 128(R8)(R9*1)
+	VMOVUPS      Z7, 192(R8)(R9*1)
 	VZEROUPPER
 	RET
 
@@ -21525,6 +22001,127 @@ asked:
 	VZEROUPPER
 	RET
 
+// func addPairsAVX512r2x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, ahead *byte, apart int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·addPairsAVX512r2x64(SB), NOSPLIT, $0-80
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	MOVQ   ahead+64(FP), DI
+	MOVQ   apart+72(FP), R8
+	MOVQ   R8, R9
+	SHLQ   $0x01, R9
+	MOVQ   $0x00000040, R10
+	MOVQ   R8, R11
+	SHLQ   $0x03, R11
+	SUBQ   R11, R10
+	MOVQ   $0x00000004, R11
+
+loop:
+	PREFETCHT0 (DI)
+	PREFETCHT0 (DI)(R8*1)
+	ADDQ       R9, DI
+	DECQ       R11
+	JNZ        asked
+	ADDQ       R10, DI
+	MOVQ       $0x00000004, R11
+
+asked:
+	VPMOVSXBW    (DX), Z8
+	VPMOVSXBW    32(DX), Z9
+	VPMOVSXBW    64(DX), Z10
+	VPMOVSXBW    96(DX), Z11
+	VPBROADCASTD (AX), Z12
+	VPDPWSSD     Z8, Z12, Z0
+	VPDPWSSD     Z9, Z12, Z1
+	VPDPWSSD     Z10, Z12, Z2
+	VPDPWSSD     Z11, Z12, Z3
+	VPBROADCASTD (AX)(CX*1), Z12
+	VPDPWSSD     Z8, Z12, Z4
+	VPDPWSSD     Z9, Z12, Z5
+	VPDPWSSD     Z10, Z12, Z6
+	VPDPWSSD     Z11, Z12, Z7
+	ADDQ         $0x00000004, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Z12
+	VCVTDQ2PS    Z0, Z0
+	VFMADD213PS  (AX), Z12, Z0
+	VMOVUPS      Z0, (AX)
+	VCVTDQ2PS    Z1, Z1
+	VFMADD213PS  64(AX), Z12, Z1
+	VMOVUPS      Z1, 64(AX)
+	VCVTDQ2PS    Z2, Z2
+	VFMADD213PS  128(AX), Z12, Z2
+	VMOVUPS      Z2, 128(AX)
+	VCVTDQ2PS    Z3, Z3
+	VFMADD213PS  192(AX), Z12, Z3
+	VMOVUPS      Z3, 192(AX)
+	VBROADCASTSS 4(DX), Z12
+	VCVTDQ2PS    Z4, Z4
+	VFMADD213PS  (AX)(CX*1), Z12, Z4
+	VMOVUPS      Z4, (AX)(CX*1)
+	VCVTDQ2PS    Z5, Z5
+	VFMADD213PS  64(AX)(CX*1), Z12, Z5
+	VMOVUPS      Z5, 64(AX)(CX*1)
+	VCVTDQ2PS    Z6, Z6
+	VFMADD213PS  128(AX)(CX*1), Z12, Z6
+	VMOVUPS      Z6, 128(AX)(CX*1)
+	VCVTDQ2PS    Z7, Z7
+	VFMADD213PS  192(AX)(CX*1), Z12, Z7
+	VMOVUPS      Z7, 192(AX)(CX*1)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r2x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+
+loop:
+	VMOVUPS      (DX), Z2
+	VBROADCASTSS (AX), Z3
+	VFMADD231PS  Z2, Z3, Z0
+	VBROADCASTSS (AX)(DI*1), Z3
+	VFMADD231PS  Z2, Z3, Z1
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VZEROUPPER
+	RET
+
 // func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductHalfAVX512r2x16(SB), NOSPLIT, $0-64
@@ -21555,6 +22152,104 @@ loop:
 	JNZ          loop
 	VMOVUPS      Z0, (R8)
 	VMOVUPS      Z1, (R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addPairsAVX512r2x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
+TEXT ·addPairsAVX512r2x16(SB), NOSPLIT, $0-64
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+
+loop:
+	VPMOVSXBW    (DX), Z2
+	VPBROADCASTD (AX), Z3
+	VPDPWSSD     Z2, Z3, Z0
+	VPBROADCASTD (AX)(CX*1), Z3
+	VPDPWSSD     Z2, Z3, Z1
+	ADDQ         $0x00000004, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Z3
+	VCVTDQ2PS    Z0, Z0
+	VFMADD213PS  (AX), Z3, Z0
+	VMOVUPS      Z0, (AX)
+	VBROADCASTSS 4(DX), Z3
+	VCVTDQ2PS    Z1, Z1
+	VFMADD213PS  (AX)(CX*1), Z3, Z1
+	VMOVUPS      Z1, (AX)(CX*1)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·addProductAVX512r1x64(SB), NOSPLIT, $0-80
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	VMOVUPS 128(DI), Z2
+	VMOVUPS 192(DI), Z3
+	MOVQ    ahead+64(FP), R8
+	MOVQ    apart+72(FP), R9
+	MOVQ    R9, R10
+	SHLQ    $0x01, R10
+	MOVQ    $0x00000080, R11
+	MOVQ    R9, R12
+	SHLQ    $0x03, R12
+	SUBQ    R12, R11
+	MOVQ    $0x00000004, R12
+
+loop:
+	PREFETCHT1 (R8)
+	PREFETCHT1 (R8)(R9*1)
+	PREFETCHT1 64(R8)
+	PREFETCHT1 64(R8)(R9*1)
+	ADDQ       R10, R8
+	DECQ       R12
+	JNZ        asked
+	ADDQ       R11, R8
+	MOVQ       $0x00000004, R12
+
+asked:
+	VMOVUPS      (DX), Z4
+	VMOVUPS      64(DX), Z5
+	VMOVUPS      128(DX), Z6
+	VMOVUPS      192(DX), Z7
+	VBROADCASTSS (AX), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (DI)
+	VMOVUPS      Z1, 64(DI)
+	VMOVUPS      Z2, 128(DI)
+	VMOVUPS      Z3, 192(DI)
 	VZEROUPPER
 	RET
 
@@ -21617,6 +22312,101 @@ asked:
 	VZEROUPPER
 	RET
 
+// func addPairsAVX512r1x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, ahead *byte, apart int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI, MMX+
+TEXT ·addPairsAVX512r1x64(SB), NOSPLIT, $0-80
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	MOVQ   ahead+64(FP), CX
+	MOVQ   apart+72(FP), DI
+	MOVQ   DI, R8
+	SHLQ   $0x01, R8
+	MOVQ   $0x00000040, R9
+	MOVQ   DI, R10
+	SHLQ   $0x03, R10
+	SUBQ   R10, R9
+	MOVQ   $0x00000004, R10
+
+loop:
+	PREFETCHT0 (CX)
+	PREFETCHT0 (CX)(DI*1)
+	ADDQ       R8, CX
+	DECQ       R10
+	JNZ        asked
+	ADDQ       R9, CX
+	MOVQ       $0x00000004, R10
+
+asked:
+	VPMOVSXBW    (DX), Z4
+	VPMOVSXBW    32(DX), Z5
+	VPMOVSXBW    64(DX), Z6
+	VPMOVSXBW    96(DX), Z7
+	VPBROADCASTD (AX), Z8
+	VPDPWSSD     Z4, Z8, Z0
+	VPDPWSSD     Z5, Z8, Z1
+	VPDPWSSD     Z6, Z8, Z2
+	VPDPWSSD     Z7, Z8, Z3
+	ADDQ         $0x00000004, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Z8
+	VCVTDQ2PS    Z0, Z0
+	VFMADD213PS  (AX), Z8, Z0
+	VMOVUPS      Z0, (AX)
+	VCVTDQ2PS    Z1, Z1
+	VFMADD213PS  64(AX), Z8, Z1
+	VMOVUPS      Z1, 64(AX)
+	VCVTDQ2PS    Z2, Z2
+	VFMADD213PS  128(AX), Z8, Z2
+	VMOVUPS      Z2, 128(AX)
+	VCVTDQ2PS    Z3, Z3
+	VFMADD213PS  192(AX), Z8, Z3
+	VMOVUPS      Z3, 192(AX)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r1x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Z0
+
+loop:
+	VMOVUPS      (DX), Z1
+	VBROADCASTSS (AX), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (DI)
+	VZEROUPPER
+	RET
+
 // func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductHalfAVX512r1x16(SB), NOSPLIT, $0-64
@@ -21646,508 +22436,95 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductInt8AVX512r8x32(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R10)(DI*2), R11
-	ADDQ    DI, R11
-	LEAQ    (R8)(R9*2), R12
-	ADDQ    R9, R12
-	LEAQ    (R12)(R9*2), R13
-	ADDQ    R9, R13
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS (R8)(R9*1), Z2
-	VMOVUPS 64(R8)(R9*1), Z3
-	VMOVUPS (R8)(R9*2), Z4
-	VMOVUPS 64(R8)(R9*2), Z5
-	VMOVUPS (R12), Z6
-	VMOVUPS 64(R12), Z7
-	VMOVUPS (R12)(R9*1), Z8
-	VMOVUPS 64(R12)(R9*1), Z9
-	VMOVUPS (R12)(R9*2), Z10
-	VMOVUPS 64(R12)(R9*2), Z11
-	VMOVUPS (R13), Z12
-	VMOVUPS 64(R13), Z13
-	VMOVUPS (R13)(R9*1), Z14
-	VMOVUPS 64(R13)(R9*1), Z15
+// func addPairsAVX512r1x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
+TEXT ·addPairsAVX512r1x16(SB), NOSPLIT, $0-64
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	VXORPS Z0, Z0, Z0
 
 loop:
-	VPMOVSXBD    (DX), Z16
-	VCVTDQ2PS    Z16, Z16
-	VPMOVSXBD    16(DX), Z17
-	VCVTDQ2PS    Z17, Z17
-	VBROADCASTSS (AX), Z18
-	VFMADD231PS  Z16, Z18, Z0
-	VFMADD231PS  Z17, Z18, Z1
-	VBROADCASTSS (AX)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z2
-	VFMADD231PS  Z17, Z18, Z3
-	VBROADCASTSS (AX)(DI*2), Z18
-	VFMADD231PS  Z16, Z18, Z4
-	VFMADD231PS  Z17, Z18, Z5
-	VBROADCASTSS (R10), Z18
-	VFMADD231PS  Z16, Z18, Z6
-	VFMADD231PS  Z17, Z18, Z7
-	VBROADCASTSS (R10)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z8
-	VFMADD231PS  Z17, Z18, Z9
-	VBROADCASTSS (R10)(DI*2), Z18
-	VFMADD231PS  Z16, Z18, Z10
-	VFMADD231PS  Z17, Z18, Z11
-	VBROADCASTSS (R11), Z18
-	VFMADD231PS  Z16, Z18, Z12
-	VFMADD231PS  Z17, Z18, Z13
-	VBROADCASTSS (R11)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z14
-	VFMADD231PS  Z17, Z18, Z15
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         CX, R11
+	VPMOVSXBW    (DX), Z1
+	VPBROADCASTD (AX), Z2
+	VPDPWSSD     Z1, Z2, Z0
+	ADDQ         $0x00000004, AX
 	ADDQ         BX, DX
 	DECQ         SI
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, (R8)(R9*1)
-	VMOVUPS      Z3, 64(R8)(R9*1)
-	VMOVUPS      Z4, (R8)(R9*2)
-	VMOVUPS      Z5, 64(R8)(R9*2)
-	VMOVUPS      Z6, (R12)
-	VMOVUPS      Z7, 64(R12)
-	VMOVUPS      Z8, (R12)(R9*1)
-	VMOVUPS      Z9, 64(R12)(R9*1)
-	VMOVUPS      Z10, (R12)(R9*2)
-	VMOVUPS      Z11, 64(R12)(R9*2)
-	VMOVUPS      Z12, (R13)
-	VMOVUPS      Z13, 64(R13)
-	VMOVUPS      Z14, (R13)(R9*1)
-	VMOVUPS      Z15, 64(R13)(R9*1)
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	VBROADCASTSS (DX), Z2
+	VCVTDQ2PS    Z0, Z0
+	VFMADD213PS  (AX), Z2, Z0
+	VMOVUPS      Z0, (AX)
 	VZEROUPPER
 	RET
 
-// func addProductInt8AVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductInt8AVX512r8x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R10)(DI*2), R11
-	ADDQ    DI, R11
-	LEAQ    (R8)(R9*2), R12
-	ADDQ    R9, R12
-	LEAQ    (R12)(R9*2), R13
-	ADDQ    R9, R13
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-	VMOVUPS (R8)(R9*2), Z2
-	VMOVUPS (R12), Z3
-	VMOVUPS (R12)(R9*1), Z4
-	VMOVUPS (R12)(R9*2), Z5
-	VMOVUPS (R13), Z6
-	VMOVUPS (R13)(R9*1), Z7
+// func quantizeRowsAVX512(dst *int16, ldd int, x *float32, ldx int, rows int, cols int, scale *float32, limit float32)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F
+TEXT ·quantizeRowsAVX512(SB), NOSPLIT, $0-60
+	MOVQ         dst+0(FP), AX
+	MOVQ         ldd+8(FP), CX
+	MOVQ         x+16(FP), DX
+	MOVQ         ldx+24(FP), BX
+	MOVQ         rows+32(FP), SI
+	MOVQ         cols+40(FP), DI
+	MOVQ         scale+48(FP), R8
+	VBROADCASTSS limit+56(FP), Z0
+	VXORPS       constants<>+960(SB), Z0, Z1
+	SHLQ         $0x01, CX
+	SHLQ         $0x02, BX
+	SHLQ         $0x02, DI
 
-loop:
-	VPMOVSXBD    (DX), Z8
-	VCVTDQ2PS    Z8, Z8
-	VBROADCASTSS (AX), Z9
-	VFMADD231PS  Z8, Z9, Z0
-	VBROADCASTSS (AX)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z1
-	VBROADCASTSS (AX)(DI*2), Z9
-	VFMADD231PS  Z8, Z9, Z2
-	VBROADCASTSS (R10), Z9
-	VFMADD231PS  Z8, Z9, Z3
-	VBROADCASTSS (R10)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z4
-	VBROADCASTSS (R10)(DI*2), Z9
-	VFMADD231PS  Z8, Z9, Z5
-	VBROADCASTSS (R11), Z9
-	VFMADD231PS  Z8, Z9, Z6
-	VBROADCASTSS (R11)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z7
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         CX, R11
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VMOVUPS      Z2, (R8)(R9*2)
-	VMOVUPS      Z3, (R12)
-	VMOVUPS      Z4, (R12)(R9*1)
-	VMOVUPS      Z5, (R12)(R9*2)
-	VMOVUPS      Z6, (R13)
-	VMOVUPS      Z7, (R13)(R9*1)
-	VZEROUPPER
-	RET
+row:
+	VXORPS Z2, Z2, Z2
+	XORQ   R9, R9
 
-// func addProductInt8AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte, apart int)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r4x64(SB), NOSPLIT, $0-80
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS 128(R8), Z2
-	VMOVUPS 192(R8), Z3
-	VMOVUPS (R8)(R9*1), Z4
-	VMOVUPS 64(R8)(R9*1), Z5
-	VMOVUPS 128(R8)(R9*1), Z6
-	VMOVUPS 192(R8)(R9*1), Z7
-	VMOVUPS (R8)(R9*2), Z8
-	VMOVUPS 64(R8)(R9*2), Z9
-	VMOVUPS 128(R8)(R9*2), Z10
-	VMOVUPS 192(R8)(R9*2), Z11
-	VMOVUPS (R11), Z12
-	VMOVUPS 64(R11), Z13
-	VMOVUPS 128(R11), Z14
-	VMOVUPS 192(R11), Z15
-	MOVQ    ahead+64(FP), R12
-	MOVQ    apart+72(FP), R13
-	MOVQ    R13, R14
-	SHLQ    $0x00, R14
-	MOVQ    $0x00000040, R15
-	SHLQ    $0x03, R13
-	SUBQ    R13, R15
-	MOVQ    $0x00000008, R13
+largest:
+	VMOVUPS       (DX)(R9*1), Z3
+	VANDPS        constants<>+1024(SB), Z3, Z3
+	VPMAXUD       Z3, Z2, Z2
+	ADDQ          $0x40, R9
+	CMPQ          R9, DI
+	JNE           largest
+	VEXTRACTF64X4 $0x01, Z2, Y3
+	VPMAXUD       Y2, Y3, Y3
+	VEXTRACTF128  $0x01, Y3, X2
+	VPMAXUD       X3, X2, X2
+	VUNPCKHPD     X2, X2, X3
+	VPMAXUD       X2, X3, X2
+	VMOVSHDUP     X2, X3
+	VPMAXUD       X2, X3, X2
+	VDIVSS        X0, X2, X3
+	VMOVSS        X3, (R8)
+	VDIVSS        X2, X0, X2
+	VCMPSS        $0x11, constants<>+768(SB), X2, X3
+	VANDPS        X3, X2, X2
+	VBROADCASTSS  X2, Z2
+	XORQ          R9, R9
+	MOVQ          AX, R10
 
-loop:
-	PREFETCHT0 (R12)
-	ADDQ       R14, R12
-	DECQ       R13
-	JNZ        asked
-	ADDQ       R15, R12
-	MOVQ       $0x00000008, R13
-
-asked:
-	VPMOVSXBD    (DX), Z16
-	VCVTDQ2PS    Z16, Z16
-	VPMOVSXBD    16(DX), Z17
-	VCVTDQ2PS    Z17, Z17
-	VPMOVSXBD    32(DX), Z18
-	VCVTDQ2PS    Z18, Z18
-	VPMOVSXBD    48(DX), Z19
-	VCVTDQ2PS    Z19, Z19
-	VBROADCASTSS (AX), Z20
-	VFMADD231PS  Z16, Z20, Z0
-	VFMADD231PS  Z17, Z20, Z1
-	VFMADD231PS  Z18, Z20, Z2
-	VFMADD231PS  Z19, Z20, Z3
-	VBROADCASTSS (AX)(DI*1), Z20
-	VFMADD231PS  Z16, Z20, Z4
-	VFMADD231PS  Z17, Z20, Z5
-	VFMADD231PS  Z18, Z20, Z6
-	VFMADD231PS  Z19, Z20, Z7
-	VBROADCASTSS (AX)(DI*2), Z20
-	VFMADD231PS  Z16, Z20, Z8
-	VFMADD231PS  Z17, Z20, Z9
-	VFMADD231PS  Z18, Z20, Z10
-	VFMADD231PS  Z19, Z20, Z11
-	VBROADCASTSS (R10), Z20
-	VFMADD231PS  Z16, Z20, Z12
-	VFMADD231PS  Z17, Z20, Z13
-	VFMADD231PS  Z18, Z20, Z14
-	VFMADD231PS  Z19, Z20, Z15
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	VMOVUPS      Z4, (R8)(R9*1)
-	VMOVUPS      Z5, 64(R8)(R9*1)
-	VMOVUPS      Z6, 128(R8)(R9*1)
-	VMOVUPS      Z7, 192(R8)(R9*1)
-	VMOVUPS      Z8, (R8)(R9*2)
-	VMOVUPS      Z9, 64(R8)(R9*2)
-	VMOVUPS      Z10, 128(R8)(R9*2)
-	VMOVUPS      Z11, 192(R8)(R9*2)
-	VMOVUPS      Z12, (R11)
-	VMOVUPS      Z13, 64(R11)
-	VMOVUPS      Z14, 128(R11)
-	VMOVUPS      Z15, 192(R11)
-	VZEROUPPER
-	RET
-
-// func addProductInt8AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductInt8AVX512r4x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-	VMOVUPS (R8)(R9*2), Z2
-	VMOVUPS (R11), Z3
-
-loop:
-	VPMOVSXBD    (DX), Z4
-	VCVTDQ2PS    Z4, Z4
-	VBROADCASTSS (AX), Z5
-	VFMADD231PS  Z4, Z5, Z0
-	VBROADCASTSS (AX)(DI*1), Z5
-	VFMADD231PS  Z4, Z5, Z1
-	VBROADCASTSS (AX)(DI*2), Z5
-	VFMADD231PS  Z4, Z5, Z2
-	VBROADCASTSS (R10), Z5
-	VFMADD231PS  Z4, Z5, Z3
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VMOVUPS      Z2, (R8)(R9*2)
-	VMOVUPS      Z3, (R11)
-	VZEROUPPER
-	RET
-
-// func addProductInt8AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte, apart int)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r2x64(SB), NOSPLIT, $0-80
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS 128(R8), Z2
-	VMOVUPS 192(R8), Z3
-	VMOVUPS (R8)(R9*1), Z4
-	VMOVUPS 64(R8)(R9*1), Z5
-	VMOVUPS 128(R8)(R9*1), Z6
-	VMOVUPS 192(R8)(R9*1), Z7
-	MOVQ    ahead+64(FP), R10
-	MOVQ    apart+72(FP), R11
-	MOVQ    R11, R12
-	SHLQ    $0x00, R12
-	MOVQ    $0x00000040, R13
-	SHLQ    $0x03, R11
-	SUBQ    R11, R13
-	MOVQ    $0x00000008, R11
-
-loop:
-	PREFETCHT0 (R10)
-	ADDQ       R12, R10
-	DECQ       R11
-	JNZ        asked
-	ADDQ       R13, R10
-	MOVQ       $0x00000008, R11
-
-asked:
-	VPMOVSXBD    (DX), Z8
-	VCVTDQ2PS    Z8, Z8
-	VPMOVSXBD    16(DX), Z9
-	VCVTDQ2PS    Z9, Z9
-	VPMOVSXBD    32(DX), Z10
-	VCVTDQ2PS    Z10, Z10
-	VPMOVSXBD    48(DX), Z11
-	VCVTDQ2PS    Z11, Z11
-	VBROADCASTSS (AX), Z12
-	VFMADD231PS  Z8, Z12, Z0
-	VFMADD231PS  Z9, Z12, Z1
-	VFMADD231PS  Z10, Z12, Z2
-	VFMADD231PS  Z11, Z12, Z3
-	VBROADCASTSS (AX)(DI*1), Z12
-	VFMADD231PS  Z8, Z12, Z4
-	VFMADD231PS  Z9, Z12, Z5
-	VFMADD231PS  Z10, Z12, Z6
-	VFMADD231PS  Z11, Z12, Z7
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	VMOVUPS      Z4, (R8)(R9*1)
-	VMOVUPS      Z5, 64(R8)(R9*1)
-	VMOVUPS      Z6, 128(R8)(R9*1)
-	VMOVUPS      Z7, 192(R8)(R9*1)
-	VZEROUPPER
-	RET
-
-// func addProductInt8AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductInt8AVX512r2x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-
-loop:
-	VPMOVSXBD    (DX), Z2
-	VCVTDQ2PS    Z2, Z2
-	VBROADCASTSS (AX), Z3
-	VFMADD231PS  Z2, Z3, Z0
-	VBROADCASTSS (AX)(DI*1), Z3
-	VFMADD231PS  Z2, Z3, Z1
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VZEROUPPER
-	RET
-
-// func addProductInt8AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int, ahead *byte, apart int)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·addProductInt8AVX512r1x64(SB), NOSPLIT, $0-80
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
-	SHLQ    $0x02, R8
-	VMOVUPS (DI), Z0
-	VMOVUPS 64(DI), Z1
-	VMOVUPS 128(DI), Z2
-	VMOVUPS 192(DI), Z3
-	MOVQ    ahead+64(FP), R8
-	MOVQ    apart+72(FP), R9
-	MOVQ    R9, R10
-	SHLQ    $0x00, R10
-	MOVQ    $0x00000040, R11
-	SHLQ    $0x03, R9
-	SUBQ    R9, R11
-	MOVQ    $0x00000008, R9
-
-loop:
-	PREFETCHT0 (R8)
-	ADDQ       R10, R8
-	DECQ       R9
-	JNZ        asked
-	ADDQ       R11, R8
-	MOVQ       $0x00000008, R9
-
-asked:
-	VPMOVSXBD    (DX), Z4
-	VCVTDQ2PS    Z4, Z4
-	VPMOVSXBD    16(DX), Z5
-	VCVTDQ2PS    Z5, Z5
-	VPMOVSXBD    32(DX), Z6
-	VCVTDQ2PS    Z6, Z6
-	VPMOVSXBD    48(DX), Z7
-	VCVTDQ2PS    Z7, Z7
-	VBROADCASTSS (AX), Z8
-	VFMADD231PS  Z4, Z8, Z0
-	VFMADD231PS  Z5, Z8, Z1
-	VFMADD231PS  Z6, Z8, Z2
-	VFMADD231PS  Z7, Z8, Z3
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (DI)
-	VMOVUPS      Z1, 64(DI)
-	VMOVUPS      Z2, 128(DI)
-	VMOVUPS      Z3, 192(DI)
-	VZEROUPPER
-	RET
-
-// func addProductInt8AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *int8, ldb int, n int)
-// Requires: AVX, AVX512F
-TEXT ·addProductInt8AVX512r1x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
-	SHLQ    $0x02, CX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
-	SHLQ    $0x02, R8
-	VMOVUPS (DI), Z0
-
-loop:
-	VPMOVSXBD    (DX), Z1
-	VCVTDQ2PS    Z1, Z1
-	VBROADCASTSS (AX), Z2
-	VFMADD231PS  Z1, Z2, Z0
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
-	JNZ          loop
-	VMOVUPS      Z0, (DI)
+round:
+	VMULPS    (DX)(R9*1), Z2, Z3
+	VMAXPS    Z1, Z3, Z3
+	VMINPS    Z0, Z3, Z3
+	VCVTPS2DQ Z3, Z3
+	VPMOVDW   Z3, (R10)
+	ADDQ      $0x20, R10
+	ADDQ      $0x40, R9
+	CMPQ      R9, DI
+	JNE       round
+	ADDQ      BX, DX
+	ADDQ      CX, AX
+	ADDQ      $0x04, R8
+	DECQ      SI
+	JNZ       row
 	VZEROUPPER
 	RET
 

@@ -227,20 +227,22 @@ func addProductHalfNEONr2(c *float32, ldc int, a *float32, row, step int, b *uin
 //go:noescape
 func addProductHalfNEONr1(c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int)
 
-// addProductInt8NEONr4: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+// addPairsNEONr2: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 2 and j < 16; n > 0.
 //
 //go:noescape
-func addProductInt8NEONr4(c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int)
+func addPairsNEONr2(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb, n int)
 
-// addProductInt8NEONr2: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+// addPairsNEONr1: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 1 and j < 16; n > 0.
 //
 //go:noescape
-func addProductInt8NEONr2(c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int)
+func addPairsNEONr1(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb, n int)
 
-// addProductInt8NEONr1: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+// roundRowNEON: dst[i] = clamp(roundHalfEven(x[i]*s), -limit, limit) for i < n; n > 0 and a multiple of 16.
 //
 //go:noescape
-func addProductInt8NEONr1(c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int)
+func roundRowNEON(dst *int16, x *float32, n int, s, limit float32)
 
 // toHalvesNEON: dst[i] = x[i] in half precision, rounded half to even, for i < n; n > 0 and a multiple of 16.
 //

@@ -71,8 +71,12 @@ func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16
 	addProductHalfRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
 }
 
-func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int, _ Ahead) {
-	addProductInt8Ref(c, ldc, a, row, step, b, ldb, rows, cols, n)
+func addPairs(c []float32, ldc int, a []int16, lda int, scale []float32, b []int8, ldb, rows, cols, n int, _ Ahead) {
+	addPairsRef(c, ldc, a, lda, scale, b, ldb, rows, cols, n)
+}
+
+func quantizeRows(dst []int16, ldd int, x []float32, ldx, rows, cols int, scale []float32, limit float32) {
+	quantizeRowsRef(dst, ldd, x, ldx, rows, cols, scale, limit)
 }
 
 func toHalves(dst []uint16, x []float32) { toHalvesRef(dst, x) }

@@ -96,18 +96,18 @@ func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16
 	}
 }
 
-func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int, ahead Ahead) {
+func addPairs(c []float32, ldc int, a []int16, lda int, scale []float32, b []int8, ldb, rows, cols, n int, ahead Ahead) {
 	isa := vectors()
 	if isa == Scalar {
-		addProductInt8Ref(c, ldc, a, row, step, b, ldb, rows, cols, n)
+		addPairsRef(c, ldc, a, lda, scale, b, ldb, rows, cols, n)
 		return
 	}
 	for t := newTiles(isa, rows, cols); t.next(); {
-		to, left, right := &c[t.row*ldc+t.col], &a[t.row*row], &b[t.col]
+		to, left, right := &c[t.row*ldc+t.col], &a[t.row*lda], &b[2*t.col]
 		if isa == AVX2 {
-			addProductInt8256(t.tall, t.width, to, ldc, left, row, step, right, ldb, n)
+			addPairs256(t.tall, t.width, to, ldc, left, lda, &scale[t.row], right, ldb, n)
 		} else {
-			addProductInt8512(t.tall, t.width, to, ldc, left, row, step, right, ldb, n, t.ahead(ahead, 1*n), ahead.Apart)
+			addPairs512(t.tall, t.width, to, ldc, left, lda, &scale[t.row], right, ldb, n, t.ahead(ahead, 2*n), ahead.Apart)
 		}
 	}
 }
@@ -188,40 +188,40 @@ func addProductHalf512(rows, cols int, c *float32, ldc int, a *float32, row, ste
 	}
 }
 
-func addProductInt8256(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int) {
+func addPairs256(rows, cols int, c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb, n int) {
 	switch shape(rows, cols) {
 	case 6<<8 | 16:
-		addProductInt8AVX2r6x16(c, ldc, a, row, step, b, ldb, n)
+		addPairsAVX2r6x16(c, ldc, a, lda, scale, b, ldb, n)
 	case 4<<8 | 16:
-		addProductInt8AVX2r4x16(c, ldc, a, row, step, b, ldb, n)
+		addPairsAVX2r4x16(c, ldc, a, lda, scale, b, ldb, n)
 	case 2<<8 | 32:
-		addProductInt8AVX2r2x32(c, ldc, a, row, step, b, ldb, n)
+		addPairsAVX2r2x32(c, ldc, a, lda, scale, b, ldb, n)
 	case 2<<8 | 16:
-		addProductInt8AVX2r2x16(c, ldc, a, row, step, b, ldb, n)
+		addPairsAVX2r2x16(c, ldc, a, lda, scale, b, ldb, n)
 	case 1<<8 | 64:
-		addProductInt8AVX2r1x64(c, ldc, a, row, step, b, ldb, n)
+		addPairsAVX2r1x64(c, ldc, a, lda, scale, b, ldb, n)
 	case 1<<8 | 16:
-		addProductInt8AVX2r1x16(c, ldc, a, row, step, b, ldb, n)
+		addPairsAVX2r1x16(c, ldc, a, lda, scale, b, ldb, n)
 	}
 }
 
-func addProductInt8512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *int8, ldb, n int, ahead *byte, apart int) {
+func addPairs512(rows, cols int, c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb, n int, ahead *byte, apart int) {
 	switch shape(rows, cols) {
 	case 8<<8 | 32:
-		addProductInt8AVX512r8x32(c, ldc, a, row, step, b, ldb, n)
+		addPairsAVX512r8x32(c, ldc, a, lda, scale, b, ldb, n)
 	case 8<<8 | 16:
-		addProductInt8AVX512r8x16(c, ldc, a, row, step, b, ldb, n)
+		addPairsAVX512r8x16(c, ldc, a, lda, scale, b, ldb, n)
 	case 4<<8 | 64:
-		addProductInt8AVX512r4x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+		addPairsAVX512r4x64(c, ldc, a, lda, scale, b, ldb, n, ahead, apart)
 	case 4<<8 | 16:
-		addProductInt8AVX512r4x16(c, ldc, a, row, step, b, ldb, n)
+		addPairsAVX512r4x16(c, ldc, a, lda, scale, b, ldb, n)
 	case 2<<8 | 64:
-		addProductInt8AVX512r2x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+		addPairsAVX512r2x64(c, ldc, a, lda, scale, b, ldb, n, ahead, apart)
 	case 2<<8 | 16:
-		addProductInt8AVX512r2x16(c, ldc, a, row, step, b, ldb, n)
+		addPairsAVX512r2x16(c, ldc, a, lda, scale, b, ldb, n)
 	case 1<<8 | 64:
-		addProductInt8AVX512r1x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+		addPairsAVX512r1x64(c, ldc, a, lda, scale, b, ldb, n, ahead, apart)
 	case 1<<8 | 16:
-		addProductInt8AVX512r1x16(c, ldc, a, row, step, b, ldb, n)
+		addPairsAVX512r1x16(c, ldc, a, lda, scale, b, ldb, n)
 	}
 }

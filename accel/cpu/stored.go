@@ -6,8 +6,8 @@ import (
 	"unsafe"
 )
 
-// Keys and values may be stored in half precision or as int8. They become float32 in the products of attention, which are otherwise those
-// of [AddProduct]: the same sums in the same order.
+// Keys and values may be stored in half precision or as int8. Halves become float32 in the products of attention, which are otherwise those
+// of [AddProduct]: the same sums in the same order. Products of int8 are sums of integers.
 
 // AddProductHalf is [AddProduct] with a right factor in IEEE half precision.
 func AddProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, ahead Ahead) {
@@ -16,11 +16,47 @@ func AddProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16
 	}
 }
 
-// AddProductInt8 is [AddProduct] with a right factor of int8.
-func AddProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int, ahead Ahead) {
-	if checkProduct("AddProductInt8", c, ldc, a, row, step, len(b), ldb, rows, cols, n) {
-		addProductInt8(c, ldc, a, row, step, b, ldb, rows, cols, n, orItself(ahead, b))
+// AddPairs adds a product of int16 and int8, times a scale for each row, of which two terms of a sum lie side by side:
+//
+//	sum          = a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] + ...    for k = 0..n-1, an int32 that may wrap
+//	c[i*ldc+j] += scale[i] * float32(sum)                                             fused, for i < rows, j < cols
+//
+// cols is a multiple of 16.
+func AddPairs(c []float32, ldc int, a []int16, lda int, scale []float32, b []int8, ldb, rows, cols, n int, ahead Ahead) {
+	const op = "AddPairs"
+	if rows < 0 || n < 0 || cols < 0 || cols%Lanes != 0 {
+		panic(fmt.Sprintf("cpu: %s: bad arguments: %d rows, %d columns (want a multiple of %d), %d pairs", op, rows, cols, Lanes, n))
 	}
+	if rows == 0 || cols == 0 || n == 0 {
+		return
+	}
+	needRows(op, "c", len(c), rows, cols, ldc)
+	needRows(op, "a", len(a), rows, 2*n, lda)
+	need(op, "scale", len(scale), rows)
+	needRows(op, "b", len(b), n, 2*cols, ldb)
+	addPairs(c, ldc, a, lda, scale, b, ldb, rows, cols, n, orItself(ahead, b))
+}
+
+// QuantizeRows makes int16 of rows of x [rows, cols], each with a scale of its own:
+//
+//	top[i]       = max_j |x[i*ldx+j]|                 NaN if the row holds one
+//	scale[i]     = top[i]/limit
+//	dst[i*ldd+j] = roundHalfEven(x[i*ldx+j] * s)      s = limit/top[i], or 0 if that is not finite
+//
+// limited to -limit..limit; NaN becomes -limit. limit is an integer from 1 to 32767, and cols a multiple of 16. dst may be the memory of x,
+// with ldd = 2*ldx.
+func QuantizeRows(dst []int16, ldd int, x []float32, ldx, rows, cols, limit int, scale []float32) {
+	const op = "QuantizeRows"
+	if rows < 0 || cols < 0 || cols%Lanes != 0 || limit < 1 || limit > math.MaxInt16 {
+		panic(fmt.Sprintf("cpu: %s: bad arguments: %d rows, %d columns (want a multiple of %d), limit %d (want 1 to %d)", op, rows, cols, Lanes, limit, math.MaxInt16))
+	}
+	if rows == 0 || cols == 0 {
+		return
+	}
+	needRows(op, "dst", len(dst), rows, cols, ldd)
+	needRows(op, "x", len(x), rows, cols, ldx)
+	need(op, "scale", len(scale), rows)
+	quantizeRows(dst, ldd, x, ldx, rows, cols, scale, float32(limit))
 }
 
 // checkProduct says whether there is anything to do.

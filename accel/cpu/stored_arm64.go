@@ -20,23 +20,33 @@ func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16
 	}
 }
 
-func addProductInt8(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int, _ Ahead) {
+func addPairs(c []float32, ldc int, a []int16, lda int, scale []float32, b []int8, ldb, rows, cols, n int, _ Ahead) {
 	if !vectors() {
-		addProductInt8Ref(c, ldc, a, row, step, b, ldb, rows, cols, n)
+		addPairsRef(c, ldc, a, lda, scale, b, ldb, rows, cols, n)
 		return
 	}
 	for j := 0; j < cols; j += Lanes {
-		for i, tall := 0, 0; i < rows; i += tall {
-			to, left, right := &c[i*ldc+j], &a[i*row], &b[j]
-			switch tall = tileRows(rows - i); tall {
-			case 4:
-				addProductInt8NEONr4(to, ldc, left, row, step, right, ldb, n)
-			case 2:
-				addProductInt8NEONr2(to, ldc, left, row, step, right, ldb, n)
-			case 1:
-				addProductInt8NEONr1(to, ldc, left, row, step, right, ldb, n)
+		for i := 0; i < rows; i += 2 {
+			to, left, right := &c[i*ldc+j], &a[i*lda], &b[2*j]
+			if i+1 < rows {
+				addPairsNEONr2(to, ldc, left, lda, &scale[i], right, ldb, n)
+			} else {
+				addPairsNEONr1(to, ldc, left, lda, &scale[i], right, ldb, n)
 			}
 		}
+	}
+}
+
+func quantizeRows(dst []int16, ldd int, x []float32, ldx, rows, cols int, scale []float32, limit float32) {
+	if !vectors() {
+		quantizeRowsRef(dst, ldd, x, ldx, rows, cols, scale, limit)
+		return
+	}
+	for i := range rows {
+		row := x[i*ldx:][:cols]
+		var steps float32
+		scale[i], steps = stepsOf(absMax(row), limit)
+		roundRowNEON(&dst[i*ldd], &row[0], cols, steps, limit)
 	}
 }
 

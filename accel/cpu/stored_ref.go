@@ -4,23 +4,54 @@ import "math"
 
 // addProductHalfRef is addProductRef with halves.
 func addProductHalfRef(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int) {
-	addConverted(c, ldc, a, row, step, b, ldb, rows, cols, n, FromHalf)
-}
-
-// addProductInt8Ref is addProductRef with int8.
-func addProductInt8Ref(c []float32, ldc int, a []float32, row, step int, b []int8, ldb, rows, cols, n int) {
-	addConverted(c, ldc, a, row, step, b, ldb, rows, cols, n, func(v int8) float32 { return float32(v) })
-}
-
-func addConverted[T any](c []float32, ldc int, a []float32, row, step int, b []T, ldb, rows, cols, n int, float func(T) float32) {
 	for k := range n {
 		for j, v := range b[k*ldb:][:cols] {
-			f := float(v)
+			f := FromHalf(v)
 			for i := range rows {
 				c[i*ldc+j] = FMA(a[i*row+k*step], f, c[i*ldc+j])
 			}
 		}
 	}
+}
+
+func addPairsRef(c []float32, ldc int, a []int16, lda int, scale []float32, b []int8, ldb, rows, cols, n int) {
+	for i := range rows {
+		left, to := a[i*lda:][:2*n], c[i*ldc:][:cols]
+		for j := range to {
+			sum := int32(0)
+			for k := range n {
+				right := b[k*ldb+2*j:][:2]
+				sum += int32(left[2*k])*int32(right[0]) + int32(left[2*k+1])*int32(right[1])
+			}
+			to[j] = FMA(float32(sum), scale[i], to[j])
+		}
+	}
+}
+
+func quantizeRowsRef(dst []int16, ldd int, x []float32, ldx, rows, cols int, scale []float32, limit float32) {
+	for i := range rows {
+		from, to := x[i*ldx:][:cols], dst[i*ldd:][:cols]
+		var steps float32
+		scale[i], steps = stepsOf(absMaxRef(0, from), limit)
+		for j, v := range from {
+			v *= steps
+			if !(v > -limit) {
+				v = -limit
+			}
+			if v > limit {
+				v = limit
+			}
+			to[j] = int16(math.Float32bits(float32(v) + expMagic)) // the low bits are v rounded, ties to even
+		}
+	}
+}
+
+// stepsOf gives what one step is worth where limit of them are top, and how many steps one is: none where that is not finite.
+func stepsOf(top, limit float32) (scale, steps float32) {
+	if steps = limit / top; !(steps <= math.MaxFloat32) {
+		steps = 0
+	}
+	return top / limit, steps
 }
 
 // toHalvesRef rounds half to even.

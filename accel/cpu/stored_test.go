@@ -1,11 +1,11 @@
 package cpu
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -20,28 +20,144 @@ func TestStoredProductsAreThoseOfTheirFloats(t *testing.T) {
 		size := (rows-1)*ldc + cols
 		a, start := drawFloats(t, r, "a", (rows-1)*row+n), drawFloats(t, r, "c", size)
 		ahead := Ahead{First: make([]byte, r.IntN(300)), Apart: r.IntN(5000)} // changes nothing
-		halves, ints := make([]uint16, (n-1)*ldb+cols), make([]int8, (n-1)*ldb+cols)
-		asHalves, asInts := make([]float32, len(halves)), make([]float32, len(ints))
+		halves := make([]uint16, (n-1)*ldb+cols)
+		asHalves := make([]float32, len(halves))
 		for i := range halves {
-			halves[i], ints[i] = uint16(r.Uint32()), int8(r.Uint32())
-			asHalves[i], asInts[i] = FromHalf(halves[i]), float32(ints[i])
+			halves[i] = uint16(r.Uint32())
+			asHalves[i] = FromHalf(halves[i])
 		}
 		for _, isa := range Supported() {
 			onISA(isa, func() {
-				for _, kind := range []string{"half", "int8"} {
-					want, c := append([]float32(nil), start...), append([]float32(nil), start...)
-					if kind == "half" {
-						AddProduct(want, ldc, a, row, 1, asHalves, ldb, rows, cols, n, Ahead{})
-						AddProductHalf(c, ldc, a, row, 1, halves, ldb, rows, cols, n, ahead)
-					} else {
-						AddProduct(want, ldc, a, row, 1, asInts, ldb, rows, cols, n, Ahead{})
-						AddProductInt8(c, ldc, a, row, 1, ints, ldb, rows, cols, n, ahead)
-					}
-					sameBits(t, want, c, fmt.Sprint(kind, isa))
+				want, c := append([]float32(nil), start...), append([]float32(nil), start...)
+				AddProduct(want, ldc, a, row, 1, asHalves, ldb, rows, cols, n, Ahead{})
+				AddProductHalf(c, ldc, a, row, 1, halves, ldb, rows, cols, n, ahead)
+				sameBits(t, want, c, isa)
+			})
+		}
+	})
+}
+
+// Whatever the order of the terms, and however large they are, up to sums that an int32 just holds.
+func TestPairsAddExactSumsOnce(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := source(t)
+		rows, cols, n := rapid.IntRange(1, 19).Draw(t, "rows"), 16*rapid.IntRange(1, 9).Draw(t, "cols/16"), rapid.IntRange(1, 70).Draw(t, "n")
+		extreme := rapid.Bool().Draw(t, "extreme")
+		if extreme {
+			n = 256 // 512 * 32767 * 128 < 1<<31
+		}
+		lda, ldb, ldc := 2*n+rapid.IntRange(0, 9).Draw(t, "gap of a"), 2*cols+rapid.IntRange(0, 20).Draw(t, "gap of b"), cols+rapid.IntRange(0, 20).Draw(t, "gap of c")
+		a, b := make([]int16, (rows-1)*lda+2*n), make([]int8, (n-1)*ldb+2*cols)
+		for i := range a {
+			a[i] = int16(r.Uint32())
+			if extreme {
+				a[i] = math.MaxInt16
+			}
+		}
+		for i := range b {
+			b[i] = int8(r.Uint32())
+			if extreme {
+				b[i] = math.MinInt8
+			}
+		}
+		scale := drawFloats(t, r, "scale", rows)
+		start := drawFloats(t, r, "c", (rows-1)*ldc+cols)
+		want := append([]float32(nil), start...)
+		for i := range rows {
+			for j := range cols {
+				sum := int64(0)
+				for k := range 2 * n {
+					sum += int64(a[i*lda+k]) * int64(b[k/2*ldb+2*j+k%2])
+				}
+				require.Equal(t, sum, int64(int32(sum)))
+				want[i*ldc+j] = FMA(float32(sum), scale[i], start[i*ldc+j])
+			}
+		}
+		ahead := Ahead{First: make([]byte, r.IntN(300)), Apart: r.IntN(5000)} // changes nothing
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				c, untouched := guarded[float32](len(start), -7777)
+				copy(c, start)
+				AddPairs(c, ldc, a, lda, scale, b, ldb, rows, cols, n, ahead)
+				untouched(t, isa)
+				sameBits(t, want, c, isa)
+			})
+		}
+	})
+}
+
+func TestRowsBecomeInt16WithAScaleEach(t *testing.T) {
+	inf := float32(math.Inf(1))
+	rapid.Check(t, func(t *rapid.T) {
+		r := source(t)
+		rows, cols := rapid.IntRange(1, 9).Draw(t, "rows"), 16*rapid.IntRange(1, 9).Draw(t, "cols/16")
+		ldx, ldd := cols+rapid.IntRange(0, 20).Draw(t, "gap"), cols+rapid.IntRange(0, 20).Draw(t, "gap of dst")
+		limit := rapid.SampledFrom([]int{1, 100, 16383, 32767}).Draw(t, "limit")
+		x := drawFloats(t, r, "x", (rows-1)*ldx+cols)
+		for range r.IntN(3) {
+			x[r.IntN(len(x))] = []float32{-inf, inf, float32(math.NaN()), 1e-38, -1e-45, math.MaxFloat32}[r.IntN(6)]
+		}
+		zero := r.IntN(rows)
+		if rapid.Bool().Draw(t, "a row of zeros or nearly") {
+			for j := range cols {
+				x[zero*ldx+j] = float32(r.IntN(2)) * 1e-40
+			}
+		}
+		want, wantScale := make([]int16, (rows-1)*ldd+cols), make([]float32, rows)
+		onISA(Scalar, func() { QuantizeRows(want, ldd, x, ldx, rows, cols, limit, wantScale) })
+		for i := range rows {
+			row := x[i*ldx:][:cols]
+			top := AbsMax(row)
+			sameBits(t, []float32{top / float32(limit)}, wantScale[i:i+1])
+			if float32(limit)/top > math.MaxFloat32 || top > math.MaxFloat32 || top != top {
+				continue
+			}
+			for j, v := range row {
+				got := want[i*ldd+j]
+				require.LessOrEqual(t, max(got, -got), int16(limit))
+				require.InDelta(t, float64(v)*float64(limit)/float64(top), float64(got), 0.51)
+			}
+		}
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				dst, untouched := guarded[int16](len(want), -7777)
+				clear(dst)
+				scale := make([]float32, rows)
+				QuantizeRows(dst, ldd, x, ldx, rows, cols, limit, scale)
+				untouched(t, isa)
+				require.Equal(t, want, dst, isa)
+				sameBits(t, wantScale, scale, isa)
+				inPlace := append([]float32(nil), x...)
+				ints := unsafe.Slice((*int16)(unsafe.Pointer(&inPlace[0])), 2*len(inPlace))
+				QuantizeRows(ints, 2*ldx, inPlace, ldx, rows, cols, limit, scale)
+				for i := range rows {
+					require.Equal(t, want[i*ldd:][:cols], ints[i*2*ldx:][:cols], isa)
 				}
 			})
 		}
 	})
+}
+
+func TestPairsRejectABrokenContract(t *testing.T) {
+	c, a, b := make([]float32, 32), make([]int16, 32), make([]int8, 64)
+	for name, call := range map[string]func(){
+		"columns":        func() { AddPairs(c, 15, a, 2, c, b, 30, 1, 15, 1, Ahead{}) },
+		"rows":           func() { AddPairs(c, 16, a, 2, c, b, 32, -1, 16, 1, Ahead{}) },
+		"c":              func() { AddPairs(c[:31], 16, a, 2, c, b, 32, 2, 16, 1, Ahead{}) },
+		"a":              func() { AddPairs(c, 16, a[:7], 4, c, b, 32, 2, 16, 2, Ahead{}) },
+		"scale":          func() { AddPairs(c, 16, a, 4, c[:1], b, 32, 2, 16, 2, Ahead{}) },
+		"b":              func() { AddPairs(c, 16, a, 4, c, b[:63], 32, 2, 16, 2, Ahead{}) },
+		"limit":          func() { QuantizeRows(a, 16, c, 16, 1, 16, 32768, c) },
+		"no limit":       func() { QuantizeRows(a, 16, c, 16, 1, 16, 0, c) },
+		"ragged columns": func() { QuantizeRows(a, 17, c, 17, 1, 17, 9, c) },
+		"dst":            func() { QuantizeRows(a[:31], 16, c, 16, 2, 16, 9, c) },
+		"x":              func() { QuantizeRows(a, 16, c[:31], 16, 2, 16, 9, c) },
+		"row scales":     func() { QuantizeRows(a, 16, c, 16, 2, 16, 9, c[:1]) },
+	} {
+		require.Panics(t, call, name)
+	}
+	AddPairs(nil, 0, nil, 0, nil, nil, 0, 3, 16, 0, Ahead{})
+	QuantizeRows(nil, 0, nil, 0, 0, 16, 9, nil)
 }
 
 // Every half is its own rounding, and what lies between two goes to the nearer, or to the even one.
@@ -79,10 +195,14 @@ func BenchmarkAddProductOfStoredValues(b *testing.B) {
 	const dim, keys = 128, 64
 	a, c := floats(rand.New(rand.NewPCG(1, 1)), "normal", 4*keys), make([]float32, 4*dim)
 	single, half, int8s := make([]float32, keys*dim), make([]uint16, keys*dim), make([]int8, keys*dim)
+	ints, scale := make([]int16, 4*keys), make([]float32, 4)
 	for name, f := range map[string]func(){
 		"float32": func() { AddProduct(c, dim, a, keys, 1, single, dim, 4, dim, keys, Ahead{}) },
 		"half":    func() { AddProductHalf(c, dim, a, keys, 1, half, dim, 4, dim, keys, Ahead{}) },
-		"int8":    func() { AddProductInt8(c, dim, a, keys, 1, int8s, dim, 4, dim, keys, Ahead{}) },
+		"int8": func() {
+			QuantizeRows(ints, keys, a, keys, 4, keys, math.MaxInt16, scale)
+			AddPairs(c, dim, ints, keys, scale, int8s, 2*dim, 4, dim, keys/2, Ahead{})
+		},
 	} {
 		b.Run(name, func(b *testing.B) {
 			for range b.N {

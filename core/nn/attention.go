@@ -243,14 +243,18 @@ func (t *attendTask) attend(l lanes, buf []float32) {
 // will probably read after these, or nil.
 func (t *attendTask) span(l lanes, p *partial, from, keys int, then []byte, buf []float32) {
 	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
-	q, buf := buf[:t.width*pad], buf[t.width*pad:]
+	q, buf := newLeftFactor(buf, t.width, pad)
 	for i := range l.n {
-		src := l.pair(i) * dim
-		cpu.ScaleMul(q[i*pad:i*pad+dim], t.q[src:src+dim], nil, t.scale)
+		src, to := l.pair(i)*dim, q.floats[i*pad:(i+1)*pad]
+		cpu.ScaleMul(to[:dim], t.q[src:src+dim], nil, t.scale)
+		clear(to[dim:])
 		p.top[i], p.sum[i] = float32(math.Inf(-1)), 0
 	}
 	clear(p.acc[:l.n*pad])
 	cache := t.ctx.caches[t.ctx.rows[l.row].Seq]
+	if cache.dtype == KVInt8 {
+		q.quantize(l.n, pad, dim)
+	}
 	end := min(keys, from+SpanTokens)
 	page := cache.at(t.a.Layer, l.kvHead, from/PageTokens)
 	for first, next := from, page; first < end; first, page = first+PageTokens, next {
@@ -280,16 +284,16 @@ func (t *attendTask) page(l lanes, from, keys int) []byte {
 }
 
 // strip adds the page of keys from first on to n lanes from lane at on: neighbouring rows under one head, or lanes that all see as much.
-func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, q, buf []float32) {
+func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, q leftFactor, buf []float32) {
 	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
 	most := t.seen(l.row+(at+n-1)%l.rows, first)
 	if most == 0 {
 		return
 	}
-	scores, buf := buf[:n*PageTokens], buf[t.width*PageTokens:]
-	sums, was := buf[:n], buf[n:2*n]
+	weights, buf := newLeftFactor(buf, t.width, PageTokens)
+	scores, sums, was := weights.floats[:n*PageTokens], buf[:n], buf[n:2*n]
 	clear(scores)
-	page.addScores(scores, q[at*pad:], n, padded(most), dim)
+	page.addScores(scores, q.from(at, pad), n, padded(most), dim)
 	copy(was, p.top[at:])
 	if t.seen(l.row+at%l.rows, first) == PageTokens {
 		cpu.ExpRows(scores, PageTokens, n, PageTokens, page.keyScale, page.valueScale, p.top[at:], sums)
@@ -310,7 +314,13 @@ func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, 
 	from := 0
 	for i := 0; i < n && from < most; i++ { // what row i sees and the one before it does not
 		to := t.seen(l.row+(at+i)%l.rows, first)
-		page.addValues(p.acc[(at+i)*pad:], scores[i*PageTokens:], n-i, from, to)
+		switch {
+		case page.dtype != KVInt8:
+			page.addValues(p.acc[(at+i)*pad:], weights.from(i, PageTokens), n-i, from, to)
+		case to > 0: // the first row that sees any: what a row does not see weighs nothing
+			page.addInt8Values(p.acc[(at+i)*pad:], weights.from(i, PageTokens), n-i, most)
+			return
+		}
 		from = to
 	}
 }
@@ -323,7 +333,8 @@ func (t *attendTask) maskedRows(l lanes, p *partial, page *kvPage, at, n, first 
 		if sums[i] = 0; seen == 0 {
 			continue
 		}
-		s := scores[i*PageTokens:][:padded(seen)]
+		row := scores[i*PageTokens:][:PageTokens]
+		s := row[:padded(seen)]
 		if page.keyScale != nil {
 			cpu.Mul(s[:seen], s[:seen], page.keyScale[:seen])
 		}
@@ -331,6 +342,7 @@ func (t *attendTask) maskedRows(l lanes, p *partial, page *kvPage, at, n, first 
 			s[j] = float32(math.Inf(-1))
 		}
 		cpu.ExpRows(s, len(s), 1, len(s), nil, page.valueScale, p.top[lane:], sums[i:])
+		clear(row[seen:])
 	}
 }
 

@@ -25,11 +25,13 @@ func TestLongContextsAreTheSameHoweverTheyAreRead(t *testing.T) {
 			requireClose(t, naiveAttention(q, k, v, row, h, heads, kv, dim), want[(row*heads+h)*dim:][:dim], fmt.Sprint("row ", row))
 		}
 	}
+	int8s := attendedAs(t, a, KVInt8, q, k, v, rows, rows)
 	defer func() { require.NoError(t, cpu.SetNumThreads(1)) }()
 	for _, threads := range []int{1, 3} {
 		require.NoError(t, cpu.SetNumThreads(threads))
 		for _, chunk := range []int{1, 250} {
 			require.Equal(t, want, attendedAs(t, a, KVFloat32, q, k, v, rows, chunk), fmt.Sprint(threads, " threads, chunks of ", chunk))
+			require.Equal(t, int8s, attendedAs(t, a, KVInt8, q, k, v, rows, chunk), fmt.Sprint("int8, ", threads, " threads, chunks of ", chunk))
 		}
 	}
 

@@ -48,7 +48,8 @@ func ParseKVType(name string) (KVType, error) {
 // sequences: each overwrites what the one before it left.
 //
 // A page has, for each layer and kv head, the keys as [PaddedDim][PageTokens] and the values as [PageTokens][PaddedDim], the right factors
-// of q k^T and of p v, in which the kernels read rows; then, for KVInt8, the scales of the keys and of the values, float32 [PageTokens] each.
+// of q k^T and of p v, in which the kernels read rows. KVInt8 has the keys as [PaddedDim/2][PageTokens][2] and the values as
+// [PageTokens/2][PaddedDim][2], pairs of terms of these products side by side; then the scales of both, float32 [PageTokens] each.
 type KVCache struct {
 	mem     *pool.HybridMemoryPool
 	dtype   KVType

@@ -1,6 +1,8 @@
 package nn
 
 import (
+	"math"
+
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
@@ -59,16 +61,27 @@ func (p *kvPage) store(slot, n int, k, v []float32, stride, dim int) {
 		keys, values := pool.View[int8](p.keys), pool.View[int8](p.values)
 		var row [storePiece]int8
 		for i := range n {
-			inv := scaleOf(k[i*stride:][:dim], &p.keyScale[slot+i])
+			at := slot + i
+			inv := scaleOf(k[i*stride:][:dim], &p.keyScale[at])
 			for from := 0; from < dim; from += storePiece {
 				piece := row[:min(storePiece, dim-from)]
 				cpu.QuantizeInt8(piece, k[i*stride+from:][:len(piece)], inv)
-				scatter(keys[from*PageTokens+slot+i:], piece)
+				for d, v := range piece {
+					keys[(from+d)&^1*PageTokens+2*at+d&1] = v
+				}
 			}
-			inv = scaleOf(v[i*stride:][:dim], &p.valueScale[slot+i])
-			to := values[(slot+i)*p.pad:][:p.pad]
-			cpu.QuantizeInt8(to[:dim], v[i*stride:][:dim], inv)
-			clear(to[dim:])
+			inv = scaleOf(v[i*stride:][:dim], &p.valueScale[at])
+			to := values[at&^1*p.pad+at&1:]
+			for from := 0; from < dim; from += storePiece {
+				piece := row[:min(storePiece, dim-from)]
+				cpu.QuantizeInt8(piece, v[i*stride+from:][:len(piece)], inv)
+				for d, v := range piece {
+					to[2*(from+d)] = v
+				}
+			}
+			for d := dim; d < p.pad; d++ {
+				to[2*d] = 0
+			}
 		}
 	}
 }
@@ -95,28 +108,57 @@ func scaleOf(x []float32, scale *float32) (inv float32) {
 	return 127 / top
 }
 
+// leftFactor is rows of queries or of probabilities. For the products of KVInt8 quantize makes them int16, each row where its floats were.
+type leftFactor struct {
+	floats []float32 // [rows, columns]
+	ints   []int16   // [rows, 2*columns], of which the first half is used
+	scale  []float32 // [rows] what one step of ints is worth
+}
+
+// newLeftFactor takes its memory from buf.
+func newLeftFactor(buf []float32, rows, columns int) (f leftFactor, rest []float32) {
+	n := rows * columns
+	return leftFactor{floats: buf[:n], ints: pool.View[int16](pool.BytesOf(buf[:n])), scale: buf[n : n+rows]}, buf[n+rows:]
+}
+
+// from leaves out the first rows.
+func (f leftFactor) from(row, columns int) leftFactor {
+	return leftFactor{floats: f.floats[row*columns:], ints: f.ints[row*2*columns:], scale: f.scale[row:]}
+}
+
+// quantize makes ints of floats, as fine as sums of so many terms with int8 have room for in an int32: no sum depends on an order.
+func (f leftFactor) quantize(rows, columns, terms int) {
+	limit := min(math.MaxInt16, math.MaxInt32/(-math.MinInt8*terms))
+	cpu.QuantizeRows(f.ints, 2*columns, f.floats, columns, rows, columns, limit, f.scale)
+}
+
 // addScores adds the products of rows queries [rows, pad] with the page's first width keys to scores [rows, PageTokens]. Those of KVInt8 are
 // still to be multiplied by keyScale.
-func (p *kvPage) addScores(scores, q []float32, rows, width, dim int) {
+func (p *kvPage) addScores(scores []float32, q leftFactor, rows, width, dim int) {
 	switch p.dtype {
 	case KVFloat32:
-		cpu.AddProduct(scores, PageTokens, q, p.pad, 1, pool.View[float32](p.keys), PageTokens, rows, width, dim, p.ahead(0))
+		cpu.AddProduct(scores, PageTokens, q.floats, p.pad, 1, pool.View[float32](p.keys), PageTokens, rows, width, dim, p.ahead(0))
 	case KVFloat16:
-		cpu.AddProductHalf(scores, PageTokens, q, p.pad, 1, pool.View[uint16](p.keys), PageTokens, rows, width, dim, p.ahead(0))
+		cpu.AddProductHalf(scores, PageTokens, q.floats, p.pad, 1, pool.View[uint16](p.keys), PageTokens, rows, width, dim, p.ahead(0))
 	case KVInt8:
-		cpu.AddProductInt8(scores, PageTokens, q, p.pad, 1, pool.View[int8](p.keys), PageTokens, rows, width, dim, p.ahead(0))
+		cpu.AddPairs(scores, PageTokens, q.ints, 2*p.pad, q.scale, pool.View[int8](p.keys), 2*PageTokens, rows, width, (dim+1)/2, p.ahead(0))
 	}
 }
 
-// addValues adds the values [from, to) of the page, weighed by rows of probabilities [rows, PageTokens], to acc [rows, pad]. For KVInt8 these
-// have been multiplied by valueScale.
-func (p *kvPage) addValues(acc, probabilities []float32, rows, from, to int) {
+// addValues adds the values [from, to) of the page, weighed by rows of probabilities [rows, PageTokens], to acc [rows, pad].
+func (p *kvPage) addValues(acc []float32, probabilities leftFactor, rows, from, to int) {
+	weights := probabilities.floats[from:]
 	switch p.dtype {
 	case KVFloat32:
-		cpu.AddProduct(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[float32](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.ahead(1))
+		cpu.AddProduct(acc, p.pad, weights, PageTokens, 1, pool.View[float32](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.ahead(1))
 	case KVFloat16:
-		cpu.AddProductHalf(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[uint16](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.ahead(1))
-	case KVInt8:
-		cpu.AddProductInt8(acc, p.pad, probabilities[from:], PageTokens, 1, pool.View[int8](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.ahead(1))
+		cpu.AddProductHalf(acc, p.pad, weights, PageTokens, 1, pool.View[uint16](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.ahead(1))
 	}
+}
+
+// addInt8Values adds the first n values of a page of KVInt8, weighed by rows of probabilities that have been multiplied by valueScale: the sums
+// of a row are exact, and join acc at once.
+func (p *kvPage) addInt8Values(acc []float32, probabilities leftFactor, rows, n int) {
+	probabilities.quantize(rows, PageTokens, PageTokens)
+	cpu.AddPairs(acc, p.pad, probabilities.ints, 2*PageTokens, probabilities.scale, pool.View[int8](p.values), 2*p.pad, rows, p.pad, (n+1)/2, p.ahead(1))
 }

@@ -9,11 +9,12 @@ import (
 )
 
 func attention(s simd) {
-	for _, kind := range []rightFactor{float32s, halves, int8s} {
-		for _, t := range productTiles(s) {
-			addProduct(s, kind, t.rows, t.width)
-		}
+	for _, t := range productTiles(s) {
+		addProduct(s, float32s, t.rows, t.width)
+		addProduct(s, halves, t.rows, t.width)
+		addPairs(s, t.rows, t.width)
 	}
+	quantizeRows(s)
 	toHalves(s)
 	dot(s)
 	expSum(s)
@@ -42,10 +43,10 @@ type rightFactor struct {
 var (
 	float32s = rightFactor{"", "float32", 4}
 	halves   = rightFactor{"Half", "uint16", 2}
-	int8s    = rightFactor{"Int8", "int8", 1}
+	pairs    = rightFactor{"Pairs", "int8", 2}
 )
 
-// read loads part p of a row of the right factor as float32.
+// read loads part p of a row of the right factor, as float32 or pairs of int16.
 func (k rightFactor) read(s simd, b reg.Register, p int, to reg.VecVirtual) {
 	from := at(b, s.bytes/4*k.size*p)
 	switch k {
@@ -53,15 +54,14 @@ func (k rightFactor) read(s simd, b reg.Register, p int, to reg.VecVirtual) {
 		VMOVUPS(from, to)
 	case halves:
 		VCVTPH2PS(from, to)
-	case int8s:
-		VPMOVSXBD(from, to)
-		VCVTDQ2PS(to, to)
+	case pairs:
+		VPMOVSXBW(from, to)
 	}
 }
 
 // ask has a line of the next page fetched, to the first-level cache if that has room for two pages of 64 keys and values of 128 elements.
 func (k rightFactor) ask(line operand.Mem) {
-	if k == int8s {
+	if k == pairs {
 		PREFETCHT0(line)
 	} else {
 		PREFETCHT1(line)
@@ -77,15 +77,56 @@ const (
 	streams         = 8 // cpu.AheadPlaces
 )
 
+// streamed says whether a tile asks for the next page, and gives the parameters and the documentation that this adds.
+func (k rightFactor) streamed(s simd, tall, width int, doc []string) (bool, string, []string) {
+	if !s.wide() || tall > streamedRows || width != streamedColumns {
+		return false, "", doc
+	}
+	return true, ", ahead *byte, apart int",
+		append(doc, fmt.Sprintf("Meanwhile it asks for %d*n bytes, in turn at ahead and %d places that lie apart bytes behind each other.", width*k.size, streams-1))
+}
+
+// asking is the state of a kernel that asks for the next page.
+type asking struct {
+	kind                            rightFactor
+	lines, places                   int // of a cache that it asks for at a time, and in how many places
+	ahead, apart, forth, back, turn reg.Register
+}
+
+func (k rightFactor) asking(width int) asking {
+	lines := width * k.size / 64
+	a := asking{kind: k, lines: lines, places: min(lines, 2), ahead: load("ahead"), apart: load("apart"), forth: GP64(), back: GP64(), turn: GP64()}
+	MOVQ(a.apart, a.forth)
+	SHLQ(u8(a.places/2), a.forth)
+	MOVQ(u32(64*lines/a.places), a.back)
+	MOVQ(a.apart, a.turn)
+	SHLQ(u8(3), a.turn)
+	SUBQ(a.turn, a.back)
+	MOVQ(u32(streams/a.places), a.turn)
+	return a
+}
+
+// next asks for as many lines as a row of the tile has.
+func (a asking) next() {
+	for off := 0; off < 64*a.lines/a.places; off += 64 {
+		a.kind.ask(at(a.ahead, off))
+		if a.places > 1 {
+			a.kind.ask(operand.Mem{Base: a.ahead, Index: a.apart, Scale: 1, Disp: off})
+		}
+	}
+	ADDQ(a.forth, a.ahead)
+	DECQ(a.turn)
+	JNZ(label("asked"))
+	ADDQ(a.back, a.ahead)
+	MOVQ(u32(streams/a.places), a.turn)
+	Label("asked")
+}
+
 // addProduct keeps a tile of sums in registers while it goes over k.
 func addProduct(s simd, kind rightFactor, tall, width int) {
 	name := fmt.Sprintf("addProduct%s%sr%dx%d", kind.name, s.suffix, tall, width)
-	streamed, params := s.wide() && tall <= streamedRows && width == streamedColumns, ""
 	doc := []string{fmt.Sprintf("%s: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < %d and j < %d; n > 0.", name, tall, width)}
-	if streamed {
-		params = ", ahead *byte, apart int"
-		doc = append(doc, fmt.Sprintf("Meanwhile it asks for %d*n bytes, in turn at ahead and %d places that lie apart bytes behind each other.", width*kind.size, streams-1))
-	}
+	streamed, params, doc := kind.streamed(s, tall, width, doc)
 	TEXT(name, NOSPLIT, "func(c *float32, ldc int, a *float32, row, step int, b *"+kind.dtype+", ldb, n int"+params+")")
 	Doc(doc...)
 	Pragma("noescape")
@@ -109,33 +150,13 @@ func addProduct(s simd, kind rightFactor, tall, width int) {
 		}
 	}
 	right, x := s.regs(parts), s.vec()
-	lines := width * kind.size / 64 // of a cache, that are asked for at a time
-	places := min(lines, 2)
-	var ahead, apart, forth, back, turn reg.Register
+	var ahead asking
 	if streamed {
-		ahead, apart, forth, back, turn = load("ahead"), load("apart"), GP64(), GP64(), GP64()
-		MOVQ(apart, forth)
-		SHLQ(u8(places/2), forth)
-		MOVQ(u32(64*lines/places), back)
-		MOVQ(apart, turn)
-		SHLQ(u8(3), turn)
-		SUBQ(turn, back)
-		MOVQ(u32(streams/places), turn)
+		ahead = kind.asking(width)
 	}
 	Label("loop")
 	if streamed {
-		for off := 0; off < 64*lines/places; off += 64 {
-			kind.ask(at(ahead, off))
-			if places > 1 {
-				kind.ask(operand.Mem{Base: ahead, Index: apart, Scale: 1, Disp: off})
-			}
-		}
-		ADDQ(forth, ahead)
-		DECQ(turn)
-		JNZ(label("asked"))
-		ADDQ(back, ahead)
-		MOVQ(u32(streams/places), turn)
-		Label("asked")
+		ahead.next()
 	}
 	for p := range right {
 		kind.read(s, b, p, right[p])
@@ -157,6 +178,133 @@ func addProduct(s simd, kind rightFactor, tall, width int) {
 			VMOVUPS(sum[i][p], to.at(i, s.bytes*p))
 		}
 	}
+	done()
+}
+
+// addPairs is a product of int16 and int8 whose sums are exact: there is no order to keep, and two terms take one multiplication.
+func addPairs(s simd, tall, width int) {
+	name := fmt.Sprintf("addPairs%sr%dx%d", s.suffix, tall, width)
+	doc := []string{name + ": c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,",
+		fmt.Sprintf("the sum an int32 that becomes a float32, for i < %d and j < %d; n > 0.", tall, width)}
+	streamed, params, doc := pairs.streamed(s, tall, width, doc)
+	TEXT(name, NOSPLIT, "func(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb, n int"+params+")")
+	Doc(doc...)
+	Pragma("noescape")
+	a, lda, b, ldb, n := load("a"), load("lda"), load("b"), load("ldb"), load("n")
+	SHLQ(u8(1), lda)
+	from, parts := newRows(a, lda, tall), width/16*s.parts
+	sum := make([][]reg.VecVirtual, tall)
+	for i := range sum {
+		sum[i] = s.regs(parts)
+		s.zero(sum[i]...)
+	}
+	right, x := s.regs(parts), s.vec()
+	var ahead asking
+	if streamed {
+		ahead = pairs.asking(width)
+	}
+	Label("loop")
+	if streamed {
+		ahead.next()
+	}
+	for p := range right {
+		pairs.read(s, b, p, right[p])
+	}
+	for i := range sum {
+		VPBROADCASTD(from.at(i, 0), x)
+		for p := range right {
+			if s.wide() {
+				VPDPWSSD(right[p], x, sum[i][p])
+			} else {
+				t := s.vec()
+				VPMADDWD(right[p], x, t)
+				VPADDD(t, sum[i][p], sum[i][p])
+			}
+		}
+	}
+	from.advance(4)
+	ADDQ(ldb, b)
+	DECQ(n)
+	JNZ(label("loop"))
+	c, ldc, scale := load("c"), load("ldc"), load("scale")
+	SHLQ(u8(2), ldc)
+	to := newRows(c, ldc, tall)
+	for i := range sum {
+		VBROADCASTSS(at(scale, 4*i), x)
+		for p := range sum[i] {
+			VCVTDQ2PS(sum[i][p], sum[i][p])
+			VFMADD213PS(to.at(i, s.bytes*p), x, sum[i][p])
+			VMOVUPS(sum[i][p], to.at(i, s.bytes*p))
+		}
+	}
+	done()
+}
+
+// quantizeRows goes over a row twice: for its largest magnitude, and to round it.
+func quantizeRows(s simd) {
+	name := "quantizeRows" + s.suffix
+	TEXT(name, NOSPLIT, "func(dst *int16, ldd int, x *float32, ldx, rows, cols int, scale *float32, limit float32)")
+	Doc(name+": for rows i: top = the largest |x[i*ldx+j]|, NaN before all, scale[i] = top/limit, s = limit/top or 0 if that is not finite,",
+		"dst[i*ldd+j] = clamp(roundHalfEven(x[i*ldx+j]*s), -limit, limit), for j < cols, a multiple of 16 > 0; rows > 0.")
+	Pragma("noescape")
+	dst, ldd, x, ldx, rows, n, scale := load("dst"), load("ldd"), load("x"), load("ldx"), load("rows"), load("cols"), load("scale")
+	most, least := s.splatParam("limit"), s.vec()
+	VXORPS(constant(cSign), most, least)
+	SHLQ(u8(1), ldd)
+	SHLQ(u8(2), ldx)
+	SHLQ(u8(2), n)
+	i, to := GP64(), GP64()
+	Label("row")
+	acc := s.regs(s.parts)
+	s.zero(acc...)
+	XORQ(i, i)
+	elements := func(p int) operand.Mem {
+		return operand.Mem{Base: x, Index: i, Scale: 1, Disp: s.bytes * p}
+	}
+	Label("largest")
+	for p := range acc {
+		v := s.vec()
+		VMOVUPS(elements(p), v)
+		VANDPS(constant(cAbs), v, v)
+		VPMAXUD(v, acc[p], acc[p])
+	}
+	ADDQ(u8(64), i)
+	CMPQ(i, n)
+	JNE(label("largest"))
+	top := s.fold(acc, func(upper, lower, to reg.Register) { VPMAXUD(lower, upper, to) })
+	worth, steps, finite, f := XMM(), XMM(), XMM(), s.vec()
+	VDIVSS(most.AsX(), top, worth)
+	VMOVSS(worth, at(scale, 0))
+	VDIVSS(top, most.AsX(), steps)
+	VCMPSS(u8(lessThan), constant(cInf), steps, finite)
+	VANDPS(finite, steps, steps)
+	VBROADCASTSS(steps, f)
+	XORQ(i, i)
+	MOVQ(dst, to)
+	Label("round")
+	v := s.regs(s.parts)
+	for p := range v {
+		VMULPS(elements(p), f, v[p])
+		VMAXPS(least, v[p], v[p]) // v > least ? v : least, NaN gives least
+		VMINPS(most, v[p], v[p])
+		VCVTPS2DQ(v[p], v[p]) // rounds half to even
+	}
+	if s.wide() {
+		VPMOVDW(v[0], at(to, 0))
+	} else {
+		VPACKSSDW(v[1], v[0], v[0]) // 0..3 8..11 | 4..7 12..15
+		VPERMQ(u8(0xd8), v[0], v[0])
+		VMOVDQU(v[0], at(to, 0))
+	}
+	ADDQ(u8(32), to)
+	ADDQ(u8(64), i)
+	CMPQ(i, n)
+	JNE(label("round"))
+	ADDQ(ldx, x)
+	ADDQ(ldd, dst)
+	ADDQ(u8(4), scale)
+	DECQ(rows)
+	JNZ(label("row"))
 	done()
 }
 

@@ -50,6 +50,10 @@ func attention() {
 			addProduct(f, rows)
 		}
 	}
+	for _, rows := range []int{2, 1} {
+		addIntPairs(rows)
+	}
+	roundRow()
 	toHalves()
 	dot()
 	expSum()
@@ -82,16 +86,6 @@ var factors = []factor{
 			halves2(l[i+1], l[i+1])
 		}
 	}},
-	{"Int8", "*int8", 0, func(l lanes, p reg) {
-		ldr(l[3], p, 0)
-		sxtlBytes(l[1], l[3])
-		sxtlBytes2(l[3], l[3])
-		for i := 0; i < 4; i += 2 {
-			sxtlHalves(l[i], l[i+1])
-			sxtlHalves2(l[i+1], l[i+1])
-		}
-		two16(scvtf, l, l)
-	}},
 }
 
 // addProduct keeps a tile of sums in registers while it goes over k.
@@ -118,6 +112,64 @@ func addProduct(f factor, rows int) {
 	for i := range sum {
 		sum[i].store(to[i])
 	}
+	ret()
+}
+
+// addIntPairs keeps twice as many sums as its tile has: those of the even and of the odd terms, which it adds at the end.
+func addIntPairs(rows int) {
+	text(fmt.Sprintf("addPairsNEONr%d", rows), "c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb, n int", "",
+		"c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,",
+		fmt.Sprintf("the sum an int32 that becomes a float32, for i < %d and j < 16; n > 0.", rows))
+	from, to := pointers(load("a"), loadBytes("lda", 1), rows), pointers(load("c"), loadBytes("ldc", 2), rows)
+	scale, b, ldb, n := load("scale"), load("b"), load("ldb"), load("n")
+	sum := make([][2]lanes, rows)
+	for i := range sum {
+		sum[i] = [2]lanes{newLanes(), newLanes()}
+		zero(sum[i][0][:]...)
+		zero(sum[i][1][:]...)
+	}
+	right, x := newLanes(), newVec()
+	loop(n, 1, func() {
+		ldrs(right[2:], b, 0)
+		addReg(b, ldb)
+		sxtlBytes(right[0], right[2])
+		sxtlBytes2(right[1], right[2])
+		sxtlBytes(right[2], right[3])
+		sxtlBytes2(right[3], right[3])
+		for i := range sum {
+			ldr32(x, from[i])
+			add(from[i], 4)
+			with(smlalHalves, sum[i][0], right, x)
+			with(smlalHalves2, sum[i][1], right, x)
+		}
+	})
+	for i := range sum {
+		three16(addPairs, sum[i][0], sum[i][0], sum[i][1])
+		two16(scvtf, sum[i][0], sum[i][0])
+		ldr32(x, scale)
+		add(scale, 4)
+		right.load(to[i])
+		with(fmla, right, sum[i][0], x)
+		right.store(to[i])
+	}
+	ret()
+}
+
+func roundRow() {
+	text("roundRowNEON", "dst *int16, x *float32, n int, s, limit float32", "",
+		"dst[i] = clamp(roundHalfEven(x[i]*s), -limit, limit) for i < n; n > 0 and a multiple of 16.")
+	dst, x, n, s, high, v := load("dst"), load("x"), load("n"), splat("s"), splat("limit"), newLanes()
+	low := newVec()
+	fneg(low, high)
+	loop(n, 16, func() {
+		v.load(x)
+		add(x, 64)
+		round(v, s, low, high)
+		uzp1Halves(v[0], v[0], v[1])
+		uzp1Halves(v[1], v[2], v[3])
+		strs(v[:2], dst, 0)
+		add(dst, 32)
+	})
 	ret()
 }
 

@@ -91,10 +91,13 @@ var (
 
 	ushr = shift("USHR", "4S", 0x6f000400, 64, -1)
 
-	smull  = long("SMULL", "8H", "8B", 0x0e20c000)
-	smull2 = long("SMULL2", "8H", "16B", 0x4e20c000)
-	smlal  = long("SMLAL", "8H", "8B", 0x0e208000)
-	smlal2 = long("SMLAL2", "8H", "16B", 0x4e208000)
+	smull        = long("SMULL", "8H", "8B", 0x0e20c000)
+	smull2       = long("SMULL2", "8H", "16B", 0x4e20c000)
+	smlal        = long("SMLAL", "8H", "8B", 0x0e208000)
+	smlal2       = long("SMLAL2", "8H", "16B", 0x4e208000)
+	smlalHalves  = long("SMLAL", "4S", "4H", 0x0e608000)
+	smlalHalves2 = long("SMLAL2", "4S", "8H", 0x4e608000)
+
 	saddlp = two("SADDLP", "4S", "8H", 0x4e602800) // sums of pairs
 	sadalp = two("SADALP", "4S", "8H", 0x4e606800) // adds sums of pairs
 	sdot   = long("SDOT", "4S", "16B", 0x4e809400)
@@ -120,10 +123,8 @@ func fmlaLane(d, n, m vec, i int) {
 
 // Sign extension.
 var (
-	sxtlBytes   = two("SXTL", "8H", "8B", 0x0f08a400)
-	sxtlBytes2  = two("SXTL2", "8H", "16B", 0x4f08a400)
-	sxtlHalves  = two("SXTL", "4S", "4H", 0x0f10a400)
-	sxtlHalves2 = two("SXTL2", "4S", "8H", 0x4f10a400)
+	sxtlBytes  = two("SXTL", "8H", "8B", 0x0f08a400)
+	sxtlBytes2 = two("SXTL2", "8H", "16B", 0x4f08a400)
 )
 
 // dup copies lane i of n to all lanes.
