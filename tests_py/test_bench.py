@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bitnet_rust import ArgumentError, BitNetModel, bench, build_info, num_threads
+from bitnet_rust import ArgumentError, BitNetModel, DTypeError, bench, build_info, num_threads
 from bitnet_rust.bench import subject
 
 REPO = Path(__file__).resolve().parents[1]
@@ -101,10 +101,32 @@ def test_a_real_model_can_be_measured() -> None:
         bench.decode("from-model")
 
 
-@pytest.mark.parametrize("bad", [{"tokens": 1}, {"prompt": 0}, {"repeat": 0}])
+@pytest.mark.parametrize("bad", [{"tokens": 1}, {"prompt": 0}, {"repeat": 0}, {"threads": 0}])
 def test_counts_that_measure_nothing_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ArgumentError, match=f"{next(iter(bad))} = "):
         tiny(**bad)
+
+
+@pytest.mark.parametrize("bad", [{"tokens": "many"}, {"prompt": 1.5}, {"repeat": None}, {"threads": "2"}, {"isa": 3}])
+def test_options_of_another_type_are_refused_by_name(bad: dict[str, Any]) -> None:
+    with pytest.raises(DTypeError, match=f"{next(iter(bad))} = "):
+        tiny(**bad)
+
+
+def test_lists_of_sizes_are_checked_number_by_number() -> None:
+    with pytest.raises(ArgumentError, match=r"lengths\[1\] = 0: expected 1 to"):
+        bench.context("tiny", lengths=[8, 0])
+    with pytest.raises(ArgumentError, match=r"counts\[0\] = 17: expected 0 to 16"):
+        bench.guess("tiny", counts=[17])
+    with pytest.raises(ArgumentError, match="sizes = 3: expected one number or more"):
+        bench.batch("tiny", sizes=3)  # type: ignore[arg-type]
+
+
+def test_a_keyword_that_no_benchmark_has_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"decode\(\) has no keyword kv_type; did you mean kv_dtype"):
+        tiny(kv_type="int8")
+    with pytest.raises(TypeError, match=r"load\(\) has no keyword thread; did you mean threads"):
+        bench.load("tiny", thread=2)  # type: ignore[call-arg]
 
 
 def test_more_tokens_than_the_context_are_refused() -> None:
@@ -182,7 +204,7 @@ def test_many_sequences_share_the_weights() -> None:
     assert r["tokens_per_second"] == many["tokens_per_second"]
     assert three["step_ms"] == pytest.approx(3e3 / three["tokens_per_second"])
     assert "sequences" in bench.report(r)
-    with pytest.raises(ArgumentError, match="sizes = 33"):
+    with pytest.raises(ArgumentError, match=r"sizes\[0\] = 33"):
         bench.batch("tiny", sizes=[33])
 
 

@@ -319,7 +319,7 @@ def test_the_loop_runs_while_a_task_waits(slow: BitNetModel) -> None:
         ({"mode": "fast"}, ArgumentError, "mode = 'fast'"),
         ({"target_step": 0.1}, ArgumentError, "target_step"),
         ({"mode": "latency", "target_step": float("nan")}, ArgumentError, "target_step = nan"),
-        ({"mode": "latency", "target_step": "soon"}, DTypeError, "target_step = 'soon'"),
+        ({"mode": "latency", "target_step": "0.5"}, DTypeError, "target_step = '0.5'"),
         ({"kv_bytes": 1000}, ArgumentError, "kv_bytes = 1000: expected at least"),
         ({"assistant_model": "small"}, DTypeError, "assistant_model = 'small': expected a BitNetModel"),
         ({"num_assistant_tokens": 4}, ArgumentError, "num_assistant_tokens = 4: expected none without an assistant"),
@@ -345,9 +345,11 @@ def test_an_engine_needs_a_model() -> None:
         (lambda e: e.submit([10**6]), ArgumentError, "token id out of range"),
         (lambda e: e.submit("a", temperature=-1), ArgumentError, "temperature"),
         (lambda e: e.submit("a", deadline=0), ArgumentError, "deadline = 0"),
-        (lambda e: e.submit("a", deadline="now"), DTypeError, "deadline = 'now'"),
+        (lambda e: e.submit("a", deadline="5"), DTypeError, "deadline = '5'"),
+        (lambda e: e.submit("a", deadline=10**400), ArgumentError, "deadline = 1000"),
         (lambda e: e.submit("a", priority=2**40), ArgumentError, "priority"),
-        (lambda e: e.submit("a", client=3), ArgumentError, "client = 3"),
+        (lambda e: e.submit("a", client=3), DTypeError, "client = 3"),
+        (lambda e: e.submit("a", client="\ud800"), ArgumentError, r"client = '\\ud800'"),
         (lambda e: e.submit("a", priorty=1), TypeError, r"submit\(\) has no keyword priorty; did you mean priority"),
     ],
 )
@@ -357,6 +359,48 @@ def test_submit_refuses_arguments_by_name(
     with pytest.raises(error, match=message):
         call(engine)
     assert engine.metrics()["submitted"] == 0
+
+
+def test_what_is_closed_serves_no_requests(tiny_dir: Path, tiny: BitNetModel) -> None:
+    closed = BitNetModel.from_pretrained(tiny_dir)
+    closed.close()
+    with pytest.raises(ArgumentError, match="model is closed"):
+        Engine(closed)
+    with pytest.raises(ArgumentError, match="assistant_model: model is closed"):
+        Engine(tiny, assistant_model=closed)
+    with pytest.raises(ArgumentError, match="assistant_model: model is closed"):
+        tiny.generate([1], assistant_model=closed)
+    with pytest.raises(ArgumentError, match="model is closed"), closed.profile():
+        pass
+    engine = Engine(tiny)
+    engine.close()
+    with pytest.raises(ArgumentError, match="engine is closed"):
+        engine.submit([1])
+    with pytest.raises(ArgumentError, match="engine is closed"), engine:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error", "message"),
+    [
+        (0, TimeoutError, "not done within 0"),
+        (-1, TimeoutError, "not done within"),
+        (float("nan"), ArgumentError, "timeout = nan: expected a number of seconds"),
+        ("5", DTypeError, "timeout = '5': expected a number of seconds"),
+        (10**400, ArgumentError, "timeout = 1000"),
+    ],
+)
+def test_result_refuses_what_is_no_time(slow: BitNetModel, timeout: Any, error: type[Exception], message: str) -> None:
+    with Engine(slow) as engine:
+        handle = engine.submit([1], **ENDLESS)
+        with pytest.raises(error, match=message):
+            handle.result(timeout)
+        handle.cancel()
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300, None])
+def test_result_waits_as_long_as_it_takes(engine: Engine, timeout: float | None) -> None:
+    assert len(engine.submit([1], max_new_tokens=3, ignore_eos=True).result(timeout).token_ids) == 3
 
 
 def test_metrics_count_what_was_done(tiny: BitNetModel) -> None:

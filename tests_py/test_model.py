@@ -293,8 +293,10 @@ def test_a_native_file_has_everything(tiny: BitNetModel, tmp_path: Path) -> None
         with BitNetModel.from_pretrained(path, **options) as model:
             assert model.info["format"] == "native"
             assert model.generate(PROMPT, max_new_tokens=8) == tiny.generate(PROMPT, max_new_tokens=8)
-    with pytest.raises(ArgumentError, match='resident "mapped": must be one of auto, map, copy'):
+    with pytest.raises(ArgumentError, match="resident = 'mapped': expected auto, map or copy"):
         BitNetModel.from_pretrained(path, resident="mapped")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="verify = 'never': expected True, False or 'background'"):
+        BitNetModel.from_pretrained(path, verify="never")  # type: ignore[arg-type]
 
 
 # --- configs, threads, build -----------------------------------------------------------------------------------------

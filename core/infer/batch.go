@@ -163,7 +163,7 @@ func (b *batch) renew() error {
 	if d := b.drafter; d != nil {
 		version, err := d.e.version()
 		if err != nil {
-			return fmt.Errorf("draft: %w", err)
+			return fmt.Errorf("assistant_model: %w", err)
 		}
 		changed = changed || version != d.version
 		d.version = version

@@ -31,6 +31,9 @@ func (d Draft) resolve(e *Engine) (Draft, error) {
 	if v, want := d.Engine.model.Config.VocabSize, e.model.Config.VocabSize; v != want {
 		return d, &ArgumentError{"assistant_model", v, fmt.Sprintf("expected a model with the same tokens: vocab_size = %d", want)}
 	}
+	if _, err := d.Engine.version(); err != nil {
+		return d, fmt.Errorf("assistant_model: %w", err)
+	}
 	if d.Tokens == 0 {
 		d.Tokens = DefaultDraftTokens
 	}

@@ -51,7 +51,8 @@ type Scheduler struct {
 	counted batchCounts // what made and read have of the batch
 }
 
-// NewScheduler starts a scheduler. Its key/value memory is taken from the engine's pool as it is needed.
+// NewScheduler starts a scheduler. Its key/value memory is taken from the engine's pool as it is needed. It fails with ErrArgument, and where
+// the model, or the draft's, is closed or damaged.
 func NewScheduler(e *Engine, o SchedulerOptions) (*Scheduler, error) {
 	return newScheduler(e, o, time.Now)
 }
@@ -59,6 +60,9 @@ func NewScheduler(e *Engine, o SchedulerOptions) (*Scheduler, error) {
 func newScheduler(e *Engine, o SchedulerOptions, now func() time.Time) (*Scheduler, error) {
 	o, err := o.resolve(e)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := e.version(); err != nil {
 		return nil, err
 	}
 	pages := int(o.KVBytes / o.pageBytes(e))

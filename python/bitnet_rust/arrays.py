@@ -1,5 +1,6 @@
 """Token ids in all the forms users have them: numbers, lists, NumPy arrays, tensors; ragged batches."""
 
+import math
 import operator
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -26,6 +27,19 @@ def whole_number(value: Any, name: str, within: range = _INT32) -> int:
         raise DTypeError(f"{name} = {value!r}: expected a whole number") from None
     if number not in within:
         raise ArgumentError(f"{name} = {number}: expected {within.start} to {within.stop - 1}")
+    return number
+
+
+def seconds(value: Any, name: str) -> float:
+    """A time above 0 and finite, of any kind of number."""
+    if not hasattr(value, "__float__") and not hasattr(value, "__index__"):
+        raise DTypeError(f"{name} = {value!r}: expected a number of seconds")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not 0 < number < math.inf:
+        raise ArgumentError(f"{name} = {value!r}: expected a number of seconds above 0")
     return number
 
 

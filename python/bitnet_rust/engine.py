@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
 from . import _bitnet
-from .arrays import whole_number
+from .arrays import seconds, whole_number
 from .errors import ArgumentError, DTypeError
 from .generation import SamplingOptions, sampling_json
 from .handle import Handle, refuse_forked
@@ -78,7 +78,7 @@ class Engine:
             if value is not None:
                 options[name] = whole_number(value, name, range(1, most + 1))
         if target_step is not None:
-            options["target_step"] = _seconds(target_step, "target_step")
+            options["target_step"] = seconds(target_step, "target_step")
         self.model = model
         self._core = _bitnet.scheduler(model._model, json.dumps(options), assistant)
         self._open: dict[int, Handle] = {}
@@ -88,6 +88,7 @@ class Engine:
         )
         self._thread.start()
         self._process = os.getpid()
+        self._closed = False
         self._finalizer = weakref.finalize(self, _shut, self._core, self._process)
 
     def submit(
@@ -112,15 +113,18 @@ class Engine:
         Raises QueueFullError when the queue is full, ArgumentError for options out of range, a prompt that the context or
         kv_bytes cannot hold, or a closed engine.
         """
+        self._refuse_closed()
         model = self.model
         params, stop = sampling_json(options, model.generation_config, "submit", ("priority", "deadline", "client"))
         text_asked = bool(stop) or isinstance(prompt, str)
         tokenizer = model.tokenizer if text_asked else model._tokenizer_or_none
         ids = model._prompt_ids(prompt, "prompt", add_special_tokens)
-        limit = math.inf if deadline is None else _seconds(deadline, "deadline")
+        limit = math.inf if deadline is None else seconds(deadline, "deadline")
         level = whole_number(priority, "priority")
-        if not isinstance(client, str) or "\0" in client:
-            raise ArgumentError(f"client = {client!r}: expected a name")
+        if not isinstance(client, str):
+            raise DTypeError(f"client = {client!r}: expected a name, a text")
+        if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in client):
+            raise ArgumentError(f"client = {client!r}: expected a name without NUL and lone surrogates")
         handle = Handle(
             self._core, SequenceText(tokenizer, ids, stop), len(ids), options.get("logprobs") not in (None, -1)
         )
@@ -166,6 +170,7 @@ class Engine:
         """
         if not self._finalizer.alive:
             return
+        self._closed = True
         try:
             self._core.close(not cancel)
         finally:
@@ -174,6 +179,7 @@ class Engine:
                 self._thread.join()
 
     def __enter__(self) -> Self:
+        self._refuse_closed()
         return self
 
     def __exit__(
@@ -181,21 +187,15 @@ class Engine:
     ) -> None:
         self.close(cancel=kind is not None)
 
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise ArgumentError("engine is closed")
+
     def __repr__(self) -> str:
         if not self._finalizer.alive:
             return "Engine(closed)"
         figures = self.metrics()
         return f"Engine({self.model!r}, {figures['running']} running, {figures['queue_depth']} waiting)"
-
-
-def _seconds(value: Any, name: str) -> float:
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        raise DTypeError(f"{name} = {value!r}: expected a number of seconds") from None
-    if not 0 < seconds < math.inf:
-        raise ArgumentError(f"{name} = {value!r}: expected a number of seconds above 0")
-    return seconds
 
 
 def _shut(core: _bitnet.Scheduler, process: int) -> None:

@@ -92,7 +92,8 @@ def sampling_json(
     """
     unknown = set(options) - set(SamplingOptions.__annotations__)
     if unknown:
-        raise TypeError(_unknown(sorted(unknown), call, keywords))
+        known = [*keywords, "add_special_tokens", *SamplingOptions.__annotations__]
+        raise TypeError(no_keyword(sorted(unknown), call, known))
     given = {name: _plain(name, value) for name, value in options.items() if value is not None}
     stop = _stop_strings(given.pop("stop", ()))
     sample = given.pop("do_sample", any(name in given for name in _SAMPLERS))
@@ -116,9 +117,8 @@ def sampling_json(
     return json.dumps(given), stop
 
 
-def _unknown(names: Sequence[str], call: str, keywords: Sequence[str]) -> str:
+def no_keyword(names: Iterable[str], call: str, known: Sequence[str]) -> str:
     """What to say about keywords that a call does not have."""
-    known = [*keywords, "add_special_tokens", *SamplingOptions.__annotations__]
     close = dict.fromkeys(match for name in names for match in difflib.get_close_matches(name, known, 2))
     hint = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(known)}"
     return f"{call}() has no keyword {', '.join(names)}; {hint}"

@@ -1,12 +1,14 @@
 """Handle: a request that an engine has accepted, for threads and for asyncio."""
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _bitnet
+from .arrays import seconds
 from .errors import RequestCanceledError
 from .generation import GenerationResult, Piece, join_pieces
 from .streaming import SequenceText
@@ -50,12 +52,12 @@ class Handle:
     def result(self, timeout: float | None = None) -> GenerationResult:
         """The whole continuation, once it is complete.
 
-        timeout: how many seconds to wait at most; TimeoutError then, and the request goes on.
+        timeout: how many seconds to wait at most, 0 for not at all; TimeoutError then, and the request goes on.
 
         Raises what ended the request: RequestCanceledError, DeadlineError, OutOfMemoryError when it does not fit the
         engine's memory even alone, LogitsError.
         """
-        self._wait(None, timeout)
+        self._wait(None, _patience(timeout))
         return self._result()
 
     def cancel(self) -> None:
@@ -171,6 +173,15 @@ class Handle:
         """Ends the request when its engine has gone."""
         if not self._ended:
             self._receive(0, 0.0, None, (), RequestCanceledError("the engine was closed before the request was done"))
+
+
+def _patience(timeout: Any) -> float | None:
+    """A timeout of result() as locks take it."""
+    if timeout is None or timeout == math.inf:
+        return None
+    if isinstance(timeout, int | float) and timeout <= 0:  # as what is left of an hour may be
+        return 0.0
+    return min(seconds(timeout, "timeout"), threading.TIMEOUT_MAX)
 
 
 def refuse_forked(process: int) -> None:

@@ -117,8 +117,8 @@ class BitNetModel:
         options = {
             "head_format": _head_dtype(head_dtype),
             "kv_dtype": _kv_dtype(kv_dtype),
-            "verify": "background" if verify == "background" else "now" if verify else "never",
-            "resident": resident,
+            "verify": _verify(verify),
+            "resident": _resident(resident),
             "trainable": bool(trainable),
             "quantize": bool(quantize),
             "packing": _packing(packing),
@@ -627,6 +627,20 @@ def assistant_of(model: Any, tokens: Any) -> tuple[_bitnet.Model | None, int]:
     return None if model is None else model._model, count
 
 
+def _verify(when: Any) -> str:
+    if when == "background":
+        return "background"
+    if not isinstance(when, bool):
+        raise ArgumentError(f"verify = {when!r}: expected True, False or 'background'")
+    return "now" if when else "never"
+
+
+def _resident(name: Any) -> Any:
+    if name not in ("auto", "map", "copy"):
+        raise ArgumentError(f"resident = {name!r}: expected auto, map or copy")
+    return name
+
+
 def _kv_dtype(name: Any) -> Any:
     if name not in ("float32", "float16", "int8"):
         raise ArgumentError(f"kv_dtype = {name!r}: expected float32, float16 or int8")
@@ -640,8 +654,8 @@ def _packing(name: Any) -> Any:
 
 
 def _head_dtype(name: Any) -> Any:
-    if not isinstance(name, str | None):
-        raise ArgumentError(f"head_dtype = {name!r}: expected auto, exact, float32, bfloat16, int8 or int4, as a text")
+    if name not in ("auto", "exact", "float32", "bfloat16", "int8", "int4"):
+        raise ArgumentError(f"head_dtype = {name!r}: expected auto, exact, float32, bfloat16, int8 or int4")
     return name
 
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, Unpack
 
-from ..errors import ArgumentError
 from ..profile import Profile
 from .machine import ReadLimit, machine, spread
-from .subject import Subject, SubjectOptions, check_counts, opened
+from .subject import Subject, SubjectOptions, check_counts, check_list, opened
 
 SIZES = (1, 2, 4, 8, 16, 32)
 MOST = 32  # sequences of one generation that run at once
@@ -38,11 +37,9 @@ def batch(
     Returns:
         A dictionary as that of ``decode``, whose own figures are those of the last size; "sizes" has those of each.
     """
-    check_counts(tokens=(tokens, 2), prompt=(prompt, 1), repeat=(repeat, 1), sizes=(len(sizes), 1))
-    for size in sizes:
-        if not 1 <= size <= MOST:
-            raise ArgumentError(f"sizes = {size}: expected 1 to {MOST} sequences")
-    with opened(shape, **options) as subject:
+    check_counts(tokens=(tokens, 2), prompt=(prompt, 1), repeat=(repeat, 1))
+    check_list("sizes", sizes, 1, MOST)
+    with opened("batch", shape, **options) as subject:
         subject.check_context(prompt, tokens + COUNTED + spare(max(sizes), prompt))
         counted = {size: _decode(subject, size, prompt, 2, count=True)[1] for size in sizes}
         limit, seconds = ReadLimit(), {size: list[float]() for size in sizes}

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from ..profile import Profile
 from .batches import COUNTED
 from .machine import ReadLimit, machine, spread
-from .subject import Subject, SubjectOptions, check_counts, opened
+from .subject import CONTEXT, Subject, SubjectOptions, check_counts, check_list, opened
 
 LENGTHS = (128, 1024, 4096, 8192)
 
@@ -36,10 +36,9 @@ def context(
     Returns:
         A dictionary as that of ``decode``, whose own figures are those of the last length; "lengths" has those of each.
     """
-    check_counts(tokens=(tokens, 2), repeat=(repeat, 1), lengths=(len(lengths), 1), **{
-        f"lengths[{i}]": (length, 1) for i, length in enumerate(lengths)
-    })  # fmt: skip
-    with opened(shape, **options) as subject:
+    check_counts(tokens=(tokens, 2), repeat=(repeat, 1))
+    check_list("lengths", lengths, 1, CONTEXT)
+    with opened("context", shape, **options) as subject:
         subject.check_context(max(lengths), tokens + COUNTED)
         _run(subject, min(lengths), 2)
         limit, runs = ReadLimit(), {length: list[tuple[float, float, Profile]]() for length in lengths}

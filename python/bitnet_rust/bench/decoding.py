@@ -44,7 +44,7 @@ def decode(
         A dictionary that ``json.dumps`` accepts, but for "profile"; bench/README.md explains every key.
     """
     check_counts(tokens=(tokens, 2), prompt=(prompt, 1), repeat=(repeat, 1))
-    with opened(shape, **options) as subject:
+    with opened("decode", shape, **options) as subject:
         subject.check_context(prompt, tokens)
         ids = subject.prompt(prompt)
         _token_times(subject, ids, min(8, tokens))  # page in, plan scratch, wake the workers

@@ -9,9 +9,10 @@ from typing import Any, Unpack
 from ..errors import ArgumentError
 from ..profile import Profile
 from .machine import ReadLimit, machine, spread
-from .subject import Subject, SubjectOptions, check_counts, opened
+from .subject import Subject, SubjectOptions, check_counts, check_list, opened
 
 COUNTS = (0, 2, 4, 8, 16)
+MOST = 16  # tokens of a guess
 
 
 def guess(
@@ -41,8 +42,9 @@ def guess(
     Returns:
         A dictionary as that of ``decode``, whose own figures are those of the last count; "counts" has those of each.
     """
-    check_counts(tokens=(tokens, 2), repeat=(repeat, 1), counts=(len(counts), 1))
-    with opened(shape, **options) as subject:
+    check_counts(tokens=(tokens, 2), repeat=(repeat, 1))
+    check_list("counts", counts, 0, MOST)
+    with opened("guess", shape, **options) as subject:
         prompt, sampling = _quoting(subject, text, tokens)
         subject.check_context(len(prompt), tokens)
         counted = {count: _decode(subject, prompt, tokens, count, sampling, profiled=True)[1] for count in counts}

@@ -13,7 +13,7 @@ from ..hub import resolve
 from ..model import BitNetModel
 from ..runtime import build_info
 from .machine import ReadLimit, machine, process_bytes, spread
-from .subject import SubjectOptions, cached, check_counts, processor_settings
+from .subject import SubjectOptions, cached, check_counts, check_options, processor_settings
 
 TIMES = ("import_ms", "ready_ms", "first_token_ms", "process_ms")
 
@@ -42,8 +42,11 @@ def load(
         the memory of the process: "peak_rss_bytes" until its weights lay where they stay, and "rss_bytes" then.
     """
     check_counts(prompt=(prompt, 1), repeat=(repeat, 1))
+    check_options("load", options)
     if format not in ("native", "hf"):
         raise ArgumentError(f"format = {format!r}: expected 'native' or 'hf'")
+    if resident not in ("auto", "map", "copy"):
+        raise ArgumentError(f"resident = {resident!r}: expected auto, map or copy")
     say = options.get("progress") or (lambda line: None)
     name = options.get("model") or shape
     if options.get("model") is not None:

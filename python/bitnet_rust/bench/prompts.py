@@ -23,7 +23,7 @@ def prefill(
         A dictionary as that of ``decode``.
     """
     check_counts(tokens=(tokens, 1), repeat=(repeat, 1))
-    with opened(shape, **options) as subject:
+    with opened("prefill", shape, **options) as subject:
         subject.check_context(tokens, 0)
         ids, model = subject.prompt(tokens), subject.model
 

@@ -5,14 +5,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 from .. import _bitnet
-from ..errors import ArgumentError, FileSystemError, FormatError
+from ..arrays import whole_number
+from ..errors import ArgumentError, DTypeError, FileSystemError, FormatError
+from ..generation import no_keyword
 from ..model import BitNetModel
 from ..registry import find_model
 from ..runtime import build_info, num_threads, set_num_threads
@@ -70,8 +72,9 @@ class Subject:
 
 
 @contextmanager
-def opened(shape: str, **options: Unpack[SubjectOptions]) -> Iterator[Subject]:
-    """The model to measure, with threads and instruction set as the options say, and as they were before afterwards."""
+def opened(call: str, shape: str, **options: Unpack[SubjectOptions]) -> Iterator[Subject]:
+    """The model that a benchmark measures, with threads and instruction set as the options say, and as they were before afterwards."""
+    check_options(call, options)
     say = options.get("progress") or (lambda line: None)
     model = options.get("model")
     if shape == "from-model" and model is None:
@@ -179,8 +182,30 @@ def _head(options: SubjectOptions) -> str:
     return "auto" if head == "exact" else head
 
 
-def check_counts(**counts: tuple[int, int]) -> None:
-    """Refuses counts below the least, given as name=(value, least)."""
+def check_counts(**counts: tuple[Any, int]) -> None:
+    """Refuses what is not a whole number of at least so much, given as name=(value, least)."""
     for name, (value, least) in counts.items():
-        if value < least:
+        if whole_number(value, name, _ANY) < least:
             raise ArgumentError(f"{name} = {value}: expected at least {least}")
+
+
+def check_list(name: str, values: Any, least: int, most: int) -> None:
+    """Refuses what is not a list of one or more whole numbers from least to most."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise ArgumentError(f"{name} = {values!r}: expected one number or more, in a list")
+    for i, value in enumerate(values):
+        whole_number(value, f"{name}[{i}]", range(least, most + 1))
+
+
+def check_options(call: str, options: Mapping[str, Any]) -> None:
+    """Refuses keywords that no benchmark has."""
+    known = SubjectOptions.__annotations__
+    if unknown := [name for name in options if name not in known]:
+        raise TypeError(no_keyword(unknown, call, [*known]))
+    if options.get("threads") is not None:
+        whole_number(options["threads"], "threads", range(1, 1025))
+    if not isinstance(options.get("isa"), str | None):
+        raise DTypeError(f"isa = {options['isa']!r}: expected the name of an instruction set, a text")
+
+
+_ANY = range(-(2**63), 2**63)
