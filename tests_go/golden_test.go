@@ -25,7 +25,7 @@ var goldenFolders = []string{"bitnet_offline_packed", "bitnet_online_bf16", "lla
 // logitBits are checksums of our own logits, as they are on every instruction set and processor architecture. Whoever changes the order of
 // a sum on purpose records them anew.
 var logitBits = map[string]string{
-	"bitnet_offline_packed": "92e67f600223f6ca", "bitnet_online_bf16": "f24fd44bd0833fbc", "llama_bitlinear_packed": "f50d5d09518b5d3c",
+	"bitnet_offline_packed": "5aeae12f352410f1", "bitnet_online_bf16": "d9f79fbcdf87ebd4", "llama_bitlinear_packed": "7dfee064780ee083",
 }
 
 func TestGoldenModelsGiveTheReferenceLogitsAndTokens(t *testing.T) {

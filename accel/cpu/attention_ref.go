@@ -104,8 +104,7 @@ const (
 	expC5    = 5.0000001201e-1
 )
 
-// expRef defines the exponential of [ExpSum] and [Silu]. The conversions keep the compiler from fusing a product with the
-// sum behind it.
+// expRef defines the exponential of [ExpSum] and [Silu], with fused multiply-add.
 func expRef(x float32) float32 {
 	switch {
 	case x != x:
@@ -115,17 +114,15 @@ func expRef(x float32) float32 {
 	case x > expHigh:
 		return float32(math.Inf(1))
 	}
-	t := float32(x*expLog2e) + expMagic
+	t := FMA(x, expLog2e, expMagic)
 	n := t - expMagic
-	r := x - float32(n*expLn2Hi)
-	r -= float32(n * expLn2Lo)
-	p := float32(expC0)
-	p = float32(p*r) + expC1
-	p = float32(p*r) + expC2
-	p = float32(p*r) + expC3
-	p = float32(p*r) + expC4
-	p = float32(p*r) + expC5
-	p = float32(p*float32(r*r)) + r
+	r := FMA(n, -expLn2Lo, FMA(n, -expLn2Hi, x))
+	p := FMA(expC0, r, expC1)
+	p = FMA(p, r, expC2)
+	p = FMA(p, r, expC3)
+	p = FMA(p, r, expC4)
+	p = FMA(p, r, expC5)
+	p = FMA(p, float32(r*r), r)
 	p++
 	return math.Float32frombits(math.Float32bits(p) + math.Float32bits(t)<<23)
 }

@@ -10,8 +10,8 @@
 //
 //   - Integer kernels are exact int32 sums.
 //   - Float kernels add in one fixed order, which is ascending or names the lane of each element, so that it is the same for
-//     scalar Go, 4 lanes, 8 and 16. Products of matrices ([AddProduct], [Dot], [DenseMatMul]) use fused multiply-add, which has one
-//     right result, on every instruction set; all other kernels round products and sums separately.
+//     scalar Go, 4 lanes, 8 and 16. Products of matrices ([AddProduct], [Dot], [DenseMatMul]) and the exponential use fused
+//     multiply-add, which has one right result, on every instruction set; all other kernels round products and sums separately.
 //
 // A result therefore depends neither on the processor nor on the number of threads, nor on how many tokens are
 // worked on at once.

@@ -809,37 +809,53 @@ func denseInt4AVX512t8(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx i
 //go:noescape
 func int4ErrorsAVX512(dst *float32, s *float32, x *float32, n int)
 
-// addProductAVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
+// addProductAVX512r6x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 64; n > 0.
 //
 //go:noescape
-func addProductAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+func addProductAVX512r6x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// addProductHalfAVX512r8x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 32; n > 0.
+// addProductHalfAVX512r6x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 64; n > 0.
 //
 //go:noescape
-func addProductHalfAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+func addProductHalfAVX512r6x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
-// addPairsAVX512r8x32: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
-// the sum an int32 that becomes a float32, for i < 8 and j < 32; n > 0.
+// addPairsAVX512r6x64: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 6 and j < 64; n > 0.
 //
 //go:noescape
-func addPairsAVX512r8x32(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+func addPairsAVX512r6x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 
-// addProductAVX512r8x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 16; n > 0.
+// addProductAVX512r6x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 32; n > 0.
 //
 //go:noescape
-func addProductAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+func addProductAVX512r6x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 
-// addProductHalfAVX512r8x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 8 and j < 16; n > 0.
+// addProductHalfAVX512r6x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 32; n > 0.
 //
 //go:noescape
-func addProductHalfAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+func addProductHalfAVX512r6x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
-// addPairsAVX512r8x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
-// the sum an int32 that becomes a float32, for i < 8 and j < 16; n > 0.
+// addPairsAVX512r6x32: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 6 and j < 32; n > 0.
 //
 //go:noescape
-func addPairsAVX512r8x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+func addPairsAVX512r6x32(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+
+// addProductAVX512r6x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 16; n > 0.
+//
+//go:noescape
+func addProductAVX512r6x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+
+// addProductHalfAVX512r6x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 16; n > 0.
+//
+//go:noescape
+func addProductHalfAVX512r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addPairsAVX512r6x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
+// the sum an int32 that becomes a float32, for i < 6 and j < 16; n > 0.
+//
+//go:noescape
+func addPairsAVX512r6x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 
 // addProductAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
 // Meanwhile it asks for 256*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.

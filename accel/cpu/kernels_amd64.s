@@ -8141,7 +8141,7 @@ loop:
 	RET
 
 // func expSumAVX2(lanes *float32, x *float32, n int, shift float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·expSumAVX2(SB), NOSPLIT, $0-28
 	MOVQ         lanes+0(FP), AX
 	MOVQ         x+8(FP), CX
@@ -8151,77 +8151,65 @@ TEXT ·expSumAVX2(SB), NOSPLIT, $0-28
 	VMOVUPS      32(AX), Y2
 
 loop:
-	VMOVUPS   (CX), Y3
-	VSUBPS    Y0, Y3, Y3
-	VMULPS    constants<>+0(SB), Y3, Y4
-	VADDPS    constants<>+64(SB), Y4, Y4
-	VSUBPS    constants<>+64(SB), Y4, Y5
-	VMULPS    constants<>+128(SB), Y5, Y7
-	VSUBPS    Y7, Y3, Y6
-	VMULPS    constants<>+192(SB), Y5, Y7
-	VSUBPS    Y7, Y6, Y6
-	VMULPS    constants<>+256(SB), Y6, Y7
-	VADDPS    constants<>+320(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+384(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+448(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+512(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+576(SB), Y7, Y7
-	VMULPS    Y6, Y6, Y5
-	VMULPS    Y5, Y7, Y7
-	VADDPS    Y6, Y7, Y7
-	VADDPS    constants<>+640(SB), Y7, Y7
-	VPSLLD    $0x17, Y4, Y4
-	VPADDD    Y4, Y7, Y7
-	VCMPPS    $0x11, constants<>+832(SB), Y3, Y4
-	VBLENDVPS Y4, constants<>+704(SB), Y7, Y7
-	VCMPPS    $0x1e, constants<>+896(SB), Y3, Y4
-	VBLENDVPS Y4, constants<>+768(SB), Y7, Y7
-	VCMPPS    $0x03, Y3, Y3, Y4
-	VBLENDVPS Y4, Y3, Y7, Y7
-	VMOVUPS   Y7, (CX)
-	VADDPS    Y7, Y1, Y1
-	VMOVUPS   32(CX), Y3
-	VSUBPS    Y0, Y3, Y3
-	VMULPS    constants<>+0(SB), Y3, Y4
-	VADDPS    constants<>+64(SB), Y4, Y4
-	VSUBPS    constants<>+64(SB), Y4, Y5
-	VMULPS    constants<>+128(SB), Y5, Y7
-	VSUBPS    Y7, Y3, Y6
-	VMULPS    constants<>+192(SB), Y5, Y7
-	VSUBPS    Y7, Y6, Y6
-	VMULPS    constants<>+256(SB), Y6, Y7
-	VADDPS    constants<>+320(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+384(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+448(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+512(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+576(SB), Y7, Y7
-	VMULPS    Y6, Y6, Y5
-	VMULPS    Y5, Y7, Y7
-	VADDPS    Y6, Y7, Y7
-	VADDPS    constants<>+640(SB), Y7, Y7
-	VPSLLD    $0x17, Y4, Y4
-	VPADDD    Y4, Y7, Y7
-	VCMPPS    $0x11, constants<>+832(SB), Y3, Y4
-	VBLENDVPS Y4, constants<>+704(SB), Y7, Y7
-	VCMPPS    $0x1e, constants<>+896(SB), Y3, Y4
-	VBLENDVPS Y4, constants<>+768(SB), Y7, Y7
-	VCMPPS    $0x03, Y3, Y3, Y4
-	VBLENDVPS Y4, Y3, Y7, Y7
-	VMOVUPS   Y7, 32(CX)
-	VADDPS    Y7, Y2, Y2
-	ADDQ      $0x40, CX
-	SUBQ      $0x10, DX
-	JNZ       loop
-	VMOVUPS   Y1, (AX)
-	VMOVUPS   Y2, 32(AX)
+	VMOVUPS      (CX), Y3
+	VSUBPS       Y0, Y3, Y3
+	VMOVUPS      constants<>+64(SB), Y4
+	VFMADD231PS  constants<>+0(SB), Y3, Y4
+	VSUBPS       constants<>+64(SB), Y4, Y5
+	VMOVDQU      Y3, Y6
+	VFNMADD231PS constants<>+128(SB), Y5, Y6
+	VFNMADD231PS constants<>+192(SB), Y5, Y6
+	VMOVUPS      constants<>+256(SB), Y5
+	VFMADD213PS  constants<>+320(SB), Y6, Y5
+	VFMADD213PS  constants<>+384(SB), Y6, Y5
+	VFMADD213PS  constants<>+448(SB), Y6, Y5
+	VFMADD213PS  constants<>+512(SB), Y6, Y5
+	VFMADD213PS  constants<>+576(SB), Y6, Y5
+	VMULPS       Y6, Y6, Y7
+	VFMADD213PS  Y6, Y7, Y5
+	VADDPS       constants<>+640(SB), Y5, Y5
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y5, Y5
+	VCMPPS       $0x11, constants<>+832(SB), Y3, Y4
+	VBLENDVPS    Y4, constants<>+704(SB), Y5, Y5
+	VCMPPS       $0x1e, constants<>+896(SB), Y3, Y4
+	VBLENDVPS    Y4, constants<>+768(SB), Y5, Y5
+	VCMPPS       $0x03, Y3, Y3, Y4
+	VBLENDVPS    Y4, Y3, Y5, Y5
+	VMOVUPS      Y5, (CX)
+	VADDPS       Y5, Y1, Y1
+	VMOVUPS      32(CX), Y3
+	VSUBPS       Y0, Y3, Y3
+	VMOVUPS      constants<>+64(SB), Y4
+	VFMADD231PS  constants<>+0(SB), Y3, Y4
+	VSUBPS       constants<>+64(SB), Y4, Y5
+	VMOVDQU      Y3, Y6
+	VFNMADD231PS constants<>+128(SB), Y5, Y6
+	VFNMADD231PS constants<>+192(SB), Y5, Y6
+	VMOVUPS      constants<>+256(SB), Y5
+	VFMADD213PS  constants<>+320(SB), Y6, Y5
+	VFMADD213PS  constants<>+384(SB), Y6, Y5
+	VFMADD213PS  constants<>+448(SB), Y6, Y5
+	VFMADD213PS  constants<>+512(SB), Y6, Y5
+	VFMADD213PS  constants<>+576(SB), Y6, Y5
+	VMULPS       Y6, Y6, Y7
+	VFMADD213PS  Y6, Y7, Y5
+	VADDPS       constants<>+640(SB), Y5, Y5
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y5, Y5
+	VCMPPS       $0x11, constants<>+832(SB), Y3, Y4
+	VBLENDVPS    Y4, constants<>+704(SB), Y5, Y5
+	VCMPPS       $0x1e, constants<>+896(SB), Y3, Y4
+	VBLENDVPS    Y4, constants<>+768(SB), Y5, Y5
+	VCMPPS       $0x03, Y3, Y3, Y4
+	VBLENDVPS    Y4, Y3, Y5, Y5
+	VMOVUPS      Y5, 32(CX)
+	VADDPS       Y5, Y2, Y2
+	ADDQ         $0x40, CX
+	SUBQ         $0x10, DX
+	JNZ          loop
+	VMOVUPS      Y1, (AX)
+	VMOVUPS      Y2, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -8248,7 +8236,7 @@ loop:
 	RET
 
 // func expRowsAVX2(x *float32, ldx int, rows int, cols int, scale *float32, weight *float32, top *float32, sum *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·expRowsAVX2(SB), NOSPLIT, $0-64
 	MOVQ         x+0(FP), AX
 	MOVQ         ldx+8(FP), CX
@@ -8312,66 +8300,54 @@ found:
 exp:
 	VMOVUPS      (AX)(R10*1), Y3
 	VSUBPS       Y4, Y3, Y3
-	VMULPS       constants<>+0(SB), Y3, Y5
-	VADDPS       constants<>+64(SB), Y5, Y5
+	VMOVUPS      constants<>+64(SB), Y5
+	VFMADD231PS  constants<>+0(SB), Y3, Y5
 	VSUBPS       constants<>+64(SB), Y5, Y6
-	VMULPS       constants<>+128(SB), Y6, Y8
-	VSUBPS       Y8, Y3, Y7
-	VMULPS       constants<>+192(SB), Y6, Y8
-	VSUBPS       Y8, Y7, Y7
-	VMULPS       constants<>+256(SB), Y7, Y8
-	VADDPS       constants<>+320(SB), Y8, Y8
-	VMULPS       Y7, Y8, Y8
-	VADDPS       constants<>+384(SB), Y8, Y8
-	VMULPS       Y7, Y8, Y8
-	VADDPS       constants<>+448(SB), Y8, Y8
-	VMULPS       Y7, Y8, Y8
-	VADDPS       constants<>+512(SB), Y8, Y8
-	VMULPS       Y7, Y8, Y8
-	VADDPS       constants<>+576(SB), Y8, Y8
-	VMULPS       Y7, Y7, Y6
-	VMULPS       Y6, Y8, Y8
-	VADDPS       Y7, Y8, Y8
-	VADDPS       constants<>+640(SB), Y8, Y8
+	VMOVDQU      Y3, Y7
+	VFNMADD231PS constants<>+128(SB), Y6, Y7
+	VFNMADD231PS constants<>+192(SB), Y6, Y7
+	VMOVUPS      constants<>+256(SB), Y6
+	VFMADD213PS  constants<>+320(SB), Y7, Y6
+	VFMADD213PS  constants<>+384(SB), Y7, Y6
+	VFMADD213PS  constants<>+448(SB), Y7, Y6
+	VFMADD213PS  constants<>+512(SB), Y7, Y6
+	VFMADD213PS  constants<>+576(SB), Y7, Y6
+	VMULPS       Y7, Y7, Y8
+	VFMADD213PS  Y7, Y8, Y6
+	VADDPS       constants<>+640(SB), Y6, Y6
 	VPSLLD       $0x17, Y5, Y5
-	VPADDD       Y5, Y8, Y8
+	VPADDD       Y5, Y6, Y6
 	VCMPPS       $0x11, constants<>+832(SB), Y3, Y5
-	VBLENDVPS    Y5, constants<>+704(SB), Y8, Y8
+	VBLENDVPS    Y5, constants<>+704(SB), Y6, Y6
 	VCMPPS       $0x03, Y3, Y3, Y5
-	VBLENDVPS    Y5, Y3, Y8, Y8
-	VADDPS       Y8, Y1, Y1
-	VMOVUPS      Y8, (AX)(R10*1)
+	VBLENDVPS    Y5, Y3, Y6, Y6
+	VADDPS       Y6, Y1, Y1
+	VMOVUPS      Y6, (AX)(R10*1)
 	VMOVUPS      32(AX)(R10*1), Y3
 	VSUBPS       Y4, Y3, Y3
-	VMULPS       constants<>+0(SB), Y3, Y5
-	VADDPS       constants<>+64(SB), Y5, Y5
+	VMOVUPS      constants<>+64(SB), Y5
+	VFMADD231PS  constants<>+0(SB), Y3, Y5
 	VSUBPS       constants<>+64(SB), Y5, Y6
-	VMULPS       constants<>+128(SB), Y6, Y8
-	VSUBPS       Y8, Y3, Y7
-	VMULPS       constants<>+192(SB), Y6, Y8
-	VSUBPS       Y8, Y7, Y7
-	VMULPS       constants<>+256(SB), Y7, Y8
-	VADDPS       constants<>+320(SB), Y8, Y8
-	VMULPS       Y7, Y8, Y8
-	VADDPS       constants<>+384(SB), Y8, Y8
-	VMULPS       Y7, Y8, Y8
-	VADDPS       constants<>+448(SB), Y8, Y8
-	VMULPS       Y7, Y8, Y8
-	VADDPS       constants<>+512(SB), Y8, Y8
-	VMULPS       Y7, Y8, Y8
-	VADDPS       constants<>+576(SB), Y8, Y8
-	VMULPS       Y7, Y7, Y6
-	VMULPS       Y6, Y8, Y8
-	VADDPS       Y7, Y8, Y8
-	VADDPS       constants<>+640(SB), Y8, Y8
+	VMOVDQU      Y3, Y7
+	VFNMADD231PS constants<>+128(SB), Y6, Y7
+	VFNMADD231PS constants<>+192(SB), Y6, Y7
+	VMOVUPS      constants<>+256(SB), Y6
+	VFMADD213PS  constants<>+320(SB), Y7, Y6
+	VFMADD213PS  constants<>+384(SB), Y7, Y6
+	VFMADD213PS  constants<>+448(SB), Y7, Y6
+	VFMADD213PS  constants<>+512(SB), Y7, Y6
+	VFMADD213PS  constants<>+576(SB), Y7, Y6
+	VMULPS       Y7, Y7, Y8
+	VFMADD213PS  Y7, Y8, Y6
+	VADDPS       constants<>+640(SB), Y6, Y6
 	VPSLLD       $0x17, Y5, Y5
-	VPADDD       Y5, Y8, Y8
+	VPADDD       Y5, Y6, Y6
 	VCMPPS       $0x11, constants<>+832(SB), Y3, Y5
-	VBLENDVPS    Y5, constants<>+704(SB), Y8, Y8
+	VBLENDVPS    Y5, constants<>+704(SB), Y6, Y6
 	VCMPPS       $0x03, Y3, Y3, Y5
-	VBLENDVPS    Y5, Y3, Y8, Y8
-	VADDPS       Y8, Y2, Y2
-	VMOVUPS      Y8, 32(AX)(R10*1)
+	VBLENDVPS    Y5, Y3, Y6, Y6
+	VADDPS       Y6, Y2, Y2
+	VMOVUPS      Y6, 32(AX)(R10*1)
 	ADDQ         $0x40, R10
 	CMPQ         R10, BX
 	JNE          exp
@@ -8673,7 +8649,7 @@ loop:
 	RET
 
 // func siluAVX2(dst *float32, x *float32, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·siluAVX2(SB), NOSPLIT, $0-24
 	MOVQ   dst+0(FP), AX
 	MOVQ   n+16(FP), CX
@@ -8683,77 +8659,65 @@ TEXT ·siluAVX2(SB), NOSPLIT, $0-24
 	VXORPS Y0, Y0, Y0
 
 loop:
-	VMOVUPS   (BX)(DX*1), Y0
-	VXORPS    constants<>+960(SB), Y0, Y1
-	VMULPS    constants<>+0(SB), Y1, Y2
-	VADDPS    constants<>+64(SB), Y2, Y2
-	VSUBPS    constants<>+64(SB), Y2, Y3
-	VMULPS    constants<>+128(SB), Y3, Y5
-	VSUBPS    Y5, Y1, Y4
-	VMULPS    constants<>+192(SB), Y3, Y5
-	VSUBPS    Y5, Y4, Y4
-	VMULPS    constants<>+256(SB), Y4, Y5
-	VADDPS    constants<>+320(SB), Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VADDPS    constants<>+384(SB), Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VADDPS    constants<>+448(SB), Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VADDPS    constants<>+512(SB), Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VADDPS    constants<>+576(SB), Y5, Y5
-	VMULPS    Y4, Y4, Y3
-	VMULPS    Y3, Y5, Y5
-	VADDPS    Y4, Y5, Y5
-	VADDPS    constants<>+640(SB), Y5, Y5
-	VPSLLD    $0x17, Y2, Y2
-	VPADDD    Y2, Y5, Y5
-	VCMPPS    $0x11, constants<>+832(SB), Y1, Y2
-	VBLENDVPS Y2, constants<>+704(SB), Y5, Y5
-	VCMPPS    $0x1e, constants<>+896(SB), Y1, Y2
-	VBLENDVPS Y2, constants<>+768(SB), Y5, Y5
-	VCMPPS    $0x03, Y1, Y1, Y2
-	VBLENDVPS Y2, Y1, Y5, Y5
-	VADDPS    constants<>+640(SB), Y5, Y5
-	VDIVPS    Y5, Y0, Y0
-	VMOVUPS   Y0, (AX)(DX*1)
-	VMOVUPS   32(BX)(DX*1), Y0
-	VXORPS    constants<>+960(SB), Y0, Y1
-	VMULPS    constants<>+0(SB), Y1, Y2
-	VADDPS    constants<>+64(SB), Y2, Y2
-	VSUBPS    constants<>+64(SB), Y2, Y3
-	VMULPS    constants<>+128(SB), Y3, Y5
-	VSUBPS    Y5, Y1, Y4
-	VMULPS    constants<>+192(SB), Y3, Y5
-	VSUBPS    Y5, Y4, Y4
-	VMULPS    constants<>+256(SB), Y4, Y5
-	VADDPS    constants<>+320(SB), Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VADDPS    constants<>+384(SB), Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VADDPS    constants<>+448(SB), Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VADDPS    constants<>+512(SB), Y5, Y5
-	VMULPS    Y4, Y5, Y5
-	VADDPS    constants<>+576(SB), Y5, Y5
-	VMULPS    Y4, Y4, Y3
-	VMULPS    Y3, Y5, Y5
-	VADDPS    Y4, Y5, Y5
-	VADDPS    constants<>+640(SB), Y5, Y5
-	VPSLLD    $0x17, Y2, Y2
-	VPADDD    Y2, Y5, Y5
-	VCMPPS    $0x11, constants<>+832(SB), Y1, Y2
-	VBLENDVPS Y2, constants<>+704(SB), Y5, Y5
-	VCMPPS    $0x1e, constants<>+896(SB), Y1, Y2
-	VBLENDVPS Y2, constants<>+768(SB), Y5, Y5
-	VCMPPS    $0x03, Y1, Y1, Y2
-	VBLENDVPS Y2, Y1, Y5, Y5
-	VADDPS    constants<>+640(SB), Y5, Y5
-	VDIVPS    Y5, Y0, Y0
-	VMOVUPS   Y0, 32(AX)(DX*1)
-	ADDQ      $0x40, DX
-	CMPQ      DX, CX
-	JNE       loop
+	VMOVUPS      (BX)(DX*1), Y0
+	VXORPS       constants<>+960(SB), Y0, Y1
+	VMOVUPS      constants<>+64(SB), Y2
+	VFMADD231PS  constants<>+0(SB), Y1, Y2
+	VSUBPS       constants<>+64(SB), Y2, Y3
+	VMOVDQU      Y1, Y4
+	VFNMADD231PS constants<>+128(SB), Y3, Y4
+	VFNMADD231PS constants<>+192(SB), Y3, Y4
+	VMOVUPS      constants<>+256(SB), Y3
+	VFMADD213PS  constants<>+320(SB), Y4, Y3
+	VFMADD213PS  constants<>+384(SB), Y4, Y3
+	VFMADD213PS  constants<>+448(SB), Y4, Y3
+	VFMADD213PS  constants<>+512(SB), Y4, Y3
+	VFMADD213PS  constants<>+576(SB), Y4, Y3
+	VMULPS       Y4, Y4, Y5
+	VFMADD213PS  Y4, Y5, Y3
+	VADDPS       constants<>+640(SB), Y3, Y3
+	VPSLLD       $0x17, Y2, Y2
+	VPADDD       Y2, Y3, Y3
+	VCMPPS       $0x11, constants<>+832(SB), Y1, Y2
+	VBLENDVPS    Y2, constants<>+704(SB), Y3, Y3
+	VCMPPS       $0x1e, constants<>+896(SB), Y1, Y2
+	VBLENDVPS    Y2, constants<>+768(SB), Y3, Y3
+	VCMPPS       $0x03, Y1, Y1, Y2
+	VBLENDVPS    Y2, Y1, Y3, Y3
+	VADDPS       constants<>+640(SB), Y3, Y3
+	VDIVPS       Y3, Y0, Y0
+	VMOVUPS      Y0, (AX)(DX*1)
+	VMOVUPS      32(BX)(DX*1), Y0
+	VXORPS       constants<>+960(SB), Y0, Y1
+	VMOVUPS      constants<>+64(SB), Y2
+	VFMADD231PS  constants<>+0(SB), Y1, Y2
+	VSUBPS       constants<>+64(SB), Y2, Y3
+	VMOVDQU      Y1, Y4
+	VFNMADD231PS constants<>+128(SB), Y3, Y4
+	VFNMADD231PS constants<>+192(SB), Y3, Y4
+	VMOVUPS      constants<>+256(SB), Y3
+	VFMADD213PS  constants<>+320(SB), Y4, Y3
+	VFMADD213PS  constants<>+384(SB), Y4, Y3
+	VFMADD213PS  constants<>+448(SB), Y4, Y3
+	VFMADD213PS  constants<>+512(SB), Y4, Y3
+	VFMADD213PS  constants<>+576(SB), Y4, Y3
+	VMULPS       Y4, Y4, Y5
+	VFMADD213PS  Y4, Y5, Y3
+	VADDPS       constants<>+640(SB), Y3, Y3
+	VPSLLD       $0x17, Y2, Y2
+	VPADDD       Y2, Y3, Y3
+	VCMPPS       $0x11, constants<>+832(SB), Y1, Y2
+	VBLENDVPS    Y2, constants<>+704(SB), Y3, Y3
+	VCMPPS       $0x1e, constants<>+896(SB), Y1, Y2
+	VBLENDVPS    Y2, constants<>+768(SB), Y3, Y3
+	VCMPPS       $0x03, Y1, Y1, Y2
+	VBLENDVPS    Y2, Y1, Y3, Y3
+	VADDPS       constants<>+640(SB), Y3, Y3
+	VDIVPS       Y3, Y0, Y0
+	VMOVUPS      Y0, 32(AX)(DX*1)
+	ADDQ         $0x40, DX
+	CMPQ         DX, CX
+	JNE          loop
 	VZEROUPPER
 	RET
 
@@ -8805,7 +8769,7 @@ loop:
 	RET
 
 // func sigmoidAVX2(dst *float32, x *float32, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·sigmoidAVX2(SB), NOSPLIT, $0-24
 	MOVQ   dst+0(FP), AX
 	MOVQ   n+16(FP), CX
@@ -8815,84 +8779,72 @@ TEXT ·sigmoidAVX2(SB), NOSPLIT, $0-24
 	VXORPS Y0, Y0, Y0
 
 loop:
-	VMOVUPS   (BX)(DX*1), Y0
-	VXORPS    constants<>+960(SB), Y0, Y0
-	VMULPS    constants<>+0(SB), Y0, Y1
-	VADDPS    constants<>+64(SB), Y1, Y1
-	VSUBPS    constants<>+64(SB), Y1, Y2
-	VMULPS    constants<>+128(SB), Y2, Y4
-	VSUBPS    Y4, Y0, Y3
-	VMULPS    constants<>+192(SB), Y2, Y4
-	VSUBPS    Y4, Y3, Y3
-	VMULPS    constants<>+256(SB), Y3, Y4
-	VADDPS    constants<>+320(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+384(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+448(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+512(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+576(SB), Y4, Y4
-	VMULPS    Y3, Y3, Y2
-	VMULPS    Y2, Y4, Y4
-	VADDPS    Y3, Y4, Y4
-	VADDPS    constants<>+640(SB), Y4, Y4
-	VPSLLD    $0x17, Y1, Y1
-	VPADDD    Y1, Y4, Y4
-	VCMPPS    $0x11, constants<>+832(SB), Y0, Y1
-	VBLENDVPS Y1, constants<>+704(SB), Y4, Y4
-	VCMPPS    $0x1e, constants<>+896(SB), Y0, Y1
-	VBLENDVPS Y1, constants<>+768(SB), Y4, Y4
-	VCMPPS    $0x03, Y0, Y0, Y1
-	VBLENDVPS Y1, Y0, Y4, Y4
-	VMOVUPS   constants<>+640(SB), Y0
-	VADDPS    Y0, Y4, Y4
-	VDIVPS    Y4, Y0, Y0
-	VMOVUPS   Y0, (AX)(DX*1)
-	VMOVUPS   32(BX)(DX*1), Y0
-	VXORPS    constants<>+960(SB), Y0, Y0
-	VMULPS    constants<>+0(SB), Y0, Y1
-	VADDPS    constants<>+64(SB), Y1, Y1
-	VSUBPS    constants<>+64(SB), Y1, Y2
-	VMULPS    constants<>+128(SB), Y2, Y4
-	VSUBPS    Y4, Y0, Y3
-	VMULPS    constants<>+192(SB), Y2, Y4
-	VSUBPS    Y4, Y3, Y3
-	VMULPS    constants<>+256(SB), Y3, Y4
-	VADDPS    constants<>+320(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+384(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+448(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+512(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+576(SB), Y4, Y4
-	VMULPS    Y3, Y3, Y2
-	VMULPS    Y2, Y4, Y4
-	VADDPS    Y3, Y4, Y4
-	VADDPS    constants<>+640(SB), Y4, Y4
-	VPSLLD    $0x17, Y1, Y1
-	VPADDD    Y1, Y4, Y4
-	VCMPPS    $0x11, constants<>+832(SB), Y0, Y1
-	VBLENDVPS Y1, constants<>+704(SB), Y4, Y4
-	VCMPPS    $0x1e, constants<>+896(SB), Y0, Y1
-	VBLENDVPS Y1, constants<>+768(SB), Y4, Y4
-	VCMPPS    $0x03, Y0, Y0, Y1
-	VBLENDVPS Y1, Y0, Y4, Y4
-	VMOVUPS   constants<>+640(SB), Y0
-	VADDPS    Y0, Y4, Y4
-	VDIVPS    Y4, Y0, Y0
-	VMOVUPS   Y0, 32(AX)(DX*1)
-	ADDQ      $0x40, DX
-	CMPQ      DX, CX
-	JNE       loop
+	VMOVUPS      (BX)(DX*1), Y0
+	VXORPS       constants<>+960(SB), Y0, Y0
+	VMOVUPS      constants<>+64(SB), Y1
+	VFMADD231PS  constants<>+0(SB), Y0, Y1
+	VSUBPS       constants<>+64(SB), Y1, Y2
+	VMOVDQU      Y0, Y3
+	VFNMADD231PS constants<>+128(SB), Y2, Y3
+	VFNMADD231PS constants<>+192(SB), Y2, Y3
+	VMOVUPS      constants<>+256(SB), Y2
+	VFMADD213PS  constants<>+320(SB), Y3, Y2
+	VFMADD213PS  constants<>+384(SB), Y3, Y2
+	VFMADD213PS  constants<>+448(SB), Y3, Y2
+	VFMADD213PS  constants<>+512(SB), Y3, Y2
+	VFMADD213PS  constants<>+576(SB), Y3, Y2
+	VMULPS       Y3, Y3, Y4
+	VFMADD213PS  Y3, Y4, Y2
+	VADDPS       constants<>+640(SB), Y2, Y2
+	VPSLLD       $0x17, Y1, Y1
+	VPADDD       Y1, Y2, Y2
+	VCMPPS       $0x11, constants<>+832(SB), Y0, Y1
+	VBLENDVPS    Y1, constants<>+704(SB), Y2, Y2
+	VCMPPS       $0x1e, constants<>+896(SB), Y0, Y1
+	VBLENDVPS    Y1, constants<>+768(SB), Y2, Y2
+	VCMPPS       $0x03, Y0, Y0, Y1
+	VBLENDVPS    Y1, Y0, Y2, Y2
+	VMOVUPS      constants<>+640(SB), Y0
+	VADDPS       Y0, Y2, Y2
+	VDIVPS       Y2, Y0, Y0
+	VMOVUPS      Y0, (AX)(DX*1)
+	VMOVUPS      32(BX)(DX*1), Y0
+	VXORPS       constants<>+960(SB), Y0, Y0
+	VMOVUPS      constants<>+64(SB), Y1
+	VFMADD231PS  constants<>+0(SB), Y0, Y1
+	VSUBPS       constants<>+64(SB), Y1, Y2
+	VMOVDQU      Y0, Y3
+	VFNMADD231PS constants<>+128(SB), Y2, Y3
+	VFNMADD231PS constants<>+192(SB), Y2, Y3
+	VMOVUPS      constants<>+256(SB), Y2
+	VFMADD213PS  constants<>+320(SB), Y3, Y2
+	VFMADD213PS  constants<>+384(SB), Y3, Y2
+	VFMADD213PS  constants<>+448(SB), Y3, Y2
+	VFMADD213PS  constants<>+512(SB), Y3, Y2
+	VFMADD213PS  constants<>+576(SB), Y3, Y2
+	VMULPS       Y3, Y3, Y4
+	VFMADD213PS  Y3, Y4, Y2
+	VADDPS       constants<>+640(SB), Y2, Y2
+	VPSLLD       $0x17, Y1, Y1
+	VPADDD       Y1, Y2, Y2
+	VCMPPS       $0x11, constants<>+832(SB), Y0, Y1
+	VBLENDVPS    Y1, constants<>+704(SB), Y2, Y2
+	VCMPPS       $0x1e, constants<>+896(SB), Y0, Y1
+	VBLENDVPS    Y1, constants<>+768(SB), Y2, Y2
+	VCMPPS       $0x03, Y0, Y0, Y1
+	VBLENDVPS    Y1, Y0, Y2, Y2
+	VMOVUPS      constants<>+640(SB), Y0
+	VADDPS       Y0, Y2, Y2
+	VDIVPS       Y2, Y0, Y0
+	VMOVUPS      Y0, 32(AX)(DX*1)
+	ADDQ         $0x40, DX
+	CMPQ         DX, CX
+	JNE          loop
 	VZEROUPPER
 	RET
 
 // func tanhAVX2(dst *float32, x *float32, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·tanhAVX2(SB), NOSPLIT, $0-24
 	MOVQ   dst+0(FP), AX
 	MOVQ   n+16(FP), CX
@@ -8902,122 +8854,110 @@ TEXT ·tanhAVX2(SB), NOSPLIT, $0-24
 	VXORPS Y0, Y0, Y0
 
 loop:
-	VMOVUPS   (BX)(DX*1), Y0
-	VANDPS    constants<>+1024(SB), Y0, Y1
-	VADDPS    Y1, Y1, Y2
-	VMULPS    constants<>+0(SB), Y2, Y3
-	VADDPS    constants<>+64(SB), Y3, Y3
-	VSUBPS    constants<>+64(SB), Y3, Y4
-	VMULPS    constants<>+128(SB), Y4, Y6
-	VSUBPS    Y6, Y2, Y5
-	VMULPS    constants<>+192(SB), Y4, Y6
-	VSUBPS    Y6, Y5, Y5
-	VMULPS    constants<>+256(SB), Y5, Y6
-	VADDPS    constants<>+320(SB), Y6, Y6
-	VMULPS    Y5, Y6, Y6
-	VADDPS    constants<>+384(SB), Y6, Y6
-	VMULPS    Y5, Y6, Y6
-	VADDPS    constants<>+448(SB), Y6, Y6
-	VMULPS    Y5, Y6, Y6
-	VADDPS    constants<>+512(SB), Y6, Y6
-	VMULPS    Y5, Y6, Y6
-	VADDPS    constants<>+576(SB), Y6, Y6
-	VMULPS    Y5, Y5, Y4
-	VMULPS    Y4, Y6, Y6
-	VADDPS    Y5, Y6, Y6
-	VADDPS    constants<>+640(SB), Y6, Y6
-	VPSLLD    $0x17, Y3, Y3
-	VPADDD    Y3, Y6, Y6
-	VCMPPS    $0x11, constants<>+832(SB), Y2, Y3
-	VBLENDVPS Y3, constants<>+704(SB), Y6, Y6
-	VCMPPS    $0x1e, constants<>+896(SB), Y2, Y3
-	VBLENDVPS Y3, constants<>+768(SB), Y6, Y6
-	VCMPPS    $0x03, Y2, Y2, Y3
-	VBLENDVPS Y3, Y2, Y6, Y6
-	VADDPS    constants<>+640(SB), Y6, Y6
-	VMOVUPS   constants<>+2304(SB), Y2
-	VDIVPS    Y6, Y2, Y6
-	VMOVUPS   constants<>+640(SB), Y2
-	VSUBPS    Y6, Y2, Y2
-	VANDPS    constants<>+960(SB), Y0, Y3
-	VORPS     Y3, Y2, Y2
-	VMULPS    Y0, Y0, Y3
-	VMULPS    constants<>+2496(SB), Y3, Y4
-	VADDPS    constants<>+2560(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+2624(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+2688(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+2752(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VMULPS    Y0, Y4, Y4
-	VADDPS    Y0, Y4, Y4
-	VCMPPS    $0x11, constants<>+2432(SB), Y1, Y0
-	VBLENDVPS Y0, Y4, Y2, Y2
-	VMOVUPS   Y2, (AX)(DX*1)
-	VMOVUPS   32(BX)(DX*1), Y0
-	VANDPS    constants<>+1024(SB), Y0, Y1
-	VADDPS    Y1, Y1, Y2
-	VMULPS    constants<>+0(SB), Y2, Y3
-	VADDPS    constants<>+64(SB), Y3, Y3
-	VSUBPS    constants<>+64(SB), Y3, Y4
-	VMULPS    constants<>+128(SB), Y4, Y6
-	VSUBPS    Y6, Y2, Y5
-	VMULPS    constants<>+192(SB), Y4, Y6
-	VSUBPS    Y6, Y5, Y5
-	VMULPS    constants<>+256(SB), Y5, Y6
-	VADDPS    constants<>+320(SB), Y6, Y6
-	VMULPS    Y5, Y6, Y6
-	VADDPS    constants<>+384(SB), Y6, Y6
-	VMULPS    Y5, Y6, Y6
-	VADDPS    constants<>+448(SB), Y6, Y6
-	VMULPS    Y5, Y6, Y6
-	VADDPS    constants<>+512(SB), Y6, Y6
-	VMULPS    Y5, Y6, Y6
-	VADDPS    constants<>+576(SB), Y6, Y6
-	VMULPS    Y5, Y5, Y4
-	VMULPS    Y4, Y6, Y6
-	VADDPS    Y5, Y6, Y6
-	VADDPS    constants<>+640(SB), Y6, Y6
-	VPSLLD    $0x17, Y3, Y3
-	VPADDD    Y3, Y6, Y6
-	VCMPPS    $0x11, constants<>+832(SB), Y2, Y3
-	VBLENDVPS Y3, constants<>+704(SB), Y6, Y6
-	VCMPPS    $0x1e, constants<>+896(SB), Y2, Y3
-	VBLENDVPS Y3, constants<>+768(SB), Y6, Y6
-	VCMPPS    $0x03, Y2, Y2, Y3
-	VBLENDVPS Y3, Y2, Y6, Y6
-	VADDPS    constants<>+640(SB), Y6, Y6
-	VMOVUPS   constants<>+2304(SB), Y2
-	VDIVPS    Y6, Y2, Y6
-	VMOVUPS   constants<>+640(SB), Y2
-	VSUBPS    Y6, Y2, Y2
-	VANDPS    constants<>+960(SB), Y0, Y3
-	VORPS     Y3, Y2, Y2
-	VMULPS    Y0, Y0, Y3
-	VMULPS    constants<>+2496(SB), Y3, Y4
-	VADDPS    constants<>+2560(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+2624(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+2688(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VADDPS    constants<>+2752(SB), Y4, Y4
-	VMULPS    Y3, Y4, Y4
-	VMULPS    Y0, Y4, Y4
-	VADDPS    Y0, Y4, Y4
-	VCMPPS    $0x11, constants<>+2432(SB), Y1, Y0
-	VBLENDVPS Y0, Y4, Y2, Y2
-	VMOVUPS   Y2, 32(AX)(DX*1)
-	ADDQ      $0x40, DX
-	CMPQ      DX, CX
-	JNE       loop
+	VMOVUPS      (BX)(DX*1), Y0
+	VANDPS       constants<>+1024(SB), Y0, Y1
+	VADDPS       Y1, Y1, Y2
+	VMOVUPS      constants<>+64(SB), Y3
+	VFMADD231PS  constants<>+0(SB), Y2, Y3
+	VSUBPS       constants<>+64(SB), Y3, Y4
+	VMOVDQU      Y2, Y5
+	VFNMADD231PS constants<>+128(SB), Y4, Y5
+	VFNMADD231PS constants<>+192(SB), Y4, Y5
+	VMOVUPS      constants<>+256(SB), Y4
+	VFMADD213PS  constants<>+320(SB), Y5, Y4
+	VFMADD213PS  constants<>+384(SB), Y5, Y4
+	VFMADD213PS  constants<>+448(SB), Y5, Y4
+	VFMADD213PS  constants<>+512(SB), Y5, Y4
+	VFMADD213PS  constants<>+576(SB), Y5, Y4
+	VMULPS       Y5, Y5, Y6
+	VFMADD213PS  Y5, Y6, Y4
+	VADDPS       constants<>+640(SB), Y4, Y4
+	VPSLLD       $0x17, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VCMPPS       $0x11, constants<>+832(SB), Y2, Y3
+	VBLENDVPS    Y3, constants<>+704(SB), Y4, Y4
+	VCMPPS       $0x1e, constants<>+896(SB), Y2, Y3
+	VBLENDVPS    Y3, constants<>+768(SB), Y4, Y4
+	VCMPPS       $0x03, Y2, Y2, Y3
+	VBLENDVPS    Y3, Y2, Y4, Y4
+	VADDPS       constants<>+640(SB), Y4, Y4
+	VMOVUPS      constants<>+2304(SB), Y2
+	VDIVPS       Y4, Y2, Y4
+	VMOVUPS      constants<>+640(SB), Y2
+	VSUBPS       Y4, Y2, Y2
+	VANDPS       constants<>+960(SB), Y0, Y3
+	VORPS        Y3, Y2, Y2
+	VMULPS       Y0, Y0, Y3
+	VMULPS       constants<>+2496(SB), Y3, Y4
+	VADDPS       constants<>+2560(SB), Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VADDPS       constants<>+2624(SB), Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VADDPS       constants<>+2688(SB), Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VADDPS       constants<>+2752(SB), Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VADDPS       Y0, Y4, Y4
+	VCMPPS       $0x11, constants<>+2432(SB), Y1, Y0
+	VBLENDVPS    Y0, Y4, Y2, Y2
+	VMOVUPS      Y2, (AX)(DX*1)
+	VMOVUPS      32(BX)(DX*1), Y0
+	VANDPS       constants<>+1024(SB), Y0, Y1
+	VADDPS       Y1, Y1, Y2
+	VMOVUPS      constants<>+64(SB), Y3
+	VFMADD231PS  constants<>+0(SB), Y2, Y3
+	VSUBPS       constants<>+64(SB), Y3, Y4
+	VMOVDQU      Y2, Y5
+	VFNMADD231PS constants<>+128(SB), Y4, Y5
+	VFNMADD231PS constants<>+192(SB), Y4, Y5
+	VMOVUPS      constants<>+256(SB), Y4
+	VFMADD213PS  constants<>+320(SB), Y5, Y4
+	VFMADD213PS  constants<>+384(SB), Y5, Y4
+	VFMADD213PS  constants<>+448(SB), Y5, Y4
+	VFMADD213PS  constants<>+512(SB), Y5, Y4
+	VFMADD213PS  constants<>+576(SB), Y5, Y4
+	VMULPS       Y5, Y5, Y6
+	VFMADD213PS  Y5, Y6, Y4
+	VADDPS       constants<>+640(SB), Y4, Y4
+	VPSLLD       $0x17, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VCMPPS       $0x11, constants<>+832(SB), Y2, Y3
+	VBLENDVPS    Y3, constants<>+704(SB), Y4, Y4
+	VCMPPS       $0x1e, constants<>+896(SB), Y2, Y3
+	VBLENDVPS    Y3, constants<>+768(SB), Y4, Y4
+	VCMPPS       $0x03, Y2, Y2, Y3
+	VBLENDVPS    Y3, Y2, Y4, Y4
+	VADDPS       constants<>+640(SB), Y4, Y4
+	VMOVUPS      constants<>+2304(SB), Y2
+	VDIVPS       Y4, Y2, Y4
+	VMOVUPS      constants<>+640(SB), Y2
+	VSUBPS       Y4, Y2, Y2
+	VANDPS       constants<>+960(SB), Y0, Y3
+	VORPS        Y3, Y2, Y2
+	VMULPS       Y0, Y0, Y3
+	VMULPS       constants<>+2496(SB), Y3, Y4
+	VADDPS       constants<>+2560(SB), Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VADDPS       constants<>+2624(SB), Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VADDPS       constants<>+2688(SB), Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VADDPS       constants<>+2752(SB), Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VADDPS       Y0, Y4, Y4
+	VCMPPS       $0x11, constants<>+2432(SB), Y1, Y0
+	VBLENDVPS    Y0, Y4, Y2, Y2
+	VMOVUPS      Y2, 32(AX)(DX*1)
+	ADDQ         $0x40, DX
+	CMPQ         DX, CX
+	JNE          loop
 	VZEROUPPER
 	RET
 
 // func normalCDFAVX2(dst *float32, x *float32, n int)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, FMA3
 TEXT ·normalCDFAVX2(SB), NOSPLIT, $0-24
 	MOVQ   dst+0(FP), AX
 	MOVQ   n+16(FP), CX
@@ -9027,115 +8967,103 @@ TEXT ·normalCDFAVX2(SB), NOSPLIT, $0-24
 	VXORPS Y0, Y0, Y0
 
 loop:
-	VMOVUPS   (BX)(DX*1), Y0
-	VMOVUPS   constants<>+640(SB), Y3
-	VANDPS    constants<>+1024(SB), Y0, Y1
-	VMULPS    constants<>+2816(SB), Y1, Y1
-	VMULPS    constants<>+2880(SB), Y1, Y2
-	VADDPS    Y3, Y2, Y2
-	VDIVPS    Y2, Y3, Y2
-	VMULPS    constants<>+2944(SB), Y2, Y4
-	VADDPS    constants<>+3008(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    constants<>+3072(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    constants<>+3136(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    constants<>+3200(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VMULPS    Y1, Y1, Y1
-	VXORPS    constants<>+960(SB), Y1, Y1
-	VMULPS    constants<>+0(SB), Y1, Y2
-	VADDPS    constants<>+64(SB), Y2, Y2
-	VSUBPS    constants<>+64(SB), Y2, Y5
-	VMULPS    constants<>+128(SB), Y5, Y7
-	VSUBPS    Y7, Y1, Y6
-	VMULPS    constants<>+192(SB), Y5, Y7
-	VSUBPS    Y7, Y6, Y6
-	VMULPS    constants<>+256(SB), Y6, Y7
-	VADDPS    constants<>+320(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+384(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+448(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+512(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+576(SB), Y7, Y7
-	VMULPS    Y6, Y6, Y5
-	VMULPS    Y5, Y7, Y7
-	VADDPS    Y6, Y7, Y7
-	VADDPS    constants<>+640(SB), Y7, Y7
-	VPSLLD    $0x17, Y2, Y2
-	VPADDD    Y2, Y7, Y7
-	VCMPPS    $0x11, constants<>+832(SB), Y1, Y2
-	VBLENDVPS Y2, constants<>+704(SB), Y7, Y7
-	VCMPPS    $0x1e, constants<>+896(SB), Y1, Y2
-	VBLENDVPS Y2, constants<>+768(SB), Y7, Y7
-	VCMPPS    $0x03, Y1, Y1, Y2
-	VBLENDVPS Y2, Y1, Y7, Y7
-	VMULPS    Y7, Y4, Y4
-	VMULPS    constants<>+2368(SB), Y4, Y4
-	VSUBPS    Y4, Y3, Y2
-	VCMPPS    $0x1d, constants<>+704(SB), Y0, Y0
-	VBLENDVPS Y0, Y2, Y4, Y4
-	VMOVUPS   Y4, (AX)(DX*1)
-	VMOVUPS   32(BX)(DX*1), Y0
-	VMOVUPS   constants<>+640(SB), Y3
-	VANDPS    constants<>+1024(SB), Y0, Y1
-	VMULPS    constants<>+2816(SB), Y1, Y1
-	VMULPS    constants<>+2880(SB), Y1, Y2
-	VADDPS    Y3, Y2, Y2
-	VDIVPS    Y2, Y3, Y2
-	VMULPS    constants<>+2944(SB), Y2, Y4
-	VADDPS    constants<>+3008(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    constants<>+3072(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    constants<>+3136(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VADDPS    constants<>+3200(SB), Y4, Y4
-	VMULPS    Y2, Y4, Y4
-	VMULPS    Y1, Y1, Y1
-	VXORPS    constants<>+960(SB), Y1, Y1
-	VMULPS    constants<>+0(SB), Y1, Y2
-	VADDPS    constants<>+64(SB), Y2, Y2
-	VSUBPS    constants<>+64(SB), Y2, Y5
-	VMULPS    constants<>+128(SB), Y5, Y7
-	VSUBPS    Y7, Y1, Y6
-	VMULPS    constants<>+192(SB), Y5, Y7
-	VSUBPS    Y7, Y6, Y6
-	VMULPS    constants<>+256(SB), Y6, Y7
-	VADDPS    constants<>+320(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+384(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+448(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+512(SB), Y7, Y7
-	VMULPS    Y6, Y7, Y7
-	VADDPS    constants<>+576(SB), Y7, Y7
-	VMULPS    Y6, Y6, Y5
-	VMULPS    Y5, Y7, Y7
-	VADDPS    Y6, Y7, Y7
-	VADDPS    constants<>+640(SB), Y7, Y7
-	VPSLLD    $0x17, Y2, Y2
-	VPADDD    Y2, Y7, Y7
-	VCMPPS    $0x11, constants<>+832(SB), Y1, Y2
-	VBLENDVPS Y2, constants<>+704(SB), Y7, Y7
-	VCMPPS    $0x1e, constants<>+896(SB), Y1, Y2
-	VBLENDVPS Y2, constants<>+768(SB), Y7, Y7
-	VCMPPS    $0x03, Y1, Y1, Y2
-	VBLENDVPS Y2, Y1, Y7, Y7
-	VMULPS    Y7, Y4, Y4
-	VMULPS    constants<>+2368(SB), Y4, Y4
-	VSUBPS    Y4, Y3, Y2
-	VCMPPS    $0x1d, constants<>+704(SB), Y0, Y0
-	VBLENDVPS Y0, Y2, Y4, Y4
-	VMOVUPS   Y4, 32(AX)(DX*1)
-	ADDQ      $0x40, DX
-	CMPQ      DX, CX
-	JNE       loop
+	VMOVUPS      (BX)(DX*1), Y0
+	VMOVUPS      constants<>+640(SB), Y3
+	VANDPS       constants<>+1024(SB), Y0, Y1
+	VMULPS       constants<>+2816(SB), Y1, Y1
+	VMULPS       constants<>+2880(SB), Y1, Y2
+	VADDPS       Y3, Y2, Y2
+	VDIVPS       Y2, Y3, Y2
+	VMULPS       constants<>+2944(SB), Y2, Y4
+	VADDPS       constants<>+3008(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       constants<>+3072(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       constants<>+3136(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       constants<>+3200(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VMULPS       Y1, Y1, Y1
+	VXORPS       constants<>+960(SB), Y1, Y1
+	VMOVUPS      constants<>+64(SB), Y2
+	VFMADD231PS  constants<>+0(SB), Y1, Y2
+	VSUBPS       constants<>+64(SB), Y2, Y5
+	VMOVDQU      Y1, Y6
+	VFNMADD231PS constants<>+128(SB), Y5, Y6
+	VFNMADD231PS constants<>+192(SB), Y5, Y6
+	VMOVUPS      constants<>+256(SB), Y5
+	VFMADD213PS  constants<>+320(SB), Y6, Y5
+	VFMADD213PS  constants<>+384(SB), Y6, Y5
+	VFMADD213PS  constants<>+448(SB), Y6, Y5
+	VFMADD213PS  constants<>+512(SB), Y6, Y5
+	VFMADD213PS  constants<>+576(SB), Y6, Y5
+	VMULPS       Y6, Y6, Y7
+	VFMADD213PS  Y6, Y7, Y5
+	VADDPS       constants<>+640(SB), Y5, Y5
+	VPSLLD       $0x17, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VCMPPS       $0x11, constants<>+832(SB), Y1, Y2
+	VBLENDVPS    Y2, constants<>+704(SB), Y5, Y5
+	VCMPPS       $0x1e, constants<>+896(SB), Y1, Y2
+	VBLENDVPS    Y2, constants<>+768(SB), Y5, Y5
+	VCMPPS       $0x03, Y1, Y1, Y2
+	VBLENDVPS    Y2, Y1, Y5, Y5
+	VMULPS       Y5, Y4, Y4
+	VMULPS       constants<>+2368(SB), Y4, Y4
+	VSUBPS       Y4, Y3, Y2
+	VCMPPS       $0x1d, constants<>+704(SB), Y0, Y0
+	VBLENDVPS    Y0, Y2, Y4, Y4
+	VMOVUPS      Y4, (AX)(DX*1)
+	VMOVUPS      32(BX)(DX*1), Y0
+	VMOVUPS      constants<>+640(SB), Y3
+	VANDPS       constants<>+1024(SB), Y0, Y1
+	VMULPS       constants<>+2816(SB), Y1, Y1
+	VMULPS       constants<>+2880(SB), Y1, Y2
+	VADDPS       Y3, Y2, Y2
+	VDIVPS       Y2, Y3, Y2
+	VMULPS       constants<>+2944(SB), Y2, Y4
+	VADDPS       constants<>+3008(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       constants<>+3072(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       constants<>+3136(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       constants<>+3200(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VMULPS       Y1, Y1, Y1
+	VXORPS       constants<>+960(SB), Y1, Y1
+	VMOVUPS      constants<>+64(SB), Y2
+	VFMADD231PS  constants<>+0(SB), Y1, Y2
+	VSUBPS       constants<>+64(SB), Y2, Y5
+	VMOVDQU      Y1, Y6
+	VFNMADD231PS constants<>+128(SB), Y5, Y6
+	VFNMADD231PS constants<>+192(SB), Y5, Y6
+	VMOVUPS      constants<>+256(SB), Y5
+	VFMADD213PS  constants<>+320(SB), Y6, Y5
+	VFMADD213PS  constants<>+384(SB), Y6, Y5
+	VFMADD213PS  constants<>+448(SB), Y6, Y5
+	VFMADD213PS  constants<>+512(SB), Y6, Y5
+	VFMADD213PS  constants<>+576(SB), Y6, Y5
+	VMULPS       Y6, Y6, Y7
+	VFMADD213PS  Y6, Y7, Y5
+	VADDPS       constants<>+640(SB), Y5, Y5
+	VPSLLD       $0x17, Y2, Y2
+	VPADDD       Y2, Y5, Y5
+	VCMPPS       $0x11, constants<>+832(SB), Y1, Y2
+	VBLENDVPS    Y2, constants<>+704(SB), Y5, Y5
+	VCMPPS       $0x1e, constants<>+896(SB), Y1, Y2
+	VBLENDVPS    Y2, constants<>+768(SB), Y5, Y5
+	VCMPPS       $0x03, Y1, Y1, Y2
+	VBLENDVPS    Y2, Y1, Y5, Y5
+	VMULPS       Y5, Y4, Y4
+	VMULPS       constants<>+2368(SB), Y4, Y4
+	VSUBPS       Y4, Y3, Y2
+	VCMPPS       $0x1d, constants<>+704(SB), Y0, Y0
+	VBLENDVPS    Y0, Y2, Y4, Y4
+	VMOVUPS      Y4, 32(AX)(DX*1)
+	ADDQ         $0x40, DX
+	CMPQ         DX, CX
+	JNE          loop
 	VZEROUPPER
 	RET
 
@@ -20825,9 +20753,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// func addProductAVX512r6x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, AVX512F
-TEXT ·addProductAVX512r8x32(SB), NOSPLIT, $0-64
+TEXT ·addProductAVX512r6x64(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20842,84 +20770,103 @@ TEXT ·addProductAVX512r8x32(SB), NOSPLIT, $0-64
 	SHLQ    $0x02, R9
 	LEAQ    (AX)(DI*2), R10
 	ADDQ    DI, R10
-	LEAQ    (R10)(DI*2), R11
-	ADDQ    DI, R11
-	LEAQ    (R8)(R9*2), R12
-	ADDQ    R9, R12
-	LEAQ    (R12)(R9*2), R13
-	ADDQ    R9, R13
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
 	VMOVUPS (R8), Z0
 	VMOVUPS 64(R8), Z1
-	VMOVUPS (R8)(R9*1), Z2
-	VMOVUPS 64(R8)(R9*1), Z3
-	VMOVUPS (R8)(R9*2), Z4
-	VMOVUPS 64(R8)(R9*2), Z5
-	VMOVUPS (R12), Z6
-	VMOVUPS 64(R12), Z7
-	VMOVUPS (R12)(R9*1), Z8
-	VMOVUPS 64(R12)(R9*1), Z9
-	VMOVUPS (R12)(R9*2), Z10
-	VMOVUPS 64(R12)(R9*2), Z11
-	VMOVUPS (R13), Z12
-	VMOVUPS 64(R13), Z13
-	VMOVUPS (R13)(R9*1), Z14
-	VMOVUPS 64(R13)(R9*1), Z15
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS (R8)(R9*1), Z4
+	VMOVUPS 64(R8)(R9*1), Z5
+	VMOVUPS 128(R8)(R9*1), Z6
+	VMOVUPS 192(R8)(R9*1), Z7
+	VMOVUPS (R8)(R9*2), Z8
+	VMOVUPS 64(R8)(R9*2), Z9
+	VMOVUPS 128(R8)(R9*2), Z10
+	VMOVUPS 192(R8)(R9*2), Z11
+	VMOVUPS (R11), Z12
+	VMOVUPS 64(R11), Z13
+	VMOVUPS 128(R11), Z14
+	VMOVUPS 192(R11), Z15
+	VMOVUPS (R11)(R9*1), Z16
+	VMOVUPS 64(R11)(R9*1), Z17
+	VMOVUPS 128(R11)(R9*1), Z18
+	VMOVUPS 192(R11)(R9*1), Z19
+	VMOVUPS (R11)(R9*2), Z20
+	VMOVUPS 64(R11)(R9*2), Z21
+	VMOVUPS 128(R11)(R9*2), Z22
+	VMOVUPS 192(R11)(R9*2), Z23
 
 loop:
-	VMOVUPS      (DX), Z16
-	VMOVUPS      64(DX), Z17
-	VBROADCASTSS (AX), Z18
-	VFMADD231PS  Z16, Z18, Z0
-	VFMADD231PS  Z17, Z18, Z1
-	VBROADCASTSS (AX)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z2
-	VFMADD231PS  Z17, Z18, Z3
-	VBROADCASTSS (AX)(DI*2), Z18
-	VFMADD231PS  Z16, Z18, Z4
-	VFMADD231PS  Z17, Z18, Z5
-	VBROADCASTSS (R10), Z18
-	VFMADD231PS  Z16, Z18, Z6
-	VFMADD231PS  Z17, Z18, Z7
-	VBROADCASTSS (R10)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z8
-	VFMADD231PS  Z17, Z18, Z9
-	VBROADCASTSS (R10)(DI*2), Z18
-	VFMADD231PS  Z16, Z18, Z10
-	VFMADD231PS  Z17, Z18, Z11
-	VBROADCASTSS (R11), Z18
-	VFMADD231PS  Z16, Z18, Z12
-	VFMADD231PS  Z17, Z18, Z13
-	VBROADCASTSS (R11)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z14
-	VFMADD231PS  Z17, Z18, Z15
+	VMOVUPS      (DX), Z24
+	VMOVUPS      64(DX), Z25
+	VMOVUPS      128(DX), Z26
+	VMOVUPS      192(DX), Z27
+	VBROADCASTSS (AX), Z28
+	VFMADD231PS  Z24, Z28, Z0
+	VFMADD231PS  Z25, Z28, Z1
+	VFMADD231PS  Z26, Z28, Z2
+	VFMADD231PS  Z27, Z28, Z3
+	VBROADCASTSS (AX)(DI*1), Z28
+	VFMADD231PS  Z24, Z28, Z4
+	VFMADD231PS  Z25, Z28, Z5
+	VFMADD231PS  Z26, Z28, Z6
+	VFMADD231PS  Z27, Z28, Z7
+	VBROADCASTSS (AX)(DI*2), Z28
+	VFMADD231PS  Z24, Z28, Z8
+	VFMADD231PS  Z25, Z28, Z9
+	VFMADD231PS  Z26, Z28, Z10
+	VFMADD231PS  Z27, Z28, Z11
+	VBROADCASTSS (R10), Z28
+	VFMADD231PS  Z24, Z28, Z12
+	VFMADD231PS  Z25, Z28, Z13
+	VFMADD231PS  Z26, Z28, Z14
+	VFMADD231PS  Z27, Z28, Z15
+	VBROADCASTSS (R10)(DI*1), Z28
+	VFMADD231PS  Z24, Z28, Z16
+	VFMADD231PS  Z25, Z28, Z17
+	VFMADD231PS  Z26, Z28, Z18
+	VFMADD231PS  Z27, Z28, Z19
+	VBROADCASTSS (R10)(DI*2), Z28
+	VFMADD231PS  Z24, Z28, Z20
+	VFMADD231PS  Z25, Z28, Z21
+	VFMADD231PS  Z26, Z28, Z22
+	VFMADD231PS  Z27, Z28, Z23
 	ADDQ         CX, AX
 	ADDQ         CX, R10
-	ADDQ         CX, R11
 	ADDQ         BX, DX
 	DECQ         SI
 	JNZ          loop
 	VMOVUPS      Z0, (R8)
 	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, (R8)(R9*1)
-	VMOVUPS      Z3, 64(R8)(R9*1)
-	VMOVUPS      Z4, (R8)(R9*2)
-	VMOVUPS      Z5, 64(R8)(R9*2)
-	VMOVUPS      Z6, (R12)
-	VMOVUPS      Z7, 64(R12)
-	VMOVUPS      Z8, (R12)(R9*1)
-	VMOVUPS      Z9, 64(R12)(R9*1)
-	VMOVUPS      Z10, (R12)(R9*2)
-	VMOVUPS      Z11, 64(R12)(R9*2)
-	VMOVUPS      Z12, (R13)
-	VMOVUPS      Z13, 64(R13)
-	VMOVUPS      Z14, (R13)(R9*1)
-	VMOVUPS      Z15, 64(R13)(R9*1)
+	VMOVUPS      Z2, 128(R8)
+	VMOVUPS      Z3, 192(R8)
+	VMOVUPS      Z4, (R8)(R9*1)
+	VMOVUPS      Z5, 64(R8)(R9*1)
+	VMOVUPS      Z6, 128(R8)(R9*1)
+	VMOVUPS      Z7, 192(R8)(R9*1)
+	VMOVUPS      Z8, (R8)(R9*2)
+	VMOVUPS      Z9, 64(R8)(R9*2)
+	VMOVUPS      Z10, 128(R8)(R9*2)
+	VMOVUPS      Z11, 192(R8)(R9*2)
+	VMOVUPS      Z12, (R11)
+	VMOVUPS      Z13, 64(R11)
+	VMOVUPS      Z14, 128(R11)
+	VMOVUPS      Z15, 192(R11)
+	VMOVUPS      Z16, (R11)(R9*1)
+	VMOVUPS      Z17, 64(R11)(R9*1)
+	VMOVUPS      Z18, 128(R11)(R9*1)
+	VMOVUPS      Z19, 192(R11)(R9*1)
+	VMOVUPS      Z20, (R11)(R9*2)
+	VMOVUPS      Z21, 64(R11)(R9*2)
+	VMOVUPS      Z22, 128(R11)(R9*2)
+	VMOVUPS      Z23, 192(R11)(R9*2)
 	VZEROUPPER
 	RET
 
-// func addProductHalfAVX512r8x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// func addProductHalfAVX512r6x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
-TEXT ·addProductHalfAVX512r8x32(SB), NOSPLIT, $0-64
+TEXT ·addProductHalfAVX512r6x64(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -20934,84 +20881,103 @@ TEXT ·addProductHalfAVX512r8x32(SB), NOSPLIT, $0-64
 	SHLQ    $0x02, R9
 	LEAQ    (AX)(DI*2), R10
 	ADDQ    DI, R10
-	LEAQ    (R10)(DI*2), R11
-	ADDQ    DI, R11
-	LEAQ    (R8)(R9*2), R12
-	ADDQ    R9, R12
-	LEAQ    (R12)(R9*2), R13
-	ADDQ    R9, R13
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
 	VMOVUPS (R8), Z0
 	VMOVUPS 64(R8), Z1
-	VMOVUPS (R8)(R9*1), Z2
-	VMOVUPS 64(R8)(R9*1), Z3
-	VMOVUPS (R8)(R9*2), Z4
-	VMOVUPS 64(R8)(R9*2), Z5
-	VMOVUPS (R12), Z6
-	VMOVUPS 64(R12), Z7
-	VMOVUPS (R12)(R9*1), Z8
-	VMOVUPS 64(R12)(R9*1), Z9
-	VMOVUPS (R12)(R9*2), Z10
-	VMOVUPS 64(R12)(R9*2), Z11
-	VMOVUPS (R13), Z12
-	VMOVUPS 64(R13), Z13
-	VMOVUPS (R13)(R9*1), Z14
-	VMOVUPS 64(R13)(R9*1), Z15
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS (R8)(R9*1), Z4
+	VMOVUPS 64(R8)(R9*1), Z5
+	VMOVUPS 128(R8)(R9*1), Z6
+	VMOVUPS 192(R8)(R9*1), Z7
+	VMOVUPS (R8)(R9*2), Z8
+	VMOVUPS 64(R8)(R9*2), Z9
+	VMOVUPS 128(R8)(R9*2), Z10
+	VMOVUPS 192(R8)(R9*2), Z11
+	VMOVUPS (R11), Z12
+	VMOVUPS 64(R11), Z13
+	VMOVUPS 128(R11), Z14
+	VMOVUPS 192(R11), Z15
+	VMOVUPS (R11)(R9*1), Z16
+	VMOVUPS 64(R11)(R9*1), Z17
+	VMOVUPS 128(R11)(R9*1), Z18
+	VMOVUPS 192(R11)(R9*1), Z19
+	VMOVUPS (R11)(R9*2), Z20
+	VMOVUPS 64(R11)(R9*2), Z21
+	VMOVUPS 128(R11)(R9*2), Z22
+	VMOVUPS 192(R11)(R9*2), Z23
 
 loop:
-	VCVTPH2PS    (DX), Z16
-	VCVTPH2PS    32(DX), Z17
-	VBROADCASTSS (AX), Z18
-	VFMADD231PS  Z16, Z18, Z0
-	VFMADD231PS  Z17, Z18, Z1
-	VBROADCASTSS (AX)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z2
-	VFMADD231PS  Z17, Z18, Z3
-	VBROADCASTSS (AX)(DI*2), Z18
-	VFMADD231PS  Z16, Z18, Z4
-	VFMADD231PS  Z17, Z18, Z5
-	VBROADCASTSS (R10), Z18
-	VFMADD231PS  Z16, Z18, Z6
-	VFMADD231PS  Z17, Z18, Z7
-	VBROADCASTSS (R10)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z8
-	VFMADD231PS  Z17, Z18, Z9
-	VBROADCASTSS (R10)(DI*2), Z18
-	VFMADD231PS  Z16, Z18, Z10
-	VFMADD231PS  Z17, Z18, Z11
-	VBROADCASTSS (R11), Z18
-	VFMADD231PS  Z16, Z18, Z12
-	VFMADD231PS  Z17, Z18, Z13
-	VBROADCASTSS (R11)(DI*1), Z18
-	VFMADD231PS  Z16, Z18, Z14
-	VFMADD231PS  Z17, Z18, Z15
+	VCVTPH2PS    (DX), Z24
+	VCVTPH2PS    32(DX), Z25
+	VCVTPH2PS    64(DX), Z26
+	VCVTPH2PS    96(DX), Z27
+	VBROADCASTSS (AX), Z28
+	VFMADD231PS  Z24, Z28, Z0
+	VFMADD231PS  Z25, Z28, Z1
+	VFMADD231PS  Z26, Z28, Z2
+	VFMADD231PS  Z27, Z28, Z3
+	VBROADCASTSS (AX)(DI*1), Z28
+	VFMADD231PS  Z24, Z28, Z4
+	VFMADD231PS  Z25, Z28, Z5
+	VFMADD231PS  Z26, Z28, Z6
+	VFMADD231PS  Z27, Z28, Z7
+	VBROADCASTSS (AX)(DI*2), Z28
+	VFMADD231PS  Z24, Z28, Z8
+	VFMADD231PS  Z25, Z28, Z9
+	VFMADD231PS  Z26, Z28, Z10
+	VFMADD231PS  Z27, Z28, Z11
+	VBROADCASTSS (R10), Z28
+	VFMADD231PS  Z24, Z28, Z12
+	VFMADD231PS  Z25, Z28, Z13
+	VFMADD231PS  Z26, Z28, Z14
+	VFMADD231PS  Z27, Z28, Z15
+	VBROADCASTSS (R10)(DI*1), Z28
+	VFMADD231PS  Z24, Z28, Z16
+	VFMADD231PS  Z25, Z28, Z17
+	VFMADD231PS  Z26, Z28, Z18
+	VFMADD231PS  Z27, Z28, Z19
+	VBROADCASTSS (R10)(DI*2), Z28
+	VFMADD231PS  Z24, Z28, Z20
+	VFMADD231PS  Z25, Z28, Z21
+	VFMADD231PS  Z26, Z28, Z22
+	VFMADD231PS  Z27, Z28, Z23
 	ADDQ         CX, AX
 	ADDQ         CX, R10
-	ADDQ         CX, R11
 	ADDQ         BX, DX
 	DECQ         SI
 	JNZ          loop
 	VMOVUPS      Z0, (R8)
 	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, (R8)(R9*1)
-	VMOVUPS      Z3, 64(R8)(R9*1)
-	VMOVUPS      Z4, (R8)(R9*2)
-	VMOVUPS      Z5, 64(R8)(R9*2)
-	VMOVUPS      Z6, (R12)
-	VMOVUPS      Z7, 64(R12)
-	VMOVUPS      Z8, (R12)(R9*1)
-	VMOVUPS      Z9, 64(R12)(R9*1)
-	VMOVUPS      Z10, (R12)(R9*2)
-	VMOVUPS      Z11, 64(R12)(R9*2)
-	VMOVUPS      Z12, (R13)
-	VMOVUPS      Z13, 64(R13)
-	VMOVUPS      Z14, (R13)(R9*1)
-	VMOVUPS      Z15, 64(R13)(R9*1)
+	VMOVUPS      Z2, 128(R8)
+	VMOVUPS      Z3, 192(R8)
+	VMOVUPS      Z4, (R8)(R9*1)
+	VMOVUPS      Z5, 64(R8)(R9*1)
+	VMOVUPS      Z6, 128(R8)(R9*1)
+	VMOVUPS      Z7, 192(R8)(R9*1)
+	VMOVUPS      Z8, (R8)(R9*2)
+	VMOVUPS      Z9, 64(R8)(R9*2)
+	VMOVUPS      Z10, 128(R8)(R9*2)
+	VMOVUPS      Z11, 192(R8)(R9*2)
+	VMOVUPS      Z12, (R11)
+	VMOVUPS      Z13, 64(R11)
+	VMOVUPS      Z14, 128(R11)
+	VMOVUPS      Z15, 192(R11)
+	VMOVUPS      Z16, (R11)(R9*1)
+	VMOVUPS      Z17, 64(R11)(R9*1)
+	VMOVUPS      Z18, 128(R11)(R9*1)
+	VMOVUPS      Z19, 192(R11)(R9*1)
+	VMOVUPS      Z20, (R11)(R9*2)
+	VMOVUPS      Z21, 64(R11)(R9*2)
+	VMOVUPS      Z22, 128(R11)(R9*2)
+	VMOVUPS      Z23, 192(R11)(R9*2)
 	VZEROUPPER
 	RET
 
-// func addPairsAVX512r8x32(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+// func addPairsAVX512r6x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
-TEXT ·addPairsAVX512r8x32(SB), NOSPLIT, $0-64
+TEXT ·addPairsAVX512r6x64(SB), NOSPLIT, $0-64
 	MOVQ   a+16(FP), AX
 	MOVQ   lda+24(FP), CX
 	MOVQ   b+40(FP), DX
@@ -21020,8 +20986,6 @@ TEXT ·addPairsAVX512r8x32(SB), NOSPLIT, $0-64
 	SHLQ   $0x01, CX
 	LEAQ   (AX)(CX*2), DI
 	ADDQ   CX, DI
-	LEAQ   (DI)(CX*2), R8
-	ADDQ   CX, R8
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -21038,37 +21002,52 @@ TEXT ·addPairsAVX512r8x32(SB), NOSPLIT, $0-64
 	VXORPS Z13, Z13, Z13
 	VXORPS Z14, Z14, Z14
 	VXORPS Z15, Z15, Z15
+	VXORPS Z16, Z16, Z16
+	VXORPS Z17, Z17, Z17
+	VXORPS Z18, Z18, Z18
+	VXORPS Z19, Z19, Z19
+	VXORPS Z20, Z20, Z20
+	VXORPS Z21, Z21, Z21
+	VXORPS Z22, Z22, Z22
+	VXORPS Z23, Z23, Z23
 
 loop:
-	VPMOVSXBW    (DX), Z16
-	VPMOVSXBW    32(DX), Z17
-	VPBROADCASTD (AX), Z18
-	VPDPWSSD     Z16, Z18, Z0
-	VPDPWSSD     Z17, Z18, Z1
-	VPBROADCASTD (AX)(CX*1), Z18
-	VPDPWSSD     Z16, Z18, Z2
-	VPDPWSSD     Z17, Z18, Z3
-	VPBROADCASTD (AX)(CX*2), Z18
-	VPDPWSSD     Z16, Z18, Z4
-	VPDPWSSD     Z17, Z18, Z5
-	VPBROADCASTD (DI), Z18
-	VPDPWSSD     Z16, Z18, Z6
-	VPDPWSSD     Z17, Z18, Z7
-	VPBROADCASTD (DI)(CX*1), Z18
-	VPDPWSSD     Z16, Z18, Z8
-	VPDPWSSD     Z17, Z18, Z9
-	VPBROADCASTD (DI)(CX*2), Z18
-	VPDPWSSD     Z16, Z18, Z10
-	VPDPWSSD     Z17, Z18, Z11
-	VPBROADCASTD (R8), Z18
-	VPDPWSSD     Z16, Z18, Z12
-	VPDPWSSD     Z17, Z18, Z13
-	VPBROADCASTD (R8)(CX*1), Z18
-	VPDPWSSD     Z16, Z18, Z14
-	VPDPWSSD     Z17, Z18, Z15
+	VPMOVSXBW    (DX), Z24
+	VPMOVSXBW    32(DX), Z25
+	VPMOVSXBW    64(DX), Z26
+	VPMOVSXBW    96(DX), Z27
+	VPBROADCASTD (AX), Z28
+	VPDPWSSD     Z24, Z28, Z0
+	VPDPWSSD     Z25, Z28, Z1
+	VPDPWSSD     Z26, Z28, Z2
+	VPDPWSSD     Z27, Z28, Z3
+	VPBROADCASTD (AX)(CX*1), Z28
+	VPDPWSSD     Z24, Z28, Z4
+	VPDPWSSD     Z25, Z28, Z5
+	VPDPWSSD     Z26, Z28, Z6
+	VPDPWSSD     Z27, Z28, Z7
+	VPBROADCASTD (AX)(CX*2), Z28
+	VPDPWSSD     Z24, Z28, Z8
+	VPDPWSSD     Z25, Z28, Z9
+	VPDPWSSD     Z26, Z28, Z10
+	VPDPWSSD     Z27, Z28, Z11
+	VPBROADCASTD (DI), Z28
+	VPDPWSSD     Z24, Z28, Z12
+	VPDPWSSD     Z25, Z28, Z13
+	VPDPWSSD     Z26, Z28, Z14
+	VPDPWSSD     Z27, Z28, Z15
+	VPBROADCASTD (DI)(CX*1), Z28
+	VPDPWSSD     Z24, Z28, Z16
+	VPDPWSSD     Z25, Z28, Z17
+	VPDPWSSD     Z26, Z28, Z18
+	VPDPWSSD     Z27, Z28, Z19
+	VPBROADCASTD (DI)(CX*2), Z28
+	VPDPWSSD     Z24, Z28, Z20
+	VPDPWSSD     Z25, Z28, Z21
+	VPDPWSSD     Z26, Z28, Z22
+	VPDPWSSD     Z27, Z28, Z23
 	ADDQ         $0x00000004, AX
 	ADDQ         $0x00000004, DI
-	ADDQ         $0x00000004, R8
 	ADDQ         BX, DX
 	DECQ         SI
 	JNZ          loop
@@ -21078,70 +21057,90 @@ loop:
 	SHLQ         $0x02, CX
 	LEAQ         (AX)(CX*2), BX
 	ADDQ         CX, BX
-	LEAQ         (BX)(CX*2), SI
-	ADDQ         CX, SI
-	VBROADCASTSS (DX), Z18
+	VBROADCASTSS (DX), Z28
 	VCVTDQ2PS    Z0, Z0
-	VFMADD213PS  (AX), Z18, Z0
+	VFMADD213PS  (AX), Z28, Z0
 	VMOVUPS      Z0, (AX)
 	VCVTDQ2PS    Z1, Z1
-	VFMADD213PS  64(AX), Z18, Z1
+	VFMADD213PS  64(AX), Z28, Z1
 	VMOVUPS      Z1, 64(AX)
-	VBROADCASTSS 4(DX), Z18
 	VCVTDQ2PS    Z2, Z2
-	VFMADD213PS  (AX)(CX*1), Z18, Z2
-	VMOVUPS      Z2, (AX)(CX*1)
+	VFMADD213PS  128(AX), Z28, Z2
+	VMOVUPS      Z2, 128(AX)
 	VCVTDQ2PS    Z3, Z3
-	VFMADD213PS  64(AX)(CX*1), Z18, Z3
-	VMOVUPS      Z3, 64(AX)(CX*1)
-	VBROADCASTSS 8(DX), Z18
+	VFMADD213PS  192(AX), Z28, Z3
+	VMOVUPS      Z3, 192(AX)
+	VBROADCASTSS 4(DX), Z28
 	VCVTDQ2PS    Z4, Z4
-	VFMADD213PS  (AX)(CX*2), Z18, Z4
-	VMOVUPS      Z4, (AX)(CX*2)
+	VFMADD213PS  (AX)(CX*1), Z28, Z4
+	VMOVUPS      Z4, (AX)(CX*1)
 	VCVTDQ2PS    Z5, Z5
-	VFMADD213PS  64(AX)(CX*2), Z18, Z5
-	VMOVUPS      Z5, 64(AX)(CX*2)
-	VBROADCASTSS 12(DX), Z18
+	VFMADD213PS  64(AX)(CX*1), Z28, Z5
+	VMOVUPS      Z5, 64(AX)(CX*1)
 	VCVTDQ2PS    Z6, Z6
-	VFMADD213PS  (BX), Z18, Z6
-	VMOVUPS      Z6, (BX)
+	VFMADD213PS  128(AX)(CX*1), Z28, Z6
+	VMOVUPS      Z6, 128(AX)(CX*1)
 	VCVTDQ2PS    Z7, Z7
-	VFMADD213PS  64(BX), Z18, Z7
-	VMOVUPS      Z7, 64(BX)
-	VBROADCASTSS 16(DX), Z18
+	VFMADD213PS  192(AX)(CX*1), Z28, Z7
+	VMOVUPS      Z7, 192(AX)(CX*1)
+	VBROADCASTSS 8(DX), Z28
 	VCVTDQ2PS    Z8, Z8
-	VFMADD213PS  (BX)(CX*1), Z18, Z8
-	VMOVUPS      Z8, (BX)(CX*1)
+	VFMADD213PS  (AX)(CX*2), Z28, Z8
+	VMOVUPS      Z8, (AX)(CX*2)
 	VCVTDQ2PS    Z9, Z9
-	VFMADD213PS  64(BX)(CX*1), Z18, Z9
-	VMOVUPS      Z9, 64(BX)(CX*1)
-	VBROADCASTSS 20(DX), Z18
+	VFMADD213PS  64(AX)(CX*2), Z28, Z9
+	VMOVUPS      Z9, 64(AX)(CX*2)
 	VCVTDQ2PS    Z10, Z10
-	VFMADD213PS  (BX)(CX*2), Z18, Z10
-	VMOVUPS      Z10, (BX)(CX*2)
+	VFMADD213PS  128(AX)(CX*2), Z28, Z10
+	VMOVUPS      Z10, 128(AX)(CX*2)
 	VCVTDQ2PS    Z11, Z11
-	VFMADD213PS  64(BX)(CX*2), Z18, Z11
-	VMOVUPS      Z11, 64(BX)(CX*2)
-	VBROADCASTSS 24(DX), Z18
+	VFMADD213PS  192(AX)(CX*2), Z28, Z11
+	VMOVUPS      Z11, 192(AX)(CX*2)
+	VBROADCASTSS 12(DX), Z28
 	VCVTDQ2PS    Z12, Z12
-	VFMADD213PS  (SI), Z18, Z12
-	VMOVUPS      Z12, (SI)
+	VFMADD213PS  (BX), Z28, Z12
+	VMOVUPS      Z12, (BX)
 	VCVTDQ2PS    Z13, Z13
-	VFMADD213PS  64(SI), Z18, Z13
-	VMOVUPS      Z13, 64(SI)
-	VBROADCASTSS 28(DX), Z18
+	VFMADD213PS  64(BX), Z28, Z13
+	VMOVUPS      Z13, 64(BX)
 	VCVTDQ2PS    Z14, Z14
-	VFMADD213PS  (SI)(CX*1), Z18, Z14
-	VMOVUPS      Z14, (SI)(CX*1)
+	VFMADD213PS  128(BX), Z28, Z14
+	VMOVUPS      Z14, 128(BX)
 	VCVTDQ2PS    Z15, Z15
-	VFMADD213PS  64(SI)(CX*1), Z18, Z15
-	VMOVUPS      Z15, 64(SI)(CX*1)
+	VFMADD213PS  192(BX), Z28, Z15
+	VMOVUPS      Z15, 192(BX)
+	VBROADCASTSS 16(DX), Z28
+	VCVTDQ2PS    Z16, Z16
+	VFMADD213PS  (BX)(CX*1), Z28, Z16
+	VMOVUPS      Z16, (BX)(CX*1)
+	VCVTDQ2PS    Z17, Z17
+	VFMADD213PS  64(BX)(CX*1), Z28, Z17
+	VMOVUPS      Z17, 64(BX)(CX*1)
+	VCVTDQ2PS    Z18, Z18
+	VFMADD213PS  128(BX)(CX*1), Z28, Z18
+	VMOVUPS      Z18, 128(BX)(CX*1)
+	VCVTDQ2PS    Z19, Z19
+	VFMADD213PS  192(BX)(CX*1), Z28, Z19
+	VMOVUPS      Z19, 192(BX)(CX*1)
+	VBROADCASTSS 20(DX), Z28
+	VCVTDQ2PS    Z20, Z20
+	VFMADD213PS  (BX)(CX*2), Z28, Z20
+	VMOVUPS      Z20, (BX)(CX*2)
+	VCVTDQ2PS    Z21, Z21
+	VFMADD213PS  64(BX)(CX*2), Z28, Z21
+	VMOVUPS      Z21, 64(BX)(CX*2)
+	VCVTDQ2PS    Z22, Z22
+	VFMADD213PS  128(BX)(CX*2), Z28, Z22
+	VMOVUPS      Z22, 128(BX)(CX*2)
+	VCVTDQ2PS    Z23, Z23
+	VFMADD213PS  192(BX)(CX*2), Z28, Z23
+	VMOVUPS      Z23, 192(BX)(CX*2)
 	VZEROUPPER
 	RET
 
-// func addProductAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// func addProductAVX512r6x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, AVX512F
-TEXT ·addProductAVX512r8x16(SB), NOSPLIT, $0-64
+TEXT ·addProductAVX512r6x32(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -21156,59 +21155,65 @@ TEXT ·addProductAVX512r8x16(SB), NOSPLIT, $0-64
 	SHLQ    $0x02, R9
 	LEAQ    (AX)(DI*2), R10
 	ADDQ    DI, R10
-	LEAQ    (R10)(DI*2), R11
-	ADDQ    DI, R11
-	LEAQ    (R8)(R9*2), R12
-	ADDQ    R9, R12
-	LEAQ    (R12)(R9*2), R13
-	ADDQ    R9, R13
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
 	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-	VMOVUPS (R8)(R9*2), Z2
-	VMOVUPS (R12), Z3
-	VMOVUPS (R12)(R9*1), Z4
-	VMOVUPS (R12)(R9*2), Z5
-	VMOVUPS (R13), Z6
-	VMOVUPS (R13)(R9*1), Z7
+	VMOVUPS 64(R8), Z1
+	VMOVUPS (R8)(R9*1), Z2
+	VMOVUPS 64(R8)(R9*1), Z3
+	VMOVUPS (R8)(R9*2), Z4
+	VMOVUPS 64(R8)(R9*2), Z5
+	VMOVUPS (R11), Z6
+	VMOVUPS 64(R11), Z7
+	VMOVUPS (R11)(R9*1), Z8
+	VMOVUPS 64(R11)(R9*1), Z9
+	VMOVUPS (R11)(R9*2), Z10
+	VMOVUPS 64(R11)(R9*2), Z11
 
 loop:
-	VMOVUPS      (DX), Z8
-	VBROADCASTSS (AX), Z9
-	VFMADD231PS  Z8, Z9, Z0
-	VBROADCASTSS (AX)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z1
-	VBROADCASTSS (AX)(DI*2), Z9
-	VFMADD231PS  Z8, Z9, Z2
-	VBROADCASTSS (R10), Z9
-	VFMADD231PS  Z8, Z9, Z3
-	VBROADCASTSS (R10)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z4
-	VBROADCASTSS (R10)(DI*2), Z9
-	VFMADD231PS  Z8, Z9, Z5
-	VBROADCASTSS (R11), Z9
-	VFMADD231PS  Z8, Z9, Z6
-	VBROADCASTSS (R11)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z7
+	VMOVUPS      (DX), Z12
+	VMOVUPS      64(DX), Z13
+	VBROADCASTSS (AX), Z14
+	VFMADD231PS  Z12, Z14, Z0
+	VFMADD231PS  Z13, Z14, Z1
+	VBROADCASTSS (AX)(DI*1), Z14
+	VFMADD231PS  Z12, Z14, Z2
+	VFMADD231PS  Z13, Z14, Z3
+	VBROADCASTSS (AX)(DI*2), Z14
+	VFMADD231PS  Z12, Z14, Z4
+	VFMADD231PS  Z13, Z14, Z5
+	VBROADCASTSS (R10), Z14
+	VFMADD231PS  Z12, Z14, Z6
+	VFMADD231PS  Z13, Z14, Z7
+	VBROADCASTSS (R10)(DI*1), Z14
+	VFMADD231PS  Z12, Z14, Z8
+	VFMADD231PS  Z13, Z14, Z9
+	VBROADCASTSS (R10)(DI*2), Z14
+	VFMADD231PS  Z12, Z14, Z10
+	VFMADD231PS  Z13, Z14, Z11
 	ADDQ         CX, AX
 	ADDQ         CX, R10
-	ADDQ         CX, R11
 	ADDQ         BX, DX
 	DECQ         SI
 	JNZ          loop
 	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VMOVUPS      Z2, (R8)(R9*2)
-	VMOVUPS      Z3, (R12)
-	VMOVUPS      Z4, (R12)(R9*1)
-	VMOVUPS      Z5, (R12)(R9*2)
-	VMOVUPS      Z6, (R13)
-	VMOVUPS      Z7, (R13)(R9*1)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, (R8)(R9*1)
+	VMOVUPS      Z3, 64(R8)(R9*1)
+	VMOVUPS      Z4, (R8)(R9*2)
+	VMOVUPS      Z5, 64(R8)(R9*2)
+	VMOVUPS      Z6, (R11)
+	VMOVUPS      Z7, 64(R11)
+	VMOVUPS      Z8, (R11)(R9*1)
+	VMOVUPS      Z9, 64(R11)(R9*1)
+	VMOVUPS      Z10, (R11)(R9*2)
+	VMOVUPS      Z11, 64(R11)(R9*2)
 	VZEROUPPER
 	RET
 
-// func addProductHalfAVX512r8x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// func addProductHalfAVX512r6x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
-TEXT ·addProductHalfAVX512r8x16(SB), NOSPLIT, $0-64
+TEXT ·addProductHalfAVX512r6x32(SB), NOSPLIT, $0-64
 	MOVQ    a+16(FP), AX
 	MOVQ    step+32(FP), CX
 	MOVQ    b+40(FP), DX
@@ -21223,59 +21228,65 @@ TEXT ·addProductHalfAVX512r8x16(SB), NOSPLIT, $0-64
 	SHLQ    $0x02, R9
 	LEAQ    (AX)(DI*2), R10
 	ADDQ    DI, R10
-	LEAQ    (R10)(DI*2), R11
-	ADDQ    DI, R11
-	LEAQ    (R8)(R9*2), R12
-	ADDQ    R9, R12
-	LEAQ    (R12)(R9*2), R13
-	ADDQ    R9, R13
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
 	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-	VMOVUPS (R8)(R9*2), Z2
-	VMOVUPS (R12), Z3
-	VMOVUPS (R12)(R9*1), Z4
-	VMOVUPS (R12)(R9*2), Z5
-	VMOVUPS (R13), Z6
-	VMOVUPS (R13)(R9*1), Z7
+	VMOVUPS 64(R8), Z1
+	VMOVUPS (R8)(R9*1), Z2
+	VMOVUPS 64(R8)(R9*1), Z3
+	VMOVUPS (R8)(R9*2), Z4
+	VMOVUPS 64(R8)(R9*2), Z5
+	VMOVUPS (R11), Z6
+	VMOVUPS 64(R11), Z7
+	VMOVUPS (R11)(R9*1), Z8
+	VMOVUPS 64(R11)(R9*1), Z9
+	VMOVUPS (R11)(R9*2), Z10
+	VMOVUPS 64(R11)(R9*2), Z11
 
 loop:
-	VCVTPH2PS    (DX), Z8
-	VBROADCASTSS (AX), Z9
-	VFMADD231PS  Z8, Z9, Z0
-	VBROADCASTSS (AX)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z1
-	VBROADCASTSS (AX)(DI*2), Z9
-	VFMADD231PS  Z8, Z9, Z2
-	VBROADCASTSS (R10), Z9
-	VFMADD231PS  Z8, Z9, Z3
-	VBROADCASTSS (R10)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z4
-	VBROADCASTSS (R10)(DI*2), Z9
-	VFMADD231PS  Z8, Z9, Z5
-	VBROADCASTSS (R11), Z9
-	VFMADD231PS  Z8, Z9, Z6
-	VBROADCASTSS (R11)(DI*1), Z9
-	VFMADD231PS  Z8, Z9, Z7
+	VCVTPH2PS    (DX), Z12
+	VCVTPH2PS    32(DX), Z13
+	VBROADCASTSS (AX), Z14
+	VFMADD231PS  Z12, Z14, Z0
+	VFMADD231PS  Z13, Z14, Z1
+	VBROADCASTSS (AX)(DI*1), Z14
+	VFMADD231PS  Z12, Z14, Z2
+	VFMADD231PS  Z13, Z14, Z3
+	VBROADCASTSS (AX)(DI*2), Z14
+	VFMADD231PS  Z12, Z14, Z4
+	VFMADD231PS  Z13, Z14, Z5
+	VBROADCASTSS (R10), Z14
+	VFMADD231PS  Z12, Z14, Z6
+	VFMADD231PS  Z13, Z14, Z7
+	VBROADCASTSS (R10)(DI*1), Z14
+	VFMADD231PS  Z12, Z14, Z8
+	VFMADD231PS  Z13, Z14, Z9
+	VBROADCASTSS (R10)(DI*2), Z14
+	VFMADD231PS  Z12, Z14, Z10
+	VFMADD231PS  Z13, Z14, Z11
 	ADDQ         CX, AX
 	ADDQ         CX, R10
-	ADDQ         CX, R11
 	ADDQ         BX, DX
 	DECQ         SI
 	JNZ          loop
 	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VMOVUPS      Z2, (R8)(R9*2)
-	VMOVUPS      Z3, (R12)
-	VMOVUPS      Z4, (R12)(R9*1)
-	VMOVUPS      Z5, (R12)(R9*2)
-	VMOVUPS      Z6, (R13)
-	VMOVUPS      Z7, (R13)(R9*1)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, (R8)(R9*1)
+	VMOVUPS      Z3, 64(R8)(R9*1)
+	VMOVUPS      Z4, (R8)(R9*2)
+	VMOVUPS      Z5, 64(R8)(R9*2)
+	VMOVUPS      Z6, (R11)
+	VMOVUPS      Z7, 64(R11)
+	VMOVUPS      Z8, (R11)(R9*1)
+	VMOVUPS      Z9, 64(R11)(R9*1)
+	VMOVUPS      Z10, (R11)(R9*2)
+	VMOVUPS      Z11, 64(R11)(R9*2)
 	VZEROUPPER
 	RET
 
-// func addPairsAVX512r8x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+// func addPairsAVX512r6x32(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
-TEXT ·addPairsAVX512r8x16(SB), NOSPLIT, $0-64
+TEXT ·addPairsAVX512r6x32(SB), NOSPLIT, $0-64
 	MOVQ   a+16(FP), AX
 	MOVQ   lda+24(FP), CX
 	MOVQ   b+40(FP), DX
@@ -21284,8 +21295,6 @@ TEXT ·addPairsAVX512r8x16(SB), NOSPLIT, $0-64
 	SHLQ   $0x01, CX
 	LEAQ   (AX)(CX*2), DI
 	ADDQ   CX, DI
-	LEAQ   (DI)(CX*2), R8
-	ADDQ   CX, R8
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
 	VXORPS Z2, Z2, Z2
@@ -21294,28 +21303,34 @@ TEXT ·addPairsAVX512r8x16(SB), NOSPLIT, $0-64
 	VXORPS Z5, Z5, Z5
 	VXORPS Z6, Z6, Z6
 	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
 
 loop:
-	VPMOVSXBW    (DX), Z8
-	VPBROADCASTD (AX), Z9
-	VPDPWSSD     Z8, Z9, Z0
-	VPBROADCASTD (AX)(CX*1), Z9
-	VPDPWSSD     Z8, Z9, Z1
-	VPBROADCASTD (AX)(CX*2), Z9
-	VPDPWSSD     Z8, Z9, Z2
-	VPBROADCASTD (DI), Z9
-	VPDPWSSD     Z8, Z9, Z3
-	VPBROADCASTD (DI)(CX*1), Z9
-	VPDPWSSD     Z8, Z9, Z4
-	VPBROADCASTD (DI)(CX*2), Z9
-	VPDPWSSD     Z8, Z9, Z5
-	VPBROADCASTD (R8), Z9
-	VPDPWSSD     Z8, Z9, Z6
-	VPBROADCASTD (R8)(CX*1), Z9
-	VPDPWSSD     Z8, Z9, Z7
+	VPMOVSXBW    (DX), Z12
+	VPMOVSXBW    32(DX), Z13
+	VPBROADCASTD (AX), Z14
+	VPDPWSSD     Z12, Z14, Z0
+	VPDPWSSD     Z13, Z14, Z1
+	VPBROADCASTD (AX)(CX*1), Z14
+	VPDPWSSD     Z12, Z14, Z2
+	VPDPWSSD     Z13, Z14, Z3
+	VPBROADCASTD (AX)(CX*2), Z14
+	VPDPWSSD     Z12, Z14, Z4
+	VPDPWSSD     Z13, Z14, Z5
+	VPBROADCASTD (DI), Z14
+	VPDPWSSD     Z12, Z14, Z6
+	VPDPWSSD     Z13, Z14, Z7
+	VPBROADCASTD (DI)(CX*1), Z14
+	VPDPWSSD     Z12, Z14, Z8
+	VPDPWSSD     Z13, Z14, Z9
+	VPBROADCASTD (DI)(CX*2), Z14
+	VPDPWSSD     Z12, Z14, Z10
+	VPDPWSSD     Z13, Z14, Z11
 	ADDQ         $0x00000004, AX
 	ADDQ         $0x00000004, DI
-	ADDQ         $0x00000004, R8
 	ADDQ         BX, DX
 	DECQ         SI
 	JNZ          loop
@@ -21325,40 +21340,226 @@ loop:
 	SHLQ         $0x02, CX
 	LEAQ         (AX)(CX*2), BX
 	ADDQ         CX, BX
-	LEAQ         (BX)(CX*2), SI
-	ADDQ         CX, SI
-	VBROADCASTSS (DX), Z9
+	VBROADCASTSS (DX), Z14
 	VCVTDQ2PS    Z0, Z0
-	VFMADD213PS  (AX), Z9, Z0
+	VFMADD213PS  (AX), Z14, Z0
 	VMOVUPS      Z0, (AX)
-	VBROADCASTSS 4(DX), Z9
 	VCVTDQ2PS    Z1, Z1
-	VFMADD213PS  (AX)(CX*1), Z9, Z1
-	VMOVUPS      Z1, (AX)(CX*1)
-	VBROADCASTSS 8(DX), Z9
+	VFMADD213PS  64(AX), Z14, Z1
+	VMOVUPS      Z1, 64(AX)
+	VBROADCASTSS 4(DX), Z14
 	VCVTDQ2PS    Z2, Z2
-	VFMADD213PS  (AX)(CX*2), Z9, Z2
-	VMOVUPS      Z2, (AX)(CX*2)
-	VBROADCASTSS 12(DX), Z9
+	VFMADD213PS  (AX)(CX*1), Z14, Z2
+	VMOVUPS      Z2, (AX)(CX*1)
 	VCVTDQ2PS    Z3, Z3
-	VFMADD213PS  (BX), Z9, Z3
-	VMOVUPS      Z3, (BX)
-	VBROADCASTSS 16(DX), Z9
+	VFMADD213PS  64(AX)(CX*1), Z14, Z3
+	VMOVUPS      Z3, 64(AX)(CX*1)
+	VBROADCASTSS 8(DX), Z14
 	VCVTDQ2PS    Z4, Z4
-	VFMADD213PS  (BX)(CX*1), Z9, Z4
-	VMOVUPS      Z4, (BX)(CX*1)
-	VBROADCASTSS 20(DX), Z9
+	VFMADD213PS  (AX)(CX*2), Z14, Z4
+	VMOVUPS      Z4, (AX)(CX*2)
 	VCVTDQ2PS    Z5, Z5
-	VFMADD213PS  (BX)(CX*2), Z9, Z5
-	VMOVUPS      Z5, (BX)(CX*2)
-	VBROADCASTSS 24(DX), Z9
+	VFMADD213PS  64(AX)(CX*2), Z14, Z5
+	VMOVUPS      Z5, 64(AX)(CX*2)
+	VBROADCASTSS 12(DX), Z14
 	VCVTDQ2PS    Z6, Z6
-	VFMADD213PS  (SI), Z9, Z6
-	VMOVUPS      Z6, (SI)
-	VBROADCASTSS 28(DX), Z9
+	VFMADD213PS  (BX), Z14, Z6
+	VMOVUPS      Z6, (BX)
 	VCVTDQ2PS    Z7, Z7
-	VFMADD213PS  (SI)(CX*1), Z9, Z7
-	VMOVUPS      Z7, (SI)(CX*1)
+	VFMADD213PS  64(BX), Z14, Z7
+	VMOVUPS      Z7, 64(BX)
+	VBROADCASTSS 16(DX), Z14
+	VCVTDQ2PS    Z8, Z8
+	VFMADD213PS  (BX)(CX*1), Z14, Z8
+	VMOVUPS      Z8, (BX)(CX*1)
+	VCVTDQ2PS    Z9, Z9
+	VFMADD213PS  64(BX)(CX*1), Z14, Z9
+	VMOVUPS      Z9, 64(BX)(CX*1)
+	VBROADCASTSS 20(DX), Z14
+	VCVTDQ2PS    Z10, Z10
+	VFMADD213PS  (BX)(CX*2), Z14, Z10
+	VMOVUPS      Z10, (BX)(CX*2)
+	VCVTDQ2PS    Z11, Z11
+	VFMADD213PS  64(BX)(CX*2), Z14, Z11
+	VMOVUPS      Z11, 64(BX)(CX*2)
+	VZEROUPPER
+	RET
+
+// func addProductAVX512r6x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductAVX512r6x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x02, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+	VMOVUPS (R8)(R9*2), Z2
+	VMOVUPS (R11), Z3
+	VMOVUPS (R11)(R9*1), Z4
+	VMOVUPS (R11)(R9*2), Z5
+
+loop:
+	VMOVUPS      (DX), Z6
+	VBROADCASTSS (AX), Z7
+	VFMADD231PS  Z6, Z7, Z0
+	VBROADCASTSS (AX)(DI*1), Z7
+	VFMADD231PS  Z6, Z7, Z1
+	VBROADCASTSS (AX)(DI*2), Z7
+	VFMADD231PS  Z6, Z7, Z2
+	VBROADCASTSS (R10), Z7
+	VFMADD231PS  Z6, Z7, Z3
+	VBROADCASTSS (R10)(DI*1), Z7
+	VFMADD231PS  Z6, Z7, Z4
+	VBROADCASTSS (R10)(DI*2), Z7
+	VFMADD231PS  Z6, Z7, Z5
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z2, (R8)(R9*2)
+	VMOVUPS      Z3, (R11)
+	VMOVUPS      Z4, (R11)(R9*1)
+	VMOVUPS      Z5, (R11)(R9*2)
+	VZEROUPPER
+	RET
+
+// func addProductHalfAVX512r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductHalfAVX512r6x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+	VMOVUPS (R8)(R9*2), Z2
+	VMOVUPS (R11), Z3
+	VMOVUPS (R11)(R9*1), Z4
+	VMOVUPS (R11)(R9*2), Z5
+
+loop:
+	VCVTPH2PS    (DX), Z6
+	VBROADCASTSS (AX), Z7
+	VFMADD231PS  Z6, Z7, Z0
+	VBROADCASTSS (AX)(DI*1), Z7
+	VFMADD231PS  Z6, Z7, Z1
+	VBROADCASTSS (AX)(DI*2), Z7
+	VFMADD231PS  Z6, Z7, Z2
+	VBROADCASTSS (R10), Z7
+	VFMADD231PS  Z6, Z7, Z3
+	VBROADCASTSS (R10)(DI*1), Z7
+	VFMADD231PS  Z6, Z7, Z4
+	VBROADCASTSS (R10)(DI*2), Z7
+	VFMADD231PS  Z6, Z7, Z5
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z2, (R8)(R9*2)
+	VMOVUPS      Z3, (R11)
+	VMOVUPS      Z4, (R11)(R9*1)
+	VMOVUPS      Z5, (R11)(R9*2)
+	VZEROUPPER
+	RET
+
+// func addPairsAVX512r6x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
+TEXT ·addPairsAVX512r6x16(SB), NOSPLIT, $0-64
+	MOVQ   a+16(FP), AX
+	MOVQ   lda+24(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	SHLQ   $0x01, CX
+	LEAQ   (AX)(CX*2), DI
+	ADDQ   CX, DI
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+
+loop:
+	VPMOVSXBW    (DX), Z6
+	VPBROADCASTD (AX), Z7
+	VPDPWSSD     Z6, Z7, Z0
+	VPBROADCASTD (AX)(CX*1), Z7
+	VPDPWSSD     Z6, Z7, Z1
+	VPBROADCASTD (AX)(CX*2), Z7
+	VPDPWSSD     Z6, Z7, Z2
+	VPBROADCASTD (DI), Z7
+	VPDPWSSD     Z6, Z7, Z3
+	VPBROADCASTD (DI)(CX*1), Z7
+	VPDPWSSD     Z6, Z7, Z4
+	VPBROADCASTD (DI)(CX*2), Z7
+	VPDPWSSD     Z6, Z7, Z5
+	ADDQ         $0x00000004, AX
+	ADDQ         $0x00000004, DI
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	MOVQ         c+0(FP), AX
+	MOVQ         ldc+8(FP), CX
+	MOVQ         scale+32(FP), DX
+	SHLQ         $0x02, CX
+	LEAQ         (AX)(CX*2), BX
+	ADDQ         CX, BX
+	VBROADCASTSS (DX), Z7
+	VCVTDQ2PS    Z0, Z0
+	VFMADD213PS  (AX), Z7, Z0
+	VMOVUPS      Z0, (AX)
+	VBROADCASTSS 4(DX), Z7
+	VCVTDQ2PS    Z1, Z1
+	VFMADD213PS  (AX)(CX*1), Z7, Z1
+	VMOVUPS      Z1, (AX)(CX*1)
+	VBROADCASTSS 8(DX), Z7
+	VCVTDQ2PS    Z2, Z2
+	VFMADD213PS  (AX)(CX*2), Z7, Z2
+	VMOVUPS      Z2, (AX)(CX*2)
+	VBROADCASTSS 12(DX), Z7
+	VCVTDQ2PS    Z3, Z3
+	VFMADD213PS  (BX), Z7, Z3
+	VMOVUPS      Z3, (BX)
+	VBROADCASTSS 16(DX), Z7
+	VCVTDQ2PS    Z4, Z4
+	VFMADD213PS  (BX)(CX*1), Z7, Z4
+	VMOVUPS      Z4, (BX)(CX*1)
+	VBROADCASTSS 20(DX), Z7
+	VCVTDQ2PS    Z5, Z5
+	VFMADD213PS  (BX)(CX*2), Z7, Z5
+	VMOVUPS      Z5, (BX)(CX*2)
 	VZEROUPPER
 	RET
 
@@ -22577,43 +22778,37 @@ TEXT ·expSumAVX512(SB), NOSPLIT, $0-28
 	VMOVUPS      (AX), Z1
 
 loop:
-	VMOVUPS   (CX), Z2
-	VSUBPS    Z0, Z2, Z2
-	VMULPS    constants<>+0(SB), Z2, Z3
-	VADDPS    constants<>+64(SB), Z3, Z3
-	VSUBPS    constants<>+64(SB), Z3, Z4
-	VMULPS    constants<>+128(SB), Z4, Z6
-	VSUBPS    Z6, Z2, Z5
-	VMULPS    constants<>+192(SB), Z4, Z6
-	VSUBPS    Z6, Z5, Z5
-	VMULPS    constants<>+256(SB), Z5, Z6
-	VADDPS    constants<>+320(SB), Z6, Z6
-	VMULPS    Z5, Z6, Z6
-	VADDPS    constants<>+384(SB), Z6, Z6
-	VMULPS    Z5, Z6, Z6
-	VADDPS    constants<>+448(SB), Z6, Z6
-	VMULPS    Z5, Z6, Z6
-	VADDPS    constants<>+512(SB), Z6, Z6
-	VMULPS    Z5, Z6, Z6
-	VADDPS    constants<>+576(SB), Z6, Z6
-	VMULPS    Z5, Z5, Z4
-	VMULPS    Z4, Z6, Z6
-	VADDPS    Z5, Z6, Z6
-	VADDPS    constants<>+640(SB), Z6, Z6
-	VPSLLD    $0x17, Z3, Z3
-	VPADDD    Z3, Z6, Z6
-	VCMPPS    $0x11, constants<>+832(SB), Z2, K1
-	VBLENDMPS constants<>+704(SB), Z6, K1, Z6
-	VCMPPS    $0x1e, constants<>+896(SB), Z2, K1
-	VBLENDMPS constants<>+768(SB), Z6, K1, Z6
-	VCMPPS    $0x03, Z2, Z2, K1
-	VBLENDMPS Z2, Z6, K1, Z6
-	VMOVUPS   Z6, (CX)
-	VADDPS    Z6, Z1, Z1
-	ADDQ      $0x40, CX
-	SUBQ      $0x10, DX
-	JNZ       loop
-	VMOVUPS   Z1, (AX)
+	VMOVUPS      (CX), Z2
+	VSUBPS       Z0, Z2, Z2
+	VMOVUPS      constants<>+64(SB), Z3
+	VFMADD231PS  constants<>+0(SB), Z2, Z3
+	VSUBPS       constants<>+64(SB), Z3, Z4
+	VMOVDQU32    Z2, Z5
+	VFNMADD231PS constants<>+128(SB), Z4, Z5
+	VFNMADD231PS constants<>+192(SB), Z4, Z5
+	VMOVUPS      constants<>+256(SB), Z4
+	VFMADD213PS  constants<>+320(SB), Z5, Z4
+	VFMADD213PS  constants<>+384(SB), Z5, Z4
+	VFMADD213PS  constants<>+448(SB), Z5, Z4
+	VFMADD213PS  constants<>+512(SB), Z5, Z4
+	VFMADD213PS  constants<>+576(SB), Z5, Z4
+	VMULPS       Z5, Z5, Z6
+	VFMADD213PS  Z5, Z6, Z4
+	VADDPS       constants<>+640(SB), Z4, Z4
+	VPSLLD       $0x17, Z3, Z3
+	VPADDD       Z3, Z4, Z4
+	VCMPPS       $0x11, constants<>+832(SB), Z2, K1
+	VBLENDMPS    constants<>+704(SB), Z4, K1, Z4
+	VCMPPS       $0x1e, constants<>+896(SB), Z2, K1
+	VBLENDMPS    constants<>+768(SB), Z4, K1, Z4
+	VCMPPS       $0x03, Z2, Z2, K1
+	VBLENDMPS    Z2, Z4, K1, Z4
+	VMOVUPS      Z4, (CX)
+	VADDPS       Z4, Z1, Z1
+	ADDQ         $0x40, CX
+	SUBQ         $0x10, DX
+	JNZ          loop
+	VMOVUPS      Z1, (AX)
 	VZEROUPPER
 	RET
 
@@ -22693,34 +22888,25 @@ found:
 exp:
 	VMOVUPS       (AX)(R10*1), Z2
 	VSUBPS        Z3, Z2, Z2
-	VMULPS        constants<>+0(SB), Z2, Z4
-	VADDPS        constants<>+64(SB), Z4, Z4
-	VSUBPS        constants<>+64(SB), Z4, Z5
-	VMULPS        constants<>+128(SB), Z5, Z7
-	VSUBPS        Z7, Z2, Z6
-	VMULPS        constants<>+192(SB), Z5, Z7
-	VSUBPS        Z7, Z6, Z6
-	VMULPS        constants<>+256(SB), Z6, Z7
-	VADDPS        constants<>+320(SB), Z7, Z7
-	VMULPS        Z6, Z7, Z7
-	VADDPS        constants<>+384(SB), Z7, Z7
-	VMULPS        Z6, Z7, Z7
-	VADDPS        constants<>+448(SB), Z7, Z7
-	VMULPS        Z6, Z7, Z7
-	VADDPS        constants<>+512(SB), Z7, Z7
-	VMULPS        Z6, Z7, Z7
-	VADDPS        constants<>+576(SB), Z7, Z7
-	VMULPS        Z6, Z6, Z5
-	VMULPS        Z5, Z7, Z7
-	VADDPS        Z6, Z7, Z7
-	VADDPS        constants<>+640(SB), Z7, Z7
-	VPSLLD        $0x17, Z4, Z4
+	VMOVUPS       constants<>+64(SB), Z4
+	VFMADD231PS   constants<>+0(SB), Z2, Z4
+	VSUBPS        constants<>+64(SB), Z4, Z4
+	VMOVDQU32     Z2, Z6
+	VFNMADD231PS  constants<>+128(SB), Z4, Z6
+	VFNMADD231PS  constants<>+192(SB), Z4, Z6
+	VMOVUPS       constants<>+256(SB), Z5
+	VFMADD213PS   constants<>+320(SB), Z6, Z5
+	VFMADD213PS   constants<>+384(SB), Z6, Z5
+	VFMADD213PS   constants<>+448(SB), Z6, Z5
+	VFMADD213PS   constants<>+512(SB), Z6, Z5
+	VFMADD213PS   constants<>+576(SB), Z6, Z5
+	VMULPS        Z6, Z6, Z7
+	VFMADD213PS   Z6, Z7, Z5
+	VADDPS        constants<>+640(SB), Z5, Z5
 	VCMPPS        $0x15, constants<>+832(SB), Z2, K1
-	VPADDD.Z      Z4, Z7, K1, Z7
-	VCMPPS        $0x03, Z2, Z2, K1
-	VBLENDMPS     Z2, Z7, K1, Z7
-	VADDPS        Z7, Z1, Z1
-	VMOVUPS       Z7, (AX)(R10*1)
+	VSCALEFPS.Z   Z4, Z5, K1, Z5
+	VADDPS        Z5, Z1, Z1
+	VMOVUPS       Z5, (AX)(R10*1)
 	ADDQ          $0x40, R10
 	CMPQ          R10, BX
 	JNE           exp
@@ -22973,43 +23159,37 @@ TEXT ·siluAVX512(SB), NOSPLIT, $0-24
 	VXORPS Z0, Z0, Z0
 
 loop:
-	VMOVUPS   (BX)(DX*1), Z0
-	VXORPS    constants<>+960(SB), Z0, Z1
-	VMULPS    constants<>+0(SB), Z1, Z2
-	VADDPS    constants<>+64(SB), Z2, Z2
-	VSUBPS    constants<>+64(SB), Z2, Z3
-	VMULPS    constants<>+128(SB), Z3, Z5
-	VSUBPS    Z5, Z1, Z4
-	VMULPS    constants<>+192(SB), Z3, Z5
-	VSUBPS    Z5, Z4, Z4
-	VMULPS    constants<>+256(SB), Z4, Z5
-	VADDPS    constants<>+320(SB), Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VADDPS    constants<>+384(SB), Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VADDPS    constants<>+448(SB), Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VADDPS    constants<>+512(SB), Z5, Z5
-	VMULPS    Z4, Z5, Z5
-	VADDPS    constants<>+576(SB), Z5, Z5
-	VMULPS    Z4, Z4, Z3
-	VMULPS    Z3, Z5, Z5
-	VADDPS    Z4, Z5, Z5
-	VADDPS    constants<>+640(SB), Z5, Z5
-	VPSLLD    $0x17, Z2, Z2
-	VPADDD    Z2, Z5, Z5
-	VCMPPS    $0x11, constants<>+832(SB), Z1, K1
-	VBLENDMPS constants<>+704(SB), Z5, K1, Z5
-	VCMPPS    $0x1e, constants<>+896(SB), Z1, K1
-	VBLENDMPS constants<>+768(SB), Z5, K1, Z5
-	VCMPPS    $0x03, Z1, Z1, K1
-	VBLENDMPS Z1, Z5, K1, Z5
-	VADDPS    constants<>+640(SB), Z5, Z5
-	VDIVPS    Z5, Z0, Z0
-	VMOVUPS   Z0, (AX)(DX*1)
-	ADDQ      $0x40, DX
-	CMPQ      DX, CX
-	JNE       loop
+	VMOVUPS      (BX)(DX*1), Z0
+	VXORPS       constants<>+960(SB), Z0, Z1
+	VMOVUPS      constants<>+64(SB), Z2
+	VFMADD231PS  constants<>+0(SB), Z1, Z2
+	VSUBPS       constants<>+64(SB), Z2, Z3
+	VMOVDQU32    Z1, Z4
+	VFNMADD231PS constants<>+128(SB), Z3, Z4
+	VFNMADD231PS constants<>+192(SB), Z3, Z4
+	VMOVUPS      constants<>+256(SB), Z3
+	VFMADD213PS  constants<>+320(SB), Z4, Z3
+	VFMADD213PS  constants<>+384(SB), Z4, Z3
+	VFMADD213PS  constants<>+448(SB), Z4, Z3
+	VFMADD213PS  constants<>+512(SB), Z4, Z3
+	VFMADD213PS  constants<>+576(SB), Z4, Z3
+	VMULPS       Z4, Z4, Z5
+	VFMADD213PS  Z4, Z5, Z3
+	VADDPS       constants<>+640(SB), Z3, Z3
+	VPSLLD       $0x17, Z2, Z2
+	VPADDD       Z2, Z3, Z3
+	VCMPPS       $0x11, constants<>+832(SB), Z1, K1
+	VBLENDMPS    constants<>+704(SB), Z3, K1, Z3
+	VCMPPS       $0x1e, constants<>+896(SB), Z1, K1
+	VBLENDMPS    constants<>+768(SB), Z3, K1, Z3
+	VCMPPS       $0x03, Z1, Z1, K1
+	VBLENDMPS    Z1, Z3, K1, Z3
+	VADDPS       constants<>+640(SB), Z3, Z3
+	VDIVPS       Z3, Z0, Z0
+	VMOVUPS      Z0, (AX)(DX*1)
+	ADDQ         $0x40, DX
+	CMPQ         DX, CX
+	JNE          loop
 	VZEROUPPER
 	RET
 
@@ -23065,44 +23245,38 @@ TEXT ·sigmoidAVX512(SB), NOSPLIT, $0-24
 	VXORPS Z0, Z0, Z0
 
 loop:
-	VMOVUPS   (BX)(DX*1), Z0
-	VXORPS    constants<>+960(SB), Z0, Z0
-	VMULPS    constants<>+0(SB), Z0, Z1
-	VADDPS    constants<>+64(SB), Z1, Z1
-	VSUBPS    constants<>+64(SB), Z1, Z2
-	VMULPS    constants<>+128(SB), Z2, Z4
-	VSUBPS    Z4, Z0, Z3
-	VMULPS    constants<>+192(SB), Z2, Z4
-	VSUBPS    Z4, Z3, Z3
-	VMULPS    constants<>+256(SB), Z3, Z4
-	VADDPS    constants<>+320(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
-	VADDPS    constants<>+384(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
-	VADDPS    constants<>+448(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
-	VADDPS    constants<>+512(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
-	VADDPS    constants<>+576(SB), Z4, Z4
-	VMULPS    Z3, Z3, Z2
-	VMULPS    Z2, Z4, Z4
-	VADDPS    Z3, Z4, Z4
-	VADDPS    constants<>+640(SB), Z4, Z4
-	VPSLLD    $0x17, Z1, Z1
-	VPADDD    Z1, Z4, Z4
-	VCMPPS    $0x11, constants<>+832(SB), Z0, K1
-	VBLENDMPS constants<>+704(SB), Z4, K1, Z4
-	VCMPPS    $0x1e, constants<>+896(SB), Z0, K1
-	VBLENDMPS constants<>+768(SB), Z4, K1, Z4
-	VCMPPS    $0x03, Z0, Z0, K1
-	VBLENDMPS Z0, Z4, K1, Z4
-	VMOVUPS   constants<>+640(SB), Z0
-	VADDPS    Z0, Z4, Z4
-	VDIVPS    Z4, Z0, Z0
-	VMOVUPS   Z0, (AX)(DX*1)
-	ADDQ      $0x40, DX
-	CMPQ      DX, CX
-	JNE       loop
+	VMOVUPS      (BX)(DX*1), Z0
+	VXORPS       constants<>+960(SB), Z0, Z0
+	VMOVUPS      constants<>+64(SB), Z1
+	VFMADD231PS  constants<>+0(SB), Z0, Z1
+	VSUBPS       constants<>+64(SB), Z1, Z2
+	VMOVDQU32    Z0, Z3
+	VFNMADD231PS constants<>+128(SB), Z2, Z3
+	VFNMADD231PS constants<>+192(SB), Z2, Z3
+	VMOVUPS      constants<>+256(SB), Z2
+	VFMADD213PS  constants<>+320(SB), Z3, Z2
+	VFMADD213PS  constants<>+384(SB), Z3, Z2
+	VFMADD213PS  constants<>+448(SB), Z3, Z2
+	VFMADD213PS  constants<>+512(SB), Z3, Z2
+	VFMADD213PS  constants<>+576(SB), Z3, Z2
+	VMULPS       Z3, Z3, Z4
+	VFMADD213PS  Z3, Z4, Z2
+	VADDPS       constants<>+640(SB), Z2, Z2
+	VPSLLD       $0x17, Z1, Z1
+	VPADDD       Z1, Z2, Z2
+	VCMPPS       $0x11, constants<>+832(SB), Z0, K1
+	VBLENDMPS    constants<>+704(SB), Z2, K1, Z2
+	VCMPPS       $0x1e, constants<>+896(SB), Z0, K1
+	VBLENDMPS    constants<>+768(SB), Z2, K1, Z2
+	VCMPPS       $0x03, Z0, Z0, K1
+	VBLENDMPS    Z0, Z2, K1, Z2
+	VMOVUPS      constants<>+640(SB), Z0
+	VADDPS       Z0, Z2, Z2
+	VDIVPS       Z2, Z0, Z0
+	VMOVUPS      Z0, (AX)(DX*1)
+	ADDQ         $0x40, DX
+	CMPQ         DX, CX
+	JNE          loop
 	VZEROUPPER
 	RET
 
@@ -23117,63 +23291,57 @@ TEXT ·tanhAVX512(SB), NOSPLIT, $0-24
 	VXORPS Z0, Z0, Z0
 
 loop:
-	VMOVUPS   (BX)(DX*1), Z0
-	VANDPS    constants<>+1024(SB), Z0, Z1
-	VADDPS    Z1, Z1, Z2
-	VMULPS    constants<>+0(SB), Z2, Z3
-	VADDPS    constants<>+64(SB), Z3, Z3
-	VSUBPS    constants<>+64(SB), Z3, Z4
-	VMULPS    constants<>+128(SB), Z4, Z6
-	VSUBPS    Z6, Z2, Z5
-	VMULPS    constants<>+192(SB), Z4, Z6
-	VSUBPS    Z6, Z5, Z5
-	VMULPS    constants<>+256(SB), Z5, Z6
-	VADDPS    constants<>+320(SB), Z6, Z6
-	VMULPS    Z5, Z6, Z6
-	VADDPS    constants<>+384(SB), Z6, Z6
-	VMULPS    Z5, Z6, Z6
-	VADDPS    constants<>+448(SB), Z6, Z6
-	VMULPS    Z5, Z6, Z6
-	VADDPS    constants<>+512(SB), Z6, Z6
-	VMULPS    Z5, Z6, Z6
-	VADDPS    constants<>+576(SB), Z6, Z6
-	VMULPS    Z5, Z5, Z4
-	VMULPS    Z4, Z6, Z6
-	VADDPS    Z5, Z6, Z6
-	VADDPS    constants<>+640(SB), Z6, Z6
-	VPSLLD    $0x17, Z3, Z3
-	VPADDD    Z3, Z6, Z6
-	VCMPPS    $0x11, constants<>+832(SB), Z2, K1
-	VBLENDMPS constants<>+704(SB), Z6, K1, Z6
-	VCMPPS    $0x1e, constants<>+896(SB), Z2, K1
-	VBLENDMPS constants<>+768(SB), Z6, K1, Z6
-	VCMPPS    $0x03, Z2, Z2, K1
-	VBLENDMPS Z2, Z6, K1, Z6
-	VADDPS    constants<>+640(SB), Z6, Z6
-	VMOVUPS   constants<>+2304(SB), Z2
-	VDIVPS    Z6, Z2, Z6
-	VMOVUPS   constants<>+640(SB), Z2
-	VSUBPS    Z6, Z2, Z2
-	VANDPS    constants<>+960(SB), Z0, Z3
-	VORPS     Z3, Z2, Z2
-	VMULPS    Z0, Z0, Z3
-	VMULPS    constants<>+2496(SB), Z3, Z4
-	VADDPS    constants<>+2560(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
-	VADDPS    constants<>+2624(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
-	VADDPS    constants<>+2688(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
-	VADDPS    constants<>+2752(SB), Z4, Z4
-	VMULPS    Z3, Z4, Z4
-	VMULPS    Z0, Z4, Z4
-	VADDPS    Z0, Z4, Z4
-	VCMPPS    $0x11, constants<>+2432(SB), Z1, K1
-	VBLENDMPS Z4, Z2, K1, Z2
-	VMOVUPS   Z2, (AX)(DX*1)
-	ADDQ      $0x40, DX
-	CMPQ      DX, CX
-	JNE       loop
+	VMOVUPS      (BX)(DX*1), Z0
+	VANDPS       constants<>+1024(SB), Z0, Z1
+	VADDPS       Z1, Z1, Z2
+	VMOVUPS      constants<>+64(SB), Z3
+	VFMADD231PS  constants<>+0(SB), Z2, Z3
+	VSUBPS       constants<>+64(SB), Z3, Z4
+	VMOVDQU32    Z2, Z5
+	VFNMADD231PS constants<>+128(SB), Z4, Z5
+	VFNMADD231PS constants<>+192(SB), Z4, Z5
+	VMOVUPS      constants<>+256(SB), Z4
+	VFMADD213PS  constants<>+320(SB), Z5, Z4
+	VFMADD213PS  constants<>+384(SB), Z5, Z4
+	VFMADD213PS  constants<>+448(SB), Z5, Z4
+	VFMADD213PS  constants<>+512(SB), Z5, Z4
+	VFMADD213PS  constants<>+576(SB), Z5, Z4
+	VMULPS       Z5, Z5, Z6
+	VFMADD213PS  Z5, Z6, Z4
+	VADDPS       constants<>+640(SB), Z4, Z4
+	VPSLLD       $0x17, Z3, Z3
+	VPADDD       Z3, Z4, Z4
+	VCMPPS       $0x11, constants<>+832(SB), Z2, K1
+	VBLENDMPS    constants<>+704(SB), Z4, K1, Z4
+	VCMPPS       $0x1e, constants<>+896(SB), Z2, K1
+	VBLENDMPS    constants<>+768(SB), Z4, K1, Z4
+	VCMPPS       $0x03, Z2, Z2, K1
+	VBLENDMPS    Z2, Z4, K1, Z4
+	VADDPS       constants<>+640(SB), Z4, Z4
+	VMOVUPS      constants<>+2304(SB), Z2
+	VDIVPS       Z4, Z2, Z4
+	VMOVUPS      constants<>+640(SB), Z2
+	VSUBPS       Z4, Z2, Z2
+	VANDPS       constants<>+960(SB), Z0, Z3
+	VORPS        Z3, Z2, Z2
+	VMULPS       Z0, Z0, Z3
+	VMULPS       constants<>+2496(SB), Z3, Z4
+	VADDPS       constants<>+2560(SB), Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VADDPS       constants<>+2624(SB), Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VADDPS       constants<>+2688(SB), Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VADDPS       constants<>+2752(SB), Z4, Z4
+	VMULPS       Z3, Z4, Z4
+	VMULPS       Z0, Z4, Z4
+	VADDPS       Z0, Z4, Z4
+	VCMPPS       $0x11, constants<>+2432(SB), Z1, K1
+	VBLENDMPS    Z4, Z2, K1, Z2
+	VMOVUPS      Z2, (AX)(DX*1)
+	ADDQ         $0x40, DX
+	CMPQ         DX, CX
+	JNE          loop
 	VZEROUPPER
 	RET
 
@@ -23188,62 +23356,56 @@ TEXT ·normalCDFAVX512(SB), NOSPLIT, $0-24
 	VXORPS Z0, Z0, Z0
 
 loop:
-	VMOVUPS   (BX)(DX*1), Z0
-	VMOVUPS   constants<>+640(SB), Z3
-	VANDPS    constants<>+1024(SB), Z0, Z1
-	VMULPS    constants<>+2816(SB), Z1, Z1
-	VMULPS    constants<>+2880(SB), Z1, Z2
-	VADDPS    Z3, Z2, Z2
-	VDIVPS    Z2, Z3, Z2
-	VMULPS    constants<>+2944(SB), Z2, Z4
-	VADDPS    constants<>+3008(SB), Z4, Z4
-	VMULPS    Z2, Z4, Z4
-	VADDPS    constants<>+3072(SB), Z4, Z4
-	VMULPS    Z2, Z4, Z4
-	VADDPS    constants<>+3136(SB), Z4, Z4
-	VMULPS    Z2, Z4, Z4
-	VADDPS    constants<>+3200(SB), Z4, Z4
-	VMULPS    Z2, Z4, Z4
-	VMULPS    Z1, Z1, Z1
-	VXORPS    constants<>+960(SB), Z1, Z1
-	VMULPS    constants<>+0(SB), Z1, Z2
-	VADDPS    constants<>+64(SB), Z2, Z2
-	VSUBPS    constants<>+64(SB), Z2, Z5
-	VMULPS    constants<>+128(SB), Z5, Z7
-	VSUBPS    Z7, Z1, Z6
-	VMULPS    constants<>+192(SB), Z5, Z7
-	VSUBPS    Z7, Z6, Z6
-	VMULPS    constants<>+256(SB), Z6, Z7
-	VADDPS    constants<>+320(SB), Z7, Z7
-	VMULPS    Z6, Z7, Z7
-	VADDPS    constants<>+384(SB), Z7, Z7
-	VMULPS    Z6, Z7, Z7
-	VADDPS    constants<>+448(SB), Z7, Z7
-	VMULPS    Z6, Z7, Z7
-	VADDPS    constants<>+512(SB), Z7, Z7
-	VMULPS    Z6, Z7, Z7
-	VADDPS    constants<>+576(SB), Z7, Z7
-	VMULPS    Z6, Z6, Z5
-	VMULPS    Z5, Z7, Z7
-	VADDPS    Z6, Z7, Z7
-	VADDPS    constants<>+640(SB), Z7, Z7
-	VPSLLD    $0x17, Z2, Z2
-	VPADDD    Z2, Z7, Z7
-	VCMPPS    $0x11, constants<>+832(SB), Z1, K1
-	VBLENDMPS constants<>+704(SB), Z7, K1, Z7
-	VCMPPS    $0x1e, constants<>+896(SB), Z1, K1
-	VBLENDMPS constants<>+768(SB), Z7, K1, Z7
-	VCMPPS    $0x03, Z1, Z1, K1
-	VBLENDMPS Z1, Z7, K1, Z7
-	VMULPS    Z7, Z4, Z4
-	VMULPS    constants<>+2368(SB), Z4, Z4
-	VSUBPS    Z4, Z3, Z2
-	VCMPPS    $0x1d, constants<>+704(SB), Z0, K1
-	VBLENDMPS Z2, Z4, K1, Z4
-	VMOVUPS   Z4, (AX)(DX*1)
-	ADDQ      $0x40, DX
-	CMPQ      DX, CX
-	JNE       loop
+	VMOVUPS      (BX)(DX*1), Z0
+	VMOVUPS      constants<>+640(SB), Z3
+	VANDPS       constants<>+1024(SB), Z0, Z1
+	VMULPS       constants<>+2816(SB), Z1, Z1
+	VMULPS       constants<>+2880(SB), Z1, Z2
+	VADDPS       Z3, Z2, Z2
+	VDIVPS       Z2, Z3, Z2
+	VMULPS       constants<>+2944(SB), Z2, Z4
+	VADDPS       constants<>+3008(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS       constants<>+3072(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS       constants<>+3136(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS       constants<>+3200(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VMULPS       Z1, Z1, Z1
+	VXORPS       constants<>+960(SB), Z1, Z1
+	VMOVUPS      constants<>+64(SB), Z2
+	VFMADD231PS  constants<>+0(SB), Z1, Z2
+	VSUBPS       constants<>+64(SB), Z2, Z5
+	VMOVDQU32    Z1, Z6
+	VFNMADD231PS constants<>+128(SB), Z5, Z6
+	VFNMADD231PS constants<>+192(SB), Z5, Z6
+	VMOVUPS      constants<>+256(SB), Z5
+	VFMADD213PS  constants<>+320(SB), Z6, Z5
+	VFMADD213PS  constants<>+384(SB), Z6, Z5
+	VFMADD213PS  constants<>+448(SB), Z6, Z5
+	VFMADD213PS  constants<>+512(SB), Z6, Z5
+	VFMADD213PS  constants<>+576(SB), Z6, Z5
+	VMULPS       Z6, Z6, Z7
+	VFMADD213PS  Z6, Z7, Z5
+	VADDPS       constants<>+640(SB), Z5, Z5
+	VPSLLD       $0x17, Z2, Z2
+	VPADDD       Z2, Z5, Z5
+	VCMPPS       $0x11, constants<>+832(SB), Z1, K1
+	VBLENDMPS    constants<>+704(SB), Z5, K1, Z5
+	VCMPPS       $0x1e, constants<>+896(SB), Z1, K1
+	VBLENDMPS    constants<>+768(SB), Z5, K1, Z5
+	VCMPPS       $0x03, Z1, Z1, K1
+	VBLENDMPS    Z1, Z5, K1, Z5
+	VMULPS       Z5, Z4, Z4
+	VMULPS       constants<>+2368(SB), Z4, Z4
+	VSUBPS       Z4, Z3, Z2
+	VCMPPS       $0x1d, constants<>+704(SB), Z0, K1
+	VBLENDMPS    Z2, Z4, K1, Z4
+	VMOVUPS      Z4, (AX)(DX*1)
+	ADDQ         $0x40, DX
+	CMPQ         DX, CX
+	JNE          loop
 	VZEROUPPER
 	RET
 

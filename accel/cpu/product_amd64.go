@@ -19,7 +19,7 @@ func (t *tiles) next() bool {
 		if t.row == t.rows {
 			return false
 		}
-		t.tall, t.col = tallest(t.isa, t.rows-t.row), 0
+		t.tall, t.col = tallest(t.rows-t.row), 0
 	}
 	t.width = widest(t.isa, t.tall, t.cols-t.col)
 	return true
@@ -38,30 +38,28 @@ func (t *tiles) ahead(next Ahead, column int) *byte {
 func shape(rows, cols int) int { return rows<<8 | cols }
 
 // tallest is how many of the rows that are left a tile takes.
-func tallest(isa ISA, left int) int {
-	tall := 8
-	if isa == AVX2 && left >= 6 {
-		return 6
+func tallest(left int) int {
+	for _, tall := range [...]int{6, 4, 2} {
+		if left >= tall {
+			return tall
+		}
 	}
-	for tall > left {
-		tall /= 2
-	}
-	return tall
+	return 1
 }
 
 // widest is how many of the columns that are left a tile takes.
 func widest(isa ISA, tall, left int) int {
-	width := 64
 	switch {
-	case isa == AVX512 && tall == 8:
-		width = 32
+	case isa == AVX2 && tall <= 2 && left >= 64/tall:
+		return 64 / tall
 	case isa == AVX2:
-		width = max(Lanes, 64/tall)
-	}
-	if width > left || tall > 2 && isa == AVX2 {
 		return Lanes
+	case left >= 64:
+		return 64
+	case tall == 6 && left >= 32:
+		return 32
 	}
-	return width
+	return Lanes
 }
 
 func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, ldb, rows, cols, n int, ahead Ahead) {
@@ -131,10 +129,12 @@ func addProduct256(rows, cols int, c *float32, ldc int, a *float32, row, step in
 
 func addProduct512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int, ahead *byte, apart int) {
 	switch shape(rows, cols) {
-	case 8<<8 | 32:
-		addProductAVX512r8x32(c, ldc, a, row, step, b, ldb, n)
-	case 8<<8 | 16:
-		addProductAVX512r8x16(c, ldc, a, row, step, b, ldb, n)
+	case 6<<8 | 64:
+		addProductAVX512r6x64(c, ldc, a, row, step, b, ldb, n)
+	case 6<<8 | 32:
+		addProductAVX512r6x32(c, ldc, a, row, step, b, ldb, n)
+	case 6<<8 | 16:
+		addProductAVX512r6x16(c, ldc, a, row, step, b, ldb, n)
 	case 4<<8 | 64:
 		addProductAVX512r4x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
 	case 4<<8 | 16:
@@ -169,10 +169,12 @@ func addProductHalf256(rows, cols int, c *float32, ldc int, a *float32, row, ste
 
 func addProductHalf512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int, ahead *byte, apart int) {
 	switch shape(rows, cols) {
-	case 8<<8 | 32:
-		addProductHalfAVX512r8x32(c, ldc, a, row, step, b, ldb, n)
-	case 8<<8 | 16:
-		addProductHalfAVX512r8x16(c, ldc, a, row, step, b, ldb, n)
+	case 6<<8 | 64:
+		addProductHalfAVX512r6x64(c, ldc, a, row, step, b, ldb, n)
+	case 6<<8 | 32:
+		addProductHalfAVX512r6x32(c, ldc, a, row, step, b, ldb, n)
+	case 6<<8 | 16:
+		addProductHalfAVX512r6x16(c, ldc, a, row, step, b, ldb, n)
 	case 4<<8 | 64:
 		addProductHalfAVX512r4x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
 	case 4<<8 | 16:
@@ -207,10 +209,12 @@ func addPairs256(rows, cols int, c *float32, ldc int, a *int16, lda int, scale *
 
 func addPairs512(rows, cols int, c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb, n int, ahead *byte, apart int) {
 	switch shape(rows, cols) {
-	case 8<<8 | 32:
-		addPairsAVX512r8x32(c, ldc, a, lda, scale, b, ldb, n)
-	case 8<<8 | 16:
-		addPairsAVX512r8x16(c, ldc, a, lda, scale, b, ldb, n)
+	case 6<<8 | 64:
+		addPairsAVX512r6x64(c, ldc, a, lda, scale, b, ldb, n)
+	case 6<<8 | 32:
+		addPairsAVX512r6x32(c, ldc, a, lda, scale, b, ldb, n)
+	case 6<<8 | 16:
+		addPairsAVX512r6x16(c, ldc, a, lda, scale, b, ldb, n)
 	case 4<<8 | 64:
 		addPairsAVX512r4x64(c, ldc, a, lda, scale, b, ldb, n, ahead, apart)
 	case 4<<8 | 16:

@@ -129,9 +129,9 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 // Neighbouring rows of a sequence, and query heads that share keys and values, are worked on together, so that a page is read from the outer
 // caches once for all of them.
 const (
-	maxLanes  = 64 // pairs of a row and a head together
-	maxHeads  = 4  // of these, heads of one row
-	stripRows = 4  // rows that do not all see the whole page are worked on in strips, each as far as its last row sees
+	maxLanes  = 128 // pairs of a row and a head together
+	maxHeads  = 4   // of these, heads of one row
+	stripRows = 4   // rows that do not all see the whole page are worked on in strips, each as far as its last row sees
 )
 
 // rowGroup is rows [first, first+n) of a step: neighbouring positions of one sequence.

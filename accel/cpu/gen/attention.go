@@ -29,7 +29,7 @@ type productTile struct{ rows, width int }
 // fewer than eight registers of them wait for each other; many rows share what is loaded, and converted, for a column.
 func productTiles(s simd) []productTile {
 	if s.wide() {
-		return []productTile{{8, 32}, {8, 16}, {4, 64}, {4, 16}, {2, 64}, {2, 16}, {1, 64}, {1, 16}}
+		return []productTile{{6, 64}, {6, 32}, {6, 16}, {4, 64}, {4, 16}, {2, 64}, {2, 16}, {1, 64}, {1, 16}}
 	}
 	return []productTile{{6, 16}, {4, 16}, {2, 32}, {2, 16}, {1, 64}, {1, 16}}
 }
@@ -379,8 +379,8 @@ func expSum(s simd) {
 
 // exp is expRef step by step; it keeps x.
 func (s simd) exp(x reg.VecVirtual) reg.VecVirtual {
-	p, t := s.expParts(x)
-	VPADDD(t, p, p)
+	p, t, _ := s.expParts(x)
+	s.raise(p, t)
 	s.replace(p, lessThan, x, constant(cExpLow), constant(cZero))
 	s.replace(p, moreThan, x, constant(cExpHigh), constant(cInf))
 	s.replace(p, isUnordered, x, x, x)
@@ -389,41 +389,43 @@ func (s simd) exp(x reg.VecVirtual) reg.VecVirtual {
 
 // expOfNegative is exp of numbers up to 0 and NaN.
 func (s simd) expOfNegative(x reg.VecVirtual) reg.VecVirtual {
-	p, t := s.expParts(x)
+	p, t, n := s.expParts(x)
 	if s.wide() {
 		k := K()
 		VCMPPS(u8(notLess), constant(cExpLow), x, k)
-		VPADDD_Z(t, p, k, p)
-	} else {
-		VPADDD(t, p, p)
-		s.replace(p, lessThan, x, constant(cExpLow), constant(cZero))
+		VSCALEFPS_Z(n, p, k, p) // NaN stays
+		return p
 	}
+	s.raise(p, t)
+	s.replace(p, lessThan, x, constant(cExpLow), constant(cZero))
 	s.replace(p, isUnordered, x, x, x)
 	return p
 }
 
-// expParts gives exp(x) as a number and what to add to its exponent.
-func (s simd) expParts(x reg.VecVirtual) (p, t reg.VecVirtual) {
-	t, n, r, p := s.vec(), s.vec(), s.vec(), s.vec()
-	VMULPS(constant(cLog2e), x, t)
-	VADDPS(constant(cMagic), t, t)
-	VSUBPS(constant(cMagic), t, n)
-	VMULPS(constant(cLn2Hi), n, p)
-	VSUBPS(p, x, r)
-	VMULPS(constant(cLn2Lo), n, p)
-	VSUBPS(p, r, r)
-	VMULPS(constant(cC0), r, p)
-	for c := cC1; c < cC5; c++ {
-		VADDPS(constant(c), p, p)
-		VMULPS(r, p, p)
-	}
-	VADDPS(constant(cC5), p, p)
-	VMULPS(r, r, n)
-	VMULPS(n, p, p)
-	VADDPS(r, p, p)
-	VADDPS(constant(cOne), p, p)
+// raise multiplies p with the power of two that is in the lowest bits of t.
+func (s simd) raise(p, t reg.VecVirtual) {
 	VPSLLD(u8(23), t, t)
-	return p, t
+	VPADDD(t, p, p)
+}
+
+// expParts gives exp(x) = p * 2^n, and n in the lowest bits of t.
+func (s simd) expParts(x reg.VecVirtual) (p, t, n reg.VecVirtual) {
+	t, n, p = s.vec(), s.vec(), s.vec()
+	r, square := s.vec(), s.vec()
+	VMOVUPS(constant(cMagic), t)
+	VFMADD231PS(constant(cLog2e), x, t)
+	VSUBPS(constant(cMagic), t, n)
+	s.move(x, r)
+	VFNMADD231PS(constant(cLn2Hi), n, r)
+	VFNMADD231PS(constant(cLn2Lo), n, r)
+	VMOVUPS(constant(cC0), p)
+	for c := cC1; c <= cC5; c++ {
+		VFMADD213PS(constant(c), r, p)
+	}
+	VMULPS(r, r, square)
+	VFMADD213PS(r, square, p)
+	VADDPS(constant(cOne), p, p)
+	return p, t, n
 }
 
 // replace puts value into p where the comparison of x with y holds.

@@ -232,22 +232,26 @@ func exp(x lanes, table reg) lanes {
 		with(op, d, n, v)
 		release(v)
 	}
-	by(fmul, t, x, cLog2e)
-	by(fadd, t, t, cMagic)
-	by(fsub, n, t, cMagic)
-	by(fmul, p, n, cLn2Hi)
-	three16(fsub, r, x, p)
-	by(fmul, p, n, cLn2Lo)
-	three16(fsub, r, r, p)
-	by(fmul, p, r, cC0)
-	for c := cC1; c < cC5; c++ {
-		by(fadd, p, p, c)
-		three16(fmul, p, p, r)
+	fill := func(l lanes, c int) {
+		for _, v := range l {
+			ldr(v, table, 16*c)
+		}
 	}
-	by(fadd, p, p, cC5)
+	fill(t, cMagic)
+	by(fmla, t, x, cLog2e)
+	by(fsub, n, t, cMagic)
+	three16(orr, r, x, x)
+	by(fmls, r, n, cLn2Hi)
+	by(fmls, r, n, cLn2Lo)
+	fill(p, cC0)
+	for c := cC1; c <= cC5; c++ {
+		fill(n, c)
+		three16(fmla, n, p, r)
+		p, n = n, p
+	}
 	three16(fmul, n, r, r)
-	three16(fmul, p, p, n)
-	three16(fadd, p, p, r)
+	three16(fmla, r, p, n)
+	p, r = r, p
 	by(fadd, p, p, cOne)
 	for i := range p {
 		shl(t[i], t[i], 23)

@@ -39,6 +39,7 @@ var (
 	fsub   = three("FSUB", "4S", 0x4ea0d400)
 	fmul   = three("FMUL", "4S", 0x6e20dc00)
 	fmla   = three("FMLA", "4S", 0x4e20cc00) // adds the product, rounded once
+	fmls   = three("FMLS", "4S", 0x4ea0cc00) // takes off the product, rounded once
 	fdiv   = three("FDIV", "4S", 0x6e20fc00)
 	fmaxnm = three("FMAXNM", "4S", 0x4e20c400) // a number beside NaN wins
 	fminnm = three("FMINNM", "4S", 0x4ea0c400)
