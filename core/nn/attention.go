@@ -180,23 +180,28 @@ func (t *attendTask) Run(chunk int) {
 	}
 }
 
-// lanes are n pairs of a row and a head: the rows of a group under one head, then under the next. The heads share keys and values.
+// lanes are n pairs of a row and a head: the heads of a group's first row, then those of the next. The heads share keys and values.
 type lanes struct {
-	row, rows    int
-	head, kvHead int
-	n            int
-	all          int // heads that the model has
+	row, rows   int
+	head, heads int
+	kvHead      int
+	n           int
+	all         int // heads that the model has
 }
 
 func (t *attendTask) lanes(g rowGroup, unit int) lanes {
 	parts := t.units / t.a.KVHeads
 	share, from := t.a.Heads/t.a.KVHeads, unit%parts*maxHeads
 	kvHead := unit / parts
-	return lanes{row: g.first, rows: g.n, head: kvHead*share + from, kvHead: kvHead, n: g.n * min(maxHeads, share-from), all: t.a.Heads}
+	heads := min(maxHeads, share-from)
+	return lanes{row: g.first, rows: g.n, head: kvHead*share + from, heads: heads, kvHead: kvHead, n: g.n * heads, all: t.a.Heads}
 }
 
 // pair is the number of lane i among all pairs, heads of one row side by side.
-func (l lanes) pair(i int) int { return (l.row+i%l.rows)*l.all + l.head + i/l.rows }
+func (l lanes) pair(i int) int { return l.at(i)*l.all + l.head + i%l.heads }
+
+// at is the row of lane i.
+func (l lanes) at(i int) int { return l.row + i/l.heads }
 
 // last is the row that sees the most keys.
 func (l lanes) last() int { return l.row + l.rows - 1 }
@@ -266,10 +271,8 @@ func (t *attendTask) span(l lanes, p *partial, from, keys int, then []byte, buf 
 			t.strip(l, p, &page, 0, l.n, first, q, buf)
 			continue
 		}
-		for i := 0; i < l.n; i += l.rows { // head by head
-			for r := 0; r < l.rows; r += stripRows {
-				t.strip(l, p, &page, i+r, min(stripRows, l.rows-r), first, q, buf)
-			}
+		for i := 0; i < l.n; i += stripRows * l.heads {
+			t.strip(l, p, &page, i, min(stripRows*l.heads, l.n-i), first, q, buf)
 		}
 	}
 }
@@ -283,10 +286,10 @@ func (t *attendTask) page(l lanes, from, keys int) []byte {
 	return page.both
 }
 
-// strip adds the page of keys from first on to n lanes from lane at on: neighbouring rows under one head, or lanes that all see as much.
+// strip adds the page of keys from first on to n lanes from lane at on: all heads of neighbouring rows.
 func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, q leftFactor, buf []float32) {
 	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
-	most := t.seen(l.row+(at+n-1)%l.rows, first)
+	most := t.seen(l.at(at+n-1), first)
 	if most == 0 {
 		return
 	}
@@ -295,25 +298,23 @@ func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, 
 	clear(scores)
 	page.addScores(scores, q.from(at, pad), n, padded(most), dim)
 	copy(was, p.top[at:])
-	if t.seen(l.row+at%l.rows, first) == PageTokens {
+	if t.seen(l.at(at), first) == PageTokens {
 		cpu.ExpRows(scores, PageTokens, n, PageTokens, page.keyScale, page.valueScale, p.top[at:], sums)
 	} else {
 		t.maskedRows(l, p, page, at, n, first, scores, sums)
 	}
+	p.follow(at, pad, was)
 	for i, sum := range sums {
 		lane := at + i
-		if p.top[lane] > was[i] { // earlier sums were relative to a smaller maximum
-			p.shrink(lane, pad, was[i])
-		}
 		p.sum[lane] += sum
 		if t.mask.drops() {
-			s := scores[i*PageTokens:][:t.seen(l.row+lane%l.rows, first)]
+			s := scores[i*PageTokens:][:t.seen(l.at(lane), first)]
 			t.mask.apply(s, s, l.pair(lane), first)
 		}
 	}
 	from := 0
-	for i := 0; i < n && from < most; i++ { // what row i sees and the one before it does not
-		to := t.seen(l.row+(at+i)%l.rows, first)
+	for i := 0; i < n && from < most; i += l.heads { // what a row sees and the one before it does not
+		to := t.seen(l.at(at+i), first)
 		switch {
 		case page.dtype != KVInt8:
 			page.addValues(p.acc[(at+i)*pad:], weights.from(i, PageTokens), n-i, from, to)
@@ -327,35 +328,63 @@ func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, 
 
 // maskedRows is ExpRows where rows see only the first keys of a page, or none.
 func (t *attendTask) maskedRows(l lanes, p *partial, page *kvPage, at, n, first int, scores, sums []float32) {
-	for i := range n {
-		lane := at + i
-		seen := t.seen(l.row+lane%l.rows, first)
-		if sums[i] = 0; seen == 0 {
+	for i := 0; i < n; i += l.heads {
+		seen := t.seen(l.at(at+i), first)
+		if clear(sums[i : i+l.heads]); seen == 0 {
 			continue
 		}
-		row := scores[i*PageTokens:][:PageTokens]
-		s := row[:padded(seen)]
-		if page.keyScale != nil {
-			cpu.Mul(s[:seen], s[:seen], page.keyScale[:seen])
+		rows, cols := scores[i*PageTokens:(i+l.heads)*PageTokens], padded(seen)
+		for row := 0; row < len(rows); row += PageTokens {
+			s := rows[row:][:cols]
+			if page.keyScale != nil {
+				cpu.Mul(s[:seen], s[:seen], page.keyScale[:seen])
+			}
+			for j := seen; j < cols; j++ { // these count for nothing below
+				s[j] = float32(math.Inf(-1))
+			}
 		}
-		for j := seen; j < len(s); j++ { // these count for nothing below
-			s[j] = float32(math.Inf(-1))
+		cpu.ExpRows(rows, PageTokens, l.heads, cols, nil, page.valueScale, p.top[at+i:], sums[i:])
+		for row := 0; row < len(rows); row += PageTokens {
+			clear(rows[row+seen : row+PageTokens])
 		}
-		cpu.ExpRows(s, len(s), 1, len(s), nil, page.valueScale, p.top[lane:], sums[i:])
-		clear(row[seen:])
 	}
 }
 
 // seen is how many keys of the page that begins at first a row sees.
 func (t *attendTask) seen(row, first int) int { return max(0, min(PageTokens, t.keys(row)-first)) }
 
-// shrink makes lane i, which was relative to a smaller maximum, relative to top[i].
-func (p *partial) shrink(i, pad int, was float32) {
-	one := [1]float32{was}
-	factor := cpu.ExpSum(one[:], p.top[i])
+// follow makes lanes from lane at on, which were relative to the maxima was, relative to top. It changes was.
+func (p *partial) follow(at, pad int, was []float32) {
+	moved := false
+	for i, top := range p.top[at : at+len(was)] {
+		if top > was[i] {
+			was[i], moved = was[i]-top, true
+		} else {
+			was[i] = 0
+		}
+	}
+	if !moved {
+		return
+	}
+	cpu.ExpSum(was, 0)
+	for i, factor := range was {
+		if factor != 1 {
+			p.shrink(at+i, pad, factor)
+		}
+	}
+}
+
+// shrink multiplies what lane i has.
+func (p *partial) shrink(i, pad int, factor float32) {
 	acc := p.acc[i*pad : (i+1)*pad]
 	cpu.ScaleMul(acc, acc, nil, factor)
 	p.sum[i] *= factor
+}
+
+// expOf is the exponential of one number.
+func expOf(x float32) float32 {
+	one := [1]float32{x}
+	return cpu.ExpSum(one[:], 0)
 }
 
 // join adds the next span to p, which it may change.
@@ -367,10 +396,10 @@ func (t *attendTask) join(l lanes, p, next *partial) {
 		}
 		if was := p.top[i]; next.top[i] > was {
 			p.top[i] = next.top[i]
-			p.shrink(i, pad, was)
+			p.shrink(i, pad, expOf(was-p.top[i]))
 		} else {
-			was, next.top[i] = next.top[i], was
-			next.shrink(i, pad, was)
+			next.shrink(i, pad, expOf(next.top[i]-was))
+			next.top[i] = was
 		}
 		acc := p.acc[i*pad : (i+1)*pad]
 		cpu.Add(acc, acc, next.acc[i*pad:(i+1)*pad])
