@@ -26,7 +26,7 @@ const MaxStepTokens = 256
 // A step looks at its context between layers. So that it does several times a second on two slow cores, the rows of a
 // step are so few that a layer takes at most layerWork multiplications, as long as they suffice for the kernels.
 const (
-	layerWork     = 16e9
+	layerWork     = 18e9
 	minStepTokens = 60
 	tileRows      = 32 // that the kernels for AMX take at once
 )

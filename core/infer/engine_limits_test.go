@@ -109,7 +109,7 @@ func TestTheHeadOfALongStepAsksWhetherToStop(t *testing.T) {
 }
 
 func TestStepsOfModelsWithLargeLayersAreShorter(t *testing.T) {
-	for name, want := range map[string]int{"tiny": infer.MaxStepTokens, "2b": 224, "8b": 64, "falcon3-10b": 64} {
+	for name, want := range map[string]int{"tiny": infer.MaxStepTokens, "2b": 256, "8b": 64, "falcon3-10b": 64} {
 		p, err := model.Find(name)
 		require.NoError(t, err)
 		require.Equal(t, want, infer.StepTokens(&p.Config), name)
