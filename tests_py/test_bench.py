@@ -76,7 +76,11 @@ def test_base_3_reads_less(cache: bool) -> None:
 
 
 def test_an_exact_head_reads_its_scores_and_a_few_rows() -> None:
-    full, exact = (tiny(head_dtype=dtype)["bytes_per_token"] for dtype in ("bfloat16", "exact"))
+    results = [tiny(head_dtype=dtype) for dtype in ("bfloat16", "exact")]
+    full, exact = (r["bytes_per_token"] for r in results)
+    assert results[0]["head_rescored"] is None
+    assert 0 < results[1]["head_rescored"] < 0.1
+    assert "of the head's rows in full precision" in bench.report(results[1])
     with BitNetModel.from_config("tiny") as model:
         table = 2 * model.config.vocab_size * model.config.hidden_size
     assert full - table / 2 < exact < full + table / 2

@@ -62,6 +62,24 @@ def test_densities_are_those_of_neurons_that_were_on() -> None:
         assert profile.down_density is None
 
 
+def test_the_share_of_rows_that_an_exact_head_computes_in_full_is_reported(model: BitNetModel) -> None:
+    with BitNetModel.from_pretrained("bitnet-shakespeare", head_dtype="exact") as exact:
+        with exact.profile(read_limit=False) as profile:
+            exact.generate("First Citizen:", max_new_tokens=20)
+        assert profile.head_rescored is not None
+        assert 0 < profile.head_rescored < 0.1
+        assert f"{100 * profile.head_rescored:.2f} % of the head's rows computed in full precision" in str(profile)
+        head = next(one for one in profile.by("op") if one.op == "head")
+        scores = exact.config.vocab_size * (
+            exact.config.hidden_size + 3 * 4
+        )  # int8, a scale, and two numbers of the bound
+        table = exact.config.vocab_size * exact.config.hidden_size * 4
+        assert head.bytes == pytest.approx(profile.steps * (scores + profile.head_rescored * table), rel=0.01)
+    with model.profile(read_limit=False) as profile:
+        decode(model)
+    assert profile.head_rescored is None
+
+
 def test_the_table_has_a_line_for_each_kind_of_work(model: BitNetModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bitnet_rust.profile.READ_BYTES", 8 << 20)
     monkeypatch.setattr("bitnet_rust.profile.READ_SECONDS", 0.01)

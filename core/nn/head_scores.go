@@ -43,9 +43,7 @@ func (h *Head) ForwardTop(c *Ctx, x *tensor.Tensor, rows []int32, k int, out []f
 		t.least[r] = t.kth(r)
 	}
 	cpu.Parallel(t.chunks*n, (*topPanels)(t))
-	h.Scores.Asked.Add(int64(n * panels))
-	h.Scores.Computed.Add(t.computed.Load())
-	c.didRead(OpHead, t.bytes())
+	c.didTop(t, n*panels)
 	if backing != nil {
 		c.scratch.Free(backing)
 	}

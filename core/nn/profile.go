@@ -52,6 +52,7 @@ type Profile struct {
 	rows    int64
 	time    time.Duration
 	neurons neurons
+	scored  struct{ panels, computed int64 } // of heads with scores: all, and those that were computed in full precision
 }
 
 // NewProfile returns an empty profile, whose clock starts now.
@@ -265,6 +266,17 @@ func (c *Ctx) didLines(op Op, lineBytes, n, others int) {
 	}
 }
 
+// didTop is did for a head with scores that has gone over so many panels, of which it computed some in full precision.
+func (c *Ctx) didTop(t *topTask, panels int) {
+	c.didRead(OpHead, t.bytes())
+	if p := c.profile.to; p != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.scored.panels += int64(panels)
+		p.scored.computed += t.computed.Load()
+	}
+}
+
 // bytes is what the rows of a head with scores have read.
 func (t *topTask) bytes() int {
 	return t.s.Bytes() + int(t.computed.Load())*cpu.DenseBytes(t.w.Format, cpu.PanelRows, t.w.Cols)
@@ -287,6 +299,7 @@ func (p *Profile) MarshalJSON() ([]byte, error) {
 		Seconds     float64  `json:"seconds"`
 		GateDensity *float64 `json:"gate_density"` // null where no neuron was worked on by itself
 		DownDensity *float64 `json:"down_density"`
+		Rescored    *float64 `json:"head_rescored"` // null where no head had scores
 		Totals      []total  `json:"totals"`
 		Ops         []string `json:"ops"`
 		// lane, layer (-1: none), index of ops (their number: a step), start and duration in ns, bytes (rows of a step)
@@ -295,7 +308,8 @@ func (p *Profile) MarshalJSON() ([]byte, error) {
 	}{
 		Steps: p.steps, Rows: p.rows, Seconds: p.time.Seconds(), Dropped: p.dropped, Ops: opNames[:], Totals: []total{},
 		GateDensity: share(p.neurons.open, p.neurons.gates), DownDensity: share(p.neurons.nonzero, p.neurons.inputs),
-		Spans: make([][6]int64, len(p.spans)),
+		Rescored: share(p.scored.computed, p.scored.panels),
+		Spans:    make([][6]int64, len(p.spans)),
 	}
 	for i := range p.totals {
 		for op, t := range p.totals[i] {

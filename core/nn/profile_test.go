@@ -19,6 +19,7 @@ type profileJSON struct {
 	Seconds     float64
 	GateDensity *float64 `json:"gate_density"`
 	DownDensity *float64 `json:"down_density"`
+	Rescored    *float64 `json:"head_rescored"`
 	Totals      []struct {
 		Layer   *int
 		Op      string

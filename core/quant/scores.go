@@ -2,7 +2,6 @@ package quant
 
 import (
 	"math"
-	"sync/atomic"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 )
@@ -16,14 +15,6 @@ import (
 type Scores struct {
 	Dense
 	Slack, Spread []float32
-
-	// Panels whose largest products were asked for, and panels whose float products had to be computed for that.
-	Asked, Computed atomic.Int64
-}
-
-// Share is the share of panels that had to be computed, so far.
-func (s *Scores) Share() float64 {
-	return float64(s.Computed.Load()) / float64(max(1, s.Asked.Load()))
 }
 
 // Bytes is the memory of the panels, their scales and bounds.

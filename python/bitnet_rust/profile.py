@@ -49,6 +49,8 @@ class Profile:
     steps, rows: how many steps, and tokens in all of them.
     gate_density: share of the feed-forward gates that were open, of the steps that worked neuron by neuron; None if there were none.
     down_density: share of the inputs of the down projection that were not zero after rounding to int8, likewise.
+    head_rescored: share of the rows of an "exact" head that were computed in full precision, as their int8 scores left them among the
+        largest; None if no step had such a head.
     read_limit_gb_s: how fast memory could be read when the block ended, with the same number of threads, in 1e9 bytes a second.
     dropped: how many spans of a long run are missing in the trace (after 262144); the totals have them all.
     """
@@ -101,6 +103,12 @@ class Profile:
         """Share of the inputs of the down projection that were not zero, likewise."""
         density: float | None = self._recorded()["down_density"]
         return density
+
+    @property
+    def head_rescored(self) -> float | None:
+        """Share of the rows of an "exact" head that were computed in full precision; None if no step had such a head."""
+        share: float | None = self._recorded()["head_rescored"]
+        return share
 
     @property
     def dropped(self) -> int:
@@ -169,6 +177,8 @@ class Profile:
             facts.append(
                 f"{100 * self.gate_density:.1f} % of the gates open, {100 * self.down_density:.1f} % of the down inputs not zero"
             )
+        if self.head_rescored is not None:
+            facts.append(f"{100 * self.head_rescored:.2f} % of the head's rows computed in full precision")
         if self.dropped:
             facts.append(f"{self.dropped} spans not in the trace")
         return self.table() + "\n" + "; ".join(facts)

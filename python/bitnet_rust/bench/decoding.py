@@ -88,6 +88,7 @@ def decode(
             "bytes_per_token": round(bytes_per_token),
             "gate_density": counted.gate_density,
             "down_density": counted.down_density,
+            "head_rescored": counted.head_rescored,
             **spread("read_limit_gb_s", limit.measured),
             "fraction_of_limit": statistics.median(r["fraction_of_limit"] for r in repeats),
             "rss_bytes": rss,

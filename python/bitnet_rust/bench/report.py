@@ -103,6 +103,8 @@ def _reads(r: Result) -> str:
     text = f"{reads / 1e6:.1f} MB a token, {r['tokens_per_second'] * reads / 1e9:.2f} GB/s"
     if r.get("gate_density") is not None:
         text += f"; {100 * r['gate_density']:.1f} % of the gates open, {100 * r['down_density']:.1f} % of the down inputs not zero"
+    if r.get("head_rescored") is not None:
+        text += f"; {100 * r['head_rescored']:.2f} % of the head's rows in full precision"
     return text
 
 
