@@ -19,7 +19,21 @@ func (f *FeedForward) Forward(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *tensor.T
 	}
 	gu := Project(c, x, norm, f.Gate, f.Up) // [rows, intermediate_size] twice
 	c.did(OpGateUp, f.Gate, f.Up)
+	if c.tape == nil && c.training.Float == 0 && f.Down.Ternary != nil && f.Down.Norm == nil {
+		return f.projectGated(c, gu[0], gu[1])
+	}
 	return f.project(c, c.gated(f.Act, gu[0], gu[1]))
+}
+
+// projectGated is project of act(gate) * up, which goes through memory only as int8, and frees both.
+func (f *FeedForward) projectGated(c *Ctx, gate, up *tensor.Tensor) *tensor.Tensor {
+	q := c.quantizeGated(f.Act, gate, up, f.SubNorm)
+	c.Free(gate)
+	c.Free(up)
+	y := c.New(q.rows, f.Down.Out)
+	c.multiplyTernary(q, f.Down, y)
+	c.did(OpDown, f.Down)
+	return y
 }
 
 // project takes h [rows, intermediate_size] down to hidden_size, and frees it.

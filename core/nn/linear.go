@@ -77,11 +77,7 @@ func Project(c *Ctx, x *tensor.Tensor, norm *RMSNorm, layers ...*Linear) (out [m
 	for i, l := range layers {
 		switch {
 		case l.Ternary != nil && l.Norm != nil:
-			q := c.quantize(h, l.Norm, nil)
-			c.matmul.reset(q)
-			c.matmul.append(c, l, out[i])
-			c.matmul.run(c)
-			q.free(c)
+			c.multiplyTernary(c.quantize(h, l.Norm, nil), l, out[i])
 		case l.Dense != nil && l.Norm != nil:
 			n := l.Norm.normalize(c, h)
 			c.denseMatMul(n, l, out[i])
@@ -94,6 +90,14 @@ func Project(c *Ctx, x *tensor.Tensor, norm *RMSNorm, layers ...*Linear) (out [m
 		c.Free(h)
 	}
 	return out
+}
+
+// multiplyTernary writes the product of q, which it frees, with a ternary layer to out.
+func (c *Ctx) multiplyTernary(q quantized, l *Linear, out *tensor.Tensor) {
+	c.matmul.reset(q)
+	c.matmul.append(c, l, out)
+	c.matmul.run(c)
+	q.free(c)
 }
 
 func haveNorms(layers []*Linear) bool {
@@ -139,19 +143,33 @@ func (q *quantized) free(c *Ctx) {
 
 // quantize normalizes (when norm is not nil) and quantizes every row of x. It writes the normalized rows to y too, unless that is nil.
 func (c *Ctx) quantize(x *tensor.Tensor, norm *RMSNorm, y *tensor.Tensor) quantized {
-	rows, cols := x.Dim(0), x.Dim(1)
+	q := c.newQuantized(x.Dim(0), x.Dim(1))
+	c.prepareRows(prepareTask{x: x.Float32s(), rows: q.rows, dim: q.cols, norm: norm, q: q}, y)
+	c.did(OpQuantize)
+	return q
+}
+
+// quantizeGated is quantize of act(gate) * up.
+func (c *Ctx) quantizeGated(act Activation, gate, up *tensor.Tensor, norm *RMSNorm) quantized {
+	q := c.newQuantized(gate.Dim(0), gate.Dim(1))
+	c.prepareRows(prepareTask{x: gate.Float32s(), act: act, up: up.Float32s(), rows: q.rows, dim: q.cols, norm: norm, q: q}, nil)
+	c.did(OpActivation)
+	return q
+}
+
+func (c *Ctx) newQuantized(rows, cols int) quantized {
 	stride := quant.ActivationStride(cols)
 	q := quantized{rows: rows, cols: cols, stride: stride, bytes: c.scratch.Alloc(rows * stride), meta: c.scratch.Alloc(8 * rows)}
 	q.q = pool.View[int8](q.bytes)
 	q.scale = pool.View[float32](q.meta[:4*rows])
 	q.sum = pool.View[int32](q.meta[4*rows:])
-	c.prepareRows(prepareTask{x: x.Float32s(), rows: rows, dim: cols, norm: norm, q: q}, y)
-	c.did(OpQuantize)
 	return q
 }
 
-// prepareTask makes rows ready for matrix multiplication: norm, then int8 quantization; either may be absent.
+// prepareTask makes rows ready for matrix multiplication: gate, norm, then int8 quantization; each may be absent.
 type prepareTask struct {
+	act       Activation
+	up        []float32 // the rows are act(x) * up, or x where this is nil
 	x, y      []float32 // y is [rows, dim], or a row for each chunk when each is false
 	each      bool
 	rows, dim int
@@ -171,7 +189,7 @@ func (c *Ctx) prepareRows(t prepareTask, y *tensor.Tensor) {
 	switch {
 	case y != nil:
 		t.y, t.each = y.Float32s(), true
-	case t.norm != nil:
+	case t.norm != nil || t.up != nil:
 		mem = c.scratch.Alloc(4 * chunks * t.dim)
 		t.y = pool.View[float32](mem)
 	}
@@ -184,13 +202,21 @@ func (c *Ctx) prepareRows(t prepareTask, y *tensor.Tensor) {
 
 func (t *prepareTask) Run(chunk int) {
 	for r := chunk * t.size; r < min((chunk+1)*t.size, t.rows); r++ {
-		y := t.x[r*t.dim : (r+1)*t.dim]
-		if t.norm != nil {
-			x, to := y, chunk
+		x := t.x[r*t.dim : (r+1)*t.dim]
+		y := x
+		if len(t.y) > 0 {
+			to := chunk
 			if t.each {
 				to = r
 			}
 			y = t.y[to*t.dim : (to+1)*t.dim]
+		}
+		if t.up != nil {
+			t.act.apply(y, x)
+			cpu.Mul(y, y, t.up[r*t.dim:(r+1)*t.dim])
+			x = y
+		}
+		if t.norm != nil {
 			t.norm.apply(y, x)
 		}
 		if q := &t.q; q.q != nil {

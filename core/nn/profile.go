@@ -22,9 +22,9 @@ const (
 	OpAttention
 	OpO
 	OpGate
-	OpUp     // and its product with the gate, when neurons are skipped
-	OpGateUp // both in one job
-	OpActivation
+	OpUp         // and its product with the gate, when neurons are skipped
+	OpGateUp     // both in one job
+	OpActivation // and the norm and quantization of its result, unless a tape keeps it
 	OpDown
 	OpAdd // to the residual stream
 	OpHead
