@@ -2,6 +2,7 @@ package tests_go
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -321,6 +322,7 @@ func TestTheExactHeadGivesTheTokensOfTheFullHead(t *testing.T) {
 		require.NoError(t, err)
 		e := infer.NewEngine(m)
 		defer func() { e.Close(); require.NoError(t, m.Close()) }()
+		require.NoError(t, e.StartProfile())
 		p := infer.DefaultSamplingParams()
 		p.MaxNewTokens, p.IgnoreEOS = 60, true
 		edit(&p)
@@ -336,8 +338,14 @@ func TestTheExactHeadGivesTheTokensOfTheFullHead(t *testing.T) {
 		}
 		require.Equal(t, head == "exact", m.Head.Scores != nil)
 		if head == "exact" && p.RepetitionPenalty == 1 && (p.Greedy() || p.TopK > 0) {
-			require.Positive(t, m.Head.Scores.Share())
-			require.Less(t, m.Head.Scores.Share(), 0.5)
+			text, err := json.Marshal(e.StopProfile())
+			require.NoError(t, err)
+			var read struct {
+				Rescored float64 `json:"head_rescored"`
+			}
+			require.NoError(t, json.Unmarshal(text, &read))
+			require.Positive(t, read.Rescored)
+			require.Less(t, read.Rescored, 0.5)
 		}
 		return ids
 	}
