@@ -13,6 +13,9 @@ class Transformers:
     def __init__(self, path: str, threads: int) -> None:
         torch.set_num_threads(threads)
         self._model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
+        for weight in self._model.parameters():  # a float32 table stays one, and its product with bfloat16 is an error
+            if weight.is_floating_point():
+                weight.data = weight.data.to(torch.bfloat16)
         self.vocab: int = self._model.config.vocab_size
         self._cache: Any = None
         self._last = torch.zeros(0, 0)
