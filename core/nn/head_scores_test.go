@@ -173,3 +173,31 @@ func TestTheBoundHoldsWhereAllErrorsAddUp(t *testing.T) {
 		}
 	}
 }
+
+// Weights that int8 holds exactly, beside one activation so large that all others are less than half a step of its integers: the row with the
+// largest logit has a score of zero.
+func TestTheBoundHoldsWhereActivationsAreRounded(t *testing.T) {
+	const vocab, dim, row = 40, 64, 17
+	x, table := make([]float32, dim), make([]float32, vocab*dim)
+	x[0] = 1e5 // a step is about 3
+	for i := 1; i < dim; i++ {
+		x[i], table[row*dim+i] = 1.4, 127
+	}
+	for j := range vocab {
+		if j/cpu.PanelRows != row/cpu.PanelRows { // those would be computed with it
+			table[j*dim] = 0.1
+		}
+	}
+	c, h := testCtx(t), newScoredHead(t, table, cpu.DenseF32, vocab, dim)
+	c.Begin(context.Background(), 1, positions(1), nil)
+	defer c.End()
+	want, got := make([]float32, vocab), make([]float32, vocab)
+	hidden := matrix(t, x, 1, dim)
+	h.Forward(c, hidden, []int32{0}, want)
+	h.ForwardTop(c, hidden, []int32{0}, 1, got)
+	require.Equal(t, slices.Max(want), want[row])
+	require.Equal(t, want[row], got[row])
+	for j := range got {
+		require.True(t, j == row || got[j] < got[row])
+	}
+}
