@@ -43,15 +43,20 @@ func joinPlanes(dst []float32, hi, lo []int32, scale, inv float32, add bool) {
 }
 
 func int8Panels(dst []float32, ldd int, panels []byte, stride int, scale []float32, x Int16Rows, tokens int, add bool) {
-	if isa := Active(); tokens == 1 && manyStreams && (vectors() == AVX512 || isa == AVX2) {
-		n := min(len(panels)/stride, len(scale)/PanelRows) / sides * sides
-		for p := 0; p < n; p += sides {
-			if isa == AVX2 {
-				int8Side256(dst[p*PanelRows:], panels[p*stride:], scale[p*PanelRows:], &x, stride/BlockBytes, add)
-				continue
+	n := 0
+	if tokens == 1 {
+		n = min(len(panels)/stride, len(scale)/PanelRows) // whole ones
+		switch {
+		case Active() == AVX2:
+			n = int8Joined(dst, panels[:n*stride], stride, scale, &x, add)
+		case manyStreams && vectors() == AVX512:
+			n = n / sides * sides
+			for p := 0; p < n; p += sides {
+				denseInt8AVX512Side(&dst[p*PanelRows], 0, &panels[p*stride], &scale[p*PanelRows], &x.Hi[0], &x.Lo[0], 0,
+					&x.SumHi[0], &x.SumLo[0], &x.Inv[0], asInt(add), stride/BlockBytes)
 			}
-			denseInt8AVX512Side(&dst[p*PanelRows], 0, &panels[p*stride], &scale[p*PanelRows], &x.Hi[0], &x.Lo[0], 0,
-				&x.SumHi[0], &x.SumLo[0], &x.Inv[0], asInt(add), stride/BlockBytes)
+		default:
+			n = 0
 		}
 		dst, panels, scale = dst[n*PanelRows:], panels[n*stride:], scale[n*PanelRows:]
 	}
@@ -60,20 +65,6 @@ func int8Panels(dst []float32, ldd int, panels []byte, stride int, scale []float
 		return
 	}
 	int8Each(dst, ldd, panels, stride, scale, x, tokens, add)
-}
-
-// int8Side256 multiplies panels side by side with one token: the kernel sums integers.
-func int8Side256(dst []float32, panels []byte, scale []float32, x *Int16Rows, blocks int, add bool) {
-	var sums [sides][2][2 * PanelRows]int32
-	denseInt8AVX2Side(&sums[0][0][0], &panels[0], &x.Hi[0], &x.Lo[0], blocks)
-	for p := range sums {
-		hi, lo := (*[PanelRows]int32)(sums[p][0][:]), (*[PanelRows]int32)(sums[p][1][:])
-		for r := range hi {
-			hi[r] -= x.SumHi[0] << 7
-			lo[r] -= x.SumLo[0] << 7
-		}
-		denseIntResults((*[PanelRows]float32)(dst[p*PanelRows:]), hi, lo, (*[PanelRows]float32)(scale[p*PanelRows:]), x.Inv[0], add)
-	}
 }
 
 func int8Panel(dst []float32, ldd int, panel []byte, scale *[PanelRows]float32, x *Int16Rows, tokens int, add bool) {

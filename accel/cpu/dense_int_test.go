@@ -218,6 +218,42 @@ func TestDenseIntMatMulDoesNotOverflowAtTheExtremes(t *testing.T) {
 	}
 }
 
+// A product of a row that has the same sign as the activations everywhere is beyond what float32 holds exactly, for one of the planes or for both:
+// where planes are joined, panels with such a row are left to others, beside panels without.
+func TestDenseIntMatMulOfSumsBeyondFloat32(t *testing.T) {
+	const cols = 2564
+	r := rand.New(rand.NewPCG(15, 16))
+	for name, plane := range map[string]func(hi, lo *int8){
+		"both": func(hi, lo *int8) {},
+		"hi":   func(hi, lo *int8) { *lo = int8(r.IntN(256) - 128) },
+		"lo":   func(hi, lo *int8) { *hi = -int8(r.IntN(3) / 2) }, // takes about as much off as would hide the rounding of that plane
+		"none": func(hi, lo *int8) { *hi, *lo = int8(r.IntN(255)-127), int8(r.IntN(256)-128) },
+		"below 16 bits": func(hi, lo *int8) {
+			if *hi, *lo = int8(r.IntN(255)-127), int8(r.IntN(256)-128); r.IntN(50) == 0 {
+				*hi, *lo = -128, -1
+			}
+		},
+	} {
+		n := 0
+		weight := func(r *rand.Rand, top int) int {
+			row := n / cols
+			n++
+			if row%3 == 1 && row/PanelRows%3 != 1 {
+				return top - r.IntN(3)
+			}
+			return randomCode(r, top)
+		}
+		c := newIntCase(r, DenseInt8, 16*11, cols, 1, 0, weight, func(r *rand.Rand) int8 { return int8(120 + r.IntN(8)) })
+		c.x.SumHi[0], c.x.SumLo[0] = 0, 0
+		for k := range cols {
+			plane(&c.x.Hi[k], &c.x.Lo[k])
+			c.x.SumHi[0] += int32(c.x.Hi[k])
+			c.x.SumLo[0] += int32(c.x.Lo[k])
+		}
+		t.Run(name, func(t *testing.T) { c.check(t, 0, 11) })
+	}
+}
+
 func TestDenseIntMatMulOfTheWidestMatrix(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for _, f := range intFormats {

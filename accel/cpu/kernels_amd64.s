@@ -852,7 +852,23 @@ DATA constants<>+3376(SB)/4, $0x01000100
 DATA constants<>+3380(SB)/4, $0x01000100
 DATA constants<>+3384(SB)/4, $0x01000100
 DATA constants<>+3388(SB)/4, $0x01000100
-GLOBL constants<>(SB), RODATA|NOPTR, $3392
+DATA constants<>+3392(SB)/4, $0x10001000
+DATA constants<>+3396(SB)/4, $0x10001000
+DATA constants<>+3400(SB)/4, $0x10001000
+DATA constants<>+3404(SB)/4, $0x10001000
+DATA constants<>+3408(SB)/4, $0x10001000
+DATA constants<>+3412(SB)/4, $0x10001000
+DATA constants<>+3416(SB)/4, $0x10001000
+DATA constants<>+3420(SB)/4, $0x10001000
+DATA constants<>+3424(SB)/4, $0x10001000
+DATA constants<>+3428(SB)/4, $0x10001000
+DATA constants<>+3432(SB)/4, $0x10001000
+DATA constants<>+3436(SB)/4, $0x10001000
+DATA constants<>+3440(SB)/4, $0x10001000
+DATA constants<>+3444(SB)/4, $0x10001000
+DATA constants<>+3448(SB)/4, $0x10001000
+DATA constants<>+3452(SB)/4, $0x10001000
+GLOBL constants<>(SB), RODATA|NOPTR, $3456
 
 // func ternaryDecodeAVX2(dst *byte, w *byte, blocks int, ahead int, zero int)
 // Requires: AVX, AVX2, MMX+
@@ -2877,108 +2893,290 @@ inner:
 	VZEROUPPER
 	RET
 
-// func ternaryGemvAVX2Side(dst *int32, w *byte, x *int8, xsum *int32, blocks int, step int)
+// func ternaryGemvAVX2Pairs(dst *int32, w *byte, x *int8, xsum *int32, blocks int, step int, pairs int, ahead int)
 // Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·ternaryGemvAVX2Side(SB), NOSPLIT, $0-48
+TEXT ·ternaryGemvAVX2Pairs(SB), NOSPLIT, $8-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+8(FP), CX
 	MOVQ         x+16(FP), DX
 	MOVQ         blocks+32(FP), BX
 	MOVQ         step+40(FP), SI
+	MOVQ         ahead+56(FP), DI
 	SHLQ         $0x06, SI
-	MOVQ         BX, DI
-	IMULQ        SI, DI
+	MOVQ         BX, R8
+	IMULQ        SI, R8
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VXORPS       Y10, Y10, Y10
 	VPXOR        Y0, Y0, Y0
-	MOVQ         xsum+24(FP), R8
-	VPBROADCASTD (R8), Y1
+	MOVQ         xsum+24(FP), R9
+	VPBROADCASTD (R9), Y1
 	VPSUBD       Y1, Y0, Y0
 	MOVQ         AX, R10
-	MOVQ         $0x00000008, R9
+	MOVQ         pairs+48(FP), R9
 
 begin:
 	VMOVDQU Y0, (R10)
 	VMOVDQU Y0, 32(R10)
 	ADDQ    SI, R10
+	VMOVDQU Y0, (R10)
+	VMOVDQU Y0, 32(R10)
+	ADDQ    SI, R10
 	DECQ    R9
 	JNZ     begin
-	MOVQ    $0x00000008, R8
+	VMOVDQU constants<>+1280(SB), Y0
+	VMOVDQU constants<>+1344(SB), Y1
+	VMOVDQU constants<>+3392(SB), Y2
 
 outer:
-	MOVQ    BX, R11
-	CMPQ    R11, R8
-	CMOVQGT R8, R11
+	MOVQ    $0x00000008, R11
+	CMPQ    BX, R11
+	CMOVQLT BX, R11
 	SUBQ    R11, BX
-	MOVQ    CX, R14
+	MOVQ    CX, R13
 	MOVQ    AX, R10
-	MOVQ    $0x00000008, R9
+	MOVQ    pairs+48(FP), R9
 
-panel:
-	MOVQ   R14, R13
-	MOVQ   DX, R15
-	MOVQ   R11, R12
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+pair:
+	MOVQ         R13, R15
+	ADDQ         R8, R13
+	MOVQ         R13, BP
+	ADDQ         R8, R13
+	MOVQ         DX, R14
+	MOVQ         R11, R12
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	VXORPS       Y8, Y8, Y8
+	VXORPS       Y9, Y9, Y9
+	VXORPS       Y10, Y10, Y10
+	TESTQ        $0x00000001, R12
+	JZ           inner
+	PREFETCHT0   (R15)(DI*1)
+	PREFETCHT0   (BP)(DI*1)
+	VPBROADCASTD (R14), Y11
+	VPBROADCASTD 4(R14), Y12
+	VPAND        (R15), Y0, Y13
+	VPAND        (R15), Y1, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y3, Y3
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y5, Y5
+	VPAND        32(R15), Y0, Y13
+	VPAND        32(R15), Y1, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y4, Y4
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y6, Y6
+	VPAND        (BP), Y0, Y13
+	VPAND        (BP), Y1, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y7, Y7
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y9, Y9
+	VPAND        32(BP), Y0, Y13
+	VPAND        32(BP), Y1, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y8, Y8
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 8(R14), Y11
+	VPBROADCASTD 12(R14), Y12
+	VPMULHUW     (R15), Y2, Y14
+	VPAND        Y0, Y14, Y13
+	VPAND        Y1, Y14, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y3, Y3
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y5, Y5
+	VPMULHUW     32(R15), Y2, Y14
+	VPAND        Y0, Y14, Y13
+	VPAND        Y1, Y14, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y4, Y4
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y6, Y6
+	VPMULHUW     (BP), Y2, Y14
+	VPAND        Y0, Y14, Y13
+	VPAND        Y1, Y14, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y7, Y7
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y9, Y9
+	VPMULHUW     32(BP), Y2, Y14
+	VPAND        Y0, Y14, Y13
+	VPAND        Y1, Y14, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y8, Y8
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y10, Y10
+	ADDQ         $0x00000040, R15
+	ADDQ         $0x00000040, BP
+	ADDQ         $0x10, R14
+	DECQ         R12
+	JZ           end
 
 inner:
-	PREFETCHT0   512(R13)
-	VMOVDQU      (R13), Y4
-	VMOVDQU      32(R13), Y5
-	VPBROADCASTD (R15), Y7
-	VPAND        constants<>+1280(SB), Y4, Y6
-	VPMADDUBSW   Y7, Y6, Y6
-	VPADDW       Y6, Y0, Y0
-	VPAND        constants<>+1280(SB), Y5, Y6
-	VPMADDUBSW   Y7, Y6, Y6
-	VPADDW       Y6, Y1, Y1
-	VPBROADCASTD 4(R15), Y7
-	VPAND        constants<>+1344(SB), Y4, Y6
-	VPMADDUBSW   Y7, Y6, Y6
-	VPADDW       Y6, Y2, Y2
-	VPAND        constants<>+1344(SB), Y5, Y6
-	VPMADDUBSW   Y7, Y6, Y6
-	VPADDW       Y6, Y3, Y3
-	VPSRLW       $0x04, Y4, Y4
-	VPSRLW       $0x04, Y5, Y5
-	VPBROADCASTD 8(R15), Y7
-	VPAND        constants<>+1280(SB), Y4, Y6
-	VPMADDUBSW   Y7, Y6, Y6
-	VPADDW       Y6, Y0, Y0
-	VPAND        constants<>+1280(SB), Y5, Y6
-	VPMADDUBSW   Y7, Y6, Y6
-	VPADDW       Y6, Y1, Y1
-	VPBROADCASTD 12(R15), Y7
-	VPAND        constants<>+1344(SB), Y4, Y6
-	VPMADDUBSW   Y7, Y6, Y6
-	VPADDW       Y6, Y2, Y2
-	VPAND        constants<>+1344(SB), Y5, Y6
-	VPMADDUBSW   Y7, Y6, Y6
-	VPADDW       Y6, Y3, Y3
-	ADDQ         $0x40, R13
-	ADDQ         $0x10, R15
-	DECQ         R12
+	PREFETCHT0   (R15)(DI*1)
+	PREFETCHT0   (BP)(DI*1)
+	VPBROADCASTD (R14), Y11
+	VPBROADCASTD 4(R14), Y12
+	VPAND        (R15), Y0, Y13
+	VPAND        (R15), Y1, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y3, Y3
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y5, Y5
+	VPAND        32(R15), Y0, Y13
+	VPAND        32(R15), Y1, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y4, Y4
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y6, Y6
+	VPAND        (BP), Y0, Y13
+	VPAND        (BP), Y1, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y7, Y7
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y9, Y9
+	VPAND        32(BP), Y0, Y13
+	VPAND        32(BP), Y1, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y8, Y8
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 8(R14), Y11
+	VPBROADCASTD 12(R14), Y12
+	VPMULHUW     (R15), Y2, Y14
+	VPAND        Y0, Y14, Y13
+	VPAND        Y1, Y14, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y3, Y3
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y5, Y5
+	VPMULHUW     32(R15), Y2, Y14
+	VPAND        Y0, Y14, Y13
+	VPAND        Y1, Y14, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y4, Y4
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y6, Y6
+	VPMULHUW     (BP), Y2, Y14
+	VPAND        Y0, Y14, Y13
+	VPAND        Y1, Y14, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y7, Y7
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y9, Y9
+	VPMULHUW     32(BP), Y2, Y14
+	VPAND        Y0, Y14, Y13
+	VPAND        Y1, Y14, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y8, Y8
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y10, Y10
+	PREFETCHT0   64(R15)(DI*1)
+	PREFETCHT0   64(BP)(DI*1)
+	VPBROADCASTD 16(R14), Y11
+	VPBROADCASTD 20(R14), Y12
+	VPAND        64(R15), Y0, Y13
+	VPAND        64(R15), Y1, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y3, Y3
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y5, Y5
+	VPAND        96(R15), Y0, Y13
+	VPAND        96(R15), Y1, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y4, Y4
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y6, Y6
+	VPAND        64(BP), Y0, Y13
+	VPAND        64(BP), Y1, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y7, Y7
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y9, Y9
+	VPAND        96(BP), Y0, Y13
+	VPAND        96(BP), Y1, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y8, Y8
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y10, Y10
+	VPBROADCASTD 24(R14), Y11
+	VPBROADCASTD 28(R14), Y12
+	VPMULHUW     64(R15), Y2, Y14
+	VPAND        Y0, Y14, Y13
+	VPAND        Y1, Y14, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y3, Y3
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y5, Y5
+	VPMULHUW     96(R15), Y2, Y14
+	VPAND        Y0, Y14, Y13
+	VPAND        Y1, Y14, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y4, Y4
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y6, Y6
+	VPMULHUW     64(BP), Y2, Y14
+	VPAND        Y0, Y14, Y13
+	VPAND        Y1, Y14, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y7, Y7
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y9, Y9
+	VPMULHUW     96(BP), Y2, Y14
+	VPAND        Y0, Y14, Y13
+	VPAND        Y1, Y14, Y14
+	VPMADDUBSW   Y11, Y13, Y13
+	VPADDW       Y13, Y8, Y8
+	VPMADDUBSW   Y12, Y14, Y14
+	VPADDW       Y14, Y10, Y10
+	ADDQ         $0x00000080, R15
+	ADDQ         $0x00000080, BP
+	ADDQ         $0x20, R14
+	SUBQ         $0x02, R12
 	JNZ          inner
-	VPSRAW       $0x02, Y2, Y2
-	VPADDW       Y2, Y0, Y0
-	VPMADDWD     constants<>+1216(SB), Y0, Y0
-	VPADDD       (R10), Y0, Y0
-	VMOVDQU      Y0, (R10)
-	VPSRAW       $0x02, Y3, Y3
-	VPADDW       Y3, Y1, Y1
-	VPMADDWD     constants<>+1216(SB), Y1, Y1
-	VPADDD       32(R10), Y1, Y1
-	VMOVDQU      Y1, 32(R10)
-	ADDQ         DI, R14
-	ADDQ         SI, R10
-	DECQ         R9
-	JNZ          panel
-	SHLQ         $0x04, R11
-	ADDQ         R11, DX
-	SHLQ         $0x02, R11
-	ADDQ         R11, CX
-	TESTQ        BX, BX
-	JNZ          outer
+
+end:
+	VPSRAW   $0x02, Y5, Y5
+	VPADDW   Y5, Y3, Y3
+	VPMADDWD constants<>+1216(SB), Y3, Y3
+	VPADDD   (R10), Y3, Y3
+	VMOVDQU  Y3, (R10)
+	VPSRAW   $0x02, Y6, Y6
+	VPADDW   Y6, Y4, Y4
+	VPMADDWD constants<>+1216(SB), Y4, Y4
+	VPADDD   32(R10), Y4, Y4
+	VMOVDQU  Y4, 32(R10)
+	ADDQ     SI, R10
+	VPSRAW   $0x02, Y9, Y9
+	VPADDW   Y9, Y7, Y7
+	VPMADDWD constants<>+1216(SB), Y7, Y7
+	VPADDD   (R10), Y7, Y7
+	VMOVDQU  Y7, (R10)
+	VPSRAW   $0x02, Y10, Y10
+	VPADDW   Y10, Y8, Y8
+	VPMADDWD constants<>+1216(SB), Y8, Y8
+	VPADDD   32(R10), Y8, Y8
+	VMOVDQU  Y8, 32(R10)
+	ADDQ     SI, R10
+	DECQ     R9
+	JNZ      pair
+	SHLQ     $0x04, R11
+	ADDQ     R11, DX
+	SHLQ     $0x02, R11
+	ADDQ     R11, CX
+	TESTQ    BX, BX
+	JNZ      outer
 	VZEROUPPER
 	RET
 
@@ -5304,116 +5502,232 @@ store:
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX2Side(sums *int32, w *byte, hi *int8, lo *int8, blocks int)
+// func joinColumnsAVX2(x *int16, coarse *int8, hi *int8, lo *int8, n int) (sum int, lowest int)
+// Requires: AVX, AVX2
+TEXT ·joinColumnsAVX2(SB), NOSPLIT, $0-56
+	MOVQ         x+0(FP), AX
+	MOVQ         coarse+8(FP), CX
+	MOVQ         hi+16(FP), DX
+	MOVQ         lo+24(FP), BX
+	MOVQ         n+32(FP), SI
+	MOVL         $0xff80ff80, DI
+	VMOVD        DI, X5
+	VPBROADCASTD X5, Y5
+	MOVL         $0x00100010, DI
+	VMOVD        DI, X6
+	VPBROADCASTD X6, Y6
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+
+loop:
+	VPMOVSXBW    (DX), Y0
+	VPMOVSXBW    (BX), Y1
+	VPCMPEQW     Y5, Y0, Y2
+	VPOR         Y2, Y4, Y4
+	VPSLLW       $0x08, Y0, Y0
+	VPADDW       Y1, Y0, Y0
+	VPSHUFLW     $0xd8, Y0, Y0
+	VPSHUFHW     $0xd8, Y0, Y0
+	VMOVDQU      Y0, (AX)
+	VPADDW       Y6, Y1, Y1
+	VPSRAW       $0x05, Y1, Y1
+	VPADDW       Y1, Y3, Y3
+	VPACKSSWB    Y1, Y1, Y1
+	VPERMQ       $0x08, Y1, Y1
+	VMOVDQU      X1, (CX)
+	ADDQ         $0x20, AX
+	ADDQ         $0x10, CX
+	ADDQ         $0x10, DX
+	ADDQ         $0x10, BX
+	SUBQ         $0x10, SI
+	JNZ          loop
+	VPMADDWD     constants<>+1216(SB), Y3, Y3
+	VEXTRACTI128 $0x01, Y3, X2
+	VPADDD       X2, X3, X3
+	VPSHUFD      $0x4e, X3, X2
+	VPADDD       X2, X3, X3
+	VPSHUFD      $0xb1, X3, X2
+	VPADDD       X2, X3, X3
+	VMOVD        X3, AX
+	MOVLQSX      AX, AX
+	MOVQ         AX, sum+40(FP)
+	VPMOVMSKB    Y4, AX
+	MOVQ         AX, lowest+48(FP)
+	VZEROUPPER
+	RET
+
+// func denseInt8AVX2Joined(dst *float32, sums *float64, w *byte, scale *float32, x *int16, coarse *int8, blocks int, panels int, ahead int, sum float64, coarseSum int, most int, inv float32, add int) int
 // Requires: AVX, AVX2, CMOV, MMX+
-TEXT ·denseInt8AVX2Side(SB), NOSPLIT, $0-40
-	MOVQ w+8(FP), AX
-	MOVQ blocks+32(FP), CX
-	MOVQ hi+16(FP), DX
-	MOVQ lo+24(FP), BX
-	MOVQ CX, SI
-	SHLQ $0x06, SI
+TEXT ·denseInt8AVX2Joined(SB), NOSPLIT, $0-120
+	MOVQ         w+16(FP), AX
+	MOVQ         x+32(FP), CX
+	MOVQ         coarse+40(FP), DX
+	MOVQ         blocks+48(FP), BX
+	MOVQ         ahead+64(FP), SI
+	MOVQ         BX, DI
+	SHLQ         $0x06, DI
+	MOVL         $0x00ff00ff, R8
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Y0
 
 outer:
-	MOVQ    $0x00000010, R8
-	CMPQ    CX, R8
-	CMOVQLT CX, R8
-	SUBQ    R8, CX
-	MOVQ    AX, R11
-	MOVQ    sums+0(FP), R9
-	MOVQ    $0x00000008, DI
+	MOVQ    $0x00000010, R9
+	CMPQ    BX, R9
+	CMOVQLT BX, R9
+	SUBQ    R9, BX
+	MOVQ    AX, R12
+	MOVQ    sums+8(FP), R10
+	MOVQ    panels+56(FP), R8
 
 panel:
-	MOVQ    R11, R10
-	MOVQ    DX, R13
-	MOVQ    BX, R14
-	MOVQ    R8, R12
-	VMOVDQU (R9), Y0
-	VMOVDQU 32(R9), Y1
-	VMOVDQU 64(R9), Y2
-	VMOVDQU 96(R9), Y3
-	VMOVDQU 128(R9), Y4
-	VMOVDQU 160(R9), Y5
-	VMOVDQU 192(R9), Y6
-	VMOVDQU 224(R9), Y7
+	MOVQ   R12, R11
+	XORQ   R13, R13
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
 
 inner:
-	PREFETCHT0   1024(R10)
-	VPBROADCASTD (R13), X8
-	VPMOVSXBW    X8, Y8
-	VPBROADCASTD (R14), X9
-	VPMOVSXBW    X9, Y9
-	VMOVDQU      (R10), Y11
-	VXORPS       Y12, Y12, Y12
-	VPUNPCKLBW   Y12, Y11, Y10
-	VPUNPCKHBW   Y12, Y11, Y11
-	VPMADDWD     Y8, Y10, Y12
-	VPADDD       Y12, Y0, Y0
-	VPMADDWD     Y9, Y10, Y10
-	VPADDD       Y10, Y4, Y4
-	VPMADDWD     Y8, Y11, Y12
-	VPADDD       Y12, Y1, Y1
-	VPMADDWD     Y9, Y11, Y11
-	VPADDD       Y11, Y5, Y5
-	VMOVDQU      32(R10), Y11
-	VXORPS       Y12, Y12, Y12
-	VPUNPCKLBW   Y12, Y11, Y10
-	VPUNPCKHBW   Y12, Y11, Y11
-	VPMADDWD     Y8, Y10, Y12
-	VPADDD       Y12, Y2, Y2
-	VPMADDWD     Y9, Y10, Y10
-	VPADDD       Y10, Y6, Y6
-	VPMADDWD     Y8, Y11, Y12
-	VPADDD       Y12, Y3, Y3
-	VPMADDWD     Y9, Y11, Y11
-	VPADDD       Y11, Y7, Y7
-	ADDQ         $0x40, R10
-	ADDQ         $0x04, R13
-	ADDQ         $0x04, R14
-	DECQ         R12
-	JNZ          inner
-	VMOVDQU      Y0, (R9)
-	VMOVDQU      Y1, 32(R9)
-	VMOVDQU      Y2, 64(R9)
-	VMOVDQU      Y3, 96(R9)
-	VMOVDQU      Y4, 128(R9)
-	VMOVDQU      Y5, 160(R9)
-	VMOVDQU      Y6, 192(R9)
-	VMOVDQU      Y7, 224(R9)
-	ADDQ         SI, R11
-	ADDQ         $0x00000100, R9
-	DECQ         DI
+	PREFETCHT0   (R11)(SI*1)
+	VPBROADCASTD (CX)(R13*8), Y5
+	VPBROADCASTD 4(CX)(R13*8), Y6
+	VPBROADCASTD (DX)(R13*4), Y7
+	VMOVDQU      (R11), Y8
+	VPAND        Y0, Y8, Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPMADDWD     Y5, Y9, Y9
+	VPMADDWD     Y6, Y10, Y10
+	VPMADDUBSW   Y7, Y8, Y8
+	VPADDD       Y9, Y1, Y1
+	VPADDD       Y10, Y1, Y1
+	VPADDW       Y8, Y3, Y3
+	VMOVDQU      32(R11), Y8
+	VPAND        Y0, Y8, Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPMADDWD     Y5, Y9, Y9
+	VPMADDWD     Y6, Y10, Y10
+	VPMADDUBSW   Y7, Y8, Y8
+	VPADDD       Y9, Y2, Y2
+	VPADDD       Y10, Y2, Y2
+	VPADDW       Y8, Y4, Y4
+	ADDQ         $0x40, R11
+	INCQ         R13
+	CMPQ         R13, R9
+	JNE          inner
+	VCVTDQ2PD    X1, Y5
+	VADDPD       (R10), Y5, Y5
+	VMOVUPD      Y5, (R10)
+	VEXTRACTI128 $0x01, Y1, X1
+	VCVTDQ2PD    X1, Y5
+	VADDPD       32(R10), Y5, Y5
+	VMOVUPD      Y5, 32(R10)
+	VPMADDWD     constants<>+1216(SB), Y3, Y3
+	VPADDD       128(R10), Y3, Y3
+	VMOVDQU      Y3, 128(R10)
+	VCVTDQ2PD    X2, Y1
+	VADDPD       64(R10), Y1, Y1
+	VMOVUPD      Y1, 64(R10)
+	VEXTRACTI128 $0x01, Y2, X2
+	VCVTDQ2PD    X2, Y1
+	VADDPD       96(R10), Y1, Y1
+	VMOVUPD      Y1, 96(R10)
+	VPMADDWD     constants<>+1216(SB), Y4, Y4
+	VPADDD       160(R10), Y4, Y4
+	VMOVDQU      Y4, 160(R10)
+	ADDQ         DI, R12
+	ADDQ         $0x000000c0, R10
+	DECQ         R8
 	JNZ          panel
-	SHLQ         $0x02, R8
-	ADDQ         R8, DX
-	ADDQ         R8, BX
-	SHLQ         $0x04, R8
-	ADDQ         R8, AX
-	TESTQ        CX, CX
+	SHLQ         $0x02, R9
+	ADDQ         R9, DX
+	LEAQ         (CX)(R9*2), CX
+	SHLQ         $0x04, R9
+	ADDQ         R9, AX
+	TESTQ        BX, BX
 	JNZ          outer
-	MOVQ         sums+0(FP), R9
-	MOVQ         $0x00000008, DI
+	MOVQ         dst+0(FP), AX
+	MOVQ         scale+24(FP), CX
+	MOVQ         sums+8(FP), DX
+	MOVQ         panels+56(FP), BX
+	MOVQ         add+104(FP), SI
+	XORQ         DI, DI
+	MOVQ         $0x00000001, R8
+	VBROADCASTSD sum+72(FP), Y0
+	MOVQ         $0x41efe00000000000, R9
+	VMOVQ        R9, X1
+	VPBROADCASTQ X1, Y1
+	VPBROADCASTD coarseSum+80(FP), Y2
+	VPBROADCASTD most+88(FP), Y3
+	VBROADCASTSS inv+96(FP), Y4
 
-join:
-	VMOVDQU (R9), Y0
-	VMOVDQU 32(R9), Y1
-	VPHADDD Y1, Y0, Y0
-	VMOVDQU Y0, (R9)
-	VMOVDQU 64(R9), Y0
-	VMOVDQU 96(R9), Y1
-	VPHADDD Y1, Y0, Y0
-	VMOVDQU Y0, 32(R9)
-	VMOVDQU 128(R9), Y0
-	VMOVDQU 160(R9), Y1
-	VPHADDD Y1, Y0, Y0
-	VMOVDQU Y0, 128(R9)
-	VMOVDQU 192(R9), Y0
-	VMOVDQU 224(R9), Y1
-	VPHADDD Y1, Y0, Y0
-	VMOVDQU Y0, 160(R9)
-	ADDQ    $0x00000100, R9
-	DECQ    DI
-	JNZ     join
+result:
+	VXORPS      Y5, Y5, Y5
+	VMOVUPD     (DX), Y6
+	VSUBPD      Y0, Y6, Y6
+	VANDPD      constants<>+2048(SB), Y6, Y7
+	VCMPPD      $0x1e, Y1, Y7, Y7
+	VORPS       Y7, Y5, Y5
+	VCVTPD2PSY  Y6, X6
+	VMOVUPD     32(DX), Y7
+	VSUBPD      Y0, Y7, Y7
+	VANDPD      constants<>+2048(SB), Y7, Y8
+	VCMPPD      $0x1e, Y1, Y8, Y8
+	VORPS       Y8, Y5, Y5
+	VCVTPD2PSY  Y7, X7
+	VINSERTF128 $0x01, X7, Y6, Y6
+	VMOVDQU     128(DX), Y7
+	VPSLLD      $0x05, Y7, Y7
+	VPSUBD      Y2, Y7, Y7
+	VPABSD      Y7, Y7
+	VPCMPGTD    Y3, Y7, Y7
+	VORPS       Y7, Y5, Y5
+	VMOVUPD     64(DX), Y7
+	VSUBPD      Y0, Y7, Y7
+	VANDPD      constants<>+2048(SB), Y7, Y8
+	VCMPPD      $0x1e, Y1, Y8, Y8
+	VORPS       Y8, Y5, Y5
+	VCVTPD2PSY  Y7, X7
+	VMOVUPD     96(DX), Y8
+	VSUBPD      Y0, Y8, Y8
+	VANDPD      constants<>+2048(SB), Y8, Y9
+	VCMPPD      $0x1e, Y1, Y9, Y9
+	VORPS       Y9, Y5, Y5
+	VCVTPD2PSY  Y8, X8
+	VINSERTF128 $0x01, X8, Y7, Y7
+	VMOVDQU     160(DX), Y8
+	VPSLLD      $0x05, Y8, Y8
+	VPSUBD      Y2, Y8, Y8
+	VPABSD      Y8, Y8
+	VPCMPGTD    Y3, Y8, Y8
+	VORPS       Y8, Y5, Y5
+	VPMOVMSKB   Y5, R9
+	TESTL       R9, R9
+	JZ          whole
+	ORQ         R8, DI
+	JMP         next
+
+whole:
+	VMULPS (CX), Y6, Y6
+	VMULPS Y4, Y6, Y6
+	VMULPS 32(CX), Y7, Y7
+	VMULPS Y4, Y7, Y7
+	TESTQ  SI, SI
+	JZ     store
+	VADDPS (AX), Y6, Y6
+	VADDPS 32(AX), Y7, Y7
+
+store:
+	VMOVUPS Y6, (AX)
+	VMOVUPS Y7, 32(AX)
+
+next:
+	SHLQ $0x01, R8
+	ADDQ $0x000000c0, DX
+	ADDQ $0x40, AX
+	ADDQ $0x40, CX
+	DECQ BX
+	JNZ  result
+	MOVQ DI, ret+112(FP)
 	VZEROUPPER
 	RET
 

@@ -81,18 +81,31 @@ func ternaryTile512(tokens int, dst *int32, ldd int, w *byte, x *int8, ldx int, 
 	}
 }
 
-// ternary256 takes whole panels for one token, side by side where that is faster, and half panels for several.
+// How many bytes ahead kernels of AVX2 read: of panels that are read in turns, which are of 512 bytes or 1024, and of others, a page.
+const (
+	turnAhead = 768
+	pageAhead = 4096
+)
+
+// ternarySides is how many panels ternary256 reads in turns where there are manyStreams.
+const ternarySides = 4
+
+// ternary256 takes whole panels for one token, two by two, and half panels for several.
 func ternary256(dst []int32, ldd int, panels []byte, nb int, x []int8, ldx int, xsum []int32) {
 	stride := nb * BlockBytes
 	p, n := 0, len(panels)/stride
-	if len(xsum) == 1 && manyStreams {
-		for p+sides <= n {
-			step := (n - p) / sides
+	if len(xsum) == 1 {
+		most, ahead := 2, pageAhead
+		if manyStreams {
+			most, ahead = ternarySides, turnAhead
+		}
+		for side := most; side >= 2; side /= 2 {
+			step := (n - p) / side
 			for range step {
-				ternaryGemvAVX2Side(&dst[p*PanelRows], &panels[p*stride], &x[0], &xsum[0], nb, step)
+				ternaryGemvAVX2Pairs(&dst[p*PanelRows], &panels[p*stride], &x[0], &xsum[0], nb, step, side/2, ahead)
 				p++
 			}
-			p += step * (sides - 1)
+			p += step * (side - 1)
 		}
 	}
 	for ; p < n; p++ {

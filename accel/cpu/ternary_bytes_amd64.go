@@ -271,6 +271,7 @@ type tileSpace struct {
 	job    tileJob
 	ints   intSpace
 	lines  lineSpace
+	joined joinedSpace
 }
 
 // tileSpaces are those of no call, as many as there were calls at a time. A sync.Pool would forget them now and then, and steps that

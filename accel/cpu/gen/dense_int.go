@@ -16,7 +16,8 @@ func int8Dense(s simd) {
 		denseIntFinish()
 		int8Side512()
 	} else {
-		int8Side256()
+		joinPlanes16()
+		int8Joined256()
 	}
 	for tokens := 1; tokens <= most; tokens++ {
 		switch {
@@ -321,113 +322,4 @@ func int8x256(tokens int) {
 		}
 	}
 	k.finish(acc)
-}
-
-// denseSideRun is how many blocks of a panel are read before the next panel's turn.
-const denseSideRun = 16
-
-// int8Side256 multiplies panels side by side with one token: in turns, as there are no registers for the sums of all. What a turn asks for
-// is read in the panel's next one.
-func int8Side256() {
-	const panelSums = 256 // bytes; 128 for each plane
-	const name = "denseInt8AVX2Side"
-	TEXT(name, NOSPLIT, "func(sums *int32, w *byte, hi, lo *int8, blocks int)")
-	Doc(fmt.Sprintf("%s: sums[64*p+r] += sum_k u[r,k]*hi[k] and sums[64*p+32+r] += sum_k u[r,k]*lo[k] for the 16 rows r of each panel p < %d,", name, sides),
-		fmt.Sprintf("with u the weights plus %d. The sums are 0 before; those between are lost; blocks > 0.", 1<<7))
-	Pragma("noescape")
-	w, n := load("w"), load("blocks")
-	x := [2]reg.Register{load("hi"), load("lo")}
-	stride, turn, count := GP64(), GP64(), GP64()
-	to, from, panel, rest := GP64(), GP64(), GP64(), GP64()
-	xp := [2]reg.Register{GP64(), GP64()}
-	MOVQ(n, stride)
-	SHLQ(u8(6), stride)
-	Label("outer")
-	takeAtMost(denseSideRun, n, count)
-	MOVQ(w, panel)
-	Load(Param("sums"), to)
-	MOVQ(u32(sides), turn)
-	Label("panel")
-	MOVQ(panel, from)
-	MOVQ(x[0], xp[0])
-	MOVQ(x[1], xp[1])
-	MOVQ(count, rest)
-	int8Turn256(from, rest, to, xp)
-	ADDQ(stride, panel)
-	ADDQ(u32(panelSums), to)
-	DECQ(turn)
-	JNZ(label("panel"))
-	SHLQ(u8(2), count) // columns
-	for _, p := range x {
-		ADDQ(count, p)
-	}
-	SHLQ(u8(4), count)
-	ADDQ(count, w)
-	TESTQ(n, n)
-	JNZ(label("outer"))
-	// A sum has two parts in neighbouring lanes.
-	Load(Param("sums"), to)
-	MOVQ(u32(sides), turn)
-	a := avx2.regs(2)
-	Label("join")
-	for plane := range x {
-		for part := range 2 {
-			VMOVDQU(at(to, 128*plane+64*part), a[0])
-			VMOVDQU(at(to, 128*plane+64*part+32), a[1])
-			VPHADDD(a[1], a[0], a[0])
-			VMOVDQU(a[0], at(to, 128*plane+32*part))
-		}
-	}
-	ADDQ(u32(panelSums), to)
-	DECQ(turn)
-	JNZ(label("join"))
-	done()
-}
-
-// takeAtMost is takeUpTo without a register for the most.
-func takeAtMost(most int, n, count reg.Register) {
-	MOVQ(u32(most), count)
-	CMPQ(n, count)
-	CMOVQLT(n, count)
-	SUBQ(count, n)
-}
-
-// int8Turn256 adds the products of n blocks at w to the sums at to: of rows 0 1 4 5 and 2 3 6 7 of each half panel, for each plane.
-func int8Turn256(w, n, to reg.Register, planes [2]reg.Register) {
-	acc := [2][]reg.VecVirtual{avx2.regs(4), avx2.regs(4)}
-	for p := range acc {
-		for i, a := range acc[p] {
-			VMOVDQU(at(to, 128*p+32*i), a)
-		}
-	}
-	x, v, m := avx2.regs(2), avx2.regs(2), YMM()
-	Label("inner")
-	PREFETCHT0(at(w, 64*denseSideRun))
-	for p, x := range x {
-		VPBROADCASTD(at(planes[p], 0), x.AsX())
-		VPMOVSXBW(x.AsX(), x)
-	}
-	for part := range 2 {
-		VMOVDQU(at(w, 32*part), v[1])
-		avx2.zero(m)
-		VPUNPCKLBW(m, v[1], v[0])
-		VPUNPCKHBW(m, v[1], v[1])
-		for g, w := range v {
-			VPMADDWD(x[0], w, m)
-			VPADDD(m, acc[0][2*part+g], acc[0][2*part+g])
-			VPMADDWD(x[1], w, w)
-			VPADDD(w, acc[1][2*part+g], acc[1][2*part+g])
-		}
-	}
-	ADDQ(u8(64), w)
-	for _, p := range planes {
-		ADDQ(u8(4), p)
-	}
-	DECQ(n)
-	JNZ(label("inner"))
-	for p := range acc {
-		for i, a := range acc[p] {
-			VMOVDQU(a, at(to, 128*p+32*i))
-		}
-	}
 }

@@ -185,6 +185,7 @@ const (
 	cErfc1
 	cQuarters // the places of the fields, one for each quarter of 64 bytes
 	c256s     // pairs of int16
+	cShift4   // words: 2^12
 )
 
 const (
@@ -207,7 +208,7 @@ func constants() {
 		cTwo: f(2), cHalf: f(0.5), cTanhSmall: f(0.625), cTanh0: f(-5.70498872745e-3), cTanh1: f(2.06390887954e-2),
 		cTanh2: f(-5.37397155531e-2), cTanh3: f(1.33314422036e-1), cTanh4: f(-3.33332819422e-1),
 		cSqrtHalf: f(0.70710678118654752440), cErfcP: f(0.3275911), cErfc5: f(1.061405429), cErfc4: f(-1.453152027),
-		cErfc3: f(1.421413741), cErfc2: f(-0.284496736), cErfc1: f(0.254829592), cQuarters: 0, c256s: 0x01000100,
+		cErfc3: f(1.421413741), cErfc2: f(-0.284496736), cErfc1: f(0.254829592), cQuarters: 0, c256s: 0x01000100, cShift4: 0x10001000,
 	}
 	table = GLOBL("constants", RODATA|NOPTR)
 	for i, v := range values {

@@ -23,7 +23,7 @@ func ternary(s simd) {
 		return
 	}
 	ternaryGemv256()
-	ternaryGemv256Side()
+	ternaryGemv256Pairs()
 	for tokens := 2; tokens <= 4; tokens++ {
 		ternaryGemm256(tokens)
 	}
@@ -219,58 +219,89 @@ func ternaryGemv256() {
 // sideRun is how many blocks of a panel are read before the next panel's turn: as many as int16 sums hold.
 const sideRun = 8
 
-// ternaryGemv256Side multiplies panels side by side with one token. They are taken in turns, for as many blocks as a panel's int16 sums hold,
-// and the int32 sums wait in dst. What a turn asks for is read in the panel's next one.
-func ternaryGemv256Side() {
-	TEXT("ternaryGemvAVX2Side", NOSPLIT, "func(dst *int32, w *byte, x *int8, xsum *int32, blocks, step int)")
-	Doc(fmt.Sprintf("ternaryGemvAVX2Side: dst[16*step*p+r] = sum_k w[r,k]*x[k] for the 16 rows r of each panel step*p, p < %d; blocks > 0.", sides))
+// ternaryGemv256Pairs multiplies panels two by two with one token: those of a pair share the inputs, and pairs are taken in turns, for as many
+// blocks as a panel's int16 sums hold, while the int32 sums wait in dst. It is written for few instructions: another hardware thread on the core
+// leaves this one every second cycle to issue in. So weights are operands in memory (the high half of a product with 2^12 is a shift by four),
+// which wants addresses without an index.
+func ternaryGemv256Pairs() {
+	TEXT("ternaryGemvAVX2Pairs", NOSPLIT, "func(dst *int32, w *byte, x *int8, xsum *int32, blocks, step, pairs, ahead int)")
+	Doc("ternaryGemvAVX2Pairs: dst[16*step*p+r] = sum_k w[r,k]*x[k] for the 16 rows r of each panel step*p, p < 2*pairs; reads ahead; blocks, pairs > 0.")
 	Pragma("noescape")
-	dst, w, x, n, step := load("dst"), load("w"), load("x"), load("blocks"), load("step")
-	stride, most, turn := GP64(), GP64(), GP64()
+	dst, w, x, n, step, ahead := load("dst"), load("w"), load("x"), load("blocks"), load("step"), load("ahead")
+	stride, turn := GP64(), GP64()
 	SHLQ(u8(6), step) // bytes from a panel's sums to the next one's
 	MOVQ(n, stride)
 	IMULQ(step, stride)
-	t, to := avx2.regs(2), GP64()
+	k := gemv256Pair{mask: avx2.regs(2), high: YMM(), acc: [2]gemv256{newGemv256(), newGemv256()}}
+	t := avx2.regs(2)
 	VPXOR(t[0], t[0], t[0])
 	VPBROADCASTD(at(load("xsum"), 0), t[1])
 	VPSUBD(t[1], t[0], t[0])
+	to := GP64()
 	MOVQ(dst, to)
-	MOVQ(u32(sides), turn)
+	Load(Param("pairs"), turn)
 	Label("begin")
-	for i := range 2 {
-		VMOVDQU(t[0], at(to, 32*i))
+	for range 2 {
+		for i := range 2 {
+			VMOVDQU(t[0], at(to, 32*i))
+		}
+		ADDQ(step, to)
 	}
-	ADDQ(step, to)
 	DECQ(turn)
 	JNZ(label("begin"))
-	MOVQ(u32(sideRun), most)
-	count, rest, from, panel, xp := GP64(), GP64(), GP64(), GP64(), GP64()
+	for i, mask := range k.mask {
+		VMOVDQU(constant([]int{cMask0, cMask1}[i]), mask)
+	}
+	VMOVDQU(constant(cShift4), k.high)
+	count, rest, panel, xp := GP64(), GP64(), GP64(), GP64()
+	from := [2]reg.Register{GP64(), GP64()}
 	Label("outer")
-	takeUpTo(most, n, count)
+	takeAtMost(sideRun, n, count)
 	MOVQ(w, panel)
 	MOVQ(dst, to)
-	MOVQ(u32(sides), turn)
-	Label("panel")
-	MOVQ(panel, from)
+	Load(Param("pairs"), turn)
+	Label("pair")
+	MOVQ(panel, from[0])
+	ADDQ(stride, panel)
+	MOVQ(panel, from[1])
+	ADDQ(stride, panel)
 	MOVQ(x, xp)
 	MOVQ(count, rest)
-	k := newGemv256()
-	Label("inner")
-	PREFETCHT0(at(from, 64*sideRun))
-	k.block(from, xp)
-	DECQ(rest)
-	JNZ(label("inner"))
-	for i, lo := range k.lo {
-		VPSRAW(u8(2), k.hi[i], k.hi[i])
-		VPADDW(k.hi[i], lo, lo)
-		VPMADDWD(constant(cOnes16), lo, lo)
-		VPADDD(at(to, 32*i), lo, lo)
-		VMOVDQU(lo, at(to, 32*i))
+	for _, a := range k.acc {
+		avx2.zero(a.lo...)
+		avx2.zero(a.hi...)
 	}
-	ADDQ(stride, panel)
-	ADDQ(step, to)
+	next := func(blocks int) {
+		for _, p := range from {
+			ADDQ(u32(64*blocks), p)
+		}
+		ADDQ(u8(16*blocks), xp)
+	}
+	TESTQ(u32(1), rest) // an odd block first
+	JZ(label("inner"))
+	k.block(from, xp, ahead, 0)
+	next(1)
+	DECQ(rest)
+	JZ(label("end"))
+	Label("inner")
+	k.block(from, xp, ahead, 0)
+	k.block(from, xp, ahead, 1)
+	next(2)
+	SUBQ(u8(2), rest)
+	JNZ(label("inner"))
+	Label("end")
+	for _, a := range k.acc {
+		for i, lo := range a.lo {
+			VPSRAW(u8(2), a.hi[i], a.hi[i])
+			VPADDW(a.hi[i], lo, lo)
+			VPMADDWD(constant(cOnes16), lo, lo)
+			VPADDD(at(to, 32*i), lo, lo)
+			VMOVDQU(lo, at(to, 32*i))
+		}
+		ADDQ(step, to)
+	}
 	DECQ(turn)
-	JNZ(label("panel"))
+	JNZ(label("pair"))
 	SHLQ(u8(4), count)
 	ADDQ(count, x)
 	SHLQ(u8(2), count)
@@ -278,6 +309,43 @@ func ternaryGemv256Side() {
 	TESTQ(n, n)
 	JNZ(label("outer"))
 	done()
+}
+
+// gemv256Pair holds the sums of two panels.
+type gemv256Pair struct {
+	mask []reg.VecVirtual // of the fields 0 and 1
+	high reg.VecVirtual   // 2^12
+	acc  [2]gemv256
+}
+
+// block adds the products of block i from w on with inputs from x on.
+func (k gemv256Pair) block(w [2]reg.Register, x, ahead reg.Register, i int) {
+	for _, p := range w {
+		PREFETCHT0(indexed(p, ahead, 64*i))
+	}
+	for f := 0; f < 4; f += 2 {
+		xb := avx2.regs(2)
+		for j, v := range xb {
+			VPBROADCASTD(at(x, 16*i+4*(f+j)), v)
+		}
+		for panel, a := range k.acc {
+			for half := range 2 {
+				t, v := avx2.regs(2), at(w[panel], 64*i+32*half)
+				if f == 0 {
+					VPAND(v, k.mask[0], t[0])
+					VPAND(v, k.mask[1], t[1])
+				} else {
+					VPMULHUW(v, k.high, t[1])
+					VPAND(k.mask[0], t[1], t[0])
+					VPAND(k.mask[1], t[1], t[1])
+				}
+				for j, sum := range [][]reg.VecVirtual{a.lo, a.hi} {
+					VPMADDUBSW(xb[j], t[j], t[j])
+					VPADDW(t[j], sum[half], sum[half])
+				}
+			}
+		}
+	}
 }
 
 // gemv256 holds int16 sums of the two halves of a panel, of fields 0 and 2, and of fields 1 and 3, which are scaled by 4.
@@ -322,6 +390,14 @@ func takeUpTo(most, n, count reg.Register) {
 	MOVQ(n, count)
 	CMPQ(count, most)
 	CMOVQGT(most, count)
+	SUBQ(count, n)
+}
+
+// takeAtMost is takeUpTo without a register for the most.
+func takeAtMost(most int, n, count reg.Register) {
+	MOVQ(u32(most), count)
+	CMPQ(n, count)
+	CMOVQLT(n, count)
 	SUBQ(count, n)
 }
 
