@@ -3516,233 +3516,181 @@ TEXT ·lineDotAVX2(SB), NOSPLIT, $0-56
 	MOVQ    x+32(FP), AX
 	MOVQ    blocks+48(FP), CX
 	XORQ    R12, R12
-	MOVQ    $0x00000004, R14
+	VMOVDQU constants<>+1280(SB), Y12
+	VMOVDQU constants<>+1344(SB), Y13
 	VXORPS  Y0, Y0, Y0
 	VXORPS  Y1, Y1, Y1
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
 
-outerab:
-	MOVQ    CX, R13
-	CMPQ    R13, R14
-	CMOVQGT R14, R13
+outer:
+	MOVQ    $0x00000004, R13
+	CMPQ    CX, R13
+	CMOVQLT CX, R13
 	SUBQ    R13, CX
 	VXORPS  Y4, Y4, Y4
 	VXORPS  Y5, Y5, Y5
 	VXORPS  Y6, Y6, Y6
 	VXORPS  Y7, Y7, Y7
+	VXORPS  Y8, Y8, Y8
+	VXORPS  Y9, Y9, Y9
+	VXORPS  Y10, Y10, Y10
+	VXORPS  Y11, Y11, Y11
 
-innerab:
-	VMOVDQU      (BX)(R12*1), Y8
+inner:
+	VMOVDQU      (BX)(R12*1), Y14
 	PREFETCHT0   (R9)(R12*1)
-	VMOVDQU      (SI)(R12*1), Y9
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   (AX), Y15, Y15
+	VPADDW       Y15, Y4, Y4
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   64(AX), Y15, Y15
+	VPADDW       Y15, Y8, Y8
+	VPSRLW       $0x04, Y14, Y14
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   128(AX), Y15, Y15
+	VPADDW       Y15, Y4, Y4
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   192(AX), Y15, Y15
+	VPADDW       Y15, Y8, Y8
+	VMOVDQU      (SI)(R12*1), Y14
 	PREFETCHT0   (R10)(R12*1)
-	VMOVDQU      (AX), Y11
-	VPAND        constants<>+1280(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y4, Y4
-	VPAND        constants<>+1280(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y5, Y5
-	VMOVDQU      64(AX), Y11
-	VPAND        constants<>+1344(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y6, Y6
-	VPAND        constants<>+1344(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y7, Y7
-	VPSRLW       $0x04, Y8, Y8
-	VPSRLW       $0x04, Y9, Y9
-	VMOVDQU      128(AX), Y11
-	VPAND        constants<>+1280(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y4, Y4
-	VPAND        constants<>+1280(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y5, Y5
-	VMOVDQU      192(AX), Y11
-	VPAND        constants<>+1344(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y6, Y6
-	VPAND        constants<>+1344(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y7, Y7
-	VMOVDQU      32(BX)(R12*1), Y8
-	VMOVDQU      32(SI)(R12*1), Y9
-	VMOVDQU      32(AX), Y11
-	VPAND        constants<>+1280(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y4, Y4
-	VPAND        constants<>+1280(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y5, Y5
-	VMOVDQU      96(AX), Y11
-	VPAND        constants<>+1344(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y6, Y6
-	VPAND        constants<>+1344(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y7, Y7
-	VPSRLW       $0x04, Y8, Y8
-	VPSRLW       $0x04, Y9, Y9
-	VMOVDQU      160(AX), Y11
-	VPAND        constants<>+1280(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y4, Y4
-	VPAND        constants<>+1280(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y5, Y5
-	VMOVDQU      224(AX), Y11
-	VPAND        constants<>+1344(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y6, Y6
-	VPAND        constants<>+1344(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y7, Y7
-	ADDQ         $0x00000040, R12
-	ADDQ         $0x00000100, AX
-	DECQ         R13
-	JNZ          innerab
-	VPMADDWD     constants<>+1216(SB), Y4, Y4
-	VPADDD       Y4, Y0, Y0
-	VPMADDWD     constants<>+1216(SB), Y6, Y6
-	VPADDD       Y6, Y2, Y2
-	VPMADDWD     constants<>+1216(SB), Y5, Y5
-	VPADDD       Y5, Y1, Y1
-	VPMADDWD     constants<>+1216(SB), Y7, Y7
-	VPADDD       Y7, Y3, Y3
-	TESTQ        CX, CX
-	JNZ          outerab
-	VPSRAD       $0x02, Y2, Y2
-	VPADDD       Y2, Y0, Y0
-	VPSRAD       $0x02, Y3, Y3
-	VPADDD       Y3, Y1, Y1
-	VPUNPCKLDQ   Y1, Y0, Y8
-	VPUNPCKHDQ   Y1, Y0, Y9
-	VPADDD       Y9, Y8, Y8
-	VEXTRACTI128 $0x01, Y8, X0
-	VPADDD       X8, X0, X0
-	VPSHUFD      $0x4e, X0, X1
-	VPADDD       X1, X0, X0
-	VPBROADCASTD xsum+40(FP), X1
-	VPSUBD       X1, X0, X0
-	MOVQ         dst+0(FP), AX
-	VMOVQ        X0, (AX)
-	MOVQ         x+32(FP), AX
-	MOVQ         blocks+48(FP), CX
-	XORQ         R12, R12
-	MOVQ         $0x00000004, R14
-	VXORPS       Y0, Y0, Y0
-	VXORPS       Y1, Y1, Y1
-	VXORPS       Y2, Y2, Y2
-	VXORPS       Y3, Y3, Y3
-
-outercd:
-	MOVQ    CX, R13
-	CMPQ    R13, R14
-	CMOVQGT R14, R13
-	SUBQ    R13, CX
-	VXORPS  Y4, Y4, Y4
-	VXORPS  Y5, Y5, Y5
-	VXORPS  Y6, Y6, Y6
-	VXORPS  Y7, Y7, Y7
-
-innercd:
-	VMOVDQU      (DI)(R12*1), Y8
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   (AX), Y15, Y15
+	VPADDW       Y15, Y5, Y5
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   64(AX), Y15, Y15
+	VPADDW       Y15, Y9, Y9
+	VPSRLW       $0x04, Y14, Y14
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   128(AX), Y15, Y15
+	VPADDW       Y15, Y5, Y5
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   192(AX), Y15, Y15
+	VPADDW       Y15, Y9, Y9
+	VMOVDQU      (DI)(R12*1), Y14
 	PREFETCHT0   (R11)(R12*1)
-	VMOVDQU      (R8)(R12*1), Y9
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   (AX), Y15, Y15
+	VPADDW       Y15, Y6, Y6
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   64(AX), Y15, Y15
+	VPADDW       Y15, Y10, Y10
+	VPSRLW       $0x04, Y14, Y14
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   128(AX), Y15, Y15
+	VPADDW       Y15, Y6, Y6
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   192(AX), Y15, Y15
+	VPADDW       Y15, Y10, Y10
+	VMOVDQU      (R8)(R12*1), Y14
 	PREFETCHT0   (DX)(R12*1)
-	VMOVDQU      (AX), Y11
-	VPAND        constants<>+1280(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y4, Y4
-	VPAND        constants<>+1280(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y5, Y5
-	VMOVDQU      64(AX), Y11
-	VPAND        constants<>+1344(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y6, Y6
-	VPAND        constants<>+1344(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y7, Y7
-	VPSRLW       $0x04, Y8, Y8
-	VPSRLW       $0x04, Y9, Y9
-	VMOVDQU      128(AX), Y11
-	VPAND        constants<>+1280(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y4, Y4
-	VPAND        constants<>+1280(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y5, Y5
-	VMOVDQU      192(AX), Y11
-	VPAND        constants<>+1344(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y6, Y6
-	VPAND        constants<>+1344(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y7, Y7
-	VMOVDQU      32(DI)(R12*1), Y8
-	VMOVDQU      32(R8)(R12*1), Y9
-	VMOVDQU      32(AX), Y11
-	VPAND        constants<>+1280(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y4, Y4
-	VPAND        constants<>+1280(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y5, Y5
-	VMOVDQU      96(AX), Y11
-	VPAND        constants<>+1344(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y6, Y6
-	VPAND        constants<>+1344(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y7, Y7
-	VPSRLW       $0x04, Y8, Y8
-	VPSRLW       $0x04, Y9, Y9
-	VMOVDQU      160(AX), Y11
-	VPAND        constants<>+1280(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y4, Y4
-	VPAND        constants<>+1280(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y5, Y5
-	VMOVDQU      224(AX), Y11
-	VPAND        constants<>+1344(SB), Y8, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y6, Y6
-	VPAND        constants<>+1344(SB), Y9, Y10
-	VPMADDUBSW   Y11, Y10, Y10
-	VPADDW       Y10, Y7, Y7
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   (AX), Y15, Y15
+	VPADDW       Y15, Y7, Y7
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   64(AX), Y15, Y15
+	VPADDW       Y15, Y11, Y11
+	VPSRLW       $0x04, Y14, Y14
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   128(AX), Y15, Y15
+	VPADDW       Y15, Y7, Y7
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   192(AX), Y15, Y15
+	VPADDW       Y15, Y11, Y11
+	VMOVDQU      32(BX)(R12*1), Y14
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   32(AX), Y15, Y15
+	VPADDW       Y15, Y4, Y4
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   96(AX), Y15, Y15
+	VPADDW       Y15, Y8, Y8
+	VPSRLW       $0x04, Y14, Y14
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   160(AX), Y15, Y15
+	VPADDW       Y15, Y4, Y4
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   224(AX), Y15, Y15
+	VPADDW       Y15, Y8, Y8
+	VMOVDQU      32(SI)(R12*1), Y14
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   32(AX), Y15, Y15
+	VPADDW       Y15, Y5, Y5
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   96(AX), Y15, Y15
+	VPADDW       Y15, Y9, Y9
+	VPSRLW       $0x04, Y14, Y14
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   160(AX), Y15, Y15
+	VPADDW       Y15, Y5, Y5
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   224(AX), Y15, Y15
+	VPADDW       Y15, Y9, Y9
+	VMOVDQU      32(DI)(R12*1), Y14
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   32(AX), Y15, Y15
+	VPADDW       Y15, Y6, Y6
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   96(AX), Y15, Y15
+	VPADDW       Y15, Y10, Y10
+	VPSRLW       $0x04, Y14, Y14
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   160(AX), Y15, Y15
+	VPADDW       Y15, Y6, Y6
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   224(AX), Y15, Y15
+	VPADDW       Y15, Y10, Y10
+	VMOVDQU      32(R8)(R12*1), Y14
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   32(AX), Y15, Y15
+	VPADDW       Y15, Y7, Y7
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   96(AX), Y15, Y15
+	VPADDW       Y15, Y11, Y11
+	VPSRLW       $0x04, Y14, Y14
+	VPAND        Y12, Y14, Y15
+	VPMADDUBSW   160(AX), Y15, Y15
+	VPADDW       Y15, Y7, Y7
+	VPAND        Y13, Y14, Y15
+	VPMADDUBSW   224(AX), Y15, Y15
+	VPADDW       Y15, Y11, Y11
 	ADDQ         $0x00000040, R12
 	ADDQ         $0x00000100, AX
 	DECQ         R13
-	JNZ          innercd
+	JNZ          inner
+	VPSRAW       $0x02, Y8, Y8
+	VPADDW       Y8, Y4, Y4
 	VPMADDWD     constants<>+1216(SB), Y4, Y4
 	VPADDD       Y4, Y0, Y0
-	VPMADDWD     constants<>+1216(SB), Y6, Y6
-	VPADDD       Y6, Y2, Y2
+	VPSRAW       $0x02, Y9, Y9
+	VPADDW       Y9, Y5, Y5
 	VPMADDWD     constants<>+1216(SB), Y5, Y5
 	VPADDD       Y5, Y1, Y1
+	VPSRAW       $0x02, Y10, Y10
+	VPADDW       Y10, Y6, Y6
+	VPMADDWD     constants<>+1216(SB), Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPSRAW       $0x02, Y11, Y11
+	VPADDW       Y11, Y7, Y7
 	VPMADDWD     constants<>+1216(SB), Y7, Y7
 	VPADDD       Y7, Y3, Y3
 	TESTQ        CX, CX
-	JNZ          outercd
-	VPSRAD       $0x02, Y2, Y2
+	JNZ          outer
+	VPUNPCKLDQ   Y1, Y0, Y4
+	VPUNPCKHDQ   Y1, Y0, Y0
+	VPADDD       Y0, Y4, Y4
+	VPUNPCKLDQ   Y3, Y2, Y0
+	VPUNPCKHDQ   Y3, Y2, Y2
 	VPADDD       Y2, Y0, Y0
-	VPSRAD       $0x02, Y3, Y3
-	VPADDD       Y3, Y1, Y1
-	VPUNPCKLDQ   Y1, Y0, Y8
-	VPUNPCKHDQ   Y1, Y0, Y9
-	VPADDD       Y9, Y8, Y8
-	VEXTRACTI128 $0x01, Y8, X0
-	VPADDD       X8, X0, X0
-	VPSHUFD      $0x4e, X0, X1
+	VPUNPCKLQDQ  Y0, Y4, Y1
+	VPUNPCKHQDQ  Y0, Y4, Y4
+	VPADDD       Y4, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X0
 	VPADDD       X1, X0, X0
 	VPBROADCASTD xsum+40(FP), X1
 	VPSUBD       X1, X0, X0
 	MOVQ         dst+0(FP), AX
-	VMOVQ        X0, 8(AX)
+	VMOVDQU      X0, (AX)
 	VZEROUPPER
 	RET
 

@@ -111,17 +111,7 @@ func lineDot512() {
 
 // addLanes gives the sum of the lanes of each of four registers, which are lost.
 func addLanes(sum [4]reg.VecVirtual) reg.VecVirtual {
-	pair := func(a, b reg.VecVirtual) reg.VecVirtual { // a and b side by side, half as many of each
-		lo := ZMM()
-		VPUNPCKLDQ(b, a, lo)
-		VPUNPCKHDQ(b, a, a)
-		VPADDD(a, lo, lo)
-		return lo
-	}
-	ab, cd, all := pair(sum[0], sum[1]), pair(sum[2], sum[3]), ZMM()
-	VPUNPCKLQDQ(cd, ab, all)
-	VPUNPCKHQDQ(cd, ab, ab)
-	VPADDD(ab, all, all)
+	all := pairLanes(avx512, sum)
 	half, quarter := YMM(), XMM()
 	VEXTRACTI64X4(u8(1), all, half)
 	VPADDD(half, all.AsY(), half)
@@ -130,81 +120,78 @@ func addLanes(sum [4]reg.VecVirtual) reg.VecVirtual {
 	return quarter
 }
 
-// lineDot256 takes two lines at a time. Sums of pairs are int16, widened every four blocks, see ternaryGemv256.
+// pairLanes gives sums of lanes of four registers, which are lost, those of each 128 bits side by side.
+func pairLanes(s simd, sum [4]reg.VecVirtual) reg.VecVirtual {
+	pair := func(a, b reg.VecVirtual) reg.VecVirtual { // a and b side by side, half as many of each
+		lo := s.vec()
+		VPUNPCKLDQ(b, a, lo)
+		VPUNPCKHDQ(b, a, a)
+		VPADDD(a, lo, lo)
+		return lo
+	}
+	ab, cd, all := pair(sum[0], sum[1]), pair(sum[2], sum[3]), s.vec()
+	VPUNPCKLQDQ(cd, ab, all)
+	VPUNPCKHQDQ(cd, ab, ab)
+	VPADDD(ab, all, all)
+	return all
+}
+
+// lineDot256 takes four lines, a block of each in turns, with inputs as operands in memory, see ternaryGemv256Pairs. Sums of pairs are int16, widened
+// every four blocks, see ternaryGemv256.
 func lineDot256() {
 	s := avx2
 	TEXT("lineDotAVX2", NOSPLIT, lineDotSignature)
 	Doc("lineDotAVX2: dst[i] = the line ids[i] times x, for i < 4; ids[4:8] are read ahead; blocks > 0.")
 	Pragma("noescape")
 	now, next := lineBases()
-	x, n, off := GP64(), GP64(), GP64()
-	count, most := GP64(), GP64()
-	for half := range 2 {
-		suffix := []string{"ab", "cd"}[half]
-		Load(Param("x"), x)
-		Load(Param("blocks"), n)
-		XORQ(off, off)
-		MOVQ(u32(4), most)
-		lo32, hi32, lo, hi := s.regs(2), s.regs(2), s.regs(2), s.regs(2)
-		s.zero(lo32...)
-		s.zero(hi32...)
-		Label("outer" + suffix)
-		takeUpTo(most, n, count)
-		s.zero(lo...)
-		s.zero(hi...)
-		Label("inner" + suffix)
-		v, t, xb := s.regs(2), s.regs(2), YMM()
-		for part := range 2 {
-			for i := range v {
-				VMOVDQU(indexed(now[2*half+i], off, 32*part), v[i])
-				if part == 0 {
-					PREFETCHT0(indexed(next[2*half+i], off, 0))
-				}
+	x, n, off, count := load("x"), load("blocks"), GP64(), GP64()
+	XORQ(off, off)
+	sum, lo, hi, mask := s.regs(4), s.regs(4), s.regs(4), s.regs(2)
+	for f, m := range mask {
+		VMOVDQU(constant([]int{cMask0, cMask1}[f]), m)
+	}
+	s.zero(sum...)
+	Label("outer")
+	takeAtMost(4, n, count)
+	s.zero(lo...)
+	s.zero(hi...)
+	Label("inner")
+	for part := range 2 {
+		for i := range now {
+			v, t := YMM(), YMM()
+			VMOVDQU(indexed(now[i], off, 32*part), v)
+			if part == 0 {
+				PREFETCHT0(indexed(next[i], off, 0))
 			}
 			for f := range 4 {
 				if f == 2 {
-					for i := range v {
-						VPSRLW(u8(4), v[i], v[i])
-					}
+					VPSRLW(u8(4), v, v)
 				}
-				mask, sum := constant(cMask0), lo
-				if f%2 == 1 {
-					mask, sum = constant(cMask1), hi
-				}
-				VMOVDQU(at(x, 64*f+32*part), xb)
-				for i := range v {
-					VPAND(mask, v[i], t[i])
-					VPMADDUBSW(xb, t[i], t[i])
-					VPADDW(t[i], sum[i], sum[i])
-				}
+				to := []reg.VecVirtual{lo[i], hi[i]}[f%2]
+				VPAND(mask[f%2], v, t)
+				VPMADDUBSW(at(x, 64*f+32*part), t, t)
+				VPADDW(t, to, to)
 			}
 		}
-		ADDQ(u32(64), off)
-		ADDQ(u32(256), x)
-		DECQ(count)
-		JNZ(label("inner" + suffix))
-		for i := range lo {
-			widen(lo[i], lo32[i])
-			widen(hi[i], hi32[i])
-		}
-		TESTQ(n, n)
-		JNZ(label("outer" + suffix))
-		for i := range lo32 {
-			VPSRAD(u8(2), hi32[i], hi32[i])
-			VPADDD(hi32[i], lo32[i], lo32[i])
-		}
-		VPUNPCKLDQ(lo32[1], lo32[0], v[0])
-		VPUNPCKHDQ(lo32[1], lo32[0], v[1])
-		VPADDD(v[1], v[0], v[0])
-		sum, other := XMM(), XMM()
-		VEXTRACTI128(u8(1), v[0], sum)
-		VPADDD(v[0].AsX(), sum, sum)
-		VPSHUFD(u8(0x4e), sum, other)
-		VPADDD(other, sum, sum)
-		VPBROADCASTD(paramMem("xsum"), other)
-		VPSUBD(other, sum, sum)
-		VMOVQ(sum, at(load("dst"), 8*half))
 	}
+	ADDQ(u32(64), off)
+	ADDQ(u32(256), x)
+	DECQ(count)
+	JNZ(label("inner"))
+	for i := range sum {
+		VPSRAW(u8(2), hi[i], hi[i])
+		VPADDW(hi[i], lo[i], lo[i])
+		widen(lo[i], sum[i])
+	}
+	TESTQ(n, n)
+	JNZ(label("outer"))
+	all := pairLanes(s, [4]reg.VecVirtual(sum))
+	half, xsum := XMM(), XMM()
+	VEXTRACTI128(u8(1), all, half)
+	VPADDD(all.AsX(), half, half)
+	VPBROADCASTD(paramMem("xsum"), xsum)
+	VPSUBD(xsum, half, half)
+	VMOVDQU(half, at(load("dst"), 0))
 	done()
 }
 
