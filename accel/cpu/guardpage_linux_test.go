@@ -113,6 +113,10 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 			rows := beforeFault(t, make([]int16, n*dim))
 			scales := beforeFault(t, make([]float32, n))
 			each(func() { QuantizeRows(rows, dim, b, dim, n, dim, 32767, scales) })
+			weights, perKey := beforeFault(t, make([]float32, 3*dim)), beforeFault(t, make([]float32, dim))
+			each(func() {
+				SoftmaxPairs(weights, dim, ints, 2*n, scale, pairs, 2*dim, 3, dim, n, perKey, perKey, scale, scale, 32767, scale, Ahead{})
+			})
 		}
 	}
 	for rows := 1; rows <= 17; rows++ {

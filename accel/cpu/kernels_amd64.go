@@ -883,6 +883,12 @@ func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step in
 //go:noescape
 func addPairsAVX512r4x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, ahead *byte, apart int)
 
+// softmaxPairsAVX512r4: for i < 4 and j < 64: x[i,j] = addPairs to 0, then expRows of x with keyScale as its scale, and quantizeRows with worth as its scale;
+// n > 0. Meanwhile it asks for 64*n bytes as addPairs does, then for the next 512 of each place, and for the line that lies 32*n bytes behind the first one.
+//
+//go:noescape
+func softmaxPairsAVX512r4(dst *int16, ldd int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, keyScale *float32, weight *float32, top *float32, sum *float32, worth *float32, limit float32, ahead *byte, apart int)
+
 // addProductAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //
 //go:noescape
@@ -918,6 +924,12 @@ func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step in
 //go:noescape
 func addPairsAVX512r2x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, ahead *byte, apart int)
 
+// softmaxPairsAVX512r2: for i < 2 and j < 64: x[i,j] = addPairs to 0, then expRows of x with keyScale as its scale, and quantizeRows with worth as its scale;
+// n > 0. Meanwhile it asks for 64*n bytes as addPairs does, then for the next 512 of each place, and for the line that lies 32*n bytes behind the first one.
+//
+//go:noescape
+func softmaxPairsAVX512r2(dst *int16, ldd int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, keyScale *float32, weight *float32, top *float32, sum *float32, worth *float32, limit float32, ahead *byte, apart int)
+
 // addProductAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
 //
 //go:noescape
@@ -952,6 +964,12 @@ func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step in
 //
 //go:noescape
 func addPairsAVX512r1x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, ahead *byte, apart int)
+
+// softmaxPairsAVX512r1: for i < 1 and j < 64: x[i,j] = addPairs to 0, then expRows of x with keyScale as its scale, and quantizeRows with worth as its scale;
+// n > 0. Meanwhile it asks for 64*n bytes as addPairs does, then for the next 512 of each place, and for the line that lies 32*n bytes behind the first one.
+//
+//go:noescape
+func softmaxPairsAVX512r1(dst *int16, ldd int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, keyScale *float32, weight *float32, top *float32, sum *float32, worth *float32, limit float32, ahead *byte, apart int)
 
 // addProductAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
 //

@@ -79,6 +79,10 @@ func quantizeRows(dst []int16, ldd int, x []float32, ldx, rows, cols int, scale 
 	quantizeRowsRef(dst, ldd, x, ldx, rows, cols, scale, limit)
 }
 
+func softmaxPairs([]int16, int, []int16, int, []float32, []int8, int, int, int, int, []float32, []float32, []float32, []float32, float32, []float32, Ahead) bool {
+	return false
+}
+
 func toHalves(dst []uint16, x []float32) { toHalvesRef(dst, x) }
 
 func dot(lanes *[Lanes]float32, a, b []float32)                { dotRef(lanes, a, b) }

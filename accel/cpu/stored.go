@@ -59,6 +59,42 @@ func QuantizeRows(dst []int16, ldd int, x []float32, ldx, rows, cols, limit int,
 	quantizeRows(dst, ldd, x, ldx, rows, cols, scale, float32(limit))
 }
 
+// SoftmaxPairs gives the weights of values in a step of online softmax, ready for [AddPairs]: in each row of x
+//
+//	AddPairs(x, a, scale, b)           to zeros
+//	ExpRows(x, keyScale, weight, top, sum)
+//	QuantizeRows(x, limit, worth)
+//
+// with the arguments that these have. What x holds before is of no matter; then row i is cols int16 at &x[i*ldx].
+func SoftmaxPairs(x []float32, ldx int, a []int16, lda int, scale []float32, b []int8, ldb, rows, cols, n int,
+	keyScale, weight, top, sum []float32, limit int, worth []float32, ahead Ahead) {
+	const op = "SoftmaxPairs"
+	if rows < 0 || n <= 0 || cols <= 0 || cols%Lanes != 0 || limit < 1 || limit > math.MaxInt16 {
+		panic(fmt.Sprintf("cpu: %s: bad arguments: %d rows, %d columns (want a multiple of %d), %d pairs, limit %d (want 1 to %d)", op, rows, cols, Lanes, n, limit, math.MaxInt16))
+	}
+	if rows == 0 {
+		return
+	}
+	needRows(op, "x", len(x), rows, cols, ldx)
+	needRows(op, "a", len(a), rows, 2*n, lda)
+	needRows(op, "b", len(b), n, 2*cols, ldb)
+	need(op, "keyScale", len(keyScale), cols)
+	need(op, "weight", len(weight), cols)
+	for _, s := range [][]float32{scale, top, sum, worth} {
+		need(op, "a scale, top, sum or worth", len(s), rows)
+	}
+	ints := unsafe.Slice((*int16)(unsafe.Pointer(&x[0])), 2*len(x))
+	if softmaxPairs(ints, 2*ldx, a, lda, scale, b, ldb, rows, cols, n, keyScale, weight, top, sum, float32(limit), worth, orItself(ahead, b)) {
+		return
+	}
+	for i := range rows {
+		clear(x[i*ldx:][:cols])
+	}
+	addPairs(x, ldx, a, lda, scale, b, ldb, rows, cols, n, orItself(ahead, b))
+	expRows(x, ldx, rows, cols, keyScale, weight, top, sum)
+	quantizeRows(ints, 2*ldx, x, ldx, rows, cols, worth, float32(limit))
+}
+
 // checkProduct says whether there is anything to do.
 func checkProduct(op string, c []float32, ldc int, a []float32, row, step, lenB, ldb, rows, cols, n int) bool {
 	if rows < 0 || n < 0 || cols < 0 || cols%Lanes != 0 || row < 0 || step < 0 {

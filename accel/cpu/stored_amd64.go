@@ -21,3 +21,23 @@ func quantizeRows(dst []int16, ldd int, x []float32, ldx, rows, cols int, scale 
 		quantizeRowsRef(dst, ldd, x, ldx, rows, cols, scale, limit)
 	}
 }
+
+// softmaxPairs is for a page of the keys and values of a sequence that decodes. Whether it did anything it says.
+func softmaxPairs(dst []int16, ldd int, a []int16, lda int, scale []float32, b []int8, ldb, rows, cols, n int,
+	keyScale, weight, top, sum []float32, limit float32, worth []float32, ahead Ahead) bool {
+	if rows > 4 || cols != 64 || vectors() != AVX512 {
+		return false
+	}
+	for i, tall := 0, 0; i < rows; i += tall {
+		to, left, next := &dst[i*ldd], &a[i*lda], &ahead.First[0]
+		switch tall = tallest(rows - i); tall {
+		case 4:
+			softmaxPairsAVX512r4(to, ldd, left, lda, &scale[i], &b[0], ldb, n, &keyScale[0], &weight[0], &top[i], &sum[i], &worth[i], limit, next, ahead.Apart)
+		case 2:
+			softmaxPairsAVX512r2(to, ldd, left, lda, &scale[i], &b[0], ldb, n, &keyScale[0], &weight[0], &top[i], &sum[i], &worth[i], limit, next, ahead.Apart)
+		case 1:
+			softmaxPairsAVX512r1(to, ldd, left, lda, &scale[i], &b[0], ldb, n, &keyScale[0], &weight[0], &top[i], &sum[i], &worth[i], limit, next, ahead.Apart)
+		}
+	}
+	return true
+}

@@ -138,6 +138,64 @@ func TestRowsBecomeInt16WithAScaleEach(t *testing.T) {
 	})
 }
 
+func TestSoftmaxOfPairsIsItsThreeSteps(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := source(t)
+		rows, n := rapid.IntRange(1, 9).Draw(t, "rows"), rapid.IntRange(1, 70).Draw(t, "n")
+		cols := rapid.SampledFrom([]int{16, 48, 64, 64, 64, 80}).Draw(t, "cols")
+		ldx, lda, ldb := cols+rapid.IntRange(0, 20).Draw(t, "gap of x"), 2*n+rapid.IntRange(0, 9).Draw(t, "gap of a"), 2*cols+rapid.IntRange(0, 20).Draw(t, "gap of b")
+		limit := rapid.SampledFrom([]int{1, 100, 32767}).Draw(t, "limit")
+		a, b := make([]int16, (rows-1)*lda+2*n), make([]int8, (n-1)*ldb+2*cols)
+		for i := range a {
+			a[i] = int16(r.Uint32())
+		}
+		for i := range b {
+			b[i] = int8(r.Uint32())
+		}
+		scale, keyScale, weight := drawFloats(t, r, "scale", rows), drawFloats(t, r, "keyScale", cols), drawFloats(t, r, "weight", cols)
+		for i := range scale {
+			scale[i] *= 1e-6 // scores of some units
+		}
+		for range r.IntN(3) {
+			x := [][]float32{scale, keyScale, weight}[r.IntN(3)]
+			x[r.IntN(len(x))] = []float32{0, float32(math.Copysign(0, -1)), float32(math.NaN()), float32(math.Inf(1)), 1e-38}[r.IntN(5)]
+		}
+		start := drawFloats(t, r, "top", rows)
+		if rapid.Bool().Draw(t, "first page") {
+			for i := range start {
+				start[i] = float32(math.Inf(-1))
+			}
+		}
+		size := (rows-1)*ldx + cols
+		want, top, sum, worth := make([]int16, rows*cols), append([]float32(nil), start...), make([]float32, rows), make([]float32, rows)
+		onISA(Scalar, func() {
+			x := make([]float32, size)
+			AddPairs(x, ldx, a, lda, scale, b, ldb, rows, cols, n, Ahead{})
+			ExpRows(x, ldx, rows, cols, keyScale, weight, top, sum)
+			QuantizeRows(want, cols, x, ldx, rows, cols, limit, worth)
+		})
+		ahead := Ahead{First: make([]byte, r.IntN(300)), Apart: r.IntN(5000)} // changes nothing
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				x, untouched := guarded[float32](size, -7777)
+				for i := range x {
+					x[i] = float32(math.NaN())
+				}
+				gotTop, gotSum, gotWorth := append([]float32(nil), start...), make([]float32, rows), make([]float32, rows)
+				SoftmaxPairs(x, ldx, a, lda, scale, b, ldb, rows, cols, n, keyScale, weight, gotTop, gotSum, limit, gotWorth, ahead)
+				untouched(t, isa)
+				sameBits(t, top, gotTop, isa)
+				sameBits(t, sum, gotSum, isa)
+				sameBits(t, worth, gotWorth, isa)
+				ints := unsafe.Slice((*int16)(unsafe.Pointer(&x[0])), 2*len(x))
+				for i := range rows {
+					require.Equal(t, want[i*cols:][:cols], ints[i*2*ldx:][:cols], isa)
+				}
+			})
+		}
+	})
+}
+
 func TestPairsRejectABrokenContract(t *testing.T) {
 	c, a, b := make([]float32, 32), make([]int16, 32), make([]int8, 64)
 	for name, call := range map[string]func(){
@@ -153,6 +211,12 @@ func TestPairsRejectABrokenContract(t *testing.T) {
 		"dst":            func() { QuantizeRows(a[:31], 16, c, 16, 2, 16, 9, c) },
 		"x":              func() { QuantizeRows(a, 16, c[:31], 16, 2, 16, 9, c) },
 		"row scales":     func() { QuantizeRows(a, 16, c, 16, 2, 16, 9, c[:1]) },
+		"no pairs":       func() { SoftmaxPairs(c, 16, a, 2, c, b, 32, 2, 16, 0, c, c, c, c, 9, c, Ahead{}) },
+		"scores":         func() { SoftmaxPairs(c[:31], 16, a, 2, c, b, 32, 2, 16, 1, c, c, c, c, 9, c, Ahead{}) },
+		"key scales":     func() { SoftmaxPairs(c, 16, a, 2, c, b, 32, 2, 16, 1, c[:15], c, c, c, 9, c, Ahead{}) },
+		"weights":        func() { SoftmaxPairs(c, 16, a, 2, c, b, 32, 2, 16, 1, c, c[:15], c, c, 9, c, Ahead{}) },
+		"tops":           func() { SoftmaxPairs(c, 16, a, 2, c, b, 32, 2, 16, 1, c, c, c[:1], c, 9, c, Ahead{}) },
+		"sums":           func() { SoftmaxPairs(c, 16, a, 2, c, b, 32, 2, 16, 1, c, c, c, c[:1], 9, c, Ahead{}) },
 	} {
 		require.Panics(t, call, name)
 	}

@@ -169,7 +169,10 @@ type attendTask struct {
 	mask        mask   // of the probabilities: a row for each row and head, columns are positions
 	spans       []span // of bidirectional attention
 
-	spanCount int // of split
+	// Of split.
+	beside    int // units of a piece
+	pieces    int
+	spanCount int
 	partials  []float32
 }
 
@@ -236,54 +239,67 @@ func (t *attendTask) attend(l lanes, buf []float32) {
 	whole, buf := t.partial(buf)
 	next, buf := t.partial(buf)
 	keys := t.keys(l.last())
-	t.span(l, &whole, 0, keys, t.page(l, SpanTokens, keys), buf)
+	ls := []lanes{l}
+	t.span(ls, []partial{whole}, 0, keys, t.page(ls, SpanTokens, keys), buf)
 	for from := SpanTokens; from < keys; from += SpanTokens {
-		t.span(l, &next, from, keys, t.page(l, from+SpanTokens, keys), buf)
+		t.span(ls, []partial{next}, from, keys, t.page(ls, from+SpanTokens, keys), buf)
 		t.join(l, &whole, &next)
 	}
 	t.finish(l, &whole)
 }
 
-// span is online softmax (Milakov & Gimelshein 2018) over the pages of the span of keys that begins at from. then is the page that the thread
-// will probably read after these, or nil.
-func (t *attendTask) span(l lanes, p *partial, from, keys int, then []byte, buf []float32) {
+// span is online softmax (Milakov & Gimelshein 2018) over the pages of the span of keys that begins at from, for units side by side: ls are lanes
+// of the same rows. then is what the thread will probably read after these pages, or nil.
+func (t *attendTask) span(ls []lanes, ps []partial, from, keys int, then []byte, buf []float32) {
 	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
-	q, buf := newLeftFactor(buf, t.width, pad)
-	for i := range l.n {
-		src, to := l.pair(i)*dim, q.floats[i*pad:(i+1)*pad]
-		cpu.ScaleMul(to[:dim], t.q[src:src+dim], nil, t.scale)
-		clear(to[dim:])
-		p.top[i], p.sum[i] = float32(math.Inf(-1)), 0
-	}
-	clear(p.acc[:l.n*pad])
-	cache := t.ctx.caches[t.ctx.rows[l.row].Seq]
-	if cache.dtype == KVInt8 {
-		q.quantize(l.n, pad, dim)
+	cache := t.ctx.caches[t.ctx.rows[ls[0].row].Seq]
+	var qs [maxUnits]leftFactor
+	for u, l := range ls {
+		q, p := &qs[u], &ps[u]
+		*q, buf = newLeftFactor(buf, t.width, pad)
+		for i := range l.n {
+			src, to := l.pair(i)*dim, q.floats[i*pad:(i+1)*pad]
+			cpu.ScaleMul(to[:dim], t.q[src:src+dim], nil, t.scale)
+			clear(to[dim:])
+			p.top[i], p.sum[i] = float32(math.Inf(-1)), 0
+		}
+		clear(p.acc[:l.n*pad])
+		if cache.dtype == KVInt8 {
+			q.quantize(l.n, pad, dim)
+		}
 	}
 	end := min(keys, from+SpanTokens)
-	page := cache.at(t.a.Layer, l.kvHead, from/PageTokens)
-	for first, next := from, page; first < end; first, page = first+PageTokens, next {
-		if page.next = then; first+PageTokens < end {
-			next = cache.at(t.a.Layer, l.kvHead, first/PageTokens+1)
-			page.next = next.both
+	for first := from; first < end; first += PageTokens {
+		next := then
+		if first+PageTokens < end {
+			next = t.page(ls, first+PageTokens, keys)
 		}
-		if t.seen(l.row, first) == t.seen(l.last(), first) {
-			t.strip(l, p, &page, 0, l.n, first, q, buf)
-			continue
-		}
-		for i := 0; i < l.n; i += stripRows * l.heads {
-			t.strip(l, p, &page, i, min(stripRows*l.heads, l.n-i), first, q, buf)
+		for u, l := range ls {
+			page := cache.at(t.a.Layer, l.kvHead, first/PageTokens)
+			page.next, page.done = next, u
+			t.wholePage(l, &ps[u], &page, first, qs[u], buf)
 		}
 	}
 }
 
-// page gives the keys and values from a position on, if there are any.
-func (t *attendTask) page(l lanes, from, keys int) []byte {
+// wholePage adds a page of keys to lanes.
+func (t *attendTask) wholePage(l lanes, p *partial, page *kvPage, first int, q leftFactor, buf []float32) {
+	if t.seen(l.row, first) == t.seen(l.last(), first) {
+		t.strip(l, p, page, 0, l.n, first, q, buf)
+		return
+	}
+	for i := 0; i < l.n; i += stripRows * l.heads {
+		t.strip(l, p, page, i, min(stripRows*l.heads, l.n-i), first, q, buf)
+	}
+}
+
+// page gives the keys and values of units from a position on, if there are any.
+func (t *attendTask) page(ls []lanes, from, keys int) []byte {
 	if from >= keys {
 		return nil
 	}
-	page := t.ctx.caches[t.ctx.rows[l.row].Seq].at(t.a.Layer, l.kvHead, from/PageTokens)
-	return page.both
+	first, last := ls[0], ls[len(ls)-1]
+	return t.ctx.caches[t.ctx.rows[first.row].Seq].headsBytes(t.a.Layer, first.kvHead, last.kvHead+1, from/PageTokens)
 }
 
 // strip adds the page of keys from first on to n lanes from lane at on: all heads of neighbouring rows.
@@ -295,13 +311,19 @@ func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, 
 	}
 	weights, buf := newLeftFactor(buf, t.width, PageTokens)
 	scores, sums, was := weights.floats[:n*PageTokens], buf[:n], buf[n:2*n]
-	clear(scores)
-	page.addScores(scores, q.from(at, pad), n, padded(most), dim)
 	copy(was, p.top[at:])
-	if t.seen(l.at(at), first) == PageTokens {
-		cpu.ExpRows(scores, PageTokens, n, PageTokens, page.keyScale, page.valueScale, p.top[at:], sums)
+	whole := t.seen(l.at(at), first) == PageTokens
+	ints := whole && page.dtype == KVInt8 && !t.mask.drops()
+	if ints {
+		page.weigh(weights, q.from(at, pad), n, dim, p.top[at:], sums)
 	} else {
-		t.maskedRows(l, p, page, at, n, first, scores, sums)
+		clear(scores)
+		page.addScores(scores, q.from(at, pad), n, padded(most), dim)
+		if whole {
+			cpu.ExpRows(scores, PageTokens, n, PageTokens, page.keyScale, page.valueScale, p.top[at:], sums)
+		} else {
+			t.maskedRows(l, p, page, at, n, first, scores, sums)
+		}
 	}
 	p.follow(at, pad, was)
 	for i, sum := range sums {
@@ -319,7 +341,11 @@ func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, 
 		case page.dtype != KVInt8:
 			page.addValues(p.acc[(at+i)*pad:], weights.from(i, PageTokens), n-i, from, to)
 		case to > 0: // the first row that sees any: what a row does not see weighs nothing
-			page.addInt8Values(p.acc[(at+i)*pad:], weights.from(i, PageTokens), n-i, most)
+			seeing := weights.from(i, PageTokens)
+			if !ints {
+				seeing.quantize(n-i, PageTokens, PageTokens)
+			}
+			page.addInt8Values(p.acc[(at+i)*pad:], seeing, n-i, most)
 			return
 		}
 		from = to

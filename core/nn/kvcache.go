@@ -84,11 +84,16 @@ func (c *KVCache) Page(layer, kvHead, page int) (k, v []float32) {
 
 // headBytes is the part of a page that one head of one layer has.
 func (c *KVCache) headBytes(layer, kvHead, page int) []byte {
+	return c.headsBytes(layer, kvHead, kvHead+1, page)
+}
+
+// headsBytes is the part of a page that heads [first, end) of one layer have.
+func (c *KVCache) headsBytes(layer, first, end, page int) []byte {
 	if c.head*c.kvHeads == c.page {
 		layer = 0
 	}
-	at := c.head * (layer*c.kvHeads + kvHead)
-	return unsafe.Slice(c.pages[page], c.page)[at : at+c.head : at+c.head]
+	at, to := c.head*(layer*c.kvHeads+first), c.head*(layer*c.kvHeads+end)
+	return unsafe.Slice(c.pages[page], c.page)[at:to:to]
 }
 
 // Grow makes room for positions [0, n).

@@ -12,15 +12,16 @@ type kvPage struct {
 	dtype        KVType
 	pad          int // PaddedDim
 	keys, values []byte
-	both         []byte    // keys and values
+	all          []byte    // keys, values and scales
 	keyScale     []float32 // [PageTokens], of KVInt8
 	valueScale   []float32
-	next         []byte // keys and values of the page that is read after this one, or nil
+	next         []byte // what is read after this page, and others that lie beside it, or nil
+	done         int    // pages beside this one that have asked for a part of next
 }
 
 func (c *KVCache) at(layer, kvHead, page int) kvPage {
 	b, half := c.headBytes(layer, kvHead, page), c.half*kvTypes[c.dtype].size
-	p := kvPage{dtype: c.dtype, both: b[:2*half], pad: c.half / PageTokens, keys: b[:half], values: b[half : 2*half]}
+	p := kvPage{dtype: c.dtype, all: b, pad: c.half / PageTokens, keys: b[:half], values: b[half : 2*half]}
 	if c.dtype == KVInt8 {
 		scales := pool.View[float32](b[2*half:])
 		p.keyScale, p.valueScale = scales[:PageTokens], scales[PageTokens:]
@@ -28,11 +29,15 @@ func (c *KVCache) at(layer, kvHead, page int) kvPage {
 	return p
 }
 
-// ahead is what a product asks for: of each of the places in the next page, the first half beside this page's keys and the second one beside
-// its values.
+// ahead is what a product asks for: as much as this page has, in each of the places in next as far behind others that asked before, the first half
+// beside this page's keys and the second one beside its values.
 func (p *kvPage) ahead(half int) cpu.Ahead {
 	apart := len(p.next) / cpu.AheadPlaces
-	return cpu.Ahead{First: p.next[half*apart/2 : apart], Apart: apart}
+	at := (2*p.done + half) * (len(p.all) / cpu.AheadPlaces) / 2
+	if at >= apart { // there is less to ask for than to read
+		return cpu.Ahead{}
+	}
+	return cpu.Ahead{First: p.next[at:apart], Apart: apart}
 }
 
 // store puts n keys and values, rows that lie stride apart in k and v, to the positions from slot on.
@@ -126,11 +131,13 @@ func (f leftFactor) from(row, columns int) leftFactor {
 	return leftFactor{floats: f.floats[row*columns:], ints: f.ints[row*2*columns:], scale: f.scale[row:]}
 }
 
-// quantize makes ints of floats, as fine as sums of so many terms with int8 have room for in an int32: no sum depends on an order.
+// quantize makes ints of floats.
 func (f leftFactor) quantize(rows, columns, terms int) {
-	limit := min(math.MaxInt16, math.MaxInt32/(-math.MinInt8*terms))
-	cpu.QuantizeRows(f.ints, 2*columns, f.floats, columns, rows, columns, limit, f.scale)
+	cpu.QuantizeRows(f.ints, 2*columns, f.floats, columns, rows, columns, mostInt(terms), f.scale)
 }
+
+// mostInt is as fine as sums of so many terms with int8 have room for in an int32: no sum depends on an order.
+func mostInt(terms int) int { return min(math.MaxInt16, math.MaxInt32/(-math.MinInt8*terms)) }
 
 // addScores adds the products of rows queries [rows, pad] with the page's first width keys to scores [rows, PageTokens]. Those of KVInt8 are
 // still to be multiplied by keyScale.
@@ -156,9 +163,14 @@ func (p *kvPage) addValues(acc []float32, probabilities leftFactor, rows, from, 
 	}
 }
 
-// addInt8Values adds the first n values of a page of KVInt8, weighed by rows of probabilities that have been multiplied by valueScale: the sums
-// of a row are exact, and join acc at once.
+// weigh makes ints of weights, for all values of a page of KVInt8 that rows queries see: of addScores, cpu.ExpRows and quantize.
+func (p *kvPage) weigh(weights, q leftFactor, rows, dim int, top, sum []float32) {
+	cpu.SoftmaxPairs(weights.floats, PageTokens, q.ints, 2*p.pad, q.scale, pool.View[int8](p.keys), 2*PageTokens, rows, PageTokens, (dim+1)/2,
+		p.keyScale, p.valueScale, top, sum, mostInt(PageTokens), weights.scale, p.ahead(0))
+}
+
+// addInt8Values adds the first n values of a page of KVInt8, weighed by rows of probabilities that have been multiplied by valueScale and
+// quantized: the sums of a row are exact, and join acc at once.
 func (p *kvPage) addInt8Values(acc []float32, probabilities leftFactor, rows, n int) {
-	probabilities.quantize(rows, PageTokens, PageTokens)
 	cpu.AddPairs(acc, p.pad, probabilities.ints, 2*PageTokens, probabilities.scale, pool.View[int8](p.values), 2*p.pad, rows, p.pad, (n+1)/2, p.ahead(1))
 }

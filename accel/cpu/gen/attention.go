@@ -13,6 +13,9 @@ func attention(s simd) {
 		addProduct(s, float32s, t.rows, t.width)
 		addProduct(s, halves, t.rows, t.width)
 		addPairs(s, t.rows, t.width)
+		if t.rows <= streamedRows && t.width == streamedColumns && s.wide() {
+			softmaxPairs(s, t.rows)
+		}
 	}
 	quantizeRows(s)
 	toHalves(s)
@@ -62,7 +65,7 @@ func (k rightFactor) read(s simd, b reg.Register, p int, to reg.VecVirtual) {
 // ask has a line of the next page fetched, to the first-level cache if that has room for two pages of 64 keys and values of 128 elements.
 func (k rightFactor) ask(line operand.Mem) {
 	if k == pairs {
-		PREFETCHT0(line)
+		PREFETCHT1(line)
 	} else {
 		PREFETCHT1(line)
 	}
@@ -83,8 +86,11 @@ func (k rightFactor) streamed(s simd, tall, width int, doc []string) (bool, stri
 		return false, "", doc
 	}
 	return true, ", ahead *byte, apart int",
-		append(doc, fmt.Sprintf("Meanwhile it asks for %d*n bytes, in turn at ahead and %d places that lie apart bytes behind each other.", width*k.size, streams-1))
+		append(doc, fmt.Sprintf("Meanwhile it asks for %d*n bytes, in turn at ahead and %d places that lie apart bytes behind each other.", 64*k.lines(width), streams-1))
 }
+
+// lines is how many lines of a cache a row has, and a product asks for meanwhile.
+func (k rightFactor) lines(width int) int { return width * k.size / 64 }
 
 // asking is the state of a kernel that asks for the next page.
 type asking struct {
@@ -93,8 +99,7 @@ type asking struct {
 	ahead, apart, forth, back, turn reg.Register
 }
 
-func (k rightFactor) asking(width int) asking {
-	lines := width * k.size / 64
+func (k rightFactor) asking(lines int) asking {
 	a := asking{kind: k, lines: lines, places: min(lines, 2), ahead: load("ahead"), apart: load("apart"), forth: GP64(), back: GP64(), turn: GP64()}
 	MOVQ(a.apart, a.forth)
 	SHLQ(u8(a.places/2), a.forth)
@@ -152,7 +157,7 @@ func addProduct(s simd, kind rightFactor, tall, width int) {
 	right, x := s.regs(parts), s.vec()
 	var ahead asking
 	if streamed {
-		ahead = kind.asking(width)
+		ahead = kind.asking(kind.lines(width))
 	}
 	Label("loop")
 	if streamed {
@@ -190,6 +195,27 @@ func addPairs(s simd, tall, width int) {
 	TEXT(name, NOSPLIT, "func(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb, n int"+params+")")
 	Doc(doc...)
 	Pragma("noescape")
+	lines := 0
+	if streamed {
+		lines = pairs.lines(width)
+	}
+	sum := s.sumPairs(tall, width, lines)
+	c, ldc, scale, x := load("c"), load("ldc"), load("scale"), s.vec()
+	SHLQ(u8(2), ldc)
+	to := newRows(c, ldc, tall)
+	for i := range sum {
+		VBROADCASTSS(at(scale, 4*i), x)
+		for p := range sum[i] {
+			VCVTDQ2PS(sum[i][p], sum[i][p])
+			VFMADD213PS(to.at(i, s.bytes*p), x, sum[i][p])
+			VMOVUPS(sum[i][p], to.at(i, s.bytes*p))
+		}
+	}
+	done()
+}
+
+// sumPairs gives a tile of sums, integers, and asks for so many lines at a time meanwhile.
+func (s simd) sumPairs(tall, width, lines int) [][]reg.VecVirtual {
 	a, lda, b, ldb, n := load("a"), load("lda"), load("b"), load("ldb"), load("n")
 	SHLQ(u8(1), lda)
 	from, parts := newRows(a, lda, tall), width/16*s.parts
@@ -200,11 +226,11 @@ func addPairs(s simd, tall, width int) {
 	}
 	right, x := s.regs(parts), s.vec()
 	var ahead asking
-	if streamed {
-		ahead = pairs.asking(width)
+	if lines > 0 {
+		ahead = pairs.asking(lines)
 	}
 	Label("loop")
-	if streamed {
+	if lines > 0 {
 		ahead.next()
 	}
 	for p := range right {
@@ -226,18 +252,107 @@ func addPairs(s simd, tall, width int) {
 	ADDQ(ldb, b)
 	DECQ(n)
 	JNZ(label("loop"))
-	c, ldc, scale := load("c"), load("ldc"), load("scale")
-	SHLQ(u8(2), ldc)
-	to := newRows(c, ldc, tall)
-	for i := range sum {
-		VBROADCASTSS(at(scale, 4*i), x)
-		for p := range sum[i] {
-			VCVTDQ2PS(sum[i][p], sum[i][p])
-			VFMADD213PS(to.at(i, s.bytes*p), x, sum[i][p])
-			VMOVUPS(sum[i][p], to.at(i, s.bytes*p))
+	return sum
+}
+
+// softmaxPairs is what addPairs, expRows and quantizeRows do to the scores of a page, which stay in registers.
+func softmaxPairs(s simd, tall int) {
+	name := fmt.Sprintf("softmaxPairs%sr%d", s.suffix, tall)
+	TEXT(name, NOSPLIT, "func(dst *int16, ldd int, a *int16, lda int, scale *float32, b *int8, ldb, n int, keyScale, weight, top, sum, worth *float32, limit float32, ahead *byte, apart int)")
+	Doc(fmt.Sprintf("%s: for i < %d and j < %d: x[i,j] = addPairs to 0, then expRows of x with keyScale as its scale, and quantizeRows with worth as its scale;", name, tall, streamedColumns),
+		"n > 0. Meanwhile it asks for 64*n bytes as addPairs does, then for the next 512 of each place, and for the line that lies 32*n bytes behind the first one.")
+	Pragma("noescape")
+	x := s.sumPairs(tall, streamedColumns, pairs.lines(streamedColumns)/2)
+	ahead, apart, n, last := load("ahead"), load("apart"), load("n"), GP64()
+	SHLQ(u8(3), n)
+	ADDQ(n, ahead)
+	LEAQ(operand.Mem{Base: n, Index: n, Scale: 2}, last)
+	asked := 0
+	ask := func() { // a share of eight lines in each place, and of the last ones
+		for range 64 / (tall * len(x[0])) {
+			pairs.ask(at(ahead, asked%8*64))
+			if asked++; asked%8 == 0 {
+				pairs.ask(operand.Mem{Base: ahead, Index: last, Scale: 1})
+				ADDQ(apart, ahead)
+			}
+		}
+	}
+	scale, keyScale, weight := load("scale"), load("keyScale"), load("weight")
+	factor, zero := s.vec(), s.vec()
+	s.zero(zero)
+	for i := range x {
+		VBROADCASTSS(at(scale, 4*i), factor)
+		for p := range x[i] {
+			VCVTDQ2PS(x[i][p], x[i][p])
+			VFMADD213PS(zero, factor, x[i][p])
+			VMULPS(at(keyScale, 64*p), x[i][p], x[i][p])
+		}
+	}
+	top, sum, none, acc := load("top"), load("sum"), s.splat(0xff800000), s.regs(1)
+	for i := range x {
+		VMAXPS(none, x[i][0], acc[0]) // v > top ? v : top, NaN gives top
+		for _, v := range x[i][1:] {
+			VMAXPS(acc[0], v, acc[0])
+		}
+		m := s.fold(acc, func(upper, lower, to reg.Register) { VMAXPS(lower, upper, to) })
+		VMAXSS(at(top, 4*i), m, m)
+		VMOVSS(m, at(top, 4*i))
+		VBROADCASTSS(m, factor)
+		s.zero(acc...)
+		for p, v := range x[i] {
+			ask()
+			VSUBPS(factor, v, v)
+			e := s.expOfNegative(v)
+			VADDPS(e, acc[0], acc[0])
+			VMULPS(at(weight, 64*p), e, v)
+		}
+		VMOVSS(s.fold(acc, func(upper, lower, to reg.Register) { VADDPS(upper, lower, to) }), at(sum, 4*i))
+	}
+	worth, dst, ldd, most, least := load("worth"), load("dst"), load("ldd"), s.splatParam("limit"), s.vec()
+	VXORPS(constant(cSign), most, least)
+	SHLQ(u8(1), ldd)
+	to := newRows(dst, ldd, tall)
+	for i := range x {
+		VANDPS(constant(cAbs), x[i][0], acc[0])
+		for _, v := range x[i][1:] {
+			VANDPS(constant(cAbs), v, factor)
+			VPMAXUD(factor, acc[0], acc[0])
+		}
+		largest := s.fold(acc, func(upper, lower, to reg.Register) { VPMAXUD(lower, upper, to) })
+		f := s.stepsOf(largest, most, at(worth, 4*i))
+		for p, v := range x[i] {
+			VMULPS(v, f, v)
+			s.limit(v, least, most)
+			VPMOVDW(v, to.at(i, 32*p))
 		}
 	}
 	done()
+}
+
+// stepsOf stores what one step is worth where limit of them are top, and gives how many steps one is: none where that is not finite.
+func (s simd) stepsOf(top, limit reg.VecVirtual, scale operand.Mem) reg.VecVirtual {
+	worth, steps, f := XMM(), XMM(), s.vec()
+	VDIVSS(limit.AsX(), top, worth)
+	VMOVSS(worth, scale)
+	VDIVSS(top, limit.AsX(), steps)
+	if s.wide() {
+		finite := K()
+		VCMPSS(u8(lessThan), constant(cInf), steps, finite)
+		VMOVAPS_Z(steps, finite, steps)
+	} else {
+		finite := XMM()
+		VCMPSS(u8(lessThan), constant(cInf), steps, finite)
+		VANDPS(finite, steps, steps)
+	}
+	VBROADCASTSS(steps, f)
+	return f
+}
+
+// limit makes an integer of v, least to most.
+func (s simd) limit(v, least, most reg.VecVirtual) {
+	VMAXPS(least, v, v) // v > least ? v : least, NaN gives least
+	VMINPS(most, v, v)
+	VCVTPS2DQ(v, v) // rounds half to even
 }
 
 // quantizeRows goes over a row twice: for its largest magnitude, and to round it.
@@ -272,22 +387,14 @@ func quantizeRows(s simd) {
 	CMPQ(i, n)
 	JNE(label("largest"))
 	top := s.fold(acc, func(upper, lower, to reg.Register) { VPMAXUD(lower, upper, to) })
-	worth, steps, finite, f := XMM(), XMM(), XMM(), s.vec()
-	VDIVSS(most.AsX(), top, worth)
-	VMOVSS(worth, at(scale, 0))
-	VDIVSS(top, most.AsX(), steps)
-	VCMPSS(u8(lessThan), constant(cInf), steps, finite)
-	VANDPS(finite, steps, steps)
-	VBROADCASTSS(steps, f)
+	f := s.stepsOf(top, most, at(scale, 0))
 	XORQ(i, i)
 	MOVQ(dst, to)
 	Label("round")
 	v := s.regs(s.parts)
 	for p := range v {
 		VMULPS(elements(p), f, v[p])
-		VMAXPS(least, v[p], v[p]) // v > least ? v : least, NaN gives least
-		VMINPS(most, v[p], v[p])
-		VCVTPS2DQ(v[p], v[p]) // rounds half to even
+		s.limit(v[p], least, most)
 	}
 	if s.wide() {
 		VPMOVDW(v[0], at(to, 0))
@@ -554,7 +661,11 @@ func (s simd) fold(l []reg.VecVirtual, op func(upper, lower, to reg.Register)) r
 	} else {
 		op(l[1], l[0], y)
 	}
-	VEXTRACTF128(u8(1), y, x)
+	if s.wide() { // any of 32 registers
+		VEXTRACTF32X4(u8(1), y, x)
+	} else {
+		VEXTRACTF128(u8(1), y, x)
+	}
 	op(x, y.AsX(), x)
 	VUNPCKHPD(x, x, t)
 	op(t, x, x)
