@@ -105,16 +105,24 @@ def test_a_real_model_can_be_measured() -> None:
         bench.decode("from-model")
 
 
-@pytest.mark.parametrize("bad", [{"tokens": 1}, {"prompt": 0}, {"repeat": 0}, {"threads": 0}])
+@pytest.mark.parametrize("bad", [{"tokens": 1}, {"prompt": 0}, {"repeat": 0}, {"threads": 0}, {"ffn_density": 0.6}])
 def test_counts_that_measure_nothing_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(ArgumentError, match=f"{next(iter(bad))} = "):
         tiny(**bad)
 
 
-@pytest.mark.parametrize("bad", [{"tokens": "many"}, {"prompt": 1.5}, {"repeat": None}, {"threads": "2"}, {"isa": 3}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"tokens": "many"}, {"prompt": 1.5}, {"repeat": None}, {"threads": "2"}, {"isa": 3}, {"ffn_density": "half"}],
+)
 def test_options_of_another_type_are_refused_by_name(bad: dict[str, Any]) -> None:
     with pytest.raises(DTypeError, match=f"{next(iter(bad))} = "):
         tiny(**bad)
+
+
+def test_a_density_that_is_no_number_is_refused_by_name() -> None:
+    with pytest.raises(ArgumentError, match="ffn_density = nan: expected a number above 0"):
+        tiny(ffn_density=float("nan"))
 
 
 def test_lists_of_sizes_are_checked_number_by_number() -> None:

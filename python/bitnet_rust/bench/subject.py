@@ -204,6 +204,11 @@ def check_options(call: str, options: Mapping[str, Any]) -> None:
         raise TypeError(no_keyword(unknown, call, [*known]))
     if options.get("threads") is not None:
         whole_number(options["threads"], "threads", range(1, 1025))
+    density = options.get("ffn_density")
+    if not isinstance(density, int | float | None):
+        raise DTypeError(f"ffn_density = {density!r}: expected a number")
+    if density is not None and not 0 < density <= 0.5:
+        raise ArgumentError(f"ffn_density = {density!r}: expected a number above 0, at most 0.5")
     if not isinstance(options.get("isa"), str | None):
         raise DTypeError(f"isa = {options['isa']!r}: expected the name of an instruction set, a text")
 
