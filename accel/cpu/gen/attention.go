@@ -30,6 +30,8 @@ type productTile struct{ rows, width int }
 
 // productTiles lists what tiles in the package takes. A processor has two sums under way in each of the four cycles that one takes, so that
 // fewer than eight registers of them wait for each other; many rows share what is loaded, and converted, for a column.
+// Loads count, too, most of all beside a busy hardware thread: 6 x 64 sums take ten of them for 24 multiplications, 8 x 32 would for 16 (measured
+// in cache: 45 against 41 billion terms a second).
 func productTiles(s simd) []productTile {
 	if s.wide() {
 		return []productTile{{6, 64}, {6, 32}, {6, 16}, {4, 64}, {4, 16}, {2, 64}, {2, 16}, {1, 64}, {1, 16}}
