@@ -17,6 +17,16 @@ type Ahead struct {
 // AheadPlaces is how many places a product asks for at once.
 const AheadPlaces = 8
 
+// Ask asks memory for rows rows of n bytes of b, which begin stride bytes apart: they come to the outer of a core's own caches while it goes on. It
+// changes nothing, and does nothing where a processor would have to be told in another way.
+func Ask(b []byte, rows, stride, n int) {
+	const line = 64
+	if rows > 0 && n > 0 {
+		needRows("Ask", "b", len(b), rows, n, stride)
+		ask(b, rows, stride, ceilDiv(n, line))
+	}
+}
+
 // AddProduct adds a product of matrices in which every element has its sum in one order:
 //
 //	c[i*ldc+j] += a[i*row+k*step] * b[k*ldb+j]    for k = 0..n-1 in ascending order, i < rows, j < cols

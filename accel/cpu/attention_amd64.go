@@ -2,6 +2,8 @@ package cpu
 
 import "unsafe"
 
+func ask(b []byte, rows, stride, lines int) { askLines(&b[0], rows, stride, lines) }
+
 func dot(lanes *[Lanes]float32, a, b []float32) {
 	switch vectors() {
 	case AVX512:

@@ -1245,3 +1245,8 @@ func denseInt4AVXVNNIt3(dst *float32, ldd int, w *byte, hi *int8, lo *int8, ldx 
 
 // pause gives the other hardware thread of the core a few cycles; for polling loops.
 func pause()
+
+// askLines asks for lines lines of 64 bytes of each of rows rows that begin stride bytes apart, from p on; both numbers > 0.
+//
+//go:noescape
+func askLines(p *byte, rows int, stride int, lines int)

@@ -28533,3 +28533,25 @@ store:
 TEXT ·pause(SB), NOSPLIT, $0
 	PAUSE
 	RET
+
+// func askLines(p *byte, rows int, stride int, lines int)
+// Requires: MMX+
+TEXT ·askLines(SB), NOSPLIT, $0-32
+	MOVQ p+0(FP), AX
+	MOVQ rows+8(FP), CX
+	MOVQ stride+16(FP), DX
+	MOVQ lines+24(FP), BX
+
+row:
+	MOVQ AX, SI
+	MOVQ BX, DI
+
+line:
+	PREFETCHT1 (SI)
+	ADDQ       $0x00000040, SI
+	DECQ       DI
+	JNZ        line
+	ADDQ       DX, AX
+	DECQ       CX
+	JNZ        row
+	RET

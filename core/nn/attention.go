@@ -32,25 +32,43 @@ func (a *Attention) Forward(c *Ctx, x *tensor.Tensor, norm *RMSNorm, angles Angl
 	c.rotate(angles, a.Dim, k)
 	c.did(OpRoPE)
 	c.storeKV(a, k, v)
-	c.did(OpStoreKV)
-	c.Free(k)
-	c.Free(v)
+	few := len(c.rows) <= lateRows
+	if !few {
+		c.Free(k)
+		c.Free(v)
+	}
 	h := c.attention(a, q, k, v) // [rows, heads*head_dim]
 	if c.profile.to != nil {
 		c.didRead(OpAttention, c.cacheBytes())
 	}
 	c.Free(q)
+	if few {
+		c.Free(k)
+		c.Free(v)
+	}
 	o := Project(c, h, a.SubNorm, a.O)[0]
 	c.did(OpO, a.O)
 	c.Free(h)
 	return o
 }
 
-// storeKV copies the rows' keys and values to their places in the caches.
+// lateRows is up to how many rows keys and values are there until attention has ended, whether it stores them or not: steps of as many rows have one
+// memory plan.
+const lateRows = 64
+
+// storeKV copies the rows' keys and values to their places in the caches, or leaves that to attention: of a few rows that decode, each key is read by one of
+// its items only, which has asked memory for its place before.
 func (c *Ctx) storeKV(a *Attention, k, v *tensor.Tensor) {
 	c.store = storeTask{ctx: c, a: a, k: k.Float32s(), v: v.Float32s()}
+	if c.store.late = len(c.rows) <= lateRows && a.Heads/a.KVHeads <= maxHeads && c.decodes(a) && c.groupRows(2) == 1; c.store.late {
+		return
+	}
 	cpu.Parallel((len(c.rows)+storeRows-1)/storeRows*a.KVHeads, &c.store)
+	c.did(OpStoreKV)
 }
+
+// decodes says whether rows that have no neighbour are tokens that follow what their sequences have read.
+func (c *Ctx) decodes(a *Attention) bool { return c.tape == nil && !a.Bidirectional }
 
 // storeRows is how many rows one chunk stores, of one head: as many keys as fill a cache line of the transposed page. Even the key of a single
 // row goes to as many lines as it has elements.
@@ -60,6 +78,7 @@ type storeTask struct {
 	ctx  *Ctx
 	a    *Attention
 	k, v []float32
+	late bool // in attention
 }
 
 // Run takes runs of neighbouring positions within a page.
@@ -70,16 +89,21 @@ func (t *storeTask) Run(chunk int) {
 	for r, n := chunk*storeRows, 0; r < end; r += n {
 		for n = 1; r+n < end && rows[r+n] == (Row{rows[r].Seq, rows[r].Pos + int32(n)}) && int(rows[r+n].Pos)%PageTokens != 0; n++ {
 		}
-		at, dim := rows[r], t.a.Dim
-		p := t.ctx.caches[at.Seq].at(t.a.Layer, head, int(at.Pos)/PageTokens)
-		src := (r*t.a.KVHeads + head) * dim
-		p.store(int(at.Pos)%PageTokens, n, t.k[src:], t.v[src:], t.a.KVHeads*dim, dim)
+		t.store(r, n, head)
 	}
+}
+
+// store is for n neighbouring positions of a page, from row r on.
+func (t *storeTask) store(r, n, head int) {
+	at, dim := t.ctx.rows[r], t.a.Dim
+	p := t.ctx.caches[at.Seq].at(t.a.Layer, head, int(at.Pos)/PageTokens)
+	src := (r*t.a.KVHeads + head) * dim
+	p.store(int(at.Pos)%PageTokens, n, t.k[src:], t.v[src:], t.a.KVHeads*dim, dim)
 }
 
 // attention returns softmax(q k^T / sqrt(head_dim)) v for every row and head, over the keys up to the row's position, or all of
 // its sequence.
-// Keys and values are read from the caches; k and v only name the values that gradients belong to.
+// Keys and values are read from the caches, after storeKV; k and v only name the values that gradients belong to.
 func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 	rows := len(c.rows)
 	out := c.New(rows, a.Heads*a.Dim)
@@ -114,8 +138,8 @@ func (c *Ctx) attention(a *Attention, q, k, v *tensor.Tensor) *tensor.Tensor {
 		c.keep(q, out)
 		c.tape.Record(op)
 	}
-	alone := len(c.groups) == rows // nobody has a neighbour
-	if spans := Spans(c.rows); alone && spans > 1 && c.tape == nil && !a.Bidirectional {
+	c.attend.alone = c.decodes(a) && len(c.groups) == rows // nobody has a neighbour
+	if spans := Spans(c.rows); c.attend.alone && spans > 1 {
 		c.attend.split(spans)
 		return out
 	}
@@ -168,6 +192,7 @@ type attendTask struct {
 	scale       float32
 	mask        mask   // of the probabilities: a row for each row and head, columns are positions
 	spans       []span // of bidirectional attention
+	alone       bool   // items are single rows that decode
 
 	// Of split.
 	beside    int // units of a piece
@@ -178,9 +203,32 @@ type attendTask struct {
 
 func (t *attendTask) Run(chunk int) {
 	buf, groups := t.buf[chunk*t.per:(chunk+1)*t.per], t.ctx.groups
-	for i := chunk * t.size; i < min((chunk+1)*t.size, t.items); i++ {
-		t.attend(t.lanes(groups[i%len(groups)], i/len(groups)), buf)
+	end := (chunk + 1) * t.size
+	for i := chunk * t.size; i < min(end, t.items); i++ {
+		if then := t.after(i, end); t.alone && then < t.items {
+			t.ask(t.lanes(groups[then%len(groups)], then/len(groups)))
+		}
+		l := t.lanes(groups[i%len(groups)], i/len(groups))
+		if t.ctx.store.late {
+			t.ctx.store.store(l.row, 1, l.kvHead)
+		}
+		t.attend(l, buf)
 	}
+}
+
+// after is the item that a thread takes after item i of a chunk that ends before end: others do their chunks meanwhile.
+func (t *attendTask) after(i, end int) int {
+	if i+1 < end {
+		return i + 1
+	}
+	return end + (cpu.NumThreads()-1)*t.size
+}
+
+// ask asks memory for the first keys and values that a row reads, where it has few: products with them are done before they could ask.
+func (t *attendTask) ask(l lanes) {
+	keys := t.keys(l.row)
+	page := t.ctx.caches[t.ctx.rows[l.row].Seq].at(t.a.Layer, l.kvHead, 0)
+	page.ask(min(keys, PageTokens))
 }
 
 // lanes are n pairs of a row and a head: the heads of a group's first row, then those of the next. The heads share keys and values.

@@ -64,18 +64,17 @@ func (s *spanTask) Run(chunk int) {
 	var mem [2][maxUnits]lanes
 	var ps [maxUnits]partial
 	for i := chunk * t.size; i < min(end, t.pieces); i++ {
-		then := i + 1
-		if then == end { // while others do their chunks
-			then += (cpu.NumThreads() - 1) * t.size
-		}
 		var ahead []byte
-		if then < t.pieces {
+		if then := t.after(i, end); then < t.pieces {
 			ls, _, from, keys := t.piece(then, &mem[1])
 			ahead = t.page(ls, from, keys)
 		}
 		if ls, item, from, keys := t.piece(i, &mem[0]); from < keys {
 			for u := range ls {
 				ps[u] = t.at(item+u*len(t.ctx.groups), from/SpanTokens)
+				if t.ctx.store.late && keys <= from+SpanTokens {
+					t.ctx.store.store(ls[u].row, 1, ls[u].kvHead)
+				}
 			}
 			t.span(ls, ps[:len(ls)], from, keys, ahead, buf)
 		}

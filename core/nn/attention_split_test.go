@@ -15,7 +15,14 @@ import (
 // Read whole, in pieces or token by token, alone or beside others, by one thread or several: a long sequence has the same bits, and they are
 // those of softmax over the past.
 func TestLongContextsAreTheSameHoweverTheyAreRead(t *testing.T) {
-	const rows, heads, kv, dim = 2*SpanTokens + 70, 6, 1, 16
+	for _, kv := range []int{1, 2} { // with up to four heads for each, attention stores what a decoding row brings
+		testLongContext(t, kv)
+	}
+}
+
+func testLongContext(t *testing.T, kv int) {
+	t.Helper()
+	const rows, heads, dim = 2*SpanTokens + 70, 6, 16
 	r := rand.New(rand.NewPCG(12, 12))
 	a := &Attention{Heads: heads, KVHeads: kv, Dim: dim}
 	q, k, v := randoms(r, rows*heads*dim), randoms(r, rows*kv*dim), randoms(r, rows*kv*dim)

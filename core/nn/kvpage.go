@@ -40,6 +40,17 @@ func (p *kvPage) ahead(half int) cpu.Ahead {
 	return cpu.Ahead{First: p.next[at:apart], Apart: apart}
 }
 
+// ask asks memory for the first n keys and values.
+func (p *kvPage) ask(n int) {
+	size := kvTypes[p.dtype].size
+	rows, row := p.pad, PageTokens*size
+	if p.dtype == KVInt8 { // in pairs
+		rows, row, size, n = rows/2, 2*row, 2*size, (n+1)/2*2
+	}
+	cpu.Ask(p.keys, rows, row, padded(n)*size)
+	cpu.Ask(p.values, 1, 0, n*p.pad*kvTypes[p.dtype].size)
+}
+
 // store puts n keys and values, rows that lie stride apart in k and v, to the positions from slot on.
 func (p *kvPage) store(slot, n int, k, v []float32, stride, dim int) {
 	switch p.dtype {

@@ -33,6 +33,7 @@ func main() {
 	}
 	vnni()
 	pause()
+	askLines()
 	Generate()
 }
 
@@ -41,6 +42,27 @@ func pause() {
 	TEXT("pause", NOSPLIT, "func()")
 	Doc("pause gives the other hardware thread of the core a few cycles; for polling loops.")
 	PAUSE()
+	RET()
+}
+
+// askLines asks memory for lines.
+func askLines() {
+	TEXT("askLines", NOSPLIT, "func(p *byte, rows, stride, lines int)")
+	Doc("askLines asks for lines lines of 64 bytes of each of rows rows that begin stride bytes apart, from p on; both numbers > 0.")
+	Pragma("noescape")
+	p, rows, stride, lines := load("p"), load("rows"), load("stride"), load("lines")
+	from, left := GP64(), GP64()
+	Label("row")
+	MOVQ(p, from)
+	MOVQ(lines, left)
+	Label("line")
+	PREFETCHT1(at(from, 0))
+	ADDQ(u32(64), from)
+	DECQ(left)
+	JNZ(label("line"))
+	ADDQ(stride, p)
+	DECQ(rows)
+	JNZ(label("row"))
 	RET()
 }
 
