@@ -50,6 +50,7 @@ type Ctx struct {
 	skipDown skipDownTask
 	top      topTask
 	spaces   spaces
+	shares   shares
 	add      addTask
 	lookup   lookupTask
 	drops    dropTask

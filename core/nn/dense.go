@@ -55,7 +55,7 @@ func (c *Ctx) multiply(t denseTask, rows int) {
 	}
 	t.grid = newGrid(rows, (t.cols+cpu.PanelRows-1)/cpu.PanelRows, rowBytes)
 	c.dense = t
-	cpu.Parallel(t.grid.chunks(), &c.dense)
+	cpu.Parallel(t.grid.open(&c.shares), &c.dense)
 	if tail != nil {
 		c.scratch.Free(tail)
 	}
@@ -107,7 +107,8 @@ type denseTask struct {
 
 func (t *denseTask) Run(chunk int) {
 	n := t.cols
-	r, tokens, p0, p1 := t.grid.chunk(chunk)
+	r, tokens, p0, p1, share := t.grid.chunk(chunk, &t.ctx.shares)
+	defer t.ctx.shares.give(share)
 	full := min(p1, n/cpu.PanelRows)
 	for from, to := p0, 0; from < full; from = to {
 		if to = t.ctx.piece(from, full, tokens); to == from {

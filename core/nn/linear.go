@@ -230,7 +230,7 @@ type grid struct {
 	rows, panels int
 	tile, size   int // rows of a tile, panels of a run
 	runs         int
-	few          cuts // of the panels, for few rows
+	unit         int // of panels, for few rows: they have their chunks from shares
 }
 
 // A tile has few enough rows to stay in the second-level cache with what is read of them again and again, up to mostRows, and a multiple of
@@ -259,8 +259,8 @@ func newGrid(rows, panels, rowBytes int) grid {
 		g.tile = ((rows+tiles-1)/tiles + leastRows - 1) &^ (leastRows - 1)
 		tiles = (rows + g.tile - 1) / g.tile
 	}
-	if rows < minParallelRows {
-		g.few = newCuts(panels, sidePanels)
+	if rows <= skipRows {
+		g.unit = sidePanels
 		return g
 	}
 	want := (chunksPerThread*cpu.NumThreads() + tiles - 1) / max(1, tiles)
@@ -271,29 +271,30 @@ func newGrid(rows, panels, rowBytes int) grid {
 
 // align makes the runs of panels multiples of n.
 func (g *grid) align(n int) {
-	if g.few.n > 0 {
-		g.few = newCuts(g.panels, n)
+	if g.unit > 0 {
+		g.unit = n
 		return
 	}
 	g.size = max(n, g.size/n*n)
 	g.runs = (g.panels + g.size - 1) / g.size
 }
 
-func (g *grid) chunks() int {
-	if g.few.n > 0 {
-		return g.few.n
+// open gives the number of chunks, with s to hand them out.
+func (g *grid) open(s *shares) int {
+	if g.unit > 0 {
+		return s.open(g.panels, g.unit)
 	}
 	return (g.rows + g.tile - 1) / g.tile * g.runs
 }
 
-// chunk gives the rows [r, r+n) and the panels [p0, p1).
-func (g *grid) chunk(i int) (r, n, p0, p1 int) {
-	if g.few.n > 0 {
-		p0, p1 = g.few.chunk(i)
-		return 0, g.rows, p0, p1
+// chunk gives the rows [r, r+n) and the panels [p0, p1), and what is to be given back to s.
+func (g *grid) chunk(i int, s *shares) (r, n, p0, p1, share int) {
+	if g.unit > 0 {
+		share, p0, p1 = s.take()
+		return 0, g.rows, p0, p1, share
 	}
 	r, p0 = i/g.runs*g.tile, i%g.runs*g.size
-	return r, min(g.tile, g.rows-r), p0, min(p0+g.size, g.panels)
+	return r, min(g.tile, g.rows-r), p0, min(p0+g.size, g.panels), noShare
 }
 
 // part is one layer of a matmul job.
@@ -345,7 +346,7 @@ func (t *matmulTask) run(c *Ctx) {
 		}
 	}
 	c.spaces.open(c, space)
-	cpu.Parallel(t.grid.chunks(), t)
+	cpu.Parallel(t.grid.open(&c.shares), t)
 	c.spaces.close(c)
 	t.free(c)
 }
@@ -361,7 +362,8 @@ func (t *matmulTask) free(c *Ctx) {
 
 // Run computes the panels of one chunk, layer by layer.
 func (t *matmulTask) Run(chunk int) {
-	r, n, lo, hi := t.grid.chunk(chunk)
+	r, n, lo, hi, share := t.grid.chunk(chunk, &t.ctx.shares)
+	defer t.ctx.shares.give(share)
 	for i := range t.n {
 		p := &t.parts[i]
 		end := t.panels

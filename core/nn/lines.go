@@ -62,7 +62,7 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 		}
 	}
 	up := &c.skipUp
-	*up = skipUpTask{ctx: c, f: f, in: q, h: h.Float32s(), gate: gate, cuts: newCuts(neurons, cutNeurons), all: !cpu.SkipZeros()}
+	*up = skipUpTask{ctx: c, f: f, in: q, h: h.Float32s(), gate: gate, all: !cpu.SkipZeros()}
 	stride := cpu.LineElements(x.Dim(1))
 	ordered := c.scratch.Alloc(rows * stride)
 	c.spaces.open(c, 5*chosenBytes(rows))
@@ -70,7 +70,7 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *
 	for r := range rows {
 		cpu.LineOrder(up.x[r*stride:(r+1)*stride], q.q[r*q.stride:], x.Dim(1))
 	}
-	cpu.Parallel(up.cuts.n, up)
+	cpu.Parallel(c.shares.open(neurons, cutNeurons), up)
 	c.spaces.close(c)
 	c.didLines(op, cpu.LineBytes(f.Up.In), rows*neurons, others)
 	if gate != nil {
@@ -90,14 +90,14 @@ func (f *FeedForward) addDown(c *Ctx, h *tensor.Tensor, together bool) *tensor.T
 	q := c.quantize(h, f.SubNorm, nil)
 	c.Free(h)
 	down := &c.skipDown
-	*down = skipDownTask{ctx: c, l: f.Down, in: q, out: y.Float32s(), cuts: newCuts(neurons, downUnit(neurons, together)), size: cpu.LineElements(n), all: !cpu.SkipZeros(), together: together}
+	*down = skipDownTask{ctx: c, l: f.Down, in: q, out: y.Float32s(), size: cpu.LineElements(n), all: !cpu.SkipZeros(), together: together}
 	space := 3 * chosenBytes(rows)
 	if together {
 		down.size, space = cpu.ColumnSpace(n), 0
 	}
 	c.spaces.open(c, 4*rows*down.size+space)
 	clear(c.spaces.mem)
-	cpu.Parallel(down.cuts.n, down)
+	cpu.Parallel(c.shares.open(neurons, downUnit(neurons, together)), down)
 	c.eachRow(rows, down)
 	if together {
 		c.did(OpDown, f.Down)
@@ -109,14 +109,18 @@ func (f *FeedForward) addDown(c *Ctx, h *tensor.Tensor, together bool) *tensor.T
 	return y
 }
 
-// pays says whether at most so many gates are open, by looking at every fourth.
+// pays says whether at most so many gates are open, by looking at some thousands of them. Their distance is odd: a row's neurons are not the next one's.
 func pays(gates []float32, most int) bool {
+	step := len(gates)/sampledGates | 1
 	open := 0
-	for i := 0; i < len(gates); i += 4 {
+	for i := 0; i < len(gates); i += step {
 		open += positive(gates[i])
 	}
-	return 4*open <= most
+	return step*open <= most
 }
+
+// sampledGates are enough to know the share of open ones to one or two hundredths.
+const sampledGates = 4096
 
 // cutNeurons is the unit of a chunk's neurons: those of the gate's panels that are read side by side.
 const cutNeurons = sidePanels * cpu.PanelRows
@@ -153,12 +157,12 @@ type skipUpTask struct {
 	gate *matmulTask // what makes the gates, or nil
 	x    []int8      // [rows, LineElements(hidden_size)] in line order
 	h    []float32   // [rows, neurons]
-	cuts cuts
 	all  bool
 }
 
-func (t *skipUpTask) Run(chunk int) {
-	from, to := t.cuts.chunk(chunk)
+func (t *skipUpTask) Run(int) {
+	share, from, to := t.ctx.shares.take()
+	defer t.ctx.shares.give(share)
 	if t.gate != nil {
 		t.gate.compute(&t.gate.parts[0], from/cpu.PanelRows, (to+cpu.PanelRows-1)/cpu.PanelRows, 0, t.in.rows)
 	}
@@ -247,24 +251,24 @@ type skipDownTask struct {
 	l    *Linear
 	in   quantized
 	out  []float32 // [rows, Out]
-	cuts cuts
-	size int // of a row's sums
+	size int       // of a row's sums
 	all  bool
 
 	together bool // all rows and neurons
 }
 
-func (t *skipDownTask) Run(chunk int) {
+func (t *skipDownTask) Run(int) {
+	share, from, to := t.ctx.shares.take()
+	defer t.ctx.shares.give(share)
 	space := t.ctx.spaces.take()
 	defer t.ctx.spaces.give(space)
 	if t.together {
 		w := t.l.Ternary
-		from, to := t.cuts.chunk(chunk)
 		cpu.TernaryAddColumns(pool.View[int32](space), t.size, w.Data, w.Cols, w.Rows, from, to, t.in.q, t.in.stride, t.in.rows)
 		return
 	}
 	most := window(t.in.rows)
-	for from, to := t.cuts.chunk(chunk); from < to; from += most {
+	for ; from < to; from += most {
 		t.add(space, from, min(from+most, to))
 	}
 }
