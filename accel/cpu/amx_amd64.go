@@ -29,6 +29,7 @@ type tileJob struct {
 	more           int    // not 0: c0 and c1 += the products
 	start0, start1 *int32 // what the products are added to for the first time, rows of 64 bytes, or nil for zeros
 	ahead          int    // where to read ahead, from b0 on
+	apart, back    int    // of the eight places that panelTilesAMX, rowTilesAMX and columnTilesAMX read ahead: from one to the next; from the ninth to the first, and some lines on
 	rows           int    // of columnTilesAMX
 
 	nextA, nextTail, nextB, nextC int // bytes from group to group
@@ -193,6 +194,7 @@ func (s *tileSpace) multiplyPanels(w *weights, p, count int, x []int8, ldx, toke
 		c0: &s.sums[0], ldc: 4 * sumStride, a0: &x[0], lda: ldx, b0: &w.data[p*w.stride], b1: &s.w[0], steps: w.blocks / tileBlocks,
 		groups: count / fewPanels, nextB: w.stride,
 	}
+	s.job.readAhead(fewPanels*w.stride, 2)
 	panelTilesAMX(&s.job, &tileShapes[tokens])
 	s.job = tileJob{}
 }
@@ -221,6 +223,7 @@ func (s *tileSpace) multiplyRows(w *weights, p, count int) {
 		c0: &s.lines.products[0], a0: (*int8)(unsafe.Pointer(&s.lines.turned[0])), b0: &w.data[p*PanelRows*w.stride], b1: &s.w[0], ldb: w.stride,
 		steps: w.stride / BlockBytes, groups: count / 2, nextB: 2 * PanelRows * w.stride,
 	}
+	s.job.readAhead(count*PanelRows*w.stride, 4)
 	rowTilesAMX(&s.job, &tileShapes[tileRows])
 	s.job = tileJob{}
 	flipLanes(bytesOf(s.sums), 4*sumStride, 4*PanelRows, bytesOf(s.lines.products), 4*tileRows, size, count)
@@ -233,11 +236,21 @@ func (s *tileSpace) multiplyColumns(c []int32, ldc int, w *weights, line, count 
 	s.job = tileJob{ldc: 4 * ldc, a0: &x[line], lda: ldx, b1: &s.w[0], ldb: w.stride, steps: count / tileCols, rows: tokens}
 	for window := range w.stride / BlockBytes {
 		s.job.c0, s.job.b0 = &c[window*lineBlock], &w.data[line*w.stride+window*BlockBytes]
-		s.job.ahead = count*w.stride + window*(size-BlockBytes)
+		s.job.readAhead(count*w.stride, 2)
+		s.job.ahead += window * (size/aheadPlaces - BlockBytes)
 		columnTilesAMX(&s.job, &tileShapes[tokens])
 	}
 	s.job = tileJob{}
 }
+
+// readAhead makes a kernel read ahead the size bytes that come after as many from b0 on, in eight places at once: of so many streams hardware fetches more than of one.
+// It takes so many lines of each at a time.
+func (j *tileJob) readAhead(size, lines int) {
+	j.ahead, j.apart, j.back = size, size/aheadPlaces, size-lines*BlockBytes
+}
+
+// aheadPlaces is how many places are read ahead at once.
+const aheadPlaces = 8
 
 // bytesOf views numbers as bytes.
 func bytesOf[T int8 | int32](x []T) []byte {

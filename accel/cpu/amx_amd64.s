@@ -237,12 +237,17 @@ store:
 	VMOVDQU32 Z2, dst+128(DX) \
 	VMOVDQU32 Z3, dst+192(DX)
 
+// Two lines from each of two of the eight places that are read ahead, the first of them at p.
+#define TWOAHEAD(p) \
+	PREFETCHT1 0(p) \
+	PREFETCHT1 64(p) \
+	ADDQ tileJob_apart(R8), p \
+	PREFETCHT1 0(p) \
+	PREFETCHT1 64(p) \
+	ADDQ tileJob_apart(R8), p
+
 // 64 columns of panel i, whose codes are at R14, to the buffer at DX.
 #define DECODE(i) \
-	PREFETCHT0 2048(R14) \
-	PREFETCHT0 2112(R14) \
-	PREFETCHT0 2176(R14) \
-	PREFETCHT0 2240(R14) \
 	CODES(0(R14), 1024*i) \
 	CODES(64(R14), 1024*i+256) \
 	CODES(128(R14), 1024*i+512) \
@@ -271,10 +276,17 @@ group:
 	MOVQ tileJob_lda(R8), DI
 	MOVQ tileJob_steps(R8), R9
 	MOVQ R10, R14
+	MOVQ R10, R11
+	ADDQ tileJob_ahead(R8), R11
 	DECODE(0)
+	TWOAHEAD(R11)
 	DECODE(1)
+	TWOAHEAD(R11)
 	DECODE(2)
+	TWOAHEAD(R11)
 	DECODE(3)
+	TWOAHEAD(R11)
+	SUBQ tileJob_back(R8), R11
 	XCHGQ BX, DX
 	ADDQ $256, R10
 	DECQ R9
@@ -285,18 +297,23 @@ step:
 	TILELOADD(5, 3, 0)
 	TDPBSUD(0, 4, 5)
 	DECODE(0)
+	TWOAHEAD(R11)
 	LEAQ 1024(BX), CX
 	TILELOADD(5, 1, 0)
 	TDPBSUD(1, 4, 5)
 	DECODE(1)
+	TWOAHEAD(R11)
 	LEAQ 2048(BX), CX
 	TILELOADD(5, 1, 0)
 	TDPBSUD(2, 4, 5)
 	DECODE(2)
+	TWOAHEAD(R11)
 	LEAQ 3072(BX), CX
 	TILELOADD(5, 1, 0)
 	TDPBSUD(3, 4, 5)
 	DECODE(3)
+	TWOAHEAD(R11)
+	SUBQ tileJob_back(R8), R11
 	XCHGQ BX, DX
 	ADDQ $64, SI
 	ADDQ $256, R10
@@ -350,13 +367,13 @@ last:
 	VMOVDQU32 Z3, dst+3072(DX) \
 	ADDQ R11, R14
 
-// Four lines, the next of which begins at R14. As many bytes are read ahead.
+// Four lines, the next of which begins at R14. As many bytes are read ahead, of one of eight places.
 #define LINES(dst) \
 	PREFETCHT1 0(R10) \
 	PREFETCHT1 64(R10) \
 	PREFETCHT1 128(R10) \
 	PREFETCHT1 192(R10) \
-	ADDQ $256, R10 \
+	ADDQ tileJob_apart(R8), R10 \
 	LINE(dst) \
 	LINE(dst+64) \
 	LINE(dst+128) \
@@ -391,7 +408,7 @@ TEXT ·rowTilesAMX(SB), NOSPLIT, $0-16
 	LEAQ 8192(DX), BX
 	MOVQ tileJob_b0(R8), R14
 	MOVQ R14, R10
-	ADDQ tileJob_nextB(R8), R10
+	ADDQ tileJob_ahead(R8), R10
 	LINES(0)
 	LINES(256)
 	LINES(512)
@@ -400,6 +417,7 @@ TEXT ·rowTilesAMX(SB), NOSPLIT, $0-16
 	LINES(4352)
 	LINES(4608)
 	LINES(4864)
+	SUBQ tileJob_back(R8), R10
 	SUBQ tileJob_nextB(R8), R14
 	XCHGQ BX, DX
 group:
@@ -421,6 +439,7 @@ fields:
 	FIELD(1, 512)
 	FIELD(2, 4096)
 	FIELD(3, 4608)
+	SUBQ tileJob_back(R8), R10
 	SUBQ tileJob_nextB(R8), R14
 	ADDQ $3840, SI
 	XCHGQ BX, DX
@@ -472,11 +491,7 @@ fields:
 // The same, while 16 lines become bytes for the next step.
 #define LINESTEP(f, bytes, words) \
 	LINEFIELD(f) \
-	PREFETCHT1 0(R13) \
-	PREFETCHT1 64(R13) \
-	PREFETCHT1 128(R13) \
-	PREFETCHT1 192(R13) \
-	ADDQ $256, R13 \
+	TWOAHEAD(R13) \
 	QUADS(bytes, words, 256*f)
 
 // All lines by quarter m of each 16 bytes. Products are in the order of fields, of which each has 4 of 16 neighbours: they are put in order.
@@ -488,10 +503,15 @@ fields:
 	TILEZERO(1) \
 	TILEZERO(2) \
 	TILEZERO(3) \
+	TWOAHEAD(R13) \
 	QUADS(bytes, words, 0) \
+	TWOAHEAD(R13) \
 	QUADS(bytes, words, 256) \
+	TWOAHEAD(R13) \
 	QUADS(bytes, words, 512) \
+	TWOAHEAD(R13) \
 	QUADS(bytes, words, 768) \
+	SUBQ tileJob_back(R8), R13 \
 	XCHGQ BX, DX \
 	DECQ R9 \
 	JZ last \
@@ -501,6 +521,7 @@ step: \
 	LINESTEP(1, bytes, words) \
 	LINESTEP(2, bytes, words) \
 	LINESTEP(3, bytes, words) \
+	SUBQ tileJob_back(R8), R13 \
 	XCHGQ BX, DX \
 	ADDQ $64, SI \
 	DECQ R9 \
