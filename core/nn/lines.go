@@ -323,6 +323,7 @@ func (t *skipDownTask) row(r int) {
 // spaces is memory for whoever runs a chunk at the moment, as much for each.
 type spaces struct {
 	mu    sync.Mutex
+	given sync.Cond // one was given back
 	mem   []byte
 	size  int
 	count int
@@ -336,6 +337,7 @@ func (s *spaces) open(c *Ctx, size int) {
 		return
 	}
 	s.mem = c.scratch.Alloc(s.size * s.count)
+	s.given.L = &s.mu
 	s.free = s.free[:0]
 	for i := range s.count {
 		s.free = append(s.free, i)
@@ -349,13 +351,16 @@ func (s *spaces) close(c *Ctx) {
 	}
 }
 
-// take gives one of the spaces, nil when they have no bytes.
+// take gives one of the spaces, nil when they have no bytes. It waits for one where there are more threads than when they were opened.
 func (s *spaces) take() []byte {
 	if s.size == 0 {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for len(s.free) == 0 {
+		s.given.Wait()
+	}
 	i := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
 	return s.mem[i*s.size : (i+1)*s.size]
@@ -372,4 +377,5 @@ func (s *spaces) give(space []byte) {
 			s.free = append(s.free, i)
 		}
 	}
+	s.given.Signal()
 }

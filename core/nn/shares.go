@@ -58,24 +58,27 @@ func (s *shares) begin(share, chunk int) int {
 	return share*s.size + int(s.ends[chunk-1])
 }
 
-// take gives a chunk, [from, to), and the share that is to be given back when it is done.
+// take gives a chunk, [from, to), and the share that is to be given back when it is done. Who finds no share free, as there are more threads than when
+// the job was opened, takes from the others.
 func (s *shares) take() (share, from, to int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	share = s.free[len(s.free)-1]
-	s.free = s.free[:len(s.free)-1]
-	of, run := share, &s.left[share]
-	chunk := run.next
-	if run.next < run.end {
-		run.next++
+	share = noShare
+	if last := len(s.free) - 1; last >= 0 {
+		share, s.free = s.free[last], s.free[:last]
+	}
+	var of, chunk int
+	if share != noShare && s.left[share].next < s.left[share].end {
+		of, chunk = share, s.left[share].next
+		s.left[of].next++
 	} else {
 		for i, r := range s.left {
-			if r.end-r.next > run.end-run.next {
-				of, run = i, &s.left[i]
+			if most := s.left[of]; r.end-r.next > most.end-most.next {
+				of = i
 			}
 		}
-		run.end--
-		chunk = run.end
+		s.left[of].end--
+		chunk = s.left[of].end
 	}
 	return share, s.begin(of, chunk), min(s.begin(of, chunk+1), s.total)
 }

@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -66,4 +67,33 @@ func TestAShareIsTakenInItsOrder(t *testing.T) {
 	require.Equal(t, begun/s.size*s.size+s.size, to)
 	require.Greater(t, from, end)
 	require.Greater(t, n, 2)
+}
+
+// Who raises the number of threads does not wait for a step to end: more of them than there are shares, or spaces, may come for chunks of a job.
+func TestMoreThreadsThanSharesAndSpaces(t *testing.T) {
+	defer func(n int) { require.NoError(t, cpu.SetNumThreads(n)) }(cpu.NumThreads())
+	require.NoError(t, cpu.SetNumThreads(2))
+	var s shares
+	end, seen := 0, map[int]int{}
+	for range s.open(6912, 128) { // nobody gives a share back
+		_, from, to := s.take()
+		seen[from] = to
+	}
+	for end < 6912 {
+		require.Greater(t, seen[end], end)
+		end = seen[end]
+	}
+
+	c := testCtx(t)
+	c.Begin(context.Background(), 1, nil, nil)
+	defer c.End()
+	c.spaces.open(c, 100)
+	one, other, third := c.spaces.take(), c.spaces.take(), make(chan []byte)
+	go func() { third <- c.spaces.take() }()
+	c.spaces.give(other)
+	got := <-third
+	require.Same(t, &other[0], &got[0])
+	c.spaces.give(one)
+	c.spaces.give(got)
+	c.spaces.close(c)
 }
