@@ -64,14 +64,8 @@ func (k rightFactor) read(s simd, b reg.Register, p int, to reg.VecVirtual) {
 	}
 }
 
-// ask has a line of the next page fetched, to the first-level cache if that has room for two pages of 64 keys and values of 128 elements.
-func (k rightFactor) ask(line operand.Mem) {
-	if k == pairs {
-		PREFETCHT1(line)
-	} else {
-		PREFETCHT1(line)
-	}
-}
+// ask has a line of the next page fetched, to the second-level cache: a page and the next one fill the first.
+func (k rightFactor) ask(line operand.Mem) { PREFETCHT1(line) }
 
 // A product with a few rows waits for its right factor when that comes from memory: the keys and values of a sequence that decodes. These lie
 // in pages, too small for the hardware's own prefetchers. While a kernel goes over a line of one page it asks for one of the next page, in
