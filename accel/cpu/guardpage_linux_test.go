@@ -61,7 +61,7 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 			}
 		}
 	}
-	for _, panels := range []int{sides, sides + 1} { // side by side
+	for _, panels := range []int{2, 5, 7, sides, sides + 1} { // side by side
 		c := newTernaryCase(r, panels*PanelRows, 48, 1, 0, ternaryWeights["random"], ternaryInputs["random"])
 		dst, w, x := beforeFault(t, make([]int32, panels*PanelRows)), beforeFault(t, c.panels), beforeFault(t, c.x)
 		each(func() { eachOrder(func() { TernaryMatMul(dst, len(dst), w, c.cols, 0, panels, x, c.ldx, c.xsum, 1) }) })
@@ -102,21 +102,24 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 	}
 	for n := 1; n <= 9; n++ {
 		for _, dim := range []int{16, 48, 64, 80, 128, 208} {
-			b, left, sums := beforeFault(t, floats(r, "normal", n*dim)), beforeFault(t, floats(r, "normal", 3*n)), beforeFault(t, make([]float32, 3*dim))
-			each(func() {
-				AddProduct(sums, dim, left, n, 1, b, dim, 3, dim, n, Ahead{})
-				AddProduct(sums, dim, left, 1, 3, b, dim, 3, dim, n, Ahead{})
-				Dot(b, b)
-			})
-			pairs, ints, scale := beforeFault(t, make([]int8, 2*n*dim)), beforeFault(t, make([]int16, 3*2*n)), beforeFault(t, make([]float32, 3))
-			each(func() { AddPairs(sums, dim, ints, 2*n, scale, pairs, 2*dim, 3, dim, n, Ahead{}) })
-			rows := beforeFault(t, make([]int16, n*dim))
-			scales := beforeFault(t, make([]float32, n))
+			b, half := beforeFault(t, floats(r, "normal", n*dim)), beforeFault(t, make([]uint16, n*dim))
+			for _, high := range []int{3, 4, 13} { // 13: tiles of 6 rows, and of 1
+				left, sums := beforeFault(t, floats(r, "normal", high*n)), beforeFault(t, make([]float32, high*dim))
+				each(func() {
+					AddProduct(sums, dim, left, n, 1, b, dim, high, dim, n, Ahead{})
+					AddProduct(sums, dim, left, 1, high, b, dim, high, dim, n, Ahead{})
+					AddProductHalf(sums, dim, left, n, 1, half, dim, high, dim, n, Ahead{})
+				})
+				pairs, ints, scale := beforeFault(t, make([]int8, 2*n*dim)), beforeFault(t, make([]int16, high*2*n)), beforeFault(t, make([]float32, high))
+				each(func() { AddPairs(sums, dim, ints, 2*n, scale, pairs, 2*dim, high, dim, n, Ahead{}) })
+				weights, perKey := beforeFault(t, make([]float32, high*dim)), beforeFault(t, make([]float32, dim))
+				each(func() {
+					SoftmaxPairs(weights, dim, ints, 2*n, scale, pairs, 2*dim, high, dim, n, perKey, perKey, scale, scale, 32767, scale, Ahead{})
+				})
+			}
+			each(func() { Dot(b, b) })
+			rows, scales := beforeFault(t, make([]int16, n*dim)), beforeFault(t, make([]float32, n))
 			each(func() { QuantizeRows(rows, dim, b, dim, n, dim, 32767, scales) })
-			weights, perKey := beforeFault(t, make([]float32, 3*dim)), beforeFault(t, make([]float32, dim))
-			each(func() {
-				SoftmaxPairs(weights, dim, ints, 2*n, scale, pairs, 2*dim, 3, dim, n, perKey, perKey, scale, scale, 32767, scale, Ahead{})
-			})
 		}
 	}
 	for rows := 1; rows <= 17; rows++ {
