@@ -17,14 +17,14 @@ const (
 	OpEmbedding Op = iota
 	OpQuantize     // a norm and the quantization of its result, or one of them
 	OpQKV
-	OpRoPE // rotation, and the angles for it
-	OpStoreKV
+	OpRoPE    // rotation, and the angles for it
+	OpStoreKV // of rows that decode it is a part of attention
 	OpAttention
 	OpO
 	OpGate
 	OpUp         // and its product with the gate, when neurons are skipped
 	OpGateUp     // both in one job
-	OpActivation // and the norm and quantization of its result, unless a tape keeps it
+	OpActivation // and the norm and quantization of its result, where nothing else reads it
 	OpDown
 	OpAdd // to the residual stream
 	OpHead
