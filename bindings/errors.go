@@ -16,7 +16,7 @@ import (
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
-	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/tokenfile"
 	"github.com/bitnet-rust/bitnet_rust/core/functional"
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
@@ -48,7 +48,7 @@ var codes = []struct {
 	{pool.ErrOutOfMemory, C.BN_MEMORY},
 	{pool.ErrSize, C.BN_MEMORY},
 	{tensor.ErrMemory, C.BN_MEMORY},
-	{safetensors.ErrFormat, C.BN_FORMAT},
+	{container.ErrFormat, C.BN_FORMAT},
 	{tokenfile.ErrFormat, C.BN_FORMAT},
 	{tokenfile.ErrDType, C.BN_DTYPE},
 	{tokenfile.ErrID, C.BN_ARGUMENT},
@@ -107,7 +107,7 @@ func (e *panicError) Error() string {
 // guard runs one export's body. An error or a panic becomes its code and a
 // message that C frees.
 func guard(errOut **C.char, body func() error) (code C.int) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // see safetensors.FaultError
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // see container.FaultError
 	defer func() {
 		if r := recover(); r != nil {
 			code = fail(errOut, recovered(r))
@@ -121,7 +121,7 @@ func guard(errOut **C.char, body func() error) (code C.int) {
 
 // recovered is the error that a panic becomes.
 func recovered(value any) error {
-	if err := safetensors.FaultError(value); err != nil {
+	if err := container.FaultError(value); err != nil {
 		return err
 	}
 	return &panicError{value: value, stack: debug.Stack()}

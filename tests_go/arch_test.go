@@ -33,7 +33,7 @@ var layers = [][]string{
 	{"core/tensor"},
 	{"core/format/tokenfile"},
 	{"core/format/safetensors", "core/format/gguf", "core/format/npz", "core/format/bitnet"},
-	{"core/format/atomicfile"},
+	{"core/format/atomicfile", "core/format/container"},
 	{"core/pool"},
 	{"accel/cpu"},
 }

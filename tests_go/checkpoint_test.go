@@ -19,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
@@ -400,7 +401,7 @@ func TestDamagedCheckpointsAreReportedAndSkipped(t *testing.T) {
 		cases[fmt.Sprintf("cut to %d bytes", n)] = struct {
 			make func() []byte
 			kind error
-		}{func() []byte { return good[:n] }, safetensors.ErrFormat}
+		}{func() []byte { return good[:n] }, container.ErrFormat}
 	}
 	for i := range 120 {
 		n := rng.IntN(len(good))
@@ -415,7 +416,7 @@ func TestDamagedCheckpointsAreReportedAndSkipped(t *testing.T) {
 			b := slices.Clone(good)
 			b[n] ^= bit
 			return b
-		}, safetensors.ErrFormat}
+		}, container.ErrFormat}
 	}
 	second := newRun(t, c)
 	for name, damage := range cases {
@@ -511,7 +512,7 @@ func TestCheckpointMistakesAreNamed(t *testing.T) {
 	_, err = r.Resume(c.Checkpoint.Dir)
 	require.ErrorIs(t, err, train.ErrNoCheckpoint)
 	require.ErrorIs(t, err, train.ErrDamaged)
-	require.ErrorIs(t, err, safetensors.ErrNotRegular)
+	require.ErrorIs(t, err, container.ErrNotRegular)
 	require.ErrorContains(t, err, path)
 	require.ErrorContains(t, r.Train(context.Background()), "checkpoints of another run")
 	_, err = r.SaveCheckpoint()

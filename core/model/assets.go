@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 )
 
@@ -67,7 +68,7 @@ func nativeAssets(path string, files map[string]string) error {
 		}
 		name, ok := strings.CutPrefix(tensor, filePrefix)
 		if !ok || !plainFileName(name) {
-			return &safetensors.FormatError{Kind: safetensors.ErrName, Path: path, Tensor: tensor, Found: abbreviate([]byte(tensor)),
+			return &container.Error{Kind: safetensors.ErrName, Path: path, Tensor: tensor, Found: abbreviate([]byte(tensor)),
 				Expected: filePrefix + " and a plain file name"}
 		}
 		v, err := f.Tensor(tensor)

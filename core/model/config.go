@@ -202,7 +202,7 @@ const maxConfigBytes = 1 << 20
 
 // LoadConfig reads the config of a model from a file ending in .json, .yaml, .yml or .bitnet, or from the config.json
 // (failing that, the model.bitnet) of a model directory. The result is validated. A missing file matches fs.ErrNotExist, anything
-// wrong in it ErrConfig (safetensors.ErrFormat for a native file).
+// wrong in it ErrConfig (container.ErrFormat for a native file).
 func LoadConfig(path string) (*Config, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
@@ -66,16 +67,14 @@ type LoadOptions struct {
 // ErrOption is what errors about a bad LoadOptions value match with errors.Is.
 var ErrOption = errors.New("invalid load option")
 
-// What can be wrong with a checkpoint whose container is sound. They match safetensors.ErrFormat too, and come as
-// *safetensors.FormatError with file, tensor, found and expected.
+// What can be wrong with a checkpoint whose container is sound. They match container.ErrFormat too, and come as
+// *container.Error with file, tensor, found and expected.
 var (
 	// ErrUnexpected is a tensor that the model has no place for.
-	ErrUnexpected = kindOf("unexpected tensor")
+	ErrUnexpected = container.NewKind("unexpected tensor")
 	// ErrValue is a tensor whose numbers cannot be weights: a scale that is not positive, an undefined ternary code.
-	ErrValue = kindOf("impossible value")
+	ErrValue = container.NewKind("impossible value")
 )
-
-func kindOf(text string) error { return fmt.Errorf("%w: %s", safetensors.ErrFormat, text) }
 
 // Load builds a model from
 //
@@ -84,7 +83,7 @@ func kindOf(text string) error { return fmt.Errorf("%w: %s", safetensors.ErrForm
 //   - a file ending in .bitnet,
 //   - a .safetensors file or an index file with a config.json beside it.
 //
-// Errors: one that matches fs.ErrNotExist when nothing loadable is there, ErrConfig for the config, safetensors.ErrFormat
+// Errors: one that matches fs.ErrNotExist when nothing loadable is there, ErrConfig for the config, container.ErrFormat
 // for files and tensors, pool.ErrOutOfMemory when the weights do not fit, ErrOption for a bad option, and ctx.Err() when
 // ctx ends first. After an error nothing is left in memory.
 func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {

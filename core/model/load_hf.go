@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
@@ -77,7 +78,7 @@ func hfConfigOf(dir string, quantize bool) (*Config, error) {
 type hfSource struct {
 	*loader
 	cfg   *Config
-	set   safetensors.Set
+	set   container.Set
 	used  map[string]bool
 	order map[string]int // by tensor: its place in the files
 	piece int            // bytes of the source that one job of a table reads
@@ -137,16 +138,16 @@ func (s *hfSource) sameTensor(ctx context.Context, a, b string) (bool, error) {
 }
 
 // part is the view of bytes from to to (cut to what is there) of a tensor.
-func part(v safetensors.View, from, to int) safetensors.View {
+func part(v container.View, from, to int) container.View {
 	v.Data = v.Data[from:min(to, len(v.Data))]
 	return v
 }
 
 // view returns the tensor and notes that it has a place.
-func (s *hfSource) view(name string, shape ...int) (safetensors.View, error) {
+func (s *hfSource) view(name string, shape ...int) (container.View, error) {
 	v, err := s.set.Tensor(name)
 	if err != nil {
-		var f *safetensors.FormatError
+		var f *container.Error
 		if errors.As(err, &f) && f.Expected == "" {
 			f.Found, f.Expected = "nothing", fmt.Sprintf("a tensor of shape %v", shape)
 		}
@@ -202,9 +203,9 @@ func (s *hfSource) linear(name string, out, in int) (*nn.Linear, error) {
 }
 
 // packed plans a linear whose ternary codes the checkpoint stores four to a byte.
-func (s *hfSource) packed(l *nn.Linear, name string, w safetensors.View) error {
+func (s *hfSource) packed(l *nn.Linear, name string, w container.View) error {
 	if l.Out%4 != 0 {
-		return &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: w.Path(), Tensor: w.Name, Field: "shape",
+		return &container.Error{Kind: container.ErrMismatch, Path: w.Path(), Tensor: w.Name, Field: "shape",
 			Found: fmt.Sprintf("packed rows of a matrix with %d rows", l.Out), Expected: "a multiple of 4 rows"}
 	}
 	if err := w.Check([]int{l.Out / 4, l.In}, safetensors.U8); err != nil {
@@ -230,7 +231,7 @@ func (s *hfSource) storesCodes(name, dtype string) bool {
 }
 
 // unpacked plans a linear whose codes are floats.
-func (s *hfSource) unpacked(l *nn.Linear, name string, w safetensors.View) error {
+func (s *hfSource) unpacked(l *nn.Linear, name string, w container.View) error {
 	scale, err := s.weightScale(name)
 	if err != nil {
 		return err
@@ -270,13 +271,13 @@ func (s *hfSource) weightScale(name string) (float32, error) {
 		scale = 1 / stored
 	}
 	if !(scale > 0) || math.IsInf(float64(scale), 0) {
-		return 0, &safetensors.FormatError{Kind: ErrValue, Path: v.Path(), Tensor: v.Name, Found: fmt.Sprint(stored), Expected: "a positive, finite scale"}
+		return 0, &container.Error{Kind: ErrValue, Path: v.Path(), Tensor: v.Name, Found: fmt.Sprint(stored), Expected: "a positive, finite scale"}
 	}
 	return scale, nil
 }
 
 // masters plans a linear that is ternarized at load.
-func (s *hfSource) masters(l *nn.Linear, name string, w safetensors.View) error {
+func (s *hfSource) masters(l *nn.Linear, name string, w container.View) error {
 	if err := w.Check([]int{l.Out, l.In}, append([]string{safetensors.U8}, floats...)...); err != nil {
 		return err
 	}
@@ -329,7 +330,7 @@ func (s *hfSource) vector(name string, dim int) ([]float32, error) {
 	values := decodeFloats(v)
 	for i, x := range values {
 		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
-			return nil, &safetensors.FormatError{Kind: ErrValue, Path: v.Path(), Tensor: name, Field: fmt.Sprintf("element %d", i),
+			return nil, &container.Error{Kind: ErrValue, Path: v.Path(), Tensor: name, Field: fmt.Sprintf("element %d", i),
 				Found: fmt.Sprint(x), Expected: "a finite number"}
 		}
 	}
@@ -353,7 +354,7 @@ func (s *hfSource) table(name string, rows, cols int) (*nn.Linear, error) {
 }
 
 // dense plans a float matrix, in pieces: it may be half of the checkpoint.
-func (s *hfSource) dense(w safetensors.View, rows, cols int, format cpu.DenseFormat) (*quant.Dense, error) {
+func (s *hfSource) dense(w container.View, rows, cols int, format cpu.DenseFormat) (*quant.Dense, error) {
 	if err := w.Check([]int{rows, cols}, floats...); err != nil {
 		return nil, err
 	}
@@ -380,7 +381,7 @@ func (s *hfSource) dense(w safetensors.View, rows, cols int, format cpu.DenseFor
 }
 
 // plan adds a job that converts w, a tensor or its rows from first on, names it in its error, and gives its pages back.
-func (s *hfSource) plan(w safetensors.View, first int, convert func() error) {
+func (s *hfSource) plan(w container.View, first int, convert func() error) {
 	s.add(job{order: s.order[w.Name], bytes: int64(len(w.Data)), work: func(context.Context) error {
 		if err := convert(); err != nil {
 			return weightError(w, first, err)
@@ -390,8 +391,8 @@ func (s *hfSource) plan(w safetensors.View, first int, convert func() error) {
 }
 
 // weightError names file and tensor of a weight that quant refused; quant counts rows from first.
-func weightError(w safetensors.View, first int, err error) error {
-	e := &safetensors.FormatError{Kind: ErrValue, Path: w.Path(), Tensor: w.Name, Found: err.Error()}
+func weightError(w container.View, first int, err error) error {
+	e := &container.Error{Kind: ErrValue, Path: w.Path(), Tensor: w.Name, Found: err.Error()}
 	var v *quant.ValueError
 	if errors.As(err, &v) {
 		e.Field, e.Found, e.Expected = fmt.Sprintf("row %d, column %d", first+v.Row, v.Col), v.Found, v.Expected
@@ -403,7 +404,7 @@ func weightError(w safetensors.View, first int, err error) error {
 // model. And it gives back what reading the small vectors made resident: the system reads ahead into their neighbours.
 func (s *hfSource) settle() error {
 	var names []string
-	var first safetensors.Info
+	var first container.Info
 	for _, t := range s.set.Tensors() {
 		v, err := s.set.Tensor(t.Name)
 		if err != nil {
@@ -423,7 +424,7 @@ func (s *hfSource) settle() error {
 	if len(names) == 0 {
 		return nil
 	}
-	e := &safetensors.FormatError{Kind: ErrUnexpected, Path: first.Path, Tensor: first.Name,
+	e := &container.Error{Kind: ErrUnexpected, Path: first.Path, Tensor: first.Name,
 		Found: fmt.Sprintf("%s %v", first.DType, first.Shape), Expected: "no such tensor in a " + s.cfg.Architecture}
 	if more := len(names) - 1; more > 0 {
 		e.Found += fmt.Sprintf(" (and %d more)", more)
@@ -440,7 +441,7 @@ func naturalFormat(dtype string) cpu.DenseFormat {
 }
 
 // decodeFloats widens a tensor of one of the floats dtypes.
-func decodeFloats(v safetensors.View) []float32 {
+func decodeFloats(v container.View) []float32 {
 	out := make([]float32, v.Elements())
 	for i := range out {
 		out[i] = decodeFloat(v.DType, v.Data[i*len(v.Data)/len(out):])

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
@@ -254,18 +255,18 @@ func TestBadCheckpointsNameFileTensorFoundAndExpected(t *testing.T) {
 		tensor string
 		words  []string
 	}{
-		{"missing weight", func(c *checkpoint) { c.remove(q) }, safetensors.ErrTensorMissing, q, []string{"[256 256]"}},
-		{"missing scale", func(c *checkpoint) { c.remove(scale) }, safetensors.ErrTensorMissing, scale, nil},
-		{"missing norm", func(c *checkpoint) { c.remove(norm) }, safetensors.ErrTensorMissing, norm, []string{"[256]"}},
-		{"missing embedding", func(c *checkpoint) { c.remove(embed) }, safetensors.ErrTensorMissing, embed, []string{"[512 256]"}},
-		{"missing head", func(c *checkpoint) { c.config["tie_word_embeddings"] = false }, safetensors.ErrTensorMissing, "lm_head.weight", nil},
-		{"missing bias", func(c *checkpoint) { c.config["attention_bias"] = true }, safetensors.ErrTensorMissing, "model.layers.0.self_attn.q_proj.bias", nil},
-		{"missing linear norm", func(c *checkpoint) { c.quantization()["use_rms_norm"] = true }, safetensors.ErrTensorMissing, "model.layers.0.self_attn.q_proj.rms_norm.weight", nil},
-		{"packed shape", func(c *checkpoint) { c.put(q, safetensors.U8, []int{32, 512}, c.tensors[q].Data) }, safetensors.ErrMismatch, q, []string{"[32 512]", "[64 256]"}},
-		{"packed dtype", func(c *checkpoint) { c.put(q, safetensors.I8, []int{64, 256}, c.tensors[q].Data) }, safetensors.ErrMismatch, q, []string{"I8", "U8", "BF16"}},
-		{"float shape", func(c *checkpoint) { c.put(q, safetensors.BF16, []int{32, 256}, c.tensors[q].Data) }, safetensors.ErrMismatch, q, []string{"[32 256]", "[256 256]"}},
-		{"scale shape", func(c *checkpoint) { c.put(scale, safetensors.BF16, []int{2}, make([]byte, 4)) }, safetensors.ErrMismatch, scale, []string{"[2]", "[1]"}},
-		{"scale dtype", func(c *checkpoint) { c.put(scale, safetensors.U8, []int{1}, []byte{1}) }, safetensors.ErrMismatch, scale, []string{"U8"}},
+		{"missing weight", func(c *checkpoint) { c.remove(q) }, container.ErrTensorMissing, q, []string{"[256 256]"}},
+		{"missing scale", func(c *checkpoint) { c.remove(scale) }, container.ErrTensorMissing, scale, nil},
+		{"missing norm", func(c *checkpoint) { c.remove(norm) }, container.ErrTensorMissing, norm, []string{"[256]"}},
+		{"missing embedding", func(c *checkpoint) { c.remove(embed) }, container.ErrTensorMissing, embed, []string{"[512 256]"}},
+		{"missing head", func(c *checkpoint) { c.config["tie_word_embeddings"] = false }, container.ErrTensorMissing, "lm_head.weight", nil},
+		{"missing bias", func(c *checkpoint) { c.config["attention_bias"] = true }, container.ErrTensorMissing, "model.layers.0.self_attn.q_proj.bias", nil},
+		{"missing linear norm", func(c *checkpoint) { c.quantization()["use_rms_norm"] = true }, container.ErrTensorMissing, "model.layers.0.self_attn.q_proj.rms_norm.weight", nil},
+		{"packed shape", func(c *checkpoint) { c.put(q, safetensors.U8, []int{32, 512}, c.tensors[q].Data) }, container.ErrMismatch, q, []string{"[32 512]", "[64 256]"}},
+		{"packed dtype", func(c *checkpoint) { c.put(q, safetensors.I8, []int{64, 256}, c.tensors[q].Data) }, container.ErrMismatch, q, []string{"I8", "U8", "BF16"}},
+		{"float shape", func(c *checkpoint) { c.put(q, safetensors.BF16, []int{32, 256}, c.tensors[q].Data) }, container.ErrMismatch, q, []string{"[32 256]", "[256 256]"}},
+		{"scale shape", func(c *checkpoint) { c.put(scale, safetensors.BF16, []int{2}, make([]byte, 4)) }, container.ErrMismatch, scale, []string{"[2]", "[1]"}},
+		{"scale dtype", func(c *checkpoint) { c.put(scale, safetensors.U8, []int{1}, []byte{1}) }, container.ErrMismatch, scale, []string{"U8"}},
 		{"scale zero", func(c *checkpoint) { c.putFloats(scale, 0) }, model.ErrValue, scale, []string{"0", "positive"}},
 		{"scale NaN", func(c *checkpoint) { c.putFloats(scale, float32(math.NaN())) }, model.ErrValue, scale, []string{"NaN", "positive"}},
 		{"scale infinite", func(c *checkpoint) { c.putFloats(scale, float32(math.Inf(1))) }, model.ErrValue, scale, []string{"+Inf"}},
@@ -278,18 +279,18 @@ func TestBadCheckpointsNameFileTensorFoundAndExpected(t *testing.T) {
 			c.quantization()["linear_class"] = "bitlinear"
 			c.put(q, safetensors.BF16, []int{256, 256}, make([]byte, 2*256*256))
 		}, model.ErrUnexpected, scale, []string{"BF16 [1]"}},
-		{"norm shape", func(c *checkpoint) { c.putFloats(norm, 1, 2, 3) }, safetensors.ErrMismatch, norm, []string{"[3]", "[256]"}},
+		{"norm shape", func(c *checkpoint) { c.putFloats(norm, 1, 2, 3) }, container.ErrMismatch, norm, []string{"[3]", "[256]"}},
 		{"norm NaN", func(c *checkpoint) {
 			v := make([]float32, 256)
 			v[9] = float32(math.NaN())
 			c.putFloats(norm, v...)
 		}, model.ErrValue, norm, []string{"element 9", "NaN"}},
-		{"embedding shape", func(c *checkpoint) { c.config["vocab_size"] = 511 }, safetensors.ErrMismatch, embed, []string{"[512 256]", "[511 256]"}},
+		{"embedding shape", func(c *checkpoint) { c.config["vocab_size"] = 511 }, container.ErrMismatch, embed, []string{"[512 256]", "[511 256]"}},
 		{"embedding NaN", func(c *checkpoint) { copy(c.tensors[embed].Data[2*(300*256+4):], "\xff\x7f") }, model.ErrValue, embed, []string{"row 300, column 4", "NaN"}},
 		{"more layers than the config", func(c *checkpoint) { c.config["num_hidden_layers"] = 3 }, model.ErrUnexpected, "model.layers.3.", []string{"more)", "BitNetForCausalLM"}},
 		{"a tensor without a place", func(c *checkpoint) { c.putFloats("model.extra", 1) }, model.ErrUnexpected, "model.extra", []string{"F32 [1]"}},
-		{"packed although not converted", func(c *checkpoint) { c.quantization()["modules_to_not_convert"] = []string{"q_proj"} }, safetensors.ErrMismatch, "model.layers.0.self_attn.q_proj.weight", []string{"U8"}},
-		{"rows no multiple of 4", func(c *checkpoint) { c.config["intermediate_size"] = 510 }, safetensors.ErrMismatch, "model.layers.0.mlp.gate_proj.weight", []string{"510 rows", "multiple of 4"}},
+		{"packed although not converted", func(c *checkpoint) { c.quantization()["modules_to_not_convert"] = []string{"q_proj"} }, container.ErrMismatch, "model.layers.0.self_attn.q_proj.weight", []string{"U8"}},
+		{"rows no multiple of 4", func(c *checkpoint) { c.config["intermediate_size"] = 510 }, container.ErrMismatch, "model.layers.0.mlp.gate_proj.weight", []string{"510 rows", "multiple of 4"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := open(t, "bitnet_offline_packed")
@@ -297,9 +298,9 @@ func TestBadCheckpointsNameFileTensorFoundAndExpected(t *testing.T) {
 			dir := c.write()
 			p := pool.New(pool.Options{})
 			_, err := model.Load(context.Background(), dir, model.LoadOptions{Pool: p})
-			require.ErrorIs(t, err, safetensors.ErrFormat)
+			require.ErrorIs(t, err, container.ErrFormat)
 			require.ErrorIs(t, err, tc.kind)
-			var fe *safetensors.FormatError
+			var fe *container.Error
 			require.ErrorAs(t, err, &fe)
 			assert.Equal(t, filepath.Join(dir, safetensors.SingleName), fe.Path)
 			assert.Contains(t, fe.Tensor, tc.tensor)
@@ -365,7 +366,7 @@ func TestLoadSaysWhatIsNotThere(t *testing.T) {
 
 	cut := open(t, "bitnet_offline_packed").write()
 	require.NoError(t, os.Truncate(filepath.Join(cut, safetensors.SingleName), 500_000))
-	require.ErrorIs(t, try(cut, model.LoadOptions{}), safetensors.ErrFormat)
+	require.ErrorIs(t, try(cut, model.LoadOptions{}), container.ErrFormat)
 }
 
 func TestLoadingObeysTheMemoryBudget(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
@@ -52,12 +53,12 @@ const (
 	keyTensors  = "tensors"
 )
 
-// What can be wrong with a native file beyond its container. Both match safetensors.ErrFormat.
+// What can be wrong with a native file beyond its container. Both match container.ErrFormat.
 var (
 	// ErrVersion is a file written in a later version of the format.
-	ErrVersion = kindOf("unsupported version of the native format")
+	ErrVersion = container.NewKind("unsupported version of the native format")
 	// ErrChecksum is a tensor whose bytes are not those that were written.
-	ErrChecksum = kindOf("checksum does not match")
+	ErrChecksum = container.NewKind("checksum does not match")
 )
 
 // The layouts of a native file's tensors.
@@ -151,7 +152,7 @@ func (f *nativeFile) readMetadata() error {
 		return f.metaError(keyVersion, strconv.Quote(abbreviate([]byte(f.meta[keyVersion]))), "a version number")
 	}
 	if version > NativeVersion {
-		return &safetensors.FormatError{Kind: ErrVersion, Path: f.Path(), Field: keyVersion, Found: f.meta[keyVersion],
+		return &container.Error{Kind: ErrVersion, Path: f.Path(), Field: keyVersion, Found: f.meta[keyVersion],
 			Expected: fmt.Sprintf("at most %d (a newer bitnet_rust wrote the file)", NativeVersion)}
 	}
 	if err := json.Unmarshal([]byte(f.meta[keyTensors]), &f.tensors); err != nil {
@@ -160,7 +161,7 @@ func (f *nativeFile) readMetadata() error {
 	listed := 0
 	for _, t := range f.Tensors() {
 		if _, ok := f.tensors[t.Name]; !ok {
-			return &safetensors.FormatError{Kind: ErrUnexpected, Path: f.Path(), Tensor: t.Name, Found: "a tensor", Expected: "an entry in the metadata's " + keyTensors}
+			return &container.Error{Kind: ErrUnexpected, Path: f.Path(), Tensor: t.Name, Found: "a tensor", Expected: "an entry in the metadata's " + keyTensors}
 		}
 		listed++
 	}
@@ -171,17 +172,17 @@ func (f *nativeFile) readMetadata() error {
 }
 
 func (f *nativeFile) metaError(field, found, expected string) error {
-	return &safetensors.FormatError{Kind: safetensors.ErrMetadata, Path: f.Path(), Field: field, Found: found, Expected: expected}
+	return &container.Error{Kind: safetensors.ErrMetadata, Path: f.Path(), Field: field, Found: found, Expected: expected}
 }
 
 // tensor returns a tensor that must have the layout, the logical shape and the stored dtype and size.
-func (f *nativeFile) tensor(name, layout string, shape []int, dtype string, stored int) (safetensors.View, nativeTensor, error) {
+func (f *nativeFile) tensor(name, layout string, shape []int, dtype string, stored int) (container.View, nativeTensor, error) {
 	v, err := f.Tensor(name)
 	if err != nil {
 		return v, nativeTensor{}, err
 	}
 	t := f.tensors[name]
-	e := &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: f.Path(), Tensor: name}
+	e := &container.Error{Kind: container.ErrMismatch, Path: f.Path(), Tensor: name}
 	switch {
 	case t.Layout != layout:
 		e.Field, e.Found, e.Expected = "layout", abbreviate([]byte(t.Layout)), layout
@@ -202,11 +203,11 @@ func (f *nativeFile) scaleOf(name string, t nativeTensor) (float32, error) {
 	if t.Scale != nil {
 		found = fmt.Sprint(*t.Scale)
 	}
-	return 0, &safetensors.FormatError{Kind: ErrValue, Path: f.Path(), Tensor: name, Field: "scale", Found: found, Expected: "a positive, finite scale"}
+	return 0, &container.Error{Kind: ErrValue, Path: f.Path(), Tensor: name, Field: "scale", Found: found, Expected: "a positive, finite scale"}
 }
 
 // verify reads a tensor's bytes and compares their checksum. each, when not nil, sees every piece that was read.
-func (f *nativeFile) verify(ctx context.Context, v safetensors.View, each func(at int, piece []byte) error) error {
+func (f *nativeFile) verify(ctx context.Context, v container.View, each func(at int, piece []byte) error) error {
 	const piece = 1 << 20
 	var sum checksum
 	for at := 0; at < len(v.Data); at += piece {
@@ -222,7 +223,7 @@ func (f *nativeFile) verify(ctx context.Context, v safetensors.View, each func(a
 		}
 	}
 	if want := f.tensors[v.Name].CRC32C; sum != want {
-		return &safetensors.FormatError{Kind: ErrChecksum, Path: f.Path(), Tensor: v.Name, Field: "crc32c", Found: sum.String(), Expected: want.String()}
+		return &container.Error{Kind: ErrChecksum, Path: f.Path(), Tensor: v.Name, Field: "crc32c", Found: sum.String(), Expected: want.String()}
 	}
 	return nil
 }

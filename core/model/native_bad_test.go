@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
@@ -100,24 +101,24 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 		{"a checksum that is no number", func(n *native) { n.index[q]["crc32c"] = "xyz" }, safetensors.ErrMetadata, "tensors", []string{"eight hexadecimal digits"}},
 		{"a tensor that is not listed", func(n *native) { delete(n.index, q) }, model.ErrUnexpected, q, nil},
 		{"a listed tensor that is not there", func(n *native) { n.index["x"] = n.index[q] }, safetensors.ErrMetadata, "tensors", []string{"one for each tensor"}},
-		{"a missing matrix", func(n *native) { n.remove(q) }, safetensors.ErrTensorMissing, q, nil},
-		{"a missing norm", func(n *native) { n.remove(norm) }, safetensors.ErrTensorMissing, norm, nil},
-		{"a missing embedding", func(n *native) { n.remove(embed) }, safetensors.ErrTensorMissing, embed, nil},
+		{"a missing matrix", func(n *native) { n.remove(q) }, container.ErrTensorMissing, q, nil},
+		{"a missing norm", func(n *native) { n.remove(norm) }, container.ErrTensorMissing, norm, nil},
+		{"a missing embedding", func(n *native) { n.remove(embed) }, container.ErrTensorMissing, embed, nil},
 		{"a tensor without a place", func(n *native) {
 			n.tensors = append(n.tensors, safetensors.Tensor{Name: "extra", DType: "F32", Shape: []int{0}})
 			n.index["extra"] = map[string]any{"layout": "vector", "shape": []int{0}, "crc32c": "00000000"}
 		}, model.ErrUnexpected, "extra", []string{"BitNetForCausalLM"}},
-		{"another shape", func(n *native) { n.index[q]["shape"] = []int{256, 512} }, safetensors.ErrMismatch, q, []string{"[256 512]", "[256 256]"}},
+		{"another shape", func(n *native) { n.index[q]["shape"] = []int{256, 512} }, container.ErrMismatch, q, []string{"[256 512]", "[256 256]"}},
 		{"another size", func(n *native) {
 			*n.tensor(q) = safetensors.Tensor{Name: q, DType: "U8", Shape: []int{64}, Data: make([]byte, 64)}
-		}, safetensors.ErrMismatch, q, []string{"[64]", "[16384]"}},
-		{"another dtype", func(n *native) { n.tensor(q).DType = "I8" }, safetensors.ErrMismatch, q, []string{"I8", "U8"}},
-		{"an unknown layout", func(n *native) { n.index[q]["layout"] = "panel99" }, safetensors.ErrMismatch, q, []string{"panel99", "panel16-base3", "dense16-f32"}},
-		{"a layout of former days", func(n *native) { n.index[embed]["layout"] = "dense16-bf16" }, safetensors.ErrMismatch, embed,
+		}, container.ErrMismatch, q, []string{"[64]", "[16384]"}},
+		{"another dtype", func(n *native) { n.tensor(q).DType = "I8" }, container.ErrMismatch, q, []string{"I8", "U8"}},
+		{"an unknown layout", func(n *native) { n.index[q]["layout"] = "panel99" }, container.ErrMismatch, q, []string{"panel99", "panel16-base3", "dense16-f32"}},
+		{"a layout of former days", func(n *native) { n.index[embed]["layout"] = "dense16-bf16" }, container.ErrMismatch, embed,
 			[]string{"dense16-bf16", "one of dense16-f32, dense16x2-bf16, dense16x4-int8, dense16x8-int4g64", "save the model again"}},
-		{"int4 with a scale a row", func(n *native) { n.index[embed]["layout"] = "dense16x8-int4" }, safetensors.ErrMismatch, embed,
+		{"int4 with a scale a row", func(n *native) { n.index[embed]["layout"] = "dense16x8-int4" }, container.ErrMismatch, embed,
 			[]string{"dense16x8-int4", "earlier bitnet_rust", "save the model again from the checkpoint"}},
-		{"a vector of another layout", func(n *native) { n.index[norm]["layout"] = "file" }, safetensors.ErrMismatch, norm, []string{"file", "vector"}},
+		{"a vector of another layout", func(n *native) { n.index[norm]["layout"] = "file" }, container.ErrMismatch, norm, []string{"file", "vector"}},
 		{"no scale", func(n *native) { delete(n.index[q], "scale") }, model.ErrValue, q, []string{"none", "positive"}},
 		{"a bad scale", func(n *native) { n.index[q]["scale"] = -1 }, model.ErrValue, q, []string{"-1"}},
 		{"a damaged matrix", func(n *native) { n.tensor(q).Data[77] ^= 1 }, model.ErrChecksum, q, nil},
@@ -127,7 +128,7 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 		{"an unaligned matrix", func(n *native) {
 			n.tensors = append([]safetensors.Tensor{{Name: "file/a", DType: "U8", Shape: []int{1}, Data: []byte{0}}}, n.tensors...)
 			n.index["file/a"] = map[string]any{"layout": "file", "shape": []int{1}, "crc32c": "527d5351"}
-		}, safetensors.ErrMismatch, embed, []string{"multiple of 64"}},
+		}, container.ErrMismatch, embed, []string{"multiple of 64"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			n := openNative(t, "bitnet_offline_packed")
@@ -136,9 +137,9 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 			p := pool.New(pool.Options{})
 			for _, o := range []model.LoadOptions{{Pool: p}, {Pool: p, Resident: model.ResidentCopy}} {
 				_, err := model.Load(context.Background(), n.path, o)
-				require.ErrorIs(t, err, safetensors.ErrFormat)
+				require.ErrorIs(t, err, container.ErrFormat)
 				require.ErrorIs(t, err, tc.kind)
-				var fe *safetensors.FormatError
+				var fe *container.Error
 				require.ErrorAs(t, err, &fe)
 				assert.Equal(t, n.path, fe.Path)
 				assert.Contains(t, []string{fe.Tensor, fe.Field}, tc.field)
@@ -175,7 +176,7 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 		n.index["model.layers.0.mlp.down_proj.weight"]["layout"] = "dense16x4-int8"
 		n.write()
 		_, err = model.Load(context.Background(), n.path, model.LoadOptions{})
-		require.ErrorIs(t, err, safetensors.ErrMismatch)
+		require.ErrorIs(t, err, container.ErrMismatch)
 		require.ErrorContains(t, err, "a float layout for more than 131072 columns")
 	})
 	t.Run("a bad config", func(t *testing.T) {
@@ -190,9 +191,9 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 		n := openNative(t, "bitnet_offline_packed")
 		require.NoError(t, os.Truncate(n.path, 300_000))
 		_, err := model.Load(context.Background(), n.path, model.LoadOptions{})
-		require.ErrorIs(t, err, safetensors.ErrFormat)
+		require.ErrorIs(t, err, container.ErrFormat)
 		_, err = model.LoadConfig(n.path)
-		require.ErrorIs(t, err, safetensors.ErrFormat)
+		require.ErrorIs(t, err, container.ErrFormat)
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
@@ -64,7 +65,7 @@ func readNative(ctx context.Context, f *nativeFile, l *loader) (*Model, error) {
 	}
 	for _, t := range f.Tensors() {
 		if !src.used[t.Name] && f.tensors[t.Name].Layout != layoutFile {
-			return nil, &safetensors.FormatError{Kind: ErrUnexpected, Path: f.Path(), Tensor: t.Name,
+			return nil, &container.Error{Kind: ErrUnexpected, Path: f.Path(), Tensor: t.Name,
 				Found: f.tensors[t.Name].Layout, Expected: "no such tensor in a " + cfg.Architecture}
 		}
 	}
@@ -112,7 +113,7 @@ func (s *nativeSource) linear(name string, out, in int) (*nn.Linear, error) {
 }
 
 func (s *nativeSource) layoutError(weight string, expected []string) error {
-	e := &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",
+	e := &container.Error{Kind: container.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",
 		Found: abbreviate([]byte(s.file.tensors[weight].Layout)), Expected: "one of " + strings.Join(expected, ", ")}
 	if slices.Contains(formerLayouts, e.Found) {
 		e.Expected += " (an earlier bitnet_rust wrote the file: save the model again from the checkpoint it was made of)"
@@ -163,7 +164,7 @@ func (s *nativeSource) table(name string, rows, cols int) (*nn.Linear, error) {
 		return nil, s.layoutError(weight, slices.Sorted(maps.Keys(denseLayouts)))
 	}
 	if have.Integer() && cols > cpu.MaxDenseIntCols {
-		return nil, &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",
+		return nil, &container.Error{Kind: container.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",
 			Found: layout, Expected: fmt.Sprintf("a float layout for more than %d columns", cpu.MaxDenseIntCols)}
 	}
 	v, _, err := s.file.tensor(weight, layout, []int{rows, cols}, safetensors.U8, stored(cpu.DenseBytes(have, rows, cols)))
@@ -187,10 +188,10 @@ func (s *nativeSource) table(name string, rows, cols int) (*nn.Linear, error) {
 }
 
 // panels makes the first n bytes of v the matrix *dst: in place, or copied when the options ask for memory.
-func (s *nativeSource) panels(dst *[]byte, v safetensors.View, n int, check checker) error {
+func (s *nativeSource) panels(dst *[]byte, v container.View, n int, check checker) error {
 	s.used[v.Name] = true
 	if uintptr(unsafe.Pointer(unsafe.SliceData(v.Data)))%nativeAlign != 0 {
-		return &safetensors.FormatError{Kind: safetensors.ErrMismatch, Path: s.file.Path(), Tensor: v.Name, Field: "data_offsets",
+		return &container.Error{Kind: container.ErrMismatch, Path: s.file.Path(), Tensor: v.Name, Field: "data_offsets",
 			Found: "an unaligned tensor", Expected: fmt.Sprintf("a multiple of %d bytes", nativeAlign)}
 	}
 	if s.opts.Resident == ResidentCopy {
@@ -217,7 +218,7 @@ type checker func(ctx context.Context, visit func(at int, piece []byte) error) e
 // notTernary stands for the layout of a dense matrix.
 const notTernary = quant.Layout(255)
 
-func (s *nativeSource) checker(v safetensors.View, layout quant.Layout, cols int) checker {
+func (s *nativeSource) checker(v container.View, layout quant.Layout, cols int) checker {
 	return func(ctx context.Context, visit func(at int, piece []byte) error) error {
 		bad := false
 		if err := s.file.verify(ctx, v, func(at int, piece []byte) error {
@@ -234,14 +235,14 @@ func (s *nativeSource) checker(v safetensors.View, layout quant.Layout, cols int
 			if layout == quant.Base3 {
 				found, expected = "a byte that stands for no five weights", "bytes below 243, and codes 0, 1 and 2 at the ends of panels"
 			}
-			return &safetensors.FormatError{Kind: ErrValue, Path: s.file.Path(), Tensor: v.Name, Found: found, Expected: expected}
+			return &container.Error{Kind: ErrValue, Path: s.file.Path(), Tensor: v.Name, Found: found, Expected: expected}
 		}
 		return nil
 	}
 }
 
 // copied copies a matrix, and compares it with its checksum unless that is never done.
-func (s *nativeSource) copied(ctx context.Context, v safetensors.View, dst []byte, check checker) error {
+func (s *nativeSource) copied(ctx context.Context, v container.View, dst []byte, check checker) error {
 	if s.opts.Verify == VerifyNever {
 		copy(dst, v.Data)
 		return v.ReleasePages()
@@ -255,13 +256,13 @@ func (s *nativeSource) copied(ctx context.Context, v safetensors.View, dst []byt
 }
 
 // release gives the pages of a piece of v back.
-func release(v safetensors.View, piece []byte) error {
+func release(v container.View, piece []byte) error {
 	v.Data = piece
 	return v.ReleasePages()
 }
 
 // convert plans a dense matrix of another format than the file's.
-func (s *nativeSource) convert(v safetensors.View, have *quant.Dense, want cpu.DenseFormat) *quant.Dense {
+func (s *nativeSource) convert(v container.View, have *quant.Dense, want cpu.DenseFormat) *quant.Dense {
 	d := &quant.Dense{Rows: have.Rows, Cols: have.Cols, Format: want}
 	s.reserve(&d.Panels, cpu.DenseBytes(want, d.Rows, d.Cols))
 	if quant.Scaled(want) {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
-	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
 
@@ -46,7 +46,7 @@ func (o *LoadOptions) packed(layout quant.Layout) quant.Layout {
 }
 
 // repack plans the codes of t, of another layout than from, those in the file.
-func (s *nativeSource) repack(t *quant.Ternary, v safetensors.View, from quant.Layout) {
+func (s *nativeSource) repack(t *quant.Ternary, v container.View, from quant.Layout) {
 	s.used[v.Name] = true
 	s.reserve(&t.Data, t.Layout.Bytes(t.Rows, t.Cols))
 	s.add(job{bytes: int64(len(v.Data)), work: func(ctx context.Context) error {

@@ -9,7 +9,7 @@ import (
 	"sync"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
-	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
@@ -48,7 +48,7 @@ type promoter struct {
 // mapped is a matrix whose bytes are a file's.
 type mapped struct {
 	dst  *[]byte // used by steps
-	view safetensors.View
+	view container.View
 
 	// check compares the bytes with their checksum and shows each piece to visit, unless that is nil. Without a check there is nothing to
 	// compare, or it has been done.
@@ -188,7 +188,7 @@ const movePiece = 2 << 20
 // mover copies a matrix out of its file; piece i is chunk i of a cpu.Task.
 type mover struct {
 	dst  []byte
-	view safetensors.View
+	view container.View
 
 	mu  sync.Mutex
 	err error

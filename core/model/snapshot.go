@@ -8,6 +8,7 @@ import (
 	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
@@ -64,14 +65,14 @@ func WriteSnapshot(path string, s Snapshot) error {
 }
 
 // ReadSnapshot reads a file of WriteSnapshot and compares every checksum. The tensors are in the order of the file. What is wrong
-// with its content is a *safetensors.FormatError: of kind ErrVersion, ErrChecksum, or one of the container's.
+// with its content is a *container.Error: of kind ErrVersion, ErrChecksum, or one of the container's.
 func ReadSnapshot(path string) (*Snapshot, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("model: %w", err)
 	}
 	if !info.Mode().IsRegular() { // reading a pipe would wait
-		return nil, &safetensors.FormatError{Kind: safetensors.ErrNotRegular, Path: path, Field: "type", Found: info.Mode().Type().String(), Expected: "a regular file"}
+		return nil, &container.Error{Kind: container.ErrNotRegular, Path: path, Field: "type", Found: info.Mode().Type().String(), Expected: "a regular file"}
 	}
 	content, err := os.ReadFile(path) // not mapped: what the disk cannot read is an error here and not a fault later
 	if err != nil {
@@ -105,10 +106,10 @@ func ReadSnapshot(path string) (*Snapshot, error) {
 	for i, t := range s.Tensors {
 		want, listed := table[t.Name]
 		if !listed {
-			return nil, &safetensors.FormatError{Kind: ErrUnexpected, Path: path, Tensor: t.Name, Found: "a tensor", Expected: "an entry in the metadata's " + keyTensors}
+			return nil, &container.Error{Kind: ErrUnexpected, Path: path, Tensor: t.Name, Found: "a tensor", Expected: "an entry in the metadata's " + keyTensors}
 		}
 		if sums[i].sum != want {
-			return nil, &safetensors.FormatError{Kind: ErrChecksum, Path: path, Tensor: t.Name, Field: "crc32c", Found: sums[i].sum.String(), Expected: want.String()}
+			return nil, &container.Error{Kind: ErrChecksum, Path: path, Tensor: t.Name, Field: "crc32c", Found: sums[i].sum.String(), Expected: want.String()}
 		}
 	}
 	return s, nil
@@ -126,11 +127,11 @@ func snapshotTable(file *safetensors.File) (table map[string]checksum, err error
 		return nil, f.metaError(keyVersion, quoted(keyVersion), "a version number")
 	}
 	if version > SnapshotVersion {
-		return nil, &safetensors.FormatError{Kind: ErrVersion, Path: f.Path(), Field: keyVersion, Found: f.meta[keyVersion],
+		return nil, &container.Error{Kind: ErrVersion, Path: f.Path(), Field: keyVersion, Found: f.meta[keyVersion],
 			Expected: fmt.Sprintf("at most %d (a newer bitnet_rust wrote the file)", SnapshotVersion)}
 	}
 	if sum := textSum(f.meta[keyState], f.meta[keyTensors]).String(); sum != f.meta[keySum] {
-		return nil, &safetensors.FormatError{Kind: ErrChecksum, Path: f.Path(), Field: keySum, Found: sum, Expected: quoted(keySum)}
+		return nil, &container.Error{Kind: ErrChecksum, Path: f.Path(), Field: keySum, Found: sum, Expected: quoted(keySum)}
 	}
 	if err := json.Unmarshal([]byte(f.meta[keyTensors]), &table); err != nil {
 		return nil, f.metaError(keyTensors, err.Error(), "a JSON object from tensor to checksum")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 )
@@ -34,7 +35,7 @@ func TestSnapshotsComeBackAsTheyWere(t *testing.T) {
 	_, err := model.ReadSnapshot(path + "x")
 	require.ErrorIs(t, err, os.ErrNotExist)
 	_, err = model.ReadSnapshot(filepath.Dir(path))
-	require.ErrorIs(t, err, safetensors.ErrNotRegular)
+	require.ErrorIs(t, err, container.ErrNotRegular)
 	require.ErrorIs(t, model.WriteSnapshot(path, model.Snapshot{Tensors: []model.SnapshotTensor{{Name: "a", Shape: []int{2}, Data: []float32{1}}}}), safetensors.ErrSize)
 }
 
@@ -48,7 +49,7 @@ func TestNoFlippedBitAndNoCutOfASnapshotPasses(t *testing.T) {
 	refused := func(b []byte, what string, args ...any) {
 		require.NoError(t, os.WriteFile(path, b, 0o666))
 		_, err := model.ReadSnapshot(path)
-		require.ErrorIs(t, err, safetensors.ErrFormat, what, args)
+		require.ErrorIs(t, err, container.ErrFormat, what, args)
 	}
 	for i := range good {
 		refused(good[:i], "cut to %d bytes", i)
@@ -72,13 +73,13 @@ func TestSnapshotsOfOtherWritersAreHeldToTheFormat(t *testing.T) {
 		return err
 	}
 	require.NoError(t, write("F32", `{"a":"`+sum+`"}`))
-	require.ErrorIs(t, write("I32", `{"a":"`+sum+`"}`), safetensors.ErrMismatch)
+	require.ErrorIs(t, write("I32", `{"a":"`+sum+`"}`), container.ErrMismatch)
 	require.ErrorIs(t, write("F32", `{"b":"`+sum+`"}`), model.ErrUnexpected)
 	require.ErrorIs(t, write("F32", `{}`), safetensors.ErrMetadata)
 	require.ErrorIs(t, write("F32", `[]`), safetensors.ErrMetadata)
 	require.ErrorIs(t, write("F32", `{"a":"00000000"}`), model.ErrChecksum)
 	odd := safetensors.Tensor{Name: "odd", DType: "U8", Shape: []int{1}, Data: []byte{0}}
-	require.ErrorIs(t, write("F32", `{"a":"`+sum+`","odd":"`+sum+`"}`, odd), safetensors.ErrMismatch)
+	require.ErrorIs(t, write("F32", `{"a":"`+sum+`","odd":"`+sum+`"}`, odd), container.ErrMismatch)
 
 	require.NoError(t, write("F32", `{"a":"`+sum+`"}`)) // the same, its data at an address that is no multiple of four
 	b, err := os.ReadFile(path)

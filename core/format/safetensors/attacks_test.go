@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
 
 // The attack corpus: one file for each way in which a safetensors file can lie,
@@ -21,8 +23,8 @@ var update = flag.Bool("update", false, "rewrite the attack corpus in tests_go/t
 
 const attackDir = "../../../tests_go/testdata/attacks"
 
-// container builds a file from a header text and a number of data bytes.
-func container(header string, data int) []byte {
+// contentOf builds a file from a header text and a number of data bytes.
+func contentOf(header string, data int) []byte {
 	b := binary.LittleEndian.AppendUint64(nil, uint64(len(header)))
 	b = append(b, header...)
 	for i := range data {
@@ -52,72 +54,72 @@ var attacks = []struct {
 	{"empty", nil, ErrFileTooShort},
 	{"seven_bytes", make([]byte, 7), ErrFileTooShort},
 	{"header_length_zero", make([]byte, 8), ErrHeaderJSON},
-	{"header_length_past_end", withLength(container("{}", 0), 3), ErrHeaderTruncated},
-	{"header_length_100mb", withLength(container("{}", 0), MaxHeader), ErrHeaderTruncated},
-	{"header_length_above_100mb", withLength(container("{}", 0), MaxHeader+1), ErrHeaderTooLarge},
-	{"header_length_max_uint64", withLength(container("{}", 0), 1<<64-1), ErrHeaderTooLarge},
-	{"header_length_wraps_to_small", withLength(container("{}", 0), 1<<64-8), ErrHeaderTooLarge},
-	{"header_empty_text", container("", 4), ErrHeaderJSON},
-	{"header_leading_space", container(" {}", 0), ErrHeaderJSON},
-	{"header_array", container("[]", 0), ErrHeaderJSON},
-	{"header_cut_off", container(object(entry("a", F32, "[1]", 0, 4))[:30], 4), ErrHeaderJSON},
-	{"header_unclosed", container(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}`, 4), ErrHeaderJSON},
-	{"header_text_after_object", container("{} {}", 0), ErrHeaderJSON},
-	{"header_nul_padding", container("{}\x00\x00", 0), ErrHeaderJSON},
-	{"header_not_utf8", container("{\"\xff\xfe\":1}", 0), ErrHeaderUTF8},
-	{"header_bare_key", container("{a:1}", 0), ErrHeaderJSON},
-	{"nested_entry", container(`{"a":{"dtype":{"x":1},"shape":[1],"data_offsets":[0,4]}}`, 4), ErrNesting},
-	{"nested_shape", container(`{"a":{"dtype":"F32","shape":[[1]],"data_offsets":[0,4]}}`, 4), ErrNesting},
-	{"nested_shape_deep", container(`{"a":{"dtype":"F32","shape":`+strings.Repeat("[", 15000)+`}}`, 4), ErrNesting},
-	{"nested_metadata", container(`{"__metadata__":{"a":{"b":"c"}}}`, 0), ErrNesting},
-	{"duplicate_tensor", container(object(entry("a", F32, "[1]", 0, 4), entry("a", F32, "[1]", 4, 8)), 8), ErrDuplicateKey},
-	{"duplicate_tensor_escaped", container(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"\u0061":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2), ErrDuplicateKey},
-	{"duplicate_field", container(`{"a":{"dtype":"F32","dtype":"F16","shape":[1],"data_offsets":[0,4]}}`, 4), ErrDuplicateKey},
-	{"duplicate_metadata", container(`{"__metadata__":{},"__metadata__":{}}`, 0), ErrDuplicateKey},
-	{"duplicate_metadata_key", container(`{"__metadata__":{"a":"1","a":"2"}}`, 0), ErrDuplicateKey},
-	{"metadata_number", container(`{"__metadata__":{"a":1}}`, 0), ErrMetadata},
-	{"metadata_string", container(`{"__metadata__":"a"}`, 0), ErrMetadata},
-	{"entry_number", container(`{"a":1}`, 0), ErrField},
-	{"entry_null", container(`{"a":null}`, 0), ErrField},
-	{"entry_unknown_field", container(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"stride":[1]}}`, 1), ErrField},
-	{"dtype_missing", container(`{"a":{"shape":[1],"data_offsets":[0,4]}}`, 4), ErrField},
-	{"dtype_number", container(`{"a":{"dtype":32,"shape":[1],"data_offsets":[0,4]}}`, 4), ErrField},
-	{"dtype_unknown", container(object(entry("a", "F128", "[1]", 0, 16)), 16), ErrDType},
-	{"dtype_lower_case", container(object(entry("a", "f32", "[1]", 0, 4)), 4), ErrDType},
-	{"shape_missing", container(`{"a":{"dtype":"F32","data_offsets":[0,4]}}`, 4), ErrField},
-	{"shape_number", container(object(entry("a", F32, "1", 0, 4)), 4), ErrField},
-	{"shape_negative", container(object(entry("a", F32, "[-1]", 0, 4)), 4), ErrField},
-	{"shape_fraction", container(object(entry("a", F32, "[1.5]", 0, 4)), 4), ErrField},
-	{"shape_exponent", container(object(entry("a", F32, "[1e0]", 0, 4)), 4), ErrField},
-	{"shape_string", container(object(entry("a", F32, `["1"]`, 0, 4)), 4), ErrField},
-	{"shape_above_uint64", container(object(entry("a", F32, "[18446744073709551616]", 0, 4)), 4), ErrField},
-	{"shape_above_int64", container(object(entry("a", F32, "[9223372036854775808]", 0, 4)), 4), ErrShape},
-	{"shape_product_overflows", container(object(entry("a", F32, "[4294967296,4294967296,4294967296]", 0, 4)), 4), ErrShape},
-	{"shape_product_wraps_to_zero", container(object(entry("a", U8, "[4294967296,4294967296]", 0, 0)), 0), ErrShape},
-	{"shape_product_wraps_to_four", container(object(entry("a", U8, "[4611686018427387905,4]", 0, 4)), 4), ErrShape},
-	{"shape_overflow_behind_zero", container(object(entry("a", U8, "[0,9223372036854775807,9223372036854775807]", 0, 0)), 0), ErrShape},
-	{"shape_half_byte", container(object(entry("a", F4, "[3]", 0, 1)), 1), ErrShape},
-	{"offsets_missing", container(`{"a":{"dtype":"F32","shape":[1]}}`, 4), ErrField},
-	{"offsets_one", container(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[4]}}`, 4), ErrField},
-	{"offsets_three", container(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}}`, 4), ErrField},
-	{"offsets_negative", container(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}`, 4), ErrField},
-	{"offsets_reversed", container(object(entry("a", F32, "[1]", 4, 0)), 4), ErrOffsets},
-	{"offsets_max_uint64", container(object(entry("a", F32, "[1]", 1<<64-5, 1<<64-1)), 4), ErrOutOfBounds},
-	{"offsets_past_end", container(object(entry("a", F32, "[2]", 0, 8)), 4), ErrOutOfBounds},
-	{"offsets_huge", container(object(entry("a", U8, "[1099511627776]", 0, 1<<40)), 4), ErrOutOfBounds},
-	{"size_too_small", container(object(entry("a", F32, "[2]", 0, 4)), 4), ErrSize},
-	{"size_too_large", container(object(entry("a", F32, "[1]", 0, 8)), 8), ErrSize},
-	{"size_of_scalar", container(object(entry("a", F32, "[]", 0, 0)), 0), ErrSize},
-	{"overlap_same_bytes", container(object(entry("a", F32, "[1]", 0, 4), entry("b", F32, "[1]", 0, 4)), 4), ErrOverlap},
-	{"overlap_partial", container(object(entry("a", F32, "[2]", 0, 8), entry("b", F32, "[2]", 4, 12)), 12), ErrOverlap},
-	{"overlap_inside", container(object(entry("a", F32, "[4]", 0, 16), entry("b", F32, "[1]", 4, 8)), 16), ErrOverlap},
-	{"hole_at_start", container(object(entry("a", F32, "[1]", 4, 8)), 8), ErrHole},
-	{"hole_between", container(object(entry("a", F32, "[1]", 0, 4), entry("b", F32, "[1]", 8, 12)), 12), ErrHole},
-	{"hole_under_empty_tensor", container(object(entry("a", F32, "[0]", 4, 4)), 4), ErrHole},
-	{"trailing_bytes", container(object(entry("a", F32, "[1]", 0, 4)), 5), ErrTrailing},
-	{"trailing_bytes_without_tensors", container("{}", 16), ErrTrailing},
-	{"truncated_data", container(object(entry("a", F32, "[1024]", 0, 4096)), 4095), ErrOutOfBounds},
-	{"many_tensors_same_bytes", container(object(manyEntries(100)...), 4), ErrOverlap},
+	{"header_length_past_end", withLength(contentOf("{}", 0), 3), ErrHeaderTruncated},
+	{"header_length_100mb", withLength(contentOf("{}", 0), MaxHeader), ErrHeaderTruncated},
+	{"header_length_above_100mb", withLength(contentOf("{}", 0), MaxHeader+1), ErrHeaderTooLarge},
+	{"header_length_max_uint64", withLength(contentOf("{}", 0), 1<<64-1), ErrHeaderTooLarge},
+	{"header_length_wraps_to_small", withLength(contentOf("{}", 0), 1<<64-8), ErrHeaderTooLarge},
+	{"header_empty_text", contentOf("", 4), ErrHeaderJSON},
+	{"header_leading_space", contentOf(" {}", 0), ErrHeaderJSON},
+	{"header_array", contentOf("[]", 0), ErrHeaderJSON},
+	{"header_cut_off", contentOf(object(entry("a", F32, "[1]", 0, 4))[:30], 4), ErrHeaderJSON},
+	{"header_unclosed", contentOf(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}`, 4), ErrHeaderJSON},
+	{"header_text_after_object", contentOf("{} {}", 0), ErrHeaderJSON},
+	{"header_nul_padding", contentOf("{}\x00\x00", 0), ErrHeaderJSON},
+	{"header_not_utf8", contentOf("{\"\xff\xfe\":1}", 0), ErrHeaderUTF8},
+	{"header_bare_key", contentOf("{a:1}", 0), ErrHeaderJSON},
+	{"nested_entry", contentOf(`{"a":{"dtype":{"x":1},"shape":[1],"data_offsets":[0,4]}}`, 4), ErrNesting},
+	{"nested_shape", contentOf(`{"a":{"dtype":"F32","shape":[[1]],"data_offsets":[0,4]}}`, 4), ErrNesting},
+	{"nested_shape_deep", contentOf(`{"a":{"dtype":"F32","shape":`+strings.Repeat("[", 15000)+`}}`, 4), ErrNesting},
+	{"nested_metadata", contentOf(`{"__metadata__":{"a":{"b":"c"}}}`, 0), ErrNesting},
+	{"duplicate_tensor", contentOf(object(entry("a", F32, "[1]", 0, 4), entry("a", F32, "[1]", 4, 8)), 8), ErrDuplicateKey},
+	{"duplicate_tensor_escaped", contentOf(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"\u0061":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2), ErrDuplicateKey},
+	{"duplicate_field", contentOf(`{"a":{"dtype":"F32","dtype":"F16","shape":[1],"data_offsets":[0,4]}}`, 4), ErrDuplicateKey},
+	{"duplicate_metadata", contentOf(`{"__metadata__":{},"__metadata__":{}}`, 0), ErrDuplicateKey},
+	{"duplicate_metadata_key", contentOf(`{"__metadata__":{"a":"1","a":"2"}}`, 0), ErrDuplicateKey},
+	{"metadata_number", contentOf(`{"__metadata__":{"a":1}}`, 0), ErrMetadata},
+	{"metadata_string", contentOf(`{"__metadata__":"a"}`, 0), ErrMetadata},
+	{"entry_number", contentOf(`{"a":1}`, 0), ErrField},
+	{"entry_null", contentOf(`{"a":null}`, 0), ErrField},
+	{"entry_unknown_field", contentOf(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"stride":[1]}}`, 1), ErrField},
+	{"dtype_missing", contentOf(`{"a":{"shape":[1],"data_offsets":[0,4]}}`, 4), ErrField},
+	{"dtype_number", contentOf(`{"a":{"dtype":32,"shape":[1],"data_offsets":[0,4]}}`, 4), ErrField},
+	{"dtype_unknown", contentOf(object(entry("a", "F128", "[1]", 0, 16)), 16), ErrDType},
+	{"dtype_lower_case", contentOf(object(entry("a", "f32", "[1]", 0, 4)), 4), ErrDType},
+	{"shape_missing", contentOf(`{"a":{"dtype":"F32","data_offsets":[0,4]}}`, 4), ErrField},
+	{"shape_number", contentOf(object(entry("a", F32, "1", 0, 4)), 4), ErrField},
+	{"shape_negative", contentOf(object(entry("a", F32, "[-1]", 0, 4)), 4), ErrField},
+	{"shape_fraction", contentOf(object(entry("a", F32, "[1.5]", 0, 4)), 4), ErrField},
+	{"shape_exponent", contentOf(object(entry("a", F32, "[1e0]", 0, 4)), 4), ErrField},
+	{"shape_string", contentOf(object(entry("a", F32, `["1"]`, 0, 4)), 4), ErrField},
+	{"shape_above_uint64", contentOf(object(entry("a", F32, "[18446744073709551616]", 0, 4)), 4), ErrField},
+	{"shape_above_int64", contentOf(object(entry("a", F32, "[9223372036854775808]", 0, 4)), 4), ErrShape},
+	{"shape_product_overflows", contentOf(object(entry("a", F32, "[4294967296,4294967296,4294967296]", 0, 4)), 4), ErrShape},
+	{"shape_product_wraps_to_zero", contentOf(object(entry("a", U8, "[4294967296,4294967296]", 0, 0)), 0), ErrShape},
+	{"shape_product_wraps_to_four", contentOf(object(entry("a", U8, "[4611686018427387905,4]", 0, 4)), 4), ErrShape},
+	{"shape_overflow_behind_zero", contentOf(object(entry("a", U8, "[0,9223372036854775807,9223372036854775807]", 0, 0)), 0), ErrShape},
+	{"shape_half_byte", contentOf(object(entry("a", F4, "[3]", 0, 1)), 1), ErrShape},
+	{"offsets_missing", contentOf(`{"a":{"dtype":"F32","shape":[1]}}`, 4), ErrField},
+	{"offsets_one", contentOf(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[4]}}`, 4), ErrField},
+	{"offsets_three", contentOf(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}}`, 4), ErrField},
+	{"offsets_negative", contentOf(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}}`, 4), ErrField},
+	{"offsets_reversed", contentOf(object(entry("a", F32, "[1]", 4, 0)), 4), ErrOffsets},
+	{"offsets_max_uint64", contentOf(object(entry("a", F32, "[1]", 1<<64-5, 1<<64-1)), 4), ErrOutOfBounds},
+	{"offsets_past_end", contentOf(object(entry("a", F32, "[2]", 0, 8)), 4), ErrOutOfBounds},
+	{"offsets_huge", contentOf(object(entry("a", U8, "[1099511627776]", 0, 1<<40)), 4), ErrOutOfBounds},
+	{"size_too_small", contentOf(object(entry("a", F32, "[2]", 0, 4)), 4), ErrSize},
+	{"size_too_large", contentOf(object(entry("a", F32, "[1]", 0, 8)), 8), ErrSize},
+	{"size_of_scalar", contentOf(object(entry("a", F32, "[]", 0, 0)), 0), ErrSize},
+	{"overlap_same_bytes", contentOf(object(entry("a", F32, "[1]", 0, 4), entry("b", F32, "[1]", 0, 4)), 4), ErrOverlap},
+	{"overlap_partial", contentOf(object(entry("a", F32, "[2]", 0, 8), entry("b", F32, "[2]", 4, 12)), 12), ErrOverlap},
+	{"overlap_inside", contentOf(object(entry("a", F32, "[4]", 0, 16), entry("b", F32, "[1]", 4, 8)), 16), ErrOverlap},
+	{"hole_at_start", contentOf(object(entry("a", F32, "[1]", 4, 8)), 8), ErrHole},
+	{"hole_between", contentOf(object(entry("a", F32, "[1]", 0, 4), entry("b", F32, "[1]", 8, 12)), 12), ErrHole},
+	{"hole_under_empty_tensor", contentOf(object(entry("a", F32, "[0]", 4, 4)), 4), ErrHole},
+	{"trailing_bytes", contentOf(object(entry("a", F32, "[1]", 0, 4)), 5), ErrTrailing},
+	{"trailing_bytes_without_tensors", contentOf("{}", 16), ErrTrailing},
+	{"truncated_data", contentOf(object(entry("a", F32, "[1024]", 0, 4096)), 4095), ErrOutOfBounds},
+	{"many_tensors_same_bytes", contentOf(object(manyEntries(100)...), 4), ErrOverlap},
 }
 
 func manyEntries(n int) []string {
@@ -145,8 +147,8 @@ func TestAttackFilesAreRefusedEachWithItsOwnError(t *testing.T) {
 		f, err := Open(path)
 		require.Nil(t, f, a.name)
 		require.ErrorIs(t, err, a.want, a.name)
-		require.ErrorIs(t, err, ErrFormat, a.name)
-		var format *FormatError
+		require.ErrorIs(t, err, container.ErrFormat, a.name)
+		var format *container.Error
 		require.ErrorAs(t, err, &format, a.name)
 		require.Equal(t, path, format.Path, a.name)
 		require.NotEmpty(t, format.Field, a.name)
@@ -164,13 +166,13 @@ func FuzzOpen(f *testing.F) {
 	for _, a := range attacks {
 		f.Add(a.content)
 	}
-	f.Add(container("{}", 0))
-	f.Add(container(object(entry("a", F32, "[1]", 0, 4), entry("b", U8, "[2,3]", 4, 10))+"   ", 10))
-	f.Add(container(object(`"__metadata__":{"format":"pt"}`, entry("a", BF16, "[]", 0, 2), entry("z", F64, "[0,5]", 2, 2)), 2))
+	f.Add(contentOf("{}", 0))
+	f.Add(contentOf(object(entry("a", F32, "[1]", 0, 4), entry("b", U8, "[2,3]", 4, 10))+"   ", 10))
+	f.Add(contentOf(object(`"__metadata__":{"format":"pt"}`, entry("a", BF16, "[]", 0, 2), entry("z", F64, "[0,5]", 2, 2)), 2))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		file, err := OpenBytes("fuzz", content)
 		if err != nil {
-			require.ErrorIs(t, err, ErrFormat)
+			require.ErrorIs(t, err, container.ErrFormat)
 			return
 		}
 		var again []Tensor

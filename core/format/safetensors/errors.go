@@ -1,19 +1,10 @@
 package safetensors
 
-import (
-	"errors"
-	"fmt"
-	"strconv"
-	"strings"
-)
+import "github.com/bitnet-rust/bitnet_rust/core/format/container"
 
-// ErrFormat is the root of every complaint about a file's content. Each way a
-// file can be wrong has its own sentinel below it: errors.Is works with both.
-var ErrFormat = errors.New("safetensors")
-
-// What can be wrong with one file, in the order in which it is checked.
+// What can be wrong with one file, in the order in which it is checked; each
+// matches container.ErrFormat. Kinds that all formats share are in container.
 var (
-	ErrNotRegular      = kind("not a regular file")
 	ErrFileTooShort    = kind("file too short for a header")
 	ErrHeaderTooLarge  = kind("header too large")
 	ErrHeaderTruncated = kind("header runs past the end of the file")
@@ -33,74 +24,13 @@ var (
 	ErrTrailing        = kind("unused bytes after the last tensor")
 )
 
-// What can be wrong with a sharded checkpoint, and with a request to a valid one.
+// What can be wrong with a sharded checkpoint, and with a tensor to be written.
 var (
-	ErrIndex         = kind("index file is malformed")
-	ErrShardName     = kind("shard name is not a plain file name")
-	ErrShardMissing  = kind("shard is missing")
-	ErrShardTensor   = kind("tensor is not in the shard that the index names")
-	ErrTensorMissing = kind("no such tensor")
-	ErrMismatch      = kind("tensor is not what the caller needs")
-	ErrName          = kind("impossible tensor name")
-	ErrUnreadable    = kind("mapped file cannot be read any more")
+	ErrIndex        = kind("index file is malformed")
+	ErrShardName    = kind("shard name is not a plain file name")
+	ErrShardMissing = kind("shard is missing")
+	ErrShardTensor  = kind("tensor is not in the shard that the index names")
+	ErrName         = kind("impossible tensor name")
 )
 
-// ErrClosed is returned by every method of a File or Sharded after Close. It is
-// a mistake of the caller, not of the file, and so no ErrFormat.
-var ErrClosed = errors.New("safetensors: file is closed")
-
-func kind(text string) error { return fmt.Errorf("%w: %s", ErrFormat, text) }
-
-// FormatError says what is wrong and where: the file, the tensor and the field
-// (both may be empty), what was found there and what should have been. Kind is
-// one of the sentinels of this package and what errors.Is sees.
-type FormatError struct {
-	Kind            error
-	Path            string
-	Tensor, Field   string
-	Found, Expected string
-}
-
-// Error renders the parts that are set, in one line.
-func (e *FormatError) Error() string {
-	var b strings.Builder
-	b.WriteString(e.Kind.Error())
-	if e.Path != "" {
-		b.WriteString(": " + e.Path)
-	}
-	if e.Tensor != "" {
-		b.WriteString(": tensor " + quote(e.Tensor))
-	}
-	if e.Field != "" {
-		b.WriteString(": " + e.Field)
-	}
-	if e.Found != "" {
-		b.WriteString(": found " + e.Found)
-	}
-	if e.Expected != "" {
-		b.WriteString(", expected " + e.Expected)
-	}
-	return b.String()
-}
-
-// Unwrap gives the sentinel.
-func (e *FormatError) Unwrap() error { return e.Kind }
-
-// quote quotes text from a file for a message, cut to a readable length: a
-// hostile file may hold names of many megabytes.
-func quote(s string) string {
-	const most = 200
-	if len(s) > most {
-		return strconv.Quote(s[:most]) + "..."
-	}
-	return strconv.Quote(s)
-}
-
-// clip cuts a rendered value (a long shape) to a readable length.
-func clip(s string) string {
-	const most = 200
-	if len(s) > most {
-		return s[:most] + "..."
-	}
-	return s
-}
+func kind(text string) error { return container.NewKind("safetensors: " + text) }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
 
 // MaxHeader is the largest header the format allows, in bytes. It bounds what
@@ -27,7 +29,7 @@ const metadataKey = "__metadata__"
 
 // header is the validated content of a file's JSON part.
 type header struct {
-	tensors   []Info // by offset
+	tensors   []container.Info // by offset
 	byName    map[string]int
 	metadata  map[string]string
 	dataStart int // where offsets count from, in bytes from the start of the file
@@ -36,25 +38,25 @@ type header struct {
 // readHeader parses and validates the whole header of a file's content.
 func readHeader(path string, content []byte) (*header, error) {
 	if len(content) < 8 {
-		return nil, &FormatError{Kind: ErrFileTooShort, Path: path, Field: "size",
+		return nil, &container.Error{Kind: ErrFileTooShort, Path: path, Field: "size",
 			Found: fmt.Sprintf("%d bytes", len(content)), Expected: "at least 8"}
 	}
 	n := binary.LittleEndian.Uint64(content)
 	if n > MaxHeader {
-		return nil, &FormatError{Kind: ErrHeaderTooLarge, Path: path, Field: "header length",
+		return nil, &container.Error{Kind: ErrHeaderTooLarge, Path: path, Field: "header length",
 			Found: strconv.FormatUint(n, 10), Expected: fmt.Sprintf("at most %d", MaxHeader)}
 	}
 	if n > uint64(len(content)-8) {
-		return nil, &FormatError{Kind: ErrHeaderTruncated, Path: path, Field: "header length",
+		return nil, &container.Error{Kind: ErrHeaderTruncated, Path: path, Field: "header length",
 			Found: strconv.FormatUint(n, 10), Expected: fmt.Sprintf("at most the %d bytes that follow", len(content)-8)}
 	}
 	text := content[8 : 8+n]
 	if !utf8.Valid(text) {
-		return nil, &FormatError{Kind: ErrHeaderUTF8, Path: path, Field: "header"}
+		return nil, &container.Error{Kind: ErrHeaderUTF8, Path: path, Field: "header"}
 	}
 	if len(text) == 0 || text[0] != '{' {
-		return nil, &FormatError{Kind: ErrHeaderJSON, Path: path, Field: "header",
-			Found: quote(string(text[:min(len(text), 16)])), Expected: "an object starting with '{'"}
+		return nil, &container.Error{Kind: ErrHeaderJSON, Path: path, Field: "header",
+			Found: container.Quote(string(text[:min(len(text), 16)])), Expected: "an object starting with '{'"}
 	}
 	h := &header{byName: map[string]int{}, dataStart: 8 + int(n)}
 	p := &parser{path: path, dec: json.NewDecoder(bytes.NewReader(text))}
@@ -70,20 +72,20 @@ func readHeader(path string, content []byte) (*header, error) {
 
 // layout sorts the tensors by offset and checks that they tile the data.
 func (h *header) layout(path string, dataSize int64) error {
-	slices.SortFunc(h.tensors, func(a, b Info) int {
+	slices.SortFunc(h.tensors, func(a, b container.Info) int {
 		return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Size, b.Size), cmp.Compare(a.Name, b.Name))
 	})
 	position := int64(0)
 	for i, t := range h.tensors {
 		end := t.Offset + t.Size
-		e := &FormatError{Path: path, Tensor: t.Name, Field: "data_offsets",
+		e := &container.Error{Path: path, Tensor: t.Name, Field: "data_offsets",
 			Found: fmt.Sprintf("[%d, %d]", t.Offset, end)}
 		switch {
 		case end > dataSize:
 			e.Kind, e.Expected = ErrOutOfBounds, fmt.Sprintf("at most the %d data bytes of the file", dataSize)
 			return e
 		case t.Offset < position:
-			e.Kind, e.Expected = ErrOverlap, fmt.Sprintf("a begin of %d, where tensor %s ends", position, quote(h.tensors[i-1].Name))
+			e.Kind, e.Expected = ErrOverlap, fmt.Sprintf("a begin of %d, where tensor %s ends", position, container.Quote(h.tensors[i-1].Name))
 			return e
 		case t.Offset > position:
 			e.Kind, e.Expected = ErrHole, fmt.Sprintf("a begin of %d", position)
@@ -93,7 +95,7 @@ func (h *header) layout(path string, dataSize int64) error {
 		h.byName[t.Name] = i
 	}
 	if position != dataSize {
-		return &FormatError{Kind: ErrTrailing, Path: path, Field: "size",
+		return &container.Error{Kind: ErrTrailing, Path: path, Field: "size",
 			Found: fmt.Sprintf("%d data bytes", dataSize), Expected: fmt.Sprintf("%d", position)}
 	}
 	return nil
@@ -130,7 +132,7 @@ func (p *parser) parse(h *header) error {
 		return err
 	}
 	if _, err := p.dec.Token(); !errors.Is(err, io.EOF) {
-		return &FormatError{Kind: ErrHeaderJSON, Path: p.path, Field: "header",
+		return &container.Error{Kind: ErrHeaderJSON, Path: p.path, Field: "header",
 			Found: fmt.Sprintf("more text at byte %d", p.dec.InputOffset()), Expected: "one object, then spaces"}
 	}
 	return nil
@@ -153,7 +155,7 @@ func (p *parser) parseMetadata(h *header) error {
 		}
 		value, ok := t.(string)
 		if !ok {
-			return p.unexpected(t, ErrMetadata, "", metadataKey+"."+clip(key), "a string")
+			return p.unexpected(t, ErrMetadata, "", metadataKey+"."+container.Clip(key), "a string")
 		}
 		h.metadata[key] = value
 	}
@@ -165,7 +167,7 @@ func (p *parser) parseTensor(h *header, name string) error {
 	if err := p.open('{', ErrField, name, "entry"); err != nil {
 		return err
 	}
-	t := Info{Name: name, Path: p.path}
+	t := container.Info{Name: name, Path: p.path}
 	var shape, offsets []uint64
 	seen := map[string]struct{}{}
 	for p.dec.More() {
@@ -189,8 +191,8 @@ func (p *parser) parseTensor(h *header, name string) error {
 		case "data_offsets":
 			offsets, err = p.numbers(name, field)
 		default:
-			err = &FormatError{Kind: ErrField, Path: p.path, Tensor: name, Field: "entry",
-				Found: "key " + quote(field), Expected: "dtype, shape and data_offsets"}
+			err = &container.Error{Kind: ErrField, Path: p.path, Tensor: name, Field: "entry",
+				Found: "key " + container.Quote(field), Expected: "dtype, shape and data_offsets"}
 		}
 		if err != nil {
 			return err
@@ -201,7 +203,7 @@ func (p *parser) parseTensor(h *header, name string) error {
 	}
 	for _, field := range []string{"dtype", "shape", "data_offsets"} {
 		if _, ok := seen[field]; !ok {
-			return &FormatError{Kind: ErrField, Path: p.path, Tensor: name, Field: field, Found: "nothing", Expected: "a value"}
+			return &container.Error{Kind: ErrField, Path: p.path, Tensor: name, Field: field, Found: "nothing", Expected: "a value"}
 		}
 	}
 	if err := p.validate(&t, shape, offsets); err != nil {
@@ -212,24 +214,24 @@ func (p *parser) parseTensor(h *header, name string) error {
 }
 
 // validate checks one entry by itself: dtype, shape product, offsets, size.
-func (p *parser) validate(t *Info, shape, offsets []uint64) error {
-	e := &FormatError{Path: p.path, Tensor: t.Name}
+func (p *parser) validate(t *container.Info, shape, offsets []uint64) error {
+	e := &container.Error{Path: p.path, Tensor: t.Name}
 	width, ok := dtypeBits[t.DType]
 	if !ok {
-		e.Kind, e.Field, e.Found, e.Expected = ErrDType, "dtype", quote(t.DType), dtypeList()
+		e.Kind, e.Field, e.Found, e.Expected = ErrDType, "dtype", container.Quote(t.DType), dtypeList()
 		return e
 	}
 	t.Shape = make([]int, len(shape))
 	for i, d := range shape {
 		if d > math.MaxInt {
-			e.Kind, e.Field, e.Found, e.Expected = ErrShape, "shape", clip(fmt.Sprint(shape)), "dimensions of at most 2^63-1"
+			e.Kind, e.Field, e.Found, e.Expected = ErrShape, "shape", container.Clip(fmt.Sprint(shape)), "dimensions of at most 2^63-1"
 			return e
 		}
 		t.Shape[i] = int(d)
 	}
 	size, ok := byteSize(t.Shape, width)
 	if !ok {
-		e.Kind, e.Field, e.Found = ErrShape, "shape", clip(fmt.Sprint(shape))+" of "+t.DType
+		e.Kind, e.Field, e.Found = ErrShape, "shape", container.Clip(fmt.Sprint(shape))+" of "+t.DType
 		e.Expected = "a whole number of bytes below 2^59"
 		return e
 	}
@@ -248,7 +250,7 @@ func (p *parser) validate(t *Info, shape, offsets []uint64) error {
 		return e
 	case end-begin != uint64(size):
 		e.Kind, e.Field, e.Found = ErrSize, "data_offsets", fmt.Sprintf("%s: %d bytes", found, end-begin)
-		e.Expected = fmt.Sprintf("%d bytes for shape %s of %s", size, clip(fmt.Sprint(shape)), t.DType)
+		e.Expected = fmt.Sprintf("%d bytes for shape %s of %s", size, container.Clip(fmt.Sprint(shape)), t.DType)
 		return e
 	}
 	t.Offset, t.Size = int64(begin), size
@@ -288,7 +290,7 @@ func (p *parser) key(seen map[string]struct{}, where string) (string, error) {
 	}
 	name := t.(string) // the decoder accepts nothing else as a key
 	if _, twice := seen[name]; twice {
-		e := &FormatError{Kind: ErrDuplicateKey, Path: p.path, Tensor: where, Field: "key", Found: quote(name) + " twice", Expected: "it once"}
+		e := &container.Error{Kind: ErrDuplicateKey, Path: p.path, Tensor: where, Field: "key", Found: container.Quote(name) + " twice", Expected: "it once"}
 		if where == "" {
 			e.Tensor, e.Field = name, "header"
 		}
@@ -307,7 +309,7 @@ func (p *parser) open(want json.Delim, kind error, tensor, field string) error {
 	if t == want {
 		return nil
 	}
-	e := &FormatError{Kind: kind, Path: p.path, Tensor: tensor, Field: field, Found: clip(fmt.Sprintf("%v", t)), Expected: "an object"}
+	e := &container.Error{Kind: kind, Path: p.path, Tensor: tensor, Field: field, Found: container.Clip(fmt.Sprintf("%v", t)), Expected: "an object"}
 	if want == '[' {
 		e.Expected = "an array"
 	}
@@ -320,17 +322,17 @@ func (p *parser) unexpected(t json.Token, kind error, tensor, field, expected st
 	if _, opens := t.(json.Delim); opens {
 		kind = ErrNesting
 	}
-	return &FormatError{Kind: kind, Path: p.path, Tensor: tensor, Field: field, Found: clip(fmt.Sprintf("%v", t)), Expected: expected}
+	return &container.Error{Kind: kind, Path: p.path, Tensor: tensor, Field: field, Found: container.Clip(fmt.Sprintf("%v", t)), Expected: expected}
 }
 
 func (p *parser) token() (json.Token, error) {
 	if p.tokens++; p.tokens > maxTokens {
-		return nil, &FormatError{Kind: ErrHeaderTooLarge, Path: p.path, Field: "header",
+		return nil, &container.Error{Kind: ErrHeaderTooLarge, Path: p.path, Field: "header",
 			Found: fmt.Sprintf("more JSON at byte %d", p.dec.InputOffset()), Expected: fmt.Sprintf("at most %d JSON tokens", maxTokens)}
 	}
 	t, err := p.dec.Token()
 	if err != nil {
-		return nil, &FormatError{Kind: ErrHeaderJSON, Path: p.path, Field: "header",
+		return nil, &container.Error{Kind: ErrHeaderJSON, Path: p.path, Field: "header",
 			Found: fmt.Sprintf("at byte %d: %v", p.dec.InputOffset(), err), Expected: "valid JSON"}
 	}
 	return t, nil

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
 
 // Sharded is a checkpoint of several files under one index.
@@ -21,7 +23,7 @@ type Sharded struct {
 	where  map[string]*File // by tensor name
 }
 
-var _ Set = (*Sharded)(nil)
+var _ container.Set = (*Sharded)(nil)
 
 // OpenSharded opens a checkpoint by its index file, or by the directory that
 // holds model.safetensors.index.json. All shards are opened and validated, and
@@ -46,7 +48,7 @@ func OpenSharded(path string) (*Sharded, error) {
 func (s *Sharded) open(dir string, weightMap map[string]string) error {
 	for _, tensor := range slices.Sorted(maps.Keys(weightMap)) {
 		shard := weightMap[tensor]
-		e := &FormatError{Path: s.path, Tensor: tensor, Field: "weight_map", Found: quote(shard)}
+		e := &container.Error{Path: s.path, Tensor: tensor, Field: "weight_map", Found: container.Quote(shard)}
 		if !plainName(shard) {
 			e.Kind, e.Expected = ErrShardName, "the name of a .safetensors file beside the index"
 			return e
@@ -82,7 +84,7 @@ func plainName(name string) bool {
 // readIndex reads {"metadata": {...}, "weight_map": {tensor: shard}}.
 func readIndex(path string) (map[string]string, error) {
 	bad := func(field, found, expected string) error {
-		return &FormatError{Kind: ErrIndex, Path: path, Field: field, Found: found, Expected: expected}
+		return &container.Error{Kind: ErrIndex, Path: path, Field: field, Found: found, Expected: expected}
 	}
 	info, err := os.Stat(path)
 	if err != nil {
@@ -127,7 +129,7 @@ func parseWeightMap(path string, text []byte) (map[string]string, error) {
 		}
 		shard, ok := t.(string)
 		if !ok {
-			return nil, &FormatError{Kind: ErrIndex, Path: path, Tensor: tensor, Field: "weight_map", Found: clip(fmt.Sprint(t)), Expected: "a shard's name"}
+			return nil, &container.Error{Kind: ErrIndex, Path: path, Tensor: tensor, Field: "weight_map", Found: container.Clip(fmt.Sprint(t)), Expected: "a shard's name"}
 		}
 		out[tensor] = shard
 	}
@@ -147,8 +149,8 @@ func (s *Sharded) Shards() []*File {
 }
 
 // Tensors lists the index's tensors by shard and offset.
-func (s *Sharded) Tensors() []Info {
-	var out []Info
+func (s *Sharded) Tensors() []container.Info {
+	var out []container.Info
 	for _, f := range s.Shards() {
 		for _, t := range f.Tensors() {
 			if s.where[t.Name] == f {
@@ -163,10 +165,10 @@ func (s *Sharded) Tensors() []Info {
 func (s *Sharded) Has(name string) bool { return s.where[name] != nil }
 
 // Tensor returns a view into the tensor's shard.
-func (s *Sharded) Tensor(name string) (View, error) {
+func (s *Sharded) Tensor(name string) (container.View, error) {
 	f := s.where[name]
 	if f == nil {
-		return View{}, &FormatError{Kind: ErrTensorMissing, Path: s.path, Tensor: name}
+		return container.View{}, &container.Error{Kind: container.ErrTensorMissing, Path: s.path, Tensor: name}
 	}
 	return f.Tensor(name)
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
 
 func list(t *testing.T, dir string) []string {
@@ -35,7 +37,7 @@ func TestACheckpointSplitsIntoShardsAndReadsAsOne(t *testing.T) {
 		set, err := OpenSet(path)
 		require.NoError(t, err)
 		require.Equal(t, filepath.Join(dir, IndexName), set.Path())
-		require.Equal(t, map[string]string{"format": "pt"}, set.Metadata())
+		require.Equal(t, map[string]string{"format": "pt"}, set.(*Sharded).Metadata())
 		require.Len(t, set.Tensors(), len(tensors))
 		require.Len(t, set.(*Sharded).Shards(), 5)
 		for _, want := range tensors {
@@ -45,12 +47,12 @@ func TestACheckpointSplitsIntoShardsAndReadsAsOne(t *testing.T) {
 			require.Equal(t, want.Data, v.Data)
 		}
 		_, err = set.Tensor("f")
-		require.ErrorIs(t, err, ErrTensorMissing)
+		require.ErrorIs(t, err, container.ErrTensorMissing)
 		require.False(t, set.Has("f"))
 		require.NoError(t, set.Close())
 		require.NoError(t, set.Close())
 		_, err = set.Tensor("a")
-		require.ErrorIs(t, err, ErrClosed)
+		require.ErrorIs(t, err, container.ErrClosed)
 	}
 	var index struct {
 		Metadata struct {
@@ -137,13 +139,13 @@ func TestALyingIndexIsATypedError(t *testing.T) {
 		"no shard name":          {one("a", ""), ErrShardName},
 		"a missing shard":        {one("a", "t.safetensors"), ErrShardMissing},
 		"a tensor not in it":     {one("b", "s.safetensors"), ErrShardTensor},
-		"a shard is a directory": {one("a", "d.safetensors"), ErrNotRegular},
+		"a shard is a directory": {one("a", "d.safetensors"), container.ErrNotRegular},
 		"a malformed shard":      {one("a", "bad.safetensors"), ErrFileTooShort},
 	} {
 		require.NoError(t, os.WriteFile(path, []byte(c.text), 0o644))
 		_, err := OpenSharded(path)
 		require.ErrorIs(t, err, c.want, name)
-		require.ErrorIs(t, err, ErrFormat, name)
+		require.ErrorIs(t, err, container.ErrFormat, name)
 	}
 	_, err := OpenSharded(dir)
 	require.ErrorIs(t, err, os.ErrNotExist)
@@ -169,5 +171,5 @@ func TestTensorsThatTheIndexDoesNotNameStayHidden(t *testing.T) {
 	defer set.Close()
 	require.Len(t, set.Tensors(), 2)
 	require.False(t, set.Has("b"))
-	require.Equal(t, map[string]string{"x": "s", "y": "t"}, set.Metadata())
+	require.Equal(t, map[string]string{"x": "s", "y": "t"}, set.(*Sharded).Metadata())
 }

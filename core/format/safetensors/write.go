@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/atomicfile"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
 
 // dataAlign is the alignment of the first data byte in a written file: one
@@ -31,15 +32,15 @@ type Tensor struct {
 }
 
 // Size returns the tensor's size in bytes by its dtype and shape, or a
-// FormatError of kind ErrDType or ErrShape.
+// container.Error of kind ErrDType or ErrShape.
 func (t Tensor) Size() (int64, error) {
 	width, ok := dtypeBits[t.DType]
 	if !ok {
-		return 0, &FormatError{Kind: ErrDType, Tensor: t.Name, Field: "dtype", Found: quote(t.DType), Expected: dtypeList()}
+		return 0, &container.Error{Kind: ErrDType, Tensor: t.Name, Field: "dtype", Found: container.Quote(t.DType), Expected: dtypeList()}
 	}
 	size, ok := byteSize(t.Shape, width)
 	if !ok {
-		return 0, &FormatError{Kind: ErrShape, Tensor: t.Name, Field: "shape", Found: fmt.Sprint(t.Shape), Expected: "a whole number of bytes below 2^59"}
+		return 0, &container.Error{Kind: ErrShape, Tensor: t.Name, Field: "shape", Found: fmt.Sprint(t.Shape), Expected: "a whole number of bytes below 2^59"}
 	}
 	return size, nil
 }
@@ -56,7 +57,7 @@ func ByAlignment(tensors []Tensor) {
 // when it is complete and on the disk. The data starts at a multiple of 64
 // bytes.
 //
-// Errors: a FormatError when a name repeats or is reserved, a dtype is unknown
+// Errors: a container.Error when a name repeats or is reserved, a dtype is unknown
 // or a tensor gives another number of bytes than its shape says; else what the
 // system or a Stream function returned.
 func Write(path string, tensors []Tensor, metadata map[string]string) error {
@@ -107,7 +108,7 @@ func encodeHeader(path string, tensors []Tensor, metadata map[string]string) (he
 				return nil, nil, headerTooLarge(path, n)
 			}
 			if !utf8.ValidString(key) || !utf8.ValidString(metadata[key]) {
-				return nil, nil, &FormatError{Kind: ErrMetadata, Path: path, Field: metadataKey, Found: quote(key) + ": " + quote(metadata[key]), Expected: "valid UTF-8"}
+				return nil, nil, &container.Error{Kind: ErrMetadata, Path: path, Field: metadataKey, Found: container.Quote(key) + ": " + container.Quote(metadata[key]), Expected: "valid UTF-8"}
 			}
 			fmt.Fprintf(&b, "%s%s:%s", comma(i), encodeString(key), encodeString(metadata[key]))
 		}
@@ -145,24 +146,24 @@ func encodeHeader(path string, tensors []Tensor, metadata map[string]string) (he
 }
 
 func headerTooLarge(path string, n int) error {
-	return &FormatError{Kind: ErrHeaderTooLarge, Path: path, Field: "header length", Found: fmt.Sprint(n), Expected: fmt.Sprintf("at most %d", MaxHeader)}
+	return &container.Error{Kind: ErrHeaderTooLarge, Path: path, Field: "header length", Found: fmt.Sprint(n), Expected: fmt.Sprintf("at most %d", MaxHeader)}
 }
 
 // check validates one tensor against those before it and returns its size.
 func (t Tensor) check(path string, seen map[string]struct{}) (int64, error) {
-	e := &FormatError{Path: path, Tensor: t.Name, Field: "name"}
+	e := &container.Error{Path: path, Tensor: t.Name, Field: "name"}
 	if t.Name == "" || t.Name == metadataKey || !utf8.ValidString(t.Name) {
-		e.Kind, e.Found, e.Expected = ErrName, quote(t.Name), "non-empty UTF-8 other than "+metadataKey
+		e.Kind, e.Found, e.Expected = ErrName, container.Quote(t.Name), "non-empty UTF-8 other than "+metadataKey
 		return 0, e
 	}
 	if _, twice := seen[t.Name]; twice {
-		e.Kind, e.Found, e.Expected = ErrDuplicateKey, quote(t.Name)+" twice", "it once"
+		e.Kind, e.Found, e.Expected = ErrDuplicateKey, container.Quote(t.Name)+" twice", "it once"
 		return 0, e
 	}
 	seen[t.Name] = struct{}{}
 	size, err := t.Size()
 	if err != nil {
-		err.(*FormatError).Path = path
+		err.(*container.Error).Path = path
 		return 0, err
 	}
 	if t.Stream == nil && int64(len(t.Data)) != size {
@@ -176,13 +177,13 @@ func (t Tensor) check(path string, seen map[string]struct{}) (int64, error) {
 func writeTensor(w io.Writer, path string, t Tensor, size int64) error {
 	if t.Stream == nil {
 		if _, err := w.Write(t.Data); err != nil {
-			return fmt.Errorf("safetensors: tensor %s: %w", quote(t.Name), err)
+			return fmt.Errorf("safetensors: tensor %s: %w", container.Quote(t.Name), err)
 		}
 		return nil
 	}
-	exact := &exactWriter{w: w, left: size, err: FormatError{Kind: ErrSize, Path: path, Tensor: t.Name, Field: "data"}, size: size}
+	exact := &exactWriter{w: w, left: size, err: container.Error{Kind: ErrSize, Path: path, Tensor: t.Name, Field: "data"}, size: size}
 	if err := t.Stream(exact); err != nil {
-		return fmt.Errorf("safetensors: tensor %s: %w", quote(t.Name), err)
+		return fmt.Errorf("safetensors: tensor %s: %w", container.Quote(t.Name), err)
 	}
 	if exact.left != 0 {
 		return exact.wrong(size - exact.left)
@@ -194,7 +195,7 @@ func writeTensor(w io.Writer, path string, t Tensor, size int64) error {
 type exactWriter struct {
 	w          io.Writer
 	left, size int64
-	err        FormatError
+	err        container.Error
 }
 
 func (e *exactWriter) Write(p []byte) (int, error) {

@@ -11,6 +11,7 @@ import (
 	"regexp"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/atomicfile"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
 
 var shardPattern = regexp.MustCompile(`^model-\d{5}-of-\d{5}\.safetensors$`)
@@ -24,7 +25,7 @@ var shardPattern = regexp.MustCompile(`^model-\d{5}-of-\d{5}\.safetensors$`)
 // of the tensor files.
 func WriteSharded(dir string, tensors []Tensor, metadata map[string]string, maxShard int64) ([]string, error) {
 	if maxShard < 1 {
-		return nil, &FormatError{Kind: ErrSize, Path: dir, Field: "max shard size", Found: fmt.Sprint(maxShard), Expected: "at least 1"}
+		return nil, &container.Error{Kind: ErrSize, Path: dir, Field: "max shard size", Found: fmt.Sprint(maxShard), Expected: "at least 1"}
 	}
 	if _, _, err := encodeHeader(dir, tensors, metadata); err != nil { // names repeat across shards too
 		return nil, err

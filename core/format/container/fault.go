@@ -1,4 +1,4 @@
-package safetensors
+package container
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ var mappings sync.Map
 
 // FaultError explains a recovered panic (also one that wraps the runtime's, as
 // cpu.TaskPanic does). If it is a memory fault inside a mapped file, somebody
-// has cut the file short or its disk failed, and the result is a FormatError
+// has cut the file short or its disk failed, and the result is a Error
 // of kind ErrUnreadable that names the file. Otherwise it is nil.
 //
 // Without debug.SetPanicOnFault in the goroutine that reads the mapping, such
@@ -38,6 +38,6 @@ func (f *File) faultAt(addr uintptr) error {
 	if at >= uintptr(len(f.data)) {
 		return nil
 	}
-	return &FormatError{Kind: ErrUnreadable, Path: f.path, Found: fmt.Sprintf("a fault at byte %d", at),
+	return &Error{Kind: ErrUnreadable, Path: f.path, Found: fmt.Sprintf("a fault at byte %d", at),
 		Expected: fmt.Sprintf("the %d bytes that it had when it was opened", len(f.data))}
 }
