@@ -354,11 +354,11 @@ func TestDamagedCheckpointsAreReportedAndSkipped(t *testing.T) {
 			require.NoError(t, err)
 			meta := f.Metadata()
 			meta[key] = value
-			var tensors []safetensors.Tensor
+			var tensors []container.Tensor
 			for _, i := range f.Tensors() {
 				v, err := f.Tensor(i.Name)
 				require.NoError(t, err)
-				tensors = append(tensors, safetensors.Tensor{Name: i.Name, DType: i.DType, Shape: i.Shape, Data: v.Data})
+				tensors = append(tensors, container.Tensor{Name: i.Name, DType: i.DType, Shape: i.Shape, Data: v.Data})
 			}
 			path := filepath.Join(t.TempDir(), "x")
 			require.NoError(t, safetensors.Write(path, tensors, meta))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
@@ -25,7 +26,7 @@ var goldenFolders = []string{"bitnet_offline_packed", "bitnet_online_bf16", "lla
 type checkpoint struct {
 	t       *testing.T
 	config  map[string]any
-	tensors map[string]safetensors.Tensor
+	tensors map[string]container.Tensor
 	order   []string
 }
 
@@ -33,7 +34,7 @@ type checkpoint struct {
 func open(t *testing.T, folder string) *checkpoint {
 	t.Helper()
 	dir := filepath.Join(golden, folder)
-	c := &checkpoint{t: t, tensors: map[string]safetensors.Tensor{}}
+	c := &checkpoint{t: t, tensors: map[string]container.Tensor{}}
 	text, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(text, &c.config))
@@ -52,7 +53,7 @@ func (c *checkpoint) put(name, dtype string, shape []int, data []byte) {
 	if _, ok := c.tensors[name]; !ok {
 		c.order = append(c.order, name)
 	}
-	c.tensors[name] = safetensors.Tensor{Name: name, DType: dtype, Shape: shape, Data: data}
+	c.tensors[name] = container.Tensor{Name: name, DType: dtype, Shape: shape, Data: data}
 }
 
 func (c *checkpoint) putFloats(name string, values ...float32) {
@@ -74,8 +75,8 @@ func (c *checkpoint) quantization() map[string]any {
 	return c.config["quantization_config"].(map[string]any)
 }
 
-func (c *checkpoint) list() []safetensors.Tensor {
-	var out []safetensors.Tensor
+func (c *checkpoint) list() []container.Tensor {
+	var out []container.Tensor
 	for _, name := range c.order {
 		if x, ok := c.tensors[name]; ok {
 			out = append(out, x)
@@ -103,7 +104,7 @@ func f32(values ...float32) []byte {
 }
 
 // widen is the float32 values of a bfloat16 tensor.
-func widen(x safetensors.Tensor) []float32 {
+func widen(x container.Tensor) []float32 {
 	out := make([]float32, len(x.Data)/2)
 	for i := range out {
 		out[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(x.Data[2*i:])) << 16)

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
@@ -82,7 +83,7 @@ func masters(t *testing.T) string {
 	const layers, hidden, ffn, kv = 4, 512, 1024, 128
 	c.config["hidden_size"], c.config["intermediate_size"], c.config["num_hidden_layers"] = hidden, ffn, layers
 	c.config["vocab_size"] = 4096
-	c.tensors, c.order = map[string]safetensors.Tensor{}, nil
+	c.tensors, c.order = map[string]container.Tensor{}, nil
 	add := func(name string, shape ...int) {
 		n := 1
 		for _, d := range shape {

@@ -26,7 +26,7 @@ type native struct {
 	path    string
 	meta    map[string]string
 	index   map[string]map[string]any
-	tensors []safetensors.Tensor
+	tensors []container.Tensor
 }
 
 func openNative(t *testing.T, folder string) *native {
@@ -46,7 +46,7 @@ func takeApart(t *testing.T, m *model.Model) *native {
 	for _, info := range f.Tensors() {
 		v, err := f.Tensor(info.Name)
 		require.NoError(t, err)
-		n.tensors = append(n.tensors, safetensors.Tensor{Name: v.Name, DType: v.DType, Shape: v.Shape, Data: bytes.Clone(v.Data)})
+		n.tensors = append(n.tensors, container.Tensor{Name: v.Name, DType: v.DType, Shape: v.Shape, Data: bytes.Clone(v.Data)})
 	}
 	return n
 }
@@ -60,7 +60,7 @@ func (n *native) write() {
 	require.NoError(n.t, safetensors.Write(n.path, n.tensors, n.meta))
 }
 
-func (n *native) tensor(name string) *safetensors.Tensor {
+func (n *native) tensor(name string) *container.Tensor {
 	for i := range n.tensors {
 		if n.tensors[i].Name == name {
 			return &n.tensors[i]
@@ -105,12 +105,12 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 		{"a missing norm", func(n *native) { n.remove(norm) }, container.ErrTensorMissing, norm, nil},
 		{"a missing embedding", func(n *native) { n.remove(embed) }, container.ErrTensorMissing, embed, nil},
 		{"a tensor without a place", func(n *native) {
-			n.tensors = append(n.tensors, safetensors.Tensor{Name: "extra", DType: "F32", Shape: []int{0}})
+			n.tensors = append(n.tensors, container.Tensor{Name: "extra", DType: "F32", Shape: []int{0}})
 			n.index["extra"] = map[string]any{"layout": "vector", "shape": []int{0}, "crc32c": "00000000"}
 		}, model.ErrUnexpected, "extra", []string{"BitNetForCausalLM"}},
 		{"another shape", func(n *native) { n.index[q]["shape"] = []int{256, 512} }, container.ErrMismatch, q, []string{"[256 512]", "[256 256]"}},
 		{"another size", func(n *native) {
-			*n.tensor(q) = safetensors.Tensor{Name: q, DType: "U8", Shape: []int{64}, Data: make([]byte, 64)}
+			*n.tensor(q) = container.Tensor{Name: q, DType: "U8", Shape: []int{64}, Data: make([]byte, 64)}
 		}, container.ErrMismatch, q, []string{"[64]", "[16384]"}},
 		{"another dtype", func(n *native) { n.tensor(q).DType = "I8" }, container.ErrMismatch, q, []string{"I8", "U8"}},
 		{"an unknown layout", func(n *native) { n.index[q]["layout"] = "panel99" }, container.ErrMismatch, q, []string{"panel99", "panel16-base3", "dense16-f32"}},
@@ -126,7 +126,7 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 		{"a damaged embedding", func(n *native) { n.tensor(embed).Data[100000] ^= 1 }, model.ErrChecksum, embed, nil},
 		{"code 3", func(n *native) { n.tensor(q).Data[9] = 0xff; n.sum(q) }, model.ErrValue, q, []string{"code 3"}},
 		{"an unaligned matrix", func(n *native) {
-			n.tensors = append([]safetensors.Tensor{{Name: "file/a", DType: "U8", Shape: []int{1}, Data: []byte{0}}}, n.tensors...)
+			n.tensors = append([]container.Tensor{{Name: "file/a", DType: "U8", Shape: []int{1}, Data: []byte{0}}}, n.tensors...)
 			n.index["file/a"] = map[string]any{"layout": "file", "shape": []int{1}, "crc32c": "527d5351"}
 		}, container.ErrMismatch, embed, []string{"multiple of 64"}},
 	} {

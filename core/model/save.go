@@ -18,6 +18,7 @@ import (
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/atomicfile"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
@@ -130,12 +131,12 @@ func (m *Model) saveNative(ctx context.Context, path string, files map[string]st
 		return err
 	}
 	// Panels, all multiples of 64 bytes, before everything else.
-	slices.SortStableFunc(w.tensors, func(a, b safetensors.Tensor) int { return w.rank(a) - w.rank(b) })
+	slices.SortStableFunc(w.tensors, func(a, b container.Tensor) int { return w.rank(a) - w.rank(b) })
 	return safetensors.Write(path, stoppable(ctx, w.tensors), meta)
 }
 
 // stoppable makes the tensors' streams fail once ctx has ended.
-func stoppable(ctx context.Context, tensors []safetensors.Tensor) []safetensors.Tensor {
+func stoppable(ctx context.Context, tensors []container.Tensor) []container.Tensor {
 	for i := range tensors {
 		if stream := tensors[i].Stream; stream != nil {
 			tensors[i].Stream = func(w io.Writer) error { return stream(contextWriter{ctx, w}) }
@@ -199,7 +200,7 @@ type nativeWriter struct {
 
 	converts func(module string) bool
 	ctx      context.Context
-	tensors  []safetensors.Tensor
+	tensors  []container.Tensor
 	entries  map[string]nativeTensor
 	summed   []string // names, by chunk
 	data     [][]byte
@@ -225,13 +226,13 @@ func (w *nativeWriter) note(name string, data []byte, e nativeTensor) {
 
 // bytes adds a tensor that is stored as it is.
 func (w *nativeWriter) bytes(name, dtype string, data []byte, e nativeTensor) {
-	w.tensors = append(w.tensors, safetensors.Tensor{Name: name, DType: dtype, Shape: e.Shape, Data: data})
+	w.tensors = append(w.tensors, container.Tensor{Name: name, DType: dtype, Shape: e.Shape, Data: data})
 	w.note(name, data, e)
 }
 
 // panels adds a matrix in kernel layout.
 func (w *nativeWriter) panels(name string, data []byte, e nativeTensor) {
-	w.tensors = append(w.tensors, safetensors.Tensor{Name: name, DType: safetensors.U8, Shape: []int{stored(len(data))},
+	w.tensors = append(w.tensors, container.Tensor{Name: name, DType: safetensors.U8, Shape: []int{stored(len(data))},
 		Stream: func(out io.Writer) error { return writePadded(out, data) }})
 	w.note(name, data, e)
 }
@@ -274,7 +275,7 @@ func (w *nativeWriter) linear(name string, l *nn.Linear) error {
 }
 
 // rank orders panels before vectors before files; within a rank the order of the forward pass stays.
-func (w *nativeWriter) rank(t safetensors.Tensor) int {
+func (w *nativeWriter) rank(t container.Tensor) int {
 	switch w.entries[t.Name].Layout {
 	case layoutVector:
 		return 1

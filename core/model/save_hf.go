@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
@@ -99,7 +100,7 @@ func (m *Model) hfConfig() Config {
 type hfWriter struct {
 	class   string
 	masters string // dtype of master weights; "": packed
-	tensors []safetensors.Tensor
+	tensors []container.Tensor
 }
 
 func (w *hfWriter) linear(name string, l *nn.Linear) error {
@@ -110,7 +111,7 @@ func (w *hfWriter) linear(name string, l *nn.Linear) error {
 		if l.Out%4 != 0 {
 			return fmt.Errorf("%w: %s has %d rows, which four to a byte do not divide", ErrExport, name, l.Out)
 		}
-		w.tensors = append(w.tensors, safetensors.Tensor{Name: name + ".weight", DType: safetensors.U8, Shape: []int{l.Out / 4, l.In},
+		w.tensors = append(w.tensors, container.Tensor{Name: name + ".weight", DType: safetensors.U8, Shape: []int{l.Out / 4, l.In},
 			Stream: func(out io.Writer) error {
 				packed := make([]byte, quant.HFBytes(l.Out, l.In))
 				if err := quant.ToHF(packed, t.Panels(), l.Out, l.In); err != nil {
@@ -163,7 +164,7 @@ func (w *hfWriter) vector(name string, values []float32) {
 			dtype = safetensors.F32
 		}
 	}
-	w.tensors = append(w.tensors, safetensors.Tensor{Name: name, DType: dtype, Shape: []int{len(values)}, Data: appendFloats(nil, dtype, values)})
+	w.tensors = append(w.tensors, container.Tensor{Name: name, DType: dtype, Shape: []int{len(values)}, Data: appendFloats(nil, dtype, values)})
 }
 
 // dense streams a table, without loss unless master weights have a shorter type.
@@ -180,7 +181,7 @@ func (w *hfWriter) dense(name string, d *quant.Dense) {
 
 // float streams a matrix row by row.
 func (w *hfWriter) float(name, dtype string, rows, cols int, read func(row []float32, r int)) {
-	w.tensors = append(w.tensors, safetensors.Tensor{Name: name, DType: dtype, Shape: []int{rows, cols}, Stream: func(out io.Writer) error {
+	w.tensors = append(w.tensors, container.Tensor{Name: name, DType: dtype, Shape: []int{rows, cols}, Stream: func(out io.Writer) error {
 		row, text := make([]float32, cols), []byte(nil)
 		for r := range rows {
 			read(row, r)

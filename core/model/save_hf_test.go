@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 )
@@ -97,7 +98,7 @@ func TestBFloat16ScalesStayShort(t *testing.T) {
 	for _, info := range set.Tensors() {
 		v, err := set.Tensor(info.Name)
 		require.NoError(t, err)
-		assert.Equal(t, source.tensors[info.Name], safetensors.Tensor{Name: v.Name, DType: v.DType, Shape: v.Shape, Data: v.Data}, "the export of an import is the source")
+		assert.Equal(t, source.tensors[info.Name], container.Tensor{Name: v.Name, DType: v.DType, Shape: v.Shape, Data: v.Data}, "the export of an import is the source")
 	}
 	assert.Len(t, set.Tensors(), len(source.tensors))
 }

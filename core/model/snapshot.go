@@ -48,10 +48,10 @@ func WriteSnapshot(path string, s Snapshot) error {
 		sums[i].data = pool.BytesOf(t.Data)
 	}
 	cpu.Parallel(len(sums), sums)
-	out := make([]safetensors.Tensor, len(s.Tensors))
+	out := make([]container.Tensor, len(s.Tensors))
 	table := make(map[string]checksum, len(s.Tensors))
 	for i, t := range s.Tensors {
-		out[i] = safetensors.Tensor{Name: t.Name, DType: safetensors.F32, Shape: t.Shape, Data: sums[i].data}
+		out[i] = container.Tensor{Name: t.Name, DType: safetensors.F32, Shape: t.Shape, Data: sums[i].data}
 		table[t.Name] = sums[i].sum
 	}
 	tensors, err := json.Marshal(table)

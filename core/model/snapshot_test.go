@@ -36,7 +36,7 @@ func TestSnapshotsComeBackAsTheyWere(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 	_, err = model.ReadSnapshot(filepath.Dir(path))
 	require.ErrorIs(t, err, container.ErrNotRegular)
-	require.ErrorIs(t, model.WriteSnapshot(path, model.Snapshot{Tensors: []model.SnapshotTensor{{Name: "a", Shape: []int{2}, Data: []float32{1}}}}), safetensors.ErrSize)
+	require.ErrorIs(t, model.WriteSnapshot(path, model.Snapshot{Tensors: []model.SnapshotTensor{{Name: "a", Shape: []int{2}, Data: []float32{1}}}}), container.ErrSize)
 }
 
 func TestNoFlippedBitAndNoCutOfASnapshotPasses(t *testing.T) {
@@ -65,8 +65,8 @@ func TestSnapshotsOfOtherWritersAreHeldToTheFormat(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	one := []byte{0, 0, 128, 63}
 	sum := fmt.Sprintf("%08x", model.CRC32C(one))
-	write := func(dtype, table string, tensors ...safetensors.Tensor) error {
-		tensors = append(tensors, safetensors.Tensor{Name: "a", DType: dtype, Shape: []int{1}, Data: one})
+	write := func(dtype, table string, tensors ...container.Tensor) error {
+		tensors = append(tensors, container.Tensor{Name: "a", DType: dtype, Shape: []int{1}, Data: one})
 		require.NoError(t, safetensors.Write(path, tensors, map[string]string{"format": "bitnet-checkpoint", "format_version": "1", "state": "{}", "tensors": table,
 			"crc32c": fmt.Sprintf("%08x", model.CRC32C([]byte("{}"+table)))}))
 		_, err := model.ReadSnapshot(path)
@@ -78,7 +78,7 @@ func TestSnapshotsOfOtherWritersAreHeldToTheFormat(t *testing.T) {
 	require.ErrorIs(t, write("F32", `{}`), safetensors.ErrMetadata)
 	require.ErrorIs(t, write("F32", `[]`), safetensors.ErrMetadata)
 	require.ErrorIs(t, write("F32", `{"a":"00000000"}`), model.ErrChecksum)
-	odd := safetensors.Tensor{Name: "odd", DType: "U8", Shape: []int{1}, Data: []byte{0}}
+	odd := container.Tensor{Name: "odd", DType: "U8", Shape: []int{1}, Data: []byte{0}}
 	require.ErrorIs(t, write("F32", `{"a":"`+sum+`","odd":"`+sum+`"}`, odd), container.ErrMismatch)
 
 	require.NoError(t, write("F32", `{"a":"`+sum+`"}`)) // the same, its data at an address that is no multiple of four

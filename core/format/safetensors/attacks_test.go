@@ -107,9 +107,9 @@ var attacks = []struct {
 	{"offsets_max_uint64", contentOf(object(entry("a", F32, "[1]", 1<<64-5, 1<<64-1)), 4), ErrOutOfBounds},
 	{"offsets_past_end", contentOf(object(entry("a", F32, "[2]", 0, 8)), 4), ErrOutOfBounds},
 	{"offsets_huge", contentOf(object(entry("a", U8, "[1099511627776]", 0, 1<<40)), 4), ErrOutOfBounds},
-	{"size_too_small", contentOf(object(entry("a", F32, "[2]", 0, 4)), 4), ErrSize},
-	{"size_too_large", contentOf(object(entry("a", F32, "[1]", 0, 8)), 8), ErrSize},
-	{"size_of_scalar", contentOf(object(entry("a", F32, "[]", 0, 0)), 0), ErrSize},
+	{"size_too_small", contentOf(object(entry("a", F32, "[2]", 0, 4)), 4), container.ErrSize},
+	{"size_too_large", contentOf(object(entry("a", F32, "[1]", 0, 8)), 8), container.ErrSize},
+	{"size_of_scalar", contentOf(object(entry("a", F32, "[]", 0, 0)), 0), container.ErrSize},
 	{"overlap_same_bytes", contentOf(object(entry("a", F32, "[1]", 0, 4), entry("b", F32, "[1]", 0, 4)), 4), ErrOverlap},
 	{"overlap_partial", contentOf(object(entry("a", F32, "[2]", 0, 8), entry("b", F32, "[2]", 4, 12)), 12), ErrOverlap},
 	{"overlap_inside", contentOf(object(entry("a", F32, "[4]", 0, 16), entry("b", F32, "[1]", 4, 8)), 16), ErrOverlap},
@@ -175,7 +175,7 @@ func FuzzOpen(f *testing.F) {
 			require.ErrorIs(t, err, container.ErrFormat)
 			return
 		}
-		var again []Tensor
+		var again []container.Tensor
 		total := 0
 		for _, info := range file.Tensors() {
 			v, err := file.Tensor(info.Name)
@@ -185,7 +185,7 @@ func FuzzOpen(f *testing.F) {
 			require.True(t, ok)
 			require.Equal(t, len(v.Data)*8, v.Elements()*bits)
 			if info.Name != "" {
-				again = append(again, Tensor{Name: v.Name, DType: v.DType, Shape: v.Shape, Data: v.Data})
+				again = append(again, container.Tensor{Name: v.Name, DType: v.DType, Shape: v.Shape, Data: v.Data})
 			}
 		}
 		require.LessOrEqual(t, total, len(content))

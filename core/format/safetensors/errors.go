@@ -17,7 +17,6 @@ var (
 	ErrDType           = kind("unknown dtype")
 	ErrShape           = kind("impossible shape")
 	ErrOffsets         = kind("offsets are reversed")
-	ErrSize            = kind("byte size does not follow from shape and dtype")
 	ErrOutOfBounds     = kind("tensor lies past the end of the file")
 	ErrOverlap         = kind("tensors overlap")
 	ErrHole            = kind("unused bytes between tensors")

@@ -249,7 +249,7 @@ func (p *parser) validate(t *container.Info, shape, offsets []uint64) error {
 		e.Kind, e.Field, e.Found, e.Expected = ErrOutOfBounds, "data_offsets", found, "at most 2^63-1"
 		return e
 	case end-begin != uint64(size):
-		e.Kind, e.Field, e.Found = ErrSize, "data_offsets", fmt.Sprintf("%s: %d bytes", found, end-begin)
+		e.Kind, e.Field, e.Found = container.ErrSize, "data_offsets", fmt.Sprintf("%s: %d bytes", found, end-begin)
 		e.Expected = fmt.Sprintf("%d bytes for shape %s of %s", size, container.Clip(fmt.Sprint(shape)), t.DType)
 		return e
 	}

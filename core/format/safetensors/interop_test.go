@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
 
 // testdata/python.safetensors was written by the Python package safetensors
@@ -41,7 +43,7 @@ const writtenFile = "../../../tests_go/testdata/safetensors/written.safetensors"
 // written.safetensors is read by tests_py/test_safetensors_interop.py with the
 // Python package, which knows the same content. Run with -update to rewrite it.
 func TestTheFileThatPythonReadsIsWhatTheWriterWrites(t *testing.T) {
-	tensors := []Tensor{
+	tensors := []container.Tensor{
 		{Name: "int64", DType: I64, Shape: []int{2}, Data: []byte{255, 255, 255, 255, 255, 255, 255, 255, 7, 0, 0, 0, 0, 0, 0, 0}},
 		{Name: "float32", DType: F32, Shape: []int{2, 2}, Data: []byte{0, 0, 128, 63, 0, 0, 0, 192, 0, 0, 0, 63, 0, 0, 0, 0}}, // 1, -2, 0.5, 0
 		{Name: "float16", DType: F16, Shape: []int{3, 1}, Data: []byte{0, 60, 0, 192, 0, 56}},

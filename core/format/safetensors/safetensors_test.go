@@ -19,22 +19,22 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
 
-func write(t require.TestingT, path string, tensors []Tensor, meta map[string]string) {
+func write(t require.TestingT, path string, tensors []container.Tensor, meta map[string]string) {
 	require.NoError(t, Write(path, tensors, meta))
 }
 
-func u8(name string, n int) Tensor {
+func u8(name string, n int) container.Tensor {
 	data := make([]byte, n)
 	for i := range data {
 		data[i] = byte(i*7 + len(name))
 	}
-	return Tensor{Name: name, DType: U8, Shape: []int{n}, Data: data}
+	return container.Tensor{Name: name, DType: U8, Shape: []int{n}, Data: data}
 }
 
 func TestWrittenTensorsReadBackInOrderWithMetadata(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.safetensors")
 	meta := map[string]string{"format": "pt", "quote\"<&>": "line\nbreak ü"}
-	tensors := []Tensor{
+	tensors := []container.Tensor{
 		{Name: "z", DType: F32, Shape: []int{2, 1}, Data: make([]byte, 8)},
 		{Name: "scalar", DType: BF16, Data: []byte{1, 2}},
 		{Name: "empty", DType: I64, Shape: []int{0, 7}},
@@ -82,7 +82,7 @@ func sortedLikeOffsets(names []string) []string {
 func TestWrittenDataStartsAtACacheLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.safetensors")
 	for i := range 70 {
-		write(t, path, []Tensor{u8(strings.Repeat("n", i+1), 5)}, nil)
+		write(t, path, []container.Tensor{u8(strings.Repeat("n", i+1), 5)}, nil)
 		content, err := os.ReadFile(path)
 		require.NoError(t, err)
 		require.Zero(t, (8+binary.LittleEndian.Uint64(content))%64)
@@ -93,14 +93,14 @@ func TestWrittenDataStartsAtACacheLine(t *testing.T) {
 func TestAnyTensorsSurviveAWriteAndRead(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		names := rapid.SliceOfNDistinct(rapid.StringN(1, 12, -1), 0, 6, rapid.ID[string]).Draw(t, "names")
-		var tensors []Tensor
+		var tensors []container.Tensor
 		for _, name := range names {
 			dtype := rapid.SampledFrom([]string{U8, I8, F16, BF16, F32, F64, I64, Bool, C64, F8E4M3}).Draw(t, "dtype")
 			shape := rapid.SliceOfN(rapid.IntRange(0, 4), 0, 3).Draw(t, "shape")
-			size, err := Tensor{Name: name, DType: dtype, Shape: shape}.Size()
+			size, err := Size(container.Tensor{Name: name, DType: dtype, Shape: shape})
 			require.NoError(t, err)
 			data := rapid.SliceOfN(rapid.Byte(), int(size), int(size)).Draw(t, "data")
-			one := Tensor{Name: name, DType: dtype, Shape: shape, Data: data}
+			one := container.Tensor{Name: name, DType: dtype, Shape: shape, Data: data}
 			if rapid.Bool().Draw(t, "stream") {
 				one.Data, one.Stream = nil, func(w io.Writer) error { return writeBytewise(w, data) }
 			}
@@ -132,7 +132,7 @@ func writeBytewise(w io.Writer, data []byte) error {
 }
 
 func TestByAlignmentPutsWideDTypesFirst(t *testing.T) {
-	tensors := []Tensor{{Name: "a", DType: U8}, {Name: "b", DType: BF16}, {Name: "c", DType: F32}, {Name: "d", DType: U8}, {Name: "e", DType: I64}}
+	tensors := []container.Tensor{{Name: "a", DType: U8}, {Name: "b", DType: BF16}, {Name: "c", DType: F32}, {Name: "d", DType: U8}, {Name: "e", DType: I64}}
 	ByAlignment(tensors)
 	var order string
 	for _, x := range tensors {
@@ -148,21 +148,21 @@ func TestTheWriterRefusesWhatItCouldNotReadBack(t *testing.T) {
 		return func(w io.Writer) error { return writeBytewise(w, make([]byte, n)) }
 	}
 	for name, c := range map[string]struct {
-		tensors []Tensor
+		tensors []container.Tensor
 		meta    map[string]string
 		want    error
 	}{
-		"a name twice":           {[]Tensor{u8("a", 1), u8("a", 1)}, nil, ErrDuplicateKey},
-		"no name":                {[]Tensor{u8("", 1)}, nil, ErrName},
-		"the reserved name":      {[]Tensor{u8("__metadata__", 1)}, nil, ErrName},
-		"a name not UTF-8":       {[]Tensor{u8("\xff", 1)}, nil, ErrName},
+		"a name twice":           {[]container.Tensor{u8("a", 1), u8("a", 1)}, nil, ErrDuplicateKey},
+		"no name":                {[]container.Tensor{u8("", 1)}, nil, ErrName},
+		"the reserved name":      {[]container.Tensor{u8("__metadata__", 1)}, nil, ErrName},
+		"a name not UTF-8":       {[]container.Tensor{u8("\xff", 1)}, nil, ErrName},
 		"metadata not UTF-8":     {nil, map[string]string{"a": "\xff"}, ErrMetadata},
-		"an unknown dtype":       {[]Tensor{{Name: "a", DType: "F128"}}, nil, ErrDType},
-		"a negative dimension":   {[]Tensor{{Name: "a", DType: U8, Shape: []int{-1}}}, nil, ErrShape},
-		"an overflowing shape":   {[]Tensor{{Name: "a", DType: U8, Shape: []int{1 << 40, 1 << 40}}}, nil, ErrShape},
-		"data too short":         {[]Tensor{{Name: "a", DType: U8, Shape: []int{2}, Data: []byte{1}}}, nil, ErrSize},
-		"a stream that is short": {[]Tensor{{Name: "a", DType: U8, Shape: []int{2}, Stream: stream(1)}}, nil, ErrSize},
-		"a stream that is long":  {[]Tensor{{Name: "a", DType: U8, Shape: []int{2}, Stream: stream(3)}}, nil, ErrSize},
+		"an unknown dtype":       {[]container.Tensor{{Name: "a", DType: "F128"}}, nil, ErrDType},
+		"a negative dimension":   {[]container.Tensor{{Name: "a", DType: U8, Shape: []int{-1}}}, nil, ErrShape},
+		"an overflowing shape":   {[]container.Tensor{{Name: "a", DType: U8, Shape: []int{1 << 40, 1 << 40}}}, nil, ErrShape},
+		"data too short":         {[]container.Tensor{{Name: "a", DType: U8, Shape: []int{2}, Data: []byte{1}}}, nil, container.ErrSize},
+		"a stream that is short": {[]container.Tensor{{Name: "a", DType: U8, Shape: []int{2}, Stream: stream(1)}}, nil, container.ErrSize},
+		"a stream that is long":  {[]container.Tensor{{Name: "a", DType: U8, Shape: []int{2}, Stream: stream(3)}}, nil, container.ErrSize},
 		"a header above 100 MB":  {nil, map[string]string{"a": strings.Repeat("x", MaxHeader)}, ErrHeaderTooLarge},
 	} {
 		require.ErrorIs(t, Write(path, c.tensors, c.meta), c.want, name)
@@ -172,10 +172,10 @@ func TestTheWriterRefusesWhatItCouldNotReadBack(t *testing.T) {
 		require.Empty(t, entries, name)
 	}
 	boom := errors.New("boom")
-	failing := []Tensor{{Name: "a", DType: U8, Shape: []int{2}, Stream: func(io.Writer) error { return boom }}}
+	failing := []container.Tensor{{Name: "a", DType: U8, Shape: []int{2}, Stream: func(io.Writer) error { return boom }}}
 	require.ErrorIs(t, Write(path, failing, nil), boom)
 	require.ErrorIs(t, WriteTo(brokenWriter{0, boom}, nil, nil), boom)
-	require.ErrorIs(t, WriteTo(&brokenWriter{1, boom}, []Tensor{u8("a", 1)}, nil), boom)
+	require.ErrorIs(t, WriteTo(&brokenWriter{1, boom}, []container.Tensor{u8("a", 1)}, nil), boom)
 }
 
 // brokenWriter fails after a number of writes.
@@ -188,7 +188,7 @@ func (b brokenWriter) Write([]byte) (int, error) { return 0, b.err }
 
 func TestErrorsNameFileTensorFieldFoundAndExpected(t *testing.T) {
 	_, err := OpenBytes("dir/x.safetensors", contentOf(object(entry("layer.weight", F32, "[2,3]", 0, 8)), 8))
-	require.EqualError(t, err, `safetensors: byte size does not follow from shape and dtype: dir/x.safetensors: tensor "layer.weight": data_offsets: found [0, 8]: 8 bytes, expected 24 bytes for shape [2 3] of F32`)
+	require.EqualError(t, err, `byte size does not follow from shape and dtype: dir/x.safetensors: tensor "layer.weight": data_offsets: found [0, 8]: 8 bytes, expected 24 bytes for shape [2 3] of F32`)
 	long := strings.Repeat("n", 5000)
 	_, err = OpenBytes("x", contentOf(object(entry(long, "F128", "[1]", 0, 4)), 4))
 	require.ErrorIs(t, err, ErrDType)
@@ -242,7 +242,7 @@ func TestAViewChecksItsShapeAndDType(t *testing.T) {
 
 func TestAfterCloseEveryUseIsAnErrorAndTheListRemains(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.safetensors")
-	write(t, path, []Tensor{u8("a", 10)}, nil)
+	write(t, path, []container.Tensor{u8("a", 10)}, nil)
 	f, err := Open(path)
 	require.NoError(t, err)
 	v, err := f.Tensor("a")
@@ -260,7 +260,7 @@ func TestAfterCloseEveryUseIsAnErrorAndTheListRemains(t *testing.T) {
 
 func TestAFileMayBeReadAndClosedFromManyGoroutines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.safetensors")
-	write(t, path, []Tensor{u8("a", 10000)}, nil)
+	write(t, path, []container.Tensor{u8("a", 10000)}, nil)
 	f, err := Open(path)
 	require.NoError(t, err)
 	var wg sync.WaitGroup
@@ -286,7 +286,7 @@ func TestAViewOfAnotherFileCannotBeReleased(t *testing.T) {
 	var files []*File
 	for i := range 2 {
 		path := filepath.Join(dir, fmt.Sprint(i))
-		write(t, path, []Tensor{u8("a", 10)}, nil)
+		write(t, path, []container.Tensor{u8("a", 10)}, nil)
 		f, err := Open(path)
 		require.NoError(t, err)
 		defer f.Close()
@@ -302,7 +302,7 @@ func TestAViewOfAnotherFileCannotBeReleased(t *testing.T) {
 
 func TestWriteToAndWriteGiveTheSameBytes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.safetensors")
-	tensors, meta := []Tensor{u8("a", 100), u8("b", 3)}, map[string]string{"k": "v"}
+	tensors, meta := []container.Tensor{u8("a", 100), u8("b", 3)}, map[string]string{"k": "v"}
 	write(t, path, tensors, meta)
 	var b bytes.Buffer
 	require.NoError(t, WriteTo(&b, tensors, meta))

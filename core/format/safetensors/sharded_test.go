@@ -25,7 +25,7 @@ func list(t *testing.T, dir string) []string {
 
 func TestACheckpointSplitsIntoShardsAndReadsAsOne(t *testing.T) {
 	dir := t.TempDir()
-	tensors := []Tensor{u8("a", 60), u8("b", 60), u8("huge", 500), u8("c", 40), u8("d", 60), u8("e", 1)}
+	tensors := []container.Tensor{u8("a", 60), u8("b", 60), u8("huge", 500), u8("c", 40), u8("d", 60), u8("e", 1)}
 	names, err := WriteSharded(dir, tensors, map[string]string{"format": "pt"}, 100)
 	require.NoError(t, err)
 	require.Equal(t, []string{
@@ -69,7 +69,7 @@ func TestSavingAgainRemovesTheFilesOfTheOldLayoutAndNothingElse(t *testing.T) {
 	dir := t.TempDir()
 	other := filepath.Join(dir, "adapter.safetensors")
 	write(t, other, nil, nil)
-	tensors := []Tensor{u8("a", 60), u8("b", 60)}
+	tensors := []container.Tensor{u8("a", 60), u8("b", 60)}
 	for _, c := range []struct {
 		limit int64
 		want  []string
@@ -91,29 +91,29 @@ func TestSavingAgainRemovesTheFilesOfTheOldLayoutAndNothingElse(t *testing.T) {
 func TestShardedWritingRefusesBadTensorsBeforeTouchingTheDirectory(t *testing.T) {
 	dir := t.TempDir()
 	for name, c := range map[string]struct {
-		tensors []Tensor
+		tensors []container.Tensor
 		limit   int64
 		want    error
 	}{
-		"no room":                  {nil, 0, ErrSize},
-		"a name twice, two shards": {[]Tensor{u8("a", 60), u8("a", 60)}, 60, ErrDuplicateKey},
-		"an unknown dtype":         {[]Tensor{{Name: "a", DType: "?"}}, 60, ErrDType},
+		"no room":                  {nil, 0, container.ErrSize},
+		"a name twice, two shards": {[]container.Tensor{u8("a", 60), u8("a", 60)}, 60, ErrDuplicateKey},
+		"an unknown dtype":         {[]container.Tensor{{Name: "a", DType: "?"}}, 60, ErrDType},
 	} {
 		_, err := WriteSharded(dir, c.tensors, nil, c.limit)
 		require.ErrorIs(t, err, c.want, name)
 		require.Empty(t, list(t, dir))
 	}
-	_, err := WriteSharded(filepath.Join(dir, "absent"), []Tensor{u8("a", 1)}, nil, 10)
+	_, err := WriteSharded(filepath.Join(dir, "absent"), []container.Tensor{u8("a", 1)}, nil, 10)
 	require.ErrorIs(t, err, os.ErrNotExist)
-	_, err = WriteSharded(filepath.Join(dir, "absent"), []Tensor{u8("a", 1), u8("b", 10)}, nil, 10)
+	_, err = WriteSharded(filepath.Join(dir, "absent"), []container.Tensor{u8("a", 1), u8("b", 10)}, nil, 10)
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
 func TestALyingIndexIsATypedError(t *testing.T) {
 	dir := t.TempDir()
 	outside := filepath.Join(filepath.Dir(dir), "outside.safetensors")
-	write(t, outside, []Tensor{u8("a", 1)}, nil)
-	write(t, filepath.Join(dir, "s.safetensors"), []Tensor{u8("a", 1)}, nil)
+	write(t, outside, []container.Tensor{u8("a", 1)}, nil)
+	write(t, filepath.Join(dir, "s.safetensors"), []container.Tensor{u8("a", 1)}, nil)
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "d.safetensors"), 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "bad.safetensors"), []byte("short"), 0o644))
 	one := func(tensor, shard string) string { return fmt.Sprintf(`{"weight_map":{%q:%q}}`, tensor, shard) }
@@ -163,8 +163,8 @@ func TestALyingIndexIsATypedError(t *testing.T) {
 
 func TestTensorsThatTheIndexDoesNotNameStayHidden(t *testing.T) {
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "s.safetensors"), []Tensor{u8("a", 1), u8("b", 1)}, map[string]string{"x": "s"})
-	write(t, filepath.Join(dir, "t.safetensors"), []Tensor{u8("c", 1)}, map[string]string{"x": "t", "y": "t"})
+	write(t, filepath.Join(dir, "s.safetensors"), []container.Tensor{u8("a", 1), u8("b", 1)}, map[string]string{"x": "s"})
+	write(t, filepath.Join(dir, "t.safetensors"), []container.Tensor{u8("c", 1)}, map[string]string{"x": "t", "y": "t"})
 	require.NoError(t, os.WriteFile(filepath.Join(dir, IndexName), []byte(`{"weight_map":{"a":"s.safetensors","c":"t.safetensors"}}`), 0o644))
 	set, err := OpenSet(dir)
 	require.NoError(t, err)

@@ -20,20 +20,9 @@ import (
 // cache line, so that a mapped tensor can be read with aligned vector loads.
 const dataAlign = 64
 
-// Tensor is a tensor to be written. Its bytes come from Data, or, when Stream
-// is set, from a function that writes exactly the tensor's size: a checkpoint
-// larger than memory can be written from pieces.
-type Tensor struct {
-	Name   string
-	DType  string
-	Shape  []int
-	Data   []byte
-	Stream func(w io.Writer) error
-}
-
-// Size returns the tensor's size in bytes by its dtype and shape, or a
+// Size returns a tensor's size in bytes by its dtype and shape, or a
 // container.Error of kind ErrDType or ErrShape.
-func (t Tensor) Size() (int64, error) {
+func Size(t container.Tensor) (int64, error) {
 	width, ok := dtypeBits[t.DType]
 	if !ok {
 		return 0, &container.Error{Kind: ErrDType, Tensor: t.Name, Field: "dtype", Found: container.Quote(t.DType), Expected: dtypeList()}
@@ -48,8 +37,8 @@ func (t Tensor) Size() (int64, error) {
 // ByAlignment sorts tensors so that wide dtypes come first, keeping the order
 // otherwise. Written in this order every tensor starts at a multiple of its
 // element size, which readers that make typed arrays in place rely on.
-func ByAlignment(tensors []Tensor) {
-	slices.SortStableFunc(tensors, func(a, b Tensor) int { return cmp.Compare(dtypeBits[b.DType], dtypeBits[a.DType]) })
+func ByAlignment(tensors []container.Tensor) {
+	slices.SortStableFunc(tensors, func(a, b container.Tensor) int { return cmp.Compare(dtypeBits[b.DType], dtypeBits[a.DType]) })
 }
 
 // Write creates or replaces a file with the tensors, laid out in the order
@@ -60,7 +49,7 @@ func ByAlignment(tensors []Tensor) {
 // Errors: a container.Error when a name repeats or is reserved, a dtype is unknown
 // or a tensor gives another number of bytes than its shape says; else what the
 // system or a Stream function returned.
-func Write(path string, tensors []Tensor, metadata map[string]string) error {
+func Write(path string, tensors []container.Tensor, metadata map[string]string) error {
 	head, sizes, err := encodeHeader(path, tensors, metadata)
 	if err != nil {
 		return err
@@ -70,7 +59,7 @@ func Write(path string, tensors []Tensor, metadata map[string]string) error {
 			return fmt.Errorf("safetensors: %w", err)
 		}
 		for i, t := range tensors {
-			if err := writeTensor(w, path, t, sizes[i]); err != nil {
+			if err := t.Write(w, path, sizes[i]); err != nil {
 				return err
 			}
 		}
@@ -79,7 +68,7 @@ func Write(path string, tensors []Tensor, metadata map[string]string) error {
 }
 
 // WriteTo writes the same bytes as Write to a stream.
-func WriteTo(w io.Writer, tensors []Tensor, metadata map[string]string) error {
+func WriteTo(w io.Writer, tensors []container.Tensor, metadata map[string]string) error {
 	head, sizes, err := encodeHeader("", tensors, metadata)
 	if err != nil {
 		return err
@@ -88,7 +77,7 @@ func WriteTo(w io.Writer, tensors []Tensor, metadata map[string]string) error {
 		return fmt.Errorf("safetensors: %w", err)
 	}
 	for i, t := range tensors {
-		if err := writeTensor(w, "", t, sizes[i]); err != nil {
+		if err := t.Write(w, "", sizes[i]); err != nil {
 			return err
 		}
 	}
@@ -97,7 +86,7 @@ func WriteTo(w io.Writer, tensors []Tensor, metadata map[string]string) error {
 
 // encodeHeader validates the tensors and renders the file's first part, length
 // and padding included.
-func encodeHeader(path string, tensors []Tensor, metadata map[string]string) (head []byte, sizes []int64, err error) {
+func encodeHeader(path string, tensors []container.Tensor, metadata map[string]string) (head []byte, sizes []int64, err error) {
 	var b bytes.Buffer
 	b.Write(make([]byte, 8))
 	b.WriteByte('{')
@@ -117,7 +106,7 @@ func encodeHeader(path string, tensors []Tensor, metadata map[string]string) (he
 	seen := make(map[string]struct{}, len(tensors))
 	offset := int64(0)
 	for i, t := range tensors {
-		size, err := t.check(path, seen)
+		size, err := check(t, path, seen)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -150,7 +139,7 @@ func headerTooLarge(path string, n int) error {
 }
 
 // check validates one tensor against those before it and returns its size.
-func (t Tensor) check(path string, seen map[string]struct{}) (int64, error) {
+func check(t container.Tensor, path string, seen map[string]struct{}) (int64, error) {
 	e := &container.Error{Path: path, Tensor: t.Name, Field: "name"}
 	if t.Name == "" || t.Name == metadataKey || !utf8.ValidString(t.Name) {
 		e.Kind, e.Found, e.Expected = ErrName, container.Quote(t.Name), "non-empty UTF-8 other than "+metadataKey
@@ -161,56 +150,17 @@ func (t Tensor) check(path string, seen map[string]struct{}) (int64, error) {
 		return 0, e
 	}
 	seen[t.Name] = struct{}{}
-	size, err := t.Size()
+	size, err := Size(t)
 	if err != nil {
 		err.(*container.Error).Path = path
 		return 0, err
 	}
 	if t.Stream == nil && int64(len(t.Data)) != size {
-		e.Kind, e.Field = ErrSize, "data"
+		e.Kind, e.Field = container.ErrSize, "data"
 		e.Found, e.Expected = fmt.Sprintf("%d bytes", len(t.Data)), fmt.Sprintf("%d for shape %v of %s", size, t.Shape, t.DType)
 		return 0, e
 	}
 	return size, nil
-}
-
-func writeTensor(w io.Writer, path string, t Tensor, size int64) error {
-	if t.Stream == nil {
-		if _, err := w.Write(t.Data); err != nil {
-			return fmt.Errorf("safetensors: tensor %s: %w", container.Quote(t.Name), err)
-		}
-		return nil
-	}
-	exact := &exactWriter{w: w, left: size, err: container.Error{Kind: ErrSize, Path: path, Tensor: t.Name, Field: "data"}, size: size}
-	if err := t.Stream(exact); err != nil {
-		return fmt.Errorf("safetensors: tensor %s: %w", container.Quote(t.Name), err)
-	}
-	if exact.left != 0 {
-		return exact.wrong(size - exact.left)
-	}
-	return nil
-}
-
-// exactWriter refuses to pass on more than the promised number of bytes.
-type exactWriter struct {
-	w          io.Writer
-	left, size int64
-	err        container.Error
-}
-
-func (e *exactWriter) Write(p []byte) (int, error) {
-	if int64(len(p)) > e.left {
-		return 0, e.wrong(e.size - e.left + int64(len(p)))
-	}
-	n, err := e.w.Write(p)
-	e.left -= int64(n)
-	return n, err
-}
-
-func (e *exactWriter) wrong(found int64) error {
-	err := e.err
-	err.Found, err.Expected = fmt.Sprintf("%d bytes", found), fmt.Sprint(e.size)
-	return &err
 }
 
 func comma(i int) string {

@@ -23,9 +23,9 @@ var shardPattern = regexp.MustCompile(`^model-\d{5}-of-\d{5}\.safetensors$`)
 // Each file is replaced atomically, the index last; then checkpoint files of an
 // earlier save that the new one does not use are removed. It returns the names
 // of the tensor files.
-func WriteSharded(dir string, tensors []Tensor, metadata map[string]string, maxShard int64) ([]string, error) {
+func WriteSharded(dir string, tensors []container.Tensor, metadata map[string]string, maxShard int64) ([]string, error) {
 	if maxShard < 1 {
-		return nil, &container.Error{Kind: ErrSize, Path: dir, Field: "max shard size", Found: fmt.Sprint(maxShard), Expected: "at least 1"}
+		return nil, &container.Error{Kind: container.ErrSize, Path: dir, Field: "max shard size", Found: fmt.Sprint(maxShard), Expected: "at least 1"}
 	}
 	if _, _, err := encodeHeader(dir, tensors, metadata); err != nil { // names repeat across shards too
 		return nil, err
@@ -66,10 +66,10 @@ func WriteSharded(dir string, tensors []Tensor, metadata map[string]string, maxS
 }
 
 // split cuts the list where the next tensor would not fit.
-func split(tensors []Tensor, maxShard int64) (groups [][]Tensor, total int64, err error) {
+func split(tensors []container.Tensor, maxShard int64) (groups [][]container.Tensor, total int64, err error) {
 	start, filled := 0, int64(0)
 	for i, t := range tensors {
-		size, err := t.Size()
+		size, err := Size(t)
 		if err != nil {
 			return nil, 0, err
 		}
