@@ -1,0 +1,112 @@
+package gguf
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// Decodes says whether Dequantize knows a type.
+func Decodes(dtype string) bool { return decoders[dtype] != nil }
+
+// Dequantize writes the numbers of whole blocks into dst, which has room for
+// all of them. The products are rounded where the Python package gguf rounds
+// them. I2_S is decoded by I2S.
+func Dequantize(dst []float32, dtype string, src []byte) error {
+	decode, d := decoders[dtype], dtypes[dtype]
+	if decode == nil {
+		return &container.Error{Kind: ErrDecode, Field: "type", Found: dtype, Expected: "F32, F16, BF16, Q4_0, Q8_0, Q4_K, Q6_K, TQ1_0, TQ2_0 or I2_S"}
+	}
+	if len(src)%d.bytes != 0 || len(dst) != len(src)/d.bytes*d.values {
+		return &container.Error{Kind: ErrDecode, Field: "size", Found: fmt.Sprintf("%d bytes for %d values of %s", len(src), len(dst), dtype),
+			Expected: fmt.Sprintf("blocks of %d bytes for %d values", d.bytes, d.values)}
+	}
+	for len(src) > 0 {
+		decode(dst[:d.values], src[:d.bytes])
+		dst, src = dst[d.values:], src[d.bytes:]
+	}
+	return nil
+}
+
+// decoders turn one block into numbers.
+var decoders = map[string]func(dst []float32, b []byte){
+	F32:  func(dst []float32, b []byte) { dst[0] = math.Float32frombits(binary.LittleEndian.Uint32(b)) },
+	F16:  func(dst []float32, b []byte) { dst[0] = half(b) },
+	BF16: func(dst []float32, b []byte) { dst[0] = tensor.BFloat16Bits(binary.LittleEndian.Uint16(b)).Float32() },
+	Q4_0: decodeQ4, Q8_0: decodeQ8, Q4_K: decodeQ4K, Q6_K: decodeQ6K,
+	TQ1_0: decodeTernary(TQ1_0), TQ2_0: decodeTernary(TQ2_0),
+}
+
+func half(b []byte) float32 { return tensor.Float16Bits(binary.LittleEndian.Uint16(b)).Float32() }
+
+// Q4_0: a half, then 16 bytes; byte i has value i in its low bits and value
+// 16+i in its high bits, less 8.
+func decodeQ4(dst []float32, b []byte) {
+	d := half(b)
+	for i, q := range b[2:18] {
+		dst[i] = d * float32(int(q&15)-8)
+		dst[16+i] = d * float32(int(q>>4)-8)
+	}
+}
+
+// Q8_0: a half, then 32 int8.
+func decodeQ8(dst []float32, b []byte) {
+	d := half(b)
+	for i, q := range b[2:34] {
+		dst[i] = d * float32(int8(q))
+	}
+}
+
+// Q4_K: two halves d and dmin; 12 bytes of eight 6-bit scales and eight 6-bit
+// minima; 128 bytes of four bits, each 32 bytes two groups of 32 values.
+func decodeQ4K(dst []float32, b []byte) {
+	d, dmin, packed, codes := half(b), half(b[2:]), b[4:16], b[16:144]
+	for group := range 8 {
+		scale, least := scales6(packed, group)
+		s, m := float32(d*float32(scale)), float32(dmin*float32(least))
+		for i := range 32 {
+			q := codes[group/2*32+i] >> (4 * (group % 2)) & 15
+			dst[group*32+i] = float32(s*float32(q)) - m
+		}
+	}
+}
+
+// scales6 unpacks scale and minimum of a group: those of groups 0 to 3 are the
+// low six bits of bytes 0 to 3 and 4 to 7, of the others the nibbles of bytes 8
+// to 11 below the high two bits of bytes 0 to 7.
+func scales6(packed []byte, group int) (scale, least byte) {
+	if group < 4 {
+		return packed[group] & 63, packed[group+4] & 63
+	}
+	return packed[group+4]&15 | packed[group-4]>>6<<4, packed[group+4]>>4 | packed[group]>>6<<4
+}
+
+// Q6_K: 128 bytes of low four bits, 64 bytes of high two bits, 16 int8 scales
+// for 16 values each, a half. Each half of the block has 64 and 32 bytes of
+// them: value 32k+i of it is nibble k/2 of low byte 32(k%2)+i with the bits 2k
+// of high byte i, less 32.
+func decodeQ6K(dst []float32, b []byte) {
+	d := half(b[208:])
+	for v := range 256 {
+		part, k, i := v/128, v%128/32, v%32
+		low := b[part*64+k%2*32+i] >> (k / 2 * 4) & 15
+		high := b[128+part*32+i] >> (2 * k) & 3
+		s := float32(d * float32(int8(b[192+v/16])))
+		dst[v] = s * float32(int(low|high<<4)-32)
+	}
+}
+
+// decodeTernary multiplies the codes of a block by the half behind them.
+func decodeTernary(dtype string) func(dst []float32, b []byte) {
+	return func(dst []float32, b []byte) {
+		var codes [256]int8
+		codesOf(codes[:], dtype, b)
+		d := half(b[len(b)-2:])
+		for i, c := range codes {
+			dst[i] = d * float32(c)
+		}
+	}
+}

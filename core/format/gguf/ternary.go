@@ -1,0 +1,184 @@
+package gguf
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+)
+
+// The orders in which I2_S tensors have their codes. Files do not say which one
+// they have: it depends on the machine that wrote them.
+const (
+	I2SX86   = "x86"   // blocks of 128 values in 32 bytes: the published files
+	I2SArm64 = "arm64" // blocks of 64 values in 16 bytes: files that were quantized on ARM
+	I2SRow4  = "row4"  // a byte has one column of four rows: x86 builds of bitnet.cpp without ACT_PARALLEL
+)
+
+// I2SLayouts lists them.
+func I2SLayouts() []string { return []string{I2SX86, I2SArm64, I2SRow4} }
+
+// I2S reads the codes -1, 0 and 1 of an I2_S tensor [rows, cols] into dst and
+// returns its scale. Code 3, which no writer makes, counts as 0.
+//
+// In every layout four values share a byte, the first of them in the two
+// highest bits, and code c stands for c-1.
+func I2S(dst []int8, layout string, src []byte, rows, cols int) (scale float32, err error) {
+	n := rows * cols
+	if size, ok := Bytes(I2_S, n, cols); !ok || len(src) != size || len(dst) != n {
+		return 0, &container.Error{Kind: ErrDecode, Field: "size", Found: fmt.Sprintf("%d bytes, %d values", len(src), len(dst)),
+			Expected: fmt.Sprintf("those of I2_S [%d, %d]", rows, cols)}
+	}
+	block, ok := i2sBlock(layout, cols)
+	if !ok {
+		return 0, &container.Error{Kind: ErrDecode, Field: "i2s_layout", Found: container.Quote(layout), Expected: fmt.Sprintf("one of %v", I2SLayouts())}
+	}
+	if n%block != 0 {
+		return 0, &container.Error{Kind: ErrDecode, Field: "shape", Found: fmt.Sprintf("[%d, %d]", rows, cols),
+			Expected: fmt.Sprintf("whole blocks of %d values in layout %s", block, layout)}
+	}
+	quarter := block / 4
+	for at := 0; at < n; at += block {
+		for k := range 4 {
+			for i, b := range src[at/4 : at/4+quarter] {
+				dst[at+k*quarter+i] = code2(b >> (6 - 2*k))
+			}
+		}
+	}
+	return I2SScale(src), nil
+}
+
+// i2sBlock is the number of values whose quarters share bytes.
+func i2sBlock(layout string, cols int) (int, bool) {
+	switch layout {
+	case I2SX86:
+		return 128, true
+	case I2SArm64:
+		return 64, true
+	case I2SRow4:
+		return 4 * cols, true
+	}
+	return 0, false
+}
+
+// I2SScale is the scale of an I2_S tensor, which stands behind its codes.
+func I2SScale(src []byte) float32 {
+	var v [1]float32
+	decoders[F32](v[:], src[len(src)-i2sTail:])
+	return v[0]
+}
+
+func code2(b byte) int8 {
+	if b &= 3; b < 3 {
+		return int8(b) - 1
+	}
+	return 0
+}
+
+// PutI2S writes a tensor's codes in the layout x86, and its scale. Their number
+// is a multiple of 128.
+func PutI2S(dst []byte, codes []int8, scale float32) {
+	clear(dst)
+	for at := 0; at < len(codes); at += 128 {
+		for i, c := range codes[at : at+128] {
+			dst[at/4+i%32] |= byte(c+1) << (6 - i/32*2)
+		}
+	}
+	putFloat32(dst[len(codes)/4:], scale)
+}
+
+func putFloat32(dst []byte, v float32) {
+	b := math.Float32bits(v)
+	dst[0], dst[1], dst[2], dst[3] = byte(b), byte(b>>8), byte(b>>16), byte(b>>24)
+}
+
+// Codes reads the codes -1, 0 and 1 of whole blocks of TQ1_0 or TQ2_0, and
+// their one scale. A block whose scale is 0 is a block of zeros and may have
+// any codes; otherwise all scales have to be equal, as they are in files made
+// of ternary weights.
+func Codes(dst []int8, dtype string, src []byte) (scale float32, err error) {
+	d := dtypes[dtype]
+	if (dtype != TQ1_0 && dtype != TQ2_0) || len(src)%d.bytes != 0 || len(dst) != len(src)/d.bytes*d.values {
+		return 0, &container.Error{Kind: ErrDecode, Field: "size", Found: fmt.Sprintf("%d bytes, %d values of %s", len(src), len(dst), dtype),
+			Expected: "whole blocks of TQ1_0 or TQ2_0"}
+	}
+	for at := 0; at < len(dst); at += 256 {
+		b := src[at/256*d.bytes:][:d.bytes]
+		s := half(b[d.bytes-2:])
+		switch {
+		case s == 0:
+			clear(dst[at : at+256])
+			continue
+		case scale == 0:
+			scale = s
+		case s != scale:
+			return 0, &container.Error{Kind: ErrDecode, Field: fmt.Sprintf("scale of block %d", at/256), Found: fmt.Sprint(s),
+				Expected: fmt.Sprintf("%v, the scale of the blocks before it: weights of a ternary layer have one scale", scale)}
+		}
+		codesOf(dst[at:at+256], dtype, b)
+	}
+	return scale, nil
+}
+
+// codesOf decodes one block.
+func codesOf(dst []int8, dtype string, b []byte) {
+	if dtype == TQ2_0 {
+		// Each 32 bytes have 128 values, value 32k+i in bits 2k of byte i.
+		for v := range dst {
+			dst[v] = code2(b[v/128*32+v%32] >> (v % 128 / 32 * 2))
+		}
+		return
+	}
+	for v := range dst {
+		i, digit := trit(v)
+		dst[v] = int8(uint16(b[i]*powers3[digit])*3>>8) - 1
+	}
+}
+
+// trit says which byte of a TQ1_0 block has value v, and as which of its digits
+// in base 3: 32 bytes have five times 32 values, 16 bytes five times 16, 4 bytes
+// four times 4. A byte is its five digits, the first the highest, as a fraction
+// of 256: digit n is what 3 times the byte times 3^n, modulo 256, carries over.
+func trit(v int) (index, digit int) {
+	switch {
+	case v < 160:
+		return v % 32, v / 32
+	case v < 240:
+		return 32 + (v-160)%16, (v - 160) / 16
+	default:
+		return 48 + (v-240)%4, (v - 240) / 4
+	}
+}
+
+var powers3 = [...]byte{1, 3, 9, 27, 81}
+
+// PutCodes writes codes, whose number is a multiple of 256, as blocks of TQ1_0
+// or TQ2_0 that all have the scale, the bits of a float16.
+func PutCodes(dst []byte, dtype string, codes []int8, scale uint16) {
+	size := dtypes[dtype].bytes
+	for block := range slices.Chunk(codes, 256) {
+		b := dst[:size]
+		dst = dst[size:]
+		clear(b)
+		if dtype == TQ2_0 {
+			for v, c := range block {
+				b[v/128*32+v%32] |= byte(c+1) << (v % 128 / 32 * 2)
+			}
+		} else {
+			putTrits(b, block)
+		}
+		b[size-2], b[size-1] = byte(scale), byte(scale>>8)
+	}
+}
+
+func putTrits(b []byte, codes []int8) {
+	var sums [52]int
+	for v, c := range codes {
+		i, digit := trit(v)
+		sums[i] += int(c+1) * int(powers3[4-digit])
+	}
+	for i, sum := range sums { // as a fraction of 243, rounded up, so that the digits come back
+		b[i] = byte((sum*256 + 242) / 243)
+	}
+}
