@@ -12,6 +12,7 @@ import (
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
@@ -43,6 +44,10 @@ type LoadOptions struct {
 	// Packing says how ternary weights are packed in memory: PackingAuto (also ""), Packing2Bit or PackingBase3. The integers are the same. The
 	// up and down projections of networks that skip neurons keep two bits: see nn.Activation.ByLines.
 	Packing string
+
+	// I2SLayout is the order of codes in I2_S tensors of a GGUF file, one of gguf.I2SLayouts; "" means gguf.I2SX86. Files do not say
+	// which one they have.
+	I2SLayout string
 
 	// Trainable gives the model float32 master weights, see LoadTrainable. HeadFormat must be auto then.
 	Trainable bool
@@ -81,7 +86,8 @@ var (
 //   - a directory with model.bitnet (our own format), or with config.json and model.safetensors or
 //     model.safetensors.index.json (Hugging Face),
 //   - a file ending in .bitnet,
-//   - a .safetensors file or an index file with a config.json beside it.
+//   - a .safetensors file or an index file with a config.json beside it,
+//   - a .gguf file, or any file of a split one.
 //
 // Errors: one that matches fs.ErrNotExist when nothing loadable is there, ErrConfig for the config, container.ErrFormat
 // for files and tensors, pool.ErrOutOfMemory when the weights do not fit, ErrOption for a bad option, and ctx.Err() when
@@ -104,6 +110,9 @@ func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {
 	default:
 		return nil, fmt.Errorf("%w: verify %q: must be one of %s, %s, %s", ErrOption, o.Verify, VerifyBackground, VerifyNow, VerifyNever)
 	}
+	if o.I2SLayout != "" && !slices.Contains(gguf.I2SLayouts(), o.I2SLayout) {
+		return nil, fmt.Errorf("%w: i2s_layout %q: must be one of %s", ErrOption, o.I2SLayout, strings.Join(gguf.I2SLayouts(), ", "))
+	}
 	if err := o.checkPacking(); err != nil {
 		return nil, err
 	}
@@ -119,6 +128,9 @@ func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {
 	} else if native != "" {
 		return loadNative(ctx, native, l)
 	}
+	if strings.EqualFold(filepath.Ext(path), GGUFExt) {
+		return loadGGUF(ctx, path, l)
+	}
 	return loadHF(ctx, path, l)
 }
 
@@ -132,10 +144,10 @@ func nativePath(path string) (string, error) {
 		switch strings.ToLower(filepath.Ext(path)) {
 		case NativeExt:
 			return path, nil
-		case ".safetensors", ".json":
+		case ".safetensors", ".json", GGUFExt:
 			return "", nil
 		}
-		return "", fmt.Errorf("%w: path %s: a model is a directory, a %s file or a .safetensors file", ErrOption, path, NativeExt)
+		return "", fmt.Errorf("%w: path %s: a model is a directory or a file that ends in %s, .safetensors or %s", ErrOption, path, NativeExt, GGUFExt)
 	}
 	if file := filepath.Join(path, NativeName); exists(file) {
 		return file, nil

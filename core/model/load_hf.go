@@ -3,7 +3,6 @@ package model
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -17,7 +16,6 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
-	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
 // loadHF loads a Hugging Face checkpoint: config.json beside model.safetensors or an index of shards.
@@ -32,13 +30,7 @@ func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 		return nil, err
 	}
 	defer func() { _ = set.Close() }() // everything is copied out
-	src := &hfSource{loader: l, cfg: cfg, set: set, used: map[string]bool{}, order: map[string]int{}, converts: cfg.Quantization.converter()}
-	var size int64
-	for i, t := range set.Tensors() {
-		src.order[t.Name] = i
-		size += t.Size
-	}
-	src.piece = int(min(8<<20, max(128<<10, size/64)))
+	src := &hfSource{tensorSource: newTensorSource(l, set), cfg: cfg, converts: cfg.Quantization.converter()}
 	if err := src.resolveTie(ctx); err != nil {
 		return nil, err
 	}
@@ -46,7 +38,9 @@ func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := src.settle(); err != nil {
+	if err := src.settle("a "+cfg.Architecture, func(name string) bool { // old Llama checkpoints carry them
+		return strings.HasSuffix(name, ".rotary_emb.inv_freq")
+	}); err != nil {
 		return nil, err
 	}
 	if err := l.finish(ctx, m); err != nil {
@@ -76,13 +70,8 @@ func hfConfigOf(dir string, quantize bool) (*Config, error) {
 // hfSource is a Hugging Face checkpoint as a source. What a linear layer is, packed, master weights or float, is read off
 // its tensor's dtype; the config says what its weight_scale means.
 type hfSource struct {
-	*loader
-	cfg   *Config
-	set   container.Set
-	used  map[string]bool
-	order map[string]int // by tensor: its place in the files
-	piece int            // bytes of the source that one job of a table reads
-
+	tensorSource
+	cfg      *Config
 	converts func(module string) bool
 }
 
@@ -137,29 +126,6 @@ func (s *hfSource) sameTensor(ctx context.Context, a, b string) (bool, error) {
 	return true, nil
 }
 
-// part is the view of bytes from to to (cut to what is there) of a tensor.
-func part(v container.View, from, to int) container.View {
-	v.Data = v.Data[from:min(to, len(v.Data))]
-	return v
-}
-
-// view returns the tensor and notes that it has a place.
-func (s *hfSource) view(name string, shape ...int) (container.View, error) {
-	v, err := s.set.Tensor(name)
-	if err != nil {
-		var f *container.Error
-		if errors.As(err, &f) && f.Expected == "" {
-			f.Found, f.Expected = "nothing", fmt.Sprintf("a tensor of shape %v", shape)
-		}
-		return v, err
-	}
-	s.used[name] = true
-	return v, nil
-}
-
-// floats are the dtypes of master weights, tables and vectors.
-var floats = []string{safetensors.BF16, safetensors.F16, safetensors.F32}
-
 func (s *hfSource) linear(name string, out, in int) (*nn.Linear, error) {
 	w, err := s.view(name+".weight", out, in)
 	if err != nil {
@@ -169,7 +135,7 @@ func (s *hfSource) linear(name string, out, in int) (*nn.Linear, error) {
 	biasScale := float32(1)
 	switch {
 	case !s.converts(name):
-		if l.Dense, err = s.dense(w, out, in, naturalFormat(w.DType)); err != nil {
+		if l.Dense, err = s.floatMatrix(w, out, in, naturalFormat(w.DType)); err != nil {
 			return nil, err
 		}
 	case w.DType == safetensors.U8:
@@ -200,6 +166,14 @@ func (s *hfSource) linear(name string, out, in int) (*nn.Linear, error) {
 		l.Norm = &nn.RMSNorm{Weight: weight, Eps: float32(s.cfg.Quantization.RMSNormEps)}
 	}
 	return l, nil
+}
+
+// floatMatrix plans a matrix that stays float.
+func (s *hfSource) floatMatrix(w container.View, rows, cols int, format cpu.DenseFormat) (*quant.Dense, error) {
+	if err := w.Check([]int{rows, cols}, floats...); err != nil {
+		return nil, err
+	}
+	return s.dense(w, rows, cols, format, func(dtype string, data []byte) (string, []byte, error) { return dtype, data, nil })
 }
 
 // packed plans a linear whose ternary codes the checkpoint stores four to a byte.
@@ -318,25 +292,6 @@ func (s *hfSource) norm(name string, dim int) ([]float32, error) {
 	return s.vector(name+".weight", dim)
 }
 
-// vector reads a small tensor at once; it lives on the Go heap.
-func (s *hfSource) vector(name string, dim int) ([]float32, error) {
-	v, err := s.view(name, dim)
-	if err != nil {
-		return nil, err
-	}
-	if err := v.Check([]int{dim}, floats...); err != nil {
-		return nil, err
-	}
-	values := decodeFloats(v)
-	for i, x := range values {
-		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
-			return nil, &container.Error{Kind: ErrValue, Path: v.Path(), Tensor: name, Field: fmt.Sprintf("element %d", i),
-				Found: fmt.Sprint(x), Expected: "a finite number"}
-		}
-	}
-	return values, nil
-}
-
 func (s *hfSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	w, err := s.view(name+".weight", rows, cols)
 	if err != nil {
@@ -346,117 +301,9 @@ func (s *hfSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	if name == "lm_head" || s.cfg.TieWordEmbeddings {
 		format = s.head.or(format)
 	}
-	d, err := s.dense(w, rows, cols, format)
+	d, err := s.floatMatrix(w, rows, cols, format)
 	if err != nil {
 		return nil, err
 	}
 	return &nn.Linear{Out: rows, In: cols, Dense: d}, nil
-}
-
-// dense plans a float matrix, in pieces: it may be half of the checkpoint.
-func (s *hfSource) dense(w container.View, rows, cols int, format cpu.DenseFormat) (*quant.Dense, error) {
-	if err := w.Check([]int{rows, cols}, floats...); err != nil {
-		return nil, err
-	}
-	d := &quant.Dense{Rows: rows, Cols: cols, Format: format}
-	s.reserve(&d.Panels, cpu.DenseBytes(format, rows, cols))
-	if quant.Scaled(format) {
-		d.RowScale = make([]float32, rows)
-	}
-	rowBytes := len(w.Data) / rows
-	step := max(1, s.piece/rowBytes/cpu.PanelRows) * cpu.PanelRows
-	for r := 0; r < rows; r += step {
-		end := min(r+step, rows)
-		v := part(w, r*rowBytes, end*rowBytes)
-		s.plan(v, r, func() error {
-			var scale []float32
-			if d.RowScale != nil {
-				scale = d.RowScale[r:end]
-			}
-			panels := d.Panels[cpu.DenseBytes(format, r, cols):cpu.DenseBytes(format, end, cols)]
-			return quant.PackDense(panels, scale, format, v.DType, v.Data, end-r, cols)
-		})
-	}
-	return d, nil
-}
-
-// plan adds a job that converts w, a tensor or its rows from first on, names it in its error, and gives its pages back.
-func (s *hfSource) plan(w container.View, first int, convert func() error) {
-	s.add(job{order: s.order[w.Name], bytes: int64(len(w.Data)), work: func(context.Context) error {
-		if err := convert(); err != nil {
-			return weightError(w, first, err)
-		}
-		return w.ReleasePages()
-	}})
-}
-
-// weightError names file and tensor of a weight that quant refused; quant counts rows from first.
-func weightError(w container.View, first int, err error) error {
-	e := &container.Error{Kind: ErrValue, Path: w.Path(), Tensor: w.Name, Found: err.Error()}
-	var v *quant.ValueError
-	if errors.As(err, &v) {
-		e.Field, e.Found, e.Expected = fmt.Sprintf("row %d, column %d", first+v.Row, v.Col), v.Found, v.Expected
-	}
-	return e
-}
-
-// settle ends the planning. It refuses tensors that the model has no place for: a checkpoint with more in it is another
-// model. And it gives back what reading the small vectors made resident: the system reads ahead into their neighbours.
-func (s *hfSource) settle() error {
-	var names []string
-	var first container.Info
-	for _, t := range s.set.Tensors() {
-		v, err := s.set.Tensor(t.Name)
-		if err != nil {
-			return err
-		}
-		if err := v.ReleasePages(); err != nil {
-			return err
-		}
-		if s.used[t.Name] || strings.HasSuffix(t.Name, ".rotary_emb.inv_freq") { // which old Llama checkpoints carry
-			continue
-		}
-		if len(names) == 0 {
-			first = t
-		}
-		names = append(names, t.Name)
-	}
-	if len(names) == 0 {
-		return nil
-	}
-	e := &container.Error{Kind: ErrUnexpected, Path: first.Path, Tensor: first.Name,
-		Found: fmt.Sprintf("%s %v", first.DType, first.Shape), Expected: "no such tensor in a " + s.cfg.Architecture}
-	if more := len(names) - 1; more > 0 {
-		e.Found += fmt.Sprintf(" (and %d more)", more)
-	}
-	return e
-}
-
-// naturalFormat keeps a float dtype's precision.
-func naturalFormat(dtype string) cpu.DenseFormat {
-	if dtype == safetensors.BF16 {
-		return cpu.DenseBF16
-	}
-	return cpu.DenseF32
-}
-
-// decodeFloats widens a tensor of one of the floats dtypes.
-func decodeFloats(v container.View) []float32 {
-	out := make([]float32, v.Elements())
-	for i := range out {
-		out[i] = decodeFloat(v.DType, v.Data[i*len(v.Data)/len(out):])
-	}
-	return out
-}
-
-// decodeFloat widens the first number of data.
-func decodeFloat(dtype string, data []byte) float32 {
-	switch dtype {
-	case safetensors.F32:
-		return math.Float32frombits(binary.LittleEndian.Uint32(data))
-	case safetensors.BF16:
-		return tensor.BFloat16Bits(binary.LittleEndian.Uint16(data)).Float32()
-	default:
-		return tensor.Float16Bits(binary.LittleEndian.Uint16(data)).Float32()
-	}
 }

@@ -45,7 +45,7 @@ func loadTrainable(ctx context.Context, path string, o LoadOptions) (_ *Model, e
 			return nil, err
 		}
 		defer func() { _ = set.Close() }() // everything is copied out
-		c.file = &hfSource{cfg: plain.Config, set: set, used: map[string]bool{}}
+		c.file = &hfSource{tensorSource: newTensorSource(nil, set), cfg: plain.Config}
 	}
 	if err := m.eachWeight(func(name string, l *nn.Linear) error {
 		if name == "model.embed_tokens" {

@@ -3,7 +3,9 @@ package gguf
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
@@ -11,6 +13,9 @@ import (
 
 // Decodes says whether Dequantize knows a type.
 func Decodes(dtype string) bool { return decoders[dtype] != nil }
+
+// Decoded lists the types that Dequantize knows, sorted.
+func Decoded() []string { return slices.Sorted(maps.Keys(decoders)) }
 
 // Dequantize writes the numbers of whole blocks into dst, which has room for
 // all of them. The products are rounded where the Python package gguf rounds

@@ -81,6 +81,10 @@ var dtypeNames = func() map[uint32]string {
 // DTypes lists the types whose size is known, sorted.
 func DTypes() []string { return slices.Sorted(maps.Keys(dtypes)) }
 
+// Block returns how many values a block of a type has and how many bytes it
+// takes, zeros for an unknown type.
+func Block(name string) (values, size int) { return dtypes[name].values, dtypes[name].bytes }
+
 // Bytes returns the size of a tensor of n values whose rows have cols, and
 // whether there is such a tensor: rows are whole blocks.
 func Bytes(name string, n, cols int) (int, bool) {

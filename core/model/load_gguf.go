@@ -1,0 +1,247 @@
+package model
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
+	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+)
+
+// GGUFExt is how the names of GGUF files end.
+const GGUFExt = ".gguf"
+
+// loadGGUF loads a GGUF file, or all files of a split one.
+func loadGGUF(ctx context.Context, path string, l *loader) (*Model, error) {
+	set, err := gguf.OpenSet(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = set.Close() }() // everything is copied out
+	cfg, err := ggufConfig(set)
+	if err != nil {
+		return nil, err
+	}
+	src := &ggufSource{tensorSource: newTensorSource(l, set), cfg: cfg, converts: cfg.Quantization.converter()}
+	m, err := build(cfg, src)
+	if err != nil {
+		return nil, err
+	}
+	if err := src.settle("a GGUF file of architecture "+cfg.Architecture, func(name string) bool { return name == ropeFactors }); err != nil {
+		return nil, err
+	}
+	if err := l.finish(ctx, m); err != nil {
+		return nil, err
+	}
+	m.Info.Path, m.Info.Format = path, "gguf"
+	return m, nil
+}
+
+// ggufSource is a GGUF file as a source.
+type ggufSource struct {
+	tensorSource
+	cfg      *Config
+	converts func(module string) bool
+}
+
+// ggufModules are GGUF's names of modules.
+var ggufModules = map[string]string{
+	"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
+	"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+	"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+	"self_attn.attn_sub_norm": "attn_sub_norm",
+	"mlp.gate_proj":           "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "mlp.ffn_sub_norm": "ffn_sub_norm",
+}
+
+// ggufName translates the name of a module.
+func ggufName(module string) string {
+	if rest, ok := strings.CutPrefix(module, "model.layers."); ok {
+		layer, name, _ := strings.Cut(rest, ".")
+		return "blk." + layer + "." + ggufModules[name]
+	}
+	return ggufModules[module]
+}
+
+func (s *ggufSource) norm(name string, dim int) ([]float32, error) {
+	return s.vector(ggufName(name)+".weight", dim)
+}
+
+func (s *ggufSource) table(name string, rows, cols int) (*nn.Linear, error) {
+	w, err := s.view(ggufName(name)+".weight", rows, cols)
+	if err != nil {
+		return nil, err
+	}
+	format := cpu.DenseBF16
+	if _, stored := ggufDTypes[w.DType]; stored {
+		format = cpu.DenseF32
+	}
+	if name == "lm_head" || s.cfg.TieWordEmbeddings {
+		format = s.head.or(format)
+	}
+	d, err := s.dense(w, rows, cols, format, decodeBlocks)
+	if err != nil {
+		return nil, err
+	}
+	return &nn.Linear{Out: rows, In: cols, Dense: d}, nil
+}
+
+// decodeBlocks widens the types that only GGUF has to float32, in chunks of blocks on the worker pool.
+func decodeBlocks(dtype string, data []byte) (string, []byte, error) {
+	if slices.Contains(floats, dtype) {
+		return dtype, data, nil
+	}
+	values, size := gguf.Block(dtype)
+	if !gguf.Decodes(dtype) {
+		return "", nil, &container.Error{Kind: gguf.ErrDecode, Field: "type", Found: dtype, Expected: "one of " + strings.Join(gguf.Decoded(), ", ")}
+	}
+	out := make([]byte, len(data)/size*values*4)
+	cpu.Parallel((len(data)/size+chunkBlocks-1)/chunkBlocks, task(func(chunk int) {
+		var numbers [256]float32
+		end := min((chunk+1)*chunkBlocks*size, len(data))
+		for at := chunk * chunkBlocks * size; at < end; at += size {
+			_ = gguf.Dequantize(numbers[:values], dtype, data[at:at+size]) // one block of a type that it decodes
+			for i, x := range numbers[:values] {
+				binary.LittleEndian.PutUint32(out[4*(at/size*values+i):], math.Float32bits(x))
+			}
+		}
+	}))
+	return safetensors.F32, out, nil
+}
+
+// chunkBlocks is how many blocks a worker decodes at a time.
+const chunkBlocks = 1024
+
+// task makes a function a cpu.Task.
+type task func(chunk int)
+
+// Run does the chunk.
+func (f task) Run(chunk int) { f(chunk) }
+
+// linear plans a linear layer: the ternary types as they are, others by their values.
+func (s *ggufSource) linear(name string, out, in int) (*nn.Linear, error) {
+	w, err := s.view(ggufName(name)+".weight", out, in)
+	if err != nil {
+		return nil, err
+	}
+	l := &nn.Linear{Out: out, In: in, Ternary: &quant.Ternary{Rows: out, Cols: in, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}}
+	if err := w.Check([]int{out, in}, gguf.F32, gguf.F16, gguf.BF16, gguf.Q8_0, gguf.TQ1_0, gguf.TQ2_0, gguf.I2_S); err != nil {
+		return nil, err
+	}
+	scale, err := s.extraScale(name)
+	if err != nil {
+		return nil, err
+	}
+	order := s.rowOrder(name)
+	fill := s.codes(l.Ternary)
+	s.plan(w, 0, func() error {
+		return fill(func(panels []byte) (err error) {
+			if l.Ternary.Scale, err = s.pack(panels, w, out, in, order); err == nil {
+				l.Ternary.Scale *= scale
+			}
+			return err
+		})
+	})
+	return l, s.bias(l, name, order)
+}
+
+// extraScale is the factor that some converters store beside a layer's weights.
+func (s *ggufSource) extraScale(name string) (float32, error) {
+	stored := ggufName(name) + ".scale"
+	if !s.set.Has(stored) {
+		return 1, nil
+	}
+	v, err := s.view(stored, 1)
+	if err != nil {
+		return 0, err
+	}
+	if err := v.Check(slices.Repeat([]int{1}, len(v.Shape)), floats...); err != nil {
+		return 0, err
+	}
+	return decodeFloats(v)[0], nil
+}
+
+// rowOrder says which row of the file has a row of the layer, nil where they are the same. Files of architecture llama have the
+// rows of queries and keys in the order of interleaved rotation: the pairs that are rotated together, rows i and i+head_dim/2 of a
+// head here, lie beside each other.
+func (s *ggufSource) rowOrder(name string) func(row int) int {
+	if s.cfg.Architecture != ArchLlama || !(strings.HasSuffix(name, ".q_proj") || strings.HasSuffix(name, ".k_proj")) {
+		return nil
+	}
+	d := s.cfg.HeadDim
+	return func(row int) int { return row/d*d + row%d%(d/2)*2 + row%d/(d/2) }
+}
+
+// bias reads the bias that a layer has if the first layer has one.
+func (s *ggufSource) bias(l *nn.Linear, name string, order func(row int) int) error {
+	if !s.cfg.hasBias(name) {
+		return nil
+	}
+	v, err := s.vector(ggufName(name)+".bias", l.Out)
+	if err != nil {
+		return err
+	}
+	l.Bias = v
+	if order != nil {
+		l.Bias = make([]float32, len(v))
+		for i := range v {
+			l.Bias[i] = v[order(i)]
+		}
+	}
+	return nil
+}
+
+// pack fills panels with the codes of a layer and returns its scale.
+func (s *ggufSource) pack(panels []byte, w container.View, out, in int, order func(row int) int) (scale float32, err error) {
+	switch w.DType {
+	case gguf.TQ1_0, gguf.TQ2_0:
+		scale, err = quant.PackGGML(panels, w.DType, w.Data, out, in, order)
+	case gguf.I2_S:
+		scale, err = quant.PackGGML(panels, w.DType+" "+cmp.Or(s.opts.I2SLayout, gguf.I2SX86), w.Data, out, in, order)
+	default:
+		return s.packValues(panels, w, out, in, order)
+	}
+	if err == nil && (!(scale > 0) || math.IsInf(float64(scale), 0)) {
+		err = &quant.ValueError{Kind: quant.ErrScale, Found: fmt.Sprintf("a scale of %v", scale), Expected: "a positive, finite one"}
+	}
+	return scale, err
+}
+
+// packValues takes weights of which none but 0 and two opposite values occur as they are, and others as master weights, which the
+// BitNet architectures quantize by their mean.
+func (s *ggufSource) packValues(panels []byte, w container.View, out, in int, order func(row int) int) (float32, error) {
+	dtype, data, err := decodeBlocks(w.DType, w.Data)
+	if err != nil {
+		return 0, err
+	}
+	if order != nil {
+		stride := len(data) / out
+		ordered := make([]byte, len(data))
+		for r := range out {
+			copy(ordered[r*stride:(r+1)*stride], data[order(r)*stride:])
+		}
+		data = ordered
+	}
+	scale, same, err := quant.Magnitude(dtype, data, out, in)
+	if err != nil {
+		return 0, err
+	}
+	if same {
+		return scale, quant.TernarizeScaled(panels, dtype, data, out, in, scale)
+	}
+	if s.cfg.Architecture == ArchLlama && !s.opts.Quantize {
+		return 0, fmt.Errorf("%w: the layer is not ternary: this is a model of full precision; quantize=True takes its weights as master weights", errNotTernary)
+	}
+	return quant.Ternarize(panels, dtype, data, out, in)
+}
+
+var errNotTernary = errors.New("weights of many values")

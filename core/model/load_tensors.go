@@ -1,0 +1,190 @@
+package model
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// tensorSource is what sources that read a container of named tensors have in common. Each tensor has to find its place in the
+// model.
+type tensorSource struct {
+	*loader
+	set   container.Set
+	used  map[string]bool
+	order map[string]int // by tensor: its place in the files
+	piece int            // bytes of the source that one job of a table reads
+}
+
+func newTensorSource(l *loader, set container.Set) tensorSource {
+	s := tensorSource{loader: l, set: set, used: map[string]bool{}, order: map[string]int{}}
+	var size int64
+	for i, t := range set.Tensors() {
+		s.order[t.Name] = i
+		size += t.Size
+	}
+	s.piece = int(min(8<<20, max(128<<10, size/64)))
+	return s
+}
+
+// view returns the tensor and notes that it has a place.
+func (s *tensorSource) view(name string, shape ...int) (container.View, error) {
+	v, err := s.set.Tensor(name)
+	if err != nil {
+		var f *container.Error
+		if errors.As(err, &f) && f.Expected == "" {
+			f.Found, f.Expected = "nothing", fmt.Sprintf("a tensor of shape %v", shape)
+		}
+		return v, err
+	}
+	s.used[name] = true
+	return v, nil
+}
+
+// floats are the dtypes of master weights, tables and vectors.
+var floats = []string{safetensors.BF16, safetensors.F16, safetensors.F32}
+
+// vector reads a small tensor at once; it lives on the Go heap.
+func (s *tensorSource) vector(name string, dim int) ([]float32, error) {
+	v, err := s.view(name, dim)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.Check([]int{dim}, floats...); err != nil {
+		return nil, err
+	}
+	values := decodeFloats(v)
+	for i, x := range values {
+		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+			return nil, &container.Error{Kind: ErrValue, Path: v.Path(), Tensor: name, Field: fmt.Sprintf("element %d", i),
+				Found: fmt.Sprint(x), Expected: "a finite number"}
+		}
+	}
+	return values, nil
+}
+
+// dense plans a float matrix, in pieces: it may be half of the checkpoint. decode turns a piece into one of the floats.
+func (s *tensorSource) dense(w container.View, rows, cols int, format cpu.DenseFormat, decode func(dtype string, data []byte) (string, []byte, error)) (*quant.Dense, error) {
+	if err := w.Check([]int{rows, cols}); err != nil {
+		return nil, err
+	}
+	d := &quant.Dense{Rows: rows, Cols: cols, Format: format}
+	s.reserve(&d.Panels, cpu.DenseBytes(format, rows, cols))
+	if quant.Scaled(format) {
+		d.RowScale = make([]float32, rows)
+	}
+	rowBytes := len(w.Data) / rows
+	step := max(1, s.piece/rowBytes/cpu.PanelRows) * cpu.PanelRows
+	for r := 0; r < rows; r += step {
+		end := min(r+step, rows)
+		v := part(w, r*rowBytes, end*rowBytes)
+		s.plan(v, r, func() error {
+			var scale []float32
+			if d.RowScale != nil {
+				scale = d.RowScale[r:end]
+			}
+			panels := d.Panels[cpu.DenseBytes(format, r, cols):cpu.DenseBytes(format, end, cols)]
+			dtype, data, err := decode(v.DType, v.Data)
+			if err != nil {
+				return err
+			}
+			return quant.PackDense(panels, scale, format, dtype, data, end-r, cols)
+		})
+	}
+	return d, nil
+}
+
+// plan adds a job that converts w, a tensor or its rows from first on, names it in its error, and gives its pages back.
+func (s *tensorSource) plan(w container.View, first int, convert func() error) {
+	s.add(job{order: s.order[w.Name], bytes: int64(len(w.Data)), work: func(context.Context) error {
+		if err := convert(); err != nil {
+			return weightError(w, first, err)
+		}
+		return w.ReleasePages()
+	}})
+}
+
+// settle ends the planning. It refuses tensors that the model has no place for: a checkpoint with more in it is another
+// model. And it gives back what reading the small vectors made resident: the system reads ahead into their neighbours.
+func (s *tensorSource) settle(model string, ignored func(name string) bool) error {
+	var names []string
+	var first container.Info
+	for _, t := range s.set.Tensors() {
+		v, err := s.set.Tensor(t.Name)
+		if err != nil {
+			return err
+		}
+		if err := v.ReleasePages(); err != nil {
+			return err
+		}
+		if s.used[t.Name] || ignored(t.Name) {
+			continue
+		}
+		if len(names) == 0 {
+			first = t
+		}
+		names = append(names, t.Name)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	e := &container.Error{Kind: ErrUnexpected, Path: first.Path, Tensor: first.Name,
+		Found: fmt.Sprintf("%s %v", first.DType, first.Shape), Expected: "no such tensor in " + model}
+	if more := len(names) - 1; more > 0 {
+		e.Found += fmt.Sprintf(" (and %d more)", more)
+	}
+	return e
+}
+
+// part is the view of bytes from to to (cut to what is there) of a tensor.
+func part(v container.View, from, to int) container.View {
+	v.Data = v.Data[from:min(to, len(v.Data))]
+	return v
+}
+
+// weightError names file and tensor of a weight that quant refused; quant counts rows from first.
+func weightError(w container.View, first int, err error) error {
+	e := &container.Error{Kind: ErrValue, Path: w.Path(), Tensor: w.Name, Found: err.Error()}
+	var v *quant.ValueError
+	if errors.As(err, &v) {
+		e.Field, e.Found, e.Expected = fmt.Sprintf("row %d, column %d", first+v.Row, v.Col), v.Found, v.Expected
+	}
+	return e
+}
+
+// naturalFormat keeps a float dtype's precision.
+func naturalFormat(dtype string) cpu.DenseFormat {
+	if dtype == safetensors.BF16 {
+		return cpu.DenseBF16
+	}
+	return cpu.DenseF32
+}
+
+// decodeFloats widens a tensor of one of the floats dtypes.
+func decodeFloats(v container.View) []float32 {
+	out := make([]float32, v.Elements())
+	for i := range out {
+		out[i] = decodeFloat(v.DType, v.Data[i*len(v.Data)/len(out):])
+	}
+	return out
+}
+
+// decodeFloat widens the first number of data.
+func decodeFloat(dtype string, data []byte) float32 {
+	switch dtype {
+	case safetensors.F32:
+		return math.Float32frombits(binary.LittleEndian.Uint32(data))
+	case safetensors.BF16:
+		return tensor.BFloat16Bits(binary.LittleEndian.Uint16(data)).Float32()
+	default:
+		return tensor.Float16Bits(binary.LittleEndian.Uint16(data)).Float32()
+	}
+}
