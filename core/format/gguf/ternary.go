@@ -1,6 +1,7 @@
 package gguf
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
@@ -76,21 +77,21 @@ func code2(b byte) int8 {
 	return 0
 }
 
-// PutI2S writes a tensor's codes in the layout x86, and its scale. Their number
-// is a multiple of 128.
-func PutI2S(dst []byte, codes []int8, scale float32) {
+// PutI2SRow writes codes, whose number is a multiple of 128, in the layout x86.
+func PutI2SRow(dst []byte, codes []int8) {
 	clear(dst)
 	for at := 0; at < len(codes); at += 128 {
 		for i, c := range codes[at : at+128] {
 			dst[at/4+i%32] |= byte(c+1) << (6 - i/32*2)
 		}
 	}
-	putFloat32(dst[len(codes)/4:], scale)
 }
 
-func putFloat32(dst []byte, v float32) {
-	b := math.Float32bits(v)
-	dst[0], dst[1], dst[2], dst[3] = byte(b), byte(b>>8), byte(b>>16), byte(b>>24)
+// I2STail is what stands behind the codes of a tensor: its scale, and padding.
+func I2STail(scale float32) []byte {
+	tail := make([]byte, i2sTail)
+	binary.LittleEndian.PutUint32(tail, math.Float32bits(scale))
+	return tail
 }
 
 // Codes reads the codes -1, 0 and 1 of whole blocks of TQ1_0 or TQ2_0, and

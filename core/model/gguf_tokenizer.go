@@ -1,0 +1,310 @@
+package model
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
+)
+
+// GGUF files carry their tokenizer in the metadata. Here it becomes the tokenizer.json of Hugging Face's tokenizers, so that a model
+// from a GGUF file is like any other: only that package splits texts.
+
+// The keys of the tokenizer.
+const (
+	ggufTokModel  = "tokenizer.ggml.model"
+	ggufTokPre    = "tokenizer.ggml.pre"
+	ggufTokens    = "tokenizer.ggml.tokens"
+	ggufTypes     = "tokenizer.ggml.token_type"
+	ggufScores    = "tokenizer.ggml.scores"
+	ggufMerges    = "tokenizer.ggml.merges"
+	ggufAddBOS    = "tokenizer.ggml.add_bos_token"
+	ggufAddPrefix = "tokenizer.ggml.add_space_prefix"
+	ggufTemplate  = "tokenizer.chat_template"
+)
+
+// The types of tokens that matter here.
+const (
+	ggufUnknown = 2
+	ggufControl = 3 // such as <|end|>: found in texts, left out of decoded ones
+	ggufUser    = 4 // found in texts
+)
+
+// splits are the regular expressions by which byte-level BPE cuts a text into words, by the names of tokenizer.ggml.pre.
+var splits = map[string]string{
+	"gpt-2":     "",
+	"llama-bpe": `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
+	"qwen2":     `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
+}
+
+// splitNames are other names of these.
+var splitNames = map[string]string{"default": "gpt-2", "llama3": "llama-bpe", "llama-v3": "llama-bpe", "falcon3": "llama-bpe"}
+
+// ggufAssets makes the files of a tokenizer from a GGUF file's metadata; a file without one gives none.
+func ggufAssets(path string) (map[string]string, error) {
+	set, err := gguf.OpenSet(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = set.Close() }() // the texts are copies
+	m := set.Metadata()
+	files := map[string]string{}
+	if !m.Has(ggufTokens) {
+		return files, nil
+	}
+	t, err := newGGUFTokenizer(m, path)
+	if err != nil {
+		return nil, err
+	}
+	tokenizer, err := t.json()
+	if err != nil {
+		return nil, err
+	}
+	files["tokenizer.json"] = tokenizer
+	config := map[string]any{"tokenizer_class": "PreTrainedTokenizerFast"}
+	for _, name := range []string{"bos", "eos", "unk", "pad"} {
+		if id := t.id(name); id >= 0 {
+			config[name+"_token"] = t.tokens[id]
+		}
+	}
+	if m.Has(ggufTemplate) {
+		if config["chat_template"], err = m.String(ggufTemplate); err != nil {
+			return nil, err
+		}
+	}
+	files["tokenizer_config.json"], err = compactJSON(config)
+	return files, err
+}
+
+// ggufTokenizer is the tokenizer in a file's metadata.
+type ggufTokenizer struct {
+	meta   *gguf.Metadata
+	path   string
+	model  string // "gpt2" or "llama"
+	tokens []string
+	types  []int32
+}
+
+func newGGUFTokenizer(m *gguf.Metadata, path string) (*ggufTokenizer, error) {
+	t := &ggufTokenizer{meta: m, path: path}
+	var err error
+	if t.model, err = m.String(ggufTokModel); err != nil {
+		return nil, err
+	}
+	if t.model != "gpt2" && t.model != "llama" {
+		return nil, t.wrong(ggufTokModel, fmt.Sprintf("%q", t.model), "gpt2 or llama")
+	}
+	if t.tokens, err = m.Strings(ggufTokens); err != nil {
+		return nil, err
+	}
+	t.types = make([]int32, len(t.tokens))
+	if m.Has(ggufTypes) {
+		types, ok := m.Any(ggufTypes).([]int32)
+		if !ok || len(types) != len(t.tokens) {
+			return nil, t.wrong(ggufTypes, fmt.Sprintf("%d entries", m.Len(ggufTypes)), fmt.Sprintf("an int32 for each of %d tokens", len(t.tokens)))
+		}
+		t.types = types
+	}
+	for i, token := range t.tokens {
+		if !utf8.ValidString(token) {
+			return nil, t.wrong(ggufTokens, fmt.Sprintf("%q at %d", token, i), "UTF-8")
+		}
+	}
+	return t, nil
+}
+
+func (t *ggufTokenizer) wrong(key, found, expected string) error {
+	return &container.Error{Kind: gguf.ErrValue, Path: t.path, Field: key, Found: found, Expected: expected}
+}
+
+// id is a special token's, -1 if there is none.
+func (t *ggufTokenizer) id(name string) int {
+	key := map[string]string{"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}[name]
+	id, err := t.meta.Int("tokenizer.ggml." + key + "_token_id")
+	if err != nil || id < 0 || id >= len(t.tokens) {
+		return -1
+	}
+	return id
+}
+
+// The parts of a tokenizer.json that are written here.
+type (
+	jsonObject = map[string]any
+	added      struct {
+		ID         int    `json:"id"`
+		Content    string `json:"content"`
+		SingleWord bool   `json:"single_word"`
+		LStrip     bool   `json:"lstrip"`
+		RStrip     bool   `json:"rstrip"`
+		Normalized bool   `json:"normalized"`
+		Special    bool   `json:"special"`
+	}
+)
+
+func (t *ggufTokenizer) json() (string, error) {
+	out := jsonObject{"version": "1.0", "truncation": nil, "padding": nil, "added_tokens": t.added(), "post_processor": t.postProcessor()}
+	var err error
+	if t.model == "gpt2" {
+		err = t.byteLevel(out)
+	} else {
+		err = t.sentencePieces(out)
+	}
+	if err != nil {
+		return "", err
+	}
+	return compactJSON(out)
+}
+
+// added are the tokens that are found in a text before it is split.
+func (t *ggufTokenizer) added() []added {
+	out := []added{}
+	for i, kind := range t.types {
+		if kind == ggufControl || kind == ggufUser || kind == ggufUnknown {
+			out = append(out, added{ID: i, Content: t.tokens[i], Special: kind != ggufUser})
+		}
+	}
+	return out
+}
+
+// postProcessor puts the first token of a text before it, where the file wants it.
+func (t *ggufTokenizer) postProcessor() any {
+	add := t.model == "llama" || t.split() == "llama-bpe" // what these do when the file does not say
+	if said, err := t.meta.Bool(ggufAddBOS); err == nil {
+		add = said
+	}
+	bos := t.id("bos")
+	if !add || bos < 0 {
+		if t.model == "gpt2" {
+			return jsonObject{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true}
+		}
+		return nil
+	}
+	token := t.tokens[bos]
+	special := jsonObject{"SpecialToken": jsonObject{"id": token, "type_id": 0}}
+	sequence := func(id string, kind int) any { return jsonObject{"Sequence": jsonObject{"id": id, "type_id": kind}} }
+	return jsonObject{"type": "TemplateProcessing", "single": []any{special, sequence("A", 0)},
+		"pair":           []any{special, sequence("A", 0), jsonObject{"SpecialToken": jsonObject{"id": token, "type_id": 1}}, sequence("B", 1)},
+		"special_tokens": jsonObject{token: jsonObject{"id": token, "ids": []int{bos}, "tokens": []string{token}}}}
+}
+
+// split is the name of how words are cut. bitnet.cpp's files of the 2B model do not say, and are of Llama 3's kind.
+func (t *ggufTokenizer) split() string {
+	name, err := t.meta.String(ggufTokPre)
+	if err != nil {
+		return "llama-bpe"
+	}
+	return cmp.Or(splitNames[name], name)
+}
+
+// byteLevel fills in the byte-level BPE of GPT-2 and its heirs.
+func (t *ggufTokenizer) byteLevel(out jsonObject) error {
+	merges, err := t.meta.Strings(ggufMerges)
+	if err != nil {
+		return err
+	}
+	name := t.split()
+	expression, known := splits[name]
+	if !known {
+		return t.wrong(ggufTokPre, fmt.Sprintf("%q", name), "one of "+strings.Join(append(sortedKeys(splits), sortedKeys(splitNames)...), ", "))
+	}
+	byteLevel := jsonObject{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": expression == ""}
+	out["pre_tokenizer"] = byteLevel
+	if expression != "" {
+		split := jsonObject{"type": "Split", "pattern": jsonObject{"Regex": expression}, "behavior": "Isolated", "invert": false}
+		out["pre_tokenizer"] = jsonObject{"type": "Sequence", "pretokenizers": []any{split, byteLevel}}
+	}
+	out["normalizer"] = nil
+	if name == "qwen2" {
+		out["normalizer"] = jsonObject{"type": "NFC"}
+	}
+	out["decoder"] = jsonObject{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}
+	out["model"] = jsonObject{"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
+		"fuse_unk": false, "byte_fallback": false, "ignore_merges": name == "llama-bpe", "vocab": t.vocab(), "merges": merges}
+	return nil
+}
+
+// sentencePieces fills in the BPE of SentencePiece, as in Llama 2, which has a score for each token in place of merges.
+func (t *ggufTokenizer) sentencePieces(out jsonObject) error {
+	scores, ok := t.meta.Any(ggufScores).([]float32)
+	if !ok || len(scores) != len(t.tokens) {
+		return t.wrong(ggufScores, fmt.Sprintf("%d entries", t.meta.Len(ggufScores)), fmt.Sprintf("a float32 for each of %d tokens", len(t.tokens)))
+	}
+	steps := []any{jsonObject{"type": "Replace", "pattern": jsonObject{"String": " "}, "content": "▁"}}
+	decoders := []any{jsonObject{"type": "Replace", "pattern": jsonObject{"String": "▁"}, "content": " "}, jsonObject{"type": "ByteFallback"}, jsonObject{"type": "Fuse"}}
+	if prefix, err := t.meta.Bool(ggufAddPrefix); err != nil || prefix {
+		steps = slices.Insert(steps, 0, any(jsonObject{"type": "Prepend", "prepend": "▁"}))
+		decoders = append(decoders, jsonObject{"type": "Strip", "content": " ", "start": 1, "stop": 0})
+	}
+	out["normalizer"] = jsonObject{"type": "Sequence", "normalizers": steps}
+	out["pre_tokenizer"] = nil
+	out["decoder"] = jsonObject{"type": "Sequence", "decoders": decoders}
+	model := jsonObject{"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
+		"fuse_unk": true, "byte_fallback": true, "ignore_merges": false, "vocab": t.vocab(), "merges": t.merges(scores)}
+	if unk := t.id("unk"); unk >= 0 {
+		model["unk_token"] = t.tokens[unk]
+	}
+	out["model"] = model
+	return nil
+}
+
+// merges recovers the merges of a scored vocabulary: of a token every cut into two tokens, tokens of a high score first.
+func (t *ggufTokenizer) merges(scores []float32) [][2]string {
+	ids := make(map[string]int, len(t.tokens))
+	for i, token := range t.tokens {
+		ids[token] = i
+	}
+	type merge struct {
+		left, right, whole int
+	}
+	var found []merge
+	for i, token := range t.tokens {
+		if t.types[i] == ggufControl || t.types[i] == ggufUnknown || len(token) > maxPiece {
+			continue
+		}
+		for at := range token {
+			left, ok := ids[token[:at]]
+			right, ok2 := ids[token[at:]]
+			if at > 0 && ok && ok2 {
+				found = append(found, merge{left, right, i})
+			}
+		}
+	}
+	slices.SortStableFunc(found, func(a, b merge) int {
+		return cmp.Or(cmp.Compare(scores[b.whole], scores[a.whole]), cmp.Compare(a.left, b.left), cmp.Compare(a.right, b.right))
+	})
+	out := make([][2]string, len(found))
+	for i, m := range found {
+		out[i] = [2]string{t.tokens[m.left], t.tokens[m.right]}
+	}
+	return out
+}
+
+// maxPiece is the longest token that is cut into two: real ones have a few dozen bytes, and a hostile one would cost its square.
+const maxPiece = 1024
+
+func (t *ggufTokenizer) vocab() map[string]int {
+	vocab := make(map[string]int, len(t.tokens))
+	for i, token := range t.tokens {
+		if _, twice := vocab[token]; !twice {
+			vocab[token] = i
+		}
+	}
+	return vocab
+}
+
+// compactJSON renders without escaping HTML characters.
+func compactJSON(v any) (string, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return "", fmt.Errorf("model: %w", err)
+	}
+	return strings.TrimSuffix(b.String(), "\n"), nil
+}

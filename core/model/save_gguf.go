@@ -1,0 +1,430 @@
+package model
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// GGUFTypes are the types that SaveGGUF writes ternary layers in, by the names that users give them, with general.file_type.
+var ggufFileTypes = map[string]struct {
+	dtype string
+	file  uint32
+}{"i2_s": {gguf.I2_S, 40}, "tq1_0": {gguf.TQ1_0, 36}, "tq2_0": {gguf.TQ2_0, 37}, "f16": {gguf.F16, 1}, "bf16": {gguf.BF16, 32}, "f32": {gguf.F32, 0}}
+
+// GGUFTypes lists the types in which SaveGGUF writes ternary layers.
+func GGUFTypes() []string { return sortedKeys(ggufFileTypes) }
+
+// SaveGGUF writes the model to a .gguf file whose ternary layers are of the given type, one of GGUFTypes: I2_S, which only bitnet.cpp
+// reads, keeps the scales as they are; TQ1_0 and TQ2_0, which llama.cpp reads too, and f16 round them to float16; bf16 to bfloat16. Tables
+// and norms are written without loss, as bfloat16 where that holds every value and as float32 otherwise.
+//
+// Errors: ErrOption for a type or name; ErrExport for what GGUF has no place for: norms inside of linears, layers that stay float in
+// a ternary type, rows that are no whole blocks (128 columns for I2_S, 256 for the others).
+func (m *Model) SaveGGUF(ctx context.Context, path, kind string) error {
+	t, ok := ggufFileTypes[strings.ToLower(kind)]
+	if !ok {
+		return fmt.Errorf("%w: type %q: must be one of %s", ErrOption, kind, strings.Join(GGUFTypes(), ", "))
+	}
+	if !strings.EqualFold(filepath.Ext(path), GGUFExt) {
+		return fmt.Errorf("%w: path %s: must end in %s", ErrOption, path, GGUFExt)
+	}
+	if err := m.sound(ctx); err != nil {
+		return err
+	}
+	if err := m.Acquire(); err != nil {
+		return err
+	}
+	defer m.Release()
+	files, err := m.assets(nil)
+	if err != nil {
+		return err
+	}
+	w := &ggufWriter{cfg: m.Config, dtype: t.dtype}
+	if err := m.eachWeight(w.linear, w.norm); err != nil {
+		return err
+	}
+	entries := ggufEntries(m, strings.TrimSuffix(filepath.Base(path), filepath.Ext(path)), t.file)
+	vocabulary, err := ggufVocabulary(files, m.Config)
+	if err != nil {
+		return err
+	}
+	w.ropeFactors()
+	return gguf.Write(path, append(entries, vocabulary...), stoppable(ctx, w.tensors))
+}
+
+// ggufEntries are the hyperparameters.
+func ggufEntries(m *Model, name string, fileType uint32) []gguf.Entry {
+	c := m.Config
+	arch := map[string]string{ArchBitNet: ggufBitNet2B, ArchBitnet: ggufBitnet, ArchLlama: ggufLlama}[c.Architecture]
+	entries := []gguf.Entry{
+		{Key: "general.architecture", Value: arch}, {Key: "general.type", Value: "model"}, {Key: "general.name", Value: name},
+		{Key: "general.quantization_version", Value: uint32(2)}, {Key: "general.file_type", Value: fileType},
+	}
+	number := func(key string, n int) {
+		entries = append(entries, gguf.Entry{Key: arch + "." + key, Value: uint32(n)})
+	}
+	number("vocab_size", c.VocabSize)
+	number("context_length", c.MaxPositionEmbeddings)
+	number("embedding_length", c.HiddenSize)
+	number("block_count", c.NumHiddenLayers)
+	number("feed_forward_length", c.IntermediateSize)
+	number("attention.head_count", c.NumAttentionHeads)
+	number("attention.head_count_kv", c.NumKeyValueHeads)
+	number("attention.key_length", c.HeadDim)
+	number("attention.value_length", c.HeadDim)
+	number("rope.dimension_count", c.HeadDim)
+	entries = append(entries, gguf.Entry{Key: arch + ".attention.layer_norm_rms_epsilon", Value: float32(c.RMSNormEps)},
+		gguf.Entry{Key: arch + ".rope.freq_base", Value: float32(c.RopeTheta)})
+	if s := c.RopeScaling; s != nil && s.Type == RopeLinear {
+		entries = append(entries, gguf.Entry{Key: arch + ".rope.scaling.type", Value: "linear"},
+			gguf.Entry{Key: arch + ".rope.scaling.factor", Value: float32(s.Factor)})
+	} else if s != nil {
+		number("rope.scaling.original_context_length", s.OriginalMaxPositionEmbeddings)
+	}
+	return entries
+}
+
+// ggufWriter collects the tensors.
+type ggufWriter struct {
+	cfg     *Config
+	dtype   string
+	tensors []container.Tensor
+}
+
+func (w *ggufWriter) norm(name string, n *nn.RMSNorm) error {
+	w.vector(ggufName(name)+".weight", n.Weight)
+	return nil
+}
+
+// vector writes a norm or bias as float32, which is what readers expect.
+func (w *ggufWriter) vector(name string, values []float32) {
+	w.tensors = append(w.tensors, container.Tensor{Name: name, DType: gguf.F32, Shape: []int{len(values)}, Data: appendFloats(nil, gguf.F32, values)})
+}
+
+func (w *ggufWriter) linear(name string, l *nn.Linear) error {
+	if l.Norm != nil {
+		return fmt.Errorf("%w: %s has a norm of its own, for which GGUF has no place", ErrExport, name)
+	}
+	stored := ggufName(name) + ".weight"
+	order := ggufRows(w.cfg, name, l.Out)
+	switch {
+	case l.Ternary != nil:
+		if err := w.ternary(stored, name, l.Ternary, order); err != nil {
+			return err
+		}
+	default:
+		w.dense(stored, l.Dense, order)
+	}
+	if l.Bias != nil {
+		bias := make([]float32, l.Out)
+		for i := range bias {
+			bias[i] = l.Bias[order(i)]
+		}
+		w.vector(ggufName(name)+".bias", bias)
+	}
+	return nil
+}
+
+// ggufRows says which row of a layer is row i of the file: the reverse of ggufSource.rowOrder.
+func ggufRows(c *Config, name string, rows int) func(i int) int {
+	s := ggufSource{cfg: c}
+	from := s.rowOrder(name)
+	if from == nil {
+		return func(i int) int { return i }
+	}
+	order := make([]int, rows)
+	for r := range order {
+		order[from(r)] = r
+	}
+	return func(i int) int { return order[i] }
+}
+
+// dense streams a table, as bfloat16 when it is one.
+func (w *ggufWriter) dense(name string, d *quant.Dense, order func(int) int) {
+	dtype := gguf.F32
+	if d.Format == cpu.DenseBF16 {
+		dtype = gguf.BF16
+	}
+	w.rows(name, dtype, d.Rows, d.Cols, func(text []byte, row []float32, r int) []byte {
+		d.Row(row, order(r))
+		return appendFloats(text, dtype, row)
+	})
+}
+
+// rows streams a matrix row by row.
+func (w *ggufWriter) rows(name, dtype string, rows, cols int, encode func(text []byte, row []float32, r int) []byte) {
+	w.tensors = append(w.tensors, container.Tensor{Name: name, DType: dtype, Shape: []int{rows, cols}, Stream: func(out io.Writer) error {
+		row, text := make([]float32, cols), []byte(nil)
+		for r := range rows {
+			text = encode(text[:0], row, r)
+			if _, err := out.Write(text); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+}
+
+// ternary streams a ternary matrix.
+func (w *ggufWriter) ternary(stored, name string, t *quant.Ternary, order func(int) int) error {
+	blocks, _ := gguf.Block(w.dtype)
+	if w.dtype == gguf.I2_S {
+		blocks = 128
+	}
+	if t.Cols%blocks != 0 {
+		return fmt.Errorf("%w: %s has %d columns, and blocks of %s are %d", ErrExport, name, t.Cols, w.dtype, blocks)
+	}
+	bits := uint16(tensor.ToFloat16(t.Scale))
+	if s := tensor.Float16Bits(bits).Float32(); (w.dtype == gguf.TQ1_0 || w.dtype == gguf.TQ2_0 || w.dtype == gguf.F16) && (s == 0 || math.IsInf(float64(s), 0)) {
+		return fmt.Errorf("%w: the scale of %s is %v, which float16 does not hold", ErrExport, name, t.Scale)
+	}
+	w.tensors = append(w.tensors, container.Tensor{Name: stored, DType: w.dtype, Shape: []int{t.Rows, t.Cols}, Stream: func(out io.Writer) error {
+		codes, row := t.Codes(nil), make([]int8, t.Cols)
+		size, _ := gguf.Bytes(w.dtype, t.Cols, t.Cols)
+		if w.dtype == gguf.I2_S {
+			size = t.Cols / 4
+		}
+		text := make([]byte, size, size+32)
+		for r := range t.Rows {
+			copy(row, codes[order(r)*t.Cols:])
+			switch w.dtype {
+			case gguf.I2_S:
+				gguf.PutI2SRow(text, row)
+			case gguf.TQ1_0, gguf.TQ2_0:
+				gguf.PutCodes(text, w.dtype, row, bits)
+			default:
+				text = text[:0]
+				for _, c := range row {
+					text = appendValue(text, w.dtype, float32(c)*t.Scale)
+				}
+			}
+			if _, err := out.Write(text); err != nil {
+				return err
+			}
+		}
+		if w.dtype == gguf.I2_S {
+			_, err := out.Write(gguf.I2STail(t.Scale))
+			return err
+		}
+		return nil
+	}})
+	return nil
+}
+
+func appendValue(dst []byte, dtype string, v float32) []byte {
+	if dtype == gguf.F16 {
+		return binary.LittleEndian.AppendUint16(dst, uint16(tensor.ToFloat16(v)))
+	}
+	return appendFloats(dst, dtype, []float32{v})
+}
+
+// ropeFactors adds the tensor of Llama 3's scaling.
+func (w *ggufWriter) ropeFactors() {
+	s := w.cfg.RopeScaling
+	if s == nil || s.Type != RopeLlama3 {
+		return
+	}
+	var values []float32
+	for _, f := range llama3Factors(s, w.cfg.RopeTheta, w.cfg.HeadDim/2) {
+		values = append(values, float32(f))
+	}
+	w.vector(ropeFactors, values)
+}
+
+// ggufVocabulary renders the tokenizer of a tokenizer.json; a model without one gets none.
+func ggufVocabulary(files map[string]string, c *Config) ([]gguf.Entry, error) {
+	text, ok := files["tokenizer.json"]
+	if !ok {
+		return []gguf.Entry{{Key: ggufTokModel, Value: "none"}}, nil
+	}
+	var t hfTokenizer
+	if err := json.Unmarshal([]byte(text), &t); err != nil {
+		return nil, fmt.Errorf("%w: tokenizer.json: %w", ErrExport, err)
+	}
+	return t.entries(files, c)
+}
+
+// hfTokenizer is what is read of a tokenizer.json.
+type hfTokenizer struct {
+	Added []added `json:"added_tokens"`
+	Model struct {
+		Type         string          `json:"type"`
+		Vocab        map[string]int  `json:"vocab"`
+		Merges       json.RawMessage `json:"merges"`
+		ByteFallback bool            `json:"byte_fallback"`
+	} `json:"model"`
+	PreTokenizer  json.RawMessage `json:"pre_tokenizer"`
+	Normalizer    json.RawMessage `json:"normalizer"`
+	PostProcessor json.RawMessage `json:"post_processor"`
+}
+
+func (t *hfTokenizer) entries(files map[string]string, c *Config) ([]gguf.Entry, error) {
+	if t.Model.Type != "BPE" || len(t.Model.Vocab) == 0 {
+		return nil, fmt.Errorf("%w: tokenizer.json has a model of type %q; GGUF files have BPE", ErrExport, t.Model.Type)
+	}
+	tokens, types := t.tokens(c.VocabSize)
+	merges, err := t.merges()
+	if err != nil {
+		return nil, err
+	}
+	var out []gguf.Entry
+	if t.Model.ByteFallback {
+		out = append(out, gguf.Entry{Key: ggufTokModel, Value: "llama"}, gguf.Entry{Key: ggufScores, Value: t.scores(tokens, merges)},
+			gguf.Entry{Key: ggufAddPrefix, Value: strings.Contains(string(t.Normalizer), `"Prepend"`)})
+	} else {
+		pre, err := t.pre()
+		if err != nil {
+			return nil, err
+		}
+		joined := make([]string, len(merges))
+		for i, m := range merges {
+			joined[i] = m[0] + " " + m[1]
+		}
+		out = append(out, gguf.Entry{Key: ggufTokModel, Value: "gpt2"}, gguf.Entry{Key: ggufTokPre, Value: pre}, gguf.Entry{Key: ggufMerges, Value: joined})
+	}
+	out = append(out, gguf.Entry{Key: ggufTokens, Value: tokens}, gguf.Entry{Key: ggufTypes, Value: types},
+		gguf.Entry{Key: ggufAddBOS, Value: strings.Contains(string(t.PostProcessor), `"TemplateProcessing"`)})
+	return append(out, t.special(files, c)...), nil
+}
+
+// tokens lists the vocabulary by id, with fillers where there is no token, and the tokens' types.
+func (t *hfTokenizer) tokens(vocab int) ([]string, []int32) {
+	const normal, unused, byteToken = 1, 5, 6
+	tokens, types := make([]string, vocab), make([]int32, vocab)
+	for i := range tokens {
+		tokens[i], types[i] = fmt.Sprintf("[PAD%d]", i), unused
+	}
+	put := func(i int, token string, kind int32) {
+		if i >= 0 && i < vocab {
+			tokens[i], types[i] = token, kind
+		}
+	}
+	for token, i := range t.Model.Vocab {
+		kind := int32(normal)
+		if t.Model.ByteFallback && len(token) == 6 && strings.HasPrefix(token, "<0x") {
+			kind = byteToken
+		}
+		put(i, token, kind)
+	}
+	for _, a := range t.Added {
+		kind := int32(ggufUser)
+		if a.Special {
+			kind = ggufControl
+		}
+		put(a.ID, a.Content, kind)
+	}
+	return tokens, types
+}
+
+// merges reads both spellings: ["a b", ...] and [["a", "b"], ...].
+func (t *hfTokenizer) merges() ([][2]string, error) {
+	var pairs [][2]string
+	if err := json.Unmarshal(t.Model.Merges, &pairs); err == nil {
+		return pairs, nil
+	}
+	var lines []string
+	if err := json.Unmarshal(t.Model.Merges, &lines); err != nil {
+		return nil, fmt.Errorf("%w: tokenizer.json: merges: %w", ErrExport, err)
+	}
+	for _, line := range lines {
+		left, right, _ := strings.Cut(line, " ")
+		pairs = append(pairs, [2]string{left, right})
+	}
+	return pairs, nil
+}
+
+// scores gives each token the number of the first merge that makes it, negative: the order in which SentencePiece merges.
+func (t *hfTokenizer) scores(tokens []string, merges [][2]string) []float32 {
+	rank := map[string]int{}
+	for i, m := range merges {
+		if whole := m[0] + m[1]; rank[whole] == 0 {
+			rank[whole] = i + 1
+		}
+	}
+	scores := make([]float32, len(tokens))
+	for i, token := range tokens {
+		scores[i] = -float32(rank[token])
+	}
+	return scores
+}
+
+// pre names how words are cut.
+func (t *hfTokenizer) pre() (string, error) {
+	type step struct {
+		Type    string
+		Pattern struct{ Regex string }
+		Use     *bool  `json:"use_regex"`
+		Steps   []step `json:"pretokenizers"`
+	}
+	var p step
+	if err := json.Unmarshal(t.PreTokenizer, &p); err != nil {
+		return "", fmt.Errorf("%w: tokenizer.json: pre_tokenizer: %w", ErrExport, err)
+	}
+	if p.Type == "ByteLevel" && (p.Use == nil || *p.Use) {
+		return "gpt-2", nil
+	}
+	if i := slices.IndexFunc(p.Steps, func(s step) bool { return s.Type == "Split" }); i >= 0 {
+		for _, name := range sortedKeys(splits) {
+			if splits[name] != "" && splits[name] == p.Steps[i].Pattern.Regex {
+				return name, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("%w: the pre-tokenizer of tokenizer.json is none of %s, and readers of GGUF know them by name", ErrExport, strings.Join(sortedKeys(splits), ", "))
+}
+
+// special names the special tokens, by the config or else by tokenizer_config.json, and adds the chat template.
+func (t *hfTokenizer) special(files map[string]string, c *Config) []gguf.Entry {
+	var config map[string]any
+	_ = json.Unmarshal([]byte(cmp.Or(files["tokenizer_config.json"], "{}")), &config) // one that cannot be read says nothing
+	ids := map[string]int{}
+	for _, a := range t.Added {
+		ids[a.Content] = a.ID
+	}
+	find := func(name string) *int {
+		token, _ := config[name].(string)
+		if object, ok := config[name].(map[string]any); ok {
+			token, _ = object["content"].(string)
+		}
+		if id, ok := ids[token]; ok {
+			return &id
+		}
+		return nil
+	}
+	eos := find("eos_token")
+	if len(c.EOSTokenIDs) > 0 {
+		eos = &c.EOSTokenIDs[0]
+	}
+	var out []gguf.Entry
+	for _, e := range []struct {
+		key string
+		id  *int
+	}{{"bos", cmp.Or(c.BOSTokenID, find("bos_token"))}, {"eos", eos}, {"padding", cmp.Or(c.PadTokenID, find("pad_token"))}, {"unknown", find("unk_token")}} {
+		if e.id != nil {
+			out = append(out, gguf.Entry{Key: "tokenizer.ggml." + e.key + "_token_id", Value: uint32(*e.id)})
+		}
+	}
+	if len(c.EOSTokenIDs) > 1 {
+		out = append(out, gguf.Entry{Key: "tokenizer.ggml.eot_token_id", Value: uint32(c.EOSTokenIDs[1])})
+	}
+	template, _ := config["chat_template"].(string)
+	if template = cmp.Or(files["chat_template.jinja"], template); template != "" {
+		out = append(out, gguf.Entry{Key: ggufTemplate, Value: template})
+	}
+	return out
+}
