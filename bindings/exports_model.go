@@ -50,6 +50,7 @@ func parseLoadOptions(text *C.char) (_ model.LoadOptions, kv nn.KVType, err erro
 		FFNDensity float64 `json:"ffn_density"`
 		Packing    string  `json:"packing"`
 		KVType     string  `json:"kv_dtype"`
+		I2SLayout  string  `json:"i2s_layout"`
 	}
 	if err := json.Unmarshal([]byte(C.GoString(text)), &o); err != nil {
 		return model.LoadOptions{}, 0, fmt.Errorf("%w: load options: %w", errArgument, err)
@@ -61,7 +62,7 @@ func parseLoadOptions(text *C.char) (_ model.LoadOptions, kv nn.KVType, err erro
 	}
 	return model.LoadOptions{
 		HeadFormat: o.HeadFormat, Verify: o.Verify, Resident: o.Resident, Trainable: o.Trainable, Quantize: o.Quantize, FFNDensity: o.FFNDensity,
-		Packing: o.Packing,
+		Packing: o.Packing, I2SLayout: o.I2SLayout,
 	}, kv, nil
 }
 
@@ -147,11 +148,11 @@ func bn_model_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 	})
 }
 
-// bn_model_save writes the model and the files that belong to it: format is "native" or "hf", masters the dtype of master weights in
-// place of packed ones, or empty.
+// bn_model_save writes the model and the files that belong to it: format is "native", "hf" or "gguf", weights the dtype of master weights
+// in place of packed ones, or empty, and the type of ternary layers in a GGUF file.
 //
 //export bn_model_save
-func bn_model_save(h C.uintptr_t, path, format, masters *C.char, poll C.bn_poll, state unsafe.Pointer, errOut **C.char) C.int {
+func bn_model_save(h C.uintptr_t, path, format, weights *C.char, poll C.bn_poll, state unsafe.Pointer, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		m, name := value[*runner](h).model, C.GoString(path)
 		var save func(context.Context) error
@@ -159,9 +160,11 @@ func bn_model_save(h C.uintptr_t, path, format, masters *C.char, poll C.bn_poll,
 		case "native":
 			save = func(ctx context.Context) error { return m.SaveContext(ctx, name, nil) }
 		case "hf":
-			save = func(ctx context.Context) error { return m.SaveHFContext(ctx, name, C.GoString(masters)) }
+			save = func(ctx context.Context) error { return m.SaveHFContext(ctx, name, C.GoString(weights)) }
+		case "gguf":
+			save = func(ctx context.Context) error { return m.SaveGGUF(ctx, name, C.GoString(weights)) }
 		default:
-			return fmt.Errorf("%w: format = %q: expected \"native\" or \"hf\"", errArgument, f)
+			return fmt.Errorf("%w: format = %q: expected \"native\", \"hf\" or \"gguf\"", errArgument, f)
 		}
 		err := newInterrupts(poll, state).await(save)
 		if errors.Is(err, fs.ErrNotExist) { // the place to write to, not a model

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 Progress = Callable[[int, int], object]
+GGUFType = Literal["i2_s", "tq1_0", "tq2_0", "f16", "bf16", "f32"]
 
 
 class BitNetModel:
@@ -74,6 +75,7 @@ class BitNetModel:
         packing: Literal["auto", "2bit", "base3"] = "auto",
         trainable: bool = False,
         quantize: bool = False,
+        i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
         revision: str | None = None,
         cache_dir: str | PathLike[str] | None = None,
         local_files_only: bool = False,
@@ -82,7 +84,7 @@ class BitNetModel:
     ) -> Self:
         """Loads a model.
 
-        name: a model directory (Hugging Face checkpoint or our own ``.bitnet`` format), a registered name
+        name: a model directory (Hugging Face checkpoint or our own ``.bitnet`` format), a ``.gguf`` file, a registered name
             (``bitnet models`` lists them; ``"bitnet-shakespeare"`` comes with the package), or a Hugging Face repository
             ("owner/name"), which is downloaded into the hub's cache.
         head_dtype: how the embedding and output head are kept: "float32", "bfloat16", "int8" (one scale a row), "int4" (one
@@ -108,6 +110,9 @@ class BitNetModel:
             its training had left them.
         quantize: take the float weights of a Llama checkpoint without a quantization_config as master weights of ternary
             layers. Such a model has to be trained before it is good for anything.
+        i2s_layout: how the I2_S tensors of a GGUF file have their codes, which the file does not say: "x86" (the published files),
+            "arm64" (quantized on ARM) or "row4" (x86 builds of bitnet.cpp without ACT_PARALLEL). With the wrong one a model
+            loads and talks nonsense.
         revision, cache_dir, local_files_only, token: as in huggingface_hub.
         progress: called as progress(bytes_done, bytes_total) while loading.
 
@@ -122,6 +127,7 @@ class BitNetModel:
             "trainable": bool(trainable),
             "quantize": bool(quantize),
             "packing": _packing(packing),
+            "i2s_layout": i2s_layout,
         }
         path = path.absolute()  # which a change of the working directory leaves alone
         model = cls(_bitnet.load(path, json.dumps(options), progress), path)
@@ -184,8 +190,9 @@ class BitNetModel:
         self,
         path: str | PathLike[str],
         *,
-        format: Literal["native", "hf"] = "native",
+        format: Literal["native", "hf", "gguf"] = "native",
         masters: Literal["float32", "bfloat16"] | None = None,
+        gguf_type: GGUFType = "i2_s",
     ) -> None:
         """Writes the model, with its tokenizer and generation config if it has them.
 
@@ -193,11 +200,13 @@ class BitNetModel:
         one file with everything in it, any other a directory. "hf" is a Hugging Face checkpoint, a directory with
         packed ternary weights, or, with masters and of a trainable model, one of master weights in that dtype, of which
         transformers derives the ternary weights itself: from "float32" training goes on exactly, in "bfloat16" they are
-        rounded. Directories on the way are made; a file appears complete or not at all. FileSystemError if
+        rounded. "gguf" is one file that ends in .gguf, whose ternary layers are of gguf_type: "i2_s", which only bitnet.cpp
+        reads, keeps the scales as they are, and the others, which llama.cpp reads too where it knows the architecture, round
+        them to float16 ("bf16" to bfloat16, "f32" not at all). Directories on the way are made; a file appears complete or not at all. FileSystemError if
         the place cannot be written to.
         """
         if not fspath(path):
-            raise ArgumentError("path is empty: expected a file name that ends in .bitnet, or a directory")
+            raise ArgumentError("path is empty: expected a file name that ends in .bitnet or .gguf, or a directory")
         try:
             place = Path(path).expanduser()
             if not place.parent.exists():
@@ -206,7 +215,7 @@ class BitNetModel:
             raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
         if masters is not None and format != "hf":
             raise ArgumentError(f"masters = {masters!r}: expected format='hf' with it, found {format!r}")
-        self._model.save(place, format, masters or "")
+        self._model.save(place, format, gguf_type if format == "gguf" else masters or "")
 
     def close(self) -> None:
         """Gives the memory back, after calls in flight on other threads. A closed model raises ArgumentError."""
