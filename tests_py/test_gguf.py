@@ -1,0 +1,132 @@
+"""GGUF files by Python: models come back, and so do their tokenizers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer as Backend
+
+from bitnet_rust import BitNetModel, FormatError, Tokenizer
+from bitnet_rust.errors import ArgumentError
+
+# What tokenizers trip over: scripts, emoji with joiners, combining marks, code, numbers, runs of spaces and lines.
+CORPUS = [
+    "",
+    " ",
+    "Hello, world! It's what we'll do; they'd agree, I'M sure.",
+    "Grüße aus Köln — “Zitat” … 12345678 3.14159 1,000,000",
+    "日本語のテキストと中文字符 한국어 עברית العربية हिन्दी ไทย",
+    "👋🏽 👩‍👩‍👧‍👦 🇩🇪 é é ﬁ ½ \u200b\ufeff",
+    "def f(x):\n\treturn {'a': [x**2 for x in range(10)]}  # comment\n\n\n    pass\r\n\r\nend",
+    "a  b   c    d\t\te \n f\n\n g   ",
+    "<|begin_of_text|>User: hi<|eot_id|>Assistant: <|user|>",
+    "\x00\x01\x7f tabs\vand\fforms",
+]
+
+LLAMA = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def byte_level(regex: str | None, normalizer: Any = None) -> Backend:
+    backend = Backend(models.BPE(ignore_merges=regex == LLAMA))
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex is None)
+    backend.pre_tokenizer = (
+        level if regex is None else pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(regex), "isolated"), level])
+    )
+    if normalizer is not None:
+        backend.normalizer = normalizer
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<|begin_of_text|>", "<|eot_id|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(CORPUS * 3, trainer)
+    backend.add_tokens([AddedToken("<|user|>", normalized=False)])
+    return backend
+
+
+def sentence_pieces() -> Backend:
+    """The BPE of Llama 2: spaces become ▁, unknown characters become bytes."""
+    backend = Backend(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)],
+        limit_alphabet=60,
+        show_progress=False,
+    )
+    backend.train_from_iterator([t.replace(" ", "▁") for t in CORPUS * 3], trainer)
+    text = backend.to_str()
+    # the bytes are ordinary tokens there
+    import json
+
+    file = json.loads(text)
+    file["added_tokens"] = [t for t in file["added_tokens"] if not t["content"].startswith("<0x")]
+    return Backend.from_str(json.dumps(file))
+
+
+TOKENIZERS = {
+    "gpt-2": lambda: byte_level(None),
+    "llama-bpe": lambda: byte_level(LLAMA),
+    "qwen2": lambda: byte_level(LLAMA.replace("{1,3}", ""), normalizers.NFC()),
+    "llama": sentence_pieces,
+}
+
+
+def model_with(backend: Backend, bos: bool) -> BitNetModel:
+    size = backend.get_vocab_size()
+    if bos:
+        token = "<s>" if backend.token_to_id("<s>") is not None else "<|begin_of_text|>"
+        at = backend.token_to_id(token)
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{token} $A", pair=f"{token} $A {token}:1 $B:1", special_tokens=[(token, at)]
+        )
+    model = BitNetModel.from_config(
+        {
+            "architecture": "LlamaForCausalLM",
+            "vocab_size": size,
+            "hidden_size": 256,
+            "intermediate_size": 256,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        }
+    )
+    special = {"bos_token": token} if bos else {}
+    model.tokenizer = Tokenizer(backend, special, "{{ messages[0]['content'] }}")
+    return model
+
+
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_tokenizer_goes_through_the_metadata_and_comes_back(name: str, bos: bool, tmp_path: Path) -> None:
+    with model_with(TOKENIZERS[name](), bos) as model:
+        model.save_pretrained(tmp_path / "m.gguf", format="gguf", gguf_type="tq2_0")
+        with BitNetModel.from_pretrained(tmp_path / "m.gguf") as again:
+            for text in CORPUS:
+                ids = model.tokenizer.encode(text)
+                assert again.tokenizer.encode(text) == ids, text
+                assert again.tokenizer.decode(ids) == model.tokenizer.decode(ids), text
+            assert again.tokenizer.chat_template == model.tokenizer.chat_template
+            assert again.generate([1, 2, 3], max_new_tokens=8, temperature=0) == model.generate(
+                [1, 2, 3], max_new_tokens=8, temperature=0
+            )
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with BitNetModel.from_pretrained("bitnet-shakespeare") as model:
+        with pytest.raises(ArgumentError, match=r'type "q9": must be one of bf16, f16, f32, i2_s, tq1_0, tq2_0'):
+            model.save_pretrained(tmp_path / "m.gguf", format="gguf", gguf_type="q9")  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError, match=r"must end in .gguf"):
+            model.save_pretrained(tmp_path / "m", format="gguf")
+        model.save_pretrained(tmp_path / "m.gguf", format="gguf")
+    with pytest.raises(ArgumentError, match=r'i2s_layout "x87": must be one of x86, arm64, row4'):
+        BitNetModel.from_pretrained(tmp_path / "m.gguf", i2s_layout="x87")  # type: ignore[arg-type]
+    content = (tmp_path / "m.gguf").read_bytes()
+    (tmp_path / "cut.gguf").write_bytes(content[: len(content) // 2])
+    with pytest.raises(FormatError, match=r"cut\.gguf.*lies past|past the end"):
+        BitNetModel.from_pretrained(tmp_path / "cut.gguf")
