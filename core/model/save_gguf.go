@@ -20,7 +20,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// GGUFTypes are the types that SaveGGUF writes ternary layers in, by the names that users give them, with general.file_type.
+// ggufFileTypes are the types that SaveGGUF writes ternary layers in, by the names that users give them, with general.file_type.
 var ggufFileTypes = map[string]struct {
 	dtype string
 	file  uint32
