@@ -346,9 +346,12 @@ func TestLoadSaysWhatIsNotThere(t *testing.T) {
 	c.config["architectures"] = []string{"GPT2LMHeadModel"}
 	require.ErrorIs(t, try(c.write(), model.LoadOptions{}), model.ErrConfig)
 
-	other := filepath.Join(dir, "model.gguf")
+	other := filepath.Join(dir, "model.pt")
 	require.NoError(t, os.WriteFile(other, nil, 0o600))
 	require.ErrorIs(t, try(other, model.LoadOptions{}), model.ErrOption)
+	empty := filepath.Join(dir, "model.gguf")
+	require.NoError(t, os.WriteFile(empty, nil, 0o600))
+	require.ErrorIs(t, try(empty, model.LoadOptions{}), container.ErrFormat)
 
 	good := filepath.Join(golden, "bitnet_offline_packed")
 	err = try(good, model.LoadOptions{HeadFormat: "int3"})

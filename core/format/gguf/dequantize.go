@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
-	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
 // Decodes says whether Dequantize knows a type.
@@ -38,14 +37,24 @@ func Dequantize(dst []float32, dtype string, src []byte) error {
 
 // decoders turn one block into numbers.
 var decoders = map[string]func(dst []float32, b []byte){
-	F32:  func(dst []float32, b []byte) { dst[0] = math.Float32frombits(binary.LittleEndian.Uint32(b)) },
-	F16:  func(dst []float32, b []byte) { dst[0] = half(b) },
-	BF16: func(dst []float32, b []byte) { dst[0] = tensor.BFloat16Bits(binary.LittleEndian.Uint16(b)).Float32() },
+	F32: func(dst []float32, b []byte) { dst[0] = math.Float32frombits(binary.LittleEndian.Uint32(b)) },
+	F16: func(dst []float32, b []byte) { dst[0] = half(b) },
+	BF16: func(dst []float32, b []byte) {
+		dst[0] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16)
+	},
 	Q4_0: decodeQ4, Q8_0: decodeQ8, Q4_K: decodeQ4K, Q6_K: decodeQ6K,
 	TQ1_0: decodeTernary(TQ1_0), TQ2_0: decodeTernary(TQ2_0),
 }
 
-func half(b []byte) float32 { return tensor.Float16Bits(binary.LittleEndian.Uint16(b)).Float32() }
+// half widens an IEEE half. Its exponent and fraction, where a float32 has them, are the number times 2^-112.
+func half(b []byte) float32 {
+	h := uint32(binary.LittleEndian.Uint16(b))
+	sign := h & 0x8000 << 16
+	if h&0x7c00 == 0x7c00 { // infinity, NaN
+		return math.Float32frombits(sign | 0x7f800000 | h&0x3ff<<13)
+	}
+	return math.Float32frombits(sign | math.Float32bits(math.Float32frombits(h&0x7fff<<13)*0x1p112))
+}
 
 // Q4_0: a half, then 16 bytes; byte i has value i in its low bits and value
 // 16+i in its high bits, less 8.

@@ -160,3 +160,27 @@ func TestDimensionsAreSlowestFirst(t *testing.T) {
 		require.Equal(t, uint32(i), binary.LittleEndian.Uint32(v.Data[4*i:]))
 	}
 }
+
+func TestHalvesWidenExactly(t *testing.T) {
+	for bits := range 1 << 16 {
+		h := []byte{byte(bits), byte(bits >> 8)}
+		exponent, fraction := bits>>10&31, float64(bits&0x3ff)
+		want := math.Ldexp(1+fraction/1024, exponent-15)
+		switch {
+		case exponent == 0:
+			want = math.Ldexp(fraction, -24)
+		case exponent == 31 && fraction == 0:
+			want = math.Inf(1)
+		case exponent == 31:
+			want = math.NaN()
+		}
+		got := float64(half(h))
+		if bits>>15 == 1 {
+			want = -want
+		}
+		require.Equal(t, math.IsNaN(want), math.IsNaN(got))
+		if want == want {
+			require.Equal(t, math.Float64bits(want), math.Float64bits(got), "%#x", bits)
+		}
+	}
+}
