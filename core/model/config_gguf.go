@@ -90,7 +90,7 @@ func (r *ggufReader) invalid(field string, value any, reason string) error {
 // note keeps the first error; one about the type of an entry becomes one about the config.
 func (r *ggufReader) note(err error) {
 	var e *container.Error
-	if errors.As(err, &e) {
+	if errors.As(err, &e) && (errors.Is(err, gguf.ErrMissing) || errors.Is(err, gguf.ErrType)) {
 		reason := "must be " + e.Expected
 		if e.Found != "" {
 			err = r.invalid(e.Field, e.Found, reason)

@@ -1,0 +1,142 @@
+package model_test
+
+import (
+	"context"
+	"encoding/binary"
+	"math"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
+	"github.com/bitnet-rust/bitnet_rust/core/model"
+)
+
+// ggufParts are the entries and tensors of a small file that loads; change alters them before they are written.
+func ggufParts(t *testing.T, change func(entries map[string]any, tensors map[string]*container.Tensor)) string {
+	t.Helper()
+	dir := t.TempDir()
+	m, err := model.Load(context.Background(), filepath.Join(golden, "llama_bitlinear_packed"), model.LoadOptions{})
+	require.NoError(t, err)
+	defer m.Close()
+	path := filepath.Join(dir, "model.gguf")
+	require.NoError(t, m.SaveGGUF(context.Background(), path, "tq2_0"))
+	f, err := gguf.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	entries, tensors := map[string]any{}, map[string]*container.Tensor{}
+	for _, key := range f.Metadata().Keys() {
+		entries[key] = f.Metadata().Any(key)
+	}
+	for _, info := range f.Tensors() {
+		v, err := f.Tensor(info.Name)
+		require.NoError(t, err)
+		tensors[info.Name] = &container.Tensor{Name: v.Name, DType: v.DType, Shape: v.Shape, Data: slices.Clone(v.Data)}
+	}
+	change(entries, tensors)
+	var list []gguf.Entry
+	for key, v := range entries {
+		list = append(list, gguf.Entry{Key: key, Value: v})
+	}
+	var all []container.Tensor
+	for _, tensor := range tensors {
+		all = append(all, *tensor)
+	}
+	changed := filepath.Join(dir, "changed.gguf")
+	require.NoError(t, gguf.Write(changed, list, all))
+	return changed
+}
+
+func TestGGUFFilesThatAreNoModelOfOursAreRefusedByName(t *testing.T) {
+	type parts = func(e map[string]any, w map[string]*container.Tensor)
+	for name, c := range map[string]struct {
+		change parts
+		want   error
+		text   string
+	}{
+		"another architecture": {func(e map[string]any, _ map[string]*container.Tensor) { e["general.architecture"] = "gemma" }, model.ErrConfig,
+			`general.architecture = "gemma": must be one of bitnet-b1.58, bitnet-25, bitnet, llama`},
+		"no architecture": {func(e map[string]any, _ map[string]*container.Tensor) { delete(e, "general.architecture") }, model.ErrConfig, "general.architecture: is missing"},
+		"a size of no type": {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.block_count"] = "three" }, model.ErrConfig,
+			"llama.block_count = string: must be an integer"},
+		"negative heads": {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.attention.head_count"] = int32(-4) }, model.ErrConfig, "num_attention_heads = -4"},
+		"huge layers": {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.block_count"] = uint64(1 << 62) }, model.ErrConfig, "num_hidden_layers"},
+		"zero kv heads": {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.attention.head_count_kv"] = uint32(0) }, model.ErrConfig,
+			"llama.attention.head_count_kv = 0: must be positive"},
+		"experts": {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.expert_count"] = uint32(8) }, model.ErrConfig, "mixtures of experts"},
+		"partial rotation": {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.rope.dimension_count"] = uint32(16) }, model.ErrConfig,
+			"partial rotation"},
+		"yarn":            {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.rope.scaling.type"] = "yarn" }, model.ErrConfig, "must be none or linear"},
+		"NaN eps":         {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.attention.layer_norm_rms_epsilon"] = float32(math.NaN()) }, model.ErrConfig, "rms_norm_eps"},
+		"no embedding":    {func(_ map[string]any, w map[string]*container.Tensor) { delete(w, "token_embd.weight") }, container.ErrTensorMissing, "token_embd.weight"},
+		"no layer tensor": {func(_ map[string]any, w map[string]*container.Tensor) { delete(w, "blk.1.ffn_up.weight") }, container.ErrTensorMissing, "blk.1.ffn_up.weight"},
+		"an extra tensor": {func(_ map[string]any, w map[string]*container.Tensor) {
+			w["blk.0.attn_q_norm.weight"] = &container.Tensor{Name: "blk.0.attn_q_norm.weight", DType: gguf.F32, Shape: []int{1}, Data: make([]byte, 4)}
+		}, model.ErrUnexpected, "blk.0.attn_q_norm.weight"},
+		"another shape": {func(_ map[string]any, w map[string]*container.Tensor) {
+			w["blk.0.attn_norm.weight"].Shape, w["blk.0.attn_norm.weight"].Data = []int{128}, make([]byte, 512)
+		}, container.ErrMismatch, "blk.0.attn_norm.weight"},
+		"weights of four bits": {func(_ map[string]any, w map[string]*container.Tensor) {
+			v := w["blk.0.ffn_up.weight"]
+			v.DType, v.Data = gguf.Q4_0, make([]byte, v.Shape[0]*v.Shape[1]/32*18)
+		}, container.ErrMismatch, "blk.0.ffn_up.weight"},
+		"scales that differ": {func(_ map[string]any, w map[string]*container.Tensor) {
+			binary.LittleEndian.PutUint16(w["blk.0.ffn_up.weight"].Data[64:], 0x4000)
+		}, model.ErrValue, "blk.0.ffn_up.weight"},
+		"a model of full precision": {func(_ map[string]any, w map[string]*container.Tensor) {
+			v := w["blk.0.ffn_up.weight"]
+			v.DType, v.Data = gguf.F32, make([]byte, 4*v.Shape[0]*v.Shape[1])
+			for i := range v.Shape[0] * v.Shape[1] {
+				binary.LittleEndian.PutUint32(v.Data[4*i:], math.Float32bits(float32(i%7)-3))
+			}
+		}, model.ErrValue, "quantize=True"},
+		"a norm with a NaN": {func(_ map[string]any, w map[string]*container.Tensor) {
+			binary.LittleEndian.PutUint32(w["output_norm.weight"].Data, math.Float32bits(float32(math.NaN())))
+		}, model.ErrValue, "output_norm.weight"},
+		"other rotary factors": {func(_ map[string]any, w map[string]*container.Tensor) {
+			data := make([]byte, 4*32)
+			for i := range 32 {
+				binary.LittleEndian.PutUint32(data[4*i:], math.Float32bits(float32(i+1)))
+			}
+			w["rope_freqs.weight"] = &container.Tensor{Name: "rope_freqs.weight", DType: gguf.F32, Shape: []int{32}, Data: data}
+		}, model.ErrValue, "rope_freqs.weight"},
+	} {
+		path := ggufParts(t, c.change)
+		_, err := model.Load(context.Background(), path, model.LoadOptions{})
+		require.ErrorIs(t, err, c.want, name)
+		require.ErrorContains(t, err, c.text, name)
+		require.ErrorContains(t, err, "changed.gguf", name)
+	}
+}
+
+func TestAGGUFFileMayHaveItsTablesInBlocks(t *testing.T) {
+	path := ggufParts(t, func(_ map[string]any, w map[string]*container.Tensor) {
+		table := w["token_embd.weight"]
+		table.DType, table.Data = gguf.Q8_0, make([]byte, table.Shape[0]*table.Shape[1]/32*34)
+		for i := range table.Data {
+			table.Data[i] = byte(i * 7)
+		}
+		for at := 0; at < len(table.Data); at += 34 {
+			binary.LittleEndian.PutUint16(table.Data[at:], 0x2000)
+		}
+	})
+	m, err := model.Load(context.Background(), path, model.LoadOptions{})
+	require.NoError(t, err)
+	defer m.Close()
+	f, err := gguf.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	v, err := f.Tensor("token_embd.weight")
+	require.NoError(t, err)
+	want, got := make([]float32, v.Elements()), make([]float32, v.Shape[1])
+	require.NoError(t, gguf.Dequantize(want, gguf.Q8_0, v.Data))
+	for r := range v.Shape[0] {
+		m.Embed.Table.Row(got, r)
+		for c, x := range got { // bfloat16
+			require.InDelta(t, want[r*v.Shape[1]+c], x, math.Abs(float64(x))/256)
+		}
+	}
+}
