@@ -293,7 +293,7 @@ func TestStoredKeysAndValuesDoNotDependOnTheBatch(t *testing.T) {
 		v := e.Model().Config.VocabSize
 		long, short := randomIDs(r, 150, v), randomIDs(r, 70, v)
 		exact := chunked(t, e, long, len(long))
-		for _, kv := range []nn.KVType{nn.KVFloat16, nn.KVInt8} {
+		for _, kv := range []nn.KVType{nn.KVFloat16, nn.KVBFloat16, nn.KVInt8} {
 			e.UseKV(kv)
 			want := chunked(t, e, long, len(long))
 			require.NotEqual(t, exact, want, kv)

@@ -529,7 +529,7 @@ def test_a_list_of_prompts_runs_together_in_the_memory_that_there_is() -> None:
 # --- precision -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kv_dtype", ["float16", "int8"])
+@pytest.mark.parametrize("kv_dtype", ["float16", "bfloat16", "int8"])
 def test_keys_and_values_may_be_stored_in_less(tiny: BitNetModel, kv_dtype: str) -> None:
     text = "To be, or not to be, that is the question. " * 8
     with BitNetModel.from_pretrained(tiny._path, kv_dtype=kv_dtype) as model:
@@ -540,7 +540,7 @@ def test_keys_and_values_may_be_stored_in_less(tiny: BitNetModel, kv_dtype: str)
 
 
 def test_an_unknown_kv_dtype_is_refused(tiny: BitNetModel) -> None:
-    with pytest.raises(ArgumentError, match="kv_dtype = 'int4': expected float32, float16 or int8"):
+    with pytest.raises(ArgumentError, match="kv_dtype = 'int4': expected float32, float16, bfloat16 or int8"):
         BitNetModel.from_pretrained(tiny._path, kv_dtype="int4")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="kv_dtype"):
         BitNetModel.from_config("char", kv_dtype="half")  # type: ignore[arg-type]

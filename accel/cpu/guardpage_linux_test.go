@@ -108,7 +108,10 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 				each(func() {
 					AddProduct(sums, dim, left, n, 1, b, dim, high, dim, n, Ahead{})
 					AddProduct(sums, dim, left, 1, high, b, dim, high, dim, n, Ahead{})
-					AddProductHalf(sums, dim, left, n, 1, half, dim, high, dim, n, Ahead{})
+					for _, f := range halfFormats {
+						AddProductHalf(sums, dim, left, n, 1, f, half, dim, high, dim, n, Ahead{})
+						ToHalves(f, half, b)
+					}
 				})
 				pairs, ints, scale := beforeFault(t, make([]int8, 2*n*dim)), beforeFault(t, make([]int16, high*2*n)), beforeFault(t, make([]float32, high))
 				each(func() { AddPairs(sums, dim, ints, 2*n, scale, pairs, 2*dim, high, dim, n, Ahead{}) })

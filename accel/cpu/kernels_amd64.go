@@ -184,6 +184,11 @@ func addProductAVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *
 //go:noescape
 func addProductHalfAVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
+// addProductBF16AVX2r6x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 16; n > 0.
+//
+//go:noescape
+func addProductBF16AVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
 // addPairsAVX2r6x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 6 and j < 16; n > 0.
 //
@@ -199,6 +204,11 @@ func addProductAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *
 //
 //go:noescape
 func addProductHalfAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductBF16AVX2r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+//
+//go:noescape
+func addProductBF16AVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
 // addPairsAVX2r4x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 4 and j < 16; n > 0.
@@ -216,6 +226,11 @@ func addProductAVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *
 //go:noescape
 func addProductHalfAVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
+// addProductBF16AVX2r2x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 32; n > 0.
+//
+//go:noescape
+func addProductBF16AVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
 // addPairsAVX2r2x32: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 2 and j < 32; n > 0.
 //
@@ -231,6 +246,11 @@ func addProductAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *
 //
 //go:noescape
 func addProductHalfAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductBF16AVX2r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+//
+//go:noescape
+func addProductBF16AVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
 // addPairsAVX2r2x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 2 and j < 16; n > 0.
@@ -248,6 +268,11 @@ func addProductAVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *
 //go:noescape
 func addProductHalfAVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
+// addProductBF16AVX2r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
+//
+//go:noescape
+func addProductBF16AVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
 // addPairsAVX2r1x64: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 1 and j < 64; n > 0.
 //
@@ -263,6 +288,11 @@ func addProductAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *
 //
 //go:noescape
 func addProductHalfAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductBF16AVX2r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+//
+//go:noescape
+func addProductBF16AVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
 // addPairsAVX2r1x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 1 and j < 16; n > 0.
@@ -280,6 +310,11 @@ func quantizeRowsAVX2(dst *int16, ldd int, x *float32, ldx int, rows int, cols i
 //
 //go:noescape
 func toHalvesAVX2(dst *uint16, x *float32, n int)
+
+// toBF16AVX2: dst[i] = x[i] as bfloat16, rounded half to even, NaN quiet; n > 0 and a multiple of 16.
+//
+//go:noescape
+func toBF16AVX2(dst *uint16, x *float32, n int)
 
 // dotAVX2: lanes[i mod 16] += a[i]*b[i], fused, for i < n in ascending order; n > 0 and a multiple of 16.
 //
@@ -826,6 +861,11 @@ func addProductAVX512r6x64(c *float32, ldc int, a *float32, row int, step int, b
 //go:noescape
 func addProductHalfAVX512r6x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
+// addProductBF16AVX512r6x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 64; n > 0.
+//
+//go:noescape
+func addProductBF16AVX512r6x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
 // addPairsAVX512r6x64: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 6 and j < 64; n > 0.
 //
@@ -842,6 +882,11 @@ func addProductAVX512r6x32(c *float32, ldc int, a *float32, row int, step int, b
 //go:noescape
 func addProductHalfAVX512r6x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
+// addProductBF16AVX512r6x32: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 32; n > 0.
+//
+//go:noescape
+func addProductBF16AVX512r6x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
 // addPairsAVX512r6x32: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 6 and j < 32; n > 0.
 //
@@ -857,6 +902,11 @@ func addProductAVX512r6x16(c *float32, ldc int, a *float32, row int, step int, b
 //
 //go:noescape
 func addProductHalfAVX512r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
+// addProductBF16AVX512r6x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 6 and j < 16; n > 0.
+//
+//go:noescape
+func addProductBF16AVX512r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
 // addPairsAVX512r6x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 6 and j < 16; n > 0.
@@ -875,6 +925,12 @@ func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b
 //
 //go:noescape
 func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
+
+// addProductBF16AVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
+// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+//
+//go:noescape
+func addProductBF16AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 
 // addPairsAVX512r4x64: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 4 and j < 64; n > 0.
@@ -899,6 +955,11 @@ func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b
 //go:noescape
 func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
+// addProductBF16AVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+//
+//go:noescape
+func addProductBF16AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
 // addPairsAVX512r4x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 4 and j < 16; n > 0.
 //
@@ -916,6 +977,12 @@ func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b
 //
 //go:noescape
 func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
+
+// addProductBF16AVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
+// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+//
+//go:noescape
+func addProductBF16AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 
 // addPairsAVX512r2x64: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 2 and j < 64; n > 0.
@@ -940,6 +1007,11 @@ func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b
 //go:noescape
 func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
+// addProductBF16AVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+//
+//go:noescape
+func addProductBF16AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
 // addPairsAVX512r2x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 2 and j < 16; n > 0.
 //
@@ -957,6 +1029,12 @@ func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b
 //
 //go:noescape
 func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
+
+// addProductBF16AVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
+// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+//
+//go:noescape
+func addProductBF16AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 
 // addPairsAVX512r1x64: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 1 and j < 64; n > 0.
@@ -981,6 +1059,11 @@ func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b
 //go:noescape
 func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 
+// addProductBF16AVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+//
+//go:noescape
+func addProductBF16AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+
 // addPairsAVX512r1x16: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 1 and j < 16; n > 0.
 //
@@ -997,6 +1080,11 @@ func quantizeRowsAVX512(dst *int16, ldd int, x *float32, ldx int, rows int, cols
 //
 //go:noescape
 func toHalvesAVX512(dst *uint16, x *float32, n int)
+
+// toBF16AVX512: dst[i] = x[i] as bfloat16, rounded half to even, NaN quiet; n > 0 and a multiple of 16.
+//
+//go:noescape
+func toBF16AVX512(dst *uint16, x *float32, n int)
 
 // dotAVX512: lanes[i mod 16] += a[i]*b[i], fused, for i < n in ascending order; n > 0 and a multiple of 16.
 //

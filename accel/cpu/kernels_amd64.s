@@ -7354,6 +7354,81 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductBF16AVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·addProductBF16AVX2r6x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS (R8)(R9*1), Y2
+	VMOVUPS 32(R8)(R9*1), Y3
+	VMOVUPS (R8)(R9*2), Y4
+	VMOVUPS 32(R8)(R9*2), Y5
+	VMOVUPS (R11), Y6
+	VMOVUPS 32(R11), Y7
+	VMOVUPS (R11)(R9*1), Y8
+	VMOVUPS 32(R11)(R9*1), Y9
+	VMOVUPS (R11)(R9*2), Y10
+	VMOVUPS 32(R11)(R9*2), Y11
+
+loop:
+	VPMOVZXWD    (DX), Y12
+	VPSLLD       $0x10, Y12, Y12
+	VPMOVZXWD    16(DX), Y13
+	VPSLLD       $0x10, Y13, Y13
+	VBROADCASTSS (AX), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (AX)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VFMADD231PS  Y13, Y14, Y3
+	VBROADCASTSS (AX)(DI*2), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS (R10), Y14
+	VFMADD231PS  Y12, Y14, Y6
+	VFMADD231PS  Y13, Y14, Y7
+	VBROADCASTSS (R10)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
+	VBROADCASTSS (R10)(DI*2), Y14
+	VFMADD231PS  Y12, Y14, Y10
+	VFMADD231PS  Y13, Y14, Y11
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, (R8)(R9*1)
+	VMOVUPS      Y3, 32(R8)(R9*1)
+	VMOVUPS      Y4, (R8)(R9*2)
+	VMOVUPS      Y5, 32(R8)(R9*2)
+	VMOVUPS      Y6, (R11)
+	VMOVUPS      Y7, 32(R11)
+	VMOVUPS      Y8, (R11)(R9*1)
+	VMOVUPS      Y9, 32(R11)(R9*1)
+	VMOVUPS      Y10, (R11)(R9*2)
+	VMOVUPS      Y11, 32(R11)(R9*2)
+	VZEROUPPER
+	RET
+
 // func addPairsAVX2r6x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·addPairsAVX2r6x16(SB), NOSPLIT, $0-64
@@ -7585,6 +7660,67 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductBF16AVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·addProductBF16AVX2r4x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS (R8)(R9*1), Y2
+	VMOVUPS 32(R8)(R9*1), Y3
+	VMOVUPS (R8)(R9*2), Y4
+	VMOVUPS 32(R8)(R9*2), Y5
+	VMOVUPS (R11), Y6
+	VMOVUPS 32(R11), Y7
+
+loop:
+	VPMOVZXWD    (DX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VPMOVZXWD    16(DX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VBROADCASTSS (AX), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS (AX)(DI*1), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS (AX)(DI*2), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS (R10), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, (R8)(R9*1)
+	VMOVUPS      Y3, 32(R8)(R9*1)
+	VMOVUPS      Y4, (R8)(R9*2)
+	VMOVUPS      Y5, 32(R8)(R9*2)
+	VMOVUPS      Y6, (R11)
+	VMOVUPS      Y7, 32(R11)
+	VZEROUPPER
+	RET
+
 // func addPairsAVX2r4x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·addPairsAVX2r4x16(SB), NOSPLIT, $0-64
@@ -7778,6 +7914,64 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductBF16AVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·addProductBF16AVX2r2x32(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS 64(R8), Y2
+	VMOVUPS 96(R8), Y3
+	VMOVUPS (R8)(R9*1), Y4
+	VMOVUPS 32(R8)(R9*1), Y5
+	VMOVUPS 64(R8)(R9*1), Y6
+	VMOVUPS 96(R8)(R9*1), Y7
+
+loop:
+	VPMOVZXWD    (DX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VPMOVZXWD    16(DX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VPMOVZXWD    32(DX), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VPMOVZXWD    48(DX), Y11
+	VPSLLD       $0x10, Y11, Y11
+	VBROADCASTSS (AX), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS (AX)(DI*1), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, 64(R8)
+	VMOVUPS      Y3, 96(R8)
+	VMOVUPS      Y4, (R8)(R9*1)
+	VMOVUPS      Y5, 32(R8)(R9*1)
+	VMOVUPS      Y6, 64(R8)(R9*1)
+	VMOVUPS      Y7, 96(R8)(R9*1)
+	VZEROUPPER
+	RET
+
 // func addPairsAVX2r2x32(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·addPairsAVX2r2x32(SB), NOSPLIT, $0-64
@@ -7919,6 +8113,48 @@ TEXT ·addProductHalfAVX2r2x16(SB), NOSPLIT, $0-64
 loop:
 	VCVTPH2PS    (DX), Y4
 	VCVTPH2PS    16(DX), Y5
+	VBROADCASTSS (AX), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (AX)(DI*1), Y6
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y5, Y6, Y3
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y1, 32(R8)
+	VMOVUPS      Y2, (R8)(R9*1)
+	VMOVUPS      Y3, 32(R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductBF16AVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·addProductBF16AVX2r2x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS (R8)(R9*1), Y2
+	VMOVUPS 32(R8)(R9*1), Y3
+
+loop:
+	VPMOVZXWD    (DX), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VPMOVZXWD    16(DX), Y5
+	VPSLLD       $0x10, Y5, Y5
 	VBROADCASTSS (AX), Y6
 	VFMADD231PS  Y4, Y6, Y0
 	VFMADD231PS  Y5, Y6, Y1
@@ -8102,6 +8338,71 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductBF16AVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·addProductBF16AVX2r1x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	VMOVUPS 64(DI), Y2
+	VMOVUPS 96(DI), Y3
+	VMOVUPS 128(DI), Y4
+	VMOVUPS 160(DI), Y5
+	VMOVUPS 192(DI), Y6
+	VMOVUPS 224(DI), Y7
+
+loop:
+	VPMOVZXWD    (DX), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VPMOVZXWD    16(DX), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VPMOVZXWD    32(DX), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VPMOVZXWD    48(DX), Y11
+	VPSLLD       $0x10, Y11, Y11
+	VPMOVZXWD    64(DX), Y12
+	VPSLLD       $0x10, Y12, Y12
+	VPMOVZXWD    80(DX), Y13
+	VPSLLD       $0x10, Y13, Y13
+	VPMOVZXWD    96(DX), Y14
+	VPSLLD       $0x10, Y14, Y14
+	VPMOVZXWD    112(DX), Y15
+	VPSLLD       $0x10, Y15, Y15
+	VBROADCASTSS (AX), Y16
+	VFMADD231PS  Y8, Y16, Y0
+	VFMADD231PS  Y9, Y16, Y1
+	VFMADD231PS  Y10, Y16, Y2
+	VFMADD231PS  Y11, Y16, Y3
+	VFMADD231PS  Y12, Y16, Y4
+	VFMADD231PS  Y13, Y16, Y5
+	VFMADD231PS  Y14, Y16, Y6
+	VFMADD231PS  Y15, Y16, Y7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (DI)
+	VMOVUPS      Y1, 32(DI)
+	VMOVUPS      Y2, 64(DI)
+	VMOVUPS      Y3, 96(DI)
+	VMOVUPS      Y4, 128(DI)
+	VMOVUPS      Y5, 160(DI)
+	VMOVUPS      Y6, 192(DI)
+	VMOVUPS      Y7, 224(DI)
+	VZEROUPPER
+	RET
+
 // func addPairsAVX2r1x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·addPairsAVX2r1x64(SB), NOSPLIT, $0-64
@@ -8248,6 +8549,41 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductBF16AVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·addProductBF16AVX2r1x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+
+loop:
+	VPMOVZXWD    (DX), Y2
+	VPSLLD       $0x10, Y2, Y2
+	VPMOVZXWD    16(DX), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VBROADCASTSS (AX), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Y0, (DI)
+	VMOVUPS      Y1, 32(DI)
+	VZEROUPPER
+	RET
+
 // func addPairsAVX2r1x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·addPairsAVX2r1x16(SB), NOSPLIT, $0-64
@@ -8369,6 +8705,48 @@ loop:
 	VCVTPS2PH $0x00, Y0, (AX)
 	VMOVUPS   32(CX), Y0
 	VCVTPS2PH $0x00, Y0, 16(AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func toBF16AVX2(dst *uint16, x *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·toBF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x00000001, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+
+loop:
+	VMOVUPS   (CX), Y3
+	VPSRLD    $0x10, Y3, Y4
+	VPAND     Y0, Y4, Y4
+	VPADDD    Y1, Y4, Y4
+	VPADDD    Y3, Y4, Y2
+	VADDPS    Y3, Y3, Y4
+	VCMPPS    $0x03, Y3, Y3, Y3
+	VBLENDVPS Y3, Y4, Y2, Y2
+	VPSRLD    $0x10, Y2, Y2
+	VMOVUPS   32(CX), Y4
+	VPSRLD    $0x10, Y4, Y5
+	VPAND     Y0, Y5, Y5
+	VPADDD    Y1, Y5, Y5
+	VPADDD    Y4, Y5, Y3
+	VADDPS    Y4, Y4, Y5
+	VCMPPS    $0x03, Y4, Y4, Y4
+	VBLENDVPS Y4, Y5, Y3, Y3
+	VPSRLD    $0x10, Y3, Y3
+	VPACKUSDW Y3, Y2, Y2
+	VPERMQ    $0xd8, Y2, Y2
+	VMOVDQU   Y2, (AX)
 	ADDQ      $0x40, CX
 	ADDQ      $0x20, AX
 	SUBQ      $0x10, DX
@@ -21237,6 +21615,121 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductBF16AVX512r6x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductBF16AVX512r6x64(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS (R8)(R9*1), Z4
+	VMOVUPS 64(R8)(R9*1), Z5
+	VMOVUPS 128(R8)(R9*1), Z6
+	VMOVUPS 192(R8)(R9*1), Z7
+	VMOVUPS (R8)(R9*2), Z8
+	VMOVUPS 64(R8)(R9*2), Z9
+	VMOVUPS 128(R8)(R9*2), Z10
+	VMOVUPS 192(R8)(R9*2), Z11
+	VMOVUPS (R11), Z12
+	VMOVUPS 64(R11), Z13
+	VMOVUPS 128(R11), Z14
+	VMOVUPS 192(R11), Z15
+	VMOVUPS (R11)(R9*1), Z16
+	VMOVUPS 64(R11)(R9*1), Z17
+	VMOVUPS 128(R11)(R9*1), Z18
+	VMOVUPS 192(R11)(R9*1), Z19
+	VMOVUPS (R11)(R9*2), Z20
+	VMOVUPS 64(R11)(R9*2), Z21
+	VMOVUPS 128(R11)(R9*2), Z22
+	VMOVUPS 192(R11)(R9*2), Z23
+
+loop:
+	VPMOVZXWD    (DX), Z24
+	VPSLLD       $0x10, Z24, Z24
+	VPMOVZXWD    32(DX), Z25
+	VPSLLD       $0x10, Z25, Z25
+	VPMOVZXWD    64(DX), Z26
+	VPSLLD       $0x10, Z26, Z26
+	VPMOVZXWD    96(DX), Z27
+	VPSLLD       $0x10, Z27, Z27
+	VBROADCASTSS (AX), Z28
+	VFMADD231PS  Z24, Z28, Z0
+	VFMADD231PS  Z25, Z28, Z1
+	VFMADD231PS  Z26, Z28, Z2
+	VFMADD231PS  Z27, Z28, Z3
+	VBROADCASTSS (AX)(DI*1), Z28
+	VFMADD231PS  Z24, Z28, Z4
+	VFMADD231PS  Z25, Z28, Z5
+	VFMADD231PS  Z26, Z28, Z6
+	VFMADD231PS  Z27, Z28, Z7
+	VBROADCASTSS (AX)(DI*2), Z28
+	VFMADD231PS  Z24, Z28, Z8
+	VFMADD231PS  Z25, Z28, Z9
+	VFMADD231PS  Z26, Z28, Z10
+	VFMADD231PS  Z27, Z28, Z11
+	VBROADCASTSS (R10), Z28
+	VFMADD231PS  Z24, Z28, Z12
+	VFMADD231PS  Z25, Z28, Z13
+	VFMADD231PS  Z26, Z28, Z14
+	VFMADD231PS  Z27, Z28, Z15
+	VBROADCASTSS (R10)(DI*1), Z28
+	VFMADD231PS  Z24, Z28, Z16
+	VFMADD231PS  Z25, Z28, Z17
+	VFMADD231PS  Z26, Z28, Z18
+	VFMADD231PS  Z27, Z28, Z19
+	VBROADCASTSS (R10)(DI*2), Z28
+	VFMADD231PS  Z24, Z28, Z20
+	VFMADD231PS  Z25, Z28, Z21
+	VFMADD231PS  Z26, Z28, Z22
+	VFMADD231PS  Z27, Z28, Z23
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, 128(R8)
+	VMOVUPS      Z3, 192(R8)
+	VMOVUPS      Z4, (R8)(R9*1)
+	VMOVUPS      Z5, 64(R8)(R9*1)
+	VMOVUPS      Z6, 128(R8)(R9*1)
+	VMOVUPS      Z7, 192(R8)(R9*1)
+	VMOVUPS      Z8, (R8)(R9*2)
+	VMOVUPS      Z9, 64(R8)(R9*2)
+	VMOVUPS      Z10, 128(R8)(R9*2)
+	VMOVUPS      Z11, 192(R8)(R9*2)
+	VMOVUPS      Z12, (R11)
+	VMOVUPS      Z13, 64(R11)
+	VMOVUPS      Z14, 128(R11)
+	VMOVUPS      Z15, 192(R11)
+	VMOVUPS      Z16, (R11)(R9*1)
+	VMOVUPS      Z17, 64(R11)(R9*1)
+	VMOVUPS      Z18, 128(R11)(R9*1)
+	VMOVUPS      Z19, 192(R11)(R9*1)
+	VMOVUPS      Z20, (R11)(R9*2)
+	VMOVUPS      Z21, 64(R11)(R9*2)
+	VMOVUPS      Z22, 128(R11)(R9*2)
+	VMOVUPS      Z23, 192(R11)(R9*2)
+	VZEROUPPER
+	RET
+
 // func addPairsAVX512r6x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·addPairsAVX512r6x64(SB), NOSPLIT, $0-64
@@ -21546,6 +22039,81 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductBF16AVX512r6x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductBF16AVX512r6x32(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS (R8)(R9*1), Z2
+	VMOVUPS 64(R8)(R9*1), Z3
+	VMOVUPS (R8)(R9*2), Z4
+	VMOVUPS 64(R8)(R9*2), Z5
+	VMOVUPS (R11), Z6
+	VMOVUPS 64(R11), Z7
+	VMOVUPS (R11)(R9*1), Z8
+	VMOVUPS 64(R11)(R9*1), Z9
+	VMOVUPS (R11)(R9*2), Z10
+	VMOVUPS 64(R11)(R9*2), Z11
+
+loop:
+	VPMOVZXWD    (DX), Z12
+	VPSLLD       $0x10, Z12, Z12
+	VPMOVZXWD    32(DX), Z13
+	VPSLLD       $0x10, Z13, Z13
+	VBROADCASTSS (AX), Z14
+	VFMADD231PS  Z12, Z14, Z0
+	VFMADD231PS  Z13, Z14, Z1
+	VBROADCASTSS (AX)(DI*1), Z14
+	VFMADD231PS  Z12, Z14, Z2
+	VFMADD231PS  Z13, Z14, Z3
+	VBROADCASTSS (AX)(DI*2), Z14
+	VFMADD231PS  Z12, Z14, Z4
+	VFMADD231PS  Z13, Z14, Z5
+	VBROADCASTSS (R10), Z14
+	VFMADD231PS  Z12, Z14, Z6
+	VFMADD231PS  Z13, Z14, Z7
+	VBROADCASTSS (R10)(DI*1), Z14
+	VFMADD231PS  Z12, Z14, Z8
+	VFMADD231PS  Z13, Z14, Z9
+	VBROADCASTSS (R10)(DI*2), Z14
+	VFMADD231PS  Z12, Z14, Z10
+	VFMADD231PS  Z13, Z14, Z11
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, (R8)(R9*1)
+	VMOVUPS      Z3, 64(R8)(R9*1)
+	VMOVUPS      Z4, (R8)(R9*2)
+	VMOVUPS      Z5, 64(R8)(R9*2)
+	VMOVUPS      Z6, (R11)
+	VMOVUPS      Z7, 64(R11)
+	VMOVUPS      Z8, (R11)(R9*1)
+	VMOVUPS      Z9, 64(R11)(R9*1)
+	VMOVUPS      Z10, (R11)(R9*2)
+	VMOVUPS      Z11, 64(R11)(R9*2)
+	VZEROUPPER
+	RET
+
 // func addPairsAVX512r6x32(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·addPairsAVX512r6x32(SB), NOSPLIT, $0-64
@@ -21729,6 +22297,61 @@ TEXT ·addProductHalfAVX512r6x16(SB), NOSPLIT, $0-64
 
 loop:
 	VCVTPH2PS    (DX), Z6
+	VBROADCASTSS (AX), Z7
+	VFMADD231PS  Z6, Z7, Z0
+	VBROADCASTSS (AX)(DI*1), Z7
+	VFMADD231PS  Z6, Z7, Z1
+	VBROADCASTSS (AX)(DI*2), Z7
+	VFMADD231PS  Z6, Z7, Z2
+	VBROADCASTSS (R10), Z7
+	VFMADD231PS  Z6, Z7, Z3
+	VBROADCASTSS (R10)(DI*1), Z7
+	VFMADD231PS  Z6, Z7, Z4
+	VBROADCASTSS (R10)(DI*2), Z7
+	VFMADD231PS  Z6, Z7, Z5
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z2, (R8)(R9*2)
+	VMOVUPS      Z3, (R11)
+	VMOVUPS      Z4, (R11)(R9*1)
+	VMOVUPS      Z5, (R11)(R9*2)
+	VZEROUPPER
+	RET
+
+// func addProductBF16AVX512r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductBF16AVX512r6x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+	VMOVUPS (R8)(R9*2), Z2
+	VMOVUPS (R11), Z3
+	VMOVUPS (R11)(R9*1), Z4
+	VMOVUPS (R11)(R9*2), Z5
+
+loop:
+	VPMOVZXWD    (DX), Z6
+	VPSLLD       $0x10, Z6, Z6
 	VBROADCASTSS (AX), Z7
 	VFMADD231PS  Z6, Z7, Z0
 	VBROADCASTSS (AX)(DI*1), Z7
@@ -21989,6 +22612,113 @@ asked:
 	VCVTPH2PS    32(DX), Z17
 	VCVTPH2PS    64(DX), Z18
 	VCVTPH2PS    96(DX), Z19
+	VBROADCASTSS (AX), Z20
+	VFMADD231PS  Z16, Z20, Z0
+	VFMADD231PS  Z17, Z20, Z1
+	VFMADD231PS  Z18, Z20, Z2
+	VFMADD231PS  Z19, Z20, Z3
+	VBROADCASTSS (AX)(DI*1), Z20
+	VFMADD231PS  Z16, Z20, Z4
+	VFMADD231PS  Z17, Z20, Z5
+	VFMADD231PS  Z18, Z20, Z6
+	VFMADD231PS  Z19, Z20, Z7
+	VBROADCASTSS (AX)(DI*2), Z20
+	VFMADD231PS  Z16, Z20, Z8
+	VFMADD231PS  Z17, Z20, Z9
+	VFMADD231PS  Z18, Z20, Z10
+	VFMADD231PS  Z19, Z20, Z11
+	VBROADCASTSS (R10), Z20
+	VFMADD231PS  Z16, Z20, Z12
+	VFMADD231PS  Z17, Z20, Z13
+	VFMADD231PS  Z18, Z20, Z14
+	VFMADD231PS  Z19, Z20, Z15
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, 128(R8)
+	VMOVUPS      Z3, 192(R8)
+	VMOVUPS      Z4, (R8)(R9*1)
+	VMOVUPS      Z5, 64(R8)(R9*1)
+	VMOVUPS      Z6, 128(R8)(R9*1)
+	VMOVUPS      Z7, 192(R8)(R9*1)
+	VMOVUPS      Z8, (R8)(R9*2)
+	VMOVUPS      Z9, 64(R8)(R9*2)
+	VMOVUPS      Z10, 128(R8)(R9*2)
+	VMOVUPS      Z11, 192(R8)(R9*2)
+	VMOVUPS      Z12, (R11)
+	VMOVUPS      Z13, 64(R11)
+	VMOVUPS      Z14, 128(R11)
+	VMOVUPS      Z15, 192(R11)
+	VZEROUPPER
+	RET
+
+// func addProductBF16AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·addProductBF16AVX512r4x64(SB), NOSPLIT, $8-80
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS (R8)(R9*1), Z4
+	VMOVUPS 64(R8)(R9*1), Z5
+	VMOVUPS 128(R8)(R9*1), Z6
+	VMOVUPS 192(R8)(R9*1), Z7
+	VMOVUPS (R8)(R9*2), Z8
+	VMOVUPS 64(R8)(R9*2), Z9
+	VMOVUPS 128(R8)(R9*2), Z10
+	VMOVUPS 192(R8)(R9*2), Z11
+	VMOVUPS (R11), Z12
+	VMOVUPS 64(R11), Z13
+	VMOVUPS 128(R11), Z14
+	VMOVUPS 192(R11), Z15
+	MOVQ    ahead+64(FP), R12
+	MOVQ    apart+72(FP), R13
+	MOVQ    R13, R14
+	SHLQ    $0x01, R14
+	MOVQ    $0x00000040, R15
+	MOVQ    R13, BP
+	SHLQ    $0x03, BP
+	SUBQ    BP, R15
+	MOVQ    $0x00000004, BP
+
+loop:
+	PREFETCHT1 (R12)
+	PREFETCHT1 (R12)(R13*1)
+	ADDQ       R14, R12
+	DECQ       BP
+	JNZ        asked
+	ADDQ       R15, R12
+	MOVQ       $0x00000004, BP
+
+asked:
+	VPMOVZXWD    (DX), Z16
+	VPSLLD       $0x10, Z16, Z16
+	VPMOVZXWD    32(DX), Z17
+	VPSLLD       $0x10, Z17, Z17
+	VPMOVZXWD    64(DX), Z18
+	VPSLLD       $0x10, Z18, Z18
+	VPMOVZXWD    96(DX), Z19
+	VPSLLD       $0x10, Z19, Z19
 	VBROADCASTSS (AX), Z20
 	VFMADD231PS  Z16, Z20, Z0
 	VFMADD231PS  Z17, Z20, Z1
@@ -23078,6 +23808,53 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductBF16AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductBF16AVX512r4x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (AX)(DI*2), R10
+	ADDQ    DI, R10
+	LEAQ    (R8)(R9*2), R11
+	ADDQ    R9, R11
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+	VMOVUPS (R8)(R9*2), Z2
+	VMOVUPS (R11), Z3
+
+loop:
+	VPMOVZXWD    (DX), Z4
+	VPSLLD       $0x10, Z4, Z4
+	VBROADCASTSS (AX), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VBROADCASTSS (AX)(DI*1), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VBROADCASTSS (AX)(DI*2), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VBROADCASTSS (R10), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         CX, AX
+	ADDQ         CX, R10
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z2, (R8)(R9*2)
+	VMOVUPS      Z3, (R11)
+	VZEROUPPER
+	RET
+
 // func addPairsAVX512r4x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·addPairsAVX512r4x16(SB), NOSPLIT, $0-64
@@ -23255,6 +24032,82 @@ asked:
 	VCVTPH2PS    32(DX), Z9
 	VCVTPH2PS    64(DX), Z10
 	VCVTPH2PS    96(DX), Z11
+	VBROADCASTSS (AX), Z12
+	VFMADD231PS  Z8, Z12, Z0
+	VFMADD231PS  Z9, Z12, Z1
+	VFMADD231PS  Z10, Z12, Z2
+	VFMADD231PS  Z11, Z12, Z3
+	VBROADCASTSS (AX)(DI*1), Z12
+	VFMADD231PS  Z8, Z12, Z4
+	VFMADD231PS  Z9, Z12, Z5
+	VFMADD231PS  Z10, Z12, Z6
+	VFMADD231PS  Z11, Z12, Z7
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, 64(R8)
+	VMOVUPS      Z2, 128(R8)
+	VMOVUPS      Z3, 192(R8)
+	VMOVUPS      Z4, (R8)(R9*1)
+	VMOVUPS      Z5, 64(R8)(R9*1)
+	VMOVUPS      Z6, 128(R8)(R9*1)
+	VMOVUPS      Z7, 192(R8)(R9*1)
+	VZEROUPPER
+	RET
+
+// func addProductBF16AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·addProductBF16AVX512r2x64(SB), NOSPLIT, $0-80
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS (R8)(R9*1), Z4
+	VMOVUPS 64(R8)(R9*1), Z5
+	VMOVUPS 128(R8)(R9*1), Z6
+	VMOVUPS 192(R8)(R9*1), Z7
+	MOVQ    ahead+64(FP), R10
+	MOVQ    apart+72(FP), R11
+	MOVQ    R11, R12
+	SHLQ    $0x01, R12
+	MOVQ    $0x00000040, R13
+	MOVQ    R11, R14
+	SHLQ    $0x03, R14
+	SUBQ    R14, R13
+	MOVQ    $0x00000004, R14
+
+loop:
+	PREFETCHT1 (R10)
+	PREFETCHT1 (R10)(R11*1)
+	ADDQ       R12, R10
+	DECQ       R14
+	JNZ        asked
+	ADDQ       R13, R10
+	MOVQ       $0x00000004, R14
+
+asked:
+	VPMOVZXWD    (DX), Z8
+	VPSLLD       $0x10, Z8, Z8
+	VPMOVZXWD    32(DX), Z9
+	VPSLLD       $0x10, Z9, Z9
+	VPMOVZXWD    64(DX), Z10
+	VPSLLD       $0x10, Z10, Z10
+	VPMOVZXWD    96(DX), Z11
+	VPSLLD       $0x10, Z11, Z11
 	VBROADCASTSS (AX), Z12
 	VFMADD231PS  Z8, Z12, Z0
 	VFMADD231PS  Z9, Z12, Z1
@@ -23909,6 +24762,40 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductBF16AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductBF16AVX512r2x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), R8
+	MOVQ    ldc+8(FP), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS (R8)(R9*1), Z1
+
+loop:
+	VPMOVZXWD    (DX), Z2
+	VPSLLD       $0x10, Z2, Z2
+	VBROADCASTSS (AX), Z3
+	VFMADD231PS  Z2, Z3, Z0
+	VBROADCASTSS (AX)(DI*1), Z3
+	VFMADD231PS  Z2, Z3, Z1
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (R8)
+	VMOVUPS      Z1, (R8)(R9*1)
+	VZEROUPPER
+	RET
+
 // func addPairsAVX512r2x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·addPairsAVX512r2x16(SB), NOSPLIT, $0-64
@@ -24050,6 +24937,69 @@ asked:
 	VCVTPH2PS    32(DX), Z5
 	VCVTPH2PS    64(DX), Z6
 	VCVTPH2PS    96(DX), Z7
+	VBROADCASTSS (AX), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (DI)
+	VMOVUPS      Z1, 64(DI)
+	VMOVUPS      Z2, 128(DI)
+	VMOVUPS      Z3, 192(DI)
+	VZEROUPPER
+	RET
+
+// func addProductBF16AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·addProductBF16AVX512r1x64(SB), NOSPLIT, $0-80
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Z0
+	VMOVUPS 64(DI), Z1
+	VMOVUPS 128(DI), Z2
+	VMOVUPS 192(DI), Z3
+	MOVQ    ahead+64(FP), R8
+	MOVQ    apart+72(FP), R9
+	MOVQ    R9, R10
+	SHLQ    $0x01, R10
+	MOVQ    $0x00000040, R11
+	MOVQ    R9, R12
+	SHLQ    $0x03, R12
+	SUBQ    R12, R11
+	MOVQ    $0x00000004, R12
+
+loop:
+	PREFETCHT1 (R8)
+	PREFETCHT1 (R8)(R9*1)
+	ADDQ       R10, R8
+	DECQ       R12
+	JNZ        asked
+	ADDQ       R11, R8
+	MOVQ       $0x00000004, R12
+
+asked:
+	VPMOVZXWD    (DX), Z4
+	VPSLLD       $0x10, Z4, Z4
+	VPMOVZXWD    32(DX), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VPMOVZXWD    64(DX), Z6
+	VPSLLD       $0x10, Z6, Z6
+	VPMOVZXWD    96(DX), Z7
+	VPSLLD       $0x10, Z7, Z7
 	VBROADCASTSS (AX), Z8
 	VFMADD231PS  Z4, Z8, Z0
 	VFMADD231PS  Z5, Z8, Z1
@@ -24497,6 +25447,36 @@ loop:
 	VZEROUPPER
 	RET
 
+// func addProductBF16AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
+// Requires: AVX, AVX512F
+TEXT ·addProductBF16AVX512r1x16(SB), NOSPLIT, $0-64
+	MOVQ    a+16(FP), AX
+	MOVQ    step+32(FP), CX
+	MOVQ    b+40(FP), DX
+	MOVQ    ldb+48(FP), BX
+	MOVQ    n+56(FP), SI
+	MOVQ    row+24(FP), DI
+	SHLQ    $0x02, DI
+	SHLQ    $0x02, CX
+	SHLQ    $0x01, BX
+	MOVQ    c+0(FP), DI
+	MOVQ    ldc+8(FP), R8
+	SHLQ    $0x02, R8
+	VMOVUPS (DI), Z0
+
+loop:
+	VPMOVZXWD    (DX), Z1
+	VPSLLD       $0x10, Z1, Z1
+	VBROADCASTSS (AX), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         SI
+	JNZ          loop
+	VMOVUPS      Z0, (DI)
+	VZEROUPPER
+	RET
+
 // func addPairsAVX512r1x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VNNI
 TEXT ·addPairsAVX512r1x16(SB), NOSPLIT, $0-64
@@ -24599,6 +25579,37 @@ TEXT ·toHalvesAVX512(SB), NOSPLIT, $0-24
 loop:
 	VMOVUPS   (CX), Z0
 	VCVTPS2PH $0x00, Z0, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JNZ       loop
+	VZEROUPPER
+	RET
+
+// func toBF16AVX512(dst *uint16, x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·toBF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x00000001, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x00007fff, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Z1
+
+loop:
+	VMOVUPS   (CX), Z3
+	VPSRLD    $0x10, Z3, Z4
+	VPANDD    Z0, Z4, Z4
+	VPADDD    Z1, Z4, Z4
+	VPADDD    Z3, Z4, Z2
+	VADDPS    Z3, Z3, Z4
+	VCMPPS    $0x03, Z3, Z3, K1
+	VBLENDMPS Z4, Z2, K1, Z2
+	VPSRLD    $0x10, Z2, Z2
+	VPMOVDW   Z2, (AX)
 	ADDQ      $0x40, CX
 	ADDQ      $0x20, AX
 	SUBQ      $0x10, DX

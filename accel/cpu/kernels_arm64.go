@@ -227,6 +227,21 @@ func addProductHalfNEONr2(c *float32, ldc int, a *float32, row, step int, b *uin
 //go:noescape
 func addProductHalfNEONr1(c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int)
 
+// addProductBF16NEONr4: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
+//
+//go:noescape
+func addProductBF16NEONr4(c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int)
+
+// addProductBF16NEONr2: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
+//
+//go:noescape
+func addProductBF16NEONr2(c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int)
+
+// addProductBF16NEONr1: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
+//
+//go:noescape
+func addProductBF16NEONr1(c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int)
+
 // addPairsNEONr2: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 2 and j < 16; n > 0.
 //
@@ -248,6 +263,11 @@ func roundRowNEON(dst *int16, x *float32, n int, s, limit float32)
 //
 //go:noescape
 func toHalvesNEON(dst *uint16, x *float32, n int)
+
+// toBF16NEON: dst[i] = x[i] as bfloat16, rounded half to even, NaN quiet, for i < n; n > 0 and a multiple of 16.
+//
+//go:noescape
+func toBF16NEON(dst *uint16, x *float32, n int)
 
 // dotNEON: lanes[i mod 16] += a[i]*b[i], fused, for i < n in ascending order; n > 0 and a multiple of 16.
 //

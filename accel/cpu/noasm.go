@@ -69,8 +69,8 @@ func flipCodes(dst []byte, dstStride, dstStep int, src []byte, stride, srcStep, 
 	flipCodesRef(dst, dstStride, dstStep, src, stride, srcStep, count)
 }
 
-func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, _ Ahead) {
-	addProductHalfRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
+func addProductHalf(c []float32, ldc int, a []float32, row, step int, f Half, b []uint16, ldb, rows, cols, n int, _ Ahead) {
+	addProductHalfRef(c, ldc, a, row, step, f, b, ldb, rows, cols, n)
 }
 
 func addPairs(c []float32, ldc int, a []int16, lda int, scale []float32, b []int8, ldb, rows, cols, n int, _ Ahead) {
@@ -85,7 +85,7 @@ func softmaxPairs([]int16, int, []int16, int, []float32, []int8, int, int, int, 
 	return false
 }
 
-func toHalves(dst []uint16, x []float32) { toHalvesRef(dst, x) }
+func toHalves(f Half, dst []uint16, x []float32) { toHalvesRef(f, dst, x) }
 
 func dot(lanes *[Lanes]float32, a, b []float32)                { dotRef(lanes, a, b) }
 func sumLanes(l *[Lanes]float32) float32                       { return sumLanesRef(l) }

@@ -37,6 +37,12 @@ func (t *tiles) ahead(next Ahead, column int) *byte {
 // shape is rows and columns of a tile as one number.
 func shape(rows, cols int) int { return rows<<8 | cols }
 
+// A product of halves has the format above the shape. Float16 is 0.
+const (
+	formatShift = 16
+	bf16        = int(BFloat16) << formatShift
+)
+
 // tallest is how many of the rows that are left a tile takes.
 func tallest(left int) int {
 	for _, tall := range [...]int{6, 4, 2} {
@@ -78,18 +84,18 @@ func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, l
 	}
 }
 
-func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, ahead Ahead) {
+func addProductHalf(c []float32, ldc int, a []float32, row, step int, f Half, b []uint16, ldb, rows, cols, n int, ahead Ahead) {
 	isa := vectors()
 	if isa == Scalar {
-		addProductHalfRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
+		addProductHalfRef(c, ldc, a, row, step, f, b, ldb, rows, cols, n)
 		return
 	}
 	for t := newTiles(isa, rows, cols); t.next(); {
 		to, left, right := &c[t.row*ldc+t.col], &a[t.row*row], &b[t.col]
 		if isa == AVX2 {
-			addProductHalf256(t.tall, t.width, to, ldc, left, row, step, right, ldb, n)
+			addProductHalf256(f, t.tall, t.width, to, ldc, left, row, step, right, ldb, n)
 		} else {
-			addProductHalf512(t.tall, t.width, to, ldc, left, row, step, right, ldb, n, t.ahead(ahead, 2*n), ahead.Apart)
+			addProductHalf512(f, t.tall, t.width, to, ldc, left, row, step, right, ldb, n, t.ahead(ahead, 2*n), ahead.Apart)
 		}
 	}
 }
@@ -150,8 +156,8 @@ func addProduct512(rows, cols int, c *float32, ldc int, a *float32, row, step in
 	}
 }
 
-func addProductHalf256(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int) {
-	switch shape(rows, cols) {
+func addProductHalf256(f Half, rows, cols int, c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int) {
+	switch int(f)<<formatShift | shape(rows, cols) {
 	case 6<<8 | 16:
 		addProductHalfAVX2r6x16(c, ldc, a, row, step, b, ldb, n)
 	case 4<<8 | 16:
@@ -164,11 +170,23 @@ func addProductHalf256(rows, cols int, c *float32, ldc int, a *float32, row, ste
 		addProductHalfAVX2r1x64(c, ldc, a, row, step, b, ldb, n)
 	case 1<<8 | 16:
 		addProductHalfAVX2r1x16(c, ldc, a, row, step, b, ldb, n)
+	case bf16 | 6<<8 | 16:
+		addProductBF16AVX2r6x16(c, ldc, a, row, step, b, ldb, n)
+	case bf16 | 4<<8 | 16:
+		addProductBF16AVX2r4x16(c, ldc, a, row, step, b, ldb, n)
+	case bf16 | 2<<8 | 32:
+		addProductBF16AVX2r2x32(c, ldc, a, row, step, b, ldb, n)
+	case bf16 | 2<<8 | 16:
+		addProductBF16AVX2r2x16(c, ldc, a, row, step, b, ldb, n)
+	case bf16 | 1<<8 | 64:
+		addProductBF16AVX2r1x64(c, ldc, a, row, step, b, ldb, n)
+	case bf16 | 1<<8 | 16:
+		addProductBF16AVX2r1x16(c, ldc, a, row, step, b, ldb, n)
 	}
 }
 
-func addProductHalf512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int, ahead *byte, apart int) {
-	switch shape(rows, cols) {
+func addProductHalf512(f Half, rows, cols int, c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int, ahead *byte, apart int) {
+	switch int(f)<<formatShift | shape(rows, cols) {
 	case 6<<8 | 64:
 		addProductHalfAVX512r6x64(c, ldc, a, row, step, b, ldb, n)
 	case 6<<8 | 32:
@@ -187,6 +205,24 @@ func addProductHalf512(rows, cols int, c *float32, ldc int, a *float32, row, ste
 		addProductHalfAVX512r1x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
 	case 1<<8 | 16:
 		addProductHalfAVX512r1x16(c, ldc, a, row, step, b, ldb, n)
+	case bf16 | 6<<8 | 64:
+		addProductBF16AVX512r6x64(c, ldc, a, row, step, b, ldb, n)
+	case bf16 | 6<<8 | 32:
+		addProductBF16AVX512r6x32(c, ldc, a, row, step, b, ldb, n)
+	case bf16 | 6<<8 | 16:
+		addProductBF16AVX512r6x16(c, ldc, a, row, step, b, ldb, n)
+	case bf16 | 4<<8 | 64:
+		addProductBF16AVX512r4x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+	case bf16 | 4<<8 | 16:
+		addProductBF16AVX512r4x16(c, ldc, a, row, step, b, ldb, n)
+	case bf16 | 2<<8 | 64:
+		addProductBF16AVX512r2x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+	case bf16 | 2<<8 | 16:
+		addProductBF16AVX512r2x16(c, ldc, a, row, step, b, ldb, n)
+	case bf16 | 1<<8 | 64:
+		addProductBF16AVX512r1x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+	case bf16 | 1<<8 | 16:
+		addProductBF16AVX512r1x16(c, ldc, a, row, step, b, ldb, n)
 	}
 }
 

@@ -6,13 +6,22 @@ import (
 	"unsafe"
 )
 
-// Keys and values may be stored in half precision or as int8. Halves become float32 in the products of attention, which are otherwise those
+// Keys and values may be stored in 16 bits or as int8. Halves become float32 in the products of attention, which are otherwise those
 // of [AddProduct]: the same sums in the same order. Products of int8 are sums of integers.
 
-// AddProductHalf is [AddProduct] with a right factor in IEEE half precision.
-func AddProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, ahead Ahead) {
+// Half is a float of 16 bits.
+type Half uint8
+
+// The formats of halves.
+const (
+	Float16  Half = iota // IEEE half precision: five bits of exponent and ten of fraction, up to 65504
+	BFloat16             // the upper half of a float32: eight bits of exponent and seven of fraction
+)
+
+// AddProductHalf is [AddProduct] with a right factor of halves.
+func AddProductHalf(c []float32, ldc int, a []float32, row, step int, f Half, b []uint16, ldb, rows, cols, n int, ahead Ahead) {
 	if checkProduct("AddProductHalf", c, ldc, a, row, step, len(b), ldb, rows, cols, n) {
-		addProductHalf(c, ldc, a, row, step, b, ldb, rows, cols, n, orItself(ahead, b))
+		addProductHalf(c, ldc, a, row, step, f, b, ldb, rows, cols, n, orItself(ahead, b))
 	}
 }
 
@@ -117,15 +126,23 @@ func orItself[T any](ahead Ahead, b []T) Ahead {
 	return Ahead{First: unsafe.Slice((*byte)(unsafe.Pointer(&b[0])), 1)}
 }
 
-// ToHalves writes x to dst in IEEE half precision, rounded half to even; what is too large becomes infinite.
-func ToHalves(dst []uint16, x []float32) {
+// ToHalves writes x to dst in a format, rounded half to even; what is too large becomes infinite, and NaN stays NaN.
+func ToHalves(f Half, dst []uint16, x []float32) {
 	n := len(x)
 	need("ToHalves", "dst", len(dst), n)
 	body := n &^ (Lanes - 1)
 	if body > 0 {
-		toHalves(dst[:body], x[:body])
+		toHalves(f, dst[:body], x[:body])
 	}
-	toHalvesRef(dst[body:n], x[body:])
+	toHalvesRef(f, dst[body:n], x[body:])
+}
+
+// Float32 is the value of h.
+func (f Half) Float32(h uint16) float32 {
+	if f == BFloat16 {
+		return math.Float32frombits(uint32(h) << 16)
+	}
+	return FromHalf(h)
 }
 
 // FromHalf is the value of an IEEE half: its exponent is off by 112 when its bits are moved to their places in a float32, subnormals included.

@@ -1,13 +1,17 @@
 package cpu
 
-func toHalves(dst []uint16, x []float32) {
-	switch vectors() {
-	case AVX512:
+func toHalves(f Half, dst []uint16, x []float32) {
+	switch isa := vectors(); {
+	case isa == Scalar:
+		toHalvesRef(f, dst, x)
+	case isa == AVX512 && f == BFloat16:
+		toBF16AVX512(&dst[0], &x[0], len(x))
+	case isa == AVX512:
 		toHalvesAVX512(&dst[0], &x[0], len(x))
-	case AVX2:
-		toHalvesAVX2(&dst[0], &x[0], len(x))
+	case f == BFloat16:
+		toBF16AVX2(&dst[0], &x[0], len(x))
 	default:
-		toHalvesRef(dst, x)
+		toHalvesAVX2(&dst[0], &x[0], len(x))
 	}
 }
 

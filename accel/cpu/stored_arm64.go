@@ -1,20 +1,27 @@
 package cpu
 
-func addProductHalf(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int, _ Ahead) {
+func addProductHalf(c []float32, ldc int, a []float32, row, step int, f Half, b []uint16, ldb, rows, cols, n int, _ Ahead) {
 	if !vectors() {
-		addProductHalfRef(c, ldc, a, row, step, b, ldb, rows, cols, n)
+		addProductHalfRef(c, ldc, a, row, step, f, b, ldb, rows, cols, n)
 		return
 	}
 	for j := 0; j < cols; j += Lanes {
 		for i, tall := 0, 0; i < rows; i += tall {
 			to, left, right := &c[i*ldc+j], &a[i*row], &b[j]
-			switch tall = tileRows(rows - i); tall {
+			tall = tileRows(rows - i)
+			switch int(f)<<8 | tall {
 			case 4:
 				addProductHalfNEONr4(to, ldc, left, row, step, right, ldb, n)
 			case 2:
 				addProductHalfNEONr2(to, ldc, left, row, step, right, ldb, n)
 			case 1:
 				addProductHalfNEONr1(to, ldc, left, row, step, right, ldb, n)
+			case int(BFloat16)<<8 | 4:
+				addProductBF16NEONr4(to, ldc, left, row, step, right, ldb, n)
+			case int(BFloat16)<<8 | 2:
+				addProductBF16NEONr2(to, ldc, left, row, step, right, ldb, n)
+			case int(BFloat16)<<8 | 1:
+				addProductBF16NEONr1(to, ldc, left, row, step, right, ldb, n)
 			}
 		}
 	}
@@ -54,10 +61,13 @@ func softmaxPairs([]int16, int, []int16, int, []float32, []int8, int, int, int, 
 	return false
 }
 
-func toHalves(dst []uint16, x []float32) {
-	if !vectors() {
-		toHalvesRef(dst, x)
-		return
+func toHalves(f Half, dst []uint16, x []float32) {
+	switch {
+	case !vectors():
+		toHalvesRef(f, dst, x)
+	case f == BFloat16:
+		toBF16NEON(&dst[0], &x[0], len(x))
+	default:
+		toHalvesNEON(&dst[0], &x[0], len(x))
 	}
-	toHalvesNEON(&dst[0], &x[0], len(x))
 }

@@ -3,10 +3,10 @@ package cpu
 import "math"
 
 // addProductHalfRef is addProductRef with halves.
-func addProductHalfRef(c []float32, ldc int, a []float32, row, step int, b []uint16, ldb, rows, cols, n int) {
+func addProductHalfRef(c []float32, ldc int, a []float32, row, step int, h Half, b []uint16, ldb, rows, cols, n int) {
 	for k := range n {
 		for j, v := range b[k*ldb:][:cols] {
-			f := FromHalf(v)
+			f := h.Float32(v)
 			for i := range rows {
 				c[i*ldc+j] = FMA(a[i*row+k*step], f, c[i*ldc+j])
 			}
@@ -55,7 +55,13 @@ func stepsOf(top, limit float32) (scale, steps float32) {
 }
 
 // toHalvesRef rounds half to even.
-func toHalvesRef(dst []uint16, x []float32) {
+func toHalvesRef(f Half, dst []uint16, x []float32) {
+	if f == BFloat16 {
+		for i, v := range x {
+			dst[i] = toBF16(v)
+		}
+		return
+	}
 	for i, v := range x {
 		bits := math.Float32bits(v)
 		sign, magnitude := uint16(bits>>16&0x8000), bits&0x7fffffff
@@ -72,4 +78,12 @@ func toHalvesRef(dst []uint16, x []float32) {
 		}
 		dst[i] = sign | uint16(h)
 	}
+}
+
+func toBF16(v float32) uint16 {
+	bits := math.Float32bits(v)
+	if v != v {
+		return uint16(bits>>16 | 0x40) // quiet, with the upper bits of what it carries
+	}
+	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
 }

@@ -3,13 +3,14 @@ package cpu
 import (
 	"math"
 	"math/rand/v2"
-	"slices"
 	"testing"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 )
+
+var halfFormats = []Half{Float16, BFloat16}
 
 func TestStoredProductsAreThoseOfTheirFloats(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -20,17 +21,18 @@ func TestStoredProductsAreThoseOfTheirFloats(t *testing.T) {
 		size := (rows-1)*ldc + cols
 		a, start := drawFloats(t, r, "a", (rows-1)*row+n), drawFloats(t, r, "c", size)
 		ahead := Ahead{First: make([]byte, r.IntN(300)), Apart: r.IntN(5000)} // changes nothing
+		format := rapid.SampledFrom(halfFormats).Draw(t, "format")
 		halves := make([]uint16, (n-1)*ldb+cols)
 		asHalves := make([]float32, len(halves))
 		for i := range halves {
 			halves[i] = uint16(r.Uint32())
-			asHalves[i] = FromHalf(halves[i])
+			asHalves[i] = format.Float32(halves[i])
 		}
 		for _, isa := range Supported() {
 			onISA(isa, func() {
 				want, c := append([]float32(nil), start...), append([]float32(nil), start...)
 				AddProduct(want, ldc, a, row, 1, asHalves, ldb, rows, cols, n, Ahead{})
-				AddProductHalf(c, ldc, a, row, 1, halves, ldb, rows, cols, n, ahead)
+				AddProductHalf(c, ldc, a, row, 1, format, halves, ldb, rows, cols, n, ahead)
 				sameBits(t, want, c, isa)
 			})
 		}
@@ -226,32 +228,57 @@ func TestPairsRejectABrokenContract(t *testing.T) {
 
 // Every half is its own rounding, and what lies between two goes to the nearer, or to the even one.
 func TestToHalvesRoundsHalfToEven(t *testing.T) {
-	var x []float32
-	var want []uint16
-	for h := range uint32(0x7c00) {
-		low := FromHalf(uint16(h))
-		high := FromHalf(uint16(h + 1))
-		if h == 0x7bff {
-			high = 65536 // what would come next
+	for _, f := range halfFormats {
+		infinity, next := uint32(0x7c00), 0x1p16 // what would come after the largest finite half
+		if f == BFloat16 {
+			infinity, next = 0x7f80, 0x1p128
 		}
-		middle := low/2 + high/2
-		x = append(x, low, -low, math.Nextafter32(middle, 0), middle, math.Nextafter32(middle, 1e9))
-		even := h + h&1
-		want = append(want, uint16(h), uint16(h|0x8000), uint16(h), uint16(even), uint16(h+1))
-	}
-	x = append(x, float32(math.Inf(1)), float32(math.Inf(-1)), math.MaxFloat32, 1e-30, -1e-30, float32(math.Copysign(0, -1)))
-	want = append(want, 0x7c00, 0xfc00, 0x7c00, 0, 0x8000, 0x8000)
-	for _, isa := range Supported() {
-		onISA(isa, func() {
-			got := make([]uint16, len(x))
-			ToHalves(got, x)
-			require.Equal(t, want, got, isa)
-			nan := make([]uint16, 33)
-			ToHalves(nan, slices.Repeat([]float32{float32(math.NaN())}, len(nan)))
-			for _, h := range nan {
-				require.True(t, math.IsNaN(float64(FromHalf(h))), isa)
+		inf := float32(math.Inf(1))
+		require.Equal(t, inf, f.Float32(uint16(infinity)))
+		var x []float32
+		var want []uint16
+		for h := range infinity {
+			low, high := f.Float32(uint16(h)), float64(f.Float32(uint16(h+1)))
+			if h+1 == infinity {
+				high = next
 			}
-		})
+			middle := float32((float64(low) + high) / 2)
+			x = append(x, low, -low, math.Nextafter32(middle, 0), middle, math.Nextafter32(middle, inf), -middle)
+			even := h + h&1
+			want = append(want, uint16(h), uint16(h|0x8000), uint16(h), uint16(even), uint16(h+1), uint16(even|0x8000))
+		}
+		x = append(x, inf, -inf, math.MaxFloat32, -math.MaxFloat32, 1e-45, -1e-45, float32(math.Copysign(0, -1)))
+		want = append(want, uint16(infinity), uint16(infinity|0x8000), uint16(infinity), uint16(infinity|0x8000), 0, 0x8000, 0x8000)
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				got := make([]uint16, len(x))
+				ToHalves(f, got, x)
+				require.Equal(t, want, got, isa, f)
+			})
+		}
+	}
+}
+
+// Of a NaN the sign and the upper bits stay, and it becomes quiet: it never turns into infinity.
+func TestToHalvesKeepsNaN(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	for f, fraction := range map[Half]int{Float16: 10, BFloat16: 7} {
+		x, want := make([]float32, 1000), make([]uint16, 1000)
+		for i := range x {
+			bits := r.Uint32() | 0x7f800000
+			if i%3 == 0 {
+				bits = bits&0xff800000 | 1<<r.IntN(23) // of which often nothing is left but the quiet bit
+			}
+			x[i] = math.Float32frombits(bits)
+			want[i] = uint16(bits>>16&0x8000 | 0x7fff>>fraction<<fraction | bits&0x7fffff>>(23-fraction) | 1<<(fraction-1))
+		}
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				got := make([]uint16, len(x))
+				ToHalves(f, got, x)
+				require.Equal(t, want, got, isa, f)
+			})
+		}
 	}
 }
 
@@ -261,8 +288,9 @@ func BenchmarkAddProductOfStoredValues(b *testing.B) {
 	single, half, int8s := make([]float32, keys*dim), make([]uint16, keys*dim), make([]int8, keys*dim)
 	ints, scale := make([]int16, 4*keys), make([]float32, 4)
 	for name, f := range map[string]func(){
-		"float32": func() { AddProduct(c, dim, a, keys, 1, single, dim, 4, dim, keys, Ahead{}) },
-		"half":    func() { AddProductHalf(c, dim, a, keys, 1, half, dim, 4, dim, keys, Ahead{}) },
+		"float32":  func() { AddProduct(c, dim, a, keys, 1, single, dim, 4, dim, keys, Ahead{}) },
+		"float16":  func() { AddProductHalf(c, dim, a, keys, 1, Float16, half, dim, 4, dim, keys, Ahead{}) },
+		"bfloat16": func() { AddProductHalf(c, dim, a, keys, 1, BFloat16, half, dim, 4, dim, keys, Ahead{}) },
 		"int8": func() {
 			QuantizeRows(ints, keys, a, keys, 4, keys, math.MaxInt16, scale)
 			AddPairs(c, dim, ints, keys, scale, int8s, 2*dim, 4, dim, keys/2, Ahead{})

@@ -32,13 +32,17 @@ func testLongContext(t *testing.T, kv int) {
 			requireClose(t, naiveAttention(q, k, v, row, h, heads, kv, dim), want[(row*heads+h)*dim:][:dim], fmt.Sprint("row ", row))
 		}
 	}
-	int8s := attendedAs(t, a, KVInt8, q, k, v, rows, rows)
+	stored := map[KVType][]float32{KVFloat32: want}
+	for _, dtype := range []KVType{KVFloat16, KVBFloat16, KVInt8} {
+		stored[dtype] = attendedAs(t, a, dtype, q, k, v, rows, rows)
+	}
 	defer func() { require.NoError(t, cpu.SetNumThreads(1)) }()
 	for _, threads := range []int{1, 3} {
 		require.NoError(t, cpu.SetNumThreads(threads))
 		for _, chunk := range []int{1, 250} {
-			require.Equal(t, want, attendedAs(t, a, KVFloat32, q, k, v, rows, chunk), fmt.Sprint(threads, " threads, chunks of ", chunk))
-			require.Equal(t, int8s, attendedAs(t, a, KVInt8, q, k, v, rows, chunk), fmt.Sprint("int8, ", threads, " threads, chunks of ", chunk))
+			for dtype, want := range stored {
+				require.Equal(t, want, attendedAs(t, a, dtype, q, k, v, rows, chunk), fmt.Sprint(dtype, ", ", threads, " threads, chunks of ", chunk))
+			}
 		}
 	}
 

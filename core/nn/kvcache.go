@@ -20,17 +20,18 @@ type KVType uint8
 
 // The types of keys and values.
 const (
-	KVFloat32 KVType = iota
-	KVFloat16        // IEEE half precision
-	KVInt8           // with one scale for each position of a head, the largest magnitude over 127
+	KVFloat32  KVType = iota
+	KVFloat16         // IEEE half precision
+	KVBFloat16        // the upper half of a float32: its range, eight bits of precision
+	KVInt8            // with one scale for each position of a head, the largest magnitude over 127
 )
 
 var kvTypes = [...]struct {
 	name string
 	size int // bytes of an element
-}{{"float32", 4}, {"float16", 2}, {"int8", 1}}
+}{{"float32", 4}, {"float16", 2}, {"bfloat16", 2}, {"int8", 1}}
 
-// String is the type's name: float32, float16 or int8.
+// String is the type's name: float32, float16, bfloat16 or int8.
 func (t KVType) String() string { return kvTypes[t].name }
 
 // ParseKVType turns a name into a type.
@@ -40,7 +41,7 @@ func ParseKVType(name string) (KVType, error) {
 			return KVType(i), nil
 		}
 	}
-	return 0, fmt.Errorf("nn: kv_dtype %q: must be float32, float16 or int8", name)
+	return 0, fmt.Errorf("nn: kv_dtype %q: must be float32, float16, bfloat16 or int8", name)
 }
 
 // KVCache holds the keys and values of one sequence in pages of PageTokens positions, taken from the pool as the sequence grows, or appended

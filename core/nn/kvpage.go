@@ -60,17 +60,17 @@ func (p *kvPage) store(slot, n int, k, v []float32, stride, dim int) {
 		for i := range n {
 			put(values[(slot+i)*p.pad:(slot+i+1)*p.pad], v[i*stride:][:dim])
 		}
-	case KVFloat16:
+	case KVFloat16, KVBFloat16:
 		keys, values := pool.View[uint16](p.keys), pool.View[uint16](p.values)
 		var row [storePiece]uint16
 		for i := range n {
 			for from := 0; from < dim; from += storePiece {
 				piece := row[:min(storePiece, dim-from)]
-				cpu.ToHalves(piece, k[i*stride+from:][:len(piece)])
+				cpu.ToHalves(p.dtype.half(), piece, k[i*stride+from:][:len(piece)])
 				scatter(keys[from*PageTokens+slot+i:], piece)
 			}
 			to := values[(slot+i)*p.pad:][:p.pad]
-			cpu.ToHalves(to, v[i*stride:][:dim])
+			cpu.ToHalves(p.dtype.half(), to, v[i*stride:][:dim])
 			clear(to[dim:])
 		}
 	case KVInt8:
@@ -100,6 +100,14 @@ func (p *kvPage) store(slot, n int, k, v []float32, stride, dim int) {
 			}
 		}
 	}
+}
+
+// half is the format of a type of 16 bits.
+func (t KVType) half() cpu.Half {
+	if t == KVBFloat16 {
+		return cpu.BFloat16
+	}
+	return cpu.Float16
 }
 
 // storePiece is how many elements of a key are converted at a time.
@@ -156,8 +164,8 @@ func (p *kvPage) addScores(scores []float32, q leftFactor, rows, width, dim int)
 	switch p.dtype {
 	case KVFloat32:
 		cpu.AddProduct(scores, PageTokens, q.floats, p.pad, 1, pool.View[float32](p.keys), PageTokens, rows, width, dim, p.ahead(0))
-	case KVFloat16:
-		cpu.AddProductHalf(scores, PageTokens, q.floats, p.pad, 1, pool.View[uint16](p.keys), PageTokens, rows, width, dim, p.ahead(0))
+	case KVFloat16, KVBFloat16:
+		cpu.AddProductHalf(scores, PageTokens, q.floats, p.pad, 1, p.dtype.half(), pool.View[uint16](p.keys), PageTokens, rows, width, dim, p.ahead(0))
 	case KVInt8:
 		cpu.AddPairs(scores, PageTokens, q.ints, 2*p.pad, q.scale, pool.View[int8](p.keys), 2*PageTokens, rows, width, (dim+1)/2, p.ahead(0))
 	}
@@ -169,8 +177,8 @@ func (p *kvPage) addValues(acc []float32, probabilities leftFactor, rows, from, 
 	switch p.dtype {
 	case KVFloat32:
 		cpu.AddProduct(acc, p.pad, weights, PageTokens, 1, pool.View[float32](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.ahead(1))
-	case KVFloat16:
-		cpu.AddProductHalf(acc, p.pad, weights, PageTokens, 1, pool.View[uint16](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.ahead(1))
+	case KVFloat16, KVBFloat16:
+		cpu.AddProductHalf(acc, p.pad, weights, PageTokens, 1, p.dtype.half(), pool.View[uint16](p.values)[from*p.pad:], p.pad, rows, p.pad, to-from, p.ahead(1))
 	}
 }
 

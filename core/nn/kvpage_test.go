@@ -43,6 +43,10 @@ func round(x []float32, dtype KVType, dim int) []float32 {
 			_, exp := math.Frexp(float64(v))
 			step := max(math.Ldexp(1, exp-11), 0x1p-24)
 			y[i] = float32(math.RoundToEven(float64(v)/step) * step)
+		case KVBFloat16: // eight bits
+			_, exp := math.Frexp(float64(v))
+			step := math.Ldexp(1, exp-8)
+			y[i] = float32(math.RoundToEven(float64(v)/step) * step)
 		case KVInt8:
 			top := 0.0
 			for _, w := range x[i/dim*dim : (i/dim+1)*dim] {
@@ -59,7 +63,7 @@ func TestStoredKeysAndValuesAreRoundedAndNothingElse(t *testing.T) {
 	for _, s := range []struct{ rows, heads, kv, dim int }{{1, 2, 1, 16}, {130, 4, 2, 32}, {65, 3, 3, 22}, {69, 3, 1, 21}, {67, 2, 2, 6}, {70, 2, 1, 200}, {66, 12, 2, 16}} {
 		a := &Attention{Heads: s.heads, KVHeads: s.kv, Dim: s.dim}
 		q, k, v := randoms(r, s.rows*s.heads*s.dim), randoms(r, s.rows*s.kv*s.dim), randoms(r, s.rows*s.kv*s.dim)
-		for _, dtype := range []KVType{KVFloat32, KVFloat16, KVInt8} {
+		for _, dtype := range []KVType{KVFloat32, KVFloat16, KVBFloat16, KVInt8} {
 			got := attendedAs(t, a, dtype, q, k, v, s.rows, s.rows)
 			want := attendedAs(t, a, KVFloat32, q, round(k, dtype, s.dim), round(v, dtype, s.dim), s.rows, s.rows)
 			if dtype == KVInt8 { // of queries and probabilities fifteen bits are left beside it
@@ -78,18 +82,19 @@ func TestStoredTypesTakeLessMemory(t *testing.T) {
 	mem := pool.New(pool.Options{})
 	size := func(dtype KVType) int { return NewKVCache(mem, dtype, 3, 2, 128).PageBytes() }
 	require.Equal(t, size(KVFloat32), 2*size(KVFloat16))
+	require.Equal(t, size(KVFloat32), 2*size(KVBFloat16))
 	require.Equal(t, size(KVFloat32), 4*(size(KVInt8)-3*2*2*4*PageTokens))
 }
 
 func TestKVTypesHaveNames(t *testing.T) {
-	for _, dtype := range []KVType{KVFloat32, KVFloat16, KVInt8} {
+	for _, dtype := range []KVType{KVFloat32, KVFloat16, KVBFloat16, KVInt8} {
 		parsed, err := ParseKVType(dtype.String())
 		require.NoError(t, err)
 		require.Equal(t, dtype, parsed)
 	}
 	_, err := ParseKVType("int4")
 	require.ErrorContains(t, err, `"int4"`)
-	require.ErrorContains(t, err, "float16")
+	require.ErrorContains(t, err, "float32, float16, bfloat16 or int8")
 }
 
 func TestZeroKeysAreZeroInInt8(t *testing.T) {
@@ -105,7 +110,7 @@ func TestNaNInAQueryKeyOrValueReachesTheOutput(t *testing.T) {
 	for name, at := range map[string]int{"query": 0, "key": 1, "value": 2} {
 		x := [3][]float32{randoms(r, rows*dim), randoms(r, rows*dim), randoms(r, rows*dim)}
 		x[at][66*dim+5] = float32(math.NaN())
-		for _, dtype := range []KVType{KVFloat32, KVInt8} {
+		for _, dtype := range []KVType{KVFloat32, KVFloat16, KVBFloat16, KVInt8} {
 			out := attendedAs(t, a, dtype, x[0], x[1], x[2], rows, rows)
 			require.True(t, math.IsNaN(float64(out[66*dim+5])), fmt.Sprint(name, dtype))
 			require.False(t, math.IsNaN(float64(out[65*dim+5])), fmt.Sprint(name, dtype))

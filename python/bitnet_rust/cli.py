@@ -37,7 +37,7 @@ app.add_typer(bench.app, name="bench")
 # Options that several commands have.
 Model = Annotated[str, typer.Option("--model", "-m", help="Model directory, registered name or hub id.")]
 HeadDType = Annotated[str, typer.Option(help="Embedding and head as auto, exact, float32, bfloat16, int8 or int4.")]
-KVDType = Annotated[str, typer.Option(help="Keys and values as float32, float16 or int8.")]
+KVDType = Annotated[str, typer.Option(help="Keys and values as float32, float16, bfloat16 or int8.")]
 Packing = Annotated[str, typer.Option(help="Ternary weights as auto, 2bit or base3 (1.6 bits).")]
 Threads = Annotated[int | None, typer.Option(help="Worker threads.", show_default="physical cores")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub repository.")]

@@ -59,7 +59,7 @@ class BitNetModel:
         self._info: dict[str, Any] = described["info"]
 
     kv_dtype: str = "float32"
-    """How generation keeps keys and values: "float32", "float16" or "int8"."""
+    """How generation keeps keys and values: "float32", "float16", "bfloat16" or "int8"."""
 
     # --- making and saving -------------------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ class BitNetModel:
         name: str | PathLike[str],
         *,
         head_dtype: str = "auto",
-        kv_dtype: Literal["float32", "float16", "int8"] = "float32",
+        kv_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
         verify: bool | Literal["background"] = "background",
         resident: Literal["auto", "map", "copy"] = "auto",
         packing: Literal["auto", "2bit", "base3"] = "auto",
@@ -90,9 +90,9 @@ class BitNetModel:
         head_dtype: how the embedding and output head are kept: "float32", "bfloat16", "int8" (one scale a row), "int4" (one
             scale for each 64 columns of a row, 4.25 bits a weight), or "auto" for the checkpoint's own precision. "exact" is that precision with int8 scores beside it: greedy decoding, and
             sampling with top_k up to 256, give what "auto" gives, at about the speed of "int8" and the memory of both.
-        kv_dtype: how generation keeps the keys and values of the context. "float16" takes half and "int8" a quarter of the
-            memory of "float32", long contexts are read as much faster, and the numbers change a little: see
-            docs/reference/precision.md. A ``Trainer`` uses float32 whatever this says.
+        kv_dtype: how generation keeps the keys and values of the context. "float16" and "bfloat16" take half and "int8" a
+            quarter of the memory of "float32", long contexts are read as much faster, and the numbers change a little: see
+            docs/reference/precision.md. "bfloat16" has the range of "float32" and is coarser than "float16". A ``Trainer`` uses float32 whatever this says.
         verify: when the checksums of a native file are compared. "background": of files from 64 MB on while the model already
             runs; should one turn out to be damaged, every later call raises FormatError. True: before this call returns.
             False: never; loading touches no weight at all.
@@ -141,7 +141,7 @@ class BitNetModel:
         *,
         seed: int = 0,
         head_dtype: str = "auto",
-        kv_dtype: Literal["float32", "float16", "int8"] = "float32",
+        kv_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
         packing: Literal["auto", "2bit", "base3"] = "auto",
         trainable: bool = False,
     ) -> Self:
@@ -651,8 +651,8 @@ def _resident(name: Any) -> Any:
 
 
 def _kv_dtype(name: Any) -> Any:
-    if name not in ("float32", "float16", "int8"):
-        raise ArgumentError(f"kv_dtype = {name!r}: expected float32, float16 or int8")
+    if name not in ("float32", "float16", "bfloat16", "int8"):
+        raise ArgumentError(f"kv_dtype = {name!r}: expected float32, float16, bfloat16 or int8")
     return name
 
 

@@ -12,6 +12,7 @@ func attention(s simd) {
 	for _, t := range productTiles(s) {
 		addProduct(s, float32s, t.rows, t.width)
 		addProduct(s, halves, t.rows, t.width)
+		addProduct(s, bfloats, t.rows, t.width)
 		addPairs(s, t.rows, t.width)
 		if t.rows <= streamedRows && t.width == streamedColumns && s.wide() {
 			softmaxPairs(s, t.rows)
@@ -19,6 +20,7 @@ func attention(s simd) {
 	}
 	quantizeRows(s)
 	toHalves(s)
+	toBFloats(s)
 	dot(s)
 	expSum(s)
 	maxLanes(s)
@@ -48,6 +50,7 @@ type rightFactor struct {
 var (
 	float32s = rightFactor{"", "float32", 4}
 	halves   = rightFactor{"Half", "uint16", 2}
+	bfloats  = rightFactor{"BF16", "uint16", 2}
 	pairs    = rightFactor{"Pairs", "int8", 2}
 )
 
@@ -59,6 +62,9 @@ func (k rightFactor) read(s simd, b reg.Register, p int, to reg.VecVirtual) {
 		VMOVUPS(from, to)
 	case halves:
 		VCVTPH2PS(from, to)
+	case bfloats:
+		VPMOVZXWD(from, to)
+		VPSLLD(u8(16), to, to)
 	case pairs:
 		VPMOVSXBW(from, to)
 	}
@@ -422,6 +428,40 @@ func toHalves(s simd) {
 		v := s.vec()
 		VMOVUPS(at(x, s.bytes*p), v)
 		VCVTPS2PH(u8(0), v, at(dst, s.bytes/2*p))
+	}
+	ADDQ(u8(64), x)
+	ADDQ(u8(32), dst)
+	SUBQ(u8(16), n)
+	JNZ(label("loop"))
+	done()
+}
+
+// toBFloats adds to 32 bits just less than half of what the upper sixteen count in, or half of that where these are odd, and keeps them.
+func toBFloats(s simd) {
+	TEXT("toBF16"+s.suffix, NOSPLIT, "func(dst *uint16, x *float32, n int)")
+	Doc("toBF16" + s.suffix + ": dst[i] = x[i] as bfloat16, rounded half to even, NaN quiet; n > 0 and a multiple of 16.")
+	Pragma("noescape")
+	dst, x, n := load("dst"), load("x"), load("n")
+	one, nearly := s.splat(1), s.splat(0x7fff)
+	Label("loop")
+	v := s.regs(s.parts)
+	for p := range v {
+		bits, t := s.vec(), s.vec()
+		VMOVUPS(at(x, s.bytes*p), bits)
+		VPSRLD(u8(16), bits, t)
+		s.and(one, t)
+		VPADDD(nearly, t, t)
+		VPADDD(bits, t, v[p])
+		VADDPS(bits, bits, t) // of NaN the same, but quiet
+		s.replace(v[p], isUnordered, bits, bits, t)
+		VPSRLD(u8(16), v[p], v[p])
+	}
+	if s.wide() {
+		VPMOVDW(v[0], at(dst, 0))
+	} else {
+		VPACKUSDW(v[1], v[0], v[0]) // 0..3 8..11 | 4..7 12..15
+		VPERMQ(u8(0xd8), v[0], v[0])
+		VMOVDQU(v[0], at(dst, 0))
 	}
 	ADDQ(u8(64), x)
 	ADDQ(u8(32), dst)

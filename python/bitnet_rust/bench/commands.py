@@ -26,7 +26,7 @@ ISA = Annotated[
     str | None, typer.Option(help="Instruction set: scalar, avx2, avx512, amx, ...", show_default="the best one")
 ]
 HeadDType = Annotated[str, typer.Option(help="Embedding and output head: auto, bfloat16, int8, int4 or exact.")]
-KVDType = Annotated[str, typer.Option("--kv-dtype", help="Keys and values: float32, float16 or int8.")]
+KVDType = Annotated[str, typer.Option("--kv-dtype", help="Keys and values: float32, float16, bfloat16 or int8.")]
 Packing = Annotated[str, typer.Option(help="Ternary weights: auto, 2bit or base3 (1.6 bits).")]
 Density = Annotated[
     float | None,

@@ -32,7 +32,7 @@ class SubjectOptions(TypedDict, total=False):
     isa: str | None  # instruction set; default the one in use
     head_dtype: str  # "auto", "bfloat16", "int8", "int4" or "exact" for embedding and output head
     packing: Literal["auto", "2bit", "base3"]  # of ternary weights
-    kv_dtype: Literal["float32", "float16", "int8"]  # keys and values
+    kv_dtype: Literal["float32", "float16", "bfloat16", "int8"]  # keys and values
     ffn_density: (
         float | None
     )  # share of feed-forward neurons that are on, up to 0.5, of random weights for squared ReLU

@@ -55,6 +55,7 @@ func attention() {
 	}
 	roundRow()
 	toHalves()
+	toBFloats()
 	dot()
 	expSum()
 	maxLanes()
@@ -78,14 +79,18 @@ type factor struct {
 
 var factors = []factor{
 	{"", "*float32", 2, lanes.load},
-	{"Half", "*uint16", 1, func(l lanes, p reg) {
-		ldr(l[1], p, 0)
-		ldr(l[3], p, 16)
-		for i := 0; i < 4; i += 2 {
-			halves(l[i], l[i+1])
-			halves2(l[i+1], l[i+1])
-		}
-	}},
+	{"Half", "*uint16", 1, func(l lanes, p reg) { l.widen(p, halves, halves2) }},
+	{"BF16", "*uint16", 1, func(l lanes, p reg) { l.widen(p, shll, shll2) }},
+}
+
+// widen loads elements of 16 bits; lower makes four of 32 bits of a vector's first four, upper of the others.
+func (l lanes) widen(p reg, lower, upper func(d, n vec)) {
+	ldr(l[1], p, 0)
+	ldr(l[3], p, 16)
+	for i := 0; i < 4; i += 2 {
+		lower(l[i], l[i+1])
+		upper(l[i+1], l[i+1])
+	}
 }
 
 // addProduct keeps a tile of sums in registers while it goes over k.
@@ -185,6 +190,32 @@ func toHalves() {
 		}
 		str(v[0], dst, 0)
 		str(v[2], dst, 16)
+		add(dst, 32)
+	})
+	ret()
+}
+
+// toBFloats adds to 32 bits just less than half of what the upper sixteen count in, or half of that where these are odd, and keeps them.
+func toBFloats() {
+	text("toBF16NEON", "dst *uint16, x *float32, n int", "", "dst[i] = x[i] as bfloat16, rounded half to even, NaN quiet, for i < n; n > 0 and a multiple of 16.")
+	dst, x, n, v, t, quiet := load("dst"), load("x"), load("n"), newLanes(), newLanes(), newLanes()
+	one, nearly := words(1), words(0x7fff)
+	loop(n, 16, func() {
+		v.load(x)
+		add(x, 64)
+		for i := range t {
+			ushr(t[i], v[i], 16)
+		}
+		with(and, t, t, one)
+		with(addWords, t, t, nearly)
+		three16(addWords, t, t, v)
+		three16(fadd, quiet, v, v) // of NaN the same, but quiet
+		three16(fcmeq, v, v, v)
+		three16(bif, t, quiet, v)
+		uzp2Halves(t[0], t[0], t[1])
+		uzp2Halves(t[2], t[2], t[3])
+		str(t[0], dst, 0)
+		str(t[2], dst, 16)
 		add(dst, 32)
 	})
 	ret()

@@ -60,6 +60,8 @@ var (
 	fcvtl2     = two("FCVTL2", "2D", "4S", 0x4e617800)
 	halves     = two("FCVTL", "4S", "4H", 0x0e217800)
 	halves2    = two("FCVTL2", "4S", "8H", 0x4e217800)
+	shll       = two("SHLL", "4S", "4H", 0x2e613800) // to the upper half of 32 bits
+	shll2      = two("SHLL2", "4S", "8H", 0x6e613800)
 	fcvtn      = two("FCVTN", "4H", "4S", 0x0e216800)
 	fcvtn2     = two("FCVTN2", "8H", "4S", 0x4e216800)
 	addWords   = three("ADD", "4S", 0x4ea08400)
@@ -78,6 +80,7 @@ var (
 	bif = three("BIF", "16B", 0x6ee01c00) // d takes n where m is clear
 
 	uzp1Halves = three("UZP1", "8H", 0x4e401800)
+	uzp2Halves = three("UZP2", "8H", 0x4e405800)
 	uzp1Bytes  = three("UZP1", "16B", 0x4e001800)
 	zip1       = three("ZIP1", "4S", 0x4e803800)
 	zip2       = three("ZIP2", "4S", 0x4e807800)
