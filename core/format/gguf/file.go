@@ -22,8 +22,9 @@ type Set interface {
 // File is one open file. Its methods may be called from several goroutines,
 // Close included.
 type File struct {
-	*container.File
-	header *header
+	container.Indexed
+	version int
+	meta    Metadata
 }
 
 // Open maps a file and validates its header, see container.Open. A file that is
@@ -54,44 +55,14 @@ func newFile(f *container.File) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{f, h}, nil
+	return &File{container.Index(f, h.tensors, h.dataStart), h.version, h.meta}, nil
 }
 
 // Version is the version of the format that the file states, 2 or 3.
-func (f *File) Version() int { return f.header.version }
+func (f *File) Version() int { return f.version }
 
 // Metadata returns the file's entries. After Close they are still there.
-func (f *File) Metadata() *Metadata { return &f.header.meta }
-
-// Tensors lists the file's tensors by offset. After Close it still works.
-func (f *File) Tensors() []container.Info {
-	out := slices.Clone(f.header.tensors)
-	for i := range out {
-		out[i].Shape = slices.Clone(out[i].Shape)
-	}
-	return out
-}
-
-// Has says whether the file holds the tensor.
-func (f *File) Has(name string) bool {
-	_, ok := f.header.byName[name]
-	return ok
-}
-
-// Tensor returns a view of the named tensor.
-func (f *File) Tensor(name string) (container.View, error) {
-	i, ok := f.header.byName[name]
-	if !ok {
-		return container.View{}, &container.Error{Kind: container.ErrTensorMissing, Path: f.Path(), Tensor: name}
-	}
-	t := &f.header.tensors[i]
-	begin := f.header.dataStart + int(t.Offset)
-	data, err := f.Part(begin, begin+int(t.Size))
-	if err != nil {
-		return container.View{}, fmt.Errorf("tensor %s: %w", container.Quote(name), err)
-	}
-	return container.View{Name: t.Name, DType: t.DType, Shape: slices.Clone(t.Shape), Data: data, File: f.File}, nil
-}
+func (f *File) Metadata() *Metadata { return &f.meta }
 
 // The entries that tie split files together.
 const (
@@ -177,7 +148,7 @@ func (s *Split) open(one *File, n int) error {
 		if err := s.add(f, i, n); err != nil {
 			return err
 		}
-		total += len(f.header.tensors)
+		total += len(f.Tensors())
 	}
 	first := s.files[0].Metadata()
 	if first.Has(splitTensors) {
@@ -195,7 +166,7 @@ func (s *Split) add(f *File, i, n int) error {
 			return errors.Join(err, &container.Error{Kind: ErrSplit, Path: f.Path(), Field: key, Found: fmt.Sprint(got), Expected: fmt.Sprint(want)})
 		}
 	}
-	for _, t := range f.header.tensors {
+	for _, t := range f.Tensors() {
 		if other := s.where[t.Name]; other != nil {
 			return &container.Error{Kind: ErrDuplicate, Path: f.Path(), Tensor: t.Name, Field: "name", Found: "it in " + other.Path() + " too", Expected: "it once"}
 		}

@@ -32,8 +32,7 @@ type header struct {
 	meta      Metadata
 	alignment int
 	tensors   []container.Info // by offset
-	byName    map[string]int
-	dataStart int // where offsets count from, in bytes from the start of the file
+	dataStart int              // where offsets count from, in bytes from the start of the file
 }
 
 // parser reads the header from the start of a file. It remembers the first
@@ -47,7 +46,7 @@ type parser struct {
 
 func readHeader(path string, content []byte) (*header, error) {
 	p := &parser{path: path, data: content}
-	h := &header{meta: Metadata{path: path, values: map[string]value{}}, byName: map[string]int{}, alignment: defaultAlignment}
+	h := &header{meta: Metadata{path: path, values: map[string]value{}}, alignment: defaultAlignment}
 	p.start(h)
 	tensors := p.count("number of tensors", smallestTensor)
 	entries := p.count("number of metadata entries", smallestEntry)
@@ -239,7 +238,7 @@ func (h *header) layout(path string, size, end int) error {
 	slices.SortFunc(h.tensors, func(a, b container.Info) int {
 		return cmp.Or(cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Size, b.Size), cmp.Compare(a.Name, b.Name))
 	})
-	position := int64(0)
+	position, seen := int64(0), make(map[string]bool, len(h.tensors))
 	for i, t := range h.tensors {
 		e := &container.Error{Path: path, Tensor: t.Name, Field: "offset", Found: fmt.Sprint(t.Offset)}
 		switch {
@@ -255,11 +254,11 @@ func (h *header) layout(path string, size, end int) error {
 			return e
 		}
 		position = t.Offset + t.Size
-		if _, twice := h.byName[t.Name]; twice {
+		if seen[t.Name] {
 			e.Kind, e.Field, e.Found, e.Expected = ErrDuplicate, "name", "it twice", "it once"
 			return e
 		}
-		h.byName[t.Name] = i
+		seen[t.Name] = true
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
@@ -21,8 +20,8 @@ const (
 // File is one open safetensors file. Its methods may be called from several
 // goroutines, Close included.
 type File struct {
-	*container.File
-	header *header
+	container.Indexed
+	metadata map[string]string
 }
 
 var _ container.Set = (*File)(nil)
@@ -55,7 +54,7 @@ func newFile(f *container.File) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{f, h}, nil
+	return &File{container.Index(f, h.tensors, h.dataStart), h.metadata}, nil
 }
 
 // OpenSet opens a checkpoint: a .safetensors file, an index file (.json), or a
@@ -82,40 +81,10 @@ func OpenSet(path string) (container.Set, error) {
 	return nil, fmt.Errorf("safetensors: directory %s holds neither %s nor %s: %w", path, SingleName, IndexName, fs.ErrNotExist)
 }
 
-// Tensors lists the file's tensors by offset. After Close it still works.
-func (f *File) Tensors() []container.Info {
-	out := slices.Clone(f.header.tensors)
-	for i := range out {
-		out[i].Shape = slices.Clone(out[i].Shape)
-	}
-	return out
-}
-
-// Has says whether the file holds the tensor.
-func (f *File) Has(name string) bool {
-	_, ok := f.header.byName[name]
-	return ok
-}
-
 // Metadata returns a copy of the header's __metadata__, never nil.
 func (f *File) Metadata() map[string]string {
-	if f.header.metadata == nil {
+	if f.metadata == nil {
 		return map[string]string{}
 	}
-	return maps.Clone(f.header.metadata)
-}
-
-// Tensor returns a view of the named tensor.
-func (f *File) Tensor(name string) (container.View, error) {
-	i, ok := f.header.byName[name]
-	if !ok {
-		return container.View{}, &container.Error{Kind: container.ErrTensorMissing, Path: f.Path(), Tensor: name}
-	}
-	t := &f.header.tensors[i]
-	begin := f.header.dataStart + int(t.Offset)
-	data, err := f.Part(begin, begin+int(t.Size))
-	if err != nil {
-		return container.View{}, fmt.Errorf("tensor %s: %w", container.Quote(name), err)
-	}
-	return container.View{Name: t.Name, DType: t.DType, Shape: slices.Clone(t.Shape), Data: data, File: f.File}, nil
+	return maps.Clone(f.metadata)
 }

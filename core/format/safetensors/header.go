@@ -30,7 +30,6 @@ const metadataKey = "__metadata__"
 // header is the validated content of a file's JSON part.
 type header struct {
 	tensors   []container.Info // by offset
-	byName    map[string]int
 	metadata  map[string]string
 	dataStart int // where offsets count from, in bytes from the start of the file
 }
@@ -58,7 +57,7 @@ func readHeader(path string, content []byte) (*header, error) {
 		return nil, &container.Error{Kind: ErrHeaderJSON, Path: path, Field: "header",
 			Found: container.Quote(string(text[:min(len(text), 16)])), Expected: "an object starting with '{'"}
 	}
-	h := &header{byName: map[string]int{}, dataStart: 8 + int(n)}
+	h := &header{dataStart: 8 + int(n)}
 	p := &parser{path: path, dec: json.NewDecoder(bytes.NewReader(text))}
 	p.dec.UseNumber()
 	if err := p.parse(h); err != nil {
@@ -92,7 +91,6 @@ func (h *header) layout(path string, dataSize int64) error {
 			return e
 		}
 		position = end
-		h.byName[t.Name] = i
 	}
 	if position != dataSize {
 		return &container.Error{Kind: ErrTrailing, Path: path, Field: "size",
