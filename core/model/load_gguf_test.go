@@ -63,14 +63,16 @@ func TestGGUFFilesThatAreNoModelOfOursAreRefusedByName(t *testing.T) {
 		"a size of no type": {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.block_count"] = "three" }, model.ErrConfig,
 			"llama.block_count = string: must be an integer"},
 		"negative heads": {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.attention.head_count"] = int32(-4) }, model.ErrConfig, "num_attention_heads = -4"},
-		"huge layers": {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.block_count"] = uint64(1 << 62) }, model.ErrConfig, "num_hidden_layers"},
+		"huge layers":    {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.block_count"] = uint64(1 << 62) }, model.ErrConfig, "num_hidden_layers"},
 		"zero kv heads": {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.attention.head_count_kv"] = uint32(0) }, model.ErrConfig,
 			"llama.attention.head_count_kv = 0: must be positive"},
 		"experts": {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.expert_count"] = uint32(8) }, model.ErrConfig, "mixtures of experts"},
 		"partial rotation": {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.rope.dimension_count"] = uint32(16) }, model.ErrConfig,
 			"partial rotation"},
-		"yarn":            {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.rope.scaling.type"] = "yarn" }, model.ErrConfig, "must be none or linear"},
-		"NaN eps":         {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.attention.layer_norm_rms_epsilon"] = float32(math.NaN()) }, model.ErrConfig, "rms_norm_eps"},
+		"yarn": {func(e map[string]any, _ map[string]*container.Tensor) { e["llama.rope.scaling.type"] = "yarn" }, model.ErrConfig, "must be none or linear"},
+		"NaN eps": {func(e map[string]any, _ map[string]*container.Tensor) {
+			e["llama.attention.layer_norm_rms_epsilon"] = float32(math.NaN())
+		}, model.ErrConfig, "rms_norm_eps"},
 		"no embedding":    {func(_ map[string]any, w map[string]*container.Tensor) { delete(w, "token_embd.weight") }, container.ErrTensorMissing, "token_embd.weight"},
 		"no layer tensor": {func(_ map[string]any, w map[string]*container.Tensor) { delete(w, "blk.1.ffn_up.weight") }, container.ErrTensorMissing, "blk.1.ffn_up.weight"},
 		"an extra tensor": {func(_ map[string]any, w map[string]*container.Tensor) {
