@@ -341,6 +341,7 @@ func (t *hfTokenizer) merges() ([][2]string, error) {
 	if err := json.Unmarshal(t.Model.Merges, &lines); err != nil {
 		return nil, fmt.Errorf("%w: tokenizer.json: merges: %w", ErrExport, err)
 	}
+	pairs = nil // what the first attempt had left
 	for _, line := range lines {
 		left, right, _ := strings.Cut(line, " ")
 		pairs = append(pairs, [2]string{left, right})
