@@ -1,6 +1,8 @@
 """What the tests share. No test reaches the network: the hub client is pointed at a server of our own (hub_server.py)."""
 
+import io
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +24,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 
-from bitnet_rust import BitNetModel  # noqa: E402
+from bitnet_rust import BitNetModel, cli  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +66,22 @@ SLOW = {
 def slow() -> Iterator[BitNetModel]:
     with BitNetModel.from_config(SLOW) as model:
         yield model
+
+
+class Terminal:
+    """Runs the command in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["bitnet", *arguments])
+        self._monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        status = cli.run()
+        out, err = self._capsys.readouterr()
+        return status, out, err
+
+
+@pytest.fixture
+def bitnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
+    return Terminal(monkeypatch, capsys)

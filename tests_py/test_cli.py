@@ -14,27 +14,9 @@ import pytest
 
 import bitnet_rust
 from bitnet_rust import BitNetModel, cli
+from conftest import Terminal
 
 PROMPT = "First Citizen:"
-
-
-class Terminal:
-    """Runs the command in this process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
-        self._monkeypatch.setattr(sys, "argv", ["bitnet", *arguments])
-        self._monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        status = cli.run()
-        out, err = self._capsys.readouterr()
-        return status, out, err
-
-
-@pytest.fixture
-def bitnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
-    return Terminal(monkeypatch, capsys)
 
 
 def test_generate_prints_the_text(bitnet: Terminal, shakespeare: BitNetModel) -> None:

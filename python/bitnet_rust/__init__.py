@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .autograd import no_grad
     from .callbacks import Callback
     from .config import BitNetConfig
+    from .conversion import Conversion, convert
     from .engine import Engine, Handle
     from .generation import GenerationOptions, GenerationResult, Piece, SamplingOptions
     from .model import BitNetModel
@@ -65,6 +66,7 @@ _HOMES = {
     "BitNetConfig": "config",
     "BitNetModel": "model",
     "Callback": "callbacks",
+    "Conversion": "conversion",
     "Engine": "engine",
     "GenerationOptions": "generation",
     "GenerationResult": "generation",
@@ -81,6 +83,7 @@ _HOMES = {
     "Trainer": "training",
     "TrainingConfig": "training_config",
     "build_info": "runtime",
+    "convert": "conversion",
     "find_model": "registry",
     "list_models": "registry",
     "memory_blocks": "runtime",
@@ -103,6 +106,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointWarning",
     "ConfigError",
+    "Conversion",
     "DTypeError",
     "DeadlineError",
     "Engine",
@@ -137,6 +141,7 @@ __all__ = [
     "__version__",
     "autograd",
     "build_info",
+    "convert",
     "find_model",
     "list_models",
     "memory_blocks",

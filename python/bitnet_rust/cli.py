@@ -219,6 +219,65 @@ def inspect(
 
 
 @app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Model directory, .bitnet or .gguf file, registered name or hub id.")],
+    target: Annotated[Path, typer.Argument(help="File that ends in .bitnet or .gguf, or a directory.")],
+    to: Annotated[
+        str | None, typer.Option(help="native, hf, hf-master or gguf.", show_default="what TARGET's name says")
+    ] = None,
+    gguf_type: Annotated[
+        str, typer.Option("--type", help="Ternary layers in GGUF as i2_s, tq1_0, tq2_0, f16, bf16 or f32.")
+    ] = "i2_s",
+    masters: Annotated[str, typer.Option(help="Master weights of hf-master as float32 or bfloat16.")] = "float32",
+    i2s_layout: Annotated[str, typer.Option(help="I2_S tensors of a GGUF source as x86, arm64 or row4.")] = "x86",
+    no_check: Annotated[bool, typer.Option("--no-check", help="Do not compare the logits of both models.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
+    offline: Offline = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Write a model in another format, and check that it is still the same."""
+    from .conversion import convert as run_convert
+
+    options: Any = {"type": gguf_type, "masters": masters, "i2s_layout": i2s_layout}
+    with _LoadBar(source) as bar:
+        done = run_convert(
+            source,
+            target,
+            to,  # type: ignore[arg-type]  # checked there
+            **options,
+            check=not no_check,
+            dry_run=dry_run,
+            local_files_only=offline,
+            progress=(lambda step, at, total: bar(at, total)) if sys.stderr.isatty() else None,
+        )
+    if as_json:
+        _print_json(done.to_dict())
+        return
+    rows = [
+        ["model", f"{done.architecture}, {done.parameters:,} parameters"],
+        ["from", f"{done.source}, {done.source_bytes / 1e6:,.1f} MB"],
+        ["to", f"{done.target}, {done.format}, {done.weights}"],
+    ]
+    if done.target_bytes is None:
+        rows.append(["written", "nothing: a dry run"])
+    else:
+        rows.append(["written", f"{done.target_bytes / 1e6:,.1f} MB"])
+    if done.same_argmax is not None and done.max_difference is not None:
+        rows.append(
+            [
+                "check",
+                f"same next token at {done.same_argmax:.1%} of positions, logits within {done.max_difference:.3g}",
+            ]
+        )
+    _print_table(["", ""], rows)
+    if done.same_argmax is not None and done.same_argmax < 1:
+        raise ArgumentError(
+            f"{done.target} does not compute what the source does: see the check; "
+            "a type that rounds scales moves logits a little, and other causes are a defect"
+        )
+
+
+@app.command()
 def perplexity(
     text: Annotated[str, typer.Argument(help="File with the text; - reads it from stdin.")],
     model: Model = "bitnet-shakespeare",

@@ -1,0 +1,158 @@
+"""From any format that loads to any that saves, with a check that the model is still the same."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+from .errors import ArgumentError, FileSystemError
+from .hub import resolve
+from .model import BitNetModel, GGUFType
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Format = Literal["native", "hf", "hf-master", "gguf"]
+Progress = Callable[[str, int, int], object]
+
+# The prompt of the check: as many tokens, spread over the vocabulary.
+_CHECKED = 32
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did, or with dry_run would do."""
+
+    source: str
+    target: str
+    format: Format
+    weights: str
+    """How ternary layers are stored: "2bit", "base3", "packed", a GGUF type, or the dtype of master weights."""
+    architecture: str
+    parameters: int
+    source_bytes: int
+    """Size of the files that hold the model, tokenizer and config among them."""
+    target_bytes: int | None
+    """The same of what was written; None when nothing was."""
+    same_argmax: float | None
+    """Share of the positions of a fixed prompt at which both models' most probable next token is the same."""
+    max_difference: float | None
+    """Largest difference of a logit there; 0 when the formats hold the same numbers."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as a dictionary that JSON takes."""
+        return asdict(self)
+
+
+def convert(
+    source: str | PathLike[str],
+    target: str | PathLike[str],
+    to: Format | None = None,
+    *,
+    type: GGUFType = "i2_s",
+    masters: Literal["float32", "bfloat16"] = "float32",
+    i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
+    check: bool = True,
+    dry_run: bool = False,
+    local_files_only: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Loads a model, writes it in another format and compares the two.
+
+    source: as for ``BitNetModel.from_pretrained``.
+    target: a file that ends in .bitnet or .gguf, or a directory.
+    to: "native", "hf" (packed), "hf-master" (master weights, see ``masters``) or "gguf" (see ``type``); None takes what the
+        name of the target says.
+    type: of ternary layers in a GGUF file.
+    masters: dtype of master weights; "bfloat16" is half as large and rounds tables too. A source that has only packed weights gives
+        masters that compute the same.
+    i2s_layout: of a GGUF source with I2_S tensors, see ``from_pretrained``.
+    check: load what was written and compare the logits of a fixed prompt.
+    dry_run: load the source, say what would be written, and write nothing.
+    progress: called as progress("loading" or "checking", bytes_done, bytes_total).
+
+    Raises what loading and saving raise, and ArgumentError for a target that is the source, or whose name does not go with the
+    format. What was there stays until the new file is complete.
+    """
+    place = Path(target).expanduser()
+    kind = _format(place, to)
+    path = resolve(source, local_files_only=local_files_only)
+    if place.exists() and place.resolve() == path.resolve():
+        raise ArgumentError(f"{fspath(target)} is the source itself: expected another place for the result")
+    _refuse_others(place, kind)
+    options: dict[str, Any] = {"i2s_layout": i2s_layout, "local_files_only": True}
+    with BitNetModel.from_pretrained(
+        path, trainable=kind == "hf-master", progress=_step(progress, "loading"), **options
+    ) as model:
+        weights = {"native": model.packing, "hf": "packed", "hf-master": masters, "gguf": type}[kind]
+        facts: dict[str, Any] = {
+            "source": str(path),
+            "target": str(place),
+            "format": kind,
+            "weights": weights,
+            "architecture": model.config.architectures[0],
+            "parameters": model.num_parameters(),
+            "source_bytes": _size(path),
+        }
+        if dry_run:
+            return Conversion(**facts, target_bytes=None, same_argmax=None, max_difference=None)
+        before = _logits(model) if check else None
+        if kind == "hf-master":
+            model.save_pretrained(place, format="hf", masters=masters)
+        else:
+            model.save_pretrained(place, format=kind, gguf_type=type)
+    same = difference = None
+    if before is not None:
+        with BitNetModel.from_pretrained(place, progress=_step(progress, "checking"), local_files_only=True) as written:
+            after = _logits(written)
+        same = float((before.argmax(-1) == after.argmax(-1)).mean())
+        difference = float(abs(before - after).max())
+    return Conversion(**facts, target_bytes=_size(place), same_argmax=same, max_difference=difference)
+
+
+def _format(target: Path, to: str | None) -> Format:
+    """The format that is asked for, by name or by the target's."""
+    by_name = {".bitnet": "native", ".gguf": "gguf"}.get(target.suffix.lower())
+    if to is None and by_name is None:
+        raise ArgumentError(
+            f"{target} may be of several formats: expected to= one of {', '.join(get_args(Format))}, or a name that ends in .bitnet or .gguf"
+        )
+    if to is not None and to not in get_args(Format):
+        raise ArgumentError(f"to = {to!r}: expected one of {', '.join(get_args(Format))}")
+    if by_name is not None and to not in (None, by_name):
+        raise ArgumentError(f"{target} is the name of a {by_name} file: expected a directory for to={to!r}")
+    if to == "gguf" and by_name is None:
+        raise ArgumentError(f"{target}: expected a name that ends in .gguf")
+    return cast(Format, to or by_name)
+
+
+def _refuse_others(target: Path, kind: str) -> None:
+    """A directory that holds a model of another format would go on to load as that."""
+    if kind in ("hf", "hf-master") and (target / "model.bitnet").exists():
+        raise ArgumentError(
+            f"{target} holds a model.bitnet, which would hide the checkpoint: expected another directory"
+        )
+    if kind == "native" and target.suffix.lower() != ".bitnet" and any(target.glob("*.safetensors")):
+        raise ArgumentError(f"{target} holds a Hugging Face checkpoint: expected another directory, or a .bitnet file")
+
+
+def _step(progress: Progress | None, name: str) -> Callable[[int, int], object] | None:
+    return None if progress is None else lambda done, total: progress(name, done, total)
+
+
+def _logits(model: BitNetModel) -> "NDArray[np.float32]":
+    vocabulary = model.config.vocab_size
+    length = min(_CHECKED, model.config.max_position_embeddings)
+    return model.forward([(at * 7919 + 11) % vocabulary for at in range(length)])
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, of all files of a split one, or of the files of a directory."""
+    try:
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+        return path.stat().st_size
+    except OSError as error:
+        raise FileSystemError(f"{path}: {error.strerror}") from error
