@@ -24,7 +24,7 @@ func Magnitude(dtype string, src []byte, rows, cols int) (value float32, same bo
 			}
 			for _, x := range row {
 				bits := math.Float32bits(x) &^ (1 << 31)
-				if bits != 0 && bits != found.Load() && !found.CompareAndSwap(0, bits) {
+				if bits != 0 && bits != found.Load() && !found.CompareAndSwap(0, bits) && bits != found.Load() { // others may be first with the same
 					several.Store(true)
 				}
 			}
