@@ -51,9 +51,9 @@ $(VENV)/.dev: pyproject.toml | $(EXT)
 	$(BIN)/python -c '$(EXTRAS)' | $(BIN)/python -m pip install -q -r /dev/stdin
 	@touch $@
 
-# Several gigabytes, for the tests that run PyTorch and Hugging Face's packages themselves; the others have recorded values.
+# Several gigabytes, for the tests that run PyTorch, Hugging Face's packages and llama.cpp themselves; the others have recorded values.
 $(VENV)/.torch: | $(VENV)/.dev
-	$(BIN)/python -m pip install -q torch transformers accelerate datasets
+	$(BIN)/python -m pip install -q torch transformers accelerate datasets llama-cpp-python
 	@touch $@
 
 $(STATICCHECK):
