@@ -1,0 +1,357 @@
+package model
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
+	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+)
+
+// FileInfo is what the files of a model hold, as they stand there: no model is built of them.
+type FileInfo struct {
+	Path     string         `json:"path"`
+	Format   string         `json:"format"` // "safetensors", "native" or "gguf"
+	Metadata map[string]any `json:"metadata"`
+	Tensors  []TensorInfo   `json:"tensors"`
+}
+
+// TensorInfo is one tensor of a file.
+type TensorInfo struct {
+	Name   string `json:"name"`
+	DType  string `json:"dtype"` // of a native file: the layout
+	Shape  []int  `json:"shape"` // the matrix's: of packed weights not that of the bytes
+	Bytes  int64  `json:"bytes"`
+	Offset int64  `json:"offset"` // in bytes, from the start of the file's data
+	File   string `json:"file"`   // without directories
+
+	Ternary *TernaryStats `json:"ternary,omitempty"`
+	Float   *FloatStats   `json:"float,omitempty"`
+	Error   string        `json:"error,omitempty"` // why there are no statistics
+}
+
+// TernaryStats count the codes of a ternary matrix.
+type TernaryStats struct {
+	Minus int     `json:"minus"` // weights -1
+	Zero  int     `json:"zero"`  // weights 0
+	Plus  int     `json:"plus"`  // weights 1
+	Scale float32 `json:"scale"` // mean|W|
+}
+
+// FloatStats describe the numbers of a tensor; Min to Std are of the finite ones.
+type FloatStats struct {
+	Min       float64 `json:"min"`
+	Max       float64 `json:"max"`
+	Mean      float64 `json:"mean"`
+	Std       float64 `json:"std"`
+	Zeros     int     `json:"zeros"`
+	NotFinite int     `json:"not_finite"` // NaN and infinities
+}
+
+// Inspect lists what is in the files of a model: of anything that Load takes. With stats it reads every tensor, until ctx ends.
+//
+// Errors: as of Load, for paths and containers. What is wrong with the numbers of a tensor is its Error.
+func Inspect(ctx context.Context, path string, stats bool, i2sLayout string) (*FileInfo, error) {
+	native, err := nativePath(path)
+	if err != nil {
+		return nil, err
+	}
+	var f inspected
+	switch {
+	case native != "":
+		f, err = inspectNative(native)
+	case strings.EqualFold(filepath.Ext(path), GGUFExt):
+		f, err = inspectGGUF(path, i2sLayout)
+	default:
+		f, err = inspectHF(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.set.Close() }() // nothing of it is kept
+	for _, t := range f.set.Tensors() {
+		info := TensorInfo{Name: t.Name, DType: t.DType, Shape: t.Shape, Bytes: t.Size, Offset: t.Offset, File: filepath.Base(t.Path)}
+		if f.describe != nil {
+			f.describe(&info)
+		}
+		if stats {
+			if err := f.stats(ctx, &info); err != nil {
+				return nil, err
+			}
+		}
+		f.info.Tensors = append(f.info.Tensors, info)
+	}
+	return f.info, nil
+}
+
+// inspected is a file of some format that is being listed.
+type inspected struct {
+	info     *FileInfo
+	set      container.Set
+	describe func(t *TensorInfo)                                // corrects dtype and shape where the container does not know them
+	codes    func(v container.View) ([]int8, float32, error)    // of ternary matrices; nil codes: it is none
+	numbers  func(v container.View, each func([]float32)) error // of all others, in pieces
+}
+
+// stats reads one tensor. What is wrong with it is noted in it.
+func (f *inspected) stats(ctx context.Context, t *TensorInfo) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	v, err := f.set.Tensor(t.Name)
+	if err != nil {
+		return err
+	}
+	codes, scale, err := f.codes(v)
+	switch {
+	case err != nil:
+		t.Error = err.Error()
+	case codes != nil:
+		t.Ternary = countCodes(codes, scale)
+	default:
+		var m moments
+		if err := f.numbers(v, m.add); err != nil {
+			t.Error = err.Error()
+		} else if m.n > 0 || m.NotFinite > 0 {
+			t.Float = m.stats()
+		}
+	}
+	return v.ReleasePages()
+}
+
+func countCodes(codes []int8, scale float32) *TernaryStats {
+	var n [3]int
+	for _, c := range codes {
+		n[c+1]++
+	}
+	return &TernaryStats{Minus: n[0], Zero: n[1], Plus: n[2], Scale: scale}
+}
+
+// moments adds numbers up.
+type moments struct {
+	FloatStats
+	n, sum, squares float64
+}
+
+func (m *moments) add(values []float32) {
+	for _, v := range values {
+		x := float64(v)
+		if math.IsNaN(x) || math.IsInf(x, 0) {
+			m.NotFinite++
+			continue
+		}
+		if m.n == 0 {
+			m.Min, m.Max = x, x
+		}
+		if x == 0 {
+			m.Zeros++
+		}
+		m.Min, m.Max = min(m.Min, x), max(m.Max, x)
+		m.n++
+		m.sum += x
+		m.squares += float64(x * x)
+	}
+}
+
+func (m *moments) stats() *FloatStats {
+	if m.n > 0 {
+		m.Mean = m.sum / m.n
+		m.Std = math.Sqrt(max(0, m.squares/m.n-float64(m.Mean*m.Mean)))
+	}
+	return &m.FloatStats
+}
+
+func noCodes(container.View) ([]int8, float32, error) { return nil, 0, nil }
+
+// floatPieces decodes F32, F16 and BF16; other dtypes have no numbers that are weights.
+func floatPieces(v container.View, each func([]float32)) error {
+	if !slices.Contains(floats, v.DType) {
+		return nil
+	}
+	size := len(v.Data) / max(1, v.Elements())
+	var piece [4096]float32
+	for at := 0; at < len(v.Data); at += size * len(piece) {
+		data := v.Data[at:min(at+size*len(piece), len(v.Data))]
+		for i := range len(data) / size {
+			piece[i] = decodeFloat(v.DType, data[i*size:])
+		}
+		each(piece[:len(data)/size])
+	}
+	return nil
+}
+
+// inspectHF lists a checkpoint. Its packed matrices are the U8 tensors with a weight_scale beside them.
+func inspectHF(path string) (inspected, error) {
+	set, err := safetensors.OpenSet(path)
+	if err != nil {
+		return inspected{}, err
+	}
+	f := inspected{info: &FileInfo{Path: path, Format: "safetensors", Metadata: map[string]any{}}, set: set, numbers: floatPieces}
+	for key, value := range set.(interface{ Metadata() map[string]string }).Metadata() {
+		f.info.Metadata[key] = value
+	}
+	class := AutoBitLinear
+	if c, err := hfConfigOf(hfDir(path), false); err == nil {
+		class = c.Quantization.LinearClass
+	}
+	packed := func(t string, dtype string, shape []int) bool {
+		return dtype == safetensors.U8 && len(shape) == 2 && strings.HasSuffix(t, ".weight") && set.Has(t+"_scale")
+	}
+	f.describe = func(t *TensorInfo) {
+		if packed(t.Name, t.DType, t.Shape) {
+			t.Shape = []int{4 * t.Shape[0], t.Shape[1]}
+		}
+	}
+	f.codes = func(v container.View) ([]int8, float32, error) {
+		if !packed(v.Name, v.DType, v.Shape) {
+			return nil, 0, nil
+		}
+		scale, err := set.Tensor(v.Name + "_scale")
+		if err != nil {
+			return nil, 0, err
+		}
+		if err := scale.Check(slices.Repeat([]int{1}, len(scale.Shape)), floats...); err != nil {
+			return nil, 0, err
+		}
+		s := decodeFloats(scale)[0]
+		if class == BitLinear {
+			s = 1 / s
+		}
+		codes := make([]int8, 4*len(v.Data))
+		return codes, s, quant.UnpackHF(codes, v.Data, 4*v.Shape[0], v.Shape[1])
+	}
+	return f, nil
+}
+
+// inspectGGUF lists a GGUF file.
+func inspectGGUF(path, i2sLayout string) (inspected, error) {
+	set, err := gguf.OpenSet(path)
+	if err != nil {
+		return inspected{}, err
+	}
+	f := inspected{info: &FileInfo{Path: path, Format: "gguf", Metadata: map[string]any{}}, set: set}
+	for _, key := range set.Metadata().Keys() {
+		f.info.Metadata[key] = set.Metadata().Any(key)
+	}
+	f.codes = func(v container.View) ([]int8, float32, error) {
+		codes := make([]int8, v.Elements())
+		switch v.DType {
+		case gguf.I2_S:
+			cols := v.Shape[len(v.Shape)-1]
+			scale, err := gguf.I2S(codes, i2sLayout, v.Data, len(codes)/cols, cols)
+			return codes, scale, err
+		case gguf.TQ1_0, gguf.TQ2_0:
+			scale, err := gguf.Codes(codes, v.DType, v.Data)
+			return codes, scale, err
+		}
+		return nil, 0, nil
+	}
+	f.numbers = func(v container.View, each func([]float32)) error {
+		values, size := gguf.Block(v.DType)
+		if !gguf.Decodes(v.DType) {
+			return nil
+		}
+		var block [256]float32
+		for at := 0; at < len(v.Data); at += size {
+			if err := gguf.Dequantize(block[:values], v.DType, v.Data[at:at+size]); err != nil {
+				return err
+			}
+			each(block[:values])
+		}
+		return nil
+	}
+	return f, nil
+}
+
+// inspectNative lists a native file, by what its metadata says of its tensors.
+func inspectNative(path string) (inspected, error) {
+	file, err := openNative(path)
+	if err != nil {
+		return inspected{}, err
+	}
+	f := inspected{info: &FileInfo{Path: path, Format: "native", Metadata: map[string]any{}}, set: file}
+	for key, value := range file.meta {
+		if key != keyTensors {
+			f.info.Metadata[key] = value
+		}
+	}
+	f.describe = func(t *TensorInfo) {
+		said := file.tensors[t.Name]
+		t.DType, t.Shape = said.Layout, said.Shape
+	}
+	f.codes = func(v container.View) ([]int8, float32, error) {
+		said := file.tensors[v.Name]
+		layout, ok := ternaryLayouts[said.Layout]
+		if !ok {
+			return nil, 0, nil
+		}
+		rows, cols, err := file.matrix(v, said, func(rows, cols int) int { return layout.Bytes(rows, cols) })
+		if err != nil {
+			return nil, 0, err
+		}
+		scale, err := file.scaleOf(v.Name, said)
+		if err != nil {
+			return nil, 0, err
+		}
+		t := quant.Ternary{Rows: rows, Cols: cols, Scale: scale, Layout: layout, Data: v.Data[:layout.Bytes(rows, cols)]}
+		return t.Codes(nil), scale, nil
+	}
+	f.numbers = func(v container.View, each func([]float32)) error {
+		said := file.tensors[v.Name]
+		format, ok := denseLayouts[said.Layout]
+		switch {
+		case said.Layout == layoutVector:
+			return floatPieces(v, each)
+		case !ok:
+			return nil
+		}
+		rows, cols, err := file.matrix(v, said, func(rows, cols int) int { return cpu.DenseBytes(format, rows, cols) })
+		if err != nil {
+			return err
+		}
+		d := quant.Dense{Rows: rows, Cols: cols, Format: format, Panels: v.Data[:cpu.DenseBytes(format, rows, cols)]}
+		if quant.Scaled(format) {
+			scales, err := file.Tensor(v.Name + ".row_scale")
+			if err == nil {
+				err = scales.Check([]int{rows}, safetensors.F32)
+			}
+			if err != nil {
+				return err
+			}
+			d.RowScale = make([]float32, rows)
+			for i := range d.RowScale {
+				d.RowScale[i] = math.Float32frombits(binary.LittleEndian.Uint32(scales.Data[4*i:]))
+			}
+		}
+		row := make([]float32, cols)
+		for r := range rows {
+			d.Row(row, r)
+			each(row)
+		}
+		return nil
+	}
+	return f, nil
+}
+
+// matrix is the shape of a tensor that is a matrix in kernel layout, after its size was compared with it.
+func (f *nativeFile) matrix(v container.View, t nativeTensor, size func(rows, cols int) int) (rows, cols int, err error) {
+	e := &container.Error{Kind: container.ErrMismatch, Path: f.Path(), Tensor: v.Name, Field: "shape"}
+	if len(t.Shape) != 2 || min(t.Shape[0], t.Shape[1]) < 1 || max(t.Shape[0], t.Shape[1]) > maxVocab {
+		e.Found, e.Expected = container.Clip(fmt.Sprint(t.Shape)), "two dimensions"
+		return 0, 0, e
+	}
+	rows, cols = t.Shape[0], t.Shape[1]
+	if want := stored(size(rows, cols)); want != len(v.Data) {
+		e.Found, e.Expected = fmt.Sprint(t.Shape), "a shape of the size of its bytes"
+		return 0, 0, e
+	}
+	return rows, cols, nil
+}
