@@ -6,10 +6,12 @@ package main
 import "C"
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"runtime"
 	"time"
+	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
@@ -160,6 +162,24 @@ func bn_config(path, text *C.char, out **C.char, errOut **C.char) C.int {
 			return err
 		}
 		return jsonOut(out, c)
+	})
+}
+
+// bn_inspect lists what is in the files of a model, with statistics of every tensor if stats is not 0.
+//
+//export bn_inspect
+func bn_inspect(path *C.char, stats C.int, i2sLayout *C.char, poll C.bn_poll, state unsafe.Pointer, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		name, layout := C.GoString(path), C.GoString(i2sLayout)
+		var info *model.FileInfo
+		err := newInterrupts(poll, state).await(func(ctx context.Context) (err error) {
+			info, err = model.Inspect(ctx, name, stats != 0, layout)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return jsonOut(out, info)
 	})
 }
 

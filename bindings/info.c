@@ -89,6 +89,19 @@ static PyObject *py_config(PyObject *module, PyObject *args) {
   return code ? bn_raise(code, err) : bn_text(text);
 }
 
+static PyObject *py_inspect(PyObject *module, PyObject *args) {
+  char *layout, *text = NULL, *err = NULL;
+  int stats;
+  PyObject *path = NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "O&ps", PyUnicode_FSConverter, &path, &stats, &layout)) return NULL;
+  bn_call call;
+  bn_begin(&call, 0, NULL);
+  int code = bn_inspect(PyBytes_AsString(path), stats, layout, bn_look, &call, &text, &err);
+  bn_end(&call);
+  Py_DECREF(path);
+  return code ? bn_raise(code, err) : bn_text(text);
+}
+
 static PyObject *py_selftest_panic(PyObject *module, PyObject *args) {
   char *place, *err = NULL;
   if (bn_forked() || !PyArg_ParseTuple(args, "s", &place)) return NULL;
@@ -112,6 +125,7 @@ static PyMethodDef methods[] = {
     {"register_preset", py_register_preset, METH_VARARGS, "register_preset(name, hub_id, config)"},
     {"yaml", py_yaml, METH_VARARGS, "yaml(text, name) -> JSON of the content of a YAML file."},
     {"config", py_config, METH_VARARGS, "config(path, text) -> validated JSON of the config in a file, or of a JSON text if path is ''."},
+    {"inspect", py_inspect, METH_VARARGS, "inspect(path, stats, i2s_layout) -> JSON of what the files of a model hold."},
     {"selftest_panic", py_selftest_panic, METH_VARARGS, "selftest_panic(place): panics, to test that it is contained."},
     {NULL, NULL, 0, NULL},
 };

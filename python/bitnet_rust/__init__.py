@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .conversion import Conversion, convert
     from .engine import Engine, Handle
     from .generation import GenerationOptions, GenerationResult, Piece, SamplingOptions
+    from .inspection import inspect_model
     from .model import BitNetModel
     from .registry import ModelEntry, find_model, list_models, register_model
     from .runtime import (
@@ -85,6 +86,7 @@ _HOMES = {
     "build_info": "runtime",
     "convert": "conversion",
     "find_model": "registry",
+    "inspect_model": "inspection",
     "list_models": "registry",
     "memory_blocks": "runtime",
     "memory_stats": "runtime",
@@ -143,6 +145,7 @@ __all__ = [
     "build_info",
     "convert",
     "find_model",
+    "inspect_model",
     "list_models",
     "memory_blocks",
     "memory_stats",

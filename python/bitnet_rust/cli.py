@@ -200,14 +200,24 @@ def chat(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="Model directory, registered name or hub id.")] = "bitnet-shakespeare",
+    model: Annotated[
+        str, typer.Argument(help="Model directory or file, registered name or hub id.")
+    ] = "bitnet-shakespeare",
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="List the tensors and metadata of its files instead.")
+    ] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="With the numbers of every tensor.")] = False,
+    i2s_layout: Annotated[str, typer.Option(help="I2_S tensors of a GGUF file as x86, arm64 or row4.")] = "x86",
     head_dtype: HeadDType = "auto",
     packing: Packing = "auto",
     revision: Revision = None,
     offline: Offline = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Load a model and show what it is."""
+    """Load a model and show what it is; or list what its files hold, without loading it."""
+    if tensors or stats:
+        _inspect_files(model, stats, i2s_layout, offline, as_json)
+        return
     with _load(model, head_dtype, packing, None, revision, offline) as loaded:
         facts = _facts(loaded)
     if as_json:
@@ -216,6 +226,49 @@ def inspect(
     config = facts.pop("config")
     shape = {k: config[k] for k in sorted(config) if isinstance(config[k], int | float | str) and k not in facts}
     _print_table(["", ""], [[name, _cell(value)] for name, value in (facts | shape).items()])
+
+
+def _inspect_files(model: str, stats: bool, i2s_layout: Any, offline: bool, as_json: bool) -> None:
+    from .inspection import inspect_model
+
+    with _working("reading"):
+        info = inspect_model(model, stats=stats, i2s_layout=i2s_layout, local_files_only=offline)
+    if as_json:
+        _print_json(info)
+        return
+    _print_table(["", ""], [["path", info["path"]], ["format", info["format"]]])
+    print()
+    _print_table(["metadata", ""], [[key, _short(value)] for key, value in info["metadata"].items()])
+    print()
+    header = ["tensor", "type", "shape", "bytes"] + ["numbers"] * stats
+    rows = [
+        [t["name"], t["dtype"], " x ".join(map(str, t["shape"])), f"{t['bytes']:,}"] + [_numbers(t)] * stats
+        for t in info["tensors"]
+    ]
+    _print_table(header, rows)
+
+
+def _short(value: Any) -> str:
+    """A metadata value on part of a line."""
+    if isinstance(value, list) and len(value) > 4:
+        return f"[{', '.join(map(repr, value[:4]))}, ...], {len(value):,} entries"
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 100 else f"{text[:100]}..., {len(text):,} characters"
+
+
+def _numbers(tensor: dict[str, Any]) -> str:
+    """The statistics of a tensor on one line."""
+    if "ternary" in tensor:
+        t = tensor["ternary"]
+        count = max(1, t["minus"] + t["zero"] + t["plus"])
+        return (
+            f"-1 {t['minus'] / count:.1%}, 0 {t['zero'] / count:.1%}, 1 {t['plus'] / count:.1%}, scale {t['scale']:.6g}"
+        )
+    if "float" in tensor:
+        f = tensor["float"]
+        bad = f", {f['not_finite']} NaN or infinite" if f["not_finite"] else ""
+        return f"{f['min']:.4g} to {f['max']:.4g}, mean {f['mean']:.4g}, std {f['std']:.4g}{bad}"
+    return str(tensor.get("error", ""))
 
 
 @app.command()
