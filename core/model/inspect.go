@@ -169,8 +169,6 @@ func (m *moments) stats() *FloatStats {
 	return &m.FloatStats
 }
 
-func noCodes(container.View) ([]int8, float32, error) { return nil, 0, nil }
-
 // floatPieces decodes F32, F16 and BF16; other dtypes have no numbers that are weights.
 func floatPieces(v container.View, each func([]float32)) error {
 	if !slices.Contains(floats, v.DType) {
