@@ -114,6 +114,8 @@ func (f *inspected) stats(ctx context.Context, t *TensorInfo) error {
 	switch {
 	case err != nil:
 		t.Error = err.Error()
+	case codes != nil && scale-scale != 0: // infinity, NaN
+		t.Error = fmt.Sprintf("a scale of %v: expected a finite number", scale)
 	case codes != nil:
 		t.Ternary = countCodes(codes, scale)
 	default:
@@ -196,9 +198,9 @@ func inspectHF(path string) (inspected, error) {
 	for key, value := range set.(interface{ Metadata() map[string]string }).Metadata() {
 		f.info.Metadata[key] = value
 	}
-	class := AutoBitLinear
+	src := hfSource{tensorSource: newTensorSource(nil, set), cfg: &Config{Quantization: Quantization{LinearClass: AutoBitLinear}}}
 	if c, err := hfConfigOf(hfDir(path), false); err == nil {
-		class = c.Quantization.LinearClass
+		src.cfg = c
 	}
 	packed := func(t string, dtype string, shape []int) bool {
 		return dtype == safetensors.U8 && len(shape) == 2 && strings.HasSuffix(t, ".weight") && set.Has(t+"_scale")
@@ -212,19 +214,12 @@ func inspectHF(path string) (inspected, error) {
 		if !packed(v.Name, v.DType, v.Shape) {
 			return nil, 0, nil
 		}
-		scale, err := set.Tensor(v.Name + "_scale")
+		scale, err := src.weightScale(strings.TrimSuffix(v.Name, ".weight"))
 		if err != nil {
 			return nil, 0, err
 		}
-		if err := scale.Check(slices.Repeat([]int{1}, len(scale.Shape)), floats...); err != nil {
-			return nil, 0, err
-		}
-		s := decodeFloats(scale)[0]
-		if class == BitLinear {
-			s = 1 / s
-		}
 		codes := make([]int8, 4*len(v.Data))
-		return codes, s, quant.UnpackHF(codes, v.Data, 4*v.Shape[0], v.Shape[1])
+		return codes, scale, quant.UnpackHF(codes, v.Data, 4*v.Shape[0], v.Shape[1])
 	}
 	return f, nil
 }
@@ -240,13 +235,14 @@ func inspectGGUF(path, i2sLayout string) (inspected, error) {
 		f.info.Metadata[key] = set.Metadata().Any(key)
 	}
 	f.codes = func(v container.View) ([]int8, float32, error) {
-		codes := make([]int8, v.Elements())
 		switch v.DType {
 		case gguf.I2_S:
+			codes := make([]int8, v.Elements())
 			cols := v.Shape[len(v.Shape)-1]
 			scale, err := gguf.I2S(codes, i2sLayout, v.Data, len(codes)/cols, cols)
 			return codes, scale, err
 		case gguf.TQ1_0, gguf.TQ2_0:
+			codes := make([]int8, v.Elements())
 			scale, err := gguf.Codes(codes, v.DType, v.Data)
 			return codes, scale, err
 		}

@@ -21,8 +21,8 @@ import (
 // maxShard is the size from which an exported checkpoint is split, as transformers does by default.
 const maxShard = 5_000_000_000
 
-// ErrExport is what errors about a model that has no Hugging Face form match with errors.Is.
-var ErrExport = errors.New("model has no Hugging Face form")
+// ErrExport is what errors about a model that has no form in a format of others match with errors.Is.
+var ErrExport = errors.New("model has no form in this format")
 
 // SaveHF writes the model into a directory (made if need be) as a packed checkpoint that transformers reads: config.json,
 // safetensors, and the files that belong to the place the model was loaded from. Float tensors are written without loss,

@@ -18,7 +18,8 @@ type Info struct {
 }
 
 // View is a tensor in the mapped file. Data is the file itself, not a copy: it
-// must not be written to, and is valid until the file is closed. Data may start at any byte address; decode it accordingly.
+// must not be written to, and is valid until the file is closed. It may start at
+// any byte address; decode it accordingly.
 type View struct {
 	Name  string
 	DType string

@@ -12,8 +12,8 @@ var mappings sync.Map
 
 // FaultError explains a recovered panic (also one that wraps the runtime's, as
 // cpu.TaskPanic does). If it is a memory fault inside a mapped file, somebody
-// has cut the file short or its disk failed, and the result is a Error
-// of kind ErrUnreadable that names the file. Otherwise it is nil.
+// has cut the file short or its disk failed, and the result is an Error of
+// kind ErrUnreadable that names the file. Otherwise it is nil.
 //
 // Without debug.SetPanicOnFault in the goroutine that reads the mapping, such
 // a fault ends the process and there is nothing to recover.
