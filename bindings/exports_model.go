@@ -148,21 +148,28 @@ func bn_model_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 	})
 }
 
-// bn_model_save writes the model and the files that belong to it: format is "native", "hf" or "gguf", weights the dtype of master weights
-// in place of packed ones, or empty, and the type of ternary layers in a GGUF file.
+// bn_model_save writes the model and the files that belong to it: format is "native", "hf" or "gguf". options is a JSON object of
+// model.HFOptions, and gguf_type, the type of ternary layers in a GGUF file.
 //
 //export bn_model_save
-func bn_model_save(h C.uintptr_t, path, format, weights *C.char, poll C.bn_poll, state unsafe.Pointer, errOut **C.char) C.int {
+func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll, state unsafe.Pointer, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		m, name := value[*runner](h).model, C.GoString(path)
+		var o struct {
+			model.HFOptions
+			GGUFType string `json:"gguf_type"`
+		}
+		if err := json.Unmarshal([]byte(C.GoString(options)), &o); err != nil {
+			return fmt.Errorf("%w: options: %w", errArgument, err)
+		}
 		var save func(context.Context) error
 		switch f := C.GoString(format); f {
 		case "native":
 			save = func(ctx context.Context) error { return m.SaveContext(ctx, name, nil) }
 		case "hf":
-			save = func(ctx context.Context) error { return m.SaveHFContext(ctx, name, C.GoString(weights)) }
+			save = func(ctx context.Context) error { return m.SaveHFContext(ctx, name, o.HFOptions) }
 		case "gguf":
-			save = func(ctx context.Context) error { return m.SaveGGUF(ctx, name, C.GoString(weights)) }
+			save = func(ctx context.Context) error { return m.SaveGGUF(ctx, name, o.GGUFType) }
 		default:
 			return fmt.Errorf("%w: format = %q: expected \"native\", \"hf\" or \"gguf\"", errArgument, f)
 		}

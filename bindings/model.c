@@ -99,13 +99,13 @@ static PyObject *model_info(PyObject *self, PyObject *unused) {
 
 static PyObject *model_save(PyObject *self, PyObject *args) {
   PyObject *path = NULL;
-  char *format, *weights, *err = NULL;
-  if (bn_forked() || !PyArg_ParseTuple(args, "O&ss", PyUnicode_FSConverter, &path, &format, &weights)) return NULL;
+  char *format, *options, *err = NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "O&ss", PyUnicode_FSConverter, &path, &format, &options)) return NULL;
   const char *name = PyBytes_AsString(path);
   int code;
   bn_call call;
   bn_begin(&call, ((Model *)self)->handle, NULL);
-  code = bn_model_save(((Model *)self)->handle, (char *)name, format, weights, bn_look, &call, &err);
+  code = bn_model_save(((Model *)self)->handle, (char *)name, format, options, bn_look, &call, &err);
   bn_end(&call);
   Py_DECREF(path);
   if (code || PyErr_Occurred()) return bn_raise(code, err);
@@ -193,7 +193,7 @@ static PyObject *model_stop_profile(PyObject *self, PyObject *unused) {
 static PyMethodDef model_methods[] = {
     {"close", model_close, METH_NOARGS, "close(): waits for calls in flight, then gives the memory back."},
     {"info", model_info, METH_NOARGS, "info() -> JSON of the config and of what is in memory."},
-    {"save", model_save, METH_VARARGS, "save(path, format, weights): 'native', 'hf' or 'gguf'; dtype of master weights, or ''; type of ternary layers in GGUF."},
+    {"save", model_save, METH_VARARGS, "save(path, format, options): 'native', 'hf' or 'gguf', and a JSON object of the format's options."},
     {"set_assets", model_set_assets, METH_VARARGS, "set_assets(files): JSON {name: text} of what save() puts beside the weights."},
     {"forward", model_forward, METH_VARARGS,
      "forward(ids, lengths, logits): int32 ids of all sequences, int64 lengths, float32 [sum of lengths * vocab] out."},

@@ -151,7 +151,7 @@ func TestMemoryIsFlatOverModels(t *testing.T) {
 			require.NoError(t, err)
 			again.Close()
 		}
-		require.NoError(t, m.SaveHFContext(context.Background(), filepath.Join(dir, "hf"), "float32"))
+		require.NoError(t, m.SaveHFContext(context.Background(), filepath.Join(dir, "hf"), model.HFOptions{Masters: "float32"}))
 		require.NoError(t, m.Close())
 		loaded, err := model.Load(context.Background(), filepath.Join(dir, "hf"), model.LoadOptions{Trainable: true})
 		require.NoError(t, err)

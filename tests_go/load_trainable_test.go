@@ -114,7 +114,7 @@ func TestMasterWeightsSurviveTheirExport(t *testing.T) {
 		defer func() { require.NoError(t, m.Close()) }()
 		practice(t, m, 3)
 		dir := t.TempDir()
-		require.NoError(t, m.SaveHFContext(context.Background(), dir, "float32"))
+		require.NoError(t, m.SaveHFContext(context.Background(), dir, model.HFOptions{Masters: "float32"}))
 
 		again := loadModel(t, dir, model.LoadOptions{Trainable: true})
 		require.Len(t, again.Params(), len(m.Params()), name)
@@ -131,7 +131,7 @@ func TestMasterWeightsSurviveTheirExport(t *testing.T) {
 func TestMasterWeightsInBFloat16AreRounded(t *testing.T) {
 	m := trainable(t, "relu2")
 	dir := t.TempDir()
-	require.NoError(t, m.SaveHFContext(context.Background(), dir, "bfloat16"))
+	require.NoError(t, m.SaveHFContext(context.Background(), dir, model.HFOptions{Masters: "bfloat16"}))
 	set, err := safetensors.OpenSet(dir)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, set.Close()) }()
@@ -157,7 +157,7 @@ func TestAFloatCheckpointIsMadeTernaryWhenAsked(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, m.Close()) }()
 	dir := t.TempDir()
-	require.NoError(t, m.SaveHFContext(context.Background(), dir, "float32"))
+	require.NoError(t, m.SaveHFContext(context.Background(), dir, model.HFOptions{Masters: "float32"}))
 	path := filepath.Join(dir, "config.json")
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -178,17 +178,17 @@ func TestAFloatCheckpointIsMadeTernaryWhenAsked(t *testing.T) {
 func TestWhatHasNoMasterWeightsIsRefused(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
 	m := trainable(t, "relu2")
-	require.ErrorIs(t, m.SaveHFContext(ctx, dir, "float16"), model.ErrOption)
-	require.ErrorContains(t, m.SaveHFContext(ctx, dir, "float16"), `masters = "float16"`)
+	require.ErrorIs(t, m.SaveHFContext(ctx, dir, model.HFOptions{Masters: "float16"}), model.ErrOption)
+	require.ErrorContains(t, m.SaveHFContext(ctx, dir, model.HFOptions{Masters: "float16"}), `masters = "float16"`)
 	require.NoError(t, m.SaveHF(dir))
 	plain := loadModel(t, dir, model.LoadOptions{})
-	require.ErrorIs(t, plain.SaveHFContext(ctx, t.TempDir(), "float32"), model.ErrExport)
+	require.ErrorIs(t, plain.SaveHFContext(ctx, t.TempDir(), model.HFOptions{Masters: "float32"}), model.ErrExport)
 	_, err := model.Load(ctx, dir, model.LoadOptions{Trainable: true, HeadFormat: "int8"})
 	require.ErrorIs(t, err, model.ErrOption)
 	_, err = model.Load(ctx, filepath.Join(dir, "absent"), model.LoadOptions{Trainable: true})
 	require.ErrorIs(t, err, os.ErrNotExist)
 	m.LearnScales()
-	require.ErrorIs(t, m.SaveHFContext(ctx, t.TempDir(), "float32"), model.ErrExport)
+	require.ErrorIs(t, m.SaveHFContext(ctx, t.TempDir(), model.HFOptions{Masters: "float32"}), model.ErrExport)
 
 	canceled, cancel := context.WithCancel(ctx)
 	cancel()
@@ -214,7 +214,7 @@ func TestTheValidationLossIsThatOfInferenceToTheBit(t *testing.T) {
 		places := []string{filepath.Join(dir, "native"), filepath.Join(dir, "packed"), filepath.Join(dir, "masters")}
 		require.NoError(t, m.Save(places[0], nil))
 		require.NoError(t, m.SaveHF(places[1]))
-		require.NoError(t, m.SaveHFContext(context.Background(), places[2], "float32"))
+		require.NoError(t, m.SaveHFContext(context.Background(), places[2], model.HFOptions{Masters: "float32"}))
 
 		for _, d := range []train.Dataset{stream, examples} {
 			want := evaluated(t, trainScorer(t, m), d, 4)

@@ -40,7 +40,7 @@ func TestMakingAndSavingAModelEndWithTheirContext(t *testing.T) {
 	m, err := NewRandom(&c, 1, LoadOptions{Pool: p})
 	require.NoError(t, err)
 	for _, save := range []func(ctx context.Context, dir string) error{
-		func(ctx context.Context, dir string) error { return m.SaveHFContext(ctx, dir, "") },
+		func(ctx context.Context, dir string) error { return m.SaveHFContext(ctx, dir, HFOptions{}) },
 		func(ctx context.Context, dir string) error { return m.SaveContext(ctx, dir, nil) },
 	} {
 		for after := range int64(8) {

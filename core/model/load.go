@@ -61,6 +61,11 @@ type LoadOptions struct {
 	// whose activation is zero for negative gates.
 	FFNDensity float64
 
+	// Deferred leaves the weights in their file and brings those of one layer after the other into memory, when Forward or a Save function
+	// needs them: for conversions, whose memory is then that of the largest tensors. A native file is mapped and read in place. No model
+	// to generate with: each step would read everything anew.
+	Deferred bool
+
 	// Progress, when not nil, is called as loading proceeds with the bytes done and their total. Calls do not overlap,
 	// and the last one has done == total.
 	Progress func(done, total int64)
@@ -226,11 +231,18 @@ func (s *RopeScaling) nn() *nn.RopeScaling {
 
 // finish brings the weights of a model that was just built into memory and describes them.
 func (l *loader) finish(ctx context.Context, m *Model) error {
-	if err := l.run(ctx); err != nil {
-		return err
+	if l.opts.Deferred {
+		if err := l.deferWeights(ctx, m); err != nil {
+			return errors.Join(err, m.deferred.close())
+		}
+		m.close = append(m.close, m.deferred.close)
+	} else {
+		if err := l.run(ctx); err != nil {
+			return err
+		}
+		m.close = append(m.close, l.release)
+		m.arena = l.arena
 	}
-	m.close = append(m.close, l.release)
-	m.arena = l.arena
 	if l.head.scores {
 		if err := m.addScores(l.opts.Pool); err != nil {
 			_ = l.release() // the first error says more

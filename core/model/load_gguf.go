@@ -27,7 +27,8 @@ func loadGGUF(ctx context.Context, path string, l *loader) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = set.Close() }() // everything is copied out
+	closing := set.Close
+	defer func() { _ = closing() }() // everything is copied out
 	cfg, err := ggufConfig(set)
 	if err != nil {
 		return nil, err
@@ -42,6 +43,9 @@ func loadGGUF(ctx context.Context, path string, l *loader) (*Model, error) {
 	}
 	if err := l.finish(ctx, m); err != nil {
 		return nil, err
+	}
+	if l.opts.Deferred {
+		m.masters, m.close, closing = src.masterRows, append(m.close, set.Close), func() error { return nil }
 	}
 	m.Info.Path, m.Info.Format = path, "gguf"
 	return m, nil
@@ -219,17 +223,9 @@ func (s *ggufSource) pack(panels []byte, w container.View, out, in int, order fu
 // packValues takes weights of which none but 0 and two opposite values occur as they are, and others as master weights, which the
 // BitNet architectures quantize by their mean.
 func (s *ggufSource) packValues(panels []byte, w container.View, out, in int, order func(row int) int) (float32, error) {
-	dtype, data, err := decodeBlocks(w.DType, w.Data)
+	dtype, data, err := orderedValues(w, out, order)
 	if err != nil {
 		return 0, err
-	}
-	if order != nil {
-		stride := len(data) / out
-		ordered := make([]byte, len(data))
-		for r := range out {
-			copy(ordered[r*stride:(r+1)*stride], data[order(r)*stride:])
-		}
-		data = ordered
 	}
 	scale, same, err := quant.Magnitude(dtype, data, out, in)
 	if err != nil {
@@ -242,6 +238,35 @@ func (s *ggufSource) packValues(panels []byte, w container.View, out, in int, or
 		return 0, fmt.Errorf("%w: the layer is not ternary: this is a model of full precision; quantize=True takes its weights as master weights", errNotTernary)
 	}
 	return quant.Ternarize(panels, dtype, data, out, in)
+}
+
+// orderedValues are the values of a matrix in one of the float types, its rows in the order of the layer.
+func orderedValues(w container.View, out int, order func(row int) int) (dtype string, data []byte, err error) {
+	if dtype, data, err = decodeBlocks(w.DType, w.Data); err != nil || order == nil {
+		return dtype, data, err
+	}
+	stride := len(data) / out
+	ordered := make([]byte, len(data))
+	for r := range out {
+		copy(ordered[r*stride:(r+1)*stride], data[order(r)*stride:])
+	}
+	return dtype, ordered, nil
+}
+
+// masterRows reads the master weights of a layer, nil where it has codes.
+func (s *ggufSource) masterRows(name string, out, in int) (masterRows, error) {
+	v, err := s.set.Tensor(ggufName(name) + ".weight")
+	if err != nil || !slices.Contains([]string{gguf.F32, gguf.F16, gguf.BF16, gguf.Q8_0}, v.DType) {
+		return nil, err
+	}
+	dtype, data, err := orderedValues(v, out, s.rowOrder(name))
+	if err != nil {
+		return nil, err
+	}
+	if _, same, err := quant.Magnitude(dtype, data, out, in); err != nil || same {
+		return nil, errors.Join(err, v.ReleasePages())
+	}
+	return rowsOf(dtype, data, in), v.ReleasePages()
 }
 
 var errNotTernary = errors.New("weights of many values")

@@ -29,7 +29,8 @@ func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = set.Close() }() // everything is copied out
+	closing := set.Close
+	defer func() { _ = closing() }() // everything is copied out
 	src := &hfSource{tensorSource: newTensorSource(l, set), cfg: cfg, converts: cfg.Quantization.converter()}
 	if err := src.resolveTie(ctx); err != nil {
 		return nil, err
@@ -45,6 +46,9 @@ func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 	}
 	if err := l.finish(ctx, m); err != nil {
 		return nil, err
+	}
+	if l.opts.Deferred {
+		m.masters, m.close, closing = src.masterRows, append(m.close, set.Close), func() error { return nil }
 	}
 	m.Info.Path, m.Info.Format = path, "hf"
 	return m, nil

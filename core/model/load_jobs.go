@@ -25,6 +25,8 @@ type loader struct {
 	jobs   []job
 	arena  *pool.Block
 
+	module string // whose weights are being planned
+
 	mapped []mapped // matrices that were left in a file's mapping
 
 	// wide runs jobs beside each other, for jobs that do not use the worker pool themselves and hold nothing.
@@ -35,6 +37,7 @@ type loader struct {
 type place struct {
 	dst         *[]byte
 	offset, len int
+	module      string
 }
 
 // job is one piece of work. Jobs do not depend on each other.
@@ -42,6 +45,8 @@ type job struct {
 	order int   // where its source lies
 	bytes int64 // of its source: what progress counts
 	work  func(context.Context) error
+
+	module string
 }
 
 func newLoader(o LoadOptions, head tableFormat) *loader {
@@ -53,7 +58,7 @@ func newLoader(o LoadOptions, head tableFormat) *loader {
 
 // reserve promises n bytes of 64-byte aligned memory: *dst is set before any job runs.
 func (l *loader) reserve(dst *[]byte, n int) {
-	l.places = append(l.places, place{dst, l.size, n})
+	l.places = append(l.places, place{dst, l.size, n, l.module})
 	l.size += (n + 63) &^ 63
 }
 
@@ -74,7 +79,13 @@ func (l *loader) codes(t *quant.Ternary) func(pack func(panels []byte) error) er
 }
 
 // add notes a job.
-func (l *loader) add(j job) { l.jobs = append(l.jobs, j) }
+func (l *loader) add(j job) {
+	j.module = l.module
+	l.jobs = append(l.jobs, j)
+}
+
+// begin says whose weights are planned next.
+func (l *loader) begin(module string) { l.module = module }
 
 // run allocates the arena and does the jobs. After an error, a panic or a canceled context nothing is kept.
 func (l *loader) run(ctx context.Context) error {

@@ -177,6 +177,14 @@ func decodeFloats(v container.View) []float32 {
 	return out
 }
 
+// dtypeBytes is the size of a number of one of the floats dtypes.
+func dtypeBytes(dtype string) int {
+	if dtype == safetensors.F32 {
+		return 4
+	}
+	return 2
+}
+
 // decodeFloat widens the first number of data.
 func decodeFloat(dtype string, data []byte) float32 {
 	switch dtype {

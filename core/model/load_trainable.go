@@ -7,7 +7,6 @@ import (
 	"math"
 	"slices"
 
-	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
@@ -19,13 +18,14 @@ import (
 // gives the same codes and scale: training starts at the function that was loaded, but how near each weight was to another code is lost.
 // Embedding, head and layers that are not ternary are widened to float32.
 func loadTrainable(ctx context.Context, path string, o LoadOptions) (_ *Model, err error) {
-	o.Trainable, o.Packing = false, Packing2Bit
+	progress := o.Progress
+	o.Trainable, o.Packing, o.Deferred, o.Progress = false, Packing2Bit, true, nil
 	plain, err := Load(ctx, path, o)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, plain.Close()) }()
-	o.Progress = nil
+	o.Deferred = false
 	m, err := newMasters(ctx, plain.Config, o, func(float64) func([]float32) { return func([]float32) {} })
 	if err != nil {
 		return nil, err
@@ -35,17 +35,9 @@ func loadTrainable(ctx context.Context, path string, o LoadOptions) (_ *Model, e
 			_ = m.Close() // the first error says more
 		}
 	}()
-	c := masterCopy{ctx: ctx, from: map[string]*nn.Linear{}, norms: map[string]*nn.RMSNorm{}}
+	c := masterCopy{ctx: ctx, plain: plain, from: map[string]*nn.Linear{}, norms: map[string]*nn.RMSNorm{}, progress: progress, total: plain.Config.ParameterCount()}
 	if err := plain.eachWeight(c.noteLinear, c.noteNorm); err != nil {
 		return nil, err
-	}
-	if plain.Info.Format == "hf" {
-		set, err := safetensors.OpenSet(path)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = set.Close() }() // everything is copied out
-		c.file = &hfSource{tensorSource: newTensorSource(nil, set), cfg: plain.Config}
 	}
 	if err := m.eachWeight(func(name string, l *nn.Linear) error {
 		if name == "model.embed_tokens" {
@@ -62,9 +54,12 @@ func loadTrainable(ctx context.Context, path string, o LoadOptions) (_ *Model, e
 // masterCopy fills master weights from a model that was loaded for inference, and from the file it came from.
 type masterCopy struct {
 	ctx   context.Context
+	plain *Model
 	from  map[string]*nn.Linear
 	norms map[string]*nn.RMSNorm
-	file  *hfSource // nil: a native file, which has no master weights
+
+	progress    func(done, total int64)
+	done, total int64 // weights
 }
 
 func (c *masterCopy) noteLinear(name string, l *nn.Linear) error {
@@ -91,37 +86,70 @@ func (c *masterCopy) linear(name string, l *nn.Linear) error {
 	if l.Norm != nil {
 		copy(l.Norm.Weight, from.Norm.Weight)
 	}
-	w := l.Weight.Data
-	if from.Ternary == nil {
-		for r := range l.Out {
-			from.Dense.Row(w[r*l.In:(r+1)*l.In], r)
-		}
-		return nil
-	}
-	if found, err := c.stored(name, w); found || err != nil {
+	if err := c.weights(name, l, from); err != nil {
 		return err
 	}
-	mastersOf(w, from.Ternary)
+	c.done += int64(l.Out) * int64(l.In)
+	if c.progress != nil {
+		c.progress(min(c.done, c.total), c.total)
+	}
 	return nil
 }
 
-// stored reads master weights where the file has them.
-func (c *masterCopy) stored(name string, w []float32) (bool, error) {
-	if c.file == nil {
-		return false, nil
+func (c *masterCopy) weights(name string, l, from *nn.Linear) error {
+	var rows masterRows
+	if from.Ternary != nil && c.plain.masters != nil {
+		var err error
+		if rows, err = c.plain.masters(name, l.Out, l.In); err != nil {
+			return err
+		}
 	}
-	v, err := c.file.set.Tensor(name + ".weight")
-	if err != nil {
-		return false, err
+	if rows == nil {
+		return c.plain.with(c.ctx, name, func() error {
+			if from.Ternary != nil {
+				mastersOf(l.Weight.Data, from.Ternary)
+				return nil
+			}
+			copyRows(l, from.Dense.Row)
+			return nil
+		})
 	}
-	if !slices.Contains(floats, v.DType) || c.file.storesCodes(name, v.DType) {
-		return false, nil
+	copyRows(l, rows)
+	return nil
+}
+
+func copyRows(l *nn.Linear, read masterRows) {
+	for r := range l.Out {
+		read(l.Weight.Data[r*l.In:(r+1)*l.In], r)
 	}
-	size := len(v.Data) / len(w)
-	for i := range w {
-		w[i] = decodeFloat(v.DType, v.Data[i*size:])
+}
+
+// masterRows reads row r of a layer's master weights.
+type masterRows func(row []float32, r int)
+
+// rowsOf reads the rows of a matrix of one of the float dtypes.
+func rowsOf(dtype string, data []byte, cols int) masterRows {
+	size := dtypeBytes(dtype)
+	return func(row []float32, r int) {
+		for i := range row {
+			row[i] = decodeFloat(dtype, data[(r*cols+i)*size:])
+		}
 	}
-	return true, v.ReleasePages()
+}
+
+// masterRows reads the master weights of a layer; nil if the checkpoint has it packed.
+func (s *hfSource) masterRows(name string, out, in int) (masterRows, error) {
+	v, err := s.set.Tensor(name + ".weight")
+	if err != nil || !slices.Contains(floats, v.DType) || s.storesCodes(name, v.DType) {
+		return nil, err
+	}
+	read := rowsOf(v.DType, v.Data, in)
+	return func(row []float32, r int) {
+		read(row, r)
+		if r == out-1 {
+			_ = v.ReleasePages() // they are read again when they are needed
+		}
+	}, nil
 }
 
 // mastersOf fills w with the codes of t times a magnitude such that their mean absolute value rounds to the scale of t. Multiples of one
@@ -155,7 +183,7 @@ func mastersOf(w []float32, t *quant.Ternary) {
 
 // checkMasters says why a model has no master weights to save, or nil.
 func (m *Model) checkMasters() error {
-	if len(m.Params()) == 0 {
+	if len(m.Params()) == 0 && m.deferred == nil {
 		return fmt.Errorf("%w: it has no master weights: it was not made or loaded for training", ErrExport)
 	}
 	if m.LearnsScales() {

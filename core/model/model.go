@@ -1,6 +1,7 @@
 package model
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -31,8 +32,12 @@ type Model struct {
 	close   []func() error // gives weight memory and file mappings back
 	arena   *pool.Block    // most of the weight memory, or nil
 
-	damage   atomic.Pointer[error] // what is wrong with the file, once that is known
-	promoter *promoter             // nil unless the weights of a mapped file are moved into memory
+	damage atomic.Pointer[error] // what is wrong with the file, once that is known
+	// masters reads master weights of a layer [out, in] from the file of a deferred model; nil rows: it has them packed.
+	masters func(name string, out, in int) (masterRows, error)
+
+	deferred *deferred // nil unless weights come into memory when they are needed
+	promoter *promoter // nil unless the weights of a mapped file are moved into memory
 }
 
 // ErrClosed is the error of using a model after Close.
@@ -76,15 +81,24 @@ func (b *Block) inspect(c *nn.Ctx, module string, x *tensor.Tensor) {
 }
 
 // Forward runs the step c over ids, one token a row, and returns the residual stream after the last layer,
-// [rows, hidden_size], before the final norm (the head applies it). The only error is that of a canceled step.
+// [rows, hidden_size], before the final norm (the head applies it). The only errors are that of a canceled step, and of a model whose
+// weights are read meanwhile.
 func (m *Model) Forward(c *nn.Ctx, ids []int32) (*tensor.Tensor, error) {
+	if err := m.deferred.keepTables(context.Background()); err != nil {
+		return nil, err
+	}
 	x := nn.Dropout(c, m.Embed.Forward(c, ids))
 	angles := m.RoPE.Angles(c)
 	for i := range m.Blocks {
 		if err := c.Err(); err != nil {
 			return nil, err
 		}
+		leave, err := m.deferred.enter(context.Background(), i)
+		if err != nil {
+			return nil, err
+		}
 		x = nn.Recompute(c, &m.Blocks[i], x, angles)
+		leave()
 	}
 	angles.Free(c)
 	return x, nil
@@ -251,6 +265,7 @@ func (b *builder) linear(name string, out, in int) *nn.Linear {
 	if b.err != nil {
 		return nil
 	}
+	b.begin(name)
 	var l *nn.Linear
 	l, b.err = b.src.linear(name, out, in)
 	return l
@@ -260,9 +275,17 @@ func (b *builder) table(name string, rows, cols int) *nn.Linear {
 	if b.err != nil {
 		return nil
 	}
+	b.begin(name)
 	var l *nn.Linear
 	l, b.err = b.src.table(name, rows, cols)
 	return l
+}
+
+// begin tells a source that plans its work whose weights come next.
+func (b *builder) begin(module string) {
+	if l, plans := b.src.(interface{ begin(module string) }); plans {
+		l.begin(module)
+	}
 }
 
 func (b *builder) norm(name string, dim int) *nn.RMSNorm {

@@ -54,7 +54,7 @@ func (m *Model) SaveGGUF(ctx context.Context, path, kind string) error {
 	if err != nil {
 		return err
 	}
-	w := &ggufWriter{cfg: m.Config, dtype: t.dtype}
+	w := &ggufWriter{ctx: ctx, model: m, cfg: m.Config, dtype: t.dtype}
 	if err := m.eachWeight(w.linear, w.norm); err != nil {
 		return err
 	}
@@ -101,6 +101,8 @@ func ggufEntries(m *Model, name string, fileType uint32) []gguf.Entry {
 
 // ggufWriter collects the tensors.
 type ggufWriter struct {
+	ctx     context.Context
+	model   *Model
 	cfg     *Config
 	dtype   string
 	tensors []container.Tensor
@@ -128,7 +130,7 @@ func (w *ggufWriter) linear(name string, l *nn.Linear) error {
 			return err
 		}
 	default:
-		w.dense(stored, l.Dense, order)
+		w.dense(stored, name, l.Dense, order)
 	}
 	if l.Bias != nil {
 		bias := make([]float32, l.Out)
@@ -155,20 +157,20 @@ func ggufRows(c *Config, name string, rows int) func(i int) int {
 }
 
 // dense streams a table, as bfloat16 when it is one.
-func (w *ggufWriter) dense(name string, d *quant.Dense, order func(int) int) {
+func (w *ggufWriter) dense(stored, name string, d *quant.Dense, order func(int) int) {
 	dtype := gguf.F32
 	if d.Format == cpu.DenseBF16 {
 		dtype = gguf.BF16
 	}
-	w.rows(name, dtype, d.Rows, d.Cols, func(text []byte, row []float32, r int) []byte {
+	w.rows(stored, name, dtype, d.Rows, d.Cols, func(text []byte, row []float32, r int) []byte {
 		d.Row(row, order(r))
 		return appendFloats(text, dtype, row)
 	})
 }
 
 // rows streams a matrix row by row.
-func (w *ggufWriter) rows(name, dtype string, rows, cols int, encode func(text []byte, row []float32, r int) []byte) {
-	w.tensors = append(w.tensors, container.Tensor{Name: name, DType: dtype, Shape: []int{rows, cols}, Stream: func(out io.Writer) error {
+func (w *ggufWriter) rows(stored, name, dtype string, rows, cols int, encode func(text []byte, row []float32, r int) []byte) {
+	w.add(stored, name, dtype, rows, cols, func(out io.Writer) error {
 		row, text := make([]float32, cols), []byte(nil)
 		for r := range rows {
 			text = encode(text[:0], row, r)
@@ -177,6 +179,13 @@ func (w *ggufWriter) rows(name, dtype string, rows, cols int, encode func(text [
 			}
 		}
 		return nil
+	})
+}
+
+// add notes a matrix; stream is called when its module is in memory.
+func (w *ggufWriter) add(stored, name, dtype string, rows, cols int, stream func(out io.Writer) error) {
+	w.tensors = append(w.tensors, container.Tensor{Name: stored, DType: dtype, Shape: []int{rows, cols}, Stream: func(out io.Writer) error {
+		return w.model.with(w.ctx, name, func() error { return stream(out) })
 	}})
 }
 
@@ -193,7 +202,7 @@ func (w *ggufWriter) ternary(stored, name string, t *quant.Ternary, order func(i
 	if s := tensor.Float16Bits(bits).Float32(); (w.dtype == gguf.TQ1_0 || w.dtype == gguf.TQ2_0 || w.dtype == gguf.F16) && (s == 0 || math.IsInf(float64(s), 0)) {
 		return fmt.Errorf("%w: the scale of %s is %v, which float16 does not hold", ErrExport, name, t.Scale)
 	}
-	w.tensors = append(w.tensors, container.Tensor{Name: stored, DType: w.dtype, Shape: []int{t.Rows, t.Cols}, Stream: func(out io.Writer) error {
+	w.add(stored, name, w.dtype, t.Rows, t.Cols, func(out io.Writer) error {
 		codes, row := t.Codes(nil), make([]int8, t.Cols)
 		size, _ := gguf.Bytes(w.dtype, t.Cols, t.Cols)
 		if w.dtype == gguf.I2_S {
@@ -222,7 +231,7 @@ func (w *ggufWriter) ternary(stored, name string, t *quant.Ternary, order func(i
 			return err
 		}
 		return nil
-	}})
+	})
 	return nil
 }
 

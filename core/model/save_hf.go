@@ -1,11 +1,14 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -18,31 +21,63 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// maxShard is the size from which an exported checkpoint is split, as transformers does by default.
+// maxShard is the size from which an exported checkpoint is split by default, that of transformers.
 const maxShard = 5_000_000_000
+
+// HFOptions steers SaveHFContext. The zero value is a packed checkpoint with the model's own convention.
+type HFOptions struct {
+	// Masters, "float32" or "bfloat16", writes a trainable model's master weights in place of packed ones: in the form
+	// (quantization_mode "online") of which transformers derives the ternary weights at every step, so that training can go on there or
+	// here. Training here goes on exactly from float32; bfloat16 rounds, and a weight beside a threshold may fall to its other side.
+	Masters string `json:"masters"`
+	// Derived allows Masters of layers whose own are lost: the codes times one magnitude, which quantize to the same codes and scale, but of
+	// which all are equally far from another code.
+	Derived bool `json:"derived_masters"`
+	// LinearClass is what weight_scale of packed layers means: AutoBitLinear, which multiplies by it, or BitLinear, which divides; ""
+	// keeps what the model's config says. Master weights are always AutoBitLinear's.
+	LinearClass string `json:"linear_class"`
+	// MaxShard is the most bytes of tensors in a file; more make several files and an index. 0 is 5 GB. A tensor is never divided.
+	MaxShard int64 `json:"max_shard_size"`
+}
+
+func (o HFOptions) check() error {
+	if o.Masters != "" && hfMasters[o.Masters] == "" {
+		return fmt.Errorf("%w: masters = %q: expected \"float32\" or \"bfloat16\"", ErrOption, o.Masters)
+	}
+	if o.LinearClass != "" && o.LinearClass != AutoBitLinear && o.LinearClass != BitLinear {
+		return fmt.Errorf("%w: linear_class = %q: expected %q or %q", ErrOption, o.LinearClass, AutoBitLinear, BitLinear)
+	}
+	if o.Masters != "" && o.LinearClass == BitLinear {
+		return fmt.Errorf("%w: linear_class = %q: expected %q with master weights, as transformers' %[2]s has packed ones only", ErrOption, BitLinear, AutoBitLinear)
+	}
+	if o.MaxShard < 0 {
+		return fmt.Errorf("%w: max_shard_size = %d: expected at least 1 byte", ErrOption, o.MaxShard)
+	}
+	return nil
+}
+
+// hfMasters are the dtypes of master weights.
+var hfMasters = map[string]string{"float32": safetensors.F32, "bfloat16": safetensors.BF16}
 
 // ErrExport is what errors about a model that has no form in a format of others match with errors.Is.
 var ErrExport = errors.New("model has no form in this format")
 
 // SaveHF writes the model into a directory (made if need be) as a packed checkpoint that transformers reads: config.json,
-// safetensors, and the files that belong to the place the model was loaded from. Float tensors are written without loss,
-// as bfloat16 where that holds every value and as float32 otherwise; an int8 or int4 head becomes float32. The lower-case
+// safetensors, generation_config.json, and the files that belong to the place the model was loaded from. Float tensors are written
+// without loss, as bfloat16 where that holds every value and as float32 otherwise; an int8 or int4 head becomes float32. The lower-case
 // BitnetForCausalLM becomes a BitNetForCausalLM with its activation, which is the same network.
 //
 // A directory that holds a model.bitnet is refused, since Load would go on to prefer that (ErrOption). A matrix whose rows
 // are no multiple of 4 cannot be packed, and BitNetForCausalLM has no place for an mlp_bias (ErrExport).
-func (m *Model) SaveHF(dir string) error { return m.SaveHFContext(context.Background(), dir, "") }
+func (m *Model) SaveHF(dir string) error {
+	return m.SaveHFContext(context.Background(), dir, HFOptions{})
+}
 
-// SaveHFContext is SaveHF until ctx ends; then the error is that of ctx, and the file that was being written does not appear.
-//
-// With masters "float32" or "bfloat16" the checkpoint has a trainable model's master weights in place of packed ones: in the form
-// (quantization_mode "online") of which transformers derives the ternary weights at every step, so that training can go on there or
-// here. Training here goes on exactly from float32; bfloat16 rounds, and a weight beside a threshold may fall to its other side. A
-// model without master weights, or with learned scales, has no such form (ErrExport).
-func (m *Model) SaveHFContext(ctx context.Context, dir, masters string) error {
-	dtype, known := map[string]string{"": "", "float32": safetensors.F32, "bfloat16": safetensors.BF16}[masters]
-	if !known {
-		return fmt.Errorf("%w: masters = %q: expected \"float32\" or \"bfloat16\"", ErrOption, masters)
+// SaveHFContext is SaveHF with options, until ctx ends; then the error is that of ctx, and the file that was being written does not
+// appear. A model without master weights, or with learned scales, has no form with Masters (ErrExport).
+func (m *Model) SaveHFContext(ctx context.Context, dir string, o HFOptions) error {
+	if err := o.check(); err != nil {
+		return err
 	}
 	if err := m.sound(ctx); err != nil { // checksums of what is damaged would be right ever after
 		return err
@@ -58,34 +93,60 @@ func (m *Model) SaveHFContext(ctx context.Context, dir, masters string) error {
 	if err != nil {
 		return err
 	}
-	cfg := m.hfConfig()
-	if masters != "" {
+	cfg := m.hfConfig(o)
+	if o.Masters != "" {
 		if err := m.checkMasters(); err != nil {
 			return err
 		}
-		cfg.Quantization.Mode, cfg.Quantization.LinearClass, cfg.DType = ModeOnline, AutoBitLinear, masters
 	}
 	if cfg.MLPBias && cfg.SubNorms() {
 		return fmt.Errorf("%w: mlp_bias = true, and transformers' %s passes over the biases of its feed-forward network", ErrExport, cfg.Architecture)
 	}
-	w := hfWriter{class: cfg.Quantization.LinearClass, masters: dtype}
+	w := hfWriter{ctx: ctx, model: m, class: cfg.Quantization.LinearClass, masters: hfMasters[o.Masters], derived: o.Derived}
 	if err := m.eachWeight(w.linear, w.norm); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("model: %w", err)
 	}
-	if _, err := safetensors.WriteSharded(dir, stoppable(ctx, w.tensors), map[string]string{"format": "pt"}, maxShard); err != nil {
+	if _, err := safetensors.WriteSharded(dir, stoppable(ctx, w.tensors), map[string]string{"format": "pt"}, cmp.Or(o.MaxShard, maxShard)); err != nil {
+		return err
+	}
+	if files, err = withGenerationConfig(files, &cfg); err != nil {
 		return err
 	}
 	return writeTexts(dir, &cfg, files)
 }
 
+// withGenerationConfig adds the generation_config.json that transformers would make of the config, where there is none.
+func withGenerationConfig(files map[string]string, c *Config) (map[string]string, error) {
+	const name = "generation_config.json"
+	if _, there := files[name]; there {
+		return files, nil
+	}
+	text, err := json.MarshalIndent(struct {
+		FromConfig bool `json:"_from_model_config"`
+		BOS        *int `json:"bos_token_id,omitempty"`
+		EOS        any  `json:"eos_token_id,omitempty"`
+		Pad        *int `json:"pad_token_id,omitempty"`
+	}{true, c.BOSTokenID, c.eosValue(), c.PadTokenID}, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("model: %w", err)
+	}
+	all := map[string]string{name: string(text) + "\n"}
+	maps.Copy(all, files)
+	return all, nil
+}
+
 // hfConfig is the config of the exported checkpoint.
-func (m *Model) hfConfig() Config {
+func (m *Model) hfConfig(o HFOptions) Config {
 	cfg := m.Config.clone()
 	cfg.TieWordEmbeddings = m.tied()
 	cfg.Quantization.Mode = ModeOffline
+	cfg.Quantization.LinearClass = cmp.Or(o.LinearClass, cfg.Quantization.LinearClass)
+	if o.Masters != "" {
+		cfg.Quantization.Mode, cfg.Quantization.LinearClass, cfg.DType = ModeOnline, AutoBitLinear, o.Masters
+	}
 	if cfg.Architecture == ArchBitnet {
 		cfg.Architecture = ArchBitNet
 	}
@@ -98,27 +159,34 @@ func (m *Model) hfConfig() Config {
 
 // hfWriter collects the tensors of a checkpoint.
 type hfWriter struct {
+	ctx     context.Context
+	model   *Model
 	class   string
 	masters string // dtype of master weights; "": packed
+	derived bool
 	tensors []container.Tensor
 }
 
 func (w *hfWriter) linear(name string, l *nn.Linear) error {
 	bias := l.Bias
 	if t := l.Ternary; t != nil && w.masters != "" {
-		w.float(name+".weight", w.masters, l.Out, l.In, func(row []float32, r int) { copy(row, l.Weight.Data[r*l.In:]) })
+		if err := w.master(name, l); err != nil {
+			return err
+		}
 	} else if t != nil {
 		if l.Out%4 != 0 {
 			return fmt.Errorf("%w: %s has %d rows, which four to a byte do not divide", ErrExport, name, l.Out)
 		}
 		w.tensors = append(w.tensors, container.Tensor{Name: name + ".weight", DType: safetensors.U8, Shape: []int{l.Out / 4, l.In},
 			Stream: func(out io.Writer) error {
-				packed := make([]byte, quant.HFBytes(l.Out, l.In))
-				if err := quant.ToHF(packed, t.Panels(), l.Out, l.In); err != nil {
+				return w.model.with(w.ctx, name, func() error {
+					packed := make([]byte, quant.HFBytes(l.Out, l.In))
+					if err := quant.ToHF(packed, t.Panels(), l.Out, l.In); err != nil {
+						return err
+					}
+					_, err := out.Write(packed)
 					return err
-				}
-				_, err := out.Write(packed)
-				return err
+				})
 			}})
 		w.vector(name+".weight_scale", []float32{w.storedScale(t.Scale)})
 		if w.class == AutoBitLinear { // the reader multiplies the bias by weight_scale
@@ -128,7 +196,7 @@ func (w *hfWriter) linear(name string, l *nn.Linear) error {
 			}
 		}
 	} else {
-		w.dense(name+".weight", l.Dense)
+		w.dense(name, l.Dense)
 	}
 	if len(bias) > 0 {
 		w.vector(name+".bias", bias)
@@ -176,21 +244,58 @@ func (w *hfWriter) dense(name string, d *quant.Dense) {
 	if d.Format == cpu.DenseBF16 {
 		dtype = safetensors.BF16
 	}
-	w.float(name, dtype, d.Rows, d.Cols, d.Row)
+	w.float(name, dtype, d.Rows, d.Cols, func() (masterRows, error) { return d.Row, nil })
 }
 
-// float streams a matrix row by row.
-func (w *hfWriter) float(name, dtype string, rows, cols int, read func(row []float32, r int)) {
-	w.tensors = append(w.tensors, container.Tensor{Name: name, DType: dtype, Shape: []int{rows, cols}, Stream: func(out io.Writer) error {
-		row, text := make([]float32, cols), []byte(nil)
-		for r := range rows {
-			read(row, r)
-			text = appendFloats(text[:0], dtype, row)
-			if _, err := out.Write(text); err != nil {
+// master streams the master weights of a ternary layer: those of a model that is trained or of the file it comes from, or derived ones.
+func (w *hfWriter) master(name string, l *nn.Linear) error {
+	open := func() (masterRows, error) {
+		return func(row []float32, r int) { copy(row, l.Weight.Data[r*l.In:]) }, nil
+	}
+	if l.Weight == nil {
+		stored := false
+		if w.model.masters != nil {
+			rows, err := w.model.masters(name, l.Out, l.In)
+			if err != nil {
 				return err
 			}
+			stored = rows != nil
 		}
-		return nil
+		if !stored && !w.derived {
+			return fmt.Errorf("%w: %s is packed: the master weights that its codes were made of are not in the model, and what can be derived from the codes "+
+				"computes the same but is not them", ErrExport, name)
+		}
+		open = func() (masterRows, error) {
+			if stored {
+				return w.model.masters(name, l.Out, l.In)
+			}
+			values := make([]float32, l.Out*l.In)
+			mastersOf(values, l.Ternary)
+			return func(row []float32, r int) { copy(row, values[r*l.In:]) }, nil
+		}
+	}
+	w.float(name, w.masters, l.Out, l.In, open)
+	return nil
+}
+
+// float streams the weights of a module row by row; open is called when the module is in memory.
+func (w *hfWriter) float(name, dtype string, rows, cols int, open func() (masterRows, error)) {
+	w.tensors = append(w.tensors, container.Tensor{Name: name + ".weight", DType: dtype, Shape: []int{rows, cols}, Stream: func(out io.Writer) error {
+		return w.model.with(w.ctx, name, func() error {
+			read, err := open()
+			if err != nil {
+				return err
+			}
+			row, text := make([]float32, cols), []byte(nil)
+			for r := range rows {
+				read(row, r)
+				text = appendFloats(text[:0], dtype, row)
+				if _, err := out.Write(text); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	}})
 }
 

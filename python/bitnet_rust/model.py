@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 Progress = Callable[[int, int], object]
+LinearClass = Literal["autobitlinear", "bitlinear"]
 GGUFType = Literal["i2_s", "tq1_0", "tq2_0", "f16", "bf16", "f32"]
 
 
@@ -192,6 +194,8 @@ class BitNetModel:
         *,
         format: Literal["native", "hf", "gguf"] = "native",
         masters: Literal["float32", "bfloat16"] | None = None,
+        linear_class: LinearClass | None = None,
+        max_shard_size: int | str = "5GB",
         gguf_type: GGUFType = "i2_s",
     ) -> None:
         """Writes the model, with its tokenizer and generation config if it has them.
@@ -200,7 +204,9 @@ class BitNetModel:
         one file with everything in it, any other a directory. "hf" is a Hugging Face checkpoint, a directory with
         packed ternary weights, or, with masters and of a trainable model, one of master weights in that dtype, of which
         transformers derives the ternary weights itself: from "float32" training goes on exactly, in "bfloat16" they are
-        rounded. "gguf" is one file that ends in .gguf, whose ternary layers are of gguf_type: "i2_s", which only bitnet.cpp
+        rounded. linear_class says what the scales of packed weights mean to whoever reads them: "autobitlinear" multiplies by them
+        and "bitlinear" divides; by default it is what the model's config says, and transformers reads both. Tensors of more than
+        max_shard_size, bytes or a text as "5GB" or "500MB", become several files with an index. "gguf" is one file that ends in .gguf, whose ternary layers are of gguf_type: "i2_s", which only bitnet.cpp
         reads, keeps the scales as they are, and the others, which llama.cpp reads too where it knows the architecture, round
         them to float16 ("bf16" to bfloat16, "f32" not at all). Directories on the way are made; a file appears complete or not at all. FileSystemError if
         the place cannot be written to.
@@ -213,9 +219,16 @@ class BitNetModel:
                 place.parent.mkdir(parents=True, exist_ok=True)
         except (OSError, RuntimeError) as error:
             raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
-        if masters is not None and format != "hf":
-            raise ArgumentError(f"masters = {masters!r}: expected format='hf' with it, found {format!r}")
-        self._model.save(place, format, gguf_type if format == "gguf" else masters or "")
+        for name, value in (("masters", masters), ("linear_class", linear_class)):
+            if value is not None and format != "hf":
+                raise ArgumentError(f"{name} = {value!r}: expected format='hf' with it, found {format!r}")
+        options = {
+            "masters": masters or "",
+            "linear_class": linear_class or "",
+            "max_shard_size": _shard_bytes(max_shard_size),
+            "gguf_type": gguf_type,
+        }
+        self._model.save(place, format, json.dumps(options))
 
     def close(self) -> None:
         """Gives the memory back, after calls in flight on other threads. A closed model raises ArgumentError."""
@@ -666,6 +679,19 @@ def _head_dtype(name: Any) -> Any:
     if name not in ("auto", "exact", "float32", "bfloat16", "int8", "int4"):
         raise ArgumentError(f"head_dtype = {name!r}: expected auto, exact, float32, bfloat16, int8 or int4")
     return name
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(i?)B", re.IGNORECASE)
+
+
+def _shard_bytes(size: Any) -> int:
+    """A size as huggingface_hub takes them: bytes, or a text such as "5GB" or "500MiB"."""
+    if isinstance(size, str) and (found := _SIZE.fullmatch(size.strip())):
+        number, prefix, binary = found.groups()
+        size = int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " "))
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size < 2**63:
+        raise ArgumentError(f"max_shard_size = {size!r}: expected a positive number of bytes, or a text such as '5GB'")
+    return size
 
 
 def _value(result: GenerationResult, as_text: bool, details: bool, prompt: Any) -> Any:

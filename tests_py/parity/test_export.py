@@ -30,6 +30,46 @@ def test_transformers_computes_the_same_from_an_export(config: Path, tmp_path: P
     assert result.passed, result
 
 
+GOLDEN = sorted((TESTDATA / "golden").glob("*/config.json"))
+
+
+@pytest.mark.parametrize("form", ["autobitlinear", "bitlinear", "bfloat16"])
+@pytest.mark.parametrize("config", GOLDEN, ids=lambda p: p.parent.name)
+def test_transformers_says_the_greedy_tokens_of_the_reference(config: Path, form: Any, tmp_path: Path) -> None:
+    """Both conventions of packed weights, and master weights; as its users load them, without code of ours, and in several files."""
+    import check_export
+    import make_parity
+    import numpy as np
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from bitnet_rust import BitNetModel
+
+    packed = form != "bfloat16"
+    if not packed and "online" not in config.parent.name:
+        pytest.skip("a packed checkpoint has no master weights")
+    with BitNetModel.from_pretrained(config.parent, trainable=not packed) as model:
+        layout = {"linear_class": form} if packed else {"masters": form}
+        model.save_pretrained(tmp_path / "export", format="hf", max_shard_size="100KB", **layout)
+    assert (tmp_path / "export" / "model.safetensors.index.json").exists()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "export")
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "export", dtype=torch.float32, attn_implementation="eager")
+    theirs = torch.nn.Module.float(theirs).eval()
+    assert theirs.config.quantization_config.linear_class == (form if packed else "autobitlinear")
+    with np.load(config.parent / "golden_f32.npz") as golden:
+        for i in range(4):
+            ids, greedy = golden[f"input_ids_{i}"].ravel(), golden[f"greedy_{i}"].ravel()
+            logits = make_parity.logits_of(theirs, ids)
+            recorded = golden[f"logits_{i}"].reshape(logits.shape)
+            assert np.abs(logits - recorded).max() <= check_export.GOLDEN_GATE
+            assert (logits.argmax(-1) == recorded.argmax(-1)).all()
+            text = theirs.generate(torch.from_numpy(ids)[None], max_new_tokens=64, do_sample=False)
+            assert text[0].tolist() == greedy.tolist()
+            with BitNetModel.from_pretrained(tmp_path / "export") as ours:
+                assert ours.generate(ids, max_new_tokens=64, return_full_text=True) == greedy.tolist()
+                assert ours.tokenizer.encode("To be, or not") == tokenizer.encode("To be, or not")
+
+
 def test_the_folders_are_those_of_the_generator() -> None:
     import make_parity
 

@@ -1,0 +1,63 @@
+package model_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
+)
+
+func TestADeferredModelSavesTheSameBytesAndComputesTheSameBits(t *testing.T) {
+	for _, name := range []string{"bitnet_offline_packed", "bitnet_online_bf16", "llama_bitlinear_packed"} {
+		t.Run(name, func(t *testing.T) {
+			source := filepath.Join(golden, name)
+			whole := load(t, source, model.LoadOptions{})
+			gguf := filepath.Join(t.TempDir(), "source.gguf")
+			require.NoError(t, whole.SaveGGUF(context.Background(), gguf, "tq2_0"))
+			native := filepath.Join(t.TempDir(), "source.bitnet")
+			require.NoError(t, whole.Save(native, nil))
+			for _, path := range []string{source, gguf, native} {
+				whole, later := load(t, path, model.LoadOptions{}), load(t, path, model.LoadOptions{Deferred: true})
+				assert.Equal(t, saved(t, whole), saved(t, later), path)
+				assert.Equal(t, logits(t, whole), logits(t, later), path)
+				assert.Equal(t, saved(t, whole), saved(t, later), "after a forward pass")
+			}
+		})
+	}
+}
+
+// saved is what a model's files hold, by name.
+func saved(t *testing.T, m *model.Model) map[string]string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, m.SaveHF(filepath.Join(dir, "hf")))
+	require.NoError(t, m.SaveGGUF(context.Background(), filepath.Join(dir, "m.gguf"), "i2_s"))
+	files := map[string]string{}
+	require.NoError(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			var data []byte
+			data, err = os.ReadFile(path)
+			files[filepath.Base(path)] = string(data)
+		}
+		return err
+	}))
+	return files
+}
+
+func TestADeferredModelHoldsOneLayerAtATime(t *testing.T) {
+	p := pool.New(pool.Options{})
+	path := filepath.Join(golden, "bitnet_offline_packed")
+	later := load(t, path, model.LoadOptions{Deferred: true, Pool: p})
+	before := p.Stats().Requested
+	require.NoError(t, later.SaveGGUF(context.Background(), filepath.Join(t.TempDir(), "m.gguf"), "i2_s"))
+	largest := int64(2 * later.Config.VocabSize * later.Config.HiddenSize)
+	assert.Zero(t, before)
+	assert.Zero(t, p.Stats().Requested)
+	assert.LessOrEqual(t, p.Stats().PeakRequested, largest+64)
+}
