@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .autograd import no_grad
     from .callbacks import Callback
     from .config import BitNetConfig
+    from .conversations import chat_example
     from .conversion import Conversion, convert
     from .engine import Engine, Handle
     from .generation import GenerationOptions, GenerationResult, Piece, SamplingOptions
@@ -84,6 +85,7 @@ _HOMES = {
     "Trainer": "training",
     "TrainingConfig": "training_config",
     "build_info": "runtime",
+    "chat_example": "conversations",
     "convert": "conversion",
     "find_model": "registry",
     "inspect_model": "inspection",
@@ -143,6 +145,7 @@ __all__ = [
     "__version__",
     "autograd",
     "build_info",
+    "chat_example",
     "convert",
     "find_model",
     "inspect_model",

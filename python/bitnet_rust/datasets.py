@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _bitnet
 from .arrays import int32_ids
+from .conversations import IGNORED, chat_example, conversations, hold_conversations, is_conversation
 from .errors import ArgumentError, DTypeError, ShapeError
 from .texts import PIECE, cut, documents, pieces
 from .token_file import SUFFIXES, TokenFile
@@ -25,8 +26,6 @@ from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-IGNORED = -100  # a label that does not count, as in PyTorch and Hugging Face
 
 _VERIFIED_BYTES = 256 << 20  # token files up to this size are read once before training starts
 
@@ -58,6 +57,8 @@ def make_dataset(data: Any, name: str, options: DataOptions) -> _bitnet.Dataset:
         return data
     if isinstance(data, Path):
         stored = _tokens_in(data)
+        if stored is None and hold_conversations(data):
+            return _elements(list(conversations(data, name)), name, options)
         if stored is None:
             if options.packing is False:
                 return _elements(list(documents(data, name)), name, options)
@@ -214,6 +215,14 @@ def _elements(data: Any, name: str, options: DataOptions) -> _bitnet.Dataset:
     limits = replace(options, most=None) if sized else options
     if _is_id(first):
         return _stream(int32_ids(list(itertools.islice(elements, _enough(limits))), name), name, options)
+    if is_conversation(first):
+        tokenizer = options.tokenizer()
+        return _Examples(name, limits).add_all(
+            chat_example(one, tokenizer, f"{name}[{i}]") for i, one in enumerate(_conversations(elements, name))
+        )
+    if isinstance(first, Path) and hold_conversations(first):
+        records = [record for path in _text_paths(elements, name) for record in conversations(path, name)]
+        return _elements(records, name, limits)
     if isinstance(first, Path):
         paths = _text_paths(elements, name)
         if options.packing is False:
@@ -277,6 +286,15 @@ def _strings(elements: Iterable[Any], name: str) -> Iterator[str]:
         if not isinstance(text, str):
             raise DTypeError(f"{name}[{i}] is of type {type(text).__name__}: expected a text, as the first one")
         yield text
+
+
+def _conversations(elements: Iterable[Any], name: str) -> Iterator[Mapping[str, Any]]:
+    for i, element in enumerate(elements):
+        if not is_conversation(element):
+            raise DTypeError(
+                f"{name}[{i}] is of type {type(element).__name__}: expected a conversation, as the first one"
+            )
+        yield element
 
 
 def _is_id(value: Any) -> bool:

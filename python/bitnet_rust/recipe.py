@@ -9,15 +9,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from ._bitnet import Dataset
 from .callbacks import Callback, PrintProgress
 from .config import BitNetConfig
+from .conversations import (
+    DEFAULT_CHAT_TEMPLATE,
+    conversations,
+    first_prompt,
+    hold_conversations,
+    is_conversation,
+)
 from .errors import ArgumentError, BitNetError, ConfigError, DTypeError, FileSystemError
 from .files import read_fields, refuse_unknown, write_fields
 from .generation import SamplingOptions
-from .model import BitNetModel
+from .model import BitNetModel, GGUFType
 from .registry import find_model
 from .texts import documents
 from .token_file import SUFFIXES, TokenFile
@@ -32,9 +39,10 @@ _SECTIONS = {
     "model": "a registered name as preset, and fields of a configuration",
     "tokenizer": ("kind", "path", "vocab_size", "special_tokens"),
     "teacher": ("path",),
-    "data": ("train", "eval", "eval_fraction", "dtype"),
+    "data": ("train", "eval", "eval_fraction", "dtype", "chat_template"),
     "training": "fields of TrainingConfig",
     "sample": ("prompt", *SamplingOptions.__annotations__),
+    "export": ("formats", "gguf_type", "linear_class", "masters"),
 }
 # Fields without which a configuration has no shape, and those that Hugging Face's form has.
 _SHAPE = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"}
@@ -43,6 +51,10 @@ _KINDS = ("characters", "bytes", "bpe")
 _EVAL_FRACTION = 0.1
 _DEFAULT_PRESET = "char"
 _SAMPLE_TOKENS = 200
+_PACKED = "note: the model has packed weights, of which all begin equally far from changing; from master weights training moves sooner"
+_MOST_CHAT_TOKENS = 1024
+# Formats that a run may write beside its model, and their places in its directory.
+_EXPORTS = {"hf": "hf", "hf-master": "hf-master", "gguf": "model.gguf"}
 
 
 @dataclass
@@ -55,6 +67,7 @@ class Recipe:
     data: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     sample: dict[str, Any] = field(default_factory=dict)
+    export: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Self:
@@ -101,6 +114,17 @@ class Recipe:
             value = text
         self.override(**{section: {name: value}})
 
+    def default_finetuning(self) -> None:
+        """What `bitnet finetune` says where the recipe says nothing: one epoch of packed rows, at a lower learning rate."""
+        if "pretrained" not in self.model:
+            raise ArgumentError(
+                "model.pretrained is missing: expected the model to begin with (on the command line: --model)"
+            )
+        defaults: dict[str, Any] = {"learning_rate": 3e-4, "packing": True, "weight_decay": 0.0}
+        if "max_steps" not in self.training:
+            defaults["epochs"] = 1
+        self.training = defaults | self.training
+
     def save(self, path: Path) -> None:
         """Writes the recipe, its paths relative to the file's directory."""
         copy = Recipe(**json.loads(json.dumps(self.__dict__)))
@@ -114,7 +138,9 @@ class Recipe:
                 if not isinstance(paths, str | list) or not all(isinstance(one, str) for one in paths):
                     raise ConfigError(f"data: {name} = {paths!r}: expected a path or a list of paths")
                 self.data[name] = move(paths) if isinstance(paths, str) else [move(one) for one in paths]
-        for section, name in ((self.tokenizer, "path"), (self.teacher, "path"), (self.model, "pretrained")):
+        for section, name in (
+            (self.tokenizer, "path"), (self.teacher, "path"), (self.model, "pretrained"), (self.data, "chat_template"),
+        ):  # fmt: skip
             path = section.get(name)
             if isinstance(path, str) and exists(path):  # else a name or a hub id
                 section[name] = move(path)
@@ -123,20 +149,29 @@ class Recipe:
 def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: bool) -> dict[str, Any]:
     """Makes the model of a recipe in the directory out: the model, its tokenizer, checkpoints, a log, the recipe.
 
-    Gives path, steps, parameters, loss, eval_loss, eval_accuracy and perplexity (None without evaluation), and a sample.
+    Gives path, steps, parameters, loss, eval_loss, eval_accuracy and perplexity (None without evaluation), a sample, and the paths of
+    exports by format.
     """
     _refuse(out, resume, overwrite)
+    exports = _exports(recipe.export)
     stated = TrainingConfig.from_dict({"eval_every": 1} | recipe.training, "training")
     stated.check(teacher=bool(recipe.teacher))  # before anything that takes long
     train, held_out = _data(recipe.data)
     with ExitStack() as open_models:
         model = open_models.enter_context(_model(recipe, out, train, held_out, resume))
+        if _are_conversations(train):
+            _give_template(model, recipe.data.get("chat_template"))
         teacher = None
         if recipe.teacher:
             teacher = open_models.enter_context(BitNetModel.from_pretrained(recipe.teacher.get("path", "")))
         if stated.early_stopping is not None and not held_out:
             raise ArgumentError("training.early_stopping: expected data.eval or data.eval_fraction with it")
+        if _are_conversations(train) and stated.context_length is None:
+            longest = min(model.config.max_position_embeddings, _MOST_CHAT_TOKENS)
+            stated, recipe.training["context_length"] = stated.replace(context_length=longest), longest
         probe = Trainer(model, stated, teacher=teacher)
+        if model.config["quantization_config"]["quantization_mode"] == "offline" and "pretrained" in recipe.model:
+            print(_PACKED, file=sys.stderr, flush=True)
         dataset = probe.dataset(train, "data.train")
         check = probe.dataset(held_out, "data.eval", evaluation=True) if held_out else None
         training = _training(recipe.training, out, dataset, check)
@@ -155,6 +190,8 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
                 model.save_pretrained(out)  # what it has learned so far can be used
             raise
         model.save_pretrained(out)
+        for place, options in exports.values():
+            model.save_pretrained(out / place, **options)
         scores = trainer.evaluate() if check else {}
         loss = scores.get("eval_loss")
         return {
@@ -166,6 +203,7 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
             "eval_accuracy": scores.get("eval_accuracy"),
             "perplexity": None if loss is None else math.exp(min(loss, 700.0)),
             "sample": model.generate(**sample),
+            "exports": {name: str(out / place) for name, (place, _) in exports.items()},
         }
 
 
@@ -231,6 +269,14 @@ def _data(section: dict[str, Any]) -> tuple[Any, Any]:
         return train, None
     if isinstance(train, TokenFile):
         return train.split(fraction)
+    if _are_conversations(train):
+        kept = len(train) - round(len(train) * fraction)
+        if not 0 < kept < len(train):
+            raise ArgumentError(
+                f"data.eval_fraction = {fraction}: of {len(train)} conversations it leaves {kept} to learn from: expected another "
+                "fraction, or 0"
+            )
+        return train[:kept], train[kept:]
     left = round(sum(map(len, train)) * (1 - fraction))
     learned, held_out = [], []
     for text in train:
@@ -240,8 +286,8 @@ def _data(section: dict[str, Any]) -> tuple[Any, Any]:
     return learned, held_out
 
 
-def _read(section: dict[str, Any], field: str) -> list[str] | TokenFile:
-    """The texts of some paths, or the token file that the only one is."""
+def _read(section: dict[str, Any], field: str) -> list[Any] | TokenFile:
+    """The texts or conversations of some paths, or the token file that the only one is."""
     paths, name = section[field], f"data.{field}"
     places = [Path(paths)] if isinstance(paths, str) else list(map(Path, paths))
     if len(places) == 1 and places[0].suffix in SUFFIXES:
@@ -249,10 +295,47 @@ def _read(section: dict[str, Any], field: str) -> list[str] | TokenFile:
             return TokenFile(places[0], section.get("dtype"))
         except DTypeError as error:
             raise DTypeError(f"{error}, as data.dtype") from error
+    if hold_conversations(places[0]):
+        return [record for place in places for record in conversations(place, name)]
     texts = [text for place in places for text in documents(place, name)]
     if not any(texts):
         raise ArgumentError(f"{name} = {paths}: there is no text in it")
     return texts
+
+
+def _are_conversations(data: Any) -> bool:
+    return isinstance(data, list) and bool(data) and is_conversation(data[0])
+
+
+def _give_template(model: BitNetModel, template: Any) -> None:
+    """The chat template of a file or, where the tokenizer has none, ours; it is saved with the model."""
+    tokenizer = model.tokenizer
+    if template is not None:
+        try:
+            tokenizer.chat_template = Path(template).read_text("utf-8")
+        except (OSError, UnicodeDecodeError, TypeError) as error:
+            raise ArgumentError(
+                f"data.chat_template = {template!r}: expected a file with a template: {error}"
+            ) from error
+    elif not tokenizer.chat_template:
+        tokenizer.chat_template = DEFAULT_CHAT_TEMPLATE
+    model.tokenizer = tokenizer
+
+
+def _exports(section: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Where in the directory of a run the formats of its section "export" go, and how they are saved."""
+    formats = section.get("formats", [])
+    if not isinstance(formats, list) or not set(formats) <= set(_EXPORTS):
+        raise ArgumentError(f"export.formats = {formats!r}: expected a list of {', '.join(_EXPORTS)}")
+    hf = {"format": "hf", "linear_class": section.get("linear_class")}
+    masters = {"format": "hf", "masters": section.get("masters", "bfloat16")}
+    gguf = {"format": "gguf", "gguf_type": section.get("gguf_type", "i2_s")}
+    options = {"hf": hf, "hf-master": masters, "gguf": gguf}
+    if gguf["gguf_type"] not in get_args(GGUFType):
+        raise ArgumentError(
+            f"export.gguf_type = {gguf['gguf_type']!r}: expected one of {', '.join(get_args(GGUFType))}"
+        )
+    return {name: (_EXPORTS[name], options[name]) for name in formats}
 
 
 def _model(recipe: Recipe, out: Path, train: Any, held_out: Any, resume: bool) -> BitNetModel:
@@ -300,6 +383,10 @@ def _tokenizer(section: dict[str, Any], model: Mapping[str, Any], vocab: int, tr
         raise ArgumentError(f"tokenizer.kind = {kind!r}: expected one of {', '.join(_KINDS)}, or a path")
     if kind == "bytes":
         return Tokenizer.bytes()
+    if _are_conversations(train) or _are_conversations(held_out):
+        raise ArgumentError(
+            "data are conversations: expected model.pretrained, or a tokenizer.path with a chat template"
+        )
     if isinstance(train, TokenFile) or isinstance(held_out, TokenFile):
         raise ArgumentError("data are token ids: expected tokenizer.path, the tokenizer that made them")
     if kind == "characters":
@@ -355,10 +442,16 @@ def _stated(name: str, value: Any) -> bool:
 def _sample_options(section: Mapping[str, Any], tokenizer: Tokenizer, train: Any, seed: int) -> dict[str, Any]:
     """What the model is to write at the end: a continuation of the recipe's prompt, or of the first line of the texts."""
     refuse_unknown(section, _SECTIONS["sample"], "sample")
-    text = "\n" if isinstance(train, TokenFile) else train[0]
-    first_line = next((line for line in text.splitlines() if line), text)[:40]
-    options: dict[str, Any] = {"prompt": first_line, "max_new_tokens": _SAMPLE_TOKENS, "temperature": 0.8, "seed": seed}
-    options |= section
+    if _are_conversations(train):
+        prompt, kind = (
+            first_prompt(train[0], tokenizer),
+            {"add_special_tokens": isinstance(train[0].get("prompt"), str)},
+        )
+    else:
+        text = "\n" if isinstance(train, TokenFile) else train[0]
+        prompt, kind = next((line for line in text.splitlines() if line), text)[:40], {}
+    options: dict[str, Any] = {"prompt": prompt, "max_new_tokens": _SAMPLE_TOKENS, "temperature": 0.8, "seed": seed}
+    options |= {**kind, **section}
     try:
         tokenizer.encode(options["prompt"])
     except (BitNetError, TypeError) as error:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from .errors import ArgumentError, FileSystemError, ModelNotFoundError
 
@@ -90,17 +91,31 @@ def _read(file: Path, name: str, size: int) -> Iterator[str]:
 
 
 def _lines(file: Path, name: str) -> Iterator[str]:
-    for number, line in enumerate(_physical_lines(file, name), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise ArgumentError(f"{name}: line {number} of {file} is not JSON: {error}") from error
+    for number, value in json_records(file, name):
         text = value.get("text") if isinstance(value, dict) else None
         if not isinstance(text, str):
             raise ArgumentError(f'{name}: line {number} of {file}: expected an object with a "text"')
         yield text
+
+
+def json_records(file: Path, name: str) -> Iterator[tuple[int, Any]]:
+    """The values of a .jsonl file with the numbers of their lines, or of the list in a .json file with theirs, from 1."""
+    if file.suffix == ".json":
+        try:
+            values = json.loads("".join(_read(file, name, -1)))
+        except ValueError as error:
+            raise ArgumentError(f"{name}: {file} is not JSON: {error}") from error
+        if not isinstance(values, list):
+            raise ArgumentError(f"{name}: {file}: expected a list of records, found {type(values).__name__}")
+        yield from enumerate(values, 1)
+        return
+    for number, line in enumerate(_physical_lines(file, name), 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except ValueError as error:
+            raise ArgumentError(f"{name}: line {number} of {file} is not JSON: {error}") from error
 
 
 def _physical_lines(file: Path, name: str) -> Iterator[str]:

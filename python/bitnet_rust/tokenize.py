@@ -54,7 +54,7 @@ def tokenize(
 def token_pieces(tokenizer: Tokenizer, pieces: Iterable[tuple[str, bool]]) -> Iterator["array[int]"]:
     """The ids of texts in pieces, as one stream: what the tokenizer adds to a text stands before and after each, and its end
     token, if it has one, between two."""
-    before, after = _added(tokenizer)
+    before, after = added_tokens(tokenizer)
     end = tokenizer.eos_token_id
     last: int | None = None
     begins = True
@@ -119,7 +119,7 @@ def _refuse(out: Path, files: dict[str, str], overwrite: bool) -> None:
             )
 
 
-def _added(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+def added_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """What the tokenizer puts before and after a text."""
     special = set(tokenizer.special_ids)
     for token in range(len(tokenizer)):

@@ -1,0 +1,227 @@
+"""Conversations as examples: rendered by a chat template, with the assistant's tokens as what is to be learned."""
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import ArgumentError, DTypeError, TokenizerError
+from .texts import json_records, text_files
+from .tokenize import added_tokens
+from .tokenizer import Tokenizer
+
+IGNORED = -100  # a label that does not count, as in PyTorch and Hugging Face
+
+# BitNet's form, for models without a template. A turn ends with the end token, or with an empty line where there is none.
+DEFAULT_CHAT_TEMPLATE = (
+    "{% set end = eos_token if eos_token is defined else '\\n\\n' %}"
+    "{{ bos_token if bos_token is defined else '' }}"
+    "{% for message in messages %}"
+    "{{ message['role'] | capitalize }}: "
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] | trim }}{{ end }}{% endgeneration %}"
+    "{% else %}{{ message['content'] | trim }}{{ end }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}Assistant: {% endif %}"
+)
+
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_FORMS = '"messages", "conversations", "prompt" and "completion", or "instruction" and "output"'  # for errors
+
+
+def is_conversation(record: Any) -> bool:
+    """Whether an element of data is a conversation in one of the forms that chat_example takes."""
+    return (
+        isinstance(record, Mapping)
+        and "input_ids" not in record
+        and (
+            "messages" in record
+            or "conversations" in record
+            or ("prompt" in record and "completion" in record)
+            or ("instruction" in record and "output" in record)
+        )
+    )
+
+
+def hold_conversations(path: Path) -> bool:
+    """Whether a path is a .jsonl or .json file whose first record is a conversation, or a directory that begins with one."""
+    if not path.exists():
+        return False
+    file = text_files(path)[0]
+    return file.suffix in (".jsonl", ".json") and is_conversation(next(json_records(file, "data"), (0, None))[1])
+
+
+def conversations(path: Path, name: str) -> Iterator[dict[str, Any]]:
+    """The conversations of a file, or of a directory's files."""
+    for file in text_files(path, name):
+        for number, record in json_records(file, name):
+            if not is_conversation(record):
+                raise ArgumentError(f"{name}: record {number} of {file}: expected {_FORMS}, as in the first one")
+            yield record
+
+
+def chat_example(record: Mapping[str, Any], tokenizer: Tokenizer, where: str = "record") -> dict[str, "array[int]"]:
+    """The token ids of a conversation, and labels: the ids that the assistant says, and -100 elsewhere.
+
+    record: one of
+        {"messages": [{"role": "user", "content": ...}, ...]}, and "tools" for the template if it has them;
+        {"conversations": [{"from": "human", "value": ...}, {"from": "gpt", ...}]};
+        {"prompt": ..., "completion": ...}, two texts, which no template touches, or two lists of messages, of which the
+            second is learned;
+        {"instruction": ..., "input": ..., "output": ...}, which is a message of the user and one of the assistant.
+    tokenizer: its chat_template renders messages.
+    where: what the record is called in errors.
+
+    The assistant's part begins where generation would, after what the template puts before a reply, and ends with the token
+    that ends the turn. A template says so itself by {% generation %}; otherwise the parts are found by rendering each beginning
+    of the conversation. No token holds an end of the prompt and a start of the reply: the ids before a reply are those
+    that generation is given.
+
+    Raises ArgumentError for a record of another form, TokenizerError where the template renders a message otherwise when more
+    follows, so that its part cannot be told.
+    """
+    if "prompt" in record and isinstance(record["prompt"], str):
+        return _completion(record, tokenizer, where)
+    messages, first = _messages(record, where)
+    variables = {"tools": record["tools"]} if record.get("tools") else {}
+    text, spans = _assistant_spans(tokenizer, messages, first, variables, where)
+    ids, places = _encode(tokenizer, text, spans)
+    labels = array("i", [IGNORED]) * len(ids)
+    for begin, end in places:
+        end = _turn_end(tokenizer, ids, begin, end)
+        labels[begin:end] = ids[begin:end]
+    return {"input_ids": ids, "labels": labels}
+
+
+def first_prompt(record: Mapping[str, Any], tokenizer: Tokenizer) -> str:
+    """The text of a conversation before the assistant's first message, as generation takes it."""
+    if "prompt" in record and isinstance(record["prompt"], str):
+        return str(record["prompt"])
+    messages, first = _messages(record, "record")
+    roles = [message["role"] for message in messages]
+    before = messages[: roles.index("assistant", first)] if "assistant" in roles[first:] else messages
+    return tokenizer.apply_chat_template(before, tokenize=False, add_generation_prompt=True)
+
+
+# --- the forms of records --------------------------------------------------------------------------------------------
+
+
+def _completion(record: Mapping[str, Any], tokenizer: Tokenizer, where: str) -> dict[str, "array[int]"]:
+    """A text and what follows it, with the end token after it."""
+    if not isinstance(record["completion"], str):
+        kind = type(record["completion"]).__name__
+        raise DTypeError(f"{where}.completion is of type {kind}: expected a text, as the prompt")
+    before, after = added_tokens(tokenizer)
+    prompt = [*before, *tokenizer.encode(record["prompt"], add_special_tokens=False)]
+    reply = [*tokenizer.encode(record["completion"], add_special_tokens=False), *after]
+    end = tokenizer.eos_token_id
+    if end is not None and reply[-1:] != [end]:
+        reply.append(end)
+    return {"input_ids": array("i", prompt + reply), "labels": array("i", [IGNORED] * len(prompt) + reply)}
+
+
+def _messages(record: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]], int]:
+    """The messages of a record, and the first one that may be learned."""
+    if "instruction" in record:
+        asked = "\n\n".join(part for part in (record["instruction"], record.get("input")) if part)
+        found = [{"role": "user", "content": asked}, {"role": "assistant", "content": record["output"]}]
+        return _checked(found, where), 0
+    if "prompt" in record:
+        prompt = _checked(record["prompt"], f"{where}.prompt")
+        return prompt + _checked(record["completion"], f"{where}.completion"), len(prompt)
+    if "messages" in record:
+        return _checked(record["messages"], f"{where}.messages"), 0
+    turns = record["conversations"]
+    if isinstance(turns, list) and all(isinstance(turn, Mapping) and "from" in turn for turn in turns):
+        turns = [{"role": _ROLES.get(turn["from"], turn["from"]), "content": turn.get("value")} for turn in turns]
+    return _checked(turns, f"{where}.conversations"), 0
+
+
+def _checked(messages: Any, where: str) -> list[dict[str, Any]]:
+    if not isinstance(messages, list) or not messages:
+        raise ArgumentError(f"{where} = {messages!r}: expected a list of messages")
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise ArgumentError(f"{where}[{i}] = {message!r}: expected an object with role and content")
+        content = message.get("content")
+        if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
+            raise ArgumentError(f"{where}[{i}].content = {content!r}: expected a text")
+    return [dict(message) for message in messages]
+
+
+# --- where the assistant speaks --------------------------------------------------------------------------------------
+
+
+def _assistant_spans(
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], first: int, variables: Mapping[str, Any], where: str
+) -> tuple[str, list[tuple[int, int]]]:
+    """The rendered conversation, and which characters of it the assistant says, in messages from first on."""
+    text, marked = tokenizer.render_generation(messages, **variables)
+    if marked:
+        earlier = sum(message["role"] == "assistant" for message in messages[:first])
+        return text, marked[earlier:]
+    spans = []
+    for i, message in enumerate(messages):
+        if message["role"] != "assistant" or i < first:
+            continue
+        if i == 0:
+            raise ArgumentError(
+                f"{where}: the assistant speaks first: expected a message of the user or the system before"
+            )
+        options: dict[str, Any] = {"tokenize": False, **variables}
+        before: str = tokenizer.apply_chat_template(messages[:i], add_generation_prompt=True, **options)
+        through: str = tokenizer.apply_chat_template(messages[: i + 1], **options)
+        end = _shared(through, text)  # some templates put an end token after the last message only
+        said = (message.get("content") or "").strip()
+        if not through.startswith(before) or end < len(before) or said not in text[len(before) : end]:
+            raise TokenizerError(
+                f"{where}: the chat template renders message {i} otherwise when others follow, so that it cannot be told which tokens are "
+                "the assistant's: put {% generation %} and {% endgeneration %} around them in the template"
+            )
+        spans.append((len(before), end))
+    return text, spans
+
+
+def _encode(
+    tokenizer: Tokenizer, text: str, spans: list[tuple[int, int]]
+) -> tuple["array[int]", list[tuple[int, int]]]:
+    """Token ids of a text, and the spans in them. Where a token would reach over a border, the text is cut there."""
+    borders = [at for span in spans for at in span]
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    places = []
+    for at in borders:
+        head = tokenizer.encode(text[:at], add_special_tokens=False)
+        if ids[: len(head)] != head:
+            break
+        places.append(len(head))
+    else:
+        return array("i", ids), list(zip(places[::2], places[1::2], strict=True))
+    pieces = [text[begin:end] for begin, end in zip([0, *borders], [*borders, len(text)], strict=True)]
+    parts = [tokenizer.encode(piece, add_special_tokens=False) for piece in pieces]
+    joined, places = array("i"), []
+    for part in parts:
+        joined.extend(part)
+        places.append(len(joined))
+    if tokenizer.decode(joined, False) != tokenizer.decode(ids, False):  # one that puts a space before every text
+        return array("i", ids), [
+            (_common(tokenizer, text[:b], ids), _common(tokenizer, text[:e], ids)) for b, e in spans
+        ]
+    return joined, list(zip(places[:-1:2], places[1:-1:2], strict=True))
+
+
+def _common(tokenizer: Tokenizer, beginning: str, ids: list[int]) -> int:
+    """How many tokens of a text those of its beginning share with it."""
+    return _shared(tokenizer.encode(beginning, add_special_tokens=False), ids)
+
+
+def _shared(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """How far two sequences are the same."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _turn_end(tokenizer: Tokenizer, ids: "array[int]", begin: int, end: int) -> int:
+    """The end of a reply without the white space that a template puts after the token that ends a turn."""
+    special = set(tokenizer.special_ids)
+    last = max((at for at in range(begin, end) if ids[at] in special), default=None)
+    if last is None or tokenizer.decode(ids[last + 1 : end], skip_special_tokens=False).strip():
+        return end
+    return last + 1

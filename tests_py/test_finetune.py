@@ -1,0 +1,204 @@
+"""Fine-tuning: conversations become examples of which exactly the assistant's tokens are learned; `bitnet finetune` end to end."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bitnet_rust import ArgumentError, BitNetModel, Tokenizer, TokenizerError, Trainer, chat_example
+from bitnet_rust.conversations import DEFAULT_CHAT_TEMPLATE
+from conftest import GOLDEN, REPO, Terminal
+
+MASTERS = GOLDEN / "bitnet_online_bf16"
+PLAY = REPO / "recipes" / "data" / "tinyshakespeare.txt"
+
+LLAMA3 = (
+    "{% for message in messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+    " + message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}"
+    "{{ content }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+CHATML = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+MARKED = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}\n{% else %}{{ message['content'] }}<|im_end|>\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+FORGETFUL = (  # as templates of models that think: what was thought earlier is left out
+    "{% for m in messages %}[{{ m.role }}]{{ m.content if loop.last else m.content.split('=')[-1] }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+ENDS = {LLAMA3: "<|eot_id|>", CHATML: "<|im_end|>", MARKED: "<|im_end|>", DEFAULT_CHAT_TEMPLATE: "</s>"}
+SPECIAL = ["<s>", "</s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|im_start|>", "<|im_end|>"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    learned = Tokenizer.train_bpe(PLAY.read_text()[:20000], 400, special_tokens=SPECIAL)
+    return Tokenizer(learned.backend, {"bos_token": "<s>", "eos_token": "</s>"})
+
+
+@pytest.mark.parametrize("template", ENDS, ids=["llama-3", "chatml", "marked", "default"])
+def test_exactly_the_assistants_tokens_are_learned(template: str, tokenizer: Tokenizer) -> None:
+    """Over turns, with and without a system message, whatever the texts are; and the tokens before a reply are those of generation."""
+    tokenizer.chat_template = template
+    texts = [
+        "Speak, speak.",
+        "  two\n\nlines ",
+        "a",
+        "Grüße 👋🏽 12345",
+        "if x:\n\treturn <b>",
+        "Assistant: user\n",
+        "é́漢字",
+    ]
+    rng = random.Random(5)
+    for _ in range(40):
+        messages = [{"role": "system", "content": rng.choice(texts)}] if rng.random() < 0.5 else []
+        for _ in range(rng.randint(1, 4)):
+            messages += [
+                {"role": "user", "content": rng.choice(texts)},
+                {"role": "assistant", "content": rng.choice(texts)},
+            ]
+        example = chat_example({"messages": messages}, tokenizer)
+        ids, labels = list(example["input_ids"]), list(example["labels"])
+        rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
+        assert tokenizer.decode(ids, skip_special_tokens=False) == rendered
+        if template != DEFAULT_CHAT_TEMPLATE:  # whose prompt ends with a space, which would join the reply's first word
+            assert ids == tokenizer.encode(rendered, add_special_tokens=False)
+        spans = [i for i in range(len(ids)) if labels[i] != -100 and labels[i - 1] == -100]
+        replies = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        assert len(spans) == len(replies)
+        for begin, reply in zip(spans, replies, strict=True):
+            end = next((i for i in range(begin, len(ids)) if labels[i] == -100), len(ids))
+            assert labels[begin:end] == ids[begin:end]
+            said = tokenizer.decode(ids[begin:end], skip_special_tokens=False)
+            assert said.endswith(ENDS[template])
+            assert said.removesuffix(ENDS[template]).strip() == messages[reply]["content"].strip()
+            prompt = tokenizer.apply_chat_template(messages[:reply], add_generation_prompt=True)
+            if template != DEFAULT_CHAT_TEMPLATE:
+                assert ids[:begin] == prompt
+
+
+def test_forms_of_records_are_the_same_conversation(tokenizer: Tokenizer) -> None:
+    tokenizer.chat_template = LLAMA3
+    turns = [{"role": "user", "content": "Who?\n\nHe."}, {"role": "assistant", "content": "No more."}]
+    expected = chat_example({"messages": turns}, tokenizer)
+    shared = [{"from": "human", "value": "Who?\n\nHe."}, {"from": "gpt", "value": "No more."}]
+    assert chat_example({"conversations": shared}, tokenizer) == expected
+    assert chat_example({"instruction": "Who?", "input": "He.", "output": "No more."}, tokenizer) == expected
+    assert chat_example({"prompt": turns[:1], "completion": turns[1:]}, tokenizer) == expected
+    later = chat_example({"prompt": [*turns, turns[0]], "completion": turns[1:]}, tokenizer)
+    learned = [label for label in later["labels"] if label != -100]
+    assert tokenizer.decode(learned, False) == "No more.<|eot_id|>"  # not what the assistant says in the prompt
+    plain = chat_example({"prompt": "To be, ", "completion": "or not"}, tokenizer)
+    assert list(plain["input_ids"]) == [
+        *tokenizer.encode("To be, "),
+        *tokenizer.encode("or not"),
+        tokenizer.eos_token_id,
+    ]
+    assert list(plain["labels"])[: len(tokenizer.encode("To be, "))] == [-100] * len(tokenizer.encode("To be, "))
+
+
+def test_what_cannot_be_told_is_an_error(tokenizer: Tokenizer) -> None:
+    tokenizer.chat_template = FORGETFUL
+    user, thinks = {"role": "user", "content": "2+2"}, {"role": "assistant", "content": "hm=4"}
+    assert chat_example({"messages": [user, thinks]}, tokenizer)
+    with pytest.raises(TokenizerError, match=r"message 1 otherwise when others follow.*generation"):
+        chat_example({"messages": [user, thinks, user, thinks]}, tokenizer)
+    with pytest.raises(ArgumentError, match=r"row.messages\[1\].content = 4: expected a text"):
+        chat_example({"messages": [user, {"role": "assistant", "content": 4}]}, tokenizer, "row")
+    with pytest.raises(ArgumentError, match="the assistant speaks first"):
+        chat_example({"messages": [thinks]}, tokenizer)
+    tokenizer.chat_template = None
+    with pytest.raises(TokenizerError, match="no chat template"):
+        chat_example({"messages": [user, thinks]}, tokenizer)
+
+
+def dialogues(count: int) -> list[dict[str, Any]]:
+    """Speeches of the play, one answering the other."""
+    speeches = [part.split(":\n", 1)[1] for part in PLAY.read_text().split("\n\n") if ":\n" in part]
+    pairs = [(a, b) for a, b in zip(speeches[::2], speeches[1::2], strict=False) if len(a) + len(b) < 120][:count]
+    return [{"messages": [{"role": "user", "content": a}, {"role": "assistant", "content": b}]} for a, b in pairs]
+
+
+def test_packed_conversations_do_not_see_each_other(tokenizer: Tokenizer) -> None:
+    tokenizer.chat_template = CHATML
+    shape = {
+        "preset": "tiny",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+    }
+    with BitNetModel.from_config(shape, seed=1) as model:
+        model.tokenizer = tokenizer
+        alone = model.evaluate(dialogues(12), context_length=256, packing=False)
+        packed = model.evaluate(dialogues(12), context_length=256, packing=True)
+        learned = [sum(label != -100 for label in chat_example(d, tokenizer)["labels"]) for d in dialogues(12)]
+    assert packed["tokens"] == alone["tokens"] == sum(learned)
+    assert packed["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+
+
+def test_a_trainer_takes_conversations(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """As a list, and as a file; an element is checked where it stands."""
+    tokenizer.chat_template = LLAMA3
+    lines = dialogues(8)
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "chat.json").write_text(json.dumps(lines))
+    shape = {
+        "preset": "tiny",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 1,
+    }
+    losses = []
+    for data in (lines, tmp_path / "chat.jsonl", tmp_path / "chat.json", [tmp_path / "chat.jsonl"]):
+        with BitNetModel.from_config(shape, seed=1, trainable=True) as model:
+            model.tokenizer = tokenizer
+            history = Trainer(model, max_steps=2, batch_size=2, context_length=200, packing=True).train(data)
+            losses.append([record["loss"] for record in history])
+            with pytest.raises(ArgumentError, match=r"dataset\[1\]\.messages\[0\] = 'x'"):
+                Trainer(model, max_steps=1).train([lines[0], {"messages": ["x"]}])
+    assert losses == [losses[0]] * 4
+
+
+def test_from_published_masters_to_a_gguf_file_and_a_checkpoint(bitnet: Terminal, tmp_path: Path) -> None:
+    """The recipe of docs/how-to/fine-tune.md on the dialogues of a play."""
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps(line) + "\n" for line in dialogues(60)))
+    out = tmp_path / "tuned"
+    command = ["finetune", "--model", str(MASTERS), "--data", str(tmp_path / "chat.jsonl"), "--out", str(out), "--json"]
+    options = ["--max-steps", "12", "--batch-size", "2", "--context-length", "192", "--export", "hf,gguf,hf-master"]
+    status, text, err = bitnet(*command, *options)
+    assert status == 0, err
+    result = json.loads(text)
+    losses = [json.loads(line)["loss"] for line in (out / "train.jsonl").read_text().splitlines()]
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+    assert result["eval_loss"] is not None
+    places = [out, *map(Path, result["exports"].values())]
+    assert [place.name for place in places] == ["tuned", "hf", "model.gguf", "hf-master"]
+    said = []
+    for place in places:
+        with BitNetModel.from_pretrained(place) as model:
+            said.append(
+                [model.chat(one["messages"][:1], max_new_tokens=24, details=True).token_ids for one in dialogues(3)]
+            )
+            assert model.tokenizer.chat_template == DEFAULT_CHAT_TEMPLATE
+    assert said[:3] == [said[0]] * 3
+    status, text, err = bitnet(*command, *options, "--resume")
+    assert status == 0, err
+    assert json.loads(text)["steps"] == 12
+    assert json.loads(text)["eval_loss"] == result["eval_loss"]
+
+
+def test_finetune_names_what_is_missing(bitnet: Terminal, tmp_path: Path) -> None:
+    status, _, err = bitnet("finetune", "--out", str(tmp_path / "out"), "--data", "x.jsonl")
+    assert (status, "model.pretrained is missing" in err) == (1, True)
+    status, _, err = bitnet("finetune", "--out", str(tmp_path / "out"), "--model", str(MASTERS), "--export", "onx")
+    assert (status, "export.formats = ['onx']" in err) == (1, True)
+    assert not (tmp_path / "out").exists()
