@@ -113,9 +113,15 @@ func TestNoKernelTouchesMemoryPastItsSlices(t *testing.T) {
 						ToHalves(f, half, b)
 					}
 				})
+				weights, tops := beforeFault(t, make([]float32, high*dim)), beforeFault(t, make([]float32, high))
+				each(func() {
+					for _, f := range halfFormats {
+						SoftmaxHalf(weights, dim, left, n, 1, f, half, dim, high, dim, n, tops, tops, Ahead{})
+					}
+				})
 				pairs, ints, scale := beforeFault(t, make([]int8, 2*n*dim)), beforeFault(t, make([]int16, high*2*n)), beforeFault(t, make([]float32, high))
 				each(func() { AddPairs(sums, dim, ints, 2*n, scale, pairs, 2*dim, high, dim, n, Ahead{}) })
-				weights, perKey := beforeFault(t, make([]float32, high*dim)), beforeFault(t, make([]float32, dim))
+				perKey := beforeFault(t, make([]float32, dim))
 				each(func() {
 					SoftmaxPairs(weights, dim, ints, 2*n, scale, pairs, 2*dim, high, dim, n, perKey, perKey, scale, scale, 32767, scale, Ahead{})
 				})

@@ -945,6 +945,18 @@ func addPairsAVX512r4x64(c *float32, ldc int, a *int16, lda int, scale *float32,
 //go:noescape
 func softmaxPairsAVX512r4(dst *int16, ldd int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, keyScale *float32, weight *float32, top *float32, sum *float32, worth *float32, limit float32, ahead *byte, apart int)
 
+// softmaxHalfAVX512r4: for i < 4 and j < 64: x[i*ldx+j] = addProductHalf to 0, then expRows of x; n > 0.
+// Meanwhile it asks for 64*n bytes as addProduct does, then for the next 1024 of each place.
+//
+//go:noescape
+func softmaxHalfAVX512r4(x *float32, ldx int, a *float32, row int, step int, b *uint16, ldb int, n int, top *float32, sum *float32, ahead *byte, apart int)
+
+// softmaxBF16AVX512r4: for i < 4 and j < 64: x[i*ldx+j] = addProductBF16 to 0, then expRows of x; n > 0.
+// Meanwhile it asks for 64*n bytes as addProduct does, then for the next 1024 of each place.
+//
+//go:noescape
+func softmaxBF16AVX512r4(x *float32, ldx int, a *float32, row int, step int, b *uint16, ldb int, n int, top *float32, sum *float32, ahead *byte, apart int)
+
 // addProductAVX512r4x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 16; n > 0.
 //
 //go:noescape
@@ -997,6 +1009,18 @@ func addPairsAVX512r2x64(c *float32, ldc int, a *int16, lda int, scale *float32,
 //go:noescape
 func softmaxPairsAVX512r2(dst *int16, ldd int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, keyScale *float32, weight *float32, top *float32, sum *float32, worth *float32, limit float32, ahead *byte, apart int)
 
+// softmaxHalfAVX512r2: for i < 2 and j < 64: x[i*ldx+j] = addProductHalf to 0, then expRows of x; n > 0.
+// Meanwhile it asks for 64*n bytes as addProduct does, then for the next 1024 of each place.
+//
+//go:noescape
+func softmaxHalfAVX512r2(x *float32, ldx int, a *float32, row int, step int, b *uint16, ldb int, n int, top *float32, sum *float32, ahead *byte, apart int)
+
+// softmaxBF16AVX512r2: for i < 2 and j < 64: x[i*ldx+j] = addProductBF16 to 0, then expRows of x; n > 0.
+// Meanwhile it asks for 64*n bytes as addProduct does, then for the next 1024 of each place.
+//
+//go:noescape
+func softmaxBF16AVX512r2(x *float32, ldx int, a *float32, row int, step int, b *uint16, ldb int, n int, top *float32, sum *float32, ahead *byte, apart int)
+
 // addProductAVX512r2x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 16; n > 0.
 //
 //go:noescape
@@ -1048,6 +1072,18 @@ func addPairsAVX512r1x64(c *float32, ldc int, a *int16, lda int, scale *float32,
 //
 //go:noescape
 func softmaxPairsAVX512r1(dst *int16, ldd int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, keyScale *float32, weight *float32, top *float32, sum *float32, worth *float32, limit float32, ahead *byte, apart int)
+
+// softmaxHalfAVX512r1: for i < 1 and j < 64: x[i*ldx+j] = addProductHalf to 0, then expRows of x; n > 0.
+// Meanwhile it asks for 64*n bytes as addProduct does, then for the next 1024 of each place.
+//
+//go:noescape
+func softmaxHalfAVX512r1(x *float32, ldx int, a *float32, row int, step int, b *uint16, ldb int, n int, top *float32, sum *float32, ahead *byte, apart int)
+
+// softmaxBF16AVX512r1: for i < 1 and j < 64: x[i*ldx+j] = addProductBF16 to 0, then expRows of x; n > 0.
+// Meanwhile it asks for 64*n bytes as addProduct does, then for the next 1024 of each place.
+//
+//go:noescape
+func softmaxBF16AVX512r1(x *float32, ldx int, a *float32, row int, step int, b *uint16, ldb int, n int, top *float32, sum *float32, ahead *byte, apart int)
 
 // addProductAVX512r1x16: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 16; n > 0.
 //

@@ -7211,221 +7211,221 @@ loop:
 // func addProductAVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, FMA3
 TEXT ·addProductAVX2r6x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS (R8)(R9*1), Y2
-	VMOVUPS 32(R8)(R9*1), Y3
-	VMOVUPS (R8)(R9*2), Y4
-	VMOVUPS 32(R8)(R9*2), Y5
-	VMOVUPS (R11), Y6
-	VMOVUPS 32(R11), Y7
-	VMOVUPS (R11)(R9*1), Y8
-	VMOVUPS 32(R11)(R9*1), Y9
-	VMOVUPS (R11)(R9*2), Y10
-	VMOVUPS 32(R11)(R9*2), Y11
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS (AX)(CX*1), Y2
+	VMOVUPS 32(AX)(CX*1), Y3
+	VMOVUPS (AX)(CX*2), Y4
+	VMOVUPS 32(AX)(CX*2), Y5
+	VMOVUPS (DX), Y6
+	VMOVUPS 32(DX), Y7
+	VMOVUPS (DX)(CX*1), Y8
+	VMOVUPS 32(DX)(CX*1), Y9
+	VMOVUPS (DX)(CX*2), Y10
+	VMOVUPS 32(DX)(CX*2), Y11
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VMOVUPS      (DX), Y12
-	VMOVUPS      32(DX), Y13
-	VBROADCASTSS (AX), Y14
+	VMOVUPS      (DI), Y12
+	VMOVUPS      32(DI), Y13
+	VBROADCASTSS (BX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS (AX)(DI*1), Y14
+	VBROADCASTSS (BX)(R10*1), Y14
 	VFMADD231PS  Y12, Y14, Y2
 	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS (AX)(DI*2), Y14
+	VBROADCASTSS (BX)(R10*2), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
-	VBROADCASTSS (R10), Y14
+	VBROADCASTSS (R11), Y14
 	VFMADD231PS  Y12, Y14, Y6
 	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS (R10)(DI*1), Y14
+	VBROADCASTSS (R11)(R10*1), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS (R10)(DI*2), Y14
+	VBROADCASTSS (R11)(R10*2), Y14
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, (R8)(R9*1)
-	VMOVUPS      Y3, 32(R8)(R9*1)
-	VMOVUPS      Y4, (R8)(R9*2)
-	VMOVUPS      Y5, 32(R8)(R9*2)
-	VMOVUPS      Y6, (R11)
-	VMOVUPS      Y7, 32(R11)
-	VMOVUPS      Y8, (R11)(R9*1)
-	VMOVUPS      Y9, 32(R11)(R9*1)
-	VMOVUPS      Y10, (R11)(R9*2)
-	VMOVUPS      Y11, 32(R11)(R9*2)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, (AX)(CX*1)
+	VMOVUPS      Y3, 32(AX)(CX*1)
+	VMOVUPS      Y4, (AX)(CX*2)
+	VMOVUPS      Y5, 32(AX)(CX*2)
+	VMOVUPS      Y6, (DX)
+	VMOVUPS      Y7, 32(DX)
+	VMOVUPS      Y8, (DX)(CX*1)
+	VMOVUPS      Y9, 32(DX)(CX*1)
+	VMOVUPS      Y10, (DX)(CX*2)
+	VMOVUPS      Y11, 32(DX)(CX*2)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, F16C, FMA3
 TEXT ·addProductHalfAVX2r6x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS (R8)(R9*1), Y2
-	VMOVUPS 32(R8)(R9*1), Y3
-	VMOVUPS (R8)(R9*2), Y4
-	VMOVUPS 32(R8)(R9*2), Y5
-	VMOVUPS (R11), Y6
-	VMOVUPS 32(R11), Y7
-	VMOVUPS (R11)(R9*1), Y8
-	VMOVUPS 32(R11)(R9*1), Y9
-	VMOVUPS (R11)(R9*2), Y10
-	VMOVUPS 32(R11)(R9*2), Y11
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS (AX)(CX*1), Y2
+	VMOVUPS 32(AX)(CX*1), Y3
+	VMOVUPS (AX)(CX*2), Y4
+	VMOVUPS 32(AX)(CX*2), Y5
+	VMOVUPS (DX), Y6
+	VMOVUPS 32(DX), Y7
+	VMOVUPS (DX)(CX*1), Y8
+	VMOVUPS 32(DX)(CX*1), Y9
+	VMOVUPS (DX)(CX*2), Y10
+	VMOVUPS 32(DX)(CX*2), Y11
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x01, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VCVTPH2PS    (DX), Y12
-	VCVTPH2PS    16(DX), Y13
-	VBROADCASTSS (AX), Y14
+	VCVTPH2PS    (DI), Y12
+	VCVTPH2PS    16(DI), Y13
+	VBROADCASTSS (BX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS (AX)(DI*1), Y14
+	VBROADCASTSS (BX)(R10*1), Y14
 	VFMADD231PS  Y12, Y14, Y2
 	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS (AX)(DI*2), Y14
+	VBROADCASTSS (BX)(R10*2), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
-	VBROADCASTSS (R10), Y14
+	VBROADCASTSS (R11), Y14
 	VFMADD231PS  Y12, Y14, Y6
 	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS (R10)(DI*1), Y14
+	VBROADCASTSS (R11)(R10*1), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS (R10)(DI*2), Y14
+	VBROADCASTSS (R11)(R10*2), Y14
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, (R8)(R9*1)
-	VMOVUPS      Y3, 32(R8)(R9*1)
-	VMOVUPS      Y4, (R8)(R9*2)
-	VMOVUPS      Y5, 32(R8)(R9*2)
-	VMOVUPS      Y6, (R11)
-	VMOVUPS      Y7, 32(R11)
-	VMOVUPS      Y8, (R11)(R9*1)
-	VMOVUPS      Y9, 32(R11)(R9*1)
-	VMOVUPS      Y10, (R11)(R9*2)
-	VMOVUPS      Y11, 32(R11)(R9*2)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, (AX)(CX*1)
+	VMOVUPS      Y3, 32(AX)(CX*1)
+	VMOVUPS      Y4, (AX)(CX*2)
+	VMOVUPS      Y5, 32(AX)(CX*2)
+	VMOVUPS      Y6, (DX)
+	VMOVUPS      Y7, 32(DX)
+	VMOVUPS      Y8, (DX)(CX*1)
+	VMOVUPS      Y9, 32(DX)(CX*1)
+	VMOVUPS      Y10, (DX)(CX*2)
+	VMOVUPS      Y11, 32(DX)(CX*2)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX2r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·addProductBF16AVX2r6x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS (R8)(R9*1), Y2
-	VMOVUPS 32(R8)(R9*1), Y3
-	VMOVUPS (R8)(R9*2), Y4
-	VMOVUPS 32(R8)(R9*2), Y5
-	VMOVUPS (R11), Y6
-	VMOVUPS 32(R11), Y7
-	VMOVUPS (R11)(R9*1), Y8
-	VMOVUPS 32(R11)(R9*1), Y9
-	VMOVUPS (R11)(R9*2), Y10
-	VMOVUPS 32(R11)(R9*2), Y11
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS (AX)(CX*1), Y2
+	VMOVUPS 32(AX)(CX*1), Y3
+	VMOVUPS (AX)(CX*2), Y4
+	VMOVUPS 32(AX)(CX*2), Y5
+	VMOVUPS (DX), Y6
+	VMOVUPS 32(DX), Y7
+	VMOVUPS (DX)(CX*1), Y8
+	VMOVUPS 32(DX)(CX*1), Y9
+	VMOVUPS (DX)(CX*2), Y10
+	VMOVUPS 32(DX)(CX*2), Y11
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x01, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VPMOVZXWD    (DX), Y12
+	VPMOVZXWD    (DI), Y12
 	VPSLLD       $0x10, Y12, Y12
-	VPMOVZXWD    16(DX), Y13
+	VPMOVZXWD    16(DI), Y13
 	VPSLLD       $0x10, Y13, Y13
-	VBROADCASTSS (AX), Y14
+	VBROADCASTSS (BX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS (AX)(DI*1), Y14
+	VBROADCASTSS (BX)(R10*1), Y14
 	VFMADD231PS  Y12, Y14, Y2
 	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS (AX)(DI*2), Y14
+	VBROADCASTSS (BX)(R10*2), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
-	VBROADCASTSS (R10), Y14
+	VBROADCASTSS (R11), Y14
 	VFMADD231PS  Y12, Y14, Y6
 	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS (R10)(DI*1), Y14
+	VBROADCASTSS (R11)(R10*1), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS (R10)(DI*2), Y14
+	VBROADCASTSS (R11)(R10*2), Y14
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, (R8)(R9*1)
-	VMOVUPS      Y3, 32(R8)(R9*1)
-	VMOVUPS      Y4, (R8)(R9*2)
-	VMOVUPS      Y5, 32(R8)(R9*2)
-	VMOVUPS      Y6, (R11)
-	VMOVUPS      Y7, 32(R11)
-	VMOVUPS      Y8, (R11)(R9*1)
-	VMOVUPS      Y9, 32(R11)(R9*1)
-	VMOVUPS      Y10, (R11)(R9*2)
-	VMOVUPS      Y11, 32(R11)(R9*2)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, (AX)(CX*1)
+	VMOVUPS      Y3, 32(AX)(CX*1)
+	VMOVUPS      Y4, (AX)(CX*2)
+	VMOVUPS      Y5, 32(AX)(CX*2)
+	VMOVUPS      Y6, (DX)
+	VMOVUPS      Y7, 32(DX)
+	VMOVUPS      Y8, (DX)(CX*1)
+	VMOVUPS      Y9, 32(DX)(CX*1)
+	VMOVUPS      Y10, (DX)(CX*2)
+	VMOVUPS      Y11, 32(DX)(CX*2)
 	VZEROUPPER
 	RET
 
@@ -7545,179 +7545,179 @@ loop:
 // func addProductAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, FMA3
 TEXT ·addProductAVX2r4x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS (R8)(R9*1), Y2
-	VMOVUPS 32(R8)(R9*1), Y3
-	VMOVUPS (R8)(R9*2), Y4
-	VMOVUPS 32(R8)(R9*2), Y5
-	VMOVUPS (R11), Y6
-	VMOVUPS 32(R11), Y7
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS (AX)(CX*1), Y2
+	VMOVUPS 32(AX)(CX*1), Y3
+	VMOVUPS (AX)(CX*2), Y4
+	VMOVUPS 32(AX)(CX*2), Y5
+	VMOVUPS (DX), Y6
+	VMOVUPS 32(DX), Y7
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VMOVUPS      (DX), Y8
-	VMOVUPS      32(DX), Y9
-	VBROADCASTSS (AX), Y10
+	VMOVUPS      (DI), Y8
+	VMOVUPS      32(DI), Y9
+	VBROADCASTSS (BX), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (AX)(DI*1), Y10
+	VBROADCASTSS (BX)(R10*1), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (AX)(DI*2), Y10
+	VBROADCASTSS (BX)(R10*2), Y10
 	VFMADD231PS  Y8, Y10, Y4
 	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS (R10), Y10
+	VBROADCASTSS (R11), Y10
 	VFMADD231PS  Y8, Y10, Y6
 	VFMADD231PS  Y9, Y10, Y7
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, (R8)(R9*1)
-	VMOVUPS      Y3, 32(R8)(R9*1)
-	VMOVUPS      Y4, (R8)(R9*2)
-	VMOVUPS      Y5, 32(R8)(R9*2)
-	VMOVUPS      Y6, (R11)
-	VMOVUPS      Y7, 32(R11)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, (AX)(CX*1)
+	VMOVUPS      Y3, 32(AX)(CX*1)
+	VMOVUPS      Y4, (AX)(CX*2)
+	VMOVUPS      Y5, 32(AX)(CX*2)
+	VMOVUPS      Y6, (DX)
+	VMOVUPS      Y7, 32(DX)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, F16C, FMA3
 TEXT ·addProductHalfAVX2r4x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS (R8)(R9*1), Y2
-	VMOVUPS 32(R8)(R9*1), Y3
-	VMOVUPS (R8)(R9*2), Y4
-	VMOVUPS 32(R8)(R9*2), Y5
-	VMOVUPS (R11), Y6
-	VMOVUPS 32(R11), Y7
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS (AX)(CX*1), Y2
+	VMOVUPS 32(AX)(CX*1), Y3
+	VMOVUPS (AX)(CX*2), Y4
+	VMOVUPS 32(AX)(CX*2), Y5
+	VMOVUPS (DX), Y6
+	VMOVUPS 32(DX), Y7
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x01, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VCVTPH2PS    (DX), Y8
-	VCVTPH2PS    16(DX), Y9
-	VBROADCASTSS (AX), Y10
+	VCVTPH2PS    (DI), Y8
+	VCVTPH2PS    16(DI), Y9
+	VBROADCASTSS (BX), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (AX)(DI*1), Y10
+	VBROADCASTSS (BX)(R10*1), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (AX)(DI*2), Y10
+	VBROADCASTSS (BX)(R10*2), Y10
 	VFMADD231PS  Y8, Y10, Y4
 	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS (R10), Y10
+	VBROADCASTSS (R11), Y10
 	VFMADD231PS  Y8, Y10, Y6
 	VFMADD231PS  Y9, Y10, Y7
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, (R8)(R9*1)
-	VMOVUPS      Y3, 32(R8)(R9*1)
-	VMOVUPS      Y4, (R8)(R9*2)
-	VMOVUPS      Y5, 32(R8)(R9*2)
-	VMOVUPS      Y6, (R11)
-	VMOVUPS      Y7, 32(R11)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, (AX)(CX*1)
+	VMOVUPS      Y3, 32(AX)(CX*1)
+	VMOVUPS      Y4, (AX)(CX*2)
+	VMOVUPS      Y5, 32(AX)(CX*2)
+	VMOVUPS      Y6, (DX)
+	VMOVUPS      Y7, 32(DX)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX2r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·addProductBF16AVX2r4x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS (R8)(R9*1), Y2
-	VMOVUPS 32(R8)(R9*1), Y3
-	VMOVUPS (R8)(R9*2), Y4
-	VMOVUPS 32(R8)(R9*2), Y5
-	VMOVUPS (R11), Y6
-	VMOVUPS 32(R11), Y7
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS (AX)(CX*1), Y2
+	VMOVUPS 32(AX)(CX*1), Y3
+	VMOVUPS (AX)(CX*2), Y4
+	VMOVUPS 32(AX)(CX*2), Y5
+	VMOVUPS (DX), Y6
+	VMOVUPS 32(DX), Y7
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x01, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VPMOVZXWD    (DX), Y8
+	VPMOVZXWD    (DI), Y8
 	VPSLLD       $0x10, Y8, Y8
-	VPMOVZXWD    16(DX), Y9
+	VPMOVZXWD    16(DI), Y9
 	VPSLLD       $0x10, Y9, Y9
-	VBROADCASTSS (AX), Y10
+	VBROADCASTSS (BX), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (AX)(DI*1), Y10
+	VBROADCASTSS (BX)(R10*1), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (AX)(DI*2), Y10
+	VBROADCASTSS (BX)(R10*2), Y10
 	VFMADD231PS  Y8, Y10, Y4
 	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS (R10), Y10
+	VBROADCASTSS (R11), Y10
 	VFMADD231PS  Y8, Y10, Y6
 	VFMADD231PS  Y9, Y10, Y7
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, (R8)(R9*1)
-	VMOVUPS      Y3, 32(R8)(R9*1)
-	VMOVUPS      Y4, (R8)(R9*2)
-	VMOVUPS      Y5, 32(R8)(R9*2)
-	VMOVUPS      Y6, (R11)
-	VMOVUPS      Y7, 32(R11)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, (AX)(CX*1)
+	VMOVUPS      Y3, 32(AX)(CX*1)
+	VMOVUPS      Y4, (AX)(CX*2)
+	VMOVUPS      Y5, 32(AX)(CX*2)
+	VMOVUPS      Y6, (DX)
+	VMOVUPS      Y7, 32(DX)
 	VZEROUPPER
 	RET
 
@@ -7809,166 +7809,166 @@ loop:
 // func addProductAVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, FMA3
 TEXT ·addProductAVX2r2x32(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS (AX)(CX*1), Y4
+	VMOVUPS 32(AX)(CX*1), Y5
+	VMOVUPS 64(AX)(CX*1), Y6
+	VMOVUPS 96(AX)(CX*1), Y7
+	MOVQ    a+16(FP), DX
+	MOVQ    step+32(FP), BX
+	MOVQ    b+40(FP), SI
+	MOVQ    ldb+48(FP), DI
+	MOVQ    n+56(FP), R8
+	MOVQ    row+24(FP), R9
 	SHLQ    $0x02, R9
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS 64(R8), Y2
-	VMOVUPS 96(R8), Y3
-	VMOVUPS (R8)(R9*1), Y4
-	VMOVUPS 32(R8)(R9*1), Y5
-	VMOVUPS 64(R8)(R9*1), Y6
-	VMOVUPS 96(R8)(R9*1), Y7
+	SHLQ    $0x02, BX
+	SHLQ    $0x02, DI
 
 loop:
-	VMOVUPS      (DX), Y8
-	VMOVUPS      32(DX), Y9
-	VMOVUPS      64(DX), Y10
-	VMOVUPS      96(DX), Y11
-	VBROADCASTSS (AX), Y12
+	VMOVUPS      (SI), Y8
+	VMOVUPS      32(SI), Y9
+	VMOVUPS      64(SI), Y10
+	VMOVUPS      96(SI), Y11
+	VBROADCASTSS (DX), Y12
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y9, Y12, Y1
 	VFMADD231PS  Y10, Y12, Y2
 	VFMADD231PS  Y11, Y12, Y3
-	VBROADCASTSS (AX)(DI*1), Y12
+	VBROADCASTSS (DX)(R9*1), Y12
 	VFMADD231PS  Y8, Y12, Y4
 	VFMADD231PS  Y9, Y12, Y5
 	VFMADD231PS  Y10, Y12, Y6
 	VFMADD231PS  Y11, Y12, Y7
-	ADDQ         CX, AX
 	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DI, SI
+	DECQ         R8
 	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, 64(R8)
-	VMOVUPS      Y3, 96(R8)
-	VMOVUPS      Y4, (R8)(R9*1)
-	VMOVUPS      Y5, 32(R8)(R9*1)
-	VMOVUPS      Y6, 64(R8)(R9*1)
-	VMOVUPS      Y7, 96(R8)(R9*1)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, 64(AX)
+	VMOVUPS      Y3, 96(AX)
+	VMOVUPS      Y4, (AX)(CX*1)
+	VMOVUPS      Y5, 32(AX)(CX*1)
+	VMOVUPS      Y6, 64(AX)(CX*1)
+	VMOVUPS      Y7, 96(AX)(CX*1)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, F16C, FMA3
 TEXT ·addProductHalfAVX2r2x32(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS (AX)(CX*1), Y4
+	VMOVUPS 32(AX)(CX*1), Y5
+	VMOVUPS 64(AX)(CX*1), Y6
+	VMOVUPS 96(AX)(CX*1), Y7
+	MOVQ    a+16(FP), DX
+	MOVQ    step+32(FP), BX
+	MOVQ    b+40(FP), SI
+	MOVQ    ldb+48(FP), DI
+	MOVQ    n+56(FP), R8
+	MOVQ    row+24(FP), R9
 	SHLQ    $0x02, R9
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS 64(R8), Y2
-	VMOVUPS 96(R8), Y3
-	VMOVUPS (R8)(R9*1), Y4
-	VMOVUPS 32(R8)(R9*1), Y5
-	VMOVUPS 64(R8)(R9*1), Y6
-	VMOVUPS 96(R8)(R9*1), Y7
+	SHLQ    $0x02, BX
+	SHLQ    $0x01, DI
 
 loop:
-	VCVTPH2PS    (DX), Y8
-	VCVTPH2PS    16(DX), Y9
-	VCVTPH2PS    32(DX), Y10
-	VCVTPH2PS    48(DX), Y11
-	VBROADCASTSS (AX), Y12
+	VCVTPH2PS    (SI), Y8
+	VCVTPH2PS    16(SI), Y9
+	VCVTPH2PS    32(SI), Y10
+	VCVTPH2PS    48(SI), Y11
+	VBROADCASTSS (DX), Y12
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y9, Y12, Y1
 	VFMADD231PS  Y10, Y12, Y2
 	VFMADD231PS  Y11, Y12, Y3
-	VBROADCASTSS (AX)(DI*1), Y12
+	VBROADCASTSS (DX)(R9*1), Y12
 	VFMADD231PS  Y8, Y12, Y4
 	VFMADD231PS  Y9, Y12, Y5
 	VFMADD231PS  Y10, Y12, Y6
 	VFMADD231PS  Y11, Y12, Y7
-	ADDQ         CX, AX
 	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DI, SI
+	DECQ         R8
 	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, 64(R8)
-	VMOVUPS      Y3, 96(R8)
-	VMOVUPS      Y4, (R8)(R9*1)
-	VMOVUPS      Y5, 32(R8)(R9*1)
-	VMOVUPS      Y6, 64(R8)(R9*1)
-	VMOVUPS      Y7, 96(R8)(R9*1)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, 64(AX)
+	VMOVUPS      Y3, 96(AX)
+	VMOVUPS      Y4, (AX)(CX*1)
+	VMOVUPS      Y5, 32(AX)(CX*1)
+	VMOVUPS      Y6, 64(AX)(CX*1)
+	VMOVUPS      Y7, 96(AX)(CX*1)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX2r2x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·addProductBF16AVX2r2x32(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS (AX)(CX*1), Y4
+	VMOVUPS 32(AX)(CX*1), Y5
+	VMOVUPS 64(AX)(CX*1), Y6
+	VMOVUPS 96(AX)(CX*1), Y7
+	MOVQ    a+16(FP), DX
+	MOVQ    step+32(FP), BX
+	MOVQ    b+40(FP), SI
+	MOVQ    ldb+48(FP), DI
+	MOVQ    n+56(FP), R8
+	MOVQ    row+24(FP), R9
 	SHLQ    $0x02, R9
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS 64(R8), Y2
-	VMOVUPS 96(R8), Y3
-	VMOVUPS (R8)(R9*1), Y4
-	VMOVUPS 32(R8)(R9*1), Y5
-	VMOVUPS 64(R8)(R9*1), Y6
-	VMOVUPS 96(R8)(R9*1), Y7
+	SHLQ    $0x02, BX
+	SHLQ    $0x01, DI
 
 loop:
-	VPMOVZXWD    (DX), Y8
+	VPMOVZXWD    (SI), Y8
 	VPSLLD       $0x10, Y8, Y8
-	VPMOVZXWD    16(DX), Y9
+	VPMOVZXWD    16(SI), Y9
 	VPSLLD       $0x10, Y9, Y9
-	VPMOVZXWD    32(DX), Y10
+	VPMOVZXWD    32(SI), Y10
 	VPSLLD       $0x10, Y10, Y10
-	VPMOVZXWD    48(DX), Y11
+	VPMOVZXWD    48(SI), Y11
 	VPSLLD       $0x10, Y11, Y11
-	VBROADCASTSS (AX), Y12
+	VBROADCASTSS (DX), Y12
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y9, Y12, Y1
 	VFMADD231PS  Y10, Y12, Y2
 	VFMADD231PS  Y11, Y12, Y3
-	VBROADCASTSS (AX)(DI*1), Y12
+	VBROADCASTSS (DX)(R9*1), Y12
 	VFMADD231PS  Y8, Y12, Y4
 	VFMADD231PS  Y9, Y12, Y5
 	VFMADD231PS  Y10, Y12, Y6
 	VFMADD231PS  Y11, Y12, Y7
-	ADDQ         CX, AX
 	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DI, SI
+	DECQ         R8
 	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, 64(R8)
-	VMOVUPS      Y3, 96(R8)
-	VMOVUPS      Y4, (R8)(R9*1)
-	VMOVUPS      Y5, 32(R8)(R9*1)
-	VMOVUPS      Y6, 64(R8)(R9*1)
-	VMOVUPS      Y7, 96(R8)(R9*1)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, 64(AX)
+	VMOVUPS      Y3, 96(AX)
+	VMOVUPS      Y4, (AX)(CX*1)
+	VMOVUPS      Y5, 32(AX)(CX*1)
+	VMOVUPS      Y6, 64(AX)(CX*1)
+	VMOVUPS      Y7, 96(AX)(CX*1)
 	VZEROUPPER
 	RET
 
@@ -8053,122 +8053,122 @@ loop:
 // func addProductAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, FMA3
 TEXT ·addProductAVX2r2x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS (AX)(CX*1), Y2
+	VMOVUPS 32(AX)(CX*1), Y3
+	MOVQ    a+16(FP), DX
+	MOVQ    step+32(FP), BX
+	MOVQ    b+40(FP), SI
+	MOVQ    ldb+48(FP), DI
+	MOVQ    n+56(FP), R8
+	MOVQ    row+24(FP), R9
 	SHLQ    $0x02, R9
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS (R8)(R9*1), Y2
-	VMOVUPS 32(R8)(R9*1), Y3
+	SHLQ    $0x02, BX
+	SHLQ    $0x02, DI
 
 loop:
-	VMOVUPS      (DX), Y4
-	VMOVUPS      32(DX), Y5
-	VBROADCASTSS (AX), Y6
+	VMOVUPS      (SI), Y4
+	VMOVUPS      32(SI), Y5
+	VBROADCASTSS (DX), Y6
 	VFMADD231PS  Y4, Y6, Y0
 	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (AX)(DI*1), Y6
+	VBROADCASTSS (DX)(R9*1), Y6
 	VFMADD231PS  Y4, Y6, Y2
 	VFMADD231PS  Y5, Y6, Y3
-	ADDQ         CX, AX
 	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DI, SI
+	DECQ         R8
 	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, (R8)(R9*1)
-	VMOVUPS      Y3, 32(R8)(R9*1)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, (AX)(CX*1)
+	VMOVUPS      Y3, 32(AX)(CX*1)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, F16C, FMA3
 TEXT ·addProductHalfAVX2r2x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS (AX)(CX*1), Y2
+	VMOVUPS 32(AX)(CX*1), Y3
+	MOVQ    a+16(FP), DX
+	MOVQ    step+32(FP), BX
+	MOVQ    b+40(FP), SI
+	MOVQ    ldb+48(FP), DI
+	MOVQ    n+56(FP), R8
+	MOVQ    row+24(FP), R9
 	SHLQ    $0x02, R9
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS (R8)(R9*1), Y2
-	VMOVUPS 32(R8)(R9*1), Y3
+	SHLQ    $0x02, BX
+	SHLQ    $0x01, DI
 
 loop:
-	VCVTPH2PS    (DX), Y4
-	VCVTPH2PS    16(DX), Y5
-	VBROADCASTSS (AX), Y6
+	VCVTPH2PS    (SI), Y4
+	VCVTPH2PS    16(SI), Y5
+	VBROADCASTSS (DX), Y6
 	VFMADD231PS  Y4, Y6, Y0
 	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (AX)(DI*1), Y6
+	VBROADCASTSS (DX)(R9*1), Y6
 	VFMADD231PS  Y4, Y6, Y2
 	VFMADD231PS  Y5, Y6, Y3
-	ADDQ         CX, AX
 	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DI, SI
+	DECQ         R8
 	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, (R8)(R9*1)
-	VMOVUPS      Y3, 32(R8)(R9*1)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, (AX)(CX*1)
+	VMOVUPS      Y3, 32(AX)(CX*1)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX2r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·addProductBF16AVX2r2x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS (AX)(CX*1), Y2
+	VMOVUPS 32(AX)(CX*1), Y3
+	MOVQ    a+16(FP), DX
+	MOVQ    step+32(FP), BX
+	MOVQ    b+40(FP), SI
+	MOVQ    ldb+48(FP), DI
+	MOVQ    n+56(FP), R8
+	MOVQ    row+24(FP), R9
 	SHLQ    $0x02, R9
-	VMOVUPS (R8), Y0
-	VMOVUPS 32(R8), Y1
-	VMOVUPS (R8)(R9*1), Y2
-	VMOVUPS 32(R8)(R9*1), Y3
+	SHLQ    $0x02, BX
+	SHLQ    $0x01, DI
 
 loop:
-	VPMOVZXWD    (DX), Y4
+	VPMOVZXWD    (SI), Y4
 	VPSLLD       $0x10, Y4, Y4
-	VPMOVZXWD    16(DX), Y5
+	VPMOVZXWD    16(SI), Y5
 	VPSLLD       $0x10, Y5, Y5
-	VBROADCASTSS (AX), Y6
+	VBROADCASTSS (DX), Y6
 	VFMADD231PS  Y4, Y6, Y0
 	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (AX)(DI*1), Y6
+	VBROADCASTSS (DX)(R9*1), Y6
 	VFMADD231PS  Y4, Y6, Y2
 	VFMADD231PS  Y5, Y6, Y3
-	ADDQ         CX, AX
 	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DI, SI
+	DECQ         R8
 	JNZ          loop
-	VMOVUPS      Y0, (R8)
-	VMOVUPS      Y1, 32(R8)
-	VMOVUPS      Y2, (R8)(R9*1)
-	VMOVUPS      Y3, 32(R8)(R9*1)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, (AX)(CX*1)
+	VMOVUPS      Y3, 32(AX)(CX*1)
 	VZEROUPPER
 	RET
 
@@ -8227,37 +8227,37 @@ loop:
 // func addProductAVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, FMA3
 TEXT ·addProductAVX2r1x64(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS 128(AX), Y4
+	VMOVUPS 160(AX), Y5
+	VMOVUPS 192(AX), Y6
+	VMOVUPS 224(AX), Y7
+	MOVQ    a+16(FP), CX
+	MOVQ    step+32(FP), DX
+	MOVQ    b+40(FP), BX
+	MOVQ    ldb+48(FP), SI
+	MOVQ    n+56(FP), DI
+	MOVQ    row+24(FP), R8
 	SHLQ    $0x02, R8
-	VMOVUPS (DI), Y0
-	VMOVUPS 32(DI), Y1
-	VMOVUPS 64(DI), Y2
-	VMOVUPS 96(DI), Y3
-	VMOVUPS 128(DI), Y4
-	VMOVUPS 160(DI), Y5
-	VMOVUPS 192(DI), Y6
-	VMOVUPS 224(DI), Y7
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
 
 loop:
-	VMOVUPS      (DX), Y8
-	VMOVUPS      32(DX), Y9
-	VMOVUPS      64(DX), Y10
-	VMOVUPS      96(DX), Y11
-	VMOVUPS      128(DX), Y12
-	VMOVUPS      160(DX), Y13
-	VMOVUPS      192(DX), Y14
-	VMOVUPS      224(DX), Y15
-	VBROADCASTSS (AX), Y16
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	VMOVUPS      64(BX), Y10
+	VMOVUPS      96(BX), Y11
+	VMOVUPS      128(BX), Y12
+	VMOVUPS      160(BX), Y13
+	VMOVUPS      192(BX), Y14
+	VMOVUPS      224(BX), Y15
+	VBROADCASTSS (CX), Y16
 	VFMADD231PS  Y8, Y16, Y0
 	VFMADD231PS  Y9, Y16, Y1
 	VFMADD231PS  Y10, Y16, Y2
@@ -8266,55 +8266,55 @@ loop:
 	VFMADD231PS  Y13, Y16, Y5
 	VFMADD231PS  Y14, Y16, Y6
 	VFMADD231PS  Y15, Y16, Y7
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         DI
 	JNZ          loop
-	VMOVUPS      Y0, (DI)
-	VMOVUPS      Y1, 32(DI)
-	VMOVUPS      Y2, 64(DI)
-	VMOVUPS      Y3, 96(DI)
-	VMOVUPS      Y4, 128(DI)
-	VMOVUPS      Y5, 160(DI)
-	VMOVUPS      Y6, 192(DI)
-	VMOVUPS      Y7, 224(DI)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, 64(AX)
+	VMOVUPS      Y3, 96(AX)
+	VMOVUPS      Y4, 128(AX)
+	VMOVUPS      Y5, 160(AX)
+	VMOVUPS      Y6, 192(AX)
+	VMOVUPS      Y7, 224(AX)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, F16C, FMA3
 TEXT ·addProductHalfAVX2r1x64(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS 128(AX), Y4
+	VMOVUPS 160(AX), Y5
+	VMOVUPS 192(AX), Y6
+	VMOVUPS 224(AX), Y7
+	MOVQ    a+16(FP), CX
+	MOVQ    step+32(FP), DX
+	MOVQ    b+40(FP), BX
+	MOVQ    ldb+48(FP), SI
+	MOVQ    n+56(FP), DI
+	MOVQ    row+24(FP), R8
 	SHLQ    $0x02, R8
-	VMOVUPS (DI), Y0
-	VMOVUPS 32(DI), Y1
-	VMOVUPS 64(DI), Y2
-	VMOVUPS 96(DI), Y3
-	VMOVUPS 128(DI), Y4
-	VMOVUPS 160(DI), Y5
-	VMOVUPS 192(DI), Y6
-	VMOVUPS 224(DI), Y7
+	SHLQ    $0x02, DX
+	SHLQ    $0x01, SI
 
 loop:
-	VCVTPH2PS    (DX), Y8
-	VCVTPH2PS    16(DX), Y9
-	VCVTPH2PS    32(DX), Y10
-	VCVTPH2PS    48(DX), Y11
-	VCVTPH2PS    64(DX), Y12
-	VCVTPH2PS    80(DX), Y13
-	VCVTPH2PS    96(DX), Y14
-	VCVTPH2PS    112(DX), Y15
-	VBROADCASTSS (AX), Y16
+	VCVTPH2PS    (BX), Y8
+	VCVTPH2PS    16(BX), Y9
+	VCVTPH2PS    32(BX), Y10
+	VCVTPH2PS    48(BX), Y11
+	VCVTPH2PS    64(BX), Y12
+	VCVTPH2PS    80(BX), Y13
+	VCVTPH2PS    96(BX), Y14
+	VCVTPH2PS    112(BX), Y15
+	VBROADCASTSS (CX), Y16
 	VFMADD231PS  Y8, Y16, Y0
 	VFMADD231PS  Y9, Y16, Y1
 	VFMADD231PS  Y10, Y16, Y2
@@ -8323,63 +8323,63 @@ loop:
 	VFMADD231PS  Y13, Y16, Y5
 	VFMADD231PS  Y14, Y16, Y6
 	VFMADD231PS  Y15, Y16, Y7
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         DI
 	JNZ          loop
-	VMOVUPS      Y0, (DI)
-	VMOVUPS      Y1, 32(DI)
-	VMOVUPS      Y2, 64(DI)
-	VMOVUPS      Y3, 96(DI)
-	VMOVUPS      Y4, 128(DI)
-	VMOVUPS      Y5, 160(DI)
-	VMOVUPS      Y6, 192(DI)
-	VMOVUPS      Y7, 224(DI)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, 64(AX)
+	VMOVUPS      Y3, 96(AX)
+	VMOVUPS      Y4, 128(AX)
+	VMOVUPS      Y5, 160(AX)
+	VMOVUPS      Y6, 192(AX)
+	VMOVUPS      Y7, 224(AX)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX2r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·addProductBF16AVX2r1x64(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	VMOVUPS 64(AX), Y2
+	VMOVUPS 96(AX), Y3
+	VMOVUPS 128(AX), Y4
+	VMOVUPS 160(AX), Y5
+	VMOVUPS 192(AX), Y6
+	VMOVUPS 224(AX), Y7
+	MOVQ    a+16(FP), CX
+	MOVQ    step+32(FP), DX
+	MOVQ    b+40(FP), BX
+	MOVQ    ldb+48(FP), SI
+	MOVQ    n+56(FP), DI
+	MOVQ    row+24(FP), R8
 	SHLQ    $0x02, R8
-	VMOVUPS (DI), Y0
-	VMOVUPS 32(DI), Y1
-	VMOVUPS 64(DI), Y2
-	VMOVUPS 96(DI), Y3
-	VMOVUPS 128(DI), Y4
-	VMOVUPS 160(DI), Y5
-	VMOVUPS 192(DI), Y6
-	VMOVUPS 224(DI), Y7
+	SHLQ    $0x02, DX
+	SHLQ    $0x01, SI
 
 loop:
-	VPMOVZXWD    (DX), Y8
+	VPMOVZXWD    (BX), Y8
 	VPSLLD       $0x10, Y8, Y8
-	VPMOVZXWD    16(DX), Y9
+	VPMOVZXWD    16(BX), Y9
 	VPSLLD       $0x10, Y9, Y9
-	VPMOVZXWD    32(DX), Y10
+	VPMOVZXWD    32(BX), Y10
 	VPSLLD       $0x10, Y10, Y10
-	VPMOVZXWD    48(DX), Y11
+	VPMOVZXWD    48(BX), Y11
 	VPSLLD       $0x10, Y11, Y11
-	VPMOVZXWD    64(DX), Y12
+	VPMOVZXWD    64(BX), Y12
 	VPSLLD       $0x10, Y12, Y12
-	VPMOVZXWD    80(DX), Y13
+	VPMOVZXWD    80(BX), Y13
 	VPSLLD       $0x10, Y13, Y13
-	VPMOVZXWD    96(DX), Y14
+	VPMOVZXWD    96(BX), Y14
 	VPSLLD       $0x10, Y14, Y14
-	VPMOVZXWD    112(DX), Y15
+	VPMOVZXWD    112(BX), Y15
 	VPSLLD       $0x10, Y15, Y15
-	VBROADCASTSS (AX), Y16
+	VBROADCASTSS (CX), Y16
 	VFMADD231PS  Y8, Y16, Y0
 	VFMADD231PS  Y9, Y16, Y1
 	VFMADD231PS  Y10, Y16, Y2
@@ -8388,18 +8388,18 @@ loop:
 	VFMADD231PS  Y13, Y16, Y5
 	VFMADD231PS  Y14, Y16, Y6
 	VFMADD231PS  Y15, Y16, Y7
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         DI
 	JNZ          loop
-	VMOVUPS      Y0, (DI)
-	VMOVUPS      Y1, 32(DI)
-	VMOVUPS      Y2, 64(DI)
-	VMOVUPS      Y3, 96(DI)
-	VMOVUPS      Y4, 128(DI)
-	VMOVUPS      Y5, 160(DI)
-	VMOVUPS      Y6, 192(DI)
-	VMOVUPS      Y7, 224(DI)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, 64(AX)
+	VMOVUPS      Y3, 96(AX)
+	VMOVUPS      Y4, 128(AX)
+	VMOVUPS      Y5, 160(AX)
+	VMOVUPS      Y6, 192(AX)
+	VMOVUPS      Y7, 224(AX)
 	VZEROUPPER
 	RET
 
@@ -8486,101 +8486,101 @@ loop:
 // func addProductAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, FMA3
 TEXT ·addProductAVX2r1x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	MOVQ    a+16(FP), CX
+	MOVQ    step+32(FP), DX
+	MOVQ    b+40(FP), BX
+	MOVQ    ldb+48(FP), SI
+	MOVQ    n+56(FP), DI
+	MOVQ    row+24(FP), R8
 	SHLQ    $0x02, R8
-	VMOVUPS (DI), Y0
-	VMOVUPS 32(DI), Y1
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
 
 loop:
-	VMOVUPS      (DX), Y2
-	VMOVUPS      32(DX), Y3
-	VBROADCASTSS (AX), Y4
+	VMOVUPS      (BX), Y2
+	VMOVUPS      32(BX), Y3
+	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         DI
 	JNZ          loop
-	VMOVUPS      Y0, (DI)
-	VMOVUPS      Y1, 32(DI)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, F16C, FMA3
 TEXT ·addProductHalfAVX2r1x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	MOVQ    a+16(FP), CX
+	MOVQ    step+32(FP), DX
+	MOVQ    b+40(FP), BX
+	MOVQ    ldb+48(FP), SI
+	MOVQ    n+56(FP), DI
+	MOVQ    row+24(FP), R8
 	SHLQ    $0x02, R8
-	VMOVUPS (DI), Y0
-	VMOVUPS 32(DI), Y1
+	SHLQ    $0x02, DX
+	SHLQ    $0x01, SI
 
 loop:
-	VCVTPH2PS    (DX), Y2
-	VCVTPH2PS    16(DX), Y3
-	VBROADCASTSS (AX), Y4
+	VCVTPH2PS    (BX), Y2
+	VCVTPH2PS    16(BX), Y3
+	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         DI
 	JNZ          loop
-	VMOVUPS      Y0, (DI)
-	VMOVUPS      Y1, 32(DI)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX2r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·addProductBF16AVX2r1x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
+	VMOVUPS (AX), Y0
+	VMOVUPS 32(AX), Y1
+	MOVQ    a+16(FP), CX
+	MOVQ    step+32(FP), DX
+	MOVQ    b+40(FP), BX
+	MOVQ    ldb+48(FP), SI
+	MOVQ    n+56(FP), DI
+	MOVQ    row+24(FP), R8
 	SHLQ    $0x02, R8
-	VMOVUPS (DI), Y0
-	VMOVUPS 32(DI), Y1
+	SHLQ    $0x02, DX
+	SHLQ    $0x01, SI
 
 loop:
-	VPMOVZXWD    (DX), Y2
+	VPMOVZXWD    (BX), Y2
 	VPSLLD       $0x10, Y2, Y2
-	VPMOVZXWD    16(DX), Y3
+	VPMOVZXWD    16(BX), Y3
 	VPSLLD       $0x10, Y3, Y3
-	VBROADCASTSS (AX), Y4
+	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         DI
 	JNZ          loop
-	VMOVUPS      Y0, (DI)
-	VMOVUPS      Y1, 32(DI)
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
 	VZEROUPPER
 	RET
 
@@ -21396,337 +21396,337 @@ loop:
 // func addProductAVX512r6x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductAVX512r6x64(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS 128(R8), Z2
-	VMOVUPS 192(R8), Z3
-	VMOVUPS (R8)(R9*1), Z4
-	VMOVUPS 64(R8)(R9*1), Z5
-	VMOVUPS 128(R8)(R9*1), Z6
-	VMOVUPS 192(R8)(R9*1), Z7
-	VMOVUPS (R8)(R9*2), Z8
-	VMOVUPS 64(R8)(R9*2), Z9
-	VMOVUPS 128(R8)(R9*2), Z10
-	VMOVUPS 192(R8)(R9*2), Z11
-	VMOVUPS (R11), Z12
-	VMOVUPS 64(R11), Z13
-	VMOVUPS 128(R11), Z14
-	VMOVUPS 192(R11), Z15
-	VMOVUPS (R11)(R9*1), Z16
-	VMOVUPS 64(R11)(R9*1), Z17
-	VMOVUPS 128(R11)(R9*1), Z18
-	VMOVUPS 192(R11)(R9*1), Z19
-	VMOVUPS (R11)(R9*2), Z20
-	VMOVUPS 64(R11)(R9*2), Z21
-	VMOVUPS 128(R11)(R9*2), Z22
-	VMOVUPS 192(R11)(R9*2), Z23
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS (AX)(CX*1), Z4
+	VMOVUPS 64(AX)(CX*1), Z5
+	VMOVUPS 128(AX)(CX*1), Z6
+	VMOVUPS 192(AX)(CX*1), Z7
+	VMOVUPS (AX)(CX*2), Z8
+	VMOVUPS 64(AX)(CX*2), Z9
+	VMOVUPS 128(AX)(CX*2), Z10
+	VMOVUPS 192(AX)(CX*2), Z11
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	VMOVUPS 128(DX), Z14
+	VMOVUPS 192(DX), Z15
+	VMOVUPS (DX)(CX*1), Z16
+	VMOVUPS 64(DX)(CX*1), Z17
+	VMOVUPS 128(DX)(CX*1), Z18
+	VMOVUPS 192(DX)(CX*1), Z19
+	VMOVUPS (DX)(CX*2), Z20
+	VMOVUPS 64(DX)(CX*2), Z21
+	VMOVUPS 128(DX)(CX*2), Z22
+	VMOVUPS 192(DX)(CX*2), Z23
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VMOVUPS      (DX), Z24
-	VMOVUPS      64(DX), Z25
-	VMOVUPS      128(DX), Z26
-	VMOVUPS      192(DX), Z27
-	VBROADCASTSS (AX), Z28
+	VMOVUPS      (DI), Z24
+	VMOVUPS      64(DI), Z25
+	VMOVUPS      128(DI), Z26
+	VMOVUPS      192(DI), Z27
+	VBROADCASTSS (BX), Z28
 	VFMADD231PS  Z24, Z28, Z0
 	VFMADD231PS  Z25, Z28, Z1
 	VFMADD231PS  Z26, Z28, Z2
 	VFMADD231PS  Z27, Z28, Z3
-	VBROADCASTSS (AX)(DI*1), Z28
+	VBROADCASTSS (BX)(R10*1), Z28
 	VFMADD231PS  Z24, Z28, Z4
 	VFMADD231PS  Z25, Z28, Z5
 	VFMADD231PS  Z26, Z28, Z6
 	VFMADD231PS  Z27, Z28, Z7
-	VBROADCASTSS (AX)(DI*2), Z28
+	VBROADCASTSS (BX)(R10*2), Z28
 	VFMADD231PS  Z24, Z28, Z8
 	VFMADD231PS  Z25, Z28, Z9
 	VFMADD231PS  Z26, Z28, Z10
 	VFMADD231PS  Z27, Z28, Z11
-	VBROADCASTSS (R10), Z28
+	VBROADCASTSS (R11), Z28
 	VFMADD231PS  Z24, Z28, Z12
 	VFMADD231PS  Z25, Z28, Z13
 	VFMADD231PS  Z26, Z28, Z14
 	VFMADD231PS  Z27, Z28, Z15
-	VBROADCASTSS (R10)(DI*1), Z28
+	VBROADCASTSS (R11)(R10*1), Z28
 	VFMADD231PS  Z24, Z28, Z16
 	VFMADD231PS  Z25, Z28, Z17
 	VFMADD231PS  Z26, Z28, Z18
 	VFMADD231PS  Z27, Z28, Z19
-	VBROADCASTSS (R10)(DI*2), Z28
+	VBROADCASTSS (R11)(R10*2), Z28
 	VFMADD231PS  Z24, Z28, Z20
 	VFMADD231PS  Z25, Z28, Z21
 	VFMADD231PS  Z26, Z28, Z22
 	VFMADD231PS  Z27, Z28, Z23
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	VMOVUPS      Z4, (R8)(R9*1)
-	VMOVUPS      Z5, 64(R8)(R9*1)
-	VMOVUPS      Z6, 128(R8)(R9*1)
-	VMOVUPS      Z7, 192(R8)(R9*1)
-	VMOVUPS      Z8, (R8)(R9*2)
-	VMOVUPS      Z9, 64(R8)(R9*2)
-	VMOVUPS      Z10, 128(R8)(R9*2)
-	VMOVUPS      Z11, 192(R8)(R9*2)
-	VMOVUPS      Z12, (R11)
-	VMOVUPS      Z13, 64(R11)
-	VMOVUPS      Z14, 128(R11)
-	VMOVUPS      Z15, 192(R11)
-	VMOVUPS      Z16, (R11)(R9*1)
-	VMOVUPS      Z17, 64(R11)(R9*1)
-	VMOVUPS      Z18, 128(R11)(R9*1)
-	VMOVUPS      Z19, 192(R11)(R9*1)
-	VMOVUPS      Z20, (R11)(R9*2)
-	VMOVUPS      Z21, 64(R11)(R9*2)
-	VMOVUPS      Z22, 128(R11)(R9*2)
-	VMOVUPS      Z23, 192(R11)(R9*2)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, (AX)(CX*1)
+	VMOVUPS      Z5, 64(AX)(CX*1)
+	VMOVUPS      Z6, 128(AX)(CX*1)
+	VMOVUPS      Z7, 192(AX)(CX*1)
+	VMOVUPS      Z8, (AX)(CX*2)
+	VMOVUPS      Z9, 64(AX)(CX*2)
+	VMOVUPS      Z10, 128(AX)(CX*2)
+	VMOVUPS      Z11, 192(AX)(CX*2)
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, 64(DX)
+	VMOVUPS      Z14, 128(DX)
+	VMOVUPS      Z15, 192(DX)
+	VMOVUPS      Z16, (DX)(CX*1)
+	VMOVUPS      Z17, 64(DX)(CX*1)
+	VMOVUPS      Z18, 128(DX)(CX*1)
+	VMOVUPS      Z19, 192(DX)(CX*1)
+	VMOVUPS      Z20, (DX)(CX*2)
+	VMOVUPS      Z21, 64(DX)(CX*2)
+	VMOVUPS      Z22, 128(DX)(CX*2)
+	VMOVUPS      Z23, 192(DX)(CX*2)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX512r6x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductHalfAVX512r6x64(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS 128(R8), Z2
-	VMOVUPS 192(R8), Z3
-	VMOVUPS (R8)(R9*1), Z4
-	VMOVUPS 64(R8)(R9*1), Z5
-	VMOVUPS 128(R8)(R9*1), Z6
-	VMOVUPS 192(R8)(R9*1), Z7
-	VMOVUPS (R8)(R9*2), Z8
-	VMOVUPS 64(R8)(R9*2), Z9
-	VMOVUPS 128(R8)(R9*2), Z10
-	VMOVUPS 192(R8)(R9*2), Z11
-	VMOVUPS (R11), Z12
-	VMOVUPS 64(R11), Z13
-	VMOVUPS 128(R11), Z14
-	VMOVUPS 192(R11), Z15
-	VMOVUPS (R11)(R9*1), Z16
-	VMOVUPS 64(R11)(R9*1), Z17
-	VMOVUPS 128(R11)(R9*1), Z18
-	VMOVUPS 192(R11)(R9*1), Z19
-	VMOVUPS (R11)(R9*2), Z20
-	VMOVUPS 64(R11)(R9*2), Z21
-	VMOVUPS 128(R11)(R9*2), Z22
-	VMOVUPS 192(R11)(R9*2), Z23
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS (AX)(CX*1), Z4
+	VMOVUPS 64(AX)(CX*1), Z5
+	VMOVUPS 128(AX)(CX*1), Z6
+	VMOVUPS 192(AX)(CX*1), Z7
+	VMOVUPS (AX)(CX*2), Z8
+	VMOVUPS 64(AX)(CX*2), Z9
+	VMOVUPS 128(AX)(CX*2), Z10
+	VMOVUPS 192(AX)(CX*2), Z11
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	VMOVUPS 128(DX), Z14
+	VMOVUPS 192(DX), Z15
+	VMOVUPS (DX)(CX*1), Z16
+	VMOVUPS 64(DX)(CX*1), Z17
+	VMOVUPS 128(DX)(CX*1), Z18
+	VMOVUPS 192(DX)(CX*1), Z19
+	VMOVUPS (DX)(CX*2), Z20
+	VMOVUPS 64(DX)(CX*2), Z21
+	VMOVUPS 128(DX)(CX*2), Z22
+	VMOVUPS 192(DX)(CX*2), Z23
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x01, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VCVTPH2PS    (DX), Z24
-	VCVTPH2PS    32(DX), Z25
-	VCVTPH2PS    64(DX), Z26
-	VCVTPH2PS    96(DX), Z27
-	VBROADCASTSS (AX), Z28
+	VCVTPH2PS    (DI), Z24
+	VCVTPH2PS    32(DI), Z25
+	VCVTPH2PS    64(DI), Z26
+	VCVTPH2PS    96(DI), Z27
+	VBROADCASTSS (BX), Z28
 	VFMADD231PS  Z24, Z28, Z0
 	VFMADD231PS  Z25, Z28, Z1
 	VFMADD231PS  Z26, Z28, Z2
 	VFMADD231PS  Z27, Z28, Z3
-	VBROADCASTSS (AX)(DI*1), Z28
+	VBROADCASTSS (BX)(R10*1), Z28
 	VFMADD231PS  Z24, Z28, Z4
 	VFMADD231PS  Z25, Z28, Z5
 	VFMADD231PS  Z26, Z28, Z6
 	VFMADD231PS  Z27, Z28, Z7
-	VBROADCASTSS (AX)(DI*2), Z28
+	VBROADCASTSS (BX)(R10*2), Z28
 	VFMADD231PS  Z24, Z28, Z8
 	VFMADD231PS  Z25, Z28, Z9
 	VFMADD231PS  Z26, Z28, Z10
 	VFMADD231PS  Z27, Z28, Z11
-	VBROADCASTSS (R10), Z28
+	VBROADCASTSS (R11), Z28
 	VFMADD231PS  Z24, Z28, Z12
 	VFMADD231PS  Z25, Z28, Z13
 	VFMADD231PS  Z26, Z28, Z14
 	VFMADD231PS  Z27, Z28, Z15
-	VBROADCASTSS (R10)(DI*1), Z28
+	VBROADCASTSS (R11)(R10*1), Z28
 	VFMADD231PS  Z24, Z28, Z16
 	VFMADD231PS  Z25, Z28, Z17
 	VFMADD231PS  Z26, Z28, Z18
 	VFMADD231PS  Z27, Z28, Z19
-	VBROADCASTSS (R10)(DI*2), Z28
+	VBROADCASTSS (R11)(R10*2), Z28
 	VFMADD231PS  Z24, Z28, Z20
 	VFMADD231PS  Z25, Z28, Z21
 	VFMADD231PS  Z26, Z28, Z22
 	VFMADD231PS  Z27, Z28, Z23
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	VMOVUPS      Z4, (R8)(R9*1)
-	VMOVUPS      Z5, 64(R8)(R9*1)
-	VMOVUPS      Z6, 128(R8)(R9*1)
-	VMOVUPS      Z7, 192(R8)(R9*1)
-	VMOVUPS      Z8, (R8)(R9*2)
-	VMOVUPS      Z9, 64(R8)(R9*2)
-	VMOVUPS      Z10, 128(R8)(R9*2)
-	VMOVUPS      Z11, 192(R8)(R9*2)
-	VMOVUPS      Z12, (R11)
-	VMOVUPS      Z13, 64(R11)
-	VMOVUPS      Z14, 128(R11)
-	VMOVUPS      Z15, 192(R11)
-	VMOVUPS      Z16, (R11)(R9*1)
-	VMOVUPS      Z17, 64(R11)(R9*1)
-	VMOVUPS      Z18, 128(R11)(R9*1)
-	VMOVUPS      Z19, 192(R11)(R9*1)
-	VMOVUPS      Z20, (R11)(R9*2)
-	VMOVUPS      Z21, 64(R11)(R9*2)
-	VMOVUPS      Z22, 128(R11)(R9*2)
-	VMOVUPS      Z23, 192(R11)(R9*2)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, (AX)(CX*1)
+	VMOVUPS      Z5, 64(AX)(CX*1)
+	VMOVUPS      Z6, 128(AX)(CX*1)
+	VMOVUPS      Z7, 192(AX)(CX*1)
+	VMOVUPS      Z8, (AX)(CX*2)
+	VMOVUPS      Z9, 64(AX)(CX*2)
+	VMOVUPS      Z10, 128(AX)(CX*2)
+	VMOVUPS      Z11, 192(AX)(CX*2)
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, 64(DX)
+	VMOVUPS      Z14, 128(DX)
+	VMOVUPS      Z15, 192(DX)
+	VMOVUPS      Z16, (DX)(CX*1)
+	VMOVUPS      Z17, 64(DX)(CX*1)
+	VMOVUPS      Z18, 128(DX)(CX*1)
+	VMOVUPS      Z19, 192(DX)(CX*1)
+	VMOVUPS      Z20, (DX)(CX*2)
+	VMOVUPS      Z21, 64(DX)(CX*2)
+	VMOVUPS      Z22, 128(DX)(CX*2)
+	VMOVUPS      Z23, 192(DX)(CX*2)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX512r6x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductBF16AVX512r6x64(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS 128(R8), Z2
-	VMOVUPS 192(R8), Z3
-	VMOVUPS (R8)(R9*1), Z4
-	VMOVUPS 64(R8)(R9*1), Z5
-	VMOVUPS 128(R8)(R9*1), Z6
-	VMOVUPS 192(R8)(R9*1), Z7
-	VMOVUPS (R8)(R9*2), Z8
-	VMOVUPS 64(R8)(R9*2), Z9
-	VMOVUPS 128(R8)(R9*2), Z10
-	VMOVUPS 192(R8)(R9*2), Z11
-	VMOVUPS (R11), Z12
-	VMOVUPS 64(R11), Z13
-	VMOVUPS 128(R11), Z14
-	VMOVUPS 192(R11), Z15
-	VMOVUPS (R11)(R9*1), Z16
-	VMOVUPS 64(R11)(R9*1), Z17
-	VMOVUPS 128(R11)(R9*1), Z18
-	VMOVUPS 192(R11)(R9*1), Z19
-	VMOVUPS (R11)(R9*2), Z20
-	VMOVUPS 64(R11)(R9*2), Z21
-	VMOVUPS 128(R11)(R9*2), Z22
-	VMOVUPS 192(R11)(R9*2), Z23
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS (AX)(CX*1), Z4
+	VMOVUPS 64(AX)(CX*1), Z5
+	VMOVUPS 128(AX)(CX*1), Z6
+	VMOVUPS 192(AX)(CX*1), Z7
+	VMOVUPS (AX)(CX*2), Z8
+	VMOVUPS 64(AX)(CX*2), Z9
+	VMOVUPS 128(AX)(CX*2), Z10
+	VMOVUPS 192(AX)(CX*2), Z11
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	VMOVUPS 128(DX), Z14
+	VMOVUPS 192(DX), Z15
+	VMOVUPS (DX)(CX*1), Z16
+	VMOVUPS 64(DX)(CX*1), Z17
+	VMOVUPS 128(DX)(CX*1), Z18
+	VMOVUPS 192(DX)(CX*1), Z19
+	VMOVUPS (DX)(CX*2), Z20
+	VMOVUPS 64(DX)(CX*2), Z21
+	VMOVUPS 128(DX)(CX*2), Z22
+	VMOVUPS 192(DX)(CX*2), Z23
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x01, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VPMOVZXWD    (DX), Z24
+	VPMOVZXWD    (DI), Z24
 	VPSLLD       $0x10, Z24, Z24
-	VPMOVZXWD    32(DX), Z25
+	VPMOVZXWD    32(DI), Z25
 	VPSLLD       $0x10, Z25, Z25
-	VPMOVZXWD    64(DX), Z26
+	VPMOVZXWD    64(DI), Z26
 	VPSLLD       $0x10, Z26, Z26
-	VPMOVZXWD    96(DX), Z27
+	VPMOVZXWD    96(DI), Z27
 	VPSLLD       $0x10, Z27, Z27
-	VBROADCASTSS (AX), Z28
+	VBROADCASTSS (BX), Z28
 	VFMADD231PS  Z24, Z28, Z0
 	VFMADD231PS  Z25, Z28, Z1
 	VFMADD231PS  Z26, Z28, Z2
 	VFMADD231PS  Z27, Z28, Z3
-	VBROADCASTSS (AX)(DI*1), Z28
+	VBROADCASTSS (BX)(R10*1), Z28
 	VFMADD231PS  Z24, Z28, Z4
 	VFMADD231PS  Z25, Z28, Z5
 	VFMADD231PS  Z26, Z28, Z6
 	VFMADD231PS  Z27, Z28, Z7
-	VBROADCASTSS (AX)(DI*2), Z28
+	VBROADCASTSS (BX)(R10*2), Z28
 	VFMADD231PS  Z24, Z28, Z8
 	VFMADD231PS  Z25, Z28, Z9
 	VFMADD231PS  Z26, Z28, Z10
 	VFMADD231PS  Z27, Z28, Z11
-	VBROADCASTSS (R10), Z28
+	VBROADCASTSS (R11), Z28
 	VFMADD231PS  Z24, Z28, Z12
 	VFMADD231PS  Z25, Z28, Z13
 	VFMADD231PS  Z26, Z28, Z14
 	VFMADD231PS  Z27, Z28, Z15
-	VBROADCASTSS (R10)(DI*1), Z28
+	VBROADCASTSS (R11)(R10*1), Z28
 	VFMADD231PS  Z24, Z28, Z16
 	VFMADD231PS  Z25, Z28, Z17
 	VFMADD231PS  Z26, Z28, Z18
 	VFMADD231PS  Z27, Z28, Z19
-	VBROADCASTSS (R10)(DI*2), Z28
+	VBROADCASTSS (R11)(R10*2), Z28
 	VFMADD231PS  Z24, Z28, Z20
 	VFMADD231PS  Z25, Z28, Z21
 	VFMADD231PS  Z26, Z28, Z22
 	VFMADD231PS  Z27, Z28, Z23
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	VMOVUPS      Z4, (R8)(R9*1)
-	VMOVUPS      Z5, 64(R8)(R9*1)
-	VMOVUPS      Z6, 128(R8)(R9*1)
-	VMOVUPS      Z7, 192(R8)(R9*1)
-	VMOVUPS      Z8, (R8)(R9*2)
-	VMOVUPS      Z9, 64(R8)(R9*2)
-	VMOVUPS      Z10, 128(R8)(R9*2)
-	VMOVUPS      Z11, 192(R8)(R9*2)
-	VMOVUPS      Z12, (R11)
-	VMOVUPS      Z13, 64(R11)
-	VMOVUPS      Z14, 128(R11)
-	VMOVUPS      Z15, 192(R11)
-	VMOVUPS      Z16, (R11)(R9*1)
-	VMOVUPS      Z17, 64(R11)(R9*1)
-	VMOVUPS      Z18, 128(R11)(R9*1)
-	VMOVUPS      Z19, 192(R11)(R9*1)
-	VMOVUPS      Z20, (R11)(R9*2)
-	VMOVUPS      Z21, 64(R11)(R9*2)
-	VMOVUPS      Z22, 128(R11)(R9*2)
-	VMOVUPS      Z23, 192(R11)(R9*2)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, (AX)(CX*1)
+	VMOVUPS      Z5, 64(AX)(CX*1)
+	VMOVUPS      Z6, 128(AX)(CX*1)
+	VMOVUPS      Z7, 192(AX)(CX*1)
+	VMOVUPS      Z8, (AX)(CX*2)
+	VMOVUPS      Z9, 64(AX)(CX*2)
+	VMOVUPS      Z10, 128(AX)(CX*2)
+	VMOVUPS      Z11, 192(AX)(CX*2)
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, 64(DX)
+	VMOVUPS      Z14, 128(DX)
+	VMOVUPS      Z15, 192(DX)
+	VMOVUPS      Z16, (DX)(CX*1)
+	VMOVUPS      Z17, 64(DX)(CX*1)
+	VMOVUPS      Z18, 128(DX)(CX*1)
+	VMOVUPS      Z19, 192(DX)(CX*1)
+	VMOVUPS      Z20, (DX)(CX*2)
+	VMOVUPS      Z21, 64(DX)(CX*2)
+	VMOVUPS      Z22, 128(DX)(CX*2)
+	VMOVUPS      Z23, 192(DX)(CX*2)
 	VZEROUPPER
 	RET
 
@@ -21896,221 +21896,221 @@ loop:
 // func addProductAVX512r6x32(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductAVX512r6x32(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS (R8)(R9*1), Z2
-	VMOVUPS 64(R8)(R9*1), Z3
-	VMOVUPS (R8)(R9*2), Z4
-	VMOVUPS 64(R8)(R9*2), Z5
-	VMOVUPS (R11), Z6
-	VMOVUPS 64(R11), Z7
-	VMOVUPS (R11)(R9*1), Z8
-	VMOVUPS 64(R11)(R9*1), Z9
-	VMOVUPS (R11)(R9*2), Z10
-	VMOVUPS 64(R11)(R9*2), Z11
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS (AX)(CX*1), Z2
+	VMOVUPS 64(AX)(CX*1), Z3
+	VMOVUPS (AX)(CX*2), Z4
+	VMOVUPS 64(AX)(CX*2), Z5
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	VMOVUPS (DX)(CX*1), Z8
+	VMOVUPS 64(DX)(CX*1), Z9
+	VMOVUPS (DX)(CX*2), Z10
+	VMOVUPS 64(DX)(CX*2), Z11
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VMOVUPS      (DX), Z12
-	VMOVUPS      64(DX), Z13
-	VBROADCASTSS (AX), Z14
+	VMOVUPS      (DI), Z12
+	VMOVUPS      64(DI), Z13
+	VBROADCASTSS (BX), Z14
 	VFMADD231PS  Z12, Z14, Z0
 	VFMADD231PS  Z13, Z14, Z1
-	VBROADCASTSS (AX)(DI*1), Z14
+	VBROADCASTSS (BX)(R10*1), Z14
 	VFMADD231PS  Z12, Z14, Z2
 	VFMADD231PS  Z13, Z14, Z3
-	VBROADCASTSS (AX)(DI*2), Z14
+	VBROADCASTSS (BX)(R10*2), Z14
 	VFMADD231PS  Z12, Z14, Z4
 	VFMADD231PS  Z13, Z14, Z5
-	VBROADCASTSS (R10), Z14
+	VBROADCASTSS (R11), Z14
 	VFMADD231PS  Z12, Z14, Z6
 	VFMADD231PS  Z13, Z14, Z7
-	VBROADCASTSS (R10)(DI*1), Z14
+	VBROADCASTSS (R11)(R10*1), Z14
 	VFMADD231PS  Z12, Z14, Z8
 	VFMADD231PS  Z13, Z14, Z9
-	VBROADCASTSS (R10)(DI*2), Z14
+	VBROADCASTSS (R11)(R10*2), Z14
 	VFMADD231PS  Z12, Z14, Z10
 	VFMADD231PS  Z13, Z14, Z11
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, (R8)(R9*1)
-	VMOVUPS      Z3, 64(R8)(R9*1)
-	VMOVUPS      Z4, (R8)(R9*2)
-	VMOVUPS      Z5, 64(R8)(R9*2)
-	VMOVUPS      Z6, (R11)
-	VMOVUPS      Z7, 64(R11)
-	VMOVUPS      Z8, (R11)(R9*1)
-	VMOVUPS      Z9, 64(R11)(R9*1)
-	VMOVUPS      Z10, (R11)(R9*2)
-	VMOVUPS      Z11, 64(R11)(R9*2)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, (AX)(CX*1)
+	VMOVUPS      Z3, 64(AX)(CX*1)
+	VMOVUPS      Z4, (AX)(CX*2)
+	VMOVUPS      Z5, 64(AX)(CX*2)
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, 64(DX)
+	VMOVUPS      Z8, (DX)(CX*1)
+	VMOVUPS      Z9, 64(DX)(CX*1)
+	VMOVUPS      Z10, (DX)(CX*2)
+	VMOVUPS      Z11, 64(DX)(CX*2)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX512r6x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductHalfAVX512r6x32(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS (R8)(R9*1), Z2
-	VMOVUPS 64(R8)(R9*1), Z3
-	VMOVUPS (R8)(R9*2), Z4
-	VMOVUPS 64(R8)(R9*2), Z5
-	VMOVUPS (R11), Z6
-	VMOVUPS 64(R11), Z7
-	VMOVUPS (R11)(R9*1), Z8
-	VMOVUPS 64(R11)(R9*1), Z9
-	VMOVUPS (R11)(R9*2), Z10
-	VMOVUPS 64(R11)(R9*2), Z11
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS (AX)(CX*1), Z2
+	VMOVUPS 64(AX)(CX*1), Z3
+	VMOVUPS (AX)(CX*2), Z4
+	VMOVUPS 64(AX)(CX*2), Z5
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	VMOVUPS (DX)(CX*1), Z8
+	VMOVUPS 64(DX)(CX*1), Z9
+	VMOVUPS (DX)(CX*2), Z10
+	VMOVUPS 64(DX)(CX*2), Z11
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x01, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VCVTPH2PS    (DX), Z12
-	VCVTPH2PS    32(DX), Z13
-	VBROADCASTSS (AX), Z14
+	VCVTPH2PS    (DI), Z12
+	VCVTPH2PS    32(DI), Z13
+	VBROADCASTSS (BX), Z14
 	VFMADD231PS  Z12, Z14, Z0
 	VFMADD231PS  Z13, Z14, Z1
-	VBROADCASTSS (AX)(DI*1), Z14
+	VBROADCASTSS (BX)(R10*1), Z14
 	VFMADD231PS  Z12, Z14, Z2
 	VFMADD231PS  Z13, Z14, Z3
-	VBROADCASTSS (AX)(DI*2), Z14
+	VBROADCASTSS (BX)(R10*2), Z14
 	VFMADD231PS  Z12, Z14, Z4
 	VFMADD231PS  Z13, Z14, Z5
-	VBROADCASTSS (R10), Z14
+	VBROADCASTSS (R11), Z14
 	VFMADD231PS  Z12, Z14, Z6
 	VFMADD231PS  Z13, Z14, Z7
-	VBROADCASTSS (R10)(DI*1), Z14
+	VBROADCASTSS (R11)(R10*1), Z14
 	VFMADD231PS  Z12, Z14, Z8
 	VFMADD231PS  Z13, Z14, Z9
-	VBROADCASTSS (R10)(DI*2), Z14
+	VBROADCASTSS (R11)(R10*2), Z14
 	VFMADD231PS  Z12, Z14, Z10
 	VFMADD231PS  Z13, Z14, Z11
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, (R8)(R9*1)
-	VMOVUPS      Z3, 64(R8)(R9*1)
-	VMOVUPS      Z4, (R8)(R9*2)
-	VMOVUPS      Z5, 64(R8)(R9*2)
-	VMOVUPS      Z6, (R11)
-	VMOVUPS      Z7, 64(R11)
-	VMOVUPS      Z8, (R11)(R9*1)
-	VMOVUPS      Z9, 64(R11)(R9*1)
-	VMOVUPS      Z10, (R11)(R9*2)
-	VMOVUPS      Z11, 64(R11)(R9*2)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, (AX)(CX*1)
+	VMOVUPS      Z3, 64(AX)(CX*1)
+	VMOVUPS      Z4, (AX)(CX*2)
+	VMOVUPS      Z5, 64(AX)(CX*2)
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, 64(DX)
+	VMOVUPS      Z8, (DX)(CX*1)
+	VMOVUPS      Z9, 64(DX)(CX*1)
+	VMOVUPS      Z10, (DX)(CX*2)
+	VMOVUPS      Z11, 64(DX)(CX*2)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX512r6x32(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductBF16AVX512r6x32(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS (R8)(R9*1), Z2
-	VMOVUPS 64(R8)(R9*1), Z3
-	VMOVUPS (R8)(R9*2), Z4
-	VMOVUPS 64(R8)(R9*2), Z5
-	VMOVUPS (R11), Z6
-	VMOVUPS 64(R11), Z7
-	VMOVUPS (R11)(R9*1), Z8
-	VMOVUPS 64(R11)(R9*1), Z9
-	VMOVUPS (R11)(R9*2), Z10
-	VMOVUPS 64(R11)(R9*2), Z11
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS (AX)(CX*1), Z2
+	VMOVUPS 64(AX)(CX*1), Z3
+	VMOVUPS (AX)(CX*2), Z4
+	VMOVUPS 64(AX)(CX*2), Z5
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	VMOVUPS (DX)(CX*1), Z8
+	VMOVUPS 64(DX)(CX*1), Z9
+	VMOVUPS (DX)(CX*2), Z10
+	VMOVUPS 64(DX)(CX*2), Z11
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x01, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VPMOVZXWD    (DX), Z12
+	VPMOVZXWD    (DI), Z12
 	VPSLLD       $0x10, Z12, Z12
-	VPMOVZXWD    32(DX), Z13
+	VPMOVZXWD    32(DI), Z13
 	VPSLLD       $0x10, Z13, Z13
-	VBROADCASTSS (AX), Z14
+	VBROADCASTSS (BX), Z14
 	VFMADD231PS  Z12, Z14, Z0
 	VFMADD231PS  Z13, Z14, Z1
-	VBROADCASTSS (AX)(DI*1), Z14
+	VBROADCASTSS (BX)(R10*1), Z14
 	VFMADD231PS  Z12, Z14, Z2
 	VFMADD231PS  Z13, Z14, Z3
-	VBROADCASTSS (AX)(DI*2), Z14
+	VBROADCASTSS (BX)(R10*2), Z14
 	VFMADD231PS  Z12, Z14, Z4
 	VFMADD231PS  Z13, Z14, Z5
-	VBROADCASTSS (R10), Z14
+	VBROADCASTSS (R11), Z14
 	VFMADD231PS  Z12, Z14, Z6
 	VFMADD231PS  Z13, Z14, Z7
-	VBROADCASTSS (R10)(DI*1), Z14
+	VBROADCASTSS (R11)(R10*1), Z14
 	VFMADD231PS  Z12, Z14, Z8
 	VFMADD231PS  Z13, Z14, Z9
-	VBROADCASTSS (R10)(DI*2), Z14
+	VBROADCASTSS (R11)(R10*2), Z14
 	VFMADD231PS  Z12, Z14, Z10
 	VFMADD231PS  Z13, Z14, Z11
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, (R8)(R9*1)
-	VMOVUPS      Z3, 64(R8)(R9*1)
-	VMOVUPS      Z4, (R8)(R9*2)
-	VMOVUPS      Z5, 64(R8)(R9*2)
-	VMOVUPS      Z6, (R11)
-	VMOVUPS      Z7, 64(R11)
-	VMOVUPS      Z8, (R11)(R9*1)
-	VMOVUPS      Z9, 64(R11)(R9*1)
-	VMOVUPS      Z10, (R11)(R9*2)
-	VMOVUPS      Z11, 64(R11)(R9*2)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, (AX)(CX*1)
+	VMOVUPS      Z3, 64(AX)(CX*1)
+	VMOVUPS      Z4, (AX)(CX*2)
+	VMOVUPS      Z5, 64(AX)(CX*2)
+	VMOVUPS      Z6, (DX)
+	VMOVUPS      Z7, 64(DX)
+	VMOVUPS      Z8, (DX)(CX*1)
+	VMOVUPS      Z9, 64(DX)(CX*1)
+	VMOVUPS      Z10, (DX)(CX*2)
+	VMOVUPS      Z11, 64(DX)(CX*2)
 	VZEROUPPER
 	RET
 
@@ -22218,163 +22218,163 @@ loop:
 // func addProductAVX512r6x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductAVX512r6x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-	VMOVUPS (R8)(R9*2), Z2
-	VMOVUPS (R11), Z3
-	VMOVUPS (R11)(R9*1), Z4
-	VMOVUPS (R11)(R9*2), Z5
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS (AX)(CX*1), Z1
+	VMOVUPS (AX)(CX*2), Z2
+	VMOVUPS (DX), Z3
+	VMOVUPS (DX)(CX*1), Z4
+	VMOVUPS (DX)(CX*2), Z5
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VMOVUPS      (DX), Z6
-	VBROADCASTSS (AX), Z7
+	VMOVUPS      (DI), Z6
+	VBROADCASTSS (BX), Z7
 	VFMADD231PS  Z6, Z7, Z0
-	VBROADCASTSS (AX)(DI*1), Z7
+	VBROADCASTSS (BX)(R10*1), Z7
 	VFMADD231PS  Z6, Z7, Z1
-	VBROADCASTSS (AX)(DI*2), Z7
+	VBROADCASTSS (BX)(R10*2), Z7
 	VFMADD231PS  Z6, Z7, Z2
-	VBROADCASTSS (R10), Z7
+	VBROADCASTSS (R11), Z7
 	VFMADD231PS  Z6, Z7, Z3
-	VBROADCASTSS (R10)(DI*1), Z7
+	VBROADCASTSS (R11)(R10*1), Z7
 	VFMADD231PS  Z6, Z7, Z4
-	VBROADCASTSS (R10)(DI*2), Z7
+	VBROADCASTSS (R11)(R10*2), Z7
 	VFMADD231PS  Z6, Z7, Z5
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VMOVUPS      Z2, (R8)(R9*2)
-	VMOVUPS      Z3, (R11)
-	VMOVUPS      Z4, (R11)(R9*1)
-	VMOVUPS      Z5, (R11)(R9*2)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, (AX)(CX*1)
+	VMOVUPS      Z2, (AX)(CX*2)
+	VMOVUPS      Z3, (DX)
+	VMOVUPS      Z4, (DX)(CX*1)
+	VMOVUPS      Z5, (DX)(CX*2)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX512r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductHalfAVX512r6x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-	VMOVUPS (R8)(R9*2), Z2
-	VMOVUPS (R11), Z3
-	VMOVUPS (R11)(R9*1), Z4
-	VMOVUPS (R11)(R9*2), Z5
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS (AX)(CX*1), Z1
+	VMOVUPS (AX)(CX*2), Z2
+	VMOVUPS (DX), Z3
+	VMOVUPS (DX)(CX*1), Z4
+	VMOVUPS (DX)(CX*2), Z5
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x01, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VCVTPH2PS    (DX), Z6
-	VBROADCASTSS (AX), Z7
+	VCVTPH2PS    (DI), Z6
+	VBROADCASTSS (BX), Z7
 	VFMADD231PS  Z6, Z7, Z0
-	VBROADCASTSS (AX)(DI*1), Z7
+	VBROADCASTSS (BX)(R10*1), Z7
 	VFMADD231PS  Z6, Z7, Z1
-	VBROADCASTSS (AX)(DI*2), Z7
+	VBROADCASTSS (BX)(R10*2), Z7
 	VFMADD231PS  Z6, Z7, Z2
-	VBROADCASTSS (R10), Z7
+	VBROADCASTSS (R11), Z7
 	VFMADD231PS  Z6, Z7, Z3
-	VBROADCASTSS (R10)(DI*1), Z7
+	VBROADCASTSS (R11)(R10*1), Z7
 	VFMADD231PS  Z6, Z7, Z4
-	VBROADCASTSS (R10)(DI*2), Z7
+	VBROADCASTSS (R11)(R10*2), Z7
 	VFMADD231PS  Z6, Z7, Z5
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VMOVUPS      Z2, (R8)(R9*2)
-	VMOVUPS      Z3, (R11)
-	VMOVUPS      Z4, (R11)(R9*1)
-	VMOVUPS      Z5, (R11)(R9*2)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, (AX)(CX*1)
+	VMOVUPS      Z2, (AX)(CX*2)
+	VMOVUPS      Z3, (DX)
+	VMOVUPS      Z4, (DX)(CX*1)
+	VMOVUPS      Z5, (DX)(CX*2)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX512r6x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductBF16AVX512r6x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-	VMOVUPS (R8)(R9*2), Z2
-	VMOVUPS (R11), Z3
-	VMOVUPS (R11)(R9*1), Z4
-	VMOVUPS (R11)(R9*2), Z5
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS (AX)(CX*1), Z1
+	VMOVUPS (AX)(CX*2), Z2
+	VMOVUPS (DX), Z3
+	VMOVUPS (DX)(CX*1), Z4
+	VMOVUPS (DX)(CX*2), Z5
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x01, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VPMOVZXWD    (DX), Z6
+	VPMOVZXWD    (DI), Z6
 	VPSLLD       $0x10, Z6, Z6
-	VBROADCASTSS (AX), Z7
+	VBROADCASTSS (BX), Z7
 	VFMADD231PS  Z6, Z7, Z0
-	VBROADCASTSS (AX)(DI*1), Z7
+	VBROADCASTSS (BX)(R10*1), Z7
 	VFMADD231PS  Z6, Z7, Z1
-	VBROADCASTSS (AX)(DI*2), Z7
+	VBROADCASTSS (BX)(R10*2), Z7
 	VFMADD231PS  Z6, Z7, Z2
-	VBROADCASTSS (R10), Z7
+	VBROADCASTSS (R11), Z7
 	VFMADD231PS  Z6, Z7, Z3
-	VBROADCASTSS (R10)(DI*1), Z7
+	VBROADCASTSS (R11)(R10*1), Z7
 	VFMADD231PS  Z6, Z7, Z4
-	VBROADCASTSS (R10)(DI*2), Z7
+	VBROADCASTSS (R11)(R10*2), Z7
 	VFMADD231PS  Z6, Z7, Z5
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VMOVUPS      Z2, (R8)(R9*2)
-	VMOVUPS      Z3, (R11)
-	VMOVUPS      Z4, (R11)(R9*1)
-	VMOVUPS      Z5, (R11)(R9*2)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, (AX)(CX*1)
+	VMOVUPS      Z2, (AX)(CX*2)
+	VMOVUPS      Z3, (DX)
+	VMOVUPS      Z4, (DX)(CX*1)
+	VMOVUPS      Z5, (DX)(CX*2)
 	VZEROUPPER
 	RET
 
@@ -22451,38 +22451,38 @@ loop:
 // func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·addProductAVX512r4x64(SB), NOSPLIT, $8-80
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS 128(R8), Z2
-	VMOVUPS 192(R8), Z3
-	VMOVUPS (R8)(R9*1), Z4
-	VMOVUPS 64(R8)(R9*1), Z5
-	VMOVUPS 128(R8)(R9*1), Z6
-	VMOVUPS 192(R8)(R9*1), Z7
-	VMOVUPS (R8)(R9*2), Z8
-	VMOVUPS 64(R8)(R9*2), Z9
-	VMOVUPS 128(R8)(R9*2), Z10
-	VMOVUPS 192(R8)(R9*2), Z11
-	VMOVUPS (R11), Z12
-	VMOVUPS 64(R11), Z13
-	VMOVUPS 128(R11), Z14
-	VMOVUPS 192(R11), Z15
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS (AX)(CX*1), Z4
+	VMOVUPS 64(AX)(CX*1), Z5
+	VMOVUPS 128(AX)(CX*1), Z6
+	VMOVUPS 192(AX)(CX*1), Z7
+	VMOVUPS (AX)(CX*2), Z8
+	VMOVUPS 64(AX)(CX*2), Z9
+	VMOVUPS 128(AX)(CX*2), Z10
+	VMOVUPS 192(AX)(CX*2), Z11
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	VMOVUPS 128(DX), Z14
+	VMOVUPS 192(DX), Z15
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 	MOVQ    ahead+64(FP), R12
 	MOVQ    apart+72(FP), R13
 	MOVQ    R13, R14
@@ -22505,89 +22505,89 @@ loop:
 	MOVQ       $0x00000004, BP
 
 asked:
-	VMOVUPS      (DX), Z16
-	VMOVUPS      64(DX), Z17
-	VMOVUPS      128(DX), Z18
-	VMOVUPS      192(DX), Z19
-	VBROADCASTSS (AX), Z20
+	VMOVUPS      (DI), Z16
+	VMOVUPS      64(DI), Z17
+	VMOVUPS      128(DI), Z18
+	VMOVUPS      192(DI), Z19
+	VBROADCASTSS (BX), Z20
 	VFMADD231PS  Z16, Z20, Z0
 	VFMADD231PS  Z17, Z20, Z1
 	VFMADD231PS  Z18, Z20, Z2
 	VFMADD231PS  Z19, Z20, Z3
-	VBROADCASTSS (AX)(DI*1), Z20
+	VBROADCASTSS (BX)(R10*1), Z20
 	VFMADD231PS  Z16, Z20, Z4
 	VFMADD231PS  Z17, Z20, Z5
 	VFMADD231PS  Z18, Z20, Z6
 	VFMADD231PS  Z19, Z20, Z7
-	VBROADCASTSS (AX)(DI*2), Z20
+	VBROADCASTSS (BX)(R10*2), Z20
 	VFMADD231PS  Z16, Z20, Z8
 	VFMADD231PS  Z17, Z20, Z9
 	VFMADD231PS  Z18, Z20, Z10
 	VFMADD231PS  Z19, Z20, Z11
-	VBROADCASTSS (R10), Z20
+	VBROADCASTSS (R11), Z20
 	VFMADD231PS  Z16, Z20, Z12
 	VFMADD231PS  Z17, Z20, Z13
 	VFMADD231PS  Z18, Z20, Z14
 	VFMADD231PS  Z19, Z20, Z15
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	VMOVUPS      Z4, (R8)(R9*1)
-	VMOVUPS      Z5, 64(R8)(R9*1)
-	VMOVUPS      Z6, 128(R8)(R9*1)
-	VMOVUPS      Z7, 192(R8)(R9*1)
-	VMOVUPS      Z8, (R8)(R9*2)
-	VMOVUPS      Z9, 64(R8)(R9*2)
-	VMOVUPS      Z10, 128(R8)(R9*2)
-	VMOVUPS      Z11, 192(R8)(R9*2)
-	VMOVUPS      Z12, (R11)
-	VMOVUPS      Z13, 64(R11)
-	VMOVUPS      Z14, 128(R11)
-	VMOVUPS      Z15, 192(R11)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, (AX)(CX*1)
+	VMOVUPS      Z5, 64(AX)(CX*1)
+	VMOVUPS      Z6, 128(AX)(CX*1)
+	VMOVUPS      Z7, 192(AX)(CX*1)
+	VMOVUPS      Z8, (AX)(CX*2)
+	VMOVUPS      Z9, 64(AX)(CX*2)
+	VMOVUPS      Z10, 128(AX)(CX*2)
+	VMOVUPS      Z11, 192(AX)(CX*2)
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, 64(DX)
+	VMOVUPS      Z14, 128(DX)
+	VMOVUPS      Z15, 192(DX)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·addProductHalfAVX512r4x64(SB), NOSPLIT, $8-80
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS 128(R8), Z2
-	VMOVUPS 192(R8), Z3
-	VMOVUPS (R8)(R9*1), Z4
-	VMOVUPS 64(R8)(R9*1), Z5
-	VMOVUPS 128(R8)(R9*1), Z6
-	VMOVUPS 192(R8)(R9*1), Z7
-	VMOVUPS (R8)(R9*2), Z8
-	VMOVUPS 64(R8)(R9*2), Z9
-	VMOVUPS 128(R8)(R9*2), Z10
-	VMOVUPS 192(R8)(R9*2), Z11
-	VMOVUPS (R11), Z12
-	VMOVUPS 64(R11), Z13
-	VMOVUPS 128(R11), Z14
-	VMOVUPS 192(R11), Z15
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS (AX)(CX*1), Z4
+	VMOVUPS 64(AX)(CX*1), Z5
+	VMOVUPS 128(AX)(CX*1), Z6
+	VMOVUPS 192(AX)(CX*1), Z7
+	VMOVUPS (AX)(CX*2), Z8
+	VMOVUPS 64(AX)(CX*2), Z9
+	VMOVUPS 128(AX)(CX*2), Z10
+	VMOVUPS 192(AX)(CX*2), Z11
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	VMOVUPS 128(DX), Z14
+	VMOVUPS 192(DX), Z15
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x01, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 	MOVQ    ahead+64(FP), R12
 	MOVQ    apart+72(FP), R13
 	MOVQ    R13, R14
@@ -22608,89 +22608,89 @@ loop:
 	MOVQ       $0x00000004, BP
 
 asked:
-	VCVTPH2PS    (DX), Z16
-	VCVTPH2PS    32(DX), Z17
-	VCVTPH2PS    64(DX), Z18
-	VCVTPH2PS    96(DX), Z19
-	VBROADCASTSS (AX), Z20
+	VCVTPH2PS    (DI), Z16
+	VCVTPH2PS    32(DI), Z17
+	VCVTPH2PS    64(DI), Z18
+	VCVTPH2PS    96(DI), Z19
+	VBROADCASTSS (BX), Z20
 	VFMADD231PS  Z16, Z20, Z0
 	VFMADD231PS  Z17, Z20, Z1
 	VFMADD231PS  Z18, Z20, Z2
 	VFMADD231PS  Z19, Z20, Z3
-	VBROADCASTSS (AX)(DI*1), Z20
+	VBROADCASTSS (BX)(R10*1), Z20
 	VFMADD231PS  Z16, Z20, Z4
 	VFMADD231PS  Z17, Z20, Z5
 	VFMADD231PS  Z18, Z20, Z6
 	VFMADD231PS  Z19, Z20, Z7
-	VBROADCASTSS (AX)(DI*2), Z20
+	VBROADCASTSS (BX)(R10*2), Z20
 	VFMADD231PS  Z16, Z20, Z8
 	VFMADD231PS  Z17, Z20, Z9
 	VFMADD231PS  Z18, Z20, Z10
 	VFMADD231PS  Z19, Z20, Z11
-	VBROADCASTSS (R10), Z20
+	VBROADCASTSS (R11), Z20
 	VFMADD231PS  Z16, Z20, Z12
 	VFMADD231PS  Z17, Z20, Z13
 	VFMADD231PS  Z18, Z20, Z14
 	VFMADD231PS  Z19, Z20, Z15
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	VMOVUPS      Z4, (R8)(R9*1)
-	VMOVUPS      Z5, 64(R8)(R9*1)
-	VMOVUPS      Z6, 128(R8)(R9*1)
-	VMOVUPS      Z7, 192(R8)(R9*1)
-	VMOVUPS      Z8, (R8)(R9*2)
-	VMOVUPS      Z9, 64(R8)(R9*2)
-	VMOVUPS      Z10, 128(R8)(R9*2)
-	VMOVUPS      Z11, 192(R8)(R9*2)
-	VMOVUPS      Z12, (R11)
-	VMOVUPS      Z13, 64(R11)
-	VMOVUPS      Z14, 128(R11)
-	VMOVUPS      Z15, 192(R11)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, (AX)(CX*1)
+	VMOVUPS      Z5, 64(AX)(CX*1)
+	VMOVUPS      Z6, 128(AX)(CX*1)
+	VMOVUPS      Z7, 192(AX)(CX*1)
+	VMOVUPS      Z8, (AX)(CX*2)
+	VMOVUPS      Z9, 64(AX)(CX*2)
+	VMOVUPS      Z10, 128(AX)(CX*2)
+	VMOVUPS      Z11, 192(AX)(CX*2)
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, 64(DX)
+	VMOVUPS      Z14, 128(DX)
+	VMOVUPS      Z15, 192(DX)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·addProductBF16AVX512r4x64(SB), NOSPLIT, $8-80
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS 128(R8), Z2
-	VMOVUPS 192(R8), Z3
-	VMOVUPS (R8)(R9*1), Z4
-	VMOVUPS 64(R8)(R9*1), Z5
-	VMOVUPS 128(R8)(R9*1), Z6
-	VMOVUPS 192(R8)(R9*1), Z7
-	VMOVUPS (R8)(R9*2), Z8
-	VMOVUPS 64(R8)(R9*2), Z9
-	VMOVUPS 128(R8)(R9*2), Z10
-	VMOVUPS 192(R8)(R9*2), Z11
-	VMOVUPS (R11), Z12
-	VMOVUPS 64(R11), Z13
-	VMOVUPS 128(R11), Z14
-	VMOVUPS 192(R11), Z15
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS (AX)(CX*1), Z4
+	VMOVUPS 64(AX)(CX*1), Z5
+	VMOVUPS 128(AX)(CX*1), Z6
+	VMOVUPS 192(AX)(CX*1), Z7
+	VMOVUPS (AX)(CX*2), Z8
+	VMOVUPS 64(AX)(CX*2), Z9
+	VMOVUPS 128(AX)(CX*2), Z10
+	VMOVUPS 192(AX)(CX*2), Z11
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	VMOVUPS 128(DX), Z14
+	VMOVUPS 192(DX), Z15
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x01, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 	MOVQ    ahead+64(FP), R12
 	MOVQ    apart+72(FP), R13
 	MOVQ    R13, R14
@@ -22711,55 +22711,55 @@ loop:
 	MOVQ       $0x00000004, BP
 
 asked:
-	VPMOVZXWD    (DX), Z16
+	VPMOVZXWD    (DI), Z16
 	VPSLLD       $0x10, Z16, Z16
-	VPMOVZXWD    32(DX), Z17
+	VPMOVZXWD    32(DI), Z17
 	VPSLLD       $0x10, Z17, Z17
-	VPMOVZXWD    64(DX), Z18
+	VPMOVZXWD    64(DI), Z18
 	VPSLLD       $0x10, Z18, Z18
-	VPMOVZXWD    96(DX), Z19
+	VPMOVZXWD    96(DI), Z19
 	VPSLLD       $0x10, Z19, Z19
-	VBROADCASTSS (AX), Z20
+	VBROADCASTSS (BX), Z20
 	VFMADD231PS  Z16, Z20, Z0
 	VFMADD231PS  Z17, Z20, Z1
 	VFMADD231PS  Z18, Z20, Z2
 	VFMADD231PS  Z19, Z20, Z3
-	VBROADCASTSS (AX)(DI*1), Z20
+	VBROADCASTSS (BX)(R10*1), Z20
 	VFMADD231PS  Z16, Z20, Z4
 	VFMADD231PS  Z17, Z20, Z5
 	VFMADD231PS  Z18, Z20, Z6
 	VFMADD231PS  Z19, Z20, Z7
-	VBROADCASTSS (AX)(DI*2), Z20
+	VBROADCASTSS (BX)(R10*2), Z20
 	VFMADD231PS  Z16, Z20, Z8
 	VFMADD231PS  Z17, Z20, Z9
 	VFMADD231PS  Z18, Z20, Z10
 	VFMADD231PS  Z19, Z20, Z11
-	VBROADCASTSS (R10), Z20
+	VBROADCASTSS (R11), Z20
 	VFMADD231PS  Z16, Z20, Z12
 	VFMADD231PS  Z17, Z20, Z13
 	VFMADD231PS  Z18, Z20, Z14
 	VFMADD231PS  Z19, Z20, Z15
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	VMOVUPS      Z4, (R8)(R9*1)
-	VMOVUPS      Z5, 64(R8)(R9*1)
-	VMOVUPS      Z6, 128(R8)(R9*1)
-	VMOVUPS      Z7, 192(R8)(R9*1)
-	VMOVUPS      Z8, (R8)(R9*2)
-	VMOVUPS      Z9, 64(R8)(R9*2)
-	VMOVUPS      Z10, 128(R8)(R9*2)
-	VMOVUPS      Z11, 192(R8)(R9*2)
-	VMOVUPS      Z12, (R11)
-	VMOVUPS      Z13, 64(R11)
-	VMOVUPS      Z14, 128(R11)
-	VMOVUPS      Z15, 192(R11)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, (AX)(CX*1)
+	VMOVUPS      Z5, 64(AX)(CX*1)
+	VMOVUPS      Z6, 128(AX)(CX*1)
+	VMOVUPS      Z7, 192(AX)(CX*1)
+	VMOVUPS      Z8, (AX)(CX*2)
+	VMOVUPS      Z9, 64(AX)(CX*2)
+	VMOVUPS      Z10, 128(AX)(CX*2)
+	VMOVUPS      Z11, 192(AX)(CX*2)
+	VMOVUPS      Z12, (DX)
+	VMOVUPS      Z13, 64(DX)
+	VMOVUPS      Z14, 128(DX)
+	VMOVUPS      Z15, 192(DX)
 	VZEROUPPER
 	RET
 
@@ -23039,29 +23039,29 @@ asked:
 	MOVQ          top+80(FP), BX
 	MOVQ          sum+88(FP), SI
 	MOVL          $0xff800000, R8
-	VMOVD         R8, X17
-	VPBROADCASTD  X17, Z17
-	VMAXPS        Z17, Z0, Z18
-	VMAXPS        Z18, Z1, Z18
-	VMAXPS        Z18, Z2, Z18
-	VMAXPS        Z18, Z3, Z18
-	VEXTRACTF64X4 $0x01, Z18, Y16
-	VMAXPS        Y18, Y16, Y16
-	VEXTRACTF32X4 $0x01, Y16, X18
-	VMAXPS        X16, X18, X18
-	VUNPCKHPD     X18, X18, X16
-	VMAXPS        X18, X16, X18
-	VMOVSHDUP     X18, X16
-	VMAXPS        X18, X16, X18
-	VMAXSS        (BX), X18, X18
-	VMOVSS        X18, (BX)
-	VBROADCASTSS  X18, Z16
-	VXORPS        Z18, Z18, Z18
+	VMOVD         R8, X16
+	VPBROADCASTD  X16, Z16
+	VMAXPS        Z16, Z0, Z17
+	VMAXPS        Z17, Z1, Z17
+	VMAXPS        Z17, Z2, Z17
+	VMAXPS        Z17, Z3, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y18
+	VMAXPS        Y17, Y18, Y18
+	VEXTRACTF32X4 $0x01, Y18, X17
+	VMAXPS        X18, X17, X17
+	VUNPCKHPD     X17, X17, X18
+	VMAXPS        X17, X18, X17
+	VMOVSHDUP     X17, X18
+	VMAXPS        X17, X18, X17
+	VMAXSS        (BX), X17, X17
+	VMOVSS        X17, (BX)
+	VBROADCASTSS  X17, Z18
+	VXORPS        Z17, Z17, Z17
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
 	PREFETCHT1    128(AX)
 	PREFETCHT1    192(AX)
-	VSUBPS        Z16, Z0, Z0
+	VSUBPS        Z18, Z0, Z0
 	VMOVUPS       constants<>+64(SB), Z19
 	VFMADD231PS   constants<>+0(SB), Z0, Z19
 	VSUBPS        constants<>+64(SB), Z19, Z19
@@ -23079,7 +23079,7 @@ asked:
 	VADDPS        constants<>+640(SB), Z20, Z20
 	VCMPPS        $0x15, constants<>+832(SB), Z0, K1
 	VSCALEFPS.Z   Z19, Z20, K1, Z20
-	VADDPS        Z20, Z18, Z18
+	VADDPS        Z20, Z17, Z17
 	VMULPS        (DI), Z20, Z0
 	PREFETCHT1    256(AX)
 	PREFETCHT1    320(AX)
@@ -23087,7 +23087,7 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z16, Z1, Z1
+	VSUBPS        Z18, Z1, Z1
 	VMOVUPS       constants<>+64(SB), Z19
 	VFMADD231PS   constants<>+0(SB), Z1, Z19
 	VSUBPS        constants<>+64(SB), Z19, Z19
@@ -23105,13 +23105,13 @@ asked:
 	VADDPS        constants<>+640(SB), Z20, Z20
 	VCMPPS        $0x15, constants<>+832(SB), Z1, K1
 	VSCALEFPS.Z   Z19, Z20, K1, Z20
-	VADDPS        Z20, Z18, Z18
+	VADDPS        Z20, Z17, Z17
 	VMULPS        64(DI), Z20, Z1
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
 	PREFETCHT1    128(AX)
 	PREFETCHT1    192(AX)
-	VSUBPS        Z16, Z2, Z2
+	VSUBPS        Z18, Z2, Z2
 	VMOVUPS       constants<>+64(SB), Z19
 	VFMADD231PS   constants<>+0(SB), Z2, Z19
 	VSUBPS        constants<>+64(SB), Z19, Z19
@@ -23129,7 +23129,7 @@ asked:
 	VADDPS        constants<>+640(SB), Z20, Z20
 	VCMPPS        $0x15, constants<>+832(SB), Z2, K1
 	VSCALEFPS.Z   Z19, Z20, K1, Z20
-	VADDPS        Z20, Z18, Z18
+	VADDPS        Z20, Z17, Z17
 	VMULPS        128(DI), Z20, Z2
 	PREFETCHT1    256(AX)
 	PREFETCHT1    320(AX)
@@ -23137,13 +23137,13 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z16, Z3, Z3
-	VMOVUPS       constants<>+64(SB), Z16
-	VFMADD231PS   constants<>+0(SB), Z3, Z16
-	VSUBPS        constants<>+64(SB), Z16, Z16
+	VSUBPS        Z18, Z3, Z3
+	VMOVUPS       constants<>+64(SB), Z18
+	VFMADD231PS   constants<>+0(SB), Z3, Z18
+	VSUBPS        constants<>+64(SB), Z18, Z18
 	VMOVDQU32     Z3, Z20
-	VFNMADD231PS  constants<>+128(SB), Z16, Z20
-	VFNMADD231PS  constants<>+192(SB), Z16, Z20
+	VFNMADD231PS  constants<>+128(SB), Z18, Z20
+	VFNMADD231PS  constants<>+192(SB), Z18, Z20
 	VMOVUPS       constants<>+256(SB), Z19
 	VFMADD213PS   constants<>+320(SB), Z20, Z19
 	VFMADD213PS   constants<>+384(SB), Z20, Z19
@@ -23154,39 +23154,39 @@ asked:
 	VFMADD213PS   Z20, Z21, Z19
 	VADDPS        constants<>+640(SB), Z19, Z19
 	VCMPPS        $0x15, constants<>+832(SB), Z3, K1
-	VSCALEFPS.Z   Z16, Z19, K1, Z19
-	VADDPS        Z19, Z18, Z18
+	VSCALEFPS.Z   Z18, Z19, K1, Z19
+	VADDPS        Z19, Z17, Z17
 	VMULPS        192(DI), Z19, Z3
-	VEXTRACTF64X4 $0x01, Z18, Y16
-	VADDPS        Y16, Y18, Y16
-	VEXTRACTF32X4 $0x01, Y16, X18
-	VADDPS        X18, X16, X18
-	VUNPCKHPD     X18, X18, X16
-	VADDPS        X16, X18, X18
-	VMOVSHDUP     X18, X16
-	VADDPS        X16, X18, X18
-	VMOVSS        X18, (SI)
-	VMAXPS        Z17, Z4, Z18
-	VMAXPS        Z18, Z5, Z18
-	VMAXPS        Z18, Z6, Z18
-	VMAXPS        Z18, Z7, Z18
-	VEXTRACTF64X4 $0x01, Z18, Y16
-	VMAXPS        Y18, Y16, Y16
-	VEXTRACTF32X4 $0x01, Y16, X18
-	VMAXPS        X16, X18, X18
-	VUNPCKHPD     X18, X18, X16
-	VMAXPS        X18, X16, X18
-	VMOVSHDUP     X18, X16
-	VMAXPS        X18, X16, X18
-	VMAXSS        4(BX), X18, X18
-	VMOVSS        X18, 4(BX)
-	VBROADCASTSS  X18, Z16
-	VXORPS        Z18, Z18, Z18
+	VEXTRACTF64X4 $0x01, Z17, Y18
+	VADDPS        Y18, Y17, Y18
+	VEXTRACTF32X4 $0x01, Y18, X17
+	VADDPS        X17, X18, X17
+	VUNPCKHPD     X17, X17, X18
+	VADDPS        X18, X17, X17
+	VMOVSHDUP     X17, X18
+	VADDPS        X18, X17, X17
+	VMOVSS        X17, (SI)
+	VMAXPS        Z16, Z4, Z17
+	VMAXPS        Z17, Z5, Z17
+	VMAXPS        Z17, Z6, Z17
+	VMAXPS        Z17, Z7, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y18
+	VMAXPS        Y17, Y18, Y18
+	VEXTRACTF32X4 $0x01, Y18, X17
+	VMAXPS        X18, X17, X17
+	VUNPCKHPD     X17, X17, X18
+	VMAXPS        X17, X18, X17
+	VMOVSHDUP     X17, X18
+	VMAXPS        X17, X18, X17
+	VMAXSS        4(BX), X17, X17
+	VMOVSS        X17, 4(BX)
+	VBROADCASTSS  X17, Z18
+	VXORPS        Z17, Z17, Z17
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
 	PREFETCHT1    128(AX)
 	PREFETCHT1    192(AX)
-	VSUBPS        Z16, Z4, Z4
+	VSUBPS        Z18, Z4, Z4
 	VMOVUPS       constants<>+64(SB), Z19
 	VFMADD231PS   constants<>+0(SB), Z4, Z19
 	VSUBPS        constants<>+64(SB), Z19, Z19
@@ -23204,7 +23204,7 @@ asked:
 	VADDPS        constants<>+640(SB), Z20, Z20
 	VCMPPS        $0x15, constants<>+832(SB), Z4, K1
 	VSCALEFPS.Z   Z19, Z20, K1, Z20
-	VADDPS        Z20, Z18, Z18
+	VADDPS        Z20, Z17, Z17
 	VMULPS        (DI), Z20, Z4
 	PREFETCHT1    256(AX)
 	PREFETCHT1    320(AX)
@@ -23212,7 +23212,7 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z16, Z5, Z5
+	VSUBPS        Z18, Z5, Z5
 	VMOVUPS       constants<>+64(SB), Z19
 	VFMADD231PS   constants<>+0(SB), Z5, Z19
 	VSUBPS        constants<>+64(SB), Z19, Z19
@@ -23230,13 +23230,13 @@ asked:
 	VADDPS        constants<>+640(SB), Z20, Z20
 	VCMPPS        $0x15, constants<>+832(SB), Z5, K1
 	VSCALEFPS.Z   Z19, Z20, K1, Z20
-	VADDPS        Z20, Z18, Z18
+	VADDPS        Z20, Z17, Z17
 	VMULPS        64(DI), Z20, Z5
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
 	PREFETCHT1    128(AX)
 	PREFETCHT1    192(AX)
-	VSUBPS        Z16, Z6, Z6
+	VSUBPS        Z18, Z6, Z6
 	VMOVUPS       constants<>+64(SB), Z19
 	VFMADD231PS   constants<>+0(SB), Z6, Z19
 	VSUBPS        constants<>+64(SB), Z19, Z19
@@ -23254,7 +23254,7 @@ asked:
 	VADDPS        constants<>+640(SB), Z20, Z20
 	VCMPPS        $0x15, constants<>+832(SB), Z6, K1
 	VSCALEFPS.Z   Z19, Z20, K1, Z20
-	VADDPS        Z20, Z18, Z18
+	VADDPS        Z20, Z17, Z17
 	VMULPS        128(DI), Z20, Z6
 	PREFETCHT1    256(AX)
 	PREFETCHT1    320(AX)
@@ -23262,13 +23262,13 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z16, Z7, Z7
-	VMOVUPS       constants<>+64(SB), Z16
-	VFMADD231PS   constants<>+0(SB), Z7, Z16
-	VSUBPS        constants<>+64(SB), Z16, Z16
+	VSUBPS        Z18, Z7, Z7
+	VMOVUPS       constants<>+64(SB), Z18
+	VFMADD231PS   constants<>+0(SB), Z7, Z18
+	VSUBPS        constants<>+64(SB), Z18, Z18
 	VMOVDQU32     Z7, Z20
-	VFNMADD231PS  constants<>+128(SB), Z16, Z20
-	VFNMADD231PS  constants<>+192(SB), Z16, Z20
+	VFNMADD231PS  constants<>+128(SB), Z18, Z20
+	VFNMADD231PS  constants<>+192(SB), Z18, Z20
 	VMOVUPS       constants<>+256(SB), Z19
 	VFMADD213PS   constants<>+320(SB), Z20, Z19
 	VFMADD213PS   constants<>+384(SB), Z20, Z19
@@ -23279,39 +23279,39 @@ asked:
 	VFMADD213PS   Z20, Z21, Z19
 	VADDPS        constants<>+640(SB), Z19, Z19
 	VCMPPS        $0x15, constants<>+832(SB), Z7, K1
-	VSCALEFPS.Z   Z16, Z19, K1, Z19
-	VADDPS        Z19, Z18, Z18
+	VSCALEFPS.Z   Z18, Z19, K1, Z19
+	VADDPS        Z19, Z17, Z17
 	VMULPS        192(DI), Z19, Z7
-	VEXTRACTF64X4 $0x01, Z18, Y16
-	VADDPS        Y16, Y18, Y16
-	VEXTRACTF32X4 $0x01, Y16, X18
-	VADDPS        X18, X16, X18
-	VUNPCKHPD     X18, X18, X16
-	VADDPS        X16, X18, X18
-	VMOVSHDUP     X18, X16
-	VADDPS        X16, X18, X18
-	VMOVSS        X18, 4(SI)
-	VMAXPS        Z17, Z8, Z18
-	VMAXPS        Z18, Z9, Z18
-	VMAXPS        Z18, Z10, Z18
-	VMAXPS        Z18, Z11, Z18
-	VEXTRACTF64X4 $0x01, Z18, Y16
-	VMAXPS        Y18, Y16, Y16
-	VEXTRACTF32X4 $0x01, Y16, X18
-	VMAXPS        X16, X18, X18
-	VUNPCKHPD     X18, X18, X16
-	VMAXPS        X18, X16, X18
-	VMOVSHDUP     X18, X16
-	VMAXPS        X18, X16, X18
-	VMAXSS        8(BX), X18, X18
-	VMOVSS        X18, 8(BX)
-	VBROADCASTSS  X18, Z16
-	VXORPS        Z18, Z18, Z18
+	VEXTRACTF64X4 $0x01, Z17, Y18
+	VADDPS        Y18, Y17, Y18
+	VEXTRACTF32X4 $0x01, Y18, X17
+	VADDPS        X17, X18, X17
+	VUNPCKHPD     X17, X17, X18
+	VADDPS        X18, X17, X17
+	VMOVSHDUP     X17, X18
+	VADDPS        X18, X17, X17
+	VMOVSS        X17, 4(SI)
+	VMAXPS        Z16, Z8, Z17
+	VMAXPS        Z17, Z9, Z17
+	VMAXPS        Z17, Z10, Z17
+	VMAXPS        Z17, Z11, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y18
+	VMAXPS        Y17, Y18, Y18
+	VEXTRACTF32X4 $0x01, Y18, X17
+	VMAXPS        X18, X17, X17
+	VUNPCKHPD     X17, X17, X18
+	VMAXPS        X17, X18, X17
+	VMOVSHDUP     X17, X18
+	VMAXPS        X17, X18, X17
+	VMAXSS        8(BX), X17, X17
+	VMOVSS        X17, 8(BX)
+	VBROADCASTSS  X17, Z18
+	VXORPS        Z17, Z17, Z17
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
 	PREFETCHT1    128(AX)
 	PREFETCHT1    192(AX)
-	VSUBPS        Z16, Z8, Z8
+	VSUBPS        Z18, Z8, Z8
 	VMOVUPS       constants<>+64(SB), Z19
 	VFMADD231PS   constants<>+0(SB), Z8, Z19
 	VSUBPS        constants<>+64(SB), Z19, Z19
@@ -23329,7 +23329,7 @@ asked:
 	VADDPS        constants<>+640(SB), Z20, Z20
 	VCMPPS        $0x15, constants<>+832(SB), Z8, K1
 	VSCALEFPS.Z   Z19, Z20, K1, Z20
-	VADDPS        Z20, Z18, Z18
+	VADDPS        Z20, Z17, Z17
 	VMULPS        (DI), Z20, Z8
 	PREFETCHT1    256(AX)
 	PREFETCHT1    320(AX)
@@ -23337,7 +23337,7 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z16, Z9, Z9
+	VSUBPS        Z18, Z9, Z9
 	VMOVUPS       constants<>+64(SB), Z19
 	VFMADD231PS   constants<>+0(SB), Z9, Z19
 	VSUBPS        constants<>+64(SB), Z19, Z19
@@ -23355,13 +23355,13 @@ asked:
 	VADDPS        constants<>+640(SB), Z20, Z20
 	VCMPPS        $0x15, constants<>+832(SB), Z9, K1
 	VSCALEFPS.Z   Z19, Z20, K1, Z20
-	VADDPS        Z20, Z18, Z18
+	VADDPS        Z20, Z17, Z17
 	VMULPS        64(DI), Z20, Z9
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
 	PREFETCHT1    128(AX)
 	PREFETCHT1    192(AX)
-	VSUBPS        Z16, Z10, Z10
+	VSUBPS        Z18, Z10, Z10
 	VMOVUPS       constants<>+64(SB), Z19
 	VFMADD231PS   constants<>+0(SB), Z10, Z19
 	VSUBPS        constants<>+64(SB), Z19, Z19
@@ -23379,7 +23379,7 @@ asked:
 	VADDPS        constants<>+640(SB), Z20, Z20
 	VCMPPS        $0x15, constants<>+832(SB), Z10, K1
 	VSCALEFPS.Z   Z19, Z20, K1, Z20
-	VADDPS        Z20, Z18, Z18
+	VADDPS        Z20, Z17, Z17
 	VMULPS        128(DI), Z20, Z10
 	PREFETCHT1    256(AX)
 	PREFETCHT1    320(AX)
@@ -23387,11 +23387,60 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z16, Z11, Z11
-	VMOVUPS       constants<>+64(SB), Z16
-	VFMADD231PS   constants<>+0(SB), Z11, Z16
-	VSUBPS        constants<>+64(SB), Z16, Z16
+	VSUBPS        Z18, Z11, Z11
+	VMOVUPS       constants<>+64(SB), Z18
+	VFMADD231PS   constants<>+0(SB), Z11, Z18
+	VSUBPS        constants<>+64(SB), Z18, Z18
 	VMOVDQU32     Z11, Z20
+	VFNMADD231PS  constants<>+128(SB), Z18, Z20
+	VFNMADD231PS  constants<>+192(SB), Z18, Z20
+	VMOVUPS       constants<>+256(SB), Z19
+	VFMADD213PS   constants<>+320(SB), Z20, Z19
+	VFMADD213PS   constants<>+384(SB), Z20, Z19
+	VFMADD213PS   constants<>+448(SB), Z20, Z19
+	VFMADD213PS   constants<>+512(SB), Z20, Z19
+	VFMADD213PS   constants<>+576(SB), Z20, Z19
+	VMULPS        Z20, Z20, Z21
+	VFMADD213PS   Z20, Z21, Z19
+	VADDPS        constants<>+640(SB), Z19, Z19
+	VCMPPS        $0x15, constants<>+832(SB), Z11, K1
+	VSCALEFPS.Z   Z18, Z19, K1, Z19
+	VADDPS        Z19, Z17, Z17
+	VMULPS        192(DI), Z19, Z11
+	VEXTRACTF64X4 $0x01, Z17, Y18
+	VADDPS        Y18, Y17, Y18
+	VEXTRACTF32X4 $0x01, Y18, X17
+	VADDPS        X17, X18, X17
+	VUNPCKHPD     X17, X17, X18
+	VADDPS        X18, X17, X17
+	VMOVSHDUP     X17, X18
+	VADDPS        X18, X17, X17
+	VMOVSS        X17, 8(SI)
+	VMAXPS        Z16, Z12, Z17
+	VMAXPS        Z17, Z13, Z17
+	VMAXPS        Z17, Z14, Z17
+	VMAXPS        Z17, Z15, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y16
+	VMAXPS        Y17, Y16, Y16
+	VEXTRACTF32X4 $0x01, Y16, X17
+	VMAXPS        X16, X17, X17
+	VUNPCKHPD     X17, X17, X16
+	VMAXPS        X17, X16, X17
+	VMOVSHDUP     X17, X16
+	VMAXPS        X17, X16, X17
+	VMAXSS        12(BX), X17, X17
+	VMOVSS        X17, 12(BX)
+	VBROADCASTSS  X17, Z18
+	VXORPS        Z17, Z17, Z17
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	VSUBPS        Z18, Z12, Z12
+	VMOVUPS       constants<>+64(SB), Z16
+	VFMADD231PS   constants<>+0(SB), Z12, Z16
+	VSUBPS        constants<>+64(SB), Z16, Z16
+	VMOVDQU32     Z12, Z20
 	VFNMADD231PS  constants<>+128(SB), Z16, Z20
 	VFNMADD231PS  constants<>+192(SB), Z16, Z20
 	VMOVUPS       constants<>+256(SB), Z19
@@ -23403,58 +23452,9 @@ asked:
 	VMULPS        Z20, Z20, Z21
 	VFMADD213PS   Z20, Z21, Z19
 	VADDPS        constants<>+640(SB), Z19, Z19
-	VCMPPS        $0x15, constants<>+832(SB), Z11, K1
-	VSCALEFPS.Z   Z16, Z19, K1, Z19
-	VADDPS        Z19, Z18, Z18
-	VMULPS        192(DI), Z19, Z11
-	VEXTRACTF64X4 $0x01, Z18, Y16
-	VADDPS        Y16, Y18, Y16
-	VEXTRACTF32X4 $0x01, Y16, X18
-	VADDPS        X18, X16, X18
-	VUNPCKHPD     X18, X18, X16
-	VADDPS        X16, X18, X18
-	VMOVSHDUP     X18, X16
-	VADDPS        X16, X18, X18
-	VMOVSS        X18, 8(SI)
-	VMAXPS        Z17, Z12, Z18
-	VMAXPS        Z18, Z13, Z18
-	VMAXPS        Z18, Z14, Z18
-	VMAXPS        Z18, Z15, Z18
-	VEXTRACTF64X4 $0x01, Z18, Y16
-	VMAXPS        Y18, Y16, Y16
-	VEXTRACTF32X4 $0x01, Y16, X17
-	VMAXPS        X16, X17, X17
-	VUNPCKHPD     X17, X17, X16
-	VMAXPS        X17, X16, X17
-	VMOVSHDUP     X17, X16
-	VMAXPS        X17, X16, X17
-	VMAXSS        12(BX), X17, X17
-	VMOVSS        X17, 12(BX)
-	VBROADCASTSS  X17, Z16
-	VXORPS        Z18, Z18, Z18
-	PREFETCHT1    (AX)
-	PREFETCHT1    64(AX)
-	PREFETCHT1    128(AX)
-	PREFETCHT1    192(AX)
-	VSUBPS        Z16, Z12, Z12
-	VMOVUPS       constants<>+64(SB), Z17
-	VFMADD231PS   constants<>+0(SB), Z12, Z17
-	VSUBPS        constants<>+64(SB), Z17, Z17
-	VMOVDQU32     Z12, Z20
-	VFNMADD231PS  constants<>+128(SB), Z17, Z20
-	VFNMADD231PS  constants<>+192(SB), Z17, Z20
-	VMOVUPS       constants<>+256(SB), Z19
-	VFMADD213PS   constants<>+320(SB), Z20, Z19
-	VFMADD213PS   constants<>+384(SB), Z20, Z19
-	VFMADD213PS   constants<>+448(SB), Z20, Z19
-	VFMADD213PS   constants<>+512(SB), Z20, Z19
-	VFMADD213PS   constants<>+576(SB), Z20, Z19
-	VMULPS        Z20, Z20, Z21
-	VFMADD213PS   Z20, Z21, Z19
-	VADDPS        constants<>+640(SB), Z19, Z19
 	VCMPPS        $0x15, constants<>+832(SB), Z12, K1
-	VSCALEFPS.Z   Z17, Z19, K1, Z19
-	VADDPS        Z19, Z18, Z18
+	VSCALEFPS.Z   Z16, Z19, K1, Z19
+	VADDPS        Z19, Z17, Z17
 	VMULPS        (DI), Z19, Z12
 	PREFETCHT1    256(AX)
 	PREFETCHT1    320(AX)
@@ -23462,13 +23462,13 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z16, Z13, Z13
-	VMOVUPS       constants<>+64(SB), Z17
-	VFMADD231PS   constants<>+0(SB), Z13, Z17
-	VSUBPS        constants<>+64(SB), Z17, Z17
+	VSUBPS        Z18, Z13, Z13
+	VMOVUPS       constants<>+64(SB), Z16
+	VFMADD231PS   constants<>+0(SB), Z13, Z16
+	VSUBPS        constants<>+64(SB), Z16, Z16
 	VMOVDQU32     Z13, Z20
-	VFNMADD231PS  constants<>+128(SB), Z17, Z20
-	VFNMADD231PS  constants<>+192(SB), Z17, Z20
+	VFNMADD231PS  constants<>+128(SB), Z16, Z20
+	VFNMADD231PS  constants<>+192(SB), Z16, Z20
 	VMOVUPS       constants<>+256(SB), Z19
 	VFMADD213PS   constants<>+320(SB), Z20, Z19
 	VFMADD213PS   constants<>+384(SB), Z20, Z19
@@ -23479,20 +23479,20 @@ asked:
 	VFMADD213PS   Z20, Z21, Z19
 	VADDPS        constants<>+640(SB), Z19, Z19
 	VCMPPS        $0x15, constants<>+832(SB), Z13, K1
-	VSCALEFPS.Z   Z17, Z19, K1, Z19
-	VADDPS        Z19, Z18, Z18
+	VSCALEFPS.Z   Z16, Z19, K1, Z19
+	VADDPS        Z19, Z17, Z17
 	VMULPS        64(DI), Z19, Z13
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
 	PREFETCHT1    128(AX)
 	PREFETCHT1    192(AX)
-	VSUBPS        Z16, Z14, Z14
-	VMOVUPS       constants<>+64(SB), Z17
-	VFMADD231PS   constants<>+0(SB), Z14, Z17
-	VSUBPS        constants<>+64(SB), Z17, Z17
+	VSUBPS        Z18, Z14, Z14
+	VMOVUPS       constants<>+64(SB), Z16
+	VFMADD231PS   constants<>+0(SB), Z14, Z16
+	VSUBPS        constants<>+64(SB), Z16, Z16
 	VMOVDQU32     Z14, Z20
-	VFNMADD231PS  constants<>+128(SB), Z17, Z20
-	VFNMADD231PS  constants<>+192(SB), Z17, Z20
+	VFNMADD231PS  constants<>+128(SB), Z16, Z20
+	VFNMADD231PS  constants<>+192(SB), Z16, Z20
 	VMOVUPS       constants<>+256(SB), Z19
 	VFMADD213PS   constants<>+320(SB), Z20, Z19
 	VFMADD213PS   constants<>+384(SB), Z20, Z19
@@ -23503,8 +23503,8 @@ asked:
 	VFMADD213PS   Z20, Z21, Z19
 	VADDPS        constants<>+640(SB), Z19, Z19
 	VCMPPS        $0x15, constants<>+832(SB), Z14, K1
-	VSCALEFPS.Z   Z17, Z19, K1, Z19
-	VADDPS        Z19, Z18, Z18
+	VSCALEFPS.Z   Z16, Z19, K1, Z19
+	VADDPS        Z19, Z17, Z17
 	VMULPS        128(DI), Z19, Z14
 	PREFETCHT1    256(AX)
 	PREFETCHT1    320(AX)
@@ -23512,28 +23512,28 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z16, Z15, Z15
+	VSUBPS        Z18, Z15, Z15
 	VMOVUPS       constants<>+64(SB), Z16
 	VFMADD231PS   constants<>+0(SB), Z15, Z16
 	VSUBPS        constants<>+64(SB), Z16, Z16
 	VMOVDQU32     Z15, Z19
 	VFNMADD231PS  constants<>+128(SB), Z16, Z19
 	VFNMADD231PS  constants<>+192(SB), Z16, Z19
-	VMOVUPS       constants<>+256(SB), Z17
-	VFMADD213PS   constants<>+320(SB), Z19, Z17
-	VFMADD213PS   constants<>+384(SB), Z19, Z17
-	VFMADD213PS   constants<>+448(SB), Z19, Z17
-	VFMADD213PS   constants<>+512(SB), Z19, Z17
-	VFMADD213PS   constants<>+576(SB), Z19, Z17
+	VMOVUPS       constants<>+256(SB), Z18
+	VFMADD213PS   constants<>+320(SB), Z19, Z18
+	VFMADD213PS   constants<>+384(SB), Z19, Z18
+	VFMADD213PS   constants<>+448(SB), Z19, Z18
+	VFMADD213PS   constants<>+512(SB), Z19, Z18
+	VFMADD213PS   constants<>+576(SB), Z19, Z18
 	VMULPS        Z19, Z19, Z20
-	VFMADD213PS   Z19, Z20, Z17
-	VADDPS        constants<>+640(SB), Z17, Z17
+	VFMADD213PS   Z19, Z20, Z18
+	VADDPS        constants<>+640(SB), Z18, Z18
 	VCMPPS        $0x15, constants<>+832(SB), Z15, K1
-	VSCALEFPS.Z   Z16, Z17, K1, Z17
-	VADDPS        Z17, Z18, Z18
-	VMULPS        192(DI), Z17, Z15
-	VEXTRACTF64X4 $0x01, Z18, Y16
-	VADDPS        Y16, Y18, Y16
+	VSCALEFPS.Z   Z16, Z18, K1, Z18
+	VADDPS        Z18, Z17, Z17
+	VMULPS        192(DI), Z18, Z15
+	VEXTRACTF64X4 $0x01, Z17, Y16
+	VADDPS        Y16, Y17, Y16
 	VEXTRACTF32X4 $0x01, Y16, X17
 	VADDPS        X17, X16, X17
 	VUNPCKHPD     X17, X17, X16
@@ -23545,313 +23545,1619 @@ asked:
 	MOVQ          dst+0(FP), CX
 	MOVQ          ldd+8(FP), DX
 	VBROADCASTSS  limit+104(FP), Z17
-	VXORPS        constants<>+960(SB), Z17, Z19
+	VXORPS        constants<>+960(SB), Z17, Z18
 	SHLQ          $0x01, DX
 	LEAQ          (CX)(DX*2), BX
 	ADDQ          DX, BX
-	VANDPS        constants<>+1024(SB), Z0, Z18
+	VANDPS        constants<>+1024(SB), Z0, Z19
 	VANDPS        constants<>+1024(SB), Z1, Z16
-	VPMAXUD       Z16, Z18, Z18
+	VPMAXUD       Z16, Z19, Z19
 	VANDPS        constants<>+1024(SB), Z2, Z16
-	VPMAXUD       Z16, Z18, Z18
+	VPMAXUD       Z16, Z19, Z19
 	VANDPS        constants<>+1024(SB), Z3, Z16
-	VPMAXUD       Z16, Z18, Z18
-	VEXTRACTF64X4 $0x01, Z18, Y16
-	VPMAXUD       Y18, Y16, Y16
-	VEXTRACTF32X4 $0x01, Y16, X18
-	VPMAXUD       X16, X18, X18
-	VUNPCKHPD     X18, X18, X16
-	VPMAXUD       X18, X16, X18
-	VMOVSHDUP     X18, X16
-	VPMAXUD       X18, X16, X18
-	VDIVSS        X17, X18, X16
+	VPMAXUD       Z16, Z19, Z19
+	VEXTRACTF64X4 $0x01, Z19, Y16
+	VPMAXUD       Y19, Y16, Y16
+	VEXTRACTF32X4 $0x01, Y16, X19
+	VPMAXUD       X16, X19, X19
+	VUNPCKHPD     X19, X19, X16
+	VPMAXUD       X19, X16, X19
+	VMOVSHDUP     X19, X16
+	VPMAXUD       X19, X16, X19
+	VDIVSS        X17, X19, X16
 	VMOVSS        X16, (AX)
-	VDIVSS        X18, X17, X16
+	VDIVSS        X19, X17, X16
 	VCMPSS        $0x11, constants<>+768(SB), X16, K1
 	VMOVAPS.Z     X16, K1, X16
 	VBROADCASTSS  X16, Z16
 	VMULPS        Z0, Z16, Z0
-	VMAXPS        Z19, Z0, Z0
+	VMAXPS        Z18, Z0, Z0
 	VMINPS        Z17, Z0, Z0
 	VCVTPS2DQ     Z0, Z0
 	VPMOVDW       Z0, (CX)
 	VMULPS        Z1, Z16, Z1
-	VMAXPS        Z19, Z1, Z1
+	VMAXPS        Z18, Z1, Z1
 	VMINPS        Z17, Z1, Z1
 	VCVTPS2DQ     Z1, Z1
 	VPMOVDW       Z1, 32(CX)
 	VMULPS        Z2, Z16, Z2
-	VMAXPS        Z19, Z2, Z2
+	VMAXPS        Z18, Z2, Z2
 	VMINPS        Z17, Z2, Z2
 	VCVTPS2DQ     Z2, Z2
 	VPMOVDW       Z2, 64(CX)
 	VMULPS        Z3, Z16, Z3
-	VMAXPS        Z19, Z3, Z3
+	VMAXPS        Z18, Z3, Z3
 	VMINPS        Z17, Z3, Z3
 	VCVTPS2DQ     Z3, Z3
 	VPMOVDW       Z3, 96(CX)
-	VANDPS        constants<>+1024(SB), Z4, Z18
+	VANDPS        constants<>+1024(SB), Z4, Z0
 	VANDPS        constants<>+1024(SB), Z5, Z16
-	VPMAXUD       Z16, Z18, Z18
+	VPMAXUD       Z16, Z0, Z0
 	VANDPS        constants<>+1024(SB), Z6, Z16
-	VPMAXUD       Z16, Z18, Z18
+	VPMAXUD       Z16, Z0, Z0
 	VANDPS        constants<>+1024(SB), Z7, Z16
-	VPMAXUD       Z16, Z18, Z18
-	VEXTRACTF64X4 $0x01, Z18, Y0
-	VPMAXUD       Y18, Y0, Y0
-	VEXTRACTF32X4 $0x01, Y0, X1
-	VPMAXUD       X0, X1, X1
-	VUNPCKHPD     X1, X1, X0
-	VPMAXUD       X1, X0, X1
-	VMOVSHDUP     X1, X0
-	VPMAXUD       X1, X0, X1
-	VDIVSS        X17, X1, X0
-	VMOVSS        X0, 4(AX)
-	VDIVSS        X1, X17, X0
+	VPMAXUD       Z16, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VPMAXUD       Y0, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X0
+	VPMAXUD       X1, X0, X0
+	VUNPCKHPD     X0, X0, X1
+	VPMAXUD       X0, X1, X0
+	VMOVSHDUP     X0, X1
+	VPMAXUD       X0, X1, X0
+	VDIVSS        X17, X0, X1
+	VMOVSS        X1, 4(AX)
+	VDIVSS        X0, X17, X0
 	VCMPSS        $0x11, constants<>+768(SB), X0, K1
 	VMOVAPS.Z     X0, K1, X0
 	VBROADCASTSS  X0, Z0
 	VMULPS        Z4, Z0, Z4
-	VMAXPS        Z19, Z4, Z4
+	VMAXPS        Z18, Z4, Z4
 	VMINPS        Z17, Z4, Z4
 	VCVTPS2DQ     Z4, Z4
 	VPMOVDW       Z4, (CX)(DX*1)
 	VMULPS        Z5, Z0, Z5
-	VMAXPS        Z19, Z5, Z5
+	VMAXPS        Z18, Z5, Z5
 	VMINPS        Z17, Z5, Z5
 	VCVTPS2DQ     Z5, Z5
 	VPMOVDW       Z5, 32(CX)(DX*1)
 	VMULPS        Z6, Z0, Z6
-	VMAXPS        Z19, Z6, Z6
+	VMAXPS        Z18, Z6, Z6
 	VMINPS        Z17, Z6, Z6
 	VCVTPS2DQ     Z6, Z6
 	VPMOVDW       Z6, 64(CX)(DX*1)
 	VMULPS        Z7, Z0, Z7
-	VMAXPS        Z19, Z7, Z7
+	VMAXPS        Z18, Z7, Z7
 	VMINPS        Z17, Z7, Z7
 	VCVTPS2DQ     Z7, Z7
 	VPMOVDW       Z7, 96(CX)(DX*1)
-	VANDPS        constants<>+1024(SB), Z8, Z18
+	VANDPS        constants<>+1024(SB), Z8, Z0
 	VANDPS        constants<>+1024(SB), Z9, Z16
-	VPMAXUD       Z16, Z18, Z18
+	VPMAXUD       Z16, Z0, Z0
 	VANDPS        constants<>+1024(SB), Z10, Z16
-	VPMAXUD       Z16, Z18, Z18
+	VPMAXUD       Z16, Z0, Z0
 	VANDPS        constants<>+1024(SB), Z11, Z16
-	VPMAXUD       Z16, Z18, Z18
-	VEXTRACTF64X4 $0x01, Z18, Y0
-	VPMAXUD       Y18, Y0, Y0
-	VEXTRACTF32X4 $0x01, Y0, X1
-	VPMAXUD       X0, X1, X1
-	VUNPCKHPD     X1, X1, X0
-	VPMAXUD       X1, X0, X1
-	VMOVSHDUP     X1, X0
-	VPMAXUD       X1, X0, X1
-	VDIVSS        X17, X1, X0
-	VMOVSS        X0, 8(AX)
-	VDIVSS        X1, X17, X0
+	VPMAXUD       Z16, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VPMAXUD       Y0, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X0
+	VPMAXUD       X1, X0, X0
+	VUNPCKHPD     X0, X0, X1
+	VPMAXUD       X0, X1, X0
+	VMOVSHDUP     X0, X1
+	VPMAXUD       X0, X1, X0
+	VDIVSS        X17, X0, X1
+	VMOVSS        X1, 8(AX)
+	VDIVSS        X0, X17, X0
 	VCMPSS        $0x11, constants<>+768(SB), X0, K1
 	VMOVAPS.Z     X0, K1, X0
 	VBROADCASTSS  X0, Z0
 	VMULPS        Z8, Z0, Z8
-	VMAXPS        Z19, Z8, Z8
+	VMAXPS        Z18, Z8, Z8
 	VMINPS        Z17, Z8, Z8
 	VCVTPS2DQ     Z8, Z8
 	VPMOVDW       Z8, (CX)(DX*2)
 	VMULPS        Z9, Z0, Z9
-	VMAXPS        Z19, Z9, Z9
+	VMAXPS        Z18, Z9, Z9
 	VMINPS        Z17, Z9, Z9
 	VCVTPS2DQ     Z9, Z9
 	VPMOVDW       Z9, 32(CX)(DX*2)
 	VMULPS        Z10, Z0, Z10
-	VMAXPS        Z19, Z10, Z10
+	VMAXPS        Z18, Z10, Z10
 	VMINPS        Z17, Z10, Z10
 	VCVTPS2DQ     Z10, Z10
 	VPMOVDW       Z10, 64(CX)(DX*2)
 	VMULPS        Z11, Z0, Z11
-	VMAXPS        Z19, Z11, Z11
+	VMAXPS        Z18, Z11, Z11
 	VMINPS        Z17, Z11, Z11
 	VCVTPS2DQ     Z11, Z11
 	VPMOVDW       Z11, 96(CX)(DX*2)
-	VANDPS        constants<>+1024(SB), Z12, Z18
+	VANDPS        constants<>+1024(SB), Z12, Z0
 	VANDPS        constants<>+1024(SB), Z13, Z16
-	VPMAXUD       Z16, Z18, Z18
+	VPMAXUD       Z16, Z0, Z0
 	VANDPS        constants<>+1024(SB), Z14, Z16
-	VPMAXUD       Z16, Z18, Z18
+	VPMAXUD       Z16, Z0, Z0
 	VANDPS        constants<>+1024(SB), Z15, Z16
-	VPMAXUD       Z16, Z18, Z18
-	VEXTRACTF64X4 $0x01, Z18, Y0
-	VPMAXUD       Y18, Y0, Y0
-	VEXTRACTF32X4 $0x01, Y0, X1
-	VPMAXUD       X0, X1, X1
-	VUNPCKHPD     X1, X1, X0
-	VPMAXUD       X1, X0, X1
-	VMOVSHDUP     X1, X0
-	VPMAXUD       X1, X0, X1
-	VDIVSS        X17, X1, X0
-	VMOVSS        X0, 12(AX)
-	VDIVSS        X1, X17, X0
+	VPMAXUD       Z16, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VPMAXUD       Y0, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X0
+	VPMAXUD       X1, X0, X0
+	VUNPCKHPD     X0, X0, X1
+	VPMAXUD       X0, X1, X0
+	VMOVSHDUP     X0, X1
+	VPMAXUD       X0, X1, X0
+	VDIVSS        X17, X0, X1
+	VMOVSS        X1, 12(AX)
+	VDIVSS        X0, X17, X0
 	VCMPSS        $0x11, constants<>+768(SB), X0, K1
 	VMOVAPS.Z     X0, K1, X0
 	VBROADCASTSS  X0, Z0
 	VMULPS        Z12, Z0, Z12
-	VMAXPS        Z19, Z12, Z12
+	VMAXPS        Z18, Z12, Z12
 	VMINPS        Z17, Z12, Z12
 	VCVTPS2DQ     Z12, Z12
 	VPMOVDW       Z12, (BX)
 	VMULPS        Z13, Z0, Z13
-	VMAXPS        Z19, Z13, Z13
+	VMAXPS        Z18, Z13, Z13
 	VMINPS        Z17, Z13, Z13
 	VCVTPS2DQ     Z13, Z13
 	VPMOVDW       Z13, 32(BX)
 	VMULPS        Z14, Z0, Z14
-	VMAXPS        Z19, Z14, Z14
+	VMAXPS        Z18, Z14, Z14
 	VMINPS        Z17, Z14, Z14
 	VCVTPS2DQ     Z14, Z14
 	VPMOVDW       Z14, 64(BX)
 	VMULPS        Z15, Z0, Z15
-	VMAXPS        Z19, Z15, Z15
+	VMAXPS        Z18, Z15, Z15
 	VMINPS        Z17, Z15, Z15
 	VCVTPS2DQ     Z15, Z15
 	VPMOVDW       Z15, 96(BX)
 	VZEROUPPER
 	RET
 
+// func softmaxHalfAVX512r4(x *float32, ldx int, a *float32, row int, step int, b *uint16, ldb int, n int, top *float32, sum *float32, ahead *byte, apart int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·softmaxHalfAVX512r4(SB), NOSPLIT, $0-96
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	MOVQ   a+16(FP), AX
+	MOVQ   step+32(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	MOVQ   row+24(FP), DI
+	SHLQ   $0x02, DI
+	SHLQ   $0x02, CX
+	SHLQ   $0x01, BX
+	LEAQ   (AX)(DI*2), R8
+	ADDQ   DI, R8
+	MOVQ   ahead+80(FP), R9
+	MOVQ   apart+88(FP), R10
+	MOVQ   R10, R11
+	SHLQ   $0x00, R11
+	MOVQ   $0x00000040, R12
+	SHLQ   $0x03, R10
+	SUBQ   R10, R12
+	MOVQ   $0x00000008, R10
+
+loop:
+	PREFETCHT1 (R9)
+	ADDQ       R11, R9
+	DECQ       R10
+	JNZ        asked
+	ADDQ       R12, R9
+	MOVQ       $0x00000008, R10
+
+asked:
+	VCVTPH2PS     (DX), Z16
+	VCVTPH2PS     32(DX), Z17
+	VCVTPH2PS     64(DX), Z18
+	VCVTPH2PS     96(DX), Z19
+	VBROADCASTSS  (AX), Z20
+	VFMADD231PS   Z16, Z20, Z0
+	VFMADD231PS   Z17, Z20, Z1
+	VFMADD231PS   Z18, Z20, Z2
+	VFMADD231PS   Z19, Z20, Z3
+	VBROADCASTSS  (AX)(DI*1), Z20
+	VFMADD231PS   Z16, Z20, Z4
+	VFMADD231PS   Z17, Z20, Z5
+	VFMADD231PS   Z18, Z20, Z6
+	VFMADD231PS   Z19, Z20, Z7
+	VBROADCASTSS  (AX)(DI*2), Z20
+	VFMADD231PS   Z16, Z20, Z8
+	VFMADD231PS   Z17, Z20, Z9
+	VFMADD231PS   Z18, Z20, Z10
+	VFMADD231PS   Z19, Z20, Z11
+	VBROADCASTSS  (R8), Z20
+	VFMADD231PS   Z16, Z20, Z12
+	VFMADD231PS   Z17, Z20, Z13
+	VFMADD231PS   Z18, Z20, Z14
+	VFMADD231PS   Z19, Z20, Z15
+	ADDQ          CX, AX
+	ADDQ          CX, R8
+	ADDQ          BX, DX
+	DECQ          SI
+	JNZ           loop
+	MOVQ          ahead+80(FP), AX
+	MOVQ          apart+88(FP), CX
+	MOVQ          n+56(FP), DX
+	SHLQ          $0x03, DX
+	ADDQ          DX, AX
+	MOVQ          x+0(FP), DX
+	MOVQ          ldx+8(FP), BX
+	SHLQ          $0x02, BX
+	LEAQ          (DX)(BX*2), SI
+	ADDQ          BX, SI
+	MOVQ          top+64(FP), DI
+	MOVQ          sum+72(FP), R8
+	MOVL          $0xff800000, R9
+	VMOVD         R9, X16
+	VPBROADCASTD  X16, Z16
+	VMAXPS        Z16, Z0, Z17
+	VMAXPS        Z17, Z1, Z17
+	VMAXPS        Z17, Z2, Z17
+	VMAXPS        Z17, Z3, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y18
+	VMAXPS        Y17, Y18, Y18
+	VEXTRACTF32X4 $0x01, Y18, X17
+	VMAXPS        X18, X17, X17
+	VUNPCKHPD     X17, X17, X18
+	VMAXPS        X17, X18, X17
+	VMOVSHDUP     X17, X18
+	VMAXPS        X17, X18, X17
+	VMAXSS        (DI), X17, X17
+	VMOVSS        X17, (DI)
+	VBROADCASTSS  X17, Z18
+	VXORPS        Z17, Z17, Z17
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z0, Z0
+	VMOVUPS       constants<>+64(SB), Z19
+	VFMADD231PS   constants<>+0(SB), Z0, Z19
+	VSUBPS        constants<>+64(SB), Z19, Z19
+	VMOVDQU32     Z0, Z21
+	VFNMADD231PS  constants<>+128(SB), Z19, Z21
+	VFNMADD231PS  constants<>+192(SB), Z19, Z21
+	VMOVUPS       constants<>+256(SB), Z20
+	VFMADD213PS   constants<>+320(SB), Z21, Z20
+	VFMADD213PS   constants<>+384(SB), Z21, Z20
+	VFMADD213PS   constants<>+448(SB), Z21, Z20
+	VFMADD213PS   constants<>+512(SB), Z21, Z20
+	VFMADD213PS   constants<>+576(SB), Z21, Z20
+	VMULPS        Z21, Z21, Z22
+	VFMADD213PS   Z21, Z22, Z20
+	VADDPS        constants<>+640(SB), Z20, Z20
+	VCMPPS        $0x15, constants<>+832(SB), Z0, K1
+	VSCALEFPS.Z   Z19, Z20, K1, Z20
+	VADDPS        Z20, Z17, Z17
+	VMOVUPS       Z20, (DX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z1, Z1
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z1, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z1, Z20
+	VFNMADD231PS  constants<>+128(SB), Z0, Z20
+	VFNMADD231PS  constants<>+192(SB), Z0, Z20
+	VMOVUPS       constants<>+256(SB), Z19
+	VFMADD213PS   constants<>+320(SB), Z20, Z19
+	VFMADD213PS   constants<>+384(SB), Z20, Z19
+	VFMADD213PS   constants<>+448(SB), Z20, Z19
+	VFMADD213PS   constants<>+512(SB), Z20, Z19
+	VFMADD213PS   constants<>+576(SB), Z20, Z19
+	VMULPS        Z20, Z20, Z21
+	VFMADD213PS   Z20, Z21, Z19
+	VADDPS        constants<>+640(SB), Z19, Z19
+	VCMPPS        $0x15, constants<>+832(SB), Z1, K1
+	VSCALEFPS.Z   Z0, Z19, K1, Z19
+	VADDPS        Z19, Z17, Z17
+	VMOVUPS       Z19, 64(DX)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z2, Z2
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z2, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z2, Z19
+	VFNMADD231PS  constants<>+128(SB), Z0, Z19
+	VFNMADD231PS  constants<>+192(SB), Z0, Z19
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z19, Z1
+	VFMADD213PS   constants<>+384(SB), Z19, Z1
+	VFMADD213PS   constants<>+448(SB), Z19, Z1
+	VFMADD213PS   constants<>+512(SB), Z19, Z1
+	VFMADD213PS   constants<>+576(SB), Z19, Z1
+	VMULPS        Z19, Z19, Z20
+	VFMADD213PS   Z19, Z20, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z2, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 128(DX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z3, Z3
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z3, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z3, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z18
+	VFMADD213PS   Z2, Z18, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z3, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 192(DX)
+	VEXTRACTF64X4 $0x01, Z17, Y0
+	VADDPS        Y0, Y17, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VUNPCKHPD     X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, (R8)
+	VMAXPS        Z16, Z4, Z17
+	VMAXPS        Z17, Z5, Z17
+	VMAXPS        Z17, Z6, Z17
+	VMAXPS        Z17, Z7, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y0
+	VMAXPS        Y17, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VMAXPS        X0, X1, X1
+	VUNPCKHPD     X1, X1, X0
+	VMAXPS        X1, X0, X1
+	VMOVSHDUP     X1, X0
+	VMAXPS        X1, X0, X1
+	VMAXSS        4(DI), X1, X1
+	VMOVSS        X1, 4(DI)
+	VBROADCASTSS  X1, Z18
+	VXORPS        Z17, Z17, Z17
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z4, Z4
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z4, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z4, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z4, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, (DX)(BX*1)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z5, Z5
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z5, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z5, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z5, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 64(DX)(BX*1)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z6, Z6
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z6, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z6, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z6, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 128(DX)(BX*1)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z7, Z7
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z7, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z7, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z7, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 192(DX)(BX*1)
+	VEXTRACTF64X4 $0x01, Z17, Y0
+	VADDPS        Y0, Y17, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VUNPCKHPD     X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, 4(R8)
+	VMAXPS        Z16, Z8, Z17
+	VMAXPS        Z17, Z9, Z17
+	VMAXPS        Z17, Z10, Z17
+	VMAXPS        Z17, Z11, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y0
+	VMAXPS        Y17, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VMAXPS        X0, X1, X1
+	VUNPCKHPD     X1, X1, X0
+	VMAXPS        X1, X0, X1
+	VMOVSHDUP     X1, X0
+	VMAXPS        X1, X0, X1
+	VMAXSS        8(DI), X1, X1
+	VMOVSS        X1, 8(DI)
+	VBROADCASTSS  X1, Z18
+	VXORPS        Z17, Z17, Z17
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z8, Z8
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z8, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z8, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z8, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, (DX)(BX*2)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z9, Z9
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z9, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z9, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z9, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 64(DX)(BX*2)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z10, Z10
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z10, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z10, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z10, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 128(DX)(BX*2)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z11, Z11
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z11, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z11, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z11, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 192(DX)(BX*2)
+	VEXTRACTF64X4 $0x01, Z17, Y0
+	VADDPS        Y0, Y17, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VUNPCKHPD     X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, 8(R8)
+	VMAXPS        Z16, Z12, Z17
+	VMAXPS        Z17, Z13, Z17
+	VMAXPS        Z17, Z14, Z17
+	VMAXPS        Z17, Z15, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y0
+	VMAXPS        Y17, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VMAXPS        X0, X1, X1
+	VUNPCKHPD     X1, X1, X0
+	VMAXPS        X1, X0, X1
+	VMOVSHDUP     X1, X0
+	VMAXPS        X1, X0, X1
+	VMAXSS        12(DI), X1, X1
+	VMOVSS        X1, 12(DI)
+	VBROADCASTSS  X1, Z18
+	VXORPS        Z17, Z17, Z17
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z12, Z12
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z12, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z12, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z12, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, (SI)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z13, Z13
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z13, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z13, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z13, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 64(SI)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z14, Z14
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z14, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z14, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z14, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 128(SI)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z15, Z15
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z15, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z15, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z15, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 192(SI)
+	VEXTRACTF64X4 $0x01, Z17, Y0
+	VADDPS        Y0, Y17, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VUNPCKHPD     X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, 12(R8)
+	VZEROUPPER
+	RET
+
+// func softmaxBF16AVX512r4(x *float32, ldx int, a *float32, row int, step int, b *uint16, ldb int, n int, top *float32, sum *float32, ahead *byte, apart int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·softmaxBF16AVX512r4(SB), NOSPLIT, $0-96
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	MOVQ   a+16(FP), AX
+	MOVQ   step+32(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	MOVQ   row+24(FP), DI
+	SHLQ   $0x02, DI
+	SHLQ   $0x02, CX
+	SHLQ   $0x01, BX
+	LEAQ   (AX)(DI*2), R8
+	ADDQ   DI, R8
+	MOVQ   ahead+80(FP), R9
+	MOVQ   apart+88(FP), R10
+	MOVQ   R10, R11
+	SHLQ   $0x00, R11
+	MOVQ   $0x00000040, R12
+	SHLQ   $0x03, R10
+	SUBQ   R10, R12
+	MOVQ   $0x00000008, R10
+
+loop:
+	PREFETCHT1 (R9)
+	ADDQ       R11, R9
+	DECQ       R10
+	JNZ        asked
+	ADDQ       R12, R9
+	MOVQ       $0x00000008, R10
+
+asked:
+	VPMOVZXWD     (DX), Z16
+	VPSLLD        $0x10, Z16, Z16
+	VPMOVZXWD     32(DX), Z17
+	VPSLLD        $0x10, Z17, Z17
+	VPMOVZXWD     64(DX), Z18
+	VPSLLD        $0x10, Z18, Z18
+	VPMOVZXWD     96(DX), Z19
+	VPSLLD        $0x10, Z19, Z19
+	VBROADCASTSS  (AX), Z20
+	VFMADD231PS   Z16, Z20, Z0
+	VFMADD231PS   Z17, Z20, Z1
+	VFMADD231PS   Z18, Z20, Z2
+	VFMADD231PS   Z19, Z20, Z3
+	VBROADCASTSS  (AX)(DI*1), Z20
+	VFMADD231PS   Z16, Z20, Z4
+	VFMADD231PS   Z17, Z20, Z5
+	VFMADD231PS   Z18, Z20, Z6
+	VFMADD231PS   Z19, Z20, Z7
+	VBROADCASTSS  (AX)(DI*2), Z20
+	VFMADD231PS   Z16, Z20, Z8
+	VFMADD231PS   Z17, Z20, Z9
+	VFMADD231PS   Z18, Z20, Z10
+	VFMADD231PS   Z19, Z20, Z11
+	VBROADCASTSS  (R8), Z20
+	VFMADD231PS   Z16, Z20, Z12
+	VFMADD231PS   Z17, Z20, Z13
+	VFMADD231PS   Z18, Z20, Z14
+	VFMADD231PS   Z19, Z20, Z15
+	ADDQ          CX, AX
+	ADDQ          CX, R8
+	ADDQ          BX, DX
+	DECQ          SI
+	JNZ           loop
+	MOVQ          ahead+80(FP), AX
+	MOVQ          apart+88(FP), CX
+	MOVQ          n+56(FP), DX
+	SHLQ          $0x03, DX
+	ADDQ          DX, AX
+	MOVQ          x+0(FP), DX
+	MOVQ          ldx+8(FP), BX
+	SHLQ          $0x02, BX
+	LEAQ          (DX)(BX*2), SI
+	ADDQ          BX, SI
+	MOVQ          top+64(FP), DI
+	MOVQ          sum+72(FP), R8
+	MOVL          $0xff800000, R9
+	VMOVD         R9, X16
+	VPBROADCASTD  X16, Z16
+	VMAXPS        Z16, Z0, Z17
+	VMAXPS        Z17, Z1, Z17
+	VMAXPS        Z17, Z2, Z17
+	VMAXPS        Z17, Z3, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y18
+	VMAXPS        Y17, Y18, Y18
+	VEXTRACTF32X4 $0x01, Y18, X17
+	VMAXPS        X18, X17, X17
+	VUNPCKHPD     X17, X17, X18
+	VMAXPS        X17, X18, X17
+	VMOVSHDUP     X17, X18
+	VMAXPS        X17, X18, X17
+	VMAXSS        (DI), X17, X17
+	VMOVSS        X17, (DI)
+	VBROADCASTSS  X17, Z18
+	VXORPS        Z17, Z17, Z17
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z0, Z0
+	VMOVUPS       constants<>+64(SB), Z19
+	VFMADD231PS   constants<>+0(SB), Z0, Z19
+	VSUBPS        constants<>+64(SB), Z19, Z19
+	VMOVDQU32     Z0, Z21
+	VFNMADD231PS  constants<>+128(SB), Z19, Z21
+	VFNMADD231PS  constants<>+192(SB), Z19, Z21
+	VMOVUPS       constants<>+256(SB), Z20
+	VFMADD213PS   constants<>+320(SB), Z21, Z20
+	VFMADD213PS   constants<>+384(SB), Z21, Z20
+	VFMADD213PS   constants<>+448(SB), Z21, Z20
+	VFMADD213PS   constants<>+512(SB), Z21, Z20
+	VFMADD213PS   constants<>+576(SB), Z21, Z20
+	VMULPS        Z21, Z21, Z22
+	VFMADD213PS   Z21, Z22, Z20
+	VADDPS        constants<>+640(SB), Z20, Z20
+	VCMPPS        $0x15, constants<>+832(SB), Z0, K1
+	VSCALEFPS.Z   Z19, Z20, K1, Z20
+	VADDPS        Z20, Z17, Z17
+	VMOVUPS       Z20, (DX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z1, Z1
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z1, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z1, Z20
+	VFNMADD231PS  constants<>+128(SB), Z0, Z20
+	VFNMADD231PS  constants<>+192(SB), Z0, Z20
+	VMOVUPS       constants<>+256(SB), Z19
+	VFMADD213PS   constants<>+320(SB), Z20, Z19
+	VFMADD213PS   constants<>+384(SB), Z20, Z19
+	VFMADD213PS   constants<>+448(SB), Z20, Z19
+	VFMADD213PS   constants<>+512(SB), Z20, Z19
+	VFMADD213PS   constants<>+576(SB), Z20, Z19
+	VMULPS        Z20, Z20, Z21
+	VFMADD213PS   Z20, Z21, Z19
+	VADDPS        constants<>+640(SB), Z19, Z19
+	VCMPPS        $0x15, constants<>+832(SB), Z1, K1
+	VSCALEFPS.Z   Z0, Z19, K1, Z19
+	VADDPS        Z19, Z17, Z17
+	VMOVUPS       Z19, 64(DX)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z2, Z2
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z2, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z2, Z19
+	VFNMADD231PS  constants<>+128(SB), Z0, Z19
+	VFNMADD231PS  constants<>+192(SB), Z0, Z19
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z19, Z1
+	VFMADD213PS   constants<>+384(SB), Z19, Z1
+	VFMADD213PS   constants<>+448(SB), Z19, Z1
+	VFMADD213PS   constants<>+512(SB), Z19, Z1
+	VFMADD213PS   constants<>+576(SB), Z19, Z1
+	VMULPS        Z19, Z19, Z20
+	VFMADD213PS   Z19, Z20, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z2, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 128(DX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z3, Z3
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z3, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z3, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z18
+	VFMADD213PS   Z2, Z18, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z3, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 192(DX)
+	VEXTRACTF64X4 $0x01, Z17, Y0
+	VADDPS        Y0, Y17, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VUNPCKHPD     X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, (R8)
+	VMAXPS        Z16, Z4, Z17
+	VMAXPS        Z17, Z5, Z17
+	VMAXPS        Z17, Z6, Z17
+	VMAXPS        Z17, Z7, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y0
+	VMAXPS        Y17, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VMAXPS        X0, X1, X1
+	VUNPCKHPD     X1, X1, X0
+	VMAXPS        X1, X0, X1
+	VMOVSHDUP     X1, X0
+	VMAXPS        X1, X0, X1
+	VMAXSS        4(DI), X1, X1
+	VMOVSS        X1, 4(DI)
+	VBROADCASTSS  X1, Z18
+	VXORPS        Z17, Z17, Z17
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z4, Z4
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z4, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z4, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z4, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, (DX)(BX*1)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z5, Z5
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z5, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z5, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z5, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 64(DX)(BX*1)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z6, Z6
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z6, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z6, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z6, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 128(DX)(BX*1)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z7, Z7
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z7, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z7, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z7, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 192(DX)(BX*1)
+	VEXTRACTF64X4 $0x01, Z17, Y0
+	VADDPS        Y0, Y17, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VUNPCKHPD     X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, 4(R8)
+	VMAXPS        Z16, Z8, Z17
+	VMAXPS        Z17, Z9, Z17
+	VMAXPS        Z17, Z10, Z17
+	VMAXPS        Z17, Z11, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y0
+	VMAXPS        Y17, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VMAXPS        X0, X1, X1
+	VUNPCKHPD     X1, X1, X0
+	VMAXPS        X1, X0, X1
+	VMOVSHDUP     X1, X0
+	VMAXPS        X1, X0, X1
+	VMAXSS        8(DI), X1, X1
+	VMOVSS        X1, 8(DI)
+	VBROADCASTSS  X1, Z18
+	VXORPS        Z17, Z17, Z17
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z8, Z8
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z8, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z8, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z8, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, (DX)(BX*2)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z9, Z9
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z9, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z9, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z9, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 64(DX)(BX*2)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z10, Z10
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z10, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z10, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z10, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 128(DX)(BX*2)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z11, Z11
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z11, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z11, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z11, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 192(DX)(BX*2)
+	VEXTRACTF64X4 $0x01, Z17, Y0
+	VADDPS        Y0, Y17, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VUNPCKHPD     X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, 8(R8)
+	VMAXPS        Z16, Z12, Z17
+	VMAXPS        Z17, Z13, Z17
+	VMAXPS        Z17, Z14, Z17
+	VMAXPS        Z17, Z15, Z17
+	VEXTRACTF64X4 $0x01, Z17, Y0
+	VMAXPS        Y17, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VMAXPS        X0, X1, X1
+	VUNPCKHPD     X1, X1, X0
+	VMAXPS        X1, X0, X1
+	VMOVSHDUP     X1, X0
+	VMAXPS        X1, X0, X1
+	VMAXSS        12(DI), X1, X1
+	VMOVSS        X1, 12(DI)
+	VBROADCASTSS  X1, Z18
+	VXORPS        Z17, Z17, Z17
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z12, Z12
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z12, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z12, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z12, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, (SI)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z13, Z13
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z13, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z13, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z13, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 64(SI)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	VSUBPS        Z18, Z14, Z14
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z14, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z14, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z14, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 128(SI)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z18, Z15, Z15
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z15, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z15, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z15, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z17, Z17
+	VMOVUPS       Z1, 192(SI)
+	VEXTRACTF64X4 $0x01, Z17, Y0
+	VADDPS        Y0, Y17, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VUNPCKHPD     X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, 12(R8)
+	VZEROUPPER
+	RET
+
 // func addProductAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductAVX512r4x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-	VMOVUPS (R8)(R9*2), Z2
-	VMOVUPS (R11), Z3
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS (AX)(CX*1), Z1
+	VMOVUPS (AX)(CX*2), Z2
+	VMOVUPS (DX), Z3
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VMOVUPS      (DX), Z4
-	VBROADCASTSS (AX), Z5
+	VMOVUPS      (DI), Z4
+	VBROADCASTSS (BX), Z5
 	VFMADD231PS  Z4, Z5, Z0
-	VBROADCASTSS (AX)(DI*1), Z5
+	VBROADCASTSS (BX)(R10*1), Z5
 	VFMADD231PS  Z4, Z5, Z1
-	VBROADCASTSS (AX)(DI*2), Z5
+	VBROADCASTSS (BX)(R10*2), Z5
 	VFMADD231PS  Z4, Z5, Z2
-	VBROADCASTSS (R10), Z5
+	VBROADCASTSS (R11), Z5
 	VFMADD231PS  Z4, Z5, Z3
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VMOVUPS      Z2, (R8)(R9*2)
-	VMOVUPS      Z3, (R11)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, (AX)(CX*1)
+	VMOVUPS      Z2, (AX)(CX*2)
+	VMOVUPS      Z3, (DX)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductHalfAVX512r4x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-	VMOVUPS (R8)(R9*2), Z2
-	VMOVUPS (R11), Z3
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS (AX)(CX*1), Z1
+	VMOVUPS (AX)(CX*2), Z2
+	VMOVUPS (DX), Z3
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x01, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VCVTPH2PS    (DX), Z4
-	VBROADCASTSS (AX), Z5
+	VCVTPH2PS    (DI), Z4
+	VBROADCASTSS (BX), Z5
 	VFMADD231PS  Z4, Z5, Z0
-	VBROADCASTSS (AX)(DI*1), Z5
+	VBROADCASTSS (BX)(R10*1), Z5
 	VFMADD231PS  Z4, Z5, Z1
-	VBROADCASTSS (AX)(DI*2), Z5
+	VBROADCASTSS (BX)(R10*2), Z5
 	VFMADD231PS  Z4, Z5, Z2
-	VBROADCASTSS (R10), Z5
+	VBROADCASTSS (R11), Z5
 	VFMADD231PS  Z4, Z5, Z3
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VMOVUPS      Z2, (R8)(R9*2)
-	VMOVUPS      Z3, (R11)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, (AX)(CX*1)
+	VMOVUPS      Z2, (AX)(CX*2)
+	VMOVUPS      Z3, (DX)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX512r4x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductBF16AVX512r4x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
-	SHLQ    $0x02, R9
-	LEAQ    (AX)(DI*2), R10
-	ADDQ    DI, R10
-	LEAQ    (R8)(R9*2), R11
-	ADDQ    R9, R11
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
-	VMOVUPS (R8)(R9*2), Z2
-	VMOVUPS (R11), Z3
+	LEAQ    (AX)(CX*2), DX
+	ADDQ    CX, DX
+	VMOVUPS (AX), Z0
+	VMOVUPS (AX)(CX*1), Z1
+	VMOVUPS (AX)(CX*2), Z2
+	VMOVUPS (DX), Z3
+	MOVQ    a+16(FP), BX
+	MOVQ    step+32(FP), SI
+	MOVQ    b+40(FP), DI
+	MOVQ    ldb+48(FP), R8
+	MOVQ    n+56(FP), R9
+	MOVQ    row+24(FP), R10
+	SHLQ    $0x02, R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x01, R8
+	LEAQ    (BX)(R10*2), R11
+	ADDQ    R10, R11
 
 loop:
-	VPMOVZXWD    (DX), Z4
+	VPMOVZXWD    (DI), Z4
 	VPSLLD       $0x10, Z4, Z4
-	VBROADCASTSS (AX), Z5
+	VBROADCASTSS (BX), Z5
 	VFMADD231PS  Z4, Z5, Z0
-	VBROADCASTSS (AX)(DI*1), Z5
+	VBROADCASTSS (BX)(R10*1), Z5
 	VFMADD231PS  Z4, Z5, Z1
-	VBROADCASTSS (AX)(DI*2), Z5
+	VBROADCASTSS (BX)(R10*2), Z5
 	VFMADD231PS  Z4, Z5, Z2
-	VBROADCASTSS (R10), Z5
+	VBROADCASTSS (R11), Z5
 	VFMADD231PS  Z4, Z5, Z3
-	ADDQ         CX, AX
-	ADDQ         CX, R10
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         SI, BX
+	ADDQ         SI, R11
+	ADDQ         R8, DI
+	DECQ         R9
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
-	VMOVUPS      Z2, (R8)(R9*2)
-	VMOVUPS      Z3, (R11)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, (AX)(CX*1)
+	VMOVUPS      Z2, (AX)(CX*2)
+	VMOVUPS      Z3, (DX)
 	VZEROUPPER
 	RET
 
@@ -23914,26 +25220,26 @@ loop:
 // func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·addProductAVX512r2x64(SB), NOSPLIT, $0-80
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS (AX)(CX*1), Z4
+	VMOVUPS 64(AX)(CX*1), Z5
+	VMOVUPS 128(AX)(CX*1), Z6
+	VMOVUPS 192(AX)(CX*1), Z7
+	MOVQ    a+16(FP), DX
+	MOVQ    step+32(FP), BX
+	MOVQ    b+40(FP), SI
+	MOVQ    ldb+48(FP), DI
+	MOVQ    n+56(FP), R8
+	MOVQ    row+24(FP), R9
 	SHLQ    $0x02, R9
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS 128(R8), Z2
-	VMOVUPS 192(R8), Z3
-	VMOVUPS (R8)(R9*1), Z4
-	VMOVUPS 64(R8)(R9*1), Z5
-	VMOVUPS 128(R8)(R9*1), Z6
-	VMOVUPS 192(R8)(R9*1), Z7
+	SHLQ    $0x02, BX
+	SHLQ    $0x02, DI
 	MOVQ    ahead+64(FP), R10
 	MOVQ    apart+72(FP), R11
 	MOVQ    R11, R12
@@ -23956,58 +25262,58 @@ loop:
 	MOVQ       $0x00000004, R14
 
 asked:
-	VMOVUPS      (DX), Z8
-	VMOVUPS      64(DX), Z9
-	VMOVUPS      128(DX), Z10
-	VMOVUPS      192(DX), Z11
-	VBROADCASTSS (AX), Z12
+	VMOVUPS      (SI), Z8
+	VMOVUPS      64(SI), Z9
+	VMOVUPS      128(SI), Z10
+	VMOVUPS      192(SI), Z11
+	VBROADCASTSS (DX), Z12
 	VFMADD231PS  Z8, Z12, Z0
 	VFMADD231PS  Z9, Z12, Z1
 	VFMADD231PS  Z10, Z12, Z2
 	VFMADD231PS  Z11, Z12, Z3
-	VBROADCASTSS (AX)(DI*1), Z12
+	VBROADCASTSS (DX)(R9*1), Z12
 	VFMADD231PS  Z8, Z12, Z4
 	VFMADD231PS  Z9, Z12, Z5
 	VFMADD231PS  Z10, Z12, Z6
 	VFMADD231PS  Z11, Z12, Z7
-	ADDQ         CX, AX
 	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DI, SI
+	DECQ         R8
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	VMOVUPS      Z4, (R8)(R9*1)
-	VMOVUPS      Z5, 64(R8)(R9*1)
-	VMOVUPS      Z6, 128(R8)(R9*1)
-	VMOVUPS      Z7, 192(R8)(R9*1)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, (AX)(CX*1)
+	VMOVUPS      Z5, 64(AX)(CX*1)
+	VMOVUPS      Z6, 128(AX)(CX*1)
+	VMOVUPS      Z7, 192(AX)(CX*1)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·addProductHalfAVX512r2x64(SB), NOSPLIT, $0-80
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS (AX)(CX*1), Z4
+	VMOVUPS 64(AX)(CX*1), Z5
+	VMOVUPS 128(AX)(CX*1), Z6
+	VMOVUPS 192(AX)(CX*1), Z7
+	MOVQ    a+16(FP), DX
+	MOVQ    step+32(FP), BX
+	MOVQ    b+40(FP), SI
+	MOVQ    ldb+48(FP), DI
+	MOVQ    n+56(FP), R8
+	MOVQ    row+24(FP), R9
 	SHLQ    $0x02, R9
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS 128(R8), Z2
-	VMOVUPS 192(R8), Z3
-	VMOVUPS (R8)(R9*1), Z4
-	VMOVUPS 64(R8)(R9*1), Z5
-	VMOVUPS 128(R8)(R9*1), Z6
-	VMOVUPS 192(R8)(R9*1), Z7
+	SHLQ    $0x02, BX
+	SHLQ    $0x01, DI
 	MOVQ    ahead+64(FP), R10
 	MOVQ    apart+72(FP), R11
 	MOVQ    R11, R12
@@ -24028,58 +25334,58 @@ loop:
 	MOVQ       $0x00000004, R14
 
 asked:
-	VCVTPH2PS    (DX), Z8
-	VCVTPH2PS    32(DX), Z9
-	VCVTPH2PS    64(DX), Z10
-	VCVTPH2PS    96(DX), Z11
-	VBROADCASTSS (AX), Z12
+	VCVTPH2PS    (SI), Z8
+	VCVTPH2PS    32(SI), Z9
+	VCVTPH2PS    64(SI), Z10
+	VCVTPH2PS    96(SI), Z11
+	VBROADCASTSS (DX), Z12
 	VFMADD231PS  Z8, Z12, Z0
 	VFMADD231PS  Z9, Z12, Z1
 	VFMADD231PS  Z10, Z12, Z2
 	VFMADD231PS  Z11, Z12, Z3
-	VBROADCASTSS (AX)(DI*1), Z12
+	VBROADCASTSS (DX)(R9*1), Z12
 	VFMADD231PS  Z8, Z12, Z4
 	VFMADD231PS  Z9, Z12, Z5
 	VFMADD231PS  Z10, Z12, Z6
 	VFMADD231PS  Z11, Z12, Z7
-	ADDQ         CX, AX
 	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DI, SI
+	DECQ         R8
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	VMOVUPS      Z4, (R8)(R9*1)
-	VMOVUPS      Z5, 64(R8)(R9*1)
-	VMOVUPS      Z6, 128(R8)(R9*1)
-	VMOVUPS      Z7, 192(R8)(R9*1)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, (AX)(CX*1)
+	VMOVUPS      Z5, 64(AX)(CX*1)
+	VMOVUPS      Z6, 128(AX)(CX*1)
+	VMOVUPS      Z7, 192(AX)(CX*1)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·addProductBF16AVX512r2x64(SB), NOSPLIT, $0-80
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	VMOVUPS (AX)(CX*1), Z4
+	VMOVUPS 64(AX)(CX*1), Z5
+	VMOVUPS 128(AX)(CX*1), Z6
+	VMOVUPS 192(AX)(CX*1), Z7
+	MOVQ    a+16(FP), DX
+	MOVQ    step+32(FP), BX
+	MOVQ    b+40(FP), SI
+	MOVQ    ldb+48(FP), DI
+	MOVQ    n+56(FP), R8
+	MOVQ    row+24(FP), R9
 	SHLQ    $0x02, R9
-	VMOVUPS (R8), Z0
-	VMOVUPS 64(R8), Z1
-	VMOVUPS 128(R8), Z2
-	VMOVUPS 192(R8), Z3
-	VMOVUPS (R8)(R9*1), Z4
-	VMOVUPS 64(R8)(R9*1), Z5
-	VMOVUPS 128(R8)(R9*1), Z6
-	VMOVUPS 192(R8)(R9*1), Z7
+	SHLQ    $0x02, BX
+	SHLQ    $0x01, DI
 	MOVQ    ahead+64(FP), R10
 	MOVQ    apart+72(FP), R11
 	MOVQ    R11, R12
@@ -24100,36 +25406,36 @@ loop:
 	MOVQ       $0x00000004, R14
 
 asked:
-	VPMOVZXWD    (DX), Z8
+	VPMOVZXWD    (SI), Z8
 	VPSLLD       $0x10, Z8, Z8
-	VPMOVZXWD    32(DX), Z9
+	VPMOVZXWD    32(SI), Z9
 	VPSLLD       $0x10, Z9, Z9
-	VPMOVZXWD    64(DX), Z10
+	VPMOVZXWD    64(SI), Z10
 	VPSLLD       $0x10, Z10, Z10
-	VPMOVZXWD    96(DX), Z11
+	VPMOVZXWD    96(SI), Z11
 	VPSLLD       $0x10, Z11, Z11
-	VBROADCASTSS (AX), Z12
+	VBROADCASTSS (DX), Z12
 	VFMADD231PS  Z8, Z12, Z0
 	VFMADD231PS  Z9, Z12, Z1
 	VFMADD231PS  Z10, Z12, Z2
 	VFMADD231PS  Z11, Z12, Z3
-	VBROADCASTSS (AX)(DI*1), Z12
+	VBROADCASTSS (DX)(R9*1), Z12
 	VFMADD231PS  Z8, Z12, Z4
 	VFMADD231PS  Z9, Z12, Z5
 	VFMADD231PS  Z10, Z12, Z6
 	VFMADD231PS  Z11, Z12, Z7
-	ADDQ         CX, AX
 	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DI, SI
+	DECQ         R8
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, 64(R8)
-	VMOVUPS      Z2, 128(R8)
-	VMOVUPS      Z3, 192(R8)
-	VMOVUPS      Z4, (R8)(R9*1)
-	VMOVUPS      Z5, 64(R8)(R9*1)
-	VMOVUPS      Z6, 128(R8)(R9*1)
-	VMOVUPS      Z7, 192(R8)(R9*1)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	VMOVUPS      Z4, (AX)(CX*1)
+	VMOVUPS      Z5, 64(AX)(CX*1)
+	VMOVUPS      Z6, 128(AX)(CX*1)
+	VMOVUPS      Z7, 192(AX)(CX*1)
 	VZEROUPPER
 	RET
 
@@ -24313,24 +25619,24 @@ asked:
 	MOVQ          top+80(FP), BX
 	MOVQ          sum+88(FP), SI
 	MOVL          $0xff800000, R8
-	VMOVD         R8, X9
-	VPBROADCASTD  X9, Z9
-	VMAXPS        Z9, Z0, Z10
-	VMAXPS        Z10, Z1, Z10
-	VMAXPS        Z10, Z2, Z10
-	VMAXPS        Z10, Z3, Z10
-	VEXTRACTF64X4 $0x01, Z10, Y8
-	VMAXPS        Y10, Y8, Y8
-	VEXTRACTF32X4 $0x01, Y8, X10
-	VMAXPS        X8, X10, X10
-	VUNPCKHPD     X10, X10, X8
-	VMAXPS        X10, X8, X10
-	VMOVSHDUP     X10, X8
-	VMAXPS        X10, X8, X10
-	VMAXSS        (BX), X10, X10
-	VMOVSS        X10, (BX)
-	VBROADCASTSS  X10, Z8
-	VXORPS        Z10, Z10, Z10
+	VMOVD         R8, X8
+	VPBROADCASTD  X8, Z8
+	VMAXPS        Z8, Z0, Z9
+	VMAXPS        Z9, Z1, Z9
+	VMAXPS        Z9, Z2, Z9
+	VMAXPS        Z9, Z3, Z9
+	VEXTRACTF64X4 $0x01, Z9, Y10
+	VMAXPS        Y9, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X9
+	VMAXPS        X10, X9, X9
+	VUNPCKHPD     X9, X9, X10
+	VMAXPS        X9, X10, X9
+	VMOVSHDUP     X9, X10
+	VMAXPS        X9, X10, X9
+	VMAXSS        (BX), X9, X9
+	VMOVSS        X9, (BX)
+	VBROADCASTSS  X9, Z10
+	VXORPS        Z9, Z9, Z9
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
 	PREFETCHT1    128(AX)
@@ -24341,7 +25647,7 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z8, Z0, Z0
+	VSUBPS        Z10, Z0, Z0
 	VMOVUPS       constants<>+64(SB), Z11
 	VFMADD231PS   constants<>+0(SB), Z0, Z11
 	VSUBPS        constants<>+64(SB), Z11, Z11
@@ -24359,7 +25665,7 @@ asked:
 	VADDPS        constants<>+640(SB), Z12, Z12
 	VCMPPS        $0x15, constants<>+832(SB), Z0, K1
 	VSCALEFPS.Z   Z11, Z12, K1, Z12
-	VADDPS        Z12, Z10, Z10
+	VADDPS        Z12, Z9, Z9
 	VMULPS        (DI), Z12, Z0
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
@@ -24371,7 +25677,7 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z8, Z1, Z1
+	VSUBPS        Z10, Z1, Z1
 	VMOVUPS       constants<>+64(SB), Z11
 	VFMADD231PS   constants<>+0(SB), Z1, Z11
 	VSUBPS        constants<>+64(SB), Z11, Z11
@@ -24389,7 +25695,7 @@ asked:
 	VADDPS        constants<>+640(SB), Z12, Z12
 	VCMPPS        $0x15, constants<>+832(SB), Z1, K1
 	VSCALEFPS.Z   Z11, Z12, K1, Z12
-	VADDPS        Z12, Z10, Z10
+	VADDPS        Z12, Z9, Z9
 	VMULPS        64(DI), Z12, Z1
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
@@ -24401,7 +25707,7 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z8, Z2, Z2
+	VSUBPS        Z10, Z2, Z2
 	VMOVUPS       constants<>+64(SB), Z11
 	VFMADD231PS   constants<>+0(SB), Z2, Z11
 	VSUBPS        constants<>+64(SB), Z11, Z11
@@ -24419,7 +25725,7 @@ asked:
 	VADDPS        constants<>+640(SB), Z12, Z12
 	VCMPPS        $0x15, constants<>+832(SB), Z2, K1
 	VSCALEFPS.Z   Z11, Z12, K1, Z12
-	VADDPS        Z12, Z10, Z10
+	VADDPS        Z12, Z9, Z9
 	VMULPS        128(DI), Z12, Z2
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
@@ -24431,11 +25737,66 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z8, Z3, Z3
-	VMOVUPS       constants<>+64(SB), Z8
-	VFMADD231PS   constants<>+0(SB), Z3, Z8
-	VSUBPS        constants<>+64(SB), Z8, Z8
+	VSUBPS        Z10, Z3, Z3
+	VMOVUPS       constants<>+64(SB), Z10
+	VFMADD231PS   constants<>+0(SB), Z3, Z10
+	VSUBPS        constants<>+64(SB), Z10, Z10
 	VMOVDQU32     Z3, Z12
+	VFNMADD231PS  constants<>+128(SB), Z10, Z12
+	VFNMADD231PS  constants<>+192(SB), Z10, Z12
+	VMOVUPS       constants<>+256(SB), Z11
+	VFMADD213PS   constants<>+320(SB), Z12, Z11
+	VFMADD213PS   constants<>+384(SB), Z12, Z11
+	VFMADD213PS   constants<>+448(SB), Z12, Z11
+	VFMADD213PS   constants<>+512(SB), Z12, Z11
+	VFMADD213PS   constants<>+576(SB), Z12, Z11
+	VMULPS        Z12, Z12, Z13
+	VFMADD213PS   Z12, Z13, Z11
+	VADDPS        constants<>+640(SB), Z11, Z11
+	VCMPPS        $0x15, constants<>+832(SB), Z3, K1
+	VSCALEFPS.Z   Z10, Z11, K1, Z11
+	VADDPS        Z11, Z9, Z9
+	VMULPS        192(DI), Z11, Z3
+	VEXTRACTF64X4 $0x01, Z9, Y10
+	VADDPS        Y10, Y9, Y10
+	VEXTRACTF32X4 $0x01, Y10, X9
+	VADDPS        X9, X10, X9
+	VUNPCKHPD     X9, X9, X10
+	VADDPS        X10, X9, X9
+	VMOVSHDUP     X9, X10
+	VADDPS        X10, X9, X9
+	VMOVSS        X9, (SI)
+	VMAXPS        Z8, Z4, Z9
+	VMAXPS        Z9, Z5, Z9
+	VMAXPS        Z9, Z6, Z9
+	VMAXPS        Z9, Z7, Z9
+	VEXTRACTF64X4 $0x01, Z9, Y8
+	VMAXPS        Y9, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X9
+	VMAXPS        X8, X9, X9
+	VUNPCKHPD     X9, X9, X8
+	VMAXPS        X9, X8, X9
+	VMOVSHDUP     X9, X8
+	VMAXPS        X9, X8, X9
+	VMAXSS        4(BX), X9, X9
+	VMOVSS        X9, 4(BX)
+	VBROADCASTSS  X9, Z10
+	VXORPS        Z9, Z9, Z9
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    (AX)(DX*1)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z4, Z4
+	VMOVUPS       constants<>+64(SB), Z8
+	VFMADD231PS   constants<>+0(SB), Z4, Z8
+	VSUBPS        constants<>+64(SB), Z8, Z8
+	VMOVDQU32     Z4, Z12
 	VFNMADD231PS  constants<>+128(SB), Z8, Z12
 	VFNMADD231PS  constants<>+192(SB), Z8, Z12
 	VMOVUPS       constants<>+256(SB), Z11
@@ -24447,64 +25808,9 @@ asked:
 	VMULPS        Z12, Z12, Z13
 	VFMADD213PS   Z12, Z13, Z11
 	VADDPS        constants<>+640(SB), Z11, Z11
-	VCMPPS        $0x15, constants<>+832(SB), Z3, K1
-	VSCALEFPS.Z   Z8, Z11, K1, Z11
-	VADDPS        Z11, Z10, Z10
-	VMULPS        192(DI), Z11, Z3
-	VEXTRACTF64X4 $0x01, Z10, Y8
-	VADDPS        Y8, Y10, Y8
-	VEXTRACTF32X4 $0x01, Y8, X10
-	VADDPS        X10, X8, X10
-	VUNPCKHPD     X10, X10, X8
-	VADDPS        X8, X10, X10
-	VMOVSHDUP     X10, X8
-	VADDPS        X8, X10, X10
-	VMOVSS        X10, (SI)
-	VMAXPS        Z9, Z4, Z10
-	VMAXPS        Z10, Z5, Z10
-	VMAXPS        Z10, Z6, Z10
-	VMAXPS        Z10, Z7, Z10
-	VEXTRACTF64X4 $0x01, Z10, Y8
-	VMAXPS        Y10, Y8, Y8
-	VEXTRACTF32X4 $0x01, Y8, X9
-	VMAXPS        X8, X9, X9
-	VUNPCKHPD     X9, X9, X8
-	VMAXPS        X9, X8, X9
-	VMOVSHDUP     X9, X8
-	VMAXPS        X9, X8, X9
-	VMAXSS        4(BX), X9, X9
-	VMOVSS        X9, 4(BX)
-	VBROADCASTSS  X9, Z8
-	VXORPS        Z10, Z10, Z10
-	PREFETCHT1    (AX)
-	PREFETCHT1    64(AX)
-	PREFETCHT1    128(AX)
-	PREFETCHT1    192(AX)
-	PREFETCHT1    256(AX)
-	PREFETCHT1    320(AX)
-	PREFETCHT1    384(AX)
-	PREFETCHT1    448(AX)
-	PREFETCHT1    (AX)(DX*1)
-	ADDQ          CX, AX
-	VSUBPS        Z8, Z4, Z4
-	VMOVUPS       constants<>+64(SB), Z9
-	VFMADD231PS   constants<>+0(SB), Z4, Z9
-	VSUBPS        constants<>+64(SB), Z9, Z9
-	VMOVDQU32     Z4, Z12
-	VFNMADD231PS  constants<>+128(SB), Z9, Z12
-	VFNMADD231PS  constants<>+192(SB), Z9, Z12
-	VMOVUPS       constants<>+256(SB), Z11
-	VFMADD213PS   constants<>+320(SB), Z12, Z11
-	VFMADD213PS   constants<>+384(SB), Z12, Z11
-	VFMADD213PS   constants<>+448(SB), Z12, Z11
-	VFMADD213PS   constants<>+512(SB), Z12, Z11
-	VFMADD213PS   constants<>+576(SB), Z12, Z11
-	VMULPS        Z12, Z12, Z13
-	VFMADD213PS   Z12, Z13, Z11
-	VADDPS        constants<>+640(SB), Z11, Z11
 	VCMPPS        $0x15, constants<>+832(SB), Z4, K1
-	VSCALEFPS.Z   Z9, Z11, K1, Z11
-	VADDPS        Z11, Z10, Z10
+	VSCALEFPS.Z   Z8, Z11, K1, Z11
+	VADDPS        Z11, Z9, Z9
 	VMULPS        (DI), Z11, Z4
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
@@ -24516,13 +25822,13 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z8, Z5, Z5
-	VMOVUPS       constants<>+64(SB), Z9
-	VFMADD231PS   constants<>+0(SB), Z5, Z9
-	VSUBPS        constants<>+64(SB), Z9, Z9
+	VSUBPS        Z10, Z5, Z5
+	VMOVUPS       constants<>+64(SB), Z8
+	VFMADD231PS   constants<>+0(SB), Z5, Z8
+	VSUBPS        constants<>+64(SB), Z8, Z8
 	VMOVDQU32     Z5, Z12
-	VFNMADD231PS  constants<>+128(SB), Z9, Z12
-	VFNMADD231PS  constants<>+192(SB), Z9, Z12
+	VFNMADD231PS  constants<>+128(SB), Z8, Z12
+	VFNMADD231PS  constants<>+192(SB), Z8, Z12
 	VMOVUPS       constants<>+256(SB), Z11
 	VFMADD213PS   constants<>+320(SB), Z12, Z11
 	VFMADD213PS   constants<>+384(SB), Z12, Z11
@@ -24533,8 +25839,8 @@ asked:
 	VFMADD213PS   Z12, Z13, Z11
 	VADDPS        constants<>+640(SB), Z11, Z11
 	VCMPPS        $0x15, constants<>+832(SB), Z5, K1
-	VSCALEFPS.Z   Z9, Z11, K1, Z11
-	VADDPS        Z11, Z10, Z10
+	VSCALEFPS.Z   Z8, Z11, K1, Z11
+	VADDPS        Z11, Z9, Z9
 	VMULPS        64(DI), Z11, Z5
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
@@ -24546,13 +25852,13 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z8, Z6, Z6
-	VMOVUPS       constants<>+64(SB), Z9
-	VFMADD231PS   constants<>+0(SB), Z6, Z9
-	VSUBPS        constants<>+64(SB), Z9, Z9
+	VSUBPS        Z10, Z6, Z6
+	VMOVUPS       constants<>+64(SB), Z8
+	VFMADD231PS   constants<>+0(SB), Z6, Z8
+	VSUBPS        constants<>+64(SB), Z8, Z8
 	VMOVDQU32     Z6, Z12
-	VFNMADD231PS  constants<>+128(SB), Z9, Z12
-	VFNMADD231PS  constants<>+192(SB), Z9, Z12
+	VFNMADD231PS  constants<>+128(SB), Z8, Z12
+	VFNMADD231PS  constants<>+192(SB), Z8, Z12
 	VMOVUPS       constants<>+256(SB), Z11
 	VFMADD213PS   constants<>+320(SB), Z12, Z11
 	VFMADD213PS   constants<>+384(SB), Z12, Z11
@@ -24563,8 +25869,8 @@ asked:
 	VFMADD213PS   Z12, Z13, Z11
 	VADDPS        constants<>+640(SB), Z11, Z11
 	VCMPPS        $0x15, constants<>+832(SB), Z6, K1
-	VSCALEFPS.Z   Z9, Z11, K1, Z11
-	VADDPS        Z11, Z10, Z10
+	VSCALEFPS.Z   Z8, Z11, K1, Z11
+	VADDPS        Z11, Z9, Z9
 	VMULPS        128(DI), Z11, Z6
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
@@ -24576,28 +25882,28 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z8, Z7, Z7
+	VSUBPS        Z10, Z7, Z7
 	VMOVUPS       constants<>+64(SB), Z8
 	VFMADD231PS   constants<>+0(SB), Z7, Z8
 	VSUBPS        constants<>+64(SB), Z8, Z8
 	VMOVDQU32     Z7, Z11
 	VFNMADD231PS  constants<>+128(SB), Z8, Z11
 	VFNMADD231PS  constants<>+192(SB), Z8, Z11
-	VMOVUPS       constants<>+256(SB), Z9
-	VFMADD213PS   constants<>+320(SB), Z11, Z9
-	VFMADD213PS   constants<>+384(SB), Z11, Z9
-	VFMADD213PS   constants<>+448(SB), Z11, Z9
-	VFMADD213PS   constants<>+512(SB), Z11, Z9
-	VFMADD213PS   constants<>+576(SB), Z11, Z9
+	VMOVUPS       constants<>+256(SB), Z10
+	VFMADD213PS   constants<>+320(SB), Z11, Z10
+	VFMADD213PS   constants<>+384(SB), Z11, Z10
+	VFMADD213PS   constants<>+448(SB), Z11, Z10
+	VFMADD213PS   constants<>+512(SB), Z11, Z10
+	VFMADD213PS   constants<>+576(SB), Z11, Z10
 	VMULPS        Z11, Z11, Z12
-	VFMADD213PS   Z11, Z12, Z9
-	VADDPS        constants<>+640(SB), Z9, Z9
+	VFMADD213PS   Z11, Z12, Z10
+	VADDPS        constants<>+640(SB), Z10, Z10
 	VCMPPS        $0x15, constants<>+832(SB), Z7, K1
-	VSCALEFPS.Z   Z8, Z9, K1, Z9
-	VADDPS        Z9, Z10, Z10
-	VMULPS        192(DI), Z9, Z7
-	VEXTRACTF64X4 $0x01, Z10, Y8
-	VADDPS        Y8, Y10, Y8
+	VSCALEFPS.Z   Z8, Z10, K1, Z10
+	VADDPS        Z10, Z9, Z9
+	VMULPS        192(DI), Z10, Z7
+	VEXTRACTF64X4 $0x01, Z9, Y8
+	VADDPS        Y8, Y9, Y8
 	VEXTRACTF32X4 $0x01, Y8, X9
 	VADDPS        X9, X8, X9
 	VUNPCKHPD     X9, X9, X8
@@ -24609,190 +25915,1030 @@ asked:
 	MOVQ          dst+0(FP), CX
 	MOVQ          ldd+8(FP), DX
 	VBROADCASTSS  limit+104(FP), Z9
-	VXORPS        constants<>+960(SB), Z9, Z11
+	VXORPS        constants<>+960(SB), Z9, Z10
 	SHLQ          $0x01, DX
-	VANDPS        constants<>+1024(SB), Z0, Z10
+	VANDPS        constants<>+1024(SB), Z0, Z11
 	VANDPS        constants<>+1024(SB), Z1, Z8
-	VPMAXUD       Z8, Z10, Z10
+	VPMAXUD       Z8, Z11, Z11
 	VANDPS        constants<>+1024(SB), Z2, Z8
-	VPMAXUD       Z8, Z10, Z10
+	VPMAXUD       Z8, Z11, Z11
 	VANDPS        constants<>+1024(SB), Z3, Z8
-	VPMAXUD       Z8, Z10, Z10
-	VEXTRACTF64X4 $0x01, Z10, Y8
-	VPMAXUD       Y10, Y8, Y8
-	VEXTRACTF32X4 $0x01, Y8, X10
-	VPMAXUD       X8, X10, X10
-	VUNPCKHPD     X10, X10, X8
-	VPMAXUD       X10, X8, X10
-	VMOVSHDUP     X10, X8
-	VPMAXUD       X10, X8, X10
-	VDIVSS        X9, X10, X8
+	VPMAXUD       Z8, Z11, Z11
+	VEXTRACTF64X4 $0x01, Z11, Y8
+	VPMAXUD       Y11, Y8, Y8
+	VEXTRACTF32X4 $0x01, Y8, X11
+	VPMAXUD       X8, X11, X11
+	VUNPCKHPD     X11, X11, X8
+	VPMAXUD       X11, X8, X11
+	VMOVSHDUP     X11, X8
+	VPMAXUD       X11, X8, X11
+	VDIVSS        X9, X11, X8
 	VMOVSS        X8, (AX)
-	VDIVSS        X10, X9, X8
+	VDIVSS        X11, X9, X8
 	VCMPSS        $0x11, constants<>+768(SB), X8, K1
 	VMOVAPS.Z     X8, K1, X8
 	VBROADCASTSS  X8, Z8
 	VMULPS        Z0, Z8, Z0
-	VMAXPS        Z11, Z0, Z0
+	VMAXPS        Z10, Z0, Z0
 	VMINPS        Z9, Z0, Z0
 	VCVTPS2DQ     Z0, Z0
 	VPMOVDW       Z0, (CX)
 	VMULPS        Z1, Z8, Z1
-	VMAXPS        Z11, Z1, Z1
+	VMAXPS        Z10, Z1, Z1
 	VMINPS        Z9, Z1, Z1
 	VCVTPS2DQ     Z1, Z1
 	VPMOVDW       Z1, 32(CX)
 	VMULPS        Z2, Z8, Z2
-	VMAXPS        Z11, Z2, Z2
+	VMAXPS        Z10, Z2, Z2
 	VMINPS        Z9, Z2, Z2
 	VCVTPS2DQ     Z2, Z2
 	VPMOVDW       Z2, 64(CX)
 	VMULPS        Z3, Z8, Z3
-	VMAXPS        Z11, Z3, Z3
+	VMAXPS        Z10, Z3, Z3
 	VMINPS        Z9, Z3, Z3
 	VCVTPS2DQ     Z3, Z3
 	VPMOVDW       Z3, 96(CX)
-	VANDPS        constants<>+1024(SB), Z4, Z10
+	VANDPS        constants<>+1024(SB), Z4, Z0
 	VANDPS        constants<>+1024(SB), Z5, Z8
-	VPMAXUD       Z8, Z10, Z10
+	VPMAXUD       Z8, Z0, Z0
 	VANDPS        constants<>+1024(SB), Z6, Z8
-	VPMAXUD       Z8, Z10, Z10
+	VPMAXUD       Z8, Z0, Z0
 	VANDPS        constants<>+1024(SB), Z7, Z8
-	VPMAXUD       Z8, Z10, Z10
-	VEXTRACTF64X4 $0x01, Z10, Y0
-	VPMAXUD       Y10, Y0, Y0
-	VEXTRACTF32X4 $0x01, Y0, X1
-	VPMAXUD       X0, X1, X1
-	VUNPCKHPD     X1, X1, X0
-	VPMAXUD       X1, X0, X1
-	VMOVSHDUP     X1, X0
-	VPMAXUD       X1, X0, X1
-	VDIVSS        X9, X1, X0
-	VMOVSS        X0, 4(AX)
-	VDIVSS        X1, X9, X0
+	VPMAXUD       Z8, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VPMAXUD       Y0, Y1, Y1
+	VEXTRACTF32X4 $0x01, Y1, X0
+	VPMAXUD       X1, X0, X0
+	VUNPCKHPD     X0, X0, X1
+	VPMAXUD       X0, X1, X0
+	VMOVSHDUP     X0, X1
+	VPMAXUD       X0, X1, X0
+	VDIVSS        X9, X0, X1
+	VMOVSS        X1, 4(AX)
+	VDIVSS        X0, X9, X0
 	VCMPSS        $0x11, constants<>+768(SB), X0, K1
 	VMOVAPS.Z     X0, K1, X0
 	VBROADCASTSS  X0, Z0
 	VMULPS        Z4, Z0, Z4
-	VMAXPS        Z11, Z4, Z4
+	VMAXPS        Z10, Z4, Z4
 	VMINPS        Z9, Z4, Z4
 	VCVTPS2DQ     Z4, Z4
 	VPMOVDW       Z4, (CX)(DX*1)
 	VMULPS        Z5, Z0, Z5
-	VMAXPS        Z11, Z5, Z5
+	VMAXPS        Z10, Z5, Z5
 	VMINPS        Z9, Z5, Z5
 	VCVTPS2DQ     Z5, Z5
 	VPMOVDW       Z5, 32(CX)(DX*1)
 	VMULPS        Z6, Z0, Z6
-	VMAXPS        Z11, Z6, Z6
+	VMAXPS        Z10, Z6, Z6
 	VMINPS        Z9, Z6, Z6
 	VCVTPS2DQ     Z6, Z6
 	VPMOVDW       Z6, 64(CX)(DX*1)
 	VMULPS        Z7, Z0, Z7
-	VMAXPS        Z11, Z7, Z7
+	VMAXPS        Z10, Z7, Z7
 	VMINPS        Z9, Z7, Z7
 	VCVTPS2DQ     Z7, Z7
 	VPMOVDW       Z7, 96(CX)(DX*1)
 	VZEROUPPER
 	RET
 
+// func softmaxHalfAVX512r2(x *float32, ldx int, a *float32, row int, step int, b *uint16, ldb int, n int, top *float32, sum *float32, ahead *byte, apart int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·softmaxHalfAVX512r2(SB), NOSPLIT, $0-96
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	MOVQ   a+16(FP), AX
+	MOVQ   step+32(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	MOVQ   row+24(FP), DI
+	SHLQ   $0x02, DI
+	SHLQ   $0x02, CX
+	SHLQ   $0x01, BX
+	MOVQ   ahead+80(FP), R8
+	MOVQ   apart+88(FP), R9
+	MOVQ   R9, R10
+	SHLQ   $0x00, R10
+	MOVQ   $0x00000040, R11
+	SHLQ   $0x03, R9
+	SUBQ   R9, R11
+	MOVQ   $0x00000008, R9
+
+loop:
+	PREFETCHT1 (R8)
+	ADDQ       R10, R8
+	DECQ       R9
+	JNZ        asked
+	ADDQ       R11, R8
+	MOVQ       $0x00000008, R9
+
+asked:
+	VCVTPH2PS     (DX), Z8
+	VCVTPH2PS     32(DX), Z9
+	VCVTPH2PS     64(DX), Z10
+	VCVTPH2PS     96(DX), Z11
+	VBROADCASTSS  (AX), Z12
+	VFMADD231PS   Z8, Z12, Z0
+	VFMADD231PS   Z9, Z12, Z1
+	VFMADD231PS   Z10, Z12, Z2
+	VFMADD231PS   Z11, Z12, Z3
+	VBROADCASTSS  (AX)(DI*1), Z12
+	VFMADD231PS   Z8, Z12, Z4
+	VFMADD231PS   Z9, Z12, Z5
+	VFMADD231PS   Z10, Z12, Z6
+	VFMADD231PS   Z11, Z12, Z7
+	ADDQ          CX, AX
+	ADDQ          BX, DX
+	DECQ          SI
+	JNZ           loop
+	MOVQ          ahead+80(FP), AX
+	MOVQ          apart+88(FP), CX
+	MOVQ          n+56(FP), DX
+	SHLQ          $0x03, DX
+	ADDQ          DX, AX
+	MOVQ          x+0(FP), DX
+	MOVQ          ldx+8(FP), BX
+	SHLQ          $0x02, BX
+	MOVQ          top+64(FP), SI
+	MOVQ          sum+72(FP), DI
+	MOVL          $0xff800000, R8
+	VMOVD         R8, X8
+	VPBROADCASTD  X8, Z8
+	VMAXPS        Z8, Z0, Z9
+	VMAXPS        Z9, Z1, Z9
+	VMAXPS        Z9, Z2, Z9
+	VMAXPS        Z9, Z3, Z9
+	VEXTRACTF64X4 $0x01, Z9, Y10
+	VMAXPS        Y9, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X9
+	VMAXPS        X10, X9, X9
+	VUNPCKHPD     X9, X9, X10
+	VMAXPS        X9, X10, X9
+	VMOVSHDUP     X9, X10
+	VMAXPS        X9, X10, X9
+	VMAXSS        (SI), X9, X9
+	VMOVSS        X9, (SI)
+	VBROADCASTSS  X9, Z10
+	VXORPS        Z9, Z9, Z9
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z0, Z0
+	VMOVUPS       constants<>+64(SB), Z11
+	VFMADD231PS   constants<>+0(SB), Z0, Z11
+	VSUBPS        constants<>+64(SB), Z11, Z11
+	VMOVDQU32     Z0, Z13
+	VFNMADD231PS  constants<>+128(SB), Z11, Z13
+	VFNMADD231PS  constants<>+192(SB), Z11, Z13
+	VMOVUPS       constants<>+256(SB), Z12
+	VFMADD213PS   constants<>+320(SB), Z13, Z12
+	VFMADD213PS   constants<>+384(SB), Z13, Z12
+	VFMADD213PS   constants<>+448(SB), Z13, Z12
+	VFMADD213PS   constants<>+512(SB), Z13, Z12
+	VFMADD213PS   constants<>+576(SB), Z13, Z12
+	VMULPS        Z13, Z13, Z14
+	VFMADD213PS   Z13, Z14, Z12
+	VADDPS        constants<>+640(SB), Z12, Z12
+	VCMPPS        $0x15, constants<>+832(SB), Z0, K1
+	VSCALEFPS.Z   Z11, Z12, K1, Z12
+	VADDPS        Z12, Z9, Z9
+	VMOVUPS       Z12, (DX)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z1, Z1
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z1, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z1, Z12
+	VFNMADD231PS  constants<>+128(SB), Z0, Z12
+	VFNMADD231PS  constants<>+192(SB), Z0, Z12
+	VMOVUPS       constants<>+256(SB), Z11
+	VFMADD213PS   constants<>+320(SB), Z12, Z11
+	VFMADD213PS   constants<>+384(SB), Z12, Z11
+	VFMADD213PS   constants<>+448(SB), Z12, Z11
+	VFMADD213PS   constants<>+512(SB), Z12, Z11
+	VFMADD213PS   constants<>+576(SB), Z12, Z11
+	VMULPS        Z12, Z12, Z13
+	VFMADD213PS   Z12, Z13, Z11
+	VADDPS        constants<>+640(SB), Z11, Z11
+	VCMPPS        $0x15, constants<>+832(SB), Z1, K1
+	VSCALEFPS.Z   Z0, Z11, K1, Z11
+	VADDPS        Z11, Z9, Z9
+	VMOVUPS       Z11, 64(DX)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z2, Z2
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z2, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z2, Z11
+	VFNMADD231PS  constants<>+128(SB), Z0, Z11
+	VFNMADD231PS  constants<>+192(SB), Z0, Z11
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z11, Z1
+	VFMADD213PS   constants<>+384(SB), Z11, Z1
+	VFMADD213PS   constants<>+448(SB), Z11, Z1
+	VFMADD213PS   constants<>+512(SB), Z11, Z1
+	VFMADD213PS   constants<>+576(SB), Z11, Z1
+	VMULPS        Z11, Z11, Z12
+	VFMADD213PS   Z11, Z12, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z2, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z9, Z9
+	VMOVUPS       Z1, 128(DX)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z3, Z3
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z3, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z3, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z10
+	VFMADD213PS   Z2, Z10, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z3, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z9, Z9
+	VMOVUPS       Z1, 192(DX)
+	VEXTRACTF64X4 $0x01, Z9, Y0
+	VADDPS        Y0, Y9, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VUNPCKHPD     X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, (DI)
+	VMAXPS        Z8, Z4, Z9
+	VMAXPS        Z9, Z5, Z9
+	VMAXPS        Z9, Z6, Z9
+	VMAXPS        Z9, Z7, Z9
+	VEXTRACTF64X4 $0x01, Z9, Y0
+	VMAXPS        Y9, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VMAXPS        X0, X1, X1
+	VUNPCKHPD     X1, X1, X0
+	VMAXPS        X1, X0, X1
+	VMOVSHDUP     X1, X0
+	VMAXPS        X1, X0, X1
+	VMAXSS        4(SI), X1, X1
+	VMOVSS        X1, 4(SI)
+	VBROADCASTSS  X1, Z10
+	VXORPS        Z9, Z9, Z9
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z4, Z4
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z4, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z4, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z4, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z9, Z9
+	VMOVUPS       Z1, (DX)(BX*1)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z5, Z5
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z5, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z5, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z5, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z9, Z9
+	VMOVUPS       Z1, 64(DX)(BX*1)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z6, Z6
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z6, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z6, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z6, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z9, Z9
+	VMOVUPS       Z1, 128(DX)(BX*1)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z7, Z7
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z7, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z7, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z7, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z9, Z9
+	VMOVUPS       Z1, 192(DX)(BX*1)
+	VEXTRACTF64X4 $0x01, Z9, Y0
+	VADDPS        Y0, Y9, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VUNPCKHPD     X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, 4(DI)
+	VZEROUPPER
+	RET
+
+// func softmaxBF16AVX512r2(x *float32, ldx int, a *float32, row int, step int, b *uint16, ldb int, n int, top *float32, sum *float32, ahead *byte, apart int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·softmaxBF16AVX512r2(SB), NOSPLIT, $0-96
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	MOVQ   a+16(FP), AX
+	MOVQ   step+32(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	MOVQ   row+24(FP), DI
+	SHLQ   $0x02, DI
+	SHLQ   $0x02, CX
+	SHLQ   $0x01, BX
+	MOVQ   ahead+80(FP), R8
+	MOVQ   apart+88(FP), R9
+	MOVQ   R9, R10
+	SHLQ   $0x00, R10
+	MOVQ   $0x00000040, R11
+	SHLQ   $0x03, R9
+	SUBQ   R9, R11
+	MOVQ   $0x00000008, R9
+
+loop:
+	PREFETCHT1 (R8)
+	ADDQ       R10, R8
+	DECQ       R9
+	JNZ        asked
+	ADDQ       R11, R8
+	MOVQ       $0x00000008, R9
+
+asked:
+	VPMOVZXWD     (DX), Z8
+	VPSLLD        $0x10, Z8, Z8
+	VPMOVZXWD     32(DX), Z9
+	VPSLLD        $0x10, Z9, Z9
+	VPMOVZXWD     64(DX), Z10
+	VPSLLD        $0x10, Z10, Z10
+	VPMOVZXWD     96(DX), Z11
+	VPSLLD        $0x10, Z11, Z11
+	VBROADCASTSS  (AX), Z12
+	VFMADD231PS   Z8, Z12, Z0
+	VFMADD231PS   Z9, Z12, Z1
+	VFMADD231PS   Z10, Z12, Z2
+	VFMADD231PS   Z11, Z12, Z3
+	VBROADCASTSS  (AX)(DI*1), Z12
+	VFMADD231PS   Z8, Z12, Z4
+	VFMADD231PS   Z9, Z12, Z5
+	VFMADD231PS   Z10, Z12, Z6
+	VFMADD231PS   Z11, Z12, Z7
+	ADDQ          CX, AX
+	ADDQ          BX, DX
+	DECQ          SI
+	JNZ           loop
+	MOVQ          ahead+80(FP), AX
+	MOVQ          apart+88(FP), CX
+	MOVQ          n+56(FP), DX
+	SHLQ          $0x03, DX
+	ADDQ          DX, AX
+	MOVQ          x+0(FP), DX
+	MOVQ          ldx+8(FP), BX
+	SHLQ          $0x02, BX
+	MOVQ          top+64(FP), SI
+	MOVQ          sum+72(FP), DI
+	MOVL          $0xff800000, R8
+	VMOVD         R8, X8
+	VPBROADCASTD  X8, Z8
+	VMAXPS        Z8, Z0, Z9
+	VMAXPS        Z9, Z1, Z9
+	VMAXPS        Z9, Z2, Z9
+	VMAXPS        Z9, Z3, Z9
+	VEXTRACTF64X4 $0x01, Z9, Y10
+	VMAXPS        Y9, Y10, Y10
+	VEXTRACTF32X4 $0x01, Y10, X9
+	VMAXPS        X10, X9, X9
+	VUNPCKHPD     X9, X9, X10
+	VMAXPS        X9, X10, X9
+	VMOVSHDUP     X9, X10
+	VMAXPS        X9, X10, X9
+	VMAXSS        (SI), X9, X9
+	VMOVSS        X9, (SI)
+	VBROADCASTSS  X9, Z10
+	VXORPS        Z9, Z9, Z9
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z0, Z0
+	VMOVUPS       constants<>+64(SB), Z11
+	VFMADD231PS   constants<>+0(SB), Z0, Z11
+	VSUBPS        constants<>+64(SB), Z11, Z11
+	VMOVDQU32     Z0, Z13
+	VFNMADD231PS  constants<>+128(SB), Z11, Z13
+	VFNMADD231PS  constants<>+192(SB), Z11, Z13
+	VMOVUPS       constants<>+256(SB), Z12
+	VFMADD213PS   constants<>+320(SB), Z13, Z12
+	VFMADD213PS   constants<>+384(SB), Z13, Z12
+	VFMADD213PS   constants<>+448(SB), Z13, Z12
+	VFMADD213PS   constants<>+512(SB), Z13, Z12
+	VFMADD213PS   constants<>+576(SB), Z13, Z12
+	VMULPS        Z13, Z13, Z14
+	VFMADD213PS   Z13, Z14, Z12
+	VADDPS        constants<>+640(SB), Z12, Z12
+	VCMPPS        $0x15, constants<>+832(SB), Z0, K1
+	VSCALEFPS.Z   Z11, Z12, K1, Z12
+	VADDPS        Z12, Z9, Z9
+	VMOVUPS       Z12, (DX)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z1, Z1
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z1, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z1, Z12
+	VFNMADD231PS  constants<>+128(SB), Z0, Z12
+	VFNMADD231PS  constants<>+192(SB), Z0, Z12
+	VMOVUPS       constants<>+256(SB), Z11
+	VFMADD213PS   constants<>+320(SB), Z12, Z11
+	VFMADD213PS   constants<>+384(SB), Z12, Z11
+	VFMADD213PS   constants<>+448(SB), Z12, Z11
+	VFMADD213PS   constants<>+512(SB), Z12, Z11
+	VFMADD213PS   constants<>+576(SB), Z12, Z11
+	VMULPS        Z12, Z12, Z13
+	VFMADD213PS   Z12, Z13, Z11
+	VADDPS        constants<>+640(SB), Z11, Z11
+	VCMPPS        $0x15, constants<>+832(SB), Z1, K1
+	VSCALEFPS.Z   Z0, Z11, K1, Z11
+	VADDPS        Z11, Z9, Z9
+	VMOVUPS       Z11, 64(DX)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z2, Z2
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z2, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z2, Z11
+	VFNMADD231PS  constants<>+128(SB), Z0, Z11
+	VFNMADD231PS  constants<>+192(SB), Z0, Z11
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z11, Z1
+	VFMADD213PS   constants<>+384(SB), Z11, Z1
+	VFMADD213PS   constants<>+448(SB), Z11, Z1
+	VFMADD213PS   constants<>+512(SB), Z11, Z1
+	VFMADD213PS   constants<>+576(SB), Z11, Z1
+	VMULPS        Z11, Z11, Z12
+	VFMADD213PS   Z11, Z12, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z2, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z9, Z9
+	VMOVUPS       Z1, 128(DX)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z3, Z3
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z3, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z3, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z10
+	VFMADD213PS   Z2, Z10, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z3, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z9, Z9
+	VMOVUPS       Z1, 192(DX)
+	VEXTRACTF64X4 $0x01, Z9, Y0
+	VADDPS        Y0, Y9, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VUNPCKHPD     X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, (DI)
+	VMAXPS        Z8, Z4, Z9
+	VMAXPS        Z9, Z5, Z9
+	VMAXPS        Z9, Z6, Z9
+	VMAXPS        Z9, Z7, Z9
+	VEXTRACTF64X4 $0x01, Z9, Y0
+	VMAXPS        Y9, Y0, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VMAXPS        X0, X1, X1
+	VUNPCKHPD     X1, X1, X0
+	VMAXPS        X1, X0, X1
+	VMOVSHDUP     X1, X0
+	VMAXPS        X1, X0, X1
+	VMAXSS        4(SI), X1, X1
+	VMOVSS        X1, 4(SI)
+	VBROADCASTSS  X1, Z10
+	VXORPS        Z9, Z9, Z9
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z4, Z4
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z4, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z4, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z4, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z9, Z9
+	VMOVUPS       Z1, (DX)(BX*1)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z5, Z5
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z5, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z5, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z5, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z9, Z9
+	VMOVUPS       Z1, 64(DX)(BX*1)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z6, Z6
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z6, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z6, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z6, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z9, Z9
+	VMOVUPS       Z1, 128(DX)(BX*1)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z10, Z7, Z7
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z7, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z7, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z3
+	VFMADD213PS   Z2, Z3, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z7, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z9, Z9
+	VMOVUPS       Z1, 192(DX)(BX*1)
+	VEXTRACTF64X4 $0x01, Z9, Y0
+	VADDPS        Y0, Y9, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VUNPCKHPD     X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, 4(DI)
+	VZEROUPPER
+	RET
+
 // func addProductAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductAVX512r2x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
+	VMOVUPS (AX), Z0
+	VMOVUPS (AX)(CX*1), Z1
+	MOVQ    a+16(FP), DX
+	MOVQ    step+32(FP), BX
+	MOVQ    b+40(FP), SI
+	MOVQ    ldb+48(FP), DI
+	MOVQ    n+56(FP), R8
+	MOVQ    row+24(FP), R9
 	SHLQ    $0x02, R9
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
+	SHLQ    $0x02, BX
+	SHLQ    $0x02, DI
 
 loop:
-	VMOVUPS      (DX), Z2
-	VBROADCASTSS (AX), Z3
+	VMOVUPS      (SI), Z2
+	VBROADCASTSS (DX), Z3
 	VFMADD231PS  Z2, Z3, Z0
-	VBROADCASTSS (AX)(DI*1), Z3
+	VBROADCASTSS (DX)(R9*1), Z3
 	VFMADD231PS  Z2, Z3, Z1
-	ADDQ         CX, AX
 	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DI, SI
+	DECQ         R8
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, (AX)(CX*1)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductHalfAVX512r2x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
+	VMOVUPS (AX), Z0
+	VMOVUPS (AX)(CX*1), Z1
+	MOVQ    a+16(FP), DX
+	MOVQ    step+32(FP), BX
+	MOVQ    b+40(FP), SI
+	MOVQ    ldb+48(FP), DI
+	MOVQ    n+56(FP), R8
+	MOVQ    row+24(FP), R9
 	SHLQ    $0x02, R9
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
+	SHLQ    $0x02, BX
+	SHLQ    $0x01, DI
 
 loop:
-	VCVTPH2PS    (DX), Z2
-	VBROADCASTSS (AX), Z3
+	VCVTPH2PS    (SI), Z2
+	VBROADCASTSS (DX), Z3
 	VFMADD231PS  Z2, Z3, Z0
-	VBROADCASTSS (AX)(DI*1), Z3
+	VBROADCASTSS (DX)(R9*1), Z3
 	VFMADD231PS  Z2, Z3, Z1
-	ADDQ         CX, AX
 	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DI, SI
+	DECQ         R8
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, (AX)(CX*1)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX512r2x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductBF16AVX512r2x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), R8
-	MOVQ    ldc+8(FP), R9
+	VMOVUPS (AX), Z0
+	VMOVUPS (AX)(CX*1), Z1
+	MOVQ    a+16(FP), DX
+	MOVQ    step+32(FP), BX
+	MOVQ    b+40(FP), SI
+	MOVQ    ldb+48(FP), DI
+	MOVQ    n+56(FP), R8
+	MOVQ    row+24(FP), R9
 	SHLQ    $0x02, R9
-	VMOVUPS (R8), Z0
-	VMOVUPS (R8)(R9*1), Z1
+	SHLQ    $0x02, BX
+	SHLQ    $0x01, DI
 
 loop:
-	VPMOVZXWD    (DX), Z2
+	VPMOVZXWD    (SI), Z2
 	VPSLLD       $0x10, Z2, Z2
-	VBROADCASTSS (AX), Z3
+	VBROADCASTSS (DX), Z3
 	VFMADD231PS  Z2, Z3, Z0
-	VBROADCASTSS (AX)(DI*1), Z3
+	VBROADCASTSS (DX)(R9*1), Z3
 	VFMADD231PS  Z2, Z3, Z1
-	ADDQ         CX, AX
 	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DI, SI
+	DECQ         R8
 	JNZ          loop
-	VMOVUPS      Z0, (R8)
-	VMOVUPS      Z1, (R8)(R9*1)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, (AX)(CX*1)
 	VZEROUPPER
 	RET
 
@@ -24836,22 +26982,22 @@ loop:
 // func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·addProductAVX512r1x64(SB), NOSPLIT, $0-80
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	MOVQ    a+16(FP), CX
+	MOVQ    step+32(FP), DX
+	MOVQ    b+40(FP), BX
+	MOVQ    ldb+48(FP), SI
+	MOVQ    n+56(FP), DI
+	MOVQ    row+24(FP), R8
 	SHLQ    $0x02, R8
-	VMOVUPS (DI), Z0
-	VMOVUPS 64(DI), Z1
-	VMOVUPS 128(DI), Z2
-	VMOVUPS 192(DI), Z3
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
 	MOVQ    ahead+64(FP), R8
 	MOVQ    apart+72(FP), R9
 	MOVQ    R9, R10
@@ -24874,45 +27020,45 @@ loop:
 	MOVQ       $0x00000004, R12
 
 asked:
-	VMOVUPS      (DX), Z4
-	VMOVUPS      64(DX), Z5
-	VMOVUPS      128(DX), Z6
-	VMOVUPS      192(DX), Z7
-	VBROADCASTSS (AX), Z8
+	VMOVUPS      (BX), Z4
+	VMOVUPS      64(BX), Z5
+	VMOVUPS      128(BX), Z6
+	VMOVUPS      192(BX), Z7
+	VBROADCASTSS (CX), Z8
 	VFMADD231PS  Z4, Z8, Z0
 	VFMADD231PS  Z5, Z8, Z1
 	VFMADD231PS  Z6, Z8, Z2
 	VFMADD231PS  Z7, Z8, Z3
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         DI
 	JNZ          loop
-	VMOVUPS      Z0, (DI)
-	VMOVUPS      Z1, 64(DI)
-	VMOVUPS      Z2, 128(DI)
-	VMOVUPS      Z3, 192(DI)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·addProductHalfAVX512r1x64(SB), NOSPLIT, $0-80
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	MOVQ    a+16(FP), CX
+	MOVQ    step+32(FP), DX
+	MOVQ    b+40(FP), BX
+	MOVQ    ldb+48(FP), SI
+	MOVQ    n+56(FP), DI
+	MOVQ    row+24(FP), R8
 	SHLQ    $0x02, R8
-	VMOVUPS (DI), Z0
-	VMOVUPS 64(DI), Z1
-	VMOVUPS 128(DI), Z2
-	VMOVUPS 192(DI), Z3
+	SHLQ    $0x02, DX
+	SHLQ    $0x01, SI
 	MOVQ    ahead+64(FP), R8
 	MOVQ    apart+72(FP), R9
 	MOVQ    R9, R10
@@ -24933,45 +27079,45 @@ loop:
 	MOVQ       $0x00000004, R12
 
 asked:
-	VCVTPH2PS    (DX), Z4
-	VCVTPH2PS    32(DX), Z5
-	VCVTPH2PS    64(DX), Z6
-	VCVTPH2PS    96(DX), Z7
-	VBROADCASTSS (AX), Z8
+	VCVTPH2PS    (BX), Z4
+	VCVTPH2PS    32(BX), Z5
+	VCVTPH2PS    64(BX), Z6
+	VCVTPH2PS    96(BX), Z7
+	VBROADCASTSS (CX), Z8
 	VFMADD231PS  Z4, Z8, Z0
 	VFMADD231PS  Z5, Z8, Z1
 	VFMADD231PS  Z6, Z8, Z2
 	VFMADD231PS  Z7, Z8, Z3
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         DI
 	JNZ          loop
-	VMOVUPS      Z0, (DI)
-	VMOVUPS      Z1, 64(DI)
-	VMOVUPS      Z2, 128(DI)
-	VMOVUPS      Z3, 192(DI)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·addProductBF16AVX512r1x64(SB), NOSPLIT, $0-80
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
+	VMOVUPS (AX), Z0
+	VMOVUPS 64(AX), Z1
+	VMOVUPS 128(AX), Z2
+	VMOVUPS 192(AX), Z3
+	MOVQ    a+16(FP), CX
+	MOVQ    step+32(FP), DX
+	MOVQ    b+40(FP), BX
+	MOVQ    ldb+48(FP), SI
+	MOVQ    n+56(FP), DI
+	MOVQ    row+24(FP), R8
 	SHLQ    $0x02, R8
-	VMOVUPS (DI), Z0
-	VMOVUPS 64(DI), Z1
-	VMOVUPS 128(DI), Z2
-	VMOVUPS 192(DI), Z3
+	SHLQ    $0x02, DX
+	SHLQ    $0x01, SI
 	MOVQ    ahead+64(FP), R8
 	MOVQ    apart+72(FP), R9
 	MOVQ    R9, R10
@@ -24992,27 +27138,27 @@ loop:
 	MOVQ       $0x00000004, R12
 
 asked:
-	VPMOVZXWD    (DX), Z4
+	VPMOVZXWD    (BX), Z4
 	VPSLLD       $0x10, Z4, Z4
-	VPMOVZXWD    32(DX), Z5
+	VPMOVZXWD    32(BX), Z5
 	VPSLLD       $0x10, Z5, Z5
-	VPMOVZXWD    64(DX), Z6
+	VPMOVZXWD    64(BX), Z6
 	VPSLLD       $0x10, Z6, Z6
-	VPMOVZXWD    96(DX), Z7
+	VPMOVZXWD    96(BX), Z7
 	VPSLLD       $0x10, Z7, Z7
-	VBROADCASTSS (AX), Z8
+	VBROADCASTSS (CX), Z8
 	VFMADD231PS  Z4, Z8, Z0
 	VFMADD231PS  Z5, Z8, Z1
 	VFMADD231PS  Z6, Z8, Z2
 	VFMADD231PS  Z7, Z8, Z3
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         DI
 	JNZ          loop
-	VMOVUPS      Z0, (DI)
-	VMOVUPS      Z1, 64(DI)
-	VMOVUPS      Z2, 128(DI)
-	VMOVUPS      Z3, 192(DI)
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
 	VZEROUPPER
 	RET
 
@@ -25154,22 +27300,22 @@ asked:
 	MOVL          $0xff800000, R8
 	VMOVD         R8, X4
 	VPBROADCASTD  X4, Z4
-	VMAXPS        Z4, Z0, Z5
-	VMAXPS        Z5, Z1, Z5
-	VMAXPS        Z5, Z2, Z5
-	VMAXPS        Z5, Z3, Z5
-	VEXTRACTF64X4 $0x01, Z5, Y4
-	VMAXPS        Y5, Y4, Y4
-	VEXTRACTF32X4 $0x01, Y4, X5
-	VMAXPS        X4, X5, X5
-	VUNPCKHPD     X5, X5, X4
-	VMAXPS        X5, X4, X5
-	VMOVSHDUP     X5, X4
-	VMAXPS        X5, X4, X5
-	VMAXSS        (BX), X5, X5
-	VMOVSS        X5, (BX)
-	VBROADCASTSS  X5, Z4
-	VXORPS        Z5, Z5, Z5
+	VMAXPS        Z4, Z0, Z4
+	VMAXPS        Z4, Z1, Z4
+	VMAXPS        Z4, Z2, Z4
+	VMAXPS        Z4, Z3, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y5
+	VMAXPS        Y4, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X4
+	VMAXPS        X5, X4, X4
+	VUNPCKHPD     X4, X4, X5
+	VMAXPS        X4, X5, X4
+	VMOVSHDUP     X4, X5
+	VMAXPS        X4, X5, X4
+	VMAXSS        (BX), X4, X4
+	VMOVSS        X4, (BX)
+	VBROADCASTSS  X4, Z5
+	VXORPS        Z4, Z4, Z4
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
 	PREFETCHT1    128(AX)
@@ -25190,7 +27336,7 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z4, Z0, Z0
+	VSUBPS        Z5, Z0, Z0
 	VMOVUPS       constants<>+64(SB), Z6
 	VFMADD231PS   constants<>+0(SB), Z0, Z6
 	VSUBPS        constants<>+64(SB), Z6, Z6
@@ -25208,7 +27354,7 @@ asked:
 	VADDPS        constants<>+640(SB), Z7, Z7
 	VCMPPS        $0x15, constants<>+832(SB), Z0, K1
 	VSCALEFPS.Z   Z6, Z7, K1, Z7
-	VADDPS        Z7, Z5, Z5
+	VADDPS        Z7, Z4, Z4
 	VMULPS        (DI), Z7, Z0
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
@@ -25230,7 +27376,7 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z4, Z1, Z1
+	VSUBPS        Z5, Z1, Z1
 	VMOVUPS       constants<>+64(SB), Z6
 	VFMADD231PS   constants<>+0(SB), Z1, Z6
 	VSUBPS        constants<>+64(SB), Z6, Z6
@@ -25248,7 +27394,7 @@ asked:
 	VADDPS        constants<>+640(SB), Z7, Z7
 	VCMPPS        $0x15, constants<>+832(SB), Z1, K1
 	VSCALEFPS.Z   Z6, Z7, K1, Z7
-	VADDPS        Z7, Z5, Z5
+	VADDPS        Z7, Z4, Z4
 	VMULPS        64(DI), Z7, Z1
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
@@ -25270,7 +27416,7 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z4, Z2, Z2
+	VSUBPS        Z5, Z2, Z2
 	VMOVUPS       constants<>+64(SB), Z6
 	VFMADD231PS   constants<>+0(SB), Z2, Z6
 	VSUBPS        constants<>+64(SB), Z6, Z6
@@ -25288,7 +27434,7 @@ asked:
 	VADDPS        constants<>+640(SB), Z7, Z7
 	VCMPPS        $0x15, constants<>+832(SB), Z2, K1
 	VSCALEFPS.Z   Z6, Z7, K1, Z7
-	VADDPS        Z7, Z5, Z5
+	VADDPS        Z7, Z4, Z4
 	VMULPS        128(DI), Z7, Z2
 	PREFETCHT1    (AX)
 	PREFETCHT1    64(AX)
@@ -25310,13 +27456,13 @@ asked:
 	PREFETCHT1    448(AX)
 	PREFETCHT1    (AX)(DX*1)
 	ADDQ          CX, AX
-	VSUBPS        Z4, Z3, Z3
-	VMOVUPS       constants<>+64(SB), Z4
-	VFMADD231PS   constants<>+0(SB), Z3, Z4
-	VSUBPS        constants<>+64(SB), Z4, Z4
+	VSUBPS        Z5, Z3, Z3
+	VMOVUPS       constants<>+64(SB), Z5
+	VFMADD231PS   constants<>+0(SB), Z3, Z5
+	VSUBPS        constants<>+64(SB), Z5, Z5
 	VMOVDQU32     Z3, Z7
-	VFNMADD231PS  constants<>+128(SB), Z4, Z7
-	VFNMADD231PS  constants<>+192(SB), Z4, Z7
+	VFNMADD231PS  constants<>+128(SB), Z5, Z7
+	VFNMADD231PS  constants<>+192(SB), Z5, Z7
 	VMOVUPS       constants<>+256(SB), Z6
 	VFMADD213PS   constants<>+320(SB), Z7, Z6
 	VFMADD213PS   constants<>+384(SB), Z7, Z6
@@ -25327,153 +27473,765 @@ asked:
 	VFMADD213PS   Z7, Z8, Z6
 	VADDPS        constants<>+640(SB), Z6, Z6
 	VCMPPS        $0x15, constants<>+832(SB), Z3, K1
-	VSCALEFPS.Z   Z4, Z6, K1, Z6
-	VADDPS        Z6, Z5, Z5
+	VSCALEFPS.Z   Z5, Z6, K1, Z6
+	VADDPS        Z6, Z4, Z4
 	VMULPS        192(DI), Z6, Z3
-	VEXTRACTF64X4 $0x01, Z5, Y4
-	VADDPS        Y4, Y5, Y4
-	VEXTRACTF32X4 $0x01, Y4, X5
-	VADDPS        X5, X4, X5
-	VUNPCKHPD     X5, X5, X4
-	VADDPS        X4, X5, X5
-	VMOVSHDUP     X5, X4
-	VADDPS        X4, X5, X5
-	VMOVSS        X5, (SI)
+	VEXTRACTF64X4 $0x01, Z4, Y5
+	VADDPS        Y5, Y4, Y5
+	VEXTRACTF32X4 $0x01, Y5, X4
+	VADDPS        X4, X5, X4
+	VUNPCKHPD     X4, X4, X5
+	VADDPS        X5, X4, X4
+	VMOVSHDUP     X4, X5
+	VADDPS        X5, X4, X4
+	VMOVSS        X4, (SI)
 	MOVQ          worth+96(FP), AX
 	MOVQ          dst+0(FP), CX
 	MOVQ          ldd+8(FP), DX
-	VBROADCASTSS  limit+104(FP), Z6
-	VXORPS        constants<>+960(SB), Z6, Z7
+	VBROADCASTSS  limit+104(FP), Z5
+	VXORPS        constants<>+960(SB), Z5, Z6
 	SHLQ          $0x01, DX
-	VANDPS        constants<>+1024(SB), Z0, Z5
+	VANDPS        constants<>+1024(SB), Z0, Z7
 	VANDPS        constants<>+1024(SB), Z1, Z4
-	VPMAXUD       Z4, Z5, Z5
+	VPMAXUD       Z4, Z7, Z7
 	VANDPS        constants<>+1024(SB), Z2, Z4
-	VPMAXUD       Z4, Z5, Z5
+	VPMAXUD       Z4, Z7, Z7
 	VANDPS        constants<>+1024(SB), Z3, Z4
-	VPMAXUD       Z4, Z5, Z5
-	VEXTRACTF64X4 $0x01, Z5, Y4
-	VPMAXUD       Y5, Y4, Y4
-	VEXTRACTF32X4 $0x01, Y4, X5
-	VPMAXUD       X4, X5, X5
-	VUNPCKHPD     X5, X5, X4
-	VPMAXUD       X5, X4, X5
-	VMOVSHDUP     X5, X4
-	VPMAXUD       X5, X4, X5
-	VDIVSS        X6, X5, X4
+	VPMAXUD       Z4, Z7, Z7
+	VEXTRACTF64X4 $0x01, Z7, Y4
+	VPMAXUD       Y7, Y4, Y4
+	VEXTRACTF32X4 $0x01, Y4, X7
+	VPMAXUD       X4, X7, X7
+	VUNPCKHPD     X7, X7, X4
+	VPMAXUD       X7, X4, X7
+	VMOVSHDUP     X7, X4
+	VPMAXUD       X7, X4, X7
+	VDIVSS        X5, X7, X4
 	VMOVSS        X4, (AX)
-	VDIVSS        X5, X6, X4
+	VDIVSS        X7, X5, X4
 	VCMPSS        $0x11, constants<>+768(SB), X4, K1
 	VMOVAPS.Z     X4, K1, X4
 	VBROADCASTSS  X4, Z4
 	VMULPS        Z0, Z4, Z0
-	VMAXPS        Z7, Z0, Z0
-	VMINPS        Z6, Z0, Z0
+	VMAXPS        Z6, Z0, Z0
+	VMINPS        Z5, Z0, Z0
 	VCVTPS2DQ     Z0, Z0
 	VPMOVDW       Z0, (CX)
 	VMULPS        Z1, Z4, Z1
-	VMAXPS        Z7, Z1, Z1
-	VMINPS        Z6, Z1, Z1
+	VMAXPS        Z6, Z1, Z1
+	VMINPS        Z5, Z1, Z1
 	VCVTPS2DQ     Z1, Z1
 	VPMOVDW       Z1, 32(CX)
 	VMULPS        Z2, Z4, Z2
-	VMAXPS        Z7, Z2, Z2
-	VMINPS        Z6, Z2, Z2
+	VMAXPS        Z6, Z2, Z2
+	VMINPS        Z5, Z2, Z2
 	VCVTPS2DQ     Z2, Z2
 	VPMOVDW       Z2, 64(CX)
 	VMULPS        Z3, Z4, Z3
-	VMAXPS        Z7, Z3, Z3
-	VMINPS        Z6, Z3, Z3
+	VMAXPS        Z6, Z3, Z3
+	VMINPS        Z5, Z3, Z3
 	VCVTPS2DQ     Z3, Z3
 	VPMOVDW       Z3, 96(CX)
+	VZEROUPPER
+	RET
+
+// func softmaxHalfAVX512r1(x *float32, ldx int, a *float32, row int, step int, b *uint16, ldb int, n int, top *float32, sum *float32, ahead *byte, apart int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·softmaxHalfAVX512r1(SB), NOSPLIT, $0-96
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	MOVQ   a+16(FP), AX
+	MOVQ   step+32(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	MOVQ   row+24(FP), DI
+	SHLQ   $0x02, DI
+	SHLQ   $0x02, CX
+	SHLQ   $0x01, BX
+	MOVQ   ahead+80(FP), DI
+	MOVQ   apart+88(FP), R8
+	MOVQ   R8, R9
+	SHLQ   $0x00, R9
+	MOVQ   $0x00000040, R10
+	SHLQ   $0x03, R8
+	SUBQ   R8, R10
+	MOVQ   $0x00000008, R8
+
+loop:
+	PREFETCHT1 (DI)
+	ADDQ       R9, DI
+	DECQ       R8
+	JNZ        asked
+	ADDQ       R10, DI
+	MOVQ       $0x00000008, R8
+
+asked:
+	VCVTPH2PS     (DX), Z4
+	VCVTPH2PS     32(DX), Z5
+	VCVTPH2PS     64(DX), Z6
+	VCVTPH2PS     96(DX), Z7
+	VBROADCASTSS  (AX), Z8
+	VFMADD231PS   Z4, Z8, Z0
+	VFMADD231PS   Z5, Z8, Z1
+	VFMADD231PS   Z6, Z8, Z2
+	VFMADD231PS   Z7, Z8, Z3
+	ADDQ          CX, AX
+	ADDQ          BX, DX
+	DECQ          SI
+	JNZ           loop
+	MOVQ          ahead+80(FP), AX
+	MOVQ          apart+88(FP), CX
+	MOVQ          n+56(FP), DX
+	SHLQ          $0x03, DX
+	ADDQ          DX, AX
+	MOVQ          x+0(FP), DX
+	MOVQ          ldx+8(FP), BX
+	SHLQ          $0x02, BX
+	MOVQ          top+64(FP), BX
+	MOVQ          sum+72(FP), SI
+	MOVL          $0xff800000, DI
+	VMOVD         DI, X4
+	VPBROADCASTD  X4, Z4
+	VMAXPS        Z4, Z0, Z4
+	VMAXPS        Z4, Z1, Z4
+	VMAXPS        Z4, Z2, Z4
+	VMAXPS        Z4, Z3, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y5
+	VMAXPS        Y4, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X4
+	VMAXPS        X5, X4, X4
+	VUNPCKHPD     X4, X4, X5
+	VMAXPS        X4, X5, X4
+	VMOVSHDUP     X4, X5
+	VMAXPS        X4, X5, X4
+	VMAXSS        (BX), X4, X4
+	VMOVSS        X4, (BX)
+	VBROADCASTSS  X4, Z5
+	VXORPS        Z4, Z4, Z4
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z5, Z0, Z0
+	VMOVUPS       constants<>+64(SB), Z6
+	VFMADD231PS   constants<>+0(SB), Z0, Z6
+	VSUBPS        constants<>+64(SB), Z6, Z6
+	VMOVDQU32     Z0, Z8
+	VFNMADD231PS  constants<>+128(SB), Z6, Z8
+	VFNMADD231PS  constants<>+192(SB), Z6, Z8
+	VMOVUPS       constants<>+256(SB), Z7
+	VFMADD213PS   constants<>+320(SB), Z8, Z7
+	VFMADD213PS   constants<>+384(SB), Z8, Z7
+	VFMADD213PS   constants<>+448(SB), Z8, Z7
+	VFMADD213PS   constants<>+512(SB), Z8, Z7
+	VFMADD213PS   constants<>+576(SB), Z8, Z7
+	VMULPS        Z8, Z8, Z9
+	VFMADD213PS   Z8, Z9, Z7
+	VADDPS        constants<>+640(SB), Z7, Z7
+	VCMPPS        $0x15, constants<>+832(SB), Z0, K1
+	VSCALEFPS.Z   Z6, Z7, K1, Z7
+	VADDPS        Z7, Z4, Z4
+	VMOVUPS       Z7, (DX)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z5, Z1, Z1
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z1, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z1, Z7
+	VFNMADD231PS  constants<>+128(SB), Z0, Z7
+	VFNMADD231PS  constants<>+192(SB), Z0, Z7
+	VMOVUPS       constants<>+256(SB), Z6
+	VFMADD213PS   constants<>+320(SB), Z7, Z6
+	VFMADD213PS   constants<>+384(SB), Z7, Z6
+	VFMADD213PS   constants<>+448(SB), Z7, Z6
+	VFMADD213PS   constants<>+512(SB), Z7, Z6
+	VFMADD213PS   constants<>+576(SB), Z7, Z6
+	VMULPS        Z7, Z7, Z8
+	VFMADD213PS   Z7, Z8, Z6
+	VADDPS        constants<>+640(SB), Z6, Z6
+	VCMPPS        $0x15, constants<>+832(SB), Z1, K1
+	VSCALEFPS.Z   Z0, Z6, K1, Z6
+	VADDPS        Z6, Z4, Z4
+	VMOVUPS       Z6, 64(DX)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z5, Z2, Z2
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z2, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z2, Z6
+	VFNMADD231PS  constants<>+128(SB), Z0, Z6
+	VFNMADD231PS  constants<>+192(SB), Z0, Z6
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z6, Z1
+	VFMADD213PS   constants<>+384(SB), Z6, Z1
+	VFMADD213PS   constants<>+448(SB), Z6, Z1
+	VFMADD213PS   constants<>+512(SB), Z6, Z1
+	VFMADD213PS   constants<>+576(SB), Z6, Z1
+	VMULPS        Z6, Z6, Z7
+	VFMADD213PS   Z6, Z7, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z2, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z4, Z4
+	VMOVUPS       Z1, 128(DX)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z5, Z3, Z3
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z3, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z3, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z5
+	VFMADD213PS   Z2, Z5, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z3, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z4, Z4
+	VMOVUPS       Z1, 192(DX)
+	VEXTRACTF64X4 $0x01, Z4, Y0
+	VADDPS        Y0, Y4, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VUNPCKHPD     X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, (SI)
+	VZEROUPPER
+	RET
+
+// func softmaxBF16AVX512r1(x *float32, ldx int, a *float32, row int, step int, b *uint16, ldb int, n int, top *float32, sum *float32, ahead *byte, apart int)
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VL, MMX+
+TEXT ·softmaxBF16AVX512r1(SB), NOSPLIT, $0-96
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	MOVQ   a+16(FP), AX
+	MOVQ   step+32(FP), CX
+	MOVQ   b+40(FP), DX
+	MOVQ   ldb+48(FP), BX
+	MOVQ   n+56(FP), SI
+	MOVQ   row+24(FP), DI
+	SHLQ   $0x02, DI
+	SHLQ   $0x02, CX
+	SHLQ   $0x01, BX
+	MOVQ   ahead+80(FP), DI
+	MOVQ   apart+88(FP), R8
+	MOVQ   R8, R9
+	SHLQ   $0x00, R9
+	MOVQ   $0x00000040, R10
+	SHLQ   $0x03, R8
+	SUBQ   R8, R10
+	MOVQ   $0x00000008, R8
+
+loop:
+	PREFETCHT1 (DI)
+	ADDQ       R9, DI
+	DECQ       R8
+	JNZ        asked
+	ADDQ       R10, DI
+	MOVQ       $0x00000008, R8
+
+asked:
+	VPMOVZXWD     (DX), Z4
+	VPSLLD        $0x10, Z4, Z4
+	VPMOVZXWD     32(DX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VPMOVZXWD     64(DX), Z6
+	VPSLLD        $0x10, Z6, Z6
+	VPMOVZXWD     96(DX), Z7
+	VPSLLD        $0x10, Z7, Z7
+	VBROADCASTSS  (AX), Z8
+	VFMADD231PS   Z4, Z8, Z0
+	VFMADD231PS   Z5, Z8, Z1
+	VFMADD231PS   Z6, Z8, Z2
+	VFMADD231PS   Z7, Z8, Z3
+	ADDQ          CX, AX
+	ADDQ          BX, DX
+	DECQ          SI
+	JNZ           loop
+	MOVQ          ahead+80(FP), AX
+	MOVQ          apart+88(FP), CX
+	MOVQ          n+56(FP), DX
+	SHLQ          $0x03, DX
+	ADDQ          DX, AX
+	MOVQ          x+0(FP), DX
+	MOVQ          ldx+8(FP), BX
+	SHLQ          $0x02, BX
+	MOVQ          top+64(FP), BX
+	MOVQ          sum+72(FP), SI
+	MOVL          $0xff800000, DI
+	VMOVD         DI, X4
+	VPBROADCASTD  X4, Z4
+	VMAXPS        Z4, Z0, Z4
+	VMAXPS        Z4, Z1, Z4
+	VMAXPS        Z4, Z2, Z4
+	VMAXPS        Z4, Z3, Z4
+	VEXTRACTF64X4 $0x01, Z4, Y5
+	VMAXPS        Y4, Y5, Y5
+	VEXTRACTF32X4 $0x01, Y5, X4
+	VMAXPS        X5, X4, X4
+	VUNPCKHPD     X4, X4, X5
+	VMAXPS        X4, X5, X4
+	VMOVSHDUP     X4, X5
+	VMAXPS        X4, X5, X4
+	VMAXSS        (BX), X4, X4
+	VMOVSS        X4, (BX)
+	VBROADCASTSS  X4, Z5
+	VXORPS        Z4, Z4, Z4
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z5, Z0, Z0
+	VMOVUPS       constants<>+64(SB), Z6
+	VFMADD231PS   constants<>+0(SB), Z0, Z6
+	VSUBPS        constants<>+64(SB), Z6, Z6
+	VMOVDQU32     Z0, Z8
+	VFNMADD231PS  constants<>+128(SB), Z6, Z8
+	VFNMADD231PS  constants<>+192(SB), Z6, Z8
+	VMOVUPS       constants<>+256(SB), Z7
+	VFMADD213PS   constants<>+320(SB), Z8, Z7
+	VFMADD213PS   constants<>+384(SB), Z8, Z7
+	VFMADD213PS   constants<>+448(SB), Z8, Z7
+	VFMADD213PS   constants<>+512(SB), Z8, Z7
+	VFMADD213PS   constants<>+576(SB), Z8, Z7
+	VMULPS        Z8, Z8, Z9
+	VFMADD213PS   Z8, Z9, Z7
+	VADDPS        constants<>+640(SB), Z7, Z7
+	VCMPPS        $0x15, constants<>+832(SB), Z0, K1
+	VSCALEFPS.Z   Z6, Z7, K1, Z7
+	VADDPS        Z7, Z4, Z4
+	VMOVUPS       Z7, (DX)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z5, Z1, Z1
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z1, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z1, Z7
+	VFNMADD231PS  constants<>+128(SB), Z0, Z7
+	VFNMADD231PS  constants<>+192(SB), Z0, Z7
+	VMOVUPS       constants<>+256(SB), Z6
+	VFMADD213PS   constants<>+320(SB), Z7, Z6
+	VFMADD213PS   constants<>+384(SB), Z7, Z6
+	VFMADD213PS   constants<>+448(SB), Z7, Z6
+	VFMADD213PS   constants<>+512(SB), Z7, Z6
+	VFMADD213PS   constants<>+576(SB), Z7, Z6
+	VMULPS        Z7, Z7, Z8
+	VFMADD213PS   Z7, Z8, Z6
+	VADDPS        constants<>+640(SB), Z6, Z6
+	VCMPPS        $0x15, constants<>+832(SB), Z1, K1
+	VSCALEFPS.Z   Z0, Z6, K1, Z6
+	VADDPS        Z6, Z4, Z4
+	VMOVUPS       Z6, 64(DX)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z5, Z2, Z2
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z2, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z2, Z6
+	VFNMADD231PS  constants<>+128(SB), Z0, Z6
+	VFNMADD231PS  constants<>+192(SB), Z0, Z6
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z6, Z1
+	VFMADD213PS   constants<>+384(SB), Z6, Z1
+	VFMADD213PS   constants<>+448(SB), Z6, Z1
+	VFMADD213PS   constants<>+512(SB), Z6, Z1
+	VFMADD213PS   constants<>+576(SB), Z6, Z1
+	VMULPS        Z6, Z6, Z7
+	VFMADD213PS   Z6, Z7, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z2, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z4, Z4
+	VMOVUPS       Z1, 128(DX)
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	PREFETCHT1    (AX)
+	PREFETCHT1    64(AX)
+	PREFETCHT1    128(AX)
+	PREFETCHT1    192(AX)
+	PREFETCHT1    256(AX)
+	PREFETCHT1    320(AX)
+	PREFETCHT1    384(AX)
+	PREFETCHT1    448(AX)
+	PREFETCHT1    512(AX)
+	PREFETCHT1    576(AX)
+	PREFETCHT1    640(AX)
+	PREFETCHT1    704(AX)
+	PREFETCHT1    768(AX)
+	PREFETCHT1    832(AX)
+	PREFETCHT1    896(AX)
+	PREFETCHT1    960(AX)
+	ADDQ          CX, AX
+	VSUBPS        Z5, Z3, Z3
+	VMOVUPS       constants<>+64(SB), Z0
+	VFMADD231PS   constants<>+0(SB), Z3, Z0
+	VSUBPS        constants<>+64(SB), Z0, Z0
+	VMOVDQU32     Z3, Z2
+	VFNMADD231PS  constants<>+128(SB), Z0, Z2
+	VFNMADD231PS  constants<>+192(SB), Z0, Z2
+	VMOVUPS       constants<>+256(SB), Z1
+	VFMADD213PS   constants<>+320(SB), Z2, Z1
+	VFMADD213PS   constants<>+384(SB), Z2, Z1
+	VFMADD213PS   constants<>+448(SB), Z2, Z1
+	VFMADD213PS   constants<>+512(SB), Z2, Z1
+	VFMADD213PS   constants<>+576(SB), Z2, Z1
+	VMULPS        Z2, Z2, Z5
+	VFMADD213PS   Z2, Z5, Z1
+	VADDPS        constants<>+640(SB), Z1, Z1
+	VCMPPS        $0x15, constants<>+832(SB), Z3, K1
+	VSCALEFPS.Z   Z0, Z1, K1, Z1
+	VADDPS        Z1, Z4, Z4
+	VMOVUPS       Z1, 192(DX)
+	VEXTRACTF64X4 $0x01, Z4, Y0
+	VADDPS        Y0, Y4, Y0
+	VEXTRACTF32X4 $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VUNPCKHPD     X1, X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSHDUP     X1, X0
+	VADDPS        X0, X1, X1
+	VMOVSS        X1, (SI)
 	VZEROUPPER
 	RET
 
 // func addProductAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductAVX512r1x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x02, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
+	VMOVUPS (AX), Z0
+	MOVQ    a+16(FP), CX
+	MOVQ    step+32(FP), DX
+	MOVQ    b+40(FP), BX
+	MOVQ    ldb+48(FP), SI
+	MOVQ    n+56(FP), DI
+	MOVQ    row+24(FP), R8
 	SHLQ    $0x02, R8
-	VMOVUPS (DI), Z0
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
 
 loop:
-	VMOVUPS      (DX), Z1
-	VBROADCASTSS (AX), Z2
+	VMOVUPS      (BX), Z1
+	VBROADCASTSS (CX), Z2
 	VFMADD231PS  Z1, Z2, Z0
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         DI
 	JNZ          loop
-	VMOVUPS      Z0, (DI)
+	VMOVUPS      Z0, (AX)
 	VZEROUPPER
 	RET
 
 // func addProductHalfAVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductHalfAVX512r1x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
+	VMOVUPS (AX), Z0
+	MOVQ    a+16(FP), CX
+	MOVQ    step+32(FP), DX
+	MOVQ    b+40(FP), BX
+	MOVQ    ldb+48(FP), SI
+	MOVQ    n+56(FP), DI
+	MOVQ    row+24(FP), R8
 	SHLQ    $0x02, R8
-	VMOVUPS (DI), Z0
+	SHLQ    $0x02, DX
+	SHLQ    $0x01, SI
 
 loop:
-	VCVTPH2PS    (DX), Z1
-	VBROADCASTSS (AX), Z2
+	VCVTPH2PS    (BX), Z1
+	VBROADCASTSS (CX), Z2
 	VFMADD231PS  Z1, Z2, Z0
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         DI
 	JNZ          loop
-	VMOVUPS      Z0, (DI)
+	VMOVUPS      Z0, (AX)
 	VZEROUPPER
 	RET
 
 // func addProductBF16AVX512r1x16(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int)
 // Requires: AVX, AVX512F
 TEXT ·addProductBF16AVX512r1x16(SB), NOSPLIT, $0-64
-	MOVQ    a+16(FP), AX
-	MOVQ    step+32(FP), CX
-	MOVQ    b+40(FP), DX
-	MOVQ    ldb+48(FP), BX
-	MOVQ    n+56(FP), SI
-	MOVQ    row+24(FP), DI
-	SHLQ    $0x02, DI
+	MOVQ    c+0(FP), AX
+	MOVQ    ldc+8(FP), CX
 	SHLQ    $0x02, CX
-	SHLQ    $0x01, BX
-	MOVQ    c+0(FP), DI
-	MOVQ    ldc+8(FP), R8
+	VMOVUPS (AX), Z0
+	MOVQ    a+16(FP), CX
+	MOVQ    step+32(FP), DX
+	MOVQ    b+40(FP), BX
+	MOVQ    ldb+48(FP), SI
+	MOVQ    n+56(FP), DI
+	MOVQ    row+24(FP), R8
 	SHLQ    $0x02, R8
-	VMOVUPS (DI), Z0
+	SHLQ    $0x02, DX
+	SHLQ    $0x01, SI
 
 loop:
-	VPMOVZXWD    (DX), Z1
+	VPMOVZXWD    (BX), Z1
 	VPSLLD       $0x10, Z1, Z1
-	VBROADCASTSS (AX), Z2
+	VBROADCASTSS (CX), Z2
 	VFMADD231PS  Z1, Z2, Z0
-	ADDQ         CX, AX
-	ADDQ         BX, DX
-	DECQ         SI
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         DI
 	JNZ          loop
-	VMOVUPS      Z0, (DI)
+	VMOVUPS      Z0, (AX)
 	VZEROUPPER
 	RET
 

@@ -85,6 +85,10 @@ func softmaxPairs([]int16, int, []int16, int, []float32, []int8, int, int, int, 
 	return false
 }
 
+func softmaxHalf([]float32, int, []float32, int, int, Half, []uint16, int, int, int, int, []float32, []float32, Ahead) bool {
+	return false
+}
+
 func toHalves(f Half, dst []uint16, x []float32) { toHalvesRef(f, dst, x) }
 
 func dot(lanes *[Lanes]float32, a, b []float32)                { dotRef(lanes, a, b) }

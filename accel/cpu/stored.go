@@ -104,6 +104,33 @@ func SoftmaxPairs(x []float32, ldx int, a []int16, lda int, scale []float32, b [
 	quantizeRows(ints, 2*ldx, x, ldx, rows, cols, worth, float32(limit))
 }
 
+// SoftmaxHalf gives the weights of values in a step of online softmax, ready for [AddProductHalf]: in each row of x
+//
+//	AddProductHalf(x, a, b)      to zeros
+//	ExpRows(x, top, sum)
+//
+// with the arguments that these have. What x holds before is of no matter.
+func SoftmaxHalf(x []float32, ldx int, a []float32, row, step int, f Half, b []uint16, ldb, rows, cols, n int, top, sum []float32, ahead Ahead) {
+	const op = "SoftmaxHalf"
+	if !checkProduct(op, x, ldx, a, row, step, len(b), ldb, rows, cols, n) {
+		if rows > 0 {
+			panic(fmt.Sprintf("cpu: %s: bad arguments: %d columns, %d terms (want some)", op, cols, n))
+		}
+		return
+	}
+	need(op, "top", len(top), rows)
+	need(op, "sum", len(sum), rows)
+	ahead = orItself(ahead, b)
+	if softmaxHalf(x, ldx, a, row, step, f, b, ldb, rows, cols, n, top, sum, ahead) {
+		return
+	}
+	for i := range rows {
+		clear(x[i*ldx:][:cols])
+	}
+	addProductHalf(x, ldx, a, row, step, f, b, ldb, rows, cols, n, ahead)
+	expRows(x, ldx, rows, cols, nil, nil, top, sum)
+}
+
 // checkProduct says whether there is anything to do.
 func checkProduct(op string, c []float32, ldc int, a []float32, row, step, lenB, ldb, rows, cols, n int) bool {
 	if rows < 0 || n < 0 || cols < 0 || cols%Lanes != 0 || row < 0 || step < 0 {

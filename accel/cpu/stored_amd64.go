@@ -45,3 +45,29 @@ func softmaxPairs(dst []int16, ldd int, a []int16, lda int, scale []float32, b [
 	}
 	return true
 }
+
+// softmaxHalf is for a page of the keys and values of a sequence that decodes. Whether it did anything it says.
+func softmaxHalf(x []float32, ldx int, a []float32, row, step int, f Half, b []uint16, ldb, rows, cols, n int, top, sum []float32, ahead Ahead) bool {
+	if rows > 4 || cols != 64 || vectors() != AVX512 {
+		return false
+	}
+	for i, tall := 0, 0; i < rows; i += tall {
+		tall = tallest(rows - i)
+		to, left, next := &x[i*ldx], &a[i*row], &ahead.First[0]
+		switch int(f)<<8 | tall {
+		case 4:
+			softmaxHalfAVX512r4(to, ldx, left, row, step, &b[0], ldb, n, &top[i], &sum[i], next, ahead.Apart)
+		case 2:
+			softmaxHalfAVX512r2(to, ldx, left, row, step, &b[0], ldb, n, &top[i], &sum[i], next, ahead.Apart)
+		case 1:
+			softmaxHalfAVX512r1(to, ldx, left, row, step, &b[0], ldb, n, &top[i], &sum[i], next, ahead.Apart)
+		case int(BFloat16)<<8 | 4:
+			softmaxBF16AVX512r4(to, ldx, left, row, step, &b[0], ldb, n, &top[i], &sum[i], next, ahead.Apart)
+		case int(BFloat16)<<8 | 2:
+			softmaxBF16AVX512r2(to, ldx, left, row, step, &b[0], ldb, n, &top[i], &sum[i], next, ahead.Apart)
+		case int(BFloat16)<<8 | 1:
+			softmaxBF16AVX512r1(to, ldx, left, row, step, &b[0], ldb, n, &top[i], &sum[i], next, ahead.Apart)
+		}
+	}
+	return true
+}

@@ -61,6 +61,10 @@ func softmaxPairs([]int16, int, []int16, int, []float32, []int8, int, int, int, 
 	return false
 }
 
+func softmaxHalf([]float32, int, []float32, int, int, Half, []uint16, int, int, int, int, []float32, []float32, Ahead) bool {
+	return false
+}
+
 func toHalves(f Half, dst []uint16, x []float32) {
 	switch {
 	case !vectors():

@@ -198,6 +198,71 @@ func TestSoftmaxOfPairsIsItsThreeSteps(t *testing.T) {
 	})
 }
 
+func TestSoftmaxOfHalvesIsItsTwoSteps(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := source(t)
+		rows, n := rapid.IntRange(1, 9).Draw(t, "rows"), rapid.IntRange(1, 140).Draw(t, "n")
+		cols := rapid.SampledFrom([]int{16, 48, 64, 64, 64, 80}).Draw(t, "cols")
+		row, step := n+rapid.IntRange(0, 9).Draw(t, "gap of a"), 1
+		if rapid.Bool().Draw(t, "a transposed") {
+			row, step = 1, rows+rapid.IntRange(0, 9).Draw(t, "gap of a's columns")
+		}
+		ldx, ldb := cols+rapid.IntRange(0, 20).Draw(t, "gap of x"), cols+rapid.IntRange(0, 20).Draw(t, "gap of b")
+		format := rapid.SampledFrom(halfFormats).Draw(t, "format")
+		a, b := drawFloats(t, r, "a", (rows-1)*row+(n-1)*step+1), make([]uint16, (n-1)*ldb+cols)
+		ToHalves(format, b, floats(r, "normal", len(b)))
+		for range r.IntN(3) {
+			b[r.IntN(len(b))] = uint16(r.Uint32()) // NaN and infinity, too
+		}
+		start := drawFloats(t, r, "top", rows)
+		if rapid.Bool().Draw(t, "first page") {
+			for i := range start {
+				start[i] = float32(math.Inf(-1))
+			}
+		}
+		size := (rows-1)*ldx + cols
+		want, top, sum := make([]float32, size), append([]float32(nil), start...), make([]float32, rows)
+		onISA(Scalar, func() {
+			AddProductHalf(want, ldx, a, row, step, format, b, ldb, rows, cols, n, Ahead{})
+			ExpRows(want, ldx, rows, cols, nil, nil, top, sum)
+		})
+		ahead := Ahead{First: make([]byte, r.IntN(300)), Apart: r.IntN(5000)} // changes nothing
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				x, untouched := guarded[float32](size, -7777)
+				for i := range x {
+					x[i] = float32(math.NaN())
+				}
+				gotTop, gotSum := append([]float32(nil), start...), make([]float32, rows)
+				SoftmaxHalf(x, ldx, a, row, step, format, b, ldb, rows, cols, n, gotTop, gotSum, ahead)
+				untouched(t, isa)
+				sameBits(t, top, gotTop, isa)
+				sameBits(t, sum, gotSum, isa)
+				for i := range rows {
+					sameBits(t, want[i*ldx:][:cols], x[i*ldx:][:cols], isa)
+				}
+			})
+		}
+	})
+}
+
+func TestSoftmaxOfHalvesRejectsABrokenContract(t *testing.T) {
+	x, a, b := make([]float32, 32), make([]float32, 32), make([]uint16, 64)
+	for name, call := range map[string]func(){
+		"columns":    func() { SoftmaxHalf(x, 15, a, 2, 1, Float16, b, 15, 1, 15, 1, x, x, Ahead{}) },
+		"no columns": func() { SoftmaxHalf(x, 16, a, 2, 1, Float16, b, 16, 1, 0, 1, x, x, Ahead{}) },
+		"no terms":   func() { SoftmaxHalf(x, 16, a, 2, 1, Float16, b, 16, 1, 16, 0, x, x, Ahead{}) },
+		"scores":     func() { SoftmaxHalf(x[:31], 16, a, 2, 1, Float16, b, 16, 2, 16, 1, x, x, Ahead{}) },
+		"a":          func() { SoftmaxHalf(x, 16, a[:3], 2, 1, Float16, b, 16, 2, 16, 2, x, x, Ahead{}) },
+		"b":          func() { SoftmaxHalf(x, 16, a, 2, 1, Float16, b[:31], 16, 2, 16, 2, x, x, Ahead{}) },
+		"tops":       func() { SoftmaxHalf(x, 16, a, 2, 1, Float16, b, 16, 2, 16, 1, x[:1], x, Ahead{}) },
+		"sums":       func() { SoftmaxHalf(x, 16, a, 2, 1, Float16, b, 16, 2, 16, 1, x, x[:1], Ahead{}) },
+	} {
+		require.Panics(t, call, name)
+	}
+	SoftmaxHalf(nil, 0, nil, 0, 0, Float16, nil, 0, 0, 16, 1, nil, nil, Ahead{})
+}
+
 func TestPairsRejectABrokenContract(t *testing.T) {
 	c, a, b := make([]float32, 32), make([]int16, 32), make([]int8, 64)
 	for name, call := range map[string]func(){

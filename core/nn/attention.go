@@ -362,8 +362,8 @@ func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, 
 	copy(was, p.top[at:])
 	whole := t.seen(l.at(at), first) == PageTokens
 	ints := whole && page.dtype == KVInt8 && !t.mask.drops()
-	if ints {
-		page.weigh(weights, q.from(at, pad), n, dim, p.top[at:], sums)
+	if ints || whole && page.dtype != KVInt8 {
+		page.softmax(weights, q.from(at, pad), n, dim, p.top[at:], sums)
 	} else {
 		clear(scores)
 		page.addScores(scores, q.from(at, pad), n, padded(most), dim)

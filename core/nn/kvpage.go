@@ -182,10 +182,21 @@ func (p *kvPage) addValues(acc []float32, probabilities leftFactor, rows, from, 
 	}
 }
 
-// weigh makes ints of weights, for all values of a page of KVInt8 that rows queries see: of addScores, cpu.ExpRows and quantize.
-func (p *kvPage) weigh(weights, q leftFactor, rows, dim int, top, sum []float32) {
-	cpu.SoftmaxPairs(weights.floats, PageTokens, q.ints, 2*p.pad, q.scale, pool.View[int8](p.keys), 2*PageTokens, rows, PageTokens, (dim+1)/2,
-		p.keyScale, p.valueScale, top, sum, mostInt(PageTokens), weights.scale, p.ahead(0))
+// softmax makes weights of all values of the page, which rows queries see: of addScores and cpu.ExpRows, and for KVInt8 of quantize.
+func (p *kvPage) softmax(weights, q leftFactor, rows, dim int, top, sum []float32) {
+	switch p.dtype {
+	case KVFloat32:
+		scores := weights.floats[:rows*PageTokens]
+		clear(scores)
+		p.addScores(scores, q, rows, PageTokens, dim)
+		cpu.ExpRows(scores, PageTokens, rows, PageTokens, nil, nil, top, sum)
+	case KVFloat16, KVBFloat16:
+		cpu.SoftmaxHalf(weights.floats, PageTokens, q.floats, p.pad, 1, p.dtype.half(), pool.View[uint16](p.keys), PageTokens, rows, PageTokens, dim,
+			top, sum, p.ahead(0))
+	case KVInt8:
+		cpu.SoftmaxPairs(weights.floats, PageTokens, q.ints, 2*p.pad, q.scale, pool.View[int8](p.keys), 2*PageTokens, rows, PageTokens, (dim+1)/2,
+			p.keyScale, p.valueScale, top, sum, mostInt(PageTokens), weights.scale, p.ahead(0))
+	}
 }
 
 // addInt8Values adds the first n values of a page of KVInt8, weighed by rows of probabilities that have been multiplied by valueScale and

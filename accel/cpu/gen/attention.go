@@ -16,6 +16,8 @@ func attention(s simd) {
 		addPairs(s, t.rows, t.width)
 		if t.rows <= streamedRows && t.width == streamedColumns && s.wide() {
 			softmaxPairs(s, t.rows)
+			softmaxHalf(s, halves, t.rows)
+			softmaxHalf(s, bfloats, t.rows)
 		}
 	}
 	quantizeRows(s)
@@ -137,6 +139,38 @@ func addProduct(s simd, kind rightFactor, tall, width int) {
 	TEXT(name, NOSPLIT, "func(c *float32, ldc int, a *float32, row, step int, b *"+kind.dtype+", ldb, n int"+params+")")
 	Doc(doc...)
 	Pragma("noescape")
+	lines := 0
+	if streamed {
+		lines = kind.lines(width)
+	}
+	c, ldc := load("c"), load("ldc")
+	SHLQ(u8(2), ldc)
+	to, sum := newRows(c, ldc, tall), s.tile(tall, width)
+	for i := range sum {
+		for p := range sum[i] {
+			VMOVUPS(to.at(i, s.bytes*p), sum[i][p])
+		}
+	}
+	s.addTerms(kind, sum, lines)
+	for i := range sum {
+		for p := range sum[i] {
+			VMOVUPS(sum[i][p], to.at(i, s.bytes*p))
+		}
+	}
+	done()
+}
+
+// tile is registers for sums.
+func (s simd) tile(tall, width int) [][]reg.VecVirtual {
+	sum := make([][]reg.VecVirtual, tall)
+	for i := range sum {
+		sum[i] = s.regs(width / 16 * s.parts)
+	}
+	return sum
+}
+
+// addTerms adds a product to a tile of sums, and asks for so many lines at a time meanwhile.
+func (s simd) addTerms(kind rightFactor, sum [][]reg.VecVirtual, lines int) {
 	a, step, b, ldb, n := load("a"), load("step"), load("b"), load("ldb"), load("n")
 	row := load("row")
 	for _, r := range []reg.Register{row, step} {
@@ -145,24 +179,13 @@ func addProduct(s simd, kind rightFactor, tall, width int) {
 	if kind.size > 1 {
 		SHLQ(u8(kind.size/2), ldb)
 	}
-	c, ldc := load("c"), load("ldc")
-	SHLQ(u8(2), ldc)
-	from, to := newRows(a, row, tall), newRows(c, ldc, tall)
-	parts := width / 16 * s.parts
-	sum := make([][]reg.VecVirtual, tall)
-	for i := range sum {
-		sum[i] = s.regs(parts)
-		for p := range sum[i] {
-			VMOVUPS(to.at(i, s.bytes*p), sum[i][p])
-		}
-	}
-	right, x := s.regs(parts), s.vec()
+	from, right, x := newRows(a, row, len(sum)), s.regs(len(sum[0])), s.vec()
 	var ahead asking
-	if streamed {
-		ahead = kind.asking(kind.lines(width))
+	if lines > 0 {
+		ahead = kind.asking(lines)
 	}
 	Label("loop")
-	if streamed {
+	if lines > 0 {
 		ahead.next()
 	}
 	for p := range right {
@@ -180,12 +203,6 @@ func addProduct(s simd, kind rightFactor, tall, width int) {
 	ADDQ(ldb, b)
 	DECQ(n)
 	JNZ(label("loop"))
-	for i := range sum {
-		for p := range sum[i] {
-			VMOVUPS(sum[i][p], to.at(i, s.bytes*p))
-		}
-	}
-	done()
 }
 
 // addPairs is a product of int16 and int8 whose sums are exact: there is no order to keep, and two terms take one multiplication.
@@ -220,13 +237,11 @@ func addPairs(s simd, tall, width int) {
 func (s simd) sumPairs(tall, width, lines int) [][]reg.VecVirtual {
 	a, lda, b, ldb, n := load("a"), load("lda"), load("b"), load("ldb"), load("n")
 	SHLQ(u8(1), lda)
-	from, parts := newRows(a, lda, tall), width/16*s.parts
-	sum := make([][]reg.VecVirtual, tall)
+	from, sum := newRows(a, lda, tall), s.tile(tall, width)
 	for i := range sum {
-		sum[i] = s.regs(parts)
 		s.zero(sum[i]...)
 	}
-	right, x := s.regs(parts), s.vec()
+	right, x := s.regs(len(sum[0])), s.vec()
 	var ahead asking
 	if lines > 0 {
 		ahead = pairs.asking(lines)
@@ -265,20 +280,10 @@ func softmaxPairs(s simd, tall int) {
 		"n > 0. Meanwhile it asks for 64*n bytes as addPairs does, then for the next 512 of each place, and for the line that lies 32*n bytes behind the first one.")
 	Pragma("noescape")
 	x := s.sumPairs(tall, streamedColumns, pairs.lines(streamedColumns)/2)
-	ahead, apart, n, last := load("ahead"), load("apart"), load("n"), GP64()
-	SHLQ(u8(3), n)
-	ADDQ(n, ahead)
-	LEAQ(operand.Mem{Base: n, Index: n, Scale: 2}, last)
-	asked := 0
-	ask := func() { // a share of eight lines in each place, and of the last ones
-		for range 64 / (tall * len(x[0])) {
-			pairs.ask(at(ahead, asked%8*64))
-			if asked++; asked%8 == 0 {
-				pairs.ask(operand.Mem{Base: ahead, Index: last, Scale: 1})
-				ADDQ(apart, ahead)
-			}
-		}
-	}
+	more := asksMore(pairs, 8)
+	last := GP64()
+	LEAQ(operand.Mem{Base: more.read, Index: more.read, Scale: 2}, last)
+	more.beside = func() { pairs.ask(operand.Mem{Base: more.ahead, Index: last, Scale: 1}) }
 	scale, keyScale, weight := load("scale"), load("keyScale"), load("weight")
 	factor, zero := s.vec(), s.vec()
 	s.zero(zero)
@@ -290,31 +295,13 @@ func softmaxPairs(s simd, tall int) {
 			VMULPS(at(keyScale, 64*p), x[i][p], x[i][p])
 		}
 	}
-	top, sum, none, acc := load("top"), load("sum"), s.splat(0xff800000), s.regs(1)
-	for i := range x {
-		VMAXPS(none, x[i][0], acc[0]) // v > top ? v : top, NaN gives top
-		for _, v := range x[i][1:] {
-			VMAXPS(acc[0], v, acc[0])
-		}
-		m := s.fold(acc, func(upper, lower, to reg.Register) { VMAXPS(lower, upper, to) })
-		VMAXSS(at(top, 4*i), m, m)
-		VMOVSS(m, at(top, 4*i))
-		VBROADCASTSS(m, factor)
-		s.zero(acc...)
-		for p, v := range x[i] {
-			ask()
-			VSUBPS(factor, v, v)
-			e := s.expOfNegative(v)
-			VADDPS(e, acc[0], acc[0])
-			VMULPS(at(weight, 64*p), e, v)
-		}
-		VMOVSS(s.fold(acc, func(upper, lower, to reg.Register) { VADDPS(upper, lower, to) }), at(sum, 4*i))
-	}
+	s.softmax(x, more, func(i, p int, e reg.VecVirtual) { VMULPS(at(weight, 64*p), e, x[i][p]) })
 	worth, dst, ldd, most, least := load("worth"), load("dst"), load("ldd"), s.splatParam("limit"), s.vec()
 	VXORPS(constant(cSign), most, least)
 	SHLQ(u8(1), ldd)
 	to := newRows(dst, ldd, tall)
 	for i := range x {
+		acc := s.regs(1)
 		VANDPS(constant(cAbs), x[i][0], acc[0])
 		for _, v := range x[i][1:] {
 			VANDPS(constant(cAbs), v, factor)
@@ -329,6 +316,78 @@ func softmaxPairs(s simd, tall int) {
 		}
 	}
 	done()
+}
+
+// softmaxHalf is what addProduct and expRows do to the scores of a page, which stay in registers.
+func softmaxHalf(s simd, kind rightFactor, tall int) {
+	name := fmt.Sprintf("softmax%s%sr%d", kind.name, s.suffix, tall)
+	TEXT(name, NOSPLIT, "func(x *float32, ldx int, a *float32, row, step int, b *"+kind.dtype+", ldb, n int, top, sum *float32, ahead *byte, apart int)")
+	Doc(fmt.Sprintf("%s: for i < %d and j < %d: x[i*ldx+j] = addProduct%s to 0, then expRows of x; n > 0.", name, tall, streamedColumns, kind.name),
+		"Meanwhile it asks for 64*n bytes as addProduct does, then for the next 1024 of each place.")
+	Pragma("noescape")
+	x := s.tile(tall, streamedColumns)
+	for i := range x {
+		s.zero(x[i]...)
+	}
+	s.addTerms(kind, x, kind.lines(streamedColumns)/2)
+	more := asksMore(kind, 16)
+	to, ldx := load("x"), load("ldx")
+	SHLQ(u8(2), ldx)
+	dst := newRows(to, ldx, tall)
+	s.softmax(x, more, func(i, p int, e reg.VecVirtual) { VMOVUPS(e, dst.at(i, 64*p)) })
+	done()
+}
+
+// softmax makes exponentials of a tile of scores, relative to top, which it raises, and stores their sums. Meanwhile it asks for more.
+func (s simd) softmax(x [][]reg.VecVirtual, more *askingMore, then func(i, p int, e reg.VecVirtual)) {
+	top, sum, none, acc, shift := load("top"), load("sum"), s.splat(0xff800000), s.regs(1), s.vec()
+	for i := range x {
+		VMAXPS(none, x[i][0], acc[0]) // v > top ? v : top, NaN gives top
+		for _, v := range x[i][1:] {
+			VMAXPS(acc[0], v, acc[0])
+		}
+		m := s.fold(acc, func(upper, lower, to reg.Register) { VMAXPS(lower, upper, to) })
+		VMAXSS(at(top, 4*i), m, m)
+		VMOVSS(m, at(top, 4*i))
+		VBROADCASTSS(m, shift)
+		s.zero(acc...)
+		for p, v := range x[i] {
+			more.share(len(x) * len(x[0]))
+			VSUBPS(shift, v, v)
+			e := s.expOfNegative(v)
+			VADDPS(e, acc[0], acc[0])
+			then(i, p, e)
+		}
+		VMOVSS(s.fold(acc, func(upper, lower, to reg.Register) { VADDPS(upper, lower, to) }), at(sum, 4*i))
+	}
+}
+
+// askingMore goes on where a product that asked for a line at a time has ended: for so many lines of each place.
+type askingMore struct {
+	kind               rightFactor
+	each, asked        int
+	ahead, apart, read reg.Register // read is how much of each place has been asked for before
+	beside             func()       // of each place, or nil
+}
+
+func asksMore(kind rightFactor, each int) *askingMore {
+	m := &askingMore{kind: kind, each: each, ahead: load("ahead"), apart: load("apart"), read: load("n")}
+	SHLQ(u8(3), m.read)
+	ADDQ(m.read, m.ahead)
+	return m
+}
+
+// share asks for one of so many shares.
+func (m *askingMore) share(of int) {
+	for range streams * m.each / of {
+		m.kind.ask(at(m.ahead, m.asked%m.each*64))
+		if m.asked++; m.asked%m.each == 0 {
+			if m.beside != nil {
+				m.beside()
+			}
+			ADDQ(m.apart, m.ahead)
+		}
+	}
 }
 
 // stepsOf stores what one step is worth where limit of them are top, and gives how many steps one is: none where that is not finite.
