@@ -915,29 +915,33 @@ func addProductBF16AVX512r6x16(c *float32, ldc int, a *float32, row int, step in
 func addPairsAVX512r6x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 
 // addProductAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
-// Meanwhile it asks for 256*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+// Then the same for the 64 columns that follow, times > 0 times in all.
+// Meanwhile it asks for 256*n*times bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
+func addProductAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, times int, ahead *byte, apart int)
 
 // addProductHalfAVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
-// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+// Then the same for the 64 columns that follow, times > 0 times in all.
+// Meanwhile it asks for 128*n*times bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
+func addProductHalfAVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, times int, ahead *byte, apart int)
 
 // addProductBF16AVX512r4x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 4 and j < 64; n > 0.
-// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+// Then the same for the 64 columns that follow, times > 0 times in all.
+// Meanwhile it asks for 128*n*times bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductBF16AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
+func addProductBF16AVX512r4x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, times int, ahead *byte, apart int)
 
 // addPairsAVX512r4x64: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 4 and j < 64; n > 0.
-// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+// Then the same for the 64 columns that follow, times > 0 times in all.
+// Meanwhile it asks for 128*n*times bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addPairsAVX512r4x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, ahead *byte, apart int)
+func addPairsAVX512r4x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, times int, ahead *byte, apart int)
 
 // softmaxPairsAVX512r4: for i < 4 and j < 64: x[i,j] = addPairs to 0, then expRows of x with keyScale as its scale, and quantizeRows with worth as its scale;
 // n > 0. Meanwhile it asks for 64*n bytes as addPairs does, then for the next 512 of each place, and for the line that lies 32*n bytes behind the first one.
@@ -979,29 +983,33 @@ func addProductBF16AVX512r4x16(c *float32, ldc int, a *float32, row int, step in
 func addPairsAVX512r4x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 
 // addProductAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
-// Meanwhile it asks for 256*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+// Then the same for the 64 columns that follow, times > 0 times in all.
+// Meanwhile it asks for 256*n*times bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
+func addProductAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, times int, ahead *byte, apart int)
 
 // addProductHalfAVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
-// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+// Then the same for the 64 columns that follow, times > 0 times in all.
+// Meanwhile it asks for 128*n*times bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
+func addProductHalfAVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, times int, ahead *byte, apart int)
 
 // addProductBF16AVX512r2x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 2 and j < 64; n > 0.
-// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+// Then the same for the 64 columns that follow, times > 0 times in all.
+// Meanwhile it asks for 128*n*times bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductBF16AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
+func addProductBF16AVX512r2x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, times int, ahead *byte, apart int)
 
 // addPairsAVX512r2x64: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 2 and j < 64; n > 0.
-// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+// Then the same for the 64 columns that follow, times > 0 times in all.
+// Meanwhile it asks for 128*n*times bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addPairsAVX512r2x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, ahead *byte, apart int)
+func addPairsAVX512r2x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, times int, ahead *byte, apart int)
 
 // softmaxPairsAVX512r2: for i < 2 and j < 64: x[i,j] = addPairs to 0, then expRows of x with keyScale as its scale, and quantizeRows with worth as its scale;
 // n > 0. Meanwhile it asks for 64*n bytes as addPairs does, then for the next 512 of each place, and for the line that lies 32*n bytes behind the first one.
@@ -1043,29 +1051,33 @@ func addProductBF16AVX512r2x16(c *float32, ldc int, a *float32, row int, step in
 func addPairsAVX512r2x16(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int)
 
 // addProductAVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
-// Meanwhile it asks for 256*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+// Then the same for the 64 columns that follow, times > 0 times in all.
+// Meanwhile it asks for 256*n*times bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, ahead *byte, apart int)
+func addProductAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *float32, ldb int, n int, times int, ahead *byte, apart int)
 
 // addProductHalfAVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
-// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+// Then the same for the 64 columns that follow, times > 0 times in all.
+// Meanwhile it asks for 128*n*times bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
+func addProductHalfAVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, times int, ahead *byte, apart int)
 
 // addProductBF16AVX512r1x64: c[i*ldc+j] += a[i*row+k*step]*b[k*ldb+j], fused, for k = 0..n-1 in this order, i < 1 and j < 64; n > 0.
-// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+// Then the same for the 64 columns that follow, times > 0 times in all.
+// Meanwhile it asks for 128*n*times bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addProductBF16AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, ahead *byte, apart int)
+func addProductBF16AVX512r1x64(c *float32, ldc int, a *float32, row int, step int, b *uint16, ldb int, n int, times int, ahead *byte, apart int)
 
 // addPairsAVX512r1x64: c[i*ldc+j] += scale[i] * (sum of a[i*lda+2*k]*b[k*ldb+2*j] + a[i*lda+2*k+1]*b[k*ldb+2*j+1] for k < n), fused,
 // the sum an int32 that becomes a float32, for i < 1 and j < 64; n > 0.
-// Meanwhile it asks for 128*n bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
+// Then the same for the 64 columns that follow, times > 0 times in all.
+// Meanwhile it asks for 128*n*times bytes, in turn at ahead and 7 places that lie apart bytes behind each other.
 //
 //go:noescape
-func addPairsAVX512r1x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, ahead *byte, apart int)
+func addPairsAVX512r1x64(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb int, n int, times int, ahead *byte, apart int)
 
 // softmaxPairsAVX512r1: for i < 1 and j < 64: x[i,j] = addPairs to 0, then expRows of x with keyScale as its scale, and quantizeRows with worth as its scale;
 // n > 0. Meanwhile it asks for 64*n bytes as addPairs does, then for the next 512 of each place, and for the line that lies 32*n bytes behind the first one.

@@ -7,6 +7,7 @@ type tiles struct {
 	isa                   ISA
 	rows, cols            int
 	row, col, tall, width int // the tile
+	times                 int // there is one more to its right, and so on: kernels that ask for what comes next take all of them
 }
 
 func newTiles(isa ISA, rows, cols int) tiles {
@@ -14,14 +15,17 @@ func newTiles(isa ISA, rows, cols int) tiles {
 }
 
 func (t *tiles) next() bool {
-	if t.col += t.width; t.col >= t.cols {
+	if t.col += t.width * t.times; t.col >= t.cols {
 		t.row += t.tall
 		if t.row == t.rows {
 			return false
 		}
 		t.tall, t.col = tallest(t.rows-t.row), 0
 	}
-	t.width = widest(t.isa, t.tall, t.cols-t.col)
+	t.width, t.times = widest(t.isa, t.tall, t.cols-t.col), 1
+	if t.isa != AVX2 && t.tall <= streamedRows && t.width == streamedColumns {
+		t.times = (t.cols - t.col) / streamedColumns
+	}
 	return true
 }
 
@@ -33,6 +37,12 @@ func (t *tiles) ahead(next Ahead, column int) *byte {
 	}
 	return &next.First[0]
 }
+
+// Tiles of up to so many rows, and of so many columns, ask for what comes next.
+const (
+	streamedRows    = 4
+	streamedColumns = 64
+)
 
 // shape is rows and columns of a tile as one number.
 func shape(rows, cols int) int { return rows<<8 | cols }
@@ -79,7 +89,7 @@ func addProduct(c []float32, ldc int, a []float32, row, step int, b []float32, l
 		if isa == AVX2 {
 			addProduct256(t.tall, t.width, to, ldc, left, row, step, right, ldb, n)
 		} else {
-			addProduct512(t.tall, t.width, to, ldc, left, row, step, right, ldb, n, t.ahead(ahead, 4*n), ahead.Apart)
+			addProduct512(t.tall, t.width, to, ldc, left, row, step, right, ldb, n, t.times, t.ahead(ahead, 4*n), ahead.Apart)
 		}
 	}
 }
@@ -95,7 +105,7 @@ func addProductHalf(c []float32, ldc int, a []float32, row, step int, f Half, b 
 		if isa == AVX2 {
 			addProductHalf256(f, t.tall, t.width, to, ldc, left, row, step, right, ldb, n)
 		} else {
-			addProductHalf512(f, t.tall, t.width, to, ldc, left, row, step, right, ldb, n, t.ahead(ahead, 2*n), ahead.Apart)
+			addProductHalf512(f, t.tall, t.width, to, ldc, left, row, step, right, ldb, n, t.times, t.ahead(ahead, 2*n), ahead.Apart)
 		}
 	}
 }
@@ -111,7 +121,7 @@ func addPairs(c []float32, ldc int, a []int16, lda int, scale []float32, b []int
 		if isa == AVX2 {
 			addPairs256(t.tall, t.width, to, ldc, left, lda, &scale[t.row], right, ldb, n)
 		} else {
-			addPairs512(t.tall, t.width, to, ldc, left, lda, &scale[t.row], right, ldb, n, t.ahead(ahead, 2*n), ahead.Apart)
+			addPairs512(t.tall, t.width, to, ldc, left, lda, &scale[t.row], right, ldb, n, t.times, t.ahead(ahead, 2*n), ahead.Apart)
 		}
 	}
 }
@@ -133,7 +143,7 @@ func addProduct256(rows, cols int, c *float32, ldc int, a *float32, row, step in
 	}
 }
 
-func addProduct512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n int, ahead *byte, apart int) {
+func addProduct512(rows, cols int, c *float32, ldc int, a *float32, row, step int, b *float32, ldb, n, times int, ahead *byte, apart int) {
 	switch shape(rows, cols) {
 	case 6<<8 | 64:
 		addProductAVX512r6x64(c, ldc, a, row, step, b, ldb, n)
@@ -142,15 +152,15 @@ func addProduct512(rows, cols int, c *float32, ldc int, a *float32, row, step in
 	case 6<<8 | 16:
 		addProductAVX512r6x16(c, ldc, a, row, step, b, ldb, n)
 	case 4<<8 | 64:
-		addProductAVX512r4x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+		addProductAVX512r4x64(c, ldc, a, row, step, b, ldb, n, times, ahead, apart)
 	case 4<<8 | 16:
 		addProductAVX512r4x16(c, ldc, a, row, step, b, ldb, n)
 	case 2<<8 | 64:
-		addProductAVX512r2x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+		addProductAVX512r2x64(c, ldc, a, row, step, b, ldb, n, times, ahead, apart)
 	case 2<<8 | 16:
 		addProductAVX512r2x16(c, ldc, a, row, step, b, ldb, n)
 	case 1<<8 | 64:
-		addProductAVX512r1x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+		addProductAVX512r1x64(c, ldc, a, row, step, b, ldb, n, times, ahead, apart)
 	case 1<<8 | 16:
 		addProductAVX512r1x16(c, ldc, a, row, step, b, ldb, n)
 	}
@@ -185,7 +195,7 @@ func addProductHalf256(f Half, rows, cols int, c *float32, ldc int, a *float32, 
 	}
 }
 
-func addProductHalf512(f Half, rows, cols int, c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n int, ahead *byte, apart int) {
+func addProductHalf512(f Half, rows, cols int, c *float32, ldc int, a *float32, row, step int, b *uint16, ldb, n, times int, ahead *byte, apart int) {
 	switch int(f)<<formatShift | shape(rows, cols) {
 	case 6<<8 | 64:
 		addProductHalfAVX512r6x64(c, ldc, a, row, step, b, ldb, n)
@@ -194,15 +204,15 @@ func addProductHalf512(f Half, rows, cols int, c *float32, ldc int, a *float32, 
 	case 6<<8 | 16:
 		addProductHalfAVX512r6x16(c, ldc, a, row, step, b, ldb, n)
 	case 4<<8 | 64:
-		addProductHalfAVX512r4x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+		addProductHalfAVX512r4x64(c, ldc, a, row, step, b, ldb, n, times, ahead, apart)
 	case 4<<8 | 16:
 		addProductHalfAVX512r4x16(c, ldc, a, row, step, b, ldb, n)
 	case 2<<8 | 64:
-		addProductHalfAVX512r2x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+		addProductHalfAVX512r2x64(c, ldc, a, row, step, b, ldb, n, times, ahead, apart)
 	case 2<<8 | 16:
 		addProductHalfAVX512r2x16(c, ldc, a, row, step, b, ldb, n)
 	case 1<<8 | 64:
-		addProductHalfAVX512r1x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+		addProductHalfAVX512r1x64(c, ldc, a, row, step, b, ldb, n, times, ahead, apart)
 	case 1<<8 | 16:
 		addProductHalfAVX512r1x16(c, ldc, a, row, step, b, ldb, n)
 	case bf16 | 6<<8 | 64:
@@ -212,15 +222,15 @@ func addProductHalf512(f Half, rows, cols int, c *float32, ldc int, a *float32, 
 	case bf16 | 6<<8 | 16:
 		addProductBF16AVX512r6x16(c, ldc, a, row, step, b, ldb, n)
 	case bf16 | 4<<8 | 64:
-		addProductBF16AVX512r4x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+		addProductBF16AVX512r4x64(c, ldc, a, row, step, b, ldb, n, times, ahead, apart)
 	case bf16 | 4<<8 | 16:
 		addProductBF16AVX512r4x16(c, ldc, a, row, step, b, ldb, n)
 	case bf16 | 2<<8 | 64:
-		addProductBF16AVX512r2x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+		addProductBF16AVX512r2x64(c, ldc, a, row, step, b, ldb, n, times, ahead, apart)
 	case bf16 | 2<<8 | 16:
 		addProductBF16AVX512r2x16(c, ldc, a, row, step, b, ldb, n)
 	case bf16 | 1<<8 | 64:
-		addProductBF16AVX512r1x64(c, ldc, a, row, step, b, ldb, n, ahead, apart)
+		addProductBF16AVX512r1x64(c, ldc, a, row, step, b, ldb, n, times, ahead, apart)
 	case bf16 | 1<<8 | 16:
 		addProductBF16AVX512r1x16(c, ldc, a, row, step, b, ldb, n)
 	}
@@ -243,7 +253,7 @@ func addPairs256(rows, cols int, c *float32, ldc int, a *int16, lda int, scale *
 	}
 }
 
-func addPairs512(rows, cols int, c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb, n int, ahead *byte, apart int) {
+func addPairs512(rows, cols int, c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb, n, times int, ahead *byte, apart int) {
 	switch shape(rows, cols) {
 	case 6<<8 | 64:
 		addPairsAVX512r6x64(c, ldc, a, lda, scale, b, ldb, n)
@@ -252,15 +262,15 @@ func addPairs512(rows, cols int, c *float32, ldc int, a *int16, lda int, scale *
 	case 6<<8 | 16:
 		addPairsAVX512r6x16(c, ldc, a, lda, scale, b, ldb, n)
 	case 4<<8 | 64:
-		addPairsAVX512r4x64(c, ldc, a, lda, scale, b, ldb, n, ahead, apart)
+		addPairsAVX512r4x64(c, ldc, a, lda, scale, b, ldb, n, times, ahead, apart)
 	case 4<<8 | 16:
 		addPairsAVX512r4x16(c, ldc, a, lda, scale, b, ldb, n)
 	case 2<<8 | 64:
-		addPairsAVX512r2x64(c, ldc, a, lda, scale, b, ldb, n, ahead, apart)
+		addPairsAVX512r2x64(c, ldc, a, lda, scale, b, ldb, n, times, ahead, apart)
 	case 2<<8 | 16:
 		addPairsAVX512r2x16(c, ldc, a, lda, scale, b, ldb, n)
 	case 1<<8 | 64:
-		addPairsAVX512r1x64(c, ldc, a, lda, scale, b, ldb, n, ahead, apart)
+		addPairsAVX512r1x64(c, ldc, a, lda, scale, b, ldb, n, times, ahead, apart)
 	case 1<<8 | 16:
 		addPairsAVX512r1x16(c, ldc, a, lda, scale, b, ldb, n)
 	}

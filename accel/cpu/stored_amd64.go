@@ -29,7 +29,7 @@ func quantizeRows(dst []int16, ldd int, x []float32, ldx, rows, cols int, scale 
 // softmaxPairs is for a page of the keys and values of a sequence that decodes. Whether it did anything it says.
 func softmaxPairs(dst []int16, ldd int, a []int16, lda int, scale []float32, b []int8, ldb, rows, cols, n int,
 	keyScale, weight, top, sum []float32, limit float32, worth []float32, ahead Ahead) bool {
-	if rows > 4 || cols != 64 || vectors() != AVX512 {
+	if rows > streamedRows || cols != streamedColumns || vectors() != AVX512 {
 		return false
 	}
 	for i, tall := 0, 0; i < rows; i += tall {
@@ -48,7 +48,7 @@ func softmaxPairs(dst []int16, ldd int, a []int16, lda int, scale []float32, b [
 
 // softmaxHalf is for a page of the keys and values of a sequence that decodes. Whether it did anything it says.
 func softmaxHalf(x []float32, ldx int, a []float32, row, step int, f Half, b []uint16, ldb, rows, cols, n int, top, sum []float32, ahead Ahead) bool {
-	if rows > 4 || cols != 64 || vectors() != AVX512 {
+	if rows > streamedRows || cols != streamedColumns || vectors() != AVX512 {
 		return false
 	}
 	for i, tall := 0, 0; i < rows; i += tall {

@@ -15,7 +15,7 @@ var halfFormats = []Half{Float16, BFloat16}
 func TestStoredProductsAreThoseOfTheirFloats(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := source(t)
-		rows, cols, n := rapid.IntRange(1, 11).Draw(t, "rows"), 16*rapid.IntRange(1, 9).Draw(t, "cols/16"), rapid.IntRange(1, 37).Draw(t, "n")
+		rows, cols, n := rapid.IntRange(1, 11).Draw(t, "rows"), 16*rapid.IntRange(1, 13).Draw(t, "cols/16"), rapid.IntRange(1, 37).Draw(t, "n")
 		row := n + rapid.IntRange(0, 9).Draw(t, "gap of a")
 		ldb, ldc := cols+rapid.IntRange(0, 20).Draw(t, "gap of b"), cols+rapid.IntRange(0, 20).Draw(t, "gap of c")
 		size := (rows-1)*ldc + cols
@@ -43,7 +43,7 @@ func TestStoredProductsAreThoseOfTheirFloats(t *testing.T) {
 func TestPairsAddExactSumsOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := source(t)
-		rows, cols, n := rapid.IntRange(1, 19).Draw(t, "rows"), 16*rapid.IntRange(1, 9).Draw(t, "cols/16"), rapid.IntRange(1, 70).Draw(t, "n")
+		rows, cols, n := rapid.IntRange(1, 19).Draw(t, "rows"), 16*rapid.IntRange(1, 13).Draw(t, "cols/16"), rapid.IntRange(1, 70).Draw(t, "n")
 		extreme := rapid.Bool().Draw(t, "extreme")
 		if extreme {
 			n = 256 // 512 * 32767 * 128 < 1<<31

@@ -79,9 +79,9 @@ func (k rightFactor) ask(line operand.Mem) { PREFETCHT1(line) }
 // in pages, too small for the hardware's own prefetchers. While a kernel goes over a line of one page it asks for one of the next page, in
 // eight places in turn: memory gives more that way. With AVX2, whose narrow tiles go over a page four times, asking gains nothing.
 const (
-	streamedRows    = 4
-	streamedColumns = 64
-	streams         = 8 // cpu.AheadPlaces
+	streamedRows    = 4  // cpu.streamedRows
+	streamedColumns = 64 // cpu.streamedColumns
+	streams         = 8  // cpu.AheadPlaces
 )
 
 // streamed says whether a tile asks for the next page, and gives the parameters and the documentation that this adds.
@@ -89,8 +89,9 @@ func (k rightFactor) streamed(s simd, tall, width int, doc []string) (bool, stri
 	if !s.wide() || tall > streamedRows || width != streamedColumns {
 		return false, "", doc
 	}
-	return true, ", ahead *byte, apart int",
-		append(doc, fmt.Sprintf("Meanwhile it asks for %d*n bytes, in turn at ahead and %d places that lie apart bytes behind each other.", 64*k.lines(width), streams-1))
+	return true, ", times int, ahead *byte, apart int",
+		append(doc, fmt.Sprintf("Then the same for the %d columns that follow, times > 0 times in all.", width),
+			fmt.Sprintf("Meanwhile it asks for %d*n*times bytes, in turn at ahead and %d places that lie apart bytes behind each other.", 64*k.lines(width), streams-1))
 }
 
 // lines is how many lines of a cache a row has, and a product asks for meanwhile.
@@ -103,8 +104,8 @@ type asking struct {
 	ahead, apart, forth, back, turn reg.Register
 }
 
-func (k rightFactor) asking(lines int) asking {
-	a := asking{kind: k, lines: lines, places: min(lines, 2), ahead: load("ahead"), apart: load("apart"), forth: GP64(), back: GP64(), turn: GP64()}
+func (k rightFactor) asking(lines int) *asking {
+	a := &asking{kind: k, lines: lines, places: min(lines, 2), ahead: load("ahead"), apart: load("apart"), forth: GP64(), back: GP64(), turn: GP64()}
 	MOVQ(a.apart, a.forth)
 	SHLQ(u8(a.places/2), a.forth)
 	MOVQ(u32(64*lines/a.places), a.back)
@@ -116,7 +117,7 @@ func (k rightFactor) asking(lines int) asking {
 }
 
 // next asks for as many lines as a row of the tile has.
-func (a asking) next() {
+func (a *asking) next() {
 	for off := 0; off < 64*a.lines/a.places; off += 64 {
 		a.kind.ask(at(a.ahead, off))
 		if a.places > 1 {
@@ -139,25 +140,53 @@ func addProduct(s simd, kind rightFactor, tall, width int) {
 	TEXT(name, NOSPLIT, "func(c *float32, ldc int, a *float32, row, step int, b *"+kind.dtype+", ldb, n int"+params+")")
 	Doc(doc...)
 	Pragma("noescape")
-	lines := 0
-	if streamed {
-		lines = kind.lines(width)
+	s.eachTile(kind, streamed, width, func(ahead *asking) {
+		to, sum := s.sums(tall), s.tile(tall, width)
+		for i := range sum {
+			for p := range sum[i] {
+				VMOVUPS(to.at(i, s.bytes*p), sum[i][p])
+			}
+		}
+		s.addTerms(kind, sum, ahead)
+		to = s.sums(tall)
+		for i := range sum {
+			for p := range sum[i] {
+				VMOVUPS(sum[i][p], to.at(i, s.bytes*p))
+			}
+		}
+	})
+	done()
+}
+
+// eachTile computes a tile or, where that is one that asks for the next page, as many as there are, one behind the other.
+func (s simd) eachTile(kind rightFactor, streamed bool, width int, compute func(ahead *asking)) {
+	if !streamed {
+		compute(nil)
+		return
 	}
+	ahead := kind.asking(kind.lines(width))
+	Label("tile")
+	compute(ahead)
+	ADDQ(u32(4*width), param("c"))
+	ADDQ(u32(kind.size*width), param("b"))
+	DECQ(param("times"))
+	JNZ(label("tile"))
+}
+
+// param is a parameter where it lies.
+func param(name string) operand.Mem {
+	c, err := Param(name).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return c.Addr
+}
+
+// sums addresses a tile of c.
+func (s simd) sums(tall int) rows {
 	c, ldc := load("c"), load("ldc")
 	SHLQ(u8(2), ldc)
-	to, sum := newRows(c, ldc, tall), s.tile(tall, width)
-	for i := range sum {
-		for p := range sum[i] {
-			VMOVUPS(to.at(i, s.bytes*p), sum[i][p])
-		}
-	}
-	s.addTerms(kind, sum, lines)
-	for i := range sum {
-		for p := range sum[i] {
-			VMOVUPS(sum[i][p], to.at(i, s.bytes*p))
-		}
-	}
-	done()
+	return newRows(c, ldc, tall)
 }
 
 // tile is registers for sums.
@@ -169,8 +198,8 @@ func (s simd) tile(tall, width int) [][]reg.VecVirtual {
 	return sum
 }
 
-// addTerms adds a product to a tile of sums, and asks for so many lines at a time meanwhile.
-func (s simd) addTerms(kind rightFactor, sum [][]reg.VecVirtual, lines int) {
+// addTerms adds a product to a tile of sums, and asks for what comes next meanwhile, or not.
+func (s simd) addTerms(kind rightFactor, sum [][]reg.VecVirtual, ahead *asking) {
 	a, step, b, ldb, n := load("a"), load("step"), load("b"), load("ldb"), load("n")
 	row := load("row")
 	for _, r := range []reg.Register{row, step} {
@@ -180,12 +209,8 @@ func (s simd) addTerms(kind rightFactor, sum [][]reg.VecVirtual, lines int) {
 		SHLQ(u8(kind.size/2), ldb)
 	}
 	from, right, x := newRows(a, row, len(sum)), s.regs(len(sum[0])), s.vec()
-	var ahead asking
-	if lines > 0 {
-		ahead = kind.asking(lines)
-	}
 	Label("loop")
-	if lines > 0 {
+	if ahead != nil {
 		ahead.next()
 	}
 	for p := range right {
@@ -214,27 +239,23 @@ func addPairs(s simd, tall, width int) {
 	TEXT(name, NOSPLIT, "func(c *float32, ldc int, a *int16, lda int, scale *float32, b *int8, ldb, n int"+params+")")
 	Doc(doc...)
 	Pragma("noescape")
-	lines := 0
-	if streamed {
-		lines = pairs.lines(width)
-	}
-	sum := s.sumPairs(tall, width, lines)
-	c, ldc, scale, x := load("c"), load("ldc"), load("scale"), s.vec()
-	SHLQ(u8(2), ldc)
-	to := newRows(c, ldc, tall)
-	for i := range sum {
-		VBROADCASTSS(at(scale, 4*i), x)
-		for p := range sum[i] {
-			VCVTDQ2PS(sum[i][p], sum[i][p])
-			VFMADD213PS(to.at(i, s.bytes*p), x, sum[i][p])
-			VMOVUPS(sum[i][p], to.at(i, s.bytes*p))
+	s.eachTile(pairs, streamed, width, func(ahead *asking) {
+		sum := s.sumPairs(tall, width, ahead)
+		to, scale, x := s.sums(tall), load("scale"), s.vec()
+		for i := range sum {
+			VBROADCASTSS(at(scale, 4*i), x)
+			for p := range sum[i] {
+				VCVTDQ2PS(sum[i][p], sum[i][p])
+				VFMADD213PS(to.at(i, s.bytes*p), x, sum[i][p])
+				VMOVUPS(sum[i][p], to.at(i, s.bytes*p))
+			}
 		}
-	}
+	})
 	done()
 }
 
-// sumPairs gives a tile of sums, integers, and asks for so many lines at a time meanwhile.
-func (s simd) sumPairs(tall, width, lines int) [][]reg.VecVirtual {
+// sumPairs gives a tile of sums, integers, and asks for what comes next meanwhile, or not.
+func (s simd) sumPairs(tall, width int, ahead *asking) [][]reg.VecVirtual {
 	a, lda, b, ldb, n := load("a"), load("lda"), load("b"), load("ldb"), load("n")
 	SHLQ(u8(1), lda)
 	from, sum := newRows(a, lda, tall), s.tile(tall, width)
@@ -242,12 +263,8 @@ func (s simd) sumPairs(tall, width, lines int) [][]reg.VecVirtual {
 		s.zero(sum[i]...)
 	}
 	right, x := s.regs(len(sum[0])), s.vec()
-	var ahead asking
-	if lines > 0 {
-		ahead = pairs.asking(lines)
-	}
 	Label("loop")
-	if lines > 0 {
+	if ahead != nil {
 		ahead.next()
 	}
 	for p := range right {
@@ -279,7 +296,7 @@ func softmaxPairs(s simd, tall int) {
 	Doc(fmt.Sprintf("%s: for i < %d and j < %d: x[i,j] = addPairs to 0, then expRows of x with keyScale as its scale, and quantizeRows with worth as its scale;", name, tall, streamedColumns),
 		"n > 0. Meanwhile it asks for 64*n bytes as addPairs does, then for the next 512 of each place, and for the line that lies 32*n bytes behind the first one.")
 	Pragma("noescape")
-	x := s.sumPairs(tall, streamedColumns, pairs.lines(streamedColumns)/2)
+	x := s.sumPairs(tall, streamedColumns, pairs.asking(pairs.lines(streamedColumns)/2))
 	more := asksMore(pairs, 8)
 	last := GP64()
 	LEAQ(operand.Mem{Base: more.read, Index: more.read, Scale: 2}, last)
@@ -329,7 +346,7 @@ func softmaxHalf(s simd, kind rightFactor, tall int) {
 	for i := range x {
 		s.zero(x[i]...)
 	}
-	s.addTerms(kind, x, kind.lines(streamedColumns)/2)
+	s.addTerms(kind, x, kind.asking(kind.lines(streamedColumns)/2))
 	more := asksMore(kind, 16)
 	to, ldx := load("x"), load("ldx")
 	SHLQ(u8(2), ldx)
