@@ -55,10 +55,13 @@ const (
 
 // tallest is how many of the rows that are left a tile takes.
 func tallest(left int) int {
-	for _, tall := range [...]int{6, 4, 2} {
-		if left >= tall {
-			return tall
-		}
+	switch {
+	case left >= 6:
+		return 6
+	case left >= 4:
+		return 4
+	case left >= 2:
+		return 2
 	}
 	return 1
 }

@@ -89,9 +89,7 @@ func SoftmaxPairs(x []float32, ldx int, a []int16, lda int, scale []float32, b [
 	needRows(op, "b", len(b), n, 2*cols, ldb)
 	need(op, "keyScale", len(keyScale), cols)
 	need(op, "weight", len(weight), cols)
-	for _, s := range [][]float32{scale, top, sum, worth} {
-		need(op, "a scale, top, sum or worth", len(s), rows)
-	}
+	need(op, "a scale, top, sum or worth", min(len(scale), len(top), len(sum), len(worth)), rows)
 	ints := unsafe.Slice((*int16)(unsafe.Pointer(&x[0])), 2*len(x))
 	if softmaxPairs(ints, 2*ldx, a, lda, scale, b, ldb, rows, cols, n, keyScale, weight, top, sum, float32(limit), worth, orItself(ahead, b)) {
 		return

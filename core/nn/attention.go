@@ -249,13 +249,13 @@ func (t *attendTask) lanes(g rowGroup, unit int) lanes {
 }
 
 // pair is the number of lane i among all pairs, heads of one row side by side.
-func (l lanes) pair(i int) int { return l.at(i)*l.all + l.head + i%l.heads }
+func (l *lanes) pair(i int) int { return l.at(i)*l.all + l.head + i%l.heads }
 
 // at is the row of lane i.
-func (l lanes) at(i int) int { return l.row + i/l.heads }
+func (l *lanes) at(i int) int { return l.row + i/l.heads }
 
 // last is the row that sees the most keys.
-func (l lanes) last() int { return l.row + l.rows - 1 }
+func (l *lanes) last() int { return l.row + l.rows - 1 }
 
 // SpanTokens is how many keys are walked before what they gave is joined with what came before: also the piece of a long sequence that one
 // thread takes when a token is decoded. It is part of the numbers contract.
@@ -316,28 +316,59 @@ func (t *attendTask) span(ls []lanes, ps []partial, from, keys int, then []byte,
 			q.quantize(l.n, pad, dim)
 		}
 	}
+	var page kvPage
+	w := t.newWeights(buf)
+	single := ls[0].rows == 1 && !t.mask.drops()
 	end := min(keys, from+SpanTokens)
 	for first := from; first < end; first += PageTokens {
 		next := then
 		if first+PageTokens < end {
 			next = t.page(ls, first+PageTokens, keys)
 		}
-		for u, l := range ls {
-			page := cache.at(t.a.Layer, l.kvHead, first/PageTokens)
+		for u := range ls {
+			l, p, q := &ls[u], &ps[u], &qs[u]
+			page.turn(cache, t.a.Layer, l.kvHead, first/PageTokens)
 			page.next, page.done = next, u
-			t.wholePage(l, &ps[u], &page, first, qs[u], buf)
+			switch {
+			case single && first+PageTokens <= keys:
+				p.addPage(&page, l.n, dim, q, &w)
+			case t.seen(l.row, first) == t.seen(l.last(), first):
+				t.strip(l, p, &page, 0, l.n, first, q, &w)
+			default:
+				for i := 0; i < l.n; i += stripRows * l.heads {
+					t.strip(l, p, &page, i, min(stripRows*l.heads, l.n-i), first, q, &w)
+				}
+			}
 		}
 	}
 }
 
-// wholePage adds a page of keys to lanes.
-func (t *attendTask) wholePage(l lanes, p *partial, page *kvPage, first int, q leftFactor, buf []float32) {
-	if t.seen(l.row, first) == t.seen(l.last(), first) {
-		t.strip(l, p, page, 0, l.n, first, q, buf)
-		return
+// weights are what a page's values are weighed by, of some lanes.
+type weights struct {
+	leftFactor
+	sums, was []float32
+}
+
+// newWeights takes its memory from buf.
+func (t *attendTask) newWeights(buf []float32) (w weights) {
+	w.leftFactor, buf = newLeftFactor(buf, t.width, PageTokens)
+	w.sums, w.was = buf[:t.width], buf[t.width:2*t.width]
+	return w
+}
+
+// addPage is strip for the heads of a single row that sees the whole page: what a token that is decoded mostly does.
+func (p *partial) addPage(page *kvPage, heads, dim int, q *leftFactor, w *weights) {
+	sums, was := w.sums[:heads], w.was[:heads]
+	copy(was, p.top)
+	page.softmax(&w.leftFactor, q, heads, dim, p.top, sums)
+	p.follow(0, page.pad, was)
+	for i, sum := range sums {
+		p.sum[i] += sum
 	}
-	for i := 0; i < l.n; i += stripRows * l.heads {
-		t.strip(l, p, page, i, min(stripRows*l.heads, l.n-i), first, q, buf)
+	if page.dtype == KVInt8 {
+		page.addInt8Values(p.acc, &w.leftFactor, heads, PageTokens)
+	} else {
+		page.addValues(p.acc, &w.leftFactor, heads, 0, PageTokens)
 	}
 }
 
@@ -351,22 +382,21 @@ func (t *attendTask) page(ls []lanes, from, keys int) []byte {
 }
 
 // strip adds the page of keys from first on to n lanes from lane at on: all heads of neighbouring rows.
-func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, q leftFactor, buf []float32) {
+func (t *attendTask) strip(l *lanes, p *partial, page *kvPage, at, n, first int, q *leftFactor, w *weights) {
 	dim, pad := t.a.Dim, PaddedDim(t.a.Dim)
 	most := t.seen(l.at(at+n-1), first)
 	if most == 0 {
 		return
 	}
-	weights, buf := newLeftFactor(buf, t.width, PageTokens)
-	scores, sums, was := weights.floats[:n*PageTokens], buf[:n], buf[n:2*n]
+	left, scores, sums, was := q.from(at, pad), w.floats[:n*PageTokens], w.sums[:n], w.was[:n]
 	copy(was, p.top[at:])
 	whole := t.seen(l.at(at), first) == PageTokens
 	ints := whole && page.dtype == KVInt8 && !t.mask.drops()
 	if ints || whole && page.dtype != KVInt8 {
-		page.softmax(weights, q.from(at, pad), n, dim, p.top[at:], sums)
+		page.softmax(&w.leftFactor, &left, n, dim, p.top[at:], sums)
 	} else {
 		clear(scores)
-		page.addScores(scores, q.from(at, pad), n, padded(most), dim)
+		page.addScores(scores, &left, n, padded(most), dim)
 		if whole {
 			cpu.ExpRows(scores, PageTokens, n, PageTokens, page.keyScale, page.valueScale, p.top[at:], sums)
 		} else {
@@ -384,16 +414,15 @@ func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, 
 	}
 	from := 0
 	for i := 0; i < n && from < most; i += l.heads { // what a row sees and the one before it does not
-		to := t.seen(l.at(at+i), first)
+		to, seeing := t.seen(l.at(at+i), first), w.from(i, PageTokens)
 		switch {
 		case page.dtype != KVInt8:
-			page.addValues(p.acc[(at+i)*pad:], weights.from(i, PageTokens), n-i, from, to)
+			page.addValues(p.acc[(at+i)*pad:], &seeing, n-i, from, to)
 		case to > 0: // the first row that sees any: what a row does not see weighs nothing
-			seeing := weights.from(i, PageTokens)
 			if !ints {
 				seeing.quantize(n-i, PageTokens, PageTokens)
 			}
-			page.addInt8Values(p.acc[(at+i)*pad:], seeing, n-i, most)
+			page.addInt8Values(p.acc[(at+i)*pad:], &seeing, n-i, most)
 			return
 		}
 		from = to
@@ -401,7 +430,7 @@ func (t *attendTask) strip(l lanes, p *partial, page *kvPage, at, n, first int, 
 }
 
 // maskedRows is ExpRows where rows see only the first keys of a page, or none.
-func (t *attendTask) maskedRows(l lanes, p *partial, page *kvPage, at, n, first int, scores, sums []float32) {
+func (t *attendTask) maskedRows(l *lanes, p *partial, page *kvPage, at, n, first int, scores, sums []float32) {
 	for i := 0; i < n; i += l.heads {
 		seen := t.seen(l.at(at+i), first)
 		if clear(sums[i : i+l.heads]); seen == 0 {
@@ -429,16 +458,20 @@ func (t *attendTask) seen(row, first int) int { return max(0, min(PageTokens, t.
 
 // follow makes lanes from lane at on, which were relative to the maxima was, relative to top. It changes was.
 func (p *partial) follow(at, pad int, was []float32) {
+	tops := p.top[at : at+len(was)]
 	moved := false
-	for i, top := range p.top[at : at+len(was)] {
-		if top > was[i] {
-			was[i], moved = was[i]-top, true
-		} else {
-			was[i] = 0
-		}
+	for i, top := range tops {
+		moved = moved || top > was[i]
 	}
 	if !moved {
 		return
+	}
+	for i, top := range tops {
+		if top > was[i] {
+			was[i] -= top
+		} else {
+			was[i] = 0
+		}
 	}
 	cpu.ExpSum(was, 0)
 	for i, factor := range was {

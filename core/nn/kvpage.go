@@ -19,14 +19,20 @@ type kvPage struct {
 	done         int    // pages beside this one that have asked for a part of next
 }
 
-func (c *KVCache) at(layer, kvHead, page int) kvPage {
+func (c *KVCache) at(layer, kvHead, page int) (p kvPage) {
+	p.turn(c, layer, kvHead, page)
+	return p
+}
+
+// turn makes p another page, which has asked for nothing.
+func (p *kvPage) turn(c *KVCache, layer, kvHead, page int) {
 	b, half := c.headBytes(layer, kvHead, page), c.half*kvTypes[c.dtype].size
-	p := kvPage{dtype: c.dtype, all: b, pad: c.half / PageTokens, keys: b[:half], values: b[half : 2*half]}
+	p.dtype, p.pad, p.all, p.keys, p.values = c.dtype, c.half/PageTokens, b, b[:half], b[half:2*half]
 	if c.dtype == KVInt8 {
 		scales := pool.View[float32](b[2*half:])
 		p.keyScale, p.valueScale = scales[:PageTokens], scales[PageTokens:]
 	}
-	return p
+	p.next, p.done = nil, 0
 }
 
 // ahead is what a product asks for: as much as this page has, in each of the places in next as far behind others that asked before, the first half
@@ -160,7 +166,7 @@ func mostInt(terms int) int { return min(math.MaxInt16, math.MaxInt32/(-math.Min
 
 // addScores adds the products of rows queries [rows, pad] with the page's first width keys to scores [rows, PageTokens]. Those of KVInt8 are
 // still to be multiplied by keyScale.
-func (p *kvPage) addScores(scores []float32, q leftFactor, rows, width, dim int) {
+func (p *kvPage) addScores(scores []float32, q *leftFactor, rows, width, dim int) {
 	switch p.dtype {
 	case KVFloat32:
 		cpu.AddProduct(scores, PageTokens, q.floats, p.pad, 1, pool.View[float32](p.keys), PageTokens, rows, width, dim, p.ahead(0))
@@ -172,7 +178,7 @@ func (p *kvPage) addScores(scores []float32, q leftFactor, rows, width, dim int)
 }
 
 // addValues adds the values [from, to) of the page, weighed by rows of probabilities [rows, PageTokens], to acc [rows, pad].
-func (p *kvPage) addValues(acc []float32, probabilities leftFactor, rows, from, to int) {
+func (p *kvPage) addValues(acc []float32, probabilities *leftFactor, rows, from, to int) {
 	weights := probabilities.floats[from:]
 	switch p.dtype {
 	case KVFloat32:
@@ -183,7 +189,7 @@ func (p *kvPage) addValues(acc []float32, probabilities leftFactor, rows, from, 
 }
 
 // softmax makes weights of all values of the page, which rows queries see: of addScores and cpu.ExpRows, and for KVInt8 of quantize.
-func (p *kvPage) softmax(weights, q leftFactor, rows, dim int, top, sum []float32) {
+func (p *kvPage) softmax(weights, q *leftFactor, rows, dim int, top, sum []float32) {
 	switch p.dtype {
 	case KVFloat32:
 		scores := weights.floats[:rows*PageTokens]
@@ -201,6 +207,6 @@ func (p *kvPage) softmax(weights, q leftFactor, rows, dim int, top, sum []float3
 
 // addInt8Values adds the first n values of a page of KVInt8, weighed by rows of probabilities that have been multiplied by valueScale and
 // quantized: the sums of a row are exact, and join acc at once.
-func (p *kvPage) addInt8Values(acc []float32, probabilities leftFactor, rows, n int) {
+func (p *kvPage) addInt8Values(acc []float32, probabilities *leftFactor, rows, n int) {
 	cpu.AddPairs(acc, p.pad, probabilities.ints, 2*PageTokens, probabilities.scale, pool.View[int8](p.values), 2*p.pad, rows, p.pad, (n+1)/2, p.ahead(1))
 }
