@@ -19,7 +19,7 @@ func TestSequencesThatDecodeTogetherAreAsAlone(t *testing.T) {
 	const dim, heads, shared = 6, 12, 2 * PageTokens
 	at := []int{shared, shared + 1, shared + PageTokens - 1, shared + PageTokens, SpanTokens - 1, SpanTokens, SpanTokens + 67}
 	for _, kv := range []int{1, 3, 4, 12} {
-		for _, dtype := range []KVType{KVFloat32, KVFloat16, KVInt8} {
+		for _, dtype := range []KVType{KVFloat32, KVFloat16, KVBFloat16, KVInt8} {
 			for _, short := range []bool{false, true} { // all within a span
 				r := rand.New(rand.NewPCG(uint64(kv), uint64(dtype)))
 				a := &Attention{Heads: heads, KVHeads: kv, Dim: dim}
