@@ -34,16 +34,19 @@ func Assets(path string) (map[string]string, error) {
 	if !info.IsDir() && strings.EqualFold(filepath.Ext(path), GGUFExt) {
 		return ggufAssets(path)
 	}
-	dir, native := path, filepath.Join(path, NativeName)
+	dir, native := path, nativeIn(path)
 	if !info.IsDir() {
-		dir, native = filepath.Dir(path), path
+		dir, native = filepath.Dir(path), ""
+		if isNative(path) {
+			native = path
+		}
 	}
-	if strings.EqualFold(filepath.Ext(native), NativeExt) && exists(native) {
+	if native != "" {
 		if err := nativeAssets(native, files); err != nil {
 			return nil, err
 		}
 	}
-	if !info.IsDir() && native == path && strings.EqualFold(filepath.Ext(path), NativeExt) && filepath.Base(path) != NativeName {
+	if !info.IsDir() && native != "" && filepath.Base(path) != NativeName && filepath.Base(path) != NativeIndex {
 		return files, nil // a file that stands alone has its own
 	}
 	for _, name := range assetNames {
@@ -65,23 +68,34 @@ func nativeAssets(path string, files map[string]string) error {
 		return err
 	}
 	defer func() { _ = f.Close() }() // the texts are copies
-	for tensor, t := range f.tensors {
+	return f.assets(context.Background(), files)
+}
+
+// assets adds the files inside to files.
+func (f *nativeFile) assets(ctx context.Context, files map[string]string) error {
+	for _, info := range f.Tensors() {
+		t := f.tensors[info.Name]
 		if t.Layout != layoutFile {
 			continue
 		}
-		name, ok := strings.CutPrefix(tensor, filePrefix)
+		name, ok := strings.CutPrefix(info.Name, filePrefix)
 		if !ok || !plainFileName(name) {
-			return &container.Error{Kind: safetensors.ErrName, Path: path, Tensor: tensor, Found: abbreviate([]byte(tensor)),
+			return &container.Error{Kind: safetensors.ErrName, Path: info.Path, Tensor: info.Name, Found: abbreviate([]byte(info.Name)),
 				Expected: filePrefix + " and a plain file name"}
 		}
-		v, err := f.Tensor(tensor)
+		if len(t.Shape) != 1 || t.Shape[0] < 0 || t.Shape[0] > maxAssetBytes {
+			return &container.Error{Kind: container.ErrMismatch, Path: info.Path, Tensor: info.Name, Field: "shape", Found: container.Clip(fmt.Sprint(t.Shape)),
+				Expected: fmt.Sprintf("one number of at most %d bytes", maxAssetBytes)}
+		}
+		v, err := f.tensor(info.Name, layoutFile, t.Shape, safetensors.U8, t.Shape[0])
 		if err != nil {
 			return err
 		}
-		if err := f.verify(context.Background(), v, nil); err != nil {
+		data, err := v.bytes(ctx)
+		if err != nil {
 			return err
 		}
-		files[name] = string(v.Data)
+		files[name] = string(data)
 	}
 	return nil
 }

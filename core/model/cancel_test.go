@@ -41,7 +41,7 @@ func TestMakingAndSavingAModelEndWithTheirContext(t *testing.T) {
 	require.NoError(t, err)
 	for _, save := range []func(ctx context.Context, dir string) error{
 		func(ctx context.Context, dir string) error { return m.SaveHFContext(ctx, dir, HFOptions{}) },
-		func(ctx context.Context, dir string) error { return m.SaveContext(ctx, dir, nil) },
+		func(ctx context.Context, dir string) error { return m.SaveContext(ctx, dir, SaveOptions{}) },
 	} {
 		for after := range int64(8) {
 			dir := t.TempDir()

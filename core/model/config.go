@@ -209,15 +209,16 @@ func LoadConfig(path string) (*Config, error) {
 		return nil, fmt.Errorf("config: %w", err)
 	}
 	if info.IsDir() {
-		if native := filepath.Join(path, NativeName); exists(native) && !exists(filepath.Join(path, "config.json")) {
+		if native := nativeIn(path); native != "" && !exists(filepath.Join(path, "config.json")) {
 			return nativeConfig(native)
 		}
 		return LoadConfig(filepath.Join(path, "config.json"))
 	}
+	if isNative(path) {
+		return nativeConfig(path)
+	}
 	ext := strings.ToLower(filepath.Ext(path))
 	switch ext {
-	case NativeExt:
-		return nativeConfig(path)
 	case ".json", ".yaml", ".yml":
 	default:
 		return nil, &ConfigError{File: path, Reason: "a config file ends in .json, .yaml, .yml or " + NativeExt}

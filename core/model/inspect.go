@@ -2,7 +2,6 @@ package model
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -287,7 +286,7 @@ func inspectNative(path string) (inspected, error) {
 		if !ok {
 			return nil, 0, nil
 		}
-		rows, cols, err := file.matrix(v, said, func(rows, cols int) int { return layout.Bytes(rows, cols) })
+		rows, cols, data, err := file.matrix(v.Name, layout.Bytes)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -295,7 +294,10 @@ func inspectNative(path string) (inspected, error) {
 		if err != nil {
 			return nil, 0, err
 		}
-		t := quant.Ternary{Rows: rows, Cols: cols, Scale: scale, Layout: layout, Data: v.Data[:layout.Bytes(rows, cols)]}
+		if badCodes(layout, cols, data, 0) {
+			return nil, 0, badCodesError(v, layout)
+		}
+		t := quant.Ternary{Rows: rows, Cols: cols, Scale: scale, Layout: layout, Data: data[:layout.Bytes(rows, cols)]}
 		return t.Codes(nil), scale, nil
 	}
 	f.numbers = func(v container.View, each func([]float32)) error {
@@ -307,23 +309,17 @@ func inspectNative(path string) (inspected, error) {
 		case !ok:
 			return nil
 		}
-		rows, cols, err := file.matrix(v, said, func(rows, cols int) int { return cpu.DenseBytes(format, rows, cols) })
+		rows, cols, data, err := file.matrix(v.Name, func(rows, cols int) int { return cpu.DenseBytes(format, rows, cols) })
 		if err != nil {
 			return err
 		}
-		d := quant.Dense{Rows: rows, Cols: cols, Format: format, Panels: v.Data[:cpu.DenseBytes(format, rows, cols)]}
+		d := quant.Dense{Rows: rows, Cols: cols, Format: format, Panels: data[:cpu.DenseBytes(format, rows, cols)]}
 		if quant.Scaled(format) {
-			scales, err := file.Tensor(v.Name + ".row_scale")
-			if err == nil {
-				err = scales.Check([]int{rows}, safetensors.F32)
-			}
+			scales, err := file.tensor(v.Name+".row_scale", layoutVector, []int{rows}, safetensors.F32, rows)
 			if err != nil {
 				return err
 			}
-			d.RowScale = make([]float32, rows)
-			for i := range d.RowScale {
-				d.RowScale[i] = math.Float32frombits(binary.LittleEndian.Uint32(scales.Data[4*i:]))
-			}
+			d.RowScale = decodeFloats(scales.View)
 		}
 		row := make([]float32, cols)
 		for r := range rows {
@@ -335,17 +331,18 @@ func inspectNative(path string) (inspected, error) {
 	return f, nil
 }
 
-// matrix is the shape of a tensor that is a matrix in kernel layout, after its size was compared with it.
-func (f *nativeFile) matrix(v container.View, t nativeTensor, size func(rows, cols int) int) (rows, cols int, err error) {
-	e := &container.Error{Kind: container.ErrMismatch, Path: f.Path(), Tensor: v.Name, Field: "shape"}
+// matrix is a tensor that is a matrix in kernel layout, after its size was compared with its shape.
+func (f *nativeFile) matrix(name string, size func(rows, cols int) int) (rows, cols int, data []byte, err error) {
+	t := f.tensors[name]
 	if len(t.Shape) != 2 || min(t.Shape[0], t.Shape[1]) < 1 || max(t.Shape[0], t.Shape[1]) > maxVocab {
-		e.Found, e.Expected = container.Clip(fmt.Sprint(t.Shape)), "two dimensions"
-		return 0, 0, e
+		return 0, 0, nil, &container.Error{Kind: container.ErrMismatch, Path: f.Path(), Tensor: name, Field: "shape",
+			Found: container.Clip(fmt.Sprint(t.Shape)), Expected: "two dimensions"}
 	}
 	rows, cols = t.Shape[0], t.Shape[1]
-	if want := stored(size(rows, cols)); want != len(v.Data) {
-		e.Found, e.Expected = fmt.Sprint(t.Shape), "a shape of the size of its bytes"
-		return 0, 0, e
+	v, err := f.tensor(name, t.Layout, t.Shape, safetensors.U8, stored(size(rows, cols)))
+	if err != nil {
+		return 0, 0, nil, err
 	}
-	return rows, cols, nil
+	data, err = v.bytes(context.Background())
+	return rows, cols, data, err
 }

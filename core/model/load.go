@@ -88,9 +88,9 @@ var (
 
 // Load builds a model from
 //
-//   - a directory with model.bitnet (our own format), or with config.json and model.safetensors or
+//   - a directory with model.bitnet or model.bitnet.index.json (our own format), or with config.json and model.safetensors or
 //     model.safetensors.index.json (Hugging Face),
-//   - a file ending in .bitnet,
+//   - a file ending in .bitnet, or an index file of several,
 //   - a .safetensors file or an index file with a config.json beside it,
 //   - a .gguf file, or any file of a split one.
 //
@@ -98,34 +98,12 @@ var (
 // for files and tensors, pool.ErrOutOfMemory when the weights do not fit, ErrOption for a bad option, and ctx.Err() when
 // ctx ends first. After an error nothing is left in memory.
 func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {
-	if err := cpu.InitError(); err != nil {
-		return nil, fmt.Errorf("model: %w", err)
-	}
-	head, err := parseHeadFormat(o.HeadFormat)
+	head, err := o.check()
 	if err != nil {
 		return nil, err
 	}
-	switch o.Resident {
-	case "", ResidentAuto, ResidentMap, ResidentCopy:
-	default:
-		return nil, fmt.Errorf("%w: resident %q: must be one of %s, %s, %s", ErrOption, o.Resident, ResidentAuto, ResidentMap, ResidentCopy)
-	}
-	switch o.Verify {
-	case "", VerifyBackground, VerifyNow, VerifyNever:
-	default:
-		return nil, fmt.Errorf("%w: verify %q: must be one of %s, %s, %s", ErrOption, o.Verify, VerifyBackground, VerifyNow, VerifyNever)
-	}
-	if o.I2SLayout != "" && !slices.Contains(gguf.I2SLayouts(), o.I2SLayout) {
-		return nil, fmt.Errorf("%w: i2s_layout %q: must be one of %s", ErrOption, o.I2SLayout, strings.Join(gguf.I2SLayouts(), ", "))
-	}
-	if err := o.checkPacking(); err != nil {
-		return nil, err
-	}
 	if o.Trainable {
-		if head.fixed {
-			return nil, fmt.Errorf("%w: head_dtype %q: must be auto in a model that is trained, whose head is float32", ErrOption, o.HeadFormat)
-		}
-		return loadTrainable(ctx, path, o)
+		return loadTrainable(ctx, o, func(ctx context.Context, o LoadOptions) (*Model, error) { return Load(ctx, path, o) })
 	}
 	l := newLoader(o, head)
 	if native, err := nativePath(path); err != nil {
@@ -139,22 +117,55 @@ func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {
 	return loadHF(ctx, path, l)
 }
 
-// nativePath returns the native file that path means, "" when it means a Hugging Face checkpoint, and an error when there is nothing.
+// check refuses options that cannot be, and gives the wanted form of the head.
+func (o *LoadOptions) check() (tableFormat, error) {
+	none := tableFormat{}
+	if err := cpu.InitError(); err != nil {
+		return none, fmt.Errorf("model: %w", err)
+	}
+	head, err := parseHeadFormat(o.HeadFormat)
+	if err != nil {
+		return none, err
+	}
+	switch o.Resident {
+	case "", ResidentAuto, ResidentMap, ResidentCopy:
+	default:
+		return none, fmt.Errorf("%w: resident %q: must be one of %s, %s, %s", ErrOption, o.Resident, ResidentAuto, ResidentMap, ResidentCopy)
+	}
+	switch o.Verify {
+	case "", VerifyBackground, VerifyNow, VerifyNever:
+	default:
+		return none, fmt.Errorf("%w: verify %q: must be one of %s, %s, %s", ErrOption, o.Verify, VerifyBackground, VerifyNow, VerifyNever)
+	}
+	if o.I2SLayout != "" && !slices.Contains(gguf.I2SLayouts(), o.I2SLayout) {
+		return none, fmt.Errorf("%w: i2s_layout %q: must be one of %s", ErrOption, o.I2SLayout, strings.Join(gguf.I2SLayouts(), ", "))
+	}
+	if err := o.checkPacking(); err != nil {
+		return none, err
+	}
+	if o.Trainable && head.fixed {
+		return none, fmt.Errorf("%w: head_dtype %q: must be auto in a model that is trained, whose head is float32", ErrOption, o.HeadFormat)
+	}
+	return head, nil
+}
+
+// nativePath returns the native file, or the index of several, that path means, "" when it means a Hugging Face checkpoint, and an error when there is nothing.
 func nativePath(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", fmt.Errorf("model: %w", err)
 	}
 	if !info.IsDir() {
-		switch strings.ToLower(filepath.Ext(path)) {
-		case NativeExt:
+		if isNative(path) {
 			return path, nil
+		}
+		switch strings.ToLower(filepath.Ext(path)) {
 		case ".safetensors", ".json", GGUFExt:
 			return "", nil
 		}
 		return "", fmt.Errorf("%w: path %s: a model is a directory or a file that ends in %s, .safetensors or %s", ErrOption, path, NativeExt, GGUFExt)
 	}
-	if file := filepath.Join(path, NativeName); exists(file) {
+	if file := nativeIn(path); file != "" {
 		return file, nil
 	}
 	for _, name := range []string{safetensors.SingleName, safetensors.IndexName} {
@@ -162,7 +173,23 @@ func nativePath(path string) (string, error) {
 			return "", nil
 		}
 	}
-	return "", fmt.Errorf("model: directory %s holds none of %s, %s, %s: %w", path, NativeName, safetensors.SingleName, safetensors.IndexName, fs.ErrNotExist)
+	return "", fmt.Errorf("model: directory %s holds none of %s, %s, %s, %s: %w", path, NativeName, NativeIndex, safetensors.SingleName, safetensors.IndexName, fs.ErrNotExist)
+}
+
+// isNative says whether a file's name is that of a native file or index.
+func isNative(path string) bool {
+	name := strings.ToLower(path)
+	return strings.HasSuffix(name, NativeExt) || strings.HasSuffix(name, NativeExt+indexExt)
+}
+
+// nativeIn is the native file or index in a directory, or "".
+func nativeIn(dir string) string {
+	for _, name := range []string{NativeName, NativeIndex} {
+		if file := filepath.Join(dir, name); exists(file) {
+			return file
+		}
+	}
+	return ""
 }
 
 func exists(path string) bool {

@@ -17,10 +17,10 @@ import (
 // packed weights only the codes and a scale are left; their masters are the codes times one magnitude, chosen so that quantizing them
 // gives the same codes and scale: training starts at the function that was loaded, but how near each weight was to another code is lost.
 // Embedding, head and layers that are not ternary are widened to float32.
-func loadTrainable(ctx context.Context, path string, o LoadOptions) (_ *Model, err error) {
+func loadTrainable(ctx context.Context, o LoadOptions, load func(context.Context, LoadOptions) (*Model, error)) (_ *Model, err error) {
 	progress := o.Progress
 	o.Trainable, o.Packing, o.Deferred, o.Progress = false, Packing2Bit, true, nil
-	plain, err := Load(ctx, path, o)
+	plain, err := load(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,8 @@ func loadTrainable(ctx context.Context, path string, o LoadOptions) (_ *Model, e
 	}, c.norm); err != nil {
 		return nil, err
 	}
-	m.Info.Path = plain.Info.Path
+	m.Info.Path, m.Info.Metadata = plain.Info.Path, plain.Info.Metadata
+	m.files.Store(plain.files.Load())
 	return m, m.Refresh()
 }
 

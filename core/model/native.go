@@ -1,13 +1,15 @@
 package model
 
 import (
-	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
@@ -22,25 +24,38 @@ import (
 //     dense16, padded with zeros to a multiple of 64 bytes; they come first, so that all of them are 64-byte aligned,
 //   - row scales (`<module>.weight.row_scale`), biases and norms are F32 vectors; a bias is stored as it is added,
 //   - tokenizer and other files are U8 tensors `file/<name>`,
+//   - matrices and files may be compressed: U8 tensors that hold Zstandard frames, at the end of the container,
 //   - the metadata holds
 //     format          "bitnet"
 //     format_version  a number; a reader refuses versions above its own
 //     producer        the program that wrote the file
 //     created         when, RFC 3339, UTC
 //     config          the model's config.json
-//     tensors         JSON {tensor: {layout, shape, scale, crc32c}}: layout is panel16, dense16-f32, dense16x2-bf16,
+//     tensors         JSON {tensor: {layout, shape, scale, crc32c, compression}}: layout is panel16, dense16-f32, dense16x2-bf16,
 //     dense16x4-int8, dense16x8-int4g64, vector or file; shape the logical one; scale that of a panel16 matrix; crc32c
-//     the Castagnoli checksum of the tensor's bytes in hexadecimal
-//     and whatever else its writer was given.
+//     the Castagnoli checksum of the tensor's bytes, before compression, in hexadecimal; compression "zstd" or absent
+//     shards          of a model in several files, how many
+//     and whatever else its writer was given, such as the keys of metadata.go.
+//
+// A model in several files is model-00001-of-0000N.bitnet, ... with model.bitnet.index.json, as Hugging Face has it; all of them have
+// the same metadata.
 const (
 	NativeExt     = ".bitnet"
 	NativeName    = "model" + NativeExt
-	NativeVersion = 1
+	NativeIndex   = NativeName + indexExt
+	NativeVersion = 2
+
+	// plainVersion is that of a single file without compression, which programs that know no other version read.
+	plainVersion = 1
 
 	nativeFormat   = "bitnet"
 	nativeProducer = "bitnet_rust"
 	filePrefix     = "file/"
 	nativeAlign    = 64
+	indexExt       = ".index.json"
+
+	// maxNativeHeader bounds the header of a native file, and so what a hostile one costs: several times what a model of a thousand layers has.
+	maxNativeHeader = 8 << 20
 )
 
 // The keys of the metadata that the format itself gives a meaning.
@@ -51,6 +66,7 @@ const (
 	keyCreated  = "created"
 	keyConfig   = "config"
 	keyTensors  = "tensors"
+	keyShards   = "shards"
 )
 
 // What can be wrong with a native file beyond its container. Both match container.ErrFormat.
@@ -59,6 +75,10 @@ var (
 	ErrVersion = container.NewKind("unsupported version of the native format")
 	// ErrChecksum is a tensor whose bytes are not those that were written.
 	ErrChecksum = container.NewKind("checksum does not match")
+	// ErrCompression is a compressed tensor that does not give the bytes its shape needs.
+	ErrCompression = container.NewKind("compressed tensor cannot be read")
+	// ErrShards is a file that does not belong to the others of its model.
+	ErrShards = container.NewKind("files of different models")
 )
 
 // The layouts of a native file's tensors.
@@ -97,6 +117,8 @@ type nativeTensor struct {
 	Shape  []int    `json:"shape"`
 	Scale  *float32 `json:"scale,omitempty"`
 	CRC32C checksum `json:"crc32c"`
+
+	Compression string `json:"compression,omitempty"`
 }
 
 // checksum is a CRC-32C, eight hexadecimal digits in JSON.
@@ -121,29 +143,58 @@ func (c *checksum) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// nativeFile is an open native file whose metadata has been read.
+// nativeFile is an open native file, or the files of one model, whose metadata has been read.
 type nativeFile struct {
-	*safetensors.File
+	container.Set
+	size    int // of the tensors, in bytes
 	meta    map[string]string
 	tensors map[string]nativeTensor
 }
 
-// openNative opens a file and checks that it is of this format, of a version this package reads, and that its list of
-// tensors is that of the container.
+// openNative opens a file, or an index with its files, and checks that they are of this format, of a version this package reads, and that
+// their list of tensors is that of the container.
 func openNative(path string) (*nativeFile, error) {
-	file, err := safetensors.Open(path)
+	if strings.HasSuffix(strings.ToLower(path), indexExt) {
+		set, err := safetensors.OpenIndex(path, NativeExt, maxNativeHeader)
+		if err != nil {
+			return nil, err
+		}
+		shards := set.Shards()
+		for _, s := range shards[min(1, len(shards)):] {
+			if !maps.Equal(s.Metadata(), shards[0].Metadata()) {
+				err := &container.Error{Kind: ErrShards, Path: s.Path(), Field: "metadata", Found: "other metadata than in " + shards[0].Path(), Expected: "the same in all files of a model"}
+				return nil, errors.Join(err, set.Close())
+			}
+		}
+		return newNative(set, set.Metadata(), len(shards))
+	}
+	file, err := container.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("model: %w", err)
+	}
+	return readNative(file)
+}
+
+// readNative is openNative for one file that was opened in any way.
+func readNative(file *container.File) (*nativeFile, error) {
+	f, err := safetensors.Read(file, maxNativeHeader)
 	if err != nil {
 		return nil, err
 	}
-	f := &nativeFile{File: file, meta: file.Metadata()}
-	if err := f.readMetadata(); err != nil {
-		_ = file.Close() // the first error says more
+	return newNative(f, f.Metadata(), 1)
+}
+
+// newNative reads the metadata of files, which are closed after an error.
+func newNative(set container.Set, meta map[string]string, files int) (*nativeFile, error) {
+	f := &nativeFile{Set: set, meta: meta}
+	if err := f.readMetadata(files); err != nil {
+		_ = set.Close() // the first error says more
 		return nil, err
 	}
 	return f, nil
 }
 
-func (f *nativeFile) readMetadata() error {
+func (f *nativeFile) readMetadata(files int) error {
 	if found := f.meta[keyFormat]; found != nativeFormat {
 		return f.metaError(keyFormat, strconv.Quote(abbreviate([]byte(found))), strconv.Quote(nativeFormat))
 	}
@@ -155,18 +206,44 @@ func (f *nativeFile) readMetadata() error {
 		return &container.Error{Kind: ErrVersion, Path: f.Path(), Field: keyVersion, Found: f.meta[keyVersion],
 			Expected: fmt.Sprintf("at most %d (a newer bitnet_rust wrote the file)", NativeVersion)}
 	}
-	if err := json.Unmarshal([]byte(f.meta[keyTensors]), &f.tensors); err != nil {
+	if said, ok := f.meta[keyShards]; ok && said != strconv.Itoa(files) {
+		return &container.Error{Kind: ErrShards, Path: f.Path(), Field: keyShards, Found: fmt.Sprintf("%d files", files),
+			Expected: abbreviate([]byte(said)) + ": open the directory, or its " + NativeIndex}
+	}
+	if len(f.meta[keyConfig]) > maxConfigBytes {
+		return f.metaError(keyConfig, fmt.Sprintf("%d bytes", len(f.meta[keyConfig])), fmt.Sprintf("at most %d", maxConfigBytes))
+	}
+	return f.readTensors()
+}
+
+// readTensors reads what the metadata says of the tensors. An entry has no other keys than nativeTensor: whatever else was to be known of a
+// tensor's bytes, a reader that does not know it would misread them.
+func (f *nativeFile) readTensors() error {
+	text, infos := f.meta[keyTensors], f.Tensors()
+	most := 2
+	for _, t := range infos {
+		most += 6*len(t.Name) + 1024 // a name in JSON escapes, and more than any entry has
+		f.size += int(t.Size)
+	}
+	if len(text) > most {
+		return f.metaError(keyTensors, fmt.Sprintf("%d bytes", len(text)), fmt.Sprintf("at most %d for %d tensors", most, len(infos)))
+	}
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&f.tensors); err != nil {
 		return f.metaError(keyTensors, err.Error(), "a JSON object from tensor to layout, shape and checksum")
 	}
-	listed := 0
-	for _, t := range f.Tensors() {
-		if _, ok := f.tensors[t.Name]; !ok {
-			return &container.Error{Kind: ErrUnexpected, Path: f.Path(), Tensor: t.Name, Found: "a tensor", Expected: "an entry in the metadata's " + keyTensors}
+	for _, t := range infos {
+		said, ok := f.tensors[t.Name]
+		if !ok {
+			return &container.Error{Kind: ErrUnexpected, Path: t.Path, Tensor: t.Name, Found: "a tensor", Expected: "an entry in the metadata's " + keyTensors}
 		}
-		listed++
+		if said.Compression != "" && said.Compression != CompressionZstd {
+			return &container.Error{Kind: container.ErrMismatch, Path: t.Path, Tensor: t.Name, Field: "compression", Found: container.Quote(said.Compression), Expected: CompressionZstd}
+		}
 	}
-	if listed != len(f.tensors) {
-		return f.metaError(keyTensors, fmt.Sprintf("%d entries", len(f.tensors)), fmt.Sprintf("%d, one for each tensor", listed))
+	if len(infos) != len(f.tensors) {
+		return f.metaError(keyTensors, fmt.Sprintf("%d entries", len(f.tensors)), fmt.Sprintf("%d, one for each tensor", len(infos)))
 	}
 	return nil
 }
@@ -175,23 +252,36 @@ func (f *nativeFile) metaError(field, found, expected string) error {
 	return &container.Error{Kind: safetensors.ErrMetadata, Path: f.Path(), Field: field, Found: found, Expected: expected}
 }
 
-// tensor returns a tensor that must have the layout, the logical shape and the stored dtype and size.
-func (f *nativeFile) tensor(name, layout string, shape []int, dtype string, stored int) (container.View, nativeTensor, error) {
+// nativeView is a tensor of a native file. size is that of its bytes, which the file may have in fewer.
+type nativeView struct {
+	container.View
+	entry nativeTensor
+	size  int
+}
+
+// plain says whether Data is the tensor's bytes.
+func (v nativeView) plain() bool { return v.entry.Compression == "" && v.File.Mapped() }
+
+// tensor returns a tensor that must have the layout, the logical shape and, before compression, the stored dtype and number of elements.
+func (f *nativeFile) tensor(name, layout string, shape []int, dtype string, stored int) (nativeView, error) {
 	v, err := f.Tensor(name)
 	if err != nil {
-		return v, nativeTensor{}, err
+		return nativeView{}, err
 	}
 	t := f.tensors[name]
-	e := &container.Error{Kind: container.ErrMismatch, Path: f.Path(), Tensor: name}
+	e := &container.Error{Kind: container.ErrMismatch, Path: v.Path(), Tensor: name}
 	switch {
 	case t.Layout != layout:
 		e.Field, e.Found, e.Expected = "layout", abbreviate([]byte(t.Layout)), layout
-	case fmt.Sprint(t.Shape) != fmt.Sprint(shape):
-		e.Field, e.Found, e.Expected = "shape", abbreviate([]byte(fmt.Sprint(t.Shape))), fmt.Sprint(shape)
+	case !slices.Equal(t.Shape, shape):
+		e.Field, e.Found, e.Expected = "shape", container.Clip(fmt.Sprint(t.Shape)), fmt.Sprint(shape)
+	case t.Compression != "":
+		n := nativeView{v, t, stored}
+		return n, n.checkCompressed()
 	default:
-		return v, t, v.Check([]int{stored}, dtype)
+		return nativeView{v, t, v.Size()}, v.Check([]int{stored}, dtype)
 	}
-	return v, t, e
+	return nativeView{}, e
 }
 
 // scaleOf is the scale of a panel16 matrix.
@@ -206,37 +296,5 @@ func (f *nativeFile) scaleOf(name string, t nativeTensor) (float32, error) {
 	return 0, &container.Error{Kind: ErrValue, Path: f.Path(), Tensor: name, Field: "scale", Found: found, Expected: "a positive, finite scale"}
 }
 
-// verify reads a tensor's bytes and compares their checksum. each, when not nil, sees every piece that was read.
-func (f *nativeFile) verify(ctx context.Context, v container.View, each func(at int, piece []byte) error) error {
-	const piece = 1 << 20
-	var sum checksum
-	for at := 0; at < len(v.Data); at += piece {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		b := v.Data[at:min(at+piece, len(v.Data))]
-		sum.update(b)
-		if each != nil {
-			if err := each(at, b); err != nil {
-				return err
-			}
-		}
-	}
-	if want := f.tensors[v.Name].CRC32C; sum != want {
-		return &container.Error{Kind: ErrChecksum, Path: f.Path(), Tensor: v.Name, Field: "crc32c", Found: sum.String(), Expected: want.String()}
-	}
-	return nil
-}
-
 // stored is the size of a panel tensor in the file.
 func stored(n int) int { return (n + nativeAlign - 1) / nativeAlign * nativeAlign }
-
-// writePadded writes panels and the zeros up to their stored size.
-func writePadded(w io.Writer, panels []byte) error {
-	if _, err := w.Write(panels); err != nil {
-		return err
-	}
-	var zeros [nativeAlign]byte
-	_, err := w.Write(zeros[:stored(len(panels))-len(panels)])
-	return err
-}

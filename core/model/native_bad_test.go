@@ -94,7 +94,7 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 		words  []string
 	}{
 		{"not this format", func(n *native) { n.meta["format"] = "pt" }, safetensors.ErrMetadata, "format", []string{`"pt"`, `"bitnet"`}},
-		{"a later version", func(n *native) { n.meta["format_version"] = "2" }, model.ErrVersion, "format_version", []string{"2", "at most 1"}},
+		{"a later version", func(n *native) { n.meta["format_version"] = "3" }, model.ErrVersion, "format_version", []string{"3", "at most 2"}},
 		{"no version", func(n *native) { n.meta["format_version"] = "new" }, safetensors.ErrMetadata, "format_version", []string{`"new"`}},
 		{"no index", func(n *native) { delete(n.meta, "tensors") }, safetensors.ErrMetadata, "tensors", nil},
 		{"an index that is no JSON", func(n *native) { n.index[q]["shape"] = "wide" }, safetensors.ErrMetadata, "tensors", nil},

@@ -3,7 +3,9 @@ package model
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"slices"
@@ -24,18 +26,48 @@ func loadNative(ctx context.Context, path string, l *loader) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := readNative(ctx, f, l)
+	m, err := buildNative(ctx, f, l)
 	if err != nil {
-		_ = f.Close() // the first error says more
 		return nil, err
 	}
-	m.close = append(m.close, f.Close)
-	m.Info.Path, m.Info.Format = path, "native"
-	m.Info.Metadata = f.meta
-	delete(m.Info.Metadata, keyConfig)
-	delete(m.Info.Metadata, keyTensors)
-	m.promote(l.mapped, l.opts.Pool, l.opts.Resident != ResidentMap)
+	m.Info.Path = path
 	return m, nil
+}
+
+// LoadReader is Load for a native file of size bytes wherever it is: in an archive, in memory, on a server. Name stands for it in errors. It is read
+// once, from the first weight to the last, after the header and the small vectors; nothing is read after the return unless the weights are
+// deferred. What else is in the
+// file, such as the tokenizer, is the model's: see Assets.
+func LoadReader(ctx context.Context, r io.ReaderAt, size int64, name string, o LoadOptions) (*Model, error) {
+	head, err := o.check()
+	if err != nil {
+		return nil, err
+	}
+	load := func(ctx context.Context, o LoadOptions) (*Model, error) {
+		file, err := container.OpenReader(name, r, size)
+		if err != nil {
+			return nil, err
+		}
+		f, err := readNative(file)
+		if err != nil {
+			return nil, err
+		}
+		files := map[string]string{}
+		if err := f.assets(ctx, files); err != nil {
+			_ = f.Close() // the first error says more
+			return nil, err
+		}
+		l := newLoader(o, head)
+		m, err := buildNative(ctx, f, l)
+		if err != nil {
+			return nil, err
+		}
+		return m, m.SetAssets(files)
+	}
+	if o.Trainable {
+		return loadTrainable(ctx, o, load)
+	}
+	return load(ctx, o)
 }
 
 // nativeConfig reads only the config of a native file.
@@ -52,32 +84,70 @@ func (f *nativeFile) config() (*Config, error) {
 	return ParseConfig([]byte(f.meta[keyConfig]), f.Path()+": metadata "+keyConfig)
 }
 
-func readNative(ctx context.Context, f *nativeFile, l *loader) (*Model, error) {
+// buildNative makes the model of a file, which stays open as long as the model needs it.
+func buildNative(ctx context.Context, f *nativeFile, l *loader) (*Model, error) {
+	m, err := planNative(ctx, f, l)
+	if err == nil {
+		err = l.finish(ctx, m)
+	}
+	if err != nil || len(l.mapped) == 0 && !l.opts.Deferred {
+		if ended := f.Close(); err == nil && ended != nil {
+			return nil, errors.Join(ended, m.Close())
+		}
+	} else {
+		m.close = append(m.close, f.Close)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.Info.Format = "native"
+	m.Info.Metadata = f.meta
+	for _, key := range []string{keyConfig, keyTensors, keyShards} {
+		delete(m.Info.Metadata, key)
+	}
+	m.promote(l.mapped, l.opts.Pool, l.opts.Resident != ResidentMap)
+	return m, nil
+}
+
+// planNative assembles the model, and leaves the weights to the loader.
+func planNative(ctx context.Context, f *nativeFile, l *loader) (*Model, error) {
 	cfg, err := f.config()
 	if err != nil {
 		return nil, err
 	}
 	l.wide = true
-	src := &nativeSource{loader: l, file: f, cfg: cfg, used: map[string]bool{}}
+	src := &nativeSource{loader: l, ctx: ctx, file: f, cfg: cfg, used: map[string]bool{}, order: map[string]int{}}
+	tensors := f.Tensors()
+	for i, t := range tensors {
+		src.order[t.Name] = i
+	}
 	m, err := build(cfg, src)
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range f.Tensors() {
+	for _, t := range tensors {
 		if !src.used[t.Name] && f.tensors[t.Name].Layout != layoutFile {
-			return nil, &container.Error{Kind: ErrUnexpected, Path: f.Path(), Tensor: t.Name,
-				Found: f.tensors[t.Name].Layout, Expected: "no such tensor in a " + cfg.Architecture}
+			return nil, &container.Error{Kind: ErrUnexpected, Path: t.Path, Tensor: t.Name,
+				Found: container.Clip(f.tensors[t.Name].Layout), Expected: "no such tensor in a " + cfg.Architecture}
 		}
 	}
-	return m, l.finish(ctx, m)
+	return m, nil
 }
 
 // nativeSource is a native file as a source.
 type nativeSource struct {
 	*loader
-	file *nativeFile
-	cfg  *Config
-	used map[string]bool
+	ctx   context.Context
+	file  *nativeFile
+	cfg   *Config
+	used  map[string]bool
+	order map[string]int // by tensor: its place in the files
+}
+
+// plan adds a job that reads n bytes of v as the file has them. Files that are not in memory are read from front to back.
+func (s *nativeSource) plan(v nativeView, n int, work func(context.Context) error) {
+	s.wide = s.wide && v.File.Mapped()
+	s.add(job{order: s.order[v.Name], bytes: int64(n), work: work})
 }
 
 func (s *nativeSource) linear(name string, out, in int) (*nn.Linear, error) {
@@ -86,12 +156,12 @@ func (s *nativeSource) linear(name string, out, in int) (*nn.Linear, error) {
 	stated := s.file.tensors[weight].Layout
 	if layout, ok := ternaryLayouts[stated]; ok {
 		size := layout.Bytes(out, in)
-		v, t, err := s.file.tensor(weight, stated, []int{out, in}, safetensors.U8, stored(size))
+		v, err := s.file.tensor(weight, stated, []int{out, in}, safetensors.U8, stored(size))
 		if err != nil {
 			return nil, err
 		}
 		l.Ternary = &quant.Ternary{Rows: out, Cols: in, Layout: layout}
-		if l.Ternary.Scale, err = s.file.scaleOf(weight, t); err != nil {
+		if l.Ternary.Scale, err = s.file.scaleOf(weight, v.entry); err != nil {
 			return nil, err
 		}
 		if want := s.opts.packed(layout); want != layout {
@@ -141,17 +211,18 @@ func (s *nativeSource) norm(name string, dim int) ([]float32, error) {
 
 // vector reads a small tensor at once; it lives on the Go heap. Its checksum is always verified.
 func (s *nativeSource) vector(name string, dim int) ([]float32, error) {
-	v, _, err := s.file.tensor(name, layoutVector, []int{dim}, safetensors.F32, dim)
+	v, err := s.file.tensor(name, layoutVector, []int{dim}, safetensors.F32, dim)
 	if err != nil {
 		return nil, err
 	}
 	s.used[name] = true
-	if err := s.file.verify(context.Background(), v, nil); err != nil {
+	data, err := v.bytes(s.ctx)
+	if err != nil {
 		return nil, err
 	}
 	out := make([]float32, dim)
 	for i := range out {
-		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(v.Data[4*i:]))
+		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
 	}
 	return out, nil
 }
@@ -167,7 +238,7 @@ func (s *nativeSource) table(name string, rows, cols int) (*nn.Linear, error) {
 		return nil, &container.Error{Kind: container.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",
 			Found: layout, Expected: fmt.Sprintf("a float layout for more than %d columns", cpu.MaxDenseIntCols)}
 	}
-	v, _, err := s.file.tensor(weight, layout, []int{rows, cols}, safetensors.U8, stored(cpu.DenseBytes(have, rows, cols)))
+	v, err := s.file.tensor(weight, layout, []int{rows, cols}, safetensors.U8, stored(cpu.DenseBytes(have, rows, cols)))
 	if err != nil {
 		return nil, err
 	}
@@ -187,26 +258,29 @@ func (s *nativeSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	return l, s.panels(&d.Panels, v, cpu.DenseBytes(have, rows, cols), s.checker(v, notTernary, cols))
 }
 
-// panels makes the first n bytes of v the matrix *dst: in place, or copied when the options ask for memory.
-func (s *nativeSource) panels(dst *[]byte, v container.View, n int, check checker) error {
+// panels makes the first n bytes of v the matrix *dst: in place, or copied when the options ask for memory or the file does not have them so.
+func (s *nativeSource) panels(dst *[]byte, v nativeView, n int, check checker) error {
 	s.used[v.Name] = true
-	if uintptr(unsafe.Pointer(unsafe.SliceData(v.Data)))%nativeAlign != 0 {
-		return &container.Error{Kind: container.ErrMismatch, Path: s.file.Path(), Tensor: v.Name, Field: "data_offsets",
+	if v.plain() && uintptr(unsafe.Pointer(unsafe.SliceData(v.Data)))%nativeAlign != 0 {
+		return &container.Error{Kind: container.ErrMismatch, Path: v.Path(), Tensor: v.Name, Field: "data_offsets",
 			Found: "an unaligned tensor", Expected: fmt.Sprintf("a multiple of %d bytes", nativeAlign)}
 	}
-	if s.opts.Resident == ResidentCopy {
+	if !v.plain() && s.opts.Resident == ResidentMap {
+		return fmt.Errorf("%w: resident %q: must be %s or %s for %s, whose weights are compressed or no file of this machine", ErrOption, ResidentMap, ResidentAuto, ResidentCopy, v.Path())
+	}
+	if !v.plain() || s.opts.Resident == ResidentCopy {
 		s.reserve(dst, n)
-		s.add(job{bytes: int64(len(v.Data)), work: func(ctx context.Context) error { return s.copied(ctx, v, *dst, check) }})
+		s.plan(v, v.Size(), func(ctx context.Context) error { return s.copied(ctx, v, *dst, check) })
 		return nil
 	}
 	*dst = v.Data[:n:n]
-	x := mapped{dst: dst, view: v}
+	x := mapped{dst: dst, view: v.View}
 	switch {
 	case s.opts.Verify == VerifyNever:
-	case s.opts.Verify != VerifyNow && s.file.Size() >= promoteFrom:
+	case s.opts.Verify != VerifyNow && s.file.size >= promoteFrom:
 		x.check = check
 	default:
-		s.add(job{bytes: int64(len(v.Data)), work: func(ctx context.Context) error { return check(ctx, nil) }})
+		s.plan(v, v.Size(), func(ctx context.Context) error { return check(ctx, nil) })
 	}
 	s.mapped = append(s.mapped, x)
 	return nil
@@ -218,41 +292,63 @@ type checker func(ctx context.Context, visit func(at int, piece []byte) error) e
 // notTernary stands for the layout of a dense matrix.
 const notTernary = quant.Layout(255)
 
-func (s *nativeSource) checker(v container.View, layout quant.Layout, cols int) checker {
+func (s *nativeSource) checker(v nativeView, layout quant.Layout, cols int) checker {
 	return func(ctx context.Context, visit func(at int, piece []byte) error) error {
-		bad := false
-		if err := s.file.verify(ctx, v, func(at int, piece []byte) error {
-			bad = bad || layout != notTernary && badCodes(layout, cols, piece, at) // before a visitor gives the pages back
-			if visit == nil {
-				return nil
-			}
-			return visit(at, piece)
-		}); err != nil {
-			return err
-		}
-		if bad {
-			found, expected := "a ternary code 3", "codes 0, 1 and 2"
-			if layout == quant.Base3 {
-				found, expected = "a byte that stands for no five weights", "bytes below 243, and codes 0, 1 and 2 at the ends of panels"
-			}
-			return &container.Error{Kind: ErrValue, Path: s.file.Path(), Tensor: v.Name, Found: found, Expected: expected}
-		}
-		return nil
+		return v.check(ctx, layout, cols, visit)
 	}
 }
 
+// check is the checker of a matrix.
+func (v nativeView) check(ctx context.Context, layout quant.Layout, cols int, visit func(at int, piece []byte) error) error {
+	bad := false
+	if err := v.read(ctx, true, func(at int, piece []byte) error {
+		bad = bad || layout != notTernary && badCodes(layout, cols, piece, at) // before a visitor gives the pages back
+		if visit == nil {
+			return nil
+		}
+		return visit(at, piece)
+	}); err != nil {
+		return err
+	}
+	if bad {
+		return badCodesError(v.View, layout)
+	}
+	return nil
+}
+
 // copied copies a matrix, and compares it with its checksum unless that is never done.
-func (s *nativeSource) copied(ctx context.Context, v container.View, dst []byte, check checker) error {
+func (s *nativeSource) copied(ctx context.Context, v nativeView, dst []byte, check checker) error {
 	if s.opts.Verify == VerifyNever {
-		copy(dst, v.Data)
-		return v.ReleasePages()
+		check = func(ctx context.Context, visit func(int, []byte) error) error { return v.read(ctx, false, visit) }
 	}
 	return check(ctx, func(at int, piece []byte) error {
 		if at < len(dst) {
 			copy(dst[at:], piece)
 		}
-		return release(v, piece)
+		if v.plain() {
+			return release(v.View, piece)
+		}
+		return nil
 	})
+}
+
+// whole gives a matrix for reading it in any order, checked unless that is never done: the mapping, or memory of the pool that done gives back.
+func (s *nativeSource) whole(ctx context.Context, v nativeView, check checker) (data []byte, done func(), err error) {
+	if v.plain() {
+		if s.opts.Verify != VerifyNever {
+			err = check(ctx, nil)
+		}
+		return v.Data, func() { _ = v.ReleasePages() }, err // only costs memory if it fails
+	}
+	b, err := s.opts.Pool.AllocUninit(v.size, "weights")
+	if err != nil {
+		return nil, nil, fmt.Errorf("model: %w", err)
+	}
+	if err := s.copied(ctx, v, b.Bytes(), check); err != nil {
+		b.Release()
+		return nil, nil, err
+	}
+	return b.Bytes(), b.Release, nil
 }
 
 // release gives the pages of a piece of v back.
@@ -262,28 +358,45 @@ func release(v container.View, piece []byte) error {
 }
 
 // convert plans a dense matrix of another format than the file's.
-func (s *nativeSource) convert(v container.View, have *quant.Dense, want cpu.DenseFormat) *quant.Dense {
+func (s *nativeSource) convert(v nativeView, have *quant.Dense, want cpu.DenseFormat) *quant.Dense {
 	d := &quant.Dense{Rows: have.Rows, Cols: have.Cols, Format: want}
 	s.reserve(&d.Panels, cpu.DenseBytes(want, d.Rows, d.Cols))
 	if quant.Scaled(want) {
 		d.RowScale = make([]float32, d.Rows)
 	}
+	step := max(1, (2<<20)/cpu.DenseBytes(have.Format, cpu.PanelRows, d.Cols)) * cpu.PanelRows
+	if !v.plain() {
+		s.plan(v, v.Size(), func(ctx context.Context) error {
+			data, done, err := s.whole(ctx, v, s.checker(v, notTernary, have.Cols))
+			if err != nil {
+				return err
+			}
+			defer done()
+			have.Panels = data
+			for r := 0; r < d.Rows && err == nil; r += step {
+				if err = ctx.Err(); err == nil {
+					err = convertRows(d, have, r, min(r+step, d.Rows))
+				}
+			}
+			return err
+		})
+		return d
+	}
 	have.Panels = v.Data
 	if s.opts.Verify != VerifyNever {
-		s.add(job{bytes: int64(len(v.Data)), work: func(ctx context.Context) error {
-			return s.file.verify(ctx, v, func(_ int, piece []byte) error { return release(v, piece) })
-		}})
+		s.plan(v, v.Size(), func(ctx context.Context) error {
+			return v.read(ctx, true, func(_ int, piece []byte) error { return release(v.View, piece) })
+		})
 	}
-	step := max(1, (2<<20)/cpu.DenseBytes(have.Format, cpu.PanelRows, d.Cols)) * cpu.PanelRows
 	for r := 0; r < d.Rows; r += step {
 		end := min(r+step, d.Rows)
 		from, to := cpu.DenseBytes(have.Format, r, d.Cols), cpu.DenseBytes(have.Format, end, d.Cols)
-		s.add(job{bytes: int64(to - from), work: func(context.Context) error {
+		s.plan(v, to-from, func(context.Context) error {
 			if err := convertRows(d, have, r, end); err != nil {
 				return err
 			}
-			return release(v, v.Data[from:to])
-		}})
+			return release(v.View, v.Data[from:to])
+		})
 	}
 	return d
 }

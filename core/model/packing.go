@@ -46,18 +46,18 @@ func (o *LoadOptions) packed(layout quant.Layout) quant.Layout {
 }
 
 // repack plans the codes of t, of another layout than from, those in the file.
-func (s *nativeSource) repack(t *quant.Ternary, v container.View, from quant.Layout) {
+func (s *nativeSource) repack(t *quant.Ternary, v nativeView, from quant.Layout) {
 	s.used[v.Name] = true
 	s.reserve(&t.Data, t.Layout.Bytes(t.Rows, t.Cols))
-	s.add(job{bytes: int64(len(v.Data)), work: func(ctx context.Context) error {
-		if s.opts.Verify != VerifyNever {
-			if err := s.checker(v, from, t.Cols)(ctx, nil); err != nil {
-				return err
-			}
+	s.plan(v, v.Size(), func(ctx context.Context) error {
+		data, done, err := s.whole(ctx, v, s.checker(v, from, t.Cols))
+		if err != nil {
+			return err
 		}
-		t.Repack(&quant.Ternary{Rows: t.Rows, Cols: t.Cols, Layout: from, Data: v.Data[:from.Bytes(t.Rows, t.Cols)]})
-		return v.ReleasePages()
-	}})
+		defer done()
+		t.Repack(&quant.Ternary{Rows: t.Rows, Cols: t.Cols, Layout: from, Data: data[:from.Bytes(t.Rows, t.Cols)]})
+		return nil
+	})
 }
 
 // badCodes looks in a piece of a ternary matrix, which begins at a multiple of 64 bytes, for what is no weight: kernels rely on its absence.
@@ -66,4 +66,13 @@ func badCodes(layout quant.Layout, cols int, piece []byte, at int) bool {
 		return cpu.BadBase3(piece, cols, at)
 	}
 	return hasCode3(piece)
+}
+
+// badCodesError is what badCodes has found in a matrix.
+func badCodesError(v container.View, layout quant.Layout) error {
+	found, expected := "a ternary code 3", "codes 0, 1 and 2"
+	if layout == quant.Base3 {
+		found, expected = "a byte that stands for no five weights", "bytes below 243, and codes 0, 1 and 2 at the ends of panels"
+	}
+	return &container.Error{Kind: ErrValue, Path: v.Path(), Tensor: v.Name, Found: found, Expected: expected}
 }

@@ -2,7 +2,6 @@ package model
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,28 +11,55 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
-	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/atomicfile"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
-	"github.com/bitnet-rust/bitnet_rust/core/nn"
-	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
+
+// SaveOptions steers SaveContext. The zero value writes one file that loads by mapping it.
+type SaveOptions struct {
+	// Files are tokenizer and other texts by plain file name, which go into the native file too; nil takes those of the place that
+	// the model was loaded from.
+	Files map[string]string
+
+	// Compression is "" or CompressionZstd: for shipping. Matrices become about four fifths as large and texts a fifth; they are
+	// decompressed into memory when the model is loaded instead of being mapped.
+	Compression string
+
+	// MaxShard, when not 0, divides the tensors among files of at most so many bytes of them, unless one tensor alone has more; the
+	// path is a directory then.
+	MaxShard int64
+
+	// Metadata are texts by key, beside and instead of those that the model was loaded with, such as KeyCard; "" removes one.
+	Metadata map[string]string
+}
+
+func (o *SaveOptions) check() error {
+	if o.Compression != "" && o.Compression != CompressionZstd {
+		return fmt.Errorf("%w: compression %q: must be %s or nothing", ErrOption, o.Compression, CompressionZstd)
+	}
+	if o.MaxShard < 0 {
+		return fmt.Errorf("%w: max_shard_size %d: must be a number of bytes above 0", ErrOption, o.MaxShard)
+	}
+	return checkMetadata(o.Metadata)
+}
 
 // Save writes the model in the native format. To a path ending in .bitnet it writes that one file; any other path is a directory
 // (made if need be) that gets model.bitnet, and beside it config.json and the files, for people and programs that look
-// for them. files are tokenizer and other texts by plain file name, which also go into the native file; nil takes
-// those of the place that the model was loaded from. Each file appears complete or not at all.
+// for them. files are those of SaveOptions. Each file appears complete or not at all.
 func (m *Model) Save(path string, files map[string]string) error {
-	return m.SaveContext(context.Background(), path, files)
+	return m.SaveContext(context.Background(), path, SaveOptions{Files: files})
 }
 
-// SaveContext is Save until ctx ends; then the error is that of ctx, and the file that was being written does not appear.
-func (m *Model) SaveContext(ctx context.Context, path string, files map[string]string) error {
+// SaveContext is Save with options, until ctx ends; then the error is that of ctx, and the file that was being written does not appear.
+//
+// A model is saved to the same bytes each time, but for the time in the metadata's "created".
+func (m *Model) SaveContext(ctx context.Context, path string, o SaveOptions) error {
+	if err := o.check(); err != nil {
+		return err
+	}
 	if err := m.sound(ctx); err != nil { // checksums of what is damaged would be right ever after
 		return err
 	}
@@ -41,17 +67,23 @@ func (m *Model) SaveContext(ctx context.Context, path string, files map[string]s
 		return err
 	}
 	defer m.Release()
-	files, err := m.assets(files)
+	files, err := m.assets(o.Files)
 	if err != nil {
 		return err
 	}
 	if strings.EqualFold(filepath.Ext(path), NativeExt) && !isDir(path) {
-		return m.saveNative(ctx, path, files)
+		if o.MaxShard > 0 {
+			return fmt.Errorf("%w: path %s: must be a directory with max_shard_size", ErrOption, path)
+		}
+		return m.saveNative(ctx, path, files, o)
 	}
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return fmt.Errorf("model: %w", err)
 	}
-	if err := m.saveNative(ctx, filepath.Join(path, NativeName), files); err != nil {
+	if o.MaxShard == 0 {
+		o.MaxShard = math.MaxInt64
+	}
+	if err := m.saveNative(ctx, path, files, o); err != nil {
 		return err
 	}
 	if exists(filepath.Join(path, safetensors.SingleName)) || exists(filepath.Join(path, safetensors.IndexName)) {
@@ -109,32 +141,6 @@ func writeTexts(dir string, c *Config, files map[string]string) error {
 	return write("config.json", string(indented)+"\n")
 }
 
-func (m *Model) saveNative(ctx context.Context, path string, files map[string]string) error {
-	w := nativeWriter{ctx: ctx, cfg: m.Config, converts: m.Config.Quantization.converter(), entries: map[string]nativeTensor{}}
-	if err := m.eachWeight(w.linear, w.norm); err != nil {
-		return err
-	}
-	for _, name := range sortedKeys(files) {
-		w.bytes(filePrefix+name, safetensors.U8, []byte(files[name]), nativeTensor{Layout: layoutFile, Shape: []int{len(files[name])}})
-	}
-	cpu.Parallel(len(w.sums), &w)
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	for i, name := range w.summed {
-		e := w.entries[name]
-		e.CRC32C = w.sums[i]
-		w.entries[name] = e
-	}
-	meta, err := m.nativeMetadata(w.entries)
-	if err != nil {
-		return err
-	}
-	// Panels, all multiples of 64 bytes, before everything else.
-	slices.SortStableFunc(w.tensors, func(a, b container.Tensor) int { return w.rank(a) - w.rank(b) })
-	return safetensors.Write(path, stoppable(ctx, w.tensors), meta)
-}
-
 // stoppable makes the tensors' streams fail once ctx has ended.
 func stoppable(ctx context.Context, tensors []container.Tensor) []container.Tensor {
 	for i := range tensors {
@@ -170,117 +176,4 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	slices.Sort(keys)
 	return keys
-}
-
-func (m *Model) nativeMetadata(entries map[string]nativeTensor) (map[string]string, error) {
-	config, err := json.Marshal(m.Config)
-	if err != nil {
-		return nil, fmt.Errorf("model: %w", err)
-	}
-	tensors, err := json.Marshal(entries)
-	if err != nil {
-		return nil, fmt.Errorf("model: %w", err)
-	}
-	meta := map[string]string{}
-	for k, v := range m.Info.Metadata {
-		meta[k] = v
-	}
-	meta[keyFormat] = nativeFormat
-	meta[keyVersion] = strconv.Itoa(NativeVersion)
-	meta[keyProducer] = nativeProducer
-	meta[keyCreated] = time.Now().UTC().Format(time.RFC3339)
-	meta[keyConfig] = string(config)
-	meta[keyTensors] = string(tensors)
-	return meta, nil
-}
-
-// nativeWriter collects the tensors of a native file, and is the task that computes their checksums.
-type nativeWriter struct {
-	cfg *Config
-
-	converts func(module string) bool
-	ctx      context.Context
-	tensors  []container.Tensor
-	entries  map[string]nativeTensor
-	summed   []string // names, by chunk
-	data     [][]byte
-	sums     []checksum
-}
-
-// Run computes one checksum.
-func (w *nativeWriter) Run(i int) {
-	if w.ctx.Err() != nil {
-		return
-	}
-	w.sums[i].update(w.data[i])
-	if w.entries[w.summed[i]].Layout != layoutVector && w.entries[w.summed[i]].Layout != layoutFile {
-		var zeros [nativeAlign]byte
-		w.sums[i].update(zeros[:stored(len(w.data[i]))-len(w.data[i])])
-	}
-}
-
-func (w *nativeWriter) note(name string, data []byte, e nativeTensor) {
-	w.entries[name] = e
-	w.summed, w.data, w.sums = append(w.summed, name), append(w.data, data), append(w.sums, 0)
-}
-
-// bytes adds a tensor that is stored as it is.
-func (w *nativeWriter) bytes(name, dtype string, data []byte, e nativeTensor) {
-	w.tensors = append(w.tensors, container.Tensor{Name: name, DType: dtype, Shape: e.Shape, Data: data})
-	w.note(name, data, e)
-}
-
-// panels adds a matrix in kernel layout.
-func (w *nativeWriter) panels(name string, data []byte, e nativeTensor) {
-	w.tensors = append(w.tensors, container.Tensor{Name: name, DType: safetensors.U8, Shape: []int{stored(len(data))},
-		Stream: func(out io.Writer) error { return writePadded(out, data) }})
-	w.note(name, data, e)
-}
-
-func (w *nativeWriter) vector(name string, values []float32) {
-	data := make([]byte, 0, 4*len(values))
-	for _, v := range values {
-		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
-	}
-	w.bytes(name, safetensors.F32, data, nativeTensor{Layout: layoutVector, Shape: []int{len(values)}})
-}
-
-func (w *nativeWriter) norm(name string, n *nn.RMSNorm) error {
-	w.vector(name+".weight", n.Weight)
-	return nil
-}
-
-func (w *nativeWriter) linear(name string, l *nn.Linear) error {
-	weight, shape := name+".weight", []int{l.Out, l.In}
-	if t := l.Ternary; t != nil {
-		if layout := w.cfg.layout(name, w.converts); t.Layout != layout && t.Layout != quant.Base3 { // of a model that was trained
-			codes := &quant.Ternary{Rows: t.Rows, Cols: t.Cols, Scale: t.Scale, Layout: layout, Data: make([]byte, layout.Bytes(t.Rows, t.Cols))}
-			codes.FromPanels(t.Panels())
-			t = codes
-		}
-		w.panels(weight, t.Data, nativeTensor{Layout: layoutName(ternaryLayouts, t.Layout), Shape: shape, Scale: &t.Scale})
-	} else {
-		w.panels(weight, l.Dense.Panels, nativeTensor{Layout: layoutName(denseLayouts, l.Dense.Format), Shape: shape})
-		if l.Dense.RowScale != nil {
-			w.vector(weight+".row_scale", l.Dense.RowScale)
-		}
-	}
-	if l.Bias != nil {
-		w.vector(name+".bias", l.Bias)
-	}
-	if l.Norm != nil {
-		w.vector(name+".rms_norm.weight", l.Norm.Weight)
-	}
-	return nil
-}
-
-// rank orders panels before vectors before files; within a rank the order of the forward pass stays.
-func (w *nativeWriter) rank(t container.Tensor) int {
-	switch w.entries[t.Name].Layout {
-	case layoutVector:
-		return 1
-	case layoutFile:
-		return 2
-	}
-	return 0
 }

@@ -86,8 +86,8 @@ func (m *Model) SaveHFContext(ctx context.Context, dir string, o HFOptions) erro
 		return err
 	}
 	defer m.Release()
-	if exists(filepath.Join(dir, NativeName)) {
-		return fmt.Errorf("%w: directory %s holds %s, which would hide the checkpoint", ErrOption, dir, NativeName)
+	if native := nativeIn(dir); native != "" {
+		return fmt.Errorf("%w: directory %s holds %s, which would hide the checkpoint", ErrOption, dir, filepath.Base(native))
 	}
 	files, err := m.assets(nil)
 	if err != nil {

@@ -100,7 +100,7 @@ func ReadSnapshot(path string) (*Snapshot, error) {
 		s.Tensors = append(s.Tensors, SnapshotTensor{info.Name, info.Shape, float32s(v.Data)})
 	}
 	if len(table) != len(sums) {
-		return nil, (&nativeFile{File: f}).metaError(keyTensors, fmt.Sprintf("%d entries", len(table)), fmt.Sprintf("%d, one for each tensor", len(sums)))
+		return nil, (&nativeFile{Set: f}).metaError(keyTensors, fmt.Sprintf("%d entries", len(table)), fmt.Sprintf("%d, one for each tensor", len(sums)))
 	}
 	cpu.Parallel(len(sums), sums)
 	for i, t := range s.Tensors {
@@ -117,7 +117,7 @@ func ReadSnapshot(path string) (*Snapshot, error) {
 
 // snapshotTable checks the metadata and returns the tensors' checksums.
 func snapshotTable(file *safetensors.File) (table map[string]checksum, err error) {
-	f := &nativeFile{File: file, meta: file.Metadata()}
+	f := &nativeFile{Set: file, meta: file.Metadata()}
 	quoted := func(key string) string { return strconv.Quote(abbreviate([]byte(f.meta[key]))) }
 	if f.meta[keyFormat] != snapshotFormat {
 		return nil, f.metaError(keyFormat, quoted(keyFormat), strconv.Quote(snapshotFormat))

@@ -5,7 +5,10 @@
 // write the formats themselves.
 package container
 
-import "fmt"
+import (
+	"fmt"
+	"io"
+)
 
 // Info describes a tensor of an open file.
 type Info struct {
@@ -19,17 +22,26 @@ type Info struct {
 
 // View is a tensor in the mapped file. Data is the file itself, not a copy: it
 // must not be written to, and is valid until the file is closed. It may start at
-// any byte address; decode it accordingly.
+// any byte address; decode it accordingly. Of a file that is not in memory (see
+// OpenReader) it is nil, and Open reads the bytes.
 type View struct {
 	Name  string
 	DType string
 	Shape []int
 	Data  []byte
 	File  *File
+
+	begin, end int // in the file
 }
 
 // Path returns the name of the file that holds the tensor.
 func (v View) Path() string { return v.File.path }
+
+// Size is how many bytes the file has of the tensor.
+func (v View) Size() int { return v.end - v.begin }
+
+// Open reads the tensor's bytes from the first one on, wherever the file is.
+func (v View) Open() io.Reader { return v.File.open(v.Data, v.begin, v.end) }
 
 // Elements returns the product of the shape.
 func (v View) Elements() int {

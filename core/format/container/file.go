@@ -1,18 +1,22 @@
 package container
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"unsafe"
 )
 
-// File is the content of one file, mapped or in memory. Its methods may be
-// called from several goroutines, Close included.
+// File is the content of one file: mapped, in memory, or read piece by piece
+// from wherever it is. Its methods may be called from several goroutines, Close
+// included.
 type File struct {
-	path string
-	size int
+	path   string
+	size   int
+	reader io.ReaderAt // nil: data is the content
 
 	mu     sync.Mutex
 	data   []byte // whole content; nil once it is given back
@@ -52,8 +56,21 @@ func OpenBytes(name string, content []byte) *File {
 	return &File{path: name, size: len(content), data: content}
 }
 
+// OpenReader makes a File of size bytes that are read when they are asked for,
+// under a name used in errors: nothing is mapped or kept. Views have no Data
+// then, but Open.
+func OpenReader(name string, r io.ReaderAt, size int64) (*File, error) {
+	if size < 0 || int64(int(size)) != size {
+		return nil, &Error{Kind: ErrNotRegular, Path: name, Field: "size", Found: fmt.Sprintf("%d bytes", size), Expected: "a number of bytes that can be addressed"}
+	}
+	return &File{path: name, size: int(size), reader: r}, nil
+}
+
+// Mapped says whether the content is memory, so that views have Data.
+func (f *File) Mapped() bool { return f.reader == nil }
+
 // Parse calls fn with the whole content, for reading a header. When fn fails
-// the file is closed.
+// the file is closed. Content that is not in memory has to be read by Part.
 func (f *File) Parse(fn func(content []byte) error) error {
 	f.mu.Lock()
 	err := fn(f.data)
@@ -71,14 +88,59 @@ func (f *File) Path() string { return f.path }
 func (f *File) Size() int { return f.size }
 
 // Part returns the bytes from begin to end, which the caller has checked
-// against Size.
+// against Size: a copy unless the content is in memory.
 func (f *File) Part(begin, end int) ([]byte, error) {
+	if f.reader != nil {
+		part := make([]byte, end-begin)
+		_, err := io.ReadFull(f.section(begin, end), part)
+		return part, err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return nil, fmt.Errorf("%w: %s", ErrClosed, f.path)
 	}
 	return f.data[begin:end:end], nil
+}
+
+// section reads the bytes from begin to end of a file that is not in memory. An
+// end that comes too early is an Error of kind ErrUnreadable.
+func (f *File) section(begin, end int) io.Reader { return &section{file: f, at: begin, end: end} }
+
+type section struct {
+	file    *File
+	at, end int
+}
+
+func (s *section) Read(p []byte) (int, error) {
+	f := s.file
+	f.mu.Lock()
+	closed := f.closed
+	f.mu.Unlock()
+	switch {
+	case closed:
+		return 0, fmt.Errorf("%w: %s", ErrClosed, f.path)
+	case s.at == s.end:
+		return 0, io.EOF
+	}
+	p = p[:min(len(p), s.end-s.at)]
+	n, err := f.reader.ReadAt(p, int64(s.at))
+	s.at += n
+	switch {
+	case n == len(p):
+		return n, nil
+	case err == nil || errors.Is(err, io.EOF):
+		return n, &Error{Kind: ErrUnreadable, Path: f.path, Found: fmt.Sprintf("an end at byte %d", s.at), Expected: fmt.Sprintf("%d bytes", f.size)}
+	}
+	return n, fmt.Errorf("reading %s: %w", f.path, err)
+}
+
+// open reads part, or what lies from begin to end of a file that is not in memory.
+func (f *File) open(part []byte, begin, end int) io.Reader {
+	if f.reader == nil {
+		return bytes.NewReader(part)
+	}
+	return f.section(begin, end)
 }
 
 // Close refuses further requests and takes the mapping away: views handed out

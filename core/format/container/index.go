@@ -47,10 +47,14 @@ func (x *Indexed) Tensor(name string) (View, error) {
 		return View{}, &Error{Kind: ErrTensorMissing, Path: x.path, Tensor: name}
 	}
 	t := &x.tensors[i]
-	begin := x.start + int(t.Offset)
-	data, err := x.Part(begin, begin+int(t.Size))
-	if err != nil {
+	v := View{Name: t.Name, DType: t.DType, Shape: slices.Clone(t.Shape), File: x.File, begin: x.start + int(t.Offset)}
+	v.end = v.begin + int(t.Size)
+	if !x.Mapped() {
+		return v, nil
+	}
+	var err error
+	if v.Data, err = x.Part(v.begin, v.end); err != nil {
 		return View{}, fmt.Errorf("tensor %s: %w", Quote(name), err)
 	}
-	return View{Name: t.Name, DType: t.DType, Shape: slices.Clone(t.Shape), Data: data, File: x.File}, nil
+	return v, nil
 }

@@ -1,6 +1,7 @@
 package safetensors
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -13,8 +14,11 @@ import (
 // IndexName is the name of the file that ties shards together, and SingleName
 // that of a checkpoint in one file, as Hugging Face writes them.
 const (
-	SingleName = "model.safetensors"
-	IndexName  = "model.safetensors.index.json"
+	SingleName = "model" + ext
+	IndexName  = "model" + ext + indexExt
+
+	ext      = ".safetensors"
+	indexExt = ".index.json"
 )
 
 // File is one open safetensors file. Its methods may be called from several
@@ -36,23 +40,22 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("safetensors: %w", err)
 	}
-	return newFile(f)
+	return Read(f, MaxHeader)
 }
 
 // OpenBytes validates content that is already in memory, under a name used in
 // errors. The views alias content.
 func OpenBytes(name string, content []byte) (*File, error) {
-	return newFile(container.OpenBytes(name, content))
+	return Read(container.OpenBytes(name, content), MaxHeader)
 }
 
-func newFile(f *container.File) (*File, error) {
-	var h *header
-	err := f.Parse(func(content []byte) (err error) {
-		h, err = readHeader(f.Path(), content)
-		return err
-	})
+// Read validates the header of a file that was opened in any way; after an error
+// the file is closed. A header of more than maxHeader bytes, at most MaxHeader,
+// is refused before it is read.
+func Read(f *container.File, maxHeader int) (*File, error) {
+	h, err := readHeader(f, maxHeader)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	return &File{container.Index(f, h.tensors, h.dataStart), h.metadata}, nil
 }

@@ -34,22 +34,30 @@ type header struct {
 	dataStart int // where offsets count from, in bytes from the start of the file
 }
 
-// readHeader parses and validates the whole header of a file's content.
-func readHeader(path string, content []byte) (*header, error) {
-	if len(content) < 8 {
+// readHeader parses and validates the whole header of a file.
+func readHeader(f *container.File, maxHeader int) (*header, error) {
+	path, size := f.Path(), f.Size()
+	if size < 8 {
 		return nil, &container.Error{Kind: ErrFileTooShort, Path: path, Field: "size",
-			Found: fmt.Sprintf("%d bytes", len(content)), Expected: "at least 8"}
+			Found: fmt.Sprintf("%d bytes", size), Expected: "at least 8"}
 	}
-	n := binary.LittleEndian.Uint64(content)
-	if n > MaxHeader {
+	length, err := f.Part(0, 8)
+	if err != nil {
+		return nil, err
+	}
+	n := binary.LittleEndian.Uint64(length)
+	if n > uint64(maxHeader) {
 		return nil, &container.Error{Kind: ErrHeaderTooLarge, Path: path, Field: "header length",
-			Found: strconv.FormatUint(n, 10), Expected: fmt.Sprintf("at most %d", MaxHeader)}
+			Found: strconv.FormatUint(n, 10), Expected: fmt.Sprintf("at most %d", maxHeader)}
 	}
-	if n > uint64(len(content)-8) {
+	if n > uint64(size-8) {
 		return nil, &container.Error{Kind: ErrHeaderTruncated, Path: path, Field: "header length",
-			Found: strconv.FormatUint(n, 10), Expected: fmt.Sprintf("at most the %d bytes that follow", len(content)-8)}
+			Found: strconv.FormatUint(n, 10), Expected: fmt.Sprintf("at most the %d bytes that follow", size-8)}
 	}
-	text := content[8 : 8+n]
+	text, err := f.Part(8, 8+int(n))
+	if err != nil {
+		return nil, err
+	}
 	if !utf8.Valid(text) {
 		return nil, &container.Error{Kind: ErrHeaderUTF8, Path: path, Field: "header"}
 	}
@@ -63,7 +71,7 @@ func readHeader(path string, content []byte) (*header, error) {
 	if err := p.parse(h); err != nil {
 		return nil, err
 	}
-	if err := h.layout(path, int64(len(content)-h.dataStart)); err != nil {
+	if err := h.layout(path, int64(size-h.dataStart)); err != nil {
 		return nil, err
 	}
 	return h, nil

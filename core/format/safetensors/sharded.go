@@ -34,34 +34,42 @@ func OpenSharded(path string) (*Sharded, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		path = filepath.Join(path, IndexName)
 	}
-	weightMap, err := readIndex(path)
+	return OpenIndex(path, ext, MaxHeader)
+}
+
+// OpenIndex is OpenSharded for shards whose names end in suffix; their headers,
+// and the index, may have maxHeader bytes, at most MaxHeader.
+func OpenIndex(path, suffix string, maxHeader int) (*Sharded, error) {
+	weightMap, err := readIndex(path, maxHeader)
 	if err != nil {
 		return nil, err
 	}
 	s := &Sharded{path: path, shards: map[string]*File{}, where: make(map[string]*File, len(weightMap))}
-	if err := s.open(filepath.Dir(path), weightMap); err != nil {
+	if err := s.open(filepath.Dir(path), weightMap, suffix, maxHeader); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *Sharded) open(dir string, weightMap map[string]string) error {
+func (s *Sharded) open(dir string, weightMap map[string]string, suffix string, maxHeader int) error {
 	for _, tensor := range slices.Sorted(maps.Keys(weightMap)) {
 		shard := weightMap[tensor]
 		e := &container.Error{Path: s.path, Tensor: tensor, Field: "weight_map", Found: container.Quote(shard)}
-		if !plainName(shard) {
-			e.Kind, e.Expected = ErrShardName, "the name of a .safetensors file beside the index"
+		if !plainName(shard, suffix) {
+			e.Kind, e.Expected = ErrShardName, "the name of a "+suffix+" file beside the index"
 			return e
 		}
 		f := s.shards[shard]
 		if f == nil {
-			var err error
-			f, err = Open(filepath.Join(dir, shard))
+			file, err := container.Open(filepath.Join(dir, shard))
 			if errors.Is(err, fs.ErrNotExist) {
 				e.Kind, e.Expected = ErrShardMissing, "a file beside the index"
 				return e
 			}
 			if err != nil {
+				return fmt.Errorf("safetensors: %w", err)
+			}
+			if f, err = Read(file, maxHeader); err != nil {
 				return err
 			}
 			s.shards[shard] = f
@@ -77,12 +85,12 @@ func (s *Sharded) open(dir string, weightMap map[string]string) error {
 
 // plainName says whether a shard's name stays inside the index's directory on
 // every system: no separators of any kind, no "..", no drive letters.
-func plainName(name string) bool {
-	return strings.HasSuffix(name, ".safetensors") && filepath.IsLocal(name) && !strings.ContainsAny(name, "/\\:\x00")
+func plainName(name, suffix string) bool {
+	return strings.HasSuffix(name, suffix) && filepath.IsLocal(name) && !strings.ContainsAny(name, "/\\:\x00")
 }
 
 // readIndex reads {"metadata": {...}, "weight_map": {tensor: shard}}.
-func readIndex(path string) (map[string]string, error) {
+func readIndex(path string, most int) (map[string]string, error) {
 	bad := func(field, found, expected string) error {
 		return &container.Error{Kind: ErrIndex, Path: path, Field: field, Found: found, Expected: expected}
 	}
@@ -90,8 +98,8 @@ func readIndex(path string) (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("safetensors: %w", err)
 	}
-	if !info.Mode().IsRegular() || info.Size() > MaxHeader {
-		return nil, bad("size", fmt.Sprintf("%v of %d bytes", info.Mode(), info.Size()), fmt.Sprintf("a regular file of at most %d bytes", MaxHeader))
+	if !info.Mode().IsRegular() || info.Size() > int64(most) {
+		return nil, bad("size", fmt.Sprintf("%v of %d bytes", info.Mode(), info.Size()), fmt.Sprintf("a regular file of at most %d bytes", most))
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
 
-var shardPattern = regexp.MustCompile(`^model-\d{5}-of-\d{5}\.safetensors$`)
+var shardPattern = regexp.MustCompile(`^model-\d{5}-of-\d{5}(\.[a-z]+)$`)
 
 // WriteSharded writes a checkpoint into an existing directory as Hugging Face
 // does: model.safetensors when everything fits maxShard bytes of tensor data,
@@ -24,6 +24,18 @@ var shardPattern = regexp.MustCompile(`^model-\d{5}-of-\d{5}\.safetensors$`)
 // earlier save that the new one does not use are removed. It returns the names
 // of the tensor files.
 func WriteSharded(dir string, tensors []container.Tensor, metadata map[string]string, maxShard int64) ([]string, error) {
+	return WriteShards(dir, ext, tensors, metadata, maxShard)
+}
+
+// Shards says into how many files WriteShards divides the tensors.
+func Shards(tensors []container.Tensor, maxShard int64) (int, error) {
+	groups, _, err := split(tensors, maxShard)
+	return len(groups), err
+}
+
+// WriteShards is WriteSharded for files whose names end in suffix instead of
+// .safetensors.
+func WriteShards(dir, suffix string, tensors []container.Tensor, metadata map[string]string, maxShard int64) ([]string, error) {
 	if maxShard < 1 {
 		return nil, &container.Error{Kind: container.ErrSize, Path: dir, Field: "max shard size", Found: fmt.Sprint(maxShard), Expected: "at least 1"}
 	}
@@ -34,16 +46,17 @@ func WriteSharded(dir string, tensors []container.Tensor, metadata map[string]st
 	if err != nil {
 		return nil, err
 	}
+	single, index := "model"+suffix, "model"+suffix+indexExt
 	if len(groups) == 1 {
-		if err := Write(filepath.Join(dir, SingleName), tensors, metadata); err != nil {
+		if err := Write(filepath.Join(dir, single), tensors, metadata); err != nil {
 			return nil, err
 		}
-		return []string{SingleName}, removeStale(dir, SingleName)
+		return []string{single}, removeStale(dir, suffix, single)
 	}
 	weightMap := map[string]string{}
 	var names []string
 	for i, group := range groups {
-		name := fmt.Sprintf("model-%05d-of-%05d.safetensors", i+1, len(groups))
+		name := fmt.Sprintf("model-%05d-of-%05d%s", i+1, len(groups), suffix)
 		if err := Write(filepath.Join(dir, name), group, metadata); err != nil {
 			return nil, err
 		}
@@ -52,17 +65,17 @@ func WriteSharded(dir string, tensors []container.Tensor, metadata map[string]st
 		}
 		names = append(names, name)
 	}
-	index := map[string]any{"metadata": map[string]any{"total_size": total}, "weight_map": weightMap}
-	err = atomicfile.Write(filepath.Join(dir, IndexName), func(w io.Writer) error {
+	content := map[string]any{"metadata": map[string]any{"total_size": total}, "weight_map": weightMap}
+	err = atomicfile.Write(filepath.Join(dir, index), func(w io.Writer) error {
 		enc := json.NewEncoder(w)
 		enc.SetEscapeHTML(false)
 		enc.SetIndent("", "  ")
-		return enc.Encode(index)
+		return enc.Encode(content)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return names, removeStale(dir, append([]string{IndexName}, names...)...)
+	return names, removeStale(dir, suffix, append([]string{index}, names...)...)
 }
 
 // split cuts the list where the next tensor would not fit.
@@ -85,7 +98,7 @@ func split(tensors []container.Tensor, maxShard int64) (groups [][]container.Ten
 
 // removeStale deletes checkpoint files of other saves: a reader would prefer a
 // left-over model.safetensors to the new index.
-func removeStale(dir string, keep ...string) error {
+func removeStale(dir, suffix string, keep ...string) error {
 	kept := map[string]bool{}
 	for _, name := range keep {
 		kept[name] = true
@@ -97,7 +110,8 @@ func removeStale(dir string, keep ...string) error {
 	var errs []error
 	for _, e := range entries {
 		name := e.Name()
-		if kept[name] || (name != SingleName && name != IndexName && !shardPattern.MatchString(name)) {
+		shard := shardPattern.FindStringSubmatch(name)
+		if kept[name] || name != "model"+suffix && name != "model"+suffix+indexExt && (shard == nil || shard[1] != suffix) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

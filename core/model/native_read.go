@@ -1,0 +1,168 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+)
+
+// CompressionZstd is SaveOptions.Compression for Zstandard (RFC 8878).
+const CompressionZstd = "zstd"
+
+// How a compressed tensor is written and what is read. A reader never has more of it in memory than a window and a piece. Weights shrink by a
+// fifth, a text to a fifth: what would grow two hundred times is a few bytes that mean to fill the memory.
+const (
+	zstdFrame     = 1 << 20 // bytes in a frame, and its window
+	zstdWindow    = 8 << 20 // largest window that is read: what every decoder should take
+	zstdGrowth    = 200     // a tensor's bytes for each compressed one, at most
+	zstdAnyGrowth = 1 << 20 // a tensor so small may grow as it likes
+)
+
+// readPiece is how many bytes of a tensor are looked at together: a multiple of the alignment of panels.
+const readPiece = 1 << 20
+
+func growsTooMuch(size, compressed int) bool {
+	return size > zstdAnyGrowth && size/zstdGrowth > compressed
+}
+
+// checkCompressed compares what is known of a compressed tensor before anything of it is read.
+func (v nativeView) checkCompressed() error {
+	if err := v.Check([]int{-1}, safetensors.U8); err != nil {
+		return err
+	}
+	if growsTooMuch(v.size, v.Size()) {
+		return &container.Error{Kind: ErrCompression, Path: v.Path(), Tensor: v.Name, Field: "size", Found: fmt.Sprintf("%d bytes for %d", v.Size(), v.size),
+			Expected: fmt.Sprintf("at least a byte for every %d", zstdGrowth)}
+	}
+	return nil
+}
+
+// read shows the tensor's bytes to each, unless that is nil, piece by piece and in order. Afterwards, if sum, they are compared with their checksum.
+func (v nativeView) read(ctx context.Context, sum bool, each func(at int, piece []byte) error) error {
+	next, end, err := v.pieces()
+	if err != nil {
+		return err
+	}
+	defer end()
+	var have checksum
+	for at := 0; at < v.size; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b, err := next(min(readPiece, v.size-at))
+		if err != nil {
+			return err
+		}
+		if sum {
+			have.update(b)
+		}
+		if each != nil {
+			if err := each(at, b); err != nil {
+				return err
+			}
+		}
+		at += len(b)
+	}
+	if _, err := next(0); err != nil {
+		return err
+	}
+	if want := v.entry.CRC32C; sum && have != want {
+		return &container.Error{Kind: ErrChecksum, Path: v.Path(), Tensor: v.Name, Field: "crc32c", Found: have.String(), Expected: want.String()}
+	}
+	return nil
+}
+
+// pieces gives the next n bytes at every call of next, good until the one after it, and looks for more than there should be when n is 0.
+func (v nativeView) pieces() (next func(n int) ([]byte, error), end func(), err error) {
+	if v.plain() {
+		rest := v.Data
+		return func(n int) ([]byte, error) {
+			b := rest[:n:n]
+			rest = rest[n:]
+			return b, nil
+		}, func() {}, nil
+	}
+	source := &noted{r: v.Open()}
+	var r io.Reader = source
+	end = func() {}
+	if v.entry.Compression != "" {
+		d, _ := decoders.Get().(*zstd.Decoder)
+		if d == nil {
+			if d, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow)); err != nil {
+				return nil, nil, fmt.Errorf("model: %w", err)
+			}
+		}
+		end = func() {
+			_ = d.Reset(nil) // lets go of the file
+			decoders.Put(d)
+		}
+		if err := d.Reset(source); err != nil {
+			end()
+			return nil, nil, v.unreadable(source, 0, err)
+		}
+		r = d
+	}
+	buffer, at := make([]byte, max(1, min(readPiece, v.size))), 0
+	return func(n int) ([]byte, error) {
+		if n == 0 {
+			k, err := r.Read(buffer[:1])
+			if k > 0 {
+				err = fmt.Errorf("more than %d bytes", v.size)
+			} else if err == nil || errors.Is(err, io.EOF) {
+				return nil, nil
+			}
+			return nil, v.unreadable(source, at, err)
+		}
+		if _, err := io.ReadFull(r, buffer[:n]); err != nil {
+			return nil, v.unreadable(source, at, err)
+		}
+		at += n
+		return buffer[:n], nil
+	}, end, nil
+}
+
+// decoders are *zstd.Decoder that are not in use.
+var decoders sync.Pool
+
+// unreadable is the error of a tensor that ended early, or went on, or cannot be decompressed: that of its source if there was one.
+func (v nativeView) unreadable(source *noted, at int, err error) error {
+	if source.err != nil {
+		return source.err
+	}
+	return &container.Error{Kind: ErrCompression, Path: v.Path(), Tensor: v.Name, Field: fmt.Sprintf("byte %d", at), Found: err.Error(),
+		Expected: fmt.Sprintf("%s of %d bytes", v.entry.Compression, v.size)}
+}
+
+// noted remembers why its reader failed.
+type noted struct {
+	r   io.Reader
+	err error
+}
+
+func (n *noted) Read(p []byte) (int, error) {
+	k, err := n.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		n.err = err
+	}
+	return k, err
+}
+
+// bytes is the whole tensor, after its checksum was compared; not for matrices.
+func (v nativeView) bytes(ctx context.Context) ([]byte, error) {
+	if v.plain() {
+		return v.Data, v.read(ctx, true, nil)
+	}
+	out := make([]byte, 0, v.size)
+	err := v.read(ctx, true, func(_ int, piece []byte) error {
+		out = append(out, piece...)
+		return nil
+	})
+	return out, err
+}
