@@ -83,15 +83,11 @@ func (f *nativeFile) assets(ctx context.Context, files map[string]string) error 
 			return &container.Error{Kind: safetensors.ErrName, Path: info.Path, Tensor: info.Name, Found: abbreviate([]byte(info.Name)),
 				Expected: filePrefix + " and a plain file name"}
 		}
-		if len(t.Shape) != 1 || t.Shape[0] < 0 || t.Shape[0] > maxAssetBytes {
-			return &container.Error{Kind: container.ErrMismatch, Path: info.Path, Tensor: info.Name, Field: "shape", Found: container.Clip(fmt.Sprint(t.Shape)),
-				Expected: fmt.Sprintf("one number of at most %d bytes", maxAssetBytes)}
-		}
-		v, err := f.tensor(info.Name, layoutFile, t.Shape, safetensors.U8, t.Shape[0])
+		v, err := f.listed(info.Name)
 		if err != nil {
 			return err
 		}
-		data, err := v.bytes(ctx)
+		data, err := v.bytes(ctx, true)
 		if err != nil {
 			return err
 		}

@@ -59,28 +59,13 @@ type FloatStats struct {
 //
 // Errors: as of Load, for paths and containers. What is wrong with the numbers of a tensor is its Error.
 func Inspect(ctx context.Context, path string, stats bool, i2sLayout string) (*FileInfo, error) {
-	native, err := nativePath(path)
-	if err != nil {
-		return nil, err
-	}
-	var f inspected
-	switch {
-	case native != "":
-		f, err = inspectNative(native)
-	case strings.EqualFold(filepath.Ext(path), GGUFExt):
-		f, err = inspectGGUF(path, i2sLayout)
-	default:
-		f, err = inspectHF(path)
-	}
+	f, err := openInspected(path, i2sLayout)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.set.Close() }() // nothing of it is kept
 	for _, t := range f.set.Tensors() {
-		info := TensorInfo{Name: t.Name, DType: t.DType, Shape: t.Shape, Bytes: t.Size, Offset: t.Offset, File: filepath.Base(t.Path)}
-		if f.describe != nil {
-			f.describe(&info)
-		}
+		info := f.tensor(t)
 		if stats {
 			if err := f.stats(ctx, &info); err != nil {
 				return nil, err
@@ -98,6 +83,33 @@ type inspected struct {
 	describe func(t *TensorInfo)                                // corrects dtype and shape where the container does not know them
 	codes    func(v container.View) ([]int8, float32, error)    // of ternary matrices; nil codes: it is none
 	numbers  func(v container.View, each func([]float32)) error // of all others, in pieces
+
+	// sum compares a tensor with its checksum; nil in formats that have none. plan assembles the model, as loading does before it reads the weights.
+	sum  func(ctx context.Context, name string) error
+	plan func(ctx context.Context, l *loader) error
+}
+
+// openInspected opens the files of a model of any format.
+func openInspected(path, i2sLayout string) (inspected, error) {
+	native, err := nativePath(path)
+	switch {
+	case err != nil:
+		return inspected{}, err
+	case native != "":
+		return inspectNative(native)
+	case strings.EqualFold(filepath.Ext(path), GGUFExt):
+		return inspectGGUF(path, i2sLayout)
+	}
+	return inspectHF(path)
+}
+
+// tensor describes one tensor.
+func (f *inspected) tensor(t container.Info) TensorInfo {
+	info := TensorInfo{Name: t.Name, DType: t.DType, Shape: t.Shape, Bytes: t.Size, Offset: t.Offset, File: filepath.Base(t.Path)}
+	if f.describe != nil {
+		f.describe(&info)
+	}
+	return info
 }
 
 // stats reads one tensor. What is wrong with it is noted in it.
@@ -209,6 +221,13 @@ func inspectHF(path string) (inspected, error) {
 			t.Shape = []int{4 * t.Shape[0], t.Shape[1]}
 		}
 	}
+	f.plan = func(ctx context.Context, l *loader) error {
+		cfg, err := hfConfigOf(hfDir(path), false)
+		if err == nil {
+			_, _, err = planHF(ctx, set, cfg, l)
+		}
+		return err
+	}
 	f.codes = func(v container.View) ([]int8, float32, error) {
 		if !packed(v.Name, v.DType, v.Shape) {
 			return nil, 0, nil
@@ -232,6 +251,10 @@ func inspectGGUF(path, i2sLayout string) (inspected, error) {
 	f := inspected{info: &FileInfo{Path: path, Format: "gguf", Metadata: map[string]any{}}, set: set}
 	for _, key := range set.Metadata().Keys() {
 		f.info.Metadata[key] = set.Metadata().Any(key)
+	}
+	f.plan = func(_ context.Context, l *loader) error {
+		_, _, err := planGGUF(set, l)
+		return err
 	}
 	f.codes = func(v container.View) ([]int8, float32, error) {
 		switch v.DType {
@@ -280,13 +303,29 @@ func inspectNative(path string) (inspected, error) {
 		said := file.tensors[t.Name]
 		t.DType, t.Shape = said.Layout, said.Shape
 	}
+	f.plan = func(ctx context.Context, l *loader) error {
+		_, err := planNative(ctx, file, l)
+		return err
+	}
+	f.sum = func(ctx context.Context, name string) error {
+		v, err := file.listed(name)
+		if err != nil {
+			return err
+		}
+		return v.read(ctx, true, nil)
+	}
 	f.codes = func(v container.View) ([]int8, float32, error) {
 		said := file.tensors[v.Name]
 		layout, ok := ternaryLayouts[said.Layout]
 		if !ok {
 			return nil, 0, nil
 		}
-		rows, cols, data, err := file.matrix(v.Name, layout.Bytes)
+		whole, err := file.listed(v.Name)
+		if err != nil {
+			return nil, 0, err
+		}
+		rows, cols := said.Shape[0], said.Shape[1]
+		data, err := whole.bytes(context.Background(), false)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -303,23 +342,32 @@ func inspectNative(path string) (inspected, error) {
 	f.numbers = func(v container.View, each func([]float32)) error {
 		said := file.tensors[v.Name]
 		format, ok := denseLayouts[said.Layout]
-		switch {
-		case said.Layout == layoutVector:
-			return floatPieces(v, each)
-		case !ok:
+		if !ok && said.Layout != layoutVector {
 			return nil
 		}
-		rows, cols, data, err := file.matrix(v.Name, func(rows, cols int) int { return cpu.DenseBytes(format, rows, cols) })
+		whole, err := file.listed(v.Name)
 		if err != nil {
 			return err
 		}
+		data, err := whole.bytes(context.Background(), false)
+		if err != nil {
+			return err
+		}
+		if said.Layout == layoutVector {
+			return floatPieces(container.View{DType: safetensors.F32, Shape: said.Shape, Data: data}, each)
+		}
+		rows, cols := said.Shape[0], said.Shape[1]
 		d := quant.Dense{Rows: rows, Cols: cols, Format: format, Panels: data[:cpu.DenseBytes(format, rows, cols)]}
 		if quant.Scaled(format) {
 			scales, err := file.tensor(v.Name+".row_scale", layoutVector, []int{rows}, safetensors.F32, rows)
 			if err != nil {
 				return err
 			}
-			d.RowScale = decodeFloats(scales.View)
+			numbers, err := scales.bytes(context.Background(), false)
+			if err != nil {
+				return err
+			}
+			d.RowScale = decodeFloats(container.View{DType: safetensors.F32, Shape: []int{rows}, Data: numbers})
 		}
 		row := make([]float32, cols)
 		for r := range rows {
@@ -329,20 +377,4 @@ func inspectNative(path string) (inspected, error) {
 		return nil
 	}
 	return f, nil
-}
-
-// matrix is a tensor that is a matrix in kernel layout, after its size was compared with its shape.
-func (f *nativeFile) matrix(name string, size func(rows, cols int) int) (rows, cols int, data []byte, err error) {
-	t := f.tensors[name]
-	if len(t.Shape) != 2 || min(t.Shape[0], t.Shape[1]) < 1 || max(t.Shape[0], t.Shape[1]) > maxVocab {
-		return 0, 0, nil, &container.Error{Kind: container.ErrMismatch, Path: f.Path(), Tensor: name, Field: "shape",
-			Found: container.Clip(fmt.Sprint(t.Shape)), Expected: "two dimensions"}
-	}
-	rows, cols = t.Shape[0], t.Shape[1]
-	v, err := f.tensor(name, t.Layout, t.Shape, safetensors.U8, stored(size(rows, cols)))
-	if err != nil {
-		return 0, 0, nil, err
-	}
-	data, err = v.bytes(context.Background())
-	return rows, cols, data, err
 }

@@ -29,16 +29,8 @@ func loadGGUF(ctx context.Context, path string, l *loader) (*Model, error) {
 	}
 	closing := set.Close
 	defer func() { _ = closing() }() // everything is copied out
-	cfg, err := ggufConfig(set)
+	m, src, err := planGGUF(set, l)
 	if err != nil {
-		return nil, err
-	}
-	src := &ggufSource{tensorSource: newTensorSource(l, set), cfg: cfg, converts: cfg.Quantization.converter()}
-	m, err := build(cfg, src)
-	if err != nil {
-		return nil, err
-	}
-	if err := src.settle("a GGUF file of architecture "+cfg.Architecture, func(name string) bool { return name == ropeFactors }); err != nil {
 		return nil, err
 	}
 	if err := l.finish(ctx, m); err != nil {
@@ -49,6 +41,20 @@ func loadGGUF(ctx context.Context, path string, l *loader) (*Model, error) {
 	}
 	m.Info.Path, m.Info.Format = path, "gguf"
 	return m, nil
+}
+
+// planGGUF assembles the model, and leaves the weights to the loader.
+func planGGUF(set gguf.Set, l *loader) (*Model, *ggufSource, error) {
+	cfg, err := ggufConfig(set)
+	if err != nil {
+		return nil, nil, err
+	}
+	src := &ggufSource{tensorSource: newTensorSource(l, set), cfg: cfg, converts: cfg.Quantization.converter()}
+	m, err := build(cfg, src)
+	if err != nil {
+		return nil, nil, err
+	}
+	return m, src, src.settle("a GGUF file of architecture "+cfg.Architecture, func(name string) bool { return name == ropeFactors })
 }
 
 // ggufSource is a GGUF file as a source.

@@ -31,17 +31,8 @@ func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 	}
 	closing := set.Close
 	defer func() { _ = closing() }() // everything is copied out
-	src := &hfSource{tensorSource: newTensorSource(l, set), cfg: cfg, converts: cfg.Quantization.converter()}
-	if err := src.resolveTie(ctx); err != nil {
-		return nil, err
-	}
-	m, err := build(cfg, src)
+	m, src, err := planHF(ctx, set, cfg, l)
 	if err != nil {
-		return nil, err
-	}
-	if err := src.settle("a "+cfg.Architecture, func(name string) bool { // old Llama checkpoints carry them
-		return strings.HasSuffix(name, ".rotary_emb.inv_freq")
-	}); err != nil {
 		return nil, err
 	}
 	if err := l.finish(ctx, m); err != nil {
@@ -52,6 +43,21 @@ func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 	}
 	m.Info.Path, m.Info.Format = path, "hf"
 	return m, nil
+}
+
+// planHF assembles the model, and leaves the weights to the loader.
+func planHF(ctx context.Context, set container.Set, cfg *Config, l *loader) (*Model, *hfSource, error) {
+	src := &hfSource{tensorSource: newTensorSource(l, set), cfg: cfg, converts: cfg.Quantization.converter()}
+	if err := src.resolveTie(ctx); err != nil {
+		return nil, nil, err
+	}
+	m, err := build(cfg, src)
+	if err != nil {
+		return nil, nil, err
+	}
+	return m, src, src.settle("a "+cfg.Architecture, func(name string) bool { // old Llama checkpoints carry them
+		return strings.HasSuffix(name, ".rotary_emb.inv_freq")
+	})
 }
 
 // hfDir is the directory of a checkpoint's config.

@@ -276,6 +276,9 @@ func (f *nativeFile) tensor(name, layout string, shape []int, dtype string, stor
 	case !slices.Equal(t.Shape, shape):
 		e.Field, e.Found, e.Expected = "shape", container.Clip(fmt.Sprint(t.Shape)), fmt.Sprint(shape)
 	case t.Compression != "":
+		if dtype == safetensors.F32 {
+			stored *= 4
+		}
 		n := nativeView{v, t, stored}
 		return n, n.checkCompressed()
 	default:

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strings"
 	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
@@ -171,7 +170,7 @@ func (s *nativeSource) linear(name string, out, in int) (*nn.Linear, error) {
 			return nil, err
 		}
 	} else if _, ok := denseLayouts[stated]; !ok && s.file.Has(weight) {
-		return nil, s.layoutError(weight, append(slices.Sorted(maps.Keys(ternaryLayouts)), slices.Sorted(maps.Keys(denseLayouts))...))
+		return nil, s.file.layoutError(weight, append(slices.Sorted(maps.Keys(ternaryLayouts)), slices.Sorted(maps.Keys(denseLayouts))...))
 	} else {
 		t, err := s.table(name, out, in)
 		if err != nil {
@@ -180,15 +179,6 @@ func (s *nativeSource) linear(name string, out, in int) (*nn.Linear, error) {
 		l.Dense = t.Dense
 	}
 	return l, s.extras(l, name)
-}
-
-func (s *nativeSource) layoutError(weight string, expected []string) error {
-	e := &container.Error{Kind: container.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",
-		Found: abbreviate([]byte(s.file.tensors[weight].Layout)), Expected: "one of " + strings.Join(expected, ", ")}
-	if slices.Contains(formerLayouts, e.Found) {
-		e.Expected += " (an earlier bitnet_rust wrote the file: save the model again from the checkpoint it was made of)"
-	}
-	return e
 }
 
 // extras reads a linear's bias and its own norm.
@@ -216,7 +206,7 @@ func (s *nativeSource) vector(name string, dim int) ([]float32, error) {
 		return nil, err
 	}
 	s.used[name] = true
-	data, err := v.bytes(s.ctx)
+	data, err := v.bytes(s.ctx, true)
 	if err != nil {
 		return nil, err
 	}
@@ -232,7 +222,7 @@ func (s *nativeSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	layout := s.file.tensors[weight].Layout
 	have, ok := denseLayouts[layout]
 	if !ok && s.file.Has(weight) {
-		return nil, s.layoutError(weight, slices.Sorted(maps.Keys(denseLayouts)))
+		return nil, s.file.layoutError(weight, slices.Sorted(maps.Keys(denseLayouts)))
 	}
 	if have.Integer() && cols > cpu.MaxDenseIntCols {
 		return nil, &container.Error{Kind: container.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",

@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 )
@@ -154,15 +158,68 @@ func (n *noted) Read(p []byte) (int, error) {
 	return k, err
 }
 
-// bytes is the whole tensor, after its checksum was compared; not for matrices.
-func (v nativeView) bytes(ctx context.Context) ([]byte, error) {
+// bytes is the whole tensor, after its checksum was compared if sum: small ones, and matrices that are looked at one by one.
+func (v nativeView) bytes(ctx context.Context, sum bool) ([]byte, error) {
 	if v.plain() {
+		if !sum {
+			return v.Data, nil
+		}
 		return v.Data, v.read(ctx, true, nil)
 	}
 	out := make([]byte, 0, v.size)
-	err := v.read(ctx, true, func(_ int, piece []byte) error {
+	err := v.read(ctx, sum, func(_ int, piece []byte) error {
 		out = append(out, piece...)
 		return nil
 	})
 	return out, err
+}
+
+// listed returns a tensor as its entry in the metadata describes it. It may be no tensor of a model.
+func (f *nativeFile) listed(name string) (nativeView, error) {
+	t := f.tensors[name]
+	switch t.Layout {
+	case layoutFile, layoutVector:
+		if len(t.Shape) != 1 || t.Shape[0] < 0 || t.Shape[0] > maxAssetBytes {
+			return nativeView{}, f.shapeError(name, fmt.Sprintf("one number of at most %d", maxAssetBytes))
+		}
+		dtype := safetensors.U8
+		if t.Layout == layoutVector {
+			dtype = safetensors.F32
+		}
+		return f.tensor(name, t.Layout, t.Shape, dtype, t.Shape[0])
+	}
+	size, err := f.matrixSize(name)
+	if err != nil {
+		return nativeView{}, err
+	}
+	return f.tensor(name, t.Layout, t.Shape, safetensors.U8, stored(size))
+}
+
+// matrixSize is the number of bytes of a matrix in kernel layout, without padding.
+func (f *nativeFile) matrixSize(name string) (int, error) {
+	t := f.tensors[name]
+	if len(t.Shape) != 2 || min(t.Shape[0], t.Shape[1]) < 1 || max(t.Shape[0], t.Shape[1]) > maxVocab {
+		return 0, f.shapeError(name, fmt.Sprintf("two numbers from 1 to %d", maxVocab))
+	}
+	if layout, ok := ternaryLayouts[t.Layout]; ok {
+		return layout.Bytes(t.Shape[0], t.Shape[1]), nil
+	}
+	if format, ok := denseLayouts[t.Layout]; ok {
+		return cpu.DenseBytes(format, t.Shape[0], t.Shape[1]), nil
+	}
+	known := append(slices.Sorted(maps.Keys(ternaryLayouts)), slices.Sorted(maps.Keys(denseLayouts))...)
+	return 0, f.layoutError(name, append(known, layoutVector, layoutFile))
+}
+
+func (f *nativeFile) shapeError(name, expected string) error {
+	return &container.Error{Kind: container.ErrMismatch, Path: f.Path(), Tensor: name, Field: "shape", Found: container.Clip(fmt.Sprint(f.tensors[name].Shape)), Expected: expected}
+}
+
+func (f *nativeFile) layoutError(name string, expected []string) error {
+	e := &container.Error{Kind: container.ErrMismatch, Path: f.Path(), Tensor: name, Field: "layout",
+		Found: abbreviate([]byte(f.tensors[name].Layout)), Expected: "one of " + strings.Join(expected, ", ")}
+	if slices.Contains(formerLayouts, e.Found) {
+		e.Expected += " (an earlier bitnet_rust wrote the file: save the model again from the checkpoint it was made of)"
+	}
+	return e
 }

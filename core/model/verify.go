@@ -1,0 +1,137 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+)
+
+// Verification says what was found in the files of a model.
+type Verification struct {
+	Path      string      `json:"path"`
+	Format    string      `json:"format"`    // "safetensors", "native", "gguf"; "" of files that cannot be opened
+	Tensors   int         `json:"tensors"`   // that were read
+	Bytes     int64       `json:"bytes"`     // of them, as the files have them
+	Checksums int         `json:"checksums"` // of tensors that were compared; other formats than the native one have none
+	Problems  []Problem   `json:"problems"`  // why the model will not load, or is not what was saved
+	Warnings  []Problem   `json:"warnings"`  // what a trained model does not have
+	Norms     []NormStats `json:"norms"`     // in the order of the files
+}
+
+// Problem is something that is wrong.
+type Problem struct {
+	Check   string `json:"check"`  // "structure": header, config, names and shapes; "checksum"; "values": NaN, infinities, codes, scales
+	Tensor  string `json:"tensor"` // "" when it is about the files as a whole
+	Message string `json:"message"`
+}
+
+// NormStats are the weights of one norm.
+type NormStats struct {
+	Name string  `json:"name"`
+	Min  float64 `json:"min"`
+	Max  float64 `json:"max"`
+	Mean float64 `json:"mean"`
+	Std  float64 `json:"std"`
+}
+
+// Verify reads all files of a model, of any format that Load takes, and says what is wrong with them: it goes the way of Load as far as
+// there are no weights, compares every checksum, and looks at every number. i2sLayout is that of LoadOptions. progress, when not nil, is
+// called with the bytes read and their total.
+//
+// Errors are those of paths, options and ctx; whatever is wrong with the content is a Problem.
+func Verify(ctx context.Context, path, i2sLayout string, progress func(done, total int64)) (*Verification, error) {
+	o := LoadOptions{I2SLayout: i2sLayout}
+	if _, err := o.check(); err != nil {
+		return nil, err
+	}
+	r := &Verification{Path: path, Problems: []Problem{}, Warnings: []Problem{}, Norms: []NormStats{}}
+	f, err := openInspected(path, i2sLayout)
+	if err != nil {
+		return r, r.note("structure", "", err)
+	}
+	defer func() { _ = f.set.Close() }() // nothing of it is kept
+	r.Format = f.info.Format
+	if err := f.plan(ctx, newLoader(o, tableFormat{})); err != nil && (f.sum == nil || !errors.Is(err, ErrChecksum)) { // those are found below
+		if err := r.note("structure", "", err); err != nil {
+			return nil, err
+		}
+	}
+	tensors := f.set.Tensors()
+	var total int64
+	for _, t := range tensors {
+		total += t.Size
+	}
+	for _, t := range tensors {
+		if err := r.tensor(ctx, &f, t); err != nil {
+			return nil, err
+		}
+		r.Tensors++
+		r.Bytes += t.Size
+		if progress != nil {
+			progress(r.Bytes, total)
+		}
+	}
+	return r, nil
+}
+
+// note makes what is wrong with files a problem; other errors remain errors.
+func (r *Verification) note(check, tensor string, err error) error {
+	var where *container.Error
+	if !errors.Is(err, container.ErrFormat) && !errors.Is(err, ErrConfig) {
+		return err
+	}
+	if tensor == "" && errors.As(err, &where) {
+		tensor = where.Tensor
+	}
+	r.Problems = append(r.Problems, Problem{Check: check, Tensor: tensor, Message: err.Error()})
+	return nil
+}
+
+// tensor looks at one tensor.
+func (r *Verification) tensor(ctx context.Context, f *inspected, t container.Info) error {
+	if f.sum != nil {
+		r.Checksums++
+		if err := f.sum(ctx, t.Name); err != nil {
+			return r.note("checksum", t.Name, err) // its numbers mean nothing
+		}
+	}
+	info := f.tensor(t)
+	if err := f.stats(ctx, &info); err != nil {
+		return err
+	}
+	bad := func(format string, arguments ...any) {
+		r.Problems = append(r.Problems, Problem{Check: "values", Tensor: t.Name, Message: fmt.Sprintf(format, arguments...)})
+	}
+	warn := func(message string) {
+		r.Warnings = append(r.Warnings, Problem{Check: "values", Tensor: t.Name, Message: message})
+	}
+	switch s := info.Ternary; {
+	case info.Error != "":
+		bad("%s", info.Error)
+	case s != nil && s.Scale <= 0 && s.Minus+s.Plus > 0:
+		bad("a scale of %v: expected a positive number", s.Scale)
+	case s != nil && s.Minus+s.Plus == 0 && s.Zero > 0:
+		warn("every weight is 0")
+	}
+	if s := info.Float; s != nil {
+		if s.NotFinite > 0 {
+			bad("%d numbers are NaN or infinite", s.NotFinite)
+		}
+		if isNorm(t.Name) {
+			r.Norms = append(r.Norms, NormStats{t.Name, s.Min, s.Max, s.Mean, s.Std})
+			if s.Min == 0 && s.Max == 0 {
+				warn("every weight of a norm is 0")
+			}
+		}
+	}
+	return nil
+}
+
+// isNorm says whether a tensor is the weight of a norm, by the names of Hugging Face's models and of GGUF.
+func isNorm(name string) bool {
+	module, ok := strings.CutSuffix(name, ".weight")
+	return ok && (strings.HasSuffix(module, "norm") || strings.HasSuffix(module, "_ln"))
+}

@@ -1,0 +1,135 @@
+package model_test
+
+import (
+	"context"
+	"encoding/binary"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/core/model"
+)
+
+func verify(t *testing.T, path string) *model.Verification {
+	t.Helper()
+	v, err := model.Verify(context.Background(), path, "", nil)
+	require.NoError(t, err)
+	return v
+}
+
+func TestASoundModelHasNoProblemsInAnyFormat(t *testing.T) {
+	ctx, dir := context.Background(), t.TempDir()
+	for _, folder := range goldenFolders {
+		source := filepath.Join(golden, folder)
+		m := load(t, source, model.LoadOptions{})
+		name := func(ext string) string { return filepath.Join(dir, folder+ext) }
+		require.NoError(t, m.Save(name(".bitnet"), nil))
+		require.NoError(t, m.SaveContext(ctx, name("-z.bitnet"), compressed))
+		require.NoError(t, m.SaveContext(ctx, name("-shards"), model.SaveOptions{MaxShard: 200_000}))
+		require.NoError(t, m.SaveGGUF(ctx, name(".gguf"), "tq2_0"))
+		for format, paths := range map[string][]string{"safetensors": {source}, "native": {name(".bitnet"), name("-z.bitnet"), name("-shards")}, "gguf": {name(".gguf")}} {
+			for _, path := range paths {
+				v := verify(t, path)
+				assert.Equal(t, format, v.Format)
+				assert.Empty(t, v.Problems, path)
+				assert.Empty(t, v.Warnings, path)
+				assert.Positive(t, v.Bytes)
+				assert.GreaterOrEqual(t, len(v.Norms), 2*m.Config.NumHiddenLayers+1)
+				if format == "native" {
+					assert.Equal(t, v.Tensors, v.Checksums)
+				} else {
+					assert.Zero(t, v.Checksums)
+				}
+			}
+		}
+	}
+}
+
+// Each of these is found by name, and a later problem beside an earlier one.
+func TestVerifyFindsWhatIsWrong(t *testing.T) {
+	const q, norm, tok = "model.layers.2.self_attn.q_proj.weight", "model.norm.weight", "file/tokenizer.json"
+	set := func(n *native, name string, at int, value float32) {
+		binary.LittleEndian.PutUint32(n.tensor(name).Data[4*at:], math.Float32bits(value))
+	}
+	for _, tc := range []struct {
+		name     string
+		change   func(n *native)
+		problems []model.Problem // without messages
+	}{
+		{"damaged tensors", func(n *native) {
+			for _, name := range []string{q, norm, tok} {
+				n.tensor(name).Data[5] ^= 1
+			}
+		}, []model.Problem{{Check: "checksum", Tensor: q}, {Check: "checksum", Tensor: norm}, {Check: "checksum", Tensor: tok}}},
+		{"a norm that is no number", func(n *native) { set(n, norm, 3, float32(math.NaN())); n.sum(norm) }, []model.Problem{{Check: "values", Tensor: norm}}},
+		{"code 3", func(n *native) { n.tensor(q).Data[9] = 0xff; n.sum(q) }, []model.Problem{{Check: "values", Tensor: q}}},
+		{"no scale", func(n *native) { delete(n.index[q], "scale") }, []model.Problem{{Check: "structure", Tensor: q}, {Check: "values", Tensor: q}}},
+		{"another shape", func(n *native) { n.index[q]["shape"] = []int{256, 512} }, []model.Problem{{Check: "structure", Tensor: q}, {Check: "checksum", Tensor: q}}},
+		{"a layout of later days", func(n *native) { n.index[q]["layout"] = "panel99" }, []model.Problem{{Check: "structure", Tensor: q}, {Check: "checksum", Tensor: q}}},
+		{"a missing norm", func(n *native) { n.remove(norm) }, []model.Problem{{Check: "structure", Tensor: norm}}},
+		{"a later version", func(n *native) { n.meta["format_version"] = "3" }, []model.Problem{{Check: "structure"}}},
+		{"no config", func(n *native) { n.meta["config"] = "{" }, []model.Problem{{Check: "structure"}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			n := openNative(t, "bitnet_offline_packed")
+			tc.change(n)
+			n.write()
+			v := verify(t, n.path)
+			for i := range v.Problems {
+				assert.NotEmpty(t, v.Problems[i].Message)
+				v.Problems[i].Message = ""
+			}
+			assert.Equal(t, tc.problems, v.Problems)
+		})
+	}
+	t.Run("zeros", func(t *testing.T) {
+		n := openNative(t, "bitnet_offline_packed")
+		for i := range n.tensor(q).Data {
+			n.tensor(q).Data[i] = 0x55
+		}
+		clear(n.tensor(norm).Data)
+		n.sum(q)
+		n.sum(norm)
+		n.write()
+		v := verify(t, n.path)
+		assert.Empty(t, v.Problems)
+		require.Len(t, v.Warnings, 2)
+		assert.Equal(t, []string{q, norm}, []string{v.Warnings[0].Tensor, v.Warnings[1].Tensor})
+	})
+	t.Run("a float checkpoint", func(t *testing.T) {
+		dir := copyModel(t, "bitnet_online_bf16", t.TempDir())
+		path := filepath.Join(dir, "model.safetensors")
+		content, err := os.ReadFile(path)
+		require.NoError(t, err)
+		content[len(content)-1], content[len(content)-2] = 0x7f, 0xc0 // a bfloat16 NaN, and a float32 one
+		require.NoError(t, os.WriteFile(path, content, 0o600))
+		v := verify(t, dir)
+		require.NotEmpty(t, v.Problems)
+		assert.Contains(t, v.Problems[len(v.Problems)-1].Message, "NaN")
+	})
+	t.Run("a file cut off", func(t *testing.T) {
+		n := openNative(t, "bitnet_offline_packed")
+		require.NoError(t, os.Truncate(n.path, 300_000))
+		v := verify(t, n.path)
+		require.Len(t, v.Problems, 1)
+		assert.Equal(t, "structure", v.Problems[0].Check)
+		assert.Empty(t, v.Format)
+	})
+	t.Run("nothing", func(t *testing.T) {
+		_, err := model.Verify(context.Background(), filepath.Join(t.TempDir(), "m.bitnet"), "", nil)
+		require.ErrorIs(t, err, fs.ErrNotExist)
+	})
+	t.Run("canceled", func(t *testing.T) {
+		n := openNative(t, "bitnet_offline_packed")
+		ctx, cancel := context.WithCancel(context.Background())
+		_, err := model.Verify(ctx, n.path, "", func(done, total int64) { cancel() })
+		require.ErrorIs(t, err, context.Canceled)
+		_, err = model.Verify(context.Background(), n.path, "mips", nil)
+		require.ErrorIs(t, err, model.ErrOption)
+	})
+}
