@@ -60,6 +60,14 @@ typedef struct {
 // NULL; Go frees it. Nonzero: stop, its Python error is pending.
 typedef int (*bn_event)(void *state, const char *kind, const char *text, char **answer);
 
+// bn_read reads up to n bytes from position at of a Python file into to, on whatever thread, and gives how many there were; negative: its
+// Python error waits in state.
+typedef int64_t (*bn_read)(void *state, int64_t at, void *to, int64_t n);
+
+static inline int64_t bn_call_read(bn_read read, void *state, int64_t at, void *to, int64_t n) {
+  return read(state, at, to, n);
+}
+
 static inline int bn_call_event(bn_event event, void *state, const char *kind, const char *text, char **answer) {
   return event(state, kind, text, answer);
 }

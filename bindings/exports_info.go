@@ -183,6 +183,24 @@ func bn_inspect(path *C.char, stats C.int, i2sLayout *C.char, poll C.bn_poll, st
 	})
 }
 
+// bn_verify reads the files of a model and says what is wrong with them.
+//
+//export bn_verify
+func bn_verify(path, i2sLayout *C.char, poll C.bn_poll, state unsafe.Pointer, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		name, layout, calls := C.GoString(path), C.GoString(i2sLayout), newInterrupts(poll, state)
+		var found *model.Verification
+		err := calls.await(func(ctx context.Context) (err error) {
+			found, err = model.Verify(ctx, name, layout, calls.progress)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return jsonOut(out, found)
+	})
+}
+
 // bn_yaml gives the content of a YAML file, whose text this is, as JSON; name is for errors.
 //
 //export bn_yaml

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"runtime/cgo"
 	"sync"
@@ -77,6 +78,57 @@ func bn_model_load(path, options *C.char, poll C.bn_poll, state unsafe.Pointer, 
 		o.Progress = calls.progress
 		return makeModel(calls, kv, out, func(ctx context.Context) (*model.Model, error) { return model.Load(ctx, name, o) })
 	})
+}
+
+// bn_model_load_stream loads a native file of size bytes that read gives; name stands for it in errors.
+//
+//export bn_model_load_stream
+func bn_model_load_stream(read C.bn_read, source unsafe.Pointer, name *C.char, size C.int64_t, options *C.char, poll C.bn_poll, state unsafe.Pointer,
+	out *C.uintptr_t, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		o, kv, err := parseLoadOptions(options)
+		if err != nil {
+			return err
+		}
+		title, calls := C.GoString(name), newInterrupts(poll, state)
+		o.Progress = calls.progress
+		return makeModel(calls, kv, out, func(ctx context.Context) (*model.Model, error) {
+			return model.LoadReader(ctx, &pythonFile{read: read, state: source}, int64(size), title, o)
+		})
+	})
+}
+
+// pythonFile is a file object of Python as an io.ReaderAt.
+type pythonFile struct {
+	read  C.bn_read
+	state unsafe.Pointer
+
+	mu     sync.Mutex // it has one position
+	buffer []byte     // that C may write to, wherever the bytes go
+}
+
+// errRead is the error of a read whose exception waits in C.
+var errRead = fmt.Errorf("%w: reading a Python file", context.Canceled)
+
+// ReadAt implements io.ReaderAt.
+func (f *pythonFile) ReadAt(p []byte, at int64) (n int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.buffer == nil {
+		f.buffer = make([]byte, 1<<20)
+	}
+	for n < len(p) {
+		most := min(len(p)-n, len(f.buffer))
+		got := int(C.bn_call_read(f.read, f.state, C.int64_t(at)+C.int64_t(n), unsafe.Pointer(unsafe.SliceData(f.buffer)), C.int64_t(most)))
+		if got < 0 {
+			return n, errRead
+		}
+		n += copy(p[n:], f.buffer[:got])
+		if got < most {
+			return n, io.EOF
+		}
+	}
+	return n, nil
 }
 
 // makeModel runs a long call that makes a model.
@@ -149,7 +201,8 @@ func bn_model_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 }
 
 // bn_model_save writes the model and the files that belong to it: format is "native", "hf" or "gguf". options is a JSON object of
-// model.HFOptions, and gguf_type, the type of ternary layers in a GGUF file.
+// model.HFOptions, whose max_shard_size is that of the native format too; gguf_type, the type of ternary layers in a GGUF file; and compression
+// and metadata of the native format.
 //
 //export bn_model_save
 func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll, state unsafe.Pointer, errOut **C.char) C.int {
@@ -157,7 +210,9 @@ func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll,
 		m, name := value[*runner](h).model, C.GoString(path)
 		var o struct {
 			model.HFOptions
-			GGUFType string `json:"gguf_type"`
+			GGUFType    string            `json:"gguf_type"`
+			Compression string            `json:"compression"`
+			Metadata    map[string]string `json:"metadata"`
 		}
 		if err := json.Unmarshal([]byte(C.GoString(options)), &o); err != nil {
 			return fmt.Errorf("%w: options: %w", errArgument, err)
@@ -165,7 +220,9 @@ func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll,
 		var save func(context.Context) error
 		switch f := C.GoString(format); f {
 		case "native":
-			save = func(ctx context.Context) error { return m.SaveContext(ctx, name, nil) }
+			save = func(ctx context.Context) error {
+				return m.SaveContext(ctx, name, model.SaveOptions{Compression: o.Compression, MaxShard: o.MaxShard, Metadata: o.Metadata})
+			}
 		case "hf":
 			save = func(ctx context.Context) error { return m.SaveHFContext(ctx, name, o.HFOptions) }
 		case "gguf":
@@ -191,6 +248,15 @@ func bn_model_set_assets(h C.uintptr_t, files *C.char, errOut **C.char) C.int {
 			return fmt.Errorf("%w: files: %w", errArgument, err)
 		}
 		return value[*runner](h).model.SetAssets(texts)
+	})
+}
+
+// bn_model_own_assets gives the texts that a model has itself, as bn_model_assets does: of one that was read from a stream.
+//
+//export bn_model_own_assets
+func bn_model_own_assets(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		return jsonOut(out, value[*runner](h).model.OwnAssets())
 	})
 }
 

@@ -102,6 +102,18 @@ static PyObject *py_inspect(PyObject *module, PyObject *args) {
   return code ? bn_raise(code, err) : bn_text(text);
 }
 
+static PyObject *py_verify(PyObject *module, PyObject *args) {
+  char *layout, *text = NULL, *err = NULL;
+  PyObject *path = NULL, *progress;
+  if (bn_forked() || !PyArg_ParseTuple(args, "O&sO", PyUnicode_FSConverter, &path, &layout, &progress)) return NULL;
+  bn_call call;
+  bn_begin(&call, 0, progress == Py_None ? NULL : progress);
+  int code = bn_verify(PyBytes_AsString(path), layout, bn_look, &call, &text, &err);
+  bn_end(&call);
+  Py_DECREF(path);
+  return code ? bn_raise(code, err) : bn_text(text);
+}
+
 static PyObject *py_selftest_panic(PyObject *module, PyObject *args) {
   char *place, *err = NULL;
   if (bn_forked() || !PyArg_ParseTuple(args, "s", &place)) return NULL;
@@ -126,6 +138,7 @@ static PyMethodDef methods[] = {
     {"yaml", py_yaml, METH_VARARGS, "yaml(text, name) -> JSON of the content of a YAML file."},
     {"config", py_config, METH_VARARGS, "config(path, text) -> validated JSON of the config in a file, or of a JSON text if path is ''."},
     {"inspect", py_inspect, METH_VARARGS, "inspect(path, stats, i2s_layout) -> JSON of what the files of a model hold."},
+    {"verify", py_verify, METH_VARARGS, "verify(path, i2s_layout, progress) -> JSON of what is wrong with the files of a model."},
     {"selftest_panic", py_selftest_panic, METH_VARARGS, "selftest_panic(place): panics, to test that it is contained."},
     {NULL, NULL, 0, NULL},
 };

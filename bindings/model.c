@@ -60,6 +60,62 @@ static PyObject *py_load(PyObject *module, PyObject *args) {
   return (PyObject *)m;
 }
 
+// A Python function read(at, n) -> bytes, and the exception that it raised.
+typedef struct {
+  PyObject *read, *type, *value, *trace;
+} bn_source;
+
+// The bn_read of a bn_source. The exception waits there for the calling thread.
+static int64_t source_read(void *state, int64_t at, void *to, int64_t n) {
+  bn_source *s = state;
+  int64_t got = -1;
+  Py_buffer view;
+  PyGILState_STATE gil = PyGILState_Ensure();
+  PyObject *bytes = PyObject_CallFunction(s->read, "LL", (long long)at, (long long)n);
+  if (bytes && !PyObject_GetBuffer(bytes, &view, PyBUF_SIMPLE)) {
+    if (view.len <= n) {
+      got = view.len;
+      memcpy(to, view.buf, view.len);
+    } else {
+      PyErr_SetString(PyExc_ValueError, "read() gave more bytes than it was asked for");
+    }
+    PyBuffer_Release(&view);
+  }
+  Py_XDECREF(bytes);
+  if (got < 0 && !s->type) PyErr_Fetch(&s->type, &s->value, &s->trace);
+  PyErr_Clear();
+  PyGILState_Release(gil);
+  return got;
+}
+
+static PyObject *py_load_stream(PyObject *module, PyObject *args) {
+  PyObject *progress;
+  char *name, *options, *err = NULL;
+  long long size;
+  bn_source source = {0};
+  if (bn_forked() || !PyArg_ParseTuple(args, "OsLsO", &source.read, &name, &size, &options, &progress)) return NULL;
+  Model *m = model_new();
+  if (!m) return NULL;
+  bn_call call;
+  bn_begin(&call, 0, progress == Py_None ? NULL : progress);
+  int code = bn_model_load_stream(source_read, &source, name, size, options, bn_look, &call, &m->handle, &err);
+  bn_end(&call);
+  if (source.type) {
+    if (!PyErr_Occurred()) {
+      PyErr_Restore(source.type, source.value, source.trace);
+    } else {
+      Py_XDECREF(source.type);
+      Py_XDECREF(source.value);
+      Py_XDECREF(source.trace);
+    }
+  }
+  if (code || PyErr_Occurred()) {
+    Py_DECREF(m);
+    return bn_raise(code, err);
+  }
+  return (PyObject *)m;
+}
+
 static PyObject *py_random(PyObject *module, PyObject *args) {
   char *config, *options, *err = NULL;
   unsigned long long seed;
@@ -164,6 +220,13 @@ static PyObject *model_set_assets(PyObject *self, PyObject *args) {
   Py_RETURN_NONE;
 }
 
+static PyObject *model_assets(PyObject *self, PyObject *unused) {
+  char *text = NULL, *err = NULL;
+  if (bn_forked()) return NULL;
+  int code = bn_model_own_assets(((Model *)self)->handle, &text, &err);
+  return code ? bn_raise(code, err) : bn_text(text);
+}
+
 static PyObject *model_settle(PyObject *self, PyObject *unused) {
   char *err = NULL;
   if (bn_forked()) return NULL;
@@ -194,6 +257,7 @@ static PyMethodDef model_methods[] = {
     {"close", model_close, METH_NOARGS, "close(): waits for calls in flight, then gives the memory back."},
     {"info", model_info, METH_NOARGS, "info() -> JSON of the config and of what is in memory."},
     {"save", model_save, METH_VARARGS, "save(path, format, options): 'native', 'hf' or 'gguf', and a JSON object of the format's options."},
+    {"assets", model_assets, METH_NOARGS, "assets() -> JSON {name: text} of what came with its stream or was set; null if neither."},
     {"set_assets", model_set_assets, METH_VARARGS, "set_assets(files): JSON {name: text} of what save() puts beside the weights."},
     {"forward", model_forward, METH_VARARGS,
      "forward(ids, lengths, logits): int32 ids of all sequences, int64 lengths, float32 [sum of lengths * vocab] out."},
@@ -234,6 +298,7 @@ static PyObject *py_assets(PyObject *module, PyObject *args) {
 static PyMethodDef functions[] = {
     {"assets", py_assets, METH_VARARGS, "assets(path) -> JSON {name: text} of the files that belong to the model at path."},
     {"load", py_load, METH_VARARGS, "load(path, options, progress) -> Model"},
+    {"load_stream", py_load_stream, METH_VARARGS, "load_stream(read, name, size, options, progress) -> Model of what read(at, n) gives."},
     {"random", py_random, METH_VARARGS, "random(config, seed, options, trainable) -> Model with random weights."},
     {NULL, NULL, 0, NULL},
 };

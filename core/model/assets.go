@@ -109,6 +109,14 @@ func (m *Model) SetAssets(files map[string]string) error {
 	return nil
 }
 
+// OwnAssets are the texts that SetAssets gave, or that came with the stream of LoadReader; nil for a model that takes those of its path.
+func (m *Model) OwnAssets() map[string]string {
+	if own := m.files.Load(); own != nil {
+		return maps.Clone(*own)
+	}
+	return nil
+}
+
 // plainFileName says whether a name stays in its directory on every system.
 func plainFileName(name string) bool {
 	return name != "." && filepath.IsLocal(name) && !strings.ContainsAny(name, "/\\:\x00")

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -107,7 +108,7 @@ func (v nativeView) pieces() (next func(n int) ([]byte, error), end func(), err 
 			_ = d.Reset(nil) // lets go of the file
 			decoders.Put(d)
 		}
-		if err := d.Reset(source); err != nil {
+		if err := d.Reset(bufio.NewReaderSize(source, min(readPiece, 1+v.Size()))); err != nil {
 			end()
 			return nil, nil, v.unreadable(source, 0, err)
 		}

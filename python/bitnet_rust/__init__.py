@@ -19,6 +19,7 @@ from .errors import (
     CheckpointWarning,
     ConfigError,
     DeadlineError,
+    DeviceError,
     DTypeError,
     FileSystemError,
     ForkError,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from .tokenizer import Tokenizer
     from .training import History, Trainer
     from .training_config import TrainingConfig
+    from .verification import Verification, verify_model
 
 # Where each public name lives; its module is imported when the name is first asked for.
 _HOMES = {
@@ -84,6 +86,7 @@ _HOMES = {
     "Tokenizer": "tokenizer",
     "Trainer": "training",
     "TrainingConfig": "training_config",
+    "Verification": "verification",
     "build_info": "runtime",
     "chat_example": "conversations",
     "convert": "conversion",
@@ -98,6 +101,7 @@ _HOMES = {
     "register_model": "registry",
     "set_num_threads": "runtime",
     "trim_memory": "runtime",
+    "verify_model": "verification",
 }
 
 __all__ = [
@@ -113,6 +117,7 @@ __all__ = [
     "Conversion",
     "DTypeError",
     "DeadlineError",
+    "DeviceError",
     "Engine",
     "FileSystemError",
     "ForkError",
@@ -142,6 +147,7 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "TrainingError",
+    "Verification",
     "__version__",
     "autograd",
     "build_info",
@@ -160,6 +166,7 @@ __all__ = [
     "register_model",
     "set_num_threads",
     "trim_memory",
+    "verify_model",
 ]
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .generation import GenerationResult
     from .model import BitNetModel
     from .recipe import Recipe
+    from .verification import Verification
 
 app = typer.Typer(
     name="bitnet",
@@ -273,6 +274,53 @@ def _numbers(tensor: dict[str, Any]) -> str:
 
 
 @app.command()
+def verify(
+    model: Annotated[str, typer.Argument(help="Model directory or file, registered name or hub id.")],
+    i2s_layout: Annotated[str, typer.Option(help="I2_S tensors of a GGUF file as x86, arm64 or row4.")] = "x86",
+    offline: Offline = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Read all files of a model and say what is wrong with them: names, shapes, checksums, every number.
+
+    Exit status 1 when something is wrong.
+    """
+    from .verification import verify_model
+
+    with _LoadBar(model, "reading") as bar:
+        found = verify_model(
+            model,
+            i2s_layout=i2s_layout,  # type: ignore[arg-type]  # checked there
+            local_files_only=offline,
+            progress=bar if sys.stderr.isatty() else None,
+        )
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        _print_verification(found)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def _print_verification(found: "Verification") -> None:
+    means = [norm["mean"] for norm in found.norms]
+    spread = f", means from {min(means):.4g} to {max(means):.4g}" if means else ""
+    sums = f"{found.checksums} compared" if found.checksums else "the format has none"
+    rows = [
+        ["path", found.path],
+        ["format", found.format or "unknown"],
+        ["tensors", f"{found.tensors:,}, {found.bytes / 1e6:,.1f} MB"],
+        ["checksums", sums],
+        ["norms", f"{len(found.norms)}{spread}"],
+        ["result", "sound" if found.ok else f"{len(found.problems)} problems"],
+    ]
+    _print_table(["", ""], rows)
+    for kind, notes in (("problem", found.problems), ("warning", found.warnings)):
+        for note in notes:
+            about = f" {note['tensor']}:" if note["tensor"] and note["tensor"] not in note["message"] else ""
+            print(f"{kind} ({note['check']}):{about} {note['message']}", file=sys.stderr)
+
+
+@app.command()
 def convert(
     source: Annotated[str, typer.Argument(help="Model directory, .bitnet or .gguf file, registered name or hub id.")],
     target: Annotated[Path, typer.Argument(help="File that ends in .bitnet or .gguf, or a directory.")],
@@ -284,6 +332,10 @@ def convert(
     ] = "i2_s",
     masters: Annotated[str, typer.Option(help="Master weights of hf-master as float32 or bfloat16.")] = "float32",
     i2s_layout: Annotated[str, typer.Option(help="I2_S tensors of a GGUF source as x86, arm64 or row4.")] = "x86",
+    compression: Annotated[str | None, typer.Option(help="zstd: a smaller native file, for shipping.")] = None,
+    max_shard_size: Annotated[
+        str | None, typer.Option(help="Divide a native model among files of at most so many bytes, such as 5GB.")
+    ] = None,
     no_check: Annotated[bool, typer.Option("--no-check", help="Do not compare the logits of both models.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
     offline: Offline = False,
@@ -292,7 +344,10 @@ def convert(
     """Write a model in another format, and check that it is still the same."""
     from .conversion import convert as run_convert
 
-    options: Any = {"type": gguf_type, "masters": masters, "i2s_layout": i2s_layout}
+    options: Any = {
+        "type": gguf_type, "masters": masters, "i2s_layout": i2s_layout, "compression": compression,
+        "max_shard_size": max_shard_size,
+    }  # fmt: skip
     with _LoadBar(source) as bar:
         done = run_convert(
             source,

@@ -54,6 +54,8 @@ def convert(
     type: GGUFType = "i2_s",
     masters: Literal["float32", "bfloat16"] = "float32",
     i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
+    compression: Literal["zstd"] | None = None,
+    max_shard_size: int | str | None = None,
     check: bool = True,
     dry_run: bool = False,
     local_files_only: bool = False,
@@ -69,6 +71,7 @@ def convert(
     masters: dtype of master weights; "bfloat16" is half as large and rounds tables too. A source that has only packed weights gives
         masters that compute the same.
     i2s_layout: of a GGUF source with I2_S tensors, see ``from_pretrained``.
+    compression, max_shard_size: of a native target, see ``BitNetModel.save_pretrained``.
     check: load what was written and compare the logits of a fixed prompt.
     dry_run: load the source, say what would be written, and write nothing.
     progress: called as progress("loading" or "checking", bytes_done, bytes_total).
@@ -82,6 +85,9 @@ def convert(
     if place.exists() and place.resolve() == path.resolve():
         raise ArgumentError(f"{fspath(target)} is the source itself: expected another place for the result")
     _refuse_others(place, kind)
+    for name, value in (("compression", compression), ("max_shard_size", max_shard_size)):
+        if value is not None and kind != "native":
+            raise ArgumentError(f"{name} = {value!r}: expected a native target with it, found {kind}")
     options: dict[str, Any] = {"i2s_layout": i2s_layout, "local_files_only": True}
     with BitNetModel.from_pretrained(
         path, trainable=kind == "hf-master", progress=_step(progress, "loading"), **options
@@ -102,7 +108,9 @@ def convert(
         if kind == "hf-master":
             model.save_pretrained(place, format="hf", masters=masters)
         else:
-            model.save_pretrained(place, format=kind, gguf_type=type)
+            model.save_pretrained(
+                place, format=kind, gguf_type=type, compression=compression, max_shard_size=max_shard_size
+            )
     same = difference = None
     if before is not None:
         with BitNetModel.from_pretrained(place, progress=_step(progress, "checking"), local_files_only=True) as written:
@@ -130,7 +138,7 @@ def _format(target: Path, to: str | None) -> Format:
 
 def _refuse_others(target: Path, kind: str) -> None:
     """A directory that holds a model of another format would go on to load as that."""
-    if kind in ("hf", "hf-master") and (target / "model.bitnet").exists():
+    if kind in ("hf", "hf-master") and any(target.glob("model.bitnet*")):
         raise ArgumentError(
             f"{target} holds a model.bitnet, which would hide the checkpoint: expected another directory"
         )

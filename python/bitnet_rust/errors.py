@@ -29,6 +29,10 @@ class ArgumentError(BitNetError, ValueError):
     """An argument of a call is out of its range: a token id, a temperature, an empty prompt, a closed model."""
 
 
+class DeviceError(BitNetError, ValueError):
+    """A device that there are no kernels for: the message has its name and what is missing."""
+
+
 class OutOfRangeError(BitNetError, ValueError, IndexError):
     """An index or an axis does not exist in a tensor: the message has it and the shape."""
 

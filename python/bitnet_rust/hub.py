@@ -8,7 +8,7 @@ from .errors import ArgumentError, ModelNotFoundError
 from .registry import HUB_ID, find_model
 
 # What a model consists of; the rest of a repository stays there.
-_FILES = ("*.json", "*.safetensors", "*.jinja", "*.bitnet")
+_FILES = ("*.json", "*.safetensors", "*.jinja", "*.bitnet", "README.md")
 
 
 def resolve(

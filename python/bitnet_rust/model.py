@@ -9,14 +9,18 @@ from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, SupportsIndex, Unpack, overload
+from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Self, SupportsIndex, Unpack, cast, overload
 
 from . import _bitnet
 from .arrays import as_prompts, batch_ids, is_batch, pad_logits, token_ids, whole_number
 from .config import BitNetConfig, fields_json
-from .errors import ArgumentError, DTypeError, FileSystemError
+from .errors import ArgumentError, DeviceError, DTypeError, FileSystemError
+from .file_like import file_name, is_file
+from .file_like import load as load_file
 from .generation import GenerationOptions, GenerationResult, Session, sampling_json
 from .hub import resolve
+from .metadata import decode as decode_metadata
+from .metadata import encode as encode_metadata
 from .registry import find_model
 from .tokenizer import TOKENIZER_FILES, Tokenizer
 
@@ -54,11 +58,18 @@ class BitNetModel:
         self._path = path
         self._closed = False
         self._passes: ModelGraph | None = None
-        self._asset_texts = _bitnet.assets(path) if path else "{}"  # now: the files may change while the model lives
+        # Now: the files may change while the model lives.
+        self._asset_texts = _bitnet.assets(path) if path else "{}"
+        own = model.assets()
+        if own != "null":  # of a file object
+            self._asset_texts = own
         self._tokenizer: Tokenizer | None = None
         described = json.loads(model.info())
         self.config: BitNetConfig = BitNetConfig._of(described["config"])
         self._info: dict[str, Any] = described["info"]
+        self._notes: dict[str, Any] = {}  # metadata that is newer than that of the file
+
+    _title = "a model made by from_config"
 
     kv_dtype: str = "float32"
     """How generation keeps keys and values: "float32", "float16", "bfloat16" or "int8"."""
@@ -68,8 +79,9 @@ class BitNetModel:
     @classmethod
     def from_pretrained(
         cls,
-        name: str | PathLike[str],
+        name: str | PathLike[str] | IO[bytes],
         *,
+        device: Any = "cpu",
         head_dtype: str = "auto",
         kv_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
         verify: bool | Literal["background"] = "background",
@@ -88,7 +100,9 @@ class BitNetModel:
 
         name: a model directory (Hugging Face checkpoint or our own ``.bitnet`` format), a ``.gguf`` file, a registered name
             (``bitnet models`` lists them; ``"bitnet-shakespeare"`` comes with the package), or a Hugging Face repository
-            ("owner/name"), which is downloaded into the hub's cache.
+            ("owner/name"), which is downloaded into the hub's cache. Or a file object with read() and seek() that has the
+            bytes of a ``.bitnet`` file, such as io.BytesIO, an open file, or one of fsspec: it is read once, into memory.
+        device: "cpu"; for any other DeviceError says what is missing.
         head_dtype: how the embedding and output head are kept: "float32", "bfloat16", "int8" (one scale a row), "int4" (one
             scale for each 64 columns of a row, 4.25 bits a weight), or "auto" for the checkpoint's own precision. "exact" is that precision with int8 scores beside it: greedy decoding, and
             sampling with top_k up to 256, give what "auto" gives, at about the speed of "int8" and the memory of both.
@@ -116,11 +130,12 @@ class BitNetModel:
             "arm64" (quantized on ARM) or "row4" (x86 builds of bitnet.cpp without ACT_PARALLEL). With the wrong one a model
             loads and talks nonsense.
         revision, cache_dir, local_files_only, token: as in huggingface_hub.
-        progress: called as progress(bytes_done, bytes_total) while loading.
+        progress: called as progress(bytes_done, bytes_total) while loading. An exception that it raises ends the loading, as Ctrl-C
+            does, and leaves nothing in memory.
 
         Raises ModelNotFoundError, FormatError, ConfigError, OutOfMemoryError; each names the file and what is wrong.
         """
-        path = resolve(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)
+        _device(device)
         options = {
             "head_format": _head_dtype(head_dtype),
             "kv_dtype": _kv_dtype(kv_dtype),
@@ -131,8 +146,19 @@ class BitNetModel:
             "packing": _packing(packing),
             "i2s_layout": i2s_layout,
         }
-        path = path.absolute()  # which a change of the working directory leaves alone
-        model = cls(_bitnet.load(path, json.dumps(options), progress), path)
+        if is_file(name):
+            model = cls(load_file(name, options, progress))
+            model._title = file_name(name)
+        else:
+            path = resolve(
+                cast("str | PathLike[str]", name),
+                revision=revision,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                token=token,
+            )
+            path = path.absolute()  # which a change of the working directory leaves alone
+            model = cls(_bitnet.load(path, json.dumps(options), progress), path)
         model.kv_dtype = kv_dtype
         return model
 
@@ -142,6 +168,7 @@ class BitNetModel:
         config: BitNetConfig | Mapping[str, Any] | str | PathLike[str],
         *,
         seed: int = 0,
+        device: Any = "cpu",
         head_dtype: str = "auto",
         kv_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
         packing: Literal["auto", "2bit", "base3"] = "auto",
@@ -151,11 +178,12 @@ class BitNetModel:
 
         config: a BitNetConfig, a dictionary of its fields, a registered name, or a .json or .yaml file.
         seed: 0 to 2^64 - 1; equal seeds give equal weights.
-        head_dtype, kv_dtype, packing: as in ``from_pretrained``; "auto" is "2bit".
+        device, head_dtype, kv_dtype, packing: as in ``from_pretrained``; "auto" is "2bit".
         trainable: keep float32 master weights and gradients, which ``Trainer`` changes and from which the ternary weights
             follow. Embedding and head are float32 then, and head_dtype must be "auto". Linear layers that the config's
             modules_to_not_convert names stay float32 and are trained as such.
         """
+        _device(device)
         if trainable and head_dtype != "auto":
             raise ArgumentError(
                 f"head_dtype = {head_dtype!r}: expected 'auto' with trainable=True, whose head is float32"
@@ -195,8 +223,10 @@ class BitNetModel:
         format: Literal["native", "hf", "gguf"] = "native",
         masters: Literal["float32", "bfloat16"] | None = None,
         linear_class: LinearClass | None = None,
-        max_shard_size: int | str = "5GB",
+        max_shard_size: int | str | None = None,
         gguf_type: GGUFType = "i2_s",
+        compression: Literal["zstd"] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes the model, with its tokenizer and generation config if it has them.
 
@@ -206,10 +236,17 @@ class BitNetModel:
         transformers derives the ternary weights itself: from "float32" training goes on exactly, in "bfloat16" they are
         rounded. linear_class says what the scales of packed weights mean to whoever reads them: "autobitlinear" multiplies by them
         and "bitlinear" divides; by default it is what the model's config says, and transformers reads both. Tensors of more than
-        max_shard_size, bytes or a text as "5GB" or "500MB", become several files with an index. "gguf" is one file that ends in .gguf, whose ternary layers are of gguf_type: "i2_s", which only bitnet.cpp
+        max_shard_size, bytes or a text as "5GB" or "500MB", become several files with an index; by default a checkpoint's of more
+        than 5 GB do, and a native model is one file. "gguf" is one file that ends in .gguf, whose ternary layers are of gguf_type: "i2_s", which only bitnet.cpp
         reads, keeps the scales as they are, and the others, which llama.cpp reads too where it knows the architecture, round
         them to float16 ("bf16" to bfloat16, "f32" not at all). Directories on the way are made; a file appears complete or not at all. FileSystemError if
         the place cannot be written to.
+
+        Of the native format only:
+
+        compression: "zstd" makes the file about a fifth smaller, for shipping; it is then decompressed into memory when it is loaded.
+        metadata: texts, or what JSON has, by key, in addition to what is there: see ``metadata``; None removes a key. "model_card"
+            (Markdown) and "license" have a meaning to readers.
         """
         if not fspath(path):
             raise ArgumentError("path is empty: expected a file name that ends in .bitnet or .gguf, or a directory")
@@ -219,14 +256,23 @@ class BitNetModel:
                 place.parent.mkdir(parents=True, exist_ok=True)
         except (OSError, RuntimeError) as error:
             raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
-        for name, value in (("masters", masters), ("linear_class", linear_class)):
-            if value is not None and format != "hf":
-                raise ArgumentError(f"{name} = {value!r}: expected format='hf' with it, found {format!r}")
+        for name, value, its in (
+            ("masters", masters, ("hf",)),
+            ("linear_class", linear_class, ("hf",)),
+            ("max_shard_size", max_shard_size, ("hf", "native")),
+            ("compression", compression, ("native",)),
+            ("metadata", metadata, ("native",)),
+        ):
+            if value is not None and format not in its:
+                wanted = " or ".join(f"format={name!r}" for name in its)
+                raise ArgumentError(f"{name} = {value!r}: expected {wanted} with it, found {format!r}")
         options = {
             "masters": masters or "",
             "linear_class": linear_class or "",
-            "max_shard_size": _shard_bytes(max_shard_size),
+            "max_shard_size": 0 if max_shard_size is None else _shard_bytes(max_shard_size),
             "gguf_type": gguf_type,
+            "compression": compression or "",
+            "metadata": encode_metadata(self._notes | dict(metadata or {})),
         }
         self._model.save(place, format, json.dumps(options))
 
@@ -288,6 +334,18 @@ class BitNetModel:
         return dict(self._info)
 
     @property
+    def metadata(self) -> dict[str, Any]:
+        """What the native file says of the model, and what ``Trainer`` has added since; saving writes both.
+
+        "format_version", "producer" and "created" (when, UTC); of a model that was converted "provenance": {"source",
+        "revision" of a hub repository, "format", "files": [{"name", "bytes", "sha256"}]}, with its "model_card" and "license"
+        where it has them; of one that was trained "training_history": [{"settings", "steps", "tokens", "best",
+        "stopped_early", "records"}], run by run, with up to a thousand of the records of ``History``; and whatever else was
+        given to ``save_pretrained``.
+        """
+        return decode_metadata(self._info.get("metadata") or {}) | self._notes
+
+    @property
     def trainable(self) -> bool:
         """Whether ``Trainer`` can train it: made by from_config or from_pretrained with trainable=True."""
         return bool(self._info["format"] == "trainable")
@@ -325,7 +383,7 @@ class BitNetModel:
 
     @property
     def _source(self) -> str:
-        return str(self._path) if self._path else "a model made by from_config"
+        return str(self._path) if self._path else self._title
 
     def __repr__(self) -> str:
         name = f"{self._path.name!r}, " if self._path else ""
@@ -647,6 +705,17 @@ def assistant_of(model: Any, tokens: Any) -> tuple[_bitnet.Model | None, int]:
         raise DTypeError(f"assistant_model = {model!r}: expected a BitNetModel")
     count = 0 if tokens is None else whole_number(tokens, "num_assistant_tokens", range(1, 17))
     return None if model is None else model._model, count
+
+
+def _device(device: Any) -> None:
+    name = str(device)
+    if name in ("cpu", "cpu:0"):
+        return
+    kind = name.partition(":")[0]
+    missing = {
+        "cuda": "kernels for CUDA", "mps": "kernels for Metal", "xpu": "kernels for SYCL", "auto": "a choice of devices",
+    }.get(kind, "kernels for it")  # fmt: skip
+    raise DeviceError(f"device = {name!r}: bitnet_rust has kernels for CPUs, and no {missing}: expected 'cpu'")
 
 
 def _verify(when: Any) -> str:

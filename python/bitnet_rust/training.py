@@ -23,6 +23,7 @@ from .callbacks import (
 )
 from .datasets import DataOptions, make_dataset
 from .errors import ArgumentError, BitNetError, CheckpointWarning, TokenizerError
+from .metadata import add_run
 from .model import BitNetModel
 from .optim import Optimizer, optimizer_fields
 from .tokenizer import Tokenizer
@@ -35,6 +36,9 @@ _FIELDS = (
     "loss_scale", "skipped", "weights_flipped", "weights_zeroed", "weights_zero", "eval_loss", "eval_perplexity",
     "eval_accuracy", "metrics", "seconds", "tokens_per_second", "mfu", "pool_bytes", "rss_bytes",
 )  # fmt: skip
+
+# What of the settings a model's training history has.
+_SETTINGS = ("optimizer", "scheduler", "batch_size", "accumulation", "max_steps", "epochs", "seed")
 
 _MONITORS = ("eval_loss", "eval_perplexity", "eval_accuracy")
 
@@ -360,11 +364,28 @@ class Trainer:
         with suppress(ArgumentError):  # a callback has closed the model or the run
             state = json.loads(run.state())
             self.history.best, self.history.stopped_early = state["best"], state["stopped_early"]
+            self._note_history()
             if self.optimizer is not None:
                 run.optimizer(self.optimizer._object, False)
                 self.optimizer._pull()
         for callback in self._listeners:
             callback.on_run_end(self, self.history)
+
+    def _note_history(self) -> None:
+        """The model says how it was trained when it is saved."""
+        if not self.history:
+            return
+        history, last = self.history, self.history[-1]
+        settings = {name: self._fields[name] for name in _SETTINGS if name in self._fields}
+        run = {
+            "settings": settings | {"context_length": self._length},
+            "steps": last["step"],
+            "tokens": last["tokens"],
+            "best": history.best,
+            "stopped_early": history.stopped_early,
+        }
+        notes = self.model._notes
+        notes["training_history"] = add_run(self.model.metadata.get("training_history"), run, history)
 
     def _examples_needed(self) -> int | None:
         """How many examples the run sees; None when that depends on how many there are."""

@@ -1,0 +1,62 @@
+"""Whether the files of a model are what was saved."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from os import PathLike
+from typing import Any, Literal
+
+from . import _bitnet
+from .hub import resolve
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found in the files of a model."""
+
+    path: str
+    format: str
+    """"safetensors", "native" or "gguf"; empty of files that cannot be opened."""
+    tensors: int
+    """How many were read."""
+    bytes: int
+    """Of them, as the files have them."""
+    checksums: int
+    """How many were compared with a checksum: all of a native file; other formats have none."""
+    problems: list[dict[str, str]]
+    """Why the model will not load, or is not what was saved: "check" is "structure", "checksum" or "values"; "tensor", which
+    may be empty; "message"."""
+    warnings: list[dict[str, str]]
+    """The same of what a trained model does not have, such as a matrix of zeros."""
+    norms: list[dict[str, Any]]
+    """"name", "min", "max", "mean" and "std" of the weights of every norm."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are no problems."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, and "ok", as a dictionary that JSON takes."""
+        return {"ok": self.ok} | asdict(self)
+
+
+def verify_model(
+    name: str | PathLike[str],
+    *,
+    i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
+    local_files_only: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+) -> Verification:
+    """Reads all files of a model and says what is wrong with them: header, configuration, names and shapes as loading checks
+    them; every checksum of a native file; and every number, for NaN and infinities, ternary codes that are no weights, and
+    scales that are not positive.
+
+    name: as for ``BitNetModel.from_pretrained``.
+    i2s_layout: of I2_S tensors in a GGUF file, see ``from_pretrained``.
+    progress: called as progress(bytes_done, bytes_total).
+
+    Raises ModelNotFoundError, ArgumentError, FileSystemError; what is wrong with the content is in ``problems``.
+    """
+    path = resolve(name, local_files_only=local_files_only)
+    return Verification(**json.loads(_bitnet.verify(path.absolute(), i2s_layout, progress)))
