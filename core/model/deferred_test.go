@@ -38,12 +38,14 @@ func saved(t *testing.T, m *model.Model) map[string]string {
 	dir := t.TempDir()
 	require.NoError(t, m.SaveHF(filepath.Join(dir, "hf")))
 	require.NoError(t, m.SaveGGUF(context.Background(), filepath.Join(dir, "m.gguf"), "i2_s"))
+	require.NoError(t, m.Save(filepath.Join(dir, "m.bitnet"), nil))
+	require.NoError(t, m.SaveContext(context.Background(), filepath.Join(dir, "z.bitnet"), compressed))
 	files := map[string]string{}
 	require.NoError(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
 			var data []byte
 			data, err = os.ReadFile(path)
-			files[filepath.Base(path)] = string(data)
+			files[filepath.Base(path)] = string(created.ReplaceAll(data, nil))
 		}
 		return err
 	}))

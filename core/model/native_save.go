@@ -20,15 +20,17 @@ import (
 
 // saveNative writes one file, or with a limit of shards the files of a directory.
 func (m *Model) saveNative(ctx context.Context, path string, files map[string]string, o SaveOptions) error {
-	w := nativeWriter{ctx: ctx, cfg: m.Config, converts: m.Config.Quantization.converter()}
+	w := nativeWriter{ctx: ctx, model: m, converts: m.Config.Quantization.converter()}
 	if err := m.eachWeight(w.linear, w.norm); err != nil {
 		return err
 	}
 	for _, name := range sortedKeys(files) {
-		w.parts = append(w.parts, nativePart{name: filePrefix + name, dtype: safetensors.U8, data: []byte(files[name]), size: len(files[name]),
+		w.parts = append(w.parts, nativePart{name: filePrefix + name, dtype: safetensors.U8, data: func() []byte { return []byte(files[name]) }, size: len(files[name]),
 			entry: nativeTensor{Layout: layoutFile, Shape: []int{len(files[name])}}})
 	}
-	cpu.Parallel(len(w.parts), &w)
+	if err := w.sum(); err != nil {
+		return err
+	}
 	if o.Compression != "" {
 		if err := w.compress(); err != nil {
 			return err
@@ -96,13 +98,14 @@ func (m *Model) nativeMetadata(ctx context.Context, parts []nativePart, shards i
 	return meta, nil
 }
 
-// nativePart is a tensor of a native file: its data and zeros up to size.
+// nativePart is a tensor of a native file: its data, while its module is in memory, and zeros up to size.
 type nativePart struct {
-	name  string
-	dtype string
-	data  []byte
-	size  int
-	entry nativeTensor
+	name   string
+	module string // "" of what always is
+	dtype  string
+	data   func() []byte
+	size   int
+	entry  nativeTensor
 
 	compressed int // bytes, if entry.Compression says so
 }
@@ -121,10 +124,29 @@ func (p *nativePart) rank() int {
 // nativeWriter collects the tensors of a native file, and is the task that computes their checksums.
 type nativeWriter struct {
 	ctx      context.Context
-	cfg      *Config
+	model    *Model
 	converts func(module string) bool
 	parts    []nativePart
 	zstd     *compressor // nil: nothing is compressed
+}
+
+// sum computes the checksums, of all parts at once if they are in memory.
+func (w *nativeWriter) sum() error {
+	if w.model.deferred == nil {
+		cpu.Parallel(len(w.parts), w)
+		return w.ctx.Err()
+	}
+	for i := range w.parts {
+		if err := w.with(&w.parts[i], func([]byte) error { w.Run(i); return nil }); err != nil {
+			return err
+		}
+	}
+	return w.ctx.Err()
+}
+
+// with does work while a part's data are in memory.
+func (w *nativeWriter) with(p *nativePart, work func(data []byte) error) error {
+	return w.model.with(w.ctx, p.module, func() error { return work(p.data()) })
 }
 
 // Run computes one checksum.
@@ -133,9 +155,10 @@ func (w *nativeWriter) Run(i int) {
 		return
 	}
 	p := &w.parts[i]
+	data := p.data()
 	var zeros [nativeAlign]byte
-	p.entry.CRC32C.update(p.data)
-	p.entry.CRC32C.update(zeros[:p.size-len(p.data)])
+	p.entry.CRC32C.update(data)
+	p.entry.CRC32C.update(zeros[:p.size-len(data)])
 }
 
 // compress measures what compression makes of matrices and files, and notes it where it gains. They are compressed again when they are
@@ -150,7 +173,7 @@ func (w *nativeWriter) compress() (err error) {
 			continue
 		}
 		var n counter
-		if err := w.zstd.write(contextWriter{w.ctx, &n}, p); err != nil {
+		if err := w.with(p, func(data []byte) error { return w.zstd.write(contextWriter{w.ctx, &n}, data, p.size) }); err != nil {
 			return err
 		}
 		if int(n) < p.size && !growsTooMuch(p.size, int(n)) {
@@ -162,64 +185,85 @@ func (w *nativeWriter) compress() (err error) {
 
 // tensor is a part as the container has it.
 func (w *nativeWriter) tensor(p *nativePart) container.Tensor {
+	t := container.Tensor{Name: p.name, DType: p.dtype, Shape: []int{p.size}}
+	write := func(out io.Writer, data []byte) error { return writePadded(out, data, p.size) }
 	switch {
 	case p.entry.Compression != "":
-		return container.Tensor{Name: p.name, DType: safetensors.U8, Shape: []int{p.compressed}, Stream: func(out io.Writer) error { return w.zstd.write(out, p) }}
-	case p.entry.Layout == layoutVector || p.entry.Layout == layoutFile:
-		return container.Tensor{Name: p.name, DType: p.dtype, Shape: p.entry.Shape, Data: p.data}
+		t.Shape = []int{p.compressed}
+		write = func(out io.Writer, data []byte) error { return w.zstd.write(out, data, p.size) }
+	case p.entry.Layout == layoutVector:
+		t.Shape = p.entry.Shape
 	}
-	return container.Tensor{Name: p.name, DType: p.dtype, Shape: []int{p.size}, Stream: func(out io.Writer) error { return writePadded(out, p.data) }}
+	t.Stream = func(out io.Writer) error {
+		return w.with(p, func(data []byte) error { return write(out, data) })
+	}
+	return t
 }
 
-// panels adds a matrix in kernel layout.
-func (w *nativeWriter) panels(name string, data []byte, e nativeTensor) {
-	w.parts = append(w.parts, nativePart{name: name, dtype: safetensors.U8, data: data, size: stored(len(data)), entry: e})
+// panels adds a matrix in kernel layout, of n bytes.
+func (w *nativeWriter) panels(module string, n int, data func() []byte, e nativeTensor) {
+	w.parts = append(w.parts, nativePart{name: module + ".weight", module: module, dtype: safetensors.U8, data: data, size: stored(n), entry: e})
 }
 
-func (w *nativeWriter) vector(name string, values []float32) {
-	data := make([]byte, 0, 4*len(values))
-	for _, v := range values {
-		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
+// vector adds n numbers. values is asked when they are in memory.
+func (w *nativeWriter) vector(name, module string, n int, values func() []float32) {
+	data := func() []byte {
+		data := make([]byte, 0, 4*n)
+		for _, v := range values() {
+			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
+		}
+		return data
 	}
-	w.parts = append(w.parts, nativePart{name: name, dtype: safetensors.F32, data: data, size: len(data), entry: nativeTensor{Layout: layoutVector, Shape: []int{len(values)}}})
+	w.parts = append(w.parts, nativePart{name: name, module: module, dtype: safetensors.F32, data: data, size: 4 * n, entry: nativeTensor{Layout: layoutVector, Shape: []int{n}}})
+}
+
+// kept adds a vector that is always in memory.
+func (w *nativeWriter) kept(name string, values []float32) {
+	w.vector(name, "", len(values), func() []float32 { return values })
 }
 
 func (w *nativeWriter) norm(name string, n *nn.RMSNorm) error {
-	w.vector(name+".weight", n.Weight)
+	w.kept(name+".weight", n.Weight)
 	return nil
 }
 
 func (w *nativeWriter) linear(name string, l *nn.Linear) error {
-	weight, shape := name+".weight", []int{l.Out, l.In}
+	shape := []int{l.Out, l.In}
 	if t := l.Ternary; t != nil {
-		if layout := w.cfg.layout(name, w.converts); t.Layout != layout && t.Layout != quant.Base3 { // of a model that was trained
-			codes := &quant.Ternary{Rows: t.Rows, Cols: t.Cols, Scale: t.Scale, Layout: layout, Data: make([]byte, layout.Bytes(t.Rows, t.Cols))}
-			codes.FromPanels(t.Panels())
-			t = codes
+		layout := t.Layout
+		data := func() []byte { return t.Data }
+		if own := w.model.Config.layout(name, w.converts); layout != own && layout != quant.Base3 { // of a model that was trained
+			layout = own
+			data = func() []byte {
+				codes := &quant.Ternary{Rows: t.Rows, Cols: t.Cols, Scale: t.Scale, Layout: own, Data: make([]byte, own.Bytes(t.Rows, t.Cols))}
+				codes.FromPanels(t.Panels())
+				return codes.Data
+			}
 		}
-		w.panels(weight, t.Data, nativeTensor{Layout: layoutName(ternaryLayouts, t.Layout), Shape: shape, Scale: &t.Scale})
+		w.panels(name, layout.Bytes(t.Rows, t.Cols), data, nativeTensor{Layout: layoutName(ternaryLayouts, layout), Shape: shape, Scale: &t.Scale})
 	} else {
-		w.panels(weight, l.Dense.Panels, nativeTensor{Layout: layoutName(denseLayouts, l.Dense.Format), Shape: shape})
-		if l.Dense.RowScale != nil {
-			w.vector(weight+".row_scale", l.Dense.RowScale)
+		d := l.Dense
+		w.panels(name, cpu.DenseBytes(d.Format, d.Rows, d.Cols), func() []byte { return d.Panels }, nativeTensor{Layout: layoutName(denseLayouts, d.Format), Shape: shape})
+		if d.RowScale != nil {
+			w.vector(name+".weight.row_scale", name, len(d.RowScale), func() []float32 { return d.RowScale })
 		}
 	}
 	if l.Bias != nil {
-		w.vector(name+".bias", l.Bias)
+		w.kept(name+".bias", l.Bias)
 	}
 	if l.Norm != nil {
-		w.vector(name+".rms_norm.weight", l.Norm.Weight)
+		w.kept(name+".rms_norm.weight", l.Norm.Weight)
 	}
 	return nil
 }
 
-// writePadded writes panels and the zeros up to their stored size.
-func writePadded(w io.Writer, panels []byte) error {
-	if _, err := w.Write(panels); err != nil {
+// writePadded writes data and the zeros up to size, less than nativeAlign.
+func writePadded(w io.Writer, data []byte, size int) error {
+	if _, err := w.Write(data); err != nil {
 		return err
 	}
 	var zeros [nativeAlign]byte
-	_, err := w.Write(zeros[:stored(len(panels))-len(panels)])
+	_, err := w.Write(zeros[:size-len(data)])
 	return err
 }
 

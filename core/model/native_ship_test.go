@@ -21,6 +21,9 @@ import (
 
 var compressed = model.SaveOptions{Compression: model.CompressionZstd}
 
+// created is what differs in two files of one model.
+var created = regexp.MustCompile(`"created":"[^"]*"`)
+
 // openReader loads a file as a stream.
 func openReader(t *testing.T, path string, o model.LoadOptions) (*model.Model, error) {
 	t.Helper()
@@ -204,7 +207,6 @@ func TestShardsBelongTogether(t *testing.T) {
 }
 
 func TestSavingTwiceGivesTheSameBytesButForTheTime(t *testing.T) {
-	created := regexp.MustCompile(`"created":"[^"]*"`)
 	for _, o := range []model.SaveOptions{{}, compressed, {Metadata: map[string]string{"b": "2", "a": "1", model.KeyCard: "# A model"}}} {
 		var first []byte
 		for range 2 {

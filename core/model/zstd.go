@@ -27,13 +27,13 @@ func newCompressor() (*compressor, error) {
 	return &compressor{encoder: encoder, frames: make([][]byte, 2*threads)}, nil
 }
 
-// write writes a part's data, and zeros up to its size, as frames.
-func (c *compressor) write(w io.Writer, p *nativePart) error {
-	for at := 0; at < p.size; {
+// write writes data, and zeros up to size, as frames.
+func (c *compressor) write(w io.Writer, data []byte, size int) error {
+	for at := 0; at < size; {
 		c.pieces = c.pieces[:0]
-		for ; at < p.size && len(c.pieces) < len(c.frames); at += zstdFrame {
-			end := min(at+zstdFrame, p.size)
-			piece := p.data[min(at, len(p.data)):min(end, len(p.data))]
+		for ; at < size && len(c.pieces) < len(c.frames); at += zstdFrame {
+			end := min(at+zstdFrame, size)
+			piece := data[min(at, len(data)):min(end, len(data))]
 			if missing := end - at - len(piece); missing > 0 {
 				piece = append(append(make([]byte, 0, end-at), piece...), make([]byte, missing)...)
 			}
