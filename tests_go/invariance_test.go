@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -77,7 +78,11 @@ func requireSameBits(t *testing.T, want, got []float32, msg string) {
 	}
 }
 
+// onEveryISA runs f with each set of kernels that the machine has, unless the environment chose one for the process.
 func onEveryISA(t *testing.T, f func(t *testing.T)) {
+	if isa := os.Getenv("BITNET_ISA"); isa != "" {
+		t.Skipf("runs on every instruction set where BITNET_ISA is not set, and it is %s", isa)
+	}
 	active := cpu.Active()
 	t.Cleanup(func() { require.NoError(t, cpu.SetISA(active)) })
 	for _, isa := range cpu.Supported() {
