@@ -9,9 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/bitnet-rust/bitnet_rust/core/format/container"
-	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 )
 
 // assetNames are the files that belong to a model beside its weights and config.
@@ -74,14 +71,8 @@ func nativeAssets(path string, files map[string]string) error {
 // assets adds the files inside to files.
 func (f *nativeFile) assets(ctx context.Context, files map[string]string) error {
 	for _, info := range f.Tensors() {
-		t := f.tensors[info.Name]
-		if t.Layout != layoutFile {
+		if f.tensors[info.Name].Layout != layoutFile {
 			continue
-		}
-		name, ok := strings.CutPrefix(info.Name, filePrefix)
-		if !ok || !plainFileName(name) {
-			return &container.Error{Kind: safetensors.ErrName, Path: info.Path, Tensor: info.Name, Found: abbreviate([]byte(info.Name)),
-				Expected: filePrefix + " and a plain file name"}
 		}
 		v, err := f.listed(info.Name)
 		if err != nil {
@@ -91,7 +82,7 @@ func (f *nativeFile) assets(ctx context.Context, files map[string]string) error 
 		if err != nil {
 			return err
 		}
-		files[name] = string(data)
+		files[strings.TrimPrefix(info.Name, filePrefix)] = string(data)
 	}
 	return nil
 }

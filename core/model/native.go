@@ -53,10 +53,10 @@ const (
 	filePrefix     = "file/"
 	nativeAlign    = 64
 	indexExt       = ".index.json"
-
-	// maxNativeHeader bounds the header of a native file, and so what a hostile one costs: several times what a model of a thousand layers has.
-	maxNativeHeader = 8 << 20
 )
+
+// nativeLimits bound the header of a native file, and so what a hostile one costs: more than what a model of a thousand layers has.
+var nativeLimits = safetensors.Limits{Header: 8 << 20, Tensors: 20_000}
 
 // The keys of the metadata that the format itself gives a meaning.
 const (
@@ -155,7 +155,7 @@ type nativeFile struct {
 // their list of tensors is that of the container.
 func openNative(path string) (*nativeFile, error) {
 	if strings.HasSuffix(strings.ToLower(path), indexExt) {
-		set, err := safetensors.OpenIndex(path, NativeExt, maxNativeHeader)
+		set, err := safetensors.OpenIndex(path, NativeExt, nativeLimits)
 		if err != nil {
 			return nil, err
 		}
@@ -177,7 +177,7 @@ func openNative(path string) (*nativeFile, error) {
 
 // readNative is openNative for one file that was opened in any way.
 func readNative(file *container.File) (*nativeFile, error) {
-	f, err := safetensors.Read(file, maxNativeHeader)
+	f, err := safetensors.Read(file, nativeLimits)
 	if err != nil {
 		return nil, err
 	}

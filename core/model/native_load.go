@@ -365,7 +365,7 @@ func (s *nativeSource) convert(v nativeView, have *quant.Dense, want cpu.DenseFo
 			have.Panels = data
 			for r := 0; r < d.Rows && err == nil; r += step {
 				if err = ctx.Err(); err == nil {
-					err = convertRows(d, have, r, min(r+step, d.Rows))
+					err = convertRows(d, have, v.View, r, min(r+step, d.Rows))
 				}
 			}
 			return err
@@ -382,7 +382,7 @@ func (s *nativeSource) convert(v nativeView, have *quant.Dense, want cpu.DenseFo
 		end := min(r+step, d.Rows)
 		from, to := cpu.DenseBytes(have.Format, r, d.Cols), cpu.DenseBytes(have.Format, end, d.Cols)
 		s.plan(v, to-from, func(context.Context) error {
-			if err := convertRows(d, have, r, end); err != nil {
+			if err := convertRows(d, have, v.View, r, end); err != nil {
 				return err
 			}
 			return release(v.View, v.Data[from:to])
@@ -391,8 +391,8 @@ func (s *nativeSource) convert(v nativeView, have *quant.Dense, want cpu.DenseFo
 	return d
 }
 
-// convertRows fills rows from to end, whole panels, of d from the same matrix in another format.
-func convertRows(d, src *quant.Dense, from, end int) error {
+// convertRows fills rows from to end, whole panels, of d from the same matrix in another format, that of v.
+func convertRows(d, src *quant.Dense, v container.View, from, end int) error {
 	row := make([]float32, d.Cols)
 	buffer := make([]byte, 0, 4*(end-from)*d.Cols)
 	for r := from; r < end; r++ {
@@ -404,7 +404,10 @@ func convertRows(d, src *quant.Dense, from, end int) error {
 		scale = d.RowScale[from:end]
 	}
 	panels := d.Panels[cpu.DenseBytes(d.Format, from, d.Cols):cpu.DenseBytes(d.Format, end, d.Cols)]
-	return quant.PackDense(panels, scale, d.Format, safetensors.F32, buffer, end-from, d.Cols)
+	if err := quant.PackDense(panels, scale, d.Format, safetensors.F32, buffer, end-from, d.Cols); err != nil {
+		return weightError(v, from, err)
+	}
+	return nil
 }
 
 // hasCode3 looks for the one two-bit code that is no weight: kernels rely on its absence. len(panels) is a multiple of 64.

@@ -42,11 +42,16 @@ func (v nativeView) checkCompressed() error {
 	if err := v.Check([]int{-1}, safetensors.U8); err != nil {
 		return err
 	}
-	if growsTooMuch(v.size, v.Size()) {
-		return &container.Error{Kind: ErrCompression, Path: v.Path(), Tensor: v.Name, Field: "size", Found: fmt.Sprintf("%d bytes for %d", v.Size(), v.size),
-			Expected: fmt.Sprintf("at least a byte for every %d", zstdGrowth)}
+	e := &container.Error{Kind: ErrCompression, Path: v.Path(), Tensor: v.Name, Field: "size", Found: fmt.Sprintf("%d bytes for %d", v.Size(), v.size)}
+	switch {
+	case growsTooMuch(v.size, v.Size()):
+		e.Expected = fmt.Sprintf("at least a byte for every %d", zstdGrowth)
+	case v.Size() >= v.size:
+		e.Expected = "fewer"
+	default:
+		return nil
 	}
-	return nil
+	return e
 }
 
 // read shows the tensor's bytes to each, unless that is nil, piece by piece and in order. Afterwards, if sum, they are compared with their checksum.
@@ -180,6 +185,10 @@ func (f *nativeFile) listed(name string) (nativeView, error) {
 	t := f.tensors[name]
 	switch t.Layout {
 	case layoutFile, layoutVector:
+		if file, ok := strings.CutPrefix(name, filePrefix); t.Layout == layoutFile && (!ok || !plainFileName(file)) {
+			return nativeView{}, &container.Error{Kind: safetensors.ErrName, Path: f.Path(), Tensor: name, Found: abbreviate([]byte(name)),
+				Expected: filePrefix + " and a plain file name"}
+		}
 		if len(t.Shape) != 1 || t.Shape[0] < 0 || t.Shape[0] > maxAssetBytes {
 			return nativeView{}, f.shapeError(name, fmt.Sprintf("one number of at most %d", maxAssetBytes))
 		}

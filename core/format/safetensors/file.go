@@ -1,6 +1,7 @@
 package safetensors
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -40,20 +41,28 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("safetensors: %w", err)
 	}
-	return Read(f, MaxHeader)
+	return Read(f, Limits{})
 }
 
 // OpenBytes validates content that is already in memory, under a name used in
 // errors. The views alias content.
 func OpenBytes(name string, content []byte) (*File, error) {
-	return Read(container.OpenBytes(name, content), MaxHeader)
+	return Read(container.OpenBytes(name, content), Limits{})
 }
 
+// Limits bound what a header may have, and so what a hostile one costs. Zero
+// values are those of the format: MaxHeader, and as many tensors as fit.
+type Limits struct {
+	Header  int // bytes
+	Tensors int
+}
+
+func (l Limits) header() int { return cmp.Or(l.Header, MaxHeader) }
+
 // Read validates the header of a file that was opened in any way; after an error
-// the file is closed. A header of more than maxHeader bytes, at most MaxHeader,
-// is refused before it is read.
-func Read(f *container.File, maxHeader int) (*File, error) {
-	h, err := readHeader(f, maxHeader)
+// the file is closed.
+func Read(f *container.File, limits Limits) (*File, error) {
+	h, err := readHeader(f, limits)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

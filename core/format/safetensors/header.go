@@ -35,7 +35,7 @@ type header struct {
 }
 
 // readHeader parses and validates the whole header of a file.
-func readHeader(f *container.File, maxHeader int) (*header, error) {
+func readHeader(f *container.File, limits Limits) (*header, error) {
 	path, size := f.Path(), f.Size()
 	if size < 8 {
 		return nil, &container.Error{Kind: ErrFileTooShort, Path: path, Field: "size",
@@ -46,9 +46,9 @@ func readHeader(f *container.File, maxHeader int) (*header, error) {
 		return nil, err
 	}
 	n := binary.LittleEndian.Uint64(length)
-	if n > uint64(maxHeader) {
+	if n > uint64(limits.header()) {
 		return nil, &container.Error{Kind: ErrHeaderTooLarge, Path: path, Field: "header length",
-			Found: strconv.FormatUint(n, 10), Expected: fmt.Sprintf("at most %d", maxHeader)}
+			Found: strconv.FormatUint(n, 10), Expected: fmt.Sprintf("at most %d", limits.header())}
 	}
 	if n > uint64(size-8) {
 		return nil, &container.Error{Kind: ErrHeaderTruncated, Path: path, Field: "header length",
@@ -66,7 +66,7 @@ func readHeader(f *container.File, maxHeader int) (*header, error) {
 			Found: container.Quote(string(text[:min(len(text), 16)])), Expected: "an object starting with '{'"}
 	}
 	h := &header{dataStart: 8 + int(n)}
-	p := &parser{path: path, dec: json.NewDecoder(bytes.NewReader(text))}
+	p := &parser{path: path, most: cmp.Or(limits.Tensors, math.MaxInt), dec: json.NewDecoder(bytes.NewReader(text))}
 	p.dec.UseNumber()
 	if err := p.parse(h); err != nil {
 		return nil, err
@@ -112,6 +112,7 @@ func (h *header) layout(path string, dataSize int64) error {
 type parser struct {
 	path   string
 	dec    *json.Decoder
+	most   int // tensors
 	tokens int // read so far
 }
 
@@ -125,9 +126,12 @@ func (p *parser) parse(h *header) error {
 		if err != nil {
 			return err
 		}
-		if name == metadataKey {
+		switch {
+		case name == metadataKey:
 			err = p.parseMetadata(h)
-		} else {
+		case len(h.tensors) == p.most:
+			err = &container.Error{Kind: ErrHeaderTooLarge, Path: p.path, Field: "header", Found: "more tensors", Expected: fmt.Sprintf("at most %d", p.most)}
+		default:
 			err = p.parseTensor(h, name)
 		}
 		if err != nil {

@@ -34,24 +34,24 @@ func OpenSharded(path string) (*Sharded, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		path = filepath.Join(path, IndexName)
 	}
-	return OpenIndex(path, ext, MaxHeader)
+	return OpenIndex(path, ext, Limits{})
 }
 
-// OpenIndex is OpenSharded for shards whose names end in suffix; their headers,
-// and the index, may have maxHeader bytes, at most MaxHeader.
-func OpenIndex(path, suffix string, maxHeader int) (*Sharded, error) {
-	weightMap, err := readIndex(path, maxHeader)
+// OpenIndex is OpenSharded for shards whose names end in suffix. The limits are
+// those of each header; an index has at most as many bytes as a header.
+func OpenIndex(path, suffix string, limits Limits) (*Sharded, error) {
+	weightMap, err := readIndex(path, limits.header())
 	if err != nil {
 		return nil, err
 	}
 	s := &Sharded{path: path, shards: map[string]*File{}, where: make(map[string]*File, len(weightMap))}
-	if err := s.open(filepath.Dir(path), weightMap, suffix, maxHeader); err != nil {
+	if err := s.open(filepath.Dir(path), weightMap, suffix, limits); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *Sharded) open(dir string, weightMap map[string]string, suffix string, maxHeader int) error {
+func (s *Sharded) open(dir string, weightMap map[string]string, suffix string, limits Limits) error {
 	for _, tensor := range slices.Sorted(maps.Keys(weightMap)) {
 		shard := weightMap[tensor]
 		e := &container.Error{Path: s.path, Tensor: tensor, Field: "weight_map", Found: container.Quote(shard)}
@@ -69,7 +69,7 @@ func (s *Sharded) open(dir string, weightMap map[string]string, suffix string, m
 			if err != nil {
 				return fmt.Errorf("safetensors: %w", err)
 			}
-			if f, err = Read(file, maxHeader); err != nil {
+			if f, err = Read(file, limits); err != nil {
 				return err
 			}
 			s.shards[shard] = f
