@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
@@ -213,6 +214,7 @@ func inspectHF(path string) (inspected, error) {
 	if c, err := hfConfigOf(hfDir(path), false); err == nil {
 		src.cfg = c
 	}
+	var mu sync.Mutex // src notes what was asked for
 	packed := func(t string, dtype string, shape []int) bool {
 		return dtype == safetensors.U8 && len(shape) == 2 && strings.HasSuffix(t, ".weight") && set.Has(t+"_scale")
 	}
@@ -232,7 +234,9 @@ func inspectHF(path string) (inspected, error) {
 		if !packed(v.Name, v.DType, v.Shape) {
 			return nil, 0, nil
 		}
+		mu.Lock()
 		scale, err := src.weightScale(strings.TrimSuffix(v.Name, ".weight"))
+		mu.Unlock()
 		if err != nil {
 			return nil, 0, err
 		}

@@ -33,6 +33,9 @@ const (
 // readPiece is how many bytes of a tensor are looked at together: a multiple of the alignment of panels.
 const readPiece = 1 << 20
 
+// releaseEvery is how many bytes of a mapped file are resident while they are decompressed.
+const releaseEvery = 4 << 20
+
 func growsTooMuch(size, compressed int) bool {
 	return size > zstdAnyGrowth && size/zstdGrowth > compressed
 }
@@ -120,7 +123,14 @@ func (v nativeView) pieces() (next func(n int) ([]byte, error), end func(), err 
 		r = d
 	}
 	buffer, at := make([]byte, max(1, min(readPiece, v.size))), 0
+	given := 0 // bytes of the file that were given back
 	return func(n int) ([]byte, error) {
+		if v.File.Mapped() && source.n-given >= releaseEvery {
+			if err := release(v.View, v.Data[given:source.n]); err != nil {
+				return nil, err
+			}
+			given = source.n
+		}
 		if n == 0 {
 			k, err := r.Read(buffer[:1])
 			if k > 0 {
@@ -150,14 +160,16 @@ func (v nativeView) unreadable(source *noted, at int, err error) error {
 		Expected: fmt.Sprintf("%s of %d bytes", v.entry.Compression, v.size)}
 }
 
-// noted remembers why its reader failed.
+// noted counts what its reader gave, and remembers why it failed.
 type noted struct {
 	r   io.Reader
+	n   int
 	err error
 }
 
 func (n *noted) Read(p []byte) (int, error) {
 	k, err := n.r.Read(p)
+	n.n += k
 	if err != nil && !errors.Is(err, io.EOF) {
 		n.err = err
 	}

@@ -1,11 +1,14 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
 
@@ -59,22 +62,56 @@ func Verify(ctx context.Context, path, i2sLayout string, progress func(done, tot
 			return nil, err
 		}
 	}
-	tensors := f.set.Tensors()
-	var total int64
-	for _, t := range tensors {
-		total += t.Size
+	w := &verifier{ctx: ctx, files: &f, tensors: f.set.Tensors(), progress: progress}
+	w.found = make([]Verification, len(w.tensors))
+	for _, t := range w.tensors {
+		w.total += t.Size
 	}
-	for _, t := range tensors {
-		if err := r.tensor(ctx, &f, t); err != nil {
-			return nil, err
-		}
+	cpu.Parallel(len(w.tensors), w)
+	if w.err != nil {
+		return nil, w.err
+	}
+	for i, t := range w.tensors {
 		r.Tensors++
 		r.Bytes += t.Size
-		if progress != nil {
-			progress(r.Bytes, total)
-		}
+		r.Checksums += w.found[i].Checksums
+		r.Problems = append(r.Problems, w.found[i].Problems...)
+		r.Warnings = append(r.Warnings, w.found[i].Warnings...)
+		r.Norms = append(r.Norms, w.found[i].Norms...)
 	}
 	return r, nil
+}
+
+// verifier looks at the tensors of a model; tensor i is chunk i of a cpu.Task. After the first error the rest is skipped.
+type verifier struct {
+	ctx      context.Context
+	files    *inspected
+	tensors  []container.Info
+	found    []Verification
+	progress func(done, total int64)
+	total    int64
+
+	mu   sync.Mutex
+	done int64
+	err  error
+}
+
+// Run looks at one tensor.
+func (w *verifier) Run(i int) {
+	if w.ctx.Err() == nil {
+		err := w.found[i].tensor(w.ctx, w.files, w.tensors[i])
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.err = cmp.Or(w.err, err)
+		w.done += w.tensors[i].Size
+		if w.progress != nil && w.err == nil {
+			w.progress(w.done, w.total)
+		}
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.err = cmp.Or(w.err, w.ctx.Err())
 }
 
 // note makes what is wrong with files a problem; other errors remain errors.
