@@ -104,25 +104,29 @@ func (v nativeView) pieces() (next func(n int) ([]byte, error), end func(), err 
 	}
 	source := &noted{r: v.Open()}
 	var r io.Reader = source
+	var buffer []byte
 	end = func() {}
-	if v.entry.Compression != "" {
-		d, _ := decoders.Get().(*zstd.Decoder)
-		if d == nil {
-			if d, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow)); err != nil {
-				return nil, nil, fmt.Errorf("model: %w", err)
-			}
+	if v.entry.Compression == "" {
+		buffer = make([]byte, max(1, min(readPiece, v.size)))
+	} else {
+		i, err := newInflater()
+		if err != nil {
+			return nil, nil, err
 		}
 		end = func() {
-			_ = d.Reset(nil) // lets go of the file
-			decoders.Put(d)
+			i.put()
+			if v.File.Mapped() {
+				_ = v.ReleasePages() // only costs memory if it fails
+			}
 		}
-		if err := d.Reset(bufio.NewReaderSize(source, min(readPiece, 1+v.Size()))); err != nil {
+		i.in.Reset(source)
+		if err := i.decoder.Reset(i.in); err != nil {
 			end()
 			return nil, nil, v.unreadable(source, 0, err)
 		}
-		r = d
+		r, buffer = i.decoder, i.buffer
 	}
-	buffer, at := make([]byte, max(1, min(readPiece, v.size))), 0
+	at := 0
 	given := 0 // bytes of the file that were given back
 	return func(n int) ([]byte, error) {
 		if v.File.Mapped() && source.n-given >= releaseEvery {
@@ -148,8 +152,33 @@ func (v nativeView) pieces() (next func(n int) ([]byte, error), end func(), err 
 	}, end, nil
 }
 
-// decoders are *zstd.Decoder that are not in use.
-var decoders sync.Pool
+// inflater is what decompressing needs, for one tensor after another.
+type inflater struct {
+	in      *bufio.Reader // the decoder reads byte by byte
+	decoder *zstd.Decoder
+	buffer  []byte
+}
+
+// inflaters are those that are not in use.
+var inflaters sync.Pool
+
+func newInflater() (*inflater, error) {
+	if i, ok := inflaters.Get().(*inflater); ok {
+		return i, nil
+	}
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
+	if err != nil {
+		return nil, fmt.Errorf("model: %w", err)
+	}
+	return &inflater{in: bufio.NewReaderSize(nil, 256<<10), decoder: d, buffer: make([]byte, readPiece)}, nil
+}
+
+// put lets go of the file.
+func (i *inflater) put() {
+	i.in.Reset(nil)
+	_ = i.decoder.Reset(nil) // fails only once it is closed
+	inflaters.Put(i)
+}
 
 // unreadable is the error of a tensor that ended early, or went on, or cannot be decompressed: that of its source if there was one.
 func (v nativeView) unreadable(source *noted, at int, err error) error {
