@@ -68,6 +68,30 @@ static inline int64_t bn_call_read(bn_read read, void *state, int64_t at, void *
   return read(state, at, to, n);
 }
 
+// The description of an array in memory that libraries share, of DLPack's ABI (https://dmlc.github.io/dlpack).
+enum { BN_DL_CPU = 1 };
+
+typedef struct {
+  int32_t device_type, device_id;
+} DLDevice;
+
+typedef struct {
+  uint8_t code, bits;
+  uint16_t lanes;
+} DLDataType;
+
+typedef struct {
+  void *data;
+  DLDevice device;
+  int32_t ndim;
+  DLDataType dtype;
+  int64_t *shape, *strides;  // in elements; strides NULL: row-major without gaps
+  uint64_t byte_offset;
+} DLTensor;
+
+// Notes that nobody uses the memory of an imported array any more: its producer is told by the next call that holds the GIL.
+void bn_dlpack_done(void *managed, int versioned);
+
 static inline int bn_call_event(bn_event event, void *state, const char *kind, const char *text, char **answer) {
   return event(state, kind, text, answer);
 }

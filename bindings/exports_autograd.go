@@ -40,6 +40,10 @@ var functions = map[string]method{
 	"retain_grad": of1(func(t *autograd.GradTensor, _ []byte) (any, *autograd.GradTensor, error) {
 		return nil, nil, t.RetainGrad()
 	}),
+	"changed": of1(func(t *autograd.GradTensor, _ []byte) (any, *autograd.GradTensor, error) {
+		t.Changed()
+		return nil, nil, nil
+	}),
 	"detach": of1(func(t *autograd.GradTensor, _ []byte) (any, *autograd.GradTensor, error) { return nil, t.Detach(), nil }),
 	"add_hook": of1(func(t *autograd.GradTensor, _ []byte) (any, *autograd.GradTensor, error) {
 		id, err := t.RegisterExternalHook()

@@ -13,6 +13,7 @@ static int (*const parts[])(PyObject *) = {
     bn_init_generation,
     bn_init_scheduler,
     bn_init_tensor,
+    bn_init_dlpack,
     bn_init_memory,
     bn_init_dataset,
     bn_init_tokens,

@@ -70,6 +70,7 @@ int bn_init_model(PyObject *module);
 int bn_init_generation(PyObject *module);
 int bn_init_scheduler(PyObject *module);
 int bn_init_tensor(PyObject *module);
+int bn_init_dlpack(PyObject *module);
 int bn_init_memory(PyObject *module);
 int bn_init_dataset(PyObject *module);
 int bn_init_tokens(PyObject *module);
@@ -91,6 +92,9 @@ int bn_dataset_handle(PyObject *object, const char *name, uintptr_t *handle);
 
 // The handles of a tuple of n TensorHandle objects, in an array for PyMem_Free; NULL with an error.
 uintptr_t *bn_tensor_handles(PyObject *operands, Py_ssize_t n);
+
+// Tells producers of imported arrays that these are not used any more. The caller holds the GIL.
+void bn_dlpack_drain(void);
 
 // Makes a list of n new handles, 0 becoming None; takes over the handles and their array whatever happens.
 PyObject *bn_tensor_list(uintptr_t *handles, Py_ssize_t n);

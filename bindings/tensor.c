@@ -18,7 +18,10 @@ static TensorHandle *tensor_alloc(void) {
 
 static void tensor_dealloc(PyObject *self) {
   TensorHandle *t = (TensorHandle *)self;
-  if (t->handle && !bn_is_forked()) bn_tensor_free(t->handle);
+  if (t->handle && !bn_is_forked()) {
+    bn_tensor_free(t->handle);
+    bn_dlpack_drain();
+  }
   bn_free_object(self);
 }
 

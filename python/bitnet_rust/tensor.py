@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 from . import _bitnet
 from .autograd import Hook, HookHandle, _recording, run_backward
-from .errors import ArgumentError, AutogradError, DTypeError, OutOfRangeError
+from .errors import ArgumentError, AutogradError, DeviceError, DTypeError, OutOfRangeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -229,6 +229,56 @@ class Tensor:
         """The n x n identity matrix."""
         return cls._of(_call("eye", dtype=_dtype_name(dtype), n=n))
 
+    # --- sharing memory ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_dlpack(cls, array: Any) -> "Tensor":
+        """A tensor over the memory of an array of NumPy, PyTorch or any other library with ``__dlpack__``: nothing is copied,
+        and each side sees what the other writes. Arrays of ml_dtypes.bfloat16 become bfloat16.
+
+        What is derived from a tensor's values, such as the quantized weight of a `BitLinear`, learns of a change only if it
+        is made through the tensor: call `touch` after others.
+
+        BufferError: the array cannot be shared, as it may not be written to, or requires a gradient of PyTorch's.
+        DeviceError: it is not in the memory of the CPU. DTypeError: no tensor has its dtype.
+        """
+        if not hasattr(array, "__dlpack__"):
+            raise DTypeError(f"from_dlpack: {type(array).__name__} has no __dlpack__: Tensor(...) copies other data")
+        if (device := array.__dlpack_device__())[0] != 1:
+            raise DeviceError(f"from_dlpack: the array is on DLPack's device {tuple(device)}: expected the CPU, (1, 0)")
+        bits = getattr(getattr(array, "dtype", None), "name", None) == "bfloat16" and hasattr(array, "view")
+        source = array.view("uint16") if bits else array
+        try:
+            capsule = source.__dlpack__(max_version=(1, 0))
+        except TypeError:  # of before DLPack 1.0
+            capsule = source.__dlpack__()
+        return Tensor._of(_bitnet.from_dlpack(capsule, bits))
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 1, 0  # the CPU
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None
+    ) -> Any:
+        """The tensor's memory for ``torch.from_dlpack``, ``numpy.from_dlpack`` and others."""
+        if stream is not None:
+            raise BufferError(f"stream = {stream!r}: a tensor in the memory of the CPU has none")
+        if dl_device not in (None, (1, 0)):
+            raise BufferError(f"dl_device = {dl_device!r}: expected (1, 0), the CPU")
+        if self.requires_grad:
+            raise BufferError(
+                "the tensor requires a gradient, of which the other side would not know: detach() it first"
+            )
+        return (self.clone() if copy else self)._capsule(max_version is not None and max_version[0] >= 1)
+
+    def _capsule(self, versioned: bool, bits: bool = False) -> Any:
+        return _bitnet.to_dlpack((self._handle,), versioned, bits)
+
+    def touch(self) -> None:
+        """Tells that others have changed the values, through memory that they share: what was derived from them is made
+        anew, and a model whose parameter this is computes with it."""
+        self._function("changed")
+
     # --- what it is --------------------------------------------------------------------------------------------------
 
     @property
@@ -268,11 +318,17 @@ class Tensor:
 
     # --- to NumPy and Python -----------------------------------------------------------------------------------------
 
-    def numpy(self) -> "NDArray[Any]":
+    def numpy(self, *, copy: bool = True) -> "NDArray[Any]":
         """A copy as a NumPy array. bfloat16 comes as ml_dtypes.bfloat16 if that package is installed and as float32
-        otherwise, ternary as int8."""
+        otherwise, ternary as int8.
+
+        With ``copy=False`` an array over the tensor's memory, see `from_dlpack`; of bfloat16 that needs ml_dtypes, and of
+        ternary there is none (ArgumentError). NumPy before 2.1 only reads it.
+        """
         import numpy as np
 
+        if not copy:
+            return self._shared()
         if self.dtype == "ternary":
             return self.astype("int8").numpy()
         if self.dtype != "bfloat16":
@@ -284,15 +340,30 @@ class Tensor:
         bits: NDArray[Any] = self._read(np.empty(self.shape, np.uint16))
         return bits.view(bfloat16)
 
+    def _shared(self) -> "NDArray[Any]":
+        """An array over the tensor's memory."""
+        import numpy as np
+
+        if self.dtype == "ternary":
+            raise ArgumentError("ternary numbers share bytes, which NumPy cannot see: copy=False is not possible")
+        if self.dtype != "bfloat16":
+            return np.from_dlpack(_Lent(self.detach()))
+        try:
+            from ml_dtypes import bfloat16
+        except ImportError:
+            raise ArgumentError("bfloat16 in NumPy without a copy needs ml_dtypes: pip install ml_dtypes") from None
+        bits: NDArray[Any] = np.from_dlpack(_Lent(self.detach(), bits=True))
+        return bits.view(bfloat16)
+
     def _read(self, out: "NDArray[Any]") -> "NDArray[Any]":
         if out.size:
             self._handle.read(cast(Any, out.reshape(-1).view("uint8")))
         return out
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> "NDArray[Any]":
-        if copy is False:
-            raise ValueError("a tensor's memory cannot be shared with NumPy: copy=False is not possible")
-        array = self.numpy()
+        array = self.numpy(copy=copy is not False)
+        if copy is False and dtype not in (None, array.dtype):
+            raise ValueError(f"{array.dtype} cannot become {dtype} without a copy: copy=False is not possible")
         return array if dtype is None else array.astype(dtype, copy=False)
 
     def tolist(self) -> Any:
@@ -731,3 +802,16 @@ class Tensor:
 
 def _tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else Tensor(value)
+
+
+class _Lent:
+    """A tensor's memory as NumPy takes it, with bits as that of the uint16 that bfloat16 is made of."""
+
+    def __init__(self, tensor: Tensor, bits: bool = False) -> None:
+        self._tensor, self._bits = tensor, bits
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._tensor.__dlpack_device__()
+
+    def __dlpack__(self, *, max_version: Any = None, **_: Any) -> Any:
+        return self._tensor._capsule(max_version is not None and max_version[0] >= 1, self._bits)
