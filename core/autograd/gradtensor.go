@@ -30,8 +30,9 @@ type storage struct {
 	changed func()       // tells the owner of the memory, or nil
 
 	mu      sync.Mutex
-	derived any   // made from the values by Derived
-	made    int64 // version that derived belongs to
+	derived any    // made from the values by Derived
+	kind    string // what it is
+	made    int64  // version that it belongs to
 }
 
 // New makes a leaf of t that does not require a gradient.
@@ -184,19 +185,19 @@ func (t *GradTensor) Changed() {
 // Version counts changes in place of the memory, which views share.
 func (t *GradTensor) Version() int64 { return t.storage.version.Load() }
 
-// Derived returns what build makes of the values, and the same again until they change. It serves layers that prepare
-// weights.
-func (t *GradTensor) Derived(build func() (any, error)) (any, error) {
+// Derived returns what build makes of the values, and the same again until they change or another kind of thing is made of
+// them. It serves layers that prepare weights.
+func (t *GradTensor) Derived(kind string, build func() (any, error)) (any, error) {
 	s := t.storage
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.version.Load()
-	if s.derived != nil && s.made == now {
+	if s.derived != nil && s.made == now && s.kind == kind {
 		return s.derived, nil
 	}
 	d, err := build()
 	if err == nil {
-		s.derived, s.made = d, now
+		s.derived, s.kind, s.made = d, kind, now
 	}
 	return d, err
 }

@@ -323,12 +323,14 @@ func TestDerivedValuesLastUntilAChange(t *testing.T) {
 	x, builds := leafWith(1), 0
 	build := func() (any, error) { builds++; return builds, nil }
 	for range 2 {
-		v, err := x.Derived(build)
+		v, err := x.Derived("count", build)
 		require.NoError(t, err)
 		require.Equal(t, 1, v)
 	}
 	x.Changed()
-	require.Equal(t, 2, must(x.Detach().Derived(build)))
+	require.Equal(t, 2, must(x.Detach().Derived("count", build)))
+	require.Equal(t, 3, must(x.Derived("another kind", build)))
+	require.Equal(t, 4, must(x.Derived("count", build)))
 }
 
 func TestGradCheckFindsAWrongGradient(t *testing.T) {

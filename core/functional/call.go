@@ -48,19 +48,20 @@ func Call(ctx context.Context, m autograd.Mode, name string, operands []*autogra
 
 // Params are the parameters of all operations; each reads its own.
 type Params struct {
-	Eps         float64 `json:"eps"`          // norms, 1e-5 when left out
-	Theta       float64 `json:"theta"`        // rope, 10000 when left out
-	Offset      int     `json:"offset"`       // rope: position of the first row of each sequence
-	Lengths     []int   `json:"lengths"`      // attention: of each sequence of the batch; null: all whole
-	Causal      bool    `json:"causal"`       // attention: a row sees itself and those before it; false: all of its sequence
-	STE         string  `json:"ste"`          // bit_linear: "identity" (when left out), "clipped" or "soft"
-	Clip        float64 `json:"clip"`         // bit_linear, clipped
-	Temperature float64 `json:"temperature"`  // bit_linear, soft
-	P           float64 `json:"p"`            // dropout: share of the elements
-	Seed        uint64  `json:"seed"`         // dropout, and attention's
-	Act         string  `json:"activation"`   // gated: a name of nn.Activations
-	Reduction   string  `json:"reduction"`    // cross_entropy: "mean", "sum" or "none"
-	Ignore      int64   `json:"ignore_index"` // cross_entropy: target that does not count, -100 when left out
+	Eps         float64         `json:"eps"`          // norms, 1e-5 when left out
+	Theta       float64         `json:"theta"`        // rope, 10000 when left out
+	Scaling     *nn.RopeScaling `json:"scaling"`      // rope: of the frequencies, none when left out
+	Offset      int             `json:"offset"`       // rope: position of the first row of each sequence
+	Lengths     []int           `json:"lengths"`      // attention: of each sequence of the batch; null: all whole
+	Causal      bool            `json:"causal"`       // attention: a row sees itself and those before it; false: all of its sequence
+	STE         string          `json:"ste"`          // bit_linear: "identity" (when left out), "clipped" or "soft"
+	Clip        float64         `json:"clip"`         // bit_linear, clipped
+	Temperature float64         `json:"temperature"`  // bit_linear, soft
+	P           float64         `json:"p"`            // dropout: share of the elements
+	Seed        uint64          `json:"seed"`         // dropout, and attention's
+	Act         string          `json:"activation"`   // gated: a name of nn.Activations
+	Reduction   string          `json:"reduction"`    // cross_entropy: "mean", "sum" or "none"
+	Ignore      int64           `json:"ignore_index"` // cross_entropy: target that does not count, -100 when left out
 }
 
 type layer struct {
@@ -71,6 +72,7 @@ type layer struct {
 var layers = map[string]layer{
 	"rms_norm":      {2, rmsNorm},
 	"layer_norm":    {3, layerNorm},
+	"linear":        {2, linear},
 	"bit_linear":    {2, bitLinear},
 	"rope":          {1, rope},
 	"attention":     {3, attention},

@@ -57,9 +57,30 @@ func normOperands(x []*autograd.GradTensor, p *Params, vectors ...string) (data 
 	return data, dim, checked("eps", p.Eps, p.Eps >= 0, "a finite number >= 0")
 }
 
+// linear is a layer whose weight [out, in] stays float32, applied to x [..., in], with the products of models' layers that are not
+// ternary and of their heads.
+func linear(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, _ *Params) (*autograd.GradTensor, error) {
+	return project(ctx, m, "linear", false, x, nn.Training{})
+}
+
 // bitLinear is the ternary layer of BitNet b1.58: x [..., in] quantized to int8 by row, weight [out, in] to ternary, gradients by a
-// straight-through estimator. The quantized weight is kept with the tensor until that changes.
+// straight-through estimator.
 func bitLinear(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
+	ste, ok := nn.Estimators[p.STE]
+	if !ok || ste == nn.STELearnedScale {
+		return nil, argumentError("ste = %q: expected \"identity\", \"clipped\" or \"soft\"", p.STE)
+	}
+	if err := checked("clip", p.Clip, p.Clip > 0, "a finite number > 0"); err != nil {
+		return nil, err
+	}
+	if err := checked("temperature", p.Temperature, p.Temperature > 0, "a finite number > 0"); err != nil {
+		return nil, err
+	}
+	return project(ctx, m, "bit_linear", true, x, nn.Training{STE: ste, Clip: float32(p.Clip), Temperature: float32(p.Temperature)})
+}
+
+// project applies a weight [out, in] to x [..., in].
+func project(ctx context.Context, m autograd.Mode, name string, ternary bool, x []*autograd.GradTensor, t nn.Training) (*autograd.GradTensor, error) {
 	data, err := floats(x)
 	if err != nil {
 		return nil, err
@@ -71,36 +92,38 @@ func bitLinear(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 	if w := data[1].Shape(); len(w) != 2 || w[1] != in || w[0] == 0 {
 		return nil, shapeError("weight has shape %v, expected (out, %d) for x %v", w, in, data[0].Shape())
 	}
-	if rows := data[0].Len() / in; rows > nn.MaxGradRows && m.Wanted(x...) {
+	if rows := data[0].Len() / in; ternary && rows > nn.MaxGradRows && m.Wanted(x...) {
 		return nil, shapeError("x %v has %d rows, expected at most %d where gradients are recorded", data[0].Shape(), rows, nn.MaxGradRows)
 	}
-	ste, ok := nn.Estimators[p.STE]
-	if !ok || ste == nn.STELearnedScale {
-		return nil, argumentError("ste = %q: expected \"identity\", \"clipped\" or \"soft\"", p.STE)
-	}
-	if err := checked("clip", p.Clip, p.Clip > 0, "a finite number > 0"); err != nil {
+	prepared, err := prepare(x[1], data[1], ternary)
+	if err != nil {
 		return nil, err
 	}
-	if err := checked("temperature", p.Temperature, p.Temperature > 0, "a finite number > 0"); err != nil {
-		return nil, err
+	op := &operation{name: name, key: planKey(name, data), x: data, out: append(slices.Clone(data[0].Shape()[:data[0].NDim()-1]), data[1].Dim(0)), training: t}
+	op.forward = func(s *step) *tensor.Tensor {
+		l := *prepared // shared by steps, whose gradients are apart
+		l.Weight = s.param(1)
+		return nn.Project(s.ctx, s.see(0, in), nil, &l)[0]
 	}
-	out := data[1].Dim(0)
-	prepared, err := x[1].Derived(func() (any, error) {
-		l := nn.NewTrainable(true, out, in)
-		l.Weight = &autograd.Param{Name: "weight", Shape: data[1].Shape(), Data: data[1].Float32s()}
+	return op.run(ctx, m, x)
+}
+
+// prepare makes of a weight w [out, in], the values of t, what kernels multiply with: ternary codes or float panels. They are kept with the
+// tensor until that changes.
+func prepare(t *autograd.GradTensor, w *tensor.Tensor, ternary bool) (*nn.Linear, error) {
+	kind := "linear"
+	if ternary {
+		kind = "bit_linear"
+	}
+	l, err := t.Derived(kind, func() (any, error) {
+		l := nn.NewTrainable(ternary, w.Dim(0), w.Dim(1))
+		l.Weight = &autograd.Param{Name: "weight", Shape: w.Shape(), Data: w.Float32s()}
 		return l, l.Refresh()
 	})
 	if err != nil {
 		return nil, err
 	}
-	op := &operation{name: "bit_linear", key: planKey("bit_linear", data), x: data, out: append(slices.Clone(data[0].Shape()[:data[0].NDim()-1]), out),
-		training: nn.Training{STE: ste, Clip: float32(p.Clip), Temperature: float32(p.Temperature)}}
-	op.forward = func(s *step) *tensor.Tensor {
-		l := *prepared.(*nn.Linear) // shared by steps, whose gradients are apart
-		l.Weight = s.param(1)
-		return nn.Project(s.ctx, s.see(0, in), nil, &l)[0]
-	}
-	return op.run(ctx, m, x)
+	return l.(*nn.Linear), nil
 }
 
 // rope turns the heads of x [batch, length, heads, head_dim] by their positions.
@@ -123,9 +146,9 @@ func rope(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Par
 	if err := checked("theta", p.Theta, p.Theta > 0, "a finite number > 0"); err != nil {
 		return nil, err
 	}
-	turns, err := nn.NewRoPE(shape[3], p.Theta, nil)
+	turns, err := nn.NewRoPE(shape[3], p.Theta, p.Scaling)
 	if err != nil {
-		return nil, err
+		return nil, argumentError("%v", err)
 	}
 	op := &operation{name: "rope", again: true, key: planKey("rope", data), x: data, out: shape}
 	for b := range shape[0] {

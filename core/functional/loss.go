@@ -78,11 +78,7 @@ func headLoss(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p 
 	if p.Reduction == "none" {
 		return nil, argumentError("reduction = \"none\": expected \"mean\" or \"sum\"")
 	}
-	prepared, err := of[2].Derived(func() (any, error) {
-		h := nn.NewTrainable(false, classes, dim)
-		h.Weight = &autograd.Param{Name: "weight", Shape: data[2].Shape(), Data: data[2].Float32s()}
-		return h, h.Refresh()
-	})
+	prepared, err := prepare(of[2], data[2], false)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +87,7 @@ func headLoss(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p 
 	l.compute = func(ctx context.Context, nats []float64, scale float32, differentiate bool) (gs []*tensor.Tensor, err error) {
 		op := *op
 		op.forward = func(s *step) *tensor.Tensor {
-			norm, proj := s.param(1), *prepared.(*nn.Linear)
+			norm, proj := s.param(1), *prepared
 			proj.Weight = s.param(2)
 			for _, p := range []*autograd.Param{norm, proj.Weight} {
 				p.Grad = make([]float32, len(p.Data))

@@ -18,10 +18,11 @@ type RoPE struct {
 // RopeScaling changes the frequencies for longer contexts. Type "linear" divides all by Factor; "llama3" divides the
 // low ones by Factor, keeps the high ones and blends between (Llama 3.1).
 type RopeScaling struct {
-	Type                          string
-	Factor                        float64
-	LowFreqFactor, HighFreqFactor float64
-	OriginalMaxPositionEmbeddings int
+	Type                          string  `json:"rope_type"`
+	Factor                        float64 `json:"factor"`
+	LowFreqFactor                 float64 `json:"low_freq_factor"`
+	HighFreqFactor                float64 `json:"high_freq_factor"`
+	OriginalMaxPositionEmbeddings int     `json:"original_max_position_embeddings"`
 }
 
 // NewRoPE computes inv_freq[i] = theta^(-2i/headDim) in float32, changed by scaling when it is not nil.

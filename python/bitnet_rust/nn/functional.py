@@ -1,6 +1,6 @@
 """Operations of layers on tensors; `Tensor` has the element-wise ones, reductions and so on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ..arrays import whole_number
@@ -19,8 +19,9 @@ def _seed(seed: int | None) -> int:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [..., in] times weight [out, in] transposed, plus bias [out]."""
-    y = _tensor(x) @ weight.T
+    """x [..., in] times weight [out, in] transposed, plus bias [out]: the product of models' float layers and heads, whose
+    weight is laid out for the kernels once and kept until it changes."""
+    y = _op("linear", x, weight)
     return y if bias is None else y + bias
 
 
@@ -74,10 +75,14 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True, seed: int | None =
     return _op("dropout", x, p=float(p), seed=_seed(seed))
 
 
-def rope(x: Tensor, theta: float = 10000.0, offset: int = 0) -> Tensor:
+def rope(x: Tensor, theta: float = 10000.0, offset: int = 0, scaling: Mapping[str, Any] | None = None) -> Tensor:
     """Rotary positions (https://arxiv.org/abs/2104.09864), half-split as in Hugging Face: x [batch, length, heads,
-    head_dim] is turned by the positions offset, offset + 1, ..."""
-    return _op("rope", x, theta=float(theta), offset=int(offset))
+    head_dim] is turned by the positions offset, offset + 1, ... ``scaling`` is a config's rope_scaling, such as
+    {"rope_type": "linear", "factor": 2.0}."""
+    params: dict[str, Any] = {"theta": float(theta), "offset": int(offset)}
+    if scaling is not None:
+        params["scaling"] = dict(scaling)
+    return _op("rope", x, **params)
 
 
 def attention(
