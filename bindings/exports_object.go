@@ -36,6 +36,7 @@ var kinds = map[string]func(params []byte, operands []*autograd.GradTensor, obje
 	"scheduler":  newScheduler,
 	"scaler":     newScaler,
 	"model_grad": newModelGrad,
+	"weights":    newWeights,
 }
 
 //export bn_object_new

@@ -295,10 +295,36 @@ static PyObject *py_assets(PyObject *module, PyObject *args) {
   return code ? bn_raise(code, err) : bn_text(text);
 }
 
+// from_tensors(config, names, operands, options)
+static PyObject *py_from_tensors(PyObject *module, PyObject *args) {
+  char *config, *names, *options, *err = NULL;
+  PyObject *operands;
+  if (bn_forked() || !PyArg_ParseTuple(args, "ssO!s", &config, &names, &PyTuple_Type, &operands, &options)) return NULL;
+  Py_ssize_t n = PyTuple_Size(operands);
+  uintptr_t *handles = bn_tensor_handles(operands, n);
+  Model *m = handles ? model_new() : NULL;
+  if (!m) {
+    PyMem_Free(handles);
+    return NULL;
+  }
+  int code;
+  bn_call call;
+  bn_begin(&call, 0, NULL);
+  code = bn_model_from_tensors(config, names, handles, n, options, bn_look, &call, &m->handle, &err);
+  bn_end(&call);
+  PyMem_Free(handles);
+  if (code || PyErr_Occurred()) {
+    Py_DECREF(m);
+    return bn_raise(code, err);
+  }
+  return (PyObject *)m;
+}
+
 static PyMethodDef functions[] = {
     {"assets", py_assets, METH_VARARGS, "assets(path) -> JSON {name: text} of the files that belong to the model at path."},
     {"load", py_load, METH_VARARGS, "load(path, options, progress) -> Model"},
     {"load_stream", py_load_stream, METH_VARARGS, "load_stream(read, name, size, options, progress) -> Model of what read(at, n) gives."},
+    {"from_tensors", py_from_tensors, METH_VARARGS, "from_tensors(config, names, operands, options) -> Model of the text of a config.json and of tensors with JSON names."},
     {"random", py_random, METH_VARARGS, "random(config, seed, options, trainable) -> Model with random weights."},
     {NULL, NULL, 0, NULL},
 };

@@ -107,21 +107,17 @@ func (c *masterCopy) weights(name string, l, from *nn.Linear) error {
 	}
 	if rows == nil {
 		return c.plain.with(c.ctx, name, func() error {
-			if from.Ternary != nil {
-				mastersOf(l.Weight.Data, from.Ternary)
-				return nil
-			}
-			copyRows(l, from.Dense.Row)
+			readMasters(l.Weight.Data, from)
 			return nil
 		})
 	}
-	copyRows(l, rows)
+	copyRows(l.Weight.Data, l.In, rows)
 	return nil
 }
 
-func copyRows(l *nn.Linear, read masterRows) {
-	for r := range l.Out {
-		read(l.Weight.Data[r*l.In:(r+1)*l.In], r)
+func copyRows(w []float32, cols int, read masterRows) {
+	for r := range len(w) / cols {
+		read(w[r*cols:(r+1)*cols], r)
 	}
 }
 

@@ -46,7 +46,7 @@ var ErrClosed = errors.New("model is closed")
 // Info describes a model in memory.
 type Info struct {
 	Path        string `json:"path"`         // directory or file the model was loaded from; "" for a random model
-	Format      string `json:"format"`       // "hf", "native" or "random"
+	Format      string `json:"format"`       // "hf", "native", "gguf", "memory", "random" or "trainable"
 	Parameters  int64  `json:"parameters"`   // number of weights, a tied table counted once
 	WeightBytes int64  `json:"weight_bytes"` // bytes the weights occupy in memory
 	HeadFormat  string `json:"head_dtype"`   // "float32", "bfloat16", "int8" or "int4"

@@ -48,7 +48,7 @@ class BitNetModel:
     Calls release the GIL: several threads may use one model at once, each gets the text it would get alone. Ctrl-C ends
     a call within half a second. A model is closed by ``close()``, by ``with``, or when it is garbage collected.
 
-    ``from_pretrained`` and ``from_config`` make models.
+    ``from_pretrained``, ``from_config`` and ``from_state_dict`` make models.
     """
 
     def __init__(self, model: _bitnet.Model, path: Path | None = None) -> None:
@@ -198,6 +198,43 @@ class BitNetModel:
         )
 
     @classmethod
+    def from_state_dict(
+        cls,
+        config: BitNetConfig | Mapping[str, Any],
+        state: Mapping[str, Any],
+        *,
+        head_dtype: str = "auto",
+        kv_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
+        packing: Literal["auto", "2bit", "base3"] = "auto",
+        trainable: bool = False,
+    ) -> Self:
+        """Makes a model of arrays that are in memory, which it copies into the form of its kernels.
+
+        config: a BitNetConfig or a dictionary of its fields; its quantization_config says what the arrays of ternary layers are.
+        state: what a Hugging Face checkpoint has in its files, by the same names: arrays of float32, float16 or bfloat16, and uint8
+            for packed weights; Tensors, NumPy arrays, or others with ``__dlpack__``.
+        head_dtype, kv_dtype, packing, trainable: as in ``from_pretrained``.
+
+        Raises ConfigError, FormatError for an array that is missing, has no place or another shape, DTypeError, OutOfMemoryError.
+        """
+        from .tensor import Tensor
+
+        if not isinstance(state, Mapping):
+            raise DTypeError(f"state is of type {type(state).__name__}: expected a dictionary of arrays by name")
+        options = {
+            "head_format": _head_dtype(head_dtype),
+            "kv_dtype": _kv_dtype(kv_dtype),
+            "packing": _packing(packing),
+            "trainable": bool(trainable),
+        }
+        tensors = [value if isinstance(value, Tensor) else _shared(value) for value in state.values()]
+        handles = tuple(t._handle for t in tensors)
+        made = _bitnet.from_tensors(fields_json(config), json.dumps(list(state)), handles, json.dumps(options))
+        model = cls(made)
+        model.kv_dtype = kv_dtype
+        return model
+
+    @classmethod
     def _random(
         cls,
         config: BitNetConfig | Mapping[str, Any] | str | PathLike[str],
@@ -329,8 +366,8 @@ class BitNetModel:
 
     @property
     def info(self) -> dict[str, Any]:
-        """Where the weights came from and what they occupy: "path", "format" ("hf", "native" or "random"),
-        "parameters", "weight_bytes", "head_dtype", "packing", and a native file's "metadata"."""
+        """Where the weights came from and what they occupy: "path", "format" ("hf", "native", "gguf", "memory", "random" or
+        "trainable"), "parameters", "weight_bytes", "head_dtype", "packing", and a native file's "metadata"."""
         return dict(self._info)
 
     @property
@@ -716,6 +753,16 @@ def _device(device: Any) -> None:
         "cuda": "kernels for CUDA", "mps": "kernels for Metal", "xpu": "kernels for SYCL", "auto": "a choice of devices",
     }.get(kind, "kernels for it")  # fmt: skip
     raise DeviceError(f"device = {name!r}: bitnet_rust has kernels for CPUs, and no {missing}: expected 'cpu'")
+
+
+def _shared(array: Any) -> "Tensor":
+    """A tensor over an array's memory, or of a copy where it cannot be shared."""
+    from .tensor import Tensor
+
+    try:
+        return Tensor.from_dlpack(array)
+    except (BufferError, DTypeError):
+        return Tensor(array)
 
 
 def _verify(when: Any) -> str:

@@ -1,0 +1,96 @@
+//go:build cgo && pyext
+
+package main
+
+// #include "bindings.h"
+import "C"
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"unsafe"
+
+	"github.com/bitnet-rust/bitnet_rust/core/autograd"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
+)
+
+// newWeights is an object that reads the weights of a model one by one.
+func newWeights(_ []byte, _ []*autograd.GradTensor, objects []any) (*object, error) {
+	m := objects[0].(*runner).model
+	return &object{shared: true, methods: map[string]method{
+		// list gives name, shape and whether the layer is ternary of each.
+		"list": func(context.Context, []byte, []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
+			if err := m.Acquire(); err != nil {
+				return nil, nil, err
+			}
+			defer m.Release()
+			weights, err := m.Weights()
+			var all [][3]any
+			for _, w := range weights {
+				all = append(all, [3]any{w.Name, w.Shape, w.Ternary})
+			}
+			return all, nil, err
+		},
+		// read gives the one of a name, in float32.
+		"read": func(_ context.Context, params []byte, _ []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
+			var name string
+			if err := decode(params, &name); err != nil {
+				return nil, nil, err
+			}
+			if err := m.Acquire(); err != nil {
+				return nil, nil, err
+			}
+			defer m.Release()
+			values, err := m.ReadWeight(name)
+			if err != nil {
+				return nil, nil, err
+			}
+			t, err := tensor.FromFloat32(values, len(values))
+			if err != nil {
+				return nil, nil, err
+			}
+			return nil, []*autograd.GradTensor{autograd.New(t)}, nil
+		},
+	}}, nil
+}
+
+// storedTypes are the dtypes of weights as checkpoints spell them.
+var storedTypes = map[tensor.DType]string{
+	tensor.Float32: safetensors.F32, tensor.Float16: safetensors.F16, tensor.BFloat16: safetensors.BF16, tensor.UInt8: safetensors.U8,
+}
+
+// bn_model_from_tensors makes a model of n tensors whose names are a JSON list, and of the text of a config.json.
+//
+//export bn_model_from_tensors
+func bn_model_from_tensors(config, names *C.char, operands *C.uintptr_t, n C.int64_t, options *C.char, poll C.bn_poll, state unsafe.Pointer, out *C.uintptr_t, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		o, kv, err := parseLoadOptions(options)
+		if err != nil {
+			return err
+		}
+		var called []string
+		if err := json.Unmarshal([]byte(C.GoString(names)), &called); err != nil || len(called) != int(n) {
+			return fmt.Errorf("%w: %d names for %d tensors: %v", errArgument, len(called), int(n), err)
+		}
+		views := make([]container.View, len(called))
+		for i, t := range tensors(operands, n) {
+			dtype, ok := storedTypes[t.Data().DType()]
+			if !ok {
+				return fmt.Errorf("%w: %s is %s: expected float32, float16, bfloat16, or uint8 for packed weights", tensor.ErrDType, called[i], t.Data().DType())
+			}
+			data, err := t.Data().Contiguous()
+			if err != nil {
+				return err
+			}
+			views[i] = container.View{Name: called[i], DType: dtype, Shape: data.Shape(), Data: data.Bytes()}
+		}
+		text := []byte(C.GoString(config))
+		return makeModel(newInterrupts(poll, state), kv, out, func(ctx context.Context) (*model.Model, error) {
+			return model.FromTensors(ctx, text, container.NewMemory("state_dict", views), o)
+		})
+	})
+}
