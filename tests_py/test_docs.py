@@ -56,6 +56,18 @@ def test_python_blocks_run(page: Path) -> None:
         exec(compile(padded, str(page), "exec"), namespace)
 
 
+@pytest.mark.full
+def test_the_python_blocks_of_the_page_about_pytorch_run() -> None:
+    pytest.importorskip("torch")
+    page = ROOT / "docs" / "how-to" / "pytorch.md"
+    shown = page.read_text().replace("<!-- not run: without PyTorch -->\n", "")
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    blocks = [m[3] for m in _BLOCK.finditer(shown)]
+    assert len(blocks) >= 4
+    for text in blocks:
+        exec(compile(text, str(page), "exec"), namespace)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_commands_succeed(page: Path) -> None:
     env = dict(os.environ, NO_COLOR="1", PYTHONPATH=str(ROOT))
@@ -91,7 +103,9 @@ def test_the_references_name_everything_public() -> None:
     assert [name for name in bitnet_rust.__all__ if not name.startswith("__") and f"`{name}" not in text] == []
 
 
-@pytest.mark.parametrize("method", ["from_pretrained", "from_config", "save_pretrained", "forward", "perplexity"])
+@pytest.mark.parametrize(
+    "method", ["from_pretrained", "from_config", "from_state_dict", "save_pretrained", "forward", "perplexity"]
+)
 def test_the_python_reference_has_the_signatures(method: str) -> None:
     parameters = inspect.signature(getattr(bitnet_rust.BitNetModel, method)).parameters.values()
     shown = [str(p.replace(annotation=p.empty)).replace("'", '"') for p in parameters if p.name != "self"]

@@ -1,0 +1,238 @@
+"""A module of torch as a BitNetModel."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ..errors import ArgumentError, ConfigError
+from ..model import BitNetModel
+from .bridge import tensor
+from .layers import BitLinear
+
+# What a layer's projections are called, the linears of a Llama.
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+_FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
+_PROJECTION = re.compile(r"model\.layers\.(\d+)\.(self_attn|mlp)\.(\w+_proj)")
+
+# Families of transformers that compute what a Llama does, when their windows are off.
+_FAMILIES = ("llama", "bitnet", "mistral", "qwen2")
+
+# Prefixes that torch.compile, data parallelism and others put before a name.
+_WRAPPERS = re.compile(r"(^|\.)(_orig_mod|module|_checkpoint_wrapped_module)\.")
+
+Rule = Literal["auto", "all", "none"]
+
+
+def from_torch(
+    module: nn.Module,
+    *,
+    config: Any = None,
+    ternary: Rule | Callable[[str, nn.Module], bool] = "auto",
+    trainable: bool = False,
+    head_dtype: str = "auto",
+    kv_dtype: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
+    packing: Literal["auto", "2bit", "base3"] = "auto",
+) -> BitNetModel:
+    """A BitNetModel that computes what a torch module does.
+
+    module: a language model in the layout of Llama or BitNet: parameters named ``...embed_tokens.weight``,
+        ``...layers.0.self_attn.q_proj.weight`` and so on, as transformers' LlamaForCausalLM, BitNetForCausalLM, MistralForCausalLM and
+        Qwen2ForCausalLM have them, and `to_torch`'s. Layers are Linear, `BitLinear` or transformers' BitLinear and AutoBitLinear, in
+        any float dtype or packed; norms are RMSNorm. A module without a head has the embedding as its head.
+    config: the model's BitNetConfig, or a dictionary of some of its fields, for modules that have no ``config`` of their own; sizes
+        that the weights show may be left out, num_attention_heads may not.
+    ternary: which of the projections of attention and feed-forward network become ternary. The rule "auto" takes the layers that
+        are ternary in the module (BitLinear and its like, by the class's name, and packed weights); what is a plain Linear stays float, so that
+        the model computes what the module does. "all" makes every projection ternary, as `replace_linear` does, from which a
+        model of floats has to be trained again; "none" keeps the master weights of all as they are. A function of the layer's name, such as
+        "model.layers.0.mlp.up_proj", and the module says it for each. Embedding and head are always float.
+    trainable: keep float32 master weights, for ``Trainer``; those of packed layers are made up, see `BitNetModel.from_pretrained`.
+    head_dtype, kv_dtype, packing: as in ``BitNetModel.from_pretrained``.
+
+    Weights are copied. The tokenizer is for you to set (``model.tokenizer = ...``).
+
+    Raises ArgumentError for a layout that no BitNetModel has, GPT-2's with its LayerNorm and learned positions among them, ConfigError for
+    a config that does not fit, FormatError for a tensor that has no place.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"from_torch({type(module).__name__}): expected a torch.nn.Module")
+    parts = _Parts(module)
+    fields = parts.config(config, _rule(ternary))
+    state = {name: tensor(value) for name, value in parts.state.items()}
+    return BitNetModel.from_state_dict(
+        fields, state, head_dtype=head_dtype, kv_dtype=kv_dtype, packing=packing, trainable=trainable
+    )
+
+
+def _rule(ternary: Any) -> Callable[[str, nn.Module], bool]:
+    if callable(ternary):
+        rule: Callable[[str, nn.Module], bool] = ternary
+        return rule
+    if ternary not in ("auto", "all", "none"):
+        raise ArgumentError(f'ternary = {ternary!r}: expected "auto", "all", "none" or a function of name and module')
+    return {"auto": lambda _, part: _is_ternary(part), "all": lambda *_: True, "none": lambda *_: False}[ternary]
+
+
+def _is_ternary(part: nn.Module) -> bool:
+    weight = getattr(part, "weight", None)
+    return "bitlinear" in type(part).__name__.lower() or getattr(weight, "dtype", None) == torch.uint8
+
+
+class _Parts:
+    """The tensors and layers of a module under the names of a Llama checkpoint."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        found = {_WRAPPERS.sub(r"\1", name): value for name, value in module.state_dict(keep_vars=True).items()}
+        layers = {_WRAPPERS.sub(r"\1", name): part for name, part in module.named_modules()}
+        prefix = _prefix(found, module)
+        rename = re.compile(rf"^{re.escape(prefix)}(?=(embed_tokens|layers|norm)\b)")
+        self.state = {rename.sub("model.", name): value for name, value in found.items()}
+        self.layers = {rename.sub("model.", name): part for name, part in layers.items()}
+        if prefix and "lm_head.weight" not in self.state:  # beside a decoder that is itself part of something
+            for name in [name for name in self.state if name.endswith(".lm_head.weight")]:
+                self.state["lm_head.weight"] = self.state.pop(name)
+        embedding = self.state["model.embed_tokens.weight"]
+        head = self.state.get("lm_head.weight")
+        self.tied = head is None or head.data_ptr() == embedding.data_ptr()
+        if self.tied:
+            self.state.pop("lm_head.weight", None)
+        self.depth = 1 + max(int(m[1]) for name in self.state if (m := _PROJECTION.match(name)))
+
+    def config(self, given: Any, is_ternary: Callable[[str, nn.Module], bool]) -> dict[str, Any]:
+        """The content of a config.json. It completes the biases of the state, of which a checkpoint has all or none."""
+        fields = self._given(given)
+        self._check_norms()
+        projections = {name: part for name, part in self.layers.items() if _PROJECTION.fullmatch(name)}
+        floats = [name for name, part in projections.items() if not is_ternary(name, part)]
+        for name in floats:
+            if self.state[f"{name}.weight"].dtype == torch.uint8:
+                raise ArgumentError(f"{name} is packed: expected a rule (ternary=) by which it stays ternary")
+        sub_norms = "model.layers.0.self_attn.attn_sub_norm.weight" in self.state
+        fields |= {
+            "architectures": ["BitNetForCausalLM" if sub_norms else "LlamaForCausalLM"],
+            "model_type": "bitnet" if sub_norms else "llama",
+            "tie_word_embeddings": self.tied,
+            "attention_bias": self._complete_biases("self_attn", _ATTENTION),
+            "mlp_bias": self._complete_biases("mlp", _FEED_FORWARD),
+            "quantization_config": self._quantization(fields.get("quantization_config"), projections, floats),
+        }
+        return fields
+
+    def _given(self, given: Any) -> dict[str, Any]:
+        """The module's own config or the caller's, with what the weights show."""
+        own = getattr(self.module, "config", None) if given is None else given
+        if own is None:
+            raise ArgumentError(
+                f"{type(self.module).__name__} has no config: pass config={{'num_attention_heads': ..., 'rope_theta': ..., ...}}"
+            )
+        named = own.to_dict() if hasattr(own, "to_dict") else own
+        if not isinstance(named, Mapping):
+            raise ConfigError(
+                f"config is of type {type(own).__name__}: expected a BitNetConfig or a dictionary of fields"
+            )
+        _check_family(named)
+        fields = json.loads(json.dumps(dict(named), default=_plain))
+        fields["dtype"] = str(self.state["model.embed_tokens.weight"].dtype).removeprefix("torch.")
+        fields.pop("torch_dtype", None)
+        return self._sizes() | {name: value for name, value in fields.items() if value is not None}
+
+    def _sizes(self) -> dict[str, Any]:
+        """What the weights and norms show of a config."""
+        vocab, dim = self.state["model.embed_tokens.weight"].shape
+        shown = {"vocab_size": vocab, "hidden_size": dim, "num_hidden_layers": self.depth}
+        if "model.norm" in self.layers:
+            shown["rms_norm_eps"] = _eps(self.layers["model.norm"])
+        down = self.state.get("model.layers.0.mlp.down_proj.weight")
+        if down is not None:
+            shown["intermediate_size"] = down.shape[1]
+        return shown
+
+    def _check_norms(self) -> None:
+        for name, part in self.layers.items():
+            kind = type(part).__name__
+            if "norm" in kind.lower() and ("RMSNorm" not in kind or "Gemma" in kind):
+                raise ArgumentError(f"{name} is a {kind}: expected RMSNorm, the only norm of a BitNetModel's layers")
+
+    def _complete_biases(self, group: str, names: tuple[str, ...]) -> bool:
+        """Whether the projections of a group have biases; zeros where only some have one, as in Qwen2."""
+        paths = [f"model.layers.{i}.{group}.{name}" for i in range(self.depth) for name in names]
+        if not any(self.state.get(f"{path}.bias") is not None for path in paths):
+            return False
+        for path in paths:
+            weight = self.state.get(f"{path}.weight")
+            if weight is not None and self.state.get(f"{path}.bias") is None:
+                rows = weight.shape[0] * (4 if weight.dtype == torch.uint8 else 1)
+                self.state[f"{path}.bias"] = torch.zeros(rows)
+        return True
+
+    def _quantization(
+        self, own: Mapping[str, Any] | None, projections: Mapping[str, nn.Module], floats: list[str]
+    ) -> dict[str, Any]:
+        """What the config says of ternary layers: transformers' own layers are what the module's config says, ours master weights."""
+        ours = own is None or any(isinstance(part, BitLinear) for part in projections.values())
+        made: dict[str, Any] = {
+            "quant_method": "bitnet",
+            "linear_class": "autobitlinear",
+            "quantization_mode": "online",
+        }
+        if not ours:
+            made |= {name: value for name, value in dict(own or {}).items() if value is not None}
+        norms = [part.rms_norm for part in projections.values() if getattr(part, "rms_norm", None) is not None]
+        if norms:
+            made |= {"use_rms_norm": True, "rms_norm_eps": _eps(norms[0])}
+        return made | {"modules_to_not_convert": _patterns(floats, self.depth) or None}
+
+
+def _eps(norm: Any) -> float:
+    """The eps of an RMSNorm of transformers, of ours, or of torch, where None is that of its dtype."""
+    eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+    return float(torch.finfo(norm.weight.dtype).eps if eps is None else eps)
+
+
+def _prefix(names: Mapping[str, Any], module: nn.Module) -> str:
+    """What stands before "embed_tokens" and "layers"."""
+    prefixes = [name.removesuffix("embed_tokens.weight") for name in names if name.endswith("embed_tokens.weight")]
+    if len(prefixes) == 1 and f"{prefixes[0]}layers.0.self_attn.q_proj.weight" in names:
+        return prefixes[0]
+    kind = type(module).__name__
+    if any(name.endswith("wpe.weight") for name in names):
+        raise ArgumentError(
+            f"{kind} has the layout of GPT-2, whose learned positions, LayerNorm and feed-forward network without a gate no BitNetModel "
+            "has: expected the layout of Llama or BitNet"
+        )
+    shown = ", ".join(list(names)[:4])
+    raise ArgumentError(
+        f"{kind} has the parameters {shown}, ...: expected the layout of Llama or BitNet, one embed_tokens.weight beside "
+        "layers.0.self_attn.q_proj.weight and so on"
+    )
+
+
+def _check_family(fields: Mapping[str, Any]) -> None:
+    """Refuses families whose layers have a Llama's names and compute something else."""
+    family = fields.get("model_type")
+    if family not in (None, "", *_FAMILIES):
+        raise ArgumentError(
+            f"model_type = {family!r}: expected one of {', '.join(_FAMILIES)}; if the module computes what a Llama does, pass its "
+            "config as a dictionary without model_type"
+        )
+    window = fields.get("sliding_window")
+    off = family == "qwen2" and not fields.get("use_sliding_window")
+    if window is not None and not off and window < fields.get("max_position_embeddings", window + 1):
+        raise ArgumentError(f"sliding_window = {window}: expected None, as a BitNetModel attends to all of its context")
+
+
+def _patterns(floats: list[str], depth: int) -> list[str]:
+    """modules_to_not_convert for the layers that stay float: one pattern for a projection that does so in every layer."""
+    kinds: dict[str, list[str]] = {}
+    for name in floats:
+        kinds.setdefault(name.split(".", 3)[3], []).append(name)
+    return [pattern for kind, names in kinds.items() for pattern in ([kind] if len(names) == depth else names)]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
