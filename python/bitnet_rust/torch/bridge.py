@@ -26,6 +26,11 @@ def share(array: Tensor) -> torch.Tensor:
     return shared
 
 
+def in_core(x: torch.Tensor) -> bool:
+    """Whether the core can compute with x: there is something of it, on the CPU, and torch.compile is not looking on."""
+    return bool(x.numel()) and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def apply(run: Callable[..., Tensor], *inputs: torch.Tensor) -> torch.Tensor:
     """run(*inputs), an operation of the core on Tensors that share the memory of the inputs, as an operation of torch: gradients
     are those of the core."""

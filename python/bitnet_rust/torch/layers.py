@@ -9,7 +9,7 @@ from torch import nn
 from ..errors import ArgumentError
 from ..nn import functional as F
 from ..tensor import Tensor
-from .bridge import apply, tensor
+from .bridge import apply, in_core, tensor
 
 Estimator = Literal["identity", "clipped", "soft"]
 
@@ -63,10 +63,7 @@ class BitLinear(nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """input [..., in_features] to [..., out_features]."""
         x = input if self.rms_norm is None else self.rms_norm(input)
-        if not x.numel() or x.device.type != "cpu" or torch.compiler.is_compiling():
-            y = self._in_torch(x.float())
-        else:
-            y = self._in_core(x.float())
+        y = self._in_core(x.float()) if in_core(x) else self._in_torch(x.float())
         if self.bias is not None:
             y = y + self.bias.float()
         return y.to(input.dtype)
@@ -134,7 +131,7 @@ class Linear(nn.Linear):
 
 def float_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """x [..., in] times weight [out, in] transposed, by the core where it can."""
-    if not x.numel() or x.device.type != "cpu" or torch.compiler.is_compiling():
+    if not in_core(x):
         return nn.functional.linear(x, weight)
     return apply(F.linear, x.float(), weight.float()).to(x.dtype)
 
@@ -150,7 +147,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., dim], the same shape."""
-        if not x.numel() or x.device.type != "cpu" or torch.compiler.is_compiling():
+        if not in_core(x):
             return nn.functional.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
         return apply(lambda x, w: F.rms_norm(x, w, self.eps), x.float(), self.weight.float()).to(x.dtype)
 

@@ -125,7 +125,9 @@ class _Parts:
 
     def _given(self, given: Any) -> dict[str, Any]:
         """The module's own config or the caller's, with what the weights show."""
-        own = getattr(self.module, "config", None) if given is None else given
+        own = given
+        if own is None:  # the first on the way in: wrappers have none
+            own = next((part.config for part in self.module.modules() if hasattr(part, "config")), None)
         if own is None:
             raise ArgumentError(
                 f"{type(self.module).__name__} has no config: pass config={{'num_attention_heads': ..., 'rope_theta': ..., ...}}"
