@@ -123,17 +123,24 @@ func denseBF16AVX2t2(dst *float32, ldd int, w *byte, scale *float32, x *float32,
 func denseBF16AVX2t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 
 // joinColumnsAVX2: x[4b..4b+3] = 256*hi+lo of the columns 4b, 4b+2, 4b+1, 4b+3; coarse = (lo+16)>>5; for n columns, a multiple of 16 > 0.
-// It returns the sum of coarse, and not 0 if a value of hi is -128.
+// It returns the sum of coarse, that of |lo|, and not 0 if a value of hi is -128.
 //
 //go:noescape
-func joinColumnsAVX2(x *int16, coarse *int8, hi *int8, lo *int8, n int) (sum int, lowest int)
+func joinColumnsAVX2(x *int16, coarse *int8, hi *int8, lo *int8, n int) (sum int, size int, lowest int)
 
-// denseInt8AVX2Joined: with acc = sum_k u[r,k]*x[k] - sum and rough = 32*sum_k u[r,k]*coarse[k] - coarseSum, u the bytes of w and x as joinColumnsAVX2
-// leaves them, dst[r] = (float32(acc) * scale[r]) * inv for the 16 rows r of each panel; add: dst += that. sums are 192 bytes of 0 for each panel; 0 < panels < 64,
-// blocks > 0; reads ahead. It returns a bit for each panel that it left alone, as for a row of it |acc| > 4278190080 or |rough| > most.
+// denseInt8AVX2Joined: with acc = sum_k u[r,k]*x[k] - sum and rough = 32*sum_k u[r,k]*coarse[k] - coarseSum, the latter of checked blocks, u the bytes of w and x as
+// joinColumnsAVX2 leaves them, dst[r] = (float32(acc) * scale[r]) * inv for the 16 rows r of each of 1*groups panels; add: dst += that. sums are 192
+// bytes of 0 for each panel; 0 < panels < 64, blocks > 0. It returns a bit for each panel that it left alone, as for a row of it |acc| > 4278190080 or |rough| > most.
 //
 //go:noescape
-func denseInt8AVX2Joined(dst *float32, sums *float64, w *byte, scale *float32, x *int16, coarse *int8, blocks int, panels int, ahead int, sum float64, coarseSum int, most int, inv float32, add int) int
+func denseInt8AVX2Joined(dst *float32, sums *float64, w *byte, scale *float32, x *int16, coarse *int8, checked int, blocks int, groups int, sum float64, coarseSum int, most int, inv float32, add int) int
+
+// denseInt8AVX2Joined4: with acc = sum_k u[r,k]*x[k] - sum and rough = 32*sum_k u[r,k]*coarse[k] - coarseSum, the latter of checked blocks, u the bytes of w and x as
+// joinColumnsAVX2 leaves them, dst[r] = (float32(acc) * scale[r]) * inv for the 16 rows r of each of 4*groups panels; add: dst += that. sums are 192
+// bytes of 0 for each panel; 0 < panels < 64, blocks > 0. It returns a bit for each panel that it left alone, as for a row of it |acc| > 4278190080 or |rough| > most.
+//
+//go:noescape
+func denseInt8AVX2Joined4(dst *float32, sums *float64, w *byte, scale *float32, x *int16, coarse *int8, checked int, blocks int, groups int, sum float64, coarseSum int, most int, inv float32, add int) int
 
 // denseInt8AVX2t1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
 // dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0; add: dst += that.

@@ -5450,9 +5450,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func joinColumnsAVX2(x *int16, coarse *int8, hi *int8, lo *int8, n int) (sum int, lowest int)
+// func joinColumnsAVX2(x *int16, coarse *int8, hi *int8, lo *int8, n int) (sum int, size int, lowest int)
 // Requires: AVX, AVX2
-TEXT ·joinColumnsAVX2(SB), NOSPLIT, $0-56
+TEXT ·joinColumnsAVX2(SB), NOSPLIT, $0-64
 	MOVQ         x+0(FP), AX
 	MOVQ         coarse+8(FP), CX
 	MOVQ         hi+16(FP), DX
@@ -5466,8 +5466,13 @@ TEXT ·joinColumnsAVX2(SB), NOSPLIT, $0-56
 	VPBROADCASTD X6, Y6
 	VXORPS       Y3, Y3, Y3
 	VXORPS       Y4, Y4, Y4
+	VPXOR        X7, X7, X7
+	VPXOR        X8, X8, X8
 
 loop:
+	VPABSB       (BX), X0
+	VPSADBW      X8, X0, X0
+	VPADDQ       X0, X7, X7
 	VPMOVSXBW    (DX), Y0
 	VPMOVSXBW    (BX), Y1
 	VPCMPEQW     Y5, Y0, Y2
@@ -5499,47 +5504,51 @@ loop:
 	VMOVD        X3, AX
 	MOVLQSX      AX, AX
 	MOVQ         AX, sum+40(FP)
+	VPUNPCKHQDQ  X7, X7, X0
+	VPADDQ       X0, X7, X7
+	VMOVQ        X7, AX
+	MOVQ         AX, size+48(FP)
 	VPMOVMSKB    Y4, AX
-	MOVQ         AX, lowest+48(FP)
+	MOVQ         AX, lowest+56(FP)
 	VZEROUPPER
 	RET
 
-// func denseInt8AVX2Joined(dst *float32, sums *float64, w *byte, scale *float32, x *int16, coarse *int8, blocks int, panels int, ahead int, sum float64, coarseSum int, most int, inv float32, add int) int
+// func denseInt8AVX2Joined(dst *float32, sums *float64, w *byte, scale *float32, x *int16, coarse *int8, checked int, blocks int, groups int, sum float64, coarseSum int, most int, inv float32, add int) int
 // Requires: AVX, AVX2, CMOV, MMX+
 TEXT ·denseInt8AVX2Joined(SB), NOSPLIT, $0-120
 	MOVQ         w+16(FP), AX
 	MOVQ         x+32(FP), CX
-	MOVQ         coarse+40(FP), DX
-	MOVQ         blocks+48(FP), BX
-	MOVQ         ahead+64(FP), SI
-	MOVQ         BX, DI
-	SHLQ         $0x06, DI
-	MOVL         $0x00ff00ff, R8
-	VMOVD        R8, X0
+	MOVQ         checked+48(FP), DX
+	MOVL         $0x00ff00ff, BX
+	VMOVD        BX, X0
 	VPBROADCASTD X0, Y0
+	MOVQ         blocks+56(FP), BX
+	SHLQ         $0x06, BX
+	MOVQ         coarse+40(FP), R10
+	TESTQ        DX, DX
+	JZ           rest
 
-outer:
+checked:
 	MOVQ    $0x00000010, R9
-	CMPQ    BX, R9
-	CMOVQLT BX, R9
-	SUBQ    R9, BX
-	MOVQ    AX, R12
-	MOVQ    sums+8(FP), R10
-	MOVQ    panels+56(FP), R8
+	CMPQ    DX, R9
+	CMOVQLT DX, R9
+	SUBQ    R9, DX
+	MOVQ    AX, SI
+	MOVQ    sums+8(FP), DI
+	MOVQ    groups+64(FP), R8
 
-panel:
-	MOVQ   R12, R11
-	XORQ   R13, R13
+checkedGroup:
+	MOVQ   SI, R11
+	XORQ   R12, R12
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 
-inner:
-	PREFETCHT0   (R11)(SI*1)
-	VPBROADCASTD (CX)(R13*8), Y5
-	VPBROADCASTD 4(CX)(R13*8), Y6
-	VPBROADCASTD (DX)(R13*4), Y7
+checkedBlock:
+	VPBROADCASTD (CX)(R12*8), Y5
+	VPBROADCASTD 4(CX)(R12*8), Y6
+	VPBROADCASTD (R10)(R12*4), Y7
 	VMOVDQU      (R11), Y8
 	VPAND        Y0, Y8, Y9
 	VPSRLW       $0x08, Y8, Y10
@@ -5559,45 +5568,773 @@ inner:
 	VPADDD       Y10, Y2, Y2
 	VPADDW       Y8, Y4, Y4
 	ADDQ         $0x40, R11
-	INCQ         R13
-	CMPQ         R13, R9
-	JNE          inner
-	VCVTDQ2PD    X1, Y5
-	VADDPD       (R10), Y5, Y5
-	VMOVUPD      Y5, (R10)
-	VEXTRACTI128 $0x01, Y1, X1
-	VCVTDQ2PD    X1, Y5
-	VADDPD       32(R10), Y5, Y5
-	VMOVUPD      Y5, 32(R10)
+	INCQ         R12
+	CMPQ         R12, R9
+	JNE          checkedBlock
 	VPMADDWD     constants<>+1216(SB), Y3, Y3
-	VPADDD       128(R10), Y3, Y3
-	VMOVDQU      Y3, 128(R10)
+	VPADDD       128(DI), Y3, Y3
+	VMOVDQU      Y3, 128(DI)
+	VPMADDWD     constants<>+1216(SB), Y4, Y4
+	VPADDD       160(DI), Y4, Y4
+	VMOVDQU      Y4, 160(DI)
+	VCVTDQ2PD    X1, Y3
+	VADDPD       (DI), Y3, Y3
+	VMOVUPD      Y3, (DI)
+	VEXTRACTI128 $0x01, Y1, X1
+	VCVTDQ2PD    X1, Y3
+	VADDPD       32(DI), Y3, Y3
+	VMOVUPD      Y3, 32(DI)
 	VCVTDQ2PD    X2, Y1
-	VADDPD       64(R10), Y1, Y1
-	VMOVUPD      Y1, 64(R10)
+	VADDPD       64(DI), Y1, Y1
+	VMOVUPD      Y1, 64(DI)
 	VEXTRACTI128 $0x01, Y2, X2
 	VCVTDQ2PD    X2, Y1
-	VADDPD       96(R10), Y1, Y1
-	VMOVUPD      Y1, 96(R10)
-	VPMADDWD     constants<>+1216(SB), Y4, Y4
-	VPADDD       160(R10), Y4, Y4
-	VMOVDQU      Y4, 160(R10)
-	ADDQ         DI, R12
-	ADDQ         $0x000000c0, R10
+	VADDPD       96(DI), Y1, Y1
+	VMOVUPD      Y1, 96(DI)
+	ADDQ         BX, SI
+	ADDQ         $0x000000c0, DI
 	DECQ         R8
-	JNZ          panel
+	JNZ          checkedGroup
 	SHLQ         $0x02, R9
-	ADDQ         R9, DX
-	LEAQ         (CX)(R9*2), CX
-	SHLQ         $0x04, R9
+	ADDQ         R9, R10
+	SHRQ         $0x02, R9
+	LEAQ         (CX)(R9*8), CX
+	SHLQ         $0x06, R9
 	ADDQ         R9, AX
-	TESTQ        BX, BX
-	JNZ          outer
+	TESTQ        DX, DX
+	JNZ          checked
+
+rest:
+	MOVQ blocks+56(FP), DX
+	MOVQ checked+48(FP), SI
+	SUBQ SI, DX
+	JZ   results
+
+plain:
+	MOVQ    $0x00000010, R9
+	CMPQ    DX, R9
+	CMOVQLT DX, R9
+	SUBQ    R9, DX
+	MOVQ    AX, SI
+	MOVQ    sums+8(FP), DI
+	MOVQ    groups+64(FP), R8
+
+plainGroup:
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	MOVQ    SI, R10
+	MOVQ    R10, R12
+	VMOVDQU constants<>+3328(SB), Y5
+	MOVQ    CX, R10
+	MOVQ    R9, R11
+	SUBQ    $0x04, R11
+	JL      few
+
+plainBlocks:
+	VPBROADCASTD (R10), Y3
+	VPBROADCASTD 4(R10), Y4
+	PREFETCHT0   4096(R12)
+	VPAND        (R12), Y0, Y6
+	VPMULHUW     (R12), Y5, Y7
+	VPMADDWD     Y3, Y6, Y6
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y6, Y1, Y1
+	VPADDD       Y7, Y1, Y1
+	VPAND        32(R12), Y0, Y6
+	VPMULHUW     32(R12), Y5, Y7
+	VPMADDWD     Y3, Y6, Y6
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y6, Y2, Y2
+	VPADDD       Y7, Y2, Y2
+	VPBROADCASTD 8(R10), Y3
+	VPBROADCASTD 12(R10), Y4
+	PREFETCHT0   4160(R12)
+	VPAND        64(R12), Y0, Y6
+	VPMULHUW     64(R12), Y5, Y7
+	VPMADDWD     Y3, Y6, Y6
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y6, Y1, Y1
+	VPADDD       Y7, Y1, Y1
+	VPAND        96(R12), Y0, Y6
+	VPMULHUW     96(R12), Y5, Y7
+	VPMADDWD     Y3, Y6, Y6
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y6, Y2, Y2
+	VPADDD       Y7, Y2, Y2
+	VPBROADCASTD 16(R10), Y3
+	VPBROADCASTD 20(R10), Y4
+	PREFETCHT0   4224(R12)
+	VPAND        128(R12), Y0, Y6
+	VPMULHUW     128(R12), Y5, Y7
+	VPMADDWD     Y3, Y6, Y6
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y6, Y1, Y1
+	VPADDD       Y7, Y1, Y1
+	VPAND        160(R12), Y0, Y6
+	VPMULHUW     160(R12), Y5, Y7
+	VPMADDWD     Y3, Y6, Y6
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y6, Y2, Y2
+	VPADDD       Y7, Y2, Y2
+	VPBROADCASTD 24(R10), Y3
+	VPBROADCASTD 28(R10), Y4
+	PREFETCHT0   4288(R12)
+	VPAND        192(R12), Y0, Y6
+	VPMULHUW     192(R12), Y5, Y7
+	VPMADDWD     Y3, Y6, Y6
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y6, Y1, Y1
+	VPADDD       Y7, Y1, Y1
+	VPAND        224(R12), Y0, Y6
+	VPMULHUW     224(R12), Y5, Y7
+	VPMADDWD     Y3, Y6, Y6
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y6, Y2, Y2
+	VPADDD       Y7, Y2, Y2
+	ADDQ         $0x00000100, R12
+	ADDQ         $0x20, R10
+	SUBQ         $0x04, R11
+	JGE          plainBlocks
+
+few:
+	ADDQ $0x04, R11
+	JZ   plainEnd
+
+plainBlock:
+	VPBROADCASTD (R10), Y3
+	VPBROADCASTD 4(R10), Y4
+	PREFETCHT0   4096(R12)
+	VPAND        (R12), Y0, Y6
+	VPMULHUW     (R12), Y5, Y7
+	VPMADDWD     Y3, Y6, Y6
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y6, Y1, Y1
+	VPADDD       Y7, Y1, Y1
+	VPAND        32(R12), Y0, Y6
+	VPMULHUW     32(R12), Y5, Y7
+	VPMADDWD     Y3, Y6, Y6
+	VPMADDWD     Y4, Y7, Y7
+	VPADDD       Y6, Y2, Y2
+	VPADDD       Y7, Y2, Y2
+	ADDQ         $0x00000040, R12
+	ADDQ         $0x08, R10
+	DECQ         R11
+	JNZ          plainBlock
+
+plainEnd:
+	VCVTDQ2PD    X1, Y3
+	VADDPD       (DI), Y3, Y3
+	VMOVUPD      Y3, (DI)
+	VEXTRACTI128 $0x01, Y1, X1
+	VCVTDQ2PD    X1, Y3
+	VADDPD       32(DI), Y3, Y3
+	VMOVUPD      Y3, 32(DI)
+	VCVTDQ2PD    X2, Y1
+	VADDPD       64(DI), Y1, Y1
+	VMOVUPD      Y1, 64(DI)
+	VEXTRACTI128 $0x01, Y2, X2
+	VCVTDQ2PD    X2, Y1
+	VADDPD       96(DI), Y1, Y1
+	VMOVUPD      Y1, 96(DI)
+	ADDQ         BX, SI
+	ADDQ         $0x000000c0, DI
+	DECQ         R8
+	JNZ          plainGroup
+	LEAQ         (CX)(R9*8), CX
+	SHLQ         $0x06, R9
+	ADDQ         R9, AX
+	TESTQ        DX, DX
+	JNZ          plain
+
+results:
 	MOVQ         dst+0(FP), AX
 	MOVQ         scale+24(FP), CX
 	MOVQ         sums+8(FP), DX
-	MOVQ         panels+56(FP), BX
+	MOVQ         groups+64(FP), BX
 	MOVQ         add+104(FP), SI
+	XORQ         DI, DI
+	MOVQ         $0x00000001, R8
+	VBROADCASTSD sum+72(FP), Y0
+	MOVQ         $0x41efe00000000000, R9
+	VMOVQ        R9, X1
+	VPBROADCASTQ X1, Y1
+	VPBROADCASTD coarseSum+80(FP), Y2
+	VPBROADCASTD most+88(FP), Y3
+	VBROADCASTSS inv+96(FP), Y4
+
+result:
+	VXORPS      Y5, Y5, Y5
+	VMOVUPD     (DX), Y6
+	VSUBPD      Y0, Y6, Y6
+	VANDPD      constants<>+2048(SB), Y6, Y7
+	VCMPPD      $0x1e, Y1, Y7, Y7
+	VORPS       Y7, Y5, Y5
+	VCVTPD2PSY  Y6, X6
+	VMOVUPD     32(DX), Y7
+	VSUBPD      Y0, Y7, Y7
+	VANDPD      constants<>+2048(SB), Y7, Y8
+	VCMPPD      $0x1e, Y1, Y8, Y8
+	VORPS       Y8, Y5, Y5
+	VCVTPD2PSY  Y7, X7
+	VINSERTF128 $0x01, X7, Y6, Y6
+	VMOVDQU     128(DX), Y7
+	VPSLLD      $0x05, Y7, Y7
+	VPSUBD      Y2, Y7, Y7
+	VPABSD      Y7, Y7
+	VPCMPGTD    Y3, Y7, Y7
+	VORPS       Y7, Y5, Y5
+	VMOVUPD     64(DX), Y7
+	VSUBPD      Y0, Y7, Y7
+	VANDPD      constants<>+2048(SB), Y7, Y8
+	VCMPPD      $0x1e, Y1, Y8, Y8
+	VORPS       Y8, Y5, Y5
+	VCVTPD2PSY  Y7, X7
+	VMOVUPD     96(DX), Y8
+	VSUBPD      Y0, Y8, Y8
+	VANDPD      constants<>+2048(SB), Y8, Y9
+	VCMPPD      $0x1e, Y1, Y9, Y9
+	VORPS       Y9, Y5, Y5
+	VCVTPD2PSY  Y8, X8
+	VINSERTF128 $0x01, X8, Y7, Y7
+	VMOVDQU     160(DX), Y8
+	VPSLLD      $0x05, Y8, Y8
+	VPSUBD      Y2, Y8, Y8
+	VPABSD      Y8, Y8
+	VPCMPGTD    Y3, Y8, Y8
+	VORPS       Y8, Y5, Y5
+	VPMOVMSKB   Y5, R9
+	TESTL       R9, R9
+	JZ          whole
+	ORQ         R8, DI
+	JMP         next
+
+whole:
+	VMULPS (CX), Y6, Y6
+	VMULPS Y4, Y6, Y6
+	VMULPS 32(CX), Y7, Y7
+	VMULPS Y4, Y7, Y7
+	TESTQ  SI, SI
+	JZ     store
+	VADDPS (AX), Y6, Y6
+	VADDPS 32(AX), Y7, Y7
+
+store:
+	VMOVUPS Y6, (AX)
+	VMOVUPS Y7, 32(AX)
+
+next:
+	SHLQ $0x01, R8
+	ADDQ $0x000000c0, DX
+	ADDQ $0x40, AX
+	ADDQ $0x40, CX
+	DECQ BX
+	JNZ  result
+	MOVQ DI, ret+112(FP)
+	VZEROUPPER
+	RET
+
+// func denseInt8AVX2Joined4(dst *float32, sums *float64, w *byte, scale *float32, x *int16, coarse *int8, checked int, blocks int, groups int, sum float64, coarseSum int, most int, inv float32, add int) int
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·denseInt8AVX2Joined4(SB), NOSPLIT, $0-120
+	MOVQ         w+16(FP), AX
+	MOVQ         x+32(FP), CX
+	MOVQ         checked+48(FP), DX
+	MOVL         $0x00ff00ff, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVQ         blocks+56(FP), BX
+	SHLQ         $0x06, BX
+	MOVQ         coarse+40(FP), R10
+	TESTQ        DX, DX
+	JZ           rest
+
+checked:
+	MOVQ    $0x00000010, R9
+	CMPQ    DX, R9
+	CMOVQLT DX, R9
+	SUBQ    R9, DX
+	MOVQ    AX, SI
+	MOVQ    sums+8(FP), DI
+	MOVQ    groups+64(FP), R8
+	IMUL3Q  $0x04, R8, R8
+
+checkedGroup:
+	MOVQ   SI, R11
+	XORQ   R12, R12
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+
+checkedBlock:
+	VPBROADCASTD (CX)(R12*8), Y5
+	VPBROADCASTD 4(CX)(R12*8), Y6
+	VPBROADCASTD (R10)(R12*4), Y7
+	VMOVDQU      (R11), Y8
+	VPAND        Y0, Y8, Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPMADDWD     Y5, Y9, Y9
+	VPMADDWD     Y6, Y10, Y10
+	VPMADDUBSW   Y7, Y8, Y8
+	VPADDD       Y9, Y1, Y1
+	VPADDD       Y10, Y1, Y1
+	VPADDW       Y8, Y3, Y3
+	VMOVDQU      32(R11), Y8
+	VPAND        Y0, Y8, Y9
+	VPSRLW       $0x08, Y8, Y10
+	VPMADDWD     Y5, Y9, Y9
+	VPMADDWD     Y6, Y10, Y10
+	VPMADDUBSW   Y7, Y8, Y8
+	VPADDD       Y9, Y2, Y2
+	VPADDD       Y10, Y2, Y2
+	VPADDW       Y8, Y4, Y4
+	ADDQ         $0x40, R11
+	INCQ         R12
+	CMPQ         R12, R9
+	JNE          checkedBlock
+	VPMADDWD     constants<>+1216(SB), Y3, Y3
+	VPADDD       128(DI), Y3, Y3
+	VMOVDQU      Y3, 128(DI)
+	VPMADDWD     constants<>+1216(SB), Y4, Y4
+	VPADDD       160(DI), Y4, Y4
+	VMOVDQU      Y4, 160(DI)
+	VCVTDQ2PD    X1, Y3
+	VADDPD       (DI), Y3, Y3
+	VMOVUPD      Y3, (DI)
+	VEXTRACTI128 $0x01, Y1, X1
+	VCVTDQ2PD    X1, Y3
+	VADDPD       32(DI), Y3, Y3
+	VMOVUPD      Y3, 32(DI)
+	VCVTDQ2PD    X2, Y1
+	VADDPD       64(DI), Y1, Y1
+	VMOVUPD      Y1, 64(DI)
+	VEXTRACTI128 $0x01, Y2, X2
+	VCVTDQ2PD    X2, Y1
+	VADDPD       96(DI), Y1, Y1
+	VMOVUPD      Y1, 96(DI)
+	ADDQ         BX, SI
+	ADDQ         $0x000000c0, DI
+	DECQ         R8
+	JNZ          checkedGroup
+	SHLQ         $0x02, R9
+	ADDQ         R9, R10
+	SHRQ         $0x02, R9
+	LEAQ         (CX)(R9*8), CX
+	SHLQ         $0x06, R9
+	ADDQ         R9, AX
+	TESTQ        DX, DX
+	JNZ          checked
+
+rest:
+	MOVQ blocks+56(FP), DX
+	MOVQ checked+48(FP), SI
+	SUBQ SI, DX
+	JZ   results
+
+plain:
+	MOVQ    $0x00000010, R9
+	CMPQ    DX, R9
+	CMOVQLT DX, R9
+	SUBQ    R9, DX
+	MOVQ    AX, SI
+	MOVQ    sums+8(FP), DI
+	MOVQ    groups+64(FP), R8
+
+plainGroup:
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	VXORPS  Y8, Y8, Y8
+	MOVQ    SI, R10
+	MOVQ    R10, R12
+	ADDQ    BX, R10
+	MOVQ    R10, R13
+	ADDQ    BX, R10
+	MOVQ    R10, R14
+	ADDQ    BX, R10
+	MOVQ    R10, R15
+	VMOVDQU constants<>+3328(SB), Y11
+	MOVQ    CX, R10
+	MOVQ    R9, R11
+	SUBQ    $0x04, R11
+	JL      few
+
+plainBlocks:
+	VPBROADCASTD (R10), Y9
+	VPBROADCASTD 4(R10), Y10
+	PREFETCHT0   1024(R12)
+	VPAND        (R12), Y0, Y12
+	VPMULHUW     (R12), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y1, Y1
+	VPADDD       Y13, Y1, Y1
+	VPAND        32(R12), Y0, Y12
+	VPMULHUW     32(R12), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y2, Y2
+	VPADDD       Y13, Y2, Y2
+	PREFETCHT0   1024(R13)
+	VPAND        (R13), Y0, Y12
+	VPMULHUW     (R13), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y3, Y3
+	VPADDD       Y13, Y3, Y3
+	VPAND        32(R13), Y0, Y12
+	VPMULHUW     32(R13), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y4, Y4
+	VPADDD       Y13, Y4, Y4
+	PREFETCHT0   1024(R14)
+	VPAND        (R14), Y0, Y12
+	VPMULHUW     (R14), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y5, Y5
+	VPADDD       Y13, Y5, Y5
+	VPAND        32(R14), Y0, Y12
+	VPMULHUW     32(R14), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y6, Y6
+	VPADDD       Y13, Y6, Y6
+	PREFETCHT0   1024(R15)
+	VPAND        (R15), Y0, Y12
+	VPMULHUW     (R15), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y7, Y7
+	VPADDD       Y13, Y7, Y7
+	VPAND        32(R15), Y0, Y12
+	VPMULHUW     32(R15), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y8, Y8
+	VPADDD       Y13, Y8, Y8
+	VPBROADCASTD 8(R10), Y9
+	VPBROADCASTD 12(R10), Y10
+	PREFETCHT0   1088(R12)
+	VPAND        64(R12), Y0, Y12
+	VPMULHUW     64(R12), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y1, Y1
+	VPADDD       Y13, Y1, Y1
+	VPAND        96(R12), Y0, Y12
+	VPMULHUW     96(R12), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y2, Y2
+	VPADDD       Y13, Y2, Y2
+	PREFETCHT0   1088(R13)
+	VPAND        64(R13), Y0, Y12
+	VPMULHUW     64(R13), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y3, Y3
+	VPADDD       Y13, Y3, Y3
+	VPAND        96(R13), Y0, Y12
+	VPMULHUW     96(R13), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y4, Y4
+	VPADDD       Y13, Y4, Y4
+	PREFETCHT0   1088(R14)
+	VPAND        64(R14), Y0, Y12
+	VPMULHUW     64(R14), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y5, Y5
+	VPADDD       Y13, Y5, Y5
+	VPAND        96(R14), Y0, Y12
+	VPMULHUW     96(R14), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y6, Y6
+	VPADDD       Y13, Y6, Y6
+	PREFETCHT0   1088(R15)
+	VPAND        64(R15), Y0, Y12
+	VPMULHUW     64(R15), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y7, Y7
+	VPADDD       Y13, Y7, Y7
+	VPAND        96(R15), Y0, Y12
+	VPMULHUW     96(R15), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y8, Y8
+	VPADDD       Y13, Y8, Y8
+	VPBROADCASTD 16(R10), Y9
+	VPBROADCASTD 20(R10), Y10
+	PREFETCHT0   1152(R12)
+	VPAND        128(R12), Y0, Y12
+	VPMULHUW     128(R12), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y1, Y1
+	VPADDD       Y13, Y1, Y1
+	VPAND        160(R12), Y0, Y12
+	VPMULHUW     160(R12), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y2, Y2
+	VPADDD       Y13, Y2, Y2
+	PREFETCHT0   1152(R13)
+	VPAND        128(R13), Y0, Y12
+	VPMULHUW     128(R13), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y3, Y3
+	VPADDD       Y13, Y3, Y3
+	VPAND        160(R13), Y0, Y12
+	VPMULHUW     160(R13), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y4, Y4
+	VPADDD       Y13, Y4, Y4
+	PREFETCHT0   1152(R14)
+	VPAND        128(R14), Y0, Y12
+	VPMULHUW     128(R14), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y5, Y5
+	VPADDD       Y13, Y5, Y5
+	VPAND        160(R14), Y0, Y12
+	VPMULHUW     160(R14), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y6, Y6
+	VPADDD       Y13, Y6, Y6
+	PREFETCHT0   1152(R15)
+	VPAND        128(R15), Y0, Y12
+	VPMULHUW     128(R15), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y7, Y7
+	VPADDD       Y13, Y7, Y7
+	VPAND        160(R15), Y0, Y12
+	VPMULHUW     160(R15), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y8, Y8
+	VPADDD       Y13, Y8, Y8
+	VPBROADCASTD 24(R10), Y9
+	VPBROADCASTD 28(R10), Y10
+	PREFETCHT0   1216(R12)
+	VPAND        192(R12), Y0, Y12
+	VPMULHUW     192(R12), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y1, Y1
+	VPADDD       Y13, Y1, Y1
+	VPAND        224(R12), Y0, Y12
+	VPMULHUW     224(R12), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y2, Y2
+	VPADDD       Y13, Y2, Y2
+	PREFETCHT0   1216(R13)
+	VPAND        192(R13), Y0, Y12
+	VPMULHUW     192(R13), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y3, Y3
+	VPADDD       Y13, Y3, Y3
+	VPAND        224(R13), Y0, Y12
+	VPMULHUW     224(R13), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y4, Y4
+	VPADDD       Y13, Y4, Y4
+	PREFETCHT0   1216(R14)
+	VPAND        192(R14), Y0, Y12
+	VPMULHUW     192(R14), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y5, Y5
+	VPADDD       Y13, Y5, Y5
+	VPAND        224(R14), Y0, Y12
+	VPMULHUW     224(R14), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y6, Y6
+	VPADDD       Y13, Y6, Y6
+	PREFETCHT0   1216(R15)
+	VPAND        192(R15), Y0, Y12
+	VPMULHUW     192(R15), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y7, Y7
+	VPADDD       Y13, Y7, Y7
+	VPAND        224(R15), Y0, Y12
+	VPMULHUW     224(R15), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y8, Y8
+	VPADDD       Y13, Y8, Y8
+	ADDQ         $0x00000100, R12
+	ADDQ         $0x00000100, R13
+	ADDQ         $0x00000100, R14
+	ADDQ         $0x00000100, R15
+	ADDQ         $0x20, R10
+	SUBQ         $0x04, R11
+	JGE          plainBlocks
+
+few:
+	ADDQ $0x04, R11
+	JZ   plainEnd
+
+plainBlock:
+	VPBROADCASTD (R10), Y9
+	VPBROADCASTD 4(R10), Y10
+	PREFETCHT0   1024(R12)
+	VPAND        (R12), Y0, Y12
+	VPMULHUW     (R12), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y1, Y1
+	VPADDD       Y13, Y1, Y1
+	VPAND        32(R12), Y0, Y12
+	VPMULHUW     32(R12), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y2, Y2
+	VPADDD       Y13, Y2, Y2
+	PREFETCHT0   1024(R13)
+	VPAND        (R13), Y0, Y12
+	VPMULHUW     (R13), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y3, Y3
+	VPADDD       Y13, Y3, Y3
+	VPAND        32(R13), Y0, Y12
+	VPMULHUW     32(R13), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y4, Y4
+	VPADDD       Y13, Y4, Y4
+	PREFETCHT0   1024(R14)
+	VPAND        (R14), Y0, Y12
+	VPMULHUW     (R14), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y5, Y5
+	VPADDD       Y13, Y5, Y5
+	VPAND        32(R14), Y0, Y12
+	VPMULHUW     32(R14), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y6, Y6
+	VPADDD       Y13, Y6, Y6
+	PREFETCHT0   1024(R15)
+	VPAND        (R15), Y0, Y12
+	VPMULHUW     (R15), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y7, Y7
+	VPADDD       Y13, Y7, Y7
+	VPAND        32(R15), Y0, Y12
+	VPMULHUW     32(R15), Y11, Y13
+	VPMADDWD     Y9, Y12, Y12
+	VPMADDWD     Y10, Y13, Y13
+	VPADDD       Y12, Y8, Y8
+	VPADDD       Y13, Y8, Y8
+	ADDQ         $0x00000040, R12
+	ADDQ         $0x00000040, R13
+	ADDQ         $0x00000040, R14
+	ADDQ         $0x00000040, R15
+	ADDQ         $0x08, R10
+	DECQ         R11
+	JNZ          plainBlock
+
+plainEnd:
+	VCVTDQ2PD    X1, Y9
+	VADDPD       (DI), Y9, Y9
+	VMOVUPD      Y9, (DI)
+	VEXTRACTI128 $0x01, Y1, X1
+	VCVTDQ2PD    X1, Y9
+	VADDPD       32(DI), Y9, Y9
+	VMOVUPD      Y9, 32(DI)
+	VCVTDQ2PD    X2, Y1
+	VADDPD       64(DI), Y1, Y1
+	VMOVUPD      Y1, 64(DI)
+	VEXTRACTI128 $0x01, Y2, X2
+	VCVTDQ2PD    X2, Y1
+	VADDPD       96(DI), Y1, Y1
+	VMOVUPD      Y1, 96(DI)
+	ADDQ         BX, SI
+	ADDQ         $0x000000c0, DI
+	VCVTDQ2PD    X3, Y1
+	VADDPD       (DI), Y1, Y1
+	VMOVUPD      Y1, (DI)
+	VEXTRACTI128 $0x01, Y3, X3
+	VCVTDQ2PD    X3, Y1
+	VADDPD       32(DI), Y1, Y1
+	VMOVUPD      Y1, 32(DI)
+	VCVTDQ2PD    X4, Y1
+	VADDPD       64(DI), Y1, Y1
+	VMOVUPD      Y1, 64(DI)
+	VEXTRACTI128 $0x01, Y4, X4
+	VCVTDQ2PD    X4, Y1
+	VADDPD       96(DI), Y1, Y1
+	VMOVUPD      Y1, 96(DI)
+	ADDQ         BX, SI
+	ADDQ         $0x000000c0, DI
+	VCVTDQ2PD    X5, Y1
+	VADDPD       (DI), Y1, Y1
+	VMOVUPD      Y1, (DI)
+	VEXTRACTI128 $0x01, Y5, X5
+	VCVTDQ2PD    X5, Y1
+	VADDPD       32(DI), Y1, Y1
+	VMOVUPD      Y1, 32(DI)
+	VCVTDQ2PD    X6, Y1
+	VADDPD       64(DI), Y1, Y1
+	VMOVUPD      Y1, 64(DI)
+	VEXTRACTI128 $0x01, Y6, X6
+	VCVTDQ2PD    X6, Y1
+	VADDPD       96(DI), Y1, Y1
+	VMOVUPD      Y1, 96(DI)
+	ADDQ         BX, SI
+	ADDQ         $0x000000c0, DI
+	VCVTDQ2PD    X7, Y1
+	VADDPD       (DI), Y1, Y1
+	VMOVUPD      Y1, (DI)
+	VEXTRACTI128 $0x01, Y7, X7
+	VCVTDQ2PD    X7, Y1
+	VADDPD       32(DI), Y1, Y1
+	VMOVUPD      Y1, 32(DI)
+	VCVTDQ2PD    X8, Y1
+	VADDPD       64(DI), Y1, Y1
+	VMOVUPD      Y1, 64(DI)
+	VEXTRACTI128 $0x01, Y8, X8
+	VCVTDQ2PD    X8, Y1
+	VADDPD       96(DI), Y1, Y1
+	VMOVUPD      Y1, 96(DI)
+	ADDQ         BX, SI
+	ADDQ         $0x000000c0, DI
+	DECQ         R8
+	JNZ          plainGroup
+	LEAQ         (CX)(R9*8), CX
+	SHLQ         $0x06, R9
+	ADDQ         R9, AX
+	TESTQ        DX, DX
+	JNZ          plain
+
+results:
+	MOVQ         dst+0(FP), AX
+	MOVQ         scale+24(FP), CX
+	MOVQ         sums+8(FP), DX
+	MOVQ         groups+64(FP), BX
+	MOVQ         add+104(FP), SI
+	IMUL3Q       $0x04, BX, BX
 	XORQ         DI, DI
 	MOVQ         $0x00000001, R8
 	VBROADCASTSD sum+72(FP), Y0

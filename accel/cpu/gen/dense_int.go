@@ -17,7 +17,8 @@ func int8Dense(s simd) {
 		int8Side512()
 	} else {
 		joinPlanes16()
-		int8Joined256()
+		int8Joined256(1)
+		int8Joined256(4)
 	}
 	for tokens := 1; tokens <= most; tokens++ {
 		switch {

@@ -15,16 +15,22 @@ import (
 
 // joinPlanes16 joins the planes of a token and makes what bounds its sums.
 func joinPlanes16() {
-	TEXT("joinColumnsAVX2", NOSPLIT, "func(x *int16, coarse *int8, hi, lo *int8, n int) (sum, lowest int)")
+	TEXT("joinColumnsAVX2", NOSPLIT, "func(x *int16, coarse *int8, hi, lo *int8, n int) (sum, size, lowest int)")
 	Doc("joinColumnsAVX2: x[4b..4b+3] = 256*hi+lo of the columns 4b, 4b+2, 4b+1, 4b+3; coarse = (lo+16)>>5; for n columns, a multiple of 16 > 0.",
-		"It returns the sum of coarse, and not 0 if a value of hi is -128.")
+		"It returns the sum of coarse, that of |lo|, and not 0 if a value of hi is -128.")
 	Pragma("noescape")
 	x, coarse, hi, lo, n := load("x"), load("coarse"), load("hi"), load("lo"), load("n")
 	s := avx2
 	v, low, t := s.vec(), s.vec(), s.vec()
 	sums, lowest, least, half := s.vec(), s.vec(), s.splat(0xff80ff80), s.splat(0x00100010)
+	sizes, zero, size := XMM(), XMM(), XMM()
 	s.zero(sums, lowest)
+	VPXOR(sizes, sizes, sizes)
+	VPXOR(zero, zero, zero)
 	Label("loop")
+	VPABSB(at(lo, 0), size)
+	VPSADBW(zero, size, size)
+	VPADDQ(size, sizes, sizes)
 	VPMOVSXBW(at(hi, 0), v)
 	VPMOVSXBW(at(lo, 0), low)
 	VPCMPEQW(least, v, t)
@@ -57,8 +63,12 @@ func joinPlanes16() {
 	VMOVD(sums.AsX(), sum.As32())
 	MOVLQSX(sum.As32(), sum)
 	Store(sum, ReturnIndex(0))
+	VPUNPCKHQDQ(sizes, sizes, size)
+	VPADDQ(size, sizes, sizes)
+	VMOVQ(sizes, sum)
+	Store(sum, ReturnIndex(1))
 	VPMOVMSKB(lowest, any.As32())
-	Store(any, ReturnIndex(1))
+	Store(any, ReturnIndex(2))
 	done()
 }
 
@@ -69,41 +79,91 @@ const joinedRun = 16
 // joinedLimit is the magnitude up to which a whole sum is below 2^24 without its last byte, if that byte's own sum is.
 const joinedLimit = 1<<32 - 1<<24
 
-// int8Joined256 multiplies panels with one token, in turns, as there are no registers for the sums of all.
-func int8Joined256() {
-	const panelSums = 192 // bytes: 16 float64, 16 int32
-	TEXT("denseInt8AVX2Joined", NOSPLIT, "func(dst *float32, sums *float64, w *byte, scale *float32, x *int16, coarse *int8, blocks, panels, ahead int, sum float64, coarseSum, most int, inv float32, add int) int")
-	Doc("denseInt8AVX2Joined: with acc = sum_k u[r,k]*x[k] - sum and rough = 32*sum_k u[r,k]*coarse[k] - coarseSum, u the bytes of w and x as joinColumnsAVX2",
-		fmt.Sprintf("leaves them, dst[r] = (float32(acc) * scale[r]) * inv for the 16 rows r of each panel; add: dst += that. sums are %d bytes of 0 for each panel; 0 < panels < 64,", panelSums),
-		fmt.Sprintf("blocks > 0; reads ahead. It returns a bit for each panel that it left alone, as for a row of it |acc| > %d or |rough| > most.", joinedLimit))
+// joinedSums is the size of a panel's sums: 16 float64, 16 int32.
+const joinedSums = 192
+
+// int8Joined256 multiplies groups of panels with one token, in turns, as there are no registers for the sums of all: the first blocks with coarse
+// columns too, panel by panel, and the others block by block of a group.
+func int8Joined256(group int) {
+	name := "denseInt8AVX2Joined"
+	if group > 1 {
+		name += fmt.Sprint(group)
+	}
+	TEXT(name, NOSPLIT, "func(dst *float32, sums *float64, w *byte, scale *float32, x *int16, coarse *int8, checked, blocks, groups int, sum float64, coarseSum, most int, inv float32, add int) int")
+	Doc(name+": with acc = sum_k u[r,k]*x[k] - sum and rough = 32*sum_k u[r,k]*coarse[k] - coarseSum, the latter of checked blocks, u the bytes of w and x as",
+		fmt.Sprintf("joinColumnsAVX2 leaves them, dst[r] = (float32(acc) * scale[r]) * inv for the 16 rows r of each of %d*groups panels; add: dst += that. sums are %d", group, joinedSums),
+		fmt.Sprintf("bytes of 0 for each panel; 0 < panels < 64, blocks > 0. It returns a bit for each panel that it left alone, as for a row of it |acc| > %d or |rough| > most.", joinedLimit))
 	Pragma("noescape")
-	w, x, coarse, n, ahead := load("w"), load("x"), load("coarse"), load("blocks"), load("ahead")
-	stride, turn, count := GP64(), GP64(), GP64()
-	to, from, panel, i := GP64(), GP64(), GP64(), GP64()
-	MOVQ(n, stride)
-	SHLQ(u8(6), stride)
-	even := avx2.splat(0x00ff00ff)
-	Label("outer")
-	takeAtMost(joinedRun, n, count)
-	MOVQ(w, panel)
-	Load(Param("sums"), to)
-	Load(Param("panels"), turn)
-	Label("panel")
-	MOVQ(panel, from)
+	j := joined256{w: load("w"), x: load("x"), n: load("checked"), stride: GP64(), panel: GP64(), to: GP64(), turn: GP64(), count: GP64(), even: avx2.splat(0x00ff00ff)}
+	Load(Param("blocks"), j.stride)
+	SHLQ(u8(6), j.stride)
+	coarse := load("coarse")
+	TESTQ(j.n, j.n)
+	JZ(label("rest"))
+	j.turns("checked", func() {
+		if group > 1 {
+			IMUL3Q(u8(group), j.turn, j.turn)
+		}
+	}, func() { j.checked(coarse) }, func() {
+		SHLQ(u8(2), j.count) // columns
+		ADDQ(j.count, coarse)
+		SHRQ(u8(2), j.count)
+	})
+	Label("rest")
+	Load(Param("blocks"), j.n)
+	SUBQ(load("checked"), j.n)
+	JZ(label("results"))
+	j.turns("plain", func() {}, func() { j.plain(group) }, func() {})
+	Label("results")
+	joinedResults(group)
+}
+
+// joined256 holds where a kernel is.
+type joined256 struct {
+	w, x, n         reg.Register // the blocks to come: of the first panel, their columns, their number
+	stride          reg.Register // from panel to panel
+	count           reg.Register // blocks of a turn
+	panel, to, turn reg.Register // the panels to come: their blocks, sums, number
+	even            reg.VecVirtual
+}
+
+// turns goes through blocks by runs, and through each run panel by panel.
+func (j joined256) turns(name string, begin, group, end func()) {
+	Label(name)
+	takeAtMost(joinedRun, j.n, j.count)
+	MOVQ(j.w, j.panel)
+	Load(Param("sums"), j.to)
+	Load(Param("groups"), j.turn)
+	begin()
+	Label(name + "Group")
+	group()
+	DECQ(j.turn)
+	JNZ(label(name + "Group"))
+	end()
+	LEAQ(at(j.x, 0).Idx(j.count, 8), j.x)
+	SHLQ(u8(6), j.count)
+	ADDQ(j.count, j.w)
+	TESTQ(j.n, j.n)
+	JNZ(label(name))
+}
+
+// checked multiplies a run of a panel with whole and with coarse columns.
+func (j joined256) checked(coarse reg.Register) {
+	from, i := GP64(), GP64()
+	MOVQ(j.panel, from)
 	XORQ(i, i)
 	acc, rough := avx2.regs(2), avx2.regs(2)
 	avx2.zero(acc...)
 	avx2.zero(rough...)
 	xe, xo, xc := YMM(), YMM(), YMM()
-	Label("inner")
-	PREFETCHT0(indexed(from, ahead, 0))
-	VPBROADCASTD(at(x, 0).Idx(i, 8), xe)
-	VPBROADCASTD(at(x, 4).Idx(i, 8), xo)
+	Label("checkedBlock")
+	VPBROADCASTD(at(j.x, 0).Idx(i, 8), xe)
+	VPBROADCASTD(at(j.x, 4).Idx(i, 8), xo)
 	VPBROADCASTD(at(coarse, 0).Idx(i, 4), xc)
 	for half := range 2 {
 		v, e, o := YMM(), YMM(), YMM()
 		VMOVDQU(at(from, 32*half), v)
-		VPAND(even, v, e)
+		VPAND(j.even, v, e)
 		VPSRLW(u8(8), v, o)
 		VPMADDWD(xe, e, e)
 		VPMADDWD(xo, o, o)
@@ -114,8 +174,82 @@ func int8Joined256() {
 	}
 	ADDQ(u8(64), from)
 	INCQ(i)
-	CMPQ(i, count)
-	JNE(label("inner"))
+	CMPQ(i, j.count)
+	JNE(label("checkedBlock"))
+	for half, r := range rough {
+		sum := at(j.to, 128+32*half)
+		VPMADDWD(constant(cOnes16), r, r)
+		VPADDD(sum, r, r)
+		VMOVDQU(r, sum)
+	}
+	j.widen(acc)
+}
+
+// plain multiplies a run of the panels of a group.
+func (j joined256) plain(group int) {
+	from, x, rest := make([]reg.Register, group), GP64(), GP64()
+	acc, x0, x1, ahead := avx2.regs(2*group), YMM(), YMM(), prefetchOnce
+	if group > 1 {
+		ahead = sideAhead
+	}
+	avx2.zero(acc...)
+	next := GP64()
+	MOVQ(j.panel, next)
+	for i := range from {
+		from[i] = GP64()
+		MOVQ(next, from[i])
+		if i < group-1 {
+			ADDQ(j.stride, next)
+		}
+	}
+	high := YMM()
+	VMOVDQU(constant(c256s), high)
+	MOVQ(j.x, x)
+	MOVQ(j.count, rest)
+	blocks := func(n int) {
+		for b := range n {
+			VPBROADCASTD(at(x, 8*b), x0)
+			VPBROADCASTD(at(x, 8*b+4), x1)
+			for i, p := range from {
+				PREFETCHT0(at(p, 64*b+ahead))
+				for half, a := range acc[2*i : 2*i+2] {
+					v, e, o := at(p, 64*b+32*half), YMM(), YMM()
+					VPAND(v, j.even, e)
+					VPMULHUW(v, high, o)
+					VPMADDWD(x0, e, e)
+					VPMADDWD(x1, o, o)
+					VPADDD(e, a, a)
+					VPADDD(o, a, a)
+				}
+			}
+		}
+		for _, p := range from {
+			ADDQ(u32(64*n), p)
+		}
+		ADDQ(u8(8*n), x)
+	}
+	const unroll = 4
+	SUBQ(u8(unroll), rest)
+	JL(label("few"))
+	Label("plainBlocks")
+	blocks(unroll)
+	SUBQ(u8(unroll), rest)
+	JGE(label("plainBlocks"))
+	Label("few")
+	ADDQ(u8(unroll), rest)
+	JZ(label("plainEnd"))
+	Label("plainBlock")
+	blocks(1)
+	DECQ(rest)
+	JNZ(label("plainBlock"))
+	Label("plainEnd")
+	for i := range group {
+		j.widen(acc[2*i : 2*i+2])
+	}
+}
+
+// widen adds a run's sums to those of a panel, and goes on to the next panel.
+func (j joined256) widen(acc []reg.VecVirtual) {
 	for half, a := range acc {
 		d := YMM()
 		for quarter := range 2 {
@@ -123,32 +257,21 @@ func int8Joined256() {
 				VEXTRACTI128(u8(1), a, a.AsX())
 			}
 			VCVTDQ2PD(a.AsX(), d)
-			sum := at(to, 64*half+32*quarter)
+			sum := at(j.to, 64*half+32*quarter)
 			VADDPD(sum, d, d)
 			VMOVUPD(d, sum)
 		}
-		sum := at(to, 128+32*half)
-		VPMADDWD(constant(cOnes16), rough[half], rough[half])
-		VPADDD(sum, rough[half], rough[half])
-		VMOVDQU(rough[half], sum)
 	}
-	ADDQ(stride, panel)
-	ADDQ(u32(panelSums), to)
-	DECQ(turn)
-	JNZ(label("panel"))
-	SHLQ(u8(2), count) // columns
-	ADDQ(count, coarse)
-	LEAQ(at(x, 0).Idx(count, 2), x)
-	SHLQ(u8(4), count)
-	ADDQ(count, w)
-	TESTQ(n, n)
-	JNZ(label("outer"))
-	joinedResults(panelSums)
+	ADDQ(j.stride, j.panel)
+	ADDQ(u32(joinedSums), j.to)
 }
 
 // joinedResults makes results of sums and stores them, those of panels whose sums are in doubt excepted.
-func joinedResults(panelSums int) {
-	dst, scale, sums, turn, add := load("dst"), load("scale"), load("sums"), load("panels"), load("add")
+func joinedResults(group int) {
+	dst, scale, sums, turn, add := load("dst"), load("scale"), load("sums"), load("groups"), load("add")
+	if group > 1 {
+		IMUL3Q(u8(group), turn, turn)
+	}
 	left, bit, t, doubtful := GP64(), GP64(), GP64(), GP64()
 	XORQ(left, left)
 	MOVQ(u32(1), bit)
@@ -204,7 +327,7 @@ func joinedResults(panelSums int) {
 	}
 	Label("next")
 	SHLQ(u8(1), bit)
-	ADDQ(u32(panelSums), sums)
+	ADDQ(u32(joinedSums), sums)
 	ADDQ(u8(64), dst)
 	ADDQ(u8(64), scale)
 	DECQ(turn)
