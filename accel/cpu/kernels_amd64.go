@@ -61,10 +61,15 @@ func ternaryGemmAVX2t4(dst *int32, ldd int, w *byte, x *int8, ldx int, xsum *int
 //go:noescape
 func lineDotAVX2(dst *int32, src *byte, stride int, ids *int32, x *int8, xsum int, blocks int)
 
-// lineAddAVX2: acc += the codes of lines ids[i] times q[i], for i < 4; ids[4:8] are read ahead; blocks > 0.
+// lineAddAVX2: sums += the codes of lines ids[i] times q[i], for i < 8, in the order of lineAddEndAVX2; ids[8:16] are read ahead; blocks > 0.
 //
 //go:noescape
-func lineAddAVX2(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)
+func lineAddAVX2(sums *int16, src *byte, stride int, ids *int32, q *int8, blocks int)
+
+// lineAddEndAVX2: acc, in the order of lineSumsAVX2 and with field f scaled by 4^f, += sums, which become 0; blocks > 0.
+//
+//go:noescape
+func lineAddEndAVX2(acc *int32, sums *int16, blocks int)
 
 // lineSumsAVX2: sum 64f+16m+4l+j of each 256 of acc becomes element 64l+16m+4f+j of dst, shifted right by 2f and less qsum; blocks > 0.
 //

@@ -101,9 +101,7 @@ func TernaryAddLines(acc []int32, src []byte, n int, ids []int32, q []int8, coun
 	if n == 0 {
 		return
 	}
-	for i := 0; i < count; i += LineRun {
-		lineAdd(acc, src, LineBytes(n), ids[i:i+2*LineRun], q[i:i+LineRun])
-	}
+	lineAdd(acc, src, LineBytes(n), ids, q[:ceilDiv(count, LineRun)*LineRun])
 }
 
 func checkLines(op string, src []byte, n int, ids []int32, count int) {

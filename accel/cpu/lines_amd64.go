@@ -1,5 +1,7 @@
 package cpu
 
+import "math"
+
 func lineDot(dst []int32, src []byte, stride int, ids []int32, x []int8, xsum int32) {
 	switch vectors() {
 	case AVX512:
@@ -16,13 +18,38 @@ func lineDot(dst []int32, src []byte, stride int, ids []int32, x []int8, xsum in
 func lineAdd(acc []int32, src []byte, stride int, ids []int32, q []int8) {
 	switch vectors() {
 	case AVX512:
-		lineAddAVX512(&acc[0], &src[0], stride, &ids[0], &q[0], stride/BlockBytes)
-	case AVX2:
-		for i := 0; i < LineRun; i += 4 {
-			lineAddAVX2(&acc[0], &src[0], stride, &ids[i], &q[i], stride/BlockBytes)
+		for i := 0; i < len(q); i += LineRun {
+			lineAddAVX512(&acc[0], &src[0], stride, &ids[i], &q[i], stride/BlockBytes)
 		}
+	case AVX2:
+		lineAdd256(acc, src, stride, ids, q)
 	default:
 		lineAddRef(acc, src, stride, ids, q)
+	}
+}
+
+// lineAdd256 adds runs to int16 sums for as long as these hold them: a line adds at most 4*2*|q| to each, and 32 lines always fit.
+func lineAdd256(acc []int32, src []byte, stride int, ids []int32, q []int8) {
+	const most = math.MaxInt16 / 8
+	space := newTileSpace()
+	defer space.release()
+	blocks, size := stride/BlockBytes, 0
+	space.lineSums = room(space.lineSums, blocks*lineBlock)
+	clear(space.lineSums)
+	sums := &space.lineSums[0]
+	for i := 0; i < len(q); i += LineRun {
+		more := 0
+		for _, v := range q[i : i+LineRun] {
+			more += max(int(v), -int(v))
+		}
+		if size += more; size > most {
+			lineAddEndAVX2(&acc[0], sums, blocks)
+			size = more
+		}
+		lineAddAVX2(sums, &src[0], stride, &ids[i], &q[i], blocks)
+	}
+	if size > 0 {
+		lineAddEndAVX2(&acc[0], sums, blocks)
 	}
 }
 

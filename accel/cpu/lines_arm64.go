@@ -18,11 +18,11 @@ func lineDot(dst []int32, src []byte, stride int, ids []int32, x []int8, xsum in
 func lineAdd(acc []int32, src []byte, stride int, ids []int32, q []int8) {
 	switch Active() {
 	case NEONDot:
-		for i := 0; i < LineRun; i += 4 {
+		for i := 0; i < len(q); i += 4 {
 			lineAddSDOT(&acc[0], &src[0], stride, &ids[i], &q[i], stride/BlockBytes)
 		}
 	case NEON:
-		for i := 0; i < LineRun; i += 4 {
+		for i := 0; i < len(q); i += 4 {
 			lineAddNEON(&acc[0], &src[0], stride, &ids[i], &q[i], stride/BlockBytes)
 		}
 	default:

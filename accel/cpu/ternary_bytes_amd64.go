@@ -272,6 +272,8 @@ type tileSpace struct {
 	ints   intSpace
 	lines  lineSpace
 	joined joinedSpace
+
+	lineSums []int16
 }
 
 // tileSpaces are those of no call, as many as there were calls at a time. A sync.Pool would forget them now and then, and steps that

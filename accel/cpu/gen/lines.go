@@ -22,6 +22,7 @@ func lines(s simd) {
 	} else {
 		lineDot256()
 		lineAdd256()
+		lineAddEnd256()
 		lineSums()
 		addInts()
 	}
@@ -203,52 +204,107 @@ func paramMem(name string) operand.Mem {
 	return addr.Addr
 }
 
-const lineAddSignature = "func(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)"
-
-// lineAdd256 interleaves the bytes of four lines, so that a 32-bit lane holds one element of each, and multiplies them with the four factors
-// at once. Fields stay where they are in their bytes: sums of field f are scaled by 4^f. Pairs of products fit int16 just so: 2*128*-128.
+// lineAdd256 interleaves the bytes of two lines and multiplies them with both factors at once. Sums of a part of a block are made for four such pairs
+// in registers and then added to those in memory: int16, of which lineAddEnd256 makes int32. Fields 1 and 3 stay scaled by 4.
 func lineAdd256() {
 	s := avx2
-	TEXT("lineAddAVX2", NOSPLIT, lineAddSignature)
-	Doc("lineAddAVX2: acc += the codes of lines ids[i] times q[i], for i < 4; ids[4:8] are read ahead; blocks > 0.")
+	TEXT("lineAddAVX2", NOSPLIT, "func(sums *int16, src *byte, stride int, ids *int32, q *int8, blocks int)")
+	Doc("lineAddAVX2: sums += the codes of lines ids[i] times q[i], for i < 8, in the order of lineAddEndAVX2; ids[8:16] are read ahead; blocks > 0.")
 	Pragma("noescape")
-	now, next := lineBases()
-	acc, n, off := load("acc"), load("blocks"), GP64()
+	now, ahead := lineBasesEight()
+	factors, q := AllocLocal(4*s.bytes), load("q")
+	for i := range 4 {
+		v := s.vec()
+		VPBROADCASTW(at(q, 2*i), v)
+		s.move(v, factors.Offset(s.bytes*i))
+	}
+	sums, n, off, next := load("sums"), load("blocks"), GP64(), GP64()
 	XORQ(off, off)
-	factors := s.vec()
-	VPBROADCASTD(at(load("q"), 0), factors)
+	mask := s.regs(2)
+	for f, m := range mask {
+		VMOVDQU(constant([]int{cMask0, cMask1}[f]), m)
+	}
 	Label("loop")
 	for part := 0; part < 64; part += s.bytes {
-		v := s.regs(4)
-		for i := range v {
-			s.move(indexed(now[i], off, part), v[i])
-			if part == 0 {
-				PREFETCHT0(indexed(next[i], off, 0))
+		acc := s.regs(8)
+		for pair := range 4 {
+			v := s.regs(2)
+			for i, r := range v {
+				s.move(indexed(now[2*pair+i], off, part), r)
+			}
+			MOVQ(ahead.Offset(8*(2*pair+part/s.bytes)), next) // half of the lines beside each part
+			PREFETCHT0(indexed(next, off, 0))
+			k, factor := s.regs(2), s.vec()
+			s.move(factors.Offset(s.bytes*pair), factor)
+			VPUNPCKLBW(v[1], v[0], k[0])
+			VPUNPCKHBW(v[1], v[0], k[1])
+			for f := range 4 {
+				for i, k := range k {
+					if f == 2 {
+						VPSRLW(u8(4), k, k)
+					}
+					t, a := s.vec(), acc[2*f+i]
+					VPAND(mask[f%2], k, t)
+					if pair == 0 {
+						VPMADDUBSW(factor, t, a)
+						continue
+					}
+					VPMADDUBSW(factor, t, t)
+					VPADDW(t, a, a)
+				}
 			}
 		}
-		k := interleave(s, v)
-		for f := range 4 {
-			for i := range k {
-				sum, t := at(acc, 256*f+64*i+part), s.vec()
-				VPAND(constant([]int{cMask0, cMask1, cField2, cField3}[f]), k[i], t)
-				VPMADDUBSW(factors, t, t)
-				VPMADDWD(constant(cOnes16), t, t)
-				VPADDD(sum, t, t)
-				VMOVDQU(t, sum)
-			}
+		for i, a := range acc {
+			sum := at(sums, 8*part+s.bytes*i)
+			VPADDW(sum, a, a)
+			VMOVDQU(a, sum)
 		}
 	}
 	ADDQ(u32(64), off)
+	ADDQ(u32(512), sums)
+	DECQ(n)
+	JNZ(label("loop"))
+	done()
+}
+
+// lineAddEnd256 makes int32 of int16 sums: for each part of a block, for each field, first those of the bytes that VPUNPCKLBW takes.
+func lineAddEnd256() {
+	s := avx2
+	TEXT("lineAddEndAVX2", NOSPLIT, "func(acc *int32, sums *int16, blocks int)")
+	Doc("lineAddEndAVX2: acc, in the order of lineSumsAVX2 and with field f scaled by 4^f, += sums, which become 0; blocks > 0.")
+	Pragma("noescape")
+	acc, sums, n := load("acc"), load("sums"), load("blocks")
+	zero := s.vec()
+	s.zero(zero)
+	Label("loop")
+	for part := range 2 {
+		for f := range 4 {
+			for i := range 2 {
+				sum, v := at(sums, 256*part+64*f+32*i), s.regs(2)
+				VPUNPCKLWD(sum, zero, v[0])
+				VPUNPCKHWD(sum, zero, v[1])
+				VMOVDQU(zero, sum)
+				for j, v := range v {
+					to := at(acc, 256*f+64*(2*i+j)+32*part)
+					VPSRAD(u8([]int{16, 12}[f/2]), v, v)
+					VPADDD(to, v, v)
+					VMOVDQU(v, to)
+				}
+			}
+		}
+	}
+	ADDQ(u32(512), sums)
 	ADDQ(u32(1024), acc)
 	DECQ(n)
 	JNZ(label("loop"))
 	done()
 }
 
-// lineAdd512 is lineAdd256 for eight lines, which read and write sums half as often.
+// lineAdd512 interleaves the bytes of four lines, so that a 32-bit lane holds one element of each, and multiplies them with the four factors
+// at once, for two such four. Fields stay where they are in their bytes: sums of field f are scaled by 4^f.
 func lineAdd512() {
 	s := avx512
-	TEXT("lineAddAVX512", NOSPLIT, lineAddSignature)
+	TEXT("lineAddAVX512", NOSPLIT, "func(acc *int32, src *byte, stride int, ids *int32, q *int8, blocks int)")
 	Doc("lineAddAVX512: acc += the codes of lines ids[i] times q[i], for i < 8; ids[8:16] are read ahead; blocks > 0.")
 	Pragma("noescape")
 	now, ahead := lineBasesEight()
