@@ -265,30 +265,11 @@ func ternaryGemv256Pairs() {
 	ADDQ(stride, panel)
 	MOVQ(panel, from[1])
 	ADDQ(stride, panel)
-	MOVQ(x, xp)
-	MOVQ(count, rest)
-	for _, a := range k.acc {
-		avx2.zero(a.lo...)
-		avx2.zero(a.hi...)
+	CMPQ(count, u8(sideRun))
+	JNE(label("part"))
+	for i := range sideRun {
+		k.block(from, x, ahead, i, i == 0)
 	}
-	next := func(blocks int) {
-		for _, p := range from {
-			ADDQ(u32(64*blocks), p)
-		}
-		ADDQ(u8(16*blocks), xp)
-	}
-	TESTQ(u32(1), rest) // an odd block first
-	JZ(label("inner"))
-	k.block(from, xp, ahead, 0)
-	next(1)
-	DECQ(rest)
-	JZ(label("end"))
-	Label("inner")
-	k.block(from, xp, ahead, 0)
-	k.block(from, xp, ahead, 1)
-	next(2)
-	SUBQ(u8(2), rest)
-	JNZ(label("inner"))
 	Label("end")
 	for _, a := range k.acc {
 		for i, lo := range a.lo {
@@ -309,6 +290,23 @@ func ternaryGemv256Pairs() {
 	TESTQ(n, n)
 	JNZ(label("outer"))
 	done()
+
+	Label("part") // the last blocks, fewer than a run
+	MOVQ(x, xp)
+	MOVQ(count, rest)
+	for _, a := range k.acc {
+		avx2.zero(a.lo...)
+		avx2.zero(a.hi...)
+	}
+	Label("block")
+	k.block(from, xp, ahead, 0, false)
+	for _, p := range from {
+		ADDQ(u8(64), p)
+	}
+	ADDQ(u8(16), xp)
+	DECQ(rest)
+	JNZ(label("block"))
+	JMP(label("end"))
 }
 
 // gemv256Pair holds the sums of two panels.
@@ -318,8 +316,8 @@ type gemv256Pair struct {
 	acc  [2]gemv256
 }
 
-// block adds the products of block i from w on with inputs from x on.
-func (k gemv256Pair) block(w [2]reg.Register, x, ahead reg.Register, i int) {
+// block adds the products of block i from w on with inputs from x on to the sums, or begins them.
+func (k gemv256Pair) block(w [2]reg.Register, x, ahead reg.Register, i int, begin bool) {
 	for _, p := range w {
 		PREFETCHT0(indexed(p, ahead, 64*i))
 	}
@@ -340,6 +338,10 @@ func (k gemv256Pair) block(w [2]reg.Register, x, ahead reg.Register, i int) {
 					VPAND(k.mask[1], t[1], t[1])
 				}
 				for j, sum := range [][]reg.VecVirtual{a.lo, a.hi} {
+					if begin && f == 0 {
+						VPMADDUBSW(xb[j], t[j], sum[half])
+						continue
+					}
 					VPMADDUBSW(xb[j], t[j], t[j])
 					VPADDW(t[j], sum[half], sum[half])
 				}
