@@ -6177,6 +6177,7 @@ checkedGroup:
 	VXORPS Y4, Y4, Y4
 
 checkedBlock:
+	PREFETCHT0   4096(R11)
 	VPBROADCASTD (CX)(R12*8), Y5
 	VPBROADCASTD 4(CX)(R12*8), Y6
 	VPBROADCASTD (R10)(R12*4), Y7
@@ -6242,7 +6243,7 @@ rest:
 	JZ   results
 
 plain:
-	MOVQ    $0x00000010, R9
+	MOVQ    $0x00000020, R9
 	CMPQ    DX, R9
 	CMOVQLT DX, R9
 	SUBQ    R9, DX
@@ -6498,6 +6499,7 @@ checkedGroup:
 	VXORPS Y4, Y4, Y4
 
 checkedBlock:
+	PREFETCHT0   1024(R11)
 	VPBROADCASTD (CX)(R12*8), Y5
 	VPBROADCASTD 4(CX)(R12*8), Y6
 	VPBROADCASTD (R10)(R12*4), Y7
@@ -6563,7 +6565,7 @@ rest:
 	JZ   results
 
 plain:
-	MOVQ    $0x00000010, R9
+	MOVQ    $0x00000020, R9
 	CMPQ    DX, R9
 	CMOVQLT DX, R9
 	SUBQ    R9, DX

@@ -76,6 +76,9 @@ func joinPlanes16() {
 // block adds at most 2*255*4 to each.
 const joinedRun = 16
 
+// joinedPlain is that for whole columns alone: int32 sums would hold 64.
+const joinedPlain = 32
+
 // joinedLimit is the magnitude up to which a whole sum is below 2^24 without its last byte, if that byte's own sum is.
 const joinedLimit = 1<<32 - 1<<24
 
@@ -94,13 +97,16 @@ func int8Joined256(group int) {
 		fmt.Sprintf("joinColumnsAVX2 leaves them, dst[r] = (float32(acc) * scale[r]) * inv for the 16 rows r of each of %d*groups panels; add: dst += that. sums are %d", group, joinedSums),
 		fmt.Sprintf("bytes of 0 for each panel; 0 < panels < 64, blocks > 0. It returns a bit for each panel that it left alone, as for a row of it |acc| > %d or |rough| > most.", joinedLimit))
 	Pragma("noescape")
-	j := joined256{w: load("w"), x: load("x"), n: load("checked"), stride: GP64(), panel: GP64(), to: GP64(), turn: GP64(), count: GP64(), even: avx2.splat(0x00ff00ff)}
+	j := joined256{w: load("w"), x: load("x"), n: load("checked"), stride: GP64(), panel: GP64(), to: GP64(), turn: GP64(), count: GP64(), even: avx2.splat(0x00ff00ff), ahead: prefetchOnce}
+	if group > 1 {
+		j.ahead = sideAhead
+	}
 	Load(Param("blocks"), j.stride)
 	SHLQ(u8(6), j.stride)
 	coarse := load("coarse")
 	TESTQ(j.n, j.n)
 	JZ(label("rest"))
-	j.turns("checked", func() {
+	j.turns("checked", joinedRun, func() {
 		if group > 1 {
 			IMUL3Q(u8(group), j.turn, j.turn)
 		}
@@ -113,7 +119,7 @@ func int8Joined256(group int) {
 	Load(Param("blocks"), j.n)
 	SUBQ(load("checked"), j.n)
 	JZ(label("results"))
-	j.turns("plain", func() {}, func() { j.plain(group) }, func() {})
+	j.turns("plain", joinedPlain, func() {}, func() { j.plain(group) }, func() {})
 	Label("results")
 	joinedResults(group)
 }
@@ -125,12 +131,13 @@ type joined256 struct {
 	count           reg.Register // blocks of a turn
 	panel, to, turn reg.Register // the panels to come: their blocks, sums, number
 	even            reg.VecVirtual
+	ahead           int // how far in front memory is asked for
 }
 
-// turns goes through blocks by runs, and through each run panel by panel.
-func (j joined256) turns(name string, begin, group, end func()) {
+// turns goes through blocks by runs of at most so many, and through each run group by group.
+func (j joined256) turns(name string, most int, begin, group, end func()) {
 	Label(name)
-	takeAtMost(joinedRun, j.n, j.count)
+	takeAtMost(most, j.n, j.count)
 	MOVQ(j.w, j.panel)
 	Load(Param("sums"), j.to)
 	Load(Param("groups"), j.turn)
@@ -157,6 +164,7 @@ func (j joined256) checked(coarse reg.Register) {
 	avx2.zero(rough...)
 	xe, xo, xc := YMM(), YMM(), YMM()
 	Label("checkedBlock")
+	PREFETCHT0(at(from, j.ahead))
 	VPBROADCASTD(at(j.x, 0).Idx(i, 8), xe)
 	VPBROADCASTD(at(j.x, 4).Idx(i, 8), xo)
 	VPBROADCASTD(at(coarse, 0).Idx(i, 4), xc)
@@ -188,10 +196,7 @@ func (j joined256) checked(coarse reg.Register) {
 // plain multiplies a run of the panels of a group.
 func (j joined256) plain(group int) {
 	from, x, rest := make([]reg.Register, group), GP64(), GP64()
-	acc, x0, x1, ahead := avx2.regs(2*group), YMM(), YMM(), prefetchOnce
-	if group > 1 {
-		ahead = sideAhead
-	}
+	acc, x0, x1 := avx2.regs(2*group), YMM(), YMM()
 	avx2.zero(acc...)
 	next := GP64()
 	MOVQ(j.panel, next)
@@ -211,7 +216,7 @@ func (j joined256) plain(group int) {
 			VPBROADCASTD(at(x, 8*b), x0)
 			VPBROADCASTD(at(x, 8*b+4), x1)
 			for i, p := range from {
-				PREFETCHT0(at(p, 64*b+ahead))
+				PREFETCHT0(at(p, 64*b+j.ahead))
 				for half, a := range acc[2*i : 2*i+2] {
 					v, e, o := at(p, 64*b+32*half), YMM(), YMM()
 					VPAND(v, j.even, e)
