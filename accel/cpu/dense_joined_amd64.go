@@ -68,10 +68,10 @@ type joinedCheck struct {
 // join makes 16-bit columns of the planes, and coarse ones of lo. It is false if a column is below what 16 bits hold.
 func (s *joinedSpace) join(hi, lo []int8) (c joinedCheck, ok bool) {
 	const (
-		limit = 1 << 24
-		usual = 1 << 19    // sums of coarse columns are seldom above
-		bound = 128        // of a weight
-		error = 16 * bound // of a column
+		limit  = 1 << 24
+		usual  = 1 << 19     // sums of coarse columns are seldom above
+		weight = 128         // of a weight, the most
+		rest   = 16 * weight // of a column, what its coarse one leaves
 	)
 	n := len(hi)
 	s.x, s.coarse = room(s.x, n), room(s.coarse, n)
@@ -79,19 +79,20 @@ func (s *joinedSpace) join(hi, lo []int8) (c joinedCheck, ok bool) {
 	if !ok {
 		return c, false
 	}
-	if over := bound*size + usual - limit; over > 0 { // the columns that are checked have their share of size, more or less
+	if over := weight*size + usual - limit; over > 0 { // columns have more or less the same share of size: check as many as bring it down
 		cols := n
-		if gain := bound*size - error*n; gain > 0 {
+		if gain := weight*size - rest*n; gain > 0 {
 			cols = min(n, (over*n/gain+63)&^63)
 		}
-		part, checked, _ := s.columns(hi[:cols], lo[:cols])
-		if bound*(size-checked)+error*cols > limit-usual {
+		sum, checked, _ := s.columns(hi[:cols], lo[:cols])
+		if weight*(size-checked)+rest*cols > limit-usual {
 			cols = n
-			part, checked, _ = s.columns(hi, lo)
+			sum, checked, _ = s.columns(hi, lo)
 		}
-		c.blocks, c.sum, size = cols/4, 32*bound*part, size-checked
+		c.blocks, c.sum = cols/4, 32*weight*sum
+		size -= checked
 	}
-	c.most = limit - error*4*c.blocks - bound*size
+	c.most = limit - rest*4*c.blocks - weight*size
 	return c, true
 }
 

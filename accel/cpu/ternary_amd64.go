@@ -81,7 +81,7 @@ func ternaryTile512(tokens int, dst *int32, ldd int, w *byte, x *int8, ldx int, 
 	}
 }
 
-// How many bytes ahead kernels of AVX2 read: of panels that are read in turns, which are of 512 bytes or 1024, and of others, a page.
+// How many bytes ahead kernels of AVX2 read: of panels that are read in turns, which are of 512 bytes, and of others, a page.
 const (
 	turnAhead = 768
 	pageAhead = 4096
