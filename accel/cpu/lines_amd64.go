@@ -28,7 +28,7 @@ func lineAdd(acc []int32, src []byte, stride int, ids []int32, q []int8) {
 	}
 }
 
-// lineAdd256 adds runs to int16 sums for as long as these hold them: a line adds at most 4*2*|q| to each, and 32 lines always fit.
+// lineAdd256 adds runs to int16 sums for as long as these hold them: a line adds at most 4*2*|q| to each, so that 24 lines always fit.
 func lineAdd256(acc []int32, src []byte, stride int, ids []int32, q []int8) {
 	const most = math.MaxInt16 / 8
 	space := newTileSpace()
