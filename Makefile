@@ -141,7 +141,7 @@ test-fuzz:
 	@set -e; for package in $$(grep -rl --include='*_test.go' '^func Fuzz' $(GO_DIRS) | xargs -r -n1 dirname | sort -u); do \
 	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$package/*_test.go); do \
 	    echo "fuzz $$package $$target $(FUZZTIME)"; \
-	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$package; done; done
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./$$package; done; done
 
 test-py: $(VENV)/.dev $(EXT)
 	$(BIN)/python -m pytest -m 'not full'

@@ -200,9 +200,9 @@ func bn_model_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 	})
 }
 
-// bn_model_save writes the model and the files that belong to it: format is "native", "hf" or "gguf". options is a JSON object of
-// model.HFOptions, whose max_shard_size is that of the native format too; gguf_type, the type of ternary layers in a GGUF file; and compression
-// and metadata of the native format.
+// bn_model_save writes the model and the files that belong to it: format is "native", "hf", "gguf" or "onnx_weights". options is a
+// JSON object of model.HFOptions, whose max_shard_size is that of the native format too; gguf_type and onnx_type, the types of ternary layers in
+// a GGUF file and among the weights of an ONNX model; and compression and metadata of the native format.
 //
 //export bn_model_save
 func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll, state unsafe.Pointer, errOut **C.char) C.int {
@@ -211,6 +211,7 @@ func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll,
 		var o struct {
 			model.HFOptions
 			GGUFType    string            `json:"gguf_type"`
+			ONNXType    string            `json:"onnx_type"`
 			Compression string            `json:"compression"`
 			Metadata    map[string]string `json:"metadata"`
 		}
@@ -227,8 +228,10 @@ func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll,
 			save = func(ctx context.Context) error { return m.SaveHFContext(ctx, name, o.HFOptions) }
 		case "gguf":
 			save = func(ctx context.Context) error { return m.SaveGGUF(ctx, name, o.GGUFType) }
+		case "onnx_weights":
+			save = func(ctx context.Context) error { return m.SaveONNXWeights(ctx, name, o.ONNXType) }
 		default:
-			return fmt.Errorf("%w: format = %q: expected \"native\", \"hf\" or \"gguf\"", errArgument, f)
+			return fmt.Errorf("%w: format = %q: expected \"native\", \"hf\", \"gguf\" or \"onnx\"", errArgument, f)
 		}
 		err := newInterrupts(poll, state).await(save)
 		if errors.Is(err, fs.ErrNotExist) { // the place to write to, not a model

@@ -32,7 +32,7 @@ var layers = [][]string{
 	{"core/quant"},
 	{"core/tensor"},
 	{"core/format/tokenfile"},
-	{"core/format/safetensors", "core/format/gguf", "core/format/npz", "core/format/bitnet"},
+	{"core/format/safetensors", "core/format/gguf", "core/format/onnx", "core/format/npz", "core/format/bitnet"},
 	{"core/format/atomicfile", "core/format/container"},
 	{"core/pool"},
 	{"accel/cpu"},

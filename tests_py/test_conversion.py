@@ -9,7 +9,7 @@ import pytest
 from bitnet_rust import ArgumentError, BitNetModel, ModelNotFoundError, convert
 from conftest import Terminal
 
-TARGETS = {"native": "m.bitnet", "native-dir": "native", "hf": "hf", "hf-master": "masters", "gguf": "m.gguf"}
+TARGETS = {"native": "m.bitnet", "native-dir": "native", "hf": "hf", "hf-master": "masters", "gguf": "m.gguf", "onnx": "onnx/m.onnx"}
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def test_mistakes_are_named(sources: dict[str, Path], tmp_path: Path) -> None:
         convert(sources["native"], sources["native"])
     with pytest.raises(ArgumentError, match="may be of several formats"):
         convert("bitnet-shakespeare", tmp_path / "somewhere")
-    with pytest.raises(ArgumentError, match="to = 'onnx': expected one of native, hf, hf-master, gguf"):
-        convert("bitnet-shakespeare", tmp_path / "somewhere", to="onnx")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="to = 'pickle': expected one of native, hf, hf-master, gguf, onnx"):
+        convert("bitnet-shakespeare", tmp_path / "somewhere", to="pickle")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="is the name of a gguf file"):
         convert("bitnet-shakespeare", tmp_path / "m.gguf", to="hf")
     with pytest.raises(ArgumentError, match=r"expected a name that ends in \.gguf"):

@@ -12,6 +12,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
+	"github.com/bitnet-rust/bitnet_rust/core/format/onnx"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
@@ -19,7 +20,7 @@ import (
 // FileInfo is what the files of a model hold, as they stand there: no model is built of them.
 type FileInfo struct {
 	Path     string         `json:"path"`
-	Format   string         `json:"format"` // "safetensors", "native" or "gguf"
+	Format   string         `json:"format"` // "safetensors", "native", "gguf" or "onnx"
 	Metadata map[string]any `json:"metadata"`
 	Tensors  []TensorInfo   `json:"tensors"`
 }
@@ -100,6 +101,8 @@ func openInspected(path, i2sLayout string) (inspected, error) {
 		return inspectNative(native)
 	case strings.EqualFold(filepath.Ext(path), GGUFExt):
 		return inspectGGUF(path, i2sLayout)
+	case onnxPath(path) != "":
+		return inspectONNX(onnxPath(path))
 	}
 	return inspectHF(path)
 }
@@ -289,6 +292,45 @@ func inspectGGUF(path, i2sLayout string) (inspected, error) {
 		return nil
 	}
 	return f, nil
+}
+
+// inspectONNX lists an ONNX model: its initializers under their own names and in their own order. What is multiplied by an activation is
+// [in, out] there.
+func inspectONNX(path string) (inspected, error) {
+	file, err := onnx.Open(path)
+	if err != nil {
+		return inspected{}, err
+	}
+	operations := map[string]int{}
+	for _, n := range file.Nodes {
+		operations[n.Op]++
+	}
+	f := inspected{info: &FileInfo{Path: path, Format: "onnx", Metadata: map[string]any{
+		"producer": file.Producer, "opset": file.Opset, "operations": operations, "inputs": valueNames(file.Inputs), "outputs": valueNames(file.Outputs),
+	}}, set: file, numbers: floatPieces}
+	for key, value := range file.Metadata {
+		f.info.Metadata[key] = value
+	}
+	f.codes = func(v container.View) ([]int8, float32, error) {
+		scale, err := file.Tensor(v.Name + "_scale")
+		if err != nil || len(v.Shape) != 2 || v.DType != onnx.I8 && v.DType != onnx.I2 {
+			return nil, 0, nil
+		}
+		if err := scale.Check([]int{1}, floats...); err != nil {
+			return nil, 0, err
+		}
+		codes, err := onnxCodes(v, false, v.Shape[0], v.Shape[1])
+		return codes, decodeFloats(scale)[0], err
+	}
+	return f, nil
+}
+
+func valueNames(values []onnx.Value) []string {
+	names := make([]string, len(values))
+	for i, v := range values {
+		names[i] = v.Name
+	}
+	return names
 }
 
 // inspectNative lists a native file, by what its metadata says of its tensors.

@@ -92,7 +92,8 @@ var (
 //     model.safetensors.index.json (Hugging Face),
 //   - a file ending in .bitnet, or an index file of several,
 //   - a .safetensors file or an index file with a config.json beside it,
-//   - a .gguf file, or any file of a split one.
+//   - a .gguf file, or any file of a split one,
+//   - an .onnx file, with the data file that it may name beside it, or a directory with model.onnx and no other weights.
 //
 // Errors: one that matches fs.ErrNotExist when nothing loadable is there, ErrConfig for the config, container.ErrFormat
 // for files and tensors, pool.ErrOutOfMemory when the weights do not fit, ErrOption for a bad option, and ctx.Err() when
@@ -113,6 +114,9 @@ func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {
 	}
 	if strings.EqualFold(filepath.Ext(path), GGUFExt) {
 		return loadGGUF(ctx, path, l)
+	}
+	if file := onnxPath(path); file != "" {
+		return loadONNX(ctx, file, l)
 	}
 	return loadHF(ctx, path, l)
 }
@@ -160,20 +164,32 @@ func nativePath(path string) (string, error) {
 			return path, nil
 		}
 		switch strings.ToLower(filepath.Ext(path)) {
-		case ".safetensors", ".json", GGUFExt:
+		case ".safetensors", ".json", GGUFExt, ONNXExt:
 			return "", nil
 		}
-		return "", fmt.Errorf("%w: path %s: a model is a directory or a file that ends in %s, .safetensors or %s", ErrOption, path, NativeExt, GGUFExt)
+		return "", fmt.Errorf("%w: path %s: a model is a directory or a file that ends in %s, .safetensors, %s or %s", ErrOption, path, NativeExt, GGUFExt, ONNXExt)
 	}
 	if file := nativeIn(path); file != "" {
 		return file, nil
 	}
-	for _, name := range []string{safetensors.SingleName, safetensors.IndexName} {
+	for _, name := range []string{safetensors.SingleName, safetensors.IndexName, ONNXName} {
 		if exists(filepath.Join(path, name)) {
 			return "", nil
 		}
 	}
-	return "", fmt.Errorf("model: directory %s holds none of %s, %s, %s, %s: %w", path, NativeName, NativeIndex, safetensors.SingleName, safetensors.IndexName, fs.ErrNotExist)
+	return "", fmt.Errorf("model: directory %s holds none of %s, %s, %s, %s, %s: %w", path, NativeName, NativeIndex, safetensors.SingleName, safetensors.IndexName, ONNXName, fs.ErrNotExist)
+}
+
+// onnxPath returns the ONNX file that path, of something that is no native model, means; "" when it means a Hugging Face checkpoint.
+func onnxPath(path string) string {
+	if strings.EqualFold(filepath.Ext(path), ONNXExt) && !isDir(path) {
+		return path
+	}
+	file := filepath.Join(path, ONNXName)
+	if exists(filepath.Join(path, safetensors.SingleName)) || exists(filepath.Join(path, safetensors.IndexName)) || !exists(file) {
+		return ""
+	}
+	return file
 }
 
 // isNative says whether a file's name is that of a native file or index.

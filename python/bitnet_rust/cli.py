@@ -322,14 +322,22 @@ def _print_verification(found: "Verification") -> None:
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(help="Model directory, .bitnet or .gguf file, registered name or hub id.")],
-    target: Annotated[Path, typer.Argument(help="File that ends in .bitnet or .gguf, or a directory.")],
+    source: Annotated[
+        str, typer.Argument(help="Model directory, .bitnet, .gguf or .onnx file, registered name or hub id.")
+    ],
+    target: Annotated[Path, typer.Argument(help="File that ends in .bitnet, .gguf or .onnx, or a directory.")],
     to: Annotated[
-        str | None, typer.Option(help="native, hf, hf-master or gguf.", show_default="what TARGET's name says")
+        str | None, typer.Option(help="native, hf, hf-master, gguf or onnx.", show_default="what TARGET's name says")
     ] = None,
-    gguf_type: Annotated[
-        str, typer.Option("--type", help="Ternary layers in GGUF as i2_s, tq1_0, tq2_0, f16, bf16 or f32.")
-    ] = "i2_s",
+    weights_type: Annotated[
+        str | None,
+        typer.Option(
+            "--type",
+            help="Ternary layers in GGUF as i2_s, tq1_0, tq2_0, f16, bf16 or f32, in ONNX as int8 or int2.",
+            show_default="i2_s, int8",
+        ),
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="An ONNX graph without keys and values.")] = False,
     masters: Annotated[str, typer.Option(help="Master weights of hf-master as float32 or bfloat16.")] = "float32",
     i2s_layout: Annotated[str, typer.Option(help="I2_S tensors of a GGUF source as x86, arm64 or row4.")] = "x86",
     compression: Annotated[str | None, typer.Option(help="zstd: a smaller native file, for shipping.")] = None,
@@ -345,8 +353,8 @@ def convert(
     from .conversion import convert as run_convert
 
     options: Any = {
-        "type": gguf_type, "masters": masters, "i2s_layout": i2s_layout, "compression": compression,
-        "max_shard_size": max_shard_size,
+        "type": weights_type, "use_cache": not no_cache, "masters": masters, "i2s_layout": i2s_layout,
+        "compression": compression, "max_shard_size": max_shard_size,
     }  # fmt: skip
     with _LoadBar(source) as bar:
         done = run_convert(

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Format = Literal["native", "hf", "hf-master", "gguf"]
+    from .onnx_export import ONNXType
+
+Format = Literal["native", "hf", "hf-master", "gguf", "onnx"]
 Progress = Callable[[str, int, int], object]
 
 # The prompt of the check: as many tokens, spread over the vocabulary.
@@ -29,7 +31,7 @@ class Conversion:
     target: str
     format: Format
     weights: str
-    """How ternary layers are stored: "2bit", "base3", "packed", a GGUF type, or the dtype of master weights."""
+    """How ternary layers are stored: "2bit", "base3", "packed", a type of GGUF or ONNX, or the dtype of master weights."""
     architecture: str
     parameters: int
     source_bytes: int
@@ -51,7 +53,8 @@ def convert(
     target: str | PathLike[str],
     to: Format | None = None,
     *,
-    type: GGUFType = "i2_s",
+    type: "GGUFType | ONNXType | None" = None,
+    use_cache: bool = True,
     masters: Literal["float32", "bfloat16"] = "float32",
     i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
     compression: Literal["zstd"] | None = None,
@@ -64,10 +67,11 @@ def convert(
     """Loads a model, writes it in another format and compares the two.
 
     source: as for ``BitNetModel.from_pretrained``.
-    target: a file that ends in .bitnet or .gguf, or a directory.
-    to: "native", "hf" (packed), "hf-master" (master weights, see ``masters``) or "gguf" (see ``type``); None takes what the
+    target: a file that ends in .bitnet, .gguf or .onnx, or a directory.
+    to: "native", "hf" (packed), "hf-master" (master weights, see ``masters``), "gguf" or "onnx" (see ``type``); None takes what the
         name of the target says.
-    type: of ternary layers in a GGUF file.
+    type: of ternary layers in a GGUF file, "i2_s" unless stated, or in an ONNX file, "int8" unless stated.
+    use_cache: whether an ONNX graph takes and gives keys and values.
     masters: dtype of master weights; "bfloat16" is half as large and rounds tables too. A source that has only packed weights gives
         masters that compute the same.
     i2s_layout: of a GGUF source with I2_S tensors, see ``from_pretrained``.
@@ -85,6 +89,8 @@ def convert(
     if place.exists() and place.resolve() == path.resolve():
         raise ArgumentError(f"{fspath(target)} is the source itself: expected another place for the result")
     _refuse_others(place, kind)
+    if type is not None and kind not in ("gguf", "onnx"):
+        raise ArgumentError(f"type = {type!r}: expected to='gguf' or 'onnx' with it, found {kind!r}")
     for name, value in (("compression", compression), ("max_shard_size", max_shard_size)):
         if value is not None and kind != "native":
             raise ArgumentError(f"{name} = {value!r}: expected a native target with it, found {kind}")
@@ -92,7 +98,13 @@ def convert(
     with BitNetModel.from_pretrained(
         path, trainable=kind == "hf-master", progress=_step(progress, "loading"), **options
     ) as model:
-        weights = {"native": model.packing, "hf": "packed", "hf-master": masters, "gguf": type}[kind]
+        weights = {
+            "native": model.packing,
+            "hf": "packed",
+            "hf-master": masters,
+            "gguf": type or "i2_s",
+            "onnx": type or "int8",
+        }[kind]
         facts: dict[str, Any] = {
             "source": str(path),
             "target": str(place),
@@ -108,8 +120,9 @@ def convert(
         if kind == "hf-master":
             model.save_pretrained(place, format="hf", masters=masters)
         else:
+            types: Any = {f"{kind}_type": weights} if kind in ("gguf", "onnx") else {}
             model.save_pretrained(
-                place, format=kind, gguf_type=type, compression=compression, max_shard_size=max_shard_size
+                place, format=kind, use_cache=use_cache, compression=compression, max_shard_size=max_shard_size, **types
             )
     same = difference = None
     if before is not None:
@@ -122,17 +135,17 @@ def convert(
 
 def _format(target: Path, to: str | None) -> Format:
     """The format that is asked for, by name or by the target's."""
-    by_name = {".bitnet": "native", ".gguf": "gguf"}.get(target.suffix.lower())
+    by_name = {".bitnet": "native", ".gguf": "gguf", ".onnx": "onnx"}.get(target.suffix.lower())
     if to is None and by_name is None:
         raise ArgumentError(
-            f"{target} may be of several formats: expected to= one of {', '.join(get_args(Format))}, or a name that ends in .bitnet or .gguf"
+            f"{target} may be of several formats: expected to= one of {', '.join(get_args(Format))}, or a name that ends in .bitnet, .gguf or .onnx"
         )
     if to is not None and to not in get_args(Format):
         raise ArgumentError(f"to = {to!r}: expected one of {', '.join(get_args(Format))}")
     if by_name is not None and to not in (None, by_name):
         raise ArgumentError(f"{target} is the name of a {by_name} file: expected a directory for to={to!r}")
-    if to == "gguf" and by_name is None:
-        raise ArgumentError(f"{target}: expected a name that ends in .gguf")
+    if to in ("gguf", "onnx") and by_name is None:
+        raise ArgumentError(f"{target}: expected a name that ends in .{to}")
     return cast(Format, to or by_name)
 
 
@@ -157,10 +170,13 @@ def _logits(model: BitNetModel) -> "NDArray[np.float32]":
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, of all files of a split one, or of the files of a directory."""
+    """Bytes of a file, of all files of a split one, of an ONNX file with its data, or of the files of a directory."""
     try:
         if path.is_dir():
             return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-        return path.stat().st_size
+        size = path.stat().st_size
+        if path.suffix.lower() == ".onnx" and (data := path.with_name(path.name + ".data")).exists():
+            size += data.stat().st_size
+        return size
     except OSError as error:
         raise FileSystemError(f"{path}: {error.strerror}") from error

@@ -70,11 +70,16 @@ def _yaml_lines(fields: Mapping[str, Any], indent: str) -> Iterable[str]:
 
 def write_text(path: str | PathLike[str], text: str) -> None:
     """Creates or replaces a file: whatever happens meanwhile, the name has the old content or the new one."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | PathLike[str], content: bytes) -> None:
+    """write_text of bytes."""
     place = Path(path).expanduser()
     beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with beside.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with beside.open("xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, place)

@@ -38,7 +38,7 @@ def resolve(
     if not isinstance(name, str) or path.is_absolute() or name.startswith((".", "~")):
         raise ModelNotFoundError(
             f"there is no {fspath(name)}: pass the directory of a model (with config.json and *.safetensors), "
-            "a .bitnet or .gguf file, or a name that `bitnet models` lists"
+            "a .bitnet, .gguf or .onnx file, or a name that `bitnet models` lists"
         )
     try:
         entry = find_model(name)

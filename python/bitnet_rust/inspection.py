@@ -21,7 +21,7 @@ def inspect_model(
     stats: read every tensor and describe its numbers.
     i2s_layout: of I2_S tensors in a GGUF file, see ``from_pretrained``.
 
-    Returns a dictionary with "path", "format" ("safetensors", "native" or "gguf"), "metadata" and "tensors", a list of
+    Returns a dictionary with "path", "format" ("safetensors", "native", "gguf" or "onnx"), "metadata" and "tensors", a list of
     dictionaries: "name", "dtype" (of a native file the layout), "shape" (of packed weights that of the matrix), "bytes",
     "offset" in the file's data, "file", and with stats one of
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from .model_graph import ModelGraph, PassOptions
     from .nn.module import Parameter
+    from .onnx_export import ONNXType
     from .profile import Profile
     from .tensor import Tensor
 
@@ -98,7 +99,7 @@ class BitNetModel:
     ) -> Self:
         """Loads a model.
 
-        name: a model directory (Hugging Face checkpoint or our own ``.bitnet`` format), a ``.gguf`` file, a registered name
+        name: a model directory (Hugging Face checkpoint or our own ``.bitnet`` format), a ``.gguf`` or ``.onnx`` file, a registered name
             (``bitnet models`` lists them; ``"bitnet-shakespeare"`` comes with the package), or a Hugging Face repository
             ("owner/name"), which is downloaded into the hub's cache. Or a file object with read() and seek() that has the
             bytes of a ``.bitnet`` file, such as io.BytesIO, an open file, or one of fsspec: it is read once, into memory.
@@ -257,11 +258,13 @@ class BitNetModel:
         self,
         path: str | PathLike[str],
         *,
-        format: Literal["native", "hf", "gguf"] = "native",
+        format: Literal["native", "hf", "gguf", "onnx"] = "native",
         masters: Literal["float32", "bfloat16"] | None = None,
         linear_class: LinearClass | None = None,
         max_shard_size: int | str | None = None,
         gguf_type: GGUFType = "i2_s",
+        onnx_type: "ONNXType" = "int8",
+        use_cache: bool = True,
         compression: Literal["zstd"] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
@@ -276,7 +279,10 @@ class BitNetModel:
         max_shard_size, bytes or a text as "5GB" or "500MB", become several files with an index; by default a checkpoint's of more
         than 5 GB do, and a native model is one file. "gguf" is one file that ends in .gguf, whose ternary layers are of gguf_type: "i2_s", which only bitnet.cpp
         reads, keeps the scales as they are, and the others, which llama.cpp reads too where it knows the architecture, round
-        them to float16 ("bf16" to bfloat16, "f32" not at all). Directories on the way are made; a file appears complete or not at all. FileSystemError if
+        them to float16 ("bf16" to bfloat16, "f32" not at all). "onnx" is a file that ends in .onnx for onnxruntime, with config.json and the
+        tokenizer beside it, and its weights in a .onnx.data if they are large; it needs the package onnx. Its ternary weights are of
+        onnx_type: "int8", or "int2", a quarter as large, for newer versions of onnx and onnxruntime. With use_cache the graph takes and gives
+        the keys and values of the context, under the names that Optimum's exports have. Directories on the way are made; a file appears complete or not at all. FileSystemError if
         the place cannot be written to.
 
         Of the native format only:
@@ -286,7 +292,7 @@ class BitNetModel:
             (Markdown) and "license" have a meaning to readers.
         """
         if not fspath(path):
-            raise ArgumentError("path is empty: expected a file name that ends in .bitnet or .gguf, or a directory")
+            raise ArgumentError("path is empty: expected a file name that ends in .bitnet, .gguf or .onnx, or a directory")
         try:
             place = Path(path).expanduser()
             if not place.parent.exists():
@@ -303,6 +309,11 @@ class BitNetModel:
             if value is not None and format not in its:
                 wanted = " or ".join(f"format={name!r}" for name in its)
                 raise ArgumentError(f"{name} = {value!r}: expected {wanted} with it, found {format!r}")
+        if format == "onnx":
+            from .onnx_export import save_onnx
+
+            save_onnx(self._model, self.config, self._assets, place, onnx_type, use_cache)
+            return
         options = {
             "masters": masters or "",
             "linear_class": linear_class or "",
@@ -366,7 +377,7 @@ class BitNetModel:
 
     @property
     def info(self) -> dict[str, Any]:
-        """Where the weights came from and what they occupy: "path", "format" ("hf", "native", "gguf", "memory", "random" or
+        """Where the weights came from and what they occupy: "path", "format" ("hf", "native", "gguf", "onnx", "memory", "random" or
         "trainable"), "parameters", "weight_bytes", "head_dtype", "packing", and a native file's "metadata"."""
         return dict(self._info)
 

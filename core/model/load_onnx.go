@@ -1,0 +1,338 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"path/filepath"
+	"slices"
+
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/onnx"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+)
+
+// ONNXExt is how the names of ONNX files end, and ONNXName the file in a directory that is a model.
+const (
+	ONNXExt  = ".onnx"
+	ONNXName = "model.onnx"
+)
+
+// onnxConfigKey is the entry of an ONNX model's metadata with the content of a config.json. The Python package writes it.
+const onnxConfigKey = "bitnet_rust.config"
+
+// loadONNX loads the ONNX model of a decoder: one that save_pretrained wrote, with ternary codes, or one that PyTorch or Optimum
+// exported of a Llama or BitNet, with float weights.
+func loadONNX(ctx context.Context, path string, l *loader) (*Model, error) {
+	file, err := onnx.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return buildONNX(ctx, file, l)
+}
+
+// buildONNX is loadONNX of an open file, which it closes unless the model still needs it.
+func buildONNX(ctx context.Context, file *onnx.Model, l *loader) (*Model, error) {
+	closing := file.Close
+	defer func() { _ = closing() }() // everything is copied out
+	graph, err := newONNXGraph(file)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := onnxConfig(file, graph, l.opts.Quantize)
+	if err != nil {
+		return nil, err
+	}
+	src := &onnxSource{tensorSource: newTensorSource(l, file), graph: graph, cfg: cfg, converts: cfg.Quantization.converter()}
+	if err := src.resolveTie(); err != nil {
+		return nil, err
+	}
+	m, err := build(cfg, src)
+	if err != nil {
+		return nil, err
+	}
+	if name := graph.leftOver(src.used); name != "" {
+		return nil, &container.Error{Kind: ErrUnexpected, Path: file.Path(), Tensor: name, Found: "a weight of shape " + graph.describe(name),
+			Expected: "no such weight in a " + cfg.Architecture}
+	}
+	if err := l.finish(ctx, m); err != nil {
+		return nil, err
+	}
+	if l.opts.Deferred {
+		m.masters, m.close, closing = src.masterRows, append(m.close, file.Close), func() error { return nil }
+	}
+	m.Info.Path, m.Info.Format = file.Path(), "onnx"
+	return m, nil
+}
+
+// onnxConfig is the config in the model's metadata, or that of the config.json beside it, or what the graph itself says.
+func onnxConfig(file *onnx.Model, graph *onnxGraph, quantize bool) (*Config, error) {
+	if text, ok := file.Metadata[onnxConfigKey]; ok {
+		name := file.Path() + ": metadata_props " + onnxConfigKey
+		if len(text) > maxConfigBytes {
+			return nil, &ConfigError{File: name, Reason: fmt.Sprintf("longer than %d bytes", maxConfigBytes)}
+		}
+		return parseConfig([]byte(text), name, quantize)
+	}
+	cfg, err := hfConfigOf(filepath.Dir(file.Path()), quantize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return graph.config(quantize)
+	}
+	return cfg, err
+}
+
+// onnxSource is an ONNX model as a source.
+type onnxSource struct {
+	tensorSource
+	graph    *onnxGraph
+	cfg      *Config
+	converts func(module string) bool
+}
+
+// resolveTie settles whether embedding and head are one table, as hfSource does. Exporters turn a tied table around for the head, and
+// have two then.
+func (s *onnxSource) resolveTie() error {
+	head, stored := s.graph.matrices["lm_head"]
+	embed := s.graph.matrices["model.embed_tokens"]
+	same := !stored || head.tensor == embed.tensor
+	if !same && (s.cfg.TieWordEmbeddings || s.cfg.tieUnstated) {
+		a, _, err := s.matrix("model.embed_tokens", s.cfg.VocabSize, s.cfg.HiddenSize)
+		if err != nil {
+			return err
+		}
+		b, turned, err := s.matrix("lm_head", s.cfg.VocabSize, s.cfg.HiddenSize)
+		if err != nil {
+			return err
+		}
+		same = sameTable(a, b, turned)
+		s.used[head.tensor] = same
+		if err := errors.Join(a.ReleasePages(), b.ReleasePages()); err != nil {
+			return err
+		}
+	}
+	s.cfg.TieWordEmbeddings, s.cfg.tieUnstated = same, false
+	return nil
+}
+
+// sameTable compares a [rows, cols] with b, which is [cols, rows] when turned.
+func sameTable(a, b container.View, turned bool) bool {
+	if a.DType != b.DType || len(a.Data) != len(b.Data) {
+		return false
+	}
+	rows, cols := a.Shape[0], a.Shape[1]
+	size := len(a.Data) / (rows * cols)
+	for r := range rows {
+		for c := range cols {
+			at := r*cols + c
+			if turned {
+				at = c*rows + r
+			}
+			if string(a.Data[(r*cols+c)*size:][:size]) != string(b.Data[at*size:][:size]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// matrix returns the weights of a module, and whether they are [in, out].
+func (s *onnxSource) matrix(module string, out, in int) (container.View, bool, error) {
+	m, ok := s.graph.matrices[module]
+	if !ok {
+		return container.View{}, false, &container.Error{Kind: container.ErrTensorMissing, Path: s.set.Path(), Tensor: module + ".weight",
+			Found: "neither an initializer of that name nor a MatMul of that module", Expected: fmt.Sprintf("a matrix of shape %v", []int{out, in})}
+	}
+	shape := []int{out, in}
+	if m.turned {
+		shape = []int{in, out}
+	}
+	v, err := s.view(m.tensor, shape...)
+	if err != nil {
+		return v, false, err
+	}
+	return v, m.turned, v.Check(shape, append([]string{onnx.I8, onnx.I2}, floats...)...)
+}
+
+func (s *onnxSource) linear(name string, out, in int) (*nn.Linear, error) {
+	w, turned, err := s.matrix(name, out, in)
+	if err != nil {
+		return nil, err
+	}
+	l := &nn.Linear{Out: out, In: in}
+	switch {
+	case !s.converts(name):
+		l.Dense, err = s.float(w, turned, out, in, naturalFormat(w.DType))
+	case slices.Contains(floats, w.DType):
+		s.masters(l, name, w, turned)
+	default:
+		err = s.ternary(l, name, w, turned)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.cfg.hasBias(name) {
+		if l.Bias, err = s.vector(s.stored(s.graph.biases, name, ".bias"), out); err != nil {
+			return nil, err
+		}
+	}
+	if s.cfg.Quantization.UseRMSNorm && l.Ternary != nil {
+		weight, err := s.norm(name+".rms_norm", in)
+		if err != nil {
+			return nil, err
+		}
+		l.Norm = &nn.RMSNorm{Weight: weight, Eps: float32(s.cfg.Quantization.RMSNormEps)}
+	}
+	return l, nil
+}
+
+// ternary plans a linear whose codes are stored as integers.
+func (s *onnxSource) ternary(l *nn.Linear, name string, w container.View, turned bool) error {
+	tensor := s.graph.matrices[name].scale
+	if tensor == "" {
+		tensor = name + ".weight_scale"
+	}
+	v, err := s.view(tensor, 1)
+	if err != nil {
+		return err
+	}
+	if err := v.Check(slices.Repeat([]int{1}, len(v.Shape)), floats...); err != nil {
+		return err
+	}
+	scale := decodeFloats(v)[0]
+	if !(scale > 0) || math.IsInf(float64(scale), 0) {
+		return &container.Error{Kind: ErrValue, Path: v.Path(), Tensor: v.Name, Found: fmt.Sprint(scale), Expected: "a positive, finite scale"}
+	}
+	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
+	fill := s.codes(l.Ternary)
+	s.plan(w, 0, func() error {
+		return fill(func(panels []byte) error {
+			codes, err := onnxCodes(w, turned, l.Out, l.In)
+			if err != nil {
+				return err
+			}
+			cpu.PackTernary(panels, codes, l.Out, l.In)
+			return nil
+		})
+	})
+	return nil
+}
+
+// onnxCodes reads the codes of a ternary matrix [out, in].
+func onnxCodes(w container.View, turned bool, out, in int) ([]int8, error) {
+	codes := make([]int8, out*in)
+	for i := range codes {
+		var code int8
+		if w.DType == onnx.I2 {
+			code = int8(w.Data[i/4]<<(6-2*(i%4))) >> 6
+		} else {
+			code = int8(w.Data[i])
+		}
+		at := i
+		if turned {
+			at = i%out*in + i/out
+		}
+		if code < -1 || code > 1 {
+			return nil, &quant.ValueError{Kind: quant.ErrCode, Row: at / in, Col: at % in, Found: fmt.Sprint(code), Expected: "-1, 0 or 1"}
+		}
+		codes[at] = code
+	}
+	return codes, nil
+}
+
+// masters plans a linear that is ternarized at load.
+func (s *onnxSource) masters(l *nn.Linear, name string, w container.View, turned bool) {
+	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
+	fill := s.codes(l.Ternary)
+	s.plan(w, 0, func() error {
+		return fill(func(panels []byte) (err error) {
+			l.Ternary.Scale, err = quant.Ternarize(panels, w.DType, upright(w, turned, l.Out, l.In), l.Out, l.In)
+			return err
+		})
+	})
+}
+
+// masterRows reads the master weights of a layer, nil where it has codes.
+func (s *onnxSource) masterRows(name string, out, in int) (masterRows, error) {
+	v, turned, err := s.matrix(name, out, in)
+	if err != nil || !slices.Contains(floats, v.DType) {
+		return nil, err
+	}
+	read := rowsOf(v.DType, upright(v, turned, out, in), in)
+	return func(row []float32, r int) {
+		read(row, r)
+		if r == out-1 {
+			_ = v.ReleasePages() // they are read again when they are needed
+		}
+	}, nil
+}
+
+// float plans a matrix that stays float: in pieces where its rows are rows in the file, and else as a whole.
+func (s *onnxSource) float(w container.View, turned bool, rows, cols int, format cpu.DenseFormat) (*quant.Dense, error) {
+	if err := w.Check(slices.Repeat([]int{-1}, 2), floats...); err != nil {
+		return nil, err
+	}
+	if !turned {
+		return s.dense(w, rows, cols, format, func(dtype string, data []byte) (string, []byte, error) { return dtype, data, nil })
+	}
+	d := &quant.Dense{Rows: rows, Cols: cols, Format: format}
+	s.reserve(&d.Panels, cpu.DenseBytes(format, rows, cols))
+	if quant.Scaled(format) {
+		d.RowScale = make([]float32, rows)
+	}
+	s.plan(w, 0, func() error {
+		return quant.PackDense(d.Panels, d.RowScale, format, w.DType, upright(w, turned, rows, cols), rows, cols)
+	})
+	return d, nil
+}
+
+// upright is the bytes of a matrix [out, in], a copy when it was turned.
+func upright(w container.View, turned bool, out, in int) []byte {
+	if !turned {
+		return w.Data
+	}
+	size := len(w.Data) / (out * in)
+	data := make([]byte, len(w.Data))
+	cpu.Parallel((out+turned64-1)/turned64, task(func(chunk int) {
+		for c := range in {
+			for r := chunk * turned64; r < min((chunk+1)*turned64, out); r++ {
+				copy(data[(r*in+c)*size:(r*in+c+1)*size], w.Data[(c*out+r)*size:])
+			}
+		}
+	}))
+	return data
+}
+
+// turned64 is how many rows a worker turns at a time.
+const turned64 = 64
+
+func (s *onnxSource) norm(name string, dim int) ([]float32, error) {
+	return s.vector(s.stored(s.graph.vectors, name, ".weight"), dim)
+}
+
+// stored is the tensor of a module's vector, or the name that it should have.
+func (s *onnxSource) stored(names map[string]string, module, part string) string {
+	if name, ok := names[module]; ok {
+		return name
+	}
+	return module + part
+}
+
+func (s *onnxSource) table(name string, rows, cols int) (*nn.Linear, error) {
+	w, turned, err := s.matrix(name, rows, cols)
+	if err != nil {
+		return nil, err
+	}
+	format := naturalFormat(w.DType)
+	if name == "lm_head" || s.cfg.TieWordEmbeddings {
+		format = s.head.or(format)
+	}
+	d, err := s.float(w, turned, rows, cols, format)
+	if err != nil {
+		return nil, err
+	}
+	return &nn.Linear{Out: rows, In: cols, Dense: d}, nil
+}

@@ -1,0 +1,100 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/onnx"
+)
+
+const onnxDir = "../../tests_go/testdata/onnx"
+
+func TestONNXFilesOfTheFirstVersionLoad(t *testing.T) {
+	var sums []uint32
+	for _, name := range []string{"own_int8.onnx", "own_int2.onnx"} {
+		m, err := Load(context.Background(), filepath.Join(onnxDir, name), LoadOptions{})
+		require.NoError(t, err)
+		require.Equal(t, ArchBitNet, m.Config.Architecture)
+		sums = append(sums, m.Checksum())
+		require.NoError(t, m.Close())
+	}
+	m, err := NewRandom(&Config{VocabSize: 24, HiddenSize: 16, IntermediateSize: 16, NumHiddenLayers: 1, NumAttentionHeads: 2,
+		NumKeyValueHeads: 1}, 7, LoadOptions{})
+	require.NoError(t, err)
+	defer m.Close()
+	require.Equal(t, []uint32{m.Checksum(), m.Checksum()}, sums, "the weights that seed 7 makes")
+}
+
+// A deferred model reads its weights from the file when they are needed.
+func TestADeferredONNXModelHasTheSameWeights(t *testing.T) {
+	for _, name := range []string{"own_int2.onnx", "torchscript.onnx", "dynamo.onnx"} {
+		path := filepath.Join(onnxDir, name)
+		var files [2][]byte
+		for i := range files {
+			m, err := Load(context.Background(), path, LoadOptions{Quantize: true, Deferred: i == 1})
+			require.NoError(t, err)
+			saved := filepath.Join(t.TempDir(), "weights")
+			require.NoError(t, m.SaveONNXWeights(context.Background(), saved, ONNXInt2))
+			require.NoError(t, m.Close())
+			files[i], err = os.ReadFile(saved)
+			require.NoError(t, err)
+		}
+		require.True(t, string(files[0]) == string(files[1]), name)
+	}
+}
+
+func TestNamesOfModulesAreFoundBehindWhatWrapsTheModel(t *testing.T) {
+	for name, want := range map[string]string{
+		"model.layers.0.self_attn.q_proj.weight":   "model.layers.0.self_attn.q_proj.weight",
+		"m.model.layers.12.mlp.up_proj":            "model.layers.12.mlp.up_proj",
+		"layers.3.input_layernorm":                 "model.layers.3.input_layernorm",
+		"_orig_mod.model.norm.weight":              "model.norm.weight",
+		"norm":                                     "model.norm",
+		"model.layers.0.self_attn.q_norm.weight":   "model.layers.0.self_attn.q_norm.weight",
+		"wrapper.lm_head.weight":                   "lm_head.weight",
+		"embed_tokens":                             "model.embed_tokens",
+		"transformer.h.0.attn.c_attn.weight":       "transformer.h.0.attn.c_attn.weight",
+		"model.layers.0":                           "model.layers.0",
+		"model.layers.123456.self_attn.q_proj":     "model.layers.123456.self_attn.q_proj",
+		"model.rotary_emb.inv_freq":                "model.rotary_emb.inv_freq",
+		"encoder.final_layer_norm.weight":          "encoder.final_layer_norm.weight",
+		"pre.model.layers.1.mlp.ffn_sub_norm.bias": "model.layers.1.mlp.ffn_sub_norm.bias",
+	} {
+		require.Equal(t, want, onnxName(name))
+	}
+	require.Equal(t, "model.layers.0.mlp", onnxModule(&onnx.Node{Name: "/model/layers.0/mlp/Mul"}))
+	require.Equal(t, "", onnxModule(&onnx.Node{Name: "MatMul_7"}))
+	require.Equal(t, "lm_head", onnxModule(&onnx.Node{Name: "node_linear_14", Scopes: "['', 'lm_head', 'linear_14']"}))
+	require.Equal(t, "model.norm", onnxModule(&onnx.Node{Name: "x", Scopes: "['', 'm', 'm.model', 'm.model.norm', 'mul_1']"}))
+}
+
+// FuzzLoadONNX: whatever the bytes, loading ends with a model, or with an error about the file or the config in it.
+func FuzzLoadONNX(f *testing.F) {
+	for _, name := range []string{"own_int8.onnx", "own_int2.onnx", "torchscript.onnx", "dynamo.onnx"} {
+		data, err := os.ReadFile(filepath.Join(onnxDir, name))
+		require.NoError(f, err)
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		file, err := onnx.OpenBytes("fuzz", data)
+		if err != nil {
+			require.ErrorIs(t, err, container.ErrFormat)
+			return
+		}
+		head, err := parseHeadFormat("")
+		require.NoError(t, err)
+		m, err := buildONNX(context.Background(), file, newLoader(LoadOptions{Quantize: true}, head))
+		if err != nil {
+			require.True(t, errors.Is(err, container.ErrFormat) || errors.Is(err, ErrConfig), err)
+			return
+		}
+		require.NoError(t, m.Config.Validate())
+		require.NoError(t, m.Close())
+	})
+}
