@@ -9,7 +9,14 @@ import pytest
 from bitnet_rust import ArgumentError, BitNetModel, ModelNotFoundError, convert
 from conftest import Terminal
 
-TARGETS = {"native": "m.bitnet", "native-dir": "native", "hf": "hf", "hf-master": "masters", "gguf": "m.gguf", "onnx": "onnx/m.onnx"}
+TARGETS = {
+    "native": "m.bitnet",
+    "native-dir": "native",
+    "hf": "hf",
+    "hf-master": "masters",
+    "gguf": "m.gguf",
+    "onnx": "onnx/m.onnx",
+}
 
 
 @pytest.fixture(scope="module")

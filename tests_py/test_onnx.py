@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from bitnet_rust import BitNetModel, convert, inspect_model, onnx_export
+from bitnet_rust import BitNetModel, convert, inspect_model, onnx_export, verify_model
 from bitnet_rust.errors import ArgumentError, BitNetError, ConfigError, FormatError
 from conftest import GOLDEN, REPO, Terminal
 
@@ -527,3 +527,14 @@ def test_no_damage_ends_in_anything_but_an_error(tmp_path: Path) -> None:
         except BitNetError:
             refused += 1
     assert 25 < refused < 250
+
+
+def test_verification_finds_what_loading_would(tmp_path: Path, tiny: BitNetModel) -> None:
+    path = exported(tmp_path, tiny)
+    sound = verify_model(path)
+    assert (sound.ok, sound.format, sound.problems) == (True, "onnx", [])
+    assert len(sound.norms) == 1 + 4 * tiny.config.num_hidden_layers
+    _change(_code)(path)
+    found = verify_model(path).problems
+    assert [problem["tensor"] for problem in found] == ["model.layers.0.mlp.up_proj.weight"]
+    assert "found 2, expected -1, 0 or 1" in found[0]["message"]

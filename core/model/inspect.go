@@ -311,6 +311,10 @@ func inspectONNX(path string) (inspected, error) {
 	for key, value := range file.Metadata {
 		f.info.Metadata[key] = value
 	}
+	f.plan = func(_ context.Context, l *loader) error {
+		_, _, err := planONNX(file, l)
+		return err
+	}
 	f.codes = func(v container.View) ([]int8, float32, error) {
 		scale, err := file.Tensor(v.Name + "_scale")
 		if err != nil || len(v.Shape) != 2 || v.DType != onnx.I8 && v.DType != onnx.I2 {

@@ -39,25 +39,9 @@ func loadONNX(ctx context.Context, path string, l *loader) (*Model, error) {
 func buildONNX(ctx context.Context, file *onnx.Model, l *loader) (*Model, error) {
 	closing := file.Close
 	defer func() { _ = closing() }() // everything is copied out
-	graph, err := newONNXGraph(file)
+	m, src, err := planONNX(file, l)
 	if err != nil {
 		return nil, err
-	}
-	cfg, err := onnxConfig(file, graph, l.opts.Quantize)
-	if err != nil {
-		return nil, err
-	}
-	src := &onnxSource{tensorSource: newTensorSource(l, file), graph: graph, cfg: cfg, converts: cfg.Quantization.converter()}
-	if err := src.resolveTie(); err != nil {
-		return nil, err
-	}
-	m, err := build(cfg, src)
-	if err != nil {
-		return nil, err
-	}
-	if name := graph.leftOver(src.used); name != "" {
-		return nil, &container.Error{Kind: ErrUnexpected, Path: file.Path(), Tensor: name, Found: "a weight of shape " + graph.describe(name),
-			Expected: "no such weight in a " + cfg.Architecture}
 	}
 	if err := l.finish(ctx, m); err != nil {
 		return nil, err
@@ -67,6 +51,31 @@ func buildONNX(ctx context.Context, file *onnx.Model, l *loader) (*Model, error)
 	}
 	m.Info.Path, m.Info.Format = file.Path(), "onnx"
 	return m, nil
+}
+
+// planONNX goes as far as there are no weights: config, names and shapes.
+func planONNX(file *onnx.Model, l *loader) (*Model, *onnxSource, error) {
+	graph, err := newONNXGraph(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, err := onnxConfig(file, graph, l.opts.Quantize)
+	if err != nil {
+		return nil, nil, err
+	}
+	src := &onnxSource{tensorSource: newTensorSource(l, file), graph: graph, cfg: cfg, converts: cfg.Quantization.converter()}
+	if err := src.resolveTie(); err != nil {
+		return nil, nil, err
+	}
+	m, err := build(cfg, src)
+	if err != nil {
+		return nil, nil, err
+	}
+	if name := graph.leftOver(src.used); name != "" {
+		return nil, nil, &container.Error{Kind: ErrUnexpected, Path: file.Path(), Tensor: name, Found: "a weight of shape " + graph.describe(name),
+			Expected: "no such weight in a " + cfg.Architecture}
+	}
+	return m, src, nil
 }
 
 // onnxConfig is the config in the model's metadata, or that of the config.json beside it, or what the graph itself says.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
+	"github.com/bitnet-rust/bitnet_rust/core/format/onnx"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 )
 
@@ -99,6 +100,12 @@ func describe(ctx context.Context, path string, meta map[string]string) error {
 				meta[KeyLicense] = license
 			}
 			_ = set.Close() // nothing of it is kept
+		}
+	} else if strings.EqualFold(filepath.Ext(path), ONNXExt) {
+		p.Source, p.Format = filepath.Base(path), "onnx"
+		if file, err := onnx.Open(path); err == nil {
+			files = setFiles(file)
+			_ = file.Close() // nothing of it is kept
 		}
 	} else {
 		dir := hfDir(path)

@@ -15,7 +15,7 @@ import (
 // Verification says what was found in the files of a model.
 type Verification struct {
 	Path      string      `json:"path"`
-	Format    string      `json:"format"`    // "safetensors", "native", "gguf"; "" of files that cannot be opened
+	Format    string      `json:"format"`    // "safetensors", "native", "gguf", "onnx"; "" of files that cannot be opened
 	Tensors   int         `json:"tensors"`   // that were read
 	Bytes     int64       `json:"bytes"`     // of them, as the files have them
 	Checksums int         `json:"checksums"` // of tensors that were compared; other formats than the native one have none

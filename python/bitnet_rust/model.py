@@ -292,7 +292,9 @@ class BitNetModel:
             (Markdown) and "license" have a meaning to readers.
         """
         if not fspath(path):
-            raise ArgumentError("path is empty: expected a file name that ends in .bitnet, .gguf or .onnx, or a directory")
+            raise ArgumentError(
+                "path is empty: expected a file name that ends in .bitnet, .gguf or .onnx, or a directory"
+            )
         try:
             place = Path(path).expanduser()
             if not place.parent.exists():

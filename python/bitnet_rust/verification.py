@@ -16,7 +16,7 @@ class Verification:
 
     path: str
     format: str
-    """"safetensors", "native" or "gguf"; empty of files that cannot be opened."""
+    """"safetensors", "native", "gguf" or "onnx"; empty of files that cannot be opened."""
     tensors: int
     """How many were read."""
     bytes: int
