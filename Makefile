@@ -10,7 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 EXT    := python/bitnet_rust/_bitnet.abi3.so
 MIN_COVERAGE ?= 85
-FUZZTIME ?= 5s
+FUZZTIME ?= 20s
 
 GO_SOURCES := $(shell find accel bindings core -name '*.go' -o -name '*.s' -o -name '*.c' -o -name '*.h' | grep -v _test.go) go.mod go.sum
 GO_DIRS    := accel bench bindings core tests_go

@@ -42,6 +42,9 @@ func TestMakingAndSavingAModelEndWithTheirContext(t *testing.T) {
 	for _, save := range []func(ctx context.Context, dir string) error{
 		func(ctx context.Context, dir string) error { return m.SaveHFContext(ctx, dir, HFOptions{}) },
 		func(ctx context.Context, dir string) error { return m.SaveContext(ctx, dir, SaveOptions{}) },
+		func(ctx context.Context, dir string) error {
+			return m.SaveContext(ctx, dir, SaveOptions{Compression: CompressionZstd, MaxShard: 10_000})
+		},
 	} {
 		for after := range int64(8) {
 			dir := t.TempDir()

@@ -45,7 +45,7 @@ type Provenance struct {
 	Files    []SourceFile `json:"files"`              // config and weights; without those that were gone
 }
 
-// SourceFile is one of them, as it was when the native file was written.
+// SourceFile is one of them, as it was when the model was first saved.
 type SourceFile struct {
 	Name   string `json:"name"`
 	Bytes  int64  `json:"bytes"`
@@ -74,9 +74,14 @@ func checkMetadata(meta map[string]string) error {
 func (m *Model) metadata(ctx context.Context, given map[string]string) (map[string]string, error) {
 	meta := map[string]string{}
 	if path := m.Info.Path; path != "" && m.Info.Metadata == nil {
-		if err := describe(ctx, path, meta); err != nil {
-			return nil, err
+		if m.origin.Load() == nil {
+			said := map[string]string{}
+			if err := describe(ctx, path, said); err != nil {
+				return nil, err
+			}
+			m.origin.Store(&said)
 		}
+		maps.Copy(meta, *m.origin.Load())
 	}
 	maps.Copy(meta, m.Info.Metadata)
 	for key, value := range given {

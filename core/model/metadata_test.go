@@ -83,11 +83,13 @@ func TestAModelIsSavedWhateverItsCardIs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := copyModel(t, "bitnet_offline_packed", filepath.Join(t.TempDir(), "m"))
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "README.md"), []byte(card), 0o600))
-			m := load(t, dir, model.LoadOptions{})
-			require.NotContains(t, savedMetadata(t, m, model.SaveOptions{}), model.KeyLicense)
+			m, late := load(t, dir, model.LoadOptions{}), load(t, dir, model.LoadOptions{})
+			first := savedMetadata(t, m, model.SaveOptions{})
+			require.NotContains(t, first, model.KeyLicense)
 			require.NoError(t, os.RemoveAll(dir))
+			require.Equal(t, first[model.KeyProvenance], savedMetadata(t, m, model.SaveOptions{})[model.KeyProvenance])
 			var p model.Provenance
-			require.NoError(t, json.Unmarshal([]byte(savedMetadata(t, m, model.SaveOptions{})[model.KeyProvenance]), &p))
+			require.NoError(t, json.Unmarshal([]byte(savedMetadata(t, late, model.SaveOptions{})[model.KeyProvenance]), &p))
 			require.Equal(t, "m", p.Source)
 			require.Empty(t, p.Files)
 		})

@@ -25,6 +25,8 @@ type Model struct {
 	Info  Info                              // where the weights came from and what they occupy
 	files atomic.Pointer[map[string]string] // tokenizer and other texts that SetAssets gave; nil: those at Info.Path
 
+	origin atomic.Pointer[map[string]string] // what describe said of Info.Path, once somebody has asked
+
 	use     sync.RWMutex  // held for reading by steps, for writing by whoever moves or frees weights
 	stale   atomic.Bool   // the master weights have changed since the last Refresh
 	version atomic.Uint64 // how often Refresh was called

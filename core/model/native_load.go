@@ -34,7 +34,7 @@ func loadNative(ctx context.Context, path string, l *loader) (*Model, error) {
 }
 
 // LoadReader is Load for a native file of size bytes wherever it is: in an archive, in memory, on a server. Name stands for it in errors. It is read
-// once, from the first weight to the last, after the header and the small vectors; nothing is read after the return unless the weights are
+// once, from the first weight to the last, after the header, the files inside and the small vectors; nothing is read after the return unless the weights are
 // deferred. What else is in the
 // file, such as the tokenizer, is the model's: see Assets.
 func LoadReader(ctx context.Context, r io.ReaderAt, size int64, name string, o LoadOptions) (*Model, error) {

@@ -1,5 +1,5 @@
-// Package container is what the formats of named tensors have in common: a file
-// mapped into memory whose parts are handed out as views, the interface that
+// Package container is what the formats of named tensors have in common: a file,
+// mapped into memory or read, whose parts are handed out as views, the interface that
 // hides whether a checkpoint is one file or several, and the error that says
 // what is wrong with a file and where. Packages safetensors and gguf read and
 // write the formats themselves.
