@@ -149,7 +149,9 @@ func TestHostileNativeFilesAreRefused(t *testing.T) {
 		{"no frame at all", changed(func(n *native) { n.packed(q, nil) }), model.ErrCompression},
 		{"frames to skip", changed(func(n *native) { n.packed(q, bytes.Repeat([]byte{0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0}, size/8-1)) }), model.ErrCompression},
 		{"more frames to skip than there are bytes", changed(func(n *native) { n.packed(q, bytes.Repeat([]byte{0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0}, 100_000)) }), model.ErrCompression},
-		{"other bytes than were compressed", changed(func(n *native) { n.packed(q, frames(t, size)) }), model.ErrChecksum},
+		{"other bytes than were compressed", changed(func(n *native) {
+			n.packed(q, append(frames(t, size), bytes.Repeat([]byte{0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0}, 10)...))
+		}), model.ErrChecksum},
 		{"a compressed norm of other bytes", changed(func(n *native) { n.packed(norm, frames(t, 1024)) }), model.ErrChecksum},
 		{"a file of the outside", changed(func(n *native) {
 			n.tensor(tok).Name = "file/../../x"

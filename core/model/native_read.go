@@ -27,7 +27,7 @@ const (
 	zstdFrame     = 1 << 20 // bytes in a frame, and its window
 	zstdWindow    = 8 << 20 // largest window that is read: what every decoder should take
 	zstdGrowth    = 200     // a tensor's bytes for each compressed one, at most
-	zstdAnyGrowth = 1 << 20 // a tensor so small may grow as it likes
+	zstdAnyGrowth = 4 << 10 // a tensor so small may grow as it likes
 )
 
 // readPiece is how many bytes of a tensor are looked at together: a multiple of the alignment of panels.
