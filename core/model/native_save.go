@@ -56,12 +56,28 @@ func (m *Model) saveNative(ctx context.Context, path string, files map[string]st
 	if err != nil {
 		return err
 	}
+	if err := checkHeader(tensors, meta); err != nil {
+		return err
+	}
 	tensors = stoppable(ctx, tensors)
 	if o.MaxShard > 0 {
 		_, err = safetensors.WriteShards(path, NativeExt, tensors, meta, o.MaxShard)
 		return err
 	}
 	return safetensors.Write(path, tensors, meta)
+}
+
+// checkHeader refuses what no reader would take.
+func checkHeader(tensors []container.Tensor, meta map[string]string) error {
+	size, err := safetensors.HeaderSize(tensors, meta)
+	if err != nil {
+		return err
+	}
+	if size > nativeLimits.Header || len(tensors) > nativeLimits.Tensors {
+		return fmt.Errorf("%w: a header of %d bytes with %d tensors: must be at most %d bytes, metadata and all, and %d tensors", ErrOption,
+			size, len(tensors), nativeLimits.Header, nativeLimits.Tensors)
+	}
+	return nil
 }
 
 // nativeMetadata is the metadata of all files. Programs of the first version read what needs no later one.

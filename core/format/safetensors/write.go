@@ -84,6 +84,13 @@ func WriteTo(w io.Writer, tensors []container.Tensor, metadata map[string]string
 	return nil
 }
 
+// HeaderSize is the number of bytes of the header that Write makes, or its error
+// about the tensors.
+func HeaderSize(tensors []container.Tensor, metadata map[string]string) (int, error) {
+	head, _, err := encodeHeader("", tensors, metadata)
+	return len(head) - 8, err
+}
+
 // encodeHeader validates the tensors and renders the file's first part, length
 // and padding included.
 func encodeHeader(path string, tensors []container.Tensor, metadata map[string]string) (head []byte, sizes []int64, err error) {
