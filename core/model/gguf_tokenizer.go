@@ -53,7 +53,11 @@ func ggufAssets(path string) (map[string]string, error) {
 		return nil, err
 	}
 	defer func() { _ = set.Close() }() // the texts are copies
-	m := set.Metadata()
+	return ggufTokenizerFiles(set.Metadata(), path)
+}
+
+// ggufTokenizerFiles makes them of the metadata alone; path is for errors.
+func ggufTokenizerFiles(m *gguf.Metadata, path string) (map[string]string, error) {
 	files := map[string]string{}
 	if !m.Has(ggufTokens) {
 		return files, nil
@@ -67,7 +71,7 @@ func ggufAssets(path string) (map[string]string, error) {
 		return nil, err
 	}
 	files["tokenizer.json"] = tokenizer
-	config := map[string]any{"tokenizer_class": "PreTrainedTokenizerFast"}
+	config := jsonObject{"tokenizer_class": "PreTrainedTokenizerFast"}
 	for _, name := range []string{"bos", "eos", "unk", "pad"} {
 		if id := t.id(name); id >= 0 {
 			config[name+"_token"] = t.tokens[id]
@@ -241,11 +245,15 @@ func (t *ggufTokenizer) sentencePieces(out jsonObject) error {
 		steps = slices.Insert(steps, 0, any(jsonObject{"type": "Prepend", "prepend": "▁"}))
 		decoders = append(decoders, jsonObject{"type": "Strip", "content": " ", "start": 1, "stop": 0})
 	}
+	merges, err := t.merges(scores)
+	if err != nil {
+		return err
+	}
 	out["normalizer"] = jsonObject{"type": "Sequence", "normalizers": steps}
 	out["pre_tokenizer"] = nil
 	out["decoder"] = jsonObject{"type": "Sequence", "decoders": decoders}
 	model := jsonObject{"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
-		"fuse_unk": true, "byte_fallback": true, "ignore_merges": false, "vocab": t.vocab(), "merges": t.merges(scores)}
+		"fuse_unk": true, "byte_fallback": true, "ignore_merges": false, "vocab": t.vocab(), "merges": merges}
 	if unk := t.id("unk"); unk >= 0 {
 		model["unk_token"] = t.tokens[unk]
 	}
@@ -254,11 +262,13 @@ func (t *ggufTokenizer) sentencePieces(out jsonObject) error {
 }
 
 // merges recovers the merges of a scored vocabulary: of a token every cut into two tokens, tokens of a high score first.
-func (t *ggufTokenizer) merges(scores []float32) [][2]string {
-	ids := make(map[string]int, len(t.tokens))
+func (t *ggufTokenizer) merges(scores []float32) ([][2]string, error) {
+	ids, size := make(map[string]int, len(t.tokens)), 0
 	for i, token := range t.tokens {
 		ids[token] = i
+		size += len(token)
 	}
+	room := maxMerges*size + 1<<16
 	type merge struct {
 		left, right, whole int
 	}
@@ -270,9 +280,13 @@ func (t *ggufTokenizer) merges(scores []float32) [][2]string {
 		for at := range token {
 			left, ok := ids[token[:at]]
 			right, ok2 := ids[token[at:]]
-			if at > 0 && ok && ok2 {
-				found = append(found, merge{left, right, i})
+			if at == 0 || !ok || !ok2 {
+				continue
 			}
+			if room -= len(token); room < 0 {
+				return nil, t.wrong(ggufTokens, fmt.Sprintf("%d tokens that can be put together from others in more ways than words can", len(t.tokens)), "a vocabulary")
+			}
+			found = append(found, merge{left, right, i})
 		}
 	}
 	slices.SortStableFunc(found, func(a, b merge) int {
@@ -282,11 +296,16 @@ func (t *ggufTokenizer) merges(scores []float32) [][2]string {
 	for i, m := range found {
 		out[i] = [2]string{t.tokens[m.left], t.tokens[m.right]}
 	}
-	return out
+	return out, nil
 }
 
-// maxPiece is the longest token that is cut into two: real ones have a few dozen bytes, and a hostile one would cost its square.
-const maxPiece = 1024
+const (
+	// maxPiece is the longest token that is cut into two: real ones have a few dozen bytes, and a hostile one would cost its square.
+	maxPiece = 256
+	// maxMerges is how many times the bytes of the vocabulary its merges may have. It is about 2 of published ones; of one that holds
+	// a, aa, aaa, ... it grows with the longest.
+	maxMerges = 32
+)
 
 func (t *ggufTokenizer) vocab() map[string]int {
 	vocab := make(map[string]int, len(t.tokens))

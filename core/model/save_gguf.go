@@ -411,7 +411,7 @@ func (t *hfTokenizer) special(files map[string]string, c *Config) []gguf.Entry {
 		if object, ok := config[name].(map[string]any); ok {
 			token, _ = object["content"].(string)
 		}
-		if id, ok := ids[token]; ok {
+		if id, ok := ids[token]; ok && id >= 0 && id < c.VocabSize {
 			return &id
 		}
 		return nil

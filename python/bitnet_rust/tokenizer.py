@@ -1,13 +1,10 @@
 """Text to token ids and back, by Hugging Face's `tokenizers`, and chat templates by Jinja."""
 
-import itertools
 import json
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _bitnet
 from .arrays import token_ids
@@ -264,7 +261,8 @@ class Tokenizer:
     ) -> list[int] | str:
         """Renders a conversation ([{"role": "user", "content": "..."}, ...]) as the model was trained to read it.
 
-        The template is the model's own, or the one passed; it runs in Jinja's sandbox. Further keyword arguments
+        The template is the model's own, or the one passed; it runs in Jinja's sandbox, and only as long as a text of that
+        length takes. Further keyword arguments
         (tools, documents, ...) are given to it. Returns token ids, or the text with ``tokenize=False``.
         """
         given = {"messages": messages, "add_generation_prompt": add_generation_prompt} | variables
@@ -297,8 +295,10 @@ class Tokenizer:
                 "this model has no chat template (neither chat_template.jinja nor one in tokenizer_config.json); "
                 "pass chat_template=..., or use generate() with a prompt of your own"
             )
+        from .chat_template import render
+
         special = {name: token for name, token in self._special.items() if token is not None}
-        return _render(template, special | variables)
+        return render(template, special | variables)
 
     def __repr__(self) -> str:
         template = "with" if self.chat_template else "without"
@@ -319,60 +319,3 @@ def _template_in(config: Mapping[str, Any]) -> str | None:
         named = {one["name"]: one["template"] for one in template if isinstance(one, Mapping) and "template" in one}
         template = named.get("default") or next(iter(named.values()), None)
     return template if isinstance(template, str) else None
-
-
-def _render(template: str, variables: Mapping[str, Any]) -> tuple[str, list[tuple[int, int]]]:
-    """The text, and the parts of it that the template marks as generated."""
-    import jinja2
-
-    mark = secrets.token_hex(16)  # no message has it
-    try:
-        marked = _compiled(template).render(variables, generation_mark=mark)
-    except jinja2.TemplateSyntaxError as error:
-        raise TokenizerError(f"line {error.lineno} of the chat template is malformed: {error.message}") from error
-    except jinja2.TemplateError as error:
-        raise TokenizerError(f"the chat template refuses these messages: {error}") from error
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise TokenizerError(f"the chat template fails on these messages: {error}") from error
-    pieces = marked.split(mark)
-    places = list(itertools.accumulate(map(len, pieces)))
-    return "".join(pieces), list(zip(places[:-1:2], places[1:-1:2], strict=True))
-
-
-@lru_cache(maxsize=16)
-def _compiled(template: str) -> Any:
-    from datetime import datetime
-
-    import jinja2
-    import jinja2.ext
-    import jinja2.sandbox
-    from jinja2 import nodes
-
-    class Generation(jinja2.ext.Extension):
-        """{% generation %}: what is in it stands between two marks."""
-
-        tags = {"generation"}  # noqa: RUF012  jinja2 wants a set of the class
-
-        def parse(self, parser: Any) -> nodes.Node:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            call = self.call_method("_mark", [nodes.ContextReference()])
-            return nodes.CallBlock(call, [], [], body).set_lineno(line)
-
-        def _mark(self, context: Any, caller: Any) -> str:
-            mark = context.resolve("generation_mark")
-            return f"{mark}{caller()}{mark}"
-
-    def raise_exception(message: str) -> NoReturn:
-        raise jinja2.TemplateError(message)
-
-    def tojson(value: Any, indent: int | None = None) -> str:
-        return json.dumps(value, ensure_ascii=False, indent=indent)
-
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, Generation]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
-    return environment.from_string(template)
