@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import _bitnet
 from .arrays import token_ids
-from .errors import ArgumentError, DTypeError, FileSystemError, FormatError, TokenizerError
+from .errors import ArgumentError, BitNetError, DTypeError, FileSystemError, FormatError, TokenizerError
 from .hub import resolve
+from .tokenizer_file import library_errors, open_tokenizer
 
 if TYPE_CHECKING:
     import tokenizers
@@ -54,8 +55,6 @@ class Tokenizer:
     @classmethod
     def from_files(cls, texts: Mapping[str, str], source: str) -> "Tokenizer":
         """Makes a tokenizer of the contents of its files by name; source says in errors where they came from."""
-        import tokenizers
-
         if "tokenizer.json" not in texts:
             raise TokenizerError(
                 f"{source} has no tokenizer.json; token ids can be passed instead of text, "
@@ -66,13 +65,9 @@ class Tokenizer:
             if name in texts:
                 try:
                     config |= dict(json.loads(texts[name]))
-                except (ValueError, TypeError) as error:
+                except (ValueError, TypeError, RecursionError) as error:
                     raise TokenizerError(f"{name} of {source} is not a JSON object: {error}") from error
-        try:
-            backend = tokenizers.Tokenizer.from_str(texts["tokenizer.json"])
-        except Exception as error:  # the library raises bare Exception
-            raise TokenizerError(f"tokenizer.json of {source} cannot be used: {error}") from error
-        return cls(backend, config, texts.get("chat_template.jinja"))
+        return cls(open_tokenizer(texts["tokenizer.json"], source), config, texts.get("chat_template.jinja"))
 
     @classmethod
     def train_bpe(
@@ -143,28 +138,31 @@ class Tokenizer:
         if not isinstance(text, str):
             raise DTypeError(f"text is of type {type(text).__name__}: expected str")
         try:
-            ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
-        except TypeError:
-            at = next(at for at, character in enumerate(text) if "\ud800" <= character <= "\udfff")
-            raise ArgumentError(
-                f"text[{at}] = {text[at]!r}: half of a surrogate pair or an undecoded byte: expected Unicode text"
-            ) from None
-        except Exception as error:  # the library raises bare Exception
-            raise TokenizerError(self._why_not(text, error)) from error
+            with library_errors("the text cannot be encoded"):
+                ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        except TokenizerError as error:
+            raise self._better(error, text) from error.__cause__
         return ids
 
-    def _why_not(self, text: str, error: Exception) -> str:
+    def _better(self, error: TokenizerError, text: str) -> BitNetError:
+        """What is wrong with the text, where that can be said."""
+        if isinstance(error.__cause__, TypeError):
+            at = next(at for at, character in enumerate(text) if "\ud800" <= character <= "\udfff")
+            return ArgumentError(
+                f"text[{at}] = {text[at]!r}: half of a surrogate pair or an undecoded byte: expected Unicode text"
+            )
         strange = next((c for c in text if self.token_to_id(c) is None), None)
         if "WordLevel" in str(error) and strange is not None:
-            return f"the character {strange!r} is not in the vocabulary of this tokenizer"
-        return f"the text cannot be encoded: {error}"
+            return TokenizerError(f"the character {strange!r} is not in the vocabulary of this tokenizer")
+        return error
 
     def decode(self, ids: Any, skip_special_tokens: bool = True) -> str:
         """The text of token ids (an int, a sequence, an array); bytes that form no character become U+FFFD."""
         numbers = token_ids(ids, "ids").tolist()
         if numbers and min(numbers) < 0:
             raise ArgumentError(f"ids has {min(numbers)}: expected token ids, 0 and up")
-        text: str = self.backend.decode(numbers, skip_special_tokens=skip_special_tokens)
+        with library_errors("the token ids cannot be decoded"):
+            text: str = self.backend.decode(numbers, skip_special_tokens=skip_special_tokens)
         return text
 
     def token_to_id(self, token: str) -> int | None:
