@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
 
 // The architectures this package builds. The names are the class names that a Hugging Face config.json
@@ -91,6 +93,8 @@ type Config struct {
 
 	// tieUnstated: the file said nothing about tie_word_embeddings, so that the tensors decide at load.
 	tieUnstated bool
+	// namesCode: the file names Python code that comes with the checkpoint (auto_map), which nothing here runs.
+	namesCode bool
 }
 
 // RopeScaling stretches the rotary frequencies of a model beyond the context it was first trained for.
@@ -188,7 +192,7 @@ func (e *ConfigError) Error() string {
 		b.WriteString(": " + e.Field)
 	}
 	if e.Value != nil {
-		fmt.Fprintf(&b, " = %v", e.Value)
+		b.WriteString(" = " + container.Clip(fmt.Sprint(e.Value)))
 	}
 	b.WriteString(": " + e.Reason)
 	return b.String()
@@ -235,6 +239,13 @@ func LoadConfig(path string) (*Config, error) {
 
 // readLimited reads a whole small file, and refuses one that is longer than limit.
 func readLimited(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path) // before opening, which would wait for the other end of a pipe
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, &container.Error{Kind: container.ErrNotRegular, Path: path, Field: "type", Found: info.Mode().Type().String(), Expected: "a regular file"}
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)

@@ -38,6 +38,7 @@ func parseHF(o *object) (*Config, error) {
 		c.HiddenAct = ActSiLU
 	}
 	c.tieUnstated = !o.has("tie_word_embeddings")
+	c.namesCode = o.has("auto_map")
 	c.readHFRope(o)
 	c.readHFQuantization(o)
 	if o.err != nil {
@@ -92,7 +93,11 @@ func hfArchitecture(o *object) string {
 		}
 	}
 	if len(names) > 0 {
-		o.fail("architectures", strings.Join(names, ", "), "unsupported; supported are "+strings.Join(architectures, ", "))
+		reason := "unsupported; supported are " + strings.Join(architectures, ", ")
+		if o.has("auto_map") {
+			reason += "; code that comes with a checkpoint (auto_map) is never run"
+		}
+		o.fail("architectures", strings.Join(names, ", "), reason)
 		return ""
 	}
 	var kind string

@@ -117,14 +117,14 @@ func newGGUFTokenizer(m *gguf.Metadata, path string) (*ggufTokenizer, error) {
 	}
 	for i, token := range t.tokens {
 		if !utf8.ValidString(token) {
-			return nil, t.wrong(ggufTokens, fmt.Sprintf("%q at %d", token, i), "UTF-8")
+			return nil, t.wrong(ggufTokens, fmt.Sprintf("token %d: %q", i, token), "UTF-8")
 		}
 	}
 	return t, nil
 }
 
 func (t *ggufTokenizer) wrong(key, found, expected string) error {
-	return &container.Error{Kind: gguf.ErrValue, Path: t.path, Field: key, Found: found, Expected: expected}
+	return &container.Error{Kind: gguf.ErrValue, Path: t.path, Field: key, Found: container.Clip(found), Expected: expected}
 }
 
 // id is a special token's, -1 if there is none.

@@ -257,7 +257,7 @@ func inspectGGUF(path, i2sLayout string) (inspected, error) {
 	}
 	f := inspected{info: &FileInfo{Path: path, Format: "gguf", Metadata: map[string]any{}}, set: set}
 	for _, key := range set.Metadata().Keys() {
-		f.info.Metadata[key] = set.Metadata().Any(key)
+		f.info.Metadata[key] = jsonable(set.Metadata().Any(key))
 	}
 	f.plan = func(_ context.Context, l *loader) error {
 		_, _, err := planGGUF(set, l)
@@ -335,6 +335,35 @@ func valueNames(values []onnx.Value) []string {
 		names[i] = v.Name
 	}
 	return names
+}
+
+// jsonable turns numbers that JSON does not have into texts: "NaN", "+Inf", "-Inf".
+func jsonable(v any) any {
+	switch v := v.(type) {
+	case float32:
+		if v-v != 0 {
+			return fmt.Sprint(v)
+		}
+	case float64:
+		if v-v != 0 {
+			return fmt.Sprint(v)
+		}
+	case []float32:
+		return jsonables(v)
+	case []float64:
+		return jsonables(v)
+	case []any:
+		return jsonables(v)
+	}
+	return v
+}
+
+func jsonables[T any](v []T) []any {
+	out := make([]any, len(v))
+	for i, x := range v {
+		out[i] = jsonable(x)
+	}
+	return out
 }
 
 // inspectNative lists a native file, by what its metadata says of its tensors.

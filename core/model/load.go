@@ -82,6 +82,8 @@ var ErrOption = errors.New("invalid load option")
 var (
 	// ErrUnexpected is a tensor that the model has no place for.
 	ErrUnexpected = container.NewKind("unexpected tensor")
+	// ErrPickle is a file of Python objects: reading it may run any code, so nothing here does.
+	ErrPickle = container.NewKind("a pickle can run any code and is never read")
 	// ErrValue is a tensor whose numbers cannot be weights: a scale that is not positive, an undefined ternary code.
 	ErrValue = container.NewKind("impossible value")
 )
@@ -167,6 +169,9 @@ func nativePath(path string) (string, error) {
 		case ".safetensors", ".json", GGUFExt, ONNXExt:
 			return "", nil
 		}
+		if isPickle(path) {
+			return "", pickleError(path)
+		}
 		return "", fmt.Errorf("%w: path %s: a model is a directory or a file that ends in %s, .safetensors, %s or %s", ErrOption, path, NativeExt, GGUFExt, ONNXExt)
 	}
 	if file := nativeIn(path); file != "" {
@@ -175,6 +180,13 @@ func nativePath(path string) (string, error) {
 	for _, name := range []string{safetensors.SingleName, safetensors.IndexName, ONNXName} {
 		if exists(filepath.Join(path, name)) {
 			return "", nil
+		}
+	}
+	if entries, err := os.ReadDir(path); err == nil {
+		for _, e := range entries {
+			if isPickle(e.Name()) {
+				return "", pickleError(filepath.Join(path, e.Name()))
+			}
 		}
 	}
 	return "", fmt.Errorf("model: directory %s holds none of %s, %s, %s, %s, %s: %w", path, NativeName, NativeIndex, safetensors.SingleName, safetensors.IndexName, ONNXName, fs.ErrNotExist)
@@ -206,6 +218,16 @@ func nativeIn(dir string) string {
 		}
 	}
 	return ""
+}
+
+// isPickle says whether a file has a name that PyTorch's checkpoints have: pytorch_model.bin, model.pt, last.ckpt, ...
+func isPickle(name string) bool {
+	return slices.Contains([]string{".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}, strings.ToLower(filepath.Ext(name)))
+}
+
+func pickleError(path string) error {
+	return &container.Error{Kind: ErrPickle, Path: path, Field: "type", Found: "a file of PyTorch",
+		Expected: "safetensors, which most repositories have too: torch.load(file, weights_only=True) and safetensors.torch.save_file make them"}
 }
 
 func exists(path string) bool {

@@ -40,6 +40,13 @@ func loadGGUF(ctx context.Context, path string, l *loader) (*Model, error) {
 		m.masters, m.close, closing = src.masterRows, append(m.close, set.Close), func() error { return nil }
 	}
 	m.Info.Path, m.Info.Format = path, "gguf"
+	warning, err := checkI2SLayout(set, m.Config.NumHiddenLayers, l.opts.I2SLayout)
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	if warning != "" {
+		m.Info.Warnings = append(m.Info.Warnings, warning)
+	}
 	return m, nil
 }
 

@@ -42,6 +42,10 @@ func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 		m.masters, m.close, closing = src.masterRows, append(m.close, set.Close), func() error { return nil }
 	}
 	m.Info.Path, m.Info.Format = path, "hf"
+	if cfg.namesCode {
+		m.Info.Warnings = append(m.Info.Warnings, fmt.Sprintf("%s names code of its own (auto_map), which is not run: the model is a %s as built here",
+			filepath.Join(dir, "config.json"), cfg.Architecture))
+	}
 	return m, nil
 }
 

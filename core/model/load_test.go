@@ -346,9 +346,17 @@ func TestLoadSaysWhatIsNotThere(t *testing.T) {
 	c.config["architectures"] = []string{"GPT2LMHeadModel"}
 	require.ErrorIs(t, try(c.write(), model.LoadOptions{}), model.ErrConfig)
 
-	other := filepath.Join(dir, "model.pt")
+	other := filepath.Join(dir, "model.txt")
 	require.NoError(t, os.WriteFile(other, nil, 0o600))
 	require.ErrorIs(t, try(other, model.LoadOptions{}), model.ErrOption)
+	pickle := filepath.Join(dir, "pytorch_model.bin")
+	require.NoError(t, os.WriteFile(pickle, nil, 0o600))
+	for _, path := range []string{pickle, dir} {
+		err = try(path, model.LoadOptions{})
+		require.ErrorIs(t, err, model.ErrPickle)
+		require.ErrorContains(t, err, pickle)
+		require.ErrorContains(t, err, "safetensors")
+	}
 	empty := filepath.Join(dir, "model.gguf")
 	require.NoError(t, os.WriteFile(empty, nil, 0o600))
 	require.ErrorIs(t, try(empty, model.LoadOptions{}), container.ErrFormat)

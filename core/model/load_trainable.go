@@ -47,7 +47,7 @@ func loadTrainable(ctx context.Context, o LoadOptions, load func(context.Context
 	}, c.norm); err != nil {
 		return nil, err
 	}
-	m.Info.Path, m.Info.Metadata = plain.Info.Path, plain.Info.Metadata
+	m.Info.Path, m.Info.Metadata, m.Info.Warnings = plain.Info.Path, plain.Info.Metadata, plain.Info.Warnings
 	m.files.Store(plain.files.Load())
 	return m, m.Refresh()
 }

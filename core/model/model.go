@@ -55,6 +55,7 @@ type Info struct {
 	Packing     string `json:"packing"`      // of ternary weights: "2bit" or "base3"
 
 	Metadata map[string]string `json:"metadata,omitempty"` // free-form entries of the native format
+	Warnings []string          `json:"warnings,omitempty"` // what a user should know about the checkpoint, a sentence each
 }
 
 // Block is one transformer layer.

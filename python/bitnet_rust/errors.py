@@ -97,3 +97,8 @@ class ForkError(BitNetError, RuntimeError):
 
 class CheckpointWarning(UserWarning):
     """A training checkpoint is damaged and was passed over for an older one: the message has the file and why."""
+
+
+class ModelWarning(UserWarning):
+    """A model was loaded, and there is something to know about it: code of its own that is not run, weights that look as if they
+    were read in the wrong order. The message names the file."""

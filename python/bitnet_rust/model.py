@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import warnings
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Self, SupportsInde
 from . import _bitnet
 from .arrays import as_prompts, batch_ids, is_batch, pad_logits, token_ids, whole_number
 from .config import BitNetConfig, fields_json
-from .errors import ArgumentError, DeviceError, DTypeError, FileSystemError
+from .errors import ArgumentError, DeviceError, DTypeError, FileSystemError, ModelWarning
 from .file_like import file_name, is_file
 from .file_like import load as load_file
 from .generation import GenerationOptions, GenerationResult, Session, sampling_json
@@ -69,6 +70,8 @@ class BitNetModel:
         self.config: BitNetConfig = BitNetConfig._of(described["config"])
         self._info: dict[str, Any] = described["info"]
         self._notes: dict[str, Any] = {}  # metadata that is newer than that of the file
+        for text in self._info.get("warnings", ()):
+            warnings.warn(text, ModelWarning, stacklevel=3)
 
     _title = "a model made by from_config"
 
@@ -380,7 +383,8 @@ class BitNetModel:
     @property
     def info(self) -> dict[str, Any]:
         """Where the weights came from and what they occupy: "path", "format" ("hf", "native", "gguf", "onnx", "memory", "random" or
-        "trainable"), "parameters", "weight_bytes", "head_dtype", "packing", and a native file's "metadata"."""
+        "trainable"), "parameters", "weight_bytes", "head_dtype", "packing", a native file's "metadata", and "warnings", the
+        texts of the ModelWarnings that it was loaded with, if there were any."""
         return dict(self._info)
 
     @property

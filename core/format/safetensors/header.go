@@ -48,7 +48,7 @@ func readHeader(f *container.File, limits Limits) (*header, error) {
 	n := binary.LittleEndian.Uint64(length)
 	if n > uint64(limits.header()) {
 		return nil, &container.Error{Kind: ErrHeaderTooLarge, Path: path, Field: "header length",
-			Found: strconv.FormatUint(n, 10), Expected: fmt.Sprintf("at most %d", limits.header())}
+			Found: strconv.FormatUint(n, 10) + startOf(length), Expected: fmt.Sprintf("at most %d", limits.header())}
 	}
 	if n > uint64(size-8) {
 		return nil, &container.Error{Kind: ErrHeaderTruncated, Path: path, Field: "header length",
@@ -75,6 +75,19 @@ func readHeader(f *container.File, limits Limits) (*header, error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// startOf says what a file is that has another format's first bytes: checkpoints are renamed in the hope that it helps.
+func startOf(content []byte) string {
+	for _, f := range []struct{ magic, what string }{
+		{"PK\x03\x04", "a zip archive, as PyTorch's pickles are"}, {"\x80\x02", "a pickle"}, {"\x80\x04", "a pickle"}, {"GGUF", "a GGUF file"}, {"\x1f\x8b", "a gzip file"},
+		{"\x89HDF", "an HDF5 file"}, {"version ", "a pointer of Git LFS: the file itself was not downloaded"},
+	} {
+		if bytes.HasPrefix(content, []byte(f.magic)) {
+			return ", the start of " + f.what
+		}
+	}
+	return ""
 }
 
 // layout sorts the tensors by offset and checks that they tile the data.
