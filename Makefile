@@ -77,7 +77,9 @@ wheel: $(VENV)/.dev
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 
-test: lint test-go test-race test-isa test-portable test-arm64 test-fuzz test-py
+# Python's tests leave a processor free, which the fuzz targets take.
+test: lint test-go test-race test-isa test-portable test-arm64
+	$(MAKE) -j 2 --output-sync=target test-fuzz test-py
 test-full: test $(VENV)/.torch
 	$(MAKE) test-fuzz FUZZTIME=60s
 	BITNET_TEST_LEAKS=full $(GO) test -count=1 ./tests_go -run TestMemoryIsFlat -v
@@ -141,7 +143,7 @@ test-fuzz:
 	@set -e; for package in $$(grep -rl --include='*_test.go' '^func Fuzz' $(GO_DIRS) | xargs -r -n1 dirname | sort -u); do \
 	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$package/*_test.go); do \
 	    echo "fuzz $$package $$target $(FUZZTIME)"; \
-	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./$$package; done; done
+	    nice -n 19 $(GO) test -run '^$$' -parallel 1 -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./$$package; done; done
 
 test-py: $(VENV)/.dev $(EXT)
 	$(BIN)/python -m pytest -m 'not full'

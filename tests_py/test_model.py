@@ -21,6 +21,7 @@ from bitnet_rust import (
     BitNetModel,
     ConfigError,
     DTypeError,
+    FormatError,
     GenerationResult,
     Piece,
     _bitnet,
@@ -229,8 +230,9 @@ def test_the_models_generation_config_has_the_defaults(tiny_dir: Path, tmp_path:
         assert len(model.generate(PROMPT, details=True, ignore_eos=True).token_ids) == 7
         assert model.generate(PROMPT, do_sample=True) == model.generate(PROMPT)  # top_k=1
     (directory / "generation_config.json").write_text("{broken")
-    with BitNetModel.from_pretrained(directory) as model:
-        assert model.generation_config == {}
+    broken = pytest.raises(FormatError, match=r"generation_config\.json of .* is not a JSON object")
+    with BitNetModel.from_pretrained(directory) as model, broken:
+        model.generate(PROMPT)
 
 
 def test_chat_renders_the_conversation(tiny: BitNetModel) -> None:

@@ -304,7 +304,7 @@ const (
 	maxPiece = 256
 	// maxMerges is how many times the bytes of the vocabulary its merges may have. It is about 2 of published ones; of one that holds
 	// a, aa, aaa, ... it grows with the longest.
-	maxMerges = 32
+	maxMerges = 8
 )
 
 func (t *ggufTokenizer) vocab() map[string]int {

@@ -60,12 +60,13 @@ type FloatStats struct {
 // Inspect lists what is in the files of a model: of anything that Load takes. With stats it reads every tensor, until ctx ends.
 //
 // Errors: as of Load, for paths and containers. What is wrong with the numbers of a tensor is its Error.
-func Inspect(ctx context.Context, path string, stats bool, i2sLayout string) (*FileInfo, error) {
+func Inspect(ctx context.Context, path string, stats bool, i2sLayout string) (_ *FileInfo, err error) {
 	f, err := openInspected(path, i2sLayout)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.set.Close() }() // nothing of it is kept
+	defer container.CatchFault(&err)
 	for _, t := range f.set.Tensors() {
 		info := f.tensor(t)
 		if stats {

@@ -22,14 +22,19 @@ import (
 const GGUFExt = ".gguf"
 
 // loadGGUF loads a GGUF file, or all files of a split one.
-func loadGGUF(ctx context.Context, path string, l *loader) (*Model, error) {
+func loadGGUF(ctx context.Context, path string, l *loader) (_ *Model, err error) {
 	set, err := gguf.OpenSet(path)
 	if err != nil {
 		return nil, err
 	}
 	closing := set.Close
 	defer func() { _ = closing() }() // everything is copied out
+	defer container.CatchFault(&err)
 	m, src, err := planGGUF(set, l)
+	if err != nil {
+		return nil, err
+	}
+	warning, err := checkI2SLayout(set, m.Config.NumHiddenLayers, l.opts.I2SLayout)
 	if err != nil {
 		return nil, err
 	}
@@ -40,10 +45,6 @@ func loadGGUF(ctx context.Context, path string, l *loader) (*Model, error) {
 		m.masters, m.close, closing = src.masterRows, append(m.close, set.Close), func() error { return nil }
 	}
 	m.Info.Path, m.Info.Format = path, "gguf"
-	warning, err := checkI2SLayout(set, m.Config.NumHiddenLayers, l.opts.I2SLayout)
-	if err != nil {
-		return nil, errors.Join(err, m.Close())
-	}
 	if warning != "" {
 		m.Info.Warnings = append(m.Info.Warnings, warning)
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 // loadHF loads a Hugging Face checkpoint: config.json beside model.safetensors or an index of shards.
-func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
+func loadHF(ctx context.Context, path string, l *loader) (_ *Model, err error) {
 	dir := hfDir(path)
 	cfg, err := hfConfigOf(dir, l.opts.Quantize)
 	if err != nil {
@@ -31,6 +31,7 @@ func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 	}
 	closing := set.Close
 	defer func() { _ = closing() }() // everything is copied out
+	defer container.CatchFault(&err)
 	m, src, err := planHF(ctx, set, cfg, l)
 	if err != nil {
 		return nil, err

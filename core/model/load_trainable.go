@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
@@ -35,6 +36,7 @@ func loadTrainable(ctx context.Context, o LoadOptions, load func(context.Context
 			_ = m.Close() // the first error says more
 		}
 	}()
+	defer container.CatchFault(&err)
 	c := masterCopy{ctx: ctx, plain: plain, from: map[string]*nn.Linear{}, norms: map[string]*nn.RMSNorm{}, progress: progress, total: plain.Config.ParameterCount()}
 	if err := plain.eachWeight(c.noteLinear, c.noteNorm); err != nil {
 		return nil, err

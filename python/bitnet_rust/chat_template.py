@@ -145,7 +145,7 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     ) -> Any:  # as in Jinja: keywords may have any name
         if getattr(__function, "__self__", None) is __self:
             return __function(*args)
-        __self.spend(_STEP)
+        __self.spend(2 * _STEP)
         method = getattr(__function, "__wrapped__", __function)  # str.format comes wrapped
         if isinstance(text := getattr(method, "__self__", None), str | bytes):
             __self._check_method(text, method.__name__, (*args, *kwargs.values()))

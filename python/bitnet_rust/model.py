@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Self, SupportsInde
 from . import _bitnet
 from .arrays import as_prompts, batch_ids, is_batch, pad_logits, token_ids, whole_number
 from .config import BitNetConfig, fields_json
-from .errors import ArgumentError, DeviceError, DTypeError, FileSystemError, ModelWarning
+from .errors import ArgumentError, DeviceError, DTypeError, FileSystemError, FormatError, ModelWarning
 from .file_like import file_name, is_file
 from .file_like import load as load_file
 from .generation import GenerationOptions, GenerationResult, Session, sampling_json
@@ -422,12 +422,15 @@ class BitNetModel:
 
     @cached_property
     def generation_config(self) -> dict[str, Any]:
-        """The content of generation_config.json; empty if there is none."""
+        """The content of generation_config.json; empty if there is none. FormatError if it is not a JSON object."""
         text = self._assets.get("generation_config.json", "{}")
         try:
-            return dict(json.loads(text))
-        except (ValueError, TypeError):
-            return {}
+            fields = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"generation_config.json of {self._source} is not a JSON object: {error}") from error
+        if not isinstance(fields, dict):
+            raise FormatError(f"generation_config.json of {self._source} is not a JSON object: {type(fields).__name__}")
+        return fields
 
     @cached_property
     def _assets(self) -> dict[str, str]:

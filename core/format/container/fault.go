@@ -31,6 +31,22 @@ func FaultError(recovered any) error {
 	return found
 }
 
+// CatchFault makes a memory fault inside a mapped file the error of the
+// function that defers it. It has to be deferred after what closes the file, and
+// so run before it: a file that was closed is none that a fault could be in.
+// Other panics go on.
+func CatchFault(err *error) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	fault := FaultError(r)
+	if fault == nil {
+		panic(r)
+	}
+	*err = fault
+}
+
 func (f *File) faultAt(addr uintptr) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

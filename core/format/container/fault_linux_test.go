@@ -51,3 +51,36 @@ func TestAFileThatIsCutShortWhileItIsMappedIsAnErrorThatNamesIt(t *testing.T) {
 	assert.NoError(t, FaultError("text"))
 	assert.NoError(t, FaultError(errors.New("some error")))
 }
+
+func TestAFaultIsTheErrorOfTheFunctionThatReads(t *testing.T) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	path := filepath.Join(t.TempDir(), "model")
+	require.NoError(t, os.WriteFile(path, make([]byte, 2*os.Getpagesize()), 0o600))
+	read := func(cut bool) (sum byte, err error) {
+		f, err := Open(path)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { _ = f.Close() }()
+		defer CatchFault(&err)
+		err = f.Parse(func(content []byte) error {
+			if cut {
+				require.NoError(t, os.Truncate(path, 0))
+			}
+			for _, b := range content {
+				sum += b
+			}
+			return nil
+		})
+		return sum, err
+	}
+	_, err := read(false)
+	require.NoError(t, err)
+	_, err = read(true)
+	require.ErrorIs(t, err, ErrUnreadable)
+	require.ErrorContains(t, err, path)
+	require.PanicsWithValue(t, "another", func() {
+		defer CatchFault(&err)
+		panic("another")
+	})
+}

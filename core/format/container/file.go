@@ -73,9 +73,9 @@ func (f *File) Mapped() bool { return f.reader == nil }
 // the file is closed. Content that is not in memory has to be read by Part.
 func (f *File) Parse(fn func(content []byte) error) error {
 	f.mu.Lock()
-	err := fn(f.data)
-	f.mu.Unlock()
-	if err != nil {
+	data := f.data
+	f.mu.Unlock() // a fault while fn reads is looked up under the lock
+	if err := fn(data); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	return nil

@@ -22,8 +22,12 @@ const MaxHeader = 100_000_000
 
 // maxTokens bounds the JSON tokens of a header or index, and so the time that a
 // hostile one of the largest size costs. A tensor takes about 14: this is room
-// for well over a hundred thousand in one file.
-const maxTokens = 2 << 20
+// for more than thirty thousand in one file, ten times what models have.
+const maxTokens = 1 << 19
+
+// maxToken bounds a string of the header, or the space between two: the JSON
+// decoder holds all of it, several times over.
+const maxToken = 64 << 10
 
 const metadataKey = "__metadata__"
 
@@ -65,6 +69,11 @@ func readHeader(f *container.File, limits Limits) (*header, error) {
 		return nil, &container.Error{Kind: ErrHeaderJSON, Path: path, Field: "header",
 			Found: container.Quote(string(text[:min(len(text), 16)])), Expected: "an object starting with '{'"}
 	}
+	text = bytes.TrimRight(text, " ") // padding up to the data
+	if at := longToken(text); at >= 0 {
+		return nil, &container.Error{Kind: ErrHeaderJSON, Path: path, Field: "header",
+			Found: fmt.Sprintf("more than %d bytes without an end at byte %d", maxToken, at), Expected: "names of tensors and their entries"}
+	}
 	h := &header{dataStart: 8 + int(n)}
 	p := &parser{path: path, most: cmp.Or(limits.Tensors, math.MaxInt), dec: json.NewDecoder(bytes.NewReader(text))}
 	p.dec.UseNumber()
@@ -75,6 +84,23 @@ func readHeader(f *container.File, limits Limits) (*header, error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// longToken is where a string, or what stands between two, is longer than maxToken; -1 if nowhere.
+func longToken(text []byte) int {
+	start := 0
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '\\':
+			i++
+		case '"':
+			start = i
+		}
+		if i-start > maxToken {
+			return start
+		}
+	}
+	return -1
 }
 
 // startOf says what a file is that has another format's first bytes: checkpoints are renamed in the hope that it helps.

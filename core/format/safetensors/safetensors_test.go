@@ -322,16 +322,30 @@ func TestEveryNamedDTypeHasAWidth(t *testing.T) {
 	require.False(t, ok)
 }
 
-func TestAHeaderOfManySmallPiecesIsRefused(t *testing.T) {
+func TestAHeaderThatCostsMoreThanAModelsIsRefused(t *testing.T) {
 	repeat := func(open, item, end string) string {
 		return open + strings.TrimSuffix(strings.Repeat(item+",", (6<<20)/len(item)), ",") + end
 	}
-	for name, text := range map[string]string{
-		"dimensions": repeat(`{"t":{"dtype":"U8","shape":[`, "1", `],"data_offsets":[0,1]}}`),
-		"numbers":    repeat(`{"t":{"dtype":"U8","data_offsets":[`, "1", `]}}`),
-	} {
-		_, err := OpenBytes(name, append(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text...))
-		require.ErrorIs(t, err, ErrHeaderTooLarge, name)
-		require.ErrorContains(t, err, "JSON tokens", name)
+	var entries []string
+	for i := range 50_000 {
+		entries = append(entries, entry(fmt.Sprint(i), U8, "[0]", 0, 0))
 	}
+	for name, c := range map[string]struct {
+		text string
+		want error
+		says string
+	}{
+		"dimensions": {repeat(`{"t":{"dtype":"U8","shape":[`, "1", `],"data_offsets":[0,1]}}`), ErrHeaderJSON, "65536 bytes without an end"},
+		"numbers":    {repeat(`{"t":{"dtype":"U8","data_offsets":[`, "1", `]}}`), ErrHeaderJSON, "65536 bytes without an end"},
+		"a name":     {`{"` + strings.Repeat("n", 6<<20) + `":{}}`, ErrHeaderJSON, "65536 bytes without an end at byte 1"},
+		"an escaped": {`{"` + strings.Repeat(`\"`, 6<<20) + `":{}}`, ErrHeaderJSON, "65536 bytes without an end at byte 1"},
+		"spaces":     {"{" + strings.Repeat(" ", 6<<20) + "}", ErrHeaderJSON, "65536 bytes without an end at byte 0"},
+		"tensors":    {object(entries...), ErrHeaderTooLarge, "JSON tokens"},
+	} {
+		_, err := OpenBytes(name, contentOf(c.text, 0))
+		require.ErrorIs(t, err, c.want, name)
+		require.ErrorContains(t, err, c.says, name)
+	}
+	_, err := OpenBytes("padding", contentOf("{}"+strings.Repeat(" ", 6<<20), 0))
+	require.NoError(t, err)
 }

@@ -86,7 +86,7 @@ func (s *Sharded) open(dir string, weightMap map[string]string, suffix string, l
 // plainName says whether a shard's name stays inside the index's directory on
 // every system: no separators of any kind, no "..", no drive letters.
 func plainName(name, suffix string) bool {
-	return strings.HasSuffix(name, suffix) && filepath.IsLocal(name) && !strings.ContainsAny(name, "/\\:\x00")
+	return len(name) <= 255 && strings.HasSuffix(name, suffix) && filepath.IsLocal(name) && !strings.ContainsAny(name, "/\\:\x00")
 }
 
 // readIndex reads {"metadata": {...}, "weight_map": {tensor: shard}}.

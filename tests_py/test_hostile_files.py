@@ -1,0 +1,104 @@
+"""Files that are made to hurt: each ends in a typed error, at once, and runs nothing. The attacks are in hostile.py."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hostile
+from bitnet_rust import BitNetModel, ModelWarning
+from conftest import SLOW, TINY
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and makes pipes")
+
+# Of processor time, which other programs do not change much, and of memory beside the pages of the file itself.
+SECONDS, MB = 1.0, 50.0
+
+
+def run(*arguments: str, script: str | None = None) -> str:
+    """In a process of its own: pytest's faulthandler takes signals from Go's runtime, and a failure may be a crash."""
+    command = [sys.executable, *(["-c", script] if script else [hostile.__file__]), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={"RUST_BACKTRACE": "0"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], dict[str, Any]]:
+    lines = run(str(tmp_path_factory.mktemp("attacks"))).splitlines()
+    return {(r["group"], r["name"], r["call"]): r for r in map(json.loads, lines)}
+
+
+ATTACKS = hostile.attacks()
+
+
+@pytest.mark.parametrize("group", dict.fromkeys(attack.group for attack in ATTACKS))
+def test_attacks_end_in_a_typed_error_at_once(group: str, results: dict[tuple[str, str, str], dict[str, Any]]) -> None:
+    for attack in ATTACKS:
+        if attack.group != group:
+            continue
+        for call in attack.calls:
+            result = results[attack.group, attack.name, call]
+            assert result["error"] == attack.error, result
+            assert result["seconds"] < SECONDS, result
+            assert result["mb"] - result["file_mb"] < MB, result
+            assert result["characters"] < 2000, result
+            assert attack.error is None or result["characters"] > 20, result
+            assert not result["ran"], result
+
+
+def test_every_attack_has_a_name_of_its_own_and_the_document_counts_them() -> None:
+    names = [(attack.group, attack.name) for attack in ATTACKS]
+    assert len(set(names)) == len(names)
+    document = (Path(__file__).parents[1] / "docs" / "security.md").read_text()
+    for group in {attack.group for attack in ATTACKS}:
+        count = sum(attack.group == group for attack in ATTACKS)
+        assert f"| {group} | {count} |" in document
+
+
+SHRINK = f"""
+import os, pathlib, shutil, sys
+from bitnet_rust import BitNetModel, FormatError, convert
+place, kind = pathlib.Path(sys.argv[1]), sys.argv[2]
+original = place / ("m.gguf" if kind == "gguf" else "m")
+with BitNetModel.from_config({SLOW | {"num_hidden_layers": 4}}) as model:
+    model.save_pretrained(original, format=kind, **({{"gguf_type": "tq2_0"}} if kind == "gguf" else {{}}))
+for attempt, call in enumerate(("load", "trainable", "convert")):
+    path = place / f"{{attempt}}{{original.suffix}}"
+    file = path if kind == "gguf" else path / "model.safetensors"
+    shutil.copy(original, path) if kind == "gguf" else shutil.copytree(original, path)
+    def shrink(*_):
+        os.truncate(file, 5000)
+    try:
+        if call == "convert":
+            convert(path, place / "out.bitnet", progress=shrink)
+        else:
+            BitNetModel.from_pretrained(path, trainable=call == "trainable", progress=shrink)
+    except FormatError as error:
+        print(error)
+    assert not (place / "out.bitnet").exists()
+"""
+
+
+@pytest.mark.parametrize("kind", ["hf", "gguf"])
+def test_a_file_that_shrinks_while_it_is_read_is_a_format_error(kind: str, tmp_path: Path) -> None:
+    said = run(str(tmp_path), kind, script=SHRINK)
+    assert said.count("mapped file cannot be read any more") == 3
+    assert said.count("found a fault at byte") == 3
+
+
+def test_code_of_a_checkpoint_is_named_in_a_warning_and_not_run(tmp_path: Path) -> None:
+    hostile.code("BitNetForCausalLM")(tmp_path)
+    with pytest.warns(
+        ModelWarning, match=r"config\.json names code of its own \(auto_map\), which is not run"
+    ) as caught:
+        BitNetModel.from_pretrained(tmp_path).close()
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BitNetModel.from_pretrained(TINY).close()
