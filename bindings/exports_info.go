@@ -201,6 +201,19 @@ func bn_verify(path, i2sLayout *C.char, poll C.bn_poll, state unsafe.Pointer, ou
 	})
 }
 
+// bn_tensor_bytes gives bytes of a tensor in a model's files, as a JSON string in base64.
+//
+//export bn_tensor_bytes
+func bn_tensor_bytes(path, name *C.char, at, n C.int64_t, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		data, err := model.RawTensor(C.GoString(path), C.GoString(name), int(at), int(n))
+		if err != nil {
+			return err
+		}
+		return jsonOut(out, data)
+	})
+}
+
 // bn_yaml gives the content of a YAML file, whose text this is, as JSON; name is for errors.
 //
 //export bn_yaml

@@ -241,6 +241,24 @@ func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll,
 	})
 }
 
+// bn_model_diff compares the tensors of two models: a JSON list of model.TensorDiff.
+//
+//export bn_model_diff
+func bn_model_diff(h, other C.uintptr_t, poll C.bn_poll, state unsafe.Pointer, out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		a, b := value[*runner](h).model, value[*runner](other).model
+		var found []model.TensorDiff
+		err := newInterrupts(poll, state).await(func(ctx context.Context) (err error) {
+			found, err = model.Diff(ctx, a, b)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return jsonOut(out, found)
+	})
+}
+
 // bn_model_set_assets gives the model the texts of a JSON object {file name: text}, which saving writes.
 //
 //export bn_model_set_assets

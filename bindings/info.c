@@ -114,6 +114,19 @@ static PyObject *py_verify(PyObject *module, PyObject *args) {
   return code ? bn_raise(code, err) : bn_text(text);
 }
 
+static PyObject *py_tensor_bytes(PyObject *module, PyObject *args) {
+  char *name, *text = NULL, *err = NULL;
+  long long at, n;
+  PyObject *path = NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "O&sO&O&", PyUnicode_FSConverter, &path, &name, bn_whole, &at, bn_whole, &n)) return NULL;
+  int code;
+  Py_BEGIN_ALLOW_THREADS
+  code = bn_tensor_bytes(PyBytes_AsString(path), name, at, n, &text, &err);
+  Py_END_ALLOW_THREADS
+  Py_DECREF(path);
+  return code ? bn_raise(code, err) : bn_text(text);
+}
+
 static PyObject *py_selftest_panic(PyObject *module, PyObject *args) {
   char *place, *err = NULL;
   if (bn_forked() || !PyArg_ParseTuple(args, "s", &place)) return NULL;
@@ -139,6 +152,7 @@ static PyMethodDef methods[] = {
     {"config", py_config, METH_VARARGS, "config(path, text) -> validated JSON of the config in a file, or of a JSON text if path is ''."},
     {"inspect", py_inspect, METH_VARARGS, "inspect(path, stats, i2s_layout) -> JSON of what the files of a model hold."},
     {"verify", py_verify, METH_VARARGS, "verify(path, i2s_layout, progress) -> JSON of what is wrong with the files of a model."},
+    {"tensor_bytes", py_tensor_bytes, METH_VARARGS, "tensor_bytes(path, name, at, n) -> JSON string: base64 of bytes of a tensor in a model's files."},
     {"selftest_panic", py_selftest_panic, METH_VARARGS, "selftest_panic(place): panics, to test that it is contained."},
     {NULL, NULL, 0, NULL},
 };

@@ -227,6 +227,17 @@ static PyObject *model_assets(PyObject *self, PyObject *unused) {
   return code ? bn_raise(code, err) : bn_text(text);
 }
 
+static PyObject *model_diff(PyObject *self, PyObject *other) {
+  char *text = NULL, *err = NULL;
+  uintptr_t handle;
+  if (bn_forked() || bn_model_handle(other, &handle)) return NULL;
+  bn_call call;
+  bn_begin(&call, ((Model *)self)->handle, NULL);
+  int code = bn_model_diff(((Model *)self)->handle, handle, bn_look, &call, &text, &err);
+  bn_end(&call);
+  return code ? bn_raise(code, err) : bn_text(text);
+}
+
 static PyObject *model_settle(PyObject *self, PyObject *unused) {
   char *err = NULL;
   if (bn_forked()) return NULL;
@@ -261,6 +272,7 @@ static PyMethodDef model_methods[] = {
     {"set_assets", model_set_assets, METH_VARARGS, "set_assets(files): JSON {name: text} of what save() puts beside the weights."},
     {"forward", model_forward, METH_VARARGS,
      "forward(ids, lengths, logits): int32 ids of all sequences, int64 lengths, float32 [sum of lengths * vocab] out."},
+    {"diff", model_diff, METH_O, "diff(other) -> JSON list of how the tensors of two models differ."},
     {"settle", model_settle, METH_NOARGS, "settle(): waits until the weights lie where they will stay."},
     {"start_profile", model_start_profile, METH_NOARGS, "start_profile(): steps record where their time goes."},
     {"stop_profile", model_stop_profile, METH_NOARGS, "stop_profile() -> JSON of what they recorded."},

@@ -1,11 +1,20 @@
 """inspect_model() and `bitnet inspect --tensors`: what is in a model's files."""
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
 
-from bitnet_rust import BitNetModel, FormatError, ModelNotFoundError, inspect_model
+from bitnet_rust import (
+    ArgumentError,
+    BitNetModel,
+    ConfigError,
+    FormatError,
+    ModelNotFoundError,
+    inspect_model,
+    tensor_bytes,
+)
 from conftest import TINY, Terminal
 
 
@@ -57,3 +66,67 @@ def test_the_command_lists_tensors(bitnet: Terminal, files: dict[str, Path]) -> 
     status, out, err = bitnet("inspect", str(files["native"]), "--tensors", "--json")
     assert (status, err) == (0, "")
     assert json.loads(out)["format"] == "native"
+
+
+def test_the_summary_counts_all_ternary_weights(files: dict[str, Path]) -> None:
+    for path in files.values():
+        info = inspect_model(path, stats=True)
+        ternary = [t["ternary"] for t in info["tensors"] if "ternary" in t]
+        summary = info["summary"]
+        assert summary["ternary"] == len(ternary) == 28
+        assert summary["zero"] == sum(t["zero"] for t in ternary)
+        assert summary["scale"]["min"] == min(t["scale"] for t in ternary)
+        assert summary["scale"]["min"] <= summary["scale"]["median"] <= summary["scale"]["max"]
+        assert 0.3 < summary["zeros"]["median"] < 0.32
+
+
+def test_bytes_of_a_tensor_are_those_of_the_file(files: dict[str, Path]) -> None:
+    for path in files.values():
+        file = path / "model.safetensors" if path.is_dir() else path
+        content = file.read_bytes()
+        tensors = inspect_model(path)["tensors"]
+        largest = max(tensors, key=lambda t: t["bytes"])
+        start = content.index(tensor_bytes(path, largest["name"], size=largest["bytes"]))
+        assert tensor_bytes(path, largest["name"], at=1000, size=32) == content[start + 1000 : start + 1032]
+        assert tensor_bytes(path, largest["name"], at=largest["bytes"]) == b""
+        with pytest.raises(ArgumentError, match=f"tensor .* has {largest['bytes']}"):
+            tensor_bytes(path, largest["name"], at=largest["bytes"] + 1)
+    with pytest.raises(FormatError, match="no such tensor"):
+        tensor_bytes(TINY, "nothing")
+    with pytest.raises(ArgumentError, match="size"):
+        tensor_bytes(TINY, "model.norm.weight", size=-1)
+
+
+def test_metadata_that_json_has_no_number_for_is_text(files: dict[str, Path], tmp_path: Path) -> None:
+    content = files["gguf"].read_bytes()
+    key = b"bitnet-b1.58.rope.freq_base" + struct.pack("<I", 6)
+    at = content.index(key) + len(key)
+    (tmp_path / "nan.gguf").write_bytes(content[:at] + struct.pack("<f", float("nan")) + content[at + 4 :])
+    assert inspect_model(tmp_path / "nan.gguf")["metadata"]["bitnet-b1.58.rope.freq_base"] == "NaN"
+    with pytest.raises(ConfigError, match="rope_theta = NaN"):
+        BitNetModel.from_pretrained(tmp_path / "nan.gguf")
+
+
+def test_the_command_shows_a_tree(bitnet: Terminal, files: dict[str, Path]) -> None:
+    status, out, err = bitnet("inspect", str(files["gguf"]), "--tree")
+    assert (status, err) == (0, "")
+    assert "  0 to 3  4 times 558,336 weights" in out
+    assert "    ffn_down.weight  I2_S 256 x 512" in out
+    status, out, _ = bitnet("inspect", str(TINY), "--tree")
+    assert status == 0
+    assert "    0 to 3  4 times" in out
+
+
+def test_the_command_dumps_bytes(bitnet: Terminal, files: dict[str, Path]) -> None:
+    status, out, err = bitnet("inspect", str(files["gguf"]), "--hex", "output_norm.weight:0x10:20")
+    assert (status, err) == (0, "")
+    data = tensor_bytes(files["gguf"], "output_norm.weight", at=16, size=20)
+    first, second = out.splitlines()
+    assert first.startswith(f"00000010  {data[:8].hex(' ')}  {data[8:16].hex(' ')}  |")
+    assert second.startswith(f"00000020  {data[16:].hex(' ')} ")
+    status, _, err = bitnet("inspect", str(files["gguf"]), "--hex", "output_norm.weight:x")
+    assert status == 2
+    assert "TENSOR:FROM:BYTES" in err
+    status, _, err = bitnet("inspect", str(files["gguf"]), "--hex", "nothing")
+    assert status == 1
+    assert "no such tensor" in err

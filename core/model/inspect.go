@@ -79,6 +79,26 @@ func Inspect(ctx context.Context, path string, stats bool, i2sLayout string) (_ 
 	return f.info, nil
 }
 
+// RawTensor returns bytes of a tensor as they lie in the model's files: n of them from byte at on, fewer where it ends.
+//
+// Errors: as of Inspect; container.ErrTensorMissing; ErrOption for a place outside of the tensor.
+func RawTensor(path, name string, at, n int) (data []byte, err error) {
+	f, err := openInspected(path, gguf.I2SX86)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.set.Close() }() // the result is a copy
+	defer container.CatchFault(&err)
+	v, err := f.set.Tensor(name)
+	if err != nil {
+		return nil, err
+	}
+	if at < 0 || at > len(v.Data) || n < 0 {
+		return nil, fmt.Errorf("%w: %d bytes from %d on: tensor %s has %d", ErrOption, n, at, container.Quote(name), len(v.Data))
+	}
+	return slices.Clone(v.Data[at:min(len(v.Data), at+min(n, len(v.Data)))]), nil
+}
+
 // inspected is a file of some format that is being listed.
 type inspected struct {
 	info     *FileInfo

@@ -42,12 +42,13 @@ if TYPE_CHECKING:
     from . import autograd, nn, optim
     from .autograd import no_grad
     from .callbacks import Callback
+    from .comparison import ModelDiff, diff_models
     from .config import BitNetConfig
     from .conversations import chat_example
     from .conversion import Conversion, convert
     from .engine import Engine, Handle
     from .generation import GenerationOptions, GenerationResult, Piece, SamplingOptions
-    from .inspection import inspect_model
+    from .inspection import inspect_model, tensor_bytes
     from .model import BitNetModel
     from .registry import ModelEntry, find_model, list_models, register_model
     from .runtime import (
@@ -90,9 +91,12 @@ _HOMES = {
     "Verification": "verification",
     "build_info": "runtime",
     "chat_example": "conversations",
+    "ModelDiff": "comparison",
+    "diff_models": "comparison",
     "convert": "conversion",
     "find_model": "registry",
     "inspect_model": "inspection",
+    "tensor_bytes": "inspection",
     "list_models": "registry",
     "memory_blocks": "runtime",
     "memory_stats": "runtime",
@@ -155,8 +159,11 @@ __all__ = [
     "build_info",
     "chat_example",
     "convert",
+    "diff_models",
     "find_model",
     "inspect_model",
+    "ModelDiff",
+    "tensor_bytes",
     "list_models",
     "memory_blocks",
     "memory_stats",

@@ -22,6 +22,7 @@ from .errors import ArgumentError, BitNetError, FileSystemError, InternalError, 
 from .runtime import build_info, set_num_threads
 
 if TYPE_CHECKING:
+    from .comparison import ModelDiff
     from .generation import GenerationResult
     from .model import BitNetModel
     from .recipe import Recipe
@@ -209,6 +210,10 @@ def inspect(
         bool, typer.Option("--tensors", help="List the tensors and metadata of its files instead.")
     ] = False,
     stats: Annotated[bool, typer.Option("--stats", help="With the numbers of every tensor.")] = False,
+    tree: Annotated[bool, typer.Option("--tree", help="Show its modules as a tree instead.")] = False,
+    dump: Annotated[
+        str | None, typer.Option("--hex", help="Dump bytes of a tensor instead: TENSOR, or TENSOR:FROM:BYTES.")
+    ] = None,
     i2s_layout: Annotated[str, typer.Option(help="I2_S tensors of a GGUF file as x86, arm64 or row4.")] = "x86",
     head_dtype: HeadDType = "auto",
     packing: Packing = "auto",
@@ -217,8 +222,11 @@ def inspect(
     as_json: AsJSON = False,
 ) -> None:
     """Load a model and show what it is; or list what its files hold, without loading it."""
-    if tensors or stats:
-        _inspect_files(model, stats, i2s_layout, offline, as_json)
+    if dump is not None:
+        _dump(model, dump, offline)
+        return
+    if tensors or stats or tree:
+        _inspect_files(model, stats, tree, i2s_layout, offline, as_json)
         return
     with _load(model, head_dtype, packing, None, revision, offline) as loaded:
         facts = _facts(loaded)
@@ -230,8 +238,22 @@ def inspect(
     _print_table(["", ""], [[name, _cell(value)] for name, value in (facts | shape).items()])
 
 
-def _inspect_files(model: str, stats: bool, i2s_layout: Any, offline: bool, as_json: bool) -> None:
-    from .inspection import inspect_model
+def _dump(model: str, place: str, offline: bool) -> None:
+    from .inspection import hex_lines, tensor_bytes
+
+    tensor, *numbers = place.split(":")
+    try:
+        at, size, *rest = [*(int(number, 0) for number in numbers), *(0, 256)[len(numbers) :]]
+    except ValueError:
+        rest = [0]
+    if rest:
+        raise typer.BadParameter(f"{place!r}: expected TENSOR, TENSOR:FROM or TENSOR:FROM:BYTES", param_hint="--hex")
+    for line in hex_lines(tensor_bytes(model, tensor, at=at, size=size, local_files_only=offline), at):
+        print(line)
+
+
+def _inspect_files(model: str, stats: bool, tree: bool, i2s_layout: Any, offline: bool, as_json: bool) -> None:
+    from .inspection import inspect_model, tree_lines
 
     with _working("reading"):
         info = inspect_model(model, stats=stats, i2s_layout=i2s_layout, local_files_only=offline)
@@ -240,6 +262,10 @@ def _inspect_files(model: str, stats: bool, i2s_layout: Any, offline: bool, as_j
         return
     _print_table(["", ""], [["path", info["path"]], ["format", info["format"]]])
     print()
+    if tree:
+        for line in tree_lines(info["tensors"]):
+            print(line)
+        return
     _print_table(["metadata", ""], [[key, _short(value)] for key, value in info["metadata"].items()])
     print()
     header = ["tensor", "type", "shape", "bytes"] + ["numbers"] * stats
@@ -248,6 +274,21 @@ def _inspect_files(model: str, stats: bool, i2s_layout: Any, offline: bool, as_j
         for t in info["tensors"]
     ]
     _print_table(header, rows)
+    if stats and info["summary"]["ternary"]:
+        print()
+        _print_table([f"{info['summary']['ternary']} ternary tensors", "", ""], _histogram(info["summary"]))
+
+
+def _histogram(summary: dict[str, Any]) -> list[list[str]]:
+    """The shares of the codes of all ternary weights as bars, and how their scales and shares of zeros are spread."""
+    count = max(1, summary["minus"] + summary["zero"] + summary["plus"])
+    shares = [(code, summary[name] / count) for code, name in (("-1", "minus"), ("0", "zero"), ("1", "plus"))]
+    rows = [[code, f"{share:.1%}", "#" * round(40 * share)] for code, share in shares]
+    scale, zeros = summary["scale"], summary["zeros"]
+    spread = f"{scale['min']:.6g} to {scale['max']:.6g}, median {scale['median']:.6g}"
+    rows.append(["scale", spread, ""])
+    rows.append(["zeros", f"{zeros['min']:.1%} to {zeros['max']:.1%}, median {zeros['median']:.1%}", ""])
+    return rows
 
 
 def _short(value: Any) -> str:
@@ -392,6 +433,60 @@ def convert(
             f"{done.target} does not compute what the source does: see the check; "
             "a type that rounds scales moves logits a little, and other causes are a defect"
         )
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(help="Model directory, .bitnet or .gguf file, registered name or hub id.")],
+    b: Annotated[str, typer.Argument(help="The model to compare it with, of the same or another format.")],
+    no_logits: Annotated[bool, typer.Option("--no-logits", help="Do not compute logits.")] = False,
+    i2s_layout: Annotated[str, typer.Option(help="I2_S tensors of GGUF files as x86, arm64 or row4.")] = "x86",
+    offline: Offline = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Compare two models: config, tensors, logits. Status 0: they compute the same; 1: they differ; 2: one cannot be read."""
+    from .comparison import diff_models
+
+    try:
+        with _working("comparing"):
+            found = diff_models(a, b, logits=not no_logits, i2s_layout=i2s_layout, local_files_only=offline)  # type: ignore[arg-type]  # checked there
+    except (BitNetError, OSError, MemoryError) as error:
+        raise typer.Exit(_fail(_line(error), 2)) from error
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        _print_diff(found)
+    if not found.equal:
+        raise typer.Exit(1)
+
+
+def _print_diff(found: "ModelDiff") -> None:
+    if found.config:
+        _print_table(["config", "a", "b"], [[name, str(x), str(y)] for name, (x, y) in found.config.items()])
+        print()
+    rows = []
+    for t in found.different:
+        codes = f"{t['codes']:,}" if "codes" in t else ""
+        what = [_side(t, 0), _side(t, 1), codes, f"{t['differ']:,} of {t['values']:,}", f"{t['max_difference']:.6g}"]
+        rows.append([t["name"], *what])
+    if rows:
+        _print_table(["tensor", "a", "b", "codes", "values", "largest"], rows)
+        print()
+    summary = [["tensors", f"{len(found.tensors) - len(rows)} the same, {len(rows)} not"]]
+    if found.same_argmax is not None:
+        said = f"same next token at {found.same_argmax:.1%} of positions, logits within {found.max_difference:.3g}"
+        summary.append(["logits", said])
+    summary.append(["", "equal" if found.equal else "different"])
+    _print_table(["", ""], summary)
+
+
+def _side(tensor: dict[str, Any], side: int) -> str:
+    """A tensor of one of two models: its kind, scale and shape."""
+    if not tensor["kinds"][side]:
+        return "none"
+    shape = " x ".join(map(str, tensor["shapes"][side]))
+    scale = f" scale {tensor['scales'][side]:.6g}" if tensor["scales"][side] else ""
+    return f"{tensor['kinds'][side]} {shape}{scale}"
 
 
 @app.command()

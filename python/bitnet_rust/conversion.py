@@ -116,7 +116,7 @@ def convert(
         }
         if dry_run:
             return Conversion(**facts, target_bytes=None, same_argmax=None, max_difference=None)
-        before = _logits(model) if check else None
+        before = fixed_logits(model) if check else None
         if kind == "hf-master":
             model.save_pretrained(place, format="hf", masters=masters)
         else:
@@ -127,7 +127,7 @@ def convert(
     same = difference = None
     if before is not None:
         with BitNetModel.from_pretrained(place, progress=_step(progress, "checking"), local_files_only=True) as written:
-            after = _logits(written)
+            after = fixed_logits(written)
         same = float((before.argmax(-1) == after.argmax(-1)).mean())
         difference = float(abs(before - after).max())
     return Conversion(**facts, target_bytes=_size(place), same_argmax=same, max_difference=difference)
@@ -163,7 +163,8 @@ def _step(progress: Progress | None, name: str) -> Callable[[int, int], object] 
     return None if progress is None else lambda done, total: progress(name, done, total)
 
 
-def _logits(model: BitNetModel) -> "NDArray[np.float32]":
+def fixed_logits(model: BitNetModel) -> "NDArray[np.float32]":
+    """The logits of a fixed prompt that is spread over the vocabulary."""
     vocabulary = model.config.vocab_size
     length = min(_CHECKED, model.config.max_position_embeddings)
     return model.forward([(at * 7919 + 11) % vocabulary for at in range(length)])

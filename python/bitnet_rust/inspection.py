@@ -1,10 +1,16 @@
 """What is in the files of a model."""
 
+import base64
 import json
+import re
+from collections.abc import Iterator
+from math import prod
 from os import PathLike
+from statistics import median
 from typing import Any, Literal
 
 from . import _bitnet
+from .arrays import whole_number
 from .hub import resolve
 
 
@@ -27,10 +33,92 @@ def inspect_model(
 
     - "ternary": how many weights are "minus", "zero" and "plus", and their "scale",
     - "float": "min", "max", "mean", "std", "zeros", and "not_finite", the number of NaN and infinities,
-    - "error": why the tensor has none.
+    - "error": why the tensor has none,
+
+    and under "summary" of all ternary tensors their number, how many weights are "minus", "zero" and "plus", and the least, median and
+    largest of their "scale" and of their share of zeros, "zeros".
 
     Raises ModelNotFoundError, FormatError, ArgumentError.
     """
     path = resolve(name, local_files_only=local_files_only)
     info: dict[str, Any] = json.loads(_bitnet.inspect(path.absolute(), bool(stats), i2s_layout))
+    if stats:
+        info["summary"] = _summary([t["ternary"] for t in info["tensors"] if "ternary" in t])
     return info
+
+
+def _summary(ternary: list[dict[str, Any]]) -> dict[str, Any]:
+    def spread(values: list[float]) -> dict[str, float]:
+        return {"min": min(values), "median": median(values), "max": max(values)} if values else {}
+
+    codes = ("minus", "zero", "plus")
+    counts = {name: sum(t[name] for t in ternary) for name in codes}
+    zeros = [t["zero"] / max(1, sum(t[name] for name in codes)) for t in ternary]
+    return {"ternary": len(ternary), **counts, "scale": spread([t["scale"] for t in ternary]), "zeros": spread(zeros)}
+
+
+def tensor_bytes(
+    name: str | PathLike[str], tensor: str, *, at: int = 0, size: int = 256, local_files_only: bool = False
+) -> bytes:
+    """Bytes of a tensor as they lie in the files of a model: size of them from byte at on, fewer where the tensor ends.
+
+    name: as for ``BitNetModel.from_pretrained``; tensor: a name that ``inspect_model`` lists.
+
+    Raises ModelNotFoundError, FormatError (of a tensor that is not there, too), ArgumentError.
+    """
+    path = resolve(name, local_files_only=local_files_only)
+    start, length = whole_number(at, "at", range(2**62)), whole_number(size, "size", range(1 << 30))
+    return base64.b64decode(json.loads(_bitnet.tensor_bytes(path.absolute(), tensor, start, length)))
+
+
+def hex_lines(data: bytes, at: int) -> Iterator[str]:
+    """A dump of bytes: sixteen a line, with their place and as text."""
+    for start in range(0, len(data), 16):
+        line = data[start : start + 16]
+        text = "".join(chr(b) if 32 <= b < 127 else "." for b in line)
+        yield f"{at + start:08x}  {line[:8].hex(' '):23}  {line[8:].hex(' '):23}  |{text}|"
+
+
+def tree_lines(tensors: list[dict[str, Any]]) -> Iterator[str]:
+    """The modules of a model by the names of its tensors, with their weights; numbered ones that are alike are one."""
+    root: dict[str, Any] = {}
+    for tensor in tensors:
+        *modules, last = tensor["name"].split(".")
+        place = root
+        for module in modules:
+            place = place.setdefault(module, {})
+        place[last] = tensor
+    yield from _branches(root, "")
+
+
+def _branches(node: dict[str, Any], indent: str) -> Iterator[str]:
+    groups: list[tuple[list[str], Any]] = []  # the numbers, or the name, and what they have in common
+    for name, child in node.items():
+        if groups and name.isdigit() and groups[-1][0][-1].isdigit() and _alike(groups[-1][1]) == _alike(child):
+            groups[-1][0].append(name)
+        else:
+            groups.append(([name], child))
+    for names, child in groups:
+        label = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+        if len(names) == len(child) == 1 and not _is_tensor(child) and _is_tensor(next(iter(child.values()))):
+            (last, child) = next(iter(child.items()))
+            label = f"{label}.{last}"
+        if _is_tensor(child):
+            yield f"{indent}{label}  {child['dtype']} {' x '.join(map(str, child['shape']))}"
+            continue
+        each = f"{len(names)} times " if len(names) > 1 else ""
+        yield f"{indent}{label}  {each}{_weights(child):,} weights"
+        yield from _branches(child, indent + "  ")
+
+
+def _is_tensor(node: dict[str, Any]) -> bool:
+    return isinstance(node.get("dtype"), str)
+
+
+def _alike(child: dict[str, Any]) -> str:
+    """What makes two modules the same kind: names, types and shapes below them."""
+    return re.sub(r"^\d+", "", "\n".join(_branches({"0": child}, "")))
+
+
+def _weights(node: dict[str, Any]) -> int:
+    return prod(node["shape"]) if _is_tensor(node) else sum(map(_weights, node.values()))

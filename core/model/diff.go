@@ -1,0 +1,177 @@
+package model
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
+)
+
+// TensorDiff is how a tensor of two models differs. Both are taken as they compute: whatever the formats of their files, a ternary weight is
+// its code times the layer's scale.
+type TensorDiff struct {
+	Name   string     `json:"name"`             // of the module, and .weight or .bias, as in a Hugging Face checkpoint
+	Shapes [2][]int   `json:"shapes"`           // rows and columns; null in the model that has no such tensor
+	Kinds  [2]string  `json:"kinds"`            // "ternary" or "float"; "" in the model that has no such tensor
+	Scales [2]float32 `json:"scales"`           // of ternary tensors, 0 of others
+	Values int        `json:"values"`           // how many there are
+	Codes  *int       `json:"codes,omitempty"`  // how many codes differ, when both are ternary
+	Differ int        `json:"differ"`           // how many values differ
+	Max    float64    `json:"max_difference"`   // the largest difference of two values; infinity and NaN count as 0 against themselves
+	At     []int      `json:"at,omitempty"`     // row and column of that
+	Beyond int        `json:"beyond,omitempty"` // how many values differ by a NaN or an infinity, which Max leaves out
+}
+
+// Equal says whether the tensor is the same in both models, to the bit but for the sign of a zero.
+func (d *TensorDiff) Equal() bool {
+	return d.Differ == 0 && d.Kinds[0] == d.Kinds[1] && fmt.Sprint(d.Shapes[0]) == fmt.Sprint(d.Shapes[1])
+}
+
+// Diff compares the tensors of two models, in the order of a forward pass; those that only b has come last. Tensors of different shapes
+// are listed and not compared.
+//
+// Errors: ErrClosed for a closed model, and ctx.Err() when ctx ends first.
+func Diff(ctx context.Context, a, b *Model) ([]TensorDiff, error) {
+	if err := a.Acquire(); err != nil {
+		return nil, err
+	}
+	defer a.Release()
+	if err := b.Acquire(); err != nil {
+		return nil, err
+	}
+	defer b.Release()
+	left, right := a.matrices(), b.matrices()
+	byName := map[string]matrix{}
+	for _, m := range right {
+		byName[m.name] = m
+	}
+	var out []TensorDiff
+	for _, x := range left {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		y := byName[x.name]
+		delete(byName, x.name)
+		out = append(out, compare(x, y))
+	}
+	for _, y := range right {
+		if _, alone := byName[y.name]; alone {
+			out = append(out, compare(matrix{name: y.name}, y))
+		}
+	}
+	return out, nil
+}
+
+// matrix is a tensor of a model as it is compared.
+type matrix struct {
+	name       string
+	rows, cols int
+	ternary    *quant.Ternary             // nil for floats
+	row        func(dst []float32, r int) // of floats
+}
+
+// matrices lists what a model has: matrices, norms and biases; a vector is one row.
+func (m *Model) matrices() []matrix {
+	var out []matrix
+	vector := func(name string, values []float32) {
+		if values != nil {
+			out = append(out, matrix{name: name, rows: 1, cols: len(values), row: func(dst []float32, _ int) { copy(dst, values) }})
+		}
+	}
+	_ = m.eachWeight(func(name string, l *nn.Linear) error { // which fails only if these do
+		one := matrix{name: name + ".weight", rows: l.Out, cols: l.In, ternary: l.Ternary}
+		if l.Ternary == nil {
+			one.row = l.Dense.Row
+		}
+		out = append(out, one)
+		vector(name+".bias", l.Bias)
+		if l.Norm != nil {
+			vector(name+".rms_norm.weight", l.Norm.Weight)
+		}
+		return nil
+	}, func(name string, n *nn.RMSNorm) error {
+		vector(name+".weight", n.Weight)
+		return nil
+	})
+	return out
+}
+
+// describe fills in what one of the models says of a tensor.
+func (d *TensorDiff) describe(side int, m matrix) {
+	if m.rows == 0 {
+		return
+	}
+	d.Name, d.Shapes[side], d.Kinds[side] = m.name, []int{m.rows, m.cols}, "float"
+	if m.ternary != nil {
+		d.Kinds[side], d.Scales[side] = "ternary", m.ternary.Scale
+	}
+}
+
+func compare(x, y matrix) TensorDiff {
+	var d TensorDiff
+	d.describe(0, x)
+	d.describe(1, y)
+	d.Values = max(x.rows*x.cols, y.rows*y.cols)
+	if x.rows != y.rows || x.cols != y.cols {
+		d.Differ = d.Values
+		return d
+	}
+	one, two := x.codes(), y.codes()
+	next, other := x.reader(one), y.reader(two)
+	p, q := make([]float32, x.cols), make([]float32, x.cols)
+	for r := range x.rows {
+		next(p, r)
+		other(q, r)
+		for c := range p {
+			d.add(p[c], q[c], r, c)
+		}
+	}
+	if one != nil && two != nil {
+		n := 0
+		for i := range one {
+			if one[i] != two[i] {
+				n++
+			}
+		}
+		d.Codes = &n
+	}
+	return d
+}
+
+// add takes in a pair of values.
+func (d *TensorDiff) add(p, q float32, r, c int) {
+	if p == q || (p != p && q != q) {
+		return
+	}
+	d.Differ++
+	gap := math.Abs(float64(p) - float64(q))
+	if math.IsNaN(gap) || math.IsInf(gap, 0) {
+		d.Beyond++
+		return
+	}
+	if gap > d.Max {
+		d.Max, d.At = gap, []int{r, c}
+	}
+}
+
+// codes are those of a ternary matrix, nil for floats.
+func (m matrix) codes() []int8 {
+	if m.ternary == nil {
+		return nil
+	}
+	return m.ternary.Codes(nil)
+}
+
+// reader gives the rows as numbers.
+func (m matrix) reader(codes []int8) func(dst []float32, r int) {
+	if codes == nil {
+		return m.row
+	}
+	return func(dst []float32, r int) {
+		for c, code := range codes[r*m.cols : (r+1)*m.cols] {
+			dst[c] = float32(code) * m.ternary.Scale
+		}
+	}
+}

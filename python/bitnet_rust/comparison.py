@@ -1,0 +1,97 @@
+"""How two models differ, whatever formats their files have."""
+
+import json
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from os import PathLike, fspath
+from typing import Any, Literal
+
+from .conversion import fixed_logits
+from .model import BitNetModel
+
+# What a config says of files and not of what the model computes.
+_OF_FILES = {"dtype", "torch_dtype", "quantization_config", "initializer_range", "use_cache"}
+
+
+@dataclass(frozen=True)
+class ModelDiff:
+    """How model b differs from model a."""
+
+    a: str
+    b: str
+    config: dict[str, tuple[Any, Any]]
+    """The fields of config.json that are not the same, with both values; None for one that is not there."""
+    tensors: list[dict[str, Any]]
+    """Every tensor of either: "name", and of a and b each, "shapes", "kinds" ("ternary" or "float"), "scales" (of ternary ones); then
+    "values", how many "differ", how many "codes" do where both are ternary, "max_difference" of two values and where it is ("at":
+    row, column). A ternary weight is its code times the scale."""
+    same_argmax: float | None
+    """Share of the positions of a fixed prompt at which the most probable next token is the same; None when it was not computed, or the
+    vocabularies are not of one size."""
+    max_difference: float | None
+    """Largest difference of a logit there."""
+
+    @property
+    def different(self) -> list[dict[str, Any]]:
+        """The tensors that are not the same to the bit."""
+        return [
+            t for t in self.tensors if t["differ"] or t["shapes"][0] != t["shapes"][1] or t["kinds"][0] != t["kinds"][1]
+        ]
+
+    @property
+    def equal(self) -> bool:
+        """Whether both compute the same: no tensor differs, no logit, and no field of the config but those that say how files
+        store it."""
+        return not self.different and set(self.config) <= _OF_FILES and not self.max_difference
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as a dictionary that JSON takes."""
+        return asdict(self) | {"equal": self.equal}
+
+
+def diff_models(
+    a: str | PathLike[str] | BitNetModel,
+    b: str | PathLike[str] | BitNetModel,
+    *,
+    logits: bool = True,
+    i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
+    local_files_only: bool = False,
+) -> ModelDiff:
+    """Compares two models: their configs, every tensor, and the logits of a fixed prompt.
+
+    a, b: as for ``BitNetModel.from_pretrained``, files of any two formats, or models.
+    logits: compute them; otherwise only files are read.
+    i2s_layout: of I2_S tensors in GGUF files, see ``from_pretrained``.
+
+    Raises what loading raises.
+    """
+    with ExitStack() as stack:
+        models = [
+            one
+            if isinstance(one, BitNetModel)
+            else stack.enter_context(
+                BitNetModel.from_pretrained(one, i2s_layout=i2s_layout, local_files_only=local_files_only)
+            )
+            for one in (a, b)
+        ]
+        left, right = models
+        tensors: list[dict[str, Any]] = json.loads(left._model.diff(right._model))
+        fields = {name: (left.config.get(name), right.config.get(name)) for name in [*left.config, *right.config]}
+        same = difference = None
+        if logits and left.config.vocab_size == right.config.vocab_size:
+            before, after = fixed_logits(left), fixed_logits(right)
+            length = min(len(before), len(after))  # which a short context bounds
+            same = float((before[:length].argmax(-1) == after[:length].argmax(-1)).mean())
+            difference = float(abs(before[:length] - after[:length]).max())
+    return ModelDiff(
+        a=_name(a),
+        b=_name(b),
+        config={name: pair for name, pair in fields.items() if pair[0] != pair[1]},
+        tensors=tensors,
+        same_argmax=same,
+        max_difference=difference,
+    )
+
+
+def _name(model: str | PathLike[str] | BitNetModel) -> str:
+    return repr(model) if isinstance(model, BitNetModel) else fspath(model)
