@@ -22,8 +22,8 @@ const MaxHeader = 100_000_000
 
 // maxTokens bounds the JSON tokens of a header or index, and so the time that a
 // hostile one of the largest size costs. A tensor takes about 14: this is room
-// for more than thirty thousand in one file, ten times what models have.
-const maxTokens = 1 << 19
+// for eighteen thousand in one file, several times what models have.
+const maxTokens = 1 << 18
 
 // maxToken bounds a string of the header, or the space between two: the JSON
 // decoder holds all of it, several times over.
