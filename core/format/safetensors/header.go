@@ -25,9 +25,9 @@ const MaxHeader = 100_000_000
 // for eighteen thousand in one file, several times what models have.
 const maxTokens = 1 << 18
 
-// maxToken bounds a string of the header, or the space between two: the JSON
-// decoder holds all of it, several times over.
-const maxToken = 64 << 10
+// maxToken bounds a string of the header, such as a model card in its metadata,
+// or the space between two: the JSON decoder holds all of it, several times over.
+const maxToken = 4 << 20
 
 const metadataKey = "__metadata__"
 

@@ -335,11 +335,11 @@ func TestAHeaderThatCostsMoreThanAModelsIsRefused(t *testing.T) {
 		want error
 		says string
 	}{
-		"dimensions": {repeat(`{"t":{"dtype":"U8","shape":[`, "1", `],"data_offsets":[0,1]}}`), ErrHeaderJSON, "65536 bytes without an end"},
-		"numbers":    {repeat(`{"t":{"dtype":"U8","data_offsets":[`, "1", `]}}`), ErrHeaderJSON, "65536 bytes without an end"},
-		"a name":     {`{"` + strings.Repeat("n", 6<<20) + `":{}}`, ErrHeaderJSON, "65536 bytes without an end at byte 1"},
-		"an escaped": {`{"` + strings.Repeat(`\"`, 6<<20) + `":{}}`, ErrHeaderJSON, "65536 bytes without an end at byte 1"},
-		"spaces":     {"{" + strings.Repeat(" ", 6<<20) + "}", ErrHeaderJSON, "65536 bytes without an end at byte 0"},
+		"dimensions": {repeat(`{"t":{"dtype":"U8","shape":[`, "1", `],"data_offsets":[0,1]}}`), ErrHeaderJSON, "4194304 bytes without an end"},
+		"numbers":    {repeat(`{"t":{"dtype":"U8","data_offsets":[`, "1", `]}}`), ErrHeaderJSON, "4194304 bytes without an end"},
+		"a name":     {`{"` + strings.Repeat("n", 6<<20) + `":{}}`, ErrHeaderJSON, "4194304 bytes without an end at byte 1"},
+		"an escaped": {`{"` + strings.Repeat(`\"`, 6<<20) + `":{}}`, ErrHeaderJSON, "4194304 bytes without an end at byte 1"},
+		"spaces":     {"{" + strings.Repeat(" ", 6<<20) + "}", ErrHeaderJSON, "4194304 bytes without an end at byte 0"},
 		"tensors":    {object(entries...), ErrHeaderTooLarge, "JSON tokens"},
 	} {
 		_, err := OpenBytes(name, contentOf(c.text, 0))
