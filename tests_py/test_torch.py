@@ -73,7 +73,8 @@ def test_bit_linear_is_the_core_s_layer_in_both_modes() -> None:
     x = torch.randn(7, 64)
     want = F.bit_linear(Tensor(x.numpy()), Tensor(layer.weight.detach().numpy())).numpy()
     assert np.array_equal(layer(x).detach().numpy(), want)
-    assert np.array_equal(layer.eval()(x).detach().numpy(), want)
+    with torch.no_grad():
+        assert np.array_equal(layer.eval()(x).numpy(), want)
 
 
 @pytest.mark.parametrize("case", ["a", "b", "c"])
@@ -95,8 +96,9 @@ def test_evaluation_sees_every_change_of_the_weight(change: str) -> None:
     torch.manual_seed(3)
     layer = bt.BitLinear(16, 8).eval()
     x = torch.randn(4, 16)
-    before = layer(x).detach()
-    assert torch.equal(layer(x), before)
+    with torch.no_grad():
+        before = layer(x)
+        assert torch.equal(layer(x), before)
     new = -layer.weight.detach()
     if change == "optimizer":
         opt = torch.optim.SGD([layer.weight], lr=2.0)
@@ -112,7 +114,25 @@ def test_evaluation_sees_every_change_of_the_weight(change: str) -> None:
     else:
         layer.weight.data.neg_()
         layer.eval()
-    torch.testing.assert_close(layer(x) - layer.bias, -(before - layer.bias))
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x) - layer.bias, -(before - layer.bias))
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_evaluation_has_the_gradients_of_training(kept: bool) -> None:
+    """Of the weight too, whether a pass without gradients has kept its quantized form before or not."""
+    torch.manual_seed(3)
+    layer, x = bt.BitLinear(16, 8), torch.randn(4, 16, requires_grad=True)
+    leaves = [x, *layer.parameters()]
+    trained = torch.autograd.grad(layer(x).square().sum(), leaves)
+    layer.eval()
+    if kept:
+        with torch.no_grad():
+            layer(x)
+    for found, wanted in zip(torch.autograd.grad(layer(x).square().sum(), leaves), trained, strict=True):
+        assert torch.equal(found, wanted)
+    layer.weight.requires_grad_(False)
+    assert torch.equal(torch.autograd.grad(layer(x).square().sum(), [x])[0], trained[0])
 
 
 def test_layers_are_modules_like_any_other() -> None:

@@ -23,8 +23,8 @@ class BitLinear(nn.Linear):
     ("identity"), only where |weight| is at most ``clip`` times the mean magnitude ("clipped"), or times the slope of a smooth
     ternary quantizer that ``temperature`` widens ("soft"). The result has the dtype of the input, and is computed in float32.
 
-    In evaluation mode the quantized weight is kept while torch says that the weight has not changed, which ``weight.data`` hides:
-    call ``train()`` or ``eval()`` after such a change. On another device than the CPU, and under torch.compile, torch's own operations compute the
+    In evaluation mode, where the weight gets no gradient (``torch.no_grad()``, or a frozen weight), its quantized form is kept while
+    torch says that it has not changed, which ``weight.data`` hides: call ``train()`` or ``eval()`` after such a change. On another device than the CPU, and under torch.compile, torch's own operations compute the
     same formula. ``norm_eps`` gives the layer an RMSNorm of its own before the quantizer, ``rms_norm``, as Hugging Face's use_rms_norm.
     """
 
@@ -70,12 +70,11 @@ class BitLinear(nn.Linear):
 
     def _in_core(self, x: torch.Tensor) -> torch.Tensor:
         options: dict[str, Any] = {"ste": self.ste, "clip": self.clip, "temperature": self.temperature}
-        kept = None if self.training else self._prepared()
+        learns = torch.is_grad_enabled() and self.weight.requires_grad  # its gradient goes to what apply hands over
+        kept = None if self.training or learns else self._prepared()
 
         def run(x: Tensor, weight: Tensor) -> Tensor:
-            if kept is not None:
-                weight = kept.detach().requires_grad_(weight.requires_grad)
-            return F.bit_linear(x, weight, **options)
+            return F.bit_linear(x, weight if kept is None else kept.detach(), **options)
 
         return apply(run, x, self.weight.float())
 
