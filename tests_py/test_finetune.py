@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bitnet_rust import ArgumentError, BitNetModel, Tokenizer, TokenizerError, Trainer, chat_example
-from bitnet_rust.conversations import DEFAULT_CHAT_TEMPLATE
+from bitnet_rust.conversations import DEFAULT_CHAT_TEMPLATE, first_prompt, is_conversation
 from conftest import GOLDEN, REPO, Terminal
 
 MASTERS = GOLDEN / "bitnet_online_bf16"
@@ -102,6 +102,48 @@ def test_forms_of_records_are_the_same_conversation(tokenizer: Tokenizer) -> Non
         tokenizer.eos_token_id,
     ]
     assert list(plain["labels"])[: len(tokenizer.encode("To be, "))] == [-100] * len(tokenizer.encode("To be, "))
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        {"prompt": "Who?", "prompt_id": "1"},
+        {"prompt": "Who?", "completion": "I."},
+        {"prompt": [{"role": "user", "content": "Who?"}]},
+        {"instruction": "Answer."},
+        {"instruction": "Answer.", "output": "Yes."},
+        {"conversations": None},
+    ],
+    ids=lambda stray: "+".join(stray),
+)
+def test_fields_beside_messages_do_not_count(stray: dict[str, Any], tokenizer: Tokenizer) -> None:
+    tokenizer.chat_template = LLAMA3
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "No more."}]
+    shared = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "No more."}]
+    expected = chat_example({"messages": turns}, tokenizer)
+    prompt = (tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True), False)
+    for record in ({**stray, "messages": turns}, {"messages": None, **stray, "conversations": shared}):
+        assert is_conversation(record)
+        assert chat_example(record, tokenizer) == expected
+        assert first_prompt(record, tokenizer) == prompt
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"instruction": 5, "output": "x"}, "row.instruction = 5: expected a text"),
+        ({"instruction": "x", "input": [1], "output": "x"}, r"row.input = \[1\]: expected a text"),
+        ({"instruction": "x", "output": {}}, "row.output = {}: expected a text"),
+        ({"conversations": [{"from": ["x"], "value": "y"}]}, r"row.conversations\[0\].from = \['x'\]: expected a text"),
+        ({"prompt": "x"}, r"row: expected \"messages\".*, found the fields \['prompt'\]"),
+        ({"instruction": "x", "output": None}, "row: expected"),
+        (5, "row: expected .* found 5"),
+    ],
+)
+def test_records_of_another_form_are_named(record: Any, message: str, tokenizer: Tokenizer) -> None:
+    tokenizer.chat_template = LLAMA3
+    with pytest.raises(ArgumentError, match=message):
+        chat_example(record, tokenizer, "row")
 
 
 def test_what_cannot_be_told_is_an_error(tokenizer: Tokenizer) -> None:

@@ -25,21 +25,15 @@ DEFAULT_CHAT_TEMPLATE = (
 )
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-_FORMS = '"messages", "conversations", "prompt" and "completion", or "instruction" and "output"'  # for errors
+# Fields that make a record a conversation. The first that fits counts: records with messages have other fields beside them, such as
+# the prompt that the first message repeats.
+_FORMS = (("messages",), ("conversations",), ("prompt", "completion"), ("instruction", "output"))
+_EXPECTED = '"messages", "conversations", "prompt" and "completion", or "instruction" and "output"'
 
 
 def is_conversation(record: Any) -> bool:
     """Whether an element of data is a conversation in one of the forms that chat_example takes."""
-    return (
-        isinstance(record, Mapping)
-        and "input_ids" not in record
-        and (
-            "messages" in record
-            or "conversations" in record
-            or ("prompt" in record and "completion" in record)
-            or ("instruction" in record and "output" in record)
-        )
-    )
+    return isinstance(record, Mapping) and "input_ids" not in record and _form(record) is not None
 
 
 def hold_conversations(path: Path) -> bool:
@@ -55,7 +49,7 @@ def conversations(path: Path, name: str) -> Iterator[dict[str, Any]]:
     for file in text_files(path, name):
         for number, record in json_records(file, name):
             if not is_conversation(record):
-                raise ArgumentError(f"{name}: record {number} of {file}: expected {_FORMS}, as in the first one")
+                raise ArgumentError(f"{name}: record {number} of {file}: expected {_EXPECTED}, as in the first one")
             yield record
 
 
@@ -71,6 +65,8 @@ def chat_example(record: Mapping[str, Any], tokenizer: Tokenizer, where: str = "
     tokenizer: its chat_template renders messages.
     where: what the record is called in errors.
 
+    Of a record that has the fields of several forms, the first of them counts.
+
     The assistant's part begins where generation would, after what the template puts before a reply, and ends with the token
     that ends the turn. A template says so itself by {% generation %}; otherwise the parts are found by rendering each beginning
     of the conversation. No token holds an end of the prompt and a start of the reply: the ids before a reply are those
@@ -79,7 +75,7 @@ def chat_example(record: Mapping[str, Any], tokenizer: Tokenizer, where: str = "
     Raises ArgumentError for a record of another form, TokenizerError where the template renders a message otherwise when more
     follows, so that its part cannot be told.
     """
-    if "prompt" in record and isinstance(record["prompt"], str):
+    if _is_completion(record):
         return _completion(record, tokenizer, where)
     messages, first = _messages(record, where)
     variables = {"tools": record["tools"]} if record.get("tools") else {}
@@ -92,17 +88,28 @@ def chat_example(record: Mapping[str, Any], tokenizer: Tokenizer, where: str = "
     return {"input_ids": ids, "labels": labels}
 
 
-def first_prompt(record: Mapping[str, Any], tokenizer: Tokenizer) -> str:
-    """The text of a conversation before the assistant's first message, as generation takes it."""
-    if "prompt" in record and isinstance(record["prompt"], str):
-        return str(record["prompt"])
+def first_prompt(record: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[str, bool]:
+    """The text of a conversation before the assistant's first message, as generation takes it, and whether the tokenizer is to add
+    its special tokens, which a template writes itself."""
+    if _is_completion(record):
+        return str(record["prompt"]), True
     messages, first = _messages(record, "record")
     roles = [message["role"] for message in messages]
     before = messages[: roles.index("assistant", first)] if "assistant" in roles[first:] else messages
-    return tokenizer.apply_chat_template(before, tokenize=False, add_generation_prompt=True)
+    return tokenizer.apply_chat_template(before, tokenize=False, add_generation_prompt=True), False
 
 
 # --- the forms of records --------------------------------------------------------------------------------------------
+
+
+def _form(record: Mapping[str, Any]) -> str | None:
+    """The first field of the form that a record has. A field that is None is missing, as in tables of records of several forms."""
+    return next((form[0] for form in _FORMS if all(record.get(field) is not None for field in form)), None)
+
+
+def _is_completion(record: Any) -> bool:
+    """Whether a record is a text and what follows it, without messages."""
+    return isinstance(record, Mapping) and _form(record) == "prompt" and isinstance(record["prompt"], str)
 
 
 def _completion(record: Mapping[str, Any], tokenizer: Tokenizer, where: str) -> dict[str, "array[int]"]:
@@ -121,19 +128,33 @@ def _completion(record: Mapping[str, Any], tokenizer: Tokenizer, where: str) -> 
 
 def _messages(record: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any]], int]:
     """The messages of a record, and the first one that may be learned."""
-    if "instruction" in record:
-        asked = "\n\n".join(part for part in (record["instruction"], record.get("input")) if part)
-        found = [{"role": "user", "content": asked}, {"role": "assistant", "content": record["output"]}]
-        return _checked(found, where), 0
-    if "prompt" in record:
+    form = _form(record) if isinstance(record, Mapping) else None
+    if form == "messages":
+        return _checked(record["messages"], f"{where}.messages"), 0
+    if form == "conversations":
+        return _checked(_turns(record["conversations"], f"{where}.conversations"), f"{where}.conversations"), 0
+    if form == "prompt":
         prompt = _checked(record["prompt"], f"{where}.prompt")
         return prompt + _checked(record["completion"], f"{where}.completion"), len(prompt)
-    if "messages" in record:
-        return _checked(record["messages"], f"{where}.messages"), 0
-    turns = record["conversations"]
-    if isinstance(turns, list) and all(isinstance(turn, Mapping) and "from" in turn for turn in turns):
-        turns = [{"role": _ROLES.get(turn["from"], turn["from"]), "content": turn.get("value")} for turn in turns]
-    return _checked(turns, f"{where}.conversations"), 0
+    if form == "instruction":
+        parts = {field: record.get(field) for field in ("instruction", "input", "output")}
+        for field, text in parts.items():
+            if text is not None and not isinstance(text, str):
+                raise ArgumentError(f"{where}.{field} = {text!r}: expected a text")
+        asked = "\n\n".join(text for text in (parts["instruction"], parts["input"]) if text)
+        return [{"role": "user", "content": asked}, {"role": "assistant", "content": parts["output"]}], 0
+    found = f"the fields {sorted(map(str, record))}" if isinstance(record, Mapping) else repr(record)
+    raise ArgumentError(f"{where}: expected {_EXPECTED}, found {found}")
+
+
+def _turns(turns: Any, where: str) -> Any:
+    """Turns {"from": ..., "value": ...} as messages; what has another form stays as it is."""
+    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) and "from" in turn for turn in turns):
+        return turns
+    for i, turn in enumerate(turns):
+        if not isinstance(turn["from"], str):
+            raise ArgumentError(f"{where}[{i}].from = {turn['from']!r}: expected a text")
+    return [{"role": _ROLES.get(turn["from"], turn["from"]), "content": turn.get("value")} for turn in turns]
 
 
 def _checked(messages: Any, where: str) -> list[dict[str, Any]]:

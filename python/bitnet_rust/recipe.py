@@ -443,10 +443,8 @@ def _sample_options(section: Mapping[str, Any], tokenizer: Tokenizer, train: Any
     """What the model is to write at the end: a continuation of the recipe's prompt, or of the first line of the texts."""
     refuse_unknown(section, _SECTIONS["sample"], "sample")
     if _are_conversations(train):
-        prompt, kind = (
-            first_prompt(train[0], tokenizer),
-            {"add_special_tokens": isinstance(train[0].get("prompt"), str)},
-        )
+        prompt, special = first_prompt(train[0], tokenizer)
+        kind = {"add_special_tokens": special}
     else:
         text = "\n" if isinstance(train, TokenFile) else train[0]
         prompt, kind = next((line for line in text.splitlines() if line), text)[:40], {}
