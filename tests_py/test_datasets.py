@@ -22,6 +22,7 @@ from bitnet_rust import (
     Trainer,
     _bitnet,
 )
+from bitnet_rust.conversations import hold_conversations
 from bitnet_rust.datasets import DataOptions, make_dataset
 
 VOCAB = 256
@@ -151,6 +152,24 @@ def test_documents_are_joined_with_the_end_token(score: Score, tmp_path: Path) -
     assert score(texts, tokenizer=lambda: tokenizer, packing=False, length=64) == score(separate, length=64)
     TokenFile.write(tmp_path / "joined.bin", joined, 257, separator=0)
     assert score(tmp_path / "joined.bin", isolate=True) == apart
+
+
+@pytest.mark.parametrize("content", ['{"a": 1} ' * 20, "{}", "no JSON " * 20, "[" * 100_000, "[1, 2]", "[]"])
+def test_json_that_holds_no_records_is_text(content: str, tmp_path: Path) -> None:
+    """A file, and a directory that begins with one."""
+    for name in ("a.json", "b.txt"):
+        (tmp_path / name).write_text(content)
+    text = options(length=1)
+    made = [json.loads(make_dataset(path, "data", text).info()) for path in (tmp_path / "a.json", tmp_path / "b.txt")]
+    assert made[0] == made[1]
+    assert not hold_conversations(tmp_path)
+    assert json.loads(make_dataset(tmp_path, "data", text).info())["tokens"] >= 2 * made[0]["tokens"]
+
+
+def test_nesting_without_end_is_an_error_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("[" * 100_000)
+    with pytest.raises(ArgumentError, match=r"line 1 of .*x.jsonl is not JSON"):
+        make_dataset(tmp_path / "x.jsonl", "data", options())
 
 
 def test_isolation_needs_a_separator(tmp_path: Path) -> None:

@@ -37,11 +37,19 @@ def is_conversation(record: Any) -> bool:
 
 
 def hold_conversations(path: Path) -> bool:
-    """Whether a path is a .jsonl or .json file whose first record is a conversation, or a directory that begins with one."""
+    """Whether a path is a .jsonl or .json file whose first record is a conversation, or a directory that begins with one. A .json
+    file that holds no list is a text like any other."""
     if not path.exists():
         return False
     file = text_files(path)[0]
-    return file.suffix in (".jsonl", ".json") and is_conversation(next(json_records(file, "data"), (0, None))[1])
+    if file.suffix not in (".jsonl", ".json"):
+        return False
+    try:
+        return is_conversation(next(json_records(file, "data"), (0, None))[1])
+    except ArgumentError:
+        if file.suffix == ".json":
+            return False
+        raise
 
 
 def conversations(path: Path, name: str) -> Iterator[dict[str, Any]]:

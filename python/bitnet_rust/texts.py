@@ -103,7 +103,7 @@ def json_records(file: Path, name: str) -> Iterator[tuple[int, Any]]:
     if file.suffix == ".json":
         try:
             values = json.loads("".join(_read(file, name, -1)))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArgumentError(f"{name}: {file} is not JSON: {error}") from error
         if not isinstance(values, list):
             raise ArgumentError(f"{name}: {file}: expected a list of records, found {type(values).__name__}")
@@ -113,9 +113,10 @@ def json_records(file: Path, name: str) -> Iterator[tuple[int, Any]]:
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line)
-        except ValueError as error:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise ArgumentError(f"{name}: line {number} of {file} is not JSON: {error}") from error
+        yield number, value
 
 
 def _physical_lines(file: Path, name: str) -> Iterator[str]:
