@@ -397,6 +397,19 @@ def _grow(start: str, more: str) -> str:
     return _GROW.replace("START", start).replace("MORE", more)
 
 
+_NUMBERS = "{% set a = ('f' * 200000) | int(0, 16) %}{% set b = ('e' * 50000) | int(0, 16) %}"
+
+
+def _often(expression: str, before: str, times: int = 20000) -> str:
+    return f"{before}{{% for i in range({times}) %}}{{% if {expression} %}}{{% endif %}}{{% endfor %}}"
+
+
+def _nested() -> str:
+    """Two lists of two that are equal, with thousands in them."""
+    grow = "".join(f"{{% set n.{x} = [n.{x}, n.{x}] %}}" for x in "ab")
+    return "{% set n = namespace(a=[1], b=[1]) %}{% for i in range(12) %}" + grow + "{% endfor %}"
+
+
 TEMPLATES = {
     "range_of_a_billion": "{% for i in range(10**9) %}{% endfor %}",
     "loops_in_loops": "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
@@ -421,6 +434,13 @@ TEMPLATES = {
     "indent": "{{ 'x' | indent(10**9) }}", "round": "{{ 1.5 | round(10**9) }}", "json_indent": "{{ [1] | tojson(indent=10**9) }}", "slices": "{{ range(10) | slice(10**9) | list }}", "batches": "{{ range(10) | batch(10**9, 'x') | list }}",
     "replace_nothing": "{{ ('a' * 1000000) | replace('', 'x' * 1000000) }}", "join_with_a_megabyte": "{{ range(100000) | join('x' * 1000000) }}", "strftime_width": "{{ strftime_now('%1000000000Y') }}", "lipsum": "{{ lipsum(n=10**7) }}",
     "deep_parentheses": "{{ " + "(" * 10000 + "1" + ")" * 10000 + " }}", "deep_blocks": "{% if true %}" * 5000 + "{% endif %}" * 5000, "a_megabyte": "x" * (1 << 20),
+    "quotients_of_numbers": _often("a // b", _NUMBERS), "remainders_of_numbers": _often("a % b", _NUMBERS),
+    "divisible_numbers": _often("a is divisibleby b", _NUMBERS),
+    "list_count": _often("l.count(-1)", "{% set l = range(100000) | list %}"), "list_index": _often("l.index(99999)", "{% set l = range(100000) | list %}"),
+    "numbers_compared": _often("a == b", "{% set a = ('f' * 1000000) | int(0, 16) %}{% set b = ('f' * 1000000) | int(0, 16) %}"), "number_to_bytes": "{{ (1).to_bytes(10**9, 'big') | length }}",
+    "text_is_lower": _often("x is lower", "{% set x = 'a' * 1000000 %}"), "strip_of_a_megabyte": "{{ ('a' * 1000000).strip('b' * 1000000 ~ 'a') }}",
+    "lists_compared": _nested() + "{% for i in range(20000) %}{% if n.a == n.b %}{% endif %}{% endfor %}", "lists_sorted": _nested() + "{% for i in range(20000) %}{% set x = [n.a, n.b] | sort %}{% endfor %}",
+    "lists_summed": _often("l | sum(start=[])", "{% set l = [[1]] * 20000 %}", 30),
     "class_in_a_format": "{{ '{0.__class__.__mro__}'.format(1) }}", "class": "{{ ''.__class__.__mro__[1].__subclasses__() }}", "globals": "{{ cycler.__init__.__globals__.os.popen('touch ran').read() }}", "include": "{% include '/etc/passwd' %}", "import": "{% import 'os' as os %}",
     "append": "{{ messages.append(1) }}", "raise": "{{ raise_exception('no') }}", "zero": "{{ 1 / 0 }}",
 }  # fmt: skip

@@ -33,7 +33,20 @@ _ROOM, _ROOM_FOR_EACH, _STEP = 4 << 20, 64, 64
 # Filters that take no time, however long the text or list is.
 _INSTANT = {"length", "count", "first", "last", "default", "d"}
 
+# Tests that take no time.
+_INSTANT_TESTS = {
+    "defined", "undefined", "filter", "test", "none", "boolean", "false", "true", "integer", "float", "string", "mapping", "number", "sequence",
+    "iterable", "callable", "sameas", "escaped",
+}  # fmt: skip
+
+# Filters that compare what is in a list, all the way down.
+_ORDER = {"sort", "unique", "groupby", "min", "max", "dictsort"}
+
+# Bits of a number that is calculated with: products, quotients and powers take the square of them.
+_BITS = 4096
+
 _SEQUENCES = (str, bytes, list, tuple)
+_NESTED = (list, tuple, set, Mapping)
 
 
 def render(template: str, variables: Mapping[str, Any]) -> tuple[str, list[tuple[int, int]]]:
@@ -89,7 +102,7 @@ class _Generation(jinja2.ext.Extension):
 class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     """Jinja's sandbox with room that is used up. It serves one rendering."""
 
-    intercepted_binops = frozenset({"+", "*", "**", "%"})
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
     def __init__(self) -> None:
         super().__init__(
@@ -106,8 +119,9 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         for name, function in self.filters.items():
             if name not in _INSTANT:
                 self.filters[name] = self._bounded(name, function)
-        for name in ("in", "eq", "==", "equalto", "ne", "!="):
-            self.tests[name] = self._bounded(name, self.tests[name])
+        for name, test in self.tests.items():
+            if name not in _INSTANT_TESTS:
+                self.tests[name] = self._bounded(name, test)
 
     # --- called by the code that _Metered puts into a template --------------------------------------------------------
 
@@ -118,11 +132,6 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             raise jinja2.TemplateRuntimeError("it does more than a text of their length needs; is it meant to end?")
         return True
 
-    def require(self, amount: int) -> None:
-        """An exception when there is not as much room."""
-        if amount > self.room:
-            self.spend(amount)
-
     def made(self, value: Any) -> Any:
         """Takes the room of a list, tuple, dictionary or part of one that the template made."""
         self.spend(_STEP + _size_of(value, self.room))
@@ -131,6 +140,11 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def read(self, value: Any) -> Any:
         """Takes the room of a text or list that is looked through."""
         self.spend(_length(value))
+        return value
+
+    def compared(self, value: Any) -> Any:
+        """Takes the room of a value that is compared or looked up: lists and tuples are, with all that is in them."""
+        self.spend(_size_of(value, self.room) if isinstance(value, _NESTED) else _length(value))
         return value
 
     def joined(self, *parts: Any) -> str:
@@ -147,8 +161,8 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             return __function(*args)
         __self.spend(2 * _STEP)
         method = getattr(__function, "__wrapped__", __function)  # str.format comes wrapped
-        if isinstance(text := getattr(method, "__self__", None), str | bytes):
-            __self._check_method(text, method.__name__, (*args, *kwargs.values()))
+        if (receiver := getattr(method, "__self__", None)) is not None:
+            __self._check_receiver(receiver, method.__name__, (*args, *kwargs.values()))
         result = super().call(__context, __function, *args, **kwargs)
         __self.spend(_length(result))
         return result
@@ -161,12 +175,21 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         elif operator == "%" and isinstance(left, str | bytes):
             self.spend(_widths(left) + _size_of(right, self.room))
         elif operator == "**" and isinstance(left, int) and isinstance(right, int):
-            self.spend(left.bit_length() * max(0, right))
+            self._calculable(left, right)
+            if left.bit_length() * right > _BITS:
+                raise jinja2.TemplateRuntimeError(f"it asks for a power of more than {_BITS} bits")
         elif operator == "+" and isinstance(left, _SEQUENCES):
             self.spend(_size_of(left, self.room) + _size_of(right, self.room))
-        if isinstance(left, int) and isinstance(right, int):
-            self.spend((left.bit_length() + right.bit_length()) // 8)
+        self._calculable(left, right)
         return super().call_binop(context, operator, left, right)
+
+    def _calculable(self, *values: Any) -> None:
+        """An exception for numbers whose products and quotients take long."""
+        for value in values:
+            if isinstance(value, int) and value.bit_length() > _BITS:
+                raise jinja2.TemplateRuntimeError(
+                    f"it calculates with a number of {value.bit_length()} bits: expected at most {_BITS}"
+                )
 
     def _printed(self, value: Any) -> Any:
         self.spend(_size_of(value, self.room))
@@ -186,21 +209,40 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
                 if isinstance(given[at], Iterator):
                     given[at] = list(map(self.made, given[at]))
                 value, rest = given[at], [*given[at + 1 :], *kwargs.values()]
-                self.spend(_length(value))
+                (self.compared if name in _ORDER or name in self.tests else self.read)(value)
                 if name == "join":
                     self._check_method(str(rest[0]) if rest else "", name, (list(value),))
                 elif name in ("replace", "format"):
                     self._check_method(str(value), name, tuple(rest))
                 elif name == "string":
                     self.spend(_size_of(value, self.room))
+                elif name == "divisibleby":
+                    self._calculable(value, *rest)
+                elif name in self.tests:
+                    list(map(self.compared, rest))
+                elif name == "sum" and any(isinstance(x, list | tuple) for x in rest):
+                    self.spend(_length(value) * _size_of(value, self.room))  # each sum is a new list
                 else:
                     most = max((abs(x) if isinstance(x, int) else _length(x) for x in rest), default=0)
-                    self.require((_length(value) + 1) * most)
+                    self.spend((_length(value) + 1) * most)
             result = function(*given, **kwargs)
             self.spend(_length(result))
             return result
 
         return bounded
+
+    def _check_receiver(self, receiver: Any, name: str, args: tuple[Any, ...]) -> None:
+        """Takes the room that a method needs: for what it looks through, and for what it may make."""
+        if isinstance(receiver, str | bytes):
+            list(map(self.read, args))
+            self._check_method(receiver, name, args)
+        elif isinstance(receiver, list | tuple):  # count and index compare
+            self.spend(_size_of(receiver, self.room))
+        else:
+            self.read(receiver)
+            list(map(self.compared, args))
+            if isinstance(receiver, int):  # to_bytes
+                self.spend(max((abs(x) for x in args if isinstance(x, int)), default=0))
 
     def _check_method(self, text: str | bytes, name: str, args: tuple[Any, ...]) -> None:
         """Takes the room that a method of str needs for what it makes, where that can be longer than the text and the arguments."""
@@ -209,6 +251,8 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             self.spend(max(numbers, default=0))
         elif name in ("expandtabs", "format", "format_map", "translate"):
             self.spend(_widths(text) + len(text) * max(numbers, default=8) + _size_of(args, self.room))
+        elif name in ("strip", "lstrip", "rstrip") and args:
+            self.spend(len(text) * _length(args[0]) // 16)
         elif name == "replace" and len(args) > 1 and isinstance(args[0], type(text)):
             self.spend(text.count(args[0]) * _length(args[1]))  # type: ignore[arg-type]  # both are the same type
         elif name == "join" and args:
@@ -263,13 +307,19 @@ class _Metered(NodeTransformer):
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
         self.generic_visit(node)
-        return _to("read", node) if isinstance(node.arg, nodes.Slice) and node.ctx == "load" else node
+        if node.ctx != "load":
+            return node
+        if isinstance(node.arg, nodes.Slice):
+            return _to("read", node)
+        if not isinstance(node.arg, nodes.Const):
+            node.arg = _to("compared", node.arg)
+        return node
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         self.generic_visit(node)
-        node.expr = _to("read", node.expr)
+        node.expr = _to("compared", node.expr)
         for operand in node.ops:
-            operand.expr = _to("read", operand.expr)
+            operand.expr = _to("compared", operand.expr)
         return node
 
 
@@ -279,6 +329,8 @@ def _to(method: str, *args: nodes.Expr) -> nodes.Call:
 
 
 def _length(value: Any) -> int:
+    if isinstance(value, int):
+        return 1 + value.bit_length() // 8
     return len(value) if isinstance(value, str | bytes | list | tuple | dict | range | set) else 1
 
 
@@ -293,6 +345,8 @@ def _size_of(value: Any, most: int) -> int:
             one = object.__getattribute__(one, "_Namespace__attrs")
         if isinstance(one, str | bytes):
             size += len(one)
+        elif isinstance(one, int):
+            size += one.bit_length() // 4
         elif isinstance(one, Mapping):
             size += 2 * len(one)
             left += [*one.keys(), *one.values()]
