@@ -238,6 +238,38 @@ def test_from_published_masters_to_a_gguf_file_and_a_checkpoint(bitnet: Terminal
     assert json.loads(text)["eval_loss"] == result["eval_loss"]
 
 
+@pytest.fixture
+def chat(tmp_path: Path) -> Path:
+    path = tmp_path / "chat.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in dialogues(4)))
+    return path
+
+
+SHORT = ("--max-steps", "1", "--batch-size", "1", "--context-length", "96", "--eval-fraction", "0", "--json")
+
+
+def test_exports_are_those_of_the_recipe_and_of_the_run_that_goes_on(
+    bitnet: Terminal, chat: Path, tmp_path: Path
+) -> None:
+    """Where none are stated, packed weights and GGUF."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"model: {{pretrained: {MASTERS}}}\ndata: {{train: chat.jsonl}}\nexport: {{formats: [hf-master]}}\n"
+    )
+    stated, chosen, default = tmp_path / "stated", tmp_path / "chosen", tmp_path / "default"
+    start = ("--model", str(MASTERS), "--data", str(chat))
+    for out, options, wanted in (
+        (stated, ("--config", str(recipe)), {"hf-master"}),
+        (stated, ("--resume",), {"hf-master"}),
+        (chosen, ("--config", str(recipe), "--export", "gguf"), {"gguf"}),
+        (chosen, ("--resume",), {"gguf"}),
+        (default, start, {"hf", "gguf"}),
+    ):
+        status, text, err = bitnet("finetune", "--out", str(out), *options, *SHORT)
+        assert status == 0, err
+        assert set(json.loads(text)["exports"]) == wanted
+
+
 def test_finetune_names_what_is_missing(bitnet: Terminal, tmp_path: Path) -> None:
     status, _, err = bitnet("finetune", "--out", str(tmp_path / "out"), "--data", "x.jsonl")
     assert (status, "model.pretrained is missing" in err) == (1, True)

@@ -599,8 +599,9 @@ def finetune(
         Path | None, typer.Option(help="File with a Jinja template.", show_default="the model's own, else BitNet's")
     ] = None,
     export: Annotated[
-        str, typer.Option(help="Formats to write at the end: hf, gguf, hf-master, with commas.")
-    ] = "hf,gguf",
+        str | None,
+        typer.Option(help="Formats to write at the end: hf, gguf, hf-master, with commas.", show_default="hf,gguf"),
+    ] = None,
     gguf_type: Annotated[
         str | None, typer.Option("--type", help="Ternary layers in GGUF, as in bitnet convert.", show_default="i2_s")
     ] = None,
@@ -651,7 +652,10 @@ def finetune(
             "max_steps": max_steps, "epochs": epochs, "batch_size": batch_size, "context_length": context_length,
             "learning_rate": learning_rate, "checkpoint_every": checkpoint_every, "seed": seed,
         },
-        export={"formats": [name for name in export.split(",") if name], "gguf_type": gguf_type},
+        export={
+            "formats": None if export is None else [name.strip() for name in export.split(",") if name.strip()],
+            "gguf_type": gguf_type,
+        },
     )  # fmt: skip
     _run_recipe("finetune", chosen, settings, out, resume, overwrite, as_json)
 

@@ -115,7 +115,8 @@ class Recipe:
         self.override(**{section: {name: value}})
 
     def default_finetuning(self) -> None:
-        """What `bitnet finetune` says where the recipe says nothing: one epoch of packed rows, at a lower learning rate."""
+        """What `bitnet finetune` says where the recipe says nothing: one epoch of packed rows, at a lower learning rate, and files for
+        other programs."""
         if "pretrained" not in self.model:
             raise ArgumentError(
                 "model.pretrained is missing: expected the model to begin with (on the command line: --model)"
@@ -124,6 +125,7 @@ class Recipe:
         if "max_steps" not in self.training:
             defaults["epochs"] = 1
         self.training = defaults | self.training
+        self.export = {"formats": ["hf", "gguf"]} | self.export
 
     def save(self, path: Path) -> None:
         """Writes the recipe, its paths relative to the file's directory."""
