@@ -1,6 +1,8 @@
 """ONNX files: onnxruntime computes what the model does, and the files come back as models, ours and those of other exporters."""
 
+import fcntl
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,7 +16,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from bitnet_rust import BitNetModel, convert, inspect_model, onnx_export, verify_model
-from bitnet_rust.errors import ArgumentError, BitNetError, ConfigError, FormatError
+from bitnet_rust.errors import ArgumentError, BitNetError, ConfigError, FileSystemError, FormatError
 from conftest import GOLDEN, REPO, Terminal
 
 FOLDERS = ("bitnet_offline_packed", "bitnet_online_bf16", "llama_bitlinear_packed")
@@ -245,6 +247,67 @@ def test_weights_of_a_large_model_are_in_a_file_beside_it(
     exported(tmp_path / "b", tiny, onnx_type=kind)
     assert not data.exists()
     assert not list(path.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "beside"])
+def test_what_cannot_be_written_leaves_the_old_model(
+    inside: bool, tmp_path: Path, tiny: BitNetModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not inside:
+        monkeypatch.setattr(onnx_export, "_MOST_INSIDE", 1 << 16)
+    path = exported(tmp_path, tiny)
+    before = {file.name for file in path.parent.iterdir()}
+    config = path.with_name("config.json")
+    config.unlink()
+    config.mkdir()
+    with (
+        BitNetModel.from_config(tiny.config, seed=1) as other,
+        pytest.raises(FileSystemError, match=r"cannot write .*model\.onnx"),
+    ):
+        other.save_pretrained(path, format="onnx")
+    assert {file.name for file in path.parent.iterdir()} == before
+    config.rmdir()
+    with BitNetModel.from_pretrained(path) as again:
+        assert np.array_equal(again.forward([1, 2, 3]), tiny.forward([1, 2, 3]))
+
+
+def test_a_large_model_replaces_a_large_one(tmp_path: Path, tiny: BitNetModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_export, "_MOST_INSIDE", 1 << 16)
+    with BitNetModel.from_config(tiny.config, seed=1) as other:
+        for model in (tiny, other, tiny):
+            path = exported(tmp_path, model)
+            assert len(list(path.parent.glob("*.data"))) == 1
+            assert np.array_equal(Runner(path)([[1, 2]])[0], Runner(exported(tmp_path / "b", model))([[1, 2]])[0])
+            with BitNetModel.from_pretrained(path) as again:
+                assert np.array_equal(again.forward([1, 2, 3]), model.forward([1, 2, 3]))
+    done = convert(path, tmp_path / "again.bitnet", check=False)
+    assert done.source_bytes == sum(file.stat().st_size for file in path.parent.glob("model.onnx*"))
+
+
+def test_what_a_killed_process_left_goes_with_the_next_save(tmp_path: Path, tiny: BitNetModel) -> None:
+    folder = tmp_path / "onnx"
+    left, alive, foreign = (
+        folder / name
+        for name in (".model.onnx.0123456789ab.tmp", ".model.onnx.ba9876543210.tmp", ".model.onnx.mine.tmp")
+    )
+    for stage in (left, alive, foreign):
+        stage.mkdir(parents=True)
+        (stage / "weights").write_bytes(b"half")
+    writer = os.open(alive, os.O_RDONLY)
+    fcntl.flock(writer, fcntl.LOCK_EX)
+    exported(tmp_path, tiny)
+    assert {file.name for file in folder.glob(".*")} == {alive.name, foreign.name}
+    os.close(writer)
+    exported(tmp_path, tiny)
+    assert {file.name for file in folder.glob(".*")} == {foreign.name}
+
+
+def test_no_text_of_another_model_is_overwritten(tmp_path: Path, tiny: BitNetModel) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ArgumentError, match=r"holds the tokenizer\.json of another model"):
+        tiny.save_pretrained(tmp_path / "m.onnx", format="onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["tokenizer.json"]
+    assert (tmp_path / "tokenizer.json").read_text() == "{}"
 
 
 def test_sizes_are_those_of_the_guide(tmp_path: Path, tiny: BitNetModel) -> None:

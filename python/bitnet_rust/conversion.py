@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from .errors import ArgumentError, FileSystemError
 from .hub import resolve
 from .model import BitNetModel, GGUFType
+from .onnx_export import data_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,8 +177,8 @@ def _size(path: Path) -> int:
         if path.is_dir():
             return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
         size = path.stat().st_size
-        if path.suffix.lower() == ".onnx" and (data := path.with_name(path.name + ".data")).exists():
-            size += data.stat().st_size
+        if path.suffix.lower() == ".onnx":
+            size += sum(file.stat().st_size for file in data_files(path))
         return size
     except OSError as error:
         raise FileSystemError(f"{path}: {error.strerror}") from error

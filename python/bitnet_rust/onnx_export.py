@@ -10,8 +10,11 @@ import json
 import math
 import mmap
 import os
+import re
 import secrets
+import shutil
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,49 +45,121 @@ def save_onnx(
     kind: ONNXType,
     use_cache: bool,
 ) -> None:
-    """Writes an ONNX file, its data file if it is large, and config.json and the model's other texts beside it."""
+    """Writes an ONNX file, its data file if it is large, and config.json and the model's other texts beside it.
+
+    Everything is written whole in a hidden directory before the first file gets its name, the graph last. An old graph keeps its data
+    until then: the data of the new one has another name.
+    """
     onnx = _package(kind)
     if path.suffix.lower() != ".onnx":
         raise ArgumentError(f"path {path}: must end in .onnx")
     beside = {**texts, "config.json": config.to_json(indent=2) + "\n"}
-    _refuse_others(path, beside["config.json"])
-    data = path.with_name(path.name + ".data")
-    written = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    _refuse_others(path, beside)
     try:
-        model.save(written, "onnx_weights", json.dumps({"onnx_type": kind}))
-        with _tensors(written) as weights:
-            outside = sum(len(weight.data) for weight in weights.values()) > _MOST_INSIDE
-            initializers = {
-                name: weight.proto(onnx, data.name if outside else None) for name, weight in weights.items()
-            }
-        proto = _Decoder(onnx, config, initializers, use_cache).model(kind)
-        with suppress(FileNotFoundError):
-            path.unlink()  # an old graph must not meet new data
-        if outside:
-            os.replace(written, data)
-        for name, text in beside.items():
-            write_text(path.with_name(name), text)
-        write_bytes(path, proto.SerializeToString())
-        if not outside:
-            data.unlink(missing_ok=True)
+        _sweep(path)
+        with _staging(path) as stage:
+            written = stage / "weights"
+            model.save(written, "onnx_weights", json.dumps({"onnx_type": kind}))
+            with _tensors(written) as weights:
+                outside = sum(len(weight.data) for weight in weights.values()) > _MOST_INSIDE
+                data = _free_name(path) if outside else None
+                initializers = {
+                    name: weight.proto(onnx, data.name if data else None) for name, weight in weights.items()
+                }
+            proto = _Decoder(onnx, config, initializers, use_cache).model(kind)
+            write_bytes(stage / path.name, proto.SerializeToString())
+            for name, text in beside.items():
+                write_text(stage / name, text)
+            old = data_files(path)
+            if data is not None:
+                os.replace(written, data)
+            try:
+                for name in [*beside, path.name]:
+                    os.replace(stage / name, path.with_name(name))
+            except OSError:
+                if data is not None:
+                    data.unlink()
+                raise
+        for file in old:
+            file.unlink(missing_ok=True)
     except OSError as error:
         raise FileSystemError(f"cannot write {path}: {error}") from error
-    finally:
-        with suppress(OSError):
-            written.unlink()
 
 
-def _refuse_others(path: Path, config: str) -> None:
+def data_files(path: Path) -> list[Path]:
+    """The files beside an ONNX file that save_onnx may have written its weights to."""
+    ours = re.compile(re.escape(path.name) + r"(\.[0-9a-f]{12})?\.data")
+    return sorted(file for file in path.parent.iterdir() if ours.fullmatch(file.name))
+
+
+def _free_name(path: Path) -> Path:
+    """A data file that no graph refers to: model.onnx.data as others call it, unless that is there."""
+    data = path.with_name(path.name + ".data")
+    return path.with_name(f"{path.name}.{secrets.token_hex(6)}.data") if data.exists() else data
+
+
+def _refuse_others(path: Path, beside: Mapping[str, str]) -> None:
     """What lies beside an ONNX file belongs to it, so a directory holds one model."""
-    there = path.with_name("config.json")
+    if path.exists():
+        return
+    for name, text in beside.items():
+        there = path.with_name(name)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            try:
+                if there.read_text("utf-8") == text:
+                    continue
+            except UnicodeDecodeError:
+                pass
+            except OSError as error:
+                if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+                    raise
+            raise ArgumentError(
+                f"{path.parent} holds the {name} of another model: expected a directory of its own for {path.name}"
+            )
+
+
+@contextmanager
+def _staging(path: Path) -> Iterator[Path]:
+    """A hidden directory beside path while it is being written, locked so that _sweep leaves it alone."""
+    while True:
+        stage = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+        stage.mkdir()
+        lock = _lock(stage)
+        if stage.exists():  # nobody swept it before it was locked
+            break
     try:
-        if path.exists() or not there.exists() or there.read_text("utf-8") == config:
-            return
-    except (OSError, ValueError):
-        pass
-    raise ArgumentError(
-        f"{path.parent} holds the config.json of another model: expected a directory of its own for {path.name}"
-    )
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _sweep(path: Path) -> None:
+    """Removes what processes that were killed left of writing to path."""
+    left = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{12}\.tmp")
+    for stage in path.parent.iterdir():
+        if left.fullmatch(stage.name) and (lock := _lock(stage)) is not None:
+            shutil.rmtree(stage, ignore_errors=True)
+            os.close(lock)
+
+
+def _lock(directory: Path) -> int | None:
+    """A descriptor that locks a directory until it is closed; None where somebody has it, or the system has no locks."""
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _package(kind: str) -> Any:
