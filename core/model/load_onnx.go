@@ -36,9 +36,10 @@ func loadONNX(ctx context.Context, path string, l *loader) (*Model, error) {
 }
 
 // buildONNX is loadONNX of an open file, which it closes unless the model still needs it.
-func buildONNX(ctx context.Context, file *onnx.Model, l *loader) (*Model, error) {
+func buildONNX(ctx context.Context, file *onnx.Model, l *loader) (_ *Model, err error) {
 	closing := file.Close
 	defer func() { _ = closing() }() // everything is copied out
+	defer container.CatchFault(&err)
 	m, src, err := planONNX(file, l)
 	if err != nil {
 		return nil, err

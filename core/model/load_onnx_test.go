@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -47,6 +49,26 @@ func TestADeferredONNXModelHasTheSameWeights(t *testing.T) {
 		}
 		require.True(t, string(files[0]) == string(files[1]), name)
 	}
+}
+
+// As when somebody writes over a model while it loads: an error that names the file, although loading closes it.
+func TestAnONNXFileThatIsCutShortWhileItLoadsIsUnreadable(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("how mappings end differs between systems")
+	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	content, err := os.ReadFile(filepath.Join(onnxDir, "torchscript.onnx"))
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "model.onnx")
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	file, err := onnx.Open(path)
+	require.NoError(t, err)
+	require.NoError(t, os.Truncate(path, 0))
+	head, err := parseHeadFormat("")
+	require.NoError(t, err)
+	_, err = buildONNX(context.Background(), file, newLoader(LoadOptions{Quantize: true}, head))
+	require.ErrorIs(t, err, container.ErrUnreadable)
+	require.ErrorContains(t, err, path)
 }
 
 func TestNamesOfModulesAreFoundBehindWhatWrapsTheModel(t *testing.T) {
