@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bitnet_rust import BitNetModel, Tokenizer, convert, inspect_model
+from bitnet_rust.inspection import tree_lines
 
 TESTDATA = Path(__file__).resolve().parents[1] / "tests_go" / "testdata"
 TINY = TESTDATA / "golden" / "bitnet_offline_packed"
@@ -54,6 +55,11 @@ def inspect(path: Path) -> None:
     inspect_model(path)
 
 
+def tree(path: Path) -> None:
+    for _ in tree_lines(inspect_model(path)["tensors"]):
+        pass
+
+
 def tokenizer(path: Path) -> None:
     one = Tokenizer.from_pretrained(path)
     for text in ("ab", "a" * 40 + "!", "a" * 200 + "b", " " * 50):
@@ -71,7 +77,7 @@ def generate(path: Path) -> None:
 
 
 CALLS: dict[str, Callable[[Path], None]] = {
-    "load": load, "convert": convert_, "inspect": inspect, "tokenizer": tokenizer, "chat": chat, "generate": generate,
+    "load": load, "convert": convert_, "inspect": inspect, "tree": tree, "tokenizer": tokenizer, "chat": chat, "generate": generate,
 }  # fmt: skip
 
 
@@ -191,6 +197,22 @@ def containers() -> Iterator[Attack]:
     yield Attack("not a file", "link_to_itself", link("model.safetensors", "model.safetensors"), "ModelNotFoundError")
     yield Attack("not a file", "link_to_a_text", link("model.safetensors", "/etc/passwd"), "FormatError")
     yield Attack("not a file", "shard_that_is_a_pipe", shard_pipe, "FormatError")
+
+
+def named(*names: str) -> Callable[[Path], Path]:
+    """A file that is in order, of small tensors with these names."""
+    table = {name: {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i, name in enumerate(names)}
+    return checkpoint(model__safetensors=header(json.dumps(table)) + bytes(4 * len(names)))
+
+
+def names() -> Iterator[Attack]:
+    for name, error, tensors in (
+        ("modules_that_are_alike_in_modules", None, ["0." * i + "1.w" for i in range(31)]),
+        ("a_tensor_that_is_a_module", None, ["a", "a.dtype", "a.shape"]),
+        ("1200_modules_in_a_row", "FormatError", ["a." * 1200 + "w"]),
+        ("half_a_million_dots", "FormatError", ["." * 500_000]),
+    ):
+        yield Attack("names", name, named(*tensors), error, ("tree",))
 
 
 def shard_pipe(folder: Path) -> Path:
@@ -458,7 +480,7 @@ def templates() -> Iterator[Attack]:
 
 def attacks() -> list[Attack]:
     """All of them."""
-    return [*corpus(), *containers(), *programs(), *configs(), *tokenizers(), *templates()]
+    return [*corpus(), *containers(), *names(), *programs(), *configs(), *tokenizers(), *templates()]
 
 
 # --- the process -----------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 import base64
 import json
-import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from math import prod
 from os import PathLike
 from statistics import median
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from . import _bitnet
 from .arrays import whole_number
+from .errors import FormatError
 from .hub import resolve
 
 
@@ -80,45 +81,67 @@ def hex_lines(data: bytes, at: int) -> Iterator[str]:
 
 
 def tree_lines(tensors: list[dict[str, Any]]) -> Iterator[str]:
-    """The modules of a model by the names of its tensors, with their weights; numbered ones that are alike are one."""
-    root: dict[str, Any] = {}
+    """The modules of a model by the names of its tensors, with their weights; numbered ones that are alike are one.
+
+    FormatError for a name of more parts than any model has.
+    """
+    root = _Module()
     for tensor in tensors:
-        *modules, last = tensor["name"].split(".")
+        parts = tensor["name"].split(".")
+        if len(parts) > _DEEPEST:
+            name = f"{tensor['name'][:50]}..."
+            raise FormatError(f"tensor {name!r} has {len(parts)} names in its name: expected at most {_DEEPEST}")
         place = root
-        for module in modules:
-            place = place.setdefault(module, {})
-        place[last] = tensor
+        for part in parts:
+            place = place.children.setdefault(part, _Module())
+        place.tensor = tensor
+    _measure(root, {})
     yield from _branches(root, "")
 
 
-def _branches(node: dict[str, Any], indent: str) -> Iterator[str]:
-    groups: list[tuple[list[str], Any]] = []  # the numbers, or the name, and what they have in common
-    for name, child in node.items():
-        if groups and name.isdigit() and groups[-1][0][-1].isdigit() and _alike(groups[-1][1]) == _alike(child):
+_DEEPEST = 64
+
+
+@dataclass
+class _Module:
+    """What the names that begin alike have in common: modules, a tensor, or both."""
+
+    children: dict[str, "_Module"] = field(default_factory=dict)
+    tensor: dict[str, Any] | None = None
+    weights: int = 0
+    kind: int = 0
+    """The same for modules with the same names, types and shapes below them."""
+
+
+def _measure(module: _Module, kinds: dict[Any, int]) -> None:
+    """Fills in weights and kinds, each once, from the leaves on."""
+    for child in module.children.values():
+        _measure(child, kinds)
+        module.weights += child.weights
+    own = None
+    if module.tensor is not None:
+        own = (module.tensor["dtype"], *module.tensor["shape"])
+        module.weights += prod(module.tensor["shape"])
+    below = tuple((name, child.kind) for name, child in module.children.items())
+    module.kind = kinds.setdefault((own, below), len(kinds))
+
+
+def _branches(module: _Module, indent: str) -> Iterator[str]:
+    groups: list[tuple[list[str], _Module]] = []  # the numbers, or the name, and what they have in common
+    for name, child in module.children.items():
+        if groups and name.isdigit() and groups[-1][0][-1].isdigit() and groups[-1][1].kind == child.kind:
             groups[-1][0].append(name)
         else:
             groups.append(([name], child))
     for names, child in groups:
         label = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
-        if len(names) == len(child) == 1 and not _is_tensor(child) and _is_tensor(next(iter(child.values()))):
-            (last, child) = next(iter(child.items()))
-            label = f"{label}.{last}"
-        if _is_tensor(child):
-            yield f"{indent}{label}  {child['dtype']} {' x '.join(map(str, child['shape']))}"
-            continue
-        each = f"{len(names)} times " if len(names) > 1 else ""
-        yield f"{indent}{label}  {each}{_weights(child):,} weights"
-        yield from _branches(child, indent + "  ")
-
-
-def _is_tensor(node: dict[str, Any]) -> bool:
-    return isinstance(node.get("dtype"), str)
-
-
-def _alike(child: dict[str, Any]) -> str:
-    """What makes two modules the same kind: names, types and shapes below them."""
-    return re.sub(r"^\d+", "", "\n".join(_branches({"0": child}, "")))
-
-
-def _weights(node: dict[str, Any]) -> int:
-    return prod(node["shape"]) if _is_tensor(node) else sum(map(_weights, node.values()))
+        if len(names) == len(child.children) == 1 and child.tensor is None:
+            (last, only) = next(iter(child.children.items()))
+            if not only.children:
+                label, child = f"{label}.{last}", only
+        if child.tensor is not None:
+            yield f"{indent}{label}  {child.tensor['dtype']} {' x '.join(map(str, child.tensor['shape']))}"
+        if child.children:
+            each = f"{len(names)} times " if len(names) > 1 else ""
+            yield f"{indent}{label}  {each}{child.weights:,} weights"
+            yield from _branches(child, indent + "  ")
