@@ -276,3 +276,64 @@ def test_finetune_names_what_is_missing(bitnet: Terminal, tmp_path: Path) -> Non
     status, _, err = bitnet("finetune", "--out", str(tmp_path / "out"), "--model", str(MASTERS), "--export", "onx")
     assert (status, "export.formats = ['onx']" in err) == (1, True)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("linear_class=foo", "export.linear_class = 'foo': expected one of autobitlinear, bitlinear"),
+        ("masters=float16", "export.masters = 'float16': expected one of bfloat16, float32"),
+        ("gguf_type=[1]", "export.gguf_type = [1]: expected one of i2_s"),
+        ('formats=[["a"]]', "export.formats = [['a']]: expected a list of hf, hf-master, gguf"),
+        ("formats=5", "export.formats = 5: expected a list"),
+    ],
+)
+def test_exports_are_checked_before_the_run(setting: str, message: str, bitnet: Terminal, tmp_path: Path) -> None:
+    command = ("finetune", "--model", str(MASTERS), "--data", "x.jsonl", "--out", str(tmp_path / "out"))
+    status, _, err = bitnet(*command, "--set", f"export.{setting}")
+    assert (status, message in err) == (1, True), err
+
+
+LLAMA = {"model_type": "llama", "hidden_act": "silu", "quantization_config": {"quant_method": "bitnet"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        (
+            {"hidden_size": 192},
+            "i2_s",
+            "expected hidden_size to be a multiple of 128, the size of its blocks, found 192",
+        ),
+        ({"intermediate_size": 384}, "tq2_0", "expected intermediate_size to be a multiple of 256"),
+        (LLAMA | {"head_dim": 32}, "tq1_0", "expected num_attention_heads * head_dim to be a multiple of 256"),
+        ({"quantization_config": {"quant_method": "bitnet", "use_rms_norm": True}}, "f16", "norms of their own"),
+        ({"tokenizer": {"kind": "characters"}}, "f16", "found one of type WordLevel"),
+        ({"hidden_size": 192}, "f16", ""),
+    ],
+)
+def test_shapes_that_gguf_cannot_hold_are_refused_before_the_run(
+    changes: dict[str, Any], kind: str, message: str, bitnet: Terminal, tmp_path: Path
+) -> None:
+    shape = {
+        "model_type": "bitnet",
+        "vocab_size": 256,
+        "hidden_size": 256,
+        "intermediate_size": 256,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+    }
+    recipe: dict[str, Any] = {
+        "model": shape,
+        "tokenizer": {"kind": "bytes"},
+        "data": {"train": str(PLAY), "eval_fraction": 0},
+        "training": {"max_steps": 1, "batch_size": 1, "context_length": 16},
+        "sample": {"max_new_tokens": 1},
+        "export": {"formats": ["gguf"], "gguf_type": kind},
+    }
+    recipe |= changes if "tokenizer" in changes else {"model": shape | changes}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    out = tmp_path / "out"
+    status, _, err = bitnet("train", "--config", str(tmp_path / "recipe.json"), "--out", str(out))
+    assert (status, message in err, out.exists()) == (1 if message else 0, True, not message), err

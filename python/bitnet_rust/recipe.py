@@ -24,7 +24,7 @@ from .conversations import (
 from .errors import ArgumentError, BitNetError, ConfigError, DTypeError, FileSystemError
 from .files import read_fields, refuse_unknown, write_fields
 from .generation import SamplingOptions
-from .model import BitNetModel, GGUFType
+from .model import BitNetModel, GGUFType, LinearClass
 from .registry import find_model
 from .texts import documents
 from .token_file import SUFFIXES, TokenFile
@@ -55,6 +55,7 @@ _PACKED = "note: the model has packed weights, of which all begin equally far fr
 _MOST_CHAT_TOKENS = 1024
 # Formats that a run may write beside its model, and their places in its directory.
 _EXPORTS = {"hf": "hf", "hf-master": "hf-master", "gguf": "model.gguf"}
+_GGUF_BLOCKS = {"i2_s": 128, "tq1_0": 256, "tq2_0": 256}  # columns
 
 
 @dataclass
@@ -163,6 +164,8 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
         model = open_models.enter_context(_model(recipe, out, train, held_out, resume))
         if _are_conversations(train):
             _give_template(model, recipe.data.get("chat_template"))
+        if "gguf" in exports:
+            _check_gguf(model, exports["gguf"][1]["gguf_type"])
         teacher = None
         if recipe.teacher:
             teacher = open_models.enter_context(BitNetModel.from_pretrained(recipe.teacher.get("path", "")))
@@ -327,17 +330,45 @@ def _give_template(model: BitNetModel, template: Any) -> None:
 def _exports(section: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
     """Where in the directory of a run the formats of its section "export" go, and how they are saved."""
     formats = section.get("formats", [])
-    if not isinstance(formats, list) or not set(formats) <= set(_EXPORTS):
+    if not isinstance(formats, list) or not all(name in tuple(_EXPORTS) for name in formats):
         raise ArgumentError(f"export.formats = {formats!r}: expected a list of {', '.join(_EXPORTS)}")
-    hf = {"format": "hf", "linear_class": section.get("linear_class")}
-    masters = {"format": "hf", "masters": section.get("masters", "bfloat16")}
-    gguf = {"format": "gguf", "gguf_type": section.get("gguf_type", "i2_s")}
-    options = {"hf": hf, "hf-master": masters, "gguf": gguf}
-    if gguf["gguf_type"] not in get_args(GGUFType):
-        raise ArgumentError(
-            f"export.gguf_type = {gguf['gguf_type']!r}: expected one of {', '.join(get_args(GGUFType))}"
-        )
+    stated = {"linear_class": None, "masters": "bfloat16", "gguf_type": "i2_s"} | dict(section)
+    for name, known in (
+        ("linear_class", (None, *get_args(LinearClass))),
+        ("masters", ("bfloat16", "float32")),
+        ("gguf_type", get_args(GGUFType)),
+    ):
+        if stated[name] not in known:
+            expected = ", ".join(filter(None, known))
+            raise ArgumentError(f"export.{name} = {stated[name]!r}: expected one of {expected}")
+    options = {
+        "hf": {"format": "hf", "linear_class": stated["linear_class"]},
+        "hf-master": {"format": "hf", "masters": stated["masters"]},
+        "gguf": {"format": "gguf", "gguf_type": stated["gguf_type"]},
+    }
     return {name: (_EXPORTS[name], options[name]) for name in formats}
+
+
+def _check_gguf(model: BitNetModel, gguf_type: str) -> None:
+    """Refuses before training what GGUF has no place for, as far as configuration and tokenizer tell."""
+    config, where = model.config, "export.formats: gguf"
+    quantization = config["quantization_config"]
+    if quantization.get("use_rms_norm"):
+        raise ArgumentError(f"{where}: the ternary layers have norms of their own, for which GGUF has no place")
+    kind = json.loads(model.tokenizer.to_files()["tokenizer.json"])["model"]["type"]
+    if kind != "BPE":
+        raise ArgumentError(f"{where}: expected a tokenizer of BPE or bytes, found one of type {kind}")
+    block = _GGUF_BLOCKS.get(gguf_type, 1)
+    if quantization.get("modules_to_not_convert"):
+        return  # layers that stay float have no blocks
+    heads = config.num_attention_heads * config.head_dim
+    sizes = {"hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size}
+    for name, columns in (sizes | {"num_attention_heads * head_dim": heads}).items():
+        if columns % block:
+            raise ArgumentError(
+                f"export.gguf_type = {gguf_type!r}: expected {name} to be a multiple of {block}, the size of its blocks, found "
+                f"{columns}: f16 and bf16 have no blocks"
+            )
 
 
 def _model(recipe: Recipe, out: Path, train: Any, held_out: Any, resume: bool) -> BitNetModel:
