@@ -270,6 +270,22 @@ def test_exports_are_those_of_the_recipe_and_of_the_run_that_goes_on(
         assert set(json.loads(text)["exports"]) == wanted
 
 
+def test_overwrite_takes_the_exports_of_an_earlier_run_away(bitnet: Terminal, chat: Path, tmp_path: Path) -> None:
+    """But no file of somebody else, and not the model that the run is to begin with."""
+    out = tmp_path / "out"
+    command = ("finetune", "--data", str(chat), "--out", str(out), *SHORT)
+    status, _, err = bitnet(*command, "--model", str(MASTERS), "--export", "hf,hf-master,gguf")
+    assert status == 0, err
+    status, _, err = bitnet(*command, "--model", str(out / "hf-master"), "--overwrite")
+    assert (status, "expected another place for --out" in err) == (1, True)
+    (out / "hf" / "notes.md").write_text("mine")
+    status, _, err = bitnet(*command, "--model", str(MASTERS), "--export", "", "--overwrite")
+    assert status == 0, err
+    assert [file.name for file in (out / "hf").iterdir()] == ["notes.md"]
+    assert not (out / "hf-master").exists()
+    assert not (out / "model.gguf").exists()
+
+
 def test_finetune_names_what_is_missing(bitnet: Terminal, tmp_path: Path) -> None:
     status, _, err = bitnet("finetune", "--out", str(tmp_path / "out"), "--data", "x.jsonl")
     assert (status, "model.pretrained is missing" in err) == (1, True)

@@ -55,6 +55,7 @@ _PACKED = "note: the model has packed weights, of which all begin equally far fr
 _MOST_CHAT_TOKENS = 1024
 # Formats that a run may write beside its model, and their places in its directory.
 _EXPORTS = {"hf": "hf", "hf-master": "hf-master", "gguf": "model.gguf"}
+_CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja")  # of hf and hf-master
 _GGUF_BLOCKS = {"i2_s": 128, "tq1_0": 256, "tq2_0": 256}  # columns
 
 
@@ -156,6 +157,7 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
     exports by format.
     """
     _refuse(out, resume, overwrite)
+    _refuse_own_exports(recipe, out, resume)
     exports = _exports(recipe.export)
     stated = TrainingConfig.from_dict({"eval_every": 1} | recipe.training, "training")
     stated.check(teacher=bool(recipe.teacher))  # before anything that takes long
@@ -248,12 +250,28 @@ def _refuse(out: Path, resume: bool, overwrite: bool) -> None:
         raise ArgumentError(f"out = {out}: the directory has files; choose another, or pass --overwrite or --resume")
 
 
+def _refuse_own_exports(recipe: Recipe, out: Path, resume: bool) -> None:
+    """Refuses to begin with a model that the new run takes away: if it were interrupted, there would be none."""
+    own = [(out / place).resolve() for place in _EXPORTS.values()]
+    for name, path in (
+        ("model.pretrained", recipe.model.get("pretrained")),
+        ("teacher.path", recipe.teacher.get("path")),
+    ):
+        if not resume and isinstance(path, str) and Path(path).exists() and Path(path).resolve() in own:
+            raise ArgumentError(f"{name} = {path}: expected another place for --out than the run that it comes from")
+
+
 def _clear(out: Path) -> None:
-    """Makes the directory, and takes away what another run left there."""
+    """Makes the directory, and takes away what another run left there: its model, checkpoints and exports."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for left in (out / "model.bitnet", *(out / CHECKPOINTS).glob("step-*.ckpt")):
+        for left in (out / "model.bitnet", out / _EXPORTS["gguf"], *(out / CHECKPOINTS).glob("step-*.ckpt")):
             left.unlink(missing_ok=True)
+        for export in (out / _EXPORTS["hf"], out / _EXPORTS["hf-master"]):
+            for left in (file for pattern in _CHECKPOINT_FILES for file in export.glob(pattern)):
+                left.unlink()
+            if export.is_dir() and not export.is_symlink() and not any(export.iterdir()):
+                export.rmdir()
     except OSError as error:
         raise FileSystemError(f"out = {out}: {error.strerror}") from error
 
