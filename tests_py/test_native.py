@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -150,6 +151,45 @@ def test_what_a_file_object_raises_is_raised(packed: Path) -> None:
         with pytest.raises(FormatError, match="BytesIO"):
             BitNetModel.from_pretrained(io.BytesIO(content))
     assert memory_stats()["live_blocks"] == before
+
+
+class Generous(io.BytesIO):
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(-1)
+
+
+class Wordless(io.BytesIO):
+    def read(self, size: int | None = -1, /) -> Any:
+        return None
+
+
+class Lost:
+    """Has read and seek, which is what makes it a file object, and no tell."""
+
+    def read(self, size: int = -1) -> bytes:
+        return b""
+
+    def seek(self, at: int, whence: int = 0) -> int:
+        return 0
+
+
+def test_file_objects_that_cannot_be_read_are_named(packed: Path) -> None:
+    content = packed.read_bytes()
+    closed = packed.open("rb")
+    closed.close()
+    end, other = os.pipe()
+    os.close(other)
+    with open(end, "rb") as pipe, open(end, "rb", buffering=0, closefd=False) as raw:
+        for file, message in (
+            (closed, rf"{re.escape(str(packed))} is closed: expected an open file"),
+            (pipe, "a BufferedReader cannot tell and seek.*: expected a file"),
+            (raw, "a FileIO cannot tell and seek.*: expected a file"),
+            (Lost(), "a Lost cannot tell and seek"),
+            (Generous(content), rf"a Generous.read\(\d+\) gives {len(content)} bytes: expected \d+ at most"),
+            (Wordless(content), r"a Wordless.read\(\d+\) gives NoneType: expected bytes"),
+        ):
+            with pytest.raises(ArgumentError, match=message):
+                BitNetModel.from_pretrained(file)
 
 
 # --- policies --------------------------------------------------------------------------------------------------------
