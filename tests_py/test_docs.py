@@ -117,6 +117,9 @@ def test_the_command_line_reference_has_every_command() -> None:
     text = reference("cli.md")
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     assert [name for name in commands if f"`bitnet {name}" not in text] == []
+    listed = re.search(r"`bitnet (\w+( \| \w+)+)`", (ROOT / "README.md").read_text())
+    assert listed is not None
+    assert set(listed[1].split(" | ")) == set(commands)
 
 
 def test_the_sampling_reference_has_every_option() -> None:
