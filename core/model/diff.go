@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"reflect"
 
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
@@ -32,16 +33,17 @@ func (d *TensorDiff) Equal() bool {
 // Diff compares the tensors of two models, in the order of a forward pass; those that only b has come last. Tensors of different shapes
 // are listed and not compared.
 //
-// Errors: ErrClosed for a closed model, and ctx.Err() when ctx ends first.
+// Errors: ErrClosed for a closed model, ErrOption for one that was loaded with LoadOptions.Deferred, whose weights are not in memory, and
+// ctx.Err() when ctx ends first.
 func Diff(ctx context.Context, a, b *Model) ([]TensorDiff, error) {
-	if err := a.Acquire(); err != nil {
+	if a.deferred != nil || b.deferred != nil {
+		return nil, fmt.Errorf("%w: Deferred = true: models whose weights stay in their files cannot be compared", ErrOption)
+	}
+	release, err := acquireBoth(a, b)
+	if err != nil {
 		return nil, err
 	}
-	defer a.Release()
-	if err := b.Acquire(); err != nil {
-		return nil, err
-	}
-	defer b.Release()
+	defer release()
 	left, right := a.matrices(), b.matrices()
 	byName := map[string]matrix{}
 	for _, m := range right {
@@ -62,6 +64,28 @@ func Diff(ctx context.Context, a, b *Model) ([]TensorDiff, error) {
 		}
 	}
 	return out, nil
+}
+
+// acquireBoth keeps two models, which may be one, from being closed. A reader that holds one and wants another, or the same again, waits for
+// whoever waits for the first reader to end: each model is acquired once, and all who need two acquire them in the same order.
+func acquireBoth(a, b *Model) (release func(), err error) {
+	if reflect.ValueOf(a).Pointer() > reflect.ValueOf(b).Pointer() {
+		a, b = b, a
+	}
+	if err := a.Acquire(); err != nil {
+		return nil, err
+	}
+	if a == b {
+		return a.Release, nil
+	}
+	if err := b.Acquire(); err != nil {
+		a.Release()
+		return nil, err
+	}
+	return func() {
+		b.Release()
+		a.Release()
+	}, nil
 }
 
 // matrix is a tensor of a model as it is compared.
