@@ -1,5 +1,6 @@
 """diff_models() and `bitnet diff`: what is not the same in two models."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -40,6 +41,20 @@ def changed(place: Path) -> Path:
         code = byte >> shift & 3
         byte += ((code + 1) % 3 - code) << shift
     content[8 + length + begin] = byte
+    file.write_bytes(content)
+    return path
+
+
+@pytest.fixture(scope="module")
+def damaged(place: Path) -> Path:
+    """The model with a NaN in the last norm, so that no logit is a number."""
+    path = Path(shutil.copytree(TINY, place / "damaged"))
+    file = path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    entry = json.loads(content[8 : 8 + length])["model.norm.weight"]
+    begin = 8 + length + entry["data_offsets"][0]
+    content[begin : begin + 4] = b"\xc0\x7f\xc0\x7f" if entry["dtype"] == "BF16" else b"\x00\x00\xc0\x7f"
     file.write_bytes(content)
     return path
 
@@ -86,6 +101,19 @@ def test_other_shapes_tensors_and_configs_are_listed_and_not_compared() -> None:
     assert extra["shapes"][0] is None
 
 
+@pytest.mark.parametrize("field", ["rms_norm_eps", "use_rms_norm", "modules_to_not_convert"])
+def test_the_quantization_config_counts_where_it_is_computed_with(field: str) -> None:
+    """Only how files store the weights does not: its quant_method, linear_class and quantization_mode."""
+    small = {"preset": "char", "vocab_size": 100, "num_hidden_layers": 1}
+    base = {"quant_method": "bitnet", "use_rms_norm": True, "rms_norm_eps": 1e-6, "modules_to_not_convert": ["lm_head"]}
+    other = {"rms_norm_eps": 0.5, "use_rms_norm": False, "modules_to_not_convert": ["lm_head", "nothing"]}
+    with BitNetModel.from_config(small) as model:
+        found = diff_models(model, model, logits=False)
+    for change, equal in (({field: other[field]}, False), ({"linear_class": "bitlinear"}, True)):
+        fields = {"quantization_config": (base, base | change)}
+        assert dataclasses.replace(found, config=fields).equal == equal
+
+
 def test_masters_are_compared_with_what_they_compute(place: Path) -> None:
     """Master weights and packed ones of the same model: all ternary, and equal."""
     convert(GOLDEN / "bitnet_online_bf16", place / "packed", to="hf", check=False)
@@ -94,7 +122,7 @@ def test_masters_are_compared_with_what_they_compute(place: Path) -> None:
     assert sum("codes" in t for t in found.tensors) == 28
 
 
-def test_the_command_says_it_by_its_status(bitnet: Terminal, files: list[Path], changed: Path) -> None:
+def test_the_command_says_it_by_its_status(bitnet: Terminal, files: list[Path], changed: Path, damaged: Path) -> None:
     status, out, err = bitnet("diff", str(files[0]), str(files[2]))
     assert (status, err) == (0, "")
     assert "46 the same, 0 not" in out
@@ -105,6 +133,9 @@ def test_the_command_says_it_by_its_status(bitnet: Terminal, files: list[Path], 
     status, out, err = bitnet("diff", str(files[0]), str(changed), "--json", "--no-logits")
     assert (status, err) == (1, "")
     assert json.loads(out)["equal"] is False
+    status, out, err = bitnet("diff", str(files[0]), str(damaged), "--json")
+    assert (status, err) == (1, "")
+    assert json.loads(out, parse_constant=pytest.fail)["max_difference"] is None, "JSON has no NaN"
     status, out, err = bitnet("diff", str(files[0]), "nowhere")
     assert (status, out) == (2, "")
     assert "nowhere" in err

@@ -10,7 +10,8 @@ from .conversion import fixed_logits
 from .model import BitNetModel
 
 # What a config says of files and not of what the model computes.
-_OF_FILES = {"dtype", "torch_dtype", "quantization_config", "initializer_range", "use_cache"}
+_OF_FILES = {"dtype", "torch_dtype", "initializer_range", "use_cache"}
+_OF_FILES_IN_QUANTIZATION = {"quant_method", "linear_class", "quantization_mode"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class ModelDiff:
     def equal(self) -> bool:
         """Whether both compute the same: no tensor differs, no logit, and no field of the config but those that say how files
         store it."""
-        return not self.different and set(self.config) <= _OF_FILES and not self.max_difference
+        config = all(_computes(name, a) == _computes(name, b) for name, (a, b) in self.config.items())
+        return config and not self.different and not self.max_difference
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as a dictionary that JSON takes."""
@@ -91,6 +93,15 @@ def diff_models(
         same_argmax=same,
         max_difference=difference,
     )
+
+
+def _computes(name: str, value: Any) -> Any:
+    """A field of a config without what says how files store the model."""
+    if name in _OF_FILES:
+        return None
+    if name == "quantization_config" and value is not None:
+        return {key: one for key, one in value.items() if key not in _OF_FILES_IN_QUANTIZATION}
+    return value
 
 
 def _name(model: str | PathLike[str] | BitNetModel) -> str:
