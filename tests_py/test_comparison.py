@@ -47,14 +47,13 @@ def changed(place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def damaged(place: Path) -> Path:
-    """The model with a NaN in the last norm, so that no logit is a number."""
+    """The model with the largest numbers there are in the last norm, so that logits are none."""
     path = Path(shutil.copytree(TINY, place / "damaged"))
     file = path / "model.safetensors"
     content = bytearray(file.read_bytes())
     length = int.from_bytes(content[:8], "little")
-    entry = json.loads(content[8 : 8 + length])["model.norm.weight"]
-    begin = 8 + length + entry["data_offsets"][0]
-    content[begin : begin + 4] = b"\xc0\x7f\xc0\x7f" if entry["dtype"] == "BF16" else b"\x00\x00\xc0\x7f"
+    begin, end = json.loads(content[8 : 8 + length])["model.norm.weight"]["data_offsets"]
+    content[8 + length + begin : 8 + length + end] = b"\x7f" * (end - begin)
     file.write_bytes(content)
     return path
 

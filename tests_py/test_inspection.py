@@ -124,6 +124,13 @@ def test_the_command_dumps_bytes(bitnet: Terminal, files: dict[str, Path]) -> No
     first, second = out.splitlines()
     assert first.startswith(f"00000010  {data[:8].hex(' ')}  {data[8:16].hex(' ')}  |")
     assert second.startswith(f"00000020  {data[16:].hex(' ')} ")
+    status, out, err = bitnet("inspect", str(files["gguf"]), "--hex", "output_norm.weight:0x10:20", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == {"name": "output_norm.weight", "at": 16, "hex": data.hex()}
+    for other in ("--stats", "--tree", "--tensors"):
+        status, out, err = bitnet("inspect", str(files["gguf"]), "--hex", "output_norm.weight", other)
+        assert (status, out) == (2, "")
+        assert other in err
     status, _, err = bitnet("inspect", str(files["gguf"]), "--hex", "output_norm.weight:x")
     assert status == 2
     assert "TENSOR:FROM:BYTES" in err

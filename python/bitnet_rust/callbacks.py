@@ -176,7 +176,7 @@ def plain_numbers(value: Any) -> Any:
     """None for numbers that JSON does not have."""
     if isinstance(value, Mapping):
         return {name: plain_numbers(part) for name, part in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [plain_numbers(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

@@ -222,8 +222,14 @@ def inspect(
     as_json: AsJSON = False,
 ) -> None:
     """Load a model and show what it is; or list what its files hold, without loading it."""
+    asked = {"--hex": dump is not None, "--tree": tree, "--stats": stats, "--tensors": tensors}
+    if asked["--hex"] and sum(asked.values()) > 1:
+        given = ", ".join(name for name, here in asked.items() if here and name != "--hex")
+        raise typer.BadParameter(
+            f"shows the bytes of one tensor: does not go together with {given}", param_hint="--hex"
+        )
     if dump is not None:
-        _dump(model, dump, offline)
+        _dump(model, dump, offline, as_json)
         return
     if tensors or stats or tree:
         _inspect_files(model, stats, tree, i2s_layout, offline, as_json)
@@ -238,7 +244,7 @@ def inspect(
     _print_table(["", ""], [[name, _cell(value)] for name, value in (facts | shape).items()])
 
 
-def _dump(model: str, place: str, offline: bool) -> None:
+def _dump(model: str, place: str, offline: bool, as_json: bool) -> None:
     from .inspection import hex_lines, tensor_bytes
 
     tensor, *numbers = place.split(":")
@@ -248,7 +254,11 @@ def _dump(model: str, place: str, offline: bool) -> None:
         rest = [0]
     if rest:
         raise typer.BadParameter(f"{place!r}: expected TENSOR, TENSOR:FROM or TENSOR:FROM:BYTES", param_hint="--hex")
-    for line in hex_lines(tensor_bytes(model, tensor, at=at, size=size, local_files_only=offline), at):
+    data = tensor_bytes(model, tensor, at=at, size=size, local_files_only=offline)
+    if as_json:
+        _print_json({"name": tensor, "at": at, "hex": data.hex()})
+        return
+    for line in hex_lines(data, at):
         print(line)
 
 
@@ -967,7 +977,10 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """Null stands for NaN and infinities, which JSON does not have."""
+    from .callbacks import plain_numbers
+
+    print(json.dumps(plain_numbers(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _line(error: BaseException) -> str:
