@@ -42,7 +42,7 @@ def from_torch(
     module: a language model in the layout of Llama or BitNet: parameters named ``...embed_tokens.weight``,
         ``...layers.0.self_attn.q_proj.weight`` and so on, as transformers' LlamaForCausalLM, BitNetForCausalLM, MistralForCausalLM and
         Qwen2ForCausalLM have them, and `to_torch`'s. Layers are Linear, `BitLinear` or transformers' BitLinear and AutoBitLinear, in
-        any float dtype or packed; norms are RMSNorm. A module without a head has the embedding as its head.
+        float32, float16 or bfloat16, or packed; norms are RMSNorm. A module without a head has the embedding as its head.
     config: the model's BitNetConfig, or a dictionary of some of its fields, for modules that have no ``config`` of their own; sizes
         that the weights show may be left out, num_attention_heads may not.
     ternary: which of the projections of attention and feed-forward network become ternary. The rule "auto" takes the layers that
