@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unsafe"
 )
 
 // assetNames are the files that belong to a model beside its weights and config.
@@ -17,7 +18,7 @@ var assetNames = []string{
 	"generation_config.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model",
 }
 
-// maxAssetBytes bounds one asset: several times the largest published tokenizer.
+// maxAssetBytes bounds one asset, and all of those inside a native file together: several times the largest published tokenizer.
 const maxAssetBytes = 256 << 20
 
 // Assets reads the tokenizer and other files that belong to the model at path, by name: those inside a native file, and
@@ -82,7 +83,11 @@ func (f *nativeFile) assets(ctx context.Context, files map[string]string) error 
 		if err != nil {
 			return err
 		}
-		files[strings.TrimPrefix(info.Name, filePrefix)] = string(data)
+		text := unsafe.String(unsafe.SliceData(data), len(data)) // it may be large, and nobody else has data
+		if v.plain() {
+			text = strings.Clone(text) // out of the mapping
+		}
+		files[strings.TrimPrefix(info.Name, filePrefix)] = text
 	}
 	return nil
 }

@@ -233,6 +233,7 @@ func (f *nativeFile) readTensors() error {
 	if err := decoder.Decode(&f.tensors); err != nil {
 		return f.metaError(keyTensors, err.Error(), "a JSON object from tensor to layout, shape and checksum")
 	}
+	files := 0 // bytes
 	for _, t := range infos {
 		said, ok := f.tensors[t.Name]
 		if !ok {
@@ -240,6 +241,12 @@ func (f *nativeFile) readTensors() error {
 		}
 		if said.Compression != "" && said.Compression != CompressionZstd {
 			return &container.Error{Kind: container.ErrMismatch, Path: t.Path, Tensor: t.Name, Field: "compression", Found: container.Quote(said.Compression), Expected: CompressionZstd}
+		}
+		if said.Layout == layoutFile && len(said.Shape) == 1 {
+			if said.Shape[0] > maxAssetBytes-files {
+				return f.shapeError(t.Name, fmt.Sprintf("files of at most %d bytes in all", maxAssetBytes))
+			}
+			files += max(0, said.Shape[0])
 		}
 	}
 	if len(infos) != len(f.tensors) {

@@ -39,6 +39,11 @@ func frames(t *testing.T, n int) []byte {
 	return out
 }
 
+// skipped is a frame of n bytes that a decoder skips.
+func skipped(n int) []byte {
+	return append(binary.LittleEndian.AppendUint32([]byte{0x50, 0x2a, 0x4d, 0x18}, uint32(n)), make([]byte, n)...)
+}
+
 // packed makes a tensor compressed bytes.
 func (n *native) packed(name string, content []byte) {
 	*n.tensor(name) = container.Tensor{Name: name, DType: "U8", Shape: []int{len(content)}, Data: content}
@@ -142,6 +147,21 @@ func TestHostileNativeFilesAreRefused(t *testing.T) {
 			n.index[tok]["shape"] = []int{200 << 20}
 			n.packed(tok, frames(t, 200<<20))
 		}), model.ErrCompression},
+		{"a file inside that grows a hundred times", changed(func(n *native) {
+			n.index[tok]["shape"] = []int{200 << 20}
+			n.packed(tok, append(frames(t, 200<<20), skipped(2<<20)...))
+		}), model.ErrCompression},
+		{"a file inside of which there is only a start", changed(func(n *native) {
+			n.index[tok]["shape"] = []int{200 << 20}
+			n.packed(tok, append(frames(t, 1<<20), skipped(11<<20)...))
+		}), model.ErrCompression},
+		{"files inside that are too large together", changed(func(n *native) {
+			for _, name := range []string{"file/a", "file/b", "file/c"} {
+				n.tensors = append(n.tensors, container.Tensor{Name: name})
+				n.index[name] = map[string]any{"layout": "file", "shape": []int{100 << 20}, "crc32c": "00000000"}
+				n.packed(name, append(frames(t, 100<<20), skipped(6<<20)...))
+			}
+		}), container.ErrMismatch},
 		{"a frame with a window of a GiB", changed(func(n *native) {
 			n.packed(q, []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 20 << 3, 0x01, 0x00, 0x00})
 		}), model.ErrCompression},

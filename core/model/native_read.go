@@ -21,12 +21,13 @@ import (
 // CompressionZstd is SaveOptions.Compression for Zstandard (RFC 8878).
 const CompressionZstd = "zstd"
 
-// How a compressed tensor is written and what is read. A reader never has more of it in memory than a window and a piece. Weights shrink by a
-// fifth, a text to a fifth: what would grow two hundred times is a few bytes that mean to fill the memory.
+// How a compressed tensor is written and what is read. A reader of weights never has more of it in memory than a window and a piece. Weights
+// shrink by a fifth, unless most of them are 0, and a text to a fifth: what would grow much more is a few bytes that mean to fill the memory.
 const (
 	zstdFrame     = 1 << 20 // bytes in a frame, and its window
 	zstdWindow    = 8 << 20 // largest window that is read: what every decoder should take
 	zstdGrowth    = 200     // a tensor's bytes for each compressed one, at most
+	fileGrowth    = 20      // those of a file inside, which is in memory as a whole
 	zstdAnyGrowth = 4 << 10 // a tensor so small may grow as it likes
 )
 
@@ -36,8 +37,16 @@ const readPiece = 1 << 20
 // releaseEvery is how many bytes of a mapped file are resident while they are decompressed.
 const releaseEvery = 4 << 20
 
-func growsTooMuch(size, compressed int) bool {
-	return size > zstdAnyGrowth && size/zstdGrowth > compressed
+// growth is how many bytes a compressed one of a tensor may become.
+func (t nativeTensor) growth() int {
+	if t.Layout == layoutFile {
+		return fileGrowth
+	}
+	return zstdGrowth
+}
+
+func (t nativeTensor) growsTooMuch(size, compressed int) bool {
+	return size > zstdAnyGrowth && size/t.growth() > compressed
 }
 
 // checkCompressed compares what is known of a compressed tensor before anything of it is read.
@@ -47,8 +56,8 @@ func (v nativeView) checkCompressed() error {
 	}
 	e := &container.Error{Kind: ErrCompression, Path: v.Path(), Tensor: v.Name, Field: "size", Found: fmt.Sprintf("%d bytes for %d", v.Size(), v.size)}
 	switch {
-	case growsTooMuch(v.size, v.Size()):
-		e.Expected = fmt.Sprintf("at least a byte for every %d", zstdGrowth)
+	case v.entry.growsTooMuch(v.size, v.Size()):
+		e.Expected = fmt.Sprintf("at least a byte for every %d", v.entry.growth())
 	case v.Size() >= v.size:
 		e.Expected = "fewer"
 	default:
@@ -213,8 +222,15 @@ func (v nativeView) bytes(ctx context.Context, sum bool) ([]byte, error) {
 		}
 		return v.Data, v.read(ctx, true, nil)
 	}
-	out := make([]byte, 0, v.size)
+	first := v.size
+	if v.entry.Compression != "" { // the file need not have what it says
+		first = max(v.size/16, min(v.size, readPiece))
+	}
+	out := make([]byte, 0, first)
 	err := v.read(ctx, sum, func(_ int, piece []byte) error {
+		if len(out)+len(piece) > cap(out) {
+			out = append(make([]byte, 0, v.size), out...)
+		}
 		out = append(out, piece...)
 		return nil
 	})

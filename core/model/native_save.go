@@ -24,7 +24,11 @@ func (m *Model) saveNative(ctx context.Context, path string, files map[string]st
 	if err := m.eachWeight(w.linear, w.norm); err != nil {
 		return err
 	}
+	size := 0
 	for _, name := range sortedKeys(files) {
+		if size += len(files[name]); size > maxAssetBytes {
+			return fmt.Errorf("%w: files of %d bytes up to %s: must be at most %d in all", ErrOption, size, name, maxAssetBytes)
+		}
 		w.parts = append(w.parts, nativePart{name: filePrefix + name, dtype: safetensors.U8, data: func() []byte { return []byte(files[name]) }, size: len(files[name]),
 			entry: nativeTensor{Layout: layoutFile, Shape: []int{len(files[name])}}})
 	}
@@ -192,7 +196,7 @@ func (w *nativeWriter) compress() (err error) {
 		if err := w.with(p, func(data []byte) error { return w.zstd.write(contextWriter{w.ctx, &n}, data, p.size) }); err != nil {
 			return err
 		}
-		if int(n) < p.size && !growsTooMuch(p.size, int(n)) {
+		if int(n) < p.size && !p.entry.growsTooMuch(p.size, int(n)) {
 			p.entry.Compression, p.compressed = CompressionZstd, int(n)
 		}
 	}
