@@ -21,8 +21,8 @@ type deferred struct {
 	tables  []string   // those of embedding and head, which a forward pass keeps
 	pool    *pool.HybridMemoryPool
 
-	warm sync.Once // a forward pass has asked for the tables
-	err  error
+	mu   sync.Mutex
+	warm bool // a forward pass has asked for the tables
 }
 
 // deferredModule is what one matrix takes, and the work that makes it.
@@ -100,8 +100,14 @@ func (d *deferred) keepTables(ctx context.Context) error {
 	if d == nil {
 		return nil
 	}
-	d.warm.Do(func() { _, d.err = d.hold(ctx, d.tables...) })
-	return d.err
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.warm {
+		return nil
+	}
+	_, err := d.hold(ctx, d.tables...)
+	d.warm = err == nil // else the next pass asks again: memory may be free by then
+	return err
 }
 
 // enter brings block i into memory until leave is called.
@@ -115,23 +121,29 @@ func (d *deferred) enter(ctx context.Context, i int) (leave func(), err error) {
 // hold brings modules into memory; release gives them back when nobody else holds them.
 func (d *deferred) hold(ctx context.Context, names ...string) (release func(), err error) {
 	var held []*deferredModule
-	release = func() {
+	free := func() {
 		for _, m := range held {
 			m.release()
 		}
 	}
+	ok := false
+	defer func() { // a job may panic, on a fault in a mapped file
+		if !ok {
+			free()
+		}
+	}()
 	for _, name := range names {
 		m := d.modules[name]
 		if m == nil { // of a source that has it in memory or mapped
 			continue
 		}
 		if err := m.hold(ctx, d.pool); err != nil {
-			release()
 			return nil, err
 		}
 		held = append(held, m)
 	}
-	return release, nil
+	ok = true
+	return free, nil
 }
 
 func (m *deferredModule) hold(ctx context.Context, p *pool.HybridMemoryPool) error {
@@ -151,14 +163,19 @@ func (m *deferredModule) hold(ctx context.Context, p *pool.HybridMemoryPool) err
 			*at.dst = block.Bytes()[at.offset : at.offset+at.len : at.offset+at.len]
 		}
 	}
-	m.users = 1
+	ok := false
+	defer func() {
+		if !ok {
+			m.drop()
+		}
+	}()
 	slices.SortStableFunc(m.jobs, func(a, b job) int { return cmp.Compare(a.order, b.order) })
 	for _, j := range m.jobs {
 		if err := errors.Join(ctx.Err(), j.work(ctx)); err != nil {
-			m.drop()
 			return err
 		}
 	}
+	m.users, ok = 1, true
 	return nil
 }
 

@@ -96,15 +96,23 @@ func (m *Model) Forward(c *nn.Ctx, ids []int32) (*tensor.Tensor, error) {
 		if err := c.Err(); err != nil {
 			return nil, err
 		}
-		leave, err := m.deferred.enter(context.Background(), i)
-		if err != nil {
+		var err error
+		if x, err = m.layer(c, i, x, angles); err != nil {
 			return nil, err
 		}
-		x = nn.Recompute(c, &m.Blocks[i], x, angles)
-		leave()
 	}
 	angles.Free(c)
 	return x, nil
+}
+
+// layer runs block i while its weights are in memory.
+func (m *Model) layer(c *nn.Ctx, i int, x *tensor.Tensor, angles nn.Angles) (*tensor.Tensor, error) {
+	leave, err := m.deferred.enter(context.Background(), i)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return nn.Recompute(c, &m.Blocks[i], x, angles), nil
 }
 
 // Acquire keeps the weights where they are until Release. It derives them anew from master weights that MarkChanged has
