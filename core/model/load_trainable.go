@@ -51,6 +51,9 @@ func loadTrainable(ctx context.Context, o LoadOptions, load func(context.Context
 	}
 	m.Info.Path, m.Info.Metadata, m.Info.Warnings = plain.Info.Path, plain.Info.Metadata, plain.Info.Warnings
 	m.files.Store(plain.files.Load())
+	if err := plain.sound(ctx); err != nil { // the masters were copied while its checksums were compared
+		return nil, err
+	}
 	return m, m.Refresh()
 }
 

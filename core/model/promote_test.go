@@ -66,6 +66,13 @@ func TestClosingStopsTheMove(t *testing.T) {
 	}
 }
 
+func TestDeferredWeightsAreCheckedAndNotMoved(t *testing.T) {
+	p := pool.New(pool.Options{})
+	m := mappedModel(t, LoadOptions{Pool: p, Deferred: true})
+	require.NoError(t, m.Settled())
+	require.Zero(t, p.Stats().PeakRequested)
+}
+
 func TestAFullPoolLeavesTheModelOnItsMapping(t *testing.T) {
 	p := pool.New(pool.Options{Budget: 8 << 20})
 	m := mappedModel(t, LoadOptions{Pool: p})
@@ -106,6 +113,10 @@ func TestADamagedFileIsNoticedInTheBackground(t *testing.T) {
 		require.ErrorIs(t, m.Save(path+".copy", nil), ErrChecksum, resident)
 		require.NoError(t, m.Close())
 	}
+	p := pool.New(pool.Options{})
+	_, err = Load(context.Background(), path, LoadOptions{Trainable: true, Pool: p})
+	require.ErrorIs(t, err, ErrChecksum, "master weights are copies of what is in the file")
+	require.Zero(t, p.Stats().LiveBlocks)
 	m, err = Load(context.Background(), path, LoadOptions{Verify: VerifyNever})
 	require.NoError(t, err)
 	require.NoError(t, m.Settled())
