@@ -52,6 +52,25 @@ func saved(t *testing.T, m *model.Model) map[string]string {
 	return files
 }
 
+func TestWeightsThatCannotBeDeferredAreRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.bitnet")
+	require.NoError(t, load(t, filepath.Join(golden, "bitnet_offline_packed"), model.LoadOptions{}).Save(path, nil))
+	file, err := os.Open(path)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, file.Close()) }()
+	info, err := file.Stat()
+	require.NoError(t, err)
+	_, err = model.LoadReader(context.Background(), file, info.Size(), "a stream", model.LoadOptions{Deferred: true})
+	require.ErrorIs(t, err, model.ErrOption)
+	require.ErrorContains(t, err, "a stream")
+	for _, o := range []model.LoadOptions{{Deferred: true}, {Trainable: true}} {
+		o.HeadFormat = model.HeadExact
+		_, err = model.Load(context.Background(), path, o)
+		require.ErrorIs(t, err, model.ErrOption)
+		require.ErrorContains(t, err, `"exact"`)
+	}
+}
+
 func TestADeferredModelHoldsOneLayerAtATime(t *testing.T) {
 	p := pool.New(pool.Options{})
 	path := filepath.Join(golden, "bitnet_offline_packed")

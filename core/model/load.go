@@ -149,7 +149,10 @@ func (o *LoadOptions) check() (tableFormat, error) {
 	if err := o.checkPacking(); err != nil {
 		return none, err
 	}
-	if o.Trainable && head.fixed {
+	if o.Deferred && head.scores {
+		return none, fmt.Errorf("%w: head_dtype %q: must not be %s for deferred weights, which have no scores beside them", ErrOption, o.HeadFormat, HeadExact)
+	}
+	if o.Trainable && (head.fixed || head.scores) {
 		return none, fmt.Errorf("%w: head_dtype %q: must be auto in a model that is trained, whose head is float32", ErrOption, o.HeadFormat)
 	}
 	return head, nil

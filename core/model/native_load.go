@@ -34,13 +34,15 @@ func loadNative(ctx context.Context, path string, l *loader) (*Model, error) {
 }
 
 // LoadReader is Load for a native file of size bytes wherever it is: in an archive, in memory, on a server. Name stands for it in errors. It is read
-// once, from the first weight to the last, after the header, the files inside and the small vectors; nothing is read after the return unless the weights are
-// deferred. What else is in the
-// file, such as the tokenizer, is the model's: see Assets.
+// once, from the first weight to the last, after the header, the files inside and the small vectors; nothing is read after the return, and so
+// the weights cannot be deferred. What else is in the file, such as the tokenizer, is the model's: see Assets.
 func LoadReader(ctx context.Context, r io.ReaderAt, size int64, name string, o LoadOptions) (*Model, error) {
 	head, err := o.check()
 	if err != nil {
 		return nil, err
+	}
+	if o.Deferred {
+		return nil, fmt.Errorf("%w: deferred: the weights of %s are no file of this machine: they are read before the return", ErrOption, name)
 	}
 	load := func(ctx context.Context, o LoadOptions) (*Model, error) {
 		file, err := container.OpenReader(name, r, size)
@@ -104,7 +106,7 @@ func buildNative(ctx context.Context, f *nativeFile, l *loader) (*Model, error) 
 	for _, key := range []string{keyConfig, keyTensors, keyShards} {
 		delete(m.Info.Metadata, key)
 	}
-	m.promote(l.mapped, l.opts.Pool, l.opts.Resident != ResidentMap)
+	m.promote(l.mapped, l.opts.Pool, l.opts.Resident != ResidentMap && !l.opts.Deferred)
 	return m, nil
 }
 
