@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"unsafe"
+
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
 
 // assetNames are the files that belong to a model beside its weights and config.
@@ -65,7 +67,13 @@ func nativeAssets(path string, files map[string]string) error {
 	if err != nil {
 		return err
 	}
+	return f.lastAssets(files)
+}
+
+// lastAssets is assets of a file that is closed afterwards.
+func (f *nativeFile) lastAssets(files map[string]string) (err error) {
 	defer func() { _ = f.Close() }() // the texts are copies
+	defer container.CatchFault(&err)
 	return f.assets(context.Background(), files)
 }
 

@@ -45,7 +45,7 @@ type NormStats struct {
 // called with the bytes read and their total.
 //
 // Errors are those of paths, options and ctx; whatever is wrong with the content is a Problem.
-func Verify(ctx context.Context, path, i2sLayout string, progress func(done, total int64)) (*Verification, error) {
+func Verify(ctx context.Context, path, i2sLayout string, progress func(done, total int64)) (_ *Verification, err error) {
 	o := LoadOptions{I2SLayout: i2sLayout}
 	if _, err := o.check(); err != nil {
 		return nil, err
@@ -56,6 +56,7 @@ func Verify(ctx context.Context, path, i2sLayout string, progress func(done, tot
 		return r, r.note("structure", "", err)
 	}
 	defer func() { _ = f.set.Close() }() // nothing of it is kept
+	defer container.CatchFault(&err)
 	r.Format = f.info.Format
 	if err := f.plan(ctx, newLoader(o, tableFormat{})); err != nil && (f.sum == nil || !errors.Is(err, ErrChecksum)) { // those are found below
 		if err := r.note("structure", "", err); err != nil {
