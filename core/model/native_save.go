@@ -73,13 +73,8 @@ func (m *Model) saveNative(ctx context.Context, path string, files map[string]st
 
 // checkHeader refuses what no reader would take.
 func checkHeader(tensors []container.Tensor, meta map[string]string) error {
-	size, err := safetensors.HeaderSize(tensors, meta)
-	if err != nil {
-		return err
-	}
-	if size > nativeLimits.Header || len(tensors) > nativeLimits.Tensors {
-		return fmt.Errorf("%w: a header of %d bytes with %d tensors: must be at most %d bytes, metadata and all, and %d tensors", ErrOption,
-			size, len(tensors), nativeLimits.Header, nativeLimits.Tensors)
+	if err := safetensors.CheckHeader(tensors, meta, nativeLimits); err != nil {
+		return fmt.Errorf("%w: metadata and a list of %d tensors that no reader would take: %w", ErrOption, len(tensors), err)
 	}
 	return nil
 }

@@ -238,8 +238,9 @@ func TestBadSaveOptionsNameThemselves(t *testing.T) {
 	m := load(t, filepath.Join(golden, "llama_bitlinear_packed"), model.LoadOptions{})
 	for word, o := range map[string]model.SaveOptions{
 		"compression": {Compression: "lzma"}, "max_shard_size": {MaxShard: -1}, "tensors": {Metadata: map[string]string{"tensors": "{}"}},
-		"a header of": {Metadata: map[string]string{"big": strings.Repeat("\n", 4_190_000), "b": strings.Repeat("x", 3000)}},
-		`""`:          {Metadata: map[string]string{"": "x"}}, "5000003 bytes": {Metadata: map[string]string{"big": strings.Repeat("x", 5_000_000)}},
+		"header too large": {Metadata: map[string]string{"big": strings.Repeat("\n", 4_190_000), "b": strings.Repeat("x", 3000)}},
+		"without an end":   {Metadata: map[string]string{model.KeyCard: strings.Repeat(`"`, 2_200_000)}},
+		`""`:               {Metadata: map[string]string{"": "x"}}, "5000003 bytes": {Metadata: map[string]string{"big": strings.Repeat("x", 5_000_000)}},
 	} {
 		path := filepath.Join(t.TempDir(), "m.bitnet")
 		err := m.SaveContext(context.Background(), path, o)

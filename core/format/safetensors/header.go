@@ -62,6 +62,12 @@ func readHeader(f *container.File, limits Limits) (*header, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseHeader(path, text, int64(size)-8-int64(n), limits)
+}
+
+// parseHeader parses and validates the JSON part, of a file with so many bytes of data.
+func parseHeader(path string, text []byte, dataSize int64, limits Limits) (*header, error) {
+	h := &header{dataStart: 8 + len(text)}
 	if !utf8.Valid(text) {
 		return nil, &container.Error{Kind: ErrHeaderUTF8, Path: path, Field: "header"}
 	}
@@ -74,13 +80,12 @@ func readHeader(f *container.File, limits Limits) (*header, error) {
 		return nil, &container.Error{Kind: ErrHeaderJSON, Path: path, Field: "header",
 			Found: fmt.Sprintf("more than %d bytes without an end at byte %d", maxToken, at), Expected: "names of tensors and their entries"}
 	}
-	h := &header{dataStart: 8 + int(n)}
 	p := &parser{path: path, most: cmp.Or(limits.Tensors, math.MaxInt), dec: json.NewDecoder(bytes.NewReader(text))}
 	p.dec.UseNumber()
 	if err := p.parse(h); err != nil {
 		return nil, err
 	}
-	if err := h.layout(path, int64(size-h.dataStart)); err != nil {
+	if err := h.layout(path, dataSize); err != nil {
 		return nil, err
 	}
 	return h, nil

@@ -84,11 +84,21 @@ func WriteTo(w io.Writer, tensors []container.Tensor, metadata map[string]string
 	return nil
 }
 
-// HeaderSize is the number of bytes of the header that Write makes, or its error
-// about the tensors.
-func HeaderSize(tensors []container.Tensor, metadata map[string]string) (int, error) {
-	head, _, err := encodeHeader("", tensors, metadata)
-	return len(head) - 8, err
+// CheckHeader says why Read would not take the header that Write makes, or nil.
+func CheckHeader(tensors []container.Tensor, metadata map[string]string, limits Limits) error {
+	head, sizes, err := encodeHeader("", tensors, metadata)
+	if err != nil {
+		return err
+	}
+	data := int64(0)
+	for _, size := range sizes {
+		data += size
+	}
+	if n := len(head) - 8; n > limits.header() {
+		return &container.Error{Kind: ErrHeaderTooLarge, Field: "header length", Found: fmt.Sprint(n), Expected: fmt.Sprintf("at most %d", limits.header())}
+	}
+	_, err = parseHeader("", head[8:], data, limits)
+	return err
 }
 
 // encodeHeader validates the tensors and renders the file's first part, length
