@@ -187,8 +187,9 @@ func (m *Model) Hold() *Hold {
 	return h
 }
 
-// Hold is a claim on memory that ends with the last reference to it.
-type Hold struct{ _ byte }
+// Hold is a claim on memory that ends with the last reference to it. The pointer keeps it out of blocks that small values share, which live
+// as long as the last of them.
+type Hold struct{ _ *byte }
 
 // Release makes it a tensor.Releaser; it does nothing.
 func (*Hold) Release() {}
