@@ -25,8 +25,10 @@ const (
 	// VerifyBackground compares those of large files while the model already runs, and of small ones before Load returns. A model whose file
 	// turns out to be damaged refuses every further step, and is not saved.
 	VerifyBackground = "background"
-	VerifyNow        = "now"   // before Load returns
-	VerifyNever      = "never" // loading then touches no weight at all
+	VerifyNow        = "now" // before Load returns
+	// VerifyNever touches no weight while loading. Of a damaged file results are then wrong, and ternary codes that are no weights make
+	// them differ between processors too, as sums of 16 bits wrap on some; memory stays safe.
+	VerifyNever = "never"
 )
 
 // promoteFrom is the size of mapped weights, in bytes, from which moving them pays: smaller ones stay in the caches, where the page
