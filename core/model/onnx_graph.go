@@ -108,7 +108,7 @@ func (g *onnxGraph) note(n *onnx.Node, makers map[string]*onnx.Node) error {
 			return nil
 		}
 		m.turned = !m.turned // MatMul itself wants [in, out]
-		if b := n.Ints["transB"]; n.Op == "Gemm" && len(b) == 1 && b[0] == 1 {
+		if n.Op == "Gemm" && n.Int("transB") == 1 {
 			m.turned = !m.turned
 		}
 		g.turned[m.tensor] = m.turned

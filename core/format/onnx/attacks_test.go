@@ -97,6 +97,8 @@ var attacks = []struct {
 	{"node_name_long", file(part(graphNode, text(nodeName, strings.Repeat("n", 5000)))), ErrText},
 	{"node_name_not_utf8", file(part(graphNode, text(nodeName, "\xff"))), ErrText},
 	{"attribute_ints_10000", file(part(graphNode, part(nodeAttribute, part(attributeInts, make([]byte, 10000))))), ErrCount},
+	{"attributes_of_130000_nodes", file(slices.Repeat(part(graphNode, part(nodeAttribute, number(attributeInt, 1))), 130_000)), ErrCount},
+	{"attributes_200000", file(part(graphNode, slices.Repeat(part(nodeAttribute, number(attributeInt, 1)), 200_000))), ErrCount},
 	{"inputs_100000", file(slices.Repeat(part(graphInput), 100000)), ErrCount},
 	{"input_dim_negative", file(part(graphInput, part(valueType, part(typeTensor, part(tensorTypeShape, part(shapeDim, number(dimValue, math.MaxUint64))))))), ErrShape},
 	{"sparse", file(part(graphSparse)), ErrDType},
@@ -228,6 +230,11 @@ func TestADataFileLiesBesideTheModel(t *testing.T) {
 	link("../blobs/bbbb", filepath.Join(cache, "snapshot", "data"))
 	m, err = Open(filepath.Join(cache, "snapshot", "model.onnx"))
 	require.NoError(t, err)
+	v, err = m.Tensor("w")
+	require.NoError(t, err)
+	blob, err := filepath.EvalSymlinks(filepath.Join(cache, "blobs", "bbbb"))
+	require.NoError(t, err)
+	require.Equal(t, blob, v.Path(), "what was checked is what is open, and not a link that may change")
 	require.NoError(t, m.Close())
 
 	for name, lay := range map[string]func(dir string){
@@ -276,7 +283,9 @@ func TestTensorsAreReadWhereverTheirNumbersAre(t *testing.T) {
 		require.NoError(t, v.ReleasePages())
 	}
 	require.Len(t, m.Tensors(), 7)
-	require.Equal(t, []Node{{Name: "/a/MatMul", Op: "Gemm", Inputs: []string{"x", "raw"}, Outputs: []string{"y"}, Ints: map[string][]int64{"transB": {1}}}}, m.Nodes)
+	require.Equal(t, []Node{{Name: "/a/MatMul", Op: "Gemm", Inputs: []string{"x", "raw"}, Outputs: []string{"y"}, Ints: []Ints{{"transB", []int64{1}}}}}, m.Nodes)
+	require.Equal(t, int64(1), m.Nodes[0].Int("transB"))
+	require.Zero(t, m.Nodes[0].Int("transA"))
 	require.Equal(t, []Value{{Name: "x", Shape: []int{0, 2}}}, m.Inputs, "an initializer is no input")
 	require.Equal(t, []Value{{Name: "y"}}, m.Outputs)
 	require.Equal(t, "test 1", m.Producer)

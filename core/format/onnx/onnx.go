@@ -22,9 +22,25 @@ type Node struct {
 	Name, Op        string
 	Domain          string // "" for ONNX's own operations
 	Inputs, Outputs []string
-	Ints            map[string][]int64 // attributes that are integers or lists of them; nil without any
-	Subgraph        bool               // it has attributes that are graphs: a branch or a loop
-	Scopes          string             // the modules it is in, as PyTorch notes them: a Python list of names
+	Ints            []Ints // attributes that are integers or lists of them
+	Subgraph        bool   // it has attributes that are graphs: a branch or a loop
+	Scopes          string // the modules it is in, as PyTorch notes them: a Python list of names
+}
+
+// Ints is an attribute of a node: an integer, or a list of them.
+type Ints struct {
+	Name   string
+	Values []int64
+}
+
+// Int returns the attribute of that name if it is one integer, and else 0.
+func (n *Node) Int(name string) int64 {
+	for _, a := range n.Ints {
+		if a.Name == name && len(a.Values) == 1 {
+			return a.Values[0]
+		}
+	}
+	return 0
 }
 
 // Value is an input or output of the graph. Dimensions without a fixed size,

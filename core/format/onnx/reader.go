@@ -8,7 +8,7 @@ import (
 
 // Bounds far above any model's, so that a small file cannot ask for much memory.
 const (
-	maxNodes   = 1 << 17
+	maxNodes   = 1 << 16
 	maxTensors = 1 << 16
 	maxValues  = 1 << 13
 	maxLinks   = 1 << 20 // inputs and outputs of all nodes
@@ -16,7 +16,8 @@ const (
 	maxText    = 1 << 24 // a value of the metadata
 	maxEntries = 1 << 10 // of the metadata
 	maxDims    = 16
-	maxInts    = 64 // of an attribute
+	maxInts    = 64      // of an attribute
+	maxAttrs   = 1 << 16 // of all nodes, those that are integers
 )
 
 // The field numbers of onnx.proto that are read.
@@ -39,6 +40,7 @@ type parser struct {
 	path   string
 	beside string // the model's path, "" where data files cannot be
 	links  int
+	attrs  int
 }
 
 func (p *parser) parse(content []byte) error {
@@ -226,13 +228,10 @@ func (p *parser) attribute(f field, n *Node) (tensor *field, err error) {
 	if err != nil || len(ints) == 0 {
 		return tensor, err
 	}
-	if n.Ints == nil {
-		n.Ints = map[string][]int64{}
+	if p.attrs++; p.attrs > maxAttrs {
+		return nil, p.tooMany("attributes of nodes", maxAttrs)
 	}
-	if len(n.Ints) == maxInts {
-		return nil, p.tooMany("attributes of a node", maxInts)
-	}
-	n.Ints[name] = ints
+	n.Ints = append(n.Ints, Ints{name, ints})
 	return tensor, nil
 }
 

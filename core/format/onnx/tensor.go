@@ -273,7 +273,7 @@ func (p *parser) dataFile(name string, e *container.Error) (*container.File, err
 		e.Found, e.Expected = e.Found+", a link to "+container.Quote(real), "a file beside the model"
 		return nil, e
 	}
-	f, err := container.Open(path)
+	f, err := container.Open(real) // and not path, which may have become another link
 	if err != nil {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
