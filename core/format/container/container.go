@@ -38,7 +38,12 @@ type View struct {
 func (v View) Path() string { return v.File.path }
 
 // Size is how many bytes the file has of the tensor.
-func (v View) Size() int { return v.end - v.begin }
+func (v View) Size() int {
+	if v.Data != nil {
+		return len(v.Data)
+	}
+	return v.end - v.begin
+}
 
 // Open reads the tensor's bytes from the first one on, wherever the file is.
 func (v View) Open() io.Reader { return v.File.open(v.Data, v.begin, v.end) }
