@@ -1,6 +1,7 @@
 package model
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -133,16 +134,17 @@ func sameTable(a, b container.View, turned bool) bool {
 	if a.DType != b.DType || len(a.Data) != len(b.Data) {
 		return false
 	}
+	if !turned {
+		return bytes.Equal(a.Data, b.Data)
+	}
 	rows, cols := a.Shape[0], a.Shape[1]
 	size := len(a.Data) / (rows * cols)
-	for r := range rows {
+	for first := 0; first < rows; first += turnedRows { // so that pieces of both are in the cache
 		for c := range cols {
-			at := r*cols + c
-			if turned {
-				at = c*rows + r
-			}
-			if string(a.Data[(r*cols+c)*size:][:size]) != string(b.Data[at*size:][:size]) {
-				return false
+			for r := first; r < min(first+turnedRows, rows); r++ {
+				if string(a.Data[(r*cols+c)*size:][:size]) != string(b.Data[(c*rows+r)*size:][:size]) {
+					return false
+				}
 			}
 		}
 	}
@@ -234,21 +236,29 @@ func (s *onnxSource) ternary(l *nn.Linear, name string, w container.View, turned
 // onnxCodes reads the codes of a ternary matrix [out, in].
 func onnxCodes(w container.View, turned bool, out, in int) ([]int8, error) {
 	codes := make([]int8, out*in)
-	for i := range codes {
-		var code int8
-		if w.DType == onnx.I2 {
-			code = int8(w.Data[i/4]<<(6-2*(i%4))) >> 6
-		} else {
-			code = int8(w.Data[i])
+	rows, cols := out, in // as they lie in the file
+	if turned {
+		rows, cols = in, out
+	}
+	i := 0
+	for r := range rows {
+		for c := range cols {
+			var code int8
+			if w.DType == onnx.I2 {
+				code = int8(w.Data[i/4]<<(6-2*(i%4))) >> 6
+			} else {
+				code = int8(w.Data[i])
+			}
+			i++
+			row, col := r, c
+			if turned {
+				row, col = c, r
+			}
+			if code < -1 || code > 1 {
+				return nil, &quant.ValueError{Kind: quant.ErrCode, Row: row, Col: col, Found: fmt.Sprint(code), Expected: "-1, 0 or 1"}
+			}
+			codes[row*in+col] = code
 		}
-		at := i
-		if turned {
-			at = i%out*in + i/out
-		}
-		if code < -1 || code > 1 {
-			return nil, &quant.ValueError{Kind: quant.ErrCode, Row: at / in, Col: at % in, Found: fmt.Sprint(code), Expected: "-1, 0 or 1"}
-		}
-		codes[at] = code
 	}
 	return codes, nil
 }
@@ -306,9 +316,9 @@ func upright(w container.View, turned bool, out, in int) []byte {
 	}
 	size := len(w.Data) / (out * in)
 	data := make([]byte, len(w.Data))
-	cpu.Parallel((out+turned64-1)/turned64, task(func(chunk int) {
+	cpu.Parallel((out+turnedRows-1)/turnedRows, task(func(chunk int) {
 		for c := range in {
-			for r := chunk * turned64; r < min((chunk+1)*turned64, out); r++ {
+			for r := chunk * turnedRows; r < min((chunk+1)*turnedRows, out); r++ {
 				copy(data[(r*in+c)*size:(r*in+c+1)*size], w.Data[(c*out+r)*size:])
 			}
 		}
@@ -316,8 +326,8 @@ func upright(w container.View, turned bool, out, in int) []byte {
 	return data
 }
 
-// turned64 is how many rows a worker turns at a time.
-const turned64 = 64
+// turnedRows is how many rows of a matrix are turned into columns at a time, and the other way round: a cache line of codes.
+const turnedRows = 64
 
 func (s *onnxSource) norm(name string, dim int) ([]float32, error) {
 	return s.vector(s.stored(s.graph.vectors, name, ".weight"), dim)

@@ -1,18 +1,22 @@
 package model
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/onnx"
+	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
 
 const onnxDir = "../../tests_go/testdata/onnx"
@@ -69,6 +73,44 @@ func TestAnONNXFileThatIsCutShortWhileItLoadsIsUnreadable(t *testing.T) {
 	_, err = buildONNX(context.Background(), file, newLoader(LoadOptions{Quantize: true}, head))
 	require.ErrorIs(t, err, container.ErrUnreadable)
 	require.ErrorContains(t, err, path)
+}
+
+// More rows and columns than are turned at a time, and no multiple of that.
+func TestCodesAndTablesAreTheSameTurnedAround(t *testing.T) {
+	const rows, cols = 2*turnedRows + 8, turnedRows + 6
+	random := rand.New(rand.NewPCG(1, 2))
+	codes, upright, around := make([]int8, rows*cols), make([]byte, 2*rows*cols), make([]byte, 2*rows*cols)
+	for i := range codes {
+		codes[i] = int8(random.IntN(3) - 1)
+		upright[2*i] = byte(random.Uint32())
+		copy(around[2*(i%cols*rows+i/cols):][:2], upright[2*i:])
+	}
+	ternary, err := quant.NewTernary(codes, 0.5, rows, cols)
+	require.NoError(t, err)
+	for _, two := range []bool{false, true} {
+		w := onnxWriter{hfWriter: hfWriter{ctx: context.Background(), model: &Model{}}, int2: two, shapes: map[string]string{}}
+		w.codes("m", ternary)
+		var file bytes.Buffer
+		require.NoError(t, w.tensors[0].Stream(&file))
+		v := container.View{DType: map[bool]string{false: onnx.I8, true: onnx.I2}[two], Shape: []int{cols, rows}, Data: file.Bytes()}
+		found, err := onnxCodes(v, true, rows, cols)
+		require.NoError(t, err)
+		require.Equal(t, codes, found)
+	}
+	bad := slices.Repeat([]byte{0}, rows*cols)
+	bad[5*rows+7] = 2
+	_, err = onnxCodes(container.View{DType: onnx.I8, Data: bad}, true, rows, cols)
+	var value *quant.ValueError
+	require.ErrorAs(t, err, &value)
+	require.Equal(t, []int{7, 5}, []int{value.Row, value.Col})
+
+	a := container.View{DType: onnx.BF16, Shape: []int{rows, cols}, Data: upright}
+	b := container.View{DType: onnx.BF16, Shape: []int{cols, rows}, Data: around}
+	require.True(t, sameTable(a, a, false))
+	require.True(t, sameTable(a, b, true))
+	require.False(t, sameTable(a, b, false))
+	around[2*rows*cols-1]++
+	require.False(t, sameTable(a, b, true))
 }
 
 func TestNamesOfModulesAreFoundBehindWhatWrapsTheModel(t *testing.T) {

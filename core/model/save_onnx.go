@@ -80,9 +80,6 @@ func (w *onnxWriter) float32s(name string, values []float32) {
 		Data: appendFloats(nil, safetensors.F32, values)})
 }
 
-// turned is how many columns of a matrix are turned into rows at a time. Four codes are a byte.
-const turned = 64
-
 // codes streams the columns of a ternary matrix.
 func (w *onnxWriter) codes(name string, t *quant.Ternary) {
 	dtype, shape := safetensors.I8, []int{t.Cols, t.Rows}
@@ -92,12 +89,13 @@ func (w *onnxWriter) codes(name string, t *quant.Ternary) {
 	}
 	w.add(name, dtype, shape, func(to io.Writer) error {
 		codes := t.Codes(nil)
-		piece := make([]byte, 0, turned*t.Rows)
-		for first := 0; first < t.Cols; first += turned {
-			piece = piece[:0]
-			for c := first; c < min(first+turned, t.Cols); c++ {
-				for r := range t.Rows {
-					piece = append(piece, byte(codes[r*t.Cols+c]))
+		block := make([]byte, turnedRows*t.Rows) // columns are a multiple of 4 but in the last one: four codes are a byte
+		for first := 0; first < t.Cols; first += turnedRows {
+			columns := min(turnedRows, t.Cols-first)
+			piece := block[:columns*t.Rows]
+			for r := range t.Rows {
+				for c, code := range codes[r*t.Cols+first:][:columns] {
+					piece[c*t.Rows+r] = byte(code)
 				}
 			}
 			if w.int2 {
