@@ -3,6 +3,7 @@ package model
 import (
 	"context"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -33,7 +34,8 @@ func TestComparingDoesNotWaitForWhoWaitsForIt(t *testing.T) {
 					return
 				default:
 					m.use.Lock()
-					m.use.Unlock() //lint:ignore SA2001 the lock is all that is wanted
+					runtime.Gosched()
+					m.use.Unlock()
 				}
 			}
 		}()
