@@ -297,6 +297,25 @@ func (s *RopeScaling) nn() *nn.RopeScaling {
 		OriginalMaxPositionEmbeddings: s.OriginalMaxPositionEmbeddings}
 }
 
+// copyOut makes the model that plan assembles of open files. They are closed when everything has been copied out of them, or together with a model
+// whose weights are deferred.
+func (l *loader) copyOut(ctx context.Context, files container.Set, plan func() (*Model, findMasters, error)) (_ *Model, err error) {
+	closing := files.Close
+	defer func() { _ = closing() }() // nothing of them is kept
+	defer container.CatchFault(&err)
+	m, masters, err := plan()
+	if err != nil {
+		return nil, err
+	}
+	if err := l.finish(ctx, m); err != nil {
+		return nil, err
+	}
+	if l.opts.Deferred {
+		m.masters, m.close, closing = masters, append(m.close, files.Close), func() error { return nil }
+	}
+	return m, nil
+}
+
 // finish brings the weights of a model that was just built into memory and describes them.
 func (l *loader) finish(ctx context.Context, m *Model) error {
 	if l.opts.Deferred {

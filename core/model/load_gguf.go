@@ -22,27 +22,21 @@ import (
 const GGUFExt = ".gguf"
 
 // loadGGUF loads a GGUF file, or all files of a split one.
-func loadGGUF(ctx context.Context, path string, l *loader) (_ *Model, err error) {
+func loadGGUF(ctx context.Context, path string, l *loader) (*Model, error) {
 	set, err := gguf.OpenSet(path)
 	if err != nil {
 		return nil, err
 	}
-	closing := set.Close
-	defer func() { _ = closing() }() // everything is copied out
-	defer container.CatchFault(&err)
-	m, src, err := planGGUF(set, l)
+	warning := ""
+	m, err := l.copyOut(ctx, set, func() (*Model, findMasters, error) {
+		m, src, err := planGGUF(set, l)
+		if err == nil {
+			warning, err = checkI2SLayout(set, m.Config.NumHiddenLayers, l.opts.I2SLayout)
+		}
+		return m, src.masterRows, err
+	})
 	if err != nil {
 		return nil, err
-	}
-	warning, err := checkI2SLayout(set, m.Config.NumHiddenLayers, l.opts.I2SLayout)
-	if err != nil {
-		return nil, err
-	}
-	if err := l.finish(ctx, m); err != nil {
-		return nil, err
-	}
-	if l.opts.Deferred {
-		m.masters, m.close, closing = src.masterRows, append(m.close, set.Close), func() error { return nil }
 	}
 	m.Info.Path, m.Info.Format = path, "gguf"
 	if warning != "" {
@@ -178,14 +172,8 @@ func (s *ggufSource) extraScale(name string) (float32, error) {
 	if !s.set.Has(stored) {
 		return 1, nil
 	}
-	v, err := s.view(stored, 1)
-	if err != nil {
-		return 0, err
-	}
-	if err := v.Check(slices.Repeat([]int{1}, len(v.Shape)), floats...); err != nil {
-		return 0, err
-	}
-	return decodeFloats(v)[0], nil
+	_, factor, err := s.number(stored)
+	return factor, err
 }
 
 // rowOrder says which row of the file has a row of the layer, nil where they are the same. Files of architecture llama have the

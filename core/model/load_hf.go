@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,7 +18,7 @@ import (
 )
 
 // loadHF loads a Hugging Face checkpoint: config.json beside model.safetensors or an index of shards.
-func loadHF(ctx context.Context, path string, l *loader) (_ *Model, err error) {
+func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 	dir := hfDir(path)
 	cfg, err := hfConfigOf(dir, l.opts.Quantize)
 	if err != nil {
@@ -29,18 +28,12 @@ func loadHF(ctx context.Context, path string, l *loader) (_ *Model, err error) {
 	if err != nil {
 		return nil, err
 	}
-	closing := set.Close
-	defer func() { _ = closing() }() // everything is copied out
-	defer container.CatchFault(&err)
-	m, src, err := planHF(ctx, set, cfg, l)
+	m, err := l.copyOut(ctx, set, func() (*Model, findMasters, error) {
+		m, src, err := planHF(ctx, set, cfg, l)
+		return m, src.masterRows, err
+	})
 	if err != nil {
 		return nil, err
-	}
-	if err := l.finish(ctx, m); err != nil {
-		return nil, err
-	}
-	if l.opts.Deferred {
-		m.masters, m.close, closing = src.masterRows, append(m.close, set.Close), func() error { return nil }
 	}
 	m.Info.Path, m.Info.Format = path, "hf"
 	if cfg.namesCode {
@@ -173,14 +166,7 @@ func (s *hfSource) linear(name string, out, in int) (*nn.Linear, error) {
 	if err := s.bias(l, name, biasScale); err != nil {
 		return nil, err
 	}
-	if s.cfg.Quantization.UseRMSNorm && l.Ternary != nil {
-		weight, err := s.norm(name+".rms_norm", in)
-		if err != nil {
-			return nil, err
-		}
-		l.Norm = &nn.RMSNorm{Weight: weight, Eps: float32(s.cfg.Quantization.RMSNormEps)}
-	}
-	return l, nil
+	return l, s.cfg.ownNorm(l, func() ([]float32, error) { return s.norm(name+".rms_norm", in) })
 }
 
 // floatMatrix plans a matrix that stays float.
@@ -188,7 +174,7 @@ func (s *hfSource) floatMatrix(w container.View, rows, cols int, format cpu.Dens
 	if err := w.Check([]int{rows, cols}, floats...); err != nil {
 		return nil, err
 	}
-	return s.dense(w, rows, cols, format, func(dtype string, data []byte) (string, []byte, error) { return dtype, data, nil })
+	return s.dense(w, rows, cols, format, asStored)
 }
 
 // packed plans a linear whose ternary codes the checkpoint stores four to a byte.
@@ -247,22 +233,15 @@ func (s *hfSource) unpacked(l *nn.Linear, name string, w container.View) error {
 
 // weightScale reads mean|W|. The file's weight_scale is that number or its inverse, depending on the linear class.
 func (s *hfSource) weightScale(name string) (float32, error) {
-	v, err := s.view(name+".weight_scale", 1)
+	v, stored, err := s.number(name + ".weight_scale")
 	if err != nil {
 		return 0, err
 	}
-	if err := v.Check(slices.Repeat([]int{1}, len(v.Shape)), floats...); err != nil {
-		return 0, err
-	}
-	stored := decodeFloats(v)[0]
 	scale := stored
 	if s.cfg.Quantization.LinearClass == BitLinear {
 		scale = 1 / stored
 	}
-	if !(scale > 0) || math.IsInf(float64(scale), 0) {
-		return 0, &container.Error{Kind: ErrValue, Path: v.Path(), Tensor: v.Name, Found: fmt.Sprint(stored), Expected: "a positive, finite scale"}
-	}
-	return scale, nil
+	return scale, checkScale(v, scale, stored)
 }
 
 // masters plans a linear that is ternarized at load.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"path/filepath"
 	"slices"
 
@@ -37,19 +36,13 @@ func loadONNX(ctx context.Context, path string, l *loader) (*Model, error) {
 }
 
 // buildONNX is loadONNX of an open file, which it closes unless the model still needs it.
-func buildONNX(ctx context.Context, file *onnx.Model, l *loader) (_ *Model, err error) {
-	closing := file.Close
-	defer func() { _ = closing() }() // everything is copied out
-	defer container.CatchFault(&err)
-	m, src, err := planONNX(file, l)
+func buildONNX(ctx context.Context, file *onnx.Model, l *loader) (*Model, error) {
+	m, err := l.copyOut(ctx, file, func() (*Model, findMasters, error) {
+		m, src, err := planONNX(file, l)
+		return m, src.masterRows, err
+	})
 	if err != nil {
 		return nil, err
-	}
-	if err := l.finish(ctx, m); err != nil {
-		return nil, err
-	}
-	if l.opts.Deferred {
-		m.masters, m.close, closing = src.masterRows, append(m.close, file.Close), func() error { return nil }
 	}
 	m.Info.Path, m.Info.Format = file.Path(), "onnx"
 	return m, nil
@@ -191,14 +184,7 @@ func (s *onnxSource) linear(name string, out, in int) (*nn.Linear, error) {
 			return nil, err
 		}
 	}
-	if s.cfg.Quantization.UseRMSNorm && l.Ternary != nil {
-		weight, err := s.norm(name+".rms_norm", in)
-		if err != nil {
-			return nil, err
-		}
-		l.Norm = &nn.RMSNorm{Weight: weight, Eps: float32(s.cfg.Quantization.RMSNormEps)}
-	}
-	return l, nil
+	return l, s.cfg.ownNorm(l, func() ([]float32, error) { return s.norm(name+".rms_norm", in) })
 }
 
 // ternary plans a linear whose codes are stored as integers.
@@ -207,16 +193,12 @@ func (s *onnxSource) ternary(l *nn.Linear, name string, w container.View, turned
 	if tensor == "" {
 		tensor = name + ".weight_scale"
 	}
-	v, err := s.view(tensor, 1)
+	v, scale, err := s.number(tensor)
 	if err != nil {
 		return err
 	}
-	if err := v.Check(slices.Repeat([]int{1}, len(v.Shape)), floats...); err != nil {
+	if err := checkScale(v, scale, scale); err != nil {
 		return err
-	}
-	scale := decodeFloats(v)[0]
-	if !(scale > 0) || math.IsInf(float64(scale), 0) {
-		return &container.Error{Kind: ErrValue, Path: v.Path(), Tensor: v.Name, Found: fmt.Sprint(scale), Expected: "a positive, finite scale"}
 	}
 	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
 	fill := s.codes(l.Ternary)
@@ -281,13 +263,7 @@ func (s *onnxSource) masterRows(name string, out, in int) (masterRows, error) {
 	if err != nil || !slices.Contains(floats, v.DType) {
 		return nil, err
 	}
-	read := rowsOf(v.DType, upright(v, turned, out, in), in)
-	return func(row []float32, r int) {
-		read(row, r)
-		if r == out-1 {
-			_ = v.ReleasePages() // they are read again when they are needed
-		}
-	}, nil
+	return rowsOnce(v, upright(v, turned, out, in), out, in), nil
 }
 
 // float plans a matrix that stays float: in pieces where its rows are rows in the file, and else as a whole.
@@ -296,7 +272,7 @@ func (s *onnxSource) float(w container.View, turned bool, rows, cols int, format
 		return nil, err
 	}
 	if !turned {
-		return s.dense(w, rows, cols, format, func(dtype string, data []byte) (string, []byte, error) { return dtype, data, nil })
+		return s.dense(w, rows, cols, format, asStored)
 	}
 	d := &quant.Dense{Rows: rows, Cols: cols, Format: format}
 	s.reserve(&d.Panels, cpu.DenseBytes(format, rows, cols))

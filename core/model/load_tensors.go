@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
@@ -70,6 +72,39 @@ func (s *tensorSource) vector(name string, dim int) ([]float32, error) {
 	}
 	return values, nil
 }
+
+// number reads a tensor of one number.
+func (s *tensorSource) number(name string) (container.View, float32, error) {
+	v, err := s.view(name, 1)
+	if err != nil {
+		return v, 0, err
+	}
+	if err := v.Check(slices.Repeat([]int{1}, len(v.Shape)), floats...); err != nil {
+		return v, 0, err
+	}
+	return v, decodeFloats(v)[0], nil
+}
+
+// checkScale refuses a scale of ternary weights, of which v holds what is stored.
+func checkScale(v container.View, scale, stored float32) error {
+	if !(scale > 0) || math.IsInf(float64(scale), 0) {
+		return &container.Error{Kind: ErrValue, Path: v.Path(), Tensor: v.Name, Found: fmt.Sprint(stored), Expected: "a positive, finite scale"}
+	}
+	return nil
+}
+
+// ownNorm gives a ternary linear the norm of its own that models with use_rms_norm have.
+func (c *Config) ownNorm(l *nn.Linear, read func() ([]float32, error)) error {
+	if !c.Quantization.UseRMSNorm || l.Ternary == nil {
+		return nil
+	}
+	weight, err := read()
+	l.Norm = &nn.RMSNorm{Weight: weight, Eps: float32(c.Quantization.RMSNormEps)}
+	return err
+}
+
+// asStored leaves the bytes of a matrix of floats as they are.
+func asStored(dtype string, data []byte) (string, []byte, error) { return dtype, data, nil }
 
 // dense plans a float matrix, in pieces: it may be half of the checkpoint. decode turns a piece into one of the floats.
 func (s *tensorSource) dense(w container.View, rows, cols int, format cpu.DenseFormat, decode func(dtype string, data []byte) (string, []byte, error)) (*quant.Dense, error) {

@@ -129,6 +129,9 @@ func copyRows(w []float32, cols int, read masterRows) {
 // masterRows reads row r of a layer's master weights.
 type masterRows func(row []float32, r int)
 
+// findMasters gives the master weights of a layer [out, in]; nil: the checkpoint has it packed.
+type findMasters func(name string, out, in int) (masterRows, error)
+
 // rowsOf reads the rows of a matrix of one of the float dtypes.
 func rowsOf(dtype string, data []byte, cols int) masterRows {
 	size := dtypeBytes(dtype)
@@ -145,13 +148,18 @@ func (s *hfSource) masterRows(name string, out, in int) (masterRows, error) {
 	if err != nil || !slices.Contains(floats, v.DType) || s.storesCodes(name, v.DType) {
 		return nil, err
 	}
-	read := rowsOf(v.DType, v.Data, in)
+	return rowsOnce(v, v.Data, out, in), nil
+}
+
+// rowsOnce reads the rows of v from data, its bytes in the order of the layer, and gives the pages of v back after the last one.
+func rowsOnce(v container.View, data []byte, out, in int) masterRows {
+	read := rowsOf(v.DType, data, in)
 	return func(row []float32, r int) {
 		read(row, r)
 		if r == out-1 {
 			_ = v.ReleasePages() // they are read again when they are needed
 		}
-	}, nil
+	}
 }
 
 // mastersOf fills w with the codes of t times a magnitude such that their mean absolute value rounds to the scale of t. Multiples of one

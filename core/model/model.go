@@ -34,9 +34,8 @@ type Model struct {
 	close   []func() error // gives weight memory and file mappings back
 	arena   *pool.Block    // most of the weight memory, or nil
 
-	damage atomic.Pointer[error] // what is wrong with the file, once that is known
-	// masters reads master weights of a layer [out, in] from the file of a deferred model; nil rows: it has them packed.
-	masters func(name string, out, in int) (masterRows, error)
+	damage  atomic.Pointer[error] // what is wrong with the file, once that is known
+	masters findMasters           // from the file of a deferred model
 
 	deferred *deferred // nil unless weights come into memory when they are needed
 	promoter *promoter // nil unless the weights of a mapped file are moved into memory
