@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from os import PathLike, fspath
 from typing import Any, Literal
 
-from .conversion import fixed_logits
+from .conversion import compare_logits, fixed_logits
 from .model import BitNetModel
 
 # What a config says of files and not of what the model computes.
@@ -81,10 +81,7 @@ def diff_models(
         fields = {name: (left.config.get(name), right.config.get(name)) for name in [*left.config, *right.config]}
         same = difference = None
         if logits and left.config.vocab_size == right.config.vocab_size:
-            before, after = fixed_logits(left), fixed_logits(right)
-            length = min(len(before), len(after))  # which a short context bounds
-            same = float((before[:length].argmax(-1) == after[:length].argmax(-1)).mean())
-            difference = float(abs(before[:length] - after[:length]).max())
+            same, difference = compare_logits(fixed_logits(left), fixed_logits(right))
     return ModelDiff(
         a=_name(a),
         b=_name(b),

@@ -129,8 +129,7 @@ def convert(
     if before is not None:
         with BitNetModel.from_pretrained(place, progress=_step(progress, "checking"), local_files_only=True) as written:
             after = fixed_logits(written)
-        same = float((before.argmax(-1) == after.argmax(-1)).mean())
-        difference = float(abs(before - after).max())
+        same, difference = compare_logits(before, after)
     return Conversion(**facts, target_bytes=_size(place), same_argmax=same, max_difference=difference)
 
 
@@ -169,6 +168,13 @@ def fixed_logits(model: BitNetModel) -> "NDArray[np.float32]":
     vocabulary = model.config.vocab_size
     length = min(_CHECKED, model.config.max_position_embeddings)
     return model.forward([(at * 7919 + 11) % vocabulary for at in range(length)])
+
+
+def compare_logits(a: "NDArray[np.float32]", b: "NDArray[np.float32]") -> tuple[float, float]:
+    """The share of positions at which both have the same argmax, and the largest difference, over the positions that both have."""
+    length = min(len(a), len(b))
+    a, b = a[:length], b[:length]
+    return float((a.argmax(-1) == b.argmax(-1)).mean()), float(abs(a - b).max())
 
 
 def _size(path: Path) -> int:
