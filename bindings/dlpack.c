@@ -76,7 +76,8 @@ static PyObject *py_from_dlpack(PyObject *module, PyObject *args) {
     PyErr_SetString(PyExc_BufferError, "expected a capsule of DLPack that was not used before");
     return NULL;
   }
-  void *managed = PyCapsule_GetPointer(capsule, versioned ? versioned_name : managed_name);
+  const char *name = versioned ? versioned_name : managed_name;
+  void *managed = PyCapsule_GetPointer(capsule, name);
   if (versioned && ((Versioned *)managed)->major != MAJOR) {
     PyErr_Format(PyExc_BufferError, "the array comes with DLPack %u, expected %d", (unsigned)((Versioned *)managed)->major, MAJOR);
     return NULL;
@@ -87,13 +88,19 @@ static PyObject *py_from_dlpack(PyObject *module, PyObject *args) {
   }
   uintptr_t *out = calloc(1, sizeof *out);
   if (!out) return PyErr_NoMemory();
+  // Under its new name the capsule leaves the memory alone when it goes; under its own it gives it back, as after an error here.
+  if (PyCapsule_SetName(capsule, versioned ? "used_dltensor_versioned" : "used_dltensor")) {
+    free(out);
+    return NULL;
+  }
   char *err = NULL;
   int code = bn_dlpack_import(versioned ? &((Versioned *)managed)->tensor : &((Managed *)managed)->tensor, bits, managed, versioned, out, &err);
   if (code) {
     free(out);
+    PyCapsule_SetName(capsule, name);
     return bn_raise(code, err);
   }
-  PyObject *list = PyCapsule_SetName(capsule, versioned ? "used_dltensor_versioned" : "used_dltensor") ? NULL : bn_tensor_list(out, 1);
+  PyObject *list = bn_tensor_list(out, 1);
   PyObject *handle = list ? PySequence_GetItem(list, 0) : NULL;
   Py_XDECREF(list);
   return handle;

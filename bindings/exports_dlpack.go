@@ -10,7 +10,10 @@ import (
 	"runtime"
 	"runtime/cgo"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"unsafe"
+	"weak"
 
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
@@ -39,8 +42,9 @@ var dlTypes = map[tensor.DType]C.DLDataType{
 // dlBits is how bfloat16 goes to and comes from libraries that do not know it: as its bits.
 var dlBits = C.DLDataType{code: dlUInt, bits: 16, lanes: 1}
 
-// borrowed is memory of another library. The one who lent it is told when no tensor over it is reachable any more.
-type borrowed struct{ _ byte }
+// borrowed is memory of another library. The one who lent it is told when no tensor over it is reachable any more. It has a pointer, as
+// small objects without one share blocks, and one that is in use keeps the others of its block.
+type borrowed struct{ loan *loan }
 
 // Release makes it a tensor.Releaser; it does nothing, as others may still see the memory.
 func (*borrowed) Release() {}
@@ -49,6 +53,68 @@ func (*borrowed) Release() {}
 type loan struct {
 	managed   unsafe.Pointer
 	versioned C.int
+	borrower  weak.Pointer[borrowed]
+}
+
+// loans are the ones that have not ended.
+var loans struct {
+	sync.Mutex
+	open map[*loan]struct{}
+}
+
+// lend notes the loan of b, whose producer will be told.
+func lend(b *borrowed) {
+	l := b.loan
+	l.borrower = weak.Make(b)
+	loans.Lock()
+	defer loans.Unlock()
+	if loans.open == nil {
+		loans.open = map[*loan]struct{}{}
+	}
+	loans.open[l] = struct{}{}
+	runtime.AddCleanup(b, func(l *loan) {
+		loans.Lock()
+		defer loans.Unlock()
+		l.end()
+	}, l)
+}
+
+// end notes that nobody uses the memory any more, once; the caller has locked loans.
+func (l *loan) end() {
+	if _, open := loans.open[l]; open {
+		delete(loans.open, l)
+		C.bn_dlpack_done(l.managed, l.versioned)
+	}
+}
+
+// droppedBytes are those of tensors over borrowed memory that Python let go of since the collector was last asked to look. It counts its own
+// heap alone, and would let gigabytes of others' memory wait for a few megabytes of that.
+var droppedBytes atomic.Int64
+
+const mostDroppedBytes = 64 << 20
+
+// dropped says whether it is time for bn_dlpack_collect, after Python let go of t.
+func dropped(t *tensor.Tensor) bool {
+	if _, foreign := t.Owner().(*borrowed); !foreign {
+		return false
+	}
+	return droppedBytes.Add(int64(t.Len()*t.DType().Size())) >= mostDroppedBytes
+}
+
+// bn_dlpack_collect runs the collector, and ends the loans that no tensor needs: bn_dlpack_done has been called for them when it returns.
+//
+//export bn_dlpack_collect
+func bn_dlpack_collect() {
+	defer func() { _ = recover() }() // as in guard; there is nobody to tell
+	droppedBytes.Store(0)
+	runtime.GC()
+	loans.Lock()
+	defer loans.Unlock()
+	for l := range loans.open {
+		if l.borrower.Value() == nil {
+			l.end()
+		}
+	}
 }
 
 // bn_dlpack_import makes a tensor over the memory that t describes; bits says that its 16-bit numbers are bfloat16. On success bn_dlpack_done is
@@ -65,6 +131,9 @@ func bn_dlpack_import(t *C.DLTensor, bits C.int, managed unsafe.Pointer, version
 			return err
 		}
 		n := int(t.ndim)
+		if n < 0 {
+			return fmt.Errorf("%w: the array has %d axes: expected 0 or more", errArgument, n)
+		}
 		shape, strides := make([]int, n), make([]int, n)
 		for i, length := range unsafe.Slice(t.shape, n) {
 			shape[i] = int(length)
@@ -80,13 +149,13 @@ func bn_dlpack_import(t *C.DLTensor, bits C.int, managed unsafe.Pointer, version
 				step *= max(shape[i], 1)
 			}
 		}
-		owner := &borrowed{}
+		owner := &borrowed{&loan{managed: managed, versioned: versioned}}
 		x, err := tensor.FromForeign(dtype, unsafe.Add(t.data, uintptr(t.byte_offset)), owner, shape, strides)
 		if err != nil {
 			return err
 		}
-		runtime.AddCleanup(owner, func(l loan) { C.bn_dlpack_done(l.managed, l.versioned) }, loan{managed, versioned})
 		*out = tensorHandle(autograd.New(x))
+		lend(owner) // last, as on error the producer's capsule has its memory still
 		return nil
 	})
 }

@@ -48,12 +48,18 @@ func bn_tensor_new(spec *C.char, data unsafe.Pointer, size C.int64_t, out *C.uin
 
 func tensorHandle(t *autograd.GradTensor) C.uintptr_t { return C.uintptr_t(cgo.NewHandle(t)) }
 
+// bn_tensor_free returns 1 when the caller is to call bn_dlpack_collect, without the GIL.
+//
 //export bn_tensor_free
-func bn_tensor_free(h C.uintptr_t) {
+func bn_tensor_free(h C.uintptr_t) C.int {
 	defer func() { _ = recover() }() // as in guard; there is nobody to tell
 	t := value[*autograd.GradTensor](h)
 	cgo.Handle(h).Delete()
 	t.Release()
+	if dropped(t.Data()) {
+		return 1
+	}
+	return 0
 }
 
 // bn_tensor_call runs a named operation of core/functional, recorded when record is not 0. The results are count new

@@ -19,7 +19,11 @@ static TensorHandle *tensor_alloc(void) {
 static void tensor_dealloc(PyObject *self) {
   TensorHandle *t = (TensorHandle *)self;
   if (t->handle && !bn_is_forked()) {
-    bn_tensor_free(t->handle);
+    if (bn_tensor_free(t->handle)) {
+      Py_BEGIN_ALLOW_THREADS
+      bn_dlpack_collect();
+      Py_END_ALLOW_THREADS
+    }
     bn_dlpack_drain();
   }
   bn_free_object(self);

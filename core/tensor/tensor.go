@@ -123,6 +123,15 @@ func (t *Tensor) Release() {
 	}
 }
 
+// Owner returns who holds the memory, nil if it is on the Go heap or was given
+// back.
+func (t *Tensor) Owner() Releaser {
+	if t.owner == nil {
+		return nil
+	}
+	return t.owner.r
+}
+
 // Shape returns the lengths of the axes. The slice belongs to t.
 func (t *Tensor) Shape() []int { return t.shape }
 

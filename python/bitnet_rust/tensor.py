@@ -239,6 +239,9 @@ class Tensor:
         What is derived from a tensor's values, such as the quantized weight of a `BitLinear`, learns of a change only if it
         is made through the tensor: call `touch` after others.
 
+        The array lives as long as a tensor shows its memory. The collector that finds out looks whenever tensors over 64 MiB have
+        gone, so that arrays of that size are given back with the last of their tensors.
+
         BufferError: the array cannot be shared, as it may not be written to, or requires a gradient of PyTorch's.
         DeviceError: it is not in the memory of the CPU. DTypeError: no tensor has its dtype.
         """
