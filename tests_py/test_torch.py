@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import bitnet_rust.torch as bt  # noqa: E402
-from bitnet_rust import ArgumentError, BitNetModel, DeviceError, ShapeError, Tensor, Trainer, optim  # noqa: E402
+from bitnet_rust import ArgumentError, BitNetModel, DeviceError, FormatError, ShapeError, Tensor, Trainer, optim  # noqa: E402
 from bitnet_rust.nn import functional as F  # noqa: E402
 from conftest import GOLDEN, TINY  # noqa: E402
 
@@ -241,6 +241,18 @@ def test_a_model_in_torch_has_the_model_s_bits_and_comes_back(folder: str, train
     )
     if trainable:
         assert [name for name, _ in module.named_parameters()] == [name for name, _ in model.named_parameters()]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_module_in_float64_is_rounded_to_float32(folder: str) -> None:
+    model = BitNetModel.from_pretrained(GOLDEN / folder, trainable=True)
+    module = bt.to_torch(model).double()
+    assert np.array_equal(bt.from_torch(module).forward(IDS), model.forward(IDS))
+    norm = module.get_parameter("model.norm.weight")
+    with torch.no_grad():
+        norm[3] = 1e300
+    with pytest.raises(FormatError, match=r"model\.norm\.weight.*Inf"):
+        bt.from_torch(module)
 
 
 SHAPE = {

@@ -42,7 +42,8 @@ def from_torch(
     module: a language model in the layout of Llama or BitNet: parameters named ``...embed_tokens.weight``,
         ``...layers.0.self_attn.q_proj.weight`` and so on, as transformers' LlamaForCausalLM, BitNetForCausalLM, MistralForCausalLM and
         Qwen2ForCausalLM have them, and `to_torch`'s. Layers are Linear, `BitLinear` or transformers' BitLinear and AutoBitLinear, in
-        float32, float16 or bfloat16, or packed; norms are RMSNorm. A module without a head has the embedding as its head.
+        any float dtype, float64 being rounded to float32, or packed; norms are RMSNorm. A module without a head has the embedding as its
+        head.
     config: the model's BitNetConfig, or a dictionary of some of its fields, for modules that have no ``config`` of their own; sizes
         that the weights show may be left out, num_attention_heads may not.
     ternary: which of the projections of attention and feed-forward network become ternary. The rule "auto" takes the layers that
@@ -101,6 +102,9 @@ class _Parts:
         self.tied = head is None or head.data_ptr() == embedding.data_ptr()
         if self.tied:
             self.state.pop("lm_head.weight", None)
+        for name, value in self.state.items():  # copies, so after what looks at addresses
+            if value.dtype == torch.float64:
+                self.state[name] = value.detach().float()
         self.depth = 1 + max(int(m[1]) for name in self.state if (m := _PROJECTION.match(name)))
 
     def config(self, given: Any, is_ternary: Callable[[str, nn.Module], bool]) -> dict[str, Any]:
