@@ -157,13 +157,23 @@ def test_a_signal_handler_may_not_close_the_model_it_interrupts(slow: BitNetMode
     before = signal.signal(signal.SIGUSR1, handler)
     main = threading.main_thread().ident
     assert main is not None
-    timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGUSR1))
+    allocated, over = bitnet_rust.memory_stats()["allocs"], threading.Event()
+
+    def interrupt() -> None:
+        """Once the call has memory, so that the signal does not come before it."""
+        while bitnet_rust.memory_stats()["allocs"] == allocated:
+            if over.is_set():
+                return
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    thread = threading.Thread(target=interrupt)
     try:
-        timer.start()
+        thread.start()
         with pytest.raises(ArgumentError, match="signal handler"):
             slow.perplexity([1] * 500_000)  # one call, which looks up now and then
     finally:
-        timer.join()
+        over.set()
+        thread.join()
         signal.signal(signal.SIGUSR1, before)
     with pytest.raises(ArgumentError, match="closed"):
         other.forward([1])
