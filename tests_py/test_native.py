@@ -341,6 +341,25 @@ def test_verify_names_what_is_wrong(source: BitNetModel, tmp_path: Path, bitnet:
         verify_model(tmp_path / "nothing.bitnet")
 
 
+def test_codes_that_are_no_weights_are_found_unless_nobody_looks(source: BitNetModel, tmp_path: Path) -> None:
+    path = tmp_path / "m.bitnet"
+    source.save_pretrained(path)
+    content = bytearray(path.read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    name = "model.layers.0.mlp.up_proj.weight"
+    start, end = json.loads(content[8:header])[name]["data_offsets"]
+    content[header + start : header + end] = b"\xff" * (end - start)
+    path.write_bytes(content)
+    for verify in (True, "background"):  # small files are verified before they are used
+        with pytest.raises(FormatError, match=re.escape(name)):
+            BitNetModel.from_pretrained(path, verify=verify)
+    with BitNetModel.from_pretrained(path, verify=False) as model:
+        logits = model.forward(IDS)
+    assert logits.shape == source.forward(IDS).shape
+    assert not np.array_equal(logits, source.forward(IDS))
+    assert [problem["tensor"] for problem in verify_model(path).problems] == [name]
+
+
 def test_convert_ships(tmp_path: Path, bitnet: Terminal) -> None:
     status, out, err = bitnet("convert", str(TINY), str(tmp_path / "m.bitnet"), "--compression", "zstd", "--json")
     assert (status, err) == (0, "")

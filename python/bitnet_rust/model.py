@@ -113,9 +113,11 @@ class BitNetModel:
         kv_dtype: how generation keeps the keys and values of the context. "float16" and "bfloat16" take half and "int8" a
             quarter of the memory of "float32", long contexts are read as much faster, and the numbers change a little: see
             docs/reference/precision.md. "bfloat16" has the range of "float32" and is coarser than "float16". A ``Trainer`` uses float32 whatever this says.
-        verify: when the checksums of a native file are compared. "background": of files from 64 MB on while the model already
-            runs; should one turn out to be damaged, every later call raises FormatError. True: before this call returns.
-            False: never; loading touches no weight at all.
+        verify: when the checksums of a native file are compared, and its ternary codes looked at: 3 is none. "background": of files
+            from 64 MB on while the model already runs; should one turn out to be damaged, every later call raises FormatError.
+            True: before this call returns. False: never; loading touches no weight at all. What a damaged file computes is then
+            wrong without an error, and where it has codes 3 not the same on every processor; memory stays safe, and
+            `verify_model` finds it.
         resident: where a native file's weights are kept. "map": in the file's mapping, which starts at once and which
             processes share. "copy": in huge-page memory, which streams about a quarter faster. "auto": mapped to start,
             and copied in the background while the model already runs.
