@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bitnet_rust import ArgumentError, BitNetModel, Tokenizer, TokenizerError, Trainer, chat_example
+from bitnet_rust import ArgumentError, BitNetModel, DTypeError, Tokenizer, TokenizerError, Trainer, chat_example
 from bitnet_rust.conversations import DEFAULT_CHAT_TEMPLATE, first_prompt, is_conversation
 from conftest import GOLDEN, REPO, Terminal
 
@@ -184,6 +184,34 @@ def test_packed_conversations_do_not_see_each_other(tokenizer: Tokenizer) -> Non
         learned = [sum(label != -100 for label in chat_example(d, tokenizer)["labels"]) for d in dialogues(12)]
     assert packed["tokens"] == alone["tokens"] == sum(learned)
     assert packed["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+
+
+GOOD = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+BROKEN = {
+    "cut.json": (json.dumps([GOOD, GOOD], indent=1)[:-30], r"cut\.json is not JSON: .*line \d+ column \d+.*expected a list"),
+    "comma.json": (json.dumps([GOOD]).replace('"content"', ',"content"', 1), r"comma\.json is not JSON: .*line 1 column"),
+    "lines.json": (f"{json.dumps(GOOD)}\n" * 2, r"lines\.json is not JSON: Extra data: line 2.*ends in \.jsonl"),
+    "one.json": (json.dumps(GOOD), r"one\.json: expected a list of records, found dict"),
+    "first.json": (json.dumps([{"mesages": []}, GOOD]), r"entry 1 of .*first\.json: record: expected \"messages\".*found .*mesages"),
+    "later.json": (json.dumps([GOOD, GOOD, 7]), r"entry 3 of .*later\.json: record: expected \"messages\".*found 7"),
+    "role.json": (json.dumps([GOOD, {"messages": [{"content": "a"}]}]), r"entry 2 of .*role\.json: record\.messages\[0\] = .*role and content"),
+    "turn.jsonl": (f'{json.dumps(GOOD)}\n\n{{"conversations": [{{"from": 7}}]}}\n', r"line 3 of .*turn\.jsonl: record\.conversations\[0\]\.from = 7"),
+    "reply.jsonl": ('{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": 3}\n', r"line 2 of .*reply\.jsonl: record\.completion is of type int"),
+    "cut.jsonl": (f"{json.dumps(GOOD)}\n" + json.dumps(GOOD)[:-9], r"line 2 of .*cut\.jsonl is not JSON"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_conversations_that_are_broken_are_no_text(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    content, said = BROKEN[name]
+    (tmp_path / name).write_text(content)
+    shape = {"preset": "tiny", "vocab_size": len(tokenizer)}
+    with BitNetModel.from_config(shape, trainable=True) as model:
+        model.tokenizer = tokenizer
+        trainer = Trainer(model, max_steps=1)
+        for data in (tmp_path / name, [tmp_path / name], tmp_path):
+            with pytest.raises((ArgumentError, DTypeError), match=said):
+                trainer.train(data)
 
 
 def test_a_trainer_takes_conversations(tokenizer: Tokenizer, tmp_path: Path) -> None:

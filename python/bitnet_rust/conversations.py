@@ -1,12 +1,14 @@
 """Conversations as examples: rendered by a chat template, with the assistant's tokens as what is to be learned."""
 
+import json
+import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import ArgumentError, DTypeError, TokenizerError
-from .texts import json_records, text_files
+from .texts import json_records, read_text, text_files
 from .tokenize import added_tokens
 from .tokenizer import Tokenizer
 
@@ -28,6 +30,8 @@ _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "ass
 # Fields that make a record a conversation. The first that fits counts: records with messages have other fields beside them, such as
 # the prompt that the first message repeats.
 _FORMS = (("messages",), ("conversations",), ("prompt", "completion"), ("instruction", "output"))
+# One of these as a key, in what is no JSON, says that it was meant to be conversations.
+_KEYS = re.compile(r'"(messages|conversations|completion|instruction)"\s*:')
 _EXPECTED = '"messages", "conversations", "prompt" and "completion", or "instruction" and "output"'
 
 
@@ -37,27 +41,32 @@ def is_conversation(record: Any) -> bool:
 
 
 def hold_conversations(path: Path) -> bool:
-    """Whether a path is a .jsonl or .json file whose first record is a conversation, or a directory that begins with one. A .json
-    file that holds no list is a text like any other."""
+    """Whether a path is a .jsonl or .json file of conversations, or a directory that begins with one. That of a .jsonl file its first
+    record says. A .json file is a text like any other unless there are conversations in it, or would be if it were well formed."""
     if not path.exists():
         return False
     file = text_files(path)[0]
-    if file.suffix not in (".jsonl", ".json"):
-        return False
-    try:
+    if file.suffix == ".jsonl":
         return is_conversation(next(json_records(file, "data"), (0, None))[1])
-    except ArgumentError:
-        if file.suffix == ".json":
-            return False
-        raise
+    if file.suffix != ".json":
+        return False
+    text = read_text(file, "data")
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return text.lstrip().startswith(("[", "{")) and _KEYS.search(text) is not None
+    return any(map(is_conversation, values if isinstance(values, list) else [values]))
 
 
 def conversations(path: Path, name: str) -> Iterator[dict[str, Any]]:
-    """The conversations of a file, or of a directory's files."""
+    """The conversations of a file, or of a directory's files, each of a form that chat_example takes."""
     for file in text_files(path, name):
         for number, record in json_records(file, name):
-            if not is_conversation(record):
-                raise ArgumentError(f"{name}: record {number} of {file}: expected {_EXPECTED}, as in the first one")
+            try:
+                _check(record)
+            except (ArgumentError, DTypeError) as error:
+                place = "line" if file.suffix == ".jsonl" else "entry"
+                raise type(error)(f"{name}: {place} {number} of {file}: {error}") from None
             yield record
 
 
@@ -120,14 +129,27 @@ def _is_completion(record: Any) -> bool:
     return isinstance(record, Mapping) and _form(record) == "prompt" and isinstance(record["prompt"], str)
 
 
+def _check(record: Any) -> None:
+    """Raises what chat_example would, of the form alone."""
+    if _is_completion(record):
+        _reply(record, "record")
+    else:
+        _messages(record, "record")
+
+
+def _reply(record: Mapping[str, Any], where: str) -> str:
+    reply = record["completion"]
+    if not isinstance(reply, str):
+        raise DTypeError(f"{where}.completion is of type {type(reply).__name__}: expected a text, as the prompt")
+    return reply
+
+
 def _completion(record: Mapping[str, Any], tokenizer: Tokenizer, where: str) -> dict[str, "array[int]"]:
     """A text and what follows it, with the end token after it."""
-    if not isinstance(record["completion"], str):
-        kind = type(record["completion"]).__name__
-        raise DTypeError(f"{where}.completion is of type {kind}: expected a text, as the prompt")
+    said = _reply(record, where)
     before, after = added_tokens(tokenizer)
     prompt = [*before, *tokenizer.encode(record["prompt"], add_special_tokens=False)]
-    reply = [*tokenizer.encode(record["completion"], add_special_tokens=False), *after]
+    reply = [*tokenizer.encode(said, add_special_tokens=False), *after]
     end = tokenizer.eos_token_id
     if end is not None and reply[-1:] != [end]:
         reply.append(end)

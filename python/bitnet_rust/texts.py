@@ -26,6 +26,11 @@ def text_files(path: Path, name: str = "data") -> list[Path]:
     return files
 
 
+def read_text(file: Path, name: str) -> str:
+    """The whole text of a file."""
+    return "".join(_read(file, name, -1))
+
+
 def documents(path: Path, name: str = "data") -> Iterator[str]:
     """The texts in a path: each file is one, and each line of a .jsonl file, whose objects have it as "text"."""
     for file in text_files(path, name):
@@ -102,9 +107,10 @@ def json_records(file: Path, name: str) -> Iterator[tuple[int, Any]]:
     """The values of a .jsonl file with the numbers of their lines, or of the list in a .json file with theirs, from 1."""
     if file.suffix == ".json":
         try:
-            values = json.loads("".join(_read(file, name, -1)))
+            values = json.loads(read_text(file, name))
         except (ValueError, RecursionError) as error:
-            raise ArgumentError(f"{name}: {file} is not JSON: {error}") from error
+            expected = "expected a list of records; a file with one in each line ends in .jsonl"
+            raise ArgumentError(f"{name}: {file} is not JSON: {error}: {expected}") from error
         if not isinstance(values, list):
             raise ArgumentError(f"{name}: {file}: expected a list of records, found {type(values).__name__}")
         yield from enumerate(values, 1)
