@@ -52,6 +52,7 @@ func parseLoadOptions(text *C.char) (_ model.LoadOptions, kv nn.KVType, err erro
 		Packing    string  `json:"packing"`
 		KVType     string  `json:"kv_dtype"`
 		I2SLayout  string  `json:"i2s_layout"`
+		Deferred   bool    `json:"deferred"`
 	}
 	if err := json.Unmarshal([]byte(C.GoString(text)), &o); err != nil {
 		return model.LoadOptions{}, 0, fmt.Errorf("%w: load options: %w", errArgument, err)
@@ -63,7 +64,7 @@ func parseLoadOptions(text *C.char) (_ model.LoadOptions, kv nn.KVType, err erro
 	}
 	return model.LoadOptions{
 		HeadFormat: o.HeadFormat, Verify: o.Verify, Resident: o.Resident, Trainable: o.Trainable, Quantize: o.Quantize, FFNDensity: o.FFNDensity,
-		Packing: o.Packing, I2SLayout: o.I2SLayout,
+		Packing: o.Packing, I2SLayout: o.I2SLayout, Deferred: o.Deferred,
 	}, kv, nil
 }
 
@@ -202,10 +203,11 @@ func bn_model_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 
 // bn_model_save writes the model and the files that belong to it: format is "native", "hf", "gguf" or "onnx_weights". options is a
 // JSON object of model.HFOptions, whose max_shard_size is that of the native format too; gguf_type and onnx_type, the types of ternary layers in
-// a GGUF file and among the weights of an ONNX model; and compression and metadata of the native format.
+// a GGUF file and among the weights of an ONNX model; compression and metadata of the native format; and dry_run: then nothing is written, and
+// size becomes what the tensors would take.
 //
 //export bn_model_save
-func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll, state unsafe.Pointer, errOut **C.char) C.int {
+func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll, state unsafe.Pointer, size *C.int64_t, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		m, name := value[*runner](h).model, C.GoString(path)
 		var o struct {
@@ -214,6 +216,7 @@ func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll,
 			ONNXType    string            `json:"onnx_type"`
 			Compression string            `json:"compression"`
 			Metadata    map[string]string `json:"metadata"`
+			DryRun      bool              `json:"dry_run"`
 		}
 		if err := json.Unmarshal([]byte(C.GoString(options)), &o); err != nil {
 			return fmt.Errorf("%w: options: %w", errArgument, err)
@@ -233,7 +236,15 @@ func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll,
 		default:
 			return fmt.Errorf("%w: format = %q: expected \"native\", \"hf\", \"gguf\" or \"onnx\"", errArgument, f)
 		}
-		err := newInterrupts(poll, state).await(save)
+		calls := newInterrupts(poll, state)
+		var planned int64
+		err := calls.await(func(ctx context.Context) error {
+			if o.DryRun {
+				return save(model.DryRun(ctx, &planned))
+			}
+			return save(model.WithProgress(ctx, calls.progress))
+		})
+		*size = C.int64_t(planned)
 		if errors.Is(err, fs.ErrNotExist) { // the place to write to, not a model
 			return fmt.Errorf("%w %s: %v", errWrite, name, err)
 		}

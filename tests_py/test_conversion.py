@@ -2,12 +2,18 @@
 
 import itertools
 import json
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bitnet_rust import ArgumentError, BitNetModel, ModelNotFoundError, convert
-from conftest import Terminal
+from bitnet_rust import ArgumentError, BitNetModel, ModelNotFoundError, convert, inspect_model
+from conftest import GOLDEN, TINY, Terminal
+
+MASTERS = GOLDEN / "bitnet_online_bf16"
 
 TARGETS = {
     "native": "m.bitnet",
@@ -25,7 +31,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("sources")
     out = {}
     for name, file in TARGETS.items():
-        done = convert("bitnet-shakespeare", place / file, to=name.removesuffix("-dir"))  # type: ignore[arg-type]
+        kind: Any = name.removesuffix("-dir")
+        done = convert("bitnet-shakespeare", place / file, kind, derive_masters=kind == "hf-master")
         assert done.same_argmax == 1
         out[name] = place / file
     return out
@@ -33,7 +40,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize(("source", "to"), list(itertools.product(TARGETS, TARGETS)))
 def test_every_format_becomes_every_other(source: str, to: str, sources: dict[str, Path], tmp_path: Path) -> None:
-    done = convert(sources[source], tmp_path / TARGETS[to], to=to.removesuffix("-dir"))  # type: ignore[arg-type]
+    kind: Any = to.removesuffix("-dir")
+    derived = kind == "hf-master" and source != "hf-master"
+    done = convert(sources[source], tmp_path / TARGETS[to], kind, derive_masters=derived)
     assert done.same_argmax == 1
     assert done.max_difference == 0
     assert done.target_bytes
@@ -43,8 +52,38 @@ def test_every_format_becomes_every_other(source: str, to: str, sources: dict[st
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     done = convert("bitnet-shakespeare", tmp_path / "m.gguf", type="tq1_0", dry_run=True)
-    assert (done.format, done.weights, done.target_bytes, done.same_argmax) == ("gguf", "tq1_0", None, None)
+    assert (done.format, done.weights, done.written, done.same_argmax) == ("gguf", "tq1_0", False, None)
     assert list(tmp_path.iterdir()) == []
+    real = convert("bitnet-shakespeare", tmp_path / "m.gguf", type="tq1_0")
+    assert 0 < real.target_bytes - done.target_bytes < 100_000  # header and tokenizer
+    for target, to in (("hf", "hf"), ("native", "native"), ("m.bitnet", "native")):
+        assert convert("bitnet-shakespeare", tmp_path / target, to, dry_run=True).target_bytes > 1_000_000  # type: ignore[arg-type]
+    assert [file.name for file in tmp_path.iterdir()] == ["m.gguf"]
+
+
+def test_master_weights_that_are_lost_are_not_made_up(tmp_path: Path) -> None:
+    for dry in (True, False):
+        with pytest.raises(ArgumentError, match=r"q_proj is packed: the master weights .* are not in the model"):
+            convert(TINY, tmp_path / "masters", to="hf-master", dry_run=dry)
+    assert list(tmp_path.iterdir()) == []
+    convert(MASTERS, tmp_path / "masters", to="hf-master", masters="bfloat16")
+    stored = (tmp_path / "masters" / "model.safetensors").read_bytes()
+    convert(MASTERS, tmp_path / "f32.gguf", type="f32")  # ternary values
+    with pytest.raises(ArgumentError, match="is packed"):
+        convert(tmp_path / "f32.gguf", tmp_path / "again", to="hf-master")
+    convert(tmp_path / "masters", tmp_path / "again", to="hf-master", masters="bfloat16")
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == stored
+
+
+def test_a_directory_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "hf"
+    convert(TINY, target, to="hf")
+    convert(TINY, target, to="hf", linear_class="bitlinear")  # takes the place of the other
+    with BitNetModel.from_pretrained(target) as model:
+        assert model.config["quantization_config"]["linear_class"] == "bitlinear"
+    (target / "notes.txt").write_text("mine")
+    with pytest.raises(ArgumentError, match=r"holds notes\.txt, which belongs to no checkpoint"):
+        convert(TINY, target, to="hf")
 
 
 def test_mistakes_are_named(sources: dict[str, Path], tmp_path: Path) -> None:
@@ -77,3 +116,105 @@ def test_the_command_says_what_it_did(bitnet: Terminal, tmp_path: Path) -> None:
     status, out, err = bitnet("convert", str(tmp_path / "m.gguf"), str(tmp_path / "x"))
     assert (status, out) == (1, "")
     assert "expected to= one of" in err
+
+
+KILLED = """
+import sys
+from bitnet_rust import convert
+convert(sys.argv[1], sys.argv[2], sys.argv[3], check=False)
+"""
+
+
+@pytest.mark.parametrize(("target", "to"), [("m.gguf", "gguf"), ("m.bitnet", "native"), ("hf", "hf")])
+def test_a_killed_conversion_leaves_the_old_or_the_new(target: str, to: Any, tmp_path: Path) -> None:
+    """Killed at any moment; and the next conversion to the same place takes away what is left."""
+    place = tmp_path / "out" / target
+    shape = {
+        "preset": "tiny",
+        "vocab_size": 4096,
+        "hidden_size": 512,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 4,
+    }
+    for name, seed in (("old", 1), ("new", 2)):
+        with BitNetModel.from_config(shape, seed=seed) as model:
+            model.save_pretrained(tmp_path / name, format="hf")
+    expected = [content(tmp_path / name) for name in ("old", "new")]
+    convert(tmp_path / "old", place, to)
+    found = []
+    for moment in range(6):
+        command = [sys.executable, "-c", KILLED, str(tmp_path / "new"), str(place), to]
+        child = subprocess.Popen(command, stderr=subprocess.PIPE)
+        # When the first bytes are there, and later and later; to wait for the process is no sleep.
+        while child.poll() is None and not list(place.parent.glob(".*.tmp")):
+            pass
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(moment * 0.01)
+        child.kill()
+        child.communicate()
+        found.append(expected.index(content(place)))  # whole, and one of the two
+        if found[-1]:
+            convert(tmp_path / "old", place, to)
+    convert(tmp_path / "new", place, to)
+    assert content(place) == expected[1]
+    assert [file.name for file in place.parent.iterdir()] == [target]
+    assert 0 in found
+
+
+def content(place: Path) -> Any:
+    """What a model computes."""
+    with BitNetModel.from_pretrained(place) as model:
+        return model.forward([3, 1, 4, 1, 5]).tobytes()
+
+
+MEASURED = """
+import resource, sys
+from bitnet_rust import convert
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+convert(sys.argv[1], sys.argv[2], sys.argv[3], derive_masters=True, masters="bfloat16")
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024)
+"""
+
+
+def largest_and_peak(source: Path, target: Path, to: str) -> tuple[int, int]:
+    """The largest tensor of either side in bytes, and the most memory of a process that converts and checks."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(source), str(target), to], capture_output=True, text=True, check=True
+    )
+    sizes = [tensor["bytes"] for place in (source, target) for tensor in inspect_model(place)["tensors"]]
+    return max(sizes), int(done.stdout)
+
+
+def every_pair(shape: dict[str, Any], tmp_path: Path) -> None:
+    """Converts a model of a shape between all formats, one after the other, within the memory that is promised."""
+    with BitNetModel.from_config(shape, head_dtype="bfloat16") as model:
+        model.save_pretrained(tmp_path / "native.bitnet")
+    source, steps = (
+        tmp_path / "native.bitnet",
+        [("hf", "hf"), ("m.gguf", "gguf"), ("masters", "hf-master"), ("m.bitnet", "native")],
+    )
+    for name, to in steps:
+        largest, peak = largest_and_peak(source, tmp_path / name, to)
+        assert peak <= 3 * largest + 200_000_000, (
+            f"{source.name} to {name}: {peak / 1e6:.0f} MB, largest tensor {largest / 1e6:.0f} MB"
+        )
+        source = tmp_path / name
+
+
+WIDE = {
+    "vocab_size": 8192,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_attention_heads": 8,
+    "tie_word_embeddings": True,
+}
+
+
+def test_conversions_need_memory_for_the_largest_tensor_only(tmp_path: Path) -> None:
+    """Of a model whose master weights are 0.4 GB as float32 and whose largest tensor is 17 MB."""
+    every_pair(WIDE | {"num_hidden_layers": 6}, tmp_path)
+
+
+@pytest.mark.full
+def test_conversions_of_the_2b_shape_need_memory_for_the_largest_tensor_only(tmp_path: Path) -> None:
+    every_pair({"preset": "bitnet-2b"}, tmp_path)

@@ -162,32 +162,42 @@ func rowsOnce(v container.View, data []byte, out, in int) masterRows {
 	}
 }
 
-// mastersOf fills w with the codes of t times a magnitude such that their mean absolute value rounds to the scale of t. Multiples of one
-// float32 miss it by up to a unit in the last place, so as many of the first weights as needed get the next larger magnitude.
+// mastersOf fills w with derived master weights of t.
 func mastersOf(w []float32, t *quant.Ternary) {
+	read := derivedMasters(t)
+	for r := range t.Rows {
+		read(w[r*t.Cols:(r+1)*t.Cols], r)
+	}
+}
+
+// derivedMasters gives the codes of t times a magnitude such that their mean absolute value rounds to the scale of t. Multiples of one
+// float32 miss it by up to a unit in the last place, so as many of the first weights as needed get the next larger magnitude: rows have
+// to be read in ascending order, each once.
+func derivedMasters(t *quant.Ternary) masterRows {
 	codes := t.Codes(nil)
 	nonzero := 0
 	for _, code := range codes {
 		nonzero += int(code * code)
 	}
 	if nonzero == 0 {
-		clear(w)
-		return
+		return func(row []float32, _ int) { clear(row) }
 	}
-	total := float64(float64(t.Scale) * float64(len(w))) // the sum of magnitudes
+	total := float64(float64(t.Scale) * float64(len(codes))) // the sum of magnitudes
 	small := float32(total / float64(nonzero))
 	if float64(small)*float64(nonzero) > total {
 		small = math.Nextafter32(small, 0)
 	}
 	large := math.Nextafter32(small, math.MaxFloat32)
 	more := int(math.RoundToEven((total - float64(float64(small)*float64(nonzero))) / (float64(large) - float64(small))))
-	for i, code := range codes {
-		magnitude := small
-		if code != 0 && more > 0 {
-			magnitude = large
-			more--
+	return func(row []float32, r int) {
+		for i, code := range codes[r*t.Cols : (r+1)*t.Cols] {
+			magnitude := small
+			if code != 0 && more > 0 {
+				magnitude = large
+				more--
+			}
+			row[i] = float32(code) * magnitude
 		}
-		w[i] = float32(code) * magnitude
 	}
 }
 

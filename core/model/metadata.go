@@ -173,7 +173,7 @@ func sourceFile(ctx context.Context, path string) (SourceFile, error) {
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	h := sha256.New()
-	n, err := io.Copy(contextWriter{ctx, h}, f)
+	n, err := io.Copy(contextWriter{ctx, h, nil}, f)
 	if err != nil {
 		return SourceFile{}, fmt.Errorf("model: %w", err)
 	}

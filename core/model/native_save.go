@@ -63,6 +63,9 @@ func (m *Model) saveNative(ctx context.Context, path string, files map[string]st
 	if err := checkHeader(tensors, meta); err != nil {
 		return err
 	}
+	if planned(ctx, tensors) {
+		return nil
+	}
 	tensors = stoppable(ctx, tensors)
 	if o.MaxShard > 0 {
 		_, err = safetensors.WriteShards(path, NativeExt, tensors, meta, o.MaxShard)
@@ -188,7 +191,7 @@ func (w *nativeWriter) compress() (err error) {
 			continue
 		}
 		var n counter
-		if err := w.with(p, func(data []byte) error { return w.zstd.write(contextWriter{w.ctx, &n}, data, p.size) }); err != nil {
+		if err := w.with(p, func(data []byte) error { return w.zstd.write(contextWriter{w.ctx, &n, nil}, data, p.size) }); err != nil {
 			return err
 		}
 		if int(n) < p.size && !p.entry.growsTooMuch(p.size, int(n)) {

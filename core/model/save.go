@@ -15,6 +15,7 @@ import (
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/atomicfile"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 )
 
@@ -77,19 +78,42 @@ func (m *Model) SaveContext(ctx context.Context, path string, o SaveOptions) err
 		}
 		return m.saveNative(ctx, path, files, o)
 	}
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		return fmt.Errorf("model: %w", err)
-	}
 	if o.MaxShard == 0 {
 		o.MaxShard = math.MaxInt64
 	}
-	if err := m.saveNative(ctx, path, files, o); err != nil {
-		return err
+	return writeDirectory(path, NativeExt, false, func(dir string) error {
+		if err := m.saveNative(ctx, dir, files, o); err != nil {
+			return err
+		}
+		if exists(filepath.Join(dir, safetensors.SingleName)) || exists(filepath.Join(dir, safetensors.IndexName)) {
+			return nil // config and files are those of the checkpoint that lies there
+		}
+		return writeTexts(dir, m.Config, files)
+	})
+}
+
+// writeDirectory makes a directory of what write puts into one. A new directory, and one that holds nothing but a model whose weights
+// are in files with this suffix, appears complete or stays as it was. In one that holds other files too each file is replaced by
+// itself, or with whole that is an error.
+func writeDirectory(dir, suffix string, whole bool, write func(dir string) error) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("model: %w", err)
 	}
-	if exists(filepath.Join(path, safetensors.SingleName)) || exists(filepath.Join(path, safetensors.IndexName)) {
-		return nil // config and files are those of the checkpoint that lies there
+	for _, e := range entries {
+		name := e.Name()
+		if !e.IsDir() && (name == "config.json" || slices.Contains(assetNames, name) || safetensors.IsShard(name, suffix)) {
+			continue
+		}
+		if whole {
+			return fmt.Errorf("%w: directory %s holds %s, which belongs to no checkpoint: expected a new directory, or one with a checkpoint alone", ErrOption, dir, name)
+		}
+		return write(dir)
 	}
-	return writeTexts(path, m.Config, files)
+	if err := os.MkdirAll(filepath.Dir(filepath.Clean(dir)), 0o755); err != nil {
+		return fmt.Errorf("model: %w", err)
+	}
+	return atomicfile.WriteDir(dir, write)
 }
 
 func isDir(path string) bool {
@@ -141,20 +165,71 @@ func writeTexts(dir string, c *Config, files map[string]string) error {
 	return write("config.json", string(indented)+"\n")
 }
 
-// stoppable makes the tensors' streams fail once ctx has ended.
+// stoppable makes the tensors' streams fail once ctx has ended, and tell how far they are to whoever asked WithProgress.
 func stoppable(ctx context.Context, tensors []container.Tensor) []container.Tensor {
+	w := contextWriter{ctx: ctx}
+	if report, asked := ctx.Value(progressKey{}).(func(done, total int64)); asked {
+		w.progress = &written{report: report, total: totalSize(tensors)}
+	}
 	for i := range tensors {
-		if stream := tensors[i].Stream; stream != nil {
-			tensors[i].Stream = func(w io.Writer) error { return stream(contextWriter{ctx, w}) }
+		t := &tensors[i]
+		stream, data := t.Stream, t.Data
+		if stream == nil { // small
+			t.Stream, t.Data = func(out io.Writer) error { _, err := contextWriter{ctx, out, w.progress}.Write(data); return err }, nil
+			continue
 		}
+		t.Stream = func(out io.Writer) error { return stream(contextWriter{ctx, out, w.progress}) }
 	}
 	return tensors
 }
 
+type progressKey struct{}
+
+// DryRun is a ctx with which Save functions find out whether the model can be saved so, note in size how many bytes its tensors would
+// take, and write nothing.
+func DryRun(ctx context.Context, size *int64) context.Context {
+	return context.WithValue(ctx, dryRunKey{}, size)
+}
+
+type dryRunKey struct{}
+
+// planned says whether ctx is that of a dry run, and notes what would be written.
+func planned(ctx context.Context, tensors []container.Tensor) bool {
+	size, dry := ctx.Value(dryRunKey{}).(*int64)
+	if dry {
+		*size = totalSize(tensors)
+	}
+	return dry
+}
+
+// totalSize adds up tensors of any format.
+func totalSize(tensors []container.Tensor) (total int64) {
+	for _, t := range tensors {
+		size, err := safetensors.Size(t)
+		if err != nil {
+			size, _ = gguf.Size(t) // a type that it does not know is an error of the writer
+		}
+		total += size
+	}
+	return total
+}
+
+// WithProgress is a ctx of which Save functions report as they write, with the bytes of matrices done and their total.
+func WithProgress(ctx context.Context, report func(done, total int64)) context.Context {
+	return context.WithValue(ctx, progressKey{}, report)
+}
+
+// written counts bytes.
+type written struct {
+	report      func(done, total int64)
+	done, total int64
+}
+
 // contextWriter writes in pieces, as long as ctx has not ended.
 type contextWriter struct {
-	ctx context.Context
-	w   io.Writer
+	ctx      context.Context
+	w        io.Writer
+	progress *written // may be nil
 }
 
 func (c contextWriter) Write(p []byte) (n int, err error) {
@@ -164,6 +239,10 @@ func (c contextWriter) Write(p []byte) (n int, err error) {
 			var k int
 			k, err = c.w.Write(p[n:min(n+piece, len(p))])
 			n += k
+			if c.progress != nil {
+				c.progress.done += int64(k)
+				c.progress.report(c.progress.done, c.progress.total)
+			}
 		}
 	}
 	return n, err

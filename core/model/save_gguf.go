@@ -64,6 +64,9 @@ func (m *Model) SaveGGUF(ctx context.Context, path, kind string) error {
 		return err
 	}
 	w.ropeFactors()
+	if planned(ctx, w.tensors) {
+		return nil
+	}
 	return gguf.Write(path, append(entries, vocabulary...), stoppable(ctx, w.tensors))
 }
 

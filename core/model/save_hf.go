@@ -10,7 +10,6 @@ import (
 	"io"
 	"maps"
 	"math"
-	"os"
 	"path/filepath"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
@@ -33,6 +32,8 @@ type HFOptions struct {
 	// Derived allows Masters of layers whose own are lost: the codes times one magnitude, which quantize to the same codes and scale, but of
 	// which all are equally far from another code.
 	Derived bool `json:"derived_masters"`
+	// Whole refuses a directory that holds other files than a checkpoint's, in which a new one could not appear in one step (ErrOption).
+	Whole bool `json:"whole"`
 	// LinearClass is what weight_scale of packed layers means: AutoBitLinear, which multiplies by it, or BitLinear, which divides; ""
 	// keeps what the model's config says. Master weights are always AutoBitLinear's.
 	LinearClass string `json:"linear_class"`
@@ -73,8 +74,8 @@ func (m *Model) SaveHF(dir string) error {
 	return m.SaveHFContext(context.Background(), dir, HFOptions{})
 }
 
-// SaveHFContext is SaveHF with options, until ctx ends; then the error is that of ctx, and the file that was being written does not
-// appear. A model without master weights, or with learned scales, has no form with Masters (ErrExport).
+// SaveHFContext is SaveHF with options, until ctx ends; then the error is that of ctx, and nothing has changed, but for whole files
+// in a directory that holds others than a checkpoint's. A model without master weights, or with learned scales, has no form with Masters (ErrExport).
 func (m *Model) SaveHFContext(ctx context.Context, dir string, o HFOptions) error {
 	if err := o.check(); err != nil {
 		return err
@@ -106,16 +107,18 @@ func (m *Model) SaveHFContext(ctx context.Context, dir string, o HFOptions) erro
 	if err := m.eachWeight(w.linear, w.norm); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("model: %w", err)
-	}
-	if _, err := safetensors.WriteSharded(dir, stoppable(ctx, w.tensors), map[string]string{"format": "pt"}, cmp.Or(o.MaxShard, maxShard)); err != nil {
-		return err
-	}
 	if files, err = withGenerationConfig(files, &cfg); err != nil {
 		return err
 	}
-	return writeTexts(dir, &cfg, files)
+	if planned(ctx, w.tensors) {
+		return nil
+	}
+	return writeDirectory(dir, ".safetensors", o.Whole, func(dir string) error {
+		if _, err := safetensors.WriteSharded(dir, stoppable(ctx, w.tensors), map[string]string{"format": "pt"}, cmp.Or(o.MaxShard, maxShard)); err != nil {
+			return err
+		}
+		return writeTexts(dir, &cfg, files)
+	})
 }
 
 // withGenerationConfig adds the generation_config.json that transformers would make of the config, where there is none.
@@ -269,9 +272,7 @@ func (w *hfWriter) master(name string, l *nn.Linear) error {
 			if stored {
 				return w.model.masters(name, l.Out, l.In)
 			}
-			values := make([]float32, l.Out*l.In)
-			mastersOf(values, l.Ternary)
-			return func(row []float32, r int) { copy(row, values[r*l.In:]) }, nil
+			return derivedMasters(l.Ternary), nil
 		}
 	}
 	w.float(name, w.masters, l.Out, l.In, open)

@@ -390,6 +390,13 @@ def convert(
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="An ONNX graph without keys and values.")] = False,
     masters: Annotated[str, typer.Option(help="Master weights of hf-master as float32 or bfloat16.")] = "float32",
+    derive_masters: Annotated[
+        bool,
+        typer.Option("--derive-masters", help="Write master weights of packed ones, which are not those of before."),
+    ] = False,
+    linear_class: Annotated[
+        str | None, typer.Option(help="Scales of hf as autobitlinear or bitlinear.", show_default="the model's")
+    ] = None,
     i2s_layout: Annotated[str, typer.Option(help="I2_S tensors of a GGUF source as x86, arm64 or row4.")] = "x86",
     compression: Annotated[str | None, typer.Option(help="zstd: a smaller native file, for shipping.")] = None,
     max_shard_size: Annotated[
@@ -404,10 +411,18 @@ def convert(
     from .conversion import convert as run_convert
 
     options: Any = {
-        "type": weights_type, "use_cache": not no_cache, "masters": masters, "i2s_layout": i2s_layout,
-        "compression": compression, "max_shard_size": max_shard_size,
+        "type": weights_type, "use_cache": not no_cache, "masters": masters, "derive_masters": derive_masters,
+        "linear_class": linear_class, "i2s_layout": i2s_layout, "compression": compression, "max_shard_size": max_shard_size,
     }  # fmt: skip
-    with _LoadBar(source) as bar:
+    with ExitStack() as bars:
+        shown: dict[str, _LoadBar] = {}
+
+        def draw(step: str, at: int, total: int) -> None:
+            if step not in shown:
+                bars.close()  # the bar of the step before
+                shown[step] = bars.enter_context(_LoadBar(source if step == "reading" else str(target), step))
+            shown[step](at, total)
+
         done = run_convert(
             source,
             target,
@@ -416,7 +431,7 @@ def convert(
             check=not no_check,
             dry_run=dry_run,
             local_files_only=offline,
-            progress=(lambda step, at, total: bar(at, total)) if sys.stderr.isatty() else None,
+            progress=draw if sys.stderr.isatty() else None,
         )
     if as_json:
         _print_json(done.to_dict())
@@ -426,10 +441,8 @@ def convert(
         ["from", f"{done.source}, {done.source_bytes / 1e6:,.1f} MB"],
         ["to", f"{done.target}, {done.format}, {done.weights}"],
     ]
-    if done.target_bytes is None:
-        rows.append(["written", "nothing: a dry run"])
-    else:
-        rows.append(["written", f"{done.target_bytes / 1e6:,.1f} MB"])
+    size = "" if done.target_bytes is None else f"{done.target_bytes / 1e6:,.1f} MB"
+    rows.append(["written", size if done.written else f"nothing: a dry run {size and 'of '}{size}".rstrip()])
     if done.same_argmax is not None and done.max_difference is not None:
         rows.append(
             [

@@ -1,14 +1,17 @@
 """From any format that loads to any that saves, with a check that the model is still the same."""
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from . import _bitnet
 from .errors import ArgumentError, FileSystemError
 from .hub import resolve
-from .model import BitNetModel, GGUFType
+from .metadata import encode as encode_metadata
+from .model import BitNetModel, GGUFType, LinearClass, shard_bytes
 from .onnx_export import data_files
 
 if TYPE_CHECKING:
@@ -22,6 +25,12 @@ Progress = Callable[[str, int, int], object]
 
 # The prompt of the check: as many tokens, spread over the vocabulary.
 _CHECKED = 32
+# Options that not every format has, and those that have them.
+_ONLY = {
+    "compression": ("native",),
+    "linear_class": ("hf",),
+    "max_shard_size": ("native", "hf", "hf-master"),
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,9 @@ class Conversion:
     source_bytes: int
     """Size of the files that hold the model, tokenizer and config among them."""
     target_bytes: int | None
-    """The same of what was written; None when nothing was."""
+    """The same of what was written; of a dry run what the tensors would take, None for ONNX."""
+    written: bool
+    """False for a dry run."""
     same_argmax: float | None
     """Share of the positions of a fixed prompt at which both models' most probable next token is the same."""
     max_difference: float | None
@@ -57,6 +68,8 @@ def convert(
     type: "GGUFType | ONNXType | None" = None,
     use_cache: bool = True,
     masters: Literal["float32", "bfloat16"] = "float32",
+    derive_masters: bool = False,
+    linear_class: LinearClass | None = None,
     i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
     compression: Literal["zstd"] | None = None,
     max_shard_size: int | str | None = None,
@@ -65,7 +78,7 @@ def convert(
     local_files_only: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
-    """Loads a model, writes it in another format and compares the two.
+    """Writes a model in another format, layer by layer, and compares the two.
 
     source: as for ``BitNetModel.from_pretrained``.
     target: a file that ends in .bitnet, .gguf or .onnx, or a directory.
@@ -73,16 +86,21 @@ def convert(
         name of the target says.
     type: of ternary layers in a GGUF file, "i2_s" unless stated, or in an ONNX file, "int8" unless stated.
     use_cache: whether an ONNX graph takes and gives keys and values.
-    masters: dtype of master weights; "bfloat16" is half as large and rounds tables too. A source that has only packed weights gives
-        masters that compute the same.
+    masters: dtype of master weights; "bfloat16" is half as large and rounds tables too.
+    derive_masters: write master weights of a source that has only packed ones. They compute the same, but what they were before they
+        were packed is lost: all are equally far from changing.
+    linear_class: of "hf", see ``save_pretrained``.
     i2s_layout: of a GGUF source with I2_S tensors, see ``from_pretrained``.
-    compression, max_shard_size: of a native target, see ``BitNetModel.save_pretrained``.
+    compression, max_shard_size: of a native target, the latter also of a Hugging Face one, see ``BitNetModel.save_pretrained``.
     check: load what was written and compare the logits of a fixed prompt.
-    dry_run: load the source, say what would be written, and write nothing.
-    progress: called as progress("loading" or "checking", bytes_done, bytes_total).
+    dry_run: say what would be written, and write nothing. What cannot be written raises as without.
+    progress: called as progress("reading", "writing" or "checking", bytes_done, bytes_total).
 
-    Raises what loading and saving raise, and ArgumentError for a target that is the source, or whose name does not go with the
-    format. What was there stays until the new file is complete.
+    Memory is that of the largest tensors, not of the model, but for ONNX. The target appears complete: until then what was
+    there stays, also when the process is killed, whose temporary files the next conversion to the same target takes away.
+
+    Raises what loading and saving raise, and ArgumentError for a target that is the source, whose name does not go with the format,
+    or that holds files of something else, and for master weights that the source does not have.
     """
     place = Path(target).expanduser()
     kind = _format(place, to)
@@ -92,13 +110,16 @@ def convert(
     _refuse_others(place, kind)
     if type is not None and kind not in ("gguf", "onnx"):
         raise ArgumentError(f"type = {type!r}: expected to='gguf' or 'onnx' with it, found {kind!r}")
-    for name, value in (("compression", compression), ("max_shard_size", max_shard_size)):
-        if value is not None and kind != "native":
-            raise ArgumentError(f"{name} = {value!r}: expected a native target with it, found {kind}")
-    options: dict[str, Any] = {"i2s_layout": i2s_layout, "local_files_only": True}
-    with BitNetModel.from_pretrained(
-        path, trainable=kind == "hf-master", progress=_step(progress, "loading"), **options
-    ) as model:
+    for name, value in (
+        ("compression", compression),
+        ("linear_class", linear_class),
+        ("max_shard_size", max_shard_size),
+    ):
+        if value is not None and kind not in _ONLY[name]:
+            raise ArgumentError(
+                f"{name} = {value!r}: expected a {' or '.join(_ONLY[name])} target with it, found {kind}"
+            )
+    with _read(path, _step(progress, "reading"), i2s_layout, whole=kind == "onnx") as model:
         weights = {
             "native": model.packing,
             "hf": "packed",
@@ -115,22 +136,47 @@ def convert(
             "parameters": model.num_parameters(),
             "source_bytes": _size(path),
         }
+        options = {
+            "masters": masters if kind == "hf-master" else "",
+            "derived_masters": derive_masters,
+            "linear_class": linear_class or "",
+            "whole": True,
+            "gguf_type": weights if kind == "gguf" else "",
+            "compression": compression or "",
+            "max_shard_size": 0 if max_shard_size is None else shard_bytes(max_shard_size),
+            "metadata": encode_metadata(model._notes),
+        }
+        form = "hf" if kind == "hf-master" else kind
         if dry_run:
-            return Conversion(**facts, target_bytes=None, same_argmax=None, max_difference=None)
-        before = fixed_logits(model) if check else None
-        if kind == "hf-master":
-            model.save_pretrained(place, format="hf", masters=masters)
-        else:
-            types: Any = {f"{kind}_type": weights} if kind in ("gguf", "onnx") else {}
-            model.save_pretrained(
-                place, format=kind, use_cache=use_cache, compression=compression, max_shard_size=max_shard_size, **types
+            file = place / "model.bitnet" if kind == "native" and place.suffix.lower() != ".bitnet" else place
+            size = (
+                None
+                if kind == "onnx"
+                else model._save(file, form, options | {"dry_run": True, "max_shard_size": 0}, None)
             )
+            return Conversion(**facts, target_bytes=size, written=False, same_argmax=None, max_difference=None)
+        before = fixed_logits(model) if check else None
+        if kind == "onnx":
+            kinds: Any = {"onnx_type": weights, "use_cache": use_cache}
+            model.save_pretrained(place, format="onnx", **kinds)
+        else:
+            model._save(place, form, options, _step(progress, "writing"))
     same = difference = None
     if before is not None:
-        with BitNetModel.from_pretrained(place, progress=_step(progress, "checking"), local_files_only=True) as written:
+        with _read(place, _step(progress, "checking"), "x86") as written:
             after = fixed_logits(written)
         same, difference = compare_logits(before, after)
-    return Conversion(**facts, target_bytes=_size(place), same_argmax=same, max_difference=difference)
+    return Conversion(**facts, target_bytes=_size(place), written=True, same_argmax=same, max_difference=difference)
+
+
+def _read(
+    path: Path, progress: Callable[[int, int], object] | None, i2s_layout: Any, whole: bool = False
+) -> BitNetModel:
+    """A model whose weights stay in their files until they are needed; of ONNX files, or with whole, one in memory."""
+    if whole or path.suffix.lower() == ".onnx":
+        return BitNetModel.from_pretrained(path, i2s_layout=i2s_layout, local_files_only=True, progress=progress)
+    options = {"deferred": True, "resident": "copy", "i2s_layout": i2s_layout}
+    return BitNetModel(_bitnet.load(path.absolute(), json.dumps(options), progress), path.absolute())
 
 
 def _format(target: Path, to: str | None) -> Format:

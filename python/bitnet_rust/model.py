@@ -296,16 +296,6 @@ class BitNetModel:
         metadata: texts, or what JSON has, by key, in addition to what is there: see ``metadata``; None removes a key. "model_card"
             (Markdown) and "license" have a meaning to readers.
         """
-        if not fspath(path):
-            raise ArgumentError(
-                "path is empty: expected a file name that ends in .bitnet, .gguf or .onnx, or a directory"
-            )
-        try:
-            place = Path(path).expanduser()
-            if not place.parent.exists():
-                place.parent.mkdir(parents=True, exist_ok=True)
-        except (OSError, RuntimeError) as error:
-            raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
         for name, value, its in (
             ("masters", masters, ("hf",)),
             ("linear_class", linear_class, ("hf",)),
@@ -319,17 +309,24 @@ class BitNetModel:
         if format == "onnx":
             from .onnx_export import save_onnx
 
-            save_onnx(self._model, self.config, self._assets, place, onnx_type, use_cache)
+            save_onnx(self._model, self.config, self._assets, _writable(path), onnx_type, use_cache)
             return
         options = {
             "masters": masters or "",
             "linear_class": linear_class or "",
-            "max_shard_size": 0 if max_shard_size is None else _shard_bytes(max_shard_size),
+            "max_shard_size": 0 if max_shard_size is None else shard_bytes(max_shard_size),
             "gguf_type": gguf_type,
             "compression": compression or "",
             "metadata": encode_metadata(self._notes | dict(metadata or {})),
         }
-        self._model.save(place, format, json.dumps(options))
+        self._save(path, format, options, None)
+
+    def _save(
+        self, path: str | PathLike[str], format: str, options: Mapping[str, Any], progress: Progress | None
+    ) -> int:
+        """Writes the model as the core's options say; gives the size that a dry run finds."""
+        place = _writable(path, make=not options.get("dry_run"))
+        return self._model.save(place, format, json.dumps(options), progress)
 
     def close(self) -> None:
         """Gives the memory back, after calls in flight on other threads. A closed model raises ArgumentError."""
@@ -787,6 +784,19 @@ def _shared(array: Any) -> "Tensor":
         return Tensor(array)
 
 
+def _writable(path: str | PathLike[str], make: bool = True) -> Path:
+    """The place to write to; with make its directory is there."""
+    if not fspath(path):
+        raise ArgumentError("path is empty: expected a file name that ends in .bitnet, .gguf or .onnx, or a directory")
+    try:
+        place = Path(path).expanduser()
+        if make and not place.parent.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
+    return place
+
+
 def _verify(when: Any) -> str:
     if when == "background":
         return "background"
@@ -822,7 +832,7 @@ def _head_dtype(name: Any) -> Any:
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(i?)B", re.IGNORECASE)
 
 
-def _shard_bytes(size: Any) -> int:
+def shard_bytes(size: Any) -> int:
     """A size as huggingface_hub takes them: bytes, or a text such as "5GB" or "500MiB"."""
     if isinstance(size, str) and (found := _SIZE.fullmatch(size.strip())):
         number, prefix, binary = found.groups()

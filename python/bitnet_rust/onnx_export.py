@@ -59,7 +59,7 @@ def save_onnx(
         _sweep(path)
         with _staging(path) as stage:
             written = stage / "weights"
-            model.save(written, "onnx_weights", json.dumps({"onnx_type": kind}))
+            model.save(written, "onnx_weights", json.dumps({"onnx_type": kind}), None)
             with _tensors(written) as weights:
                 outside = sum(len(weight.data) for weight in weights.values()) > _MOST_INSIDE
                 data = _free_name(path) if outside else None

@@ -7,6 +7,11 @@
 // survives a power cut. A failure at any step removes the temporary file and
 // leaves the target untouched. A process that has the old file mapped keeps
 // reading the old content: rename changes the name, not the inode.
+//
+// A process that is killed leaves its temporary file behind. Whoever writes to
+// the same name next takes it away: files that are being written are locked,
+// and one that is not has nobody who will finish it. WriteDir does all this
+// with a whole directory.
 package atomicfile
 
 import (
@@ -19,6 +24,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // bufferSize is the size of the write buffer: large enough that streaming
@@ -50,6 +56,7 @@ func Write(path string, write func(w io.Writer) error) (err error) {
 type File struct {
 	*os.File
 	path string
+	lock io.Closer // held until the file has its name
 	done bool
 }
 
@@ -59,11 +66,12 @@ func Create(path string) (*File, error) {
 	if dir == "" {
 		dir = "."
 	}
-	temp, err := create(dir, base)
+	sweep(dir, base)
+	temp, lock, err := create(dir, base)
 	if err != nil {
 		return nil, fmt.Errorf("atomicfile: %w", err)
 	}
-	return &File{File: temp, path: path}, nil
+	return &File{File: temp, path: path, lock: lock}, nil
 }
 
 // Commit gives the content the file's name. After an error the content is gone
@@ -77,6 +85,7 @@ func (f *File) Commit() error {
 		return fmt.Errorf("atomicfile: %w", err)
 	}
 	f.done = true
+	_ = f.lock.Close() // it has done its work
 	return syncDir(filepath.Dir(f.path))
 }
 
@@ -85,23 +94,65 @@ func (f *File) Abort() {
 	if !f.done {
 		_ = f.Close()
 		_ = os.Remove(f.Name())
+		_ = f.lock.Close()
 		f.done = true
 	}
 }
 
 // create opens a fresh hidden file beside the target. os.CreateTemp would give
 // mode 0600, which a checkpoint shared between users must not have.
-func create(dir, base string) (*os.File, error) {
+func create(dir, base string) (*os.File, io.Closer, error) {
 	for {
-		var random [6]byte
-		if _, err := rand.Read(random[:]); err != nil {
-			return nil, err
+		name, err := tempName(dir, base)
+		if err != nil {
+			return nil, nil, err
 		}
-		name := filepath.Join(dir, "."+base+"."+hex.EncodeToString(random[:])+".tmp")
 		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
-		return f, err
+		if err != nil {
+			return nil, nil, err
+		}
+		if lock, ok := claim(name); ok {
+			return f, lock, nil
+		}
+		_ = f.Close() // somebody swept it before it was locked
 	}
 }
+
+// tempName is a fresh name beside the target that sweep knows.
+func tempName(dir, base string) (string, error) {
+	var random [6]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "."+base+"."+hex.EncodeToString(random[:])+".tmp"), nil
+}
+
+// sweep removes what was left of writes to a name whose process has ended.
+func sweep(dir, base string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return // the write will say so
+	}
+	for _, e := range entries {
+		middle, ok := strings.CutPrefix(e.Name(), "."+base+".")
+		middle, also := strings.CutSuffix(middle, ".tmp")
+		if _, err := hex.DecodeString(middle); !ok || !also || len(middle) != 12 || err != nil {
+			continue
+		}
+		name := filepath.Join(dir, e.Name())
+		if lock, ok := claim(name); ok && lock != unlocked {
+			_ = os.RemoveAll(name)
+			_ = lock.Close()
+		}
+	}
+}
+
+// unlocked stands for the lock of systems that have none.
+var unlocked io.Closer = noLock{}
+
+type noLock struct{}
+
+func (noLock) Close() error { return nil }

@@ -93,3 +93,37 @@ func TestContentWrittenPieceByPieceAppearsWhenItIsCommitted(t *testing.T) {
 	_, err = Create(filepath.Join(dir, "absent", "f"))
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
+
+func TestWhatAKilledWriterLeftGoesWithTheNextWrite(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	for _, left := range []string{".f.0123456789ab.tmp", ".g.0123456789ab.tmp", ".f.user.tmp"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, left), nil, 0o644))
+	}
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, ".f.aaaaaaaaaaaa.tmp", "sub"), 0o755))
+	alive, err := Create(path)
+	require.NoError(t, err)
+	other, err := Create(path) // leaves alone what is being written
+	require.NoError(t, err)
+	require.FileExists(t, alive.Name())
+	require.NoError(t, other.Commit())
+	require.NoError(t, alive.Commit())
+	require.Equal(t, []string{".f.user.tmp", ".g.0123456789ab.tmp", "f"}, names(t, dir))
+}
+
+func TestADirectoryIsReplacedInOneStep(t *testing.T) {
+	parent := t.TempDir()
+	path := filepath.Join(parent, "d")
+	for _, content := range []string{"first", "second"} {
+		require.NoError(t, WriteDir(path, func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, content), []byte(content), 0o644)
+		}))
+		require.Equal(t, []string{content}, names(t, path))
+	}
+	boom := errors.New("boom")
+	require.ErrorIs(t, WriteDir(path, func(dir string) error { return boom }), boom)
+	require.Panics(t, func() { _ = WriteDir(path, func(dir string) error { panic("boom") }) })
+	require.Equal(t, []string{"second"}, names(t, path))
+	require.Equal(t, []string{"d"}, names(t, parent))
+	require.ErrorIs(t, WriteDir(filepath.Join(parent, "absent", "d"), func(string) error { return nil }), os.ErrNotExist)
+}

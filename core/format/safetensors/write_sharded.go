@@ -78,6 +78,12 @@ func WriteShards(dir, suffix string, tensors []container.Tensor, metadata map[st
 	return names, removeStale(dir, suffix, append([]string{index}, names...)...)
 }
 
+// IsShard says whether a file has a name that WriteShards gives to files with this suffix.
+func IsShard(name, suffix string) bool {
+	shard := shardPattern.FindStringSubmatch(name)
+	return name == "model"+suffix || name == "model"+suffix+indexExt || shard != nil && shard[1] == suffix
+}
+
 // split cuts the list where the next tensor would not fit.
 func split(tensors []container.Tensor, maxShard int64) (groups [][]container.Tensor, total int64, err error) {
 	start, filled := 0, int64(0)
@@ -110,8 +116,7 @@ func removeStale(dir, suffix string, keep ...string) error {
 	var errs []error
 	for _, e := range entries {
 		name := e.Name()
-		shard := shardPattern.FindStringSubmatch(name)
-		if kept[name] || name != "model"+suffix && name != "model"+suffix+indexExt && (shard == nil || shard[1] != suffix) {
+		if kept[name] || !IsShard(name, suffix) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
