@@ -29,7 +29,7 @@ const HeadExact = "exact"
 // LoadOptions steers Load and NewRandom. The zero value is right for most.
 type LoadOptions struct {
 	// HeadFormat is the form of the output head in memory: "float32", "bfloat16", "int8", "int4", HeadExact, or "auto" (also ""),
-	// which keeps the checkpoint's precision: bfloat16 stays, float16 and float32 become float32. The head is read for
+	// which keeps the checkpoint's precision: bfloat16 stays, and so does what bfloat16 holds of a float16 table; others become float32. The head is read for
 	// every token; int8 halves that against bfloat16, and int4 quarters it. A tied embedding is the same table, so it changes with the head;
 	// an untied one keeps its precision.
 	HeadFormat string

@@ -93,9 +93,11 @@ func (s *ggufSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	if err != nil {
 		return nil, err
 	}
-	format := cpu.DenseBF16
-	if _, stored := ggufDTypes[w.DType]; stored {
-		format = cpu.DenseF32
+	format := cpu.DenseBF16 // of what was quantized
+	if slices.Contains(floats, w.DType) {
+		if format, err = s.natural(w); err != nil {
+			return nil, err
+		}
 	}
 	if name == "lm_head" || s.cfg.TieWordEmbeddings {
 		format = s.head.or(format)

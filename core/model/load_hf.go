@@ -143,7 +143,11 @@ func (s *hfSource) linear(name string, out, in int) (*nn.Linear, error) {
 	biasScale := float32(1)
 	switch {
 	case !s.converts(name):
-		if l.Dense, err = s.floatMatrix(w, out, in, naturalFormat(w.DType)); err != nil {
+		format, err := s.natural(w)
+		if err != nil {
+			return nil, err
+		}
+		if l.Dense, err = s.floatMatrix(w, out, in, format); err != nil {
 			return nil, err
 		}
 	case w.DType == safetensors.U8:
@@ -291,7 +295,10 @@ func (s *hfSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	if err != nil {
 		return nil, err
 	}
-	format := naturalFormat(w.DType)
+	format, err := s.natural(w)
+	if err != nil {
+		return nil, err
+	}
 	if name == "lm_head" || s.cfg.TieWordEmbeddings {
 		format = s.head.or(format)
 	}
