@@ -7,7 +7,7 @@ import pytest
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Backend
 
-from bitnet_rust import BitNetModel, FormatError, Tokenizer
+from bitnet_rust import BitNetModel, FormatError, Tokenizer, inspect_model
 from bitnet_rust.errors import ArgumentError
 
 # What tokenizers trip over: scripts, emoji with joiners, combining marks, code, numbers, runs of spaces and lines.
@@ -130,3 +130,16 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     (tmp_path / "cut.gguf").write_bytes(content[: len(content) // 2])
     with pytest.raises(FormatError, match=r"cut\.gguf.*lies past|past the end"):
         BitNetModel.from_pretrained(tmp_path / "cut.gguf")
+
+
+@pytest.mark.full
+def test_a_file_of_the_2b_shape_becomes_the_same_weights_in_memory(tmp_path: Path) -> None:
+    """332 tensors; in memory they are those of the native file, so that decoding has its speed: `bitnet bench load`, `decode`."""
+    with BitNetModel.from_config("bitnet-2b", head_dtype="bfloat16") as model:
+        model.save_pretrained(tmp_path / "m.gguf", format="gguf")
+        facts = (model.memory_footprint(), model.head_dtype, model.packing)
+        said = model.generate([1, 2, 3], max_new_tokens=8)
+    assert len(inspect_model(tmp_path / "m.gguf")["tensors"]) == 332
+    with BitNetModel.from_pretrained(tmp_path / "m.gguf") as model:
+        assert (model.memory_footprint(), model.head_dtype, model.packing) == facts
+        assert model.generate([1, 2, 3], max_new_tokens=8) == said

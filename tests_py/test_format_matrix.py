@@ -1,0 +1,92 @@
+"""Every format out and back: the golden models keep their ternary codes, their scales to the format's precision, and what they say."""
+
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bitnet_rust import BitNetModel, convert
+from conftest import GOLDEN
+
+MODELS = ("bitnet_offline_packed", "bitnet_online_bf16", "llama_bitlinear_packed")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A row of the matrix."""
+
+    name: str
+    target: str
+    precision: float = 0.0  # relative error of a scale
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+HALF, BRAIN, INVERSE = 2.0**-11, 2.0**-8, 2.0**-23
+FORMATS = [
+    Format("native", "m.bitnet"),
+    Format("native-zstd", "m.bitnet", options={"compression": "zstd"}),
+    Format("native-shards", "native", options={"to": "native", "max_shard_size": "100KB"}),
+    Format("hf-autobitlinear", "hf", options={"to": "hf", "linear_class": "autobitlinear"}),
+    Format("hf-bitlinear", "hf", INVERSE, {"to": "hf", "linear_class": "bitlinear"}),  # the scale's inverse is stored
+    Format("hf-shards", "hf", INVERSE, {"to": "hf", "max_shard_size": "100KB"}),
+    Format("hf-master", "masters", options={"to": "hf-master", "derive_masters": True}),
+    Format("gguf-i2_s", "m.gguf", options={"type": "i2_s"}),
+    Format("gguf-tq1_0", "m.gguf", HALF, {"type": "tq1_0"}),
+    Format("gguf-tq2_0", "m.gguf", HALF, {"type": "tq2_0"}),
+    Format("gguf-f16", "m.gguf", HALF, {"type": "f16"}),
+    Format("gguf-bf16", "m.gguf", BRAIN, {"type": "bf16"}),
+    Format("gguf-f32", "m.gguf", options={"type": "f32"}),
+]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, NDArray[Any]]]:
+    """The tensors of the models themselves, as a packed checkpoint has them."""
+    place = tmp_path_factory.mktemp("packed")
+    return {name: tensors(GOLDEN / name, place / name) for name in MODELS}
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+@pytest.mark.parametrize("model", MODELS)
+def test_out_and_back(model: str, form: Format, packed: dict[str, dict[str, NDArray[Any]]], tmp_path: Path) -> None:
+    there = tmp_path / form.target
+    done = convert(GOLDEN / model, there, **form.options)
+    assert done.same_argmax == 1
+    if form.precision == 0:
+        assert done.max_difference == 0
+    back = tensors(there, tmp_path / "back")
+    assert back.keys() == packed[model].keys()
+    for name, values in packed[model].items():
+        if name.endswith("weight_scale"):
+            np.testing.assert_allclose(back[name], values, rtol=form.precision, err_msg=name)
+        else:
+            np.testing.assert_array_equal(back[name], values, err_msg=name)
+    golden = np.load(GOLDEN / model / "golden_f32.npz")
+    with BitNetModel.from_pretrained(there) as loaded:
+        prompts = [golden[f"input_ids_{i}"].ravel() for i in range(4)]
+        said = loaded.generate([p.tolist() for p in prompts], max_new_tokens=64)
+    for i, prompt in enumerate(prompts):
+        assert said[i] == golden[f"greedy_{i}"].ravel().tolist()[len(prompt) :], f"prompt {i}"
+
+
+def tensors(source: Path, place: Path) -> dict[str, NDArray[Any]]:
+    """A model's tensors by name: packed codes as they are stored, others as float32."""
+    convert(source, place, to="hf", linear_class="autobitlinear", check=False)
+    data = (place / "model.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    out: dict[str, NDArray[Any]] = {}
+    for name, entry in json.loads(data[8 : 8 + length]).items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        raw = data[8 + length + begin : 8 + length + end]
+        if entry["dtype"] == "BF16":
+            out[name] = (np.frombuffer(raw, np.uint16).astype(np.uint32) << 16).view(np.float32)
+        else:
+            out[name] = np.frombuffer(raw, {"U8": np.uint8, "F32": np.float32}[entry["dtype"]])
+    return out
