@@ -62,8 +62,8 @@ type LoadOptions struct {
 	FFNDensity float64
 
 	// Deferred leaves the weights in their file and brings those of one layer after the other into memory, when Forward or a Save function
-	// needs them: for conversions, whose memory is then that of the largest tensors. A native file is mapped and read in place. No model
-	// to generate with: each step would read everything anew.
+	// needs them: for conversions, whose memory is then that of the largest tensors. A native file is read in place, unless Resident is
+	// ResidentCopy. No model to generate with: each step would read everything anew.
 	Deferred bool
 
 	// Progress, when not nil, is called as loading proceeds with the bytes done and their total. Calls do not overlap,

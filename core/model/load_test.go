@@ -116,7 +116,7 @@ func TestHalfPrecisionMasterWeightsLoad(t *testing.T) {
 		c.put(name, safetensors.F16, x.Shape, half)
 	}
 	m := load(t, c.write(), model.LoadOptions{})
-	assert.Equal(t, "float32", m.Info.HeadFormat)
+	assert.Equal(t, "bfloat16", m.Info.HeadFormat, "which holds 1")
 	assert.Equal(t, float32(1), m.Blocks[0].Attn.Q.Ternary.Scale)
 	assert.Equal(t, float32(1), m.Head.Norm.Weight[7])
 }
