@@ -170,7 +170,10 @@ func (s *onnxSource) linear(name string, out, in int) (*nn.Linear, error) {
 	l := &nn.Linear{Out: out, In: in}
 	switch {
 	case !s.converts(name):
-		l.Dense, err = s.float(w, turned, out, in, naturalFormat(w.DType))
+		var format cpu.DenseFormat
+		if format, err = s.natural(w); err == nil {
+			l.Dense, err = s.float(w, turned, out, in, format)
+		}
 	case slices.Contains(floats, w.DType):
 		s.masters(l, name, w, turned)
 	default:
@@ -322,7 +325,10 @@ func (s *onnxSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	if err != nil {
 		return nil, err
 	}
-	format := naturalFormat(w.DType)
+	format, err := s.natural(w)
+	if err != nil {
+		return nil, err
+	}
 	if name == "lm_head" || s.cfg.TieWordEmbeddings {
 		format = s.head.or(format)
 	}
