@@ -119,7 +119,7 @@ def convert(
             raise ArgumentError(
                 f"{name} = {value!r}: expected a {' or '.join(_ONLY[name])} target with it, found {kind}"
             )
-    with _read(path, _step(progress, "reading"), i2s_layout, whole=kind == "onnx") as model:
+    with _read(path, _step(progress, "reading"), i2s_layout, kind) as model:
         weights = {
             "native": model.packing,
             "hf": "packed",
@@ -169,12 +169,11 @@ def convert(
     return Conversion(**facts, target_bytes=_size(place), written=True, same_argmax=same, max_difference=difference)
 
 
-def _read(
-    path: Path, progress: Callable[[int, int], object] | None, i2s_layout: Any, whole: bool = False
-) -> BitNetModel:
-    """A model whose weights stay in their files until they are needed; of ONNX files, or with whole, one in memory."""
-    if whole or path.suffix.lower() == ".onnx":
-        return BitNetModel.from_pretrained(path, i2s_layout=i2s_layout, local_files_only=True, progress=progress)
+def _read(path: Path, progress: Callable[[int, int], object] | None, i2s_layout: Any, kind: str = "") -> BitNetModel:
+    """A model whose weights stay in their files until they are needed; one in memory from or to ONNX, whose files are read at once."""
+    if kind == "onnx" or path.suffix.lower() == ".onnx":
+        options: Any = {"i2s_layout": i2s_layout, "local_files_only": True, "trainable": kind == "hf-master"}
+        return BitNetModel.from_pretrained(path, progress=progress, **options)
     options = {"deferred": True, "resident": "copy", "i2s_layout": i2s_layout}
     return BitNetModel(_bitnet.load(path.absolute(), json.dumps(options), progress), path.absolute())
 
