@@ -93,8 +93,8 @@ func (m *Model) SaveContext(ctx context.Context, path string, o SaveOptions) err
 }
 
 // writeDirectory makes a directory of what write puts into one. A new directory, and one that holds nothing but a model whose weights
-// are in files with this suffix, appears complete or stays as it was. In one that holds other files too each file is replaced by
-// itself, or with whole that is an error.
+// are in files with this suffix, appears complete or stays as it was; what is no weights and write makes no file of, such as a
+// tokenizer, is kept. In one that holds other files too each file is replaced by itself, or with whole that is an error.
 func writeDirectory(dir, suffix string, whole bool, write func(dir string) error) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -113,7 +113,42 @@ func writeDirectory(dir, suffix string, whole bool, write func(dir string) error
 	if err := os.MkdirAll(filepath.Dir(filepath.Clean(dir)), 0o755); err != nil {
 		return fmt.Errorf("model: %w", err)
 	}
-	return atomicfile.WriteDir(dir, write)
+	return atomicfile.WriteDir(dir, func(made string) error {
+		if err := write(made); err != nil {
+			return err
+		}
+		return keepOthers(dir, made, suffix)
+	})
+}
+
+// keepOthers gives the directory made, which takes the place of old, the files of old that are no weights and that it has none of.
+func keepOthers(old, made, suffix string) error {
+	entries, err := os.ReadDir(old)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("model: %w", err)
+	}
+	for _, e := range entries {
+		from, to := filepath.Join(old, e.Name()), filepath.Join(made, e.Name())
+		if safetensors.IsShard(e.Name(), suffix) || exists(to) || os.Link(from, to) == nil {
+			continue
+		}
+		if err := copyFile(from, to); err != nil { // on a file system without links
+			return err
+		}
+	}
+	return nil
+}
+
+func copyFile(from, to string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("model: %w", err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	return atomicfile.Write(to, func(w io.Writer) error {
+		_, err := io.Copy(w, f)
+		return err
+	})
 }
 
 func isDir(path string) bool {

@@ -1,6 +1,7 @@
 package model_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -28,6 +29,37 @@ func TestTheHuggingFaceFormGivesTheSameBits(t *testing.T) {
 			}
 			if m.Info.HeadFormat == "bfloat16" && m.Blocks[0].Attn.Q.Bias == nil {
 				requireSame(t, m, back)
+			}
+		})
+	}
+}
+
+func TestAModelThatIsSavedBesideATokenizerLeavesItThere(t *testing.T) {
+	cfg := model.Config{VocabSize: 64, HiddenSize: 32, IntermediateSize: 44, NumHiddenLayers: 1, NumAttentionHeads: 2}
+	m, err := model.NewRandom(&cfg, 1, model.LoadOptions{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, m.Close()) }()
+	for name, save := range map[string]func(dir string) error{
+		"hf":     m.SaveHF,
+		"native": func(dir string) error { return m.Save(dir, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			suffix := map[string]string{"hf": ".safetensors", "native": model.NativeExt}[name]
+			stale := filepath.Join(dir, "model-00001-of-00002"+suffix)
+			require.NoError(t, os.WriteFile(stale, []byte("old weights"), 0o644))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte("old config"), 0o644))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "tokenizer.json"), []byte("mine"), 0o644))
+			require.NoError(t, os.Symlink("tokenizer.json", filepath.Join(dir, "vocab.json")))
+			for range 2 {
+				require.NoError(t, save(dir))
+				for _, file := range []string{"tokenizer.json", "vocab.json"} {
+					text, err := os.ReadFile(filepath.Join(dir, file))
+					require.NoError(t, err)
+					require.Equal(t, "mine", string(text))
+				}
+				require.NoFileExists(t, stale)
+				requireSame(t, m, load(t, dir, model.LoadOptions{}))
 			}
 		})
 	}
