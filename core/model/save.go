@@ -202,6 +202,7 @@ func writeTexts(dir string, c *Config, files map[string]string) error {
 
 // stoppable makes the tensors' streams fail once ctx has ended, and tell how far they are to whoever asked WithProgress.
 func stoppable(ctx context.Context, tensors []container.Tensor) []container.Tensor {
+	tensors = slices.Clone(tensors) // those of a caller that writes twice stay as they are
 	w := contextWriter{ctx: ctx}
 	if report, asked := ctx.Value(progressKey{}).(func(done, total int64)); asked {
 		w.progress = &written{report: report, total: totalSize(tensors)}
