@@ -114,10 +114,14 @@ func create(dir, base string) (*os.File, io.Closer, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		if lock, ok := claim(name); ok {
+		lock, err := claim(name)
+		if err == nil {
 			return f, lock, nil
 		}
-		_ = f.Close() // somebody swept it before it was locked
+		_ = f.Close()
+		if !errors.Is(err, errTaken) {
+			return nil, nil, errors.Join(err, os.Remove(name))
+		}
 	}
 }
 
@@ -143,12 +147,15 @@ func sweep(dir, base string) {
 			continue
 		}
 		name := filepath.Join(dir, e.Name())
-		if lock, ok := claim(name); ok && lock != unlocked {
+		if lock, err := claim(name); err == nil && lock != unlocked {
 			_ = os.RemoveAll(name)
 			_ = lock.Close()
 		}
 	}
 }
+
+// errTaken says that somebody sweeps a file away, or has, before it was locked.
+var errTaken = errors.New("taken by another process")
 
 // unlocked stands for the lock of systems that have none.
 var unlocked io.Closer = noLock{}

@@ -115,8 +115,12 @@ func createDir(parent, base string) (string, interface{ Close() error }, error) 
 		} else if err != nil {
 			return "", nil, err
 		}
-		if lock, ok := claim(name); ok {
+		lock, err := claim(name)
+		if err == nil {
 			return name, lock, nil
+		}
+		if !errors.Is(err, errTaken) {
+			return "", nil, errors.Join(err, os.Remove(name))
 		}
 	}
 }

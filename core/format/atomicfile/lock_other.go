@@ -5,4 +5,4 @@ package atomicfile
 import "io"
 
 // claim locks nothing on this system.
-func claim(string) (io.Closer, bool) { return unlocked, true }
+func claim(string) (io.Closer, error) { return unlocked, nil }
