@@ -2,9 +2,9 @@
 
 import itertools
 import json
+import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +119,18 @@ def test_the_command_says_what_it_did(bitnet: Terminal, tmp_path: Path) -> None:
 
 
 KILLED = """
-import sys
+import resource, signal, sys
 from bitnet_rust import convert
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # which Python ignores
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), int(sys.argv[4])))
 convert(sys.argv[1], sys.argv[2], sys.argv[3], check=False)
 """
 
 
 @pytest.mark.parametrize(("target", "to"), [("m.gguf", "gguf"), ("m.bitnet", "native"), ("hf", "hf")])
-def test_a_killed_conversion_leaves_the_old_or_the_new(target: str, to: Any, tmp_path: Path) -> None:
-    """Killed at any moment; and the next conversion to the same place takes away what is left."""
+def test_a_killed_conversion_leaves_the_old(target: str, to: Any, tmp_path: Path) -> None:
+    """Killed as it begins to write, halfway, and at the last byte; and the next conversion to the same place takes away what is left."""
     place = tmp_path / "out" / target
     shape = {
         "preset": "tiny",
@@ -141,24 +144,15 @@ def test_a_killed_conversion_leaves_the_old_or_the_new(target: str, to: Any, tmp
             model.save_pretrained(tmp_path / name, format="hf")
     expected = [content(tmp_path / name) for name in ("old", "new")]
     convert(tmp_path / "old", place, to)
-    found = []
-    for moment in range(6):
-        command = [sys.executable, "-c", KILLED, str(tmp_path / "new"), str(place), to]
-        child = subprocess.Popen(command, stderr=subprocess.PIPE)
-        # When the first bytes are there, and later and later; to wait for the process is no sleep.
-        while child.poll() is None and not list(place.parent.glob(".*.tmp")):
-            pass
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(moment * 0.01)
-        child.kill()
-        child.communicate()
-        found.append(expected.index(content(place)))  # whole, and one of the two
-        if found[-1]:
-            convert(tmp_path / "old", place, to)
+    size = max(file.stat().st_size for file in (place, *place.parent.glob("hf/*")) if file.is_file())
+    for limit in (0, size // 2, size - 1):  # the system kills at the byte after it
+        command = [sys.executable, "-B", "-c", KILLED, str(tmp_path / "new"), str(place), to, str(limit)]
+        assert subprocess.run(command).returncode == -signal.SIGXFSZ
+        assert list(place.parent.glob(".*.tmp"))
+        assert content(place) == expected[0]
     convert(tmp_path / "new", place, to)
     assert content(place) == expected[1]
     assert [file.name for file in place.parent.iterdir()] == [target]
-    assert 0 in found
 
 
 def content(place: Path) -> Any:
@@ -168,11 +162,11 @@ def content(place: Path) -> Any:
 
 
 MEASURED = """
-import resource, sys
+import sys
+from pathlib import Path
 from bitnet_rust import convert
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 convert(sys.argv[1], sys.argv[2], sys.argv[3], derive_masters=True, masters="bfloat16")
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024)
+print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024)
 """
 
 
@@ -185,14 +179,15 @@ def largest_and_peak(source: Path, target: Path, to: str) -> tuple[int, int]:
     return max(sizes), int(done.stdout)
 
 
-def every_pair(shape: dict[str, Any], tmp_path: Path) -> None:
-    """Converts a model of a shape between all formats, one after the other, within the memory that is promised."""
+MASTERS_AND_BACK = [("masters", "hf-master"), ("m.bitnet", "native")]
+ALL = [("hf", "hf"), ("m.gguf", "gguf"), *MASTERS_AND_BACK]
+
+
+def conversions(shape: dict[str, Any], steps: list[tuple[str, str]], tmp_path: Path) -> None:
+    """Converts a model of a shape, from one format to the next, within the memory that is promised."""
     with BitNetModel.from_config(shape, head_dtype="bfloat16") as model:
         model.save_pretrained(tmp_path / "native.bitnet")
-    source, steps = (
-        tmp_path / "native.bitnet",
-        [("hf", "hf"), ("m.gguf", "gguf"), ("masters", "hf-master"), ("m.bitnet", "native")],
-    )
+    source = tmp_path / "native.bitnet"
     for name, to in steps:
         largest, peak = largest_and_peak(source, tmp_path / name, to)
         assert peak <= 3 * largest + 200_000_000, (
@@ -210,11 +205,18 @@ WIDE = {
 }
 
 
+def test_conversions_of_masters_need_memory_for_the_largest_tensor_only(tmp_path: Path) -> None:
+    """Of a model whose master weights are 0.3 GB as float32 and whose largest tensor is 8 MB."""
+    shape = WIDE | {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 16}
+    conversions(shape, MASTERS_AND_BACK, tmp_path)
+
+
+@pytest.mark.full
 def test_conversions_need_memory_for_the_largest_tensor_only(tmp_path: Path) -> None:
     """Of a model whose master weights are 0.3 GB as float32 and whose largest tensor is 17 MB."""
-    every_pair(WIDE | {"num_hidden_layers": 4}, tmp_path)
+    conversions(WIDE | {"num_hidden_layers": 4}, ALL, tmp_path)
 
 
 @pytest.mark.full
 def test_conversions_of_the_2b_shape_need_memory_for_the_largest_tensor_only(tmp_path: Path) -> None:
-    every_pair({"preset": "bitnet-2b"}, tmp_path)
+    conversions({"preset": "bitnet-2b"}, ALL, tmp_path)
