@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bitnet_rust import BitNetModel, ModelNotFoundError, find_model, list_models, register_model
+from bitnet_rust.hub import resolve
 from hub_server import HubServer
 
 
@@ -65,6 +66,54 @@ def test_a_repository_without_a_model_is_reported(published: HubServer, tmp_path
     (tmp_path / "nothing").mkdir()
     with pytest.raises(ModelNotFoundError, match="someone/empty has none of"):
         BitNetModel.from_pretrained("someone/empty", cache_dir=tmp_path / "cache")
+
+
+KINDS = {"gguf": ("ggml-model-i2_s.gguf",), "onnx": ("model.onnx", "model.onnx.data")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_one_model_of_another_kind_is_downloaded(
+    hub: HubServer, tmp_path: Path, tiny: BitNetModel, kind: str
+) -> None:
+    """With its data, and without what else there is. Loading is told the file, also offline."""
+    if kind == "onnx":
+        pytest.importorskip("onnx")
+    repository = tmp_path / "repository"
+    tiny.save_pretrained(repository / KINDS[kind][0], format=kind)
+    hub.repositories[f"someone/tiny-{kind}"] = repository
+    (repository / "README.md").write_text("# A model")
+    (repository / "model.bin").write_bytes(b"not wanted")
+    for name in KINDS[kind][1:]:  # of a small model they are in the graph
+        (repository / name).write_bytes(b"more")
+    for offline in (False, True):
+        hub.requests.clear()
+        place = resolve(f"someone/tiny-{kind}", cache_dir=tmp_path / "cache", local_files_only=offline)
+        assert place.name == KINDS[kind][0]
+        assert {path.name for path in place.parent.iterdir()} >= {"README.md", *KINDS[kind]}
+        assert not (place.parent / "model.bin").exists()
+        assert (hub.requests == []) == offline
+        with BitNetModel.from_pretrained(
+            f"someone/tiny-{kind}", cache_dir=tmp_path / "cache", local_files_only=offline
+        ) as model:
+            assert model.generate([1, 2], max_new_tokens=4) == tiny.generate([1, 2], max_new_tokens=4)
+
+
+def test_a_split_model_is_one_and_several_are_named(hub: HubServer, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    for part in (1, 2):
+        (repository / f"m-0000{part}-of-00002.gguf").write_bytes(b"GGUF")
+    hub.repositories["someone/split"] = repository
+    place = resolve("someone/split", cache_dir=tmp_path / "cache")
+    assert place.name == "m-00001-of-00002.gguf"
+    assert (place.parent / "m-00002-of-00002.gguf").exists()
+    (repository / "other.gguf").write_bytes(b"GGUF")
+    hub.repositories["someone/several"] = repository
+    with pytest.raises(
+        ModelNotFoundError,
+        match=r"several models, m-00001-of-00002\.gguf, other\.gguf: .*hf download someone/several m-00001",
+    ):
+        resolve("someone/several", cache_dir=tmp_path / "other cache")
 
 
 def test_a_download_that_fails_is_reported(published: HubServer, tmp_path: Path) -> None:

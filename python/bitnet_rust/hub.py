@@ -1,14 +1,21 @@
 """From what a user calls a model to a path on this machine, downloading where that is what the name means."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 from .errors import ArgumentError, ModelNotFoundError
 from .registry import HUB_ID, find_model
 
 # What a model consists of; the rest of a repository stays there.
 _FILES = ("*.json", "*.safetensors", "*.jinja", "*.bitnet", "README.md")
+# With none of the weights among them, a repository may have one model in a file of another kind.
+_WEIGHTS = ("*.safetensors", "*.bitnet")
+_OTHERS = (".gguf", ".onnx")
+_PART = re.compile(r"-(\d{5})-of-\d{5}(?=\.gguf$)")
 
 
 def resolve(
@@ -58,40 +65,89 @@ def resolve(
                 f"or make one with random weights by BitNetModel.from_config({entry.name!r})"
             )
         hub_id, here = entry.hub_id, ""
-    return _download(hub_id, here, revision, cache_dir, local_files_only, token, files)
+    source = {
+        "repo_id": hub_id,
+        "revision": revision,
+        "cache_dir": None if cache_dir is None else fspath(cache_dir),
+        "local_files_only": local_files_only,
+        "token": token,
+    }
+    return _download(source, here, files)
 
 
-def _download(
-    hub_id: str,
-    here: str,
-    revision: str | None,
-    cache_dir: str | PathLike[str] | None,
-    local_files_only: bool,
-    token: str | bool | None,
-    files: Sequence[str],
-) -> Path:
+def _download(source: dict[str, Any], here: str, files: Sequence[str]) -> Path:
+    """The folder of a repository's files in the cache, or the file of the one model that is not of those kinds."""
     import huggingface_hub
+
+    revision = source["revision"]
+    where = source["repo_id"] + (f" at revision {revision}" if revision else "")
+    with _reported(here, where, source["local_files_only"]):
+        folder = Path(huggingface_hub.snapshot_download(**source, allow_patterns=list(files)))
+    if files is _FILES and not any(any(folder.rglob(pattern)) for pattern in _WEIGHTS):
+        with _reported(here, where, source["local_files_only"]):
+            names = _names(source, folder)
+            model = _only_model(names, where)
+            if model is not None:
+                huggingface_hub.snapshot_download(**source, allow_patterns=_with_its_data(model, names))
+                return folder / model
+    if not any(folder.glob("*")):
+        wanted = ", ".join(files)
+        raise ModelNotFoundError(f"the repository {where} has none of {wanted}; {_INSTEAD}")
+    return folder
+
+
+_INSTEAD = "pass the directory of a local copy instead, or the embedded 'bitnet-shakespeare'"
+
+
+@contextmanager
+def _reported(here: str, where: str, local_files_only: bool) -> Iterator[None]:
+    """What goes wrong with the hub, as ModelNotFoundError."""
     from huggingface_hub import errors
 
-    where = f"{hub_id}" + (f" at revision {revision}" if revision else "")
-    instead = "pass the directory of a local copy instead, or the embedded 'bitnet-shakespeare'"
     try:
-        path = huggingface_hub.snapshot_download(
-            hub_id,
-            revision=revision,
-            cache_dir=None if cache_dir is None else fspath(cache_dir),
-            local_files_only=local_files_only,
-            token=token,
-            allow_patterns=list(files),
-        )
+        yield
+    except ModelNotFoundError:  # an OSError too
+        raise
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as missing:
-        raise ModelNotFoundError(f"{here}the hub has no {where} (or it needs a token); {instead}") from missing
+        raise ModelNotFoundError(f"{here}the hub has no {where} (or it needs a token); {_INSTEAD}") from missing
     except errors.LocalEntryNotFoundError as absent:
         why = "and only local files may be used" if local_files_only else "and the hub cannot be reached"
-        raise ModelNotFoundError(f"{here}{where} is not in the local cache {why}; {instead}") from absent
+        raise ModelNotFoundError(f"{here}{where} is not in the local cache {why}; {_INSTEAD}") from absent
     except (errors.HfHubHTTPError, OSError) as failed:
         reason = " ".join(str(failed).split())
-        raise ModelNotFoundError(f"{here}{where} could not be downloaded: {reason}; {instead}") from failed
-    if not any(Path(path).glob("*")):
-        raise ModelNotFoundError(f"the repository {where} has none of {', '.join(files)}; {instead}")
-    return Path(path)
+        raise ModelNotFoundError(f"{here}{where} could not be downloaded: {reason}; {_INSTEAD}") from failed
+
+
+def _names(source: dict[str, Any], folder: Path) -> list[str]:
+    """The files of a repository; without a network, those that the cache has."""
+    import huggingface_hub
+
+    try:
+        if not source["local_files_only"]:
+            api = huggingface_hub.HfApi(token=source["token"])
+            siblings = api.model_info(source["repo_id"], revision=source["revision"]).siblings or []
+            return [sibling.rfilename for sibling in siblings]
+    except OSError:
+        pass  # as snapshot_download does
+    return [file.relative_to(folder).as_posix() for file in folder.rglob("*")]
+
+
+def _only_model(names: Sequence[str], where: str) -> str | None:
+    """The one GGUF or ONNX model among a repository's files, by its first file; None if there is none of either."""
+    for ending in _OTHERS:
+        models = sorted(name for name in names if name.lower().endswith(ending))
+        first = [name for name in models if (part := _PART.search(name)) is None or int(part[1]) == 1]
+        if len(first) == 1:
+            return first[0]
+        if first:
+            raise ModelNotFoundError(
+                f"the repository {where} has several models, {', '.join(first[:20])}: download one of them, as by "
+                f"`hf download {where.partition(' ')[0]} {first[0]}`, and pass its path"
+            )
+    return None
+
+
+def _with_its_data(model: str, names: Sequence[str]) -> list[str]:
+    """A model's first file, the parts of a split one, and the data of an ONNX one, which begin with its name."""
+    whole = _PART.sub("", model)
+    return [name for name in names if _PART.sub("", name) == whole or name.startswith(model)]
