@@ -122,6 +122,22 @@ def test_the_command_line_reference_has_every_command() -> None:
     assert set(listed[1].split(" | ")) == set(commands)
 
 
+def test_the_command_line_reference_has_every_option() -> None:
+    """Those of sampling have a page of their own, and so have those of bench."""
+    sampling, missing = bitnet_rust.SamplingOptions.__annotations__, []
+    for name, command in typer.main.get_command(cli.app).commands.items():  # type: ignore[attr-defined]
+        text = reference("cli.md") if name != "bench" else (ROOT / "bench" / "README.md").read_text()
+        for part in getattr(command, "commands", {"": command}).values():
+            options = [option for parameter in part.params for option in parameter.opts if option.startswith("--")]
+            named = [option.removeprefix("--").replace("-", "_") for option in options]
+            missing += [
+                f"{name} {option}"
+                for option, field in zip(options, named, strict=True)
+                if f"`{option}" not in text and field not in sampling
+            ]
+    assert missing == []
+
+
 def test_the_sampling_reference_has_every_option() -> None:
     text = reference("sampling.md")
     assert [name for name in bitnet_rust.SamplingOptions.__annotations__ if f"`{name}" not in text] == []

@@ -460,7 +460,7 @@ def convert(
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(help="Model directory, .bitnet or .gguf file, registered name or hub id.")],
+    a: Annotated[str, typer.Argument(help="Model directory or file, registered name or hub id.")],
     b: Annotated[str, typer.Argument(help="The model to compare it with, of the same or another format.")],
     no_logits: Annotated[bool, typer.Option("--no-logits", help="Do not compute logits.")] = False,
     i2s_layout: Annotated[str, typer.Option(help="I2_S tensors of GGUF files as x86, arm64 or row4.")] = "x86",
