@@ -179,6 +179,7 @@ def test_bench_is_there(bitnet: Terminal) -> None:
         (("chat", "-m", "bitnet-shakespeare", "--chat-template", "/no/such/file"), 1, "/no/such/file cannot be read"),
         (("chat", "-m", "no-such-model"), 1, "no-such-model"),
         (("generate", "x", "-m", "no-such/model", "--offline"), 1, "there is no directory 'no-such/model' here"),
+        (("inspect", "no-such/model.gguf"), 1, "there is no no-such/model.gguf: pass"),
         (("generate", "caf\udce9"), 1, "text[3]"),
         (("generate", "x", "--logprobs", "2"), 2, "--json"),
         (("generate", "x", "--no-such-option"), 2, "no-such-option"),

@@ -265,8 +265,8 @@ func (w *hfWriter) master(name string, l *nn.Linear) error {
 			stored = rows != nil
 		}
 		if !stored && !w.derived {
-			return fmt.Errorf("%w: %s is packed: the master weights that its codes were made of are not in the model, and what can be derived from the codes "+
-				"computes the same but is not them", ErrExport, name)
+			return fmt.Errorf("%w: %s is packed: the master weights that its codes were made of are not in the model "+
+				"(derive_masters of a conversion makes others, which compute the same)", ErrExport, name)
 		}
 		open = func() (masterRows, error) {
 			if stored {

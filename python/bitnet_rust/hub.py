@@ -15,6 +15,7 @@ _FILES = ("*.json", "*.safetensors", "*.jinja", "*.bitnet", "README.md")
 # With none of the weights among them, a repository may have one model in a file of another kind.
 _WEIGHTS = ("*.safetensors", "*.bitnet")
 _OTHERS = (".gguf", ".onnx")
+_FILE_ENDINGS = (".bitnet", ".safetensors", *_OTHERS)
 _PART = re.compile(r"-(\d{5})-of-\d{5}(?=\.gguf$)")
 
 
@@ -42,7 +43,8 @@ def resolve(
         raise ModelNotFoundError(f"{path} is the configuration of a model: pass its directory, {path.parent}")
     if found:
         return path
-    if not isinstance(name, str) or path.is_absolute() or name.startswith((".", "~")):
+    is_path = path.is_absolute() or fspath(name).startswith((".", "~")) or path.suffix.lower() in _FILE_ENDINGS
+    if not isinstance(name, str) or is_path:
         raise ModelNotFoundError(
             f"there is no {fspath(name)}: pass the directory of a model (with config.json and *.safetensors), "
             "a .bitnet, .gguf or .onnx file, or a name that `bitnet models` lists"
