@@ -14,6 +14,7 @@ import pytest
 
 import bitnet_rust
 from bitnet_rust import BitNetModel, cli
+from bitnet_rust.cli.output import LoadBar, working
 from conftest import Terminal
 
 PROMPT = "First Citizen:"
@@ -282,12 +283,12 @@ def test_a_closed_pipe_is_no_error_message() -> None:
 def test_progress_is_drawn_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Under a terminal, loading draws a bar and waiting a spinner, on stderr."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with cli._LoadBar("a-model") as bar:
+    with LoadBar("a-model") as bar:
         for done in range(0, 1000, 100):
             bar(done, 1000)
-    with cli._LoadBar("a-model") as bar:
+    with LoadBar("a-model") as bar:
         bar(1000, 1000)
-    with cli._working("reading"):
+    with working("reading"):
         pass
     assert "a-model" in capsys.readouterr().err
     assert capsys.readouterr().out == ""

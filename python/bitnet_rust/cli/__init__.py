@@ -1,0 +1,100 @@
+"""The ``bitnet`` command.
+
+Exit status: 0 done, 1 the model or the input cannot be used (one line on stderr says why), 2 wrong usage,
+130 interrupted, 143 terminated by SIGTERM. Results go to stdout, progress and errors to stderr; ``--json`` gives one JSON object (or list).
+"""
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from .. import bench
+from ..errors import BitNetError, InternalError
+from .about import info, models
+from .files import convert, diff, inspect, verify
+from .output import fail, one_line
+from .text import chat, evaluate, generate, perplexity
+from .training import finetune, tokenize, train
+
+app = typer.Typer(
+    name="bitnet",
+    help="BitNet b1.58 language models on the CPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "generate": generate, "chat": chat, "inspect": inspect, "verify": verify, "convert": convert, "diff": diff,
+    "perplexity": perplexity, "train": train, "finetune": finetune, "tokenize": tokenize, "eval": evaluate,
+    "models": models, "info": info,
+}  # fmt: skip
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
+app.add_typer(bench.app, name="bench")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from .. import __version__
+
+        typer.echo(f"bitnet-rust {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """BitNet b1.58 language models on the CPU."""
+
+
+def _interrupted() -> int:
+    if sys.stderr.isatty():
+        print(file=sys.stderr)  # the terminal shows ^C at the end of a line
+    return fail("interrupted", 130)
+
+
+def _terminate(number: int, frame: object) -> None:
+    """SIGTERM, from batch systems and services: ends as Ctrl-C does, so that training is saved and no half file stays."""
+    raise SystemExit(128 + number)
+
+
+def run() -> int:
+    """The command; returns the exit status."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an encoding without the character is no reason to stop
+    try:
+        app(prog_name="bitnet")
+    except InternalError as defect:
+        return fail(str(defect), 1)  # all its lines: they belong in the report
+    except (BitNetError, OSError, UnicodeDecodeError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        return fail(one_line(error), 1)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except SystemExit as end:
+        if end.code == 130:  # typer's word for the same
+            return _interrupted()
+        if end.code == 128 + signal.SIGTERM:
+            return fail("terminated", end.code)
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return 0
+
+
+def main() -> None:
+    """Entry point of ``bitnet`` and ``python -m bitnet_rust``."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run())

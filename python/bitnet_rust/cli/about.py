@@ -1,0 +1,39 @@
+"""The commands about this installation: models, info."""
+
+from ..errors import ArgumentError
+from ..runtime import build_info
+from .options import AsJSON
+from .output import cell, print_json, print_table
+
+
+def models(as_json: AsJSON = False) -> None:
+    """List the registered models."""
+    from ..registry import list_models
+
+    entries = list_models()
+    if as_json:
+        fields = ("name", "aliases", "hub_id", "parameters", "memory")
+        print_json([{f: getattr(e, f) for f in fields} | {"embedded": bool(e.embedded)} for e in entries])
+        return
+    rows = [
+        [
+            entry.name,
+            ", ".join(entry.aliases),
+            f"{entry.parameters / 1e6:,.1f} M",
+            f"{entry.memory / 1e6:,.0f} MB",
+            "in the package" if entry.embedded else entry.hub_id or "random weights only",
+        ]
+        for entry in entries
+    ]
+    print_table(["name", "also called", "parameters", "in memory", "weights"], rows)
+
+
+def info(as_json: AsJSON = False) -> None:
+    """Show the build, the instruction set in use and the threads."""
+    facts = build_info()
+    if as_json:
+        print_json(facts)
+    else:
+        print_table(["", ""], [[name, cell(value)] for name, value in facts.items()])
+    if facts["environment_errors"]:
+        raise ArgumentError("; ".join(facts["environment_errors"]))

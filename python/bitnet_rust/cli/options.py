@@ -1,0 +1,34 @@
+"""Options that several commands have."""
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Model directory, registered name or hub id.")]
+HeadDType = Annotated[str, typer.Option(help="Embedding and head as auto, exact, float32, bfloat16, int8 or int4.")]
+KVDType = Annotated[str, typer.Option(help="Keys and values as float32, float16, bfloat16 or int8.")]
+Packing = Annotated[str, typer.Option(help="Ternary weights as auto, 2bit or base3 (1.6 bits).")]
+Threads = Annotated[int | None, typer.Option(help="Worker threads.", show_default="physical cores")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub repository.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use local files only.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option("--max-new-tokens", "-n", help="Most tokens to generate.", show_default="the model's, else 128"),
+]
+Temperature = Annotated[float | None, typer.Option(help="Sampling temperature; greedy without any sampling option.")]
+TopK = Annotated[int | None, typer.Option(help="Sample among the k most probable tokens.")]
+TopP = Annotated[float | None, typer.Option(help="Sample among the most probable tokens that together reach p.")]
+MinP = Annotated[float | None, typer.Option(help="Sample among tokens at least p times as probable as the best.")]
+TypicalP = Annotated[float | None, typer.Option(help="Locally typical sampling.")]
+RepetitionPenalty = Annotated[float | None, typer.Option(help="Penalty on tokens of prompt and text; 1 is off.")]
+PresencePenalty = Annotated[float | None, typer.Option(help="Subtracted once from generated tokens' logits.")]
+FrequencyPenalty = Annotated[float | None, typer.Option(help="Subtracted for every time a token was generated.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the sampling.")]
+PromptLookup = Annotated[
+    int | None,
+    typer.Option(
+        "--prompt-lookup-num-tokens", help="Guess so many tokens where text repeats itself: faster, same text."
+    ),
+]
+Stop = Annotated[list[str] | None, typer.Option(help="Text that ends the generation; may be given several times.")]

@@ -1,0 +1,139 @@
+"""What the commands have in common: loading under a progress bar, tables, JSON, errors on one line."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FileSystemError
+from ..runtime import set_num_threads
+
+if TYPE_CHECKING:
+    from ..model import BitNetModel
+
+
+@contextmanager
+def load_model(
+    name: str,
+    head_dtype: str,
+    packing: Any,
+    threads: int | None,
+    revision: str | None,
+    offline: bool,
+    kv_dtype: Any = "float32",
+) -> "Iterator[BitNetModel]":
+    """The model, loaded under a progress bar when that takes long enough to see one."""
+    from ..model import BitNetModel
+
+    if threads is not None:
+        set_num_threads(threads)
+    with LoadBar(name) as bar:
+        model = BitNetModel.from_pretrained(
+            name,
+            head_dtype=head_dtype,
+            kv_dtype=kv_dtype,
+            packing=packing,
+            revision=revision,
+            local_files_only=offline,
+            progress=bar if sys.stderr.isatty() else None,
+        )
+    with model:
+        yield model
+
+
+class LoadBar:
+    """A progress callback that draws a bar on stderr from its first call on."""
+
+    def __init__(self, name: str, doing: str = "loading", unit: str = "bytes") -> None:
+        self._text, self._unit = f"{doing} {name}", unit
+        self._bar: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            TextColumn,
+            TransferSpeedColumn,
+        )
+
+        if self._bar is None:
+            if done >= total:
+                return
+            bytes_done: list[ProgressColumn] = [DownloadColumn(), TransferSpeedColumn()]
+            counts = bytes_done if self._unit == "bytes" else [MofNCompleteColumn()]
+            columns = TextColumn("{task.description}"), BarColumn(), *counts
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(self._text, total=total)
+            self._bar.start()
+        self._bar.update(self._task, completed=done)
+
+    def __enter__(self) -> "LoadBar":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """A spinner on stderr, for people."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FileSystemError(f"{path} cannot be read as text: {reason}") from error
+
+
+def cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def print_table(header: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=None, pad_edge=False, show_header=any(header))
+    for row in rows:
+        table.add_row(*row)
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 1000)
+    with console.capture() as text:
+        console.print(table, markup=False, highlight=False)
+    print("\n".join(line.rstrip() for line in text.get().splitlines()))
+
+
+def print_json(value: Any) -> None:
+    """Null stands for NaN and infinities, which JSON does not have."""
+    from ..callbacks import plain_numbers
+
+    print(json.dumps(plain_numbers(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message on one line."""
+    return " ".join(str(error).split())
+
+
+def fail(message: str, status: int) -> int:
+    print(f"bitnet: {message}", file=sys.stderr)
+    return status

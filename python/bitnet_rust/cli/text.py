@@ -1,0 +1,249 @@
+"""The commands that write and read text: generate, chat, perplexity, eval."""
+
+import itertools
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ArgumentError, TokenizerError
+from .options import (
+    AsJSON,
+    FrequencyPenalty,
+    HeadDType,
+    KVDType,
+    MaxNewTokens,
+    MinP,
+    Model,
+    Offline,
+    Packing,
+    PresencePenalty,
+    PromptLookup,
+    RepetitionPenalty,
+    Revision,
+    Seed,
+    Stop,
+    Temperature,
+    Threads,
+    TopK,
+    TopP,
+    TypicalP,
+)
+from .output import LoadBar, fail, load_model, one_line, print_json, print_table, read_text, working
+
+if TYPE_CHECKING:
+    from ..generation import GenerationResult
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads it from stdin.")],
+    model: Model = "bitnet-shakespeare",
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    typical_p: TypicalP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    presence_penalty: PresencePenalty = None,
+    frequency_penalty: FrequencyPenalty = None,
+    seed: Seed = None,
+    stop: Stop = None,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after the model's end token.")] = False,
+    prompt_lookup_num_tokens: PromptLookup = None,
+    assistant_model: Annotated[
+        str | None,
+        typer.Option("--assistant-model", help="Smaller model with the same tokens, that guesses: faster, same text."),
+    ] = None,
+    num_assistant_tokens: Annotated[
+        int | None, typer.Option("--num-assistant-tokens", help="Tokens it guesses at a time.", show_default="4")
+    ] = None,
+    logprobs: Annotated[int | None, typer.Option(help="With --json: log-probabilities, of n alternatives too.")] = None,
+    echo: Annotated[bool, typer.Option("--echo", help="Print the prompt before the continuation.")] = False,
+    head_dtype: HeadDType = "auto",
+    kv_dtype: KVDType = "float32",
+    packing: Packing = "auto",
+    threads: Threads = None,
+    revision: Revision = None,
+    offline: Offline = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Continue a text; prints it as it comes."""
+    if logprobs is not None and not as_json:
+        raise typer.BadParameter("log-probabilities are part of the JSON: add --json", param_hint="--logprobs")
+    text = sys.stdin.read() if prompt == "-" else prompt
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+        "typical_p": typical_p, "repetition_penalty": repetition_penalty, "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty, "seed": seed, "stop": stop, "ignore_eos": ignore_eos,
+        "prompt_lookup_num_tokens": prompt_lookup_num_tokens, "logprobs": logprobs,
+    }  # fmt: skip
+    with load_model(model, head_dtype, packing, threads, revision, offline, kv_dtype) as loaded, ExitStack() as stack:
+        if assistant_model is not None:
+            options["assistant_model"] = stack.enter_context(
+                load_model(assistant_model, "auto", "auto", None, None, offline, kv_dtype)
+            )
+        options["num_assistant_tokens"] = num_assistant_tokens
+        if as_json:
+            with working("generating"):
+                result = loaded.generate(text, details=True, return_full_text=echo, **options)
+            print_json(_result_json(result))
+        else:
+            _print_stream(loaded.generate(text, stream=True, return_full_text=echo, **options))
+
+
+def _result_json(result: "GenerationResult") -> dict[str, Any]:
+    fields = {
+        "text": result.text,
+        "token_ids": result.token_ids,
+        "finish_reason": result.finish_reason,
+        "prompt_tokens": result.prompt_tokens,
+        "logprobs": result.logprobs,
+        "top_logprobs": result.top_logprobs,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def chat(
+    model: Model = "bitnet-b1.58-2b-4t",
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    chat_template: Annotated[Path | None, typer.Option(help="File with a Jinja chat template.")] = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    seed: Seed = None,
+    stop: Stop = None,
+    head_dtype: HeadDType = "auto",
+    kv_dtype: KVDType = "float32",
+    packing: Packing = "auto",
+    threads: Threads = None,
+    revision: Revision = None,
+    offline: Offline = False,
+) -> None:
+    """Talk with a model: a line is a message, /reset forgets the conversation, /exit or Ctrl-D ends.
+
+    Ctrl-C stops a reply, which stays part of the conversation; at the prompt it ends the program.
+    """
+    options: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+        "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop,
+    }  # fmt: skip
+    start = [{"role": "system", "content": system}] if system else []
+    template = read_text(chat_template) if chat_template else None
+    interactive = sys.stdin.isatty()
+    with load_model(model, head_dtype, packing, threads, revision, offline, kv_dtype) as loaded:
+        if template is None and loaded.tokenizer.chat_template is None:
+            raise TokenizerError(f"{model} has no chat template: pass one with --chat-template, or use bitnet generate")
+        messages = list(start)
+        for line in _lines(interactive):
+            if line == "/exit":
+                break
+            if line == "/reset":
+                messages = list(start)
+                continue
+            messages.append({"role": "user", "content": line})
+            reply: list[str] = []
+            try:
+                _print_stream(loaded.chat(messages, stream=True, chat_template=template, **options), reply)
+            except KeyboardInterrupt:
+                if not interactive:
+                    raise
+                print()
+            except ArgumentError as error:  # such as a conversation that outgrew the context
+                if not interactive:
+                    raise
+                messages.pop()
+                fail(f"{one_line(error)} (/reset forgets the conversation)", 1)
+                continue
+            messages.append({"role": "assistant", "content": "".join(reply)})
+
+
+def _lines(interactive: bool) -> Iterator[str]:
+    """The user's messages: typed at a prompt, or the lines of a file."""
+    if interactive:
+        with suppress(ImportError):
+            import readline  # noqa: F401  input() has arrow keys and a history with it
+    while True:
+        try:
+            line = input("> ") if interactive else input()
+        except EOFError:
+            if interactive:
+                print()
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _print_stream(pieces: Iterator[str], shown: list[str] | None = None) -> None:
+    """Prints pieces as they come, and a newline after them; shown gets those that were printed."""
+    shown = [] if shown is None else shown
+    with working("reading the prompt"):
+        first = next(pieces, "")
+    for piece in itertools.chain([first], pieces):
+        print(piece, end="", flush=True)
+        shown.append(piece)
+    print()
+
+
+def perplexity(
+    text: Annotated[str, typer.Argument(help="File with the text; - reads it from stdin.")],
+    model: Model = "bitnet-shakespeare",
+    window: Annotated[
+        int | None, typer.Option(help="Tokens read together.", show_default="context, at most 2048")
+    ] = None,
+    stride: Annotated[int | None, typer.Option(help="Tokens between windows.", show_default="half a window")] = None,
+    head_dtype: HeadDType = "auto",
+    kv_dtype: KVDType = "float32",
+    packing: Packing = "auto",
+    threads: Threads = None,
+    revision: Revision = None,
+    offline: Offline = False,
+    as_json: AsJSON = False,
+) -> None:
+    """How well a model predicts a text: exp of the mean negative log-likelihood."""
+    content = sys.stdin.read() if text == "-" else read_text(Path(text))
+    with load_model(model, head_dtype, packing, threads, revision, offline, kv_dtype) as loaded:
+        ids = loaded.tokenizer.encode(content)
+        with working(f"reading {len(ids):,} tokens"):
+            value = loaded.perplexity(ids, window=window, stride=stride)
+    if as_json:
+        print_json({"perplexity": value, "tokens": len(ids), "model": model})
+    else:
+        typer.echo(f"{value:.4f}")
+
+
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Text file, directory, .jsonl, or file of token ids (.bin, .npy).")],
+    model: Model = "bitnet-shakespeare",
+    context_length: Annotated[
+        int | None, typer.Option(help="Tokens in an example.", show_default="context, at most 256")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of a file of token ids without a header, as uint16.")] = None,
+    head_dtype: HeadDType = "auto",
+    packing: Packing = "auto",
+    threads: Threads = None,
+    revision: Revision = None,
+    offline: Offline = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Loss, perplexity and accuracy of a model on data; the loss is that of training's validation, to the bit."""
+    from ..token_file import TokenFile
+
+    source = data if dtype is None else TokenFile(data, dtype)
+    with (
+        load_model(model, head_dtype, packing, threads, revision, offline) as loaded,
+        LoadBar(str(data), "evaluating", "examples") as bar,
+    ):
+        shown = bar if sys.stderr.isatty() else None
+        result = loaded.evaluate(source, context_length=context_length, progress=shown)
+    if as_json:
+        print_json(result | {"model": model, "data": str(data)})
+        return
+    cells = [[name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}"] for name, value in result.items()]
+    print_table(["", ""], cells)

@@ -1,0 +1,225 @@
+"""The commands that train: train, finetune, and tokenize for data larger than memory."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..runtime import set_num_threads
+from .options import AsJSON, Offline, Threads
+from .output import LoadBar, print_json, working
+
+if TYPE_CHECKING:
+    from ..recipe import Recipe
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Directory for the model, its tokenizer, checkpoints/ and train.jsonl.")],
+    data: Annotated[
+        list[Path] | None, typer.Option(help="File or directory with the text to learn; may be given several times.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Recipe, .yaml or .json; the other options override it.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Shape of the model: char, tiny, small or another name.", show_default="char")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Updates of the weights.", show_default="1000")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Times to see the data, instead of a number of updates.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples in a forward pass.", show_default="16")] = None,
+    context_length: Annotated[
+        int | None, typer.Option(help="Tokens in an example.", show_default="context, at most 256")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.", show_default="0.001")] = None,
+    eval_fraction: Annotated[
+        float | None, typer.Option(help="Share of the text, its end, to validate on; 0 is off.", show_default="0.1")
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Updates between checkpoints.", show_default="a tenth of the run")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the first weights and of the order of the data.", show_default="0")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="SECTION.FIELD=VALUE", help="Any field of the recipe; may be given several times."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in the directory, if there is one.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a directory that has files.")] = False,
+    threads: Threads = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Train a new model on texts; Ctrl-C and SIGTERM save the run, and --resume continues it."""
+    from .. import recipe
+
+    if threads is not None:
+        set_num_threads(threads)
+    if config is None and resume and (out / recipe.RECIPE).exists():
+        config = out / recipe.RECIPE
+    chosen = recipe.Recipe() if config is None else recipe.Recipe.from_file(config)
+    chosen.override(
+        model={"preset": preset},
+        data={"train": [str(path) for path in data] if data else None, "eval_fraction": eval_fraction},
+        training={
+            "max_steps": max_steps, "epochs": epochs, "batch_size": batch_size, "context_length": context_length,
+            "learning_rate": learning_rate, "checkpoint_every": checkpoint_every, "seed": seed,
+        },
+    )  # fmt: skip
+    _run_recipe("train", chosen, settings, out, resume, overwrite, as_json)
+
+
+def finetune(
+    out: Annotated[Path, typer.Option(help="Directory for the model, the exports, checkpoints/ and train.jsonl.")],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Model to begin with: a directory, best of master weights, or a hub id."),
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Conversations, .jsonl or .json: messages, or prompt and completion; or texts. May be given several times."
+        ),
+    ] = None,
+    eval_data: Annotated[
+        list[Path] | None,
+        typer.Option("--eval-data", help="The same, to validate on.", show_default="a part of --data"),
+    ] = None,
+    eval_fraction: Annotated[
+        float | None, typer.Option(help="Share of --data, its end, to validate on; 0 is off.", show_default="0.1")
+    ] = None,
+    chat_template: Annotated[
+        Path | None, typer.Option(help="File with a Jinja template.", show_default="the model's own, else BitNet's")
+    ] = None,
+    export: Annotated[
+        str | None,
+        typer.Option(help="Formats to write at the end: hf, gguf, hf-master, with commas.", show_default="hf,gguf"),
+    ] = None,
+    gguf_type: Annotated[
+        str | None, typer.Option("--type", help="Ternary layers in GGUF, as in bitnet convert.", show_default="i2_s")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Recipe, .yaml or .json; the other options override it.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Updates of the weights, instead of epochs.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Times to see the data.", show_default="1")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows of packed conversations in a forward pass.", show_default="16")
+    ] = None,
+    context_length: Annotated[
+        int | None,
+        typer.Option(help="Tokens in a row; longer conversations are cut.", show_default="context, at most 1024"),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.", show_default="0.0003")] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Updates between checkpoints.", show_default="a tenth of the run")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the order of the data.", show_default="0")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="SECTION.FIELD=VALUE", help="Any field of the recipe; may be given several times."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in the directory, if there is one.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a directory that has files.")] = False,
+    threads: Threads = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Train a model further on conversations, of which the assistant's part is learned, and export it."""
+    from .. import recipe
+
+    if threads is not None:
+        set_num_threads(threads)
+    if config is None and resume and (out / recipe.RECIPE).exists():
+        config = out / recipe.RECIPE
+    chosen = recipe.Recipe() if config is None else recipe.Recipe.from_file(config)
+    chosen.override(
+        model={"pretrained": model},
+        data={
+            "train": [str(path) for path in data] if data else None,
+            "eval": [str(path) for path in eval_data] if eval_data else None,
+            "eval_fraction": eval_fraction, "chat_template": None if chat_template is None else str(chat_template),
+        },
+        training={
+            "max_steps": max_steps, "epochs": epochs, "batch_size": batch_size, "context_length": context_length,
+            "learning_rate": learning_rate, "checkpoint_every": checkpoint_every, "seed": seed,
+        },
+        export={
+            "formats": None if export is None else [name.strip() for name in export.split(",") if name.strip()],
+            "gguf_type": gguf_type,
+        },
+    )  # fmt: skip
+    _run_recipe("finetune", chosen, settings, out, resume, overwrite, as_json)
+
+
+def _run_recipe(
+    command: str, chosen: "Recipe", settings: list[str] | None, out: Path, resume: bool, overwrite: bool, as_json: bool
+) -> None:
+    """Makes the model of a recipe and says what came of it."""
+    from .. import recipe
+
+    for setting in settings or ():
+        chosen.set(setting)
+    if command == "finetune":
+        chosen.default_finetuning()
+    try:
+        result = recipe.run(chosen, out, resume=resume, overwrite=overwrite, progress=sys.stderr.isatty())
+    except (KeyboardInterrupt, SystemExit) as end:
+        for note in getattr(end, "__notes__", ()):
+            print(f"{note}; continue it with bitnet {command} --out {out} --resume", file=sys.stderr)
+        raise
+    if as_json:
+        print_json(result)
+        return
+    if result["eval_loss"] is not None:
+        typer.echo(f"validation loss {result['eval_loss']:.4f}, perplexity {result['perplexity']:.3f}")
+    for place in (result["path"], *result["exports"].values()):
+        typer.echo(f"saved {place}")
+    typer.echo(f"\n{result['sample']}")
+
+
+def tokenize(
+    data: Annotated[Path, typer.Option(help="Text file, directory of text files, or .jsonl with a text in each line.")],
+    out: Annotated[Path, typer.Option(help="File for the token ids, .bin; the tokenizer is written beside it.")],
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer of a model: its directory, registered name or hub id.")
+    ] = None,
+    train_bpe: Annotated[
+        int | None, typer.Option(help="Learn a byte-level BPE vocabulary of this size from the data.")
+    ] = None,
+    characters: Annotated[
+        bool, typer.Option("--characters", help="The characters of the data are the tokens.")
+    ] = False,
+    use_bytes: Annotated[bool, typer.Option("--bytes", help="The bytes of UTF-8 are the tokens.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    offline: Offline = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Turn texts into a file of token ids, for training on data that are larger than memory."""
+    from .. import tokenize as work
+    from ..tokenizer import Tokenizer
+
+    if (tokenizer is not None) + (train_bpe is not None) + characters + use_bytes != 1:
+        raise typer.BadParameter(
+            "pass one of --tokenizer, --train-bpe, --characters and --bytes", param_hint="--tokenizer"
+        )
+    if tokenizer is not None:
+        chosen = Tokenizer.from_pretrained(tokenizer, local_files_only=offline)
+    elif use_bytes:
+        chosen = Tokenizer.bytes()
+    else:
+        with working(f"learning a vocabulary from {data}"):
+            chosen = work.characters(data) if train_bpe is None else work.learn(data, train_bpe)
+    with LoadBar(str(data), "tokenizing") as bar:
+        shown = bar if sys.stderr.isatty() else None
+        result = work.tokenize(data, out, chosen, overwrite=overwrite, progress=shown)
+    if as_json:
+        print_json(result)
+        return
+    typer.echo(
+        f"{result['path']}: {result['tokens']:,} tokens ({result['dtype']}) of {result['documents']:,} "
+        f"documents, {result['bytes'] / result['tokens']:.2f} bytes a token, vocabulary of {result['vocab_size']:,}"
+    )
