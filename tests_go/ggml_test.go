@@ -2,6 +2,7 @@ package tests_go
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -10,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
@@ -29,10 +29,13 @@ func TestPanelsOfGGMLTypesHoldTheCodesThatTheFormatDescribes(t *testing.T) {
 		size, ok := gguf.Bytes(dtype, rows*cols, cols)
 		require.True(t, ok)
 		src := make([]byte, size)
-		for i := range src { // any bytes, code 3 among them
+		for i := range src {
 			src[i] = rapid.Byte().Draw(t, "byte")
 			if i > 64 {
 				src[i] = src[i%61]*3 + byte(i/61*7)
+			}
+			if dtype != quant.GGMLTQ1 {
+				src[i] &^= src[i] & (src[i] >> 1 & 0x55) << 1 // code 3 becomes 1
 			}
 		}
 		want := make([]int8, rows*cols)
@@ -45,6 +48,9 @@ func TestPanelsOfGGMLTypesHoldTheCodesThatTheFormatDescribes(t *testing.T) {
 			block := size / (rows * cols / 256)
 			for i, end := 0, block; end <= size; i, end = i+1, end+block {
 				binary.LittleEndian.PutUint16(src[end-2:], []uint16{0x3400, 0, 0x3400, 0x8000}[i%4]) // 0.25, 0, and -0
+				if i%2 == 1 {
+					src[end-block] = 0xff // any codes are zeros in a block of scale 0
+				}
 			}
 			scale, err = gguf.Codes(want, dtype, src)
 		}
@@ -54,39 +60,81 @@ func TestPanelsOfGGMLTypesHoldTheCodesThatTheFormatDescribes(t *testing.T) {
 		}
 		require.Equal(t, float32(0.25), scale)
 
-		panels := make([]byte, cpu.TernaryBytes(rows, cols))
-		got := make([]int8, rows*cols)
-		scale, err = quant.PackGGML(panels, format, src, rows, cols, nil)
-		require.NoError(t, err)
-		require.Equal(t, float32(0.25), scale)
-		cpu.UnpackTernary(got, panels, rows, cols)
-		require.Equal(t, want, got)
+		for _, layout := range []quant.Layout{quant.Panel16, quant.RowLines, quant.ColumnLines, quant.Base3} {
+			m := ternaryOf(layout, rows, cols)
+			require.NoError(t, quant.PackGGML(m, format, src, nil))
+			require.Equal(t, float32(0.25), m.Scale)
+			require.Equal(t, want, m.Codes(nil), layout)
+			whole := ternaryOf(layout, rows, cols)
+			plain, err := quant.NewTernary(want, 0.25, rows, cols)
+			require.NoError(t, err)
+			whole.FromPanels(plain.Data)
+			require.Equal(t, whole.Data, m.Data, layout) // the padding too
 
-		_, err = quant.PackGGML(panels, format, src, rows, cols, func(row int) int { return rows - 1 - row })
-		require.NoError(t, err)
-		cpu.UnpackTernary(got, panels, rows, cols)
-		for r, row := range slices.Collect(slices.Chunk(got, cols)) {
-			require.Equal(t, want[(rows-1-r)*cols:(rows-r)*cols], row)
+			require.NoError(t, quant.PackGGML(m, format, src, func(row int) int { return rows - 1 - row }))
+			for r, row := range slices.Collect(slices.Chunk(m.Codes(nil), cols)) {
+				require.Equal(t, want[(rows-1-r)*cols:(rows-r)*cols], row)
+			}
 		}
 	})
 }
 
+func ternaryOf(layout quant.Layout, rows, cols int) *quant.Ternary {
+	return &quant.Ternary{Rows: rows, Cols: cols, Layout: layout, Data: make([]byte, layout.Bytes(rows, cols))}
+}
+
+// Codes 3 are refused where they lie: the plain reading counts them by their number, the other one says row and column of the file.
+func TestCode3OfGGMLTypesIsRefusedWithItsPlace(t *testing.T) {
+	const rows, cols, row, col = 32, 512, 21, 300
+	for _, format := range []string{quant.GGMLI2SX86, quant.GGMLI2SArm64, quant.GGMLI2SRow4, quant.GGMLTQ2} {
+		dtype, layout, isI2S := strings.Cut(format, " ")
+		size, _ := gguf.Bytes(dtype, rows*cols, cols)
+		src := make([]byte, size) // weights -1
+		for end := 66; !isI2S && end <= size; end += 66 {
+			binary.LittleEndian.PutUint16(src[end-2:], 0x3c00)
+		}
+		at, shift := (row*cols+col)/128*32+col%32, 6-col%128/32*2
+		switch format {
+		case quant.GGMLI2SArm64:
+			at, shift = (row*cols+col)/64*16+col%16, 6-col%64/16*2
+		case quant.GGMLI2SRow4:
+			at, shift = row/4*cols+col, 6-row%4*2
+		case quant.GGMLTQ2:
+			at, shift = (row*cols+col)/256*66+col%256/128*32+col%32, col%128/32*2
+		}
+		src[at] |= 3 << shift
+
+		for _, to := range []quant.Layout{quant.Panel16, quant.ColumnLines} {
+			err := quant.PackGGML(ternaryOf(to, rows, cols), format, src, func(row int) int { return rows - 1 - row })
+			require.ErrorIs(t, err, quant.ErrCode)
+			require.ErrorContains(t, err, "row 21, column 300: found code 3, expected 0, 1 or 2", format)
+		}
+		codes, err := make([]int8, rows*cols), error(nil)
+		if isI2S {
+			_, err = gguf.I2S(codes, layout, src, rows, cols)
+		} else {
+			_, err = gguf.Codes(codes, dtype, src)
+		}
+		require.ErrorIs(t, err, gguf.ErrDecode)
+		require.ErrorContains(t, err, fmt.Sprintf("code %d: found 3", row*cols+col), format)
+	}
+}
+
 func TestGGMLTensorsThatAreNoTernaryMatrixAreRefused(t *testing.T) {
-	panels := make([]byte, cpu.TernaryBytes(16, 256))
 	src := make([]byte, 16*66)
 	binary.LittleEndian.PutUint16(src[64:], 0x3c00)
 	binary.LittleEndian.PutUint16(src[3*66+64:], 0x3800)
-	_, err := quant.PackGGML(panels, quant.GGMLTQ2, src, 16, 256, nil)
+	err := quant.PackGGML(ternaryOf(quant.Panel16, 16, 256), quant.GGMLTQ2, src, nil)
 	require.ErrorIs(t, err, quant.ErrScale)
 	require.ErrorContains(t, err, "row 3, column 0: found 0.5, expected 1")
-	_, err = quant.PackGGML(panels, "Q8_0", src, 16, 256, nil)
+	err = quant.PackGGML(ternaryOf(quant.Panel16, 16, 256), "Q8_0", src, nil)
 	require.ErrorIs(t, err, quant.ErrDType)
 	for _, bad := range []struct {
 		format           string
 		size, rows, cols int
 	}{{quant.GGMLTQ2, 16 * 66, 16, 255}, {quant.GGMLTQ2, 16*66 - 1, 16, 256}, {quant.GGMLI2SX86, 16 * 64, 16, 256},
 		{quant.GGMLI2SRow4, 15*64 + 32, 15, 256}, {quant.GGMLI2SX86, 3*10 + 32, 3, 40}} {
-		_, err := quant.PackGGML(make([]byte, cpu.TernaryBytes(bad.rows, bad.cols)), bad.format, make([]byte, bad.size), bad.rows, bad.cols, nil)
+		err := quant.PackGGML(ternaryOf(quant.Panel16, bad.rows, bad.cols), bad.format, make([]byte, bad.size), nil)
 		require.ErrorIs(t, err, quant.ErrShape, "%+v", bad)
 	}
 }

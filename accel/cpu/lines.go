@@ -304,18 +304,22 @@ func PanelsToLines(dst, panels []byte, lines, n int) {
 	}
 }
 
-// ColumnPanelsToLines is the reverse of [LinesToColumnPanels] for a whole matrix: panels becomes lines of n elements, one for each column.
-func ColumnPanelsToLines(dst, panels []byte, lines, n int) {
+// ColumnPanelsToLines is the reverse of [LinesToColumnPanels]: panels p0 to p1, which begin at panels, become the elements 16*p0 to 16*p1 of lines of
+// n elements, one for each column. p0 is a multiple of 16, and so is p1 unless it is the number of all panels.
+func ColumnPanelsToLines(dst, panels []byte, lines, n, p0, p1 int) {
 	const op = "ColumnPanelsToLines"
+	if lines < 0 || n < 0 || p0 < 0 || p0%16 != 0 || p1 < p0 || p1 > ceilDiv(n, PanelRows) || p1%16 != 0 && p1 < ceilDiv(n, PanelRows) {
+		panic(fmt.Sprintf("cpu: %s: bad arguments: panels %d to %d of %d lines of %d elements", op, p0, p1, lines, n))
+	}
+	stride, size := LineBytes(n), panelBytes(lines)
 	need(op, "dst", len(dst), LinesBytes(lines, n))
-	need(op, "panels", len(panels), TernaryBytes(n, lines))
-	stride, size, count := LineBytes(n), panelBytes(lines), ceilDiv(n, PanelRows)
+	need(op, "panels", len(panels), (p1-p0)*size)
 	var turned [16 * BlockBytes]byte
-	for p := 0; p < count; p += 16 {
+	for p := p0; p < p1; p += 16 {
 		for c := range ceilDiv(lines, lineGroup) {
 			tile := zeroTile()
-			for i := range min(16, count-p) {
-				copy(tile[i*BlockBytes:][:BlockBytes], panels[(p+i)*size+c*BlockBytes:])
+			for i := range min(16, p1-p) {
+				copy(tile[i*BlockBytes:][:BlockBytes], panels[(p-p0+i)*size+c*BlockBytes:])
 			}
 			// flipCodes moves three roles on by one: twice is the way back.
 			flipCodes(turned[:], BlockBytes, 0, tile[:], BlockBytes, 0, 1)

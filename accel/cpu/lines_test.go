@@ -121,7 +121,8 @@ func (c lineCase) checkPanels(t require.TestingT, p0, p1, c0, c1 int) {
 			untouched(t, isa)
 			require.Equal(t, c.packed, dst, isa)
 			dst, untouched = guarded[byte](len(c.packed), 0xee)
-			ColumnPanelsToLines(dst, columns, c.lines, c.n)
+			ColumnPanelsToLines(dst, columns, c.lines, c.n, 0, c0)
+			ColumnPanelsToLines(dst, columns[c0*panelBytes(c.lines):], c.lines, c.n, c0, ceilDiv(c.n, PanelRows))
 			untouched(t, isa)
 			require.Equal(t, c.packed, dst, isa)
 		})
@@ -197,7 +198,9 @@ func TestLinesRejectABrokenContract(t *testing.T) {
 		"panels: short lines": func() { LinesToPanels(panels, c.packed[:100], 32, 256, 0, 2) },
 		"columns: amid":       func() { LinesToColumnPanels(make([]byte, PanelSpace(16, 32)), c.packed, 32, 256, 1, 2) },
 		"back: short":         func() { PanelsToLines(c.packed[:100], make([]byte, TernaryBytes(32, 256)), 32, 256) },
-		"back: short panels":  func() { ColumnPanelsToLines(c.packed, panels[:100], 32, 256) },
+		"back: short panels":  func() { ColumnPanelsToLines(c.packed, panels[:100], 32, 256, 0, 16) },
+		"back: amid":          func() { ColumnPanelsToLines(c.packed, panels, 32, 256, 1, 16) },
+		"back: a part":        func() { ColumnPanelsToLines(c.packed, panels, 32, 256, 0, 1) },
 	} {
 		require.Panics(t, call, name)
 	}

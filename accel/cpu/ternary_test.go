@@ -100,7 +100,7 @@ func (c ternaryCase) asLines() [2]TernaryLines {
 	rows := TernaryLines{Data: make([]byte, LinesBytes(c.rows, c.cols)), Rows: c.rows, Cols: c.cols}
 	PanelsToLines(rows.Data, c.panels, c.rows, c.cols)
 	columns := TernaryLines{Data: make([]byte, LinesBytes(c.cols, c.rows)), Rows: c.rows, Cols: c.cols, Columns: true}
-	ColumnPanelsToLines(columns.Data, c.panels, c.cols, c.rows)
+	ColumnPanelsToLines(columns.Data, c.panels, c.cols, c.rows, 0, ceilDiv(c.rows, PanelRows))
 	return [2]TernaryLines{rows, columns}
 }
 

@@ -157,13 +157,17 @@ func (s *ggufSource) linear(name string, out, in int) (*nn.Linear, error) {
 	}
 	order := s.rowOrder(name)
 	fill := s.codes(l.Ternary)
-	s.plan(w, 0, func() error {
-		return fill(func(panels []byte) (err error) {
-			if l.Ternary.Scale, err = s.pack(panels, w, out, in, order); err == nil {
-				l.Ternary.Scale *= scale
-			}
-			return err
-		})
+	s.plan(w, 0, func() (err error) {
+		if format := s.ternaryFormat(w.DType); format != "" {
+			err = packGGML(l.Ternary, format, w, order)
+		} else {
+			err = fill(func(panels []byte) (err error) {
+				l.Ternary.Scale, err = s.packValues(panels, w, out, in, order)
+				return err
+			})
+		}
+		l.Ternary.Scale *= scale
+		return err
 	})
 	return l, s.bias(l, name, order)
 }
@@ -208,20 +212,24 @@ func (s *ggufSource) bias(l *nn.Linear, name string, order func(row int) int) er
 	return nil
 }
 
-// pack fills panels with the codes of a layer and returns its scale.
-func (s *ggufSource) pack(panels []byte, w container.View, out, in int, order func(row int) int) (scale float32, err error) {
-	switch w.DType {
+// ternaryFormat is how package quant calls a ternary type, "" for others.
+func (s *ggufSource) ternaryFormat(dtype string) string {
+	switch dtype {
 	case gguf.TQ1_0, gguf.TQ2_0:
-		scale, err = quant.PackGGML(panels, w.DType, w.Data, out, in, order)
+		return dtype
 	case gguf.I2_S:
-		scale, err = quant.PackGGML(panels, w.DType+" "+cmp.Or(s.opts.I2SLayout, gguf.I2SX86), w.Data, out, in, order)
-	default:
-		return s.packValues(panels, w, out, in, order)
+		return dtype + " " + cmp.Or(s.opts.I2SLayout, gguf.I2SX86)
 	}
-	if err == nil && (!(scale > 0) || math.IsInf(float64(scale), 0)) {
-		err = &quant.ValueError{Kind: quant.ErrScale, Found: fmt.Sprintf("a scale of %v", scale), Expected: "a positive, finite one"}
+	return ""
+}
+
+// packGGML fills a layer with codes and scale of a tensor of a ternary type.
+func packGGML(t *quant.Ternary, format string, w container.View, order func(row int) int) error {
+	err := quant.PackGGML(t, format, w.Data, order)
+	if err == nil && (!(t.Scale > 0) || math.IsInf(float64(t.Scale), 0)) {
+		err = &quant.ValueError{Kind: quant.ErrScale, Found: fmt.Sprintf("a scale of %v", t.Scale), Expected: "a positive, finite one"}
 	}
-	return scale, err
+	return err
 }
 
 // packValues takes weights of which none but 0 and two opposite values occur as they are, and others as master weights, which the

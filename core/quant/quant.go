@@ -90,17 +90,51 @@ func (l Layout) Bytes(rows, cols int) int {
 	return cpu.TernaryBytes(rows, cols)
 }
 
-// FromPanels fills Data with the codes of panels, which are in the layout Panel16.
+// FromPanels fills Data with the codes of panels, which are in the layout Panel16, on the worker pool.
 func (t *Ternary) FromPanels(panels []byte) {
+	size := cpu.TernaryBytes(cpu.PanelRows, t.Cols)
+	_ = t.fill(func(dst []byte, p0, p1 int) error {
+		copy(dst, panels[p0*size:p1*size])
+		return nil
+	})
+}
+
+// fill makes Data of panels, a few at a time on the worker pool: pack writes the panels p0 to p1, in the layout Panel16, to dst. The first
+// error ends it.
+func (t *Ternary) fill(pack func(dst []byte, p0, p1 int) error) error {
+	size, n, group := cpu.TernaryBytes(cpu.PanelRows, t.Cols), t.panels(), 1
+	if t.Layout == ColumnLines {
+		group = 16
+	}
+	return inChunks((n+group-1)/group, func(from, to int) error {
+		var dst []byte
+		if t.Layout != Panel16 {
+			dst = make([]byte, group*size)
+		}
+		for g := from; g < to; g++ {
+			p0, p1 := g*group, min((g+1)*group, n)
+			if t.Layout == Panel16 {
+				dst = t.Data[p0*size : p1*size]
+			}
+			if err := pack(dst, p0, p1); err != nil {
+				return err
+			}
+			t.putPanels(dst, p0, p1)
+		}
+		return nil
+	})
+}
+
+// putPanels brings the panels p0 to p1, which begin at src, to their places. For ColumnLines p0 is a multiple of 16.
+func (t *Ternary) putPanels(src []byte, p0, p1 int) {
 	switch t.Layout {
 	case RowLines:
-		cpu.PanelsToLines(t.Data, panels, t.Rows, t.Cols)
+		first := p0 * cpu.PanelRows
+		cpu.PanelsToLines(t.Data[first*cpu.LineBytes(t.Cols):], src, min(p1*cpu.PanelRows, t.Rows)-first, t.Cols)
 	case ColumnLines:
-		cpu.ColumnPanelsToLines(t.Data, panels, t.Cols, t.Rows)
+		cpu.ColumnPanelsToLines(t.Data, src, t.Cols, t.Rows, p0, p1)
 	case Base3:
-		t.Repack(&Ternary{Rows: t.Rows, Cols: t.Cols, Data: panels})
-	default:
-		copy(t.Data, panels)
+		cpu.PackBase3(t.Data, src, t.Cols, p0, p1)
 	}
 }
 
@@ -131,13 +165,12 @@ func (t *Ternary) panelRange(dst []byte, p0, p1 int) {
 
 // Repack fills Data with the codes of from, a matrix of the same shape, on the worker pool: of one in Panel16 in base 3, or the other way round.
 func (t *Ternary) Repack(from *Ternary) {
-	size := cpu.TernaryBytes(cpu.PanelRows, t.Cols)
-	_ = inChunks(t.panels(), func(p0, p1 int) error {
-		if t.Layout == Base3 {
-			cpu.PackBase3(t.Data, from.Data[p0*size:], t.Cols, p0, p1)
-		} else {
-			cpu.UnpackBase3(t.Data[p0*size:], from.Data, t.Cols, p0, p1)
-		}
+	if t.Layout == Base3 {
+		t.FromPanels(from.Data)
+		return
+	}
+	_ = t.fill(func(dst []byte, p0, p1 int) error {
+		from.panelRange(dst, p0, p1)
 		return nil
 	})
 }

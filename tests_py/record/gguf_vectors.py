@@ -19,9 +19,6 @@ HALVES = {Type.Q4_0: [0], Type.Q8_0: [0], Type.Q4_K: [0, 2], Type.Q6_K: [208], T
 def blocks(random: np.random.Generator, kind: Type) -> np.ndarray:
     values, size = gguf.GGML_QUANT_SIZES[kind]
     out = random.integers(0, 256, (ROWS * COLS // values, size), dtype=np.uint8)
-    if kind == Type.TQ2_0:  # code 3 does not occur
-        for shift in range(0, 8, 2):
-            out[:, :64] &= ~((((out[:, :64] >> shift) & 3) == 3).astype(np.uint8) << shift)
     for at in HALVES[kind]:
         halves = random.normal(0, 1, len(out)).astype(np.float16)
         halves[:2] = [6e-8, 65504]  # the smallest and the largest

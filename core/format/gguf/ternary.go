@@ -21,7 +21,7 @@ const (
 func I2SLayouts() []string { return []string{I2SX86, I2SArm64, I2SRow4} }
 
 // I2S reads the codes -1, 0 and 1 of an I2_S tensor [rows, cols] into dst and
-// returns its scale. Code 3, which no writer makes, counts as 0.
+// returns its scale. Code 3, which no writer makes, is an error.
 //
 // In every layout four values share a byte, the first of them in the two
 // highest bits, and code c stands for c-1.
@@ -47,7 +47,7 @@ func I2S(dst []int8, layout string, src []byte, rows, cols int) (scale float32, 
 			}
 		}
 	}
-	return I2SScale(src), nil
+	return I2SScale(src), noCode3(dst)
 }
 
 // i2sBlock is the number of values whose quarters share bytes.
@@ -70,11 +70,15 @@ func I2SScale(src []byte) float32 {
 	return v[0]
 }
 
-func code2(b byte) int8 {
-	if b &= 3; b < 3 {
-		return int8(b) - 1
+// code2 is what a code stands for: 3, which is none of a weight, for 2.
+func code2(b byte) int8 { return int8(b&3) - 1 }
+
+// noCode3 refuses codes of 3.
+func noCode3(codes []int8) error {
+	if i := slices.Index(codes, 2); i >= 0 {
+		return &container.Error{Kind: ErrDecode, Field: fmt.Sprintf("code %d", i), Found: "3", Expected: "0, 1 or 2"}
 	}
-	return 0
+	return nil
 }
 
 // PutI2SRow writes codes, whose number is a multiple of 128, in the layout x86.
@@ -97,7 +101,7 @@ func I2STail(scale float32) []byte {
 // Codes reads the codes -1, 0 and 1 of whole blocks of TQ1_0 or TQ2_0, and
 // their one scale. A block whose scale is 0 is a block of zeros and may have
 // any codes; otherwise all scales have to be equal, as they are in files made
-// of ternary weights.
+// of ternary weights, and code 3 is an error.
 func Codes(dst []int8, dtype string, src []byte) (scale float32, err error) {
 	d := dtypes[dtype]
 	if (dtype != TQ1_0 && dtype != TQ2_0) || len(src)%d.bytes != 0 || len(dst) != len(src)/d.bytes*d.values {
@@ -119,7 +123,7 @@ func Codes(dst []int8, dtype string, src []byte) (scale float32, err error) {
 		}
 		codesOf(dst[at:at+256], dtype, b)
 	}
-	return scale, nil
+	return scale, noCode3(dst)
 }
 
 // codesOf decodes one block.
