@@ -2,9 +2,13 @@ package model
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
+	"slices"
 
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
+	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
 )
 
@@ -26,21 +30,26 @@ const (
 // checkI2SLayout returns a sentence about a file whose I2_S tensors look as if they had another layout than given, "" if none does.
 func checkI2SLayout(set gguf.Set, layers int, given string) (string, error) {
 	given = cmp.Or(given, gguf.I2SX86)
+	matrices, err := sampledMatrices(set, layers)
+	if err != nil {
+		return "", err
+	}
+	zeros, errs := make([]map[string]gguf.Zeros, len(matrices)), make([]error, len(matrices))
+	cpu.Parallel(len(matrices), task(func(i int) {
+		w := matrices[i]
+		zeros[i], errs[i] = gguf.I2SZeros(w.Data, w.Shape[0], w.Shape[1])
+	}))
+	if err := errors.Join(errs...); err != nil {
+		return "", err
+	}
 	evidence := map[string]float64{}
 	for _, layout := range gguf.I2SLayouts() {
-		n := 0
-		for i := range min(layers, i2sLayers) {
-			layer := i * (layers - 1) / max(1, min(layers, i2sLayers)-1) // first to last
-			e, err := layerEvidence(set, layer, layout)
-			if err != nil {
-				return "", err
-			}
-			if e >= 0 {
-				evidence[layout] += e
-				n++
-			}
+		for layer := range slices.Chunk(zeros, 3) {
+			down := layer[2][layout].ByCol
+			g, u := correlation(layer[0][layout].ByRow, down), correlation(layer[1][layout].ByRow, down)
+			evidence[layout] += float64(len(down)) * (float64(g*g) + float64(u*u)) / 2
 		}
-		evidence[layout] /= max(1, float64(n))
+		evidence[layout] /= float64(max(1, len(zeros)/3))
 	}
 	best := given
 	for _, layout := range gguf.I2SLayouts() {
@@ -55,29 +64,27 @@ func checkI2SLayout(set gguf.Set, layers int, given string) (string, error) {
 		set.Path(), given, best, evidence[best]/max(1, evidence[given])), nil
 }
 
-// layerEvidence is n*r^2 of a layer, the mean of gate and up; -1 when they are not I2_S, or of a shape that not every layout can have.
-func layerEvidence(set gguf.Set, layer int, layout string) (float64, error) {
-	prefix := fmt.Sprintf("blk.%d.ffn_", layer)
-	var zeros [3][]int
-	for i, name := range []string{"gate", "up", "down"} {
-		v, err := set.Tensor(prefix + name + ".weight")
-		if err != nil || v.DType != gguf.I2_S || len(v.Shape) != 2 {
-			return -1, err
+// sampledMatrices are gate, up and down of some layers from the first to the last, without those that are not I2_S or of a shape that not
+// every layout can have.
+func sampledMatrices(set gguf.Set, layers int) ([]container.View, error) {
+	var out []container.View
+	count := min(layers, i2sLayers)
+	for i := range count {
+		var matrices []container.View
+		for _, name := range []string{"gate", "up", "down"} {
+			v, err := set.Tensor(fmt.Sprintf("blk.%d.ffn_%s.weight", i*(layers-1)/max(1, count-1), name))
+			if err != nil {
+				return nil, err
+			}
+			if v.DType == gguf.I2_S && len(v.Shape) == 2 && v.Shape[1]%128 == 0 && v.Shape[0]%4 == 0 {
+				matrices = append(matrices, v)
+			}
 		}
-		if v.Shape[1]%128 != 0 || v.Shape[0]%4 != 0 {
-			return -1, nil
-		}
-		byRow, byCol, err := gguf.I2SZeros(layout, v.Data, v.Shape[0], v.Shape[1])
-		if err != nil {
-			return -1, err
-		}
-		if zeros[i] = byRow; name == "down" {
-			zeros[i] = byCol
+		if len(matrices) == 3 {
+			out = append(out, matrices...)
 		}
 	}
-	down := zeros[2]
-	g, u := correlation(zeros[0], down), correlation(zeros[1], down)
-	return float64(len(down)) * (float64(g*g) + float64(u*u)) / 2, nil
+	return out, nil
 }
 
 // correlation is Pearson's, 0 for numbers that are all the same.
