@@ -82,6 +82,31 @@ func ClearDense(f DenseFormat, panels []byte, cols int) {
 	}
 }
 
+// PackDenseRows makes a panel of up to 16 rows of cols numbers that have the format's own bits already: float32, or bfloat16. Rows begin
+// stride bytes apart in src; those that are not there are zeros.
+func PackDenseRows(panel []byte, f DenseFormat, src []byte, stride, rows, cols int) {
+	const op = "PackDenseRows"
+	if f.Integer() || rows < 0 || rows > PanelRows || cols < 0 {
+		panic(fmt.Sprintf("cpu: %s: bad arguments: %d rows, %d columns of %v", op, rows, cols, f))
+	}
+	width := cols * 4 / denseFormats[f].blockCols
+	need(op, "panel", len(panel), densePanelBytes(f, cols))
+	needRows(op, "src", len(src), rows, width, stride)
+	blocks, full := densePanelBytes(f, cols)/BlockBytes, 0
+	if rows == PanelRows && width >= BlockBytes {
+		full = width / BlockBytes
+		flipLanes(panel, BlockBytes, 16*BlockBytes, src, stride, BlockBytes, full)
+	}
+	for c := 16 * full; c < blocks; c += 16 {
+		var tile, turned [16 * BlockBytes]byte
+		for r := range rows {
+			copy(tile[r*BlockBytes:][:BlockBytes], src[r*stride:][:width][min(4*c, width):])
+		}
+		flipLanes(turned[:], BlockBytes, 0, tile[:], BlockBytes, 0, 1)
+		copy(panel[c*BlockBytes:blocks*BlockBytes], turned[:])
+	}
+}
+
 // DenseCols is a number of columns with their padding.
 func DenseCols(f DenseFormat, cols int) int {
 	pad := denseFormats[f].pad

@@ -234,6 +234,38 @@ func TestDenseLayoutsAreThoseOfTheFileFormat(t *testing.T) {
 	}
 }
 
+// Rows of a matrix in the format's own bits are turned into the layout, padding and absent rows with zeros.
+func TestRowsBecomePanelsOfTheLayoutOnEveryISA(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := rapid.SampledFrom([]DenseFormat{DenseF32, DenseBF16}).Draw(t, "format")
+		rows, cols := rapid.IntRange(1, PanelRows).Draw(t, "rows"), rapid.IntRange(1, 90).Draw(t, "cols")
+		if rapid.Bool().Draw(t, "full") {
+			rows = PanelRows
+		}
+		size := 4 / denseFormats[f].blockCols
+		stride := cols*size + rapid.IntRange(0, 9).Draw(t, "gap")
+		src := make([]byte, (rows-1)*stride+cols*size)
+		r := source(t)
+		for i := range src {
+			src[i] = byte(r.Uint32())
+		}
+		want := make([]byte, DenseBytes(f, PanelRows, cols))
+		for r := range rows {
+			for c := range cols {
+				copy(want[DenseOffset(f, cols, r, c):][:size], src[r*stride+c*size:])
+			}
+		}
+		for _, isa := range Supported() {
+			onISA(isa, func() {
+				panel, untouched := guarded[byte](len(want), 0xee)
+				PackDenseRows(panel, f, src, stride, rows, cols)
+				untouched(t, isa)
+				require.Equal(t, want, panel, isa)
+			})
+		}
+	})
+}
+
 func TestClearedMatricesAreZero(t *testing.T) {
 	const rows, cols = 20, 150
 	for _, f := range allFormats {
@@ -257,6 +289,10 @@ func TestDenseRejectsABrokenContract(t *testing.T) {
 		"short x":        func() { DenseMatMul(dst, 32, c.f, c.panels, nil, 8, 0, 2, c.x[:15], 8, 2) },
 		"short panels":   func() { DenseMatMul(dst, 32, c.f, c.panels[:511], nil, 8, 0, 2, c.x, 8, 2) },
 		"short scale":    func() { DenseMatMul(dst, 32, c.f, c.panels, c.scale[:16], 8, 0, 2, c.x, 8, 2) },
+		"rows: integers": func() { PackDenseRows(c.panels, DenseInt8, make([]byte, 128), 8, 16, 8) },
+		"rows: too many": func() { PackDenseRows(c.panels, c.f, make([]byte, 17*16), 16, 17, 8) },
+		"rows: short":    func() { PackDenseRows(c.panels, c.f, make([]byte, 255), 16, 16, 8) },
+		"rows: panel":    func() { PackDenseRows(c.panels[:255], c.f, make([]byte, 256), 16, 16, 8) },
 		"row: format":    func() { DenseRow(dst, 9, c.panels, nil, 8, 0) },
 		"row: outside":   func() { DenseRow(dst, c.f, c.panels, nil, 8, 32) },
 		"row: scale":     func() { DenseRow(dst, c.f, c.panels, c.scale[:1], 8, 1) },

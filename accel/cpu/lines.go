@@ -317,12 +317,16 @@ func ColumnPanelsToLines(dst, panels []byte, lines, n, p0, p1 int) {
 	var turned [16 * BlockBytes]byte
 	for p := p0; p < p1; p += 16 {
 		for c := range ceilDiv(lines, lineGroup) {
-			tile := zeroTile()
-			for i := range min(16, p1-p) {
-				copy(tile[i*BlockBytes:][:BlockBytes], panels[(p-p0+i)*size+c*BlockBytes:])
-			}
 			// flipCodes moves three roles on by one: twice is the way back.
-			flipCodes(turned[:], BlockBytes, 0, tile[:], BlockBytes, 0, 1)
+			if from := panels[(p-p0)*size+c*BlockBytes:]; p+16 <= p1 {
+				flipCodes(turned[:], BlockBytes, 0, from, size, 0, 1)
+			} else {
+				tile := zeroTile()
+				for i := range p1 - p {
+					copy(tile[i*BlockBytes:][:BlockBytes], from[i*size:])
+				}
+				flipCodes(turned[:], BlockBytes, 0, tile[:], BlockBytes, 0, 1)
+			}
 			flipCodes(dst[c*lineGroup*stride+p/16*BlockBytes:], stride, 0, turned[:], BlockBytes, 0, 1)
 		}
 	}

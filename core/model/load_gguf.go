@@ -102,22 +102,23 @@ func (s *ggufSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	if name == "lm_head" || s.cfg.TieWordEmbeddings {
 		format = s.head.or(format)
 	}
-	d, err := s.dense(w, rows, cols, format, decodeBlocks)
+	decode := gguf.Dequantize
+	if slices.Contains(floats, w.DType) {
+		decode = nil
+	}
+	d, err := s.dense(w, rows, cols, format, decode)
 	if err != nil {
 		return nil, err
 	}
 	return &nn.Linear{Out: rows, In: cols, Dense: d}, nil
 }
 
-// decodeBlocks widens the types that only GGUF has to float32, in chunks of blocks on the worker pool.
-func decodeBlocks(dtype string, data []byte) (string, []byte, error) {
+// decodeBlocks widens Q8_0 to float32, in chunks of blocks on the worker pool, and leaves the floats as they are.
+func decodeBlocks(dtype string, data []byte) (string, []byte) {
 	if slices.Contains(floats, dtype) {
-		return dtype, data, nil
+		return dtype, data
 	}
 	values, size := gguf.Block(dtype)
-	if !gguf.Decodes(dtype) {
-		return "", nil, &container.Error{Kind: gguf.ErrDecode, Field: "type", Found: dtype, Expected: "one of " + strings.Join(gguf.Decoded(), ", ")}
-	}
 	out := make([]byte, len(data)/size*values*4)
 	cpu.Parallel((len(data)/size+chunkBlocks-1)/chunkBlocks, task(func(chunk int) {
 		var numbers [256]float32
@@ -129,7 +130,7 @@ func decodeBlocks(dtype string, data []byte) (string, []byte, error) {
 			}
 		}
 	}))
-	return safetensors.F32, out, nil
+	return safetensors.F32, out
 }
 
 // chunkBlocks is how many blocks a worker decodes at a time.
@@ -235,10 +236,7 @@ func packGGML(t *quant.Ternary, format string, w container.View, order func(row 
 // packValues takes weights of which none but 0 and two opposite values occur as they are, and others as master weights, which the
 // BitNet architectures quantize by their mean.
 func (s *ggufSource) packValues(panels []byte, w container.View, out, in int, order func(row int) int) (float32, error) {
-	dtype, data, err := orderedValues(w, out, order)
-	if err != nil {
-		return 0, err
-	}
+	dtype, data := orderedValues(w, out, order)
 	scale, same, err := quant.Magnitude(dtype, data, out, in)
 	if err != nil {
 		return 0, err
@@ -253,16 +251,16 @@ func (s *ggufSource) packValues(panels []byte, w container.View, out, in int, or
 }
 
 // orderedValues are the values of a matrix in one of the float types, its rows in the order of the layer.
-func orderedValues(w container.View, out int, order func(row int) int) (dtype string, data []byte, err error) {
-	if dtype, data, err = decodeBlocks(w.DType, w.Data); err != nil || order == nil {
-		return dtype, data, err
+func orderedValues(w container.View, out int, order func(row int) int) (dtype string, data []byte) {
+	if dtype, data = decodeBlocks(w.DType, w.Data); order == nil {
+		return dtype, data
 	}
 	stride := len(data) / out
 	ordered := make([]byte, len(data))
 	for r := range out {
 		copy(ordered[r*stride:(r+1)*stride], data[order(r)*stride:])
 	}
-	return dtype, ordered, nil
+	return dtype, ordered
 }
 
 // masterRows reads the master weights of a layer, nil where it has codes.
@@ -271,10 +269,7 @@ func (s *ggufSource) masterRows(name string, out, in int) (masterRows, error) {
 	if err != nil || !slices.Contains([]string{gguf.F32, gguf.F16, gguf.BF16, gguf.Q8_0}, v.DType) {
 		return nil, err
 	}
-	dtype, data, err := orderedValues(v, out, s.rowOrder(name))
-	if err != nil {
-		return nil, err
-	}
+	dtype, data := orderedValues(v, out, s.rowOrder(name))
 	if _, same, err := quant.Magnitude(dtype, data, out, in); err != nil || same {
 		return nil, errors.Join(err, v.ReleasePages())
 	}

@@ -178,7 +178,7 @@ func (s *hfSource) floatMatrix(w container.View, rows, cols int, format cpu.Dens
 	if err := w.Check([]int{rows, cols}, floats...); err != nil {
 		return nil, err
 	}
-	return s.dense(w, rows, cols, format, asStored)
+	return s.dense(w, rows, cols, format, nil)
 }
 
 // packed plans a linear whose ternary codes the checkpoint stores four to a byte.

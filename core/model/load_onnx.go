@@ -275,7 +275,7 @@ func (s *onnxSource) float(w container.View, turned bool, rows, cols int, format
 		return nil, err
 	}
 	if !turned {
-		return s.dense(w, rows, cols, format, asStored)
+		return s.dense(w, rows, cols, format, nil)
 	}
 	d := &quant.Dense{Rows: rows, Cols: cols, Format: format}
 	s.reserve(&d.Panels, cpu.DenseBytes(format, rows, cols))

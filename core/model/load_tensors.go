@@ -104,11 +104,9 @@ func (c *Config) ownNorm(l *nn.Linear, read func() ([]float32, error)) error {
 	return err
 }
 
-// asStored leaves the bytes of a matrix of floats as they are.
-func asStored(dtype string, data []byte) (string, []byte, error) { return dtype, data, nil }
-
-// dense plans a float matrix, in pieces: it may be half of the checkpoint. decode turns a piece into one of the floats.
-func (s *tensorSource) dense(w container.View, rows, cols int, format cpu.DenseFormat, decode func(dtype string, data []byte) (string, []byte, error)) (*quant.Dense, error) {
+// dense plans a float matrix, in pieces: it may be half of the checkpoint. decode reads a row of another dtype than floats; it is nil
+// for these.
+func (s *tensorSource) dense(w container.View, rows, cols int, format cpu.DenseFormat, decode func(dst []float32, dtype string, row []byte) error) (*quant.Dense, error) {
 	if err := w.Check([]int{rows, cols}); err != nil {
 		return nil, err
 	}
@@ -128,11 +126,12 @@ func (s *tensorSource) dense(w container.View, rows, cols int, format cpu.DenseF
 				scale = d.RowScale[r:end]
 			}
 			panels := d.Panels[cpu.DenseBytes(format, r, cols):cpu.DenseBytes(format, end, cols)]
-			dtype, data, err := decode(v.DType, v.Data)
-			if err != nil {
-				return err
+			if decode == nil {
+				return quant.PackDense(panels, scale, format, v.DType, v.Data, end-r, cols)
 			}
-			return quant.PackDense(panels, scale, format, dtype, data, end-r, cols)
+			return quant.PackDenseRows(panels, scale, format, end-r, cols, func(values []float32, row int) error {
+				return decode(values, v.DType, v.Data[row*rowBytes:][:rowBytes])
+			})
 		})
 	}
 	return d, nil

@@ -395,18 +395,16 @@ func (s *nativeSource) convert(v nativeView, have *quant.Dense, want cpu.DenseFo
 
 // convertRows fills rows from to end, whole panels, of d from the same matrix in another format, that of v.
 func convertRows(d, src *quant.Dense, v container.View, from, end int) error {
-	row := make([]float32, d.Cols)
-	buffer := make([]byte, 0, 4*(end-from)*d.Cols)
-	for r := from; r < end; r++ {
-		src.Row(row, r)
-		buffer = appendFloats(buffer, safetensors.F32, row)
-	}
 	var scale []float32
 	if d.RowScale != nil {
 		scale = d.RowScale[from:end]
 	}
 	panels := d.Panels[cpu.DenseBytes(d.Format, from, d.Cols):cpu.DenseBytes(d.Format, end, d.Cols)]
-	if err := quant.PackDense(panels, scale, d.Format, safetensors.F32, buffer, end-from, d.Cols); err != nil {
+	err := quant.PackDenseRows(panels, scale, d.Format, end-from, d.Cols, func(values []float32, row int) error {
+		src.Row(values, from+row)
+		return nil
+	})
+	if err != nil {
 		return weightError(v, from, err)
 	}
 	return nil

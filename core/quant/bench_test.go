@@ -50,9 +50,32 @@ func BenchmarkPackHF(b *testing.B) {
 	})
 }
 
+func BenchmarkPackGGML(b *testing.B) {
+	for format, f := range ggmlFormats {
+		src := make([]byte, benchRows*benchCols/cpu.BlockCols/f.lanes*f.bytes+f.tail)
+		if f.fourRows {
+			src = src[:benchRows*benchCols/4+f.tail]
+		}
+		for i := f.bytes; f.tail == 0 && i <= len(src); i += f.bytes {
+			src[i-1] = 0x3c
+		}
+		for _, layout := range []Layout{Panel16, RowLines, ColumnLines} {
+			m := &Ternary{Rows: benchRows, Cols: benchCols, Layout: layout, Data: make([]byte, layout.Bytes(benchRows, benchCols))}
+			b.Run(fmt.Sprint(format, " ", layout), func(b *testing.B) {
+				for b.Loop() {
+					if err := PackGGML(m, format, src, nil); err != nil {
+						b.Fatal(err)
+					}
+				}
+				perWeight(b, benchRows, benchCols)
+			})
+		}
+	}
+}
+
 func BenchmarkPackDense(b *testing.B) {
 	const rows = 4096
-	for _, dtype := range []string{BF16, F32} {
+	for _, dtype := range []string{BF16, F16, F32} {
 		src, _ := encode(dtype, gaussian(rows*benchCols, 1))
 		for _, f := range []cpu.DenseFormat{cpu.DenseF32, cpu.DenseBF16, cpu.DenseInt8, cpu.DenseInt4} {
 			b.Run(fmt.Sprintf("%s-%v", dtype, f), func(b *testing.B) {

@@ -57,10 +57,21 @@ func PackDense(dst []byte, rowScale []float32, f cpu.DenseFormat, dtype string, 
 	if err != nil {
 		return err
 	}
-	if err := CheckDense(f, rows, cols); err != nil {
-		return err
+	if dtype == F32 && f == cpu.DenseF32 || dtype == BF16 && f == cpu.DenseBF16 {
+		return packAsIs(dst, f, dtype, src, rows, cols, size)
 	}
-	if err := checkBytes("panels", len(dst), cpu.DenseBytes(f, rows, cols), rows, cols); err != nil {
+	return PackDenseRows(dst, rowScale, f, rows, cols, func(values []float32, row int) error {
+		decode(values, dtype, src[row*cols*size:])
+		return nil
+	})
+}
+
+// PackDenseRows is PackDense for rows that read gives as float32, from several
+// goroutines.
+//
+// Errors: ErrShape, ErrDType, ErrNotFinite with the position, the first of read.
+func PackDenseRows(dst []byte, rowScale []float32, f cpu.DenseFormat, rows, cols int, read func(values []float32, row int) error) error {
+	if err := checkPanels(dst, f, rows, cols); err != nil {
 		return err
 	}
 	if Scaled(f) && len(rowScale) != rows {
@@ -68,32 +79,117 @@ func PackDense(dst []byte, rowScale []float32, f cpu.DenseFormat, dtype string, 
 	}
 	stride := cpu.DenseBytes(f, cpu.PanelRows, cols)
 	return inChunks(len(dst)/stride, func(from, to int) error {
-		values, codes := make([]float32, cols), make([]int8, cols)
+		w := rowPacker{f: f, cols: cols}
 		for p := from; p < to; p++ {
-			panel := dst[p*stride : (p+1)*stride]
-			cpu.ClearDense(f, panel, cols)
-			for row := p * cpu.PanelRows; row < min((p+1)*cpu.PanelRows, rows); row++ {
-				if f == cpu.DenseBF16 && dtype == BF16 {
-					if source := src[row*cols*size:][:cols*size]; !packBF16Row(panel, row%cpu.PanelRows, source) {
-						decode(values, dtype, source)
-						return notFinite(values, row*cols, cols)
-					}
-					continue
+			first := p * cpu.PanelRows
+			w.begin(dst[p*stride : (p+1)*stride])
+			for row := first; row < min(first+cpu.PanelRows, rows); row++ {
+				values := w.row(row - first)
+				if err := read(values, row); err != nil {
+					return err
 				}
-				if !decode(values, dtype, src[row*cols*size:]) {
+				if !finite(F32, bytesOf(values)) {
 					return notFinite(values, row*cols, cols)
 				}
-				switch f {
-				case cpu.DenseInt8:
-					rowScale[row] = quantizeGroup(codes, values, Options{Bits: 8})
-				case cpu.DenseInt4:
-					packInt4Scales(panel, row%cpu.PanelRows, values, codes)
+				if scale := w.pack(row-first, values); Scaled(f) {
+					rowScale[row] = scale
 				}
-				packDenseRow(panel, f, row%cpu.PanelRows, values, codes)
 			}
+			w.end(min(cpu.PanelRows, rows-first))
 		}
 		return nil
 	})
+}
+
+func checkPanels(dst []byte, f cpu.DenseFormat, rows, cols int) error {
+	if err := CheckDense(f, rows, cols); err != nil {
+		return err
+	}
+	return checkBytes("panels", len(dst), cpu.DenseBytes(f, rows, cols), rows, cols)
+}
+
+// packAsIs packs numbers that the format holds as they are.
+func packAsIs(dst []byte, f cpu.DenseFormat, dtype string, src []byte, rows, cols, size int) error {
+	if err := checkPanels(dst, f, rows, cols); err != nil {
+		return err
+	}
+	stride := cpu.DenseBytes(f, cpu.PanelRows, cols)
+	return inChunks(len(dst)/stride, func(from, to int) error {
+		for p := from; p < to; p++ {
+			first, n := p*cpu.PanelRows, min(cpu.PanelRows, rows-p*cpu.PanelRows)
+			part := src[first*cols*size:][:n*cols*size]
+			if !finite(dtype, part) {
+				values := make([]float32, n*cols)
+				decode(values, dtype, part)
+				return notFinite(values, first*cols, cols)
+			}
+			cpu.PackDenseRows(dst[p*stride:(p+1)*stride], f, part, cols*size, n, cols)
+		}
+		return nil
+	})
+}
+
+// rowPacker fills panels with rows of float32. Those of the float formats are collected, and turned into a panel together.
+type rowPacker struct {
+	f      cpu.DenseFormat
+	cols   int
+	panel  []byte
+	values []float32 // 16 rows for float32, else one
+	halves []uint16  // 16 rows for bfloat16
+	codes  []int8    // a row of integers
+}
+
+func (w *rowPacker) begin(panel []byte) {
+	w.panel = panel
+	if w.f.Integer() {
+		cpu.ClearDense(w.f, panel, w.cols)
+	}
+	if w.values != nil {
+		return
+	}
+	switch w.f {
+	case cpu.DenseF32:
+		w.values = make([]float32, cpu.PanelRows*w.cols)
+		return
+	case cpu.DenseBF16:
+		w.halves = make([]uint16, cpu.PanelRows*w.cols)
+	default:
+		w.codes = make([]int8, w.cols)
+	}
+	w.values = make([]float32, w.cols)
+}
+
+// row is where the values of row r go.
+func (w *rowPacker) row(r int) []float32 {
+	if w.f != cpu.DenseF32 {
+		r = 0
+	}
+	return w.values[r*w.cols : (r+1)*w.cols]
+}
+
+// pack takes the values of row r, which row has given, and returns their scale, which int8 has.
+func (w *rowPacker) pack(r int, values []float32) (scale float32) {
+	switch w.f {
+	case cpu.DenseBF16:
+		roundBFloat16(w.halves[r*w.cols:], values)
+	case cpu.DenseInt8:
+		scale = quantizeGroup(w.codes, values, Options{Bits: 8})
+		packInt8Row(w.panel[4*r:], w.codes)
+	case cpu.DenseInt4:
+		packInt4Scales(w.panel, r, values, w.codes)
+		packInt4Row(w.panel, r, w.codes)
+	}
+	return scale
+}
+
+// end finishes a panel of so many rows.
+func (w *rowPacker) end(rows int) {
+	switch w.f {
+	case cpu.DenseF32:
+		cpu.PackDenseRows(w.panel, w.f, bytesOf(w.values), 4*w.cols, rows, w.cols)
+	case cpu.DenseBF16:
+		cpu.PackDenseRows(w.panel, w.f, bytesOf(w.halves), 2*w.cols, rows, w.cols)
+	}
 }
 
 // packInt4Scales makes the codes of a row and stores the scales of its groups.
@@ -105,63 +201,49 @@ func packInt4Scales(panel []byte, r int, values []float32, codes []int8) {
 	}
 }
 
-// packDenseRow scatters one row into its panel: cpu.DenseOffset, unrolled along
-// the columns. The panel holds zeros before: integers are stored with half of their
-// range added, which is their exclusive or with a stored zero.
-func packDenseRow(panel []byte, f cpu.DenseFormat, r int, values []float32, codes []int8) {
-	lane := panel[4*r:]
-	switch f {
-	case cpu.DenseF32:
-		for k, v := range values {
-			binary.LittleEndian.PutUint32(lane[64*k:], math.Float32bits(v))
-		}
-	case cpu.DenseBF16:
-		for k, v := range values {
-			binary.LittleEndian.PutUint16(lane[k/2*64+k%2*2:], bfloat16(v))
-		}
-	case cpu.DenseInt8:
-		at := 0
-		for ; len(codes) >= 4; codes, at = codes[4:], at+cpu.BlockBytes {
-			four := uint32(uint8(codes[0])) | uint32(uint8(codes[1]))<<8 | uint32(uint8(codes[2]))<<16 | uint32(uint8(codes[3]))<<24
-			binary.LittleEndian.PutUint32(lane[at:], binary.LittleEndian.Uint32(lane[at:])^four)
-		}
-		for k, c := range codes {
-			lane[at+k] ^= byte(c)
-		}
-	case cpu.DenseInt4:
-		for k := 0; k < len(codes); k += 8 {
-			four := panel[cpu.DenseOffset(f, len(codes), r, k):][:4]
-			for j, c := range codes[k:min(k+8, len(codes))] {
-				four[j%4] ^= byte(c) & 15 << (j / 4 * 4)
-			}
+// Integers are stored with half of their range added: their exclusive or with a stored zero, which the panel holds before.
+
+// packInt8Row scatters a row into its lanes.
+func packInt8Row(lane []byte, codes []int8) {
+	at := 0
+	for ; len(codes) >= 4; codes, at = codes[4:], at+cpu.BlockBytes {
+		four := uint32(uint8(codes[0])) | uint32(uint8(codes[1]))<<8 | uint32(uint8(codes[2]))<<16 | uint32(uint8(codes[3]))<<24
+		binary.LittleEndian.PutUint32(lane[at:], binary.LittleEndian.Uint32(lane[at:])^four)
+	}
+	for k, c := range codes {
+		lane[at+k] ^= byte(c)
+	}
+}
+
+// packInt4Row scatters row r, between its scales.
+func packInt4Row(panel []byte, r int, codes []int8) {
+	for k := 0; k < len(codes); k += 8 {
+		four := panel[cpu.DenseOffset(cpu.DenseInt4, len(codes), r, k):][:4]
+		for j, c := range codes[k:min(k+8, len(codes))] {
+			four[j%4] ^= byte(c) & 15 << (j / 4 * 4)
 		}
 	}
 }
 
-// packBF16Row is packDenseRow for a row that has the panel's own numbers. It says whether all of them are finite.
-func packBF16Row(panel []byte, r int, src []byte) bool {
-	lane, at, bad := panel[4*r:], 0, uint32(0)
-	for ; len(src) >= 4; src, at = src[4:], at+cpu.BlockBytes {
-		x := binary.LittleEndian.Uint32(src)
-		binary.LittleEndian.PutUint32(lane[at:], x)
-		bad |= x&0x7fff7fff + 0x00800080
-	}
-	if len(src) == 2 {
-		x := binary.LittleEndian.Uint16(src)
-		binary.LittleEndian.PutUint16(lane[at:], x)
-		bad |= uint32(x&0x7fff + 0x0080)
-	}
-	return bad&0x80008000 == 0
-}
-
-// bfloat16 rounds a finite float32 half to even.
+// bfloat16 rounds a finite float32 half to even; what would become infinite is the largest finite value of its sign.
 func bfloat16(v float32) uint16 {
-	bits := math.Float32bits(v)
-	rounded := uint16((bits + 0x7fff + bits>>16&1) >> 16)
-	if rounded&0x7fff == 0x7f80 {
-		rounded-- // the largest finite value of the same sign
+	var h [1]uint16
+	roundBFloat16(h[:], []float32{v})
+	return h[0]
+}
+
+// roundBFloat16 is bfloat16 for many.
+func roundBFloat16(dst []uint16, values []float32) {
+	dst = dst[:len(values)]
+	cpu.ToHalves(cpu.BFloat16, dst, values)
+	if finite(BF16, bytesOf(dst)) {
+		return
 	}
-	return rounded
+	for i, h := range dst {
+		if h&0x7fff == 0x7f80 {
+			dst[i]--
+		}
+	}
 }
 
 // CompareDense measures the error of a packed matrix against its source.

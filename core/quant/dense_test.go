@@ -176,6 +176,9 @@ func TestBfloat16RoundsHalfToEvenAndSaturates(t *testing.T) {
 		0x7f7fffff: 0x7f7f, 0xff7fffff: 0xff7f, 0x80000000: 0x8000, 0x00000001: 0,
 	} {
 		require.Equal(t, want, bfloat16(math.Float32frombits(bits)), "%#x", bits)
+		many := make([]uint16, 35) // a few registers, and what is left
+		roundBFloat16(many, slices.Repeat([]float32{math.Float32frombits(bits)}, len(many)))
+		require.Equal(t, slices.Repeat([]uint16{want}, len(many)), many, "%#x", bits)
 	}
 }
 

@@ -28,25 +28,22 @@ const (
 
 // ggmlFormat is how a format packs codes.
 type ggmlFormat struct {
-	lanes, bytes int  // of a block; a lane is the codes of 16 columns
-	tail         int  // bytes behind the codes, the scale first; 0 where each block ends with its scale, a half
-	rowwise      bool // a row is whole blocks
+	lanes, bytes int  // of a block; a lane is the codes of 16 columns, see cpu.PackTernary
+	tail         int  // bytes behind the codes, the scale first; 0 where each block ends with its scale, a half, and a row is whole blocks
 	fourRows     bool // a block is 16 columns of four rows
-	// lanesOf decodes a block: of fourRows the lane of one of the rows.
-	lanesOf func(lanes *ggmlLanes, block []byte, row int)
+	// unpack writes the lanes of a block, of fourRows the lane of a row, to the places that they have in a panel's row; bad has a bit for
+	// each code 3.
+	unpack func(panel, block []byte, row int) (bad uint64)
 }
-
-// ggmlLanes are the lanes of a block: field f of byte j is the code of column 4f+j, see cpu.PackTernary.
-type ggmlLanes [16]uint32
 
 const tq1Bytes, tq2Bytes = 54, 66
 
 var ggmlFormats = map[string]ggmlFormat{
-	GGMLI2SX86:   {lanes: 8, bytes: 32, tail: 32, lanesOf: i2sX86Lanes},
-	GGMLI2SArm64: {lanes: 4, bytes: 16, tail: 32, lanesOf: i2sArm64Lanes},
-	GGMLI2SRow4:  {lanes: 1, bytes: 16, tail: 32, lanesOf: i2sRow4Lane, fourRows: true},
-	GGMLTQ1:      {lanes: 16, bytes: tq1Bytes, rowwise: true, lanesOf: tq1Lanes},
-	GGMLTQ2:      {lanes: 16, bytes: tq2Bytes, rowwise: true, lanesOf: tq2Lanes},
+	GGMLI2SX86:   {lanes: 8, bytes: 32, tail: 32, unpack: unpackI2SX86},
+	GGMLI2SArm64: {lanes: 4, bytes: 16, tail: 32, unpack: unpackI2SArm64},
+	GGMLI2SRow4:  {lanes: 1, bytes: 16, tail: 32, unpack: unpackI2SRow4, fourRows: true},
+	GGMLTQ1:      {lanes: 16, bytes: tq1Bytes, unpack: unpackTQ1},
+	GGMLTQ2:      {lanes: 16, bytes: tq2Bytes, unpack: unpackTQ2},
 }
 
 // PackGGML fills t, whose shape, layout and memory are given, with the codes
@@ -94,8 +91,9 @@ func PackGGML(t *Ternary, format string, src []byte, order func(row int) int) er
 // ggmlSource is the packed tensor.
 type ggmlSource struct {
 	ggmlFormat
-	data []byte
-	cols int
+	data  []byte
+	cols  int
+	scale uint16 // of the blocks that have one
 }
 
 // open checks the sizes and finds the scale.
@@ -107,7 +105,7 @@ func (g *ggmlSource) open(format string, rows int) (scale float32, err error) {
 	g.ggmlFormat = f
 	unit, values := rows*g.cols, f.lanes*cpu.BlockCols
 	switch {
-	case f.rowwise:
+	case f.tail == 0:
 		unit = g.cols
 	case f.fourRows:
 		values *= 4
@@ -123,52 +121,57 @@ func (g *ggmlSource) open(format string, rows int) (scale float32, err error) {
 	if f.tail > 0 {
 		return math.Float32frombits(binary.LittleEndian.Uint32(g.data[codes:])), nil
 	}
-	return g.blockScale()
-}
-
-// blockScale is the scale that all blocks with one that is not 0 have.
-func (g *ggmlSource) blockScale() (float32, error) {
-	var bits uint16
-	for end := g.bytes; end <= len(g.data); end += g.bytes {
-		switch b := scaleBits(g.data[end-2:]); {
-		case b == 0 || b == bits:
-		case bits == 0:
-			bits = b
-		default:
-			at := (end/g.bytes - 1) * g.lanes * cpu.BlockCols
-			return 0, &ValueError{Kind: ErrScale, Row: at / g.cols, Col: at % g.cols, Found: fmt.Sprint(half(b)), Expected: fmt.Sprint(half(bits))}
-		}
+	for end := f.bytes; g.scale == 0 && end <= len(g.data); end += f.bytes {
+		g.scale = scaleBits(g.data[:end])
 	}
-	return half(bits), nil
+	return half(g.scale), nil
 }
 
 func half(bits uint16) float32 { return tensor.Float16Bits(bits).Float32() }
 
-// scaleBits is the half at b, with one zero.
+// scaleBits is the half at the end of b, with one zero.
 func scaleBits(b []byte) uint16 {
-	if bits := binary.LittleEndian.Uint16(b); bits != 0x8000 {
+	if bits := binary.LittleEndian.Uint16(b[len(b)-2:]); bits != 0x8000 {
 		return bits
 	}
 	return 0
 }
 
-// pack writes the lanes of a row of the source into those of a panel's row.
+// pack writes the lanes of a row of the source to those of a panel's row.
 func (g *ggmlSource) pack(panel []byte, row int) error {
 	count := g.cols / cpu.BlockCols
 	first := row * count
 	if g.fourRows {
 		first = row / 4 * count
 	}
-	var lanes ggmlLanes
-	bad := uint32(0)
+	bad := uint64(0)
 	for n := 0; n < count; {
-		g.lanesOf(&lanes, g.data[(first+n)/g.lanes*g.bytes:][:g.bytes], row)
-		for i := (first + n) % g.lanes; i < g.lanes && n < count; i, n = i+1, n+1 {
-			bad |= lanes[i] & (lanes[i] >> 1)
-			binary.LittleEndian.PutUint32(panel[n*cpu.BlockBytes:], lanes[i])
+		block := g.data[(first+n)/g.lanes*g.bytes:][:g.bytes]
+		if from := (first + n) % g.lanes; from > 0 || count-n < g.lanes { // a block that runs over the ends of rows
+			var lanes [16 * cpu.BlockBytes]byte
+			g.unpack(lanes[:], block, row)
+			for ; from < g.lanes && n < count; from, n = from+1, n+1 {
+				x := binary.LittleEndian.Uint32(lanes[from*cpu.BlockBytes:])
+				bad |= uint64(x & (x >> 1))
+				binary.LittleEndian.PutUint32(panel[n*cpu.BlockBytes:], x)
+			}
+			continue
 		}
+		to := panel[n*cpu.BlockBytes:]
+		n += g.lanes
+		if g.tail == 0 {
+			switch bits := scaleBits(block); bits {
+			case g.scale:
+			case 0:
+				padLane(to[:(g.lanes-1)*cpu.BlockBytes+4], 0)
+				continue
+			default:
+				return &ValueError{Kind: ErrScale, Row: row, Col: (n - g.lanes) * cpu.BlockCols, Found: fmt.Sprint(half(bits)), Expected: fmt.Sprint(half(g.scale))}
+			}
+		}
+		bad |= g.unpack(to, block, row)
 	}
-	if bad&0x55555555 != 0 {
+	if bad&0x5555555555555555 != 0 {
 		return laneCode3(panel, row, g.cols)
 	}
 	return nil
@@ -186,119 +189,131 @@ func laneCode3(panel []byte, row, cols int) error {
 	return e
 }
 
-// i2sX86Lanes: byte i has the values i, 32+i, 64+i and 96+i, the first in the highest bits.
-func i2sX86Lanes(lanes *ggmlLanes, b []byte, _ int) {
-	t := turn32(b)
-	for k, x := range t {
-		lanes[6-2*k], lanes[7-2*k] = uint32(x), uint32(x>>32)
-	}
+// unpackI2SX86: byte i has the values i, 32+i, 64+i and 96+i, the first in the highest bits.
+func unpackI2SX86(panel, b []byte, _ int) uint64 {
+	x0, x1, x2, x3 := turn32(b)
+	return put8(panel, x3, x2, x1, x0)
 }
 
-// i2sArm64Lanes: byte i has the values i, 16+i, 32+i and 48+i, the first in the highest bits.
-func i2sArm64Lanes(lanes *ggmlLanes, b []byte, _ int) {
-	t := turn16(b)
-	for k, x := range t {
-		lanes[3-k] = uint32(x)
-	}
+// unpackI2SArm64: byte i has the values i, 16+i, 32+i and 48+i, the first in the highest bits.
+func unpackI2SArm64(panel, b []byte, _ int) uint64 {
+	x0, x1, x2, x3 := turn16(b)
+	return put4(panel, x3, x2, x1, x0)
 }
 
-// i2sRow4Lane: byte i has column i of four rows, the first in the highest bits.
-func i2sRow4Lane(lanes *ggmlLanes, b []byte, row int) {
-	t := turn16(b)
-	lanes[0] = uint32(t[3-row%4])
+// unpackI2SRow4: byte i has column i of four rows, the first in the highest bits.
+func unpackI2SRow4(panel, b []byte, row int) uint64 {
+	const mask = 0x0303030303030303
+	b = b[:16]
+	shift := (6 - row%4*2) & 6
+	x := binary.LittleEndian.Uint64(b) >> shift & mask
+	y := binary.LittleEndian.Uint64(b[8:]) >> shift & mask
+	lane := uint32(x) | uint32(x>>32)<<2 | uint32(y)<<4 | uint32(y>>32)<<6
+	binary.LittleEndian.PutUint32(panel, lane)
+	return uint64(lane & (lane >> 1))
 }
 
-// tq2Lanes: byte i of each half has the values i, 32+i, 64+i and 96+i of it, the first in the lowest bits.
-func tq2Lanes(lanes *ggmlLanes, b []byte, _ int) {
-	if scaleBits(b[64:]) == 0 {
-		*lanes = zeroLanes
-		return
-	}
-	for half := range 2 {
-		t := turn32(b[32*half:])
-		for k, x := range t {
-			lanes[8*half+2*k], lanes[8*half+2*k+1] = uint32(x), uint32(x>>32)
-		}
-	}
+// unpackTQ2: byte i of each half has the values i, 32+i, 64+i and 96+i of it, the first in the lowest bits.
+func unpackTQ2(panel, b []byte, _ int) uint64 {
+	x0, x1, x2, x3 := turn32(b)
+	y0, y1, y2, y3 := turn32(b[32:])
+	return put8(panel, x0, x1, x2, x3) | put8(panel[8*cpu.BlockBytes:], y0, y1, y2, y3)
 }
 
-// tq1Lanes: of 32 bytes digit n in base 3 of byte i is value 32n+i, of the next 16 value 160+16n+i, and of the last four, which have four digits,
-// value 240+4n+i.
-func tq1Lanes(lanes *ggmlLanes, b []byte, _ int) {
-	if scaleBits(b[52:]) == 0 {
-		*lanes = zeroLanes
-		return
-	}
-	var four, fifth [52]byte
-	for i, x := range b[:52] {
-		four[i], fifth[i] = trits[x][0], trits[x][1]
-	}
-	t := turn32(four[:])
-	for k, x := range t {
-		lanes[2*k], lanes[2*k+1] = uint32(x), uint32(x>>32)
-	}
-	lanes[8], lanes[9] = join(fifth[:]), join(fifth[16:])
-	t = turn16(four[32:])
-	for k, x := range t {
-		lanes[10+k] = uint32(x)
-	}
-	lanes[14] = join(fifth[32:])
-	lanes[15] = binary.LittleEndian.Uint32(four[48:])
+// unpackTQ1: of 32 bytes digit n in base 3 of byte i is value 32n+i, of the next 16 value 160+16n+i, and of the last four, which have four
+// digits, value 240+4n+i.
+func unpackTQ1(panel, b []byte, _ int) uint64 {
+	b = b[:52]
+	q0, q1, q2, q3 := trits4(b), trits4(b[4:]), trits4(b[8:]), trits4(b[12:])
+	r0, r1, r2, r3 := trits4(b[16:]), trits4(b[20:]), trits4(b[24:]), trits4(b[28:])
+	x0, x1, x2, x3 := turn(q0&lower|r0<<32, q1&lower|r1<<32, q2&lower|r2<<32, q3&lower|r3<<32)
+	put8(panel, x0, x1, x2, x3)
+	rest := (*[7*cpu.BlockBytes + 4]byte)(panel[8*cpu.BlockBytes:])
+	binary.LittleEndian.PutUint32(rest[0:], fifths(q0, q1, q2, q3))
+	binary.LittleEndian.PutUint32(rest[cpu.BlockBytes:], fifths(r0, r1, r2, r3))
+	q0, q1, q2, q3 = trits4(b[32:]), trits4(b[36:]), trits4(b[40:]), trits4(b[44:])
+	x0, x1, x2, x3 = turn(q0&lower, q1&lower, q2&lower, q3&lower)
+	put4(rest[2*cpu.BlockBytes:], x0, x1, x2, x3)
+	binary.LittleEndian.PutUint32(rest[6*cpu.BlockBytes:], fifths(q0, q1, q2, q3))
+	binary.LittleEndian.PutUint32(rest[7*cpu.BlockBytes:], uint32(trits4(b[48:])))
+	return 0
 }
 
-// trits are the first four digits of a byte of TQ1_0, two bits each, and the fifth: what 3 times the byte times 3^n, modulo 256, carries over.
-var trits = func() (t [256][2]byte) {
+// trits4 are the digits of four bytes: the first four of byte i in byte i, two bits each, and the fifth in byte 4+i.
+func trits4(b []byte) uint64 {
+	b = b[:4]
+	return trits[b[0]] | trits[b[1]]<<8 | trits[b[2]]<<16 | trits[b[3]]<<24
+}
+
+// trits is trits4 for one byte. Digit n is what 3 times the byte times 3^n, modulo 256, carries over.
+var trits = func() (t [256]uint64) {
 	for b := range t {
-		rest := uint16(b)
+		rest := uint64(b)
 		for n := range 5 {
-			t[b][n/4] |= byte(rest*3>>8) << (n % 4 * 2)
+			t[b] |= rest * 3 >> 8 << (n/4*32 + n%4*2)
 			rest = rest * 3 & 0xff
 		}
 	}
 	return t
 }()
 
-// zeroLanes are lanes of weight 0.
-var zeroLanes = func() (l ggmlLanes) {
-	for i := range l {
-		l[i] = 0x55555555
-	}
-	return l
-}()
+// fifths makes a lane of the fifth digits.
+func fifths(x0, x1, x2, x3 uint64) uint32 {
+	return uint32(x0>>32 | x1>>32<<2 | x2>>32<<4 | x3>>32<<6)
+}
 
-// join makes a lane of sixteen codes, one a byte.
-func join(b []byte) uint32 {
-	return binary.LittleEndian.Uint32(b) | binary.LittleEndian.Uint32(b[4:])<<2 | binary.LittleEndian.Uint32(b[8:])<<4 | binary.LittleEndian.Uint32(b[12:])<<6
+// put8 writes eight lanes, two in a word.
+func put8(panel []byte, x0, x1, x2, x3 uint64) (bad uint64) {
+	p := (*[7*cpu.BlockBytes + 4]byte)(panel)
+	binary.LittleEndian.PutUint32(p[0:], uint32(x0))
+	binary.LittleEndian.PutUint32(p[cpu.BlockBytes:], uint32(x0>>32))
+	binary.LittleEndian.PutUint32(p[2*cpu.BlockBytes:], uint32(x1))
+	binary.LittleEndian.PutUint32(p[3*cpu.BlockBytes:], uint32(x1>>32))
+	binary.LittleEndian.PutUint32(p[4*cpu.BlockBytes:], uint32(x2))
+	binary.LittleEndian.PutUint32(p[5*cpu.BlockBytes:], uint32(x2>>32))
+	binary.LittleEndian.PutUint32(p[6*cpu.BlockBytes:], uint32(x3))
+	binary.LittleEndian.PutUint32(p[7*cpu.BlockBytes:], uint32(x3>>32))
+	return x0&(x0>>1) | x1&(x1>>1) | x2&(x2>>1) | x3&(x3>>1)
+}
+
+// put4 writes four lanes.
+func put4(panel []byte, x0, x1, x2, x3 uint64) (bad uint64) {
+	p := (*[3*cpu.BlockBytes + 4]byte)(panel)
+	binary.LittleEndian.PutUint32(p[0:], uint32(x0))
+	binary.LittleEndian.PutUint32(p[cpu.BlockBytes:], uint32(x1))
+	binary.LittleEndian.PutUint32(p[2*cpu.BlockBytes:], uint32(x2))
+	binary.LittleEndian.PutUint32(p[3*cpu.BlockBytes:], uint32(x3))
+	return x0&(x0>>1) | x1&(x1>>1) | x2&(x2>>1) | x3&(x3>>1)
 }
 
 // turn16 makes four lanes of sixteen bytes: lane k has the codes in bits 2k of these.
-func turn16(b []byte) [4]uint64 {
+func turn16(b []byte) (x0, x1, x2, x3 uint64) {
 	b = b[:16]
-	return turn(uint64(binary.LittleEndian.Uint32(b)), uint64(binary.LittleEndian.Uint32(b[4:])),
-		uint64(binary.LittleEndian.Uint32(b[8:])), uint64(binary.LittleEndian.Uint32(b[12:])))
+	x, y := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
+	return turn(x&lower, x>>32, y&lower, y>>32)
 }
 
 // turn32 is turn16 for twice sixteen bytes, of which the second have the upper halves.
-func turn32(b []byte) [4]uint64 {
+func turn32(b []byte) (x0, x1, x2, x3 uint64) {
 	b = b[:32]
-	at := func(i int) uint64 {
-		return uint64(binary.LittleEndian.Uint32(b[i:])) | uint64(binary.LittleEndian.Uint32(b[16+i:]))<<32
-	}
-	return turn(at(0), at(4), at(8), at(12))
+	x, y := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
+	u, v := binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])
+	return turn(x&lower|u<<32, x>>32|u&^lower, y&lower|v<<32, y>>32|v&^lower)
 }
 
+const lower = 1<<32 - 1
+
 // turn swaps field i of word k with field k of word i, in every byte.
-func turn(w0, w1, w2, w3 uint64) [4]uint64 {
-	const odd, high = 0x3333333333333333, 0x0f0f0f0f0f0f0f0f
-	t := (w0>>2 ^ w1) & odd
+func turn(w0, w1, w2, w3 uint64) (x0, x1, x2, x3 uint64) {
+	const even, low = 0x3333333333333333, 0x0f0f0f0f0f0f0f0f
+	t := (w0>>2 ^ w1) & even
 	w0, w1 = w0^t<<2, w1^t
-	t = (w2>>2 ^ w3) & odd
+	t = (w2>>2 ^ w3) & even
 	w2, w3 = w2^t<<2, w3^t
-	t = (w0>>4 ^ w2) & high
+	t = (w0>>4 ^ w2) & low
 	w0, w2 = w0^t<<4, w2^t
-	t = (w1>>4 ^ w3) & high
-	w1, w3 = w1^t<<4, w3^t
-	return [4]uint64{w0, w1, w2, w3}
+	t = (w1>>4 ^ w3) & low
+	return w0, w1 ^ t<<4, w2, w3 ^ t
 }
 
 // ErrScale is a tensor of blocks that is no ternary matrix: its blocks have

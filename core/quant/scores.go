@@ -38,7 +38,7 @@ func NewScores(w *Dense, panels []byte) (*Scores, error) {
 			for row := p * cpu.PanelRows; row < min((p+1)*cpu.PanelRows, w.Rows); row++ {
 				w.Row(values, row)
 				s.RowScale[row] = quantizeGroup(codes, values, Options{Bits: 8})
-				packDenseRow(panel, cpu.DenseInt8, row%cpu.PanelRows, values, codes)
+				packInt8Row(panel[4*(row%cpu.PanelRows):], codes)
 				s.Slack[row], s.Spread[row] = scoreBound(values, codes, s.RowScale[row])
 			}
 		}

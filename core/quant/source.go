@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 )
@@ -94,27 +95,59 @@ func decodeBF16(dst []float32, src []byte) bool {
 	return bad&sign16 == 0
 }
 
-// decodeF16 leaves infinity and NaN to a second look: they are errors anyway.
+// decodeF16 takes four. It leaves infinity and NaN to a second look: they are errors anyway.
 func decodeF16(dst []float32, src []byte) bool {
-	worst := uint32(0)
-	for i := range dst {
-		h := uint32(binary.LittleEndian.Uint16(src[2*i:]))
-		worst = max(worst, h&0x7fff)
-		magnitude := math.Float32frombits(h&0x7fff<<13) * halfShift
-		dst[i] = math.Float32frombits(math.Float32bits(magnitude) | h&0x8000<<16)
+	all, bad := dst, uint64(0)
+	for body := src; len(dst) >= 4 && len(body) >= 8; dst, body = dst[4:], body[8:] {
+		x := binary.LittleEndian.Uint64(body)
+		dst[0], dst[1], dst[2], dst[3] = widenF16(uint32(x)), widenF16(uint32(x>>16)), widenF16(uint32(x>>32)), widenF16(uint32(x>>48))
+		bad |= x&^sign16 + 0x0400040004000400
 	}
-	if worst < 0x7c00 {
+	for i := range dst {
+		x := uint32(binary.LittleEndian.Uint16(src[2*(len(all)-len(dst)+i):]))
+		dst[i] = widenF16(x)
+		bad |= uint64(x&0x7fff + 0x0400)
+	}
+	if bad&sign16 == 0 {
 		return true
 	}
+	dst = all
 	for i := range dst {
 		dst[i] = cpu.FromHalf(binary.LittleEndian.Uint16(src[2*i:]))
 	}
 	return false
 }
 
+// widenF16 is the value of a finite half in the low bits of h.
+func widenF16(h uint32) float32 {
+	magnitude := math.Float32frombits(h&0x7fff<<13) * halfShift
+	return math.Float32frombits(math.Float32bits(magnitude) | h&0x8000<<16)
+}
+
 // halfShift: moved to float32's place, a half's exponent is off by 112,
 // subnormals included.
 const halfShift = 0x1p112
+
+// finite says whether all numbers of F32 or BF16 are finite. As in decodeF32 the sum carries for others.
+func finite(dtype string, src []byte) bool {
+	sign, step := uint64(sign16), uint64(0x0080008000800080)
+	if dtype == F32 {
+		sign, step = sign32, 0x0080000000800000
+	}
+	bad := uint64(0)
+	for ; len(src) >= 8; src = src[8:] {
+		bad |= binary.LittleEndian.Uint64(src)&^sign + step
+	}
+	var last [8]byte
+	copy(last[:], src)
+	bad |= binary.LittleEndian.Uint64(last[:])&^sign + step
+	return bad&sign == 0
+}
+
+// bytesOf views numbers as they lie in memory.
+func bytesOf[T float32 | uint16](x []T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x)*int(unsafe.Sizeof(*new(T))))
+}
 
 // notFinite finds the first NaN or infinity of a row-major range that starts
 // at element first of the matrix.

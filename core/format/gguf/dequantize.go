@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
@@ -22,7 +23,7 @@ func Decoded() []string { return slices.Sorted(maps.Keys(decoders)) }
 func Dequantize(dst []float32, dtype string, src []byte) error {
 	decode, d := decoders[dtype], dtypes[dtype]
 	if decode == nil {
-		return &container.Error{Kind: ErrDecode, Field: "type", Found: dtype, Expected: "F32, F16, BF16, Q4_0, Q8_0, Q4_K, Q6_K, TQ1_0, TQ2_0 or I2_S"}
+		return &container.Error{Kind: ErrDecode, Field: "type", Found: dtype, Expected: "one of " + strings.Join(Decoded(), ", ")}
 	}
 	if len(src)%d.bytes != 0 || len(dst) != len(src)/d.bytes*d.values {
 		return &container.Error{Kind: ErrDecode, Field: "size", Found: fmt.Sprintf("%d bytes for %d values of %s", len(src), len(dst), dtype),
@@ -104,14 +105,31 @@ func scales6(packed []byte, group int) (scale, least byte) {
 // of high byte i, less 32.
 func decodeQ6K(dst []float32, b []byte) {
 	d := half(b[208:])
-	for v := range 256 {
-		part, k, i := v/128, v%128/32, v%32
-		low := b[part*64+k%2*32+i] >> (k / 2 * 4) & 15
-		high := b[128+part*32+i] >> (2 * k) & 3
-		s := float32(d * float32(int8(b[192+v/16])))
-		dst[v] = s * float32(int(low|high<<4)-32)
+	for part := range 2 {
+		high := b[128+32*part:][:32]
+		for k := range 4 {
+			out, low := dst[128*part+32*k:][:32], b[64*part+k%2*32:][:32]
+			nibble, pair := k/2*4, 2*k
+			for h, scale := range b[192+8*part+2*k:][:2] {
+				s := float32(d * float32(int8(scale)))
+				for i := 16 * h; i < 16*h+16; i += 8 {
+					q := binary.LittleEndian.Uint64(low[i:])>>nibble&0x0f0f0f0f0f0f0f0f | binary.LittleEndian.Uint64(high[i:])>>pair&0x0303030303030303<<4
+					eight := (*[8]float32)(out[i:])
+					eight[0], eight[1], eight[2], eight[3] = s*sixBits[q&63], s*sixBits[q>>8&63], s*sixBits[q>>16&63], s*sixBits[q>>24&63]
+					eight[4], eight[5], eight[6], eight[7] = s*sixBits[q>>32&63], s*sixBits[q>>40&63], s*sixBits[q>>48&63], s*sixBits[q>>56&63]
+				}
+			}
+		}
 	}
 }
+
+// sixBits are the values of six bits, less 32.
+var sixBits = func() (t [64]float32) {
+	for i := range t {
+		t[i] = float32(i - 32)
+	}
+	return t
+}()
 
 // decodeTernary multiplies the codes of a block by the half behind them.
 func decodeTernary(dtype string) func(dst []float32, b []byte) {
