@@ -37,7 +37,7 @@ func TestDistillationIsThatOfPyTorch(t *testing.T) {
 		l.Weight = autograd.NewParam(table, load(table), l.Out, dim)
 		require.NoError(t, l.Refresh())
 		p := autograd.NewParam(weight, load(weight), dim)
-		return &nn.Head{Norm: &nn.RMSNorm{Weight: p.Data, Eps: 1e-5, Param: p}, Proj: l}
+		return &nn.Head{Norm: &nn.Norm{Weight: p.Data, Eps: 1e-5, Param: p}, Proj: l}
 	}
 	matrix := func(name string) *tensor.Tensor {
 		m, err := tensor.FromFloat32(load(name), record[name].Shape...)

@@ -100,16 +100,16 @@ func TestLayersAreThoseOfPyTorch(t *testing.T) {
 		for n := 1; n <= 3; n++ { // the same within rounding; equal bits are tested in core/nn
 			require.NoError(t, cpu.SetNumThreads(n))
 			w, b := l.param("layer_norm/w"), l.param("layer_norm/b")
-			norm := nn.LayerNorm{Weight: w.Data, Bias: b.Data, Eps: 1e-5, Param: w, BiasParam: b}
+			norm := nn.Norm{Center: true, Weight: w.Data, Bias: b.Data, Eps: 1e-5, Param: w, BiasParam: b}
 			l.check("layer_norm", nil, []string{"x"}, map[string]*autograd.Param{"w": w, "b": b},
 				func(c *nn.Ctx, x []*tensor.Tensor) *tensor.Tensor { return norm.Forward(c, x[0]) })
 		}
 		l.check("layer_norm_plain", nil, []string{"x"}, nil, func(c *nn.Ctx, x []*tensor.Tensor) *tensor.Tensor {
-			norm := nn.LayerNorm{Eps: 1e-5}
+			norm := nn.Norm{Center: true, Eps: 1e-5}
 			return norm.Forward(c, x[0])
 		})
 		w := l.param("rms_norm/w")
-		rms := nn.RMSNorm{Weight: w.Data, Eps: 1e-5, Param: w}
+		rms := nn.Norm{Weight: w.Data, Eps: 1e-5, Param: w}
 		l.check("rms_norm", nil, []string{"x"}, map[string]*autograd.Param{"w": w},
 			func(c *nn.Ctx, x []*tensor.Tensor) *tensor.Tensor { return rms.Forward(c, x[0]) })
 		for name, bidirectional := range map[string]bool{"causal": false, "bidirectional": true} {

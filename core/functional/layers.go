@@ -11,7 +11,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// rmsNorm is nn.RMSNorm of x [..., dim] with weight [dim].
+// rmsNorm is nn.Norm of x [..., dim] with weight [dim].
 func rmsNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
 	data, dim, err := normOperands(x, p, "weight")
 	if err != nil {
@@ -20,13 +20,13 @@ func rmsNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *
 	op := &operation{name: "rms_norm", again: true, key: planKey("rms_norm", data), x: data, out: data[0].Shape()}
 	op.forward = func(s *step) *tensor.Tensor {
 		w := s.param(1)
-		norm := nn.RMSNorm{Weight: w.Data, Eps: float32(p.Eps), Param: w}
+		norm := nn.Norm{Weight: w.Data, Eps: float32(p.Eps), Param: w}
 		return norm.Forward(s.ctx, s.see(0, dim))
 	}
 	return op.run(ctx, m, x)
 }
 
-// layerNorm is nn.LayerNorm of x [..., dim] with weight and bias [dim].
+// layerNorm is nn.Norm with Center of x [..., dim] with weight and bias [dim].
 func layerNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
 	data, dim, err := normOperands(x, p, "weight", "bias")
 	if err != nil {
@@ -35,7 +35,7 @@ func layerNorm(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p
 	op := &operation{name: "layer_norm", again: true, key: planKey("layer_norm", data), x: data, out: data[0].Shape()}
 	op.forward = func(s *step) *tensor.Tensor {
 		w, b := s.param(1), s.param(2)
-		norm := nn.LayerNorm{Weight: w.Data, Bias: b.Data, Eps: float32(p.Eps), Param: w, BiasParam: b}
+		norm := nn.Norm{Center: true, Weight: w.Data, Bias: b.Data, Eps: float32(p.Eps), Param: w, BiasParam: b}
 		return norm.Forward(s.ctx, s.see(0, dim))
 	}
 	return op.run(ctx, m, x)

@@ -92,7 +92,7 @@ func headLoss(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p 
 			for _, p := range []*autograd.Param{norm, proj.Weight} {
 				p.Grad = make([]float32, len(p.Data))
 			}
-			h := nn.Head{Norm: &nn.RMSNorm{Weight: norm.Data, Eps: float32(p.Eps), Param: norm}, Proj: &proj}
+			h := nn.Head{Norm: &nn.Norm{Weight: norm.Data, Eps: float32(p.Eps), Param: norm}, Proj: &proj}
 			h.Loss(s.ctx, s.see(0, dim), targets, scale, nats)
 			return nil
 		}

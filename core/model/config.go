@@ -23,9 +23,12 @@ const (
 	ArchBitnet = "BitnetForCausalLM"
 	// ArchLlama is a Llama whose projections are ternary (Llama3-8B-1.58, Falcon3-*-1.58bit): no sub-norms.
 	ArchLlama = "LlamaForCausalLM"
+	// ArchGPT2 is GPT-2 ("Language Models are Unsupervised Multitask Learners", Radford et al. 2019), with float or ternary
+	// projections: LayerNorm, a table of learned positions, a feed-forward network without a gate, biases everywhere.
+	ArchGPT2 = "GPT2LMHeadModel"
 )
 
-// The activation functions of the gated feed-forward network, under the names of transformers.
+// The activation functions of the feed-forward network, under the names of transformers.
 const (
 	ActReLU2    = "relu2"             // max(x, 0)^2
 	ActSiLU     = "silu"              // x * sigmoid(x)
@@ -60,7 +63,7 @@ const (
 // LoadConfig), from the registry (Lookup), or from code; in the last case WithDefaults fills what was
 // left zero, and Validate says whether the rest can be built.
 type Config struct {
-	// Architecture is ArchBitNet, ArchBitnet or ArchLlama.
+	// Architecture is ArchBitNet, ArchBitnet, ArchLlama or ArchGPT2.
 	Architecture string
 
 	VocabSize         int // rows of the embedding and of the head
@@ -72,10 +75,10 @@ type Config struct {
 	HeadDim           int // width of one head, even; Hidden/heads unless the file says otherwise
 
 	HiddenAct             string // one of the Act constants
-	MaxPositionEmbeddings int    // longest context the model was trained for, in tokens
+	MaxPositionEmbeddings int    // longest context the model was trained for, in tokens; rows of a table of learned positions
 
-	RMSNormEps  float64
-	RopeTheta   float64
+	RMSNormEps  float64      // of the norms, LayerNorm too
+	RopeTheta   float64      // of rotary positions
 	RopeScaling *RopeScaling // nil: unscaled
 
 	TieWordEmbeddings bool // embedding and head are one table
@@ -128,6 +131,15 @@ func (c *Config) SubNorms() bool {
 	return c.Architecture == ArchBitNet || c.Architecture == ArchBitnet
 }
 
+// LayerNorm reports whether the model's norms subtract the mean and have a bias (LayerNorm) and are not RMSNorm.
+func (c *Config) LayerNorm() bool { return c.Architecture == ArchGPT2 }
+
+// LearnedPositions reports whether positions are a table of max_position_embeddings rows, added to the embedding, and not rotations.
+func (c *Config) LearnedPositions() bool { return c.Architecture == ArchGPT2 }
+
+// Gated reports whether the feed-forward network has a gate beside its up projection.
+func (c *Config) Gated() bool { return c.Architecture != ArchGPT2 }
+
 // WithDefaults returns a copy in which every field left zero has its architecture's default, where one
 // exists: BitNetForCausalLM itself, key-value heads = heads, head_dim = hidden_size / heads, activation, eps,
 // rope theta, context 2048, bfloat16, autobitlinear. Sizes have no default. Booleans and token ids are
@@ -140,9 +152,11 @@ func (c Config) WithDefaults() Config {
 		theta, act = 500000, ActReLU2
 	case ArchLlama:
 		eps, class = 1e-6, BitLinear
+	case ArchGPT2:
+		act = ActGELUNew
 	}
 	mode := ModeOffline
-	if c.Architecture == ArchBitnet {
+	if c.Architecture == ArchBitnet || c.Architecture == ArchGPT2 {
 		mode = ModeOnline
 	}
 	setDefault(&c.NumKeyValueHeads, c.NumAttentionHeads)
@@ -287,14 +301,14 @@ func parseConfig(data []byte, name string, quantize bool) (*Config, error) {
 		c, err = parseOwn(root)
 	}
 	if err != nil {
-		return nil, err
+		return nil, root.asWritten(err)
 	}
 	if err := c.Validate(); err != nil {
 		var ce *ConfigError
 		if errors.As(err, &ce) {
 			ce.File = name
 		}
-		return nil, err
+		return nil, root.asWritten(err)
 	}
 	return c, nil
 }

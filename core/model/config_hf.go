@@ -10,10 +10,10 @@ import (
 )
 
 // architectures maps what a Hugging Face config names to what this package builds.
-var architectures = []string{ArchBitNet, ArchBitnet, ArchLlama}
+var architectures = []string{ArchBitNet, ArchBitnet, ArchLlama, ArchGPT2}
 
 // modelTypes is the fallback for a config without architectures.
-var modelTypes = map[string]string{"bitnet": ArchBitNet, "llama": ArchLlama}
+var modelTypes = map[string]string{"bitnet": ArchBitNet, "llama": ArchLlama, "gpt2": ArchGPT2}
 
 // isHF tells a Hugging Face config from our own by keys that only the former has.
 func isHF(o *object) bool {
@@ -24,9 +24,17 @@ func isHF(o *object) bool {
 // the arithmetic without being noticed.
 func parseHF(o *object) (*Config, error) {
 	c := &Config{Architecture: hfArchitecture(o)}
+	if c.Architecture == ArchGPT2 {
+		o.gpt2Fields()
+		c.readGPT2(o)
+	}
 	o.required(&c.VocabSize, "vocab_size")
 	o.required(&c.HiddenSize, "hidden_size")
-	o.required(&c.IntermediateSize, "intermediate_size")
+	if c.Architecture == ArchGPT2 && !o.has("intermediate_size") {
+		c.IntermediateSize = 4 * c.HiddenSize
+	} else {
+		o.required(&c.IntermediateSize, "intermediate_size")
+	}
 	o.required(&c.NumHiddenLayers, "num_hidden_layers")
 	o.required(&c.NumAttentionHeads, "num_attention_heads")
 	o.integer(&c.NumKeyValueHeads, "num_key_value_heads")
@@ -37,9 +45,11 @@ func parseHF(o *object) (*Config, error) {
 	if c.HiddenAct == "swish" {
 		c.HiddenAct = ActSiLU
 	}
-	c.tieUnstated = !o.has("tie_word_embeddings")
+	c.tieUnstated = c.Architecture != ArchGPT2 && !o.has("tie_word_embeddings")
 	c.namesCode = o.has("auto_map")
-	c.readHFRope(o)
+	if !c.LearnedPositions() {
+		c.readHFRope(o)
+	}
 	c.readHFQuantization(o)
 	if o.err != nil {
 		return nil, o.err
@@ -69,6 +79,9 @@ func (o *object) explicitZeros(c Config) Config {
 
 // readShared reads the fields that have one spelling in both forms.
 func (c *Config) readShared(o *object) {
+	if c.Architecture == ArchGPT2 {
+		c.TieWordEmbeddings, c.AttentionBias, c.MLPBias = true, true, true
+	}
 	o.str(&c.HiddenAct, "hidden_act")
 	o.integer(&c.MaxPositionEmbeddings, "max_position_embeddings")
 	o.number(&c.RMSNormEps, "rms_norm_eps")
@@ -107,7 +120,7 @@ func hfArchitecture(o *object) string {
 		if kind == "" {
 			o.fail("architectures", nil, "missing, and model_type too; supported are "+strings.Join(architectures, ", "))
 		} else {
-			o.fail("model_type", kind, "unsupported; supported are bitnet and llama")
+			o.fail("model_type", kind, "unsupported; supported are "+strings.Join(sortedKeys(modelTypes), ", "))
 		}
 	}
 	return arch
@@ -165,9 +178,12 @@ func (c *Config) readRopeObject(r *object) {
 func (c *Config) readHFQuantization(o *object) {
 	q := o.child("quantization_config")
 	if q == nil {
-		// Without it the linears of both BitNet classes are master weights: their code ternarizes on the fly.
+		// Without it the linears of both BitNet classes are master weights: their code ternarizes on the fly. Those of a GPT-2 are floats.
 		c.Quantization = Quantization{LinearClass: AutoBitLinear, Mode: ModeOnline}
-		if c.Architecture == ArchLlama {
+		switch c.Architecture {
+		case ArchGPT2:
+			c.Quantization.ModulesToNotConvert = []string{floatLayers}
+		case ArchLlama:
 			o.fail("quantization_config", nil, `missing: a Llama without it has full-precision linears; pass quantize=True to make them ternary, or for ternary master weights add `+
 				`{"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}`)
 		}
@@ -178,6 +194,9 @@ func (c *Config) readHFQuantization(o *object) {
 		method = ""
 	}
 	c.Quantization = Quantization{LinearClass: BitLinear, Mode: ModeOffline}
+	if c.Architecture == ArchGPT2 {
+		c.Quantization = Quantization{LinearClass: AutoBitLinear, Mode: ModeOnline}
+	}
 	q.str(&method, "quant_method")
 	if method != "bitnet" {
 		q.fail("quant_method", method, `must be "bitnet"`)
@@ -193,32 +212,32 @@ func (c *Config) readHFQuantization(o *object) {
 // hfConfig is what MarshalJSON writes: the fields that transformers reads, in the order it writes them.
 // RoPE and dtype stand there in both spellings, so that releases before and after 5.0 agree.
 type hfConfig struct {
-	Architectures         []string       `json:"architectures"`
-	ModelType             string         `json:"model_type"`
-	DType                 string         `json:"dtype"`
-	TorchDType            string         `json:"torch_dtype"`
-	VocabSize             int            `json:"vocab_size"`
-	HiddenSize            int            `json:"hidden_size"`
-	IntermediateSize      int            `json:"intermediate_size"`
-	NumHiddenLayers       int            `json:"num_hidden_layers"`
-	NumAttentionHeads     int            `json:"num_attention_heads"`
-	NumKeyValueHeads      int            `json:"num_key_value_heads"`
-	HeadDim               int            `json:"head_dim"`
-	HiddenAct             string         `json:"hidden_act"`
-	MaxPositionEmbeddings int            `json:"max_position_embeddings"`
-	InitializerRange      decimal        `json:"initializer_range"`
-	RMSNormEps            decimal        `json:"rms_norm_eps"`
-	TieWordEmbeddings     bool           `json:"tie_word_embeddings"`
-	AttentionBias         bool           `json:"attention_bias"`
-	MLPBias               bool           `json:"mlp_bias"`
-	BOSTokenID            *int           `json:"bos_token_id"`
-	EOSTokenID            any            `json:"eos_token_id"`
-	PadTokenID            *int           `json:"pad_token_id"`
-	RopeTheta             decimal        `json:"rope_theta"`
-	RopeScaling           map[string]any `json:"rope_scaling"`
-	RopeParameters        map[string]any `json:"rope_parameters"`
-	UseCache              bool           `json:"use_cache"`
-	Quantization          hfQuantization `json:"quantization_config"`
+	Architectures         []string        `json:"architectures"`
+	ModelType             string          `json:"model_type"`
+	DType                 string          `json:"dtype"`
+	TorchDType            string          `json:"torch_dtype"`
+	VocabSize             int             `json:"vocab_size"`
+	HiddenSize            int             `json:"hidden_size"`
+	IntermediateSize      int             `json:"intermediate_size"`
+	NumHiddenLayers       int             `json:"num_hidden_layers"`
+	NumAttentionHeads     int             `json:"num_attention_heads"`
+	NumKeyValueHeads      int             `json:"num_key_value_heads"`
+	HeadDim               int             `json:"head_dim"`
+	HiddenAct             string          `json:"hidden_act"`
+	MaxPositionEmbeddings int             `json:"max_position_embeddings"`
+	InitializerRange      decimal         `json:"initializer_range"`
+	RMSNormEps            decimal         `json:"rms_norm_eps"`
+	TieWordEmbeddings     bool            `json:"tie_word_embeddings"`
+	AttentionBias         bool            `json:"attention_bias"`
+	MLPBias               bool            `json:"mlp_bias"`
+	BOSTokenID            *int            `json:"bos_token_id"`
+	EOSTokenID            any             `json:"eos_token_id"`
+	PadTokenID            *int            `json:"pad_token_id"`
+	RopeTheta             decimal         `json:"rope_theta"`
+	RopeScaling           map[string]any  `json:"rope_scaling"`
+	RopeParameters        map[string]any  `json:"rope_parameters"`
+	UseCache              bool            `json:"use_cache"`
+	Quantization          *hfQuantization `json:"quantization_config"`
 }
 
 // decimal is a float64 that JSON shows with a decimal point: transformers warns about a factor of 8 that is not 8.0.
@@ -242,9 +261,17 @@ type hfQuantization struct {
 	ModulesToNotConvert []string `json:"modules_to_not_convert"`
 }
 
+func (q *Quantization) hf() *hfQuantization {
+	return &hfQuantization{QuantMethod: "bitnet", LinearClass: q.LinearClass, Mode: q.Mode,
+		UseRMSNorm: q.UseRMSNorm, RMSNormEps: decimal(q.RMSNormEps), ModulesToNotConvert: q.ModulesToNotConvert}
+}
+
 // MarshalJSON writes the config as a Hugging Face config.json, which transformers and ParseConfig both read
 // back to the same model.
 func (c Config) MarshalJSON() ([]byte, error) {
+	if c.Architecture == ArchGPT2 {
+		return c.gpt2JSON()
+	}
 	out := hfConfig{
 		Architectures: []string{c.Architecture}, ModelType: "bitnet", DType: c.DType, TorchDType: c.DType,
 		VocabSize: c.VocabSize, HiddenSize: c.HiddenSize, IntermediateSize: c.IntermediateSize,
@@ -254,9 +281,7 @@ func (c Config) MarshalJSON() ([]byte, error) {
 		RMSNormEps: decimal(c.RMSNormEps), TieWordEmbeddings: c.TieWordEmbeddings, AttentionBias: c.AttentionBias, MLPBias: c.MLPBias,
 		BOSTokenID: c.BOSTokenID, EOSTokenID: c.eosValue(), PadTokenID: c.PadTokenID,
 		RopeTheta: decimal(c.RopeTheta), RopeParameters: map[string]any{"rope_type": RopeDefault, "rope_theta": decimal(c.RopeTheta)},
-		UseCache: true,
-		Quantization: hfQuantization{QuantMethod: "bitnet", LinearClass: c.Quantization.LinearClass, Mode: c.Quantization.Mode,
-			UseRMSNorm: c.Quantization.UseRMSNorm, RMSNormEps: decimal(c.Quantization.RMSNormEps), ModulesToNotConvert: c.Quantization.ModulesToNotConvert},
+		UseCache: true, Quantization: c.Quantization.hf(),
 	}
 	if c.Architecture == ArchLlama {
 		out.ModelType = "llama"

@@ -20,6 +20,8 @@ type object struct {
 	fields map[string]json.RawMessage
 	asked  map[string]bool
 	err    error
+
+	renamed map[string]string // what the file calls fields that are read under another name
 }
 
 func readObject(file, prefix string, data []byte) (*object, error) {
@@ -72,6 +74,15 @@ func (o *object) fail(name string, value any, reason string) {
 	if o.err == nil {
 		o.err = &ConfigError{File: o.file, Field: o.prefix + name, Value: value, Reason: reason}
 	}
+}
+
+// asWritten makes an error call a field what the file does.
+func (o *object) asWritten(err error) error {
+	var ce *ConfigError
+	if errors.As(err, &ce) && o.renamed[ce.Field] != "" {
+		ce.Field = o.renamed[ce.Field]
+	}
+	return err
 }
 
 func (o *object) wrongKind(name string, v json.RawMessage, want string) {

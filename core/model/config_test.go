@@ -201,7 +201,7 @@ func TestBadConfigsNameFileFieldValueAndReason(t *testing.T) {
 		{"architecture unknown", hf(changes{"architectures": []string{"MistralForCausalLM"}}), "architectures", "MistralForCausalLM", "supported are BitNetForCausalLM"},
 		{"architecture not a list", hf(changes{"architectures": 5}), "architectures", "5", "a list of strings"},
 		{"architecture list with null", `{"architectures": [null]}`, "architectures", "[null]", "a list of strings"},
-		{"model_type unknown", hf(changes{"architectures": nil, "model_type": "gpt2"}), "model_type", "gpt2", "unsupported"},
+		{"model_type unknown", hf(changes{"architectures": nil, "model_type": "opt"}), "model_type", "opt", "unsupported"},
 		{"neither", `{"transformers_version": "5"}`, "architectures", "", "missing"},
 		{"vocab missing", hf(changes{"vocab_size": nil}), "vocab_size", "", "missing"},
 		{"hidden missing", hf(changes{"hidden_size": nil}), "hidden_size", "", "missing"},

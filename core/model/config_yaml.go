@@ -215,6 +215,9 @@ func (c Config) MarshalYAML() ([]byte, error) {
 	}
 	var b bytes.Buffer
 	for _, f := range fields {
+		if c.LearnedPositions() && strings.HasPrefix(f.name, "rope_") {
+			continue
+		}
 		value, err := json.Marshal(f.value)
 		if err != nil {
 			return nil, fmt.Errorf("config: %s: %w", f.name, err)

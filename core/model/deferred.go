@@ -78,7 +78,7 @@ func (l *loader) deferWeights(ctx context.Context, m *Model) error {
 			l.opts.Progress(done, total)
 		}
 		return nil
-	}, func(string, *nn.RMSNorm) error { return nil })
+	}, func(string, *nn.Norm) error { return nil })
 }
 
 // with does work while the weights of a module are in memory.

@@ -115,8 +115,9 @@ func (m *Model) matrices() []matrix {
 			vector(name+".rms_norm.weight", l.Norm.Weight)
 		}
 		return nil
-	}, func(name string, n *nn.RMSNorm) error {
+	}, func(name string, n *nn.Norm) error {
 		vector(name+".weight", n.Weight)
+		vector(name+".bias", n.Bias)
 		return nil
 	})
 	return out

@@ -38,7 +38,7 @@ func digest(t *testing.T, m *Model) string {
 			hashFloats(h, l.Norm.Weight)
 		}
 		return nil
-	}, func(name string, n *nn.RMSNorm) error {
+	}, func(name string, n *nn.Norm) error {
 		h.Write([]byte(name))
 		hashFloats(h, n.Weight)
 		return nil

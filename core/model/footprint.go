@@ -16,9 +16,12 @@ func (c *Config) WeightBytes(table cpu.DenseFormat) int64 {
 
 // weightBytes is WeightBytes with a format for each kind of dense matrix and the packing of o. A tied table has the head's.
 func (c *Config) weightBytes(embedding, head, linear cpu.DenseFormat, o *LoadOptions) int64 {
-	total := c.tableBytes(head) + 4*int64(c.HiddenSize)
+	total := c.tableBytes(head, c.VocabSize) + 4*c.normWeights()
 	if !c.TieWordEmbeddings {
-		total += c.tableBytes(embedding)
+		total += c.tableBytes(embedding, c.VocabSize)
+	}
+	if c.LearnedPositions() {
+		total += c.tableBytes(embedding, c.MaxPositionEmbeddings)
 	}
 	converts := c.Quantization.converter()
 	for i := range c.NumHiddenLayers {
@@ -31,10 +34,10 @@ func (c *Config) weightBytes(embedding, head, linear cpu.DenseFormat, o *LoadOpt
 	return total
 }
 
-func (c *Config) tableBytes(f cpu.DenseFormat) int64 {
-	n := int64(cpu.DenseBytes(f, c.VocabSize, c.HiddenSize))
+func (c *Config) tableBytes(f cpu.DenseFormat, rows int) int64 {
+	n := int64(cpu.DenseBytes(f, rows, c.HiddenSize))
 	if quant.Scaled(f) {
-		n += 4 * int64(c.VocabSize) // row scales
+		n += 4 * int64(rows) // row scales
 	}
 	return n
 }
@@ -49,7 +52,7 @@ func (c *Config) layout(name string, converts func(string) bool) quant.Layout {
 		layout = down
 		prefix, found = strings.CutSuffix(name, "down_proj")
 	}
-	if !found || c.Quantization.UseRMSNorm || c.IntermediateSize > cpu.MaxLines ||
+	if !found || !c.Gated() || c.Quantization.UseRMSNorm || c.IntermediateSize > cpu.MaxLines ||
 		!converts(prefix+"gate_proj") || !converts(prefix+"up_proj") || !converts(prefix+"down_proj") {
 		return quant.Panel16
 	}

@@ -84,8 +84,8 @@ func ggufName(module string) string {
 	return ggufModules[module]
 }
 
-func (s *ggufSource) norm(name string, dim int) ([]float32, error) {
-	return s.vector(ggufName(name)+".weight", dim)
+func (s *ggufSource) norm(name, part string, dim int) ([]float32, error) {
+	return s.vector(ggufName(name)+"."+part, dim)
 }
 
 func (s *ggufSource) table(name string, rows, cols int) (*nn.Linear, error) {

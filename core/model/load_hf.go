@@ -29,8 +29,7 @@ func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 		return nil, err
 	}
 	m, err := l.copyOut(ctx, set, func() (*Model, findMasters, error) {
-		m, src, err := planHF(ctx, set, cfg, l)
-		return m, src.masterRows, err
+		return planHF(ctx, set, cfg, l)
 	})
 	if err != nil {
 		return nil, err
@@ -43,19 +42,28 @@ func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 	return m, nil
 }
 
-// planHF assembles the model, and leaves the weights to the loader.
-func planHF(ctx context.Context, set container.Set, cfg *Config, l *loader) (*Model, *hfSource, error) {
-	src := &hfSource{tensorSource: newTensorSource(l, set), cfg: cfg, converts: cfg.Quantization.converter()}
-	if err := src.resolveTie(ctx); err != nil {
+// planHF assembles the model, and leaves the weights to the loader. The result also finds master weights.
+func planHF(ctx context.Context, set container.Set, cfg *Config, l *loader) (*Model, findMasters, error) {
+	hf := &hfSource{tensorSource: newTensorSource(l, set), cfg: cfg, converts: cfg.Quantization.converter()}
+	var src interface {
+		source
+		masterRows(name string, out, in int) (masterRows, error)
+		ignored(tensor string) bool
+	} = hf
+	embed := "model.embed_tokens"
+	if cfg.Architecture == ArchGPT2 {
+		gpt2 := newGPT2Source(hf)
+		embed, _ = gpt2.name(embed)
+		src = gpt2
+	}
+	if err := hf.resolveTie(ctx, embed+".weight"); err != nil {
 		return nil, nil, err
 	}
 	m, err := build(cfg, src)
 	if err != nil {
 		return nil, nil, err
 	}
-	return m, src, src.settle("a "+cfg.Architecture, func(name string) bool { // old Llama checkpoints carry them
-		return strings.HasSuffix(name, ".rotary_emb.inv_freq")
-	})
+	return m, src.masterRows, hf.settle("a "+cfg.Architecture, src.ignored)
 }
 
 // hfDir is the directory of a checkpoint's config.
@@ -83,6 +91,11 @@ type hfSource struct {
 	converts func(module string) bool
 }
 
+// ignored are the frequencies that old Llama checkpoints carry.
+func (s *hfSource) ignored(tensor string) bool {
+	return strings.HasSuffix(tensor, ".rotary_emb.inv_freq")
+}
+
 // oldNames are the names that the 1bitLLM checkpoints have for the sub-norms.
 var oldNames = map[string]string{
 	"self_attn.attn_sub_norm": "self_attn.inner_attn_ln",
@@ -91,8 +104,8 @@ var oldNames = map[string]string{
 
 // resolveTie settles whether embedding and head are one table. A config that does not say leaves it to the file; a
 // head that is stored although the config ties it counts only when it differs from the embedding, as in transformers.
-func (s *hfSource) resolveTie(ctx context.Context) error {
-	const head, embed = "lm_head.weight", "model.embed_tokens.weight"
+func (s *hfSource) resolveTie(ctx context.Context, embed string) error {
+	const head = "lm_head.weight"
 	stored := s.set.Has(head)
 	switch {
 	case s.cfg.tieUnstated:
@@ -170,7 +183,7 @@ func (s *hfSource) linear(name string, out, in int) (*nn.Linear, error) {
 	if err := s.bias(l, name, biasScale); err != nil {
 		return nil, err
 	}
-	return l, s.cfg.ownNorm(l, func() ([]float32, error) { return s.norm(name+".rms_norm", in) })
+	return l, s.cfg.ownNorm(l, func() ([]float32, error) { return s.norm(name+".rms_norm", "weight", in) })
 }
 
 // floatMatrix plans a matrix that stays float.
@@ -279,7 +292,7 @@ func (s *hfSource) bias(l *nn.Linear, name string, scale float32) error {
 	return nil
 }
 
-func (s *hfSource) norm(name string, dim int) ([]float32, error) {
+func (s *hfSource) norm(name, part string, dim int) ([]float32, error) {
 	if !s.set.Has(name + ".weight") {
 		for current, old := range oldNames {
 			if base, found := strings.CutSuffix(name, current); found && s.set.Has(base+old+".weight") {
@@ -287,11 +300,16 @@ func (s *hfSource) norm(name string, dim int) ([]float32, error) {
 			}
 		}
 	}
-	return s.vector(name+".weight", dim)
+	return s.vector(name+"."+part, dim)
 }
 
 func (s *hfSource) table(name string, rows, cols int) (*nn.Linear, error) {
-	w, err := s.view(name+".weight", rows, cols)
+	return s.tableAt(name+".weight", name, rows, cols)
+}
+
+// tableAt is the table of a module that the file has as the given tensor.
+func (s *hfSource) tableAt(tensor, module string, rows, cols int) (*nn.Linear, error) {
+	w, err := s.view(tensor, rows, cols)
 	if err != nil {
 		return nil, err
 	}
@@ -299,7 +317,7 @@ func (s *hfSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	if err != nil {
 		return nil, err
 	}
-	if name == "lm_head" || s.cfg.TieWordEmbeddings {
+	if s.cfg.isHead(module) {
 		format = s.head.or(format)
 	}
 	d, err := s.floatMatrix(w, rows, cols, format)

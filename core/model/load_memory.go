@@ -20,7 +20,7 @@ func FromTensors(ctx context.Context, config []byte, set container.Set, o LoadOp
 			return nil, err
 		}
 		l := newLoader(o, head)
-		m, src, err := planHF(ctx, set, cfg, l)
+		m, masters, err := planHF(ctx, set, cfg, l)
 		if err != nil {
 			return nil, err
 		}
@@ -28,7 +28,7 @@ func FromTensors(ctx context.Context, config []byte, set container.Set, o LoadOp
 			return nil, err
 		}
 		if o.Deferred {
-			m.masters = src.masterRows
+			m.masters = masters
 		}
 		m.Info.Format = "memory"
 		return m, nil

@@ -104,15 +104,15 @@ func (s *onnxSource) resolveTie() error {
 	embed := s.graph.matrices["model.embed_tokens"]
 	same := !stored || head.tensor == embed.tensor
 	if !same && (s.cfg.TieWordEmbeddings || s.cfg.tieUnstated) {
-		a, _, err := s.matrix("model.embed_tokens", s.cfg.VocabSize, s.cfg.HiddenSize)
+		a, err := s.matrix("model.embed_tokens", s.cfg.VocabSize, s.cfg.HiddenSize)
 		if err != nil {
 			return err
 		}
-		b, turned, err := s.matrix("lm_head", s.cfg.VocabSize, s.cfg.HiddenSize)
+		b, err := s.matrix("lm_head", s.cfg.VocabSize, s.cfg.HiddenSize)
 		if err != nil {
 			return err
 		}
-		same = sameTable(a, b, turned)
+		same = sameTable(a.View, b.View, b.turned)
 		s.used[head.tensor] = same
 		if err := errors.Join(a.ReleasePages(), b.ReleasePages()); err != nil {
 			return err
@@ -144,11 +144,11 @@ func sameTable(a, b container.View, turned bool) bool {
 	return true
 }
 
-// matrix returns the weights of a module, and whether they are [in, out].
-func (s *onnxSource) matrix(module string, out, in int) (container.View, bool, error) {
+// matrix returns the weights of a module.
+func (s *onnxSource) matrix(module string, out, in int) (fileMatrix, error) {
 	m, ok := s.graph.matrices[module]
 	if !ok {
-		return container.View{}, false, &container.Error{Kind: container.ErrTensorMissing, Path: s.set.Path(), Tensor: module + ".weight",
+		return fileMatrix{}, &container.Error{Kind: container.ErrTensorMissing, Path: s.set.Path(), Tensor: module + ".weight",
 			Found: "neither an initializer of that name nor a MatMul of that module", Expected: fmt.Sprintf("a matrix of shape %v", []int{out, in})}
 	}
 	shape := []int{out, in}
@@ -157,13 +157,13 @@ func (s *onnxSource) matrix(module string, out, in int) (container.View, bool, e
 	}
 	v, err := s.view(m.tensor, shape...)
 	if err != nil {
-		return v, false, err
+		return fileMatrix{}, err
 	}
-	return v, m.turned, v.Check(shape, append([]string{onnx.I8, onnx.I2}, floats...)...)
+	return fileMatrix{View: v, turned: m.turned, width: out}, v.Check(shape, append([]string{onnx.I8, onnx.I2}, floats...)...)
 }
 
 func (s *onnxSource) linear(name string, out, in int) (*nn.Linear, error) {
-	w, turned, err := s.matrix(name, out, in)
+	w, err := s.matrix(name, out, in)
 	if err != nil {
 		return nil, err
 	}
@@ -171,13 +171,13 @@ func (s *onnxSource) linear(name string, out, in int) (*nn.Linear, error) {
 	switch {
 	case !s.converts(name):
 		var format cpu.DenseFormat
-		if format, err = s.natural(w); err == nil {
-			l.Dense, err = s.float(w, turned, out, in, format)
+		if format, err = s.natural(w.View); err == nil {
+			l.Dense, err = s.float(w, out, in, format)
 		}
 	case slices.Contains(floats, w.DType):
-		s.masters(l, name, w, turned)
+		s.ternarize(l, w, s.cfg.layout(name, s.converts))
 	default:
-		err = s.ternary(l, name, w, turned)
+		err = s.ternary(l, name, w)
 	}
 	if err != nil {
 		return nil, err
@@ -187,11 +187,11 @@ func (s *onnxSource) linear(name string, out, in int) (*nn.Linear, error) {
 			return nil, err
 		}
 	}
-	return l, s.cfg.ownNorm(l, func() ([]float32, error) { return s.norm(name+".rms_norm", in) })
+	return l, s.cfg.ownNorm(l, func() ([]float32, error) { return s.norm(name+".rms_norm", "weight", in) })
 }
 
 // ternary plans a linear whose codes are stored as integers.
-func (s *onnxSource) ternary(l *nn.Linear, name string, w container.View, turned bool) error {
+func (s *onnxSource) ternary(l *nn.Linear, name string, w fileMatrix) error {
 	tensor := s.graph.matrices[name].scale
 	if tensor == "" {
 		tensor = name + ".weight_scale"
@@ -205,9 +205,9 @@ func (s *onnxSource) ternary(l *nn.Linear, name string, w container.View, turned
 	}
 	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
 	fill := s.codes(l.Ternary)
-	s.plan(w, 0, func() error {
+	s.plan(w.View, 0, func() error {
 		return fill(func(panels []byte) error {
-			codes, err := onnxCodes(w, turned, l.Out, l.In)
+			codes, err := onnxCodes(w.View, w.turned, l.Out, l.In)
 			if err != nil {
 				return err
 			}
@@ -248,68 +248,17 @@ func onnxCodes(w container.View, turned bool, out, in int) ([]int8, error) {
 	return codes, nil
 }
 
-// masters plans a linear that is ternarized at load.
-func (s *onnxSource) masters(l *nn.Linear, name string, w container.View, turned bool) {
-	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
-	fill := s.codes(l.Ternary)
-	s.plan(w, 0, func() error {
-		return fill(func(panels []byte) (err error) {
-			l.Ternary.Scale, err = quant.Ternarize(panels, w.DType, upright(w, turned, l.Out, l.In), l.Out, l.In)
-			return err
-		})
-	})
-}
-
 // masterRows reads the master weights of a layer, nil where it has codes.
 func (s *onnxSource) masterRows(name string, out, in int) (masterRows, error) {
-	v, turned, err := s.matrix(name, out, in)
-	if err != nil || !slices.Contains(floats, v.DType) {
+	w, err := s.matrix(name, out, in)
+	if err != nil || !slices.Contains(floats, w.DType) {
 		return nil, err
 	}
-	return rowsOnce(v, upright(v, turned, out, in), out, in), nil
+	return rowsOnce(w.View, w.upright(out, in), out, in), nil
 }
 
-// float plans a matrix that stays float: in pieces where its rows are rows in the file, and else as a whole.
-func (s *onnxSource) float(w container.View, turned bool, rows, cols int, format cpu.DenseFormat) (*quant.Dense, error) {
-	if err := w.Check(slices.Repeat([]int{-1}, 2), floats...); err != nil {
-		return nil, err
-	}
-	if !turned {
-		return s.dense(w, rows, cols, format, nil)
-	}
-	d := &quant.Dense{Rows: rows, Cols: cols, Format: format}
-	s.reserve(&d.Panels, cpu.DenseBytes(format, rows, cols))
-	if quant.Scaled(format) {
-		d.RowScale = make([]float32, rows)
-	}
-	s.plan(w, 0, func() error {
-		return quant.PackDense(d.Panels, d.RowScale, format, w.DType, upright(w, turned, rows, cols), rows, cols)
-	})
-	return d, nil
-}
-
-// upright is the bytes of a matrix [out, in], a copy when it was turned.
-func upright(w container.View, turned bool, out, in int) []byte {
-	if !turned {
-		return w.Data
-	}
-	size := len(w.Data) / (out * in)
-	data := make([]byte, len(w.Data))
-	cpu.Parallel((out+turnedRows-1)/turnedRows, task(func(chunk int) {
-		for c := range in {
-			for r := chunk * turnedRows; r < min((chunk+1)*turnedRows, out); r++ {
-				copy(data[(r*in+c)*size:(r*in+c+1)*size], w.Data[(c*out+r)*size:])
-			}
-		}
-	}))
-	return data
-}
-
-// turnedRows is how many rows of a matrix are turned into columns at a time, and the other way round: a cache line of codes.
-const turnedRows = 64
-
-func (s *onnxSource) norm(name string, dim int) ([]float32, error) {
-	return s.vector(s.stored(s.graph.vectors, name, ".weight"), dim)
+func (s *onnxSource) norm(name, part string, dim int) ([]float32, error) {
+	return s.vector(s.stored(s.graph.vectors, name, "."+part), dim)
 }
 
 // stored is the tensor of a module's vector, or the name that it should have.
@@ -321,18 +270,18 @@ func (s *onnxSource) stored(names map[string]string, module, part string) string
 }
 
 func (s *onnxSource) table(name string, rows, cols int) (*nn.Linear, error) {
-	w, turned, err := s.matrix(name, rows, cols)
+	w, err := s.matrix(name, rows, cols)
 	if err != nil {
 		return nil, err
 	}
-	format, err := s.natural(w)
+	format, err := s.natural(w.View)
 	if err != nil {
 		return nil, err
 	}
 	if name == "lm_head" || s.cfg.TieWordEmbeddings {
 		format = s.head.or(format)
 	}
-	d, err := s.float(w, turned, rows, cols, format)
+	d, err := s.float(w, rows, cols, format)
 	if err != nil {
 		return nil, err
 	}

@@ -100,7 +100,7 @@ func (c *Config) ownNorm(l *nn.Linear, read func() ([]float32, error)) error {
 		return nil
 	}
 	weight, err := read()
-	l.Norm = &nn.RMSNorm{Weight: weight, Eps: float32(c.Quantization.RMSNormEps)}
+	l.Norm = &nn.Norm{Weight: weight, Eps: float32(c.Quantization.RMSNormEps)}
 	return err
 }
 
@@ -135,6 +135,65 @@ func (s *tensorSource) dense(w container.View, rows, cols int, format cpu.DenseF
 		})
 	}
 	return d, nil
+}
+
+// fileMatrix is the weights of a layer [out, in] in a file: rows first to first+out of its rows, or turned: columns first to first+out of a
+// matrix [in, width].
+type fileMatrix struct {
+	container.View
+	turned       bool
+	first, width int
+}
+
+// upright is the weights [out, in], a copy when they are turned.
+func (m fileMatrix) upright(out, in int) []byte {
+	size := len(m.Data) / (m.width * in)
+	if !m.turned {
+		return m.Data[m.first*in*size : (m.first+out)*in*size]
+	}
+	data := make([]byte, out*in*size)
+	cpu.Parallel((out+turnedRows-1)/turnedRows, task(func(chunk int) {
+		for c := range in {
+			for r := chunk * turnedRows; r < min((chunk+1)*turnedRows, out); r++ {
+				copy(data[(r*in+c)*size:(r*in+c+1)*size], m.Data[(c*m.width+m.first+r)*size:])
+			}
+		}
+	}))
+	return data
+}
+
+// turnedRows is how many rows of a matrix are turned into columns at a time, and the other way round: a cache line of codes.
+const turnedRows = 64
+
+// float plans a matrix that stays float: in pieces where its rows are rows in the file, and else as a whole.
+func (s *tensorSource) float(w fileMatrix, rows, cols int, format cpu.DenseFormat) (*quant.Dense, error) {
+	if err := w.Check([]int{-1, -1}, floats...); err != nil {
+		return nil, err
+	}
+	if !w.turned && w.width == rows {
+		return s.dense(w.View, rows, cols, format, nil)
+	}
+	d := &quant.Dense{Rows: rows, Cols: cols, Format: format}
+	s.reserve(&d.Panels, cpu.DenseBytes(format, rows, cols))
+	if quant.Scaled(format) {
+		d.RowScale = make([]float32, rows)
+	}
+	s.plan(w.View, 0, func() error {
+		return quant.PackDense(d.Panels, d.RowScale, format, w.DType, w.upright(rows, cols), rows, cols)
+	})
+	return d, nil
+}
+
+// ternarize plans a linear that is ternarized at load.
+func (s *tensorSource) ternarize(l *nn.Linear, w fileMatrix, layout quant.Layout) {
+	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Layout: s.opts.packed(layout)}
+	fill := s.codes(l.Ternary)
+	s.plan(w.View, 0, func() error {
+		return fill(func(panels []byte) (err error) {
+			l.Ternary.Scale, err = quant.Ternarize(panels, w.DType, w.upright(l.Out, l.In), l.Out, l.In)
+			return err
+		})
+	})
 }
 
 // plan adds a job that converts w, a tensor or its rows from first on, names it in its error, and gives its pages back.

@@ -37,16 +37,11 @@ func loadTrainable(ctx context.Context, o LoadOptions, load func(context.Context
 		}
 	}()
 	defer container.CatchFault(&err)
-	c := masterCopy{ctx: ctx, plain: plain, from: map[string]*nn.Linear{}, norms: map[string]*nn.RMSNorm{}, progress: progress, total: plain.Config.ParameterCount()}
+	c := masterCopy{ctx: ctx, plain: plain, from: map[string]*nn.Linear{}, norms: map[string]*nn.Norm{}, progress: progress, total: plain.Config.ParameterCount()}
 	if err := plain.eachWeight(c.noteLinear, c.noteNorm); err != nil {
 		return nil, err
 	}
-	if err := m.eachWeight(func(name string, l *nn.Linear) error {
-		if name == "model.embed_tokens" {
-			l.Weight = m.Embed.Param
-		}
-		return c.linear(name, l)
-	}, c.norm); err != nil {
+	if err := m.eachWeight(c.linear, c.norm); err != nil {
 		return nil, err
 	}
 	m.Info.Path, m.Info.Metadata, m.Info.Warnings = plain.Info.Path, plain.Info.Metadata, plain.Info.Warnings
@@ -62,7 +57,7 @@ type masterCopy struct {
 	ctx   context.Context
 	plain *Model
 	from  map[string]*nn.Linear
-	norms map[string]*nn.RMSNorm
+	norms map[string]*nn.Norm
 
 	progress    func(done, total int64)
 	done, total int64 // weights
@@ -73,13 +68,14 @@ func (c *masterCopy) noteLinear(name string, l *nn.Linear) error {
 	return nil
 }
 
-func (c *masterCopy) noteNorm(name string, n *nn.RMSNorm) error {
+func (c *masterCopy) noteNorm(name string, n *nn.Norm) error {
 	c.norms[name] = n
 	return nil
 }
 
-func (c *masterCopy) norm(name string, n *nn.RMSNorm) error {
+func (c *masterCopy) norm(name string, n *nn.Norm) error {
 	copy(n.Weight, c.norms[name].Weight)
+	copy(n.Bias, c.norms[name].Bias)
 	return nil
 }
 

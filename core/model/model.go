@@ -3,7 +3,6 @@ package model
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -13,14 +12,15 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// Model is a BitNet b1.58 or Llama-layout causal language model: the one definition that inference and training run.
+// Model is a causal language model in the layout of BitNet b1.58, Llama or GPT-2: the one definition that inference and training run.
 type Model struct {
 	Config *Config
 
-	Embed  nn.Embedding
-	RoPE   *nn.RoPE
-	Blocks []Block
-	Head   nn.Head
+	Embed     nn.Embedding
+	RoPE      *nn.RoPE      // nil where positions are learned
+	Positions *nn.Embedding // the table of learned positions, or nil
+	Blocks    []Block
+	Head      nn.Head
 
 	Info  Info                              // where the weights came from and what they occupy
 	files atomic.Pointer[map[string]string] // tokenizer and other texts that SetAssets gave; nil: those at Info.Path
@@ -59,9 +59,9 @@ type Info struct {
 
 // Block is one transformer layer.
 type Block struct {
-	InputNorm *nn.RMSNorm
+	InputNorm *nn.Norm
 	Attn      nn.Attention
-	PostNorm  *nn.RMSNorm // post_attention_layernorm
+	PostNorm  *nn.Norm // post_attention_layernorm
 	FFN       nn.FeedForward
 }
 
@@ -89,8 +89,14 @@ func (m *Model) Forward(c *nn.Ctx, ids []int32) (*tensor.Tensor, error) {
 	if err := m.deferred.keepTables(context.Background()); err != nil {
 		return nil, err
 	}
-	x := nn.Dropout(c, m.Embed.Forward(c, ids))
-	angles := m.RoPE.Angles(c)
+	x := m.Embed.Forward(c, ids)
+	var angles nn.Angles
+	if m.Positions != nil {
+		x = nn.Add(c, x, m.Positions.Forward(c, c.Positions()))
+	} else {
+		angles = m.RoPE.Angles(c)
+	}
+	x = nn.Dropout(c, x)
 	for i := range m.Blocks {
 		if err := c.Err(); err != nil {
 			return nil, err
@@ -168,7 +174,7 @@ func (m *Model) Close() error {
 		return nil
 	}
 	m.closed = true
-	m.Blocks, m.Embed, m.Head = nil, nn.Embedding{}, nn.Head{}
+	m.Blocks, m.Embed, m.Positions, m.Head = nil, nn.Embedding{}, nil, nn.Head{}
 	var err error
 	for _, f := range m.close {
 		err = errors.Join(err, f())
@@ -198,36 +204,39 @@ func (*Hold) Release() {}
 type source interface {
 	// linear returns the layer [out, in]: ternary or dense as the checkpoint has it.
 	linear(name string, out, in int) (*nn.Linear, error)
-	// norm returns a weight vector [dim].
-	norm(name string, dim int) ([]float32, error)
-	// table returns the dense matrix [rows, cols] of the embedding or the output head.
+	// norm returns a vector [dim] of a norm: its "weight" or "bias".
+	norm(name, part string, dim int) ([]float32, error)
+	// table returns the dense matrix [rows, cols] of the embedding, the learned positions or the output head.
 	table(name string, rows, cols int) (*nn.Linear, error)
 }
 
 // build assembles the model that cfg describes from the weights of src. Tensor names are those of Hugging Face's
-// BitNetForCausalLM and LlamaForCausalLM; sources translate other spellings.
+// BitNetForCausalLM and LlamaForCausalLM, whatever the architecture, and "model.embed_positions"; sources translate other spellings.
 func build(cfg *Config, src source) (*Model, error) {
 	m := &Model{Config: cfg, Blocks: make([]Block, cfg.NumHiddenLayers)}
-	b := builder{src: src, eps: float32(cfg.RMSNormEps)}
+	b := builder{src: src, cfg: cfg}
 
 	table := b.table("model.embed_tokens", cfg.VocabSize, cfg.HiddenSize)
+	if cfg.LearnedPositions() {
+		positions := b.table("model.embed_positions", cfg.MaxPositionEmbeddings, cfg.HiddenSize)
+		if b.err == nil {
+			m.Positions = &nn.Embedding{Table: positions.Dense, Param: positions.Weight}
+		}
+	} else {
+		m.RoPE = b.rope()
+	}
 	for i := range m.Blocks {
-		m.Blocks[i] = b.block(cfg, i)
+		m.Blocks[i] = b.block(i)
 	}
 	norm := b.norm("model.norm", cfg.HiddenSize)
 	head := table
 	if !cfg.TieWordEmbeddings {
 		head = b.table("lm_head", cfg.VocabSize, cfg.HiddenSize)
 	}
-	rope, err := nn.NewRoPE(cfg.HeadDim, cfg.RopeTheta, cfg.RopeScaling.nn())
-	if b.err == nil && err != nil {
-		b.err = &ConfigError{Field: "rope_scaling", Value: cfg.RopeScaling, Reason: err.Error()}
-	}
 	if b.err != nil {
 		return nil, b.err
 	}
 	m.Embed = nn.Embedding{Table: table.Dense, Param: table.Weight}
-	m.RoPE = rope
 	m.Head = nn.Head{Norm: norm, Proj: head}
 	return m, nil
 }
@@ -235,12 +244,12 @@ func build(cfg *Config, src source) (*Model, error) {
 // builder remembers the first error, so that the model's structure reads without interruption.
 type builder struct {
 	src source
-	eps float32
+	cfg *Config
 	err error
 }
 
-func (b *builder) block(cfg *Config, i int) Block {
-	p := fmt.Sprintf("model.layers.%d.", i)
+func (b *builder) block(i int) Block {
+	cfg, p := b.cfg, layerName(i)
 	d, f := cfg.HiddenSize, cfg.IntermediateSize
 	q, kv := cfg.NumAttentionHeads*cfg.HeadDim, cfg.NumKeyValueHeads*cfg.HeadDim
 	blk := Block{
@@ -255,7 +264,7 @@ func (b *builder) block(cfg *Config, i int) Block {
 		PostNorm: b.norm(p+"post_attention_layernorm", d),
 		FFN: nn.FeedForward{
 			Act:  activations[cfg.HiddenAct],
-			Gate: b.linear(p+"mlp.gate_proj", f, d),
+			Gate: b.gate(p+"mlp.gate_proj", f, d),
 			Up:   b.linear(p+"mlp.up_proj", f, d),
 			Down: b.linear(p+"mlp.down_proj", d, f),
 		},
@@ -282,6 +291,22 @@ func (b *builder) linear(name string, out, in int) *nn.Linear {
 	return l
 }
 
+// gate is linear in a network that has one.
+func (b *builder) gate(name string, out, in int) *nn.Linear {
+	if !b.cfg.Gated() {
+		return nil
+	}
+	return b.linear(name, out, in)
+}
+
+func (b *builder) rope() *nn.RoPE {
+	rope, err := nn.NewRoPE(b.cfg.HeadDim, b.cfg.RopeTheta, b.cfg.RopeScaling.nn())
+	if b.err == nil && err != nil {
+		b.err = &ConfigError{Field: "rope_scaling", Value: b.cfg.RopeScaling, Reason: err.Error()}
+	}
+	return rope
+}
+
 func (b *builder) table(name string, rows, cols int) *nn.Linear {
 	if b.err != nil {
 		return nil
@@ -299,11 +324,13 @@ func (b *builder) begin(module string) {
 	}
 }
 
-func (b *builder) norm(name string, dim int) *nn.RMSNorm {
+func (b *builder) norm(name string, dim int) *nn.Norm {
 	if b.err != nil {
 		return nil
 	}
-	var w []float32
-	w, b.err = b.src.norm(name, dim)
-	return &nn.RMSNorm{Weight: w, Eps: b.eps}
+	n := &nn.Norm{Center: b.cfg.LayerNorm(), Eps: float32(b.cfg.RMSNormEps)}
+	if n.Weight, b.err = b.src.norm(name, "weight", dim); n.Center && b.err == nil {
+		n.Bias, b.err = b.src.norm(name, "bias", dim)
+	}
+	return n
 }

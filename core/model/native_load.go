@@ -191,14 +191,14 @@ func (s *nativeSource) extras(l *nn.Linear, name string) (err error) {
 		}
 	}
 	if s.file.Has(name + ".rms_norm.weight") {
-		l.Norm = &nn.RMSNorm{Eps: float32(s.cfg.Quantization.RMSNormEps)}
-		l.Norm.Weight, err = s.norm(name+".rms_norm", l.In)
+		l.Norm = &nn.Norm{Eps: float32(s.cfg.Quantization.RMSNormEps)}
+		l.Norm.Weight, err = s.norm(name+".rms_norm", "weight", l.In)
 	}
 	return err
 }
 
-func (s *nativeSource) norm(name string, dim int) ([]float32, error) {
-	return s.vector(name+".weight", dim)
+func (s *nativeSource) norm(name, part string, dim int) ([]float32, error) {
+	return s.vector(name+"."+part, dim)
 }
 
 // vector reads a small tensor at once; it lives on the Go heap. Its checksum is always verified.
@@ -241,8 +241,7 @@ func (s *nativeSource) table(name string, rows, cols int) (*nn.Linear, error) {
 		}
 	}
 	l := &nn.Linear{Out: rows, In: cols, Dense: d}
-	isHead := name == "lm_head" || name == "model.embed_tokens" && s.cfg.TieWordEmbeddings
-	if want := s.head.or(have); isHead && want != have {
+	if want := s.head.or(have); s.cfg.isHead(name) && want != have {
 		s.used[weight] = true
 		l.Dense = s.convert(v, d, want)
 		return l, nil

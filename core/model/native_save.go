@@ -240,8 +240,11 @@ func (w *nativeWriter) kept(name string, values []float32) {
 	w.vector(name, "", len(values), func() []float32 { return values })
 }
 
-func (w *nativeWriter) norm(name string, n *nn.RMSNorm) error {
+func (w *nativeWriter) norm(name string, n *nn.Norm) error {
 	w.kept(name+".weight", n.Weight)
+	if n.Bias != nil {
+		w.kept(name+".bias", n.Bias)
+	}
 	return nil
 }
 

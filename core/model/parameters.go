@@ -6,33 +6,37 @@ import (
 	"strings"
 )
 
-// linearShape is one of a layer's seven projections: y[out] = W[out, in] x[in].
+// linearShape is one of a layer's projections: y[out] = W[out, in] x[in].
 type linearShape struct {
 	Name    string // below the layer: "self_attn.q_proj"
 	Out, In int
 	Bias    bool
 }
 
-// linearShapes lists the seven projections of one layer in the order in which a forward pass uses them.
-func (c *Config) linearShapes() [7]linearShape {
+// linearShapes lists the projections of one layer in the order in which a forward pass uses them.
+func (c *Config) linearShapes() []linearShape {
 	d, f := c.HiddenSize, c.IntermediateSize
 	attn, kv := c.NumAttentionHeads*c.HeadDim, c.NumKeyValueHeads*c.HeadDim
-	return [7]linearShape{
+	shapes := []linearShape{
 		{"self_attn.q_proj", attn, d, c.AttentionBias},
 		{"self_attn.k_proj", kv, d, c.AttentionBias},
 		{"self_attn.v_proj", kv, d, c.AttentionBias},
 		{"self_attn.o_proj", d, attn, c.AttentionBias},
-		{"mlp.gate_proj", f, d, c.MLPBias},
-		{"mlp.up_proj", f, d, c.MLPBias},
-		{"mlp.down_proj", d, f, c.MLPBias},
 	}
+	if c.Gated() {
+		shapes = append(shapes, linearShape{"mlp.gate_proj", f, d, c.MLPBias})
+	}
+	return append(shapes, linearShape{"mlp.up_proj", f, d, c.MLPBias}, linearShape{"mlp.down_proj", d, f, c.MLPBias})
 }
 
-// ParameterCount is the number of weights: embedding, head (once when tied), projections, biases and norms. Scales
+// ParameterCount is the number of weights: embedding, learned positions, head (once when tied), projections, biases and norms. Scales
 // are not counted, as they are not in published figures.
 func (c *Config) ParameterCount() int64 {
 	d := int64(c.HiddenSize)
-	total := int64(c.VocabSize)*d + d // embedding and final norm
+	total := int64(c.VocabSize)*d + c.normWeights() // embedding and final norm
+	if c.LearnedPositions() {
+		total += int64(c.MaxPositionEmbeddings) * d
+	}
 	if !c.TieWordEmbeddings {
 		total += int64(c.VocabSize) * d
 	}
@@ -48,9 +52,17 @@ func (c *Config) LayerWeights() int64 {
 	return n
 }
 
+// normWeights counts the weights of a norm of the residual stream.
+func (c *Config) normWeights() int64 {
+	if c.LayerNorm() {
+		return 2 * int64(c.HiddenSize)
+	}
+	return int64(c.HiddenSize)
+}
+
 // layerVectors counts one layer's norm weights and biases.
 func (c *Config) layerVectors() int64 {
-	n := 2 * int64(c.HiddenSize)
+	n := 2 * c.normWeights()
 	for _, l := range c.linearShapes() {
 		if l.Bias {
 			n += int64(l.Out)
@@ -71,6 +83,11 @@ func (c *Config) hasBias(module string) bool {
 		return c.MLPBias
 	}
 	return c.AttentionBias
+}
+
+// isHead says whether the table of the given name computes logits.
+func (c *Config) isHead(module string) bool {
+	return module == "lm_head" || module == "model.embed_tokens" && c.TieWordEmbeddings
 }
 
 // layerName is the prefix of a layer's modules: "model.layers.3.".

@@ -86,7 +86,7 @@ func (s *randomSource) linear(name string, out, in int) (*nn.Linear, error) {
 	// A uniform ternary weight has variance 2/3, and a sum of `in` of them with inputs of variance one has 2/3 * in.
 	l.Ternary = &quant.Ternary{Rows: out, Cols: in, Scale: float32(1 / math.Sqrt(2.0/3*float64(in))), Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
 	if s.cfg.Quantization.UseRMSNorm {
-		l.Norm = &nn.RMSNorm{Weight: ones(in), Eps: float32(s.cfg.Quantization.RMSNormEps)}
+		l.Norm = &nn.Norm{Weight: ones(in), Eps: float32(s.cfg.Quantization.RMSNormEps)}
 	}
 	fill := s.codes(l.Ternary)
 	g := s.generator()
@@ -109,7 +109,17 @@ func (s *randomSource) bias(name string, out int) []float32 {
 	return make([]float32, out)
 }
 
-func (s *randomSource) norm(_ string, dim int) ([]float32, error) { return ones(dim), nil }
+func (s *randomSource) norm(_, part string, dim int) ([]float32, error) {
+	return freshNorm(part, dim), nil
+}
+
+// freshNorm is what a part of a norm begins as: a weight of one, a bias of zero.
+func freshNorm(part string, dim int) []float32 {
+	if part == "bias" {
+		return make([]float32, dim)
+	}
+	return ones(dim)
+}
 
 func ones(n int) []float32 { return slices.Repeat([]float32{1}, n) }
 
@@ -123,7 +133,7 @@ func (s *randomSource) natural() cpu.DenseFormat {
 
 func (s *randomSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	format := s.natural()
-	if name == "lm_head" || s.cfg.TieWordEmbeddings {
+	if s.cfg.isHead(name) {
 		format = s.head.or(format)
 	}
 	return &nn.Linear{Out: rows, In: cols, Dense: s.dense(rows, cols, format, s.cfg.InitializerRange)}, nil

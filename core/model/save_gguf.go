@@ -43,6 +43,9 @@ func (m *Model) SaveGGUF(ctx context.Context, path, kind string) error {
 	if !strings.EqualFold(filepath.Ext(path), GGUFExt) {
 		return fmt.Errorf("%w: path %s: must end in %s", ErrOption, path, GGUFExt)
 	}
+	if err := m.refuseGPT2("GGUF"); err != nil {
+		return err
+	}
 	if err := m.sound(ctx); err != nil {
 		return err
 	}
@@ -111,7 +114,7 @@ type ggufWriter struct {
 	tensors []container.Tensor
 }
 
-func (w *ggufWriter) norm(name string, n *nn.RMSNorm) error {
+func (w *ggufWriter) norm(name string, n *nn.Norm) error {
 	w.vector(ggufName(name)+".weight", n.Weight)
 	return nil
 }

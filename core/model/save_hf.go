@@ -103,8 +103,13 @@ func (m *Model) SaveHFContext(ctx context.Context, dir string, o HFOptions) erro
 	if cfg.MLPBias && cfg.SubNorms() {
 		return fmt.Errorf("%w: mlp_bias = true, and transformers' %s passes over the biases of its feed-forward network", ErrExport, cfg.Architecture)
 	}
-	w := hfWriter{ctx: ctx, model: m, class: cfg.Quantization.LinearClass, masters: hfMasters[o.Masters], derived: o.Derived}
-	if err := m.eachWeight(w.linear, w.norm); err != nil {
+	w := &hfWriter{ctx: ctx, model: m, class: cfg.Quantization.LinearClass, masters: hfMasters[o.Masters], derived: o.Derived}
+	linear, norm := w.linear, w.norm
+	if cfg.Architecture == ArchGPT2 {
+		gpt2 := &gpt2Writer{hfWriter: w}
+		linear, norm = gpt2.linear, gpt2.norm
+	}
+	if err := m.eachWeight(linear, norm); err != nil {
 		return err
 	}
 	if files, err = withGenerationConfig(files, &cfg); err != nil {
@@ -150,6 +155,9 @@ func (m *Model) hfConfig(o HFOptions) Config {
 	if o.Masters != "" {
 		cfg.Quantization.Mode, cfg.Quantization.LinearClass, cfg.DType = ModeOnline, AutoBitLinear, o.Masters
 	}
+	if cfg.Architecture == ArchGPT2 {
+		cfg.Quantization.Mode, cfg.Quantization.LinearClass = ModeOnline, AutoBitLinear
+	}
 	if cfg.Architecture == ArchBitnet {
 		cfg.Architecture = ArchBitNet
 	}
@@ -173,9 +181,11 @@ type hfWriter struct {
 func (w *hfWriter) linear(name string, l *nn.Linear) error {
 	bias := l.Bias
 	if t := l.Ternary; t != nil && w.masters != "" {
-		if err := w.master(name, l); err != nil {
+		open, err := w.masterOf(name, l)
+		if err != nil {
 			return err
 		}
+		w.float(name, name, w.masters, l.Out, l.In, open)
 	} else if t != nil {
 		if l.Out%4 != 0 {
 			return fmt.Errorf("%w: %s has %d rows, which four to a byte do not divide", ErrExport, name, l.Out)
@@ -199,7 +209,7 @@ func (w *hfWriter) linear(name string, l *nn.Linear) error {
 			}
 		}
 	} else {
-		w.dense(name, l.Dense)
+		w.dense(name, name, l.Dense)
 	}
 	if len(bias) > 0 {
 		w.vector(name+".bias", bias)
@@ -222,8 +232,11 @@ func (w *hfWriter) storedScale(scale float32) float32 {
 	return 1 / scale
 }
 
-func (w *hfWriter) norm(name string, n *nn.RMSNorm) error {
+func (w *hfWriter) norm(name string, n *nn.Norm) error {
 	w.vector(name+".weight", n.Weight)
+	if n.Bias != nil {
+		w.vector(name+".bias", n.Bias)
+	}
 	return nil
 }
 
@@ -238,20 +251,21 @@ func (w *hfWriter) vector(name string, values []float32) {
 	w.tensors = append(w.tensors, container.Tensor{Name: name, DType: dtype, Shape: []int{len(values)}, Data: appendFloats(nil, dtype, values)})
 }
 
-// dense streams a table, without loss unless master weights have a shorter type.
-func (w *hfWriter) dense(name string, d *quant.Dense) {
-	dtype := w.masters
-	if dtype == "" {
-		dtype = safetensors.F32
-	}
-	if d.Format == cpu.DenseBF16 {
-		dtype = safetensors.BF16
-	}
-	w.float(name, dtype, d.Rows, d.Cols, func() (masterRows, error) { return d.Row, nil })
+// dense streams a float matrix of a module under a name.
+func (w *hfWriter) dense(name, module string, d *quant.Dense) {
+	w.float(name, module, w.denseType(d), d.Rows, d.Cols, func() (masterRows, error) { return d.Row, nil })
 }
 
-// master streams the master weights of a ternary layer: those of a model that is trained or of the file it comes from, or derived ones.
-func (w *hfWriter) master(name string, l *nn.Linear) error {
+// denseType is the type of a float matrix that loses nothing, unless master weights have a shorter one.
+func (w *hfWriter) denseType(d *quant.Dense) string {
+	if d.Format == cpu.DenseBF16 {
+		return safetensors.BF16
+	}
+	return cmp.Or(w.masters, safetensors.F32)
+}
+
+// masterOf opens the master weights of a ternary layer: those of a model that is trained or of the file it comes from, or derived ones.
+func (w *hfWriter) masterOf(name string, l *nn.Linear) (func() (masterRows, error), error) {
 	open := func() (masterRows, error) {
 		return func(row []float32, r int) { copy(row, l.Weight.Data[r*l.In:]) }, nil
 	}
@@ -260,12 +274,12 @@ func (w *hfWriter) master(name string, l *nn.Linear) error {
 		if w.model.masters != nil {
 			rows, err := w.model.masters(name, l.Out, l.In)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			stored = rows != nil
 		}
 		if !stored && !w.derived {
-			return fmt.Errorf("%w: %s is packed: the master weights that its codes were made of are not in the model "+
+			return nil, fmt.Errorf("%w: %s is packed: the master weights that its codes were made of are not in the model "+
 				"(derive_masters of a conversion makes others, which compute the same)", ErrExport, name)
 		}
 		open = func() (masterRows, error) {
@@ -275,14 +289,13 @@ func (w *hfWriter) master(name string, l *nn.Linear) error {
 			return derivedMasters(l.Ternary), nil
 		}
 	}
-	w.float(name, w.masters, l.Out, l.In, open)
-	return nil
+	return open, nil
 }
 
-// float streams the weights of a module row by row; open is called when the module is in memory.
-func (w *hfWriter) float(name, dtype string, rows, cols int, open func() (masterRows, error)) {
+// float streams the weights of a module, under a name, row by row; open is called when the module is in memory.
+func (w *hfWriter) float(name, module, dtype string, rows, cols int, open func() (masterRows, error)) {
 	w.tensors = append(w.tensors, container.Tensor{Name: name + ".weight", DType: dtype, Shape: []int{rows, cols}, Stream: func(out io.Writer) error {
-		return w.model.with(w.ctx, name, func() error {
+		return w.model.with(w.ctx, module, func() error {
 			read, err := open()
 			if err != nil {
 				return err

@@ -33,6 +33,9 @@ func (m *Model) SaveONNXWeights(ctx context.Context, path, kind string) error {
 	if kind != ONNXInt8 && kind != ONNXInt2 {
 		return fmt.Errorf("%w: onnx_type %q: must be one of %s, %s", ErrOption, kind, ONNXInt8, ONNXInt2)
 	}
+	if err := m.refuseGPT2("ONNX"); err != nil {
+		return err
+	}
 	if err := m.sound(ctx); err != nil {
 		return err
 	}
@@ -62,7 +65,7 @@ func (w *onnxWriter) linear(name string, l *nn.Linear) error {
 		w.codes(name, l.Ternary)
 		w.float32s(name+".weight_scale", []float32{l.Ternary.Scale})
 	case name == "model.embed_tokens" || name == "lm_head":
-		w.dense(name, l.Dense)
+		w.dense(name, name, l.Dense)
 	default:
 		w.columns(name, l.Dense)
 	}

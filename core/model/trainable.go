@@ -59,8 +59,11 @@ func newMasters(ctx context.Context, cfg *Config, o LoadOptions, fill func(std f
 		return nil, err
 	}
 	m.Info.Format = "trainable"
-	norm := func(name string, n *nn.RMSNorm) error {
+	norm := func(name string, n *nn.Norm) error {
 		n.Param = autograd.NewParam(name+".weight", n.Weight, len(n.Weight))
+		if n.Bias != nil {
+			n.BiasParam = autograd.NewParam(name+".bias", n.Bias, len(n.Bias))
+		}
 		return nil
 	}
 	_ = m.eachWeight(func(name string, l *nn.Linear) error {
@@ -87,15 +90,12 @@ func (m *Model) Params() []*autograd.Param {
 		}
 		return nil
 	}
-	_ = m.eachWeight(func(name string, l *nn.Linear) error {
-		if name == "model.embed_tokens" {
-			return add(m.Embed.Param)
-		}
+	_ = m.eachWeight(func(_ string, l *nn.Linear) error {
 		if l.Norm != nil {
 			return add(l.Norm.Param, l.Weight, l.Scale, l.BiasParam)
 		}
 		return add(l.Weight, l.Scale, l.BiasParam)
-	}, func(_ string, n *nn.RMSNorm) error { return add(n.Param) })
+	}, func(_ string, n *nn.Norm) error { return add(n.Param, n.BiasParam) })
 	return all
 }
 
@@ -108,7 +108,7 @@ func (m *Model) LearnScales() {
 			l.LearnScale(name + ".weight_scale")
 		}
 		return nil
-	}, func(string, *nn.RMSNorm) error { return nil })
+	}, func(string, *nn.Norm) error { return nil })
 }
 
 // LearnsScales says whether LearnScales was called.
@@ -117,19 +117,14 @@ func (m *Model) LearnsScales() bool {
 	_ = m.eachWeight(func(_ string, l *nn.Linear) error {
 		found = found || l.Scale != nil
 		return nil
-	}, func(string, *nn.RMSNorm) error { return nil })
+	}, func(string, *nn.Norm) error { return nil })
 	return found
 }
 
 // Refresh derives the weights of forward passes from the master weights after these have changed. No step may run.
 func (m *Model) Refresh() error {
 	m.version.Add(1)
-	return m.eachWeight(func(name string, l *nn.Linear) error {
-		if name == "model.embed_tokens" {
-			return m.Embed.Refresh()
-		}
-		return l.Refresh()
-	}, func(string, *nn.RMSNorm) error { return nil })
+	return m.eachWeight(func(_ string, l *nn.Linear) error { return l.Refresh() }, func(string, *nn.Norm) error { return nil })
 }
 
 // EachTernary visits the ternary matrices under their checkpoint names, in the order of a forward pass.
@@ -139,7 +134,7 @@ func (m *Model) EachTernary(visit func(name string, l *nn.Linear)) {
 			visit(name, l)
 		}
 		return nil
-	}, func(string, *nn.RMSNorm) error { return nil })
+	}, func(string, *nn.Norm) error { return nil })
 }
 
 // masterSource makes float32 master weights.
@@ -160,7 +155,7 @@ func (s *masterSource) linear(name string, out, in int) (*nn.Linear, error) {
 	}
 	if s.cfg.Quantization.Converts(name) {
 		if s.cfg.Quantization.UseRMSNorm {
-			l.Norm = &nn.RMSNorm{Weight: ones(in), Eps: float32(s.cfg.Quantization.RMSNormEps)}
+			l.Norm = &nn.Norm{Weight: ones(in), Eps: float32(s.cfg.Quantization.RMSNormEps)}
 		}
 		l.Ternary = &quant.Ternary{Rows: out, Cols: in}
 		s.reserve(&l.Ternary.Data, cpu.TernaryBytes(out, in))
@@ -176,7 +171,9 @@ func (s *masterSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	return l, nil
 }
 
-func (s *masterSource) norm(_ string, dim int) ([]float32, error) { return ones(dim), nil }
+func (s *masterSource) norm(_, part string, dim int) ([]float32, error) {
+	return freshNorm(part, dim), nil
+}
 
 func (s *masterSource) dense(l *nn.Linear) {
 	l.Dense = &quant.Dense{Rows: l.Out, Cols: l.In, Format: cpu.DenseF32}

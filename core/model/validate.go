@@ -27,7 +27,7 @@ const (
 // Validate reports the first field that no model can be built from, as a *ConfigError with the field's name
 // in a config file, its value and the reason.
 func (c *Config) Validate() error {
-	checks := []func() error{c.checkSizes, c.checkHeads, c.checkArithmetic, c.checkTokens, c.checkQuantization}
+	checks := []func() error{c.checkSizes, c.checkHeads, c.checkArithmetic, c.checkTokens, c.checkQuantization, c.checkGPT2}
 	for _, check := range checks {
 		if err := check(); err != nil {
 			return err
@@ -146,6 +146,33 @@ func (s *RopeScaling) check() error {
 	}
 	if s.OriginalMaxPositionEmbeddings <= 0 || s.OriginalMaxPositionEmbeddings > maxPositions {
 		return invalid("rope_scaling.original_max_position_embeddings", s.OriginalMaxPositionEmbeddings, "must be between 1 and %d", maxPositions)
+	}
+	return nil
+}
+
+// checkGPT2 refuses what other architectures may have and GPT-2 has no place for.
+func (c *Config) checkGPT2() error {
+	if c.Architecture != ArchGPT2 {
+		return nil
+	}
+	for _, f := range []struct {
+		field     string
+		value     any
+		fits      bool
+		condition string
+	}{
+		{"num_key_value_heads", c.NumKeyValueHeads, c.NumKeyValueHeads == c.NumAttentionHeads, fmt.Sprintf("num_attention_heads = %d", c.NumAttentionHeads)},
+		{"head_dim", c.HeadDim, c.HeadDim*c.NumAttentionHeads == c.HiddenSize, fmt.Sprintf("hidden_size / num_attention_heads = %d / %d", c.HiddenSize, c.NumAttentionHeads)},
+		{"rope_scaling", c.RopeScaling, c.RopeScaling == nil, "null: positions are learned"},
+		{"attention_bias", c.AttentionBias, c.AttentionBias, "true"},
+		{"mlp_bias", c.MLPBias, c.MLPBias, "true"},
+		{"quantization_config.use_rms_norm", true, !c.Quantization.UseRMSNorm, "false"},
+		{"quantization_config.linear_class", c.Quantization.LinearClass, c.Quantization.LinearClass == AutoBitLinear, AutoBitLinear},
+		{"quantization_config.quantization_mode", c.Quantization.Mode, c.Quantization.Mode == ModeOnline, ModeOnline + ": its checkpoints have master weights"},
+	} {
+		if !f.fits {
+			return invalid(f.field, f.value, "must be %s in a %s", f.condition, ArchGPT2)
+		}
 	}
 	return nil
 }

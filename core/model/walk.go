@@ -11,10 +11,13 @@ import (
 // eachWeight visits the model's weights under their checkpoint names, in the order of a forward pass: linear for every matrix
 // (the embedding as a linear without bias, the head only when it is a table of its own), norm for every norm of the model
 // itself. A linear's own bias and norm are the visitor's to look at. The first error ends the visit.
-func (m *Model) eachWeight(linear func(name string, l *nn.Linear) error, norm func(name string, n *nn.RMSNorm) error) error {
+func (m *Model) eachWeight(linear func(name string, l *nn.Linear) error, norm func(name string, n *nn.Norm) error) error {
 	v := visit{linear: linear, norm: norm}
 	table := m.Embed.Table
-	v.matrix("model.embed_tokens", &nn.Linear{Out: table.Rows, In: table.Cols, Dense: table})
+	v.matrix("model.embed_tokens", &nn.Linear{Out: table.Rows, In: table.Cols, Dense: table, Weight: m.Embed.Param})
+	if m.Positions != nil {
+		v.matrix("model.embed_positions", &nn.Linear{Out: m.Positions.Table.Rows, In: m.Positions.Table.Cols, Dense: m.Positions.Table, Weight: m.Positions.Param})
+	}
 	for i := range m.Blocks {
 		b, p := &m.Blocks[i], layerName(i)
 		v.vector(p+"input_layernorm", b.InputNorm)
@@ -24,7 +27,9 @@ func (m *Model) eachWeight(linear func(name string, l *nn.Linear) error, norm fu
 		v.vector(p+"self_attn.attn_sub_norm", b.Attn.SubNorm)
 		v.matrix(p+"self_attn.o_proj", b.Attn.O)
 		v.vector(p+"post_attention_layernorm", b.PostNorm)
-		v.matrix(p+"mlp.gate_proj", b.FFN.Gate)
+		if b.FFN.Gate != nil {
+			v.matrix(p+"mlp.gate_proj", b.FFN.Gate)
+		}
 		v.matrix(p+"mlp.up_proj", b.FFN.Up)
 		v.vector(p+"mlp.ffn_sub_norm", b.FFN.SubNorm)
 		v.matrix(p+"mlp.down_proj", b.FFN.Down)
@@ -42,7 +47,7 @@ func (m *Model) tied() bool { return m.Head.Proj.Dense == m.Embed.Table }
 // visit remembers the first error of its visitors.
 type visit struct {
 	linear func(string, *nn.Linear) error
-	norm   func(string, *nn.RMSNorm) error
+	norm   func(string, *nn.Norm) error
 	err    error
 }
 
@@ -52,7 +57,7 @@ func (v *visit) matrix(name string, l *nn.Linear) {
 	}
 }
 
-func (v *visit) vector(name string, n *nn.RMSNorm) {
+func (v *visit) vector(name string, n *nn.Norm) {
 	if v.err == nil && n != nil {
 		v.err = v.norm(name, n)
 	}
@@ -62,8 +67,9 @@ func (v *visit) vector(name string, n *nn.RMSNorm) {
 func (m *Model) Checksum() uint32 {
 	table, sum := crc32.MakeTable(crc32.Castagnoli), uint32(0)
 	add := func(b []byte) { sum = crc32.Update(sum, table, b) }
-	norm := func(_ string, n *nn.RMSNorm) error {
+	norm := func(_ string, n *nn.Norm) error {
 		add(pool.BytesOf(n.Weight))
+		add(pool.BytesOf(n.Bias))
 		return nil
 	}
 	_ = m.eachWeight(func(name string, l *nn.Linear) error {
@@ -91,7 +97,7 @@ func (m *Model) packing() string {
 			name = PackingBase3
 		}
 		return nil
-	}, func(string, *nn.RMSNorm) error { return nil })
+	}, func(string, *nn.Norm) error { return nil })
 	return name
 }
 
@@ -101,8 +107,8 @@ func (m *Model) weightBytes() int64 {
 	if s := m.Head.Scores; s != nil {
 		total = s.Bytes()
 	}
-	norm := func(_ string, n *nn.RMSNorm) error {
-		total += 4 * len(n.Weight)
+	norm := func(_ string, n *nn.Norm) error {
+		total += 4 * (len(n.Weight) + len(n.Bias))
 		return nil
 	}
 	_ = m.eachWeight(func(name string, l *nn.Linear) error {

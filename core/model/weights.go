@@ -38,8 +38,9 @@ func (m *Model) Weights() ([]Weight, error) {
 			all = append(all, Weight{Name: name, Shape: []int{len(values)}, read: func(dst []float32) { copy(dst, values) }})
 		}
 	}
-	norm := func(name string, n *nn.RMSNorm) error {
+	norm := func(name string, n *nn.Norm) error {
 		vector(name+".weight", n.Weight)
+		vector(name+".bias", n.Bias)
 		return nil
 	}
 	err := m.eachWeight(func(name string, l *nn.Linear) error {

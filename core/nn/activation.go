@@ -34,11 +34,15 @@ func Activate(c *Ctx, act Activation, x *tensor.Tensor) *tensor.Tensor {
 	if c.tape != nil {
 		y = c.New(x.Dim(0), x.Dim(1))
 		c.keep(x)
-		c.tape.Record(&activateOp{c: c, act: act, x: x, y: y})
-		c.Free(x)
+		op := &activateOp{c: c, act: act, x: x, y: y}
+		c.made(y, op)
+		c.tape.Record(op)
 	}
 	c.activate = activateTask{act: act, x: x.Float32s(), y: y.Float32s(), dim: x.Dim(1)}
 	c.eachRow(x.Dim(0), &c.activate)
+	if y != x {
+		c.Free(x)
+	}
 	return y
 }
 
@@ -58,6 +62,12 @@ func (o *activateOp) Backward(t *autograd.Tape) {
 	t.Done(o.y)
 	t.Add(o.x, dx)
 	o.c.drop(o.x)
+}
+
+func (o *activateOp) remake(y *tensor.Tensor) {
+	o.c.recall(o.x)
+	o.c.activate = activateTask{act: o.act, x: o.x.Float32s(), y: y.Float32s(), dim: o.x.Dim(1)}
+	o.c.eachRow(o.x.Dim(0), &o.c.activate)
 }
 
 // activateTask computes y = act(x) and, where there is a dy, slope = act'(x) * dy.

@@ -8,13 +8,13 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// Attention is multi-head attention with grouped queries (Ainslie et al. 2023) and rotary positions. BitNet models normalize
+// Attention is multi-head attention with grouped queries (Ainslie et al. 2023) and, where there are angles, rotary positions. BitNet models normalize
 // the heads' output (SubNorm) before the output projection.
 type Attention struct {
 	Layer               int // index in the caches
 	Heads, KVHeads, Dim int // Dim is head_dim
 	Q, K, V, O          *Linear
-	SubNorm             *RMSNorm // attn_sub_norm, or nil
+	SubNorm             *Norm // attn_sub_norm, or nil
 
 	// Bidirectional lets each row attend to all rows of its sequence, and not only to itself and those before it. The step reads
 	// its sequences whole then. Sequences of different lengths need no mask: a row knows no other sequence.
@@ -23,7 +23,7 @@ type Attention struct {
 
 // Forward reads x [rows, hidden_size], normalized by norm, appends the rows' keys and values to their caches and
 // returns [rows, hidden_size].
-func (a *Attention) Forward(c *Ctx, x *tensor.Tensor, norm *RMSNorm, angles Angles) *tensor.Tensor {
+func (a *Attention) Forward(c *Ctx, x *tensor.Tensor, norm *Norm, angles Angles) *tensor.Tensor {
 	c.enter(a.Layer)
 	qkv := Project(c, x, norm, a.Q, a.K, a.V) // [rows, heads*head_dim], [rows, kv_heads*head_dim] twice
 	c.did(OpQKV, a.Q, a.K, a.V)

@@ -19,7 +19,7 @@ import (
 type projectOp struct {
 	c      *Ctx
 	x      *tensor.Tensor
-	norm   *RMSNorm
+	norm   *Norm
 	q      quantized // of norm(x); empty when no layer is ternary
 	layers [maxGroup]*Linear
 	out    [maxGroup]*tensor.Tensor
@@ -29,7 +29,7 @@ type projectOp struct {
 }
 
 // recordProject records a Project.
-func (c *Ctx) recordProject(x *tensor.Tensor, norm *RMSNorm, q quantized, layers []*Linear, out [maxGroup]*tensor.Tensor) {
+func (c *Ctx) recordProject(x *tensor.Tensor, norm *Norm, q quantized, layers []*Linear, out [maxGroup]*tensor.Tensor) {
 	op := &projectOp{c: c, x: x, norm: norm, q: q, out: out, n: len(layers)}
 	copy(op.layers[:], layers)
 	for _, l := range layers {
@@ -133,7 +133,7 @@ func (c *Ctx) denseBackward(l *Linear, dy, x, dx *tensor.Tensor, add bool) {
 }
 
 // normalized returns norm(x), or x without a norm.
-func (c *Ctx) normalized(x *tensor.Tensor, norm *RMSNorm) *tensor.Tensor {
+func (c *Ctx) normalized(x *tensor.Tensor, norm *Norm) *tensor.Tensor {
 	if norm == nil {
 		return x
 	}

@@ -16,7 +16,7 @@ import (
 // toy is a one-layer transformer with float weights, whose loss is a differentiable function of all of them.
 type toy struct {
 	embed  Embedding
-	norms  [5]*RMSNorm // input, attention sub, post-attention, feed-forward sub, final
+	norms  [5]*Norm // input, attention sub, post-attention, feed-forward sub, final
 	attn   Attention
 	ffn    FeedForward
 	head   Head
@@ -57,15 +57,15 @@ func newToy(t *testing.T, act Activation, ternary bool) *toy {
 		l.Weight = m.param(r, name, 1/math.Sqrt(float64(in)), out, in)
 		return l
 	}
-	norm := func(name string, dim int) *RMSNorm {
+	norm := func(name string, dim int) *Norm {
 		p := m.param(r, name, 0.1, dim)
-		return &RMSNorm{Weight: p.Data, Eps: 1e-5, Param: p}
+		return &Norm{Weight: p.Data, Eps: 1e-5, Param: p}
 	}
 	m.embed = Embedding{
 		Param: m.param(r, "embed", 1, toyVocab, toyHidden),
 		Table: &quant.Dense{Rows: toyVocab, Cols: toyHidden, Format: cpu.DenseF32, Panels: make([]byte, cpu.DenseBytes(cpu.DenseF32, toyVocab, toyHidden))},
 	}
-	m.norms = [5]*RMSNorm{norm("in", toyHidden), norm("sub", 24), norm("post", toyHidden), norm("ffn", toyFFN), norm("final", toyHidden)}
+	m.norms = [5]*Norm{norm("in", toyHidden), norm("sub", 24), norm("post", toyHidden), norm("ffn", toyFFN), norm("final", toyHidden)}
 	m.attn = Attention{
 		Heads: 4, KVHeads: 2, Dim: 6, SubNorm: m.norms[1],
 		Q: linear("q", 24, toyHidden), K: linear("k", 12, toyHidden), V: linear("v", 12, toyHidden), O: linear("o", toyHidden, 24),
@@ -84,7 +84,7 @@ func newToy(t *testing.T, act Activation, ternary bool) *toy {
 
 func (m *toy) refresh(t *testing.T) {
 	t.Helper()
-	require.NoError(t, m.embed.Refresh())
+	require.NoError(t, m.head.Proj.Refresh())
 	for _, l := range []*Linear{m.attn.Q, m.attn.K, m.attn.V, m.attn.O, m.ffn.Gate, m.ffn.Up, m.ffn.Down} {
 		require.NoError(t, l.Refresh())
 	}

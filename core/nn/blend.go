@@ -17,7 +17,7 @@ import (
 // the forward pass is that of inference.
 
 // projectBlended is Project for layers without norms of their own.
-func (c *Ctx) projectBlended(x *tensor.Tensor, norm *RMSNorm, layers []*Linear, out [maxGroup]*tensor.Tensor) {
+func (c *Ctx) projectBlended(x *tensor.Tensor, norm *Norm, layers []*Linear, out [maxGroup]*tensor.Tensor) {
 	h := c.normalized(x, norm)
 	var xf *tensor.Tensor
 	for i, l := range layers {
@@ -56,7 +56,7 @@ func (c *Ctx) projectBlended(x *tensor.Tensor, norm *RMSNorm, layers []*Linear, 
 type blendedOp struct {
 	c      *Ctx
 	x      *tensor.Tensor
-	norm   *RMSNorm
+	norm   *Norm
 	layers [maxGroup]*Linear
 	out    [maxGroup]*tensor.Tensor
 	n      int

@@ -25,6 +25,8 @@ type Ctx struct {
 	headers []*tensor.Tensor
 	used    int
 
+	positions []int32 // of the rows, once somebody has asked
+
 	tape   *autograd.Tape               // nil unless the step is to be differentiated
 	kept   map[*tensor.Tensor]*keepsake // values that recorded operations still need
 	makers map[*tensor.Tensor]maker     // what can make a value again
@@ -62,7 +64,6 @@ type Ctx struct {
 
 	distilled distillTask
 	activate  activateTask
-	center    centerTask
 
 	entropy    entropyTask
 	reorder    reorderTask
@@ -83,6 +84,15 @@ func (c *Ctx) Begin(ctx context.Context, key uint64, rows []Row, caches []*KVCac
 	if c.profile.to != nil {
 		c.profile.begin()
 	}
+}
+
+// Positions are those of the rows in their sequences, as ids into a table of learned positions. They are valid until the step ends.
+func (c *Ctx) Positions() []int32 {
+	c.positions = c.positions[:0]
+	for _, r := range c.rows {
+		c.positions = append(c.positions, r.Pos)
+	}
+	return c.positions
 }
 
 // End gives the step's memory back. Tensors made during the step must not be used afterwards.

@@ -1,5 +1,5 @@
 // Package nn holds the layers of a BitNet b1.58 transformer: linear layers with ternary weights and int8
-// activations, RMSNorm, rotary positions, attention over a paged key/value cache and the gated feed-forward network.
+// activations, norms, rotary or learned positions, attention over a paged key/value cache and the feed-forward network.
 //
 // A layer is a struct of weights with a Forward method that reads like the paper. Everything a step needs beside
 // weights and inputs comes from a [Ctx]: scratch memory, the sequence and position of every row, the caches.
@@ -10,7 +10,7 @@
 // What lies inside of the layers can be called alone, by whoever puts a model together himself (core/functional does). Each takes
 // and returns tensors [rows, dim] of a step that has begun, and records itself when a tape is attached:
 //
-//	Embedding.Forward, Linear through Project, RMSNorm.Forward, LayerNorm.Forward
+//	Embedding.Forward, Linear through Project, Norm.Forward
 //	Activate(c, act, x)                  relu2, silu, relu, gelu, gelu_tanh, tanh, sigmoid (see Activation)
 //	Gate(c, act, gate, up)               act(gate) * up: SwiGLU with SiLU
 //	Attention.Attend(c, q, k, v)         causal or Bidirectional, grouped queries, ragged sequences in place of a padding mask

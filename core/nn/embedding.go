@@ -7,7 +7,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// Embedding is the token table [vocab_size, hidden_size].
+// Embedding is a table [rows, dim]: of tokens, or of learned positions (see Ctx.Positions).
 type Embedding struct {
 	Table *quant.Dense
 	Param *autograd.Param // the table as a trainable parameter, or nil
@@ -42,8 +42,8 @@ func (t *lookupTask) row(r int) {
 
 // Head turns the last hidden states into logits.
 type Head struct {
-	Norm *RMSNorm // the model's final norm
-	Proj *Linear  // [vocab_size, hidden_size], dense
+	Norm *Norm   // the model's final norm
+	Proj *Linear // [vocab_size, hidden_size], dense
 
 	Scores *quant.Scores // of Proj, for ForwardTop, or nil
 }

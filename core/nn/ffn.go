@@ -5,15 +5,22 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// FeedForward is the gated network down(subnorm(act(gate(x)) * up(x))).
+// FeedForward is the gated network down(subnorm(act(gate(x)) * up(x))), or without Gate down(subnorm(act(up(x)))).
 type FeedForward struct {
 	Act            Activation
-	Gate, Up, Down *Linear
-	SubNorm        *RMSNorm // ffn_sub_norm, or nil
+	Gate, Up, Down *Linear // Gate may be nil
+	SubNorm        *Norm   // ffn_sub_norm, or nil
 }
 
 // Forward reads x [rows, hidden_size], normalized by norm, and returns [rows, hidden_size].
-func (f *FeedForward) Forward(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *tensor.Tensor {
+func (f *FeedForward) Forward(c *Ctx, x *tensor.Tensor, norm *Norm) *tensor.Tensor {
+	if f.Gate == nil {
+		up := Project(c, x, norm, f.Up)[0]
+		c.did(OpUp, f.Up)
+		h := Activate(c, f.Act, up)
+		c.did(OpActivation)
+		return f.project(c, h)
+	}
 	if c.tape == nil && c.training.Float == 0 && x.Dim(0) <= skipRows && f.skips() {
 		return f.forwardSkipping(c, x, norm)
 	}

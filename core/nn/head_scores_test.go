@@ -60,7 +60,7 @@ func newScoredHead(t require.TestingT, w []float32, f cpu.DenseFormat, rows, col
 	require.NoError(t, err)
 	s, err := quant.NewScores(d, make([]byte, cpu.DenseBytes(cpu.DenseInt8, rows, cols)))
 	require.NoError(t, err)
-	return &Head{Norm: &RMSNorm{Weight: slices.Repeat([]float32{1}, cols), Eps: 1e-5}, Proj: &Linear{In: cols, Out: rows, Dense: d}, Scores: s}
+	return &Head{Norm: &Norm{Weight: slices.Repeat([]float32{1}, cols), Eps: 1e-5}, Proj: &Linear{In: cols, Out: rows, Dense: d}, Scores: s}
 }
 
 func names[T any](m map[string]T) []string {

@@ -17,7 +17,7 @@ type Linear struct {
 	Ternary *quant.Ternary // nil when dense
 	Dense   *quant.Dense   // nil when ternary
 	Bias    []float32      // [Out], nil without; already multiplied by whatever scale the checkpoint applies to it
-	Norm    *RMSNorm       // the layer's own norm before quantization (use_rms_norm), or nil
+	Norm    *Norm          // the layer's own norm before quantization (use_rms_norm), or nil
 
 	Weight    *autograd.Param // the float32 master weights [Out, In] that training changes, or nil
 	BiasParam *autograd.Param // Bias as a trainable parameter, or nil
@@ -31,7 +31,7 @@ const maxGroup = 3
 // Project applies up to three linear layers to the same input x [rows, In], normalized first when norm is not nil.
 // The activations are quantized once for all ternary layers that have no norm of their own, and those layers' weights
 // are walked in one job. Returns one tensor [rows, Out] a layer, in order.
-func Project(c *Ctx, x *tensor.Tensor, norm *RMSNorm, layers ...*Linear) (out [maxGroup]*tensor.Tensor) {
+func Project(c *Ctx, x *tensor.Tensor, norm *Norm, layers ...*Linear) (out [maxGroup]*tensor.Tensor) {
 	if (c.tape != nil || c.training.Float > 0) && haveNorms(layers) {
 		return c.projectEach(x, norm, layers)
 	}
@@ -110,7 +110,7 @@ func haveNorms(layers []*Linear) bool {
 }
 
 // projectEach is Project in a differentiated step with layers that have norms of their own: each is recorded alone.
-func (c *Ctx) projectEach(x *tensor.Tensor, norm *RMSNorm, layers []*Linear) (out [maxGroup]*tensor.Tensor) {
+func (c *Ctx) projectEach(x *tensor.Tensor, norm *Norm, layers []*Linear) (out [maxGroup]*tensor.Tensor) {
 	h := x
 	if norm != nil {
 		h = norm.Forward(c, x)
@@ -142,7 +142,7 @@ func (q *quantized) free(c *Ctx) {
 }
 
 // quantize normalizes (when norm is not nil) and quantizes every row of x. It writes the normalized rows to y too, unless that is nil.
-func (c *Ctx) quantize(x *tensor.Tensor, norm *RMSNorm, y *tensor.Tensor) quantized {
+func (c *Ctx) quantize(x *tensor.Tensor, norm *Norm, y *tensor.Tensor) quantized {
 	q := c.newQuantized(x.Dim(0), x.Dim(1))
 	c.prepareRows(prepareTask{x: x.Float32s(), rows: q.rows, dim: q.cols, norm: norm, q: q}, y)
 	c.did(OpQuantize)
@@ -150,7 +150,7 @@ func (c *Ctx) quantize(x *tensor.Tensor, norm *RMSNorm, y *tensor.Tensor) quanti
 }
 
 // quantizeGated is quantize of act(gate) * up.
-func (c *Ctx) quantizeGated(act Activation, gate, up *tensor.Tensor, norm *RMSNorm) quantized {
+func (c *Ctx) quantizeGated(act Activation, gate, up *tensor.Tensor, norm *Norm) quantized {
 	q := c.newQuantized(gate.Dim(0), gate.Dim(1))
 	c.prepareRows(prepareTask{x: gate.Float32s(), act: act, up: up.Float32s(), rows: q.rows, dim: q.cols, norm: norm, q: q}, nil)
 	c.did(OpActivation)
@@ -174,7 +174,7 @@ type prepareTask struct {
 	each      bool
 	rows, dim int
 	size      int // rows of a chunk
-	norm      *RMSNorm
+	norm      *Norm
 	q         quantized
 }
 

@@ -21,7 +21,7 @@ func (m *toy) decorate(norms bool) {
 		l.Bias = l.BiasParam.Data
 		if norms {
 			p := m.param(r, name+" norm", 0.1, l.In)
-			l.Norm = &RMSNorm{Weight: p.Data, Eps: 1e-5, Param: p}
+			l.Norm = &Norm{Weight: p.Data, Eps: 1e-5, Param: p}
 		}
 	}
 }

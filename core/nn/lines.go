@@ -35,7 +35,7 @@ func (a Activation) ByLines() (up, down quant.Layout) {
 }
 
 // forwardSkipping is Forward for few rows.
-func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *RMSNorm) *tensor.Tensor {
+func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *Norm) *tensor.Tensor {
 	rows, neurons := x.Dim(0), f.Gate.Out
 	q := c.quantize(x, norm, nil)
 	h := c.New(rows, neurons)

@@ -26,7 +26,7 @@ func forward(t *testing.T, f *FeedForward, x []float32, rows int) []float32 {
 	c := testCtx(t)
 	c.Begin(context.Background(), 1, positions(rows), nil)
 	defer c.End()
-	y := f.Forward(c, matrix(t, x, rows, f.Gate.In), &RMSNorm{Weight: randoms(rand.New(rand.NewPCG(9, 9)), f.Gate.In), Eps: 1e-5})
+	y := f.Forward(c, matrix(t, x, rows, f.Gate.In), &Norm{Weight: randoms(rand.New(rand.NewPCG(9, 9)), f.Gate.In), Eps: 1e-5})
 	return append([]float32(nil), y.Float32s()...)
 }
 
@@ -41,7 +41,7 @@ func TestSkippedNeuronsChangeNothing(t *testing.T) {
 	for _, shape := range []struct{ hidden, neurons int }{{40, 24}, {256, 688}, {300, 1500}, {24, 7000}} {
 		for _, act := range []Activation{ReLU2, ReLU} {
 			for _, bias := range []bool{false, true} {
-				f := FeedForward{Act: act, SubNorm: &RMSNorm{Weight: randoms(r, shape.neurons), Eps: 1e-5}}
+				f := FeedForward{Act: act, SubNorm: &Norm{Weight: randoms(r, shape.neurons), Eps: 1e-5}}
 				f.Gate, _ = ternary(r, shape.neurons, shape.hidden, bias)
 				f.Up, _ = ternary(r, shape.neurons, shape.hidden, bias)
 				f.Down, _ = ternary(r, shape.hidden, shape.neurons, bias)
@@ -78,7 +78,7 @@ func TestLayersWithNormsOfTheirOwnAreNotSkipped(t *testing.T) {
 	f.Gate, _ = ternary(r, 64, 32, false)
 	f.Up, _ = ternary(r, 64, 32, false)
 	f.Down, _ = ternary(r, 32, 64, false)
-	f.Down.Norm = &RMSNorm{Weight: randoms(r, 64), Eps: 1e-5}
+	f.Down.Norm = &Norm{Weight: randoms(r, 64), Eps: 1e-5}
 	want := forward(t, &f, randoms(rand.New(rand.NewPCG(5, 5)), 32), 1)
 	lines := f
 	lines.Up, lines.Down = byLines(f.Up, quant.RowLines), byLines(f.Down, quant.ColumnLines)

@@ -93,7 +93,7 @@ func bitLinear(l *Linear, codes []int8, x []float32) []float64 {
 	return y
 }
 
-func rmsNorm(n *RMSNorm, x []float32) []float32 {
+func rmsNorm(n *Norm, x []float32) []float32 {
 	sum := 0.0
 	for _, v := range x {
 		sum += float64(v) * float64(v)
@@ -141,10 +141,10 @@ func TestProjectAppliesCommonAndOwnNorms(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 2))
 	c := testCtx(t)
 	const rows, in, n = 5, 48, 40
-	common := &RMSNorm{Weight: randoms(r, in), Eps: 1e-5}
+	common := &Norm{Weight: randoms(r, in), Eps: 1e-5}
 	plain, cp := ternary(r, n, in, false)
 	own, co := ternary(r, n, in, false)
-	own.Norm = &RMSNorm{Weight: randoms(r, in), Eps: 1e-6}
+	own.Norm = &Norm{Weight: randoms(r, in), Eps: 1e-6}
 	dense := &Linear{In: in, Out: n, Norm: own.Norm, Bias: randoms(r, n)}
 	w := randoms(r, n*in)
 	dense.Dense = denseFloat32(t, w, n, in)
@@ -347,8 +347,8 @@ func TestFeedForwardGates(t *testing.T) {
 		gate, cg := ternary(r, hidden, dim, false)
 		up, cu := ternary(r, hidden, dim, false)
 		down, cd := ternary(r, dim, hidden, false)
-		f := &FeedForward{Act: act, Gate: gate, Up: up, Down: down, SubNorm: &RMSNorm{Weight: randoms(r, hidden), Eps: 1e-5}}
-		norm := &RMSNorm{Weight: randoms(r, dim), Eps: 1e-5}
+		f := &FeedForward{Act: act, Gate: gate, Up: up, Down: down, SubNorm: &Norm{Weight: randoms(r, hidden), Eps: 1e-5}}
+		norm := &Norm{Weight: randoms(r, dim), Eps: 1e-5}
 		x := matrix(t, randoms(r, rows*dim), rows, dim)
 		c.Begin(context.Background(), 1, positions(rows), nil)
 		y := f.Forward(c, x, norm)
@@ -381,7 +381,7 @@ func TestAStepAllocatesNothingOnceItIsPlanned(t *testing.T) {
 	a.K, _ = ternary(r, 16, dim, false)
 	a.V, _ = ternary(r, 16, dim, false)
 	a.O, _ = ternary(r, dim, 48, false)
-	norm := &RMSNorm{Weight: randoms(r, dim), Eps: 1e-5}
+	norm := &Norm{Weight: randoms(r, dim), Eps: 1e-5}
 	rope, err := NewRoPE(16, 10000, nil)
 	require.NoError(t, err)
 	x := matrix(t, randoms(r, rows*dim), rows, dim)

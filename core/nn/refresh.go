@@ -38,11 +38,6 @@ func (l *Linear) refreshFlipped() {
 	flip.run()
 }
 
-// Refresh is Linear.Refresh for the token table.
-func (e *Embedding) Refresh() error {
-	return refreshDense(e.Table, e.Param.Name, pool.BytesOf(e.Param.Data))
-}
-
 func refreshDense(d *quant.Dense, name string, src []byte) error {
 	if w := pool.View[float32](src); d.Format == cpu.DenseF32 && isFinite(cpu.AbsMax(w)) {
 		panels := panelTask{dst: pool.View[float32](d.Panels), w: w, rows: d.Rows, cols: d.Cols}

@@ -60,7 +60,8 @@ func NewRoPE(headDim int, theta float64, scaling *RopeScaling) (*RoPE, error) {
 	return &RoPE{f}, nil
 }
 
-// Angles are the cosines and sines of a step's positions, computed once a step and shared by its layers.
+// Angles are the cosines and sines of a step's positions, computed once a step and shared by its layers. The zero value is for
+// models without rotary positions: it turns nothing.
 type Angles struct {
 	cos, sin []float32 // [rows, head_dim/2]
 	bytes    []byte
@@ -79,13 +80,16 @@ func (p *RoPE) Angles(c *Ctx) Angles {
 
 // Free gives the memory back, unless a tape is attached: backward passes turn gradients back, and the step's end frees.
 func (a Angles) Free(c *Ctx) {
-	if c.tape == nil {
+	if c.tape == nil && a.bytes != nil {
 		c.scratch.Free(a.bytes)
 	}
 }
 
 // rotate turns the heads of x [rows, heads*head_dim] in place.
 func (c *Ctx) rotate(a Angles, headDim int, x *tensor.Tensor) {
+	if a.bytes == nil {
+		return
+	}
 	if c.tape != nil {
 		c.changed(x)
 		c.tape.Record(&rotateOp{c: c, angles: a, headDim: headDim, x: x})

@@ -37,6 +37,8 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from transformers.integrations.bitnet import AutoBitLinear, BitLinear, pack_weights
 
+import gpt2
+
 OUT = Path(__file__).resolve().parents[2] / "tests_go" / "testdata" / "parity"
 
 TIE = 1e-4  # least distance of an activation, in steps of its quantizer, from a rounding tie
@@ -50,9 +52,9 @@ class Variant:
     """A checkpoint: what its config says and what its files hold."""
 
     name: str
-    arch: str  # "BitNet" or "Llama"
+    arch: str  # "BitNet", "Llama" or "GPT2"
     config: dict[str, Any]  # keys beyond SIZES; a None is written as null
-    quantization: dict[str, Any]
+    quantization: dict[str, Any]  # empty for a GPT-2 of floats
     packed: bool = True  # ternary codes, or master weights
     dtype: torch.dtype = torch.bfloat16  # of the float tensors
     floats: Callable[[str], bool] = lambda name: False  # the projections that stay float
@@ -63,6 +65,7 @@ class Variant:
     swaps: dict[str, str] = field(default_factory=dict)  # config keys under another name
     without: tuple[str, ...] = ()  # config keys that are not there
     embed: float = 0.2  # standard deviation of the embedding
+    prefix: str = "transformer."  # of a GPT-2's names
 
 
 SIZES: dict[str, Any] = {
@@ -225,11 +228,21 @@ VARIANTS = [
     ),
     Variant("bitnet_online_float32", "BitNet", SMALL | {"dtype": "float32"}, ONLINE, packed=False, dtype=torch.float32),
     Variant("llama_packed_float32", "Llama", {"dtype": "float32"}, BIT, dtype=torch.float32, head="untied"),
+    # GPT-2: LayerNorm, learned positions, fused q, k and v, no gate. The ternary one is transformers' model with its own ternary layers.
+    Variant("gpt2_float32", "GPT2", {}, {}, dtype=torch.float32, lengths=LONG),
+    Variant("gpt2_bare_bfloat16", "GPT2", {"activation_function": "gelu", "n_inner": 72}, {}, prefix="", head="untied"),
+    Variant(
+        "gpt2_ternary", "GPT2", {"n_embd": 36, "n_head": 3, "n_inner": 88}, ONLINE, packed=False, dtype=torch.float32
+    ),
 ]
 
 
 def config_of(v: Variant) -> dict[str, Any]:
     """The text of config.json."""
+    if v.arch == "GPT2":
+        config = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"} | gpt2.SIZES | v.config
+        config |= {"quantization_config": v.quantization} if v.quantization else {}
+        return config if v.head == "tied" else config | {"tie_word_embeddings": False}
     kind = {"BitNet": ("bitnet", "relu2"), "Llama": ("llama", "silu")}[v.arch]
     config = {"architectures": [v.arch + "ForCausalLM"], "model_type": kind[0], "hidden_act": kind[1]}
     config |= SIZES | v.config | {"tie_word_embeddings": v.head != "untied", "quantization_config": v.quantization}
@@ -275,6 +288,16 @@ def tensors_of(v: Variant, seed: int) -> dict[str, torch.Tensor]:
     def near_one(width: int) -> torch.Tensor:
         return (0.5 + torch.rand(width, generator=r)).to(v.dtype)
 
+    if v.arch == "GPT2":
+        out |= gpt2.tensors(c, v.prefix, normal, near_one)
+        for name, tensor in out.items():
+            parts = tensor.float().chunk(3 if ".c_attn." in name else 1, -1)
+            steps = [(part.abs() / part.abs().mean() - 0.5).abs().min() for part in parts]
+            if v.quantization and ".c_" in name and name.endswith(".weight") and min(steps) < WEIGHT_TIE:
+                raise OnATie
+        if v.head != "tied":
+            out["lm_head.weight"] = normal(0.2, c["vocab_size"], c["n_embd"])
+        return out
     out["model.embed_tokens.weight"] = normal(v.embed, c["vocab_size"], c["hidden_size"])
     for name, rows, cols, bias in projections(c):
         out |= linear(v, name, normal(0.15, rows, cols))
@@ -322,13 +345,18 @@ def write(v: Variant, folder: Path, seed: int) -> None:
 
 def load(folder: Path) -> Any:
     """The model that transformers makes of a folder, in float32; an error if it does not use each tensor as it is."""
-    arch = json.loads((folder / "config.json").read_text())["architectures"][0]
+    config = json.loads((folder / "config.json").read_text())
+    arch = config["architectures"][0]
+    ternary = arch == "GPT2LMHeadModel" and config.pop("quantization_config", None)
+    own = transformers.GPT2Config(**config) if ternary else None  # transformers' quantizer passes over Conv1D
     model, info = getattr(transformers, arch).from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        folder, config=own, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )
     wrong = {what: names for what, names in info.items() if names}
     if wrong:
         raise ValueError(f"{folder}: {wrong}")
+    if ternary:
+        gpt2.ternarize(model)
     # Beside packed autobitlinear layers it keeps the files' precision, and its own float() refuses to widen that.
     return torch.nn.Module.float(model).eval()
 

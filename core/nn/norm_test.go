@@ -27,7 +27,7 @@ func TestLayerNormHasTheSameBitsOnThreadsAndISAs(t *testing.T) {
 		defer c.End()
 		tape := autograd.NewTape(c)
 		c.Attach(tape)
-		n := LayerNorm{Weight: w, Bias: b, Eps: 1e-5, Param: autograd.NewParam("w", w, dim), BiasParam: autograd.NewParam("b", b, dim)}
+		n := Norm{Center: true, Weight: w, Bias: b, Eps: 1e-5, Param: autograd.NewParam("w", w, dim), BiasParam: autograd.NewParam("b", b, dim)}
 		in, g := c.New(rows, dim), c.New(rows, dim)
 		copy(in.Float32s(), x)
 		copy(g.Float32s(), dy)
@@ -57,6 +57,6 @@ func TestLayerNormOfAConstantRowIsItsBias(t *testing.T) {
 	for i := range x.Float32s() {
 		x.Float32s()[i] = 3e7
 	}
-	n := LayerNorm{Bias: []float32{1, 2, 3, 4, 5, 6, 7, 8}, Eps: 1e-5}
+	n := Norm{Center: true, Bias: []float32{1, 2, 3, 4, 5, 6, 7, 8}, Eps: 1e-5}
 	require.Equal(t, n.Bias, n.Forward(c, x).Float32s())
 }
