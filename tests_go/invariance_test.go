@@ -21,7 +21,7 @@ import (
 // prompt cut into chunks, and with any number of threads.
 
 // contractModels are shapes that meet every code path: sizes that no panel divides, grouped and plain heads, a head
-// size that is no multiple of 16, sub-norms and none, tied and untied heads, all head formats.
+// size that is no multiple of 16, sub-norms and none, tied and untied heads, all head formats; GPT-2 with an odd head size.
 func contractModels(t *testing.T) map[string]*infer.Engine {
 	t.Helper()
 	base := model.Config{
@@ -33,9 +33,16 @@ func contractModels(t *testing.T) map[string]*infer.Engine {
 	llama := base
 	llama.Architecture, llama.HiddenAct, llama.TieWordEmbeddings = "LlamaForCausalLM", "silu", false
 	llama.HiddenSize, llama.IntermediateSize, llama.HeadDim, llama.NumKeyValueHeads = 96, 200, 32, 4
+	gpt2 := base
+	gpt2.Architecture, gpt2.HiddenAct, gpt2.AttentionBias, gpt2.MLPBias = "GPT2LMHeadModel", "gelu_new", true, true
+	gpt2.HiddenSize, gpt2.HeadDim, gpt2.NumAttentionHeads, gpt2.NumKeyValueHeads = 75, 15, 5, 5
+	gpt2.Quantization.Mode = "online"
 	engines := map[string]*infer.Engine{}
-	for name, cfg := range map[string]model.Config{"bitnet": base, "llama": llama} {
+	for name, cfg := range map[string]model.Config{"bitnet": base, "llama": llama, "gpt2": gpt2} {
 		for _, head := range []string{"float32", "bfloat16", "int8", "int4"} {
+			if name == "gpt2" && head != "bfloat16" { // the head is that of the others
+				continue
+			}
 			m, err := model.NewRandom(&cfg, 7, model.LoadOptions{HeadFormat: head})
 			require.NoError(t, err)
 			e := infer.NewEngine(m)
@@ -293,25 +300,28 @@ func TestLogitsDoNotDependOnSkippedNeurons(t *testing.T) {
 // The contract holds for every type of keys and values.
 func TestStoredKeysAndValuesDoNotDependOnTheBatch(t *testing.T) {
 	onEveryISA(t, func(t *testing.T) {
-		e := contractModels(t)["bitnet bfloat16"]
-		r := rand.New(rand.NewPCG(31, 1))
-		v := e.Model().Config.VocabSize
-		long, short := randomIDs(r, 150, v), randomIDs(r, 70, v)
-		exact := chunked(t, e, long, len(long))
-		for _, kv := range []nn.KVType{nn.KVFloat16, nn.KVBFloat16, nn.KVInt8} {
-			e.UseKV(kv)
-			want := chunked(t, e, long, len(long))
-			require.NotEqual(t, exact, want, kv)
-			for _, size := range []int{1, 3, 64} {
-				requireSameBits(t, want, chunked(t, e, long, size), fmt.Sprint(kv, " chunks of ", size))
+		engines := contractModels(t)
+		for _, name := range []string{"bitnet bfloat16", "gpt2 bfloat16"} {
+			e := engines[name]
+			r := rand.New(rand.NewPCG(31, 1))
+			v := e.Model().Config.VocabSize
+			long, short := randomIDs(r, 150, v), randomIDs(r, 70, v)
+			exact := chunked(t, e, long, len(long))
+			for _, kv := range []nn.KVType{nn.KVFloat16, nn.KVBFloat16, nn.KVInt8} {
+				e.UseKV(kv)
+				want := chunked(t, e, long, len(long))
+				require.NotEqual(t, exact, want, kv)
+				for _, size := range []int{1, 3, 64} {
+					requireSameBits(t, want, chunked(t, e, long, size), fmt.Sprint(name, ", ", kv, " chunks of ", size))
+				}
+				a, b := e.NewSequence(), e.NewSequence()
+				out := make([]float32, (len(long)+len(short))*v)
+				require.NoError(t, e.Step(context.Background(), []infer.Chunk{
+					{Seq: a, IDs: short, Logits: len(short)}, {Seq: b, IDs: long, Logits: len(long)}}, out))
+				requireSameBits(t, want, out[len(short)*v:], fmt.Sprint(name, ", ", kv, " in a batch"))
+				a.Close()
+				b.Close()
 			}
-			a, b := e.NewSequence(), e.NewSequence()
-			out := make([]float32, (len(long)+len(short))*v)
-			require.NoError(t, e.Step(context.Background(), []infer.Chunk{
-				{Seq: a, IDs: short, Logits: len(short)}, {Seq: b, IDs: long, Logits: len(long)}}, out))
-			requireSameBits(t, want, out[len(short)*v:], fmt.Sprint(kv, " in a batch"))
-			a.Close()
-			b.Close()
 		}
 	})
 }

@@ -19,6 +19,11 @@ func tiny(tb testing.TB, layers, hidden, ffn int) *infer.Engine {
 		RMSNormEps: 1e-5, RopeTheta: 10000, TieWordEmbeddings: true, InitializerRange: 0.02,
 		Quantization: model.Quantization{LinearClass: "autobitlinear", Mode: "offline"},
 	}
+	return random(tb, cfg)
+}
+
+func random(tb testing.TB, cfg *model.Config) *infer.Engine {
+	tb.Helper()
 	m, err := model.NewRandom(cfg, 1, model.LoadOptions{HeadFormat: "bfloat16"})
 	require.NoError(tb, err)
 	e := infer.NewEngine(m)
@@ -46,13 +51,19 @@ func decoding(tb testing.TB, e *infer.Engine, n int) *infer.Generation {
 }
 
 func TestDecodingAllocatesNothingAfterWarmUp(t *testing.T) {
-	for _, n := range []int{1, 5} {
-		g := decoding(t, tiny(t, 2, 64, 128), n)
-		require.Zero(t, testing.AllocsPerRun(40, func() { // all within one page of the cache
-			if _, err := g.Step(context.Background()); err != nil {
-				panic(err)
-			}
-		}), "%d sequences", n)
+	gpt2 := &model.Config{
+		Architecture: model.ArchGPT2, VocabSize: 1000, HiddenSize: 64, IntermediateSize: 256, NumHiddenLayers: 2, NumAttentionHeads: 4,
+		MaxPositionEmbeddings: 300, AttentionBias: true, MLPBias: true, TieWordEmbeddings: true,
+	}
+	for _, e := range []*infer.Engine{tiny(t, 2, 64, 128), random(t, gpt2)} {
+		for _, n := range []int{1, 5} {
+			g := decoding(t, e, n)
+			require.Zero(t, testing.AllocsPerRun(40, func() { // all within one page of the cache
+				if _, err := g.Step(context.Background()); err != nil {
+					panic(err)
+				}
+			}), "%s, %d sequences", e.Model().Config.Architecture, n)
+		}
 	}
 }
 

@@ -82,7 +82,7 @@ func (c *Config) checkHeads() error {
 		return invalid("head_dim", c.HeadDim, "must be positive")
 	case c.HeadDim > maxHeadDim:
 		return invalid("head_dim", c.HeadDim, "must be at most %d", maxHeadDim)
-	case c.HeadDim%2 != 0:
+	case c.HeadDim%2 != 0 && !c.LearnedPositions():
 		return invalid("head_dim", c.HeadDim, "must be even: rotary embedding turns pairs")
 	case c.NumAttentionHeads%c.NumKeyValueHeads != 0:
 		return invalid("num_key_value_heads", c.NumKeyValueHeads, "must divide num_attention_heads = %d", c.NumAttentionHeads)

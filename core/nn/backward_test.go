@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,6 +22,7 @@ type toy struct {
 	ffn    FeedForward
 	head   Head
 	rope   *RoPE
+	places Embedding // learned positions, where there is no rope
 	params []*autograd.Param
 
 	training Training
@@ -82,10 +84,42 @@ func newToy(t *testing.T, act Activation, ternary bool) *toy {
 	return m
 }
 
+// newGPT2Toy has LayerNorm, learned positions, no gate and no sub-norms, biases everywhere.
+func newGPT2Toy(t *testing.T, ternary bool) *toy {
+	t.Helper()
+	m := newToy(t, GELUTanh, ternary)
+	m.params = slices.DeleteFunc(m.params, func(p *autograd.Param) bool { return slices.Contains([]string{"sub", "ffn", "gate"}, p.Name) })
+	r := rand.New(rand.NewPCG(4, 4))
+	bias := func(name string, dim int) *autograd.Param { return m.param(r, name, 0.1, dim) }
+	for _, n := range []*Norm{m.norms[0], m.norms[2], m.norms[4]} {
+		n.Center, n.BiasParam = true, bias(n.Param.Name+" bias", toyHidden)
+		n.Bias = n.BiasParam.Data
+	}
+	m.attn.SubNorm, m.ffn.SubNorm, m.ffn.Gate, m.rope = nil, nil, nil, nil
+	for _, l := range m.linears() {
+		if l == m.attn.K { // its slope is zero: the scores of a row all move alike
+			l.Bias = slices.Repeat([]float32{0.5}, l.Out)
+			continue
+		}
+		l.BiasParam = bias(l.Weight.Name+" bias", l.Out)
+		l.Bias = l.BiasParam.Data
+	}
+	m.places = Embedding{
+		Param: m.param(r, "positions", 1, toyLengths[0], toyHidden),
+		Table: &quant.Dense{Rows: toyLengths[0], Cols: toyHidden},
+	}
+	return m
+}
+
+func (m *toy) linears() []*Linear {
+	all := []*Linear{m.attn.Q, m.attn.K, m.attn.V, m.attn.O, m.ffn.Gate, m.ffn.Up, m.ffn.Down}
+	return slices.DeleteFunc(all, func(l *Linear) bool { return l == nil })
+}
+
 func (m *toy) refresh(t *testing.T) {
 	t.Helper()
 	require.NoError(t, m.head.Proj.Refresh())
-	for _, l := range []*Linear{m.attn.Q, m.attn.K, m.attn.V, m.attn.O, m.ffn.Gate, m.ffn.Up, m.ffn.Down} {
+	for _, l := range m.linears() {
 		require.NoError(t, l.Refresh())
 	}
 }
@@ -111,8 +145,14 @@ func (m *toy) loss(t *testing.T, c *Ctx, ids, targets []int32, differentiate boo
 	if differentiate {
 		c.Attach(tape)
 	}
-	x := Dropout(c, m.embed.Forward(c, ids))
-	angles := m.rope.Angles(c)
+	x := m.embed.Forward(c, ids)
+	var angles Angles
+	if m.rope == nil {
+		x = Add(c, x, m.places.Forward(c, c.Positions()))
+	} else {
+		angles = m.rope.Angles(c)
+	}
+	x = Dropout(c, x)
 	x = Add(c, x, Dropout(c, m.attn.Forward(c, x, m.norms[0], angles)))
 	x = Add(c, x, Dropout(c, m.ffn.Forward(c, x, m.norms[2])))
 	angles.Free(c)
@@ -145,6 +185,10 @@ func TestGradientsAreTheSlopesOfTheLoss(t *testing.T) {
 	for _, act := range []Activation{ReLU2, SiLU} {
 		newToy(t, act, false).checkSlopes(t)
 	}
+	newGPT2Toy(t, false).checkSlopes(t)
+	m := newGPT2Toy(t, true) // of ternary layers whose weights are used as they are
+	m.training.Float = 1
+	m.checkSlopes(t)
 }
 
 // checkSlopes compares gradients with central differences of two steps; weights on both sides of which the loss bends (a squared
@@ -184,28 +228,31 @@ func (m *toy) checkSlopes(t *testing.T) {
 
 func TestRecordingDoesNotChangeTheLoss(t *testing.T) {
 	for _, ternary := range []bool{false, true} {
-		m := newToy(t, ReLU2, ternary)
-		c := testCtx(t)
-		ids, targets := toyBatch()
-		require.Equal(t, m.loss(t, c, ids, targets, false), m.loss(t, c, ids, targets, true))
+		for _, m := range []*toy{newToy(t, ReLU2, ternary), newGPT2Toy(t, ternary)} {
+			c := testCtx(t)
+			ids, targets := toyBatch()
+			require.Equal(t, m.loss(t, c, ids, targets, false), m.loss(t, c, ids, targets, true))
+		}
 	}
 }
 
 func TestGradientsDoNotDependOnThreads(t *testing.T) {
 	threads := cpu.NumThreads()
 	t.Cleanup(func() { require.NoError(t, cpu.SetNumThreads(threads)) })
-	var want [][]float32
-	for _, n := range []int{1, 2, 3} {
-		require.NoError(t, cpu.SetNumThreads(n))
-		m := newToy(t, ReLU2, true)
-		ids, targets := toyBatch()
-		m.loss(t, testCtx(t), ids, targets, true)
-		for i, p := range m.params {
-			if n == 1 {
-				want = append(want, p.Grad)
-				continue
+	for _, make := range []func() *toy{func() *toy { return newToy(t, ReLU2, true) }, func() *toy { return newGPT2Toy(t, true) }} {
+		var want [][]float32
+		for _, n := range []int{1, 2, 3} {
+			require.NoError(t, cpu.SetNumThreads(n))
+			m := make()
+			ids, targets := toyBatch()
+			m.loss(t, testCtx(t), ids, targets, true)
+			for i, p := range m.params {
+				if n == 1 {
+					want = append(want, p.Grad)
+					continue
+				}
+				require.Equal(t, want[i], p.Grad, "%s with %d threads", p.Name, n)
 			}
-			require.Equal(t, want[i], p.Grad, "%s with %d threads", p.Name, n)
 		}
 	}
 }

@@ -1,0 +1,108 @@
+package model
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// gpt2 is the config.json of a GPT-2 as transformers writes it, changed; nil removes a key.
+func gpt2(edit changes) string {
+	c := changes{
+		"architectures": []string{"GPT2LMHeadModel"}, "model_type": "gpt2", "activation_function": "gelu_new", "vocab_size": 100, "n_embd": 64,
+		"n_layer": 2, "n_head": 4, "n_positions": 32, "n_inner": nil, "n_ctx": 32, "layer_norm_epsilon": 1e-5, "initializer_range": 0.02,
+		"resid_pdrop": 0.1, "reorder_and_upcast_attn": false, "scale_attn_by_inverse_layer_idx": false, "scale_attn_weights": true,
+		"add_cross_attention": false, "bos_token_id": 99, "eos_token_id": 99, "dtype": "float32",
+	}
+	maps.Copy(c, edit)
+	text, err := json.Marshal(c)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+func TestAGPT2ConfigIsReadAndWrittenBack(t *testing.T) {
+	c, err := ParseConfig([]byte(gpt2(nil)), "config.json")
+	require.NoError(t, err)
+	id := 99
+	require.Equal(t, &Config{
+		Architecture: ArchGPT2, VocabSize: 100, HiddenSize: 64, IntermediateSize: 256, NumHiddenLayers: 2, NumAttentionHeads: 4,
+		NumKeyValueHeads: 4, HeadDim: 16, HiddenAct: ActGELUNew, MaxPositionEmbeddings: 32, RMSNormEps: 1e-5, RopeTheta: 10000,
+		TieWordEmbeddings: true, AttentionBias: true, MLPBias: true, BOSTokenID: &id, EOSTokenIDs: []int{99}, InitializerRange: 0.02, DType: "float32",
+		Quantization: Quantization{LinearClass: AutoBitLinear, Mode: ModeOnline, RMSNormEps: 1e-6, ModulesToNotConvert: []string{floatLayers}},
+	}, c)
+	text, err := json.Marshal(c)
+	require.NoError(t, err)
+	var written map[string]any
+	require.NoError(t, json.Unmarshal(text, &written))
+	for _, name := range []string{"n_embd", "hidden_size"} {
+		require.EqualValues(t, 64, written[name])
+	}
+	require.Equal(t, "gelu_new", written["activation_function"])
+	require.EqualValues(t, 256, written["n_inner"])
+	require.NotContains(t, written, "quantization_config")
+	require.NotContains(t, written, "rope_theta")
+	back, err := ParseConfig(text, "config.json")
+	require.NoError(t, err)
+	require.Equal(t, c, back)
+	own, err := c.MarshalYAML()
+	require.NoError(t, err)
+	back, err = ParseYAMLConfig(own, "config.yaml")
+	require.NoError(t, err)
+	require.Equal(t, c, back)
+}
+
+func TestAGPT2IsTernaryWhereItsConfigSaysSo(t *testing.T) {
+	quantization := changes{"quant_method": "bitnet", "modules_to_not_convert": []string{"down_proj"}}
+	c, err := ParseConfig([]byte(gpt2(changes{"quantization_config": quantization})), "config.json")
+	require.NoError(t, err)
+	require.Equal(t, Quantization{LinearClass: AutoBitLinear, Mode: ModeOnline, RMSNormEps: 1e-6, ModulesToNotConvert: []string{"down_proj"}}, c.Quantization)
+	text, err := json.Marshal(c)
+	require.NoError(t, err)
+	require.Contains(t, string(text), "quantization_config")
+	back, err := ParseConfig(text, "config.json")
+	require.NoError(t, err)
+	require.Equal(t, c, back)
+	c, err = parseConfig([]byte(gpt2(nil)), "config.json", true)
+	require.NoError(t, err)
+	require.True(t, c.Quantization.Converts("model.layers.1.mlp.up_proj"))
+	c, err = ParseYAMLConfig([]byte("architecture: GPT2LMHeadModel\nvocab_size: 100\nhidden_size: 64\nintermediate_size: 256\nnum_hidden_layers: 2\nnum_attention_heads: 4\n"), "config.yaml")
+	require.NoError(t, err)
+	require.True(t, c.Quantization.Converts("model.layers.1.mlp.up_proj"))
+	require.True(t, c.TieWordEmbeddings && c.AttentionBias && c.MLPBias)
+}
+
+func TestWhatLooksLikeAGPT2AndIsNoneIsRefused(t *testing.T) {
+	for i, tc := range []struct {
+		edit                 changes
+		field, value, reason string
+	}{
+		{changes{"scale_attn_by_inverse_layer_idx": true}, "scale_attn_by_inverse_layer_idx", "true", "must be false"},
+		{changes{"scale_attn_weights": false}, "scale_attn_weights", "false", "must be true"},
+		{changes{"add_cross_attention": true}, "add_cross_attention", "true", "must be false"},
+		{changes{"activation_function": "tanh"}, "activation_function", "tanh", "must be one of relu2"},
+		{changes{"architectures": []string{"GPT2DoubleHeadsModel"}}, "architectures", "GPT2DoubleHeadsModel", "GPT2LMHeadModel"},
+		{changes{"n_embd": nil}, "n_embd", "", "missing"},
+		{changes{"n_head": 5}, "n_embd", "64", "multiple of num_attention_heads = 5"},
+		{changes{"n_layer": 0}, "n_layer", "0", "must be positive"},
+		{changes{"n_positions": 0}, "n_positions", "0", "must be positive"},
+		{changes{"layer_norm_epsilon": -1}, "layer_norm_epsilon", "-1", "above 0"},
+		{changes{"num_hidden_layers": 3}, "n_layer", "2", "must be 3, the value of num_hidden_layers"},
+		{changes{"num_key_value_heads": 2}, "num_key_value_heads", "2", "must be num_attention_heads = 4"},
+		{changes{"head_dim": 32}, "head_dim", "32", "must be hidden_size / num_attention_heads = 64 / 4"},
+		{changes{"mlp_bias": false}, "mlp_bias", "false", "must be true"},
+		{changes{"quantization_config": changes{"quant_method": "bitnet", "quantization_mode": "offline"}}, "quantization_config.quantization_mode", "offline", "must be online"},
+		{changes{"quantization_config": changes{"quant_method": "bitnet", "linear_class": "bitlinear"}}, "quantization_config.linear_class", "bitlinear", "must be autobitlinear"},
+		{changes{"quantization_config": changes{"quant_method": "bitnet", "use_rms_norm": true}}, "quantization_config.use_rms_norm", "true", "must be false"},
+		{changes{"quantization_config": changes{"quant_method": "gptq"}}, "quantization_config.quant_method", "gptq", `must be "bitnet"`},
+	} {
+		t.Run(fmt.Sprint(i, " ", tc.field), func(t *testing.T) {
+			_, err := ParseConfig([]byte(gpt2(tc.edit)), "dir/config.json")
+			requireConfigError(t, err, "dir/config.json", tc.field, tc.value, tc.reason)
+		})
+	}
+}
