@@ -205,7 +205,7 @@ def test_a_place_that_cannot_be_written_is_named(tiny: BitNetModel, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel"),
+        ({"architectures": ["OPTForCausalLM"]}, "OPTForCausalLM"),
         ({"hidden_size": -256}, "hidden_size"),
         ({"hidden_size": 10**12}, "hidden_size"),
         ({"num_attention_heads": 0}, "num_attention_heads"),

@@ -474,13 +474,6 @@ def test_what_no_model_can_be_made_of_is_refused_by_name(make: Any, config: Any,
         bt.from_torch(make(), config=config)
 
 
-def test_the_layout_of_gpt2_is_refused_by_name() -> None:
-    transformers = pytest.importorskip("transformers")
-    module = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2))
-    with pytest.raises(ArgumentError, match="layout of GPT-2"):
-        bt.from_torch(module)
-
-
 # --- optimizers ------------------------------------------------------------------------------------------------------
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {

@@ -59,7 +59,7 @@ type Params struct {
 	Temperature float64         `json:"temperature"`  // bit_linear, soft
 	P           float64         `json:"p"`            // dropout: share of the elements
 	Seed        uint64          `json:"seed"`         // dropout, and attention's
-	Act         string          `json:"activation"`   // gated: a name of nn.Activations
+	Act         string          `json:"activation"`   // gated and activate: a name of nn.Activations
 	Reduction   string          `json:"reduction"`    // cross_entropy: "mean", "sum" or "none"
 	Ignore      int64           `json:"ignore_index"` // cross_entropy: target that does not count, -100 when left out
 }
@@ -77,6 +77,7 @@ var layers = map[string]layer{
 	"rope":          {1, rope},
 	"attention":     {3, attention},
 	"gated":         {2, gated},
+	"activate":      {1, activate},
 	"dropout":       {1, dropout},
 	"cross_entropy": {2, crossEntropy},
 	"head_loss":     {4, headLoss},

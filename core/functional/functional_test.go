@@ -68,6 +68,7 @@ func TestGradientsOfLayers(t *testing.T) {
 		check(t, "layer_norm", map[string]any{"eps": 0.1}, x, leaf(t, "w", dim), leaf(t, "b", dim))
 		for _, act := range []string{"silu", "gelu", "gelu_tanh", "tanh", "sigmoid"} {
 			check(t, "gated", map[string]any{"activation": act}, x, leaf(t, "up", rows, dim))
+			check(t, "activate", map[string]any{"activation": act}, x)
 		}
 		check(t, "dropout", map[string]any{"p": 0.3, "seed": rapid.Uint64().Draw(t, "seed")}, x)
 		check(t, "dropout", nil, x)
@@ -200,6 +201,7 @@ func TestArgumentsOfLayersAreChecked(t *testing.T) {
 		{"rope", `{"offset":-1}`, []*autograd.GradTensor{x}, ErrArgument},
 		{"rope", `{"offset":2147483646}`, []*autograd.GradTensor{x}, ErrArgument},
 		{"gated", `{"activation":"swish"}`, []*autograd.GradTensor{x, x}, ErrArgument},
+		{"activate", `{"activation":"swish"}`, []*autograd.GradTensor{x}, ErrArgument},
 		{"dropout", `{"p":1}`, []*autograd.GradTensor{x}, ErrArgument},
 		{"attention", `{"lengths":[3]}`, []*autograd.GradTensor{x, x, x}, ErrArgument},
 		{"attention", `{"lengths":[1,1]}`, []*autograd.GradTensor{x, x, x}, ErrArgument},

@@ -177,15 +177,43 @@ func gated(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Pa
 	if !slices.Equal(data[0].Shape(), data[1].Shape()) {
 		return nil, shapeError("gate %v and up %v differ", data[0].Shape(), data[1].Shape())
 	}
-	act, ok := nn.Activations[p.Act]
-	if !ok {
-		return nil, argumentError("activation = %q: expected one of %q", p.Act, slices.Sorted(maps.Keys(nn.Activations)))
+	act, err := p.activation()
+	if err != nil {
+		return nil, err
 	}
 	op := &operation{name: "gated", again: true, key: planKey("gated", data, int(act)), x: data, out: data[0].Shape()}
 	op.forward = func(s *step) *tensor.Tensor {
 		return nn.Gate(s.ctx, act, s.own(0, dim), s.own(1, dim))
 	}
 	return op.run(ctx, m, x)
+}
+
+// activate is act(x).
+func activate(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
+	data, err := floats(x)
+	if err != nil {
+		return nil, err
+	}
+	dim, err := lastAxis(data[0])
+	if err != nil {
+		return nil, err
+	}
+	act, err := p.activation()
+	if err != nil {
+		return nil, err
+	}
+	op := &operation{name: "activate", again: true, key: planKey("activate", data, int(act)), x: data, out: data[0].Shape()}
+	op.forward = func(s *step) *tensor.Tensor { return nn.Activate(s.ctx, act, s.own(0, dim)) }
+	return op.run(ctx, m, x)
+}
+
+// activation is the one that the parameters name.
+func (p *Params) activation() (nn.Activation, error) {
+	act, ok := nn.Activations[p.Act]
+	if !ok {
+		return 0, argumentError("activation = %q: expected one of %q", p.Act, slices.Sorted(maps.Keys(nn.Activations)))
+	}
+	return act, nil
 }
 
 // dropout sets elements to zero with probability p and divides the others by 1-p. A row is the last axis; which elements are

@@ -39,9 +39,9 @@ type gpt2Source struct {
 }
 
 func newGPT2Source(s *hfSource) *gpt2Source {
-	g := &gpt2Source{hfSource: s, turned: true, biased: true}
-	if s.set.Has("transformer.wte.weight") {
-		g.prefix = "transformer."
+	g := &gpt2Source{hfSource: s, prefix: "transformer.", turned: true, biased: true}
+	if s.set.Has("wte.weight") {
+		g.prefix = ""
 	}
 	d := s.cfg.HiddenSize
 	if v, err := s.set.Tensor(g.prefix + "h.0.attn.c_attn.weight"); err == nil && slices.Equal(v.Shape, []int{3 * d, d}) {

@@ -51,7 +51,7 @@ func planHF(ctx context.Context, set container.Set, cfg *Config, l *loader) (*Mo
 		ignored(tensor string) bool
 	} = hf
 	embed := "model.embed_tokens"
-	if cfg.Architecture == ArchGPT2 {
+	if cfg.Architecture == ArchGPT2 && !set.Has(embed+".weight") {
 		gpt2 := newGPT2Source(hf)
 		embed, _ = gpt2.name(embed)
 		src = gpt2

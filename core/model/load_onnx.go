@@ -58,6 +58,9 @@ func planONNX(file *onnx.Model, l *loader) (*Model, *onnxSource, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if cfg.Architecture == ArchGPT2 {
+		return nil, nil, &container.Error{Kind: ErrGraph, Path: file.Path(), Field: "config", Found: ArchGPT2, Expected: "the graph of a Llama or BitNet"}
+	}
 	src := &onnxSource{tensorSource: newTensorSource(l, file), graph: graph, cfg: cfg, converts: cfg.Quantization.converter()}
 	if err := src.resolveTie(); err != nil {
 		return nil, nil, err

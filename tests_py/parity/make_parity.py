@@ -30,14 +30,13 @@ from typing import Any
 os.environ["TORCHDYNAMO_DISABLE"] = "1"  # transformers compiles the quantizers; eager they are the same functions
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import gpt2
 import numpy as np
 import torch
 import transformers
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from transformers.integrations.bitnet import AutoBitLinear, BitLinear, pack_weights
-
-import gpt2
 
 OUT = Path(__file__).resolve().parents[2] / "tests_go" / "testdata" / "parity"
 

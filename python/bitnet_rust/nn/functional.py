@@ -117,6 +117,11 @@ def gated(gate: Tensor, up: Tensor, activation: Activation = "relu2") -> Tensor:
     return _op("gated", gate, up, activation=activation)
 
 
+def activate(x: Tensor, activation: Activation = "relu2") -> Tensor:
+    """activation(x), to the bits that models compute: those of feed-forward networks without a gate, as GPT-2's."""
+    return _op("activate", x, activation=activation)
+
+
 def cross_entropy(
     logits: Tensor, targets: Any, ignore_index: int = -100, reduction: Literal["mean", "sum", "none"] = "mean"
 ) -> Tensor:

@@ -155,6 +155,23 @@ class RMSNorm(nn.Module):
         return f"{self.weight.shape[0]}, eps={self.eps}"
 
 
+class LayerNorm(nn.LayerNorm):
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last axis (https://arxiv.org/abs/1607.06450), computed by the core as
+    the models' norms are."""
+
+    def __init__(self, dim: int, eps: float = 1e-5, device: Any = None, dtype: Any = None) -> None:
+        super().__init__(dim, eps, device=device, dtype=dtype)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """input [..., dim], the same shape."""
+        if not in_core(input):
+            return super().forward(input)
+        norm = apply(
+            lambda x, w, b: F.layer_norm(x, w, b, self.eps), input.float(), self.weight.float(), self.bias.float()
+        )
+        return norm.to(input.dtype)
+
+
 def replace_linear(
     module: nn.Module, filter: Callable[[str, nn.Linear], bool] | None = None, *, ste: Estimator = "identity"
 ) -> nn.Module:

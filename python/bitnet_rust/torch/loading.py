@@ -10,6 +10,7 @@ from torch import nn
 
 from ..errors import ArgumentError, ConfigError
 from ..model import BitNetModel
+from . import gpt2
 from .bridge import tensor
 from .layers import BitLinear
 
@@ -17,6 +18,9 @@ from .layers import BitLinear
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 _PROJECTION = re.compile(r"model\.layers\.(\d+)\.(self_attn|mlp)\.(\w+_proj)")
+
+# The classes whose names a config.json has, by model_type.
+_CLASSES = {"llama": "LlamaForCausalLM", "bitnet": "BitNetForCausalLM", "gpt2": "GPT2LMHeadModel"}
 
 # Families of transformers that compute what a Llama does, when their windows are off.
 _FAMILIES = ("llama", "bitnet", "mistral", "qwen2")
@@ -39,10 +43,11 @@ def from_torch(
 ) -> BitNetModel:
     """A BitNetModel that computes what a torch module does.
 
-    module: a language model in the layout of Llama or BitNet: parameters named ``...embed_tokens.weight``,
+    module: a language model in the layout of Llama, BitNet or GPT-2: parameters named ``...embed_tokens.weight``,
         ``...layers.0.self_attn.q_proj.weight`` and so on, as transformers' LlamaForCausalLM, BitNetForCausalLM, MistralForCausalLM and
-        Qwen2ForCausalLM have them, and `to_torch`'s. Layers are Linear, `BitLinear` or transformers' BitLinear and AutoBitLinear, in
-        any float dtype, float64 being rounded to float32, or packed; norms are RMSNorm. A module without a head has the embedding as its
+        Qwen2ForCausalLM have them, and `to_torch`'s; or ``...wte.weight``, ``...wpe.weight``, ``...h.0.attn.c_attn.weight`` and so on, as
+        transformers' GPT2LMHeadModel has them, with matrices [in, out], and nanoGPT, with those of Linear. Layers are Linear, `BitLinear` or transformers' BitLinear and AutoBitLinear, in
+        any float dtype, float64 being rounded to float32, or packed; norms are RMSNorm, those of GPT-2 LayerNorm. A module without a head has the embedding as its
         head.
     config: the model's BitNetConfig, or a dictionary of some of its fields, for modules that have no ``config`` of their own; sizes
         that the weights show may be left out, num_attention_heads may not.
@@ -50,19 +55,22 @@ def from_torch(
         are ternary in the module (BitLinear and its like, by the class's name, and packed weights); what is a plain Linear stays float, so that
         the model computes what the module does. "all" makes every projection ternary, as `replace_linear` does, from which a
         model of floats has to be trained again; "none" keeps the master weights of all as they are. A function of the layer's name, such as
-        "model.layers.0.mlp.up_proj", and the module says it for each. Embedding and head are always float.
+        "model.layers.0.mlp.up_proj", and the module says it for each. Embedding and head are always float. GPT-2's c_attn is the layers
+        q_proj, k_proj and v_proj, which quantize each by its own mean; by "auto" one that is ternary in the module keeps its codes and scale,
+        unless the model is trainable.
     trainable: keep float32 master weights, for ``Trainer``; those of packed layers are made up, see `BitNetModel.from_pretrained`.
     head_dtype, kv_dtype, packing: as in ``BitNetModel.from_pretrained``.
 
     Weights are copied. The tokenizer is for you to set (``model.tokenizer = ...``).
 
-    Raises ArgumentError for a layout that no BitNetModel has, GPT-2's with its LayerNorm and learned positions among them, ConfigError for
-    a config that does not fit, FormatError for a tensor that has no place.
+    Raises ArgumentError for a layout that no BitNetModel has, ConfigError for a config that does not fit, FormatError for a tensor that has no place.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"from_torch({type(module).__name__}): expected a torch.nn.Module")
     parts = _Parts(module)
     fields = parts.config(config, _rule(ternary))
+    if ternary == "auto" and not trainable:
+        parts.keep_fused_codes()
     state = {name: tensor(value) for name, value in parts.state.items()}
     return BitNetModel.from_state_dict(
         fields, state, head_dtype=head_dtype, kv_dtype=kv_dtype, packing=packing, trainable=trainable
@@ -90,10 +98,14 @@ class _Parts:
         self.module = module
         found = {_WRAPPERS.sub(r"\1", name): value for name, value in module.state_dict(keep_vars=True).items()}
         layers = {_WRAPPERS.sub(r"\1", name): part for name, part in module.named_modules()}
+        prefix = gpt2.prefix_of(found)
+        if prefix is not None:
+            found, layers = gpt2.rename(found, layers, prefix)
         prefix = _prefix(found, module)
-        rename = re.compile(rf"^{re.escape(prefix)}(?=(embed_tokens|layers|norm)\b)")
+        rename = re.compile(rf"^{re.escape(prefix)}(?=(embed_tokens|embed_positions|layers|norm)\b)")
         self.state = {rename.sub("model.", name): value for name, value in found.items()}
         self.layers = {rename.sub("model.", name): part for name, part in layers.items()}
+        self.is_gpt2 = "model.embed_positions.weight" in self.state
         if prefix and "lm_head.weight" not in self.state:  # beside a decoder that is itself part of something
             for name in [name for name in self.state if name.endswith(".lm_head.weight")]:
                 self.state["lm_head.weight"] = self.state.pop(name)
@@ -117,9 +129,10 @@ class _Parts:
             if self.state[f"{name}.weight"].dtype == torch.uint8:
                 raise ArgumentError(f"{name} is packed: expected a rule (ternary=) by which it stays ternary")
         sub_norms = "model.layers.0.self_attn.attn_sub_norm.weight" in self.state
+        kind = "gpt2" if self.is_gpt2 else "bitnet" if sub_norms else "llama"
         fields |= {
-            "architectures": ["BitNetForCausalLM" if sub_norms else "LlamaForCausalLM"],
-            "model_type": "bitnet" if sub_norms else "llama",
+            "architectures": [_CLASSES[kind]],
+            "model_type": kind,
             "tie_word_embeddings": self.tied,
             "attention_bias": self._complete_biases("self_attn", _ATTENTION),
             "mlp_bias": self._complete_biases("mlp", _FEED_FORWARD),
@@ -127,25 +140,40 @@ class _Parts:
         }
         return fields
 
+    def keep_fused_codes(self) -> None:
+        """Gives ternary layers that are one in the module master weights of the codes and the scale that they have in it."""
+        names = [[f"model.layers.{i}.self_attn.{name}_proj" for name in "qkv"] for i in range(self.depth)]
+        for parts in names:
+            if self.layers[parts[0]] is self.layers[parts[1]] and _is_ternary(self.layers[parts[0]]):
+                whole = torch.cat([self.state[f"{name}.weight"] for name in parts])
+                for name, weight in zip(parts, gpt2.same_codes(whole, len(parts)), strict=True):
+                    self.state[f"{name}.weight"] = weight
+
     def _given(self, given: Any) -> dict[str, Any]:
         """The module's own config or the caller's, with what the weights show."""
         own = given
         if own is None:  # the first on the way in: wrappers have none
             own = next((part.config for part in self.module.modules() if hasattr(part, "config")), None)
         if own is None:
-            raise ArgumentError(
-                f"{type(self.module).__name__} has no config: pass config={{'num_attention_heads': ..., 'rope_theta': ..., ...}}"
-            )
+            needed = "'n_head': ..." if self.is_gpt2 else "'num_attention_heads': ..., 'rope_theta': ..."
+            raise ArgumentError(f"{type(self.module).__name__} has no config: pass config={{{needed}, ...}}")
+        own = gpt2.config_fields(own) if self.is_gpt2 else own
         named = own.to_dict() if hasattr(own, "to_dict") else own
         if not isinstance(named, Mapping):
             raise ConfigError(
                 f"config is of type {type(own).__name__}: expected a BitNetConfig or a dictionary of fields"
             )
-        _check_family(named)
+        if self.is_gpt2:
+            _check_type(named, ("gpt2",))
+        else:
+            _check_family(named)
         fields = json.loads(json.dumps(dict(named), default=_plain))
         fields["dtype"] = str(self.state["model.embed_tokens.weight"].dtype).removeprefix("torch.")
         fields.pop("torch_dtype", None)
-        return self._sizes() | {name: value for name, value in fields.items() if value is not None}
+        fields = {name: value for name, value in fields.items() if value is not None}
+        if self.is_gpt2 and "activation_function" not in fields and "hidden_act" not in fields:
+            fields["activation_function"] = gpt2.activation_of(self.layers)
+        return self._sizes() | fields
 
     def _sizes(self) -> dict[str, Any]:
         """What the weights and norms show of a config."""
@@ -156,18 +184,23 @@ class _Parts:
         down = self.state.get("model.layers.0.mlp.down_proj.weight")
         if down is not None:
             shown["intermediate_size"] = down.shape[1]
+        if self.is_gpt2:
+            shown["max_position_embeddings"] = self.state["model.embed_positions.weight"].shape[0]
         return shown
 
     def _check_norms(self) -> None:
         for name, part in self.layers.items():
             kind = type(part).__name__
-            if "norm" in kind.lower() and ("RMSNorm" not in kind or "Gemma" in kind):
-                raise ArgumentError(f"{name} is a {kind}: expected RMSNorm, the only norm of a BitNetModel's layers")
+            if self.is_gpt2:
+                if "norm" in kind.lower() and "LayerNorm" not in kind:
+                    raise ArgumentError(f"{name} is a {kind}: expected LayerNorm, the norm of a GPT-2")
+            elif "norm" in kind.lower() and ("RMSNorm" not in kind or "Gemma" in kind):
+                raise ArgumentError(f"{name} is a {kind}: expected RMSNorm, the norm of layers in this layout")
 
     def _complete_biases(self, group: str, names: tuple[str, ...]) -> bool:
-        """Whether the projections of a group have biases; zeros where only some have one, as in Qwen2."""
+        """Whether the projections of a group have biases; zeros where only some have one, as in Qwen2, and where a GPT-2 has none."""
         paths = [f"model.layers.{i}.{group}.{name}" for i in range(self.depth) for name in names]
-        if not any(self.state.get(f"{path}.bias") is not None for path in paths):
+        if not self.is_gpt2 and not any(self.state.get(f"{path}.bias") is not None for path in paths):
             return False
         for path in paths:
             weight = self.state.get(f"{path}.weight")
@@ -195,8 +228,10 @@ class _Parts:
 
 
 def _eps(norm: Any) -> float:
-    """The eps of an RMSNorm of transformers, of ours, or of torch, where None is that of its dtype."""
+    """The eps of a norm of transformers, of ours, or of torch, where None is that of an RMSNorm's dtype. nanoGPT's LayerNorm has torch's default."""
     eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+    if eps is None and "LayerNorm" in type(norm).__name__:
+        eps = 1e-5
     return float(torch.finfo(norm.weight.dtype).eps if eps is None else eps)
 
 
@@ -206,30 +241,30 @@ def _prefix(names: Mapping[str, Any], module: nn.Module) -> str:
     if len(prefixes) == 1 and f"{prefixes[0]}layers.0.self_attn.q_proj.weight" in names:
         return prefixes[0]
     kind = type(module).__name__
-    if any(name.endswith("wpe.weight") for name in names):
-        raise ArgumentError(
-            f"{kind} has the layout of GPT-2, whose learned positions, LayerNorm and feed-forward network without a gate no BitNetModel "
-            "has: expected the layout of Llama or BitNet"
-        )
     shown = ", ".join(list(names)[:4])
     raise ArgumentError(
         f"{kind} has the parameters {shown}, ...: expected the layout of Llama or BitNet, one embed_tokens.weight beside "
-        "layers.0.self_attn.q_proj.weight and so on"
+        "layers.0.self_attn.q_proj.weight and so on, or that of GPT-2, wte.weight beside wpe.weight and h.0.attn.c_attn.weight"
     )
 
 
 def _check_family(fields: Mapping[str, Any]) -> None:
     """Refuses families whose layers have a Llama's names and compute something else."""
+    _check_type(fields, _FAMILIES)
     family = fields.get("model_type")
-    if family not in (None, "", *_FAMILIES):
-        raise ArgumentError(
-            f"model_type = {family!r}: expected one of {', '.join(_FAMILIES)}; if the module computes what a Llama does, pass its "
-            "config as a dictionary without model_type"
-        )
     window = fields.get("sliding_window")
     off = family == "qwen2" and not fields.get("use_sliding_window")
     if window is not None and not off and window < fields.get("max_position_embeddings", window + 1):
         raise ArgumentError(f"sliding_window = {window}: expected None, as a BitNetModel attends to all of its context")
+
+
+def _check_type(fields: Mapping[str, Any], families: tuple[str, ...]) -> None:
+    family = fields.get("model_type")
+    if family not in (None, "", *families):
+        raise ArgumentError(
+            f"model_type = {family!r}: expected one of {', '.join(families)}; if the module computes what a {families[0]} does, pass its "
+            "config as a dictionary without model_type"
+        )
 
 
 def _patterns(floats: list[str], depth: int) -> list[str]:

@@ -13,7 +13,7 @@ from ..model import BitNetModel
 from ..nn import functional as F
 from ..tensor import Tensor
 from .bridge import apply, share
-from .layers import BitLinear, Estimator, Linear, RMSNorm, float_linear
+from .layers import BitLinear, Estimator, LayerNorm, Linear, RMSNorm, float_linear
 
 # hidden_act of a config, as the core's functions call it.
 _ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -31,7 +31,8 @@ class CausalLMOutput(NamedTuple):
 class BitNetModule(nn.Module):
     """A causal language model whose parts are computed by the Go core, made by `to_torch`.
 
-    The parameters have the names of a Hugging Face checkpoint of master weights and stand in the order of ``BitNetModel.parameters()``.
+    The parameters have the names and the order of ``BitNetModel.parameters()``, those of a Hugging Face checkpoint of master weights; a
+    GPT-2 has the same names, and not its own.
     Optimizers, hooks, ``torch.utils.checkpoint`` and ``safetensors.torch.save_file(module.state_dict(), path)`` work as with any
     module; `from_torch` makes it a BitNetModel again. ``config`` is the model's, with quantization_mode "online".
     """
@@ -74,12 +75,16 @@ class _Decoder(nn.Module):
     def __init__(self, config: BitNetConfig, ternary: set[str], ste: Estimator) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, device="meta")
+        if _is_gpt2(config):
+            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size, device="meta")
         layers = range(config.num_hidden_layers)
         self.layers = nn.ModuleList(_Layer(config, f"model.layers.{i}.", ternary, ste) for i in layers)
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, device="meta")
+        self.norm = _norm(config)
 
     def forward(self, input_ids: torch.Tensor, lengths: list[int] | None) -> torch.Tensor:
         x = self.embed_tokens(input_ids)
+        if hasattr(self, "embed_positions"):
+            x = x + self.embed_positions(torch.arange(input_ids.shape[1], device=input_ids.device))
         for layer in self.layers:
             x = layer(x, lengths)
         normed: torch.Tensor = self.norm(x)
@@ -89,10 +94,9 @@ class _Decoder(nn.Module):
 class _Layer(nn.Module):
     def __init__(self, config: BitNetConfig, path: str, ternary: set[str], ste: Estimator) -> None:
         super().__init__()
-        dim, eps = config.hidden_size, config.rms_norm_eps
-        self.input_layernorm = RMSNorm(dim, eps, device="meta")
+        self.input_layernorm = _norm(config)
         self.self_attn = _Attention(config, path + "self_attn.", ternary, ste)
-        self.post_attention_layernorm = RMSNorm(dim, eps, device="meta")
+        self.post_attention_layernorm = _norm(config)
         self.mlp = _FeedForward(config, path + "mlp.", ternary, ste)
 
     def forward(self, x: torch.Tensor, lengths: list[int] | None) -> torch.Tensor:
@@ -109,7 +113,8 @@ class _Attention(nn.Module):
             config.num_key_value_heads,
             config.head_dim,
         )
-        self.theta, self.scaling = config.rope_theta, config.rope_scaling
+        self.theta = None if _is_gpt2(config) else config.rope_theta
+        self.scaling = config.get("rope_scaling")
         dim, q, kv = config.hidden_size, self.heads * self.head_dim, self.kv_heads * self.head_dim
         make = _Maker(config, path, ternary, ste, config.attention_bias)
         self.q_proj = make("q_proj", dim, q)
@@ -120,7 +125,8 @@ class _Attention(nn.Module):
 
     def forward(self, x: torch.Tensor, lengths: list[int] | None) -> torch.Tensor:
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k = F.rope(q, self.theta, scaling=self.scaling), F.rope(k, self.theta, scaling=self.scaling)
+            if self.theta is not None:
+                q, k = F.rope(q, self.theta, scaling=self.scaling), F.rope(k, self.theta, scaling=self.scaling)
             return F.attention(q, k, v, lengths)
 
         heads = (part.unflatten(-1, (-1, self.head_dim)) for part in (self.q_proj(x), self.k_proj(x), self.v_proj(x)))
@@ -137,13 +143,16 @@ class _FeedForward(nn.Module):
         dim, hidden = config.hidden_size, config.intermediate_size
         make = _Maker(config, path, ternary, ste, config.mlp_bias)
         self.activation: Any = _ACTIVATIONS.get(config.hidden_act, config.hidden_act)
-        self.gate_proj = make("gate_proj", dim, hidden)
+        self.gate_proj = None if _is_gpt2(config) else make("gate_proj", dim, hidden)
         self.up_proj = make("up_proj", dim, hidden)
         self.ffn_sub_norm = RMSNorm(hidden, config.rms_norm_eps, device="meta") if _sub_norms(config) else None
         self.down_proj = make("down_proj", hidden, dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = apply(lambda gate, up: F.gated(gate, up, self.activation), self.gate_proj(x), self.up_proj(x))
+        if self.gate_proj is None:
+            y = apply(lambda up: F.activate(up, self.activation), self.up_proj(x))
+        else:
+            y = apply(lambda gate, up: F.gated(gate, up, self.activation), self.gate_proj(x), self.up_proj(x))
         if self.ffn_sub_norm is not None:
             y = self.ffn_sub_norm(y)
         out: torch.Tensor = self.down_proj(y)
@@ -165,7 +174,16 @@ class _Maker:
 
 
 def _sub_norms(config: BitNetConfig) -> bool:
-    return bool(config.architectures[0] != "LlamaForCausalLM")
+    return config.architectures[0] not in ("LlamaForCausalLM", "GPT2LMHeadModel")
+
+
+def _is_gpt2(config: BitNetConfig) -> bool:
+    return bool(config.architectures[0] == "GPT2LMHeadModel")
+
+
+def _norm(config: BitNetConfig) -> RMSNorm | LayerNorm:
+    kind = LayerNorm if _is_gpt2(config) else RMSNorm
+    return kind(config.hidden_size, config.rms_norm_eps, device="meta")
 
 
 def _lengths(mask: torch.Tensor, input_ids: torch.Tensor) -> list[int]:
@@ -196,7 +214,8 @@ def to_torch(model: BitNetModel, *, ste: Estimator = "identity") -> BitNetModule
     fields = model.config.to_dict()
     names = {name for name, _, _ in listed}
     # Of quantization only what master weights have; what the file says of the head may differ from what was found in it.
-    fields["quantization_config"] |= {"quantization_mode": "online", "linear_class": "autobitlinear"}
+    if "quantization_config" in fields:  # a GPT-2 of floats has none
+        fields["quantization_config"] |= {"quantization_mode": "online", "linear_class": "autobitlinear"}
     fields |= {"tie_word_embeddings": "lm_head.weight" not in names, "dtype": "float32", "torch_dtype": "float32"}
     ternary = {name.removesuffix(".weight") for name, _, is_ternary in listed if is_ternary}
     module = BitNetModule(BitNetConfig.from_dict(fields), ternary, ste=ste)

@@ -1,0 +1,104 @@
+"""GPT-2 from Python: the checkpoints that transformers computed logits of, saved, converted, trained."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitnet_rust import ArgumentError, BitNetConfig, BitNetModel, ConfigError, Trainer, TrainingConfig
+
+PARITY = Path(__file__).parents[1] / "tests_go" / "testdata" / "parity"
+FOLDERS = ["gpt2_float32", "gpt2_bare_bfloat16", "gpt2_ternary"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_gpt2_gives_the_logits_of_transformers(folder: str) -> None:
+    model = BitNetModel.from_pretrained(PARITY / folder)
+    want = np.load(PARITY / folder / "parity.npz")
+    for i in range(2):
+        logits = model.forward(want[f"input_ids_{i}"])
+        np.testing.assert_allclose(logits, want[f"logits_{i}"], rtol=0, atol=2e-5)
+        assert np.array_equal(logits.argmax(-1), want[f"argmax_{i}"])
+
+
+def test_its_config_has_both_names_of_a_field() -> None:
+    config = BitNetModel.from_pretrained(PARITY / "gpt2_float32").config
+    assert (config.n_embd, config.n_layer, config.n_head, config.n_positions, config.n_inner) == (32, 2, 4, 40, 128)
+    assert (config.hidden_size, config.num_hidden_layers, config.max_position_embeddings) == (32, 2, 40)
+    assert "quantization_config" not in config
+    assert "rope_theta" not in config
+    assert BitNetConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ConfigError, match="n_layer = 2: must be 3, the value of num_hidden_layers"):
+        BitNetConfig.from_dict({**config, "num_hidden_layers": 3})
+
+
+def test_positions_end_with_the_table() -> None:
+    model = BitNetModel.from_pretrained(PARITY / "gpt2_float32")
+    with pytest.raises(ArgumentError, match="max_position_embeddings = 40"):
+        model.forward([3] * 41)
+    step = model.generate([3] * 35, max_new_tokens=100, ignore_eos=True)
+    assert len(step) <= 41
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_it_is_saved_and_read_again(folder: str, tmp_path: Path) -> None:
+    model = BitNetModel.from_pretrained(PARITY / folder)
+    ids = np.load(PARITY / folder / "parity.npz")["input_ids_0"]
+    model.save_pretrained(tmp_path / "m.bitnet")
+    assert np.array_equal(BitNetModel.from_pretrained(tmp_path / "m.bitnet").forward(ids), model.forward(ids))
+    for target, more in (("m.gguf", {"format": "gguf"}), ("m.onnx", {"format": "onnx"})):
+        with pytest.raises(match="a GPT2LMHeadModel is not written as"):
+            model.save_pretrained(tmp_path / target, **more)
+        assert not (tmp_path / target).exists()
+    if folder == "gpt2_ternary":
+        with pytest.raises(match="no ternary layers for a GPT2LMHeadModel"):
+            model.save_pretrained(tmp_path / "hf", format="hf")
+        model = BitNetModel.from_pretrained(PARITY / folder, trainable=True)
+        model.save_pretrained(tmp_path / "hf", format="hf", masters="float32")
+    else:
+        model.save_pretrained(tmp_path / "hf", format="hf")
+    assert np.array_equal(BitNetModel.from_pretrained(tmp_path / "hf").forward(ids), model.forward(ids))
+    assert json.loads((tmp_path / "hf" / "config.json").read_text())["architectures"] == ["GPT2LMHeadModel"]
+
+
+def test_the_command_converts_and_compares_it(tmp_path: Path) -> None:
+    def run(*args: Any) -> str:
+        command = [sys.executable, "-m", "bitnet_rust", *map(str, args)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    source = PARITY / "gpt2_ternary"
+    assert "logits within 0" in run("convert", source, tmp_path / "m.bitnet", "--to", "native")
+    assert "logits within 0" in run("convert", source, tmp_path / "hf", "--to", "hf-master")
+    assert "equal" in run("diff", tmp_path / "m.bitnet", tmp_path / "hf")
+    assert "sound" in run("verify", tmp_path / "m.bitnet")
+    assert "GPT2LMHeadModel" in run("inspect", tmp_path / "m.bitnet")
+
+
+@pytest.mark.parametrize("folder", ["gpt2_float32", "gpt2_ternary"])
+def test_it_learns_a_text(folder: str) -> None:
+    model = BitNetModel.from_pretrained(PARITY / folder, trainable=True)
+    text = [i * i % 61 for i in range(600)]
+    before = model.evaluate(text, context_length=24)["loss"]
+    config = TrainingConfig(max_steps=40, batch_size=4, context_length=24, learning_rate=1e-2)
+    Trainer(model, config).train(text)
+    after = model.evaluate(text, context_length=24)["loss"]
+    assert after < before - 1
+    names = [name for name, _ in model.named_parameters()]
+    assert names[:2] == ["model.embed_tokens.weight", "model.embed_positions.weight"]
+    assert "model.layers.0.input_layernorm.bias" in names
+    assert not any("gate_proj" in name for name in names)
+
+
+def test_the_loss_of_a_user_s_own_loop_is_the_evaluation_s() -> None:
+    model = BitNetModel.from_pretrained(PARITY / "gpt2_ternary", trainable=True)
+    ids = np.arange(24)[None] % 61
+    logits = model.forward(ids[0]).astype(np.float64)
+    want = np.log(np.exp(logits[:-1]).sum(-1)) - logits[np.arange(23), ids[0, 1:]]
+    loss = model.loss(ids)
+    assert float(loss) == pytest.approx(want.mean(), rel=1e-5)
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
