@@ -19,6 +19,8 @@ func FuzzParseConfig(f *testing.F) {
 		f.Add(data, false)
 	}
 	f.Add([]byte(hf(nil)), false)
+	f.Add([]byte(gpt2(nil)), false)
+	f.Add([]byte(gpt2(changes{"quantization_config": changes{"quant_method": "bitnet"}, "hidden_size": 64})), false)
 	f.Add([]byte(ownYAML), true)
 	f.Add([]byte("preset: tiny\nnum_hidden_layers: 2\n"), true)
 	f.Fuzz(func(t *testing.T, data []byte, isYAML bool) {

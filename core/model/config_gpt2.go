@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 )
 
 // gpt2Names are the fields that a GPT-2's config.json calls otherwise than those of other architectures. MarshalJSON writes both names,
@@ -13,8 +14,13 @@ var gpt2Names = map[string]string{
 	"intermediate_size": "n_inner", "hidden_act": "activation_function", "rms_norm_eps": "layer_norm_epsilon",
 }
 
-// floatLayers is the entry of modules_to_not_convert that keeps every projection float.
-const floatLayers = "model.layers"
+// floatLayers is the quantization of a GPT-2 whose file states none: every projection is float.
+func floatLayers() Quantization {
+	return Quantization{LinearClass: AutoBitLinear, Mode: ModeOnline, RMSNormEps: 1e-6, ModulesToNotConvert: []string{"model.layers"}}
+}
+
+// isFloat says whether this is floatLayers, which files leave out.
+func (q *Quantization) isFloat() bool { return reflect.DeepEqual(*q, floatLayers()) }
 
 // gpt2Fields gives the fields of a GPT-2's config.json the names that they have elsewhere; errors go on to call them as the file does. Two
 // names with two values are refused.
@@ -74,7 +80,7 @@ type gpt2Config struct {
 	EOSTokenID         any             `json:"eos_token_id"`
 	PadTokenID         *int            `json:"pad_token_id"`
 	UseCache           bool            `json:"use_cache"`
-	Quantization       *hfQuantization `json:"quantization_config,omitempty"` // nil where every projection is float
+	Quantization       *hfQuantization `json:"quantization_config,omitempty"` // nil for floatLayers
 
 	HiddenSize            int     `json:"hidden_size"`
 	NumHiddenLayers       int     `json:"num_hidden_layers"`
@@ -100,7 +106,7 @@ func (c *Config) gpt2JSON() ([]byte, error) {
 		HeadDim: c.HeadDim, MaxPositionEmbeddings: c.MaxPositionEmbeddings, IntermediateSize: c.IntermediateSize, HiddenAct: c.HiddenAct,
 		RMSNormEps: decimal(c.RMSNormEps), AttentionBias: c.AttentionBias, MLPBias: c.MLPBias,
 	}
-	if c.hasTernary() {
+	if !c.Quantization.isFloat() {
 		out.Quantization = c.Quantization.hf()
 	}
 	data, err := json.Marshal(out)
@@ -108,17 +114,4 @@ func (c *Config) gpt2JSON() ([]byte, error) {
 		return nil, fmt.Errorf("config: %w", err)
 	}
 	return data, nil
-}
-
-// hasTernary says whether any projection is ternary.
-func (c *Config) hasTernary() bool {
-	converts := c.Quantization.converter()
-	for i := range c.NumHiddenLayers {
-		for _, l := range c.linearShapes() {
-			if converts(layerName(i) + l.Name) {
-				return true
-			}
-		}
-	}
-	return false
 }

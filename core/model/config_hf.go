@@ -74,6 +74,9 @@ func (o *object) explicitZeros(c Config) Config {
 			o.fail(f.name, 0, "must be positive")
 		}
 	}
+	if c.LearnedPositions() { // files do not say these
+		c.RopeTheta, c.RopeScaling = 0, nil
+	}
 	return c.WithDefaults()
 }
 
@@ -182,7 +185,7 @@ func (c *Config) readHFQuantization(o *object) {
 		c.Quantization = Quantization{LinearClass: AutoBitLinear, Mode: ModeOnline}
 		switch c.Architecture {
 		case ArchGPT2:
-			c.Quantization.ModulesToNotConvert = []string{floatLayers}
+			c.Quantization = floatLayers()
 		case ArchLlama:
 			o.fail("quantization_config", nil, `missing: a Llama without it has full-precision linears; pass quantize=True to make them ternary, or for ternary master weights add `+
 				`{"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}`)

@@ -156,13 +156,8 @@ func parseOwn(o *object) (*Config, error) {
 	o.integer(&c.HeadDim, "head_dim")
 	c.readShared(o)
 	o.str(&c.DType, "dtype")
-	o.number(&c.RopeTheta, "rope_theta")
-	if r := o.child("rope_scaling"); r != nil {
-		c.readRopeObject(r)
-		r.refuseUnknown()
-		o.adopt(r)
-	} else if _, stated := o.fields["rope_scaling"]; stated { // null removes a preset's scaling
-		c.RopeScaling = nil
+	if !c.LearnedPositions() {
+		c.readOwnRope(o)
 	}
 	if q := o.child("quantization"); q != nil {
 		q.str(&c.Quantization.LinearClass, "linear_class")
@@ -179,6 +174,17 @@ func parseOwn(o *object) (*Config, error) {
 	}
 	out := o.explicitZeros(*c)
 	return &out, o.err
+}
+
+func (c *Config) readOwnRope(o *object) {
+	o.number(&c.RopeTheta, "rope_theta")
+	if r := o.child("rope_scaling"); r != nil {
+		c.readRopeObject(r)
+		r.refuseUnknown()
+		o.adopt(r)
+	} else if _, stated := o.fields["rope_scaling"]; stated { // null removes a preset's scaling
+		c.RopeScaling = nil
+	}
 }
 
 // MarshalYAML writes the config in our own form, every field stated, so that ParseYAMLConfig gives it back. Values are

@@ -36,6 +36,7 @@ func builtin() []Preset {
 		falcon3("3b", 3072, 9216, 22, 12, 32768),
 		falcon3("7b", 3072, 23040, 28, 12, 32768),
 		falcon3("10b", 3072, 23040, 40, 12, 32768),
+		gpt2Preset("gpt2", 768, 12, 12), gpt2Preset("gpt2-medium", 1024, 24, 16), gpt2Preset("gpt2-large", 1280, 36, 20), gpt2Preset("gpt2-xl", 1600, 48, 25),
 		// Shapes for training from scratch, tutorials and tests.
 		small("bitnet-shakespeare", 1024, 256, 768, 6, 4, 4, 256, "shakespeare"), // comes with the package: recipes/shakespeare.yaml
 		small("tiny", 512, 256, 512, 4, 8, 2, 256, "bitnet-tiny"),                // the shape of the golden models
@@ -67,6 +68,15 @@ func falcon3(size string, hidden, intermediate, layers, heads, context int) Pres
 			BOSTokenID: ptr(11), EOSTokenIDs: []int{11}, PadTokenID: ptr(2023),
 		},
 	}
+}
+
+// gpt2Preset is of the family of GPT-2 as published, in floats.
+func gpt2Preset(name string, hidden, layers, heads int) Preset {
+	return Preset{Name: name, HubID: "openai-community/" + name, Config: Config{
+		Architecture: ArchGPT2, VocabSize: 50257, HiddenSize: hidden, IntermediateSize: 4 * hidden, NumHiddenLayers: layers, NumAttentionHeads: heads,
+		HiddenAct: ActGELUNew, RMSNormEps: 1e-5, MaxPositionEmbeddings: 1024, TieWordEmbeddings: true, AttentionBias: true, MLPBias: true,
+		BOSTokenID: ptr(50256), EOSTokenIDs: []int{50256}, DType: "float32", Quantization: floatLayers(),
+	}}
 }
 
 func small(name string, vocab, hidden, intermediate, layers, heads, kvHeads, context int, aliases ...string) Preset {

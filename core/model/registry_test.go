@@ -12,7 +12,7 @@ func TestPresetsHaveThePublishedSizes(t *testing.T) {
 	for name, billions := range map[string]float64{
 		"bitnet-b1.58-2b-4t": 2.41, "bitnet-b1.58-large": 0.73, "bitnet-b1.58-xl": 1.27, "bitnet-b1.58-3b": 3.32,
 		"llama3-8b-1.58": 8.03, "falcon3-1b-1.58": 1.67, "falcon3-3b-1.58": 3.23, "falcon3-7b-1.58": 7.46, "falcon3-10b-1.58": 10.31,
-		"char": 0.01064,
+		"char": 0.01064, "gpt2": 0.12444, "gpt2-medium": 0.35482, "gpt2-large": 0.77403, "gpt2-xl": 1.55761,
 	} {
 		p, ok := Lookup(name)
 		require.True(t, ok, name)
@@ -100,4 +100,6 @@ func TestParameterCountFollowsTheTensors(t *testing.T) {
 	c.Quantization.UseRMSNorm = true
 	assert.EqualValues(t, 40+4+2*(layer+4*3+16+4+4+6), c.ParameterCount())
 	assert.EqualValues(t, 2*2*8*100*4, c.KVCacheBytes(100, 4))
+	gpt2, _ := Lookup("gpt2")
+	assert.EqualValues(t, 124_439_808, gpt2.Parameters)
 }

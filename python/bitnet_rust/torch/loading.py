@@ -129,6 +129,9 @@ class _Parts:
             if self.state[f"{name}.weight"].dtype == torch.uint8:
                 raise ArgumentError(f"{name} is packed: expected a rule (ternary=) by which it stays ternary")
         sub_norms = "model.layers.0.self_attn.attn_sub_norm.weight" in self.state
+        quantization = self._quantization(fields.pop("quantization_config", None), projections, floats)
+        if not self.is_gpt2 or len(floats) < len(projections):  # a GPT-2 of floats says nothing of it
+            fields["quantization_config"] = quantization
         kind = "gpt2" if self.is_gpt2 else "bitnet" if sub_norms else "llama"
         fields |= {
             "architectures": [_CLASSES[kind]],
@@ -136,7 +139,6 @@ class _Parts:
             "tie_word_embeddings": self.tied,
             "attention_bias": self._complete_biases("self_attn", _ATTENTION),
             "mlp_bias": self._complete_biases("mlp", _FEED_FORWARD),
-            "quantization_config": self._quantization(fields.get("quantization_config"), projections, floats),
         }
         return fields
 
