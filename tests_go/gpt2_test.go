@@ -39,6 +39,7 @@ func TestAGPT2IsTheSameInEveryForm(t *testing.T) {
 			require.Equal(t, want, logitsOf(t, loadModel(t, native, model.LoadOptions{Trainable: true})), "trainable")
 
 			dir := filepath.Join(t.TempDir(), "hf")
+			require.ErrorIs(t, m.SaveHFContext(ctx, dir, model.HFOptions{LinearClass: model.BitLinear}), model.ErrOption)
 			source := loadModel(t, gpt2Folder(folder), model.LoadOptions{Deferred: true})
 			o := model.HFOptions{}
 			if folder == "gpt2_ternary" {
@@ -140,6 +141,38 @@ func TestAGPT2OfLinearsIsThatOfConv1D(t *testing.T) {
 	_, linear := both(true)
 	_, err = model.FromTensors(context.Background(), config, container.NewMemory("memory", linear[:len(linear)-1]), model.LoadOptions{})
 	require.ErrorIs(t, err, container.ErrTensorMissing)
+}
+
+// What does not fit is refused by the name that the file has for it.
+func TestAGPT2OfOtherShapesIsRefused(t *testing.T) {
+	set, err := safetensors.OpenSet(gpt2Folder("gpt2_float32"))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, set.Close()) }()
+	for name, edit := range map[string]string{
+		"transformer.wpe.weight":             `"n_positions": 41`,
+		"transformer.wte.weight":             `"vocab_size": 98`,
+		"transformer.h.2.ln_1.weight":        `"n_layer": 3`,
+		"transformer.h.1.attn.c_attn.bias":   `"n_layer": 1`,
+		"transformer.h.0.mlp.c_fc.weight":    `"n_inner": 64`,
+		"transformer.h.0.attn.c_attn.weight": `"n_embd": 32, "n_inner": 128`,
+	} {
+		fields := map[string]any{"model_type": "gpt2", "vocab_size": 97, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40}
+		require.NoError(t, json.Unmarshal([]byte("{"+edit+"}"), &fields))
+		config, err := json.Marshal(fields)
+		require.NoError(t, err)
+		var tensors []container.View
+		for _, info := range set.Tensors() {
+			v, err := set.Tensor(info.Name)
+			require.NoError(t, err)
+			if name == v.Name && strings.HasSuffix(name, "c_attn.weight") { // fewer keys and values than queries, [in, out]
+				v.Shape, v.Data = []int{32, 64}, v.Data[:4*32*64]
+			}
+			tensors = append(tensors, v)
+		}
+		_, err = model.FromTensors(context.Background(), config, container.NewMemory("memory", tensors), model.LoadOptions{})
+		require.ErrorIs(t, err, container.ErrFormat)
+		require.ErrorContains(t, err, name)
+	}
 }
 
 // A position beyond the table is refused before any work, and what was read before stays.

@@ -26,7 +26,8 @@ func (q *Quantization) isFloat() bool { return reflect.DeepEqual(*q, floatLayers
 // names with two values are refused.
 func (o *object) gpt2Fields() {
 	o.renamed = map[string]string{}
-	for common, name := range gpt2Names {
+	for _, common := range sortedKeys(gpt2Names) {
+		name := gpt2Names[common]
 		v, _ := o.raw(name)
 		other, _ := o.raw(common)
 		switch {

@@ -1,7 +1,6 @@
 package model
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -133,12 +132,4 @@ func (s *gpt2Source) norm(module, part string, dim int) ([]float32, error) {
 func (s *gpt2Source) table(module string, rows, cols int) (*nn.Linear, error) {
 	name, _ := s.name(module)
 	return s.tableAt(name+".weight", module, rows, cols)
-}
-
-// refuseGPT2 is the error of formats that have no place for a GPT-2.
-func (m *Model) refuseGPT2(format string) error {
-	if m.Config.Architecture != ArchGPT2 {
-		return nil
-	}
-	return fmt.Errorf("%w: a %s is not written as %s: save it in the native format, or as a Hugging Face checkpoint of master weights", ErrExport, ArchGPT2, format)
 }

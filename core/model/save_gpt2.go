@@ -104,3 +104,11 @@ func (w *gpt2Writer) norm(module string, n *nn.Norm) error {
 	name, _ := gpt2Name(module)
 	return w.hfWriter.norm("transformer."+name, n)
 }
+
+// refuseGPT2 is the error of formats that have no place for a GPT-2.
+func (m *Model) refuseGPT2(format string) error {
+	if m.Config.Architecture != ArchGPT2 {
+		return nil
+	}
+	return fmt.Errorf("%w: a %s is not written as %s: save it in the native format, or as a Hugging Face checkpoint of master weights", ErrExport, ArchGPT2, format)
+}

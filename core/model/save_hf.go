@@ -68,6 +68,9 @@ var ErrExport = errors.New("model has no form in this format")
 // without loss, as bfloat16 where that holds every value and as float32 otherwise; an int8 or int4 head becomes float32. The lower-case
 // BitnetForCausalLM becomes a BitNetForCausalLM with its activation, which is the same network.
 //
+// A GPT-2 has the names of GPT2LMHeadModel, matrices [in, out], and float layers: ternary ones have master weights there, and no packed form
+// (ErrExport).
+//
 // A directory that holds a model.bitnet is refused, since Load would go on to prefer that (ErrOption). A matrix whose rows
 // are no multiple of 4 cannot be packed, and BitNetForCausalLM has no place for an mlp_bias (ErrExport).
 func (m *Model) SaveHF(dir string) error {
@@ -102,6 +105,9 @@ func (m *Model) SaveHFContext(ctx context.Context, dir string, o HFOptions) erro
 	}
 	if cfg.MLPBias && cfg.SubNorms() {
 		return fmt.Errorf("%w: mlp_bias = true, and transformers' %s passes over the biases of its feed-forward network", ErrExport, cfg.Architecture)
+	}
+	if cfg.Architecture == ArchGPT2 && o.LinearClass == BitLinear {
+		return fmt.Errorf("%w: linear_class = %q: expected %q for a %s, which has no packed layers", ErrOption, BitLinear, AutoBitLinear, ArchGPT2)
 	}
 	w := &hfWriter{ctx: ctx, model: m, class: cfg.Quantization.LinearClass, masters: hfMasters[o.Masters], derived: o.Derived}
 	linear, norm := w.linear, w.norm
