@@ -1,8 +1,6 @@
 """GPT-2 from Python: the checkpoints that transformers computed logits of, saved, converted, trained."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +8,9 @@ import numpy as np
 import pytest
 
 from bitnet_rust import ArgumentError, BitNetConfig, BitNetModel, ConfigError, Trainer, TrainingConfig
+from conftest import REPO, Terminal
 
-PARITY = Path(__file__).parents[1] / "tests_go" / "testdata" / "parity"
+PARITY = REPO / "tests_go" / "testdata" / "parity"
 FOLDERS = ["gpt2_float32", "gpt2_bare_bfloat16", "gpt2_ternary"]
 
 
@@ -65,10 +64,11 @@ def test_it_is_saved_and_read_again(folder: str, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["architectures"] == ["GPT2LMHeadModel"]
 
 
-def test_the_command_converts_and_compares_it(tmp_path: Path) -> None:
+def test_the_command_converts_and_compares_it(bitnet: Terminal, tmp_path: Path) -> None:
     def run(*args: Any) -> str:
-        command = [sys.executable, "-m", "bitnet_rust", *map(str, args)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        status, out, err = bitnet(*map(str, args))
+        assert status == 0, err
+        return out
 
     source = PARITY / "gpt2_ternary"
     assert "logits within 0" in run("convert", source, tmp_path / "m.bitnet", "--to", "native")
@@ -76,6 +76,41 @@ def test_the_command_converts_and_compares_it(tmp_path: Path) -> None:
     assert "equal" in run("diff", tmp_path / "m.bitnet", tmp_path / "hf")
     assert "sound" in run("verify", tmp_path / "m.bitnet")
     assert "GPT2LMHeadModel" in run("inspect", tmp_path / "m.bitnet")
+
+
+@pytest.mark.parametrize(
+    ("ternary", "formats", "message"),
+    [
+        (True, ["hf-master"], ""),
+        (False, ["hf", "hf-master"], ""),
+        (True, ["hf"], "export.formats: hf: expected hf-master for a GPT-2 of ternary layers"),
+        (False, ["gguf"], "export.formats: gguf: expected hf, hf-master for a GPT-2 of float layers"),
+    ],
+)
+def test_a_recipe_trains_it_and_refuses_other_exports_before(
+    ternary: bool, formats: list[str], message: str, bitnet: Terminal, tmp_path: Path
+) -> None:
+    quantization = {} if ternary else {"quantization": {"modules_to_not_convert": ["model.layers"]}}
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    recipe = {
+        "model": {"architecture": "GPT2LMHeadModel", "max_position_embeddings": 32, **sizes, **quantization},
+        "tokenizer": {"kind": "bytes"},
+        "data": {"train": str(REPO / "recipes" / "data" / "tinyshakespeare.txt"), "eval_fraction": 0},
+        "training": {"max_steps": 2, "batch_size": 1, "context_length": 16},
+        "sample": {"max_new_tokens": 1},
+        "export": {"formats": formats},
+    }
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    out = tmp_path / "out"
+    status, _, err = bitnet("train", "--config", str(tmp_path / "recipe.json"), "--out", str(out))
+    assert (status, message in err) == (1 if message else 0, True), err
+    assert out.exists() != bool(message)
+    for name in [] if message else formats:
+        ids = np.arange(10)
+        assert np.array_equal(
+            BitNetModel.from_pretrained(out / name).forward(ids).argmax(-1),
+            BitNetModel.from_pretrained(out).forward(ids).argmax(-1),
+        )
 
 
 @pytest.mark.parametrize("folder", ["gpt2_float32", "gpt2_ternary"])

@@ -166,6 +166,7 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
         model = open_models.enter_context(_model(recipe, out, train, held_out, resume))
         if _are_conversations(train):
             _give_template(model, recipe.data.get("chat_template"))
+        _check_gpt2(model, exports)
         if "gguf" in exports:
             _check_gguf(model, exports["gguf"][1]["gguf_type"])
         teacher = None
@@ -177,7 +178,8 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
             longest = min(model.config.max_position_embeddings, _MOST_CHAT_TOKENS)
             stated, recipe.training["context_length"] = stated.replace(context_length=longest), longest
         probe = Trainer(model, stated, teacher=teacher)
-        if model.config["quantization_config"]["quantization_mode"] == "offline" and "pretrained" in recipe.model:
+        quantization = model.config.get("quantization_config", {})  # a GPT-2 of floats has none
+        if quantization.get("quantization_mode") == "offline" and "pretrained" in recipe.model:
             print(_PACKED, file=sys.stderr, flush=True)
         dataset = probe.dataset(train, "data.train")
         check = probe.dataset(held_out, "data.eval", evaluation=True) if held_out else None
@@ -365,6 +367,18 @@ def _exports(section: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]
         "gguf": {"format": "gguf", "gguf_type": stated["gguf_type"]},
     }
     return {name: (_EXPORTS[name], options[name]) for name in formats}
+
+
+def _check_gpt2(model: BitNetModel, exports: Mapping[str, Any]) -> None:
+    """Refuses before training the formats that have no place for a GPT-2."""
+    if model.config.architectures[0] != "GPT2LMHeadModel":
+        return
+    ternary = "quantization_config" in model.config
+    for name in exports:
+        if name == "gguf" or (name == "hf" and ternary):
+            layers = "ternary" if ternary else "float"
+            forms = "hf-master" if ternary else "hf, hf-master"
+            raise ArgumentError(f"export.formats: {name}: expected {forms} for a GPT-2 of {layers} layers")
 
 
 def _check_gguf(model: BitNetModel, gguf_type: str) -> None:
