@@ -1,6 +1,11 @@
 package cpu
 
-import "fmt"
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"unsafe"
+)
 
 // Geometry of the panel16 layout.
 const (
@@ -34,12 +39,26 @@ func PackTernary(dst []byte, w []int8, rows, cols int) {
 	for i := range dst {
 		dst[i] = 0x55
 	}
-	stride := panelBytes(cols)
+	stride, whole := panelBytes(cols), cols&^(BlockCols-1)
 	for r := range rows {
-		lane := dst[r/PanelRows*stride+4*(r%PanelRows):]
-		for c, v := range w[r*cols : (r+1)*cols] {
+		lane, row := dst[r/PanelRows*stride+4*(r%PanelRows):], w[r*cols:(r+1)*cols]
+		raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(row))), cols)
+		for c := 0; c < whole; c += BlockCols { // four columns at a time
+			block, codes, bad := raw[c:c+BlockCols], uint32(0), uint32(0)
+			for f := range 4 {
+				v := binary.LittleEndian.Uint32(block[4*f:])
+				bad |= (v^v>>1)&0x7e7e7e7e | v>>1&^v&0x01010101 // a bit that is not the sign's, or -2
+				codes |= (v&0x03030303 + 0x01010101) & 0x03030303 << (2 * f)
+			}
+			if bad != 0 {
+				refuseCode(row, r)
+			}
+			binary.LittleEndian.PutUint32(lane[c/BlockCols*BlockBytes:], codes)
+		}
+		for c := whole; c < cols; c++ {
+			v := row[c]
 			if v < -1 || v > 1 {
-				panic(fmt.Sprintf("cpu: PackTernary: w[%d,%d] = %d, want -1, 0 or 1", r, c, v))
+				refuseCode(row, r)
 			}
 			shift := 2 * (c / 4 % 4)
 			lane[c/BlockCols*BlockBytes+c%4] ^= (byte(v+1) ^ 1) << shift // the padding's code 1 becomes v+1
@@ -47,15 +66,29 @@ func PackTernary(dst []byte, w []int8, rows, cols int) {
 	}
 }
 
+// refuseCode panics for the first number of row r that is no weight.
+func refuseCode(row []int8, r int) {
+	c := slices.IndexFunc(row, func(v int8) bool { return v < -1 || v > 1 })
+	panic(fmt.Sprintf("cpu: PackTernary: w[%d,%d] = %d, want -1, 0 or 1", r, c, row[c]))
+}
+
 // UnpackTernary is the reverse of [PackTernary]: dst becomes the row-major rows x cols matrix of -1, 0 and 1.
 func UnpackTernary(dst []int8, panels []byte, rows, cols int) {
 	need("UnpackTernary", "dst", len(dst), rows*cols)
 	need("UnpackTernary", "panels", len(panels), TernaryBytes(rows, cols))
-	stride := panelBytes(cols)
+	stride, whole := panelBytes(cols), cols&^(BlockCols-1)
 	for r := range rows {
 		lane := panels[r/PanelRows*stride+4*(r%PanelRows):]
 		row := dst[r*cols : (r+1)*cols]
-		for c := range row {
+		raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(row))), cols)
+		for c := 0; c < whole; c += BlockCols { // four columns at a time
+			block, codes := raw[c:c+BlockCols], binary.LittleEndian.Uint32(lane[c/BlockCols*BlockBytes:])
+			for f := range 4 {
+				v := codes >> (2 * f) & 0x03030303
+				binary.LittleEndian.PutUint32(block[4*f:], (v|0x80808080-0x01010101)^0x80808080) // each less 1, without a carry
+			}
+		}
+		for c := whole; c < cols; c++ {
 			row[c] = int8(lane[c/BlockCols*BlockBytes+c%4]>>(2*(c/4%4))&3) - 1
 		}
 	}

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -267,6 +268,22 @@ func TestUnpackTernaryReversesPackTernary(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestPackTernaryFindsEveryNumberThatIsNoWeight(t *testing.T) {
+	const rows, cols = 17, 19
+	for v := -128; v < 128; v++ {
+		for _, at := range []int{0, 7, 15, 16, 18, 16*cols + 3, rows*cols - 1} {
+			w := make([]int8, rows*cols)
+			w[at] = int8(v)
+			pack := func() { PackTernary(make([]byte, TernaryBytes(rows, cols)), w, rows, cols) }
+			if v < -1 || v > 1 {
+				require.PanicsWithValue(t, fmt.Sprintf("cpu: PackTernary: w[%d,%d] = %d, want -1, 0 or 1", at/cols, at%cols, v), pack)
+			} else {
+				require.NotPanics(t, pack)
+			}
+		}
+	}
 }
 
 func TestTernaryRejectsABrokenContract(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
@@ -214,7 +215,9 @@ func (s *onnxSource) ternary(l *nn.Linear, name string, w fileMatrix) error {
 			if err != nil {
 				return err
 			}
-			cpu.PackTernary(panels, codes, l.Out, l.In)
+			eachRows(l.Out, func(first, rows int) {
+				cpu.PackTernary(panels[cpu.TernaryBytes(first, l.In):], codes[first*l.In:], rows, l.In)
+			})
 			return nil
 		})
 	})
@@ -223,32 +226,44 @@ func (s *onnxSource) ternary(l *nn.Linear, name string, w fileMatrix) error {
 
 // onnxCodes reads the codes of a ternary matrix [out, in].
 func onnxCodes(w container.View, turned bool, out, in int) ([]int8, error) {
-	codes := make([]int8, out*in)
-	rows, cols := out, in // as they lie in the file
-	if turned {
-		rows, cols = in, out
+	stored := w.Data
+	if w.DType == onnx.I2 {
+		stored = splitInt2(stored, out*in)
 	}
-	i := 0
-	for r := range rows {
-		for c := range cols {
-			var code int8
-			if w.DType == onnx.I2 {
-				code = int8(w.Data[i/4]<<(6-2*(i%4))) >> 6
-			} else {
-				code = int8(w.Data[i])
-			}
-			i++
-			row, col := r, c
-			if turned {
-				row, col = c, r
-			}
-			if code < -1 || code > 1 {
-				return nil, &quant.ValueError{Kind: quant.ErrCode, Row: row, Col: col, Found: fmt.Sprint(code), Expected: "-1, 0 or 1"}
-			}
-			codes[row*in+col] = code
+	codes := make([]int8, out*in)
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(codes))), len(codes))
+	eachRows(out, func(first, rows int) {
+		if turned {
+			turn(raw[first*in:], in, stored[first:], out, in, rows)
+		} else {
+			copy(raw[first*in:(first+rows)*in], stored[first*in:])
+		}
+	})
+	for i, code := range codes {
+		if code < -1 || code > 1 {
+			return nil, &quant.ValueError{Kind: quant.ErrCode, Row: i / in, Col: i % in, Found: fmt.Sprint(code), Expected: "-1, 0 or 1"}
 		}
 	}
 	return codes, nil
+}
+
+// int2s are the four numbers of two bits in a byte.
+var int2s = func() (table [256][4]byte) {
+	for b := range table {
+		for i := range 4 {
+			table[b][i] = byte(int8(b<<(6-2*i)) >> 6)
+		}
+	}
+	return table
+}()
+
+// splitInt2 makes bytes of n numbers of two bits, four of them in a byte.
+func splitInt2(data []byte, n int) []byte {
+	numbers := make([]byte, 0, 4*len(data))
+	for _, b := range data {
+		numbers = append(numbers, int2s[b][:]...)
+	}
+	return numbers[:n]
 }
 
 // masterRows reads the master weights of a layer, nil where it has codes.

@@ -152,18 +152,15 @@ func (m fileMatrix) upright(out, in int) []byte {
 		return m.Data[m.first*in*size : (m.first+out)*in*size]
 	}
 	data := make([]byte, out*in*size)
-	cpu.Parallel((out+turnedRows-1)/turnedRows, task(func(chunk int) {
+	eachRows(out, func(first, rows int) {
 		for c := range in {
-			for r := chunk * turnedRows; r < min((chunk+1)*turnedRows, out); r++ {
+			for r := first; r < first+rows; r++ {
 				copy(data[(r*in+c)*size:(r*in+c+1)*size], m.Data[(c*m.width+m.first+r)*size:])
 			}
 		}
-	}))
+	})
 	return data
 }
-
-// turnedRows is how many rows of a matrix are turned into columns at a time, and the other way round: a cache line of codes.
-const turnedRows = 64
 
 // float plans a matrix that stays float: in pieces where its rows are rows in the file, and else as a whole.
 func (s *tensorSource) float(w fileMatrix, rows, cols int, format cpu.DenseFormat) (*quant.Dense, error) {

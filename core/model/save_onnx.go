@@ -2,9 +2,12 @@ package model
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
+	"unsafe"
 
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
@@ -49,6 +52,9 @@ func (m *Model) SaveONNXWeights(ctx context.Context, path, kind string) error {
 	}
 	w.float32s(onnxFrequencies, m.RoPE.InvFreq)
 	safetensors.ByAlignment(w.tensors)
+	if planned(ctx, w.tensors) {
+		return nil
+	}
 	return safetensors.Write(path, stoppable(ctx, w.tensors), w.shapes)
 }
 
@@ -91,33 +97,36 @@ func (w *onnxWriter) codes(name string, t *quant.Ternary) {
 		dtype, shape = safetensors.U8, []int{(t.Cols*t.Rows + 3) / 4}
 	}
 	w.add(name, dtype, shape, func(to io.Writer) error {
-		codes := t.Codes(nil)
-		block := make([]byte, turnedRows*t.Rows) // columns are a multiple of 4 but in the last one: four codes are a byte
-		for first := 0; first < t.Cols; first += turnedRows {
-			columns := min(turnedRows, t.Cols-first)
-			piece := block[:columns*t.Rows]
-			for r := range t.Rows {
-				for c, code := range codes[r*t.Cols+first:][:columns] {
-					piece[c*t.Rows+r] = byte(code)
-				}
-			}
-			if w.int2 {
-				piece = joinInt2(piece)
-			}
-			if _, err := to.Write(piece); err != nil {
-				return err
-			}
+		codes := turnedCodes(t)
+		if w.int2 {
+			codes = joinInt2(codes)
 		}
-		return nil
+		_, err := to.Write(codes)
+		return err
 	})
+}
+
+// turnedCodes are the columns of a ternary matrix, one after the other, made of some rows on each thread.
+func turnedCodes(t *quant.Ternary) []byte {
+	panels, columns := t.Panels(), make([]byte, t.Rows*t.Cols)
+	eachRows(t.Rows, func(first, rows int) {
+		codes := make([]int8, rows*t.Cols)
+		cpu.UnpackTernary(codes, panels[cpu.TernaryBytes(first, t.Cols):], rows, t.Cols)
+		turn(columns[first:], t.Rows, unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(codes))), len(codes)), t.Cols, rows, t.Cols)
+	})
+	return columns
 }
 
 // joinInt2 puts four codes into a byte, in place.
 func joinInt2(codes []byte) []byte {
-	n := 0
-	for at := 0; at < len(codes); at += 4 {
+	n := len(codes) / 4
+	for i := range n {
+		v := binary.LittleEndian.Uint32(codes[4*i:]) & 0x03030303
+		codes[i] = byte(v | v>>6 | v>>12 | v>>18)
+	}
+	if rest := codes[4*n:]; len(rest) > 0 {
 		var b byte
-		for i, c := range codes[at:min(at+4, len(codes))] {
+		for i, c := range rest {
 			b |= c & 3 << (2 * i)
 		}
 		codes[n] = b
