@@ -56,9 +56,24 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     real = convert("bitnet-shakespeare", tmp_path / "m.gguf", type="tq1_0")
     assert 0 < real.target_bytes - done.target_bytes < 100_000  # header and tokenizer
-    for target, to in (("hf", "hf"), ("native", "native"), ("m.bitnet", "native")):
+    for target, to in (("hf", "hf"), ("native", "native"), ("m.bitnet", "native"), ("onnx/m.onnx", "onnx")):
         assert convert("bitnet-shakespeare", tmp_path / target, to, dry_run=True).target_bytes > 1_000_000  # type: ignore[arg-type]
     assert [file.name for file in tmp_path.iterdir()] == ["m.gguf"]
+
+
+def test_a_dry_run_to_onnx_knows_the_size_and_what_cannot_be(tmp_path: Path) -> None:
+    for kind in ("int8", "int2"):
+        place: Any = tmp_path / kind / "m.onnx"
+        planned = convert(TINY, place, type=kind, dry_run=True)
+        assert not place.parent.exists()
+        real = convert(TINY, place, type=kind)
+        assert 0 < place.stat().st_size - planned.target_bytes < 200_000  # the graph
+        assert real.written
+        assert not planned.written
+    with pytest.raises(ArgumentError, match=r"int3.*expected int8 or int2"):
+        convert(TINY, tmp_path / "m.onnx", type="int3", dry_run=True)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="of another model"):
+        convert("bitnet-shakespeare", tmp_path / "int8" / "other.onnx", dry_run=True)
 
 
 def test_master_weights_that_are_lost_are_not_made_up(tmp_path: Path) -> None:
@@ -69,8 +84,10 @@ def test_master_weights_that_are_lost_are_not_made_up(tmp_path: Path) -> None:
     convert(MASTERS, tmp_path / "masters", to="hf-master", masters="bfloat16")
     stored = (tmp_path / "masters" / "model.safetensors").read_bytes()
     convert(MASTERS, tmp_path / "f32.gguf", type="f32")  # ternary values
-    with pytest.raises(ArgumentError, match="is packed"):
-        convert(tmp_path / "f32.gguf", tmp_path / "again", to="hf-master")
+    convert(MASTERS, tmp_path / "onnx" / "m.onnx")
+    for packed in ("f32.gguf", "onnx/m.onnx"):
+        with pytest.raises(ArgumentError, match="is packed"):
+            convert(tmp_path / packed, tmp_path / "again", to="hf-master")
     convert(tmp_path / "masters", tmp_path / "again", to="hf-master", masters="bfloat16")
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == stored
 
@@ -173,14 +190,15 @@ print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) *
 def largest_and_peak(source: Path, target: Path, to: str) -> tuple[int, int]:
     """The largest tensor of either side in bytes, and the most memory of a process that converts and checks."""
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(source), str(target), to], capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEASURED, str(source), str(target), to], capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr[-2000:]
     sizes = [tensor["bytes"] for place in (source, target) for tensor in inspect_model(place)["tensors"]]
     return max(sizes), int(done.stdout)
 
 
 MASTERS_AND_BACK = [("masters", "hf-master"), ("m.bitnet", "native")]
-ALL = [("hf", "hf"), ("m.gguf", "gguf"), *MASTERS_AND_BACK]
+ALL = [("hf", "hf"), ("m.gguf", "gguf"), ("onnx/m.onnx", "onnx"), *MASTERS_AND_BACK]
 
 
 def conversions(shape: dict[str, Any], steps: list[tuple[str, str]], tmp_path: Path) -> None:

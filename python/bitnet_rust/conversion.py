@@ -46,8 +46,8 @@ class Conversion:
     parameters: int
     source_bytes: int
     """Size of the files that hold the model, tokenizer and config among them."""
-    target_bytes: int | None
-    """The same of what was written; of a dry run what the tensors would take, None for ONNX."""
+    target_bytes: int
+    """The same of what was written; of a dry run what the tensors would take."""
     written: bool
     """False for a dry run."""
     same_argmax: float | None
@@ -96,7 +96,7 @@ def convert(
     dry_run: say what would be written, and write nothing. What cannot be written raises as without.
     progress: called as progress("reading", "writing" or "checking", bytes_done, bytes_total).
 
-    Memory is that of the largest tensors, not of the model, but for ONNX. The target appears complete: until then what was
+    Memory is that of the largest tensors, not of the model. The target appears complete: until then what was
     there stays, also when the process is killed, whose temporary files the next conversion to the same target takes away.
 
     Raises what loading and saving raise, and ArgumentError for a target that is the source, whose name does not go with the format,
@@ -119,7 +119,7 @@ def convert(
             raise ArgumentError(
                 f"{name} = {value!r}: expected a {' or '.join(_ONLY[name])} target with it, found {kind}"
             )
-    with _read(path, _step(progress, "reading"), i2s_layout, kind) as model:
+    with _read(path, _step(progress, "reading"), i2s_layout) as model:
         weights = {
             "native": model.packing,
             "hf": "packed",
@@ -142,6 +142,8 @@ def convert(
             "linear_class": linear_class or "",
             "whole": True,
             "gguf_type": weights if kind == "gguf" else "",
+            "onnx_type": weights if kind == "onnx" else "",
+            "use_cache": use_cache,
             "compression": compression or "",
             "max_shard_size": 0 if max_shard_size is None else shard_bytes(max_shard_size),
             "metadata": encode_metadata(model._notes),
@@ -149,18 +151,10 @@ def convert(
         form = "hf" if kind == "hf-master" else kind
         if dry_run:
             file = place / "model.bitnet" if kind == "native" and place.suffix.lower() != ".bitnet" else place
-            size = (
-                None
-                if kind == "onnx"
-                else model._save(file, form, options | {"dry_run": True, "max_shard_size": 0}, None)
-            )
+            size = model._save(file, form, options | {"dry_run": True, "max_shard_size": 0}, None)
             return Conversion(**facts, target_bytes=size, written=False, same_argmax=None, max_difference=None)
         before = fixed_logits(model) if check else None
-        if kind == "onnx":
-            kinds: Any = {"onnx_type": weights, "use_cache": use_cache}
-            model.save_pretrained(place, format="onnx", **kinds)
-        else:
-            model._save(place, form, options, _step(progress, "writing"))
+        model._save(place, form, options, _step(progress, "writing"))
     same = difference = None
     if before is not None:
         with _read(place, _step(progress, "checking"), "x86") as written:
@@ -169,11 +163,8 @@ def convert(
     return Conversion(**facts, target_bytes=_size(place), written=True, same_argmax=same, max_difference=difference)
 
 
-def _read(path: Path, progress: Callable[[int, int], object] | None, i2s_layout: Any, kind: str = "") -> BitNetModel:
-    """A model whose weights stay in their files until they are needed; one in memory from or to ONNX, whose files are read at once."""
-    if kind == "onnx" or path.suffix.lower() == ".onnx":
-        options: Any = {"i2s_layout": i2s_layout, "local_files_only": True, "trainable": kind == "hf-master"}
-        return BitNetModel.from_pretrained(path, progress=progress, **options)
+def _read(path: Path, progress: Callable[[int, int], object] | None, i2s_layout: Any) -> BitNetModel:
+    """A model whose weights stay in their files until they are needed."""
     options = {"deferred": True, "resident": "copy", "i2s_layout": i2s_layout}
     return BitNetModel(_bitnet.load(path.absolute(), json.dumps(options), progress), path.absolute())
 

@@ -306,16 +306,13 @@ class BitNetModel:
             if value is not None and format not in its:
                 wanted = " or ".join(f"format={name!r}" for name in its)
                 raise ArgumentError(f"{name} = {value!r}: expected {wanted} with it, found {format!r}")
-        if format == "onnx":
-            from .onnx_export import save_onnx
-
-            save_onnx(self._model, self.config, self._assets, _writable(path), onnx_type, use_cache)
-            return
         options = {
             "masters": masters or "",
             "linear_class": linear_class or "",
             "max_shard_size": 0 if max_shard_size is None else shard_bytes(max_shard_size),
             "gguf_type": gguf_type,
+            "onnx_type": onnx_type,
+            "use_cache": use_cache,
             "compression": compression or "",
             "metadata": encode_metadata(self._notes | dict(metadata or {})),
         }
@@ -326,6 +323,10 @@ class BitNetModel:
     ) -> int:
         """Writes the model as the core's options say; gives the size that a dry run finds."""
         place = _writable(path, make=not options.get("dry_run"))
+        if format == "onnx":
+            from .onnx_export import save_onnx
+
+            return save_onnx(self._model, self.config, self._assets, place, options, progress)
         return self._model.save(place, format, json.dumps(options), progress)
 
     def close(self) -> None:

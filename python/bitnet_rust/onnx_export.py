@@ -15,7 +15,7 @@ import secrets
 import shutil
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,7 @@ CONFIG_KEY = "bitnet_rust.config"
 """The entry of an ONNX model's metadata with the content of config.json; the core's reader has the same name."""
 
 # The weights of a larger model are in a file beside it: the graph is small then, and nothing is held in memory. ONNX itself sets 2 GB.
-_MOST_INSIDE = 256 << 20
+_MOST_INSIDE = 32 << 20
 
 # 8 bits need nothing newer than the axes inputs of opset 18; 2 bits are a type of opset 25 and IR version 13.
 _VERSIONS: dict[str, tuple[int, int]] = {"int8": (18, 8), "int2": (25, 13)}
@@ -42,31 +42,35 @@ def save_onnx(
     config: BitNetConfig,
     texts: Mapping[str, str],
     path: Path,
-    kind: ONNXType,
-    use_cache: bool,
-) -> None:
-    """Writes an ONNX file, its data file if it is large, and config.json and the model's other texts beside it.
+    options: Mapping[str, Any],
+    progress: Callable[[int, int], object] | None,
+) -> int:
+    """Writes an ONNX file, its data file if it is large, and config.json and the model's other texts beside it. options: onnx_type,
+    use_cache, and dry_run, to write nothing and return what the tensors would take.
 
     Everything is written whole in a hidden directory before the first file gets its name, the graph last. An old graph keeps its data
     until then: the data of the new one has another name.
     """
+    kind = options["onnx_type"]
     onnx = _package(kind)
     if path.suffix.lower() != ".onnx":
         raise ArgumentError(f"path {path}: must end in .onnx")
     beside = {**texts, "config.json": config.to_json(indent=2) + "\n"}
     _refuse_others(path, beside)
+    if options.get("dry_run"):
+        return model.save(path, "onnx_weights", json.dumps({"onnx_type": kind, "dry_run": True}), None)
     try:
         _sweep(path)
         with _staging(path) as stage:
             written = stage / "weights"
-            model.save(written, "onnx_weights", json.dumps({"onnx_type": kind}), None)
+            model.save(written, "onnx_weights", json.dumps({"onnx_type": kind}), progress)
             with _tensors(written) as weights:
                 outside = sum(len(weight.data) for weight in weights.values()) > _MOST_INSIDE
                 data = _free_name(path) if outside else None
                 initializers = {
                     name: weight.proto(onnx, data.name if data else None) for name, weight in weights.items()
                 }
-            proto = _Decoder(onnx, config, initializers, use_cache).model(kind)
+            proto = _Decoder(onnx, config, initializers, options["use_cache"]).model(kind)
             write_bytes(stage / path.name, proto.SerializeToString())
             for name, text in beside.items():
                 write_text(stage / name, text)
@@ -82,6 +86,7 @@ def save_onnx(
                 raise
         for file in old:
             file.unlink(missing_ok=True)
+        return 0
     except OSError as error:
         raise FileSystemError(f"cannot write {path}: {error}") from error
 

@@ -272,8 +272,8 @@ def convert(
         ["from", f"{done.source}, {done.source_bytes / 1e6:,.1f} MB"],
         ["to", f"{done.target}, {done.format}, {done.weights}"],
     ]
-    size = "" if done.target_bytes is None else f"{done.target_bytes / 1e6:,.1f} MB"
-    rows.append(["written", size if done.written else f"nothing: a dry run {size and 'of '}{size}".rstrip()])
+    size = f"{done.target_bytes / 1e6:,.1f} MB"
+    rows.append(["written", size if done.written else f"nothing: a dry run of {size}"])
     if done.same_argmax is not None and done.max_difference is not None:
         rows.append(
             [
