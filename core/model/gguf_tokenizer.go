@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
@@ -153,16 +155,31 @@ type (
 
 func (t *ggufTokenizer) json() (string, error) {
 	out := jsonObject{"version": "1.0", "truncation": nil, "padding": nil, "added_tokens": t.added(), "post_processor": t.postProcessor()}
+	var model jsonObject
+	var merges func(text []byte) []byte
 	var err error
 	if t.model == "gpt2" {
-		err = t.byteLevel(out)
+		model, merges, err = t.byteLevel(out)
 	} else {
-		err = t.sentencePieces(out)
+		model, merges, err = t.sentencePieces(out)
 	}
 	if err != nil {
 		return "", err
 	}
-	return compactJSON(out)
+	whole, err := compactJSON(out)
+	if err != nil {
+		return "", err
+	}
+	small, err := compactJSON(model)
+	if err != nil {
+		return "", err
+	}
+	// Vocabulary and merges are nearly all of the text, and go behind the rest: encoding/json would sort the one and reflect on the others.
+	text := slices.Grow([]byte(whole[:len(whole)-1]), len(small)+t.meta.Size(ggufTokens)+t.meta.Size(ggufMerges))
+	text = append(append(text, `,"model":`...), small[:len(small)-1]...)
+	text = t.appendVocab(append(text, `,"vocab":`...))
+	text = append(merges(append(text, `,"merges":`...)), "}}"...)
+	return unsafe.String(unsafe.SliceData(text), len(text)), nil // it is large, and nobody else has text
 }
 
 // added are the tokens that are found in a text before it is split.
@@ -206,16 +223,16 @@ func (t *ggufTokenizer) split() string {
 	return cmp.Or(splitNames[name], name)
 }
 
-// byteLevel fills in the byte-level BPE of GPT-2 and its heirs.
-func (t *ggufTokenizer) byteLevel(out jsonObject) error {
-	merges, err := t.meta.Strings(ggufMerges)
+// byteLevel fills in the byte-level BPE of GPT-2 and its heirs, and returns its model without vocabulary and merges, and what appends these.
+func (t *ggufTokenizer) byteLevel(out jsonObject) (model jsonObject, merges func(text []byte) []byte, err error) {
+	lines, err := t.meta.Strings(ggufMerges)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	name := t.split()
 	expression, known := splits[name]
 	if !known {
-		return t.wrong(ggufTokPre, fmt.Sprintf("%q", name), "one of "+strings.Join(append(sortedKeys(splits), sortedKeys(splitNames)...), ", "))
+		return nil, nil, t.wrong(ggufTokPre, fmt.Sprintf("%q", name), "one of "+strings.Join(append(sortedKeys(splits), sortedKeys(splitNames)...), ", "))
 	}
 	byteLevel := jsonObject{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": expression == ""}
 	out["pre_tokenizer"] = byteLevel
@@ -228,16 +245,16 @@ func (t *ggufTokenizer) byteLevel(out jsonObject) error {
 		out["normalizer"] = jsonObject{"type": "NFC"}
 	}
 	out["decoder"] = jsonObject{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}
-	out["model"] = jsonObject{"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
-		"fuse_unk": false, "byte_fallback": false, "ignore_merges": name == "llama-bpe", "vocab": t.vocab(), "merges": merges}
-	return nil
+	model = jsonObject{"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
+		"fuse_unk": false, "byte_fallback": false, "ignore_merges": name == "llama-bpe"}
+	return model, func(text []byte) []byte { return appendJSONList(text, lines, appendJSONString) }, nil
 }
 
-// sentencePieces fills in the BPE of SentencePiece, as in Llama 2, which has a score for each token in place of merges.
-func (t *ggufTokenizer) sentencePieces(out jsonObject) error {
+// sentencePieces fills in the BPE of SentencePiece, as in Llama 2, which has a score for each token in place of merges; it returns what byteLevel does.
+func (t *ggufTokenizer) sentencePieces(out jsonObject) (model jsonObject, merges func(text []byte) []byte, err error) {
 	scores, ok := t.meta.Any(ggufScores).([]float32)
 	if !ok || len(scores) != len(t.tokens) {
-		return t.wrong(ggufScores, fmt.Sprintf("%d entries", t.meta.Len(ggufScores)), fmt.Sprintf("a float32 for each of %d tokens", len(t.tokens)))
+		return nil, nil, t.wrong(ggufScores, fmt.Sprintf("%d entries", t.meta.Len(ggufScores)), fmt.Sprintf("a float32 for each of %d tokens", len(t.tokens)))
 	}
 	steps := []any{jsonObject{"type": "Replace", "pattern": jsonObject{"String": " "}, "content": "▁"}}
 	decoders := []any{jsonObject{"type": "Replace", "pattern": jsonObject{"String": "▁"}, "content": " "}, jsonObject{"type": "ByteFallback"}, jsonObject{"type": "Fuse"}}
@@ -245,20 +262,21 @@ func (t *ggufTokenizer) sentencePieces(out jsonObject) error {
 		steps = slices.Insert(steps, 0, any(jsonObject{"type": "Prepend", "prepend": "▁"}))
 		decoders = append(decoders, jsonObject{"type": "Strip", "content": " ", "start": 1, "stop": 0})
 	}
-	merges, err := t.merges(scores)
+	pairs, err := t.merges(scores)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	out["normalizer"] = jsonObject{"type": "Sequence", "normalizers": steps}
 	out["pre_tokenizer"] = nil
 	out["decoder"] = jsonObject{"type": "Sequence", "decoders": decoders}
-	model := jsonObject{"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
-		"fuse_unk": true, "byte_fallback": true, "ignore_merges": false, "vocab": t.vocab(), "merges": merges}
+	model = jsonObject{"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
+		"fuse_unk": true, "byte_fallback": true, "ignore_merges": false}
 	if unk := t.id("unk"); unk >= 0 {
 		model["unk_token"] = t.tokens[unk]
 	}
-	out["model"] = model
-	return nil
+	return model, func(text []byte) []byte {
+		return appendJSONList(text, pairs, func(text []byte, pair [2]string) []byte { return appendJSONList(text, pair[:], appendJSONString) })
+	}, nil
 }
 
 // merges recovers the merges of a scored vocabulary: of a token every cut into two tokens, tokens of a high score first.
@@ -307,14 +325,43 @@ const (
 	maxMerges = 8
 )
 
-func (t *ggufTokenizer) vocab() map[string]int {
-	vocab := make(map[string]int, len(t.tokens))
-	for i, token := range t.tokens {
-		if _, twice := vocab[token]; !twice {
-			vocab[token] = i
+// appendVocab renders the ids by token, from the last to the first: of tokens that are equal the first then counts, as readers take the last of
+// equal keys.
+func (t *ggufTokenizer) appendVocab(text []byte) []byte {
+	text = append(text, '{')
+	for i, token := range slices.Backward(t.tokens) {
+		text = append(appendJSONString(text, token), ':')
+		text = strconv.AppendInt(text, int64(i), 10)
+		if i > 0 {
+			text = append(text, ',')
 		}
 	}
-	return vocab
+	return append(text, '}')
+}
+
+// appendJSONList renders a list, each of its elements with one.
+func appendJSONList[T any](text []byte, list []T, one func(text []byte, v T) []byte) []byte {
+	text = append(text, '[')
+	for i, v := range list {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = one(text, v)
+	}
+	return append(text, ']')
+}
+
+// appendJSONString renders a string without escaping HTML characters. What is no UTF-8 becomes U+FFFD.
+func appendJSONString(text []byte, s string) []byte {
+	plain := utf8.ValidString(s)
+	for i := 0; plain && i < len(s); i++ {
+		plain = s[i] >= ' ' && s[i] != '"' && s[i] != '\\'
+	}
+	if !plain {
+		quoted, _ := compactJSON(s) // of a string never fails
+		return append(text, quoted...)
+	}
+	return append(append(append(text, '"'), s...), '"')
 }
 
 // compactJSON renders without escaping HTML characters.

@@ -79,6 +79,10 @@ func (m *Metadata) Any(key string) any {
 // Len is the number of elements of an array, 0 for any other entry.
 func (m *Metadata) Len(key string) int { return m.values[key].n }
 
+// Size is the number of bytes that an entry takes in the file, 0 for one that
+// is not there.
+func (m *Metadata) Size(key string) int { return len(m.values[key].raw) }
+
 // String returns an entry that is a string.
 func (m *Metadata) String(key string) (string, error) {
 	s, ok := m.Any(key).(string)
@@ -226,7 +230,11 @@ func (c *cursor) array(elem valueType, n int) any {
 	case typeBool:
 		return list[bool](c, elem, n)
 	case typeString:
-		return list[string](c, elem, n)
+		out := make([]string, n) // there may be hundreds of thousands
+		for i := range out {
+			out[i] = c.text()
+		}
+		return out
 	case typeUint64:
 		return list[uint64](c, elem, n)
 	case typeInt64:
