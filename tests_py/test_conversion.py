@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from bitnet_rust import ArgumentError, BitNetModel, ModelNotFoundError, convert, inspect_model
+from bitnet_rust import ArgumentError, BitNetModel, ModelNotFoundError, conversion, convert, inspect_model
 from conftest import GOLDEN, TINY, Terminal
 
 MASTERS = GOLDEN / "bitnet_online_bf16"
@@ -133,6 +134,56 @@ def test_the_command_says_what_it_did(bitnet: Terminal, tmp_path: Path) -> None:
     status, out, err = bitnet("convert", str(tmp_path / "m.gguf"), str(tmp_path / "x"))
     assert (status, out) == (1, "")
     assert "expected to= one of" in err
+
+
+@pytest.fixture(scope="module")
+def shallow_logits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights, whose next tokens are nearly as probable as others: rounding changes some."""
+    file = tmp_path_factory.mktemp("random") / "m.bitnet"
+    shape = {
+        "preset": "tiny",
+        "vocab_size": 2000,
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 12,
+    }
+    with BitNetModel.from_config(shape | {"num_attention_heads": 4, "num_key_value_heads": 2}, seed=3) as model:
+        model.save_pretrained(file)
+    return file
+
+
+def test_a_type_that_rounds_scales_may_change_tokens(shallow_logits: Path, bitnet: Terminal, tmp_path: Path) -> None:
+    status, out, err = bitnet("convert", str(shallow_logits), str(tmp_path / "m.gguf"), "--type", "bf16")
+    assert (status, err) == (0, "")
+    assert "the format rounds scales to bfloat16" in out
+    done = convert(shallow_logits, tmp_path / "m.gguf", type="bf16")
+    assert done.same_argmax is not None
+    assert done.same_argmax < 1
+    assert done.agrees
+    exact = convert(shallow_logits, tmp_path / "m.gguf", type="i2_s")
+    assert (exact.same_argmax, exact.max_difference, exact.agrees, exact.rounding) == (1, 0, True, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"), [("bf16", "rounding scales to bfloat16 does not explain"), ("i2_s", "keeps every number")]
+)
+def test_a_target_that_computes_something_else_is_a_failure(
+    kind: Any, says: str, shallow_logits: Path, bitnet: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a token in two the logits of another: what a wrong row of the embedding does."""
+    compare = conversion.fixed_logits
+    monkeypatch.setattr(
+        conversion,
+        "fixed_logits",
+        lambda model: (
+            compare(model) if str(model._path) == str(shallow_logits) else np.repeat(compare(model)[::2], 2, axis=0)
+        ),
+    )
+    for more in ([], ["--json"]):
+        status, out, err = bitnet("convert", str(shallow_logits), str(tmp_path / "m.gguf"), "--type", kind, *more)
+        assert status == 1
+        assert out
+        assert says in err
 
 
 KILLED = """

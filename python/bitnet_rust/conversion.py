@@ -31,6 +31,15 @@ _ONLY = {
     "linear_class": ("hf",),
     "max_shard_size": ("native", "hf", "hf-master"),
 }
+# What formats round, by format and weights, or the linear class of packed ones.
+_ROUNDING: dict[tuple[str, str | None], str] = {
+    ("gguf", "tq1_0"): "scales to float16",
+    ("gguf", "tq2_0"): "scales to float16",
+    ("gguf", "f16"): "scales to float16",
+    ("gguf", "bf16"): "scales to bfloat16",
+    ("hf", "bitlinear"): "inverses of scales to float32",
+    ("hf-master", "bfloat16"): "masters and tables to bfloat16",
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,11 @@ class Conversion:
     """Share of the positions of a fixed prompt at which both models' most probable next token is the same."""
     max_difference: float | None
     """Largest difference of a logit there; 0 when the formats hold the same numbers."""
+    agrees: bool | None
+    """Whether that is what the format promises: the same next tokens, or, of one that rounds (``rounding``), logits that are apart by no
+    more than rounding explains, an eighth of their standard deviation in the root mean square. None without a check."""
+    rounding: str | None
+    """What the format rounds, such as "scales to bfloat16"; None for one that keeps every number."""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as a dictionary that JSON takes."""
@@ -135,6 +149,7 @@ def convert(
             "architecture": model.config.architectures[0],
             "parameters": model.num_parameters(),
             "source_bytes": _size(path),
+            "rounding": _ROUNDING.get((kind, linear_class if kind == "hf" else weights)),
         }
         options = {
             "masters": masters if kind == "hf-master" else "",
@@ -152,15 +167,25 @@ def convert(
         if dry_run:
             file = place / "model.bitnet" if kind == "native" and place.suffix.lower() != ".bitnet" else place
             size = model._save(file, form, options | {"dry_run": True, "max_shard_size": 0}, None)
-            return Conversion(**facts, target_bytes=size, written=False, same_argmax=None, max_difference=None)
+            return Conversion(
+                **facts, target_bytes=size, written=False, same_argmax=None, max_difference=None, agrees=None
+            )
         before = fixed_logits(model) if check else None
         model._save(place, form, options, _step(progress, "writing"))
-    same = difference = None
+    same = difference = agrees = None
     if before is not None:
         with _read(place, _step(progress, "checking"), "x86") as written:
             after = fixed_logits(written)
         same, difference = compare_logits(before, after)
-    return Conversion(**facts, target_bytes=_size(place), written=True, same_argmax=same, max_difference=difference)
+        agrees = same == 1 or (facts["rounding"] is not None and within_rounding(before, after))
+    return Conversion(
+        **facts,
+        target_bytes=_size(place),
+        written=True,
+        same_argmax=same,
+        max_difference=difference,
+        agrees=agrees,
+    )
 
 
 def _read(path: Path, progress: Callable[[int, int], object] | None, i2s_layout: Any) -> BitNetModel:
@@ -211,6 +236,17 @@ def compare_logits(a: "NDArray[np.float32]", b: "NDArray[np.float32]") -> tuple[
     length = min(len(a), len(b))
     a, b = a[:length], b[:length]
     return float((a.argmax(-1) == b.argmax(-1)).mean()), float(abs(a - b).max())
+
+
+def within_rounding(a: "NDArray[np.float32]", b: "NDArray[np.float32]") -> bool:
+    """Whether b is a up to what rounded scales do: the difference's root mean square is at most an eighth of a's standard deviation.
+
+    A scale that is off by 2^-9 moves activations to other integers, and every layer adds to that: in a dozen layers of random weights it is
+    a twentieth, and it grows with the square root of their number. Wrong weights make it as large as the logits are.
+    """
+    length = min(len(a), len(b))
+    a, b = a[:length].astype("float64"), b[:length].astype("float64")
+    return bool(((a - b) ** 2).mean() <= a.var() / 64)
 
 
 def _size(path: Path) -> int:

@@ -13,6 +13,7 @@ from .output import LoadBar, cell, fail, load_model, one_line, print_json, print
 
 if TYPE_CHECKING:
     from ..comparison import ModelDiff
+    from ..conversion import Conversion
     from ..model import BitNetModel
     from ..verification import Verification
 
@@ -266,7 +267,17 @@ def convert(
         )
     if as_json:
         print_json(done.to_dict())
-        return
+    else:
+        _show_conversion(done)
+    if done.agrees is False:
+        raise ArgumentError(
+            f"{done.target} does not compute what the source does: same next token at {done.same_argmax:.1%} of positions; "
+            + (f"rounding {done.rounding} does not explain that" if done.rounding else "the format keeps every number")
+            + ", please report it as a defect"
+        )
+
+
+def _show_conversion(done: "Conversion") -> None:
     rows = [
         ["model", f"{done.architecture}, {done.parameters:,} parameters"],
         ["from", f"{done.source}, {done.source_bytes / 1e6:,.1f} MB"],
@@ -278,15 +289,11 @@ def convert(
         rows.append(
             [
                 "check",
-                f"same next token at {done.same_argmax:.1%} of positions, logits within {done.max_difference:.3g}",
+                f"same next token at {done.same_argmax:.1%} of positions, logits within {done.max_difference:.3g}"
+                + (f"; the format rounds {done.rounding}" if done.rounding else ""),
             ]
         )
     print_table(["", ""], rows)
-    if done.same_argmax is not None and done.same_argmax < 1:
-        raise ArgumentError(
-            f"{done.target} does not compute what the source does: see the check; "
-            "a type that rounds scales moves logits a little, and other causes are a defect"
-        )
 
 
 def diff(
