@@ -244,7 +244,7 @@ def test_right_guesses_make_several_tokens_a_step() -> None:
         bench.guess("tiny", text="ROMEO:")
 
 
-@pytest.mark.parametrize("format", ["native", "hf"])
+@pytest.mark.parametrize("format", ["native", "hf", "gguf"])
 def test_starts_are_fresh_processes(format: Any) -> None:
     r = json.loads(json.dumps(bench.load("tiny", format=format, repeat=1, threads=1, head_dtype="int8")))
     assert 0 < r["ready_ms"] <= r["first_token_ms"]

@@ -12,7 +12,7 @@ import typer
 
 from bitnet_rust import bench as measuring
 from bitnet_rust import build_info
-from bitnet_rust.bench.loading import as_checkpoint
+from bitnet_rust.bench.loading import exported
 from bitnet_rust.bench.machine import ReadLimit
 from bitnet_rust.bench.subject import cached
 
@@ -182,7 +182,7 @@ def _makers(
     def transformers() -> Side:
         interpreter = python(place, ["torch", "transformers", "accelerate"], say)
         notes["transformers"] = f"transformers {version(interpreter, 'transformers')}, bfloat16"
-        checkpoint = as_checkpoint(cached(shape, progress=say))
+        checkpoint = exported(cached(shape, progress=say), "hf")
         command = [str(interpreter), "transformers_side.py", str(checkpoint), str(threads)]
         return Server("transformers", command, HERE, threads)
 

@@ -218,7 +218,7 @@ def _load(
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
     packing: Packing = "auto",
-    format: Annotated[str, typer.Option(help="Of the file with random weights: native or hf.")] = "native",
+    format: Annotated[str, typer.Option(help="Of the file with random weights: native, hf or gguf.")] = "native",
     resident: Annotated[str, typer.Option(help="Weights of a native file: auto, map or copy.")] = "auto",
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 1,
     repeat: Repeat = 5,

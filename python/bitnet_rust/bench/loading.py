@@ -21,7 +21,7 @@ TIMES = ("import_ms", "ready_ms", "first_token_ms", "process_ms")
 def load(
     shape: str = "2b",
     *,
-    format: Literal["native", "hf"] = "native",
+    format: Literal["native", "hf", "gguf"] = "native",
     resident: Literal["auto", "map", "copy"] = "auto",
     prompt: int = 1,
     repeat: int = 5,
@@ -31,7 +31,8 @@ def load(
 
     Args:
         shape, options: as in ``decode``; the random weights are always in a file.
-        format: of that file: "native", or "hf" for a Hugging Face checkpoint of packed weights, which is converted on loading.
+        format: of that file: "native", or what is converted on loading: "hf" for a Hugging Face checkpoint of packed weights, "gguf" for a
+            file with I2_S weights.
         resident: as in ``BitNetModel.from_pretrained``.
         prompt: tokens of the prompt, whose next token is the first one.
         repeat: starts; each is preceded and followed by a measurement of the read limit.
@@ -43,16 +44,16 @@ def load(
     """
     check_counts(prompt=(prompt, 1), repeat=(repeat, 1))
     check_options("load", options)
-    if format not in ("native", "hf"):
-        raise ArgumentError(f"format = {format!r}: expected 'native' or 'hf'")
+    if format not in ("native", "hf", "gguf"):
+        raise ArgumentError(f"format = {format!r}: expected 'native', 'hf' or 'gguf'")
     if resident not in ("auto", "map", "copy"):
         raise ArgumentError(f"resident = {resident!r}: expected auto, map or copy")
     say = options.get("progress") or (lambda line: None)
     name = options.get("model") or shape
     if options.get("model") is not None:
         path = resolve(name)
-    elif format == "hf":
-        path = as_checkpoint(cached(shape, **(options | SubjectOptions(head_dtype="auto", packing="auto"))))
+    elif format != "native":
+        path = exported(cached(shape, **(options | SubjectOptions(head_dtype="auto", packing="auto"))), format)
     else:
         path = cached(shape, **options)
     file_bytes = _read(path)
@@ -122,12 +123,12 @@ def _start(command: list[str]) -> dict[str, float]:
     return times | {"process_ms": took}
 
 
-def as_checkpoint(native: Path) -> Path:
-    """The same weights as a Hugging Face checkpoint, beside the native file."""
-    place = native.with_suffix(".hf")
-    if not (place / "config.json").exists():
+def exported(native: Path, format: Literal["hf", "gguf"]) -> Path:
+    """The same weights in another format, beside the native file."""
+    place = native.with_suffix(f".{format}")
+    if not (place / "config.json" if format == "hf" else place).exists():
         with BitNetModel.from_pretrained(native, resident="map", verify=False) as model:
-            model.save_pretrained(place, format="hf")
+            model.save_pretrained(place, format=format)
     return place
 
 
