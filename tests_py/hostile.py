@@ -107,11 +107,13 @@ def header(text: str, length: int | None = None) -> bytes:
 
 
 def corpus() -> Iterator[Attack]:
-    """The files in the repository that packages safetensors and gguf are tested with."""
+    """The files in the repository that packages safetensors, gguf and onnx are tested with."""
     for file in sorted((TESTDATA / "attacks").iterdir()):
         yield Attack("safetensors", file.stem, checkpoint(model__safetensors=file.read_bytes()), "FormatError")
     for file in sorted((TESTDATA / "attacks_gguf").iterdir()):
         yield Attack("gguf", file.stem, lambda folder, file=file: Path(shutil.copy(file, folder)), "FormatError")  # type: ignore[misc]
+    for file in sorted((TESTDATA / "attacks_onnx").iterdir()):
+        yield Attack("onnx", file.stem, lambda folder, file=file: Path(shutil.copy(file, folder)), "FormatError")  # type: ignore[misc]
 
 
 def sparse(folder: Path) -> Path:
@@ -197,6 +199,89 @@ def containers() -> Iterator[Attack]:
     yield Attack("not a file", "link_to_itself", link("model.safetensors", "model.safetensors"), "ModelNotFoundError")
     yield Attack("not a file", "link_to_a_text", link("model.safetensors", "/etc/passwd"), "FormatError")
     yield Attack("not a file", "shard_that_is_a_pipe", shard_pipe, "FormatError")
+
+
+# --- native files ----------------------------------------------------------------------------------------------------
+
+Q = "model.layers.0.self_attn.q_proj.weight"
+
+
+class Native:
+    """The golden model as a native file, to be changed."""
+
+    def __init__(self, folder: Path) -> None:
+        convert(TINY, folder / "m.bitnet", check=False)
+        content = (folder / "m.bitnet").read_bytes()
+        size = 8 + struct.unpack_from("<Q", content)[0]
+        self.header = json.loads(content[8:size])
+        self.meta = self.header.pop("__metadata__")
+        self.data = {
+            name: content[size + e["data_offsets"][0] : size + e["data_offsets"][1]] for name, e in self.header.items()
+        }
+        self.config, self.tensors = json.loads(self.meta["config"]), json.loads(self.meta["tensors"])
+        self.listed = ""  # instead of tensors
+
+    def compressed(self, name: str, data: bytes) -> None:
+        """Makes a tensor one that says it is compressed; those have any size, and come last."""
+        entry = self.header.pop(name)
+        self.header[name] = entry | {"dtype": "U8", "shape": [len(data)]}
+        self.data[name] = data
+        self.tensors[name]["compression"] = "zstd"
+        self.meta["format_version"] = "2"
+
+    def content(self) -> bytes:
+        at = 0
+        for name, entry in self.header.items():
+            entry["data_offsets"] = [at, at + len(self.data[name])]
+            at += len(self.data[name])
+        meta = self.meta | {"config": json.dumps(self.config), "tensors": self.listed or json.dumps(self.tensors)}
+        text = json.dumps({"__metadata__": dict(sorted(meta.items()))} | self.header, separators=(",", ":"))
+        return header(text + " " * (-(8 + len(text)) % 64)) + b"".join(self.data[name] for name in self.header)
+
+
+def bomb(mib: int) -> bytes:
+    """Zstandard frames of a MiB of zeros, 41 bytes each: eight blocks that say which byte they repeat."""
+    blocks = b"".join(struct.pack("<I", (131072 << 3 | 1 << 1 | (i == 7)) & 0xFFFFFF) for i in range(8))
+    return (bytes.fromhex("28b52ffda0") + struct.pack("<I", 1 << 20) + blocks) * mib
+
+
+def native(change: Callable[[Native], None]) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        model = Native(folder)
+        change(model)
+        (folder / "m.bitnet").write_bytes(model.content())
+        return folder / "m.bitnet"
+
+    return make
+
+
+def natives() -> Iterator[Attack]:
+    overlap = {
+        name: {"dtype": "U8", "shape": [64], "data_offsets": [at, at + 64]} for name, at in (("a", 0), ("b", 32))
+    }
+    overflow = {"a": {"dtype": "U8", "shape": [1 << 62, 1 << 62], "data_offsets": [0, 0]}}
+    for name, content in {
+        "header_length_2_63": header("{}", 1 << 63), "header_of_5_mb_of_brackets": header('{"a":' + "[" * 5_000_000), "a_pickle": PICKLE, "a_zip_archive": b"PK\x03\x04" + bytes(1000),
+        "100000_tensors": header("{" + ",".join(f'"{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}' for i in range(100_000)) + "}"),
+        "overlapping_tensors": header(json.dumps(overlap)) + bytes(96), "a_shape_that_overflows": header(json.dumps(overflow)), "a_name_that_is_not_utf8": struct.pack("<Q", 7) + b'{"\xff":1}',
+    }.items():  # fmt: skip
+        yield Attack("native", name, alone("m.bitnet", content), "FormatError")
+    for name, change in {
+        "deep_list_of_tensors": lambda m: setattr(m, "listed", "[" * 500_000), "huge_vocabulary": lambda m: m.config.update(vocab_size=1 << 24),
+        "1024_layers": lambda m: m.config.update(num_hidden_layers=1024), "file_outside": lambda m: _rename(m, "file/tokenizer.json", "file/../../x"),
+    }.items():  # fmt: skip
+        yield Attack("native", name, native(change), "FormatError", ("load", "convert"))
+    for name, change in {
+        "bomb_of_a_gib": lambda m: m.compressed(Q, bomb(1024)),
+        "bomb_of_a_gib_whose_list_says_so": lambda m: (m.compressed(Q, bomb(1024)), m.tensors[Q].update(shape=[1 << 16, 1 << 16])),
+        "bomb_of_a_file_inside": lambda m: (m.compressed("file/tokenizer.json", bomb(200)), m.tensors["file/tokenizer.json"].update(shape=[200 << 20])),
+    }.items():  # fmt: skip
+        yield Attack("native", name, native(change), "FormatError", ("load", "convert"))  # type: ignore[arg-type]
+
+
+def _rename(model: Native, old: str, new: str) -> None:
+    for table in (model.header, model.data, model.tensors):
+        table[new] = table.pop(old)
 
 
 def named(*names: str) -> Callable[[Path], Path]:
@@ -480,7 +565,7 @@ def templates() -> Iterator[Attack]:
 
 def attacks() -> list[Attack]:
     """All of them."""
-    return [*corpus(), *containers(), *names(), *programs(), *configs(), *tokenizers(), *templates()]
+    return [*corpus(), *containers(), *natives(), *names(), *programs(), *configs(), *tokenizers(), *templates()]
 
 
 # --- the process -----------------------------------------------------------------------------------------------------
@@ -514,6 +599,7 @@ def main(place: Path) -> None:
     limit = 8 << 40  # a file of a terabyte can be mapped; memory of ten cannot be had
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     warnings.simplefilter("ignore")
+    os.environ["RUST_BACKTRACE"] = "0"  # a panic of tokenizers reads its symbols else, 40 MB
     os.chdir(place)
     CALLS["generate"](TINY)  # so that what is imported and made once does not count
     CALLS["convert"](Path(shutil.copytree(TINY, place / "warm")))

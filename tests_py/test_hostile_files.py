@@ -1,6 +1,8 @@
 """Files that are made to hurt: each ends in a typed error, at once, and runs nothing. The attacks are in hostile.py."""
 
+import fnmatch
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -58,6 +60,9 @@ def test_every_attack_has_a_name_of_its_own_and_the_document_counts_them() -> No
     for group in {attack.group for attack in ATTACKS}:
         count = sum(attack.group == group for attack in ATTACKS)
         assert f"| {group} | {count} |" in document
+    table = document[document.index("Kind by kind") : document.index("- **safetensors**")]
+    for pattern in re.findall(r"`([a-z0-9_*]+)`", table):
+        assert fnmatch.filter([attack.name for attack in ATTACKS], pattern), pattern
 
 
 SHRINK = f"""

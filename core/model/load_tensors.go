@@ -116,7 +116,8 @@ func (s *tensorSource) dense(w container.View, rows, cols int, format cpu.DenseF
 		d.RowScale = make([]float32, rows)
 	}
 	rowBytes := len(w.Data) / rows
-	step := max(1, s.piece/rowBytes/cpu.PanelRows) * cpu.PanelRows
+	const most = 1 << 12 // pieces of one matrix, whose size a sparse file may make up
+	step := max(1, s.piece/rowBytes/cpu.PanelRows, rows/most/cpu.PanelRows) * cpu.PanelRows
 	for r := 0; r < rows; r += step {
 		end := min(r+step, rows)
 		v := part(w, r*rowBytes, end*rowBytes)
