@@ -70,7 +70,7 @@ import os, pathlib, shutil, sys
 from bitnet_rust import BitNetModel, FormatError, convert
 place, kind = pathlib.Path(sys.argv[1]), sys.argv[2]
 original = place / ("m.gguf" if kind == "gguf" else "m")
-with BitNetModel.from_config({SLOW | {"num_hidden_layers": 4}}) as model:
+with BitNetModel.from_config({SLOW | {"num_hidden_layers": 16}}) as model:
     model.save_pretrained(original, format=kind, **({{"gguf_type": "tq2_0"}} if kind == "gguf" else {{}}))
 for attempt, call in enumerate(("load", "trainable", "convert")):
     path = place / f"{{attempt}}{{original.suffix}}"
@@ -91,9 +91,12 @@ for attempt, call in enumerate(("load", "trainable", "convert")):
 
 @pytest.mark.parametrize("kind", ["hf", "gguf"])
 def test_a_file_that_shrinks_while_it_is_read_is_a_format_error(kind: str, tmp_path: Path) -> None:
-    said = run(str(tmp_path), kind, script=SHRINK)
-    assert said.count("mapped file cannot be read any more") == 3
-    assert said.count("found a fault at byte") == 3
+    load, trainable, converted = run(str(tmp_path), kind, script=SHRINK).splitlines()
+    fault = r"mapped file cannot be read any more: \S+: found a fault at byte"
+    assert re.match(fault, load)
+    assert re.match(fault, trainable)
+    # A GGUF file that is converted is opened a second time, for its tokenizer.
+    assert re.match(f"{fault}|.*expected at most the .* bytes of the file", converted)
 
 
 def test_code_of_a_checkpoint_is_named_in_a_warning_and_not_run(tmp_path: Path) -> None:
