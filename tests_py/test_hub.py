@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bitnet_rust import BitNetModel, ModelNotFoundError, find_model, list_models, register_model
-from bitnet_rust.hub import resolve
+from bitnet_rust.hub import _only_model, resolve
 from hub_server import HubServer
 
 
@@ -114,6 +114,11 @@ def test_a_split_model_is_one_and_several_are_named(hub: HubServer, tmp_path: Pa
         match=r"several models, m-00001-of-00002\.gguf, other\.gguf: .*hf download someone/several m-00001",
     ):
         resolve("someone/several", cache_dir=tmp_path / "other cache")
+
+
+def test_a_name_that_leads_out_of_a_repository_is_no_model() -> None:
+    assert _only_model(["../x.gguf", "/x.gguf", "a/../../y.onnx"], "someone/outside") is None
+    assert _only_model(["../x.gguf", "a..b/y.gguf"], "someone/inside") == "a..b/y.gguf"
 
 
 def test_a_download_that_fails_is_reported(published: HubServer, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ _WEIGHTS = ("*.safetensors", "*.bitnet")
 _OTHERS = (".gguf", ".onnx")
 _FILE_ENDINGS = (".bitnet", ".safetensors", *_OTHERS)
 _PART = re.compile(r"-(\d{5})-of-\d{5}(?=\.gguf$)")
+_INSTEAD = "pass the directory of a local copy instead, or the embedded 'bitnet-shakespeare'"
 
 
 def resolve(
@@ -85,8 +86,7 @@ def _download(source: dict[str, Any], here: str, files: Sequence[str]) -> Path:
     where = source["repo_id"] + (f" at revision {revision}" if revision else "")
     with _reported(here, where, source["local_files_only"]):
         folder = Path(huggingface_hub.snapshot_download(**source, allow_patterns=list(files)))
-    if files is _FILES and not any(any(folder.rglob(pattern)) for pattern in _WEIGHTS):
-        with _reported(here, where, source["local_files_only"]):
+        if files is _FILES and not any(any(folder.rglob(pattern)) for pattern in _WEIGHTS):
             names = _names(source, folder)
             model = _only_model(names, where)
             if model is not None:
@@ -96,9 +96,6 @@ def _download(source: dict[str, Any], here: str, files: Sequence[str]) -> Path:
         wanted = ", ".join(files)
         raise ModelNotFoundError(f"the repository {where} has none of {wanted}; {_INSTEAD}")
     return folder
-
-
-_INSTEAD = "pass the directory of a local copy instead, or the embedded 'bitnet-shakespeare'"
 
 
 @contextmanager
@@ -137,7 +134,8 @@ def _names(source: dict[str, Any], folder: Path) -> list[str]:
 def _only_model(names: Sequence[str], where: str) -> str | None:
     """The one GGUF or ONNX model among a repository's files, by its first file; None if there is none of either."""
     for ending in _OTHERS:
-        models = sorted(name for name in names if name.lower().endswith(ending))
+        inside = [name for name in names if not {"", ".."} & set(name.split("/"))]
+        models = sorted(name for name in inside if name.lower().endswith(ending))
         first = [name for name in models if (part := _PART.search(name)) is None or int(part[1]) == 1]
         if len(first) == 1:
             return first[0]
