@@ -19,7 +19,7 @@ import (
 // panels. Neither package knows the other.
 func TestPanelsOfGGMLTypesHoldTheCodesThatTheFormatDescribes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		format := rapid.SampledFrom([]string{quant.GGMLI2SX86, quant.GGMLI2SArm64, quant.GGMLI2SRow4, quant.GGMLTQ1, quant.GGMLTQ2}).Draw(t, "format")
+		format := rapid.SampledFrom([]string{quant.GGMLI2SX86, quant.GGMLI2SArm64, quant.GGMLI2SRow4, quant.GGMLTQ1, quant.GGMLTQ2, quant.GGMLIQ1BN, quant.GGMLIQ2BN}).Draw(t, "format")
 		dtype, layout, isI2S := strings.Cut(format, " ")
 		rows := 4 * rapid.IntRange(1, 9).Draw(t, "rows")
 		cols := 256 * rapid.IntRange(1, 3).Draw(t, "cols")
@@ -41,10 +41,21 @@ func TestPanelsOfGGMLTypesHoldTheCodesThatTheFormatDescribes(t *testing.T) {
 		want := make([]int8, rows*cols)
 		var scale float32
 		var err error
-		if isI2S {
+		switch stride := size / rows; {
+		case isI2S:
 			binary.LittleEndian.PutUint32(src[rows*cols/4:], math.Float32bits(0.25))
 			scale, err = gguf.I2S(want, layout, src, rows, cols)
-		} else {
+		case dtype == gguf.IQ1_BN:
+			for row := 0; row < size; row += stride {
+				binary.LittleEndian.PutUint16(src[row:], 0x3400)
+			}
+			scale, err = gguf.RowCodes(want, dtype, src, cols)
+		case dtype == gguf.IQ2_BN:
+			for row := 0; row < size; row += stride {
+				binary.LittleEndian.PutUint32(src[row:], math.Float32bits(0.25))
+			}
+			scale, err = gguf.RowCodes(want, dtype, src, cols)
+		default:
 			block := size / (rows * cols / 256)
 			for i, end := 0, block; end <= size; i, end = i+1, end+block {
 				binary.LittleEndian.PutUint16(src[end-2:], []uint16{0x3400, 0, 0x3400, 0x8000}[i%4]) // 0.25, 0, and -0
@@ -127,13 +138,20 @@ func TestGGMLTensorsThatAreNoTernaryMatrixAreRefused(t *testing.T) {
 	err := quant.PackGGML(ternaryOf(quant.Panel16, 16, 256), quant.GGMLTQ2, src, nil)
 	require.ErrorIs(t, err, quant.ErrScale)
 	require.ErrorContains(t, err, "row 3, column 0: found 0.5, expected 1")
+	rows := make([]byte, 16*68)
+	rows[5*68] = 1 // the scale of row 5
+	err = quant.PackGGML(ternaryOf(quant.Panel16, 16, 256), quant.GGMLIQ2BN, rows, nil)
+	require.ErrorIs(t, err, quant.ErrScale)
+	require.ErrorContains(t, err, "row 5, column 0: found a scale of bytes 01000000, expected 00000000")
+	_, err = gguf.RowCodes(make([]int8, 16*256), gguf.IQ2_BN, rows, 256)
+	require.ErrorContains(t, err, "scale of row 5")
 	err = quant.PackGGML(ternaryOf(quant.Panel16, 16, 256), "Q8_0", src, nil)
 	require.ErrorIs(t, err, quant.ErrDType)
 	for _, bad := range []struct {
 		format           string
 		size, rows, cols int
 	}{{quant.GGMLTQ2, 16 * 66, 16, 255}, {quant.GGMLTQ2, 16*66 - 1, 16, 256}, {quant.GGMLI2SX86, 16 * 64, 16, 256},
-		{quant.GGMLI2SRow4, 15*64 + 32, 15, 256}, {quant.GGMLI2SX86, 3*10 + 32, 3, 40}} {
+		{quant.GGMLIQ2BN, 16 * 64, 16, 256}, {quant.GGMLIQ1BN, 16 * 54, 16, 208}, {quant.GGMLI2SRow4, 15*64 + 32, 15, 256}, {quant.GGMLI2SX86, 3*10 + 32, 3, 40}} {
 		err := quant.PackGGML(ternaryOf(quant.Panel16, bad.rows, bad.cols), bad.format, make([]byte, bad.size), nil)
 		require.ErrorIs(t, err, quant.ErrShape, "%+v", bad)
 	}

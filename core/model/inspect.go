@@ -295,6 +295,10 @@ func inspectGGUF(path, i2sLayout string) (inspected, error) {
 			codes := make([]int8, v.Elements())
 			scale, err := gguf.Codes(codes, v.DType, v.Data)
 			return codes, scale, err
+		case gguf.IQ1_BN, gguf.IQ2_BN:
+			codes := make([]int8, v.Elements())
+			scale, err := gguf.RowCodes(codes, v.DType, v.Data, v.Shape[len(v.Shape)-1])
+			return codes, scale, err
 		}
 		return nil, 0, nil
 	}

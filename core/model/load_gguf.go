@@ -149,7 +149,7 @@ func (s *ggufSource) linear(name string, out, in int) (*nn.Linear, error) {
 		return nil, err
 	}
 	l := &nn.Linear{Out: out, In: in, Ternary: &quant.Ternary{Rows: out, Cols: in, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}}
-	if err := w.Check([]int{out, in}, gguf.F32, gguf.F16, gguf.BF16, gguf.Q8_0, gguf.TQ1_0, gguf.TQ2_0, gguf.I2_S); err != nil {
+	if err := w.Check([]int{out, in}, gguf.F32, gguf.F16, gguf.BF16, gguf.Q8_0, gguf.TQ1_0, gguf.TQ2_0, gguf.I2_S, gguf.IQ1_BN, gguf.IQ2_BN); err != nil {
 		return nil, err
 	}
 	scale, err := s.extraScale(name)
@@ -216,7 +216,7 @@ func (s *ggufSource) bias(l *nn.Linear, name string, order func(row int) int) er
 // ternaryFormat is how package quant calls a ternary type, "" for others.
 func (s *ggufSource) ternaryFormat(dtype string) string {
 	switch dtype {
-	case gguf.TQ1_0, gguf.TQ2_0:
+	case gguf.TQ1_0, gguf.TQ2_0, gguf.IQ1_BN, gguf.IQ2_BN:
 		return dtype
 	case gguf.I2_S:
 		return dtype + " " + cmp.Or(s.opts.I2SLayout, gguf.I2SX86)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -141,4 +142,43 @@ func TestAGGUFFileMayHaveItsTablesInBlocks(t *testing.T) {
 			require.InDelta(t, want[r*v.Shape[1]+c], x, math.Abs(float64(x))/256)
 		}
 	}
+}
+
+// A model of ik_llama.cpp's two bits is that of the same codes in TQ2_0, rows of queries and keys in their order.
+func TestIQ2BNLoadsLikeTheSameCodesInAnotherType(t *testing.T) {
+	saved := func(change func(w *container.Tensor)) []byte {
+		path := ggufParts(t, func(_ map[string]any, tensors map[string]*container.Tensor) {
+			for _, w := range tensors {
+				if w.DType == gguf.TQ2_0 {
+					change(w)
+				}
+			}
+		})
+		m, err := model.Load(context.Background(), path, model.LoadOptions{})
+		require.NoError(t, err)
+		defer m.Close()
+		again := filepath.Join(t.TempDir(), "again.gguf")
+		require.NoError(t, m.SaveGGUF(context.Background(), again, "i2_s"))
+		content, err := os.ReadFile(again)
+		require.NoError(t, err)
+		return content
+	}
+	want := saved(func(*container.Tensor) {})
+	require.Equal(t, want, saved(func(w *container.Tensor) {
+		rows, cols := w.Shape[0], w.Shape[1]
+		codes := make([]int8, rows*cols)
+		scale, err := gguf.Codes(codes, w.DType, w.Data)
+		require.NoError(t, err)
+		w.DType, w.Data = gguf.IQ2_BN, nil
+		for row := range slices.Chunk(codes, cols) {
+			w.Data = binary.LittleEndian.AppendUint32(w.Data, math.Float32bits(scale))
+			for block := range slices.Chunk(row, 64) {
+				packed := make([]byte, 16)
+				for v, code := range block {
+					packed[v%16] |= byte(code+1) << (v / 16 * 2)
+				}
+				w.Data = append(w.Data, packed...)
+			}
+		}
+	}))
 }

@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -24,12 +25,15 @@ const (
 	GGMLI2SRow4  = "I2_S row4"
 	GGMLTQ1      = "TQ1_0"
 	GGMLTQ2      = "TQ2_0"
+	GGMLIQ1BN    = "IQ1_BN"
+	GGMLIQ2BN    = "IQ2_BN"
 )
 
 // ggmlFormat is how a format packs codes.
 type ggmlFormat struct {
 	lanes, bytes int  // of a block; a lane is the codes of 16 columns, see cpu.PackTernary
-	tail         int  // bytes behind the codes, the scale first; 0 where each block ends with its scale, a half, and a row is whole blocks
+	tail         int  // bytes behind the codes, the scale first
+	front        int  // bytes of the scale with which a row begins; 0 too where each block ends with its scale, a half, and a row is whole blocks
 	fourRows     bool // a block is 16 columns of four rows
 	// unpack writes the lanes of a block, of fourRows the lane of a row, to the places that they have in a panel's row; bad has a bit for
 	// each code 3.
@@ -44,6 +48,8 @@ var ggmlFormats = map[string]ggmlFormat{
 	GGMLI2SRow4:  {lanes: 1, bytes: 16, tail: 32, unpack: unpackI2SRow4, fourRows: true},
 	GGMLTQ1:      {lanes: 16, bytes: tq1Bytes, unpack: unpackTQ1},
 	GGMLTQ2:      {lanes: 16, bytes: tq2Bytes, unpack: unpackTQ2},
+	GGMLIQ1BN:    {lanes: 4, bytes: 13, front: 2, unpack: unpackIQ1BN},
+	GGMLIQ2BN:    {lanes: 4, bytes: 16, front: 4, unpack: unpackIQ2BN},
 }
 
 // PackGGML fills t, whose shape, layout and memory are given, with the codes
@@ -51,7 +57,7 @@ var ggmlFormats = map[string]ggmlFormat{
 // is row order(r) of the source; a nil order keeps the rows.
 //
 // Errors: ErrShape when sizes do not fit; ErrScale when blocks of TQ1_0 or
-// TQ2_0 have several scales; ErrCode with the position, in the source, of a
+// TQ2_0, or rows of IQ1_BN or IQ2_BN, have several scales; ErrCode with the position, in the source, of a
 // code 3.
 func PackGGML(t *Ternary, format string, src []byte, order func(row int) int) error {
 	if err := checkShape(t.Rows, t.Cols); err != nil {
@@ -114,12 +120,18 @@ func (g *ggmlSource) open(format string, rows int) (scale float32, err error) {
 		return 0, fmt.Errorf("%w: %s: found [%d, %d], expected whole blocks of %d values and a multiple of %d columns",
 			ErrShape, format, rows, g.cols, values, cpu.BlockCols)
 	}
-	codes := rows * g.cols / values * f.bytes
+	codes := rows*g.cols/values*f.bytes + rows*f.front
 	if err := checkBytes(format, len(g.data), codes+f.tail, rows, g.cols); err != nil {
 		return 0, err
 	}
 	if f.tail > 0 {
 		return math.Float32frombits(binary.LittleEndian.Uint32(g.data[codes:])), nil
+	}
+	switch f.front {
+	case 2:
+		return half(binary.LittleEndian.Uint16(g.data)), nil
+	case 4:
+		return math.Float32frombits(binary.LittleEndian.Uint32(g.data)), nil
 	}
 	for end := f.bytes; g.scale == 0 && end <= len(g.data); end += f.bytes {
 		g.scale = scaleBits(g.data[:end])
@@ -144,9 +156,17 @@ func (g *ggmlSource) pack(panel []byte, row int) error {
 	if g.fourRows {
 		first = row / 4 * count
 	}
+	data := g.data
+	if g.front > 0 {
+		data, first = g.data[row*(g.front+count/g.lanes*g.bytes):], 0
+		if !bytes.Equal(data[:g.front], g.data[:g.front]) {
+			return &ValueError{Kind: ErrScale, Row: row, Found: fmt.Sprintf("a scale of bytes %x", data[:g.front]), Expected: fmt.Sprintf("%x, that of the first row", g.data[:g.front])}
+		}
+		data = data[g.front:]
+	}
 	bad := uint64(0)
 	for n := 0; n < count; {
-		block := g.data[(first+n)/g.lanes*g.bytes:][:g.bytes]
+		block := data[(first+n)/g.lanes*g.bytes:][:g.bytes]
 		if from := (first + n) % g.lanes; from > 0 || count-n < g.lanes { // a block that runs over the ends of rows
 			var lanes [16 * cpu.BlockBytes]byte
 			g.unpack(lanes[:], block, row)
@@ -159,7 +179,7 @@ func (g *ggmlSource) pack(panel []byte, row int) error {
 		}
 		to := panel[n*cpu.BlockBytes:]
 		n += g.lanes
-		if g.tail == 0 {
+		if g.tail+g.front == 0 {
 			switch bits := scaleBits(block); bits {
 			case g.scale:
 			case 0:
@@ -261,6 +281,36 @@ var trits = func() (t [256]uint64) {
 func fifths(x0, x1, x2, x3 uint64) uint32 {
 	return uint32(x0>>32 | x1>>32<<2 | x2>>32<<4 | x3>>32<<6)
 }
+
+// unpackIQ2BN: byte i has the values i, 16+i, 32+i and 48+i, the first in the lowest bits.
+func unpackIQ2BN(panel, b []byte, _ int) uint64 {
+	x0, x1, x2, x3 := turn16(b)
+	return put4(panel, x0, x1, x2, x3)
+}
+
+// unpackIQ1BN: three bytes have fifteen values of a lane, five digits each, the lowest first, and the last byte the sixteenth of four lanes.
+func unpackIQ1BN(panel, b []byte, _ int) uint64 {
+	b = b[:13]
+	lane := func(g int) uint64 {
+		return uint64(lowTrits[0][b[3*g]] | lowTrits[1][b[3*g+1]] | lowTrits[2][b[3*g+2]] | lowTrits[0][b[12]]>>(8*g)&3<<30)
+	}
+	return put4(panel, lane(0), lane(1), lane(2), lane(3))
+}
+
+// lowTrits are the digits of a byte of IQ1_BN, the lowest first, where a lane has the columns from 0, 5 and 10 on.
+var lowTrits = func() (t [3][256]uint32) {
+	for b := range 256 {
+		rest := b
+		for n := 4; n >= 0; n-- {
+			for j := range t {
+				column := 5*j + n
+				t[j][b] |= uint32(rest*3>>8) << (column%4*8 + column/4*2)
+			}
+			rest = rest * 3 & 0xff
+		}
+	}
+	return t
+}()
 
 // put8 writes eight lanes, two in a word.
 func put8(panel []byte, x0, x1, x2, x3 uint64) (bad uint64) {

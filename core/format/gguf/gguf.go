@@ -46,6 +46,9 @@ const (
 	TQ1_0 = "TQ1_0"
 	TQ2_0 = "TQ2_0"
 	I2_S  = "I2_S" // bitnet.cpp only
+
+	IQ1_BN = "IQ1_BN" // ik_llama.cpp only
+	IQ2_BN = "IQ2_BN"
 )
 
 // dtype is a type of GGML: its number in files and the shape of its blocks.
@@ -67,8 +70,11 @@ var dtypes = map[string]dtype{
 	"Q2_K": {10, 256, 84}, "Q3_K": {11, 256, 110}, Q4_K: {12, 256, 144}, "Q5_K": {13, 256, 176}, Q6_K: {14, 256, 210}, "Q8_K": {15, 256, 292},
 	"IQ2_XXS": {16, 256, 66}, "IQ2_XS": {17, 256, 74}, "IQ3_XXS": {18, 256, 98}, "IQ1_S": {19, 256, 50}, "IQ4_NL": {20, 32, 18},
 	"IQ3_S": {21, 256, 110}, "IQ2_S": {22, 256, 82}, "IQ4_XS": {23, 256, 136}, "IQ1_M": {29, 256, 56}, "MXFP4": {39, 32, 17},
-	TQ1_0: {34, 256, 54}, TQ2_0: {35, 256, 66}, I2_S: {36, 4, 1},
+	TQ1_0: {34, 256, 54}, TQ2_0: {35, 256, 66}, I2_S: {36, 4, 1}, IQ1_BN: {134, 64, 13}, IQ2_BN: {135, 64, 16},
 }
+
+// rowScales are the bytes of the scale with which a row begins.
+var rowScales = map[string]int{IQ1_BN: 2, IQ2_BN: 4}
 
 var dtypeNames = func() map[uint32]string {
 	out := map[uint32]string{}
@@ -92,7 +98,7 @@ func Bytes(name string, n, cols int) (int, bool) {
 	if !ok || n < 0 || cols < 1 || cols%d.values != 0 || n%cols != 0 || n/d.values > maxBytes/d.bytes {
 		return 0, false
 	}
-	size := n / d.values * d.bytes
+	size := n/d.values*d.bytes + n/cols*rowScales[name]
 	if name == I2_S {
 		size += i2sTail
 	}

@@ -198,7 +198,7 @@ func (p *parser) tensor(h *header) {
 	}
 	var known bool
 	if t.DType, known = dtypeNames[id]; !known {
-		p.fail(ErrDType, name, "type", fmt.Sprint(id), "a type of GGML that stores tensors, or 36 (I2_S)")
+		p.fail(ErrDType, name, "type", fmt.Sprint(id), "a type of GGML that stores tensors, 36 (I2_S), 134 (IQ1_BN) or 135 (IQ2_BN)")
 		return
 	}
 	size, ok := sizeOf(t.DType, t.Shape)

@@ -158,6 +158,52 @@ func trit(v int) (index, digit int) {
 
 var powers3 = [...]byte{1, 3, 9, 27, 81}
 
+// RowCodes reads the codes -1, 0 and 1 of a tensor of IQ1_BN or IQ2_BN with
+// rows of cols, and their one scale. These types are ik_llama.cpp's: a row is
+// its scale, float16 or float32, and blocks of 64 codes. Scales have to be
+// equal, as they are in files made of ternary weights.
+//
+// IQ2_BN has value 16k+i of a block in bits 2k of byte i. IQ1_BN has value
+// 16g+5j+n in digit n in base 3, the lowest first, of byte 3g+j, and value
+// 16g+15 in digit g of the last byte; a byte is a fraction of 256, as in TQ1_0.
+func RowCodes(dst []int8, dtype string, src []byte, cols int) (scale float32, err error) {
+	d, front := dtypes[dtype], rowScales[dtype]
+	if size, ok := Bytes(dtype, len(dst), cols); !ok || front == 0 || len(src) != size {
+		return 0, &container.Error{Kind: ErrDecode, Field: "size", Found: fmt.Sprintf("%d bytes, %d values of %s in rows of %d", len(src), len(dst), dtype, cols),
+			Expected: "rows of whole blocks of IQ1_BN or IQ2_BN"}
+	}
+	stride := front + cols/d.values*d.bytes
+	for row := 0; row*stride < len(src); row++ {
+		text := src[row*stride:][:stride]
+		s := half(text)
+		if front == 4 {
+			s = math.Float32frombits(binary.LittleEndian.Uint32(text))
+		}
+		if row == 0 {
+			scale = s
+		}
+		if s != scale {
+			return 0, &container.Error{Kind: ErrDecode, Field: fmt.Sprintf("scale of row %d", row), Found: fmt.Sprint(s),
+				Expected: fmt.Sprintf("%v, the scale of the rows before it: weights of a ternary layer have one scale", scale)}
+		}
+		for c := range cols {
+			b, v := text[front+c/64*d.bytes:], c%64
+			switch {
+			case dtype == IQ2_BN:
+				dst[row*cols+c] = code2(b[v%16] >> (v / 16 * 2))
+			case v%16 == 15:
+				dst[row*cols+c] = lowDigit(b[12], v/16)
+			default:
+				dst[row*cols+c] = lowDigit(b[v/16*3+v%16/5], v%16%5)
+			}
+		}
+	}
+	return scale, noCode3(dst)
+}
+
+// lowDigit is digit n in base 3 of five, counted from the lowest, less 1.
+func lowDigit(b byte, n int) int8 { return int8(uint16(b*powers3[4-n])*3>>8) - 1 }
+
 // PutCodes writes codes, whose number is a multiple of 256, as blocks of TQ1_0
 // or TQ2_0 that all have the scale, the bits of a float16.
 func PutCodes(dst []byte, dtype string, codes []int8, scale uint16) {

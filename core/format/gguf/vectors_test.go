@@ -79,6 +79,28 @@ func TestTernaryTypesGiveAndTakeCodes(t *testing.T) {
 	assert.Equal(t, x86, append(again, I2STail(0.75)...))
 }
 
+// testdata/iq_bn.gguf has rows that ik_llama.cpp quantized, see tests_py/record/gguf_iq_bn.py.
+func TestRowsOfIkLlamaGiveTheCodesThatWentIn(t *testing.T) {
+	f, err := Open("testdata/iq_bn.gguf")
+	require.NoError(t, err)
+	defer f.Close()
+	var want []int8
+	for _, b := range view(t, f, "codes").Data {
+		want = append(want, int8(b))
+	}
+	for dtype, scale := range map[string]float32{IQ1_BN: 0.054138184, IQ2_BN: 0.054126587} { // a float16, and the scale as it was
+		v := view(t, f, dtype)
+		require.Equal(t, dtype, v.DType)
+		got := make([]int8, len(want))
+		found, err := RowCodes(got, dtype, v.Data, v.Shape[1])
+		require.NoError(t, err)
+		require.Equal(t, scale, found)
+		require.Equal(t, want, got, dtype)
+		_, err = RowCodes(got, dtype, v.Data[1:], v.Shape[1])
+		require.ErrorIs(t, err, ErrDecode)
+	}
+}
+
 func TestBlocksOfZerosHaveAnyScaleAndOthersHaveOne(t *testing.T) {
 	codes := make([]int8, 3*256)
 	for i := range codes {
