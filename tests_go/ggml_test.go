@@ -139,10 +139,13 @@ func TestGGMLTensorsThatAreNoTernaryMatrixAreRefused(t *testing.T) {
 	require.ErrorIs(t, err, quant.ErrScale)
 	require.ErrorContains(t, err, "row 3, column 0: found 0.5, expected 1")
 	rows := make([]byte, 16*68)
-	rows[5*68] = 1 // the scale of row 5
+	for row := range 16 {
+		binary.LittleEndian.PutUint32(rows[68*row:], math.Float32bits(0.25))
+	}
+	binary.LittleEndian.PutUint32(rows[68*5:], math.Float32bits(0.5))
 	err = quant.PackGGML(ternaryOf(quant.Panel16, 16, 256), quant.GGMLIQ2BN, rows, nil)
 	require.ErrorIs(t, err, quant.ErrScale)
-	require.ErrorContains(t, err, "row 5, column 0: found a scale of bytes 01000000, expected 00000000")
+	require.ErrorContains(t, err, "row 5, column 0: found 0.5, expected 0.25, the scale of the first row")
 	_, err = gguf.RowCodes(make([]int8, 16*256), gguf.IQ2_BN, rows, 256)
 	require.ErrorContains(t, err, "scale of row 5")
 	err = quant.PackGGML(ternaryOf(quant.Panel16, 16, 256), "Q8_0", src, nil)

@@ -57,8 +57,8 @@ var ggmlFormats = map[string]ggmlFormat{
 // is row order(r) of the source; a nil order keeps the rows.
 //
 // Errors: ErrShape when sizes do not fit; ErrScale when blocks of TQ1_0 or
-// TQ2_0, or rows of IQ1_BN or IQ2_BN, have several scales; ErrCode with the position, in the source, of a
-// code 3.
+// TQ2_0, or rows of IQ1_BN or IQ2_BN, have several scales; ErrCode with the
+// position, in the source, of a code 3.
 func PackGGML(t *Ternary, format string, src []byte, order func(row int) int) error {
 	if err := checkShape(t.Rows, t.Cols); err != nil {
 		return err
@@ -127,16 +127,21 @@ func (g *ggmlSource) open(format string, rows int) (scale float32, err error) {
 	if f.tail > 0 {
 		return math.Float32frombits(binary.LittleEndian.Uint32(g.data[codes:])), nil
 	}
-	switch f.front {
-	case 2:
-		return half(binary.LittleEndian.Uint16(g.data)), nil
-	case 4:
-		return math.Float32frombits(binary.LittleEndian.Uint32(g.data)), nil
+	if f.front > 0 {
+		return frontScale(g.data[:f.front]), nil
 	}
 	for end := f.bytes; g.scale == 0 && end <= len(g.data); end += f.bytes {
 		g.scale = scaleBits(g.data[:end])
 	}
 	return half(g.scale), nil
+}
+
+// frontScale is the scale before a row, float16 or float32.
+func frontScale(b []byte) float32 {
+	if len(b) == 2 {
+		return half(binary.LittleEndian.Uint16(b))
+	}
+	return math.Float32frombits(binary.LittleEndian.Uint32(b))
 }
 
 func half(bits uint16) float32 { return tensor.Float16Bits(bits).Float32() }
@@ -159,8 +164,8 @@ func (g *ggmlSource) pack(panel []byte, row int) error {
 	data := g.data
 	if g.front > 0 {
 		data, first = g.data[row*(g.front+count/g.lanes*g.bytes):], 0
-		if !bytes.Equal(data[:g.front], g.data[:g.front]) {
-			return &ValueError{Kind: ErrScale, Row: row, Found: fmt.Sprintf("a scale of bytes %x", data[:g.front]), Expected: fmt.Sprintf("%x, that of the first row", g.data[:g.front])}
+		if own, one := data[:g.front], g.data[:g.front]; !bytes.Equal(own, one) {
+			return &ValueError{Kind: ErrScale, Row: row, Found: fmt.Sprint(frontScale(own)), Expected: fmt.Sprintf("%v, the scale of the first row", frontScale(one))}
 		}
 		data = data[g.front:]
 	}
@@ -181,10 +186,10 @@ func (g *ggmlSource) pack(panel []byte, row int) error {
 		n += g.lanes
 		if g.tail+g.front == 0 {
 			switch bits := scaleBits(block); bits {
-			case g.scale:
-			case 0:
+			case 0: // zeros, whatever the codes
 				padLane(to[:(g.lanes-1)*cpu.BlockBytes+4], 0)
 				continue
+			case g.scale:
 			default:
 				return &ValueError{Kind: ErrScale, Row: row, Col: (n - g.lanes) * cpu.BlockCols, Found: fmt.Sprint(half(bits)), Expected: fmt.Sprint(half(g.scale))}
 			}
