@@ -80,6 +80,7 @@ func newScheduler(e *Engine, o SchedulerOptions, now func() time.Time) (*Schedul
 		s.b.rows = s.tune.limit()
 	}
 	s.stop, s.cancel = context.WithCancel(context.Background())
+	s.snapshot() // metrics are complete from the start
 	go s.run()
 	return s, nil
 }

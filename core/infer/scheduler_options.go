@@ -29,7 +29,7 @@ type SchedulerOptions struct {
 	// it. 0 takes twice the time of a step that only decodes.
 	TargetStep float64 `json:"target_step"`
 	// KVBytes bounds the memory for keys and values, that of prefixes kept for later requests included. 0 takes a quarter of what the
-	// pool's budget has left, and as much as one sequence of full length needs if that is more.
+	// pool's budget has left, but no less than one sequence of full length needs and no more than MaxSequences of them.
 	KVBytes int64 `json:"kv_bytes"`
 	// Draft takes its share of KVBytes.
 	Draft
@@ -84,7 +84,8 @@ func (o SchedulerOptions) resolve(e *Engine) (SchedulerOptions, error) {
 	page := o.pageBytes(e)
 	if o.KVBytes == 0 {
 		stats := e.mem.Stats()
-		o.KVBytes = max((stats.Budget-stats.InUse)/4, page*int64(pagesFor(e.model.Config.MaxPositionEmbeddings)))
+		whole := page * int64(pagesFor(e.model.Config.MaxPositionEmbeddings))
+		o.KVBytes = min(max((stats.Budget-stats.InUse)/4, whole), whole*int64(o.MaxSequences))
 	}
 	if o.KVBytes < page {
 		return o, &ArgumentError{"kv_bytes", o.KVBytes, fmt.Sprintf("expected at least %d, which %d tokens need", page, nn.PageTokens)}

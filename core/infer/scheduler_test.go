@@ -347,6 +347,27 @@ func TestASequenceThatOutgrowsTheBudgetAloneFailsAndTheOthersGoOn(t *testing.T) 
 	require.Equal(t, alone(t, e, endless([]int32{1, 2})).tokens[:128-2+1], a.tokens)
 }
 
+// A scheduler that has not taken a step, and whose goroutine may not have begun, tells what its limits are.
+func TestMetricsAreCompleteFromTheStart(t *testing.T) {
+	e := tiny(t, 2, 128, 128)
+	for range 100 {
+		s, err := infer.NewScheduler(e, infer.SchedulerOptions{KVBytes: 8 * pageBytes, MaxBatchTokens: 50})
+		require.NoError(t, err)
+		m := s.Metrics()
+		s.Close()
+		require.EqualValues(t, []int64{pageBytes, 8, 50}, []int64{m.KVPageBytes, int64(m.KVLimit), int64(m.BatchTokenLimit)})
+	}
+}
+
+// A scheduler of one sequence needs no more than a whole context takes, however much memory there is.
+func TestTheDefaultBudgetForKeysAndValuesIsNoMoreThanItsSequencesCanUse(t *testing.T) {
+	e := tiny(t, 2, 128, 128)
+	for _, n := range []int{1, 3} {
+		s := scheduler(t, e, infer.SchedulerOptions{MaxSequences: n})
+		require.EqualValues(t, n*320/64*pageBytes, s.Options().KVBytes, "the context is 320 tokens, a page 64")
+	}
+}
+
 func TestMetricsTellWhatHappened(t *testing.T) {
 	s := scheduler(t, tiny(t, 2, 128, 128), infer.SchedulerOptions{KVBytes: 8 * pageBytes, MaxBatchTokens: 50})
 	r := endless(prompts(1, 100)[0])

@@ -40,7 +40,8 @@ class Engine:
     mode: "throughput" makes steps as large as max_batch_tokens; "latency" makes them so small that target_step is kept,
         measuring as it goes.
     target_step: seconds that a step may take in latency mode; by default twice the time of a step without prompts.
-    kv_bytes: memory for keys and values, kept prefixes included; by default a quarter of what the memory budget has left.
+    kv_bytes: memory for keys and values, kept prefixes included; by default a quarter of what the memory budget has left,
+        but no less than one request with the whole context needs and no more than max_sequences of them.
         When it ends, the request that is least important and came last waits and reads its tokens again later.
     assistant_model: a smaller model with the same tokens that guesses what the model will say. The model checks
         num_assistant_tokens guesses (4) in one step. The tokens stay the same, each step makes as many as were guessed right
