@@ -15,6 +15,7 @@ import pytest
 import bitnet_rust
 from bitnet_rust import BitNetModel, cli
 from bitnet_rust.cli.output import LoadBar, working
+from bitnet_rust.generation import Piece
 from conftest import Terminal
 
 PROMPT = "First Citizen:"
@@ -85,19 +86,29 @@ def test_an_interrupt_of_a_reply_leaves_the_conversation(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Ctrl-C in the first reply; a second message that does not fit; then the end of input."""
-    said = []
+    said, canceled = [], []
 
-    def chat(self: BitNetModel, messages: list[dict[str, str]], **options: Any) -> Iterator[str]:
+    class Reply:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __iter__(self) -> Iterator[Piece]:
+            if self.number == 1:
+                yield Piece(0, "Speak", 1)
+                raise KeyboardInterrupt
+            yield Piece(0, "Speak, speak.", 1, "stop")
+
+        def cancel(self) -> None:
+            canceled.append(self.number)
+
+    def chat(self: bitnet_rust.Engine, messages: list[dict[str, str]], **options: Any) -> Reply:
         said.append([m["content"] for m in messages])
-        if len(said) == 1:
-            yield "Speak"
-            raise KeyboardInterrupt
         if len(said) == 2:
-            raise bitnet_rust.ArgumentError("prompt 0 = 300 tokens: too long")
-        yield "Speak, speak."
+            raise bitnet_rust.ArgumentError("prompt = 300 tokens: too long")
+        return Reply(len(said))
 
     (tmp_path / "t").write_text("{{ messages }}")
-    monkeypatch.setattr(BitNetModel, "chat", chat)
+    monkeypatch.setattr(bitnet_rust.Engine, "chat", chat)
     monkeypatch.setattr(
         sys, "argv", ["bitnet", "chat", "-m", "bitnet-shakespeare", "--chat-template", str(tmp_path / "t")]
     )
@@ -105,8 +116,30 @@ def test_an_interrupt_of_a_reply_leaves_the_conversation(
     assert cli.run() == 0
     out, err = capsys.readouterr()
     assert said == [["one"], ["one", "Speak", "two"], ["one", "Speak", "three"]]
+    assert canceled == [1]
     assert out == "> Speak\n> > Speak, speak.\n> \n"
-    assert err == "bitnet: prompt 0 = 300 tokens: too long (/reset forgets the conversation)\n"
+    assert err == "bitnet: prompt = 300 tokens: too long (/reset forgets the conversation)\n"
+
+
+def test_a_conversation_is_not_read_again_at_every_turn(
+    bitnet: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    figures: list[dict[str, Any]] = []
+    close = bitnet_rust.Engine.close
+
+    def closing(self: bitnet_rust.Engine, *, cancel: bool = False) -> None:
+        close(self, cancel=cancel)
+        figures.append(self.metrics())
+
+    monkeypatch.setattr(bitnet_rust.Engine, "close", closing)
+    (tmp_path / "t").write_text("{% for m in messages %}{{ m['content'] }}\n{% endfor %}")
+    options = ("chat", "-m", "bitnet-shakespeare", "--chat-template", str(tmp_path / "t"), "-n", "2")
+    first = "First Citizen: speak. " * 16
+    assert bitnet(*options, stdin=f"{first}\nSpeak!\n")[0] == 0
+    assert figures[0]["prefix_hit_tokens"] >= 64  # a page
+    with BitNetModel.from_pretrained("bitnet-shakespeare") as model:
+        pages = -(-model.config.max_position_embeddings // 64)
+    assert figures[0]["kv_pages_limit"] == pages  # no more than the longest conversation takes
 
 
 def test_lines_of_a_file_end_at_the_first_error(bitnet: Terminal, tmp_path: Path) -> None:

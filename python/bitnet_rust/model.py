@@ -370,7 +370,7 @@ class BitNetModel:
 
     @property
     def head_dtype(self) -> str:
-        """How the output head is kept: "float32", "bfloat16", "int8" or "int4"."""
+        """How the output head is kept: "float32", "bfloat16", "int8", "int4", or "exact" for that of the checkpoint with int8 scores beside it."""
         name: str = self._info["head_dtype"]
         return name
 
@@ -735,7 +735,8 @@ class BitNetModel:
     ) -> Any:
         """The assistant's next message in a conversation ([{"role": "user", "content": "..."}, ...], or one text).
 
-        The conversation is rendered by the model's chat template (or the one passed); the rest is as in ``generate``.
+        The conversation is rendered by the model's chat template (or the one passed); the rest is as in ``generate``. Each call reads
+        the whole conversation again; ``Engine.chat`` reads only what is new in it.
         """
         prompt = self._render(messages, chat_template)
         return self.generate(prompt, stream=stream, details=details, add_special_tokens=False, **options)

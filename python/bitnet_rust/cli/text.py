@@ -130,6 +130,8 @@ def chat(
 
     Ctrl-C stops a reply, which stays part of the conversation; at the prompt it ends the program.
     """
+    from ..engine import Engine
+
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop,
@@ -137,9 +139,11 @@ def chat(
     start = [{"role": "system", "content": system}] if system else []
     template = read_text(chat_template) if chat_template else None
     interactive = sys.stdin.isatty()
-    with load_model(model, head_dtype, packing, threads, revision, offline, kv_dtype) as loaded:
+    with ExitStack() as stack:
+        loaded = stack.enter_context(load_model(model, head_dtype, packing, threads, revision, offline, kv_dtype))
         if template is None and loaded.tokenizer.chat_template is None:
             raise TokenizerError(f"{model} has no chat template: pass one with --chat-template, or use bitnet generate")
+        engine = stack.enter_context(Engine(loaded, max_sequences=1))  # it keeps what was read of the conversation
         messages = list(start)
         for line in _lines(interactive):
             if line == "/exit":
@@ -149,11 +153,15 @@ def chat(
                 continue
             messages.append({"role": "user", "content": line})
             reply: list[str] = []
+            handle = None
             try:
-                _print_stream(loaded.chat(messages, stream=True, chat_template=template, **options), reply)
+                handle = engine.chat(messages, chat_template=template, **options)
+                _print_stream((piece.text for piece in handle), reply)
             except KeyboardInterrupt:
                 if not interactive:
                     raise
+                if handle is not None:
+                    handle.cancel()
                 print()
             except ArgumentError as error:  # such as a conversation that outgrew the context
                 if not interactive:
