@@ -80,6 +80,7 @@ wheel: $(VENV)/.dev
 # Python's tests leave a processor free, which the fuzz targets take.
 test: lint test-go test-race test-isa test-portable test-arm64
 	$(MAKE) -j 2 --output-sync=target test-fuzz test-py
+	@test -n '$(QEMU_ARM64)' || printf '\n*** NOT TESTED: arm64. There is no qemu-aarch64 on PATH (Debian and Ubuntu: apt-get install qemu-user). ***\n'
 test-full: test $(VENV)/.torch
 	$(MAKE) test-fuzz FUZZTIME=60s
 	BITNET_TEST_LEAKS=full $(GO) test -count=1 ./tests_go -run TestMemoryIsFlat -v
