@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
@@ -131,3 +133,21 @@ def test_blocks_of_gguf_have_the_sizes_of_their_formats() -> None:
         assert np.isfinite(values).all()
         if kind != kinds.Q6_K:
             assert len(np.unique(values)) == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--format=TQ3_0", r"--format TQ3_0: expected one of TQ2_0, TQ1_0"),
+        ("--package=vllm", r"--package vllm: expected one of "),
+    ],
+)
+def test_names_are_checked_before_anything_is_installed(
+    monkeypatch: pytest.MonkeyPatch, option: str, message: str
+) -> None:
+    monkeypatch.setattr(compare, "measure", lambda *args, **options: pytest.fail("it had begun"))
+    app = typer.Typer()
+    app.command()(compare.command)
+    done = CliRunner().invoke(app, [option])
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())

@@ -260,6 +260,9 @@ def command(
     for name in package or ():
         if name not in PACKAGES:
             raise typer.BadParameter(f"--package {name}: expected one of {', '.join(PACKAGES)}")
+    for name in format or ():
+        if name not in FORMATS:
+            raise typer.BadParameter(f"--format {name}: expected one of {', '.join(FORMATS)}")
     missing = "not given: see bench/peers/README.md"
     binaries = [
         (name, binary, model)
