@@ -41,6 +41,11 @@ print("numpy" in sys.modules, "huggingface_hub" in sys.modules)
     assert python(code) == "False False"
 
 
+def test_the_modules_of_the_package_come_with_it() -> None:
+    code = "import bitnet_rust; print(callable(bitnet_rust.bench.decode), bitnet_rust.nn.__name__, 'bench' in dir(bitnet_rust))"
+    assert python(code) == "True bitnet_rust.nn True"
+
+
 def test_without_pytorch_its_module_says_what_to_install() -> None:
     code = """
 import sys

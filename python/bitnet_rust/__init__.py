@@ -39,7 +39,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from . import autograd, nn, optim
+    from . import autograd, bench, nn, optim
     from .autograd import no_grad
     from .callbacks import Callback
     from .comparison import ModelDiff, diff_models
@@ -156,6 +156,7 @@ __all__ = [
     "Verification",
     "__version__",
     "autograd",
+    "bench",
     "build_info",
     "chat_example",
     "convert",
@@ -180,7 +181,7 @@ __all__ = [
 
 
 # Modules of the package that come with it.
-_MODULES = ("autograd", "nn", "optim")
+_MODULES = ("autograd", "bench", "nn", "optim")
 
 
 def __getattr__(name: str) -> Any:
