@@ -70,7 +70,36 @@ def sentence_pieces() -> Backend:
     return Backend.from_str(json.dumps(file))
 
 
+SHAPE = {
+    "architecture": "LlamaForCausalLM",
+    "hidden_size": 256,
+    "intermediate_size": 256,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+
+# llama.cpp's own way, of files that do not say how words are cut.
+DEFAULT = [
+    r"[\p{P}\$\+<=>\^~\|]+",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
+    r"\p{N}+",
+    "[0-9][0-9][0-9]",
+]
+
+
+def default() -> Backend:
+    backend = byte_level(None)
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *(pre_tokenizers.Split(Regex(regex), "isolated") for regex in DEFAULT),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    return backend
+
+
 TOKENIZERS = {
+    "default": default,
     "gpt-2": lambda: byte_level(None),
     "llama-bpe": lambda: byte_level(LLAMA),
     "qwen2": lambda: byte_level(LLAMA.replace("{1,3}", ""), normalizers.NFC()),
@@ -86,16 +115,7 @@ def model_with(backend: Backend, bos: bool) -> BitNetModel:
         backend.post_processor = processors.TemplateProcessing(
             single=f"{token} $A", pair=f"{token} $A {token}:1 $B:1", special_tokens=[(token, at)]
         )
-    model = BitNetModel.from_config(
-        {
-            "architecture": "LlamaForCausalLM",
-            "vocab_size": size,
-            "hidden_size": 256,
-            "intermediate_size": 256,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-        }
-    )
+    model = BitNetModel.from_config(SHAPE | {"vocab_size": size})
     special = {"bos_token": token} if bos else {}
     model.tokenizer = Tokenizer(backend, special, "{{ messages[0]['content'] }}")
     return model
@@ -115,6 +135,115 @@ def test_a_tokenizer_goes_through_the_metadata_and_comes_back(name: str, bos: bo
             assert again.generate([1, 2, 3], max_new_tokens=8, temperature=0) == model.generate(
                 [1, 2, 3], max_new_tokens=8, temperature=0
             )
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "llama-bpe", "llama"])
+def test_a_token_behind_texts_comes_back(name: str, tmp_path: Path) -> None:
+    backend = TOKENIZERS[name]()
+    token = "</s>" if name == "llama" else "<|eot_id|>"
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"$A {token}", special_tokens=[(token, backend.token_to_id(token))]
+    )
+    with model_with(backend, bos=False) as model:
+        model.save_pretrained(tmp_path / "m.gguf", format="gguf", gguf_type="tq2_0")
+        with BitNetModel.from_pretrained(tmp_path / "m.gguf") as again:
+            assert again.tokenizer.encode("hi")[-1] == backend.token_to_id(token)
+            for text in CORPUS:
+                assert again.tokenizer.encode(text) == model.tokenizer.encode(text), text
+
+
+def prefixed(backend: Backend) -> None:
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+
+
+def lower(backend: Backend) -> None:
+    backend.normalizer = normalizers.Lowercase()
+
+
+def digits(backend: Backend) -> None:
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), backend.pre_tokenizer])
+
+
+def two_behind(backend: Backend) -> None:
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A <|eot_id|> <|eot_id|>", special_tokens=[("<|eot_id|>", backend.token_to_id("<|eot_id|>"))]
+    )
+
+
+def roberta(backend: Backend) -> None:
+    backend.post_processor = processors.RobertaProcessing(("<|eot_id|>", 1), ("<|begin_of_text|>", 0))
+
+
+def stripped(backend: Backend) -> None:
+    backend.add_tokens([AddedToken("<|user|>", normalized=False, lstrip=True, rstrip=True)])
+
+
+def truncated(backend: Backend) -> None:
+    backend.enable_truncation(5)
+
+
+def metaspace(backend: Backend) -> None:
+    backend.normalizer = None
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+
+
+def silent(backend: Backend) -> None:
+    backend.decoder = None
+
+
+def whole_words(backend: Backend) -> None:
+    """A token that no merges make, and that is taken if a word is it."""
+    import json
+
+    file = json.loads(backend.to_str())
+    file["model"]["ignore_merges"] = True
+    file["model"]["vocab"]["sure"] = len(file["model"]["vocab"]) + 1
+    backend.model = Backend.from_str(json.dumps(file)).model
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("gpt-2", prefixed, r'pre_tokenizer = .*"add_prefix_space":true.*none of default, gpt-2, llama-bpe, qwen2'),
+        ("gpt-2", lower, r'normalizer = {"type":"Lowercase"}.*readers take none'),
+        ("llama-bpe", lower, r'normalizer = {"type":"Lowercase"}'),
+        ("llama", lower, r'normalizer = {"type":"Lowercase"}.*readers take {.*"Replace"'),
+        ("qwen2", lower, r'normalizer = {"type":"Lowercase"}.*readers take {"type":"NFC"}'),
+        ("llama-bpe", digits, r'pre_tokenizer = .*"Digits"'),
+        ("gpt-2", two_behind, r"post_processor = .*one token before a text and one behind it"),
+        ("gpt-2", roberta, r'post_processor = .*"RobertaProcessing"'),
+        ("gpt-2", stripped, r'added_tokens: "<|user|>": lstrip = true'),
+        ("gpt-2", truncated, r'truncation = {.*"max_length":5'),
+        ("llama", metaspace, r"normalizer = null: readers of GGUF take"),
+        ("gpt-2", silent, r'decoder = null: readers of GGUF take {"type":"ByteLevel"}'),
+        ("gpt-2", whole_words, r'model.ignore_merges = true.*make the token "sure"'),
+    ],
+)
+def test_a_step_that_would_be_lost_is_an_error(name: str, change: Any, says: str, tmp_path: Path) -> None:
+    backend = TOKENIZERS[name]()
+    change(backend)
+    with model_with(backend, bos=False) as model, pytest.raises(ArgumentError, match=says):
+        model.save_pretrained(tmp_path / "m.gguf", format="gguf", gguf_type="tq2_0")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ends", [[], [7], [7, 9], [9, 7, 11]])
+@pytest.mark.parametrize("texts", [False, True])
+def test_tokens_that_end_a_text_come_back(ends: list[int], texts: bool, tmp_path: Path) -> None:
+    with BitNetModel.from_config(SHAPE | {"vocab_size": 700, "eos_token_id": ends}) as model:
+        if texts:
+            model.tokenizer = Tokenizer(byte_level(None))
+        model.save_pretrained(tmp_path / "m.gguf", format="gguf")
+        expected = model.config.eos_token_id
+    with BitNetModel.from_pretrained(tmp_path / "m.gguf") as again:
+        assert again.config.eos_token_id == expected
+
+
+def test_a_fourth_token_that_ends_a_text_has_no_place(tmp_path: Path) -> None:
+    with BitNetModel.from_config(SHAPE | {"vocab_size": 64, "eos_token_id": [1, 2, 3, 4]}) as model:
+        with pytest.raises(ArgumentError, match=r"eos_token_id = \[1 2 3 4\]: GGUF has a place for three"):
+            model.save_pretrained(tmp_path / "m.gguf", format="gguf")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

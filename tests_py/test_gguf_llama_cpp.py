@@ -8,6 +8,7 @@ import pytest
 
 from bitnet_rust import BitNetModel, convert
 from conftest import GOLDEN
+from test_gguf import CORPUS, TOKENIZERS, model_with
 
 pytestmark = pytest.mark.full
 
@@ -26,6 +27,16 @@ def test_llama_cpp_says_the_greedy_tokens_of_the_reference(kind: Any, tmp_path: 
         model.reset()
         tokens = model.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0)
         assert [next(tokens) for _ in want] == want, f"prompt {i}"
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_llama_cpp_makes_our_ids_of_any_text(name: str, tmp_path: Path) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp")
+    with model_with(TOKENIZERS[name](), bos=False) as ours:
+        ours.save_pretrained(tmp_path / "m.gguf", format="gguf", gguf_type="tq2_0")
+        theirs = llama_cpp.Llama(str(tmp_path / "m.gguf"), vocab_only=True, verbose=False)
+        for text in CORPUS[1:]:
+            assert theirs.tokenize(text.encode(), add_bos=False, special=True) == ours.tokenizer.encode(text), text
 
 
 def test_llama_cpp_splits_texts_as_we_do(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ func ggufConfig(set gguf.Set) (*Config, error) {
 		TieWordEmbeddings: !set.Has("output.weight"), AttentionBias: set.Has("blk.0.attn_q.bias"), MLPBias: set.Has("blk.0.ffn_up.bias"),
 		BOSTokenID: r.token("bos"), PadTokenID: r.token("padding"), DType: ggufDTypes[table.DType],
 	}
-	for _, name := range []string{"eos", "eot"} {
+	for _, name := range []string{"eos", "eot", "eom"} {
 		if id := r.token(name); id != nil && !slices.Contains(c.EOSTokenIDs, *id) {
 			c.EOSTokenIDs = append(c.EOSTokenIDs, *id)
 		}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +28,7 @@ const (
 	ggufScores    = "tokenizer.ggml.scores"
 	ggufMerges    = "tokenizer.ggml.merges"
 	ggufAddBOS    = "tokenizer.ggml.add_bos_token"
+	ggufAddEOS    = "tokenizer.ggml.add_eos_token"
 	ggufAddPrefix = "tokenizer.ggml.add_space_prefix"
 	ggufTemplate  = "tokenizer.chat_template"
 )
@@ -38,15 +40,17 @@ const (
 	ggufUser    = 4 // found in texts
 )
 
-// splits are the regular expressions by which byte-level BPE cuts a text into words, by the names of tokenizer.ggml.pre.
-var splits = map[string]string{
-	"gpt-2":     "",
-	"llama-bpe": `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
-	"qwen2":     `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
+// splits are the regular expressions by which byte-level BPE cuts a text into words, one after the other, by the names of tokenizer.ggml.pre;
+// none stands for the one of GPT-2, which byte-level pre-tokenizers have built in.
+var splits = map[string][]string{
+	"gpt-2":     nil,
+	"default":   {`[\p{P}\$\+<=>\^~\|]+`, `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)`, `\p{N}+`, `[0-9][0-9][0-9]`},
+	"llama-bpe": {`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`},
+	"qwen2":     {`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`},
 }
 
 // splitNames are other names of these.
-var splitNames = map[string]string{"default": "gpt-2", "llama3": "llama-bpe", "llama-v3": "llama-bpe", "falcon3": "llama-bpe"}
+var splitNames = map[string]string{"llama3": "llama-bpe", "llama-v3": "llama-bpe", "falcon3": "llama-bpe", "falcon-h1": "llama-bpe"}
 
 // ggufAssets makes the files of a tokenizer from a GGUF file's metadata; a file without one gives none.
 func ggufAssets(path string) (map[string]string, error) {
@@ -193,25 +197,39 @@ func (t *ggufTokenizer) added() []added {
 	return out
 }
 
-// postProcessor puts the first token of a text before it, where the file wants it.
+// postProcessor puts the first token before a text and the last one behind it, where the file wants them.
 func (t *ggufTokenizer) postProcessor() any {
-	add := t.model == "llama" || t.split() == "llama-bpe" // what these do when the file does not say
-	if said, err := t.meta.Bool(ggufAddBOS); err == nil {
-		add = said
+	wanted := func(key, name string, unsaid bool) int {
+		add, err := t.meta.Bool(key)
+		if err != nil {
+			add = unsaid
+		}
+		if !add {
+			return -1
+		}
+		return t.id(name)
 	}
-	bos := t.id("bos")
-	if !add || bos < 0 {
+	bos := wanted(ggufAddBOS, "bos", t.model == "llama" || t.split() == "llama-bpe")
+	eos := wanted(ggufAddEOS, "eos", false)
+	if bos < 0 && eos < 0 {
 		if t.model == "gpt2" {
 			return jsonObject{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true}
 		}
 		return nil
 	}
-	token := t.tokens[bos]
-	special := jsonObject{"SpecialToken": jsonObject{"id": token, "type_id": 0}}
-	sequence := func(id string, kind int) any { return jsonObject{"Sequence": jsonObject{"id": id, "type_id": kind}} }
-	return jsonObject{"type": "TemplateProcessing", "single": []any{special, sequence("A", 0)},
-		"pair":           []any{special, sequence("A", 0), jsonObject{"SpecialToken": jsonObject{"id": token, "type_id": 1}}, sequence("B", 1)},
-		"special_tokens": jsonObject{token: jsonObject{"id": token, "ids": []int{bos}, "tokens": []string{token}}}}
+	tokens := jsonObject{}
+	around := func(text string, kind int) []any {
+		token := func(id int) []any {
+			if id < 0 {
+				return nil
+			}
+			name := t.tokens[id]
+			tokens[name] = jsonObject{"id": name, "ids": []int{id}, "tokens": []string{name}}
+			return []any{jsonObject{"SpecialToken": jsonObject{"id": name, "type_id": kind}}}
+		}
+		return slices.Concat(token(bos), []any{jsonObject{"Sequence": jsonObject{"id": text, "type_id": kind}}}, token(eos))
+	}
+	return jsonObject{"type": "TemplateProcessing", "single": around("A", 0), "pair": slices.Concat(around("A", 0), around("B", 1)), "special_tokens": tokens}
 }
 
 // split is the name of how words are cut. bitnet.cpp's files of the 2B model do not say, and are of Llama 3's kind.
@@ -230,25 +248,35 @@ func (t *ggufTokenizer) byteLevel(out jsonObject) (model jsonObject, merges func
 		return nil, nil, err
 	}
 	name := t.split()
-	expression, known := splits[name]
-	if !known {
+	if _, known := splits[name]; !known {
 		return nil, nil, t.wrong(ggufTokPre, fmt.Sprintf("%q", name), "one of "+strings.Join(append(sortedKeys(splits), sortedKeys(splitNames)...), ", "))
 	}
-	byteLevel := jsonObject{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": expression == ""}
-	out["pre_tokenizer"] = byteLevel
-	if expression != "" {
-		split := jsonObject{"type": "Split", "pattern": jsonObject{"Regex": expression}, "behavior": "Isolated", "invert": false}
-		out["pre_tokenizer"] = jsonObject{"type": "Sequence", "pretokenizers": []any{split, byteLevel}}
+	maps.Copy(out, byteLevelSteps(name))
+	model = jsonObject{"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
+		"fuse_unk": false, "byte_fallback": false, "ignore_merges": ignoresMerges(name)}
+	return model, func(text []byte) []byte { return appendJSONList(text, lines, appendJSONString) }, nil
+}
+
+// byteLevelSteps are the steps around the BPE of a way to cut words.
+func byteLevelSteps(name string) jsonObject {
+	steps := []any{}
+	for _, expression := range splits[name] {
+		steps = append(steps, jsonObject{"type": "Split", "pattern": jsonObject{"Regex": expression}, "behavior": "Isolated", "invert": false})
 	}
-	out["normalizer"] = nil
+	byteLevel := jsonObject{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": len(steps) == 0}
+	out := jsonObject{"pre_tokenizer": byteLevel, "normalizer": nil,
+		"decoder": jsonObject{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}}
+	if len(steps) > 0 {
+		out["pre_tokenizer"] = jsonObject{"type": "Sequence", "pretokenizers": append(steps, byteLevel)}
+	}
 	if name == "qwen2" {
 		out["normalizer"] = jsonObject{"type": "NFC"}
 	}
-	out["decoder"] = jsonObject{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}
-	model = jsonObject{"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
-		"fuse_unk": false, "byte_fallback": false, "ignore_merges": name == "llama-bpe"}
-	return model, func(text []byte) []byte { return appendJSONList(text, lines, appendJSONString) }, nil
+	return out
 }
+
+// ignoresMerges says whether words that are tokens are taken without looking at the merges.
+func ignoresMerges(name string) bool { return name == "llama-bpe" }
 
 // sentencePieces fills in the BPE of SentencePiece, as in Llama 2, which has a score for each token in place of merges; it returns what byteLevel does.
 func (t *ggufTokenizer) sentencePieces(out jsonObject) (model jsonObject, merges func(text []byte) []byte, err error) {
@@ -256,19 +284,12 @@ func (t *ggufTokenizer) sentencePieces(out jsonObject) (model jsonObject, merges
 	if !ok || len(scores) != len(t.tokens) {
 		return nil, nil, t.wrong(ggufScores, fmt.Sprintf("%d entries", t.meta.Len(ggufScores)), fmt.Sprintf("a float32 for each of %d tokens", len(t.tokens)))
 	}
-	steps := []any{jsonObject{"type": "Replace", "pattern": jsonObject{"String": " "}, "content": "▁"}}
-	decoders := []any{jsonObject{"type": "Replace", "pattern": jsonObject{"String": "▁"}, "content": " "}, jsonObject{"type": "ByteFallback"}, jsonObject{"type": "Fuse"}}
-	if prefix, err := t.meta.Bool(ggufAddPrefix); err != nil || prefix {
-		steps = slices.Insert(steps, 0, any(jsonObject{"type": "Prepend", "prepend": "▁"}))
-		decoders = append(decoders, jsonObject{"type": "Strip", "content": " ", "start": 1, "stop": 0})
-	}
+	prefix, err := t.meta.Bool(ggufAddPrefix)
+	maps.Copy(out, sentencePieceSteps(err != nil || prefix))
 	pairs, err := t.merges(scores)
 	if err != nil {
 		return nil, nil, err
 	}
-	out["normalizer"] = jsonObject{"type": "Sequence", "normalizers": steps}
-	out["pre_tokenizer"] = nil
-	out["decoder"] = jsonObject{"type": "Sequence", "decoders": decoders}
 	model = jsonObject{"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
 		"fuse_unk": true, "byte_fallback": true, "ignore_merges": false}
 	if unk := t.id("unk"); unk >= 0 {
@@ -277,6 +298,17 @@ func (t *ggufTokenizer) sentencePieces(out jsonObject) (model jsonObject, merges
 	return model, func(text []byte) []byte {
 		return appendJSONList(text, pairs, func(text []byte, pair [2]string) []byte { return appendJSONList(text, pair[:], appendJSONString) })
 	}, nil
+}
+
+// sentencePieceSteps are the steps around the BPE of SentencePiece; prefix says whether texts begin with a space that is not in them.
+func sentencePieceSteps(prefix bool) jsonObject {
+	steps := []any{jsonObject{"type": "Replace", "pattern": jsonObject{"String": " "}, "content": "▁"}}
+	decoders := []any{jsonObject{"type": "Replace", "pattern": jsonObject{"String": "▁"}, "content": " "}, jsonObject{"type": "ByteFallback"}, jsonObject{"type": "Fuse"}}
+	if prefix {
+		steps = slices.Insert(steps, 0, any(jsonObject{"type": "Prepend", "prepend": "▁"}))
+		decoders = append(decoders, jsonObject{"type": "Strip", "content": " ", "start": 1, "stop": 0})
+	}
+	return jsonObject{"normalizer": jsonObject{"type": "Sequence", "normalizers": steps}, "pre_tokenizer": nil, "decoder": jsonObject{"type": "Sequence", "decoders": decoders}}
 }
 
 // merges recovers the merges of a scored vocabulary: of a token every cut into two tokens, tokens of a high score first.

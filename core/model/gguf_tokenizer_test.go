@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -40,4 +41,55 @@ func TestTokensOfAnyTextKeepTheirIdsInTokenizerJSON(t *testing.T) {
 			require.Empty(t, tokenizer.Model.Merges)
 		}
 	}
+}
+
+func TestWaysToCutWordsHaveSeveralNames(t *testing.T) {
+	made := func(pre string) string {
+		file, err := gguf.OpenBytes("names", ggufHeader([]gguf.Entry{
+			{Key: ggufTokModel, Value: "gpt2"}, {Key: ggufTokPre, Value: pre}, {Key: ggufTokens, Value: []string{"a", "<s>"}},
+			{Key: ggufMerges, Value: []string{}}, {Key: "tokenizer.ggml.bos_token_id", Value: uint32(1)},
+		}))
+		require.NoError(t, err)
+		files, err := ggufTokenizerFiles(file.Metadata(), "names")
+		require.NoError(t, err)
+		return files["tokenizer.json"]
+	}
+	for _, name := range []string{"llama3", "llama-v3", "falcon3", "falcon-h1"} {
+		require.Equal(t, made("llama-bpe"), made(name))
+	}
+	require.Contains(t, made("llama-bpe"), "TemplateProcessing")
+	require.NotEqual(t, made("gpt-2"), made("default"))
+	require.Equal(t, 4, strings.Count(made("default"), `"Split"`), "one after the other")
+}
+
+func TestOtherStepsOfATokenizerHaveNoPlaceInGGUF(t *testing.T) {
+	const whole = `{"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]%s},"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},"decoder":{"type":"ByteLevel"}%s}`
+	write := func(model, more string) error {
+		_, err := ggufVocabulary(map[string]string{"tokenizer.json": fmt.Sprintf(whole, model, more)}, &Config{VocabSize: 3})
+		return err
+	}
+	require.NoError(t, write("", ""))
+	require.NoError(t, write(`,"ignore_merges":true`, ""), "its merges make every token")
+	require.NoError(t, write(`,"unk_token":null,"continuing_subword_prefix":"","end_of_word_suffix":""`, `,"post_processor":{"type":"ByteLevel"}`))
+	for _, c := range []struct{ model, more, says string }{
+		{`,"dropout":0.1`, "", "model.dropout = 0.1"},
+		{`,"continuing_subword_prefix":"##"`, "", `model.continuing_subword_prefix = "##"`},
+		{`,"end_of_word_suffix":"</w>"`, "", `model.end_of_word_suffix = "</w>"`},
+		{`,"unk_token":"a"`, "", `model.unk_token = "a"`},
+		{"", `,"padding":{"strategy":"BatchLongest"}`, `padding = {"strategy":"BatchLongest"}`},
+		{"", `,"added_tokens":[{"id":3,"content":"<s>"}]`, "added_tokens: id = 3: the model has 3 tokens"},
+		{"", `,"added_tokens":[{"id":1,"content":"b","single_word":true}]`, `"b": single_word = true`},
+		{"", `,"normalizer":{"type":"NFC"},"added_tokens":[{"id":1,"content":"b","normalized":true}]`, `"b": normalized = true`},
+		{"", `,"post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"B"}}],"special_tokens":{}}`, "post_processor = "},
+		{"", `,"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"z"}},{"Sequence":{"id":"A"}}],"special_tokens":{"z":{"ids":[0,1]}}}`, "post_processor = "},
+		{"", `,"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"z"}},{"Sequence":{"id":"A"}}],"special_tokens":{"z":{"ids":[9]}}}`, "the token bos = 9: the model has 3 tokens"},
+	} {
+		err := write(c.model, c.more)
+		require.ErrorIs(t, err, ErrExport, c.says)
+		require.ErrorContains(t, err, c.says)
+	}
+	files := map[string]string{"tokenizer.json": fmt.Sprintf(whole, "", `,"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"b"}},{"Sequence":{"id":"A"}}],"special_tokens":{"b":{"ids":[1]}}}`)}
+	two := 2
+	_, err := ggufVocabulary(files, &Config{VocabSize: 3, BOSTokenID: &two})
+	require.ErrorContains(t, err, "post_processor = 1: GGUF has a place for the token bos_token_id alone, which is 2")
 }

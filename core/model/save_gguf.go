@@ -1,15 +1,12 @@
 package model
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
@@ -34,7 +31,8 @@ func GGUFTypes() []string { return sortedKeys(ggufFileTypes) }
 // and norms are written without loss, as bfloat16 where that holds every value and as float32 otherwise.
 //
 // Errors: ErrOption for a type or name; ErrExport for what GGUF has no place for: norms inside of linears, layers that stay float in
-// a ternary type, rows that are no whole blocks (128 columns for I2_S, 256 for the others).
+// a ternary type, rows that are no whole blocks (128 columns for I2_S, 256 for the others), a tokenizer with steps of which no reader would
+// know, more than three tokens that end a text.
 func (m *Model) SaveGGUF(ctx context.Context, path, kind string) error {
 	t, ok := ggufFileTypes[strings.ToLower(kind)]
 	if !ok {
@@ -259,188 +257,4 @@ func (w *ggufWriter) ropeFactors() {
 		values = append(values, float32(f))
 	}
 	w.vector(ropeFactors, values)
-}
-
-// ggufVocabulary renders the tokenizer of a tokenizer.json; a model without one gets none.
-func ggufVocabulary(files map[string]string, c *Config) ([]gguf.Entry, error) {
-	text, ok := files["tokenizer.json"]
-	if !ok {
-		return []gguf.Entry{{Key: ggufTokModel, Value: "none"}}, nil
-	}
-	var t hfTokenizer
-	if err := json.Unmarshal([]byte(text), &t); err != nil {
-		return nil, fmt.Errorf("%w: tokenizer.json: %w", ErrExport, err)
-	}
-	return t.entries(files, c)
-}
-
-// hfTokenizer is what is read of a tokenizer.json.
-type hfTokenizer struct {
-	Added []added `json:"added_tokens"`
-	Model struct {
-		Type         string          `json:"type"`
-		Vocab        map[string]int  `json:"vocab"`
-		Merges       json.RawMessage `json:"merges"`
-		ByteFallback bool            `json:"byte_fallback"`
-	} `json:"model"`
-	PreTokenizer  json.RawMessage `json:"pre_tokenizer"`
-	Normalizer    json.RawMessage `json:"normalizer"`
-	PostProcessor json.RawMessage `json:"post_processor"`
-}
-
-func (t *hfTokenizer) entries(files map[string]string, c *Config) ([]gguf.Entry, error) {
-	if t.Model.Type != "BPE" || len(t.Model.Vocab) == 0 {
-		return nil, fmt.Errorf("%w: tokenizer.json has a model of type %q; GGUF files have BPE", ErrExport, t.Model.Type)
-	}
-	tokens, types := t.tokens(c.VocabSize)
-	merges, err := t.merges()
-	if err != nil {
-		return nil, err
-	}
-	var out []gguf.Entry
-	if t.Model.ByteFallback {
-		out = append(out, gguf.Entry{Key: ggufTokModel, Value: "llama"}, gguf.Entry{Key: ggufScores, Value: t.scores(tokens, merges)},
-			gguf.Entry{Key: ggufAddPrefix, Value: strings.Contains(string(t.Normalizer), `"Prepend"`)})
-	} else {
-		pre, err := t.pre()
-		if err != nil {
-			return nil, err
-		}
-		joined := make([]string, len(merges))
-		for i, m := range merges {
-			joined[i] = m[0] + " " + m[1]
-		}
-		out = append(out, gguf.Entry{Key: ggufTokModel, Value: "gpt2"}, gguf.Entry{Key: ggufTokPre, Value: pre}, gguf.Entry{Key: ggufMerges, Value: joined})
-	}
-	out = append(out, gguf.Entry{Key: ggufTokens, Value: tokens}, gguf.Entry{Key: ggufTypes, Value: types},
-		gguf.Entry{Key: ggufAddBOS, Value: strings.Contains(string(t.PostProcessor), `"TemplateProcessing"`)})
-	return append(out, t.special(files, c)...), nil
-}
-
-// tokens lists the vocabulary by id, with fillers where there is no token, and the tokens' types.
-func (t *hfTokenizer) tokens(vocab int) ([]string, []int32) {
-	const normal, unused, byteToken = 1, 5, 6
-	tokens, types := make([]string, vocab), make([]int32, vocab)
-	for i := range tokens {
-		tokens[i], types[i] = fmt.Sprintf("[PAD%d]", i), unused
-	}
-	put := func(i int, token string, kind int32) {
-		if i >= 0 && i < vocab {
-			tokens[i], types[i] = token, kind
-		}
-	}
-	for token, i := range t.Model.Vocab {
-		kind := int32(normal)
-		if t.Model.ByteFallback && len(token) == 6 && strings.HasPrefix(token, "<0x") {
-			kind = byteToken
-		}
-		put(i, token, kind)
-	}
-	for _, a := range t.Added {
-		kind := int32(ggufUser)
-		if a.Special {
-			kind = ggufControl
-		}
-		put(a.ID, a.Content, kind)
-	}
-	return tokens, types
-}
-
-// merges reads both spellings: ["a b", ...] and [["a", "b"], ...].
-func (t *hfTokenizer) merges() ([][2]string, error) {
-	var pairs [][2]string
-	if err := json.Unmarshal(t.Model.Merges, &pairs); err == nil {
-		return pairs, nil
-	}
-	var lines []string
-	if err := json.Unmarshal(t.Model.Merges, &lines); err != nil {
-		return nil, fmt.Errorf("%w: tokenizer.json: merges: %w", ErrExport, err)
-	}
-	pairs = nil // what the first attempt had left
-	for _, line := range lines {
-		left, right, _ := strings.Cut(line, " ")
-		pairs = append(pairs, [2]string{left, right})
-	}
-	return pairs, nil
-}
-
-// scores gives each token the number of the first merge that makes it, negative: the order in which SentencePiece merges.
-func (t *hfTokenizer) scores(tokens []string, merges [][2]string) []float32 {
-	rank := map[string]int{}
-	for i, m := range merges {
-		if whole := m[0] + m[1]; rank[whole] == 0 {
-			rank[whole] = i + 1
-		}
-	}
-	scores := make([]float32, len(tokens))
-	for i, token := range tokens {
-		scores[i] = -float32(rank[token])
-	}
-	return scores
-}
-
-// pre names how words are cut.
-func (t *hfTokenizer) pre() (string, error) {
-	type step struct {
-		Type    string
-		Pattern struct{ Regex string }
-		Use     *bool  `json:"use_regex"`
-		Steps   []step `json:"pretokenizers"`
-	}
-	var p step
-	if err := json.Unmarshal(t.PreTokenizer, &p); err != nil {
-		return "", fmt.Errorf("%w: tokenizer.json: pre_tokenizer: %w", ErrExport, err)
-	}
-	if p.Type == "ByteLevel" && (p.Use == nil || *p.Use) {
-		return "gpt-2", nil
-	}
-	if i := slices.IndexFunc(p.Steps, func(s step) bool { return s.Type == "Split" }); i >= 0 {
-		for _, name := range sortedKeys(splits) {
-			if splits[name] != "" && splits[name] == p.Steps[i].Pattern.Regex {
-				return name, nil
-			}
-		}
-	}
-	return "", fmt.Errorf("%w: the pre-tokenizer of tokenizer.json is none of %s, and readers of GGUF know them by name", ErrExport, strings.Join(sortedKeys(splits), ", "))
-}
-
-// special names the special tokens, by the config or else by tokenizer_config.json, and adds the chat template.
-func (t *hfTokenizer) special(files map[string]string, c *Config) []gguf.Entry {
-	var config map[string]any
-	_ = json.Unmarshal([]byte(cmp.Or(files["tokenizer_config.json"], "{}")), &config) // one that cannot be read says nothing
-	ids := map[string]int{}
-	for _, a := range t.Added {
-		ids[a.Content] = a.ID
-	}
-	find := func(name string) *int {
-		token, _ := config[name].(string)
-		if object, ok := config[name].(map[string]any); ok {
-			token, _ = object["content"].(string)
-		}
-		if id, ok := ids[token]; ok && id >= 0 && id < c.VocabSize {
-			return &id
-		}
-		return nil
-	}
-	eos := find("eos_token")
-	if len(c.EOSTokenIDs) > 0 {
-		eos = &c.EOSTokenIDs[0]
-	}
-	var out []gguf.Entry
-	for _, e := range []struct {
-		key string
-		id  *int
-	}{{"bos", cmp.Or(c.BOSTokenID, find("bos_token"))}, {"eos", eos}, {"padding", cmp.Or(c.PadTokenID, find("pad_token"))}, {"unknown", find("unk_token")}} {
-		if e.id != nil {
-			out = append(out, gguf.Entry{Key: "tokenizer.ggml." + e.key + "_token_id", Value: uint32(*e.id)})
-		}
-	}
-	if len(c.EOSTokenIDs) > 1 {
-		out = append(out, gguf.Entry{Key: "tokenizer.ggml.eot_token_id", Value: uint32(c.EOSTokenIDs[1])})
-	}
-	template, _ := config["chat_template"].(string)
-	if template = cmp.Or(files["chat_template.jinja"], template); template != "" {
-		out = append(out, gguf.Entry{Key: ggufTemplate, Value: template})
-	}
-	return out
 }

@@ -111,7 +111,8 @@ func widen[T any](b []byte, n int, number func(byte) T) []T {
 // FuzzTokenizerToGGUF: whatever tokenizer.json and tokenizer_config.json hold, they become metadata that opens and makes a tokenizer
 // again, or an error that matches ErrExport.
 func FuzzTokenizerToGGUF(f *testing.F) {
-	f.Add([]byte(`{"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]},"pre_tokenizer":{"type":"ByteLevel"},"added_tokens":[{"id":3,"content":"<s>","special":true}]}`),
+	f.Add([]byte(`{"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]},"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},"decoder":{"type":"ByteLevel"},"added_tokens":[{"id":3,"content":"<s>","special":true}],`+
+		`"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>"}},{"Sequence":{"id":"A"}}],"special_tokens":{"<s>":{"ids":[3]}}}}`),
 		[]byte(`{"bos_token":"<s>","eos_token":{"content":"<s>"},"chat_template":"{{ messages }}"}`), uint16(4))
 	f.Add([]byte(`{"model":{"type":"BPE","vocab":{"<0x00>":0,"b":99999999999},"merges":[["a","b"],["c"]],"byte_fallback":true},"normalizer":{"type":"Prepend"}}`),
 		[]byte(`{"unk_token":"b"}`), uint16(9))
