@@ -49,6 +49,7 @@ def test_every_format_becomes_every_other(source: str, to: str, sources: dict[st
     assert done.target_bytes
     with BitNetModel.from_pretrained(tmp_path / TARGETS[to]) as model:
         assert model.tokenizer.encode("First Citizen:")
+    assert done.different_text is None
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
@@ -184,6 +185,31 @@ def test_a_target_that_computes_something_else_is_a_failure(
         assert status == 1
         assert out
         assert says in err
+
+
+def test_a_target_that_cuts_texts_otherwise_is_a_failure(
+    bitnet: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GGUF file whose tokenizer cannot be said in its words would be."""
+    read = conversion._read
+
+    def lowered(path: Path, *more: Any) -> BitNetModel:
+        model = read(path, *more)
+        if path.suffix == ".gguf":
+            texts = dict(model._assets)
+            file = json.loads(texts["tokenizer.json"])
+            file["normalizer"] = {"type": "Lowercase"}
+            model._assets = texts | {"tokenizer.json": json.dumps(file)}
+        return model
+
+    monkeypatch.setattr(conversion, "_read", lowered)
+    for more in ([], ["--json"]):
+        status, out, err = bitnet("convert", "bitnet-shakespeare", str(tmp_path / "m.gguf"), *more)
+        assert status == 1
+        assert "Hello, world!" in out
+        assert 'makes other ids of "Hello, world!' in err
+    done = convert("bitnet-shakespeare", tmp_path / "m.bitnet")
+    assert (done.different_text, done.agrees) == (None, True)
 
 
 KILLED = """

@@ -240,9 +240,11 @@ def test_tokens_that_end_a_text_come_back(ends: list[int], texts: bool, tmp_path
 
 
 def test_a_fourth_token_that_ends_a_text_has_no_place(tmp_path: Path) -> None:
-    with BitNetModel.from_config(SHAPE | {"vocab_size": 64, "eos_token_id": [1, 2, 3, 4]}) as model:
-        with pytest.raises(ArgumentError, match=r"eos_token_id = \[1 2 3 4\]: GGUF has a place for three"):
-            model.save_pretrained(tmp_path / "m.gguf", format="gguf")
+    with (
+        BitNetModel.from_config(SHAPE | {"vocab_size": 64, "eos_token_id": [1, 2, 3, 4]}) as model,
+        pytest.raises(ArgumentError, match=r"eos_token_id = \[1 2 3 4\]: GGUF has a place for three"),
+    ):
+        model.save_pretrained(tmp_path / "m.gguf", format="gguf")
     assert list(tmp_path.iterdir()) == []
 
 

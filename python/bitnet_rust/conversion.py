@@ -1,18 +1,19 @@
 """From any format that loads to any that saves, with a check that the model is still the same."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from . import _bitnet
-from .errors import ArgumentError, FileSystemError
+from .errors import ArgumentError, BitNetError, FileSystemError, TokenizerError
 from .hub import resolve
 from .metadata import encode as encode_metadata
 from .model import BitNetModel, GGUFType, LinearClass, shard_bytes
 from .onnx_export import data_files
+from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +26,20 @@ Progress = Callable[[str, int, int], object]
 
 # The prompt of the check: as many tokens, spread over the vocabulary.
 _CHECKED = 32
+# How many special tokens the texts of the check have.
+_SPECIAL = 8
+# The texts of the check, beside those with the tokenizer's special tokens: scripts, marks, emoji, code, numbers, runs of spaces and lines.
+_TEXTS = (
+    "Hello, world! It's what we'll do; they'd agree, I'M sure.",
+    " leading and trailing ",
+    "a  b   c    d\t\te \n f\n\n g   ",
+    "Grüße aus Köln — “Zitat” … 12345678 3.14159 1,000,000 $5 <=> ^~|",
+    "日本語のテキストと中文字符 한국어 עברית العربية हिन्दी ไทย",
+    "👋🏽 👩‍👩‍👧‍👦 🇩🇪 é e\u0301 ﬁ ½ \u200b\ufeff",
+    "def f(x):\n\treturn {'a': [x**2 for x in range(10)]}  # comment\n\n\n    pass\r\n\r\nend",
+    "\x00\x01\x7f tabs\vand\fforms",
+    "ÀÉÎÕÜ İstanbul STRASSE straße ΑΒΓ абв",
+)
 # Options that not every format has, and those that have them.
 _ONLY = {
     "compression": ("native",),
@@ -63,8 +78,10 @@ class Conversion:
     """Share of the positions of a fixed prompt at which both models' most probable next token is the same."""
     max_difference: float | None
     """Largest difference of a logit there; 0 when the formats hold the same numbers."""
+    different_text: str | None
+    """The first text of a fixed corpus of which the tokenizers of both models make other token ids; None if there is none."""
     agrees: bool | None
-    """Whether that is what the format promises: the same next tokens, or, of one that rounds (``rounding``), logits that are apart by no
+    """Whether that is what the format promises: the same ids of texts and the same next tokens, or, of one that rounds (``rounding``), logits that are apart by no
     more than rounding explains, an eighth of their standard deviation in the root mean square. None without a check."""
     rounding: str | None
     """What the format rounds, such as "scales to bfloat16"; None for one that keeps every number."""
@@ -106,7 +123,7 @@ def convert(
     linear_class: of "hf", see ``save_pretrained``.
     i2s_layout: of a GGUF source with I2_S tensors, see ``from_pretrained``.
     compression, max_shard_size: of a native target, the latter also of a Hugging Face one, see ``BitNetModel.save_pretrained``.
-    check: load what was written and compare the logits of a fixed prompt.
+    check: load what was written and compare the logits of a fixed prompt, and the token ids of fixed texts.
     dry_run: say what would be written, and write nothing. What cannot be written raises as without.
     progress: called as progress("reading", "writing" or "checking", bytes_done, bytes_total).
 
@@ -168,22 +185,32 @@ def convert(
             file = place / "model.bitnet" if kind == "native" and place.suffix.lower() != ".bitnet" else place
             size = model._save(file, form, options | {"dry_run": True, "max_shard_size": 0}, None)
             return Conversion(
-                **facts, target_bytes=size, written=False, same_argmax=None, max_difference=None, agrees=None
+                **facts,
+                target_bytes=size,
+                written=False,
+                same_argmax=None,
+                max_difference=None,
+                different_text=None,
+                agrees=None,
             )
         before = fixed_logits(model) if check else None
+        ids = _fixed_ids(model) if check else {}
         model._save(place, form, options, _step(progress, "writing"))
-    same = difference = agrees = None
+    same = difference = different = agrees = None
     if before is not None:
         with _read(place, _step(progress, "checking"), "x86") as written:
             after = fixed_logits(written)
+            after_ids = _fixed_ids(written, ids)
         same, difference = compare_logits(before, after)
-        agrees = same == 1 or (facts["rounding"] is not None and within_rounding(before, after))
+        different = next((text for text in ids if after_ids.get(text) != ids[text]), None)
+        agrees = different is None and (same == 1 or (facts["rounding"] is not None and within_rounding(before, after)))
     return Conversion(
         **facts,
         target_bytes=_size(place),
         written=True,
         same_argmax=same,
         max_difference=difference,
+        different_text=different,
         agrees=agrees,
     )
 
@@ -229,6 +256,25 @@ def fixed_logits(model: BitNetModel) -> "NDArray[np.float32]":
     vocabulary = model.config.vocab_size
     length = min(_CHECKED, model.config.max_position_embeddings)
     return model.forward([(at * 7919 + 11) % vocabulary for at in range(length)])
+
+
+def _fixed_ids(model: BitNetModel, texts: Iterable[str] | None = None) -> dict[str, list[int] | None]:
+    """The token ids of texts, by default the fixed ones, with and without special tokens in them; None for one that the tokenizer refuses.
+    A model without a tokenizer has none."""
+    try:
+        tokenizer = Tokenizer.from_files(model._assets, str(model._path))
+    except TokenizerError:
+        return {}
+    if texts is None:
+        special = [tokenizer.id_to_token(i) for i in tokenizer.special_ids[:_SPECIAL]]
+        texts = [*_TEXTS, *(f"User: hi{token} there {token} \n{token}" for token in special)]
+    out: dict[str, list[int] | None] = {}
+    for text in texts:
+        try:
+            out[text] = tokenizer.encode(text)
+        except BitNetError:
+            out[text] = None
+    return out
 
 
 def compare_logits(a: "NDArray[np.float32]", b: "NDArray[np.float32]") -> tuple[float, float]:

@@ -234,7 +234,9 @@ def convert(
     max_shard_size: Annotated[
         str | None, typer.Option(help="Divide a native model among files of at most so many bytes, such as 5GB.")
     ] = None,
-    no_check: Annotated[bool, typer.Option("--no-check", help="Do not compare the logits of both models.")] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Do not compare logits and tokenizers of both models.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
     offline: Offline = False,
     as_json: AsJSON = False,
@@ -269,6 +271,10 @@ def convert(
         print_json(done.to_dict())
     else:
         _show_conversion(done)
+    if done.different_text is not None:
+        raise ArgumentError(
+            f"the tokenizer of {done.target} is not the source's: it makes other ids of {done.different_text!r}, please report it as a defect"
+        )
     if done.agrees is False:
         raise ArgumentError(
             f"{done.target} does not compute what the source does: same next token at {done.same_argmax:.1%} of positions; "
@@ -293,6 +299,8 @@ def _show_conversion(done: "Conversion") -> None:
                 + (f"; the format rounds {done.rounding}" if done.rounding else ""),
             ]
         )
+        if done.different_text is not None:
+            rows.append(["", f"the tokenizers make other ids of {done.different_text!r}"])
     print_table(["", ""], rows)
 
 
