@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from bitnet_rust import ArgumentError, BitNetModel, DTypeError, bench, build_info, num_threads
+from bitnet_rust import ArgumentError, BitNetModel, DTypeError, FileSystemError, bench, build_info, num_threads
 from bitnet_rust.bench import subject
+from conftest import Terminal
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -132,6 +133,34 @@ def test_lists_of_sizes_are_checked_number_by_number() -> None:
         bench.guess("tiny", counts=[17])
     with pytest.raises(ArgumentError, match="sizes = 3: expected one number or more"):
         bench.batch("tiny", sizes=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "options", "message"),
+    [
+        (bench.decode, {"shape": "tiny"}, r"shape = 'tiny': expected 'from-model', or none, with model = "),
+        (bench.decode, {"shape": "2b"}, r"shape = '2b': expected 'from-model', or none, with model = "),
+        (bench.prefill, {"ffn_density": 0.2}, r"ffn_density = 0.2: expected none with model = "),
+        (bench.load, {"shape": "tiny"}, r"shape = 'tiny': expected "),
+        (bench.load, {"format": "hf"}, r"format = 'hf': expected none with model = 'bitnet-shakespeare', which has its own"),
+        (bench.load, {"kv_dtype": "int8"}, r"kv_dtype = 'int8': expected 'float32'"),
+        (bench.load, {"cache": False}, r"cache = False: expected True"),
+        (bench.load, {"model": None, "format": "hf", "resident": "map"}, r"resident = 'map': expected 'auto' with format = 'hf'"),
+    ],
+)  # fmt: skip
+def test_options_that_would_mean_nothing_are_refused(call: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        call(**{"model": "bitnet-shakespeare"} | options)
+
+
+def test_a_start_says_what_was_loaded(tmp_path: Path) -> None:
+    with BitNetModel.from_config("tiny", head_dtype="int4") as model:
+        model.save_pretrained(tmp_path / "m.bitnet")
+        model.save_pretrained(tmp_path / "m.gguf", format="gguf")
+    native, gguf = (bench.load(model=str(tmp_path / name), repeat=1, threads=1) for name in ("m.bitnet", "m.gguf"))
+    assert (native["format"], native["head_dtype"], native["packing"]) == ("native", "int4", "2bit")
+    assert gguf["format"] == "gguf"
+    assert gguf["head_dtype"] != "int4"
 
 
 def test_a_keyword_that_no_benchmark_has_is_refused() -> None:
@@ -286,6 +315,48 @@ def test_both_commands_print_json_on_stdout_and_progress_on_stderr(command: list
     assert result["profile"]["steps"] == 3
     assert json.loads(trace.read_text())["traceEvents"]
     assert "1/1" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--profile", "--plot"])
+def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(
+    bitnet: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, option: str
+) -> None:
+    if option == "--plot":
+        pytest.importorskip("matplotlib")
+    monkeypatch.setattr("bitnet_rust.bench.commands.decode", lambda *a, **o: pytest.fail("it had begun"))
+    for place, reason in ((tmp_path / "none" / "file.png", "there is no directory"), (tmp_path, "it is a directory")):
+        status, out, err = bitnet("bench", "decode", "--shape", "tiny", option, str(place))
+        assert (status, out) == (1, "")
+        assert f"cannot write {place}: {reason}" in err
+
+
+def test_a_plot_without_matplotlib_or_of_no_kind_is_refused_before_anything_is_measured(
+    bitnet: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("bitnet_rust.bench.commands.decode", lambda *a, **o: pytest.fail("it had begun"))
+    argv = ("bench", "decode", "--shape", "tiny", "--plot")
+    if find_spec("matplotlib"):
+        assert "'plot.zz': expected a name that ends in one of " in bitnet(*argv, "plot.zz")[2]
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert bitnet(*argv, str(tmp_path / "p.png")) == (
+        1,
+        "",
+        "bitnet: a plot needs matplotlib: pip install matplotlib\n",
+    )
+
+
+def test_a_result_is_printed_before_its_files_are_written(
+    bitnet: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*args: Any) -> None:
+        raise FileSystemError("cannot write trace.json: no space left on device")
+
+    monkeypatch.setattr("bitnet_rust.profile.write_text", full)
+    argv = ("bench", "decode", "--shape", "tiny", "--tokens", "4", "--repeat", "1", "--no-cache", "--json")
+    status, out, err = bitnet(*argv, "--profile", str(tmp_path / "trace.json"))
+    assert status == 1
+    assert json.loads(out)["profile"]["steps"] == 3
+    assert "no space left on device" in err
 
 
 def test_every_benchmark_is_a_command(tmp_path: Path) -> None:

@@ -90,6 +90,20 @@ def write_bytes(path: str | PathLike[str], content: bytes) -> None:
             beside.unlink()
 
 
+def check_place(path: str | PathLike[str]) -> None:
+    """Refuses a file name that could not be written to, before there is something to write."""
+    place = Path(path).expanduser()
+    if place.is_dir():
+        reason = "it is a directory"
+    elif not place.parent.is_dir():
+        reason = f"there is no directory {place.parent}"
+    elif not os.access(place.parent, os.W_OK):
+        reason = f"the directory {place.parent} may not be written to"
+    else:
+        return
+    raise FileSystemError(f"cannot write {fspath(path)}: {reason}")
+
+
 def refuse_unknown(
     fields: Iterable[str],
     known: Iterable[str],

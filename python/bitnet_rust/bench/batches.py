@@ -15,7 +15,7 @@ MOST = 32  # sequences of one generation that run at once
 
 
 def batch(
-    shape: str = "2b",
+    shape: str | None = None,
     *,
     sizes: Sequence[int] = SIZES,
     tokens: int = 32,

@@ -34,10 +34,12 @@ import json  # noqa: E402
 print(
     json.dumps(
         {
-            "import_ms": 1e3 * (imported - start),
-            "ready_ms": 1e3 * (ready - began),
-            "first_token_ms": 1e3 * (token - began),
-            "weight_bytes": model.memory_footprint(),
+            "times": {
+                "import_ms": 1e3 * (imported - start),
+                "ready_ms": 1e3 * (ready - began),
+                "first_token_ms": 1e3 * (token - began),
+            },
+            "model": {name: model.info[name] for name in ("format", "head_dtype", "packing", "weight_bytes")},
         }
     ),
     flush=True,

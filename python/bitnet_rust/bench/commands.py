@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..files import check_place
 from ..profile import Profile
 from .batches import SIZES, batch
 from .contexts import LENGTHS, context
@@ -14,11 +15,14 @@ from .decoding import decode
 from .guesses import COUNTS, guess
 from .loading import load
 from .prompts import prefill
-from .report import plot, report
+from .report import check_plot, plot, report
 
 Shape = Annotated[
-    str,
-    typer.Option(help="Shape for random weights: a registered name, such as 2b, 0.7b or 8b; from-model with --model."),
+    str | None,
+    typer.Option(
+        help="Shape for random weights: a registered name, such as 2b, 0.7b or 8b; from-model with --model.",
+        show_default="2b",
+    ),
 ]
 Model = Annotated[str | None, typer.Option(help="Directory or name of a model to load and measure instead.")]
 Threads = Annotated[int | None, typer.Option(help="Worker threads.", show_default="all physical cores")]
@@ -56,7 +60,7 @@ def _group() -> None:
 
 @app.command("decode")
 def _decode(
-    shape: Shape = "2b",
+    shape: Shape = None,
     model: Model = None,
     threads: Threads = None,
     isa: ISA = None,
@@ -77,6 +81,7 @@ def _decode(
     as_json: AsJSON = False,
 ) -> None:
     """Greedy decoding of one sequence, as a fraction of what memory allows."""
+    _check_files(profile, picture)
     options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
     result = decode(
         shape, tokens=tokens, prompt=prompt, repeat=repeat, burner=burner, profile=profile is not None, **options
@@ -86,7 +91,7 @@ def _decode(
 
 @app.command("prefill")
 def _prefill(
-    shape: Shape = "2b",
+    shape: Shape = None,
     model: Model = None,
     threads: Threads = None,
     isa: ISA = None,
@@ -103,6 +108,7 @@ def _prefill(
     as_json: AsJSON = False,
 ) -> None:
     """Reading a prompt: tokens a second until the first new token."""
+    _check_files(profile, picture)
     options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
     _show(
         prefill(shape, tokens=tokens, repeat=repeat, profile=profile is not None, **options), profile, picture, as_json
@@ -111,7 +117,7 @@ def _prefill(
 
 @app.command("batch")
 def _batch(
-    shape: Shape = "2b",
+    shape: Shape = None,
     model: Model = None,
     threads: Threads = None,
     isa: ISA = None,
@@ -135,6 +141,7 @@ def _batch(
     as_json: AsJSON = False,
 ) -> None:
     """Greedy decoding of many sequences at once."""
+    _check_files(profile, picture)
     options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
     result = batch(
         shape, sizes=size or SIZES, tokens=tokens, prompt=prompt, repeat=repeat, profile=profile is not None, **options
@@ -144,7 +151,7 @@ def _batch(
 
 @app.command("context")
 def _context(
-    shape: Shape = "2b",
+    shape: Shape = None,
     model: Model = None,
     threads: Threads = None,
     isa: ISA = None,
@@ -167,6 +174,7 @@ def _context(
     as_json: AsJSON = False,
 ) -> None:
     """Decoding and reading prompts as the context grows."""
+    _check_files(profile, picture)
     options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
     result = context(
         shape, lengths=length or LENGTHS, tokens=tokens, repeat=repeat, profile=profile is not None, **options
@@ -176,7 +184,7 @@ def _context(
 
 @app.command("guess")
 def _guess(
-    shape: Shape = "2b",
+    shape: Shape = None,
     model: Model = None,
     threads: Threads = None,
     isa: ISA = None,
@@ -203,6 +211,7 @@ def _guess(
     as_json: AsJSON = False,
 ) -> None:
     """Decoding text that repeats itself, with guesses by prompt lookup."""
+    _check_files(profile, picture)
     options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
     result = guess(
         shape, counts=count or COUNTS, tokens=tokens, text=text, repeat=repeat, profile=profile is not None, **options
@@ -212,13 +221,16 @@ def _guess(
 
 @app.command("load")
 def _load(
-    shape: Shape = "2b",
+    shape: Shape = None,
     model: Model = None,
     threads: Threads = None,
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
     packing: Packing = "auto",
-    format: Annotated[str, typer.Option(help="Of the file with random weights: native, hf or gguf.")] = "native",
+    format: Annotated[
+        str | None,
+        typer.Option(help="Of the file with random weights: native, hf or gguf.", show_default="native"),
+    ] = None,
     resident: Annotated[str, typer.Option(help="Weights of a native file: auto, map or copy.")] = "auto",
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 1,
     repeat: Repeat = 5,
@@ -227,6 +239,7 @@ def _load(
     as_json: AsJSON = False,
 ) -> None:
     """From a file to the first token, each start in a fresh process."""
+    _check_files(None, picture)
     options = _options(model, threads, isa, head_dtype, packing, "float32", None, seed, False)
     result = load(shape, format=format, resident=resident, prompt=prompt, repeat=repeat, **options)  # type: ignore[arg-type]
     _show(result, None, picture, as_json)
@@ -242,15 +255,22 @@ def _options(
     }  # fmt: skip
 
 
+def _check_files(trace: Path | None, picture: Path | None) -> None:
+    """Refuses, before anything is measured, what could not be written afterwards."""
+    if trace is not None:
+        check_place(trace)
+    if picture is not None:
+        check_plot(picture)
+
+
 def _show(result: dict[str, Any], trace: Path | None, picture: Path | None, as_json: bool) -> None:
+    """Prints a result, and then writes the files that were asked for: minutes of measuring are not lost to a full disk."""
     profile: Profile | None = result.pop("profile", None)
+    if as_json:
+        print(json.dumps(result | ({"profile": profile.to_dict()} if profile else {}), indent=2), flush=True)
+    else:
+        print(report(result), *([f"\n{profile}"] if profile is not None else []), sep="\n", flush=True)
     if trace is not None and profile is not None:
         profile.save(trace)
     if picture is not None:
         plot(result, picture)
-    if as_json:
-        print(json.dumps(result | ({"profile": profile.to_dict()} if profile else {}), indent=2))
-        return
-    print(report(result))
-    if profile is not None:
-        print(f"\n{profile}")

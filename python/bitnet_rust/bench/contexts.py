@@ -16,7 +16,7 @@ LENGTHS = (128, 1024, 4096, 8192)
 
 
 def context(
-    shape: str = "2b",
+    shape: str | None = None,
     *,
     lengths: Sequence[int] = LENGTHS,
     tokens: int = 32,

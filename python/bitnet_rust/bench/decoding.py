@@ -13,7 +13,7 @@ from .subject import Subject, SubjectOptions, check_counts, opened
 
 
 def decode(
-    shape: str = "2b",
+    shape: str | None = None,
     *,
     tokens: int = 64,
     prompt: int = 16,
@@ -31,7 +31,7 @@ def decode(
     Raises ArgumentError for counts that measure nothing or do not fit into the model's context.
 
     Args:
-        shape: a registered model name, whose shape gets random weights from ``seed``.
+        shape: a registered model name, whose shape gets random weights from ``seed``; "2b" unless stated. With model none, or "from-model".
         tokens: decoded tokens in each repetition, at least 2.
         prompt: prompt tokens in each repetition, read before the clock starts.
         repeat: repetitions; each is preceded and followed by a measurement of the read limit.

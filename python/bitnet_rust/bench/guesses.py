@@ -16,7 +16,7 @@ MOST = 16  # tokens of a guess
 
 
 def guess(
-    shape: str = "2b",
+    shape: str | None = None,
     *,
     counts: Sequence[int] = COUNTS,
     tokens: int = 64,

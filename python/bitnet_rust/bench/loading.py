@@ -13,15 +13,15 @@ from ..hub import resolve
 from ..model import BitNetModel
 from ..runtime import build_info
 from .machine import ReadLimit, machine, process_bytes, spread
-from .subject import SubjectOptions, cached, check_counts, check_options, processor_settings
+from .subject import SubjectOptions, cached, check_counts, check_options, chosen, processor_settings
 
 TIMES = ("import_ms", "ready_ms", "first_token_ms", "process_ms")
 
 
 def load(
-    shape: str = "2b",
+    shape: str | None = None,
     *,
-    format: Literal["native", "hf", "gguf"] = "native",
+    format: Literal["native", "hf", "gguf"] | None = None,
     resident: Literal["auto", "map", "copy"] = "auto",
     prompt: int = 1,
     repeat: int = 5,
@@ -30,32 +30,43 @@ def load(
     """Measure how long a start takes, with the file in the system's cache.
 
     Args:
-        shape, options: as in ``decode``; the random weights are always in a file.
-        format: of that file: "native", or what is converted on loading: "hf" for a Hugging Face checkpoint of packed weights, "gguf" for a
-            file with I2_S weights.
-        resident: as in ``BitNetModel.from_pretrained``.
+        shape, options: as in ``decode``, but for kv_dtype and cache: keys and values are float32, and random weights always in a file.
+        format: of that file: "native" unless stated, or what is converted on loading: "hf" for a Hugging Face checkpoint of packed weights,
+            "gguf" for a file with I2_S weights. None with model, whose own is measured.
+        resident: as in ``BitNetModel.from_pretrained``, of native files.
         prompt: tokens of the prompt, whose next token is the first one.
         repeat: starts; each is preceded and followed by a measurement of the read limit.
 
     Returns:
         A dictionary with the medians and ranges of "import_ms" (of the package), "ready_ms" (from_pretrained), "first_token_ms" (from the
         beginning of from_pretrained to the first token) and "process_ms" (from starting the interpreter to its exit), and of one more start
-        the memory of the process: "peak_rss_bytes" until its weights lay where they stay, and "rss_bytes" then.
+        the memory of the process: "peak_rss_bytes" until its weights lay where they stay, and "rss_bytes" then. "format", "head_dtype" and
+        "packing" are what the model that was loaded says.
     """
     check_counts(prompt=(prompt, 1), repeat=(repeat, 1))
     check_options("load", options)
-    if format not in ("native", "hf", "gguf"):
+    name = chosen(shape, options)
+    if format not in (None, "native", "hf", "gguf"):
         raise ArgumentError(f"format = {format!r}: expected 'native', 'hf' or 'gguf'")
+    if format is not None and options.get("model") is not None:
+        raise ArgumentError(f"format = {format!r}: expected none with model = {name!r}, which has its own")
     if resident not in ("auto", "map", "copy"):
         raise ArgumentError(f"resident = {resident!r}: expected auto, map or copy")
+    if resident != "auto" and format not in (None, "native"):
+        raise ArgumentError(
+            f"resident = {resident!r}: expected 'auto' with format = {format!r}, which is converted into memory"
+        )
+    if options.get("kv_dtype", "float32") != "float32":
+        raise ArgumentError(f"kv_dtype = {options['kv_dtype']!r}: expected 'float32': a start makes one token")
+    if not options.get("cache", True):
+        raise ArgumentError(f"cache = {options['cache']!r}: expected True: a start needs a file")
     say = options.get("progress") or (lambda line: None)
-    name = options.get("model") or shape
     if options.get("model") is not None:
         path = resolve(name)
-    elif format != "native":
-        path = exported(cached(shape, **(options | SubjectOptions(head_dtype="auto", packing="auto"))), format)
+    elif format in ("hf", "gguf"):
+        path = exported(cached(name, **(options | SubjectOptions(head_dtype="auto", packing="auto"))), format)
     else:
-        path = cached(shape, **options)
+        path = cached(name, **options)
     file_bytes = _read(path)
     command = [
         sys.executable, "-P", str(Path(__file__).with_name("child.py")), str(path), options.get("head_dtype", "auto"), options.get("packing", "auto"), resident,
@@ -63,29 +74,31 @@ def load(
     ]  # fmt: skip
     with processor_settings(options.get("threads"), options.get("isa")):
         limit, starts = ReadLimit(), []
+        loaded: dict[str, Any] = {}
         for i in limit.around(repeat):
-            starts.append(_start(command))
+            times, loaded = _start(command)
+            starts.append(times)
             say(
                 f"{i + 1}/{repeat}: ready in {starts[-1]['ready_ms']:.0f} ms, first token after {starts[-1]['first_token_ms']:.0f} ms"
             )
         memory = _memory(command)
-        times: dict[str, float] = {}
+        figures: dict[str, float] = {}
         for key in TIMES:
-            times |= spread(key, [one[key] for one in starts])
+            figures |= spread(key, [one[key] for one in starts])
         info = build_info()
-        weights = int(starts[0]["weight_bytes"])
+        weights = int(loaded["weight_bytes"])
         return {
             "benchmark": "load",
             "model": name,
-            "format": format,
+            "format": loaded["format"],
             "resident": resident,
-            "head_dtype": options.get("head_dtype", "auto"),
-            "packing": options.get("packing", "auto"),
+            "head_dtype": loaded["head_dtype"],
+            "packing": loaded["packing"],
             "threads": int(info["threads"]),
             "isa": info["isa"],
             "prompt": prompt,
             "repeat": repeat,
-            **times,
+            **figures,
             "file_bytes": file_bytes,
             "weight_bytes": weights,
             **memory,
@@ -113,14 +126,15 @@ def _memory(command: list[str]) -> dict[str, int]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _start(command: list[str]) -> dict[str, float]:
+def _start(command: list[str]) -> tuple[dict[str, float], dict[str, Any]]:
+    """What the parts of a start took, and what the model that it loaded says of itself."""
     began = time.perf_counter()
     done = subprocess.run([*command, ""], capture_output=True, text=True)
     took = 1e3 * (time.perf_counter() - began)
     if done.returncode:
         raise BitNetError(f"a start failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    times: dict[str, float] = json.loads(done.stdout)
-    return times | {"process_ms": took}
+    said = json.loads(done.stdout)
+    return said["times"] | {"process_ms": took}, said["model"]
 
 
 def exported(native: Path, format: Literal["hf", "gguf"]) -> Path:

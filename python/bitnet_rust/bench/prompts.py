@@ -9,7 +9,12 @@ from .subject import SubjectOptions, check_counts, opened
 
 
 def prefill(
-    shape: str = "2b", *, tokens: int = 512, repeat: int = 5, profile: bool = False, **options: Unpack[SubjectOptions]
+    shape: str | None = None,
+    *,
+    tokens: int = 512,
+    repeat: int = 5,
+    profile: bool = False,
+    **options: Unpack[SubjectOptions],
 ) -> dict[str, Any]:
     """Measure how fast a prompt is read: from the call to the first token that follows it.
 

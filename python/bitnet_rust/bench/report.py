@@ -1,9 +1,11 @@
 """Results for people: a few lines, a table, a picture."""
 
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
-from ..errors import BitNetError, FileSystemError
+from ..errors import ArgumentError, BitNetError, FileSystemError
+from ..files import check_place
 
 Result = dict[str, Any]
 
@@ -141,13 +143,27 @@ def _table(r: Result) -> str:
     return "\n".join("  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) for row in rows)
 
 
-def plot(result: Result, path: str | PathLike[str]) -> None:
-    """Draws a result with matplotlib. Raises BitNetError without that library, FileSystemError where the picture cannot be written."""
+def check_plot(path: str | PathLike[str]) -> None:
+    """Raises what plot would for a picture that cannot be drawn or written there."""
+    figure = _figure_class()()
+    kind = Path(path).suffix.lower().removeprefix(".")
+    kinds = figure.canvas.get_supported_filetypes()
+    if kind and kind not in kinds:
+        raise ArgumentError(f"plot = {fspath(path)!r}: expected a name that ends in one of {', '.join(sorted(kinds))}")
+    check_place(path)
+
+
+def _figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as missing:
         raise BitNetError("a plot needs matplotlib: pip install matplotlib") from missing
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    return Figure
+
+
+def plot(result: Result, path: str | PathLike[str]) -> None:
+    """Draws a result with matplotlib. Raises BitNetError without that library, FileSystemError where the picture cannot be written."""
+    figure = _figure_class()(figsize=(7, 4), layout="constrained")
     axes: Any = figure.subplots()
     _DRAW[result["benchmark"]](axes, result)
     axes.set_title(

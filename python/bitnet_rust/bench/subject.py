@@ -20,6 +20,8 @@ from ..registry import find_model
 from ..runtime import build_info, num_threads, set_num_threads
 from .machine import Say
 
+DEFAULT_SHAPE = "2b"
+
 # Benchmarks of random weights may have as much context as they ask for.
 CONTEXT = 1 << 16
 
@@ -72,18 +74,17 @@ class Subject:
 
 
 @contextmanager
-def opened(call: str, shape: str, **options: Unpack[SubjectOptions]) -> Iterator[Subject]:
+def opened(call: str, shape: str | None, **options: Unpack[SubjectOptions]) -> Iterator[Subject]:
     """The model that a benchmark measures, with threads and instruction set as the options say, and as they were before afterwards."""
     check_options(call, options)
     say = options.get("progress") or (lambda line: None)
     model = options.get("model")
-    if shape == "from-model" and model is None:
-        raise ArgumentError("shape = 'from-model': expected a model with it")
+    name = chosen(shape, options)
     with processor_settings(options.get("threads"), options.get("isa")):
         start = time.perf_counter()
-        m = _load(model, options) if model is not None else _random(shape, options, say)
+        m = _load(model, options) if model is not None else _random(name, options, say)
         with m:
-            yield Subject(m, model or shape, time.perf_counter() - start, say)
+            yield Subject(m, name, time.perf_counter() - start, say)
 
 
 @contextmanager
@@ -211,6 +212,22 @@ def check_options(call: str, options: Mapping[str, Any]) -> None:
         raise ArgumentError(f"ffn_density = {density!r}: expected a number above 0, at most 0.5")
     if not isinstance(options.get("isa"), str | None):
         raise DTypeError(f"isa = {options['isa']!r}: expected the name of an instruction set, a text")
+
+
+def chosen(shape: str | None, options: SubjectOptions) -> str:
+    """The name of what is measured: a model's, or that of a shape. Refuses a shape beside a model, and the density of a model's weights."""
+    model = options.get("model")
+    if model is None:
+        if shape == "from-model":
+            raise ArgumentError("shape = 'from-model': expected a model with it")
+        return DEFAULT_SHAPE if shape is None else shape
+    if shape not in (None, "from-model"):
+        raise ArgumentError(f"shape = {shape!r}: expected 'from-model', or none, with model = {model!r}")
+    if options.get("ffn_density") is not None:
+        raise ArgumentError(
+            f"ffn_density = {options['ffn_density']!r}: expected none with model = {model!r}, whose weights decide that"
+        )
+    return str(model)
 
 
 _ANY = range(-(2**63), 2**63)
