@@ -34,6 +34,56 @@ def test_generate_takes_sampling_options(bitnet: Terminal, shakespeare: BitNetMo
     assert bitnet("generate", PROMPT, "-n", "20", *options) == (0, text + "\n", "")
 
 
+def test_generate_biases_tokens_and_ends_at_tokens(bitnet: Terminal, shakespeare: BitNetModel) -> None:
+    result = shakespeare.generate(PROMPT, max_new_tokens=20, details=True)
+    first, fourth = result.token_ids[0], result.token_ids[3]
+    biased = shakespeare.generate(PROMPT, max_new_tokens=20, logit_bias={first: float("-inf"), 5: 1.5})
+    options = ("--logit-bias", f"{first}=-inf", "--logit-bias", "5=1.5")
+    assert bitnet("generate", PROMPT, "-n", "20", *options) == (0, biased + "\n", "")
+    stopped = shakespeare.generate(PROMPT, max_new_tokens=20, stop_token_ids=[fourth])
+    assert bitnet("generate", PROMPT, "-n", "20", "--stop-token-ids", str(fourth)) == (0, stopped + "\n", "")
+    status, out, err = bitnet("generate", PROMPT, "--logit-bias", "13:-inf")
+    assert (status, out) == (2, "")
+    assert "ID=NUMBER" in err
+
+
+def test_generate_prints_its_profile_and_writes_the_trace(
+    bitnet: Terminal, shakespeare: BitNetModel, tmp_path: Path
+) -> None:
+    text = shakespeare.generate(PROMPT, max_new_tokens=4)
+    trace = tmp_path / "trace.json"
+    status, out, err = bitnet("generate", PROMPT, "-n", "4", "--profile", str(trace))
+    assert (status, out) == (0, text + "\n")
+    assert "attention" in err
+    assert "4 steps" in err
+    assert json.loads(trace.read_text())["traceEvents"]
+    status, out, err = bitnet("generate", PROMPT, "-n", "4", "--profile", str(trace), "--json")
+    assert json.loads(out)["profile"]["steps"] == 4
+    status, out, err = bitnet("generate", PROMPT, "--profile", str(tmp_path / "none" / "trace.json"))
+    assert (status, out) == (1, "")
+    assert "there is no directory" in err
+
+
+def test_chat_takes_the_options_of_generate(bitnet: Terminal, shakespeare: BitNetModel, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("{{ messages[-1]['content'] }}")
+    given: dict[str, Any] = {
+        "typical_p": 0.9, "presence_penalty": 0.5, "frequency_penalty": 0.25, "prompt_lookup_num_tokens": 3, "seed": 3,
+        "max_new_tokens": 12, "ignore_eos": True,
+    }  # fmt: skip
+    text = shakespeare.generate(PROMPT, add_special_tokens=False, logit_bias={5: 2.0}, stop_token_ids=[9], **given)
+    options = [
+        part
+        for name, value in given.items()
+        for part in [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    ]
+    options += ["--logit-bias", "5=2", "--stop-token-ids", "9"]
+    chat = ("chat", "-m", "bitnet-shakespeare", "--chat-template", str(tmp_path / "t"))
+    assert bitnet(*chat, *options, stdin=PROMPT + "\n") == (0, text + "\n", "")
+    assistant = ("--assistant-model", "bitnet-shakespeare", "--num-assistant-tokens", "3")
+    assert bitnet(*chat, *options, *assistant, stdin=PROMPT + "\n") == (0, text + "\n", "")
+    assert "expected none without an assistant model" in bitnet(*chat, *assistant[2:], stdin=PROMPT + "\n")[2]
+
+
 def test_an_assistant_guesses_what_would_be_said(bitnet: Terminal, shakespeare: BitNetModel) -> None:
     text = shakespeare.generate(PROMPT, max_new_tokens=20)
     guesses = ("--num-assistant-tokens", "3")

@@ -127,6 +127,19 @@ def test_the_trace_is_json_with_every_span_inside_its_step(model: BitNetModel, t
         profile.save(tmp_path / "no_such" / "trace.json")
 
 
+def test_a_call_gives_its_profile_among_its_details(model: BitNetModel) -> None:
+    result = model.generate([1, 2, 3], max_new_tokens=5, details=True, profile=True)
+    assert result.token_ids == model.generate([1, 2, 3], max_new_tokens=5)
+    assert (result.profile.steps, result.profile.rows) == (5, 7)
+    assert "attention" in str(result.profile)
+    a, b = model.generate([[1, 2], [3]], max_new_tokens=2, details=True, profile=True)
+    assert a.profile is b.profile
+    assert model.generate([1], max_new_tokens=2, details=True).profile is None
+    for options in ({}, {"details": True, "stream": True}):
+        with pytest.raises(ArgumentError, match=r"profile = True: expected details=True .*with model.profile\(\)"):
+            model.generate([1], profile=True, **options)
+
+
 def test_one_profile_at_a_time(model: BitNetModel) -> None:
     with model.profile(read_limit=False) as profile:
         with pytest.raises(ArgumentError, match="profile"), model.profile():

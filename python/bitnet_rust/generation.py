@@ -15,6 +15,7 @@ from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from .model import BitNetModel
+    from .profile import Profile
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -78,13 +79,21 @@ class GenerationResult:
     prompt_tokens: int = 0
     logprobs: list[float] | None = None  # of token_ids, if asked for
     top_logprobs: list[tuple[tuple[int, float], ...]] | None = None
+    profile: "Profile | None" = None  # of the call, if asked for: all results of a batch have the same
 
 
 def sampling_json(
     options: Mapping[str, Any],
     defaults: Mapping[str, Any],
     call: str = "generate",
-    keywords: Sequence[str] = ("stream", "details", "return_full_text", "assistant_model", "num_assistant_tokens"),
+    keywords: Sequence[str] = (
+        "stream",
+        "details",
+        "profile",
+        "return_full_text",
+        "assistant_model",
+        "num_assistant_tokens",
+    ),
 ) -> tuple[str, list[str]]:
     """The core's sampling parameters as JSON, and the stop strings, of the options of one call.
 

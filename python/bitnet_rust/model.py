@@ -645,6 +645,7 @@ class BitNetModel:
         *,
         stream: bool = ...,
         details: bool = ...,
+        profile: bool = ...,
         add_special_tokens: bool = ...,
         return_full_text: bool = ...,
         **options: Unpack[GenerationOptions],
@@ -655,6 +656,7 @@ class BitNetModel:
         *,
         stream: bool = False,
         details: bool = False,
+        profile: bool = False,
         add_special_tokens: bool = True,
         return_full_text: bool = False,
         **options: Unpack[GenerationOptions],
@@ -664,6 +666,8 @@ class BitNetModel:
         prompt: a text, a list of texts, token ids, or a batch of token ids (lists or arrays).
         stream: return an iterator that gives each piece as it comes.
         details: give GenerationResult (or, streaming, Piece) objects: token ids, finish reason, log-probabilities.
+        profile: put a Profile of the call into the results of ``details``: where its time went. What streams is profiled by
+            ``with model.profile()`` around the loop.
         add_special_tokens: let the tokenizer put in BOS and the like.
         return_full_text: put the prompt before the continuation.
         options: max_new_tokens, do_sample, temperature, top_k, top_p, min_p, typical_p, repetition_penalty,
@@ -677,6 +681,11 @@ class BitNetModel:
         """
         if options.get("logprobs") not in (None, -1) and not details:
             raise ArgumentError("logprobs are part of the details: pass details=True")
+        if profile and (stream or not details):
+            raise ArgumentError(
+                "profile = True: expected details=True and no stream, as it is part of the results; or call the model within "
+                "`with model.profile() as profile:`"
+            )
         prompt = as_prompts(prompt)
         text = isinstance(prompt, str)
         batch = not text and is_batch(prompt)
@@ -690,7 +699,13 @@ class BitNetModel:
         full = prompts if return_full_text else None
         if stream:
             return _stream(session, as_text, batch, details, full)
-        results = session.results()
+        if profile:
+            with self.profile() as recorded:
+                results = session.results()
+            for result in results:
+                result.profile = recorded
+        else:
+            results = session.results()
         values = [_value(result, as_text, details, full and full[i]) for i, result in enumerate(results)]
         return values if batch else values[0]
 
@@ -721,6 +736,7 @@ class BitNetModel:
         *,
         stream: bool = ...,
         details: bool = ...,
+        profile: bool = ...,
         chat_template: str | None = ...,
         **options: Unpack[GenerationOptions],
     ) -> Any: ...
@@ -730,6 +746,7 @@ class BitNetModel:
         *,
         stream: bool = False,
         details: bool = False,
+        profile: bool = False,
         chat_template: str | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Any:
@@ -739,7 +756,9 @@ class BitNetModel:
         the whole conversation again; ``Engine.chat`` reads only what is new in it.
         """
         prompt = self._render(messages, chat_template)
-        return self.generate(prompt, stream=stream, details=details, add_special_tokens=False, **options)
+        return self.generate(
+            prompt, stream=stream, details=details, profile=profile, add_special_tokens=False, **options
+        )
 
     def _render(self, messages: Any, chat_template: str | None) -> str:
         """The prompt of a conversation."""

@@ -25,6 +25,20 @@ RepetitionPenalty = Annotated[float | None, typer.Option(help="Penalty on tokens
 PresencePenalty = Annotated[float | None, typer.Option(help="Subtracted once from generated tokens' logits.")]
 FrequencyPenalty = Annotated[float | None, typer.Option(help="Subtracted for every time a token was generated.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the sampling.")]
+LogitBias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--logit-bias", metavar="ID=NUMBER", help="Added to a token's logit, -inf bans it; may be given several times."
+    ),
+]
+IgnoreEOS = Annotated[bool, typer.Option("--ignore-eos", help="Go on after the model's end token.")]
+AssistantModel = Annotated[
+    str | None,
+    typer.Option("--assistant-model", help="Smaller model with the same tokens, that guesses: faster, same text."),
+]
+NumAssistantTokens = Annotated[
+    int | None, typer.Option("--num-assistant-tokens", help="Tokens it guesses at a time.", show_default="4")
+]
 PromptLookup = Annotated[
     int | None,
     typer.Option(
@@ -32,3 +46,7 @@ PromptLookup = Annotated[
     ),
 ]
 Stop = Annotated[list[str] | None, typer.Option(help="Text that ends the generation; may be given several times.")]
+StopTokens = Annotated[
+    list[int] | None,
+    typer.Option("--stop-token-ids", help="Token that ends the generation too; may be given several times."),
+]

@@ -3,21 +3,26 @@
 import itertools
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ArgumentError, TokenizerError
+from ..files import check_place
 from .options import (
     AsJSON,
+    AssistantModel,
     FrequencyPenalty,
     HeadDType,
+    IgnoreEOS,
     KVDType,
+    LogitBias,
     MaxNewTokens,
     MinP,
     Model,
+    NumAssistantTokens,
     Offline,
     Packing,
     PresencePenalty,
@@ -26,6 +31,7 @@ from .options import (
     Revision,
     Seed,
     Stop,
+    StopTokens,
     Temperature,
     Threads,
     TopK,
@@ -50,19 +56,20 @@ def generate(
     repetition_penalty: RepetitionPenalty = None,
     presence_penalty: PresencePenalty = None,
     frequency_penalty: FrequencyPenalty = None,
+    logit_bias: LogitBias = None,
     seed: Seed = None,
     stop: Stop = None,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after the model's end token.")] = False,
+    stop_token_ids: StopTokens = None,
+    ignore_eos: IgnoreEOS = False,
     prompt_lookup_num_tokens: PromptLookup = None,
-    assistant_model: Annotated[
-        str | None,
-        typer.Option("--assistant-model", help="Smaller model with the same tokens, that guesses: faster, same text."),
-    ] = None,
-    num_assistant_tokens: Annotated[
-        int | None, typer.Option("--num-assistant-tokens", help="Tokens it guesses at a time.", show_default="4")
-    ] = None,
+    assistant_model: AssistantModel = None,
+    num_assistant_tokens: NumAssistantTokens = None,
     logprobs: Annotated[int | None, typer.Option(help="With --json: log-probabilities, of n alternatives too.")] = None,
     echo: Annotated[bool, typer.Option("--echo", help="Print the prompt before the continuation.")] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--profile", help="Print on stderr where the time goes, and write a Chrome trace there."),
+    ] = None,
     head_dtype: HeadDType = "auto",
     kv_dtype: KVDType = "float32",
     packing: Packing = "auto",
@@ -74,12 +81,15 @@ def generate(
     """Continue a text; prints it as it comes."""
     if logprobs is not None and not as_json:
         raise typer.BadParameter("log-probabilities are part of the JSON: add --json", param_hint="--logprobs")
+    if trace is not None:
+        check_place(trace)
     text = sys.stdin.read() if prompt == "-" else prompt
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "typical_p": typical_p, "repetition_penalty": repetition_penalty, "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty, "seed": seed, "stop": stop, "ignore_eos": ignore_eos,
-        "prompt_lookup_num_tokens": prompt_lookup_num_tokens, "logprobs": logprobs,
+        "frequency_penalty": frequency_penalty, "logit_bias": _biases(logit_bias), "seed": seed, "stop": stop,
+        "stop_token_ids": stop_token_ids, "ignore_eos": ignore_eos, "prompt_lookup_num_tokens": prompt_lookup_num_tokens,
+        "logprobs": logprobs,
     }  # fmt: skip
     with load_model(model, head_dtype, packing, threads, revision, offline, kv_dtype) as loaded, ExitStack() as stack:
         if assistant_model is not None:
@@ -87,12 +97,28 @@ def generate(
                 load_model(assistant_model, "auto", "auto", None, None, offline, kv_dtype)
             )
         options["num_assistant_tokens"] = num_assistant_tokens
+        profile = None if trace is None else loaded.profile()
+        with profile or nullcontext():
+            if as_json:
+                with working("generating"):
+                    result = loaded.generate(text, details=True, return_full_text=echo, **options)
+            else:
+                _print_stream(loaded.generate(text, stream=True, return_full_text=echo, **options))
         if as_json:
-            with working("generating"):
-                result = loaded.generate(text, details=True, return_full_text=echo, **options)
-            print_json(_result_json(result))
-        else:
-            _print_stream(loaded.generate(text, stream=True, return_full_text=echo, **options))
+            print_json(_result_json(result) | ({"profile": profile.to_dict()} if profile else {}))
+        if profile is not None and trace is not None:
+            print(profile, file=sys.stderr)
+            profile.save(trace)
+
+
+def _biases(given: list[str] | None) -> dict[int, float] | None:
+    """ID=NUMBER as a dictionary."""
+    if not given:
+        return None
+    try:
+        return {int(token): float(number) for token, _, number in (bias.partition("=") for bias in given)}
+    except ValueError:
+        raise typer.BadParameter(f"{given}: expected ID=NUMBER, such as 13=-inf", param_hint="--logit-bias") from None
 
 
 def _result_json(result: "GenerationResult") -> dict[str, Any]:
@@ -116,9 +142,18 @@ def chat(
     top_k: TopK = None,
     top_p: TopP = None,
     min_p: MinP = None,
+    typical_p: TypicalP = None,
     repetition_penalty: RepetitionPenalty = None,
+    presence_penalty: PresencePenalty = None,
+    frequency_penalty: FrequencyPenalty = None,
+    logit_bias: LogitBias = None,
     seed: Seed = None,
     stop: Stop = None,
+    stop_token_ids: StopTokens = None,
+    ignore_eos: IgnoreEOS = False,
+    prompt_lookup_num_tokens: PromptLookup = None,
+    assistant_model: AssistantModel = None,
+    num_assistant_tokens: NumAssistantTokens = None,
     head_dtype: HeadDType = "auto",
     kv_dtype: KVDType = "float32",
     packing: Packing = "auto",
@@ -134,7 +169,9 @@ def chat(
 
     options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
-        "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop,
+        "typical_p": typical_p, "repetition_penalty": repetition_penalty, "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty, "logit_bias": _biases(logit_bias), "seed": seed, "stop": stop,
+        "stop_token_ids": stop_token_ids, "ignore_eos": ignore_eos, "prompt_lookup_num_tokens": prompt_lookup_num_tokens,
     }  # fmt: skip
     start = [{"role": "system", "content": system}] if system else []
     template = read_text(chat_template) if chat_template else None
@@ -143,7 +180,13 @@ def chat(
         loaded = stack.enter_context(load_model(model, head_dtype, packing, threads, revision, offline, kv_dtype))
         if template is None and loaded.tokenizer.chat_template is None:
             raise TokenizerError(f"{model} has no chat template: pass one with --chat-template, or use bitnet generate")
-        engine = stack.enter_context(Engine(loaded, max_sequences=1))  # it keeps what was read of the conversation
+        assistant = None
+        if assistant_model is not None:
+            assistant = stack.enter_context(load_model(assistant_model, "auto", "auto", None, None, offline, kv_dtype))
+        engine = Engine(
+            loaded, max_sequences=1, assistant_model=assistant, num_assistant_tokens=num_assistant_tokens
+        )  # it keeps what was read of the conversation
+        stack.enter_context(engine)
         messages = list(start)
         for line in _lines(interactive):
             if line == "/exit":
