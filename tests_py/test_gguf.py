@@ -178,10 +178,6 @@ def stripped(backend: Backend) -> None:
     backend.add_tokens([AddedToken("<|user|>", normalized=False, lstrip=True, rstrip=True)])
 
 
-def truncated(backend: Backend) -> None:
-    backend.enable_truncation(5)
-
-
 def metaspace(backend: Backend) -> None:
     backend.normalizer = None
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
@@ -213,7 +209,6 @@ def whole_words(backend: Backend) -> None:
         ("gpt-2", two_behind, r"post_processor = .*one token before a text and one behind it"),
         ("gpt-2", roberta, r'post_processor = .*"RobertaProcessing"'),
         ("gpt-2", stripped, r'added_tokens: "<|user|>": lstrip = true'),
-        ("gpt-2", truncated, r'truncation = {.*"max_length":5'),
         ("llama", metaspace, r"normalizer = null: readers of GGUF take"),
         ("gpt-2", silent, r'decoder = null: readers of GGUF take {"type":"ByteLevel"}'),
         ("gpt-2", whole_words, r'model.ignore_merges = true.*make the token "sure"'),

@@ -70,13 +70,12 @@ func TestOtherStepsOfATokenizerHaveNoPlaceInGGUF(t *testing.T) {
 	}
 	require.NoError(t, write("", ""))
 	require.NoError(t, write(`,"ignore_merges":true`, ""), "its merges make every token")
-	require.NoError(t, write(`,"unk_token":null,"continuing_subword_prefix":"","end_of_word_suffix":""`, `,"post_processor":{"type":"ByteLevel"}`))
+	require.NoError(t, write(`,"unk_token":null,"continuing_subword_prefix":"","end_of_word_suffix":""`, `,"post_processor":{"type":"ByteLevel"},"padding":{"strategy":"BatchLongest"},"truncation":{"max_length":5}`))
 	for _, c := range []struct{ model, more, says string }{
 		{`,"dropout":0.1`, "", "model.dropout = 0.1"},
 		{`,"continuing_subword_prefix":"##"`, "", `model.continuing_subword_prefix = "##"`},
 		{`,"end_of_word_suffix":"</w>"`, "", `model.end_of_word_suffix = "</w>"`},
 		{`,"unk_token":"a"`, "", `model.unk_token = "a"`},
-		{"", `,"padding":{"strategy":"BatchLongest"}`, `padding = {"strategy":"BatchLongest"}`},
 		{"", `,"added_tokens":[{"id":3,"content":"<s>"}]`, "added_tokens: id = 3: the model has 3 tokens"},
 		{"", `,"added_tokens":[{"id":1,"content":"b","single_word":true}]`, `"b": single_word = true`},
 		{"", `,"normalizer":{"type":"NFC"},"added_tokens":[{"id":1,"content":"b","normalized":true}]`, `"b": normalized = true`},

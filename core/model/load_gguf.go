@@ -27,6 +27,16 @@ func loadGGUF(ctx context.Context, path string, l *loader) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	m, err := buildGGUF(ctx, set, l)
+	if err != nil {
+		return nil, err
+	}
+	m.Info.Path = path
+	return m, nil
+}
+
+// buildGGUF loads an open file, which it closes, or leaves to the model if weights are deferred.
+func buildGGUF(ctx context.Context, set gguf.Set, l *loader) (*Model, error) {
 	warning := ""
 	m, err := l.copyOut(ctx, set, func() (*Model, findMasters, error) {
 		m, src, err := planGGUF(set, l)
@@ -38,7 +48,7 @@ func loadGGUF(ctx context.Context, path string, l *loader) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.Info.Path, m.Info.Format = path, "gguf"
+	m.Info.Format = "gguf"
 	if warning != "" {
 		m.Info.Warnings = append(m.Info.Warnings, warning)
 	}

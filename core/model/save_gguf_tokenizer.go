@@ -43,8 +43,6 @@ type hfTokenizer struct {
 		ByteFallback bool            `json:"byte_fallback"`
 		IgnoreMerges bool            `json:"ignore_merges"`
 	} `json:"model"`
-	Truncation    any `json:"truncation"`
-	Padding       any `json:"padding"`
 	Normalizer    any `json:"normalizer"`
 	PreTokenizer  any `json:"pre_tokenizer"`
 	PostProcessor any `json:"post_processor"`
@@ -90,14 +88,14 @@ func (t *hfTokenizer) entries(files map[string]string, c *Config) ([]gguf.Entry,
 	return append(out, special...), nil
 }
 
-// plain refuses the options that GGUF has no word for.
+// plain refuses the options that GGUF has no word for. Padding and truncation are none: whoever opens a tokenizer here switches them off.
 func (t *hfTokenizer) plain(vocab int) error {
 	for _, o := range []struct {
 		part  string
 		value any
 		set   bool
 	}{
-		{"truncation", t.Truncation, t.Truncation != nil}, {"padding", t.Padding, t.Padding != nil}, {"model.dropout", t.Model.Dropout, t.Model.Dropout != nil},
+		{"model.dropout", t.Model.Dropout, t.Model.Dropout != nil},
 		{"model.continuing_subword_prefix", t.Model.Continuing, t.Model.Continuing != ""}, {"model.end_of_word_suffix", t.Model.End, t.Model.End != ""},
 	} {
 		if o.set {
