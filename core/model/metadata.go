@@ -93,6 +93,38 @@ func (m *Model) metadata(ctx context.Context, given map[string]string) (map[stri
 	return meta, nil
 }
 
+// notes are what a file of another format can say of the model: the entries it was loaded with, or what the place says that it was loaded from.
+func (m *Model) notes() map[string]string {
+	if m.Info.Metadata != nil || m.Info.Path == "" {
+		return m.Info.Metadata
+	}
+	if said := m.origin.Load(); said != nil {
+		return *said
+	}
+	meta := map[string]string{}
+	if strings.EqualFold(filepath.Ext(m.Info.Path), GGUFExt) {
+		if set, err := gguf.OpenSet(m.Info.Path); err == nil {
+			describeGGUF(set, meta)
+			_ = set.Close() // nothing of it is kept
+		}
+	} else if !strings.EqualFold(filepath.Ext(m.Info.Path), ONNXExt) {
+		describeCard(filepath.Join(hfDir(m.Info.Path), cardName), meta)
+	}
+	return meta
+}
+
+// ggufNotes are the keys of a model's metadata that GGUF files have as general.*.
+var ggufNotes = []string{KeyLicense, "author", "description", "organization", "url", "version"}
+
+// describeGGUF takes them from a file.
+func describeGGUF(set gguf.Set, meta map[string]string) {
+	for _, key := range ggufNotes {
+		if text, err := set.Metadata().String("general." + key); err == nil && text != "" {
+			meta[key] = strings.ToValidUTF8(text, "\uFFFD")
+		}
+	}
+}
+
 // describe adds card, licence and provenance of the checkpoint at path. What is gone or is not to be read has none.
 func describe(ctx context.Context, path string, meta map[string]string) error {
 	var p Provenance
@@ -101,9 +133,7 @@ func describe(ctx context.Context, path string, meta map[string]string) error {
 		p.Source, p.Format = filepath.Base(path), "gguf"
 		if set, err := gguf.OpenSet(path); err == nil {
 			files = setFiles(set)
-			if license, err := set.Metadata().String("general.license"); err == nil && license != "" {
-				meta[KeyLicense] = license
-			}
+			describeGGUF(set, meta)
 			_ = set.Close() // nothing of it is kept
 		}
 	} else if strings.EqualFold(filepath.Ext(path), ONNXExt) {
@@ -120,7 +150,7 @@ func describe(ctx context.Context, path string, meta map[string]string) error {
 			files = append(files, setFiles(set)...)
 			_ = set.Close() // nothing of it is kept
 		}
-		describeCard(filepath.Join(dir, "README.md"), meta)
+		describeCard(filepath.Join(dir, cardName), meta)
 	}
 	p.Files = []SourceFile{}
 	for _, name := range files {
@@ -187,29 +217,61 @@ func describeCard(path string, meta map[string]string) {
 		return
 	}
 	meta[KeyCard] = string(bytes.ToValidUTF8(text, []byte("\uFFFD")))
-	front, ok := strings.CutPrefix(strings.ReplaceAll(meta[KeyCard], "\r\n", "\n"), "---\n")
+	if license := cardLicense(meta[KeyCard], path); license != "" {
+		meta[KeyLicense] = license
+	}
+}
+
+// cardLicense is the licence that a card begins with, "" if it does not say; path is for errors.
+func cardLicense(card, path string) string {
+	front, ok := strings.CutPrefix(strings.ReplaceAll(card, "\r\n", "\n"), "---\n")
 	if !ok {
-		return
+		return ""
 	}
 	front, _, ok = strings.Cut(front, "\n---")
 	if !ok {
-		return
+		return ""
 	}
 	content, err := YAMLToJSON([]byte(front), path)
 	if err != nil {
-		return
+		return ""
 	}
 	var said struct {
 		License any `json:"license"`
 		Name    any `json:"license_name"` // of one that has no identifier
 	}
 	if json.Unmarshal(content, &said) != nil {
-		return
+		return ""
 	}
 	for _, value := range []any{said.Name, said.License} {
 		if license, ok := value.(string); ok && license != "" {
-			meta[KeyLicense] = license
-			return
+			return license
 		}
 	}
+	return ""
+}
+
+// cardName is the file of a checkpoint that has its model card.
+const cardName = "README.md"
+
+// licenseID is an identifier of SPDX.
+var licenseID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+-]*$`)
+
+// card is the README.md of a checkpoint, which begins with the licence; "" if there is neither a card nor a licence.
+func card(notes map[string]string) string {
+	text, license := notes[KeyCard], notes[KeyLicense]
+	if license == "" || cardLicense(text, cardName) == license {
+		return text
+	}
+	line := "license: " + license + "\n"
+	if !licenseID.MatchString(license) {
+		quoted, _ := compactJSON(license) // of a string never fails; YAML reads it as JSON does
+		line = "license: other\nlicense_name: " + quoted + "\n"
+	}
+	if front, ok := strings.CutPrefix(text, "---\n"); ok && cardLicense(text, cardName) == "" && strings.Contains(front, "\n---") {
+		if with := "---\n" + line + front; cardLicense(with, cardName) == license {
+			return with
+		}
+	}
+	return "---\n" + line + "---\n\n" + text
 }

@@ -95,3 +95,56 @@ func TestAModelIsSavedWhateverItsCardIs(t *testing.T) {
 		})
 	}
 }
+
+func TestCardAndLicenceGoAlong(t *testing.T) {
+	dir := copyModel(t, "bitnet_offline_packed", t.TempDir())
+	for name, c := range map[string]struct{ card, license, want string }{
+		"as it is":           {"---\nlicense: mit\n---\n# Mine", "mit", "---\nlicense: mit\n---\n# Mine"},
+		"without front":      {"# Mine", "Apache-2.0", "---\nlicense: Apache-2.0\n---\n\n# Mine"},
+		"front without":      {"---\ntags: [a]\n---\n# Mine", "mit", "---\nlicense: mit\ntags: [a]\n---\n# Mine"},
+		"no identifier":      {"# Mine", "my \"own\": words\n2", "---\nlicense: other\nlicense_name: \"my \\\"own\\\": words\\n2\"\n---\n\n# Mine"},
+		"no card":            {"", "mit", "---\nlicense: mit\n---\n\n"},
+		"a card that argues": {"---\nlicense: gpl\n---\n# Mine", "mit", "---\nlicense: mit\n---\n\n---\nlicense: gpl\n---\n# Mine"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			place := t.TempDir()
+			native := filepath.Join(place, "m.bitnet")
+			require.NoError(t, load(t, dir, model.LoadOptions{}).SaveContext(context.Background(), native, model.SaveOptions{
+				Metadata: map[string]string{model.KeyCard: c.card, model.KeyLicense: c.license, "author": "me", "note": "x"},
+			}))
+			m := load(t, native, model.LoadOptions{})
+			require.NoError(t, m.SaveHF(filepath.Join(place, "hf")))
+			text, err := os.ReadFile(filepath.Join(place, "hf", "README.md"))
+			require.NoError(t, err)
+			require.Equal(t, c.want, string(text))
+			meta := savedMetadata(t, load(t, filepath.Join(place, "hf"), model.LoadOptions{}), model.SaveOptions{})
+			require.Equal(t, c.want, meta[model.KeyCard])
+			require.Equal(t, c.license, meta[model.KeyLicense])
+
+			require.NoError(t, m.SaveGGUF(context.Background(), filepath.Join(place, "m.gguf"), "i2_s"))
+			meta = savedMetadata(t, load(t, filepath.Join(place, "m.gguf"), model.LoadOptions{}), model.SaveOptions{})
+			require.Equal(t, c.license, meta[model.KeyLicense])
+			require.Equal(t, "me", meta["author"])
+			require.NotContains(t, meta, "note")
+			require.NoError(t, load(t, filepath.Join(place, "m.gguf"), model.LoadOptions{}).SaveGGUF(context.Background(), filepath.Join(place, "again.gguf"), "i2_s"))
+			meta = savedMetadata(t, load(t, filepath.Join(place, "again.gguf"), model.LoadOptions{}), model.SaveOptions{})
+			require.Equal(t, c.license, meta[model.KeyLicense])
+		})
+	}
+}
+
+// A README.md is somebody's: it is replaced only where the whole directory is.
+func TestAReadmeThatIsThereStays(t *testing.T) {
+	dir := copyModel(t, "bitnet_offline_packed", t.TempDir())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "README.md"), []byte("# Theirs"), 0o600))
+	m, target := load(t, dir, model.LoadOptions{}), t.TempDir()
+	mine := filepath.Join(target, "README.md")
+	require.NoError(t, os.WriteFile(mine, []byte("# Mine"), 0o600))
+	for whole, want := range map[bool]string{false: "# Mine", true: "# Theirs"} {
+		require.NoError(t, os.WriteFile(mine, []byte("# Mine"), 0o600))
+		require.NoError(t, m.SaveHFContext(context.Background(), target, model.HFOptions{Whole: whole}))
+		text, err := os.ReadFile(mine)
+		require.NoError(t, err)
+		require.Equal(t, want, string(text))
+	}
+}

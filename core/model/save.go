@@ -102,7 +102,7 @@ func writeDirectory(dir, suffix string, whole bool, write func(dir string) error
 	}
 	for _, e := range entries {
 		name := e.Name()
-		if !e.IsDir() && (name == "config.json" || slices.Contains(assetNames, name) || safetensors.IsShard(name, suffix)) {
+		if !e.IsDir() && (name == "config.json" || name == cardName || slices.Contains(assetNames, name) || safetensors.IsShard(name, suffix)) {
 			continue
 		}
 		if whole {

@@ -100,6 +100,12 @@ func ggufEntries(m *Model, name string, fileType uint32) []gguf.Entry {
 	} else if s != nil {
 		number("rope.scaling.original_context_length", s.OriginalMaxPositionEmbeddings)
 	}
+	notes := m.notes()
+	for _, key := range ggufNotes {
+		if text := notes[key]; text != "" {
+			entries = append(entries, gguf.Entry{Key: "general." + key, Value: text})
+		}
+	}
 	return entries
 }
 

@@ -64,7 +64,8 @@ var hfMasters = map[string]string{"float32": safetensors.F32, "bfloat16": safete
 var ErrExport = errors.New("model has no form in this format")
 
 // SaveHF writes the model into a directory (made if need be) as a packed checkpoint that transformers reads: config.json,
-// safetensors, generation_config.json, and the files that belong to the place the model was loaded from. Float tensors are written
+// safetensors, generation_config.json, the files that belong to the place the model was loaded from, and README.md with model card and
+// licence, unless there is one. Float tensors are written
 // without loss, as bfloat16 where that holds every value and as float32 otherwise; an int8 or int4 head becomes float32. The lower-case
 // BitnetForCausalLM becomes a BitNetForCausalLM with its activation, which is the same network.
 //
@@ -123,6 +124,10 @@ func (m *Model) SaveHFContext(ctx context.Context, dir string, o HFOptions) erro
 	}
 	if planned(ctx, w.tensors) {
 		return nil
+	}
+	if text := card(m.notes()); text != "" && (o.Whole || !exists(filepath.Join(dir, cardName))) {
+		files = maps.Clone(files)
+		files[cardName] = text
 	}
 	return writeDirectory(dir, ".safetensors", o.Whole, func(dir string) error {
 		if _, err := safetensors.WriteSharded(dir, stoppable(ctx, w.tensors), map[string]string{"format": "pt"}, cmp.Or(o.MaxShard, maxShard)); err != nil {
