@@ -183,15 +183,19 @@ func bn_inspect(path *C.char, stats C.int, i2sLayout *C.char, poll C.bn_poll, st
 	})
 }
 
-// bn_verify reads the files of a model and says what is wrong with them.
+// bn_verify reads the files of a model and says what is wrong with them; options are those of loading.
 //
 //export bn_verify
-func bn_verify(path, i2sLayout *C.char, poll C.bn_poll, state unsafe.Pointer, out **C.char, errOut **C.char) C.int {
+func bn_verify(path, options *C.char, poll C.bn_poll, state unsafe.Pointer, out **C.char, errOut **C.char) C.int {
 	return guard(errOut, func() error {
-		name, layout, calls := C.GoString(path), C.GoString(i2sLayout), newInterrupts(poll, state)
+		o, _, err := parseLoadOptions(options)
+		if err != nil {
+			return err
+		}
+		name, calls := C.GoString(path), newInterrupts(poll, state)
 		var found *model.Verification
-		err := calls.await(func(ctx context.Context) (err error) {
-			found, err = model.Verify(ctx, name, layout, calls.progress)
+		err = calls.await(func(ctx context.Context) (err error) {
+			found, err = model.Verify(ctx, name, o, calls.progress)
 			return err
 		})
 		if err != nil {

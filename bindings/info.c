@@ -103,12 +103,12 @@ static PyObject *py_inspect(PyObject *module, PyObject *args) {
 }
 
 static PyObject *py_verify(PyObject *module, PyObject *args) {
-  char *layout, *text = NULL, *err = NULL;
+  char *options, *text = NULL, *err = NULL;
   PyObject *path = NULL, *progress;
-  if (bn_forked() || !PyArg_ParseTuple(args, "O&sO", PyUnicode_FSConverter, &path, &layout, &progress)) return NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "O&sO", PyUnicode_FSConverter, &path, &options, &progress)) return NULL;
   bn_call call;
   bn_begin(&call, 0, progress == Py_None ? NULL : progress);
-  int code = bn_verify(PyBytes_AsString(path), layout, bn_look, &call, &text, &err);
+  int code = bn_verify(PyBytes_AsString(path), options, bn_look, &call, &text, &err);
   bn_end(&call);
   Py_DECREF(path);
   return code ? bn_raise(code, err) : bn_text(text);
@@ -151,7 +151,7 @@ static PyMethodDef methods[] = {
     {"yaml", py_yaml, METH_VARARGS, "yaml(text, name) -> JSON of the content of a YAML file."},
     {"config", py_config, METH_VARARGS, "config(path, text) -> validated JSON of the config in a file, or of a JSON text if path is ''."},
     {"inspect", py_inspect, METH_VARARGS, "inspect(path, stats, i2s_layout) -> JSON of what the files of a model hold."},
-    {"verify", py_verify, METH_VARARGS, "verify(path, i2s_layout, progress) -> JSON of what is wrong with the files of a model."},
+    {"verify", py_verify, METH_VARARGS, "verify(path, options, progress) -> JSON of what is wrong with the files of a model."},
     {"tensor_bytes", py_tensor_bytes, METH_VARARGS, "tensor_bytes(path, name, at, n) -> JSON string: base64 of bytes of a tensor in a model's files."},
     {"selftest_panic", py_selftest_panic, METH_VARARGS, "selftest_panic(place): panics, to test that it is contained."},
     {NULL, NULL, 0, NULL},

@@ -70,6 +70,13 @@ func TestATrainedModelReadInTheWrongI2SLayoutNamesTheRightOne(t *testing.T) {
 	for _, layout := range gguf.I2SLayouts() {
 		path := asLayout(t, saved, layout)
 		for given, warnings := range layoutWarnings(t, path) {
+			verified, err := model.Verify(context.Background(), path, model.LoadOptions{I2SLayout: given}, nil)
+			require.NoError(t, err)
+			var said []string
+			for _, warning := range verified.Warnings {
+				said = append(said, warning.Message)
+			}
+			require.Equal(t, warnings, said)
 			if given == layout {
 				require.Empty(t, warnings, layout)
 				continue

@@ -24,15 +24,17 @@ var assetNames = []string{
 const maxAssetBytes = 256 << 20
 
 // Assets reads the tokenizer and other files that belong to the model at path, by name: those inside a native file, and
-// those in a model's directory, which win; of a GGUF file those that its metadata stand for. A model without any gives an empty map.
+// those in a model's directory, which win; of a GGUF model those that its metadata stand for. A model without any gives an empty map.
 func Assets(path string) (map[string]string, error) {
 	files := map[string]string{}
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("model: %w", err)
 	}
-	if !info.IsDir() && strings.EqualFold(filepath.Ext(path), GGUFExt) {
-		return ggufAssets(path)
+	if nativeIn(path) == "" && onnxPath(path) == "" {
+		if file, err := ggufPath(path); err == nil && file != "" { // a directory of several models may have a tokenizer for all
+			return ggufAssets(file)
+		}
 	}
 	dir, native := path, nativeIn(path)
 	if !info.IsDir() {

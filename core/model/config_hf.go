@@ -187,7 +187,7 @@ func (c *Config) readHFQuantization(o *object) {
 		case ArchGPT2:
 			c.Quantization = floatLayers()
 		case ArchLlama:
-			o.fail("quantization_config", nil, `missing: a Llama without it has full-precision linears; pass quantize=True to make them ternary, or for ternary master weights add `+
+			o.fail("quantization_config", nil, `missing: a Llama without it has full-precision linears; pass quantize=True (on the command line --quantize) to make them ternary, or for ternary master weights add `+
 				`{"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}`)
 		}
 		return

@@ -29,7 +29,7 @@ func TestAFileThatIsCutShortWhileItIsReadIsAnErrorThatNamesIt(t *testing.T) {
 	require.ErrorContains(t, err, path)
 
 	require.NoError(t, m.Save(path, nil))
-	_, err = Verify(context.Background(), path, "", func(_, _ int64) { cut() })
+	_, err = Verify(context.Background(), path, LoadOptions{}, func(_, _ int64) { cut() })
 	require.ErrorIs(t, err, container.ErrUnreadable)
 	require.ErrorContains(t, err, path)
 }

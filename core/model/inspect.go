@@ -110,6 +110,9 @@ type inspected struct {
 	// sum compares a tensor with its checksum; nil in formats that have none. plan assembles the model, as loading does before it reads the weights.
 	sum  func(ctx context.Context, name string) error
 	plan func(ctx context.Context, l *loader) error
+
+	// doubt is what loading warns of, "" if nothing; for files whose plan succeeds. nil in formats that have nothing to doubt.
+	doubt func() (string, error)
 }
 
 // openInspected opens the files of a model of any format.
@@ -120,10 +123,13 @@ func openInspected(path, i2sLayout string) (inspected, error) {
 		return inspected{}, err
 	case native != "":
 		return inspectNative(native)
-	case strings.EqualFold(filepath.Ext(path), GGUFExt):
-		return inspectGGUF(path, i2sLayout)
 	case onnxPath(path) != "":
 		return inspectONNX(onnxPath(path))
+	}
+	if file, err := ggufPath(path); err != nil {
+		return inspected{}, err
+	} else if file != "" {
+		return inspectGGUF(file, i2sLayout)
 	}
 	return inspectHF(path)
 }
@@ -248,7 +254,7 @@ func inspectHF(path string) (inspected, error) {
 		}
 	}
 	f.plan = func(ctx context.Context, l *loader) error {
-		cfg, err := hfConfigOf(hfDir(path), false)
+		cfg, err := hfConfigOf(hfDir(path), l.opts.Quantize)
 		if err == nil {
 			_, _, err = planHF(ctx, set, cfg, l)
 		}
@@ -280,10 +286,15 @@ func inspectGGUF(path, i2sLayout string) (inspected, error) {
 	for _, key := range set.Metadata().Keys() {
 		f.info.Metadata[key] = jsonable(set.Metadata().Any(key))
 	}
+	layers := 0
 	f.plan = func(_ context.Context, l *loader) error {
-		_, _, err := planGGUF(set, l)
+		m, _, err := planGGUF(set, l)
+		if err == nil {
+			layers = m.Config.NumHiddenLayers
+		}
 		return err
 	}
+	f.doubt = func() (string, error) { return checkI2SLayout(set, layers, i2sLayout) }
 	f.codes = func(v container.View) ([]int8, float32, error) {
 		switch v.DType {
 		case gguf.I2_S:

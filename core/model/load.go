@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -94,7 +95,7 @@ var (
 //     model.safetensors.index.json (Hugging Face),
 //   - a file ending in .bitnet, or an index file of several,
 //   - a .safetensors file or an index file with a config.json beside it,
-//   - a .gguf file, or any file of a split one,
+//   - a .gguf file, or any file of a split one, or a directory with one such model and no other weights,
 //   - an .onnx file, with the data file that it may name beside it, or a directory with model.onnx and no other weights.
 //
 // Errors: one that matches fs.ErrNotExist when nothing loadable is there, ErrConfig for the config, container.ErrFormat
@@ -114,11 +115,13 @@ func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {
 	} else if native != "" {
 		return loadNative(ctx, native, l)
 	}
-	if strings.EqualFold(filepath.Ext(path), GGUFExt) {
-		return loadGGUF(ctx, path, l)
-	}
 	if file := onnxPath(path); file != "" {
 		return loadONNX(ctx, file, l)
+	}
+	if file, err := ggufPath(path); err != nil {
+		return nil, err
+	} else if file != "" {
+		return loadGGUF(ctx, file, l)
 	}
 	return loadHF(ctx, path, l)
 }
@@ -185,6 +188,9 @@ func nativePath(path string) (string, error) {
 			return "", nil
 		}
 	}
+	if file, err := ggufPath(path); file != "" || err != nil {
+		return "", err
+	}
 	if entries, err := os.ReadDir(path); err == nil {
 		for _, e := range entries {
 			if isPickle(e.Name()) {
@@ -192,7 +198,8 @@ func nativePath(path string) (string, error) {
 			}
 		}
 	}
-	return "", fmt.Errorf("model: directory %s holds none of %s, %s, %s, %s, %s: %w", path, NativeName, NativeIndex, safetensors.SingleName, safetensors.IndexName, ONNXName, fs.ErrNotExist)
+	return "", fmt.Errorf("model: directory %s holds none of %s, %s, %s, %s, %s, and no %s file: %w", path, NativeName, NativeIndex, safetensors.SingleName, safetensors.IndexName,
+		ONNXName, GGUFExt, fs.ErrNotExist)
 }
 
 // onnxPath returns the ONNX file that path, of something that is no native model, means; "" when it means a Hugging Face checkpoint.
@@ -206,6 +213,41 @@ func onnxPath(path string) string {
 	}
 	return file
 }
+
+// ggufPath returns the GGUF file that path, of something that is no native or ONNX model, means: of a directory the first file of the one
+// model in it, unless that has a Hugging Face checkpoint; "" when it means none. Several models are an error.
+func ggufPath(path string) (string, error) {
+	if !isDir(path) {
+		if strings.EqualFold(filepath.Ext(path), GGUFExt) {
+			return path, nil
+		}
+		return "", nil
+	}
+	if exists(filepath.Join(path, safetensors.SingleName)) || exists(filepath.Join(path, safetensors.IndexName)) {
+		return "", nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return "", fmt.Errorf("model: %w", err)
+	}
+	var models, seen []string
+	for _, e := range entries { // in the order of their names
+		whole := partOfGGUF.ReplaceAllString(e.Name(), "")
+		if strings.EqualFold(filepath.Ext(e.Name()), GGUFExt) && !slices.Contains(seen, whole) {
+			models, seen = append(models, e.Name()), append(seen, whole)
+		}
+	}
+	switch len(models) {
+	case 0:
+		return "", nil
+	case 1:
+		return filepath.Join(path, models[0]), nil
+	}
+	return "", fmt.Errorf("%w: path %s: the directory has several models, %s: must be one of these files", ErrOption, path, strings.Join(models[:min(len(models), 20)], ", "))
+}
+
+// partOfGGUF is how the names of the files of one split model differ.
+var partOfGGUF = regexp.MustCompile(`-\d{5}-of-\d{5}\.gguf$`)
 
 // isNative says whether a file's name is that of a native file or index.
 func isNative(path string) bool {

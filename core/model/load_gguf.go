@@ -255,7 +255,7 @@ func (s *ggufSource) packValues(panels []byte, w container.View, out, in int, or
 		return scale, quant.TernarizeScaled(panels, dtype, data, out, in, scale)
 	}
 	if s.cfg.Architecture == ArchLlama && !s.opts.Quantize {
-		return 0, fmt.Errorf("%w: the layer is not ternary: this is a model of full precision; quantize=True takes its weights as master weights", errNotTernary)
+		return 0, fmt.Errorf("%w: the layer is not ternary: this is a model of full precision; quantize=True (on the command line --quantize) takes its weights as master weights", errNotTernary)
 	}
 	return quant.Ternarize(panels, dtype, data, out, in)
 }

@@ -3,6 +3,7 @@ package model_test
 import (
 	"context"
 	"encoding/binary"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -181,4 +182,66 @@ func TestIQ2BNLoadsLikeTheSameCodesInAnotherType(t *testing.T) {
 			}
 		}
 	}))
+}
+
+// splitInTwo writes the tensors of a GGUF file again in two files, in a directory of their own, and gives the first.
+func splitInTwo(t *testing.T, path string) string {
+	t.Helper()
+	f, err := gguf.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	dir, infos := t.TempDir(), f.Tensors()
+	for part, names := range [][]container.Info{infos[:len(infos)/2], infos[len(infos)/2:]} {
+		entries := []gguf.Entry{{Key: "split.no", Value: uint16(part)}, {Key: "split.count", Value: uint16(2)}, {Key: "split.tensors.count", Value: int32(len(infos))}}
+		for _, key := range f.Metadata().Keys() {
+			if part == 0 {
+				entries = append(entries, gguf.Entry{Key: key, Value: f.Metadata().Any(key)})
+			}
+		}
+		var tensors []container.Tensor
+		for _, info := range names {
+			v, err := f.Tensor(info.Name)
+			require.NoError(t, err)
+			tensors = append(tensors, container.Tensor{Name: v.Name, DType: v.DType, Shape: v.Shape, Data: v.Data})
+		}
+		require.NoError(t, gguf.Write(filepath.Join(dir, gguf.SplitName("model", part, 2)), entries, tensors))
+	}
+	return filepath.Join(dir, gguf.SplitName("model", 0, 2))
+}
+
+// A directory is as good a name for its only model as the file is, in one part or two.
+func TestADirectoryWithOneGGUFModelIsThatModel(t *testing.T) {
+	ctx, dir := context.Background(), t.TempDir()
+	source := load(t, filepath.Join(golden, "bitnet_offline_packed"), model.LoadOptions{})
+	file := filepath.Join(dir, "model.gguf")
+	require.NoError(t, source.SaveGGUF(ctx, file, "i2_s"))
+	first := splitInTwo(t, file)
+	want, err := model.Assets(file)
+	require.NoError(t, err)
+	require.NotEmpty(t, want)
+	for _, path := range []string{file, first} {
+		folder := filepath.Dir(path)
+		m := load(t, folder, model.LoadOptions{})
+		require.Equal(t, path, m.Info.Path)
+		found, err := model.Diff(ctx, source, m)
+		require.NoError(t, err)
+		require.NotEmpty(t, found)
+		for _, tensor := range found {
+			require.Zero(t, tensor.Differ, tensor.Name)
+		}
+		assets, err := model.Assets(folder)
+		require.NoError(t, err)
+		require.Equal(t, want, assets)
+		require.Equal(t, "gguf", verify(t, folder).Format)
+		info, err := model.Inspect(ctx, folder, false, "")
+		require.NoError(t, err)
+		require.Equal(t, path, info.Path)
+	}
+	require.NoError(t, source.SaveGGUF(ctx, filepath.Join(filepath.Dir(first), "Other.GGUF"), "tq2_0"))
+	_, err = model.Load(ctx, filepath.Dir(first), model.LoadOptions{})
+	require.ErrorIs(t, err, model.ErrOption)
+	require.ErrorContains(t, err, "several models, Other.GGUF, model-00001-of-00002.gguf: must be one of these files")
+	_, err = model.Load(ctx, t.TempDir(), model.LoadOptions{})
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	require.ErrorContains(t, err, "and no .gguf file")
 }

@@ -199,7 +199,7 @@ func TestHostileNativeFilesAreRefused(t *testing.T) {
 					return err
 				},
 				"verification": func() error {
-					v, err := model.Verify(context.Background(), path, "", nil)
+					v, err := model.Verify(context.Background(), path, model.LoadOptions{}, nil)
 					if err == nil {
 						require.NotEmpty(t, v.Problems)
 						err = tc.kind

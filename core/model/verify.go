@@ -20,7 +20,7 @@ type Verification struct {
 	Bytes     int64       `json:"bytes"`     // of them, as the files have them
 	Checksums int         `json:"checksums"` // of tensors that were compared; other formats than the native one have none
 	Problems  []Problem   `json:"problems"`  // why the model will not load, or is not what was saved
-	Warnings  []Problem   `json:"warnings"`  // what a trained model does not have
+	Warnings  []Problem   `json:"warnings"`  // what a trained model does not have, and what loading warns of
 	Norms     []NormStats `json:"norms"`     // in the order of the files
 }
 
@@ -41,17 +41,16 @@ type NormStats struct {
 }
 
 // Verify reads all files of a model, of any format that Load takes, and says what is wrong with them: it goes the way of Load as far as
-// there are no weights, compares every checksum, and looks at every number. i2sLayout is that of LoadOptions. progress, when not nil, is
+// there are no weights, compares every checksum, and looks at every number. Of o, I2SLayout and Quantize count. progress, when not nil, is
 // called with the bytes read and their total.
 //
 // Errors are those of paths, options and ctx; whatever is wrong with the content is a Problem.
-func Verify(ctx context.Context, path, i2sLayout string, progress func(done, total int64)) (_ *Verification, err error) {
-	o := LoadOptions{I2SLayout: i2sLayout}
+func Verify(ctx context.Context, path string, o LoadOptions, progress func(done, total int64)) (_ *Verification, err error) {
 	if _, err := o.check(); err != nil {
 		return nil, err
 	}
 	r := &Verification{Path: path, Problems: []Problem{}, Warnings: []Problem{}, Norms: []NormStats{}}
-	f, err := openInspected(path, i2sLayout)
+	f, err := openInspected(path, o.I2SLayout)
 	if err != nil {
 		return r, r.note("structure", "", err)
 	}
@@ -61,6 +60,15 @@ func Verify(ctx context.Context, path, i2sLayout string, progress func(done, tot
 	if err := f.plan(ctx, newLoader(o, tableFormat{})); err != nil && (f.sum == nil || !errors.Is(err, ErrChecksum)) { // those are found below
 		if err := r.note("structure", "", err); err != nil {
 			return nil, err
+		}
+	}
+	if f.doubt != nil && len(r.Problems) == 0 {
+		doubt, err := f.doubt()
+		if err != nil {
+			return nil, err
+		}
+		if doubt != "" {
+			r.Warnings = append(r.Warnings, Problem{Check: "values", Message: doubt})
 		}
 	}
 	w := &verifier{ctx: ctx, files: &f, tensors: f.set.Tensors(), progress: progress}

@@ -17,7 +17,7 @@ import (
 
 func verify(t *testing.T, path string) *model.Verification {
 	t.Helper()
-	v, err := model.Verify(context.Background(), path, "", nil)
+	v, err := model.Verify(context.Background(), path, model.LoadOptions{}, nil)
 	require.NoError(t, err)
 	return v
 }
@@ -121,15 +121,15 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 		assert.Empty(t, v.Format)
 	})
 	t.Run("nothing", func(t *testing.T) {
-		_, err := model.Verify(context.Background(), filepath.Join(t.TempDir(), "m.bitnet"), "", nil)
+		_, err := model.Verify(context.Background(), filepath.Join(t.TempDir(), "m.bitnet"), model.LoadOptions{}, nil)
 		require.ErrorIs(t, err, fs.ErrNotExist)
 	})
 	t.Run("canceled", func(t *testing.T) {
 		n := openNative(t, "bitnet_offline_packed")
 		ctx, cancel := context.WithCancel(context.Background())
-		_, err := model.Verify(ctx, n.path, "", func(done, total int64) { cancel() })
+		_, err := model.Verify(ctx, n.path, model.LoadOptions{}, func(done, total int64) { cancel() })
 		require.ErrorIs(t, err, context.Canceled)
-		_, err = model.Verify(context.Background(), n.path, "mips", nil)
+		_, err = model.Verify(context.Background(), n.path, model.LoadOptions{I2SLayout: "mips"}, nil)
 		require.ErrorIs(t, err, model.ErrOption)
 	})
 }

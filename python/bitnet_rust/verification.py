@@ -27,7 +27,7 @@ class Verification:
     """Why the model will not load, or is not what was saved: "check" is "structure", "checksum" or "values"; "tensor", which
     may be empty; "message"."""
     warnings: list[dict[str, str]]
-    """The same of what a trained model does not have, such as a matrix of zeros."""
+    """The same of what a trained model does not have, such as a matrix of zeros, and what loading warns of."""
     norms: list[dict[str, Any]]
     """"name", "min", "max", "mean" and "std" of the weights of every norm."""
 
@@ -45,6 +45,8 @@ def verify_model(
     name: str | PathLike[str],
     *,
     i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
+    quantize: bool = False,
+    revision: str | None = None,
     local_files_only: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Verification:
@@ -53,10 +55,11 @@ def verify_model(
     scales that are not positive.
 
     name: as for ``BitNetModel.from_pretrained``.
-    i2s_layout: of I2_S tensors in a GGUF file, see ``from_pretrained``.
+    i2s_layout, quantize, revision, local_files_only: see ``from_pretrained``.
     progress: called as progress(bytes_done, bytes_total).
 
     Raises ModelNotFoundError, ArgumentError, FileSystemError; what is wrong with the content is in ``problems``.
     """
-    path = resolve(name, local_files_only=local_files_only)
-    return Verification(**json.loads(_bitnet.verify(path.absolute(), i2s_layout, progress)))
+    path = resolve(name, revision=revision, local_files_only=local_files_only)
+    options = {"i2s_layout": i2s_layout, "quantize": bool(quantize)}
+    return Verification(**json.loads(_bitnet.verify(path.absolute(), json.dumps(options), progress)))
