@@ -2,7 +2,10 @@
 
 import itertools
 import json
+import re
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitnet_rust import ArgumentError, BitNetModel, ModelNotFoundError, conversion, convert, inspect_model
+from bitnet_rust import (
+    ArgumentError,
+    BitNetModel,
+    ModelNotFoundError,
+    conversion,
+    convert,
+    inspect_model,
+    verify_model,
+)
 from conftest import GOLDEN, TINY, Terminal
 
 MASTERS = GOLDEN / "bitnet_online_bf16"
@@ -122,6 +133,157 @@ def test_mistakes_are_named(sources: dict[str, Path], tmp_path: Path) -> None:
         convert("bitnet-shakespeare", sources["hf"], to="native")
     with pytest.raises(ModelNotFoundError):
         convert(tmp_path / "nothing.gguf", tmp_path / "m.bitnet")
+
+
+# Options that some format has, those that have it, and how the command says it.
+OPTIONS: list[tuple[str, Any, tuple[str, ...], tuple[str, ...]]] = [
+    ("type", "tq2_0", ("gguf", "onnx"), ("--type", "tq2_0")),
+    ("use_cache", False, ("onnx",), ("--no-cache",)),
+    ("masters", "nonsense", ("hf-master",), ("--masters", "nonsense")),
+    ("derive_masters", True, ("hf-master",), ("--derive-masters",)),
+    ("linear_class", "bitlinear", ("hf",), ("--linear-class", "bitlinear")),
+    ("compression", "zstd", ("native",), ("--compression", "zstd")),
+    ("max_shard_size", "1MB", ("native", "hf", "hf-master"), ("--max-shard-size", "1MB")),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "formats", "options"), OPTIONS, ids=[option[0] for option in OPTIONS])
+def test_options_of_another_format_are_refused(
+    name: str, value: Any, formats: tuple[str, ...], options: tuple[str, ...], bitnet: Terminal, tmp_path: Path
+) -> None:
+    for to in ("native", "hf", "hf-master", "gguf", "onnx"):
+        if to in formats:
+            continue
+        said = f"{name} = {value!r}: expected to={' or '.join(map(repr, formats))} with it, found {to!r}"
+        with pytest.raises(ArgumentError, match=re.escape(said)):
+            convert(TINY, tmp_path / TARGETS[to], to, **{name: value}, dry_run=True)  # type: ignore[arg-type]
+        status, _, err = bitnet("convert", str(TINY), str(tmp_path / TARGETS[to]), "--to", to, *options)
+        assert (status, err) == (1, f"bitnet: {said}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_master_weights_of_no_dtype_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match='masters = "nonsense": expected "float32" or "bfloat16"'):
+        convert(MASTERS, tmp_path / "masters", "hf-master", masters="nonsense")  # type: ignore[arg-type]
+
+
+def split_in_two(path: Path, place: Path) -> Path:
+    """The tensors of a GGUF file in two files of version 3; gives the first."""
+    data, at = path.read_bytes(), 24
+    count, entries = struct.unpack_from("<QQ", data, 8)
+
+    def number(kind: str) -> int:
+        nonlocal at
+        value: int = struct.unpack_from(f"<{kind}", data, at)[0]
+        at += struct.calcsize(kind)
+        return value
+
+    def skip(kind: int) -> None:
+        nonlocal at
+        if kind == 8:
+            length = number("Q")
+            at += length
+        elif kind == 9:
+            inner, length = number("I"), number("Q")
+            for _ in range(length):
+                skip(inner)
+        else:
+            at += {0: 1, 1: 1, 2: 2, 3: 2, 7: 1, 10: 8, 11: 8, 12: 8}.get(kind, 4)
+
+    for _ in range(entries):
+        skip(8)
+        skip(number("I"))
+    metadata, tensors = data[24:at], []
+    for _ in range(count):
+        begin = at
+        skip(8)
+        dimensions = number("I")
+        at += 8 * dimensions + 4
+        tensors.append((data[begin:at], number("Q")))
+    start = at + -at % 32
+    ends = [*(offset for _, offset in tensors[1:]), len(data) - start]
+    place.mkdir()
+    for part, half in enumerate((range(count // 2), range(count // 2, count))):
+        own = b"".join(
+            struct.pack("<Q", len(key)) + key + value
+            for key, value in (
+                (b"split.no", struct.pack("<IH", 2, part)),
+                (b"split.count", struct.pack("<IH", 2, 2)),
+                (b"split.tensors.count", struct.pack("<Ii", 5, count)),
+            )
+        )
+        first = tensors[half[0]][1]
+        header = b"GGUF" + struct.pack("<IQQ", 3, len(half), 3 + (entries if part == 0 else 0)) + own
+        header += metadata if part == 0 else b""
+        header += b"".join(tensors[i][0] + struct.pack("<Q", tensors[i][1] - first) for i in half)
+        header += bytes(-len(header) % 32)
+        content = data[start + first : start + ends[half[-1]]]
+        (place / f"m-{part + 1:05}-of-00002.gguf").write_bytes(header + content + bytes(-len(content) % 32))
+    return place / "m-00001-of-00002.gguf"
+
+
+def test_the_size_of_a_source_is_that_of_all_its_files(sources: dict[str, Path], tmp_path: Path) -> None:
+    """By whichever file of a split one, and by its directory; others that are there do not count."""
+    first = split_in_two(sources["gguf"], tmp_path / "split")
+    second = first.with_name("m-00002-of-00002.gguf")
+    for source in (first, second, first.parent):
+        done = convert(source, tmp_path / "m.bitnet")
+        assert done.max_difference == 0
+        assert done.source_bytes == first.stat().st_size + second.stat().st_size
+    first.with_name("m-00001-of-00003.gguf").write_bytes(b"of another")
+    assert convert(second, tmp_path / "again.bitnet").source_bytes == done.source_bytes
+    convert(sources["gguf"], tmp_path / "shards", "native", max_shard_size="500kB")
+    index = tmp_path / "shards" / "model.bitnet.index.json"
+    whole = sum(file.stat().st_size for file in index.parent.glob("model*"))
+    assert convert(index, tmp_path / "once.bitnet").source_bytes == whole > 1_000_000
+
+
+def test_a_directory_of_several_models_names_them(sources: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("a.gguf", "b.gguf"):
+        shutil.copy(sources["gguf"], tmp_path / name)
+    with pytest.raises(ArgumentError, match=r"several models, a\.gguf, b\.gguf: must be one of these files"):
+        BitNetModel.from_pretrained(tmp_path)
+    (tmp_path / "b.gguf").unlink()
+    with BitNetModel.from_pretrained(tmp_path) as model:
+        assert model.tokenizer.encode("First Citizen:")
+
+
+def test_the_command_warns_of_a_layout_on_one_line(bitnet: Terminal, sources: dict[str, Path], tmp_path: Path) -> None:
+    """Of weights that were trained: every command that reads them says that another layout looks right."""
+    source, text = str(sources["gguf"]), tmp_path / "text"
+    text.write_text("First Citizen: speak. " * 60)
+    said = f'{source} was read with i2s_layout="arm64" and looks as if it had "x86"'
+    for command in (
+        ("convert", source, str(tmp_path / "m.bitnet")),
+        ("inspect", source),
+        ("diff", source, "bitnet-shakespeare"),
+        ("generate", "First", "-n", "1", "-m", source),
+        ("perplexity", str(text), "-m", source),
+        ("eval", "--data", str(text), "-m", source),
+    ):
+        status, _, err = bitnet(*command, "--i2s-layout", "arm64")
+        assert status == (command[0] == "diff"), err
+        assert err.startswith(f"bitnet: warning: {said}"), err
+        assert err.count("\n") == 1, err
+        assert bitnet(*command)[2] == ""
+    for command in (("inspect", source), ("inspect", "bitnet-shakespeare"), ("generate", "First", "-n", "1")):
+        status, _, err = bitnet(*command, "--i2s-layout", "bogus")
+        assert (status, err) == (
+            1,
+            'bitnet: invalid load option: i2s_layout "bogus": must be one of x86, arm64, row4\n',
+        )
+    status, _, err = bitnet("inspect", source, "--hex", "output_norm.weight", "--i2s-layout", "bogus")
+    assert (status, "go together" in err and "--i2s-layout" in err) == (2, True), err
+
+
+def test_verify_doubts_a_layout(bitnet: Terminal, sources: dict[str, Path]) -> None:
+    found = verify_model(sources["gguf"], i2s_layout="arm64")
+    assert found.ok
+    assert [warning["check"] for warning in found.warnings] == ["values"]
+    status, out, err = bitnet("verify", str(sources["gguf"]), "--i2s-layout", "arm64")
+    assert (status, "sound, 1 warning\n" in out) == (0, True), out
+    assert 'read with i2s_layout="arm64" and looks as if it had "x86"' in err
+    assert verify_model(sources["gguf"]).warnings == []
 
 
 def test_the_command_says_what_it_did(bitnet: Terminal, tmp_path: Path) -> None:
@@ -259,7 +421,8 @@ MEASURED = """
 import sys
 from pathlib import Path
 from bitnet_rust import convert
-convert(sys.argv[1], sys.argv[2], sys.argv[3], derive_masters=True, masters="bfloat16")
+options = {"derive_masters": True, "masters": "bfloat16"} if sys.argv[3] == "hf-master" else {}
+convert(sys.argv[1], sys.argv[2], sys.argv[3], **options)
 print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024)
 """
 

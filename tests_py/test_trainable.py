@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bitnet_rust import ArgumentError, BitNetModel, ConfigError, Tokenizer, Trainer
+from conftest import Terminal
 
 GOLDEN = Path(__file__).parents[1] / "tests_go" / "testdata" / "golden"
 TEXT = "To be, or not to be, that is the question.\n" * 60
@@ -86,17 +87,59 @@ def test_float_weights_become_ternary_when_asked(tmp_path: Path) -> None:
         config = json.loads((tmp_path / "config.json").read_text())
         del config["quantization_config"]
         (tmp_path / "config.json").write_text(json.dumps(config))
-        with pytest.raises(ConfigError, match="quantize=True"):
+        with pytest.raises(ConfigError, match=r"quantize=True \(on the command line --quantize\)"):
             BitNetModel.from_pretrained(tmp_path, trainable=True)
         with BitNetModel.from_pretrained(tmp_path, trainable=True, quantize=True) as start:
             assert np.array_equal(logits(start), logits(model))
             assert train(start, 3) == train(model, 3)
 
 
+def test_every_command_that_loads_makes_float_weights_ternary_when_asked(bitnet: Terminal, tmp_path: Path) -> None:
+    source, text = tmp_path / "llama", tmp_path / "text"
+    text.write_text("First Citizen: speak. " * 40)
+    with BitNetModel.from_config(SHAPE | {"architecture": "LlamaForCausalLM"}, seed=1, trainable=True) as model:
+        model.tokenizer = Tokenizer.bytes()
+        model.save_pretrained(source, format="hf", masters="float32")
+    config = json.loads((source / "config.json").read_text())
+    del config["quantization_config"]
+    (source / "config.json").write_text(json.dumps(config))
+    chosen, out = ("-m", str(source)), tmp_path / "tuned"
+    short = ("--max-steps", "1", "--batch-size", "1", "--context-length", "16", "--eval-fraction", "0", "--export", "")
+    for command, failing in (
+        (("generate", "First", "-n", "2", *chosen), 1),
+        (("inspect", str(source)), 1),
+        (("perplexity", str(text), *chosen), 1),
+        (("eval", "--data", str(text), *chosen), 1),
+        (("verify", str(source)), 1),
+        (("diff", str(source), str(source)), 2),
+        (("convert", str(source), str(tmp_path / "m.bitnet")), 1),
+        (("convert", str(source), str(tmp_path / "masters"), "--to", "hf-master"), 1),
+        (("finetune", *chosen, "--data", str(text), "--out", str(out), *short), 1),
+    ):
+        status, _, err = bitnet(*command)
+        assert (status, "--quantize" in err) == (failing, True), err
+        status, _, err = bitnet(*command, "--quantize")
+        assert status == 0, err
+    with BitNetModel.from_pretrained(tmp_path / "masters") as written:
+        assert np.array_equal(logits(written), logits(BitNetModel.from_pretrained(tmp_path / "m.bitnet")))
+
+
 def test_what_cannot_be_saved_or_trained_is_named(tmp_path: Path) -> None:
     with trained(1) as model:
         with pytest.raises(ArgumentError, match="masters = 'float32': expected format='hf'"):
             model.save_pretrained(tmp_path / "a", masters="float32")
+        for name, value, its in (
+            ("gguf_type", "q9", "gguf"),
+            ("onnx_type", "zz", "onnx"),
+            ("use_cache", False, "onnx"),
+        ):
+            options: Any = {name: value}
+            with pytest.raises(
+                ArgumentError, match=f"{name} = {value!r}: expected format='{its}' with it, found 'native'"
+            ):
+                model.save_pretrained(tmp_path / "a", **options)
+            with pytest.raises(ArgumentError, match=f"{name} = {value!r}: .* found 'hf'"):
+                model.save_pretrained(tmp_path / "a", format="hf", **options)
         with pytest.raises(ArgumentError, match='masters = "float16"'):
             model.save_pretrained(tmp_path / "a", format="hf", masters="float16")  # type: ignore[arg-type]
         model.save_pretrained(tmp_path / "packed", format="hf")

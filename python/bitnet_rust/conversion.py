@@ -1,6 +1,7 @@
 """From any format that loads to any that saves, with a check that the model is still the same."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
@@ -42,6 +43,10 @@ _TEXTS = (
 )
 # Options that not every format has, and those that have them.
 _ONLY = {
+    "type": ("gguf", "onnx"),
+    "use_cache": ("onnx",),
+    "masters": ("hf-master",),
+    "derive_masters": ("hf-master",),
     "compression": ("native",),
     "linear_class": ("hf",),
     "max_shard_size": ("native", "hf", "hf-master"),
@@ -98,14 +103,16 @@ def convert(
     *,
     type: "GGUFType | ONNXType | None" = None,
     use_cache: bool = True,
-    masters: Literal["float32", "bfloat16"] = "float32",
+    masters: Literal["float32", "bfloat16"] | None = None,
     derive_masters: bool = False,
     linear_class: LinearClass | None = None,
     i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
+    quantize: bool = False,
     compression: Literal["zstd"] | None = None,
     max_shard_size: int | str | None = None,
     check: bool = True,
     dry_run: bool = False,
+    revision: str | None = None,
     local_files_only: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -117,11 +124,11 @@ def convert(
         name of the target says.
     type: of ternary layers in a GGUF file, "i2_s" unless stated, or in an ONNX file, "int8" unless stated.
     use_cache: whether an ONNX graph takes and gives keys and values.
-    masters: dtype of master weights; "bfloat16" is half as large and rounds tables too.
+    masters: dtype of master weights, "float32" unless stated; "bfloat16" is half as large and rounds tables too.
     derive_masters: write master weights of a source that has only packed ones. They compute the same, but what they were before they
         were packed is lost: all are equally far from changing.
     linear_class: of "hf", see ``save_pretrained``.
-    i2s_layout: of a GGUF source with I2_S tensors, see ``from_pretrained``.
+    i2s_layout, quantize, revision, local_files_only: of the source, see ``from_pretrained``.
     compression, max_shard_size: of a native target, the latter also of a Hugging Face one, see ``BitNetModel.save_pretrained``.
     check: load what was written and compare the logits of a fixed prompt, and the token ids of fixed texts.
     dry_run: say what would be written, and write nothing. What cannot be written raises as without.
@@ -131,30 +138,27 @@ def convert(
     there stays, also when the process is killed, whose temporary files the next conversion to the same target takes away.
 
     Raises what loading and saving raise, and ArgumentError for a target that is the source, whose name does not go with the format,
-    or that holds files of something else, and for master weights that the source does not have.
+    for an option that the format does not have, for a target that holds files of something else, and for master weights that the source does not have.
     """
     place = Path(target).expanduser()
     kind = _format(place, to)
-    path = resolve(source, local_files_only=local_files_only)
+    path = resolve(source, revision=revision, local_files_only=local_files_only)
     if place.exists() and place.resolve() == path.resolve():
         raise ArgumentError(f"{fspath(target)} is the source itself: expected another place for the result")
     _refuse_others(place, kind)
-    if type is not None and kind not in ("gguf", "onnx"):
-        raise ArgumentError(f"type = {type!r}: expected to='gguf' or 'onnx' with it, found {kind!r}")
-    for name, value in (
-        ("compression", compression),
-        ("linear_class", linear_class),
-        ("max_shard_size", max_shard_size),
-    ):
+    stated = {
+        "type": type, "use_cache": None if use_cache else False, "masters": masters, "derive_masters": derive_masters or None,
+        "compression": compression, "linear_class": linear_class, "max_shard_size": max_shard_size,
+    }  # fmt: skip
+    for name, value in stated.items():
         if value is not None and kind not in _ONLY[name]:
-            raise ArgumentError(
-                f"{name} = {value!r}: expected a {' or '.join(_ONLY[name])} target with it, found {kind}"
-            )
-    with _read(path, _step(progress, "reading"), i2s_layout) as model:
+            expected = " or ".join(map(repr, _ONLY[name]))
+            raise ArgumentError(f"{name} = {value!r}: expected to={expected} with it, found {kind!r}")
+    with _read(path, _step(progress, "reading"), i2s_layout=i2s_layout, quantize=bool(quantize)) as model:
         weights = {
             "native": model.packing,
             "hf": "packed",
-            "hf-master": masters,
+            "hf-master": masters or "float32",
             "gguf": type or "i2_s",
             "onnx": type or "int8",
         }[kind]
@@ -169,7 +173,7 @@ def convert(
             "rounding": _ROUNDING.get((kind, linear_class if kind == "hf" else weights)),
         }
         options = {
-            "masters": masters if kind == "hf-master" else "",
+            "masters": weights if kind == "hf-master" else "",
             "derived_masters": derive_masters,
             "linear_class": linear_class or "",
             "whole": True,
@@ -198,7 +202,7 @@ def convert(
         model._save(place, form, options, _step(progress, "writing"))
     same = difference = different = agrees = None
     if before is not None:
-        with _read(place, _step(progress, "checking"), "x86") as written:
+        with _read(place, _step(progress, "checking")) as written:
             after = fixed_logits(written)
             after_ids = _fixed_ids(written, ids)
         same, difference = compare_logits(before, after)
@@ -215,9 +219,9 @@ def convert(
     )
 
 
-def _read(path: Path, progress: Callable[[int, int], object] | None, i2s_layout: Any) -> BitNetModel:
-    """A model whose weights stay in their files until they are needed."""
-    options = {"deferred": True, "resident": "copy", "i2s_layout": i2s_layout}
+def _read(path: Path, progress: Callable[[int, int], object] | None, **more: Any) -> BitNetModel:
+    """A model whose weights stay in their files until they are needed; more are options of loading."""
+    options = {"deferred": True, "resident": "copy"} | more
     return BitNetModel(_bitnet.load(path.absolute(), json.dumps(options), progress), path.absolute())
 
 
@@ -295,14 +299,28 @@ def within_rounding(a: "NDArray[np.float32]", b: "NDArray[np.float32]") -> bool:
     return bool(((a - b) ** 2).mean() <= a.var() / 64)
 
 
+# A file of a split GGUF model.
+_SPLIT = re.compile(r"(.*-)\d{5}(-of-\d{5}\.gguf)")
+
+
 def _size(path: Path) -> int:
-    """Bytes of a file, of all files of a split one, of an ONNX file with its data, or of the files of a directory."""
+    """Bytes of a file, of all files of a split one or of an index, of an ONNX file with its data, or of the files of a directory."""
     try:
         if path.is_dir():
-            return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-        size = path.stat().st_size
-        if path.suffix.lower() == ".onnx":
-            size += sum(file.stat().st_size for file in data_files(path))
-        return size
+            files = [file for file in path.iterdir() if file.is_file()]
+        elif path.suffix.lower() == ".onnx":
+            files = [path, *data_files(path)]
+        elif part := _SPLIT.fullmatch(path.name):
+            files = [
+                file
+                for file in path.parent.iterdir()
+                if (its := _SPLIT.fullmatch(file.name)) and its.groups() == part.groups()
+            ]
+        elif path.name.endswith(".index.json"):
+            named = set(json.loads(path.read_text("utf-8"))["weight_map"].values())
+            files = [path, *(path.parent / name for name in named)]
+        else:
+            files = [path]
+        return sum(file.stat().st_size for file in files)
     except OSError as error:
         raise FileSystemError(f"{path}: {error.strerror}") from error

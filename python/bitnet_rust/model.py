@@ -267,8 +267,8 @@ class BitNetModel:
         masters: Literal["float32", "bfloat16"] | None = None,
         linear_class: LinearClass | None = None,
         max_shard_size: int | str | None = None,
-        gguf_type: GGUFType = "i2_s",
-        onnx_type: "ONNXType" = "int8",
+        gguf_type: GGUFType | None = None,
+        onnx_type: "ONNXType | None" = None,
         use_cache: bool = True,
         compression: Literal["zstd"] | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -282,13 +282,13 @@ class BitNetModel:
         rounded. linear_class says what the scales of packed weights mean to whoever reads them: "autobitlinear" multiplies by them
         and "bitlinear" divides; by default it is what the model's config says, and transformers reads both. Tensors of more than
         max_shard_size, bytes or a text as "5GB" or "500MB", become several files with an index; by default a checkpoint's of more
-        than 5 GB do, and a native model is one file. "gguf" is one file that ends in .gguf, whose ternary layers are of gguf_type: "i2_s", which only bitnet.cpp
+        than 5 GB do, and a native model is one file. "gguf" is one file that ends in .gguf, whose ternary layers are of gguf_type: "i2_s" (unless stated), which only bitnet.cpp
         reads, keeps the scales as they are, and the others, which llama.cpp reads too where it knows the architecture, round
         them to float16 ("bf16" to bfloat16, "f32" not at all). "onnx" is a file that ends in .onnx for onnxruntime, with config.json and the
         tokenizer beside it, and its weights in a .onnx.data if they are large; it needs the package onnx. Its ternary weights are of
-        onnx_type: "int8", or "int2", a quarter as large, for newer versions of onnx and onnxruntime. With use_cache the graph takes and gives
+        onnx_type: "int8" (unless stated), or "int2", a quarter as large, for newer versions of onnx and onnxruntime. With use_cache the graph takes and gives
         the keys and values of the context, under the names that Optimum's exports have. Directories on the way are made; a file appears complete or not at all. FileSystemError if
-        the place cannot be written to.
+        the place cannot be written to, ArgumentError for an option of another format.
 
         Of the native format only:
 
@@ -300,6 +300,9 @@ class BitNetModel:
             ("masters", masters, ("hf",)),
             ("linear_class", linear_class, ("hf",)),
             ("max_shard_size", max_shard_size, ("hf", "native")),
+            ("gguf_type", gguf_type, ("gguf",)),
+            ("onnx_type", onnx_type, ("onnx",)),
+            ("use_cache", None if use_cache else False, ("onnx",)),
             ("compression", compression, ("native",)),
             ("metadata", metadata, ("native",)),
         ):
@@ -310,8 +313,8 @@ class BitNetModel:
             "masters": masters or "",
             "linear_class": linear_class or "",
             "max_shard_size": 0 if max_shard_size is None else shard_bytes(max_shard_size),
-            "gguf_type": gguf_type,
-            "onnx_type": onnx_type,
+            "gguf_type": gguf_type or "i2_s",
+            "onnx_type": onnx_type or "int8",
             "use_cache": use_cache,
             "compression": compression or "",
             "metadata": encode_metadata(self._notes | dict(metadata or {})),
