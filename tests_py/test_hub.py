@@ -1,5 +1,6 @@
 """Names to paths: directories, the registry, the hub, and what is said when there is nothing."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from bitnet_rust import BitNetModel, ModelNotFoundError, find_model, list_models, register_model
 from bitnet_rust.hub import _only_model, resolve
+from conftest import Terminal
 from hub_server import HubServer
 
 
@@ -30,6 +32,69 @@ def test_a_repository_is_downloaded_once_and_then_found_offline(published: HubSe
     published.requests.clear()
     BitNetModel.from_pretrained("someone/tiny-on-the-hub", cache_dir=cache, local_files_only=True).close()
     assert published.requests == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate First -n 1 -m {id}",
+        "inspect {id}",
+        "inspect {id} --tensors",
+        "inspect {id} --hex model.norm.weight",
+        "verify {id}",
+        "convert {id} {out}/m.bitnet",
+        "diff {id} {id}",
+        "perplexity {text} -m {id}",
+        "eval --data {text} -m {id}",
+        "tokenize --tokenizer {id} --data {text} --out {out}/ids.bin",
+        "finetune -m {id} --data {text} --out {out}/tuned --max-steps 1 --batch-size 1 --context-length 16 --eval-fraction 0 --export hf",
+    ],
+    ids=lambda command: command.partition(" {")[0],
+)
+def test_every_command_takes_a_revision_of_a_repository(
+    command: str, published: HubServer, bitnet: Terminal, tmp_path: Path
+) -> None:
+    """Another repository for each, since the cache is shared; then again from the cache, without a request."""
+    id = f"someone/{re.sub(r'[^a-z]', '', command)[:40]}"
+    published.repositories[id] = published.repositories["someone/tiny-on-the-hub"]
+    (tmp_path / "text").write_text("First Citizen: speak. " * 60)
+    for more in (("--revision", "special"), ("--revision", "special", "--offline")):
+        out = tmp_path / str(len(more))
+        out.mkdir()
+        published.requests.clear()
+        words = [word.format(id=id, text=tmp_path / "text", out=out) for word in command.split()]
+        status, _, err = bitnet(*words, *more)
+        assert status == 0, err
+        asked = [one for one in published.requests if "/api/models/" in one and "/tree/" not in one]
+        assert all("/revision/special" in one for one in asked), asked
+        assert bool(published.requests) == ("--offline" not in more)
+    if command.startswith("diff"):
+        published.requests.clear()
+        assert bitnet("diff", id, id, "--revision", "special", "--revision-b", "other")[0] == 0
+        assert any("/revision/other" in request for request in published.requests)
+
+
+def test_a_recipe_takes_revisions_and_a_command_goes_without_a_network(
+    published: HubServer, bitnet: Terminal, tmp_path: Path
+) -> None:
+    id = "someone/tiny-teacher"
+    published.repositories[id] = published.repositories["someone/tiny-on-the-hub"]
+    (tmp_path / "text").write_text("First Citizen: speak. " * 60)
+    (tmp_path / "recipe.yaml").write_text(
+        f"model: {{preset: tiny, num_hidden_layers: 1, hidden_size: 128, intermediate_size: 128}}\n"
+        f"tokenizer: {{path: {id}, revision: vocabulary}}\nteacher: {{path: {id}, revision: wise}}\n"
+        "data: {train: text, eval_fraction: 0}\n"
+        "training: {max_steps: 1, batch_size: 1, context_length: 16, distillation_alpha: 0.5}\nsample: {max_new_tokens: 1}\n"
+    )
+    command = ("train", "--config", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "out"))
+    status, _, err = bitnet(*command, "--offline")
+    assert (status, "only local files may be used" in err, published.requests) == (1, True, []), err
+    status, _, err = bitnet(*command)
+    assert status == 0, err
+    for revision in ("vocabulary", "wise"):
+        assert any(f"{id}/revision/{revision}" in request for request in published.requests)
+    status, _, err = bitnet(*command, "--offline", "--overwrite")
+    assert status == 0, err
 
 
 def test_a_registered_name_leads_to_its_repository(published: HubServer, tmp_path: Path, tiny: BitNetModel) -> None:

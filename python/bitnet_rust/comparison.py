@@ -57,13 +57,17 @@ def diff_models(
     *,
     logits: bool = True,
     i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
+    quantize: bool = False,
+    revision: str | None = None,
+    revision_b: str | None = None,
     local_files_only: bool = False,
 ) -> ModelDiff:
     """Compares two models: their configs, every tensor, and the logits of a fixed prompt.
 
     a, b: as for ``BitNetModel.from_pretrained``, files of any two formats, or models.
     logits: compute them; otherwise only files are read.
-    i2s_layout: of I2_S tensors in GGUF files, see ``from_pretrained``.
+    i2s_layout, quantize, revision, local_files_only: of both, see ``from_pretrained``.
+    revision_b: of b, where it is another one.
 
     Raises what loading raises.
     """
@@ -72,9 +76,11 @@ def diff_models(
             one
             if isinstance(one, BitNetModel)
             else stack.enter_context(
-                BitNetModel.from_pretrained(one, i2s_layout=i2s_layout, local_files_only=local_files_only)
+                BitNetModel.from_pretrained(
+                    one, i2s_layout=i2s_layout, quantize=quantize, revision=its, local_files_only=local_files_only
+                )
             )
-            for one in (a, b)
+            for one, its in ((a, revision), (b, revision if revision_b is None else revision_b))
         ]
         left, right = models
         tensors: list[dict[str, Any]] = json.loads(left._model.diff(right._model))

@@ -20,13 +20,14 @@ def inspect_model(
     *,
     stats: bool = False,
     i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
+    revision: str | None = None,
     local_files_only: bool = False,
 ) -> dict[str, Any]:
     """Lists what the files of a model hold, as they stand there: nothing is converted, and no model is built.
 
     name: as for ``BitNetModel.from_pretrained``.
     stats: read every tensor and describe its numbers.
-    i2s_layout: of I2_S tensors in a GGUF file, see ``from_pretrained``.
+    i2s_layout, revision, local_files_only: see ``from_pretrained``.
 
     Returns a dictionary with "path", "format" ("safetensors", "native", "gguf" or "onnx"), "metadata" and "tensors", a list of
     dictionaries: "name", "dtype" (of a native file the layout), "shape" (of packed weights that of the matrix), "bytes",
@@ -41,7 +42,7 @@ def inspect_model(
 
     Raises ModelNotFoundError, FormatError, ArgumentError.
     """
-    path = resolve(name, local_files_only=local_files_only)
+    path = resolve(name, revision=revision, local_files_only=local_files_only)
     info: dict[str, Any] = json.loads(_bitnet.inspect(path.absolute(), bool(stats), i2s_layout))
     if stats:
         info["summary"] = _summary([t["ternary"] for t in info["tensors"] if "ternary" in t])
@@ -59,15 +60,21 @@ def _summary(ternary: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def tensor_bytes(
-    name: str | PathLike[str], tensor: str, *, at: int = 0, size: int = 256, local_files_only: bool = False
+    name: str | PathLike[str],
+    tensor: str,
+    *,
+    at: int = 0,
+    size: int = 256,
+    revision: str | None = None,
+    local_files_only: bool = False,
 ) -> bytes:
     """Bytes of a tensor as they lie in the files of a model: size of them from byte at on, fewer where the tensor ends.
 
-    name: as for ``BitNetModel.from_pretrained``; tensor: a name that ``inspect_model`` lists.
+    name, revision, local_files_only: as for ``BitNetModel.from_pretrained``; tensor: a name that ``inspect_model`` lists.
 
     Raises ModelNotFoundError, FormatError (of a tensor that is not there, too), ArgumentError.
     """
-    path = resolve(name, local_files_only=local_files_only)
+    path = resolve(name, revision=revision, local_files_only=local_files_only)
     start, length = whole_number(at, "at", range(2**62)), whole_number(size, "size", range(1 << 30))
     return base64.b64decode(json.loads(_bitnet.tensor_bytes(path.absolute(), tensor, start, length)))
 

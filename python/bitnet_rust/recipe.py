@@ -37,8 +37,8 @@ RECIPE, LOG, CHECKPOINTS = "recipe.yaml", "train.jsonl", "checkpoints"
 
 _SECTIONS = {
     "model": "a registered name as preset, and fields of a configuration",
-    "tokenizer": ("kind", "path", "vocab_size", "special_tokens"),
-    "teacher": ("path",),
+    "tokenizer": ("kind", "path", "revision", "vocab_size", "special_tokens"),
+    "teacher": ("path", "revision"),
     "data": ("train", "eval", "eval_fraction", "dtype", "chat_template"),
     "training": "fields of TrainingConfig",
     "sample": ("prompt", *SamplingOptions.__annotations__),
@@ -47,6 +47,8 @@ _SECTIONS = {
 # Fields without which a configuration has no shape, and those that Hugging Face's form has.
 _SHAPE = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"}
 _HUGGING_FACE = {"architectures", "model_type", "quantization_config"}
+# Fields beside model.pretrained, which say how it is loaded.
+_LOADING = ("quantize", "i2s_layout", "revision")
 _KINDS = ("characters", "bytes", "bpe")
 _EVAL_FRACTION = 0.1
 _DEFAULT_PRESET = "char"
@@ -96,6 +98,8 @@ class Recipe:
             stated = {field: value for field, value in fields.items() if value is not None}
             if "preset" in stated:
                 self.model = {}
+            if "pretrained" in stated:
+                self.model.pop("revision", None)  # of another repository
             if "max_steps" in stated or "epochs" in stated:
                 self.training = {f: v for f, v in self.training.items() if f not in ("max_steps", "epochs")}
             getattr(self, name).update(stated)
@@ -150,8 +154,11 @@ class Recipe:
                 section[name] = move(path)
 
 
-def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: bool) -> dict[str, Any]:
-    """Makes the model of a recipe in the directory out: the model, its tokenizer, checkpoints, a log, the recipe.
+def run(
+    recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: bool, local_files_only: bool = False
+) -> dict[str, Any]:
+    """Makes the model of a recipe in the directory out: the model, its tokenizer, checkpoints, a log, the recipe. With local_files_only
+    nothing is downloaded.
 
     Gives path, steps, parameters, loss, eval_loss, eval_accuracy and perplexity (None without evaluation), a sample, and the paths of
     exports by format.
@@ -163,7 +170,7 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
     stated.check(teacher=bool(recipe.teacher))  # before anything that takes long
     train, held_out = _data(recipe.data)
     with ExitStack() as open_models:
-        model = open_models.enter_context(_model(recipe, out, train, held_out, resume))
+        model = open_models.enter_context(_model(recipe, out, train, held_out, resume, local_files_only))
         if _are_conversations(train):
             _give_template(model, recipe.data.get("chat_template"))
         _check_gpt2(model, exports)
@@ -171,7 +178,13 @@ def run(recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: b
             _check_gguf(model, exports["gguf"][1]["gguf_type"])
         teacher = None
         if recipe.teacher:
-            teacher = open_models.enter_context(BitNetModel.from_pretrained(recipe.teacher.get("path", "")))
+            teacher = open_models.enter_context(
+                BitNetModel.from_pretrained(
+                    recipe.teacher.get("path", ""),
+                    revision=recipe.teacher.get("revision"),
+                    local_files_only=local_files_only,
+                )
+            )
         if stated.early_stopping is not None and not held_out:
             raise ArgumentError("training.early_stopping: expected data.eval or data.eval_fraction with it")
         if _are_conversations(train) and stated.context_length is None:
@@ -352,10 +365,10 @@ def _exports(section: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]
     formats = section.get("formats", [])
     if not isinstance(formats, list) or not all(name in tuple(_EXPORTS) for name in formats):
         raise ArgumentError(f"export.formats = {formats!r}: expected a list of {', '.join(_EXPORTS)}")
-    stated = {"linear_class": None, "masters": "bfloat16", "gguf_type": "i2_s"} | dict(section)
+    stated = {"linear_class": None, "masters": "float32", "gguf_type": "i2_s"} | dict(section)
     for name, known in (
         ("linear_class", (None, *get_args(LinearClass))),
-        ("masters", ("bfloat16", "float32")),
+        ("masters", ("float32", "bfloat16")),
         ("gguf_type", get_args(GGUFType)),
     ):
         if stated[name] not in known:
@@ -403,23 +416,28 @@ def _check_gguf(model: BitNetModel, gguf_type: str) -> None:
             )
 
 
-def _model(recipe: Recipe, out: Path, train: Any, held_out: Any, resume: bool) -> BitNetModel:
+def _model(recipe: Recipe, out: Path, train: Any, held_out: Any, resume: bool, offline: bool) -> BitNetModel:
     """The model that training begins with, and its tokenizer."""
     if "pretrained" in recipe.model:
-        refuse_unknown(recipe.model, ("pretrained", "quantize"), "model with pretrained")
+        refuse_unknown(recipe.model, ("pretrained", *_LOADING), "model with pretrained")
         model = BitNetModel.from_pretrained(
-            recipe.model["pretrained"], trainable=True, quantize=recipe.model.get("quantize", False)
+            recipe.model["pretrained"],
+            trainable=True,
+            local_files_only=offline,
+            **{name: recipe.model[name] for name in _LOADING if name in recipe.model},
         )
         if recipe.tokenizer:
-            model.tokenizer = _tokenizer(recipe.tokenizer, {}, model.config.vocab_size, train, held_out)
+            model.tokenizer = _tokenizer(recipe.tokenizer, {}, model.config.vocab_size, train, held_out, offline)
         return model
-    config, tokenizer = _config(recipe, out, train, held_out, resume)
+    config, tokenizer = _config(recipe, out, train, held_out, resume, offline)
     model = BitNetModel.from_config(config, seed=recipe.training.get("seed", 0), trainable=True)
     model.tokenizer = tokenizer
     return model
 
 
-def _config(recipe: Recipe, out: Path, train: Any, held_out: Any, resume: bool) -> tuple[BitNetConfig, Tokenizer]:
+def _config(
+    recipe: Recipe, out: Path, train: Any, held_out: Any, resume: bool, offline: bool
+) -> tuple[BitNetConfig, Tokenizer]:
     """The model's configuration, whose vocabulary is the tokenizer's, and the tokenizer."""
     fields = recipe.model
     if "preset" not in fields and not set(fields) & _HUGGING_FACE:
@@ -429,18 +447,20 @@ def _config(recipe: Recipe, out: Path, train: Any, held_out: Any, resume: bool) 
     if resume and (out / "tokenizer.json").exists():
         tokenizer = Tokenizer.from_pretrained(out)
     else:
-        tokenizer = _tokenizer(recipe.tokenizer, fields, base.vocab_size, train, held_out)
+        tokenizer = _tokenizer(recipe.tokenizer, fields, base.vocab_size, train, held_out, offline)
     shape = {**base, "vocab_size": len(tokenizer)}
     for token in ("bos", "eos", "pad"):
         shape[f"{token}_token_id"] = getattr(tokenizer, f"{token}_token_id")
     return BitNetConfig.from_dict({name: value for name, value in shape.items() if value is not None}), tokenizer
 
 
-def _tokenizer(section: dict[str, Any], model: Mapping[str, Any], vocab: int, train: Any, held_out: Any) -> Tokenizer:
+def _tokenizer(
+    section: dict[str, Any], model: Mapping[str, Any], vocab: int, train: Any, held_out: Any, offline: bool
+) -> Tokenizer:
     """By default the characters of all texts for the character model and small vocabularies, else byte-level BPE."""
     refuse_unknown(section, _SECTIONS["tokenizer"], "tokenizer")
     if section.get("path"):
-        return Tokenizer.from_pretrained(section["path"])
+        return Tokenizer.from_pretrained(section["path"], revision=section.get("revision"), local_files_only=offline)
     preset = model.get("preset")
     small = vocab < 256 or (preset is not None and find_model(preset).name == _DEFAULT_PRESET)
     kind = section.setdefault("kind", "characters" if small else "bpe")

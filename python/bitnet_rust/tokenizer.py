@@ -38,14 +38,17 @@ class Tokenizer:
         self._special = {name: _content(self._config.get(name)) for name in _SPECIAL_TOKENS}
 
     @classmethod
-    def from_pretrained(cls, name: str | PathLike[str], *, local_files_only: bool = False) -> "Tokenizer":
+    def from_pretrained(
+        cls, name: str | PathLike[str], *, revision: str | None = None, local_files_only: bool = False
+    ) -> "Tokenizer":
         """Reads the tokenizer of a model, which need not be there itself.
 
         name: as for ``BitNetModel.from_pretrained``: a directory with tokenizer.json, and beside it
             tokenizer_config.json and chat_template.jinja where they exist, a ``.bitnet`` file, a registered name, or a
             Hugging Face repository.
+        revision, local_files_only: as in huggingface_hub.
         """
-        path = resolve(name, local_files_only=local_files_only, files=TOKENIZER_FILES)
+        path = resolve(name, revision=revision, local_files_only=local_files_only, files=TOKENIZER_FILES)
         try:
             texts: dict[str, str] = json.loads(_bitnet.assets(path))
         except (FormatError, FileSystemError) as error:

@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated
 
@@ -17,7 +18,7 @@ from .. import bench
 from ..errors import BitNetError, InternalError
 from .about import info, models
 from .files import convert, diff, inspect, verify
-from .output import fail, one_line
+from .output import fail, one_line, show_warning
 from .text import chat, evaluate, generate, perplexity
 from .training import finetune, tokenize, train
 
@@ -75,7 +76,9 @@ def run() -> int:
         elif mode == "w" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an encoding without the character is no reason to stop
     try:
-        app(prog_name="bitnet")
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            app(prog_name="bitnet")
     except InternalError as defect:
         return fail(str(defect), 1)  # all its lines: they belong in the report
     except (BitNetError, OSError, UnicodeDecodeError, MemoryError) as error:

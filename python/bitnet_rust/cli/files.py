@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ArgumentError, BitNetError
-from .options import AsJSON, HeadDType, Offline, Packing, Revision
+from .options import AsJSON, HeadDType, I2SLayout, Offline, Packing, Quantize, Revision
 from .output import LoadBar, cell, fail, load_model, one_line, print_json, print_table, working
 
 if TYPE_CHECKING:
@@ -30,27 +30,30 @@ def inspect(
     dump: Annotated[
         str | None, typer.Option("--hex", help="Dump bytes of a tensor instead: TENSOR, or TENSOR:FROM:BYTES.")
     ] = None,
-    i2s_layout: Annotated[str, typer.Option(help="I2_S tensors of a GGUF file as x86, arm64 or row4.")] = "x86",
     head_dtype: HeadDType = "auto",
     packing: Packing = "auto",
+    i2s_layout: I2SLayout = "x86",
+    quantize: Quantize = False,
     revision: Revision = None,
     offline: Offline = False,
     as_json: AsJSON = False,
 ) -> None:
     """Load a model and show what it is; or list what its files hold, without loading it."""
-    asked = {"--hex": dump is not None, "--tree": tree, "--stats": stats, "--tensors": tensors}
-    if asked["--hex"] and sum(asked.values()) > 1:
-        given = ", ".join(name for name, here in asked.items() if here and name != "--hex")
+    others = {"--tree": tree, "--stats": stats, "--tensors": tensors, "--i2s-layout": i2s_layout != "x86"}
+    if dump is not None and any(others.values()):
+        given = ", ".join(name for name, here in others.items() if here)
         raise typer.BadParameter(
             f"shows the bytes of one tensor: does not go together with {given}", param_hint="--hex"
         )
+    place: Any = {"revision": revision, "local_files_only": offline}
     if dump is not None:
-        _dump(model, dump, offline, as_json)
+        _dump(model, dump, place, as_json)
         return
     if tensors or stats or tree:
-        _inspect_files(model, stats, tree, i2s_layout, offline, as_json)
+        _inspect_files(model, stats, tree, place | {"i2s_layout": i2s_layout}, as_json)
         return
-    with load_model(model, head_dtype, packing, None, revision, offline) as loaded:
+    loading: Any = {"head_dtype": head_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize}
+    with load_model(model, offline=offline, revision=revision, **loading) as loaded:
         facts = _facts(loaded)
     if as_json:
         print_json(facts)
@@ -78,17 +81,17 @@ def _facts(model: "BitNetModel") -> dict[str, Any]:
     return facts | {"config": model.config.to_dict()}
 
 
-def _dump(model: str, place: str, offline: bool, as_json: bool) -> None:
+def _dump(model: str, what: str, place: Any, as_json: bool) -> None:
     from ..inspection import hex_lines, tensor_bytes
 
-    tensor, *numbers = place.split(":")
+    tensor, *numbers = what.split(":")
     try:
         at, size, *rest = [*(int(number, 0) for number in numbers), *(0, 256)[len(numbers) :]]
     except ValueError:
         rest = [0]
     if rest:
-        raise typer.BadParameter(f"{place!r}: expected TENSOR, TENSOR:FROM or TENSOR:FROM:BYTES", param_hint="--hex")
-    data = tensor_bytes(model, tensor, at=at, size=size, local_files_only=offline)
+        raise typer.BadParameter(f"{what!r}: expected TENSOR, TENSOR:FROM or TENSOR:FROM:BYTES", param_hint="--hex")
+    data = tensor_bytes(model, tensor, at=at, size=size, **place)
     if as_json:
         print_json({"name": tensor, "at": at, "hex": data.hex()})
         return
@@ -96,11 +99,11 @@ def _dump(model: str, place: str, offline: bool, as_json: bool) -> None:
         print(line)
 
 
-def _inspect_files(model: str, stats: bool, tree: bool, i2s_layout: Any, offline: bool, as_json: bool) -> None:
+def _inspect_files(model: str, stats: bool, tree: bool, reading: Any, as_json: bool) -> None:
     from ..inspection import inspect_model, tree_lines
 
     with working("reading"):
-        info = inspect_model(model, stats=stats, i2s_layout=i2s_layout, local_files_only=offline)
+        info = inspect_model(model, stats=stats, **reading)
     if as_json:
         print_json(info)
         return
@@ -160,7 +163,9 @@ def _numbers(tensor: dict[str, Any]) -> str:
 
 def verify(
     model: Annotated[str, typer.Argument(help="Model directory or file, registered name or hub id.")],
-    i2s_layout: Annotated[str, typer.Option(help="I2_S tensors of a GGUF file as x86, arm64 or row4.")] = "x86",
+    i2s_layout: I2SLayout = "x86",
+    quantize: Quantize = False,
+    revision: Revision = None,
     offline: Offline = False,
     as_json: AsJSON = False,
 ) -> None:
@@ -174,6 +179,8 @@ def verify(
         found = verify_model(
             model,
             i2s_layout=i2s_layout,  # type: ignore[arg-type]  # checked there
+            quantize=quantize,
+            revision=revision,
             local_files_only=offline,
             progress=bar if sys.stderr.isatty() else None,
         )
@@ -189,13 +196,15 @@ def _print_verification(found: "Verification") -> None:
     means = [norm["mean"] for norm in found.norms]
     spread = f", means from {min(means):.4g} to {max(means):.4g}" if means else ""
     sums = f"{found.checksums} compared" if found.checksums else "the format has none"
+    count = len(found.warnings)
+    warned = f", {count} warning{'s' * (count > 1)}" if count else ""
     rows = [
         ["path", found.path],
         ["format", found.format or "unknown"],
         ["tensors", f"{found.tensors:,}, {found.bytes / 1e6:,.1f} MB"],
         ["checksums", sums],
         ["norms", f"{len(found.norms)}{spread}"],
-        ["result", "sound" if found.ok else f"{len(found.problems)} problems"],
+        ["result", ("sound" if found.ok else f"{len(found.problems)} problems") + warned],
     ]
     print_table(["", ""], rows)
     for kind, notes in (("problem", found.problems), ("warning", found.warnings)):
@@ -221,7 +230,9 @@ def convert(
         ),
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="An ONNX graph without keys and values.")] = False,
-    masters: Annotated[str, typer.Option(help="Master weights of hf-master as float32 or bfloat16.")] = "float32",
+    masters: Annotated[
+        str | None, typer.Option(help="Master weights of hf-master as float32 or bfloat16.", show_default="float32")
+    ] = None,
     derive_masters: Annotated[
         bool,
         typer.Option("--derive-masters", help="Write master weights of packed ones, which are not those of before."),
@@ -229,7 +240,8 @@ def convert(
     linear_class: Annotated[
         str | None, typer.Option(help="Scales of hf as autobitlinear or bitlinear.", show_default="the model's")
     ] = None,
-    i2s_layout: Annotated[str, typer.Option(help="I2_S tensors of a GGUF source as x86, arm64 or row4.")] = "x86",
+    i2s_layout: I2SLayout = "x86",
+    quantize: Quantize = False,
     compression: Annotated[str | None, typer.Option(help="zstd: a smaller native file, for shipping.")] = None,
     max_shard_size: Annotated[
         str | None, typer.Option(help="Divide a native model among files of at most so many bytes, such as 5GB.")
@@ -238,6 +250,7 @@ def convert(
         bool, typer.Option("--no-check", help="Do not compare logits and tokenizers of both models.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
+    revision: Revision = None,
     offline: Offline = False,
     as_json: AsJSON = False,
 ) -> None:
@@ -246,7 +259,8 @@ def convert(
 
     options: Any = {
         "type": weights_type, "use_cache": not no_cache, "masters": masters, "derive_masters": derive_masters,
-        "linear_class": linear_class, "i2s_layout": i2s_layout, "compression": compression, "max_shard_size": max_shard_size,
+        "linear_class": linear_class, "i2s_layout": i2s_layout, "quantize": quantize,
+        "compression": compression, "max_shard_size": max_shard_size, "revision": revision,
     }  # fmt: skip
     with ExitStack() as bars:
         shown: dict[str, LoadBar] = {}
@@ -308,16 +322,24 @@ def diff(
     a: Annotated[str, typer.Argument(help="Model directory or file, registered name or hub id.")],
     b: Annotated[str, typer.Argument(help="The model to compare it with, of the same or another format.")],
     no_logits: Annotated[bool, typer.Option("--no-logits", help="Do not compute logits.")] = False,
-    i2s_layout: Annotated[str, typer.Option(help="I2_S tensors of GGUF files as x86, arm64 or row4.")] = "x86",
+    i2s_layout: I2SLayout = "x86",
+    quantize: Quantize = False,
+    revision: Revision = None,
+    revision_b: Annotated[
+        str | None, typer.Option("--revision-b", help="Of B, where it is another one.", show_default="that of A")
+    ] = None,
     offline: Offline = False,
     as_json: AsJSON = False,
 ) -> None:
     """Compare two models: config, tensors, logits. Status 0: they compute the same; 1: they differ; 2: one cannot be read."""
     from ..comparison import diff_models
 
+    options: Any = {
+        "i2s_layout": i2s_layout, "quantize": quantize, "revision": revision, "revision_b": revision_b, "local_files_only": offline,
+    }  # fmt: skip
     try:
         with working("comparing"):
-            found = diff_models(a, b, logits=not no_logits, i2s_layout=i2s_layout, local_files_only=offline)  # type: ignore[arg-type]  # checked there
+            found = diff_models(a, b, logits=not no_logits, **options)
     except (BitNetError, OSError, MemoryError) as error:
         raise typer.Exit(fail(one_line(error), 2)) from error
     if as_json:

@@ -8,6 +8,10 @@ Model = Annotated[str, typer.Option("--model", "-m", help="Model directory, regi
 HeadDType = Annotated[str, typer.Option(help="Embedding and head as auto, exact, float32, bfloat16, int8 or int4.")]
 KVDType = Annotated[str, typer.Option(help="Keys and values as float32, float16, bfloat16 or int8.")]
 Packing = Annotated[str, typer.Option(help="Ternary weights as auto, 2bit or base3 (1.6 bits).")]
+I2SLayout = Annotated[str, typer.Option(help="I2_S tensors of a GGUF file as x86, arm64 or row4.")]
+Quantize = Annotated[
+    bool, typer.Option("--quantize", help="Take the float layers of a Llama or GPT-2 as masters of ternary ones.")
+]
 Threads = Annotated[int | None, typer.Option(help="Worker threads.", show_default="physical cores")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub repository.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use local files only.")]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import FileSystemError
 from ..runtime import set_num_threads
@@ -15,16 +15,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def load_model(
-    name: str,
-    head_dtype: str,
-    packing: Any,
-    threads: int | None,
-    revision: str | None,
-    offline: bool,
-    kv_dtype: Any = "float32",
-) -> "Iterator[BitNetModel]":
-    """The model, loaded under a progress bar when that takes long enough to see one."""
+def load_model(name: str, *, threads: int | None = None, offline: bool, **options: Any) -> "Iterator[BitNetModel]":
+    """The model, loaded under a progress bar when that takes long enough to see one; options are those of from_pretrained."""
     from ..model import BitNetModel
 
     if threads is not None:
@@ -32,12 +24,9 @@ def load_model(
     with LoadBar(name) as bar:
         model = BitNetModel.from_pretrained(
             name,
-            head_dtype=head_dtype,
-            kv_dtype=kv_dtype,
-            packing=packing,
-            revision=revision,
             local_files_only=offline,
             progress=bar if sys.stderr.isatty() else None,
+            **options,
         )
     with model:
         yield model
@@ -132,6 +121,18 @@ def print_json(value: Any) -> None:
 def one_line(error: BaseException) -> str:
     """An error's message on one line."""
     return " ".join(str(error).split())
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning on one line of stderr, without the place in our code: a `warnings.showwarning`."""
+    print(f"bitnet: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def fail(message: str, status: int) -> int:

@@ -16,6 +16,7 @@ from .options import (
     AssistantModel,
     FrequencyPenalty,
     HeadDType,
+    I2SLayout,
     IgnoreEOS,
     KVDType,
     LogitBias,
@@ -27,6 +28,7 @@ from .options import (
     Packing,
     PresencePenalty,
     PromptLookup,
+    Quantize,
     RepetitionPenalty,
     Revision,
     Seed,
@@ -73,6 +75,8 @@ def generate(
     head_dtype: HeadDType = "auto",
     kv_dtype: KVDType = "float32",
     packing: Packing = "auto",
+    i2s_layout: I2SLayout = "x86",
+    quantize: Quantize = False,
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -91,10 +95,14 @@ def generate(
         "stop_token_ids": stop_token_ids, "ignore_eos": ignore_eos, "prompt_lookup_num_tokens": prompt_lookup_num_tokens,
         "logprobs": logprobs,
     }  # fmt: skip
-    with load_model(model, head_dtype, packing, threads, revision, offline, kv_dtype) as loaded, ExitStack() as stack:
+    loading: dict[str, Any] = {
+        "head_dtype": head_dtype, "kv_dtype": kv_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize,
+        "revision": revision,
+    }  # fmt: skip
+    with load_model(model, threads=threads, offline=offline, **loading) as loaded, ExitStack() as stack:
         if assistant_model is not None:
             options["assistant_model"] = stack.enter_context(
-                load_model(assistant_model, "auto", "auto", None, None, offline, kv_dtype)
+                load_model(assistant_model, offline=offline, kv_dtype=kv_dtype)
             )
         options["num_assistant_tokens"] = num_assistant_tokens
         profile = None if trace is None else loaded.profile()
@@ -157,6 +165,8 @@ def chat(
     head_dtype: HeadDType = "auto",
     kv_dtype: KVDType = "float32",
     packing: Packing = "auto",
+    i2s_layout: I2SLayout = "x86",
+    quantize: Quantize = False,
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -176,13 +186,17 @@ def chat(
     start = [{"role": "system", "content": system}] if system else []
     template = read_text(chat_template) if chat_template else None
     interactive = sys.stdin.isatty()
+    loading: dict[str, Any] = {
+        "head_dtype": head_dtype, "kv_dtype": kv_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize,
+        "revision": revision,
+    }  # fmt: skip
     with ExitStack() as stack:
-        loaded = stack.enter_context(load_model(model, head_dtype, packing, threads, revision, offline, kv_dtype))
+        loaded = stack.enter_context(load_model(model, threads=threads, offline=offline, **loading))
         if template is None and loaded.tokenizer.chat_template is None:
             raise TokenizerError(f"{model} has no chat template: pass one with --chat-template, or use bitnet generate")
         assistant = None
         if assistant_model is not None:
-            assistant = stack.enter_context(load_model(assistant_model, "auto", "auto", None, None, offline, kv_dtype))
+            assistant = stack.enter_context(load_model(assistant_model, offline=offline, kv_dtype=kv_dtype))
         engine = Engine(
             loaded, max_sequences=1, assistant_model=assistant, num_assistant_tokens=num_assistant_tokens
         )  # it keeps what was read of the conversation
@@ -252,6 +266,8 @@ def perplexity(
     head_dtype: HeadDType = "auto",
     kv_dtype: KVDType = "float32",
     packing: Packing = "auto",
+    i2s_layout: I2SLayout = "x86",
+    quantize: Quantize = False,
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -259,7 +275,11 @@ def perplexity(
 ) -> None:
     """How well a model predicts a text: exp of the mean negative log-likelihood."""
     content = sys.stdin.read() if text == "-" else read_text(Path(text))
-    with load_model(model, head_dtype, packing, threads, revision, offline, kv_dtype) as loaded:
+    loading: dict[str, Any] = {
+        "head_dtype": head_dtype, "kv_dtype": kv_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize,
+        "revision": revision,
+    }  # fmt: skip
+    with load_model(model, threads=threads, offline=offline, **loading) as loaded:
         ids = loaded.tokenizer.encode(content)
         with working(f"reading {len(ids):,} tokens"):
             value = loaded.perplexity(ids, window=window, stride=stride)
@@ -278,6 +298,8 @@ def evaluate(
     dtype: Annotated[str | None, typer.Option(help="Of a file of token ids without a header, as uint16.")] = None,
     head_dtype: HeadDType = "auto",
     packing: Packing = "auto",
+    i2s_layout: I2SLayout = "x86",
+    quantize: Quantize = False,
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -287,8 +309,11 @@ def evaluate(
     from ..token_file import TokenFile
 
     source = data if dtype is None else TokenFile(data, dtype)
+    loading: dict[str, Any] = {
+        "head_dtype": head_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize, "revision": revision,
+    }  # fmt: skip
     with (
-        load_model(model, head_dtype, packing, threads, revision, offline) as loaded,
+        load_model(model, threads=threads, offline=offline, **loading) as loaded,
         LoadBar(str(data), "evaluating", "examples") as bar,
     ):
         shown = bar if sys.stderr.isatty() else None

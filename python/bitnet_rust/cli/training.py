@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..runtime import set_num_threads
-from .options import AsJSON, Offline, Threads
+from .options import AsJSON, Offline, Quantize, Revision, Threads
 from .output import LoadBar, print_json, working
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def train(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a directory that has files.")] = False,
     threads: Threads = None,
+    offline: Offline = False,
     as_json: AsJSON = False,
 ) -> None:
     """Train a new model on texts; Ctrl-C and SIGTERM save the run, and --resume continues it."""
@@ -68,7 +69,7 @@ def train(
             "learning_rate": learning_rate, "checkpoint_every": checkpoint_every, "seed": seed,
         },
     )  # fmt: skip
-    _run_recipe("train", chosen, settings, out, resume, overwrite, as_json)
+    _run_recipe("train", chosen, settings, out, resume, overwrite, offline, as_json)
 
 
 def finetune(
@@ -125,7 +126,13 @@ def finetune(
         bool, typer.Option("--resume", help="Continue the run in the directory, if there is one.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a directory that has files.")] = False,
+    i2s_layout: Annotated[
+        str | None, typer.Option(help="I2_S tensors of a GGUF file as x86, arm64 or row4.", show_default="x86")
+    ] = None,
+    quantize: Quantize = False,
     threads: Threads = None,
+    revision: Revision = None,
+    offline: Offline = False,
     as_json: AsJSON = False,
 ) -> None:
     """Train a model further on conversations, of which the assistant's part is learned, and export it."""
@@ -137,7 +144,7 @@ def finetune(
         config = out / recipe.RECIPE
     chosen = recipe.Recipe() if config is None else recipe.Recipe.from_file(config)
     chosen.override(
-        model={"pretrained": model},
+        model={"pretrained": model, "i2s_layout": i2s_layout, "quantize": quantize or None, "revision": revision},
         data={
             "train": [str(path) for path in data] if data else None,
             "eval": [str(path) for path in eval_data] if eval_data else None,
@@ -152,12 +159,12 @@ def finetune(
             "gguf_type": gguf_type,
         },
     )  # fmt: skip
-    _run_recipe("finetune", chosen, settings, out, resume, overwrite, as_json)
+    _run_recipe("finetune", chosen, settings, out, resume, overwrite, offline, as_json)
 
 
 def _run_recipe(
-    command: str, chosen: "Recipe", settings: list[str] | None, out: Path, resume: bool, overwrite: bool, as_json: bool
-) -> None:
+    command: str, chosen: "Recipe", settings: list[str] | None, out: Path, resume: bool, overwrite: bool, offline: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Makes the model of a recipe and says what came of it."""
     from .. import recipe
 
@@ -166,7 +173,9 @@ def _run_recipe(
     if command == "finetune":
         chosen.default_finetuning()
     try:
-        result = recipe.run(chosen, out, resume=resume, overwrite=overwrite, progress=sys.stderr.isatty())
+        result = recipe.run(
+            chosen, out, resume=resume, overwrite=overwrite, local_files_only=offline, progress=sys.stderr.isatty()
+        )
     except (KeyboardInterrupt, SystemExit) as end:
         for note in getattr(end, "__notes__", ()):
             print(f"{note}; continue it with bitnet {command} --out {out} --resume", file=sys.stderr)
@@ -195,6 +204,7 @@ def tokenize(
     ] = False,
     use_bytes: Annotated[bool, typer.Option("--bytes", help="The bytes of UTF-8 are the tokens.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    revision: Revision = None,
     offline: Offline = False,
     as_json: AsJSON = False,
 ) -> None:
@@ -207,7 +217,7 @@ def tokenize(
             "pass one of --tokenizer, --train-bpe, --characters and --bytes", param_hint="--tokenizer"
         )
     if tokenizer is not None:
-        chosen = Tokenizer.from_pretrained(tokenizer, local_files_only=offline)
+        chosen = Tokenizer.from_pretrained(tokenizer, revision=revision, local_files_only=offline)
     elif use_bytes:
         chosen = Tokenizer.bytes()
     else:
