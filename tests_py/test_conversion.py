@@ -355,8 +355,8 @@ def test_a_target_that_cuts_texts_otherwise_is_a_failure(
     """What a GGUF file whose tokenizer cannot be said in its words would be."""
     read = conversion._read
 
-    def lowered(path: Path, *more: Any) -> BitNetModel:
-        model = read(path, *more)
+    def lowered(path: Path, *more: Any, **options: Any) -> BitNetModel:
+        model = read(path, *more, **options)
         if path.suffix == ".gguf":
             texts = dict(model._assets)
             file = json.loads(texts["tokenizer.json"])
