@@ -458,9 +458,31 @@ def test_a_module_without_a_config_needs_only_what_its_weights_do_not_show() -> 
     assert model.forward([1, 2, 3]).shape == (3, 40)
 
 
+def llama(path: str, part: Any) -> Any:
+    module = Decoder()
+    module.set_submodule(path, part)
+    return module
+
+
 @pytest.mark.parametrize(
     ("make", "config", "message"),
     [
+        (
+            lambda: llama("layers.0.input_layernorm", nn.RMSNorm(16, eps=1e-5)),
+            {"num_attention_heads": 4},
+            r"model\.norm has eps = 0\.0001: expected 1e-05, that of model\.layers\.0\.input_layernorm|"
+            r"model\.layers\.0\.input_layernorm has eps = 1e-05: expected 0\.0001, that of model\.norm",
+        ),
+        (
+            Decoder,
+            {"num_attention_heads": 4, "rms_norm_eps": 1e-6},
+            "has eps = 0.0001: expected 1e-06, the config's rms_norm_eps",
+        ),
+        (
+            lambda: llama("layers.0.mlp.act_fn", nn.GELU()),
+            {"num_attention_heads": 4, "hidden_act": "silu"},
+            r"mlp\.act_fn is a GELU: expected the module of 'silu', the config's hidden_act",
+        ),
         (lambda: nn.Linear(3, 3), None, "expected the layout of Llama or BitNet"),
         (lambda: Decoder(nn.LayerNorm), {"num_attention_heads": 4}, "is a LayerNorm: expected RMSNorm"),
         (Decoder, {"num_attention_heads": 4, "model_type": "gemma"}, "model_type = 'gemma'"),

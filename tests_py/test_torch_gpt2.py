@@ -106,6 +106,11 @@ class GPT(nn.Module):
         return self.lm_head(t.ln_f(x))
 
 
+class Square(nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x * x
+
+
 def nano(bias: bool = True, activation: Any = None, **more: Any) -> Any:
     torch.manual_seed(5)
     return GPT(Config(bias=bias, **more), activation).eval()
@@ -136,6 +141,63 @@ def test_a_head_of_its_own_and_bfloat16_stay() -> None:
     assert not model.config.tie_word_embeddings
     assert model.config.dtype == "bfloat16"
     np.testing.assert_allclose(model.forward(IDS), logits_of(module.float()), rtol=0, atol=2e-5)
+
+
+def conv1d(linear: Any) -> Any:
+    """What transformers calls a Conv1D, with the parameters of a Linear."""
+
+    class Conv1D(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(linear.weight.detach().T.clone()), linear.bias
+
+        def forward(self, x: Any) -> Any:
+            return x @ self.weight + self.bias
+
+    return Conv1D()
+
+
+@pytest.mark.parametrize("path", ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"])
+@pytest.mark.parametrize("most", ["Linear", "Conv1D"])
+def test_each_layer_says_how_its_matrix_lies(path: str, most: str) -> None:
+    module = nano()
+    want = logits_of(module)
+    for block in module.transformer.h:
+        for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"):
+            if (name == path) == (most == "Linear"):
+                block.set_submodule(name, conv1d(block.get_submodule(name)))
+    np.testing.assert_allclose(logits_of(module), want, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(bt.from_torch(module).forward(IDS), want, rtol=0, atol=2e-5)
+
+
+def test_a_ternary_linear_among_conv1ds_is_ternary_alone() -> None:
+    module = nano()
+    for block in module.transformer.h:
+        block.attn.c_attn = bt.BitLinear.from_linear(block.attn.c_attn)
+        for name in ("attn.c_proj", "mlp.c_fc", "mlp.c_proj"):
+            block.set_submodule(name, conv1d(block.get_submodule(name)))
+    model = bt.from_torch(module)
+    assert model.config.quantization_config["modules_to_not_convert"] == [
+        "self_attn.o_proj",
+        "mlp.up_proj",
+        "mlp.down_proj",
+    ]
+    np.testing.assert_allclose(model.forward(IDS), logits_of(module), rtol=0, atol=2e-4)
+
+
+def test_norms_without_weights_and_with_an_eps_of_their_own() -> None:
+    module = nano()
+    for norm, eps in (("ln_1", 1e-2), ("ln_2", 1e-2)):
+        for block in module.transformer.h:
+            setattr(block, norm, nn.LayerNorm(32, eps, elementwise_affine=False))
+    module.transformer.ln_f = nn.LayerNorm(32, 1e-2)
+    np.testing.assert_allclose(bt.from_torch(module).forward(IDS), logits_of(module), rtol=0, atol=2e-5)
+    module.transformer.h[1].ln_2 = nn.LayerNorm(32)
+    with pytest.raises(
+        ArgumentError,
+        match=r"layers\.1\.post_attention_layernorm has eps = 1e-05: expected 0\.01, that of model\.layers\.0\.input_layernorm",
+    ):
+        bt.from_torch(module)
 
 
 # --- rules of what is ternary -------------------------------------------------------------------------------------------
@@ -263,7 +325,8 @@ def test_a_ternary_gpt2_is_exported_as_its_masters(tmp_path: Path) -> None:
         (lambda: hugging_face(scale_attn_weights=False), None, ConfigError, "scale_attn_weights = false"),
         (lambda: hugging_face(add_cross_attention=True), None, ArgumentError, "without cross attention"),
         (lambda: hugging_face(activation_function="tanh"), None, ConfigError, 'activation_function = "tanh"'),
-        (lambda: nano(activation=nn.Mish()), None, ArgumentError, "does not say which activation"),
+        (lambda: nano(activation=nn.Mish()), None, ArgumentError, r"mlp\.gelu is a Mish: expected one of relu2"),
+        (lambda: nano(activation=Square()), None, ArgumentError, "does not say which activation"),
         (nano, {"model_type": "gpt_bigcode", "n_head": 4}, ArgumentError, "model_type = 'gpt_bigcode'"),
         (nano, {"n_head": 5}, ConfigError, "hidden_size = 32: must be a multiple of num_attention_heads = 5"),
         (nano, {"n_head": 4, "n_layer": 3}, ConfigError, "n_layer = 3"),
@@ -274,6 +337,52 @@ def test_a_ternary_gpt2_is_exported_as_its_masters(tmp_path: Path) -> None:
 def test_what_only_looks_like_a_gpt2_is_refused_by_name(make: Any, config: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         bt.from_torch(make(), config=config)
+
+
+def changed(module: Any, path: str, part: Any) -> Any:
+    module.set_submodule(path, part)
+    return module
+
+
+class T5LayerNorm(nn.Module):  # an RMSNorm, whatever it is called
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.variance_epsilon = nn.Parameter(torch.ones(32)), 1e-5
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: changed(hugging_face(), "transformer.h.1.ln_1", nn.LayerNorm(32, 1e-3)),
+            r"layers\.1\.input_layernorm has eps = 0\.001: expected 1e-05, the config's layer_norm_epsilon",
+        ),
+        (
+            lambda: changed(hugging_face(), "transformer.h.1.mlp.act", nn.ReLU()),
+            r"layers\.1\.mlp\.act is a ReLU: expected the module of 'gelu_new', the config's activation_function",
+        ),
+        (
+            lambda: changed(nano(), "transformer.h.1.mlp.gelu", nn.GELU("tanh")),
+            r"layers\.1\.mlp\.gelu is a GELU: expected the module of 'gelu', that of model\.layers\.0\.mlp\.gelu",
+        ),
+        (
+            lambda: changed(nano(), "transformer.ln_f", T5LayerNorm()),
+            r"model\.norm is a T5LayerNorm: expected LayerNorm",
+        ),
+    ],
+)
+def test_what_modules_compute_is_what_the_config_says(make: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        bt.from_torch(make())
+
+
+def test_replace_linear_says_that_a_conv1d_stays() -> None:
+    module = hugging_face()
+    for root in (module, nn.ModuleDict({"lm": module, "score": nn.Linear(32, 2)})):
+        with pytest.raises(ArgumentError, match=r"transformer\.h\.0\.attn\.c_attn is a Conv1D, .*ternary=\"all\""):
+            bt.replace_linear(root)
+    taken = bt.replace_linear(nn.ModuleDict({"lm": module, "score": nn.Linear(32, 2)}), lambda path, _: path == "score")
+    assert isinstance(taken["score"], bt.BitLinear)
 
 
 def test_other_norms_and_other_shapes_are_refused_by_name() -> None:

@@ -35,8 +35,8 @@ def prefix_of(names: Mapping[str, Any]) -> str | None:
 
 
 def rename(state: State, layers: Mapping[str, nn.Module], prefix: str) -> tuple[State, dict[str, nn.Module]]:
-    """The tensors, matrices as [out, in], and modules of a GPT-2 under the names of a BitNetModel. Biases that are not there are zero."""
-    turned = _is_conv1d(state, prefix)
+    """The tensors, matrices as [out, in], and modules of a GPT-2 under the names of a BitNetModel."""
+    turned = _fused_is_turned(state, layers, prefix)
     if name := next((name for name in state if "crossattention" in name or "ln_cross_attn" in name), None):
         raise ArgumentError(f"{name}: expected a GPT-2 without cross attention, a language model alone")
     found: State = {}
@@ -47,13 +47,11 @@ def rename(state: State, layers: Mapping[str, nn.Module], prefix: str) -> tuple[
             found[re.sub(r"^(.+\.)?lm_head\.", "lm_head.", name)] = value
             continue
         module, _, part = name.removeprefix(prefix).rpartition(".")
-        if turned and _MODULE.fullmatch(module) and value.ndim == 2:
+        if _MODULE.fullmatch(module) and value.ndim == 2 and _is_turned(layers.get(prefix + module), turned):
             value = value.detach().T
         targets = _names(module)
         pieces = value.detach().chunk(len(targets)) if len(targets) > 1 else [value]
         found |= {f"{target}.{part}": piece for target, piece in zip(targets, pieces, strict=True)}
-    for name in [name for name in found if name.endswith("norm.weight")]:
-        found.setdefault(name.removesuffix("weight") + "bias", torch.zeros(found[name].shape))
     modules = {target: part for name, part in layers.items() for target in _names(name.removeprefix(prefix))}
     return found, modules
 
@@ -69,16 +67,34 @@ def _names(module: str) -> tuple[str, ...]:
     return (layer + _LAYER.get(rest, rest),)
 
 
-def _is_conv1d(state: State, prefix: str) -> bool:
-    """Whether matrices are [in, out], as those of transformers, and not [out, in] as those of torch.nn.Linear."""
-    rows, cols = state[f"{prefix}h.0.attn.c_attn.weight"].shape
-    if cols == 3 * rows:
-        return True
-    if rows == 3 * cols:
+def _is_turned(part: nn.Module | None, otherwise: bool) -> bool:
+    """Whether a layer's matrix is [in, out], as transformers' Conv1D has it, and not [out, in] as a Linear: by its class, where that says it."""
+    if hasattr(part, "in_features"):
         return False
-    raise ArgumentError(
-        f"{prefix}h.0.attn.c_attn.weight has shape ({rows}, {cols}): expected queries, keys and values of equal size, (d, 3 * d) or (3 * d, d)"
-    )
+    return otherwise if part is None or not is_conv1d(part) else True
+
+
+def is_conv1d(part: nn.Module) -> bool:
+    """Whether a layer is transformers' Conv1D, a Linear whose matrix is [in, out]."""
+    return any(kind.__name__ == "Conv1D" for kind in type(part).__mro__)
+
+
+def _fused_is_turned(state: State, layers: Mapping[str, nn.Module], prefix: str) -> bool:
+    """Whether the first c_attn is [in, out], which goes for the layers whose class does not say it. Refuses shapes of any that no GPT-2 has."""
+    turned = []
+    for name in [name for name in state if name.startswith(f"{prefix}h.") and name.endswith(".attn.c_attn.weight")]:
+        weight = state[name]
+        if weight.dtype == torch.uint8:
+            raise ArgumentError(
+                f"{name} is packed: expected master weights, as a GPT-2's queries, keys and values are ternary each by its own mean"
+            )
+        rows, cols = weight.shape
+        turned.append(_is_turned(layers.get(name.removesuffix(".weight")), cols == 3 * rows))
+        if (rows, cols) != ((cols // 3, 3 * rows) if turned[-1] else (3 * cols, cols)):
+            raise ArgumentError(
+                f"{name} has shape ({rows}, {cols}): expected queries, keys and values of equal size, (d, 3 * d) or (3 * d, d)"
+            )
+    return turned[0]
 
 
 def config_fields(config: Any) -> Any:
@@ -87,23 +103,6 @@ def config_fields(config: Any) -> Any:
         return config
     fields = dataclasses.asdict(config)
     return {name: fields[name] for name in ("vocab_size", "n_layer", "n_head", "n_embd") if name in fields}
-
-
-def activation_of(layers: Mapping[str, nn.Module]) -> str:
-    """The activation of a feed-forward network whose config does not say it."""
-    for name, part in layers.items():
-        if not name.startswith("model.layers.0.mlp."):
-            continue
-        kind = type(part).__name__
-        if isinstance(part, nn.GELU):
-            return "gelu" if part.approximate == "none" else "gelu_new"
-        if kind in ("NewGELUActivation", "NewGELU"):
-            return "gelu_new"
-        if isinstance(part, nn.ReLU | nn.SiLU):
-            return kind.lower()
-    raise ArgumentError(
-        'the module does not say which activation its feed-forward network has: pass config={"activation_function": "gelu_new", ...}'
-    )
 
 
 def same_codes(weight: torch.Tensor, parts: int) -> list[torch.Tensor]:

@@ -10,6 +10,7 @@ from ..errors import ArgumentError
 from ..nn import functional as F
 from ..tensor import Tensor
 from .bridge import apply, in_core, tensor
+from .gpt2 import is_conv1d
 
 Estimator = Literal["identity", "clipped", "soft"]
 
@@ -182,7 +183,8 @@ def replace_linear(
         "lm_head" or "embed_out", or whose weight is also that of an Embedding. Layers that are of a subclass of Linear stay as they are.
     ste: the straight-through estimator, see `BitLinear`.
 
-    A module that was trained in floats has to be trained again before it is good for anything. ArgumentError: nothing was replaced.
+    A module that was trained in floats has to be trained again before it is good for anything. ArgumentError: nothing was replaced, or, without a
+    filter, something would stay: a Conv1D, as transformers' GPT-2 has.
     """
     tables = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
 
@@ -192,6 +194,12 @@ def replace_linear(
         return path.rpartition(".")[2] not in ("lm_head", "embed_out") and id(linear.weight) not in tables
 
     chosen = {path: part for path, part in module.named_modules() if type(part) is nn.Linear and wanted(path, part)}
+    turned = next((path for path, part in module.named_modules() if is_conv1d(part)), None)
+    if turned is not None and (filter is None or not chosen):
+        raise ArgumentError(
+            f"replace_linear: {turned} is a Conv1D, whose matrix is [in, out], and a BitLinear could not share it: put a torch.nn.Linear in the "
+            'place of each, or make a BitNetModel with from_torch(module, ternary="all", trainable=True)'
+        )
     if not chosen:
         raise ArgumentError(f"replace_linear: {type(module).__name__} has no torch.nn.Linear that the filter takes")
     made = {id(part): BitLinear.from_linear(part, ste=ste) for part in chosen.values()}

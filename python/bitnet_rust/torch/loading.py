@@ -1,6 +1,7 @@
 """A module of torch as a BitNetModel."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -24,6 +25,21 @@ _CLASSES = {"llama": "LlamaForCausalLM", "bitnet": "BitNetForCausalLM", "gpt2": 
 
 # Families of transformers that compute what a Llama does, when their windows are off.
 _FAMILIES = ("llama", "bitnet", "mistral", "qwen2")
+
+# What a config calls the activations of torch and transformers, by class. A ReLU may be squared behind.
+_GELU_NEW, _SILU = ("gelu_new", "gelu_pytorch_tanh"), ("silu", "swish")
+_ACTIVATIONS: dict[str, tuple[str, ...]] = {
+    "ReLU": ("relu", "relu2"),
+    "ReLUSquaredActivation": ("relu2",),
+    "SiLU": _SILU,
+    "SiLUActivation": _SILU,
+    "GELUActivation": ("gelu",),
+    "NewGELU": _GELU_NEW,
+    "NewGELUActivation": _GELU_NEW,
+    "GELUTanh": _GELU_NEW,
+    "PytorchGELUTanh": _GELU_NEW,
+}
+_ACTIVATION_NAMES = ("relu2", "relu", *_SILU, "gelu", *_GELU_NEW)
 
 # Prefixes that torch.compile, data parallelism and others put before a name.
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|module|_checkpoint_wrapped_module)\.")
@@ -63,7 +79,8 @@ def from_torch(
 
     Weights are copied. The tokenizer is for you to set (``model.tokenizer = ...``).
 
-    Raises ArgumentError for a layout that no BitNetModel has, ConfigError for a config that does not fit, FormatError for a tensor that has no place.
+    Raises ArgumentError for a layout that no BitNetModel has, and for a norm's eps or an activation of which the config or another module
+    says something else; ConfigError for a config that does not fit, FormatError for a tensor that has no place.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"from_torch({type(module).__name__}): expected a torch.nn.Module")
@@ -97,7 +114,7 @@ class _Parts:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         found = {_WRAPPERS.sub(r"\1", name): value for name, value in module.state_dict(keep_vars=True).items()}
-        layers = {_WRAPPERS.sub(r"\1", name): part for name, part in module.named_modules()}
+        layers = {_WRAPPERS.sub(r"\1", name): part for name, part in module.named_modules(remove_duplicate=False)}
         prefix = gpt2.prefix_of(found)
         if prefix is not None:
             found, layers = gpt2.rename(found, layers, prefix)
@@ -117,12 +134,15 @@ class _Parts:
         for name, value in self.state.items():  # copies, so after what looks at addresses
             if value.dtype == torch.float64:
                 self.state[name] = value.detach().float()
+        norms = {name: part for name, part in self.layers.items() if name.startswith("model.")}
+        self.norms = {name: part for name, part in norms.items() if "norm" in type(part).__name__.lower()}
+        self._complete_norms()
         self.depth = 1 + max(int(m[1]) for name in self.state if (m := _PROJECTION.match(name)))
 
     def config(self, given: Any, is_ternary: Callable[[str, nn.Module], bool]) -> dict[str, Any]:
         """The content of a config.json. It completes the biases of the state, of which a checkpoint has all or none."""
-        fields = self._given(given)
         self._check_norms()
+        fields = self._given(given)
         projections = {name: part for name, part in self.layers.items() if _PROJECTION.fullmatch(name)}
         floats = [name for name, part in projections.items() if not is_ternary(name, part)]
         for name in floats:
@@ -173,16 +193,12 @@ class _Parts:
         fields["dtype"] = str(self.state["model.embed_tokens.weight"].dtype).removeprefix("torch.")
         fields.pop("torch_dtype", None)
         fields = {name: value for name, value in fields.items() if value is not None}
-        if self.is_gpt2 and "activation_function" not in fields and "hidden_act" not in fields:
-            fields["activation_function"] = gpt2.activation_of(self.layers)
-        return self._sizes() | fields
+        return self._sizes() | fields | self._eps(fields) | self._activation(fields)
 
     def _sizes(self) -> dict[str, Any]:
         """What the weights and norms show of a config."""
         vocab, dim = self.state["model.embed_tokens.weight"].shape
         shown = {"vocab_size": vocab, "hidden_size": dim, "num_hidden_layers": self.depth}
-        if "model.norm" in self.layers:
-            shown["rms_norm_eps"] = _eps(self.layers["model.norm"])
         down = self.state.get("model.layers.0.mlp.down_proj.weight")
         if down is not None:
             shown["intermediate_size"] = down.shape[1]
@@ -190,14 +206,56 @@ class _Parts:
             shown["max_position_embeddings"] = self.state["model.embed_positions.weight"].shape[0]
         return shown
 
+    def _complete_norms(self) -> None:
+        """Ones for the weight of a norm that has none, and zeros for the bias of a GPT-2's."""
+        for name, part in self.norms.items():
+            shape = getattr(part, "normalized_shape", None)
+            if shape is not None and getattr(part, "weight", None) is None:
+                self.state[f"{name}.weight"] = torch.ones(shape)
+        if self.is_gpt2:
+            for name in [name for name in self.state if name.endswith("norm.weight")]:
+                self.state.setdefault(name.removesuffix("weight") + "bias", torch.zeros(self.state[name].shape))
+
     def _check_norms(self) -> None:
-        for name, part in self.layers.items():
+        """Refuses norms that compute something else, by their classes."""
+        for name, part in self.norms.items():
             kind = type(part).__name__
             if self.is_gpt2:
-                if "norm" in kind.lower() and "LayerNorm" not in kind:
+                if "LayerNorm" not in kind or "RMS" in kind or "T5" in kind:  # T5's subtracts no mean
                     raise ArgumentError(f"{name} is a {kind}: expected LayerNorm, the norm of a GPT-2")
-            elif "norm" in kind.lower() and ("RMSNorm" not in kind or "Gemma" in kind):
+            elif "RMSNorm" not in kind or "Gemma" in kind:
                 raise ArgumentError(f"{name} is a {kind}: expected RMSNorm, the norm of layers in this layout")
+
+    def _eps(self, stated: Mapping[str, Any]) -> dict[str, Any]:
+        """The one eps that a model's norms have, by the norms or, where they do not say it, by the config. nanoGPT's has torch's."""
+        field = "layer_norm_epsilon" if "layer_norm_epsilon" in stated else "rms_norm_eps"
+        norms = {name: part for name, part in self.norms.items() if not name.endswith(".rms_norm")}
+        want = stated.get(field)
+        if not isinstance(want, int | float | None):  # which the core refuses
+            return {}
+        want = _one_eps(norms, want, f"the config's {field}")
+        if want is None and self.is_gpt2:
+            want = 1e-5
+        return {} if want is None else {field: want}
+
+    def _activation(self, stated: Mapping[str, Any]) -> dict[str, Any]:
+        """The activation of the feed-forward networks, by their modules or, where these do not say it, by the config."""
+        field = "activation_function" if "activation_function" in stated else "hidden_act"
+        want, whose = stated.get(field), f"the config's {field}"
+        for name, part in self.layers.items():
+            known = _activations(part) if ".mlp." in name else None
+            if known is None or (want is not None and want not in _ACTIVATION_NAMES):  # which the core refuses
+                continue
+            if want is None and known:
+                want, whose = known[0], f"that of {name}"
+            if want not in known:
+                expected = f"the module of {want!r}, {whose}" if want else f"one of {', '.join(_ACTIVATION_NAMES)}"
+                raise ArgumentError(f"{name} is a {type(part).__name__}: expected {expected}")
+        if want is None and self.is_gpt2:
+            raise ArgumentError(
+                'the module does not say which activation its feed-forward network has: pass config={"activation_function": "gelu_new", ...}'
+            )
+        return {} if want is None else {field: want}
 
     def _complete_biases(self, group: str, names: tuple[str, ...]) -> bool:
         """Whether the projections of a group have biases; zeros where only some have one, as in Qwen2, and where a GPT-2 has none."""
@@ -223,18 +281,46 @@ class _Parts:
         }
         if not ours:
             made |= {name: value for name, value in dict(own or {}).items() if value is not None}
-        norms = [part.rms_norm for part in projections.values() if getattr(part, "rms_norm", None) is not None]
+        norms = {
+            f"{name}.rms_norm": part.rms_norm
+            for name, part in projections.items()
+            if getattr(part, "rms_norm", None) is not None
+        }
         if norms:
-            made |= {"use_rms_norm": True, "rms_norm_eps": _eps(norms[0])}
+            made |= {"use_rms_norm": True, "rms_norm_eps": _one_eps(norms)}
         return made | {"modules_to_not_convert": _patterns(floats, self.depth) or None}
 
 
-def _eps(norm: Any) -> float:
-    """The eps of a norm of transformers, of ours, or of torch, where None is that of an RMSNorm's dtype. nanoGPT's LayerNorm has torch's default."""
+def _eps(norm: Any) -> float | None:
+    """The eps of a norm of transformers, of ours, or of torch, where None is that of an RMSNorm's dtype; None of one that does not say it."""
     eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
-    if eps is None and "LayerNorm" in type(norm).__name__:
-        eps = 1e-5
-    return float(torch.finfo(norm.weight.dtype).eps if eps is None else eps)
+    if eps is None and hasattr(norm, "eps"):
+        weight = getattr(norm, "weight", None)
+        eps = torch.finfo(torch.get_default_dtype() if weight is None else weight.dtype).eps
+    return None if eps is None else float(eps)
+
+
+def _one_eps(norms: Mapping[str, nn.Module], want: float | None = None, whose: str = "") -> float | None:
+    """The eps that is wanted, or else that all norms have that say one."""
+    for name, part in norms.items():
+        eps = _eps(part)
+        if want is None:
+            want, whose = eps, f"that of {name}"
+        elif eps is not None and not math.isclose(eps, want, rel_tol=1e-6):
+            raise ArgumentError(
+                f"{name} has eps = {eps}: expected {want}, {whose}, as all norms of a model have one eps"
+            )
+    return want
+
+
+def _activations(part: nn.Module) -> tuple[str, ...] | None:
+    """What a config calls an activation module, nothing if no BitNetModel has it; None for other modules."""
+    kind = type(part).__name__
+    if isinstance(part, nn.GELU):
+        return _ACTIVATIONS["GELUActivation" if part.approximate == "none" else "GELUTanh"]
+    if kind in _ACTIVATIONS:
+        return _ACTIVATIONS[kind]
+    return () if type(part).__module__ == nn.GELU.__module__ or kind.endswith("Activation") else None
 
 
 def _prefix(names: Mapping[str, Any], module: nn.Module) -> str:
