@@ -154,11 +154,7 @@ func (m fileMatrix) upright(out, in int) []byte {
 	}
 	data := make([]byte, out*in*size)
 	eachRows(out, func(first, rows int) {
-		for c := range in {
-			for r := first; r < first+rows; r++ {
-				copy(data[(r*in+c)*size:(r*in+c+1)*size], m.Data[(c*m.width+m.first+r)*size:])
-			}
-		}
+		turnFloats(data[first*in*size:], in, m.Data[(m.first+first)*size:], m.width, in, rows, size)
 	})
 	return data
 }
@@ -176,7 +172,7 @@ func (s *tensorSource) float(w fileMatrix, rows, cols int, format cpu.DenseForma
 	if quant.Scaled(format) {
 		d.RowScale = make([]float32, rows)
 	}
-	s.plan(w.View, 0, func() error {
+	s.planPart(w, rows, func() error {
 		return quant.PackDense(d.Panels, d.RowScale, format, w.DType, w.upright(rows, cols), rows, cols)
 	})
 	return d, nil
@@ -186,7 +182,7 @@ func (s *tensorSource) float(w fileMatrix, rows, cols int, format cpu.DenseForma
 func (s *tensorSource) ternarize(l *nn.Linear, w fileMatrix, layout quant.Layout) {
 	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Layout: s.opts.packed(layout)}
 	fill := s.codes(l.Ternary)
-	s.plan(w.View, 0, func() error {
+	s.planPart(w, l.Out, func() error {
 		return fill(func(panels []byte) (err error) {
 			l.Ternary.Scale, err = quant.Ternarize(panels, w.DType, w.upright(l.Out, l.In), l.Out, l.In)
 			return err
@@ -196,7 +192,16 @@ func (s *tensorSource) ternarize(l *nn.Linear, w fileMatrix, layout quant.Layout
 
 // plan adds a job that converts w, a tensor or its rows from first on, names it in its error, and gives its pages back.
 func (s *tensorSource) plan(w container.View, first int, convert func() error) {
-	s.add(job{order: s.order[w.Name], bytes: int64(len(w.Data)), work: func(context.Context) error {
+	s.planBytes(w, len(w.Data), first, convert)
+}
+
+// planPart is plan for a layer of so many rows, which may be one of several in a matrix.
+func (s *tensorSource) planPart(w fileMatrix, rows int, convert func() error) {
+	s.planBytes(w.View, len(w.Data)/w.width*rows, 0, convert)
+}
+
+func (s *tensorSource) planBytes(w container.View, size, first int, convert func() error) {
+	s.add(job{order: s.order[w.Name], bytes: int64(size), work: func(context.Context) error {
 		if err := convert(); err != nil {
 			return weightError(w, first, err)
 		}

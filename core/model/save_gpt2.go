@@ -80,13 +80,17 @@ func (w *gpt2Writer) turned(name string, parts ...gpt2Part) {
 				if err != nil {
 					return err
 				}
-				row, text := make([]float32, in), []byte(nil)
-				for r := range p.l.Out {
-					read(row, r)
-					text = appendFloats(text[:0], dtype, row)
-					for c := range in {
-						copy(data[(c*width+first+r)*size:][:size], text[c*size:])
+				const most = 8 * turnedRows
+				values := make([]float32, min(most, p.l.Out)*in)
+				for from := 0; from < p.l.Out; from += most {
+					n := min(most, p.l.Out-from)
+					for r := range n { // in their order: see derivedMasters
+						read(values[r*in:(r+1)*in], from+r)
 					}
+					eachRows(n, func(r, rows int) {
+						text := appendFloats(make([]byte, 0, rows*in*size), dtype, values[r*in:(r+rows)*in])
+						turnFloats(data[(first+from+r)*size:], width, text, in, rows, in, size)
+					})
 				}
 				return nil
 			}); err != nil {

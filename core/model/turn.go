@@ -37,6 +37,29 @@ func turn(dst []byte, ldd int, src []byte, lds, rows, cols int) {
 	}
 }
 
+// turnFloats is turn for numbers of two or four bytes, of which src and dst hold so many to a line.
+func turnFloats(dst []byte, ldd int, src []byte, lds, rows, cols, size int) {
+	const side = 16 // of the squares that are turned one after the other: lines of the cache
+	for r := 0; r < rows; r += side {
+		for c := 0; c < cols; c += side {
+			height, width := min(side, rows-r), min(side, cols-c)
+			for i := range width {
+				to := dst[((c+i)*ldd+r)*size:][:height*size]
+				from := src[(r*lds+c+i)*size:]
+				if size == 2 {
+					for j := range height {
+						binary.LittleEndian.PutUint16(to[2*j:], binary.LittleEndian.Uint16(from[2*j*lds:]))
+					}
+				} else {
+					for j := range height {
+						binary.LittleEndian.PutUint32(to[4*j:], binary.LittleEndian.Uint32(from[4*j*lds:]))
+					}
+				}
+			}
+		}
+	}
+}
+
 // turnSquare turns eight by eight bytes: squares of four change places, in them squares of two, and in those bytes. Its words are in
 // variables, which are in registers, as an array would not be.
 func turnSquare(dst []byte, ldd int, src []byte, lds int) {
