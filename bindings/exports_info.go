@@ -98,18 +98,24 @@ func bn_read_bandwidth(threads, bytes C.int64_t, seconds C.double, out *C.double
 	})
 }
 
+// config is the config of a model as Python sees it: by both names of a field that has two.
+type config model.Config
+
+// MarshalJSON is AllNames.
+func (c config) MarshalJSON() ([]byte, error) { return model.Config(c).AllNames() }
+
 // preset is a registered model as Python sees it.
 type preset struct {
-	Name       string       `json:"name"`
-	Aliases    []string     `json:"aliases"`
-	HubID      string       `json:"hub_id"`
-	Parameters int64        `json:"parameters"`
-	Bytes      int64        `json:"bytes"` // of the weights in memory, with an int8 head
-	Config     model.Config `json:"config"`
+	Name       string   `json:"name"`
+	Aliases    []string `json:"aliases"`
+	HubID      string   `json:"hub_id"`
+	Parameters int64    `json:"parameters"`
+	Bytes      int64    `json:"bytes"` // of the weights in memory, with an int8 head
+	Config     config   `json:"config"`
 }
 
 func presetOut(p model.Preset) preset {
-	return preset{p.Name, append([]string{}, p.Aliases...), p.HubID, p.Parameters, p.Config.WeightBytes(cpu.DenseInt8), p.Config}
+	return preset{p.Name, append([]string{}, p.Aliases...), p.HubID, p.Parameters, p.Config.WeightBytes(cpu.DenseInt8), config(p.Config)}
 }
 
 //export bn_presets
@@ -161,7 +167,7 @@ func bn_config(path, text *C.char, out **C.char, errOut **C.char) C.int {
 		if err != nil {
 			return err
 		}
-		return jsonOut(out, c)
+		return jsonOut(out, config(*c))
 	})
 }
 

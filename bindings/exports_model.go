@@ -197,7 +197,7 @@ func bn_model_free(h C.uintptr_t, errOut **C.char) C.int {
 func bn_model_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		m := value[*runner](h).model
-		return jsonOut(out, map[string]any{"config": m.Config, "info": m.Info})
+		return jsonOut(out, map[string]any{"config": config(*m.Config), "info": m.Info})
 	})
 }
 

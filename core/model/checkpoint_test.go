@@ -20,6 +20,9 @@ import (
 
 const golden = "../../tests_go/testdata/golden"
 
+// gpt2Folder is a GPT-2 of float layers, of transformers.
+const gpt2Folder = "../../tests_go/testdata/parity/gpt2_float32"
+
 var goldenFolders = []string{"bitnet_offline_packed", "bitnet_online_bf16", "llama_bitlinear_packed"}
 
 // checkpoint is a Hugging Face checkpoint that a test takes apart: its config and its tensors.

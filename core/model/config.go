@@ -310,6 +310,9 @@ func parseConfig(data []byte, name string, quantize bool) (*Config, error) {
 		}
 		return nil, root.asWritten(err)
 	}
+	if c.Architecture == ArchGPT2 && !c.hasTernary() {
+		c.Quantization = floatLayers()
+	}
 	return c, nil
 }
 

@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"reflect"
+	"strconv"
 )
 
-// gpt2Names are the fields that a GPT-2's config.json calls otherwise than those of other architectures. MarshalJSON writes both names,
-// so that a config can be asked for its hidden_size whatever its architecture.
+// gpt2Names are the fields that a GPT-2's config.json calls otherwise than those of other architectures. MarshalJSON writes its own
+// names, and AllNames both, so that a config can be asked for its hidden_size whatever its architecture.
 var gpt2Names = map[string]string{
 	"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "max_position_embeddings": "n_positions",
 	"intermediate_size": "n_inner", "hidden_act": "activation_function", "rms_norm_eps": "layer_norm_epsilon",
@@ -19,8 +19,19 @@ func floatLayers() Quantization {
 	return Quantization{LinearClass: AutoBitLinear, Mode: ModeOnline, RMSNormEps: 1e-6, ModulesToNotConvert: []string{"model.layers"}}
 }
 
-// isFloat says whether this is floatLayers, which files leave out.
-func (q *Quantization) isFloat() bool { return reflect.DeepEqual(*q, floatLayers()) }
+// hasTernary says whether any projection is ternary, by whatever its patterns match. Files say nothing of the quantization of a GPT-2 that
+// has none.
+func (c *Config) hasTernary() bool {
+	converts := c.Quantization.converter()
+	for layer := range c.NumHiddenLayers {
+		for _, l := range c.linearShapes() {
+			if converts(layerName(layer) + l.Name) {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // gpt2Fields gives the fields of a GPT-2's config.json the names that they have elsewhere; errors go on to call them as the file does. Two
 // names with two values are refused.
@@ -33,13 +44,26 @@ func (o *object) gpt2Fields() {
 		switch {
 		case v == nil && other != nil:
 			continue
-		case v != nil && other != nil && !bytes.Equal(bytes.TrimSpace(other), bytes.TrimSpace(v)):
+		case v != nil && other != nil && !sameValue(other, v):
 			o.fail(name, abbreviate(v), fmt.Sprintf("must be %s, the value of %s, which is the same field", abbreviate(other), common))
 		case v != nil:
 			o.fields[common] = v
 		}
 		o.renamed[common] = name
 	}
+}
+
+// sameValue says whether two fields have one value: numbers may be written in two ways, 1e-5 and 0.00001.
+func sameValue(a, b json.RawMessage) bool {
+	if bytes.Equal(bytes.TrimSpace(a), bytes.TrimSpace(b)) {
+		return true
+	}
+	number := func(v json.RawMessage) (float64, error) {
+		return strconv.ParseFloat(string(bytes.Trim(v, "\" \t\r\n")), 64)
+	}
+	x, errX := number(a)
+	y, errY := number(b)
+	return errX == nil && errY == nil && x == y
 }
 
 // readGPT2 takes the defaults of transformers' GPT2Config, and refuses what looks like GPT-2 and computes something else.
@@ -61,7 +85,7 @@ func (c *Config) readGPT2(o *object) {
 	}
 }
 
-// gpt2Config is what MarshalJSON writes of a GPT-2: the fields that transformers reads, then the common names of those that have one.
+// gpt2Config is what MarshalJSON writes of a GPT-2: the fields that transformers reads.
 type gpt2Config struct {
 	Architectures      []string        `json:"architectures"`
 	ModelType          string          `json:"model_type"`
@@ -81,8 +105,12 @@ type gpt2Config struct {
 	EOSTokenID         any             `json:"eos_token_id"`
 	PadTokenID         *int            `json:"pad_token_id"`
 	UseCache           bool            `json:"use_cache"`
-	Quantization       *hfQuantization `json:"quantization_config,omitempty"` // nil for floatLayers
+	Quantization       *hfQuantization `json:"quantization_config,omitempty"` // nil where no layer is ternary
+}
 
+// gpt2AllNames is gpt2Config and, by the names that they have elsewhere, its fields and those that follow from them.
+type gpt2AllNames struct {
+	gpt2Config
 	HiddenSize            int     `json:"hidden_size"`
 	NumHiddenLayers       int     `json:"num_hidden_layers"`
 	NumAttentionHeads     int     `json:"num_attention_heads"`
@@ -96,23 +124,27 @@ type gpt2Config struct {
 	MLPBias               bool    `json:"mlp_bias"`
 }
 
-// gpt2JSON is MarshalJSON of a GPT-2.
-func (c *Config) gpt2JSON() ([]byte, error) {
+// AllNames is MarshalJSON that says the fields of a GPT-2, which has names of its own for them, by the common names too.
+func (c Config) AllNames() ([]byte, error) {
+	if c.Architecture != ArchGPT2 {
+		return c.MarshalJSON()
+	}
+	return marshalConfig(gpt2AllNames{
+		gpt2Config: c.gpt2(), HiddenSize: c.HiddenSize, NumHiddenLayers: c.NumHiddenLayers, NumAttentionHeads: c.NumAttentionHeads,
+		NumKeyValueHeads: c.NumKeyValueHeads, HeadDim: c.HeadDim, MaxPositionEmbeddings: c.MaxPositionEmbeddings, IntermediateSize: c.IntermediateSize,
+		HiddenAct: c.HiddenAct, RMSNormEps: decimal(c.RMSNormEps), AttentionBias: c.AttentionBias, MLPBias: c.MLPBias,
+	})
+}
+
+func (c *Config) gpt2() gpt2Config {
 	out := gpt2Config{
 		Architectures: []string{c.Architecture}, ModelType: "gpt2", DType: c.DType, TorchDType: c.DType, VocabSize: c.VocabSize,
 		Embd: c.HiddenSize, Layer: c.NumHiddenLayers, Head: c.NumAttentionHeads, Positions: c.MaxPositionEmbeddings, Inner: c.IntermediateSize,
 		ActivationFunction: c.HiddenAct, LayerNormEpsilon: decimal(c.RMSNormEps), InitializerRange: decimal(c.InitializerRange),
 		TieWordEmbeddings: c.TieWordEmbeddings, BOSTokenID: c.BOSTokenID, EOSTokenID: c.eosValue(), PadTokenID: c.PadTokenID, UseCache: true,
-		HiddenSize: c.HiddenSize, NumHiddenLayers: c.NumHiddenLayers, NumAttentionHeads: c.NumAttentionHeads, NumKeyValueHeads: c.NumKeyValueHeads,
-		HeadDim: c.HeadDim, MaxPositionEmbeddings: c.MaxPositionEmbeddings, IntermediateSize: c.IntermediateSize, HiddenAct: c.HiddenAct,
-		RMSNormEps: decimal(c.RMSNormEps), AttentionBias: c.AttentionBias, MLPBias: c.MLPBias,
 	}
-	if !c.Quantization.isFloat() {
+	if c.hasTernary() {
 		out.Quantization = c.Quantization.hf()
 	}
-	data, err := json.Marshal(out)
-	if err != nil {
-		return nil, fmt.Errorf("config: %w", err)
-	}
-	return data, nil
+	return out
 }

@@ -40,9 +40,22 @@ func TestAGPT2ConfigIsReadAndWrittenBack(t *testing.T) {
 	require.NoError(t, err)
 	var written map[string]any
 	require.NoError(t, json.Unmarshal(text, &written))
-	for _, name := range []string{"n_embd", "hidden_size"} {
-		require.EqualValues(t, 64, written[name])
+	require.EqualValues(t, 64, written["n_embd"])
+	text, err = c.AllNames()
+	require.NoError(t, err)
+	var both map[string]any
+	require.NoError(t, json.Unmarshal(text, &both))
+	for common, name := range gpt2Names {
+		require.NotContains(t, written, common, "files have GPT-2's names")
+		require.Equal(t, both[name], both[common])
 	}
+	for _, name := range []string{"num_key_value_heads", "head_dim", "attention_bias", "mlp_bias"} {
+		require.NotContains(t, written, name)
+		require.Contains(t, both, name)
+	}
+	again, err := ParseConfig(text, "both.json")
+	require.NoError(t, err)
+	require.Equal(t, c, again)
 	require.Equal(t, "gelu_new", written["activation_function"])
 	require.EqualValues(t, 256, written["n_inner"])
 	require.NotContains(t, written, "quantization_config")
@@ -57,12 +70,24 @@ func TestAGPT2IsTernaryWhereItsConfigSaysSo(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Quantization{LinearClass: AutoBitLinear, Mode: ModeOnline, RMSNormEps: 1e-6, ModulesToNotConvert: []string{"down_proj"}}, c.Quantization)
 	requireRoundTrips(t, c)
-	for _, patterns := range [][]string{{"model.layers", "x"}, {"_proj"}, {"model.layers"}} { // float, whatever it is called
-		quantization["modules_to_not_convert"] = patterns
-		c, err := ParseConfig([]byte(gpt2(changes{"quantization_config": quantization})), "config.json")
-		require.NoError(t, err)
-		requireRoundTrips(t, c)
+	six := []string{"q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"}
+	for _, patterns := range [][]string{{"model.layers", "x"}, {"_proj"}, {"model.layers"}, {"model.layers.0", "model.layers.1"}, six} { // float, whatever it is called
+		for _, eps := range []float64{1e-6, 1e-5} {
+			quantization["modules_to_not_convert"], quantization["rms_norm_eps"] = patterns, eps
+			c, err := ParseConfig([]byte(gpt2(changes{"quantization_config": quantization})), "config.json")
+			require.NoError(t, err)
+			require.Equal(t, floatLayers(), c.Quantization)
+			requireRoundTrips(t, c)
+			c.Quantization.ModulesToNotConvert, c.Quantization.RMSNormEps = patterns, eps // of a config made in code
+			text, err := json.Marshal(c)
+			require.NoError(t, err)
+			require.NotContains(t, string(text), "quantization_config")
+		}
 	}
+	quantization["modules_to_not_convert"] = six[1:]
+	c, err = ParseConfig([]byte(gpt2(changes{"quantization_config": quantization})), "config.json")
+	require.NoError(t, err)
+	require.Equal(t, six[1:], c.Quantization.ModulesToNotConvert)
 	c, err = parseConfig([]byte(gpt2(nil)), "config.json", true)
 	require.NoError(t, err)
 	require.True(t, c.Quantization.Converts("model.layers.1.mlp.up_proj"))
@@ -70,6 +95,18 @@ func TestAGPT2IsTernaryWhereItsConfigSaysSo(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, c.Quantization.Converts("model.layers.1.mlp.up_proj"))
 	require.True(t, c.TieWordEmbeddings && c.AttentionBias && c.MLPBias)
+}
+
+func TestTwoNamesOfAFieldMayWriteItsNumberInTwoWays(t *testing.T) {
+	for _, tc := range []struct{ own, common string }{{"1e-5", "0.00001"}, {"1e-05", ` "1e-5" `}, {"0.00001", "1E-5"}} {
+		text := []byte(`{"model_type": "gpt2", "vocab_size": 9, "n_embd": 64, "hidden_size": 64.0, "n_layer": 1, "n_head": 4, "layer_norm_epsilon": ` + tc.own +
+			`, "rms_norm_eps": ` + tc.common + `}`)
+		c, err := ParseConfig(text, "config.json")
+		require.NoError(t, err)
+		require.Equal(t, []any{64, 1e-5}, []any{c.HiddenSize, c.RMSNormEps})
+	}
+	_, err := ParseConfig([]byte(gpt2(changes{"rms_norm_eps": 1e-6})), "config.json")
+	requireConfigError(t, err, "config.json", "layer_norm_epsilon", "0.00001", "must be 0.000001, the value of rms_norm_eps")
 }
 
 func TestWhatLooksLikeAGPT2AndIsNoneIsRefused(t *testing.T) {

@@ -273,7 +273,7 @@ func (q *Quantization) hf() *hfQuantization {
 // back to the same model.
 func (c Config) MarshalJSON() ([]byte, error) {
 	if c.Architecture == ArchGPT2 {
-		return c.gpt2JSON()
+		return marshalConfig(c.gpt2())
 	}
 	out := hfConfig{
 		Architectures: []string{c.Architecture}, ModelType: "bitnet", DType: c.DType, TorchDType: c.DType,
@@ -293,7 +293,11 @@ func (c Config) MarshalJSON() ([]byte, error) {
 		out.RopeParameters = c.RopeScaling.fields()
 		out.RopeParameters["rope_theta"] = decimal(c.RopeTheta)
 	}
-	data, err := json.Marshal(out)
+	return marshalConfig(out)
+}
+
+func marshalConfig(fields any) ([]byte, error) {
+	data, err := json.Marshal(fields)
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}

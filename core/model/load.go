@@ -54,7 +54,8 @@ type LoadOptions struct {
 	Trainable bool
 
 	// Quantize takes the float linears of a Hugging Face checkpoint whose config has no quantization_config as master weights of
-	// ternary ones. Such a model computes something else than the checkpoint did until it is trained.
+	// ternary ones. Such a model computes something else than the checkpoint did until it is trained. A native file whose layers are all float
+	// is refused (ErrOption).
 	Quantize bool
 
 	// FFNDensity, when not 0, is the share of feed-forward neurons that a random model has open for a token, above 0 and at most 0.5:

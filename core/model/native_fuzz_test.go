@@ -33,6 +33,11 @@ func FuzzNative(f *testing.F) {
 		add(m, SaveOptions{Files: map[string]string{"tokenizer.json": string(bytes.Repeat([]byte("text "), 100))}, Compression: CompressionZstd})
 		require.NoError(f, m.Close())
 	}
+	for _, ternary := range []bool{false, true} {
+		m := tinyGPT2(f, ternary)
+		add(m, SaveOptions{})
+		add(m, SaveOptions{Compression: CompressionZstd})
+	}
 	for name := range firstVersion {
 		content, err := os.ReadFile(filepath.Join("testdata", "native", name))
 		require.NoError(f, err)

@@ -116,6 +116,10 @@ func planNative(ctx context.Context, f *nativeFile, l *loader) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	if l.opts.Quantize && !cfg.hasTernary() {
+		return nil, fmt.Errorf("%w: quantize: the layers of %s are float, and a native file is loaded as it is: take the Hugging Face checkpoint "+
+			`that it was made of, or save one with format="hf"`, ErrOption, f.Path())
+	}
 	l.wide = true
 	src := &nativeSource{loader: l, ctx: ctx, file: f, cfg: cfg, used: map[string]bool{}, order: map[string]int{}}
 	tensors := f.Tensors()

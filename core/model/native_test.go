@@ -1,6 +1,7 @@
 package model_test
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"os"
@@ -87,6 +88,34 @@ func TestProgressCountsWhatIsRead(t *testing.T) {
 		assert.Equal(t, total, last)
 		assert.Equal(t, o.Verify == model.VerifyNever, total == 0)
 	}
+}
+
+func TestProgressCountsAMatrixOfSeveralLayersOnce(t *testing.T) {
+	set, err := safetensors.OpenSet(gpt2Folder)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, set.Close()) }()
+	want := int64(0)
+	for _, info := range set.Tensors() {
+		if len(info.Shape) == 2 {
+			want += info.Size
+		}
+	}
+	last, total := int64(0), int64(0)
+	load(t, gpt2Folder, model.LoadOptions{Progress: func(d, n int64) { last, total = d, n }})
+	assert.Equal(t, []int64{want, want}, []int64{last, total})
+}
+
+func TestANativeFileOfFloatLayersIsNotQuantized(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.bitnet")
+	require.NoError(t, load(t, gpt2Folder, model.LoadOptions{}).Save(path, nil))
+	for _, trainable := range []bool{false, true} {
+		_, err := model.Load(context.Background(), path, model.LoadOptions{Quantize: true, Trainable: trainable})
+		require.ErrorIs(t, err, model.ErrOption)
+		require.ErrorContains(t, err, path)
+	}
+	ternary := load(t, gpt2Folder, model.LoadOptions{Quantize: true})
+	require.NoError(t, ternary.Save(path, nil))
+	requireSame(t, ternary, load(t, path, model.LoadOptions{Quantize: true}))
 }
 
 func TestTheHeadOfANativeFileCanChangeItsFormat(t *testing.T) {

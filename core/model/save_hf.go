@@ -173,7 +173,7 @@ func (m *Model) hfConfig(o HFOptions) Config {
 		cfg.Architecture = ArchBitNet
 	}
 	// transformers leaves the head alone only as long as nobody says what else to leave alone.
-	if q := &cfg.Quantization; len(q.ModulesToNotConvert) > 0 && !q.isFloat() && q.Converts("lm_head") {
+	if q := &cfg.Quantization; len(q.ModulesToNotConvert) > 0 && cfg.hasTernary() && q.Converts("lm_head") {
 		q.ModulesToNotConvert = append(q.ModulesToNotConvert, "lm_head")
 	}
 	return cfg

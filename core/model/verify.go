@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -176,8 +177,9 @@ func (r *Verification) tensor(ctx context.Context, f *inspected, t container.Inf
 	return nil
 }
 
-// isNorm says whether a tensor is the weight of a norm, by the names of Hugging Face's models and of GGUF.
+// isNorm says whether a tensor is the weight of a norm, by the names of Hugging Face's models, of GPT-2 and of GGUF.
 func isNorm(name string) bool {
 	module, ok := strings.CutSuffix(name, ".weight")
-	return ok && (strings.HasSuffix(module, "norm") || strings.HasSuffix(module, "_ln"))
+	last := module[strings.LastIndexByte(module, '.')+1:]
+	return ok && (strings.HasSuffix(last, "norm") || strings.HasSuffix(last, "_ln") || slices.Contains([]string{"ln_1", "ln_2", "ln_f"}, last))
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
 )
 
 func verify(t *testing.T, path string) *model.Verification {
@@ -48,6 +49,34 @@ func TestASoundModelHasNoProblemsInAnyFormat(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestVerifyKnowsTheNormsOfAGPT2(t *testing.T) {
+	m := load(t, gpt2Folder, model.LoadOptions{})
+	dir := t.TempDir()
+	names := func(v *model.Verification) (norms, warned []string) {
+		for _, n := range v.Norms {
+			norms = append(norms, n.Name)
+		}
+		for _, w := range v.Warnings {
+			warned = append(warned, w.Tensor)
+		}
+		require.Empty(t, v.Problems)
+		return norms, warned
+	}
+	norms, warned := names(verify(t, gpt2Folder))
+	assert.ElementsMatch(t, []string{"transformer.h.0.ln_1.weight", "transformer.h.0.ln_2.weight", "transformer.h.1.ln_1.weight", "transformer.h.1.ln_2.weight",
+		"transformer.ln_f.weight"}, norms)
+	assert.Empty(t, warned)
+	for _, n := range []*nn.Norm{m.Blocks[0].InputNorm, m.Blocks[1].PostNorm, m.Head.Norm} {
+		clear(n.Weight)
+	}
+	require.NoError(t, m.SaveHF(filepath.Join(dir, "hf")))
+	require.NoError(t, m.Save(filepath.Join(dir, "m.bitnet"), nil))
+	_, warned = names(verify(t, filepath.Join(dir, "hf")))
+	assert.ElementsMatch(t, []string{"transformer.h.0.ln_1.weight", "transformer.h.1.ln_2.weight", "transformer.ln_f.weight"}, warned)
+	_, warned = names(verify(t, filepath.Join(dir, "m.bitnet")))
+	assert.ElementsMatch(t, []string{"model.layers.0.input_layernorm.weight", "model.layers.1.post_attention_layernorm.weight", "model.norm.weight"}, warned)
 }
 
 // Each of these is found by name, and a later problem beside an earlier one.

@@ -130,8 +130,8 @@ class BitNetModel:
             "auto". A checkpoint of master weights (quantization_mode "online") is what it was; of packed ternary weights
             only codes and scales are left, so that their masters begin at what the checkpoint computes but not at where
             its training had left them.
-        quantize: take the float weights of a Llama checkpoint without a quantization_config as master weights of ternary
-            layers. Such a model has to be trained before it is good for anything.
+        quantize: take the float weights of a checkpoint without a quantization_config, of a Llama or a GPT-2, as master weights of ternary
+            layers. Such a model has to be trained before it is good for anything. ArgumentError for a native file of float layers.
         i2s_layout: how the I2_S tensors of a GGUF file have their codes, which the file does not say: "x86" (the published files),
             "arm64" (quantized on ARM) or "row4" (x86 builds of bitnet.cpp without ACT_PARALLEL). With the wrong one a model
             loads and talks nonsense.
