@@ -29,6 +29,36 @@ def test_llama_cpp_says_the_greedy_tokens_of_the_reference(kind: Any, tmp_path: 
         assert [next(tokens) for _ in want] == want, f"prompt {i}"
 
 
+@pytest.mark.parametrize("kind", ["tq2_0", "f32"])
+def test_llama_cpp_computes_the_logits_of_a_bitnet(kind: Any, tmp_path: Path) -> None:
+    """Of the architecture `bitnet`: SiLU, norms before the last layers. llama.cpp rounds activations in another way, or not at all, which
+    is a fortieth of the logits' deviation; another activation moves them by more than a quarter of it."""
+    llama_cpp = pytest.importorskip("llama_cpp")
+    shape = {
+        "vocab_size": 512,
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    }
+    ids = [(at * 79 + 11) % 512 for at in range(24)]
+    with BitNetModel.from_config(shape | {"architecture": "BitnetForCausalLM"}, seed=1) as model:
+        model.save_pretrained(tmp_path / "m.gguf", format="gguf", gguf_type=kind)
+        ours = model.forward(ids)
+    theirs = llama_cpp.Llama(str(tmp_path / "m.gguf"), n_ctx=64, logits_all=True, verbose=False)
+    theirs.eval(ids)
+    logits = np.array(theirs.scores[: len(ids)])
+    best = np.sort(ours, axis=-1)[:, -2:]
+    clear = best[:, 1] - best[:, 0] > ours.std() / 4
+    assert clear.sum() > 8
+    np.testing.assert_array_equal(logits.argmax(-1)[clear], ours.argmax(-1)[clear])
+    assert ((logits - ours) ** 2).mean() < ours.var() / 20**2
+    with BitNetModel.from_config(shape | {"architecture": "BitNetForCausalLM"}, seed=1) as model:
+        assert ((model.forward(ids) - ours) ** 2).mean() > ours.var() / 4**2  # squared ReLU
+
+
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_llama_cpp_makes_our_ids_of_any_text(name: str, tmp_path: Path) -> None:
     llama_cpp = pytest.importorskip("llama_cpp")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,15 +16,22 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
 )
 
 // ggufParts are the entries and tensors of a small file that loads; change alters them before they are written.
 func ggufParts(t *testing.T, change func(entries map[string]any, tensors map[string]*container.Tensor)) string {
 	t.Helper()
-	dir := t.TempDir()
 	m, err := model.Load(context.Background(), filepath.Join(golden, "llama_bitlinear_packed"), model.LoadOptions{})
 	require.NoError(t, err)
 	defer m.Close()
+	return changedGGUF(t, m, change)
+}
+
+// changedGGUF is ggufParts of a model.
+func changedGGUF(t *testing.T, m *model.Model, change func(entries map[string]any, tensors map[string]*container.Tensor)) string {
+	t.Helper()
+	dir := t.TempDir()
 	path := filepath.Join(dir, "model.gguf")
 	require.NoError(t, m.SaveGGUF(context.Background(), path, "tq2_0"))
 	f, err := gguf.Open(path)
@@ -244,4 +252,54 @@ func TestADirectoryWithOneGGUFModelIsThatModel(t *testing.T) {
 	_, err = model.Load(ctx, t.TempDir(), model.LoadOptions{})
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.ErrorContains(t, err, "and no .gguf file")
+}
+
+// The activation of a GGUF file follows from its architecture, and so does whether there are norms before the last layers of attention and
+// feed-forward network.
+func TestArchitecturesOfGGUFHaveTheirActivationsAndNorms(t *testing.T) {
+	for arch, want := range map[string]struct {
+		architecture, act string
+		norms             bool
+	}{
+		"bitnet-b1.58": {model.ArchBitNet, model.ActReLU2, true}, "bitnet-25": {model.ArchBitNet, model.ActReLU2, true},
+		"bitnet": {model.ArchBitnet, model.ActSiLU, true}, "llama": {model.ArchLlama, model.ActSiLU, false},
+	} {
+		c := model.Config{Architecture: want.architecture, VocabSize: 32, HiddenSize: 256, IntermediateSize: 256, NumHiddenLayers: 2, NumAttentionHeads: 4,
+			NumKeyValueHeads: 2, TieWordEmbeddings: true}
+		m, err := model.NewRandom(&c, 1, model.LoadOptions{})
+		require.NoError(t, err)
+		for i, block := range m.Blocks { // norms that are told apart
+			for _, n := range []*nn.Norm{block.InputNorm, block.PostNorm, block.Attn.SubNorm, block.FFN.SubNorm} {
+				for at := 0; n != nil && at < len(n.Weight); at++ {
+					n.Weight[at] = 1 + float32((at*7+i)%5)/8
+				}
+			}
+		}
+		path := changedGGUF(t, m, func(e map[string]any, w map[string]*container.Tensor) {
+			if own := e["general.architecture"].(string); own != arch { // as another converter calls it
+				for key, v := range e {
+					if rest, ok := strings.CutPrefix(key, own+"."); ok {
+						delete(e, key)
+						e[arch+"."+rest] = v
+					}
+				}
+				e["general.architecture"] = arch
+			}
+			require.Equal(t, want.norms, w["blk.1.attn_sub_norm.weight"] != nil, arch)
+			require.Equal(t, want.norms, w["blk.1.ffn_sub_norm.weight"] != nil, arch)
+		})
+		again, err := model.Load(context.Background(), path, model.LoadOptions{})
+		require.NoError(t, err, arch)
+		require.Equal(t, want.architecture, again.Config.Architecture, arch)
+		require.Equal(t, want.act, again.Config.HiddenAct, arch)
+		for i, block := range again.Blocks {
+			require.Equal(t, m.Blocks[i].Attn.SubNorm, block.Attn.SubNorm, arch)
+			require.Equal(t, m.Blocks[i].FFN.SubNorm, block.FFN.SubNorm, arch)
+			require.Equal(t, want.norms, block.Attn.SubNorm != nil, arch)
+			require.Equal(t, want.norms, block.FFN.SubNorm != nil, arch)
+			require.Equal(t, m.Blocks[i].FFN.Act, block.FFN.Act, arch)
+		}
+		require.NoError(t, again.Close())
+		require.NoError(t, m.Close())
+	}
 }
