@@ -435,14 +435,14 @@ func (t *hfTokenizer) special(files map[string]string, c *Config, around templat
 			unknown = nil // readers would put it where a byte is missing
 		}
 	}
-	var eos, eot, eom *int
-	for i := range c.EOSTokenIDs {
-		if i >= 3 {
-			return nil, fmt.Errorf("%w: eos_token_id = %v: GGUF has a place for three tokens that end a text", ErrExport, c.EOSTokenIDs)
-		}
-		*[]**int{&eos, &eot, &eom}[i] = &c.EOSTokenIDs[i]
+	var ends [3]*int
+	if len(c.EOSTokenIDs) > len(ends) {
+		return nil, fmt.Errorf("%w: eos_token_id = %v: GGUF has a place for three tokens that end a text", ErrExport, c.EOSTokenIDs)
 	}
-	bos := c.BOSTokenID
+	for i := range c.EOSTokenIDs {
+		ends[i] = &c.EOSTokenIDs[i]
+	}
+	bos, eos := c.BOSTokenID, ends[0]
 	for _, side := range []struct {
 		name  string
 		added *int
@@ -457,7 +457,7 @@ func (t *hfTokenizer) special(files map[string]string, c *Config, around templat
 	for _, e := range []struct {
 		key string
 		id  *int
-	}{{"bos", cmp.Or(bos, find("bos_token"))}, {"eos", cmp.Or(eos, find("eos_token"))}, {"eot", eot}, {"eom", eom},
+	}{{"bos", cmp.Or(bos, find("bos_token"))}, {"eos", cmp.Or(eos, find("eos_token"))}, {"eot", ends[1]}, {"eom", ends[2]},
 		{"padding", cmp.Or(c.PadTokenID, find("pad_token"))}, {"unknown", unknown}} {
 		if e.id != nil {
 			if *e.id < 0 || *e.id >= c.VocabSize {
