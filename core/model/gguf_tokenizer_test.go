@@ -70,7 +70,7 @@ func TestOtherStepsOfATokenizerHaveNoPlaceInGGUF(t *testing.T) {
 	}
 	require.NoError(t, write("", ""))
 	require.NoError(t, write(`,"ignore_merges":true`, ""), "its merges make every token")
-	require.NoError(t, write(`,"unk_token":null,"continuing_subword_prefix":"","end_of_word_suffix":""`, `,"post_processor":{"type":"ByteLevel"},"padding":{"strategy":"BatchLongest"},"truncation":{"max_length":5}`))
+	require.NoError(t, write(`,"unk_token":null,"dropout":0,"continuing_subword_prefix":"","end_of_word_suffix":""`, `,"post_processor":{"type":"ByteLevel"},"padding":{"strategy":"BatchLongest"},"truncation":{"max_length":5}`))
 	for _, c := range []struct{ model, more, says string }{
 		{`,"dropout":0.1`, "", "model.dropout = 0.1"},
 		{`,"continuing_subword_prefix":"##"`, "", `model.continuing_subword_prefix = "##"`},

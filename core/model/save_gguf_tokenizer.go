@@ -95,7 +95,7 @@ func (t *hfTokenizer) plain(vocab int) error {
 		value any
 		set   bool
 	}{
-		{"model.dropout", t.Model.Dropout, t.Model.Dropout != nil},
+		{"model.dropout", t.Model.Dropout, t.Model.Dropout != nil && *t.Model.Dropout != 0},
 		{"model.continuing_subword_prefix", t.Model.Continuing, t.Model.Continuing != ""}, {"model.end_of_word_suffix", t.Model.End, t.Model.End != ""},
 	} {
 		if o.set {
