@@ -85,7 +85,11 @@ def test_the_stubs_name_what_the_extension_has() -> None:
 
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
-    [("BITNET_ISA", "sse9", "BITNET_ISA"), ("BITNET_NUM_THREADS", "many", "BITNET_NUM_THREADS")],
+    [
+        ("BITNET_ISA", "sse9", "BITNET_ISA"),
+        ("BITNET_NUM_THREADS", "many", "BITNET_NUM_THREADS"),
+        ("BITNET_SKIP_ZEROS", "off", "accepted are 0 and 1"),
+    ],
 )
 def test_a_bad_environment_variable_is_an_error_at_load(variable: str, value: str, says: str) -> None:
     code = """

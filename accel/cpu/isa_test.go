@@ -100,6 +100,21 @@ func TestBitnetNumThreadsIsHonouredOrReported(t *testing.T) {
 	require.Equal(t, MaxThreads, n)
 }
 
+func TestBitnetSkipZerosIsHonouredOrReported(t *testing.T) {
+	for value, want := range map[string]bool{"": true, "1": true, "0": false} {
+		skip, err := skipFromEnv(value)
+		require.NoError(t, err)
+		require.Equal(t, want, skip, value)
+	}
+	for _, value := range []string{"2", "00", " 0", "no", "false", "off"} {
+		skip, err := skipFromEnv(value)
+		require.True(t, skip, value)
+		var env *EnvError
+		require.ErrorAs(t, err, &env, value)
+		require.EqualError(t, err, fmt.Sprintf("cpu: environment variable BITNET_SKIP_ZEROS=%q cannot be used: accepted are 0 and 1", value))
+	}
+}
+
 const childEnv = "BITNET_CPU_TEST_CHILD"
 
 // reportToParent is what the test binary does as a child process.

@@ -71,6 +71,14 @@ func TestWeightsThatCannotBeDeferredAreRefused(t *testing.T) {
 	}
 }
 
+func TestAnExactHeadOfARoundedOneIsRefusedWithWhatIsAccepted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.bitnet")
+	require.NoError(t, load(t, filepath.Join(golden, "bitnet_offline_packed"), model.LoadOptions{HeadFormat: "int8"}).Save(path, nil))
+	_, err := model.Load(context.Background(), path, model.LoadOptions{HeadFormat: model.HeadExact})
+	require.ErrorIs(t, err, model.ErrOption)
+	require.ErrorContains(t, err, `head_dtype "exact": must be one of auto, float32, bfloat16, int8, int4 for a head that is int8 in the file`)
+}
+
 func TestADeferredModelHoldsOneLayerAtATime(t *testing.T) {
 	p := pool.New(pool.Options{})
 	path := filepath.Join(golden, "bitnet_offline_packed")

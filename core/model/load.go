@@ -311,14 +311,20 @@ func parseHeadFormat(name string) (tableFormat, error) {
 	if name == HeadExact {
 		return tableFormat{scores: true}, nil
 	}
-	names := []string{HeadAuto, HeadExact}
 	for _, f := range headFormats {
 		if f.name == name {
 			return tableFormat{format: f.format, fixed: true}, nil
 		}
+	}
+	return tableFormat{}, fmt.Errorf("%w: head_dtype %q: must be one of %s", ErrOption, name, strings.Join(headNames(HeadAuto, HeadExact), ", "))
+}
+
+// headNames are some names and those of headFormats.
+func headNames(names ...string) []string {
+	for _, f := range headFormats {
 		names = append(names, f.name)
 	}
-	return tableFormat{}, fmt.Errorf("%w: head_dtype %q: must be one of %s", ErrOption, name, strings.Join(names, ", "))
+	return names
 }
 
 func headFormatName(f cpu.DenseFormat) string {
@@ -393,7 +399,8 @@ func (l *loader) finish(ctx context.Context, m *Model) error {
 func (m *Model) addScores(p *pool.HybridMemoryPool) error {
 	w := m.Head.Proj.Dense
 	if w.Format.Integer() || m.Head.Proj.Bias != nil {
-		return fmt.Errorf("%w: head_dtype %q: must be auto for a head that is %s in the file", ErrOption, HeadExact, headFormatName(w.Format))
+		return fmt.Errorf("%w: head_dtype %q: must be one of %s for a head that is %s in the file, whose full precision is not known", ErrOption, HeadExact,
+			strings.Join(headNames(HeadAuto), ", "), headFormatName(w.Format))
 	}
 	b, err := p.AllocUninit(cpu.DenseBytes(cpu.DenseInt8, w.Rows, w.Cols), "weights")
 	if err != nil {
