@@ -34,6 +34,35 @@ def test_generate_takes_sampling_options(bitnet: Terminal, shakespeare: BitNetMo
     assert bitnet("generate", PROMPT, "-n", "20", *options) == (0, text + "\n", "")
 
 
+def test_commands_that_load_say_where_weights_are_kept_and_when_checksums_are_compared(
+    bitnet: Terminal, shakespeare: BitNetModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[Any, Any]] = []
+    load = BitNetModel.from_pretrained.__func__  # type: ignore[attr-defined]
+
+    def loading(cls: type[BitNetModel], name: Any, **options: Any) -> BitNetModel:
+        asked.append((options["resident"], options["verify"]))
+        return load(cls, name, **options)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(BitNetModel, "from_pretrained", classmethod(loading))
+    (tmp_path / "t").write_text("{{ messages[-1]['content'] }}")
+    (tmp_path / "t.txt").write_text("First Citizen: speak. " * 60)
+    commands = (
+        ("generate", PROMPT, "-n", "1"), ("perplexity", str(tmp_path / "t")), ("eval", "--data", str(tmp_path / "t.txt")),
+        ("chat", "-m", "bitnet-shakespeare", "--chat-template", str(tmp_path / "t"), "-n", "1"),
+    )  # fmt: skip
+    for command in commands:
+        assert bitnet(*command, "--resident", "map", "--verify", "never", stdin=PROMPT)[0] == 0
+        assert bitnet(*command, "--resident", "copy", "--verify", "now", stdin=PROMPT)[0] == 0
+    assert asked == [("map", False), ("copy", True)] * len(commands)
+    assert bitnet("generate", PROMPT, "--verify", "later") == (
+        1,
+        "",
+        "bitnet: --verify later: expected background, now or never\n",
+    )
+    assert "resident = 'disk': expected auto, map or copy" in bitnet("generate", PROMPT, "--resident", "disk")[2]
+
+
 def test_generate_biases_tokens_and_ends_at_tokens(bitnet: Terminal, shakespeare: BitNetModel) -> None:
     result = shakespeare.generate(PROMPT, max_new_tokens=20, details=True)
     first, fourth = result.token_ids[0], result.token_ids[3]

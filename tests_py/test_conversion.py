@@ -18,6 +18,7 @@ from bitnet_rust import (
     ArgumentError,
     BitNetModel,
     ModelNotFoundError,
+    build_info,
     conversion,
     convert,
     inspect_model,
@@ -160,6 +161,62 @@ def test_options_of_another_format_are_refused(
         status, _, err = bitnet("convert", str(TINY), str(tmp_path / TARGETS[to]), "--to", to, *options)
         assert (status, err) == (1, f"bitnet: {said}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("head", ["float32", "bfloat16", "int8", "int4"])
+def test_a_native_file_gets_the_head_that_is_asked_for(head: str, shakespeare: BitNetModel, tmp_path: Path) -> None:
+    done = convert("bitnet-shakespeare", tmp_path / "m.bitnet", head_dtype=head)
+    assert done.agrees
+    assert done.rounding == (None if head == "float32" else f"the head to {head}")
+    assert (done.max_difference == 0) == (head == "float32")  # against the source, whose head is float32
+    with (
+        BitNetModel.from_pretrained(tmp_path / "m.bitnet") as written,
+        BitNetModel.from_pretrained("bitnet-shakespeare", head_dtype=head) as wanted,
+    ):
+        assert written.head_dtype == head
+        assert written.generate("First Citizen:") == wanted.generate("First Citizen:")
+
+
+@pytest.mark.skipif("avx512vbmi" not in build_info()["features"], reason="needs AVX-512 VBMI")
+def test_a_native_file_gets_the_packing_that_is_asked_for(tmp_path: Path) -> None:
+    small = convert("bitnet-shakespeare", tmp_path / "small.bitnet", packing="base3")
+    large = convert("bitnet-shakespeare", tmp_path / "large.bitnet")
+    assert (small.weights, small.max_difference, large.weights) == ("base3", 0, "2bit")
+    assert small.target_bytes < large.target_bytes
+    with BitNetModel.from_pretrained(tmp_path / "small.bitnet") as model:
+        assert model.packing == "base3"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"to": "hf", "head_dtype": "int8"}, r"head_dtype = 'int8': expected to='native' with it, found 'hf'"),
+        ({"to": "gguf", "packing": "base3"}, r"packing = 'base3': expected to='native' with it, found 'gguf'"),
+        ({"head_dtype": "exact"}, r"head_dtype = 'exact': expected auto, float32, .* load the result with head_dtype='exact'"),
+        ({"head_dtype": "int2"}, r"head_dtype = 'int2': expected auto, "),
+        ({"packing": "3bit"}, r"packing = '3bit': expected auto, 2bit or base3"),
+    ],
+)  # fmt: skip
+def test_heads_and_packings_that_no_file_has_are_refused(options: Any, message: str, tmp_path: Path) -> None:
+    name = {"hf": "m", "gguf": "m.gguf"}.get(options.get("to"), "m.bitnet")
+    with pytest.raises(ArgumentError, match=message):
+        convert("bitnet-shakespeare", tmp_path / name, **options)
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_command_takes_a_head(bitnet: Terminal, tmp_path: Path) -> None:
+    status, out, err = bitnet("convert", "bitnet-shakespeare", str(tmp_path / "m.bitnet"), "--head-dtype", "int8")
+    assert (status, err) == (0, "")
+    assert "rounds the head to int8" in out
+    assert json.loads(bitnet("inspect", str(tmp_path / "m.bitnet"), "--json")[1])["head_dtype"] == "int8"
+
+
+def test_an_exact_head_is_saved_as_the_precision_that_it_has(shakespeare: BitNetModel, tmp_path: Path) -> None:
+    with BitNetModel.from_pretrained("bitnet-shakespeare", head_dtype="exact") as model:
+        model.save_pretrained(tmp_path / "m.bitnet")
+    for dtype, found in (("auto", shakespeare.head_dtype), ("exact", "exact")):
+        with BitNetModel.from_pretrained(tmp_path / "m.bitnet", head_dtype=dtype) as model:
+            assert model.head_dtype == found
 
 
 def test_master_weights_of_no_dtype_are_refused(tmp_path: Path) -> None:

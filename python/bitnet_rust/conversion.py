@@ -12,7 +12,7 @@ from . import _bitnet
 from .errors import ArgumentError, BitNetError, FileSystemError, TokenizerError
 from .hub import resolve
 from .metadata import encode as encode_metadata
-from .model import BitNetModel, GGUFType, LinearClass, shard_bytes
+from .model import BitNetModel, GGUFType, LinearClass, checked_head_dtype, checked_packing, shard_bytes
 from .onnx_export import data_files
 from .tokenizer import Tokenizer
 
@@ -50,6 +50,8 @@ _ONLY = {
     "compression": ("native",),
     "linear_class": ("hf",),
     "max_shard_size": ("native", "hf", "hf-master"),
+    "head_dtype": ("native",),
+    "packing": ("native",),
 }
 # What formats round, by format and weights, or the linear class of packed ones.
 _ROUNDING: dict[tuple[str, str | None], str] = {
@@ -108,6 +110,8 @@ def convert(
     linear_class: LinearClass | None = None,
     i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
     quantize: bool = False,
+    head_dtype: str = "auto",
+    packing: Literal["auto", "2bit", "base3"] = "auto",
     compression: Literal["zstd"] | None = None,
     max_shard_size: int | str | None = None,
     check: bool = True,
@@ -129,6 +133,8 @@ def convert(
         were packed is lost: all are equally far from changing.
     linear_class: of "hf", see ``save_pretrained``.
     i2s_layout, quantize, revision, local_files_only: of the source, see ``from_pretrained``.
+    head_dtype, packing: of a native target, how the head and ternary weights lie in it, see ``from_pretrained``: as the source has them
+        unless stated. The int8 scores of an "exact" head are not in files: load with that.
     compression, max_shard_size: of a native target, the latter also of a Hugging Face one, see ``BitNetModel.save_pretrained``.
     check: load what was written and compare the logits of a fixed prompt, and the token ids of fixed texts.
     dry_run: say what would be written, and write nothing. What cannot be written raises as without.
@@ -149,12 +155,20 @@ def convert(
     stated = {
         "type": type, "use_cache": None if use_cache else False, "masters": masters, "derive_masters": derive_masters or None,
         "compression": compression, "linear_class": linear_class, "max_shard_size": max_shard_size,
+        "head_dtype": None if head_dtype == "auto" else head_dtype, "packing": None if packing == "auto" else packing,
     }  # fmt: skip
     for name, value in stated.items():
         if value is not None and kind not in _ONLY[name]:
             expected = " or ".join(map(repr, _ONLY[name]))
             raise ArgumentError(f"{name} = {value!r}: expected to={expected} with it, found {kind!r}")
-    with _read(path, _step(progress, "reading"), i2s_layout=i2s_layout, quantize=bool(quantize)) as model:
+    if head_dtype == "exact":
+        raise ArgumentError(
+            "head_dtype = 'exact': expected auto, float32, bfloat16, int8 or int4: its int8 scores are not part of a file; "
+            "load the result with head_dtype='exact'"
+        )
+    reading = {"i2s_layout": i2s_layout, "quantize": bool(quantize)}
+    making = {"head_format": checked_head_dtype(head_dtype), "packing": checked_packing(packing)}
+    with _read(path, _step(progress, "reading"), **reading, **making) as model:
         weights = {
             "native": model.packing,
             "hf": "packed",
@@ -170,7 +184,9 @@ def convert(
             "architecture": model.config.architectures[0],
             "parameters": model.num_parameters(),
             "source_bytes": _size(path),
-            "rounding": _ROUNDING.get((kind, linear_class if kind == "hf" else weights)),
+            "rounding": f"the head to {head_dtype}"
+            if head_dtype in ("bfloat16", "int8", "int4")
+            else _ROUNDING.get((kind, linear_class if kind == "hf" else weights)),
         }
         options = {
             "masters": weights if kind == "hf-master" else "",
@@ -197,7 +213,12 @@ def convert(
                 different_text=None,
                 agrees=None,
             )
-        before = fixed_logits(model) if check else None
+        before = None
+        if check and head_dtype == "auto":
+            before = fixed_logits(model)
+        elif check:
+            with _read(path, None, **reading) as original:
+                before = fixed_logits(original)
         ids = _fixed_ids(model) if check else {}
         model._save(place, form, options, _step(progress, "writing"))
     same = difference = different = agrees = None

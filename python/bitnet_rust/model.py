@@ -143,13 +143,13 @@ class BitNetModel:
         """
         _device(device)
         options = {
-            "head_format": _head_dtype(head_dtype),
+            "head_format": checked_head_dtype(head_dtype),
             "kv_dtype": _kv_dtype(kv_dtype),
             "verify": _verify(verify),
             "resident": _resident(resident),
             "trainable": bool(trainable),
             "quantize": bool(quantize),
-            "packing": _packing(packing),
+            "packing": checked_packing(packing),
             "i2s_layout": i2s_layout,
         }
         if is_file(name):
@@ -198,9 +198,9 @@ class BitNetModel:
             config,
             seed,
             trainable,
-            head_format=_head_dtype(head_dtype),
+            head_format=checked_head_dtype(head_dtype),
             kv_dtype=_kv_dtype(kv_dtype),
-            packing=_packing(packing),
+            packing=checked_packing(packing),
         )
 
     @classmethod
@@ -228,9 +228,9 @@ class BitNetModel:
         if not isinstance(state, Mapping):
             raise DTypeError(f"state is of type {type(state).__name__}: expected a dictionary of arrays by name")
         options = {
-            "head_format": _head_dtype(head_dtype),
+            "head_format": checked_head_dtype(head_dtype),
             "kv_dtype": _kv_dtype(kv_dtype),
-            "packing": _packing(packing),
+            "packing": checked_packing(packing),
             "trainable": bool(trainable),
         }
         tensors = [value if isinstance(value, Tensor) else _shared(value) for value in state.values()]
@@ -841,13 +841,13 @@ def _kv_dtype(name: Any) -> Any:
     return name
 
 
-def _packing(name: Any) -> Any:
+def checked_packing(name: Any) -> Any:
     if name not in ("auto", "2bit", "base3"):
         raise ArgumentError(f"packing = {name!r}: expected auto, 2bit or base3")
     return name
 
 
-def _head_dtype(name: Any) -> Any:
+def checked_head_dtype(name: Any) -> Any:
     if name not in ("auto", "exact", "float32", "bfloat16", "int8", "int4"):
         raise ArgumentError(f"head_dtype = {name!r}: expected auto, exact, float32, bfloat16, int8 or int4")
     return name

@@ -242,6 +242,12 @@ def convert(
     ] = None,
     i2s_layout: I2SLayout = "x86",
     quantize: Quantize = False,
+    head_dtype: Annotated[
+        str, typer.Option(help="Embedding and head of a native target as auto, float32, bfloat16, int8 or int4.")
+    ] = "auto",
+    packing: Annotated[
+        str, typer.Option(help="Ternary weights of a native target as auto, 2bit or base3 (1.6 bits).")
+    ] = "auto",
     compression: Annotated[str | None, typer.Option(help="zstd: a smaller native file, for shipping.")] = None,
     max_shard_size: Annotated[
         str | None, typer.Option(help="Divide a native model among files of at most so many bytes, such as 5GB.")
@@ -259,7 +265,7 @@ def convert(
 
     options: Any = {
         "type": weights_type, "use_cache": not no_cache, "masters": masters, "derive_masters": derive_masters,
-        "linear_class": linear_class, "i2s_layout": i2s_layout, "quantize": quantize,
+        "linear_class": linear_class, "i2s_layout": i2s_layout, "quantize": quantize, "head_dtype": head_dtype, "packing": packing,
         "compression": compression, "max_shard_size": max_shard_size, "revision": revision,
     }  # fmt: skip
     with ExitStack() as bars:

@@ -12,6 +12,10 @@ I2SLayout = Annotated[str, typer.Option(help="I2_S tensors of a GGUF file as x86
 Quantize = Annotated[
     bool, typer.Option("--quantize", help="Take the float layers of a Llama or GPT-2 as masters of ternary ones.")
 ]
+Resident = Annotated[str, typer.Option(help="Weights of a native file: auto, map or copy.")]
+Verify = Annotated[
+    str, typer.Option(help="Compare the checksums of a native file: in the background, now (before it runs) or never.")
+]
 Threads = Annotated[int | None, typer.Option(help="Worker threads.", show_default="physical cores")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub repository.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use local files only.")]

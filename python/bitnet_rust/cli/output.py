@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..errors import FileSystemError
+from ..errors import ArgumentError, FileSystemError
 from ..runtime import set_num_threads
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ def load_model(name: str, *, threads: int | None = None, offline: bool, **option
     """The model, loaded under a progress bar when that takes long enough to see one; options are those of from_pretrained."""
     from ..model import BitNetModel
 
+    if "verify" in options:
+        options["verify"] = _verify(options["verify"])
     if threads is not None:
         set_num_threads(threads)
     with LoadBar(name) as bar:
@@ -30,6 +32,13 @@ def load_model(name: str, *, threads: int | None = None, offline: bool, **option
         )
     with model:
         yield model
+
+
+def _verify(when: str) -> bool | str:
+    """The option --verify as from_pretrained has it."""
+    if when not in ("background", "now", "never"):
+        raise ArgumentError(f"--verify {when}: expected background, now or never")
+    return when if when == "background" else when == "now"
 
 
 class LoadBar:

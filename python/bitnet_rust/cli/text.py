@@ -30,6 +30,7 @@ from .options import (
     PromptLookup,
     Quantize,
     RepetitionPenalty,
+    Resident,
     Revision,
     Seed,
     Stop,
@@ -39,6 +40,7 @@ from .options import (
     TopK,
     TopP,
     TypicalP,
+    Verify,
 )
 from .output import LoadBar, fail, load_model, one_line, print_json, print_table, read_text, working
 
@@ -77,6 +79,8 @@ def generate(
     packing: Packing = "auto",
     i2s_layout: I2SLayout = "x86",
     quantize: Quantize = False,
+    resident: Resident = "auto",
+    verify: Verify = "background",
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -97,7 +101,7 @@ def generate(
     }  # fmt: skip
     loading: dict[str, Any] = {
         "head_dtype": head_dtype, "kv_dtype": kv_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize,
-        "revision": revision,
+        "resident": resident, "verify": verify, "revision": revision,
     }  # fmt: skip
     with load_model(model, threads=threads, offline=offline, **loading) as loaded, ExitStack() as stack:
         if assistant_model is not None:
@@ -167,6 +171,8 @@ def chat(
     packing: Packing = "auto",
     i2s_layout: I2SLayout = "x86",
     quantize: Quantize = False,
+    resident: Resident = "auto",
+    verify: Verify = "background",
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -188,7 +194,7 @@ def chat(
     interactive = sys.stdin.isatty()
     loading: dict[str, Any] = {
         "head_dtype": head_dtype, "kv_dtype": kv_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize,
-        "revision": revision,
+        "resident": resident, "verify": verify, "revision": revision,
     }  # fmt: skip
     with ExitStack() as stack:
         loaded = stack.enter_context(load_model(model, threads=threads, offline=offline, **loading))
@@ -268,6 +274,8 @@ def perplexity(
     packing: Packing = "auto",
     i2s_layout: I2SLayout = "x86",
     quantize: Quantize = False,
+    resident: Resident = "auto",
+    verify: Verify = "background",
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -277,7 +285,7 @@ def perplexity(
     content = sys.stdin.read() if text == "-" else read_text(Path(text))
     loading: dict[str, Any] = {
         "head_dtype": head_dtype, "kv_dtype": kv_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize,
-        "revision": revision,
+        "resident": resident, "verify": verify, "revision": revision,
     }  # fmt: skip
     with load_model(model, threads=threads, offline=offline, **loading) as loaded:
         ids = loaded.tokenizer.encode(content)
@@ -300,6 +308,8 @@ def evaluate(
     packing: Packing = "auto",
     i2s_layout: I2SLayout = "x86",
     quantize: Quantize = False,
+    resident: Resident = "auto",
+    verify: Verify = "background",
     threads: Threads = None,
     revision: Revision = None,
     offline: Offline = False,
@@ -310,7 +320,8 @@ def evaluate(
 
     source = data if dtype is None else TokenFile(data, dtype)
     loading: dict[str, Any] = {
-        "head_dtype": head_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize, "revision": revision,
+        "head_dtype": head_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize,
+        "resident": resident, "verify": verify, "revision": revision,
     }  # fmt: skip
     with (
         load_model(model, threads=threads, offline=offline, **loading) as loaded,
