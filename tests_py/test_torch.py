@@ -588,3 +588,12 @@ def test_optimizers_that_are_no_pair_are_refused() -> None:
         bt.transfer_optimizer(optim.AdamW([p]), torch.optim.AdamW([nn.Parameter(torch.ones(2))]))
     with pytest.raises(ArgumentError, match="same names"):
         bt.transfer_optimizer(optim.AdamW([("a", p)]), torch.optim.AdamW([("b", q)]))
+
+
+def test_float_layers_and_norms_are_public_and_compute_what_those_of_torch_do() -> None:
+    x = torch.randn(3, 64)
+    linear, layer_norm, rms_norm = bt.Linear(64, 8), bt.LayerNorm(64), bt.RMSNorm(64)
+    torch.testing.assert_close(linear(x), nn.functional.linear(x, linear.weight, linear.bias), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(layer_norm(x), nn.functional.layer_norm(x, (64,)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rms_norm(x), nn.functional.rms_norm(x, (64,), eps=1e-5), rtol=1e-5, atol=1e-5)
+    assert {"BitLinear", "LayerNorm", "Linear", "RMSNorm"} <= set(bt.__all__)

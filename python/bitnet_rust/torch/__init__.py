@@ -16,7 +16,7 @@ except ImportError as missing:
     raise ImportError("bitnet_rust.torch needs PyTorch: pip install 'bitnet-rust[torch]'") from missing
 
 from .bridge import share, tensor
-from .layers import BitLinear, RMSNorm, replace_linear
+from .layers import BitLinear, LayerNorm, Linear, RMSNorm, replace_linear
 from .loading import from_torch
 from .module import BitNetModule, CausalLMOutput, to_torch
 from .optim import transfer_optimizer
@@ -25,6 +25,8 @@ __all__ = [
     "BitLinear",
     "BitNetModule",
     "CausalLMOutput",
+    "LayerNorm",
+    "Linear",
     "RMSNorm",
     "from_torch",
     "replace_linear",
