@@ -126,6 +126,14 @@ def test_a_directory_without_tokenizer_is_named(tmp_path: Path) -> None:
         Tokenizer.from_pretrained(tmp_path)
 
 
+def test_a_tokenizer_of_another_form_is_named_with_the_way_to_make_ours(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"\x0a\xff\x80 SentencePiece")
+    with pytest.raises(
+        TokenizerError, match=r"no tokenizer\.json but a tokenizer\.model; .*AutoTokenizer.*save_pretrained"
+    ):
+        Tokenizer.from_pretrained(tmp_path)
+
+
 def test_a_tokenizer_is_read_from_whatever_a_model_is_read_from(shakespeare: BitNetModel, tmp_path: Path) -> None:
     shakespeare.save_pretrained(tmp_path / "tiny.bitnet")
     ids = shakespeare.tokenizer.encode("First Citizen:")

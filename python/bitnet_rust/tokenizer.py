@@ -59,9 +59,12 @@ class Tokenizer:
     def from_files(cls, texts: Mapping[str, str], source: str) -> "Tokenizer":
         """Makes a tokenizer of the contents of its files by name; source says in errors where they came from."""
         if "tokenizer.json" not in texts:
+            others = [name for name in ("tokenizer.model", "vocab.json", "vocab.txt") if name in texts]
+            only = f" but a {others[0]}" if others else ""
             raise TokenizerError(
-                f"{source} has no tokenizer.json; token ids can be passed instead of text, "
-                "or put the tokenizer's files beside the weights"
+                f"{source} has no tokenizer.json{only}; token ids can be passed instead of text, or put the tokenizer's files beside the "
+                "weights: transformers.AutoTokenizer.from_pretrained(NAME).save_pretrained(DIRECTORY) makes a tokenizer.json of a "
+                "tokenizer.model"
             )
         config: dict[str, Any] = {}
         for name in ("special_tokens_map.json", "tokenizer_config.json"):
