@@ -279,6 +279,31 @@ def split_in_two(path: Path, place: Path) -> Path:
     return place / "m-00001-of-00002.gguf"
 
 
+def _stop(step: str, done: int, total: int) -> None:
+    if step == "writing":
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("to", "options", "error"),
+    [
+        ("onnx", {"progress": _stop}, KeyboardInterrupt),
+        ("native", {"compression": "lz4"}, ArgumentError),
+        ("hf", {"linear_class": "q"}, ArgumentError),
+        ("gguf", {"type": "q9"}, ArgumentError),
+    ],
+)
+def test_a_conversion_that_fails_leaves_no_directory(
+    to: Any, options: dict[str, Any], error: type[BaseException], tmp_path: Path
+) -> None:
+    """But those that were there."""
+    (tmp_path / "mine").mkdir()
+    for place in (tmp_path / "mine", tmp_path / "a" / "b"):
+        with pytest.raises(error):
+            convert(TINY, place / TARGETS[to], to, **options)
+        assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["mine"]
+
+
 def test_the_size_of_a_source_is_that_of_all_its_files(sources: dict[str, Path], tmp_path: Path) -> None:
     """By whichever file of a split one, and by its directory; others that are there do not count."""
     first = split_in_two(sources["gguf"], tmp_path / "split")

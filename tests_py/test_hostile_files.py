@@ -70,11 +70,12 @@ import os, pathlib, shutil, sys
 from bitnet_rust import BitNetModel, FormatError, convert
 place, kind = pathlib.Path(sys.argv[1]), sys.argv[2]
 original = place / ("m.gguf" if kind == "gguf" else "m")
+options = {{"gguf": {{"gguf_type": "tq2_0"}}, "onnx": {{"onnx_type": "int2"}}}}.get(kind, {{}})
 with BitNetModel.from_config({SLOW | {"num_hidden_layers": 16}}) as model:
-    model.save_pretrained(original, format=kind, **({{"gguf_type": "tq2_0"}} if kind == "gguf" else {{}}))
+    model.save_pretrained(original / "model.onnx" if kind == "onnx" else original, format=kind, **options)
 for attempt, call in enumerate(("load", "trainable", "convert")):
     path = place / f"{{attempt}}{{original.suffix}}"
-    file = path if kind == "gguf" else path / "model.safetensors"
+    file = {{"gguf": path, "hf": path / "model.safetensors", "onnx": path / "model.onnx.data"}}[kind]
     shutil.copy(original, path) if kind == "gguf" else shutil.copytree(original, path)
     def shrink(*_):
         os.truncate(file, 5000)
@@ -89,7 +90,7 @@ for attempt, call in enumerate(("load", "trainable", "convert")):
 """
 
 
-@pytest.mark.parametrize("kind", ["hf", "gguf"])
+@pytest.mark.parametrize("kind", ["hf", "gguf", "onnx"])
 def test_a_file_that_shrinks_while_it_is_read_is_a_format_error(kind: str, tmp_path: Path) -> None:
     load, trainable, converted = run(str(tmp_path), kind, script=SHRINK).splitlines()
     fault = r"mapped file cannot be read any more: \S+: found a fault at byte"

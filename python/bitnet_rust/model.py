@@ -6,6 +6,7 @@ import re
 import warnings
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
@@ -325,12 +326,12 @@ class BitNetModel:
         self, path: str | PathLike[str], format: str, options: Mapping[str, Any], progress: Progress | None
     ) -> int:
         """Writes the model as the core's options say; gives the size that a dry run finds."""
-        place = _writable(path, make=not options.get("dry_run"))
-        if format == "onnx":
-            from .onnx_export import save_onnx
+        with _writable(path, make=not options.get("dry_run")) as place:
+            if format == "onnx":
+                from .onnx_export import save_onnx
 
-            return save_onnx(self._model, self.config, self._assets, place, options, progress)
-        return self._model.save(place, format, json.dumps(options), progress)
+                return save_onnx(self._model, self.config, self._assets, place, options, progress)
+            return self._model.save(place, format, json.dumps(options), progress)
 
     def close(self) -> None:
         """Gives the memory back, after calls in flight on other threads. A closed model raises ArgumentError."""
@@ -808,17 +809,25 @@ def _shared(array: Any) -> "Tensor":
         return Tensor(array)
 
 
-def _writable(path: str | PathLike[str], make: bool = True) -> Path:
-    """The place to write to; with make its directory is there."""
+@contextmanager
+def _writable(path: str | PathLike[str], make: bool) -> Iterator[Path]:
+    """The place to write to; with make its directory is there, and is not if it was not and nothing comes of the writing."""
     if not fspath(path):
         raise ArgumentError("path is empty: expected a file name that ends in .bitnet, .gguf or .onnx, or a directory")
     try:
         place = Path(path).expanduser()
-        if make and not place.parent.exists():
+        new = [folder for folder in place.parents if make and not folder.exists()]
+        if new:
             place.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
         raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
-    return place
+    try:
+        yield place
+    except BaseException:
+        with suppress(OSError):  # what is not empty, and what contains it, stays
+            for folder in new:
+                folder.rmdir()
+        raise
 
 
 def _verify(when: Any) -> str:
