@@ -79,6 +79,9 @@ def test_the_command_converts_and_compares_it(bitnet: Terminal, tmp_path: Path) 
         assert status == 0, err
         return out
 
+    floats = PARITY / "gpt2_float32"
+    assert "hf, float" in run("convert", floats, tmp_path / "float-hf", "--to", "hf")
+    assert "native, float" in run("convert", floats, tmp_path / "float.bitnet", "--to", "native")
     source = PARITY / "gpt2_ternary"
     assert "logits within 0" in run("convert", source, tmp_path / "m.bitnet", "--to", "native")
     assert "logits within 0" in run("convert", source, tmp_path / "hf", "--to", "hf-master")

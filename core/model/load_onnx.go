@@ -296,7 +296,7 @@ func (s *onnxSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	if err != nil {
 		return nil, err
 	}
-	if name == "lm_head" || s.cfg.TieWordEmbeddings {
+	if s.cfg.isHead(name) {
 		format = s.head.or(format)
 	}
 	d, err := s.float(w, rows, cols, format)

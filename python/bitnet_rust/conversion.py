@@ -72,7 +72,7 @@ class Conversion:
     target: str
     format: Format
     weights: str
-    """How ternary layers are stored: "2bit", "base3", "packed", a type of GGUF or ONNX, or the dtype of master weights."""
+    """How ternary layers are stored: "2bit", "base3", "packed", a type of GGUF or ONNX, or the dtype of master weights; "float" where none is."""
     architecture: str
     parameters: int
     source_bytes: int
@@ -176,6 +176,8 @@ def convert(
             "gguf": type or "i2_s",
             "onnx": type or "int8",
         }[kind]
+        if kind in ("native", "hf") and "quantization_config" not in model.config:  # a GPT-2 of floats
+            weights = "float"
         facts: dict[str, Any] = {
             "source": str(path),
             "target": str(place),
