@@ -14,12 +14,25 @@ if TYPE_CHECKING:
     from ..recipe import Recipe
 
 
+# Options of both kinds of training.
+RecipeFile = Annotated[Path | None, typer.Option(help="Recipe, .yaml or .json; the other options override it.")]
+CheckpointEvery = Annotated[
+    int | None, typer.Option(help="Updates between checkpoints.", show_default="a tenth of the run")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Any field of the recipe; may be given several times."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the directory, if there is one.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write into a directory that has files.")]
+
+
 def train(
     out: Annotated[Path, typer.Option(help="Directory for the model, its tokenizer, checkpoints/ and train.jsonl.")],
     data: Annotated[
         list[Path] | None, typer.Option(help="File or directory with the text to learn; may be given several times.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Recipe, .yaml or .json; the other options override it.")] = None,
+    config: RecipeFile = None,
     preset: Annotated[
         str | None, typer.Option(help="Shape of the model: char, tiny, small or another name.", show_default="char")
     ] = None,
@@ -33,34 +46,21 @@ def train(
     eval_fraction: Annotated[
         float | None, typer.Option(help="Share of the text, its end, to validate on; 0 is off.", show_default="0.1")
     ] = None,
-    checkpoint_every: Annotated[
-        int | None, typer.Option(help="Updates between checkpoints.", show_default="a tenth of the run")
-    ] = None,
+    checkpoint_every: CheckpointEvery = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the first weights and of the order of the data.", show_default="0")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="SECTION.FIELD=VALUE", help="Any field of the recipe; may be given several times."
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in the directory, if there is one.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a directory that has files.")] = False,
+    settings: Settings = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
     threads: Threads = None,
     offline: Offline = False,
     as_json: AsJSON = False,
 ) -> None:
     """Train a new model on texts; Ctrl-C and SIGTERM save the run, and --resume continues it."""
-    from .. import recipe
-
     if threads is not None:
         set_num_threads(threads)
-    if config is None and resume and (out / recipe.RECIPE).exists():
-        config = out / recipe.RECIPE
-    chosen = recipe.Recipe() if config is None else recipe.Recipe.from_file(config)
+    chosen = _recipe(config, out, resume)
     chosen.override(
         model={"preset": preset},
         data={"train": [str(path) for path in data] if data else None, "eval_fraction": eval_fraction},
@@ -101,7 +101,7 @@ def finetune(
     gguf_type: Annotated[
         str | None, typer.Option("--type", help="Ternary layers in GGUF, as in bitnet convert.", show_default="i2_s")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Recipe, .yaml or .json; the other options override it.")] = None,
+    config: RecipeFile = None,
     max_steps: Annotated[int | None, typer.Option(help="Updates of the weights, instead of epochs.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Times to see the data.", show_default="1")] = None,
     batch_size: Annotated[
@@ -112,20 +112,11 @@ def finetune(
         typer.Option(help="Tokens in a row; longer conversations are cut.", show_default="context, at most 1024"),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.", show_default="0.0003")] = None,
-    checkpoint_every: Annotated[
-        int | None, typer.Option(help="Updates between checkpoints.", show_default="a tenth of the run")
-    ] = None,
+    checkpoint_every: CheckpointEvery = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the order of the data.", show_default="0")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="SECTION.FIELD=VALUE", help="Any field of the recipe; may be given several times."
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in the directory, if there is one.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a directory that has files.")] = False,
+    settings: Settings = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
     i2s_layout: Annotated[
         str | None, typer.Option(help="I2_S tensors of a GGUF file as x86, arm64 or row4.", show_default="x86")
     ] = None,
@@ -136,13 +127,9 @@ def finetune(
     as_json: AsJSON = False,
 ) -> None:
     """Train a model further on conversations, of which the assistant's part is learned, and export it."""
-    from .. import recipe
-
     if threads is not None:
         set_num_threads(threads)
-    if config is None and resume and (out / recipe.RECIPE).exists():
-        config = out / recipe.RECIPE
-    chosen = recipe.Recipe() if config is None else recipe.Recipe.from_file(config)
+    chosen = _recipe(config, out, resume)
     chosen.override(
         model={"pretrained": model, "i2s_layout": i2s_layout, "quantize": quantize or None, "revision": revision},
         data={
@@ -160,6 +147,15 @@ def finetune(
         },
     )  # fmt: skip
     _run_recipe("finetune", chosen, settings, out, resume, overwrite, offline, as_json)
+
+
+def _recipe(config: Path | None, out: Path, resume: bool) -> "Recipe":
+    """The recipe in a file, of the run that is to be resumed, or an empty one."""
+    from ..recipe import RECIPE, Recipe
+
+    if config is None and resume and (out / RECIPE).exists():
+        config = out / RECIPE
+    return Recipe() if config is None else Recipe.from_file(config)
 
 
 def _run_recipe(
