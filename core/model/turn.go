@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/binary"
+	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 )
@@ -39,25 +40,33 @@ func turn(dst []byte, ldd int, src []byte, lds, rows, cols int) {
 
 // turnFloats is turn for numbers of two or four bytes, of which src and dst hold so many to a line.
 func turnFloats(dst []byte, ldd int, src []byte, lds, rows, cols, size int) {
+	if rows == 0 || cols == 0 {
+		return
+	}
+	if size == 4 {
+		cpu.Transpose(words[float32](dst), ldd, words[float32](src), lds, rows, cols)
+		return
+	}
 	const side = 16 // of the squares that are turned one after the other: lines of the cache
+	to, from := words[uint16](dst), words[uint16](src)
 	for r := 0; r < rows; r += side {
 		for c := 0; c < cols; c += side {
-			height, width := min(side, rows-r), min(side, cols-c)
-			for i := range width {
-				to := dst[((c+i)*ldd+r)*size:][:height*size]
-				from := src[(r*lds+c+i)*size:]
-				if size == 2 {
-					for j := range height {
-						binary.LittleEndian.PutUint16(to[2*j:], binary.LittleEndian.Uint16(from[2*j*lds:]))
-					}
-				} else {
-					for j := range height {
-						binary.LittleEndian.PutUint32(to[4*j:], binary.LittleEndian.Uint32(from[4*j*lds:]))
-					}
+			height := min(side, rows-r)
+			for i := c; i < min(c+side, cols); i++ {
+				line, at := to[i*ldd+r:][:height], r*lds+i
+				for j := range line {
+					line[j] = from[at]
+					at += lds
 				}
 			}
 		}
 	}
+}
+
+// words are the whole numbers of two or four bytes in data, wherever they lie.
+func words[T uint16 | float32](data []byte) []T {
+	var one T
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(data))), len(data)/int(unsafe.Sizeof(one)))
 }
 
 // turnSquare turns eight by eight bytes: squares of four change places, in them squares of two, and in those bytes. Its words are in
