@@ -6,11 +6,13 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.status import Status
 
 import bitnet_rust
 from bitnet_rust import BitNetModel, cli
@@ -404,3 +406,20 @@ def test_progress_is_drawn_for_people(monkeypatch: pytest.MonkeyPatch, capsys: p
         pass
     assert "a-model" in capsys.readouterr().err
     assert capsys.readouterr().out == ""
+
+
+def test_an_interrupt_while_the_spinner_appears_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = Status.start
+
+    def interrupted(self: Status) -> None:
+        start(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Status, "start", interrupted)
+    monkeypatch.setattr(sys, "stderr", Keyboard())
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt), working("reading the prompt"):
+        pass
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)  # it looks some times a second whether it is to end
+        assert not thread.is_alive()

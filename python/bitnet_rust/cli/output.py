@@ -87,8 +87,12 @@ def working(what: str) -> Iterator[None]:
         return
     from rich.console import Console
 
-    with Console(stderr=True).status(what):
+    status = Console(stderr=True).status(what)
+    try:
+        status.start()  # here, as Ctrl-C during a `with` statement's beginning would leave its thread drawing
         yield
+    finally:
+        status.stop()
 
 
 def read_text(path: Path) -> str:
