@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -48,7 +49,8 @@ func refuseTiles() error {
 }
 
 func TestWithoutThePermissionForTilesTheNextBestInstructionsAreUsed(t *testing.T) {
-	if !slices.Contains(Supported(), AMX) {
+	rest := slices.DeleteFunc(slices.Clone(Supported()), func(isa ISA) bool { return isa == AMX })
+	if len(rest) == len(Supported()) {
 		t.Skip("needs AMX")
 	}
 	child := func(env ...string) string {
@@ -59,7 +61,8 @@ func TestWithoutThePermissionForTilesTheNextBestInstructionsAreUsed(t *testing.T
 		return strings.TrimSpace(string(out))
 	}
 	require.Equal(t, "isa=amx threads=1 err=<nil>", child("BITNET_ISA=amx"))
-	require.Equal(t, "isa=avx512 threads=1 err=<nil>", child("BITNET_ISA=", refuseEnv+"=1"))
-	require.Equal(t, `isa=avx512 threads=1 err=cpu: environment variable BITNET_ISA="amx" cannot be used: accepted are scalar, avx2, avxvnni, avx512`,
+	next := fmt.Sprintf("isa=%s threads=1 err=", rest[len(rest)-1])
+	require.Equal(t, next+"<nil>", child("BITNET_ISA=", refuseEnv+"=1"))
+	require.Equal(t, fmt.Sprintf(`%scpu: environment variable BITNET_ISA="amx" cannot be used: accepted are %s`, next, joinISAs(rest)),
 		child("BITNET_ISA=amx", refuseEnv+"=1"))
 }
