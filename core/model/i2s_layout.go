@@ -47,7 +47,7 @@ func checkI2SLayout(set gguf.Set, layers int, given string) (string, error) {
 		for layer := range slices.Chunk(zeros, 3) {
 			down := layer[2][layout].ByCol
 			g, u := correlation(layer[0][layout].ByRow, down), correlation(layer[1][layout].ByRow, down)
-			evidence[layout] += float64(len(down)) * (float64(g*g) + float64(u*u)) / 2
+			evidence[layout] += float64(float64(len(down)) * (float64(g*g) + float64(u*u)) / 2)
 		}
 		evidence[layout] /= float64(max(1, len(zeros)/3))
 	}
