@@ -51,7 +51,7 @@ class HubServer:
         path = unquote(urlparse(request.path).path)
         self.requests.append(f"{request.command} {path}")
         for name, directory in self.repositories.items():
-            if path.startswith(f"/api/models/{name}"):
+            if f"{path}/".startswith(f"/api/models/{name}/"):
                 return self._describe(request, name, directory, path, body)
             prefix = f"/{name}/resolve/"
             if path.startswith(prefix):
