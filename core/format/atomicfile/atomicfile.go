@@ -62,12 +62,7 @@ type File struct {
 
 // Create begins new content of the file at path. Commit or Abort end it.
 func Create(path string) (*File, error) {
-	dir, base := filepath.Split(path)
-	if dir == "" {
-		dir = "."
-	}
-	sweep(dir, base)
-	temp, lock, err := create(dir, base)
+	temp, lock, err := create(path)
 	if err != nil {
 		return nil, fmt.Errorf("atomicfile: %w", err)
 	}
@@ -101,26 +96,42 @@ func (f *File) Abort() {
 
 // create opens a fresh hidden file beside the target. os.CreateTemp would give
 // mode 0600, which a checkpoint shared between users must not have.
-func create(dir, base string) (*os.File, io.Closer, error) {
-	for {
-		name, err := tempName(dir, base)
-		if err != nil {
-			return nil, nil, err
+func create(path string) (f *os.File, lock io.Closer, err error) {
+	_, lock, err = fresh(path, func(name string) (err error) {
+		if f != nil {
+			_ = f.Close() // one that was taken
 		}
-		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-		if errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		lock, err := claim(name)
-		if err == nil {
-			return f, lock, nil
-		}
+		f, err = os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+		return err
+	})
+	if err != nil && f != nil {
 		_ = f.Close()
+	}
+	return f, lock, err
+}
+
+// fresh makes something under a new hidden name beside the target, and locks it.
+// What was left of earlier writes to the target goes away.
+func fresh(path string, make func(name string) error) (name string, lock io.Closer, err error) {
+	dir, base := filepath.Split(path)
+	if dir == "" {
+		dir = "."
+	}
+	sweep(dir, base)
+	for {
+		if name, err = tempName(dir, base); err != nil {
+			return "", nil, err
+		}
+		if err := make(name); errors.Is(err, fs.ErrExist) {
+			continue
+		} else if err != nil {
+			return "", nil, err
+		}
+		if lock, err = claim(name); err == nil {
+			return name, lock, nil
+		}
 		if !errors.Is(err, errTaken) {
-			return nil, nil, errors.Join(err, os.Remove(name))
+			return "", nil, errors.Join(err, os.Remove(name))
 		}
 	}
 }

@@ -64,12 +64,7 @@ func isWorkingDir(dir fs.FileInfo) bool {
 // replaceDir makes a directory beside path and gives it that name, with the
 // mode of the old one, which may be nil.
 func replaceDir(path string, old fs.FileInfo, write func(dir string) error) error {
-	parent, base := filepath.Split(path)
-	if parent == "" {
-		parent = "."
-	}
-	sweep(parent, base)
-	temp, lock, err := createDir(parent, base)
+	temp, lock, err := fresh(path, func(name string) error { return os.Mkdir(name, 0o777) })
 	if err != nil {
 		return fixed(err)
 	}
@@ -91,7 +86,7 @@ func replaceDir(path string, old fs.FileInfo, write func(dir string) error) erro
 	if err := place(temp, path); err != nil {
 		return fixed(err)
 	}
-	return syncDir(parent)
+	return syncDir(filepath.Dir(path))
 }
 
 // fixed adds errFixed to errors about a directory's place rather than its content.
@@ -102,27 +97,6 @@ func fixed(err error) error {
 		}
 	}
 	return fmt.Errorf("atomicfile: %w", err)
-}
-
-func createDir(parent, base string) (string, interface{ Close() error }, error) {
-	for {
-		name, err := tempName(parent, base)
-		if err != nil {
-			return "", nil, err
-		}
-		if err := os.Mkdir(name, 0o777); errors.Is(err, fs.ErrExist) {
-			continue
-		} else if err != nil {
-			return "", nil, err
-		}
-		lock, err := claim(name)
-		if err == nil {
-			return name, lock, nil
-		}
-		if !errors.Is(err, errTaken) {
-			return "", nil, errors.Join(err, os.Remove(name))
-		}
-	}
 }
 
 // place gives the directory temp the name path. What had it gets the name temp.
