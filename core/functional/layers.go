@@ -166,18 +166,7 @@ func rope(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Par
 
 // gated is act(gate) * up, of equal shapes.
 func gated(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
-	data, err := floats(x)
-	if err != nil {
-		return nil, err
-	}
-	dim, err := lastAxis(data[0])
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Equal(data[0].Shape(), data[1].Shape()) {
-		return nil, shapeError("gate %v and up %v differ", data[0].Shape(), data[1].Shape())
-	}
-	act, err := p.activation()
+	data, dim, act, err := activationOperands(x, p)
 	if err != nil {
 		return nil, err
 	}
@@ -190,15 +179,7 @@ func gated(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Pa
 
 // activate is act(x).
 func activate(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p *Params) (*autograd.GradTensor, error) {
-	data, err := floats(x)
-	if err != nil {
-		return nil, err
-	}
-	dim, err := lastAxis(data[0])
-	if err != nil {
-		return nil, err
-	}
-	act, err := p.activation()
+	data, dim, act, err := activationOperands(x, p)
 	if err != nil {
 		return nil, err
 	}
@@ -207,13 +188,22 @@ func activate(ctx context.Context, m autograd.Mode, x []*autograd.GradTensor, p 
 	return op.run(ctx, m, x)
 }
 
-// activation is the one that the parameters name.
-func (p *Params) activation() (nn.Activation, error) {
+// activationOperands are x, or gate and up, which have one shape, and the activation that the parameters name.
+func activationOperands(x []*autograd.GradTensor, p *Params) (data []*tensor.Tensor, dim int, act nn.Activation, err error) {
+	if data, err = floats(x); err != nil {
+		return nil, 0, 0, err
+	}
+	if dim, err = lastAxis(data[0]); err != nil {
+		return nil, 0, 0, err
+	}
+	if len(data) > 1 && !slices.Equal(data[0].Shape(), data[1].Shape()) {
+		return nil, 0, 0, shapeError("gate %v and up %v differ", data[0].Shape(), data[1].Shape())
+	}
 	act, ok := nn.Activations[p.Act]
 	if !ok {
-		return 0, argumentError("activation = %q: expected one of %q", p.Act, slices.Sorted(maps.Keys(nn.Activations)))
+		return nil, 0, 0, argumentError("activation = %q: expected one of %q", p.Act, slices.Sorted(maps.Keys(nn.Activations)))
 	}
-	return act, nil
+	return data, dim, act, nil
 }
 
 // dropout sets elements to zero with probability p and divides the others by 1-p. A row is the last axis; which elements are
