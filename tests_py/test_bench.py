@@ -341,7 +341,7 @@ def test_a_plot_without_matplotlib_or_of_no_kind_is_refused_before_anything_is_m
     assert bitnet(*argv, str(tmp_path / "p.png")) == (
         1,
         "",
-        "bitnet: a plot needs matplotlib: pip install matplotlib\n",
+        "bitnet: a plot needs matplotlib: pip install 'bitnet-rust[viz]'\n",
     )
 
 

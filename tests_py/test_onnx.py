@@ -16,7 +16,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from bitnet_rust import BitNetModel, convert, inspect_model, onnx_export, verify_model
-from bitnet_rust.errors import ArgumentError, BitNetError, ConfigError, FileSystemError, FormatError
+from bitnet_rust.errors import ArgumentError, BitNetError, ConfigError, FileSystemError, FormatError, MissingExtraError
 from conftest import GOLDEN, REPO, Terminal
 
 FOLDERS = ("bitnet_offline_packed", "bitnet_online_bf16", "llama_bitlinear_packed")
@@ -460,7 +460,7 @@ def test_mistakes_are_named(tmp_path: Path, tiny: BitNetModel, monkeypatch: pyte
     with pytest.raises(ArgumentError, match="needs opset 25"):
         tiny.save_pretrained(tmp_path / "o" / "m.onnx", format="onnx", onnx_type="int2")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ArgumentError, match=r"pip install 'bitnet-rust\[onnx\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'bitnet-rust\[onnx\]'"):
         tiny.save_pretrained(tmp_path / "o" / "m.onnx", format="onnx")
 
 

@@ -46,18 +46,6 @@ def test_the_modules_of_the_package_come_with_it() -> None:
     assert python(code) == "True bitnet_rust.nn True"
 
 
-def test_without_pytorch_its_module_says_what_to_install() -> None:
-    code = """
-import sys
-sys.modules["torch"] = None  # as if it were not there
-try:
-    import bitnet_rust.torch
-except ImportError as error:
-    print(error)
-"""
-    assert python(code) == "bitnet_rust.torch needs PyTorch: pip install 'bitnet-rust[torch]'"
-
-
 def test_the_version_is_said_once() -> None:
     assert importlib.metadata.version("bitnet-rust") == bitnet_rust.__version__ == bitnet_rust.build_info()["version"]
     assert bitnet_rust.__version__ != "0+unknown"

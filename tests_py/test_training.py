@@ -197,7 +197,7 @@ def test_a_config_that_cannot_be_trained_is_refused() -> None:
 def test_plot_draws_or_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(BitNetError, match="pip install matplotlib"):
+    with pytest.raises(BitNetError, match=r"pip install 'bitnet-rust\[viz\]'"):
         History().plot()
 
 

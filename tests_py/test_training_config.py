@@ -444,7 +444,7 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path, monkeypatch: pytest.Monkey
         assert written[-1] == "closed"
         assert {("loss", 1), ("loss", 6), ("eval_loss", 3), ("learning_rates/decay", 2)} <= set(written)
         monkeypatch.setitem(sys.modules, "tensorboardX", None)
-        with pytest.raises(BitNetError, match="pip install tensorboardX"):
+        with pytest.raises(BitNetError, match=r"pip install 'bitnet-rust\[tensorboard\]'"):
             Trainer(model, **RUN, tensorboard_dir=tmp_path).train(TEXT)
 
 

@@ -8,7 +8,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .errors import ArgumentError, BitNetError, FileSystemError
+from .errors import ArgumentError, FileSystemError, missing_extra
 from .files import write_text
 
 if TYPE_CHECKING:
@@ -188,9 +188,7 @@ class TensorBoard(Callback):
         try:
             import tensorboardX
         except ImportError as missing:
-            raise BitNetError(
-                "tensorboard_dir needs tensorboardX: pip install tensorboardX (or bitnet-rust[tensorboard])"
-            ) from missing
+            raise missing_extra("tensorboard_dir", "tensorboardX", "tensorboard") from missing
         self._module = tensorboardX
         self._directory = fspath(Path(directory).expanduser())
 

@@ -87,6 +87,19 @@ class TokenizerError(BitNetError, ValueError):
     """The model has no tokenizer, or one that cannot be read, or no chat template."""
 
 
+class MissingExtraError(BitNetError, ImportError):
+    """An optional part was used and the packages for it are not installed: the message has the pip command that brings them."""
+
+
+def missing_extra(what: str, needs: str, extra: str) -> MissingExtraError:
+    """What to raise when importing a package that only an extra of this distribution names has failed.
+
+    >>> str(missing_extra("History.plot()", "matplotlib", "viz"))
+    "History.plot() needs matplotlib: pip install 'bitnet-rust[viz]'"
+    """
+    return MissingExtraError(f"{what} needs {needs}: pip install 'bitnet-rust[{extra}]'")
+
+
 class InternalError(BitNetError, RuntimeError):
     """A defect of this package: a panic of the Go core, contained and reported with its stack."""
 

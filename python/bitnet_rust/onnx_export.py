@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from . import _bitnet
 from .config import BitNetConfig
-from .errors import ArgumentError, FileSystemError
+from .errors import ArgumentError, FileSystemError, missing_extra
 from .files import write_bytes, write_text
 
 ONNXType = Literal["int8", "int2"]
@@ -170,8 +170,8 @@ def _lock(directory: Path) -> int | None:
 def _package(kind: str) -> Any:
     try:
         import onnx
-    except ImportError as error:
-        raise ArgumentError("format='onnx' needs the package onnx: pip install 'bitnet-rust[onnx]'") from error
+    except ImportError as missing:
+        raise missing_extra("format='onnx'", "the package onnx", "onnx") from missing
     if kind not in _VERSIONS:
         raise ArgumentError(f"onnx_type = {kind!r}: expected {' or '.join(_VERSIONS)}")
     if onnx.defs.onnx_opset_version() < _VERSIONS[kind][0]:

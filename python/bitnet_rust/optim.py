@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from . import _bitnet
 from .arrays import whole_number
-from .errors import ArgumentError
+from .errors import ArgumentError, missing_extra
 from .tensor import Tensor
 
 Params: TypeAlias = "Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Mapping[str, Any]]"
@@ -366,7 +366,11 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
 def to_torch(state: Mapping[str, Any]) -> dict[str, Any]:
     """A state_dict of this module with torch tensors for arrays, for a torch optimizer's load_state_dict."""
     import numpy as np
-    import torch
+
+    try:
+        import torch
+    except ImportError as missing:
+        raise missing_extra("to_torch", "PyTorch", "torch") from missing
 
     def convert(value: Any) -> Any:
         return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 from . import _bitnet
 from .autograd import Hook, HookHandle, _recording, run_backward
-from .errors import ArgumentError, AutogradError, DeviceError, DTypeError, OutOfRangeError
+from .errors import ArgumentError, AutogradError, DeviceError, DTypeError, OutOfRangeError, missing_extra
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -353,8 +353,8 @@ class Tensor:
             return np.from_dlpack(_Lent(self.detach()))
         try:
             from ml_dtypes import bfloat16
-        except ImportError:
-            raise ArgumentError("bfloat16 in NumPy without a copy needs ml_dtypes: pip install ml_dtypes") from None
+        except ImportError as missing:
+            raise missing_extra("bfloat16 in NumPy without a copy", "ml_dtypes", "bfloat16") from missing
         bits: NDArray[Any] = np.from_dlpack(_Lent(self.detach(), bits=True))
         return bits.view(bfloat16)
 

@@ -22,7 +22,7 @@ from .callbacks import (
     plain_numbers,
 )
 from .datasets import DataOptions, make_dataset
-from .errors import ArgumentError, BitNetError, CheckpointWarning, TokenizerError
+from .errors import ArgumentError, BitNetError, CheckpointWarning, TokenizerError, missing_extra
 from .metadata import add_run
 from .model import BitNetModel
 from .optim import Optimizer, optimizer_fields
@@ -77,7 +77,7 @@ class History(list[Record]):
         try:
             from matplotlib.figure import Figure
         except ImportError as missing:
-            raise BitNetError("History.plot() needs matplotlib: pip install matplotlib") from missing
+            raise missing_extra("History.plot()", "matplotlib", "viz") from missing
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.add_subplot(xlabel="step", ylabel="loss (nats)")
         axes.plot([r["step"] for r in self], [r["loss"] for r in self], label="training", linewidth=1)

@@ -4,7 +4,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, BitNetError, FileSystemError
+from ..errors import ArgumentError, FileSystemError, missing_extra
 from ..files import check_place
 
 Result = dict[str, Any]
@@ -157,7 +157,7 @@ def _figure_class() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as missing:
-        raise BitNetError("a plot needs matplotlib: pip install matplotlib") from missing
+        raise missing_extra("a plot", "matplotlib", "viz") from missing
     return Figure
 
 

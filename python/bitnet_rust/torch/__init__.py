@@ -13,7 +13,9 @@ of the other side.
 try:
     import torch as _torch  # noqa: F401
 except ImportError as missing:
-    raise ImportError("bitnet_rust.torch needs PyTorch: pip install 'bitnet-rust[torch]'") from missing
+    from ..errors import missing_extra
+
+    raise missing_extra("bitnet_rust.torch", "PyTorch", "torch") from missing
 
 from .bridge import share, tensor
 from .layers import BitLinear, LayerNorm, Linear, RMSNorm, replace_linear
