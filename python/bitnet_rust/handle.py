@@ -70,6 +70,11 @@ class Handle:
         """Whether the request has ended, in whatever way."""
         return self._ended
 
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What has come so far."""
+        return tuple(self._pieces)
+
     def __aiter__(self) -> AsyncIterator[Piece]:
         return self._stream()
 
@@ -81,13 +86,15 @@ class Handle:
         return f"Handle({self._id}, {len(self._pieces)} tokens, {state})"
 
     async def _stream(self) -> AsyncIterator[Piece]:
-        at = 0
-        while await self._until(at):
-            yield self._pieces[at]
-            at += 1
+        async for _, pieces in as_they_come([self]):
+            for piece in pieces:
+                yield piece
 
     async def _whole(self) -> GenerationResult:
-        await self._until(None)
+        async with _watching([self]) as changed:
+            while not self._ended:
+                await changed.wait()
+                changed.clear()
         return self._result()
 
     def _result(self) -> GenerationResult:
@@ -100,42 +107,17 @@ class Handle:
     def _ready(self, at: int | None) -> bool:
         return self._ended or (at is not None and len(self._pieces) > at)
 
-    def _found(self, at: int | None) -> bool:
-        """Whether the piece at is there, when nothing more is to be waited for; raises what ended the request before."""
-        if at is not None and len(self._pieces) > at:
-            return True
-        if at is not None and self._error is not None:
-            raise self._error
-        return False
-
     def _wait(self, at: int | None, timeout: float | None) -> bool:
         """Waits for the piece at, or with None for the end."""
         refuse_forked(self._process)
         with self._changed:
             if not self._changed.wait_for(lambda: self._ready(at), timeout):
                 raise TimeoutError(f"the request was not done within {timeout} seconds")
-        return self._found(at)
-
-    async def _until(self, at: int | None) -> bool:
-        """The same on an event loop. A task that is canceled while it waits cancels the request."""
-        import asyncio
-
-        refuse_forked(self._process)
-        changed = asyncio.Event()
-        watcher = _waker(asyncio.get_running_loop(), changed)
-        with self._changed:
-            self._watchers.append(watcher)
-        try:
-            while not self._ready(at):
-                await changed.wait()
-                changed.clear()
-        except asyncio.CancelledError:
-            self.cancel()
-            raise
-        finally:
-            with self._changed:
-                self._watchers.remove(watcher)
-        return self._found(at)
+        if at is not None and len(self._pieces) > at:
+            return True
+        if at is not None and self._error is not None:
+            raise self._error
+        return False
 
     # --- what the engine's thread does -------------------------------------------------------------------------------
 
@@ -173,6 +155,54 @@ class Handle:
         """Ends the request when its engine has gone."""
         if not self._ended:
             self._receive(0, 0.0, None, (), RequestCanceledError("the engine was closed before the request was done"))
+
+
+async def as_they_come(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, list[Piece]]]:
+    """What several requests bring, on an event loop: (index of the handle, the pieces that have come since the last time).
+
+    Raises what ended a request, after the pieces that came before. A task that is canceled while it waits cancels all of them.
+    """
+    at = [0] * len(handles)
+    left = set(range(len(handles)))
+    async with _watching(handles) as changed:
+        while left:
+            for i in sorted(left):
+                handle = handles[i]
+                ended = handle._ended  # before its pieces are looked at: no more come then
+                if pieces := handle._pieces[at[i] :]:
+                    at[i] += len(pieces)
+                    yield i, pieces
+                if ended:
+                    left.discard(i)
+                    if handle._error is not None:
+                        raise handle._error
+            if left:
+                await changed.wait()
+                changed.clear()
+
+
+@contextlib.asynccontextmanager
+async def _watching(handles: Sequence[Handle]) -> AsyncIterator["asyncio.Event"]:
+    """An event that is set whenever something comes of one of the handles. A task that is canceled in the block cancels their
+    requests."""
+    import asyncio
+
+    changed = asyncio.Event()
+    watcher = _waker(asyncio.get_running_loop(), changed)
+    for handle in handles:
+        refuse_forked(handle._process)
+        with handle._changed:
+            handle._watchers.append(watcher)
+    try:
+        yield changed
+    except asyncio.CancelledError:
+        for handle in handles:
+            handle.cancel()
+        raise
+    finally:
+        for handle in handles:
+            with handle._changed:
+                handle._watchers.remove(watcher)
 
 
 def _patience(timeout: Any) -> float | None:

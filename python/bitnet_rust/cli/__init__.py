@@ -19,6 +19,7 @@ from ..errors import BitNetError, InternalError
 from .about import info, models
 from .files import convert, diff, inspect, verify
 from .output import fail, one_line, show_warning
+from .serving import serve
 from .text import chat, evaluate, generate, perplexity
 from .training import finetune, tokenize, train
 
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _COMMANDS: dict[str, Callable[..., None]] = {
-    "generate": generate, "chat": chat, "inspect": inspect, "verify": verify, "convert": convert, "diff": diff,
+    "generate": generate, "chat": chat, "serve": serve, "inspect": inspect, "verify": verify, "convert": convert, "diff": diff,
     "perplexity": perplexity, "train": train, "finetune": finetune, "tokenize": tokenize, "eval": evaluate,
     "models": models, "info": info,
 }  # fmt: skip

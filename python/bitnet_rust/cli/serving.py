@@ -1,0 +1,115 @@
+"""The command that answers others: serve."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import FileSystemError
+from .options import (
+    AssistantModel,
+    HeadDType,
+    I2SLayout,
+    KVDType,
+    Model,
+    NumAssistantTokens,
+    Offline,
+    Packing,
+    Quantize,
+    Resident,
+    Revision,
+    Threads,
+    Verify,
+)
+from .output import load_model, read_text
+
+
+def serve(
+    model: Model = "bitnet-shakespeare",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
+    served_model_name: Annotated[
+        str | None, typer.Option(help="What clients call the model.", show_default="its directory or file")
+    ] = None,
+    chat_template: Annotated[Path | None, typer.Option(help="File with a Jinja chat template.")] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help="Keys that clients must have, a line each: KEY, or NAME KEY. Also BITNET_API_KEYS."),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="Origin whose web pages may read the answers; may be given several times.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="Host name that requests may be for; may be given several times.")
+    ] = None,
+    max_sequences: Annotated[int | None, typer.Option(help="Requests that run at once.", show_default="32")] = None,
+    max_queue: Annotated[int | None, typer.Option(help="More that may wait.", show_default="1024")] = None,
+    max_batch_tokens: Annotated[int | None, typer.Option(help="Tokens that a step computes at most.")] = None,
+    kv_bytes: Annotated[int | None, typer.Option(help="Memory for keys and values.")] = None,
+    mode: Annotated[str, typer.Option(help="throughput, or latency for tokens that come evenly.")] = "throughput",
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Tokens that a request may ask for.", show_default="the context")
+    ] = None,
+    max_body_bytes: Annotated[int, typer.Option(help="Largest request.")] = 4 << 20,
+    request_timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 600.0,
+    drain_timeout: Annotated[float, typer.Option(help="Seconds for running requests when the server ends.")] = 30.0,
+    log_format: Annotated[str, typer.Option(help="json or text.")] = "json",
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts and answers to the log.")] = False,
+    assistant_model: AssistantModel = None,
+    num_assistant_tokens: NumAssistantTokens = None,
+    head_dtype: HeadDType = "auto",
+    kv_dtype: KVDType = "float32",
+    packing: Packing = "auto",
+    i2s_layout: I2SLayout = "x86",
+    quantize: Quantize = False,
+    resident: Resident = "auto",
+    verify: Verify = "background",
+    threads: Threads = None,
+    revision: Revision = None,
+    offline: Offline = False,
+) -> None:
+    """Serve a model to others over OpenAI's API, with a chat page; SIGTERM or Ctrl-C finishes what is running.
+
+    Prints the address on stdout and the log on stderr.
+    """
+    from ..engine import Engine
+    from ..server import ServerOptions, read_keys
+    from ..server import serve as run
+    from ..server.logs import log_to_stderr
+
+    if log_format not in ("json", "text"):
+        raise typer.BadParameter(f"{log_format}: expected json or text", param_hint="--log-format")
+    loading: dict[str, Any] = {
+        "head_dtype": head_dtype, "kv_dtype": kv_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize,
+        "resident": resident, "verify": verify, "revision": revision,
+    }  # fmt: skip
+    options = ServerOptions(
+        served_model_name=served_model_name or Path(model).name,
+        chat_template=read_text(chat_template) if chat_template else None,
+        api_keys=read_keys(api_key_file),
+        cors_origins=cors_origin or (),
+        allowed_hosts=allowed_host or (("localhost",) if host in ("127.0.0.1", "::1", "localhost") else ()),
+        max_tokens=max_tokens,
+        max_body_bytes=max_body_bytes,
+        request_timeout=request_timeout,
+        drain_timeout=drain_timeout,
+        log_prompts=log_prompts,
+    )
+    log_to_stderr("json" if log_format == "json" else "text")
+    with ExitStack() as stack:
+        loaded = stack.enter_context(load_model(model, threads=threads, offline=offline, **loading))
+        assistant = None
+        if assistant_model is not None:
+            assistant = stack.enter_context(load_model(assistant_model, offline=offline, kv_dtype=kv_dtype))
+        engine = Engine(
+            loaded, max_sequences=max_sequences, max_queue=max_queue, max_batch_tokens=max_batch_tokens, kv_bytes=kv_bytes,
+            mode=mode, assistant_model=assistant, num_assistant_tokens=num_assistant_tokens,  # type: ignore[arg-type]
+        )  # fmt: skip
+        stack.callback(engine.close, cancel=True)
+        try:
+            answered = run(engine, options, host=host, port=port, started=lambda url: print(url, flush=True))
+        except OSError as error:
+            raise FileSystemError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    if not answered:
+        raise typer.Exit(1)

@@ -1,0 +1,110 @@
+"""POST /v1/completions"""
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from ..generation import GenerationResult
+from ..handle import Handle, as_they_come
+from .logprobs import TextLogprobs
+from .schemas import CompletionRequest
+from .service import Service
+from .streaming import CLIENT_GONE, EventStream, usage, whole
+
+
+def completion_routes(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/v1/completions")
+    async def completions(request: Request, body: CompletionRequest) -> Any:
+        service.check_model(body.model)
+        prompts = []
+        for prompt in body.prompt:
+            if isinstance(prompt, str):
+                ids = await service.encode(prompt, add_special_tokens=body.add_special_tokens, param="prompt")
+            else:
+                service.check_length(prompt, "prompt")
+                ids = prompt
+            prompts.append(ids)
+        sampling = service.sampling(body, body.max_tokens)
+        copies = max(body.n, body.best_of or 1)
+        if body.logprobs is not None or copies > body.n:
+            sampling["logprobs"] = body.logprobs or 0
+        handles = service.submit(request, prompts, copies, body.seed, sampling)
+        frame = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": service.name,
+            "system_fingerprint": service.fingerprint,
+        }
+        request.state.record.note(handles, body.prompt)
+        before = [_text(service, prompt) if body.echo else "" for prompt in body.prompt]
+        if body.stream:
+            return EventStream(request, handles, _events(service, body, frame, handles, before))
+        results = await whole(request, handles)
+        if results is None:
+            return Response(status_code=CLIENT_GONE)
+        choices: list[dict[str, Any]] = []
+        for at, text in enumerate(before):
+            for result in _best(results[at * copies : (at + 1) * copies], body.n):
+                choices.append(_choice(service, body, len(choices), text, result))
+        return frame | {"choices": choices, "usage": usage(handles, copies)}
+
+    return router
+
+
+def _text(service: Service, prompt: str | list[int]) -> str:
+    return prompt if isinstance(prompt, str) else service.model.tokenizer.decode(prompt)
+
+
+def _best(results: Sequence[GenerationResult], n: int) -> Sequence[GenerationResult]:
+    """The n results whose tokens are the most probable on average."""
+
+    def likelihood(result: GenerationResult) -> float:
+        logprobs = result.logprobs or []
+        return sum(logprobs) / max(len(logprobs), 1)
+
+    return results if len(results) == n else sorted(results, key=likelihood, reverse=True)[:n]
+
+
+def _choice(
+    service: Service, body: CompletionRequest, index: int, before: str, result: GenerationResult
+) -> dict[str, Any]:
+    logprobs = None
+    if body.logprobs is not None and result.logprobs is not None and result.top_logprobs is not None:
+        logprobs = TextLogprobs(service).take(result.token_ids, result.logprobs, result.top_logprobs)
+    return {
+        "index": index, "text": before + result.text, "logprobs": logprobs, "finish_reason": result.finish_reason,
+    }  # fmt: skip
+
+
+async def _events(
+    service: Service, body: CompletionRequest, frame: dict[str, Any], handles: Sequence[Handle], before: Sequence[str]
+) -> AsyncIterator[dict[str, Any]]:
+    if body.stream_options.include_usage:
+        frame = frame | {"usage": None}
+
+    def event(index: int, text: str, logprobs: Any = None, finish: str | None = None) -> dict[str, Any]:
+        return frame | {"choices": [{"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}]}
+
+    for index in range(len(handles)):
+        if text := before[index // body.n]:
+            yield event(index, text)
+    logprobs = [TextLogprobs(service) for _ in handles]
+    async for index, pieces in as_they_come(handles):
+        text, finish = "".join(piece.text for piece in pieces), pieces[-1].finish_reason
+        told = None
+        if body.logprobs is not None:
+            told = logprobs[index].take(
+                [piece.token_id for piece in pieces],
+                [piece.logprob or 0.0 for piece in pieces],
+                [piece.top_logprobs for piece in pieces],
+            )
+        if text or told or finish is not None:
+            yield event(index, text, told, finish)
+    if body.stream_options.include_usage:
+        yield frame | {"choices": [], "usage": usage(handles, body.n)}

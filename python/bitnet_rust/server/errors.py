@@ -1,0 +1,100 @@
+"""Errors as OpenAI's API has them: {"error": {message, type, param, code}} and a status."""
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fastapi import Response
+
+from ..errors import (
+    ArgumentError,
+    BitNetError,
+    DeadlineError,
+    DTypeError,
+    OutOfMemoryError,
+    QueueFullError,
+    RequestCanceledError,
+    TokenizerError,
+)
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class APIError(Exception):
+    """A request that is answered with an error.
+
+    code: a word that programs may compare; param: the field of the request that is wrong.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """The error as JSON has it."""
+        kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> Response:
+        """The answer. Its JSON is ASCII, as a message may repeat half a character of the request."""
+        return Response(json.dumps(self.body()), self.status, self.headers, "application/json")
+
+
+def api_error(error: BaseException, retry_after: float = 1.0) -> APIError:
+    """What a client is told of an exception of the package; what it does not expect is a defect, whose text stays in the log."""
+    match error:
+        case APIError():
+            return error
+        case QueueFullError():
+            return APIError(429, str(error), code="queue_full", headers={"Retry-After": str(math.ceil(retry_after))})
+        case DeadlineError():
+            # OpenAI's client would ask again at once, which helps nobody.
+            return APIError(504, f"{error}", code="timeout", headers={"x-should-retry": "false"})
+        case RequestCanceledError():
+            return APIError(503, str(error), code="canceled")
+        case OutOfMemoryError():
+            return APIError(503, str(error), code="out_of_memory")
+        case ArgumentError() | DTypeError() | TokenizerError():
+            return APIError(400, str(error))
+        case BitNetError():
+            return APIError(500, str(error).splitlines()[0], code="model_error")
+    return APIError(500, "the server has a defect: its log says more", code="internal_error")
+
+
+def invalid_request(errors: Sequence[Mapping[str, Any]], fields: Iterable[str]) -> APIError:
+    """The first of pydantic's errors, in our words; fields are those that the request may have."""
+    error = errors[0]
+    path = [str(part) for part in error["loc"] if part != "body"]
+    name = ".".join(path) or "the request"
+    kind, value = error["type"], error.get("input")
+    if kind in ("json_invalid", "json_type"):
+        return APIError(400, f"the request is no JSON: {error.get('ctx', {}).get('error', error['msg'])}")
+    if kind == "extra_forbidden":
+        close = difflib.get_close_matches(path[-1], fields, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return APIError(400, f"{name}: there is no such field{hint}", param=name, code="unknown_parameter")
+    if kind == "missing":
+        return APIError(400, f"{name} is missing", param=name, code="missing_required_parameter")
+    reason = error["msg"].removeprefix("Value error, ")
+    if kind == "value_error" and not reason.startswith("expected"):  # of the whole request: "field: what is wrong"
+        name = ".".join([*path, reason.partition(":")[0]])
+        return APIError(400, ".".join([*path, reason]), param=name, code="invalid_value")
+    expected = reason if kind == "value_error" else f"expected {reason.removeprefix('Input should be ')}"
+    return APIError(400, f"{name} = {excerpt(value)}: {expected}", param=name, code="invalid_value")
+
+
+def excerpt(value: Any) -> str:
+    """A value of a request, short enough for a message."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

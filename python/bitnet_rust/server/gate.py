@@ -1,0 +1,120 @@
+"""Who is let in: hosts, keys, the end of the server, and bodies of a size and speed that it can take."""
+
+import asyncio
+from collections.abc import Collection
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .auth import find_key
+from .errors import APIError
+from .observe import Record
+from .service import Service
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Gate:
+    """ASGI middleware before the routes. open_paths need no key and are answered to the last."""
+
+    def __init__(self, app: ASGIApp, service: Service, open_paths: Collection[str]) -> None:
+        self._app, self._service, self._open = app, service, frozenset(open_paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record: Record = scope["state"]["record"]
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            self._check_host(headers.get("host", ""))
+            if scope["path"] in self._open:
+                await self._app(scope, receive, send)
+                return
+            self._check_key(headers.get("authorization", ""), record)
+            if scope["path"].startswith("/metrics"):
+                await self._app(scope, receive, send)
+                return
+            if self._service.draining:
+                raise APIError(
+                    503, "the server is ending: it takes no new requests", code="draining",
+                    headers={"Retry-After": "5", "Connection": "close"},
+                )  # fmt: skip
+            if scope["method"] == "POST":
+                receive = await self._body(headers, receive)
+        except APIError as error:
+            record.fail(error, error)
+            await error.response()(scope, receive, send)
+            return
+        self._service.in_flight += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._service.in_flight -= 1
+
+    def _check_host(self, host: str) -> None:
+        """Refuses what a web page sends that has given its own name our address."""
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        allowed = self._service.options.allowed_hosts
+        if allowed and name.strip("[]").lower() not in (*_LOOPBACK, *allowed):
+            raise APIError(
+                403, f"Host = {host[:100]!r}: this server does not answer to that name", code="host_not_allowed"
+            )
+
+    def _check_key(self, authorization: str, record: Record) -> None:
+        keys = self._service.options.api_keys
+        if not keys:
+            return
+        key = find_key(keys, authorization)
+        if key is None:
+            raise APIError(
+                401,
+                "the API key is wrong" if authorization else "an API key is needed: Authorization: Bearer KEY",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        record.client = key.name
+
+    async def _body(self, headers: dict[str, str], receive: Receive) -> Receive:
+        """Reads the whole body, and returns what gives it to the application."""
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise APIError(
+                415, f"Content-Type = {kind[:100]!r}: expected application/json", code="unsupported_media_type"
+            )
+        options = self._service.options
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > options.max_body_bytes:
+            raise self._too_large()
+        body = bytearray()
+        try:
+            async with asyncio.timeout(options.body_timeout):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        break
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+                    if len(body) > options.max_body_bytes:
+                        raise self._too_large()
+        except TimeoutError:
+            raise APIError(
+                408, f"the request did not arrive within {options.body_timeout:g} seconds", code="timeout",
+                headers={"Connection": "close", "x-should-retry": "false"},
+            ) from None  # fmt: skip
+        first: Message | None = {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        async def again() -> Message:
+            nonlocal first
+            if first is not None:
+                message, first = first, None
+                return message
+            return await receive()
+
+        return again
+
+    def _too_large(self) -> APIError:
+        most = self._service.options.max_body_bytes
+        return APIError(
+            413, f"the request is larger than {most:,} bytes", code="request_too_large", headers={"Connection": "close"}
+        )

@@ -1,0 +1,134 @@
+"""From the first request to the last: uvicorn, and an end that finishes what it has begun."""
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from ..engine import Engine
+from .app import create_app
+from .logs import log
+from .options import ServerOptions
+from .service import Service
+
+_POLL = 0.05  # seconds between two looks at what is left
+
+
+def serve(
+    engine: Engine,
+    options: ServerOptions | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    started: Callable[[str], object] | None = None,
+) -> bool:
+    """Serves until SIGTERM or Ctrl-C, then answers what is under way, refuses the rest, and returns whether all was answered.
+
+    A second signal ends it at once. The engine is the caller's, and is not closed.
+
+    host, port: where to listen; port 0 takes a free one.
+    started: called with the server's URL once it listens.
+
+    Raises OSError when it cannot listen there.
+    """
+    app = create_app(engine, options)
+    server = _Server(app.state.service, app, host, port, started)
+    server.run()
+    return server.answered
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with our end, and without patience for clients that do not read."""
+
+    def __init__(
+        self, service: Service, app: Any, host: str, port: int, started: Callable[[str], object] | None
+    ) -> None:
+        config = uvicorn.Config(
+            app, host=host, port=port, log_config=None, access_log=False, lifespan="on", ws="none", server_header=False,
+            timeout_keep_alive=75, timeout_graceful_shutdown=5,
+        )  # fmt: skip
+        config.load()
+        config.http_protocol_class = _impatient(config.http_protocol_class, service.options.write_timeout)
+        super().__init__(config)
+        self.answered = True
+        self._service, self._started_callback = service, started
+        self._ending: asyncio.Task[None] | None = None
+        self._hurried = False
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            log("info", "started", url=url, model=self._service.name)
+            if self._started_callback is not None:
+                self._started_callback(url)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self.end)
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def end(self) -> None:
+        """Begins the end, and the second time makes it short."""
+        if self._ending is None:
+            self._service.draining = True
+            self._ending = asyncio.get_running_loop().create_task(self._drain())
+        else:
+            self._hurried = True
+
+    async def _drain(self) -> None:
+        service = self._service
+        log("info", "draining", requests=service.in_flight)
+        waited = 0.0
+        while service.in_flight and not self._hurried and waited < service.options.drain_timeout:
+            await asyncio.sleep(_POLL)
+            waited += _POLL
+        self.answered = not service.in_flight
+        if not self.answered:
+            log("warning", "canceled", requests=service.in_flight)
+            service.cancel_all()
+        self.should_exit = True
+
+
+def _impatient(protocol: Any, timeout: float) -> Any:
+    """uvicorn's protocol, which hangs up when a client leaves for so long unread what was sent to it."""
+
+    class Impatient(protocol):  # type: ignore[misc]
+        _patience: asyncio.TimerHandle | None = None
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._patience = self.loop.call_later(timeout, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._calm()
+            super().resume_writing()
+
+        def connection_lost(self, error: Exception | None) -> None:
+            self._calm()
+            super().connection_lost(error)
+
+        def _calm(self) -> None:
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+
+    return Impatient

@@ -1,0 +1,107 @@
+"""What is written down of each request: its id, a line of the log, counts; and the answer when nobody else gave one."""
+
+import re
+import secrets
+import time
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..handle import Handle
+from .errors import APIError, api_error
+from .logs import log
+from .service import Service
+from .streaming import CLIENT_GONE
+
+_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+
+
+class Record:
+    """One request, as log and metrics have it."""
+
+    def __init__(self, scope: Scope) -> None:
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+        self.id = given if _ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+        self.started = time.monotonic()
+        peer = scope.get("client")
+        self.client: str = peer[0] if peer else ""  # the name of its key, where it has one
+        self.status: int | None = None  # of the answer, or CLIENT_GONE
+        self.error: APIError | None = None
+        self.defect: BaseException | None = None
+        self.handles: Sequence[Handle] = ()
+        self.prompt: Any = None
+
+    def note(self, handles: Sequence[Handle], prompt: Any) -> None:
+        """Notes what the engine is asked for."""
+        self.handles, self.prompt = handles, prompt
+
+    def fail(self, error: BaseException, told: APIError) -> None:
+        """Notes an error that the client is told of."""
+        self.error = told
+        if told.code == "internal_error" or told.code == "model_error":
+            self.defect = error
+
+
+class Observer:
+    """ASGI middleware around everything else."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = Record(scope)
+        scope.setdefault("state", {})["record"] = record
+        begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                record.status = record.status or message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", record.id.encode()), *_HEADERS]
+            await send(message)
+
+        self._service.metrics.in_flight.inc()
+        try:
+            await self._app(scope, receive, sent)
+        except Exception as error:
+            told = api_error(error)
+            record.fail(error, told)
+            if begun:
+                raise
+            await told.response()(scope, receive, sent)
+        finally:
+            self._service.metrics.in_flight.dec()
+            self._note(scope, record)
+
+    def _note(self, scope: MutableMapping[str, Any], record: Record) -> None:
+        metrics, took = self._service.metrics, time.monotonic() - record.started
+        route = getattr(scope.get("route"), "path", None) or "other"
+        status = record.status or CLIENT_GONE
+        metrics.requests.labels(scope["method"] if route != "other" else "other", route, str(status)).inc()
+        metrics.seconds.labels(route).observe(took)
+        if status == CLIENT_GONE:
+            metrics.disconnects.inc()
+        fields: dict[str, Any] = {
+            "request_id": record.id, "client": record.client, "method": scope["method"], "path": scope["path"],
+            "status": status, "seconds": round(took, 4),
+        }  # fmt: skip
+        if record.handles:
+            pieces = [handle.pieces for handle in record.handles]
+            fields["prompt_tokens"] = sum(handle.prompt_tokens for handle in record.handles)
+            fields["completion_tokens"] = sum(map(len, pieces))
+            fields["finish_reasons"] = [made[-1].finish_reason if made else None for made in pieces]
+            if self._service.options.log_prompts:
+                fields["prompt"] = record.prompt
+                fields["answers"] = ["".join(piece.text for piece in made) for made in pieces]
+        if record.error is not None:
+            metrics.errors.labels(record.error.code or "other").inc()
+            fields |= {"error": record.error.message, "code": record.error.code}
+        quiet = route.startswith(("/health", "/metrics")) and status < 400
+        level = "error" if record.defect is not None else "debug" if quiet else "info"
+        log(level, "request", record.defect, **fields)

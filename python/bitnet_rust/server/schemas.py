@@ -1,0 +1,188 @@
+"""What requests may have in them.
+
+A field of OpenAI's API that this server does not have is refused when it would change the answer, and else passed over; a
+field that neither has is refused.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+TokenID = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Request(BaseModel):
+    """A request body."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    unsupported: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    """Fields that the server does not have, with the values that ask for nothing; null does, too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        for name, harmless in cls.unsupported.items():
+            if body.get(name) is not None and body[name] not in harmless:
+                raise ValueError(f"{name}: this server does not support it")
+        return {name: value for name, value in body.items() if name not in cls.unsupported}
+
+
+def _stops(value: Any) -> Any:
+    stops = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(stops, list) or len(stops) > 16:
+        raise ValueError("expected a text or a list of at most 16")
+    if not all(isinstance(stop, str) and 0 < len(stop) <= 1000 for stop in stops):
+        raise ValueError("expected texts of 1 to 1000 characters")
+    return stops
+
+
+class StreamOptions(Request):
+    """stream_options"""
+
+    unsupported = {"include_obfuscation": (False,)}
+
+    include_usage: bool = False
+
+
+class GenerationRequest(Request):
+    """What chat and text completions have in common."""
+
+    model: str | None = None
+    n: Count = 1
+    max_tokens: Count | None = None
+    stop: Annotated[list[str], BeforeValidator(_stops)] = []
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    seed: int | None = Field(None, ge=-(2**63), lt=2**64)
+    temperature: Number | None = Field(None, ge=0, le=2)
+    top_p: Number | None = Field(None, gt=0, le=1)
+    presence_penalty: Number | None = Field(None, ge=-2, le=2)
+    frequency_penalty: Number | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[str, Number] | None = Field(None, max_length=1024)
+
+    # Beyond OpenAI's API, with the meanings that `generate` gives them.
+    top_k: int | None = Field(None, ge=0)
+    min_p: Number | None = Field(None, ge=0, le=1)
+    typical_p: Number | None = Field(None, gt=0, le=1)
+    repetition_penalty: Number | None = Field(None, ge=0.01, le=100)
+    stop_token_ids: list[TokenID] | None = Field(None, max_length=1024)
+    ignore_eos: bool | None = None
+    prompt_lookup_num_tokens: int | None = Field(None, ge=0, le=16)
+
+    # They say something about the request and nothing about the answer.
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    parallel_tool_calls: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, body: Any) -> Any:
+        """Null stands for what is not given."""
+        return {k: v for k, v in body.items() if v is not None} if isinstance(body, dict) else body
+
+    @model_validator(mode="after")
+    def _together(self) -> "GenerationRequest":
+        if "stream_options" in self.model_fields_set and not self.stream:
+            raise ValueError("stream_options: expected none without stream = true")
+        return self
+
+
+class Part(Request):
+    """A piece of a message's content."""
+
+    type: Literal["text"]
+    text: str
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, str):
+        return [{"type": "text", "text": value}]
+    if not isinstance(value, list) or not value:
+        raise ValueError('expected a text or a list of {"type": "text", "text": ...}')
+    return value
+
+
+class Message(Request):
+    """One message of a conversation."""
+
+    unsupported = {"tool_calls": ([],), "function_call": (), "tool_call_id": (), "refusal": (), "audio": ()}
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[list[Part], BeforeValidator(_content)]
+    name: str | None = None
+
+    def plain(self) -> dict[str, str]:
+        """The message as chat templates know it."""
+        role = "system" if self.role == "developer" else self.role
+        message = {"role": role, "content": "".join(part.text for part in self.content)}
+        return message if self.name is None else message | {"name": self.name}
+
+
+class ChatRequest(GenerationRequest):
+    """POST /v1/chat/completions"""
+
+    unsupported = {
+        "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],), "function_call": ("none", "auto"),
+        "response_format": ({"type": "text"},), "modalities": (["text"],), "audio": (), "prediction": (),
+        "reasoning_effort": ("none",), "verbosity": (), "web_search_options": (), "store": (False,),
+    }  # fmt: skip
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: Count | None = None
+    logprobs: bool = False
+    top_logprobs: int = Field(0, ge=0, le=20)
+
+    @model_validator(mode="after")
+    def _chat_together(self) -> "ChatRequest":
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise ValueError("max_tokens: expected none with max_completion_tokens, its newer name")
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs: expected none without logprobs = true")
+        return self
+
+
+def _prompts(value: Any) -> Any:
+    """The prompts as a list, also where there is one."""
+    one = isinstance(value, str) or (isinstance(value, list) and bool(value) and isinstance(value[0], int))
+    prompts = [value] if one else value
+    if not isinstance(prompts, list) or not prompts:
+        raise ValueError("expected a text, token ids, or a list of either")
+    kind = type(prompts[0])
+    if kind not in (str, list) or any(type(prompt) is not kind for prompt in prompts):
+        raise ValueError("expected a text, token ids, or a list of either")
+    for prompt in prompts if kind is list else []:
+        if set(map(type, prompt)) != {int} or not 0 <= min(prompt) <= max(prompt) < 2**31:
+            raise ValueError("expected lists of token ids")
+    return prompts
+
+
+class CompletionRequest(GenerationRequest):
+    """POST /v1/completions"""
+
+    unsupported = {"suffix": ("",), "store": (False,)}
+
+    prompt: Annotated[list[str] | list[list[int]], BeforeValidator(_prompts)]
+    max_tokens: Count | None = 16  # OpenAI's
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool = False
+    best_of: Count | None = None
+    add_special_tokens: bool = True
+
+    @model_validator(mode="after")
+    def _completion_together(self) -> "CompletionRequest":
+        if self.best_of is not None and self.best_of < self.n:
+            raise ValueError(f"best_of: expected at least n = {self.n}")
+        if self.stream and self.best_of is not None and self.best_of > self.n:
+            raise ValueError("best_of: expected n with stream = true, as the best is known when all are complete")
+        if self.echo and self.logprobs is not None:
+            raise ValueError("echo: expected none with logprobs, which this server has of new tokens only")
+        return self

@@ -1,0 +1,155 @@
+"""What the routes of a server share: the engine, the options, and whether it still takes requests."""
+
+import asyncio
+import time
+import weakref
+from collections.abc import Sequence
+from typing import Any, cast
+
+from fastapi import Request
+
+from ..engine import Engine
+from ..errors import TokenizerError
+from ..generation import SamplingOptions
+from ..handle import Handle
+from ..model import BitNetModel
+from .errors import APIError, api_error
+from .metrics import Metrics
+from .options import ServerOptions
+from .schemas import GenerationRequest
+from .spelling import Spelling
+
+_LONG = 4096  # characters that are tokenized beside the event loop
+
+
+class Service:
+    """One model behind one API."""
+
+    def __init__(self, engine: Engine, options: ServerOptions) -> None:
+        self.engine, self.options = engine, options
+        self.model: BitNetModel = engine.model
+        self.name = options.served_model_name or _name_of(self.model)
+        self.created = int(time.time())
+        self.metrics = Metrics(engine, self.name)
+        self.spelling = Spelling(self.model.tokenizer)
+        self.draining = False
+        self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
+        self.in_flight = 0  # requests that the end of the server waits for
+        self.fingerprint = f"fp_{self.model.config.architectures[0]}_{self.model.head_dtype}_{self.model.kv_dtype}"
+
+    @property
+    def context(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        length: int = self.model.config.max_position_embeddings
+        return length
+
+    @property
+    def has_chat(self) -> bool:
+        """Whether there is a chat template."""
+        tokenizer = self.model._tokenizer_or_none
+        return self.options.chat_template is not None or (tokenizer is not None and tokenizer.chat_template is not None)
+
+    def check_model(self, asked: str | None) -> None:
+        """Refuses a request that names another model."""
+        if asked is not None and asked != self.name:
+            raise APIError(
+                404, f"there is no model {asked!r}: this server has {self.name}", code="model_not_found", param="model"
+            )
+
+    async def encode(self, text: str, *, add_special_tokens: bool, param: str) -> list[int]:
+        """The token ids of a prompt, which the context must hold. A long text does not keep others waiting."""
+        tokenizer = self.model.tokenizer
+        if len(text) < _LONG:
+            ids = tokenizer.encode(text, add_special_tokens)
+        else:
+            ids = await asyncio.to_thread(tokenizer.encode, text, add_special_tokens)
+        self.check_length(ids, param)
+        return ids
+
+    def check_length(self, ids: Sequence[int], param: str) -> None:
+        """Refuses a prompt that leaves no room for an answer, or has nothing in it."""
+        if not ids:
+            raise APIError(400, f"{param} is empty: expected at least one token", param=param, code="invalid_value")
+        if len(ids) >= self.context:
+            raise APIError(
+                400, f"{param} has {len(ids)} tokens: this model's context has {self.context}, the answer included",
+                param=param, code="context_length_exceeded",
+            )  # fmt: skip
+
+    async def render(self, messages: Sequence[dict[str, str]]) -> str:
+        """The prompt of a conversation."""
+        template = self.options.chat_template
+        try:
+            if sum(len(message["content"]) for message in messages) < _LONG:
+                return self.model._render(messages, template)
+            return await asyncio.to_thread(self.model._render, messages, template)
+        except TokenizerError as error:
+            raise APIError(400, str(error), param="messages", code="no_chat" if not self.has_chat else None) from error
+
+    def sampling(self, body: GenerationRequest, max_tokens: int | None) -> SamplingOptions:
+        """What a request says about how it is continued, as ``Engine.submit`` takes it."""
+        most = self.options.max_tokens
+        if max_tokens is not None and most is not None and max_tokens > most:
+            raise APIError(
+                400, f"max_tokens = {max_tokens}: expected at most {most}", param="max_tokens", code="invalid_value"
+            )
+        if max_tokens is None:
+            default = self.model.generation_config.get("max_new_tokens")
+            max_tokens = min(default if isinstance(default, int) else self.context, most or self.context)
+        same = (
+            "temperature", "top_p", "top_k", "min_p", "typical_p", "presence_penalty", "frequency_penalty", "repetition_penalty",
+            "logit_bias", "stop_token_ids", "ignore_eos", "prompt_lookup_num_tokens",
+        )  # fmt: skip
+        options: dict[str, Any] = {name: getattr(body, name) for name in same}
+        options |= {"max_new_tokens": max_tokens, "do_sample": True, "stop": body.stop}
+        return cast(SamplingOptions, options)
+
+    def submit(
+        self,
+        request: Request,
+        prompts: Sequence[Sequence[int]],
+        copies: int,
+        seed: int | None,
+        sampling: SamplingOptions,
+    ) -> list[Handle]:
+        """Adds a request for each prompt, copies times with seeds that differ; all of them, or none."""
+        if copies > self.options.max_choices:
+            raise APIError(
+                400, f"n = {copies}: expected at most {self.options.max_choices}", param="n", code="invalid_value"
+            )
+        if len(prompts) > self.options.max_prompts:
+            raise APIError(
+                400, f"prompt has {len(prompts)} texts: expected at most {self.options.max_prompts}",
+                param="prompt", code="invalid_value",
+            )  # fmt: skip
+        handles: list[Handle] = []
+        try:
+            for ids in prompts:
+                for copy in range(copies):
+                    options = sampling.copy()
+                    if seed is not None:
+                        options["seed"] = (seed + copy) % 2**64
+                    handles.append(
+                        self.engine.submit(
+                            ids, client=request.state.record.client, deadline=self.options.request_timeout, **options
+                        )
+                    )
+        except BaseException as error:
+            for handle in handles:
+                handle.cancel()
+            if isinstance(error, Exception):
+                raise api_error(error, self.metrics.seconds_until_room()) from error
+            raise
+        self._handles.update(handles)
+        return handles
+
+    def cancel_all(self) -> None:
+        """Ends all requests to the engine."""
+        for handle in list(self._handles):
+            handle.cancel()
+
+
+def _name_of(model: BitNetModel) -> str:
+    """What a model is called that nobody named: its directory or file."""
+    path = model._path
+    return "bitnet" if path is None else path.stem if path.is_file() else path.name

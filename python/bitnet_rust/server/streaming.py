@@ -1,0 +1,93 @@
+"""Answers: as a stream of server-sent events, or whole, and what happens when whoever asked has gone."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
+
+from ..generation import GenerationResult
+from ..handle import Handle
+from .errors import api_error
+
+CLIENT_GONE = 499  # the status in log and metrics of a request that nobody waits for any more
+
+
+class EventStream(Response):
+    """Server-sent events while requests of the engine bring them. They are canceled when the client has gone.
+
+    events gives the JSON objects; an exception of it becomes a last event with the error, as the status has been sent.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, request: Request, handles: Sequence[Handle], events: AsyncIterator[dict[str, Any]]) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._request, self._handles, self._events = request, handles, events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with _until_gone(self._request, self._handles) as gone:
+            try:
+                async for event in self._events:
+                    await send(_body(b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"))
+                last = b"data: [DONE]\n\n"
+            except Exception as error:
+                if gone.is_set():
+                    self._request.state.record.status = CLIENT_GONE
+                    return
+                told = api_error(error)
+                self._request.state.record.fail(error, told)
+                last = b"data: " + json.dumps(told.body()).encode() + b"\n\n"
+            await send(_body(last, more=False))
+
+
+def _body(data: bytes, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def usage(handles: Sequence[Handle], copies: int) -> dict[str, int]:
+    """OpenAI's usage. A prompt counts once, however often it is continued."""
+    prompt = sum(handle.prompt_tokens for handle in handles[::copies])
+    completion = sum(len(handle.pieces) for handle in handles)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+async def whole(request: Request, handles: Sequence[Handle]) -> list[GenerationResult] | None:
+    """The results of all handles; None when the client has gone before."""
+    async with _until_gone(request, handles) as gone:
+        try:
+            return [await handle for handle in handles]
+        except Exception:
+            for handle in handles:
+                handle.cancel()
+            if gone.is_set():
+                request.state.record.status = CLIENT_GONE
+                return None
+            raise
+
+
+@contextlib.asynccontextmanager
+async def _until_gone(request: Request, handles: Sequence[Handle]) -> AsyncIterator[asyncio.Event]:
+    """An event that is set, with the handles' requests canceled, when the client hangs up within the block. The block ends
+    them in any case."""
+    gone = asyncio.Event()
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+        for handle in handles:
+            handle.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield gone
+    finally:
+        watcher.cancel()
+        for handle in handles:
+            handle.cancel()
