@@ -29,26 +29,24 @@ all: build
 
 # --- environment -----------------------------------------------------------------------------------------------------
 
-$(VENV)/.created:
+$(VENV)/.created: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bitnet-rust needs Python 3.11 or newer; run make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q 'setuptools>=77'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(call REQUIRED,pyproject["build-system"]["requires"])
 	@touch $@
 
-# The first time, and when the packaging changes, an editable install; after that the extension alone.
+# What lists of pyproject.toml name and nothing more: installing '.[test,dev]' would build the extension a second time.
+REQUIRED = $(BIN)/python -c 'import tomllib; pyproject = tomllib.load(open("pyproject.toml", "rb")); print(*$(1), sep="\n")' | $(BIN)/python -m pip install -q -r /dev/stdin
+
+# An editable install, so that the version that Python's metadata say and the extension's, which follow the commits, are one.
 $(EXT): $(VENV)/.created pyproject.toml setup.py $(GO_SOURCES)
-	@if [ $(VENV)/.installed -nt pyproject.toml ] && [ $(VENV)/.installed -nt setup.py ]; then \
-	  echo building $@; $(BIN)/python setup.py -q build_ext --inplace; \
-	else \
-	  echo installing bitnet-rust into $(VENV); $(BIN)/python -m pip install -q --no-build-isolation -e . && touch $(VENV)/.installed; \
-	fi
+	@echo installing bitnet-rust into $(VENV)
+	@$(BIN)/python -m pip install -q --no-build-isolation -e .
 	@touch $@
-
-# What the extras name and nothing more: installing '.[test,dev]' would build the extension a second time.
-EXTRAS := import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*extras["test"], *extras["dev"], sep="\n")
 
 $(VENV)/.dev: pyproject.toml | $(EXT)
-	$(BIN)/python -c '$(EXTRAS)' | $(BIN)/python -m pip install -q -r /dev/stdin
+	@echo installing what tests and linters need
+	@$(call REQUIRED,(pyproject["project"]["optional-dependencies"]["test"] + pyproject["project"]["optional-dependencies"]["dev"]))
 	@touch $@
 
 # Several gigabytes, for the tests that run PyTorch, Hugging Face's packages and llama.cpp themselves; the others have recorded values.

@@ -1,9 +1,12 @@
 """The distribution: what importing costs, what the wheel has, how a build fails, installs from nothing."""
 
 import importlib.metadata
+import io
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -49,6 +52,40 @@ def test_the_modules_of_the_package_come_with_it() -> None:
 def test_the_version_is_said_once() -> None:
     assert importlib.metadata.version("bitnet-rust") == bitnet_rust.__version__ == bitnet_rust.build_info()["version"]
     assert bitnet_rust.__version__ != "0+unknown"
+    said = subprocess.run(
+        [sys.executable, "-m", "bitnet_rust", "--version"], capture_output=True, text=True, check=True
+    )
+    assert said.stdout == f"bitnet-rust {bitnet_rust.__version__}\n"
+
+
+def test_the_version_comes_from_the_last_tag(tmp_path: Path) -> None:
+    tree, exported = tmp_path / "tree", tmp_path / "exported"
+
+    def git(*words: str) -> bytes:
+        env = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+        who = ("-c", "user.name=T", "-c", "user.email=t@example.org")
+        return subprocess.run(["git", *who, *words], cwd=tree, env=env, capture_output=True, check=True).stdout
+
+    def version(directory: Path) -> str:
+        command = [sys.executable, "-m", "setuptools_scm"]
+        return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True).stdout.strip()
+
+    tree.mkdir()
+    for name in ("pyproject.toml", ".git_archival.txt", ".gitattributes"):
+        shutil.copy(REPO / name, tree)
+    assert version(tree) == "0.1.0.dev0"  # a copy of the files
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    assert version(tree).startswith("0.1.0.dev1+g")
+    git("tag", "v9.8.7")
+    assert version(tree) == "9.8.7"
+    exported.mkdir()
+    with tarfile.open(fileobj=io.BytesIO(git("archive", "HEAD"))) as archive:  # as hosts of git offer for download
+        archive.extractall(exported, filter="data")
+    assert version(exported) == "9.8.7"
+    git("commit", "-q", "--allow-empty", "-m", "two")
+    assert version(tree).startswith("9.8.8.dev1+g")
 
 
 def test_the_package_is_typed_and_has_its_model() -> None:
@@ -149,6 +186,27 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
     subprocess.run([sys.executable, "-m", "build", "--outdir", str(out), str(REPO)], check=True, capture_output=True)
     return out
+
+
+def test_the_source_distribution_is_all_that_git_has_but_tests(distributions: Path) -> None:
+    """What builds it, and documentation: the wheel of these tests was built from it."""
+    (path,) = distributions.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    listed = subprocess.run(["git", "ls-files"], cwd=REPO, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("these files are not in a git repository")
+    apart = (".ci/", ".git", "tests_go/", "tests_py/")
+    wanted = {
+        name
+        for name in listed.stdout.splitlines()
+        if not name.startswith(apart) and "/testdata/" not in name and not name.endswith("_test.go")
+    }
+    assert wanted - names == set()
+    assert not [name for name in names if name.startswith(apart) and name != ".git_archival.txt"]
+    assert path.stat().st_size < 8 << 20
+    (wheel,) = distributions.glob("*.whl")
+    assert wheel.name.split("-")[1] == path.name.removesuffix(".tar.gz").split("-")[1]
 
 
 def test_the_wheel_is_for_every_python_and_small(distributions: Path) -> None:
