@@ -38,7 +38,7 @@ $(VENV)/.created: pyproject.toml
 # What lists of pyproject.toml name and nothing more: installing '.[test,dev]' would build the extension a second time.
 REQUIRED = $(BIN)/python -c 'import tomllib; pyproject = tomllib.load(open("pyproject.toml", "rb")); print(*$(1), sep="\n")' | $(BIN)/python -m pip install -q -r /dev/stdin
 
-# An editable install, so that the version that Python's metadata say and the extension's, which follow the commits, are one.
+# An editable install each time, so that the extension and Python's metadata say the same version, which follows the commits.
 $(EXT): $(VENV)/.created pyproject.toml setup.py $(GO_SOURCES)
 	@echo installing bitnet-rust into $(VENV)
 	@$(BIN)/python -m pip install -q --no-build-isolation -e .

@@ -3,16 +3,14 @@
 ``bitnet serve`` runs it; ``create_app`` gives the same as an ASGI application, for other servers.
 """
 
-from ..errors import BitNetError
+from ..errors import missing_extra
 
 try:
     import fastapi  # noqa: F401
     import prometheus_client  # noqa: F401
     import uvicorn  # noqa: F401
 except ImportError as missing:
-    raise BitNetError(
-        f"the server needs the package {missing.name}, which is not installed: pip install 'bitnet-rust[serve]'"
-    ) from missing
+    raise missing_extra("the server", f"the package {missing.name}", "serve") from missing
 
 from .app import create_app
 from .auth import APIKey, read_keys
