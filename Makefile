@@ -79,6 +79,7 @@ wheel: $(VENV)/.dev
 test: lint test-go test-race test-isa test-portable test-arm64
 	$(MAKE) -j 2 --output-sync=target test-fuzz test-py
 	@test -n '$(QEMU_ARM64)' || printf '\n*** NOT TESTED: arm64. There is no qemu-aarch64 on PATH (Debian and Ubuntu: apt-get install qemu-user). ***\n'
+	@test -n '$(CHROMIUM)' || printf '\n*** NOT TESTED: the chat page. There is no Chromium on PATH (Debian: apt-get install chromium). ***\n'
 test-full: test $(VENV)/.torch
 	$(MAKE) test-fuzz FUZZTIME=60s
 	BITNET_TEST_LEAKS=full $(GO) test -count=1 ./tests_go -run TestMemoryIsFlat -v
@@ -146,6 +147,8 @@ test-fuzz:
 	    out=$$(nice -n 19 $(GO) test -run '^$$' -parallel 1 -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./$$package 2>&1) && failed= || failed=yes; \
 	    echo "$$out"; \
 	    case "$$failed$$out" in yes*'Failing input'*) exit 1 ;; yes*'    context deadline exceeded'*) ;; yes*) exit 1 ;; esac; done; done
+
+CHROMIUM := $(firstword $(foreach name,chromium google-chrome chromium-browser,$(shell command -v $(name))))
 
 test-py: $(VENV)/.dev $(EXT)
 	$(BIN)/python -m pytest -m 'not full'
