@@ -202,7 +202,7 @@ func bn_model_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 }
 
 // bn_model_save writes the model and the files that belong to it: format is "native", "hf", "gguf" or "onnx_weights". options is a
-// JSON object of model.HFOptions, whose max_shard_size is that of the native format too; gguf_type and onnx_type, the types of ternary layers in
+// JSON object of model.HFOptions, whose max_shard_size is that of the native format and of GGUF too; gguf_type and onnx_type, the types of ternary layers in
 // a GGUF file and among the weights of an ONNX model; compression and metadata of the native format; and dry_run: then nothing is written, and
 // size becomes what the tensors would take.
 //
@@ -230,7 +230,9 @@ func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll,
 		case "hf":
 			save = func(ctx context.Context) error { return m.SaveHFContext(ctx, name, o.HFOptions) }
 		case "gguf":
-			save = func(ctx context.Context) error { return m.SaveGGUF(ctx, name, o.GGUFType) }
+			save = func(ctx context.Context) error {
+				return m.SaveGGUF(ctx, name, model.GGUFOptions{Type: o.GGUFType, MaxShard: o.MaxShard})
+			}
 		case "onnx_weights":
 			save = func(ctx context.Context) error { return m.SaveONNXWeights(ctx, name, o.ONNXType) }
 		default:

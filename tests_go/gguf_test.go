@@ -28,7 +28,7 @@ func TestGoldenModelsKeepCodesAndTokensThroughEveryGGUFType(t *testing.T) {
 		require.NoError(t, err)
 		for _, kind := range model.GGUFTypes() {
 			path := filepath.Join(t.TempDir(), folder+"-"+kind+".gguf")
-			require.NoError(t, m.SaveGGUF(ctx, path, kind))
+			require.NoError(t, m.SaveGGUF(ctx, path, model.GGUFOptions{Type: kind}))
 			again, err := model.Load(ctx, path, model.LoadOptions{})
 			require.NoError(t, err, "%s %s", folder, kind)
 			require.Equal(t, "gguf", again.Info.Format)

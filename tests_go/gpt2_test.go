@@ -85,7 +85,7 @@ func TestAGPT2HasNoOtherForm(t *testing.T) {
 	m := loadModel(t, gpt2Folder("gpt2_ternary"), model.LoadOptions{})
 	dir := t.TempDir()
 	for _, err := range []error{
-		m.SaveGGUF(context.Background(), filepath.Join(dir, "m.gguf"), "bf16"),
+		m.SaveGGUF(context.Background(), filepath.Join(dir, "m.gguf"), model.GGUFOptions{Type: "bf16"}),
 		m.SaveONNXWeights(context.Background(), filepath.Join(dir, "m.safetensors"), model.ONNXInt2),
 	} {
 		require.ErrorIs(t, err, model.ErrExport)

@@ -66,7 +66,7 @@ func TestATrainedModelReadInTheWrongI2SLayoutNamesTheRightOne(t *testing.T) {
 	require.NoError(t, err)
 	defer m.Close()
 	saved := filepath.Join(t.TempDir(), "model.gguf")
-	require.NoError(t, m.SaveGGUF(context.Background(), saved, "i2_s"))
+	require.NoError(t, m.SaveGGUF(context.Background(), saved, model.GGUFOptions{Type: "i2_s"}))
 	for _, layout := range gguf.I2SLayouts() {
 		path := asLayout(t, saved, layout)
 		for given, warnings := range layoutWarnings(t, path) {
@@ -93,7 +93,7 @@ func TestRandomWeightsRaiseNoAlarmAboutTheirLayout(t *testing.T) {
 		m, err := model.Load(context.Background(), "testdata/golden/"+folder, model.LoadOptions{})
 		require.NoError(t, err)
 		path := filepath.Join(t.TempDir(), "model.gguf")
-		require.NoError(t, m.SaveGGUF(context.Background(), path, "i2_s"))
+		require.NoError(t, m.SaveGGUF(context.Background(), path, model.GGUFOptions{Type: "i2_s"}))
 		require.NoError(t, m.Close())
 		for given, warnings := range layoutWarnings(t, path) {
 			require.Empty(t, warnings, "%s as %s", folder, given)
@@ -104,7 +104,7 @@ func TestRandomWeightsRaiseNoAlarmAboutTheirLayout(t *testing.T) {
 			HeadDim: 64}, seed, model.LoadOptions{})
 		require.NoError(t, err)
 		path := filepath.Join(t.TempDir(), "model.gguf")
-		require.NoError(t, m.SaveGGUF(context.Background(), path, "i2_s"))
+		require.NoError(t, m.SaveGGUF(context.Background(), path, model.GGUFOptions{Type: "i2_s"}))
 		require.NoError(t, m.Close())
 		for given, warnings := range layoutWarnings(t, path) {
 			require.Empty(t, warnings, "seed %d as %s", seed, given)

@@ -112,9 +112,75 @@ def test_a_directory_with_something_else_in_it_is_refused(tmp_path: Path) -> Non
     convert(TINY, target, to="hf", linear_class="bitlinear")  # takes the place of the other
     with BitNetModel.from_pretrained(target) as model:
         assert model.config["quantization_config"]["linear_class"] == "bitlinear"
-    (target / "notes.txt").write_text("mine")
-    with pytest.raises(ArgumentError, match=r"holds notes\.txt, which belongs to no checkpoint"):
-        convert(TINY, target, to="hf")
+    split: Any = {"to": "gguf", "max_shard_size": "200kB"}
+    convert("bitnet-shakespeare", tmp_path / "split", **split)
+    for place, options in ((target, {"to": "hf"}), (tmp_path / "split", split)):
+        (place / "notes.txt").write_text("mine")
+        before = sorted(place.iterdir())
+        for dry in (True, False):
+            with pytest.raises(ArgumentError, match=r"holds notes\.txt, which belongs to no checkpoint"):
+                convert("bitnet-shakespeare", place, dry_run=dry, **options)
+        assert sorted(place.iterdir()) == before
+
+
+def test_a_gguf_model_is_divided_among_files(tmp_path: Path) -> None:
+    """As llama.cpp divides them, named by their directory; one file if that is enough."""
+    place = tmp_path / "parts"
+    options: Any = {"to": "gguf", "type": "tq2_0"}
+    planned = convert("bitnet-shakespeare", place, max_shard_size="500kB", dry_run=True, **options)
+    assert list(tmp_path.iterdir()) == []
+    done = convert("bitnet-shakespeare", place, max_shard_size="500kB", **options)
+    files = sorted(place.iterdir())
+    assert len(files) > 3
+    assert [file.name for file in files] == [
+        f"parts-{i:05d}-of-{len(files):05d}.gguf" for i in range(1, len(files) + 1)
+    ]
+    assert 0 < done.target_bytes - planned.target_bytes < 200_000  # what stands before the tensors
+    assert done.target_bytes == sum(file.stat().st_size for file in files)
+    assert max(file.stat().st_size for file in files[1:]) < 510_000  # the table is the largest tensor
+    whole = convert("bitnet-shakespeare", tmp_path / "whole.gguf", type="tq2_0")
+    assert done.max_difference == whole.max_difference
+    for name in (place, *files):  # by whichever file
+        assert content(name) == content(tmp_path / "whole.gguf")
+        assert inspect_model(name)["format"] == "gguf"
+    assert len(inspect_model(place)["tensors"]) == len(inspect_model(tmp_path / "whole.gguf")["tensors"])
+    convert("bitnet-shakespeare", place, max_shard_size="5GB", **options)
+    assert [file.name for file in place.iterdir()] == ["parts.gguf"]
+    with pytest.raises(ArgumentError, match="is the name of one gguf file: expected a directory with max_shard_size"):
+        convert("bitnet-shakespeare", tmp_path / "m.gguf", max_shard_size="500kB", dry_run=True)
+    with pytest.raises(ArgumentError, match="is the name of one native file"):
+        convert("bitnet-shakespeare", tmp_path / "m.bitnet", max_shard_size="500kB", dry_run=True)
+    with BitNetModel.from_pretrained("bitnet-shakespeare") as model:
+        with pytest.raises(ArgumentError, match=r"m\.gguf: must be a directory with max_shard_size"):
+            model.save_pretrained(tmp_path / "m.gguf", format="gguf", max_shard_size="500kB")
+        model.save_pretrained(tmp_path / "saved", format="gguf", max_shard_size="500kB")
+    assert len(list((tmp_path / "saved").glob("saved-0000*.gguf"))) > 3
+
+
+def test_defaults_of_sampling_go_through_gguf(tmp_path: Path) -> None:
+    """By the keys of llama.cpp, and to a checkpoint whose generation still ends where it did."""
+    convert(TINY, tmp_path / "hf", to="hf")
+    stated = {"temperature": 0.6, "top_k": 40, "top_p": 0.9, "min_p": 0.05, "repetition_penalty": 1.1}
+    (tmp_path / "hf" / "generation_config.json").write_text(json.dumps(stated | {"do_sample": True, "max_length": 64}))
+    convert(tmp_path / "hf", tmp_path / "m.gguf", type="i2_s")
+    entries = inspect_model(tmp_path / "m.gguf")["metadata"]
+    assert entries["general.sampling.temp"] == pytest.approx(0.6)
+    assert (entries["general.sampling.top_k"], entries["general.sampling.penalty_last_n"]) == (40, -1)
+    convert(tmp_path / "m.gguf", tmp_path / "again", to="hf")
+    ids = [3, 1, 4, 1, 5]
+    with BitNetModel.from_pretrained(tmp_path / "hf") as source:
+        wanted = source.generate(ids, do_sample=True, seed=3, max_new_tokens=20)
+        assert wanted != source.generate(ids, temperature=1.5, top_k=0, seed=3, max_new_tokens=20)
+        ends = source.config.eos_token_id
+    for place in (tmp_path / "m.gguf", tmp_path / "again"):
+        with BitNetModel.from_pretrained(place) as model:
+            fields = model.generation_config
+            assert stated.items() <= fields.items()
+            assert fields["eos_token_id"] == ends
+            assert model.generate(ids, do_sample=True, seed=3, max_new_tokens=20) == wanted
+    (tmp_path / "hf" / "generation_config.json").write_text('{"temperature": "warm"}')
+    with pytest.raises(ArgumentError, match=r"generation_config\.json: temperature = warm: must be a number"):
+        convert(tmp_path / "hf", tmp_path / "m.gguf", dry_run=True)
 
 
 def test_mistakes_are_named(sources: dict[str, Path], tmp_path: Path) -> None:
@@ -144,7 +210,7 @@ OPTIONS: list[tuple[str, Any, tuple[str, ...], tuple[str, ...]]] = [
     ("derive_masters", True, ("hf-master",), ("--derive-masters",)),
     ("linear_class", "bitlinear", ("hf",), ("--linear-class", "bitlinear")),
     ("compression", "zstd", ("native",), ("--compression", "zstd")),
-    ("max_shard_size", "1MB", ("native", "hf", "hf-master"), ("--max-shard-size", "1MB")),
+    ("max_shard_size", "1MB", ("native", "hf", "hf-master", "gguf"), ("--max-shard-size", "1MB")),
 ]
 
 
@@ -457,17 +523,26 @@ def test_a_target_that_cuts_texts_otherwise_is_a_failure(
 
 
 KILLED = """
-import resource, signal, sys
+import json, resource, signal, sys
 from bitnet_rust import convert
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # which Python ignores
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), int(sys.argv[4])))
-convert(sys.argv[1], sys.argv[2], sys.argv[3], check=False)
+convert(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3]), check=False)
 """
 
 
-@pytest.mark.parametrize(("target", "to"), [("m.gguf", "gguf"), ("m.bitnet", "native"), ("hf", "hf")])
-def test_a_killed_conversion_leaves_the_old(target: str, to: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        ("m.gguf", {"to": "gguf"}),
+        ("split", {"to": "gguf", "max_shard_size": "1MB"}),
+        ("m.bitnet", {"to": "native"}),
+        ("hf", {"to": "hf"}),
+    ],
+    ids=["gguf", "gguf-split", "native", "hf"],
+)
+def test_a_killed_conversion_leaves_the_old(target: str, options: Any, tmp_path: Path) -> None:
     """Killed as it begins to write, halfway, and at the last byte; and the next conversion to the same place takes away what is left."""
     place = tmp_path / "out" / target
     shape = {
@@ -481,14 +556,23 @@ def test_a_killed_conversion_leaves_the_old(target: str, to: Any, tmp_path: Path
         with BitNetModel.from_config(shape, seed=seed) as model:
             model.save_pretrained(tmp_path / name, format="hf")
     expected = [content(tmp_path / name) for name in ("old", "new")]
-    convert(tmp_path / "old", place, to)
-    size = max(file.stat().st_size for file in (place, *place.parent.glob("hf/*")) if file.is_file())
+    convert(tmp_path / "old", place, **options)
+    size = max(file.stat().st_size for file in (place, *place.glob("*")) if file.is_file())
     for limit in (0, size // 2, size - 1):  # the system kills at the byte after it
-        command = [sys.executable, "-B", "-c", KILLED, str(tmp_path / "new"), str(place), to, str(limit)]
+        command = [
+            sys.executable,
+            "-B",
+            "-c",
+            KILLED,
+            str(tmp_path / "new"),
+            str(place),
+            json.dumps(options),
+            str(limit),
+        ]
         assert subprocess.run(command).returncode == -signal.SIGXFSZ
         assert list(place.parent.glob(".*.tmp"))
         assert content(place) == expected[0]
-    convert(tmp_path / "new", place, to)
+    convert(tmp_path / "new", place, **options)
     assert content(place) == expected[1]
     assert [file.name for file in place.parent.iterdir()] == [target]
 

@@ -42,6 +42,7 @@ FORMATS = [
     Format("gguf-f16", "m.gguf", HALF, {"type": "f16"}),
     Format("gguf-bf16", "m.gguf", BRAIN, {"type": "bf16"}),
     Format("gguf-f32", "m.gguf", options={"type": "f32"}),
+    Format("gguf-split", "split", HALF, {"to": "gguf", "type": "tq2_0", "max_shard_size": "100KB"}),
     Format("onnx-int8", "onnx/m.onnx", options={"type": "int8"}),
     Format("onnx-int2", "onnx/m.onnx", options={"type": "int2"}),
     Format("onnx-no-cache", "onnx/m.onnx", options={"type": "int8", "use_cache": False}),

@@ -1,5 +1,6 @@
 """GGUF files that we write, in llama.cpp: with `make test-full`, which builds llama-cpp-python."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ from test_gguf import CORPUS, TOKENIZERS, model_with
 pytestmark = pytest.mark.full
 
 LLAMA = GOLDEN / "llama_bitlinear_packed"
+KINDS: list[dict[str, Any]] = [{"type": kind} for kind in ("tq1_0", "tq2_0", "f16", "bf16", "f32")]
+SPLIT = {"type": "tq2_0", "to": "gguf", "max_shard_size": "100kB"}
 
 
-@pytest.mark.parametrize("kind", ["tq1_0", "tq2_0", "f16", "bf16", "f32"])
-def test_llama_cpp_says_the_greedy_tokens_of_the_reference(kind: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [*KINDS, SPLIT], ids=[*(kind["type"] for kind in KINDS), "split"])
+def test_llama_cpp_says_the_greedy_tokens_of_the_reference(options: Any, tmp_path: Path) -> None:
     llama_cpp = pytest.importorskip("llama_cpp")
-    convert(LLAMA, tmp_path / "m.gguf", type=kind)
-    model = llama_cpp.Llama(str(tmp_path / "m.gguf"), n_ctx=256, verbose=False)
+    place = tmp_path / ("m" if "to" in options else "m.gguf")
+    convert(LLAMA, place, **options)
+    first = min(place.glob("m-*.gguf"), default=place)
+    model = llama_cpp.Llama(str(first), n_ctx=256, verbose=False)
     golden = np.load(LLAMA / "golden_f32.npz")
     for i in range(4):
         prompt = golden[f"input_ids_{i}"].ravel().tolist()
@@ -76,3 +81,21 @@ def test_llama_cpp_splits_texts_as_we_do(tmp_path: Path) -> None:
         theirs = llama_cpp.Llama(str(tmp_path / "m.gguf"), vocab_only=True, verbose=False)
         for text in ("First Citizen:\nBefore we proceed", "  a\t b\n\n c", "Grüße 👋 12345"):
             assert theirs.tokenize(text.encode(), add_bos=False) == ours.tokenizer.encode(text), text
+
+
+def test_llama_cpp_has_our_defaults_of_sampling(tmp_path: Path) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp")
+    convert(LLAMA, tmp_path / "hf", to="hf")
+    stated = {"temperature": 0.5, "top_k": 7, "top_p": 0.75, "min_p": 0.125, "repetition_penalty": 1.25}
+    (tmp_path / "hf" / "generation_config.json").write_text(json.dumps(stated))
+    convert(tmp_path / "hf", tmp_path / "m.gguf", type="tq2_0")
+    metadata = llama_cpp.Llama(str(tmp_path / "m.gguf"), vocab_only=True, verbose=False).metadata
+    sampling = {key: float(value) for key, value in metadata.items() if key.startswith("general.sampling.")}
+    assert sampling == {
+        "general.sampling.temp": 0.5,
+        "general.sampling.top_k": 7,
+        "general.sampling.top_p": 0.75,
+        "general.sampling.min_p": 0.125,
+        "general.sampling.penalty_repeat": 1.25,
+        "general.sampling.penalty_last_n": -1,
+    }

@@ -47,12 +47,7 @@ func ggufConfig(set gguf.Set) (*Config, error) {
 		MaxPositionEmbeddings: r.optional("context_length"), RMSNormEps: r.float("attention.layer_norm_rms_epsilon", true),
 		RopeTheta: r.float("rope.freq_base", false), RopeScaling: r.ropeScaling(),
 		TieWordEmbeddings: !set.Has("output.weight"), AttentionBias: set.Has("blk.0.attn_q.bias"), MLPBias: set.Has("blk.0.ffn_up.bias"),
-		BOSTokenID: r.token("bos"), PadTokenID: r.token("padding"), DType: ggufDTypes[table.DType],
-	}
-	for _, name := range []string{"eos", "eot", "eom"} {
-		if id := r.token(name); id != nil && !slices.Contains(c.EOSTokenIDs, *id) {
-			c.EOSTokenIDs = append(c.EOSTokenIDs, *id)
-		}
+		BOSTokenID: r.token("bos"), EOSTokenIDs: ggufEnds(r.token), PadTokenID: r.token("padding"), DType: ggufDTypes[table.DType],
 	}
 	if r.err != nil {
 		return nil, r.err
@@ -141,16 +136,33 @@ func (r *ggufReader) float(key string, required bool) float64 {
 }
 
 func (r *ggufReader) token(name string) *int {
-	key := "tokenizer.ggml." + name + "_token_id"
-	if !r.meta.Has(key) {
-		return nil
-	}
-	id, err := r.meta.Int(key)
+	id, err := ggufToken(r.meta, name)
 	r.note(err)
-	if id == math.MaxUint32 { // how some writers say that there is none
-		return nil
+	return id
+}
+
+// ggufToken is the id of a special token, nil if there is none.
+func ggufToken(m *gguf.Metadata, name string) (*int, error) {
+	key := "tokenizer.ggml." + name + "_token_id"
+	if !m.Has(key) {
+		return nil, nil
 	}
-	return &id
+	id, err := m.Int(key)
+	if err != nil || id == math.MaxUint32 { // how some writers say that there is none
+		return nil, err
+	}
+	return &id, nil
+}
+
+// ggufEnds are the ids of the tokens that end a text.
+func ggufEnds(token func(name string) *int) []int {
+	var ids []int
+	for _, name := range []string{"eos", "eot", "eom"} {
+		if id := token(name); id != nil && !slices.Contains(ids, *id) {
+			ids = append(ids, *id)
+		}
+	}
+	return ids
 }
 
 // ropeScaling reads the entries of rope.scaling, and the factors that Llama 3's scaling has in a tensor.

@@ -19,7 +19,7 @@ func TestADeferredModelSavesTheSameBytesAndComputesTheSameBits(t *testing.T) {
 			source := filepath.Join(golden, name)
 			whole := load(t, source, model.LoadOptions{})
 			gguf := filepath.Join(t.TempDir(), "source.gguf")
-			require.NoError(t, whole.SaveGGUF(context.Background(), gguf, "tq2_0"))
+			require.NoError(t, whole.SaveGGUF(context.Background(), gguf, model.GGUFOptions{Type: "tq2_0"}))
 			native := filepath.Join(t.TempDir(), "source.bitnet")
 			require.NoError(t, whole.Save(native, nil))
 			for _, path := range []string{source, gguf, native} {
@@ -37,7 +37,7 @@ func saved(t *testing.T, m *model.Model) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
 	require.NoError(t, m.SaveHF(filepath.Join(dir, "hf")))
-	require.NoError(t, m.SaveGGUF(context.Background(), filepath.Join(dir, "m.gguf"), "i2_s"))
+	require.NoError(t, m.SaveGGUF(context.Background(), filepath.Join(dir, "m.gguf"), model.GGUFOptions{Type: "i2_s"}))
 	require.NoError(t, m.Save(filepath.Join(dir, "m.bitnet"), nil))
 	require.NoError(t, m.SaveContext(context.Background(), filepath.Join(dir, "z.bitnet"), compressed))
 	files := map[string]string{}
@@ -84,7 +84,7 @@ func TestADeferredModelHoldsOneLayerAtATime(t *testing.T) {
 	path := filepath.Join(golden, "bitnet_offline_packed")
 	later := load(t, path, model.LoadOptions{Deferred: true, Pool: p})
 	before := p.Stats().Requested
-	require.NoError(t, later.SaveGGUF(context.Background(), filepath.Join(t.TempDir(), "m.gguf"), "i2_s"))
+	require.NoError(t, later.SaveGGUF(context.Background(), filepath.Join(t.TempDir(), "m.gguf"), model.GGUFOptions{Type: "i2_s"}))
 	largest := int64(2 * later.Config.VocabSize * later.Config.HiddenSize)
 	assert.Zero(t, before)
 	assert.Zero(t, p.Stats().Requested)

@@ -29,7 +29,7 @@ func FuzzLoadGGUF(f *testing.F) {
 		m, err := NewRandom(&c, 1, LoadOptions{})
 		require.NoError(f, err)
 		path := filepath.Join(f.TempDir(), "m.gguf")
-		require.NoError(f, m.SaveGGUF(context.Background(), path, s.kind))
+		require.NoError(f, m.SaveGGUF(context.Background(), path, GGUFOptions{Type: s.kind}))
 		require.NoError(f, m.Close())
 		content, err := os.ReadFile(path)
 		require.NoError(f, err)

@@ -52,14 +52,25 @@ var splits = map[string][]string{
 // splitNames are other names of these.
 var splitNames = map[string]string{"llama3": "llama-bpe", "llama-v3": "llama-bpe", "falcon3": "llama-bpe", "falcon-h1": "llama-bpe"}
 
-// ggufAssets makes the files of a tokenizer from a GGUF file's metadata; a file without one gives none.
+// ggufAssets makes the files of a tokenizer and generation_config.json from a GGUF file's metadata; a file without them gives none.
 func ggufAssets(path string) (map[string]string, error) {
 	set, err := gguf.OpenSet(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = set.Close() }() // the texts are copies
-	return ggufTokenizerFiles(set.Metadata(), path)
+	files, err := ggufTokenizerFiles(set.Metadata(), path)
+	if err != nil {
+		return nil, err
+	}
+	generation, err := ggufGeneration(set.Metadata(), path)
+	if err != nil {
+		return nil, err
+	}
+	if generation != "" {
+		files[generationName] = generation
+	}
+	return files, nil
 }
 
 // ggufTokenizerFiles makes them of the metadata alone; path is for errors.

@@ -20,7 +20,7 @@ func TestInspectShowsTheSameNumbersInEveryFormat(t *testing.T) {
 		require.NoError(t, err)
 		native, single := filepath.Join(dir, folder+".bitnet"), filepath.Join(dir, folder+".gguf")
 		require.NoError(t, m.Save(native, nil))
-		require.NoError(t, m.SaveGGUF(ctx, single, "i2_s"))
+		require.NoError(t, m.SaveGGUF(ctx, single, model.GGUFOptions{Type: "i2_s"}))
 		gate := m.Blocks[1].FFN.Gate.Ternary
 		counts := map[int8]int{}
 		for _, c := range gate.Codes(nil) {

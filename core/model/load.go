@@ -1,13 +1,13 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -233,7 +233,7 @@ func ggufPath(path string) (string, error) {
 	}
 	var models, seen []string
 	for _, e := range entries { // in the order of their names
-		whole := partOfGGUF.ReplaceAllString(e.Name(), "")
+		whole := cmp.Or(gguf.SplitPrefix(e.Name()), e.Name())
 		if strings.EqualFold(filepath.Ext(e.Name()), GGUFExt) && !slices.Contains(seen, whole) {
 			models, seen = append(models, e.Name()), append(seen, whole)
 		}
@@ -246,9 +246,6 @@ func ggufPath(path string) (string, error) {
 	}
 	return "", fmt.Errorf("%w: path %s: the directory has several models, %s: must be one of these files", ErrOption, path, strings.Join(models[:min(len(models), 20)], ", "))
 }
-
-// partOfGGUF is how the names of the files of one split model differ.
-var partOfGGUF = regexp.MustCompile(`-\d{5}-of-\d{5}\.gguf$`)
 
 // isNative says whether a file's name is that of a native file or index.
 func isNative(path string) bool {

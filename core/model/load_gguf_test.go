@@ -33,7 +33,7 @@ func changedGGUF(t *testing.T, m *model.Model, change func(entries map[string]an
 	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "model.gguf")
-	require.NoError(t, m.SaveGGUF(context.Background(), path, "tq2_0"))
+	require.NoError(t, m.SaveGGUF(context.Background(), path, model.GGUFOptions{Type: "tq2_0"}))
 	f, err := gguf.Open(path)
 	require.NoError(t, err)
 	defer f.Close()
@@ -167,7 +167,7 @@ func TestIQ2BNLoadsLikeTheSameCodesInAnotherType(t *testing.T) {
 		require.NoError(t, err)
 		defer m.Close()
 		again := filepath.Join(t.TempDir(), "again.gguf")
-		require.NoError(t, m.SaveGGUF(context.Background(), again, "i2_s"))
+		require.NoError(t, m.SaveGGUF(context.Background(), again, model.GGUFOptions{Type: "i2_s"}))
 		content, err := os.ReadFile(again)
 		require.NoError(t, err)
 		return content
@@ -192,38 +192,17 @@ func TestIQ2BNLoadsLikeTheSameCodesInAnotherType(t *testing.T) {
 	}))
 }
 
-// splitInTwo writes the tensors of a GGUF file again in two files, in a directory of their own, and gives the first.
-func splitInTwo(t *testing.T, path string) string {
-	t.Helper()
-	f, err := gguf.Open(path)
-	require.NoError(t, err)
-	defer f.Close()
-	dir, infos := t.TempDir(), f.Tensors()
-	for part, names := range [][]container.Info{infos[:len(infos)/2], infos[len(infos)/2:]} {
-		entries := []gguf.Entry{{Key: "split.no", Value: uint16(part)}, {Key: "split.count", Value: uint16(2)}, {Key: "split.tensors.count", Value: int32(len(infos))}}
-		for _, key := range f.Metadata().Keys() {
-			if part == 0 {
-				entries = append(entries, gguf.Entry{Key: key, Value: f.Metadata().Any(key)})
-			}
-		}
-		var tensors []container.Tensor
-		for _, info := range names {
-			v, err := f.Tensor(info.Name)
-			require.NoError(t, err)
-			tensors = append(tensors, container.Tensor{Name: v.Name, DType: v.DType, Shape: v.Shape, Data: v.Data})
-		}
-		require.NoError(t, gguf.Write(filepath.Join(dir, gguf.SplitName("model", part, 2)), entries, tensors))
-	}
-	return filepath.Join(dir, gguf.SplitName("model", 0, 2))
-}
-
 // A directory is as good a name for its only model as the file is, in one part or two.
 func TestADirectoryWithOneGGUFModelIsThatModel(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
 	source := load(t, filepath.Join(golden, "bitnet_offline_packed"), model.LoadOptions{})
 	file := filepath.Join(dir, "model.gguf")
-	require.NoError(t, source.SaveGGUF(ctx, file, "i2_s"))
-	first := splitInTwo(t, file)
+	require.NoError(t, source.SaveGGUF(ctx, file, model.GGUFOptions{Type: "i2_s"}))
+	split := filepath.Join(t.TempDir(), "model")
+	require.NoError(t, source.SaveGGUF(ctx, split, model.GGUFOptions{Type: "i2_s", MaxShard: 64 << 10}))
+	parts := fileNames(t, split)
+	require.Greater(t, len(parts), 2)
+	first := filepath.Join(split, parts[0])
 	want, err := model.Assets(file)
 	require.NoError(t, err)
 	require.NotEmpty(t, want)
@@ -245,13 +224,70 @@ func TestADirectoryWithOneGGUFModelIsThatModel(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, path, info.Path)
 	}
-	require.NoError(t, source.SaveGGUF(ctx, filepath.Join(filepath.Dir(first), "Other.GGUF"), "tq2_0"))
+	require.NoError(t, source.SaveGGUF(ctx, filepath.Join(filepath.Dir(first), "Other.GGUF"), model.GGUFOptions{Type: "tq2_0"}))
 	_, err = model.Load(ctx, filepath.Dir(first), model.LoadOptions{})
 	require.ErrorIs(t, err, model.ErrOption)
-	require.ErrorContains(t, err, "several models, Other.GGUF, model-00001-of-00002.gguf: must be one of these files")
+	require.ErrorContains(t, err, "several models, Other.GGUF, "+parts[0]+": must be one of these files")
 	_, err = model.Load(ctx, t.TempDir(), model.LoadOptions{})
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.ErrorContains(t, err, "and no .gguf file")
+}
+
+func fileNames(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// A directory of GGUF files changes in one step, whatever the number of files; it is refused where it holds something else.
+func TestASplitGGUFModelReplacesAnotherAsAWhole(t *testing.T) {
+	ctx, dir := context.Background(), filepath.Join(t.TempDir(), "m")
+	save := func(ctx context.Context, architecture string, most int64) error {
+		m, err := model.NewRandom(&model.Config{Architecture: architecture, VocabSize: 64, HiddenSize: 128, IntermediateSize: 256,
+			NumHiddenLayers: 2, NumAttentionHeads: 4, NumKeyValueHeads: 2, MaxPositionEmbeddings: 64}, 1, model.LoadOptions{})
+		require.NoError(t, err)
+		defer m.Close()
+		return m.SaveGGUF(ctx, dir, model.GGUFOptions{Type: "i2_s", MaxShard: most})
+	}
+	holds := func(architecture string) {
+		t.Helper()
+		require.Equal(t, architecture, load(t, dir, model.LoadOptions{}).Config.Architecture)
+	}
+	require.NoError(t, save(ctx, model.ArchBitNet, 50<<10))
+	old := fileNames(t, dir)
+	require.Greater(t, len(old), 2)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "README.md"), []byte("kept"), 0o644))
+
+	written, cancel := 0, context.CancelFunc(nil)
+	stopped, cancel := context.WithCancel(ctx)
+	stopped = model.WithProgress(stopped, func(done, total int64) {
+		if written++; 2*done > total {
+			cancel()
+		}
+	})
+	require.ErrorIs(t, save(stopped, model.ArchLlama, 50<<10), context.Canceled)
+	require.Greater(t, written, 3)
+	require.Equal(t, append([]string{"README.md"}, old...), fileNames(t, dir))
+	holds(model.ArchBitNet)
+
+	require.NoError(t, save(ctx, model.ArchLlama, 1<<20))
+	require.Equal(t, []string{"README.md", "m.gguf"}, fileNames(t, dir))
+	holds(model.ArchLlama)
+	require.NoError(t, save(ctx, model.ArchBitNet, 50<<10))
+	require.Equal(t, append([]string{"README.md"}, old...), fileNames(t, dir))
+	holds(model.ArchBitNet)
+
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "other.gguf"), nil, 0o644))
+	require.ErrorIs(t, save(ctx, model.ArchLlama, 1<<20), model.ErrOption)
+	require.Equal(t, append(append([]string{"README.md"}, old...), "other.gguf"), fileNames(t, dir))
+	for path, most := range map[string]int64{dir: 0, filepath.Join(t.TempDir(), "m.gguf"): 1, filepath.Join(t.TempDir(), "m"): -1} {
+		source := load(t, filepath.Join(golden, "bitnet_offline_packed"), model.LoadOptions{})
+		require.ErrorIs(t, source.SaveGGUF(ctx, path, model.GGUFOptions{Type: "i2_s", MaxShard: most}), model.ErrOption)
+	}
 }
 
 // The activation of a GGUF file follows from its architecture, and so does whether there are norms before the last layers of attention and

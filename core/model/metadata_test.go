@@ -50,7 +50,7 @@ func TestANativeFileSaysOfWhichFilesItWasMade(t *testing.T) {
 	}
 
 	single := filepath.Join(t.TempDir(), "m.gguf")
-	require.NoError(t, load(t, dir, model.LoadOptions{}).SaveGGUF(context.Background(), single, "i2_s"))
+	require.NoError(t, load(t, dir, model.LoadOptions{}).SaveGGUF(context.Background(), single, model.GGUFOptions{Type: "i2_s"}))
 	meta = savedMetadata(t, load(t, single, model.LoadOptions{}), model.SaveOptions{})
 	require.NoError(t, json.Unmarshal([]byte(meta[model.KeyProvenance]), &p))
 	assert.Equal(t, "m.gguf", p.Source)
@@ -121,12 +121,12 @@ func TestCardAndLicenceGoAlong(t *testing.T) {
 			require.Equal(t, c.want, meta[model.KeyCard])
 			require.Equal(t, c.license, meta[model.KeyLicense])
 
-			require.NoError(t, m.SaveGGUF(context.Background(), filepath.Join(place, "m.gguf"), "i2_s"))
+			require.NoError(t, m.SaveGGUF(context.Background(), filepath.Join(place, "m.gguf"), model.GGUFOptions{Type: "i2_s"}))
 			meta = savedMetadata(t, load(t, filepath.Join(place, "m.gguf"), model.LoadOptions{}), model.SaveOptions{})
 			require.Equal(t, c.license, meta[model.KeyLicense])
 			require.Equal(t, "me", meta["author"])
 			require.NotContains(t, meta, "note")
-			require.NoError(t, load(t, filepath.Join(place, "m.gguf"), model.LoadOptions{}).SaveGGUF(context.Background(), filepath.Join(place, "again.gguf"), "i2_s"))
+			require.NoError(t, load(t, filepath.Join(place, "m.gguf"), model.LoadOptions{}).SaveGGUF(context.Background(), filepath.Join(place, "again.gguf"), model.GGUFOptions{Type: "i2_s"}))
 			meta = savedMetadata(t, load(t, filepath.Join(place, "again.gguf"), model.LoadOptions{}), model.SaveOptions{})
 			require.Equal(t, c.license, meta[model.KeyLicense])
 		})

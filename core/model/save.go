@@ -81,7 +81,7 @@ func (m *Model) SaveContext(ctx context.Context, path string, o SaveOptions) err
 	if o.MaxShard == 0 {
 		o.MaxShard = math.MaxInt64
 	}
-	return writeDirectory(path, NativeExt, false, func(dir string) error {
+	return writeDirectory(path, shardsOf(NativeExt), func(dir string) error {
 		if err := m.saveNative(ctx, dir, files, o); err != nil {
 			return err
 		}
@@ -93,21 +93,12 @@ func (m *Model) SaveContext(ctx context.Context, path string, o SaveOptions) err
 }
 
 // writeDirectory makes a directory of what write puts into one. A new directory, and one that holds nothing but a model whose weights
-// are in files with this suffix, appears complete or stays as it was; what is no weights and write makes no file of, such as a
-// tokenizer, is kept. In one that holds other files too each file is replaced by itself, or with whole that is an error.
-func writeDirectory(dir, suffix string, whole bool, write func(dir string) error) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("model: %w", err)
-	}
-	for _, e := range entries {
-		name := e.Name()
-		if !e.IsDir() && (name == "config.json" || name == cardName || slices.Contains(assetNames, name) || safetensors.IsShard(name, suffix)) {
-			continue
-		}
-		if whole {
-			return fmt.Errorf("%w: directory %s holds %s, which belongs to no checkpoint: expected a new directory, or one with a checkpoint alone", ErrOption, dir, name)
-		}
+// are in files with such names, appears complete or stays as it was; what is no weights and write makes no file of, such as a
+// tokenizer, is kept. In one that holds other files too each file is replaced by itself.
+func writeDirectory(dir string, isWeights func(name string) bool, write func(dir string) error) error {
+	if other, err := otherFile(dir, isWeights); err != nil {
+		return err
+	} else if other != "" {
 		return write(dir)
 	}
 	if err := os.MkdirAll(filepath.Dir(filepath.Clean(dir)), 0o755); err != nil {
@@ -117,19 +108,48 @@ func writeDirectory(dir, suffix string, whole bool, write func(dir string) error
 		if err := write(made); err != nil {
 			return err
 		}
-		return keepOthers(dir, made, suffix)
+		return keepOthers(dir, made, isWeights)
 	})
 }
 
+// refuseOthers is an error for a directory in which a model could not appear in one step.
+func refuseOthers(dir string, isWeights func(name string) bool) error {
+	other, err := otherFile(dir, isWeights)
+	if err == nil && other != "" {
+		err = fmt.Errorf("%w: directory %s holds %s, which belongs to no checkpoint: expected a new directory, or one with a checkpoint alone", ErrOption, dir, other)
+	}
+	return err
+}
+
+// otherFile is the first of a directory that belongs to no model with such weights, "" if there is none.
+func otherFile(dir string, isWeights func(name string) bool) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("model: %w", err)
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if e.IsDir() || name != "config.json" && name != cardName && !slices.Contains(assetNames, name) && !isWeights(name) {
+			return name, nil
+		}
+	}
+	return "", nil
+}
+
+// shardsOf says whether a file has a name that safetensors.WriteShards gives to files with this suffix.
+func shardsOf(suffix string) func(name string) bool {
+	return func(name string) bool { return safetensors.IsShard(name, suffix) }
+}
+
 // keepOthers gives the directory made, which takes the place of old, the files of old that are no weights and that it has none of.
-func keepOthers(old, made, suffix string) error {
+func keepOthers(old, made string, isWeights func(name string) bool) error {
 	entries, err := os.ReadDir(old)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("model: %w", err)
 	}
 	for _, e := range entries {
 		from, to := filepath.Join(old, e.Name()), filepath.Join(made, e.Name())
-		if safetensors.IsShard(e.Name(), suffix) || exists(to) || os.Link(from, to) == nil {
+		if isWeights(e.Name()) || exists(to) || os.Link(from, to) == nil {
 			continue
 		}
 		if err := copyFile(from, to); err != nil { // on a file system without links

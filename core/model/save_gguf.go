@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
@@ -26,20 +27,31 @@ var ggufFileTypes = map[string]struct {
 // GGUFTypes lists the types in which SaveGGUF writes ternary layers.
 func GGUFTypes() []string { return sortedKeys(ggufFileTypes) }
 
-// SaveGGUF writes the model to a .gguf file whose ternary layers are of the given type, one of GGUFTypes: I2_S, which only bitnet.cpp
-// reads, keeps the scales as they are; TQ1_0 and TQ2_0, which llama.cpp reads too, and f16 round them to float16; bf16 to bfloat16. Tables
-// and norms are written without loss, as bfloat16 where that holds every value and as float32 otherwise.
+// GGUFOptions steers SaveGGUF.
+type GGUFOptions struct {
+	// Type is that of ternary layers, one of GGUFTypes: I2_S, which only bitnet.cpp reads, keeps the scales as they are; TQ1_0 and
+	// TQ2_0, which llama.cpp reads too, and f16 round them to float16; bf16 to bfloat16.
+	Type string
+	// MaxShard, when not 0, divides the tensors among files of at most so many bytes of them, unless one tensor alone has more; the
+	// path is a directory then, by whose name the files are called: NAME-00001-of-0000N.gguf, or NAME.gguf if one is enough.
+	MaxShard int64
+}
+
+// SaveGGUF writes the model to a .gguf file, or with MaxShard to a directory. Tables and norms are written without loss, as bfloat16 where
+// that holds every value and as float32 otherwise. The file appears complete or not at all, and so does the directory, which must be new or
+// hold such a model and no other.
 //
-// Errors: ErrOption for a type or name; ErrExport for what GGUF has no place for: norms inside of linears, layers that stay float in
+// Errors: ErrOption for a type or path; ErrExport for what GGUF has no place for: norms inside of linears, layers that stay float in
 // a ternary type, rows that are no whole blocks (128 columns for I2_S, 256 for the others), a tokenizer with steps of which no reader would
 // know, more than three tokens that end a text.
-func (m *Model) SaveGGUF(ctx context.Context, path, kind string) error {
-	t, ok := ggufFileTypes[strings.ToLower(kind)]
+func (m *Model) SaveGGUF(ctx context.Context, path string, o GGUFOptions) error {
+	t, ok := ggufFileTypes[strings.ToLower(o.Type)]
 	if !ok {
-		return fmt.Errorf("%w: type %q: must be one of %s", ErrOption, kind, strings.Join(GGUFTypes(), ", "))
+		return fmt.Errorf("%w: type %q: must be one of %s", ErrOption, o.Type, strings.Join(GGUFTypes(), ", "))
 	}
-	if !strings.EqualFold(filepath.Ext(path), GGUFExt) {
-		return fmt.Errorf("%w: path %s: must end in %s", ErrOption, path, GGUFExt)
+	name, err := o.name(path)
+	if err != nil {
+		return err
 	}
 	if err := m.refuseGPT2("GGUF"); err != nil {
 		return err
@@ -59,16 +71,53 @@ func (m *Model) SaveGGUF(ctx context.Context, path, kind string) error {
 	if err := m.eachWeight(w.linear, w.norm); err != nil {
 		return err
 	}
-	entries := ggufEntries(m, strings.TrimSuffix(filepath.Base(path), filepath.Ext(path)), t.file)
+	entries := ggufEntries(m, name, t.file)
 	vocabulary, err := ggufVocabulary(files, m.Config)
 	if err != nil {
 		return err
 	}
+	sampling, err := ggufSamplingEntries(files)
+	if err != nil {
+		return err
+	}
 	w.ropeFactors()
+	own := func(file string) bool { return file == name+GGUFExt || gguf.SplitPrefix(file) == name }
+	if o.MaxShard > 0 {
+		if err := refuseOthers(path, own); err != nil {
+			return err
+		}
+	}
 	if planned(ctx, w.tensors) {
 		return nil
 	}
-	return gguf.Write(path, append(entries, vocabulary...), stoppable(ctx, w.tensors))
+	entries = slices.Concat(entries, sampling, vocabulary)
+	if o.MaxShard == 0 {
+		return gguf.Write(path, entries, stoppable(ctx, w.tensors))
+	}
+	return writeDirectory(path, own, func(dir string) error {
+		_, err := gguf.WriteSplit(dir, name, entries, stoppable(ctx, w.tensors), o.MaxShard)
+		return err
+	})
+}
+
+// name is what the model is called that is written to path.
+func (o GGUFOptions) name(path string) (string, error) {
+	isFile := strings.EqualFold(filepath.Ext(path), GGUFExt) && !isDir(path)
+	switch {
+	case o.MaxShard < 0:
+		return "", fmt.Errorf("%w: max_shard_size = %d: expected at least 1 byte", ErrOption, o.MaxShard)
+	case o.MaxShard > 0 && isFile:
+		return "", fmt.Errorf("%w: path %s: must be a directory with max_shard_size", ErrOption, path)
+	case o.MaxShard == 0 && !isFile:
+		return "", fmt.Errorf("%w: path %s: must end in %s", ErrOption, path, GGUFExt)
+	case isFile:
+		return strings.TrimSuffix(filepath.Base(path), filepath.Ext(path)), nil
+	}
+	dir, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("model: %w", err)
+	}
+	return filepath.Base(dir), nil
 }
 
 // ggufEntries are the hyperparameters.

@@ -122,6 +122,12 @@ func (m *Model) SaveHFContext(ctx context.Context, dir string, o HFOptions) erro
 	if files, err = withGenerationConfig(files, &cfg); err != nil {
 		return err
 	}
+	weights := shardsOf(".safetensors")
+	if o.Whole {
+		if err := refuseOthers(dir, weights); err != nil {
+			return err
+		}
+	}
 	if planned(ctx, w.tensors) {
 		return nil
 	}
@@ -129,7 +135,7 @@ func (m *Model) SaveHFContext(ctx context.Context, dir string, o HFOptions) erro
 		files = maps.Clone(files)
 		files[cardName] = text
 	}
-	return writeDirectory(dir, ".safetensors", o.Whole, func(dir string) error {
+	return writeDirectory(dir, weights, func(dir string) error {
 		if _, err := safetensors.WriteSharded(dir, stoppable(ctx, w.tensors), map[string]string{"format": "pt"}, cmp.Or(o.MaxShard, maxShard)); err != nil {
 			return err
 		}
@@ -139,8 +145,7 @@ func (m *Model) SaveHFContext(ctx context.Context, dir string, o HFOptions) erro
 
 // withGenerationConfig adds the generation_config.json that transformers would make of the config, where there is none.
 func withGenerationConfig(files map[string]string, c *Config) (map[string]string, error) {
-	const name = "generation_config.json"
-	if _, there := files[name]; there {
+	if _, there := files[generationName]; there {
 		return files, nil
 	}
 	text, err := json.MarshalIndent(struct {
@@ -152,7 +157,7 @@ func withGenerationConfig(files map[string]string, c *Config) (map[string]string
 	if err != nil {
 		return nil, fmt.Errorf("model: %w", err)
 	}
-	all := map[string]string{name: string(text) + "\n"}
+	all := map[string]string{generationName: string(text) + "\n"}
 	maps.Copy(all, files)
 	return all, nil
 }

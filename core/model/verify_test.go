@@ -32,7 +32,7 @@ func TestASoundModelHasNoProblemsInAnyFormat(t *testing.T) {
 		require.NoError(t, m.Save(name(".bitnet"), nil))
 		require.NoError(t, m.SaveContext(ctx, name("-z.bitnet"), compressed))
 		require.NoError(t, m.SaveContext(ctx, name("-shards"), model.SaveOptions{MaxShard: 200_000}))
-		require.NoError(t, m.SaveGGUF(ctx, name(".gguf"), "tq2_0"))
+		require.NoError(t, m.SaveGGUF(ctx, name(".gguf"), model.GGUFOptions{Type: "tq2_0"}))
 		for format, paths := range map[string][]string{"safetensors": {source}, "native": {name(".bitnet"), name("-z.bitnet"), name("-shards")}, "gguf": {name(".gguf")}} {
 			for _, path := range paths {
 				v := verify(t, path)

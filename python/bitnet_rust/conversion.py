@@ -49,7 +49,7 @@ _ONLY = {
     "derive_masters": ("hf-master",),
     "compression": ("native",),
     "linear_class": ("hf",),
-    "max_shard_size": ("native", "hf", "hf-master"),
+    "max_shard_size": ("native", "hf", "hf-master", "gguf"),
     "head_dtype": ("native",),
     "packing": ("native",),
 }
@@ -123,7 +123,8 @@ def convert(
     """Writes a model in another format, layer by layer, and compares the two.
 
     source: as for ``BitNetModel.from_pretrained``.
-    target: a file that ends in .bitnet, .gguf or .onnx, or a directory.
+    target: a file that ends in .bitnet, .gguf or .onnx, or a directory: of a Hugging Face checkpoint, a native model, or a GGUF one in
+        several files.
     to: "native", "hf" (packed), "hf-master" (master weights, see ``masters``), "gguf" or "onnx" (see ``type``); None takes what the
         name of the target says.
     type: of ternary layers in a GGUF file, "i2_s" unless stated, or in an ONNX file, "int8" unless stated.
@@ -135,7 +136,8 @@ def convert(
     i2s_layout, quantize, revision, local_files_only: of the source, see ``from_pretrained``.
     head_dtype, packing: of a native target, how the head and ternary weights lie in it, see ``from_pretrained``: as the source has them
         unless stated. The int8 scores of an "exact" head are not in files: load with that.
-    compression, max_shard_size: of a native target, the latter also of a Hugging Face one, see ``BitNetModel.save_pretrained``.
+    compression: of a native target, see ``BitNetModel.save_pretrained``.
+    max_shard_size: the most bytes of tensors in a file, or a text such as "5GB"; the target is a directory then. See ``save_pretrained``.
     check: load what was written and compare the logits of a fixed prompt, and the token ids of fixed texts.
     dry_run: say what would be written, and write nothing. What cannot be written raises as without.
     progress: called as progress("reading", "writing" or "checking", bytes_done, bytes_total).
@@ -147,7 +149,7 @@ def convert(
     for an option that the format does not have, for a target that holds files of something else, and for master weights that the source does not have.
     """
     place = Path(target).expanduser()
-    kind = _format(place, to)
+    kind = _format(place, to, max_shard_size is not None)
     path = resolve(source, revision=revision, local_files_only=local_files_only)
     if place.exists() and place.resolve() == path.resolve():
         raise ArgumentError(f"{fspath(target)} is the source itself: expected another place for the result")
@@ -205,7 +207,9 @@ def convert(
         form = "hf" if kind == "hf-master" else kind
         if dry_run:
             file = place / "model.bitnet" if kind == "native" and place.suffix.lower() != ".bitnet" else place
-            size = model._save(file, form, options | {"dry_run": True, "max_shard_size": 0}, None)
+            if kind == "native":
+                options["max_shard_size"] = 0  # which changes nothing of the size
+            size = model._save(file, form, options | {"dry_run": True}, None)
             return Conversion(
                 **facts,
                 target_bytes=size,
@@ -248,8 +252,8 @@ def _read(path: Path, progress: Callable[[int, int], object] | None, **more: Any
     return BitNetModel(_bitnet.load(path.absolute(), json.dumps(options), progress), path.absolute())
 
 
-def _format(target: Path, to: str | None) -> Format:
-    """The format that is asked for, by name or by the target's."""
+def _format(target: Path, to: str | None, sharded: bool) -> Format:
+    """The format that is asked for, by name or by the target's; sharded with max_shard_size."""
     by_name = {".bitnet": "native", ".gguf": "gguf", ".onnx": "onnx"}.get(target.suffix.lower())
     if to is None and by_name is None:
         raise ArgumentError(
@@ -259,8 +263,11 @@ def _format(target: Path, to: str | None) -> Format:
         raise ArgumentError(f"to = {to!r}: expected one of {', '.join(get_args(Format))}")
     if by_name is not None and to not in (None, by_name):
         raise ArgumentError(f"{target} is the name of a {by_name} file: expected a directory for to={to!r}")
-    if to in ("gguf", "onnx") and by_name is None:
-        raise ArgumentError(f"{target}: expected a name that ends in .{to}")
+    if sharded and by_name in ("native", "gguf"):
+        raise ArgumentError(f"{target} is the name of one {by_name} file: expected a directory with max_shard_size")
+    if by_name is None and (to == "onnx" or (to == "gguf" and not sharded)):
+        instead = ", or max_shard_size with a directory" if to == "gguf" else ""
+        raise ArgumentError(f"{target}: expected a name that ends in .{to}{instead}")
     return cast(Format, to or by_name)
 
 

@@ -53,7 +53,7 @@ class GenerationOptions(SamplingOptions, total=False):
 
 
 _SAMPLERS = ("temperature", "top_k", "top_p", "min_p", "typical_p")
-_FROM_MODEL = ("temperature", "top_k", "top_p")  # generation_config may have these for sampling
+_FROM_MODEL = (*_SAMPLERS, "repetition_penalty")  # generation_config may have these for sampling
 
 
 @dataclass(frozen=True)

@@ -283,7 +283,8 @@ class BitNetModel:
         rounded. linear_class says what the scales of packed weights mean to whoever reads them: "autobitlinear" multiplies by them
         and "bitlinear" divides; by default it is what the model's config says, and transformers reads both. Tensors of more than
         max_shard_size, bytes or a text as "5GB" or "500MB", become several files with an index; by default a checkpoint's of more
-        than 5 GB do, and a native model is one file. "gguf" is one file that ends in .gguf, whose ternary layers are of gguf_type: "i2_s" (unless stated), which only bitnet.cpp
+        than 5 GB do, and a native model is one file. "gguf" is one file that ends in .gguf, or with max_shard_size a directory of
+        NAME-00001-of-0000N.gguf and so on, called as it is, whose ternary layers are of gguf_type: "i2_s" (unless stated), which only bitnet.cpp
         reads, keeps the scales as they are, and the others, which llama.cpp reads too where it knows the architecture, round
         them to float16 ("bf16" to bfloat16, "f32" not at all). "onnx" is a file that ends in .onnx for onnxruntime, with config.json and the
         tokenizer beside it, and its weights in a .onnx.data if they are large; it needs the package onnx. Its ternary weights are of
@@ -300,7 +301,7 @@ class BitNetModel:
         for name, value, its in (
             ("masters", masters, ("hf",)),
             ("linear_class", linear_class, ("hf",)),
-            ("max_shard_size", max_shard_size, ("hf", "native")),
+            ("max_shard_size", max_shard_size, ("hf", "native", "gguf")),
             ("gguf_type", gguf_type, ("gguf",)),
             ("onnx_type", onnx_type, ("onnx",)),
             ("use_cache", None if use_cache else False, ("onnx",)),

@@ -40,6 +40,26 @@ func (t Tensor) Write(w io.Writer, path string, size int64) error {
 	return nil
 }
 
+// Shards cuts a list where the next tensor would not fit into most bytes, of
+// which a tensor has size; one that is larger stands alone. total is what all
+// have.
+func Shards(tensors []Tensor, size func(Tensor) (int64, error), most int64) (shards [][]Tensor, total int64, err error) {
+	start, filled := 0, int64(0)
+	for i, t := range tensors {
+		n, err := size(t)
+		if err != nil {
+			return nil, 0, err
+		}
+		if filled > 0 && filled+n > most {
+			shards = append(shards, tensors[start:i])
+			start, filled = i, 0
+		}
+		filled += n
+		total += n
+	}
+	return append(shards, tensors[start:]), total, nil
+}
+
 // exactWriter refuses to pass on more than the promised number of bytes.
 type exactWriter struct {
 	w          io.Writer

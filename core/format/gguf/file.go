@@ -81,6 +81,15 @@ func SplitName(prefix string, i, n int) string {
 	return fmt.Sprintf("%s-%05d-of-%05d.gguf", prefix, i+1, n)
 }
 
+// SplitPrefix is what the names of all files begin with that a file of this name
+// belongs to, "" if it is none of several.
+func SplitPrefix(name string) string {
+	if parts := splitPattern.FindStringSubmatch(name); parts != nil {
+		return parts[1]
+	}
+	return ""
+}
+
 // OpenSet opens a file, or, when it is one of several, all of them: they lie in
 // one directory under names that end in -00001-of-0000N.gguf.
 func OpenSet(path string) (Set, error) {

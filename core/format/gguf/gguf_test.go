@@ -2,10 +2,12 @@ package gguf
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -197,6 +199,66 @@ func TestSplitFilesThatDoNotBelongTogetherAreRefused(t *testing.T) {
 	_, err = OpenSet(filepath.Join(dir, SplitName("m", 0, 3)))
 	require.ErrorIs(t, err, ErrSplit)
 	require.ErrorContains(t, err, "all 3 files beside each other")
+}
+
+func TestAModelIsWrittenIntoFilesOfAtMostSomeBytes(t *testing.T) {
+	dir := t.TempDir()
+	names := func() (out []string) {
+		found, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		for _, e := range found {
+			out = append(out, e.Name())
+		}
+		return out
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, SplitName("other", 0, 2)), nil, 0o644))
+	entries := []Entry{{"general.name", "m"}}
+	tensors := []container.Tensor{bytesTensor("a", 30), bytesTensor("b", 30), bytesTensor("c", 99), bytesTensor("d", 1)}
+	for _, c := range []struct {
+		most int64
+		want []string
+	}{
+		{60, []string{"m-00001-of-00003.gguf", "m-00002-of-00003.gguf", "m-00003-of-00003.gguf"}},
+		{59, []string{"m-00001-of-00004.gguf", "m-00002-of-00004.gguf", "m-00003-of-00004.gguf", "m-00004-of-00004.gguf"}},
+		{160, []string{"m.gguf"}},
+		{99, []string{"m-00001-of-00003.gguf", "m-00002-of-00003.gguf", "m-00003-of-00003.gguf"}},
+	} {
+		got, err := WriteSplit(dir, "m", entries, tensors, c.most)
+		require.NoError(t, err)
+		require.Equal(t, c.want, got)
+		require.Equal(t, append(slices.Clone(c.want), "other-00001-of-00002.gguf"), names())
+		set, err := OpenSet(filepath.Join(dir, c.want[0]))
+		require.NoError(t, err)
+		require.Equal(t, "m", set.Metadata().Any("general.name"))
+		require.Len(t, set.Tensors(), 4)
+		for _, want := range tensors {
+			v, err := set.Tensor(want.Name)
+			require.NoError(t, err)
+			require.Equal(t, want.Data, v.Data)
+		}
+		require.NoError(t, set.Close())
+	}
+	broken := errors.New("broken")
+	bad := append(slices.Clone(tensors[1:]), container.Tensor{Name: "a", DType: "I8", Shape: []int{1}, Stream: func(io.Writer) error { return broken }})
+	_, err := WriteSplit(dir, "m", entries, bad, 99)
+	require.ErrorIs(t, err, broken)
+	_, err = OpenSet(filepath.Join(dir, SplitName("m", 1, 3)))
+	require.ErrorIs(t, err, ErrSplit, "never parts of two models")
+
+	many := make([]container.Tensor, maxSplits+1)
+	for i := range many {
+		many[i] = bytesTensor(fmt.Sprint("t", i), 1)
+	}
+	for _, c := range []struct {
+		tensors []container.Tensor
+		most    int64
+		want    error
+	}{{tensors, 0, container.ErrSize}, {many, 1, ErrSplit}, {append(slices.Clone(tensors), tensors[0]), 1, ErrDuplicate}} {
+		_, err := WriteSplit(filepath.Join(dir, "new"), "m", entries, c.tensors, c.most)
+		require.ErrorIs(t, err, c.want)
+	}
+	require.Equal(t, "a-b", SplitPrefix("a-b-00001-of-00002.gguf"))
+	require.Empty(t, SplitPrefix("a-00001-of-00002.safetensors"))
 }
 
 func TestOpeningSomethingThatIsNoFileIsAnError(t *testing.T) {

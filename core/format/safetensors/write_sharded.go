@@ -29,7 +29,7 @@ func WriteSharded(dir string, tensors []container.Tensor, metadata map[string]st
 
 // Shards says into how many files WriteShards divides the tensors.
 func Shards(tensors []container.Tensor, maxShard int64) (int, error) {
-	groups, _, err := split(tensors, maxShard)
+	groups, _, err := container.Shards(tensors, Size, maxShard)
 	return len(groups), err
 }
 
@@ -42,7 +42,7 @@ func WriteShards(dir, suffix string, tensors []container.Tensor, metadata map[st
 	if _, _, err := encodeHeader(dir, tensors, metadata); err != nil { // names repeat across shards too
 		return nil, err
 	}
-	groups, total, err := split(tensors, maxShard)
+	groups, total, err := container.Shards(tensors, Size, maxShard)
 	if err != nil {
 		return nil, err
 	}
@@ -82,24 +82,6 @@ func WriteShards(dir, suffix string, tensors []container.Tensor, metadata map[st
 func IsShard(name, suffix string) bool {
 	shard := shardPattern.FindStringSubmatch(name)
 	return name == "model"+suffix || name == "model"+suffix+indexExt || shard != nil && shard[1] == suffix
-}
-
-// split cuts the list where the next tensor would not fit.
-func split(tensors []container.Tensor, maxShard int64) (groups [][]container.Tensor, total int64, err error) {
-	start, filled := 0, int64(0)
-	for i, t := range tensors {
-		size, err := Size(t)
-		if err != nil {
-			return nil, 0, err
-		}
-		if filled > 0 && filled+size > maxShard {
-			groups = append(groups, tensors[start:i])
-			start, filled = i, 0
-		}
-		filled += size
-		total += size
-	}
-	return append(groups, tensors[start:]), total, nil
 }
 
 // removeStale deletes checkpoint files of other saves: a reader would prefer a

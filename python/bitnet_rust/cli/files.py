@@ -250,7 +250,7 @@ def convert(
     ] = "auto",
     compression: Annotated[str | None, typer.Option(help="zstd: a smaller native file, for shipping.")] = None,
     max_shard_size: Annotated[
-        str | None, typer.Option(help="Divide a native model among files of at most so many bytes, such as 5GB.")
+        str | None, typer.Option(help="Divide tensors among files of at most so many bytes, such as 5GB; not of ONNX.")
     ] = None,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Do not compare logits and tokenizers of both models.")
