@@ -2,6 +2,7 @@
 # make test   everything CI runs             make test-full   and minutes of fuzzing, other Pythons
 # make cover  Go and Python line coverage    make lint        formatters, vet, staticcheck, ruff, mypy
 # make bench  decode speed of this machine   make build       the extension, in place
+# make docs   the documentation's site, in build/site
 # Stamp files under .venv and .tools make repeated runs fast; `make clean` forgets build outputs, not .venv.
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ MIN_COVERAGE ?= 85
 FUZZTIME ?= 20s
 
 GO_SOURCES := $(shell find accel bindings core -name '*.go' -o -name '*.s' -o -name '*.c' -o -name '*.h' | grep -v _test.go) go.mod go.sum
-GO_DIRS    := accel bench bindings core tests_go
+GO_DIRS    := accel bench bindings core tests_go .ci
 PY_DIRS    := $(wildcard python tests_py bench setup.py .ci)
 
 # The newest staticcheck that this Go builds; each understands the export data of its Go.
@@ -24,7 +25,7 @@ STATICCHECK := .tools/staticcheck-$(STATICCHECK_VERSION)-go1.$(GO_MINOR)
 export GOFLAGS ?= -buildvcs=false
 
 .PHONY: all demo build venv test test-full test-go test-race test-fuzz test-isa test-portable test-arm64 test-py \
-        cover lint lint-go lint-py bench wheel clean distclean
+        cover lint lint-go lint-py docs doc-coverage bench wheel clean distclean
 all: build
 
 # --- environment -----------------------------------------------------------------------------------------------------
@@ -49,6 +50,11 @@ $(VENV)/.dev: pyproject.toml | $(EXT)
 	@$(call REQUIRED,(pyproject["project"]["optional-dependencies"]["test"] + pyproject["project"]["optional-dependencies"]["dev"]))
 	@touch $@
 
+$(VENV)/.docs: pyproject.toml | $(VENV)/.dev
+	@echo installing what the site needs
+	@$(call REQUIRED,pyproject["project"]["optional-dependencies"]["docs"])
+	@touch $@
+
 # Several gigabytes, for the tests that run PyTorch, Hugging Face's packages and llama.cpp themselves; the others have recorded values.
 $(VENV)/.torch: | $(VENV)/.dev
 	$(BIN)/python -m pip install -q torch transformers accelerate datasets llama-cpp-python
@@ -70,13 +76,17 @@ demo: $(EXT)
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench decode --shape 2b
 
+# Without a network, and any link that leads nowhere is an error. The variable leaves out what Material says of other programs.
+docs: $(VENV)/.docs $(EXT)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --outdir dist .
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 # Python's tests leave a processor free, which the fuzz targets take.
-test: lint test-go test-race test-isa test-portable test-arm64
+test: lint docs test-go test-race test-isa test-portable test-arm64
 	$(MAKE) -j 2 --output-sync=target test-fuzz test-py
 	@test -n '$(QEMU_ARM64)' || printf '\n*** NOT TESTED: arm64. There is no qemu-aarch64 on PATH (Debian and Ubuntu: apt-get install qemu-user). ***\n'
 	@test -n '$(CHROMIUM)' || printf '\n*** NOT TESTED: the chat page. There is no Chromium on PATH (Debian: apt-get install chromium). ***\n'
@@ -85,12 +95,12 @@ test-full: test $(VENV)/.torch
 	BITNET_TEST_LEAKS=full $(GO) test -count=1 ./tests_go -run TestMemoryIsFlat -v
 	$(BIN)/python -m pytest -m full
 
-lint: lint-go lint-py
+lint: lint-go lint-py doc-coverage
 
 lint-go: $(STATICCHECK) $(VENV)/.created
 	@unformatted=$$(gofmt -l $(GO_DIRS)); test -z "$$unformatted" || { echo "gofmt -w these: $$unformatted"; exit 1; }
-	$(GO) vet ./...
-	$(STATICCHECK) ./...
+	$(GO) vet ./... ./.ci/godoc
+	$(STATICCHECK) ./... ./.ci/godoc
 	@include=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))'); export CGO_CFLAGS="-I$$include"; \
 	set -ex; $(GO) vet -tags pyext ./bindings; $(STATICCHECK) -tags pyext ./bindings
 
@@ -98,6 +108,11 @@ lint-py: $(VENV)/.dev $(EXT)
 	$(BIN)/ruff check $(PY_DIRS)
 	$(BIN)/ruff format --check $(PY_DIRS)
 	$(BIN)/mypy --strict
+
+# Every public name of Go and of Python has documentation.
+doc-coverage: $(VENV)/.created
+	$(GO) run ./.ci/godoc -check
+	$(BIN)/python .ci/doc_coverage.py
 
 test-go:
 	$(GO) test -timeout 20m ./...

@@ -23,10 +23,12 @@ type EnvError struct {
 	Err      error  // the cause, or nil
 }
 
+// Error has the variable, its value and what is accepted.
 func (e *EnvError) Error() string {
 	return fmt.Sprintf("cpu: environment variable %s=%q cannot be used: accepted are %s", e.Variable, e.Value, e.Accepted)
 }
 
+// Unwrap gives the reason.
 func (e *EnvError) Unwrap() error { return e.Err }
 
 // InitError is nil, or joins one [*EnvError] for each environment variable that was set to something the package

@@ -47,6 +47,7 @@ type UnsupportedISAError struct {
 	Supported []ISA
 }
 
+// Error has the instruction set and those that this processor has.
 func (e *UnsupportedISAError) Error() string {
 	return fmt.Sprintf("cpu: instruction set %s is not available here: supported are %s", e.ISA, joinISAs(e.Supported))
 }

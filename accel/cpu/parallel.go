@@ -28,6 +28,7 @@ type TaskPanic struct {
 	Stack []byte // where
 }
 
+// Error has the chunk, the value of the panic and the stack of the worker.
 func (p *TaskPanic) Error() string {
 	return fmt.Sprintf("cpu: panic in chunk %d: %v\n%s", p.Chunk, p.Value, p.Stack)
 }

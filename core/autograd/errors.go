@@ -53,9 +53,11 @@ type CheckError struct {
 	Rtol     float64
 }
 
+// Error has the worst element, both of its gradients and the tolerances.
 func (e *CheckError) Error() string {
 	return fmt.Sprintf("autograd: gradient check: input %d: %d of %d elements are wrong, the worst at %s: backward says %.6g, central differences %.6g (atol %g, rtol %g)",
 		e.Input, e.Wrong, e.Elements, text(e.Index), e.Analytic, e.Numeric, e.Atol, e.Rtol)
 }
 
+// Unwrap gives ErrCheck.
 func (e *CheckError) Unwrap() error { return ErrCheck }

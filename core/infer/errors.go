@@ -25,10 +25,12 @@ var (
 // QueueFullError says how many requests wait. errors.Is(err, ErrQueueFull) holds.
 type QueueFullError struct{ Waiting, Limit int }
 
+// Error has the number of requests that wait and the limit.
 func (e *QueueFullError) Error() string {
 	return fmt.Sprintf("%v: %d requests wait, max_queue = %d: try again later", ErrQueueFull, e.Waiting, e.Limit)
 }
 
+// Unwrap gives ErrQueueFull.
 func (e *QueueFullError) Unwrap() error { return ErrQueueFull }
 
 // PanicError is a defect that a scheduler met in a step.
@@ -37,6 +39,7 @@ type PanicError struct {
 	Stack []byte
 }
 
+// Error has the value of the panic, without its stack.
 func (e *PanicError) Error() string { return fmt.Sprintf("%v", e.Value) }
 
 // Unwrap gives the panic's value when it is an error.
@@ -53,10 +56,12 @@ type ArgumentError struct {
 	Reason string // what would be accepted: "expected a finite number >= 0"
 }
 
+// Error has the field, its value and what is accepted.
 func (e *ArgumentError) Error() string {
 	return fmt.Sprintf("%s = %v: %s", e.Field, e.Value, e.Reason)
 }
 
+// Unwrap gives ErrArgument.
 func (e *ArgumentError) Unwrap() error { return ErrArgument }
 
 // LogitsError says why logits cannot be sampled from. errors.Is(err, ErrLogits) holds.
@@ -66,6 +71,7 @@ type LogitsError struct {
 	Reason string
 }
 
+// Error has the token and its logit, if it is one that is to blame, and the reason.
 func (e *LogitsError) Error() string {
 	if e.Index < 0 {
 		return "logits: " + e.Reason
@@ -73,6 +79,7 @@ func (e *LogitsError) Error() string {
 	return fmt.Sprintf("logits[%d] = %v: %s", e.Index, e.Value, e.Reason)
 }
 
+// Unwrap gives ErrLogits.
 func (e *LogitsError) Unwrap() error { return ErrLogits }
 
 func badLogit(index int, value float32) error {

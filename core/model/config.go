@@ -196,6 +196,7 @@ type ConfigError struct {
 	Reason string
 }
 
+// Error has the file, the field, its value and the reason.
 func (e *ConfigError) Error() string {
 	var b strings.Builder
 	b.WriteString("config")

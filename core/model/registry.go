@@ -29,6 +29,7 @@ type UnknownPresetError struct {
 	Close []string // nearest registered names; all of them when none is near
 }
 
+// Error has the name and the names that come close.
 func (e *UnknownPresetError) Error() string {
 	if len(e.Close) > mostClose {
 		return fmt.Sprintf("model registry: no model named %q; there are %s", e.Name, strings.Join(e.Close, ", "))

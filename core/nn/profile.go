@@ -36,6 +36,7 @@ const (
 var opNames = [ops]string{"embedding", "norm+quantize", "qkv", "rope", "store kv", "attention", "o", "gate", "up", "gate+up", "activation",
 	"down", "residual", "head", "sampler", "other"}
 
+// String is the name of the kind of work, as profiles print it.
 func (op Op) String() string { return opNames[op] }
 
 // Profile is where the time of steps went: how long each kind of work took in each layer, and the bytes that it had to read from

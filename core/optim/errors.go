@@ -27,10 +27,12 @@ type ArgumentError struct {
 	Reason string // what would be accepted: "expected a finite number >= 0"
 }
 
+// Error has the field, its value and the reason.
 func (e *ArgumentError) Error() string {
 	return fmt.Sprintf("optim: %s = %v: %s", e.Field, e.Value, e.Reason)
 }
 
+// Unwrap gives ErrArgument.
 func (e *ArgumentError) Unwrap() error { return ErrArgument }
 
 // StateError says which part of a saved state does not fit. errors.Is(err, ErrState) holds.
@@ -40,10 +42,12 @@ type StateError struct {
 	Expected string
 }
 
+// Error has the field, what it holds and what was expected.
 func (e *StateError) Error() string {
 	return fmt.Sprintf("optim: saved state: %s: found %v, expected %s", e.Field, e.Value, e.Expected)
 }
 
+// Unwrap gives ErrState.
 func (e *StateError) Unwrap() error { return ErrState }
 
 // NonFiniteError names the first gradient that is infinite or NaN. errors.Is(err, ErrNonFinite) holds.
@@ -53,8 +57,10 @@ type NonFiniteError struct {
 	Value float32
 }
 
+// Error has the parameter, the element and its value.
 func (e *NonFiniteError) Error() string {
 	return fmt.Sprintf("optim: gradient of %s is %v at element %d, expected a finite number", e.Param, e.Value, e.Index)
 }
 
+// Unwrap gives ErrNonFinite.
 func (e *NonFiniteError) Unwrap() error { return ErrNonFinite }

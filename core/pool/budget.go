@@ -37,6 +37,7 @@ type BudgetError struct {
 	Budget    int64
 }
 
+// Error has what asked for memory, how much, what is in use and the budget.
 func (e *BudgetError) Error() string {
 	return fmt.Sprintf("pool: %q asks for %s: %v: %s in use, %s reserved, budget %s (see %s)", e.Tag, formatSize(e.Requested), ErrBudget,
 		formatSize(e.InUse), formatSize(e.Reserved), formatSize(e.Budget), EnvBudget)
@@ -52,6 +53,7 @@ type SystemError struct {
 	Err       error // of the system call
 }
 
+// Error has what asked for memory, how much, and the words of the system.
 func (e *SystemError) Error() string {
 	return fmt.Sprintf("pool: %q asks for %s: %v", e.Tag, formatSize(e.Requested), e.Err)
 }
@@ -68,6 +70,7 @@ type SizeError struct {
 	Requested int64
 }
 
+// Error has the size and those that are accepted.
 func (e *SizeError) Error() string {
 	return fmt.Sprintf("pool: %q asks for %d bytes: %v (accepted: 0 to %d)", e.Tag, e.Requested, ErrSize, maxBlock)
 }
@@ -81,6 +84,7 @@ type InUseError struct {
 	Leaks         []Leak // in debug mode: which
 }
 
+// Error has the number of live blocks and their bytes; in debug mode also who allocated each.
 func (e *InUseError) Error() string {
 	s := fmt.Sprintf("pool: cannot close: %d %v (%s)", e.Blocks, ErrInUse, formatSize(e.Bytes))
 	for _, l := range e.Leaks {
@@ -95,6 +99,7 @@ func (e *InUseError) Unwrap() error { return ErrInUse }
 // EnvError names an environment variable whose value cannot be used. A default pool with one fails every Alloc with it.
 type EnvError struct{ Name, Value, Accepted string }
 
+// Error has the variable, its value and what is accepted.
 func (e *EnvError) Error() string {
 	return fmt.Sprintf("pool: %v %s=%q (accepted: %s)", ErrEnv, e.Name, e.Value, e.Accepted)
 }

@@ -75,6 +75,7 @@ type Leak struct {
 	Stack []string // of the Alloc, innermost first: "function (file:line)"
 }
 
+// String has the tag, the size, the references and the stack of the allocation.
 func (l Leak) String() string {
 	return fmt.Sprintf("%q: %d bytes, %d references, allocated at\n\t%s", l.Tag, l.Bytes, l.Refs, strings.Join(l.Stack, "\n\t"))
 }
@@ -107,6 +108,7 @@ type UseError struct {
 	Allocated, Released, Here []string
 }
 
+// Error has the block, what was done with it, and in debug mode the stacks of its allocation, its last release and this use.
 func (e *UseError) Error() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "pool: block %q (%d bytes) %s", e.Tag, e.Bytes, e.What)

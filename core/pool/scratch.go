@@ -276,6 +276,7 @@ func (s *Scratch) report(p *plan) {
 // ScratchError is the panic of Scratch.Alloc when the pool has no memory left; Err is what the pool's Alloc returned.
 type ScratchError struct{ Err error }
 
+// Error has the words of Err.
 func (e *ScratchError) Error() string { return "scratch memory: " + e.Err.Error() }
 
 // Unwrap returns Err.

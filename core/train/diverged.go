@@ -20,6 +20,7 @@ type DivergenceError struct {
 	Value  float64
 }
 
+// Error has the update, the layer, the tensor and its first value that is not finite, as far as they are known.
 func (e *DivergenceError) Error() string {
 	s := ErrDiverged.Error() + ": "
 	if e.Step > 0 {

@@ -18,6 +18,7 @@ type LockedError struct {
 	PID int // of the process that has it; 0 when unknown
 }
 
+// Error has the directory and the process that writes to it, if that is known.
 func (e *LockedError) Error() string {
 	by := "another run"
 	switch e.PID {

@@ -56,6 +56,7 @@ type OptionError struct {
 	Expected string // "a number in [0, 1)"
 }
 
+// Error has the field, its value and what was expected.
 func (e *OptionError) Error() string {
 	return fmt.Sprintf("%v: %s = %v: expected %s", ErrConfig, e.Field, e.Value, e.Expected)
 }

@@ -28,6 +28,7 @@ type DamagedError struct {
 	Err  error
 }
 
+// Error has the file and what is wrong with it.
 func (e *DamagedError) Error() string { return fmt.Sprintf("%v: %s: %v", ErrDamaged, e.Path, e.Err) }
 
 // Unwrap gives the sentinel and the cause.
@@ -40,6 +41,7 @@ type MismatchError struct {
 	Found, Expected string // JSON; "none" for a field that is not there
 }
 
+// Error has the file, the field, what it holds and what was expected.
 func (e *MismatchError) Error() string {
 	return fmt.Sprintf("%v: %s: %s: found %s, expected %s", ErrMismatch, e.Path, e.Field, e.Found, e.Expected)
 }

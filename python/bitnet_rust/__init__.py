@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .generation import GenerationOptions, GenerationResult, Piece, SamplingOptions
     from .inspection import inspect_model, tensor_bytes
     from .model import BitNetModel
+    from .profile import OpTime, Profile
     from .registry import ModelEntry, find_model, list_models, register_model
     from .runtime import (
         build_info,

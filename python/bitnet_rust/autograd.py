@@ -21,6 +21,17 @@ from .errors import ArgumentError, GradCheckError
 if TYPE_CHECKING:
     from .tensor import Tensor
 
+__all__ = [
+    "HookHandle",
+    "backward",
+    "enable_grad",
+    "grad",
+    "gradcheck",
+    "is_grad_enabled",
+    "no_grad",
+    "set_grad_enabled",
+]
+
 Hook: TypeAlias = "Callable[[Tensor], Tensor | None]"
 
 # Whether operations are recorded; each thread and each asyncio task has its own.

@@ -47,6 +47,7 @@ class OnStep(Callback):
         self._function = function
 
     def on_step(self, trainer: "Trainer", record: Record) -> None:
+        """Calls it."""
         self._function(record)
 
 

@@ -852,12 +852,14 @@ def _kv_dtype(name: Any) -> Any:
 
 
 def checked_packing(name: Any) -> Any:
+    """The name of a packing of ternary weights; ArgumentError if it is none."""
     if name not in ("auto", "2bit", "base3"):
         raise ArgumentError(f"packing = {name!r}: expected auto, 2bit or base3")
     return name
 
 
 def checked_head_dtype(name: Any) -> Any:
+    """The name of a form of embedding and head; ArgumentError if it is none."""
     if name not in ("auto", "exact", "float32", "bfloat16", "int8", "int4"):
         raise ArgumentError(f"head_dtype = {name!r}: expected auto, exact, float32, bfloat16, int8 or int4")
     return name

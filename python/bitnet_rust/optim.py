@@ -18,6 +18,18 @@ from .arrays import whole_number
 from .errors import ArgumentError, missing_extra
 from .tensor import Tensor
 
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "GradScaler",
+    "LRScheduler",
+    "Optimizer",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "to_torch",
+]
+
 Params: TypeAlias = "Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Mapping[str, Any]]"
 
 _Group: TypeAlias = dict[str, Any]

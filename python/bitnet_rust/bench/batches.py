@@ -26,16 +26,14 @@ def batch(
 ) -> dict[str, Any]:
     """Measure greedy decoding of several sequences at once, in turns: every repetition has all sizes.
 
-    Args:
-        shape, options: as in ``decode``.
-        sizes: how many sequences, up to 32.
-        tokens: decoded tokens of each sequence, at least 2. The clock starts when all have read their prompts.
-        prompt: prompt tokens of each sequence; all prompts differ.
-        repeat: repetitions; each is preceded and followed by a measurement of the read limit.
-        profile: add the Profile of some steps of the last size, as "profile".
+    shape, options: as in ``decode``.
+    sizes: how many sequences, up to 32.
+    tokens: decoded tokens of each sequence, at least 2. The clock starts when all have read their prompts.
+    prompt: prompt tokens of each sequence; all prompts differ.
+    repeat: repetitions; each is preceded and followed by a measurement of the read limit.
+    profile: add the Profile of some steps of the last size, as "profile".
 
-    Returns:
-        A dictionary as that of ``decode``, whose own figures are those of the last size; "sizes" has those of each.
+    Gives a dictionary as that of ``decode``, whose own figures are those of the last size; "sizes" has those of each.
     """
     check_counts(tokens=(tokens, 2), prompt=(prompt, 1), repeat=(repeat, 1))
     check_list("sizes", sizes, 1, MOST)
@@ -88,6 +86,7 @@ def batch(
 
 
 def tokens_a_second(size: int, tokens: int, seconds: float) -> float:
+    """Speed of all sequences together, from the first token of each to its last."""
     return size * (tokens - 1) / seconds
 
 

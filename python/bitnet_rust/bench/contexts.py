@@ -26,15 +26,13 @@ def context(
 ) -> dict[str, Any]:
     """Measure decoding after prompts of several lengths, and reading these prompts, in turns: every repetition has all lengths.
 
-    Args:
-        shape, options: as in ``decode``.
-        lengths: of the prompts, in tokens.
-        tokens: decoded after each prompt, at least 2.
-        repeat: repetitions; each is preceded and followed by a measurement of the read limit.
-        profile: add the Profile of some tokens after the last length, as "profile".
+    shape, options: as in ``decode``.
+    lengths: of the prompts, in tokens.
+    tokens: decoded after each prompt, at least 2.
+    repeat: repetitions; each is preceded and followed by a measurement of the read limit.
+    profile: add the Profile of some tokens after the last length, as "profile".
 
-    Returns:
-        A dictionary as that of ``decode``, whose own figures are those of the last length; "lengths" has those of each.
+    Gives a dictionary as that of ``decode``, whose own figures are those of the last length; "lengths" has those of each.
     """
     check_counts(tokens=(tokens, 2), repeat=(repeat, 1))
     check_list("lengths", lengths, 1, CONTEXT)

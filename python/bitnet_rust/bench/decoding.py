@@ -30,18 +30,16 @@ def decode(
 
     Raises ArgumentError for counts that measure nothing or do not fit into the model's context.
 
-    Args:
-        shape: a registered model name, whose shape gets random weights from ``seed``; "2b" unless stated. With model none, or "from-model".
-        tokens: decoded tokens in each repetition, at least 2.
-        prompt: prompt tokens in each repetition, read before the clock starts.
-        repeat: repetitions; each is preceded and followed by a measurement of the read limit.
-        burner: decode once more after each repetition while another process keeps one core busy.
-        profile: add the Profile of the counting pass, as "profile".
+    shape: a registered model name, whose shape gets random weights from ``seed``; "2b" unless stated. With model none, or "from-model".
+    tokens: decoded tokens in each repetition, at least 2.
+    prompt: prompt tokens in each repetition, read before the clock starts.
+    repeat: repetitions; each is preceded and followed by a measurement of the read limit.
+    burner: decode once more after each repetition while another process keeps one core busy.
+    profile: add the Profile of the counting pass, as "profile".
 
     The other options are those of ``SubjectOptions``.
 
-    Returns:
-        A dictionary that ``json.dumps`` accepts, but for "profile"; bench/README.md explains every key.
+    Gives a dictionary that ``json.dumps`` accepts, but for "profile"; bench/README.md explains every key.
     """
     check_counts(tokens=(tokens, 2), prompt=(prompt, 1), repeat=(repeat, 1))
     with opened("decode", shape, **options) as subject:

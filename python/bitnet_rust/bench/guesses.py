@@ -31,16 +31,14 @@ def guess(
     is there already. Random weights never do; they are made to say one token, so that every guess is right and the result is the most
     that guessing can bring.
 
-    Args:
-        shape, options: as in ``decode``.
-        counts: of tokens that are guessed at a time, 0 for none to 16.
-        tokens: decoded tokens, at least 2. The clock starts with the first one.
-        text: to continue; only of a model that has a tokenizer.
-        repeat: repetitions; each is preceded and followed by a measurement of the read limit.
-        profile: add the Profile of decoding with the last count, as "profile".
+    shape, options: as in ``decode``.
+    counts: of tokens that are guessed at a time, 0 for none to 16.
+    tokens: decoded tokens, at least 2. The clock starts with the first one.
+    text: to continue; only of a model that has a tokenizer.
+    repeat: repetitions; each is preceded and followed by a measurement of the read limit.
+    profile: add the Profile of decoding with the last count, as "profile".
 
-    Returns:
-        A dictionary as that of ``decode``, whose own figures are those of the last count; "counts" has those of each.
+    Gives a dictionary as that of ``decode``, whose own figures are those of the last count; "counts" has those of each.
     """
     check_counts(tokens=(tokens, 2), repeat=(repeat, 1))
     check_list("counts", counts, 0, MOST)

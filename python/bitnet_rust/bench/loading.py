@@ -29,19 +29,17 @@ def load(
 ) -> dict[str, Any]:
     """Measure how long a start takes, with the file in the system's cache.
 
-    Args:
-        shape, options: as in ``decode``, but for kv_dtype and cache: keys and values are float32, and random weights always in a file.
-        format: of that file: "native" unless stated, or what is converted on loading: "hf" for a Hugging Face checkpoint of packed weights,
-            "gguf" for a file with I2_S weights. None with model, whose own is measured.
-        resident: as in ``BitNetModel.from_pretrained``, of native files.
-        prompt: tokens of the prompt, whose next token is the first one.
-        repeat: starts; each is preceded and followed by a measurement of the read limit.
+    shape, options: as in ``decode``, but for kv_dtype and cache: keys and values are float32, and random weights always in a file.
+    format: of that file: "native" unless stated, or what is converted on loading: "hf" for a Hugging Face checkpoint of packed weights,
+        "gguf" for a file with I2_S weights. None with model, whose own is measured.
+    resident: as in ``BitNetModel.from_pretrained``, of native files.
+    prompt: tokens of the prompt, whose next token is the first one.
+    repeat: starts; each is preceded and followed by a measurement of the read limit.
 
-    Returns:
-        A dictionary with the medians and ranges of "import_ms" (of the package), "ready_ms" (from_pretrained), "first_token_ms" (from the
-        beginning of from_pretrained to the first token) and "process_ms" (from starting the interpreter to its exit), and of one more start
-        the memory of the process: "peak_rss_bytes" until its weights lay where they stay, and "rss_bytes" then. "format", "head_dtype" and
-        "packing" are what the model that was loaded says.
+    Gives a dictionary with the medians and ranges of "import_ms" (of the package), "ready_ms" (from_pretrained), "first_token_ms" (from the
+    beginning of from_pretrained to the first token) and "process_ms" (from starting the interpreter to its exit), and of one more start
+    the memory of the process: "peak_rss_bytes" until its weights lay where they stay, and "rss_bytes" then. "format", "head_dtype" and
+    "packing" are what the model that was loaded says.
     """
     check_counts(prompt=(prompt, 1), repeat=(repeat, 1))
     check_options("load", options)

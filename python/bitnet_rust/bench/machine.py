@@ -93,4 +93,5 @@ def spread(name: str, values: Sequence[float]) -> dict[str, float]:
 
 
 def quantile(values: Sequence[float], q: float) -> float:
+    """The value below which the share q of the values lies: one of them, nothing in between."""
     return sorted(values)[min(len(values) - 1, int(q * len(values)))]

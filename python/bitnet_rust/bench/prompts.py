@@ -18,14 +18,12 @@ def prefill(
 ) -> dict[str, Any]:
     """Measure how fast a prompt is read: from the call to the first token that follows it.
 
-    Args:
-        shape, options: as in ``decode``.
-        tokens: of the prompt.
-        repeat: repetitions; each is preceded and followed by a measurement of the read limit.
-        profile: add the Profile of one more repetition, as "profile".
+    shape, options: as in ``decode``.
+    tokens: of the prompt.
+    repeat: repetitions; each is preceded and followed by a measurement of the read limit.
+    profile: add the Profile of one more repetition, as "profile".
 
-    Returns:
-        A dictionary as that of ``decode``.
+    Gives a dictionary as that of ``decode``.
     """
     check_counts(tokens=(tokens, 1), repeat=(repeat, 1))
     with opened("prefill", shape, **options) as subject:

@@ -66,6 +66,7 @@ class Subject:
         return [(7 * i + first) % self.model.config.vocab_size for i in range(length)]
 
     def check_context(self, prompt: int, tokens: int) -> None:
+        """ArgumentError if prompt and tokens do not fit into the model's context."""
         most = self.model.config.max_position_embeddings
         if prompt + tokens > most:
             raise ArgumentError(

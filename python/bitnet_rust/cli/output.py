@@ -96,6 +96,7 @@ def working(what: str) -> Iterator[None]:
 
 
 def read_text(path: Path) -> str:
+    """The text of a file; FileSystemError says why it cannot be read."""
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -104,6 +105,7 @@ def read_text(path: Path) -> str:
 
 
 def cell(value: Any) -> str:
+    """A value as people read it: yes and no, thousands apart, lists with commas."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -112,6 +114,7 @@ def cell(value: Any) -> str:
 
 
 def print_table(header: list[str], rows: list[list[str]]) -> None:
+    """Prints rows under a header, or without one where all of it is empty."""
     from rich.console import Console
     from rich.table import Table
 
@@ -149,5 +152,6 @@ def show_warning(
 
 
 def fail(message: str, status: int) -> int:
+    """Prints the message on stderr and gives the exit status."""
     print(f"bitnet: {message}", file=sys.stderr)
     return status
