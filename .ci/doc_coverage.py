@@ -26,7 +26,11 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 def definitions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Definition]]:
     """Public classes, functions, and what is in classes, by dotted names."""
     for node in body:
-        if not isinstance(node, Definition) or node.name.startswith("_") or set(decorators(node)) & {"overload", "setter"}:
+        if (
+            not isinstance(node, Definition)
+            or node.name.startswith("_")
+            or set(decorators(node)) & {"overload", "setter"}
+        ):
             continue
         yield prefix + node.name, node
         if isinstance(node, ast.ClassDef):
@@ -75,7 +79,11 @@ def importable(module: str) -> list[str]:
 
 def not_on_a_page() -> tuple[int, list[str]]:
     """How many names can be imported, and those that no page of the reference shows."""
-    shown = set(re.findall(r"^::: bitnet_rust\.(\S+)$", "\n".join(p.read_text("utf-8") for p in PAGES.glob("*.md")), re.MULTILINE))
+    shown = set(
+        re.findall(
+            r"^::: bitnet_rust\.(\S+)$", "\n".join(p.read_text("utf-8") for p in PAGES.glob("*.md")), re.MULTILINE
+        )
+    )
     names = [f"{module}.{name}".removeprefix(".") for module in MODULES for name in importable(module)]
     names = [name for name in names if name not in NOT_SHOWN]
     return len(names), [name for name in names if name not in shown and name.rpartition(".")[0] not in shown]

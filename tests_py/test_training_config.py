@@ -1,9 +1,9 @@
 """TrainingConfig, callbacks, metrics, and recipes: what a run is told, and what it tells."""
 
 import dataclasses
-import re
 import json
 import math
+import re
 import signal
 import subprocess
 import sys

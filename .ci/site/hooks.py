@@ -39,7 +39,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     subprocess.run(["go", "run", "./.ci/godoc", "-out", str(GO_PAGES)], cwd=ROOT, check=True)
     reference = next(part["Reference"] for part in config.nav or [] if "Reference" in part)
     at = next(i for i, entry in enumerate(reference) if entry == {"Go packages": "reference/go/index.md"})
-    packages = sorted(path.relative_to(GO_PAGES).as_posix() for path in GO_PAGES.rglob("*.md") if path.name != "index.md")
+    packages = sorted(
+        path.relative_to(GO_PAGES).as_posix() for path in GO_PAGES.rglob("*.md") if path.name != "index.md"
+    )
     below = [{page.removesuffix(".md"): f"reference/go/{page}"} for page in packages]
     reference[at] = {"Go packages": ["reference/go/index.md", *below]}
     return config

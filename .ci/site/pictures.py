@@ -21,10 +21,24 @@ class Drawing:
         self._parts: list[str] = []
         self.box(0, 0, width, height, fill="#fcfcfc", stroke=GRID, round=8)
 
-    def box(self, x: float, y: float, w: float, h: float, *, fill: str = "none", stroke: str = INK, round: int = 0) -> None:
-        self._parts.append(f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="{round}" fill="{fill}" stroke="{stroke}"/>')
+    def box(
+        self, x: float, y: float, w: float, h: float, *, fill: str = "none", stroke: str = INK, round: int = 0
+    ) -> None:
+        self._parts.append(
+            f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="{round}" fill="{fill}" stroke="{stroke}"/>'
+        )
 
-    def text(self, x: float, y: float, words: str, *, anchor: str = "middle", color: str = INK, size: int = 13, bold: bool = False) -> None:
+    def text(
+        self,
+        x: float,
+        y: float,
+        words: str,
+        *,
+        anchor: str = "middle",
+        color: str = INK,
+        size: int = 13,
+        bold: bool = False,
+    ) -> None:
         weight = ' font-weight="bold"' if bold else ""
         self._parts.append(
             f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{color}" font-size="{size}"{weight}>{escape(words)}</text>'
@@ -48,7 +62,9 @@ class Drawing:
         (IMAGES / name).write_text("\n".join([self._open, *self._parts, "</svg>\n"]), "utf-8")
 
 
-def _cells(d: Drawing, x: float, y: float, values: list[str], *, fills: list[str] | None = None, width: int = 46) -> None:
+def _cells(
+    d: Drawing, x: float, y: float, values: list[str], *, fills: list[str] | None = None, width: int = 46
+) -> None:
     for i, value in enumerate(values):
         d.box(x + i * width, y, width, 26, fill=fills[i] if fills else "#ffffff", stroke=PALE)
         d.text(x + i * width + width / 2, y + 18, value)
@@ -63,7 +79,9 @@ def ternary_layer() -> None:
     wq = [max(-1, min(1, round(v / mean))) for v in w]
     total = sum(a * b for a, b in zip(xq, wq, strict=True))
     color = {-1: MINUS, 0: ZERO, 1: PLUS}
-    d = Drawing(760, 300, "One output of a ternary layer: int8 activations, ternary weights, an integer sum, one multiplication")
+    d = Drawing(
+        760, 300, "One output of a ternary layer: int8 activations, ternary weights, an integer sum, one multiplication"
+    )
     d.text(20, 30, "activations of a token, float32", anchor="start", color=PALE)
     _cells(d, 20, 40, [f"{v:.2f}" for v in x])
     d.text(420, 30, "weights of an output, float32 (training)", anchor="start", color=PALE)
@@ -84,13 +102,22 @@ def ternary_layer() -> None:
     d.arrow(380, 236, 380, 262)
     d.text(392, 256, "x mean|W| / scale, the only float multiplication", anchor="start", size=12)
     d.text(380, 282, f"{total * mean / scale:.3f}", bold=True)
-    d.text(420, 282, f"(float weights give {sum(a * b for a, b in zip(x, w, strict=True)):.3f})", anchor="start", color=PALE, size=12)
+    d.text(
+        420,
+        282,
+        f"(float weights give {sum(a * b for a, b in zip(x, w, strict=True)):.3f})",
+        anchor="start",
+        color=PALE,
+        size=12,
+    )
     d.save("ternary-layer.svg")
 
 
 def block() -> None:
     """A layer of BitNetForCausalLM: where numbers are float32, and where integers."""
-    d = Drawing(760, 250, "A transformer layer of BitNet b1.58: norms and attention in float32, projections in integers")
+    d = Drawing(
+        760, 250, "A transformer layer of BitNet b1.58: norms and attention in float32, projections in integers"
+    )
     rows = (
         (40, "attention", ("RMSNorm", "q k v", "RoPE, softmax over pages", "sub-norm", "o")),
         (150, "feed-forward", ("RMSNorm", "gate up", "relu(gate)^2 * up", "sub-norm", "down")),
@@ -126,7 +153,13 @@ def packing() -> None:
     d.arrow(212, 53, 262, 53)
     _cells(d, 272, 40, [f"{c + 1:02b}" for c in reversed(codes)])
     d.text(470, 58, "code + 1, column 0 in the lowest bits", anchor="start", size=12)
-    d.text(20, 100, "... four bytes have all 16 columns of a row, and 64 bytes those of 16 rows: one load", anchor="start", color=PALE)
+    d.text(
+        20,
+        100,
+        "... four bytes have all 16 columns of a row, and 64 bytes those of 16 rows: one load",
+        anchor="start",
+        color=PALE,
+    )
     for row in range(16):
         x = 20 + row * 45
         d.box(x, 112, 41, 26, fill="#e3edfb", stroke=PALE)
@@ -138,7 +171,9 @@ def packing() -> None:
         x = 20 + row * 45
         d.box(x, 188, 41, 26, fill="#fff8e1", stroke=PALE)
         d.text(x + 20, 205, "int32", size=10)
-    d.text(20, 236, "sixteen outputs, one in each lane: nothing is ever summed across lanes", anchor="start", color=PALE)
+    d.text(
+        20, 236, "sixteen outputs, one in each lane: nothing is ever summed across lanes", anchor="start", color=PALE
+    )
     d.save("packing.svg")
 
 
@@ -159,7 +194,9 @@ def roofline() -> None:
         fy = math.log(y / y_range[0]) / math.log(y_range[1] / y_range[0])
         return round(left + fx * width, 1), round(top + (1 - fy) * height, 1)
 
-    d = Drawing(760, 380, "Roofline of the 2B model on two threads: decoding waits for memory, prompts for the multipliers")
+    d = Drawing(
+        760, 380, "Roofline of the 2B model on two threads: decoding waits for memory, prompts for the multipliers"
+    )
     for x in (1, 10, 100, 1000):
         d.line(at(x, y_range[0]), at(x, y_range[1]), color=GRID, width=1)
         d.text(at(x, 20)[0], top + height + 18, f"{x}", size=12)
@@ -175,7 +212,13 @@ def roofline() -> None:
         ops = per_token if rows < 100 else per_prompt_token
         x, y = at(rows * ops / bytes_per_step, speed)
         d.dot(x, y, fill=MINUS)
-        d.text(x + (10 if rows < 100 else 60), y + (36 if rows == 16 else 22), label, anchor="start" if rows < 100 else "end", size=12)
+        d.text(
+            x + (10 if rows < 100 else 60),
+            y + (36 if rows == 16 else 22),
+            label,
+            anchor="start" if rows < 100 else "end",
+            size=12,
+        )
     d.text(left + width / 2, 360, "integer operations for each byte read (1 weight and 1 activation: 2 operations)")
     d.text(left, 14, "1e9 operations/s", anchor="middle", size=12)
     d.save("roofline.svg")

@@ -16,6 +16,7 @@ from .streaming import CLIENT_GONE, EventStream, usage, whole
 
 
 def completion_routes(service: Service) -> APIRouter:
+    """/v1/completions."""
     router = APIRouter()
 
     @router.post("/v1/completions")

@@ -34,6 +34,7 @@ class TextLogprobs:
         self._offset = 0
 
     def take(self, ids: Sequence[int], logprobs: Sequence[float], top: Top) -> dict[str, Any]:
+        """Those of the next tokens; offsets go on where the tokens before ended."""
         tokens = [self._service.spelling(token)[0] for token in ids]
         offsets = []
         for token in tokens:
