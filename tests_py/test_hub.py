@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from bitnet_rust import BitNetModel, ModelNotFoundError, find_model, list_models, register_model
+from bitnet_rust import (
+    BitNetModel,
+    ModelNotFoundError,
+    Tokenizer,
+    TokenizerError,
+    find_model,
+    list_models,
+    register_model,
+)
 from bitnet_rust.hub import _only_model, resolve
 from conftest import Terminal
 from hub_server import HubServer
@@ -47,6 +55,8 @@ def test_a_repository_is_downloaded_once_and_then_found_offline(published: HubSe
         "perplexity {text} -m {id}",
         "eval --data {text} -m {id}",
         "tokenize --tokenizer {id} --data {text} --out {out}/ids.bin",
+        "bench decode --model {id} --tokens 2 --prompt 1 --repeat 1",
+        "bench load --model {id} --repeat 1",
         "finetune -m {id} --data {text} --out {out}/tuned --max-steps 1 --batch-size 1 --context-length 16 --eval-fraction 0 --export hf",
     ],
     ids=lambda command: command.partition(" {")[0],
@@ -72,6 +82,37 @@ def test_every_command_takes_a_revision_of_a_repository(
         published.requests.clear()
         assert bitnet("diff", id, id, "--revision", "special", "--revision-b", "other")[0] == 0
         assert any("/revision/other" in request for request in published.requests)
+
+
+def test_a_model_that_guesses_has_a_revision_of_its_own(published: HubServer, bitnet: Terminal, tmp_path: Path) -> None:
+    published.repositories["someone/guesser"] = published.repositories["someone/tiny-on-the-hub"]
+    model = str(published.repositories["someone/guesser"])
+    command = ("generate", "First", "-n", "2", "-m", model)
+    status, _, err = bitnet(*command, "--assistant-model", "someone/guesser", "--assistant-revision", "quick")
+    assert status == 0, err
+    assert any("someone/guesser/revision/quick" in request for request in published.requests)
+    status, _, err = bitnet(*command, "--assistant-revision", "quick")
+    assert (status, err) == (1, "bitnet: --assistant-revision quick: expected an --assistant-model with it\n")
+    status, _, err = bitnet("bench", "decode", "--revision", "quick")
+    assert (status, "revision = 'quick': expected a model with it" in err) == (1, True)
+
+
+def test_a_tokenizer_of_another_kind_is_downloaded_where_there_is_no_tokenizer_json(
+    published: HubServer, tmp_path: Path
+) -> None:
+    directory = published.repositories["someone/tiny-on-the-hub"]
+    (directory / "tokenizer.model").write_bytes(b"SentencePiece")
+    BitNetModel.from_pretrained("someone/tiny-on-the-hub", cache_dir=tmp_path / "cache").close()
+    assert not any("tokenizer.model" in request for request in published.requests)
+    (directory / "tokenizer.json").unlink()
+    published.repositories |= {"someone/llama-of-old": directory, "someone/tokens-of-old": directory}
+    said = r"has no tokenizer\.json but a tokenizer\.model"
+    with BitNetModel.from_pretrained("someone/llama-of-old") as model:
+        assert model.generate([1, 2], max_new_tokens=1)
+        with pytest.raises(TokenizerError, match=said):
+            model.generate("First")
+    with pytest.raises(TokenizerError, match=said):
+        Tokenizer.from_pretrained("someone/tokens-of-old")
 
 
 def test_a_recipe_takes_revisions_and_a_command_goes_without_a_network(

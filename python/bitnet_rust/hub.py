@@ -12,6 +12,8 @@ from .registry import HUB_ID, find_model
 
 # What a model consists of; the rest of a repository stays there.
 _FILES = ("*.json", "*.safetensors", "*.jinja", "*.bitnet", "README.md")
+# Tokenizers without a tokenizer.json, of which the error about it tells.
+_OTHER_TOKENIZERS = ("tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
 # With none of the weights among them, a repository may have one model in a file of another kind.
 _WEIGHTS = ("*.safetensors", "*.bitnet")
 _OTHERS = (".gguf", ".onnx")
@@ -92,6 +94,8 @@ def _download(source: dict[str, Any], here: str, files: Sequence[str]) -> Path:
             if model is not None:
                 huggingface_hub.snapshot_download(**source, allow_patterns=_with_its_data(model, names))
                 return folder / model
+        if not (folder / "tokenizer.json").exists():
+            huggingface_hub.snapshot_download(**source, allow_patterns=list(_OTHER_TOKENIZERS))
     if not any(folder.glob("*")):
         wanted = ", ".join(files)
         raise ModelNotFoundError(f"the repository {where} has none of {wanted}; {_INSTEAD}")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..cli.options import Offline, Revision
 from ..files import check_place
 from ..profile import Profile
 from .batches import SIZES, batch
@@ -62,6 +63,8 @@ def _group() -> None:
 def _decode(
     shape: Shape = None,
     model: Model = None,
+    revision: Revision = None,
+    offline: Offline = False,
     threads: Threads = None,
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
@@ -82,7 +85,9 @@ def _decode(
 ) -> None:
     """Greedy decoding of one sequence, as a fraction of what memory allows."""
     _check_files(profile, picture)
-    options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
+    options = _options(
+        model, revision, offline, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache
+    )
     result = decode(
         shape, tokens=tokens, prompt=prompt, repeat=repeat, burner=burner, profile=profile is not None, **options
     )
@@ -93,6 +98,8 @@ def _decode(
 def _prefill(
     shape: Shape = None,
     model: Model = None,
+    revision: Revision = None,
+    offline: Offline = False,
     threads: Threads = None,
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
@@ -109,7 +116,9 @@ def _prefill(
 ) -> None:
     """Reading a prompt: tokens a second until the first new token."""
     _check_files(profile, picture)
-    options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
+    options = _options(
+        model, revision, offline, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache
+    )
     _show(
         prefill(shape, tokens=tokens, repeat=repeat, profile=profile is not None, **options), profile, picture, as_json
     )
@@ -119,6 +128,8 @@ def _prefill(
 def _batch(
     shape: Shape = None,
     model: Model = None,
+    revision: Revision = None,
+    offline: Offline = False,
     threads: Threads = None,
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
@@ -142,7 +153,9 @@ def _batch(
 ) -> None:
     """Greedy decoding of many sequences at once."""
     _check_files(profile, picture)
-    options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
+    options = _options(
+        model, revision, offline, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache
+    )
     result = batch(
         shape, sizes=size or SIZES, tokens=tokens, prompt=prompt, repeat=repeat, profile=profile is not None, **options
     )
@@ -153,6 +166,8 @@ def _batch(
 def _context(
     shape: Shape = None,
     model: Model = None,
+    revision: Revision = None,
+    offline: Offline = False,
     threads: Threads = None,
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
@@ -175,7 +190,9 @@ def _context(
 ) -> None:
     """Decoding and reading prompts as the context grows."""
     _check_files(profile, picture)
-    options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
+    options = _options(
+        model, revision, offline, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache
+    )
     result = context(
         shape, lengths=length or LENGTHS, tokens=tokens, repeat=repeat, profile=profile is not None, **options
     )
@@ -186,6 +203,8 @@ def _context(
 def _guess(
     shape: Shape = None,
     model: Model = None,
+    revision: Revision = None,
+    offline: Offline = False,
     threads: Threads = None,
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
@@ -212,7 +231,9 @@ def _guess(
 ) -> None:
     """Decoding text that repeats itself, with guesses by prompt lookup."""
     _check_files(profile, picture)
-    options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache)
+    options = _options(
+        model, revision, offline, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, no_cache
+    )
     result = guess(
         shape, counts=count or COUNTS, tokens=tokens, text=text, repeat=repeat, profile=profile is not None, **options
     )
@@ -223,6 +244,8 @@ def _guess(
 def _load(
     shape: Shape = None,
     model: Model = None,
+    revision: Revision = None,
+    offline: Offline = False,
     threads: Threads = None,
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
@@ -240,17 +263,17 @@ def _load(
 ) -> None:
     """From a file to the first token, each start in a fresh process."""
     _check_files(None, picture)
-    options = _options(model, threads, isa, head_dtype, packing, "float32", None, seed, False)
+    options = _options(model, revision, offline, threads, isa, head_dtype, packing, "float32", None, seed, False)
     result = load(shape, format=format, resident=resident, prompt=prompt, repeat=repeat, **options)  # type: ignore[arg-type]
     _show(result, None, picture, as_json)
 
 
 def _options(
-    model: str | None, threads: int | None, isa: str | None, head_dtype: str, packing: str, kv_dtype: str, ffn_density: float | None,
-    seed: int, no_cache: bool,
+    model: str | None, revision: str | None, offline: bool, threads: int | None, isa: str | None, head_dtype: str, packing: str, kv_dtype: str,
+    ffn_density: float | None, seed: int, no_cache: bool,
 ) -> Any:  # fmt: skip
     return {
-        "model": model, "threads": threads, "isa": isa, "head_dtype": head_dtype, "packing": packing, "kv_dtype": kv_dtype, "ffn_density": ffn_density,
+        "model": model, "revision": revision, "local_files_only": offline, "threads": threads, "isa": isa, "head_dtype": head_dtype, "packing": packing, "kv_dtype": kv_dtype, "ffn_density": ffn_density,
         "seed": seed, "cache": not no_cache, "progress": lambda line: print(line, file=sys.stderr),
     }  # fmt: skip
 

@@ -13,7 +13,7 @@ from ..hub import resolve
 from ..model import BitNetModel
 from ..runtime import build_info
 from .machine import ReadLimit, machine, process_bytes, spread
-from .subject import SubjectOptions, cached, check_counts, check_options, chosen, processor_settings
+from .subject import SubjectOptions, cached, check_counts, check_options, chosen, place, processor_settings
 
 TIMES = ("import_ms", "ready_ms", "first_token_ms", "process_ms")
 
@@ -60,7 +60,7 @@ def load(
         raise ArgumentError(f"cache = {options['cache']!r}: expected True: a start needs a file")
     say = options.get("progress") or (lambda line: None)
     if options.get("model") is not None:
-        path = resolve(name)
+        path = resolve(name, **place(options))
     elif format in ("hf", "gguf"):
         path = exported(cached(name, **(options | SubjectOptions(head_dtype="auto", packing="auto"))), format)
     else:

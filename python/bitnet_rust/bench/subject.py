@@ -30,6 +30,8 @@ class SubjectOptions(TypedDict, total=False):
     """The options that all benchmarks have."""
 
     model: str | None  # a directory, file or name for from_pretrained; measured in place of a shape
+    revision: str | None  # of a model from the hub, as in from_pretrained
+    local_files_only: bool  # of a model too: what the cache has
     threads: int | None  # worker threads; default as num_threads()
     isa: str | None  # instruction set; default the one in use
     head_dtype: str  # "auto", "bfloat16", "int8", "int4" or "exact" for embedding and output head
@@ -106,8 +108,13 @@ def processor_settings(threads: int | None, isa: str | None) -> Iterator[None]:
 def _load(path: str | os.PathLike[str], options: SubjectOptions) -> BitNetModel:
     return BitNetModel.from_pretrained(
         path, head_dtype=options.get("head_dtype", "auto"), kv_dtype=options.get("kv_dtype", "float32"),
-        packing=options.get("packing", "auto"), resident="copy", verify=False,
+        packing=options.get("packing", "auto"), resident="copy", verify=False, **place(options),
     )  # fmt: skip
+
+
+def place(options: SubjectOptions) -> dict[str, Any]:
+    """The options of where a model comes from."""
+    return {"revision": options.get("revision"), "local_files_only": options.get("local_files_only", False)}
 
 
 def _random(shape: str, options: SubjectOptions, say: Say) -> BitNetModel:
@@ -221,6 +228,8 @@ def chosen(shape: str | None, options: SubjectOptions) -> str:
     if model is None:
         if shape == "from-model":
             raise ArgumentError("shape = 'from-model': expected a model with it")
+        if options.get("revision") is not None:
+            raise ArgumentError(f"revision = {options['revision']!r}: expected a model with it")
         return DEFAULT_SHAPE if shape is None else shape
     if shape not in (None, "from-model"):
         raise ArgumentError(f"shape = {shape!r}: expected 'from-model', or none, with model = {model!r}")

@@ -44,6 +44,9 @@ AssistantModel = Annotated[
     str | None,
     typer.Option("--assistant-model", help="Smaller model with the same tokens, that guesses: faster, same text."),
 ]
+AssistantRevision = Annotated[
+    str | None, typer.Option("--assistant-revision", help="Branch, tag or commit of a guessing model from the hub.")
+]
 NumAssistantTokens = Annotated[
     int | None, typer.Option("--num-assistant-tokens", help="Tokens it guesses at a time.", show_default="4")
 ]

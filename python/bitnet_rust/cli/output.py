@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -32,6 +32,17 @@ def load_model(name: str, *, threads: int | None = None, offline: bool, **option
         )
     with model:
         yield model
+
+
+def load_assistant(
+    stack: ExitStack, name: str | None, revision: str | None, *, offline: bool, kv_dtype: str
+) -> "BitNetModel | None":
+    """The model that guesses, if one is named; closed with the stack."""
+    if name is not None:
+        return stack.enter_context(load_model(name, offline=offline, kv_dtype=kv_dtype, revision=revision))
+    if revision is not None:
+        raise ArgumentError(f"--assistant-revision {revision}: expected an --assistant-model with it")
+    return None
 
 
 def _verify(when: str) -> bool | str:

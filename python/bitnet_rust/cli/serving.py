@@ -9,6 +9,7 @@ import typer
 from ..errors import FileSystemError
 from .options import (
     AssistantModel,
+    AssistantRevision,
     HeadDType,
     I2SLayout,
     KVDType,
@@ -22,7 +23,7 @@ from .options import (
     Threads,
     Verify,
 )
-from .output import load_model, read_text
+from .output import load_assistant, load_model, read_text
 
 
 def serve(
@@ -57,6 +58,7 @@ def serve(
     log_format: Annotated[str, typer.Option(help="json or text.")] = "json",
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts and answers to the log.")] = False,
     assistant_model: AssistantModel = None,
+    assistant_revision: AssistantRevision = None,
     num_assistant_tokens: NumAssistantTokens = None,
     head_dtype: HeadDType = "auto",
     kv_dtype: KVDType = "float32",
@@ -99,9 +101,7 @@ def serve(
     log_to_stderr("json" if log_format == "json" else "text")
     with ExitStack() as stack:
         loaded = stack.enter_context(load_model(model, threads=threads, offline=offline, **loading))
-        assistant = None
-        if assistant_model is not None:
-            assistant = stack.enter_context(load_model(assistant_model, offline=offline, kv_dtype=kv_dtype))
+        assistant = load_assistant(stack, assistant_model, assistant_revision, offline=offline, kv_dtype=kv_dtype)
         engine = Engine(
             loaded, max_sequences=max_sequences, max_queue=max_queue, max_batch_tokens=max_batch_tokens, kv_bytes=kv_bytes,
             mode=mode, assistant_model=assistant, num_assistant_tokens=num_assistant_tokens,  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from ..files import check_place
 from .options import (
     AsJSON,
     AssistantModel,
+    AssistantRevision,
     FrequencyPenalty,
     HeadDType,
     I2SLayout,
@@ -42,7 +43,7 @@ from .options import (
     TypicalP,
     Verify,
 )
-from .output import LoadBar, fail, load_model, one_line, print_json, print_table, read_text, working
+from .output import LoadBar, fail, load_assistant, load_model, one_line, print_json, print_table, read_text, working
 
 if TYPE_CHECKING:
     from ..generation import GenerationResult
@@ -67,6 +68,7 @@ def generate(
     ignore_eos: IgnoreEOS = False,
     prompt_lookup_num_tokens: PromptLookup = None,
     assistant_model: AssistantModel = None,
+    assistant_revision: AssistantRevision = None,
     num_assistant_tokens: NumAssistantTokens = None,
     logprobs: Annotated[int | None, typer.Option(help="With --json: log-probabilities, of n alternatives too.")] = None,
     echo: Annotated[bool, typer.Option("--echo", help="Print the prompt before the continuation.")] = False,
@@ -104,10 +106,9 @@ def generate(
         "resident": resident, "verify": verify, "revision": revision,
     }  # fmt: skip
     with load_model(model, threads=threads, offline=offline, **loading) as loaded, ExitStack() as stack:
-        if assistant_model is not None:
-            options["assistant_model"] = stack.enter_context(
-                load_model(assistant_model, offline=offline, kv_dtype=kv_dtype)
-            )
+        options["assistant_model"] = load_assistant(
+            stack, assistant_model, assistant_revision, offline=offline, kv_dtype=kv_dtype
+        )
         options["num_assistant_tokens"] = num_assistant_tokens
         profile = None if trace is None else loaded.profile()
         with profile or nullcontext():
@@ -165,6 +166,7 @@ def chat(
     ignore_eos: IgnoreEOS = False,
     prompt_lookup_num_tokens: PromptLookup = None,
     assistant_model: AssistantModel = None,
+    assistant_revision: AssistantRevision = None,
     num_assistant_tokens: NumAssistantTokens = None,
     head_dtype: HeadDType = "auto",
     kv_dtype: KVDType = "float32",
@@ -200,9 +202,7 @@ def chat(
         loaded = stack.enter_context(load_model(model, threads=threads, offline=offline, **loading))
         if template is None and loaded.tokenizer.chat_template is None:
             raise TokenizerError(f"{model} has no chat template: pass one with --chat-template, or use bitnet generate")
-        assistant = None
-        if assistant_model is not None:
-            assistant = stack.enter_context(load_model(assistant_model, offline=offline, kv_dtype=kv_dtype))
+        assistant = load_assistant(stack, assistant_model, assistant_revision, offline=offline, kv_dtype=kv_dtype)
         engine = Engine(
             loaded, max_sequences=1, assistant_model=assistant, num_assistant_tokens=num_assistant_tokens
         )  # it keeps what was read of the conversation
