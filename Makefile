@@ -99,6 +99,7 @@ lint: lint-go lint-py doc-coverage
 
 lint-go: $(STATICCHECK) $(VENV)/.created
 	@unformatted=$$(gofmt -l $(GO_DIRS)); test -z "$$unformatted" || { echo "gofmt -w these: $$unformatted"; exit 1; }
+	$(GO) mod tidy -diff
 	$(GO) vet ./... ./.ci/godoc
 	$(STATICCHECK) ./... ./.ci/godoc
 	@include=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))'); export CGO_CFLAGS="-I$$include"; \
