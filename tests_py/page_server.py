@@ -30,8 +30,8 @@ def talker(directory: Path) -> Path:
 
 
 @contextlib.contextmanager
-def serving(model: str | Path, *options: str, **environment: str) -> Iterator[str]:
-    """Runs ``bitnet serve`` on a free port; gives its address."""
+def serving(model: str | Path, *options: str, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Runs ``bitnet serve`` on a free port; gives its address and its process."""
     command = [sys.executable, "-m", "bitnet_rust", "serve", "--model", str(model), "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment) as process:
         assert process.stdout is not None
@@ -39,6 +39,6 @@ def serving(model: str | Path, *options: str, **environment: str) -> Iterator[st
             address = process.stdout.readline().strip()
             if not address:
                 raise RuntimeError("the server ended before it listened")
-            yield address
+            yield address, process
         finally:
             process.terminate()

@@ -21,14 +21,19 @@ if CHROMIUM is None:
 @pytest.fixture(scope="module")
 def base() -> Iterator[str]:
     """The address of a server with a base model, which only completes."""
-    with serving("bitnet-shakespeare") as url:
+    with serving("bitnet-shakespeare") as (url, _):
         yield url
 
 
 @pytest.fixture(scope="module")
-def chatting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def talking_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return talker(tmp_path_factory.mktemp("models") / "talker")
+
+
+@pytest.fixture(scope="module")
+def chatting(talking_model: Path) -> Iterator[str]:
     """The address of a server with a model that has a chat template and a long context."""
-    with serving(talker(tmp_path_factory.mktemp("models") / "talker")) as url:
+    with serving(talking_model) as (url, _):
         yield url
 
 
@@ -156,7 +161,7 @@ def test_a_base_model_continues_a_text_as_generate_does(visits: Any, base: str, 
     expect(stats).to_contain_text("tokens/s ·")
     expect(stats).to_contain_text("to the first token")
     prompt = len(shakespeare.tokenizer.encode("First Citizen:"))
-    expect(stats).to_contain_text(f"{prompt + 40} of 256 tokens of context · ended at the limit of tokens")
+    expect(stats).to_contain_text(f"{prompt + 40} of 256 tokens of context · limit of tokens reached")
     assert visit.page.title() == "bitnet-shakespeare · BitNet"
 
 
@@ -318,7 +323,7 @@ def test_copy_puts_a_reply_on_the_clipboard(visits: Any, chatting: str) -> None:
 
 
 def test_a_server_with_keys_is_asked_with_the_users(browser: Browser) -> None:
-    with serving("bitnet-shakespeare", BITNET_API_KEYS="sesame") as url:
+    with serving("bitnet-shakespeare", BITNET_API_KEYS="sesame") as (url, _):
         visit = Visit(browser, url)
         visit.expected = {401}
         visit.page.goto("/")
@@ -425,13 +430,19 @@ def test_events_are_read_however_the_network_cuts_them(visits: Any, chatting: st
     assert pieces == ["日本 a\nb"] * len(body.encode())
 
 
-def test_a_server_that_goes_is_said_to_be_gone(visits: Any, chatting: str) -> None:
-    visit = visits(chatting)
-    visit.page.route("**/v1/chat/completions", lambda route: route.abort())
-    visit.send("Hello")
-    expect(visit.messages.last.locator(".error")).to_have_text("The server cannot be reached.")
-    assert visit.complaints == ["error: Failed to load resource: net::ERR_FAILED"]  # the browser's own word for it
-    visit.complaints.clear()
+def test_a_server_that_dies_is_said_to_be_gone_and_what_it_wrote_stays(visits: Any, talking_model: Path) -> None:
+    with serving(talking_model) as (url, process):
+        visit = visits(url)
+        visit.send("Go on")
+        expect(visit.messages.last.locator(".text")).not_to_be_empty()
+        process.kill()
+        error = visit.messages.last.locator(".error")
+        expect(error).to_have_text("The connection broke off.")
+        assert visit.reply()
+        visit.button("Regenerate").click()
+        expect(error).to_have_text("The server cannot be reached.")
+        assert all("net::ERR" in complaint for complaint in visit.complaints)  # the browser's own words for it
+        visit.complaints.clear()
 
 
 def test_a_value_out_of_range_is_shown_and_not_sent(visits: Any, chatting: str) -> None:
@@ -441,6 +452,17 @@ def test_a_value_out_of_range_is_shown_and_not_sent(visits: Any, chatting: str) 
     expect(visit.page.locator("#top_p")).to_be_focused()
     expect(visit.messages).to_have_count(0)
     assert visit.posted == []
+
+
+def test_the_page_works_below_a_path(visits: Any, base: str) -> None:
+    visit = visits(base).set(max_tokens=4)
+    visit.page.route("**/below/**", lambda route: route.continue_(url=route.request.url.replace("/below/", "/")))
+    visit.page.goto("/below/")
+    expect(visit.page.locator("#model")).to_have_text("bitnet-shakespeare")
+    asked: list[str] = []
+    visit.page.on("request", lambda request: asked.append(request.url))
+    assert visit.ask("ROMEO:")
+    assert asked == [f"{base}/below/v1/completions"]
 
 
 # --- how text looks --------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import { button, copy, create } from "./dom.js";
 import { draw } from "./text.js";
 
 const ENDS = {
-  length: "ended at the limit of tokens",
+  length: "limit of tokens reached",
   stopped: "stopped",
   cut: "cut off",
 };
