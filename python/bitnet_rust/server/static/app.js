@@ -146,9 +146,7 @@ async function send() {
 }
 
 // Writes the last turn, which is a new one unless it goes on with one that is there.
-async function answer(turn = { role: "assistant", content: "" }) {
-  if (!settingsAreValid()) return;
-  const conversation = current();
+async function answer(turn = { role: "assistant", content: "" }, conversation = current()) {
   const { turns } = conversation;
   if (turns.at(-1) !== turn) turns.push(turn);
   const before = turn.content;
@@ -180,19 +178,19 @@ async function answer(turn = { role: "assistant", content: "" }) {
   }
   turn.finish ??= "cut";
   writing = null;
-  keep();
   show();
   say(turn.error ?? turn.content.slice(before.length));
+  keep();
 }
 
 // The same request once more, from what was there before it.
 function again(conversation, turn, before) {
   if (before) {
     turn.content = before;
-    answer(turn);
+    answer(turn, conversation);
   } else {
     conversation.turns.pop();
-    answer();
+    answer(undefined, conversation);
   }
 }
 
@@ -230,7 +228,7 @@ function show() {
     if (!writing && turn.role === "user") actions.Edit = () => edit(i);
     if (!writing && turn.role === "assistant" && i === last) {
       actions.Regenerate = () => regenerate();
-      if (mode === "completion" && !turn.error) actions.Continue = () => answer(turn);
+      if (mode === "completion" && !turn.error) actions.Continue = () => settingsAreValid() && answer(turn);
     }
     return new MessageView(mode, turn, actions);
   });
@@ -263,12 +261,14 @@ function viewOf(turn) {
 }
 
 function regenerate() {
+  if (!settingsAreValid()) return;
   current().turns.pop();
   answer();
 }
 
 function edit(i) {
   views[i].edit("Edit the message", (text) => {
+    if (!settingsAreValid()) return;
     const { turns } = current();
     turns.splice(i, turns.length, { role: "user", content: text });
     answer();

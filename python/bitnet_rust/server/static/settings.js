@@ -3,7 +3,7 @@
 import { load, save } from "./storage.js";
 
 export class Settings {
-  constructor(form, changed) {
+  constructor(form, modeChanged) {
     this.form = form;
     const kept = load("settings", (value) => typeof value === "object" && !Array.isArray(value)) ?? {};
     this.wanted = kept.mode === "completion" ? "completion" : "chat";
@@ -11,9 +11,11 @@ export class Settings {
     for (const field of this.fields()) if (typeof kept[field.name] === "string") field.value = kept[field.name];
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("input", (event) => {
-      if (event.target.name === "mode") this.wanted = form.mode.value;
+      if (event.target.name === "mode") {
+        this.wanted = form.mode.value;
+        modeChanged();
+      }
       this.save();
-      changed();
     });
   }
 
