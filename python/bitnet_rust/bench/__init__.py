@@ -13,6 +13,7 @@ from .loading import load
 from .machine import processor
 from .prompts import prefill
 from .report import plot, report
+from .serving import serve
 from .subject import SubjectOptions
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "prefill",
     "processor",
     "report",
+    "serve",
 ]

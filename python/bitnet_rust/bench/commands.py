@@ -17,6 +17,7 @@ from .guesses import COUNTS, guess
 from .loading import load
 from .prompts import prefill
 from .report import check_plot, plot, report
+from .serving import serve
 
 Shape = Annotated[
     str | None,
@@ -266,6 +267,54 @@ def _load(
     options = _options(model, revision, offline, threads, isa, head_dtype, packing, "float32", None, seed, False)
     result = load(shape, format=format, resident=resident, prompt=prompt, repeat=repeat, **options)  # type: ignore[arg-type]
     _show(result, None, picture, as_json)
+
+
+@app.command("serve")
+def _serve(
+    shape: Shape = None,
+    model: Annotated[
+        str | None, typer.Option(help="Directory or name of a model to serve instead; with --url its name there.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="A server that runs already, as http://127.0.0.1:8000, in place of one that is started."),
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option("--api-key", help="What that server asks for.", envvar="OPENAI_API_KEY")
+    ] = None,
+    clients: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 64,
+    requests: Annotated[int, typer.Option(min=1, help="Different requests, sent over and over.")] = 64,
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of the longest prompt.")] = 128,
+    tokens: Annotated[int, typer.Option(min=8, help="Tokens of the longest reply.")] = 64,
+    seconds: Annotated[float, typer.Option(help="Length of a round.")] = 20.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of the engine alone and of the server.")] = 3,
+    abandon: Annotated[
+        int, typer.Option(min=0, help="Leave one in so many requests alone after its first piece; 0: none.")
+    ] = 0,
+    no_engine: Annotated[
+        bool, typer.Option("--no-engine", help="Do not measure the engine alone, as for long runs.")
+    ] = False,
+    threads: Threads = None,
+    isa: ISA = None,
+    head_dtype: HeadDType = "auto",
+    packing: Packing = "auto",
+    kv_dtype: KVDType = "float32",
+    ffn_density: Density = None,
+    seed: Seed = 0,
+    as_json: AsJSON = False,
+) -> None:
+    """A server under load, its streams compared with what the model says alone, in turns with the engine alone.
+
+    Exit status 1 when a request failed or got another text.
+    """
+    options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, False)
+    result = serve(
+        shape, url=url, api_key=api_key, clients=clients, requests=requests, prompt=prompt, tokens=tokens, seconds=seconds, rounds=rounds,
+        abandon=abandon, engine=not no_engine, **options,
+    )  # fmt: skip
+    _show(result, None, None, as_json)
+    if result["problems"] or result["differing"]:
+        raise typer.Exit(1)
 
 
 def _options(

@@ -1,5 +1,6 @@
 """The machine that is measured: its name, and how fast its memory can be read."""
 
+import os
 import platform
 import statistics
 import sys
@@ -84,6 +85,15 @@ def process_bytes(figure: str, process: int | None = None) -> int | None:
         status = Path(f"/proc/{process or 'self'}/status").read_text()
         return 1024 * int(next(line for line in status.splitlines() if line.startswith(f"{figure}:")).split()[1])
     except (OSError, StopIteration):
+        return None
+
+
+def cpu_seconds(process: int | None) -> float | None:
+    """What a process has had of the processors so far; None where the system does not say."""
+    try:
+        figures = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(figures[11]) + int(figures[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
         return None
 
 

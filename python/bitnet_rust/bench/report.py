@@ -12,7 +12,9 @@ Result = dict[str, Any]
 
 def report(result: Result) -> str:
     """A result in a few lines, with a table where it has several sizes."""
-    lines = _common(result) | _OWN[result["benchmark"]](result) | _limit(result)
+    lines = _common(result) | _OWN[result["benchmark"]](result)
+    if "read_limit_gb_s" in result:
+        lines |= _limit(result)
     text = "\n".join(f"{name:<12}{text}" for name, text in lines.items())
     table = _table(result)
     return f"{text}\n\n{table}" if table else text
@@ -20,11 +22,13 @@ def report(result: Result) -> str:
 
 def _common(r: Result) -> dict[str, str]:
     at = r["machine"]
+    machine = {"machine": f"{at['processor']}, {at['physical_cores']} physical cores, {at['system']}"}
+    if "url" in r:  # what it runs on is unknown
+        return machine | {"model": f"{r['model']} at {r['url']}"}
     size = f"{r['parameters'] / 1e6:.1f} M parameters, " if "parameters" in r else ""
     packing = ", base 3" if r.get("packing") == "base3" else ""
     kv = f", {r['kv_dtype']} keys and values" if r.get("kv_dtype", "float32") != "float32" else ""
-    return {
-        "machine": f"{at['processor']}, {at['physical_cores']} physical cores, {at['system']}",
+    return machine | {
         "model": f"{r['model']}: {size}{r['head_dtype']} head{packing}{kv}",
         "kernels": f"{r['isa']}, {r['threads']} threads",
     }
@@ -95,8 +99,34 @@ def _guess(r: Result) -> dict[str, str]:
     return {"decode": f"{r['tokens']} tokens, {said}; the limit is for the last row"}
 
 
+def _serve(r: Result) -> dict[str, str]:
+    problems = ", ".join(f"{problem} ({count} x)" for problem, count in r["problems"].items()) or "no problems"
+    lines = {
+        "load": f"{r['clients']} clients, {r['requests']} requests with prompts of up to {r['prompt']} and replies of up to {r['tokens']} tokens; "
+        f"{r['rounds']} x {r['seconds']:g} s",
+        "serve": f"{_spread(r, 'tokens_per_second')} tokens/s",
+        "replies": f"{r['replies']}, {r['differing']} differing, {problems}"
+        + (f", {r['abandoned']} left alone" if r["abandoned"] else ""),
+    }
+    if "of_engine" in r:
+        lines["engine"] = (
+            f"{_spread(r, 'engine_tokens_per_second')} tokens/s without a server; the server has {_spread(r, 'of_engine')} of it"
+        )
+        if "of_engine_by_cpu" in r:
+            lines["engine"] += f", and {_spread(r, 'of_engine_by_cpu')} by the processor's time"
+    for key, name in (("first_token_ms", "first token"), ("gap_ms", "next tokens")):
+        if key in r:
+            lines[name] = f"{r[key]['median']:.1f} ms, 95 % within {r[key]['p95']:.1f}, the slowest {r[key]['max']:.1f}"
+    lines["clients"] = f"take {100 * r['client_cpu']:.0f} % of a processor"
+    if "rss_bytes" in r:
+        lines["memory"] = (
+            f"{r['rss_bytes'] / 1e6:.1f} MB resident, {r['rss_growth_bytes'] / 1e6:+.2f} MB from the first quarter to the last"
+        )
+    return lines
+
+
 _OWN = {
-    "decode": _decode, "prefill": _prefill, "batch": _batch, "context": _context, "load": _load, "guess": _guess,
+    "decode": _decode, "prefill": _prefill, "batch": _batch, "context": _context, "load": _load, "guess": _guess, "serve": _serve,
 }  # fmt: skip
 
 
