@@ -54,6 +54,8 @@ def serve(
     ] = None,
     max_body_bytes: Annotated[int, typer.Option(help="Largest request.")] = 4 << 20,
     request_timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 600.0,
+    body_timeout: Annotated[float, typer.Option(help="Seconds for a request to arrive.")] = 30.0,
+    write_timeout: Annotated[float, typer.Option(help="Seconds that a client may leave its answer unread.")] = 60.0,
     drain_timeout: Annotated[float, typer.Option(help="Seconds for running requests when the server ends.")] = 30.0,
     log_format: Annotated[str, typer.Option(help="json or text.")] = "json",
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts and answers to the log.")] = False,
@@ -95,6 +97,8 @@ def serve(
         max_tokens=max_tokens,
         max_body_bytes=max_body_bytes,
         request_timeout=request_timeout,
+        body_timeout=body_timeout,
+        write_timeout=write_timeout,
         drain_timeout=drain_timeout,
         log_prompts=log_prompts,
     )

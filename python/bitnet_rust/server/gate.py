@@ -40,9 +40,13 @@ class Gate:
                     headers={"Retry-After": "5", "Connection": "close"},
                 )  # fmt: skip
             if scope["method"] == "POST":
-                receive = await self._body(headers, receive)
+                body = await self._body(headers, receive)
+                if body is None:
+                    return
+                receive = body
         except APIError as error:
             record.fail(error, error)
+            await asyncio.sleep(0)  # uvicorn may be about to hang up, on what follows this request's head
             await error.response()(scope, receive, send)
             return
         self._service.in_flight += 1
@@ -74,8 +78,8 @@ class Gate:
             )
         record.client = key.name
 
-    async def _body(self, headers: dict[str, str], receive: Receive) -> Receive:
-        """Reads the whole body, and returns what gives it to the application."""
+    async def _body(self, headers: dict[str, str], receive: Receive) -> Receive | None:
+        """Reads the whole body, and returns what gives it to the application; None when the client has gone before its end."""
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise APIError(
@@ -92,7 +96,7 @@ class Gate:
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        break
+                        return None
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
                     if len(body) > options.max_body_bytes:

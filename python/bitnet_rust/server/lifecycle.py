@@ -12,6 +12,7 @@ import uvicorn
 
 from ..engine import Engine
 from .app import create_app
+from .connections import impatient
 from .logs import log
 from .options import ServerOptions
 from .service import Service
@@ -53,7 +54,9 @@ class _Server(uvicorn.Server):
             timeout_keep_alive=75, timeout_graceful_shutdown=5,
         )  # fmt: skip
         config.load()
-        config.http_protocol_class = _impatient(config.http_protocol_class, service.options.write_timeout)
+        config.http_protocol_class = impatient(
+            config.http_protocol_class, service.options.body_timeout, service.options.write_timeout
+        )
         super().__init__(config)
         self.answered = True
         self._service, self._started_callback = service, started
@@ -106,29 +109,3 @@ class _Server(uvicorn.Server):
             log("warning", "canceled", requests=service.in_flight)
             service.cancel_all()
         self.should_exit = True
-
-
-def _impatient(protocol: Any, timeout: float) -> Any:
-    """uvicorn's protocol, which hangs up when a client leaves for so long unread what was sent to it."""
-
-    class Impatient(protocol):  # type: ignore[misc]
-        _patience: asyncio.TimerHandle | None = None
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._patience = self.loop.call_later(timeout, self.transport.abort)
-
-        def resume_writing(self) -> None:
-            self._calm()
-            super().resume_writing()
-
-        def connection_lost(self, error: Exception | None) -> None:
-            self._calm()
-            super().connection_lost(error)
-
-        def _calm(self) -> None:
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
-
-    return Impatient

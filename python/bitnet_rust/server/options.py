@@ -25,7 +25,7 @@ class ServerOptions:
     max_choices: int = 16  # the largest n and best_of
     max_prompts: int = 256  # texts in one request
     request_timeout: float | None = 600.0  # from a request's acceptance to its last token
-    body_timeout: float = 30.0  # for a request to arrive
+    body_timeout: float = 30.0  # for a request to arrive, its head and its body each
     write_timeout: float = 60.0  # that a client may leave what was sent to it unread
     drain_timeout: float = 30.0  # for requests to finish when the server is told to end
     log_prompts: bool = False  # write prompts and answers to the log

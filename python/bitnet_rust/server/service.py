@@ -58,6 +58,7 @@ class Service:
 
     async def encode(self, text: str, *, add_special_tokens: bool, param: str) -> list[int]:
         """The token ids of a prompt, which the context must hold. A long text does not keep others waiting."""
+        self._check_characters(text, param)
         tokenizer = self.model.tokenizer
         if len(text) < _LONG:
             ids = tokenizer.encode(text, add_special_tokens)
@@ -65,6 +66,15 @@ class Service:
             ids = await asyncio.to_thread(tokenizer.encode, text, add_special_tokens)
         self.check_length(ids, param)
         return ids
+
+    def _check_characters(self, text: str, param: str) -> None:
+        """Refuses a text that no tokenizer could make short enough: to find that out by its tokens would take seconds and gigabytes."""
+        most = self.context * self.spelling.longest
+        if len(text) > most:
+            raise APIError(
+                400, f"{param} has {len(text)} characters: the {self.context} tokens of this model's context have {most} at most",
+                param=param, code="context_length_exceeded",
+            )  # fmt: skip
 
     def check_length(self, ids: Sequence[int], param: str) -> None:
         """Refuses a prompt that leaves no room for an answer, or has nothing in it."""
