@@ -165,6 +165,32 @@ def test_a_base_model_continues_a_text_as_generate_does(visits: Any, base: str, 
     assert visit.page.title() == "bitnet-shakespeare · BitNet"
 
 
+def test_speed_is_that_of_the_tokens_after_the_first_piece(visits: Any, chatting: str) -> None:
+    statistics = visits(chatting).page.evaluate(
+        """async () => {
+          const { Stopwatch } = await import("/stopwatch.js");
+          let now = 0;
+          performance.now = () => now;
+          const at = (milliseconds, watch, piece) => ((now = milliseconds), watch.note(piece), watch.statistics(100));
+          const watch = new Stopwatch();
+          const none = watch.statistics(100);
+          const prompt = at(400, watch, { text: "" });
+          const one = at(500, watch, { text: "abcde" });
+          at(1000, watch, { text: "fghij" });
+          const all = at(2000, watch, { text: "klmnopqrst", usage: { completion_tokens: 8, total_tokens: 20 } });
+          return [none, prompt, one, all];
+        }"""
+    )
+    unknown = {"tokens": 0, "exact": False, "rate": None, "first": None, "used": None, "context": 100}
+    assert statistics == [
+        unknown,
+        unknown,
+        unknown | {"tokens": 1, "rate": 2, "first": 0.5},
+        # A quarter of the characters, so two of eight tokens, came after half a second; six in one and a half.
+        {"tokens": 8, "exact": True, "rate": 4, "first": 0.5, "used": 20, "context": 100},
+    ]
+
+
 def test_continue_goes_on_where_the_text_ends(visits: Any, base: str, shakespeare: BitNetModel) -> None:
     visit = visits(base).set(temperature=0, max_tokens=20)
     text = visit.ask("ROMEO:")

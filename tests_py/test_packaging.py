@@ -216,6 +216,9 @@ def test_the_wheel_is_for_every_python_and_small(distributions: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "bitnet_rust/_bitnet.abi3.so" in names
     assert "bitnet_rust/models/bitnet-shakespeare/model.safetensors" in names
+    page = {f"bitnet_rust/server/static/{file.name}" for file in (REPO / "python/bitnet_rust/server/static").iterdir()}
+    assert "bitnet_rust/server/static/app.js" in page
+    assert page <= set(names)
     assert not [name for name in names if name.endswith((".go", ".c", ".s"))]
 
 
