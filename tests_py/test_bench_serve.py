@@ -13,6 +13,7 @@ import pytest
 
 from bitnet_rust import ArgumentError, BitNetError, bench
 from bitnet_rust.bench import serving
+from conftest import Terminal
 
 
 class Faulty(BaseHTTPRequestHandler):
@@ -174,6 +175,31 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
         serving.server(tmp_path / "nowhere", 1, {}),
     ):
         pass
+
+
+def test_the_command_says_by_its_exit_status_whether_all_went_well(
+    faulty: int, bitnet: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (
+        "--url",
+        f"http://127.0.0.1:{faulty}",
+        "--model",
+        "any",
+        "--requests",
+        "2",
+        "--seconds",
+        "0.1",
+        "--rounds",
+        "1",
+    )
+    status, out, _ = bitnet("bench", "serve", *options, "--json")
+    assert status == 0
+    assert json.loads(out)["replies"] >= 2
+    monkeypatch.setattr(serving, "WORDS", ["refused"])
+    status, out, err = bitnet("bench", "serve", *options)
+    assert status == 1
+    assert "status 429: full" in out
+    assert "1/1" in err
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

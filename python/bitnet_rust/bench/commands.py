@@ -275,6 +275,8 @@ def _serve(
     model: Annotated[
         str | None, typer.Option(help="Directory or name of a model to serve instead; with --url its name there.")
     ] = None,
+    revision: Revision = None,
+    offline: Offline = False,
     url: Annotated[
         str | None,
         typer.Option(help="A server that runs already, as http://127.0.0.1:8000, in place of one that is started."),
@@ -307,7 +309,7 @@ def _serve(
 
     Exit status 1 when a request failed or got another text.
     """
-    options = _options(model, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, False)
+    options = _options(model, revision, offline, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, False)
     result = serve(
         shape, url=url, api_key=api_key, clients=clients, requests=requests, prompt=prompt, tokens=tokens, seconds=seconds, rounds=rounds,
         abandon=abandon, engine=not no_engine, **options,

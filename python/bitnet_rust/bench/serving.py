@@ -24,7 +24,7 @@ from ..model import BitNetModel
 from ..runtime import num_threads
 from ..tokenizer import Tokenizer
 from .machine import Say, cpu_seconds, machine, process_bytes, quantile, spread
-from .subject import SubjectOptions, cached, check_counts, check_options, chosen, opened
+from .subject import SubjectOptions, cached, check_counts, check_options, chosen, opened, place
 
 LEAST_TOKENS = 8  # of a reply
 # What a server that is not ours gets: its tokens are unknown.
@@ -112,8 +112,8 @@ def serve(
     if not options.get("cache", True):
         raise ArgumentError(f"cache = {options['cache']!r}: expected True: a server needs a file")
     name = chosen(shape, options)
-    path = resolve(name) if options.get("model") is not None else _with_words(cached(name, **options))
-    with opened("serve", "from-model", **(options | SubjectOptions(model=str(path)))) as subject:
+    path = resolve(name, **place(options)) if options.get("model") is not None else _with_words(cached(name, **options))
+    with opened("serve", "from-model", **(options | SubjectOptions(model=str(path), revision=None))) as subject:
         subject.check_context(prompt, tokens)
         load = Load(plan, _requests(plan, subject.model.config.vocab_size), SERVED, say)
         load.alone(subject.model)
@@ -180,13 +180,13 @@ class Load:
 
     def clients(self, number: int, url: str, api_key: str | None, process: int | None = None) -> None:
         """A round of clients of a server; with its process, whose memory is watched."""
-        place = urlsplit(url)
-        if place.scheme != "http" or not place.hostname:
+        address = urlsplit(url)
+        if address.scheme != "http" or not address.hostname:
             raise ArgumentError(f"url = {url!r}: expected http://host:port")
         plan = self._plan | {
-            "host": place.hostname,
-            "port": place.port or 80,
-            "path": place.path.rstrip("/").removesuffix("/v1") + "/v1/completions",
+            "host": address.hostname,
+            "port": address.port or 80,
+            "path": address.path.rstrip("/").removesuffix("/v1") + "/v1/completions",
             "headers": {"Authorization": f"Bearer {api_key}"} if api_key else {},
             "bodies": [
                 {"model": self._model, "temperature": 0, "stream": True, "stream_options": {"include_usage": True}, **r}
@@ -332,12 +332,12 @@ def _requests(plan: dict[str, Any], vocabulary: int | None) -> list[dict[str, An
 
 def _with_words(native: Path) -> Path:
     """The same random weights with a tokenizer of made-up words, beside the native file."""
-    place = native.with_name(f"{native.stem}-words{native.suffix}")
-    if not place.exists():
+    file = native.with_name(f"{native.stem}-words{native.suffix}")
+    if not file.exists():
         with BitNetModel.from_pretrained(native, resident="map", verify=False) as model:
             model.tokenizer = _words(model.config.vocab_size)
-            model.save_pretrained(place)
-    return place
+            model.save_pretrained(file)
+    return file
 
 
 def _words(size: int) -> Tokenizer:
