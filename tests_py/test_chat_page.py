@@ -282,11 +282,25 @@ def test_conversation_and_settings_survive_a_reload_and_a_deleted_conversation_c
         expect(visit.page.locator(f"#settings-form [name={name}]")).to_have_value(value)
     visit.button("New conversation").click()
     expect(visit.messages).to_have_count(0)
+    visit.button("New conversation").click()  # which there is nothing to delete for
     visit.button("Bring it back").click()
     expect(visit.messages).to_have_count(2)
     visit.button("Reset sampling").click()
     expect(visit.page.locator("#top_p")).to_have_value("")
     expect(visit.page.locator("#system")).to_have_value("Sir")
+
+
+def test_tabs_show_the_same_conversation_and_closing_one_loses_nothing(visits: Any, chatting: str) -> None:
+    visit = visits(chatting).set(max_tokens=4)
+    other = visit.context.new_page()
+    other.goto("/")
+    expect(other.locator("#model")).to_have_text("talker")
+    visit.ask("One")
+    expect(other.locator("#messages > li")).to_have_count(2)
+    visit.ask("Two")
+    other.close()
+    visit.page.reload()
+    expect(visit.messages).to_have_count(4)
 
 
 def test_each_mode_has_its_conversation(visits: Any, chatting: str) -> None:

@@ -13,9 +13,9 @@ const settings = new Settings(byId("settings-form"), () => show());
 const conversations = { chat: new Conversation("chat"), completion: new Conversation("completion") };
 
 let model = null; // what the server serves, once it has said so
-let writing = null; // {turn, abort()} of the reply that is being written
+let writing = null; // {conversation, turn, abort()} of the reply that is being written
 let views = [];
-let deleted = null; // turns that can be brought back
+let deleted = null; // {conversation, turns} that can be brought back
 let waiting = null; // what to do once there is a key
 
 const current = () => conversations[settings.mode];
@@ -43,20 +43,18 @@ byId("stop").addEventListener("click", stop);
 
 byId("new").addEventListener("click", () => {
   stop();
-  deleted = { mode: settings.mode, turns: current().turns };
-  current().turns = [];
-  byId("undo-bar").hidden = deleted.turns.length === 0;
-  keep();
-  show();
-  message.focus();
+  const conversation = current();
+  if (conversation.turns.length) {
+    deleted = { conversation, turns: conversation.turns };
+    restart(conversation, []);
+  }
+  byId("undo-bar").hidden = !deleted;
 });
 
 byId("undo").addEventListener("click", () => {
-  conversations[deleted.mode].turns = deleted.turns;
+  restart(deleted.conversation, deleted.turns);
+  deleted = null;
   byId("undo-bar").hidden = true;
-  keep();
-  show();
-  message.focus();
 });
 
 byId("dark").addEventListener("click", () => {
@@ -103,7 +101,16 @@ byId("forget-key").addEventListener("click", () => {
   show();
 });
 
-addEventListener("pagehide", keep);
+// What there is of a reply when the page is closed.
+addEventListener("pagehide", () => writing && keep(writing.conversation));
+
+// Another tab went on with the conversation: this one follows.
+addEventListener("storage", ({ key: name }) => {
+  const conversation = Object.values(conversations).find(({ mode }) => name === `bitnet.${mode}`);
+  if (!conversation || writing) return;
+  conversation.load();
+  show();
+});
 
 // --- what the page does ----------------------------------------------------------------------------------------------
 
@@ -154,7 +161,8 @@ async function answer(turn = { role: "assistant", content: "" }, conversation = 
   const request = conversation.request(model.id, settings.system, settings.sampling());
   const clock = new Stopwatch();
   const aborter = new AbortController();
-  writing = { turn, abort: () => aborter.abort() };
+  writing = { conversation, turn, abort: () => aborter.abort() };
+  deleted = null;
   byId("undo-bar").hidden = true;
   show();
   scroll.scrollTop = scroll.scrollHeight;
@@ -180,7 +188,7 @@ async function answer(turn = { role: "assistant", content: "" }, conversation = 
   writing = null;
   show();
   say(turn.error ?? turn.content.slice(before.length));
-  keep();
+  keep(conversation);
 }
 
 // The same request once more, from what was there before it.
@@ -206,9 +214,15 @@ function settingsAreValid() {
   return false;
 }
 
-function keep() {
-  const kept = Object.values(conversations).every((conversation) => conversation.save());
-  if (!kept) say("The browser has no room to keep this conversation.");
+function restart(conversation, turns) {
+  conversation.turns = turns;
+  keep(conversation);
+  show();
+  message.focus();
+}
+
+function keep(conversation) {
+  if (!conversation.save()) say("The browser has no room to keep this conversation.");
 }
 
 function askForKey(then) {

@@ -9,7 +9,12 @@ const COMPLETION_TOKENS = 256; // where the user says nothing: the API's 16 are 
 export class Conversation {
   constructor(mode) {
     this.mode = mode;
-    this.turns = load(mode, areTurns) ?? [];
+    this.load();
+  }
+
+  // Takes what the browser keeps.
+  load() {
+    this.turns = load(this.mode, areTurns) ?? [];
     for (const turn of this.turns) if (turn.role === "assistant") turn.finish ??= "cut"; // the page was closed meanwhile
   }
 
