@@ -27,8 +27,9 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"
 from bitnet_rust import BitNetModel, cli  # noqa: E402
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def hub() -> Iterator[HubServer]:
+    """Answers from the start: what a test asks for that is not there is refused, and not waited for."""
     with _HUB:
         yield _HUB
 

@@ -19,6 +19,7 @@ import typer.main
 
 import bitnet_rust
 from bitnet_rust import cli
+from hub_server import HubServer
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "bench").glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -58,8 +59,10 @@ def test_python_blocks_run(page: Path) -> None:
 
 
 @pytest.mark.full
-def test_the_python_blocks_of_the_page_about_pytorch_run() -> None:
+def test_the_python_blocks_of_the_page_about_pytorch_run(hub: HubServer) -> None:
     pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    hub.repositories["openai-community/gpt2"] = ROOT / "tests_go" / "testdata" / "parity" / "gpt2_float32"
     page = ROOT / "docs" / "how-to" / "pytorch.md"
     shown = page.read_text().replace("<!-- not run: without PyTorch -->\n", "")
     namespace: dict[str, object] = {"__name__": "__main__"}

@@ -1,5 +1,6 @@
 """GGUF files that we write, in llama.cpp: with `make test-full`, which builds llama-cpp-python."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,13 @@ import pytest
 
 from bitnet_rust import BitNetModel, convert
 from conftest import GOLDEN
+from llama_cpp_process import apart, greedy_tokens, logits, metadata, tokenize
 from test_gguf import CORPUS, TOKENIZERS, model_with
 
-pytestmark = pytest.mark.full
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed"),
+]
 
 LLAMA = GOLDEN / "llama_bitlinear_packed"
 KINDS: list[dict[str, Any]] = [{"type": kind} for kind in ("tq1_0", "tq2_0", "f16", "bf16", "f32")]
@@ -20,25 +25,19 @@ SPLIT = {"type": "tq2_0", "to": "gguf", "max_shard_size": "100kB"}
 
 @pytest.mark.parametrize("options", [*KINDS, SPLIT], ids=[*(kind["type"] for kind in KINDS), "split"])
 def test_llama_cpp_says_the_greedy_tokens_of_the_reference(options: Any, tmp_path: Path) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp")
     place = tmp_path / ("m" if "to" in options else "m.gguf")
     convert(LLAMA, place, **options)
     first = min(place.glob("m-*.gguf"), default=place)
-    model = llama_cpp.Llama(str(first), n_ctx=256, verbose=False)
     golden = np.load(LLAMA / "golden_f32.npz")
-    for i in range(4):
-        prompt = golden[f"input_ids_{i}"].ravel().tolist()
-        want = golden[f"greedy_{i}"].ravel().tolist()[len(prompt) :]
-        model.reset()
-        tokens = model.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0)
-        assert [next(tokens) for _ in want] == want, f"prompt {i}"
+    prompts = [golden[f"input_ids_{i}"].ravel().tolist() for i in range(4)]
+    want = [golden[f"greedy_{i}"].ravel().tolist()[len(prompt) :] for i, prompt in enumerate(prompts)]
+    assert apart(greedy_tokens, first, prompts, [len(tokens) for tokens in want]) == want
 
 
 @pytest.mark.parametrize("kind", ["tq2_0", "f32"])
 def test_llama_cpp_computes_the_logits_of_a_bitnet(kind: Any, tmp_path: Path) -> None:
     """Of the architecture `bitnet`: SiLU, norms before the last layers. llama.cpp rounds activations in another way, or not at all, which
     is a fortieth of the logits' deviation; another activation moves them by more than a quarter of it."""
-    llama_cpp = pytest.importorskip("llama_cpp")
     shape = {
         "vocab_size": 512,
         "hidden_size": 256,
@@ -52,45 +51,39 @@ def test_llama_cpp_computes_the_logits_of_a_bitnet(kind: Any, tmp_path: Path) ->
     with BitNetModel.from_config(shape | {"architecture": "BitnetForCausalLM"}, seed=1) as model:
         model.save_pretrained(tmp_path / "m.gguf", format="gguf", gguf_type=kind)
         ours = model.forward(ids)
-    theirs = llama_cpp.Llama(str(tmp_path / "m.gguf"), n_ctx=64, logits_all=True, verbose=False)
-    theirs.eval(ids)
-    logits = np.array(theirs.scores[: len(ids)])
+    theirs = apart(logits, tmp_path / "m.gguf", ids)
     best = np.sort(ours, axis=-1)[:, -2:]
     clear = best[:, 1] - best[:, 0] > ours.std() / 4
     assert clear.sum() > 8
-    np.testing.assert_array_equal(logits.argmax(-1)[clear], ours.argmax(-1)[clear])
-    assert ((logits - ours) ** 2).mean() < ours.var() / 20**2
+    np.testing.assert_array_equal(theirs.argmax(-1)[clear], ours.argmax(-1)[clear])
+    assert ((theirs - ours) ** 2).mean() < ours.var() / 20**2
     with BitNetModel.from_config(shape | {"architecture": "BitNetForCausalLM"}, seed=1) as model:
         assert ((model.forward(ids) - ours) ** 2).mean() > ours.var() / 4**2  # squared ReLU
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_llama_cpp_makes_our_ids_of_any_text(name: str, tmp_path: Path) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp")
     with model_with(TOKENIZERS[name](), bos=False) as ours:
         ours.save_pretrained(tmp_path / "m.gguf", format="gguf", gguf_type="tq2_0")
-        theirs = llama_cpp.Llama(str(tmp_path / "m.gguf"), vocab_only=True, verbose=False)
-        for text in CORPUS[1:]:
-            assert theirs.tokenize(text.encode(), add_bos=False, special=True) == ours.tokenizer.encode(text), text
+        theirs = apart(tokenize, tmp_path / "m.gguf", CORPUS[1:], special=True)
+        for text, ids in zip(CORPUS[1:], theirs, strict=True):
+            assert ids == ours.tokenizer.encode(text), text
 
 
 def test_llama_cpp_splits_texts_as_we_do(tmp_path: Path) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp")
     with BitNetModel.from_pretrained(LLAMA) as ours:
         ours.save_pretrained(tmp_path / "m.gguf", format="gguf", gguf_type="tq2_0")
-        theirs = llama_cpp.Llama(str(tmp_path / "m.gguf"), vocab_only=True, verbose=False)
-        for text in ("First Citizen:\nBefore we proceed", "  a\t b\n\n c", "Grüße 👋 12345"):
-            assert theirs.tokenize(text.encode(), add_bos=False) == ours.tokenizer.encode(text), text
+        texts = ["First Citizen:\nBefore we proceed", "  a\t b\n\n c", "Grüße 👋 12345"]
+        assert apart(tokenize, tmp_path / "m.gguf", texts) == [ours.tokenizer.encode(text) for text in texts]
 
 
 def test_llama_cpp_has_our_defaults_of_sampling(tmp_path: Path) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp")
     convert(LLAMA, tmp_path / "hf", to="hf")
     stated = {"temperature": 0.5, "top_k": 7, "top_p": 0.75, "min_p": 0.125, "repetition_penalty": 1.25}
     (tmp_path / "hf" / "generation_config.json").write_text(json.dumps(stated))
     convert(tmp_path / "hf", tmp_path / "m.gguf", type="tq2_0")
-    metadata = llama_cpp.Llama(str(tmp_path / "m.gguf"), vocab_only=True, verbose=False).metadata
-    sampling = {key: float(value) for key, value in metadata.items() if key.startswith("general.sampling.")}
+    shown = apart(metadata, tmp_path / "m.gguf")
+    sampling = {key: float(value) for key, value in shown.items() if key.startswith("general.sampling.")}
     assert sampling == {
         "general.sampling.temp": 0.5,
         "general.sampling.top_k": 7,

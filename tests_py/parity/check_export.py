@@ -43,8 +43,9 @@ class Result:
 
 
 def folders() -> list[Path]:
-    """The checkpoints to export."""
-    return sorted(p.parent for p in TESTDATA.glob("*/*/config.json") if p.parents[1].name in ("golden", "parity"))
+    """The checkpoints to export; all but the ternary GPT-2, for which transformers has no layers."""
+    found = sorted(p.parent for p in TESTDATA.glob("*/*/config.json") if p.parents[1].name in ("golden", "parity"))
+    return [folder for folder in found if folder.name != "gpt2_ternary"]
 
 
 def check(folder: Path, export: Path) -> Result:
