@@ -1,15 +1,17 @@
 """What the documentation shows works: its Python blocks run, its `bitnet` commands succeed, its links lead somewhere.
 
-The ```python blocks of one page run in order in one namespace, in an empty directory. Of ```sh blocks the lines that start with
-`bitnet ` or `python -m bench ` run. A block that cannot run here is preceded by the line `<!-- not run: why -->`.
+The blocks of one page run in order, in a directory that has a text in shakespeare.txt. ```python blocks share one namespace. Of ```sh
+blocks the lines that start with `bitnet ` or `python -m bench ` run. A block with title="NAME" is written to that file. A block that
+cannot run here is preceded by the line `<!-- not run: why -->`, a server by `<!-- in the background: until the page ends -->`: it gets
+a free port, which later blocks have in place of the one shown.
 """
 
-import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "bench").glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
-_BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(python|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"^(?:<!-- (not run|in the background): [^\n]+ -->\n)?```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 _LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -34,28 +39,72 @@ class Block:
     language: str
     text: str
     line: int  # of the first line of text in the page
+    title: str | None = None
+    background: bool = False
 
 
-def runnable(page: Path, language: str) -> list[Block]:
+def runnable(page: Path) -> list[Block]:
     text = page.read_text()
     return [
-        Block(m[2], m[3], text.count("\n", 0, m.start(3)) + 1)
+        Block(m[2], m[4], text.count("\n", 0, m.start(4)) + 1, m[3], m[1] == "in the background")
         for m in _BLOCK.finditer(text)
-        if m[2] == language and not m[1]
+        if m[1] != "not run" and (m[2] in ("python", "sh") or m[3])
     ]
 
 
 @pytest.fixture(autouse=True)
-def empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # python -m bench
+    Path("shakespeare.txt").write_text((ROOT / "recipes" / "data" / "tinyshakespeare.txt").read_text()[:40_000])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_python_blocks_run(page: Path) -> None:
+def test_blocks_run(page: Path) -> None:
     namespace: dict[str, object] = {"__name__": "__main__"}
-    for block in runnable(page, "python"):
-        padded = "\n" * (block.line - 1) + block.text  # so that tracebacks name the page's own lines
-        exec(compile(padded, str(page), "exec"), namespace)
+    with ExitStack() as stack:
+        ports: dict[str, str] = {}  # as shown, and as they are
+        for block in runnable(page):
+            text = block.text
+            for shown, real in ports.items():
+                text = text.replace(f"127.0.0.1:{shown}", f"127.0.0.1:{real}")
+            if block.title:
+                Path(block.title).write_text(text)
+            elif block.language == "python":
+                padded = "\n" * (block.line - 1) + text  # so that tracebacks name the page's own lines
+                exec(compile(padded, str(page), "exec"), namespace)
+            elif block.background:
+                ports |= started(text, stack)
+            else:
+                for command in commands(text):
+                    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+                    where = f"{page.name}:{block.line}: {shlex.join(command)}"
+                    assert done.returncode == 0, f"{where}\n{done.stdout}{done.stderr}"
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The commands of a block that are ours, as arguments."""
+    for command in text.replace("\\\n", " ").splitlines():
+        command = command.split(" #")[0].strip()
+        if command.startswith("bitnet "):
+            yield [sys.executable, "-m", "bitnet_rust", *shlex.split(command)[1:]]
+        elif command.startswith("python -m bench "):
+            yield [sys.executable, *shlex.split(command)[1:]]
+
+
+def started(text: str, stack: ExitStack) -> dict[str, str]:
+    """Starts the server of a block on a free port; gives the port that it is shown with, and its own."""
+    (command,) = commands(text)
+    at = command.index("--port") + 1
+    shown, command[at] = command[at], "0"
+    with Path("server.log").open("w") as log:
+        server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True))
+    stack.callback(server.terminate)
+    assert server.stdout is not None
+    address = server.stdout.readline().strip()  # which it prints when it listens
+    assert address, Path("server.log").read_text()
+    return {shown: address.rpartition(":")[2].rstrip("/")}
 
 
 @pytest.mark.full
@@ -66,26 +115,10 @@ def test_the_python_blocks_of_the_page_about_pytorch_run(hub: HubServer) -> None
     page = ROOT / "docs" / "how-to" / "pytorch.md"
     shown = page.read_text().replace("<!-- not run: without PyTorch -->\n", "")
     namespace: dict[str, object] = {"__name__": "__main__"}
-    blocks = [m[3] for m in _BLOCK.finditer(shown)]
+    blocks = [m[4] for m in _BLOCK.finditer(shown)]
     assert len(blocks) >= 4
     for text in blocks:
         exec(compile(text, str(page), "exec"), namespace)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_commands_succeed(page: Path) -> None:
-    env = dict(os.environ, NO_COLOR="1", PYTHONPATH=str(ROOT))
-    for block in runnable(page, "sh"):
-        for command in block.text.replace("\\\n", " ").splitlines():
-            command = command.split(" #")[0].strip()
-            if command.startswith("bitnet "):
-                argv = [sys.executable, "-m", "bitnet_rust", *shlex.split(command)[1:]]
-            elif command.startswith("python -m bench "):
-                argv = [sys.executable, *shlex.split(command)[1:]]
-            else:
-                continue
-            done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-            assert done.returncode == 0, f"{page.name}:{block.line}: {command}\n{done.stdout}{done.stderr}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -96,6 +129,21 @@ def test_links_lead_to_files(page: Path) -> None:
         if "://" not in target and not (page.parent / target).exists()
     ]
     assert not broken
+
+
+def test_the_messages_of_the_troubleshooting_page_exist() -> None:
+    code = [
+        *(ROOT / "python").rglob("*.py"),
+        ROOT / "setup.py",
+        *(ROOT / "core").rglob("*.go"),
+        *(ROOT / "accel").rglob("*.go"),
+        *(ROOT / "bindings").glob("*.c"),
+    ]
+    text = "".join(path.read_text() for path in code if not path.name.endswith("_test.go"))
+    messages = re.findall(r"^### `(.+?)`", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(messages) > 20
+    parts = [part.strip() for message in messages for part in message.split("...")]
+    assert [part for part in parts if part not in text] == []
 
 
 def reference(name: str) -> str:
@@ -130,7 +178,12 @@ def test_the_sampling_reference_has_every_option() -> None:
 
 
 def test_every_environment_variable_is_in_the_readme() -> None:
-    sources = [*(ROOT / "accel").rglob("*.go"), *(ROOT / "core").rglob("*.go"), *(ROOT / "python").rglob("*.py")]
+    sources = [
+        *(ROOT / "accel").rglob("*.go"),
+        *(ROOT / "bindings").glob("*.c"),
+        *(ROOT / "core").rglob("*.go"),
+        *(ROOT / "python").rglob("*.py"),
+    ]
     used = {
         name
         for path in sources
