@@ -45,11 +45,13 @@ class Client:
         self.socket: socket.socket | None = None
 
     def connect(self) -> socket.socket:
+        """Opens a connection, which answers are read from."""
         self.socket = socket.create_connection(self._address, PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self.socket
 
     def send(self, number: int, body: bytes, abandoned: bool) -> None:
+        """Sends the request of that number over it; an abandoned one is hung up on before its answer ends."""
         assert self.socket is not None
         self.number, self.abandoned, self.gone = number, abandoned, False
         self.data = bytearray()
