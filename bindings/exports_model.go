@@ -325,18 +325,22 @@ func batch(ids *C.int32_t, total C.int64_t, lengths *C.int64_t, n C.int64_t) ([]
 	return out, nil
 }
 
-// bn_model_forward writes the logits of all positions, sequence after sequence, to logits [total, vocab].
+// bn_model_forward writes the logits of all positions, sequence after sequence, to out [total, vocab], or with hidden the hidden states after
+// the final norm [total, hidden_size].
 //
 //export bn_model_forward
 func bn_model_forward(h C.uintptr_t, ids *C.int32_t, total C.int64_t, lengths *C.int64_t, n C.int64_t,
-	logits *C.float, size C.int64_t, poll C.bn_poll, state unsafe.Pointer, errOut **C.char) C.int {
+	out *C.float, size C.int64_t, hidden C.int, poll C.bn_poll, state unsafe.Pointer, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		seqs, err := batch(ids, total, lengths, n)
 		if err != nil {
 			return err
 		}
-		out := unsafe.Slice((*float32)(logits), int(size))
-		return value[*runner](h).engine.Forward(newInterrupts(poll, state), seqs, out)
+		e, values := value[*runner](h).engine, unsafe.Slice((*float32)(out), int(size))
+		if hidden != 0 {
+			return e.Hidden(newInterrupts(poll, state), seqs, values)
+		}
+		return e.Forward(newInterrupts(poll, state), seqs, values)
 	})
 }
 

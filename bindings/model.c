@@ -170,24 +170,25 @@ static PyObject *model_save(PyObject *self, PyObject *args) {
 }
 
 static PyObject *model_forward(PyObject *self, PyObject *args) {
-  PyObject *ids, *lengths, *logits;
+  PyObject *ids, *lengths, *out;
   Py_buffer vi, vl, vo;
   char *err = NULL;
-  if (bn_forked() || !PyArg_ParseTuple(args, "OOO", &ids, &lengths, &logits)) return NULL;
+  int hidden;
+  if (bn_forked() || !PyArg_ParseTuple(args, "OOOp", &ids, &lengths, &out, &hidden)) return NULL;
   if (bn_buffer(ids, &vi, "token ids", 'i', 0)) return NULL;
   if (bn_buffer(lengths, &vl, "lengths", 'q', 0)) goto no_lengths;
-  if (bn_buffer(logits, &vo, "logits", 'f', 1)) goto no_logits;
+  if (bn_buffer(out, &vo, hidden ? "hidden states" : "logits", 'f', 1)) goto no_out;
   int code;
   bn_call call;
   bn_begin(&call, ((Model *)self)->handle, NULL);
-  code = bn_model_forward(((Model *)self)->handle, vi.buf, vi.len / 4, vl.buf, vl.len / 8, vo.buf, vo.len / 4, bn_look, &call, &err);
+  code = bn_model_forward(((Model *)self)->handle, vi.buf, vi.len / 4, vl.buf, vl.len / 8, vo.buf, vo.len / 4, hidden, bn_look, &call, &err);
   bn_end(&call);
   PyBuffer_Release(&vo);
   PyBuffer_Release(&vl);
   PyBuffer_Release(&vi);
   if (code || PyErr_Occurred()) return bn_raise(code, err);
   Py_RETURN_NONE;
-no_logits:
+no_out:
   PyBuffer_Release(&vl);
 no_lengths:
   PyBuffer_Release(&vi);
@@ -272,7 +273,8 @@ static PyMethodDef model_methods[] = {
     {"assets", model_assets, METH_NOARGS, "assets() -> JSON {name: text} of what came with its stream or was set; null if neither."},
     {"set_assets", model_set_assets, METH_VARARGS, "set_assets(files): JSON {name: text} of what save() puts beside the weights."},
     {"forward", model_forward, METH_VARARGS,
-     "forward(ids, lengths, logits): int32 ids of all sequences, int64 lengths, float32 [sum of lengths * vocab] out."},
+     "forward(ids, lengths, out, hidden): int32 ids of all sequences, int64 lengths, float32 [sum of lengths * vocab] out, or with hidden [sum of "
+     "lengths * hidden_size] of states after the final norm."},
     {"diff", model_diff, METH_O, "diff(other) -> JSON list of how the tensors of two models differ."},
     {"settle", model_settle, METH_NOARGS, "settle(): waits until the weights lie where they will stay."},
     {"start_profile", model_start_profile, METH_NOARGS, "start_profile(): steps record where their time goes."},

@@ -39,6 +39,12 @@ class Served:
             raise AssertionError("bitnet serve has ended: " + "".join(self.lines))
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        url = httpx.URL(self.url)
+        return url.host, url.port or 80
+
     def metrics(self, headers: dict[str, str] | None = None) -> dict[str, float]:
         """Every sample of /metrics by name and labels."""
         text = self.http.get("/metrics", headers=headers).raise_for_status().text

@@ -1,9 +1,13 @@
 """bitnet serve as OpenAI's own client sees it."""
 
+import base64
+import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 
@@ -12,6 +16,7 @@ from serving import CHAT, Served, chat_template
 
 PROMPT = "First Citizen:"
 MESSAGES: Any = [{"role": "system", "content": "Speak."}, {"role": "user", "content": "Who is there?"}]
+SAMPLED: Any = {"temperature": 0.9, "top_p": 0.8, "seed": 7}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +32,7 @@ def client(server: Served) -> Iterator[openai.OpenAI]:
         yield client
 
 
-# --- what comes out --------------------------------------------------------------------------------------------------
+# --- text ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_completion_is_what_generate_gives(client: openai.OpenAI, tiny: BitNetModel) -> None:
@@ -68,3 +73,231 @@ def test_a_chat_is_what_chat_gives(client: openai.OpenAI, tiny: BitNetModel) -> 
     assert chunks[0].choices[0].delta.role == "assistant"
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == alone
     assert chunks[-1].choices[0].finish_reason == "length"
+
+
+def test_message_contents_may_come_in_parts_and_from_developers(client: openai.OpenAI) -> None:
+    parts: Any = [
+        {"role": "developer", "content": [{"type": "text", "text": "Spe"}, {"type": "text", "text": "ak."}]},
+        MESSAGES[1],
+    ]
+    whole, cut = (
+        client.chat.completions.create(model="tiny", messages=messages, max_tokens=8, temperature=0)
+        for messages in (MESSAGES, parts)
+    )
+    assert whole.choices[0].message.content == cut.choices[0].message.content
+
+
+def test_prompts_are_texts_token_ids_or_lists_of_them(client: openai.OpenAI, tiny: BitNetModel) -> None:
+    prompts = [PROMPT, "Before we"]
+    ids = [tiny.tokenizer.encode(prompt) for prompt in prompts]
+    alone = tiny.generate(prompts, max_new_tokens=8)
+    for prompt, expected in ((prompts, alone), (ids, alone), (ids[1], alone[1:])):
+        answer = client.completions.create(model="tiny", prompt=prompt, max_tokens=8, temperature=0)
+        assert [choice.text for choice in answer.choices] == expected
+        assert [choice.index for choice in answer.choices] == list(range(len(expected)))
+    assert client.completions.create(model="tiny", prompt=PROMPT, max_tokens=8, temperature=0, echo=True).choices[
+        0
+    ].text == (PROMPT + alone[0])
+
+
+# --- how it is chosen ------------------------------------------------------------------------------------------------
+
+
+def test_sampling_parameters_are_those_of_generate(client: openai.OpenAI, tiny: BitNetModel) -> None:
+    token = tiny.generate(PROMPT, max_new_tokens=1, details=True).token_ids[0]
+    for asked, extra, same in (
+        (SAMPLED, {}, SAMPLED),
+        ({"temperature": 0, "logit_bias": {str(token): -100}}, {}, {"logit_bias": {token: -100}}),
+        ({"temperature": 0, "presence_penalty": 1.5}, {}, {"presence_penalty": 1.5}),
+        ({"temperature": 0, "frequency_penalty": 1.5}, {}, {"frequency_penalty": 1.5}),
+        ({"temperature": 0}, {"repetition_penalty": 1.3}, {"repetition_penalty": 1.3}),
+        ({"temperature": 0.7, "seed": 1}, {"top_k": 3}, {"temperature": 0.7, "seed": 1, "top_k": 3}),
+        ({"temperature": 0.7, "seed": 1}, {"min_p": 0.2}, {"temperature": 0.7, "seed": 1, "min_p": 0.2}),
+        ({"seed": -1}, {}, {"temperature": 1.0, "seed": 2**64 - 1}),
+    ):
+        answer = client.completions.create(model="tiny", prompt=PROMPT, max_tokens=20, extra_body=extra, **asked)
+        assert answer.choices[0].text == tiny.generate(PROMPT, max_new_tokens=20, **same), asked
+
+
+def test_stop_texts_end_it_and_are_not_part_of_it(client: openai.OpenAI, tiny: BitNetModel) -> None:
+    text = tiny.generate(PROMPT, max_new_tokens=40)
+    for stop in (text[10:14], [text[10:14], "never there"]):
+        answer = client.completions.create(model="tiny", prompt=PROMPT, max_tokens=40, temperature=0, stop=stop)
+        assert answer.choices[0].text == text[: text.index(text[10:14])]
+        assert answer.choices[0].finish_reason == "stop"
+
+
+def test_several_choices_have_seeds_of_their_own(client: openai.OpenAI, tiny: BitNetModel) -> None:
+    answer = client.completions.create(model="tiny", prompt=[PROMPT, "ROMEO:"], n=2, max_tokens=12, **SAMPLED)
+    alone = [
+        tiny.generate(prompt, max_new_tokens=12, **(SAMPLED | {"seed": seed}))
+        for prompt in (PROMPT, "ROMEO:")
+        for seed in (7, 8)
+    ]
+    assert [choice.text for choice in answer.choices] == alone
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 48
+    assert answer.usage.prompt_tokens == sum(len(tiny.tokenizer.encode(prompt)) for prompt in (PROMPT, "ROMEO:"))
+
+    texts = [""] * 4
+    for chunk in client.completions.create(
+        model="tiny", prompt=[PROMPT, "ROMEO:"], n=2, max_tokens=12, stream=True, **SAMPLED
+    ):
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts == alone
+
+
+def test_best_of_gives_the_most_probable(client: openai.OpenAI, tiny: BitNetModel) -> None:
+    answer = client.completions.create(model="tiny", prompt=PROMPT, n=1, best_of=4, max_tokens=12, **SAMPLED)
+    drawn = [
+        tiny.generate(PROMPT, max_new_tokens=12, logprobs=0, details=True, **(SAMPLED | {"seed": seed}))
+        for seed in range(7, 11)
+    ]
+    best = max(drawn, key=lambda result: sum(result.logprobs) / len(result.logprobs))
+    assert answer.choices[0].text == best.text
+    assert answer.choices[0].logprobs is None
+
+
+def test_log_probabilities_come_in_both_forms(client: openai.OpenAI, tiny: BitNetModel) -> None:
+    alone = tiny.generate(PROMPT, max_new_tokens=10, logprobs=2, details=True)
+    answer = client.completions.create(model="tiny", prompt=PROMPT, max_tokens=10, temperature=0, logprobs=2)
+    told = answer.choices[0].logprobs
+    assert told is not None
+    assert told.token_logprobs == pytest.approx(alone.logprobs)
+    assert "".join(told.tokens or []) == alone.text
+    assert told.text_offset == [len("".join((told.tokens or [])[:i])) for i in range(10)]
+    assert [list(top.values()) for top in told.top_logprobs or []] == [
+        pytest.approx([p for _, p in top]) for top in alone.top_logprobs
+    ]
+    chats = client.chat.completions.create(
+        model="tiny", messages=MESSAGES, max_tokens=10, temperature=0, logprobs=True, top_logprobs=2, stream=True
+    )
+    tokens = [entry for chunk in chats if (one := chunk.choices[0].logprobs) for entry in one.content or []]
+    whole = tiny.chat(MESSAGES, chat_template=CHAT, max_new_tokens=10, logprobs=2, details=True)
+    assert [entry.logprob for entry in tokens] == pytest.approx(whole.logprobs)
+    assert b"".join(bytes(entry.bytes or []) for entry in tokens).decode() == whole.text
+    assert all(len(entry.top_logprobs) == 2 for entry in tokens)
+
+
+# --- vectors and tokens ----------------------------------------------------------------------------------------------
+
+
+def test_embeddings_are_those_of_embed(client: openai.OpenAI, tiny: BitNetModel) -> None:
+    texts = ["Speak, speak.", "You are all resolved"]
+    expected = tiny.embed(texts)
+    for form in ("base64", "float"):
+        answer = client.embeddings.create(model="tiny", input=texts, encoding_format=form)  # type: ignore[call-overload]
+        got = [
+            np.frombuffer(base64.b64decode(one.embedding), "<f4") if isinstance(one.embedding, str) else one.embedding
+            for one in answer.data
+        ]
+        np.testing.assert_array_equal(np.asarray(got, np.float32), expected)
+        assert answer.usage.prompt_tokens == sum(len(tiny.tokenizer.encode(text)) for text in texts)
+    last = client.embeddings.create(model="tiny", input=texts[0], extra_body={"pooling": "last", "normalize": False})
+    np.testing.assert_array_equal(
+        np.asarray(last.data[0].embedding, np.float32), tiny.embed(texts[0], pooling="last", normalize=False)
+    )
+    with pytest.raises(openai.BadRequestError, match="dimensions = 7: this model's embeddings have"):
+        client.embeddings.create(model="tiny", input="x", dimensions=7)
+
+
+def test_texts_become_tokens_and_tokens_texts(server: Served, tiny: BitNetModel) -> None:
+    ids = tiny.tokenizer.encode(PROMPT)
+    answer = server.http.post("/tokenize", json={"prompt": PROMPT}).json()
+    assert answer == {"count": len(ids), "max_model_len": tiny.config.max_position_embeddings, "tokens": ids}
+    assert server.http.post("/detokenize", json={"tokens": ids}).json() == {"prompt": PROMPT}
+    rendered = server.http.post("/tokenize", json={"messages": MESSAGES}).json()["tokens"]
+    assert rendered == tiny.tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True, chat_template=CHAT)
+
+
+def test_the_model_is_listed(client: openai.OpenAI, tiny: BitNetModel) -> None:
+    (model,) = client.models.list().data
+    assert model.id == "tiny"
+    assert client.models.retrieve("tiny").to_dict()["max_model_len"] == tiny.config.max_position_embeddings
+    with pytest.raises(openai.NotFoundError, match="there is no model 'gpt-4'"):
+        client.models.retrieve("gpt-4")
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        ({"temperature": 3}, "temperature", "temperature = 3: expected less than or equal to 2"),
+        ({"temperature": "hot"}, "temperature", "temperature = 'hot': expected a valid number"),
+        ({"max_tokens": 0}, "max_tokens", "max_tokens = 0: expected greater than or equal to 1"),
+        ({"max_token": 5}, "max_token", "max_token: there is no such field; did you mean max_tokens?"),
+        ({"n": 17}, "n", "n = 17: expected at most 16"),
+        ({"best_of": 1, "n": 2}, "best_of", "best_of: expected at least n = 2"),
+        ({"suffix": "x"}, "suffix", "suffix: this server does not support it"),
+        ({"stop": [""]}, "stop", "expected texts of 1 to 1000 characters"),
+        ({"stop": ["x"] * 17}, "stop", "expected a text or a list of at most 16"),
+        ({"logit_bias": {"99999999": 1}}, None, "logit_bias"),
+        ({"logprobs": 21}, "logprobs", "logprobs = 21: expected less than or equal to 20"),
+        ({"prompt": []}, "prompt", "prompt = []: expected a text, token ids, or a list of either"),
+        ({"prompt": ""}, "prompt", "prompt is empty"),
+        ({"prompt": [[1, 2], "x"]}, "prompt", "expected a text, token ids, or a list of either"),
+        ({"prompt": [10**6]}, None, "token id out of range"),
+        ({"prompt": "x " * 5000}, "prompt", "tokens: this model's context has"),
+        ({"prompt": "\ud800"}, None, "half of a surrogate pair"),
+        ({"stream_options": {}}, "stream_options", "stream_options: expected none without stream = true"),
+        ({"model": "other"}, "model", "there is no model 'other'"),
+        ({"model": "\udfff"}, "model", "there is no model"),
+        ({"seed": 2**64}, "seed", "seed = 18446744073709551616"),
+        ({"top_p": math.nan}, "top_p", "top_p = nan: expected a finite number"),
+    ],
+)
+def test_what_a_completion_cannot_be_is_said(
+    server: Served, body: dict[str, Any], param: str | None, message: str
+) -> None:
+    answer = server.http.post(
+        "/v1/completions",
+        content=json.dumps({"prompt": "x", "max_tokens": 1} | body),
+        headers={"Content-Type": "application/json"},
+    )
+    assert answer.status_code in (400, 404)
+    error = answer.json()["error"]
+    assert message in error["message"]
+    assert error["param"] == param
+    assert set(error) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        ({"tools": [{"type": "function"}]}, "tools", "tools: this server does not support it"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "does not support it"),
+        ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens", "its newer name"),
+        ({"top_logprobs": 2}, "top_logprobs", "expected none without logprobs = true"),
+        ({"messages": []}, "messages", "at least 1 item"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type", "'text'"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role", "'wizard'"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content", "messages.0.content is missing"),
+        ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}, "messages.0.tool_calls", "support"),
+        ({"messages": "hello"}, "messages", "expected a valid list"),
+    ],
+)
+def test_what_a_chat_cannot_be_is_said(server: Served, body: dict[str, Any], param: str, message: str) -> None:
+    answer = server.http.post("/v1/chat/completions", json={"messages": MESSAGES} | body)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]["message"]
+    assert answer.json()["error"]["param"] == param
+
+
+def test_fields_that_ask_for_nothing_are_passed_over(client: openai.OpenAI) -> None:
+    nothing: Any = {
+        "tools": [], "tool_choice": "none", "response_format": {"type": "text"}, "user": "me", "metadata": {"a": "b"}, "store": False,
+        "service_tier": "auto", "logit_bias": None, "stop": None, "parallel_tool_calls": True,
+    }  # fmt: skip
+    answer = client.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=2, extra_body=nothing)
+    assert answer.choices[0].finish_reason == "length"
+
+
+def test_a_model_without_a_chat_template_says_so(tiny_dir: Path) -> None:
+    with Served("--model", str(tiny_dir)) as server:
+        assert server.http.get("/v1/models").json()["data"][0]["chat"] is False
+        answer = server.http.post("/v1/chat/completions", json={"messages": MESSAGES})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["code"] == "no_chat"
+        assert server.http.post("/v1/completions", json={"prompt": PROMPT}).status_code == 200

@@ -130,13 +130,19 @@ type stepper struct {
 	ids    []int32
 	out    []int32 // rows that want logits
 	top    int     // largest Top of the chunks; 0: some row wants all
+	hidden bool    // rows of out want hidden states in place of logits
 }
 
 // Step reads all chunks at once and writes the logits they ask for into logits, [sum of Chunk.Logits, vocab_size], in
 // the order of the chunks. A sequence may appear once. When the step fails or ctx is canceled no sequence advances.
 func (e *Engine) Step(ctx context.Context, chunks []Chunk, logits []float32) (err error) {
+	return e.step(ctx, chunks, logits, false)
+}
+
+// step is Step, or with hidden the same for hidden states after the final norm in place of logits.
+func (e *Engine) step(ctx context.Context, chunks []Chunk, out []float32, hidden bool) (err error) {
 	defer pool.Recover(&err) // scratch memory beyond the budget
-	if err := e.check(chunks, len(logits)); err != nil {
+	if err := e.check(chunks, len(out), e.width(hidden)); err != nil {
 		return err
 	}
 	if err := e.model.Acquire(); err != nil {
@@ -146,7 +152,7 @@ func (e *Engine) Step(ctx context.Context, chunks []Chunk, logits []float32) (er
 	s := e.take()
 	defer e.put(s)
 	s.rows, s.caches, s.ids, s.out = s.rows[:0], s.caches[:0], s.ids[:0], s.out[:0]
-	s.top = topOf(chunks)
+	s.top, s.hidden = topOf(chunks), hidden
 	for i, ch := range chunks {
 		if err := ch.Seq.cache.Grow(ch.Seq.n + len(ch.IDs)); err != nil {
 			return err
@@ -167,7 +173,13 @@ func (e *Engine) Step(ctx context.Context, chunks []Chunk, logits []float32) (er
 	if err != nil {
 		return err
 	}
-	if err := e.head(s, x, logits); err != nil {
+	if hidden {
+		e.model.Head.Hidden(s.ctx, x, s.out, out)
+		err = s.ctx.Err()
+	} else {
+		err = e.head(s, x, out)
+	}
+	if err != nil {
 		return err
 	}
 	for _, ch := range chunks {
@@ -200,7 +212,19 @@ func (e *Engine) head(s *stepper, x *tensor.Tensor, logits []float32) error {
 
 // planKey names the shapes of a step's scratch memory.
 func planKey(s *stepper) uint64 {
-	return uint64(nn.Spans(s.rows))<<48 | uint64(len(s.rows))<<32 | uint64(s.top)<<20 | uint64(len(s.out))
+	wanted := uint64(len(s.out))
+	if s.hidden { // which take no scratch memory
+		wanted = 0
+	}
+	return uint64(nn.Spans(s.rows))<<48 | uint64(len(s.rows))<<32 | uint64(s.top)<<20 | wanted
+}
+
+// width is how many values a row of logits, or hidden states, has.
+func (e *Engine) width(hidden bool) int {
+	if hidden {
+		return e.model.Config.HiddenSize
+	}
+	return e.model.Config.VocabSize
 }
 
 // topOf is how many of the largest logits suffice for all chunks, 0 when that is more than the head finds.
@@ -218,8 +242,8 @@ func topOf(chunks []Chunk) int {
 	return top
 }
 
-// check refuses steps the model cannot take.
-func (e *Engine) check(chunks []Chunk, logits int) error {
+// check refuses steps the model cannot take, with room for so many values in rows of that width.
+func (e *Engine) check(chunks []Chunk, room, width int) error {
 	want := 0
 	for _, ch := range chunks {
 		if err := e.checkTokens(ch.IDs, ch.Seq.n); err != nil {
@@ -233,8 +257,8 @@ func (e *Engine) check(chunks []Chunk, logits int) error {
 	if len(chunks) == 0 {
 		return errNoTokens
 	}
-	if v := e.model.Config.VocabSize; logits != want*v {
-		return &ArgumentError{Field: "logits", Value: logits, Reason: fmt.Sprintf("expected room for %d x %d values", want, v)}
+	if room != want*width {
+		return &ArgumentError{Field: "logits", Value: room, Reason: fmt.Sprintf("expected room for %d x %d values", want, width)}
 	}
 	return nil
 }
@@ -295,7 +319,17 @@ func (e *Engine) ScratchEfficiency() (peakLive, reserved int64) {
 // Forward writes the float32 logits of every position of every sequence into out: [sum of lengths, vocab_size],
 // sequence after sequence. It keeps the caches of the sequences of one step, at most MaxActive, not those of all.
 func (e *Engine) Forward(ctx context.Context, ids [][]int32, out []float32) error {
-	v, total := e.model.Config.VocabSize, 0
+	return e.forward(ctx, ids, out, false)
+}
+
+// Hidden writes the hidden states of every position after the final norm, from which the head computes logits, into out: [sum of lengths,
+// hidden_size], sequence after sequence, otherwise as Forward.
+func (e *Engine) Hidden(ctx context.Context, ids [][]int32, out []float32) error {
+	return e.forward(ctx, ids, out, true)
+}
+
+func (e *Engine) forward(ctx context.Context, ids [][]int32, out []float32, hidden bool) error {
+	v, total := e.width(hidden), 0
 	for i, s := range ids {
 		if err := e.checkTokens(s, 0); err != nil {
 			return fmt.Errorf("sequence %d: %w", i, err)
@@ -314,7 +348,7 @@ func (e *Engine) Forward(ctx context.Context, ids [][]int32, out []float32) erro
 	var chunks []Chunk
 	rows := 0
 	flush := func() error {
-		err := e.Step(ctx, chunks, out[:rows*v])
+		err := e.step(ctx, chunks, out[:rows*v], hidden)
 		out, chunks, rows = out[rows*v:], chunks[:0], 0
 		last := len(open) - 1 // of which a part may be left to read
 		for _, seq := range open[:last] {

@@ -56,14 +56,20 @@ func (h *Head) Forward(c *Ctx, x *tensor.Tensor, rows []int32, out []float32) {
 	c.Free(last)
 }
 
-// normalized gives some rows of x, normalized.
-func (h *Head) normalized(c *Ctx, x *tensor.Tensor, rows []int32) *tensor.Tensor {
+// Hidden writes the given rows of x [rows, hidden_size] after the final norm, from which Forward computes logits, into out
+// [len(rows), hidden_size].
+func (h *Head) Hidden(c *Ctx, x *tensor.Tensor, rows []int32, out []float32) {
 	c.enter(-1)
 	dim := x.Dim(1)
-	last := c.New(len(rows), dim)
 	for i, r := range rows {
-		h.Norm.apply(last.Float32s()[i*dim:(i+1)*dim], x.Float32s()[int(r)*dim:(int(r)+1)*dim])
+		h.Norm.apply(out[i*dim:(i+1)*dim], x.Float32s()[int(r)*dim:(int(r)+1)*dim])
 	}
 	c.did(OpQuantize)
+}
+
+// normalized gives some rows of x, normalized.
+func (h *Head) normalized(c *Ctx, x *tensor.Tensor, rows []int32) *tensor.Tensor {
+	last := c.New(len(rows), x.Dim(1))
+	h.Hidden(c, x, rows, last.Float32s())
 	return last
 }

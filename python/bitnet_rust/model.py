@@ -469,16 +469,55 @@ class BitNetModel:
         Positions beyond a row's length are zero. A token id outside the vocabulary, an empty sequence, or one longer
         than the context raises ArgumentError.
         """
+        return self._pass(tokens, lengths, hidden=False)
+
+    def hidden_states(self, tokens: Any, lengths: Any = None) -> "NDArray[np.float32]":
+        """The float32 hidden states of every position after the final norm, from which the head computes the logits: what
+        transformers calls last_hidden_state.
+
+        tokens, lengths: as in `forward`; [T, hidden_size], or [B, T, hidden_size] of a batch.
+        """
+        return self._pass(tokens, lengths, hidden=True)
+
+    def embed(
+        self,
+        texts: Any,
+        *,
+        pooling: Literal["mean", "last"] = "mean",
+        normalize: bool = True,
+        add_special_tokens: bool = True,
+    ) -> "NDArray[np.float32]":
+        """Texts as vectors: float32 [hidden_size] of one, [N, hidden_size] of a list.
+
+        texts: a text, a list of texts, token ids, or a batch of token ids.
+        pooling: "mean" of the hidden states of all tokens, or that of the "last" token, which has seen all others.
+        normalize: make their lengths 1, so that dot products are cosines.
+        add_special_tokens: let the tokenizer put in BOS and the like.
+
+        A model that was trained to predict the next token tells texts apart less well than one trained for retrieval.
+        """
+        from .embedding import embed
+
+        texts = as_prompts(texts)
+        many = not isinstance(texts, str) and is_batch(texts)
+        ids = [
+            self._prompt_ids(text, f"texts[{i}]" if many else "texts", add_special_tokens)
+            for i, text in enumerate(texts if many else [texts])
+        ]
+        vectors = embed(self, ids, pooling, normalize)
+        return vectors if many else vectors[0]
+
+    def _pass(self, tokens: Any, lengths: Any, hidden: bool) -> "NDArray[np.float32]":
         if not is_batch(tokens):
             if lengths is not None:
-                logits: NDArray[np.float32] = self.forward([tokens], token_ids(lengths, "lengths"))[0]
-                return logits
-            return self._logits([token_ids(tokens)])
+                row: NDArray[np.float32] = self._pass([tokens], token_ids(lengths, "lengths"), hidden)[0]
+                return row
+            return self._states([token_ids(tokens)], hidden)
         rows = batch_ids(tokens, lengths)
         longest = max(len(row) for row in tokens) if not hasattr(tokens, "shape") else int(tokens.shape[1])
         if longest == 0:
             raise ArgumentError("tokens is empty: expected at least one token id in each row")
-        return pad_logits(self._logits(rows), [len(row) for row in rows], longest)
+        return pad_logits(self._states(rows, hidden), [len(row) for row in rows], longest)
 
     # --- passes with a history ---------------------------------------------------------------------------------------
 
@@ -525,15 +564,17 @@ class BitNetModel:
         """The master weights of a trainable model."""
         return iter(self._graph.parameters.values())
 
-    def _logits(self, rows: "Sequence[array[int]]") -> "NDArray[np.float32]":
+    def _states(self, rows: "Sequence[array[int]]", hidden: bool) -> "NDArray[np.float32]":
+        """The logits, or hidden states, of all positions of all rows."""
         import numpy as np
 
         ids = array("i")
         for row in rows:
             ids.extend(row)
-        logits = np.empty((len(ids), self.config.vocab_size), np.float32)
-        self._model.forward(ids, array("q", map(len, rows)), logits)
-        return logits
+        width = self.config.hidden_size if hidden else self.config.vocab_size
+        values = np.empty((len(ids), width), np.float32)
+        self._model.forward(ids, array("q", map(len, rows)), values, hidden)
+        return values
 
     def perplexity(self, text: Any, *, window: int | None = None, stride: int | None = None) -> float:
         """exp of the mean negative log-likelihood of a text (or token ids) under the model.

@@ -20,15 +20,18 @@ from ..errors import BitNetError, DTypeError
 from ..model import BitNetModel
 from .chat import chat_routes
 from .completions import completion_routes
+from .embeddings import embedding_routes
 from .errors import APIError, api_error, invalid_request
 from .gate import Gate
 from .observe import Observer
 from .options import ServerOptions
-from .schemas import ChatRequest, CompletionRequest
+from .schemas import ChatRequest, CompletionRequest, DetokenizeRequest, EmbeddingRequest, TokenizeRequest
 from .service import Service
+from .tokens import token_routes
 
 _OPEN = ("/health/live", "/health/ready")
-_FIELDS = sorted({*ChatRequest.model_fields, *CompletionRequest.model_fields})
+_REQUESTS = (ChatRequest, CompletionRequest, EmbeddingRequest, TokenizeRequest, DetokenizeRequest)
+_FIELDS = sorted({name for request in _REQUESTS for name in request.model_fields})
 _PAGE_POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
 
 
@@ -58,6 +61,8 @@ def create_app(engine: Engine | BitNetModel, options: ServerOptions | None = Non
     app.state.service = service
     app.include_router(chat_routes(service))
     app.include_router(completion_routes(service))
+    app.include_router(embedding_routes(service))
+    app.include_router(token_routes(service))
     app.include_router(_status_routes(service))
     page = _page_routes()
     app.include_router(page)

@@ -23,7 +23,7 @@ def chat_routes(service: Service) -> APIRouter:
     async def chat_completions(request: Request, body: ChatRequest) -> Any:
         service.check_model(body.model)
         text = await service.render([message.plain() for message in body.messages])
-        ids = await service.encode(text, add_special_tokens=False, param="messages")
+        ids = await service.prompt_ids(text, add_special_tokens=False, param="messages")
         sampling = service.sampling(body, body.max_completion_tokens or body.max_tokens)
         if body.logprobs:
             sampling["logprobs"] = body.top_logprobs

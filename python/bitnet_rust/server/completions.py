@@ -22,14 +22,11 @@ def completion_routes(service: Service) -> APIRouter:
     @router.post("/v1/completions")
     async def completions(request: Request, body: CompletionRequest) -> Any:
         service.check_model(body.model)
-        prompts = []
-        for prompt in body.prompt:
-            if isinstance(prompt, str):
-                ids = await service.encode(prompt, add_special_tokens=body.add_special_tokens, param="prompt")
-            else:
-                service.check_length(prompt, "prompt")
-                ids = prompt
-            prompts.append(ids)
+        service.check_prompts(len(body.prompt), "prompt")
+        prompts = [
+            await service.prompt_ids(prompt, add_special_tokens=body.add_special_tokens, param="prompt")
+            for prompt in body.prompt
+        ]
         sampling = service.sampling(body, body.max_tokens)
         copies = max(body.n, body.best_of or 1)
         if body.logprobs is not None or copies > body.n:

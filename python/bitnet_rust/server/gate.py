@@ -37,7 +37,7 @@ class Gate:
             if self._service.draining:
                 raise APIError(
                     503, "the server is ending: it takes no new requests", code="draining",
-                    headers={"Retry-After": "5", "Connection": "close"},
+                    headers={"Retry-After": "5"},
                 )  # fmt: skip
             if scope["method"] == "POST":
                 body = await self._body(headers, receive)
@@ -119,6 +119,5 @@ class Gate:
 
     def _too_large(self) -> APIError:
         most = self._service.options.max_body_bytes
-        return APIError(
-            413, f"the request is larger than {most:,} bytes", code="request_too_large", headers={"Connection": "close"}
-        )
+        # The connection stays: closing it while the rest arrives would take the answer from who is still sending.
+        return APIError(413, f"the request is larger than {most:,} bytes", code="request_too_large")

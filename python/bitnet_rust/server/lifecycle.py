@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -18,6 +20,7 @@ from .options import ServerOptions
 from .service import Service
 
 _POLL = 0.05  # seconds between two looks at what is left
+_SEND_BYTES = 128 << 10  # that the system keeps for a client; more wait here
 
 
 def serve(
@@ -38,19 +41,35 @@ def serve(
     Raises OSError when it cannot listen there.
     """
     app = create_app(engine, options)
-    server = _Server(app.state.service, app, host, port, started)
-    server.run()
+    with _listening(host, port) as place:
+        server = _Server(app.state.service, app, started)
+        server.run([place])
     return server.answered
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket at an address. Clients that do not read get little memory of the system."""
+    family, _, _, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+        0
+    ]
+    place = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # elsewhere it lets others listen there, too
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
+        place.bind(address)
+    except BaseException:
+        place.close()
+        raise
+    return place
 
 
 class _Server(uvicorn.Server):
     """uvicorn with our end, and without patience for clients that do not read."""
 
-    def __init__(
-        self, service: Service, app: Any, host: str, port: int, started: Callable[[str], object] | None
-    ) -> None:
+    def __init__(self, service: Service, app: Any, started: Callable[[str], object] | None) -> None:
         config = uvicorn.Config(
-            app, host=host, port=port, log_config=None, access_log=False, lifespan="on", ws="none", server_header=False,
+            app, log_config=None, access_log=False, lifespan="on", ws="none", server_header=False,
             timeout_keep_alive=75, timeout_graceful_shutdown=5,
         )  # fmt: skip
         config.load()
@@ -66,7 +85,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            host, port = sockets[0].getsockname()[:2]
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             log("info", "started", url=url, model=self._service.name)
             if self._started_callback is not None:

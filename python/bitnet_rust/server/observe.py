@@ -101,7 +101,9 @@ class Observer:
                 fields["answers"] = ["".join(piece.text for piece in made) for made in pieces]
         if record.error is not None:
             metrics.errors.labels(record.error.code or "other").inc()
-            fields |= {"error": record.error.message, "code": record.error.code}
+            fields |= {"code": record.error.code, "param": record.error.param}
+            if status >= 500 or self._service.options.log_prompts:  # what is wrong with a request repeats parts of it
+                fields["error"] = record.error.message
         quiet = route.startswith(("/health", "/metrics")) and status < 400
         level = "error" if record.defect is not None else "debug" if quiet else "info"
         log(level, "request", record.defect, **fields)

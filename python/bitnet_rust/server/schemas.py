@@ -19,15 +19,16 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     unsupported: ClassVar[dict[str, tuple[Any, ...]]] = {}
-    """Fields that the server does not have, with the values that ask for nothing; null does, too."""
+    """Fields that the server does not have, with the values that ask for nothing. Null stands for what is not given."""
 
     @model_validator(mode="before")
     @classmethod
     def _refuse(cls, body: Any) -> Any:
         if not isinstance(body, dict):
             return body
+        body = {name: value for name, value in body.items() if value is not None}
         for name, harmless in cls.unsupported.items():
-            if body.get(name) is not None and body[name] not in harmless:
+            if name in body and body[name] not in harmless:
                 raise ValueError(f"{name}: this server does not support it")
         return {name: value for name, value in body.items() if name not in cls.unsupported}
 
@@ -82,12 +83,6 @@ class GenerationRequest(Request):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     parallel_tool_calls: bool | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults(cls, body: Any) -> Any:
-        """Null stands for what is not given."""
-        return {k: v for k, v in body.items() if v is not None} if isinstance(body, dict) else body
 
     @model_validator(mode="after")
     def _together(self) -> "GenerationRequest":
@@ -163,6 +158,44 @@ def _prompts(value: Any) -> Any:
         if set(map(type, prompt)) != {int} or not 0 <= min(prompt) <= max(prompt) < 2**31:
             raise ValueError("expected lists of token ids")
     return prompts
+
+
+class EmbeddingRequest(Request):
+    """POST /v1/embeddings"""
+
+    input: Annotated[list[str] | list[list[int]], BeforeValidator(_prompts)]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    user: str | None = None
+
+    # Beyond OpenAI's API.
+    pooling: Literal["mean", "last"] = "mean"
+    normalize: bool = True
+    add_special_tokens: bool = True
+
+
+class TokenizeRequest(Request):
+    """POST /tokenize: a text, or a conversation as the chat template renders it."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[Message] | None = None
+    add_special_tokens: bool = True
+
+    @model_validator(mode="after")
+    def _either(self) -> "TokenizeRequest":
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("prompt: expected either it or messages")
+        return self
+
+
+class DetokenizeRequest(Request):
+    """POST /detokenize"""
+
+    model: str | None = None
+    tokens: list[TokenID]
+    skip_special_tokens: bool = False
 
 
 class CompletionRequest(GenerationRequest):

@@ -56,35 +56,45 @@ class Service:
                 404, f"there is no model {asked!r}: this server has {self.name}", code="model_not_found", param="model"
             )
 
-    async def encode(self, text: str, *, add_special_tokens: bool, param: str) -> list[int]:
-        """The token ids of a prompt, which the context must hold. A long text does not keep others waiting."""
-        self._check_characters(text, param)
-        tokenizer = self.model.tokenizer
-        if len(text) < _LONG:
-            ids = tokenizer.encode(text, add_special_tokens)
+    async def prompt_ids(
+        self, prompt: str | list[int], *, add_special_tokens: bool, param: str, to_continue: bool = True
+    ) -> list[int]:
+        """The token ids of a text or of token ids, which the context must hold; with to_continue one more, too. A long text does
+        not keep others waiting."""
+        if isinstance(prompt, list):
+            ids = prompt
+        elif self._is_short(prompt, param):
+            ids = self.model.tokenizer.encode(prompt, add_special_tokens)
         else:
-            ids = await asyncio.to_thread(tokenizer.encode, text, add_special_tokens)
-        self.check_length(ids, param)
+            ids = await asyncio.to_thread(self.model.tokenizer.encode, prompt, add_special_tokens)
+        if not ids:
+            raise APIError(400, f"{param} is empty: expected at least one token", param=param, code="invalid_value")
+        if len(ids) > self.context - to_continue:
+            answer = ", the answer included" if to_continue else ""
+            raise APIError(
+                400, f"{param} has {len(ids)} tokens: this model's context has {self.context}{answer}",
+                param=param, code="context_length_exceeded",
+            )  # fmt: skip
         return ids
 
-    def _check_characters(self, text: str, param: str) -> None:
-        """Refuses a text that no tokenizer could make short enough: to find that out by its tokens would take seconds and gigabytes."""
+    def _is_short(self, text: str, param: str) -> bool:
+        """Whether a text is tokenized at once; refuses one that no tokenizer could make short enough: to find that out by its
+        tokens would take seconds and gigabytes."""
         most = self.context * self.spelling.longest
         if len(text) > most:
             raise APIError(
                 400, f"{param} has {len(text)} characters: the {self.context} tokens of this model's context have {most} at most",
                 param=param, code="context_length_exceeded",
             )  # fmt: skip
+        return len(text) < _LONG
 
-    def check_length(self, ids: Sequence[int], param: str) -> None:
-        """Refuses a prompt that leaves no room for an answer, or has nothing in it."""
-        if not ids:
-            raise APIError(400, f"{param} is empty: expected at least one token", param=param, code="invalid_value")
-        if len(ids) >= self.context:
+    def check_prompts(self, count: int, param: str) -> None:
+        """Refuses a request with too many texts."""
+        most = self.options.max_prompts
+        if count > most:
             raise APIError(
-                400, f"{param} has {len(ids)} tokens: this model's context has {self.context}, the answer included",
-                param=param, code="context_length_exceeded",
-            )  # fmt: skip
+                400, f"{param} has {count} texts: expected at most {most}", param=param, code="invalid_value"
+            )
 
     async def render(self, messages: Sequence[dict[str, str]]) -> str:
         """The prompt of a conversation."""
@@ -127,11 +137,6 @@ class Service:
             raise APIError(
                 400, f"n = {copies}: expected at most {self.options.max_choices}", param="n", code="invalid_value"
             )
-        if len(prompts) > self.options.max_prompts:
-            raise APIError(
-                400, f"prompt has {len(prompts)} texts: expected at most {self.options.max_prompts}",
-                param="prompt", code="invalid_value",
-            )  # fmt: skip
         handles: list[Handle] = []
         try:
             for ids in prompts:

@@ -66,7 +66,6 @@ async def whole(request: Request, handles: Sequence[Handle]) -> list[GenerationR
             for handle in handles:
                 handle.cancel()
             if gone.is_set():
-                request.state.record.status = CLIENT_GONE
                 return None
             raise
 

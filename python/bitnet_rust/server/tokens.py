@@ -1,0 +1,32 @@
+"""POST /tokenize and /detokenize: texts as this model's tokens."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter
+
+from .schemas import DetokenizeRequest, TokenizeRequest
+from .service import Service
+
+
+def token_routes(service: Service) -> APIRouter:
+    """Both routes; they are those of vLLM."""
+    router = APIRouter()
+
+    @router.post("/tokenize")
+    async def tokenize(body: TokenizeRequest) -> Any:
+        service.check_model(body.model)
+        if body.messages is not None:
+            text, special = await service.render([message.plain() for message in body.messages]), False
+        else:
+            text, special = body.prompt or "", body.add_special_tokens
+        ids = await asyncio.to_thread(service.model.tokenizer.encode, text, special)
+        return {"count": len(ids), "max_model_len": service.context, "tokens": ids}
+
+    @router.post("/detokenize")
+    async def detokenize(body: DetokenizeRequest) -> Any:
+        service.check_model(body.model)
+        text = await asyncio.to_thread(service.model.tokenizer.decode, body.tokens, body.skip_special_tokens)
+        return {"prompt": text}
+
+    return router

@@ -1,0 +1,270 @@
+"""bitnet serve when clients ask too much, hang up, have no key, and when it is told to end."""
+
+import json
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from bitnet_rust import BitNetModel, Tokenizer
+from serving import Served
+
+ENDLESS: Any = {"prompt": "x", "max_tokens": 10**6, "ignore_eos": True, "stream": True}
+SHORT: Any = {"prompt": "x", "max_tokens": 4, "temperature": 0}
+COMPLETIONS = "/v1/completions"
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose context does not end while a test runs."""
+    config = {
+        "vocab_size": 256, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "max_position_embeddings": 1 << 20,
+    }  # fmt: skip
+    path = tmp_path_factory.mktemp("endless") / "endless.bitnet"
+    with BitNetModel.from_config(config) as model:
+        model.tokenizer = Tokenizer.bytes()
+        model.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(endless: Path) -> Iterator[Served]:
+    """It runs one request, lets one wait, and takes small ones only."""
+    with Served(
+        "--model", str(endless), "--max-sequences", "1", "--max-queue", "1", "--max-body-bytes", "1000",
+        "--max-tokens", "1000000", "--cors-origin", "http://page.example",
+    ) as server:  # fmt: skip
+        yield server
+
+
+def until(server: Served, true: Callable[[dict[str, float]], bool]) -> dict[str, float]:
+    """The metrics once they say so."""
+    while not true(figures := server.metrics()):
+        pass
+    return figures
+
+
+def begun(stream: httpx.Response) -> Iterator[str]:
+    """The lines of a stream after its first event. The stream is closed when nobody holds them."""
+    lines = stream.iter_lines()
+    assert json.loads(next(lines).removeprefix("data: "))["choices"]
+    return lines
+
+
+# --- too much --------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_queue_answers_429_and_hanging_up_makes_room(server: Served) -> None:
+    before = server.metrics()['bitnet_requests_total{outcome="canceled"}']
+    with server.http.stream("POST", COMPLETIONS, json=ENDLESS) as running:
+        lines = begun(running)
+        with server.http.stream("POST", COMPLETIONS, json=ENDLESS) as waiting:
+            assert waiting.status_code == 200
+            until(server, lambda m: m["bitnet_requests_waiting"] == 1)
+            refused = server.http.post(COMPLETIONS, json=SHORT)
+            assert refused.status_code == 429
+            assert 1 <= int(refused.headers["Retry-After"]) <= 60
+            assert refused.json()["error"]["code"] == "queue_full"
+            with (
+                openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+                pytest.raises(openai.RateLimitError, match="1 requests wait"),
+            ):
+                client.completions.create(model="endless", prompt="x")
+        assert next(lines) == ""  # it was running all the time
+    figures = until(server, lambda m: m['bitnet_requests_total{outcome="canceled"}'] == before + 2)
+    assert figures["bitnet_requests_running"] == figures["bitnet_requests_waiting"] == 0
+    assert server.metrics()["bitnet_generated_tokens_total"] == figures["bitnet_generated_tokens_total"]
+    assert figures["bitnet_kv_pages_used"] == 0
+    assert server.http.post(COMPLETIONS, json=SHORT).status_code == 200
+
+
+def test_hanging_up_before_a_whole_answer_cancels_it_too(server: Served) -> None:
+    before = server.metrics()
+    body = json.dumps(ENDLESS | {"stream": False}).encode()
+    with socket.create_connection(server.address) as peer:
+        peer.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        until(server, lambda m: m["bitnet_requests_running"] == 1)
+    figures = until(server, lambda m: m["bitnet_requests_running"] == 0)
+    name = 'bitnet_requests_total{outcome="canceled"}'
+    assert figures[name] == before[name] + 1
+    until(server, lambda m: m["bitnet_client_disconnects_total"] > before["bitnet_client_disconnects_total"])
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_too_large_is_refused(server: Served, chunked: bool) -> None:
+    body = json.dumps({"prompt": "x" * 1000}).encode()
+    content: Any = iter([body[:600], body[600:]]) if chunked else body
+    answer = server.http.post(COMPLETIONS, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413
+    assert answer.json()["error"]["message"] == "the request is larger than 1,000 bytes"
+
+
+def test_max_tokens_has_a_limit_that_the_operator_sets(server: Served) -> None:
+    answer = server.http.post(COMPLETIONS, json=SHORT | {"max_tokens": 10**6 + 1})
+    assert answer.json()["error"]["message"] == "max_tokens = 1000001: expected at most 1000000"
+
+
+def test_a_request_has_a_time_in_which_to_arrive_and_one_to_be_done(endless: Path) -> None:
+    with Served("--model", str(endless), "--request-timeout", "0.3", "--body-timeout", "0.3") as server:
+        answer = server.http.post(COMPLETIONS, json=ENDLESS | {"stream": False})
+        assert answer.status_code == 504
+        assert answer.json()["error"]["code"] == "timeout"
+        assert answer.headers["x-should-retry"] == "false"
+        with (
+            openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client,
+            pytest.raises(openai.APIError, match="deadline has passed"),
+        ):
+            list(
+                client.completions.create(
+                    model="endless", prompt="x", max_tokens=10**6, stream=True, extra_body={"ignore_eos": True}
+                )
+            )
+        with socket.create_connection(server.address) as peer:
+            peer.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 100\r\n\r\n{"
+            )
+            assert peer.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_who_does_not_read_is_hung_up_on(endless: Path) -> None:
+    with Served("--model", str(endless), "--write-timeout", "0.2") as server:
+        body = json.dumps(ENDLESS | {"logprobs": 20}).encode()
+        with socket.socket() as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            peer.connect(server.address)
+            peer.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
+            figures = until(server, lambda m: m["bitnet_client_disconnects_total"] == 1)
+            assert figures["bitnet_requests_running"] == 0
+
+
+# --- who may ask -----------------------------------------------------------------------------------------------------
+
+
+def test_keys_are_asked_for_but_not_by_health_and_page(endless: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("# ours\nalice sk-alice\n\nsk-nameless\n")
+    with Served(
+        "--model", str(endless), "--api-key-file", str(keys), environment={"BITNET_API_KEYS": "sk-a, sk-b"}
+    ) as server:
+        for secret in ("sk-alice", "sk-nameless", "sk-a", "sk-b"):
+            with openai.OpenAI(base_url=f"{server.url}/v1", api_key=secret) as client:
+                assert [model.id for model in client.models.list()] == ["endless"]
+        for header in ("", "Bearer", "Bearer sk-alic", "Bearer alice", "Basic sk-alice", "sk-alice", "Bearer \xff"):
+            for path in ("/v1/models", "/metrics", "/openapi.json", "/nothing"):
+                answer = server.http.get(path, headers={"Authorization": header.encode("latin-1")})
+                assert answer.status_code == 401
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+        with (
+            openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0) as client,
+            pytest.raises(openai.AuthenticationError, match="the API key is wrong"),
+        ):
+            client.models.list()
+        for path in ("/health/live", "/health/ready", "/"):
+            assert server.http.get(path).status_code == 200
+        server.http.post(COMPLETIONS, json=SHORT, headers={"Authorization": "Bearer sk-alice"})
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert "alice" in [event["client"] for event in server.log() if event["event"] == "request"]
+    assert not any("sk-" in line for line in server.lines)
+
+
+def test_names_that_point_here_and_forms_of_web_pages_get_nothing(server: Served) -> None:
+    assert server.http.get("/v1/models", headers={"Host": "evil.example"}).status_code == 403
+    assert server.http.get("/v1/models", headers={"Host": "localhost:1234"}).status_code == 200
+    answer = server.http.post(COMPLETIONS, content=json.dumps(SHORT), headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 415
+    for origin, allowed in (("http://page.example", "http://page.example"), ("http://other.example", None)):
+        answer = server.http.post(COMPLETIONS, json=SHORT, headers={"Origin": origin})
+        assert answer.headers.get("Access-Control-Allow-Origin") == allowed
+
+
+# --- what is written down --------------------------------------------------------------------------------------------
+
+
+def test_requests_have_ids_and_log_and_metrics_count_them_once(endless: Path) -> None:
+    with Served("--model", str(endless), "--log-prompts") as server:
+        given = server.http.post(COMPLETIONS, json=SHORT, headers={"X-Request-ID": "mine-1"})
+        assert given.headers["X-Request-ID"] == "mine-1"
+        made = server.http.post(COMPLETIONS, json=SHORT | {"n": 0}, headers={"X-Request-ID": "no good\u00e9".encode()})
+        assert made.headers["X-Request-ID"].startswith("req-")
+        figures = server.metrics()
+        assert figures['bitnet_http_requests_total{method="POST",route="/v1/completions",status="200"}'] == 1
+        assert figures['bitnet_http_requests_total{method="POST",route="/v1/completions",status="400"}'] == 1
+        assert figures['bitnet_errors_total{code="invalid_value"}'] == 1
+        assert figures["bitnet_generated_tokens_total"] == 4
+        assert figures['bitnet_requests_total{outcome="finished"}'] == 1
+        assert figures["bitnet_time_to_first_token_seconds_count"] == 1
+        assert figures["bitnet_time_per_token_seconds_count"] == 3
+        assert figures['bitnet_batch_size_bucket{le="1.0"}'] == figures["bitnet_batch_size_count"]
+        server.signal(signal.SIGTERM)
+        server.wait()
+    first, second = (event for event in server.log() if event["event"] == "request" and event["method"] == "POST")
+    assert first["request_id"] == "mine-1"
+    assert (first["status"], first["prompt_tokens"], first["completion_tokens"]) == (200, 1, 4)
+    assert first["finish_reasons"] == ["length"]
+    assert first["prompt"] == ["x"]
+    assert first["answers"] == [given.json()["choices"][0]["text"]]
+    assert (second["status"], second["code"]) == (400, "invalid_value")
+
+
+def test_the_log_has_no_text_of_requests_unless_asked(endless: Path) -> None:
+    with Served("--model", str(endless)) as server:
+        server.http.post(COMPLETIONS, json=SHORT | {"prompt": "a secret thing"})
+        server.http.post(COMPLETIONS, json=SHORT | {"prompt": ["another secret", 5]})
+        server.signal(signal.SIGTERM)
+        server.wait()
+    assert len(server.log()) >= 4
+    assert not any("secret" in line for line in server.lines)
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+
+def test_sigterm_finishes_what_is_running_and_refuses_the_rest(endless: Path) -> None:
+    with Served("--model", str(endless)) as server:
+        with server.http.stream("POST", COMPLETIONS, json=ENDLESS) as running:
+            lines = begun(running)
+            server.signal(signal.SIGTERM)
+            while server.http.get("/health/ready").status_code != 503:
+                pass
+            assert server.http.get("/health/live").status_code == 200
+            refused = server.http.post(COMPLETIONS, json=SHORT)
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "draining"
+            assert "Retry-After" in refused.headers
+            for _ in range(50):  # it goes on
+                assert "error" not in next(lines)
+            assert server.process.poll() is None
+        assert server.wait() == 0
+
+
+def test_what_does_not_end_in_time_ends_with_an_error(endless: Path) -> None:
+    with (
+        Served("--model", str(endless), "--drain-timeout", "0.2") as server,
+        server.http.stream("POST", COMPLETIONS, json=ENDLESS) as running,
+    ):
+        lines = begun(running)
+        server.signal(signal.SIGTERM)
+        *_, last = filter(None, lines)
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "canceled"
+        assert server.wait() == 1
+
+
+def test_an_address_that_is_taken_is_said_in_one_line(server: Served, endless: Path, bitnet: Any) -> None:
+    host, port = server.address
+    status, _, err = bitnet("serve", "--model", str(endless), "--port", str(port))
+    assert status == 1
+    assert f"cannot listen on {host}:{port}" in err
