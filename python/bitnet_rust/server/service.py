@@ -59,14 +59,8 @@ class Service:
     async def prompt_ids(
         self, prompt: str | list[int], *, add_special_tokens: bool, param: str, to_continue: bool = True
     ) -> list[int]:
-        """The token ids of a text or of token ids, which the context must hold; with to_continue one more, too. A long text does
-        not keep others waiting."""
-        if isinstance(prompt, list):
-            ids = prompt
-        elif self._is_short(prompt, param):
-            ids = self.model.tokenizer.encode(prompt, add_special_tokens)
-        else:
-            ids = await asyncio.to_thread(self.model.tokenizer.encode, prompt, add_special_tokens)
+        """The token ids of a text or of token ids, which the context must hold; with to_continue one more, too."""
+        ids = prompt if isinstance(prompt, list) else await self.tokenize(prompt, add_special_tokens, param)
         if not ids:
             raise APIError(400, f"{param} is empty: expected at least one token", param=param, code="invalid_value")
         if len(ids) > self.context - to_continue:
@@ -77,16 +71,18 @@ class Service:
             )  # fmt: skip
         return ids
 
-    def _is_short(self, text: str, param: str) -> bool:
-        """Whether a text is tokenized at once; refuses one that no tokenizer could make short enough: to find that out by its
-        tokens would take seconds and gigabytes."""
+    async def tokenize(self, text: str, add_special_tokens: bool, param: str) -> list[int]:
+        """The token ids of a text. A long one does not keep others waiting; one that no tokenizer could make short enough for the
+        context is refused, as to find that out by its tokens would take seconds and gigabytes."""
         most = self.context * self.spelling.longest
         if len(text) > most:
             raise APIError(
                 400, f"{param} has {len(text)} characters: the {self.context} tokens of this model's context have {most} at most",
                 param=param, code="context_length_exceeded",
             )  # fmt: skip
-        return len(text) < _LONG
+        if len(text) < _LONG:
+            return self.model.tokenizer.encode(text, add_special_tokens)
+        return await asyncio.to_thread(self.model.tokenizer.encode, text, add_special_tokens)
 
     def check_prompts(self, count: int, param: str) -> None:
         """Refuses a request with too many texts."""

@@ -20,7 +20,7 @@ def token_routes(service: Service) -> APIRouter:
             text, special = await service.render([message.plain() for message in body.messages]), False
         else:
             text, special = body.prompt or "", body.add_special_tokens
-        ids = await asyncio.to_thread(service.model.tokenizer.encode, text, special)
+        ids = await service.tokenize(text, special, "messages" if body.messages is not None else "prompt")
         return {"count": len(ids), "max_model_len": service.context, "tokens": ids}
 
     @router.post("/detokenize")
