@@ -11,8 +11,10 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401  NumPy knows bfloat16 by it
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import bitnet_rust
 from bitnet_rust import (
@@ -86,6 +88,32 @@ def test_lengths_shorten_a_single_sequence_too(tiny: BitNetModel) -> None:
     assert logits.shape == (3, 512)
     np.testing.assert_array_equal(logits[:2], tiny.forward([1, 2]))
     assert not logits[2].any()
+
+
+def test_hidden_states_are_what_the_head_makes_logits_of(tiny: BitNetModel, tiny_dir: Path) -> None:
+    head = load_file(tiny_dir / "model.safetensors")["model.embed_tokens.weight"].astype(np.float64)  # tied
+    states = tiny.hidden_states([1, 2, 3])
+    assert (states.dtype, states.shape) == (np.float32, (3, tiny.config.hidden_size))
+    np.testing.assert_allclose(states @ head.T, tiny.forward([1, 2, 3]), atol=2e-4)
+    batch = tiny.hidden_states([[1, 2, 3], [4, 5]])
+    np.testing.assert_array_equal(batch[0], states)
+    assert not batch[1, 2].any()
+
+
+def test_embeddings_are_pooled_hidden_states(tiny: BitNetModel) -> None:
+    texts = [PROMPT, "Before we proceed any further, hear me speak."]
+    states = [tiny.hidden_states(tiny.tokenizer.encode(text)) for text in texts]
+    plain = tiny.embed(texts, normalize=False)
+    np.testing.assert_allclose(plain, [one.mean(0) for one in states], rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(tiny.embed(texts, pooling="last", normalize=False), [one[-1] for one in states])
+    unit = tiny.embed(texts)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(tiny.embed(texts[0]), unit[0])
+    np.testing.assert_array_equal(tiny.embed([tiny.tokenizer.encode(text) for text in texts]), unit)
+    with pytest.raises(ArgumentError, match="pooling = 'max': expected 'mean' or 'last'"):
+        tiny.embed(PROMPT, pooling="max")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"texts\[1\] is empty"):
+        tiny.embed([PROMPT, ""])
 
 
 def test_perplexity_is_that_of_the_logits(tiny: BitNetModel) -> None:

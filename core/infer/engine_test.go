@@ -194,3 +194,22 @@ func BenchmarkDecode(b *testing.B) {
 	live, reserved := e.ScratchEfficiency()
 	b.ReportMetric(float64(live)/float64(reserved), "pool-efficiency")
 }
+
+func TestHiddenStatesHaveTheSameBitsInAnyCompany(t *testing.T) {
+	e := tiny(t, 2, 64, 128)
+	dim := e.Model().Config.HiddenSize
+	long := make([]int32, 290) // more than a step takes
+	for i := range long {
+		long[i] = int32(i * 7 % 1000)
+	}
+	batch := [][]int32{{1, 2, 3}, long, {9}}
+	together := make([]float32, (3+len(long)+1)*dim)
+	require.NoError(t, e.Hidden(context.Background(), batch, together))
+	for _, ids := range batch {
+		alone := make([]float32, len(ids)*dim)
+		require.NoError(t, e.Hidden(context.Background(), [][]int32{ids}, alone))
+		require.Equal(t, alone, together[:len(alone)])
+		together = together[len(alone):]
+	}
+	require.ErrorIs(t, e.Hidden(context.Background(), batch[:1], make([]float32, 3*dim+1)), infer.ErrArgument)
+}
