@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..cli.options import Offline, Revision
 from ..files import check_place
+from ..hub_options import Offline, Revision
 from ..profile import Profile
 from .batches import SIZES, batch
 from .contexts import LENGTHS, context

@@ -4,6 +4,9 @@ from typing import Annotated
 
 import typer
 
+from ..hub_options import Offline as Offline
+from ..hub_options import Revision as Revision
+
 Model = Annotated[str, typer.Option("--model", "-m", help="Model directory, registered name or hub id.")]
 HeadDType = Annotated[str, typer.Option(help="Embedding and head as auto, exact, float32, bfloat16, int8 or int4.")]
 KVDType = Annotated[str, typer.Option(help="Keys and values as float32, float16, bfloat16 or int8.")]
@@ -17,8 +20,6 @@ Verify = Annotated[
     str, typer.Option(help="Compare the checksums of a native file: in the background, now (before it runs) or never.")
 ]
 Threads = Annotated[int | None, typer.Option(help="Worker threads.", show_default="physical cores")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub repository.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Use local files only.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MaxNewTokens = Annotated[
     int | None,
