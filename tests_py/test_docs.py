@@ -122,6 +122,15 @@ def test_the_python_blocks_of_the_page_about_pytorch_run(hub: HubServer) -> None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_block_of_code_is_known(page: Path) -> None:
+    """One whose fence or comment is written in another way would not run, and nobody would know."""
+    text = page.read_text()
+    assert len(_BLOCK.findall(text)) == len(re.findall(r"^[ >]*```+ *(?:\w|\{)", text, re.MULTILINE))
+    comments = re.findall(r"^(<!-- [^\n]+ -->)\n```", text, re.MULTILINE)
+    assert [c for c in comments if not re.match(r"<!-- (not run|in the background): ", c)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_links_lead_to_files(page: Path) -> None:
     broken = [
         target

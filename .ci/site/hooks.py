@@ -10,6 +10,7 @@ from posixpath import normpath, relpath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import notebooks
 from commands import command_pages
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import get_plugin_logger
@@ -18,6 +19,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 GO_PAGES = ROOT / "build" / "go-pages"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Pages outside of docs/, which have the same paths on the site, where docs/ itself is the root.
 ELSEWHERE = (
@@ -35,7 +37,7 @@ _log = get_plugin_logger("site")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Makes the pages of the Go packages, and gives each a place below theirs."""
+    """Makes the pages of the Go packages, and gives each a place below theirs, and the notebooks theirs."""
     subprocess.run(["go", "run", "./.ci/godoc", "-out", str(GO_PAGES)], cwd=ROOT, check=True)
     reference = next(part["Reference"] for part in config.nav or [] if "Reference" in part)
     at = next(i for i, entry in enumerate(reference) if entry == {"Go packages": "reference/go/index.md"})
@@ -44,6 +46,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     )
     below = [{page.removesuffix(".md"): f"reference/go/{page}"} for page in packages]
     reference[at] = {"Go packages": ["reference/go/index.md", *below]}
+    start = next(part["Tutorial"] for part in config.nav or [] if "Tutorial" in part)
+    start += [f"notebooks/{path.stem}.md" for path in NOTEBOOKS]
     return config
 
 
@@ -53,6 +57,11 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     for path in GO_PAGES.rglob("*.md"):
         place = f"reference/go/{path.relative_to(GO_PAGES).as_posix()}"
         files.append(File.generated(config, place, abs_src_path=str(path)))
+    for path in NOTEBOOKS:
+        text, pictures = notebooks.page(path)
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=text))
+        for name, content in pictures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
     return files
 
 
@@ -66,7 +75,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 def _on_the_site(text: str, page: Page, files: Files) -> str:
     """The text with links that cross the border of docs/, as they are right in the repository, made right for the site."""
     source = page.file.src_uri
-    outside = source in ELSEWHERE
+    outside = source in ELSEWHERE or source.startswith("notebooks/")
     here = source if outside else f"docs/{source}"  # in the repository
 
     def link(match: re.Match[str]) -> str:
@@ -75,9 +84,11 @@ def _on_the_site(text: str, page: Page, files: Files) -> str:
         if where.scheme or not where.path:
             return match[0]
         path = normpath(f"{here.rpartition('/')[0] or '.'}/{unquote(where.path)}")
+        if files.get_file_from_path(path) is not None and outside:
+            return match[0]  # a picture beside the page
         if path.startswith("docs/") and not outside:
             return match[0]  # MkDocs knows it
-        there = path.removeprefix("docs/")
+        there = re.sub(r"^(notebooks/.*)\.ipynb$", r"\1.md", path.removeprefix("docs/"))
         if files.get_file_from_path(there) is None:
             if (ROOT / path).exists():
                 return words  # a file of the code: the name says where it is
