@@ -23,6 +23,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Pages outside of docs/, which have the same paths on the site, where docs/ itself is the root.
 ELSEWHERE = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "SECURITY.md",
     "bench/README.md",
     "bench/peers/README.md",
