@@ -24,7 +24,7 @@ def page(path: Path) -> tuple[str, dict[str, bytes]]:
             parts += [_output(output, path.stem, pictures) for output in cell.get("outputs", ())]
     note = f"*The notebook `notebooks/{path.name}`, with the outputs of its last run.*"
     title, _, rest = "\n\n".join(part for part in parts if part).partition("\n")
-    return f"{title}\n\n{note}\n{rest}\n", pictures
+    return f"{title}\n\n{note}\n\n{rest.strip()}\n", pictures
 
 
 def _output(output: dict[str, Any], stem: str, pictures: dict[str, bytes]) -> str:
@@ -45,5 +45,5 @@ def _output(output: dict[str, Any], stem: str, pictures: dict[str, bytes]) -> st
 
 def _text(text: str) -> str:
     """Text as it was printed; terminals go back to the start of a line at a carriage return."""
-    lines = [line.rpartition("\r")[2] for line in text.rstrip().splitlines()]
-    return f"<pre><code>{html.escape(chr(10).join(lines))}</code></pre>" if lines else ""
+    lines = [line.rpartition("\r")[2] for line in text.rstrip().split("\n")]
+    return f"<pre><code>{html.escape(chr(10).join(lines))}</code></pre>" if text.strip() else ""

@@ -1,0 +1,85 @@
+"""What the documentation's site is made of beside its pages: docstrings, commands, notebooks, and the count of names without documentation."""
+
+import base64
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import REPO
+
+sys.path[:0] = [str(REPO / ".ci"), str(REPO / ".ci" / "site")]
+
+import commands  # noqa: E402
+import doc_coverage  # noqa: E402
+import notebooks  # noqa: E402
+
+
+def test_parameters_of_a_docstring_become_a_list() -> None:
+    pytest.importorskip("griffe", reason="not tested: the site's docstrings, which need the extra docs")
+    from docstrings import as_markdown
+
+    text = "Loads it.\n\nname: a path,\n    or a name\nseed, *more: numbers\n\nRaises nothing: never."
+    assert (
+        as_markdown(text)
+        == "Loads it.\n\n- `name`: a path,\n  or a name\n- `seed`, `*more`: numbers\n\nRaises nothing: never."
+    )
+
+
+def test_parameters_below_a_title_become_a_list_below_a_heading() -> None:
+    pytest.importorskip("griffe", reason="not tested: the site's docstrings, which need the extra docs")
+    from docstrings import as_markdown
+
+    assert as_markdown("Says how.\n\nHow long:\n    steps: many,\n        or few").split("\n") == [
+        "Says how.", "", "", "**How long**", "", "- `steps`: many,", "  or few",
+    ]  # fmt: skip
+
+
+def test_a_session_of_the_interpreter_becomes_a_block() -> None:
+    pytest.importorskip("griffe", reason="not tested: the site's docstrings, which need the extra docs")
+    from docstrings import as_markdown
+
+    assert as_markdown("Adds.\n>>> 1 + 1\n2\n\nQuickly.").split("\n") == [
+        "Adds.", "", "```pycon", ">>> 1 + 1", "2", "```", "", "Quickly.",
+    ]  # fmt: skip
+
+
+def test_every_command_has_a_section_with_its_options() -> None:
+    pages = commands.command_pages()
+    assert "### bitnet generate {#bitnet-generate}" in pages
+    assert "### bitnet bench decode {#bitnet-bench-decode}" in pages
+    section = pages.partition("### bitnet perplexity")[2].partition("\n### ")[0]
+    assert "Tokens between windows." in section
+
+
+def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path: Path) -> None:
+    picture = base64.b64encode(b"a picture").decode()
+    outputs = [
+        {"output_type": "stream", "text": ["10 %\r100 %\n", "a < b\n"]},
+        {"output_type": "display_data", "data": {"image/png": picture, "text/plain": ["<Figure>"]}},
+        {"output_type": "execute_result", "data": {"text/html": ["<b>1</b>\n\n<i>2</i>"], "text/plain": ["1"]}},
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "Words."]},
+        {"cell_type": "code", "source": ["print(1)"], "outputs": outputs},
+    ]
+    path = tmp_path / "01-start.ipynb"
+    path.write_text(json.dumps({"cells": cells}))
+    text, pictures = notebooks.page(path)
+    assert text.startswith("# Title\n")
+    assert "```python\nprint(1)\n```" in text
+    assert "<pre><code>100 %\na &lt; b</code></pre>" in text
+    assert "![output](01-start-1.png)" in text
+    assert pictures == {"01-start-1.png": b"a picture"}
+    assert '<div class="notebook-output">\n<b>1</b>\n<i>2</i>\n</div>' in text
+
+
+def test_names_without_documentation_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = '"""A module."""\n\nclass A:\n    """One."""\n\n    def f(self): ...\n\n    def _g(self): ...\n\n\nclass B(A):\n    """Two."""\n\n    def f(self): ...\n'
+    (tmp_path / "m.py").write_text(module)
+    monkeypatch.setattr(doc_coverage, "PACKAGE", tmp_path)
+    monkeypatch.setattr(doc_coverage, "ROOT", tmp_path)
+    assert doc_coverage.undocumented() == (5, ["m.py: A.f", "m.py: B.f"])
+    (tmp_path / "m.py").write_text(module.replace("def f(self): ...", 'def f(self):\n        """Does."""', 1))
+    assert doc_coverage.undocumented() == (5, [])  # B.f has that of A.f
