@@ -69,6 +69,8 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     if page.file.src_uri == "reference/cli.md":
+        if _COMMANDS not in markdown:
+            _log.warning(f"{page.file.src_uri} has no line {_COMMANDS}")
         markdown = markdown.replace(_COMMANDS, command_pages())
     parts = _FENCE.split(markdown)  # code stays as it is
     return "".join(part if part.startswith("```") else _on_the_site(part, page, files) for part in parts)
@@ -86,8 +88,6 @@ def _on_the_site(text: str, page: Page, files: Files) -> str:
         if where.scheme or not where.path:
             return match[0]
         path = normpath(f"{here.rpartition('/')[0] or '.'}/{unquote(where.path)}")
-        if files.get_file_from_path(path) is not None and outside:
-            return match[0]  # a picture beside the page
         if path.startswith("docs/") and not outside:
             return match[0]  # MkDocs knows it
         there = re.sub(r"^(notebooks/.*)\.ipynb$", r"\1.md", path.removeprefix("docs/"))
