@@ -44,8 +44,14 @@ def wheel(tree: Path, machine: str, out: Path, temporary: Path) -> None:
         _PYTHON_HOST_PLATFORM=f"linux-{machine}",
     )  # fmt: skip
     (built,) = raw.glob("*.whl")
+    run(sys.executable, "-m", "auditwheel", "repair", "--plat", "auto", "--wheel-dir", out, built)
     platform = f"manylinux_{GLIBC.replace('.', '_')}_{machine}"
-    run(sys.executable, "-m", "auditwheel", "repair", "--plat", platform, "--wheel-dir", out, built)
+    (made,) = out.glob(f"*-{built.name.split('-')[1]}-*{machine}.whl")
+    if platform not in made.name:
+        made.unlink()
+        raise SystemExit(
+            f"{made.name}: expected a wheel for {platform}: `auditwheel show` names the symbols that need a newer glibc"
+        )
 
 
 def main() -> None:
