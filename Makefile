@@ -129,6 +129,8 @@ lint-py: $(VENV)/.dev $(EXT)
 	$(BIN)/ruff check $(PY_DIRS)
 	$(BIN)/ruff format --check $(PY_DIRS)
 	$(BIN)/mypy --strict
+	$(BIN)/mypy --strict tests_py/user_project
+	$(BIN)/python -m mypy.stubtest bitnet_rust._bitnet
 
 # Every public name of Go and of Python has documentation.
 doc-coverage: $(VENV)/.created
