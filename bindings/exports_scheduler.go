@@ -83,15 +83,19 @@ func bn_scheduler_submit(h C.uintptr_t, ids *C.int32_t, n C.int64_t, params *C.c
 	})
 }
 
-// bn_scheduler_cancel ends a request unless it has ended.
+// bn_scheduler_cancel ends a request unless it has ended; complete says that its reader has all that it wanted.
 //
 //export bn_scheduler_cancel
-func bn_scheduler_cancel(h C.uintptr_t, id C.uint64_t, errOut **C.char) C.int {
+func bn_scheduler_cancel(h C.uintptr_t, id C.uint64_t, complete C.int, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		s := value[*scheduler](h)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if handle := s.open[uint64(id)]; handle != nil {
+		switch handle := s.open[uint64(id)]; {
+		case handle == nil:
+		case complete != 0:
+			handle.Stop()
+		default:
 			handle.Cancel()
 		}
 		return nil

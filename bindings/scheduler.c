@@ -63,13 +63,14 @@ static PyObject *scheduler_submit(PyObject *self, PyObject *args) {
   return code ? bn_raise(code, err) : PyLong_FromUnsignedLongLong(id);
 }
 
-static PyObject *scheduler_cancel(PyObject *self, PyObject *number) {
-  unsigned long long id = PyLong_AsUnsignedLongLong(number);
-  if (PyErr_Occurred() || bn_forked()) return NULL;
+static PyObject *scheduler_cancel(PyObject *self, PyObject *args) {
+  unsigned long long id;
+  int complete;
+  if (!PyArg_ParseTuple(args, "Kp", &id, &complete) || bn_forked()) return NULL;
   char *err = NULL;
   int code;
   Py_BEGIN_ALLOW_THREADS
-  code = bn_scheduler_cancel(((Scheduler *)self)->handle, id, &err);
+  code = bn_scheduler_cancel(((Scheduler *)self)->handle, id, complete, &err);
   Py_END_ALLOW_THREADS
   if (code) return bn_raise(code, err);
   Py_RETURN_NONE;
@@ -132,7 +133,7 @@ static PyObject *scheduler_close(PyObject *self, PyObject *drain) {
 
 static PyMethodDef scheduler_methods[] = {
     {"submit", scheduler_submit, METH_VARARGS, "submit(ids, params, priority, client, deadline) -> number of the request"},
-    {"cancel", scheduler_cancel, METH_O, "cancel(request): ends a request, unless it has ended."},
+    {"cancel", scheduler_cancel, METH_VARARGS, "cancel(request, complete): ends a request, unless it has ended."},
     {"wait", scheduler_wait, METH_NOARGS, "wait() -> list of (request, id, logprob, finish, top, error), or None once closed."},
     {"metrics", scheduler_metrics, METH_NOARGS, "metrics() -> JSON of the scheduler's figures."},
     {"close", scheduler_close, METH_O, "close(drain): ends it, after all requests or at once."},

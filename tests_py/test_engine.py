@@ -126,7 +126,10 @@ def test_a_stop_string_ends_the_request_in_the_core_too(slow: BitNetModel, tiny:
             [1, 2, 3], stop=sorted({text for text in every if text.strip()}), seed=1, temperature=1.0, **ENDLESS
         )
         assert handle.result(60).finish_reason == "stop"
-    assert engine._open == {}  # closing waited, so the core has ended it
+        while (figures := engine.metrics())["running"]:
+            pass
+        assert (figures["finished"], figures["canceled"]) == (1, 0)
+    assert engine._open == {}
 
 
 def test_an_engine_notices_that_the_weights_have_changed() -> None:

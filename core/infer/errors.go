@@ -16,6 +16,8 @@ var (
 	ErrQueueFull = errors.New("the queue is full")
 	// ErrCanceled ends a request that was canceled, or whose scheduler was closed.
 	ErrCanceled = errors.New("the request was canceled")
+	// ErrStopped ends a request whose reader had all that it wanted; it counts as finished.
+	ErrStopped = errors.New("the request was stopped")
 	// ErrDeadline ends a request whose deadline has passed.
 	ErrDeadline = errors.New("the request's deadline has passed")
 	// ErrShutdown refuses requests to a scheduler that closes.

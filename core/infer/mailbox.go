@@ -89,6 +89,7 @@ type Handle struct {
 	box      *Mailbox
 	deadline time.Time
 	canceled atomic.Bool
+	stopped  atomic.Bool
 
 	events []Event // that Next took from the mailbox
 	next   int
@@ -102,6 +103,14 @@ func (h *Handle) ID() uint64 { return h.id }
 // any goroutine.
 func (h *Handle) Cancel() {
 	if !h.canceled.Swap(true) {
+		h.s.nudge()
+	}
+}
+
+// Stop is Cancel for a reader that has found its end in the tokens, such as a stop text: the last event has ErrStopped, and the request
+// counts as finished.
+func (h *Handle) Stop() {
+	if !h.stopped.Swap(true) {
 		h.s.nudge()
 	}
 }

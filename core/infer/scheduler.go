@@ -218,7 +218,7 @@ func (s *Scheduler) ended() bool {
 	return s.closing && s.open == 0
 }
 
-// takeIn moves new requests to the batch and ends those that were canceled or are late.
+// takeIn moves new requests to the batch and ends those that were stopped or canceled or are late.
 func (s *Scheduler) takeIn() {
 	s.mu.Lock()
 	s.arrived, s.inbox = s.inbox, s.arrived[:0]
@@ -230,6 +230,8 @@ func (s *Scheduler) takeIn() {
 	now := s.now()
 	s.each(func(r *request) {
 		switch h := r.handle; {
+		case h.stopped.Load():
+			s.fail(r, ErrStopped)
 		case h.canceled.Load():
 			s.fail(r, ErrCanceled)
 		case !h.deadline.IsZero() && !now.Before(h.deadline):
@@ -348,7 +350,7 @@ func (s *Scheduler) fail(r *request, err error) {
 func (s *Scheduler) close(err error) {
 	s.open--
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, ErrStopped):
 		s.m.Finished++
 	case errors.Is(err, ErrCanceled), errors.Is(err, ErrShutdown):
 		s.m.Canceled++

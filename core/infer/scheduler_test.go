@@ -232,6 +232,24 @@ func TestADeadlineEndsWhatRunsAndWhatWaits(t *testing.T) {
 	require.EqualValues(t, 2, s.Metrics().Expired)
 }
 
+func TestAStoppedRequestCountsAsFinished(t *testing.T) {
+	s := scheduler(t, tiny(t, 6, 512, 1024), infer.SchedulerOptions{})
+	stopped, err := s.Submit(endless([]int32{1}))
+	require.NoError(t, err)
+	canceled, err := s.Submit(endless([]int32{2}))
+	require.NoError(t, err)
+	_, err = stopped.Next(context.Background())
+	require.NoError(t, err)
+	stopped.Stop()
+	require.ErrorIs(t, collect(t, stopped, -1).err, infer.ErrStopped)
+	stopped.Stop() // it has ended
+	canceled.Cancel()
+	require.ErrorIs(t, collect(t, canceled, -1).err, infer.ErrCanceled)
+	require.NoError(t, s.Shutdown(context.Background()))
+	m := s.Metrics()
+	require.Equal(t, []int64{1, 1}, []int64{m.Finished, m.Canceled})
+}
+
 func TestShutdownWaitsAndCloseCancels(t *testing.T) {
 	e := tiny(t, 6, 512, 1024)
 	for _, drain := range []bool{true, false} {

@@ -63,7 +63,7 @@ class Handle:
     def cancel(self) -> None:
         """Ends the request before the engine's next step; does nothing if it has ended."""
         if self._id is not None and not self._ended:
-            self._core.cancel(self._id)
+            self._core.cancel(self._id, False)
 
     @property
     def done(self) -> bool:
@@ -139,7 +139,7 @@ class Handle:
             else:
                 piece = Piece(0, text, token_id, finish, logprob if self._logprobs else None, top)
             if ended is None and (error is not None or finish is not None):
-                self.cancel()  # the core has not ended it
+                self._core.cancel(self._id, error is None)  # the core has not ended it
         with self._changed:
             if piece is not None:
                 self._pieces.append(piece)
