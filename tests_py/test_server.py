@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,14 @@ import openai
 import pytest
 
 from bitnet_rust import BitNetModel
+from bitnet_rust.server.schemas import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    EmbeddingRequest,
+    TokenizeRequest,
+)
+from conftest import REPO
 from serving import CHAT, Served, chat_template
 
 PROMPT = "First Citizen:"
@@ -216,6 +225,21 @@ def test_the_model_is_listed(client: openai.OpenAI, tiny: BitNetModel) -> None:
     assert client.models.retrieve("tiny").to_dict()["max_model_len"] == tiny.config.max_position_embeddings
     with pytest.raises(openai.NotFoundError, match="there is no model 'gpt-4'"):
         client.models.retrieve("gpt-4")
+
+
+def test_the_reference_names_every_field_and_metric(server: Served) -> None:
+    page = (REPO / "docs" / "reference" / "server.md").read_text()
+    named = set(re.findall(r"`(\w+)", page))
+    fields = {
+        name
+        for request in (ChatRequest, CompletionRequest, EmbeddingRequest, TokenizeRequest, DetokenizeRequest)
+        for name in [*request.model_fields, *request.unsupported]
+    }
+    assert fields - named == set()
+    server.http.post("/v1/completions", json={})  # so that there is an error to count
+    samples = {name.partition("{")[0] for name in server.metrics() if name.startswith("bitnet_")}
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples if not name.endswith("_created")}
+    assert families == {name for name in named if name.startswith("bitnet_")}
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
