@@ -220,9 +220,18 @@ func DenseRow(dst []float32, f DenseFormat, panels []byte, scale []float32, cols
 	panel := panels[row/PanelRows*densePanelBytes(f, cols):]
 	r := row % PanelRows
 	dst = dst[:cols]
-	if f == DenseInt4 {
+	switch whole := cols &^ 1; f {
+	case DenseInt4:
 		int4Row(dst, panel, r)
-	} else {
+	case DenseBF16:
+		for k := 0; k < whole; k += 2 { // of a pair of columns each lane has a word
+			pair := binary.LittleEndian.Uint32(panel[k/2*BlockBytes+4*r:])
+			dst[k], dst[k+1] = math.Float32frombits(pair<<16), math.Float32frombits(pair&0xffff0000)
+		}
+		if whole < cols {
+			dst[whole] = denseWeight(f, panel, r, whole)
+		}
+	default:
 		for k := range dst {
 			dst[k] = denseWeight(f, panel, r, k)
 		}

@@ -76,21 +76,36 @@ func refuseCode(row []int8, r int) {
 func UnpackTernary(dst []int8, panels []byte, rows, cols int) {
 	need("UnpackTernary", "dst", len(dst), rows*cols)
 	need("UnpackTernary", "panels", len(panels), TernaryBytes(rows, cols))
-	stride, whole := panelBytes(cols), cols&^(BlockCols-1)
 	for r := range rows {
-		lane := panels[r/PanelRows*stride+4*(r%PanelRows):]
-		row := dst[r*cols : (r+1)*cols]
-		raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(row))), cols)
-		for c := 0; c < whole; c += BlockCols { // four columns at a time
-			block, codes := raw[c:c+BlockCols], binary.LittleEndian.Uint32(lane[c/BlockCols*BlockBytes:])
-			for f := range 4 {
-				v := codes >> (2 * f) & 0x03030303
-				binary.LittleEndian.PutUint32(block[4*f:], (v|0x80808080-0x01010101)^0x80808080) // each less 1, without a carry
-			}
+		unpackRow(dst[r*cols:(r+1)*cols], panels, r)
+	}
+}
+
+// TernaryRow is one row of [UnpackTernary]: dst[k] = w[row,k] for k < cols.
+func TernaryRow(dst []int8, panels []byte, cols, row int) {
+	const op = "TernaryRow"
+	if row < 0 || cols < 0 {
+		panic(fmt.Sprintf("cpu: %s: bad arguments: %d columns, row %d", op, cols, row))
+	}
+	need(op, "dst", len(dst), cols)
+	need(op, "panels", len(panels), TernaryBytes(row+1, cols))
+	unpackRow(dst[:cols], panels, row)
+}
+
+func unpackRow(row []int8, panels []byte, r int) {
+	cols := len(row)
+	whole := cols &^ (BlockCols - 1)
+	lane := panels[r/PanelRows*panelBytes(cols)+4*(r%PanelRows):]
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(row))), cols)
+	for c := 0; c < whole; c += BlockCols { // four columns at a time
+		block, codes := raw[c:c+BlockCols], binary.LittleEndian.Uint32(lane[c/BlockCols*BlockBytes:])
+		for f := range 4 {
+			v := codes >> (2 * f) & 0x03030303
+			binary.LittleEndian.PutUint32(block[4*f:], (v|0x80808080-0x01010101)^0x80808080) // each less 1, without a carry
 		}
-		for c := whole; c < cols; c++ {
-			row[c] = int8(lane[c/BlockCols*BlockBytes+c%4]>>(2*(c/4%4))&3) - 1
-		}
+	}
+	for c := whole; c < cols; c++ {
+		row[c] = int8(lane[c/BlockCols*BlockBytes+c%4]>>(2*(c/4%4))&3) - 1
 	}
 }
 

@@ -256,6 +256,12 @@ func TestUnpackTernaryReversesPackTernary(t *testing.T) {
 		back := make([]int8, rows*cols)
 		UnpackTernary(back, c.panels, rows, cols)
 		require.Equal(t, c.w, back)
+		for r := range rows {
+			row, untouched := guarded[int8](cols, -77)
+			TernaryRow(row, c.panels, cols, r)
+			untouched(t)
+			require.Equal(t, c.w[r*cols:(r+1)*cols], row)
+		}
 		for r := range ceilDiv(rows, PanelRows) * PanelRows { // padding is weight 0
 			for k := range ceilDiv(cols, BlockCols) * BlockCols {
 				b := c.panels[r/PanelRows*panelBytes(cols)+k/BlockCols*BlockBytes+4*(r%PanelRows)+k%4]
@@ -315,6 +321,9 @@ func TestTernaryRejectsABrokenContract(t *testing.T) {
 		"pack: short dst":     func() { PackTernary(panels[:63], []int8{1}, 1, 1) },
 		"pack: short w":       func() { PackTernary(panels, []int8{1}, 1, 2) },
 		"unpack: short":       func() { UnpackTernary(make([]int8, 1), panels, 1, 2) },
+		"row: short":          func() { TernaryRow(make([]int8, 31), panels, 32, 0) },
+		"row: outside":        func() { TernaryRow(make([]int8, 32), panels, 32, 32) },
+		"row: negative":       func() { TernaryRow(make([]int8, 32), panels, 32, -1) },
 	} {
 		require.Panics(t, call, name)
 	}

@@ -165,6 +165,7 @@ type ggufWriter struct {
 	cfg     *Config
 	dtype   string
 	tensors []container.Tensor
+	rows    rowWriter
 }
 
 func (w *ggufWriter) norm(name string, n *nn.Norm) error {
@@ -221,23 +222,15 @@ func (w *ggufWriter) dense(stored, name string, d *quant.Dense, order func(int) 
 	if d.Format == cpu.DenseBF16 {
 		dtype = gguf.BF16
 	}
-	w.rows(stored, name, dtype, d.Rows, d.Cols, func(text []byte, row []float32, r int) []byte {
-		d.Row(row, order(r))
-		return appendFloats(text, dtype, row)
-	})
-}
-
-// rows streams a matrix row by row.
-func (w *ggufWriter) rows(stored, name, dtype string, rows, cols int, encode func(text []byte, row []float32, r int) []byte) {
-	w.add(stored, name, dtype, rows, cols, func(out io.Writer) error {
-		row, text := make([]float32, cols), []byte(nil)
-		for r := range rows {
-			text = encode(text[:0], row, r)
-			if _, err := out.Write(text); err != nil {
-				return err
+	size, _ := gguf.Bytes(dtype, d.Cols, d.Cols)
+	w.add(stored, name, dtype, d.Rows, d.Cols, func(out io.Writer) error {
+		return w.rows.write(out, d.Rows, size, func(text []byte, first, rows int) {
+			row := make([]float32, d.Cols)
+			for i := range rows {
+				d.Row(row, order(first+i))
+				appendFloats(text[i*size:i*size], dtype, row)
 			}
-		}
-		return nil
+		})
 	})
 }
 
@@ -261,44 +254,49 @@ func (w *ggufWriter) ternary(stored, name string, t *quant.Ternary, order func(i
 	if s := tensor.Float16Bits(bits).Float32(); (w.dtype == gguf.TQ1_0 || w.dtype == gguf.TQ2_0 || w.dtype == gguf.F16) && (s == 0 || math.IsInf(float64(s), 0)) {
 		return fmt.Errorf("%w: the scale of %s is %v, which float16 does not hold", ErrExport, name, t.Scale)
 	}
+	size, _ := gguf.Bytes(w.dtype, t.Cols, t.Cols)
+	if w.dtype == gguf.I2_S {
+		size = t.Cols / 4 // the scale stands behind all rows
+	}
+	put := func(text []byte, codes []int8) { putValues(text, w.dtype, codes, t.Scale) }
+	switch w.dtype {
+	case gguf.I2_S:
+		put = gguf.PutI2SRow
+	case gguf.TQ1_0, gguf.TQ2_0:
+		put = func(text []byte, codes []int8) { gguf.PutCodes(text, w.dtype, codes, bits) }
+	}
 	w.add(stored, name, w.dtype, t.Rows, t.Cols, func(out io.Writer) error {
-		codes, row := t.Codes(nil), make([]int8, t.Cols)
-		size, _ := gguf.Bytes(w.dtype, t.Cols, t.Cols)
-		if w.dtype == gguf.I2_S {
-			size = t.Cols / 4
-		}
-		text := make([]byte, size, size+32)
-		for r := range t.Rows {
-			copy(row, codes[order(r)*t.Cols:])
-			switch w.dtype {
-			case gguf.I2_S:
-				gguf.PutI2SRow(text, row)
-			case gguf.TQ1_0, gguf.TQ2_0:
-				gguf.PutCodes(text, w.dtype, row, bits)
-			default:
-				text = text[:0]
-				for _, c := range row {
-					text = appendValue(text, w.dtype, float32(c)*t.Scale)
-				}
+		panels := t.Panels()
+		err := w.rows.write(out, t.Rows, size, func(text []byte, first, rows int) {
+			codes := make([]int8, t.Cols)
+			for i := range rows {
+				cpu.TernaryRow(codes, panels, t.Cols, order(first+i))
+				put(text[i*size:(i+1)*size], codes)
 			}
-			if _, err := out.Write(text); err != nil {
-				return err
-			}
+		})
+		if err == nil && w.dtype == gguf.I2_S {
+			_, err = out.Write(gguf.I2STail(t.Scale))
 		}
-		if w.dtype == gguf.I2_S {
-			_, err := out.Write(gguf.I2STail(t.Scale))
-			return err
-		}
-		return nil
+		return err
 	})
 	return nil
 }
 
-func appendValue(dst []byte, dtype string, v float32) []byte {
-	if dtype == gguf.F16 {
-		return binary.LittleEndian.AppendUint16(dst, uint16(tensor.ToFloat16(v)))
+// putValues writes codes times a scale as numbers of a float type.
+func putValues(text []byte, dtype string, codes []int8, scale float32) {
+	var values [3][]byte // of -1, 0 and 1
+	for i := range values {
+		v := float32(i-1) * scale
+		if dtype == gguf.F16 {
+			values[i] = binary.LittleEndian.AppendUint16(nil, uint16(tensor.ToFloat16(v)))
+		} else {
+			values[i] = appendFloats(nil, dtype, []float32{v})
+		}
 	}
-	return appendFloats(dst, dtype, []float32{v})
+	text = text[:0]
+	for _, c := range codes {
+		text = append(text, values[c+1]...)
+	}
 }
 
 // ropeFactors adds the tensor of Llama 3's scaling.

@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/binary"
+	"io"
 	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
@@ -16,6 +17,27 @@ func eachRows(n int, work func(first, rows int)) {
 		first := chunk * turnedRows
 		work(first, min(turnedRows, n-first))
 	}))
+}
+
+// rowWriter writes matrices whose rows are made on several threads. It keeps its memory from one to the next: else there would be as much
+// garbage as there are bytes in a file.
+type rowWriter struct{ text []byte }
+
+// write writes rows of size bytes in order; fill makes some of them.
+func (w *rowWriter) write(out io.Writer, rows, size int, fill func(text []byte, first, rows int)) error {
+	const room = 1 << 20
+	most := min(max(1, room/(size*turnedRows))*turnedRows, rows)
+	if len(w.text) < most*size {
+		w.text = make([]byte, most*size)
+	}
+	for first := 0; first < rows; first += most {
+		n := min(most, rows-first)
+		eachRows(n, func(at, k int) { fill(w.text[at*size:(at+k)*size], first+at, k) })
+		if _, err := out.Write(w.text[:n*size]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // turn writes the transpose of a matrix of bytes, whose rows lie lds apart: dst[c*ldd+r] = src[r*lds+c].

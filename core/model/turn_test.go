@@ -1,6 +1,8 @@
 package model
 
 import (
+	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -38,3 +40,25 @@ func TestTurnFloatsIsATranspositionOfAnyShape(t *testing.T) {
 		require.Equal(t, want, dst)
 	})
 }
+
+func TestRowsAreWrittenInOrder(t *testing.T) {
+	const rows, size = 200, 40_000 // several times as many as are made at once
+	var out bytes.Buffer
+	fill := func(text []byte, first, n int) {
+		for i := range text[:n*size] {
+			text[i] = byte(first + i/size)
+		}
+	}
+	var w rowWriter
+	require.NoError(t, w.write(&out, rows, size, fill))
+	require.Equal(t, rows*size, out.Len())
+	for r := range rows {
+		require.Equal(t, bytes.Repeat([]byte{byte(r)}, size), out.Next(size))
+	}
+	broken := errors.New("broken")
+	require.ErrorIs(t, w.write(failing{broken}, rows, size, fill), broken)
+}
+
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
@@ -83,12 +84,19 @@ func noCode3(codes []int8) error {
 
 // PutI2SRow writes codes, whose number is a multiple of 128, in the layout x86.
 func PutI2SRow(dst []byte, codes []int8) {
-	clear(dst)
 	for at := 0; at < len(codes); at += 128 {
-		for i, c := range codes[at : at+128] {
-			dst[at/4+i%32] |= byte(c+1) << (6 - i/32*2)
+		for i := at; i < at+32; i += 8 {
+			joined := digits(codes[i:])<<6 | digits(codes[i+32:])<<4 | digits(codes[i+64:])<<2 | digits(codes[i+96:])
+			binary.LittleEndian.PutUint64(dst[i-at/4*3:], joined)
 		}
 	}
+}
+
+// digits are eight codes, -1, 0 and 1, plus 1, in a byte each.
+func digits(codes []int8) uint64 {
+	const ones = 0x0101010101010101
+	eight := binary.LittleEndian.Uint64(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(codes[:8]))), 8))
+	return (eight&(3*ones) + ones) & (3 * ones) // the low bits of -1 are 3
 }
 
 // I2STail is what stands behind the codes of a tensor: its scale, and padding.
@@ -211,10 +219,12 @@ func PutCodes(dst []byte, dtype string, codes []int8, scale uint16) {
 	for block := range slices.Chunk(codes, 256) {
 		b := dst[:size]
 		dst = dst[size:]
-		clear(b)
 		if dtype == TQ2_0 {
-			for v, c := range block {
-				b[v/128*32+v%32] |= byte(c+1) << (v % 128 / 32 * 2)
+			for half := range 2 {
+				for at := 128 * half; at < 128*half+32; at += 8 {
+					joined := digits(block[at:]) | digits(block[at+32:])<<2 | digits(block[at+64:])<<4 | digits(block[at+96:])<<6
+					binary.LittleEndian.PutUint64(b[at-96*half:], joined)
+				}
 			}
 		} else {
 			putTrits(b, block)
