@@ -39,6 +39,7 @@ def chatting(talking_model: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=60_000)  # machines that test are busy
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -52,7 +53,7 @@ class Visit:
         self.context = browser.new_context(
             base_url=url, viewport=options.pop("viewport", {"width": 1280, "height": 800}), **options
         )
-        self.context.set_default_timeout(20_000)
+        self.context.set_default_timeout(60_000)
         self.url = url
         self.complaints: list[str] = []
         self.posted: list[dict[str, Any]] = []  # bodies of requests for text
@@ -90,7 +91,7 @@ class Visit:
 
     def ended(self) -> "Visit":
         """Waits until nothing is being written."""
-        expect(self.button("Send")).to_be_visible(timeout=20_000)
+        expect(self.button("Send")).to_be_visible()
         return self
 
     def answered_with(self, body: str) -> "Visit":
