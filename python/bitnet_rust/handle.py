@@ -138,7 +138,7 @@ class Handle:
                 error, finish = failure, None
             else:
                 piece = Piece(0, text, token_id, finish, logprob if self._logprobs else None, top)
-            if ended is None and (error is not None or finish is not None):
+            if ended is None and self._id is not None and (error is not None or finish is not None):
                 self._core.cancel(self._id, error is None)  # the core has not ended it
         with self._changed:
             if piece is not None:
