@@ -89,6 +89,7 @@ var codes = []struct {
 	{model.ErrPreset, C.BN_ARGUMENT},
 	{cpu.ErrThreads, C.BN_ARGUMENT},
 	{pool.ErrEnv, C.BN_ARGUMENT},
+	{pool.ErrBudgetText, C.BN_ARGUMENT},
 	{errArgument, C.BN_ARGUMENT},
 	{errWrite, C.BN_FILE},
 	{fs.ErrNotExist, C.BN_NOT_FOUND},

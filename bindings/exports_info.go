@@ -37,6 +37,10 @@ func bn_build_info(out **C.char, errOut **C.char) C.int {
 				refused = append(refused, err.Error())
 			}
 		}
+		refusals := map[string]string{} // instruction sets that the processor has and the system does not give
+		for _, r := range cpu.Refused() {
+			refusals[r.ISA.String()] = r.Reason
+		}
 		supported := []string{}
 		for _, isa := range cpu.Supported() {
 			supported = append(supported, isa.String())
@@ -48,9 +52,14 @@ func bn_build_info(out **C.char, errOut **C.char) C.int {
 			"arch":               runtime.GOARCH,
 			"isa":                cpu.Active().String(),
 			"supported_isas":     supported,
+			"refused_isas":       refusals,
 			"features":           cpu.Features(),
 			"threads":            cpu.NumThreads(),
 			"physical_cores":     cpu.PhysicalCores(),
+			"logical_cpus":       cpu.LogicalCPUs(),
+			"cpu_quota":          cpu.Quota(),
+			"skip_zeros":         cpu.SkipZeros(),
+			"pool_debug":         pool.Default().Debug(),
 			"memory_budget":      pool.Default().Stats().Budget,
 			"environment_errors": refused,
 		})
@@ -80,6 +89,14 @@ func bn_set_isa(name *C.char, errOut **C.char) C.int {
 		if err := cpu.SetISA(isa); err != nil {
 			return fmt.Errorf("%w: isa: %w", errArgument, err)
 		}
+		return nil
+	})
+}
+
+//export bn_set_skip_zeros
+func bn_set_skip_zeros(on C.int, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		cpu.SetSkipZeros(on != 0)
 		return nil
 	})
 }

@@ -19,6 +19,22 @@ func bn_memory_stats(out **C.char, errOut **C.char) C.int {
 	return guard(errOut, func() error { return jsonOut(out, pool.Default().Stats()) })
 }
 
+// bn_set_memory_budget reads a text as BITNET_MEMORY_BUDGET has it; an empty one is what the machine has.
+//
+//export bn_set_memory_budget
+func bn_set_memory_budget(text *C.char, errOut **C.char) C.int {
+	return guard(errOut, func() (err error) {
+		var bytes int64
+		if budget := C.GoString(text); budget != "" {
+			if bytes, err = pool.ParseBudget(budget); err != nil {
+				return err
+			}
+		}
+		pool.Default().SetBudget(bytes)
+		return nil
+	})
+}
+
 //export bn_trim_memory
 func bn_trim_memory(given *C.int64_t, errOut **C.char) C.int {
 	return guard(errOut, func() error {

@@ -22,6 +22,28 @@ func (chunkPanic) Run(chunk int) {
 	}
 }
 
+// kernelCheck is one of cpu.SelfTest's as Python sees it.
+type kernelCheck struct {
+	Kernel string `json:"kernel"`
+	ISA    string `json:"isa"`
+	Error  string `json:"error"` // "" when it is right
+}
+
+//export bn_selftest_kernels
+func bn_selftest_kernels(out **C.char, errOut **C.char) C.int {
+	return guard(errOut, func() error {
+		list := []kernelCheck{}
+		for _, c := range cpu.SelfTest() {
+			check := kernelCheck{Kernel: c.Kernel, ISA: c.ISA.String()}
+			if c.Err != nil {
+				check.Error = c.Err.Error()
+			}
+			list = append(list, check)
+		}
+		return jsonOut(out, list)
+	})
+}
+
 // bn_selftest_panic panics in the place that a test wants to see contained:
 // in the call itself, by a fault of the processor, in a worker of the pool, or in
 // the goroutine of a long call.

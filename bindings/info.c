@@ -39,6 +39,15 @@ static PyObject *py_set_isa(PyObject *module, PyObject *args) {
   Py_RETURN_NONE;
 }
 
+static PyObject *py_set_skip_zeros(PyObject *module, PyObject *on) {
+  int value = PyObject_IsTrue(on);
+  if (value < 0 || bn_forked()) return NULL;
+  char *err = NULL;
+  int code = bn_set_skip_zeros(value, &err);
+  if (code) return bn_raise(code, err);
+  Py_RETURN_NONE;
+}
+
 static PyObject *py_read_bandwidth(PyObject *module, PyObject *args) {
   long long threads, bytes;
   double seconds, result = 0;
@@ -127,6 +136,16 @@ static PyObject *py_tensor_bytes(PyObject *module, PyObject *args) {
   return code ? bn_raise(code, err) : bn_text(text);
 }
 
+static PyObject *py_selftest_kernels(PyObject *module, PyObject *unused) {
+  if (bn_forked()) return NULL;
+  char *text = NULL, *err = NULL;
+  int code;
+  Py_BEGIN_ALLOW_THREADS
+  code = bn_selftest_kernels(&text, &err);
+  Py_END_ALLOW_THREADS
+  return code ? bn_raise(code, err) : bn_text(text);
+}
+
 static PyObject *py_selftest_panic(PyObject *module, PyObject *args) {
   char *place, *err = NULL;
   if (bn_forked() || !PyArg_ParseTuple(args, "s", &place)) return NULL;
@@ -144,6 +163,7 @@ static PyMethodDef methods[] = {
     {"num_threads", py_num_threads, METH_NOARGS, "num_threads() -> threads the kernels use."},
     {"set_num_threads", py_set_num_threads, METH_O, "set_num_threads(n): 1 to 1024."},
     {"set_isa", py_set_isa, METH_VARARGS, "set_isa(name): kernels run on that instruction set; the results do not change."},
+    {"set_skip_zeros", py_set_skip_zeros, METH_O, "set_skip_zeros(on): whether weights of neurons that are off are left unread; the results do not change."},
     {"read_bandwidth", py_read_bandwidth, METH_VARARGS, "read_bandwidth(threads, bytes, seconds) -> GB/s of reading memory."},
     {"presets", py_presets, METH_NOARGS, "presets() -> JSON list of the registered models."},
     {"find_preset", py_find_preset, METH_VARARGS, "find_preset(name) -> JSON of the model with that name, alias or hub id."},
@@ -153,6 +173,7 @@ static PyMethodDef methods[] = {
     {"inspect", py_inspect, METH_VARARGS, "inspect(path, stats, i2s_layout) -> JSON of what the files of a model hold."},
     {"verify", py_verify, METH_VARARGS, "verify(path, options, progress) -> JSON of what is wrong with the files of a model."},
     {"tensor_bytes", py_tensor_bytes, METH_VARARGS, "tensor_bytes(path, name, at, n) -> JSON string: base64 of bytes of a tensor in a model's files."},
+    {"selftest_kernels", py_selftest_kernels, METH_NOARGS, "selftest_kernels() -> JSON list of kernels, instruction sets and what is wrong."},
     {"selftest_panic", py_selftest_panic, METH_VARARGS, "selftest_panic(place): panics, to test that it is contained."},
     {NULL, NULL, 0, NULL},
 };

@@ -18,6 +18,14 @@ static PyObject *py_memory_blocks(PyObject *module, PyObject *unused) {
   return code ? bn_raise(code, err) : bn_text(text);
 }
 
+static PyObject *py_set_memory_budget(PyObject *module, PyObject *args) {
+  char *text, *err = NULL;
+  if (bn_forked() || !PyArg_ParseTuple(args, "s", &text)) return NULL;
+  int code = bn_set_memory_budget(text, &err);
+  if (code) return bn_raise(code, err);
+  Py_RETURN_NONE;
+}
+
 static PyObject *py_trim_memory(PyObject *module, PyObject *unused) {
   if (bn_forked()) return NULL;
   int64_t given = 0;
@@ -104,6 +112,7 @@ static PyType_Spec watch_spec = {
 static PyMethodDef functions[] = {
     {"memory_stats", py_memory_stats, METH_NOARGS, "memory_stats() -> JSON of the pool's counters."},
     {"memory_blocks", py_memory_blocks, METH_NOARGS, "memory_blocks() -> JSON list of the live blocks and where they were allocated."},
+    {"set_memory_budget", py_set_memory_budget, METH_VARARGS, "set_memory_budget(text): as '8GiB' or '50%'; '' is what the machine has."},
     {"trim_memory", py_trim_memory, METH_NOARGS, "trim_memory() -> bytes given back to the system."},
     {"watch_pressure", py_watch_pressure, METH_O, "watch_pressure(threshold) -> PressureWatch"},
     {NULL, NULL, 0, NULL},

@@ -15,6 +15,7 @@ static int (*const parts[])(PyObject *) = {
     bn_init_tensor,
     bn_init_dlpack,
     bn_init_memory,
+    bn_init_log,
     bn_init_dataset,
     bn_init_tokens,
     bn_init_train,

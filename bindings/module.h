@@ -72,6 +72,7 @@ int bn_init_scheduler(PyObject *module);
 int bn_init_tensor(PyObject *module);
 int bn_init_dlpack(PyObject *module);
 int bn_init_memory(PyObject *module);
+int bn_init_log(PyObject *module);
 int bn_init_dataset(PyObject *module);
 int bn_init_tokens(PyObject *module);
 int bn_init_train(PyObject *module);

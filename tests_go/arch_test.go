@@ -35,6 +35,7 @@ var layers = [][]string{
 	{"core/format/safetensors", "core/format/gguf", "core/format/onnx", "core/format/npz", "core/format/bitnet"},
 	{"core/format/atomicfile", "core/format/container"},
 	{"core/pool"},
+	{"core/logs"},
 	{"accel/cpu"},
 }
 

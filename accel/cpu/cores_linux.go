@@ -13,6 +13,12 @@ func PhysicalCores() int {
 	return countCores(os.DirFS("/"), affinity())
 }
 
+// LogicalCPUs is how many logical CPUs this process may run on, SMT siblings counted each.
+func LogicalCPUs() int { return len(affinity()) }
+
+// Quota is the CPU time that the control groups of this process allow, in whole CPUs rounded up; 0 when there is no limit.
+func Quota() int { return cpuQuota(os.DirFS("/")) }
+
 // affinity lists the logical CPUs that the process may run on.
 func affinity() []int {
 	var set unix.CPUSet

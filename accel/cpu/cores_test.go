@@ -104,6 +104,10 @@ func TestPhysicalCoresOnMadeUpMachines(t *testing.T) {
 }
 
 func TestPhysicalCoresOfThisMachine(t *testing.T) {
+	require.GreaterOrEqual(t, LogicalCPUs(), PhysicalCores())
+	if q := Quota(); q > 0 {
+		require.LessOrEqual(t, PhysicalCores(), q)
+	}
 	n := PhysicalCores()
 	require.GreaterOrEqual(t, n, 1)
 	require.LessOrEqual(t, n, runtime.NumCPU())

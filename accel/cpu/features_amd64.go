@@ -8,12 +8,17 @@ func detect() features {
 	avx2 := x.HasAVX2 && x.HasFMA // what has these converts half precision too (F16C)
 	avx512 := avx2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512DQ && x.HasAVX512VNNI
 	var f features
+	amx := avx512 && x.HasAMXTile && x.HasAMXInt8
+	if amx && !requestTiles() {
+		amx = false
+		f.refused = append(f.refused, Refusal{AMX, "the operating system gives this process no tile registers"})
+	}
 	for _, c := range []struct {
 		isa ISA
 		has bool
 	}{
 		{AVX2, avx2}, {AVXVNNI, avx2 && x.HasAVXVNNI}, {AVX512, avx512},
-		{AMX, avx512 && x.HasAMXTile && x.HasAMXInt8 && requestTiles()},
+		{AMX, amx},
 	} {
 		if c.has {
 			f.isas = append(f.isas, c.isa)

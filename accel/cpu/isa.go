@@ -88,6 +88,15 @@ func SetISA(isa ISA) error {
 	return &UnsupportedISAError{ISA: isa, Supported: Supported()}
 }
 
+// Refusal is an instruction set of this processor that is not among [Supported], and why.
+type Refusal struct {
+	ISA    ISA
+	Reason string
+}
+
+// Refused lists the instruction sets that the processor has and the operating system does not let this process use.
+func Refused() []Refusal { return append([]Refusal(nil), detected.refused...) }
+
 // Features names the processor features that the package looked for and found, for build information.
 func Features() []string { return append([]string(nil), detected.names...) }
 
@@ -109,8 +118,9 @@ func present(list ...feature) (names []string) {
 
 // features is what detection found on this processor.
 type features struct {
-	isas  []ISA // beside Scalar, slowest first
-	names []string
+	isas    []ISA // beside Scalar, slowest first
+	names   []string
+	refused []Refusal
 }
 
 var detected = detect()

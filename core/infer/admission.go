@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/bitnet-rust/bitnet_rust/core/logs"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 )
 
@@ -100,6 +101,8 @@ func (b *batch) suspend() {
 	b.active = b.active[:last]
 	b.park(r)
 	b.waiting = append(b.waiting, r)
+	logs.Get().Info("no memory for the keys and values of all requests: one waits and reads its tokens again later",
+		"running", len(b.active), "waiting", len(b.waiting))
 }
 
 // park takes a request's place and pages away.

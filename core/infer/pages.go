@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"sync"
 
+	"github.com/bitnet-rust/bitnet_rust/core/logs"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
@@ -222,6 +223,9 @@ func (s *pageStore) trim() bool {
 	defer s.mu.Unlock()
 	s.evictAll()
 	some := len(s.free) > 0
+	if some {
+		logs.Get().Debug("kept pages of keys and values evicted", "pages", len(s.free), "bytes", len(s.free)*s.bytes)
+	}
 	for _, p := range s.free {
 		p.block.Release()
 	}

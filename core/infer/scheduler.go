@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bitnet-rust/bitnet_rust/core/logs"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
@@ -81,6 +82,7 @@ func newScheduler(e *Engine, o SchedulerOptions, now func() time.Time) (*Schedul
 	}
 	s.stop, s.cancel = context.WithCancel(context.Background())
 	s.snapshot() // metrics are complete from the start
+	logs.Get().Debug("scheduler started", "sequences", o.MaxSequences, "batch_tokens", o.MaxBatchTokens, "pages", pages, "mode", o.Mode)
 	go s.run()
 	return s, nil
 }
@@ -208,6 +210,7 @@ func (s *Scheduler) turn() (err error) {
 func recovered(err *error) {
 	if r := recover(); r != nil {
 		*err = &PanicError{Value: r, Stack: debug.Stack()}
+		logs.Get().Error("a step panicked, which ends its requests", "error", *err)
 	}
 }
 

@@ -10,11 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/logs"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
@@ -103,12 +106,22 @@ var (
 // for files and tensors, pool.ErrOutOfMemory when the weights do not fit, ErrOption for a bad option, and ctx.Err() when
 // ctx ends first. After an error nothing is left in memory.
 func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {
+	start := time.Now()
+	m, err := loadPath(ctx, path, o)
+	if err == nil {
+		m.logLoaded(path, start)
+	}
+	return m, err
+}
+
+// loadPath is Load without its log record.
+func loadPath(ctx context.Context, path string, o LoadOptions) (*Model, error) {
 	head, err := o.check()
 	if err != nil {
 		return nil, err
 	}
 	if o.Trainable {
-		return loadTrainable(ctx, o, func(ctx context.Context, o LoadOptions) (*Model, error) { return Load(ctx, path, o) })
+		return loadTrainable(ctx, o, func(ctx context.Context, o LoadOptions) (*Model, error) { return loadPath(ctx, path, o) })
 	}
 	l := newLoader(o, head)
 	if native, err := nativePath(path); err != nil {
@@ -126,6 +139,20 @@ func Load(ctx context.Context, path string, o LoadOptions) (*Model, error) {
 	}
 	return loadHF(ctx, path, l)
 }
+
+// logLoaded says what was loaded, and once in a process with what it will be run.
+func (m *Model) logLoaded(path string, start time.Time) {
+	logs.Get().Info("model loaded", "path", path, "format", m.Info.Format, "parameters", m.Info.Parameters, "bytes", m.Info.WeightBytes,
+		"seconds", time.Since(start).Seconds())
+	logKernels()
+}
+
+var logKernels = sync.OnceFunc(func() {
+	for _, r := range cpu.Refused() {
+		logs.Get().Warn("instruction set not used", "isa", r.ISA.String(), "reason", r.Reason)
+	}
+	logs.Get().Debug("kernels chosen", "isa", cpu.Active().String(), "threads", cpu.NumThreads())
+})
 
 // check refuses options that cannot be, and gives the wanted form of the head.
 func (o *LoadOptions) check() (tableFormat, error) {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
 	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
@@ -65,10 +66,15 @@ func LoadReader(ctx context.Context, r io.ReaderAt, size int64, name string, o L
 		}
 		return m, m.SetAssets(files)
 	}
+	start, wanted := time.Now(), load
 	if o.Trainable {
-		return loadTrainable(ctx, o, load)
+		wanted = func(ctx context.Context, o LoadOptions) (*Model, error) { return loadTrainable(ctx, o, load) }
 	}
-	return load(ctx, o)
+	m, err := wanted(ctx, o)
+	if err == nil {
+		m.logLoaded(name, start)
+	}
+	return m, err
 }
 
 // nativeConfig reads only the config of a native file.

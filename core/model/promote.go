@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/logs"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
@@ -100,6 +102,8 @@ func (m *Model) sound(ctx context.Context) error {
 
 func (p *promoter) run(ctx context.Context) {
 	defer close(p.done)
+	start := time.Now()
+	defer func() { p.log(ctx, start) }()
 	debug.SetPanicOnFault(true) // the file may be cut short: then the steps will say so
 	defer func() {
 		if r := recover(); r != nil {
@@ -125,6 +129,20 @@ func (p *promoter) run(ctx context.Context) {
 			return
 		}
 		p.err = cmp.Or(p.err, full)
+	}
+}
+
+// log says how it went.
+func (p *promoter) log(ctx context.Context, start time.Time) {
+	damage, seconds := p.model.damage.Load(), time.Since(start).Seconds()
+	switch {
+	case damage != nil:
+		logs.Get().Error("weights are damaged: every step will be refused", "error", *damage)
+	case ctx.Err() != nil: // closed meanwhile
+	case p.err != nil:
+		logs.Get().Warn("weights stay in the file's mapping, which is about a quarter slower", "error", p.err)
+	default:
+		logs.Get().Debug("weights checked", "moved", p.moves, "seconds", seconds)
 	}
 }
 

@@ -25,6 +25,7 @@ var (
 	ErrClosed      = errors.New("pool is closed")         // from Alloc after Close
 	ErrInUse       = errors.New("blocks still in use")    // InUseError
 	ErrEnv         = errors.New("invalid environment variable")
+	ErrBudgetText  = errors.New("unreadable memory budget") // from ParseBudget
 )
 
 // BudgetError says that an allocation did not fit the budget, even after all free memory was given back.
@@ -116,13 +117,24 @@ func DetectBudget() int64 {
 	return math.MaxInt64
 }
 
+const budgetForm = `a positive number with B, KiB, MiB, GiB, TiB, KB, MB, GB, TB or % behind it, as in "8GiB"`
+
+// ParseBudget reads a budget as BITNET_MEMORY_BUDGET has it, "8GiB" or "50%" of DetectBudget, in bytes. The error wraps ErrBudgetText.
+func ParseBudget(text string) (int64, error) {
+	n, ok := parseSize(text, DetectBudget())
+	if !ok {
+		return 0, fmt.Errorf("pool: %w %q: expected %s", ErrBudgetText, text, budgetForm)
+	}
+	return n, nil
+}
+
 // optionsFromEnv reads the default pool's configuration through getenv.
 func optionsFromEnv(getenv func(string) string) (Options, error) {
 	o := Options{HugePages: true}
 	if v := getenv(EnvBudget); v != "" {
 		n, ok := parseSize(v, DetectBudget())
 		if !ok {
-			return o, &EnvError{EnvBudget, v, `a positive number with B, KiB, MiB, GiB, TiB, KB, MB, GB, TB or % behind it, as in "8GiB"`}
+			return o, &EnvError{EnvBudget, v, budgetForm}
 		}
 		o.Budget = n
 	}

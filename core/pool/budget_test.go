@@ -10,6 +10,39 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestABudgetIsChangedWhileThePoolIsUsed(t *testing.T) {
+	p := New(Options{Budget: 64 << 20})
+	first, err := p.Alloc(8<<20, "weights")
+	require.NoError(t, err)
+	p.SetBudget(10 << 20)
+	_, err = p.Alloc(4<<20, "kv cache")
+	var refused *BudgetError
+	require.ErrorAs(t, err, &refused)
+	assert.EqualValues(t, 10<<20, refused.Budget)
+	p.SetBudget(64 << 20)
+	second, err := p.Alloc(4<<20, "kv cache")
+	require.NoError(t, err)
+	p.SetBudget(0)
+	assert.Equal(t, DetectBudget(), p.Stats().Budget)
+	first.Release()
+	second.Release()
+	require.NoError(t, p.Close())
+}
+
+func TestABudgetIsReadAsTheEnvironmentHasIt(t *testing.T) {
+	n, err := ParseBudget("1.5 GiB")
+	require.NoError(t, err)
+	assert.EqualValues(t, 3<<29, n)
+	half, err := ParseBudget("50%")
+	require.NoError(t, err)
+	assert.InDelta(t, float64(DetectBudget())/2, float64(half), 1)
+	for _, text := range []string{"much", "", "-1GiB", "0"} {
+		_, err := ParseBudget(text)
+		require.ErrorIs(t, err, ErrBudgetText, text)
+		assert.Contains(t, err.Error(), "expected a positive number")
+	}
+}
+
 func TestWhatDoesNotFitTheBudgetIsABudgetError(t *testing.T) {
 	p := New(Options{Budget: 8 << 20})
 	b := mustAlloc(t, p, 5<<20)

@@ -9,7 +9,7 @@ import (
 )
 
 // adviseHuge does nothing: these systems choose large pages by themselves.
-func adviseHuge([]byte) {}
+func adviseHuge([]byte) error { return nil }
 
 // adviseUnused lets the kernel take the pages of b when it needs them. What they read afterwards is not promised.
 func adviseUnused(b []byte) (zeroed bool) {

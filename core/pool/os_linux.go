@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// adviseHuge asks for huge pages under b. It is advice: a kernel without them still gives ordinary pages.
-func adviseHuge(b []byte) { _ = unix.Madvise(b, unix.MADV_HUGEPAGE) }
+// adviseHuge asks for huge pages under b. It is advice: a kernel without them still gives ordinary pages, and the error says so.
+func adviseHuge(b []byte) error { return unix.Madvise(b, unix.MADV_HUGEPAGE) }
 
 // adviseUnused gives the pages of b back to the kernel and keeps the addresses. It reports whether they now read as zero.
 func adviseUnused(b []byte) (zeroed bool) { return unix.Madvise(b, unix.MADV_DONTNEED) == nil }

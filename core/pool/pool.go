@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+
+	"github.com/bitnet-rust/bitnet_rust/core/logs"
 )
 
 // Options configure a pool; the zero value is ready to use.
@@ -19,7 +21,7 @@ type Options struct {
 // All methods may be called from any goroutine.
 type HybridMemoryPool struct {
 	opts   Options
-	budget int64
+	budget atomic.Int64
 	err    error // of the configuration; every Alloc returns it
 	closed atomic.Bool
 
@@ -31,6 +33,7 @@ type HybridMemoryPool struct {
 	watchers callbacks[watcher]
 	keepers  callbacks[keeper]
 	registry *registry // debug mode only
+	refused  sync.Once // for the one record of refused huge pages
 }
 
 // maxBlock is the largest size that can be rounded up to pages and mapped with room for alignment.
@@ -41,10 +44,8 @@ var errNoBudget = errors.New("no budget")
 
 // New makes a pool. It maps nothing before the first block.
 func New(o Options) *HybridMemoryPool {
-	p := &HybridMemoryPool{opts: o, budget: o.Budget}
-	if p.budget <= 0 {
-		p.budget = DetectBudget()
-	}
+	p := &HybridMemoryPool{opts: o}
+	p.SetBudget(o.Budget)
 	p.runs = runAllocator{pool: p, chunks: map[*chunk]struct{}{}}
 	p.large = runAllocator{pool: p, chunks: map[*chunk]struct{}{}, large: true}
 	p.classes = make([]sizeClass, len(classSizes))
@@ -70,6 +71,18 @@ func newFromEnv(getenv func(string) string) *HybridMemoryPool {
 	return p
 }
 
+// SetBudget changes the most bytes that the pool may map; 0 or less is DetectBudget. Memory beyond a smaller budget stays where it is, and
+// nothing is added to it until enough is free. Callbacks of OnPressure keep the limits that they had.
+func (p *HybridMemoryPool) SetBudget(bytes int64) {
+	if bytes <= 0 {
+		bytes = DetectBudget()
+	}
+	p.budget.Store(bytes)
+}
+
+// Debug says whether the pool is in debug mode.
+func (p *HybridMemoryPool) Debug() bool { return p.registry != nil }
+
 // Alloc returns a block of n zeroed bytes that starts on a multiple of Align. n may be 0. The tag names the block in errors and reports.
 //
 // If the budget has no room, free memory is given back to the operating system, then what is kept (OnShortage), and the allocation tried
@@ -89,7 +102,7 @@ func (p *HybridMemoryPool) Check(n int64, tag string) error {
 	switch {
 	case p.err != nil:
 		return p.err
-	case n > p.budget:
+	case n > p.budget.Load():
 		p.count.failed.budget.Add(1)
 		return p.budgetError(n, tag)
 	}
@@ -117,6 +130,7 @@ func (p *HybridMemoryPool) alloc(n int, tag string, zero, spare bool) (*Block, e
 		err = p.place(b, n, zero)
 	}
 	if err != nil && !spare && p.releaseKept() {
+		logs.Get().Info("memory ran short: what was kept for later was given back", "for", tag, "bytes", n, "budget", p.budget.Load())
 		p.giveBack(false)
 		err = p.place(b, n, zero)
 	}
@@ -179,7 +193,7 @@ func (p *HybridMemoryPool) failure(err error, n int, tag string) error {
 }
 
 func (p *HybridMemoryPool) budgetError(n int64, tag string) error {
-	return &BudgetError{tag, n, p.count.inUse.now.Load(), p.count.reserved.now.Load(), p.budget}
+	return &BudgetError{tag, n, p.count.inUse.now.Load(), p.count.reserved.now.Load(), p.budget.Load()}
 }
 
 // free takes back the memory of a block whose last reference was dropped.
@@ -203,7 +217,7 @@ func (p *HybridMemoryPool) free(b *Block) {
 func (p *HybridMemoryPool) reserve(n int) bool {
 	for {
 		now := p.count.reserved.now.Load()
-		if int64(n) > p.budget-now {
+		if int64(n) > p.budget.Load()-now {
 			return false
 		}
 		if p.count.reserved.now.CompareAndSwap(now, now+int64(n)) {
@@ -220,6 +234,7 @@ func (p *HybridMemoryPool) unreserve(n int) { p.count.reserved.add(-int64(n)) }
 func (p *HybridMemoryPool) Trim() int64 {
 	n := p.giveBack(true)
 	p.count.trimmed.Add(n)
+	logs.Get().Debug("memory given back to the system", "bytes", n)
 	return n
 }
 

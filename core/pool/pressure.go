@@ -23,7 +23,7 @@ type watcher struct {
 // cancel ends the calls; it may be called more than once.
 func (p *HybridMemoryPool) OnPressure(threshold float64, notify func(Stats)) (cancel func()) {
 	limit := int64(math.MaxInt64)
-	if v := math.Ceil(threshold * float64(p.budget)); v < math.MaxInt64 {
+	if v := math.Ceil(threshold * float64(p.budget.Load())); v < math.MaxInt64 {
 		limit = max(1, int64(v))
 	}
 	w := &watcher{limit: limit, notify: notify}

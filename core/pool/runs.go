@@ -3,6 +3,8 @@ package pool
 import (
 	"math/bits"
 	"sync"
+
+	"github.com/bitnet-rust/bitnet_rust/core/logs"
 )
 
 // Sizes of mappings, in bytes.
@@ -219,7 +221,7 @@ func (a *runAllocator) grow(pages int) (*run, error) {
 	if a.large {
 		size, align = largeChunkBytes, hugePage
 	}
-	if share := a.pool.budget / 16; int64(size) > share {
+	if share := a.pool.budget.Load() / 16; int64(size) > share {
 		size = roundUp(int(share), pageSize)
 	}
 	if a.large && need > size/2 {
@@ -237,13 +239,16 @@ func (a *runAllocator) grow(pages int) (*run, error) {
 		return nil, err
 	}
 	if a.large && a.pool.opts.HugePages {
-		adviseHuge(mem)
+		if err := adviseHuge(mem); err != nil {
+			a.pool.refused.Do(func() { logs.Get().Warn("huge pages refused: weights stream about a quarter slower", "error", err) })
+		}
 	}
 	c := &chunk{mem: mem, touched: make([]bool, size/pageSize)}
 	c.first = &run{chunk: c, pages: len(c.touched)}
 	a.chunks[c] = struct{}{}
 	a.idle += size
 	a.list(c.first)
+	logs.Get().Debug("memory mapped", "bytes", size, "reserved", a.pool.count.reserved.now.Load(), "budget", a.pool.budget.Load())
 	return c.first, nil
 }
 

@@ -119,7 +119,7 @@ func (p *HybridMemoryPool) InUse() int64 { return p.count.inUse.now.Load() }
 func (p *HybridMemoryPool) Stats() Stats {
 	c := &p.count
 	s := Stats{
-		Budget:        p.budget,
+		Budget:        p.budget.Load(),
 		Requested:     c.requested.now.Load(),
 		InUse:         c.inUse.now.Load(),
 		Reserved:      c.reserved.now.Load(),

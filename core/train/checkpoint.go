@@ -9,7 +9,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/bitnet-rust/bitnet_rust/core/logs"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
 )
@@ -103,9 +105,11 @@ func (t *Trainer) SaveCheckpoint() (path string, err error) {
 	}
 	defer release()
 	path = checkpointPath(dir, t.step)
+	start := time.Now()
 	if err := t.WriteCheckpoint(path); err != nil {
 		return "", err
 	}
+	logs.Get().Info("checkpoint saved", "path", path, "step", t.step, "seconds", time.Since(start).Seconds())
 	delete(t.damaged, path)
 	if err := t.prune(); err != nil {
 		return "", err

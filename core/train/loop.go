@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
+	"github.com/bitnet-rust/bitnet_rust/core/logs"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
@@ -129,7 +130,11 @@ func (t *Trainer) Train(ctx context.Context) error {
 	if err := t.begin(); err != nil {
 		return err
 	}
-	return t.end(t.loop(ctx))
+	start, from := time.Now(), t.step
+	logs.Get().Info("training started", "step", t.step, "steps", t.config.Steps)
+	err = t.end(t.loop(ctx))
+	logs.Get().Info("training ended", "step", t.step, "updates", t.step-from, "seconds", time.Since(start).Seconds(), "error", err)
+	return err
 }
 
 // loop is a run from its first event to its last update.

@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._bitnet import __version__
+from .configuration import Settings, settings
 from .errors import (
     ArgumentError,
     AutogradError,
@@ -148,6 +149,7 @@ __all__ = [
     "QueueFullError",
     "RequestCanceledError",
     "SamplingOptions",
+    "Settings",
     "ShapeError",
     "Tensor",
     "TokenFile",
@@ -178,6 +180,7 @@ __all__ = [
     "optim",
     "register_model",
     "set_num_threads",
+    "settings",
     "trim_memory",
     "verify_model",
 ]

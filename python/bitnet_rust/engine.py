@@ -15,6 +15,7 @@ from .arrays import seconds, whole_number
 from .errors import ArgumentError, DTypeError
 from .generation import SamplingOptions, sampling_json
 from .handle import Handle, refuse_forked
+from .logs import delivered
 from .model import BitNetModel, assistant_of
 from .streaming import SequenceText
 
@@ -81,7 +82,8 @@ class Engine:
         if target_step is not None:
             options["target_step"] = seconds(target_step, "target_step")
         self.model = model
-        self._core = _bitnet.scheduler(model._model, json.dumps(options), assistant)
+        with delivered():
+            self._core = _bitnet.scheduler(model._model, json.dumps(options), assistant)
         self._open: dict[int, Handle] = {}
         self._lock = threading.Lock()  # held while a request is entered, so that what comes of it finds it
         self._thread = threading.Thread(

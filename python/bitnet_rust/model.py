@@ -1,8 +1,10 @@
 """BitNetModel: a loaded model, in the manner of Hugging Face's classes."""
 
 import json
+import logging
 import math
 import re
+import time
 import warnings
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,11 +18,13 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Self, SupportsInde
 from . import _bitnet
 from .arrays import as_prompts, batch_ids, is_batch, pad_logits, token_ids, whole_number
 from .config import BitNetConfig, fields_json
+from .configuration import settings
 from .errors import ArgumentError, DeviceError, DTypeError, FileSystemError, FormatError, ModelWarning
 from .file_like import file_name, is_file
 from .file_like import load as load_file
 from .generation import GenerationOptions, GenerationResult, Session, sampling_json
 from .hub import resolve
+from .logs import delivered, event
 from .metadata import decode as decode_metadata
 from .metadata import encode as encode_metadata
 from .registry import find_model
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 Progress = Callable[[int, int], object]
+_LOG = logging.getLogger(__name__)
 LinearClass = Literal["autobitlinear", "bitlinear"]
 GGUFType = Literal["i2_s", "tq1_0", "tq2_0", "f16", "bf16", "f32"]
 
@@ -82,6 +87,7 @@ class BitNetModel:
     # --- making and saving -------------------------------------------------------------------------------------------
 
     @classmethod
+    @delivered()
     def from_pretrained(
         cls,
         name: str | PathLike[str] | IO[bytes],
@@ -142,6 +148,7 @@ class BitNetModel:
 
         Raises ModelNotFoundError, FormatError, ConfigError, OutOfMemoryError; each names the file and what is wrong.
         """
+        settings.check()
         _device(device)
         options = {
             "head_format": checked_head_dtype(head_dtype),
@@ -226,6 +233,7 @@ class BitNetModel:
         """
         from .tensor import Tensor
 
+        settings.check()
         if not isinstance(state, Mapping):
             raise DTypeError(f"state is of type {type(state).__name__}: expected a dictionary of arrays by name")
         options = {
@@ -242,6 +250,7 @@ class BitNetModel:
         return model
 
     @classmethod
+    @delivered()
     def _random(
         cls,
         config: BitNetConfig | Mapping[str, Any] | str | PathLike[str],
@@ -250,6 +259,7 @@ class BitNetModel:
         **options: Any,
     ) -> Self:
         """from_config with the core's options for random models."""
+        settings.check()
         fields: Any = config
         if isinstance(config, PathLike) or (isinstance(config, str) and config.lower().endswith(_CONFIG_FILES)):
             fields = BitNetConfig.from_file(config)
@@ -327,12 +337,17 @@ class BitNetModel:
         self, path: str | PathLike[str], format: str, options: Mapping[str, Any], progress: Progress | None
     ) -> int:
         """Writes the model as the core's options say; gives the size that a dry run finds."""
-        with _writable(path, make=not options.get("dry_run")) as place:
+        start, written = time.monotonic(), not options.get("dry_run")
+        with delivered(), _writable(path, make=written) as place:
             if format == "onnx":
                 from .onnx_export import save_onnx
 
-                return save_onnx(self._model, self.config, self._assets, place, options, progress)
-            return self._model.save(place, format, json.dumps(options), progress)
+                size = save_onnx(self._model, self.config, self._assets, place, options, progress)
+            else:
+                size = self._model.save(place, format, json.dumps(options), progress)
+        if written:
+            event(_LOG, logging.INFO, "model saved", path=fspath(path), format=format, seconds=time.monotonic() - start)
+        return size
 
     def close(self) -> None:
         """Gives the memory back, after calls in flight on other threads. A closed model raises ArgumentError."""

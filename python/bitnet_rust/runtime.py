@@ -1,12 +1,14 @@
 """The process as the Go core sees it: build, instruction set, threads, memory."""
 
 import json
+import operator
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from . import _bitnet
+from .configuration import settings
 
 
 def build_info() -> dict[str, Any]:
@@ -14,9 +16,11 @@ def build_info() -> dict[str, Any]:
 
     Keys: ``version``, ``go_version``, ``os``, ``arch``, ``isa`` (the instruction set in use; ``BITNET_ISA`` chooses
     another of ``supported_isas``), ``features`` of the processor, ``threads``, ``physical_cores``, ``memory_budget`` in
-    bytes, ``environment_errors`` (a sentence for each ``BITNET_`` variable that cannot be honoured).
+    bytes, ``skip_zeros``, ``pool_debug``, ``environment_errors`` (a sentence for each ``BITNET_`` variable, and each line of the
+    settings file, that cannot be honoured).
     """
     info: dict[str, Any] = json.loads(_bitnet.build_info())
+    info["environment_errors"] += settings.errors
     return info
 
 
@@ -31,7 +35,7 @@ def set_num_threads(n: int) -> None:
     At start it is ``BITNET_NUM_THREADS`` or the number of physical cores that the process may use. Results do not
     depend on it: each output is computed by one thread in one fixed order.
     """
-    _bitnet.set_num_threads(n)
+    settings.set(num_threads=operator.index(n))
 
 
 def memory_stats() -> dict[str, Any]:

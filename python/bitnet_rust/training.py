@@ -23,6 +23,7 @@ from .callbacks import (
 )
 from .datasets import DataOptions, make_dataset
 from .errors import ArgumentError, BitNetError, CheckpointWarning, TokenizerError, missing_extra
+from .logs import delivered
 from .metadata import add_run
 from .model import BitNetModel
 from .optim import Optimizer, optimizer_fields
@@ -207,7 +208,8 @@ class Trainer:
         self._listeners = [*self._own_callbacks(), *map(as_callback, self.callbacks)]
         self._running = True
         try:
-            run.train(self._hear)
+            with delivered():
+                run.train(self._hear)
         except (KeyboardInterrupt, SystemExit) as end:
             self._save_before(end)
             raise

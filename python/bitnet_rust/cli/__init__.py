@@ -2,6 +2,7 @@
 
 Exit status: 0 done, 1 the model or the input cannot be used (one line on stderr says why), 2 wrong usage,
 130 interrupted, 143 terminated by SIGTERM. Results go to stdout, progress and errors to stderr; ``--json`` gives one JSON object (or list).
+``--debug`` shows an error's traceback, ``--quiet`` errors alone.
 """
 
 import io
@@ -15,8 +16,11 @@ from typing import Annotated
 import typer
 
 from .. import bench
-from ..errors import BitNetError, InternalError
+from ..configuration import near, settings
+from ..errors import ArgumentError, BitNetError, InternalError
+from . import config
 from .about import info, models
+from .common import Debug, LogFormat, LogLevel, Quiet, prepare, said
 from .files import convert, diff, inspect, verify
 from .output import fail, one_line, show_warning
 from .serving import serve
@@ -27,7 +31,6 @@ app = typer.Typer(
     name="bitnet",
     help="BitNet b1.58 language models on the CPU.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 _COMMANDS: dict[str, Callable[..., None]] = {
@@ -37,7 +40,9 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }  # fmt: skip
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
+app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")
+prepare(app)
 
 
 def _version(asked: bool) -> None:
@@ -50,11 +55,22 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
 ) -> None:
     """BitNet b1.58 language models on the CPU."""
+    given = said(quiet=quiet, debug=debug, log_level=log_level, log_format=log_format)
+    context.with_resource(settings.override(**given))
+    names = list(context.command.commands)  # type: ignore[attr-defined]  # it is a group
+    for name, table in settings.command().items():
+        if isinstance(table, dict) and name not in names and context.invoked_subcommand != "config":
+            raise ArgumentError(f"{settings.path}: [{name}] is no command of bitnet{near(name, names)}")
 
 
 def _interrupted() -> int:
@@ -89,6 +105,11 @@ def run() -> int:
         return fail(one_line(error), 1)
     except KeyboardInterrupt:
         return _interrupted()
+    except Exception as defect:
+        return fail(
+            f"{type(defect).__name__}: {one_line(defect)}: this is a defect of bitnet_rust; please report it with what --debug shows",
+            1,
+        )
     except SystemExit as end:
         if end.code == 130:  # typer's word for the same
             return _interrupted()

@@ -9,7 +9,7 @@ import typer
 
 from ..errors import ArgumentError, BitNetError
 from .options import AsJSON, HeadDType, I2SLayout, Offline, Packing, Quantize, Revision
-from .output import LoadBar, cell, fail, load_model, one_line, print_json, print_table, working
+from .output import LoadBar, cell, fail, load_model, one_line, print_json, print_table, watched, working
 
 if TYPE_CHECKING:
     from ..comparison import ModelDiff
@@ -182,7 +182,7 @@ def verify(
             quantize=quantize,
             revision=revision,
             local_files_only=offline,
-            progress=bar if sys.stderr.isatty() else None,
+            progress=bar if watched() else None,
         )
     if as_json:
         print_json(found.to_dict())
@@ -285,7 +285,7 @@ def convert(
             check=not no_check,
             dry_run=dry_run,
             local_files_only=offline,
-            progress=draw if sys.stderr.isatty() else None,
+            progress=draw if watched() else None,
         )
     if as_json:
         print_json(done.to_dict())

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..configuration import settings
 from ..errors import ArgumentError, FileSystemError
 from ..runtime import set_num_threads
 
@@ -27,7 +28,7 @@ def load_model(name: str, *, threads: int | None = None, offline: bool, **option
         model = BitNetModel.from_pretrained(
             name,
             local_files_only=offline,
-            progress=bar if sys.stderr.isatty() else None,
+            progress=bar if watched() else None,
             **options,
         )
     with model:
@@ -90,10 +91,20 @@ class LoadBar:
             self._bar.stop()
 
 
+def quiet() -> bool:
+    """Whether nothing but errors is to be said on stderr."""
+    return bool(settings.look("quiet", strict=False).value)
+
+
+def watched() -> bool:
+    """Whether somebody looks at stderr and wants to see progress there."""
+    return sys.stderr.isatty() and not quiet()
+
+
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """A spinner on stderr, for people."""
-    if not sys.stderr.isatty():
+    if not watched():
         yield
         return
     from rich.console import Console
@@ -159,7 +170,8 @@ def show_warning(
     line: str | None = None,
 ) -> None:
     """A warning on one line of stderr, without the place in our code: a `warnings.showwarning`."""
-    print(f"bitnet: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    if not quiet():
+        print(f"bitnet: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def fail(message: str, status: int) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import FileSystemError
+from .common import logging
 from .options import (
     AssistantModel,
     AssistantRevision,
@@ -57,7 +58,6 @@ def serve(
     body_timeout: Annotated[float, typer.Option(help="Seconds for a request to arrive.")] = 30.0,
     write_timeout: Annotated[float, typer.Option(help="Seconds that a client may leave its answer unread.")] = 60.0,
     drain_timeout: Annotated[float, typer.Option(help="Seconds for running requests when the server ends.")] = 30.0,
-    log_format: Annotated[str, typer.Option(help="json or text.")] = "json",
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts and answers to the log.")] = False,
     assistant_model: AssistantModel = None,
     assistant_revision: AssistantRevision = None,
@@ -80,10 +80,7 @@ def serve(
     from ..engine import Engine
     from ..server import ServerOptions, read_keys
     from ..server import serve as run
-    from ..server.logs import log_to_stderr
 
-    if log_format not in ("json", "text"):
-        raise typer.BadParameter(f"{log_format}: expected json or text", param_hint="--log-format")
     loading: dict[str, Any] = {
         "head_dtype": head_dtype, "kv_dtype": kv_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize,
         "resident": resident, "verify": verify, "revision": revision,
@@ -102,8 +99,8 @@ def serve(
         drain_timeout=drain_timeout,
         log_prompts=log_prompts,
     )
-    log_to_stderr("json" if log_format == "json" else "text")
     with ExitStack() as stack:
+        stack.enter_context(logging("serve", "uvicorn"))
         loaded = stack.enter_context(load_model(model, threads=threads, offline=offline, **loading))
         assistant = load_assistant(stack, assistant_model, assistant_revision, offline=offline, kv_dtype=kv_dtype)
         engine = Engine(

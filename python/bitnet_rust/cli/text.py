@@ -43,7 +43,18 @@ from .options import (
     TypicalP,
     Verify,
 )
-from .output import LoadBar, fail, load_assistant, load_model, one_line, print_json, print_table, read_text, working
+from .output import (
+    LoadBar,
+    fail,
+    load_assistant,
+    load_model,
+    one_line,
+    print_json,
+    print_table,
+    read_text,
+    watched,
+    working,
+)
 
 if TYPE_CHECKING:
     from ..generation import GenerationResult
@@ -327,7 +338,7 @@ def evaluate(
         load_model(model, threads=threads, offline=offline, **loading) as loaded,
         LoadBar(str(data), "evaluating", "examples") as bar,
     ):
-        shown = bar if sys.stderr.isatty() else None
+        shown = bar if watched() else None
         result = loaded.evaluate(source, context_length=context_length, progress=shown)
     if as_json:
         print_json(result | {"model": model, "data": str(data)})

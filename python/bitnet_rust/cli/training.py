@@ -8,7 +8,7 @@ import typer
 
 from ..runtime import set_num_threads
 from .options import AsJSON, Offline, Quantize, Revision, Threads
-from .output import LoadBar, print_json, working
+from .output import LoadBar, print_json, watched, working
 
 if TYPE_CHECKING:
     from ..recipe import Recipe
@@ -170,7 +170,7 @@ def _run_recipe(
         chosen.default_finetuning()
     try:
         result = recipe.run(
-            chosen, out, resume=resume, overwrite=overwrite, local_files_only=offline, progress=sys.stderr.isatty()
+            chosen, out, resume=resume, overwrite=overwrite, local_files_only=offline, progress=watched()
         )
     except (KeyboardInterrupt, SystemExit) as end:
         for note in getattr(end, "__notes__", ()):
@@ -220,7 +220,7 @@ def tokenize(
         with working(f"learning a vocabulary from {data}"):
             chosen = work.characters(data) if train_bpe is None else work.learn(data, train_bpe)
     with LoadBar(str(data), "tokenizing") as bar:
-        shown = bar if sys.stderr.isatty() else None
+        shown = bar if watched() else None
         result = work.tokenize(data, out, chosen, overwrite=overwrite, progress=shown)
     if as_json:
         print_json(result)

@@ -2,15 +2,13 @@
 
 import hashlib
 import hmac
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
+from ..configuration import settings
 from ..errors import ArgumentError, FileSystemError
-
-ENVIRONMENT = "BITNET_API_KEYS"  # keys, with commas between them
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,11 @@ class APIKey:
 
 
 def read_keys(path: str | PathLike[str] | None = None) -> list[APIKey]:
-    """The keys in a file, and those in the environment variable BITNET_API_KEYS.
+    """The keys in a file, and those of the setting api_keys, the variable BITNET_API_KEYS.
 
     A line of the file is a key, or a name for the logs and a key; empty lines and those that begin with # are passed over.
     """
-    keys = [APIKey.of(secret.strip()) for secret in os.environ.get(ENVIRONMENT, "").split(",") if secret.strip()]
+    keys = [APIKey.of(secret.strip()) for secret in (settings.api_keys or "").split(",") if secret.strip()]
     if path is not None:
         keys += _in_file(Path(path))
     if path is not None and not keys:

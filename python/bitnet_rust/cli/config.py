@@ -1,0 +1,104 @@
+"""bitnet config: what is set, where, and in which file it would be."""
+
+from typing import Any
+
+import typer
+
+from ..configuration import Value, in_environment, settings, unknown_variables
+from ..errors import ArgumentError
+from .common import option_names, variable, variables
+from .options import AsJSON
+from .output import cell, print_json, print_table
+
+app = typer.Typer(help="Show the settings in force.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Show the settings in force and where they come from."""
+
+
+@app.command("show")
+def show(context: typer.Context, as_json: AsJSON = False) -> None:
+    """Show each setting, its value and what said so: an argument, the environment, the file or the default.
+
+    Defaults of commands' options that the environment or the file changes follow. Exit status 1 when a value cannot be honoured.
+    """
+    found = settings.show()
+    defaults = _command_defaults(context.find_root().command)
+    unknown = unknown_variables(variables(context.find_root().command))
+    errors = [value.error for value in found if value.error] + settings.errors + _core_errors()
+    if as_json:
+        print_json(
+            {
+                "path": settings.path,
+                "settings": {value.setting.name: _fields(value) for value in found},
+                "options": {name: {"value": value, "source": source} for name, value, source in defaults},
+                "unknown_variables": unknown,
+                "errors": errors,
+            }
+        )
+    else:
+        print_table(
+            ["setting", "value", "source", ""],
+            [[value.setting.name, _shown(value), value.source, value.place or ""] for value in found],
+        )
+        if defaults:
+            print()
+            print_table(["option", "value", "source"], [[name, str(value), source] for name, value, source in defaults])
+        for name in unknown:
+            print(f"\n{name} in the environment is not known")
+    if errors:
+        raise ArgumentError("; ".join(errors))
+
+
+@app.command("path")
+def path() -> None:
+    """Print where the settings file is, be there one or not."""
+    if settings.path is None:
+        raise ArgumentError("there is no home directory for a settings file: name one with BITNET_CONFIG")
+    print(settings.path)
+
+
+def _core_errors() -> list[str]:
+    from ..runtime import build_info
+
+    return [error for error in build_info()["environment_errors"] if error not in settings.errors]
+
+
+def _fields(value: Value) -> dict[str, Any]:
+    return {
+        "value": _hidden(value),
+        "source": value.source,
+        "place": value.place,
+        "variable": value.setting.variable,
+        "error": value.error,
+        "help": value.setting.help,
+    }
+
+
+def _hidden(value: Value) -> Any:
+    return "(secret)" if value.setting.secret and value.value is not None else value.value
+
+
+def _shown(value: Value) -> str:
+    hidden = _hidden(value)
+    return "" if hidden is None else cell(hidden)
+
+
+def _command_defaults(root: Any, names: tuple[str, ...] = ()) -> list[tuple[str, Any, str]]:
+    """Options that have another default here, as ("generate --top-k", 40, place)."""
+    found: list[tuple[str, Any, str]] = []
+    for name, command in root.commands.items():
+        path = (*names, name)
+        if hasattr(command, "commands"):
+            found += _command_defaults(command, path)
+            continue
+        table = settings.command(*path)
+        for option in option_names(command):
+            title, named = f"{' '.join(path)} --{option.replace('_', '-')}", variable(list(path), option)
+            if in_environment(named):
+                found.append((title, in_environment(named), named))
+            elif option in table:
+                found.append((title, table[option], str(settings.path)))
+    return found
