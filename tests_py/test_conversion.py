@@ -556,21 +556,21 @@ def test_a_killed_conversion_leaves_the_old(target: str, options: Any, tmp_path:
         with BitNetModel.from_config(shape, seed=seed) as model:
             model.save_pretrained(tmp_path / name, format="hf")
     expected = [content(tmp_path / name) for name in ("old", "new")]
-    convert(tmp_path / "old", place, **options)
-    size = max(file.stat().st_size for file in (place, *place.glob("*")) if file.is_file())
-    for limit in (0, size // 2, size - 1):  # the system kills at the byte after it
-        command = [
-            sys.executable,
-            "-B",
-            "-c",
-            KILLED,
-            str(tmp_path / "new"),
-            str(place),
-            json.dumps(options),
-            str(limit),
-        ]
-        assert subprocess.run(command).returncode == -signal.SIGXFSZ
+
+    def kill(limit: int) -> None:
+        """The system does, at the byte after the limit."""
+        words = [str(tmp_path / "new"), str(place), json.dumps(options), str(limit)]
+        killed = subprocess.run([sys.executable, "-B", "-c", KILLED, *words])
+        assert killed.returncode == -signal.SIGXFSZ
         assert list(place.parent.glob(".*.tmp"))
+
+    kill(0)  # where nothing was
+    assert not place.exists()
+    convert(tmp_path / "old", place, **options)
+    assert [file.name for file in place.parent.iterdir()] == [target]
+    size = max(file.stat().st_size for file in (place, *place.glob("*")) if file.is_file())
+    for limit in (0, size // 2, size - 1):
+        kill(limit)
         assert content(place) == expected[0]
     convert(tmp_path / "new", place, **options)
     assert content(place) == expected[1]
