@@ -19,7 +19,7 @@ from .. import bench
 from ..configuration import near, settings
 from ..errors import ArgumentError, BitNetError, InternalError
 from . import config
-from .about import info, models
+from .about import doctor, info, models
 from .common import Debug, LogFormat, LogLevel, Quiet, prepare, said
 from .files import convert, diff, inspect, verify
 from .output import fail, one_line, show_warning
@@ -36,7 +36,7 @@ app = typer.Typer(
 _COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate, "chat": chat, "serve": serve, "inspect": inspect, "verify": verify, "convert": convert, "diff": diff,
     "perplexity": perplexity, "train": train, "finetune": finetune, "tokenize": tokenize, "eval": evaluate,
-    "models": models, "info": info,
+    "models": models, "info": info, "doctor": doctor,
 }  # fmt: skip
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)

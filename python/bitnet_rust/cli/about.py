@@ -1,7 +1,10 @@
-"""The commands about this installation: models, info."""
+"""The commands about this installation: models, info, doctor."""
+
+import typer
 
 from ..errors import ArgumentError
 from ..runtime import build_info
+from .common import variables
 from .options import AsJSON
 from .output import cell, print_json, print_table
 
@@ -37,3 +40,21 @@ def info(as_json: AsJSON = False) -> None:
         print_table(["", ""], [[name, cell(value)] for name, value in facts.items()])
     if facts["environment_errors"]:
         raise ArgumentError("; ".join(facts["environment_errors"]))
+
+
+def doctor(context: typer.Context, as_json: AsJSON = False) -> None:
+    """Check this machine and installation: instruction set, threads, huge pages, kernels, caches, extras, settings.
+
+    Exit status 1 when something is wrong; notes are of what is missing or could be faster.
+    """
+    from ..diagnosis import diagnose
+
+    facts, checks = diagnose(variables(context.find_root().command))
+    if as_json:
+        print_json(facts | {"checks": [check._asdict() for check in checks]})
+    else:
+        build = facts["build"]
+        print(f"bitnet-rust {build['version']}, Python {facts['python']}, {build['go_version']}, {facts['platform']}\n")
+        print_table(["", "", ""], [[check.state, check.name, check.found] for check in checks])
+    if any(check.state == "wrong" for check in checks):
+        raise typer.Exit(1)

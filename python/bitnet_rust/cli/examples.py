@@ -35,6 +35,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "eval": ("bitnet eval --data text.txt --context-length 32",),
     "models": ("bitnet models", "bitnet models --json"),
     "info": ("bitnet info", "bitnet info --json"),
+    "doctor": ("bitnet doctor", "bitnet doctor --json"),
     "config show": ("bitnet config show", "BITNET_LOG_LEVEL=info bitnet config show --json"),
     "config path": ("bitnet config path",),
     "bench decode": ("bitnet bench decode --shape tiny --tokens 4 --repeat 1 --no-cache",),
