@@ -431,16 +431,16 @@ def test_the_extension_checks_buffers(tiny: BitNetModel) -> None:
         (ids.astype(">i4"), lengths, logits),
     ):
         with pytest.raises(DTypeError, match="expected"):
-            model.forward(*arguments)
+            model.forward(*arguments, False)
     logits.flags.writeable = False
     for arguments in ((ids, lengths, logits), (np.zeros(4, np.int32)[::2], lengths, np.empty((2, 512), np.float32))):
         with pytest.raises((BufferError, ValueError)):
-            model.forward(*arguments)
+            model.forward(*arguments, False)
     for wrong in ([1], [3], [-1, 3], [1, 2]):
         with pytest.raises(ArgumentError, match="lengths"):
-            model.forward(ids, np.array(wrong), np.empty((2, 512), np.float32))
+            model.forward(ids, np.array(wrong), np.empty((2, 512), np.float32), False)
     with pytest.raises(ArgumentError, match="out"):
-        model.forward(ids, lengths, np.empty((1, 512), np.float32))
+        model.forward(ids, lengths, np.empty((1, 512), np.float32), False)
     with pytest.raises(TypeError):
         _bitnet.generation(object(), ids, lengths, "{}", None, 0)  # type: ignore[arg-type]
     for kind in (_bitnet.Model, _bitnet.Generation):
