@@ -7,6 +7,7 @@ from bitnet_rust import (
     Conversion,
     ModelDiff,
     ModelEntry,
+    Settings,
     Verification,
     __version__,
     bench,
@@ -22,6 +23,7 @@ from bitnet_rust import (
     on_memory_pressure,
     register_model,
     set_num_threads,
+    settings,
     tensor_bytes,
     trim_memory,
     verify_model,
@@ -44,6 +46,8 @@ def process() -> str:
     assert entry in list_models()
     register_model("my-shape", entry.config)
     set_num_threads(num_threads())
+    chosen: Settings = settings
+    assert "num_threads" in [value.setting.name for value in chosen.show()]
     cancel = on_memory_pressure(0.9, lambda stats: print(stats))
     cancel()
     assert isinstance(trim_memory(), int)
