@@ -85,6 +85,7 @@ var codes = []struct {
 	{optim.ErrArgument, C.BN_ARGUMENT},
 	{model.ErrClosed, C.BN_ARGUMENT},
 	{model.ErrOption, C.BN_ARGUMENT},
+	{model.ErrWeight, C.BN_ARGUMENT},
 	{model.ErrExport, C.BN_ARGUMENT},
 	{model.ErrPreset, C.BN_ARGUMENT},
 	{cpu.ErrThreads, C.BN_ARGUMENT},

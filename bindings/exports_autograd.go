@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
 	"github.com/bitnet-rust/bitnet_rust/core/functional"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
@@ -15,8 +16,12 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/train"
 )
 
-// functions are what Python asks of tensors beside operations.
+// functions are what Python asks of tensors beside operations, and of the kernels.
 var functions = map[string]method{
+	// peaks are how many multiplications a second the kernels make of operands in the caches.
+	"peaks": func(context.Context, []byte, []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
+		return map[string]float64{"float32": cpu.PeakFLOPS() / 2, "ternary": cpu.PeakTernary()}, nil, nil
+	},
 	"operation": of1(func(t *autograd.GradTensor, _ []byte) (any, *autograd.GradTensor, error) {
 		return t.Operation(), nil, nil
 	}),

@@ -37,6 +37,7 @@ var kinds = map[string]func(params []byte, operands []*autograd.GradTensor, obje
 	"scaler":     newScaler,
 	"model_grad": newModelGrad,
 	"weights":    newWeights,
+	"attention":  newAttention,
 }
 
 //export bn_object_new

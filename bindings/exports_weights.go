@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/core/autograd"
@@ -18,7 +19,8 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
-// newWeights is an object that reads the weights of a model one by one.
+// newWeights is an object that reads the weights of a model one by one: in full precision (list, read), or as the model computes with them
+// (tensors, tensor, error).
 func newWeights(_ []byte, _ []*autograd.GradTensor, objects []any) (*object, error) {
 	m := objects[0].(*runner).model
 	return &object{shared: true, methods: map[string]method{
@@ -54,6 +56,57 @@ func newWeights(_ []byte, _ []*autograd.GradTensor, objects []any) (*object, err
 				return nil, nil, err
 			}
 			return nil, []*autograd.GradTensor{autograd.New(t)}, nil
+		},
+		// tensors gives a model.TensorInfo of each.
+		"tensors": func(context.Context, []byte, []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
+			if err := m.Acquire(); err != nil {
+				return nil, nil, err
+			}
+			defer m.Release()
+			return m.Tensors(), nil, nil
+		},
+		// tensor gives the one of a name: codes as int8, floats as float32, in one row.
+		"tensor": func(_ context.Context, params []byte, _ []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
+			var name string
+			if err := decode(params, &name); err != nil {
+				return nil, nil, err
+			}
+			if err := m.Acquire(); err != nil {
+				return nil, nil, err
+			}
+			defer m.Release()
+			codes, values, err := m.ReadTensor(name)
+			if err != nil {
+				return nil, nil, err
+			}
+			t, err := tensor.FromFloat32(values, len(values))
+			if codes != nil {
+				t, err = tensor.FromInt8(codes, len(codes))
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+			return nil, []*autograd.GradTensor{autograd.New(t)}, nil
+		},
+		// error says how far the ternary weight of a name is from its master weights; sqnr is null without an error.
+		"error": func(_ context.Context, params []byte, _ []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
+			var name string
+			if err := decode(params, &name); err != nil {
+				return nil, nil, err
+			}
+			if err := m.Acquire(); err != nil {
+				return nil, nil, err
+			}
+			defer m.Release()
+			e, err := m.QuantizationError(name)
+			if err != nil {
+				return nil, nil, err
+			}
+			out := map[string]any{"mse": e.MSE, "cosine": e.Cosine, "max": e.MaxAbs}
+			if !math.IsInf(e.SQNR, 0) {
+				out["sqnr"] = e.SQNR
+			}
+			return out, nil, nil
 		},
 	}}, nil
 }

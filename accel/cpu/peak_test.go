@@ -14,5 +14,6 @@ func TestThePeakIsMeasuredOnceForAnISA(t *testing.T) {
 		require.Equal(t, slow, PeakFLOPS())
 	})
 	require.Positive(t, PeakFLOPS())
-	t.Logf("%.1f GFLOP/s", PeakFLOPS()/1e9)
+	require.Positive(t, PeakTernary())
+	t.Logf("%.1f GFLOP/s, %.1f G ternary multiplications/s", PeakFLOPS()/1e9, PeakTernary()/1e9)
 }

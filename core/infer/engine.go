@@ -135,14 +135,20 @@ type stepper struct {
 
 // Step reads all chunks at once and writes the logits they ask for into logits, [sum of Chunk.Logits, vocab_size], in
 // the order of the chunks. A sequence may appear once. When the step fails or ctx is canceled no sequence advances.
-func (e *Engine) Step(ctx context.Context, chunks []Chunk, logits []float32) (err error) {
-	return e.step(ctx, chunks, logits, false)
+func (e *Engine) Step(ctx context.Context, chunks []Chunk, logits []float32) error {
+	return e.step(ctx, chunks, logits, view{})
 }
 
-// step is Step, or with hidden the same for hidden states after the final norm in place of logits.
-func (e *Engine) step(ctx context.Context, chunks []Chunk, out []float32, hidden bool) (err error) {
+// view is what else a step may give than logits.
+type view struct {
+	hidden   bool                                         // hidden states after the final norm in place of logits
+	attended func(*nn.Ctx, *nn.Attention, *tensor.Tensor) // is shown each attention, see nn.Ctx.Attended
+}
+
+// step is Step with a view.
+func (e *Engine) step(ctx context.Context, chunks []Chunk, out []float32, v view) (err error) {
 	defer pool.Recover(&err) // scratch memory beyond the budget
-	if err := e.check(chunks, len(out), e.width(hidden)); err != nil {
+	if err := e.check(chunks, len(out), e.width(v.hidden)); err != nil {
 		return err
 	}
 	if err := e.model.Acquire(); err != nil {
@@ -152,7 +158,7 @@ func (e *Engine) step(ctx context.Context, chunks []Chunk, out []float32, hidden
 	s := e.take()
 	defer e.put(s)
 	s.rows, s.caches, s.ids, s.out = s.rows[:0], s.caches[:0], s.ids[:0], s.out[:0]
-	s.top, s.hidden = topOf(chunks), hidden
+	s.top, s.hidden = topOf(chunks), v.hidden
 	for i, ch := range chunks {
 		if err := ch.Seq.cache.Grow(ch.Seq.n + len(ch.IDs)); err != nil {
 			return err
@@ -166,6 +172,10 @@ func (e *Engine) step(ctx context.Context, chunks []Chunk, out []float32, hidden
 			s.rows = append(s.rows, nn.Row{Seq: int32(i), Pos: int32(ch.Seq.n + j)})
 		}
 	}
+	if v.attended != nil {
+		s.ctx.Attended = func(a *nn.Attention, q *tensor.Tensor) { v.attended(s.ctx, a, q) }
+		defer func() { s.ctx.Attended = nil }()
+	}
 	s.ctx.Measure(e.profile.Load())
 	s.ctx.Begin(ctx, planKey(s), s.rows, s.caches)
 	defer s.ctx.End()
@@ -173,7 +183,7 @@ func (e *Engine) step(ctx context.Context, chunks []Chunk, out []float32, hidden
 	if err != nil {
 		return err
 	}
-	if hidden {
+	if v.hidden {
 		e.model.Head.Hidden(s.ctx, x, s.out, out)
 		err = s.ctx.Err()
 	} else {
@@ -348,7 +358,7 @@ func (e *Engine) forward(ctx context.Context, ids [][]int32, out []float32, hidd
 	var chunks []Chunk
 	rows := 0
 	flush := func() error {
-		err := e.step(ctx, chunks, out[:rows*v], hidden)
+		err := e.step(ctx, chunks, out[:rows*v], view{hidden: hidden})
 		out, chunks, rows = out[rows*v:], chunks[:0], 0
 		last := len(open) - 1 // of which a part may be left to read
 		for _, seq := range open[:last] {

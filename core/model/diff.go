@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"math"
 	"reflect"
-
-	"github.com/bitnet-rust/bitnet_rust/core/nn"
-	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
 
 // TensorDiff is how a tensor of two models differs. Both are taken as they compute: whatever the formats of their files, a ternary weight is
@@ -88,41 +85,6 @@ func acquireBoth(a, b *Model) (release func(), err error) {
 	}, nil
 }
 
-// matrix is a tensor of a model as it is compared.
-type matrix struct {
-	name       string
-	rows, cols int
-	ternary    *quant.Ternary             // nil for floats
-	row        func(dst []float32, r int) // of floats
-}
-
-// matrices lists what a model has: matrices, norms and biases; a vector is one row.
-func (m *Model) matrices() []matrix {
-	var out []matrix
-	vector := func(name string, values []float32) {
-		if values != nil {
-			out = append(out, matrix{name: name, rows: 1, cols: len(values), row: func(dst []float32, _ int) { copy(dst, values) }})
-		}
-	}
-	_ = m.eachWeight(func(name string, l *nn.Linear) error { // which fails only if these do
-		one := matrix{name: name + ".weight", rows: l.Out, cols: l.In, ternary: l.Ternary}
-		if l.Ternary == nil {
-			one.row = l.Dense.Row
-		}
-		out = append(out, one)
-		vector(name+".bias", l.Bias)
-		if l.Norm != nil {
-			vector(name+".rms_norm.weight", l.Norm.Weight)
-		}
-		return nil
-	}, func(name string, n *nn.Norm) error {
-		vector(name+".weight", n.Weight)
-		vector(name+".bias", n.Bias)
-		return nil
-	})
-	return out
-}
-
 // describe fills in what one of the models says of a tensor.
 func (d *TensorDiff) describe(side int, m matrix) {
 	if m.rows == 0 {
@@ -178,25 +140,5 @@ func (d *TensorDiff) add(p, q float32, r, c int) {
 	}
 	if gap > d.Max {
 		d.Max, d.At = gap, []int{r, c}
-	}
-}
-
-// codes are those of a ternary matrix, nil for floats.
-func (m matrix) codes() []int8 {
-	if m.ternary == nil {
-		return nil
-	}
-	return m.ternary.Codes(nil)
-}
-
-// reader gives the rows as numbers.
-func (m matrix) reader(codes []int8) func(dst []float32, r int) {
-	if codes == nil {
-		return m.row
-	}
-	return func(dst []float32, r int) {
-		for c, code := range codes[r*m.cols : (r+1)*m.cols] {
-			dst[c] = float32(code) * m.ternary.Scale
-		}
 	}
 }

@@ -74,7 +74,7 @@ func (m *Model) ReadWeight(name string) ([]float32, error) {
 	}
 	i := slices.IndexFunc(all, func(w Weight) bool { return w.Name == name })
 	if i < 0 {
-		return nil, fmt.Errorf("%w: the model has no weight %q", ErrOption, name)
+		return nil, fmt.Errorf("%w: the model has no %q", ErrWeight, name)
 	}
 	dst := make([]float32, all[i].Len())
 	all[i].read(dst)

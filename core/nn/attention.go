@@ -38,8 +38,9 @@ func (a *Attention) Forward(c *Ctx, x *tensor.Tensor, norm *Norm, angles Angles)
 		c.Free(v)
 	}
 	h := c.attention(a, q, k, v) // [rows, heads*head_dim]
-	if c.profile.to != nil {
-		c.didRead(OpAttention, c.cacheBytes())
+	c.didAttention(a)
+	if c.Attended != nil {
+		c.Attended(a, q)
 	}
 	c.Free(q)
 	if few {

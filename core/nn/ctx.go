@@ -34,8 +34,11 @@ type Ctx struct {
 	training Training
 	// Inspect, when not nil, is shown what each module of the model put out, under the module's name.
 	Inspect func(module string, x *tensor.Tensor)
-	site    uint64 // number of the last place with a dropout
-	profile recorder
+	// Attended, when not nil, is shown the queries of each attention, [rows, heads*head_dim], when their keys and values are in the caches; see
+	// AttentionWeights.
+	Attended func(a *Attention, q *tensor.Tensor)
+	site     uint64 // number of the last place with a dropout
+	profile  recorder
 
 	// One task of each kind: a step runs them one after another, so each is filled in anew and never allocated.
 	each     eachTask

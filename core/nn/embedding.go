@@ -18,7 +18,7 @@ func (e *Embedding) Forward(c *Ctx, ids []int32) *tensor.Tensor {
 	y := c.New(len(ids), e.Table.Cols)
 	c.lookup = lookupTask{e: e, ids: ids, out: y.Float32s()}
 	c.eachRow(len(ids), &c.lookup)
-	c.didRead(OpEmbedding, len(ids)*e.Table.Bytes()/e.Table.Rows)
+	c.didRead(OpEmbedding, len(ids)*e.Table.Bytes()/e.Table.Rows, 0)
 	if c.tape != nil && e.Param != nil {
 		c.tape.Record(&lookupOp{table: e.Param, ids: ids, out: y})
 	}
@@ -52,7 +52,7 @@ type Head struct {
 func (h *Head) Forward(c *Ctx, x *tensor.Tensor, rows []int32, out []float32) {
 	last := h.normalized(c, x, rows)
 	c.denseInto(last, h.Proj, out)
-	c.did(OpHead, h.Proj)
+	c.didRows(OpHead, len(rows), h.Proj)
 	c.Free(last)
 }
 

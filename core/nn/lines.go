@@ -42,11 +42,11 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *Norm) *ten
 	gate := &c.matmul
 	gate.reset(q)
 	gate.append(c, f.Gate, h)
-	op, others := OpGateUp, f.Gate.Ternary.Bytes()
+	op, others := OpGateUp, []*Linear{f.Gate}
 	if share := cpu.LineShare(rows); rows > share || f.Gate.Ternary.Space(rows) > 0 { // many rows: it takes all gates to say whether skipping pays
 		gate.run(c)
 		c.did(OpGate, f.Gate)
-		gate, op, others = nil, OpUp, 0
+		gate, op, others = nil, OpUp, nil
 		if !pays(h.Float32s(), share*neurons) {
 			up := c.New(rows, neurons)
 			c.matmul.reset(q)
@@ -72,7 +72,7 @@ func (f *FeedForward) forwardSkipping(c *Ctx, x *tensor.Tensor, norm *Norm) *ten
 	}
 	cpu.Parallel(c.shares.open(neurons, cutNeurons), up)
 	c.spaces.close(c)
-	c.didLines(op, cpu.LineBytes(f.Up.In), rows*neurons, others)
+	c.didLines(op, f.Up.In, rows*neurons, others...)
 	if gate != nil {
 		gate.free(c)
 	}
@@ -102,7 +102,7 @@ func (f *FeedForward) addDown(c *Ctx, h *tensor.Tensor, together bool) *tensor.T
 	if together {
 		c.did(OpDown, f.Down)
 	} else {
-		c.didLines(OpDown, cpu.LineBytes(n), rows*neurons, 0)
+		c.didLines(OpDown, n, rows*neurons)
 	}
 	c.spaces.close(c)
 	q.free(c)

@@ -39,8 +39,8 @@ var opNames = [ops]string{"embedding", "norm+quantize", "qkv", "rope", "store kv
 // String is the name of the kind of work, as profiles print it.
 func (op Op) String() string { return opNames[op] }
 
-// Profile is where the time of steps went: how long each kind of work took in each layer, and the bytes that it had to read from
-// memory. It may record several steps at once. The times of a step's kinds of work add up to that of the step.
+// Profile is where the time of steps went: how long each kind of work took in each layer, the bytes that it had to read from
+// memory, and the multiplications of matrix products and attention that it made. It may record several steps at once. The times of a step's kinds of work add up to that of the step.
 type Profile struct {
 	began time.Time
 
@@ -65,8 +65,8 @@ const mostSpans = 1 << 18
 type layerTotals [ops]opTotal
 
 type opTotal struct {
-	count, bytes int64
-	time         time.Duration
+	count, bytes, products int64
+	time                   time.Duration
 }
 
 // profileSpan is one piece of work, or a step.
@@ -75,6 +75,7 @@ type profileSpan struct {
 	op          Op // ops for a step
 	start, time time.Duration
 	amount      int64 // bytes, or rows of a step
+	products    int64 // multiplications with a weight, a key or a value
 }
 
 // neurons counts the neurons of feed-forward networks that were worked on one by one.
@@ -105,30 +106,35 @@ func (r *recorder) begin() {
 	r.last = r.started
 }
 
-// did says that the time since the last call, or the step's begin, was spent on op, which read the weights of layers.
-func (c *Ctx) did(op Op, layers ...*Linear) {
+// did says that the time since the last call, or the step's begin, was spent on op, which read the weights of layers and multiplied
+// all rows with them.
+func (c *Ctx) did(op Op, layers ...*Linear) { c.didRows(op, len(c.rows), layers...) }
+
+// didRows is did for so many rows.
+func (c *Ctx) didRows(op Op, rows int, layers ...*Linear) {
 	if c.profile.to == nil {
 		return
 	}
-	n := 0
+	bytes, products := 0, 0
 	for _, l := range layers {
 		if l.Ternary != nil {
-			n += l.Ternary.Bytes()
+			bytes += l.Ternary.Bytes()
 		} else {
-			n += l.Dense.Bytes()
+			bytes += l.Dense.Bytes()
 		}
+		products += rows * l.Out * l.In
 	}
-	c.didRead(op, n)
+	c.didRead(op, bytes, products)
 }
 
-// didRead is did with the bytes read.
-func (c *Ctx) didRead(op Op, bytes int) {
+// didRead is did with the bytes read and the multiplications made.
+func (c *Ctx) didRead(op Op, bytes, products int) {
 	r := &c.profile
 	if r.to == nil {
 		return
 	}
 	now := time.Now()
-	r.spans = append(r.spans, profileSpan{layer: r.layer, op: op, start: r.last.Sub(r.to.began), time: now.Sub(r.last), amount: int64(bytes)})
+	r.spans = append(r.spans, profileSpan{layer: r.layer, op: op, start: r.last.Sub(r.to.began), time: now.Sub(r.last), amount: int64(bytes), products: int64(products)})
 	r.last = now
 }
 
@@ -142,7 +148,7 @@ func (c *Ctx) endProfile() {
 		return
 	}
 	r.layer = -1
-	c.didRead(OpOther, 0)
+	c.didRead(OpOther, 0, 0)
 	p := r.to
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -170,6 +176,7 @@ func (p *Profile) add(s profileSpan) {
 	t := &p.totals[s.layer+1][s.op]
 	t.count++
 	t.bytes += s.amount
+	t.products += s.products
 	t.time += s.time
 	p.keep(s)
 }
@@ -247,14 +254,32 @@ func countLines(k *lineCounts, rows, stride, from, to int, all bool, on func(i i
 	k.read.Add(int64(read))
 }
 
-// didLines is did for the lines that count functions have counted, of lineBytes each, of n neurons in all rows, and for other bytes.
-func (c *Ctx) didLines(op Op, lineBytes, n, others int) {
+// didAttention is did for the rows' attention to the keys and values up to them.
+func (c *Ctx) didAttention(a *Attention) {
+	if c.profile.to == nil {
+		return
+	}
+	keys := 0
+	for _, at := range c.rows {
+		keys += int(at.Pos) + 1
+	}
+	c.didRead(OpAttention, c.cacheBytes(), 2*keys*a.Heads*a.Dim)
+}
+
+// didLines is did for the lines of so many weights that count functions have counted, of n neurons in all rows, and for whole layers in the
+// same job.
+func (c *Ctx) didLines(op Op, weights, n int, others ...*Linear) {
 	r := &c.profile
 	if r.to == nil {
 		return
 	}
 	open, read := r.lines.open.Swap(0), r.lines.read.Swap(0)
-	c.didRead(op, int(read)*lineBytes+others)
+	bytes, products := int(read)*cpu.LineBytes(weights), int(open)*weights
+	for _, l := range others {
+		bytes += l.Ternary.Bytes()
+		products += len(c.rows) * l.Out * l.In
+	}
+	c.didRead(op, bytes, products)
 	p := r.to
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -269,12 +294,13 @@ func (c *Ctx) didLines(op Op, lineBytes, n, others int) {
 
 // didTop is did for a head with scores that has gone over so many panels, of which it computed some in full precision.
 func (c *Ctx) didTop(t *topTask, panels int) {
-	c.didRead(OpHead, t.bytes())
+	computed := int(t.computed.Load())
+	c.didRead(OpHead, t.bytes(), (panels+computed)*cpu.PanelRows*t.w.Cols)
 	if p := c.profile.to; p != nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.scored.panels += int64(panels)
-		p.scored.computed += t.computed.Load()
+		p.scored.computed += int64(computed)
 	}
 }
 
@@ -293,6 +319,8 @@ func (p *Profile) MarshalJSON() ([]byte, error) {
 		Count   int64   `json:"count"`
 		Seconds float64 `json:"seconds"`
 		Bytes   int64   `json:"bytes"`
+
+		Multiplications int64 `json:"multiplications"`
 	}
 	out := struct {
 		Steps       int64    `json:"steps"`
@@ -317,7 +345,7 @@ func (p *Profile) MarshalJSON() ([]byte, error) {
 			if t.count == 0 {
 				continue
 			}
-			one := total{Op: opNames[op], Count: t.count, Seconds: t.time.Seconds(), Bytes: t.bytes}
+			one := total{Op: opNames[op], Count: t.count, Seconds: t.time.Seconds(), Bytes: t.bytes, Multiplications: t.products}
 			if layer := i - 1; layer >= 0 {
 				one.Layer = &layer
 			}

@@ -26,6 +26,8 @@ type profileJSON struct {
 		Count   int64
 		Seconds float64
 		Bytes   int64
+
+		Multiplications int64
 	}
 	Ops     []string
 	Spans   [][6]int64
@@ -79,10 +81,11 @@ func TestTheTimesOfAProfileAddUpToItsSteps(t *testing.T) {
 	require.EqualValues(t, steps, got.Steps)
 	require.EqualValues(t, steps, got.Rows)
 
-	sum, bytes := 0.0, map[string]int64{}
+	sum, bytes, products := 0.0, map[string]int64{}, map[string]int64{}
 	for _, one := range got.Totals {
 		sum += one.Seconds
 		bytes[one.Op] += one.Bytes
+		products[one.Op] += one.Multiplications
 		if inLayer := one.Op != "sampler" && one.Op != "other" && (one.Op != "rope" || one.Layer != nil); inLayer {
 			require.Equal(t, 2, *one.Layer, one.Op)
 		}
@@ -92,6 +95,9 @@ func TestTheTimesOfAProfileAddUpToItsSteps(t *testing.T) {
 	assert.GreaterOrEqual(t, bytes["gate+up"], int64(steps*f.Gate.Ternary.Bytes()))
 	assert.EqualValues(t, (1+2+3)*2*4*16, bytes["attention"]) // keys and values of 16 floats
 	assert.Zero(t, bytes["rope"])
+	assert.EqualValues(t, steps*(32+16+16)*hidden, products["qkv"])
+	assert.EqualValues(t, (1+2+3)*2*2*16, products["attention"]) // with keys and with values of two heads
+	assert.Zero(t, products["rope"])
 
 	var whole, parts, end int64 // spans lie one after another within their step
 	for _, s := range got.Spans {
@@ -131,15 +137,18 @@ func TestAProfileCountsTheNeuronsThatAreRead(t *testing.T) {
 			c.Begin(context.Background(), 1, positions(rows), nil)
 			f.Forward(c, x, nil)
 			c.End()
-			got, bytes := read(t, p), map[string]int64{}
+			got, bytes, products := read(t, p), map[string]int64{}, map[string]int64{}
 			for _, one := range got.Totals {
 				bytes[one.Op] += one.Bytes
+				products[one.Op] += one.Multiplications
 			}
 			read := int64(neurons)
 			if skip {
 				read = neurons / 3
 			}
 			assert.Equal(t, int64(f.Gate.Ternary.Bytes())+read*int64(cpu.LineBytes(hidden)), bytes["gate+up"], skip)
+			assert.EqualValues(t, rows*(neurons+neurons/3)*hidden, products["gate+up"], "all gates, and the neurons behind open ones")
+			assert.InDelta(t, *got.DownDensity*float64(rows*neurons*hidden), float64(products["down"]), 1e-6)
 			assert.InDelta(t, 1.0/3, *got.GateDensity, 1e-9)
 			assert.LessOrEqual(t, *got.DownDensity, *got.GateDensity)
 			if skip && rows == 1 { // of several, what any reads

@@ -27,6 +27,7 @@ class OpTime:
     count: int
     seconds: float
     bytes: int  # that it read of weights, keys and values
+    multiplications: int = 0  # with weights, keys and values
 
     @property
     def gb_s(self) -> float:
@@ -136,8 +137,11 @@ class Profile:
         for one in self.ops:
             key: Any = order[one.op] if by == "op" else -1 if one.layer is None else one.layer
             name, layer = (one.op, None) if by == "op" else ("", one.layer)
-            last = sums.get(key, OpTime(layer, name, 0, 0.0, 0))
-            sums[key] = OpTime(layer, name, last.count + one.count, last.seconds + one.seconds, last.bytes + one.bytes)
+            last = sums.get(key, OpTime(layer, name, 0, 0.0, 0, 0))
+            sums[key] = OpTime(
+                layer, name, last.count + one.count, last.seconds + one.seconds, last.bytes + one.bytes,
+                last.multiplications + one.multiplications,
+            )  # fmt: skip
         return [sums[key] for key in sorted(sums)]
 
     def table(self, by: By = "op") -> str:
