@@ -16,8 +16,9 @@ from rich.status import Status
 
 import bitnet_rust
 from bitnet_rust import BitNetModel, cli
-from bitnet_rust.cli.output import LoadBar, working
+from bitnet_rust.cli.output import working
 from bitnet_rust.generation import Piece
+from bitnet_rust.progress import Bar
 from conftest import Terminal
 
 PROMPT = "First Citizen:"
@@ -397,10 +398,10 @@ def test_a_closed_pipe_is_no_error_message() -> None:
 def test_progress_is_drawn_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Under a terminal, loading draws a bar and waiting a spinner, on stderr."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with LoadBar("a-model") as bar:
+    with Bar("loading a-model") as bar:
         for done in range(0, 1000, 100):
             bar(done, 1000)
-    with LoadBar("a-model") as bar:
+    with Bar("loading a-model") as bar:
         bar(1000, 1000)
     with working("reading"):
         pass

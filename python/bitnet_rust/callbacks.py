@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .errors import ArgumentError, FileSystemError, missing_extra
 from .files import write_text
+from .progress import Bar
 
 if TYPE_CHECKING:
     from .training import History, Trainer
@@ -86,28 +87,23 @@ def check_callbacks(callbacks: Sequence[Any]) -> list[Any]:
 
 
 class ProgressBar(Callback):
-    """Draws a bar with the loss and tokens a second on stderr."""
+    """Draws a bar with the loss and tokens a second: on stderr, or in the cell of a notebook."""
 
     def on_run_start(self, trainer: "Trainer") -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn()
-        self._bar = Progress(*columns, console=Console(stderr=True))
+        self._bar = Bar("", "count", stay=True)
+        self._bar(trainer.step, trainer.total_steps, "training")
         self._evaluation = ""
-        self._task = self._bar.add_task("", total=trainer.total_steps, completed=trainer.step)
-        self._bar.start()
 
     def on_evaluation(self, trainer: "Trainer", record: Record) -> None:
         self._evaluation = f"  eval {record['eval_loss']:.4f}"
 
     def on_step(self, trainer: "Trainer", record: Record) -> None:
         text = f"loss {record['loss']:.4f}{self._evaluation}  {record['tokens_per_second']:,.0f} tokens/s"
-        self._bar.update(self._task, completed=record["step"], description=text)
+        self._bar(record["step"], trainer.total_steps, text)
 
     def on_run_end(self, trainer: "Trainer", history: "History") -> None:
         if hasattr(self, "_bar"):
-            self._bar.stop()
+            self._bar.close()
 
 
 class PrintProgress(Callback):

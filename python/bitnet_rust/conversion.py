@@ -2,13 +2,15 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from . import _bitnet
+from . import progress as progress_bars
 from .errors import ArgumentError, BitNetError, FileSystemError, TokenizerError
 from .hub import resolve
 from .metadata import encode as encode_metadata
@@ -118,7 +120,7 @@ def convert(
     dry_run: bool = False,
     revision: str | None = None,
     local_files_only: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Conversion:
     """Writes a model in another format, layer by layer, and compares the two.
 
@@ -140,7 +142,8 @@ def convert(
     max_shard_size: the most bytes of tensors in a file, or a text such as "5GB"; the target is a directory then. See ``save_pretrained``.
     check: load what was written and compare the logits of a fixed prompt, and the token ids of fixed texts.
     dry_run: say what would be written, and write nothing. What cannot be written raises as without.
-    progress: called as progress("reading", "writing" or "checking", bytes_done, bytes_total).
+    progress: called as progress("reading", "writing" or "checking", bytes_done, bytes_total); True draws bars, in a terminal or a
+        notebook.
 
     Memory is that of the largest tensors, not of the model. The target appears complete: until then what was
     there stays, also when the process is killed, whose temporary files the next conversion to the same target takes away.
@@ -170,7 +173,9 @@ def convert(
         )
     reading = {"i2s_layout": i2s_layout, "quantize": bool(quantize)}
     making = {"head_format": checked_head_dtype(head_dtype), "packing": checked_packing(packing)}
-    with _read(path, _step(progress, "reading"), **reading, **making) as model:
+    with _step(progress, "reading", path) as told:
+        opened = _read(path, told, **reading, **making)
+    with opened as model:
         weights = {
             "native": model.packing,
             "hf": "packed",
@@ -226,10 +231,11 @@ def convert(
             with _read(path, None, **reading) as original:
                 before = fixed_logits(original)
         ids = _fixed_ids(model) if check else {}
-        model._save(place, form, options, _step(progress, "writing"))
+        with _step(progress, "writing", place) as told:
+            model._save(place, form, options, told)
     same = difference = different = agrees = None
     if before is not None:
-        with _read(place, _step(progress, "checking")) as written:
+        with _step(progress, "checking", place) as told, _read(place, told) as written:
             after = fixed_logits(written)
             after_ids = _fixed_ids(written, ids)
         same, difference = compare_logits(before, after)
@@ -281,8 +287,14 @@ def _refuse_others(target: Path, kind: str) -> None:
         raise ArgumentError(f"{target} holds a Hugging Face checkpoint: expected another directory, or a .bitnet file")
 
 
-def _step(progress: Progress | None, name: str) -> Callable[[int, int], object] | None:
-    return None if progress is None else lambda done, total: progress(name, done, total)
+@contextmanager
+def _step(progress: Progress | bool | None, name: str, file: Path) -> Iterator[progress_bars.Progress | None]:
+    """A step's progress as loading and saving take it."""
+    if callable(progress):
+        yield lambda done, total: progress(name, done, total)
+    else:
+        with progress_bars.progress_of(progress, f"{name} {file}") as told:
+            yield told
 
 
 def fixed_logits(model: BitNetModel) -> "NDArray[np.float32]":

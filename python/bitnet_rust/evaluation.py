@@ -2,20 +2,18 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import _bitnet
 from .datasets import DataOptions, make_dataset
+from .progress import Progress, progress_of
 from .texts import documents
 from .token_file import SUFFIXES
 from .training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from .model import BitNetModel
-
-Progress = Callable[[int, int], object]
 
 
 def evaluate(
@@ -25,7 +23,7 @@ def evaluate(
     context_length: int | None = None,
     packing: bool | None = None,
     isolate_documents: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> dict[str, Any]:
     """See BitNetModel.evaluate."""
     paths = data if isinstance(data, list) else [data]
@@ -34,7 +32,8 @@ def evaluate(
     length = TrainingConfig(context_length=context_length).length(model.config.max_position_embeddings)
     options = DataOptions(length, model.config.vocab_size, lambda: model.tokenizer, packing, isolate_documents)
     made = make_dataset(data, "data", options)
-    nats, targets, correct = _bitnet.evaluate(model._model, made, progress)
+    with progress_of(progress, "evaluating", "count") as told:
+        nats, targets, correct = _bitnet.evaluate(model._model, made, told)
     loss = nats / targets
     result = {
         "loss": loss,

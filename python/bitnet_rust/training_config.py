@@ -148,7 +148,7 @@ class TrainingConfig:
             stay, 0 for all. The best stays beside them.
         log_file: a file that gets each record as a line of JSON. A resumed run goes on where it left off.
         tensorboard_dir: where TensorBoard finds the records.
-        progress: draw a bar with the loss and tokens a second on stderr.
+        progress: draw a bar with the loss and tokens a second, on stderr or in the cell of a notebook.
     """
 
     max_steps: int | None = None

@@ -1,13 +1,13 @@
 """Whether the files of a model are what was saved."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any, Literal
 
 from . import _bitnet
 from .hub import resolve
+from .progress import Progress, progress_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def verify_model(
     quantize: bool = False,
     revision: str | None = None,
     local_files_only: bool = False,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | bool | None = None,
 ) -> Verification:
     """Reads all files of a model and says what is wrong with them: header, configuration, names and shapes as loading checks
     them; every checksum of a native file; and every number, for NaN and infinities, ternary codes that are no weights, and
@@ -56,10 +56,11 @@ def verify_model(
 
     name: as for ``BitNetModel.from_pretrained``.
     i2s_layout, quantize, revision, local_files_only: see ``from_pretrained``.
-    progress: called as progress(bytes_done, bytes_total).
+    progress: called as progress(bytes_done, bytes_total); True draws a bar.
 
     Raises ModelNotFoundError, ArgumentError, FileSystemError; what is wrong with the content is in ``problems``.
     """
     path = resolve(name, revision=revision, local_files_only=local_files_only)
     options = {"i2s_layout": i2s_layout, "quantize": bool(quantize)}
-    return Verification(**json.loads(_bitnet.verify(path.absolute(), json.dumps(options), progress)))
+    with progress_of(progress, f"reading {fspath(name)}") as told:
+        return Verification(**json.loads(_bitnet.verify(path.absolute(), json.dumps(options), told)))

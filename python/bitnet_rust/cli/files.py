@@ -1,7 +1,6 @@
 """The commands about a model's files: inspect, verify, convert, diff."""
 
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +8,7 @@ import typer
 
 from ..errors import ArgumentError, BitNetError
 from .options import AsJSON, HeadDType, I2SLayout, Offline, Packing, Quantize, Revision
-from .output import LoadBar, cell, fail, load_model, one_line, print_json, print_table, watched, working
+from .output import cell, fail, load_model, one_line, print_json, print_table, watched, working
 
 if TYPE_CHECKING:
     from ..comparison import ModelDiff
@@ -175,15 +174,14 @@ def verify(
     """
     from ..verification import verify_model
 
-    with LoadBar(model, "reading") as bar:
-        found = verify_model(
-            model,
-            i2s_layout=i2s_layout,  # type: ignore[arg-type]  # checked there
-            quantize=quantize,
-            revision=revision,
-            local_files_only=offline,
-            progress=bar if watched() else None,
-        )
+    found = verify_model(
+        model,
+        i2s_layout=i2s_layout,  # type: ignore[arg-type]  # checked there
+        quantize=quantize,
+        revision=revision,
+        local_files_only=offline,
+        progress=watched(),
+    )
     if as_json:
         print_json(found.to_dict())
     else:
@@ -268,25 +266,16 @@ def convert(
         "linear_class": linear_class, "i2s_layout": i2s_layout, "quantize": quantize, "head_dtype": head_dtype, "packing": packing,
         "compression": compression, "max_shard_size": max_shard_size, "revision": revision,
     }  # fmt: skip
-    with ExitStack() as bars:
-        shown: dict[str, LoadBar] = {}
-
-        def draw(step: str, at: int, total: int) -> None:
-            if step not in shown:
-                bars.close()  # the bar of the step before
-                shown[step] = bars.enter_context(LoadBar(source if step == "reading" else str(target), step))
-            shown[step](at, total)
-
-        done = run_convert(
-            source,
-            target,
-            to,  # type: ignore[arg-type]  # checked there
-            **options,
-            check=not no_check,
-            dry_run=dry_run,
-            local_files_only=offline,
-            progress=draw if watched() else None,
-        )
+    done = run_convert(
+        source,
+        target,
+        to,  # type: ignore[arg-type]  # checked there
+        **options,
+        check=not no_check,
+        dry_run=dry_run,
+        local_files_only=offline,
+        progress=watched(),
+    )
     if as_json:
         print_json(done.to_dict())
     else:

@@ -24,13 +24,7 @@ def load_model(name: str, *, threads: int | None = None, offline: bool, **option
         options["verify"] = _verify(options["verify"])
     if threads is not None:
         set_num_threads(threads)
-    with LoadBar(name) as bar:
-        model = BitNetModel.from_pretrained(
-            name,
-            local_files_only=offline,
-            progress=bar if watched() else None,
-            **options,
-        )
+    model = BitNetModel.from_pretrained(name, local_files_only=offline, progress=watched(), **options)
     with model:
         yield model
 
@@ -51,44 +45,6 @@ def _verify(when: str) -> bool | str:
     if when not in ("background", "now", "never"):
         raise ArgumentError(f"--verify {when}: expected background, now or never")
     return when if when == "background" else when == "now"
-
-
-class LoadBar:
-    """A progress callback that draws a bar on stderr from its first call on."""
-
-    def __init__(self, name: str, doing: str = "loading", unit: str = "bytes") -> None:
-        self._text, self._unit = f"{doing} {name}", unit
-        self._bar: Any = None
-
-    def __call__(self, done: int, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            MofNCompleteColumn,
-            Progress,
-            ProgressColumn,
-            TextColumn,
-            TransferSpeedColumn,
-        )
-
-        if self._bar is None:
-            if done >= total:
-                return
-            bytes_done: list[ProgressColumn] = [DownloadColumn(), TransferSpeedColumn()]
-            counts = bytes_done if self._unit == "bytes" else [MofNCompleteColumn()]
-            columns = TextColumn("{task.description}"), BarColumn(), *counts
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(self._text, total=total)
-            self._bar.start()
-        self._bar.update(self._task, completed=done)
-
-    def __enter__(self) -> "LoadBar":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
 
 def quiet() -> bool:

@@ -44,7 +44,6 @@ from .options import (
     Verify,
 )
 from .output import (
-    LoadBar,
     fail,
     load_assistant,
     load_model,
@@ -334,12 +333,8 @@ def evaluate(
         "head_dtype": head_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize,
         "resident": resident, "verify": verify, "revision": revision,
     }  # fmt: skip
-    with (
-        load_model(model, threads=threads, offline=offline, **loading) as loaded,
-        LoadBar(str(data), "evaluating", "examples") as bar,
-    ):
-        shown = bar if watched() else None
-        result = loaded.evaluate(source, context_length=context_length, progress=shown)
+    with load_model(model, threads=threads, offline=offline, **loading) as loaded:
+        result = loaded.evaluate(source, context_length=context_length, progress=watched())
     if as_json:
         print_json(result | {"model": model, "data": str(data)})
         return

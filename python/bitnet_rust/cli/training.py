@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..progress import Bar
 from ..runtime import set_num_threads
 from .options import AsJSON, Offline, Quantize, Revision, Threads
-from .output import LoadBar, print_json, watched, working
+from .output import print_json, watched, working
 
 if TYPE_CHECKING:
     from ..recipe import Recipe
@@ -219,7 +220,7 @@ def tokenize(
     else:
         with working(f"learning a vocabulary from {data}"):
             chosen = work.characters(data) if train_bpe is None else work.learn(data, train_bpe)
-    with LoadBar(str(data), "tokenizing") as bar:
+    with Bar(f"tokenizing {data}") as bar:
         shown = bar if watched() else None
         result = work.tokenize(data, out, chosen, overwrite=overwrite, progress=shown)
     if as_json:
