@@ -15,7 +15,7 @@ FUZZTIME ?= 20s
 
 GO_SOURCES := $(shell find accel bindings core -name '*.go' -o -name '*.s' -o -name '*.c' -o -name '*.h' | grep -v _test.go) go.mod go.sum
 GO_DIRS    := accel bench bindings core tests_go .ci
-PY_DIRS    := $(wildcard python tests_py bench setup.py .ci)
+PY_DIRS    := $(wildcard python tests_py bench notebooks setup.py .ci)
 
 # The newest staticcheck that this Go builds; each understands the export data of its Go.
 GO_MINOR    := $(shell $(GO) env GOVERSION 2>/dev/null | sed -n 's/.*go1\.\([0-9]*\).*/\1/p')
@@ -27,7 +27,7 @@ ACTIONLINT  := .tools/actionlint-$(ACTIONLINT_VERSION)
 export GOFLAGS ?= -buildvcs=false
 
 .PHONY: all demo build venv test test-full test-go test-core test-race test-fuzz test-isa test-portable test-arm64 test-py \
-        cover lint lint-go lint-py lint-files docs doc-coverage bench wheel wheels release-notes clean distclean
+        cover lint lint-go lint-py lint-files docs doc-coverage bench notebooks wheel wheels release-notes clean distclean
 all: build
 
 # --- environment -----------------------------------------------------------------------------------------------------
@@ -83,6 +83,10 @@ build: $(EXT)
 
 demo: $(EXT)
 	$(BIN)/bitnet generate --echo --max-new-tokens 200 --temperature 0.8 --seed 1623 'First Citizen:'
+
+# Runs every notebook and writes its outputs into it; the one about PyTorch needs that in .venv: make .venv/.torch first.
+notebooks: $(VENV)/.dev $(EXT)
+	$(BIN)/python notebooks/run.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench decode --shape 2b
