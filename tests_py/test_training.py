@@ -198,7 +198,7 @@ def test_plot_draws_or_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(BitNetError, match=r"pip install 'bitnet-rust\[viz\]'"):
-        History().plot()
+        History([{"step": 1, "loss": 1.0}]).plot()
 
 
 INTERRUPTED = """

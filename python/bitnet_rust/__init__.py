@@ -41,7 +41,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from . import autograd, bench, nn, optim
+    from . import autograd, bench, nn, optim, viz
     from .autograd import no_grad
     from .callbacks import Callback
     from .comparison import ModelDiff, diff_models
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from .training import History, Trainer
     from .training_config import TrainingConfig
     from .verification import Verification, verify_model
+    from .weights import QuantizationError, Weight
 
 # Where each public name lives; its module is imported when the name is first asked for.
 _HOMES = {
@@ -85,6 +86,7 @@ _HOMES = {
     "OpTime": "profile",
     "Piece": "generation",
     "Profile": "profile",
+    "QuantizationError": "weights",
     "SamplingOptions": "generation",
     "Tensor": "tensor",
     "TokenFile": "token_file",
@@ -92,6 +94,7 @@ _HOMES = {
     "Trainer": "training",
     "TrainingConfig": "training_config",
     "Verification": "verification",
+    "Weight": "weights",
     "build_info": "runtime",
     "chat_example": "conversations",
     "ModelDiff": "comparison",
@@ -146,6 +149,7 @@ __all__ = [
     "OpTime",
     "Piece",
     "Profile",
+    "QuantizationError",
     "QueueFullError",
     "RequestCanceledError",
     "SamplingOptions",
@@ -159,6 +163,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingError",
     "Verification",
+    "Weight",
     "__version__",
     "autograd",
     "bench",
@@ -183,11 +188,12 @@ __all__ = [
     "settings",
     "trim_memory",
     "verify_model",
+    "viz",
 ]
 
 
 # Modules of the package that come with it.
-_MODULES = ("autograd", "bench", "nn", "optim")
+_MODULES = ("autograd", "bench", "nn", "optim", "viz")
 
 
 def __getattr__(name: str) -> Any:

@@ -92,6 +92,37 @@ def tree_lines(tensors: list[dict[str, Any]]) -> Iterator[str]:
 
     FormatError for a name of more parts than any model has.
     """
+    yield from _lines(branches(tensors), "")
+
+
+def _lines(some: "list[Branch]", indent: str) -> Iterator[str]:
+    for one in some:
+        if one.tensor is not None:
+            yield f"{indent}{one.label}  {one.tensor['dtype']} {' x '.join(map(str, one.tensor['shape']))}"
+        if one.children:
+            each = f"{one.times} times " if one.times > 1 else ""
+            yield f"{indent}{one.label}  {each}{one.weights:,} weights"
+            yield from _lines(one.children, indent + "  ")
+
+
+@dataclass
+class Branch:
+    """A module in the tree that the names of tensors make, a tensor, or both."""
+
+    label: str
+    """Its name; of several that are alike "0 to 11"."""
+    times: int
+    """How many it stands for."""
+    tensor: dict[str, Any] | None
+    children: "list[Branch]"
+    weights: int
+    """Of one of them."""
+    bytes: int
+    """Of one of them; 0 where the tensors do not say it."""
+
+
+def branches(tensors: list[dict[str, Any]]) -> list[Branch]:
+    """The tree of tensors that are dictionaries with "name", "dtype", "shape" and perhaps "bytes"; see ``tree_lines``."""
     root = _Module()
     for tensor in tensors:
         parts = tensor["name"].split(".")
@@ -103,7 +134,7 @@ def tree_lines(tensors: list[dict[str, Any]]) -> Iterator[str]:
             place = place.children.setdefault(part, _Module())
         place.tensor = tensor
     _measure(root, {})
-    yield from _branches(root, "")
+    return _branches(root)
 
 
 _DEEPEST = 64
@@ -116,6 +147,7 @@ class _Module:
     children: dict[str, "_Module"] = field(default_factory=dict)
     tensor: dict[str, Any] | None = None
     weights: int = 0
+    bytes: int = 0
     kind: int = 0
     """The same for modules with the same names, types and shapes below them."""
 
@@ -125,30 +157,29 @@ def _measure(module: _Module, kinds: dict[Any, int]) -> None:
     for child in module.children.values():
         _measure(child, kinds)
         module.weights += child.weights
+        module.bytes += child.bytes
     own = None
     if module.tensor is not None:
         own = (module.tensor["dtype"], *module.tensor["shape"])
         module.weights += prod(module.tensor["shape"])
+        module.bytes += module.tensor.get("bytes", 0)
     below = tuple((name, child.kind) for name, child in module.children.items())
     module.kind = kinds.setdefault((own, below), len(kinds))
 
 
-def _branches(module: _Module, indent: str) -> Iterator[str]:
+def _branches(module: _Module) -> list[Branch]:
     groups: list[tuple[list[str], _Module]] = []  # the numbers, or the name, and what they have in common
     for name, child in module.children.items():
         if groups and name.isdigit() and groups[-1][0][-1].isdigit() and groups[-1][1].kind == child.kind:
             groups[-1][0].append(name)
         else:
             groups.append(([name], child))
+    found = []
     for names, child in groups:
         label = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
         if len(names) == len(child.children) == 1 and child.tensor is None:
             (last, only) = next(iter(child.children.items()))
             if not only.children:
                 label, child = f"{label}.{last}", only
-        if child.tensor is not None:
-            yield f"{indent}{label}  {child.tensor['dtype']} {' x '.join(map(str, child.tensor['shape']))}"
-        if child.children:
-            each = f"{len(names)} times " if len(names) > 1 else ""
-            yield f"{indent}{label}  {each}{child.weights:,} weights"
-            yield from _branches(child, indent + "  ")
+        found.append(Branch(label, len(names), child.tensor, _branches(child), child.weights, child.bytes))
+    return found

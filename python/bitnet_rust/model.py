@@ -7,7 +7,7 @@ import re
 import time
 import warnings
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from os import PathLike, fspath
@@ -27,6 +27,7 @@ from .hub import resolve
 from .logs import delivered, event
 from .metadata import decode as decode_metadata
 from .metadata import encode as encode_metadata
+from .progress import Progress, progress_of
 from .registry import find_model
 from .tokenizer import TOKENIZER_FILES, Tokenizer
 
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     from .onnx_export import ONNXType
     from .profile import Profile
     from .tensor import Tensor
+    from .weights import QuantizationError, Weight
 
-Progress = Callable[[int, int], object]
 _LOG = logging.getLogger(__name__)
 LinearClass = Literal["autobitlinear", "bitlinear"]
 GGUFType = Literal["i2_s", "tq1_0", "tq2_0", "f16", "bf16", "f32"]
@@ -105,7 +106,7 @@ class BitNetModel:
         cache_dir: str | PathLike[str] | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> Self:
         """Loads a model.
 
@@ -143,8 +144,8 @@ class BitNetModel:
             "arm64" (quantized on ARM) or "row4" (x86 builds of bitnet.cpp without ACT_PARALLEL). With the wrong one a model
             loads and talks nonsense.
         revision, cache_dir, local_files_only, token: as in huggingface_hub.
-        progress: called as progress(bytes_done, bytes_total) while loading. An exception that it raises ends the loading, as Ctrl-C
-            does, and leaves nothing in memory.
+        progress: called as progress(bytes_done, bytes_total) while loading; True draws a bar, in a terminal or a notebook. An
+            exception that it raises ends the loading, as Ctrl-C does, and leaves nothing in memory.
 
         Raises ModelNotFoundError, FormatError, ConfigError, OutOfMemoryError; each names the file and what is wrong.
         """
@@ -161,7 +162,8 @@ class BitNetModel:
             "i2s_layout": i2s_layout,
         }
         if is_file(name):
-            model = cls(load_file(name, options, progress))
+            with progress_of(progress, f"loading {file_name(name)}") as told:
+                model = cls(load_file(name, options, told))
             model._title = file_name(name)
         else:
             path = resolve(
@@ -172,7 +174,8 @@ class BitNetModel:
                 token=token,
             )
             path = path.absolute()  # which a change of the working directory leaves alone
-            model = cls(_bitnet.load(path, json.dumps(options), progress), path)
+            with progress_of(progress, f"loading {fspath(cast('str | PathLike[str]', name))}") as told:
+                model = cls(_bitnet.load(path, json.dumps(options), told), path)
         model.kv_dtype = kv_dtype
         return model
 
@@ -472,6 +475,48 @@ class BitNetModel:
             f"{self.head_dtype} head, {self.memory_footprint() / 2**20:,.1f} MiB)"
         )
 
+    def _repr_html_(self) -> str:
+        from .viz.html import model_html
+
+        return model_html(self)
+
+    # --- weights -----------------------------------------------------------------------------------------------------
+
+    def weights(self) -> "list[Weight]":
+        """The tensors of the model in the order of a forward pass, whatever file they came from: name, shape, dtype, bytes, and the
+        scale of ternary ones. A table that embedding and head share is one."""
+        from .weights import list_weights
+
+        return list_weights(self._model)
+
+    def weight(self, name: str) -> "Tensor":
+        """A copy of one of them, of a name that ``weights`` lists: the codes -1, 0 and 1 of a ternary one as int8, to be
+        multiplied by its scale, and float32 of others."""
+        from .weights import read_weight
+
+        return read_weight(self._model, name)
+
+    def quantization_error(self, name: str) -> "QuantizationError":
+        """How far the ternary weight of that name is from the master weight it was made of: mse, sqnr, cosine, max.
+        ArgumentError for a model that has no master weights, being loaded without trainable=True."""
+        from .weights import quantization_error
+
+        return quantization_error(self._model, name)
+
+    def attentions(self, prompt: Any, layers: int | Sequence[int] | None = None) -> "NDArray[np.float32]":
+        """How much each token of a prompt attends to those before it: float32 [layers, heads, T, T].
+
+        prompt: a text or token ids.
+        layers: numbers of layers from 0, or one of them; by default all, whose size is the square of the prompt's.
+
+        Row i of a head belongs to token i: its weights softmax(q k^T / sqrt(head_dim)) add up to one and are zero behind i. They
+        are computed beside the forward pass, which never has them as a whole, from the same queries and keys.
+        """
+        from .weights import attention_weights
+
+        ids = self._prompt_ids(prompt, "prompt", True)
+        return attention_weights(self._model, ids, layers, self.config.num_hidden_layers)
+
     # --- logits ------------------------------------------------------------------------------------------------------
 
     def forward(self, tokens: Any, lengths: Any = None) -> "NDArray[np.float32]":
@@ -611,14 +656,14 @@ class BitNetModel:
         context_length: int | None = None,
         packing: bool | None = None,
         isolate_documents: bool = False,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> dict[str, Any]:
         """How well the model predicts data, in any form that ``Trainer.train`` takes.
 
         context_length: the most tokens of an example, and the length of the windows that a text is cut into; by default
             as in training, the model's context, at most 256.
         packing, isolate_documents: as in ``TrainingConfig``.
-        progress: called as progress(examples_done, examples).
+        progress: called as progress(examples_done, examples); True draws a bar.
 
         Gives loss (mean cross-entropy in nats), perplexity, accuracy, tokens (how many were predicted), context_length,
         and for texts bits_per_byte and bits_per_character. The loss is that of ``Trainer.evaluate`` to the last bit,

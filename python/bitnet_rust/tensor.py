@@ -404,6 +404,11 @@ class Tensor:
     def __contains__(self, value: Any) -> bool:
         return bool((self == value).any())
 
+    def _repr_html_(self) -> str:
+        from .viz.html import tensor_html
+
+        return tensor_html(self)
+
     def __repr__(self) -> str:
         import numpy as np
 

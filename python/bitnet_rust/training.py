@@ -22,7 +22,7 @@ from .callbacks import (
     plain_numbers,
 )
 from .datasets import DataOptions, make_dataset
-from .errors import ArgumentError, BitNetError, CheckpointWarning, TokenizerError, missing_extra
+from .errors import ArgumentError, BitNetError, CheckpointWarning, TokenizerError
 from .logs import delivered
 from .metadata import add_run
 from .model import BitNetModel
@@ -73,23 +73,17 @@ class History(list[Record]):
         names = dict.fromkeys(name for record in self for name in record)
         return {name: [record.get(name) for record in self] for name in names}
 
-    def plot(self, path: str | Path | None = None) -> Any:
-        """Draws the losses over the steps with matplotlib; gives the figure, and writes it to path if there is one."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as missing:
-            raise missing_extra("History.plot()", "matplotlib", "viz") from missing
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.add_subplot(xlabel="step", ylabel="loss (nats)")
-        axes.plot([r["step"] for r in self], [r["loss"] for r in self], label="training", linewidth=1)
-        evaluated = [r for r in self if "eval_loss" in r]
-        if evaluated:
-            steps, values = [r["step"] for r in evaluated], [r["eval_loss"] for r in evaluated]
-            axes.plot(steps, values, label="evaluation", marker=".")
-        axes.legend()
-        if path is not None:
-            figure.savefig(path)
-        return figure
+    def plot(self, path: str | PathLike[str] | None = None) -> Any:
+        """Draws the losses over the steps with matplotlib; gives the figure, and writes it to path if there is one.
+        ``viz.training_curves`` draws more."""
+        from .viz.curves import training_curves
+
+        return training_curves(self, panels=False, path=path)
+
+    def _repr_html_(self) -> str:
+        from .viz.html import history_html
+
+        return history_html(self)
 
     def __repr__(self) -> str:
         if not self:

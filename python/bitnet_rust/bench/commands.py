@@ -10,13 +10,14 @@ import typer
 from ..files import check_place
 from ..hub_options import Offline, Revision
 from ..profile import Profile
+from ..viz.figures import check_figure_path
 from .batches import SIZES, batch
 from .contexts import LENGTHS, context
 from .decoding import decode
 from .guesses import COUNTS, guess
 from .loading import load
 from .prompts import prefill
-from .report import check_plot, plot, report
+from .report import plot, report
 from .serving import serve
 
 Shape = Annotated[
@@ -334,7 +335,7 @@ def _check_files(trace: Path | None, picture: Path | None) -> None:
     if trace is not None:
         check_place(trace)
     if picture is not None:
-        check_plot(picture)
+        check_figure_path(picture)
 
 
 def _show(result: dict[str, Any], trace: Path | None, picture: Path | None, as_json: bool) -> None:

@@ -1,11 +1,9 @@
 """Results for people: a few lines, a table, a picture."""
 
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
-from ..errors import ArgumentError, FileSystemError, missing_extra
-from ..files import check_place
+from ..viz.figures import new_figure, write_figure
 
 Result = dict[str, Any]
 
@@ -173,37 +171,16 @@ def _table(r: Result) -> str:
     return "\n".join("  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) for row in rows)
 
 
-def check_plot(path: str | PathLike[str]) -> None:
-    """Raises what plot would for a picture that cannot be drawn or written there."""
-    figure = _figure_class()()
-    kind = Path(path).suffix.lower().removeprefix(".")
-    kinds = figure.canvas.get_supported_filetypes()
-    if kind and kind not in kinds:
-        raise ArgumentError(f"plot = {fspath(path)!r}: expected a name that ends in one of {', '.join(sorted(kinds))}")
-    check_place(path)
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as missing:
-        raise missing_extra("a plot", "matplotlib", "viz") from missing
-    return Figure
-
-
 def plot(result: Result, path: str | PathLike[str]) -> None:
     """Draws a result with matplotlib. Raises BitNetError without that library, FileSystemError where the picture cannot be written."""
-    figure = _figure_class()(figsize=(7, 4), layout="constrained")
+    figure = new_figure()
     axes: Any = figure.subplots()
     _DRAW[result["benchmark"]](axes, result)
     axes.set_title(
         f"{result['benchmark']}: {result['model']}, {result['isa']}, {result['threads']} threads", fontsize=10
     )
     figure.text(0.01, 0.005, result["machine"]["processor"], fontsize=7, color="gray")
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:  # ValueError: no such kind of picture
-        raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
+    write_figure(figure, path)
 
 
 def _draw_repeats(axes: Any, r: Result) -> None:
