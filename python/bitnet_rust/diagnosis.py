@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from . import _bitnet
 from .configuration import unknown_variables
+from .errors import pip_command
 from .runtime import build_info, memory_stats
 
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -131,4 +132,4 @@ def _extras() -> dict[str, list[str]]:
 
 
 def _extra(name: str, lacks: list[str]) -> str:
-    return "installed" if not lacks else f"not installed: pip install 'bitnet-rust[{name}]'"
+    return "installed" if not lacks else f"not installed: {pip_command(name)}"

@@ -97,7 +97,12 @@ def missing_extra(what: str, needs: str, extra: str) -> MissingExtraError:
     >>> str(missing_extra("History.plot()", "matplotlib", "viz"))
     "History.plot() needs matplotlib: pip install 'bitnet-rust[viz]'"
     """
-    return MissingExtraError(f"{what} needs {needs}: pip install 'bitnet-rust[{extra}]'")
+    return MissingExtraError(f"{what} needs {needs}: {pip_command(extra)}")
+
+
+def pip_command(extra: str) -> str:
+    """What brings the packages of an extra."""
+    return f"pip install 'bitnet-rust[{extra}]'"
 
 
 class InternalError(BitNetError, RuntimeError):
