@@ -57,9 +57,9 @@ $(VENV)/.docs: pyproject.toml | $(VENV)/.dev
 	@$(call REQUIRED,pyproject["project"]["optional-dependencies"]["docs"])
 	@touch $@
 
-# Several gigabytes, for the tests that run PyTorch, Hugging Face's packages and llama.cpp themselves; the others have recorded values.
+# Several gigabytes, for the tests that run PyTorch, Hugging Face's packages, llama.cpp and Ray themselves; the others have recorded values.
 $(VENV)/.torch: | $(VENV)/.dev
-	$(BIN)/python -m pip install -q torch transformers accelerate datasets llama-cpp-python
+	$(BIN)/python -m pip install -q torch transformers accelerate datasets llama-cpp-python 'ray[serve]'
 	@touch $@
 
 $(VENV)/.wheels: | $(VENV)/.dev

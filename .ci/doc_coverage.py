@@ -15,7 +15,7 @@ PACKAGE = ROOT / "python" / "bitnet_rust"
 PAGES = ROOT / "docs" / "reference" / "api"
 
 # Modules of which users import: all that their __all__ names is on the pages, or all that is public in them.
-MODULES = ("", "autograd", "bench", "nn", "nn.functional", "optim", "server", "torch", "viz")
+MODULES = ("", "autograd", "bench", "integrations.ray", "nn", "nn.functional", "optim", "server", "torch", "viz")
 
 # Shown elsewhere: modules are pages of their own, no_grad is of the package, and bench.app is a part of the command.
 NOT_SHOWN = {"__version__", "autograd", "autograd.no_grad", "bench", "nn", "optim", "viz", "bench.app", "nn.functional"}

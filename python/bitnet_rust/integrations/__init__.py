@@ -1,0 +1,1 @@
+"""BitNet models behind other programs."""

@@ -1,0 +1,279 @@
+"""The server on Ray Serve, with Ray itself: what clients see of replicas that come and go."""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from bitnet_rust import BitNetModel, Tokenizer
+
+pytestmark = pytest.mark.full
+ray = pytest.importorskip(
+    "ray", reason="NOT TESTED: Ray Serve. pip install 'bitnet-rust[ray]', as `make test-full` does"
+)
+
+CHARACTERS = "".join(map(chr, range(32, 127)))
+LONG = {
+    "vocab_size": len(CHARACTERS),
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 1 << 20,
+}
+MARK = uuid.uuid4().hex  # in the environment of our replicas
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[BitNetModel]:
+    with BitNetModel.from_config(LONG) as model:
+        model.tokenizer = Tokenizer.characters(CHARACTERS)
+        yield model
+
+
+@pytest.fixture(scope="module")
+def path(model: BitNetModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "long.bitnet"
+    model.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Ray on this machine; the URL that Ray Serve listens at."""
+    from ray import serve
+
+    changed = {
+        "BITNET_TEST_MARK": MARK,
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # A machine with other work is slow, and nothing is wrong with it.
+        "RAY_agent_register_timeout_ms": "120000",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    }
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    try:
+        ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        yield f"http://127.0.0.1:{port}"
+        serve.shutdown()
+    finally:
+        ray.shutdown()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@pytest.fixture(scope="module")
+def url(cluster: str, path: Path) -> str:
+    from ray import serve
+
+    from bitnet_rust.integrations.ray import Settings, application
+
+    serve.run(application(Settings(model=str(path), replicas=2, server={"served_model_name": "long"})))
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120) as client:
+        yield client
+
+
+def replicas() -> set[int]:
+    """The processes of our replicas."""
+    found = set()
+    for place in Path("/proc").iterdir():
+        try:
+            if (
+                b"ray::ServeReplica:default:replica" in (place / "cmdline").read_bytes()
+                and MARK.encode() in (place / "environ").read_bytes()
+            ):
+                found.add(int(place.name))
+        except OSError:
+            continue
+    return found
+
+
+def ask(client: openai.OpenAI, prompt: str, tokens: int) -> str:
+    return client.completions.create(model="long", prompt=prompt, max_tokens=tokens, temperature=0).choices[0].text
+
+
+def test_answers_and_errors_are_those_of_one_server(client: openai.OpenAI, url: str, model: BitNetModel) -> None:
+    alone = model.generate("Once upon", max_new_tokens=40)
+    assert ask(client, "Once upon", 40) == alone
+    stream = client.completions.create(model="long", prompt="Once upon", max_tokens=40, temperature=0, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in stream) == alone
+    with pytest.raises(openai.NotFoundError, match="there is no model 'other'"):
+        client.completions.create(model="other", prompt="Once")
+    assert httpx.get(f"{url}/health/ready").json() == {"status": "ok"}
+    assert "bitnet_requests_running" in httpx.get(f"{url}/metrics").text
+    large = httpx.post(f"{url}/v1/completions", content=b" " * (5 << 20), headers={"Content-Type": "application/json"})
+    assert large.status_code == 413
+    assert large.json()["error"]["code"] == "request_too_large"
+
+
+def test_a_client_that_goes_ends_its_request_on_the_replica(url: str) -> None:
+    body = {"prompt": "Once", "max_tokens": 10**6, "ignore_eos": True, "stream": True}
+    for _ in range(4):
+        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as stream:
+            next(stream.iter_lines())
+    quiet = 0
+    for _ in range(3000):  # either replica may answer
+        idle = "bitnet_requests_running 0.0" in httpx.get(f"{url}/metrics").text
+        quiet = quiet + 1 if idle else 0
+        if quiet == 20:
+            return
+    raise AssertionError("requests go on that nobody waits for")
+
+
+def test_a_replica_that_is_killed_costs_open_streams_alone(
+    client: openai.OpenAI, url: str, model: BitNetModel, record_property: Any
+) -> None:
+    before = replicas()
+    assert len(before) == 2
+    prompts = [f"Question {i}: " for i in range(24)]
+    alone = [model.generate(prompt, max_new_tokens=24) for prompt in prompts]
+    killed, over = threading.Event(), threading.Event()
+    wrong: list[str] = []
+    answered = {"before": 0, "after": 0}
+
+    def short(first: int) -> None:
+        at = first
+        while not over.is_set():
+            i = at = (at + 1) % len(prompts)
+            when = "after" if killed.is_set() else "before"
+            try:
+                if ask(client, prompts[i], 24) != alone[i]:
+                    wrong.append(f"another text for {prompts[i]}")
+            except openai.OpenAIError as error:
+                wrong.append(repr(error))
+            answered[when] += 1
+
+    ends: list[str] = []
+
+    def long() -> None:
+        body = {"prompt": "Once", "max_tokens": 10**6, "ignore_eos": True, "stream": True}
+        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=120) as stream:
+            begun.release()
+            last = ""
+            for line in stream.iter_lines():
+                last = line or last
+                if over.is_set():
+                    ends.append("goes on")
+                    return
+            ends.append(last)
+
+    begun = threading.Semaphore(0)
+    threads = [threading.Thread(target=long) for _ in range(6)] + [
+        threading.Thread(target=short, args=(i,)) for i in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in range(6):
+        assert begun.acquire(timeout=60)
+    while answered["before"] < 20:
+        time.sleep(0.01)
+    victim = min(before)
+    os.kill(victim, signal.SIGKILL)
+    killed.set()
+    start = time.monotonic()
+    while len(ready := replicas() - {victim}) < 2 or not running(2):
+        assert time.monotonic() - start < 120, f"no replica in place of the one that was killed: {ready}"
+        time.sleep(0.1)
+    record_property("seconds_until_a_new_replica", time.monotonic() - start)
+    while answered["after"] < 40:
+        time.sleep(0.01)
+    over.set()
+    for thread in threads:
+        thread.join(120)
+    assert wrong == []
+    assert len(ends) == 6
+    lost = [end for end in ends if end != "goes on"]
+    assert lost, "no stream was on the replica that was killed"
+    for end in lost:
+        assert end.startswith("data: "), end
+        assert json.loads(end[6:])["error"]["code"] == "replica_lost"
+    assert "goes on" in ends
+
+
+def running(count: int) -> bool:
+    """Whether Ray Serve says that so many replicas are there."""
+    from ray import serve
+
+    states = serve.status().applications["default"].deployments["replica"].replica_states
+    return states.get("RUNNING", 0) >= count
+
+
+def test_a_stream_that_is_lost_is_an_error_of_openais_client(client: openai.OpenAI) -> None:
+    stream = client.completions.create(
+        model="long", prompt="Once", max_tokens=10**6, stream=True, extra_body={"ignore_eos": True}
+    )
+    next(stream)
+    for process in replicas():
+        os.kill(process, signal.SIGKILL)
+    with pytest.raises(openai.APIError, match="the replica that worked on this request was lost"):
+        for _ in stream:
+            pass
+    assert len(ask(client, "And now?", 8)) == 8  # waits for a new replica
+
+
+def test_replicas_come_with_the_load(cluster: str, path: Path) -> None:
+    from ray import serve
+
+    from bitnet_rust.integrations.ray import Settings, application
+
+    scaling = {
+        "min_replicas": 1,
+        "max_replicas": 2,
+        "target_ongoing_requests": 2,
+        "upscale_delay_s": 0.5,
+        "metrics_interval_s": 0.5,
+    }
+    serve.run(application(Settings(model=str(path), autoscaling=scaling)))
+    assert running(1)
+    over = threading.Event()
+
+    def long() -> None:
+        body = {"prompt": "Once", "max_tokens": 10**6, "ignore_eos": True, "stream": True}
+        with httpx.stream("POST", f"{cluster}/v1/completions", json=body, timeout=120) as stream:
+            for _ in stream.iter_lines():
+                if over.is_set():
+                    return
+
+    threads = [threading.Thread(target=long) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    try:
+        start = time.monotonic()
+        while not running(2):
+            assert time.monotonic() - start < 120
+            time.sleep(0.1)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(120)
+
+
+def test_settings_that_are_not_there_are_named() -> None:
+    from bitnet_rust.integrations.ray import Settings
+
+    with pytest.raises(ValueError, match="replica_count"):
+        Settings(replica_count=2)  # type: ignore[call-arg]
