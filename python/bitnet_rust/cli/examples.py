@@ -1,4 +1,4 @@
-"""The examples at the end of each command's --help; tests run them in a directory with a text, a conversation and a chat template."""
+"""The examples at the end of each command's --help; tests run those that need no download and no minutes."""
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "generate": (
@@ -8,7 +8,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "chat": (
         "bitnet chat --model bitnet-2b",
-        'echo "Who is there?" | bitnet chat --model bitnet-shakespeare --chat-template template.jinja -n 40 --json',
+        'echo "Who is there?" | bitnet chat --model bitnet-shakespeare --chat-template template.jinja -n 40',
+    ),
+    "serve": (
+        "bitnet serve --model bitnet-shakespeare",
+        "bitnet serve --model bitnet-2b --port 8080 --api-key-file keys.txt",
     ),
     "inspect": (
         "bitnet inspect bitnet-shakespeare",
@@ -30,7 +34,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "finetune": ("bitnet finetune --config recipe.yaml --data talks.jsonl --out tuned",),
     "tokenize": (
         "bitnet tokenize --data text.txt --out text.bin --tokenizer bitnet-shakespeare",
-        "bitnet tokenize --data text.txt --out bpe.bin --train-bpe 300",
+        "bitnet tokenize --data text.txt --out bpe/text.bin --train-bpe 300",
     ),
     "eval": ("bitnet eval --data text.txt --context-length 32",),
     "models": ("bitnet models", "bitnet models --json"),
@@ -43,5 +47,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bench batch": ("bitnet bench batch --shape tiny --size 1 --size 2 --tokens 4 --repeat 1 --no-cache",),
     "bench context": ("bitnet bench context --shape tiny --length 64 --tokens 4 --repeat 1 --no-cache",),
     "bench guess": ("bitnet bench guess --tokens 8 --repeat 1",),
+    "bench serve": ("bitnet bench serve --url http://127.0.0.1:8000",),
     "bench load": ("bitnet bench load --shape tiny --repeat 1",),
 }
