@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
+from ..errors import BitNetError
 from ..generation import GenerationResult
 from ..handle import Handle
 from .errors import api_error
@@ -37,7 +38,7 @@ class EventStream(Response):
                     await send(_body(b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"))
                 last = b"data: [DONE]\n\n"
             except Exception as error:
-                if gone.is_set():
+                if gone.is_set() or (isinstance(error, OSError) and not isinstance(error, BitNetError)):  # of send()
                     self._request.state.record.status = CLIENT_GONE
                     return
                 told = api_error(error)
@@ -63,8 +64,6 @@ async def whole(request: Request, handles: Sequence[Handle]) -> list[GenerationR
         try:
             return [await handle for handle in handles]
         except Exception:
-            for handle in handles:
-                handle.cancel()
             if gone.is_set():
                 return None
             raise
