@@ -38,25 +38,13 @@ func newWeights(_ []byte, _ []*autograd.GradTensor, objects []any) (*object, err
 			return all, nil, err
 		},
 		// read gives the one of a name, in float32.
-		"read": func(_ context.Context, params []byte, _ []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
-			var name string
-			if err := decode(params, &name); err != nil {
-				return nil, nil, err
-			}
-			if err := m.Acquire(); err != nil {
-				return nil, nil, err
-			}
-			defer m.Release()
+		"read": ofName(m, func(name string) (*tensor.Tensor, error) {
 			values, err := m.ReadWeight(name)
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
-			t, err := tensor.FromFloat32(values, len(values))
-			if err != nil {
-				return nil, nil, err
-			}
-			return nil, []*autograd.GradTensor{autograd.New(t)}, nil
-		},
+			return tensor.FromFloat32(values, len(values))
+		}),
 		// tensors gives a model.TensorInfo of each.
 		"tensors": func(context.Context, []byte, []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
 			if err := m.Acquire(); err != nil {
@@ -66,28 +54,16 @@ func newWeights(_ []byte, _ []*autograd.GradTensor, objects []any) (*object, err
 			return m.Tensors(), nil, nil
 		},
 		// tensor gives the one of a name: codes as int8, floats as float32, in one row.
-		"tensor": func(_ context.Context, params []byte, _ []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
-			var name string
-			if err := decode(params, &name); err != nil {
-				return nil, nil, err
-			}
-			if err := m.Acquire(); err != nil {
-				return nil, nil, err
-			}
-			defer m.Release()
+		"tensor": ofName(m, func(name string) (*tensor.Tensor, error) {
 			codes, values, err := m.ReadTensor(name)
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
-			t, err := tensor.FromFloat32(values, len(values))
 			if codes != nil {
-				t, err = tensor.FromInt8(codes, len(codes))
+				return tensor.FromInt8(codes, len(codes))
 			}
-			if err != nil {
-				return nil, nil, err
-			}
-			return nil, []*autograd.GradTensor{autograd.New(t)}, nil
-		},
+			return tensor.FromFloat32(values, len(values))
+		}),
 		// error says how far the ternary weight of a name is from its master weights; sqnr is null without an error.
 		"error": func(_ context.Context, params []byte, _ []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
 			var name string
@@ -109,6 +85,25 @@ func newWeights(_ []byte, _ []*autograd.GradTensor, objects []any) (*object, err
 			return out, nil, nil
 		},
 	}}, nil
+}
+
+// ofName is a method that takes the name of a tensor of the model and gives what read finds there.
+func ofName(m *model.Model, read func(name string) (*tensor.Tensor, error)) method {
+	return func(_ context.Context, params []byte, _ []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
+		var name string
+		if err := decode(params, &name); err != nil {
+			return nil, nil, err
+		}
+		if err := m.Acquire(); err != nil {
+			return nil, nil, err
+		}
+		defer m.Release()
+		t, err := read(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, []*autograd.GradTensor{autograd.New(t)}, nil
+	}
 }
 
 // storedTypes are the dtypes of weights as checkpoints spell them.
