@@ -8,7 +8,6 @@ Face is imported: their objects are known by what they can do.
 import itertools
 import json
 import mmap
-import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import _bitnet
 from .arrays import int32_ids
 from .conversations import IGNORED, chat_example, conversations, hold_conversations, is_conversation
-from .errors import ArgumentError, DTypeError, ShapeError
+from .errors import ArgumentError, DTypeError, ShapeError, warn
 from .texts import PIECE, cut, documents, pieces
 from .token_file import SUFFIXES, TokenFile
 from .tokenize import token_pieces
@@ -346,16 +345,14 @@ class _Examples:
         made = _dataset("examples", self._name, self._options, pack, self._inputs, self._targets, self._lengths)
         facts = json.loads(made.info())
         if facts["truncated"]:
-            warnings.warn(
+            warn(
                 f"{self._name}: {facts['truncated']} of {len(self._lengths)} examples are longer than context_length = "
                 f"{self._options.length} and were cut",
-                stacklevel=2,
             )
         if facts["skipped"]:
-            warnings.warn(
+            warn(
                 f"{self._name}: {facts['skipped']} of {len(self._lengths)} examples have nothing to learn from (fewer than two "
                 "tokens, or every label is -100) and were left out",
-                stacklevel=2,
             )
         return made
 

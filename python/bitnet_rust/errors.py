@@ -4,6 +4,9 @@
 configurations and bad arguments, as with the rest of the Python world.
 """
 
+import sys
+import warnings
+
 
 class BitNetError(Exception):
     """Base of every exception below."""
@@ -120,3 +123,11 @@ class CheckpointWarning(UserWarning):
 class ModelWarning(UserWarning):
     """A model was loaded, and there is something to know about it: code of its own that is not run, weights that look as if they
     were read in the wrong order. The message names the file."""
+
+
+def warn(text: str, category: type[Warning] = UserWarning) -> None:
+    """Warns at the line of the user's program that led here, however deep below it we are."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("bitnet_rust", "contextlib"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, category, stacklevel=level)

@@ -5,7 +5,6 @@ import logging
 import math
 import re
 import time
-import warnings
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from . import _bitnet
 from .arrays import as_prompts, batch_ids, is_batch, pad_logits, token_ids, whole_number
 from .config import BitNetConfig, fields_json
 from .configuration import settings
-from .errors import ArgumentError, DeviceError, DTypeError, FileSystemError, FormatError, ModelWarning
+from .errors import ArgumentError, DeviceError, DTypeError, FileSystemError, FormatError, ModelWarning, warn
 from .file_like import file_name, is_file
 from .file_like import load as load_file
 from .generation import GenerationOptions, GenerationResult, Session, sampling_json
@@ -78,7 +77,7 @@ class BitNetModel:
         self._info: dict[str, Any] = described["info"]
         self._notes: dict[str, Any] = {}  # metadata that is newer than that of the file
         for text in self._info.get("warnings", ()):
-            warnings.warn(text, ModelWarning, stacklevel=3)
+            warn(text, ModelWarning)
 
     _title = "a model made by from_config"
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from os import PathLike, fspath
@@ -22,7 +21,7 @@ from .callbacks import (
     plain_numbers,
 )
 from .datasets import DataOptions, make_dataset
-from .errors import ArgumentError, BitNetError, CheckpointWarning, TokenizerError
+from .errors import ArgumentError, BitNetError, CheckpointWarning, TokenizerError, warn
 from .logs import delivered
 from .metadata import add_run
 from .model import BitNetModel
@@ -295,8 +294,7 @@ class Trainer:
         resumed = json.loads(run.resume(path, source is True))
         self.history.resumed_from, self.history.skipped = resumed["path"] or None, resumed["skipped"]
         for damaged in resumed["skipped"]:
-            message = f"{damaged['path']} is damaged and was skipped: {damaged['error']}"
-            warnings.warn(message, CheckpointWarning, stacklevel=3)
+            warn(f"{damaged['path']} is damaged and was skipped: {damaged['error']}", CheckpointWarning)
 
     def _own_callbacks(self) -> list[Callback]:
         own: list[Callback] = []
