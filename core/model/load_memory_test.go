@@ -60,7 +60,7 @@ func TestWeightsInMemoryMakeTheModelTheyCameFrom(t *testing.T) {
 			_, err = model.FromTensors(context.Background(), text, container.NewMemory("test", views), model.LoadOptions{HeadFormat: "int7"})
 			require.ErrorIs(t, err, model.ErrOption)
 			_, err = m.ReadWeight("nothing.weight")
-			require.ErrorIs(t, err, model.ErrOption)
+			require.ErrorIs(t, err, model.ErrWeight)
 		}
 	}
 }
