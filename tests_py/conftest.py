@@ -69,6 +69,15 @@ def slow() -> Iterator[BitNetModel]:
         yield model
 
 
+def no_tracer_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes OpenTelemetry's provider away until the test ends, so that it may set one; a process can do so but once."""
+    from opentelemetry import trace
+    from opentelemetry.util._once import Once
+
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+
+
 class Terminal:
     """Runs the command in this process."""
 

@@ -21,6 +21,7 @@ import typer.main
 
 import bitnet_rust
 from bitnet_rust import cli
+from conftest import no_tracer_provider
 from hub_server import HubServer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +57,7 @@ def runnable(page: Path) -> list[Block]:
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
+    no_tracer_provider(monkeypatch)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # python -m bench
     Path("shakespeare.txt").write_text((ROOT / "recipes" / "data" / "tinyshakespeare.txt").read_text()[:40_000])
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
-from . import _bitnet
+from . import _bitnet, tracing
 from .arrays import seconds, whole_number
 from .errors import ArgumentError, DTypeError
 from .generation import SamplingOptions, sampling_json
@@ -128,13 +128,20 @@ class Engine:
             raise DTypeError(f"client = {client!r}: expected a name, a text")
         if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in client):
             raise ArgumentError(f"client = {client!r}: expected a name without NUL and lone surrogates")
-        handle = Handle(
-            self._core, SequenceText(tokenizer, ids, stop), len(ids), options.get("logprobs") not in (None, -1)
-        )
+        text = SequenceText(tokenizer, ids, stop)
         refuse_forked(self._process)
-        with self._lock:
-            handle._id = self._core.submit(ids, params, level, client, limit)
-            self._open[handle._id] = handle
+        traced = tracing.request(model._name, params, len(ids))
+        handle = Handle(
+            self._core, text, len(ids), options.get("logprobs") not in (None, -1), traced and traced.begin()
+        )
+        try:
+            with self._lock:
+                handle._id = self._core.submit(ids, params, level, client, limit)
+                self._open[handle._id] = handle
+        except BaseException as error:
+            if traced is not None:
+                traced.end(error)
+            raise
         return handle
 
     def chat(
@@ -152,9 +159,10 @@ class Engine:
         What the conversation has in common with an earlier one is not computed again.
         """
         prompt = self.model._render(messages, chat_template)
-        return self.submit(
-            prompt, priority=priority, deadline=deadline, client=client, add_special_tokens=False, **options
-        )
+        with tracing.called("chat"):
+            return self.submit(
+                prompt, priority=priority, deadline=deadline, client=client, add_special_tokens=False, **options
+            )
 
     def metrics(self) -> dict[str, Any]:
         """The engine's figures since its start; docs/how-to/serve-many.md explains them.

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from . import _bitnet
+from . import _bitnet, tracing
 from .arrays import token_ids
 from .errors import ArgumentError, DTypeError
 from .streaming import SequenceText
@@ -187,9 +187,11 @@ class Session:
         logprobs: bool,
         assistant: _bitnet.Model | None = None,
         assistant_tokens: int = 0,
+        name: str = "bitnet",
     ) -> None:
         self.prompts = prompts
         self._logprobs = logprobs
+        self._traced = tracing.request(name, params, sum(map(len, prompts)))
         ids = array("i")
         for prompt in prompts:
             ids.extend(prompt)
@@ -199,6 +201,10 @@ class Session:
         self._texts: list[SequenceText | None] = [SequenceText(tokenizer, prompt, stop) for prompt in prompts]
 
     def __iter__(self) -> Generator[Piece, None, None]:
+        pieces = self._pieces()
+        return pieces if self._traced is None else self._traced.follow(pieces)
+
+    def _pieces(self) -> Generator[Piece, None, None]:
         left = len(self.prompts)
         try:
             while left:

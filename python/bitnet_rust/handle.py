@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import _bitnet
+from . import _bitnet, tracing
 from .arrays import seconds
 from .errors import RequestCanceledError
 from .generation import GenerationResult, Piece, join_pieces
@@ -28,10 +28,18 @@ class Handle:
     exception, after the pieces that came before.
     """
 
-    def __init__(self, core: _bitnet.Scheduler, text: SequenceText, prompt_tokens: int, logprobs: bool) -> None:
+    def __init__(
+        self,
+        core: _bitnet.Scheduler,
+        text: SequenceText,
+        prompt_tokens: int,
+        logprobs: bool,
+        traced: tracing.Request | None,
+    ) -> None:
         self._core = core
         self._text = text
         self._logprobs = logprobs
+        self._traced = traced
         self._process = os.getpid()
         self._id: int | None = None  # set by the engine, which knows it when the core has accepted the request
         self._changed = threading.Condition()
@@ -140,11 +148,17 @@ class Handle:
                 piece = Piece(0, text, token_id, finish, logprob if self._logprobs else None, top)
             if ended is None and self._id is not None and (error is not None or finish is not None):
                 self._core.cancel(self._id, error is None)  # the core has not ended it
+        done = error is not None or (piece is not None and piece.finish_reason is not None)
+        if self._traced is not None:  # before whoever waits for the end can look
+            if piece is not None:
+                self._traced.took(piece)
+            if done:
+                self._traced.end(error)
         with self._changed:
             if piece is not None:
                 self._pieces.append(piece)
             self._error = error
-            self._ended = error is not None or (piece is not None and piece.finish_reason is not None)
+            self._ended = done
             self._changed.notify_all()
             watchers: Sequence[Callable[[], None]] = list(self._watchers)
         for wake in watchers:

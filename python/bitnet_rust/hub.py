@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,15 @@ def resolve(
         "token": token,
     }
     return _download(source, here, files)
+
+
+def name_of(name: str | PathLike[str]) -> str:
+    """What others call a model: a directory's or file's name, or the name that it is asked for by."""
+    with suppress(OSError, RuntimeError, ValueError):  # resolve says what is wrong with it
+        path = Path(name).expanduser()
+        if path.exists():
+            return path.resolve().stem if path.is_file() else path.resolve().name
+    return fspath(name)
 
 
 def _download(source: dict[str, Any], here: str, files: Sequence[str]) -> Path:

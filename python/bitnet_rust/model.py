@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Self, SupportsIndex, Unpack, cast, overload
 
-from . import _bitnet
+from . import _bitnet, tracing
 from .arrays import as_prompts, batch_ids, is_batch, pad_logits, token_ids, whole_number
 from .config import BitNetConfig, fields_json
 from .configuration import settings
@@ -22,7 +22,7 @@ from .errors import ArgumentError, DeviceError, DTypeError, FileSystemError, For
 from .file_like import file_name, is_file
 from .file_like import load as load_file
 from .generation import GenerationOptions, GenerationResult, Session, sampling_json
-from .hub import resolve
+from .hub import name_of, resolve
 from .logs import delivered, event
 from .metadata import decode as decode_metadata
 from .metadata import encode as encode_metadata
@@ -80,6 +80,7 @@ class BitNetModel:
             warn(text, ModelWarning)
 
     _title = "a model made by from_config"
+    _name = "bitnet"
 
     kv_dtype: str = "float32"
     """How generation keeps keys and values: "float32", "float16", "bfloat16" or "int8"."""
@@ -160,21 +161,26 @@ class BitNetModel:
             "packing": checked_packing(packing),
             "i2s_layout": i2s_layout,
         }
-        if is_file(name):
-            with progress_of(progress, f"loading {file_name(name)}") as told:
-                model = cls(load_file(name, options, told))
-            model._title = file_name(name)
-        else:
-            path = resolve(
-                cast("str | PathLike[str]", name),
-                revision=revision,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-                token=token,
-            )
-            path = path.absolute()  # which a change of the working directory leaves alone
-            with progress_of(progress, f"loading {fspath(cast('str | PathLike[str]', name))}") as told:
-                model = cls(_bitnet.load(path, json.dumps(options), told), path)
+        named = file_name(name) if is_file(name) else name_of(cast("str | PathLike[str]", name))
+        with tracing.loading(named) as attributes:
+            if is_file(name):
+                with progress_of(progress, f"loading {file_name(name)}") as told:
+                    model = cls(load_file(name, options, told))
+                model._title = named
+            else:
+                path = resolve(
+                    cast("str | PathLike[str]", name),
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    local_files_only=local_files_only,
+                    token=token,
+                )
+                path = path.absolute()  # which a change of the working directory leaves alone
+                with progress_of(progress, f"loading {fspath(cast('str | PathLike[str]', name))}") as told:
+                    model = cls(_bitnet.load(path, json.dumps(options), told), path)
+                model._name = named
+            attributes["bitnet.model.parameters"] = model.num_parameters()
+            attributes["bitnet.model.bytes"] = model.memory_footprint()
         model.kv_dtype = kv_dtype
         return model
 
@@ -715,7 +721,7 @@ class BitNetModel:
             for i, prompt in enumerate(prompts)
         ]
         logprobs = options.get("logprobs") is not None
-        return Session(self._model, ids, params, stop, tokenizer, logprobs, assistant, tokens)
+        return Session(self._model, ids, params, stop, tokenizer, logprobs, assistant, tokens, self._name)
 
     @property
     def _tokenizer_or_none(self) -> Tokenizer | None:
@@ -861,9 +867,10 @@ class BitNetModel:
         the whole conversation again; ``Engine.chat`` reads only what is new in it.
         """
         prompt = self._render(messages, chat_template)
-        return self.generate(
-            prompt, stream=stream, details=details, profile=profile, add_special_tokens=False, **options
-        )
+        with tracing.called("chat"):
+            return self.generate(
+                prompt, stream=stream, details=details, profile=profile, add_special_tokens=False, **options
+            )
 
     def _render(self, messages: Any, chat_template: str | None) -> str:
         """The prompt of a conversation."""

@@ -86,7 +86,7 @@ def serve(
         "resident": resident, "verify": verify, "revision": revision,
     }  # fmt: skip
     options = ServerOptions(
-        served_model_name=served_model_name or _name_of(model),
+        served_model_name=served_model_name,
         chat_template=read_text(chat_template) if chat_template else None,
         api_keys=read_keys(api_key_file),
         cors_origins=cors_origin or (),
@@ -114,11 +114,3 @@ def serve(
             raise FileSystemError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     if not answered:
         raise typer.Exit(1)
-
-
-def _name_of(model: str) -> str:
-    """What clients call a model: a directory's or file's name, or the name that it was asked for by."""
-    path = Path(model).expanduser()
-    if not path.exists():
-        return model
-    return path.resolve().stem if path.is_file() else path.resolve().name

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from ..generation import GenerationResult
 from ..handle import Handle, as_they_come
+from ..tracing import called
 from .logprobs import chat_logprobs
 from .schemas import ChatRequest
 from .service import Service
@@ -27,7 +28,8 @@ def chat_routes(service: Service) -> APIRouter:
         sampling = service.sampling(body, body.max_completion_tokens or body.max_tokens)
         if body.logprobs:
             sampling["logprobs"] = body.top_logprobs
-        handles = service.submit(request, [ids], body.n, body.seed, sampling)
+        with called("chat"):
+            handles = service.submit(request, [ids], body.n, body.seed, sampling)
         frame = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "object": "chat.completion.chunk" if body.stream else "chat.completion",

@@ -6,9 +6,11 @@ import time
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..handle import Handle
+from ..tracing import continued
 from .errors import APIError, api_error
 from .logs import log
 from .service import Service
@@ -68,7 +70,8 @@ class Observer:
 
         self._service.metrics.in_flight.inc()
         try:
-            await self._app(scope, receive, sent)
+            with continued(Headers(scope=scope)):
+                await self._app(scope, receive, sent)
         except Exception as error:
             told = api_error(error)
             record.fail(error, told)

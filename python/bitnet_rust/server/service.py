@@ -13,6 +13,7 @@ from ..errors import TokenizerError
 from ..generation import SamplingOptions
 from ..handle import Handle
 from ..model import BitNetModel
+from ..tracing import called
 from .errors import APIError, api_error
 from .metrics import Metrics
 from .options import ServerOptions
@@ -28,7 +29,7 @@ class Service:
     def __init__(self, engine: Engine, options: ServerOptions) -> None:
         self.engine, self.options = engine, options
         self.model: BitNetModel = engine.model
-        self.name = options.served_model_name or _name_of(self.model)
+        self.name = options.served_model_name or self.model._name
         self.created = int(time.time())
         self.metrics = Metrics(engine, self.name)
         self.spelling = Spelling(self.model.tokenizer)
@@ -140,11 +141,15 @@ class Service:
                     options = sampling.copy()
                     if seed is not None:
                         options["seed"] = (seed + copy) % 2**64
-                    handles.append(
-                        self.engine.submit(
-                            ids, client=request.state.record.client, deadline=self.options.request_timeout, **options
+                    with called(model=self.name):
+                        handles.append(
+                            self.engine.submit(
+                                ids,
+                                client=request.state.record.client,
+                                deadline=self.options.request_timeout,
+                                **options,
+                            )
                         )
-                    )
         except BaseException as error:
             for handle in handles:
                 handle.cancel()
@@ -158,9 +163,3 @@ class Service:
         """Ends all requests to the engine."""
         for handle in list(self._handles):
             handle.cancel()
-
-
-def _name_of(model: BitNetModel) -> str:
-    """What a model is called that nobody named: its directory or file."""
-    path = model._path
-    return "bitnet" if path is None else path.stem if path.is_file() else path.name
