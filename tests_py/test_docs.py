@@ -1,7 +1,7 @@
 """What the documentation shows works: its Python blocks run, its `bitnet` commands succeed, its links lead somewhere.
 
-The blocks of one page run in order, in a directory that has a text in shakespeare.txt. ```python blocks share one namespace. Of ```sh
-blocks the lines that start with `bitnet ` or `python -m bench ` run. A block with title="NAME" is written to that file. A block that
+The blocks of one page run in order, in a directory that has a text in shakespeare.txt, and where a checkout has it. ```python blocks
+share one namespace. Of ```sh blocks the lines that start with `bitnet ` or `python -m bench ` run. A block with title="NAME" is written to that file. A block that
 cannot run here is preceded by the line `<!-- not run: why -->`, a server by `<!-- in the background: until the page ends -->`: it gets
 a free port, which later blocks have in place of the one shown.
 """
@@ -59,7 +59,10 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     no_tracer_provider(monkeypatch)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # python -m bench
-    Path("shakespeare.txt").write_text((ROOT / "recipes" / "data" / "tinyshakespeare.txt").read_text()[:40_000])
+    text = (ROOT / "recipes" / "data" / "tinyshakespeare.txt").read_text()[:40_000]
+    Path("recipes/data").mkdir(parents=True)
+    for place in ("shakespeare.txt", "recipes/data/tinyshakespeare.txt"):
+        Path(place).write_text(text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

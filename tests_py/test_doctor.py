@@ -19,7 +19,12 @@ def test_doctor_checks_kernels_settings_and_extras(bitnet: Terminal) -> None:
     assert {"serve", "viz", "torch", "onnx"} <= set(found["extras"])
     text = bitnet("doctor")[1]
     assert text.startswith(f"bitnet-rust {bitnet_rust.__version__}, Python ")
-    assert "instruction set" in text
+    build = found["build"]
+    shown = {check["name"]: check["found"] for check in found["checks"]}
+    assert all(feature in shown["processor"] for feature in build["features"])
+    assert f"{found['memory']['budget'] / 1e9:,.1f} GB" in shown["memory"]
+    assert f"numpy {found['packages']['numpy']}" in shown["packages"]
+    assert all(name in text for name in shown)
 
 
 def test_a_wrong_kernel_and_an_unwritable_cache_are_status_1(bitnet: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

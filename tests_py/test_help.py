@@ -37,7 +37,6 @@ def test_every_command_has_examples_in_its_help(bitnet: Terminal, monkeypatch: p
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if not name.startswith("bench")])
 def test_the_examples_run(name: str, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("First Citizen:\nBefore we proceed any further, hear me speak.\n" * 40)
-    (tmp_path / "bpe").mkdir()  # a tokenizer of its own needs a directory of its own
     (tmp_path / "template.jinja").write_text("{% for m in messages %}{{ m['content'] }}\n{% endfor %}")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     for example in EXAMPLES[name]:

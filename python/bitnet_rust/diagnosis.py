@@ -43,9 +43,11 @@ def diagnose(known_variables: list[str]) -> tuple[dict[str, Any], list[Check]]:
         *_settings(build, known_variables),
         *_processor(build),
         _threads(build),
+        _memory(facts["memory"]),
         _huge_pages(),
         _kernels(facts["kernels"]),
         _cache(),
+        _packages(facts["packages"]),
         *(Check(f"extra {name}", "ok" if not lacks else "note", _extra(name, lacks)) for name, lacks in extras.items()),
     ]
 
@@ -63,13 +65,24 @@ def _processor(build: dict[str, Any]) -> list[Check]:
     chosen = "the best of" if build["isa"] == best else "chosen among"
     text = f"{build['isa']}, {chosen} {', '.join(build['supported_isas'])}"
     refused = [Check(isa, "note", f"not used: {reason}") for isa, reason in build["refused_isas"].items()]
-    return [Check("instruction set", "ok" if build["isa"] == best else "note", text), *refused]
+    features = Check(
+        "processor", "ok", f"{build['arch']}: {', '.join(build['features']) or 'no extensions that kernels use'}"
+    )
+    return [features, Check("instruction set", "ok" if build["isa"] == best else "note", text), *refused]
 
 
 def _threads(build: dict[str, Any]) -> Check:
     quota = f", {build['cpu_quota']} allowed by the control group" if build["cpu_quota"] else ""
     text = f"{build['threads']} of {build['physical_cores']} cores, {build['logical_cpus']} logical CPUs{quota}"
     return Check("threads", "note" if build["threads"] > build["physical_cores"] else "ok", text)
+
+
+def _memory(memory: dict[str, int]) -> Check:
+    left = memory["budget"] - memory["reserved"]
+    text = (
+        f"{memory['budget'] / 1e9:,.1f} GB may be used for weights, caches and scratch, {left / 1e9:,.1f} GB are left"
+    )
+    return Check("memory", "ok" if left > 0 else "wrong", text)
 
 
 def _huge_pages() -> Check:
@@ -93,6 +106,13 @@ def _kernels(checks: list[dict[str, str]]) -> Check:
         "wrong" if wrong else "ok",
         "; ".join(wrong) or f"{len(checks)} results on {isas} instruction sets, bit by bit",
     )
+
+
+def _packages(versions: dict[str, str | None]) -> Check:
+    missing = [name for name, version in versions.items() if version is None]
+    if missing:
+        return Check("packages", "wrong", f"missing: {', '.join(missing)}; pip install bitnet-rust brings them")
+    return Check("packages", "ok", ", ".join(f"{name} {version}" for name, version in versions.items()))
 
 
 def _cache() -> Check:
