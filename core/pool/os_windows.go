@@ -54,7 +54,7 @@ func unmapMemory(b []byte) error {
 func pointer(address uintptr) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&address)) }
 
 // adviseHuge does nothing, see hugePage.
-func adviseHuge([]byte) {}
+func adviseHuge([]byte) error { return nil }
 
 // adviseUnused lets the system take the pages of b when it needs them. What they read afterwards is not promised.
 func adviseUnused(b []byte) (zeroed bool) {
