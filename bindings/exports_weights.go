@@ -38,14 +38,15 @@ func newWeights(_ []byte, _ []*autograd.GradTensor, objects []any) (*object, err
 			return all, nil, err
 		},
 		// read gives the one of a name, in float32.
-		"read": ofName(m, func(name string) (*tensor.Tensor, error) {
+		"read": ofName(m, func(name string) (any, *tensor.Tensor, error) {
 			values, err := m.ReadWeight(name)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			return tensor.FromFloat32(values, len(values))
+			t, err := tensor.FromFloat32(values, len(values))
+			return nil, t, err
 		}),
-		// tensors gives a model.TensorInfo of each.
+		// tensors gives a model.LoadedTensor of each.
 		"tensors": func(context.Context, []byte, []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
 			if err := m.Acquire(); err != nil {
 				return nil, nil, err
@@ -54,26 +55,19 @@ func newWeights(_ []byte, _ []*autograd.GradTensor, objects []any) (*object, err
 			return m.Tensors(), nil, nil
 		},
 		// tensor gives the one of a name: codes as int8, floats as float32, in one row.
-		"tensor": ofName(m, func(name string) (*tensor.Tensor, error) {
+		"tensor": ofName(m, func(name string) (any, *tensor.Tensor, error) {
 			codes, values, err := m.ReadTensor(name)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
+			t, err := tensor.FromFloat32(values, len(values))
 			if codes != nil {
-				return tensor.FromInt8(codes, len(codes))
+				t, err = tensor.FromInt8(codes, len(codes))
 			}
-			return tensor.FromFloat32(values, len(values))
+			return nil, t, err
 		}),
 		// error says how far the ternary weight of a name is from its master weights; sqnr is null without an error.
-		"error": func(_ context.Context, params []byte, _ []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
-			var name string
-			if err := decode(params, &name); err != nil {
-				return nil, nil, err
-			}
-			if err := m.Acquire(); err != nil {
-				return nil, nil, err
-			}
-			defer m.Release()
+		"error": ofName(m, func(name string) (any, *tensor.Tensor, error) {
 			e, err := m.QuantizationError(name)
 			if err != nil {
 				return nil, nil, err
@@ -83,12 +77,12 @@ func newWeights(_ []byte, _ []*autograd.GradTensor, objects []any) (*object, err
 				out["sqnr"] = e.SQNR
 			}
 			return out, nil, nil
-		},
+		}),
 	}}, nil
 }
 
-// ofName is a method that takes the name of a tensor of the model and gives what read finds there.
-func ofName(m *model.Model, read func(name string) (*tensor.Tensor, error)) method {
+// ofName is a method that takes the name of a tensor of the model and gives what read finds there: a result, a tensor, or both.
+func ofName(m *model.Model, read func(name string) (any, *tensor.Tensor, error)) method {
 	return func(_ context.Context, params []byte, _ []*autograd.GradTensor) (any, []*autograd.GradTensor, error) {
 		var name string
 		if err := decode(params, &name); err != nil {
@@ -98,11 +92,11 @@ func ofName(m *model.Model, read func(name string) (*tensor.Tensor, error)) meth
 			return nil, nil, err
 		}
 		defer m.Release()
-		t, err := read(name)
-		if err != nil {
-			return nil, nil, err
+		result, t, err := read(name)
+		if err != nil || t == nil {
+			return result, nil, err
 		}
-		return nil, []*autograd.GradTensor{autograd.New(t)}, nil
+		return result, []*autograd.GradTensor{autograd.New(t)}, nil
 	}
 }
 

@@ -1,7 +1,5 @@
 """POST /v1/chat/completions"""
 
-import secrets
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -10,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from ..generation import GenerationResult
 from ..handle import Handle, as_they_come
 from ..tracing import called
-from .logprobs import chat_logprobs
+from .logprobs import chat_logprobs, columns
 from .schemas import ChatRequest
 from .service import Service
 from .streaming import CLIENT_GONE, EventStream, usage, whole
@@ -30,13 +28,7 @@ def chat_routes(service: Service) -> APIRouter:
             sampling["logprobs"] = body.top_logprobs
         with called("chat"):
             handles = service.submit(request, [ids], body.n, body.seed, sampling)
-        frame = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "object": "chat.completion.chunk" if body.stream else "chat.completion",
-            "created": int(time.time()),
-            "model": service.name,
-            "system_fingerprint": service.fingerprint,
-        }
+        frame = service.frame("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion")
         request.state.record.note(handles, text)
         if body.stream:
             return EventStream(request, handles, _events(service, body, frame, handles))
@@ -73,12 +65,7 @@ async def _events(
         text, finish = "".join(piece.text for piece in pieces), pieces[-1].finish_reason
         logprobs = None
         if body.logprobs:
-            logprobs = chat_logprobs(
-                service,
-                [piece.token_id for piece in pieces],
-                [piece.logprob or 0.0 for piece in pieces],
-                [piece.top_logprobs for piece in pieces],
-            )
+            logprobs = chat_logprobs(service, *columns(pieces))
         if text or logprobs:
             yield event(index, {"content": text}, logprobs)
         if finish is not None:

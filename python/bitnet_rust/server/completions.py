@@ -1,7 +1,5 @@
 """POST /v1/completions"""
 
-import secrets
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -9,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from ..generation import GenerationResult
 from ..handle import Handle, as_they_come
-from .logprobs import TextLogprobs
+from .logprobs import TextLogprobs, columns
 from .schemas import CompletionRequest
 from .service import Service
 from .streaming import CLIENT_GONE, EventStream, usage, whole
@@ -32,13 +30,7 @@ def completion_routes(service: Service) -> APIRouter:
         if body.logprobs is not None or copies > body.n:
             sampling["logprobs"] = body.logprobs or 0
         handles = service.submit(request, prompts, copies, body.seed, sampling)
-        frame = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": service.name,
-            "system_fingerprint": service.fingerprint,
-        }
+        frame = service.frame("cmpl", "text_completion")
         request.state.record.note(handles, body.prompt)
         before = [_text(service, prompt) if body.echo else "" for prompt in body.prompt]
         if body.stream:
@@ -97,11 +89,7 @@ async def _events(
         text, finish = "".join(piece.text for piece in pieces), pieces[-1].finish_reason
         told = None
         if body.logprobs is not None:
-            told = logprobs[index].take(
-                [piece.token_id for piece in pieces],
-                [piece.logprob or 0.0 for piece in pieces],
-                [piece.top_logprobs for piece in pieces],
-            )
+            told = logprobs[index].take(*columns(pieces))
         if text or told or finish is not None:
             yield event(index, text, told, finish)
     if body.stream_options.include_usage:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ..generation import Piece
 from .service import Service
 
 Top = Sequence[tuple[tuple[int, float], ...]]
@@ -47,6 +48,15 @@ class TextLogprobs:
             "top_logprobs": alternatives,
             "text_offset": offsets,
         }
+
+
+def columns(pieces: Sequence[Piece]) -> tuple[list[int], list[float], Top]:
+    """The tokens of pieces, their log-probabilities and their alternatives."""
+    return (
+        [piece.token_id for piece in pieces],
+        [piece.logprob or 0.0 for piece in pieces],
+        [piece.top_logprobs for piece in pieces],
+    )
 
 
 def _finite(logprob: float) -> float:

@@ -1,6 +1,7 @@
 """What the routes of a server share: the engine, the options, and whether it still takes requests."""
 
 import asyncio
+import secrets
 import time
 import weakref
 from collections.abc import Sequence
@@ -84,6 +85,16 @@ class Service:
         if len(text) < _LONG:
             return self.model.tokenizer.encode(text, add_special_tokens)
         return await asyncio.to_thread(self.model.tokenizer.encode, text, add_special_tokens)
+
+    def frame(self, prefix: str, kind: str) -> dict[str, Any]:
+        """What an answer and all its events begin with: an id of its own, what kind of object it is, when and by what it was made."""
+        return {
+            "id": f"{prefix}-{secrets.token_hex(12)}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": self.name,
+            "system_fingerprint": self.fingerprint,
+        }
 
     def check_prompts(self, count: int, param: str) -> None:
         """Refuses a request with too many texts."""
