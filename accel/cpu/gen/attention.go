@@ -72,6 +72,36 @@ func (k rightFactor) read(s simd, b reg.Register, p int, to reg.VecVirtual) {
 	}
 }
 
+// rightParts is the registers that hold a row of the right factor: all its parts, read once for all rows of a tile. A tile of one row reads each
+// part where it multiplies it, in four registers by turns: with eight sums AVX2 has none for eight parts.
+type rightParts struct {
+	s      simd
+	kind   rightFactor
+	b      reg.Register
+	to     []reg.VecVirtual
+	shared bool
+}
+
+func (s simd) rightParts(kind rightFactor, b reg.Register, tall, parts int) rightParts {
+	return rightParts{s, kind, b, s.regs(min(parts, 4)), tall > 1}
+}
+
+func (r rightParts) readShared() {
+	if r.shared {
+		for p, to := range r.to {
+			r.kind.read(r.s, r.b, p, to)
+		}
+	}
+}
+
+func (r rightParts) part(p int) reg.VecVirtual {
+	to := r.to[p%len(r.to)]
+	if !r.shared {
+		r.kind.read(r.s, r.b, p, to)
+	}
+	return to
+}
+
 // ask has a line of the next page fetched, to the second-level cache: a page and the next one fill the first.
 func (k rightFactor) ask(line operand.Mem) { PREFETCHT1(line) }
 
@@ -208,18 +238,16 @@ func (s simd) addTerms(kind rightFactor, sum [][]reg.VecVirtual, ahead *asking) 
 	if kind.size > 1 {
 		SHLQ(u8(kind.size/2), ldb)
 	}
-	from, right, x := newRows(a, row, len(sum)), s.regs(len(sum[0])), s.vec()
+	from, right, x := newRows(a, row, len(sum)), s.rightParts(kind, b, len(sum), len(sum[0])), s.vec()
 	Label("loop")
 	if ahead != nil {
 		ahead.next()
 	}
-	for p := range right {
-		kind.read(s, b, p, right[p])
-	}
+	right.readShared()
 	for i := range sum {
 		VBROADCASTSS(from.at(i, 0), x)
-		for p := range right {
-			VFMADD231PS(right[p], x, sum[i][p])
+		for p := range sum[i] {
+			VFMADD231PS(right.part(p), x, sum[i][p])
 		}
 	}
 	for _, base := range from.bases {
@@ -262,22 +290,20 @@ func (s simd) sumPairs(tall, width int, ahead *asking) [][]reg.VecVirtual {
 	for i := range sum {
 		s.zero(sum[i]...)
 	}
-	right, x := s.regs(len(sum[0])), s.vec()
+	right, x := s.rightParts(pairs, b, tall, len(sum[0])), s.vec()
 	Label("loop")
 	if ahead != nil {
 		ahead.next()
 	}
-	for p := range right {
-		pairs.read(s, b, p, right[p])
-	}
+	right.readShared()
 	for i := range sum {
 		VPBROADCASTD(from.at(i, 0), x)
-		for p := range right {
+		for p := range sum[i] {
 			if s.wide() {
-				VPDPWSSD(right[p], x, sum[i][p])
+				VPDPWSSD(right.part(p), x, sum[i][p])
 			} else {
 				t := s.vec()
-				VPMADDWD(right[p], x, t)
+				VPMADDWD(right.part(p), x, t)
 				VPADDD(t, sum[i][p], sum[i][p])
 			}
 		}
