@@ -200,8 +200,11 @@ test-fuzz:
 	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$package/*_test.go); do \
 	    echo "fuzz $$package $$target $(FUZZTIME)"; \
 	    out=$$(nice -n 19 $(GO) test -run '^$$' -parallel 1 -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x ./$$package 2>&1) && failed= || failed=yes; \
-	    echo "$$out"; \
-	    case "$$failed$$out" in yes*'Failing input'*) exit 1 ;; yes*'    context deadline exceeded'*) ;; yes*) exit 1 ;; esac; done; done
+	    case "$$failed$$out" in \
+	      yes*'Failing input'*) echo "$$out"; exit 1 ;; \
+	      yes*'    context deadline exceeded'*) echo "$$out" | grep '^fuzz:'; echo 'its time was up' ;; \
+	      yes*) echo "$$out"; exit 1 ;; \
+	      *) echo "$$out" ;; esac; done; done
 
 CHROMIUM := $(firstword $(foreach name,chromium google-chrome chromium-browser,$(shell command -v $(name))))
 

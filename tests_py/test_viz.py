@@ -223,10 +223,9 @@ def test_a_live_plot_needs_a_notebook_or_a_file(tmp_path: Path) -> None:
 
 def test_a_memory_recorder_sees_what_a_block_takes() -> None:
     size = {"vocab_size": 4096, "hidden_size": 256}
-    with viz.MemoryRecorder() as memory:
+    with viz.MemoryRecorder() as memory, BitNetModel.from_config(SHAPE | size, head_dtype="float32") as model:
+        held = model.memory_footprint()
         memory.mark("a model")
-        with BitNetModel.from_config(SHAPE | size, head_dtype="float32") as model:
-            held = model.memory_footprint()
     first, last = memory.samples[0], memory.samples[-1]
     assert memory.peak >= held
     assert last["in_use"] < memory.peak

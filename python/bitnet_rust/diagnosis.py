@@ -111,7 +111,7 @@ def _kernels(checks: list[dict[str, str]]) -> Check:
 def _packages(versions: dict[str, str | None]) -> Check:
     missing = [name for name, version in versions.items() if version is None]
     if missing:
-        return Check("packages", "wrong", f"missing: {', '.join(missing)}; pip install bitnet-rust brings them")
+        return Check("packages", "wrong", f"missing: {', '.join(missing)}; {pip_command()} brings them")
     return Check("packages", "ok", ", ".join(f"{name} {version}" for name, version in versions.items()))
 
 

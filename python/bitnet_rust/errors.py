@@ -103,9 +103,9 @@ def missing_extra(what: str, needs: str, extra: str) -> MissingExtraError:
     return MissingExtraError(f"{what} needs {needs}: {pip_command(extra)}")
 
 
-def pip_command(extra: str) -> str:
-    """What brings the packages of an extra."""
-    return f"pip install 'bitnet-rust[{extra}]'"
+def pip_command(extra: str | None = None) -> str:
+    """What brings the packages of an extra, or those that every part needs."""
+    return f"pip install 'bitnet-rust[{extra}]'" if extra else "pip install bitnet-rust"
 
 
 class InternalError(BitNetError, RuntimeError):

@@ -38,14 +38,16 @@ class MemoryRecorder:
 
     def __init__(self, interval: float = 0.01) -> None:
         self._interval = checked_seconds(interval, "interval")
+        self._sampling = threading.Lock()
         self.samples: list[dict[str, float]] = []
         self.marks: list[tuple[float, str]] = []
         self.peak = 0
         self.budget = 0
 
     def mark(self, text: str) -> None:
-        """Notes that something begins now, for the picture."""
+        """Notes that something begins now, for the picture, and how much memory is taken at that moment."""
         self.marks.append((time.perf_counter() - self._began, text))
+        self._sample()
 
     def __enter__(self) -> Self:
         self.samples, self.marks, self.peak = [], [], 0
@@ -70,10 +72,13 @@ class MemoryRecorder:
             self._sample()
 
     def _sample(self) -> None:
-        stats = memory_stats()
-        self.samples.append({"seconds": time.perf_counter() - self._began} | {name: stats[name] for name in _FIELDS})
-        risen = stats["peak_in_use"] if stats["peak_in_use"] > self._highest else 0
-        self.peak = max(self.peak, stats["in_use"], risen)
+        with self._sampling:
+            stats = memory_stats()
+            self.samples.append(
+                {"seconds": time.perf_counter() - self._began} | {name: stats[name] for name in _FIELDS}
+            )
+            risen = stats["peak_in_use"] if stats["peak_in_use"] > self._highest else 0
+            self.peak = max(self.peak, stats["in_use"], risen)
 
 
 def memory_timeline(recorded: "MemoryRecorder | History", *, path: str | PathLike[str] | None = None) -> "Figure":
