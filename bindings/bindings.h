@@ -52,6 +52,7 @@ typedef struct {
 typedef struct {
   uint64_t request;
   bn_token token;
+  int64_t cached;  // tokens of its prompt that were not computed
   int32_t code;
   char *message;
 } bn_outcome;

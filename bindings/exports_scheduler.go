@@ -124,7 +124,7 @@ func bn_scheduler_wait(h C.uintptr_t, outcomes **C.bn_outcome, n *C.int64_t, top
 		defer s.mu.Unlock()
 		for i := range list {
 			e := &list[i]
-			co[i] = C.bn_outcome{request: C.uint64_t(e.ID), token: tokenOut(0, e.Token, e.Finish, cp, &at)}
+			co[i] = C.bn_outcome{request: C.uint64_t(e.ID), token: tokenOut(0, e.Token, e.Finish, cp, &at), cached: C.int64_t(e.Cached)}
 			if e.Err != nil {
 				err := explained(e.Err)
 				co[i].code, co[i].message = codeOf(err), C.CString(err.Error())

@@ -76,7 +76,7 @@ static PyObject *scheduler_cancel(PyObject *self, PyObject *args) {
   Py_RETURN_NONE;
 }
 
-// One outcome as (request, id, logprob, finish, top, error).
+// One outcome as (request, id, logprob, finish, top, cached, error).
 static PyObject *outcome_tuple(bn_outcome *o, const bn_top *tops) {
   PyObject *error = o->code ? bn_exception(o->code, o->message) : Py_NewRef(Py_None);
   PyObject *top = error ? bn_top_tuple(&o->token, tops) : NULL;
@@ -84,7 +84,8 @@ static PyObject *outcome_tuple(bn_outcome *o, const bn_top *tops) {
     Py_XDECREF(error);
     return NULL;
   }
-  return Py_BuildValue("KidONN", (unsigned long long)o->request, (int)o->token.id, (double)o->token.logprob, bn_finish_name(&o->token), top, error);
+  return Py_BuildValue("KidONLN", (unsigned long long)o->request, (int)o->token.id, (double)o->token.logprob, bn_finish_name(&o->token), top,
+                       (long long)o->cached, error);
 }
 
 static PyObject *scheduler_wait(PyObject *self, PyObject *unused) {
@@ -134,7 +135,7 @@ static PyObject *scheduler_close(PyObject *self, PyObject *drain) {
 static PyMethodDef scheduler_methods[] = {
     {"submit", scheduler_submit, METH_VARARGS, "submit(ids, params, priority, client, deadline) -> number of the request"},
     {"cancel", scheduler_cancel, METH_VARARGS, "cancel(request, complete): ends a request, unless it has ended."},
-    {"wait", scheduler_wait, METH_NOARGS, "wait() -> list of (request, id, logprob, finish, top, error), or None once closed."},
+    {"wait", scheduler_wait, METH_NOARGS, "wait() -> list of (request, id, logprob, finish, top, cached, error), or None once closed."},
     {"metrics", scheduler_metrics, METH_NOARGS, "metrics() -> JSON of the scheduler's figures."},
     {"close", scheduler_close, METH_O, "close(drain): ends it, after all requests or at once."},
     {NULL, NULL, 0, NULL},

@@ -84,6 +84,35 @@ def test_a_chat_is_what_chat_gives(client: openai.OpenAI, tiny: BitNetModel) -> 
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
+def test_the_usage_says_what_of_a_prompt_was_there_already(client: openai.OpenAI, tiny: BitNetModel) -> None:
+    prompt = "Speak, speak. We are accounted poor citizens: " * 6
+    ids = tiny.tokenizer.encode(prompt)
+    count = len(ids)
+    pages = (count - 1) // 64 * 64  # whole pages, and the last token is always read
+    assert pages >= 64
+
+    def cached(usage: Any) -> int:
+        assert usage.prompt_tokens == count * 2
+        told = usage.prompt_tokens_details.cached_tokens
+        assert isinstance(told, int)
+        return told
+
+    asked: Any = {"model": "tiny", "prompt": [ids, ids[::-1]], "n": 2, "max_tokens": 2}
+    assert cached(client.completions.create(**asked).usage) == 0
+    assert cached(client.completions.create(**asked).usage) == 2 * pages
+    *_, last = client.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    assert cached(last.usage) == 2 * pages
+
+    talk: Any = [{"role": "user", "content": "Who are you that " * 12}]
+    first = client.chat.completions.create(model="tiny", messages=talk, max_tokens=2)
+    talk += [{"role": "assistant", "content": first.choices[0].message.content}, {"role": "user", "content": "Speak."}]
+    second = client.chat.completions.create(model="tiny", messages=talk, max_tokens=2)
+    assert first.usage is not None
+    assert second.usage is not None
+    assert second.usage.prompt_tokens_details is not None
+    assert second.usage.prompt_tokens_details.cached_tokens == first.usage.prompt_tokens // 64 * 64 > 0
+
+
 def test_message_contents_may_come_in_parts_and_from_developers(client: openai.OpenAI) -> None:
     parts: Any = [
         {"role": "developer", "content": [{"type": "text", "text": "Spe"}, {"type": "text", "text": "ak."}]},

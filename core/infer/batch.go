@@ -231,7 +231,7 @@ func (b *batch) plan() (logits int, err error) {
 		if r.decodes() {
 			continue
 		}
-		b.kv.attach(r.seq, r.tokens)
+		b.share(r)
 		if b.follows(r) {
 			continue
 		}
@@ -249,6 +249,15 @@ func (b *batch) plan() (logits int, err error) {
 		logits += ch.Logits
 	}
 	return logits, nil
+}
+
+// share lets a request that reads go on with pages that are there, and counts what of its prompt it did not compute itself before.
+func (b *batch) share(r *request) {
+	b.kv.attach(r.seq, r.tokens)
+	if at := min(r.seq.n, r.prompt); at > r.read {
+		r.found += at - r.read
+		r.read = at
+	}
 }
 
 // minChunk is how many prompt tokens a step reads however many requests decode: a prompt always gets on.

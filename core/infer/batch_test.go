@@ -81,18 +81,25 @@ func TestEqualPrefixesAreComputedOnceEvenWhenTheyArriveTogether(t *testing.T) {
 	b := smallBatch(t, 8, unlimited)
 	b.rows = 64
 	const prefix = 5 * nn.PageTokens
+	var all []*request
 	for i := range 6 {
 		r := ask(t, b, 1, prefix+10, 3, nil)
 		r.tokens[prefix] = int32(i) // they differ behind it
+		all = append(all, r)
 	}
 	for len(b.active)+len(b.waiting) > 0 {
 		step(t, b)
 	}
 	require.EqualValues(t, prefix+6*10, b.count.prompt)
 	require.EqualValues(t, 5*prefix, b.kv.hits)
+	require.Zero(t, all[0].found)
+	for _, r := range all[1:] {
+		require.Equal(t, prefix, r.found)
+	}
 	again := ask(t, b, 1, prefix+1, 3, nil)
 	require.Len(t, step(t, b), 1, "the pages are kept for those who come later")
 	require.Equal(t, prefix+1, again.read)
+	require.Equal(t, prefix, again.found)
 }
 
 func TestTheMoreImportantRequestTakesThePlaceOfALesserOne(t *testing.T) {
@@ -155,6 +162,8 @@ func TestALateRequestNeverTakesMemoryFromAnEarlierOne(t *testing.T) {
 	for !second.done {
 		require.Equal(t, []*request{second}, step(t, b))
 	}
+	require.Positive(t, b.kv.hits, "it finds its own pages again")
+	require.Zero(t, second.found, "but it had computed them")
 	require.Len(t, second.tokens, 5*nn.PageTokens)
 }
 

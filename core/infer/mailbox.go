@@ -13,6 +13,7 @@ import (
 type Event struct {
 	ID     uint64 // of the request
 	Token         // unless Err is set
+	Cached int    // tokens of the prompt that did not have to be computed: their keys and values were there
 	Finish string // "" while the request goes on, else FinishStop or FinishLength
 	Err    error
 }

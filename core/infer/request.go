@@ -12,6 +12,7 @@ type request struct {
 	tokens   []int32 // the prompt, then what was generated
 	prompt   int     // how many of them are the prompt
 	read     int     // the most tokens of the prompt that were in the cache at once
+	found    int     // tokens of the prompt that never had to be computed: their pages were there
 	priority int     // higher goes first
 	order    uint64  // of arrival
 	from     string  // name of the client

@@ -334,7 +334,7 @@ func (s *Scheduler) deliver(o *outcome, now time.Time) {
 		s.close(o.err)
 	}
 	s.mu.Unlock()
-	r.handle.box.put(Event{ID: r.handle.id, Token: o.tok, Finish: o.finish, Err: o.err})
+	r.handle.box.put(Event{ID: r.handle.id, Token: o.tok, Cached: r.found, Finish: o.finish, Err: o.err})
 }
 
 // fail ends a request with an error.
@@ -346,7 +346,7 @@ func (s *Scheduler) fail(r *request, err error) {
 	s.mu.Lock()
 	s.close(err)
 	s.mu.Unlock()
-	r.handle.box.put(Event{ID: r.handle.id, Err: err})
+	r.handle.box.put(Event{ID: r.handle.id, Cached: r.found, Err: err})
 }
 
 // close counts a request that ends. The caller holds mu.

@@ -219,10 +219,10 @@ def _receive(core: _bitnet.Scheduler, handles: dict[int, Handle], lock: threadin
     """The engine's thread: passes on what comes of requests. It must not hold the engine, which could not be collected."""
     try:
         while (outcomes := core.wait()) is not None:
-            for request, token_id, logprob, ended, top, error in outcomes:
+            for request, token_id, logprob, ended, top, cached, error in outcomes:
                 with lock:
                     handle = handles.get(request)  # none when it has ended here, at a stop string
-                if handle is not None and handle._receive(token_id, logprob, ended, top, error):
+                if handle is not None and handle._receive(token_id, logprob, ended, top, cached, error):
                     with lock:
                         del handles[request]
     except BaseException:

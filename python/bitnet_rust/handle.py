@@ -26,6 +26,9 @@ class Handle:
 
     A request goes on whether or not somebody reads it; ``cancel()`` ends it. Reading a request that failed raises its
     exception, after the pieces that came before.
+
+    prompt_tokens: how many tokens the prompt has.
+    cached_tokens: how many of them were not computed, as an earlier request began alike; known from the first piece on, 0 before.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Handle:
         self._ended = False
         self._watchers: list[Callable[[], None]] = []
         self.prompt_tokens = prompt_tokens
+        self.cached_tokens = 0
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -135,10 +139,12 @@ class Handle:
         logprob: float,
         ended: str | None,
         top: tuple[tuple[int, float], ...],
+        cached: int,
         error: BaseException | None,
     ) -> bool:
         """Takes what came of the request and returns whether it has ended; then nothing more is to be received."""
         piece = None
+        self.cached_tokens = cached
         if error is None:
             try:
                 text, finish = self._text.push(token_id, ended)
@@ -168,7 +174,14 @@ class Handle:
     def _abandon(self) -> None:
         """Ends the request when its engine has gone."""
         if not self._ended:
-            self._receive(0, 0.0, None, (), RequestCanceledError("the engine was closed before the request was done"))
+            self._receive(
+                0,
+                0.0,
+                None,
+                (),
+                self.cached_tokens,
+                RequestCanceledError("the engine was closed before the request was done"),
+            )
 
 
 async def as_they_come(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, list[Piece]]]:

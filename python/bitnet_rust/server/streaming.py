@@ -51,11 +51,17 @@ def _body(data: bytes, more: bool = True) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
-def usage(handles: Sequence[Handle], copies: int) -> dict[str, int]:
+def usage(handles: Sequence[Handle], copies: int) -> dict[str, Any]:
     """OpenAI's usage. A prompt counts once, however often it is continued."""
-    prompt = sum(handle.prompt_tokens for handle in handles[::copies])
+    prompts = handles[::copies]
+    prompt = sum(handle.prompt_tokens for handle in prompts)
     completion = sum(len(handle.pieces) for handle in handles)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(handle.cached_tokens for handle in prompts)},
+    }
 
 
 async def whole(request: Request, handles: Sequence[Handle]) -> list[GenerationResult] | None:
