@@ -1,7 +1,8 @@
 """Public Python names and their documentation: each has a docstring, and what can be imported from the package is on a page of docs/reference/api.
 
 Public are modules, classes, functions, methods and properties without an underscore in front; of overloads and setters the definition counts
-that has the code. A method has the docstring of the one that it overrides, as `help` shows it. Exit status 1 when something is missing.
+that has the code. A method has the docstring of the one that it overrides, as `help` shows it. A field, which is what the body of a class or one
+of its methods sets, has an entry in the docstring of the class or of a base (see .ci/entries.py). Exit status 1 when something is missing.
 """
 
 import ast
@@ -9,6 +10,8 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from entries import entries
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "python" / "bitnet_rust"
@@ -19,6 +22,9 @@ MODULES = ("", "autograd", "bench", "integrations.ray", "nn", "nn.functional", "
 
 # Shown elsewhere: modules are pages of their own, no_grad is of the package, and bench.app is a part of the command.
 NOT_SHOWN = {"__version__", "autograd", "autograd.no_grad", "bench", "nn", "optim", "viz", "bench.app", "nn.functional"}
+
+# Fields that are a library's: pydantic's.
+OF_LIBRARIES = {"model_config"}
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -37,13 +43,48 @@ def definitions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, D
             yield from definitions(node.body, f"{prefix}{node.name}.")
 
 
+def fields(cls: ast.ClassDef) -> list[str]:
+    """What the body of a class or one of its methods sets, without an underscore in front, and is no method by another name."""
+    found: dict[str, ast.expr | None] = {}
+    for node in ast.walk(cls):
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            for one in target.elts if isinstance(target, ast.Tuple) else [target]:
+                if isinstance(one, ast.Name) and node in cls.body:
+                    found.setdefault(one.id, node.value)
+                elif isinstance(one, ast.Attribute) and isinstance(one.value, ast.Name) and one.value.id == "self":
+                    found.setdefault(one.attr, None)
+    others = {name for name, _ in definitions(cls.body)}
+    return [
+        name
+        for name, value in found.items()
+        if not name.startswith("_") and name not in others | OF_LIBRARIES and not is_method(value, others)
+    ]
+
+
+def is_method(value: ast.expr | None, methods: set[str]) -> bool:
+    """Whether it is another name for a method, or made by a call that has the docstring as its second argument."""
+    if isinstance(value, ast.Name):
+        return value.id in methods
+    return isinstance(value, ast.Call) and len(value.args) > 1 and isinstance(value.args[1], ast.Constant)
+
+
+def told(cls: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> set[str]:
+    """The names that docstrings tell of: of the class, of its bases in the same module, and of a class whose fields it has."""
+    text = ast.get_docstring(cls) or ""
+    others = [getattr(base, "id", "") for base in cls.bases] + re.findall(r"^The fields of ``(\w+)``", text)
+    names = {name for entry in entries(text) for name in entry.names}
+    return names.union(*(told(classes[other], classes) for other in others if other in classes))
+
+
 def decorators(node: Definition) -> Iterator[str]:
     for decorator in node.decorator_list:
         yield decorator.attr if isinstance(decorator, ast.Attribute) else getattr(decorator, "id", "")
 
 
 def undocumented() -> tuple[int, list[str]]:
-    """How many public names there are, and those without a docstring."""
+    """How many public names there are, and those without documentation."""
     trees = {path: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
     count, missing = 0, []
     for path, tree in trees.items():
@@ -52,6 +93,10 @@ def undocumented() -> tuple[int, list[str]]:
             count += 1
             if not ast.get_docstring(node) and not inherits(name, classes):
                 missing.append(f"{path.relative_to(ROOT)}: {name}")
+            if isinstance(node, ast.ClassDef):
+                known = told(node, classes)
+                count += len(fields(node))
+                missing += [f"{path.relative_to(ROOT)}: {name}.{field}" for field in fields(node) if field not in known]
     return count, missing
 
 
@@ -94,7 +139,10 @@ def main() -> int:
     print(f"Python  {count - len(missing)} of {count} public names have documentation")
     exported, absent = not_on_a_page()
     print(f"        {exported - len(absent)} of {exported} names that users import are in the reference")
-    for title, names in (("these have no docstring", missing), ("these are on no page of docs/reference/api", absent)):
+    for title, names in (
+        ("these have no docstring, or no entry in that of their class", missing),
+        ("these are on no page of docs/reference/api", absent),
+    ):
         if names:
             print(f"{title}:\n  " + "\n  ".join(names), file=sys.stderr)
     return 1 if missing or absent else 0

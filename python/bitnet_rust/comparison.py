@@ -16,21 +16,25 @@ _OF_FILES_IN_QUANTIZATION = {"quant_method", "linear_class", "quantization_mode"
 
 @dataclass(frozen=True)
 class ModelDiff:
-    """How model b differs from model a."""
+    """How model b differs from model a.
+
+    a: where the one model came from.
+    b: where the other came from.
+    config: the fields of config.json that are not the same, with both values; None for one that is not there.
+    tensors: every tensor of either: "name", and of a and b each, "shapes", "kinds" ("ternary" or "float"), "scales" (of
+        ternary ones); then "values", how many "differ", how many "codes" do where both are ternary, "max_difference" of
+        two values and where it is ("at": row, column). A ternary weight is its code times the scale.
+    same_argmax: share of the positions of a fixed prompt at which the most probable next token is the same; None when
+        it was not computed, or the vocabularies are not of one size.
+    max_difference: largest difference of a logit there, or None likewise.
+    """
 
     a: str
     b: str
     config: dict[str, tuple[Any, Any]]
-    """The fields of config.json that are not the same, with both values; None for one that is not there."""
     tensors: list[dict[str, Any]]
-    """Every tensor of either: "name", and of a and b each, "shapes", "kinds" ("ternary" or "float"), "scales" (of ternary ones); then
-    "values", how many "differ", how many "codes" do where both are ternary, "max_difference" of two values and where it is ("at":
-    row, column). A ternary weight is its code times the scale."""
     same_argmax: float | None
-    """Share of the positions of a fixed prompt at which the most probable next token is the same; None when it was not computed, or the
-    vocabularies are not of one size."""
     max_difference: float | None
-    """Largest difference of a logit there."""
 
     @property
     def different(self) -> list[dict[str, Any]]:

@@ -19,15 +19,25 @@ PREFIX = "BITNET_"
 
 
 class Setting(NamedTuple):
-    """What a setting is."""
+    """What a setting is.
+
+    name: as an attribute of ``Settings``, a key of the file, and in capitals after BITNET_ a variable.
+    kind: what its value is.
+    default: None is the machine's choice.
+    help: what it does, a sentence or two.
+    choices: of the kind "choice".
+    core: the core has it.
+    fixed: only the environment can say it, before the process starts.
+    secret: its value is not shown.
+    """
 
     name: str
     kind: Literal["number", "text", "switch", "choice"]
-    default: Any  # None: the machine's
+    default: Any
     help: str
     choices: tuple[str, ...] = ()
-    core: bool = False  # the core has it
-    fixed: bool = False  # only the environment can say it, before the process starts
+    core: bool = False
+    fixed: bool = False
     secret: bool = False
 
     @property
@@ -37,13 +47,20 @@ class Setting(NamedTuple):
 
 
 class Value(NamedTuple):
-    """A setting in force."""
+    """A setting in force.
+
+    setting: what it is a value of.
+    value: in force.
+    source: who said it.
+    place: the variable or the file; None for arguments and defaults.
+    error: why what stands there cannot be used; the value is then the default.
+    """
 
     setting: Setting
     value: Any
     source: Source
-    place: str | None  # the variable or the file
-    error: str | None = None  # why what stands there cannot be used; the value is then the default
+    place: str | None
+    error: str | None = None
 
 
 SETTINGS = (
@@ -76,6 +93,23 @@ class Settings:
     >>> settings.set(num_threads=2)
     >>> settings.num_threads
     2
+
+    num_threads: worker threads; by default the physical cores that the process may use.
+    isa: instruction set of the kernels: scalar, avx2, avxvnni, avx512, amx, neon or neon-dotprod; by default the best
+        there is.
+    memory_budget: bytes that weights, caches and scratch may take, also said as "8GiB" or "50%"; by default what the
+        machine or the control group has.
+    skip_zeros: leave the weights of neurons that are off unread; off is for comparing speeds.
+    pool_debug: find mistakes in the use of memory; only the environment can say it.
+    config: path of the settings file, where it is not in the user's configuration directory; only the environment can
+        say it.
+    log_level: least level of the records that the command prints: "debug", "info", "warning" (the default), "error" or
+        "critical".
+    log_format: how it prints them, a line each: "text" (the default) or "json".
+    quiet: no progress, warnings or notes on standard error; errors alone.
+    debug: errors of the command with their traceback.
+    api_keys: keys that clients of ``bitnet serve`` have to send, with commas between them.
+    errors: what cannot be honoured in the settings file, a sentence each.
     """
 
     num_threads: int

@@ -68,32 +68,43 @@ _ROUNDING: dict[tuple[str, str | None], str] = {
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion did, or with dry_run would do."""
+    """What a conversion did, or with dry_run would do.
+
+    source: what was converted, as given.
+    target: the file or directory that has the result.
+    format: the target's: "native", "hf", "hf-master", "gguf" or "onnx".
+    weights: how ternary layers are stored: "2bit", "base3", "packed", a type of GGUF or ONNX, or the dtype of master
+        weights; "float" where none is.
+    architecture: the config's.
+    parameters: how many weights the model has.
+    source_bytes: size of the files that hold the model, tokenizer and config among them.
+    target_bytes: the same of what was written; of a dry run what the tensors would take.
+    written: False for a dry run.
+    same_argmax: share of the positions of a fixed prompt at which both models' most probable next token is the same;
+        None without a check.
+    max_difference: largest difference of a logit there; 0 when the formats hold the same numbers. None without a check.
+    different_text: the first text of a fixed corpus of which the tokenizers of both models make other token ids; None
+        if there is none.
+    agrees: whether that is what the format promises: the same ids of texts and the same next tokens, or, of one that
+        rounds (``rounding``), logits that are apart by no more than rounding explains, an eighth of their standard
+        deviation in the root mean square. None without a check.
+    rounding: what the format rounds, such as "scales to bfloat16"; None for one that keeps every number.
+    """
 
     source: str
     target: str
     format: Format
     weights: str
-    """How ternary layers are stored: "2bit", "base3", "packed", a type of GGUF or ONNX, or the dtype of master weights; "float" where none is."""
     architecture: str
     parameters: int
     source_bytes: int
-    """Size of the files that hold the model, tokenizer and config among them."""
     target_bytes: int
-    """The same of what was written; of a dry run what the tensors would take."""
     written: bool
-    """False for a dry run."""
     same_argmax: float | None
-    """Share of the positions of a fixed prompt at which both models' most probable next token is the same."""
     max_difference: float | None
-    """Largest difference of a logit there; 0 when the formats hold the same numbers."""
     different_text: str | None
-    """The first text of a fixed corpus of which the tokenizers of both models make other token ids; None if there is none."""
     agrees: bool | None
-    """Whether that is what the format promises: the same ids of texts and the same next tokens, or, of one that rounds (``rounding``), logits that are apart by no
-    more than rounding explains, an eighth of their standard deviation in the root mean square. None without a check."""
     rounding: str | None
-    """What the format rounds, such as "scales to bfloat16"; None for one that keeps every number."""
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as a dictionary that JSON takes."""

@@ -19,10 +19,15 @@ _PACKAGES = ("numpy", "tokenizers", "huggingface_hub", "typer", "rich", "jinja2"
 
 
 class Check(NamedTuple):
-    """A question to this machine: what was found, and whether it is as it should be, may be slower, or is wrong."""
+    """A question to this machine: what was found, and whether it is as it should be, may be slower, or is wrong.
+
+    name: what was looked at.
+    state: "ok", "note" for what may be slower or is missing, or "wrong".
+    found: a sentence, with what to do about it.
+    """
 
     name: str
-    state: str  # "ok", "note" or "wrong"
+    state: str
     found: str
 
 

@@ -24,32 +24,59 @@ class SamplingOptions(TypedDict, total=False):
     They have the names and meanings of Hugging Face's ``generate``. Decoding is greedy unless ``do_sample=True`` or one
     of ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``typical_p`` is given; then temperature, top_k and top_p that
     are not given come from the model's generation_config.json, else 1.0 and off. None means not given.
+
+    max_new_tokens: the continuation ends after so many tokens; by default the model's generation_config.json says it,
+        else 128.
+    do_sample: whether tokens are drawn; by default where one of the options of sampling is given. False passes those
+        over.
+    temperature: divides the logits, 0 and more; 0 is greedy.
+    top_k: keep the k most probable tokens; 0 keeps all.
+    top_p: keep the most probable tokens that together reach this probability, above 0; 1 keeps all.
+    min_p: keep tokens at least so many times as probable as the most probable one, 0 to 1; 0 keeps all.
+    typical_p: keep the tokens nearest to the entropy that together reach this probability, above 0 (locally typical
+        sampling); 1 keeps all.
+    repetition_penalty: CTRL's penalty on the tokens of prompt and continuation, 0.01 to 100; 1 is none.
+    presence_penalty: -2 to 2, subtracted once from the logits of tokens already generated.
+    frequency_penalty: -2 to 2, subtracted for each time that a token was generated.
+    logit_bias: numbers added to the logits of single tokens, by id, -100 to 100; -inf bans a token.
+    seed: 0 to 2^64 - 1; equal seeds give equal texts, None draws one.
+    stop: texts that end the continuation and are not part of it.
+    stop_token_ids: tokens that end it, besides the model's own.
+    ignore_eos: let the model's own end tokens pass.
+    prompt_lookup_num_tokens: guess so many tokens, up to 16, where text repeats itself: faster, same text; 0 guesses
+        none.
+    logprobs: with ``details=True``: natural logarithms of the probabilities of each chosen token, and of so many most
+        probable ones.
     """
 
-    max_new_tokens: int | None  # default: the model's generation_config, else 128
+    max_new_tokens: int | None
     do_sample: bool | None
-    temperature: float | None  # 0 is greedy
-    top_k: int | None  # keep the k most probable tokens; 0 is off
-    top_p: float | None  # keep the most probable tokens that together reach p; 1 is off
-    min_p: float | None  # keep tokens at least p times as probable as the best; 0 is off
-    typical_p: float | None  # locally typical sampling; 1 is off
-    repetition_penalty: float | None  # CTRL's penalty on tokens of prompt and continuation; 1 is off
-    presence_penalty: float | None  # -2..2, subtracted once from tokens already generated
-    frequency_penalty: float | None  # -2..2, subtracted for each time a token was generated
-    logit_bias: Mapping[int, float] | None  # added to single tokens' logits; -inf bans a token
-    seed: int | None  # equal seeds give equal texts; None draws one
-    stop: str | Sequence[str] | None  # texts that end the continuation and are not part of it
-    stop_token_ids: Sequence[int] | None  # tokens that end it, besides the model's own
-    ignore_eos: bool | None  # let the model's own end tokens pass
-    prompt_lookup_num_tokens: int | None  # guess so many tokens where text repeats itself: faster, same text; 0 is off
-    logprobs: int | None  # log-probabilities of the chosen token and the n most probable ones
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    typical_p: float | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    logit_bias: Mapping[int, float] | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    stop_token_ids: Sequence[int] | None
+    ignore_eos: bool | None
+    prompt_lookup_num_tokens: int | None
+    logprobs: int | None
 
 
 class GenerationOptions(SamplingOptions, total=False):
-    """The keywords of ``generate`` and ``chat``: those of a continuation, and who guesses."""
+    """The keywords of ``generate`` and ``chat``: those of a continuation, and who guesses.
 
-    assistant_model: "BitNetModel | None"  # a smaller one with the same tokens, that guesses: faster, same text
-    num_assistant_tokens: int | None  # how many it guesses at a time, up to 16; default 4
+    assistant_model: a smaller model with the same tokens, that guesses: faster, same text.
+    num_assistant_tokens: how many it guesses at a time, 1 to 16; by default 4.
+    """
+
+    assistant_model: "BitNetModel | None"
+    num_assistant_tokens: int | None
 
 
 _SAMPLERS = ("temperature", "top_k", "top_p", "min_p", "typical_p")
@@ -59,27 +86,46 @@ _FROM_MODEL = (*_SAMPLERS, "repetition_penalty")  # generation_config may have t
 @dataclass(frozen=True)
 class Piece:
     """One step of a stream: a token and the text it completes, which is empty while a character or a possible stop
-    string is incomplete."""
+    string is incomplete.
 
-    index: int  # which prompt of the batch
+    index: which prompt of the batch it belongs to, from 0.
+    text: what the token completes; all of them together are the continuation, without the stop string.
+    token_id: the token.
+    finish_reason: "stop" after an end token, a stop id or a stop string, "length" after max_new_tokens or at the end of
+        the context; None while it goes on.
+    logprob: natural logarithm of the token's probability; None unless ``logprobs`` was asked for.
+    top_logprobs: (token id, logarithm) of the most probable tokens, the best first, as many as ``logprobs`` says.
+    """
+
+    index: int
     text: str
     token_id: int
-    finish_reason: str | None = None  # "stop" (an end token or stop string) or "length"; None while it goes on
-    logprob: float | None = None  # natural logarithm; None unless logprobs was asked for
+    finish_reason: str | None = None
+    logprob: float | None = None
     top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass
 class GenerationResult:
-    """A whole continuation."""
+    """A whole continuation.
 
-    text: str = ""  # without the stop string; empty when the model has no tokenizer
-    token_ids: list[int] = field(default_factory=list)  # all generated tokens, an end token included
-    finish_reason: str = "length"  # "stop" or "length"
+    text: without the stop string; empty when the model has no tokenizer.
+    token_ids: all generated tokens, an end token included.
+    finish_reason: "stop" (an end token, a stop id or a stop string) or "length".
+    prompt_tokens: how many tokens the prompt had.
+    logprobs: natural logarithms of the probabilities of token_ids, one each; None unless asked for.
+    top_logprobs: for each of them (token id, logarithm) of the most probable tokens, the best first; None unless asked
+        for.
+    profile: of the call; None unless asked for. All results of a batch have the same.
+    """
+
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    finish_reason: str = "length"
     prompt_tokens: int = 0
-    logprobs: list[float] | None = None  # of token_ids, if asked for
+    logprobs: list[float] | None = None
     top_logprobs: list[tuple[tuple[int, float], ...]] | None = None
-    profile: "Profile | None" = None  # of the call, if asked for: all results of a batch have the same
+    profile: "Profile | None" = None
 
 
 def sampling_json(
@@ -175,6 +221,8 @@ class Session:
     """One generation under way: a batch of prompts, each with its text stream and stop strings.
 
     Iterating gives the pieces as they come; closing, or dropping it, gives the memory back.
+
+    prompts: the token ids of each.
     """
 
     def __init__(

@@ -107,18 +107,22 @@ def _lines(some: "list[Branch]", indent: str) -> Iterator[str]:
 
 @dataclass
 class Branch:
-    """A module in the tree that the names of tensors make, a tensor, or both."""
+    """A module in the tree that the names of tensors make, a tensor, or both.
+
+    label: its name; of several that are alike "0 to 11".
+    times: how many it stands for.
+    tensor: "name", "dtype", "shape" and perhaps "bytes" of the first of them; None for a module without one.
+    children: what is below it, in the order of the file.
+    weights: of one of them.
+    bytes: of one of them; 0 where the tensors do not say it.
+    """
 
     label: str
-    """Its name; of several that are alike "0 to 11"."""
     times: int
-    """How many it stands for."""
     tensor: dict[str, Any] | None
     children: "list[Branch]"
     weights: int
-    """Of one of them."""
     bytes: int
-    """Of one of them; 0 where the tensors do not say it."""
 
 
 def branches(tensors: list[dict[str, Any]]) -> list[Branch]:

@@ -57,6 +57,9 @@ class BitNetModel:
     a call within half a second. A model is closed by ``close()``, by ``with``, or when it is garbage collected.
 
     ``from_pretrained``, ``from_config`` and ``from_state_dict`` make models.
+
+    config: what fixes its shapes and its arithmetic.
+    kv_dtype: how generation keeps keys and values: "float32", "float16", "bfloat16" or "int8".
     """
 
     def __init__(self, model: _bitnet.Model, path: Path | None = None) -> None:
@@ -83,7 +86,6 @@ class BitNetModel:
     _name = "bitnet"
 
     kv_dtype: str = "float32"
-    """How generation keeps keys and values: "float32", "float16", "bfloat16" or "int8"."""
 
     # --- making and saving -------------------------------------------------------------------------------------------
 

@@ -13,7 +13,17 @@ from .tensor import Tensor
 
 
 class PassOptions(TypedDict, total=False):
-    """What a forward pass of training may do beyond inference; names and defaults are the Trainer's."""
+    """What a forward pass of training may do beyond inference; names and defaults are the Trainer's.
+
+    dropout: share of the elements of the embedding's output and of each residual branch that is dropped.
+    attention_dropout: share of the attention probabilities that is dropped.
+    seed: of dropout.
+    step: number of the update, from 0: another one drops other elements.
+    gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
+    ste: how gradients pass the quantizer: "identity", "clipped", "soft" or "learned_scale".
+    ste_clip: of "clipped", in scales from zero; 0 is 1.5.
+    ste_temperature: of "soft"; 0 is 0.5.
+    """
 
     dropout: float
     attention_dropout: float
@@ -26,12 +36,15 @@ class PassOptions(TypedDict, total=False):
 
 
 class ModelGraph:
-    """One model's parameters and passes."""
+    """One model's parameters and passes.
+
+    parameters: the master weights by their names in a checkpoint.
+    """
 
     def __init__(self, model: _bitnet.Model) -> None:
         from .nn.module import Parameter
 
-        self.parameters: dict[str, Parameter] = {}  # before the object, so that they go first
+        self.parameters: dict[str, Parameter] = {}
         self._object = _bitnet.object("model_grad", "", (), (model,))
         names, handles = self._object.call("parameters", "", ())
         for name, handle in zip(json.loads(names), handles, strict=True):

@@ -39,8 +39,11 @@ class Optimizer:
     """Base of `SGD`, `Adam` and `AdamW`.
 
     ``params`` are tensors that require a gradient, contiguous float32; or (name, tensor) pairs, as `named_parameters`
-    gives; or groups, dictionaries with "params" and hyperparameters of their own. ``param_groups`` is the list of groups,
-    whose hyperparameters may be changed between steps. A tensor without a gradient is left alone by a step.
+    gives; or groups, dictionaries with "params" and hyperparameters of their own. A tensor without a gradient is left alone
+    by a step.
+
+    defaults: the hyperparameters of groups that say nothing else.
+    param_groups: the groups: dictionaries with "params" and all hyperparameters, which may be changed between steps.
     """
 
     _name = ""
@@ -240,6 +243,8 @@ class LRScheduler:
     ``name`` is one of constant, linear, cosine, polynomial, inverse_sqrt, step, multi_step, exponential, one_cycle, wsd,
     two_stage (BitNet's recipe) and plateau; ``options`` are those of the schedule, such as total_steps, warmup_steps and
     min_ratio. Learning rates are relative to those that the groups have now. Call ``step`` after the optimizer's.
+
+    optimizer: whose groups it changes.
     """
 
     def __init__(self, optimizer: Optimizer, name: str, **options: Any) -> None:

@@ -20,14 +20,22 @@ By = Literal["op", "layer", "both"]
 
 @dataclass(frozen=True)
 class OpTime:
-    """What one kind of work took, in one layer or in all, over all recorded steps."""
+    """What one kind of work took, in one layer or in all, over all recorded steps.
 
-    layer: int | None  # None: of no layer, or of all
-    op: str  # "qkv", "attention", ...; "" for all of a layer
+    layer: its number from 0; None for work of no layer, or of all.
+    op: "qkv", "attention" and so on; empty for all of a layer.
+    count: how many times it was done.
+    seconds: the time it took.
+    bytes: that it read of weights, keys and values.
+    multiplications: with weights, keys and values.
+    """
+
+    layer: int | None
+    op: str
     count: int
     seconds: float
-    bytes: int  # that it read of weights, keys and values
-    multiplications: int = 0  # with weights, keys and values
+    bytes: int
+    multiplications: int = 0
 
     @property
     def gb_s(self) -> float:

@@ -63,7 +63,16 @@ _GGUF_BLOCKS = {"i2_s": 128, "tq1_0": 256, "tq2_0": 256}  # columns
 
 @dataclass
 class Recipe:
-    """What a run is made of: the sections of a recipe file, see docs/reference/recipes.md."""
+    """What a run is made of: the sections of a recipe file, see docs/reference/recipes.md.
+
+    model: a preset or fields of a BitNetConfig, or the pretrained model to begin with, and how to load it.
+    tokenizer: the tokenizer to take, or how to make one of the data.
+    teacher: a model whose predictions are learned beside the text, and how to load it.
+    data: where the examples come from, and which share of them is held out.
+    training: fields of TrainingConfig.
+    sample: what is generated after the run, to show it.
+    export: the formats that the model is written in, beside its own.
+    """
 
     model: dict[str, Any] = field(default_factory=dict)
     tokenizer: dict[str, Any] = field(default_factory=dict)

@@ -20,13 +20,21 @@ _EMBEDDED = Path(__file__).parent / "models"
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A registered model."""
+    """A registered model.
+
+    name: what ``from_pretrained`` and ``from_config`` take.
+    aliases: other names for it.
+    hub_id: Hugging Face repository of the weights; None if they are not published.
+    parameters: how many weights it has.
+    memory: bytes of the weights when loaded, with an int8 head.
+    config: its shape.
+    """
 
     name: str
     aliases: tuple[str, ...]
-    hub_id: str | None  # Hugging Face repository of the weights, if they are published
+    hub_id: str | None
     parameters: int
-    memory: int  # bytes of the weights when loaded, with an int8 head
+    memory: int
     config: BitNetConfig
 
     @property

@@ -49,6 +49,8 @@ class StopStrings:
     """Cuts a stream of text before the stop string that is complete first, whatever the pieces it comes in.
 
     Text that may become part of a stop string is held back until that is decided.
+
+    found: whether a stop string is complete; what follows is not part of the text.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:

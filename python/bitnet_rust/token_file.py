@@ -23,6 +23,9 @@ class TokenFile:
     (301966, 'uint16')
 
     Training reads the windows that it needs; the file is never loaded.
+
+    path: the file.
+    offset: where the ids of a file without a header begin, in bytes.
     """
 
     def __init__(

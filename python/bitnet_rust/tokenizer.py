@@ -27,6 +27,9 @@ class Tokenizer:
     >>> tokenizer = Tokenizer.from_pretrained("bitnet-shakespeare")
     >>> tokenizer.decode(tokenizer.encode("Hello"))
     'Hello'
+
+    backend: the ``tokenizers.Tokenizer`` that does the work.
+    chat_template: Jinja's text for ``apply_chat_template``; None for a model without one.
     """
 
     def __init__(

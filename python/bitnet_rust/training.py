@@ -55,8 +55,10 @@ class History(list[Record]):
     gradient that is not finite, or no target counted (then the loss is NaN); with weight_changes ``weights_flipped``,
     ``weights_zeroed`` and ``weights_zero``.
 
-    Attributes: ``best``, {"step", "value"} of the best evaluation, or None; ``stopped_early``; ``resumed_from``, the
-    checkpoint that the run continued from, or None; ``skipped``, [{"path", "error"}] of damaged checkpoints.
+    best: {"step", "value"} of the best evaluation; None without one.
+    stopped_early: whether early_stopping ended the run.
+    resumed_from: the checkpoint that the run continued from, or None.
+    skipped: {"path", "error"} of each damaged checkpoint that was passed over.
     """
 
     best: dict[str, Any] | None = None
@@ -104,6 +106,16 @@ class Trainer:
     The forward pass of training is that of inference, to the bit. Equal seeds, data and options give equal weights,
     whatever the number of threads, and whether or not the run was interrupted and resumed. While a model trains, other
     threads should not use it; callbacks may.
+
+    model: what is trained.
+    optimizer: the Optimizer that was passed; None where the config names one.
+    config: how, with the options that were given.
+    tokenizer: for texts; None is the model's.
+    teacher: the model that is learned from, or None.
+    callbacks: as given.
+    metrics: functions of the model by name.
+    resume_from: as given.
+    history: the records of the last run, or of the one under way.
     """
 
     def __init__(

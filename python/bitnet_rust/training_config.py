@@ -82,8 +82,8 @@ class TrainingConfig:
     How long, on what:
         max_steps: updates of the weights in a run; 1000 if epochs does not say how many there are.
         epochs: times that the dataset is seen, instead of max_steps; may be a fraction.
-        batch_size, context_length: examples in a forward pass, and tokens in an example; by default the model's context,
-            at most 256. A forward pass has at most 131072 tokens.
+        batch_size: examples in a forward pass, which has at most 131072 tokens.
+        context_length: tokens in an example; by default the model's context, at most 256.
         accumulation: forward and backward passes in an update.
         seed: of the order of the examples and of dropout.
 
@@ -123,18 +123,22 @@ class TrainingConfig:
         gradient_checkpointing: compute the activations of a layer again in the backward pass instead of keeping them: the same
             gradients, for a third more work and a fraction of the memory.
         ste: how gradients pass the quantizer of ternary weights: "identity" (as in BitNet b1.58), "clipped" (none beyond
-            ste_clip scales from zero; 0: 1.5), "soft" (a smooth quantizer's slope, whose temperature goes from
-            ste_temperature, 0: 0.5, to ste_temperature_end within ste_temperature_steps) or "learned_scale".
-        quantization_schedule: progressive quantization: ternary layers compute with a mix of float and quantized numbers, and
-            the share of the latter grows from 0 at the update quantization_start to 1 at quantization_end, "linear" or as a
-            "cosine", or all at quantization_start ("step"). By default they are always quantized.
-        distillation_alpha, distillation_temperature: with a teacher, its share of the loss (0: 0.5), and what softens both
-            models' distributions (0: 2).
+            ste_clip), "soft" (a smooth quantizer's slope) or "learned_scale".
+        ste_clip: of "clipped", in scales from zero; 0 is 1.5.
+        ste_temperature: of "soft", the wider the larger; 0 is 0.5.
+        ste_temperature_end: what it is in the end, reached in equal ratios; 0 keeps it.
+        ste_temperature_steps: the updates until then.
+        quantization_schedule: progressive quantization: ternary layers compute with a mix of float and quantized numbers,
+            whose share grows from 0 to 1, "linear", as a "cosine", or at once ("step"). By default they are always quantized.
+        quantization_start: the update at which the share begins to grow, or at which it becomes 1 ("step").
+        quantization_end: the update at which it is 1; not with "step".
+        distillation_alpha: with a teacher, its share of the loss; 0 is 0.5.
+        distillation_temperature: with a teacher, what the logits of both are divided by before they are compared; 0 is 2.
 
     Evaluation and records:
         eval_every: updates between evaluations; 0 evaluates after the last only.
-        monitor, monitor_mode: what makes an evaluation the best: "eval_loss", "eval_perplexity", "eval_accuracy" or a
-            metric's name, and whether it is to be "min" or "max".
+        monitor: what makes an evaluation the best: "eval_loss", "eval_perplexity", "eval_accuracy" or a metric's name.
+        monitor_mode: whether that is to be "min" or "max".
         early_stopping: evaluations without improvement that end the run, or a mapping with patience, min_delta (a change of
             less is no improvement) and restore_best (the model ends with the weights of the best evaluation). Needs eval_every.
         log_every: updates between records in the history and the log; evaluations and the last update always have one.
@@ -144,8 +148,8 @@ class TrainingConfig:
 
     Files:
         checkpoint_dir: where checkpoints are written; None writes none.
-        checkpoint_every, checkpoint_keep: updates between them, 0 for the best and the last only; and how many of the newest
-            stay, 0 for all. The best stays beside them.
+        checkpoint_every: updates between them; 0 writes the best and the last only.
+        checkpoint_keep: how many of the newest stay, 0 for all. The best stays beside them.
         log_file: a file that gets each record as a line of JSON. A resumed run goes on where it left off.
         tensorboard_dir: where TensorBoard finds the records.
         progress: draw a bar with the loss and tokens a second, on stderr or in the cell of a notebook.

@@ -12,24 +12,27 @@ from .progress import Progress, progress_of
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found in the files of a model."""
+    """What was found in the files of a model.
+
+    path: the file or directory that was looked at.
+    format: "safetensors", "native", "gguf" or "onnx"; empty of files that cannot be opened.
+    tensors: how many were read.
+    bytes: of them, as the files have them.
+    checksums: how many were compared with a checksum: all of a native file; other formats have none.
+    problems: why the model will not load, or is not what was saved: "check" is "structure", "checksum" or "values";
+        "tensor", which may be empty; "message".
+    warnings: the same of what a trained model does not have, such as a matrix of zeros, and what loading warns of.
+    norms: "name", "min", "max", "mean" and "std" of the weights of every norm.
+    """
 
     path: str
     format: str
-    """"safetensors", "native", "gguf" or "onnx"; empty of files that cannot be opened."""
     tensors: int
-    """How many were read."""
     bytes: int
-    """Of them, as the files have them."""
     checksums: int
-    """How many were compared with a checksum: all of a native file; other formats have none."""
     problems: list[dict[str, str]]
-    """Why the model will not load, or is not what was saved: "check" is "structure", "checksum" or "values"; "tensor", which
-    may be empty; "message"."""
     warnings: list[dict[str, str]]
-    """The same of what a trained model does not have, such as a matrix of zeros, and what loading warns of."""
     norms: list[dict[str, Any]]
-    """"name", "min", "max", "mean" and "std" of the weights of every norm."""
 
     @property
     def ok(self) -> bool:

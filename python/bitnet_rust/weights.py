@@ -19,32 +19,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weight:
-    """A tensor of a model: ``BitNetModel.weights`` lists them, ``BitNetModel.weight`` reads one."""
+    """A tensor of a model: ``BitNetModel.weights`` lists them, ``BitNetModel.weight`` reads one.
+
+    name: as in a Hugging Face checkpoint: "model.layers.0.mlp.up_proj.weight".
+    shape: [out, in] of a matrix, [n] of a bias or a norm.
+    dtype: "ternary", or what floats are kept as: "float32", "bfloat16", "int8" or "int4".
+    bytes: what it occupies in memory, without the master weights and gradients of a trainable model.
+    scale: of a ternary tensor, what its codes are multiplied by; None of others.
+    """
 
     name: str
-    """As in a Hugging Face checkpoint: "model.layers.0.mlp.up_proj.weight"."""
     shape: tuple[int, ...]
-    """[out, in] of a matrix, [n] of a bias or a norm."""
     dtype: str
-    """"ternary", or what floats are kept as: "float32", "bfloat16", "int8" or "int4"."""
     bytes: int
-    """What it occupies in memory, without the master weights and gradients of a trainable model."""
     scale: float | None = None
-    """Of a ternary tensor, what its codes are multiplied by."""
 
 
 @dataclass(frozen=True)
 class QuantizationError:
-    """How far a ternary weight is from the master weight that it was made of."""
+    """How far a ternary weight is from the master weight that it was made of.
+
+    mse: mean squared error.
+    sqnr: signal to noise, 10 log10(sum w^2 / sum (w - w')^2), in dB; infinite without an error.
+    cosine: cosine of the angle between both.
+    max: largest error of one weight.
+    """
 
     mse: float
-    """Mean squared error."""
     sqnr: float
-    """Signal to noise, 10 log10(sum w^2 / sum (w - w')^2), in dB; infinite without an error."""
     cosine: float
-    """Cosine of the angle between both."""
     max: float
-    """Largest error of one weight."""
 
 
 def list_weights(model: _bitnet.Model) -> list[Weight]:

@@ -31,7 +31,16 @@ class BrokenReply(Exception):
 
 
 class Client:
-    """A connection, and the request that is on it."""
+    """A connection, and the request that is on it.
+
+    socket: the open connection, or None.
+    number: of the request.
+    abandoned: whether it is to be hung up on before its answer ends.
+    gone: whether no more will come: it was hung up, on either side.
+    data: what has come of the reply.
+    arrivals: when bytes came, in seconds of time.perf_counter, with how many events.
+    began: when the request was sent.
+    """
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self._address = plan["host"], plan["port"]
@@ -55,7 +64,7 @@ class Client:
         assert self.socket is not None
         self.number, self.abandoned, self.gone = number, abandoned, False
         self.data = bytearray()
-        self.arrivals: list[tuple[float, int]] = []  # when bytes came, with how many events
+        self.arrivals: list[tuple[float, int]] = []
         self._head_end, self._chunked, self._expected = -1, False, -1
         self.began = time.perf_counter()
         self.socket.settimeout(PATIENCE)

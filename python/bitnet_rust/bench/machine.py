@@ -20,7 +20,11 @@ Say = Callable[[str], object]
 
 class ReadLimit:
     """How fast memory can be read, measured between repetitions: a machine that is slow for a while (a neighbour, a clock that drops)
-    changes both figures of that moment together."""
+    changes both figures of that moment together.
+
+    threads: that read.
+    measured: GB/s of each measurement so far.
+    """
 
     def __init__(self) -> None:
         self.threads = int(build_info()["threads"])

@@ -27,27 +27,45 @@ CONTEXT = 1 << 16
 
 
 class SubjectOptions(TypedDict, total=False):
-    """The options that all benchmarks have."""
+    """The options that all benchmarks have.
 
-    model: str | None  # a directory, file or name for from_pretrained; measured in place of a shape
-    revision: str | None  # of a model from the hub, as in from_pretrained
-    local_files_only: bool  # of a model too: what the cache has
-    threads: int | None  # worker threads; default as num_threads()
-    isa: str | None  # instruction set; default the one in use
-    head_dtype: str  # "auto", "bfloat16", "int8", "int4" or "exact" for embedding and output head
-    packing: Literal["auto", "2bit", "base3"]  # of ternary weights
-    kv_dtype: Literal["float32", "float16", "bfloat16", "int8"]  # keys and values
-    ffn_density: (
-        float | None
-    )  # share of feed-forward neurons that are on, up to 0.5, of random weights for squared ReLU
-    seed: int  # of the random weights
-    cache: bool  # keep the random weights in a file, and load them from there the next time
-    progress: Say | None  # called with a line about what happens next
+    model: a directory, file or name for from_pretrained; measured in place of a shape.
+    revision: of a model from the hub, as in from_pretrained.
+    local_files_only: of a model, too: take what the cache has.
+    threads: worker threads; by default as num_threads().
+    isa: instruction set; by default the one in use.
+    head_dtype: "auto", "bfloat16", "int8", "int4" or "exact" for embedding and output head.
+    packing: of ternary weights.
+    kv_dtype: of keys and values.
+    ffn_density: share of feed-forward neurons that are on, up to 0.5, of random weights for squared ReLU.
+    seed: of the random weights.
+    cache: keep the random weights in a file, and load them from there the next time.
+    progress: called with a line about what happens next.
+    """
+
+    model: str | None
+    revision: str | None
+    local_files_only: bool
+    threads: int | None
+    isa: str | None
+    head_dtype: str
+    packing: Literal["auto", "2bit", "base3"]
+    kv_dtype: Literal["float32", "float16", "bfloat16", "int8"]
+    ffn_density: float | None
+    seed: int
+    cache: bool
+    progress: Say | None
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that is being measured."""
+    """A model that is being measured.
+
+    model: the model.
+    name: for the report.
+    build_seconds: how long loading it took, or making its weights.
+    say: takes a line about what happens next.
+    """
 
     model: BitNetModel
     name: str

@@ -44,22 +44,32 @@ log = logging.getLogger("ray.serve")  # Ray sends it where its own lines go
 
 
 class Settings(BaseModel):
-    """What ``application`` makes: arguments in a configuration file of Ray Serve, or ``name=value`` on its command line."""
+    """What ``application`` makes: arguments in a configuration file of Ray Serve, or ``name=value`` on its command line.
+
+    model: a directory, file or name for ``BitNetModel.from_pretrained``, on every machine.
+    replicas: how many copies of the model answer, 1 and more.
+    autoscaling: Ray's AutoscalingConfig in place of replicas, as {"min_replicas": 1, "max_replicas": 4}.
+    cpus: threads of a replica, which Ray keeps free for it.
+    gateways: processes that pass requests on.
+    attempts: replicas that a request is given to, one after the other, when they die.
+    api_key_file: as of ``bitnet serve``; BITNET_API_KEYS is read, too.
+    load: options of ``BitNetModel.from_pretrained``, as {"kv_dtype": "int8"}.
+    engine: options of ``Engine``, as {"max_sequences": 64}.
+    server: options of ``ServerOptions``, as {"served_model_name": "bitnet"}.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = "bitnet-shakespeare"  # a directory, file or name for BitNetModel.from_pretrained, on every machine
+    model: str = "bitnet-shakespeare"
     replicas: int = Field(1, ge=1)
-    autoscaling: dict[
-        str, Any
-    ] = {}  # Ray's AutoscalingConfig in place of replicas, as {"min_replicas": 1, "max_replicas": 4}
-    cpus: int = Field(1, ge=1)  # threads of a replica, which Ray keeps free for it
-    gateways: int = Field(1, ge=1)  # processes that pass requests on
-    attempts: int = Field(3, ge=1)  # replicas that a request is given to, one after the other, when they die
-    api_key_file: str | None = None  # as of bitnet serve; also BITNET_API_KEYS
-    load: dict[str, Any] = {}  # options of BitNetModel.from_pretrained, as {"kv_dtype": "int8"}
-    engine: dict[str, Any] = {}  # options of Engine, as {"max_sequences": 64}
-    server: dict[str, Any] = {}  # options of ServerOptions, as {"served_model_name": "bitnet"}
+    autoscaling: dict[str, Any] = {}
+    cpus: int = Field(1, ge=1)
+    gateways: int = Field(1, ge=1)
+    attempts: int = Field(3, ge=1)
+    api_key_file: str | None = None
+    load: dict[str, Any] = {}
+    engine: dict[str, Any] = {}
+    server: dict[str, Any] = {}
 
 
 def application(settings: Settings) -> serve.Application:

@@ -32,7 +32,10 @@ class SiLU(Module):
 
 
 class GELU(Module):
-    """x Phi(x), or its approximation by tanh."""
+    """x Phi(x), or its approximation by tanh.
+
+    approximate: "none" for x Phi(x), "tanh" for the approximation.
+    """
 
     def __init__(self, approximate: Literal["none", "tanh"] = "none") -> None:
         super().__init__()

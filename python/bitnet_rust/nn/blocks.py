@@ -12,8 +12,17 @@ from .module import Module
 
 class MultiHeadAttention(Module):
     """Self-attention with grouped queries and rotary positions, as in BitNet models: ternary projections q, k, v and o, and
-    with sub_norm an RMSNorm of the heads' outputs before o. ``ternary=False`` makes the projections float,
-    ``rope_theta=None`` leaves positions out, ``causal=False`` lets each position see all of its sequence."""
+    with sub_norm an RMSNorm of the heads' outputs before o. ``ternary=False`` makes the projections float.
+
+    num_heads, num_kv_heads, head_dim: heads of queries, heads of keys and values, of which num_heads is a multiple, and
+        the size of each.
+    rope_theta: base of the rotary positions; None leaves positions out.
+    dropout: share of the attention probabilities that is dropped in training.
+    causal: False lets each position see all of its sequence.
+    q_proj, k_proj, v_proj: projections to the heads of queries, keys and values, BitLinear or Linear.
+    o_proj: the projection from the heads back.
+    sub_norm: the norm before o_proj, or None.
+    """
 
     def __init__(
         self,
@@ -68,7 +77,13 @@ class MultiHeadAttention(Module):
 
 
 class FeedForward(Module):
-    """The gated network down(act(gate(x)) * up(x)), with sub_norm an RMSNorm before down, as in BitNet models."""
+    """The gated network down(act(gate(x)) * up(x)), with sub_norm an RMSNorm before down, as in BitNet models.
+
+    activation: act, by its name in `functional.gated`.
+    gate_proj, up_proj: [..., dim] to [..., hidden_dim], BitLinear or Linear.
+    down_proj: [..., hidden_dim] to [..., dim].
+    sub_norm: the norm before down_proj, or None.
+    """
 
     def __init__(
         self,

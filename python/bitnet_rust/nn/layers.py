@@ -16,7 +16,12 @@ def _positive(**sizes: int) -> None:
 
 
 class Linear(Module):
-    """x W^T + b in float32. Weights begin uniform in +-1/sqrt(in_features), as torch.nn.Linear's."""
+    """x W^T + b in float32. Weights begin uniform in +-1/sqrt(in_features), as torch.nn.Linear's.
+
+    in_features, out_features: sizes of the last axis before and after.
+    weight: [out_features, in_features].
+    bias: [out_features]; None without.
+    """
 
     weight: Parameter
     bias: Parameter | None
@@ -40,8 +45,12 @@ class Linear(Module):
 
 class BitLinear(Linear):
     """The ternary layer of BitNet b1.58, see `functional.bit_linear`: weights are kept in float32 and quantized for every
-    pass. It has no norm of its own. ``ste`` is its straight-through estimator; the attributes ``clip`` and ``temperature``
-    belong to that and may change between passes."""
+    pass. It has no norm of its own.
+
+    ste: its straight-through estimator: "identity", "clipped" or "soft".
+    clip: of "clipped", in scales from zero, 1.5; may change between passes.
+    temperature: of "soft", 0.5; may change between passes.
+    """
 
     def __init__(
         self,
@@ -64,7 +73,12 @@ class BitLinear(Linear):
 
 
 class Embedding(Module):
-    """A table of vectors [num_embeddings, embedding_dim], normal with standard deviation 1 at first."""
+    """A table of vectors [num_embeddings, embedding_dim], normal with standard deviation 1 at first.
+
+    num_embeddings: ids are below it.
+    embedding_dim: length of a vector.
+    weight: [num_embeddings, embedding_dim].
+    """
 
     weight: Parameter
 
@@ -84,7 +98,12 @@ class Embedding(Module):
 
 
 class RMSNorm(Module):
-    """Root-mean-square normalization of the last axis with a weight."""
+    """Root-mean-square normalization of the last axis with a weight.
+
+    dim: size of the last axis.
+    eps: added to the mean square.
+    weight: [dim], ones at first.
+    """
 
     weight: Parameter
 
@@ -104,7 +123,13 @@ class RMSNorm(Module):
 
 
 class LayerNorm(Module):
-    """Normalization of mean and variance of the last axis, with a weight and a bias."""
+    """Normalization of mean and variance of the last axis, with a weight and a bias.
+
+    dim: size of the last axis.
+    eps: added to the variance.
+    weight: [dim], ones at first.
+    bias: [dim], zeros at first; None without.
+    """
 
     weight: Parameter
     bias: Parameter | None
@@ -126,7 +151,10 @@ class LayerNorm(Module):
 
 
 class Dropout(Module):
-    """In training, elements become 0 with probability p; `manual_seed` says which."""
+    """In training, elements become 0 with probability p; `manual_seed` says which.
+
+    p: share of the elements that become 0; the others are divided by 1 - p.
+    """
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()

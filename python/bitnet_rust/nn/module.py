@@ -34,6 +34,8 @@ class Module:
     ...         return self.layer(self.layer(x))
     >>> [name for name, _ in Twice().named_parameters()]
     ['layer.weight', 'layer.bias']
+
+    training: whether it is in training mode, as ``train`` and ``eval`` set it.
     """
 
     training: bool

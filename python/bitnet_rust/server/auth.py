@@ -13,7 +13,11 @@ from ..errors import ArgumentError, FileSystemError
 
 @dataclass(frozen=True)
 class APIKey:
-    """A key that clients may present, of which only a hash is kept, and its name for logs."""
+    """A key that clients may present, of which only a hash is kept, and its name for logs.
+
+    name: what logs call the client.
+    digest: SHA-256 of the key, 32 bytes.
+    """
 
     name: str
     digest: bytes = field(repr=False)

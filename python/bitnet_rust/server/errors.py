@@ -25,7 +25,11 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 class APIError(Exception):
     """A request that is answered with an error.
 
-    code: a word that programs may compare; param: the field of the request that is wrong.
+    status: of HTTP, 400 to 599.
+    message: what is wrong, for people.
+    code: a word that programs may compare.
+    param: the field of the request that is wrong.
+    headers: that the answer gets besides.
     """
 
     def __init__(

@@ -49,7 +49,16 @@ _HISTOGRAMS = (
 
 
 class Metrics:
-    """Counts of one server, in a registry of its own."""
+    """Counts of one server, in a registry of its own.
+
+    content_type: of what ``text`` gives.
+    registry: Prometheus' registry of them all.
+    requests: answered, by method, route and status.
+    seconds: from a request's first byte to the answer's last, by route.
+    in_flight: requests that are being answered.
+    errors: that clients were told of, by code.
+    disconnects: requests whose client had gone before the end.
+    """
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 

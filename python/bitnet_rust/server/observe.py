@@ -21,15 +21,25 @@ _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-r
 
 
 class Record:
-    """One request, as log and metrics have it."""
+    """One request, as log and metrics have it.
+
+    id: the client's X-Request-Id, or a new one.
+    started: in seconds of time.monotonic.
+    client: the name of its key, else its address.
+    status: of the answer, or CLIENT_GONE; None before either.
+    error: what the client was told.
+    defect: the exception behind an error that is the server's fault.
+    handles: what the engine was asked for.
+    prompt: of those, for the log.
+    """
 
     def __init__(self, scope: Scope) -> None:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
         self.id = given if _ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
         self.started = time.monotonic()
         peer = scope.get("client")
-        self.client: str = peer[0] if peer else ""  # the name of its key, where it has one
-        self.status: int | None = None  # of the answer, or CLIENT_GONE
+        self.client: str = peer[0] if peer else ""
+        self.status: int | None = None
         self.error: APIError | None = None
         self.defect: BaseException | None = None
         self.handles: Sequence[Handle] = ()

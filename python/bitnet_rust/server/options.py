@@ -13,22 +13,38 @@ _NUMBERS = ("max_body_bytes", "max_tokens", "max_choices", "max_prompts")
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """Limits, names and keys of a server; the defaults suit one machine that is not public. Times are in seconds."""
+    """Limits, names and keys of a server; the defaults suit one machine that is not public. Times are in seconds.
 
-    served_model_name: str | None = None  # what clients call the model; default: the name of its directory or file
-    chat_template: str | None = None  # in place of the model's own
-    api_keys: Sequence[APIKey] = ()  # requests need one of them; none: everybody is served
-    cors_origins: Sequence[str] = ()  # whose pages a browser lets read the answers; "*" is all
-    allowed_hosts: Sequence[str] = ()  # what a request's Host header may be; none: anything
-    max_body_bytes: int = 4 << 20  # of a request
-    max_tokens: int | None = None  # that one request may ask for; None: the model's context
-    max_choices: int = 16  # the largest n and best_of
-    max_prompts: int = 256  # texts in one request
-    request_timeout: float | None = 600.0  # from a request's acceptance to its last token
-    body_timeout: float = 30.0  # for a request to arrive, its head and its body each
-    write_timeout: float = 60.0  # that a client may leave what was sent to it unread
-    drain_timeout: float = 30.0  # for requests to finish when the server is told to end
-    log_prompts: bool = False  # write prompts and answers to the log
+    served_model_name: what clients call the model; by default the name of its directory or file.
+    chat_template: a Jinja template in place of the model's own.
+    api_keys: requests need one of them; without any everybody is served.
+    cors_origins: whose pages a browser lets read the answers; "*" is all of them.
+    allowed_hosts: what a request's Host header may be; without any it may be anything.
+    max_body_bytes: the largest body of a request.
+    max_tokens: the most that one request may ask for; None is the model's context.
+    max_choices: the largest n and best_of.
+    max_prompts: the most texts in one request.
+    request_timeout: from a request's acceptance to its last token; None waits for ever.
+    body_timeout: for a request to arrive, its head and its body each.
+    write_timeout: that a client may leave what was sent to it unread.
+    drain_timeout: for requests to finish when the server is told to end.
+    log_prompts: write prompts and answers to the log.
+    """
+
+    served_model_name: str | None = None
+    chat_template: str | None = None
+    api_keys: Sequence[APIKey] = ()
+    cors_origins: Sequence[str] = ()
+    allowed_hosts: Sequence[str] = ()
+    max_body_bytes: int = 4 << 20
+    max_tokens: int | None = None
+    max_choices: int = 16
+    max_prompts: int = 256
+    request_timeout: float | None = 600.0
+    body_timeout: float = 30.0
+    write_timeout: float = 60.0
+    drain_timeout: float = 30.0
+    log_prompts: bool = False
 
     def __post_init__(self) -> None:
         for name in _DURATIONS:

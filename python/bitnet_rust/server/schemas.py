@@ -14,12 +14,15 @@ TokenID = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Request(BaseModel):
-    """A request body."""
+    """A request body.
+
+    unsupported: fields that the server does not have, with the values that ask for nothing. Null stands for what is not
+        given.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     unsupported: ClassVar[dict[str, tuple[Any, ...]]] = {}
-    """Fields that the server does not have, with the values that ask for nothing. Null stands for what is not given."""
 
     @model_validator(mode="before")
     @classmethod
@@ -43,7 +46,10 @@ def _stops(value: Any) -> Any:
 
 
 class StreamOptions(Request):
-    """stream_options"""
+    """stream_options
+
+    include_usage: end the stream with an event that has the usage.
+    """
 
     unsupported = {"include_obfuscation": (False,)}
 
@@ -51,7 +57,30 @@ class StreamOptions(Request):
 
 
 class GenerationRequest(Request):
-    """What chat and text completions have in common."""
+    """What chat and text completions have in common.
+
+    model: the server's name for its model, or nothing.
+    n: how many answers to give, each with a seed of its own.
+    max_tokens: an answer ends after so many.
+    stop: up to 16 texts that end an answer and are not part of it.
+    stream: send tokens as they come, as server-sent events.
+    stream_options: of a stream.
+    seed: equal seeds give equal answers; without one each request draws its own.
+    temperature: divides the logits, 0 to 2; 0 is greedy.
+    top_p: draw among the most probable tokens that together reach this probability.
+    presence_penalty: -2 to 2, subtracted once from the logits of tokens already generated.
+    frequency_penalty: -2 to 2, subtracted for each time that a token was generated.
+    logit_bias: numbers added to the logits of single tokens, by id.
+    top_k: draw among the k most probable tokens.
+    min_p: draw among tokens at least so many times as probable as the most probable one.
+    typical_p: locally typical sampling.
+    repetition_penalty: CTRL's penalty on the tokens of prompt and answer, 0.01 to 100; 1 is none.
+    stop_token_ids: tokens that end an answer, besides the model's own.
+    ignore_eos: let the model's own end tokens pass.
+    prompt_lookup_num_tokens: guess so many tokens where text repeats itself: faster, same text.
+    user, metadata, service_tier, safety_identifier: taken, and without effect.
+    prompt_cache_key, prompt_cache_retention, parallel_tool_calls: taken, and without effect.
+    """
 
     model: str | None = None
     n: Count = 1
@@ -92,7 +121,11 @@ class GenerationRequest(Request):
 
 
 class Part(Request):
-    """A piece of a message's content."""
+    """A piece of a message's content.
+
+    type: texts are all that it may be.
+    text: the text.
+    """
 
     type: Literal["text"]
     text: str
@@ -107,7 +140,12 @@ def _content(value: Any) -> Any:
 
 
 class Message(Request):
-    """One message of a conversation."""
+    """One message of a conversation.
+
+    role: who says it; "developer" is a system message.
+    content: its text, in parts; a text alone is one part.
+    name: of whoever says it, for templates that use it.
+    """
 
     unsupported = {"tool_calls": ([],), "function_call": (), "tool_call_id": (), "refusal": (), "audio": ()}
 
@@ -123,7 +161,13 @@ class Message(Request):
 
 
 class ChatRequest(GenerationRequest):
-    """POST /v1/chat/completions"""
+    """POST /v1/chat/completions
+
+    messages: the conversation so far, at least one message.
+    max_completion_tokens: the newer name of max_tokens.
+    logprobs: answer with the log-probability of each token.
+    top_logprobs: and with those of so many most probable ones, up to 20.
+    """
 
     unsupported = {
         "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],), "function_call": ("none", "auto"),
@@ -161,7 +205,17 @@ def _prompts(value: Any) -> Any:
 
 
 class EmbeddingRequest(Request):
-    """POST /v1/embeddings"""
+    """POST /v1/embeddings
+
+    input: a text, token ids, or a list of either.
+    model: the server's name for its model, or nothing.
+    encoding_format: a vector as numbers, or as float32 in base64.
+    dimensions: nothing, or the model's width, as its vectors cannot be made shorter.
+    user: taken, and without effect.
+    pooling: the mean of the last hidden states of a text's tokens, or that of its last token.
+    normalize: make each vector's length 1.
+    add_special_tokens: let the tokenizer add its own, such as one for the beginning.
+    """
 
     input: Annotated[list[str] | list[list[int]], BeforeValidator(_prompts)]
     model: str | None = None
@@ -176,7 +230,13 @@ class EmbeddingRequest(Request):
 
 
 class TokenizeRequest(Request):
-    """POST /tokenize: a text, or a conversation as the chat template renders it."""
+    """POST /tokenize: a text, or a conversation as the chat template renders it.
+
+    model: the server's name for its model, or nothing.
+    prompt: a text.
+    messages: a conversation, in place of a text.
+    add_special_tokens: let the tokenizer add its own, such as one for the beginning.
+    """
 
     model: str | None = None
     prompt: str | None = None
@@ -191,7 +251,12 @@ class TokenizeRequest(Request):
 
 
 class DetokenizeRequest(Request):
-    """POST /detokenize"""
+    """POST /detokenize
+
+    model: the server's name for its model, or nothing.
+    tokens: the ids.
+    skip_special_tokens: leave special tokens out of the text.
+    """
 
     model: str | None = None
     tokens: list[TokenID]
@@ -199,12 +264,20 @@ class DetokenizeRequest(Request):
 
 
 class CompletionRequest(GenerationRequest):
-    """POST /v1/completions"""
+    """POST /v1/completions
+
+    prompt: a text, token ids, or a list of either.
+    max_tokens: an answer ends after so many; 16, as OpenAI has it.
+    logprobs: answer with the log-probability of each token, and with those of so many most probable ones, up to 20.
+    echo: begin each answer with its prompt.
+    best_of: make so many answers and give the n most probable ones.
+    add_special_tokens: let the tokenizer add its own, such as one for the beginning.
+    """
 
     unsupported = {"suffix": ("",), "store": (False,)}
 
     prompt: Annotated[list[str] | list[list[int]], BeforeValidator(_prompts)]
-    max_tokens: Count | None = 16  # OpenAI's
+    max_tokens: Count | None = 16
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool = False
     best_of: Count | None = None

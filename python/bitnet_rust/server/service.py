@@ -25,7 +25,19 @@ _LONG = 4096  # characters that are tokenized beside the event loop
 
 
 class Service:
-    """One model behind one API."""
+    """One model behind one API.
+
+    engine: continues all requests.
+    options: what whoever runs the server decided.
+    model: the engine's.
+    name: what clients call it.
+    created: when the server began, in seconds of Unix time.
+    metrics: what is counted.
+    spelling: what each token stands for.
+    draining: whether it refuses new requests because it ends.
+    in_flight: requests that the end of the server waits for.
+    fingerprint: names model and arithmetic, as ``system_fingerprint`` of answers.
+    """
 
     def __init__(self, engine: Engine, options: ServerOptions) -> None:
         self.engine, self.options = engine, options
@@ -36,7 +48,7 @@ class Service:
         self.spelling = Spelling(self.model.tokenizer)
         self.draining = False
         self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
-        self.in_flight = 0  # requests that the end of the server waits for
+        self.in_flight = 0
         self.fingerprint = f"fp_{self.model.config.architectures[0]}_{self.model.head_dtype}_{self.model.kv_dtype}"
 
     @property

@@ -8,7 +8,10 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # SentencePiece's spelling of a byt
 
 
 class Spelling:
-    """What each token of a vocabulary stands for within a text."""
+    """What each token of a vocabulary stands for within a text.
+
+    longest: the most characters of a token, as it is spelled.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -16,7 +19,7 @@ class Spelling:
         # After another token, as some decoders drop a space at the start of a text.
         self._first = tokenizer.encode("a", add_special_tokens=False)[:1]
         self._skip = len(tokenizer.decode(self._first, skip_special_tokens=False))
-        self.longest = max(map(len, tokenizer.backend.get_vocab()))  # characters of a token, as it is spelled
+        self.longest = max(map(len, tokenizer.backend.get_vocab()))
 
     def __call__(self, token: int) -> tuple[str, list[int] | None]:
         """A token's text, and its bytes; None where they are not known. A part of a character is U+FFFD in the text."""

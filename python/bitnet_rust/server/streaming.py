@@ -21,6 +21,8 @@ class EventStream(Response):
     """Server-sent events while requests of the engine bring them. They are canceled when the client has gone.
 
     events gives the JSON objects; an exception of it becomes a last event with the error, as the status has been sent.
+
+    media_type: of server-sent events.
     """
 
     media_type = "text/event-stream"

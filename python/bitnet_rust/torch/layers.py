@@ -27,6 +27,11 @@ class BitLinear(nn.Linear):
     In evaluation mode, where the weight gets no gradient (``torch.no_grad()``, or a frozen weight), its quantized form is kept while
     torch says that it has not changed, which ``weight.data`` hides: call ``train()`` or ``eval()`` after such a change. On another device than the CPU, and under torch.compile, torch's own operations compute the
     same formula. ``norm_eps`` gives the layer an RMSNorm of its own before the quantizer, ``rms_norm``, as Hugging Face's use_rms_norm.
+
+    ste: the estimator.
+    clip: of "clipped", in mean magnitudes, 1.5; may change between passes.
+    temperature: of "soft", 0.5; may change between passes.
+    rms_norm: the norm of the layer's own; None without ``norm_eps``.
     """
 
     def __init__(
@@ -138,7 +143,11 @@ def float_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight over the last axis (https://arxiv.org/abs/1910.07467), computed by the core in
-    float32."""
+    float32.
+
+    weight: [dim].
+    eps: as given.
+    """
 
     def __init__(self, dim: int, eps: float = 1e-5, device: Any = None, dtype: Any = None) -> None:
         super().__init__()

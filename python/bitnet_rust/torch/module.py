@@ -20,12 +20,14 @@ _ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
 class CausalLMOutput(NamedTuple):
-    """What a `BitNetModule` returns."""
+    """What a `BitNetModule` returns.
+
+    loss: the mean cross-entropy in nats; None without labels.
+    logits: [batch, length, vocab_size], float32.
+    """
 
     loss: torch.Tensor | None
-    """The mean cross-entropy in nats; None without labels."""
     logits: torch.Tensor
-    """[batch, length, vocab_size], float32."""
 
 
 class BitNetModule(nn.Module):
@@ -34,7 +36,11 @@ class BitNetModule(nn.Module):
     The parameters have the names and the order of ``BitNetModel.parameters()``, those of a Hugging Face checkpoint of master weights; a
     GPT-2 has the same names, and not its own.
     Optimizers, hooks, ``torch.utils.checkpoint`` and ``safetensors.torch.save_file(module.state_dict(), path)`` work as with any
-    module; `from_torch` makes it a BitNetModel again. ``config`` is the model's, with quantization_mode "online".
+    module; `from_torch` makes it a BitNetModel again.
+
+    config: the model's, with quantization_mode "online".
+    model: embedding, layers and last norm.
+    lm_head: the output layer; None where the embedding is that, too.
     """
 
     def __init__(self, config: BitNetConfig, ternary: set[str], *, ste: Estimator = "identity") -> None:

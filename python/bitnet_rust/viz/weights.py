@@ -110,8 +110,11 @@ class TernaryChanges(Callback):
 
     >>> changes = TernaryChanges(every=10)  # then Trainer(model, callbacks=[changes]).train(text)
 
-    It keeps the codes it saw last, a byte for each weight. ``steps`` are the updates after which it looked, ``changed`` the shares by
-    name, one for each of these; ``viz.ternary_changes`` draws them. A run that begins or is resumed starts anew.
+    It keeps the codes it saw last, a byte for each weight. A run that begins or is resumed starts anew.
+
+    every: updates between two looks.
+    steps: the updates after which it looked.
+    changed: shares by the name of the weight, one for each of ``steps``; ``viz.ternary_changes`` draws them.
     """
 
     def __init__(self, every: int = 10) -> None:
