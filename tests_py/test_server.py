@@ -286,25 +286,29 @@ def test_the_reference_names_every_field_and_metric(server: Served) -> None:
         ({"suffix": "x"}, "suffix", "suffix: this server does not support it"),
         ({"stop": [""]}, "stop", "expected texts of 1 to 1000 characters"),
         ({"stop": ["x"] * 17}, "stop", "expected a text or a list of at most 16"),
-        ({"logit_bias": {"99999999": 1}}, None, "logit_bias"),
+        ({"logit_bias": {"99999999": 1}}, "logit_bias", 'logit_bias["99999999"] = 1: expected a token id in [0, 512)'),
+        ({"logit_bias": {"5": 101}}, "logit_bias", "expected a number in [-100, 100]"),
+        ({"logit_bias": {"x": 1}}, "logit_bias", "expected a token id and a number"),
+        ({"stop_token_ids": [512]}, "stop_token_ids", "stop_token_ids[0] = 512: expected a token id in [0, 512)"),
+        ({"top_k": 2**31}, "top_k", "top_k = 2147483648: expected less than"),
+        ({"n_predict": 1}, "n_predict", "n_predict: there is no such field; did you mean max_tokens?"),
         ({"logprobs": 21}, "logprobs", "logprobs = 21: expected less than or equal to 20"),
         ({"prompt": []}, "prompt", "prompt = []: expected a text, token ids, or a list of either"),
         ({"prompt": ""}, "prompt", "prompt is empty"),
         ({"prompt": [[1, 2], "x"]}, "prompt", "expected a text, token ids, or a list of either"),
-        ({"prompt": [10**6]}, None, "token id out of range"),
+        ({"prompt": [1, 10**6]}, "prompt", "prompt has 1000000 at 1: expected token ids below 512"),
         ({"prompt": "x " * 9000}, "prompt", "characters: the"),
         ({"prompt": "x " * 1000}, "prompt", "tokens: this model's context has"),
-        ({"prompt": "\ud800"}, None, "half of a surrogate pair"),
+        ({"prompt": "\ud800"}, "prompt", "half of a surrogate pair"),
         ({"stream_options": {}}, "stream_options", "stream_options: expected none without stream = true"),
         ({"model": "other"}, "model", "there is no model 'other'"),
         ({"model": "\udfff"}, "model", "there is no model"),
+        ({"model": "m" * 500}, "model", "mmm...: this server has tiny"),
         ({"seed": 2**64}, "seed", "seed = 18446744073709551616"),
         ({"top_p": math.nan}, "top_p", "top_p = nan: expected a finite number"),
     ],
 )
-def test_what_a_completion_cannot_be_is_said(
-    server: Served, body: dict[str, Any], param: str | None, message: str
-) -> None:
+def test_what_a_completion_cannot_be_is_said(server: Served, body: dict[str, Any], param: str, message: str) -> None:
     answer = server.http.post(
         "/v1/completions",
         content=json.dumps({"prompt": "x", "max_tokens": 1} | body),
@@ -313,7 +317,9 @@ def test_what_a_completion_cannot_be_is_said(
     assert answer.status_code in (400, 404)
     error = answer.json()["error"]
     assert message in error["message"]
+    assert len(error["message"]) < 200
     assert error["param"] == param
+    assert error["code"]
     assert set(error) == {"message", "type", "param", "code"}
 
 
@@ -342,10 +348,75 @@ def test_what_a_chat_cannot_be_is_said(server: Served, body: dict[str, Any], par
 def test_fields_that_ask_for_nothing_are_passed_over(client: openai.OpenAI) -> None:
     nothing: Any = {
         "tools": [], "tool_choice": "none", "response_format": {"type": "text"}, "user": "me", "metadata": {"a": "b"}, "store": False,
-        "service_tier": "auto", "logit_bias": None, "stop": None, "parallel_tool_calls": True,
+        "service_tier": "auto", "logit_bias": None, "stop": None, "parallel_tool_calls": True, "verbosity": "medium", "cache_prompt": True,
     }  # fmt: skip
     answer = client.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=2, extra_body=nothing)
     assert answer.choices[0].finish_reason == "length"
+
+
+def test_token_ids_that_the_model_does_not_have_are_named(client: openai.OpenAI, server: Served) -> None:
+    with pytest.raises(openai.BadRequestError, match="input has 512 at 0: expected token ids below 512") as refused:
+        client.embeddings.create(model="tiny", input=[512])
+    assert (refused.value.param, refused.value.code) == ("input", "invalid_value")
+    error = server.http.post("/detokenize", json={"tokens": [5, 512]}).json()["error"]
+    assert error["message"] == "tokens has 512 at 1: expected token ids below 512"
+    assert error["param"] == "tokens"
+
+
+def test_more_tokens_than_there_can_be_are_as_many_as_there_can_be(client: openai.OpenAI, tiny: BitNetModel) -> None:
+    answer = client.completions.create(model="tiny", prompt=PROMPT, max_tokens=2**40, temperature=0)
+    assert answer.choices[0].text == tiny.generate(PROMPT, max_new_tokens=1000)
+
+
+def test_an_answer_can_be_sent_back_as_it_came(client: openai.OpenAI) -> None:
+    told = client.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=4).choices[0].message
+    back: Any = [*MESSAGES, told, told.to_dict(), {**told.to_dict(), "annotations": [], "tool_calls": []}]
+    for i in (3, 4, 5):
+        messages = [*back[:2], back[i - 1], {"role": "user", "content": "Go on."}]
+        assert client.chat.completions.create(model="tiny", messages=messages, max_tokens=2).choices
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code", "message"),
+    [
+        (
+            "GET",
+            "/nothing",
+            404,
+            "unknown_url",
+            "GET /nothing: there is no such route; GET /openapi.json has all there are",
+        ),
+        ("POST", "/chat/completions", 404, "unknown_url", "did you mean /v1/chat/completions?"),
+        ("GET", "/health", 404, "unknown_url", "did you mean /health/live?"),
+        ("GET", "/v1/completions", 405, "method_not_supported", "GET /v1/completions: expected POST"),
+        ("DELETE", "/v1/models", 405, "method_not_supported", "DELETE /v1/models: expected GET"),
+        ("GET", "/v1/models/" + "m" * 500, 404, "model_not_found", "mmm...: this server has tiny"),
+    ],
+)
+def test_routes_that_are_not_there_are_said(
+    server: Served, method: str, path: str, status: int, code: str, message: str
+) -> None:
+    answer = server.http.request(method, path, json={} if method == "POST" else None)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert message in answer.json()["error"]["message"]
+    assert len(answer.json()["error"]["message"]) < 200
+
+
+def test_what_can_be_got_has_a_head(server: Served) -> None:
+    for path in ("/", "/app.js", "/health/live", "/health/ready", "/v1/models", "/v1/models/tiny", "/openapi.json"):
+        whole, head = server.http.get(path), server.http.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["Content-Length"] == whole.headers["Content-Length"]
+        assert head.headers["Content-Type"] == whole.headers["Content-Type"]
+    assert server.http.head("/nothing").status_code == 404
+    assert server.http.head("/v1/completions").status_code == 405
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"text"'])
+def test_a_body_that_is_no_object_is_said(server: Served, body: bytes) -> None:
+    answer = server.http.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert (answer.json()["error"]["param"], answer.json()["error"]["code"]) == (None, "invalid_json")
 
 
 def test_a_model_without_a_chat_template_says_so(tiny_dir: Path) -> None:

@@ -21,17 +21,14 @@ from ..model import BitNetModel
 from .chat import chat_routes
 from .completions import completion_routes
 from .embeddings import embedding_routes
-from .errors import APIError, api_error, invalid_request
+from .errors import APIError, api_error, invalid_request, no_route, wrong_method
 from .gate import Gate
 from .observe import Observer
 from .options import ServerOptions
-from .schemas import ChatRequest, CompletionRequest, DetokenizeRequest, EmbeddingRequest, TokenizeRequest
 from .service import Service
 from .tokens import token_routes
 
 _OPEN = ("/health/live", "/health/ready")
-_REQUESTS = (ChatRequest, CompletionRequest, EmbeddingRequest, TokenizeRequest, DetokenizeRequest)
-_FIELDS = sorted({name for request in _REQUESTS for name in request.model_fields})
 _PAGE_POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
 
 
@@ -124,7 +121,11 @@ def _explain_errors(app: FastAPI) -> None:
 
     async def explain(request: Request, error: Exception) -> Response:
         if isinstance(error, RequestValidationError):
-            told = invalid_request(error.errors(), _FIELDS)
+            told = invalid_request(error.errors())
+        elif isinstance(error, HTTPException) and error.status_code == 404:
+            told = no_route(request.method, request.url.path, app.openapi()["paths"])
+        elif isinstance(error, HTTPException) and error.status_code == 405:
+            told = wrong_method(request.method, request.url.path, error.headers)
         elif isinstance(error, HTTPException):
             told = APIError(
                 error.status_code, f"{request.method} {request.url.path}: {error.detail}", headers=error.headers

@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +19,12 @@ from ..errors import (
     RequestCanceledError,
     TokenizerError,
 )
+from .schemas import FIELDS
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+_NAMED = re.compile(r"(\w+)(\[.*?\])? = ")  # how messages of the package begin: logit_bias["7"] = 101: expected ...
+# What other servers call our fields.
+_ELSEWHERE = {"n_predict": "max_tokens", "n_probs": "logprobs", "repeat_penalty": "repetition_penalty"}
 
 
 class APIError(Exception):
@@ -70,22 +75,42 @@ def api_error(error: BaseException, retry_after: float = 1.0) -> APIError:
         case OutOfMemoryError():
             return APIError(503, str(error), code="out_of_memory")
         case ArgumentError() | DTypeError() | TokenizerError():
-            return APIError(400, str(error))
+            named = _NAMED.match(str(error))
+            param = named[1] if named and named[1] in FIELDS else None
+            return APIError(400, str(error), param=param, code="invalid_value")
         case BitNetError():
             return APIError(500, str(error).splitlines()[0], code="model_error")
     return APIError(500, "the server has a defect: its log says more", code="internal_error")
 
 
-def invalid_request(errors: Sequence[Mapping[str, Any]], fields: Iterable[str]) -> APIError:
-    """The first of pydantic's errors, in our words; fields are those that the request may have."""
+def no_route(method: str, path: str, routes: Iterable[str]) -> APIError:
+    """A path that is none of the routes."""
+    close = difflib.get_close_matches(path, routes, 1, 0.7)
+    hint = f"did you mean {close[0]}?" if close else "GET /openapi.json has all there are"
+    return APIError(404, f"{method} {path[:100]}: there is no such route; {hint}", code="unknown_url")
+
+
+def wrong_method(method: str, path: str, headers: Mapping[str, str] | None) -> APIError:
+    """A route that has other methods."""
+    allowed = (headers or {}).get("Allow", "another method")
+    return APIError(405, f"{method} {path[:100]}: expected {allowed}", code="method_not_supported", headers=headers)
+
+
+def invalid_request(errors: Sequence[Mapping[str, Any]]) -> APIError:
+    """The first of pydantic's errors, in our words."""
     error = errors[0]
     path = [str(part) for part in error["loc"] if part != "body"]
-    name = ".".join(path) or "the request"
+    name = ".".join(path)
     kind, value = error["type"], error.get("input")
     if kind in ("json_invalid", "json_type"):
-        return APIError(400, f"the request is no JSON: {error.get('ctx', {}).get('error', error['msg'])}")
+        return APIError(
+            400, f"the request is no JSON: {error.get('ctx', {}).get('error', error['msg'])}", code="invalid_json"
+        )
+    if not path and kind != "value_error":
+        what = "has no body" if kind == "missing" else f"is {excerpt(value)}"
+        return APIError(400, f"the request {what}: expected a JSON object", code="invalid_json")
     if kind == "extra_forbidden":
-        close = difflib.get_close_matches(path[-1], fields, 1)
+        close = [_ELSEWHERE[path[-1]]] if path[-1] in _ELSEWHERE else difflib.get_close_matches(path[-1], FIELDS, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         return APIError(400, f"{name}: there is no such field{hint}", param=name, code="unknown_parameter")
     if kind == "missing":

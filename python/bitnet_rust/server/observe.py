@@ -66,6 +66,9 @@ class Observer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}  # the same but for the body, which the ASGI server leaves out
         record = Record(scope)
         scope.setdefault("state", {})["record"] = record
         begun = False
@@ -90,18 +93,18 @@ class Observer:
             await told.response()(scope, receive, sent)
         finally:
             self._service.metrics.in_flight.dec()
-            self._note(scope, record)
+            self._note(method, scope, record)
 
-    def _note(self, scope: MutableMapping[str, Any], record: Record) -> None:
+    def _note(self, method: str, scope: MutableMapping[str, Any], record: Record) -> None:
         metrics, took = self._service.metrics, time.monotonic() - record.started
         route = getattr(scope.get("route"), "path", None) or "other"
         status = record.status or CLIENT_GONE
-        metrics.requests.labels(scope["method"] if route != "other" else "other", route, str(status)).inc()
+        metrics.requests.labels(method if route != "other" else "other", route, str(status)).inc()
         metrics.seconds.labels(route).observe(took)
         if status == CLIENT_GONE:
             metrics.disconnects.inc()
         fields: dict[str, Any] = {
-            "request_id": record.id, "client": record.client, "method": scope["method"], "path": scope["path"],
+            "request_id": record.id, "client": record.client, "method": method, "path": scope["path"],
             "status": status, "seconds": round(took, 4),
         }  # fmt: skip
         if record.handles:

@@ -96,7 +96,7 @@ class GenerationRequest(Request):
     logit_bias: dict[str, Number] | None = Field(None, max_length=1024)
 
     # Beyond OpenAI's API, with the meanings that `generate` gives them.
-    top_k: int | None = Field(None, ge=0)
+    top_k: int | None = Field(None, ge=0, lt=2**31)
     min_p: Number | None = Field(None, ge=0, le=1)
     typical_p: Number | None = Field(None, gt=0, le=1)
     repetition_penalty: Number | None = Field(None, ge=0.01, le=100)
@@ -112,6 +112,7 @@ class GenerationRequest(Request):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     parallel_tool_calls: bool | None = None
+    cache_prompt: bool | None = None  # llama.cpp's; equal beginnings are kept in any case
 
     @model_validator(mode="after")
     def _together(self) -> "GenerationRequest":
@@ -147,7 +148,9 @@ class Message(Request):
     name: of whoever says it, for templates that use it.
     """
 
-    unsupported = {"tool_calls": ([],), "function_call": (), "tool_call_id": (), "refusal": (), "audio": ()}
+    unsupported = {
+        "tool_calls": ([],), "function_call": (), "tool_call_id": (), "refusal": (), "audio": (), "annotations": ([],),
+    }  # fmt: skip
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[list[Part], BeforeValidator(_content)]
@@ -172,7 +175,7 @@ class ChatRequest(GenerationRequest):
     unsupported = {
         "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],), "function_call": ("none", "auto"),
         "response_format": ({"type": "text"},), "modalities": (["text"],), "audio": (), "prediction": (),
-        "reasoning_effort": ("none",), "verbosity": (), "web_search_options": (), "store": (False,),
+        "reasoning_effort": ("none",), "verbosity": ("medium",), "web_search_options": (), "store": (False,),
     }  # fmt: skip
 
     messages: list[Message] = Field(min_length=1)
@@ -292,3 +295,7 @@ class CompletionRequest(GenerationRequest):
         if self.echo and self.logprobs is not None:
             raise ValueError("echo: expected none with logprobs, which this server has of new tokens only")
         return self
+
+
+REQUESTS = (ChatRequest, CompletionRequest, EmbeddingRequest, TokenizeRequest, DetokenizeRequest)
+FIELDS = sorted({name for request in REQUESTS for name in request.model_fields})

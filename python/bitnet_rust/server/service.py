@@ -10,12 +10,12 @@ from typing import Any, cast
 from fastapi import Request
 
 from ..engine import Engine
-from ..errors import TokenizerError
+from ..errors import ArgumentError, TokenizerError
 from ..generation import SamplingOptions
 from ..handle import Handle
 from ..model import BitNetModel
 from ..tracing import called
-from .errors import APIError, api_error
+from .errors import APIError, api_error, excerpt
 from .metrics import Metrics
 from .options import ServerOptions
 from .schemas import GenerationRequest
@@ -67,14 +67,19 @@ class Service:
         """Refuses a request that names another model."""
         if asked is not None and asked != self.name:
             raise APIError(
-                404, f"there is no model {asked!r}: this server has {self.name}", code="model_not_found", param="model"
-            )
+                404, f"there is no model {excerpt(asked)}: this server has {self.name}",
+                code="model_not_found", param="model",
+            )  # fmt: skip
 
     async def prompt_ids(
         self, prompt: str | list[int], *, add_special_tokens: bool, param: str, to_continue: bool = True
     ) -> list[int]:
         """The token ids of a text or of token ids, which the context must hold; with to_continue one more, too."""
-        ids = prompt if isinstance(prompt, list) else await self.tokenize(prompt, add_special_tokens, param)
+        if isinstance(prompt, list):
+            self.check_ids(prompt, param)
+            ids = prompt
+        else:
+            ids = await self.tokenize(prompt, add_special_tokens, param)
         if not ids:
             raise APIError(400, f"{param} is empty: expected at least one token", param=param, code="invalid_value")
         if len(ids) > self.context - to_continue:
@@ -94,9 +99,24 @@ class Service:
                 400, f"{param} has {len(text)} characters: the {self.context} tokens of this model's context have {most} at most",
                 param=param, code="context_length_exceeded",
             )  # fmt: skip
-        if len(text) < _LONG:
-            return self.model.tokenizer.encode(text, add_special_tokens)
-        return await asyncio.to_thread(self.model.tokenizer.encode, text, add_special_tokens)
+        try:
+            if len(text) < _LONG:
+                return self.model.tokenizer.encode(text, add_special_tokens)
+            return await asyncio.to_thread(self.model.tokenizer.encode, text, add_special_tokens)
+        except (ArgumentError, TokenizerError) as error:
+            raise APIError(400, f"{param}: {error}", param=param, code="invalid_value") from error
+
+    def check_ids(self, ids: Sequence[int], param: str) -> None:
+        """Refuses token ids that the model does not have."""
+        size = self.model.config.vocab_size
+        if ids and max(ids) >= size:
+            at = next(at for at, token in enumerate(ids) if token >= size)
+            raise APIError(
+                400,
+                f"{param} has {ids[at]} at {at}: expected token ids below {size}",
+                param=param,
+                code="invalid_value",
+            )
 
     def frame(self, prefix: str, kind: str) -> dict[str, Any]:
         """What an answer and all its events begin with: an id of its own, what kind of object it is, when and by what it was made."""
@@ -124,7 +144,8 @@ class Service:
                 return self.model._render(messages, template)
             return await asyncio.to_thread(self.model._render, messages, template)
         except TokenizerError as error:
-            raise APIError(400, str(error), param="messages", code="no_chat" if not self.has_chat else None) from error
+            code = "invalid_value" if self.has_chat else "no_chat"
+            raise APIError(400, str(error), param="messages", code=code) from error
 
     def sampling(self, body: GenerationRequest, max_tokens: int | None) -> SamplingOptions:
         """What a request says about how it is continued, as ``Engine.submit`` takes it."""
@@ -141,7 +162,7 @@ class Service:
             "logit_bias", "stop_token_ids", "ignore_eos", "prompt_lookup_num_tokens",
         )  # fmt: skip
         options: dict[str, Any] = {name: getattr(body, name) for name in same}
-        options |= {"max_new_tokens": max_tokens, "do_sample": True, "stop": body.stop}
+        options |= {"max_new_tokens": min(max_tokens, self.context), "do_sample": True, "stop": body.stop}
         return cast(SamplingOptions, options)
 
     def submit(

@@ -26,6 +26,7 @@ def token_routes(service: Service) -> APIRouter:
     @router.post("/detokenize")
     async def detokenize(body: DetokenizeRequest) -> Any:
         service.check_model(body.model)
+        service.check_ids(body.tokens, "tokens")
         text = await asyncio.to_thread(service.model.tokenizer.decode, body.tokens, body.skip_special_tokens)
         return {"prompt": text}
 
