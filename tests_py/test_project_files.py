@@ -79,7 +79,7 @@ def test_release_notes_are_the_part_of_a_version(tmp_path: Path) -> None:
     )
 
     def notes(version: str) -> subprocess.CompletedProcess[str]:
-        command = ["make", "-s", "--no-print-directory", "-f", f"{REPO}/Makefile", "release-notes", f"VERSION={version}"]
+        command = ["make", "-s", "--no-print-directory", "-f", REPO / "Makefile", "release-notes", f"VERSION={version}"]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
     assert notes("v1.2.3").stdout.strip() == "### Fixed\n\n- [a link](x), this"
