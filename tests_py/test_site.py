@@ -2,6 +2,8 @@
 
 import base64
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -94,6 +96,24 @@ def test_fields_without_an_entry_are_found(tmp_path: Path, monkeypatch: pytest.M
     assert doc_coverage.undocumented() == (10, ["m.py: A.b", "m.py: A.d"])
     (tmp_path / "m.py").write_text(module.replace("a: told.", "a: told.\n    b, d: told."))
     assert doc_coverage.undocumented() == (10, [])
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="not tested: the count of names in Go, which needs Go")
+def test_fields_and_methods_of_go_without_a_comment_are_found(tmp_path: Path) -> None:
+    program = tmp_path / "godoc"
+    subprocess.run(["go", "build", "-o", program, "./.ci/godoc"], cwd=REPO, check=True)
+    package = tmp_path / "core" / "p"
+    package.mkdir(parents=True)
+    (tmp_path / "accel" / "cpu").mkdir(parents=True)
+    declared = "// Package p is one.\npackage p\n\n// T has A.\ntype T struct {\n\tA int\n\tB int // told\n\tC int\n\n"
+    declared += (
+        "\t// Of both.\n\tD int\n\tE int\n\n\tF int\n\tg int\n}\n\n// I is asked.\ntype I interface {\n\tM()\n}\n"
+    )
+    (package / "p.go").write_text(declared)
+    found = subprocess.run([program, "-check"], cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 1
+    assert found.stdout == "Go      7 of 10 public names of 1 packages have documentation\n"
+    assert found.stderr.split("\n")[1:-1] == ["  core/p: I.M", "  core/p: T.C", "  core/p: T.F"]
 
 
 def test_the_site_tells_of_fields_where_they_are(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 // Command godoc documents the Go packages of this module: `-check` counts the exported names that have a comment and lists those that
 // have none, `-out DIR` writes a page of Markdown for every package, and an index.
 //
-// What counts is what linters ask for: packages, types, functions, methods, constants and variables, of which a comment may be that of
-// their group. Fields are told in the comment of their type or beside it.
+// What counts are packages, types, functions, methods, constants and variables, of which a comment may be that of their group, and the
+// fields and methods of public structs and interfaces: of these the comment may be that of their type, which names them, or that of their
+// group, which is above it and ends with an empty line.
 package main
 
 import (
@@ -19,6 +20,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -146,12 +148,40 @@ func (p pack) names() map[string]bool {
 	functions(p.Funcs)
 	for _, t := range p.Types {
 		names[t.Name] = t.Doc != ""
+		p.members(t, names)
 		values(t.Consts)
 		values(t.Vars)
 		functions(t.Funcs)
 		functions(t.Methods)
 	}
 	return names
+}
+
+// members adds the exported fields of a struct, or the methods of an interface. Embedded ones have their documentation elsewhere.
+func (p pack) members(t *doc.Type, names map[string]bool) {
+	for _, spec := range t.Decl.Specs {
+		switch declared := spec.(*ast.TypeSpec).Type.(type) {
+		case *ast.StructType:
+			p.fields(t, declared.Fields.List, names)
+		case *ast.InterfaceType:
+			p.fields(t, declared.Methods.List, names)
+		}
+	}
+}
+
+func (p pack) fields(t *doc.Type, fields []*ast.Field, names map[string]bool) {
+	line := func(at token.Pos) int { return p.fset.Position(at).Line }
+	above, end := false, 0 // whether there is a comment above the group, and the last line of the field before
+	for _, field := range fields {
+		above = field.Doc != nil || above && line(field.Pos()) == end+1
+		end = line(field.End())
+		for _, name := range field.Names {
+			if name.IsExported() {
+				told := regexp.MustCompile(`\b` + name.Name + `\b`).MatchString(t.Doc)
+				names[t.Name+"."+name.Name] = told || above || field.Comment != nil
+			}
+		}
+	}
 }
 
 func write(packages []pack, dir string) error {

@@ -67,10 +67,10 @@ type AdamStep struct {
 	L2    float32 // Adam's weight decay, 0 for AdamW
 	Keep  float32 // AdamW's 1 - lr*weight_decay, 1 for Adam
 	Mix   float32 // 1 - beta1
-	Beta2 float32
+	Beta2 float32 // as Adam's
 	Mix2  float32 // 1 - beta2
 	Root  float32 // sqrt(1 - beta2^t)
-	Eps   float32
+	Eps   float32 // added to the root
 	Rate  float32 // -lr / (1 - beta1^t)
 }
 
@@ -98,10 +98,10 @@ func Adam(c *AdamStep, p, g, m, v []float32) {
 type SGDStep struct {
 	Scale    float32 // of the gradient
 	L2       float32 // weight decay
-	Momentum float32
+	Momentum float32 // what stays of the last step
 	Mix      float32 // 1 - dampening
 	Rate     float32 // -lr
-	Nesterov bool
+	Nesterov bool    // look ahead
 }
 
 // SGD updates parameters p with gradients g and momentum b:

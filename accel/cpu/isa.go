@@ -43,8 +43,8 @@ func ParseISA(name string) (ISA, error) {
 
 // UnsupportedISAError says that this processor (or this build) cannot run an instruction set.
 type UnsupportedISAError struct {
-	ISA       ISA
-	Supported []ISA
+	ISA       ISA   // that was asked for
+	Supported []ISA // those that can be had
 }
 
 // Error has the instruction set and those that this processor has.
@@ -90,8 +90,8 @@ func SetISA(isa ISA) error {
 
 // Refusal is an instruction set of this processor that is not among [Supported], and why.
 type Refusal struct {
-	ISA    ISA
-	Reason string
+	ISA    ISA    // that is refused
+	Reason string // a sentence
 }
 
 // Refused lists the instruction sets that the processor has and the operating system does not let this process use.

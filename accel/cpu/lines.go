@@ -220,8 +220,8 @@ func LinesToColumnPanels(dst []byte, src []byte, lines, n, p0, p1 int) {
 // TernaryLines is a rows x cols ternary matrix that lies in lines.
 type TernaryLines struct {
 	Data       []byte // [LinesBytes] of the lines
-	Rows, Cols int
-	Columns    bool // lines are columns, not rows
+	Rows, Cols int    // of the matrix
+	Columns    bool   // lines are columns, not rows
 }
 
 // lines gives their number and length.

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Task is a job that is cut into numbered chunks. Chunks run in any order, several at once, each exactly once.
+// Task is a job that is cut into numbered chunks. Run is called for each exactly once, in any order, several at once.
 type Task interface{ Run(chunk int) }
 
 // Parallel runs t.Run(0..chunks-1) on the caller and the pool's workers and returns when all are done. It allocates
@@ -23,7 +23,7 @@ func Parallel(chunks int, t Task) { shared.run(chunks, t) }
 
 // TaskPanic carries a panic out of a chunk to the caller of [Parallel].
 type TaskPanic struct {
-	Chunk int
+	Chunk int    // its number
 	Value any    // what was passed to panic
 	Stack []byte // where
 }

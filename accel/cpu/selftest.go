@@ -11,9 +11,9 @@ import (
 
 // KernelCheck says whether a kernel computes on an instruction set, bit by bit, what portable Go defines.
 type KernelCheck struct {
-	Kernel string
-	ISA    ISA
-	Err    error // the first result that is another, or nil
+	Kernel string // its name
+	ISA    ISA    // that it was run with
+	Err    error  // the first result that is another, or nil
 }
 
 // selfTests are kernels on ragged shapes and random numbers; each gives the bits of all its results.

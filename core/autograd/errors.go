@@ -48,9 +48,9 @@ type CheckError struct {
 	Analytic float64 // what the backward pass says
 	Numeric  float64 // what differences say
 	Wrong    int     // how many of the input's elements exceed the tolerance
-	Elements int
-	Atol     float64
-	Rtol     float64
+	Elements int     // how many the input has
+	Atol     float64 // the tolerance is Atol + Rtol * |Numeric|
+	Rtol     float64 // see Atol
 }
 
 // Error has the worst element, both of its gradients and the tolerances.

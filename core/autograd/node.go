@@ -21,7 +21,7 @@ type Function interface {
 
 // Backward is what a Function is asked for.
 type Backward struct {
-	Ctx    context.Context
+	Ctx    context.Context  // ends it early
 	Grads  []*tensor.Tensor // of the outputs; nil where nothing depends on one. They are not to be written to.
 	Want   []bool           // which inputs want a gradient
 	Retain bool             // Backward will be called again

@@ -10,6 +10,7 @@ import (
 type Memory interface {
 	// New returns an uninitialized float32 tensor [rows, cols].
 	New(rows, cols int) *tensor.Tensor
+	// Free takes back what New returned; nothing uses it any more.
 	Free(t *tensor.Tensor)
 }
 

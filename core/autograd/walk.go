@@ -62,7 +62,7 @@ type Walk struct {
 
 // HookCall asks for a hook to be run; Walk.Resume takes what it returned.
 type HookCall struct {
-	ID   int64
+	ID   int64          // which hook
 	Grad *tensor.Tensor // not to be written to
 }
 

@@ -28,7 +28,9 @@ type Model struct {
 
 // Turn is a lock of those who train a model, such as a sync.Mutex.
 type Turn interface {
+	// TryLock reports whether the caller has it now.
 	TryLock() bool
+	// Unlock is called by who has it.
 	Unlock()
 }
 
@@ -80,7 +82,7 @@ func (f *Model) Close() {
 type Pass struct {
 	train.EngineOptions
 	Seed uint64 // of random numbers, with Step
-	Step int
+	Step int    // number of the update
 }
 
 // Logits returns the logits [tokens, vocab_size] of a batch, whose targets do not matter.

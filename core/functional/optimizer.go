@@ -9,9 +9,9 @@ import (
 
 // ParamGroup is leaves that share hyperparameters. Names, when there are any, are those of the state.
 type ParamGroup struct {
-	Name    string
-	Hyper   optim.Hyper
-	Tensors []*autograd.GradTensor
+	Name    string                 // of the group, for the state; optional
+	Hyper   optim.Hyper            // that they share
+	Tensors []*autograd.GradTensor // the leaves
 	Names   []string
 }
 

@@ -11,8 +11,8 @@ import (
 // Draft is a smaller model that guesses what a model will say, which the model checks in one step: the tokens stay the same, each step makes
 // as many as were guessed right and one more. The zero value is none.
 type Draft struct {
-	Engine *Engine `json:"-"` // of a model with the same tokens
-	Tokens int     `json:"num_assistant_tokens"`
+	Engine *Engine `json:"-"`                    // of a model with the same tokens
+	Tokens int     `json:"num_assistant_tokens"` // how many it guesses at a time
 }
 
 // DefaultDraftTokens is how many tokens a Draft guesses at a time unless its Tokens say otherwise.

@@ -113,9 +113,9 @@ func (s *Sequence) Close() {
 
 // Chunk is what one sequence takes part with in a step.
 type Chunk struct {
-	Seq    *Sequence
-	IDs    []int32 // tokens that follow what the sequence has read
-	Logits int     // how many of the chunk's last rows the step computes logits for
+	Seq    *Sequence // whose tokens these are
+	IDs    []int32   // tokens that follow what the sequence has read
+	Logits int       // how many of the chunk's last rows the step computes logits for
 
 	// Top is how many of the largest logits of a row are used, and those that equal the last of them; 0 is all. When all chunks of a step
 	// say it, and the head has scores, the other logits are estimates that are smaller.

@@ -24,7 +24,7 @@ var (
 	ErrShutdown = errors.New("the scheduler is closed")
 )
 
-// QueueFullError says how many requests wait. errors.Is(err, ErrQueueFull) holds.
+// QueueFullError says how many requests are Waiting, and the Limit of them. errors.Is(err, ErrQueueFull) holds.
 type QueueFullError struct{ Waiting, Limit int }
 
 // Error has the number of requests that wait and the limit.
@@ -37,8 +37,8 @@ func (e *QueueFullError) Unwrap() error { return ErrQueueFull }
 
 // PanicError is a defect that a scheduler met in a step.
 type PanicError struct {
-	Value any // what was passed to panic
-	Stack []byte
+	Value any    // what was passed to panic
+	Stack []byte // where
 }
 
 // Error has the value of the panic, without its stack.
@@ -70,7 +70,7 @@ func (e *ArgumentError) Unwrap() error { return ErrArgument }
 type LogitsError struct {
 	Index  int     // position of the first bad logit, -1 if the fault is not one logit's
 	Value  float32 // the logit at Index, NaN if Index is -1
-	Reason string
+	Reason string  // what is wrong with it
 }
 
 // Error has the token and its logit, if it is one that is to blame, and the reason.

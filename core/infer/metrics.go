@@ -10,36 +10,36 @@ type Metrics struct {
 	Queued  int `json:"queue_depth"` // requests that wait for a place, for the first time or again
 	Running int `json:"running"`     // requests that have one
 
-	Submitted int64 `json:"submitted"`
-	Finished  int64 `json:"finished"` // with FinishStop or FinishLength
-	Canceled  int64 `json:"canceled"`
-	Expired   int64 `json:"expired"`  // their deadline passed
-	Failed    int64 `json:"failed"`   // with any other error
-	Rejected  int64 `json:"rejected"` // the queue was full
+	Submitted int64 `json:"submitted"` // requests so far
+	Finished  int64 `json:"finished"`  // with FinishStop or FinishLength
+	Canceled  int64 `json:"canceled"`  // by whoever asked
+	Expired   int64 `json:"expired"`   // their deadline passed
+	Failed    int64 `json:"failed"`    // with any other error
+	Rejected  int64 `json:"rejected"`  // the queue was full
 
-	Steps           int64 `json:"steps"`
-	Preemptions     int64 `json:"preemptions"`
+	Steps           int64 `json:"steps"`                 // that were computed
+	Preemptions     int64 `json:"preemptions"`           // requests that gave their place back, to compute their tokens again later
 	PromptTokens    int64 `json:"prompt_tokens"`         // computed, again after a preemption included
 	GeneratedTokens int64 `json:"generated_tokens"`      // also those of requests that were canceled
 	DraftTokens     int64 `json:"draft_tokens"`          // guessed
 	AcceptedTokens  int64 `json:"accepted_draft_tokens"` // guessed right: they took no step of their own
 	PrefixHitTokens int64 `json:"prefix_hit_tokens"`     // that did not have to be computed: their pages were there
 
-	BatchTokens     int     `json:"batch_tokens"`      // rows of the last step
-	BatchTokenLimit int     `json:"batch_token_limit"` // rows that the next one may have
-	TokensPerSecond float64 `json:"tokens_per_second"` // generated, over the last RateSeconds
-	PromptPerSecond float64 `json:"prompt_tokens_per_second"`
+	BatchTokens     int     `json:"batch_tokens"`             // rows of the last step
+	BatchTokenLimit int     `json:"batch_token_limit"`        // rows that the next one may have
+	TokensPerSecond float64 `json:"tokens_per_second"`        // generated, over the last RateSeconds
+	PromptPerSecond float64 `json:"prompt_tokens_per_second"` // of prompts, likewise
 
-	KVPageBytes int64 `json:"kv_page_bytes"`
-	KVLimit     int   `json:"kv_pages_limit"`
+	KVPageBytes int64 `json:"kv_page_bytes"`     // bytes of a page
+	KVLimit     int   `json:"kv_pages_limit"`    // pages that there may be
 	KVUsed      int   `json:"kv_pages_used"`     // by requests that run; a page that several share counts once
 	KVCached    int   `json:"kv_pages_cached"`   // kept for requests to come
 	KVReserved  int   `json:"kv_pages_reserved"` // taken from the pool: used, cached or free
 
 	TimeToFirstToken Histogram `json:"time_to_first_token"` // from Submit
 	TimePerToken     Histogram `json:"time_per_token"`      // between a request's tokens
-	StepTime         Histogram `json:"step_time"`
-	BatchSize        Histogram `json:"batch_size"` // requests that took part in a step
+	StepTime         Histogram `json:"step_time"`           // of one step
+	BatchSize        Histogram `json:"batch_size"`          // requests that took part in a step
 }
 
 // measure brings the metrics up to date after a step.
@@ -85,8 +85,8 @@ func (s *Scheduler) Metrics() Metrics {
 type Histogram struct {
 	Bounds []float64 `json:"bounds"`
 	Counts []int64   `json:"counts"`
-	Sum    float64   `json:"sum"`
-	Count  int64     `json:"count"`
+	Sum    float64   `json:"sum"`   // of the values
+	Count  int64     `json:"count"` // of the values
 }
 
 // secondBounds suit times from a millisecond to a minute, sizeBounds numbers of requests.

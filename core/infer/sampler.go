@@ -10,15 +10,15 @@ import (
 
 // Token is one sampled token.
 type Token struct {
-	ID      int32
+	ID      int32          // in the vocabulary
 	Logprob float32        // natural logarithm of the token's probability; 0 unless SamplingParams.Logprobs asks for it
 	Top     []TokenLogprob // the most probable tokens, most probable first, ties by id; nil unless Logprobs > 0
 }
 
 // TokenLogprob is a token id and the natural logarithm of its probability.
 type TokenLogprob struct {
-	ID      int32
-	Logprob float32
+	ID      int32   // in the vocabulary
+	Logprob float32 // of the model's own softmax
 }
 
 // Sampler chooses one sequence's tokens from the model's logits. Each step applies, in the order of Hugging Face transformers:

@@ -16,12 +16,12 @@ import (
 
 // Request is what a Scheduler is asked to continue.
 type Request struct {
-	Prompt   []int32
-	Params   SamplingParams
-	Priority int       // higher goes first; each riseSteps steps of waiting count as one level
-	Client   string    // requests of equal priority start in the order in which their clients were served least
-	Deadline time.Time // the request ends with ErrDeadline when it is not finished by then; zero: none
-	Mailbox  *Mailbox  // for its events; nil: one of its own, which Handle.Next reads
+	Prompt   []int32        // token ids, at least one
+	Params   SamplingParams // how it goes on, and when it ends
+	Priority int            // higher goes first; each riseSteps steps of waiting count as one level
+	Client   string         // requests of equal priority start in the order in which their clients were served least
+	Deadline time.Time      // the request ends with ErrDeadline when it is not finished by then; zero: none
+	Mailbox  *Mailbox       // for its events; nil: one of its own, which Handle.Next reads
 }
 
 // Scheduler continues requests from any number of goroutines as one batch: they join and leave at every step, prompts are read in pieces

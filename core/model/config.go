@@ -69,7 +69,7 @@ type Config struct {
 	VocabSize         int // rows of the embedding and of the head
 	HiddenSize        int // width of the residual stream
 	IntermediateSize  int // width of the feed-forward network
-	NumHiddenLayers   int
+	NumHiddenLayers   int // transformer layers
 	NumAttentionHeads int // query heads
 	NumKeyValueHeads  int // key and value heads; divides NumAttentionHeads
 	HeadDim           int // width of one head, even; Hidden/heads unless the file says otherwise
@@ -92,7 +92,7 @@ type Config struct {
 	InitializerRange float64 // standard deviation of fresh float weights
 	DType            string  // precision of the checkpoint's float tensors: "bfloat16", "float16", "float32"
 
-	Quantization Quantization
+	Quantization Quantization // of the layers' weights
 
 	// tieUnstated: the file said nothing about tie_word_embeddings, so that the tensors decide at load.
 	tieUnstated bool
@@ -193,7 +193,7 @@ type ConfigError struct {
 	File   string // file name or source; empty for a Config built in code
 	Field  string // name as spelled in the file, "quantization_config.quant_method"; empty when the file itself is at fault
 	Value  any    // what was found; nil when the field is missing or the reason says all
-	Reason string
+	Reason string // why not
 }
 
 // Error has the file, the field, its value and the reason.

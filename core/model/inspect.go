@@ -19,24 +19,24 @@ import (
 
 // FileInfo is what the files of a model hold, as they stand there: no model is built of them.
 type FileInfo struct {
-	Path     string         `json:"path"`
-	Format   string         `json:"format"` // "safetensors", "native", "gguf" or "onnx"
-	Metadata map[string]any `json:"metadata"`
-	Tensors  []TensorInfo   `json:"tensors"`
+	Path     string         `json:"path"`     // of the file or directory
+	Format   string         `json:"format"`   // "safetensors", "native", "gguf" or "onnx"
+	Metadata map[string]any `json:"metadata"` // of the header, by key
+	Tensors  []TensorInfo   `json:"tensors"`  // in the order of the files
 }
 
 // TensorInfo is one tensor of a file.
 type TensorInfo struct {
-	Name   string `json:"name"`
-	DType  string `json:"dtype"` // of a native file: the layout
-	Shape  []int  `json:"shape"` // the matrix's: of packed weights not that of the bytes
-	Bytes  int64  `json:"bytes"`
+	Name   string `json:"name"`   // as the file has it
+	DType  string `json:"dtype"`  // of a native file: the layout
+	Shape  []int  `json:"shape"`  // the matrix's: of packed weights not that of the bytes
+	Bytes  int64  `json:"bytes"`  // its size in the file
 	Offset int64  `json:"offset"` // in bytes, from the start of the file's data
 	File   string `json:"file"`   // without directories
 
-	Ternary *TernaryStats `json:"ternary,omitempty"`
-	Float   *FloatStats   `json:"float,omitempty"`
-	Error   string        `json:"error,omitempty"` // why there are no statistics
+	Ternary *TernaryStats `json:"ternary,omitempty"` // of codes; nil unless asked for
+	Float   *FloatStats   `json:"float,omitempty"`   // of numbers; nil unless asked for
+	Error   string        `json:"error,omitempty"`   // why there are no statistics
 }
 
 // TernaryStats count the codes of a ternary matrix.
@@ -50,10 +50,10 @@ type TernaryStats struct {
 // FloatStats describe the numbers of a tensor; Min to Std are of the finite ones.
 type FloatStats struct {
 	Min       float64 `json:"min"`
-	Max       float64 `json:"max"`
-	Mean      float64 `json:"mean"`
+	Max       float64 `json:"max"`  // the largest
+	Mean      float64 `json:"mean"` // of them
 	Std       float64 `json:"std"`
-	Zeros     int     `json:"zeros"`
+	Zeros     int     `json:"zeros"`      // how many are 0
 	NotFinite int     `json:"not_finite"` // NaN and infinities
 }
 

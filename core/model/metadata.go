@@ -47,8 +47,8 @@ type Provenance struct {
 
 // SourceFile is one of them, as it was when the model was first saved.
 type SourceFile struct {
-	Name   string `json:"name"`
-	Bytes  int64  `json:"bytes"`
+	Name   string `json:"name"`   // without directories
+	Bytes  int64  `json:"bytes"`  // its size
 	SHA256 string `json:"sha256"` // as the hub lists it
 }
 

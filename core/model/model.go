@@ -14,13 +14,13 @@ import (
 
 // Model is a causal language model in the layout of BitNet b1.58, Llama or GPT-2: the one definition that inference and training run.
 type Model struct {
-	Config *Config
+	Config *Config // what fixes shapes and arithmetic; not to be changed
 
-	Embed     nn.Embedding
+	Embed     nn.Embedding  // the table of tokens
 	RoPE      *nn.RoPE      // nil where positions are learned
 	Positions *nn.Embedding // the table of learned positions, or nil
-	Blocks    []Block
-	Head      nn.Head
+	Blocks    []Block       // the layers, the first first
+	Head      nn.Head       // the last norm and the output layer
 
 	Info  Info                              // where the weights came from and what they occupy
 	files atomic.Pointer[map[string]string] // tokenizer and other texts that SetAssets gave; nil: those at Info.Path
@@ -59,10 +59,10 @@ type Info struct {
 
 // Block is one transformer layer.
 type Block struct {
-	InputNorm *nn.Norm
-	Attn      nn.Attention
-	PostNorm  *nn.Norm // post_attention_layernorm
-	FFN       nn.FeedForward
+	InputNorm *nn.Norm       // input_layernorm
+	Attn      nn.Attention   // self_attn
+	PostNorm  *nn.Norm       // post_attention_layernorm
+	FFN       nn.FeedForward // mlp
 }
 
 // Forward takes the residual stream x [rows, hidden_size] and returns it with the layer's attention and feed-forward

@@ -10,11 +10,11 @@ import (
 
 // Preset is a registered model: a name for a shape, and where published weights of that shape lie.
 type Preset struct {
-	Name       string
-	Aliases    []string
-	HubID      string // Hugging Face repository; empty when there are no published weights
-	Config     Config
-	Parameters int64 // Config.ParameterCount()
+	Name       string   // by which Lookup finds it
+	Aliases    []string // other names
+	HubID      string   // Hugging Face repository; empty when there are no published weights
+	Config     Config   // the shape
+	Parameters int64    // Config.ParameterCount()
 }
 
 // ErrPreset is what the errors of Find and Register match with errors.Is.
@@ -25,7 +25,7 @@ const mostClose = 4
 
 // UnknownPresetError says that no preset has the name, and which names come close.
 type UnknownPresetError struct {
-	Name  string
+	Name  string   // that was looked for
 	Close []string // nearest registered names; all of them when none is near
 }
 

@@ -29,15 +29,15 @@ const (
 
 // Snapshot is tensors in full precision and a text that belongs to them: what a training run needs to go on.
 type Snapshot struct {
-	State   []byte // JSON
-	Tensors []SnapshotTensor
+	State   []byte           // JSON
+	Tensors []SnapshotTensor // with unique names
 }
 
 // SnapshotTensor is one tensor, row-major.
 type SnapshotTensor struct {
-	Name  string
-	Shape []int
-	Data  []float32
+	Name  string    // unique in the snapshot
+	Shape []int     // slowest dimension first
+	Data  []float32 // the elements
 }
 
 // WriteSnapshot creates or replaces a file, a safetensors container with a checksum for each tensor. Whatever happens

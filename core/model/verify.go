@@ -15,7 +15,7 @@ import (
 
 // Verification says what was found in the files of a model.
 type Verification struct {
-	Path      string      `json:"path"`
+	Path      string      `json:"path"`      // of the file or directory
 	Format    string      `json:"format"`    // "safetensors", "native", "gguf", "onnx"; "" of files that cannot be opened
 	Tensors   int         `json:"tensors"`   // that were read
 	Bytes     int64       `json:"bytes"`     // of them, as the files have them
@@ -27,18 +27,18 @@ type Verification struct {
 
 // Problem is something that is wrong.
 type Problem struct {
-	Check   string `json:"check"`  // "structure": header, config, names and shapes; "checksum"; "values": NaN, infinities, codes, scales
-	Tensor  string `json:"tensor"` // "" when it is about the files as a whole
-	Message string `json:"message"`
+	Check   string `json:"check"`   // "structure": header, config, names and shapes; "checksum"; "values": NaN, infinities, codes, scales
+	Tensor  string `json:"tensor"`  // "" when it is about the files as a whole
+	Message string `json:"message"` // a sentence
 }
 
 // NormStats are the weights of one norm.
 type NormStats struct {
-	Name string  `json:"name"`
-	Min  float64 `json:"min"`
-	Max  float64 `json:"max"`
-	Mean float64 `json:"mean"`
-	Std  float64 `json:"std"`
+	Name string  `json:"name"` // of the tensor
+	Min  float64 `json:"min"`  // the smallest
+	Max  float64 `json:"max"`  // the largest
+	Mean float64 `json:"mean"` // of all
+	Std  float64 `json:"std"`  // standard deviation
 }
 
 // Verify reads all files of a model, of any format that Load takes, and says what is wrong with them: it goes the way of Load as far as

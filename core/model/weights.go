@@ -10,8 +10,8 @@ import (
 // Weight is a tensor of a model in full precision, as a checkpoint of master weights has it.
 type Weight struct {
 	Name    string // in a checkpoint: "model.layers.0.mlp.up_proj.weight"
-	Shape   []int
-	Ternary bool // the master weights of a ternary layer
+	Shape   []int  // [out, in], or [n]
+	Ternary bool   // the master weights of a ternary layer
 
 	read func(dst []float32)
 }

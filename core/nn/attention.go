@@ -11,10 +11,10 @@ import (
 // Attention is multi-head attention with grouped queries (Ainslie et al. 2023) and, where there are angles, rotary positions. BitNet models normalize
 // the heads' output (SubNorm) before the output projection.
 type Attention struct {
-	Layer               int // index in the caches
-	Heads, KVHeads, Dim int // Dim is head_dim
-	Q, K, V, O          *Linear
-	SubNorm             *Norm // attn_sub_norm, or nil
+	Layer               int     // index in the caches
+	Heads, KVHeads, Dim int     // Dim is head_dim
+	Q, K, V, O          *Linear // projections to the heads, and from them
+	SubNorm             *Norm   // attn_sub_norm, or nil
 
 	// Bidirectional lets each row attend to all rows of its sequence, and not only to itself and those before it. The step reads
 	// its sequences whole then. Sequences of different lengths need no mask: a row knows no other sequence.

@@ -14,8 +14,8 @@ import (
 //
 // The factor T^2 keeps gradients of the second term as large as those of the first, whatever the temperature T is.
 type Distillation struct {
-	Alpha, Temperature float32
-	Teacher            *Head
+	Alpha, Temperature float32        // the teacher's share, and T
+	Teacher            *Head          // computes t of Hidden
 	Ctx                *Ctx           // of the teacher's forward pass, which is open: its memory is not the student's
 	Hidden             *tensor.Tensor // the teacher's residual stream [rows, its hidden_size]
 	KL                 []float64      // [rows] gets the divergence of each position, in nats; 0 where the target is ignored

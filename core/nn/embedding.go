@@ -9,7 +9,7 @@ import (
 
 // Embedding is a table [rows, dim]: of tokens, or of learned positions (see Ctx.Positions).
 type Embedding struct {
-	Table *quant.Dense
+	Table *quant.Dense    // [rows, dim]
 	Param *autograd.Param // the table as a trainable parameter, or nil
 }
 

@@ -7,9 +7,9 @@ import (
 
 // FeedForward is the gated network down(subnorm(act(gate(x)) * up(x))), or without Gate down(subnorm(act(up(x)))).
 type FeedForward struct {
-	Act            Activation
-	Gate, Up, Down *Linear // Gate may be nil
-	SubNorm        *Norm   // ffn_sub_norm, or nil
+	Act            Activation // the activation
+	Gate, Up, Down *Linear    // Gate may be nil
+	SubNorm        *Norm      // ffn_sub_norm, or nil
 }
 
 // Forward reads x [rows, hidden_size], normalized by norm, and returns [rows, hidden_size].

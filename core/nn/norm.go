@@ -13,9 +13,9 @@ import (
 // (divided by dim); mean and variance are float64 sums in ascending order.
 type Norm struct {
 	Center    bool
-	Weight    []float32 // [dim], nil: one
-	Bias      []float32 // [dim], nil: zero; only with Center
-	Eps       float32
+	Weight    []float32       // [dim], nil: one
+	Bias      []float32       // [dim], nil: zero; only with Center
+	Eps       float32         // added under the root
 	Param     *autograd.Param // Weight as a trainable parameter, or nil
 	BiasParam *autograd.Param // Bias as one, or nil
 }

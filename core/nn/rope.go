@@ -20,9 +20,9 @@ type RoPE struct {
 type RopeScaling struct {
 	Type                          string  `json:"rope_type"`
 	Factor                        float64 `json:"factor"`
-	LowFreqFactor                 float64 `json:"low_freq_factor"`
-	HighFreqFactor                float64 `json:"high_freq_factor"`
-	OriginalMaxPositionEmbeddings int     `json:"original_max_position_embeddings"`
+	LowFreqFactor                 float64 `json:"low_freq_factor"`                  // wavelengths above Original/Low are divided by Factor
+	HighFreqFactor                float64 `json:"high_freq_factor"`                 // those below Original/High are kept
+	OriginalMaxPositionEmbeddings int     `json:"original_max_position_embeddings"` // Original: the context before
 }
 
 // NewRoPE computes inv_freq[i] = theta^(-2i/headDim) in float32, changed by scaling when it is not nil.

@@ -11,7 +11,7 @@ import (
 
 // Hyper holds the hyperparameters of a group under PyTorch's names. Fields of the other algorithm stay zero.
 type Hyper struct {
-	LR          float64 `json:"lr"`
+	LR          float64 `json:"lr"`           // learning rate
 	WeightDecay float64 `json:"weight_decay"` // SGD and Adam add it to the gradient (L2), AdamW shrinks the weight by lr*weight_decay
 	Maximize    bool    `json:"maximize"`     // go up the gradient
 
@@ -27,7 +27,7 @@ type Hyper struct {
 // Config describes an optimizer: its name ("sgd", "adam" or "adamw") and the hyperparameters of groups that have none of
 // their own. It reads from JSON over the defaults of its name, {"name": "adamw", "lr": 1e-3}.
 type Config struct {
-	Name string `json:"name"`
+	Name string `json:"name"` // of the algorithm
 	Hyper
 }
 

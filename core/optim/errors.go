@@ -39,7 +39,7 @@ func (e *ArgumentError) Unwrap() error { return ErrArgument }
 type StateError struct {
 	Field    string // `state[3].exp_avg`, `param_groups[0].lr`, "step"
 	Value    any    // what was found
-	Expected string
+	Expected string // what should have been
 }
 
 // Error has the field, what it holds and what was expected.
@@ -52,9 +52,9 @@ func (e *StateError) Unwrap() error { return ErrState }
 
 // NonFiniteError names the first gradient that is infinite or NaN. errors.Is(err, ErrNonFinite) holds.
 type NonFiniteError struct {
-	Param string // the parameter's name, "params[i]" if it has none
-	Index int    // element of the flattened gradient
-	Value float32
+	Param string  // the parameter's name, "params[i]" if it has none
+	Index int     // element of the flattened gradient
+	Value float32 // infinite or NaN
 }
 
 // Error has the parameter, the element and its value.

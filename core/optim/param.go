@@ -16,10 +16,10 @@ type Param = autograd.Param
 
 // Group is a set of parameters that share hyperparameters.
 type Group struct {
-	Name     string // optional, kept in the state: "decay"
-	Params   []*Param
-	LRFactor float64 // multiplies every learning rate that is set on the optimizer as a whole; 0 means 1
-	Hyper    *Hyper  // nil: those of the optimizer. Its LR is taken as it is, before LRFactor.
+	Name     string   // optional, kept in the state: "decay"
+	Params   []*Param // that it has
+	LRFactor float64  // multiplies every learning rate that is set on the optimizer as a whole; 0 means 1
+	Hyper    *Hyper   // nil: those of the optimizer. Its LR is taken as it is, before LRFactor.
 }
 
 // DecayGroups sorts parameters into a group "decay" with h as it is and a group "no_decay" without weight decay: all

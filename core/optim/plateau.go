@@ -15,10 +15,10 @@ type Plateau struct {
 
 // PlateauState is what a Plateau remembers, under PyTorch's names where it has them.
 type PlateauState struct {
-	Best            *float64 `json:"best"` // nil: nothing observed yet
-	NumBadEpochs    int      `json:"num_bad_epochs"`
-	CooldownCounter int      `json:"cooldown_counter"`
-	Scale           float64  `json:"scale"` // product of the factors so far
+	Best            *float64 `json:"best"`             // nil: nothing observed yet
+	NumBadEpochs    int      `json:"num_bad_epochs"`   // observations without improvement, in a row
+	CooldownCounter int      `json:"cooldown_counter"` // observations that still do not count as bad
+	Scale           float64  `json:"scale"`            // product of the factors so far
 }
 
 func newPlateau(c *ScheduleConfig) (Schedule, error) {

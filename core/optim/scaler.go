@@ -19,10 +19,10 @@ type ScalerConfig struct {
 
 // ScalerState is the state_dict of torch.amp.GradScaler.
 type ScalerState struct {
-	Scale          float64 `json:"scale"`
-	GrowthFactor   float64 `json:"growth_factor"`
-	BackoffFactor  float64 `json:"backoff_factor"`
-	GrowthInterval int     `json:"growth_interval"`
+	Scale          float64 `json:"scale"`           // that losses are multiplied by
+	GrowthFactor   float64 `json:"growth_factor"`   // of Scale after GrowthInterval good steps
+	BackoffFactor  float64 `json:"backoff_factor"`  // of Scale after a step that was skipped
+	GrowthInterval int     `json:"growth_interval"` // good steps in a row
 	GrowthTracker  int     `json:"_growth_tracker"` // good steps since the scale last changed
 }
 

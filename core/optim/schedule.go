@@ -16,7 +16,7 @@ type Rates struct {
 	Momentum    float64 // the momentum, Adam's first beta; 0: leave it
 }
 
-// Schedule gives the rates of update number step, counted from 0. Schedules without a memory are pure functions.
+// Schedule says by Rates those of update number step, counted from 0. Schedules without a memory are pure functions.
 type Schedule interface{ Rates(step int) Rates }
 
 // ScheduleFunc is a Schedule of the learning rate alone: it returns the factor for a step.
@@ -44,7 +44,7 @@ func (f ScheduleFunc) Rates(step int) Rates { return Rates{LR: f(step), WeightDe
 // All but one_cycle begin with a linear warm-up when warmup_steps is set, and all stay at their last value after total_steps.
 // Formulas are those of PyTorch's and Hugging Face's schedules of the same names.
 type ScheduleConfig struct {
-	Name        string  `json:"name"`
+	Name        string  `json:"name"`                   // one of those above
 	TotalSteps  int     `json:"total_steps,omitempty"`  // updates of the whole run, warm-up included
 	WarmupSteps int     `json:"warmup_steps,omitempty"` // the factor grows linearly over these updates and is 1 at the one after
 	WarmupStart float64 `json:"warmup_start,omitempty"` // factor of the first update; 1/(warmup_steps+1) wastes no update

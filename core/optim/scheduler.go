@@ -12,7 +12,7 @@ type Scheduler struct {
 
 // SchedulerState is a scheduler's state: the schedule itself is made anew from its configuration, which may be longer than it was.
 type SchedulerState struct {
-	Name    string        `json:"name"`
+	Name    string        `json:"name"`              // of the schedule
 	Step    int           `json:"step"`              // updates made
 	Plateau *PlateauState `json:"plateau,omitempty"` // of "plateau" only
 }

@@ -11,7 +11,7 @@ import (
 // [ParseStateDict] puts both together again, from this package's files or from a PyTorch optimizer's.
 type StateDict struct {
 	State       map[int]ParamState // by the index that a group's Params lists; parameters that were never updated are absent
-	ParamGroups []GroupState
+	ParamGroups []GroupState       // hyperparameters and parameters of each group
 }
 
 // ParamState is what an optimizer remembers of one parameter.
@@ -22,13 +22,13 @@ type ParamState struct {
 
 // Tensor is a state tensor, of its parameter's shape.
 type Tensor struct {
-	Shape []int
-	Data  []float32
+	Shape []int     // slowest dimension first
+	Data  []float32 // the elements, row-major
 }
 
 // NamedTensor is a tensor and its name in files: "state.3.exp_avg".
 type NamedTensor struct {
-	Name string
+	Name string // in files
 	Tensor
 }
 

@@ -35,7 +35,7 @@ type BudgetError struct {
 	Requested int64  // what Alloc asked for
 	InUse     int64  // in live blocks
 	Reserved  int64  // mapped from the operating system: in use, and free between blocks
-	Budget    int64
+	Budget    int64  // the most that may be reserved
 }
 
 // Error has what asked for memory, how much, what is in use and the budget.
@@ -49,9 +49,9 @@ func (e *BudgetError) Is(target error) bool { return target == ErrBudget || targ
 
 // SystemError says that the operating system refused memory within the budget.
 type SystemError struct {
-	Tag       string
-	Requested int64 // bytes
-	Err       error // of the system call
+	Tag       string // the block's name
+	Requested int64  // bytes
+	Err       error  // of the system call
 }
 
 // Error has what asked for memory, how much, and the words of the system.
@@ -67,8 +67,8 @@ func (e *SystemError) Is(target error) bool { return target == ErrOutOfMemory }
 
 // SizeError says that no block can have this size: it is negative, or rounding it up would overflow.
 type SizeError struct {
-	Tag       string
-	Requested int64
+	Tag       string // the block's name
+	Requested int64  // bytes
 }
 
 // Error has the size and those that are accepted.
@@ -81,7 +81,7 @@ func (e *SizeError) Unwrap() error { return ErrSize }
 
 // InUseError says that a pool could not be closed because blocks are live.
 type InUseError struct {
-	Blocks, Bytes int64
+	Blocks, Bytes int64  // that are live, and their bytes
 	Leaks         []Leak // in debug mode: which
 }
 
@@ -97,7 +97,8 @@ func (e *InUseError) Error() string {
 // Unwrap returns ErrInUse.
 func (e *InUseError) Unwrap() error { return ErrInUse }
 
-// EnvError names an environment variable whose value cannot be used. A default pool with one fails every Alloc with it.
+// EnvError is the Name of an environment variable whose Value cannot be used, and what is Accepted. A default pool with one fails every Alloc
+// with it.
 type EnvError struct{ Name, Value, Accepted string }
 
 // Error has the variable, its value and what is accepted.

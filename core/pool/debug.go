@@ -69,7 +69,7 @@ func (r *registry) remove(b *Block) {
 
 // Leak is a block that was not released yet.
 type Leak struct {
-	Tag   string
+	Tag   string   // what the block is for
 	Bytes int      // as asked for
 	Refs  int      // references held
 	Stack []string // of the Alloc, innermost first: "function (file:line)"
@@ -100,8 +100,8 @@ func (p *HybridMemoryPool) Leaks() []Leak {
 
 // UseError is the panic of a block that is touched after its last Release: a mistake in the program, never in its input.
 type UseError struct {
-	Tag   string
-	Bytes int
+	Tag   string // the block's name
+	Bytes int    // as asked for
 	What  string // "released twice", "used after its last Release", ...
 
 	// Debug mode only; innermost first, as "function (file:line)".

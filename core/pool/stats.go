@@ -14,14 +14,15 @@ type Stats struct {
 	InUse     int64 `json:"in_use"`    // taken by the live blocks: requested, rounded up to slots and pages
 	Reserved  int64 `json:"reserved"`  // mapped from the operating system: in use, and free for the next block
 
-	PeakRequested int64 `json:"peak_requested"` // the largest values since the pool was made
+	// The largest values since the pool was made.
+	PeakRequested int64 `json:"peak_requested"`
 	PeakInUse     int64 `json:"peak_in_use"`
 	PeakReserved  int64 `json:"peak_reserved"`
 
 	LiveBlocks int64    `json:"live_blocks"` // handles not released yet
 	Allocs     int64    `json:"allocs"`      // since the pool was made
-	Failures   Failures `json:"failures"`
-	Trimmed    int64    `json:"trimmed"` // given back by Trim, in all
+	Failures   Failures `json:"failures"`    // of Alloc, by their reason
+	Trimmed    int64    `json:"trimmed"`     // given back by Trim, in all
 
 	// InternalFragmentation is the share of InUse lost to rounding, 1 - Requested/InUse.
 	InternalFragmentation float64 `json:"internal_fragmentation"`
@@ -65,7 +66,7 @@ type RunStats struct {
 // Bucket counts blocks of more than half of UpTo and at most UpTo bytes; the first also those of 64 bytes and less.
 type Bucket struct {
 	UpTo   int64 `json:"up_to"`
-	Live   int64 `json:"live"`
+	Live   int64 `json:"live"`   // of now
 	Allocs int64 `json:"allocs"` // since the pool was made
 }
 

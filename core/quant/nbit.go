@@ -34,9 +34,9 @@ func (g Granularity) String() string {
 // 8 and 4 bits have an exact zero and keep the largest weight; with few levels
 // the largest weight is a poor guide, so 2 bits and 1 bit fit all of them.
 type Options struct {
-	Bits        int // 8, 4, 2 or 1
-	Granularity Granularity
-	Group       int // columns per group, for PerGroup
+	Bits        int         // 8, 4, 2 or 1
+	Granularity Granularity // which weights share a scale
+	Group       int         // columns per group, for PerGroup
 	// FitClip lets 8 and 4 bits clip outliers where that lowers the mean squared
 	// error: the best scale of a grid. 8 bits cost about 20 times the time so. 4 bits
 	// use code -8 too, for the largest weight, whose sign the scale takes over; their
@@ -53,8 +53,8 @@ const tiny = 0x1p-100
 // complement.
 type Quantized struct {
 	Options
-	Rows, Cols int
-	Codes      []byte
+	Rows, Cols int       // of the matrix
+	Codes      []byte    // packed as above
 	Scales     []float32 // 1, Rows, or Rows*ceil(Cols/Group) of them, row-major; 0 for an all-zero group
 }
 

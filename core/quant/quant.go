@@ -44,9 +44,9 @@ var (
 // ErrCode or ErrNotFinite, which errors.Is sees.
 type ValueError struct {
 	Kind     error
-	Row, Col int
-	Found    string
-	Expected string
+	Row, Col int    // where it is
+	Found    string // what it is
+	Expected string // what it may be
 }
 
 // Error renders the position and the value.
@@ -59,9 +59,9 @@ func (e *ValueError) Unwrap() error { return e.Kind }
 
 // Ternary is a matrix W = Scale * t with t in {-1, 0, 1}.
 type Ternary struct {
-	Rows, Cols int
+	Rows, Cols int // of the matrix
 	Scale      float32
-	Layout     Layout
+	Layout     Layout // how the codes lie
 	Data       []byte // the codes, Layout.Bytes(Rows, Cols) long
 }
 
@@ -221,10 +221,10 @@ func (t *Ternary) Bytes() int { return len(t.Data) }
 
 // Dense is a matrix in one of the dense16 formats of accel/cpu.
 type Dense struct {
-	Rows, Cols int
-	Format     cpu.DenseFormat
-	Panels     []byte    // cpu.DenseBytes(Format, Rows, Cols) long
-	RowScale   []float32 // one factor per row for int8, else nil
+	Rows, Cols int             // of the matrix
+	Format     cpu.DenseFormat // of its elements
+	Panels     []byte          // cpu.DenseBytes(Format, Rows, Cols) long
+	RowScale   []float32       // one factor per row for int8, else nil
 }
 
 // Row writes row r as float32 to dst, which has Cols elements.

@@ -60,13 +60,13 @@ type Params struct {
 	Value    string  `json:"value"`    // full
 	Order    string  `json:"order"`    // norm, 2 when left out
 	Start    float64 `json:"start"`    // arange
-	Stop     float64 `json:"stop"`
-	Step     float64 `json:"step"`
-	N        int     `json:"n"`       // eye, chunk
-	K        int     `json:"k"`       // topk, triu, tril
-	DDof     int     `json:"ddof"`    // var, std
-	Largest  bool    `json:"largest"` // topk, true when left out
-	Index    []Item  `json:"index"`   // index, copy
+	Stop     float64 `json:"stop"`     // arange
+	Step     float64 `json:"step"`     // arange
+	N        int     `json:"n"`        // eye, chunk
+	K        int     `json:"k"`        // topk, triu, tril
+	DDof     int     `json:"ddof"`     // var, std
+	Largest  bool    `json:"largest"`  // topk, true when left out
+	Index    []Item  `json:"index"`    // index, copy
 }
 
 // call is an operation as Call sees it; operands is -1 when any number will do.

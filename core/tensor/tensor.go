@@ -7,7 +7,7 @@ import (
 )
 
 // Releaser owns the bytes under a tensor when they are not Go heap memory, for
-// example a block of core/pool.
+// example a block of core/pool. Release is called when no tensor uses them.
 type Releaser interface{ Release() }
 
 // Tensor is an N-dimensional array. The zero value is an empty header for

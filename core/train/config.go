@@ -21,7 +21,7 @@ type Config struct {
 	DropLast     bool    `json:"drop_last"`    // see Sampling
 	Seed         uint64  `json:"seed"`         // of the order of the data and of dropout
 
-	Optimizer optim.Config         `json:"optimizer"`
+	Optimizer optim.Config         `json:"optimizer"`        // its name and hyperparameters
 	NoDecay   []string             `json:"no_decay"`         // parts of names of matrices without weight decay, as "embed_tokens"; vectors never have it
 	Groups    []ParamGroup         `json:"groups,omitempty"` // of the optimizer; parameters in none are not trained. Empty: all, by NoDecay
 	Schedule  optim.ScheduleConfig `json:"scheduler"`        // total_steps is by default that of the run
@@ -31,22 +31,22 @@ type Config struct {
 	GradientNormalization string              `json:"gradient_normalization"` // "all": the gradient has norm 1; "each": that of every parameter; "": as it is
 	LossScale             *optim.ScalerConfig `json:"loss_scale"`             // nil: not scaled, and a gradient that is not finite ends the run
 
-	EvalEvery     int              `json:"eval_every"`     // updates between evaluations; 0: at the end only
-	Monitor       string           `json:"monitor"`        // what an evaluation is judged by: "eval_loss" (default) or the name of one of its metrics
-	MonitorMode   string           `json:"monitor_mode"`   // "min" (default) or "max"
-	EarlyStopping *EarlyStopping   `json:"early_stopping"` // nil: the run ends with its last update
-	LogEvery      int              `json:"log_every"`      // updates between records; 0 means 1. Evaluations and the last update always have one
-	WeightChanges bool             `json:"weight_changes"` // count what happened to ternary weights between records
-	PeakFLOPS     float64          `json:"peak_flops"`     // what Record.MFU is a share of; 0: measured
-	Checkpoint    CheckpointConfig `json:"checkpoint,omitzero"`
+	EvalEvery     int              `json:"eval_every"`          // updates between evaluations; 0: at the end only
+	Monitor       string           `json:"monitor"`             // what an evaluation is judged by: "eval_loss" (default) or the name of one of its metrics
+	MonitorMode   string           `json:"monitor_mode"`        // "min" (default) or "max"
+	EarlyStopping *EarlyStopping   `json:"early_stopping"`      // nil: the run ends with its last update
+	LogEvery      int              `json:"log_every"`           // updates between records; 0 means 1. Evaluations and the last update always have one
+	WeightChanges bool             `json:"weight_changes"`      // count what happened to ternary weights between records
+	PeakFLOPS     float64          `json:"peak_flops"`          // what Record.MFU is a share of; 0: measured
+	Checkpoint    CheckpointConfig `json:"checkpoint,omitzero"` // where and when they are written
 
 	EngineOptions
 }
 
 // ParamGroup is parameters that share hyperparameters.
 type ParamGroup struct {
-	Name   string      `json:"name"`
-	Hyper  optim.Hyper `json:"hyper"`
+	Name   string      `json:"name"`   // of the group, for the state
+	Hyper  optim.Hyper `json:"hyper"`  // that they share
 	Params []string    `json:"params"` // their names
 }
 

@@ -48,17 +48,18 @@ type Dataset interface {
 
 // Identity is what a checkpoint notes of a dataset.
 type Identity struct {
-	Kind      string `json:"kind"` // "stream" or "examples"
-	Examples  int    `json:"examples"`
-	Tokens    int    `json:"tokens"`
-	Length    int    `json:"length"` // the most tokens of an example
-	Separator *int32 `json:"separator,omitempty"`
-	Packed    bool   `json:"packed,omitempty"`
-	CRC32C    string `json:"crc32c"` // of the ids, int32 little-endian, or what a file says of itself
+	Kind      string `json:"kind"`                // "stream" or "examples"
+	Examples  int    `json:"examples"`            // how many an epoch has
+	Tokens    int    `json:"tokens"`              // in all of them
+	Length    int    `json:"length"`              // the most tokens of an example
+	Separator *int32 `json:"separator,omitempty"` // that ends a document; nil: documents are not kept apart
+	Packed    bool   `json:"packed,omitempty"`    // examples were put together
+	CRC32C    string `json:"crc32c"`              // of the ids, int32 little-endian, or what a file says of itself
 }
 
 // TokenSource is a long sequence of token ids. Its methods may be called from several goroutines at a time.
 type TokenSource interface {
+	// Len is how many ids there are.
 	Len() int
 	// ReadIDs fills dst with the ids from position at on, all of which are there.
 	ReadIDs(dst []int32, at int) error

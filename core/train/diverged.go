@@ -12,12 +12,12 @@ import (
 
 // DivergenceError says where the numbers of a step stopped being finite. It matches ErrDiverged.
 type DivergenceError struct {
-	Step   int    // the update that was being computed, from 1; 0 when unknown
-	Layer  int    // index of the transformer layer; -1 outside of all
-	Kind   string // "weight", "activation", "loss" or "gradient"
-	Tensor string // "model.layers.0.mlp.up_proj.weight"; of an activation the module whose output it is; "" for the loss
-	Index  int    // of the first such element of the flattened tensor
-	Value  float64
+	Step   int     // the update that was being computed, from 1; 0 when unknown
+	Layer  int     // index of the transformer layer; -1 outside of all
+	Kind   string  // "weight", "activation", "loss" or "gradient"
+	Tensor string  // "model.layers.0.mlp.up_proj.weight"; of an activation the module whose output it is; "" for the loss
+	Index  int     // of the first such element of the flattened tensor
+	Value  float64 // infinite or NaN
 }
 
 // Error has the update, the layer, the tensor and its first value that is not finite, as far as they are known.

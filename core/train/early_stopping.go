@@ -16,7 +16,7 @@ type EarlyStopping struct {
 
 // Best is the update with the best evaluation.
 type Best struct {
-	Step  int     `json:"step"`
+	Step  int     `json:"step"`  // its number, from 1
 	Value float64 `json:"value"` // of what Config.Monitor names
 }
 

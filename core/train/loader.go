@@ -31,7 +31,7 @@ type Sampling struct {
 	Order        Order // "": the dataset's own
 	// DropLast leaves out the examples at the end of an epoch that fill no whole update. Otherwise the last update has fewer.
 	DropLast bool
-	Seed     uint64
+	Seed     uint64 // of the order
 }
 
 // resolve checks s and fills in the order.

@@ -14,8 +14,8 @@ var ErrLocked = errors.New("train: checkpoint directory in use")
 
 // LockedError says which directory is in use, and by whom. It matches ErrLocked.
 type LockedError struct {
-	Dir string
-	PID int // of the process that has it; 0 when unknown
+	Dir string // of the checkpoints
+	PID int    // of the process that has it; 0 when unknown
 }
 
 // Error has the directory and the process that writes to it, if that is known.

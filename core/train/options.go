@@ -52,7 +52,7 @@ type EngineOptions struct {
 // OptionError is an option with a value that cannot be. It matches ErrConfig.
 type OptionError struct {
 	Field    string // "dropout"
-	Value    any
+	Value    any    // what was found
 	Expected string // "a number in [0, 1)"
 }
 

@@ -39,9 +39,9 @@ type Record struct {
 
 // EvalRecord is what an evaluation says.
 type EvalRecord struct {
-	EvalLoss       float64 `json:"eval_loss"` // mean cross-entropy of all targets, in nats
-	EvalPerplexity float64 `json:"eval_perplexity"`
-	EvalAccuracy   float64 `json:"eval_accuracy"`
+	EvalLoss       float64 `json:"eval_loss"`       // mean cross-entropy of all targets, in nats
+	EvalPerplexity float64 `json:"eval_perplexity"` // exp of it
+	EvalAccuracy   float64 `json:"eval_accuracy"`   // share of the targets that had the highest logit
 }
 
 // NewEvalRecord renders a score.

@@ -24,8 +24,8 @@ var (
 
 // DamagedError is a checkpoint that cannot be read. It matches ErrDamaged and what is wrong with the file.
 type DamagedError struct {
-	Path string
-	Err  error
+	Path string // of the file
+	Err  error  // what is wrong with it
 }
 
 // Error has the file and what is wrong with it.
@@ -36,7 +36,7 @@ func (e *DamagedError) Unwrap() []error { return []error{ErrDamaged, e.Err} }
 
 // MismatchError is a checkpoint of a run with another model, configuration or text. It matches ErrMismatch.
 type MismatchError struct {
-	Path            string
+	Path            string // of the checkpoint
 	Field           string // "model.hidden_size", "config.optimizer.lr", "data.crc32c"
 	Found, Expected string // JSON; "none" for a field that is not there
 }
@@ -51,8 +51,8 @@ func (e *MismatchError) Unwrap() error { return ErrMismatch }
 
 // Resumed says what a run continues from.
 type Resumed struct {
-	Path    string
-	Step    int
+	Path    string          // of the checkpoint
+	Step    int             // updates that it has
 	Skipped []*DamagedError // newer checkpoints that cannot be read, the newest first
 }
 

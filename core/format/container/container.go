@@ -12,7 +12,7 @@ import (
 
 // Info describes a tensor of an open file.
 type Info struct {
-	Name  string
+	Name  string // unique in the file
 	DType string // as the format spells it: "F32", "BF16", "U8", "TQ2_0", ...
 	Shape []int  // slowest dimension first, empty for a scalar
 	Path  string // file that holds it
@@ -25,11 +25,11 @@ type Info struct {
 // any byte address; decode it accordingly. Of a file that is not in memory (see
 // OpenReader) it is nil, and Open reads the bytes.
 type View struct {
-	Name  string
-	DType string
-	Shape []int
+	Name  string // as in Info
+	DType string // as in Info
+	Shape []int  // as in Info
 	Data  []byte
-	File  *File
+	File  *File // that has it
 
 	begin, end int // in the file
 }

@@ -35,9 +35,9 @@ func (*kind) Unwrap() error   { return ErrFormat }
 // by NewKind and is what errors.Is sees.
 type Error struct {
 	Kind            error
-	Path            string
-	Tensor, Field   string
-	Found, Expected string
+	Path            string // of the file
+	Tensor, Field   string // where in the file
+	Found, Expected string // what is there, and what should be
 }
 
 // Error renders the parts that are set, in one line.

@@ -13,9 +13,9 @@ var ErrSize = NewKind("byte size does not follow from shape and dtype")
 // is set, from a function that writes exactly the tensor's size: a checkpoint
 // larger than memory can be written from pieces.
 type Tensor struct {
-	Name   string
-	DType  string
-	Shape  []int
+	Name   string // unique in the file
+	DType  string // as the format spells it
+	Shape  []int  // slowest dimension first
 	Data   []byte
 	Stream func(w io.Writer) error
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 )
 
-// Zeros are the numbers of zeros in the rows and columns of a matrix.
+// Zeros are the numbers of zeros in the rows and columns of a matrix: ByRow[i] of row i, ByCol[j] of column j.
 type Zeros struct{ ByRow, ByCol []int }
 
 // I2SZeros counts the zeros of an I2_S tensor [rows, cols] under each of

@@ -15,8 +15,8 @@ import (
 // Entry is a metadata entry to be written: a bool, string, float32, float64 or
 // an integer with a stated width, or a slice of one of these.
 type Entry struct {
-	Key   string
-	Value any
+	Key   string // "general.name"
+	Value any    // of one of the types above
 }
 
 // Size returns a tensor's size in bytes, or a container.Error of kind ErrDType

@@ -83,10 +83,10 @@ var Magic = string(npy.Magic[:])
 // Header is what an .npy file says before its elements.
 type Header struct {
 	DType     string // NumPy's name
-	BigEndian bool
-	Fortran   bool // column-major
-	Shape     []int
-	Size      int64 // of the header in bytes: where the elements begin
+	BigEndian bool   // order of the bytes of an element
+	Fortran   bool   // column-major
+	Shape     []int  // slowest dimension first; empty for a scalar
+	Size      int64  // of the header in bytes: where the elements begin
 }
 
 // ReadHeader reads the header of an .npy stream and leaves r at the elements. It is for arrays that are too large to load; how many

@@ -19,18 +19,18 @@ import (
 
 // Node is one operation of the graph.
 type Node struct {
-	Name, Op        string
-	Domain          string // "" for ONNX's own operations
-	Inputs, Outputs []string
-	Ints            []Ints // attributes that are integers or lists of them
-	Subgraph        bool   // it has attributes that are graphs: a branch or a loop
-	Scopes          string // the modules it is in, as PyTorch notes them: a Python list of names
+	Name, Op        string   // of the node, and of its operation: "MatMul"
+	Domain          string   // "" for ONNX's own operations
+	Inputs, Outputs []string // names of values; "" for one that is left out
+	Ints            []Ints   // attributes that are integers or lists of them
+	Subgraph        bool     // it has attributes that are graphs: a branch or a loop
+	Scopes          string   // the modules it is in, as PyTorch notes them: a Python list of names
 }
 
 // Ints is an attribute of a node: an integer, or a list of them.
 type Ints struct {
-	Name   string
-	Values []int64
+	Name   string  // of the attribute
+	Values []int64 // one, or those of the list
 }
 
 // Int returns the attribute of that name if it is one integer, and else 0.
@@ -46,8 +46,8 @@ func (n *Node) Int(name string) int64 {
 // Value is an input or output of the graph. Dimensions without a fixed size,
 // such as a batch, are 0.
 type Value struct {
-	Name  string
-	Shape []int
+	Name  string // by which nodes use it
+	Shape []int  // slowest dimension first
 }
 
 // Model is an open ONNX model. Its methods may be called from several
@@ -56,9 +56,9 @@ type Model struct {
 	Producer string            // name and version of the program that wrote it
 	Opset    int               // version of ONNX's own operations
 	Metadata map[string]string // metadata_props
-	Nodes    []Node
-	Inputs   []Value // without those that are initializers
-	Outputs  []Value
+	Nodes    []Node            // in the order of the file
+	Inputs   []Value           // without those that are initializers
+	Outputs  []Value           // of the graph
 
 	file    *container.File
 	data    map[string]*container.File // data files by name

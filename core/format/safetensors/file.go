@@ -54,7 +54,7 @@ func OpenBytes(name string, content []byte) (*File, error) {
 // values are those of the format: MaxHeader, and as many tensors as fit.
 type Limits struct {
 	Header  int // bytes
-	Tensors int
+	Tensors int // how many
 }
 
 func (l Limits) header() int { return cmp.Or(l.Header, MaxHeader) }

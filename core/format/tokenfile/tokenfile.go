@@ -64,9 +64,9 @@ func DTypes() []string {
 
 // Info is what a file says of itself.
 type Info struct {
-	Kind      string `json:"kind"`  // "bitnet", "npy" or "bare"
-	DType     string `json:"dtype"` // NumPy's name
-	Tokens    int    `json:"tokens"`
+	Kind      string `json:"kind"`       // "bitnet", "npy" or "bare"
+	DType     string `json:"dtype"`      // NumPy's name
+	Tokens    int    `json:"tokens"`     // how many
 	Separator int32  `json:"separator"`  // ends a document; -1: none, or not known
 	VocabSize int    `json:"vocab_size"` // 0: not known
 	MaxID     int64  `json:"max_id"`     // largest id; -1: not known
