@@ -80,6 +80,7 @@ class GenerationRequest(Request):
     prompt_lookup_num_tokens: guess so many tokens where text repeats itself: faster, same text.
     user, metadata, service_tier, safety_identifier: taken, and without effect.
     prompt_cache_key, prompt_cache_retention, parallel_tool_calls: taken, and without effect.
+    cache_prompt: llama.cpp's; taken, and without effect, as equal beginnings are kept in any case.
     """
 
     model: str | None = None
@@ -112,7 +113,7 @@ class GenerationRequest(Request):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     parallel_tool_calls: bool | None = None
-    cache_prompt: bool | None = None  # llama.cpp's; equal beginnings are kept in any case
+    cache_prompt: bool | None = None
 
     @model_validator(mode="after")
     def _together(self) -> "GenerationRequest":
