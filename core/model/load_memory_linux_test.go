@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
@@ -42,6 +43,9 @@ func mapped(t *testing.T, path string) int64 {
 // While a checkpoint loads, the pages of its file that are resident plus the pool's memory stay within 1.3 times what the model
 // takes in the end: half of this one is one table, of which no more than pieces may be held.
 func TestLoadingTakesLittleMoreMemoryThanTheModel(t *testing.T) {
+	threads := cpu.NumThreads() // each holds a piece, of which sixteen are half of this small model
+	require.NoError(t, cpu.SetNumThreads(2))
+	t.Cleanup(func() { require.NoError(t, cpu.SetNumThreads(threads)) })
 	cfg := model.Config{VocabSize: 16000, HiddenSize: 768, IntermediateSize: 3072, NumHiddenLayers: 4, NumAttentionHeads: 8, TieWordEmbeddings: true}
 	random, err := model.NewRandom(&cfg, 1, model.LoadOptions{Pool: pool.New(pool.Options{})})
 	require.NoError(t, err)
