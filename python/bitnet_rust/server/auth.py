@@ -34,14 +34,15 @@ class APIKey:
 def read_keys(path: str | PathLike[str] | None = None) -> list[APIKey]:
     """The keys in a file, and those of the setting api_keys, the variable BITNET_API_KEYS.
 
-    A line of the file is a key, or a name for the logs and a key; empty lines and those that begin with # are passed over.
+    A line of the file is a key, or a name for the logs and a key; empty lines and those that begin with # are passed over. A file
+    without a key is an ArgumentError, whatever the setting has: whoever names one wants its keys.
     """
     keys = [APIKey.of(secret.strip()) for secret in (settings.api_keys or "").split(",") if secret.strip()]
-    if path is not None:
-        keys += _in_file(Path(path))
-    if path is not None and not keys:
+    if path is None:
+        return keys
+    if not (in_file := list(_in_file(Path(path)))):
         raise ArgumentError(f"{path} has no API key: expected one in each line")
-    return keys
+    return keys + in_file
 
 
 def _in_file(path: Path) -> Iterable[APIKey]:
