@@ -4,6 +4,7 @@ import io
 import json
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import threading
@@ -58,12 +59,74 @@ def test_commands_that_load_say_where_weights_are_kept_and_when_checksums_are_co
         assert bitnet(*command, "--resident", "map", "--verify", "never", stdin=PROMPT)[0] == 0
         assert bitnet(*command, "--resident", "copy", "--verify", "now", stdin=PROMPT)[0] == 0
     assert asked == [("map", False), ("copy", True)] * len(commands)
-    assert bitnet("generate", PROMPT, "--verify", "later") == (
-        1,
-        "",
-        "bitnet: --verify later: expected background, now or never\n",
-    )
-    assert "resident = 'disk': expected auto, map or copy" in bitnet("generate", PROMPT, "--resident", "disk")[2]
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value", "choices"),
+    [
+        (("serve", "-m", "no-such-model"), "--mode", "fast", ("throughput", "latency")),
+        (("serve", "-m", "no-such-model"), "--kv-dtype", "int4", ("float32", "float16", "bfloat16", "int8")),
+        (
+            ("generate", PROMPT, "-m", "no-such-model"),
+            "--head-dtype",
+            "float16",
+            ("auto", "exact", "float32", "bfloat16", "int8", "int4"),
+        ),
+        (("chat", "-m", "no-such-model"), "--packing", "3bit", ("auto", "2bit", "base3")),
+        (("inspect", "no-such-model"), "--i2s-layout", "bogus", ("x86", "arm64", "row4")),
+        (("generate", PROMPT, "-m", "no-such-model"), "--resident", "disk", ("auto", "map", "copy")),
+        (("generate", PROMPT, "-m", "no-such-model"), "--verify", "later", ("background", "now", "never")),
+    ],
+)
+def test_options_with_few_values_show_them_and_are_checked_first(
+    bitnet: Terminal,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    option: str,
+    value: str,
+    choices: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    status, out, err = bitnet(*command, option, value)
+    assert (status, out) == (2, "")
+    assert f"Invalid value for '{option}':" in err
+    assert f"'{value}' is not one of " + ", ".join(map(repr, choices)) in err
+    assert "|".join(choices) in bitnet(*command, "--help")[1]
+    monkeypatch.setenv(f"BITNET_{command[0]}_{option[2:]}".upper().replace("-", "_"), value)
+    status, _, err = bitnet(*command)
+    assert (status, "in the environment, BITNET_" in err) == (2, True)
+
+
+def test_what_cannot_be_served_is_said_before_anything_is_loaded(
+    bitnet: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def loaded(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(BitNetModel, "from_pretrained", loaded)
+    (tmp_path / "none").write_text("# no key yet\n")
+    (tmp_path / "broken").write_text("{% for m in messages %}")
+    monkeypatch.setenv("BITNET_API_KEYS", "sk-of-the-environment")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for option, value, message in (
+            ("--kv-bytes", "0", "kv_bytes = 0: expected 1 to"),
+            ("--max-sequences", "5000", "max_sequences = 5000: expected 1 to 4096"),
+            ("--max-queue", "-1", "max_queue = -1: expected 1 to"),
+            ("--heartbeat", "0", "heartbeat = 0.0: expected a number of seconds above 0"),
+            ("--api-key-file", str(tmp_path / "none"), "has no API key: expected one in each line"),
+            ("--chat-template", str(tmp_path / "broken"), "line 1 of the chat template is malformed"),
+            ("--assistant-revision", "main", "--assistant-revision main: expected an --assistant-model with it"),
+            ("--num-assistant-tokens", "2", "--num-assistant-tokens 2: expected an --assistant-model with it"),
+            ("--port", str(taken.getsockname()[1]), "cannot listen on 127.0.0.1:"),
+        ):
+            status, out, err = bitnet("serve", option, value)
+            assert (status, out) == (1, ""), option
+            assert message in err, option
+            assert err.count("\n") == 1, option
+    chat = ("chat", "-m", "bitnet-shakespeare")
+    assert "is malformed" in bitnet(*chat, "--chat-template", str(tmp_path / "broken"))[2]
+    assert "expected an --assistant-model with it" in bitnet(*chat, "--assistant-revision", "main")[2]
+    assert "expected an --assistant-model with it" in bitnet("generate", "x", "--num-assistant-tokens", "2")[2]
 
 
 def test_generate_biases_tokens_and_ends_at_tokens(bitnet: Terminal, shakespeare: BitNetModel) -> None:
@@ -113,7 +176,6 @@ def test_chat_takes_the_options_of_generate(bitnet: Terminal, shakespeare: BitNe
     assert bitnet(*chat, *options, stdin=PROMPT + "\n") == (0, text + "\n", "")
     assistant = ("--assistant-model", "bitnet-shakespeare", "--num-assistant-tokens", "3")
     assert bitnet(*chat, *options, *assistant, stdin=PROMPT + "\n") == (0, text + "\n", "")
-    assert "expected none without an assistant model" in bitnet(*chat, *assistant[2:], stdin=PROMPT + "\n")[2]
 
 
 def test_an_assistant_guesses_what_would_be_said(bitnet: Terminal, shakespeare: BitNetModel) -> None:
@@ -124,9 +186,6 @@ def test_an_assistant_guesses_what_would_be_said(bitnet: Terminal, shakespeare: 
         text + "\n",
         "",
     )
-    status, out, err = bitnet("generate", PROMPT, *guesses)
-    assert (status, out) == (1, "")
-    assert "expected none without an assistant model" in err
 
 
 def test_generate_json_has_ids_and_log_probabilities(bitnet: Terminal, shakespeare: BitNetModel) -> None:

@@ -150,6 +150,26 @@ def test_who_does_not_read_is_hung_up_on(endless: Path) -> None:
             assert figures["bitnet_requests_running"] == 0
 
 
+def test_a_stream_that_waits_is_not_silent(endless: Path) -> None:
+    with (
+        Served("--model", str(endless), "--max-sequences", "1", "--heartbeat", "0.05") as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        with server.http.stream("POST", COMPLETIONS, json=ENDLESS) as running:
+            held = begun(running)
+            waiting = client.completions.create(model="endless", **SHORT, stream=True)
+            with server.http.stream("POST", COMPLETIONS, json=SHORT | {"stream": True}) as watched:
+                lines = watched.iter_lines()
+                assert [next(lines) for _ in range(4)] == [": waiting", ""] * 2
+                assert next(held) == ""  # it was running all the time
+                running.close()
+                *events, end = (line for line in lines if line.startswith("data: "))
+        text = server.http.post(COMPLETIONS, json=SHORT).json()["choices"][0]["text"]
+        assert "".join(chunk.choices[0].text for chunk in waiting) == text
+        assert "".join(json.loads(event[6:])["choices"][0]["text"] for event in events) == text
+        assert end == "data: [DONE]"
+
+
 # --- who may ask -----------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache, wraps
 from types import CodeType
@@ -53,10 +54,30 @@ def render(template: str, variables: Mapping[str, Any]) -> tuple[str, list[tuple
     """The text that a template makes of variables, and from where to where in it reach the parts that the template marks as
     generated, by {% generation %}; TokenizerError says why there is none."""
     sandbox = _Sandbox()
-    try:
+    with _explained():
         code = _compiled(template)
         sandbox.room = _ROOM + _ROOM_FOR_EACH * _size_of(variables, 1 << 40)
         marked = sandbox.template_class.from_code(sandbox, code, sandbox.make_globals(None)).render(variables)
+    pieces = marked.split(sandbox.mark)
+    if len(pieces) % 2 == 0:
+        raise TokenizerError("the chat template cuts what it marks as generated apart")
+    places = list(itertools.accumulate(map(len, pieces)))
+    return "".join(pieces), list(zip(places[:-1:2], places[1:-1:2], strict=True))
+
+
+def check(template: str) -> None:
+    """Raises TokenizerError for a template that is malformed."""
+    with _explained():
+        _compiled(template)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns what templates raise into a TokenizerError."""
+    try:
+        yield
+    except TokenizerError:
+        raise
     except jinja2.TemplateSyntaxError as error:
         raise TokenizerError(f"line {error.lineno} of the chat template is malformed: {error.message}") from error
     except jinja2.TemplateError as error:
@@ -65,11 +86,6 @@ def render(template: str, variables: Mapping[str, Any]) -> tuple[str, list[tuple
         raise TokenizerError(f"the chat template is nested too deep: {type(error).__name__}") from error
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise TokenizerError(f"the chat template fails on these messages: {error}") from error
-    pieces = marked.split(sandbox.mark)
-    if len(pieces) % 2 == 0:
-        raise TokenizerError("the chat template cuts what it marks as generated apart")
-    places = list(itertools.accumulate(map(len, pieces)))
-    return "".join(pieces), list(zip(places[:-1:2], places[1:-1:2], strict=True))
 
 
 @lru_cache(maxsize=16)

@@ -70,15 +70,9 @@ class Engine:
         assistant, guesses = assistant_of(assistant_model, num_assistant_tokens)
         if mode not in ("throughput", "latency"):
             raise ArgumentError(f"mode = {mode!r}: expected 'throughput' or 'latency'")
-        options: dict[str, Any] = {"mode": mode, "num_assistant_tokens": guesses}
-        for name, value, most in (
-            ("max_sequences", max_sequences, 4096),
-            ("max_queue", max_queue, 2**20),
-            ("max_batch_tokens", max_batch_tokens, 2**14),
-            ("kv_bytes", kv_bytes, 2**62),
-        ):
-            if value is not None:
-                options[name] = whole_number(value, name, range(1, most + 1))
+        options: dict[str, Any] = {"mode": mode, "num_assistant_tokens": guesses} | checked_limits(
+            max_sequences=max_sequences, max_queue=max_queue, max_batch_tokens=max_batch_tokens, kv_bytes=kv_bytes
+        )
         if target_step is not None:
             options["target_step"] = seconds(target_step, "target_step")
         self.model = model
@@ -207,6 +201,18 @@ class Engine:
             return "Engine(closed)"
         figures = self.metrics()
         return f"Engine({self.model!r}, {figures['running']} running, {figures['queue_depth']} waiting)"
+
+
+_LIMITS = {"max_sequences": 4096, "max_queue": 2**20, "max_batch_tokens": 2**14, "kv_bytes": 2**62}
+
+
+def checked_limits(**given: int | None) -> dict[str, int]:
+    """Those of an engine's limits that are given; ArgumentError for one out of its range."""
+    return {
+        name: whole_number(value, name, range(1, _LIMITS[name] + 1))
+        for name, value in given.items()
+        if value is not None
+    }
 
 
 def _shut(core: _bitnet.Scheduler, process: int) -> None:

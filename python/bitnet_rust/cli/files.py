@@ -176,7 +176,7 @@ def verify(
 
     found = verify_model(
         model,
-        i2s_layout=i2s_layout,  # type: ignore[arg-type]  # checked there
+        i2s_layout=i2s_layout,
         quantize=quantize,
         revision=revision,
         local_files_only=offline,

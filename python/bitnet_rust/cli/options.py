@@ -1,6 +1,6 @@
 """Options that several commands have."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -8,16 +8,26 @@ from ..hub_options import Offline as Offline
 from ..hub_options import Revision as Revision
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Model directory, registered name or hub id.")]
-HeadDType = Annotated[str, typer.Option(help="Embedding and head as auto, exact, float32, bfloat16, int8 or int4.")]
-KVDType = Annotated[str, typer.Option(help="Keys and values as float32, float16, bfloat16 or int8.")]
-Packing = Annotated[str, typer.Option(help="Ternary weights as auto, 2bit or base3 (1.6 bits).")]
-I2SLayout = Annotated[str, typer.Option(help="I2_S tensors of a GGUF file as x86, arm64 or row4.")]
+HeadDType = Annotated[
+    Literal["auto", "exact", "float32", "bfloat16", "int8", "int4"],
+    typer.Option(help="How embedding and head are held."),
+]
+KVDType = Annotated[
+    Literal["float32", "float16", "bfloat16", "int8"], typer.Option(help="How keys and values are held.")
+]
+Packing = Annotated[
+    Literal["auto", "2bit", "base3"], typer.Option(help="How ternary weights are held; base3 takes 1.6 bits each.")
+]
+I2SLayout = Annotated[Literal["x86", "arm64", "row4"], typer.Option(help="How I2_S tensors lie in a GGUF file.")]
 Quantize = Annotated[
     bool, typer.Option("--quantize", help="Take the float layers of a Llama or GPT-2 as masters of ternary ones.")
 ]
-Resident = Annotated[str, typer.Option(help="Weights of a native file: auto, map or copy.")]
+Resident = Annotated[
+    Literal["auto", "map", "copy"], typer.Option(help="Where the weights of a native file are kept: mapped or copied.")
+]
 Verify = Annotated[
-    str, typer.Option(help="Compare the checksums of a native file: in the background, now (before it runs) or never.")
+    Literal["background", "now", "never"],
+    typer.Option(help="When the checksums of a native file are compared; now is before it runs."),
 ]
 Threads = Annotated[int | None, typer.Option(help="Worker threads.", show_default="physical cores")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -49,7 +59,8 @@ AssistantRevision = Annotated[
     str | None, typer.Option("--assistant-revision", help="Branch, tag or commit of a guessing model from the hub.")
 ]
 NumAssistantTokens = Annotated[
-    int | None, typer.Option("--num-assistant-tokens", help="Tokens it guesses at a time.", show_default="4")
+    int | None,
+    typer.Option("--num-assistant-tokens", help="Tokens it guesses at a time.", show_default="4", min=1, max=16),
 ]
 PromptLookup = Annotated[
     int | None,

@@ -21,7 +21,7 @@ def load_model(name: str, *, threads: int | None = None, offline: bool, **option
     from ..model import BitNetModel
 
     if "verify" in options:
-        options["verify"] = _verify(options["verify"])
+        options["verify"] = {"now": True, "never": False}.get(options["verify"], "background")
     if threads is not None:
         set_num_threads(threads)
     model = BitNetModel.from_pretrained(name, local_files_only=offline, progress=watched(), **options)
@@ -33,18 +33,16 @@ def load_assistant(
     stack: ExitStack, name: str | None, revision: str | None, *, offline: bool, kv_dtype: str
 ) -> "BitNetModel | None":
     """The model that guesses, if one is named; closed with the stack."""
-    if name is not None:
-        return stack.enter_context(load_model(name, offline=offline, kv_dtype=kv_dtype, revision=revision))
-    if revision is not None:
-        raise ArgumentError(f"--assistant-revision {revision}: expected an --assistant-model with it")
-    return None
+    if name is None:
+        return None
+    return stack.enter_context(load_model(name, offline=offline, kv_dtype=kv_dtype, revision=revision))
 
 
-def _verify(when: str) -> bool | str:
-    """The option --verify as from_pretrained has it."""
-    if when not in ("background", "now", "never"):
-        raise ArgumentError(f"--verify {when}: expected background, now or never")
-    return when if when == "background" else when == "now"
+def check_assistant(name: str | None, **others: Any) -> None:
+    """Refuses options about the model that guesses where none is named; before the other one is loaded."""
+    for option, value in others.items():
+        if name is None and value is not None:
+            raise ArgumentError(f"--{option.replace('_', '-')} {value}: expected an --assistant-model with it")
 
 
 def quiet() -> bool:

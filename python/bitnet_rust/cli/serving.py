@@ -1,8 +1,9 @@
 """The command that answers others: serve."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -24,7 +25,7 @@ from .options import (
     Threads,
     Verify,
 )
-from .output import load_assistant, load_model, read_text
+from .output import check_assistant, load_assistant, load_model, read_text
 
 
 def serve(
@@ -49,7 +50,10 @@ def serve(
     max_queue: Annotated[int | None, typer.Option(help="More that may wait.", show_default="1024")] = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="Tokens that a step computes at most.")] = None,
     kv_bytes: Annotated[int | None, typer.Option(help="Memory for keys and values.")] = None,
-    mode: Annotated[str, typer.Option(help="throughput, or latency for tokens that come evenly.")] = "throughput",
+    mode: Annotated[
+        Literal["throughput", "latency"],
+        typer.Option(help="What steps are made for: most tokens, or tokens that come evenly."),
+    ] = "throughput",
     max_tokens: Annotated[
         int | None, typer.Option(help="Tokens that a request may ask for.", show_default="the context")
     ] = None,
@@ -58,6 +62,9 @@ def serve(
     body_timeout: Annotated[float, typer.Option(help="Seconds for a request to arrive.")] = 30.0,
     write_timeout: Annotated[float, typer.Option(help="Seconds that a client may leave its answer unread.")] = 60.0,
     drain_timeout: Annotated[float, typer.Option(help="Seconds for running requests when the server ends.")] = 30.0,
+    heartbeat: Annotated[
+        float, typer.Option(help="Seconds of silence after which a stream has a comment, as proxies cut silent ones.")
+    ] = 15.0,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts and answers to the log.")] = False,
     assistant_model: AssistantModel = None,
     assistant_revision: AssistantRevision = None,
@@ -77,9 +84,10 @@ def serve(
 
     Prints the address on stdout and the log on stderr.
     """
-    from ..engine import Engine
+    from ..engine import Engine, checked_limits
     from ..server import ServerOptions, read_keys
     from ..server import serve as run
+    from ..server.lifecycle import listening
 
     loading: dict[str, Any] = {
         "head_dtype": head_dtype, "kv_dtype": kv_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize,
@@ -97,20 +105,33 @@ def serve(
         body_timeout=body_timeout,
         write_timeout=write_timeout,
         drain_timeout=drain_timeout,
+        heartbeat=heartbeat,
         log_prompts=log_prompts,
     )
+    limits: dict[str, Any] = checked_limits(
+        max_sequences=max_sequences, max_queue=max_queue, max_batch_tokens=max_batch_tokens, kv_bytes=kv_bytes
+    )
+    check_assistant(assistant_model, assistant_revision=assistant_revision, num_assistant_tokens=num_assistant_tokens)
+    with _place(host, port):
+        listening(host, port).close()  # what is wrong is said before a large model is loaded
     with ExitStack() as stack:
         stack.enter_context(logging("serve", "uvicorn"))
         loaded = stack.enter_context(load_model(model, threads=threads, offline=offline, **loading))
         assistant = load_assistant(stack, assistant_model, assistant_revision, offline=offline, kv_dtype=kv_dtype)
         engine = Engine(
-            loaded, max_sequences=max_sequences, max_queue=max_queue, max_batch_tokens=max_batch_tokens, kv_bytes=kv_bytes,
-            mode=mode, assistant_model=assistant, num_assistant_tokens=num_assistant_tokens,  # type: ignore[arg-type]
-        )  # fmt: skip
+            loaded, mode=mode, assistant_model=assistant, num_assistant_tokens=num_assistant_tokens, **limits
+        )
         stack.callback(engine.close, cancel=True)
-        try:
+        with _place(host, port):
             answered = run(engine, options, host=host, port=port, started=lambda url: print(url, flush=True))
-        except OSError as error:
-            raise FileSystemError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     if not answered:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _place(host: str, port: int) -> Iterator[None]:
+    """Says of an address that cannot be listened on which one it is."""
+    try:
+        yield
+    except OSError as error:
+        raise FileSystemError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error

@@ -44,6 +44,7 @@ from .options import (
     Verify,
 )
 from .output import (
+    check_assistant,
     fail,
     load_assistant,
     load_model,
@@ -115,6 +116,7 @@ def generate(
         "head_dtype": head_dtype, "kv_dtype": kv_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize,
         "resident": resident, "verify": verify, "revision": revision,
     }  # fmt: skip
+    check_assistant(assistant_model, assistant_revision=assistant_revision, num_assistant_tokens=num_assistant_tokens)
     with load_model(model, threads=threads, offline=offline, **loading) as loaded, ExitStack() as stack:
         options["assistant_model"] = load_assistant(
             stack, assistant_model, assistant_revision, offline=offline, kv_dtype=kv_dtype
@@ -193,6 +195,7 @@ def chat(
 
     Ctrl-C stops a reply, which stays part of the conversation; at the prompt it ends the program.
     """
+    from ..chat_template import check
     from ..engine import Engine
 
     options: dict[str, Any] = {
@@ -203,11 +206,14 @@ def chat(
     }  # fmt: skip
     start = [{"role": "system", "content": system}] if system else []
     template = read_text(chat_template) if chat_template else None
+    if template is not None:
+        check(template)
     interactive = sys.stdin.isatty()
     loading: dict[str, Any] = {
         "head_dtype": head_dtype, "kv_dtype": kv_dtype, "packing": packing, "i2s_layout": i2s_layout, "quantize": quantize,
         "resident": resident, "verify": verify, "revision": revision,
     }  # fmt: skip
+    check_assistant(assistant_model, assistant_revision=assistant_revision, num_assistant_tokens=num_assistant_tokens)
     with ExitStack() as stack:
         loaded = stack.enter_context(load_model(model, threads=threads, offline=offline, **loading))
         if template is None and loaded.tokenizer.chat_template is None:

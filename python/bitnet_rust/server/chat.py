@@ -31,7 +31,7 @@ def chat_routes(service: Service) -> APIRouter:
         frame = service.frame("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion")
         request.state.record.note(handles, text)
         if body.stream:
-            return EventStream(request, handles, _events(service, body, frame, handles))
+            return EventStream(request, handles, _events(service, body, frame, handles), service.options.heartbeat)
         results = await whole(request, handles)
         if results is None:
             return Response(status_code=CLIENT_GONE)

@@ -34,7 +34,9 @@ def completion_routes(service: Service) -> APIRouter:
         request.state.record.note(handles, body.prompt)
         before = [_text(service, prompt) if body.echo else "" for prompt in body.prompt]
         if body.stream:
-            return EventStream(request, handles, _events(service, body, frame, handles, before))
+            return EventStream(
+                request, handles, _events(service, body, frame, handles, before), service.options.heartbeat
+            )
         results = await whole(request, handles)
         if results is None:
             return Response(status_code=CLIENT_GONE)

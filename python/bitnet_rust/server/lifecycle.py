@@ -41,14 +41,14 @@ def serve(
     Raises OSError when it cannot listen there.
     """
     app = create_app(engine, options)
-    with _listening(host, port) as place:
+    with listening(host, port) as place:
         server = _Server(app.state.service, app, started)
         server.run([place])
     return server.answered
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket at an address. Clients that do not read get little memory of the system."""
+def listening(host: str, port: int) -> socket.socket:
+    """A socket at an address; OSError when it cannot be had. Clients that do not read get little memory of the system."""
     family, _, _, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
         0
     ]

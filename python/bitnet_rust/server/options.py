@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..arrays import seconds, whole_number
+from ..chat_template import check
 from ..errors import ArgumentError
 from .auth import APIKey
 
-_DURATIONS = ("request_timeout", "body_timeout", "write_timeout", "drain_timeout")
+_DURATIONS = ("request_timeout", "body_timeout", "write_timeout", "drain_timeout", "heartbeat")
 _NUMBERS = ("max_body_bytes", "max_tokens", "max_choices", "max_prompts")
 
 
@@ -28,6 +29,7 @@ class ServerOptions:
     body_timeout: for a request to arrive, its head and its body each.
     write_timeout: that a client may leave what was sent to it unread.
     drain_timeout: for requests to finish when the server is told to end.
+    heartbeat: of silence, after which a stream has a comment, as proxies cut connections that are silent.
     log_prompts: write prompts and answers to the log.
     """
 
@@ -44,6 +46,7 @@ class ServerOptions:
     body_timeout: float = 30.0
     write_timeout: float = 60.0
     drain_timeout: float = 30.0
+    heartbeat: float = 15.0
     log_prompts: bool = False
 
     def __post_init__(self) -> None:
@@ -55,3 +58,5 @@ class ServerOptions:
                 whole_number(value, name, range(1, 2**40))
         if self.served_model_name is not None and not self.served_model_name.strip():
             raise ArgumentError(f"served_model_name = {self.served_model_name!r}: expected a name")
+        if self.chat_template is not None:
+            check(self.chat_template)

@@ -21,22 +21,29 @@ class EventStream(Response):
     """Server-sent events while requests of the engine bring them. They are canceled when the client has gone.
 
     events gives the JSON objects; an exception of it becomes a last event with the error, as the status has been sent.
+    heartbeat: seconds without an event, in the queue or while a long prompt is read, after which a comment is sent.
 
     media_type: of server-sent events.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, request: Request, handles: Sequence[Handle], events: AsyncIterator[dict[str, Any]]) -> None:
+    def __init__(
+        self, request: Request, handles: Sequence[Handle], events: AsyncIterator[dict[str, Any]], heartbeat: float
+    ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._request, self._handles, self._events = request, handles, events
+        self._request, self._handles, self._events, self._heartbeat = request, handles, events, heartbeat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        now = asyncio.get_running_loop().time
+        self._last = now()  # when something was sent
+        heart = asyncio.create_task(self._beat(send))
         async with _until_gone(self._request, self._handles) as gone:
             try:
                 async for event in self._events:
+                    self._last = now()
                     await send(_body(b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"))
                 last = b"data: [DONE]\n\n"
             except Exception as error:
@@ -46,7 +53,19 @@ class EventStream(Response):
                 told = api_error(error)
                 self._request.state.record.fail(error, told)
                 last = b"data: " + json.dumps(told.body()).encode() + b"\n\n"
+            finally:
+                heart.cancel()
             await send(_body(last, more=False))
+
+    async def _beat(self, send: Send) -> None:
+        """Comments while nothing else is sent, as proxies and clients give up connections that are silent."""
+        now = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(self._last + self._heartbeat - now())
+            if now() >= self._last + self._heartbeat:
+                self._last = now()
+                with contextlib.suppress(OSError):  # the client has gone, which others see too
+                    await send(_body(b": waiting\n\n"))
 
 
 def _body(data: bytes, more: bool = True) -> dict[str, Any]:
