@@ -185,6 +185,7 @@ func TestARetainedStepIsRunAgainToTheSameBits(t *testing.T) {
 func TestArgumentsOfLayersAreChecked(t *testing.T) {
 	x := leafOf(make([]float32, 8), 1, 2, 2, 2)
 	flat, ids := leafOf(make([]float32, 4), 2, 2), autograd.New(must(tensor.FromInt64([]int64{0, 5}, 2)))
+	pair, scalar, zeros := leafOf(make([]float32, 2), 2), leafOf(make([]float32, 1)), autograd.New(must(tensor.FromInt64([]int64{0, 0}, 2)))
 	for _, c := range []struct {
 		name, params string
 		operands     []*autograd.GradTensor
@@ -209,6 +210,39 @@ func TestArgumentsOfLayersAreChecked(t *testing.T) {
 		{"cross_entropy", `{}`, []*autograd.GradTensor{flat, ids}, ErrArgument},
 		{"cross_entropy", `{"reduction":"max"}`, []*autograd.GradTensor{flat, ids}, ErrArgument},
 		{"cross_entropy", `{}`, []*autograd.GradTensor{flat, flat}, tensor.ErrDType},
+		{"rms_norm", `{"eps":-1}`, []*autograd.GradTensor{flat, pair}, ErrArgument},
+		{"rms_norm", `{}`, []*autograd.GradTensor{scalar, pair}, tensor.ErrShape},
+		{"layer_norm", `{}`, []*autograd.GradTensor{flat, pair, flat}, tensor.ErrShape},
+		{"linear", `{}`, []*autograd.GradTensor{ids, flat}, tensor.ErrDType},
+		{"linear", `{}`, []*autograd.GradTensor{scalar, flat}, tensor.ErrShape},
+		{"linear", `{}`, []*autograd.GradTensor{flat, pair}, tensor.ErrShape},
+		{"bit_linear", `{"ste":"learned_scale"}`, []*autograd.GradTensor{flat, flat}, ErrArgument},
+		{"bit_linear", `{"ste":"nonsense"}`, []*autograd.GradTensor{flat, flat}, ErrArgument},
+		{"bit_linear", `{"clip":0}`, []*autograd.GradTensor{flat, flat}, ErrArgument},
+		{"bit_linear", `{"temperature":0}`, []*autograd.GradTensor{flat, flat}, ErrArgument},
+		{"rope", `{}`, []*autograd.GradTensor{ids}, tensor.ErrDType},
+		{"rope", `{}`, []*autograd.GradTensor{leafOf(make([]float32, 3), 1, 1, 1, 3)}, tensor.ErrShape},
+		{"rope", `{}`, []*autograd.GradTensor{leafOf(nil, 1, 0, 1, 2)}, tensor.ErrShape},
+		{"rope", `{"scaling":{"rope_type":"linear"}}`, []*autograd.GradTensor{x}, ErrArgument},
+		{"rope", `{"scaling":{"rope_type":"yarn","factor":2}}`, []*autograd.GradTensor{x}, ErrArgument},
+		{"rope", `{"scaling":{"rope_type":"llama3","factor":2,"low_freq_factor":1,"high_freq_factor":4}}`, []*autograd.GradTensor{x}, ErrArgument},
+		{"rope", `{"scaling":{"rope_type":"llama3","factor":2,"low_freq_factor":4,"high_freq_factor":1,"original_max_position_embeddings":8}}`, []*autograd.GradTensor{x}, ErrArgument},
+		{"gated", `{}`, []*autograd.GradTensor{ids, ids}, tensor.ErrDType},
+		{"gated", `{}`, []*autograd.GradTensor{scalar, scalar}, tensor.ErrShape},
+		{"gated", `{}`, []*autograd.GradTensor{flat, pair}, tensor.ErrShape},
+		{"dropout", `{}`, []*autograd.GradTensor{ids}, tensor.ErrDType},
+		{"dropout", `{"p":0.5}`, []*autograd.GradTensor{scalar}, tensor.ErrShape},
+		{"attention", `{}`, []*autograd.GradTensor{ids, x, x}, tensor.ErrDType},
+		{"cross_entropy", `{}`, []*autograd.GradTensor{ids, ids}, tensor.ErrDType},
+		{"cross_entropy", `{}`, []*autograd.GradTensor{scalar, ids}, tensor.ErrShape},
+		{"cross_entropy", `{}`, []*autograd.GradTensor{x, ids}, tensor.ErrShape},
+		{"cross_entropy", `{"ignore_index":5}`, []*autograd.GradTensor{flat, autograd.New(must(tensor.FromInt64([]int64{5, 5}, 2)))}, ErrArgument},
+		{"head_loss", `{}`, []*autograd.GradTensor{ids, pair, flat, zeros}, tensor.ErrDType},
+		{"head_loss", `{}`, []*autograd.GradTensor{scalar, pair, flat, zeros}, tensor.ErrShape},
+		{"head_loss", `{}`, []*autograd.GradTensor{flat, flat, flat, zeros}, tensor.ErrShape},
+		{"head_loss", `{}`, []*autograd.GradTensor{flat, pair, pair, zeros}, tensor.ErrShape},
+		{"head_loss", `{}`, []*autograd.GradTensor{flat, pair, flat, ids}, ErrArgument},
+		{"head_loss", `{"reduction":"none"}`, []*autograd.GradTensor{flat, pair, flat, zeros}, ErrArgument},
 	} {
 		_, err := Call(context.Background(), autograd.Grad, c.name, c.operands, []byte(c.params))
 		require.ErrorIs(t, err, c.want, "%s %s", c.name, c.params)
@@ -217,6 +251,25 @@ func TestArgumentsOfLayersAreChecked(t *testing.T) {
 	cancel()
 	_, err := Call(canceled, autograd.Grad, "rope", []*autograd.GradTensor{x}, nil)
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+func TestGradientsOfALinearLayer(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rows, in, out := rapid.IntRange(1, 4).Draw(t, "rows"), rapid.IntRange(1, 9).Draw(t, "in"), rapid.IntRange(1, 9).Draw(t, "out")
+		check(t, "linear", nil, leaf(t, "x", rows, in), leaf(t, "w", out, in))
+	})
+}
+
+// A gradient that nobody wants is not computed, and a layer without any leaves no graph.
+func TestOnlyWantedGradientsAreComputed(t *testing.T) {
+	x, w := leafOf([]float32{1, 2}, 1, 2), autograd.New(must(tensor.FromFloat32([]float32{3, 5}, 1, 2)))
+	y := must(call([]*autograd.GradTensor{x, w}, "linear", nil))[0]
+	require.NoError(t, y.Backward(context.Background(), nil, autograd.Options{}))
+	require.Equal(t, []float32{3, 5}, x.Grad().Float32s())
+	require.Nil(t, w.Grad())
+	y = must(call([]*autograd.GradTensor{x.Detach(), w}, "linear", nil))[0]
+	require.Equal(t, []float32{13}, y.Data().Float32s())
+	require.ErrorIs(t, y.Backward(context.Background(), nil, autograd.Options{}), autograd.ErrNoGrad)
 }
 
 // Graphs that are dropped give their memory back: at once when released, else when the collector finds them.

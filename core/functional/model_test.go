@@ -12,6 +12,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/optim"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 	"github.com/bitnet-rust/bitnet_rust/core/train"
 )
 
@@ -148,4 +149,95 @@ func TestOnlyTrainableModelsHavePasses(t *testing.T) {
 	require.NoError(t, m.Close())
 	_, err = NewModel(m, nil)
 	require.ErrorIs(t, err, model.ErrClosed)
+}
+
+// Options that a graph cannot have, and what is used at a wrong time.
+func TestPassesOfAModelAreChecked(t *testing.T) {
+	ctx, m := context.Background(), tiny(t)
+	var turn sync.Mutex
+	f := must(NewModel(m, &turn))
+	defer f.Close()
+	for _, o := range []train.EngineOptions{{STE: "learned_scale"}, {Teacher: m}} {
+		_, err := f.Loss(ctx, autograd.Grad, someBatch(9), Pass{EngineOptions: o})
+		var option *train.OptionError
+		require.ErrorAs(t, err, &option)
+	}
+	bad := someBatch(9)
+	bad.IDs[0] = 40
+	_, err := f.Loss(ctx, autograd.Grad, bad, Pass{})
+	require.Error(t, err)
+	canceled, cancel := context.WithCancel(ctx)
+	cancel()
+	_, err = f.Logits(canceled, autograd.Grad, someBatch(9), Pass{})
+	require.ErrorIs(t, err, context.Canceled)
+
+	plain := must(f.Logits(ctx, autograd.NoGrad, someBatch(9), Pass{}))
+	require.False(t, plain.RequiresGrad())
+	recorded := must(f.Logits(ctx, autograd.Grad, someBatch(9), Pass{}))
+	require.Equal(t, plain.Data().Float32s(), recorded.Data().Float32s())
+
+	loss := must(f.Loss(ctx, autograd.Grad, someBatch(9), Pass{}))
+	turn.Lock() // a Trainer has the model
+	require.ErrorIs(t, loss.Backward(ctx, nil, autograd.Options{Retain: true}), ErrBusy)
+	turn.Unlock()
+}
+
+// The gradients of logits are those of the loss that is computed of them.
+func TestLogitsOfAModelHaveGradients(t *testing.T) {
+	ctx, b := context.Background(), someBatch(9)
+	f := must(NewModel(tiny(t), nil))
+	defer f.Close()
+	_, leaves := f.Parameters()
+	require.NoError(t, must(f.Loss(ctx, autograd.Grad, b, Pass{})).Backward(ctx, nil, autograd.Options{}))
+	var want [][]float32
+	for _, l := range leaves {
+		want = append(want, slices.Clone(l.Grad().Float32s()))
+		require.NoError(t, l.SetGrad(nil))
+	}
+	targets := make([]int64, len(b.Targets))
+	for i, v := range b.Targets {
+		targets[i] = int64(v)
+	}
+	logits := must(f.Logits(ctx, autograd.Grad, b, Pass{}))
+	loss := must(call([]*autograd.GradTensor{logits, autograd.New(must(tensor.FromInt64(targets, len(targets))))}, "cross_entropy", nil))[0]
+	require.NoError(t, loss.Backward(ctx, nil, autograd.Options{Retain: true}))
+	for i, l := range leaves {
+		require.InDeltaSlice(t, want[i], l.Grad().Float32s(), 1e-5)
+	}
+	require.NoError(t, loss.Backward(ctx, nil, autograd.Options{})) // computed again
+	for i, l := range leaves {
+		require.InDelta(t, 2*want[i][0], l.Grad().Float32s()[0], 1e-5)
+	}
+}
+
+func TestOptimizersOfLeaves(t *testing.T) {
+	x, frozen := leafOf([]float32{1, 2}, 2), leafOf([]float32{3}, 1)
+	h := optim.DefaultConfig("sgd")
+	h.LR = 0.5
+	o := must(NewOptimizer(h, []ParamGroup{{Name: "a", Hyper: h.Hyper, Tensors: []*autograd.GradTensor{x}, Names: []string{"mine"}},
+		{Name: "b", Hyper: h.Hyper, Tensors: []*autograd.GradTensor{frozen}}}))
+	defer o.Close()
+	y := must(call([]*autograd.GradTensor{x, leafOf([]float32{2, 4}, 1, 2)}, "linear", nil))[0]
+	require.NoError(t, y.Backward(context.Background(), nil, autograd.Options{Retain: true}))
+	require.NoError(t, o.Step())
+	require.Equal(t, []float32{0, 0}, x.Data().Float32s())
+	require.Equal(t, []float32{3}, frozen.Data().Float32s(), "it has no gradient")
+	require.ErrorIs(t, y.Backward(context.Background(), nil, autograd.Options{}), autograd.ErrChanged)
+
+	require.ErrorIs(t, o.SetGroups([]optim.Hyper{h.Hyper}), ErrArgument)
+	slow := h.Hyper
+	slow.LR = 0.25
+	require.NoError(t, o.SetGroups([]optim.Hyper{slow, slow}))
+	scaler := must(optim.NewGradScaler(optim.ScalerConfig{Mode: "static", InitScale: 2}))
+	require.True(t, must(o.StepWith(scaler)))
+	require.Equal(t, []float32{-0.25, -0.5}, x.Data().Float32s())
+	_, err := o.StepWith(scaler)
+	require.ErrorIs(t, err, optim.ErrOrder)
+
+	slow.LR = -1
+	require.NoError(t, o.SetGroups([]optim.Hyper{slow, slow}))
+	require.Error(t, o.Step(), "hyperparameters are validated by the step")
+	ids := autograd.New(must(tensor.FromInt64([]int64{1}, 1)))
+	_, err = NewOptimizer(h, []ParamGroup{{Hyper: h.Hyper, Tensors: []*autograd.GradTensor{x, ids}}})
+	require.ErrorContains(t, err, "groups[0].params[1]")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -71,4 +72,46 @@ func TestModelsThatCannotBeComparedAreNamed(t *testing.T) {
 		require.ErrorIs(t, err, ErrOption)
 	}
 	require.NoError(t, a.Close(), "nobody holds it any more")
+}
+
+// Models of other shapes, or with layers that the other has not, differ in all of what they do not share.
+func TestModelsOfOtherShapesAreCompared(t *testing.T) {
+	cfg := Config{VocabSize: 24, HiddenSize: 16, IntermediateSize: 16, NumHiddenLayers: 2, NumAttentionHeads: 2, NumKeyValueHeads: 1}
+	deep, err := NewRandom(&cfg, 1, LoadOptions{})
+	require.NoError(t, err)
+	defer deep.Close()
+	cfg.IntermediateSize = 20
+	wide, err := NewRandom(&cfg, 1, LoadOptions{})
+	require.NoError(t, err)
+	defer wide.Close()
+	small := smallModel(t, 1)
+	for _, pair := range [][2]*Model{{small, deep}, {deep, small}} {
+		diffs, err := Diff(context.Background(), pair[0], pair[1])
+		require.NoError(t, err)
+		alone := 0
+		for _, d := range diffs {
+			if strings.Contains(d.Name, "layers.1.") {
+				alone++
+				require.False(t, d.Equal(), d.Name)
+			}
+		}
+		require.NotZero(t, alone)
+	}
+	diffs, err := Diff(context.Background(), deep, wide)
+	require.NoError(t, err)
+	for _, d := range diffs {
+		if strings.Contains(d.Name, "mlp.gate_proj") {
+			require.Equal(t, d.Values, d.Differ)
+			require.False(t, d.Equal())
+		}
+	}
+	same, err := Diff(context.Background(), deep, deep)
+	require.NoError(t, err)
+	for _, d := range same {
+		require.True(t, d.Equal(), d.Name)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err = Diff(ctx, deep, deep)
+	require.ErrorIs(t, err, context.Canceled)
 }

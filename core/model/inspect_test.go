@@ -2,6 +2,10 @@ package model_test
 
 import (
 	"context"
+	"encoding/json"
+	"io/fs"
+	"math"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -92,4 +96,95 @@ func TestInspectSaysWhatIsWrongWithATensorAndGoesOn(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	_, err = model.Inspect(context.Background(), filepath.Join(t.TempDir(), "nothing"), true, "x86")
 	require.Error(t, err)
+}
+
+// ONNX models have their weights under the exporter's names, or ours with the codes' scale beside them.
+func TestInspectShowsAnONNXModel(t *testing.T) {
+	path := filepath.Join("../../tests_go/testdata/onnx", "own_int2.onnx")
+	m, err := model.Load(context.Background(), path, model.LoadOptions{})
+	require.NoError(t, err)
+	defer m.Close()
+	info, err := model.Inspect(context.Background(), path, true, "x86")
+	require.NoError(t, err)
+	require.Equal(t, "onnx", info.Format)
+	require.NotEmpty(t, info.Metadata["operations"].(map[string]int)["MatMul"])
+	require.Contains(t, info.Metadata["inputs"], "input_ids")
+	gate := m.Blocks[0].FFN.Gate.Ternary
+	counts := map[int8]int{}
+	for _, c := range gate.Codes(nil) {
+		counts[c]++
+	}
+	seen := 0
+	for _, tensor := range info.Tensors {
+		require.Empty(t, tensor.Error, tensor.Name)
+		if tensor.Name == "model.layers.0.mlp.gate_proj.weight" {
+			seen++
+			require.Equal(t, []int{gate.Cols, gate.Rows}, tensor.Shape)
+			require.Equal(t, &model.TernaryStats{Minus: counts[-1], Zero: counts[0], Plus: counts[1], Scale: gate.Scale}, tensor.Ternary)
+		}
+	}
+	require.Equal(t, 1, seen)
+	floats, err := model.Inspect(context.Background(), filepath.Join("../../tests_go/testdata/onnx", "torchscript.onnx"), true, "x86")
+	require.NoError(t, err)
+	for _, tensor := range floats.Tensors {
+		require.Nil(t, tensor.Ternary)
+	}
+}
+
+// Metadata may hold numbers that JSON has no spelling for.
+func TestInspectSpellsNumbersThatJSONDoesNotHave(t *testing.T) {
+	nan, inf := math.NaN(), math.Inf(-1)
+	path := ggufParts(t, func(entries map[string]any, _ map[string]*container.Tensor) {
+		entries["test.narrow"], entries["test.wide"], entries["test.half"] = float32(nan), inf, float32(0.5)
+		entries["test.list"], entries["test.wides"], entries["test.words"] = []float32{1, float32(nan)}, []float64{inf, 2}, []string{"a"}
+	})
+	info, err := model.Inspect(context.Background(), path, false, "x86")
+	require.NoError(t, err)
+	for key, want := range map[string]any{
+		"test.narrow": "NaN", "test.wide": "-Inf", "test.half": float32(0.5), "test.list": []any{float32(1), "NaN"}, "test.wides": []any{"-Inf", 2.0},
+		"test.words": []string{"a"},
+	} {
+		require.Equal(t, want, info.Metadata[key], key)
+	}
+	_, err = json.Marshal(info)
+	require.NoError(t, err)
+}
+
+func TestRawTensorIsAPieceOfTheFile(t *testing.T) {
+	path, name := filepath.Join(golden, "llama_bitlinear_packed"), "model.norm.weight"
+	whole, err := model.RawTensor(path, name, 0, 1<<30)
+	require.NoError(t, err)
+	info, err := model.Inspect(context.Background(), path, false, "x86")
+	require.NoError(t, err)
+	for _, tensor := range info.Tensors {
+		if tensor.Name == name {
+			require.Len(t, whole, int(tensor.Bytes))
+		}
+	}
+	piece, err := model.RawTensor(path, name, 3, 5)
+	require.NoError(t, err)
+	require.Equal(t, whole[3:8], piece)
+	end, err := model.RawTensor(path, name, len(whole), 5)
+	require.NoError(t, err)
+	require.Empty(t, end)
+	for _, bad := range [][2]int{{-1, 5}, {len(whole) + 1, 1}, {0, -1}} {
+		_, err := model.RawTensor(path, name, bad[0], bad[1])
+		require.ErrorIs(t, err, model.ErrOption)
+	}
+	_, err = model.RawTensor(path, "nothing", 0, 1)
+	require.ErrorIs(t, err, container.ErrTensorMissing)
+	_, err = model.RawTensor(filepath.Join(t.TempDir(), "nothing"), name, 0, 1)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// What is no model, or a broken one, is an error in every format.
+func TestInspectRefusesWhatIsNoModel(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"x.bitnet", "x.onnx", "x.gguf", "x.safetensors"} {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte("not a model, and long enough to have a header"), 0o666))
+		_, err := model.Inspect(context.Background(), path, true, "x86")
+		require.ErrorIs(t, err, container.ErrFormat, name)
+		require.ErrorContains(t, err, path)
+	}
 }

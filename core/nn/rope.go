@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 
@@ -35,8 +36,10 @@ func NewRoPE(headDim int, theta float64, scaling *RopeScaling) (*RoPE, error) {
 	if scaling == nil {
 		return &RoPE{f}, nil
 	}
+	if err := scaling.check(); err != nil {
+		return nil, err
+	}
 	switch s := *scaling; s.Type {
-	case "", "default":
 	case "linear":
 		for i := range f {
 			f[i] /= float32(s.Factor)
@@ -54,10 +57,31 @@ func NewRoPE(headDim int, theta float64, scaling *RopeScaling) (*RoPE, error) {
 				f[i] = float32((1-smooth)*float64(v)/s.Factor + float64(smooth*float64(v)))
 			}
 		}
-	default:
-		return nil, fmt.Errorf("rope_scaling: unknown rope_type %q (known: default, linear, llama3)", s.Type)
 	}
 	return &RoPE{f}, nil
+}
+
+// check refuses what would make frequencies that are no numbers.
+func (s *RopeScaling) check() error {
+	positive := func(field string, value float64) error {
+		if !(value > 0) || math.IsInf(value, 0) {
+			return fmt.Errorf("rope_scaling.%s = %v: expected a finite number > 0 with rope_type %q", field, value, s.Type)
+		}
+		return nil
+	}
+	switch s.Type {
+	case "", "default":
+		return nil
+	case "linear":
+		return positive("factor", s.Factor)
+	case "llama3":
+		if s.HighFreqFactor <= s.LowFreqFactor {
+			return fmt.Errorf("rope_scaling.high_freq_factor = %v: expected more than low_freq_factor = %v", s.HighFreqFactor, s.LowFreqFactor)
+		}
+		return cmp.Or(positive("factor", s.Factor), positive("low_freq_factor", s.LowFreqFactor), positive("high_freq_factor", s.HighFreqFactor),
+			positive("original_max_position_embeddings", float64(s.OriginalMaxPositionEmbeddings)))
+	}
+	return fmt.Errorf("rope_scaling: unknown rope_type %q (known: default, linear, llama3)", s.Type)
 }
 
 // Angles are the cosines and sines of a step's positions, computed once a step and shared by its layers. The zero value is for
