@@ -195,6 +195,9 @@ func TestHooksSeeAndReplaceGradients(t *testing.T) {
 	y = call(t, "square", x)
 	_, _ = y.RegisterHook(func(*tensor.Tensor) (*tensor.Tensor, error) { return tensor.FromFloat32([]float32{1, 2}, 2) })
 	require.ErrorIs(t, y.Backward(context.Background(), nil, Options{}), ErrGradient)
+	y = call(t, "square", x)
+	_, _ = y.RegisterHook(func(*tensor.Tensor) (*tensor.Tensor, error) { return tensor.FromInt64([]int64{1}, 1) })
+	require.ErrorIs(t, y.Backward(context.Background(), nil, Options{}), ErrGradient)
 }
 
 func TestAWalkStopsForHooksOfOthers(t *testing.T) {
@@ -349,6 +352,32 @@ func TestGradCheckFindsAWrongGradient(t *testing.T) {
 	require.InDelta(t, 6*bad.Analytic, bad.Numeric, 0.01, "1 where 2x = 6 is right")
 	require.Equal(t, []float32{1, 2, 3}, x.data.Float32s(), "inputs are as they were")
 	require.ErrorIs(t, GradCheck(wrong, []*GradTensor{constant(1)}, CheckOptions{}), ErrNoGrad)
+}
+
+func TestGradCheckSaysWhatItCannotCheck(t *testing.T) {
+	failure := errors.New("no")
+	calls := 0
+	after := func(n int) func(in []*GradTensor) ([]*GradTensor, error) {
+		calls = 0
+		return func(in []*GradTensor) ([]*GradTensor, error) {
+			if calls++; calls > n {
+				return nil, failure
+			}
+			return Grad.Call("square", in, nil)
+		}
+	}
+	x := leafWith(1, 2)
+	for _, n := range []int{0, 1, 3} {
+		require.ErrorIs(t, GradCheck(after(n), []*GradTensor{x}, CheckOptions{}), failure)
+		require.Equal(t, []float32{1, 2}, x.data.Float32s(), "inputs are as they were")
+	}
+	require.NoError(t, GradCheck(after(100), []*GradTensor{constant(1), x}[1:], CheckOptions{}))
+	apart := func(in []*GradTensor) ([]*GradTensor, error) { return []*GradTensor{constant(1)}, nil }
+	require.ErrorIs(t, GradCheck(apart, []*GradTensor{x}, CheckOptions{}), ErrNoGrad)
+	require.ErrorIs(t, GradCheck(after(100), []*GradTensor{call(t, "square", x)}, CheckOptions{}), ErrNotLeaf)
+	undefined := func(in []*GradTensor) ([]*GradTensor, error) { return Grad.Call("log", in, nil) }
+	err := GradCheck(undefined, []*GradTensor{leafWith(-1)}, CheckOptions{})
+	require.ErrorIs(t, err, ErrCheck, "NaN agrees with nothing")
 }
 
 // A graph of several goroutines that share leaves has the sum of their gradients, whole numbers here.

@@ -2,6 +2,7 @@ package tensor
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -332,4 +333,32 @@ func TestSoftmaxOfLargeValuesIsFinite(t *testing.T) {
 	got, err := Softmax(floats(t, []float32{1e30, 1e30, inf}, 3), 0)
 	require.NoError(t, err)
 	require.Equal(t, []float32{0.5, 0.5, 0}, got.Float32s())
+}
+
+// Over the rows of a large array the kernel reads tiles of columns, and steps over each output's elements in the same order.
+func TestReductionsOfColumnsHaveTheBitsOfThoseOfRows(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, shape := range [][]int{{700, 100}, {9, 8}, {3, 50, 41}, {130, 3, 33}} {
+		values := make([]float32, product(shape))
+		for i := range values {
+			values[i] = float32(random.NormFloat64())
+		}
+		x, err := FromFloat32(values, shape...)
+		require.NoError(t, err)
+		for _, axis := range []int{0, len(shape) - 2} {
+			order := append(without([]int{0, 1, 2}[:len(shape)], axis), axis)
+			last, err := x.Permute(order...)
+			require.NoError(t, err)
+			rows, err := last.Contiguous()
+			require.NoError(t, err)
+			for name, op := range map[string]func(*Tensor, []int, bool) (*Tensor, error){"sum": Sum, "mean": Mean, "max": Max, "min": Min} {
+				columns, err := op(x, []int{axis}, false)
+				require.NoError(t, err)
+				want, err := op(rows, []int{-1}, false)
+				require.NoError(t, err)
+				require.Equal(t, want.Shape(), columns.Shape())
+				require.Equal(t, want.Float32s(), columns.Float32s(), "%s of axis %d of %v", name, axis, shape)
+			}
+		}
+	}
 }
