@@ -131,6 +131,9 @@ def test_shares_and_errors_have_a_number_for_each_projection(model: BitNetModel,
     shares = numbers(viz.ternary_shares(model))
     assert shares.shape == (7, 2)
     assert shares[5, 1] == pytest.approx(100 * float((model.weight(UP).numpy() == 0).mean()))
+    colors = {(text.get_position(), text.get_color()) for text in viz.ternary_shares(model).axes[0].texts}
+    high, low = (np.unravel_index(place, shares.shape)[::-1] for place in (shares.argmax(), shares.argmin()))
+    assert {(tuple(map(int, high)), "black"), (tuple(map(int, low)), "white")} <= colors  # to be read on its colour
     errors = numbers(viz.quantization_errors(trainable))
     assert errors[5, 1] == pytest.approx(trainable.quantization_error(UP).sqnr)
     with pytest.raises(ArgumentError, match="trainable model"):
@@ -249,6 +252,8 @@ def test_a_roofline_places_work_by_its_multiplications(model: BitNetModel) -> No
     profile.read_limit_gb_s = 10.0
     axes = viz.roofline(profile).axes[0]
     placed = {text.get_text(): text.xy for text in axes.texts}
+    by_height = sorted((text.xy[1], text.get_ha()) for text in axes.texts if text.get_text() in work)
+    assert [side for _, side in by_height] == ["left", "right", "left", "right", "left", "right"][: len(by_height)]
     qkv = work["qkv"]
     assert placed["qkv"] == pytest.approx((qkv.multiplications / qkv.bytes, qkv.multiplications / qkv.seconds / 1e9))
 

@@ -47,10 +47,16 @@ def roofline(profile: "Profile", *, path: str | PathLike[str] | None = None) -> 
         axes.annotate(
             f"{kind}: {peak / 1e9:,.0f}", (right, peak / 1e9), fontsize=8, ha="right", va="bottom", color="gray"
         )
-    for i, (op, (x, y)) in enumerate(places.items()):
-        share = next(one.seconds for one in ops if one.op == op) / profile.seconds
+    lowest = sorted(places, key=lambda op: places[op][::-1])
+    for i, one in enumerate(ops):
+        x, y = places[one.op]
+        share = one.seconds / profile.seconds
         axes.scatter([x], [y], s=20 + 400 * share, color=COLORS[i % len(COLORS)], alpha=0.8, zorder=3)
-        axes.annotate(op, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8)
+        to_left = lowest.index(one.op) % 2 == 1  # neighbours in height have their names on different sides
+        axes.annotate(
+            one.op, (x, y), xytext=(-9 if to_left else 9, 0), textcoords="offset points", fontsize=8,
+            ha="right" if to_left else "left", va="center",
+        )  # fmt: skip
     axes.set_title(f"{profile.rows} tokens in {profile.steps} steps; areas are shares of the time", fontsize=10)
     axes.legend(loc="lower right", fontsize=8)
     return finished(figure, path)

@@ -82,6 +82,7 @@ def weight_histogram(model: "BitNetModel", name: str, *, bins: int = 101, path: 
         bars = axes.bar([str(code) for code in _CODES], heights, color=list(_CODES.values()), edgecolor="gray")
         axes.bar_label(bars, [f"{100 * n / max(values.size, 1):.1f} %" for n in heights])
         axes.set(xlabel=f"code, times {weight.scale:.4g}")
+        axes.margins(y=0.1)  # room for the highest label
     else:
         axes.hist(values, bins=count, color=_CODES[-1])
         axes.set(xlabel="value")
@@ -197,6 +198,7 @@ def _grid(table: dict[str, float], title: str, percent: bool = False) -> "Figure
     if len(layers) <= 16:
         for y, line in enumerate(cells):
             for x, value in enumerate(line):
-                axes.text(x, y, f"{value:.1f}", ha="center", va="center", color="white", fontsize=8)
+                color = "black" if shown.norm(value) > 0.6 else "white"  # the high colours of viridis are light
+                axes.text(x, y, f"{value:.1f}", ha="center", va="center", color=color, fontsize=8)
     figure.colorbar(shown)
     return figure
