@@ -374,6 +374,55 @@ def test_errors_are_short_and_have_a_status(
         assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "kind", "says"),
+    [
+        (("generate", "x", "-m", "no-such-model", "--json"), 1, "ModelNotFoundError", "no-such-model"),
+        (("generate", "x", "-m", "no-such-model", "--log-format", "json"), 1, "ModelNotFoundError", "no-such-model"),
+        (("--log-format", "json", "chat", "-m", "no-such-model"), 1, "ModelNotFoundError", "no-such-model"),
+        (("generate", "x", "--top-k", "many", "--json"), 2, "BadParameter", "'--top-k'"),
+        (("generate", "--json"), 2, "MissingParameter", "prompt"),
+        (("generate", "x", "--json", "--no-such-option"), 2, "NoSuchOption", "--no-such-option"),
+        (("generate", "x", "--logprobs", "1", "--log-format", "json"), 2, "BadParameter", "add --json"),
+        (("diff", "no-such-model", "bitnet-shakespeare", "--json"), 2, "ModelNotFoundError", "no-such-model"),
+        (("verify", "no-such-model", "--json"), 1, "ModelNotFoundError", "no-such-model"),
+        (("serve", "--kv-bytes", "0"), 1, "ArgumentError", "kv_bytes = 0"),  # its log is JSON
+    ],
+)
+def test_errors_are_json_where_the_result_or_the_log_is(
+    bitnet: Terminal, arguments: tuple[str, ...], status: int, kind: str, says: str
+) -> None:
+    found, out, err = bitnet(*arguments)
+    assert (found, out) == (status, "")
+    told = json.loads(err)
+    assert {"time", "level", "logger", "event", "type", "error", "status"} == set(told)
+    assert (told["level"], told["event"], told["type"], told["status"]) == ("error", "failed", kind, status)
+    assert says in told["error"]
+    assert bitnet("perplexity", "/no/such/file")[2].startswith("bitnet: ")  # the next command speaks as it is told
+
+
+def test_at_a_terminal_a_server_says_in_words_why_it_does_not_start(
+    bitnet: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert bitnet("serve", "--kv-bytes", "0")[2].startswith("bitnet: kv_bytes = 0")
+    assert json.loads(bitnet("serve", "--kv-bytes", "0", "--log-format", "json")[2])["status"] == 1
+
+
+def test_quiet_commands_say_nothing_but_their_results(bitnet: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("First Citizen: speak. " * 60)
+    train = ("train", "--data", str(tmp_path / "text"), "--set", "model.num_hidden_layers=1", "--max-steps", "2")
+    train += ("--batch-size", "1", "--context-length", "16", "--out", str(tmp_path / "out"))
+    status, out, err = bitnet(*train, "--quiet")
+    assert (status, err) == (0, "")
+    assert f"saved {tmp_path / 'out'}" in out
+    assert "training: " in bitnet(*train, "--overwrite")[2]
+    bench = ("bench", "decode", "--shape", "tiny", "--tokens", "2", "--repeat", "1", "--no-cache", "--json")
+    status, out, err = bitnet(*bench, "--quiet")
+    assert (status, err) == (0, "")
+    assert json.loads(out)
+
+
 def test_an_interrupt_has_its_status(bitnet: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
@@ -400,9 +449,9 @@ def test_the_environment_is_checked_by_info(monkeypatch: pytest.MonkeyPatch) -> 
     result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
     assert len(json.loads(result.stdout)["environment_errors"]) == 2
-    assert result.stderr.startswith("bitnet: ")
+    told = json.loads(result.stderr)["error"]
     for word in ("BITNET_NUM_THREADS", "many", "BITNET_MEMORY_BUDGET", "much"):
-        assert word in result.stderr
+        assert word in told
     env = dict(os.environ, BITNET_MEMORY_BUDGET="3GiB")
     result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0

@@ -1,6 +1,8 @@
 """What --help shows works, and shells complete commands."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,15 +49,42 @@ def test_the_examples_run(name: str, tmp_path: Path) -> None:
             assert done.returncode == 0, f"{example}\n{done.stdout}{done.stderr}"
 
 
-def test_bash_completes_commands_and_options() -> None:
-    def complete(words: str) -> list[str]:
-        env = os.environ | {
-            "_BITNET_COMPLETE": "complete_bash",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(len(words.split()) - 1),
-        }
-        command = [sys.executable, "-c", "from bitnet_rust.cli import run; run()"]
-        return subprocess.run(command, env=env, capture_output=True, text=True).stdout.split()
+COMMAND = [sys.executable, "-c", "from bitnet_rust.cli import run; raise SystemExit(run())"]
 
-    assert complete("bitnet gen") == ["generate"]
-    assert complete("bitnet generate --temp") == ["--temperature"]
+
+def complete(shell: str, words: str) -> list[str]:
+    """What the command answers the shell's script when Tab is pressed after these words."""
+    asked = {
+        "bash": {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)},
+        "zsh": {"_TYPER_COMPLETE_ARGS": words},
+        "fish": {"_TYPER_COMPLETE_ARGS": words, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    }[shell]
+    env = os.environ | {"_BITNET_COMPLETE": f"complete_{shell}"} | asked
+    answer = subprocess.run(COMMAND, env=env, capture_output=True, text=True).stdout
+    if shell == "zsh":  # _arguments '*: :(("word":"help"
+        return re.findall(r'^(?:_arguments .*\(\()?"([^"]+)"', answer, re.MULTILINE)
+    return [line.partition("\t")[0] for line in answer.splitlines() if line]  # fish: word, tab, help
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_options_and_choices(shell: str) -> None:
+    assert complete(shell, "bitnet gen") == ["generate"]
+    assert complete(shell, "bitnet generate --temp") == ["--temperature"]
+    assert complete(shell, "bitnet config p") == ["path"]
+    assert complete(shell, "bitnet serve --mode l") == ["latency"]
+    assert complete(shell, "bitnet no-such-command x") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_what_completes_is_a_script_of_the_shell(shell: str, tmp_path: Path) -> None:
+    shown = subprocess.run(
+        COMMAND, env=os.environ | {"_BITNET_COMPLETE": f"source_{shell}"}, capture_output=True, text=True
+    )
+    assert shown.returncode == 0
+    for word in ("bitnet", f"complete_{shell}"):
+        assert word in shown.stdout
+    if shutil.which(shell) is None:
+        pytest.skip(f"NOT TESTED: whether {shell} reads its script. It is not installed")
+    (tmp_path / "script").write_text(shown.stdout)
+    parsed = subprocess.run([shell, "-n", tmp_path / "script"], capture_output=True, text=True)
+    assert (parsed.returncode, parsed.stderr) == (0, "")

@@ -137,7 +137,7 @@ def test_an_unusable_variable_is_named(monkeypatch: pytest.MonkeyPatch, bitnet: 
     with pytest.raises(ArgumentError, match=says):
         _ = Settings().quiet
     status, out, err = bitnet("config", "show", "--json")
-    assert (status, err) == (1, f"bitnet: {says}\n")
+    assert (status, json.loads(err)["error"]) == (1, says)
     assert json.loads(out)["settings"]["quiet"]["error"] == says
     assert bitnet("models") == (1, "", f"bitnet: {says}\n")
 

@@ -164,14 +164,28 @@ class Recipe:
 
 
 def run(
-    recipe: Recipe, out: Path, *, resume: bool, overwrite: bool, progress: bool, local_files_only: bool = False
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    progress: bool,
+    quiet: bool = False,
+    local_files_only: bool = False,
 ) -> dict[str, Any]:
     """Makes the model of a recipe in the directory out: the model, its tokenizer, checkpoints, a log, the recipe. With local_files_only
     nothing is downloaded.
 
+    With progress a bar is drawn, without it a line on stderr says now and then how far it is, and with quiet nothing does.
+
     Gives path, steps, parameters, loss, eval_loss, eval_accuracy and perplexity (None without evaluation), a sample, and the paths of
     exports by format.
     """
+
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
     _refuse(out, resume, overwrite)
     _refuse_own_exports(recipe, out, resume)
     exports = _exports(recipe.export)
@@ -202,15 +216,15 @@ def run(
         probe = Trainer(model, stated, teacher=teacher)
         quantization = model.config.get("quantization_config", {})  # a GPT-2 of floats has none
         if quantization.get("quantization_mode") == "offline" and "pretrained" in recipe.model:
-            print(_PACKED, file=sys.stderr, flush=True)
+            say(_PACKED)
         dataset = probe.dataset(train, "data.train")
         check = probe.dataset(held_out, "data.eval", evaluation=True) if held_out else None
         training = _training(recipe.training, out, dataset, check)
         recipe.training = {name: value for name, value in training.to_dict().items() if _stated(name, value)}
         sample = _sample_options(recipe.sample, model.tokenizer, train, recipe.training["seed"])
-        output = _Output(recipe, out, dataset, check)
+        output = _Output(recipe, out, dataset, check, say)
         trainer = Trainer(model, training, teacher=teacher, progress=progress, callbacks=[output])
-        if not progress:
+        if not progress and not quiet:
             trainer.callbacks.append(PrintProgress())
         if not resume:
             _clear(out)
@@ -242,8 +256,10 @@ class _Output(Callback):
     """The directory of a run: what it is made of when it begins, so that a mistake leaves all as it was, and with each
     checkpoint the model, so that a run that was killed, and one that is under way, can be tried."""
 
-    def __init__(self, recipe: Recipe, out: Path, train: Dataset, check: Dataset | None) -> None:
-        self._recipe, self._out = recipe, out
+    def __init__(
+        self, recipe: Recipe, out: Path, train: Dataset, check: Dataset | None, say: Callable[[str], object]
+    ) -> None:
+        self._recipe, self._out, self._say = recipe, out, say
         learn, validate = (0 if data is None else json.loads(data.info())["tokens"] for data in (train, check))
         checked = f"{validate:,}" if validate else "none"
         self._data = f"{learn:,} tokens to learn from, {checked} to validate on"
@@ -255,7 +271,7 @@ class _Output(Callback):
         parameters, vocabulary = trainer.model.num_parameters(), trainer.model.config.vocab_size
         how_far = f" from update {trainer.step}" if trainer.step else ""
         model = f"{parameters:,} parameters, vocabulary of {vocabulary:,}"
-        print(f"training{how_far}: {model}; {self._data}", file=sys.stderr, flush=True)
+        self._say(f"training{how_far}: {model}; {self._data}")
 
     def on_checkpoint(self, trainer: Trainer, path: str) -> None:
         trainer.model.save_pretrained(self._out)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..configuration import settings
 from ..files import check_place
 from ..hub_options import Offline, Revision
 from ..profile import Profile
@@ -326,8 +327,13 @@ def _options(
 ) -> Any:  # fmt: skip
     return {
         "model": model, "revision": revision, "local_files_only": offline, "threads": threads, "isa": isa, "head_dtype": head_dtype, "packing": packing, "kv_dtype": kv_dtype, "ffn_density": ffn_density,
-        "seed": seed, "cache": not no_cache, "progress": lambda line: print(line, file=sys.stderr),
+        "seed": seed, "cache": not no_cache, "progress": _say,
     }  # fmt: skip
+
+
+def _say(line: str) -> None:
+    if not settings.quiet:
+        print(line, file=sys.stderr)
 
 
 def _check_files(trace: Path | None, picture: Path | None) -> None:

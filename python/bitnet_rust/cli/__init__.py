@@ -1,7 +1,8 @@
 """The ``bitnet`` command.
 
 Exit status: 0 done, 1 the model or the input cannot be used (one line on stderr says why), 2 wrong usage,
-130 interrupted, 143 terminated by SIGTERM. Results go to stdout, progress and errors to stderr; ``--json`` gives one JSON object (or list).
+130 interrupted, 143 terminated by SIGTERM. Results go to stdout, progress and errors to stderr; ``--json`` gives one JSON object (or list),
+and what goes wrong as one, too, on stderr.
 ``--debug`` shows an error's traceback, ``--quiet`` errors alone.
 """
 
@@ -22,7 +23,7 @@ from . import config
 from .about import doctor, info, models
 from .common import Debug, LogFormat, LogLevel, Quiet, prepare, said
 from .files import convert, diff, inspect, verify
-from .output import fail, one_line, show_warning
+from .output import fail, one_line, show_warning, speak_json
 from .serving import serve
 from .text import chat, evaluate, generate, perplexity
 from .training import finetune, tokenize, train
@@ -95,20 +96,22 @@ def run() -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
+            speak_json(False)
             app(prog_name="bitnet")
     except InternalError as defect:
-        return fail(str(defect), 1)  # all its lines: they belong in the report
+        return fail(str(defect), 1, defect)  # all its lines: they belong in the report
     except (BitNetError, OSError, UnicodeDecodeError, MemoryError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        return fail(one_line(error), 1)
+        return fail(one_line(error), 1, error)
     except KeyboardInterrupt:
         return _interrupted()
     except Exception as defect:
         return fail(
             f"{type(defect).__name__}: {one_line(defect)}: this is a defect of bitnet_rust; please report it with what --debug shows",
             1,
+            defect,
         )
     except SystemExit as end:
         if end.code == 130:  # typer's word for the same

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from typer.core import TyperCommand
 from ..configuration import LOG_FORMATS, LOG_LEVELS, PREFIX, near, settings
 from ..errors import ArgumentError
 from .examples import EXAMPLES
+from .output import fail, speak_json
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing on standard error but errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -23,6 +25,7 @@ LogLevel = Annotated[
 LogFormat = Annotated[
     str | None, typer.Option("--log-format", help=f"Log records as {' or '.join(LOG_FORMATS)}.", show_default="text")
 ]
+_UsageError: Any = typer.BadParameter.__base__  # typer has it under no name of its own
 _COMMON = {
     "quiet": (Quiet, False),
     "debug": (Debug, False),
@@ -44,6 +47,7 @@ class Command(TyperCommand):
 
     def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Gives the options the variables and the lines of the file that are their defaults."""
+        speak_json("--json" in args)
         path = [*(parent.command_path.split()[1:] if parent else ()), info_name]
         named = option_names(self)
         for name, option in named.items():
@@ -60,16 +64,23 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Says of a value that was not typed where it stands."""
+        as_json = "--json" in args  # which parsing empties
         try:
             return super().parse_args(ctx, args)
-        except typer.BadParameter as error:
-            source = ctx.get_parameter_source(error.param.name) if error.param is not None else None
+        except _UsageError as error:
+            error.message = error.message.removeprefix(
+                "Value error, "
+            )  # pydantic's, by which newer typers check choices
+            parameter = getattr(error, "param", None)
+            source = ctx.get_parameter_source(parameter.name) if parameter is not None else None
             place = {
                 "DEFAULT_MAP": f"in [{'.'.join(self._path)}] of {settings.path}",
-                "ENVIRONMENT": f"in the environment, {variable(self._path, _long(error.param))}",
+                "ENVIRONMENT": f"in the environment, {variable(self._path, _long(parameter))}" if parameter else "",
             }
             if source is not None and source.name in place:
                 error.message = f"{error.message} ({place[source.name]})"
+            if as_json:
+                raise _ended(error) from error
             raise
 
     def invoke(self, ctx: Any) -> Any:
@@ -77,6 +88,11 @@ class Command(TyperCommand):
         if self._path[0] not in _TOLERANT:
             settings.check()
         return super().invoke(ctx)
+
+
+def _ended(error: Any) -> typer.Exit:
+    """The end of a command that was used wrongly, where its errors are JSON."""
+    return typer.Exit(fail(" ".join(error.format_message().split()), 2, error))
 
 
 def option_names(command: Any) -> dict[str, Any]:
@@ -129,9 +145,13 @@ def _with_common_options(function: Callable[..., Any], command_name: str) -> Cal
     def command(**options: Any) -> Any:
         common = said(**{name: options.pop(name) for name in _COMMON})
         with settings.override(**common), logging(command_name):
+            in_json = _errors_are_json(command_name, bool(options.get("as_json")))
+            speak_json(in_json)
             try:
                 return function(**options)
-            except Exception:
+            except Exception as error:
+                if in_json and isinstance(error, _UsageError):
+                    raise _ended(error) from error
                 if settings.look("debug", strict=False).value:
                     traceback.print_exc()
                 raise
@@ -160,6 +180,14 @@ def logging(command: str, logger: str | None = None) -> AbstractContextManager[N
     if logger is None:
         return logs.to_stderr(level, form)
     return logs.to_stderr("error" if level in ("error", "critical") else "warning", form, logger)
+
+
+def _errors_are_json(command: str, as_json: bool) -> bool:
+    """Whether what goes wrong is said in JSON: where the result is, or the log."""
+    chosen = settings.look("log_format", strict=False)
+    if chosen.source == "default" and command == "serve" and sys.stderr.isatty():
+        return as_json  # somebody looks
+    return as_json or _log_setting("log_format", command) == "json"
 
 
 def _log_setting(name: str, command: str) -> str:

@@ -1,5 +1,6 @@
 """bitnet config: what is set, where, and in which file it would be."""
 
+import os
 from typing import Any
 
 import typer
@@ -53,11 +54,14 @@ def show(context: typer.Context, as_json: AsJSON = False) -> None:
 
 
 @app.command("path")
-def path() -> None:
+def path(as_json: AsJSON = False) -> None:
     """Print where the settings file is, be there one or not."""
     if settings.path is None:
         raise ArgumentError("there is no home directory for a settings file: name one with BITNET_CONFIG")
-    print(settings.path)
+    if as_json:
+        print_json({"path": settings.path, "exists": os.path.exists(settings.path)})
+    else:
+        print(settings.path)
 
 
 def _core_errors() -> list[str]:

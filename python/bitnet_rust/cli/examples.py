@@ -41,7 +41,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "info": ("bitnet info", "bitnet info --json"),
     "doctor": ("bitnet doctor", "bitnet doctor --json"),
     "config show": ("bitnet config show", "BITNET_LOG_LEVEL=info bitnet config show --json"),
-    "config path": ("bitnet config path",),
+    "config path": ("bitnet config path", "bitnet config path --json"),
     "bench decode": ("bitnet bench decode --shape tiny --tokens 4 --repeat 1 --no-cache",),
     "bench prefill": ("bitnet bench prefill --shape tiny --tokens 16 --repeat 1 --no-cache",),
     "bench batch": ("bitnet bench batch --shape tiny --size 1 --size 2 --tokens 4 --repeat 1 --no-cache",),

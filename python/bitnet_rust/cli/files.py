@@ -8,7 +8,7 @@ import typer
 
 from ..errors import ArgumentError, BitNetError
 from .options import AsJSON, HeadDType, I2SLayout, Offline, Packing, Quantize, Revision
-from .output import cell, fail, load_model, one_line, print_json, print_table, watched, working
+from .output import cell, fail, load_model, one_line, print_json, print_table, quiet, watched, working
 
 if TYPE_CHECKING:
     from ..comparison import ModelDiff
@@ -206,7 +206,7 @@ def _print_verification(found: "Verification") -> None:
     ]
     print_table(["", ""], rows)
     for kind, notes in (("problem", found.problems), ("warning", found.warnings)):
-        for note in notes:
+        for note in notes if kind == "problem" or not quiet() else ():
             about = f" {note['tensor']}:" if note["tensor"] and note["tensor"] not in note["message"] else ""
             print(f"{kind} ({note['check']}):{about} {note['message']}", file=sys.stderr)
 
@@ -336,7 +336,7 @@ def diff(
         with working("comparing"):
             found = diff_models(a, b, logits=not no_logits, **options)
     except (BitNetError, OSError, MemoryError) as error:
-        raise typer.Exit(fail(one_line(error), 2)) from error
+        raise typer.Exit(fail(one_line(error), 2, error)) from error
     if as_json:
         print_json(found.to_dict())
     else:

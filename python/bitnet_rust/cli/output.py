@@ -1,6 +1,7 @@
 """What the commands have in common: loading under a progress bar, tables, JSON, errors on one line."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -125,10 +126,38 @@ def show_warning(
 ) -> None:
     """A warning on one line of stderr, without the place in our code: a `warnings.showwarning`."""
     if not quiet():
-        print(f"bitnet: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        text = " ".join(str(message).split())
+        _say(f"bitnet: warning: {text}", "warning", "warned", type=category.__name__, warning=text)
 
 
-def fail(message: str, status: int) -> int:
-    """Prints the message on stderr and gives the exit status."""
-    print(f"bitnet: {message}", file=sys.stderr)
+def fail(message: str, status: int, error: BaseException | None = None) -> int:
+    """Says on stderr why the command ends, and gives the exit status."""
+    _say(
+        f"bitnet: {message}",
+        "error",
+        "failed",
+        type=type(error).__name__ if error else None,
+        error=message,
+        status=status,
+    )
     return status
+
+
+_as_json = False
+
+
+def speak_json(asked: bool) -> None:
+    """Whether errors and warnings are lines of JSON, of the form of log records, from now on."""
+    global _as_json
+    _as_json = asked
+
+
+def _say(text: str, level: str, event: str, **fields: Any) -> None:
+    if _as_json:
+        from ..logs import LOGGER, JSONFormatter
+
+        number = logging.getLevelNamesMapping()[level.upper()]
+        record = logging.makeLogRecord({"name": f"{LOGGER}.cli", "levelno": number, "levelname": level.upper()})
+        record.event, record.fields = event, {name: value for name, value in fields.items() if value is not None}
+        text = JSONFormatter().format(record)
+    print(text, file=sys.stderr)

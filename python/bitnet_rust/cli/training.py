@@ -9,7 +9,7 @@ import typer
 from ..progress import Bar
 from ..runtime import set_num_threads
 from .options import AsJSON, Offline, Quantize, Revision, Threads
-from .output import print_json, watched, working
+from .output import print_json, quiet, watched, working
 
 if TYPE_CHECKING:
     from ..recipe import Recipe
@@ -171,10 +171,10 @@ def _run_recipe(
         chosen.default_finetuning()
     try:
         result = recipe.run(
-            chosen, out, resume=resume, overwrite=overwrite, local_files_only=offline, progress=watched()
+            chosen, out, resume=resume, overwrite=overwrite, local_files_only=offline, progress=watched(), quiet=quiet()
         )
     except (KeyboardInterrupt, SystemExit) as end:
-        for note in getattr(end, "__notes__", ()):
+        for note in () if quiet() else getattr(end, "__notes__", ()):
             print(f"{note}; continue it with bitnet {command} --out {out} --resume", file=sys.stderr)
         raise
     if as_json:
