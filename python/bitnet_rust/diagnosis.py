@@ -23,7 +23,7 @@ class Check(NamedTuple):
 
     name: what was looked at.
     state: "ok", "note" for what may be slower or is missing, or "wrong".
-    found: a sentence, with what to do about it.
+    found: what there is, or what is wrong with it, in words.
     """
 
     name: str

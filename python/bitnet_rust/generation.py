@@ -45,8 +45,8 @@ class SamplingOptions(TypedDict, total=False):
     ignore_eos: let the model's own end tokens pass.
     prompt_lookup_num_tokens: guess so many tokens, up to 16, where text repeats itself: faster, same text; 0 guesses
         none.
-    logprobs: with ``details=True``: natural logarithms of the probabilities of each chosen token, and of so many most
-        probable ones.
+    logprobs: natural logarithms of the probabilities of each chosen token, and of so many most probable ones; they are
+        part of what ``generate`` gives with ``details=True``, and of an engine's pieces.
     """
 
     max_new_tokens: int | None

@@ -128,8 +128,8 @@ class TrainingConfig:
         ste_temperature: of "soft", the wider the larger; 0 is 0.5.
         ste_temperature_end: what it is in the end, reached in equal ratios; 0 keeps it.
         ste_temperature_steps: the updates until then.
-        quantization_schedule: progressive quantization: ternary layers compute with a mix of float and quantized numbers,
-            whose share grows from 0 to 1, "linear", as a "cosine", or at once ("step"). By default they are always quantized.
+        quantization_schedule: progressive quantization: ternary layers compute with a mix of float and quantized numbers, and
+            the share of the latter grows from 0 to 1, "linear", as a "cosine", or at once ("step"). By default it is 1.
         quantization_start: the update at which the share begins to grow, or at which it becomes 1 ("step").
         quantization_end: the update at which it is 1; not with "step".
         distillation_alpha: with a teacher, its share of the loss; 0 is 0.5.
