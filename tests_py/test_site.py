@@ -53,6 +53,7 @@ def test_every_command_has_a_section_with_its_options() -> None:
     assert "### bitnet bench decode {#bitnet-bench-decode}" in pages
     section = pages.partition("### bitnet perplexity")[2].partition("\n### ")[0]
     assert "Tokens between windows." in section
+    assert "Examples:\n\n```sh\nbitnet perplexity text.txt\n" in section
 
 
 def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import typer.main
 
 from bitnet_rust import cli
+from bitnet_rust.cli.examples import EXAMPLES
 
 
 def command_pages() -> str:
@@ -37,8 +38,8 @@ def _section(path: tuple[str, ...], command: Any) -> Iterator[str]:
         yield "| argument or option | |\n| --- | --- |"
         yield from (f"| `{names}` | {_cell(text)} |" for names, text in shown)
         yield ""
-    if command.epilog:
-        yield f"{inspect.cleandoc(command.epilog)}\n"
+    if examples := EXAMPLES.get(" ".join(path[1:])):
+        yield "Examples:\n\n```sh\n" + "\n".join(examples) + "\n```\n"
 
 
 def _cell(text: str) -> str:

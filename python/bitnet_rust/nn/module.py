@@ -201,7 +201,7 @@ class Module:
                 ours[name][...] = Tensor(value, dtype=ours[name].dtype)
 
     def extra_repr(self) -> str:
-        """What __repr__ says of the module itself."""
+        """What ``repr()`` says of the module itself."""
         return ""
 
     def __repr__(self) -> str:
