@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,19 +153,19 @@ def test_a_replica_that_is_killed_costs_open_streams_alone(
     alone = [model.generate(prompt, max_new_tokens=24) for prompt in prompts]
     killed, over = threading.Event(), threading.Event()
     wrong: list[str] = []
-    answered = {"before": 0, "after": 0}
+    before_it, after_it = threading.Semaphore(0), threading.Semaphore(0)  # one for each short answer
 
     def short(first: int) -> None:
         at = first
         while not over.is_set():
             i = at = (at + 1) % len(prompts)
-            when = "after" if killed.is_set() else "before"
+            answered = after_it if killed.is_set() else before_it
             try:
                 if ask(client, prompts[i], 24) != alone[i]:
                     wrong.append(f"another text for {prompts[i]}")
             except openai.OpenAIError as error:
                 wrong.append(repr(error))
-            answered[when] += 1
+            answered.release()
 
     ends: list[str] = []
 
@@ -187,20 +187,17 @@ def test_a_replica_that_is_killed_costs_open_streams_alone(
     ]
     for thread in threads:
         thread.start()
-    for _ in range(6):
-        assert begun.acquire(timeout=60)
-    while answered["before"] < 20:
-        time.sleep(0.01)
+    take(begun, 6)
+    take(before_it, 20)
     victim = min(before)
     os.kill(victim, signal.SIGKILL)
     killed.set()
     start = time.monotonic()
-    while len(ready := replicas() - {victim}) < 2 or not running(2):
-        assert time.monotonic() - start < 120, f"no replica in place of the one that was killed: {ready}"
-        time.sleep(0.1)
+    until(
+        lambda: len(replicas() - {victim}) == 2 and running(2), "there is a replica in place of the one that was killed"
+    )
     record_property("seconds_until_a_new_replica", time.monotonic() - start)
-    while answered["after"] < 40:
-        time.sleep(0.01)
+    take(after_it, 40)
     over.set()
     for thread in threads:
         thread.join(120)
@@ -212,6 +209,20 @@ def test_a_replica_that_is_killed_costs_open_streams_alone(
         assert end.startswith("data: "), end
         assert json.loads(end[6:])["error"]["code"] == "replica_lost"
     assert "goes on" in ends
+
+
+def take(semaphore: threading.Semaphore, count: int) -> None:
+    """Waits for so many releases."""
+    for _ in range(count):
+        assert semaphore.acquire(timeout=120)
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Waits until something is so; each look, at processes and at what Ray says of them, takes milliseconds."""
+    for _ in range(20_000):
+        if true():
+            return
+    raise AssertionError(f"it never was so that {what}")
 
 
 def running(count: int) -> bool:
@@ -262,10 +273,7 @@ def test_replicas_come_with_the_load(cluster: str, path: Path) -> None:
     for thread in threads:
         thread.start()
     try:
-        start = time.monotonic()
-        while not running(2):
-            assert time.monotonic() - start < 120
-            time.sleep(0.1)
+        until(lambda: running(2), "there is a second replica")
     finally:
         over.set()
         for thread in threads:
