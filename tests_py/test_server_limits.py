@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import uvicorn
 
-from bitnet_rust import BitNetModel, Tokenizer
+from bitnet_rust import BitNetModel, Engine, Tokenizer
+from bitnet_rust.engine import Handle
+from bitnet_rust.server import create_app
 from serving import Served
 
 ENDLESS: Any = {"prompt": "x", "max_tokens": 10**6, "ignore_eos": True, "stream": True}
@@ -97,6 +101,48 @@ def test_hanging_up_before_a_whole_answer_cancels_it_too(server: Served) -> None
     name = 'bitnet_requests_total{outcome="canceled"}'
     assert figures[name] == before[name] + 1
     until(server, lambda m: m["bitnet_client_disconnects_total"] > before["bitnet_client_disconnects_total"])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_after_a_client_has_hung_up_the_engine_takes_one_step_at_most(
+    endless: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """The server of a program, so that the engine's steps can be read when the request is canceled: the one that runs then may end."""
+    ready, steps = threading.Event(), []
+    with BitNetModel.from_pretrained(endless) as model, Engine(model) as engine:
+        cancel = Handle.cancel
+
+        def counting(handle: Handle) -> None:
+            cancel(handle)
+            steps.append(engine.metrics()["steps"])
+
+        class Server(uvicorn.Server):
+            async def startup(self, sockets: Any = None) -> None:
+                await super().startup(sockets)
+                ready.set()
+
+        monkeypatch.setattr(Handle, "cancel", counting)
+        server = Server(uvicorn.Config(create_app(engine), port=0, log_config=None))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            assert ready.wait(60)
+            body = json.dumps(ENDLESS | {"stream": stream}).encode()
+            with socket.create_connection(server.servers[0].sockets[0].getsockname()) as peer:
+                peer.sendall(
+                    b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                    b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+                )
+                while engine.metrics()["generated_tokens"] < 10:
+                    assert steps == []
+            while engine.metrics()["running"] or not steps:
+                pass
+            figures = engine.metrics()
+            assert figures["canceled"] == 1
+            assert figures["steps"] <= steps[0] + 1
+        finally:
+            server.should_exit = True
+            thread.join(60)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
