@@ -1,6 +1,7 @@
 """bitnet serve as OpenAI's own client sees it."""
 
 import base64
+import gzip
 import json
 import math
 import re
@@ -291,6 +292,7 @@ def test_the_reference_names_every_field_and_metric(server: Served) -> None:
         ({"logit_bias": {"x": 1}}, "logit_bias", "expected a token id and a number"),
         ({"stop_token_ids": [512]}, "stop_token_ids", "stop_token_ids[0] = 512: expected a token id in [0, 512)"),
         ({"top_k": 2**31}, "top_k", "top_k = 2147483648: expected less than"),
+        ({"stop_token_ids": [1] * 1025}, "stop_token_ids", "stop_token_ids has 1025 entries: expected at most 1024"),
         ({"n_predict": 1}, "n_predict", "n_predict: there is no such field; did you mean max_tokens?"),
         ({"logprobs": 21}, "logprobs", "logprobs = 21: expected less than or equal to 20"),
         ({"prompt": []}, "prompt", "prompt = []: expected a text, token ids, or a list of either"),
@@ -330,7 +332,7 @@ def test_what_a_completion_cannot_be_is_said(server: Served, body: dict[str, Any
         ({"response_format": {"type": "json_object"}}, "response_format", "does not support it"),
         ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens", "its newer name"),
         ({"top_logprobs": 2}, "top_logprobs", "expected none without logprobs = true"),
-        ({"messages": []}, "messages", "at least 1 item"),
+        ({"messages": []}, "messages", "messages has 0 entries: expected at least 1"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type", "'text'"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role", "'wizard'"),
         ({"messages": [{"role": "user"}]}, "messages.0.content", "messages.0.content is missing"),
@@ -412,11 +414,20 @@ def test_what_can_be_got_has_a_head(server: Served) -> None:
     assert server.http.head("/v1/completions").status_code == 405
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"text"'])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"text"', b'{"prompt": "\xff"}'])
 def test_a_body_that_is_no_object_is_said(server: Served, body: bytes) -> None:
     answer = server.http.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
     assert (answer.json()["error"]["param"], answer.json()["error"]["code"]) == (None, "invalid_json")
+    assert ("can't decode byte 0xff" in answer.json()["error"]["message"]) == (b"\xff" in body)
+
+
+def test_a_body_that_is_compressed_is_said(server: Served) -> None:
+    body = gzip.compress(json.dumps({"prompt": PROMPT}).encode())
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = server.http.post("/v1/completions", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+    assert answer.json()["error"]["message"] == "Content-Encoding = 'gzip': expected a body as it is"
 
 
 def test_a_model_without_a_chat_template_says_so(tiny_dir: Path) -> None:

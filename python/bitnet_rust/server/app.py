@@ -126,6 +126,11 @@ def _explain_errors(app: FastAPI) -> None:
             told = no_route(request.method, request.url.path, app.openapi()["paths"])
         elif isinstance(error, HTTPException) and error.status_code == 405:
             told = wrong_method(request.method, request.url.path, error.headers)
+        elif isinstance(error, HTTPException) and error.status_code == 400:
+            reason = str(error.__cause__ or error.detail).partition(";")[
+                0
+            ]  # bytes, numbers or depth that no reader takes
+            told = APIError(400, f"the request cannot be read: {reason}", code="invalid_json")
         elif isinstance(error, HTTPException):
             told = APIError(
                 error.status_code, f"{request.method} {request.url.path}: {error.detail}", headers=error.headers

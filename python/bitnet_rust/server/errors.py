@@ -115,6 +115,10 @@ def invalid_request(errors: Sequence[Mapping[str, Any]]) -> APIError:
         return APIError(400, f"{name}: there is no such field{hint}", param=name, code="unknown_parameter")
     if kind == "missing":
         return APIError(400, f"{name} is missing", param=name, code="missing_required_parameter")
+    if kind in ("too_short", "too_long"):
+        count, least, most = (error["ctx"].get(length) for length in ("actual_length", "min_length", "max_length"))
+        expected = f"at least {least}" if kind == "too_short" else f"at most {most}"
+        return APIError(400, f"{name} has {count} entries: expected {expected}", param=name, code="invalid_value")
     reason = error["msg"].removeprefix("Value error, ")
     if kind == "value_error" and not reason.startswith("expected"):  # of the whole request: "field: what is wrong"
         name = ".".join([*path, reason.partition(":")[0]])

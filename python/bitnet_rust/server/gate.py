@@ -85,6 +85,10 @@ class Gate:
             raise APIError(
                 415, f"Content-Type = {kind[:100]!r}: expected application/json", code="unsupported_media_type"
             )
+        if coding := headers.get("content-encoding", "").strip():
+            raise APIError(
+                415, f"Content-Encoding = {coding[:100]!r}: expected a body as it is", code="unsupported_media_type"
+            )
         options = self._service.options
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > options.max_body_bytes:
