@@ -9,7 +9,8 @@ import subprocess
 import sys
 from array import array
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import ml_dtypes  # noqa: F401  NumPy knows bfloat16 by it
 import numpy as np
@@ -28,6 +29,7 @@ from bitnet_rust import (
     Piece,
     _bitnet,
     build_info,
+    list_models,
 )
 
 PROMPT = "First Citizen:"
@@ -347,6 +349,18 @@ def test_a_config_reads_like_an_object_and_a_mapping(tiny: BitNetModel) -> None:
         config.hiden_size  # noqa: B018
     with pytest.raises(AttributeError, match="cannot be changed"):
         config.hidden_size = 1
+
+
+def test_the_types_of_a_configs_fields_are_those_that_are_declared() -> None:
+    declared = {name: kind for name, kind in get_type_hints(BitNetConfig).items() if not name.startswith("_")}
+    stretched = BitNetConfig(preset="tiny", rope_scaling={"rope_type": "linear", "factor": 2}, eos_token_id=[1, 2])
+    for config in (stretched, *(entry.config for entry in list_models())):
+        for name, kind in declared.items():
+            if name.startswith("rope_") and config.model_type == "gpt2":
+                assert name not in config  # its positions are learned
+                continue
+            kinds = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+            assert isinstance(config[name], tuple(get_origin(one) or one for one in kinds)), (name, kind)
 
 
 def test_configs_come_from_files_and_code(tiny_dir: Path, tmp_path: Path) -> None:

@@ -16,12 +16,56 @@ class BitNetConfig(Mapping[str, Any]):
     >>> config.hidden_size
     2560
 
-    Fields: ``architecture``, ``vocab_size``, ``hidden_size``, ``intermediate_size``, ``num_hidden_layers``,
-    ``num_attention_heads``, ``num_key_value_heads``, ``head_dim``, ``hidden_act`` ("relu2", "silu", "relu", "gelu",
-    "gelu_new" or "gelu_pytorch_tanh"), ``max_position_embeddings``, ``rms_norm_eps``, ``rope_theta``, ``rope_scaling``, ``tie_word_embeddings``,
-    ``bos_token_id``, ``eos_token_id``, ``pad_token_id`` and others; ``preset`` names a registered model whose fields
-    are the defaults. What is impossible or unknown raises ``ConfigError`` with the field, the value and the reason.
+    It takes the fields of a Hugging Face config.json, or those of our own form (docs/reference/config.md), of which ``preset``
+    names a registered model whose fields are the defaults. It has the former, as attributes and as a mapping. What is
+    impossible or unknown raises ``ConfigError`` with the field, the value and the reason.
+
+    architectures: one of ["BitNetForCausalLM"], ["BitnetForCausalLM"], ["LlamaForCausalLM"] and ["GPT2LMHeadModel"].
+    model_type: "bitnet", "llama" or "gpt2".
+    vocab_size: rows of the embedding and of the head.
+    hidden_size: width of the residual stream.
+    intermediate_size: width of the feed-forward network.
+    num_hidden_layers: transformer layers.
+    num_attention_heads: heads of queries.
+    num_key_value_heads: heads of keys and values; divides num_attention_heads, fewer means grouped queries.
+    head_dim: width of a head.
+    hidden_act: "relu2" (squared ReLU), "silu", "relu", "gelu", "gelu_new" or "gelu_pytorch_tanh".
+    max_position_embeddings: longest context in tokens.
+    rms_norm_eps: added to the mean square in norms, of LayerNorm to the variance.
+    rope_theta: base of the rotary positions; not there where positions are learned.
+    rope_scaling: how these are stretched, {"rope_type": "linear" or "llama3", "factor", ...}, or None; not there likewise.
+    tie_word_embeddings: embedding and head are one table.
+    attention_bias: the projections of attention have a bias.
+    mlp_bias: those of the feed-forward network have one.
+    bos_token_id: the token that begins a text, or None.
+    eos_token_id: the token, or the tokens, that end a text, or None.
+    pad_token_id: the token that fills up batches, or None.
+    initializer_range: standard deviation of fresh weights.
+    dtype: of the checkpoint's float tensors: "bfloat16", "float16" or "float32".
     """
+
+    architectures: list[str]
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    hidden_act: str
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_scaling: dict[str, Any] | None
+    tie_word_embeddings: bool
+    attention_bias: bool
+    mlp_bias: bool
+    bos_token_id: int | None
+    eos_token_id: int | list[int] | None
+    pad_token_id: int | None
+    initializer_range: float
+    dtype: str
 
     _fields: dict[str, Any]
 
