@@ -74,6 +74,9 @@ def test_commands_that_load_say_where_weights_are_kept_and_when_checksums_are_co
         ),
         (("chat", "-m", "no-such-model"), "--packing", "3bit", ("auto", "2bit", "base3")),
         (("inspect", "no-such-model"), "--i2s-layout", "bogus", ("x86", "arm64", "row4")),
+        (("convert", "no-such-model", "target"), "--to", "pdf", ("native", "hf", "hf-master", "gguf", "onnx")),
+        (("convert", "no-such-model", "target"), "--masters", "float16", ("float32", "bfloat16")),
+        (("bench", "load"), "--format", "onnx", ("native", "hf", "gguf")),
         (("generate", PROMPT, "-m", "no-such-model"), "--resident", "disk", ("auto", "map", "copy")),
         (("generate", PROMPT, "-m", "no-such-model"), "--verify", "later", ("background", "now", "never")),
     ],
@@ -92,7 +95,10 @@ def test_options_with_few_values_show_them_and_are_checked_first(
     assert f"Invalid value for '{option}':" in err
     assert f"'{value}' is not one of " + ", ".join(map(repr, choices)) in err
     assert "|".join(choices) in bitnet(*command, "--help")[1]
-    monkeypatch.setenv(f"BITNET_{command[0]}_{option[2:]}".upper().replace("-", "_"), value)
+    name = "load" if command[0] == "bench" else ""
+    monkeypatch.setenv(
+        "_".join(filter(None, ("BITNET", command[0], name, option[2:]))).upper().replace("-", "_"), value
+    )
     status, _, err = bitnet(*command)
     assert (status, "in the environment, BITNET_" in err) == (2, True)
 

@@ -206,7 +206,7 @@ def test_mistakes_are_named(sources: dict[str, Path], tmp_path: Path) -> None:
 OPTIONS: list[tuple[str, Any, tuple[str, ...], tuple[str, ...]]] = [
     ("type", "tq2_0", ("gguf", "onnx"), ("--type", "tq2_0")),
     ("use_cache", False, ("onnx",), ("--no-cache",)),
-    ("masters", "nonsense", ("hf-master",), ("--masters", "nonsense")),
+    ("masters", "bfloat16", ("hf-master",), ("--masters", "bfloat16")),
     ("derive_masters", True, ("hf-master",), ("--derive-masters",)),
     ("linear_class", "bitlinear", ("hf",), ("--linear-class", "bitlinear")),
     ("compression", "zstd", ("native",), ("--compression", "zstd")),

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -33,9 +33,16 @@ Threads = Annotated[int | None, typer.Option(help="Worker threads.", show_defaul
 ISA = Annotated[
     str | None, typer.Option(help="Instruction set: scalar, avx2, avx512, amx, ...", show_default="the best one")
 ]
-HeadDType = Annotated[str, typer.Option(help="Embedding and output head: auto, bfloat16, int8, int4 or exact.")]
-KVDType = Annotated[str, typer.Option("--kv-dtype", help="Keys and values: float32, float16, bfloat16 or int8.")]
-Packing = Annotated[str, typer.Option(help="Ternary weights: auto, 2bit or base3 (1.6 bits).")]
+HeadDType = Annotated[
+    Literal["auto", "exact", "float32", "bfloat16", "int8", "int4"],
+    typer.Option(help="How embedding and head are held."),
+]
+KVDType = Annotated[
+    Literal["float32", "float16", "bfloat16", "int8"], typer.Option("--kv-dtype", help="How keys and values are held.")
+]
+Packing = Annotated[
+    Literal["auto", "2bit", "base3"], typer.Option(help="How ternary weights are held; base3 takes 1.6 bits each.")
+]
 Density = Annotated[
     float | None,
     typer.Option(
@@ -254,10 +261,13 @@ def _load(
     head_dtype: HeadDType = "auto",
     packing: Packing = "auto",
     format: Annotated[
-        str | None,
-        typer.Option(help="Of the file with random weights: native, hf or gguf.", show_default="native"),
+        Literal["native", "hf", "gguf"] | None,
+        typer.Option(help="Of the file with random weights.", show_default="native"),
     ] = None,
-    resident: Annotated[str, typer.Option(help="Weights of a native file: auto, map or copy.")] = "auto",
+    resident: Annotated[
+        Literal["auto", "map", "copy"],
+        typer.Option(help="Where the weights of a native file are kept: mapped or copied."),
+    ] = "auto",
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 1,
     repeat: Repeat = 5,
     seed: Seed = 0,
@@ -267,7 +277,7 @@ def _load(
     """From a file to the first token, each start in a fresh process."""
     _check_files(None, picture)
     options = _options(model, revision, offline, threads, isa, head_dtype, packing, "float32", None, seed, False)
-    result = load(shape, format=format, resident=resident, prompt=prompt, repeat=repeat, **options)  # type: ignore[arg-type]
+    result = load(shape, format=format, resident=resident, prompt=prompt, repeat=repeat, **options)
     _show(result, None, picture, as_json)
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -217,7 +217,8 @@ def convert(
     ],
     target: Annotated[Path, typer.Argument(help="File that ends in .bitnet, .gguf or .onnx, or a directory.")],
     to: Annotated[
-        str | None, typer.Option(help="native, hf, hf-master, gguf or onnx.", show_default="what TARGET's name says")
+        Literal["native", "hf", "hf-master", "gguf", "onnx"] | None,
+        typer.Option(help="Format of the target.", show_default="what TARGET's name says"),
     ] = None,
     weights_type: Annotated[
         str | None,
@@ -229,24 +230,30 @@ def convert(
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="An ONNX graph without keys and values.")] = False,
     masters: Annotated[
-        str | None, typer.Option(help="Master weights of hf-master as float32 or bfloat16.", show_default="float32")
+        Literal["float32", "bfloat16"] | None,
+        typer.Option(help="How hf-master has master weights.", show_default="float32"),
     ] = None,
     derive_masters: Annotated[
         bool,
         typer.Option("--derive-masters", help="Write master weights of packed ones, which are not those of before."),
     ] = False,
     linear_class: Annotated[
-        str | None, typer.Option(help="Scales of hf as autobitlinear or bitlinear.", show_default="the model's")
+        Literal["autobitlinear", "bitlinear"] | None,
+        typer.Option(help="How hf has scales.", show_default="the model's"),
     ] = None,
     i2s_layout: I2SLayout = "x86",
     quantize: Quantize = False,
     head_dtype: Annotated[
-        str, typer.Option(help="Embedding and head of a native target as auto, float32, bfloat16, int8 or int4.")
+        Literal["auto", "float32", "bfloat16", "int8", "int4"],
+        typer.Option(help="How a native target has embedding and head."),
     ] = "auto",
     packing: Annotated[
-        str, typer.Option(help="Ternary weights of a native target as auto, 2bit or base3 (1.6 bits).")
+        Literal["auto", "2bit", "base3"],
+        typer.Option(help="How a native target has ternary weights; base3 takes 1.6 bits each."),
     ] = "auto",
-    compression: Annotated[str | None, typer.Option(help="zstd: a smaller native file, for shipping.")] = None,
+    compression: Annotated[
+        Literal["zstd"] | None, typer.Option(help="Makes a native file smaller, for shipping.")
+    ] = None,
     max_shard_size: Annotated[
         str | None, typer.Option(help="Divide tensors among files of at most so many bytes, such as 5GB; not of ONNX.")
     ] = None,
@@ -269,7 +276,7 @@ def convert(
     done = run_convert(
         source,
         target,
-        to,  # type: ignore[arg-type]  # checked there
+        to,
         **options,
         check=not no_check,
         dry_run=dry_run,
