@@ -10,10 +10,12 @@ import (
 //
 // Rows lie in panels of 16, panels follow each other. A panel is a sequence of 64-byte blocks, each of 16 rows by 1, 2, 4
 // or 8 neighbouring columns, left to right. A 32-bit lane of a block is one row: lane r, bytes 4r to 4r+3, holds the
-// columns of row r, so that a partial sum never leaves its lane:
+// columns of row r, so that a partial sum never leaves its lane. Only f16 has the rows of a column beside each other, as
+// processors widen halves to lanes:
 //
 //	f32    1 column:   a float32, little endian
 //	bf16   2 columns:  bytes 0 and 1 the even one, bytes 2 and 3 the odd one: the upper halves of float32, little endian
+//	f16    2 columns:  bytes 2r and 2r+1 the even one of row r, bytes 32+2r and 33+2r the odd one: IEEE halves, little endian
 //	int8   4 columns:  byte j is column j, w+128
 //	int4   8 columns:  byte j is column j in its low and column 4+j in its high four bits, each w+8
 //
@@ -27,6 +29,7 @@ type DenseFormat uint8
 const (
 	DenseF32  DenseFormat = iota // float32
 	DenseBF16                    // bfloat16
+	DenseF16                     // float16
 	DenseInt8                    // -127..127, times a scale per row
 	DenseInt4                    // -8..7, times a scale per row and [Int4Group] columns
 )
@@ -43,7 +46,8 @@ var denseFormats = [...]struct {
 	pad       int  // columns are padded to a multiple of this
 	zero      byte // of which an all-zero matrix consists
 }{
-	DenseF32: {"f32", 1, denseQuad, 0}, DenseBF16: {"bf16", 2, denseQuad, 0}, DenseInt8: {"int8", 4, 4, 0x80}, DenseInt4: {"int4", 8, 8, 0x88},
+	DenseF32: {"f32", 1, denseQuad, 0}, DenseBF16: {"bf16", 2, denseQuad, 0}, DenseF16: {"f16", 2, denseQuad, 0},
+	DenseInt8: {"int8", 4, 4, 0x80}, DenseInt4: {"int4", 8, 8, 0x88},
 }
 
 // denseQuad is the number of columns that the float kernels take at a time: the four accumulators of [DenseMatMul].
@@ -52,7 +56,7 @@ const denseQuad = 4
 // denseTiles is larger than the tokens of any kernel, to number format and tokens together.
 const denseTiles = 16
 
-// String is the format's short name: f32, bf16, int8, int4.
+// String is the format's short name: f32, bf16, f16, int8, int4.
 func (f DenseFormat) String() string {
 	if int(f) < len(denseFormats) {
 		return denseFormats[f].name
@@ -82,8 +86,8 @@ func ClearDense(f DenseFormat, panels []byte, cols int) {
 	}
 }
 
-// PackDenseRows makes a panel of up to 16 rows of cols numbers that have the format's own bits already: float32, or bfloat16. Rows begin
-// stride bytes apart in src; those that are not there are zeros.
+// PackDenseRows makes a panel of up to 16 rows of cols numbers that have the format's own bits already: float32, bfloat16 or float16. Rows
+// begin stride bytes apart in src; those that are not there are zeros.
 func PackDenseRows(panel []byte, f DenseFormat, src []byte, stride, rows, cols int) {
 	const op = "PackDenseRows"
 	if f.Integer() || rows < 0 || rows > PanelRows || cols < 0 {
@@ -105,6 +109,30 @@ func PackDenseRows(panel []byte, f DenseFormat, src []byte, stride, rows, cols i
 		flipLanes(turned[:], BlockBytes, 0, tile[:], BlockBytes, 0, 1)
 		copy(panel[c*BlockBytes:blocks*BlockBytes], turned[:])
 	}
+	if f == DenseF16 {
+		for ; blocks > 0; blocks, panel = blocks-1, panel[BlockBytes:] {
+			splitPairs((*[BlockBytes]byte)(panel))
+		}
+	}
+}
+
+// splitPairs makes of 16 lanes of two halves each the even halves and then the odd ones.
+func splitPairs(block *[BlockBytes]byte) {
+	const words = BlockBytes / 8
+	var w [words]uint64
+	for i := range w {
+		w[i] = binary.LittleEndian.Uint64(block[8*i:])
+	}
+	for i := range words / 2 {
+		a, b := w[2*i], w[2*i+1]
+		binary.LittleEndian.PutUint64(block[8*i:], evenHalves(a, b))
+		binary.LittleEndian.PutUint64(block[8*(i+words/2):], evenHalves(a>>16, b>>16))
+	}
+}
+
+// evenHalves are the halves 0 and 2 of a, and those of b.
+func evenHalves(a, b uint64) uint64 {
+	return a&0xffff | a>>16&0xffff0000 | (b&0xffff|b>>16&0xffff0000)<<32
 }
 
 // DenseCols is a number of columns with their padding.
@@ -138,6 +166,8 @@ func denseOffset(f DenseFormat, r, col int) int {
 	switch at := block*BlockBytes + 4*r; f {
 	case DenseBF16:
 		return at + 2*(col%2)
+	case DenseF16:
+		return block*BlockBytes + col%2*BlockBytes/2 + 2*r
 	case DenseInt8:
 		return at + col%4
 	case DenseInt4:
@@ -155,7 +185,7 @@ func Int4ScaleOffset(cols, row, col int) int {
 // int4ScaleOffset is Int4ScaleOffset within a panel, for a group of columns.
 func int4ScaleOffset(r, group int) int { return group/2*(1+int4Run)*BlockBytes + 4*r + 2*(group%2) }
 
-// DenseMatMul multiplies panels p0 to p1 of a float matrix, [DenseF32] or [DenseBF16], with float32 activations:
+// DenseMatMul multiplies panels p0 to p1 of a float matrix, [DenseF32], [DenseBF16] or [DenseF16], with float32 activations:
 //
 //	dst[t*ldd + r-16*p0] = scale[r] * sum_k w[r,k]*x[t*ldx+k]    for t < tokens and the rows r of 16*p0 .. 16*p1
 //
@@ -165,7 +195,7 @@ func int4ScaleOffset(r, group int) int { return group/2*(1+int4Run)*BlockBytes +
 // needs 16*(p1-p0) elements for each token.
 func DenseMatMul(dst []float32, ldd int, f DenseFormat, panels []byte, scale []float32, cols, p0, p1 int, x []float32, ldx, tokens int) {
 	const op = "DenseMatMul"
-	if f != DenseF32 && f != DenseBF16 || p0 < 0 || p1 < p0 || tokens < 0 || cols < 0 {
+	if f > DenseF16 || p0 < 0 || p1 < p0 || tokens < 0 || cols < 0 {
 		panic(fmt.Sprintf("cpu: %s: bad arguments: format %s, panels %d to %d, %d columns, %d tokens", op, f, p0, p1, cols, tokens))
 	}
 	if p0 == p1 || tokens == 0 {
@@ -231,6 +261,10 @@ func DenseRow(dst []float32, f DenseFormat, panels []byte, scale []float32, cols
 		if whole < cols {
 			dst[whole] = denseWeight(f, panel, r, whole)
 		}
+	case DenseF16:
+		for k := range dst {
+			dst[k] = FromHalf(binary.LittleEndian.Uint16(panel[k*BlockBytes/2+2*r:]))
+		}
 	default:
 		for k := range dst {
 			dst[k] = denseWeight(f, panel, r, k)
@@ -252,6 +286,8 @@ func denseWeight(f DenseFormat, panel []byte, r, k int) float32 {
 		return math.Float32frombits(binary.LittleEndian.Uint32(b))
 	case DenseBF16:
 		return math.Float32frombits(uint32(binary.LittleEndian.Uint16(b)) << 16)
+	case DenseF16:
+		return FromHalf(binary.LittleEndian.Uint16(b))
 	default:
 		return float32(int(b[0]) - 128)
 	}

@@ -30,7 +30,7 @@ func densePanel256(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[
 		if scale != nil {
 			s = &scale[half*rows]
 		}
-		w := &panel[half*BlockBytes/2]
+		w := &panel[denseOffset(f, half*rows, 0)]
 		for t, size := 0, 0; t < tokens; t += size {
 			size = tile(tokens-t, 3)
 			denseTile256(f, size, &dst[t*ldd+half*rows], ldd, w, s, &x[t*ldx], ldx, quads)
@@ -64,6 +64,18 @@ func denseTile512(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, sca
 		denseBF16AVX512t5(dst, ldd, w, scale, x, ldx, quads)
 	case int(DenseBF16)*denseTiles + 6:
 		denseBF16AVX512t6(dst, ldd, w, scale, x, ldx, quads)
+	case int(DenseF16)*denseTiles + 1:
+		denseF16AVX512t1(dst, ldd, w, scale, x, ldx, quads)
+	case int(DenseF16)*denseTiles + 2:
+		denseF16AVX512t2(dst, ldd, w, scale, x, ldx, quads)
+	case int(DenseF16)*denseTiles + 3:
+		denseF16AVX512t3(dst, ldd, w, scale, x, ldx, quads)
+	case int(DenseF16)*denseTiles + 4:
+		denseF16AVX512t4(dst, ldd, w, scale, x, ldx, quads)
+	case int(DenseF16)*denseTiles + 5:
+		denseF16AVX512t5(dst, ldd, w, scale, x, ldx, quads)
+	case int(DenseF16)*denseTiles + 6:
+		denseF16AVX512t6(dst, ldd, w, scale, x, ldx, quads)
 	}
 }
 
@@ -81,5 +93,11 @@ func denseTile256(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, sca
 		denseBF16AVX2t2(dst, ldd, w, scale, x, ldx, quads)
 	case int(DenseBF16)*denseTiles + 3:
 		denseBF16AVX2t3(dst, ldd, w, scale, x, ldx, quads)
+	case int(DenseF16)*denseTiles + 1:
+		denseF16AVX2t1(dst, ldd, w, scale, x, ldx, quads)
+	case int(DenseF16)*denseTiles + 2:
+		denseF16AVX2t2(dst, ldd, w, scale, x, ldx, quads)
+	case int(DenseF16)*denseTiles + 3:
+		denseF16AVX2t3(dst, ldd, w, scale, x, ldx, quads)
 	}
 }

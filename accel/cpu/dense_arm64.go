@@ -15,7 +15,7 @@ func densePanel(dst []float32, ldd int, f DenseFormat, panel []byte, scale *[Pan
 			if scale != nil {
 				s = &scale[r]
 			}
-			denseTileNEON(f, size, &dst[t*ldd+r], ldd, &panel[4*r], s, &x[t*ldx], ldx, quads)
+			denseTileNEON(f, size, &dst[t*ldd+r], ldd, &panel[denseOffset(f, r, 0)], s, &x[t*ldx], ldx, quads)
 			if size == 1 {
 				break
 			}
@@ -37,5 +37,11 @@ func denseTileNEON(f DenseFormat, tokens int, dst *float32, ldd int, w *byte, sc
 		denseBF16NEONt2(dst, ldd, w, scale, x, ldx, quads)
 	case int(DenseBF16)*denseTiles + 3:
 		denseBF16NEONt3(dst, ldd, w, scale, x, ldx, quads)
+	case int(DenseF16)*denseTiles + 1:
+		denseF16NEONt1(dst, ldd, w, scale, x, ldx, quads)
+	case int(DenseF16)*denseTiles + 2:
+		denseF16NEONt2(dst, ldd, w, scale, x, ldx, quads)
+	case int(DenseF16)*denseTiles + 3:
+		denseF16NEONt3(dst, ldd, w, scale, x, ldx, quads)
 	}
 }

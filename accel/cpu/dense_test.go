@@ -13,8 +13,8 @@ import (
 )
 
 var (
-	allFormats   = []DenseFormat{DenseF32, DenseBF16, DenseInt8, DenseInt4}
-	floatFormats = []DenseFormat{DenseF32, DenseBF16}
+	allFormats   = []DenseFormat{DenseF32, DenseBF16, DenseF16, DenseInt8, DenseInt4}
+	floatFormats = []DenseFormat{DenseF32, DenseBF16, DenseF16}
 	intFormats   = []DenseFormat{DenseInt8, DenseInt4}
 )
 
@@ -29,6 +29,8 @@ func packDense(f DenseFormat, w []float32, rows, cols int) []byte {
 			binary.LittleEndian.PutUint32(at, math.Float32bits(v))
 		case DenseBF16:
 			binary.LittleEndian.PutUint16(at, uint16(math.Float32bits(v)>>16))
+		case DenseF16:
+			binary.LittleEndian.PutUint16(at, toHalf(v))
 		case DenseInt8:
 			at[0] = byte(int(v) + 128)
 		case DenseInt4:
@@ -40,6 +42,13 @@ func packDense(f DenseFormat, w []float32, rows, cols int) []byte {
 	return panels
 }
 
+// toHalf is a float16 near v.
+func toHalf(v float32) uint16 {
+	var h [1]uint16
+	ToHalves(Float16, h[:], []float32{v})
+	return h[0]
+}
+
 // drawWeights draws weights that a format holds; kind is for the float formats.
 func drawWeights(r *rand.Rand, f DenseFormat, kind string, n int) []float32 {
 	w := floats(r, kind, n)
@@ -47,6 +56,10 @@ func drawWeights(r *rand.Rand, f DenseFormat, kind string, n int) []float32 {
 		switch f {
 		case DenseBF16:
 			w[i] = math.Float32frombits(math.Float32bits(v) &^ 0xffff)
+		case DenseF16:
+			if w[i] = FromHalf(toHalf(v)); kind == "denormal" { // as float16
+				w[i] = FromHalf(uint16(r.Uint32()) & 0x83ff)
+			}
 		case DenseInt8:
 			w[i] = float32(r.IntN(256) - 128)
 		case DenseInt4:
@@ -203,7 +216,11 @@ func TestDenseMatMulWithoutColumnsIsZero(t *testing.T) {
 }
 
 func TestDenseFormatsHaveNames(t *testing.T) {
-	require.Equal(t, "f32 bf16 int8 int4", DenseF32.String()+" "+DenseBF16.String()+" "+DenseInt8.String()+" "+DenseInt4.String())
+	names := ""
+	for _, f := range allFormats {
+		names += f.String() + " "
+	}
+	require.Equal(t, "f32 bf16 f16 int8 int4 ", names)
 	require.Equal(t, "DenseFormat(9)", DenseFormat(9).String())
 	for _, f := range allFormats {
 		require.Equal(t, slices.Contains(intFormats, f), f.Integer())
@@ -215,6 +232,7 @@ func TestDenseLayoutsAreThoseOfTheFileFormat(t *testing.T) {
 	for f, want := range map[DenseFormat]struct{ row, col, at, bytes, cols int }{
 		DenseF32:  {18, 5, 1*8*64 + 5*64 + 4*2, 2 * 8 * 64, 8},
 		DenseBF16: {18, 5, 1*4*64 + 2*64 + 4*2 + 2, 2 * 4 * 64, 8},
+		DenseF16:  {18, 5, 1*4*64 + 2*64 + 32 + 2*2, 2 * 4 * 64, 8},
 		DenseInt8: {18, 6, 1*2*64 + 1*64 + 4*2 + 2, 2 * 2 * 64, 8},
 		DenseInt4: {18, 6, 1*2*64 + 64 + 4*2 + 2, 2 * 2 * 64, 8},
 	} {
@@ -222,7 +240,7 @@ func TestDenseLayoutsAreThoseOfTheFileFormat(t *testing.T) {
 		require.Equal(t, want.bytes, DenseBytes(f, 20, 7), f)
 		require.Equal(t, want.cols, DenseCols(f, 7), f)
 	}
-	require.Equal(t, []int{4, 4, 4, 8}, []int{DenseCols(DenseF32, 1), DenseCols(DenseBF16, 1), DenseCols(DenseInt8, 1), DenseCols(DenseInt4, 1)})
+	require.Equal(t, []int{4, 4, 4, 4, 8}, []int{DenseCols(DenseF32, 1), DenseCols(DenseBF16, 1), DenseCols(DenseF16, 1), DenseCols(DenseInt8, 1), DenseCols(DenseInt4, 1)})
 
 	const cols, panel = 300, (38 + 3) * 64 // blocks of 8 columns behind each block of scales: 16, 16 and 6
 	require.Equal(t, 2*panel, DenseBytes(DenseInt4, 20, cols))
@@ -237,7 +255,7 @@ func TestDenseLayoutsAreThoseOfTheFileFormat(t *testing.T) {
 // Rows of a matrix in the format's own bits are turned into the layout, padding and absent rows with zeros.
 func TestRowsBecomePanelsOfTheLayoutOnEveryISA(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f := rapid.SampledFrom([]DenseFormat{DenseF32, DenseBF16}).Draw(t, "format")
+		f := rapid.SampledFrom(floatFormats).Draw(t, "format")
 		rows, cols := rapid.IntRange(1, PanelRows).Draw(t, "rows"), rapid.IntRange(1, 90).Draw(t, "cols")
 		if rapid.Bool().Draw(t, "full") {
 			rows = PanelRows

@@ -127,6 +127,24 @@ func denseBF16AVX2t2(dst *float32, ldd int, w *byte, scale *float32, x *float32,
 //go:noescape
 func denseBF16AVX2t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 
+// denseF16AVX2t1: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 1,
+// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+//
+//go:noescape
+func denseF16AVX2t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+
+// denseF16AVX2t2: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w and scale point to and t < 2,
+// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+//
+//go:noescape
+func denseF16AVX2t2(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+
+// denseF16AVX2t3: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w and scale point to and t < 3,
+// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+//
+//go:noescape
+func denseF16AVX2t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+
 // joinColumnsAVX2: x[4b..4b+3] = 256*hi+lo of the columns 4b, 4b+2, 4b+1, 4b+3; coarse = (lo+16)>>5; for n columns, a multiple of 16 > 0.
 // It returns the sum of coarse, that of |lo|, and not 0 if a value of hi is -128.
 //
@@ -751,6 +769,42 @@ func denseBF16AVX512t5(dst *float32, ldd int, w *byte, scale *float32, x *float3
 //
 //go:noescape
 func denseBF16AVX512t6(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+
+// denseF16AVX512t1: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 1,
+// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+//
+//go:noescape
+func denseF16AVX512t1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+
+// denseF16AVX512t2: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 2,
+// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+//
+//go:noescape
+func denseF16AVX512t2(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+
+// denseF16AVX512t3: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 3,
+// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+//
+//go:noescape
+func denseF16AVX512t3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+
+// denseF16AVX512t4: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 4,
+// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+//
+//go:noescape
+func denseF16AVX512t4(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+
+// denseF16AVX512t5: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 5,
+// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+//
+//go:noescape
+func denseF16AVX512t5(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+
+// denseF16AVX512t6: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 6,
+// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+//
+//go:noescape
+func denseF16AVX512t6(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 
 // denseIntFinishAVX512: with accHi and accLo the sums of 32 rows for 16 tokens, and 128 times sumHi and sumLo taken off,
 // dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for t < tokens, a multiple of 16 > 0; add: dst += that.

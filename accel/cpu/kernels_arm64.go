@@ -131,6 +131,24 @@ func denseBF16NEONt2(dst *float32, ldd int, w *byte, scale *float32, x *float32,
 //go:noescape
 func denseBF16NEONt3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
 
+// denseF16NEONt1: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 16 rows r of a panel and t < 1,
+// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+//
+//go:noescape
+func denseF16NEONt1(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+
+// denseF16NEONt2: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w and scale point to and t < 2,
+// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+//
+//go:noescape
+func denseF16NEONt2(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+
+// denseF16NEONt3: dst[t*ldd+r] = scale[r] * sum_k w[r,k]*x[t*ldx+k] for the 8 rows r of the half panel that w and scale point to and t < 3,
+// in the order of DenseMatMul; scale may be nil; quads > 0 groups of four columns.
+//
+//go:noescape
+func denseF16NEONt3(dst *float32, ldd int, w *byte, scale *float32, x *float32, ldx int, quads int)
+
 // denseInt8NEONt1: with accHi = sum_k w[r,k]*hi[t*ldx+k] and accLo = sum_k w[r,k]*lo[t*ldx+k],
 // dst[t*ldd+r] = ((float32(accHi)*256 + float32(accLo)) * scale[r]) * inv[t] for the 16 rows r of a panel and t < 1; blocks > 0; add: dst += that.
 //

@@ -26,6 +26,7 @@ var selfTests = []struct {
 	{"base 3 matrix times vector", testBase3},
 	{"float32 matrix", func(r *rand.Rand) []uint32 { return testDense(r, DenseF32) }},
 	{"bfloat16 matrix", func(r *rand.Rand) []uint32 { return testDense(r, DenseBF16) }},
+	{"float16 matrix", func(r *rand.Rand) []uint32 { return testDense(r, DenseF16) }},
 	{"int8 matrix", func(r *rand.Rand) []uint32 { return testDenseInt(r, DenseInt8) }},
 	{"int4 matrix", func(r *rand.Rand) []uint32 { return testDenseInt(r, DenseInt4) }},
 	{"attention", testAttention},
@@ -167,6 +168,8 @@ func densePanels(r *rand.Rand, f DenseFormat, rows, cols int) []byte {
 				binary.LittleEndian.PutUint32(at, v)
 			case DenseBF16:
 				binary.LittleEndian.PutUint16(at, uint16(v>>16))
+			case DenseF16: // with an exponent of up to 14, that of no infinity
+				binary.LittleEndian.PutUint16(at, uint16(v>>16)&0xbfff)
 			case DenseInt8:
 				at[0] = byte(1 + r.IntN(255))
 			case DenseInt4:

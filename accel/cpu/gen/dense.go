@@ -14,7 +14,7 @@ type denseFormat struct {
 	columns int // of a block
 }
 
-var denseFormats = []denseFormat{{"F32", 1}, {"BF16", 2}}
+var denseFormats = []denseFormat{{"F32", 1}, {"BF16", 2}, {"F16", 2}}
 
 // dense emits the products with float dense16 matrices: full panels for one token, which streams from memory, and for several
 // tokens as many rows as the registers hold: 16 with AVX-512, 8 with AVX2.
@@ -122,6 +122,8 @@ func (s simd) decode(f denseFormat, w reg.Register, k, part int, v []reg.VecVirt
 	switch {
 	case f.name == "F32":
 		VMOVUPS(block, v[0])
+	case f.name == "F16":
+		VCVTPH2PS(at(w, 32*k+part*s.bytes/2), v[0])
 	case k%2 == 0:
 		VMOVUPS(block, v[1])
 		VPSLLD(u8(16), v[1], v[0])

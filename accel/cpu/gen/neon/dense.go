@@ -10,7 +10,7 @@ type denseFormat struct {
 
 // dense emits the products with float dense16 matrices: full panels for one token, which streams from memory, and half panels for several.
 func dense() {
-	for _, f := range []denseFormat{{"F32", 1}, {"BF16", 2}} {
+	for _, f := range []denseFormat{{"F32", 1}, {"BF16", 2}, {"F16", 2}} {
 		for tokens := 1; tokens <= 3; tokens++ {
 			denseKernel(f, tokens)
 		}
@@ -46,7 +46,13 @@ func denseKernel(f denseFormat, tokens int) {
 			ldrPost(xb[t], r, 16)
 		}
 		for k := range 4 {
-			if k%f.columns == 0 {
+			if f.name == "F16" {
+				for p := 0; p < parts; p += 2 {
+					ldr(raw[p+1], w, k*blockBytes/2+8*p)
+					halves(raw[p], raw[p+1])
+					halves2(raw[p+1], raw[p+1])
+				}
+			} else if k%f.columns == 0 {
 				ldrs(raw, w, k/f.columns*blockBytes)
 			}
 			for p := range raw {
