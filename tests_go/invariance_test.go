@@ -39,7 +39,7 @@ func contractModels(t *testing.T) map[string]*infer.Engine {
 	gpt2.Quantization.Mode = "online"
 	engines := map[string]*infer.Engine{}
 	for name, cfg := range map[string]model.Config{"bitnet": base, "llama": llama, "gpt2": gpt2} {
-		for _, head := range []string{"float32", "bfloat16", "int8", "int4"} {
+		for _, head := range []string{"float32", "bfloat16", "float16", "int8", "int4"} {
 			if name == "gpt2" && head != "bfloat16" { // the head is that of the others
 				continue
 			}

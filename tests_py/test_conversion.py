@@ -229,7 +229,7 @@ def test_options_of_another_format_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("head", ["float32", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("head", ["float32", "bfloat16", "float16", "int8", "int4"])
 def test_a_native_file_gets_the_head_that_is_asked_for(head: str, shakespeare: BitNetModel, tmp_path: Path) -> None:
     done = convert("bitnet-shakespeare", tmp_path / "m.bitnet", head_dtype=head)
     assert done.agrees

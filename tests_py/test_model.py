@@ -292,7 +292,7 @@ def test_a_model_describes_itself(tiny: BitNetModel) -> None:
     assert "2,364,672" in repr(tiny)
 
 
-@pytest.mark.parametrize("head_dtype", ["float32", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("head_dtype", ["float32", "bfloat16", "float16", "int8", "int4"])
 def test_the_head_can_be_kept_smaller(tiny: BitNetModel, tiny_dir: Path, head_dtype: str) -> None:
     with BitNetModel.from_pretrained(tiny_dir, head_dtype=head_dtype) as model:
         assert model.head_dtype == head_dtype

@@ -76,7 +76,7 @@ func TestAnExactHeadOfARoundedOneIsRefusedWithWhatIsAccepted(t *testing.T) {
 	require.NoError(t, load(t, filepath.Join(golden, "bitnet_offline_packed"), model.LoadOptions{HeadFormat: "int8"}).Save(path, nil))
 	_, err := model.Load(context.Background(), path, model.LoadOptions{HeadFormat: model.HeadExact})
 	require.ErrorIs(t, err, model.ErrOption)
-	require.ErrorContains(t, err, `head_dtype "exact": must be one of auto, float32, bfloat16, int8, int4 for a head that is int8 in the file`)
+	require.ErrorContains(t, err, `head_dtype "exact": must be one of auto, float32, bfloat16, float16, int8, int4 for a head that is int8 in the file`)
 }
 
 func TestADeferredModelHoldsOneLayerAtATime(t *testing.T) {

@@ -48,6 +48,7 @@ func TestTheCheckBeforePlanningCountsWhatTheModelTakes(t *testing.T) {
 		{VocabSize: 100, HiddenSize: 64, IntermediateSize: 88, NumHiddenLayers: 3, NumAttentionHeads: 4},
 		{VocabSize: 100, HiddenSize: 64, IntermediateSize: 88, NumHiddenLayers: 3, NumAttentionHeads: 4, DType: "float32",
 			AttentionBias: true, Quantization: Quantization{ModulesToNotConvert: []string{"q_proj"}}},
+		{VocabSize: 100, HiddenSize: 64, IntermediateSize: 88, NumHiddenLayers: 3, NumAttentionHeads: 4, DType: "float16"},
 	} {
 		for _, packing := range packings() {
 			o := LoadOptions{HeadFormat: "int8", Packing: packing}

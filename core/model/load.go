@@ -32,7 +32,7 @@ const HeadExact = "exact"
 
 // LoadOptions steers Load and NewRandom. The zero value is right for most.
 type LoadOptions struct {
-	// HeadFormat is the form of the output head in memory: "float32", "bfloat16", "int8", "int4", HeadExact, or "auto" (also ""),
+	// HeadFormat is the form of the output head in memory: "float32", "bfloat16", "float16", "int8", "int4", HeadExact, or "auto" (also ""),
 	// which keeps the checkpoint's precision: bfloat16 stays, and so does what bfloat16 holds of a float16 table; others become float32. The head is read for
 	// every token; int8 halves that against bfloat16, and int4 quarters it. A tied embedding is the same table, so it changes with the head;
 	// an untied one keeps its precision.
@@ -312,7 +312,7 @@ const _ = uint(cpu.MaxDenseIntCols - maxHidden)
 var headFormats = []struct {
 	name   string
 	format cpu.DenseFormat
-}{{"float32", cpu.DenseF32}, {"bfloat16", cpu.DenseBF16}, {"int8", cpu.DenseInt8}, {"int4", cpu.DenseInt4}}
+}{{"float32", cpu.DenseF32}, {"bfloat16", cpu.DenseBF16}, {"float16", cpu.DenseF16}, {"int8", cpu.DenseInt8}, {"int4", cpu.DenseInt4}}
 
 // tableFormat is a wanted dense format, or none: keep what the checkpoint has.
 type tableFormat struct {

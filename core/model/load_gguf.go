@@ -103,18 +103,12 @@ func (s *ggufSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	if err != nil {
 		return nil, err
 	}
-	format := cpu.DenseBF16 // of what was quantized
+	format, decode := cpu.DenseBF16, gguf.Dequantize // of what was quantized
 	if slices.Contains(floats, w.DType) {
-		if format, err = s.natural(w); err != nil {
-			return nil, err
-		}
+		format, decode = natural(w.DType), nil
 	}
 	if name == "lm_head" || s.cfg.TieWordEmbeddings {
 		format = s.head.or(format)
-	}
-	decode := gguf.Dequantize
-	if slices.Contains(floats, w.DType) {
-		decode = nil
 	}
 	d, err := s.dense(w, rows, cols, format, decode)
 	if err != nil {

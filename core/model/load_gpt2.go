@@ -91,11 +91,7 @@ func (s *gpt2Source) linear(module string, out, in int) (*nn.Linear, error) {
 	if s.converts(module) {
 		s.ternarize(l, w, s.cfg.layout(module, s.converts))
 	} else {
-		format, err := s.natural(w.View)
-		if err != nil {
-			return nil, err
-		}
-		if l.Dense, err = s.float(w, out, in, format); err != nil {
+		if l.Dense, err = s.float(w, out, in, natural(w.DType)); err != nil {
 			return nil, err
 		}
 	}

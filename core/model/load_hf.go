@@ -156,11 +156,7 @@ func (s *hfSource) linear(name string, out, in int) (*nn.Linear, error) {
 	biasScale := float32(1)
 	switch {
 	case !s.converts(name):
-		format, err := s.natural(w)
-		if err != nil {
-			return nil, err
-		}
-		if l.Dense, err = s.floatMatrix(w, out, in, format); err != nil {
+		if l.Dense, err = s.floatMatrix(w, out, in, natural(w.DType)); err != nil {
 			return nil, err
 		}
 	case w.DType == safetensors.U8:
@@ -313,10 +309,7 @@ func (s *hfSource) tableAt(tensor, module string, rows, cols int) (*nn.Linear, e
 	if err != nil {
 		return nil, err
 	}
-	format, err := s.natural(w)
-	if err != nil {
-		return nil, err
-	}
+	format := natural(w.DType)
 	if s.cfg.isHead(module) {
 		format = s.head.or(format)
 	}

@@ -174,10 +174,7 @@ func (s *onnxSource) linear(name string, out, in int) (*nn.Linear, error) {
 	l := &nn.Linear{Out: out, In: in}
 	switch {
 	case !s.converts(name):
-		var format cpu.DenseFormat
-		if format, err = s.natural(w.View); err == nil {
-			l.Dense, err = s.float(w, out, in, format)
-		}
+		l.Dense, err = s.float(w, out, in, natural(w.DType))
 	case slices.Contains(floats, w.DType):
 		s.ternarize(l, w, s.cfg.layout(name, s.converts))
 	default:
@@ -292,10 +289,7 @@ func (s *onnxSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	if err != nil {
 		return nil, err
 	}
-	format, err := s.natural(w.View)
-	if err != nil {
-		return nil, err
-	}
+	format := natural(w.DType)
 	if s.cfg.isHead(name) {
 		format = s.head.or(format)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sync/atomic"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
@@ -257,56 +256,15 @@ func weightError(w container.View, first int, err error) error {
 	return e
 }
 
-// natural is the format that keeps the numbers of a float matrix: bfloat16 where it holds all of them, and else float32. Float16 files are
-// mostly made of bfloat16 weights, which come back, at half of float32's size and twice the speed of its head.
-func (s *tensorSource) natural(w container.View) (cpu.DenseFormat, error) {
-	if w.DType == safetensors.BF16 {
-		return cpu.DenseBF16, nil
+// natural is the format that keeps the numbers of a float matrix.
+func natural(dtype string) cpu.DenseFormat {
+	switch dtype {
+	case safetensors.BF16:
+		return cpu.DenseBF16
+	case safetensors.F16:
+		return cpu.DenseF16
 	}
-	if w.DType != safetensors.F16 {
-		return cpu.DenseF32, nil
-	}
-	const chunk = 1 << 18
-	var more atomic.Bool // than bfloat16 holds
-	for at := 0; at < len(w.Data) && !more.Load(); at += s.piece {
-		v := part(w, at, at+s.piece)
-		cpu.Parallel((len(v.Data)+chunk-1)/chunk, task(func(i int) {
-			if !more.Load() && !holdsBFloat16(v.Data[i*chunk:min((i+1)*chunk, len(v.Data))]) {
-				more.Store(true)
-			}
-		}))
-		if err := v.ReleasePages(); err != nil {
-			return 0, err
-		}
-	}
-	if more.Load() {
-		return cpu.DenseF32, nil
-	}
-	return cpu.DenseBF16, nil
-}
-
-// holdsBFloat16 says whether bfloat16 holds all float16 numbers in data: most have three zeros at the end, and the small ones are looked at.
-func holdsBFloat16(data []byte) bool {
-	for ; len(data) >= 8; data = data[8:] {
-		if binary.LittleEndian.Uint64(data)&0x0007_0007_0007_0007 == 0 {
-			continue
-		}
-		for i := 0; i < 8; i += 2 {
-			if !fitsBFloat16(binary.LittleEndian.Uint16(data[i:])) {
-				return false
-			}
-		}
-	}
-	for ; len(data) >= 2; data = data[2:] {
-		if !fitsBFloat16(binary.LittleEndian.Uint16(data)) {
-			return false
-		}
-	}
-	return true
-}
-
-func fitsBFloat16(half uint16) bool {
-	return math.Float32bits(tensor.Float16Bits(half).Float32())&0xffff == 0
+	return cpu.DenseF32
 }
 
 // decodeFloats widens a tensor of one of the floats dtypes.

@@ -116,7 +116,7 @@ func TestHalfPrecisionMasterWeightsLoad(t *testing.T) {
 		c.put(name, safetensors.F16, x.Shape, half)
 	}
 	m := load(t, c.write(), model.LoadOptions{})
-	assert.Equal(t, "bfloat16", m.Info.HeadFormat, "which holds 1")
+	assert.Equal(t, "float16", m.Info.HeadFormat)
 	assert.Equal(t, float32(1), m.Blocks[0].Attn.Q.Ternary.Scale)
 	assert.Equal(t, float32(1), m.Head.Norm.Weight[7])
 }
@@ -236,7 +236,7 @@ func TestModulesThatAreNotConvertedStayFloat(t *testing.T) {
 }
 
 func TestTheHeadFormatIsTheHeadsAndATiedEmbeddings(t *testing.T) {
-	for format, dense := range map[string]cpu.DenseFormat{"float32": cpu.DenseF32, "bfloat16": cpu.DenseBF16, "int8": cpu.DenseInt8, "int4": cpu.DenseInt4, "auto": cpu.DenseBF16} {
+	for format, dense := range map[string]cpu.DenseFormat{"float32": cpu.DenseF32, "bfloat16": cpu.DenseBF16, "float16": cpu.DenseF16, "int8": cpu.DenseInt8, "int4": cpu.DenseInt4, "auto": cpu.DenseBF16} {
 		tied := load(t, filepath.Join(golden, "bitnet_offline_packed"), model.LoadOptions{HeadFormat: format})
 		assert.Same(t, tied.Embed.Table, tied.Head.Proj.Dense, "one table")
 		assert.Equal(t, dense, tied.Embed.Table.Format)

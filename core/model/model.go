@@ -50,7 +50,7 @@ type Info struct {
 	Format      string `json:"format"`       // "hf", "native", "gguf", "memory", "random" or "trainable"
 	Parameters  int64  `json:"parameters"`   // number of weights, a tied table counted once
 	WeightBytes int64  `json:"weight_bytes"` // bytes the weights occupy in memory
-	HeadFormat  string `json:"head_dtype"`   // "float32", "bfloat16", "int8" or "int4"
+	HeadFormat  string `json:"head_dtype"`   // "float32", "bfloat16", "float16", "int8" or "int4"
 	Packing     string `json:"packing"`      // of ternary weights: "2bit" or "base3"
 
 	Metadata map[string]string `json:"metadata,omitempty"` // free-form entries of the native format

@@ -31,7 +31,7 @@ import (
 //     producer        the program that wrote the file
 //     created         when, RFC 3339, UTC
 //     config          the model's config.json
-//     tensors         JSON {tensor: {layout, shape, scale, crc32c, compression}}: layout is panel16, dense16-f32, dense16x2-bf16,
+//     tensors         JSON {tensor: {layout, shape, scale, crc32c, compression}}: layout is panel16, dense16-f32, dense16x2-bf16, dense16x2-f16,
 //     dense16x4-int8, dense16x8-int4g64, vector or file; shape the logical one; scale that of a panel16 matrix; crc32c
 //     the Castagnoli checksum of the tensor's bytes, before compression, in hexadecimal; compression "zstd" or absent
 //     shards          of a model in several files, how many
@@ -95,7 +95,7 @@ var ternaryLayouts = map[string]quant.Layout{
 // denseLayouts names the dense16 forms by the rows and columns of a block, and int4 by the columns that share a scale too. A form whose bytes
 // change gets another name.
 var denseLayouts = map[string]cpu.DenseFormat{
-	"dense16-f32": cpu.DenseF32, "dense16x2-bf16": cpu.DenseBF16, "dense16x4-int8": cpu.DenseInt8, "dense16x8-int4g64": cpu.DenseInt4,
+	"dense16-f32": cpu.DenseF32, "dense16x2-bf16": cpu.DenseBF16, "dense16x2-f16": cpu.DenseF16, "dense16x4-int8": cpu.DenseInt8, "dense16x8-int4g64": cpu.DenseInt4,
 }
 
 // formerLayouts are no longer read: column-major ones, and int4 with one scale a row.

@@ -115,7 +115,7 @@ func TestBadNativeFilesNameFileTensorFoundAndExpected(t *testing.T) {
 		{"another dtype", func(n *native) { n.tensor(q).DType = "I8" }, container.ErrMismatch, q, []string{"I8", "U8"}},
 		{"an unknown layout", func(n *native) { n.index[q]["layout"] = "panel99" }, container.ErrMismatch, q, []string{"panel99", "panel16-base3", "dense16-f32"}},
 		{"a layout of former days", func(n *native) { n.index[embed]["layout"] = "dense16-bf16" }, container.ErrMismatch, embed,
-			[]string{"dense16-bf16", "one of dense16-f32, dense16x2-bf16, dense16x4-int8, dense16x8-int4g64", "save the model again"}},
+			[]string{"dense16-bf16", "one of dense16-f32, dense16x2-bf16, dense16x2-f16, dense16x4-int8, dense16x8-int4g64", "save the model again"}},
 		{"int4 with a scale a row", func(n *native) { n.index[embed]["layout"] = "dense16x8-int4" }, container.ErrMismatch, embed,
 			[]string{"dense16x8-int4", "earlier bitnet_rust", "save the model again from the checkpoint"}},
 		{"a vector of another layout", func(n *native) { n.index[norm]["layout"] = "file" }, container.ErrMismatch, norm, []string{"file", "vector"}},

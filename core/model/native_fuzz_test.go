@@ -25,7 +25,7 @@ func FuzzNative(f *testing.F) {
 		f.Add(content, uint8(0))
 		f.Add(content, uint8(255))
 	}
-	for _, head := range []string{"float32", "bfloat16", "int8", "int4"} {
+	for _, head := range []string{"float32", "bfloat16", "float16", "int8", "int4"} {
 		c := Config{Architecture: ArchBitNet, HiddenAct: ActReLU2, VocabSize: 5, HiddenSize: 8, IntermediateSize: 12, NumHiddenLayers: 1, NumAttentionHeads: 2, TieWordEmbeddings: head != "int8"}
 		m, err := NewRandom(&c, 1, LoadOptions{HeadFormat: head})
 		require.NoError(f, err)

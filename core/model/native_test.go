@@ -123,7 +123,7 @@ func TestTheHeadOfANativeFileCanChangeItsFormat(t *testing.T) {
 	for _, folder := range []string{"bitnet_offline_packed", "llama_bitlinear_packed"} {
 		path := filepath.Join(dir, folder+".bitnet")
 		require.NoError(t, load(t, filepath.Join(golden, folder), model.LoadOptions{}).Save(path, nil))
-		for _, head := range []string{"float32", "bfloat16", "int8", "int4"} {
+		for _, head := range []string{"float32", "bfloat16", "float16", "int8", "int4"} {
 			want := load(t, filepath.Join(golden, folder), model.LoadOptions{HeadFormat: head})
 			got := load(t, path, model.LoadOptions{HeadFormat: head})
 			assert.Equal(t, want.Info.HeadFormat, got.Info.HeadFormat)

@@ -13,6 +13,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
+	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
 
 // NewRandom builds a model of the shape of cfg with random weights, the same for the same seed: for benchmarks, whose speed
@@ -125,8 +126,11 @@ func ones(n int) []float32 { return slices.Repeat([]float32{1}, n) }
 
 // natural is the dense format of the config's dtype.
 func (s *randomSource) natural() cpu.DenseFormat {
-	if s.cfg.DType == "bfloat16" {
+	switch s.cfg.DType {
+	case "bfloat16":
 		return cpu.DenseBF16
+	case "float16":
+		return cpu.DenseF16
 	}
 	return cpu.DenseF32
 }
@@ -189,7 +193,10 @@ func normalDraw(f cpu.DenseFormat, std float64) (t *draw, scale float32) {
 	t = new(draw)
 	if !f.Integer() {
 		for i := range t {
-			t[i] = uint16((math.Float32bits(float32(normalQuantile(i, 16)*std)) + 0x8000) >> 16)
+			v := float32(normalQuantile(i, 16) * std)
+			if t[i] = uint16((math.Float32bits(v) + 0x8000) >> 16); f == cpu.DenseF16 {
+				t[i] = uint16(tensor.ToFloat16(v))
+			}
 		}
 		return t, 1
 	}
@@ -296,7 +303,7 @@ func clearWeight(b []byte, f cpu.DenseFormat, c int) {
 	switch f {
 	case cpu.DenseF32:
 		clear(b[:4])
-	case cpu.DenseBF16:
+	case cpu.DenseBF16, cpu.DenseF16:
 		clear(b[:2])
 	case cpu.DenseInt8:
 		b[0] = 0x80

@@ -44,7 +44,7 @@ func TestRandomModelsAreReproducible(t *testing.T) {
 
 func TestRandomTablesAreNormalAndPaddedWithZeros(t *testing.T) {
 	cfg := model.Config{Architecture: model.ArchLlama, VocabSize: 75, HiddenSize: 45, IntermediateSize: 52, NumHiddenLayers: 1, NumAttentionHeads: 3, HeadDim: 14, TieWordEmbeddings: true, InitializerRange: 0.5}
-	for _, head := range []string{"float32", "bfloat16", "int8", "int4"} {
+	for _, head := range []string{"float32", "bfloat16", "float16", "int8", "int4"} {
 		m, err := model.NewRandom(&cfg, 3, model.LoadOptions{HeadFormat: head})
 		require.NoError(t, err)
 		d := m.Embed.Table
@@ -76,7 +76,7 @@ func keep(dst, src []byte, f cpu.DenseFormat, cols, r, c int) {
 	switch f {
 	case cpu.DenseF32:
 		copy(dst[at:at+4], src[at:])
-	case cpu.DenseBF16:
+	case cpu.DenseBF16, cpu.DenseF16:
 		copy(dst[at:at+2], src[at:])
 	case cpu.DenseInt8:
 		dst[at] = src[at]

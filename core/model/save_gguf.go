@@ -2,7 +2,6 @@ package model
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"math"
@@ -37,8 +36,8 @@ type GGUFOptions struct {
 	MaxShard int64
 }
 
-// SaveGGUF writes the model to a .gguf file, or with MaxShard to a directory. Tables and norms are written without loss, as bfloat16 where
-// that holds every value and as float32 otherwise. The file appears complete or not at all, and so does the directory, which must be new or
+// SaveGGUF writes the model to a .gguf file, or with MaxShard to a directory. Tables are written as they are, norms
+// as float32. The file appears complete or not at all, and so does the directory, which must be new or
 // hold such a model and no other.
 //
 // Errors: ErrOption for a type or path; ErrExport for what GGUF has no place for: norms inside of linears, layers that stay float in
@@ -216,12 +215,9 @@ func ggufRows(c *Config, name string, rows int) func(i int) int {
 	return func(i int) int { return order[i] }
 }
 
-// dense streams a table, as bfloat16 when it is one.
+// dense streams a table in its own float type.
 func (w *ggufWriter) dense(stored, name string, d *quant.Dense, order func(int) int) {
-	dtype := gguf.F32
-	if d.Format == cpu.DenseBF16 {
-		dtype = gguf.BF16
-	}
+	dtype := floatType(d)
 	size, _ := gguf.Bytes(dtype, d.Cols, d.Cols)
 	w.add(stored, name, dtype, d.Rows, d.Cols, func(out io.Writer) error {
 		return w.rows.write(out, d.Rows, size, func(text []byte, first, rows int) {
@@ -286,12 +282,7 @@ func (w *ggufWriter) ternary(stored, name string, t *quant.Ternary, order func(i
 func putValues(text []byte, dtype string, codes []int8, scale float32) {
 	var values [3][]byte // of -1, 0 and 1
 	for i := range values {
-		v := float32(i-1) * scale
-		if dtype == gguf.F16 {
-			values[i] = binary.LittleEndian.AppendUint16(nil, uint16(tensor.ToFloat16(v)))
-		} else {
-			values[i] = appendFloats(nil, dtype, []float32{v})
-		}
+		values[i] = appendFloats(nil, dtype, []float32{float32(i-1) * scale})
 	}
 	text = text[:0]
 	for _, c := range codes {

@@ -61,11 +61,11 @@ func (w *gpt2Writer) linear(module string, l *nn.Linear) error {
 
 // turned adds the matrix [in, out of all parts] and its bias.
 func (w *gpt2Writer) turned(name string, parts ...gpt2Part) {
-	dtype, in, width := safetensors.BF16, parts[0].l.In, 0
+	dtype, in, width := parts[0].dtype, parts[0].l.In, 0
 	var bias []float32
 	for _, p := range parts {
-		if p.dtype != safetensors.BF16 {
-			dtype = p.dtype
+		if p.dtype != dtype {
+			dtype = safetensors.F32
 		}
 		width += p.l.Out
 		bias = append(bias, p.l.Bias...)

@@ -65,8 +65,8 @@ var ErrExport = errors.New("model has no form in this format")
 
 // SaveHF writes the model into a directory (made if need be) as a packed checkpoint that transformers reads: config.json,
 // safetensors, generation_config.json, the files that belong to the place the model was loaded from, and README.md with model card and
-// licence, unless there is one. Float tensors are written
-// without loss, as bfloat16 where that holds every value and as float32 otherwise; an int8 or int4 head becomes float32. The lower-case
+// licence, unless there is one. Float matrices
+// are written as they are, vectors as bfloat16 where that holds every value and as float32 otherwise; an int8 or int4 head becomes float32. The lower-case
 // BitnetForCausalLM becomes a BitNetForCausalLM with its activation, which is the same network.
 //
 // A GPT-2 has the names of GPT2LMHeadModel, matrices [in, out], and float layers: ternary ones have master weights there, and no packed form
@@ -274,10 +274,22 @@ func (w *hfWriter) dense(name, module string, d *quant.Dense) {
 
 // denseType is the type of a float matrix that loses nothing, unless master weights have a shorter one.
 func (w *hfWriter) denseType(d *quant.Dense) string {
-	if d.Format == cpu.DenseBF16 {
-		return safetensors.BF16
+	dtype := floatType(d)
+	if dtype == safetensors.F32 {
+		return cmp.Or(w.masters, dtype)
 	}
-	return cmp.Or(w.masters, safetensors.F32)
+	return dtype
+}
+
+// floatType is the shortest float type that loses nothing of a dense matrix.
+func floatType(d *quant.Dense) string {
+	switch d.Format {
+	case cpu.DenseBF16:
+		return safetensors.BF16
+	case cpu.DenseF16:
+		return safetensors.F16
+	}
+	return safetensors.F32
 }
 
 // masterOf opens the master weights of a ternary layer: those of a model that is trained or of the file it comes from, or derived ones.
@@ -332,9 +344,12 @@ func (w *hfWriter) float(name, module, dtype string, rows, cols int, open func()
 // appendFloats encodes values, rounding to the nearest where dtype does not hold them.
 func appendFloats(dst []byte, dtype string, values []float32) []byte {
 	for _, v := range values {
-		if dtype == safetensors.BF16 {
+		switch dtype {
+		case safetensors.BF16:
 			dst = binary.LittleEndian.AppendUint16(dst, uint16(tensor.ToBFloat16(v)))
-		} else {
+		case safetensors.F16:
+			dst = binary.LittleEndian.AppendUint16(dst, uint16(tensor.ToFloat16(v)))
+		default:
 			dst = binary.LittleEndian.AppendUint32(dst, math.Float32bits(v))
 		}
 	}

@@ -29,7 +29,7 @@ const onnxFrequencies = "model.rotary_emb.inv_freq"
 // Matrices of linears are [in, out], as MatMul wants them: ternary ones int8 codes with a float32 weight_scale (mean|W|) beside
 // them, those that stay float as they are. In type ONNXInt2 codes are two's complements of two bits, the first of a byte in its lowest
 // bits; the file's dtype is U8 then, and its metadata has the shape under the tensor's name. Biases are float32 and what is added last;
-// tables and norms are written without loss, as bfloat16 where that holds every value and as float32 otherwise.
+// tables are written as they are, norms as bfloat16 where that holds every value and as float32 otherwise.
 //
 // Errors: ErrOption for a type.
 func (m *Model) SaveONNXWeights(ctx context.Context, path, kind string) error {

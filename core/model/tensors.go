@@ -17,7 +17,7 @@ var ErrWeight = errors.New("no such weight")
 type LoadedTensor struct {
 	Name  string   `json:"name"`            // as in a Hugging Face checkpoint: "model.layers.0.mlp.up_proj.weight"
 	Shape []int    `json:"shape"`           // [out, in] of a matrix, [n] of a bias or a norm
-	DType string   `json:"dtype"`           // "ternary", or what floats are kept as: "float32", "bfloat16", "int8", "int4"
+	DType string   `json:"dtype"`           // "ternary", or what floats are kept as: "float32", "bfloat16", "float16", "int8", "int4"
 	Bytes int      `json:"bytes"`           // in memory, without a trainable model's master weights and gradients
 	Scale *float32 `json:"scale,omitempty"` // of a ternary tensor: what a code is multiplied by
 }

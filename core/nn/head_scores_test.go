@@ -79,7 +79,7 @@ func TestTheLargestLogitsAreThoseOfTheFloatHead(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
 		vocab, dim, n := rapid.IntRange(1, 400).Draw(t, "vocab"), rapid.IntRange(1, 300).Draw(t, "dim"), rapid.IntRange(1, 3).Draw(t, "rows")
-		format := rapid.SampledFrom([]cpu.DenseFormat{cpu.DenseBF16, cpu.DenseF32}).Draw(t, "format")
+		format := rapid.SampledFrom([]cpu.DenseFormat{cpu.DenseBF16, cpu.DenseF16, cpu.DenseF32}).Draw(t, "format")
 		w := tables[rapid.SampledFrom(names(tables)).Draw(t, "table")](r, vocab, dim)
 		x := hiddenStates[rapid.SampledFrom(names(hiddenStates)).Draw(t, "x")](r, n*dim)
 		k := rapid.SampledFrom([]int{1, 2, 50, MostTop}).Draw(t, "k")

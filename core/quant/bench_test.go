@@ -77,7 +77,7 @@ func BenchmarkPackDense(b *testing.B) {
 	const rows = 4096
 	for _, dtype := range []string{BF16, F16, F32} {
 		src, _ := encode(dtype, gaussian(rows*benchCols, 1))
-		for _, f := range []cpu.DenseFormat{cpu.DenseF32, cpu.DenseBF16, cpu.DenseInt8, cpu.DenseInt4} {
+		for _, f := range []cpu.DenseFormat{cpu.DenseF32, cpu.DenseBF16, cpu.DenseF16, cpu.DenseInt8, cpu.DenseInt4} {
 			b.Run(fmt.Sprintf("%s-%v", dtype, f), func(b *testing.B) {
 				panels, scale := make([]byte, cpu.DenseBytes(f, rows, benchCols)), make([]float32, rows)
 				for b.Loop() {

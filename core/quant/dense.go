@@ -46,9 +46,9 @@ func CheckDense(f cpu.DenseFormat, rows, cols int) error {
 
 // PackDense converts a row-major rows x cols matrix of F32, F16 or BF16 into
 // dense16: dst is cpu.DenseBytes long; rowScale has one element per row for
-// int8 and is ignored for the other formats. float32 is exact, bfloat16 rounds
-// half to even (saturating at the largest finite value), int8 is the symmetric
-// per-row quantizer of Quantize, and int4 its fitted one for each
+// int8 and is ignored for the other formats. float32 is exact, bfloat16 and
+// float16 round half to even (saturating at the largest finite value), int8 is
+// the symmetric per-row quantizer of Quantize, and int4 its fitted one for each
 // cpu.Int4Group columns of a row.
 //
 // Errors: ErrShape, ErrDType, ErrNotFinite with the position.
@@ -57,7 +57,7 @@ func PackDense(dst []byte, rowScale []float32, f cpu.DenseFormat, dtype string, 
 	if err != nil {
 		return err
 	}
-	if dtype == F32 && f == cpu.DenseF32 || dtype == BF16 && f == cpu.DenseBF16 {
+	if dtype == F32 && f == cpu.DenseF32 || dtype == BF16 && f == cpu.DenseBF16 || dtype == F16 && f == cpu.DenseF16 {
 		return packAsIs(dst, f, dtype, src, rows, cols, size)
 	}
 	return PackDenseRows(dst, rowScale, f, rows, cols, func(values []float32, row int) error {
@@ -135,7 +135,7 @@ type rowPacker struct {
 	cols   int
 	panel  []byte
 	values []float32 // 16 rows for float32, else one
-	halves []uint16  // 16 rows for bfloat16
+	halves []uint16  // 16 rows for bfloat16 and float16
 	codes  []int8    // a row of integers
 }
 
@@ -151,7 +151,7 @@ func (w *rowPacker) begin(panel []byte) {
 	case cpu.DenseF32:
 		w.values = make([]float32, cpu.PanelRows*w.cols)
 		return
-	case cpu.DenseBF16:
+	case cpu.DenseBF16, cpu.DenseF16:
 		w.halves = make([]uint16, cpu.PanelRows*w.cols)
 	default:
 		w.codes = make([]int8, w.cols)
@@ -171,7 +171,9 @@ func (w *rowPacker) row(r int) []float32 {
 func (w *rowPacker) pack(r int, values []float32) (scale float32) {
 	switch w.f {
 	case cpu.DenseBF16:
-		roundBFloat16(w.halves[r*w.cols:], values)
+		roundHalves(cpu.BFloat16, w.halves[r*w.cols:], values)
+	case cpu.DenseF16:
+		roundHalves(cpu.Float16, w.halves[r*w.cols:], values)
 	case cpu.DenseInt8:
 		scale = quantizeGroup(w.codes, values, Options{Bits: 8})
 		packInt8Row(w.panel[4*r:], w.codes)
@@ -187,7 +189,7 @@ func (w *rowPacker) end(rows int) {
 	switch w.f {
 	case cpu.DenseF32:
 		cpu.PackDenseRows(w.panel, w.f, bytesOf(w.values), 4*w.cols, rows, w.cols)
-	case cpu.DenseBF16:
+	case cpu.DenseBF16, cpu.DenseF16:
 		cpu.PackDenseRows(w.panel, w.f, bytesOf(w.halves), 2*w.cols, rows, w.cols)
 	}
 }
@@ -228,19 +230,23 @@ func packInt4Row(panel []byte, r int, codes []int8) {
 // bfloat16 rounds a finite float32 half to even; what would become infinite is the largest finite value of its sign.
 func bfloat16(v float32) uint16 {
 	var h [1]uint16
-	roundBFloat16(h[:], []float32{v})
+	roundHalves(cpu.BFloat16, h[:], []float32{v})
 	return h[0]
 }
 
-// roundBFloat16 is bfloat16 for many.
-func roundBFloat16(dst []uint16, values []float32) {
+// roundHalves is bfloat16 for many, in either format.
+func roundHalves(f cpu.Half, dst []uint16, values []float32) {
+	dtype, infinity := BF16, uint16(0x7f80)
+	if f == cpu.Float16 {
+		dtype, infinity = F16, 0x7c00
+	}
 	dst = dst[:len(values)]
-	cpu.ToHalves(cpu.BFloat16, dst, values)
-	if finite(BF16, bytesOf(dst)) {
+	cpu.ToHalves(f, dst, values)
+	if finite(dtype, bytesOf(dst)) {
 		return
 	}
 	for i, h := range dst {
-		if h&0x7fff == 0x7f80 {
+		if h&0x7fff == infinity {
 			dst[i]--
 		}
 	}

@@ -19,7 +19,7 @@ func TestDensePackingKeepsEveryRowWithinItsFormatsRounding(t *testing.T) {
 		w := rapid.SliceOfN(rapid.Float32Range(-2, 2), rows*cols, rows*cols).Draw(t, "w")
 		for _, dtype := range []string{F32, F16, BF16} {
 			src, exact := encode(dtype, w)
-			for _, format := range []cpu.DenseFormat{cpu.DenseF32, cpu.DenseBF16, cpu.DenseInt8, cpu.DenseInt4} {
+			for _, format := range []cpu.DenseFormat{cpu.DenseF32, cpu.DenseBF16, cpu.DenseF16, cpu.DenseInt8, cpu.DenseInt4} {
 				d, err := NewDense(format, dtype, src, rows, cols)
 				require.NoError(t, err)
 				row := make([]float32, cols)
@@ -56,6 +56,8 @@ func denseBound(f cpu.DenseFormat, dtype string, value, largest float64) float64
 		return largest*largestLoss + tiny
 	case f == cpu.DenseBF16 && dtype != BF16:
 		return math.Abs(value)/256 + 1e-40
+	case f == cpu.DenseF16 && dtype != F16:
+		return math.Abs(value)/2048 + 0x1p-25
 	}
 	return 0
 }
@@ -142,7 +144,7 @@ func TestInt4GroupsLoseLessThanRows(t *testing.T) {
 
 func TestPaddingOfADenseMatrixIsZeroWhateverTheBufferHeld(t *testing.T) {
 	src, _ := encode(F32, []float32{1, 2, 3, 4, 5, 6})
-	for _, format := range []cpu.DenseFormat{cpu.DenseF32, cpu.DenseBF16, cpu.DenseInt8, cpu.DenseInt4} {
+	for _, format := range []cpu.DenseFormat{cpu.DenseF32, cpu.DenseBF16, cpu.DenseF16, cpu.DenseInt8, cpu.DenseInt4} {
 		clean, err := NewDense(format, F32, src, 2, 3)
 		require.NoError(t, err)
 		require.Equal(t, len(clean.Panels)+4*len(clean.RowScale), clean.Bytes())
@@ -157,17 +159,31 @@ func TestPaddingOfADenseMatrixIsZeroWhateverTheBufferHeld(t *testing.T) {
 
 func TestNaNAndInfinityInADenseMatrixAreReportedWithTheirPosition(t *testing.T) {
 	const rows, cols = 18, 37
-	for _, format := range []cpu.DenseFormat{cpu.DenseF32, cpu.DenseBF16, cpu.DenseInt8, cpu.DenseInt4} {
-		for _, bits := range []uint16{0x7f80, 0xff80, 0x7fc0} {
-			for _, at := range []int{0, 1, 17*cols + 35, 17*cols + 36} {
-				src, _ := encode(BF16, slices.Repeat([]float32{math.MaxFloat32, -1}, rows*cols/2))
-				binary.LittleEndian.PutUint16(src[2*at:], bits)
-				_, err := NewDense(format, BF16, src, rows, cols)
-				require.ErrorIs(t, err, ErrNotFinite)
-				require.ErrorContains(t, err, fmt.Sprintf("row %d, column %d", at/cols, at%cols))
+	for _, format := range []cpu.DenseFormat{cpu.DenseF32, cpu.DenseBF16, cpu.DenseF16, cpu.DenseInt8, cpu.DenseInt4} {
+		largest := map[string]float32{BF16: math.MaxFloat32, F16: 65504}
+		for dtype, bad := range map[string][]uint16{BF16: {0x7f80, 0xff80, 0x7fc0}, F16: {0x7c00, 0xfc00, 0x7e00}} {
+			for _, bits := range bad {
+				for _, at := range []int{0, 1, 17*cols + 35, 17*cols + 36} {
+					src, _ := encode(dtype, slices.Repeat([]float32{largest[dtype], -1}, rows*cols/2))
+					binary.LittleEndian.PutUint16(src[2*at:], bits)
+					_, err := NewDense(format, dtype, src, rows, cols)
+					require.ErrorIs(t, err, ErrNotFinite)
+					require.ErrorContains(t, err, fmt.Sprintf("row %d, column %d", at/cols, at%cols))
+				}
 			}
 		}
 	}
+}
+
+func TestFloat16SaturatesAtItsLargestNumber(t *testing.T) {
+	src, _ := encode(F32, []float32{65504, 65519, 65520, -1e6, math.MaxFloat32, 1})
+	d, err := NewDense(cpu.DenseF16, F32, src, 2, 3)
+	require.NoError(t, err)
+	row := make([]float32, 3)
+	d.Row(row, 0)
+	require.Equal(t, []float32{65504, 65504, 65504}, row)
+	d.Row(row, 1)
+	require.Equal(t, []float32{-65504, 65504, 1}, row)
 }
 
 func TestBfloat16RoundsHalfToEvenAndSaturates(t *testing.T) {
@@ -177,7 +193,7 @@ func TestBfloat16RoundsHalfToEvenAndSaturates(t *testing.T) {
 	} {
 		require.Equal(t, want, bfloat16(math.Float32frombits(bits)), "%#x", bits)
 		many := make([]uint16, 35) // a few registers, and what is left
-		roundBFloat16(many, slices.Repeat([]float32{math.Float32frombits(bits)}, len(many)))
+		roundHalves(cpu.BFloat16, many, slices.Repeat([]float32{math.Float32frombits(bits)}, len(many)))
 		require.Equal(t, slices.Repeat([]uint16{want}, len(many)), many, "%#x", bits)
 	}
 }

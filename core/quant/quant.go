@@ -12,7 +12,7 @@
 // bits a weight. The package gets them there from every source a checkpoint
 // has: float master weights (Ternarize), Hugging Face's packed bytes (PackHF),
 // plain codes (NewTernary). What stays dense (embeddings, output head) is
-// packed by PackDense in float32, bfloat16, int8 or int4; int8 (a scale a row)
+// packed by PackDense in float32, bfloat16, float16, int8 or int4; int8 (a scale a row)
 // and int4 (a scale for each 64 columns) go through the quantizers of Quantize, which also give 2 and 1 bits
 // and the error measures to choose between them. Activations meet int8 and int4
 // weights as 16-bit integers (QuantizeActivations16), so that these sums are

@@ -128,11 +128,14 @@ func widenF16(h uint32) float32 {
 // subnormals included.
 const halfShift = 0x1p112
 
-// finite says whether all numbers of F32 or BF16 are finite. As in decodeF32 the sum carries for others.
+// finite says whether all numbers are finite. As in decodeF32 the sum carries for others.
 func finite(dtype string, src []byte) bool {
 	sign, step := uint64(sign16), uint64(0x0080008000800080)
-	if dtype == F32 {
+	switch dtype {
+	case F32:
 		sign, step = sign32, 0x0080000000800000
+	case F16:
+		step = 0x0400040004000400
 	}
 	bad := uint64(0)
 	for ; len(src) >= 8; src = src[8:] {

@@ -179,7 +179,7 @@ def convert(
             raise ArgumentError(f"{name} = {value!r}: expected to={expected} with it, found {kind!r}")
     if head_dtype == "exact":
         raise ArgumentError(
-            "head_dtype = 'exact': expected auto, float32, bfloat16, int8 or int4: its int8 scores are not part of a file; "
+            "head_dtype = 'exact': expected auto, float32, bfloat16, float16, int8 or int4: its int8 scores are not part of a file; "
             "load the result with head_dtype='exact'"
         )
     reading = {"i2s_layout": i2s_layout, "quantize": bool(quantize)}
@@ -205,7 +205,7 @@ def convert(
             "parameters": model.num_parameters(),
             "source_bytes": _size(path),
             "rounding": f"the head to {head_dtype}"
-            if head_dtype in ("bfloat16", "int8", "int4")
+            if head_dtype in ("bfloat16", "float16", "int8", "int4")
             else _ROUNDING.get((kind, linear_class if kind == "hf" else weights)),
         }
         options = {

@@ -117,7 +117,7 @@ class BitNetModel:
             ("owner/name"), which is downloaded into the hub's cache. Or a file object with read() and seek() that has the
             bytes of a ``.bitnet`` file, such as io.BytesIO, an open file, or one of fsspec: it is read once, into memory.
         device: "cpu"; for any other DeviceError says what is missing.
-        head_dtype: how the embedding and output head are kept: "float32", "bfloat16", "int8" (one scale a row), "int4" (one
+        head_dtype: how the embedding and output head are kept: "float32", "bfloat16", "float16", "int8" (one scale a row), "int4" (one
             scale for each 64 columns of a row, 4.25 bits a weight), or "auto" for the checkpoint's own precision. "exact" is that precision with int8 scores beside it: greedy decoding, and
             sampling with top_k up to 256, give what "auto" gives, at about the speed of "int8" and the memory of both.
         kv_dtype: how generation keeps the keys and values of the context. "float16" and "bfloat16" take half and "int8" a
@@ -400,7 +400,7 @@ class BitNetModel:
 
     @property
     def head_dtype(self) -> str:
-        """How the output head is kept: "float32", "bfloat16", "int8", "int4", or "exact" for that of the checkpoint with int8 scores beside it."""
+        """How the output head is kept: "float32", "bfloat16", "float16", "int8", "int4", or "exact" for that of the checkpoint with int8 scores beside it."""
         name: str = self._info["head_dtype"]
         return name
 
@@ -969,8 +969,8 @@ def checked_packing(name: Any) -> Any:
 
 def checked_head_dtype(name: Any) -> Any:
     """The name of a form of embedding and head; ArgumentError if it is none."""
-    if name not in ("auto", "exact", "float32", "bfloat16", "int8", "int4"):
-        raise ArgumentError(f"head_dtype = {name!r}: expected auto, exact, float32, bfloat16, int8 or int4")
+    if name not in ("auto", "exact", "float32", "bfloat16", "float16", "int8", "int4"):
+        raise ArgumentError(f"head_dtype = {name!r}: expected auto, exact, float32, bfloat16, float16, int8 or int4")
     return name
 
 

@@ -220,7 +220,8 @@ def _tensors(path: Path) -> Iterator[dict[str, _Tensor]]:
             if name in shapes:
                 dtype, shape = "INT2", json.loads(shapes[name])
             else:
-                dtype, shape = {"F32": "FLOAT", "BF16": "BFLOAT16", "I8": "INT8"}[entry["dtype"]], entry["shape"]
+                types = {"F32": "FLOAT", "BF16": "BFLOAT16", "F16": "FLOAT16", "I8": "INT8"}
+                dtype, shape = types[entry["dtype"]], entry["shape"]
             found[name] = _Tensor(dtype, shape, begin, view[begin:end])
         try:
             yield found

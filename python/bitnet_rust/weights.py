@@ -23,7 +23,7 @@ class Weight:
 
     name: as in a Hugging Face checkpoint: "model.layers.0.mlp.up_proj.weight".
     shape: [out, in] of a matrix, [n] of a bias or a norm.
-    dtype: "ternary", or what floats are kept as: "float32", "bfloat16", "int8" or "int4".
+    dtype: "ternary", or what floats are kept as: "float32", "bfloat16", "float16", "int8" or "int4".
     bytes: what it occupies in memory, without the master weights and gradients of a trainable model.
     scale: of a ternary tensor, what its codes are multiplied by; None of others.
     """

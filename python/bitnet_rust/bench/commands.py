@@ -34,7 +34,7 @@ ISA = Annotated[
     str | None, typer.Option(help="Instruction set: scalar, avx2, avx512, amx, ...", show_default="the best one")
 ]
 HeadDType = Annotated[
-    Literal["auto", "exact", "float32", "bfloat16", "int8", "int4"],
+    Literal["auto", "exact", "float32", "bfloat16", "float16", "int8", "int4"],
     typer.Option(help="How embedding and head are held."),
 ]
 KVDType = Annotated[

@@ -34,7 +34,7 @@ class SubjectOptions(TypedDict, total=False):
     local_files_only: of a model, too: take what the cache has.
     threads: worker threads; by default as num_threads().
     isa: instruction set; by default the one in use.
-    head_dtype: "auto", "bfloat16", "int8", "int4" or "exact" for embedding and output head.
+    head_dtype: "auto", "bfloat16", "float16", "int8", "int4" or "exact" for embedding and output head.
     packing: of ternary weights.
     kv_dtype: of keys and values.
     ffn_density: share of feed-forward neurons that are on, up to 0.5, of random weights for squared ReLU.

@@ -244,7 +244,7 @@ def convert(
     i2s_layout: I2SLayout = "x86",
     quantize: Quantize = False,
     head_dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "int8", "int4"],
+        Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"],
         typer.Option(help="How a native target has embedding and head."),
     ] = "auto",
     packing: Annotated[

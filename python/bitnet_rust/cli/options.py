@@ -9,7 +9,7 @@ from ..hub_options import Revision as Revision
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Model directory, registered name or hub id.")]
 HeadDType = Annotated[
-    Literal["auto", "exact", "float32", "bfloat16", "int8", "int4"],
+    Literal["auto", "exact", "float32", "bfloat16", "float16", "int8", "int4"],
     typer.Option(help="How embedding and head are held."),
 ]
 KVDType = Annotated[
