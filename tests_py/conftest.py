@@ -24,6 +24,23 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 
+# Texts have one width and no colours in every terminal and on every CI machine, of which typer knows some when it is imported, and
+# nobody's own settings are in effect. What an outer make says to its children is not for those of the tests.
+for _name in (
+    "COLUMNS",
+    "FORCE_COLOR",
+    "GITHUB_ACTIONS",
+    "LINES",
+    "MAKEFLAGS",
+    "NO_COLOR",
+    "PY_COLORS",
+    "TERMINAL_WIDTH",
+    "TTY_COMPATIBLE",
+):
+    os.environ.pop(_name, None)
+os.environ["TERM"] = "xterm"
+os.environ["XDG_CONFIG_HOME"] = _HUB_HOME.name
+
 from bitnet_rust import BitNetModel, cli  # noqa: E402
 
 
