@@ -60,7 +60,7 @@ class Served:
 
     def wait(self) -> int:
         """Waits for the process and its log; returns the exit status."""
-        status = self.process.wait(60)
+        status = self.process.wait(600)
         self._reader.join()
         return status
 

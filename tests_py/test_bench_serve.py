@@ -151,9 +151,9 @@ def test_a_server_has_the_texts_of_the_model_alone_and_a_part_of_the_engines_spe
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     r = json.loads(
-        json.dumps(bench.serve("tiny", clients=4, requests=6, prompt=24, tokens=12, seconds=0.5, rounds=2, abandon=5))
+        json.dumps(bench.serve("tiny", clients=4, requests=6, prompt=24, tokens=12, seconds=0.5, rounds=2, abandon=4))
     )
-    assert r["replies"] >= 8
+    assert r["replies"] >= 6
     assert r["abandoned"] >= 1
     assert r["problems"] == {}
     assert r["differing"] == 0

@@ -452,14 +452,14 @@ def test_an_interrupt_before_the_commands_run_has_its_words(bitnet: Terminal, mo
 def test_the_environment_is_checked_by_info(monkeypatch: pytest.MonkeyPatch) -> None:
     env = dict(os.environ, BITNET_NUM_THREADS="many", BITNET_MEMORY_BUDGET="much")
     command = [sys.executable, "-m", "bitnet_rust", "info", "--json"]
-    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert result.returncode == 1
     assert len(json.loads(result.stdout)["environment_errors"]) == 2
     told = json.loads(result.stderr)["error"]
     for word in ("BITNET_NUM_THREADS", "many", "BITNET_MEMORY_BUDGET", "much"):
         assert word in told
     env = dict(os.environ, BITNET_MEMORY_BUDGET="3GiB")
-    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0
     assert json.loads(result.stdout)["memory_budget"] == 3 << 30
 
@@ -475,7 +475,7 @@ def test_the_module_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
 def test_closed_streams_are_empty_ones(closed: str, tiny_dir: Path) -> None:
     command = f"{sys.executable} -m bitnet_rust generate '{PROMPT}' -m '{tiny_dir}' -n 2 {closed}"
-    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=600)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == ("" if closed == ">&-" else "\nB\n")
 
@@ -483,7 +483,7 @@ def test_closed_streams_are_empty_ones(closed: str, tiny_dir: Path) -> None:
 def test_characters_that_the_output_cannot_show_are_escaped() -> None:
     env = dict(os.environ, PYTHONIOENCODING="ascii")
     command = [sys.executable, "-m", "bitnet_rust", "generate", "é", "-n", "1", "--echo"]
-    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0
     assert result.stdout.startswith("\\xe9")
 
@@ -504,7 +504,7 @@ def test_defects_show_all_they_say(bitnet: Terminal, monkeypatch: pytest.MonkeyP
 
 def test_a_closed_pipe_is_no_error_message() -> None:
     command = f"{sys.executable} -m bitnet_rust generate '{PROMPT}' -n 200 | head -c 5"
-    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=600)
     assert result.stderr == ""
     assert len(result.stdout) == 5
 

@@ -483,7 +483,7 @@ try:
 except InternalError as error:
     print(str(error).splitlines()[0])
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert "nil pointer" in result.stdout, result.stderr
 
 

@@ -17,14 +17,14 @@ from conftest import SLOW, TINY
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and makes pipes")
 
-# Of processor time, which other programs do not change much, and of memory beside the pages of the file itself.
+# Of processor time, which other programs do not change much, on a processor of today, and of memory beside the pages of the file itself.
 SECONDS, MB = 1.0, 50.0
 
 
 def run(*arguments: str, script: str | None = None) -> str:
     """In a process of its own: pytest's faulthandler takes signals from Go's runtime, and a failure may be a crash."""
     command = [sys.executable, *(["-c", script] if script else [hostile.__file__]), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={"RUST_BACKTRACE": "0"})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3000, env={"RUST_BACKTRACE": "0"})
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

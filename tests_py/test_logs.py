@@ -136,7 +136,7 @@ assert os.waitpid(child, 0)[1] == 0
 _bitnet.log_selftest(3)
 """
     env = os.environ | {"PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=env)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, env=env)
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split()[:3] for line in done.stdout.splitlines()] == [
         ["ERROR", "bitnet_rust.bindings", "selftest"]
@@ -145,7 +145,7 @@ _bitnet.log_selftest(3)
 
 def test_a_process_without_a_logging_configuration_is_silent_about_what_is_usual() -> None:
     code = "import bitnet_rust; bitnet_rust.BitNetModel.from_config('char').close()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -23,7 +23,7 @@ def python(code: str, **environment: str) -> str:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         env=os.environ | environment,
         check=True,
     )
@@ -143,7 +143,7 @@ print(build_info()["isa"], BitNetModel.from_pretrained("bitnet-shakespeare").gen
 def build_extension(path: str, out: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(out)]
     variables = {k: v for k, v in os.environ.items() if k not in ("CC", "GO")} | {"PATH": path}
-    return subprocess.run(command, cwd=REPO, env=variables, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=REPO, env=variables, capture_output=True, text=True, timeout=600)
 
 
 def fake_go(directory: Path, script: str) -> str:

@@ -160,7 +160,7 @@ def test_max_tokens_has_a_limit_that_the_operator_sets(server: Served) -> None:
 
 
 def test_a_request_has_a_time_in_which_to_arrive_and_one_to_be_done(endless: Path) -> None:
-    with Served("--model", str(endless), "--request-timeout", "0.3", "--body-timeout", "0.3") as server:
+    with Served("--model", str(endless), "--request-timeout", "0.3", "--body-timeout", "1") as server:
         answer = server.http.post(COMPLETIONS, json=ENDLESS | {"stream": False})
         assert answer.status_code == 504
         assert answer.json()["error"]["code"] == "timeout"

@@ -241,7 +241,7 @@ def test_a_signal_ends_it_without_a_file(tmp_path: Path, number: int, status: in
             pipe.write(json.dumps({"text": TEXT}) + "\n")
         pipe.flush()
         child.send_signal(number)
-        _, err = child.communicate(timeout=60)
+        _, err = child.communicate(timeout=600)
     assert child.returncode == status, err
     assert "Traceback" not in err
     assert list(out.parent.iterdir()) == []

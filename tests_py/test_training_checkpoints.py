@@ -271,7 +271,7 @@ def test_ctrl_c_saves_a_running_process(tmp_path: Path) -> None:
     for _ in range(5):
         child.stdout.readline()
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=600)
     assert "KeyboardInterrupt" in err
     assert "the run was saved as" in err
     assert finish(tmp_path) == finish(tmp_path / "whole")

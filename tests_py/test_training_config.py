@@ -535,7 +535,7 @@ def stop_after_a_step(arguments: list[str], number: int) -> tuple[int, str]:
         if line.startswith("step "):
             break
     child.send_signal(number)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=600)
     return child.returncode, err
 
 

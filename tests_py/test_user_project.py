@@ -13,7 +13,7 @@ PROJECT = Path(__file__).parent / "user_project"
 
 def test_it_runs() -> None:
     command = [sys.executable, "-W", "error::DeprecationWarning:bitnet_rust", "-m", "user_project"]
-    done = subprocess.run(command, cwd=PROJECT.parent, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=PROJECT.parent, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "no-such-model" in done.stdout
 
