@@ -69,8 +69,8 @@ def test_commands_that_load_say_where_weights_are_kept_and_when_checksums_are_co
         (
             ("generate", PROMPT, "-m", "no-such-model"),
             "--head-dtype",
-            "float16",
-            ("auto", "exact", "float32", "bfloat16", "int8", "int4"),
+            "float8",
+            ("auto", "exact", "float32", "bfloat16", "float16", "int8", "int4"),
         ),
         (("chat", "-m", "no-such-model"), "--packing", "3bit", ("auto", "2bit", "base3")),
         (("inspect", "no-such-model"), "--i2s-layout", "bogus", ("x86", "arm64", "row4")),

@@ -154,6 +154,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **LLAMA,
         "quantization_config": {**QUANTIZATION, "modules_to_not_convert": ["o_proj", "model.layers.1.mlp", "lm_head"]},
     },
+    "float layers of float16": {
+        **LLAMA,
+        "dtype": "float16",
+        "quantization_config": {**QUANTIZATION, "modules_to_not_convert": ["o_proj", "model.layers.1.mlp", "lm_head"]},
+    },
     "norms inside of linears": {**LLAMA, "quantization_config": {**QUANTIZATION, "use_rms_norm": True}},
     "scaled positions": {**LLAMA, "rope_scaling": ROPE, "head_dim": 16, "quantization_config": QUANTIZATION},
     **{
