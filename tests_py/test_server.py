@@ -422,6 +422,24 @@ def test_a_body_that_is_no_object_is_said(server: Served, body: bytes) -> None:
     assert ("can't decode byte 0xff" in answer.json()["error"]["message"]) == (b"\xff" in body)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"f" * 10**6: 1},
+        {"logit_bias": {"k" * 10**6: 1}},
+        {"temperature": "t" * 10**6},
+        {"model": "m" * 10**6},
+        {"stop": "s" * 10**6},
+        {"stream_options": {"o" * 10**6: 1}, "stream": True},
+    ],
+)
+def test_an_error_does_not_repeat_megabytes_of_a_request(server: Served, body: dict[str, Any]) -> None:
+    answer = server.http.post("/v1/completions", json={"prompt": PROMPT} | body)
+    assert answer.status_code in (400, 404)
+    assert len(answer.content) < 2000
+    assert answer.json()["error"]["code"]
+
+
 def test_a_body_that_is_compressed_is_said(server: Served) -> None:
     body = gzip.compress(json.dumps({"prompt": PROMPT}).encode())
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}

@@ -290,6 +290,9 @@ def test_the_log_has_no_text_of_requests_unless_asked(endless: Path) -> None:
     with Served("--model", str(endless)) as server:
         server.http.post(COMPLETIONS, json=SHORT | {"prompt": "a secret thing"})
         server.http.post(COMPLETIONS, json=SHORT | {"prompt": ["another secret", 5]})
+        server.http.post(COMPLETIONS, json=SHORT | {"a secret field": 5})
+        server.http.post(COMPLETIONS, json=SHORT | {"logit_bias": {"a secret key": 5}})
+        server.http.post(COMPLETIONS, json=SHORT | {"model": "a secret model"})
         server.signal(signal.SIGTERM)
         server.wait()
     assert len(server.log()) >= 4

@@ -47,7 +47,9 @@ class APIError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.code, self.param = status, message, code, param
+        self.status, self.code = status, code
+        self.message = _cut(message, 1000)  # it may repeat what a request has
+        self.param = None if param is None else _cut(param, 200)
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
@@ -85,21 +87,24 @@ def api_error(error: BaseException, retry_after: float = 1.0) -> APIError:
 
 def no_route(method: str, path: str, routes: Iterable[str]) -> APIError:
     """A path that is none of the routes."""
+    path = _cut(path, 100)
     close = difflib.get_close_matches(path, routes, 1, 0.7)
     hint = f"did you mean {close[0]}?" if close else "GET /openapi.json has all there are"
-    return APIError(404, f"{method} {path[:100]}: there is no such route; {hint}", code="unknown_url")
+    return APIError(404, f"{method} {path}: there is no such route; {hint}", code="unknown_url")
 
 
 def wrong_method(method: str, path: str, headers: Mapping[str, str] | None) -> APIError:
     """A route that has other methods."""
     allowed = (headers or {}).get("Allow", "another method")
-    return APIError(405, f"{method} {path[:100]}: expected {allowed}", code="method_not_supported", headers=headers)
+    return APIError(
+        405, f"{method} {_cut(path, 100)}: expected {allowed}", code="method_not_supported", headers=headers
+    )
 
 
 def invalid_request(errors: Sequence[Mapping[str, Any]]) -> APIError:
     """The first of pydantic's errors, in our words."""
     error = errors[0]
-    path = [str(part) for part in error["loc"] if part != "body"]
+    path = [_cut(str(part), 100) for part in error["loc"] if part != "body"]
     name = ".".join(path)
     kind, value = error["type"], error.get("input")
     if kind in ("json_invalid", "json_type"):
@@ -129,5 +134,8 @@ def invalid_request(errors: Sequence[Mapping[str, Any]]) -> APIError:
 
 def excerpt(value: Any) -> str:
     """A value of a request, short enough for a message."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
+    return _cut(repr(value), 100)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."

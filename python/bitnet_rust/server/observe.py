@@ -117,7 +117,10 @@ class Observer:
                 fields["answers"] = ["".join(piece.text for piece in made) for made in pieces]
         if record.error is not None:
             metrics.errors.labels(record.error.code or "other").inc()
-            fields |= {"code": record.error.code, "param": record.error.param}
+            named = (
+                record.error.code != "unknown_parameter" or self._service.options.log_prompts
+            )  # else it is the client's text
+            fields |= {"code": record.error.code, "param": record.error.param if named else None}
             if status >= 500 or self._service.options.log_prompts:  # what is wrong with a request repeats parts of it
                 fields["error"] = record.error.message
         quiet = route.startswith(("/health", "/metrics")) and status < 400
