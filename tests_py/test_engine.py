@@ -278,6 +278,24 @@ def test_tasks_iterate_and_await(engine: Engine, tiny: BitNetModel) -> None:
     assert asyncio.run(main()) == tiny.generate(["First", "ROMEO:"] * 5, max_new_tokens=15)
 
 
+def test_a_step_wakes_an_event_loop_once_however_many_requests_it_continues(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        wake = loop.call_soon_threadsafe
+        monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *call: (calls.append(call), wake(*call))[1])
+        await asyncio.gather(*(engine.submit("First", max_new_tokens=20, ignore_eos=True) for _ in range(8)))
+
+    asyncio.run(main())
+    engine.close()  # the last step is counted then
+    figures = engine.metrics()
+    assert figures["generated_tokens"] == 160
+    assert 1 <= len(calls) <= figures["steps"]
+
+
 def test_a_canceled_task_cancels_its_request(slow: BitNetModel) -> None:
     async def consume(handle: Handle) -> None:
         async for _ in handle:

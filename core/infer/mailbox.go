@@ -69,6 +69,16 @@ func (m *Mailbox) put(e Event) {
 	m.mu.Unlock()
 }
 
+func (m *Mailbox) putStep(list []outcome) {
+	m.mu.Lock()
+	for i := range list {
+		o := &list[i]
+		m.events = append(m.events, Event{ID: o.r.handle.id, Token: o.tok, Cached: o.r.found, Finish: o.finish, Err: o.err})
+	}
+	m.wake()
+	m.mu.Unlock()
+}
+
 func (m *Mailbox) wake() {
 	select {
 	case m.signal() <- struct{}{}:

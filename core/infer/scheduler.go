@@ -305,9 +305,7 @@ func (s *Scheduler) step() error {
 		return err
 	}
 	now := s.now()
-	for i := range list {
-		s.deliver(&list[i], now)
-	}
+	s.deliver(list, now)
 	c := &s.b.count
 	if s.tune != nil {
 		s.tune.observe(c.rows, c.decoding, c.short, now.Sub(start))
@@ -317,24 +315,34 @@ func (s *Scheduler) step() error {
 	return nil
 }
 
-// deliver tells a request what a step brought.
-func (s *Scheduler) deliver(o *outcome, now time.Time) {
-	r := o.r
+// deliver tells requests what a step brought. Those that share a mailbox find all of it there at once: to wake a reader for each of its
+// events would cost more than the events.
+func (s *Scheduler) deliver(list []outcome, now time.Time) {
 	s.mu.Lock()
-	if o.err == nil {
-		if r.times.first.IsZero() {
-			r.times.first = now
-			s.m.TimeToFirstToken.observe(now.Sub(r.times.submitted).Seconds())
-		} else {
-			s.m.TimePerToken.observe(now.Sub(r.times.last).Seconds())
+	for i := range list {
+		o := &list[i]
+		if times := &o.r.times; o.err == nil {
+			if times.first.IsZero() {
+				times.first = now
+				s.m.TimeToFirstToken.observe(now.Sub(times.submitted).Seconds())
+			} else {
+				s.m.TimePerToken.observe(now.Sub(times.last).Seconds())
+			}
+			times.last = now
 		}
-		r.times.last = now
-	}
-	if o.err != nil || o.finish != "" {
-		s.close(o.err)
+		if o.err != nil || o.finish != "" {
+			s.close(o.err)
+		}
 	}
 	s.mu.Unlock()
-	r.handle.box.put(Event{ID: r.handle.id, Token: o.tok, Cached: r.found, Finish: o.finish, Err: o.err})
+	for len(list) > 0 {
+		box, n := list[0].r.handle.box, 1
+		for n < len(list) && list[n].r.handle.box == box {
+			n++
+		}
+		box.putStep(list[:n])
+		list = list[n:]
+	}
 }
 
 // fail ends a request with an error.

@@ -14,7 +14,7 @@ from . import _bitnet, tracing
 from .arrays import seconds, whole_number
 from .errors import ArgumentError, DTypeError
 from .generation import SamplingOptions, sampling_json
-from .handle import Handle, refuse_forked
+from .handle import Handle, refuse_forked, wake_loops
 from .logs import delivered
 from .model import BitNetModel, assistant_of
 from .streaming import SequenceText
@@ -225,11 +225,17 @@ def _receive(core: _bitnet.Scheduler, handles: dict[int, Handle], lock: threadin
     """The engine's thread: passes on what comes of requests. It must not hold the engine, which could not be collected."""
     try:
         while (outcomes := core.wait()) is not None:
-            for request, token_id, logprob, ended, top, cached, error in outcomes:
-                with lock:
-                    handle = handles.get(request)  # none when it has ended here, at a stop string
-                if handle is not None and handle._receive(token_id, logprob, ended, top, cached, error):
-                    with lock:
+            with lock:
+                found = [handles.get(outcome[0]) for outcome in outcomes]
+            told: dict[Handle, int] = {}
+            for handle, (request, token_id, logprob, ended, top, cached, error) in zip(found, outcomes, strict=True):
+                if handle is not None and not handle._ended:  # it may have ended here, at a stop string
+                    handle._receive(token_id, logprob, ended, top, cached, error)
+                    told[handle] = request
+            wake_loops(told)
+            with lock:
+                for handle, request in told.items():
+                    if handle._ended:
                         del handles[request]
     except BaseException:
         sys.excepthook(*sys.exc_info())  # a defect; nobody is left waiting
@@ -239,3 +245,4 @@ def _receive(core: _bitnet.Scheduler, handles: dict[int, Handle], lock: threadin
             handles.clear()
         for handle in left:
             handle._abandon()
+        wake_loops(left)

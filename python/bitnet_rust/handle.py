@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _bitnet, tracing
@@ -49,7 +49,7 @@ class Handle:
         self._pieces: list[Piece] = []
         self._error: BaseException | None = None
         self._ended = False
-        self._watchers: list[Callable[[], None]] = []
+        self._watchers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []  # set when something has come
         self.prompt_tokens = prompt_tokens
         self.cached_tokens = 0
 
@@ -141,8 +141,8 @@ class Handle:
         top: tuple[tuple[int, float], ...],
         cached: int,
         error: BaseException | None,
-    ) -> bool:
-        """Takes what came of the request and returns whether it has ended; then nothing more is to be received."""
+    ) -> None:
+        """Takes what came of the request, and nothing more once it has ended. Event loops learn of it by ``wake_loops``."""
         piece = None
         self.cached_tokens = cached
         if error is None:
@@ -166,10 +166,6 @@ class Handle:
             self._error = error
             self._ended = done
             self._changed.notify_all()
-            watchers: Sequence[Callable[[], None]] = list(self._watchers)
-        for wake in watchers:
-            wake()
-        return self._ended
 
     def _abandon(self) -> None:
         """Ends the request when its engine has gone."""
@@ -182,6 +178,22 @@ class Handle:
                 self.cached_tokens,
                 RequestCanceledError("the engine was closed before the request was done"),
             )
+
+
+def wake_loops(handles: Iterable[Handle]) -> None:
+    """Tells the event loops in which handles are watched that something came of them: each loop once, as that costs more than a token."""
+    loops: dict[asyncio.AbstractEventLoop, list[asyncio.Event]] = {}
+    for handle in handles:
+        for loop, changed in tuple(handle._watchers):
+            loops.setdefault(loop, []).append(changed)
+    for loop, events in loops.items():
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            loop.call_soon_threadsafe(_set, events)
+
+
+def _set(events: Sequence["asyncio.Event"]) -> None:
+    for event in events:
+        event.set()
 
 
 async def as_they_come(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, list[Piece]]]:
@@ -215,7 +227,7 @@ async def _watching(handles: Sequence[Handle]) -> AsyncIterator["asyncio.Event"]
     import asyncio
 
     changed = asyncio.Event()
-    watcher = _waker(asyncio.get_running_loop(), changed)
+    watcher = asyncio.get_running_loop(), changed
     for handle in handles:
         refuse_forked(handle._process)
         with handle._changed:
@@ -245,13 +257,3 @@ def refuse_forked(process: int) -> None:
     """Raises ForkError in another process than that one, where a lock may be held by a thread that is not there."""
     if os.getpid() != process:
         _bitnet.num_threads()  # says so
-
-
-def _waker(loop: "asyncio.AbstractEventLoop", event: "asyncio.Event") -> Callable[[], None]:
-    """A function that sets an event of a loop from another thread."""
-
-    def wake() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed
-            loop.call_soon_threadsafe(event.set)
-
-    return wake
