@@ -28,19 +28,19 @@ class TextStream:
     def push(self, token_id: int) -> str:
         """The text that this token completes; may be empty."""
         self._pending.append(token_id)
-        text = self._tokenizer.decode(self._context + self._pending, self._skip)
+        text = self._tokenizer._decode(self._context + self._pending, self._skip)
         if text.endswith("\ufffd") and len(self._pending) < _MOST_PENDING:
             return ""
         piece = text[len(self._before) :]
         self._context, self._pending = self._pending, []
-        self._before = self._tokenizer.decode(self._context, self._skip)
+        self._before = self._tokenizer._decode(self._context, self._skip)
         return piece
 
     def flush(self) -> str:
         """What is left at the end: the unfinished character, as U+FFFD."""
         if not self._pending:
             return ""
-        text = self._tokenizer.decode(self._context + self._pending, self._skip)
+        text = self._tokenizer._decode(self._context + self._pending, self._skip)
         self._pending = []
         return text[len(self._before) :]
 
@@ -60,6 +60,8 @@ class StopStrings:
 
     def push(self, piece: str) -> str:
         """The text that may be shown now. Once a stop string is found, found is true and nothing more comes."""
+        if not self._stops:
+            return piece
         if self.found:
             return ""
         text = self._held + piece
@@ -84,7 +86,7 @@ class SequenceText:
     """
 
     def __init__(self, tokenizer: Tokenizer | None, prompt: Sequence[int], stops: Sequence[str]) -> None:
-        self._stream = TextStream(tokenizer, prompt) if tokenizer else None
+        self._stream = TextStream(tokenizer, prompt) if tokenizer is not None else None
         self._stops = StopStrings(stops)
 
     def push(self, token_id: int, finish: str | None) -> tuple[str, str | None]:

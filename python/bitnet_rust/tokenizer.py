@@ -10,7 +10,7 @@ from . import _bitnet
 from .arrays import token_ids
 from .errors import ArgumentError, BitNetError, DTypeError, FileSystemError, FormatError, TokenizerError
 from .hub import resolve
-from .tokenizer_file import library_errors, open_tokenizer
+from .tokenizer_file import LibraryErrors, open_tokenizer
 
 if TYPE_CHECKING:
     import tokenizers
@@ -147,7 +147,7 @@ class Tokenizer:
         if not isinstance(text, str):
             raise DTypeError(f"text is of type {type(text).__name__}: expected str")
         try:
-            with library_errors("the text cannot be encoded"):
+            with LibraryErrors("the text cannot be encoded"):
                 ids: list[int] = self.backend.encode(text, add_special_tokens=add_special_tokens).ids
         except TokenizerError as error:
             raise self._better(error, text) from error.__cause__
@@ -170,8 +170,12 @@ class Tokenizer:
         numbers = token_ids(ids, "ids").tolist()
         if numbers and min(numbers) < 0:
             raise ArgumentError(f"ids has {min(numbers)}: expected token ids, 0 and up")
-        with library_errors("the token ids cannot be decoded"):
-            text: str = self.backend.decode(numbers, skip_special_tokens=skip_special_tokens)
+        return self._decode(numbers, skip_special_tokens)
+
+    def _decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        """decode() of a list that has nothing but token ids: streams have one for each token, and looking at it takes much longer."""
+        with LibraryErrors("the token ids cannot be decoded"):
+            text: str = self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
         return text
 
     def token_to_id(self, token: str) -> int | None:

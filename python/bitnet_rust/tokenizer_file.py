@@ -9,8 +9,8 @@ import base64
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .errors import TokenizerError
@@ -32,7 +32,7 @@ def open_tokenizer(text: str, source: str) -> "tokenizers.Tokenizer":
     """Makes a tokenizer of the text of a tokenizer.json; source says in a TokenizerError where it came from."""
     import tokenizers
 
-    with library_errors(f"tokenizer.json of {source} cannot be used"):
+    with LibraryErrors(f"tokenizer.json of {source} cannot be used"):
         backend = tokenizers.Tokenizer.from_str(text)
         parts = {
             name: json.loads(part.__getstate__())
@@ -48,17 +48,25 @@ def open_tokenizer(text: str, source: str) -> "tokenizers.Tokenizer":
     return backend
 
 
-@contextmanager
-def library_errors(what: str) -> Iterator[None]:
-    """Turns what the tokenizers library raises, a bare Exception or its panic, which is none, into a TokenizerError."""
-    try:
-        yield
-    except Exception as error:
-        raise TokenizerError(f"{what}: {error}") from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise TokenizerError(f"{what}: {error}") from error
+class LibraryErrors:
+    """Turns what the tokenizers library raises, a bare Exception or its panic, which is none, into a TokenizerError.
+
+    A class, as a generator would take longer than to decode a token.
+    """
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+            raise TokenizerError(f"{self._what}: {error}") from error
 
 
 def _why_not(name: str, part: dict[str, Any]) -> str | None:
