@@ -11,7 +11,7 @@ from ..tracing import called
 from .logprobs import chat_logprobs, columns
 from .schemas import ChatRequest
 from .service import Service
-from .streaming import CLIENT_GONE, EventStream, usage, whole
+from .streaming import CLIENT_GONE, Chunks, EventStream, encoded, usage, whole
 
 
 def chat_routes(service: Service) -> APIRouter:
@@ -31,7 +31,8 @@ def chat_routes(service: Service) -> APIRouter:
         frame = service.frame("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion")
         request.state.record.note(handles, text)
         if body.stream:
-            return EventStream(request, handles, _events(service, body, frame, handles), service.options.heartbeat)
+            chunks = Chunks(frame, body.stream_options.include_usage)
+            return EventStream(request, handles, _events(service, body, chunks, handles), service.options.heartbeat)
         results = await whole(request, handles)
         if results is None:
             return Response(status_code=CLIENT_GONE)
@@ -50,25 +51,20 @@ def _choice(service: Service, index: int, result: GenerationResult) -> dict[str,
     }
 
 
-async def _events(
-    service: Service, body: ChatRequest, frame: dict[str, Any], handles: Sequence[Handle]
-) -> AsyncIterator[dict[str, Any]]:
-    if body.stream_options.include_usage:
-        frame = frame | {"usage": None}
-
-    def event(index: int, delta: dict[str, str], logprobs: Any = None, finish: str | None = None) -> dict[str, Any]:
-        return frame | {"choices": [{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}]}
-
+async def _events(service: Service, body: ChatRequest, chunks: Chunks, handles: Sequence[Handle]) -> AsyncIterator[str]:
     for index in range(len(handles)):
-        yield event(index, {"role": "assistant", "content": ""})
+        yield chunks.choice(index, '"delta":{"role":"assistant","content":""}', None, None)
+    left = len(handles)
     async for index, pieces in as_they_come(handles):
         text, finish = "".join(piece.text for piece in pieces), pieces[-1].finish_reason
         logprobs = None
         if body.logprobs:
             logprobs = chat_logprobs(service, *columns(pieces))
+        events = ""
         if text or logprobs:
-            yield event(index, {"content": text}, logprobs)
+            events = chunks.choice(index, f'"delta":{{"content":{encoded(text)}}}', logprobs, None)
         if finish is not None:
-            yield event(index, {}, finish=finish)
-    if body.stream_options.include_usage:
-        yield frame | {"choices": [], "usage": usage(handles, body.n)}
+            events += chunks.choice(index, '"delta":{}', None, finish)
+            left -= 1
+        if events:
+            yield events if left else events + chunks.end(handles, body.n)

@@ -10,7 +10,7 @@ from ..handle import Handle, as_they_come
 from .logprobs import TextLogprobs, columns
 from .schemas import CompletionRequest
 from .service import Service
-from .streaming import CLIENT_GONE, EventStream, usage, whole
+from .streaming import CLIENT_GONE, Chunks, EventStream, encoded, usage, whole
 
 
 def completion_routes(service: Service) -> APIRouter:
@@ -34,9 +34,9 @@ def completion_routes(service: Service) -> APIRouter:
         request.state.record.note(handles, body.prompt)
         before = [_text(service, prompt) if body.echo else "" for prompt in body.prompt]
         if body.stream:
-            return EventStream(
-                request, handles, _events(service, body, frame, handles, before), service.options.heartbeat
-            )
+            chunks = Chunks(frame, body.stream_options.include_usage)
+            events = _events(service, body, chunks, handles, before)
+            return EventStream(request, handles, events, service.options.heartbeat)
         results = await whole(request, handles)
         if results is None:
             return Response(status_code=CLIENT_GONE)
@@ -75,24 +75,19 @@ def _choice(
 
 
 async def _events(
-    service: Service, body: CompletionRequest, frame: dict[str, Any], handles: Sequence[Handle], before: Sequence[str]
-) -> AsyncIterator[dict[str, Any]]:
-    if body.stream_options.include_usage:
-        frame = frame | {"usage": None}
-
-    def event(index: int, text: str, logprobs: Any = None, finish: str | None = None) -> dict[str, Any]:
-        return frame | {"choices": [{"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}]}
-
+    service: Service, body: CompletionRequest, chunks: Chunks, handles: Sequence[Handle], before: Sequence[str]
+) -> AsyncIterator[str]:
     for index in range(len(handles)):
         if text := before[index // body.n]:
-            yield event(index, text)
+            yield chunks.choice(index, f'"text":{encoded(text)}', None, None)
     logprobs = [TextLogprobs(service) for _ in handles]
+    left = len(handles)
     async for index, pieces in as_they_come(handles):
         text, finish = "".join(piece.text for piece in pieces), pieces[-1].finish_reason
         told = None
         if body.logprobs is not None:
             told = logprobs[index].take(*columns(pieces))
+        left -= finish is not None
         if text or told or finish is not None:
-            yield event(index, text, told, finish)
-    if body.stream_options.include_usage:
-        yield frame | {"choices": [], "usage": usage(handles, body.n)}
+            event = chunks.choice(index, f'"text":{encoded(text)}', told, finish)
+            yield event if left else event + chunks.end(handles, body.n)

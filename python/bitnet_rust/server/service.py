@@ -1,7 +1,7 @@
 """What the routes of a server share: the engine, the options, and whether it still takes requests."""
 
 import asyncio
-import secrets
+import random
 import time
 import weakref
 from collections.abc import Sequence
@@ -121,7 +121,7 @@ class Service:
     def frame(self, prefix: str, kind: str) -> dict[str, Any]:
         """What an answer and all its events begin with: an id of its own, what kind of object it is, when and by what it was made."""
         return {
-            "id": f"{prefix}-{secrets.token_hex(12)}",
+            "id": f"{prefix}-{random.getrandbits(96):024x}",
             "object": kind,
             "created": int(time.time()),
             "model": self.name,

@@ -16,11 +16,40 @@ from .errors import api_error
 
 CLIENT_GONE = 499  # the status in log and metrics of a request that nobody waits for any more
 
+_DONE = "data: [DONE]\n\n"
+# json.dumps would make an encoder for each token.
+encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class Chunks:
+    """The events of one stream: objects that have all but their choices in common, which is encoded once and not for each token.
+
+    frame: what they have in common; with_usage: they say null for the usage, which a last one has.
+    """
+
+    def __init__(self, frame: dict[str, Any], with_usage: bool) -> None:
+        self._frame, self._with_usage = frame, with_usage
+        common = encoded(frame | {"usage": None} if with_usage else frame)
+        self._start = f'data: {common[:-1]},"choices":[{{"index":'
+
+    def choice(self, index: int, content: str, logprobs: dict[str, Any] | None, finish: str | None) -> str:
+        """An event with one choice, whose content is a field in JSON: "text", or "delta"."""
+        told = "null" if logprobs is None else encoded(logprobs)
+        reason = "null" if finish is None else f'"{finish}"'
+        return f'{self._start}{index},{content},"logprobs":{told},"finish_reason":{reason}}}]}}\n\n'
+
+    def end(self, handles: Sequence[Handle], copies: int) -> str:
+        """The events after all choices: the usage, and what says that there are no more."""
+        if not self._with_usage:
+            return _DONE
+        return f"data: {encoded(self._frame | {'choices': [], 'usage': usage(handles, copies)})}\n\n{_DONE}"
+
 
 class EventStream(Response):
     """Server-sent events while requests of the engine bring them. They are canceled when the client has gone.
 
-    events gives the JSON objects; an exception of it becomes a last event with the error, as the status has been sent.
+    events gives the text of one or several that are ready, at last with ``Chunks.end``; an exception of it becomes a last event with the
+    error, as the status has been sent.
     heartbeat: seconds without an event, in the queue or while a long prompt is read, after which a comment is sent.
 
     media_type: of server-sent events.
@@ -29,7 +58,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, request: Request, handles: Sequence[Handle], events: AsyncIterator[dict[str, Any]], heartbeat: float
+        self, request: Request, handles: Sequence[Handle], events: AsyncIterator[str], heartbeat: float
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
@@ -42,20 +71,22 @@ class EventStream(Response):
         heart = asyncio.create_task(self._beat(send))
         async with _until_gone(self._request, self._handles) as gone:
             try:
-                async for event in self._events:
+                async for events in self._events:
                     self._last = now()
-                    await send(_body(b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"))
-                last = b"data: [DONE]\n\n"
+                    more = not events.endswith(_DONE)
+                    if not more:
+                        heart.cancel()
+                    await send(_body(events.encode(), more))
             except Exception as error:
                 if gone.is_set() or (isinstance(error, OSError) and not isinstance(error, BitNetError)):  # of send()
                     self._request.state.record.status = CLIENT_GONE
                     return
                 told = api_error(error)
                 self._request.state.record.fail(error, told)
-                last = b"data: " + json.dumps(told.body()).encode() + b"\n\n"
+                heart.cancel()
+                await send(_body(b"data: " + json.dumps(told.body()).encode() + b"\n\n", more=False))
             finally:
                 heart.cancel()
-            await send(_body(last, more=False))
 
     async def _beat(self, send: Send) -> None:
         """Comments while nothing else is sent, as proxies and clients give up connections that are silent."""
@@ -65,10 +96,10 @@ class EventStream(Response):
             if now() >= self._last + self._heartbeat:
                 self._last = now()
                 with contextlib.suppress(OSError):  # the client has gone, which others see too
-                    await send(_body(b": waiting\n\n"))
+                    await send(_body(b": waiting\n\n", more=True))
 
 
-def _body(data: bytes, more: bool = True) -> dict[str, Any]:
+def _body(data: bytes, more: bool) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
