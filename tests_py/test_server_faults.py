@@ -224,6 +224,17 @@ def test_what_is_not_HTTP_ends_with_its_connection(server: Served, name: str) ->
     assert reply == b"" or re.match(rb"HTTP/1\.1 4\d\d ", reply), reply[:200]
 
 
+@pytest.mark.parametrize("part", ["head", "trailer"])
+def test_fields_without_end_are_cut_short_and_not_kept(server: Served, part: str) -> None:
+    start = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+    if part == "trailer":
+        start = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    with closing(connect(server)) as connection:
+        connection.sendall(start)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            connection.sendall((b"X-Filler: " + b"a" * (1 << 14) + b"\r\n") * (1 << 12))
+
+
 def test_bodies_at_random_never_break_the_server(server: Served) -> None:
     """Requests of the right form with a byte, or a value, that is not."""
     rng = random.Random(11)

@@ -1,7 +1,9 @@
-"""Connections whose clients are too slow: uvicorn waits for them for ever."""
+"""Connections whose clients are too slow, or send heads without end: uvicorn waits for them for ever."""
 
 import asyncio
 from typing import Any
+
+_HEAD_BYTES = 64 << 10  # of a request's head; h11 has the same limit
 
 
 def impatient(protocol: Any, body_timeout: float, write_timeout: float) -> Any:
@@ -40,6 +42,35 @@ def impatient(protocol: Any, body_timeout: float, write_timeout: float) -> Any:
             self._head = self.loop.call_later(body_timeout, self.transport.close)
 
     return Impatient
+
+
+def bounded(protocol: Any) -> Any:
+    """uvicorn's protocol, which hangs up on heads, and on what may follow a body, of more than 64 KiB: httptools would keep all of it."""
+    if not hasattr(protocol, "on_body"):  # h11's, which looks itself
+        return protocol
+
+    class Bounded(protocol):  # type: ignore[misc]
+        _kept = 0  # bytes that the parser has made nothing of that anybody could take
+
+        def data_received(self, data: bytes) -> None:
+            self._kept += len(data)
+            super().data_received(data)
+            if self._kept > _HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response("The head of the request is too large.")
+
+        def on_headers_complete(self) -> None:
+            self._kept = 0
+            super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._kept = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._kept = 0
+            super().on_message_complete()
+
+    return Bounded
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:

@@ -14,7 +14,7 @@ import uvicorn
 
 from ..engine import Engine
 from .app import create_app
-from .connections import impatient
+from .connections import bounded, impatient
 from .logs import log
 from .options import ServerOptions
 from .service import Service
@@ -74,7 +74,7 @@ class _Server(uvicorn.Server):
         )  # fmt: skip
         config.load()
         config.http_protocol_class = impatient(
-            config.http_protocol_class, service.options.body_timeout, service.options.write_timeout
+            bounded(config.http_protocol_class), service.options.body_timeout, service.options.write_timeout
         )
         super().__init__(config)
         self.answered = True
