@@ -9,7 +9,8 @@ clients: how many are at work at once, each with a connection of its own.
 seconds: how long they begin new requests, one each at least; those that run then come to their end. 0: each body once.
 abandon: of how many requests one is left alone after its first piece, its connection closed; 0: none.
 
-While it waits, a client does nothing but note when bytes came. They are understood when all have come.
+A client does nothing but note when bytes came, and put them in a file. They are understood when all clients are done: what that takes
+is no part of a server's load, and would be taken from a server on the same machine.
 """
 
 import json
@@ -17,17 +18,31 @@ import math
 import selectors
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 PATIENCE = 120.0  # seconds without a byte for anybody before everything is given up
+_READ_BYTES = 1 << 16  # at once; for more, the memory would come from the system and go back to it each time
 Reply = dict[str, Any]
 
 
 class BrokenReply(Exception):
     """A reply is not what a server should say; the message is what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A reply that is not understood yet: when its bytes came, with how many events, and how many bytes it has."""
+
+    number: int  # of its request
+    began: float
+    abandoned: bool
+    arrivals: list[tuple[float, int]]
+    size: int
 
 
 class Client:
@@ -75,7 +90,7 @@ class Client:
         """Takes what has come; True when the reply is complete, or, with gone, there will be no more."""
         assert self.socket is not None
         try:
-            piece = self.socket.recv(1 << 18)
+            piece = self.socket.recv(_READ_BYTES)
         except BlockingIOError:
             return False
         except OSError:
@@ -91,6 +106,10 @@ class Client:
         if self._chunked:
             return self.gone or self.data.endswith(b"\r\n0\r\n\r\n")  # JSON has no line ends of its own
         return self.gone or 0 <= self._expected <= len(self.data)
+
+    def heard(self) -> Heard:
+        """What came."""
+        return Heard(self.number, self.began, self.abandoned, self.arrivals, len(self.data))
 
 
 def headers_of(head: bytes | bytearray) -> dict[str, str]:
@@ -134,19 +153,17 @@ def events(body: bytes) -> Iterator[dict[str, Any]]:
         raise BrokenReply("the stream ended without [DONE]")
 
 
-def understand(client: Client, ends: float) -> Reply:
+def understand(heard: Heard, data: bytes, ends: float) -> Reply:
     """What came of a request: text, tokens, "early" ones until the time ends, and times; or "problem"."""
     reply: Reply = {
-        "request": client.number,
-        "began": client.began,
-        "ended": time.perf_counter(),
+        "request": heard.number,
         "tokens": 0,
         "early": 0,
     }
-    if client.abandoned:
+    if heard.abandoned:
         return reply | {"abandoned": True}
     try:
-        status, body = body_of(bytes(client.data))
+        status, body = body_of(data)
         reply["status"] = status
         if status != 200:
             raise BrokenReply(f"status {status}: {body[:300].decode(errors='replace')}")
@@ -172,14 +189,14 @@ def understand(client: Client, ends: float) -> Reply:
             if isinstance(problem, BrokenReply)
             else f"not an answer of OpenAI's kind: {problem!r}"
         }
-    times = [(at, count) for at, count in client.arrivals if count] or [
-        (client.arrivals[-1][0], 1)
+    times = [(at, count) for at, count in heard.arrivals if count] or [
+        (heard.arrivals[-1][0], 1)
     ]  # of a word that came in two
     seen = sum(count for _, count in times)
     # One event is one token but for the few that end a stream, or whose token is a part of a character.
     reply["tokens"] = int(usage["completion_tokens"]) if usage else seen
     reply["early"] = reply["tokens"] * sum(count for at, count in times if at <= ends) / seen
-    reply["first"] = times[0][0] - client.began
+    reply["first"] = times[0][0] - heard.began
     reply["gaps"] = [b - a for (a, _), (b, _) in pairwise(times)]
     return reply
 
@@ -192,6 +209,8 @@ class Crowd:
         self._bodies = [json.dumps(body).encode() for body in plan["bodies"]]
         self._begun = 0
         self._replies: list[Reply] = []
+        self._heard: list[Heard] = []
+        self._data = tempfile.TemporaryFile()  # noqa: SIM115  the bytes of what was heard; it goes with the process
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> dict[str, Any]:
@@ -205,19 +224,22 @@ class Crowd:
             for key, _ in ready:
                 client: Client = key.data
                 if client.receive():
-                    self._replies.append(understand(client, self._ends))
+                    self._heard.append(client.heard())
+                    self._data.write(client.data)
                     if client.gone:
                         self._leave(client)
                     self._begin(client)
             if not ready:
                 for key in list(self._selector.get_map().values()):
                     self._fail(key.data, f"no byte for {PATIENCE:.0f} seconds")
-        whole = time.perf_counter() - start
+        whole, used = time.perf_counter() - start, time.process_time() - used
+        self._data.seek(0)
+        self._replies += [understand(heard, self._data.read(heard.size), self._ends) for heard in self._heard]
         return {
             "replies": self._replies,
             "seconds": self._plan["seconds"] or whole,
             "drained_seconds": whole,
-            "cpu_seconds": time.process_time() - used,
+            "cpu_seconds": used,
         }
 
     def _begin(self, client: Client) -> None:
