@@ -387,7 +387,7 @@ def test_errors_are_short_and_have_a_status(
         (("generate", "x", "-m", "no-such-model", "--log-format", "json"), 1, "ModelNotFoundError", "no-such-model"),
         (("--log-format", "json", "chat", "-m", "no-such-model"), 1, "ModelNotFoundError", "no-such-model"),
         (("generate", "x", "--top-k", "many", "--json"), 2, "BadParameter", "'--top-k'"),
-        (("generate", "--json"), 2, "MissingParameter", "prompt"),
+        (("generate", "--json"), 2, "MissingParameter", "Missing argument"),
         (("generate", "x", "--json", "--no-such-option"), 2, "NoSuchOption", "--no-such-option"),
         (("generate", "x", "--logprobs", "1", "--log-format", "json"), 2, "BadParameter", "add --json"),
         (("diff", "no-such-model", "bitnet-shakespeare", "--json"), 2, "ModelNotFoundError", "no-such-model"),

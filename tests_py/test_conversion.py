@@ -414,6 +414,9 @@ def test_the_command_warns_of_a_layout_on_one_line(bitnet: Terminal, sources: di
         assert err.startswith(f"bitnet: warning: {said}"), err
         assert err.count("\n") == 1, err
         assert bitnet(*command)[2] == ""
+    told = json.loads(bitnet("inspect", source, "--i2s-layout", "arm64", "--log-format", "json")[2])
+    assert (told["level"], told["event"], told["type"]) == ("warning", "warned", "ModelWarning")
+    assert told["warning"].startswith(said)
     with pytest.raises(ArgumentError, match='i2s_layout "bogus": must be one of x86, arm64, row4'):
         BitNetModel.from_pretrained("bitnet-shakespeare", i2s_layout="bogus")  # type: ignore[arg-type]
     status, _, err = bitnet("inspect", source, "--hex", "output_norm.weight", "--i2s-layout", "arm64")
