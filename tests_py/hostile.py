@@ -6,6 +6,7 @@ In a process of its own, as a failure may be a crash. docs/security.md has a tab
 
 import base64
 import json
+import math
 import os
 import resource
 import shutil
@@ -406,6 +407,42 @@ def configs() -> Iterator[Attack]:
         yield Attack(
             "generation config", name, with_fields("generation_config.json", **fields), "ArgumentError", ("generate",)
         )
+    number, text, numbers = (
+        struct.Struct("<If"),
+        struct.pack("<IQ", 8, 3) + b"hot",
+        struct.pack("<IIQ", 9, 6, 2) + bytes(8),
+    )
+    for error, calls, entries in (
+        ("FormatError", ("load", "convert", "generate"), {
+            "temp_nan": ("temp", number.pack(6, math.nan)), "temp_infinite": ("temp", number.pack(6, math.inf)), "temp_text": ("temp", text),
+            "top_p_of_two_numbers": ("top_p", numbers), "top_k_2_63": ("top_k", struct.pack("<IQ", 10, 1 << 63)),
+        }),
+        ("ArgumentError", ("generate",), {
+            "temp_negative": ("temp", number.pack(6, -1)), "top_k_of_a_half": ("top_k", number.pack(6, 0.5)),
+            "top_p_huge": ("top_p", number.pack(6, 3e38)), "min_p_negative": ("min_p", number.pack(6, -1)),
+            "penalty_repeat_0": ("penalty_repeat", number.pack(6, 0)),
+        }),
+    ):  # fmt: skip
+        for name, (key, value) in entries.items():
+            yield Attack("gguf sampling", name, gguf_that_says(f"general.sampling.{key}", value), error, calls)
+
+
+def gguf_that_says(key: str, value: bytes) -> Callable[[Path], Path]:
+    """The golden model as a GGUF file with one more entry; value has its type in front."""
+
+    def make(folder: Path) -> Path:
+        with BitNetModel.from_pretrained(TINY) as model:
+            model.save_pretrained(folder / "m.gguf", format="gguf")
+        content = (folder / "m.gguf").read_bytes()
+        magic, version, tensors, entries = struct.unpack_from("<4sIQQ", content)
+        added = struct.pack("<Q", len(key)) + key.encode() + value
+        room = -(len(added) + 8 + 1 + 4 + 8) % 32  # a text after it: what follows stays aligned
+        added += struct.pack("<Q", 1) + b"x" + struct.pack("<IQ", 8, room) + bytes(room)
+        head = struct.pack("<4sIQQ", magic, version, tensors, entries + 2)
+        (folder / "m.gguf").write_bytes(head + added + content[len(head) :])
+        return folder / "m.gguf"
+
+    return make
 
 
 # --- tokenizers ------------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ func (m *Metadata) Bool(key string) (bool, error) {
 func (m *Metadata) Int(key string) (int, error) {
 	n, ok := integer(m.Any(key))
 	if !ok {
-		return 0, m.wrong(key, "an integer")
+		return 0, m.wrongNumber(key, "an integer")
 	}
 	return n, nil
 }
@@ -120,7 +120,7 @@ func (m *Metadata) Float(key string) (float64, error) {
 	default:
 		n, ok := integer(x)
 		if !ok {
-			return 0, m.wrong(key, "a number")
+			return 0, m.wrongNumber(key, "a number")
 		}
 		return float64(n), nil
 	}
@@ -155,6 +155,14 @@ func integer(x any) (int, bool) {
 		return int(x), true
 	}
 	return 0, false
+}
+
+// wrongNumber is wrong for an entry that integer did not take, though it may be one.
+func (m *Metadata) wrongNumber(key, expected string) error {
+	if x, ok := m.Any(key).(uint64); ok {
+		return &container.Error{Kind: ErrType, Path: m.path, Field: key, Found: fmt.Sprint(x), Expected: expected + " below 2^63"}
+	}
+	return m.wrong(key, expected)
 }
 
 // wrong says that an entry is missing or of another type.

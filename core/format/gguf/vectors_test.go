@@ -165,6 +165,8 @@ func TestMetadataHasTheTypesOfTheFile(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 255.0, x)
 	_, err = m.Int("test.uint64")
+	require.EqualError(t, err, "gguf: metadata entry has another type: testdata/vectors.gguf: test.uint64: found 18446744073709551615, expected an integer below 2^63")
+	_, err = m.Int("test.strings")
 	require.ErrorIs(t, err, ErrType)
 	_, err = m.String("test.strings")
 	require.EqualError(t, err, "gguf: metadata entry has another type: testdata/vectors.gguf: test.strings: found an array of 3 strings, expected a string")
