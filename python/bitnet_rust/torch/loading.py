@@ -282,9 +282,9 @@ class _Parts:
         if not ours:
             made |= {name: value for name, value in dict(own or {}).items() if value is not None}
         norms = {
-            f"{name}.rms_norm": part.rms_norm
+            f"{name}.rms_norm": norm
             for name, part in projections.items()
-            if getattr(part, "rms_norm", None) is not None
+            if isinstance(norm := getattr(part, "rms_norm", None), nn.Module)
         }
         if norms:
             made |= {"use_rms_norm": True, "rms_norm_eps": _one_eps(norms)}
