@@ -7,14 +7,16 @@ importing the package imports it.
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from . import _bitnet
 from .errors import ArgumentError
 
 Source = Literal["argument", "environment", "file", "default"]
-LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-LOG_FORMATS = ("text", "json")
+Level = Literal["debug", "info", "warning", "error", "critical"]
+Format = Literal["text", "json"]
+LOG_LEVELS: tuple[str, ...] = get_args(Level)
+LOG_FORMATS: tuple[str, ...] = get_args(Format)
 PREFIX = "BITNET_"
 
 

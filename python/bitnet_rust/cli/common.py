@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from ..configuration import LOG_FORMATS, LOG_LEVELS, PREFIX, near, settings
+from ..configuration import PREFIX, Format, Level, near, settings
 from ..errors import ArgumentError
 from .examples import EXAMPLES
 from .output import fail, speak_json
@@ -19,11 +19,14 @@ from .output import fail, speak_json
 Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing on standard error but errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 LogLevel = Annotated[
-    str | None,
-    typer.Option("--log-level", help=f"Print log records from {', '.join(LOG_LEVELS)} on.", show_default="warning"),
+    Level | None,
+    typer.Option(
+        "--log-level", help="Print log records from that level on.", show_default="warning", case_sensitive=False
+    ),
 ]
 LogFormat = Annotated[
-    str | None, typer.Option("--log-format", help=f"Log records as {' or '.join(LOG_FORMATS)}.", show_default="text")
+    Format | None,
+    typer.Option("--log-format", help="How log records are printed.", show_default="text", case_sensitive=False),
 ]
 _UsageError: Any = typer.BadParameter.__base__  # typer has it under no name of its own
 _COMMON = {
