@@ -36,9 +36,16 @@ class BrokenReply(Exception):
 
 @dataclass(frozen=True)
 class Heard:
-    """A reply that is not understood yet: when its bytes came, with how many events, and how many bytes it has."""
+    """A reply that is not understood yet.
 
-    number: int  # of its request
+    number: of its request.
+    began: when the request was sent, in seconds of time.perf_counter.
+    abandoned: whether it was hung up on before its end.
+    arrivals: when bytes came, with how many events.
+    size: bytes that it has.
+    """
+
+    number: int
     began: float
     abandoned: bool
     arrivals: list[tuple[float, int]]
