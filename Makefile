@@ -10,7 +10,7 @@ GO     ?= go
 VENV   := .venv
 BIN    := $(VENV)/bin
 EXT    := python/bitnet_rust/_bitnet.abi3.so
-MIN_COVERAGE ?= 85
+MIN_COVERAGE ?= 90
 FUZZTIME ?= 20s
 
 GO_SOURCES := $(shell find accel bindings core -name '*.go' -o -name '*.s' -o -name '*.c' -o -name '*.h' | grep -v _test.go) go.mod go.sum
