@@ -161,3 +161,47 @@ def test_ids_that_are_none_are_refused(tiny: BitNetModel) -> None:
     with pytest.raises(DTypeError, match="text is of type list"):
         tokenizer.encode(["a"])  # type: ignore[arg-type]
     assert tokenizer.id_to_token(-1) is tokenizer.id_to_token(2**40) is tokenizer.token_to_id("no such token") is None
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ 2 ** 10 }} {{ 'ab' * 3 }} {{ '%s-%03d' % ('x', 7) }} {{ 'a' + 'b' }} {{ 7 // 2 }}", "1024 ababab x-007 ab 3"),
+        ("{{ [1, 2] + [3] }} {{ (1, 2)[0] }} {{ {'a': 1}['a'] }}", "[1, 2, 3] 1 1"),
+        ("{{ 'Hi'.center(6) }}|{{ 'Hi'.ljust(4) }}|{{ '7'.zfill(3) }}", "  Hi  |Hi  |007"),
+        ("{{ 'xxHixx'.strip('x') }} {{ 'a.b'.replace('.', '::') }} {{ '-'.join(['a', 'b']) }}", "Hi a::b a-b"),
+        ("{{ '{} {}'.format(1, 'b') }} {{ 'a,b'.split(',') | join(' ') }} {{ 'a\tb'.expandtabs(2) }}", "1 b a b a b"),
+        ("{{ [1, 2, 1].count(1) }} {{ [3, 1] | sort | join }} {{ [[1], [2]] | sum(start=[]) }}", "2 13 [1, 2]"),
+        ("{{ 'abc' | replace('b', 'x') }} {{ '%d' | format(5) }} {{ 12 is divisibleby 4 }} {{ 'b' in 'abc' }}", "axc 5 True True"),
+        ("{{ [1, 2, 3] | map('string') | join('+') }} {{ 2 is in [1, 2] }} {{ 'x' | string }}", "1+2+3 True x"),
+        ("{{ {'a': [1]} | tojson }} {{ messages[0] | tojson(indent=1) }}", '{"a": [1]} {\n "role": "user",\n "content": "Hi"\n}'),
+        ("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(1) }}{% set n = namespace(v=2) %}{{ n.v }}", "<1>2"),
+        ("{{ 'ab' ~ 1 ~ none }} {{ 'abc'[1:] }} {{ (5).to_bytes(2, 'big') | length }}", "ab1None bc 2"),
+    ],
+)  # fmt: skip
+def test_templates_may_use_all_of_jinja_that_ends(files: dict[str, str], template: str, text: str) -> None:
+    tokenizer = with_config(files)
+    assert tokenizer.apply_chat_template(CHAT, tokenize=False, chat_template=template) == text
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{{ 10 ** 10000 }}", "a power of more than 4096 bits"),
+        ("{% set n = namespace(v=3) %}{% for i in range(99) %}{% set n.v = n.v * n.v %}{% endfor %}", "a number of .* bits"),
+        ("{{ 'x' * 10 ** 9 }}", "more than a text of their length needs"),
+        ("{{ '%999999999d' % 1 }}", "more than a text of their length needs"),
+        ("{{ 'x'.center(10 ** 9) }}", "more than a text of their length needs"),
+        ("{{ messages | tojson(indent=99) }}", "indent=99"),
+        ("{{ 'a'.replace(1, 2) }}", "fails on these messages"),
+        ("{{ 1 // 0 }}", "fails on these messages"),
+        ("{% for m in messages %}", "line 1 of the chat template is malformed"),
+        ("{{ raise_exception('no') }}", "refuses these messages: no"),
+        ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested too deep"),
+        ("x" * (128 << 10) + "x", "131073 characters: expected at most 131072"),
+    ],
+)  # fmt: skip
+def test_templates_that_do_too_much_say_what(files: dict[str, str], template: str, says: str) -> None:
+    tokenizer = with_config(files)
+    with pytest.raises(TokenizerError, match=says):
+        tokenizer.apply_chat_template(CHAT, tokenize=False, chat_template=template)
