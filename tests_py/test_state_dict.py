@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import ml_dtypes  # noqa: F401  NumPy knows bfloat16 by it
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
