@@ -542,3 +542,35 @@ def test_an_interrupt_while_the_spinner_appears_ends_it(monkeypatch: pytest.Monk
     for thread in set(threading.enumerate()) - before:
         thread.join(10)  # it looks some times a second whether it is to end
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "says"),
+    [
+        ("empty.txt", b"", (), "there is no text in it"),
+        ("latin.txt", b"caf\xe9 " * 99, (), "is not a UTF-8 text"),
+        ("missing.txt", None, (), "there is no"),
+        ("ids.bin", bytes(4096), (), "has no header: say which dtype"),
+        ("ids.bin", bytes(4096), ("--set", "data.dtype=uint16"), "data are token ids: expected tokenizer.path"),
+        ("ids.bin", bytes(4096), ("--set", "data.dtype=int8"), "as data.dtype"),
+        ("a.txt", b"To be. " * 400, ("--set", "data.eval=a.txt", "--eval-fraction", "0.1"), "expected one of them"),
+        ("a.txt", b"To be. " * 400, ("--out", "/dev/null/out"), "expected a directory, found a file /dev/null"),
+    ],
+)  # fmt: skip
+def test_data_and_places_that_cannot_be_used_are_named(
+    bitnet: Terminal,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: bytes | None,
+    options: tuple[str, ...],
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path(name).write_bytes(content)
+    run = ("train", "--data", name, "--out", "out", "--preset", "tiny", "--max-steps", "1", "--context-length", "8")
+    status, _, err = bitnet(*run, *options)
+    assert status == 1, err
+    assert says in err
+    assert not Path("out").exists()
