@@ -218,16 +218,19 @@ import sys
 from bitnet_rust import BitNetModel, Trainer
 model = BitNetModel.from_config({SHAPE}, seed=1, trainable=True)
 options = {OPTIONS} | {{"max_steps": 120, "checkpoint_dir": sys.argv[1], "checkpoint_every": 1, "log_file": sys.argv[2]}}
-trainer = Trainer(model, **options, callbacks=[lambda record: print(record["step"], flush=True)])
+def made(record):
+    print(record["step"], flush=True)
+    sys.stdin.readline()  # of who wants to be waited for
+trainer = Trainer(model, **options, callbacks=[made])
 ids = [i * i % 61 for i in range(600)]
 trainer.train(ids, ids[:200], resume_from=True)
 print("logits", model.forward(ids[:20]).tobytes().hex())
 """
 
 
-def start(tmp_path: Path) -> "subprocess.Popen[str]":
+def start(tmp_path: Path, stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[str]":
     arguments = [sys.executable, "-c", CHILD, str(tmp_path / "checkpoints"), str(tmp_path / "log")]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(arguments, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(tmp_path: Path) -> str:
@@ -243,10 +246,15 @@ def kill_at_random(tmp_path: Path, times: int) -> None:
     print(f"seed {seed}")
     moments = random.Random(seed)
     for _ in range(times):
-        child = start(tmp_path)
+        child = start(tmp_path, stdin=subprocess.PIPE)
         assert child.stdout is not None
-        seen = [child.stdout.readline() for _ in range(moments.randint(1, 4))]
-        time.sleep(moments.random() * 0.02)  # anywhere in the next updates
+        assert child.stdin is not None
+        seen = []
+        for _ in range(moments.randint(1, 4)):
+            seen.append(child.stdout.readline())
+            child.stdin.write("\n")  # it makes one more update, and waits then: the run does not end before all kills
+            child.stdin.flush()
+        time.sleep(moments.random() * 0.02)  # anywhere in that update
         child.kill()
         _, err = child.communicate()
         assert child.returncode == -signal.SIGKILL, (seen, err)
