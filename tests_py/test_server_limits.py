@@ -1,5 +1,6 @@
 """bitnet serve when clients ask too much, hang up, have no key, and when it is told to end."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -13,14 +14,18 @@ import openai
 import pytest
 import uvicorn
 
-from bitnet_rust import BitNetModel, Engine, Tokenizer
+from bitnet_rust import BitNetModel, Engine, RequestCanceledError, Tokenizer
 from bitnet_rust.engine import Handle
 from bitnet_rust.server import create_app
+from bitnet_rust.server.beside import Beside
+from bitnet_rust.server.errors import APIError
 from serving import Served
 
 ENDLESS: Any = {"prompt": "x", "max_tokens": 10**6, "ignore_eos": True, "stream": True}
 SHORT: Any = {"prompt": "x", "max_tokens": 4, "temperature": 0}
 COMPLETIONS = "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
+LONG: Any = {"input": ["x" * 4000] * 256}
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +57,16 @@ def until(server: Served, true: Callable[[dict[str, float]], bool]) -> dict[str,
     while not true(figures := server.metrics()):
         pass
     return figures
+
+
+def asked(path: str, body: Any) -> bytes:
+    """A request as it goes over a connection."""
+    content = json.dumps(body).encode()
+    return b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
+        path.encode(),
+        len(content),
+        content,
+    )
 
 
 def begun(stream: httpx.Response) -> Iterator[str]:
@@ -90,12 +105,8 @@ def test_a_full_queue_answers_429_and_hanging_up_makes_room(server: Served) -> N
 
 def test_hanging_up_before_a_whole_answer_cancels_it_too(server: Served) -> None:
     before = server.metrics()
-    body = json.dumps(ENDLESS | {"stream": False}).encode()
     with socket.create_connection(server.address) as peer:
-        peer.sendall(
-            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-        )
+        peer.sendall(asked(COMPLETIONS, ENDLESS | {"stream": False}))
         until(server, lambda m: m["bitnet_requests_running"] == 1)
     figures = until(server, lambda m: m["bitnet_requests_running"] == 0)
     name = 'bitnet_requests_total{outcome="canceled"}'
@@ -145,6 +156,73 @@ def test_after_a_client_has_hung_up_the_engine_takes_one_step_at_most(
             thread.join(60)
 
 
+def test_requests_for_vectors_have_a_queue_and_end_when_their_clients_hang_up(endless: Path) -> None:
+    with Served("--model", str(endless), "--max-queue", "1") as server:
+        with socket.create_connection(server.address) as running, socket.create_connection(server.address) as waiting:
+            for peer in (running, waiting):
+                peer.sendall(asked(EMBEDDINGS, LONG))
+            until(server, lambda m: m["bitnet_embeddings_in_flight"] == 2)
+            refused = server.http.post(EMBEDDINGS, json={"input": "x"})
+            assert refused.status_code == 429
+            assert 1 <= int(refused.headers["Retry-After"]) <= 60
+            assert refused.json()["error"]["code"] == "queue_full"
+            assert refused.json()["error"]["message"].startswith("the queue is full: 1 requests wait, max_queue = 1")
+            assert server.http.post(COMPLETIONS, json=SHORT).status_code == 200  # the engine's queue is another
+        figures = until(server, lambda m: m["bitnet_embeddings_in_flight"] == 0)
+        assert figures["bitnet_embedded_tokens_total"] == 0  # neither has come to its end
+        until(server, lambda m: m["bitnet_client_disconnects_total"] == 2)
+        assert server.http.post(EMBEDDINGS, json={"input": "vector"}).json()["usage"]["prompt_tokens"] == 6
+        assert server.metrics()["bitnet_embedded_tokens_total"] == 6
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    requests = [event for event in server.log() if event.get("path") == EMBEDDINGS]
+    assert sorted((event["status"], event["prompt_tokens"]) for event in requests) == [
+        (200, 6), (429, 1), (499, 256 * 4000), (499, 256 * 4000),
+    ]  # fmt: skip
+
+
+def test_work_beside_the_engine_takes_turns_and_ends_with_an_error_when_all_is_canceled() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def first() -> str:
+        begun.set()
+        go_on.wait()
+        order.append("a1")
+        return "a1"
+
+    def piece(name: str) -> Callable[[], str]:
+        return lambda: (order.append(name), name)[1]
+
+    async def main() -> None:
+        beside = Beside("test", limit=1)
+        a, b = beside.start([first, piece("a2")]), beside.start([piece("b1"), piece("b2")])
+        with pytest.raises(APIError, match="the queue is full: 1 requests wait, max_queue = 1") as full:
+            beside.start([piece("c")])
+        assert (full.value.status, full.value.headers) == (429, {"Retry-After": "1"})
+        await asyncio.to_thread(begun.wait)
+        go_on.set()
+        assert [await a, await b] == [["a1", "a2"], ["b1", "b2"]]
+        assert order == ["a1", "b1", "a2", "b2"]
+
+        begun.clear()
+        go_on.clear()
+        d, e = beside.start([first, piece("d2")]), beside.start([piece("e")])
+        await asyncio.to_thread(begun.wait)
+        beside.cancel_all()
+        for work in (d, e):
+            with pytest.raises(RequestCanceledError):
+                await work
+        go_on.set()
+        await asyncio.to_thread(beside.close)
+        assert order[4:] == ["a1"]  # what ran, and nothing after it
+
+    try:
+        asyncio.run(main())
+    finally:
+        go_on.set()
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_too_large_is_refused(server: Served, chunked: bool) -> None:
     body = json.dumps({"prompt": "x" * 1000}).encode()
@@ -174,6 +252,9 @@ def test_a_request_has_a_time_in_which_to_arrive_and_one_to_be_done(endless: Pat
                     model="endless", prompt="x", max_tokens=10**6, stream=True, extra_body={"ignore_eos": True}
                 )
             )
+        late = server.http.post(EMBEDDINGS, json={"input": ["x" * 12000] * 8})
+        assert late.status_code == 504
+        assert late.json()["error"]["message"] == "the embeddings were not done within 0.3 seconds"
         with socket.create_connection(server.address) as peer:
             peer.sendall(
                 b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -329,6 +410,17 @@ def test_what_does_not_end_in_time_ends_with_an_error(endless: Path) -> None:
         server.signal(signal.SIGTERM)
         *_, last = filter(None, lines)
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "canceled"
+        assert server.wait() == 1
+    with (
+        Served("--model", str(endless), "--drain-timeout", "0.2") as server,
+        socket.create_connection(server.address) as vectors,
+    ):
+        vectors.sendall(asked(EMBEDDINGS, LONG))
+        until(server, lambda m: m["bitnet_embeddings_in_flight"] == 1)
+        server.signal(signal.SIGTERM)
+        answer = b"".join(iter(lambda: vectors.recv(1 << 16), b""))
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "canceled"
         assert server.wait() == 1
 
 

@@ -21,6 +21,8 @@ from .streaming import SequenceText
 
 __all__ = ["Engine", "Handle"]
 
+_MAX_QUEUE = 1024
+
 
 class Engine:
     """Continues requests of any number of threads and tasks as one batch.
@@ -71,11 +73,13 @@ class Engine:
         if mode not in ("throughput", "latency"):
             raise ArgumentError(f"mode = {mode!r}: expected 'throughput' or 'latency'")
         options: dict[str, Any] = {"mode": mode, "num_assistant_tokens": guesses} | checked_limits(
-            max_sequences=max_sequences, max_queue=max_queue, max_batch_tokens=max_batch_tokens, kv_bytes=kv_bytes
-        )
+            max_sequences=max_sequences, max_queue=_MAX_QUEUE if max_queue is None else max_queue,
+            max_batch_tokens=max_batch_tokens, kv_bytes=kv_bytes,
+        )  # fmt: skip
         if target_step is not None:
             options["target_step"] = seconds(target_step, "target_step")
         self.model = model
+        self._max_queue: int = options["max_queue"]
         with delivered():
             self._core = _bitnet.scheduler(model._model, json.dumps(options), assistant)
         self._open: dict[int, Handle] = {}

@@ -51,6 +51,7 @@ def create_app(engine: Engine | BitNetModel, options: ServerOptions | None = Non
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        await asyncio.to_thread(service.close)
         if own is not None:
             await asyncio.to_thread(own.close, cancel=True)
 

@@ -2,22 +2,23 @@
 
 import asyncio
 import base64
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from ..embedding import embed
 from ..errors import DeadlineError
+from ..model import BitNetModel
 from .errors import APIError
 from .schemas import EmbeddingRequest
 from .service import Service
-from .streaming import CLIENT_GONE
+from .streaming import CLIENT_GONE, whole
 
 
 def embedding_routes(service: Service) -> APIRouter:
-    """The route of embeddings. Texts are read one after another, so that those who are in a conversation wait little."""
+    """The route of embeddings."""
     router = APIRouter()
-    turn = asyncio.Semaphore(1)
 
     @router.post("/v1/embeddings")
     async def embeddings(request: Request, body: EmbeddingRequest) -> Any:
@@ -33,24 +34,31 @@ def embedding_routes(service: Service) -> APIRouter:
             await service.prompt_ids(text, add_special_tokens=body.add_special_tokens, param="input", to_continue=False)
             for text in body.input
         ]
-        data = []
+        count = sum(map(len, sequences))
+        request.state.record.note_texts(count, body.input)
+        work = service.vectors.start([partial(_vector, service.model, ids, body) for ids in sequences])
         try:
-            async with asyncio.timeout(service.options.request_timeout):
-                for index, ids in enumerate(sequences):
-                    async with turn:
-                        vectors = await asyncio.to_thread(embed, service.model, [ids], body.pooling, body.normalize)
-                    if await request.is_disconnected():
-                        return Response(status_code=CLIENT_GONE)
-                    value: Any = vectors[0].tolist()
-                    if body.encoding_format == "base64":
-                        value = base64.b64encode(vectors[0].astype("<f4").tobytes()).decode()
-                    data.append({"object": "embedding", "index": index, "embedding": value})
+            with service.metrics.embeddings.track_inprogress():
+                async with asyncio.timeout(service.options.request_timeout):
+                    done = await whole(request, [work])
         except TimeoutError:
             raise DeadlineError(
                 f"the embeddings were not done within {service.options.request_timeout} seconds"
             ) from None
-        count = sum(map(len, sequences))
+        if done is None:
+            return Response(status_code=CLIENT_GONE)
+        service.metrics.embedded.inc(count)
+        data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(done[0])]
         usage = {"prompt_tokens": count, "total_tokens": count}
         return {"object": "list", "data": data, "model": service.name, "usage": usage}
 
     return router
+
+
+def _vector(model: BitNetModel, ids: list[int], body: EmbeddingRequest) -> list[float] | str:
+    """The vector of a text as the request wants it."""
+    vector = embed(model, [ids], body.pooling, body.normalize)[0]
+    if body.encoding_format == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    numbers: list[float] = vector.tolist()
+    return numbers

@@ -30,7 +30,8 @@ class Record:
     error: what the client was told.
     defect: the exception behind an error that is the server's fault.
     handles: what the engine was asked for.
-    prompt: of those, for the log.
+    prompt: of those, or texts that are to become vectors, for the log.
+    text_tokens: how many those texts have; None without any.
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -44,10 +45,15 @@ class Record:
         self.defect: BaseException | None = None
         self.handles: Sequence[Handle] = ()
         self.prompt: Any = None
+        self.text_tokens: int | None = None
 
     def note(self, handles: Sequence[Handle], prompt: Any) -> None:
         """Notes what the engine is asked for."""
         self.handles, self.prompt = handles, prompt
+
+    def note_texts(self, tokens: int, texts: Any) -> None:
+        """Notes the texts that are to become vectors, and how many tokens they have."""
+        self.text_tokens, self.prompt = tokens, texts
 
     def fail(self, error: BaseException, told: APIError) -> None:
         """Notes an error that the client is told of."""
@@ -115,6 +121,10 @@ class Observer:
             if self._service.options.log_prompts:
                 fields["prompt"] = record.prompt
                 fields["answers"] = ["".join(piece.text for piece in made) for made in pieces]
+        if record.text_tokens is not None:
+            fields["prompt_tokens"] = record.text_tokens
+            if self._service.options.log_prompts:
+                fields["prompt"] = record.prompt
         if record.error is not None:
             metrics.errors.labels(record.error.code or "other").inc()
             named = (

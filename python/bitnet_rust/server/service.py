@@ -1,6 +1,5 @@
 """What the routes of a server share: the engine, the options, and whether it still takes requests."""
 
-import asyncio
 import random
 import time
 import weakref
@@ -15,6 +14,7 @@ from ..generation import SamplingOptions
 from ..handle import Handle
 from ..model import BitNetModel
 from ..tracing import called
+from .beside import Beside
 from .errors import APIError, api_error, excerpt
 from .metrics import Metrics
 from .options import ServerOptions
@@ -34,6 +34,8 @@ class Service:
     created: when the server began, in seconds of Unix time.
     metrics: what is counted.
     spelling: what each token stands for.
+    vectors: where texts become vectors, one after another, so that those who are in a conversation wait little.
+    texts: where long texts become tokens, or tokens a text.
     draining: whether it refuses new requests because it ends.
     in_flight: requests that the end of the server waits for.
     fingerprint: names model and arithmetic, as ``system_fingerprint`` of answers.
@@ -46,6 +48,8 @@ class Service:
         self.created = int(time.time())
         self.metrics = Metrics(engine, self.name)
         self.spelling = Spelling(self.model.tokenizer)
+        self.vectors = Beside("vectors", engine._max_queue)
+        self.texts = Beside("texts", engine._max_queue)
         self.draining = False
         self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
         self.in_flight = 0
@@ -102,7 +106,7 @@ class Service:
         try:
             if len(text) < _LONG:
                 return self.model.tokenizer.encode(text, add_special_tokens)
-            return await asyncio.to_thread(self.model.tokenizer.encode, text, add_special_tokens)
+            return (await self.texts.start([lambda: self.model.tokenizer.encode(text, add_special_tokens)]))[0]
         except (ArgumentError, TokenizerError) as error:
             raise APIError(400, f"{param}: {error}", param=param, code="invalid_value") from error
 
@@ -142,7 +146,7 @@ class Service:
         try:
             if sum(len(message["content"]) for message in messages) < _LONG:
                 return self.model._render(messages, template)
-            return await asyncio.to_thread(self.model._render, messages, template)
+            return (await self.texts.start([lambda: self.model._render(messages, template)]))[0]
         except TokenizerError as error:
             code = "invalid_value" if self.has_chat else "no_chat"
             raise APIError(400, str(error), param="messages", code=code) from error
@@ -204,6 +208,13 @@ class Service:
         return handles
 
     def cancel_all(self) -> None:
-        """Ends all requests to the engine."""
+        """Ends all requests, those to the engine and those beside it."""
         for handle in list(self._handles):
             handle.cancel()
+        self.vectors.cancel_all()
+        self.texts.cancel_all()
+
+    def close(self) -> None:
+        """Waits for what still runs beside the engine."""
+        self.vectors.close()
+        self.texts.close()

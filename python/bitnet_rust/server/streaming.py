@@ -3,16 +3,17 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Generator, Sequence
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from ..errors import BitNetError
-from ..generation import GenerationResult
 from ..handle import Handle
 from .errors import api_error
+
+Result = TypeVar("Result", covariant=True)
 
 CLIENT_GONE = 499  # the status in log and metrics of a request that nobody waits for any more
 
@@ -116,7 +117,17 @@ def usage(handles: Sequence[Handle], copies: int) -> dict[str, Any]:
     }
 
 
-async def whole(request: Request, handles: Sequence[Handle]) -> list[GenerationResult] | None:
+class Awaited(Protocol[Result]):
+    """What a client waits for: a handle of the engine, or work beside it."""
+
+    def cancel(self) -> object:
+        """Ends it soon; whoever awaits it gets an exception."""
+
+    def __await__(self) -> Generator[Any, None, Result]:
+        """Gives the result."""
+
+
+async def whole(request: Request, handles: Sequence[Awaited[Result]]) -> list[Result] | None:
     """The results of all handles; None when the client has gone before."""
     async with _until_gone(request, handles) as gone:
         try:
@@ -128,7 +139,7 @@ async def whole(request: Request, handles: Sequence[Handle]) -> list[GenerationR
 
 
 @contextlib.asynccontextmanager
-async def _until_gone(request: Request, handles: Sequence[Handle]) -> AsyncIterator[asyncio.Event]:
+async def _until_gone(request: Request, handles: Sequence[Awaited[Any]]) -> AsyncIterator[asyncio.Event]:
     """An event that is set, with the handles' requests canceled, when the client hangs up within the block. The block ends
     them in any case."""
     gone = asyncio.Event()

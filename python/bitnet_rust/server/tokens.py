@@ -1,6 +1,5 @@
 """POST /tokenize and /detokenize: texts as this model's tokens."""
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -27,7 +26,7 @@ def token_routes(service: Service) -> APIRouter:
     async def detokenize(body: DetokenizeRequest) -> Any:
         service.check_model(body.model)
         service.check_ids(body.tokens, "tokens")
-        text = await asyncio.to_thread(service.model.tokenizer.decode, body.tokens, body.skip_special_tokens)
-        return {"prompt": text}
+        decoded = service.texts.start([lambda: service.model.tokenizer.decode(body.tokens, body.skip_special_tokens)])
+        return {"prompt": (await decoded)[0]}
 
     return router
