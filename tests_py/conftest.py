@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from hub_server import HubServer
 
@@ -42,6 +43,9 @@ os.environ["TERM"] = "xterm"
 os.environ["XDG_CONFIG_HOME"] = _HUB_HOME.name
 
 from bitnet_rust import BitNetModel, cli  # noqa: E402
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
