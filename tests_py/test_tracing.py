@@ -213,14 +213,14 @@ def test_a_tokenizer_that_fails_does_not_tell_the_text(
     exported: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with BitNetModel.from_pretrained(TINY) as model, Engine(model) as engine:
-        decode = model.tokenizer.decode
+        decode = model.tokenizer._decode
 
-        def failing(ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        def failing(ids: Sequence[int], skip_special_tokens: bool) -> str:
             if threading.current_thread() is engine._thread:
                 raise ValueError(f"cannot decode {SECRET}")
             return decode(ids, skip_special_tokens)
 
-        monkeypatch.setattr(model.tokenizer, "decode", failing)
+        monkeypatch.setattr(model.tokenizer, "_decode", failing)
         handle = engine.submit(PROMPT, max_new_tokens=50)
         with pytest.raises(ValueError, match=SECRET):
             handle.result()
