@@ -1,5 +1,5 @@
 # make demo   a fresh machine to streamed text: venv, build, generate (needs Go, a C compiler and Python there)
-# make test   everything CI runs             make test-full   and minutes of fuzzing, other Pythons
+# make test   what CI asks of a change       make test-full   and minutes of fuzzing, other Pythons
 # make cover  Go and Python line coverage    make lint        formatters, vet, staticcheck, ruff, mypy
 # make bench  decode speed of this machine   make build       the extension, in place
 # make docs   the documentation's site, in build/site

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 import bitnet_rust
 from bitnet_rust import (
@@ -23,10 +24,12 @@ from bitnet_rust import (
     Engine,
     ForkError,
     Handle,
+    InternalError,
     Piece,
     QueueFullError,
     RequestCanceledError,
 )
+from bitnet_rust.server import create_app
 from conftest import SLOW
 from interrupting import assert_ctrl_c_ends
 
@@ -249,6 +252,30 @@ def test_closing_the_model_fails_the_requests(tiny_dir: Path) -> None:
             engine.submit([1]).result(60)
 
 
+def test_after_a_defect_an_engine_refuses_what_nobody_would_answer(
+    tiny: BitNetModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, told = Engine(tiny), Handle._receive
+
+    def defect(self: Handle, *outcome: Any) -> None:
+        monkeypatch.setattr(Handle, "_receive", told)
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(Handle, "_receive", defect)
+    with pytest.raises(RequestCanceledError):
+        engine.submit([1], max_new_tokens=4).result(60)
+    engine._thread.join(60)
+    assert "ZeroDivisionError: a defect" in capsys.readouterr().err
+    with pytest.raises(InternalError, match="the engine has ended by a defect"):
+        engine.submit([1])
+    with TestClient(create_app(engine)) as client:
+        ready = client.get("/health/ready")
+        assert (ready.status_code, ready.json()) == (503, {"status": "failed"})
+    engine.close(cancel=True)
+    with pytest.raises(ArgumentError, match="closed"):
+        engine.submit([1])
+
+
 def test_a_dropped_engine_cancels_its_requests_and_ends_its_thread(slow: BitNetModel) -> None:
     engine = Engine(slow)
     handle, thread, gone = engine.submit([1], **ENDLESS), engine._thread, weakref.ref(engine)
@@ -455,7 +482,7 @@ ENGINE = "from bitnet_rust import Engine\nmodel = BitNetModel.from_config(SLOW)\
     ],
 )
 def test_ctrl_c_ends_waiting(call: str) -> None:
-    part = "engine.submit([1, 2], max_new_tokens=30, ignore_eos=True).result()"
+    part = "engine.submit([1, 2], max_new_tokens=150, ignore_eos=True).result()"
     assert_ctrl_c_ends(call, ENGINE, part, after="assert model.forward([1, 2]).shape == (2, 4096)")
 
 

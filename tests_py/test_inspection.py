@@ -42,6 +42,13 @@ def test_every_format_has_the_same_ternary_weights(files: dict[str, Path]) -> No
     assert seen[0]
 
 
+def test_a_file_without_tensors_has_a_list_of_none(tmp_path: Path) -> None:
+    path = tmp_path / "empty.safetensors"
+    path.write_bytes(struct.pack("<Q", 2) + b"{}")
+    for stats in (False, True):
+        assert inspect_model(path, stats=stats)["tensors"] == []
+
+
 def test_without_stats_nothing_is_read(files: dict[str, Path]) -> None:
     info = inspect_model(files["gguf"])
     assert info["metadata"]["general.architecture"] == "bitnet-b1.58"

@@ -79,6 +79,15 @@ def begun(stream: httpx.Response) -> Iterator[str]:
 # --- too much --------------------------------------------------------------------------------------------------------
 
 
+def test_what_can_never_have_room_is_not_told_to_come_back(server: Served) -> None:
+    for body, param in (({"n": 3}, "n"), ({"prompt": ["x", "y", "z"]}, "prompt")):
+        refused = server.http.post(COMPLETIONS, json=SHORT | body)
+        assert refused.status_code == 400, refused.text
+        error = refused.json()["error"]
+        assert error["param"] == param
+        assert error["message"] == "3 answers at once: this server has room for 2, those that wait included"
+
+
 def test_a_full_queue_answers_429_and_hanging_up_makes_room(server: Served) -> None:
     before = server.metrics()['bitnet_requests_total{outcome="canceled"}']
     with server.http.stream("POST", COMPLETIONS, json=ENDLESS) as running:

@@ -67,6 +67,7 @@ func Inspect(ctx context.Context, path string, stats bool, i2sLayout string) (_ 
 	}
 	defer func() { _ = f.set.Close() }() // nothing of it is kept
 	defer container.CatchFault(&err)
+	f.info.Tensors = []TensorInfo{} // a list also of a file without any, such as a vocabulary's
 	for _, t := range f.set.Tensors() {
 		info := f.tensor(t)
 		if stats {

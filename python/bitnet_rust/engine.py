@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, Unpack
 
 from . import _bitnet, tracing
 from .arrays import seconds, whole_number
-from .errors import ArgumentError, DTypeError
+from .errors import ArgumentError, DTypeError, InternalError
 from .generation import SamplingOptions, sampling_json
 from .handle import Handle, refuse_forked, wake_loops
 from .logs import delivered
@@ -21,6 +21,7 @@ from .streaming import SequenceText
 
 __all__ = ["Engine", "Handle"]
 
+_MAX_SEQUENCES = 32  # infer.SchedulerOptions
 _MAX_QUEUE = 1024
 
 
@@ -80,12 +81,14 @@ class Engine:
             options["target_step"] = seconds(target_step, "target_step")
         self.model = model
         self._max_queue: int = options["max_queue"]
+        self._most_at_once = self._max_queue + options.get("max_sequences", _MAX_SEQUENCES)
         with delivered():
             self._core = _bitnet.scheduler(model._model, json.dumps(options), assistant)
         self._open: dict[int, Handle] = {}
         self._lock = threading.Lock()  # held while a request is entered, so that what comes of it finds it
+        self._over = threading.Event()  # nothing is told to handles any more
         self._thread = threading.Thread(
-            target=_receive, args=(self._core, self._open, self._lock), name="bitnet-engine", daemon=True
+            target=_receive, args=(self._core, self._open, self._lock, self._over), name="bitnet-engine", daemon=True
         )
         self._thread.start()
         self._process = os.getpid()
@@ -134,6 +137,7 @@ class Engine:
         )
         try:
             with self._lock:
+                self._refuse_ended()
                 handle._id = self._core.submit(ids, params, level, client, limit)
                 self._open[handle._id] = handle
         except BaseException as error:
@@ -200,6 +204,12 @@ class Engine:
         if self._closed:
             raise ArgumentError("engine is closed")
 
+    def _refuse_ended(self) -> None:
+        if self._over.is_set() and not self._closed:
+            raise InternalError(
+                "the engine has ended by a defect, which standard error shows: it needs to be made again"
+            )
+
     def __repr__(self) -> str:
         if not self._finalizer.alive:
             return "Engine(closed)"
@@ -225,7 +235,7 @@ def _shut(core: _bitnet.Scheduler, process: int) -> None:
         core.close(False)
 
 
-def _receive(core: _bitnet.Scheduler, handles: dict[int, Handle], lock: threading.Lock) -> None:
+def _receive(core: _bitnet.Scheduler, handles: dict[int, Handle], lock: threading.Lock, over: threading.Event) -> None:
     """The engine's thread: passes on what comes of requests. It must not hold the engine, which could not be collected."""
     try:
         while (outcomes := core.wait()) is not None:
@@ -242,9 +252,10 @@ def _receive(core: _bitnet.Scheduler, handles: dict[int, Handle], lock: threadin
                     if handle._ended:
                         del handles[request]
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # a defect; nobody is left waiting
+        sys.excepthook(*sys.exc_info())  # a defect; nobody is left waiting, and nobody comes to wait
     finally:
         with lock:
+            over.set()
             left = list(handles.values())
             handles.clear()
         for handle in left:

@@ -47,6 +47,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bench batch": ("bitnet bench batch --shape tiny --size 1 --size 2 --tokens 4 --repeat 1 --no-cache",),
     "bench context": ("bitnet bench context --shape tiny --length 64 --tokens 4 --repeat 1 --no-cache",),
     "bench guess": ("bitnet bench guess --tokens 8 --repeat 1",),
-    "bench serve": ("bitnet bench serve --url http://127.0.0.1:8000",),
+    "bench serve": (
+        "bitnet bench serve --shape tiny --seconds 5 --rounds 1",
+        "bitnet bench serve --url http://127.0.0.1:8000 --model my-model",
+    ),
     "bench load": ("bitnet bench load --shape tiny --repeat 1",),
 }

@@ -144,6 +144,7 @@ class Replica:
 
     async def check_health(self) -> None:
         """Ray asks now and then, and replaces a replica that raises or does not answer."""
+        self._engine._refuse_ended()
         self._engine.metrics()
 
 

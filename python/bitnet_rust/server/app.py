@@ -106,9 +106,10 @@ def _status_routes(service: Service) -> APIRouter:
 
     @router.get("/health/ready")
     async def ready(response: Response) -> Any:
-        if service.draining:
+        status = "draining" if service.draining else "failed" if service.failed else "ok"
+        if status != "ok":
             response.status_code = 503
-        return {"status": "draining" if service.draining else "ok"}
+        return {"status": status}
 
     @router.get("/metrics")
     async def metrics() -> Response:

@@ -62,6 +62,11 @@ class Service:
         return length
 
     @property
+    def failed(self) -> bool:
+        """Whether the engine has ended by a defect: nothing can be generated any more."""
+        return self.engine._over.is_set()
+
+    @property
     def has_chat(self) -> bool:
         """Whether there is a chat template."""
         tokenizer = self.model._tokenizer_or_none
@@ -182,6 +187,12 @@ class Service:
             raise APIError(
                 400, f"n = {copies}: expected at most {self.options.max_choices}", param="n", code="invalid_value"
             )
+        asked, most = len(prompts) * copies, self.engine._most_at_once
+        if asked > most:
+            raise APIError(
+                400, f"{asked} answers at once: this server has room for {most}, those that wait included",
+                param="n" if copies > 1 else "prompt", code="invalid_value",
+            )  # fmt: skip
         handles: list[Handle] = []
         try:
             for ids in prompts:
