@@ -9,7 +9,7 @@ import typer
 
 from ..configuration import settings
 from ..files import check_place
-from ..hub_options import Offline, Revision
+from ..model_options import HeadDType, KVDType, Offline, Packing, Resident, Revision
 from ..profile import Profile
 from ..viz.figures import check_figure_path
 from .batches import SIZES, batch
@@ -32,16 +32,6 @@ Model = Annotated[str | None, typer.Option(help="Directory or name of a model to
 Threads = Annotated[int | None, typer.Option(help="Worker threads.", show_default="all physical cores")]
 ISA = Annotated[
     str | None, typer.Option(help="Instruction set: scalar, avx2, avx512, amx, ...", show_default="the best one")
-]
-HeadDType = Annotated[
-    Literal["auto", "exact", "float32", "bfloat16", "float16", "int8", "int4"],
-    typer.Option(help="How embedding and head are held."),
-]
-KVDType = Annotated[
-    Literal["float32", "float16", "bfloat16", "int8"], typer.Option("--kv-dtype", help="How keys and values are held.")
-]
-Packing = Annotated[
-    Literal["auto", "2bit", "base3"], typer.Option(help="How ternary weights are held; base3 takes 1.6 bits each.")
 ]
 Density = Annotated[
     float | None,
@@ -264,10 +254,7 @@ def _load(
         Literal["native", "hf", "gguf"] | None,
         typer.Option(help="Of the file with random weights.", show_default="native"),
     ] = None,
-    resident: Annotated[
-        Literal["auto", "map", "copy"],
-        typer.Option(help="Where the weights of a native file are kept: mapped or copied."),
-    ] = "auto",
+    resident: Resident = "auto",
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 1,
     repeat: Repeat = 5,
     seed: Seed = 0,

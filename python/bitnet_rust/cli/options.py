@@ -4,26 +4,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..hub_options import Offline as Offline
-from ..hub_options import Revision as Revision
+from ..model_options import HeadDType as HeadDType
+from ..model_options import KVDType as KVDType
+from ..model_options import Offline as Offline
+from ..model_options import Packing as Packing
+from ..model_options import Resident as Resident
+from ..model_options import Revision as Revision
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Model directory, registered name or hub id.")]
-HeadDType = Annotated[
-    Literal["auto", "exact", "float32", "bfloat16", "float16", "int8", "int4"],
-    typer.Option(help="How embedding and head are held."),
-]
-KVDType = Annotated[
-    Literal["float32", "float16", "bfloat16", "int8"], typer.Option(help="How keys and values are held.")
-]
-Packing = Annotated[
-    Literal["auto", "2bit", "base3"], typer.Option(help="How ternary weights are held; base3 takes 1.6 bits each.")
-]
 I2SLayout = Annotated[Literal["x86", "arm64", "row4"], typer.Option(help="How I2_S tensors lie in a GGUF file.")]
 Quantize = Annotated[
     bool, typer.Option("--quantize", help="Take the float layers of a Llama or GPT-2 as masters of ternary ones.")
-]
-Resident = Annotated[
-    Literal["auto", "map", "copy"], typer.Option(help="Where the weights of a native file are kept: mapped or copied.")
 ]
 Verify = Annotated[
     Literal["background", "now", "never"],
