@@ -30,7 +30,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message
 
-from ..engine import Engine
+from ..engine import Engine, most_at_once
 from ..model import BitNetModel
 from ..runtime import set_num_threads
 from ..server import ServerOptions, create_app, read_keys
@@ -77,12 +77,11 @@ def application(settings: Settings) -> serve.Application:
 
     Its routes are those of ``bitnet serve``. A request goes to one replica, a request for ``/metrics`` to any of them.
     """
-    at_once = settings.engine.get("max_sequences", 32) + settings.engine.get("max_queue", 1024)
     scale = (
         {"autoscaling_config": settings.autoscaling} if settings.autoscaling else {"num_replicas": settings.replicas}
     )
     replica = serve.deployment(
-        Replica, name="replica", max_ongoing_requests=at_once, ray_actor_options={"num_cpus": settings.cpus},
+        Replica, name="replica", max_ongoing_requests=most_at_once(settings.engine), ray_actor_options={"num_cpus": settings.cpus},
         health_check_period_s=5, **scale,
     )  # fmt: skip
     gateway = serve.deployment(

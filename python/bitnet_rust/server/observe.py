@@ -1,6 +1,5 @@
 """What is written down of each request: its id, a line of the log, counts; and the answer when nobody else gave one."""
 
-import random
 import re
 import time
 from collections.abc import MutableMapping, Sequence
@@ -13,7 +12,7 @@ from ..handle import Handle
 from ..tracing import continued
 from .errors import APIError, api_error
 from .logs import log
-from .service import Service
+from .service import Service, new_id
 from .streaming import CLIENT_GONE
 
 _ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -36,7 +35,7 @@ class Record:
 
     def __init__(self, scope: Scope) -> None:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
-        self.id = given if _ID.fullmatch(given) else f"req-{random.getrandbits(96):024x}"
+        self.id = given if _ID.fullmatch(given) else new_id("req")
         self.started = time.monotonic()
         peer = scope.get("client")
         self.client: str = peer[0] if peer else ""

@@ -24,6 +24,11 @@ from .spelling import Spelling
 _LONG = 4096  # characters that are tokenized beside the event loop
 
 
+def new_id(prefix: str) -> str:
+    """An id for a request or an answer, which nobody needs to be unable to guess: it takes no call of the system."""
+    return f"{prefix}-{random.getrandbits(96):024x}"
+
+
 class Service:
     """One model behind one API.
 
@@ -130,7 +135,7 @@ class Service:
     def frame(self, prefix: str, kind: str) -> dict[str, Any]:
         """What an answer and all its events begin with: an id of its own, what kind of object it is, when and by what it was made."""
         return {
-            "id": f"{prefix}-{random.getrandbits(96):024x}",
+            "id": new_id(prefix),
             "object": kind,
             "created": int(time.time()),
             "model": self.name,
