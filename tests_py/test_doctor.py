@@ -39,6 +39,6 @@ def test_a_wrong_kernel_and_an_unwritable_cache_are_status_1(bitnet: Terminal, m
 
 def test_missing_extras_have_their_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "_version", lambda package: None)
-    _, checks = diagnosis.diagnose([])
+    _, checks = diagnosis.diagnose([], [])
     (serve,) = [check for check in checks if check.name == "extra serve"]
     assert (serve.state, serve.found) == ("note", "not installed: pip install 'bitnet-rust[serve]'")

@@ -13,7 +13,7 @@ import typer.main
 
 import bitnet_rust
 from bitnet_rust import ArgumentError, cli
-from bitnet_rust.cli.common import variables
+from bitnet_rust.cli.defaults import variables
 from bitnet_rust.configuration import PREFIX, SETTINGS, Settings, unknown_variables
 from conftest import REPO, Terminal
 
@@ -179,7 +179,7 @@ def defaults(file: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def write(text: str) -> None:
         file.write_text(text)
         fresh = Settings()
-        for module in ("cli", "cli.common", "cli.config", "cli.output", "configuration"):
+        for module in ("cli", "cli.common", "cli.config", "cli.defaults", "cli.output", "configuration"):
             monkeypatch.setattr(f"bitnet_rust.{module}.settings", fresh)
 
     return write
@@ -195,30 +195,70 @@ def test_an_options_default_is_in_the_environment_else_in_the_file(
     assert len(json.loads(bitnet("generate", "x", "-n", "1", "--json")[1])["token_ids"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "status", "says"),
-    [
-        ("[generate]\ntop_q = 1", 1, "[generate] top_q: bitnet generate has no such option (did you mean 'top_p'?)"),
-        ("[generat]\ntop_k = 1", 1, "[generat] is no command of bitnet (did you mean 'generate'?)"),
-        ("[generate]\ntop_k = 'x'", 2, "in [generate] of"),
-    ],
-)
-def test_options_in_the_file_are_checked(
-    bitnet: Terminal, defaults: Any, monkeypatch: pytest.MonkeyPatch, text: str, status: int, says: str
+# Lines of the file and variables of the environment that are wrong, the command whose they are, and what is said.
+WRONG = [
+    ("[generate]\ntop_q = 1", {}, "generate x", "{file}: [generate] top_q = 1: bitnet generate has no such option (did you mean 'top_p'?)"),
+    ("[generat]\ntop_k = 1", {}, "generate x", "{file}: [generat] is no command of bitnet (did you mean 'generate'?)"),
+    ("[generate]\ntop_k = 'x'", {}, "generate x", "{file}: [generate] top_k = 'x': expected a whole number"),
+    ("[generate]\ntop_k = true", {}, "generate x", "{file}: [generate] top_k = True: expected a whole number"),
+    ("[generate]\ntop_k = 2.0", {}, "generate x", "{file}: [generate] top_k = 2.0: expected a whole number"),
+    ("[generate]\ntop_p = []", {}, "generate x", "{file}: [generate] top_p = []: expected a number"),
+    ("[generate]\nmodel = 3", {}, "generate x", "{file}: [generate] model = 3: expected a text"),
+    ("[generate]\nprofile = 3", {}, "generate x", "{file}: [generate] profile = 3: expected a path"),
+    ("[generate]\necho = 'yes'", {}, "generate x", "{file}: [generate] echo = 'yes': expected true or false"),
+    ("[generate]\nstop = 'end'", {}, "generate x", "{file}: [generate] stop = 'end': expected a list of texts"),
+    ("[generate]\nstop_token_ids = [1, 'x']", {}, "generate x", "{file}: [generate] stop_token_ids = [1, 'x']: expected a list of whole numbers"),
+    ("[chat]\npacking = '3bit'", {}, "chat", "{file}: [chat] packing = '3bit': expected one of auto, 2bit, base3"),
+    ("[serve]\nport = 65536", {}, "serve", "{file}: [serve] port = 65536: expected a whole number from 0 to 65535"),
+    ("[bench.decod]\ntokens = 4", {}, "bench decode", "{file}: [bench.decod] is no command of bitnet bench (did you mean 'decode'?)"),
+    ("[bench]\ntokens = 4", {}, "bench decode", "{file}: [bench] tokens = 4: expected tables of its commands, decode, "),
+    ("[bench.decode]\ntokens = 1", {}, "bench decode", "{file}: [bench.decode] tokens = 1: expected a whole number of at least 2"),
+    ("[bench.serve]\napi_key = 17", {}, "bench serve", "{file}: [bench.serve] api_key = ...: expected a text"),
+    ("", {"BITNET_GENERATE_TOP_K": "x"}, "generate x", "BITNET_GENERATE_TOP_K = 'x' in the environment: expected a whole number"),
+    ("", {"BITNET_EVAL_JSON": "perhaps"}, "eval --data x", "BITNET_EVAL_JSON = 'perhaps' in the environment: expected true or false"),
+    ("", {"BITNET_BENCH_BATCH_SIZE": "1 x"}, "bench batch", "BITNET_BENCH_BATCH_SIZE = '1 x' in the environment: expected a list of whole numbers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "environment", "command", "says"), WRONG)
+def test_what_is_wrong_with_options_is_said_by_their_command_and_where_settings_are_shown(
+    bitnet: Terminal, defaults: Any, monkeypatch: pytest.MonkeyPatch, text: str, environment: dict[str, str], command: str, says: str,
+) -> None:  # fmt: skip
+    file = os.environ["BITNET_CONFIG"]
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    defaults(f"[perplexity]\nwindow = 16\n{text}")
+    says = says.format(file=file)
+    for shown in (command, "config show", "info"):
+        status, out, err = bitnet(*shown.split())
+        assert (status, err.count("\n"), err.startswith(f"bitnet: {says}")) == (1, 1, True), (shown, err)
+        assert bool(out) == (shown != command)
+    shown = json.loads(bitnet("config", "show", "--json")[1])
+    assert [error.startswith(says) for error in shown["errors"]] == [True]
+    assert list(shown["options"]) == ["perplexity --window"]
+    status, out, err = bitnet("doctor", "--json")
+    assert (status, err) == (1, "")
+    assert [c["found"].startswith(says) for c in json.loads(out)["checks"] if c["state"] == "wrong"] == [True]
+    assert bitnet(*command.split(), "--help")[0] == 0
+
+
+def test_commands_mind_their_own_options_and_those_that_show_settings_do_without_wrong_ones(
+    bitnet: Terminal, defaults: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "1000")
-    defaults(text)
-    found, out, err = bitnet("generate", "x")
-    assert (found, out) == (status, "")
-    assert says in err
+    monkeypatch.setenv("BITNET_CONFIG_PATH_JSON", "perhaps")
+    defaults("[serve]\nport = 'x'\n[doctor]\njson = 3\n[config.show]\njson = 3\n[info]\nno = 1\n")
+    assert bitnet("models")[0] == 0
+    assert bitnet("config", "path") == (0, f"{os.environ['BITNET_CONFIG']}\n", "")
+    for command in ("doctor", "config show", "info"):
+        status, out, err = bitnet(*command.split())
+        assert (status, "port = 'x'" in out + err, out[0] != "{") == (1, True, True)
 
 
-def test_options_in_the_environment_are_checked(bitnet: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "1000")
-    monkeypatch.setenv("BITNET_GENERATE_TOP_K", "x")
-    status, _, err = bitnet("generate", "x")
-    assert status == 2
-    assert "in the environment, BITNET_GENERATE_TOP_K" in err
+def test_a_key_in_the_file_is_not_shown(bitnet: Terminal, defaults: Any) -> None:
+    defaults("[bench.serve]\napi_key = 'sesame'\n")
+    for form in ((), ("--json",)):
+        status, out, err = bitnet("config", "show", *form)
+        assert (status, "(secret)" in out, "sesame" in out + err) == (0, True, False)
 
 
 # --- the table and the sources ---------------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ class Settings:
         return [self._look(setting) for setting in SETTINGS]
 
     def command(self, *names: str) -> dict[str, Any]:
-        """What the file has for the options of a command: the table of its name; () is the whole file, less the settings."""
+        """What the file has for the options of a command: the table of its name; () is the whole file."""
         table: Any = self._file
         for name in names:
             table = table.get(name) if isinstance(table, dict) else None

@@ -31,8 +31,9 @@ class Check(NamedTuple):
     found: str
 
 
-def diagnose(known_variables: list[str]) -> tuple[dict[str, Any], list[Check]]:
-    """The facts of `bitnet doctor` and its checks; known_variables are those of commands' options."""
+def diagnose(known_variables: list[str], option_errors: list[str]) -> tuple[dict[str, Any], list[Check]]:
+    """The facts of `bitnet doctor` and its checks; known_variables are those of commands' options, option_errors what is wrong
+    with their defaults."""
     build, memory = build_info(), memory_stats()
     extras = _extras()
     facts = {
@@ -45,7 +46,7 @@ def diagnose(known_variables: list[str]) -> tuple[dict[str, Any], list[Check]]:
         "kernels": json.loads(_bitnet.selftest_kernels()),
     }
     return facts, [
-        *_settings(build, known_variables),
+        *_settings(build["environment_errors"] + option_errors, known_variables),
         *_processor(build),
         _threads(build),
         _memory(facts["memory"]),
@@ -57,8 +58,8 @@ def diagnose(known_variables: list[str]) -> tuple[dict[str, Any], list[Check]]:
     ]
 
 
-def _settings(build: dict[str, Any], known: list[str]) -> list[Check]:
-    checks = [Check("settings", "wrong", error) for error in build["environment_errors"]]
+def _settings(errors: list[str], known: list[str]) -> list[Check]:
+    checks = [Check("settings", "wrong", error) for error in errors]
     unknown = unknown_variables(known)
     if unknown:
         checks.append(Check("environment", "note", f"not known: {', '.join(unknown)}"))

@@ -281,7 +281,8 @@ def _serve(
         typer.Option(help="A server that runs already, as http://127.0.0.1:8000, in place of one that is started."),
     ] = None,
     api_key: Annotated[
-        str | None, typer.Option("--api-key", help="What that server asks for.", envvar="OPENAI_API_KEY")
+        str | None,
+        typer.Option("--api-key", help="What that server asks for.", envvar="OPENAI_API_KEY", hide_input=True),
     ] = None,
     clients: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 64,
     requests: Annotated[int, typer.Option(min=1, help="Different requests, sent over and over.")] = 64,

@@ -17,8 +17,8 @@ from typing import Annotated
 import typer
 
 from .. import bench
-from ..configuration import near, settings
-from ..errors import ArgumentError, BitNetError, InternalError
+from ..configuration import settings
+from ..errors import BitNetError, InternalError
 from . import config
 from .about import doctor, info, models
 from .common import Debug, LogFormat, LogLevel, Quiet, prepare, said
@@ -68,10 +68,6 @@ def _root(
     """BitNet b1.58 language models on the CPU."""
     given = said(quiet=quiet, debug=debug, log_level=log_level, log_format=log_format)
     context.with_resource(settings.override(**given))
-    names = list(context.command.commands)  # type: ignore[attr-defined]  # it is a group
-    for name, table in settings.command().items():
-        if isinstance(table, dict) and name not in names and context.invoked_subcommand != "config":
-            raise ArgumentError(f"{settings.path}: [{name}] is no command of bitnet{near(name, names)}")
 
 
 def _interrupted() -> int:

@@ -4,7 +4,7 @@ import typer
 
 from ..errors import ArgumentError
 from ..runtime import build_info
-from .common import variables
+from .defaults import errors, variables
 from .options import AsJSON
 from .output import cell, print_json, print_table
 
@@ -31,13 +31,14 @@ def models(as_json: AsJSON = False) -> None:
     print_table(["name", "also called", "parameters", "in memory", "weights"], rows)
 
 
-def info(as_json: AsJSON = False) -> None:
-    """Show the build, the instruction set in use and the threads."""
+def info(context: typer.Context, as_json: AsJSON = False) -> None:
+    """Show the build, the instruction set in use and the threads. Exit status 1 when a setting cannot be honoured."""
     facts = build_info()
+    facts["environment_errors"] += errors(context.find_root().command)
     if as_json:
         print_json(facts)
     else:
-        print_table(["", ""], [[name, cell(value)] for name, value in facts.items()])
+        print_table(["", ""], [[name, cell(value)] for name, value in facts.items() if name != "environment_errors"])
     if facts["environment_errors"]:
         raise ArgumentError("; ".join(facts["environment_errors"]))
 
@@ -49,7 +50,8 @@ def doctor(context: typer.Context, as_json: AsJSON = False) -> None:
     """
     from ..diagnosis import diagnose
 
-    facts, checks = diagnose(variables(context.find_root().command))
+    root = context.find_root().command
+    facts, checks = diagnose(variables(root), errors(root))
     if as_json:
         print_json(facts | {"checks": [check._asdict() for check in checks]})
     else:

@@ -11,8 +11,9 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from ..configuration import PREFIX, Format, Level, near, settings
+from ..configuration import Format, Level, settings
 from ..errors import ArgumentError
+from .defaults import UsageError, defaults_of, option_names
 from .examples import EXAMPLES
 from .output import fail, speak_json
 
@@ -28,7 +29,6 @@ LogFormat = Annotated[
     Format | None,
     typer.Option("--log-format", help="How log records are printed.", show_default="text", case_sensitive=False),
 ]
-_UsageError: Any = typer.BadParameter.__base__  # typer has it under no name of its own
 _COMMON = {
     "quiet": (Quiet, False),
     "debug": (Debug, False),
@@ -49,81 +49,43 @@ class Command(TyperCommand):
     """A command whose options have defaults in the environment, BITNET_GENERATE_TOP_K, and in the file, [generate] top_k."""
 
     def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Gives the options the variables and the lines of the file that are their defaults."""
+        """Gives the options the variables and the lines of the file that are their defaults; ArgumentError where these are wrong.
+
+        Who asks for help, and the commands that show what is wrong, have the right ones.
+        """
         speak_json("--json" in args)
-        path = [*(parent.command_path.split()[1:] if parent else ()), info_name]
+        path = (*(parent.command_path.split()[1:] if parent else ()), info_name)
+        found = defaults_of(parent.find_root().command, path)
+        wrong = [default.error for default in found if default.error]
+        if not (path[0] in _TOLERANT or "--help" in args or extra.get("resilient_parsing")):
+            settings.check()
+            if wrong:
+                raise ArgumentError("; ".join(wrong))
         named = option_names(self)
-        for name, option in named.items():
-            option.envvar, option.show_envvar = option.envvar or variable(path, name), False
-        table = settings.command(*path)
-        for name in table:
-            if name not in named:
-                raise ArgumentError(
-                    f"{settings.path}: [{'.'.join(path)}] {name}: bitnet {' '.join(path)} has no such option{near(name, list(named))}"
-                )
-        defaults = {named[name].name: value for name, value in table.items()}
-        self._path = path
-        return super().make_context(info_name, args, parent, default_map=defaults, **extra)
+        file = {
+            named[default.option].name: default.value
+            for default in found
+            if not default.error and default.place == settings.path
+        }
+        return super().make_context(info_name, args, parent, default_map=file, **extra)
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Says of a value that was not typed where it stands."""
+        """Makes an object of JSON of what is wrong with the options, where that is asked for."""
         as_json = "--json" in args  # which parsing empties
         try:
             return super().parse_args(ctx, args)
-        except _UsageError as error:
+        except UsageError as error:
             error.message = error.message.removeprefix(
                 "Value error, "
             )  # pydantic's, by which newer typers check choices
-            parameter = getattr(error, "param", None)
-            source = ctx.get_parameter_source(parameter.name) if parameter is not None else None
-            place = {
-                "DEFAULT_MAP": f"in [{'.'.join(self._path)}] of {settings.path}",
-                "ENVIRONMENT": f"in the environment, {variable(self._path, _long(parameter))}" if parameter else "",
-            }
-            if source is not None and source.name in place:
-                error.message = f"{error.message} ({place[source.name]})"
             if as_json:
                 raise _ended(error) from error
             raise
-
-    def invoke(self, ctx: Any) -> Any:
-        """Runs the command, unless the settings file is wrong."""
-        if self._path[0] not in _TOLERANT:
-            settings.check()
-        return super().invoke(ctx)
 
 
 def _ended(error: Any) -> typer.Exit:
     """The end of a command that was used wrongly, where its errors are JSON."""
     return typer.Exit(fail(" ".join(error.format_message().split()), 2, error))
-
-
-def option_names(command: Any) -> dict[str, Any]:
-    """A command's own options by the name that the settings file has for them: the long one, with underscores."""
-    names = {_long(parameter): parameter for parameter in command.params if parameter.name not in ("help", *_COMMON)}
-    names.pop("", None)  # arguments
-    return names
-
-
-def _long(parameter: Any) -> str:
-    """An option's long name, with underscores."""
-    return next((option[2:].replace("-", "_") for option in parameter.opts if option.startswith("--")), "")
-
-
-def variable(path: list[str], option: str) -> str:
-    """The environment variable of a command's option."""
-    return PREFIX + "_".join([*path, option]).upper().replace("-", "_")
-
-
-def variables(group: Any, path: tuple[str, ...] = ()) -> list[str]:
-    """Those of all options of a group's commands."""
-    found = []
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            found += variables(command, (*path, name))
-        else:
-            found += [variable([*path, name], option) for option in option_names(command)]
-    return found
 
 
 def prepare(app: typer.Typer, path: tuple[str, ...] = ()) -> None:
@@ -153,7 +115,7 @@ def _with_common_options(function: Callable[..., Any], command_name: str) -> Cal
             try:
                 return function(**options)
             except Exception as error:
-                if in_json and isinstance(error, _UsageError):
+                if in_json and isinstance(error, UsageError):
                     raise _ended(error) from error
                 if settings.look("debug", strict=False).value:
                     traceback.print_exc()

@@ -5,9 +5,9 @@ from typing import Any
 
 import typer
 
-from ..configuration import Value, in_environment, settings, unknown_variables
+from ..configuration import Value, settings, unknown_variables
 from ..errors import ArgumentError
-from .common import option_names, variable, variables
+from .defaults import Default, defaults, variables
 from .options import AsJSON
 from .output import cell, print_json, print_table
 
@@ -23,18 +23,20 @@ def _group() -> None:
 def show(context: typer.Context, as_json: AsJSON = False) -> None:
     """Show each setting, its value and what said so: an argument, the environment, the file or the default.
 
-    Defaults of commands' options that the environment or the file changes follow. Exit status 1 when a value cannot be honoured.
+    Defaults of commands' options that the environment or the file changes follow. Exit status 1 when something there cannot be honoured.
     """
     found = settings.show()
-    defaults = _command_defaults(context.find_root().command)
-    unknown = unknown_variables(variables(context.find_root().command))
+    root = context.find_root().command
+    options, unknown = defaults(root), unknown_variables(variables(root))
+    usable = [default for default in options if not default.error]
     errors = [value.error for value in found if value.error] + settings.errors + _core_errors()
+    errors += [default.error for default in options if default.error]
     if as_json:
         print_json(
             {
                 "path": settings.path,
                 "settings": {value.setting.name: _fields(value) for value in found},
-                "options": {name: {"value": value, "source": source} for name, value, source in defaults},
+                "options": {_title(d): {"value": _value(d), "source": d.place} for d in usable},
                 "unknown_variables": unknown,
                 "errors": errors,
             }
@@ -44,9 +46,9 @@ def show(context: typer.Context, as_json: AsJSON = False) -> None:
             ["setting", "value", "source", ""],
             [[value.setting.name, _shown(value), value.source, value.place or ""] for value in found],
         )
-        if defaults:
+        if usable:
             print()
-            print_table(["option", "value", "source"], [[name, str(value), source] for name, value, source in defaults])
+            print_table(["option", "value", "source"], [[_title(d), str(_value(d)), d.place] for d in usable])
         for name in unknown:
             print(f"\n{name} in the environment is not known")
     if errors:
@@ -90,19 +92,9 @@ def _shown(value: Value) -> str:
     return "" if hidden is None else cell(hidden)
 
 
-def _command_defaults(root: Any, names: tuple[str, ...] = ()) -> list[tuple[str, Any, str]]:
-    """Options that have another default here, as ("generate --top-k", 40, place)."""
-    found: list[tuple[str, Any, str]] = []
-    for name, command in root.commands.items():
-        path = (*names, name)
-        if hasattr(command, "commands"):
-            found += _command_defaults(command, path)
-            continue
-        table = settings.command(*path)
-        for option in option_names(command):
-            title, named = f"{' '.join(path)} --{option.replace('_', '-')}", variable(list(path), option)
-            if in_environment(named):
-                found.append((title, in_environment(named), named))
-            elif option in table:
-                found.append((title, table[option], str(settings.path)))
-    return found
+def _title(default: Default) -> str:
+    return f"{' '.join(default.path)} --{default.option.replace('_', '-')}"
+
+
+def _value(default: Default) -> Any:
+    return "(secret)" if default.secret else default.value
