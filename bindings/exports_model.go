@@ -203,11 +203,11 @@ func bn_model_info(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 
 // bn_model_save writes the model and the files that belong to it: format is "native", "hf", "gguf" or "onnx_weights". options is a
 // JSON object of model.HFOptions, whose max_shard_size is that of the native format and of GGUF too; gguf_type and onnx_type, the types of ternary layers in
-// a GGUF file and among the weights of an ONNX model; compression and metadata of the native format; and dry_run: then nothing is written, and
-// size becomes what the tensors would take.
+// a GGUF file and among the weights of an ONNX model; compression and metadata of the native format; and dry_run: then nothing is written. out is
+// a JSON object of size, what the tensors of a dry run would take, and warnings, sentences about what is otherwise than it was asked for.
 //
 //export bn_model_save
-func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll, state unsafe.Pointer, size *C.int64_t, errOut **C.char) C.int {
+func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll, state unsafe.Pointer, out **C.char, errOut **C.char) C.int {
 	return guard(errOut, func() error {
 		m, name := value[*runner](h).model, C.GoString(path)
 		var o struct {
@@ -221,6 +221,10 @@ func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll,
 		if err := json.Unmarshal([]byte(C.GoString(options)), &o); err != nil {
 			return fmt.Errorf("%w: options: %w", errArgument, err)
 		}
+		result := struct {
+			Size     int64    `json:"size"`
+			Warnings []string `json:"warnings"`
+		}{Warnings: []string{}}
 		var save func(context.Context) error
 		switch f := C.GoString(format); f {
 		case "native":
@@ -231,7 +235,8 @@ func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll,
 			save = func(ctx context.Context) error { return m.SaveHFContext(ctx, name, o.HFOptions) }
 		case "gguf":
 			save = func(ctx context.Context) error {
-				return m.SaveGGUF(ctx, name, model.GGUFOptions{Type: o.GGUFType, MaxShard: o.MaxShard})
+				return m.SaveGGUF(ctx, name, model.GGUFOptions{Type: o.GGUFType, MaxShard: o.MaxShard,
+					Warn: func(text string) { result.Warnings = append(result.Warnings, text) }})
 			}
 		case "onnx_weights":
 			save = func(ctx context.Context) error { return m.SaveONNXWeights(ctx, name, o.ONNXType) }
@@ -239,18 +244,19 @@ func bn_model_save(h C.uintptr_t, path, format, options *C.char, poll C.bn_poll,
 			return fmt.Errorf("%w: format = %q: expected \"native\", \"hf\", \"gguf\" or \"onnx\"", errArgument, f)
 		}
 		calls := newInterrupts(poll, state)
-		var planned int64
 		err := calls.await(func(ctx context.Context) error {
 			if o.DryRun {
-				return save(model.DryRun(ctx, &planned))
+				return save(model.DryRun(ctx, &result.Size))
 			}
 			return save(model.WithProgress(ctx, calls.progress))
 		})
-		*size = C.int64_t(planned)
 		if errors.Is(err, fs.ErrNotExist) { // the place to write to, not a model
 			return fmt.Errorf("%w %s: %v", errWrite, name, err)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return jsonOut(out, result)
 	})
 }
 

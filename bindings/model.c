@@ -155,18 +155,20 @@ static PyObject *model_info(PyObject *self, PyObject *unused) {
 
 static PyObject *model_save(PyObject *self, PyObject *args) {
   PyObject *path = NULL, *progress;
-  char *format, *options, *err = NULL;
+  char *format, *options, *text = NULL, *err = NULL;
   if (bn_forked() || !PyArg_ParseTuple(args, "O&ssO", PyUnicode_FSConverter, &path, &format, &options, &progress)) return NULL;
   const char *name = PyBytes_AsString(path);
   int code;
-  int64_t size = 0;
   bn_call call;
   bn_begin(&call, ((Model *)self)->handle, progress == Py_None ? NULL : progress);
-  code = bn_model_save(((Model *)self)->handle, (char *)name, format, options, bn_look, &call, &size, &err);
+  code = bn_model_save(((Model *)self)->handle, (char *)name, format, options, bn_look, &call, &text, &err);
   bn_end(&call);
   Py_DECREF(path);
-  if (code || PyErr_Occurred()) return bn_raise(code, err);
-  return PyLong_FromLongLong(size);
+  if (code || PyErr_Occurred()) {
+    free(text);
+    return bn_raise(code, err);
+  }
+  return bn_text(text);
 }
 
 static PyObject *model_forward(PyObject *self, PyObject *args) {
@@ -269,7 +271,7 @@ static PyObject *model_stop_profile(PyObject *self, PyObject *unused) {
 static PyMethodDef model_methods[] = {
     {"close", model_close, METH_NOARGS, "close(): waits for calls in flight, then gives the memory back."},
     {"info", model_info, METH_NOARGS, "info() -> JSON of the config and of what is in memory."},
-    {"save", model_save, METH_VARARGS, "save(path, format, options, progress): 'native', 'hf' or 'gguf', and a JSON object of the format's options -> bytes that a dry run would write."},
+    {"save", model_save, METH_VARARGS, "save(path, format, options, progress): 'native', 'hf' or 'gguf', and a JSON object of the format's options -> JSON of the size that a dry run finds, and of warnings."},
     {"assets", model_assets, METH_NOARGS, "assets() -> JSON {name: text} of what came with its stream or was set; null if neither."},
     {"set_assets", model_set_assets, METH_VARARGS, "set_assets(files): JSON {name: text} of what save() puts beside the weights."},
     {"forward", model_forward, METH_VARARGS,

@@ -354,19 +354,14 @@ LLAMA = {"model_type": "llama", "hidden_act": "silu", "quantization_config": {"q
 @pytest.mark.parametrize(
     ("changes", "kind", "message"),
     [
-        (
-            {"hidden_size": 192},
-            "i2_s",
-            "expected hidden_size to be a multiple of 128, the size of its blocks, found 192",
-        ),
-        ({"intermediate_size": 384}, "tq2_0", "expected intermediate_size to be a multiple of 256"),
-        (LLAMA | {"head_dim": 32}, "tq1_0", "expected num_attention_heads * head_dim to be a multiple of 256"),
-        ({"quantization_config": {"quant_method": "bitnet", "use_rms_norm": True}}, "f16", "norms of their own"),
-        ({"tokenizer": {"kind": "characters"}}, "f16", "found one of type WordLevel"),
+        ({"quantization_config": {"quant_method": "bitnet", "use_rms_norm": True}}, "f16", "q_proj has a norm of its own"),
+        ({"quantization_config": {"quant_method": "bitnet", "modules_to_not_convert": ["up_proj"]}}, "i2_s", "up_proj is float"),
+        ({"tokenizer": {"kind": "characters"}}, "f16", 'a model of type "WordLevel"'),
         ({"hidden_size": 192}, "f16", ""),
+        (LLAMA | {"head_dim": 32}, "tq1_0", ""),
     ],
-)
-def test_shapes_that_gguf_cannot_hold_are_refused_before_the_run(
+)  # fmt: skip
+def test_models_that_gguf_cannot_hold_are_refused_before_the_run(
     changes: dict[str, Any], kind: str, message: str, bitnet: Terminal, tmp_path: Path
 ) -> None:
     shape = {
@@ -391,3 +386,5 @@ def test_shapes_that_gguf_cannot_hold_are_refused_before_the_run(
     out = tmp_path / "out"
     status, _, err = bitnet("train", "--config", str(tmp_path / "recipe.json"), "--out", str(out))
     assert (status, message in err, out.exists()) == (1 if message else 0, True, not message), err
+    assert ("export.formats: gguf: " in err) == bool(message)
+    assert ("of 7 ternary layers are F16 instead of TQ1_0" in err) == (kind == "tq1_0"), err

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bitnet_rust import BitNetModel, convert
-from conftest import GOLDEN, REPO
+from bitnet_rust import ArgumentError, BitNetModel, ModelWarning, convert, inspect_model
+from conftest import GOLDEN, REPO, Terminal
 
 PARITY = REPO / "tests_go" / "testdata" / "parity"
 MODELS = ("bitnet_offline_packed", "bitnet_online_bf16", "llama_bitlinear_packed")
@@ -99,6 +99,61 @@ def test_a_gpt2_out_and_back(model: str, form: Format, tmp_path: Path) -> None:
             ids = want[f"input_ids_{i}"]
             np.testing.assert_array_equal(loaded.forward(ids), before.forward(ids))
             np.testing.assert_array_equal(loaded.forward(ids).argmax(-1), want[f"argmax_{i}"])
+
+
+RAGGED = {
+    "vocab_size": 64,
+    "hidden_size": 256,
+    "intermediate_size": 340,  # bitnet-xl has 5460
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"},
+}
+FAMILIES = {"bitnet": {"model_type": "bitnet"}, "llama": {"model_type": "llama", "hidden_act": "silu"}}
+
+
+@pytest.mark.parametrize("kind", ["i2_s", "tq1_0", "tq2_0"])
+@pytest.mark.parametrize("family", ["bitnet", "llama"])
+def test_layers_whose_rows_are_no_whole_blocks_are_float16_in_a_gguf_file(
+    family: str, kind: Any, bitnet: Terminal, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "m.bitnet", tmp_path / "m.gguf"
+    with BitNetModel.from_config(RAGGED | FAMILIES[family], seed=1) as model:
+        model.save_pretrained(source)
+        want = tensors(source, tmp_path / "packed")
+        with pytest.warns(ModelWarning, match=r"m\.gguf: 2 of 14 ternary layers are F16"):
+            model.save_pretrained(target, format="gguf", gguf_type=kind)
+    columns = {"i2_s": 128}.get(kind, 256)
+    said = (
+        f"{target}: 2 of 14 ternary layers are F16 instead of {kind.upper()}, scales rounded to float16: their columns are no multiple of "
+        f"{columns}, the block of that type; the first is model.layers.0.mlp.down_proj with 340"
+    )
+    for more in ([], ["--dry-run"]):
+        status, out, err = bitnet("convert", str(source), str(target), "--type", kind, "--json", *more)
+        done = json.loads(out)
+        assert (status, done["warnings"], json.loads(err)["warning"]) == (0, [said], said), err
+    assert bitnet("convert", str(source), str(target), "--type", kind)[2] == f"bitnet: warning: {said}\n"
+    assert done["rounding"] == ("scales of some layers to float16" if kind == "i2_s" else "scales to float16")
+    types = {tensor["name"]: tensor["dtype"] for tensor in inspect_model(target)["tensors"]}
+    assert {types[f"blk.{i}.ffn_down.weight"] for i in range(2)} == {"F16"}
+    assert {types[f"blk.{i}.{name}.weight"] for i in range(2) for name in ("attn_q", "ffn_up")} == {kind.upper()}
+    back = tensors(target, tmp_path / "back")
+    for name, values in want.items():
+        if name.endswith("weight_scale"):
+            exact = kind == "i2_s" and "down_proj" not in name
+            np.testing.assert_allclose(back[name], values, rtol=0 if exact else HALF, err_msg=name)
+        else:
+            np.testing.assert_array_equal(back[name], values, err_msg=name)
+
+
+def test_a_gguf_file_has_no_place_for_layers_that_stay_float(tmp_path: Path) -> None:
+    """Readers would take them for master weights of ternary ones."""
+    kept = RAGGED["quantization_config"] | {"modules_to_not_convert": ["lm_head", "layers.1.mlp.up_proj"]}  # type: ignore[operator]
+    with BitNetModel.from_config(RAGGED | {"model_type": "bitnet", "quantization_config": kept}) as model:
+        for kind in ("i2_s", "f32"):
+            with pytest.raises(ArgumentError, match=r"layers\.1\.mlp\.up_proj is float .*would make it ternary"):
+                model.save_pretrained(tmp_path / "m.gguf", format="gguf", gguf_type=kind)
+    assert not any(tmp_path.iterdir())
 
 
 def tensors(source: Path, place: Path) -> dict[str, NDArray[Any]]:

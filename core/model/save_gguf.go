@@ -34,15 +34,17 @@ type GGUFOptions struct {
 	// MaxShard, when not 0, divides the tensors among files of at most so many bytes of them, unless one tensor alone has more; the
 	// path is a directory then, by whose name the files are called: NAME-00001-of-0000N.gguf, or NAME.gguf if one is enough.
 	MaxShard int64
+	// Warn, when not nil, is told once of the layers that are not of Type.
+	Warn func(text string)
 }
 
 // SaveGGUF writes the model to a .gguf file, or with MaxShard to a directory. Tables are written as they are, norms
-// as float32. The file appears complete or not at all, and so does the directory, which must be new or
+// as float32. A ternary layer whose rows are no whole blocks of its type (128 columns for I2_S, 256 for TQ1_0 and TQ2_0) is F16, as llama.cpp's tools
+// make it. The file appears complete or not at all, and so does the directory, which must be new or
 // hold such a model and no other.
 //
-// Errors: ErrOption for a type or path; ErrExport for what GGUF has no place for: norms inside of linears, layers that stay float in
-// a ternary type, rows that are no whole blocks (128 columns for I2_S, 256 for the others), a tokenizer with steps of which no reader would
-// know, more than three tokens that end a text.
+// Errors: ErrOption for a type or path; ErrExport for what GGUF has no place for: norms inside of linears, layers that stay float among
+// ternary ones, a scale that float16 rounds to nothing, a tokenizer with steps of which no reader would know, more than three tokens that end a text.
 func (m *Model) SaveGGUF(ctx context.Context, path string, o GGUFOptions) error {
 	t, ok := ggufFileTypes[strings.ToLower(o.Type)]
 	if !ok {
@@ -69,6 +71,9 @@ func (m *Model) SaveGGUF(ctx context.Context, path string, o GGUFOptions) error 
 	w := &ggufWriter{ctx: ctx, model: m, cfg: m.Config, dtype: t.dtype}
 	if err := m.eachWeight(w.linear, w.norm); err != nil {
 		return err
+	}
+	if text := w.warning(path); text != "" && o.Warn != nil {
+		o.Warn(text)
 	}
 	entries := ggufEntries(m, name, t.file)
 	vocabulary, err := ggufVocabulary(files, m.Config)
@@ -165,6 +170,26 @@ type ggufWriter struct {
 	dtype   string
 	tensors []container.Tensor
 	rows    rowWriter
+	ternary []string // layers
+	ragged  []string // those of them whose rows are no whole blocks
+}
+
+// warning says which layers are not of the type that was asked for, "" if all are.
+func (w *ggufWriter) warning(path string) string {
+	if len(w.ragged) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s: %d of %d ternary layers are F16 instead of %s, scales rounded to float16: their columns are no multiple of %d, the block of that type; the first is %s",
+		path, len(w.ragged), len(w.ternary), w.dtype, ternaryBlock(w.dtype), w.ragged[0])
+}
+
+// ternaryBlock is how many columns a block of a type of ternary layers has, 1 for floats. That of I2_S is the one of its layout, whatever it is in files.
+func ternaryBlock(dtype string) int {
+	if dtype == gguf.I2_S {
+		return 128
+	}
+	values, _ := gguf.Block(dtype)
+	return values
 }
 
 func (w *ggufWriter) norm(name string, n *nn.Norm) error {
@@ -185,11 +210,13 @@ func (w *ggufWriter) linear(name string, l *nn.Linear) error {
 	order := ggufRows(w.cfg, name, l.Out)
 	switch {
 	case l.Ternary != nil:
-		if err := w.ternary(stored, name, l.Ternary, order); err != nil {
+		if err := w.codes(stored, name, l.Ternary, order); err != nil {
 			return err
 		}
-	default:
+	case name == "model.embed_tokens" || name == "lm_head":
 		w.dense(stored, name, l.Dense, order)
+	default:
+		return fmt.Errorf("%w: %s is float (quantization_config.modules_to_not_convert), and readers of GGUF would make it ternary", ErrExport, name)
 	}
 	if l.Bias != nil {
 		bias := make([]float32, l.Out)
@@ -237,31 +264,30 @@ func (w *ggufWriter) add(stored, name, dtype string, rows, cols int, stream func
 	}})
 }
 
-// ternary streams a ternary matrix.
-func (w *ggufWriter) ternary(stored, name string, t *quant.Ternary, order func(int) int) error {
-	blocks, _ := gguf.Block(w.dtype)
-	if w.dtype == gguf.I2_S {
-		blocks = 128
-	}
-	if t.Cols%blocks != 0 {
-		return fmt.Errorf("%w: %s has %d columns, and blocks of %s are %d", ErrExport, name, t.Cols, w.dtype, blocks)
+// codes streams a ternary matrix.
+func (w *ggufWriter) codes(stored, name string, t *quant.Ternary, order func(int) int) error {
+	dtype := w.dtype
+	w.ternary = append(w.ternary, name)
+	if t.Cols%ternaryBlock(dtype) != 0 {
+		dtype = gguf.F16
+		w.ragged = append(w.ragged, fmt.Sprintf("%s with %d", name, t.Cols))
 	}
 	bits := uint16(tensor.ToFloat16(t.Scale))
-	if s := tensor.Float16Bits(bits).Float32(); (w.dtype == gguf.TQ1_0 || w.dtype == gguf.TQ2_0 || w.dtype == gguf.F16) && (s == 0 || math.IsInf(float64(s), 0)) {
+	if s := tensor.Float16Bits(bits).Float32(); (dtype == gguf.TQ1_0 || dtype == gguf.TQ2_0 || dtype == gguf.F16) && (s == 0 || math.IsInf(float64(s), 0)) {
 		return fmt.Errorf("%w: the scale of %s is %v, which float16 does not hold", ErrExport, name, t.Scale)
 	}
-	size, _ := gguf.Bytes(w.dtype, t.Cols, t.Cols)
-	if w.dtype == gguf.I2_S {
+	size, _ := gguf.Bytes(dtype, t.Cols, t.Cols)
+	if dtype == gguf.I2_S {
 		size = t.Cols / 4 // the scale stands behind all rows
 	}
-	put := func(text []byte, codes []int8) { putValues(text, w.dtype, codes, t.Scale) }
-	switch w.dtype {
+	put := func(text []byte, codes []int8) { putValues(text, dtype, codes, t.Scale) }
+	switch dtype {
 	case gguf.I2_S:
 		put = gguf.PutI2SRow
 	case gguf.TQ1_0, gguf.TQ2_0:
-		put = func(text []byte, codes []int8) { gguf.PutCodes(text, w.dtype, codes, bits) }
+		put = func(text []byte, codes []int8) { gguf.PutCodes(text, dtype, codes, bits) }
 	}
-	w.add(stored, name, w.dtype, t.Rows, t.Cols, func(out io.Writer) error {
+	w.add(stored, name, dtype, t.Rows, t.Cols, func(out io.Writer) error {
 		panels := t.Panels()
 		err := w.rows.write(out, t.Rows, size, func(text []byte, first, rows int) {
 			codes := make([]int8, t.Cols)
@@ -270,7 +296,7 @@ func (w *ggufWriter) ternary(stored, name string, t *quant.Ternary, order func(i
 				put(text[i*size:(i+1)*size], codes)
 			}
 		})
-		if err == nil && w.dtype == gguf.I2_S {
+		if err == nil && dtype == gguf.I2_S {
 			_, err = out.Write(gguf.I2STail(t.Scale))
 		}
 		return err

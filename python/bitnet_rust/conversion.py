@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
@@ -89,6 +89,7 @@ class Conversion:
         rounds (``rounding``), logits that are apart by no more than rounding explains, an eighth of their standard
         deviation in the root mean square. None without a check.
     rounding: what the format rounds, such as "scales to bfloat16"; None for one that keeps every number.
+    warnings: the texts of the ModelWarnings of writing, such as how many layers the type of a GGUF file has no form for.
     """
 
     source: str
@@ -105,6 +106,7 @@ class Conversion:
     different_text: str | None
     agrees: bool | None
     rounding: str | None
+    warnings: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as a dictionary that JSON takes."""
@@ -225,9 +227,9 @@ def convert(
             file = place / "model.bitnet" if kind == "native" and place.suffix.lower() != ".bitnet" else place
             if kind == "native":
                 options["max_shard_size"] = 0  # which changes nothing of the size
-            size = model._save(file, form, options | {"dry_run": True}, None)
+            size, warnings = model._save(file, form, options | {"dry_run": True}, None)
             return Conversion(
-                **facts,
+                **facts | _rounded(facts, warnings),
                 target_bytes=size,
                 written=False,
                 same_argmax=None,
@@ -243,7 +245,8 @@ def convert(
                 before = fixed_logits(original)
         ids = _fixed_ids(model) if check else {}
         with _step(progress, "writing", place) as told:
-            model._save(place, form, options, told)
+            _, warnings = model._save(place, form, options, told)
+    facts |= _rounded(facts, warnings)
     same = difference = different = agrees = None
     if before is not None:
         with _step(progress, "checking", place) as told, _read(place, told) as written:
@@ -261,6 +264,14 @@ def convert(
         different_text=different,
         agrees=agrees,
     )
+
+
+def _rounded(facts: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """The facts about numbers once it is known what was warned of: a GGUF file warns of layers that are float16."""
+    return {
+        "rounding": facts["rounding"] or ("scales of some layers to float16" if warnings else None),
+        "warnings": warnings,
+    }
 
 
 def _read(path: Path, progress: Callable[[int, int], object] | None, **more: Any) -> BitNetModel:

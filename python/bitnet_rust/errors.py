@@ -121,8 +121,8 @@ class CheckpointWarning(UserWarning):
 
 
 class ModelWarning(UserWarning):
-    """A model was loaded, and there is something to know about it: code of its own that is not run, weights that look as if they
-    were read in the wrong order. The message names the file."""
+    """A model was loaded or saved, and there is something to know about it: code of its own that is not run, weights that look as if they
+    were read in the wrong order, layers that the type of a GGUF file has no form for. The message names the file."""
 
 
 def warn(text: str, category: type[Warning] = UserWarning) -> None:

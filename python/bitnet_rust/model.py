@@ -306,7 +306,8 @@ class BitNetModel:
         than 5 GB do, and a native model is one file. "gguf" is one file that ends in .gguf, or with max_shard_size a directory of
         NAME-00001-of-0000N.gguf and so on, called as it is, whose ternary layers are of gguf_type: "i2_s" (unless stated), which only bitnet.cpp
         reads, keeps the scales as they are, and the others, which llama.cpp reads too where it knows the architecture, round
-        them to float16 ("bf16" to bfloat16, "f32" not at all). "onnx" is a file that ends in .onnx for onnxruntime, with config.json and the
+        them to float16 ("bf16" to bfloat16, "f32" not at all). Layers whose columns are no multiple of the type's block, 128 of "i2_s" and 256 of "tq1_0" and
+        "tq2_0", are F16 there, with a ModelWarning. "onnx" is a file that ends in .onnx for onnxruntime, with config.json and the
         tokenizer beside it, and its weights in a .onnx.data if they are large; it needs the package onnx. Its ternary weights are of
         onnx_type: "int8" (unless stated), or "int2", a quarter as large, for newer versions of onnx and onnxruntime. With use_cache the graph takes and gives
         the keys and values of the context, under the names that Optimum's exports have. Directories on the way are made; a file appears complete or not at all. FileSystemError if
@@ -345,19 +346,23 @@ class BitNetModel:
 
     def _save(
         self, path: str | PathLike[str], format: str, options: Mapping[str, Any], progress: Progress | None
-    ) -> int:
-        """Writes the model as the core's options say; gives the size that a dry run finds."""
+    ) -> tuple[int, list[str]]:
+        """Writes the model as the core's options say; gives the size that a dry run finds, and what was warned of."""
         start, written = time.monotonic(), not options.get("dry_run")
+        warnings: list[str] = []
         with delivered(), _writable(path, make=written) as place:
             if format == "onnx":
                 from .onnx_export import save_onnx
 
                 size = save_onnx(self._model, self.config, self._assets, place, options, progress)
             else:
-                size = self._model.save(place, format, json.dumps(options), progress)
+                result = json.loads(self._model.save(place, format, json.dumps(options), progress))
+                size, warnings = result["size"], result["warnings"]
         if written:
             event(_LOG, logging.INFO, "model saved", path=fspath(path), format=format, seconds=time.monotonic() - start)
-        return size
+        for text in warnings:
+            warn(text, ModelWarning)
+        return size, warnings
 
     def close(self) -> None:
         """Gives the memory back, after calls in flight on other threads. A closed model raises ArgumentError."""

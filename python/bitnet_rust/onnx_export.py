@@ -58,7 +58,8 @@ def save_onnx(
     beside = {**texts, "config.json": config.to_json(indent=2) + "\n"}
     _refuse_others(path, beside)
     if options.get("dry_run"):
-        return model.save(path, "onnx_weights", json.dumps({"onnx_type": kind, "dry_run": True}), None)
+        planned = json.loads(model.save(path, "onnx_weights", json.dumps({"onnx_type": kind, "dry_run": True}), None))
+        return int(planned["size"])
     try:
         _sweep(path)
         with _staging(path) as stage:

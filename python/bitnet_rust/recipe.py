@@ -58,7 +58,6 @@ _MOST_CHAT_TOKENS = 1024
 # Formats that a run may write beside its model, and their places in its directory.
 _EXPORTS = {"hf": "hf", "hf-master": "hf-master", "gguf": "model.gguf"}
 _CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja")  # of hf and hf-master
-_GGUF_BLOCKS = {"i2_s": 128, "tq1_0": 256, "tq2_0": 256}  # columns
 
 
 @dataclass
@@ -198,7 +197,8 @@ def run(
             _give_template(model, recipe.data.get("chat_template"))
         _check_gpt2(model, exports)
         if "gguf" in exports:
-            _check_gguf(model, exports["gguf"][1]["gguf_type"])
+            place, options = exports["gguf"]
+            _check_gguf(model, out / place, options["gguf_type"])
         teacher = None
         if recipe.teacher:
             teacher = open_models.enter_context(
@@ -419,26 +419,12 @@ def _check_gpt2(model: BitNetModel, exports: Mapping[str, Any]) -> None:
             raise ArgumentError(f"export.formats: {name}: expected {forms} for a GPT-2 of {layers} layers")
 
 
-def _check_gguf(model: BitNetModel, gguf_type: str) -> None:
-    """Refuses before training what GGUF has no place for, as far as configuration and tokenizer tell."""
-    config, where = model.config, "export.formats: gguf"
-    quantization = config["quantization_config"]
-    if quantization.get("use_rms_norm"):
-        raise ArgumentError(f"{where}: the ternary layers have norms of their own, for which GGUF has no place")
-    kind = json.loads(model.tokenizer.to_files()["tokenizer.json"])["model"]["type"]
-    if kind != "BPE":
-        raise ArgumentError(f"{where}: expected a tokenizer of BPE or bytes, found one of type {kind}")
-    block = _GGUF_BLOCKS.get(gguf_type, 1)
-    if quantization.get("modules_to_not_convert"):
-        return  # layers that stay float have no blocks
-    heads = config.num_attention_heads * config.head_dim
-    sizes = {"hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size}
-    for name, columns in (sizes | {"num_attention_heads * head_dim": heads}).items():
-        if columns % block:
-            raise ArgumentError(
-                f"export.gguf_type = {gguf_type!r}: expected {name} to be a multiple of {block}, the size of its blocks, found "
-                f"{columns}: f16 and bf16 have no blocks"
-            )
+def _check_gguf(model: BitNetModel, path: Path, gguf_type: str) -> None:
+    """Refuses before training what GGUF has no place for."""
+    try:  # its warnings come with the file
+        model._model.save(path, "gguf", json.dumps({"gguf_type": gguf_type, "dry_run": True}), None)
+    except ArgumentError as error:
+        raise ArgumentError(f"export.formats: gguf: {error}") from error
 
 
 def _model(recipe: Recipe, out: Path, train: Any, held_out: Any, resume: bool, offline: bool) -> BitNetModel:
