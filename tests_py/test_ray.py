@@ -31,6 +31,7 @@ LONG = {
     "num_attention_heads": 2,
     "max_position_embeddings": 1 << 20,
 }
+TOKENS = 1_000  # of a stream that is open while replicas go
 MARK = uuid.uuid4().hex  # in the environment of our replicas
 
 
@@ -61,17 +62,19 @@ def cluster() -> Iterator[str]:
         "RAY_agent_register_timeout_ms": "120000",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+        "BITNET_LOG_LEVEL": "debug",  # of the replicas
     }
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     try:
-        ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        serve.start(http_options={"host": "127.0.0.1", "port": port})
-        yield f"http://127.0.0.1:{port}"
-        serve.shutdown()
+        with socket.socket() as place:  # it keeps the port, which Ray's proxy shares
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            place.bind(("127.0.0.1", 0))
+            port = place.getsockname()[1]
+            ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            serve.start(http_options={"host": "127.0.0.1", "port": port})
+            yield f"http://127.0.0.1:{port}"
+            serve.shutdown()
     finally:
         ray.shutdown()
         for name, value in before.items():
@@ -278,6 +281,102 @@ def test_replicas_come_with_the_load(cluster: str, path: Path) -> None:
         over.set()
         for thread in threads:
             thread.join(120)
+
+
+def test_a_full_replica_answers_429_and_others_of_its_routes_as_ever(cluster: str, path: Path) -> None:
+    from ray import serve
+
+    from bitnet_rust.integrations.ray import Settings, application
+
+    engine, server = {"max_sequences": 1, "max_queue": 1}, {"heartbeat": 0.2}
+    serve.run(application(Settings(model=str(path), engine=engine, server=server)))
+    body = {"prompt": "Once", "max_tokens": 10**6, "ignore_eos": True, "stream": True}
+    url = f"{cluster}/v1/completions"
+    with httpx.stream("POST", url, json=body, timeout=120) as running:
+        lines = running.iter_lines()  # it is closed when nobody holds them
+        next(lines)
+        with httpx.stream("POST", url, json=body, timeout=120):
+            until(lambda: "bitnet_requests_waiting 1.0" in httpx.get(f"{cluster}/metrics").text, "one waits")
+            refused = httpx.post(url, json={"prompt": "Once"}, timeout=120)
+            assert refused.status_code == 429
+            assert 1 <= int(refused.headers["Retry-After"]) <= 60
+            assert refused.json()["error"]["code"] == "queue_full"
+            assert httpx.get(f"{cluster}/health/ready").status_code == 200
+
+
+def test_replicas_log_requests_as_the_settings_say(cluster: str, path: Path) -> None:
+    from ray import serve
+
+    from bitnet_rust.integrations.ray import Settings, application
+
+    serve.run(application(Settings(model=str(path), server={"log_prompts": True})))
+    until(lambda: len(replicas()) == 1, "the replica is alone")
+    (process,) = replicas()
+    id_of = {"X-Request-ID": "mine-1"}
+    answer = httpx.post(f"{cluster}/v1/completions", json={"prompt": "Once", "max_tokens": 4}, headers=id_of)
+    httpx.get(f"{cluster}/health/ready")
+    lines = Path(f"/proc/{process}/fd/2").read_text().splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    asked, looked = (event for event in events if event["event"] == "request")
+    assert (asked["request_id"], asked["status"], asked["level"]) == ("mine-1", 200, "info")
+    assert (asked["prompt"], asked["answers"]) == (["Once"], [answer.json()["choices"][0]["text"]])
+    assert (looked["path"], looked["level"]) == ("/health/ready", "debug")
+    assert any(event["logger"] == "bitnet_rust.core.model" for event in events)
+
+
+def streams(url: str, count: int, tokens: int) -> tuple[list[threading.Thread], list[list[str]]]:
+    """Streams that have begun, in threads, and the events of each."""
+    begun = threading.Semaphore(0)
+    events: list[list[str]] = [[] for _ in range(count)]
+
+    def read(into: list[str]) -> None:
+        body = {"prompt": "Once", "max_tokens": tokens, "ignore_eos": True, "stream": True}
+        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=600) as stream:
+            for line in filter(None, stream.iter_lines()):
+                if not into:
+                    begun.release()
+                into.append(line.removeprefix("data: "))
+
+    threads = [threading.Thread(target=read, args=(into,)) for into in events]
+    for thread in threads:
+        thread.start()
+    take(begun, count)
+    return threads, events
+
+
+def ends(threads: list[threading.Thread], events: list[list[str]]) -> list[str]:
+    """The last event of each stream, once all are over."""
+    for thread in threads:
+        thread.join(600)
+    return [last for *_, last in events]
+
+
+def test_streams_end_whole_when_replicas_go_and_when_all_is_deleted(cluster: str, path: Path) -> None:
+    from ray import serve
+
+    from bitnet_rust.integrations.ray import Settings, application
+
+    def run(count: int) -> None:
+        serve.run(application(Settings(model=str(path), replicas=count, server={"drain_timeout": 600})))
+
+    run(2)
+    open_streams = streams(cluster, 6, TOKENS)
+    run(1)  # returns when one is left
+    assert ends(*open_streams) == ["[DONE]"] * 6
+    open_streams = streams(cluster, 2, TOKENS)
+    serve.delete("default")
+    assert ends(*open_streams) == ["[DONE]"] * 2
+
+
+def test_streams_that_outlast_the_drain_timeout_end_with_an_error(cluster: str, path: Path) -> None:
+    from ray import serve
+
+    from bitnet_rust.integrations.ray import Settings, application
+
+    serve.run(application(Settings(model=str(path), server={"drain_timeout": 0.5})))
+    open_streams = streams(cluster, 2, 10**6)
+    serve.delete("default")
+    assert [json.loads(last)["error"]["code"] for last in ends(*open_streams)] == ["replica_lost"] * 2
 
 
 def test_settings_that_are_not_there_are_named() -> None:

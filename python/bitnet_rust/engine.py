@@ -81,7 +81,8 @@ class Engine:
             options["target_step"] = seconds(target_step, "target_step")
         self.model = model
         self._max_queue: int = options["max_queue"]
-        self._most_at_once = most_at_once(options)
+        # before its queue is full, those that run included
+        self._most_at_once: int = options.get("max_sequences", _MAX_SEQUENCES) + self._max_queue
         with delivered():
             self._core = _bitnet.scheduler(model._model, json.dumps(options), assistant)
         self._open: dict[int, Handle] = {}
@@ -227,12 +228,6 @@ def checked_limits(**given: int | None) -> dict[str, int]:
         for name, value in given.items()
         if value is not None
     }
-
-
-def most_at_once(options: Mapping[str, Any]) -> int:
-    """Requests that an engine with these options takes before its queue is full, those that run included."""
-    most: int = options.get("max_sequences", _MAX_SEQUENCES) + options.get("max_queue", _MAX_QUEUE)
-    return most
 
 
 def _shut(core: _bitnet.Scheduler, process: int) -> None:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from . import _bitnet
+from .configuration import settings
 
 LOGGER = "bitnet_rust"
 _MODULE = "github.com/bitnet-rust/bitnet_rust/"
@@ -186,6 +187,24 @@ class _Stderr(logging.StreamHandler[Any]):
     @property
     def stream(self) -> Any:
         return sys.stderr
+
+
+# What a server says without being asked.
+_SERVICE = {"log_level": "info", "log_format": "json"}
+
+
+def chosen(name: str, *, service: bool, strict: bool = True) -> str:
+    """log_level or log_format, as ``to_stderr`` takes them: what the settings say, else the default of a command or of a service.
+
+    Raises ArgumentError with strict for a setting that cannot be used.
+    """
+    found = settings.look(name, strict=strict)
+    if found.source == "default":
+        if name == "log_level" and settings.look("quiet", strict=strict).value:
+            return "error"
+        if service:
+            return _SERVICE[name]
+    return str(found.value)
 
 
 @contextmanager

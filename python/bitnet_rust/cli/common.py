@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand
 
+from .. import logs
 from ..configuration import Format, Level, settings
 from ..errors import ArgumentError
 from .defaults import UsageError, defaults_of, option_names
@@ -133,14 +134,8 @@ def _with_common_options(function: Callable[..., Any], command_name: str) -> Cal
     return command
 
 
-# What a server says without being asked.
-_SERVICE = {"log_level": "info", "log_format": "json"}
-
-
 def logging(command: str, logger: str | None = None) -> AbstractContextManager[None]:
     """Log records on standard error, as the settings say; of another logger than the package's from warnings on."""
-    from .. import logs
-
     level, form = (_log_setting(name, command) for name in ("log_level", "log_format"))
     if logger is None:
         return logs.to_stderr(level, form)
@@ -156,9 +151,4 @@ def _errors_are_json(command: str, as_json: bool) -> bool:
 
 
 def _log_setting(name: str, command: str) -> str:
-    chosen = settings.look(name, strict=command not in _TOLERANT)
-    if chosen.source != "default":
-        return str(chosen.value)
-    if name == "log_level" and settings.look("quiet", strict=command not in _TOLERANT).value:
-        return "error"
-    return _SERVICE[name] if command == "serve" else str(chosen.value)
+    return logs.chosen(name, service=command == "serve", strict=command not in _TOLERANT)

@@ -30,7 +30,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message
 
-from ..engine import Engine, most_at_once
+from .. import logs
+from ..engine import Engine
 from ..model import BitNetModel
 from ..runtime import set_num_threads
 from ..server import ServerOptions, create_app, read_keys
@@ -38,6 +39,8 @@ from ..server.errors import APIError
 
 __all__ = ["Settings", "application"]
 
+_UNLIMITED = 2**16  # requests: Ray keeps none back, as whoever waits there would get no 429 from a full engine
+_GATEWAY_SECONDS = 10.0  # that a gateway is given beside its replicas' drain_timeout, to say how their streams ended
 # What ends a call when the process at the other end has gone, and not when the call itself failed.
 LOST = (RayActorError, RaySystemError, WorkerCrashedError)
 log = logging.getLogger("ray.serve")  # Ray sends it where its own lines go
@@ -52,10 +55,11 @@ class Settings(BaseModel):
     cpus: threads of a replica, which Ray keeps free for it.
     gateways: processes that pass requests on.
     attempts: replicas that a request is given to, one after the other, when they die.
-    api_key_file: as of ``bitnet serve``; BITNET_API_KEYS is read, too.
+    api_key_file: as of ``bitnet serve``; BITNET_API_KEYS is read, too, as the settings of the log are.
     load: options of ``BitNetModel.from_pretrained``, as {"kv_dtype": "int8"}.
     engine: options of ``Engine``, as {"max_sequences": 64}.
-    server: options of ``ServerOptions``, as {"served_model_name": "bitnet"}.
+    server: options of ``ServerOptions``, as {"served_model_name": "bitnet"}. body_timeout and write_timeout have no effect,
+        as Ray's proxy reads requests and sends answers.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -77,19 +81,21 @@ def application(settings: Settings) -> serve.Application:
 
     Its routes are those of ``bitnet serve``. A request goes to one replica, a request for ``/metrics`` to any of them.
     """
+    server = ServerOptions(**settings.server)
     scale = (
         {"autoscaling_config": settings.autoscaling} if settings.autoscaling else {"num_replicas": settings.replicas}
     )
     replica = serve.deployment(
-        Replica, name="replica", max_ongoing_requests=most_at_once(settings.engine), ray_actor_options={"num_cpus": settings.cpus},
-        health_check_period_s=5, **scale,
+        Replica, name="replica", max_ongoing_requests=_UNLIMITED, ray_actor_options={"num_cpus": settings.cpus},
+        health_check_period_s=5, graceful_shutdown_timeout_s=server.drain_timeout, **scale,
     )  # fmt: skip
     gateway = serve.deployment(
-        serve.ingress(_ROUTES)(Gateway), name="gateway", num_replicas=settings.gateways, max_ongoing_requests=2**16,
-        ray_actor_options={"num_cpus": 0},
+        serve.ingress(_ROUTES)(Gateway), name="gateway", num_replicas=settings.gateways, max_ongoing_requests=_UNLIMITED,
+        ray_actor_options={"num_cpus": 0}, graceful_shutdown_timeout_s=server.drain_timeout + _GATEWAY_SECONDS,
     )  # fmt: skip
-    most = ServerOptions(**settings.server).max_body_bytes
-    bound: serve.Application = gateway.bind(replica.bind(settings.model_dump()), settings.attempts, most)
+    bound: serve.Application = gateway.bind(
+        replica.bind(settings.model_dump()), settings.attempts, server.max_body_bytes
+    )
     return bound
 
 
@@ -98,6 +104,8 @@ class Replica:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         chosen = Settings(**settings)
+        self._printing = logs.to_stderr(*(logs.chosen(name, service=True) for name in ("log_level", "log_format")))
+        self._printing.__enter__()  # for as long as the process lasts
         set_num_threads(chosen.cpus)
         self._engine = Engine(BitNetModel.from_pretrained(chosen.model, **chosen.load), **chosen.engine)
         server = {
