@@ -22,9 +22,10 @@ from conftest import GOLDEN, REPO, Terminal
 FOLDERS = ("bitnet_offline_packed", "bitnet_online_bf16", "llama_bitlinear_packed")
 EXPORTED = REPO / "tests_go" / "testdata" / "onnx"
 
-# An activation beside a rounding tie moves by a step when float32 sums are ordered differently, which transformers, the core and
-# onnxruntime do. That happens to the last and longest prompt; everywhere else the three agree to 2e-5.
-TIES = 3
+# An activation beside a rounding tie moves by a step when float32 sums are ordered differently, which transformers, the core and, by the
+# processor, onnxruntime do. Of two of the twelve prompts one has such an activation: the prompt, and the token from which on the three may
+# be apart. Everywhere else they agree to 2e-5.
+TIES = {("bitnet_offline_packed", 3): 3, ("bitnet_online_bf16", 3): 14}
 
 
 class Runner:
@@ -78,11 +79,12 @@ def test_prompts_have_the_logits_of_the_core_and_of_transformers(golden: tuple[P
     with BitNetModel.from_pretrained(source) as model:
         for i in range(4):
             ids = recorded[f"input_ids_{i}"].reshape(1, -1)
-            logits = run(ids)[0][0]
+            logits, tie = run(ids)[0][0], TIES.get((source.name, i), ids.size)
             for other in (model.forward(ids[0]), recorded[f"logits_{i}"]):
                 assert np.array_equal(logits.argmax(-1), other.argmax(-1))
-                assert np.abs(logits - other).max() <= (0.15 if i == TIES else 1e-2)
-                assert i == TIES or np.abs(logits - other).max() < 5e-5
+                apart = np.abs(logits - other).max(-1)
+                assert apart[:tie].max() < 5e-5
+                assert apart[tie:].max(initial=0) < 0.1
 
 
 def test_steps_with_the_cache_say_the_tokens_of_transformers(golden: tuple[Path, Runner, Any]) -> None:
