@@ -146,6 +146,17 @@ def test_layers_whose_rows_are_no_whole_blocks_are_float16_in_a_gguf_file(
             np.testing.assert_array_equal(back[name], values, err_msg=name)
 
 
+@pytest.mark.parametrize(("family", "act"), [("bitnet", "silu"), ("llama", "gelu"), ("llama", "relu2")])
+def test_a_gguf_file_has_no_place_for_an_activation(family: str, act: str, tmp_path: Path) -> None:
+    """It follows from the architecture there. ONNX has one."""
+    with BitNetModel.from_config(RAGGED | FAMILIES[family] | {"hidden_act": act}) as model:
+        with pytest.raises(ArgumentError, match=f"hidden_act = {act}: .* readers compute a .* with (silu|relu2)"):
+            model.save_pretrained(tmp_path / "m.gguf", format="gguf", gguf_type="f32")
+        model.save_pretrained(tmp_path / "m.bitnet")
+    assert convert(tmp_path / "m.bitnet", tmp_path / "onnx" / "m.onnx").max_difference == 0
+    assert not (tmp_path / "m.gguf").exists()
+
+
 def test_a_gguf_file_has_no_place_for_layers_that_stay_float(tmp_path: Path) -> None:
     """Readers would take them for master weights of ternary ones."""
     kept = RAGGED["quantization_config"] | {"modules_to_not_convert": ["lm_head", "layers.1.mlp.up_proj"]}  # type: ignore[operator]

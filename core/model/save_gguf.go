@@ -43,7 +43,7 @@ type GGUFOptions struct {
 // make it. The file appears complete or not at all, and so does the directory, which must be new or
 // hold such a model and no other.
 //
-// Errors: ErrOption for a type or path; ErrExport for what GGUF has no place for: norms inside of linears, layers that stay float among
+// Errors: ErrOption for a type or path; ErrExport for what GGUF has no place for: another activation than the architecture's, norms inside of linears, layers that stay float among
 // ternary ones, a scale that float16 rounds to nothing, a tokenizer with steps of which no reader would know, more than three tokens that end a text.
 func (m *Model) SaveGGUF(ctx context.Context, path string, o GGUFOptions) error {
 	t, ok := ggufFileTypes[strings.ToLower(o.Type)]
@@ -56,6 +56,9 @@ func (m *Model) SaveGGUF(ctx context.Context, path string, o GGUFOptions) error 
 	}
 	if err := m.refuseGPT2("GGUF"); err != nil {
 		return err
+	}
+	if read := (&Config{Architecture: m.Config.Architecture}).WithDefaults(); m.Config.HiddenAct != read.HiddenAct {
+		return fmt.Errorf("%w: hidden_act = %s: GGUF has no place for it, and readers compute a %s with %s", ErrExport, m.Config.HiddenAct, m.Config.Architecture, read.HiddenAct)
 	}
 	if err := m.sound(ctx); err != nil {
 		return err
