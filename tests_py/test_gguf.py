@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Backend
 
-from bitnet_rust import BitNetModel, FormatError, Tokenizer, inspect_model
+from bitnet_rust import BitNetModel, FormatError, Tokenizer, convert, inspect_model, verify_model
 from bitnet_rust.errors import ArgumentError
+from conftest import REPO
 
 # What tokenizers trip over: scripts, emoji with joiners, combining marks, code, numbers, runs of spaces and lines.
 CORPUS = [
@@ -256,6 +258,41 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     (tmp_path / "cut.gguf").write_bytes(content[: len(content) // 2])
     with pytest.raises(FormatError, match=r"cut\.gguf.*lies past|past the end"):
         BitNetModel.from_pretrained(tmp_path / "cut.gguf")
+
+
+WRITTEN = REPO / "tests_go" / "testdata" / "gguf"
+
+
+@pytest.mark.parametrize(
+    ("name", "alignment"),
+    [("version_3", 32), ("version_2", 32), ("alignment_16", 16), ("alignment_64", 64), ("alignment_4096", 4096)],
+)
+def test_files_of_both_versions_and_of_any_alignment_hold_the_same(name: str, alignment: int, tmp_path: Path) -> None:
+    """As the package gguf writes them: tests_py/record/gguf_containers.py."""
+    file, values = WRITTEN / f"{name}.gguf", np.load(WRITTEN / "values.npz")
+    content = file.read_bytes()
+    assert int.from_bytes(content[4:8], "little") == (2 if name == "version_2" else 3)
+    found = inspect_model(file)
+    assert found["metadata"].get("general.alignment", 32) == alignment
+    assert {tensor["name"] for tensor in found["tensors"]} == set(values)
+    assert all(tensor["offset"] % alignment == 0 for tensor in found["tensors"])
+    same_values(file, alignment, values)
+    assert verify_model(file).ok
+    with BitNetModel.from_pretrained(file) as model, BitNetModel.from_pretrained(WRITTEN / "version_3.gguf") as other:
+        logits = model.forward([1, 2, 3, 10])
+        assert np.isfinite(logits).all()
+        np.testing.assert_array_equal(logits, other.forward([1, 2, 3, 10]))
+    convert(file, tmp_path / "m.gguf", type="f16")  # the scale of 0.25 is exact in it
+    same_values(tmp_path / "m.gguf", 32, values)
+
+
+def same_values(file: Path, alignment: int, values: Any) -> None:
+    content, tensors = file.read_bytes(), inspect_model(file)["tensors"]
+    start = len(content) - max(tensor["offset"] + -(-tensor["bytes"] // alignment) * alignment for tensor in tensors)
+    for tensor in tensors:
+        want = values[tensor["name"]]
+        found = np.frombuffer(content, want.dtype, want.size, start + tensor["offset"])
+        np.testing.assert_array_equal(found, want.ravel(), err_msg=tensor["name"])
 
 
 @pytest.mark.full
