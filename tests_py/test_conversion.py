@@ -22,6 +22,7 @@ from bitnet_rust import (
     conversion,
     convert,
     inspect_model,
+    onnx_export,
     verify_model,
 )
 from conftest import GOLDEN, TINY, Terminal
@@ -521,59 +522,116 @@ def test_a_target_that_cuts_texts_otherwise_is_a_failure(
     assert (done.different_text, done.agrees) == (None, True)
 
 
+# argv: source, target, options as JSON, the weights from which on an ONNX model has a data file, and when it is killed: at a byte of the
+# file that is written ("byte 100"), when a share of a step is done ("writing 0.5"), or before so many renames of Python's ("rename 2").
 KILLED = """
-import json, resource, signal, sys
-from bitnet_rust import convert
-signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # which Python ignores
+import json, os, resource, signal, sys
+from bitnet_rust import convert, onnx_export
+options, onnx_export._MOST_INSIDE = json.loads(sys.argv[3]), int(sys.argv[4])
+what, number = sys.argv[5].split()
+die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), int(sys.argv[4])))
-convert(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3]), check=False)
+if what == "byte":
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # which Python ignores
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(number), int(number)))
+elif what == "rename":
+    renames, rename = [], os.replace
+    os.replace = lambda *names: renames.append(names) or (die() if len(renames) > int(number) else rename(*names))
+else:
+    options["progress"] = lambda step, done, total: step == what and done >= float(number) * total and die()
+convert(sys.argv[1], sys.argv[2], **options, check=what == "checking")
 """
+MASTERS_OF_PACKED = {"to": "hf-master", "derive_masters": True}
+KILLABLE = {
+    "gguf": ("m.gguf", {"to": "gguf"}),
+    "gguf-split": ("split", {"to": "gguf", "max_shard_size": "1MB"}),
+    "native": ("m.bitnet", {"to": "native"}),
+    "hf": ("hf", {"to": "hf"}),
+    "hf-master": ("masters", MASTERS_OF_PACKED),
+    "hf-master-shards": ("masters", MASTERS_OF_PACKED | {"max_shard_size": "5MB"}),
+    "onnx": ("m.onnx", {"to": "onnx"}),
+    "onnx-beside": ("m.onnx", {"to": "onnx"}),
+}
 
 
-@pytest.mark.parametrize(
-    ("target", "options"),
-    [
-        ("m.gguf", {"to": "gguf"}),
-        ("split", {"to": "gguf", "max_shard_size": "1MB"}),
-        ("m.bitnet", {"to": "native"}),
-        ("hf", {"to": "hf"}),
-    ],
-    ids=["gguf", "gguf-split", "native", "hf"],
-)
-def test_a_killed_conversion_leaves_the_old(target: str, options: Any, tmp_path: Path) -> None:
+class Killed:
+    """Conversions of one model and another to the same place, of which some are killed."""
+
+    def __init__(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        target, self.options = KILLABLE[name]
+        self.inside = 1 << (16 if name == "onnx-beside" else 30)
+        monkeypatch.setattr(onnx_export, "_MOST_INSIDE", self.inside)
+        self.place, self.sources = tmp_path / "out" / target, (tmp_path / "old", tmp_path / "new")
+        shape = {
+            "preset": "tiny",
+            "vocab_size": 4096,
+            "hidden_size": 512,
+            "intermediate_size": 1024,
+            "num_hidden_layers": 4,
+        }
+        for seed, source in enumerate(self.sources):
+            with BitNetModel.from_config(shape, seed=seed) as model:
+                model.save_pretrained(source, format="hf")
+        self.old, self.new = (content(source) for source in self.sources)
+
+    def convert(self, source: Path) -> None:
+        convert(source, self.place, **self.options)
+
+    def kill(self, moment: str, by: signal.Signals) -> None:
+        words = [str(self.sources[1]), str(self.place), json.dumps(self.options), str(self.inside), moment]
+        killed = subprocess.run([sys.executable, "-B", "-c", KILLED, *words], capture_output=True, text=True)
+        assert killed.returncode == -by, killed.stderr[-2000:]
+
+    def files(self) -> list[str]:
+        """Names of all that is there. That of an ONNX model's data is another where there was one before."""
+        names = (path.relative_to(self.place.parent).as_posix() for path in self.place.parent.rglob("*"))
+        return sorted(re.sub(r"(\.[0-9a-f]{12})?\.data$", ".data", name) for name in names)
+
+
+@pytest.mark.parametrize("name", KILLABLE)
+def test_a_killed_conversion_leaves_the_old(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed as it begins to write, halfway, and at the last byte; and the next conversion to the same place takes away what is left."""
-    place = tmp_path / "out" / target
-    shape = {
-        "preset": "tiny",
-        "vocab_size": 4096,
-        "hidden_size": 512,
-        "intermediate_size": 1024,
-        "num_hidden_layers": 4,
-    }
-    for name, seed in (("old", 1), ("new", 2)):
-        with BitNetModel.from_config(shape, seed=seed) as model:
-            model.save_pretrained(tmp_path / name, format="hf")
-    expected = [content(tmp_path / name) for name in ("old", "new")]
+    there = Killed(name, tmp_path, monkeypatch)
 
     def kill(limit: int) -> None:
         """The system does, at the byte after the limit."""
-        words = [str(tmp_path / "new"), str(place), json.dumps(options), str(limit)]
-        killed = subprocess.run([sys.executable, "-B", "-c", KILLED, *words])
-        assert killed.returncode == -signal.SIGXFSZ
-        assert list(place.parent.glob(".*.tmp"))
+        there.kill(f"byte {limit}", signal.SIGXFSZ)
+        assert list(there.place.parent.glob(".*.tmp"))
 
     kill(0)  # where nothing was
-    assert not place.exists()
-    convert(tmp_path / "old", place, **options)
-    assert [file.name for file in place.parent.iterdir()] == [target]
-    size = max(file.stat().st_size for file in (place, *place.glob("*")) if file.is_file())
+    assert not there.place.exists()
+    there.convert(there.sources[0])
+    made = there.files()
+    assert not any(name.startswith(".") for name in made)
+    size = max(file.stat().st_size for file in there.place.parent.rglob("*") if file.is_file())
     for limit in (0, size // 2, size - 1):
         kill(limit)
-        assert content(place) == expected[0]
-    convert(tmp_path / "new", place, **options)
-    assert content(place) == expected[1]
-    assert [file.name for file in place.parent.iterdir()] == [target]
+        assert content(there.place) == there.old
+    there.convert(there.sources[1])
+    assert content(there.place) == there.new
+    assert there.files() == made
+
+
+@pytest.mark.parametrize("name", ["hf-master", "hf-master-shards", "onnx", "onnx-beside"])
+def test_a_conversion_that_is_killed_at_any_moment_leaves_the_old_or_the_new(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By SIGKILL: while it writes, when all is written, between the renames, and when it compares."""
+    there = Killed(name, tmp_path, monkeypatch)
+    there.convert(there.sources[0])
+    made = there.files()
+    renames = {"onnx": 2, "onnx-beside": 3}.get(name, 0)  # config.json, the graph, the data
+    for moment in ("writing 0", "writing 0.5", "writing 1", *(f"rename {at}" for at in range(renames))):
+        there.kill(moment, signal.SIGKILL)
+        assert content(there.place) in (there.old, there.new)
+        if moment.startswith("rename"):  # of which the last is that of the graph
+            assert content(there.place) == there.old
+        there.convert(there.sources[0])
+        assert content(there.place) == there.old
+        assert there.files() == made
+    there.kill("checking 0", signal.SIGKILL)
+    assert content(there.place) == there.new
+    assert there.files() == made
 
 
 def content(place: Path) -> Any:
