@@ -85,7 +85,7 @@ def test_a_dry_run_to_onnx_knows_the_size_and_what_cannot_be(tmp_path: Path) -> 
         assert 0 < place.stat().st_size - planned.target_bytes < 200_000  # the graph
         assert real.written
         assert not planned.written
-    with pytest.raises(ArgumentError, match=r"int3.*expected int8 or int2"):
+    with pytest.raises(ArgumentError, match=r"int3.*expected one of int8, int2"):
         convert(TINY, tmp_path / "m.onnx", type="int3", dry_run=True)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="of another model"):
         convert("bitnet-shakespeare", tmp_path / "int8" / "other.onnx", dry_run=True)
@@ -228,6 +228,23 @@ def test_options_of_another_format_are_refused(
         status, _, err = bitnet("convert", str(TINY), str(tmp_path / TARGETS[to]), "--to", to, *options)
         assert (status, err) == (1, f"bitnet: {said}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"to": "gguf", "type": "q9"}, "type = 'q9': expected one of i2_s, tq1_0, tq2_0, f16, bf16, f32 with to='gguf'"),
+        ({"to": "gguf", "type": "int8"}, "type = 'int8': expected one of i2_s, tq1_0, tq2_0, f16, bf16, f32 with to='gguf'"),
+        ({"to": "onnx", "type": "tq2_0"}, "type = 'tq2_0': expected one of int8, int2 with to='onnx'"),
+        ({"to": "native", "head_dtype": "int3"}, "head_dtype = 'int3': expected auto, "),
+        ({"to": "hf", "max_shard_size": "many"}, "max_shard_size = 'many': expected"),
+    ],
+)  # fmt: skip
+def test_values_that_an_option_has_not_are_refused_before_a_model_is_looked_for(
+    options: Any, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ArgumentError, match=re.escape(message)):
+        convert(tmp_path / "nothing", tmp_path / TARGETS[options["to"]], **options)
 
 
 @pytest.mark.parametrize("head", ["float32", "bfloat16", "float16", "int8", "int4"])

@@ -348,6 +348,12 @@ def test_exports_are_checked_before_the_run(setting: str, message: str, bitnet: 
     assert (status, message in err) == (1, True), err
 
 
+def test_a_layout_is_checked_before_the_data(bitnet: Terminal, tmp_path: Path) -> None:
+    command = ("finetune", "--model", str(MASTERS), "--data", "x.jsonl", "--out", str(tmp_path / "out"))
+    status, _, err = bitnet(*command, "--set", "model.i2s_layout=x87")
+    assert (status, err) == (1, "bitnet: model.i2s_layout = 'x87': expected one of x86, arm64, row4\n")
+
+
 LLAMA = {"model_type": "llama", "hidden_act": "silu", "quantization_config": {"quant_method": "bitnet"}}
 
 

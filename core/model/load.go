@@ -79,8 +79,8 @@ type LoadOptions struct {
 	Pool *pool.HybridMemoryPool
 }
 
-// ErrOption is what errors about a bad LoadOptions value match with errors.Is.
-var ErrOption = errors.New("invalid load option")
+// ErrOption is what errors about a bad option of loading or saving match with errors.Is.
+var ErrOption = errors.New("invalid option")
 
 // What can be wrong with a checkpoint whose container is sound. They match container.ErrFormat too, and come as
 // *container.Error with file, tensor, found and expected.

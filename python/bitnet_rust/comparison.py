@@ -4,10 +4,10 @@ import json
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
-from typing import Any, Literal
+from typing import Any
 
 from .conversion import compare_logits, fixed_logits
-from .model import BitNetModel
+from .model import BitNetModel, I2SLayout
 
 # What a config says of files and not of what the model computes.
 _OF_FILES = {"dtype", "torch_dtype", "initializer_range", "use_cache"}
@@ -60,7 +60,7 @@ def diff_models(
     b: str | PathLike[str] | BitNetModel,
     *,
     logits: bool = True,
-    i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
+    i2s_layout: I2SLayout = "x86",
     quantize: bool = False,
     revision: str | None = None,
     revision_b: str | None = None,

@@ -14,15 +14,13 @@ from . import progress as progress_bars
 from .errors import ArgumentError, BitNetError, FileSystemError, TokenizerError
 from .hub import resolve
 from .metadata import encode as encode_metadata
-from .model import BitNetModel, GGUFType, LinearClass, checked_head_dtype, checked_packing, shard_bytes
-from .onnx_export import data_files
+from .model import BitNetModel, GGUFType, I2SLayout, LinearClass, checked_head_dtype, checked_packing, shard_bytes
+from .onnx_export import ONNXType, data_files
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from .onnx_export import ONNXType
 
 Format = Literal["native", "hf", "hf-master", "gguf", "onnx"]
 Progress = Callable[[str, int, int], object]
@@ -118,12 +116,12 @@ def convert(
     target: str | PathLike[str],
     to: Format | None = None,
     *,
-    type: "GGUFType | ONNXType | None" = None,
+    type: GGUFType | ONNXType | None = None,
     use_cache: bool = True,
     masters: Literal["float32", "bfloat16"] | None = None,
     derive_masters: bool = False,
     linear_class: LinearClass | None = None,
-    i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
+    i2s_layout: I2SLayout = "x86",
     quantize: bool = False,
     head_dtype: str = "auto",
     packing: Literal["auto", "2bit", "base3"] = "auto",
@@ -166,10 +164,6 @@ def convert(
     """
     place = Path(target).expanduser()
     kind = _format(place, to, max_shard_size is not None)
-    path = resolve(source, revision=revision, local_files_only=local_files_only)
-    if place.exists() and place.resolve() == path.resolve():
-        raise ArgumentError(f"{fspath(target)} is the source itself: expected another place for the result")
-    _refuse_others(place, kind)
     stated = {
         "type": type, "use_cache": None if use_cache else False, "masters": masters, "derive_masters": derive_masters or None,
         "compression": compression, "linear_class": linear_class, "max_shard_size": max_shard_size,
@@ -179,6 +173,8 @@ def convert(
         if value is not None and kind not in _ONLY[name]:
             expected = " or ".join(map(repr, _ONLY[name]))
             raise ArgumentError(f"{name} = {value!r}: expected to={expected} with it, found {kind!r}")
+    if type is not None and type not in (types := get_args(GGUFType if kind == "gguf" else ONNXType)):
+        raise ArgumentError(f"type = {type!r}: expected one of {', '.join(types)} with to={kind!r}")
     if head_dtype == "exact":
         raise ArgumentError(
             "head_dtype = 'exact': expected auto, float32, bfloat16, float16, int8 or int4: its int8 scores are not part of a file; "
@@ -186,6 +182,11 @@ def convert(
         )
     reading = {"i2s_layout": i2s_layout, "quantize": bool(quantize)}
     making = {"head_format": checked_head_dtype(head_dtype), "packing": checked_packing(packing)}
+    most = 0 if max_shard_size is None else shard_bytes(max_shard_size)
+    path = resolve(source, revision=revision, local_files_only=local_files_only)
+    if place.exists() and place.resolve() == path.resolve():
+        raise ArgumentError(f"{fspath(target)} is the source itself: expected another place for the result")
+    _refuse_others(place, kind)
     with _step(progress, "reading", path) as told:
         opened = _read(path, told, **reading, **making)
     with opened as model:
@@ -219,7 +220,7 @@ def convert(
             "onnx_type": weights if kind == "onnx" else "",
             "use_cache": use_cache,
             "compression": compression or "",
-            "max_shard_size": 0 if max_shard_size is None else shard_bytes(max_shard_size),
+            "max_shard_size": most,
             "metadata": encode_metadata(model._notes),
         }
         form = "hf" if kind == "hf-master" else kind

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 LinearClass = Literal["autobitlinear", "bitlinear"]
 GGUFType = Literal["i2_s", "tq1_0", "tq2_0", "f16", "bf16", "f32"]
+I2SLayout = Literal["x86", "arm64", "row4"]
 
 
 class BitNetModel:
@@ -103,7 +104,7 @@ class BitNetModel:
         packing: Literal["auto", "2bit", "base3"] = "auto",
         trainable: bool = False,
         quantize: bool = False,
-        i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
+        i2s_layout: I2SLayout = "x86",
         revision: str | None = None,
         cache_dir: str | PathLike[str] | None = None,
         local_files_only: bool = False,

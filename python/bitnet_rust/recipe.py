@@ -24,7 +24,7 @@ from .conversations import (
 from .errors import ArgumentError, BitNetError, ConfigError, DTypeError, FileSystemError
 from .files import read_fields, refuse_unknown, write_fields
 from .generation import SamplingOptions
-from .model import BitNetModel, GGUFType, LinearClass
+from .model import BitNetModel, GGUFType, I2SLayout, LinearClass
 from .registry import find_model
 from .texts import documents
 from .token_file import SUFFIXES, TokenFile
@@ -188,6 +188,9 @@ def run(
     _refuse(out, resume, overwrite)
     _refuse_own_exports(recipe, out, resume)
     exports = _exports(recipe.export)
+    layouts = (None, *get_args(I2SLayout))
+    if (layout := recipe.model.get("i2s_layout")) not in layouts:
+        raise ArgumentError(f"model.i2s_layout = {layout!r}: expected one of {', '.join(layouts[1:])}")
     stated = TrainingConfig.from_dict({"eval_every": 1} | recipe.training, "training")
     stated.check(teacher=bool(recipe.teacher))  # before anything that takes long
     train, held_out = _data(recipe.data)

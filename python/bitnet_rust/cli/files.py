@@ -221,10 +221,10 @@ def convert(
         typer.Option(help="Format of the target.", show_default="what TARGET's name says"),
     ] = None,
     weights_type: Annotated[
-        str | None,
+        Literal["i2_s", "tq1_0", "tq2_0", "f16", "bf16", "f32", "int8", "int2"] | None,
         typer.Option(
             "--type",
-            help="Ternary layers in GGUF as i2_s, tq1_0, tq2_0, f16, bf16 or f32, in ONNX as int8 or int2.",
+            help="Ternary layers: int8 and int2 in ONNX, the others in GGUF.",
             show_default="i2_s, int8",
         ),
     ] = None,

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -100,7 +100,8 @@ def finetune(
         typer.Option(help="Formats to write at the end: hf, gguf, hf-master, with commas.", show_default="hf,gguf"),
     ] = None,
     gguf_type: Annotated[
-        str | None, typer.Option("--type", help="Ternary layers in GGUF, as in bitnet convert.", show_default="i2_s")
+        Literal["i2_s", "tq1_0", "tq2_0", "f16", "bf16", "f32"] | None,
+        typer.Option("--type", help="Ternary layers in GGUF.", show_default="i2_s"),
     ] = None,
     config: RecipeFile = None,
     max_steps: Annotated[int | None, typer.Option(help="Updates of the weights, instead of epochs.")] = None,
@@ -119,7 +120,8 @@ def finetune(
     resume: Resume = False,
     overwrite: Overwrite = False,
     i2s_layout: Annotated[
-        str | None, typer.Option(help="I2_S tensors of a GGUF file as x86, arm64 or row4.", show_default="x86")
+        Literal["x86", "arm64", "row4"] | None,
+        typer.Option(help="How I2_S tensors lie in a GGUF file.", show_default="x86"),
     ] = None,
     quantize: Quantize = False,
     threads: Threads = None,
