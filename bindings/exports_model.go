@@ -375,6 +375,13 @@ func bn_model_settle(h C.uintptr_t, poll C.bn_poll, state unsafe.Pointer, errOut
 	})
 }
 
+// bn_model_check fails when the file turned out to be damaged after it was loaded. It does not wait.
+//
+//export bn_model_check
+func bn_model_check(h C.uintptr_t, errOut **C.char) C.int {
+	return guard(errOut, func() error { return value[*runner](h).model.Damage() })
+}
+
 //export bn_model_start_profile
 func bn_model_start_profile(h C.uintptr_t, errOut **C.char) C.int {
 	return guard(errOut, func() error { return value[*runner](h).engine.StartProfile() })

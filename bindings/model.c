@@ -253,6 +253,14 @@ static PyObject *model_settle(PyObject *self, PyObject *unused) {
   Py_RETURN_NONE;
 }
 
+static PyObject *model_check(PyObject *self, PyObject *unused) {
+  char *err = NULL;
+  if (bn_forked()) return NULL;
+  int code = bn_model_check(((Model *)self)->handle, &err);
+  if (code) return bn_raise(code, err);
+  Py_RETURN_NONE;
+}
+
 static PyObject *model_start_profile(PyObject *self, PyObject *unused) {
   char *err = NULL;
   if (bn_forked()) return NULL;
@@ -279,6 +287,7 @@ static PyMethodDef model_methods[] = {
      "lengths * hidden_size] of states after the final norm."},
     {"diff", model_diff, METH_O, "diff(other) -> JSON list of how the tensors of two models differ."},
     {"settle", model_settle, METH_NOARGS, "settle(): waits until the weights lie where they will stay."},
+    {"check", model_check, METH_NOARGS, "check(): raises what was found wrong with the file since it was loaded; does not wait."},
     {"start_profile", model_start_profile, METH_NOARGS, "start_profile(): steps record where their time goes."},
     {"stop_profile", model_stop_profile, METH_NOARGS, "stop_profile() -> JSON of what they recorded."},
     {"likelihood", model_likelihood, METH_VARARGS, "likelihood(ids, window, stride) -> (sum of log p, count)."},

@@ -433,6 +433,35 @@ def test_what_does_not_end_in_time_ends_with_an_error(endless: Path) -> None:
         assert server.wait() == 1
 
 
+def test_a_file_that_turns_out_to_be_damaged_makes_the_server_not_ready(tmp_path: Path) -> None:
+    shape = {
+        "vocab_size": 256,
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 16,
+    }
+    path = tmp_path / "large.bitnet"  # else it would be verified before it is served
+    with BitNetModel.from_config(shape) as model:
+        model.tokenizer = Tokenizer.bytes()
+        model.save_pretrained(path)
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        damaged = bytes(byte ^ 1 for byte in file.read(8))
+        file.seek(-8, 1)
+        file.write(damaged)
+    with Served("--model", str(path)) as server:
+        while (ready := server.http.get("/health/ready")).status_code == 200:
+            pass
+        assert (ready.status_code, ready.json()) == (503, {"status": "failed", "reason": "the model's file is damaged"})
+        assert server.http.get("/health/live").status_code == 200
+        refused = server.http.post(COMPLETIONS, json=SHORT)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (500, "model_error")
+        server.signal(signal.SIGTERM)
+        server.wait()
+    assert any(event["event"] == "weights are damaged: every step will be refused" for event in server.log())
+
+
 def test_an_address_that_is_taken_is_said_in_one_line(server: Served, endless: Path, bitnet: Any) -> None:
     host, port = server.address
     status, _, err = bitnet("serve", "--model", str(endless), "--port", str(port))

@@ -124,8 +124,8 @@ func (m *Model) layer(c *nn.Ctx, i int, x *tensor.Tensor, angles nn.Angles) (*te
 // told of. It fails once the model is closed, or once its file turned out to be damaged.
 func (m *Model) Acquire() error {
 	for {
-		if err := m.damage.Load(); err != nil {
-			return *err
+		if err := m.Damage(); err != nil {
+			return err
 		}
 		m.use.RLock()
 		if !m.closed && !m.stale.Load() {

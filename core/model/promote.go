@@ -94,6 +94,12 @@ func (m *Model) sound(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+	return m.Damage()
+}
+
+// Damage reports, without waiting, how the file turned out to be damaged after it was loaded: every step is refused then. It is nil while
+// nothing was found.
+func (m *Model) Damage() error {
 	if err := m.damage.Load(); err != nil {
 		return *err
 	}

@@ -108,6 +108,7 @@ func TestADamagedFileIsNoticedInTheBackground(t *testing.T) {
 		m, err := Load(context.Background(), path, LoadOptions{Resident: resident})
 		require.NoError(t, err)
 		require.ErrorIs(t, m.Settled(), ErrChecksum, resident)
+		require.ErrorIs(t, m.Damage(), ErrChecksum, resident)
 		require.ErrorIs(t, m.Acquire(), ErrChecksum, resident)
 		require.ErrorContains(t, m.Acquire(), path)
 		require.ErrorIs(t, m.Save(path+".copy", nil), ErrChecksum, resident)

@@ -7,7 +7,7 @@ requests on as they are. When a replica dies, the gateway sends a request again 
 and ends a stream that has begun with an error event.
 """
 
-from ..errors import missing_extra
+from ..errors import InternalError, missing_extra
 
 try:
     from ray import serve
@@ -36,6 +36,7 @@ from ..model import BitNetModel
 from ..runtime import set_num_threads
 from ..server import ServerOptions, create_app, read_keys
 from ..server.errors import APIError
+from ..server.service import Service
 
 __all__ = ["Settings", "application"]
 
@@ -112,7 +113,9 @@ class Replica:
             "served_model_name": Path(chosen.model).name,
             "api_keys": read_keys(chosen.api_key_file),
         } | chosen.server
-        self._app: ASGIApp = create_app(self._engine, ServerOptions(**server))
+        app = create_app(self._engine, ServerOptions(**server))
+        self._app: ASGIApp = app
+        self._service: Service = app.state.service
 
     async def answer(self, request: dict[str, Any], body: bytes) -> AsyncIterator[Any]:
         """The answer to a request: its status and header fields, and then pieces of its body, each of all that has come meanwhile."""
@@ -151,7 +154,8 @@ class Replica:
 
     async def check_health(self) -> None:
         """Ray asks now and then, and replaces a replica that raises or does not answer."""
-        self._engine._refuse_ended()
+        if self._service.failure is not None:
+            raise InternalError(self._service.failure)
         self._engine.metrics()
 
 

@@ -106,10 +106,11 @@ def _status_routes(service: Service) -> APIRouter:
 
     @router.get("/health/ready")
     async def ready(response: Response) -> Any:
-        status = "draining" if service.draining else "failed" if service.failed else "ok"
-        if status != "ok":
-            response.status_code = 503
-        return {"status": status}
+        failure = service.failure
+        if not service.draining and failure is None:
+            return {"status": "ok"}
+        response.status_code = 503
+        return {"status": "draining"} if service.draining else {"status": "failed", "reason": failure}
 
     @router.get("/metrics")
     async def metrics() -> Response:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from fastapi import Request
 
 from ..engine import Engine
-from ..errors import ArgumentError, TokenizerError
+from ..errors import ArgumentError, BitNetError, TokenizerError
 from ..generation import SamplingOptions
 from ..handle import Handle
 from ..model import BitNetModel
@@ -67,9 +67,15 @@ class Service:
         return length
 
     @property
-    def failed(self) -> bool:
-        """Whether the engine has ended by a defect: nothing can be generated any more."""
-        return self.engine._over.is_set()
+    def failure(self) -> str | None:
+        """Why nothing can be generated any more, for everybody; the log has said more. None while something can."""
+        if self.engine._over.is_set():
+            return "the engine has ended by a defect"
+        try:
+            self.model._model.check()
+        except BitNetError:
+            return "the model's file is damaged"
+        return None
 
     @property
     def has_chat(self) -> bool:
