@@ -33,3 +33,16 @@ func TestAFileThatIsCutShortWhileItIsReadIsAnErrorThatNamesIt(t *testing.T) {
 	require.ErrorIs(t, err, container.ErrUnreadable)
 	require.ErrorContains(t, err, path)
 }
+
+func TestAFileThatIsCutShortWhileItIsCheckedInTheBackgroundIsDamaged(t *testing.T) {
+	path := saved(t)
+	m, err := Load(context.Background(), path, LoadOptions{Resident: ResidentMap})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, m.Close()) }()
+	require.NoError(t, m.Settled())
+	require.NoError(t, os.Truncate(path, 4096))
+	again := &promoter{model: m, matrices: m.promoter.matrices, done: make(chan struct{})}
+	again.run(context.Background())
+	require.ErrorIs(t, m.Damage(), container.ErrUnreadable)
+	require.ErrorIs(t, m.Acquire(), container.ErrUnreadable)
+}

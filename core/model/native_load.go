@@ -299,8 +299,9 @@ func (s *nativeSource) checker(v nativeView, layout quant.Layout, cols int) chec
 	}
 }
 
-// check is the checker of a matrix.
-func (v nativeView) check(ctx context.Context, layout quant.Layout, cols int, visit func(at int, piece []byte) error) error {
+// check is the checker of a matrix. A file that was cut short after it had been opened is a damaged one.
+func (v nativeView) check(ctx context.Context, layout quant.Layout, cols int, visit func(at int, piece []byte) error) (err error) {
+	defer container.CatchFault(&err)
 	bad := false
 	if err := v.read(ctx, true, func(at int, piece []byte) error {
 		bad = bad || layout != notTernary && badCodes(layout, cols, piece, at) // before a visitor gives the pages back
