@@ -19,6 +19,7 @@ from bitnet_rust.engine import Handle
 from bitnet_rust.server import create_app
 from bitnet_rust.server.beside import Beside
 from bitnet_rust.server.errors import APIError
+from bitnet_rust.server.service import Service
 from serving import Served
 
 ENDLESS: Any = {"prompt": "x", "max_tokens": 10**6, "ignore_eos": True, "stream": True}
@@ -230,6 +231,35 @@ def test_work_beside_the_engine_takes_turns_and_ends_with_an_error_when_all_is_c
         asyncio.run(main())
     finally:
         go_on.set()
+
+
+def test_metrics_count_the_work_beside_the_engine(endless: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def piece() -> None:
+        begun.set()
+        go_on.wait()
+
+    async def main(service: Service) -> None:
+        for beside, name in (
+            (service.texts, "bitnet_texts_in_flight"),
+            (service.vectors, "bitnet_embeddings_in_flight"),
+        ):
+            begun.clear()
+            go_on.clear()
+            running, waiting = beside.start([piece]), beside.start([piece])
+            await asyncio.to_thread(begun.wait)
+            assert f"\n{name} 2.0\n" in service.metrics.text().decode()
+            go_on.set()
+            await running
+            await waiting
+            assert f"\n{name} 0.0\n" in service.metrics.text().decode()
+
+    with BitNetModel.from_pretrained(endless) as model, Engine(model) as engine:
+        try:
+            asyncio.run(main(create_app(engine).state.service))
+        finally:
+            go_on.set()
 
 
 @pytest.mark.parametrize("chunked", [False, True])

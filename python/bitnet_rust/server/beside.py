@@ -47,9 +47,14 @@ class Beside:
         self._open: set[asyncio.Task[Any]] = set()
         self._pieces, self._seconds = 0, 0.0  # that are done, and what they took
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait or run."""
+        return sum(not task.done() for task in self._open)
+
     def start(self, pieces: Sequence[Callable[[], T]]) -> Work[list[T]]:
         """Begins with a request's pieces, whose results it gives. Raises APIError, status 429, when as many wait as may."""
-        waiting = sum(not task.done() for task in self._open) - 1
+        waiting = self.in_flight - 1
         if waiting >= self._limit:
             full = QueueFullError(
                 f"the queue is full: {waiting} requests wait, max_queue = {self._limit}: try again later"

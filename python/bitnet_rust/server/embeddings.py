@@ -38,9 +38,8 @@ def embedding_routes(service: Service) -> APIRouter:
         request.state.record.note_texts(count, body.input)
         work = service.vectors.start([partial(_vector, service.model, ids, body) for ids in sequences])
         try:
-            with service.metrics.embeddings.track_inprogress():
-                async with asyncio.timeout(service.options.request_timeout):
-                    done = await whole(request, [work])
+            async with asyncio.timeout(service.options.request_timeout):
+                done = await whole(request, [work])
         except TimeoutError:
             raise DeadlineError(
                 f"the embeddings were not done within {service.options.request_timeout} seconds"

@@ -58,6 +58,7 @@ class Metrics:
     in_flight: requests that are being answered.
     errors: that clients were told of, by code.
     embeddings: requests for vectors that wait or run.
+    texts: long texts that wait to become tokens, or tokens a text, the one that does included.
     embedded: tokens of texts that became vectors.
     disconnects: requests whose client had gone before the end.
     """
@@ -82,6 +83,9 @@ class Metrics:
         self.in_flight = Gauge("bitnet_http_requests_in_flight", "Requests that are being answered.", **made)
         self.errors = Counter("bitnet_errors", "Errors that clients were told of.", ["code"], **made)
         self.embeddings = Gauge("bitnet_embeddings_in_flight", "Requests for vectors that wait or run.", **made)
+        self.texts = Gauge(
+            "bitnet_texts_in_flight", "Long texts that wait to become tokens, or tokens a text, or do.", **made
+        )
         self.embedded = Counter("bitnet_embedded_tokens", "Tokens of texts that became vectors.", **made)
         self.disconnects = Counter(
             "bitnet_client_disconnects", "Requests whose client had gone before the end.", **made

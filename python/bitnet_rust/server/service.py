@@ -55,6 +55,8 @@ class Service:
         self.spelling = Spelling(self.model.tokenizer)
         self.vectors = Beside("vectors", engine._max_queue)
         self.texts = Beside("texts", engine._max_queue)
+        self.metrics.embeddings.set_function(lambda: self.vectors.in_flight)
+        self.metrics.texts.set_function(lambda: self.texts.in_flight)
         self.draining = False
         self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
         self.in_flight = 0
