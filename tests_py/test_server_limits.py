@@ -45,10 +45,10 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(endless: Path) -> Iterator[Served]:
-    """It runs one request, lets one wait, and takes small ones only."""
+    """It runs one request, lets one wait, and takes small ones only, of few texts and answers."""
     with Served(
         "--model", str(endless), "--max-sequences", "1", "--max-queue", "1", "--max-body-bytes", "1000",
-        "--max-tokens", "1000000", "--cors-origin", "http://page.example",
+        "--max-tokens", "1000000", "--max-choices", "4", "--max-prompts", "5", "--cors-origin", "http://page.example",
     ) as server:  # fmt: skip
         yield server
 
@@ -274,6 +274,17 @@ def test_a_body_that_is_too_large_is_refused(server: Served, chunked: bool) -> N
 def test_max_tokens_has_a_limit_that_the_operator_sets(server: Served) -> None:
     answer = server.http.post(COMPLETIONS, json=SHORT | {"max_tokens": 10**6 + 1})
     assert answer.json()["error"]["message"] == "max_tokens = 1000001: expected at most 1000000"
+
+
+def test_answers_and_texts_of_one_request_have_limits_that_the_operator_sets(server: Served) -> None:
+    for path, body, message in (
+        (COMPLETIONS, SHORT | {"n": 5}, "n = 5: expected at most 4"),
+        (COMPLETIONS, SHORT | {"best_of": 5}, "best_of = 5: expected at most 4"),
+        (COMPLETIONS, SHORT | {"prompt": ["x"] * 6}, "prompt has 6 texts: expected at most 5"),
+        (EMBEDDINGS, {"input": ["x"] * 6}, "input has 6 texts: expected at most 5"),
+    ):
+        answer = server.http.post(path, json=body)
+        assert (answer.status_code, answer.json()["error"]["message"]) == (400, message)
 
 
 def test_a_request_has_a_time_in_which_to_arrive_and_one_to_be_done(endless: Path) -> None:

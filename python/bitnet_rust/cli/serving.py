@@ -57,6 +57,8 @@ def serve(
     max_tokens: Annotated[
         int | None, typer.Option(help="Tokens that a request may ask for.", show_default="the context")
     ] = None,
+    max_choices: Annotated[int, typer.Option(help="Answers to one prompt: the largest n and best_of.")] = 16,
+    max_prompts: Annotated[int, typer.Option(help="Texts in one request.")] = 256,
     max_body_bytes: Annotated[int, typer.Option(help="Largest request.")] = 4 << 20,
     request_timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 600.0,
     body_timeout: Annotated[float, typer.Option(help="Seconds for a request to arrive.")] = 30.0,
@@ -100,6 +102,8 @@ def serve(
         cors_origins=cors_origin or (),
         allowed_hosts=allowed_host or (("localhost",) if host in ("127.0.0.1", "::1", "localhost") else ()),
         max_tokens=max_tokens,
+        max_choices=max_choices,
+        max_prompts=max_prompts,
         max_body_bytes=max_body_bytes,
         request_timeout=request_timeout,
         body_timeout=body_timeout,

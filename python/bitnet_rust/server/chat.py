@@ -21,6 +21,7 @@ def chat_routes(service: Service) -> APIRouter:
     @router.post("/v1/chat/completions")
     async def chat_completions(request: Request, body: ChatRequest) -> Any:
         service.check_model(body.model)
+        service.check_choices(body.n, "n")
         text = await service.render([message.plain() for message in body.messages])
         ids = await service.prompt_ids(text, add_special_tokens=False, param="messages")
         sampling = service.sampling(body, body.max_completion_tokens or body.max_tokens)

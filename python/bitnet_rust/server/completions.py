@@ -21,12 +21,13 @@ def completion_routes(service: Service) -> APIRouter:
     async def completions(request: Request, body: CompletionRequest) -> Any:
         service.check_model(body.model)
         service.check_prompts(len(body.prompt), "prompt")
+        copies = max(body.n, body.best_of or 1)
+        service.check_choices(copies, "n" if copies == body.n else "best_of")
         prompts = [
             await service.prompt_ids(prompt, add_special_tokens=body.add_special_tokens, param="prompt")
             for prompt in body.prompt
         ]
         sampling = service.sampling(body, body.max_tokens)
-        copies = max(body.n, body.best_of or 1)
         if body.logprobs is not None or copies > body.n:
             sampling["logprobs"] = body.logprobs or 0
         handles = service.submit(request, prompts, copies, body.seed, sampling)

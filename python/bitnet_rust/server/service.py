@@ -158,6 +158,12 @@ class Service:
                 400, f"{param} has {count} texts: expected at most {most}", param=param, code="invalid_value"
             )
 
+    def check_choices(self, count: int, param: str) -> None:
+        """Refuses a request for too many answers to a prompt."""
+        most = self.options.max_choices
+        if count > most:
+            raise APIError(400, f"{param} = {count}: expected at most {most}", param=param, code="invalid_value")
+
     async def render(self, messages: Sequence[dict[str, str]]) -> str:
         """The prompt of a conversation."""
         template = self.options.chat_template
@@ -196,10 +202,6 @@ class Service:
         sampling: SamplingOptions,
     ) -> list[Handle]:
         """Adds a request for each prompt, copies times with seeds that differ; all of them, or none."""
-        if copies > self.options.max_choices:
-            raise APIError(
-                400, f"n = {copies}: expected at most {self.options.max_choices}", param="n", code="invalid_value"
-            )
         asked, most = len(prompts) * copies, self.engine._most_at_once
         if asked > most:
             raise APIError(
