@@ -270,7 +270,10 @@ def test_after_a_defect_an_engine_refuses_what_nobody_would_answer(
         engine.submit([1])
     with TestClient(create_app(engine)) as client:
         ready = client.get("/health/ready")
-        assert (ready.status_code, ready.json()) == (503, {"status": "failed", "reason": "the engine has ended by a defect"})
+        assert (ready.status_code, ready.json()) == (
+            503,
+            {"status": "failed", "reason": "the engine has ended by a defect"},
+        )
     engine.close(cancel=True)
     with pytest.raises(ArgumentError, match="closed"):
         engine.submit([1])
