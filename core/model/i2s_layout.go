@@ -2,6 +2,7 @@ package model
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -28,7 +29,7 @@ const (
 )
 
 // checkI2SLayout returns a sentence about a file whose I2_S tensors look as if they had another layout than given, "" if none does.
-func checkI2SLayout(set gguf.Set, layers int, given string) (string, error) {
+func checkI2SLayout(ctx context.Context, set gguf.Set, layers int, given string) (string, error) {
 	given = cmp.Or(given, gguf.I2SX86)
 	matrices, err := sampledMatrices(set, layers)
 	if err != nil {
@@ -36,8 +37,8 @@ func checkI2SLayout(set gguf.Set, layers int, given string) (string, error) {
 	}
 	zeros, errs := make([]map[string]gguf.Zeros, len(matrices)), make([]error, len(matrices))
 	cpu.Parallel(len(matrices), task(func(i int) {
-		w := matrices[i]
-		zeros[i], errs[i] = gguf.I2SZeros(w.Data, w.Shape[0], w.Shape[1])
+		w, s := matrices[i], &scan{ctx: ctx}
+		zeros[i], errs[i] = gguf.I2SZeros(w.Data, w.Shape[0], w.Shape[1], func(read int) error { return s.passed(w, read) })
 	}))
 	if err := errors.Join(errs...); err != nil {
 		return "", err

@@ -1,19 +1,20 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"math"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"unsafe"
 
-	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
 	"github.com/bitnet-rust/bitnet_rust/core/format/onnx"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
+	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
 
@@ -39,24 +40,6 @@ type TensorInfo struct {
 	Error   string        `json:"error,omitempty"`   // why there are no statistics
 }
 
-// TernaryStats count the codes of a ternary matrix.
-type TernaryStats struct {
-	Minus int     `json:"minus"` // weights -1
-	Zero  int     `json:"zero"`  // weights 0
-	Plus  int     `json:"plus"`  // weights 1
-	Scale float32 `json:"scale"` // mean|W|
-}
-
-// FloatStats describe the numbers of a tensor; Min to Std are of the finite ones.
-type FloatStats struct {
-	Min       float64 `json:"min"`
-	Max       float64 `json:"max"`  // the largest
-	Mean      float64 `json:"mean"` // of them
-	Std       float64 `json:"std"`
-	Zeros     int     `json:"zeros"`      // how many are 0
-	NotFinite int     `json:"not_finite"` // NaN and infinities
-}
-
 // Inspect lists what is in the files of a model: of anything that Load takes. With stats it reads every tensor, until ctx ends.
 //
 // Errors: as of Load, for paths and containers. What is wrong with the numbers of a tensor is its Error.
@@ -71,7 +54,7 @@ func Inspect(ctx context.Context, path string, stats bool, i2sLayout string) (_ 
 	for _, t := range f.set.Tensors() {
 		info := f.tensor(t)
 		if stats {
-			if err := f.stats(ctx, &info); err != nil {
+			if err := f.stats(&scan{ctx: ctx}, &info); err != nil {
 				return nil, err
 			}
 		}
@@ -104,31 +87,33 @@ func RawTensor(path, name string, at, n int) (data []byte, err error) {
 type inspected struct {
 	info     *FileInfo
 	set      container.Set
-	describe func(t *TensorInfo)                                // corrects dtype and shape where the container does not know them
-	codes    func(v container.View) ([]int8, float32, error)    // of ternary matrices; nil codes: it is none
-	numbers  func(v container.View, each func([]float32)) error // of all others, in pieces
+	describe func(t *TensorInfo)                                         // corrects dtype and shape where the container does not know them
+	codes    func(s *scan, v container.View) (*TernaryStats, error)      // of ternary matrices; nil: it is none
+	numbers  func(s *scan, v container.View, each func([]float32)) error // of all others, in pieces
 
 	// sum compares a tensor with its checksum; nil in formats that have none. plan assembles the model, as loading does before it reads the weights.
-	sum  func(ctx context.Context, name string) error
+	sum  func(s *scan, name string) error
 	plan func(ctx context.Context, l *loader) error
 
-	// doubt is what loading warns of, "" if nothing; for files whose plan succeeds. nil in formats that have nothing to doubt.
-	doubt func() (string, error)
+	// For files whose plan succeeds: doubt is what loading warns of, "" if nothing, and nil in formats that have nothing to doubt; refused is why
+	// loading would not take a tensor with such numbers, nil if it would, and nil until there is a plan.
+	doubt   func(ctx context.Context) (string, error)
+	refused func(t *TensorInfo) error
 }
 
 // openInspected opens the files of a model of any format.
-func openInspected(path, i2sLayout string) (inspected, error) {
+func openInspected(path, i2sLayout string) (*inspected, error) {
 	native, err := nativePath(path)
 	switch {
 	case err != nil:
-		return inspected{}, err
+		return nil, err
 	case native != "":
 		return inspectNative(native)
 	case onnxPath(path) != "":
 		return inspectONNX(onnxPath(path))
 	}
 	if file, err := ggufPath(path); err != nil {
-		return inspected{}, err
+		return nil, err
 	} else if file != "" {
 		return inspectGGUF(file, i2sLayout)
 	}
@@ -145,99 +130,41 @@ func (f *inspected) tensor(t container.Info) TensorInfo {
 }
 
 // stats reads one tensor. What is wrong with it is noted in it.
-func (f *inspected) stats(ctx context.Context, t *TensorInfo) error {
-	if err := ctx.Err(); err != nil {
+func (f *inspected) stats(s *scan, t *TensorInfo) error {
+	if err := s.ctx.Err(); err != nil {
 		return err
 	}
 	v, err := f.set.Tensor(t.Name)
 	if err != nil {
 		return err
 	}
-	codes, scale, err := f.codes(v)
+	t.Ternary, err = f.codes(s, v)
 	switch {
 	case err != nil:
-		t.Error = err.Error()
-	case codes != nil && scale-scale != 0: // infinity, NaN
-		t.Error = fmt.Sprintf("a scale of %v: expected a finite number", scale)
-	case codes != nil:
-		t.Ternary = countCodes(codes, scale)
-	default:
+	case t.Ternary == nil:
 		var m moments
-		if err := f.numbers(v, m.add); err != nil {
-			t.Error = err.Error()
-		} else if m.n > 0 || m.NotFinite > 0 {
+		if err = f.numbers(s, v, m.add); err == nil && (m.n > 0 || m.NotFinite > 0) {
 			t.Float = m.stats()
 		}
+	case t.Ternary.Scale-t.Ternary.Scale != 0: // infinity, NaN
+		err = fmt.Errorf("a scale of %v: expected a finite number", t.Ternary.Scale)
+	}
+	if canceled := s.ctx.Err(); canceled != nil {
+		return canceled
+	}
+	if err != nil {
+		t.Ternary, t.Error = nil, err.Error()
 	}
 	return v.ReleasePages()
 }
 
-func countCodes(codes []int8, scale float32) *TernaryStats {
-	var n [3]int
-	for _, c := range codes {
-		n[c+1]++
-	}
-	return &TernaryStats{Minus: n[0], Zero: n[1], Plus: n[2], Scale: scale}
-}
-
-// moments adds numbers up.
-type moments struct {
-	FloatStats
-	n, sum, squares float64
-}
-
-func (m *moments) add(values []float32) {
-	for _, v := range values {
-		x := float64(v)
-		if math.IsNaN(x) || math.IsInf(x, 0) {
-			m.NotFinite++
-			continue
-		}
-		if m.n == 0 {
-			m.Min, m.Max = x, x
-		}
-		if x == 0 {
-			m.Zeros++
-		}
-		m.Min, m.Max = min(m.Min, x), max(m.Max, x)
-		m.n++
-		m.sum += x
-		m.squares += float64(x * x)
-	}
-}
-
-func (m *moments) stats() *FloatStats {
-	if m.n > 0 {
-		m.Mean = m.sum / m.n
-		m.Std = math.Sqrt(max(0, m.squares/m.n-float64(m.Mean*m.Mean)))
-	}
-	return &m.FloatStats
-}
-
-// floatPieces decodes F32, F16 and BF16; other dtypes have no numbers that are weights.
-func floatPieces(v container.View, each func([]float32)) error {
-	if !slices.Contains(floats, v.DType) {
-		return nil
-	}
-	size := len(v.Data) / max(1, v.Elements())
-	var piece [4096]float32
-	for at := 0; at < len(v.Data); at += size * len(piece) {
-		data := v.Data[at:min(at+size*len(piece), len(v.Data))]
-		for i := range len(data) / size {
-			piece[i] = decodeFloat(v.DType, data[i*size:])
-		}
-		each(piece[:len(data)/size])
-	}
-	return nil
-}
-
 // inspectHF lists a checkpoint. Its packed matrices are the U8 tensors with a weight_scale beside them.
-func inspectHF(path string) (inspected, error) {
+func inspectHF(path string) (*inspected, error) {
 	set, err := safetensors.OpenSet(path)
 	if err != nil {
-		return inspected{}, err
+		return nil, err
 	}
-	f := inspected{info: &FileInfo{Path: path, Format: "safetensors", Metadata: map[string]any{}}, set: set, numbers: floatPieces}
+	f := &inspected{info: &FileInfo{Path: path, Format: "safetensors", Metadata: map[string]any{}}, set: set, numbers: (*scan).floats}
 	for key, value := range set.(interface{ Metadata() map[string]string }).Metadata() {
 		f.info.Metadata[key] = value
 	}
@@ -256,114 +183,172 @@ func inspectHF(path string) (inspected, error) {
 	}
 	f.plan = func(ctx context.Context, l *loader) error {
 		cfg, err := hfConfigOf(hfDir(path), l.opts.Quantize)
-		if err == nil {
-			_, _, err = planHF(ctx, set, cfg, l)
+		if err != nil {
+			return err
+		}
+		_, _, err = planHF(ctx, set, cfg, l)
+		planned := hfSource{tensorSource: src.tensorSource, cfg: cfg, converts: cfg.Quantization.converter()}
+		f.refused = func(t *TensorInfo) error {
+			module, weight := strings.CutSuffix(t.Name, ".weight")
+			if weight && t.Float != nil && planned.converts(module) && planned.storesCodes(module, t.DType) {
+				return t.Float.codes()
+			}
+			return nil
 		}
 		return err
 	}
-	f.codes = func(v container.View) ([]int8, float32, error) {
+	f.codes = func(s *scan, v container.View) (*TernaryStats, error) {
 		if !packed(v.Name, v.DType, v.Shape) {
-			return nil, 0, nil
+			return nil, nil
 		}
 		mu.Lock()
 		scale, err := src.weightScale(strings.TrimSuffix(v.Name, ".weight"))
 		mu.Unlock()
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
-		codes := make([]int8, 4*len(v.Data))
-		return codes, scale, quant.UnpackHF(codes, v.Data, 4*v.Shape[0], v.Shape[1])
+		count, err := quant.NewHFCount(len(v.Data), 4*v.Shape[0], v.Shape[1])
+		if err != nil {
+			return nil, err
+		}
+		if err := s.pieces(v, 1, func(_ int, piece []byte) error { count.Add(piece); return nil }); err != nil {
+			return nil, err
+		}
+		n, err := count.Counts()
+		return (*codeCount)(&n).stats(scale), err
 	}
 	return f, nil
 }
 
 // inspectGGUF lists a GGUF file.
-func inspectGGUF(path, i2sLayout string) (inspected, error) {
+func inspectGGUF(path, i2sLayout string) (*inspected, error) {
 	set, err := gguf.OpenSet(path)
 	if err != nil {
-		return inspected{}, err
+		return nil, err
 	}
-	f := inspected{info: &FileInfo{Path: path, Format: "gguf", Metadata: map[string]any{}}, set: set}
+	f := &inspected{info: &FileInfo{Path: path, Format: "gguf", Metadata: map[string]any{}}, set: set}
 	for _, key := range set.Metadata().Keys() {
 		f.info.Metadata[key] = jsonable(set.Metadata().Any(key))
 	}
-	layers := 0
 	f.plan = func(_ context.Context, l *loader) error {
-		m, _, err := planGGUF(set, l)
-		if err == nil {
-			layers = m.Config.NumHiddenLayers
+		m, src, err := planGGUF(set, l)
+		if err != nil {
+			return err
 		}
-		return err
-	}
-	f.doubt = func() (string, error) { return checkI2SLayout(set, layers, i2sLayout) }
-	f.codes = func(v container.View) ([]int8, float32, error) {
-		switch v.DType {
-		case gguf.I2_S:
-			codes := make([]int8, v.Elements())
-			cols := v.Shape[len(v.Shape)-1]
-			scale, err := gguf.I2S(codes, i2sLayout, v.Data, len(codes)/cols, cols)
-			return codes, scale, err
-		case gguf.TQ1_0, gguf.TQ2_0:
-			codes := make([]int8, v.Elements())
-			scale, err := gguf.Codes(codes, v.DType, v.Data)
-			return codes, scale, err
-		case gguf.IQ1_BN, gguf.IQ2_BN:
-			codes := make([]int8, v.Elements())
-			scale, err := gguf.RowCodes(codes, v.DType, v.Data, v.Shape[len(v.Shape)-1])
-			return codes, scale, err
+		f.doubt = func(ctx context.Context) (string, error) {
+			return checkI2SLayout(ctx, set, m.Config.NumHiddenLayers, i2sLayout)
 		}
-		return nil, 0, nil
+		linears := map[string]bool{}
+		f.refused = func(t *TensorInfo) error {
+			if !linears[t.Name] {
+				return nil
+			}
+			return src.refused(t)
+		}
+		return m.eachWeight(func(name string, l *nn.Linear) error {
+			linears[ggufName(name)+".weight"] = l.Ternary != nil
+			return nil
+		}, func(string, *nn.Norm) error { return nil })
 	}
-	f.numbers = func(v container.View, each func([]float32)) error {
-		values, size := gguf.Block(v.DType)
+	f.codes = func(s *scan, v container.View) (*TernaryStats, error) {
+		if !gguf.IsTernary(v.DType) {
+			return nil, nil
+		}
+		var n codeCount
+		scale, err := gguf.EachCodes(v.DType, i2sLayout, v.Data, v.Elements(), v.Shape[len(v.Shape)-1], func(codes []int8, _, read int) error {
+			n.add(codes)
+			return s.passed(v, read)
+		})
+		return n.stats(scale), err
+	}
+	f.numbers = func(s *scan, v container.View, each func([]float32)) error {
 		if !gguf.Decodes(v.DType) {
 			return nil
 		}
-		var block [256]float32
-		for at := 0; at < len(v.Data); at += size {
-			if err := gguf.Dequantize(block[:values], v.DType, v.Data[at:at+size]); err != nil {
-				return err
+		values, size := gguf.Block(v.DType)
+		var numbers [4096]float32 // of whole blocks
+		return s.pieces(v, size, func(_ int, piece []byte) error {
+			for blocks := range slices.Chunk(piece, len(numbers)/values*size) {
+				decoded := numbers[:len(blocks)/size*values]
+				if err := gguf.Dequantize(decoded, v.DType, blocks); err != nil {
+					return err
+				}
+				each(decoded)
 			}
-			each(block[:values])
-		}
-		return nil
+			return nil
+		})
 	}
 	return f, nil
 }
 
 // inspectONNX lists an ONNX model: its initializers under their own names and in their own order. What is multiplied by an activation is
 // [in, out] there.
-func inspectONNX(path string) (inspected, error) {
+func inspectONNX(path string) (*inspected, error) {
 	file, err := onnx.Open(path)
 	if err != nil {
-		return inspected{}, err
+		return nil, err
 	}
 	operations := map[string]int{}
 	for _, n := range file.Nodes {
 		operations[n.Op]++
 	}
-	f := inspected{info: &FileInfo{Path: path, Format: "onnx", Metadata: map[string]any{
+	f := &inspected{info: &FileInfo{Path: path, Format: "onnx", Metadata: map[string]any{
 		"producer": file.Producer, "opset": file.Opset, "operations": operations, "inputs": valueNames(file.Inputs), "outputs": valueNames(file.Outputs),
-	}}, set: file, numbers: floatPieces}
+	}}, set: file, numbers: (*scan).floats}
 	for key, value := range file.Metadata {
 		f.info.Metadata[key] = value
 	}
-	f.plan = func(_ context.Context, l *loader) error {
-		_, _, err := planONNX(file, l)
-		return err
+	scales := map[string]string{} // by tensor, where the graph says so
+	f.plan = func(ctx context.Context, l *loader) error {
+		_, src, err := planONNX(ctx, file, l)
+		if err != nil {
+			return err
+		}
+		for module, m := range src.graph.matrices {
+			scales[m.tensor] = cmp.Or(m.scale, module+".weight_scale")
+		}
+		return nil
 	}
-	f.codes = func(v container.View) ([]int8, float32, error) {
-		scale, err := file.Tensor(v.Name + "_scale")
+	f.codes = func(s *scan, v container.View) (*TernaryStats, error) {
+		scale, err := file.Tensor(cmp.Or(scales[v.Name], v.Name+"_scale"))
 		if err != nil || len(v.Shape) != 2 || v.DType != onnx.I8 && v.DType != onnx.I2 {
-			return nil, 0, nil
+			return nil, nil
 		}
 		if err := scale.Check([]int{1}, floats...); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
-		codes, err := onnxCodes(v, false, v.Shape[0], v.Shape[1])
-		return codes, decodeFloats(scale)[0], err
+		var n codeCount
+		if err := n.addONNX(s, v); err != nil {
+			return nil, err
+		}
+		return n.stats(decodeFloats(scale)[0]), nil
 	}
 	return f, nil
+}
+
+// addONNX counts the codes of a matrix, as onnxCodes reads them.
+func (n *codeCount) addONNX(s *scan, v container.View) error {
+	perByte := 1
+	if v.DType == onnx.I2 {
+		perByte = 4
+	}
+	split := make([]byte, 0, perByte*4096)
+	return s.pieces(v, 1, func(at int, piece []byte) error {
+		first := at * perByte
+		for numbers := range slices.Chunk(piece, 4096) {
+			if perByte > 1 {
+				numbers = appendInt2(split, numbers)
+				numbers = numbers[:min(len(numbers), v.Elements()-first)]
+			}
+			codes := unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(numbers))), len(numbers))
+			if err := checkCodes(codes, first, v.Shape[1]); err != nil {
+				return err
+			}
+			n.add(codes)
+			first += len(codes)
+		}
+		return nil
+	})
 }
 
 func valueNames(values []onnx.Value) []string {
@@ -401,96 +386,4 @@ func jsonables[T any](v []T) []any {
 		out[i] = jsonable(x)
 	}
 	return out
-}
-
-// inspectNative lists a native file, by what its metadata says of its tensors.
-func inspectNative(path string) (inspected, error) {
-	file, err := openNative(path)
-	if err != nil {
-		return inspected{}, err
-	}
-	f := inspected{info: &FileInfo{Path: path, Format: "native", Metadata: map[string]any{}}, set: file}
-	for key, value := range file.meta {
-		if key != keyTensors {
-			f.info.Metadata[key] = value
-		}
-	}
-	f.describe = func(t *TensorInfo) {
-		said := file.tensors[t.Name]
-		t.DType, t.Shape = said.Layout, said.Shape
-	}
-	f.plan = func(ctx context.Context, l *loader) error {
-		_, err := planNative(ctx, file, l)
-		return err
-	}
-	f.sum = func(ctx context.Context, name string) error {
-		v, err := file.listed(name)
-		if err != nil {
-			return err
-		}
-		return v.read(ctx, true, nil)
-	}
-	f.codes = func(v container.View) ([]int8, float32, error) {
-		said := file.tensors[v.Name]
-		layout, ok := ternaryLayouts[said.Layout]
-		if !ok {
-			return nil, 0, nil
-		}
-		whole, err := file.listed(v.Name)
-		if err != nil {
-			return nil, 0, err
-		}
-		rows, cols := said.Shape[0], said.Shape[1]
-		data, err := whole.bytes(context.Background(), false)
-		if err != nil {
-			return nil, 0, err
-		}
-		scale, err := file.scaleOf(v.Name, said)
-		if err != nil {
-			return nil, 0, err
-		}
-		if badCodes(layout, cols, data, 0) {
-			return nil, 0, badCodesError(v, layout)
-		}
-		t := quant.Ternary{Rows: rows, Cols: cols, Scale: scale, Layout: layout, Data: data[:layout.Bytes(rows, cols)]}
-		return t.Codes(nil), scale, nil
-	}
-	f.numbers = func(v container.View, each func([]float32)) error {
-		said := file.tensors[v.Name]
-		format, ok := denseLayouts[said.Layout]
-		if !ok && said.Layout != layoutVector {
-			return nil
-		}
-		whole, err := file.listed(v.Name)
-		if err != nil {
-			return err
-		}
-		data, err := whole.bytes(context.Background(), false)
-		if err != nil {
-			return err
-		}
-		if said.Layout == layoutVector {
-			return floatPieces(container.View{DType: safetensors.F32, Shape: said.Shape, Data: data}, each)
-		}
-		rows, cols := said.Shape[0], said.Shape[1]
-		d := quant.Dense{Rows: rows, Cols: cols, Format: format, Panels: data[:cpu.DenseBytes(format, rows, cols)]}
-		if quant.Scaled(format) {
-			scales, err := file.tensor(v.Name+".row_scale", layoutVector, []int{rows}, safetensors.F32, rows)
-			if err != nil {
-				return err
-			}
-			numbers, err := scales.bytes(context.Background(), false)
-			if err != nil {
-				return err
-			}
-			d.RowScale = decodeFloats(container.View{DType: safetensors.F32, Shape: []int{rows}, Data: numbers})
-		}
-		row := make([]float32, cols)
-		for r := range rows {
-			d.Row(row, r)
-			each(row)
-		}
-		return nil
-	}
-	return f, nil
 }

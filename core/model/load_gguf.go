@@ -41,7 +41,7 @@ func buildGGUF(ctx context.Context, set gguf.Set, l *loader) (*Model, error) {
 	m, err := l.copyOut(ctx, set, func() (*Model, findMasters, error) {
 		m, src, err := planGGUF(set, l)
 		if err == nil {
-			warning, err = checkI2SLayout(set, m.Config.NumHiddenLayers, l.opts.I2SLayout)
+			warning, err = checkI2SLayout(ctx, set, m.Config.NumHiddenLayers, l.opts.I2SLayout)
 		}
 		return m, src.masterRows, err
 	})
@@ -248,10 +248,29 @@ func (s *ggufSource) packValues(panels []byte, w container.View, out, in int, or
 	if same {
 		return scale, quant.TernarizeScaled(panels, dtype, data, out, in, scale)
 	}
-	if s.cfg.Architecture == ArchLlama && !s.opts.Quantize {
-		return 0, fmt.Errorf("%w: the layer is not ternary: this is a model of full precision; quantize=True (on the command line --quantize) takes its weights as master weights", errNotTernary)
+	if err := s.fullPrecision(); err != nil {
+		return 0, err
 	}
 	return quant.Ternarize(panels, dtype, data, out, in)
+}
+
+// fullPrecision is the error of a layer that is not ternary, nil where its weights are taken as master weights.
+func (s *ggufSource) fullPrecision() error {
+	if s.cfg.Architecture != ArchLlama || s.opts.Quantize {
+		return nil
+	}
+	return fmt.Errorf("%w: the layer is not ternary: this is a model of full precision; quantize=True (on the command line --quantize) takes its weights as master weights", errNotTernary)
+}
+
+// refused is why a linear with such numbers is not loaded, or nil.
+func (s *ggufSource) refused(t *TensorInfo) error {
+	switch {
+	case t.Ternary != nil && !(t.Ternary.Scale > 0):
+		return fmt.Errorf("a scale of %v: expected a positive number", t.Ternary.Scale)
+	case t.Float != nil && (t.Float.several || t.Float.magnitude == 0):
+		return s.fullPrecision()
+	}
+	return nil
 }
 
 // orderedValues are the values of a matrix in one of the float types, its rows in the order of the layer.

@@ -39,7 +39,7 @@ func loadONNX(ctx context.Context, path string, l *loader) (*Model, error) {
 // buildONNX is loadONNX of an open file, which it closes unless the model still needs it.
 func buildONNX(ctx context.Context, file *onnx.Model, l *loader) (*Model, error) {
 	m, err := l.copyOut(ctx, file, func() (*Model, findMasters, error) {
-		m, src, err := planONNX(file, l)
+		m, src, err := planONNX(ctx, file, l)
 		return m, src.masterRows, err
 	})
 	if err != nil {
@@ -50,7 +50,7 @@ func buildONNX(ctx context.Context, file *onnx.Model, l *loader) (*Model, error)
 }
 
 // planONNX goes as far as there are no weights: config, names and shapes.
-func planONNX(file *onnx.Model, l *loader) (*Model, *onnxSource, error) {
+func planONNX(ctx context.Context, file *onnx.Model, l *loader) (*Model, *onnxSource, error) {
 	graph, err := newONNXGraph(file)
 	if err != nil {
 		return nil, nil, err
@@ -63,7 +63,7 @@ func planONNX(file *onnx.Model, l *loader) (*Model, *onnxSource, error) {
 		return nil, nil, &container.Error{Kind: ErrGraph, Path: file.Path(), Field: "config", Found: ArchGPT2, Expected: "the graph of a Llama or BitNet"}
 	}
 	src := &onnxSource{tensorSource: newTensorSource(l, file), graph: graph, cfg: cfg, converts: cfg.Quantization.converter()}
-	if err := src.resolveTie(); err != nil {
+	if err := src.resolveTie(ctx); err != nil {
 		return nil, nil, err
 	}
 	m, err := build(cfg, src)
@@ -103,7 +103,7 @@ type onnxSource struct {
 
 // resolveTie settles whether embedding and head are one table, as hfSource does. Exporters turn a tied table around for the head, and
 // have two then.
-func (s *onnxSource) resolveTie() error {
+func (s *onnxSource) resolveTie(ctx context.Context) error {
 	head, stored := s.graph.matrices["lm_head"]
 	embed := s.graph.matrices["model.embed_tokens"]
 	same := !stored || head.tensor == embed.tensor
@@ -116,7 +116,9 @@ func (s *onnxSource) resolveTie() error {
 		if err != nil {
 			return err
 		}
-		same = sameTable(a.View, b.View, b.turned)
+		if same, err = sameTable(ctx, a.View, b.View, b.turned); err != nil {
+			return err
+		}
 		s.used[head.tensor] = same
 		if err := errors.Join(a.ReleasePages(), b.ReleasePages()); err != nil {
 			return err
@@ -126,27 +128,49 @@ func (s *onnxSource) resolveTie() error {
 	return nil
 }
 
-// sameTable compares a [rows, cols] with b, which is [cols, rows] when turned.
-func sameTable(a, b container.View, turned bool) bool {
+// sameTable compares a [rows, cols] with b, which is [cols, rows] when turned, and gives pages of both back as it goes.
+func sameTable(ctx context.Context, a, b container.View, turned bool) (same bool, err error) {
 	if a.DType != b.DType || len(a.Data) != len(b.Data) {
-		return false
+		return false, nil
 	}
+	one, other := scan{ctx: ctx}, scan{ctx: ctx}
 	if !turned {
-		return bytes.Equal(a.Data, b.Data)
+		err := one.pieces(a, 1, func(at int, piece []byte) error {
+			if !bytes.Equal(piece, b.Data[at:at+len(piece)]) {
+				return errOther
+			}
+			return other.passed(b, at+len(piece))
+		})
+		if errors.Is(err, errOther) {
+			return false, nil
+		}
+		return err == nil, err
 	}
 	rows, cols := a.Shape[0], a.Shape[1]
 	size := len(a.Data) / (rows * cols)
 	for first := 0; first < rows; first += turnedRows { // so that pieces of both are in the cache
+		last := min(first+turnedRows, rows)
 		for c := range cols {
-			for r := first; r < min(first+turnedRows, rows); r++ {
+			for r := first; r < last; r++ {
 				if string(a.Data[(r*cols+c)*size:][:size]) != string(b.Data[(c*rows+r)*size:][:size]) {
-					return false
+					return false, nil
 				}
 			}
 		}
+		given := one.read
+		if err := one.passed(a, last*cols*size); err != nil {
+			return false, err
+		}
+		if one.read > given { // of b, pieces of every row were read
+			if err := b.ReleasePages(); err != nil {
+				return false, err
+			}
+		}
 	}
-	return true
+	return true, nil
 }
+
+var errOther = errors.New("another table")
 
 // matrix returns the weights of a module.
 func (s *onnxSource) matrix(module string, out, in int) (fileMatrix, error) {
@@ -225,7 +249,7 @@ func (s *onnxSource) ternary(l *nn.Linear, name string, w fileMatrix) error {
 func onnxCodes(w container.View, turned bool, out, in int) ([]int8, error) {
 	stored := w.Data
 	if w.DType == onnx.I2 {
-		stored = splitInt2(stored, out*in)
+		stored = appendInt2(make([]byte, 0, 4*len(stored)), stored)[:out*in]
 	}
 	codes := make([]int8, out*in)
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(codes))), len(codes))
@@ -236,12 +260,17 @@ func onnxCodes(w container.View, turned bool, out, in int) ([]int8, error) {
 			copy(raw[first*in:(first+rows)*in], stored[first*in:])
 		}
 	})
+	return codes, checkCodes(codes, 0, in)
+}
+
+// checkCodes refuses numbers that are no weights in a matrix with so many columns, of which they are those from the first on.
+func checkCodes(codes []int8, first, cols int) error {
 	for i, code := range codes {
 		if code < -1 || code > 1 {
-			return nil, &quant.ValueError{Kind: quant.ErrCode, Row: i / in, Col: i % in, Found: fmt.Sprint(code), Expected: "-1, 0 or 1"}
+			return &quant.ValueError{Kind: quant.ErrCode, Row: (first + i) / cols, Col: (first + i) % cols, Found: fmt.Sprint(code), Expected: "-1, 0 or 1"}
 		}
 	}
-	return codes, nil
+	return nil
 }
 
 // int2s are the four numbers of two bits in a byte.
@@ -254,13 +283,12 @@ var int2s = func() (table [256][4]byte) {
 	return table
 }()
 
-// splitInt2 makes bytes of n numbers of two bits, four of them in a byte.
-func splitInt2(data []byte, n int) []byte {
-	numbers := make([]byte, 0, 4*len(data))
+// appendInt2 makes bytes of numbers of two bits, four of them in a byte.
+func appendInt2(numbers, data []byte) []byte {
 	for _, b := range data {
 		numbers = append(numbers, int2s[b][:]...)
 	}
-	return numbers[:n]
+	return numbers
 }
 
 // masterRows reads the master weights of a layer, nil where it has codes.

@@ -104,13 +104,23 @@ func TestCodesAndTablesAreTheSameTurnedAround(t *testing.T) {
 	require.ErrorAs(t, err, &value)
 	require.Equal(t, []int{7, 5}, []int{value.Row, value.Col})
 
-	a := container.View{DType: onnx.BF16, Shape: []int{rows, cols}, Data: upright}
-	b := container.View{DType: onnx.BF16, Shape: []int{cols, rows}, Data: around}
-	require.True(t, sameTable(a, a, false))
-	require.True(t, sameTable(a, b, true))
-	require.False(t, sameTable(a, b, false))
+	memory := container.OpenBytes("tables", nil)
+	a := container.View{DType: onnx.BF16, Shape: []int{rows, cols}, Data: upright, File: memory}
+	b := container.View{DType: onnx.BF16, Shape: []int{cols, rows}, Data: around, File: memory}
+	same := func(b container.View, turned bool) bool {
+		found, err := sameTable(context.Background(), a, b, turned)
+		require.NoError(t, err)
+		return found
+	}
+	require.True(t, same(a, false))
+	require.True(t, same(b, true))
+	require.False(t, same(b, false))
 	around[2*rows*cols-1]++
-	require.False(t, sameTable(a, b, true))
+	require.False(t, same(b, true))
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err = sameTable(ctx, a, a, false)
+	require.ErrorIs(t, err, context.Canceled)
 }
 
 func TestNamesOfModulesAreFoundBehindWhatWrapsTheModel(t *testing.T) {

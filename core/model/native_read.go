@@ -265,8 +265,8 @@ func (f *nativeFile) listed(name string) (nativeView, error) {
 // matrixSize is the number of bytes of a matrix in kernel layout, without padding.
 func (f *nativeFile) matrixSize(name string) (int, error) {
 	t := f.tensors[name]
-	if len(t.Shape) != 2 || min(t.Shape[0], t.Shape[1]) < 1 || max(t.Shape[0], t.Shape[1]) > maxVocab {
-		return 0, f.shapeError(name, fmt.Sprintf("two numbers from 1 to %d", maxVocab))
+	if len(t.Shape) != 2 || min(t.Shape[0], t.Shape[1]) < 1 || t.Shape[0] > maxVocab || t.Shape[1] > cpu.MaxTernaryCols {
+		return 0, f.shapeError(name, fmt.Sprintf("1 to %d rows and 1 to %d columns", maxVocab, cpu.MaxTernaryCols))
 	}
 	if layout, ok := ternaryLayouts[t.Layout]; ok {
 		return layout.Bytes(t.Shape[0], t.Shape[1]), nil

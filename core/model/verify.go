@@ -27,7 +27,7 @@ type Verification struct {
 
 // Problem is something that is wrong.
 type Problem struct {
-	Check   string `json:"check"`   // "structure": header, config, names and shapes; "checksum"; "values": NaN, infinities, codes, scales
+	Check   string `json:"check"`   // "structure": header, config, names, shapes, tokenizer and other files; "checksum"; "values": NaN, infinities, codes, scales
 	Tensor  string `json:"tensor"`  // "" when it is about the files as a whole
 	Message string `json:"message"` // a sentence
 }
@@ -42,8 +42,9 @@ type NormStats struct {
 }
 
 // Verify reads all files of a model, of any format that Load takes, and says what is wrong with them: it goes the way of Load as far as
-// there are no weights, compares every checksum, and looks at every number. Of o, I2SLayout and Quantize count. progress, when not nil, is
-// called with the bytes read and their total.
+// there are no weights, reads the tokenizer and other files that belong to the model as Assets does, compares every checksum, and looks at every
+// number, a piece at a time: memory does not grow with the files. Tensors whose structure is wrong are not read, and none are when it is not about
+// one of them. Of o, I2SLayout and Quantize count. progress, when not nil, is called with the bytes read and their total.
 //
 // Errors are those of paths, options and ctx; whatever is wrong with the content is a Problem.
 func Verify(ctx context.Context, path string, o LoadOptions, progress func(done, total int64)) (_ *Verification, err error) {
@@ -58,13 +59,15 @@ func Verify(ctx context.Context, path string, o LoadOptions, progress func(done,
 	defer func() { _ = f.set.Close() }() // nothing of it is kept
 	defer container.CatchFault(&err)
 	r.Format = f.info.Format
-	if err := f.plan(ctx, newLoader(o, tableFormat{})); err != nil && (f.sum == nil || !errors.Is(err, ErrChecksum)) { // those are found below
+	tensors := f.set.Tensors()
+	if err := f.plan(ctx, newLoader(o, tableFormat{})); err != nil && !f.sums(err) {
 		if err := r.note("structure", "", err); err != nil {
 			return nil, err
 		}
+		tensors = f.sound(tensors, err)
 	}
 	if f.doubt != nil && len(r.Problems) == 0 {
-		doubt, err := f.doubt()
+		doubt, err := f.doubt(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -72,7 +75,12 @@ func Verify(ctx context.Context, path string, o LoadOptions, progress func(done,
 			r.Warnings = append(r.Warnings, Problem{Check: "values", Message: doubt})
 		}
 	}
-	w := &verifier{ctx: ctx, files: &f, tensors: f.set.Tensors(), progress: progress}
+	if _, err := Assets(path); err != nil && !f.sums(err) {
+		if err := r.note("structure", "", err); err != nil {
+			return nil, err
+		}
+	}
+	w := &verifier{ctx: ctx, files: f, tensors: tensors, progress: progress}
 	w.found = make([]Verification, len(w.tensors))
 	for _, t := range w.tensors {
 		w.total += t.Size
@@ -92,6 +100,21 @@ func Verify(ctx context.Context, path string, o LoadOptions, progress func(done,
 	return r, nil
 }
 
+// sums says whether an error is one that comparing checksums finds anyway.
+func (f *inspected) sums(err error) bool { return f.sum != nil && errors.Is(err, ErrChecksum) }
+
+// sound are the tensors that are worth reading after loading refused the files: all when it was for a value, none when it was not about one of them.
+func (f *inspected) sound(tensors []container.Info, refused error) []container.Info {
+	var where *container.Error
+	switch {
+	case errors.Is(refused, ErrValue):
+		return tensors
+	case errors.As(refused, &where) && f.set.Has(where.Tensor):
+		return slices.DeleteFunc(tensors, func(t container.Info) bool { return t.Name == where.Tensor })
+	}
+	return nil
+}
+
 // verifier looks at the tensors of a model; tensor i is chunk i of a cpu.Task. After the first error the rest is skipped.
 type verifier struct {
 	ctx      context.Context
@@ -108,20 +131,36 @@ type verifier struct {
 
 // Run looks at one tensor.
 func (w *verifier) Run(i int) {
-	if w.ctx.Err() == nil {
-		err := w.found[i].tensor(w.ctx, w.files, w.tensors[i])
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.err = cmp.Or(w.err, err)
-		w.done += w.tensors[i].Size
-		if w.progress != nil && w.err == nil {
-			w.progress(w.done, w.total)
-		}
+	if w.ctx.Err() != nil {
+		w.failed(w.ctx.Err())
 		return
 	}
+	rest := w.tensors[i].Size // that progress was not told of
+	read := func(bytes int) {
+		n := min(rest, int64(bytes))
+		rest -= n
+		w.read(n)
+	}
+	if err := w.found[i].tensor(w.ctx, w.files, w.tensors[i], read); err != nil {
+		w.failed(err)
+		return
+	}
+	w.read(rest)
+}
+
+func (w *verifier) failed(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.err = cmp.Or(w.err, w.ctx.Err())
+	w.err = cmp.Or(w.err, err)
+}
+
+func (w *verifier) read(bytes int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.done += bytes
+	if w.progress != nil && w.err == nil {
+		w.progress(w.done, w.total)
+	}
 }
 
 // note makes what is wrong with files a problem; other errors remain errors.
@@ -138,15 +177,16 @@ func (r *Verification) note(check, tensor string, err error) error {
 }
 
 // tensor looks at one tensor.
-func (r *Verification) tensor(ctx context.Context, f *inspected, t container.Info) error {
+func (r *Verification) tensor(ctx context.Context, f *inspected, t container.Info, read func(bytes int)) error {
 	if f.sum != nil {
 		r.Checksums++
-		if err := f.sum(ctx, t.Name); err != nil {
+		half := func(bytes int) { read(bytes / 2) } // the other one when it is read again
+		if err := f.sum(&scan{ctx: ctx, shown: half}, t.Name); err != nil {
 			return r.note("checksum", t.Name, err) // its numbers mean nothing
 		}
 	}
 	info := f.tensor(t)
-	if err := f.stats(ctx, &info); err != nil {
+	if err := f.stats(&scan{ctx: ctx, shown: read}, &info); err != nil {
 		return err
 	}
 	bad := func(format string, arguments ...any) {
@@ -158,6 +198,8 @@ func (r *Verification) tensor(ctx context.Context, f *inspected, t container.Inf
 	switch s := info.Ternary; {
 	case info.Error != "":
 		bad("%s", info.Error)
+	case f.refused != nil && f.refused(&info) != nil:
+		bad("%v", f.refused(&info))
 	case s != nil && s.Scale <= 0 && s.Minus+s.Plus > 0:
 		bad("a scale of %v: expected a positive number", s.Scale)
 	case s != nil && s.Minus+s.Plus == 0 && s.Zero > 0:

@@ -3,6 +3,7 @@ package quant
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 )
@@ -55,16 +56,20 @@ func PackHF(dst, packed []byte, rows, cols int) error {
 }
 
 func checkHF(panels, packed []byte, rows, cols int) error {
+	if err := checkHFShape(len(packed), rows, cols); err != nil {
+		return err
+	}
+	return checkBytes("panels", len(panels), cpu.TernaryBytes(rows, cols), rows, cols)
+}
+
+func checkHFShape(packed, rows, cols int) error {
 	if err := checkShape(rows, cols); err != nil {
 		return err
 	}
 	if rows%hfQuarters != 0 {
 		return fmt.Errorf("%w: packed weights: found %d output rows, expected a multiple of %d", ErrShape, rows, hfQuarters)
 	}
-	if err := checkBytes("packed weights", len(packed), HFBytes(rows, cols), rows, cols); err != nil {
-		return err
-	}
-	return checkBytes("panels", len(panels), cpu.TernaryBytes(rows, cols), rows, cols)
+	return checkBytes("packed weights", packed, HFBytes(rows, cols), rows, cols)
 }
 
 // packHFPanel makes panel p. A 32-bit lane of a block holds columns 4f..4f+3 of
@@ -166,4 +171,79 @@ func UnpackHF(dst []int8, packed []byte, rows, cols int) error {
 	}
 	cpu.UnpackTernary(dst, panels, rows, cols)
 	return nil
+}
+
+// HFCount counts the codes of Hugging Face's packed bytes piece by piece, so
+// that memory does not grow with the matrix.
+type HFCount struct {
+	rows, cols int
+	bytes      [256]int
+	seen       int
+	bad        [hfQuarters]int // by quarter: 1 + the first byte with a code 3, 0 if there is none
+}
+
+// NewHFCount begins with the first byte of a matrix of so many packed bytes.
+//
+// Errors: as of PackHF for the shape.
+func NewHFCount(packed, rows, cols int) (*HFCount, error) {
+	if err := checkHFShape(packed, rows, cols); err != nil {
+		return nil, err
+	}
+	return &HFCount{rows: rows, cols: cols}, nil
+}
+
+// Add counts the next bytes.
+func (c *HFCount) Add(piece []byte) {
+	var bad byte
+	for _, b := range piece {
+		c.bytes[b]++
+		bad |= b & (b >> 1)
+	}
+	for q := range c.bad {
+		if c.bad[q] > 0 || bad>>(2*q)&1 == 0 {
+			continue
+		}
+		c.bad[q] = c.seen + 1 + slices.IndexFunc(piece, func(b byte) bool { return b>>(2*q)&3 == 3 })
+	}
+	c.seen += len(piece)
+}
+
+// Counts says how many weights are -1, 0 and 1.
+//
+// Errors: ErrCode with the position of the code 3 that PackHF would name.
+func (c *HFCount) Counts() (n [3]int, err error) {
+	if err := c.code3(); err != nil {
+		return n, err
+	}
+	for b, times := range c.bytes {
+		for q := range hfQuarters {
+			if code := b >> (2 * q) & 3; code < 3 {
+				n[code] += times
+			}
+		}
+	}
+	return n, nil
+}
+
+// code3 is the first of the bad ones in the order of PackHF: row by row, or panel by panel of all quarters.
+func (c *HFCount) code3() error {
+	var first *ValueError
+	quarter, least := c.rows/hfQuarters, 0
+	for q, at := range c.bad {
+		if at == 0 {
+			continue
+		}
+		row, col := (at-1)/c.cols, (at-1)%c.cols
+		panel := row / cpu.PanelRows
+		if quarter%cpu.PanelRows != 0 {
+			panel = 0
+		}
+		if first == nil || panel < least {
+			first, least = &ValueError{Kind: ErrCode, Row: q*quarter + row, Col: col, Found: "code 3", Expected: "0, 1 or 2"}, panel
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	return first
 }

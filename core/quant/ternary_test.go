@@ -78,6 +78,40 @@ func TestACode3IsReportedWithItsPosition(t *testing.T) {
 	})
 }
 
+// Whatever the pieces, what is counted is what PackHF packs, and what it refuses is refused in its words.
+func TestCountingPieceByPieceIsWhatPackingFinds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rows, cols := raggedShape(t)
+		rows = (rows + 3) / 4 * 4
+		if rapid.Bool().Draw(t, "whole panels in a quarter") {
+			rows = (rows + 63) / 64 * 64
+		}
+		codes := drawCodes(t, rows*cols)
+		packed := packHFSlowly(codes, rows, cols)
+		for range rapid.IntRange(0, 3).Draw(t, "codes 3") {
+			packed[rapid.IntRange(0, len(packed)-1).Draw(t, "at")] |= 3 << (2 * rapid.IntRange(0, 3).Draw(t, "quarter"))
+		}
+		counter, err := NewHFCount(len(packed), rows, cols)
+		require.NoError(t, err)
+		for rest := packed; len(rest) > 0; {
+			n := rapid.IntRange(1, len(rest)).Draw(t, "piece")
+			counter.Add(rest[:n])
+			rest = rest[n:]
+		}
+		n, err := counter.Counts()
+		if refused := PackHF(make([]byte, cpu.TernaryBytes(rows, cols)), packed, rows, cols); refused != nil {
+			require.EqualError(t, err, refused.Error())
+			return
+		}
+		require.NoError(t, err)
+		var want [3]int
+		for _, code := range codes {
+			want[code+1]++
+		}
+		require.Equal(t, want, n)
+	})
+}
+
 func TestPackedWeightsOfAnImpossibleShapeAreRefused(t *testing.T) {
 	for name, c := range map[string]struct{ rows, cols, packed, panels int }{
 		"rows are no multiple of four": {6, 16, 16, 64},
@@ -92,6 +126,9 @@ func TestPackedWeightsOfAnImpossibleShapeAreRefused(t *testing.T) {
 		require.ErrorIs(t, PackHF(make([]byte, c.panels), make([]byte, c.packed), c.rows, c.cols), ErrShape, name)
 		require.ErrorIs(t, ToHF(make([]byte, c.packed), make([]byte, c.panels), c.rows, c.cols), ErrShape, name)
 		require.ErrorIs(t, UnpackHF(nil, make([]byte, c.packed), c.rows, c.cols), ErrShape, name)
+		if _, err := NewHFCount(c.packed, c.rows, c.cols); name != "panels too short" {
+			require.ErrorIs(t, err, ErrShape, name)
+		}
 	}
 	require.ErrorIs(t, PackHF(make([]byte, 64), make([]byte, 16), 6, 16), ErrShape)
 	_, err := NewTernary(make([]int8, 3), 1, 2, 2)

@@ -15,8 +15,10 @@ type Zeros struct{ ByRow, ByCol []int }
 // I2SLayouts, in one pass that does not decode it: 32 codes at a time. Rows are
 // a multiple of 4, and columns one of 128, as kernels have them.
 //
-// Errors: as I2S.
-func I2SZeros(src []byte, rows, cols int) (map[string]Zeros, error) {
+// Each is told now and then how many bytes have been read, and may end it.
+//
+// Errors: as I2S; that of each.
+func I2SZeros(src []byte, rows, cols int, each func(read int) error) (map[string]Zeros, error) {
 	if size, ok := Bytes(I2_S, rows*cols, cols); !ok || len(src) != size || cols%128 != 0 || rows%4 != 0 {
 		return nil, &container.Error{Kind: ErrDecode, Field: "size", Found: fmt.Sprintf("%d bytes", len(src)),
 			Expected: fmt.Sprintf("those of I2_S [%d, %d] in rows of whole blocks", rows, cols)}
@@ -50,6 +52,9 @@ func I2SZeros(src []byte, rows, cols int) (map[string]Zeros, error) {
 		}
 		if line%(4*255) == 4*255-1 || line == rows-1 {
 			flushZeros(out, counts, size)
+			if err := each((line + 1) * size); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return out, nil

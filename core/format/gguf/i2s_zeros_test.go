@@ -31,13 +31,13 @@ func TestZerosAreCountedAsDecodingFindsThem(t *testing.T) {
 					wantCol[i%cols]++
 				}
 			}
-			got, err := I2SZeros(src, rows, cols)
+			got, err := I2SZeros(src, rows, cols, func(int) error { return nil })
 			require.NoError(t, err)
 			require.Equal(t, Zeros{wantRow, wantCol}, got[layout], fmt.Sprint(layout, shape))
 		}
 	}
 	for _, shape := range [][2]int{{1, 128}, {4, 64}, {4, 256}} {
-		_, err := I2SZeros(make([]byte, 4*128/4+i2sTail), shape[0], shape[1])
+		_, err := I2SZeros(make([]byte, 4*128/4+i2sTail), shape[0], shape[1], nil)
 		require.ErrorIs(t, err, container.ErrFormat)
 	}
 }

@@ -21,34 +21,120 @@ const (
 // I2SLayouts lists them.
 func I2SLayouts() []string { return []string{I2SX86, I2SArm64, I2SRow4} }
 
+// EachCodes shows the codes -1, 0 and 1 of a tensor of a ternary type, whose
+// rows have cols, to each: a few at a time, which are the values from at on, and
+// lie in the first read bytes. So memory does not grow with the tensor. It
+// returns the tensor's one scale. i2sLayout is for I2_S alone.
+//
+// Code 3, which no writer makes, is shown as 2 and an error at the end; an error
+// of each ends it. See I2S, Codes and RowCodes for the types.
+func EachCodes(dtype, i2sLayout string, src []byte, n, cols int, each func(codes []int8, at, read int) error) (scale float32, err error) {
+	c := codeReader{dtype: dtype, src: src, n: n, cols: cols, each: each, bad: -1}
+	switch dtype {
+	case I2_S:
+		scale, err = c.i2s(i2sLayout)
+	case TQ1_0, TQ2_0:
+		scale, err = c.blocks()
+	case IQ1_BN, IQ2_BN:
+		scale, err = c.rows()
+	default:
+		return 0, &container.Error{Kind: ErrDecode, Field: "type", Found: dtype, Expected: "a ternary type"}
+	}
+	if err == nil && c.bad >= 0 {
+		err = &container.Error{Kind: ErrDecode, Field: fmt.Sprintf("code %d", c.bad), Found: "3", Expected: "0, 1 or 2"}
+	}
+	return scale, err
+}
+
+// IsTernary says whether EachCodes knows a type.
+func IsTernary(dtype string) bool {
+	return slices.Contains([]string{I2_S, TQ1_0, TQ2_0, IQ1_BN, IQ2_BN}, dtype)
+}
+
+// codeReader is EachCodes under way.
+type codeReader struct {
+	dtype   string
+	src     []byte
+	n, cols int
+	each    func(codes []int8, at, read int) error
+	bad     int // the first value with a code 3, -1 if there is none
+}
+
+// show passes codes on; three says that there may be a code 3 among them.
+func (c *codeReader) show(codes []int8, at, read int, three bool) error {
+	if three {
+		if i := slices.Index(codes, 2); i >= 0 && (c.bad < 0 || at+i < c.bad) {
+			c.bad = at + i
+		}
+	}
+	return c.each(codes, at, read)
+}
+
 // I2S reads the codes -1, 0 and 1 of an I2_S tensor [rows, cols] into dst and
 // returns its scale. Code 3, which no writer makes, is an error.
 //
 // In every layout four values share a byte, the first of them in the two
 // highest bits, and code c stands for c-1.
 func I2S(dst []int8, layout string, src []byte, rows, cols int) (scale float32, err error) {
-	n := rows * cols
-	if size, ok := Bytes(I2_S, n, cols); !ok || len(src) != size || len(dst) != n {
-		return 0, &container.Error{Kind: ErrDecode, Field: "size", Found: fmt.Sprintf("%d bytes, %d values", len(src), len(dst)),
-			Expected: fmt.Sprintf("those of I2_S [%d, %d]", rows, cols)}
+	if len(dst) != rows*cols {
+		return 0, sizeError(src, len(dst), fmt.Sprintf("those of I2_S [%d, %d]", rows, cols))
 	}
-	block, ok := i2sBlock(layout, cols)
+	return EachCodes(I2_S, layout, src, len(dst), cols, into(dst))
+}
+
+// into copies codes to their places.
+func into(dst []int8) func(codes []int8, at, _ int) error {
+	return func(codes []int8, at, _ int) error {
+		copy(dst[at:], codes)
+		return nil
+	}
+}
+
+func sizeError(src []byte, n int, expected string) error {
+	return &container.Error{Kind: ErrDecode, Field: "size", Found: fmt.Sprintf("%d bytes, %d values", len(src), n), Expected: expected}
+}
+
+func (c *codeReader) i2s(layout string) (scale float32, err error) {
+	if size, ok := Bytes(I2_S, c.n, c.cols); !ok || len(c.src) != size {
+		return 0, sizeError(c.src, c.n, fmt.Sprintf("those of I2_S [%d, %d]", c.n/max(1, c.cols), c.cols))
+	}
+	block, ok := i2sBlock(layout, c.cols)
 	if !ok {
 		return 0, &container.Error{Kind: ErrDecode, Field: "i2s_layout", Found: container.Quote(layout), Expected: fmt.Sprintf("one of %v", I2SLayouts())}
 	}
-	if n%block != 0 {
-		return 0, &container.Error{Kind: ErrDecode, Field: "shape", Found: fmt.Sprintf("[%d, %d]", rows, cols),
+	if c.n%block != 0 {
+		return 0, &container.Error{Kind: ErrDecode, Field: "shape", Found: fmt.Sprintf("[%d, %d]", c.n/c.cols, c.cols),
 			Expected: fmt.Sprintf("whole blocks of %d values in layout %s", block, layout)}
 	}
 	quarter := block / 4
-	for at := 0; at < n; at += block {
+	var codes [1024]int8
+	for at := 0; at < c.n/4; {
+		piece := c.src[at:][:min(len(codes), quarter-at%quarter)]
+		three := hasCode3(piece)
 		for k := range 4 {
-			for i, b := range src[at/4 : at/4+quarter] {
-				dst[at+k*quarter+i] = code2(b >> (6 - 2*k))
+			for i, b := range piece {
+				codes[i] = code2(b >> (6 - 2*k))
+			}
+			if err := c.show(codes[:len(piece)], at/quarter*block+k*quarter+at%quarter, at+len(piece), three); err != nil {
+				return 0, err
 			}
 		}
+		at += len(piece)
 	}
-	return I2SScale(src), noCode3(dst)
+	return I2SScale(c.src), nil
+}
+
+// hasCode3 says whether a byte has one of two bits.
+func hasCode3(src []byte) bool {
+	var bad uint64
+	for ; len(src) >= 8; src = src[8:] {
+		x := binary.LittleEndian.Uint64(src)
+		bad |= x & (x >> 1)
+	}
+	for _, b := range src {
+		bad |= uint64(b & (b >> 1))
+	}
+	return bad&0x5555555555555555 != 0
 }
 
 // i2sBlock is the number of values whose quarters share bytes.
@@ -73,14 +159,6 @@ func I2SScale(src []byte) float32 {
 
 // code2 is what a code stands for: 3, which is none of a weight, for 2.
 func code2(b byte) int8 { return int8(b&3) - 1 }
-
-// noCode3 refuses codes of 3.
-func noCode3(codes []int8) error {
-	if i := slices.Index(codes, 2); i >= 0 {
-		return &container.Error{Kind: ErrDecode, Field: fmt.Sprintf("code %d", i), Found: "3", Expected: "0, 1 or 2"}
-	}
-	return nil
-}
 
 // PutI2SRow writes codes, whose number is a multiple of 128, in the layout x86.
 func PutI2SRow(dst []byte, codes []int8) {
@@ -111,27 +189,39 @@ func I2STail(scale float32) []byte {
 // any codes; otherwise all scales have to be equal, as they are in files made
 // of ternary weights, and code 3 is an error.
 func Codes(dst []int8, dtype string, src []byte) (scale float32, err error) {
-	d := dtypes[dtype]
-	if (dtype != TQ1_0 && dtype != TQ2_0) || len(src)%d.bytes != 0 || len(dst) != len(src)/d.bytes*d.values {
-		return 0, &container.Error{Kind: ErrDecode, Field: "size", Found: fmt.Sprintf("%d bytes, %d values of %s", len(src), len(dst), dtype),
-			Expected: "whole blocks of TQ1_0 or TQ2_0"}
+	if dtype != TQ1_0 && dtype != TQ2_0 {
+		return 0, sizeError(src, len(dst), "whole blocks of TQ1_0 or TQ2_0")
 	}
-	for at := 0; at < len(dst); at += 256 {
-		b := src[at/256*d.bytes:][:d.bytes]
+	return EachCodes(dtype, "", src, len(dst), len(dst), into(dst))
+}
+
+func (c *codeReader) blocks() (scale float32, err error) {
+	d := dtypes[c.dtype]
+	if len(c.src)%d.bytes != 0 || c.n != len(c.src)/d.bytes*d.values {
+		return 0, sizeError(c.src, c.n, "whole blocks of TQ1_0 or TQ2_0")
+	}
+	var codes [256]int8
+	for at := 0; at < c.n; at += len(codes) {
+		read := (at/256 + 1) * d.bytes
+		b := c.src[read-d.bytes : read]
 		s := half(b[d.bytes-2:])
+		three := false
 		switch {
 		case s == 0:
-			clear(dst[at : at+256])
-			continue
-		case scale == 0:
-			scale = s
-		case s != scale:
+			clear(codes[:])
+		case scale != 0 && s != scale:
 			return 0, &container.Error{Kind: ErrDecode, Field: fmt.Sprintf("scale of block %d", at/256), Found: fmt.Sprint(s),
 				Expected: fmt.Sprintf("%v, the scale of the blocks before it: weights of a ternary layer have one scale", scale)}
+		default:
+			scale = s
+			codesOf(codes[:], c.dtype, b)
+			three = c.dtype == TQ2_0 && hasCode3(b[:d.bytes-2])
 		}
-		codesOf(dst[at:at+256], dtype, b)
+		if err := c.show(codes[:], at, read, three); err != nil {
+			return 0, err
+		}
 	}
-	return scale, noCode3(dst)
+	return scale, nil
 }
 
 // codesOf decodes one block.
@@ -175,14 +265,21 @@ var powers3 = [...]byte{1, 3, 9, 27, 81}
 // 16g+5j+n in digit n in base 3, the lowest first, of byte 3g+j, and value
 // 16g+15 in digit g of the last byte; a byte is a fraction of 256, as in TQ1_0.
 func RowCodes(dst []int8, dtype string, src []byte, cols int) (scale float32, err error) {
-	d, front := dtypes[dtype], rowScales[dtype]
-	if size, ok := Bytes(dtype, len(dst), cols); !ok || front == 0 || len(src) != size {
-		return 0, &container.Error{Kind: ErrDecode, Field: "size", Found: fmt.Sprintf("%d bytes, %d values of %s in rows of %d", len(src), len(dst), dtype, cols),
-			Expected: "rows of whole blocks of IQ1_BN or IQ2_BN"}
+	if rowScales[dtype] == 0 {
+		return 0, sizeError(src, len(dst), "rows of whole blocks of IQ1_BN or IQ2_BN")
 	}
-	stride := front + cols/d.values*d.bytes
-	for row := 0; row*stride < len(src); row++ {
-		text := src[row*stride:][:stride]
+	return EachCodes(dtype, "", src, len(dst), cols, into(dst))
+}
+
+func (c *codeReader) rows() (scale float32, err error) {
+	d, front := dtypes[c.dtype], rowScales[c.dtype]
+	if size, ok := Bytes(c.dtype, c.n, c.cols); !ok || len(c.src) != size {
+		return 0, sizeError(c.src, c.n, "rows of whole blocks of IQ1_BN or IQ2_BN")
+	}
+	var codes [64]int8
+	read := 0
+	for row := range c.n / c.cols {
+		text := c.src[read:][:front]
 		s := half(text)
 		if front == 4 {
 			s = math.Float32frombits(binary.LittleEndian.Uint32(text))
@@ -194,19 +291,26 @@ func RowCodes(dst []int8, dtype string, src []byte, cols int) (scale float32, er
 			return 0, &container.Error{Kind: ErrDecode, Field: fmt.Sprintf("scale of row %d", row), Found: fmt.Sprint(s),
 				Expected: fmt.Sprintf("%v, the scale of the rows before it: weights of a ternary layer have one scale", scale)}
 		}
-		for c := range cols {
-			b, v := text[front+c/64*d.bytes:], c%64
-			switch {
-			case dtype == IQ2_BN:
-				dst[row*cols+c] = code2(b[v%16] >> (v / 16 * 2))
-			case v%16 == 15:
-				dst[row*cols+c] = lowDigit(b[12], v/16)
-			default:
-				dst[row*cols+c] = lowDigit(b[v/16*3+v%16/5], v%16%5)
+		read += front
+		for at := 0; at < c.cols; at += len(codes) {
+			b := c.src[read:][:d.bytes]
+			for v := range codes {
+				switch {
+				case c.dtype == IQ2_BN:
+					codes[v] = code2(b[v%16] >> (v / 16 * 2))
+				case v%16 == 15:
+					codes[v] = lowDigit(b[12], v/16)
+				default:
+					codes[v] = lowDigit(b[v/16*3+v%16/5], v%16%5)
+				}
+			}
+			read += d.bytes
+			if err := c.show(codes[:], row*c.cols+at, read, c.dtype == IQ2_BN && hasCode3(b)); err != nil {
+				return 0, err
 			}
 		}
 	}
-	return scale, noCode3(dst)
+	return scale, nil
 }
 
 // lowDigit is digit n in base 3 of five, counted from the lowest, less 1.
