@@ -19,12 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitnet_rust import BitNetModel, Tokenizer, convert, inspect_model
+from bitnet_rust import BitNetModel, Tokenizer, convert, inspect_model, verify_model
 from bitnet_rust.inspection import tree_lines
 
 TESTDATA = Path(__file__).resolve().parents[1] / "tests_go" / "testdata"
 TINY = TESTDATA / "golden" / "bitnet_offline_packed"
 CHAT = [{"role": "user", "content": "Hi"}]
+
+
+# What is done with the files of a model: what takes them, or finds out that they cannot be taken, and what lists them.
+LOADING = ("load", "trainable", "convert", "verify")
+LISTING = ("inspect", "stats")
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,26 @@ class Attack:
     make: Callable[[Path], Path]
     """Writes into an empty folder and returns what a user would pass."""
     error: str | None
-    """Name of the exception; None: the attack does no harm."""
-    calls: tuple[str, ...] = ("load", "convert", "inspect")
+    """Name of the exception, in place of which ``verify`` may list problems; None: the attack does no harm."""
+    calls: tuple[str, ...] = LOADING + LISTING
+
+
+class Problems(Exception):
+    """What ``verify_model`` says is wrong."""
 
 
 def load(path: Path) -> None:
     BitNetModel.from_pretrained(path).close()
+
+
+def trainable(path: Path) -> None:
+    BitNetModel.from_pretrained(path, trainable=True).close()
+
+
+def verify(path: Path) -> None:
+    found = verify_model(path)
+    if not found.ok:
+        raise Problems("; ".join(problem["message"] for problem in found.problems))
 
 
 def convert_(path: Path) -> None:
@@ -54,6 +73,10 @@ def convert_(path: Path) -> None:
 
 def inspect(path: Path) -> None:
     inspect_model(path)
+
+
+def stats(path: Path) -> None:
+    inspect_model(path, stats=True)
 
 
 def tree(path: Path) -> None:
@@ -78,7 +101,7 @@ def generate(path: Path) -> None:
 
 
 CALLS: dict[str, Callable[[Path], None]] = {
-    "load": load, "convert": convert_, "inspect": inspect, "tree": tree, "tokenizer": tokenizer, "chat": chat, "generate": generate,
+    "load": load, "trainable": trainable, "verify": verify, "convert": convert_, "inspect": inspect, "stats": stats, "tree": tree, "tokenizer": tokenizer, "chat": chat, "generate": generate,
 }  # fmt: skip
 
 
@@ -176,7 +199,8 @@ def containers() -> Iterator[Attack]:
     }
     for name, content in safetensors.items():
         yield Attack("safetensors", name, checkpoint(model__safetensors=content), "FormatError")
-    yield Attack("safetensors", "a_sparse_terabyte", sparse, "FormatError", ("load", "convert"))
+    yield Attack("safetensors", "a_sparse_terabyte", sparse, "FormatError", LOADING)
+    yield Attack("safetensors", "a_sparse_terabyte_is_listed", sparse, None, ("inspect",))
     tensor = "model.norm.weight"
     for name, shard in {
         "parents": "../../../etc/passwd.safetensors", "root": "/etc/passwd", "drive": "C:\\x.safetensors", "backslash": "..\\x.safetensors",
@@ -193,7 +217,7 @@ def containers() -> Iterator[Attack]:
             "index", name, checkpoint(model__safetensors=None, model__safetensors__index__json=content), "FormatError"
         )  # type: ignore[arg-type]
     for name in ("model.safetensors", "config.json", "tokenizer.json", "generation_config.json"):
-        calls = ("load", "convert", "inspect") if name == "model.safetensors" else ("load", "convert")
+        calls = LOADING + LISTING if name == "model.safetensors" else LOADING
         yield Attack("not a file", f"pipe_{name}", pipe(name), "FormatError", calls)
         yield Attack("not a file", f"link_to_dev_zero_{name}", link(name, "/dev/zero"), "FormatError", calls)
         yield Attack("not a file", f"link_to_a_folder_{name}", link(name, "/"), "FormatError", calls)
@@ -271,13 +295,44 @@ def natives() -> Iterator[Attack]:
         "deep_list_of_tensors": lambda m: setattr(m, "listed", "[" * 500_000), "huge_vocabulary": lambda m: m.config.update(vocab_size=1 << 24),
         "1024_layers": lambda m: m.config.update(num_hidden_layers=1024), "file_outside": lambda m: _rename(m, "file/tokenizer.json", "file/../../x"),
     }.items():  # fmt: skip
-        yield Attack("native", name, native(change), "FormatError", ("load", "convert"))
+        yield Attack("native", name, native(change), "FormatError", LOADING)
     for name, change in {
         "bomb_of_a_gib": lambda m: m.compressed(Q, bomb(1024)),
         "bomb_of_a_gib_whose_list_says_so": lambda m: (m.compressed(Q, bomb(1024)), m.tensors[Q].update(shape=[1 << 16, 1 << 16])),
         "bomb_of_a_file_inside": lambda m: (m.compressed("file/tokenizer.json", bomb(200)), m.tensors["file/tokenizer.json"].update(shape=[200 << 20])),
     }.items():  # fmt: skip
-        yield Attack("native", name, native(change), "FormatError", ("load", "convert"))  # type: ignore[arg-type]
+        yield Attack("native", name, native(change), "FormatError", LOADING)  # type: ignore[arg-type]
+
+
+def without_tensors() -> Iterator[Attack]:
+    """Files that are in order and empty: they can be listed, and are no models."""
+
+    def gguf_(folder: Path) -> Path:
+        (folder / "m.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+        return folder / "m.gguf"
+
+    def empty(model: Native) -> None:
+        for table in (model.header, model.data, model.tensors):
+            table.clear()
+
+    for name, make, error in (
+        ("safetensors", checkpoint(model__safetensors=header("{}")), "FormatError"),
+        ("gguf", gguf_, "ConfigError"),
+        ("native", native(empty), "FormatError"),
+    ):
+        yield Attack("no tensors", name, make, error, LOADING)
+        yield Attack("no tensors", f"{name}_is_listed", make, None, LISTING)
+
+
+def sparse_codes(folder: Path) -> Path:
+    """64 MB of I2_S that take no place on the disk, and are four times as many codes."""
+    name, rows, cols = b"a", 1 << 14, 1 << 14
+    tensor = struct.pack("<Q", len(name)) + name + struct.pack("<IQQIQ", 2, cols, rows, 36, 0)
+    content = b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + tensor
+    content += bytes(-len(content) % 32)
+    (folder / "m.gguf").write_bytes(content)
+    os.truncate(folder / "m.gguf", len(content) + rows * cols // 4 + 32)
+    return folder / "m.gguf"
 
 
 def _rename(model: Native, old: str, new: str) -> None:
@@ -353,12 +408,8 @@ def programs() -> Iterator[Attack]:
     bomb = b"PK\x03\x04" + bytes(1000)
     for name in ("model.npz", "model.zip", "model.tar.gz"):
         yield Attack("archive", name, alone(name, bomb), "ArgumentError")
-    yield Attack(
-        "code", "auto_map", code("BitNetForCausalLM"), None, ("load", "convert", "inspect", "tokenizer", "generate")
-    )
-    yield Attack(
-        "code", "auto_map_of_an_unknown_architecture", code("EvilForCausalLM"), "ConfigError", ("load", "convert")
-    )
+    yield Attack("code", "auto_map", code("BitNetForCausalLM"), None, (*LOADING, *LISTING, "tokenizer", "generate"))
+    yield Attack("code", "auto_map_of_an_unknown_architecture", code("EvilForCausalLM"), "ConfigError", LOADING)
 
 
 # --- configs and other JSON ------------------------------------------------------------------------------------------
@@ -381,19 +432,17 @@ def configs() -> Iterator[Attack]:
         "a_million_keys": "{" + ",".join(f'"{i}":0' for i in range(90_000)) + "}",
     }  # fmt: skip
     for name, text in texts.items():
-        yield Attack("config", name, checkpoint(config__json=text), "ConfigError", ("load", "convert"))
+        yield Attack("config", name, checkpoint(config__json=text), "ConfigError", LOADING)
     for name, fields in {
         "vocab_2_24": {"vocab_size": 1 << 24}, "layers_1024": {"num_hidden_layers": 1024}, "hidden_2_17": {"hidden_size": 1 << 17, "head_dim": 1 << 12, "num_attention_heads": 32},
     }.items():  # fmt: skip
-        yield Attack(
-            "config", f"huge_{name}_tiny_file", with_fields("config.json", **fields), "FormatError", ("load", "convert")
-        )
+        yield Attack("config", f"huge_{name}_tiny_file", with_fields("config.json", **fields), "FormatError", LOADING)
     for name, fields in {
         "vocab_2_62": {"vocab_size": 1 << 62}, "heads_0": {"num_attention_heads": 0}, "eps_text": {"rms_norm_eps": "1e999"}, "eps_negative": {"rms_norm_eps": -1},
         "patterns": {"quantization_config": {"quant_method": "bitnet", "modules_to_not_convert": ["(a+)+$"] * 2000}},
         "architecture_of_a_megabyte": {"architectures": ["x" * 900_000]},
     }.items():  # fmt: skip
-        yield Attack("config", name, with_fields("config.json", **fields), "ConfigError", ("load", "convert"))
+        yield Attack("config", name, with_fields("config.json", **fields), "ConfigError", LOADING)
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         name = {file.replace(".", "__"): "[" * 200_000}
         yield Attack("tokenizer", f"deep_{file}", checkpoint(**name), "TokenizerError", ("tokenizer",))
@@ -413,7 +462,7 @@ def configs() -> Iterator[Attack]:
         struct.pack("<IIQ", 9, 6, 2) + bytes(8),
     )
     for error, calls, entries in (
-        ("FormatError", ("load", "convert", "generate"), {
+        ("FormatError", (*LOADING, "generate"), {
             "temp_nan": ("temp", number.pack(6, math.nan)), "temp_infinite": ("temp", number.pack(6, math.inf)), "temp_text": ("temp", text),
             "top_p_of_two_numbers": ("top_p", numbers), "top_k_2_63": ("top_k", struct.pack("<IQ", 10, 1 << 63)),
         }),
@@ -507,6 +556,7 @@ def tokenizers() -> Iterator[Attack]:
             text = change if isinstance(change, str) else json.dumps(BASE | change)
             yield Attack("tokenizer", name, checkpoint(tokenizer__json=text), error, ("tokenizer",))
     yield Attack("gguf", "tokens_a_aa_aaa", gguf_of_as, "FormatError", ("tokenizer_of_gguf",))
+    yield Attack("gguf", "a_sparse_matrix", sparse_codes, None, LISTING)
 
 
 def gguf_of_as(folder: Path) -> Path:
@@ -602,7 +652,17 @@ def templates() -> Iterator[Attack]:
 
 def attacks() -> list[Attack]:
     """All of them."""
-    return [*corpus(), *containers(), *natives(), *names(), *programs(), *configs(), *tokenizers(), *templates()]
+    return [
+        *corpus(),
+        *containers(),
+        *natives(),
+        *without_tensors(),
+        *names(),
+        *programs(),
+        *configs(),
+        *tokenizers(),
+        *templates(),
+    ]
 
 
 # --- the process -----------------------------------------------------------------------------------------------------
@@ -671,7 +731,9 @@ def table(lines: list[str]) -> str:
     rows = []
     for group, results in groups.items():
         names = len({r["name"] for r in results})
-        errors = ", ".join(f"`{e}`" for e in sorted({r["error"] for r in results if r["error"]}))
+        raised = sorted({r["error"] for r in results if r["error"]} - {Problems.__name__})
+        listed = ["problems"] if any(r["error"] == Problems.__name__ for r in results) else []
+        errors = ", ".join([f"`{error}`" for error in raised] + listed)
         calls = ", ".join(sorted({r["call"] for r in results}))
         harmless = len({r["name"] for r in results if not r["error"]})
         seconds, memory = max(r["seconds"] for r in results), max(0.0, *(r["mb"] - r["file_mb"] for r in results))

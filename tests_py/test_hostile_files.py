@@ -45,7 +45,8 @@ def test_attacks_end_in_a_typed_error_at_once(group: str, results: dict[tuple[st
             continue
         for call in attack.calls:
             result = results[attack.group, attack.name, call]
-            assert result["error"] == attack.error, result
+            found = attack.error and call == "verify" and result["error"] == hostile.Problems.__name__
+            assert found or result["error"] == attack.error, result
             assert result["seconds"] < SECONDS, result
             assert result["mb"] - result["file_mb"] < MB, result
             assert result["characters"] < 2000, result

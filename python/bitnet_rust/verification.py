@@ -16,7 +16,7 @@ class Verification:
 
     path: the file or directory that was looked at.
     format: "safetensors", "native", "gguf" or "onnx"; empty of files that cannot be opened.
-    tensors: how many were read.
+    tensors: how many were read: 0 where the structure of the files is wrong.
     bytes: of them, as the files have them.
     checksums: how many were compared with a checksum: all of a native file; other formats have none.
     problems: why the model will not load, or is not what was saved: "check" is "structure", "checksum" or "values";
@@ -53,9 +53,10 @@ def verify_model(
     local_files_only: bool = False,
     progress: Progress | bool | None = None,
 ) -> Verification:
-    """Reads all files of a model and says what is wrong with them: header, configuration, names and shapes as loading checks
-    them; every checksum of a native file; and every number, for NaN and infinities, ternary codes that are no weights, and
-    scales that are not positive.
+    """Reads all files of a model and says what is wrong with them: header, configuration, names, shapes, tokenizer and
+    sampling defaults as loading reads them; every checksum of a native file; and every number, for NaN and infinities,
+    ternary codes that are no weights, and scales that are not positive. It takes a few megabytes, whatever the model.
+    A tensor of a wrong type or shape is not read, and none is where one is missing or the configuration is wrong.
 
     name: as for ``BitNetModel.from_pretrained``.
     i2s_layout, quantize, revision, local_files_only: see ``from_pretrained``.
