@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/bits"
 	"slices"
+	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
@@ -126,14 +127,21 @@ func (n *codeCount) stats(scale float32) *TernaryStats {
 
 // add counts weights that are -1, 0 and 1.
 func (n *codeCount) add(weights []int8) {
-	odd, sum := 0, 0
-	for _, w := range weights {
-		odd += int(w & 1)
-		sum += int(w)
+	const ones, signs = 0x0101010101010101, 0x8080808080808080
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(weights))), len(weights))
+	odd, minus := 0, 0
+	for ; len(raw) >= 8; raw = raw[8:] {
+		eight := binary.LittleEndian.Uint64(raw)
+		odd += bits.OnesCount64(eight & ones)
+		minus += bits.OnesCount64(eight & signs)
 	}
-	n[0] += (odd - sum) / 2
+	for _, b := range raw {
+		odd += int(b & 1)
+		minus += int(b >> 7)
+	}
+	n[0] += minus
 	n[1] += len(weights) - odd
-	n[2] += (odd + sum) / 2
+	n[2] += odd - minus
 }
 
 // addLanes counts codes as kernels read them, sixteen columns of a row to 32 bits (see cpu.PackTernary), of which the first width(i) of lane i are

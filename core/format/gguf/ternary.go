@@ -112,9 +112,7 @@ func (c *codeReader) i2s(layout string) (scale float32, err error) {
 		piece := c.src[at:][:min(len(codes), quarter-at%quarter)]
 		three := hasCode3(piece)
 		for k := range 4 {
-			for i, b := range piece {
-				codes[i] = code2(b >> (6 - 2*k))
-			}
+			codes2(codes[:], piece, 6-2*k)
 			if err := c.show(codes[:len(piece)], at/quarter*block+k*quarter+at%quarter, at+len(piece), three); err != nil {
 				return 0, err
 			}
@@ -159,6 +157,20 @@ func I2SScale(src []byte) float32 {
 
 // code2 is what a code stands for: 3, which is none of a weight, for 2.
 func code2(b byte) int8 { return int8(b&3) - 1 }
+
+// codes2 is code2 of the same two bits of many bytes.
+func codes2(dst []int8, src []byte, shift int) {
+	const ones, signs = 0x0101010101010101, 0x8080808080808080
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(dst))), len(dst))
+	whole := len(src) &^ 7
+	for i := 0; i < whole; i += 8 {
+		eight := binary.LittleEndian.Uint64(src[i:]) >> shift & (3 * ones)
+		binary.LittleEndian.PutUint64(raw[i:], (eight|signs-ones)^signs) // each less 1, without a carry
+	}
+	for i, b := range src[whole:] {
+		dst[whole+i] = code2(b >> shift)
+	}
+}
 
 // PutI2SRow writes codes, whose number is a multiple of 128, in the layout x86.
 func PutI2SRow(dst []byte, codes []int8) {
