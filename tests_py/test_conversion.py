@@ -658,40 +658,57 @@ def content(place: Path) -> Any:
 
 
 MEASURED = """
-import sys
+import json, sys
 from pathlib import Path
 from bitnet_rust import convert
-options = {"derive_masters": True, "masters": "bfloat16"} if sys.argv[3] == "hf-master" else {}
-convert(sys.argv[1], sys.argv[2], sys.argv[3], **options)
+convert(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3]))
 print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024)
 """
 
 
-def largest_and_peak(source: Path, target: Path, to: str) -> tuple[int, int]:
+def largest_and_peak(source: Path, target: Path, options: dict[str, Any]) -> tuple[int, int]:
     """The largest tensor of either side in bytes, and the most memory of a process that converts and checks."""
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(source), str(target), to], capture_output=True, text=True
-    )
+    words = [str(source), str(target), json.dumps(options)]
+    done = subprocess.run([sys.executable, "-c", MEASURED, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     sizes = [tensor["bytes"] for place in (source, target) for tensor in inspect_model(place)["tensors"]]
     return max(sizes), int(done.stdout)
 
 
-MASTERS_AND_BACK = [("masters", "hf-master"), ("m.bitnet", "native")]
-ALL = [("hf", "hf"), ("m.gguf", "gguf"), ("onnx/m.onnx", "onnx"), *MASTERS_AND_BACK]
+Step = tuple[str, dict[str, Any]]
+MASTERS_AND_BACK: list[Step] = [
+    ("masters", MASTERS_OF_PACKED | {"masters": "bfloat16"}),
+    ("m.bitnet", {"to": "native"}),
+]
+ALL: list[Step] = [
+    ("hf", {"to": "hf"}),
+    ("i2_s.gguf", {"type": "i2_s"}),
+    ("tq1_0.gguf", {"type": "tq1_0"}),
+    ("tq2_0.gguf", {"type": "tq2_0"}),
+    ("split", {"to": "gguf", "type": "tq2_0", "max_shard_size": "20MB"}),
+    ("f16.gguf", {"type": "f16"}),
+    ("int8/m.onnx", {"type": "int8"}),
+    ("int2/m.onnx", {"type": "int2"}),
+    ("z.bitnet", {"compression": "zstd"}),
+    ("shards", {"to": "native", "max_shard_size": "20MB"}),
+    ("hf-shards", {"to": "hf", "max_shard_size": "20MB"}),
+    *MASTERS_AND_BACK,
+]
 
 
-def conversions(shape: dict[str, Any], steps: list[tuple[str, str]], tmp_path: Path) -> None:
+def conversions(shape: dict[str, Any], steps: list[Step], tmp_path: Path) -> None:
     """Converts a model of a shape, from one format to the next, within the memory that is promised."""
     with BitNetModel.from_config(shape, head_dtype="bfloat16") as model:
         model.save_pretrained(tmp_path / "native.bitnet")
-    source = tmp_path / "native.bitnet"
-    for name, to in steps:
-        largest, peak = largest_and_peak(source, tmp_path / name, to)
-        assert peak <= 3 * largest + 200_000_000, (
-            f"{source.name} to {name}: {peak / 1e6:.0f} MB, largest tensor {largest / 1e6:.0f} MB"
-        )
-        source = tmp_path / name
+    source = "native.bitnet"
+    for target, options in steps:
+        largest, peak = largest_and_peak(tmp_path / source, tmp_path / target, options)
+        said = f"{source} to {target}: {peak / 1e6:.0f} MB, largest tensor {largest / 1e6:.0f} MB"
+        print(said)
+        assert peak <= 3 * largest + 200_000_000, said
+        made = tmp_path / Path(source).parts[0]
+        shutil.rmtree(made) if made.is_dir() else made.unlink()
+        source = target
 
 
 WIDE = {

@@ -186,7 +186,7 @@ func (w *ggufWriter) warning(path string) string {
 		path, len(w.ragged), len(w.ternary), w.dtype, ternaryBlock(w.dtype), w.ragged[0])
 }
 
-// ternaryBlock is how many columns a block of a type of ternary layers has, 1 for floats. That of I2_S is the one of its layout, whatever it is in files.
+// ternaryBlock is how many columns a block of a type of ternary layers has, 1 for floats. I2_S is written in the layout of x86.
 func ternaryBlock(dtype string) int {
 	if dtype == gguf.I2_S {
 		return 128
