@@ -205,3 +205,13 @@ def test_templates_that_do_too_much_say_what(files: dict[str, str], template: st
     tokenizer = with_config(files)
     with pytest.raises(TokenizerError, match=says):
         tokenizer.apply_chat_template(CHAT, tokenize=False, chat_template=template)
+
+
+@pytest.mark.parametrize("place", ["m.bitnet", "m.gguf", "m"])
+def test_a_template_that_a_models_tokenizer_is_given_is_saved_with_the_model(tmp_path: Path, place: str) -> None:
+    formats = {".bitnet": "native", ".gguf": "gguf", "": "hf"}
+    with BitNetModel.from_pretrained("bitnet-shakespeare") as model:
+        model.tokenizer.chat_template = TEMPLATE
+        model.save_pretrained(tmp_path / place, format=formats[Path(place).suffix])  # type: ignore[call-overload]
+    with BitNetModel.from_pretrained(tmp_path / place) as model:
+        assert model.tokenizer.chat_template == TEMPLATE

@@ -76,6 +76,7 @@ class BitNetModel:
         if own != "null":  # of a file object
             self._asset_texts = own
         self._tokenizer: Tokenizer | None = None
+        self._template: str | None = None  # of the tokenizer, as it is among the assets
         described = json.loads(model.info())
         self.config: BitNetConfig = BitNetConfig._of(described["config"])
         self._info: dict[str, Any] = described["info"]
@@ -351,6 +352,8 @@ class BitNetModel:
         """Writes the model as the core's options say; gives the size that a dry run finds, and what was warned of."""
         start, written = time.monotonic(), not options.get("dry_run")
         warnings: list[str] = []
+        if self._tokenizer is not None and self._tokenizer.chat_template != self._template:
+            self.tokenizer = self._tokenizer  # its files say what was set since
         with delivered(), _writable(path, make=written) as place:
             if format == "onnx":
                 from .onnx_export import save_onnx
@@ -442,9 +445,10 @@ class BitNetModel:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer; TokenizerError if it has none. One that is assigned is saved with the model."""
+        """The model's tokenizer; TokenizerError if it has none. One that is assigned is saved with the model, and so is a chat_template that it is given."""
         if self._tokenizer is None:
             self._tokenizer = Tokenizer.from_files(self._assets, self._source)
+            self._template = self._tokenizer.chat_template
         return self._tokenizer
 
     @tokenizer.setter
@@ -454,7 +458,7 @@ class BitNetModel:
         others = {name: text for name, text in self._assets.items() if name not in TOKENIZER_FILES}
         assets = others | tokenizer.to_files()
         self._model.set_assets(json.dumps(assets))
-        self._assets, self._tokenizer = assets, tokenizer
+        self._assets, self._tokenizer, self._template = assets, tokenizer, tokenizer.chat_template
 
     @cached_property
     def generation_config(self) -> dict[str, Any]:
