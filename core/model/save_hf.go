@@ -168,6 +168,8 @@ func (m *Model) hfConfig(o HFOptions) Config {
 	cfg.TieWordEmbeddings = m.tied()
 	cfg.Quantization.Mode = ModeOffline
 	cfg.Quantization.LinearClass = cmp.Or(o.LinearClass, cfg.Quantization.LinearClass)
+	// transformers computes packed layers in the type that the config names, and the rest in that of the tables in the file.
+	cfg.DType = map[string]string{safetensors.BF16: "bfloat16", safetensors.F16: "float16", safetensors.F32: "float32"}[floatType(m.Embed.Table)]
 	if o.Masters != "" {
 		cfg.Quantization.Mode, cfg.Quantization.LinearClass, cfg.DType = ModeOnline, AutoBitLinear, o.Masters
 	}

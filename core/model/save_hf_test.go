@@ -23,6 +23,14 @@ func TestTheHuggingFaceFormGivesTheSameBits(t *testing.T) {
 			}
 			back := load(t, dir, model.LoadOptions{HeadFormat: m.Info.HeadFormat})
 			assert.Equal(t, model.ModeOffline, back.Config.Quantization.Mode)
+			file, err := safetensors.Open(filepath.Join(dir, "model.safetensors"))
+			require.NoError(t, err)
+			for _, tensor := range file.Tensors() {
+				if tensor.Name == "model.embed_tokens.weight" { // transformers needs its type in the config
+					assert.Equal(t, map[string]string{"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[tensor.DType], back.Config.DType)
+				}
+			}
+			require.NoError(t, file.Close())
 			for i := range m.Blocks {
 				assert.Equal(t, m.Blocks[i].Attn.Q.Ternary, back.Blocks[i].Attn.Q.Ternary)
 				assert.InDeltaSlice(t, m.Blocks[i].Attn.Q.Bias, back.Blocks[i].Attn.Q.Bias, 1e-6)
