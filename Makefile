@@ -26,7 +26,7 @@ ACTIONLINT  := .tools/actionlint-$(ACTIONLINT_VERSION)
 
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: all demo build venv test test-full test-go test-core test-race test-fuzz test-isa test-portable test-arm64 test-py \
+.PHONY: all demo build venv test test-full test-go test-core test-race test-fuzz test-isa test-portable test-arm64 test-py test-load \
         cover lint lint-go lint-py lint-files docs doc-coverage bench notebooks wheel wheels release-notes clean distclean
 all: build
 
@@ -114,7 +114,7 @@ test: lint docs test-go test-race test-isa test-portable test-arm64
 	$(MAKE) -j 2 --output-sync=target test-fuzz test-py
 	@test -n '$(QEMU_ARM64)' || printf '\n*** NOT TESTED: arm64. There is no qemu-aarch64 on PATH (Debian and Ubuntu: apt-get install qemu-user). ***\n'
 	@test -n '$(CHROMIUM)' || printf '\n*** NOT TESTED: the chat page. There is no Chromium on PATH (Debian: apt-get install chromium). ***\n'
-test-full: test $(VENV)/.torch $(VENV)/.wheels
+test-full: test $(VENV)/.torch $(VENV)/.wheels test-load
 	$(MAKE) test-fuzz FUZZTIME=60s
 	BITNET_TEST_LEAKS=full $(GO) test -count=1 ./tests_go -run TestMemoryIsFlat -v
 	$(BIN)/python -m pytest -m full
@@ -210,6 +210,10 @@ CHROMIUM := $(firstword $(foreach name,chromium google-chrome chromium-browser,$
 
 test-py: $(VENV)/.dev $(EXT)
 	$(BIN)/python -m pytest -m 'not full'
+
+# A minute of 64 clients, and what that does to the server's memory. The limits are loose: docs/performance.md has what quiet machines show.
+test-load: $(VENV)/.dev $(EXT)
+	$(BIN)/bitnet bench serve --model bitnet-shakespeare --abandon 10 --min-of-engine 0.4 --max-rss-growth 50000000
 
 cover: $(VENV)/.dev $(EXT)
 	@mkdir -p coverage

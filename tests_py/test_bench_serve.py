@@ -1,6 +1,7 @@
 """The load on a server: what it measures, and that it finds what servers do wrong."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from bitnet_rust import ArgumentError, BitNetError, bench
-from bitnet_rust.bench import serving
+from bitnet_rust.bench import commands, serving
 from conftest import Terminal
 
 
@@ -200,6 +201,48 @@ def test_the_command_says_by_its_exit_status_whether_all_went_well(
     assert status == 1
     assert "status 429: full" in out
     assert "1/1" in err
+
+
+def test_a_limit_that_is_missed_fails(bitnet: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    small = [
+        "bench",
+        "serve",
+        "--shape",
+        "tiny",
+        "--clients",
+        "2",
+        "--requests",
+        "2",
+        "--prompt",
+        "8",
+        "--tokens",
+        "8",
+        "--seconds",
+        "0.3",
+        "--rounds",
+        "1",
+    ]
+    status, out, _ = bitnet(*small, "--min-of-engine", "0", "--max-rss-growth", str(1 << 40), "--json")
+    assert (status, json.loads(out)["problems"]) == (0, {})
+    status, out, err = bitnet(*small, "--min-of-engine", "1e9")
+    assert status == 1
+    assert "without a server; the server has" in out
+    assert re.search(r"bitnet: of_engine = [\d.]+: expected at least 1e\+09 \(--min-of-engine\)", err)
+    for other in (("--no-engine",), ("--url", "http://127.0.0.1:1", "--model", "any")):
+        status, _, err = bitnet(*small, *other, "--min-of-engine", "0.5")
+        assert status == 1
+        assert "--min-of-engine 0.5: expected neither --no-engine nor --url with it" in err
+
+
+def test_memory_that_grows_too_much_fails(bitnet: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    grown = {"benchmark": "serve", "problems": {}, "differing": 0, "rss_growth_bytes": 4097}
+    monkeypatch.setattr(commands, "serve", lambda *_, **__: grown)
+    monkeypatch.setattr(commands, "_show", lambda *_: None)
+    assert bitnet("bench", "serve", "--max-rss-growth", "4097")[0] == 0
+    status, _, err = bitnet("bench", "serve", "--max-rss-growth", "4096")
+    assert status == 1
+    assert "rss_growth_bytes = 4097: expected at most 4096 (--max-rss-growth)" in err
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

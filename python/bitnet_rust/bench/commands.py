@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..configuration import settings
+from ..errors import ArgumentError, BitNetError
 from ..files import check_place
 from ..model_options import HeadDType, KVDType, Offline, Packing, Resident, Revision
 from ..profile import Profile
@@ -296,6 +297,12 @@ def _serve(
     no_engine: Annotated[
         bool, typer.Option("--no-engine", help="Do not measure the engine alone, as for long runs.")
     ] = False,
+    min_of_engine: Annotated[
+        float | None, typer.Option(min=0, help="Fail below this share of the engine's tokens per second.")
+    ] = None,
+    max_rss_growth: Annotated[
+        int | None, typer.Option(min=0, help="Fail when the server's memory grew by more bytes than that.")
+    ] = None,
     threads: Threads = None,
     isa: ISA = None,
     head_dtype: HeadDType = "auto",
@@ -307,14 +314,27 @@ def _serve(
 ) -> None:
     """A server under load, its streams compared with what the model says alone, in turns with the engine alone.
 
-    Exit status 1 when a request failed or got another text.
+    Exit status 1 when a request failed or got another text, or a limit was missed.
     """
+    if min_of_engine is not None and (no_engine or url is not None):
+        raise ArgumentError(f"--min-of-engine {min_of_engine:g}: expected neither --no-engine nor --url with it")
+    if max_rss_growth is not None and url is not None:
+        raise ArgumentError(f"--max-rss-growth {max_rss_growth}: expected no --url with it")
     options = _options(model, revision, offline, threads, isa, head_dtype, packing, kv_dtype, ffn_density, seed, False)
     result = serve(
         shape, url=url, api_key=api_key, clients=clients, requests=requests, prompt=prompt, tokens=tokens, seconds=seconds, rounds=rounds,
         abandon=abandon, engine=not no_engine, **options,
     )  # fmt: skip
     _show(result, None, None, as_json)
+    missed = []
+    if min_of_engine is not None and result["of_engine"] < min_of_engine:
+        missed.append(f"of_engine = {result['of_engine']:.3f}: expected at least {min_of_engine:g} (--min-of-engine)")
+    if max_rss_growth is not None and result["rss_growth_bytes"] > max_rss_growth:
+        missed.append(
+            f"rss_growth_bytes = {result['rss_growth_bytes']}: expected at most {max_rss_growth} (--max-rss-growth)"
+        )
+    if missed:
+        raise BitNetError("; ".join(missed))
     if result["problems"] or result["differing"]:
         raise typer.Exit(1)
 
