@@ -7,10 +7,15 @@ from bitnet_rust import bench, cli
 from . import convergence, options, train
 from .peers import compare
 
+COMMANDS = {
+    "convergence": convergence.command,
+    "train": train.command,
+    "options": options.command,
+    "peers": compare.command,
+}
+
 if __name__ == "__main__":
-    bench.app.command("convergence")(convergence.command)
-    bench.app.command("train")(train.command)
-    bench.app.command("options")(options.command)
-    bench.app.command("peers")(compare.command)
+    for name, command in COMMANDS.items():
+        bench.app.command(name)(command)
     sys.argv.insert(1, "bench")
     sys.exit(cli.run())
