@@ -4,6 +4,7 @@ import io
 import json
 import os
 import runpy
+import shlex
 import socket
 import subprocess
 import sys
@@ -127,10 +128,10 @@ def test_what_cannot_be_served_is_said_before_anything_is_loaded(
     monkeypatch.setenv("BITNET_API_KEYS", "sk-of-the-environment")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for option, value, message in (
-            ("--kv-bytes", "0", "kv_bytes = 0: expected 1 to"),
-            ("--max-sequences", "5000", "max_sequences = 5000: expected 1 to 4096"),
-            ("--max-queue", "-1", "max_queue = -1: expected 1 to"),
-            ("--heartbeat", "0", "heartbeat = 0.0: expected a number of seconds above 0"),
+            ("--kv-bytes", "0", "--kv-bytes 0: expected 1 to"),
+            ("--max-sequences", "5000", "--max-sequences 5000: expected 1 to 4096"),
+            ("--max-queue", "-1", "--max-queue -1: expected 1 to"),
+            ("--heartbeat", "0", "--heartbeat 0.0: expected a number of seconds above 0"),
             ("--api-key-file", str(tmp_path / "none"), "has no API key: expected one in each line"),
             ("--chat-template", str(tmp_path / "broken"), "line 1 of the chat template is malformed"),
             ("--assistant-revision", "main", "--assistant-revision main: expected an --assistant-model with it"),
@@ -402,9 +403,12 @@ def test_errors_are_short_and_have_a_status(
         (("generate", "--json"), 2, "MissingParameter", "Missing argument"),
         (("generate", "x", "--json", "--no-such-option"), 2, "NoSuchOption", "--no-such-option"),
         (("generate", "x", "--logprobs", "1", "--log-format", "json"), 2, "BadParameter", "add --json"),
+        (("no-such-command", "--json"), 2, "UsageError", "No such command 'no-such-command'"),
+        (("config", "no-such-command", "--json"), 2, "UsageError", "No such command 'no-such-command'"),
+        (("bench", "--no-such-option", "--json"), 2, "NoSuchOption", "--no-such-option"),
         (("diff", "no-such-model", "bitnet-shakespeare", "--json"), 2, "ModelNotFoundError", "no-such-model"),
         (("verify", "no-such-model", "--json"), 1, "ModelNotFoundError", "no-such-model"),
-        (("serve", "--kv-bytes", "0"), 1, "ArgumentError", "kv_bytes = 0"),  # its log is JSON
+        (("serve", "--kv-bytes", "0"), 1, "ArgumentError", "--kv-bytes 0"),  # its log is JSON
     ],
 )
 def test_errors_are_json_where_the_result_or_the_log_is(
@@ -419,11 +423,79 @@ def test_errors_are_json_where_the_result_or_the_log_is(
     assert bitnet("perplexity", "/no/such/file")[2].startswith("bitnet: ")  # the next command speaks as it is told
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("generate x --temperature -1", "--temperature -1: expected a finite number >= 0 (0 is greedy)"),
+        ("generate x --stop ''", "--stop '': expected texts of at least one character"),
+        ("generate x --threads 0", "--threads 0: "),
+        ("perplexity text.txt --window 8 --stride 9", "--stride 9: expected 1 <= stride < --window 8"),
+        ("perplexity text.txt --stride 0", "--stride 0: expected 1 <= stride < window = 256"),
+        ("eval --data none", "--data: there is no none"),
+        ("bench serve --url http://127.0.0.1:9", "--model is missing: expected the name that the server gives its model"),
+        ("bench decode --model bitnet-shakespeare --shape 2b", "--shape 2b: expected 'from-model', or none, with --model bitnet-shakespeare"),
+        ("convert bitnet-shakespeare x", "x may be of several formats: expected --to one of native, hf, "),
+        ("convert bitnet-shakespeare x.gguf --to native", "x.gguf is the name of a gguf file: expected a directory for --to native"),
+        ("convert bitnet-shakespeare x.gguf --derive-masters", "--derive-masters: expected --to hf-master with it"),
+        ("convert bitnet-shakespeare x.gguf --no-cache", "--no-cache: expected --to onnx with it"),
+        ("convert bitnet-shakespeare x.gguf --max-shard-size 5GB", "x.gguf is the name of one gguf file: expected a directory with --max-shard-size"),
+        ("convert bitnet-shakespeare x --to hf-master", "(--derive-masters of a conversion makes others"),
+        ("train --out o", "--data is missing: expected a file or a directory"),
+        ("train --out o --data none", "--data: there is no none"),
+        ("train --out o --data text.txt --max-steps 2 --epochs 1", "--max-steps 2 and --epochs 1.0: expected one of them"),
+        ("train --out o --data text.txt --batch-size 0", "--batch-size 0: expected a whole number from 1 to "),
+        ("train --out o --data text.txt --set training.batch_size=0", "batch_size = 0: expected a whole number from 1 to "),
+        ("train --out . --data text.txt", "--out .: the directory has files; choose another, or pass --overwrite or --resume"),
+        ("finetune --out o", "--model is missing: expected the model to begin with"),
+        ("finetune --out o --model m --data talks.jsonl --export pdf", "--export pdf: expected a list of hf, hf-master, gguf"),
+        ("tokenize --data text.txt --out x.bin --train-bpe 1", "--train-bpe 1: expected at least 256"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_options_that_were_typed(
+    bitnet: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("First Citizen: speak. " * 60)
+    Path("talks.jsonl").write_text('{"prompt": "Who is there?", "completion": "A friend."}\n' * 20)
+    status, out, err = bitnet(*shlex.split(command))
+    assert (status, out) == (1, "")
+    assert says in err
+    assert err.startswith("bitnet: ")
+    assert json.loads(bitnet(*shlex.split(command), "--json")[2])["error"] == err.removeprefix("bitnet: ").rstrip()
+
+
+def test_errors_name_the_variable_and_the_file_where_an_option_was_given_there(
+    bitnet: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BITNET_GENERATE_TOP_P", "3")
+    assert bitnet("generate", "x")[2] == "bitnet: BITNET_GENERATE_TOP_P = 3: expected a number in (0, 1] (1 is off)\n"
+    assert bitnet("generate", "x", "--top-p", "2")[2] == "bitnet: --top-p 2: expected a number in (0, 1] (1 is off)\n"
+
+
+def test_values_that_are_none_are_refused_in_words(bitnet: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for command, says in (
+        ("generate x --top-k many", "'--top-k': 'many': expected a whole number "),
+        ("serve --port 65536", "'--port': '65536': expected a whole number from 0 to 65535 "),
+        ("bench batch --size 0", "'--size': '0': expected a whole number of at least 1 "),
+        ("--log-level loud models", "'--log-level': 'loud' is not one of 'debug'"),
+    ):
+        status, out, err = bitnet(*command.split())
+        assert (status, out, says in err) == (2, "", True), err
+
+
+def test_an_unknown_model_brings_near_names_to_mind_or_the_command_that_has_them(bitnet: Terminal) -> None:
+    assert "(did you mean bitnet-shakespeare?)" in bitnet("generate", "x", "-m", "bitnet-shakespear")[2]
+    err = bitnet("generate", "x", "-m", "no-such-model")[2]
+    assert "(`bitnet models` lists the names)" in err
+    assert "falcon" not in err
+
+
 def test_at_a_terminal_a_server_says_in_words_why_it_does_not_start(
     bitnet: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert bitnet("serve", "--kv-bytes", "0")[2].startswith("bitnet: kv_bytes = 0")
+    assert bitnet("serve", "--kv-bytes", "0")[2].startswith("bitnet: --kv-bytes 0")
     assert json.loads(bitnet("serve", "--kv-bytes", "0", "--log-format", "json")[2])["status"] == 1
 
 

@@ -216,7 +216,7 @@ WRONG = [
     ("[bench.serve]\napi_key = 17", {}, "bench serve", "{file}: [bench.serve] api_key = ...: expected a text"),
     ("", {"BITNET_GENERATE_TOP_K": "x"}, "generate x", "BITNET_GENERATE_TOP_K = 'x' in the environment: expected a whole number"),
     ("", {"BITNET_EVAL_JSON": "perhaps"}, "eval --data x", "BITNET_EVAL_JSON = 'perhaps' in the environment: expected true or false"),
-    ("", {"BITNET_BENCH_BATCH_SIZE": "1 x"}, "bench batch", "BITNET_BENCH_BATCH_SIZE = '1 x' in the environment: expected a list of whole numbers"),
+    ("", {"BITNET_BENCH_BATCH_SIZE": "1 x"}, "bench batch", "BITNET_BENCH_BATCH_SIZE = '1 x' in the environment: expected a list of whole numbers of at least 1"),
 ]  # fmt: skip
 
 
@@ -252,6 +252,11 @@ def test_commands_mind_their_own_options_and_those_that_show_settings_do_without
     for command in ("doctor", "config show", "info"):
         status, out, err = bitnet(*command.split())
         assert (status, "port = 'x'" in out + err, out[0] != "{") == (1, True, True)
+
+
+def test_an_error_of_a_run_names_the_line_of_the_file(bitnet: Terminal, defaults: Any) -> None:
+    defaults("[generate]\ntop_p = 3.0\n")
+    assert bitnet("generate", "x")[2] == "bitnet: [generate] top_p = 3: expected a number in (0, 1] (1 is off)\n"
 
 
 def test_a_key_in_the_file_is_not_shown(bitnet: Terminal, defaults: Any) -> None:

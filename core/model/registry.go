@@ -3,6 +3,7 @@ package model
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -26,13 +27,13 @@ const mostClose = 4
 // UnknownPresetError says that no preset has the name, and which names come close.
 type UnknownPresetError struct {
 	Name  string   // that was looked for
-	Close []string // nearest registered names; all of them when none is near
+	Close []string // nearest registered names, at most four
 }
 
 // Error has the name and the names that come close.
 func (e *UnknownPresetError) Error() string {
-	if len(e.Close) > mostClose {
-		return fmt.Sprintf("model registry: no model named %q; there are %s", e.Name, strings.Join(e.Close, ", "))
+	if len(e.Close) == 0 {
+		return fmt.Sprintf("model registry: no model named %q; `bitnet models` lists the names", e.Name)
 	}
 	return fmt.Sprintf("model registry: no model named %q; did you mean %s?", e.Name, strings.Join(e.Close, ", "))
 }
@@ -118,19 +119,8 @@ func Find(name string) (Preset, error) {
 	}
 	presets.mu.RLock()
 	defer presets.mu.RUnlock()
-	var known, all []string
-	for key := range presets.byName {
-		known = append(known, key)
-	}
-	for _, p := range presets.list {
-		all = append(all, p.Name)
-	}
-	slices.Sort(known)
-	close := closest(normalizeName(name), known, mostClose)
-	if len(close) == 0 {
-		close = all
-	}
-	return Preset{}, &UnknownPresetError{Name: name, Close: close}
+	known := slices.Sorted(maps.Keys(presets.byName))
+	return Preset{}, &UnknownPresetError{Name: name, Close: closest(normalizeName(name), known, mostClose)}
 }
 
 // Presets lists every registered model, the built-in ones first, in order of registration.

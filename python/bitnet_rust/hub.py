@@ -56,9 +56,10 @@ def resolve(
         entry = find_model(name)
     except ArgumentError as unknown:
         if not HUB_ID.fullmatch(name):
+            hint = str(unknown).rpartition("; ")[2]
             raise ModelNotFoundError(
-                f"there is no model directory {name!r} here and no registered model of that name ({unknown}); "
-                "pass a directory, a name that `bitnet models` lists, or a Hugging Face repository as 'owner/name'"
+                f"there is no model directory {name!r} here and no registered model of that name ({hint}); "
+                "pass a directory, a registered name, or a Hugging Face repository as 'owner/name'"
             ) from None
         hub_id, here = name, f"there is no directory {name!r} here, and "
     else:

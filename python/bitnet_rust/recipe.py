@@ -132,9 +132,7 @@ class Recipe:
         """What `bitnet finetune` says where the recipe says nothing: one epoch of packed rows, at a lower learning rate, and files for
         other programs."""
         if "pretrained" not in self.model:
-            raise ArgumentError(
-                "model.pretrained is missing: expected the model to begin with (on the command line: --model)"
-            )
+            raise ArgumentError("model.pretrained is missing: expected the model to begin with")
         defaults: dict[str, Any] = {"learning_rate": 3e-4, "packing": True, "weight_decay": 0.0}
         if "max_steps" not in self.training:
             defaults["epochs"] = 1
@@ -322,7 +320,7 @@ def _clear(out: Path) -> None:
 def _data(section: dict[str, Any]) -> tuple[Any, Any]:
     """What to learn, and what to validate on or None: lists of texts, or a file of token ids."""
     if not section.get("train"):
-        raise ArgumentError("data.train is missing: expected a file or a directory (on the command line: --data)")
+        raise ArgumentError("data.train is missing: expected a file or a directory")
     train = _read(section, "train")
     if section.get("eval"):
         if section.get("eval_fraction"):
@@ -339,8 +337,8 @@ def _data(section: dict[str, Any]) -> tuple[Any, Any]:
         kept = len(train) - round(len(train) * fraction)
         if not 0 < kept < len(train):
             raise ArgumentError(
-                f"data.eval_fraction = {fraction}: of {len(train)} conversations it leaves {kept} to learn from: expected another "
-                "fraction, or 0"
+                f"data.eval_fraction = {fraction}: of {len(train)} conversations it leaves {kept} to learn from and "
+                f"{len(train) - kept} to validate on: expected another fraction, or 0"
             )
         return train[:kept], train[kept:]
     left = round(sum(map(len, train)) * (1 - fraction))

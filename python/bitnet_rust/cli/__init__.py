@@ -22,11 +22,13 @@ from ..errors import BitNetError, InternalError
 from . import config
 from .about import doctor, info, models
 from .common import Debug, LogFormat, LogLevel, Quiet, prepare, said
+from .defaults import UsageError
 from .files import convert, diff, inspect, verify
-from .output import fail, one_line, show_warning, speak_json
+from .output import fail, fail_usage, one_line, show_warning, speak_json, speak_of_options
 from .serving import serve
 from .text import chat, evaluate, generate, perplexity
 from .training import finetune, tokenize, train
+from .wording import in_words
 
 app = typer.Typer(
     name="bitnet",
@@ -92,8 +94,12 @@ def run() -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
-            speak_json(False)
-            app(prog_name="bitnet")
+            speak_json("--json" in sys.argv)
+            speak_of_options(str)
+            status = app(prog_name="bitnet", standalone_mode=False) or 0
+            return _interrupted() if status == 130 else int(status)
+    except UsageError as error:
+        return fail_usage(in_words(error))
     except InternalError as defect:
         return fail(str(defect), 1, defect)  # all its lines: they belong in the report
     except (BitNetError, OSError, UnicodeDecodeError, MemoryError) as error:
@@ -110,12 +116,9 @@ def run() -> int:
             defect,
         )
     except SystemExit as end:
-        if end.code == 130:  # typer's word for the same
-            return _interrupted()
         if end.code == 128 + signal.SIGTERM:
             return fail("terminated", end.code)
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    return 0
 
 
 def main() -> None:

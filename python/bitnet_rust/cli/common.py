@@ -14,9 +14,10 @@ from typer.core import TyperCommand
 from .. import logs
 from ..configuration import Format, Level, settings
 from ..errors import ArgumentError
-from .defaults import UsageError, defaults_of, option_names
+from .defaults import defaults_of, option_names
 from .examples import EXAMPLES
-from .output import fail, speak_json
+from .output import speak_json, speak_of_options
+from .wording import in_options
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing on standard error but errors.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -54,7 +55,6 @@ class Command(TyperCommand):
 
         Who asks for help, and the commands that show what is wrong, have the right ones.
         """
-        speak_json("--json" in args)
         path = (*(parent.command_path.split()[1:] if parent else ()), info_name)
         found = defaults_of(parent.find_root().command, path)
         wrong = [default.error for default in found if default.error]
@@ -70,23 +70,10 @@ class Command(TyperCommand):
         }
         return super().make_context(info_name, args, parent, default_map=file, **extra)
 
-    def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Makes an object of JSON of what is wrong with the options, where that is asked for."""
-        as_json = "--json" in args  # which parsing empties
-        try:
-            return super().parse_args(ctx, args)
-        except UsageError as error:
-            error.message = error.message.removeprefix(
-                "Value error, "
-            )  # pydantic's, by which newer typers check choices
-            if as_json:
-                raise _ended(error) from error
-            raise
-
-
-def _ended(error: Any) -> typer.Exit:
-    """The end of a command that was used wrongly, where its errors are JSON."""
-    return typer.Exit(fail(" ".join(error.format_message().split()), 2, error))
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; its errors name the options that were given."""
+        speak_of_options(in_options(ctx))
+        return super().invoke(ctx)
 
 
 def prepare(app: typer.Typer, path: tuple[str, ...] = ()) -> None:
@@ -111,13 +98,10 @@ def _with_common_options(function: Callable[..., Any], command_name: str) -> Cal
     def command(**options: Any) -> Any:
         common = said(**{name: options.pop(name) for name in _COMMON})
         with settings.override(**common), logging(command_name):
-            in_json = _errors_are_json(command_name, bool(options.get("as_json")))
-            speak_json(in_json)
+            speak_json(_errors_are_json(command_name, bool(options.get("as_json"))))
             try:
                 return function(**options)
-            except Exception as error:
-                if in_json and isinstance(error, UsageError):
-                    raise _ended(error) from error
+            except Exception:
                 if settings.look("debug", strict=False).value:
                     traceback.print_exc()
                 raise

@@ -156,23 +156,30 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, types.get(kind, str))
 
 
+def expected(command: Any, option: Any) -> str:
+    """What an option of a command takes each time it is typed, in words."""
+    kind, info = _kind(inspect.signature(command.callback).parameters[option.name].annotation)
+    return _words(get_args(kind)[0] if get_origin(kind) is list else kind, info)
+
+
 def _expected(hint: Any) -> str:
-    """What an option takes, in words."""
+    """What the file and the environment have to have, in words."""
     kind, info = _kind(hint)
-    if get_origin(kind) is list:
-        return f"a list of {_expected(get_args(kind)[0]).partition(' ')[2]}s"
+    return f"a list of {_words(get_args(kind)[0], info, 1)}" if get_origin(kind) is list else _words(kind, info)
+
+
+def _words(kind: Any, info: Any, many: int = 0) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
     least, most = getattr(info, "min", None), getattr(info, "max", None)
-    bounds = (
-        f" from {least} to {most}"
-        if None not in (least, most)
-        else f" of at least {least}"
-        if least is not None
-        else ""
-    )
-    words = {bool: "true or false", int: f"a whole number{bounds}", float: f"a number{bounds}", Path: "a path"}
-    return words.get(kind, "a text")
+    bounds = f" from {least} to {most}" if most is not None else f" of at least {least}" if least is not None else ""
+    words = {
+        bool: ("true or false", ""),
+        int: (f"a whole number{bounds}", f"whole numbers{bounds}"),
+        float: (f"a number{bounds}", f"numbers{bounds}"),
+        Path: ("a path", "paths"),
+    }
+    return words.get(kind, ("a text", "texts"))[many]
 
 
 def _kind(hint: Any) -> tuple[Any, Any]:

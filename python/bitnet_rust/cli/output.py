@@ -3,13 +3,13 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..configuration import settings
-from ..errors import ArgumentError, FileSystemError
+from ..errors import ArgumentError, BitNetError, FileSystemError
 from ..runtime import set_num_threads
 
 if TYPE_CHECKING:
@@ -112,8 +112,18 @@ def print_json(value: Any) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message on one line."""
-    return " ".join(str(error).split())
+    """An error's message on one line, with the options in it that its argument names stand for."""
+    text = " ".join(str(error).split())
+    return _wording(text) if isinstance(error, BitNetError) else text
+
+
+_wording: Callable[[str], str] = str
+
+
+def speak_of_options(wording: Callable[[str], str]) -> None:
+    """How messages of errors are said from now on; `str` leaves them as they are."""
+    global _wording
+    _wording = wording
 
 
 def show_warning(
@@ -150,6 +160,16 @@ def speak_json(asked: bool) -> None:
     """Whether errors and warnings are lines of JSON, of the form of log records, from now on."""
     global _as_json
     _as_json = asked
+
+
+def fail_usage(error: Any) -> int:
+    """`fail` for a command that was used wrongly: for people with what its usage is."""
+    if _as_json:
+        return fail(" ".join(error.format_message().split()), 2, error)
+    from typer.rich_utils import rich_format_error
+
+    rich_format_error(error)
+    return 2
 
 
 def _say(text: str, level: str, event: str, **fields: Any) -> None:
