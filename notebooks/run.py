@@ -1,23 +1,30 @@
 """Runs the notebooks and writes their outputs: `make notebooks`, or python notebooks/run.py 04-inside-a-ternary-model.
 
 A notebook runs in an empty directory. The cell tagged `parameters` says how much it does, as for papermill; its metadata's "quick" has
-the values for a run that only shows that it works: --quick, which writes nothing.
+the values for a run that only shows that it works: --quick, which writes nothing. It has two threads, and may take what three minutes of
+two cores are in seconds of the processor, which do not grow where the machine has other work.
 """
 
 import argparse
 import base64
 import io
 import json
+import os
+import resource
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+MOST_SECONDS = 360.0  # of the processor
 
 
-def execute(notebook: dict[str, Any], *, quick: bool = False, timeout: float = 600) -> dict[str, Any]:
-    """A notebook's content with the outputs of a run in this interpreter; the first cell that fails raises."""
+def execute(
+    notebook: dict[str, Any], *, quick: bool = False, timeout: float = 1800, most_seconds: float = MOST_SECONDS
+) -> dict[str, Any]:
+    """A notebook's content with the outputs of a run in this interpreter; the first cell that fails raises, or that goes on for longer than
+    timeout, and TimeoutError where the whole took more than most_seconds of the processor."""
     import nbclient
     import nbformat
 
@@ -31,9 +38,20 @@ def execute(notebook: dict[str, Any], *, quick: bool = False, timeout: float = 6
         client = nbclient.NotebookClient(
             run, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": folder}}, record_timing=False
         )
-        client.execute()
+        before = _used()
+        client.execute(env=os.environ | {"BITNET_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"})
+        took = _used() - before
+    print(f"{took:.0f} s of the processor", file=sys.stderr)
+    if took > most_seconds:
+        raise TimeoutError(f"{took:.0f} s of the processor: expected at most {most_seconds:g}")
     done: dict[str, Any] = json.loads(nbformat.writes(run))
     return done
+
+
+def _used() -> float:
+    """Seconds of the processor that the processes took which have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def committed(notebook: dict[str, Any], run: dict[str, Any]) -> str:

@@ -32,7 +32,14 @@ EXCEPTIONS = {
 }
 WITHOUT_A_LANGUAGE = {"docs/architecture.md": 2}  # pictures made of letters
 # Programs of other people whose command lines nothing here reads; those of a `make`, a `pip` or a `docker` are, as far as they name what is ours.
-OTHER_PROGRAMS = ("go", "huggingface-cli", "python setup_env.py", "python run_inference.py", "python -m venv")
+OTHER_PROGRAMS = (
+    "go",
+    "huggingface-cli",
+    "jupyter",
+    "python setup_env.py",
+    "python run_inference.py",
+    "python -m venv",
+)
 
 _BLOCK = re.compile(
     r"^(?:<!-- (not run|run with|in the background): ([^\n]+) -->\n)?```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$",

@@ -41,6 +41,13 @@ def test_the_notebook_about_pytorch_runs() -> None:
     assert run(ROOT / "notebooks" / f"{NEEDS_TORCH}.ipynb")
 
 
+def test_a_notebook_that_takes_too_long_fails() -> None:
+    works = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    cell = {"cell_type": "code", "execution_count": None, "id": "a", "metadata": {}, "outputs": [], "source": [works]}
+    with pytest.raises(TimeoutError, match=r"s of the processor: expected at most 0\.3"):
+        execute(load(NOTEBOOKS[0]) | {"cells": [cell]}, most_seconds=0.3)
+
+
 def test_the_notebooks_are_there() -> None:
     assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
 
