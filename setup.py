@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -76,7 +77,17 @@ class GoBuildExt(build_ext):
         out.with_suffix(".h").unlink(missing_ok=True)  # cgo writes its header beside the library
 
 
+def description() -> str:
+    """README.md for PyPI, where no files lie beside it: its links lead to the repository that pyproject.toml names."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        source = tomllib.load(file)["project"]["urls"]["Source"]
+    text = (ROOT / "README.md").read_text("utf-8")
+    return re.sub(r"\]\((?![a-z]+:|#)([^)\s]+)\)", rf"]({source}/blob/main/\1)", text)
+
+
 setup(
+    long_description=description(),
+    long_description_content_type="text/markdown",
     ext_modules=[Extension("bitnet_rust._bitnet", sources=[], py_limited_api=True)],
     cmdclass={"build_ext": GoBuildExt},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},  # one wheel for this Python and every later one

@@ -1,8 +1,10 @@
 """The distribution: what importing costs, what the wheel has, how a build fails, installs from nothing."""
 
+import email
 import importlib.metadata
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -220,6 +222,21 @@ def test_the_wheel_is_for_every_python_and_small(distributions: Path) -> None:
     assert "bitnet_rust/server/static/app.js" in page
     assert page <= set(names)
     assert not [name for name in names if name.endswith((".go", ".c", ".s"))]
+
+
+def test_the_description_on_pypi_leads_to_files_of_the_repository(distributions: Path) -> None:
+    """PyPI shows README.md, whose links are relative."""
+    (wheel,) = distributions.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    links = re.findall(r"\]\(([^)\s]+)\)", str(metadata.get_payload()))
+    source = "https://github.com/bitnet-rust/bitnet_rust/blob/main/"
+    inside = [link.removeprefix(source).partition("#")[0] for link in links if link.startswith(source)]
+    assert len(inside) > 20
+    assert [link for link in links if "://" not in link] == []
+    assert [path for path in inside if not (REPO / path).exists()] == []
 
 
 def test_the_wheel_generates_text_in_a_fresh_environment(distributions: Path, tmp_path: Path) -> None:
