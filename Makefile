@@ -27,7 +27,7 @@ ACTIONLINT  := .tools/actionlint-$(ACTIONLINT_VERSION)
 export GOFLAGS ?= -buildvcs=false
 
 .PHONY: all demo build venv test test-full test-go test-core test-race test-fuzz test-isa test-portable test-arm64 test-py test-load \
-        cover lint lint-go lint-py lint-files docs doc-coverage bench notebooks wheel wheels release-notes clean distclean
+        cover lint lint-go lint-py lint-files docs doc-coverage bench notebooks wheel wheels image release-notes clean distclean
 all: build
 
 # --- environment -----------------------------------------------------------------------------------------------------
@@ -101,6 +101,10 @@ wheel: $(VENV)/.dev
 # What is published: the sdist, and manylinux wheels for x86_64 and aarch64 whatever this machine is.
 wheels: $(VENV)/.wheels
 	$(BIN)/python .ci/wheels.py --out dist
+
+# The container of docs/how-to/deploy.md; Docker's builder has no git, which says the version.
+image: $(VENV)/.created
+	docker build -t bitnet --build-arg VERSION="$$($(BIN)/python -m setuptools_scm)" .
 
 # What CHANGELOG.md says of a version.
 release-notes:

@@ -72,6 +72,15 @@ def test_the_changelog_has_the_form_that_it_says() -> None:
     assert [title for title in titles if f"\n{title.split(' - ')[0]}: https://" not in text] == []
 
 
+def test_the_citation_and_the_tags_are_of_versions_in_the_changelog() -> None:
+    told = re.findall(r"^## \[(\d[^\]]*)\] - (\S+)$", (REPO / "CHANGELOG.md").read_text(), re.MULTILINE)
+    citation = yaml.safe_load((REPO / "CITATION.cff").read_text())
+    cited = [(citation["version"], str(citation["date-released"]))] if "version" in citation else []
+    assert cited == told[:1]
+    tags = subprocess.run(["git", "tag", "--list", "v*"], cwd=REPO, capture_output=True, text=True).stdout.split()
+    assert {tag.removeprefix("v") for tag in tags} <= {version for version, _ in told}
+
+
 def test_release_notes_are_the_part_of_a_version(tmp_path: Path) -> None:
     (tmp_path / "CHANGELOG.md").write_text(
         "# Changelog\n\n## [Unreleased]\n\n- later\n\n## [1.2.3] - 2026-01-02\n\n### Fixed\n\n- [a link](x), this\n\n"
