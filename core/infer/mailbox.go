@@ -62,14 +62,8 @@ func (m *Mailbox) Close() {
 	m.mu.Unlock()
 }
 
-func (m *Mailbox) put(e Event) {
-	m.mu.Lock()
-	m.events = append(m.events, e)
-	m.wake()
-	m.mu.Unlock()
-}
-
-func (m *Mailbox) putStep(list []outcome) {
+// put adds what came of requests, and wakes the reader once.
+func (m *Mailbox) put(list ...outcome) {
 	m.mu.Lock()
 	for i := range list {
 		o := &list[i]

@@ -286,7 +286,7 @@ func (s *Scheduler) abandon() {
 			if !r.done {
 				r.done = true
 				s.close(err)
-				r.handle.box.put(Event{ID: r.handle.id, Err: err})
+				r.handle.box.put(outcome{r: r, err: err})
 			}
 		}
 	}
@@ -340,7 +340,7 @@ func (s *Scheduler) deliver(list []outcome, now time.Time) {
 		for n < len(list) && list[n].r.handle.box == box {
 			n++
 		}
-		box.putStep(list[:n])
+		box.put(list[:n]...)
 		list = list[n:]
 	}
 }
@@ -354,7 +354,7 @@ func (s *Scheduler) fail(r *request, err error) {
 	s.mu.Lock()
 	s.close(err)
 	s.mu.Unlock()
-	r.handle.box.put(Event{ID: r.handle.id, Cached: r.found, Err: err})
+	r.handle.box.put(outcome{r: r, err: err})
 }
 
 // close counts a request that ends. The caller holds mu.
