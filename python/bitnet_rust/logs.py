@@ -109,7 +109,7 @@ def _emit(fields: dict[str, Any]) -> None:
         return
     attributes = dict(fields["attributes"])
     extra = _extra(fields["message"], attributes)
-    message = _readable(fields["message"], attributes)
+    message = _Readable(fields["message"], attributes)
     record = logger.makeRecord(logger.name, level, fields["file"], fields["line"], message, (), None, function, extra)
     record.created, record.msecs = fields["time"], fields["time"] % 1 * 1000
     logger.handle(record)
@@ -127,7 +127,8 @@ def event(
 ) -> None:
     """Logs an event: its fields stand behind the message and are attributes of the record; failure is shown with its traceback."""
     if logger.isEnabledFor(level):
-        logger.log(level, "%s", _readable(what, fields), extra=_extra(what, fields), exc_info=failure, stacklevel=2)
+        message = _Readable(what, fields)
+        logger.log(level, "%s", message, extra=_extra(what, fields), exc_info=failure, stacklevel=2)
 
 
 def _extra(what: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -135,9 +136,15 @@ def _extra(what: str, fields: dict[str, Any]) -> dict[str, Any]:
     return {"event": what, "fields": fields} | own
 
 
-def _readable(what: str, fields: dict[str, Any]) -> str:
-    words = [f"{name}={_short(value)}" for name, value in fields.items() if value is not None]
-    return " ".join([what, *words])
+class _Readable:
+    """An event as a line for people, which is put together when somebody reads it: a line of JSON has no use for it."""
+
+    def __init__(self, what: str, fields: dict[str, Any]) -> None:
+        self._what, self._fields = what, fields
+
+    def __str__(self) -> str:
+        words = [f"{name}={_short(value)}" for name, value in self._fields.items() if value is not None]
+        return " ".join([self._what, *words])
 
 
 def _short(value: Any) -> str:
@@ -149,6 +156,10 @@ def _short(value: Any) -> str:
 
 # What every record has; anything else was given by who logged.
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "event", "fields", "taskName"}
+
+
+# json.dumps would make an encoder for each line.
+_encoded = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
 class JSONFormatter(logging.Formatter):
@@ -168,7 +179,7 @@ class JSONFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[0] is not None:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False, default=str)
+        return _encoded(entry)
 
 
 class TextFormatter(logging.Formatter):

@@ -11,7 +11,7 @@ from ..tracing import called
 from .logprobs import chat_logprobs, columns
 from .schemas import ChatRequest
 from .service import Service
-from .streaming import CLIENT_GONE, Chunks, EventStream, encoded, usage, whole
+from .streaming import CLIENT_GONE, Chunks, EventStream, answered, encoded, usage, whole
 
 
 def chat_routes(service: Service) -> APIRouter:
@@ -38,7 +38,7 @@ def chat_routes(service: Service) -> APIRouter:
         if results is None:
             return Response(status_code=CLIENT_GONE)
         choices = [_choice(service, i, result) for i, result in enumerate(results)]
-        return frame | {"choices": choices, "usage": usage(handles, body.n)}
+        return answered(frame | {"choices": choices, "usage": usage(handles, body.n)})
 
     return router
 

@@ -10,7 +10,7 @@ from ..handle import Handle, as_they_come
 from .logprobs import TextLogprobs, columns
 from .schemas import CompletionRequest
 from .service import Service
-from .streaming import CLIENT_GONE, Chunks, EventStream, encoded, usage, whole
+from .streaming import CLIENT_GONE, Chunks, EventStream, answered, encoded, usage, whole
 
 
 def completion_routes(service: Service) -> APIRouter:
@@ -45,7 +45,7 @@ def completion_routes(service: Service) -> APIRouter:
         for at, text in enumerate(before):
             for result in _best(results[at * copies : (at + 1) * copies], body.n):
                 choices.append(_choice(service, body, len(choices), text, result))
-        return frame | {"choices": choices, "usage": usage(handles, copies)}
+        return answered(frame | {"choices": choices, "usage": usage(handles, copies)})
 
     return router
 

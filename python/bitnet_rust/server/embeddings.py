@@ -13,7 +13,7 @@ from ..model import BitNetModel
 from .errors import APIError
 from .schemas import EmbeddingRequest
 from .service import Service
-from .streaming import CLIENT_GONE, whole
+from .streaming import CLIENT_GONE, answered, whole
 
 
 def embedding_routes(service: Service) -> APIRouter:
@@ -49,7 +49,7 @@ def embedding_routes(service: Service) -> APIRouter:
         service.metrics.embedded.inc(count)
         data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(done[0])]
         usage = {"prompt_tokens": count, "total_tokens": count}
-        return {"object": "list", "data": data, "model": service.name, "usage": usage}
+        return answered({"object": "list", "data": data, "model": service.name, "usage": usage})
 
     return router
 

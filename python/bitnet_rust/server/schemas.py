@@ -20,7 +20,7 @@ class Request(BaseModel):
         given.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     unsupported: ClassVar[dict[str, tuple[Any, ...]]] = {}
 

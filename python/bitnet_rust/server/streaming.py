@@ -104,6 +104,11 @@ def _body(data: bytes, more: bool) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
+def answered(content: dict[str, Any]) -> Response:
+    """A whole answer. FastAPI would go over each of its values before it becomes JSON, which they are made for."""
+    return Response(encoded(content), media_type="application/json")
+
+
 def usage(handles: Sequence[Handle], copies: int) -> dict[str, Any]:
     """OpenAI's usage. A prompt counts once, however often it is continued."""
     prompts = handles[::copies]
