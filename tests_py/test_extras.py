@@ -79,6 +79,20 @@ def test_every_message_names_an_extra_that_there_is() -> None:
     assert {"viz", "onnx", "torch", "tensorboard", "bfloat16"} <= used
 
 
+def test_the_page_about_installing_has_every_extra_and_no_other() -> None:
+    page = (REPO / "docs" / "how-to" / "install.md").read_text()
+    rows = re.findall(r"^\| `bitnet-rust\[(.+?)\]` \| \S", page, re.MULTILINE)
+    assert sorted(rows) == sorted(EXTRAS)
+    everywhere = [path for folder in ("docs", "python") for path in (REPO / folder).rglob("*.[mp][dy]")]
+    named = {
+        extra
+        for path in (*everywhere, REPO / "README.md")
+        for several in re.findall(r"(?:bitnet-rust|['\"]\.|install '?\.)\[([a-z0-9,]+)\]", path.read_text())
+        for extra in several.split(",")
+    }
+    assert {"serve", "viz", "torch"} <= named <= EXTRAS.keys() | {"test", "dev", "docs"}
+
+
 def test_no_module_writes_a_pip_command_of_its_own() -> None:
     own = [
         f"{path.relative_to(REPO)}: {node.value}"
