@@ -335,6 +335,11 @@ def test_what_a_completion_cannot_be_is_said(server: Served, body: dict[str, Any
         ({"messages": []}, "messages", "messages has 0 entries: expected at least 1"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type", "'text'"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages.0.role", "'wizard'"),
+        (
+            {"messages": [{"role": "tool", "content": "42", "tool_call_id": "call_1"}]},
+            "messages.0.role",
+            "messages.0.role = 'tool': expected 'system', 'developer', 'user' or 'assistant'",
+        ),
         ({"messages": [{"role": "user"}]}, "messages.0.content", "messages.0.content is missing"),
         ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}, "messages.0.tool_calls", "support"),
         ({"messages": "hello"}, "messages", "expected a valid list"),

@@ -144,13 +144,13 @@ def _content(value: Any) -> Any:
 class Message(Request):
     """One message of a conversation.
 
-    role: who says it; "developer" is a system message.
+    role: who says it; "developer" is a system message. There is no "tool", as there are no tools.
     content: its text, in parts; a text alone is one part.
     name: of whoever says it, for templates that use it.
     """
 
     unsupported = {
-        "tool_calls": ([],), "function_call": (), "tool_call_id": (), "refusal": (), "audio": (), "annotations": ([],),
+        "tool_calls": ([],), "function_call": (), "refusal": (), "audio": (), "annotations": ([],),
     }  # fmt: skip
 
     role: Literal["system", "developer", "user", "assistant"]
