@@ -19,7 +19,7 @@ CLIENT_GONE = 499  # the status in log and metrics of a request that nobody wait
 
 _DONE = "data: [DONE]\n\n"
 # json.dumps would make an encoder for each token.
-encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+encoded = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 class Chunks:
