@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import threading
@@ -14,9 +15,9 @@ import openai
 import pytest
 import uvicorn
 
-from bitnet_rust import BitNetModel, Engine, RequestCanceledError, Tokenizer
+from bitnet_rust import BitNetError, BitNetModel, Engine, RequestCanceledError, Tokenizer
 from bitnet_rust.engine import Handle
-from bitnet_rust.server import create_app
+from bitnet_rust.server import ServerOptions, create_app
 from bitnet_rust.server.beside import Beside
 from bitnet_rust.server.errors import APIError
 from bitnet_rust.server.service import Service
@@ -260,6 +261,19 @@ def test_metrics_count_the_work_beside_the_engine(endless: Path) -> None:
             asyncio.run(main(create_app(engine).state.service))
         finally:
             go_on.set()
+
+
+def test_limits_that_are_none_are_named() -> None:
+    assert ServerOptions(request_timeout=None, max_tokens=None).max_choices == 16
+    wrong: Any
+    for wrong, message in (
+        ({"drain_timeout": None}, "drain_timeout = None: expected a number of seconds"),
+        ({"heartbeat": -1}, "heartbeat = -1: expected"),
+        ({"max_prompts": None}, "max_prompts = None: expected a whole number"),
+        ({"max_choices": 0}, "max_choices = 0: expected"),
+    ):
+        with pytest.raises(BitNetError, match=re.escape(message)):
+            ServerOptions(**wrong)
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -10,6 +10,7 @@ from .auth import APIKey
 
 _DURATIONS = ("request_timeout", "body_timeout", "write_timeout", "drain_timeout", "heartbeat")
 _NUMBERS = ("max_body_bytes", "max_tokens", "max_choices", "max_prompts")
+_UNLIMITED = ("request_timeout", "max_tokens")  # which may be None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +52,10 @@ class ServerOptions:
 
     def __post_init__(self) -> None:
         for name in _DURATIONS:
-            if (value := getattr(self, name)) is not None:
+            if (value := getattr(self, name)) is not None or name not in _UNLIMITED:
                 seconds(value, name)
         for name in _NUMBERS:
-            if (value := getattr(self, name)) is not None:
+            if (value := getattr(self, name)) is not None or name not in _UNLIMITED:
                 whole_number(value, name, range(1, 2**40))
         if self.served_model_name is not None and not self.served_model_name.strip():
             raise ArgumentError(f"served_model_name = {self.served_model_name!r}: expected a name")
