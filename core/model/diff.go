@@ -48,16 +48,21 @@ func Diff(ctx context.Context, a, b *Model) ([]TensorDiff, error) {
 	}
 	var out []TensorDiff
 	for _, x := range left {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
 		y := byName[x.name]
 		delete(byName, x.name)
-		out = append(out, compare(x, y))
+		d, err := compare(ctx, x, y)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, d)
 	}
 	for _, y := range right {
 		if _, alone := byName[y.name]; alone {
-			out = append(out, compare(matrix{name: y.name}, y))
+			d, err := compare(ctx, matrix{name: y.name}, y) // of another shape
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, d)
 		}
 	}
 	return out, nil
@@ -96,35 +101,34 @@ func (d *TensorDiff) describe(side int, m matrix) {
 	}
 }
 
-func compare(x, y matrix) TensorDiff {
-	var d TensorDiff
+func compare(ctx context.Context, x, y matrix) (d TensorDiff, err error) {
 	d.describe(0, x)
 	d.describe(1, y)
 	d.Values = max(x.rows*x.cols, y.rows*y.cols)
 	if x.rows != y.rows || x.cols != y.cols {
 		d.Differ = d.Values
-		return d
+		return d, nil
 	}
-	one, two := x.codes(), y.codes()
-	next, other := x.reader(one), y.reader(two)
+	next, other, different := x.reader(), y.reader(), 0
 	p, q := make([]float32, x.cols), make([]float32, x.cols)
+	one, two := make([]int8, x.cols), make([]int8, x.cols)
 	for r := range x.rows {
-		next(p, r)
-		other(q, r)
+		if err := ctx.Err(); err != nil {
+			return d, err
+		}
+		next(p, one, r)
+		other(q, two, r)
 		for c := range p {
 			d.add(p[c], q[c], r, c)
-		}
-	}
-	if one != nil && two != nil {
-		n := 0
-		for i := range one {
-			if one[i] != two[i] {
-				n++
+			if one[c] != two[c] {
+				different++
 			}
 		}
-		d.Codes = &n
 	}
-	return d
+	if x.ternary != nil && y.ternary != nil {
+		d.Codes = &different
+	}
+	return d, nil
 }
 
 // add takes in a pair of values.

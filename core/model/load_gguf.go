@@ -13,7 +13,6 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
-	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
@@ -117,13 +116,9 @@ func (s *ggufSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	return &nn.Linear{Out: rows, In: cols, Dense: d}, nil
 }
 
-// decodeBlocks widens Q8_0 to float32, in chunks of blocks on the worker pool, and leaves the floats as they are.
-func decodeBlocks(dtype string, data []byte) (string, []byte) {
-	if slices.Contains(floats, dtype) {
-		return dtype, data
-	}
+// decodeBlocks widens Q8_0 to float32, in chunks of blocks on the worker pool.
+func decodeBlocks(out []byte, dtype string, data []byte) {
 	values, size := gguf.Block(dtype)
-	out := make([]byte, len(data)/size*values*4)
 	cpu.Parallel((len(data)/size+chunkBlocks-1)/chunkBlocks, task(func(chunk int) {
 		var numbers [256]float32
 		end := min((chunk+1)*chunkBlocks*size, len(data))
@@ -134,7 +129,6 @@ func decodeBlocks(dtype string, data []byte) (string, []byte) {
 			}
 		}
 	}))
-	return safetensors.F32, out
 }
 
 // chunkBlocks is how many blocks a worker decodes at a time.
@@ -240,7 +234,11 @@ func packGGML(t *quant.Ternary, format string, w container.View, order func(row 
 // packValues takes weights of which none but 0 and two opposite values occur as they are, and others as master weights, which the
 // BitNet architectures quantize by their mean.
 func (s *ggufSource) packValues(panels []byte, w container.View, out, in int, order func(row int) int) (float32, error) {
-	dtype, data := orderedValues(w, out, order)
+	dtype, data, done, err := s.values(w, out, order)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
 	scale, same, err := quant.Magnitude(dtype, data, out, in)
 	if err != nil {
 		return 0, err
@@ -273,17 +271,29 @@ func (s *ggufSource) refused(t *TensorInfo) error {
 	return nil
 }
 
-// orderedValues are the values of a matrix in one of the float types, its rows in the order of the layer.
-func orderedValues(w container.View, out int, order func(row int) int) (dtype string, data []byte) {
-	if dtype, data = decodeBlocks(w.DType, w.Data); order == nil {
-		return dtype, data
+// values are those of a matrix in one of the float types, its rows in the order of the layer, until they are done with.
+func (s *ggufSource) values(w container.View, out int, order func(row int) int) (dtype string, data []byte, done func(), err error) {
+	dtype, data, done = w.DType, w.Data, func() {}
+	if !slices.Contains(floats, dtype) {
+		b, err := s.borrow(4 * w.Elements())
+		if err != nil {
+			return "", nil, nil, err
+		}
+		decodeBlocks(b.Bytes(), dtype, data)
+		dtype, data, done = gguf.F32, b.Bytes(), b.Release
 	}
-	stride := len(data) / out
-	ordered := make([]byte, len(data))
-	for r := range out {
-		copy(ordered[r*stride:(r+1)*stride], data[order(r)*stride:])
+	if order == nil {
+		return dtype, data, done, nil
 	}
-	return dtype, ordered
+	defer done()
+	ordered, err := s.borrow(len(data))
+	if err != nil {
+		return "", nil, nil, err
+	}
+	for r, stride := 0, len(data)/out; r < out; r++ {
+		copy(ordered.Bytes()[r*stride:(r+1)*stride], data[order(r)*stride:])
+	}
+	return dtype, ordered.Bytes(), ordered.Release, nil
 }
 
 // masterRows reads the master weights of a layer, nil where it has codes.
@@ -292,11 +302,30 @@ func (s *ggufSource) masterRows(name string, out, in int) (masterRows, error) {
 	if err != nil || !slices.Contains([]string{gguf.F32, gguf.F16, gguf.BF16, gguf.Q8_0}, v.DType) {
 		return nil, err
 	}
-	dtype, data := orderedValues(v, out, s.rowOrder(name))
-	if _, same, err := quant.Magnitude(dtype, data, out, in); err != nil || same {
+	dtype, data, done, err := s.values(v, out, nil)
+	if err != nil {
+		return nil, err
+	}
+	_, same, err := quant.Magnitude(dtype, data, out, in)
+	done()
+	if err != nil || same {
 		return nil, errors.Join(err, v.ReleasePages())
 	}
-	return rowsOf(dtype, data, in), v.ReleasePages()
+	read, order := rowsOf(v.DType, v.Data, in), s.rowOrder(name)
+	if v.DType == gguf.Q8_0 {
+		stride := len(v.Data) / out
+		read = func(row []float32, r int) { _ = gguf.Dequantize(row, v.DType, v.Data[r*stride:][:stride]) } // whole blocks
+	}
+	return func(row []float32, r int) {
+		from := r
+		if order != nil {
+			from = order(r)
+		}
+		read(row, from)
+		if r == out-1 {
+			_ = v.ReleasePages() // they are read again when they are needed
+		}
+	}, v.ReleasePages()
 }
 
 var errNotTernary = errors.New("weights of many values")

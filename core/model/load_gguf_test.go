@@ -17,6 +17,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
 // ggufParts are the entries and tensors of a small file that loads; change alters them before they are written.
@@ -154,6 +155,52 @@ func TestAGGUFFileMayHaveItsTablesInBlocks(t *testing.T) {
 }
 
 // A model of ik_llama.cpp's two bits is that of the same codes in TQ2_0, rows of queries and keys in their order.
+// Queries too, whose rows lie in another order in the file.
+func TestMasterWeightsInBlocksAreThoseThatTheyStandFor(t *testing.T) {
+	const name = "blk.1.attn_q.weight"
+	read := func(widen bool) []float32 {
+		path := ggufParts(t, func(_ map[string]any, w map[string]*container.Tensor) {
+			q := w[name]
+			n := q.Shape[0] * q.Shape[1]
+			q.DType, q.Data = gguf.Q8_0, make([]byte, n/32*34)
+			for i := range q.Data {
+				if q.Data[i] = byte(i * i * 7 / 3); i%34 < 2 {
+					q.Data[i] = 0x2c // a scale of 0.0665
+				}
+			}
+			if widen {
+				values := make([]float32, n)
+				require.NoError(t, gguf.Dequantize(values, gguf.Q8_0, q.Data))
+				q.DType, q.Data = gguf.F32, f32(values...)
+			}
+		})
+		m := load(t, path, model.LoadOptions{Trainable: true, Quantize: true})
+		weights, err := m.ReadWeight("model.layers.1.self_attn.q_proj.weight")
+		require.NoError(t, err)
+		return weights
+	}
+	require.Equal(t, read(true), read(false))
+}
+
+// A layer in blocks is widened in the pool's memory: where that has too little, the file is not at fault.
+func TestTooLittleMemoryForALayerInBlocksIsNoFaultOfTheFile(t *testing.T) {
+	path := ggufParts(t, func(_ map[string]any, w map[string]*container.Tensor) {
+		up := w["blk.0.ffn_up.weight"]
+		up.DType, up.Data = gguf.Q8_0, make([]byte, up.Shape[0]*up.Shape[1]/32*34)
+	})
+	for budget := load(t, path, model.LoadOptions{Quantize: true}).Info.WeightBytes; ; budget += 64 << 10 { // from less than the model alone takes
+		p := pool.New(pool.Options{Budget: budget})
+		m, err := model.Load(context.Background(), path, model.LoadOptions{Quantize: true, Pool: p})
+		if err == nil {
+			require.NoError(t, m.Close())
+			break
+		}
+		require.ErrorIs(t, err, pool.ErrOutOfMemory)
+		require.NotErrorIs(t, err, container.ErrFormat)
+		require.Zero(t, p.Stats().LiveBlocks)
+	}
+}
+
 func TestIQ2BNLoadsLikeTheSameCodesInAnotherType(t *testing.T) {
 	saved := func(change func(w *container.Tensor)) []byte {
 		path := ggufParts(t, func(_ map[string]any, tensors map[string]*container.Tensor) {

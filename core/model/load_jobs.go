@@ -69,13 +69,26 @@ func (l *loader) codes(t *quant.Ternary) func(pack func(panels []byte) error) er
 		if t.Layout == quant.Panel16 {
 			return pack(t.Data)
 		}
-		panels := make([]byte, cpu.TernaryBytes(t.Rows, t.Cols))
-		if err := pack(panels); err != nil {
+		panels, err := l.borrow(cpu.TernaryBytes(t.Rows, t.Cols))
+		if err != nil {
 			return err
 		}
-		t.FromPanels(panels)
+		defer panels.Release()
+		if err := pack(panels.Bytes()); err != nil {
+			return err
+		}
+		t.FromPanels(panels.Bytes())
 		return nil
 	}
+}
+
+// borrow gives a job memory as large as a matrix: from the pool, where too much is an error and not the end of the process.
+func (l *loader) borrow(n int) (*pool.Block, error) {
+	b, err := l.opts.Pool.AllocUninit(n, "weights")
+	if err != nil {
+		return nil, fmt.Errorf("model: %w", err)
+	}
+	return b, nil
 }
 
 // add notes a job.

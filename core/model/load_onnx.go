@@ -2,6 +2,7 @@ package model
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -232,35 +233,44 @@ func (s *onnxSource) ternary(l *nn.Linear, name string, w fileMatrix) error {
 	fill := s.codes(l.Ternary)
 	s.plan(w.View, 0, func() error {
 		return fill(func(panels []byte) error {
-			codes, err := onnxCodes(w.View, w.turned, l.Out, l.In)
-			if err != nil {
-				return err
-			}
+			errs := make([]error, l.Out)
 			eachRows(l.Out, func(first, rows int) {
-				cpu.PackTernary(panels[cpu.TernaryBytes(first, l.In):], codes[first*l.In:], rows, l.In)
+				codes, err := onnxCodes(w.View, w.turned, l.Out, l.In, first, rows)
+				if errs[first] = err; err == nil {
+					cpu.PackTernary(panels[cpu.TernaryBytes(first, l.In):], codes, rows, l.In)
+				}
 			})
-			return nil
+			return cmp.Or(errs...)
 		})
 	})
 	return nil
 }
 
-// onnxCodes reads the codes of a ternary matrix [out, in].
-func onnxCodes(w container.View, turned bool, out, in int) ([]int8, error) {
-	stored := w.Data
-	if w.DType == onnx.I2 {
-		stored = appendInt2(make([]byte, 0, 4*len(stored)), stored)[:out*in]
-	}
-	codes := make([]int8, out*in)
+// onnxCodes reads some rows, from first on, of the codes of a ternary matrix [out, in].
+func onnxCodes(w container.View, turned bool, out, in, first, rows int) ([]int8, error) {
+	codes := make([]int8, rows*in)
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(codes))), len(codes))
-	eachRows(out, func(first, rows int) {
-		if turned {
-			turn(raw[first*in:], in, stored[first:], out, in, rows)
-		} else {
-			copy(raw[first*in:(first+rows)*in], stored[first*in:])
+	var room []byte
+	numbers := func(at, n int) []byte { // good until the next ones
+		if w.DType != onnx.I2 {
+			return w.Data[at : at+n]
 		}
-	})
-	return codes, checkCodes(codes, 0, in)
+		room = appendInt2(room[:0], w.Data[at/4:(at+n+3)/4])
+		return room[at%4:][:n]
+	}
+	switch {
+	case !turned:
+		copy(raw, numbers(first*in, len(raw)))
+	case w.DType != onnx.I2:
+		turn(raw, in, w.Data[first:], out, in, rows)
+	default:
+		columns := make([]byte, 0, len(raw)) // [in, rows]
+		for k := range in {
+			columns = append(columns, numbers(k*out+first, rows)...)
+		}
+		turn(raw, in, columns, rows, in, rows)
+	}
+	return codes, checkCodes(codes, first*in, in)
 }
 
 // checkCodes refuses numbers that are no weights in a matrix with so many columns, of which they are those from the first on.

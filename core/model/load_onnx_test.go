@@ -93,13 +93,15 @@ func TestCodesAndTablesAreTheSameTurnedAround(t *testing.T) {
 		var file bytes.Buffer
 		require.NoError(t, w.tensors[0].Stream(&file))
 		v := container.View{DType: map[bool]string{false: onnx.I8, true: onnx.I2}[two], Shape: []int{cols, rows}, Data: file.Bytes()}
-		found, err := onnxCodes(v, true, rows, cols)
-		require.NoError(t, err)
-		require.Equal(t, codes, found)
+		for _, part := range [][2]int{{0, rows}, {0, 5}, {turnedRows, turnedRows}, {2 * turnedRows, 8}, {3, 1}} {
+			found, err := onnxCodes(v, true, rows, cols, part[0], part[1])
+			require.NoError(t, err)
+			require.Equal(t, codes[part[0]*cols:(part[0]+part[1])*cols], found)
+		}
 	}
 	bad := slices.Repeat([]byte{0}, rows*cols)
 	bad[5*rows+7] = 2
-	_, err = onnxCodes(container.View{DType: onnx.I8, Data: bad}, true, rows, cols)
+	_, err = onnxCodes(container.View{DType: onnx.I8, Data: bad}, true, rows, cols, 0, rows)
 	var value *quant.ValueError
 	require.ErrorAs(t, err, &value)
 	require.Equal(t, []int{7, 5}, []int{value.Row, value.Col})

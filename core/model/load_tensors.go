@@ -12,6 +12,7 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
+	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 	"github.com/bitnet-rust/bitnet_rust/core/tensor"
 )
@@ -246,8 +247,11 @@ func part(v container.View, from, to int) container.View {
 	return v
 }
 
-// weightError names file and tensor of a weight that quant refused; quant counts rows from first.
+// weightError names file and tensor of a weight that quant refused; quant counts rows from first. Too little memory is no fault of the file.
 func weightError(w container.View, first int, err error) error {
+	if errors.Is(err, pool.ErrOutOfMemory) {
+		return err
+	}
 	e := &container.Error{Kind: ErrValue, Path: w.Path(), Tensor: w.Name, Found: err.Error()}
 	var v *quant.ValueError
 	if errors.As(err, &v) {

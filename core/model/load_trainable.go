@@ -170,15 +170,17 @@ func mastersOf(w []float32, t *quant.Ternary) {
 // float32 miss it by up to a unit in the last place, so as many of the first weights as needed get the next larger magnitude: rows have
 // to be read in ascending order, each once.
 func derivedMasters(t *quant.Ternary) masterRows {
-	codes := t.Codes(nil)
-	nonzero := 0
-	for _, code := range codes {
-		nonzero += int(code * code)
+	codes, next, nonzero := make([]int8, t.Cols), t.RowReader(), 0
+	for r := range t.Rows {
+		next(codes, r)
+		for _, code := range codes {
+			nonzero += int(code * code)
+		}
 	}
 	if nonzero == 0 {
 		return func(row []float32, _ int) { clear(row) }
 	}
-	total := float64(float64(t.Scale) * float64(len(codes))) // the sum of magnitudes
+	total := float64(float64(t.Scale) * float64(t.Rows*t.Cols)) // the sum of magnitudes
 	small := float32(total / float64(nonzero))
 	if float64(small)*float64(nonzero) > total {
 		small = math.Nextafter32(small, 0)
@@ -186,7 +188,8 @@ func derivedMasters(t *quant.Ternary) masterRows {
 	large := math.Nextafter32(small, math.MaxFloat32)
 	more := int(math.RoundToEven((total - float64(float64(small)*float64(nonzero))) / (float64(large) - float64(small))))
 	return func(row []float32, r int) {
-		for i, code := range codes[r*t.Cols : (r+1)*t.Cols] {
+		next(codes, r)
+		for i, code := range codes {
 			magnitude := small
 			if code != 0 && more > 0 {
 				magnitude = large

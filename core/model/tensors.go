@@ -46,7 +46,7 @@ func (m *Model) ReadTensor(name string) (codes []int8, values []float32, err err
 		return nil, nil, err
 	}
 	if t.ternary != nil {
-		return t.codes(), nil, nil
+		return t.ternary.Codes(nil), nil, nil
 	}
 	values = make([]float32, t.rows*t.cols)
 	copyRows(values, t.cols, t.row)
@@ -64,9 +64,9 @@ func (m *Model) QuantizationError(name string) (quant.Metrics, error) {
 		return quant.Metrics{}, fmt.Errorf("%w: %s: expected a ternary one of a trainable model, which has what it was quantized from", ErrWeight, name)
 	}
 	var meter quant.Meter
-	row, next := make([]float32, t.cols), t.reader(t.codes())
+	row, codes, next := make([]float32, t.cols), make([]int8, t.cols), t.reader()
 	for r := range t.rows {
-		next(row, r)
+		next(row, codes, r)
 		meter.Add(t.master.Data[r*t.cols:(r+1)*t.cols], row)
 	}
 	return meter.Metrics(), nil
@@ -122,21 +122,15 @@ func (m *Model) matrices() []matrix {
 	return out
 }
 
-// codes are those of a ternary matrix, nil for floats.
-func (m matrix) codes() []int8 {
+// reader gives the rows as numbers, and of a ternary matrix as codes too.
+func (m matrix) reader() func(dst []float32, codes []int8, r int) {
 	if m.ternary == nil {
-		return nil
+		return func(dst []float32, _ []int8, r int) { m.row(dst, r) }
 	}
-	return m.ternary.Codes(nil)
-}
-
-// reader gives the rows as numbers.
-func (m matrix) reader(codes []int8) func(dst []float32, r int) {
-	if codes == nil {
-		return m.row
-	}
-	return func(dst []float32, r int) {
-		for c, code := range codes[r*m.cols : (r+1)*m.cols] {
+	next := m.ternary.RowReader()
+	return func(dst []float32, codes []int8, r int) {
+		next(codes, r)
+		for c, code := range codes {
 			dst[c] = float32(code) * m.ternary.Scale
 		}
 	}

@@ -204,6 +204,23 @@ func (t *Ternary) Codes(dst []int8) []int8 {
 	return dst
 }
 
+// RowReader gives a function that writes the codes of row r, Cols of them, to dst. It takes the memory of some panels, and is fast for rows that
+// ascend; it is for one goroutine.
+func (t *Ternary) RowReader() func(dst []int8, r int) {
+	if t.Layout == Panel16 {
+		return func(dst []int8, r int) { cpu.TernaryRow(dst, t.Data, t.Cols, r) }
+	}
+	const group = 16 // panels that are made at a time
+	panels, first := make([]byte, cpu.PanelSpace(group, t.Cols)), -1
+	return func(dst []int8, r int) {
+		if p := r / (group * cpu.PanelRows) * group; p != first {
+			t.panelRange(panels, p, min(p+group, t.panels()))
+			first = p
+		}
+		cpu.TernaryRow(dst, panels, t.Cols, r-first*cpu.PanelRows)
+	}
+}
+
 // Dequantize writes the row-major weights Scale*t to dst, or to a new slice
 // when dst is nil.
 func (t *Ternary) Dequantize(dst []float32) []float32 {

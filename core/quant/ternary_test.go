@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/big"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -59,6 +60,28 @@ func TestPackedWeightsRoundTripOverRaggedShapes(t *testing.T) {
 		require.Equal(t, codes, unpacked)
 		for i, v := range want.Dequantize(nil) {
 			require.Equal(t, float32(codes[i])*0.5, v)
+		}
+	})
+}
+
+func TestRowsAreReadInAnyOrderFromEveryLayout(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rows, cols := rapid.IntRange(1, 600).Draw(t, "rows"), rapid.IntRange(1, 300).Draw(t, "cols")
+		layout := rapid.SampledFrom([]Layout{Panel16, RowLines, ColumnLines, Base3}).Draw(t, "layout")
+		seed := rapid.Uint64().Draw(t, "seed")
+		codes, random := make([]int8, rows*cols), rand.New(rand.NewPCG(seed, 1))
+		for i := range codes {
+			codes[i] = int8(random.IntN(3) - 1)
+		}
+		panels, err := NewTernary(codes, 1, rows, cols)
+		require.NoError(t, err)
+		w := Ternary{Rows: rows, Cols: cols, Layout: layout, Data: make([]byte, layout.Bytes(rows, cols))}
+		w.FromPanels(panels.Data)
+		read, row := w.RowReader(), make([]int8, cols)
+		for range 20 {
+			r := rapid.IntRange(0, rows-1).Draw(t, "row")
+			read(row, r)
+			require.Equal(t, codes[r*cols:(r+1)*cols], row)
 		}
 	})
 }
