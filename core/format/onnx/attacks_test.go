@@ -124,6 +124,7 @@ var attacks = []struct {
 	{"floats_apart", file(tensor("w", f32, []int64{2}, []byte{0x25, 0, 0, 0, 0, 0x25, 0, 0, 0, 0})), ErrSize},
 	{"ints_short", file(tensor("w", i8, []int64{2}, part(tensorInts, []byte{1}))), ErrSize},
 	{"ints_unfinished", file(tensor("w", i8, []int64{2}, part(tensorInts, []byte{1, 0x80}))), ErrSize},
+	{"ints_million_and_one", file(tensor("w", 7, []int64{maxWide + 1}, part(tensorInt64s, make([]byte, maxWide+1)))), ErrSize}, // eight bytes of one
 	{"floats_in_ints", file(tensor("w", f32, []int64{2}, part(tensorInts, []byte{1, 1}))), ErrDType},
 	{"place_empty", file(tensor("w", f32, []int64{2}, outside())), ErrDataFile},
 	{"place_parent", file(tensor("w", f32, []int64{2}, outside("location", "../empty.onnx"))), ErrDataFile},

@@ -46,6 +46,7 @@ const (
 
 	maxBytes     = 1 << 50
 	maxDataFiles = 1 << 12
+	maxWide      = 1 << 20 // integers of more than 16 bits that are stored one by one: shapes and indices, no weights
 )
 
 // tensor reads an initializer, or under another name a constant.
@@ -177,6 +178,10 @@ func (p *parser) typed(t *container.Info, f field) (join bool, err error) {
 	if int64(count) != elements {
 		return false, &container.Error{Kind: ErrSize, Path: p.path, Tensor: t.Name, Field: "data", Found: fmt.Sprintf("%d numbers", count),
 			Expected: fmt.Sprintf("%d for %v", elements, t.Shape)}
+	}
+	if count > maxWide && width(t.DType) > 16 { // a byte of the file would become up to eight
+		return false, &container.Error{Kind: ErrSize, Path: p.path, Tensor: t.Name, Field: "data", Found: fmt.Sprintf("%d numbers of %s one by one", count, t.DType),
+			Expected: fmt.Sprintf("at most %d, or raw_data", maxWide)}
 	}
 	t.Size = int64(len(f.data))
 	return true, nil
