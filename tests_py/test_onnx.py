@@ -448,7 +448,7 @@ def test_the_command_converts(tmp_path: Path, bitnet: Terminal) -> None:
     assert json.loads(out)["max_difference"] == 0
     status, out, err = bitnet("convert", str(path), str(tmp_path / "x.bitnet"), "--type", "int8")
     assert status == 1
-    assert "expected to='gguf' or 'onnx' with it" in err
+    assert "--type int8: expected --to gguf or onnx with it" in err
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
