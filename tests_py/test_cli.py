@@ -449,6 +449,7 @@ def test_errors_are_json_where_the_result_or_the_log_is(
         ("finetune --out o", "--model is missing: expected the model to begin with"),
         ("finetune --out o --model m --data talks.jsonl --export pdf", "--export pdf: expected a list of hf, hf-master, gguf"),
         ("tokenize --data text.txt --out x.bin --train-bpe 1", "--train-bpe 1: expected at least 256"),
+        ("tokenize --data none --out nowhere/x.bin --characters", "cannot write nowhere/x.bin: there is no directory nowhere"),
     ],
 )  # fmt: skip
 def test_errors_name_the_options_that_were_typed(
@@ -470,6 +471,14 @@ def test_errors_name_the_variable_and_the_file_where_an_option_was_given_there(
     monkeypatch.setenv("BITNET_GENERATE_TOP_P", "3")
     assert bitnet("generate", "x")[2] == "bitnet: BITNET_GENERATE_TOP_P = 3: expected a number in (0, 1] (1 is off)\n"
     assert bitnet("generate", "x", "--top-p", "2")[2] == "bitnet: --top-p 2: expected a number in (0, 1] (1 is off)\n"
+
+
+def test_a_full_disk_is_said_in_words() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bitnet_rust", "models"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (1, "bitnet: No space left on device\n")
 
 
 def test_values_that_are_none_are_refused_in_words(bitnet: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ SETTINGS = (
     Setting("pool_debug", "switch", False, "Find mistakes in the use of memory.", core=True, fixed=True),
     Setting("config", "text", None, "The settings file, instead of bitnet/config.toml in the user's configuration directory.", fixed=True),
     Setting("log_level", "choice", "warning", "Least level of log records that the command prints.", LOG_LEVELS),
-    Setting("log_format", "choice", "text", "How it prints them: a line of text or of JSON each.", LOG_FORMATS),
+    Setting("log_format", "choice", "text", "How the command prints log records: a line of text or of JSON each.", LOG_FORMATS),
     Setting("quiet", "switch", False, "No progress, warnings or notes on standard error; errors alone."),
     Setting("debug", "switch", False, "Errors of the command with their traceback."),
     Setting("api_keys", "text", None, "Keys that clients of `bitnet serve` have to send, with commas between them.", secret=True),

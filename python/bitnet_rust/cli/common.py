@@ -12,24 +12,23 @@ import typer
 from typer.core import TyperCommand
 
 from .. import logs
-from ..configuration import Format, Level, settings
+from ..configuration import SETTINGS, Format, Level, settings
 from ..errors import ArgumentError
 from .defaults import defaults_of, option_names
 from .examples import EXAMPLES
 from .output import speak_json, speak_of_options
 from .wording import in_options
 
-Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing on standard error but errors.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+_HELP = {setting.name: setting.help for setting in SETTINGS}
+Quiet = Annotated[bool, typer.Option("--quiet", help=_HELP["quiet"])]
+Debug = Annotated[bool, typer.Option("--debug", help=_HELP["debug"])]
 LogLevel = Annotated[
     Level | None,
-    typer.Option(
-        "--log-level", help="Print log records from that level on.", show_default="warning", case_sensitive=False
-    ),
+    typer.Option("--log-level", help=_HELP["log_level"], show_default="warning", case_sensitive=False),
 ]
 LogFormat = Annotated[
     Format | None,
-    typer.Option("--log-format", help="How log records are printed.", show_default="text", case_sensitive=False),
+    typer.Option("--log-format", help=_HELP["log_format"], show_default="text", case_sensitive=False),
 ]
 _COMMON = {
     "quiet": (Quiet, False),

@@ -113,6 +113,8 @@ def print_json(value: Any) -> None:
 
 def one_line(error: BaseException) -> str:
     """An error's message on one line, with the options in it that its argument names stand for."""
+    if isinstance(error, OSError) and error.strerror:  # the system's own, less its number
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = " ".join(str(error).split())
     return _wording(text) if isinstance(error, BitNetError) else text
 

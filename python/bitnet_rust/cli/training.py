@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..files import check_place
 from ..progress import Bar
 from ..runtime import set_num_threads
 from .options import AsJSON, Offline, Quantize, Revision, Threads
@@ -215,6 +216,7 @@ def tokenize(
         raise typer.BadParameter(
             "pass one of --tokenizer, --train-bpe, --characters and --bytes", param_hint="--tokenizer"
         )
+    check_place(out)  # before a vocabulary is learned
     if tokenizer is not None:
         chosen = Tokenizer.from_pretrained(tokenizer, revision=revision, local_files_only=offline)
     elif use_bytes:
