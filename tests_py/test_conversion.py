@@ -226,7 +226,8 @@ def test_options_of_another_format_are_refused(
         with pytest.raises(ArgumentError, match=re.escape(said)):
             convert(TINY, tmp_path / TARGETS[to], to, **{name: value}, dry_run=True)  # type: ignore[arg-type]
         status, _, err = bitnet("convert", str(TINY), str(tmp_path / TARGETS[to]), "--to", to, *options)
-        assert (status, err) == (1, f"bitnet: {said}\n")
+        typed = f"{' '.join(options)}: expected --to {' or '.join(formats)} with it, found {to!r}"
+        assert (status, err) == (1, f"bitnet: {typed}\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -461,7 +462,7 @@ def test_the_command_says_what_it_did(bitnet: Terminal, tmp_path: Path) -> None:
     assert json.loads(out)["format"] == "hf"
     status, out, err = bitnet("convert", str(tmp_path / "m.gguf"), str(tmp_path / "x"))
     assert (status, out) == (1, "")
-    assert "expected to= one of" in err
+    assert "expected --to one of" in err
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,8 @@ def in_options(context: Any) -> Callable[[str], str]:
             )
         begins = found["colon"] and (not found.start() or found.string[: found.start()].endswith(": "))
         if source == "DEFAULT" or not (equals or begins or "_" in argument or "." in argument):
-            return option if not equals and "_" in argument and "." not in argument else found[0]
+            named_alone = not equals and "_" in argument and "." not in argument
+            return option if named_alone and "set" not in named else found[0]  # of recipes they are fields
         if source == "ENVIRONMENT":
             return f"{variable(path, name)}{equals}{value}"
         if source == "DEFAULT_MAP":
