@@ -523,7 +523,11 @@ def test_the_recipe_of_the_embedded_model_makes_one_of_its_kind(shakespeare: Bit
     done = bitnet("train", "--config", recipe, "--out", tmp_path / "out", *short, *settings)
     assert done.returncode == 0, done.stderr
     with BitNetModel.from_pretrained(tmp_path / "out") as model:
-        assert dict(model.config) == dict(shakespeare.config)
+        theirs, ours = (dict(m.config) for m in (shakespeare, model))
+        for name in ("dtype", "torch_dtype"):  # of the tables of a checkpoint's files, which the recipe does not write
+            assert theirs.pop(name) == "float32"
+            ours.pop(name)
+        assert ours == theirs
         assert len(model.tokenizer) == len(shakespeare.tokenizer)
 
 
