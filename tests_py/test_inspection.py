@@ -138,6 +138,9 @@ def test_the_command_dumps_bytes(bitnet: Terminal, files: dict[str, Path]) -> No
         status, out, err = bitnet("inspect", str(files["gguf"]), "--hex", "output_norm.weight", other)
         assert (status, out) == (2, "")
         assert other in err
+    status, out, err = bitnet("inspect", str(files["gguf"]), "--tree", "--stats")
+    assert (status, out) == (2, "")
+    assert "--stats" in err
     status, _, err = bitnet("inspect", str(files["gguf"]), "--hex", "output_norm.weight:x")
     assert status == 2
     assert "TENSOR:FROM:BYTES" in err

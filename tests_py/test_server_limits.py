@@ -263,14 +263,20 @@ def test_metrics_count_the_work_beside_the_engine(endless: Path) -> None:
             go_on.set()
 
 
-def test_limits_that_are_none_are_named() -> None:
+def test_options_that_cannot_be_are_named() -> None:
     assert ServerOptions(request_timeout=None, max_tokens=None).max_choices == 16
+    ServerOptions(cors_origins=["*", "null", "http://localhost:3000"], allowed_hosts=["A.example", "192.0.2.1", "::1"])
     wrong: Any
     for wrong, message in (
         ({"drain_timeout": None}, "drain_timeout = None: expected a number of seconds"),
         ({"heartbeat": -1}, "heartbeat = -1: expected"),
         ({"max_prompts": None}, "max_prompts = None: expected a whole number"),
         ({"max_choices": 0}, "max_choices = 0: expected"),
+        *(({"cors_origins": [x]}, f"cors_origins = {x!r}: expected") for x in ("", "a.example", "https://a.example/")),
+        *(
+            ({"allowed_hosts": [x]}, f"allowed_hosts = {x!r}: expected")
+            for x in ("", "https://a.example", "a:80", "a/b")
+        ),
     ):
         with pytest.raises(BitNetError, match=re.escape(message)):
             ServerOptions(**wrong)

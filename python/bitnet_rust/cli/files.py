@@ -44,6 +44,8 @@ def inspect(
         raise typer.BadParameter(
             f"shows the bytes of one tensor: does not go together with {given}", param_hint="--hex"
         )
+    if tree and stats:
+        raise typer.BadParameter("shows no numbers: does not go together with --stats", param_hint="--tree")
     place: Any = {"revision": revision, "local_files_only": offline}
     if dump is not None:
         _dump(model, dump, place, as_json)

@@ -59,7 +59,7 @@ class Gate:
         """Refuses what a web page sends that has given its own name our address."""
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         allowed = self._service.options.allowed_hosts
-        if allowed and name.strip("[]").lower() not in (*_LOOPBACK, *allowed):
+        if allowed and name.strip("[]").lower() not in (*_LOOPBACK, *map(str.lower, allowed)):
             raise APIError(
                 403, f"Host = {host[:100]!r}: this server does not answer to that name", code="host_not_allowed"
             )

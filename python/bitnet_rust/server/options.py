@@ -1,7 +1,9 @@
 """What whoever runs a server decides."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from ..arrays import seconds, whole_number
 from ..chat_template import check
@@ -11,6 +13,7 @@ from .auth import APIKey
 _DURATIONS = ("request_timeout", "body_timeout", "write_timeout", "drain_timeout", "heartbeat")
 _NUMBERS = ("max_body_bytes", "max_tokens", "max_choices", "max_prompts")
 _UNLIMITED = ("request_timeout", "max_tokens")  # which may be None
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")  # as browsers send it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +23,8 @@ class ServerOptions:
     served_model_name: what clients call the model; by default the name of its directory or file.
     chat_template: a Jinja template in place of the model's own.
     api_keys: requests need one of them; without any everybody is served.
-    cors_origins: whose pages a browser lets read the answers; "*" is all of them.
-    allowed_hosts: what a request's Host header may be; without any it may be anything.
+    cors_origins: whose pages a browser lets read the answers, as "https://app.example"; "*" is all of them, "null" those from files.
+    allowed_hosts: names and addresses that a request's Host header may have, whatever its port; without any it may be anything.
     max_body_bytes: the largest body of a request.
     max_tokens: the most that one request may ask for; None is the model's context.
     max_choices: the largest n and best_of.
@@ -61,3 +64,18 @@ class ServerOptions:
             raise ArgumentError(f"served_model_name = {self.served_model_name!r}: expected a name")
         if self.chat_template is not None:
             check(self.chat_template)
+        for origin in self.cors_origins:
+            if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+                raise ArgumentError(
+                    f"cors_origins = {origin!r}: expected scheme, name and port as https://app.example, or *"
+                )
+        for host in self.allowed_hosts:
+            if not _is_host(host):
+                raise ArgumentError(f"allowed_hosts = {host!r}: expected a name or an address, without scheme and port")
+
+
+def _is_host(name: str) -> bool:
+    try:
+        return bool(ip_address(name))
+    except ValueError:
+        return re.fullmatch(r"[A-Za-z0-9._-]+", name) is not None
