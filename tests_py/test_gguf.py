@@ -62,7 +62,7 @@ def sentence_pieces() -> Backend:
         limit_alphabet=60,
         show_progress=False,
     )
-    backend.train_from_iterator([t.replace(" ", "▁") for t in CORPUS * 3], trainer)
+    backend.train_from_iterator([t.replace(" ", "▁").replace("\0", "") for t in CORPUS * 3], trainer)
     text = backend.to_str()
     # the bytes are ordinary tokens there
     import json
@@ -189,6 +189,10 @@ def silent(backend: Backend) -> None:
     backend.decoder = None
 
 
+def ended(backend: Backend) -> None:
+    backend.add_tokens([AddedToken("<|a\0b|>", normalized=False)])
+
+
 def whole_words(backend: Backend) -> None:
     """A token that no merges make, and that is taken if a word is it."""
     import json
@@ -213,6 +217,7 @@ def whole_words(backend: Backend) -> None:
         ("gpt-2", stripped, r'added_tokens: "<|user|>": lstrip = true'),
         ("llama", metaspace, r"normalizer = null: readers of GGUF take"),
         ("gpt-2", silent, r'decoder = null: readers of GGUF take {"type":"ByteLevel"}'),
+        ("llama", ended, r'token \d+ = "<\|a\\u0000b\|>": readers of GGUF end a token at U\+0000'),
         ("gpt-2", whole_words, r'model.ignore_merges = true.*make the token "sure"'),
     ],
 )

@@ -77,6 +77,8 @@ func TestOtherStepsOfATokenizerHaveNoPlaceInGGUF(t *testing.T) {
 		{`,"end_of_word_suffix":"</w>"`, "", `model.end_of_word_suffix = "</w>"`},
 		{`,"unk_token":"a"`, "", `model.unk_token = "a"`},
 		{"", `,"added_tokens":[{"id":3,"content":"<s>"}]`, "added_tokens: id = 3: the model has 3 tokens"},
+		{"", `,"added_tokens":[{"id":1,"content":"b\u0000"}]`, `token 1 = "b\u0000": readers of GGUF end a token at U+0000`},
+		{"", `,"added_tokens":[{"id":2,"content":"a"}]`, `token 2 = "a": it is token 0, too`},
 		{"", `,"added_tokens":[{"id":1,"content":"b","single_word":true}]`, `"b": single_word = true`},
 		{"", `,"normalizer":{"type":"NFC"},"added_tokens":[{"id":1,"content":"b","normalized":true}]`, `"b": normalized = true`},
 		{"", `,"post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"B"}}],"special_tokens":{}}`, "post_processor = "},
@@ -87,8 +89,11 @@ func TestOtherStepsOfATokenizerHaveNoPlaceInGGUF(t *testing.T) {
 		require.ErrorIs(t, err, ErrExport, c.says)
 		require.ErrorContains(t, err, c.says)
 	}
+	entries, err := ggufVocabulary(map[string]string{"tokenizer.json": fmt.Sprintf(whole, "", `,"added_tokens":[{"id":1,"content":"[PAD4]"}]`)}, &Config{VocabSize: 5})
+	require.NoError(t, err)
+	require.Contains(t, entries, gguf.Entry{Key: ggufTokens, Value: []string{"a", "[PAD4]", "ab", "[PAD3]", "[[PAD4]]"}}, "fillers are no other token")
 	files := map[string]string{"tokenizer.json": fmt.Sprintf(whole, "", `,"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"b"}},{"Sequence":{"id":"A"}}],"special_tokens":{"b":{"ids":[1]}}}`)}
 	two := 2
-	_, err := ggufVocabulary(files, &Config{VocabSize: 3, BOSTokenID: &two})
+	_, err = ggufVocabulary(files, &Config{VocabSize: 3, BOSTokenID: &two})
 	require.ErrorContains(t, err, "post_processor = 1: GGUF has a place for the token bos_token_id alone, which is 2")
 }

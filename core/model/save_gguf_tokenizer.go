@@ -67,6 +67,9 @@ func (t *hfTokenizer) entries(files map[string]string, c *Config) ([]gguf.Entry,
 		return nil, err
 	}
 	tokens, types := t.tokens(c.VocabSize)
+	if err := distinct(tokens); err != nil {
+		return nil, err
+	}
 	write := t.byteLevel
 	if t.Model.ByteFallback {
 		write = t.sentencePieces
@@ -347,9 +350,6 @@ func (t *hfTokenizer) template() (template, error) {
 func (t *hfTokenizer) tokens(vocab int) ([]string, []int32) {
 	const normal, unused, byteToken = 1, 5, 6
 	tokens, types := make([]string, vocab), make([]int32, vocab)
-	for i := range tokens {
-		tokens[i], types[i] = fmt.Sprintf("[PAD%d]", i), unused
-	}
 	put := func(i int, token string, kind int32) {
 		if i >= 0 && i < vocab {
 			tokens[i], types[i] = token, kind
@@ -369,7 +369,33 @@ func (t *hfTokenizer) tokens(vocab int) ([]string, []int32) {
 		}
 		put(a.ID, a.Content, kind)
 	}
+	taken := map[string]bool{}
+	for _, token := range tokens {
+		taken[token] = true
+	}
+	for i := range tokens {
+		if types[i] == 0 {
+			for tokens[i], types[i] = fmt.Sprintf("[PAD%d]", i), unused; taken[tokens[i]]; {
+				tokens[i] = "[" + tokens[i] + "]"
+			}
+		}
+	}
 	return tokens, types
+}
+
+// distinct refuses a vocabulary that llama.cpp ends the process over: it takes a token for a text that U+0000 ends, and none may be there twice.
+func distinct(tokens []string) error {
+	ids := make(map[string]int, len(tokens))
+	for i, token := range tokens {
+		if strings.ContainsRune(token, 0) {
+			return lost(fmt.Sprintf("token %d", i), token, "readers of GGUF end a token at U+0000")
+		}
+		if first, twice := ids[token]; twice && token != "" { // for those it makes up names
+			return lost(fmt.Sprintf("token %d", i), token, fmt.Sprintf("it is token %d, too, and readers of GGUF have each token once", first))
+		}
+		ids[token] = i
+	}
+	return nil
 }
 
 // merges reads both spellings: ["a b", ...] and [["a", "b"], ...].
