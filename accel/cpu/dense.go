@@ -118,21 +118,24 @@ func PackDenseRows(panel []byte, f DenseFormat, src []byte, stride, rows, cols i
 
 // splitPairs makes of 16 lanes of two halves each the even halves and then the odd ones.
 func splitPairs(block *[BlockBytes]byte) {
-	const words = BlockBytes / 8
-	var w [words]uint64
-	for i := range w {
-		w[i] = binary.LittleEndian.Uint64(block[8*i:])
-	}
-	for i := range words / 2 {
-		a, b := w[2*i], w[2*i+1]
-		binary.LittleEndian.PutUint64(block[8*i:], evenHalves(a, b))
-		binary.LittleEndian.PutUint64(block[8*(i+words/2):], evenHalves(a>>16, b>>16))
-	}
+	le := binary.LittleEndian
+	a, b, c, d := le.Uint64(block[0:]), le.Uint64(block[8:]), le.Uint64(block[16:]), le.Uint64(block[24:])
+	e, f, g, h := le.Uint64(block[32:]), le.Uint64(block[40:]), le.Uint64(block[48:]), le.Uint64(block[56:])
+	le.PutUint64(block[0:], evenHalves(a, b))
+	le.PutUint64(block[8:], evenHalves(c, d))
+	le.PutUint64(block[16:], evenHalves(e, f))
+	le.PutUint64(block[24:], evenHalves(g, h))
+	le.PutUint64(block[32:], evenHalves(a>>16, b>>16))
+	le.PutUint64(block[40:], evenHalves(c>>16, d>>16))
+	le.PutUint64(block[48:], evenHalves(e>>16, f>>16))
+	le.PutUint64(block[56:], evenHalves(g>>16, h>>16))
 }
 
 // evenHalves are the halves 0 and 2 of a, and those of b.
 func evenHalves(a, b uint64) uint64 {
-	return a&0xffff | a>>16&0xffff0000 | (b&0xffff|b>>16&0xffff0000)<<32
+	const even = 0x0000ffff0000ffff
+	a, b = a&even, b&even
+	return uint64(uint32(a|a>>16)) | (b|b>>16)<<32
 }
 
 // DenseCols is a number of columns with their padding.
