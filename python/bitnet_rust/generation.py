@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from . import _bitnet, tracing
-from .arrays import token_ids, whole_number
+from .arrays import token_ids
 from .errors import ArgumentError, DTypeError
 from .streaming import SequenceText
 from .tokenizer import Tokenizer
@@ -167,8 +167,6 @@ def sampling_json(
         given["stop_token_ids"] = given.get("stop_token_ids", []) + (
             [] if eos is None else eos if isinstance(eos, list) else [eos]
         )
-    if "logprobs" in given:
-        whole_number(given["logprobs"], "logprobs", range(2**31))  # the core's -1 is None here
     if "logit_bias" in given:
         given["logit_bias"] = _logit_bias(given["logit_bias"])
     return json.dumps(given), stop

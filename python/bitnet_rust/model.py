@@ -732,7 +732,7 @@ class BitNetModel:
             self._prompt_ids(prompt, f"prompt {i}" if len(prompts) > 1 else "prompt", add_special_tokens)
             for i, prompt in enumerate(prompts)
         ]
-        logprobs = options.get("logprobs") is not None
+        logprobs = options.get("logprobs") not in (None, -1)
         return Session(self._model, ids, params, stop, tokenizer, logprobs, assistant, tokens, self._name)
 
     @property
