@@ -419,13 +419,3 @@ func convertRows(d, src *quant.Dense, v container.View, from, end int) error {
 	}
 	return nil
 }
-
-// hasCode3 looks for the one two-bit code that is no weight: kernels rely on its absence. len(panels) is a multiple of 64.
-func hasCode3(panels []byte) bool {
-	var bad uint64
-	for ; len(panels) >= 8; panels = panels[8:] {
-		x := binary.LittleEndian.Uint64(panels)
-		bad |= x & (x >> 1)
-	}
-	return bad&0x5555555555555555 != 0
-}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
 
@@ -65,7 +66,7 @@ func badCodes(layout quant.Layout, cols int, piece []byte, at int) bool {
 	if layout == quant.Base3 {
 		return cpu.BadBase3(piece, cols, at)
 	}
-	return hasCode3(piece)
+	return gguf.HasCode3(piece)
 }
 
 // badCodesError is what badCodes has found in a matrix.

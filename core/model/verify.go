@@ -195,11 +195,15 @@ func (r *Verification) tensor(ctx context.Context, f *inspected, t container.Inf
 	warn := func(message string) {
 		r.Warnings = append(r.Warnings, Problem{Check: "values", Tensor: t.Name, Message: message})
 	}
+	var refused error
+	if f.refused != nil {
+		refused = f.refused(&info)
+	}
 	switch s := info.Ternary; {
 	case info.Error != "":
 		bad("%s", info.Error)
-	case f.refused != nil && f.refused(&info) != nil:
-		bad("%v", f.refused(&info))
+	case refused != nil:
+		bad("%v", refused)
 	case s != nil && s.Scale <= 0 && s.Minus+s.Plus > 0:
 		bad("a scale of %v: expected a positive number", s.Scale)
 	case s != nil && s.Minus+s.Plus == 0 && s.Zero > 0:

@@ -110,7 +110,7 @@ func (c *codeReader) i2s(layout string) (scale float32, err error) {
 	var codes [1024]int8
 	for at := 0; at < c.n/4; {
 		piece := c.src[at:][:min(len(codes), quarter-at%quarter)]
-		three := hasCode3(piece)
+		three := HasCode3(piece)
 		for k := range 4 {
 			codes2(codes[:], piece, 6-2*k)
 			if err := c.show(codes[:len(piece)], at/quarter*block+k*quarter+at%quarter, at+len(piece), three); err != nil {
@@ -122,8 +122,8 @@ func (c *codeReader) i2s(layout string) (scale float32, err error) {
 	return I2SScale(c.src), nil
 }
 
-// hasCode3 says whether a byte has one of two bits.
-func hasCode3(src []byte) bool {
+// HasCode3 says whether there is the one code of two bits, four in a byte, that stands for no weight.
+func HasCode3(src []byte) bool {
 	var bad uint64
 	for ; len(src) >= 8; src = src[8:] {
 		x := binary.LittleEndian.Uint64(src)
@@ -227,7 +227,7 @@ func (c *codeReader) blocks() (scale float32, err error) {
 		default:
 			scale = s
 			codesOf(codes[:], c.dtype, b)
-			three = c.dtype == TQ2_0 && hasCode3(b[:d.bytes-2])
+			three = c.dtype == TQ2_0 && HasCode3(b[:d.bytes-2])
 		}
 		if err := c.show(codes[:], at, read, three); err != nil {
 			return 0, err
@@ -317,7 +317,7 @@ func (c *codeReader) rows() (scale float32, err error) {
 				}
 			}
 			read += d.bytes
-			if err := c.show(codes[:], row*c.cols+at, read, c.dtype == IQ2_BN && hasCode3(b)); err != nil {
+			if err := c.show(codes[:], row*c.cols+at, read, c.dtype == IQ2_BN && HasCode3(b)); err != nil {
 				return 0, err
 			}
 		}

@@ -18,6 +18,8 @@ class Gate:
 
     def __init__(self, app: ASGIApp, service: Service, open_paths: Collection[str]) -> None:
         self._app, self._service, self._open = app, service, frozenset(open_paths)
+        allowed = service.options.allowed_hosts
+        self._hosts = {*_LOOPBACK, *map(str.lower, allowed)} if allowed else None  # of any name without some
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,8 +60,7 @@ class Gate:
     def _check_host(self, host: str) -> None:
         """Refuses what a web page sends that has given its own name our address."""
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        allowed = self._service.options.allowed_hosts
-        if allowed and name.strip("[]").lower() not in (*_LOOPBACK, *map(str.lower, allowed)):
+        if self._hosts is not None and name.strip("[]").lower() not in self._hosts:
             raise APIError(
                 403, f"Host = {host[:100]!r}: this server does not answer to that name", code="host_not_allowed"
             )
