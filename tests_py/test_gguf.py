@@ -265,6 +265,32 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         BitNetModel.from_pretrained(tmp_path / "cut.gguf")
 
 
+SUBNORMED = SHAPE | {"architecture": "BitnetForCausalLM", "vocab_size": 32}
+
+
+def test_a_1bitllm_model_that_went_through_transformers_is_that_again_in_gguf(tmp_path: Path) -> None:
+    first, last = tmp_path / "hf", tmp_path / "m.gguf"
+    with BitNetModel.from_config(SUBNORMED, seed=1) as model:
+        model.save_pretrained(tmp_path / "m.bitnet")
+    assert convert(tmp_path / "m.bitnet", first, "hf").max_difference == 0
+    with BitNetModel.from_pretrained(first) as other:
+        assert (other.config["architectures"], other.config["hidden_act"]) == (["BitNetForCausalLM"], "silu")
+    assert convert(first, last, "gguf").max_difference == 0
+    assert inspect_model(last)["metadata"]["general.architecture"] == "bitnet"
+    with BitNetModel.from_pretrained(last) as again:
+        assert (again.config["architectures"], again.config["hidden_act"]) == (["BitnetForCausalLM"], "silu")
+
+
+@pytest.mark.parametrize("architecture", ["BitNetForCausalLM", "LlamaForCausalLM"])
+def test_an_activation_that_no_architecture_stands_for_is_an_error(architecture: str, tmp_path: Path) -> None:
+    with (
+        BitNetModel.from_config(SUBNORMED | {"architecture": architecture, "hidden_act": "gelu"}) as model,
+        pytest.raises(ArgumentError, match=f"hidden_act = gelu: GGUF has no architecture that is a {architecture}"),
+    ):
+        model.save_pretrained(tmp_path / "m.gguf", format="gguf")
+    assert list(tmp_path.iterdir()) == []
+
+
 WRITTEN = REPO / "tests_go" / "testdata" / "gguf"
 
 

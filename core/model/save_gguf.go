@@ -43,7 +43,7 @@ type GGUFOptions struct {
 // make it. The file appears complete or not at all, and so does the directory, which must be new or
 // hold such a model and no other.
 //
-// Errors: ErrOption for a type or path; ErrExport for what GGUF has no place for: another activation than the architecture's, norms inside of linears, layers that stay float among
+// Errors: ErrOption for a type or path; ErrExport for what GGUF has no place for: an activation that none of its architectures has, norms inside of linears, layers that stay float among
 // ternary ones, a scale that float16 rounds to nothing, a tokenizer with steps of which no reader would know, more than three tokens that end a text.
 func (m *Model) SaveGGUF(ctx context.Context, path string, o GGUFOptions) error {
 	t, ok := ggufFileTypes[strings.ToLower(o.Type)]
@@ -57,8 +57,9 @@ func (m *Model) SaveGGUF(ctx context.Context, path string, o GGUFOptions) error 
 	if err := m.refuseGPT2("GGUF"); err != nil {
 		return err
 	}
-	if read := (&Config{Architecture: m.Config.Architecture}).WithDefaults(); m.Config.HiddenAct != read.HiddenAct {
-		return fmt.Errorf("%w: hidden_act = %s: GGUF has no place for it, and readers compute a %s with %s", ErrExport, m.Config.HiddenAct, m.Config.Architecture, read.HiddenAct)
+	arch := m.Config.ggufArchitecture()
+	if arch == "" {
+		return fmt.Errorf("%w: hidden_act = %s: GGUF has no architecture that is a %s with it: must be relu2 or silu in a BitNet model, silu in a Llama", ErrExport, m.Config.HiddenAct, m.Config.Architecture)
 	}
 	if err := m.sound(ctx); err != nil {
 		return err
@@ -78,7 +79,7 @@ func (m *Model) SaveGGUF(ctx context.Context, path string, o GGUFOptions) error 
 	if text := w.warning(path); text != "" && o.Warn != nil {
 		o.Warn(text)
 	}
-	entries := ggufEntries(m, name, t.file)
+	entries := ggufEntries(m, arch, name, t.file)
 	vocabulary, err := ggufVocabulary(files, m.Config)
 	if err != nil {
 		return err
@@ -127,10 +128,23 @@ func (o GGUFOptions) name(path string) (string, error) {
 	return filepath.Base(dir), nil
 }
 
+// ggufArchitecture is GGUF's name of a network with the activation of this one, "" if there is none. The two BitNet classes are one network, and
+// differ there in their activation alone: a 1bitLLM model is a BitNetForCausalLM with SiLU where it went through transformers.
+func (c *Config) ggufArchitecture() string {
+	switch {
+	case c.SubNorms() && c.HiddenAct == ActReLU2:
+		return ggufBitNet2B
+	case c.SubNorms() && c.HiddenAct == ActSiLU:
+		return ggufBitnet
+	case c.Architecture == ArchLlama && c.HiddenAct == ActSiLU:
+		return ggufLlama
+	}
+	return ""
+}
+
 // ggufEntries are the hyperparameters.
-func ggufEntries(m *Model, name string, fileType uint32) []gguf.Entry {
+func ggufEntries(m *Model, arch, name string, fileType uint32) []gguf.Entry {
 	c := m.Config
-	arch := map[string]string{ArchBitNet: ggufBitNet2B, ArchBitnet: ggufBitnet, ArchLlama: ggufLlama}[c.Architecture]
 	entries := []gguf.Entry{
 		{Key: "general.architecture", Value: arch}, {Key: "general.type", Value: "model"}, {Key: "general.name", Value: name},
 		{Key: "general.quantization_version", Value: uint32(2)}, {Key: "general.file_type", Value: fileType},
