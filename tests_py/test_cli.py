@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import runpy
 import shlex
 import socket
@@ -17,7 +18,7 @@ import pytest
 from rich.status import Status
 
 import bitnet_rust
-from bitnet_rust import BitNetModel, cli
+from bitnet_rust import BitNetModel, Tokenizer, cli
 from bitnet_rust.cli.output import working
 from bitnet_rust.generation import Piece
 from bitnet_rust.progress import Bar
@@ -585,6 +586,41 @@ def test_tables_have_no_blanks_at_line_ends(bitnet: Terminal) -> None:
     lines = bitnet("models")[1].splitlines()
     assert len(lines) > 10
     assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_a_model_gives_a_terminal_no_orders(tmp_path: Path) -> None:
+    shape = {
+        "vocab_size": 3,
+        "hidden_size": 128,
+        "intermediate_size": 128,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    with BitNetModel.from_config(shape) as model:
+        model.tokenizer = Tokenizer.characters("\x1b\x9b\n")
+        model.save_pretrained(tmp_path / "m.bitnet")
+    command = [
+        sys.executable,
+        "-m",
+        "bitnet_rust",
+        "generate",
+        "\n",
+        "--model",
+        str(tmp_path / "m.bitnet"),
+        "--seed",
+        "1",
+    ]
+    command += ["--temperature", "1", "--max-new-tokens", "40"]
+    main, terminal = os.openpty()
+    seen = subprocess.run(command, stdout=terminal, stderr=subprocess.PIPE, timeout=600)
+    os.close(terminal)
+    text = os.read(main, 4096).decode()
+    os.close(main)
+    assert (seen.returncode, seen.stderr) == (0, b"")
+    assert {r"\x1b", r"\x9b"} <= set(re.findall(r"\\x..", text))
+    assert not set(text) & {"\x1b", "\x9b"}
+    piped = subprocess.run(command, capture_output=True, timeout=600).stdout.decode()
+    assert {"\x1b", "\x9b"} <= set(piped)
 
 
 def test_defects_show_all_they_say(bitnet: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """inspect_model() and `bitnet inspect --tensors`: what is in a model's files."""
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from bitnet_rust import (
     ConfigError,
     FormatError,
     ModelNotFoundError,
+    Tokenizer,
+    TokenizerError,
     inspect_model,
     tensor_bytes,
 )
@@ -147,3 +150,32 @@ def test_the_command_dumps_bytes(bitnet: Terminal, files: dict[str, Path]) -> No
     status, _, err = bitnet("inspect", str(files["gguf"]), "--hex", "nothing")
     assert status == 1
     assert "no such tensor" in err
+
+
+ORDERS = "a\x1b]0;title\x07\x1b[2J\r\nb\x9b"
+
+
+def test_names_and_values_of_a_file_give_a_terminal_no_orders(bitnet: Terminal, tmp_path: Path) -> None:
+    text = json.dumps(
+        {"__metadata__": {ORDERS: ORDERS}, f"{ORDERS}.weight": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}
+    ).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"\0")
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [ORDERS]}))
+    for options in (["inspect", "--tensors"], ["inspect", "--tree"], ["inspect"], ["verify"]):
+        _, out, err = bitnet(*options, str(tmp_path))
+        assert r"a\x1b]0;title" in out + err, options
+        assert (out + err).replace("\n", "").isprintable(), options
+
+
+def test_messages_about_a_files_text_are_short_and_give_no_orders(tmp_path: Path) -> None:
+    shutil.copytree(TINY, tmp_path / "m")
+    fields = json.loads((TINY / "tokenizer.json").read_text())
+    fields["model"]["type"] = ORDERS + 5000 * "a"
+    (tmp_path / "m" / "tokenizer.json").write_text(json.dumps(fields))
+    with pytest.raises(TokenizerError) as error:
+        Tokenizer.from_pretrained(tmp_path / "m")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 2000
+    with pytest.raises(ConfigError) as wrong:
+        BitNetModel.from_config({"vocab_size": 8, "hidden_act": ORDERS})
+    assert str(wrong.value).isprintable()

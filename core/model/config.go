@@ -204,7 +204,7 @@ func (e *ConfigError) Error() string {
 		b.WriteString(" " + e.File)
 	}
 	if e.Field != "" {
-		b.WriteString(": " + e.Field)
+		b.WriteString(": " + container.Clip(e.Field))
 	}
 	if e.Value != nil {
 		b.WriteString(" = " + container.Clip(fmt.Sprint(e.Value)))

@@ -23,7 +23,7 @@ import jinja2.utils
 from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
 
-from .errors import TokenizerError
+from .errors import TokenizerError, printable
 
 LONGEST = 128 << 10
 """Characters of a template: published ones have at most twenty thousand."""
@@ -79,13 +79,15 @@ def _explained() -> Iterator[None]:
     except TokenizerError:
         raise
     except jinja2.TemplateSyntaxError as error:
-        raise TokenizerError(f"line {error.lineno} of the chat template is malformed: {error.message}") from error
+        raise TokenizerError(
+            f"line {error.lineno} of the chat template is malformed: {printable(error.message, 1000)}"
+        ) from error
     except jinja2.TemplateError as error:
-        raise TokenizerError(f"the chat template refuses these messages: {error}") from error
+        raise TokenizerError(f"the chat template refuses these messages: {printable(error, 1000)}") from error
     except (RecursionError, SyntaxError, MemoryError) as error:  # the last two from Python's compiler
         raise TokenizerError(f"the chat template is nested too deep: {type(error).__name__}") from error
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        raise TokenizerError(f"the chat template fails on these messages: {error}") from error
+        raise TokenizerError(f"the chat template fails on these messages: {printable(error, 1000)}") from error
 
 
 @lru_cache(maxsize=16)

@@ -125,6 +125,20 @@ class ModelWarning(UserWarning):
     were read in the wrong order, layers that the type of a GGUF file has no form for. The message names the file."""
 
 
+def printable(text: object, most: int | None = None) -> str:
+    """Somebody's text as a message or a terminal may have it: on one line, what is no visible character escaped as Python does, and
+    cut after so many characters.
+
+    A file may hold line breaks, and what a terminal takes for orders.
+
+    >>> printable("a\x1b[2J\n")
+    'a\\x1b[2J\\n'
+    """
+    whole = str(text)
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in whole[:most])
+    return shown if most is None or len(whole) <= most else f"{shown}..."
+
+
 def warn(text: str, category: type[Warning] = UserWarning) -> None:
     """Warns at the line of the user's program that led here, however deep below it we are."""
     level, frame = 1, sys._getframe()

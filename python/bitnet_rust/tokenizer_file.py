@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .errors import TokenizerError
+from .errors import TokenizerError, printable
 
 if TYPE_CHECKING:
     import tokenizers
@@ -66,7 +66,7 @@ class LibraryErrors:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
-            raise TokenizerError(f"{self._what}: {error}") from error
+            raise TokenizerError(f"{self._what}: {printable(error, 1000)}") from error
 
 
 def _why_not(name: str, part: dict[str, Any]) -> str | None:

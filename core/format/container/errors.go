@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // ErrFormat is the root of every complaint about a file's content. Each way a
@@ -51,13 +52,13 @@ func (e *Error) Error() string {
 		b.WriteString(": tensor " + Quote(e.Tensor))
 	}
 	if e.Field != "" {
-		b.WriteString(": " + e.Field)
+		b.WriteString(": " + printable(e.Field))
 	}
 	if e.Found != "" {
-		b.WriteString(": found " + e.Found)
+		b.WriteString(": found " + printable(e.Found))
 	}
 	if e.Expected != "" {
-		b.WriteString(", expected " + e.Expected)
+		b.WriteString(", expected " + printable(e.Expected))
 	}
 	return b.String()
 }
@@ -80,7 +81,23 @@ func Quote(s string) string {
 // Clip cuts a rendered value (a long shape) to a readable length.
 func Clip(s string) string {
 	if len(s) > longest {
-		return s[:longest] + "..."
+		return printable(s[:longest]) + "..."
 	}
-	return s
+	return printable(s)
+}
+
+// printable escapes what is no visible character: a name in a file may hold a
+// line break, or what a terminal takes for an order.
+func printable(s string) string {
+	var b strings.Builder
+	for i, r := range s {
+		_, size := utf8.DecodeRuneInString(s[i:])
+		if strconv.IsPrint(r) && (r != utf8.RuneError || size > 1) {
+			b.WriteRune(r)
+			continue
+		}
+		quoted := strconv.Quote(s[i : i+size])
+		b.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return b.String()
 }

@@ -69,7 +69,12 @@ func readHeader(f *container.File, limits Limits) (*header, error) {
 func parseHeader(path string, text []byte, dataSize int64, limits Limits) (*header, error) {
 	h := &header{dataStart: 8 + len(text)}
 	if !utf8.Valid(text) {
-		return nil, &container.Error{Kind: ErrHeaderUTF8, Path: path, Field: "header"}
+		at := 0
+		for r, size := utf8.DecodeRune(text); r != utf8.RuneError || size > 1; r, size = utf8.DecodeRune(text[at:]) {
+			at += size
+		}
+		return nil, &container.Error{Kind: ErrHeaderUTF8, Path: path, Field: "header",
+			Found: fmt.Sprintf("byte 0x%02x at byte %d", text[at], 8+at), Expected: "UTF-8"}
 	}
 	if len(text) == 0 || text[0] != '{' {
 		return nil, &container.Error{Kind: ErrHeaderJSON, Path: path, Field: "header",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..errors import ArgumentError, BitNetError
+from ..errors import ArgumentError, BitNetError, printable
 from .options import AsJSON, HeadDType, I2SLayout, Offline, Packing, Quantize, Revision
 from .output import cell, fail, load_model, one_line, print_json, print_table, quiet, watched, working
 
@@ -112,7 +112,7 @@ def _inspect_files(model: str, stats: bool, tree: bool, reading: Any, as_json: b
     print()
     if tree:
         for line in tree_lines(info["tensors"]):
-            print(line)
+            print(printable(line))
         return
     print_table(["metadata", ""], [[key, _short(value)] for key, value in info["metadata"].items()])
     print()
@@ -210,7 +210,7 @@ def _print_verification(found: "Verification") -> None:
     for kind, notes in (("problem", found.problems), ("warning", found.warnings)):
         for note in notes if kind == "problem" or not quiet() else ():
             about = f" {note['tensor']}:" if note["tensor"] and note["tensor"] not in note["message"] else ""
-            print(f"{kind} ({note['check']}):{about} {note['message']}", file=sys.stderr)
+            print(printable(f"{kind} ({note['check']}):{about} {note['message']}"), file=sys.stderr)
 
 
 def convert(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..configuration import settings
-from ..errors import ArgumentError, BitNetError, FileSystemError
+from ..errors import ArgumentError, BitNetError, FileSystemError, printable
 from ..runtime import set_num_threads
 
 if TYPE_CHECKING:
@@ -91,17 +92,25 @@ def cell(value: Any) -> str:
 
 
 def print_table(header: list[str], rows: list[list[str]]) -> None:
-    """Prints rows under a header, or without one where all of it is empty."""
+    """Prints rows under a header, or without one where all of it is empty; what files have in them gives a terminal no orders."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(*header, box=None, pad_edge=False, show_header=any(header))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 1000)
     with console.capture() as text:
         console.print(table, markup=False, highlight=False)
     print("\n".join(line.rstrip() for line in text.get().splitlines()))
+
+
+def without_orders(text: str) -> str:
+    """A model's text with all that a terminal would obey escaped, such as what sets its title or somebody's clipboard."""
+    return _ORDERS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+_ORDERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def print_json(value: Any) -> None:
@@ -115,7 +124,7 @@ def one_line(error: BaseException) -> str:
     """An error's message on one line, with the options in it that its argument names stand for."""
     if isinstance(error, OSError) and error.strerror:  # the system's own, less its number
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     return _wording(text) if isinstance(error, BitNetError) else text
 
 
@@ -138,7 +147,7 @@ def show_warning(
 ) -> None:
     """A warning on one line of stderr, without the place in our code: a `warnings.showwarning`."""
     if not quiet():
-        text = " ".join(str(message).split())
+        text = printable(" ".join(str(message).split()))
         _say(f"bitnet: warning: {text}", "warning", "warned", type=category.__name__, warning=text)
 
 

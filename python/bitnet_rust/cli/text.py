@@ -53,6 +53,7 @@ from .output import (
     print_table,
     read_text,
     watched,
+    without_orders,
     working,
 )
 
@@ -272,8 +273,9 @@ def _print_stream(pieces: Iterator[str], shown: list[str] | None = None) -> None
     shown = [] if shown is None else shown
     with working("reading the prompt"):
         first = next(pieces, "")
+    clean = without_orders if sys.stdout.isatty() else str
     for piece in itertools.chain([first], pieces):
-        print(piece, end="", flush=True)
+        print(clean(piece), end="", flush=True)
         shown.append(piece)
     print()
 
