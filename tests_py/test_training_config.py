@@ -366,7 +366,11 @@ def test_bad_callbacks_and_metrics_are_refused() -> None:
         ({"optimizer": {"name": "sgd", "momentumm": 1}}, "momentumm"),
         ({"scheduler": "cosin"}, 'scheduler = "cosin": expected one of'),
         ({"scheduler": {"name": "step"}}, "step_size = 0"),
-        ({"scheduler": "linear", "max_steps": 5, "warmup_steps": 9}, "total_steps = 5: .* warmup_steps = 9"),
+        ({"scheduler": "linear", "max_steps": 5, "warmup_steps": 9}, "max_steps = 5: .* warmup_steps = 9"),
+        (
+            {"scheduler": {"name": "linear", "total_steps": 5}, "warmup_steps": 9},
+            "total_steps = 5: .* warmup_steps = 9",
+        ),
         ({"order": "shuffle"}, r'order = "shuffle": expected one of \["random" "shuffled" "sequential"\]'),
         ({"dropout": 1.0}, "dropout = 1"),
         ({"ste": "clip"}, 'ste = "clip"'),
@@ -381,6 +385,14 @@ def test_what_cannot_be_is_refused_before_any_data_are_read(options: Any, says: 
         Trainer(model, **options)
     with pytest.raises(ArgumentError, match=says):
         TrainingConfig(**options).check()
+
+
+def test_a_run_of_epochs_that_is_shorter_than_its_warmup_is_refused() -> None:
+    with (
+        fresh() as model,
+        pytest.raises(ArgumentError, match=r"epochs = 0.5 \(updates: [0-9]+\): .* warmup_steps = 9999"),
+    ):
+        Trainer(model, epochs=0.5, warmup_steps=9999).train(TEXT)
 
 
 def test_epochs_may_have_more_updates_than_a_warmup() -> None:

@@ -69,15 +69,30 @@ func (c Config) Validate() error {
 	if err != nil {
 		return err
 	}
+	schedule := c.Schedule
+	schedule.TotalSteps = cmp.Or(schedule.TotalSteps, c.Steps, math.MaxInt32) // only the data can tell how many updates some epochs are
+	wrong := schedule.Validate()
 	if c.Schedule.TotalSteps == 0 {
-		c.Schedule.TotalSteps = cmp.Or(c.Steps, math.MaxInt32) // only the data can tell how many updates some epochs are
+		wrong = c.ofLength(wrong)
 	}
-	err = errors.Join(c.Optimizer.Validate(), c.Schedule.Validate(), c.EngineOptions.Validate())
+	err = errors.Join(c.Optimizer.Validate(), wrong, c.EngineOptions.Validate())
 	if c.LossScale != nil {
 		_, scale := optim.NewGradScaler(*c.LossScale)
 		err = errors.Join(err, scale)
 	}
 	return err
+}
+
+// ofLength names in an error of the schedule, whose total_steps are those of the run, what said how long the run is.
+func (c Config) ofLength(err error) error {
+	wrong := (*optim.ArgumentError)(nil)
+	if !errors.As(err, &wrong) || wrong.Field != "total_steps" {
+		return err
+	}
+	if c.Epochs > 0 {
+		return fmt.Errorf("%w: epochs = %v (updates: %d): %s", ErrConfig, c.Epochs, c.Steps, wrong.Reason)
+	}
+	return fmt.Errorf("%w: max_steps = %d: %s", ErrConfig, c.Steps, wrong.Reason)
 }
 
 // normalize checks the configuration and fills in defaults, all but the number of steps of a run of epochs.

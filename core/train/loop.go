@@ -75,7 +75,8 @@ func NewTrainer(m *model.Model, c Config, data, eval Dataset) (_ *Trainer, err e
 		}
 		c.Steps = max(1, int(steps))
 	}
-	if c.Schedule.TotalSteps == 0 {
+	ofRun := c.Schedule.TotalSteps == 0
+	if ofRun {
 		c.Schedule.TotalSteps = c.Steps
 	}
 	if c.EarlyStopping != nil && eval == nil {
@@ -93,6 +94,9 @@ func NewTrainer(m *model.Model, c Config, data, eval Dataset) (_ *Trainer, err e
 		return nil, err
 	}
 	if t.schedule, err = optim.NewScheduler(t.opt, c.Schedule); err != nil {
+		if ofRun {
+			err = c.ofLength(err)
+		}
 		return nil, err
 	}
 	if c.LossScale != nil {
