@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from .notebook import Display, in_notebook
 
@@ -55,8 +55,11 @@ def progress_of(progress: Progress | bool | None, text: str, unit: Unit = "bytes
         yield None
 
 
+_REST = 60  # columns of a terminal that text and numbers have before the bar gets some
+
+
 class _Terminal:
-    """rich's bar on stderr."""
+    """rich's bar on stderr. It is one line whatever the terminal: what does not fit is cut from its text."""
 
     def __init__(self, unit: Unit, stay: bool) -> None:
         from rich.console import Console
@@ -66,26 +69,41 @@ class _Terminal:
             MofNCompleteColumn,
             Progress,
             ProgressColumn,
-            TextColumn,
+            Task,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
+        from rich.table import Column
+        from rich.text import Text
 
-        columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn()]
-        columns += (
-            [DownloadColumn(), TransferSpeedColumn()]
-            if unit == "bytes"
-            else [MofNCompleteColumn(), TimeRemainingColumn()]
-        )
         console = Console(stderr=True)
-        self._bar = Progress(
-            *columns, console=console, transient=not stay, disable=not stay and not console.is_terminal
+
+        class Said(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                return Text(task.description, no_wrap=True, overflow="crop")  # an ellipsis is no ASCII
+
+        class Drawn(BarColumn):
+            def render(self, task: Task) -> Any:
+                self.bar_width = min(40, console.width - _REST)
+                return super().render(task) if self.bar_width > 0 else Text("")
+
+        numbers = (
+            (DownloadColumn, TransferSpeedColumn) if unit == "bytes" else (MofNCompleteColumn, TimeRemainingColumn)
         )
-        self._task = self._bar.add_task("")
-        self._bar.start()
+        whole = [column(table_column=Column(no_wrap=True, overflow="crop")) for column in numbers]
+        self._bar = Progress(
+            Said(table_column=Column()),
+            Drawn(),
+            *whole,
+            console=console,
+            transient=not stay,
+            disable=not stay and not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None)
 
     def update(self, text: str, done: int, total: int) -> None:
         self._bar.update(self._task, description=text, completed=done, total=total)
+        self._bar.start()  # with the first; nothing afterwards
 
     def close(self) -> None:
         self._bar.stop()

@@ -140,7 +140,10 @@ def _batch(
     size: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, help="Sequences at once; may be given several times.", show_default=" ".join(map(str, SIZES))
+            metavar="NUMBER",
+            min=1,
+            help="Sequences at once; may be given several times.",
+            show_default=" ".join(map(str, SIZES)),
         ),
     ] = None,
     tokens: Annotated[int, typer.Option(min=2, help="Decoded tokens of each sequence.")] = 32,
@@ -178,7 +181,10 @@ def _context(
     length: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, help="Tokens of context; may be given several times.", show_default=" ".join(map(str, LENGTHS))
+            metavar="NUMBER",
+            min=1,
+            help="Tokens of context; may be given several times.",
+            show_default=" ".join(map(str, LENGTHS)),
         ),
     ] = None,
     tokens: Annotated[int, typer.Option(min=2, help="Decoded tokens after each prompt.")] = 32,
@@ -215,6 +221,7 @@ def _guess(
     count: Annotated[
         list[int] | None,
         typer.Option(
+            metavar="NUMBER",
             min=0,
             max=16,
             help="Tokens guessed at a time; may be given several times.",

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from .. import logs
 from ..configuration import SETTINGS, Format, Level, settings
@@ -46,7 +46,22 @@ def said(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value not in (None, False)}
 
 
-class Command(TyperCommand):
+class _Help:
+    """Flags take no value, so that help shows no type of it."""
+
+    def get_params(self, ctx: Any) -> Any:
+        parameters = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return parameters
+
+
+class Group(_Help, TyperGroup):
+    """The command itself, and those that have commands."""
+
+
+class Command(_Help, TyperCommand):
     """A command whose options have defaults in the environment, BITNET_GENERATE_TOP_K, and in the file, [generate] top_k."""
 
     def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
@@ -77,6 +92,7 @@ class Command(TyperCommand):
 
 def prepare(app: typer.Typer, path: tuple[str, ...] = ()) -> None:
     """Gives all commands of an app what this file is about."""
+    app.info.cls = Group
     for registered in app.registered_commands:
         function = registered.callback
         if function is None or registered.cls is Command:

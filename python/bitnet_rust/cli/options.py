@@ -59,8 +59,12 @@ PromptLookup = Annotated[
         "--prompt-lookup-num-tokens", help="Guess so many tokens where text repeats itself: faster, same text."
     ),
 ]
-Stop = Annotated[list[str] | None, typer.Option(help="Text that ends the generation; may be given several times.")]
+Stop = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", help="Text that ends the generation; may be given several times.")
+]
 StopTokens = Annotated[
     list[int] | None,
-    typer.Option("--stop-token-ids", help="Token that ends the generation too; may be given several times."),
+    typer.Option(
+        "--stop-token-ids", metavar="ID", help="Token that ends the generation too; may be given several times."
+    ),
 ]

@@ -65,7 +65,8 @@ def working(what: str) -> Iterator[None]:
         return
     from rich.console import Console
 
-    status = Console(stderr=True).status(what)
+    console = Console(stderr=True)
+    status = console.status(what, spinner="line" if console.options.ascii_only else "dots")
     try:
         status.start()  # here, as Ctrl-C during a `with` statement's beginning would leave its thread drawing
         yield
@@ -88,15 +89,21 @@ def cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, dict):
+        value = [f"{name}: {part}" for name, part in value.items()]
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 
 def print_table(header: list[str], rows: list[list[str]]) -> None:
-    """Prints rows under a header, or without one where all of it is empty; what files have in them gives a terminal no orders."""
-    from rich.console import Console
-    from rich.table import Table
+    """Prints rows under a header, or without one where all of it is empty.
 
-    table = Table(*header, box=None, pad_edge=False, show_header=any(header))
+    What files have in them gives a terminal no orders; what is too wide for it goes on below, as a name without its end is none.
+    """
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    columns = (Column(name, overflow="fold") for name in header)
+    table = Table(*columns, box=None, pad_edge=False, show_header=any(header))
     for row in rows:
         table.add_row(*map(printable, row))
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 1000)

@@ -41,10 +41,12 @@ def serve(
         typer.Option(help="Keys that clients must have, a line each: KEY, or NAME KEY. Also BITNET_API_KEYS."),
     ] = None,
     cors_origin: Annotated[
-        list[str] | None, typer.Option(help="Origin whose web pages may read the answers; may be given several times.")
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Origin whose web pages may read the answers; may be given several times."),
     ] = None,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(help="Host name that requests may be for; may be given several times.")
+        list[str] | None,
+        typer.Option(metavar="HOST", help="Host name that requests may be for; may be given several times."),
     ] = None,
     max_sequences: Annotated[int | None, typer.Option(help="Requests that run at once.", show_default="32")] = None,
     max_queue: Annotated[int | None, typer.Option(help="More that may wait.", show_default="1024")] = None,

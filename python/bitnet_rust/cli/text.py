@@ -225,6 +225,8 @@ def chat(
         )  # it keeps what was read of the conversation
         stack.enter_context(engine)
         messages = list(start)
+        if interactive and watched():
+            print("A line is a message; /reset forgets the conversation, /exit or Ctrl-D ends.", file=sys.stderr)
         for line in _lines(interactive):
             if line == "/exit":
                 break

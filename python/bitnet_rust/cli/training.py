@@ -32,7 +32,8 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write into a direc
 def train(
     out: Annotated[Path, typer.Option(help="Directory for the model, its tokenizer, checkpoints/ and train.jsonl.")],
     data: Annotated[
-        list[Path] | None, typer.Option(help="File or directory with the text to learn; may be given several times.")
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="File or directory with the text to learn; may be given several times."),
     ] = None,
     config: RecipeFile = None,
     preset: Annotated[
@@ -83,12 +84,13 @@ def finetune(
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Conversations, .jsonl or .json: messages, or prompt and completion; or texts. May be given several times."
+            metavar="PATH",
+            help="Conversations, .jsonl or .json: messages, or prompt and completion; or texts. May be given several times.",
         ),
     ] = None,
     eval_data: Annotated[
         list[Path] | None,
-        typer.Option("--eval-data", help="The same, to validate on.", show_default="a part of --data"),
+        typer.Option("--eval-data", metavar="PATH", help="The same, to validate on.", show_default="a part of --data"),
     ] = None,
     eval_fraction: Annotated[
         float | None, typer.Option(help="Share of --data, its end, to validate on; 0 is off.", show_default="0.1")
