@@ -193,10 +193,10 @@ func bn_config(path, text *C.char, out **C.char, errOut **C.char) C.int {
 //export bn_inspect
 func bn_inspect(path *C.char, stats C.int, i2sLayout *C.char, poll C.bn_poll, state unsafe.Pointer, out **C.char, errOut **C.char) C.int {
 	return guard(errOut, func() error {
-		name, layout := C.GoString(path), C.GoString(i2sLayout)
+		name, layout, calls := C.GoString(path), C.GoString(i2sLayout), newInterrupts(poll, state)
 		var info *model.FileInfo
-		err := newInterrupts(poll, state).await(func(ctx context.Context) (err error) {
-			info, err = model.Inspect(ctx, name, stats != 0, layout)
+		err := calls.await(func(ctx context.Context) (err error) {
+			info, err = model.Inspect(ctx, name, stats != 0, layout, calls.progress)
 			return err
 		})
 		if err != nil {

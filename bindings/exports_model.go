@@ -53,6 +53,7 @@ func parseLoadOptions(text *C.char) (_ model.LoadOptions, kv nn.KVType, err erro
 		KVType     string  `json:"kv_dtype"`
 		I2SLayout  string  `json:"i2s_layout"`
 		Deferred   bool    `json:"deferred"`
+		Lenient    bool    `json:"lenient"`
 	}
 	if err := json.Unmarshal([]byte(C.GoString(text)), &o); err != nil {
 		return model.LoadOptions{}, 0, fmt.Errorf("%w: load options: %w", errArgument, err)
@@ -64,7 +65,7 @@ func parseLoadOptions(text *C.char) (_ model.LoadOptions, kv nn.KVType, err erro
 	}
 	return model.LoadOptions{
 		HeadFormat: o.HeadFormat, Verify: o.Verify, Resident: o.Resident, Trainable: o.Trainable, Quantize: o.Quantize, FFNDensity: o.FFNDensity,
-		Packing: o.Packing, I2SLayout: o.I2SLayout, Deferred: o.Deferred,
+		Packing: o.Packing, I2SLayout: o.I2SLayout, Deferred: o.Deferred, Lenient: o.Lenient,
 	}, kv, nil
 }
 

@@ -101,10 +101,10 @@ static PyObject *py_config(PyObject *module, PyObject *args) {
 static PyObject *py_inspect(PyObject *module, PyObject *args) {
   char *layout, *text = NULL, *err = NULL;
   int stats;
-  PyObject *path = NULL;
-  if (bn_forked() || !PyArg_ParseTuple(args, "O&ps", PyUnicode_FSConverter, &path, &stats, &layout)) return NULL;
+  PyObject *path = NULL, *progress;
+  if (bn_forked() || !PyArg_ParseTuple(args, "O&psO", PyUnicode_FSConverter, &path, &stats, &layout, &progress)) return NULL;
   bn_call call;
-  bn_begin(&call, 0, NULL);
+  bn_begin(&call, 0, progress == Py_None ? NULL : progress);
   int code = bn_inspect(PyBytes_AsString(path), stats, layout, bn_look, &call, &text, &err);
   bn_end(&call);
   Py_DECREF(path);
@@ -170,7 +170,7 @@ static PyMethodDef methods[] = {
     {"register_preset", py_register_preset, METH_VARARGS, "register_preset(name, hub_id, config)"},
     {"yaml", py_yaml, METH_VARARGS, "yaml(text, name) -> JSON of the content of a YAML file."},
     {"config", py_config, METH_VARARGS, "config(path, text) -> validated JSON of the config in a file, or of a JSON text if path is ''."},
-    {"inspect", py_inspect, METH_VARARGS, "inspect(path, stats, i2s_layout) -> JSON of what the files of a model hold."},
+    {"inspect", py_inspect, METH_VARARGS, "inspect(path, stats, i2s_layout, progress) -> JSON of what the files of a model hold."},
     {"verify", py_verify, METH_VARARGS, "verify(path, options, progress) -> JSON of what is wrong with the files of a model."},
     {"tensor_bytes", py_tensor_bytes, METH_VARARGS, "tensor_bytes(path, name, at, n) -> JSON string: base64 of bytes of a tensor in a model's files."},
     {"selftest_kernels", py_selftest_kernels, METH_NOARGS, "selftest_kernels() -> JSON list of kernels, instruction sets and what is wrong."},

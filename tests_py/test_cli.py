@@ -55,11 +55,13 @@ def test_commands_that_load_say_where_weights_are_kept_and_when_checksums_are_co
     (tmp_path / "t.txt").write_text("First Citizen: speak. " * 60)
     commands = (
         ("generate", PROMPT, "-n", "1"), ("perplexity", str(tmp_path / "t")), ("eval", "--data", str(tmp_path / "t.txt")),
-        ("chat", "-m", "bitnet-shakespeare", "--chat-template", str(tmp_path / "t"), "-n", "1"),
+        ("chat", "--chat-template", str(tmp_path / "t"), "-n", "1"),
     )  # fmt: skip
+    shakespeare.save_pretrained(tmp_path / "m.bitnet")
     for command in commands:
-        assert bitnet(*command, "--resident", "map", "--verify", "never", stdin=PROMPT)[0] == 0
-        assert bitnet(*command, "--resident", "copy", "--verify", "now", stdin=PROMPT)[0] == 0
+        of_file = (*command, "-m", str(tmp_path / "m.bitnet"))
+        assert bitnet(*of_file, "--resident", "map", "--verify", "never", stdin=PROMPT)[0] == 0
+        assert bitnet(*of_file, "--resident", "copy", "--verify", "now", stdin=PROMPT)[0] == 0
     assert asked == [("map", False), ("copy", True)] * len(commands)
 
 

@@ -98,6 +98,9 @@ type Config struct {
 	tieUnstated bool
 	// namesCode: the file names Python code that comes with the checkpoint (auto_map), which nothing here runs.
 	namesCode bool
+
+	// quantized: its linears are ternary because of LoadOptions.Quantize, and not because the file says so.
+	quantized bool
 }
 
 // RopeScaling stretches the rotary frequencies of a model beyond the context it was first trained for.
@@ -292,7 +295,8 @@ func parseConfig(data []byte, name string, quantize bool) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if quantize && isHF(root) && !root.has("quantization_config") {
+	quantize = quantize && isHF(root) && !root.has("quantization_config")
+	if quantize {
 		root.fields["quantization_config"] = json.RawMessage(`{"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}`)
 	}
 	var c *Config
@@ -314,6 +318,7 @@ func parseConfig(data []byte, name string, quantize bool) (*Config, error) {
 	if c.Architecture == ArchGPT2 && !c.hasTernary() {
 		c.Quantization = floatLayers()
 	}
+	c.quantized = quantize
 	return c, nil
 }
 

@@ -40,23 +40,40 @@ type TensorInfo struct {
 	Error   string        `json:"error,omitempty"`   // why there are no statistics
 }
 
-// Inspect lists what is in the files of a model: of anything that Load takes. With stats it reads every tensor, until ctx ends.
+// Inspect lists what is in the files of a model: of anything that Load takes. With stats it reads every tensor, until ctx ends; then progress, when
+// not nil, is called with the bytes read and their total.
 //
-// Errors: as of Load, for paths and containers. What is wrong with the numbers of a tensor is its Error.
-func Inspect(ctx context.Context, path string, stats bool, i2sLayout string) (_ *FileInfo, err error) {
+// Errors: as of Load, for paths and containers; ErrOption for an i2sLayout by which nothing is read. What is wrong with the numbers of a tensor is its
+// Error.
+func Inspect(ctx context.Context, path string, stats bool, i2sLayout string, progress func(done, total int64)) (_ *FileInfo, err error) {
+	if _, err := (&LoadOptions{I2SLayout: i2sLayout}).check(); err != nil {
+		return nil, err
+	}
 	f, err := openInspected(path, i2sLayout)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.set.Close() }() // nothing of it is kept
 	defer container.CatchFault(&err)
+	if statesLayout(i2sLayout) {
+		switch given := "'" + i2sLayout + "'"; {
+		case !hasI2S(f.set, f.info.Format):
+			return nil, unusedError("i2s_layout", given, path, noI2S(f.info.Format))
+		case !stats:
+			return nil, unusedError("i2s_layout", given, path, "is listed without the numbers of its tensors")
+		}
+	}
+	read := &reading{tensors: f.set.Tensors(), progress: progress}
+	read.count()
 	f.info.Tensors = []TensorInfo{} // a list also of a file without any, such as a vocabulary's
-	for _, t := range f.set.Tensors() {
+	for _, t := range read.tensors {
 		info := f.tensor(t)
 		if stats {
-			if err := f.stats(&scan{ctx: ctx}, &info); err != nil {
+			shown, rest := read.one(t)
+			if err := f.stats(&scan{ctx: ctx, shown: shown}, &info); err != nil {
 				return nil, err
 			}
+			rest()
 		}
 		f.info.Tensors = append(f.info.Tensors, info)
 	}

@@ -35,7 +35,7 @@ func TestInspectShowsTheSameNumbersInEveryFormat(t *testing.T) {
 			"native":      {native, "model.layers.1.mlp.gate_proj.weight", "model.norm.weight"},
 			"gguf":        {single, "blk.1.ffn_gate.weight", "output_norm.weight"},
 		} {
-			info, err := model.Inspect(ctx, at.path, true, "x86")
+			info, err := model.Inspect(ctx, at.path, true, "x86", nil)
 			require.NoError(t, err)
 			require.Equal(t, format, info.Format)
 			require.NotEmpty(t, info.Tensors)
@@ -61,7 +61,7 @@ func TestInspectShowsTheSameNumbersInEveryFormat(t *testing.T) {
 				}
 			}
 			require.Equal(t, 2, seen, format)
-			plain, err := model.Inspect(ctx, at.path, false, "x86")
+			plain, err := model.Inspect(ctx, at.path, false, "x86", nil)
 			require.NoError(t, err)
 			require.Nil(t, plain.Tensors[0].Ternary)
 			require.Len(t, plain.Tensors, len(info.Tensors))
@@ -78,7 +78,7 @@ func TestInspectSaysWhatIsWrongWithATensorAndGoesOn(t *testing.T) {
 			down[end-2], down[end-1] = 0, 0x7c // infinity
 		}
 	})
-	info, err := model.Inspect(context.Background(), path, true, "x86")
+	info, err := model.Inspect(context.Background(), path, true, "x86", nil)
 	require.NoError(t, err)
 	wrong := 0
 	for _, tensor := range info.Tensors {
@@ -92,9 +92,9 @@ func TestInspectSaysWhatIsWrongWithATensorAndGoesOn(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err = model.Inspect(ctx, path, true, "x86")
+	_, err = model.Inspect(ctx, path, true, "x86", nil)
 	require.ErrorIs(t, err, context.Canceled)
-	_, err = model.Inspect(context.Background(), filepath.Join(t.TempDir(), "nothing"), true, "x86")
+	_, err = model.Inspect(context.Background(), filepath.Join(t.TempDir(), "nothing"), true, "x86", nil)
 	require.Error(t, err)
 }
 
@@ -104,7 +104,7 @@ func TestInspectShowsAnONNXModel(t *testing.T) {
 	m, err := model.Load(context.Background(), path, model.LoadOptions{})
 	require.NoError(t, err)
 	defer m.Close()
-	info, err := model.Inspect(context.Background(), path, true, "x86")
+	info, err := model.Inspect(context.Background(), path, true, "x86", nil)
 	require.NoError(t, err)
 	require.Equal(t, "onnx", info.Format)
 	require.NotEmpty(t, info.Metadata["operations"].(map[string]int)["MatMul"])
@@ -124,7 +124,7 @@ func TestInspectShowsAnONNXModel(t *testing.T) {
 		}
 	}
 	require.Equal(t, 1, seen)
-	floats, err := model.Inspect(context.Background(), filepath.Join("../../tests_go/testdata/onnx", "torchscript.onnx"), true, "x86")
+	floats, err := model.Inspect(context.Background(), filepath.Join("../../tests_go/testdata/onnx", "torchscript.onnx"), true, "x86", nil)
 	require.NoError(t, err)
 	for _, tensor := range floats.Tensors {
 		require.Nil(t, tensor.Ternary)
@@ -138,7 +138,7 @@ func TestInspectSpellsNumbersThatJSONDoesNotHave(t *testing.T) {
 		entries["test.narrow"], entries["test.wide"], entries["test.half"] = float32(nan), inf, float32(0.5)
 		entries["test.list"], entries["test.wides"], entries["test.words"] = []float32{1, float32(nan)}, []float64{inf, 2}, []string{"a"}
 	})
-	info, err := model.Inspect(context.Background(), path, false, "x86")
+	info, err := model.Inspect(context.Background(), path, false, "x86", nil)
 	require.NoError(t, err)
 	for key, want := range map[string]any{
 		"test.narrow": "NaN", "test.wide": "-Inf", "test.half": float32(0.5), "test.list": []any{float32(1), "NaN"}, "test.wides": []any{"-Inf", 2.0},
@@ -154,7 +154,7 @@ func TestRawTensorIsAPieceOfTheFile(t *testing.T) {
 	path, name := filepath.Join(golden, "llama_bitlinear_packed"), "model.norm.weight"
 	whole, err := model.RawTensor(path, name, 0, 1<<30)
 	require.NoError(t, err)
-	info, err := model.Inspect(context.Background(), path, false, "x86")
+	info, err := model.Inspect(context.Background(), path, false, "x86", nil)
 	require.NoError(t, err)
 	for _, tensor := range info.Tensors {
 		if tensor.Name == name {
@@ -183,7 +183,7 @@ func TestInspectRefusesWhatIsNoModel(t *testing.T) {
 	for _, name := range []string{"x.bitnet", "x.onnx", "x.gguf", "x.safetensors"} {
 		path := filepath.Join(dir, name)
 		require.NoError(t, os.WriteFile(path, []byte("not a model, and long enough to have a header"), 0o666))
-		_, err := model.Inspect(context.Background(), path, true, "x86")
+		_, err := model.Inspect(context.Background(), path, true, "x86", nil)
 		require.ErrorIs(t, err, container.ErrFormat, name)
 		require.ErrorContains(t, err, path)
 	}

@@ -50,7 +50,7 @@ type LoadOptions struct {
 	Packing string
 
 	// I2SLayout is the order of codes in I2_S tensors of a GGUF file, one of gguf.I2SLayouts; "" means gguf.I2SX86. Files do not say
-	// which one they have.
+	// which one they have. Another one is refused (ErrOption) of files without such tensors.
 	I2SLayout string
 
 	// Trainable gives the model float32 master weights, see LoadTrainable. HeadFormat must be auto then.
@@ -58,8 +58,12 @@ type LoadOptions struct {
 
 	// Quantize takes the float linears of a Hugging Face checkpoint whose config has no quantization_config as master weights of
 	// ternary ones. Such a model computes something else than the checkpoint did until it is trained. A native file whose layers are all float
-	// is refused (ErrOption).
+	// is refused (ErrOption), and so are files whose layers are ternary anyway.
 	Quantize bool
+
+	// Lenient passes over an I2SLayout or a Quantize that says nothing about the files, which is an error else (ErrOption): for several models of
+	// which an option is about some. Info.Unused lists them.
+	Lenient bool
 
 	// FFNDensity, when not 0, is the share of feed-forward neurons that a random model has open for a token, above 0 and at most 0.5:
 	// that many rows of each gate's weights, twice over, are not zero, and half of those come out positive. For NewRandom, of models
@@ -77,6 +81,8 @@ type LoadOptions struct {
 
 	// Pool gives the memory; nil means pool.Default().
 	Pool *pool.HybridMemoryPool
+
+	plain bool // for loadTrainable, which states a packing itself
 }
 
 // ErrOption is what errors about a bad option of loading or saving match with errors.Is.
@@ -128,6 +134,9 @@ func loadPath(ctx context.Context, path string, o LoadOptions) (*Model, error) {
 		return nil, err
 	} else if native != "" {
 		return loadNative(ctx, native, l)
+	}
+	if err := o.checkResident(path); err != nil {
+		return nil, err
 	}
 	if file := onnxPath(path); file != "" {
 		return loadONNX(ctx, file, l)
@@ -391,6 +400,10 @@ func (l *loader) copyOut(ctx context.Context, files container.Set, plan func() (
 
 // finish brings the weights of a model that was just built into memory and describes them.
 func (l *loader) finish(ctx context.Context, m *Model) error {
+	if err := l.opts.checkTernary(m.Config); err != nil {
+		return err
+	}
+	m.Info.Unused = l.passed
 	if l.opts.Deferred {
 		if err := l.deferWeights(ctx, m); err != nil {
 			return errors.Join(err, m.deferred.close())

@@ -65,6 +65,9 @@ func planGGUF(set gguf.Set, l *loader) (*Model, *ggufSource, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := l.checkUse(set, "gguf", src.quantizes()); err != nil {
+		return nil, nil, err
+	}
 	return m, src, src.settle("a GGUF file of architecture "+cfg.Architecture, func(name string) bool { return name == ropeFactors })
 }
 
@@ -250,6 +253,13 @@ func (s *ggufSource) packValues(panels []byte, w container.View, out, in int, or
 		return 0, err
 	}
 	return quant.Ternarize(panels, dtype, data, out, in)
+}
+
+// quantizes says whether there are layers that may be float and that Quantize makes ternary.
+func (s *ggufSource) quantizes() bool {
+	return s.cfg.Architecture == ArchLlama && slices.ContainsFunc(s.set.Tensors(), func(t container.Info) bool {
+		return strings.HasPrefix(t.Name, "blk.") && len(t.Shape) == 2 && !gguf.IsTernary(t.DType)
+	})
 }
 
 // fullPrecision is the error of a layer that is not ternary, nil where its weights are taken as master weights.

@@ -267,7 +267,7 @@ func TestADirectoryWithOneGGUFModelIsThatModel(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, assets)
 		require.Equal(t, "gguf", verify(t, folder).Format)
-		info, err := model.Inspect(ctx, folder, false, "")
+		info, err := model.Inspect(ctx, folder, false, "", nil)
 		require.NoError(t, err)
 		require.Equal(t, path, info.Path)
 	}

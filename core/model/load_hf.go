@@ -63,6 +63,9 @@ func planHF(ctx context.Context, set container.Set, cfg *Config, l *loader) (*Mo
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := l.checkUse(set, "safetensors", cfg.quantized); err != nil {
+		return nil, nil, err
+	}
 	return m, src.masterRows, hf.settle("a "+cfg.Architecture, src.ignored)
 }
 

@@ -27,6 +27,8 @@ type loader struct {
 
 	module string // whose weights are being planned
 
+	passed []string // options that were passed over, see LoadOptions.Lenient
+
 	mapped []mapped // matrices that were left in a file's mapping
 
 	// wide runs jobs beside each other, for jobs that do not use the worker pool themselves and hold nothing.

@@ -75,7 +75,7 @@ func planONNX(ctx context.Context, file *onnx.Model, l *loader) (*Model, *onnxSo
 		return nil, nil, &container.Error{Kind: ErrUnexpected, Path: file.Path(), Tensor: name, Found: "a weight of shape " + graph.describe(name),
 			Expected: "no such weight in a " + cfg.Architecture}
 	}
-	return m, src, nil
+	return m, src, l.checkUse(file, "onnx", cfg.quantized)
 }
 
 // onnxConfig is the config in the model's metadata, or that of the config.json beside it, or what the graph itself says.

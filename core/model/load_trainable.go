@@ -20,7 +20,7 @@ import (
 // Embedding, head and layers that are not ternary are widened to float32.
 func loadTrainable(ctx context.Context, o LoadOptions, load func(context.Context, LoadOptions) (*Model, error)) (_ *Model, err error) {
 	progress := o.Progress
-	o.Trainable, o.Packing, o.Deferred, o.Progress = false, Packing2Bit, true, nil
+	o.Trainable, o.Packing, o.plain, o.Deferred, o.Progress = false, Packing2Bit, true, true, nil
 	plain, err := load(ctx, o)
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func loadTrainable(ctx context.Context, o LoadOptions, load func(context.Context
 	if err := m.eachWeight(c.linear, c.norm); err != nil {
 		return nil, err
 	}
-	m.Info.Path, m.Info.Metadata, m.Info.Warnings = plain.Info.Path, plain.Info.Metadata, plain.Info.Warnings
+	m.Info.Path, m.Info.Metadata, m.Info.Warnings, m.Info.Unused = plain.Info.Path, plain.Info.Metadata, plain.Info.Warnings, plain.Info.Unused
 	m.files.Store(plain.files.Load())
 	if err := plain.sound(ctx); err != nil { // the masters were copied while its checksums were compared
 		return nil, err

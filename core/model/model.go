@@ -55,6 +55,7 @@ type Info struct {
 
 	Metadata map[string]string `json:"metadata,omitempty"` // free-form entries of the native format
 	Warnings []string          `json:"warnings,omitempty"` // what a user should know about the checkpoint, a sentence each
+	Unused   []string          `json:"unused,omitempty"`   // options that say nothing about the files, with LoadOptions.Lenient
 }
 
 // Block is one transformer layer.

@@ -142,7 +142,7 @@ func planNative(ctx context.Context, f *nativeFile, l *loader) (*Model, error) {
 				Found: container.Clip(f.tensors[t.Name].Layout), Expected: "no such tensor in a " + cfg.Architecture}
 		}
 	}
-	return m, nil
+	return m, l.checkUse(f, "native", false)
 }
 
 // nativeSource is a native file as a source.

@@ -92,7 +92,7 @@ func TestCompressionMakesFilesSmaller(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want, have)
 	require.NotEmpty(t, have)
-	info, err := model.Inspect(context.Background(), packed, true, "")
+	info, err := model.Inspect(context.Background(), packed, true, "", nil)
 	require.NoError(t, err)
 	for _, tensor := range info.Tensors {
 		require.Empty(t, tensor.Error, tensor.Name)

@@ -115,7 +115,12 @@ func TestANativeFileOfFloatLayersIsNotQuantized(t *testing.T) {
 	}
 	ternary := load(t, gpt2Folder, model.LoadOptions{Quantize: true})
 	require.NoError(t, ternary.Save(path, nil))
-	requireSame(t, ternary, load(t, path, model.LoadOptions{Quantize: true}))
+	requireSame(t, ternary, load(t, path, model.LoadOptions{}))
+	_, err := model.Load(context.Background(), path, model.LoadOptions{Quantize: true})
+	require.ErrorIs(t, err, model.ErrOption)
+	lenient := load(t, path, model.LoadOptions{Quantize: true, Lenient: true})
+	requireSame(t, ternary, lenient)
+	require.Equal(t, []string{"quantize"}, lenient.Info.Unused)
 }
 
 func TestTheHeadOfANativeFileCanChangeItsFormat(t *testing.T) {

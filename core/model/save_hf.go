@@ -107,8 +107,8 @@ func (m *Model) SaveHFContext(ctx context.Context, dir string, o HFOptions) erro
 	if cfg.MLPBias && cfg.SubNorms() {
 		return fmt.Errorf("%w: mlp_bias = true, and transformers' %s passes over the biases of its feed-forward network", ErrExport, cfg.Architecture)
 	}
-	if cfg.Architecture == ArchGPT2 && o.LinearClass == BitLinear {
-		return fmt.Errorf("%w: linear_class = %q: expected %q for a %s, which has no packed layers", ErrOption, BitLinear, AutoBitLinear, ArchGPT2)
+	if o.LinearClass != "" && (cfg.Architecture == ArchGPT2 || !cfg.hasTernary()) {
+		return fmt.Errorf("%w: linear_class = '%s': a %s has no packed layers here: expected it to be left out", ErrOption, o.LinearClass, cfg.Architecture)
 	}
 	w := &hfWriter{ctx: ctx, model: m, class: cfg.Quantization.LinearClass, masters: hfMasters[o.Masters], derived: o.Derived}
 	linear, norm := w.linear, w.norm
@@ -118,6 +118,9 @@ func (m *Model) SaveHFContext(ctx context.Context, dir string, o HFOptions) erro
 	}
 	if err := m.eachWeight(linear, norm); err != nil {
 		return err
+	}
+	if o.Derived && !w.lost {
+		return fmt.Errorf("%w: derive_masters = True: the model has master weights of its own: expected it to be left out", ErrOption)
 	}
 	if files, err = withGenerationConfig(files, &cfg); err != nil {
 		return err
@@ -193,6 +196,7 @@ type hfWriter struct {
 	class   string
 	masters string // dtype of master weights; "": packed
 	derived bool
+	lost    bool // there are layers whose masters have to be derived
 	tensors []container.Tensor
 }
 
@@ -308,6 +312,7 @@ func (w *hfWriter) masterOf(name string, l *nn.Linear) (func() (masterRows, erro
 			}
 			stored = rows != nil
 		}
+		w.lost = w.lost || !stored
 		if !stored && !w.derived {
 			return nil, fmt.Errorf("%w: %s is packed: the master weights that its codes were made of are not in the model "+
 				"(derive_masters of a conversion makes others, which compute the same)", ErrExport, name)

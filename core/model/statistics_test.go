@@ -72,10 +72,10 @@ func TestStatisticsTakeTheMemoryOfAPieceInEveryFormat(t *testing.T) {
 		require.NoError(t, m.Close())
 	}
 	for _, path := range paths {
-		_, err := model.Inspect(context.Background(), path, true, "x86") // what is made once does not count
+		_, err := model.Inspect(context.Background(), path, true, "x86", nil) // what is made once does not count
 		require.NoError(t, err)
 		require.Less(t, allocated(func() {
-			info, err := model.Inspect(context.Background(), path, true, "x86")
+			info, err := model.Inspect(context.Background(), path, true, "x86", nil)
 			require.NoError(t, err)
 			for _, tensor := range info.Tensors {
 				require.Empty(t, tensor.Error, tensor.Name)
@@ -131,7 +131,7 @@ func TestReadingAHugeTensorEndsWithItsContext(t *testing.T) {
 	}
 	for _, path := range paths {
 		require.Less(t, allocated(func() {
-			_, err := model.Inspect(&until{context.Background(), 20}, path, true, "x86")
+			_, err := model.Inspect(&until{context.Background(), 20}, path, true, "x86", nil)
 			require.ErrorIs(t, err, context.Canceled, path)
 		}), 4<<20, path)
 	}

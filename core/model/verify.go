@@ -80,11 +80,8 @@ func Verify(ctx context.Context, path string, o LoadOptions, progress func(done,
 			return nil, err
 		}
 	}
-	w := &verifier{ctx: ctx, files: f, tensors: tensors, progress: progress}
-	w.found = make([]Verification, len(w.tensors))
-	for _, t := range w.tensors {
-		w.total += t.Size
-	}
+	w := &verifier{ctx: ctx, files: f, reading: reading{tensors: tensors, progress: progress}, found: make([]Verification, len(tensors))}
+	w.count()
 	cpu.Parallel(len(w.tensors), w)
 	if w.err != nil {
 		return nil, w.err
@@ -117,16 +114,39 @@ func (f *inspected) sound(tensors []container.Info, refused error) []container.I
 
 // verifier looks at the tensors of a model; tensor i is chunk i of a cpu.Task. After the first error the rest is skipped.
 type verifier struct {
-	ctx      context.Context
-	files    *inspected
+	reading
+	ctx   context.Context
+	files *inspected
+	found []Verification
+}
+
+// reading tells how far the tensors of a file have been read.
+type reading struct {
 	tensors  []container.Info
-	found    []Verification
-	progress func(done, total int64)
+	progress func(done, total int64) // may be nil
 	total    int64
 
 	mu   sync.Mutex
 	done int64
-	err  error
+	err  error // after which nobody is told any more
+}
+
+// count adds the tensors up.
+func (w *reading) count() {
+	for _, t := range w.tensors {
+		w.total += t.Size
+	}
+}
+
+// one is how the reader of a tensor tells that so many bytes of it have been read, and at its end that the rest has.
+func (w *reading) one(t container.Info) (shown func(bytes int), rest func()) {
+	left := t.Size // that progress was not told of
+	shown = func(bytes int) {
+		n := min(left, int64(bytes))
+		left -= n
+		w.read(n)
+	}
+	return shown, func() { w.read(left) }
 }
 
 // Run looks at one tensor.
@@ -135,26 +155,21 @@ func (w *verifier) Run(i int) {
 		w.failed(w.ctx.Err())
 		return
 	}
-	rest := w.tensors[i].Size // that progress was not told of
-	read := func(bytes int) {
-		n := min(rest, int64(bytes))
-		rest -= n
-		w.read(n)
-	}
+	read, rest := w.one(w.tensors[i])
 	if err := w.found[i].tensor(w.ctx, w.files, w.tensors[i], read); err != nil {
 		w.failed(err)
 		return
 	}
-	w.read(rest)
+	rest()
 }
 
-func (w *verifier) failed(err error) {
+func (w *reading) failed(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.err = cmp.Or(w.err, err)
 }
 
-func (w *verifier) read(bytes int64) {
+func (w *reading) read(bytes int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.done += bytes

@@ -6,7 +6,11 @@ from dataclasses import asdict, dataclass
 from os import PathLike, fspath
 from typing import Any
 
+from . import _bitnet
+from .configuration import settings
 from .conversion import compare_logits, fixed_logits
+from .errors import ArgumentError
+from .hub import is_local, resolve
 from .model import BitNetModel, I2SLayout
 
 # What a config says of files and not of what the model computes.
@@ -70,23 +74,37 @@ def diff_models(
 
     a, b: as for ``BitNetModel.from_pretrained``, files of any two formats, or models.
     logits: compute them; otherwise only files are read.
-    i2s_layout, quantize, revision, local_files_only: of both, see ``from_pretrained``.
+    i2s_layout, quantize, revision: of both, or of the one that they say something about, see ``from_pretrained``.
     revision_b: of b, where it is another one.
+    local_files_only: download nothing.
 
-    Raises what loading raises.
+    Raises what loading raises, and ArgumentError for an option that is about neither.
     """
+    settings.check()
+    local = [isinstance(one, BitNetModel) or is_local(one) for one in (a, b)]
+    if all(local) and revision is not None:
+        raise ArgumentError(
+            f"revision = {revision!r}: {_name(a)} and {_name(b)} are here, and only repositories of Hugging Face have "
+            "revisions: expected it to be left out"
+        )
+    revisions = (None if local[0] else revision, revision_b if revision_b is not None or local[1] else revision)
+    loading = json.dumps({"i2s_layout": i2s_layout, "quantize": bool(quantize), "lenient": True})
     with ExitStack() as stack:
-        models = [
-            one
-            if isinstance(one, BitNetModel)
-            else stack.enter_context(
-                BitNetModel.from_pretrained(
-                    one, i2s_layout=i2s_layout, quantize=quantize, revision=its, local_files_only=local_files_only
-                )
-            )
-            for one, its in ((a, revision), (b, revision if revision_b is None else revision_b))
-        ]
+        models, unused = [], []
+        for one, its in zip((a, b), revisions, strict=True):
+            if isinstance(one, BitNetModel):
+                models.append(one)
+                unused.append({"i2s_layout", "quantize"})
+                continue
+            path = resolve(one, revision=its, local_files_only=local_files_only).absolute()
+            models.append(stack.enter_context(BitNetModel(_bitnet.load(path, loading, None), path)))
+            unused.append(set(models[-1].info.get("unused", ())))
         left, right = models
+        for name, value, stated in (("i2s_layout", i2s_layout, i2s_layout != "x86"), ("quantize", True, quantize)):
+            if stated and all(name in its for its in unused):
+                raise ArgumentError(
+                    f"{name} = {value!r}: it says nothing about {_name(a)} and {_name(b)}: expected it to be left out"
+                )
         tensors: list[dict[str, Any]] = json.loads(left._model.diff(right._model))
         fields = {name: (left.config.get(name), right.config.get(name)) for name in [*left.config, *right.config]}
         same = difference = None

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
@@ -87,7 +87,8 @@ class Conversion:
         rounds (``rounding``), logits that are apart by no more than rounding explains, an eighth of their standard
         deviation in the root mean square. None without a check.
     rounding: what the format rounds, such as "scales to bfloat16"; None for one that keeps every number.
-    warnings: the texts of the ModelWarnings of writing, such as how many layers the type of a GGUF file has no form for.
+    warnings: the texts of the ModelWarnings of reading, such as that the source looks as if it had another i2s_layout, and of writing, such as
+        how many layers the type of a GGUF file has no form for.
     """
 
     source: str
@@ -146,7 +147,7 @@ def convert(
     derive_masters: write master weights of a source that has only packed ones. They compute the same, but what they were before they
         were packed is lost: all are equally far from changing.
     linear_class: of "hf", see ``save_pretrained``.
-    i2s_layout, quantize, revision, local_files_only: of the source, see ``from_pretrained``.
+    i2s_layout, quantize, revision, local_files_only: of the source, see ``from_pretrained``. I2_S tensors that are written have "x86".
     head_dtype, packing: of a native target, how the head and ternary weights lie in it, see ``from_pretrained``: as the source has them
         unless stated. The int8 scores of an "exact" head are not in files: load with that.
     compression: of a native target, see ``BitNetModel.save_pretrained``.
@@ -160,7 +161,7 @@ def convert(
     there stays, also when the process is killed, whose temporary files the next conversion to the same target takes away.
 
     Raises what loading and saving raise, and ArgumentError for a target that is the source, whose name does not go with the format,
-    for an option that the format does not have, for a target that holds files of something else, and for master weights that the source does not have.
+    for an option that the format does not have or that says nothing about the source, for a target that holds files of something else, and for master weights that the source does not have.
     """
     place = Path(target).expanduser()
     kind = _format(place, to, max_shard_size is not None)
@@ -207,6 +208,7 @@ def convert(
             "architecture": model.config.architectures[0],
             "parameters": model.num_parameters(),
             "source_bytes": _size(path),
+            "warnings": list(model.info.get("warnings", ())),
             "rounding": f"the head to {head_dtype}"
             if head_dtype in ("bfloat16", "float16", "int8", "int4")
             else _ROUNDING.get((kind, linear_class if kind == "hf" else weights)),
@@ -228,9 +230,9 @@ def convert(
             file = place / "model.bitnet" if kind == "native" and place.suffix.lower() != ".bitnet" else place
             if kind == "native":
                 options["max_shard_size"] = 0  # which changes nothing of the size
-            size, warnings = model._save(file, form, options | {"dry_run": True}, None)
+            size, warned = model._save(file, form, options | {"dry_run": True}, None)
             return Conversion(
-                **facts | _rounded(facts, warnings),
+                **_warned(facts, warned),
                 target_bytes=size,
                 written=False,
                 same_argmax=None,
@@ -246,8 +248,8 @@ def convert(
                 before = fixed_logits(original)
         ids = _fixed_ids(model) if check else {}
         with _step(progress, "writing", place) as told:
-            _, warnings = model._save(place, form, options, told)
-    facts |= _rounded(facts, warnings)
+            _, warned = model._save(place, form, options, told)
+    facts = _warned(facts, warned)
     same = difference = different = agrees = None
     if before is not None:
         with _step(progress, "checking", place) as told, _read(place, told) as written:
@@ -267,11 +269,11 @@ def convert(
     )
 
 
-def _rounded(facts: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
-    """The facts about numbers once it is known what was warned of: a GGUF file warns of layers that are float16."""
-    return {
+def _warned(facts: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """The facts once it is known what writing warned of: a GGUF file warns of layers that are float16."""
+    return facts | {
         "rounding": facts["rounding"] or ("scales of some layers to float16" if warnings else None),
-        "warnings": warnings,
+        "warnings": facts["warnings"] + warnings,
     }
 
 

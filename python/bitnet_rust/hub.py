@@ -34,6 +34,8 @@ def resolve(
     """The directory or file of the model called name: a path, a registered name, or a Hugging Face repository.
 
     files: patterns of the files that a download fetches.
+
+    ArgumentError for a revision of what is here already.
     """
     try:
         path = Path(name).expanduser()
@@ -45,6 +47,7 @@ def resolve(
     if found and path.name == "config.json":
         raise ModelNotFoundError(f"{path} is the configuration of a model: pass its directory, {path.parent}")
     if found:
+        _refuse_revision(revision, f"{path} is here")
         return path
     is_path = path.is_absolute() or fspath(name).startswith((".", "~")) or path.suffix.lower() in _FILE_ENDINGS
     if not isinstance(name, str) or is_path:
@@ -64,6 +67,7 @@ def resolve(
         hub_id, here = name, f"there is no directory {name!r} here, and "
     else:
         if entry.embedded is not None:
+            _refuse_revision(revision, f"{entry.name} comes with the package")
             return entry.embedded
         if entry.hub_id is None:
             raise ModelNotFoundError(
@@ -79,6 +83,20 @@ def resolve(
         "token": token,
     }
     return _download(source, here, files)
+
+
+def _refuse_revision(revision: str | None, place: str) -> None:
+    if revision is not None:
+        raise ArgumentError(
+            f"revision = {revision!r}: {place}, and only repositories of Hugging Face have revisions: expected it to be left out"
+        )
+
+
+def is_local(name: str | PathLike[str]) -> bool:
+    """Whether a model of that name is here already, so that it has no revisions."""
+    with suppress(OSError, RuntimeError, ValueError):  # an ArgumentError for an unknown name, too
+        return Path(name).expanduser().exists() or find_model(fspath(name)).embedded is not None
+    return False
 
 
 def name_of(name: str | PathLike[str]) -> str:

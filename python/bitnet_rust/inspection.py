@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
-from os import PathLike
+from os import PathLike, fspath
 from statistics import median
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from . import _bitnet
 from .arrays import whole_number
 from .errors import FormatError
 from .hub import resolve
+from .progress import Progress, progress_of
 
 
 def inspect_model(
@@ -22,12 +23,15 @@ def inspect_model(
     i2s_layout: Literal["x86", "arm64", "row4"] = "x86",
     revision: str | None = None,
     local_files_only: bool = False,
+    progress: Progress | bool | None = None,
 ) -> dict[str, Any]:
     """Lists what the files of a model hold, as they stand there: nothing is converted, and no model is built.
 
     name: as for ``BitNetModel.from_pretrained``.
     stats: read every tensor and describe its numbers.
-    i2s_layout, revision, local_files_only: see ``from_pretrained``.
+    i2s_layout: see ``from_pretrained``; it takes stats, as nothing else depends on it.
+    revision, local_files_only: see ``from_pretrained``.
+    progress: of stats, called as progress(bytes_done, bytes_total); True draws a bar.
 
     Returns a dictionary with "path", "format" ("safetensors", "native", "gguf" or "onnx"), "metadata" and "tensors", a list of
     dictionaries: "name", "dtype" (of a native file the layout), "shape" (of packed weights that of the matrix), "bytes",
@@ -43,7 +47,8 @@ def inspect_model(
     Raises ModelNotFoundError, FormatError, ArgumentError.
     """
     path = resolve(name, revision=revision, local_files_only=local_files_only)
-    info: dict[str, Any] = json.loads(_bitnet.inspect(path.absolute(), bool(stats), i2s_layout))
+    with progress_of(progress, f"reading {fspath(name)}") as told:
+        info: dict[str, Any] = json.loads(_bitnet.inspect(path.absolute(), bool(stats), i2s_layout, told))
     if stats:
         info["summary"] = _summary([t["ternary"] for t in info["tensors"] if "ternary" in t])
     return info

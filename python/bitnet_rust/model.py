@@ -147,11 +147,15 @@ class BitNetModel:
         i2s_layout: how the I2_S tensors of a GGUF file have their codes, which the file does not say: "x86" (the published files),
             "arm64" (quantized on ARM) or "row4" (x86 builds of bitnet.cpp without ACT_PARALLEL). With the wrong one a model
             loads and talks nonsense.
-        revision, cache_dir, local_files_only, token: as in huggingface_hub.
+        revision: branch, tag or commit of a Hugging Face repository.
+        cache_dir, local_files_only, token: as in huggingface_hub, for what is downloaded.
         progress: called as progress(bytes_done, bytes_total) while loading; True draws a bar, in a terminal or a notebook. An
             exception that it raises ends the loading, as Ctrl-C does, and leaves nothing in memory.
 
-        Raises ModelNotFoundError, FormatError, ConfigError, OutOfMemoryError; each names the file and what is wrong.
+        Raises ModelNotFoundError, FormatError, ConfigError, OutOfMemoryError; each names the file and what is wrong. ArgumentError
+        for an option that says nothing about this model: a quantize without float layers, an i2s_layout of others than "x86"
+        without I2_S tensors, a revision of what is here already, resident="map" of anything but a native file, a packing of what has
+        no ternary layers.
         """
         settings.check()
         _device(device)
@@ -168,6 +172,10 @@ class BitNetModel:
         named = file_name(name) if is_file(name) else name_of(cast("str | PathLike[str]", name))
         with tracing.loading(named) as attributes:
             if is_file(name):
+                if revision is not None:
+                    raise ArgumentError(
+                        f"revision = {revision!r}: {named} is a file object: expected it to be left out"
+                    )
                 with progress_of(progress, f"loading {file_name(name)}") as told:
                     model = cls(load_file(name, options, told))
                 model._title = named

@@ -38,14 +38,22 @@ def inspect(
     as_json: AsJSON = False,
 ) -> None:
     """Load a model and show what it is; or list what its files hold, without loading it."""
-    others = {"--tree": tree, "--stats": stats, "--tensors": tensors, "--i2s-layout": i2s_layout != "x86"}
-    if dump is not None and any(others.values()):
-        given = ", ".join(name for name, here in others.items() if here)
-        raise typer.BadParameter(
-            f"shows the bytes of one tensor: does not go together with {given}", param_hint="--hex"
-        )
-    if tree and stats:
-        raise typer.BadParameter("shows no numbers: does not go together with --stats", param_hint="--tree")
+    about_loading = {
+        "--head-dtype": head_dtype != "auto", "--packing": packing != "auto", "--quantize": quantize,
+        "--i2s-layout": i2s_layout != "x86" and not stats,
+    }  # fmt: skip
+    shows = {"--hex": dump is not None, "--tree": tree, "--stats": stats, "--tensors": tensors}
+    for option, what, others in (
+        ("--hex", "shows the bytes of one tensor", {"--tree", "--stats", "--tensors"}),
+        ("--tree", "shows neither numbers nor metadata", {"--stats", "--tensors"}),
+        ("--stats", "loads no model", set()),
+        ("--tensors", "loads no model", set()),
+    ):
+        given = [
+            name for name, here in (shows | about_loading).items() if here and name in others | about_loading.keys()
+        ]
+        if shows[option] and given:
+            raise typer.BadParameter(f"{what}: does not go together with {', '.join(given)}", param_hint=option)
     place: Any = {"revision": revision, "local_files_only": offline}
     if dump is not None:
         _dump(model, dump, place, as_json)
@@ -103,8 +111,7 @@ def _dump(model: str, what: str, place: Any, as_json: bool) -> None:
 def _inspect_files(model: str, stats: bool, tree: bool, reading: Any, as_json: bool) -> None:
     from ..inspection import inspect_model, tree_lines
 
-    with working("reading"):
-        info = inspect_model(model, stats=stats, **reading)
+    info = inspect_model(model, stats=stats, progress=watched(), **reading)
     if as_json:
         print_json(info)
         return
@@ -309,6 +316,7 @@ def _show_conversion(done: "Conversion") -> None:
     ]
     size = f"{done.target_bytes / 1e6:,.1f} MB"
     rows.append(["written", size if done.written else f"nothing: a dry run of {size}"])
+    rows += [["warning", warning] for warning in done.warnings]
     if done.same_argmax is not None and done.max_difference is not None:
         rows.append(
             [

@@ -12,7 +12,9 @@ from ..model_options import Resident as Resident
 from ..model_options import Revision as Revision
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Model directory, registered name or hub id.")]
-I2SLayout = Annotated[Literal["x86", "arm64", "row4"], typer.Option(help="How I2_S tensors lie in a GGUF file.")]
+I2SLayout = Annotated[
+    Literal["x86", "arm64", "row4"], typer.Option(help="How I2_S tensors lie in the GGUF file that is read.")
+]
 Quantize = Annotated[
     bool, typer.Option("--quantize", help="Take the float layers of a Llama or GPT-2 as masters of ternary ones.")
 ]

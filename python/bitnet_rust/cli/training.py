@@ -124,7 +124,7 @@ def finetune(
     overwrite: Overwrite = False,
     i2s_layout: Annotated[
         Literal["x86", "arm64", "row4"] | None,
-        typer.Option(help="How I2_S tensors lie in a GGUF file.", show_default="x86"),
+        typer.Option(help="How I2_S tensors lie in the GGUF file that is read.", show_default="x86"),
     ] = None,
     quantize: Quantize = False,
     threads: Threads = None,
