@@ -20,6 +20,7 @@ from bitnet_rust.engine import Handle
 from bitnet_rust.server import ServerOptions, create_app
 from bitnet_rust.server.beside import Beside
 from bitnet_rust.server.errors import APIError
+from bitnet_rust.server.lifecycle import listening
 from bitnet_rust.server.service import Service
 from serving import Served
 
@@ -528,3 +529,19 @@ def test_an_address_that_is_taken_is_said_in_one_line(server: Served, endless: P
     status, _, err = bitnet("serve", "--model", str(endless), "--port", str(port))
     assert status == 1
     assert f"cannot listen on {host}:{port}" in err
+
+
+def test_what_is_written_to_a_client_is_sent_at_once() -> None:
+    async def main() -> int:
+        options: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            options.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with listening("127.0.0.1", 0) as place:
+            async with await asyncio.start_server(connected, sock=place):
+                with socket.create_connection(place.getsockname()):
+                    return await options
+
+    assert asyncio.run(main()) != 0
