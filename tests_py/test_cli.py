@@ -435,6 +435,7 @@ def test_errors_are_json_where_the_result_or_the_log_is(
         ("perplexity text.txt --window 8 --stride 9", "--stride 9: expected 1 <= stride < --window 8"),
         ("perplexity text.txt --stride 0", "--stride 0: expected 1 <= stride < window = 256"),
         ("eval --data none", "--data: there is no none"),
+        ("eval --data ids.bin", "such as \"uint16\" for nanoGPT's files; pass --dtype"),
         ("bench serve --url http://127.0.0.1:9", "--model is missing: expected the name that the server gives its model"),
         ("bench decode --model bitnet-shakespeare --shape 2b", "--shape 2b: expected 'from-model', or none, with --model bitnet-shakespeare"),
         ("convert bitnet-shakespeare x", "x may be of several formats: expected --to one of native, hf, "),
@@ -460,12 +461,27 @@ def test_errors_name_the_options_that_were_typed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("First Citizen: speak. " * 60)
+    Path("ids.bin").write_bytes(bytes(4096))
     Path("talks.jsonl").write_text('{"prompt": "Who is there?", "completion": "A friend."}\n' * 20)
     status, out, err = bitnet(*shlex.split(command))
     assert (status, out) == (1, "")
     assert says in err
     assert err.startswith("bitnet: ")
     assert json.loads(bitnet(*shlex.split(command), "--json")[2])["error"] == err.removeprefix("bitnet: ").rstrip()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--cors-origin foo", "--cors-origin foo: expected scheme, name and port"),
+        ("--allowed-host http://x", "--allowed-host http://x: expected a name or an address"),
+        ("--api-key-file none", "the API keys in none cannot be read: No such file or directory"),
+    ],
+)
+def test_errors_of_serve_name_its_options(bitnet: Terminal, options: str, says: str) -> None:
+    status, out, err = bitnet("serve", "--log-format", "text", *options.split())
+    assert (status, out) == (1, "")
+    assert err.startswith(f"bitnet: {says}")
 
 
 def test_errors_name_the_variable_and_the_file_where_an_option_was_given_there(

@@ -203,15 +203,15 @@ def _print_verification(found: "Verification") -> None:
     means = [norm["mean"] for norm in found.norms]
     spread = f", means from {min(means):.4g} to {max(means):.4g}" if means else ""
     sums = f"{found.checksums} compared" if found.checksums else "the format has none"
-    count = len(found.warnings)
-    warned = f", {count} warning{'s' * (count > 1)}" if count else ""
+    problems, warnings = len(found.problems), len(found.warnings)
+    warned = f", {warnings} warning{'s' * (warnings > 1)}" if warnings else ""
     rows = [
         ["path", found.path],
         ["format", found.format or "unknown"],
         ["tensors", f"{found.tensors:,}, {found.bytes / 1e6:,.1f} MB"],
         ["checksums", sums],
         ["norms", f"{len(found.norms)}{spread}"],
-        ["result", ("sound" if found.ok else f"{len(found.problems)} problems") + warned],
+        ["result", ("sound" if found.ok else f"{problems} problem{'s' * (problems > 1)}") + warned],
     ]
     print_table(["", ""], rows)
     for kind, notes in (("problem", found.problems), ("warning", found.warnings)):

@@ -234,5 +234,5 @@ def tokenize(
         return
     typer.echo(
         f"{result['path']}: {result['tokens']:,} tokens ({result['dtype']}) of {result['documents']:,} "
-        f"documents, {result['bytes'] / result['tokens']:.2f} bytes a token, vocabulary of {result['vocab_size']:,}"
+        f"document{'s' * (result['documents'] != 1)}, {result['bytes'] / result['tokens']:.2f} bytes a token, vocabulary of {result['vocab_size']:,}"
     )

@@ -11,11 +11,13 @@ from .defaults import expected, option_names, variable
 # Arguments and fields of recipes whose options have other names.
 _OTHER_NAMES = {
     "num_threads": "threads", "vocab_size": "train_bpe", "use_cache": "no_cache",
+    "cors_origins": "cors_origin", "allowed_hosts": "allowed_host",
     "model.pretrained": "model", "data.train": "data", "data.eval": "eval_data",
     "export.formats": "export", "export.gguf_type": "type",
 }  # fmt: skip
 _SECTIONS = ("model", "data", "training", "export")
 _HINT = re.compile(r" \(on the command line:? --[\w-]+\)")
+_CALL = re.compile(r'TokenFile\("[^"]*", dtype=\.\.\.\)')  # where a command has --dtype
 _VALUE = r"""'[^']*'(?: or '[^']*')*|"[^"]*"|\[[^\]]*\]|\S+?(?=[:;,)]*(?:\s|$))"""
 
 
@@ -56,7 +58,7 @@ def in_options(context: Any) -> Callable[[str], str]:
         rf"(?<![\w.\-/'\"`])(?P<argument>{names})(?![\w./\-'`])"
         rf"(?:(?P<equals> = |=)(?P<value>{_VALUE})?|(?P<missing> is missing)|(?P<colon>: ))?"
     )
-    return lambda text: pattern.sub(replaced, _HINT.sub("", text))
+    return lambda text: pattern.sub(replaced, _CALL.sub("--dtype", _HINT.sub("", text)))
 
 
 def _is_flag(option: Any) -> bool:

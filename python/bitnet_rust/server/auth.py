@@ -49,7 +49,8 @@ def _in_file(path: Path) -> Iterable[APIKey]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise FileSystemError(f"the API keys in {path} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FileSystemError(f"the API keys in {path} cannot be read: {reason}") from error
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words or words[0].startswith("#"):
