@@ -26,9 +26,10 @@ def greedy_tokens(file: Path, prompts: list[list[int]], lengths: list[int]) -> l
     return answers
 
 
-def logits(file: Path, ids: list[int]) -> np.ndarray:
-    """float32 [len(ids), vocabulary]."""
-    model = _load(file, n_ctx=64, logits_all=True)
+def logits(file: Path, ids: list[int], whole_cache: bool = False) -> np.ndarray:
+    """float32 [len(ids), vocabulary]; with whole_cache keys and values are float32, and not float16."""
+    cache = {"type_k": 0, "type_v": 0} if whole_cache else {}
+    model = _load(file, n_ctx=64, logits_all=True, **cache)
     model.eval(ids)
     return np.array(model.scores[: len(ids)])
 
