@@ -18,6 +18,7 @@ from bitnet_rust import (
     ArgumentError,
     BitNetModel,
     ModelNotFoundError,
+    _bitnet,
     build_info,
     conversion,
     convert,
@@ -262,14 +263,22 @@ def test_a_native_file_gets_the_head_that_is_asked_for(head: str, shakespeare: B
         assert written.generate("First Citizen:") == wanted.generate("First Citizen:")
 
 
-@pytest.mark.skipif("avx512vbmi" not in build_info()["features"], reason="needs AVX-512 VBMI")
-def test_a_native_file_gets_the_packing_that_is_asked_for(tmp_path: Path) -> None:
-    small = convert("bitnet-shakespeare", tmp_path / "small.bitnet", packing="base3")
-    large = convert("bitnet-shakespeare", tmp_path / "large.bitnet")
-    assert (small.weights, small.max_difference, large.weights) == ("base3", 0, "2bit")
-    assert small.target_bytes < large.target_bytes
-    with BitNetModel.from_pretrained(tmp_path / "small.bitnet") as model:
-        assert model.packing == "base3"
+@pytest.mark.parametrize("isa", ["scalar", None])
+def test_a_native_file_gets_the_packing_that_is_asked_for_on_every_processor(isa: str | None, tmp_path: Path) -> None:
+    active = build_info()["isa"]
+    _bitnet.set_isa(isa or active)
+    try:
+        small = convert("bitnet-shakespeare", tmp_path / "small.bitnet", packing="base3")
+        large = convert("bitnet-shakespeare", tmp_path / "large.bitnet")
+        again = convert(tmp_path / "small.bitnet", tmp_path / "again.bitnet", compression="zstd")
+        wide = convert(tmp_path / "small.bitnet", tmp_path / "wide.bitnet", packing="2bit")
+        with BitNetModel.from_pretrained(tmp_path / "small.bitnet") as model:
+            assert model.packing == ("base3" if "avx512vbmi" in build_info()["features"] and isa is None else "2bit")
+    finally:
+        _bitnet.set_isa(active)
+    assert [c.weights for c in (small, large, again, wide)] == ["base3", "2bit", "base3", "2bit"]
+    assert {c.max_difference for c in (small, large, again, wide)} == {0}
+    assert small.target_bytes < large.target_bytes == wide.target_bytes
 
 
 @pytest.mark.parametrize(

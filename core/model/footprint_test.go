@@ -50,7 +50,7 @@ func TestTheCheckBeforePlanningCountsWhatTheModelTakes(t *testing.T) {
 			AttentionBias: true, Quantization: Quantization{ModulesToNotConvert: []string{"q_proj"}}},
 		{VocabSize: 100, HiddenSize: 64, IntermediateSize: 88, NumHiddenLayers: 3, NumAttentionHeads: 4, DType: "float16"},
 	} {
-		for _, packing := range packings() {
+		for _, packing := range []string{Packing2Bit, PackingBase3} {
 			o := LoadOptions{HeadFormat: "int8", Packing: packing}
 			m, err := NewRandom(&c, 1, o)
 			require.NoError(t, err)

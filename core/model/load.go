@@ -425,6 +425,10 @@ func (l *loader) finish(ctx context.Context, m *Model) error {
 	m.Info.Parameters = m.Config.ParameterCount()
 	m.Info.WeightBytes = m.weightBytes()
 	m.Info.Packing = m.packing()
+	if m.Info.Packing == PackingBase3 && !l.opts.Deferred && !cpu.Base3Ready() {
+		m.Info.Warnings = append(m.Info.Warnings, fmt.Sprintf("packing %q: instruction set %v has no kernels for it, and unpacks weights for every step: a token takes ten times as long or more; "+
+			"%q computes the same", PackingBase3, cpu.Active(), Packing2Bit))
+	}
 	m.Info.HeadFormat = headFormatName(m.Head.Proj.Dense.Format)
 	if m.Head.Scores != nil {
 		m.Info.HeadFormat = HeadExact

@@ -12,12 +12,13 @@ import (
 
 // How the ternary weights that every token reads lie in memory (LoadOptions.Packing).
 const (
-	PackingAuto  = "auto"  // as the native file has them where this processor is fast with it, and else with two bits a weight
+	PackingAuto  = "auto"  // as the native file has them where this processor is fast with it or weights are Deferred, and else with two bits a weight
 	Packing2Bit  = "2bit"  // two bits a weight
 	PackingBase3 = "base3" // 1.6 bits a weight, five in a byte
 )
 
-// checkPacking refuses an unknown packing, and base 3 where there are no kernels for it.
+// checkPacking refuses an unknown packing, and base 3 in a model that is trained. A processor without kernels for base 3 unpacks it step by step: a file
+// for another machine may be made on any.
 func (o *LoadOptions) checkPacking() error {
 	switch o.Packing {
 	case "", PackingAuto, Packing2Bit:
@@ -29,18 +30,16 @@ func (o *LoadOptions) checkPacking() error {
 	if o.Trainable {
 		return fmt.Errorf("%w: packing %q: must be %s or %s in a model that is trained", ErrOption, o.Packing, PackingAuto, Packing2Bit)
 	}
-	if !cpu.Base3Ready() {
-		return fmt.Errorf("%w: packing %q: needs a processor with AVX-512 VBMI and the instruction set avx512 or amx; in use here: %v", ErrOption, o.Packing, cpu.Active())
-	}
 	return nil
 }
 
-// packed is the layout of a matrix whose own one is layout: of a file, or of a config. Lines stay as they are, since they are for skipping.
+// packed is the layout of a matrix whose own one is layout: of a file, or of a config. Lines stay as they are, since they are for skipping. What is
+// deferred goes to another file as it is.
 func (o *LoadOptions) packed(layout quant.Layout) quant.Layout {
 	switch {
 	case layout == quant.Panel16 && o.Packing == PackingBase3:
 		return quant.Base3
-	case layout == quant.Base3 && (o.Packing == Packing2Bit || !cpu.Base3Ready()):
+	case layout == quant.Base3 && (o.Packing == Packing2Bit || o.Packing != PackingBase3 && !o.Deferred && !cpu.Base3Ready()):
 		return quant.Panel16
 	}
 	return layout

@@ -135,7 +135,8 @@ class BitNetModel:
             and copied in the background while the model already runs.
         packing: how ternary weights lie in memory. "base3" packs five in a byte, four fifths of the bytes of "2bit", and gives
             the same bits: one sequence, whose speed is that of reading the weights, decodes up to a seventh faster where they do
-            not fit the processor's caches; steps with a few rows become a little slower. It needs a processor with AVX-512 VBMI. The
+            not fit the processor's caches; steps with a few rows become a little slower. A processor without AVX-512
+            VBMI has no kernels for it: a token takes ten times as long or more, which is a ModelWarning. The
             up and down projections of models with squared ReLU keep two bits, as neurons that are off are not read. Saved models
             keep it. "auto" takes a native file as it is, on a processor without AVX-512 VBMI with two bits, and else "2bit".
         trainable: keep float32 master weights and gradients for ``Trainer``, as in ``from_config``; head_dtype must be
