@@ -21,7 +21,7 @@ import (
 // FileInfo is what the files of a model hold, as they stand there: no model is built of them.
 type FileInfo struct {
 	Path     string         `json:"path"`     // of the file or directory
-	Format   string         `json:"format"`   // "safetensors", "native", "gguf" or "onnx"
+	Format   string         `json:"format"`   // "safetensors", "native", "gguf", "onnx" or "checkpoint"
 	Metadata map[string]any `json:"metadata"` // of the header, by key
 	Tensors  []TensorInfo   `json:"tensors"`  // in the order of the files
 }
@@ -120,6 +120,9 @@ type inspected struct {
 
 // openInspected opens the files of a model of any format.
 func openInspected(path, i2sLayout string) (*inspected, error) {
+	if !isDir(path) && fileKindOf(path) == kindCheckpoint {
+		return inspectSnapshot(path)
+	}
 	native, err := nativePath(path)
 	switch {
 	case err != nil:

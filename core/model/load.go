@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -205,6 +204,9 @@ func nativePath(path string) (string, error) {
 		return "", fmt.Errorf("model: %w", err)
 	}
 	if !info.IsDir() {
+		if err := checkName(path); err != nil {
+			return "", err
+		}
 		if isNative(path) {
 			return path, nil
 		}
@@ -228,15 +230,7 @@ func nativePath(path string) (string, error) {
 	if file, err := ggufPath(path); file != "" || err != nil {
 		return "", err
 	}
-	if entries, err := os.ReadDir(path); err == nil {
-		for _, e := range entries {
-			if isPickle(e.Name()) {
-				return "", pickleError(filepath.Join(path, e.Name()))
-			}
-		}
-	}
-	return "", fmt.Errorf("model: directory %s holds none of %s, %s, %s, %s, %s, and no %s file: %w", path, NativeName, NativeIndex, safetensors.SingleName, safetensors.IndexName,
-		ONNXName, GGUFExt, fs.ErrNotExist)
+	return "", noModelIn(path)
 }
 
 // onnxPath returns the ONNX file that path, of something that is no native model, means; "" when it means a Hugging Face checkpoint.

@@ -60,6 +60,9 @@ func planHF(ctx context.Context, set container.Set, cfg *Config, l *loader) (*Mo
 		return nil, nil, err
 	}
 	m, err := build(cfg, src)
+	if name := filepath.Base(set.Path()); errors.Is(err, container.ErrTensorMissing) && name != safetensors.SingleName && safetensors.IsShard(name, ".safetensors") {
+		return nil, nil, otherError(set.Path(), "one of several files of a model", "its directory, or its "+safetensors.IndexName)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -52,7 +52,7 @@ func LoadReader(ctx context.Context, r io.ReaderAt, size int64, name string, o L
 		}
 		f, err := readNative(file)
 		if err != nil {
-			return nil, err
+			return nil, notNative(r, name, err)
 		}
 		files := map[string]string{}
 		if err := f.assets(ctx, files); err != nil {

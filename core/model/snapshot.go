@@ -106,10 +106,10 @@ func ReadSnapshot(path string) (*Snapshot, error) {
 	for i, t := range s.Tensors {
 		want, listed := table[t.Name]
 		if !listed {
-			return nil, &container.Error{Kind: ErrUnexpected, Path: path, Tensor: t.Name, Found: "a tensor", Expected: "an entry in the metadata's " + keyTensors}
+			return nil, unlisted(path, t.Name)
 		}
-		if sums[i].sum != want {
-			return nil, &container.Error{Kind: ErrChecksum, Path: path, Tensor: t.Name, Field: "crc32c", Found: sums[i].sum.String(), Expected: want.String()}
+		if err := sums[i].sum.compare(want, path, t.Name); err != nil {
+			return nil, err
 		}
 	}
 	return s, nil
@@ -137,6 +137,19 @@ func snapshotTable(file *safetensors.File) (table map[string]checksum, err error
 		return nil, f.metaError(keyTensors, err.Error(), "a JSON object from tensor to checksum")
 	}
 	return table, nil
+}
+
+// unlisted is the error about a tensor without a checksum.
+func unlisted(path, tensor string) error {
+	return &container.Error{Kind: ErrUnexpected, Path: path, Tensor: tensor, Found: "a tensor", Expected: "an entry in the metadata's " + keyTensors}
+}
+
+// compare is an error unless the checksum is the one that a tensor should have.
+func (c checksum) compare(want checksum, path, tensor string) error {
+	if c == want {
+		return nil
+	}
+	return &container.Error{Kind: ErrChecksum, Path: path, Tensor: tensor, Field: "crc32c", Found: c.String(), Expected: want.String()}
 }
 
 func textSum(texts ...string) (sum checksum) {

@@ -16,7 +16,7 @@ import (
 // Verification says what was found in the files of a model.
 type Verification struct {
 	Path      string      `json:"path"`      // of the file or directory
-	Format    string      `json:"format"`    // "safetensors", "native", "gguf", "onnx"; "" of files that cannot be opened
+	Format    string      `json:"format"`    // "safetensors", "native", "gguf", "onnx", "checkpoint"; "" of files that cannot be opened
 	Tensors   int         `json:"tensors"`   // that were read
 	Bytes     int64       `json:"bytes"`     // of them, as the files have them
 	Checksums int         `json:"checksums"` // of tensors that were compared; other formats than the native one have none
@@ -228,7 +228,7 @@ func (r *Verification) tensor(ctx context.Context, f *inspected, t container.Inf
 		if s.NotFinite > 0 {
 			bad("%d numbers are NaN or infinite", s.NotFinite)
 		}
-		if isNorm(t.Name) {
+		if isNorm(t.Name) && !isMoment(t.Name) {
 			r.Norms = append(r.Norms, NormStats{t.Name, s.Min, s.Max, s.Mean, s.Std})
 			if s.Min == 0 && s.Max == 0 {
 				warn("every weight of a norm is 0")

@@ -14,6 +14,14 @@ from .registry import HUB_ID, find_model
 _FILES = ("*.json", "*.safetensors", "*.jinja", "*.bitnet", "README.md")
 # Tokenizers without a tokenizer.json, of which the error about it tells.
 _OTHER_TOKENIZERS = ("tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
+# What lies in the directory of a model, and is none.
+_BESIDE = dict.fromkeys(
+    (
+        *_OTHER_TOKENIZERS, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+        "chat_template.jinja", "chat_template.json", "generation_config.json", "recipe.yaml", "train.jsonl", "README.md",
+    ),
+    "belongs to a model",
+) | {"config.json": "is the configuration of a model"}  # fmt: skip
 # With none of the weights among them, a repository may have one model in a file of another kind.
 _WEIGHTS = ("*.safetensors", "*.bitnet")
 _OTHERS = (".gguf", ".onnx")
@@ -44,8 +52,8 @@ def resolve(
             raise ValueError("a path has no null character")
     except (RuntimeError, ValueError) as error:  # RuntimeError: the home of nobody
         raise ModelNotFoundError(f"there is no {name!r}: {error}") from error
-    if found and path.name == "config.json":
-        raise ModelNotFoundError(f"{path} is the configuration of a model: pass its directory, {path.parent}")
+    if found and path.name in _BESIDE and files is _FILES:
+        raise ModelNotFoundError(f"{path} {_BESIDE[path.name]}: pass its directory, {path.parent}")
     if found:
         _refuse_revision(revision, f"{path} is here")
         return path

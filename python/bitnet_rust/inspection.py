@@ -27,13 +27,13 @@ def inspect_model(
 ) -> dict[str, Any]:
     """Lists what the files of a model hold, as they stand there: nothing is converted, and no model is built.
 
-    name: as for ``BitNetModel.from_pretrained``.
+    name: as for ``BitNetModel.from_pretrained``, or a checkpoint of a training run.
     stats: read every tensor and describe its numbers.
     i2s_layout: see ``from_pretrained``; it takes stats, as nothing else depends on it.
     revision, local_files_only: see ``from_pretrained``.
     progress: of stats, called as progress(bytes_done, bytes_total); True draws a bar.
 
-    Returns a dictionary with "path", "format" ("safetensors", "native", "gguf" or "onnx"), "metadata" and "tensors", a list of
+    Returns a dictionary with "path", "format" ("safetensors", "native", "gguf", "onnx" or "checkpoint"), "metadata" and "tensors", a list of
     dictionaries: "name", "dtype" (of a native file the layout), "shape" (of packed weights that of the matrix), "bytes",
     "offset" in the file's data, "file", and with stats one of
 

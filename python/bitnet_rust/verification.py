@@ -15,10 +15,10 @@ class Verification:
     """What was found in the files of a model.
 
     path: the file or directory that was looked at.
-    format: "safetensors", "native", "gguf" or "onnx"; empty of files that cannot be opened.
+    format: "safetensors", "native", "gguf", "onnx", or "checkpoint" of a training run; empty of files that cannot be opened.
     tensors: how many were read: 0 where the structure of the files is wrong.
     bytes: of them, as the files have them.
-    checksums: how many were compared with a checksum: all of a native file; other formats have none.
+    checksums: how many were compared with a checksum: all of a native file and of a checkpoint; other formats have none.
     problems: why the model will not load, or is not what was saved: "check" is "structure", "checksum" or "values";
         "tensor", which may be empty; "message".
     warnings: the same of what a trained model does not have, such as a matrix of zeros, and what loading warns of.
@@ -58,7 +58,7 @@ def verify_model(
     ternary codes that are no weights, and scales that are not positive. It takes a few megabytes, whatever the model.
     A tensor of a wrong type or shape is not read, and none is where one is missing or the configuration is wrong.
 
-    name: as for ``BitNetModel.from_pretrained``.
+    name: as for ``BitNetModel.from_pretrained``, or a checkpoint of a training run, which is looked at as far as numbers go.
     i2s_layout, quantize, revision, local_files_only: see ``from_pretrained``.
     progress: called as progress(bytes_done, bytes_total); True draws a bar.
 

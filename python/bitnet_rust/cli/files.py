@@ -115,7 +115,7 @@ def _inspect_files(model: str, stats: bool, tree: bool, reading: Any, as_json: b
     if as_json:
         print_json(info)
         return
-    print_table(["", ""], [["path", info["path"]], ["format", info["format"]]])
+    print_table(["", ""], [["path", info["path"]], ["format", _FORMATS.get(info["format"], info["format"])]])
     print()
     if tree:
         for line in tree_lines(info["tensors"]):
@@ -199,6 +199,9 @@ def verify(
         raise typer.Exit(1)
 
 
+_FORMATS = {"": "unknown", "checkpoint": "a checkpoint of a training run, which --resume goes on with"}
+
+
 def _print_verification(found: "Verification") -> None:
     means = [norm["mean"] for norm in found.norms]
     spread = f", means from {min(means):.4g} to {max(means):.4g}" if means else ""
@@ -207,7 +210,7 @@ def _print_verification(found: "Verification") -> None:
     warned = f", {warnings} warning{'s' * (warnings > 1)}" if warnings else ""
     rows = [
         ["path", found.path],
-        ["format", found.format or "unknown"],
+        ["format", _FORMATS.get(found.format, found.format)],
         ["tensors", f"{found.tensors:,}, {found.bytes / 1e6:,.1f} MB"],
         ["checksums", sums],
         ["norms", f"{len(found.norms)}{spread}"],
