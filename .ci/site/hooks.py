@@ -72,6 +72,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         if _COMMANDS not in markdown:
             _log.warning(f"{page.file.src_uri} has no line {_COMMANDS}")
         markdown = markdown.replace(_COMMANDS, command_pages())
+    if page.file.src_uri.startswith("reference/go/"):
+        page.meta["search"] = {"boost": 0.1}  # after pages for users, of whom few read Go
     parts = _FENCE.split(markdown)  # code stays as it is
     return "".join(part if part.startswith("```") else _on_the_site(part, page, files) for part in parts)
 
