@@ -340,12 +340,45 @@ def test_finetune_names_what_is_missing(bitnet: Terminal, tmp_path: Path) -> Non
         ("gguf_type=[1]", "export.gguf_type = [1]: expected one of i2_s"),
         ('formats=[["a"]]', "export.formats = [['a']]: expected a list of hf, hf-master, gguf"),
         ("formats=5", "export.formats = 5: expected a list"),
+        ("masters=bfloat16", "export.masters = 'bfloat16': expected hf-master among export.formats, found hf, gguf"),
     ],
 )
 def test_exports_are_checked_before_the_run(setting: str, message: str, bitnet: Terminal, tmp_path: Path) -> None:
     command = ("finetune", "--model", str(MASTERS), "--data", "x.jsonl", "--out", str(tmp_path / "out"))
     status, _, err = bitnet(*command, "--set", f"export.{setting}")
     assert (status, message in err) == (1, True), err
+
+
+def test_options_of_exports_that_are_not_asked_for_are_refused(bitnet: Terminal, tmp_path: Path) -> None:
+    """Those of a recipe go with the formats that an option replaces."""
+    (tmp_path / "x.jsonl").write_text('{"text": "a text"}')
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: {{pretrained: {MASTERS}}}\nexport: {{formats: [gguf], gguf_type: f16}}\n")
+    command = ("finetune", "--data", str(tmp_path / "x.jsonl"), "--out", str(tmp_path / "out"), "--export", "hf")
+    status, _, err = bitnet(*command, "--model", str(MASTERS), "--type", "tq2_0")
+    assert (status, err) == (1, "bitnet: --type tq2_0: expected gguf among --export, found hf\n")
+    status, _, err = bitnet(*command, "--config", str(recipe), "--chat-template", str(recipe))
+    assert (status, err) == (1, f"bitnet: --chat-template {recipe}: expected conversations with it, found texts\n")
+
+
+@pytest.mark.filterwarnings("ignore:data. 1 of 2 examples have nothing to learn from")
+def test_conversations_in_which_the_assistant_says_nothing_are_refused(
+    bitnet: Terminal, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    record = {"messages": [{"role": "user", "content": "Who is there?"}]}
+    said = "none of 3 conversations has a message of the assistant, or a completion: expected some"
+    tokenizer.chat_template = LLAMA3
+    with BitNetModel.from_pretrained(MASTERS, trainable=True) as model:
+        model.tokenizer = tokenizer
+        with pytest.raises(ArgumentError, match=f"^data: {said}"):
+            Trainer(model, max_steps=1, context_length=32).dataset([record] * 3, "data")
+        answered = {"messages": [*record["messages"], {"role": "assistant", "content": "Nay."}]}
+        assert Trainer(model, max_steps=1, context_length=64).dataset([record, answered], "data")
+    (tmp_path / "x.jsonl").write_text((json.dumps(record) + "\n") * 3)
+    command = ("finetune", "--model", "bitnet-shakespeare", "--data", str(tmp_path / "x.jsonl"), "--eval-fraction", "0")
+    status, _, err = bitnet(*command, "--out", str(tmp_path / "out"), "--quiet")
+    assert status == 1
+    assert err.startswith(f"bitnet: --data: {said}")
 
 
 def test_a_layout_is_checked_before_the_data(bitnet: Terminal, tmp_path: Path) -> None:

@@ -41,6 +41,28 @@ def test_a_native_file_of_floats_is_not_quantized(tmp_path: Path) -> None:
         BitNetModel.from_pretrained(tmp_path / "m.bitnet", quantize=True)
 
 
+def test_the_default_ids_of_a_config_are_not_those_of_a_small_vocabulary(tmp_path: Path) -> None:
+    """GPT2Config says 50256 unless it is told otherwise, and transformers runs such a model."""
+    shape = {
+        "architectures": ["GPT2LMHeadModel"],
+        "vocab_size": 64,
+        "n_embd": 32,
+        "n_layer": 1,
+        "n_head": 2,
+        "n_positions": 32,
+    }
+    BitNetModel.from_config(shape).save_pretrained(tmp_path, format="hf")
+    config = json.loads((tmp_path / "config.json").read_text())
+    ids = {"bos_token_id": 50256, "eos_token_id": 50256}
+    (tmp_path / "config.json").write_text(json.dumps(config | ids))
+    (tmp_path / "generation_config.json").write_text(json.dumps(ids | {"_from_model_config": True}))
+    with BitNetModel.from_pretrained(tmp_path) as model:
+        assert (model.config.bos_token_id, model.config.eos_token_id) == (None, None)
+        assert len(model.generate([1, 2], max_new_tokens=20)) == 20
+    with pytest.raises(ConfigError, match="bos_token_id = 64: must be a token id, 0 to 63"):
+        BitNetModel.from_config(shape | {"bos_token_id": 64})
+
+
 def test_positions_end_with_the_table() -> None:
     model = BitNetModel.from_pretrained(PARITY / "gpt2_float32")
     with pytest.raises(ArgumentError, match="max_position_embeddings = 40"):

@@ -134,6 +134,16 @@ def test_a_module_of_nanogpt_computes_the_same_here(bias: bool, activation: Any)
     assert np.array_equal(wrapped.forward(IDS), model.forward(IDS))
 
 
+def test_a_small_vocabulary_has_not_the_default_ids_of_transformers() -> None:
+    transformers = pytest.importorskip("transformers")
+    module = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2))
+    with bt.from_torch(module) as model:
+        assert model.config.eos_token_id is None
+        with torch.no_grad():
+            want = module(torch.tensor([[1, 2, 3]])).logits[0].numpy()
+        np.testing.assert_allclose(model.forward([1, 2, 3]), want, rtol=0, atol=2e-5)
+
+
 def test_a_head_of_its_own_and_bfloat16_stay() -> None:
     module = nano().bfloat16()
     module.lm_head.weight = nn.Parameter(torch.randn(97, 32).bfloat16())

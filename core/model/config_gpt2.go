@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -83,6 +84,20 @@ func (c *Config) readGPT2(o *object) {
 			o.fail(f.name, found, f.reason)
 		}
 	}
+}
+
+// gpt2EndOfText is the bos_token_id and eos_token_id that GPT2Config has unless it is told others, and so says of small vocabularies too.
+const gpt2EndOfText = 50256
+
+// dropDefaultIDs forgets ids that nobody stated: a vocabulary without them has no such tokens, and transformers runs such a model.
+func (c *Config) dropDefaultIDs() {
+	if c.VocabSize > gpt2EndOfText {
+		return
+	}
+	if c.BOSTokenID != nil && *c.BOSTokenID == gpt2EndOfText {
+		c.BOSTokenID = nil
+	}
+	c.EOSTokenIDs = slices.DeleteFunc(c.EOSTokenIDs, func(id int) bool { return id == gpt2EndOfText })
 }
 
 // gpt2Config is what MarshalJSON writes of a GPT-2: the fields that transformers reads.

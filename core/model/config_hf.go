@@ -40,6 +40,9 @@ func parseHF(o *object) (*Config, error) {
 	o.integer(&c.NumKeyValueHeads, "num_key_value_heads")
 	o.integer(&c.HeadDim, "head_dim")
 	c.readShared(o)
+	if c.Architecture == ArchGPT2 {
+		c.dropDefaultIDs()
+	}
 	o.str(&c.DType, "dtype", "torch_dtype")
 	c.DType = strings.TrimPrefix(c.DType, "torch.")
 	if c.HiddenAct == "swish" {

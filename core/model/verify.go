@@ -233,6 +233,8 @@ func (r *Verification) tensor(ctx context.Context, f *inspected, t container.Inf
 			if s.Min == 0 && s.Max == 0 {
 				warn("every weight of a norm is 0")
 			}
+		} else if refused == nil && len(t.Shape) == 2 && s.Zeros > 0 && s.Min == 0 && s.Max == 0 && s.NotFinite == 0 && !isMoment(t.Name) {
+			warn("every weight is 0")
 		}
 	}
 	return nil

@@ -216,9 +216,7 @@ def _elements(data: Any, name: str, options: DataOptions) -> _bitnet.Dataset:
         return _stream(int32_ids(list(itertools.islice(elements, _enough(limits))), name), name, options)
     if is_conversation(first):
         tokenizer = options.tokenizer()
-        return _Examples(name, limits).add_all(
-            chat_example(one, tokenizer, f"{name}[{i}]") for i, one in enumerate(_conversations(elements, name))
-        )
+        return _Examples(name, limits).add_all(_answered(elements, tokenizer, name))
     if isinstance(first, Path) and hold_conversations(first):
         records = [record for path in _text_paths(elements, name) for record in conversations(path, name)]
         return _elements(records, name, limits)
@@ -285,6 +283,19 @@ def _strings(elements: Iterable[Any], name: str) -> Iterator[str]:
         if not isinstance(text, str):
             raise DTypeError(f"{name}[{i}] is of type {type(text).__name__}: expected a text, as the first one")
         yield text
+
+
+def _answered(elements: Iterable[Any], tokenizer: Tokenizer, name: str) -> Iterator[dict[str, Any]]:
+    """Conversations as examples; an error if in none of them the assistant speaks, as there would be nothing to learn."""
+    learned, count = False, 0
+    for record in _conversations(elements, name):
+        example = chat_example(record, tokenizer, f"{name}[{count}]")
+        learned, count = learned or any(label != IGNORED for label in example["labels"]), count + 1
+        yield example
+    if not learned:
+        raise ArgumentError(
+            f"{name}: none of {count} conversations has a message of the assistant, or a completion: expected some, as they are what is learned"
+        )
 
 
 def _conversations(elements: Iterable[Any], name: str) -> Iterator[Mapping[str, Any]]:

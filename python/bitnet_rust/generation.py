@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from . import _bitnet, tracing
 from .arrays import token_ids
-from .errors import ArgumentError, DTypeError
+from .errors import ArgumentError, DTypeError, FormatError
 from .streaming import SequenceText
 from .tokenizer import Tokenizer
 
@@ -126,6 +126,29 @@ class GenerationResult:
     logprobs: list[float] | None = None
     top_logprobs: list[tuple[tuple[int, float], ...]] | None = None
     profile: "Profile | None" = None
+
+
+def generation_defaults(text: str, source: str) -> dict[str, Any]:
+    """The fields of a generation_config.json of source. FormatError if it is not a JSON object."""
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"generation_config.json of {source} is not a JSON object: {error}") from error
+    if not isinstance(fields, dict):
+        raise FormatError(f"generation_config.json of {source} is not a JSON object: {type(fields).__name__}")
+    return fields
+
+
+def check_defaults(fields: Mapping[str, Any], source: str) -> None:
+    """FormatError for a field that generation takes and that has not the type for it."""
+    for name in _FROM_MODEL:
+        value = fields.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise FormatError(f"generation_config.json of {source}: {name} = {value!r}: expected a number")
+    eos = fields.get("eos_token_id")
+    for token in eos if isinstance(eos, list) else [eos] if eos is not None else []:
+        if isinstance(token, bool) or not isinstance(token, int):
+            raise FormatError(f"generation_config.json of {source}: eos_token_id = {eos!r}: expected token ids")
 
 
 def sampling_json(

@@ -18,10 +18,10 @@ from . import _bitnet, tracing
 from .arrays import as_prompts, batch_ids, is_batch, pad_logits, token_ids, whole_number
 from .config import BitNetConfig, fields_json
 from .configuration import settings
-from .errors import ArgumentError, DeviceError, DTypeError, FileSystemError, FormatError, ModelWarning, warn
+from .errors import ArgumentError, DeviceError, DTypeError, FileSystemError, ModelWarning, warn
 from .file_like import file_name, is_file
 from .file_like import load as load_file
-from .generation import GenerationOptions, GenerationResult, Session, sampling_json
+from .generation import GenerationOptions, GenerationResult, Session, generation_defaults, sampling_json
 from .hub import name_of, resolve
 from .logs import delivered, event
 from .metadata import decode as decode_metadata
@@ -471,14 +471,13 @@ class BitNetModel:
 
     @cached_property
     def generation_config(self) -> dict[str, Any]:
-        """The content of generation_config.json; empty if there is none. FormatError if it is not a JSON object."""
-        text = self._assets.get("generation_config.json", "{}")
-        try:
-            fields = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise FormatError(f"generation_config.json of {self._source} is not a JSON object: {error}") from error
-        if not isinstance(fields, dict):
-            raise FormatError(f"generation_config.json of {self._source} is not a JSON object: {type(fields).__name__}")
+        """The content of generation_config.json; empty if there is none. Of one that was made of the config, without ids of tokens that
+        the vocabulary has not. FormatError if it is not a JSON object."""
+        fields = generation_defaults(self._assets.get("generation_config.json", "{}"), self._source)
+        if fields.get("_from_model_config") is True:
+            for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+                if isinstance(fields.get(name), int) and fields[name] >= self.config.vocab_size:
+                    del fields[name]
         return fields
 
     @cached_property

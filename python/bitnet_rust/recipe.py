@@ -57,6 +57,7 @@ _PACKED = "note: the model has packed weights, of which all begin equally far fr
 _MOST_CHAT_TOKENS = 1024
 # Formats that a run may write beside its model, and their places in its directory.
 _EXPORTS = {"hf": "hf", "hf-master": "hf-master", "gguf": "model.gguf"}
+_EXPORT_OPTIONS = {"gguf_type": "gguf", "linear_class": "hf", "masters": "hf-master"}
 _CHECKPOINT_FILES = ("*.safetensors", "*.json", "*.jinja")  # of hf and hf-master
 
 
@@ -108,6 +109,10 @@ class Recipe:
                 self.model = {}
             if "pretrained" in stated:
                 self.model.pop("revision", None)  # of another repository
+            if name == "export" and isinstance(stated.get("formats"), list):  # what the others were to have
+                self.export = {
+                    f: v for f, v in self.export.items() if _EXPORT_OPTIONS.get(f) in (None, *stated["formats"])
+                }
             if "max_steps" in stated or "epochs" in stated:
                 self.training = {f: v for f, v in self.training.items() if f not in ("max_steps", "epochs")}
             getattr(self, name).update(stated)
@@ -196,6 +201,8 @@ def run(
         model = open_models.enter_context(_model(recipe, out, train, held_out, resume, local_files_only))
         if _are_conversations(train):
             _give_template(model, recipe.data.get("chat_template"))
+        elif (template := recipe.data.get("chat_template")) is not None:
+            raise ArgumentError(f"data.chat_template = {template!r}: expected conversations with it, found texts")
         _check_gpt2(model, exports)
         if "gguf" in exports:
             place, options = exports["gguf"]
@@ -400,6 +407,12 @@ def _exports(section: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]
         if stated[name] not in known:
             expected = ", ".join(filter(None, known))
             raise ArgumentError(f"export.{name} = {stated[name]!r}: expected one of {expected}")
+    for name, form in _EXPORT_OPTIONS.items():
+        if section.get(name) is not None and form not in formats:
+            found = ", ".join(formats) or "none"
+            raise ArgumentError(
+                f"export.{name} = {section[name]!r}: expected {form} among export.formats, found {found}"
+            )
     options = {
         "hf": {"format": "hf", "linear_class": stated["linear_class"]},
         "hf-master": {"format": "hf", "masters": stated["masters"]},

@@ -1,13 +1,19 @@
 """Whether the files of a model are what was saved."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, Literal
 
 from . import _bitnet
+from .chat_template import check
+from .errors import BitNetError
+from .generation import check_defaults, generation_defaults
 from .hub import resolve
 from .progress import Progress, progress_of
+from .tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -67,4 +73,32 @@ def verify_model(
     path = resolve(name, revision=revision, local_files_only=local_files_only)
     options = {"i2s_layout": i2s_layout, "quantize": bool(quantize)}
     with progress_of(progress, f"reading {fspath(name)}") as told:
-        return Verification(**json.loads(_bitnet.verify(path.absolute(), json.dumps(options), told)))
+        found = Verification(**json.loads(_bitnet.verify(path.absolute(), json.dumps(options), told)))
+    if found.format not in ("", "checkpoint"):
+        found.problems.extend(
+            {"check": "structure", "tensor": "", "message": text} for text in _beside(path.absolute())
+        )
+    return found
+
+
+def _beside(path: Path) -> Iterator[str]:
+    """What is wrong with the tokenizer, its template and the sampling defaults, which loading leaves to their first use."""
+    try:
+        texts: dict[str, str] = json.loads(_bitnet.assets(path))
+    except BitNetError:  # which is among the problems
+        return
+    if "tokenizer.json" in texts:
+        try:
+            template = Tokenizer.from_files(texts, str(path)).chat_template
+        except BitNetError as error:
+            yield str(error)
+        else:
+            try:
+                check(template or "")
+            except BitNetError as error:
+                yield f"{path}: {error}"
+    if "generation_config.json" in texts:
+        try:
+            check_defaults(generation_defaults(texts["generation_config.json"], str(path)), str(path))
+        except BitNetError as error:
+            yield str(error)
