@@ -44,7 +44,7 @@ type GGUFOptions struct {
 // hold such a model and no other.
 //
 // Errors: ErrOption for a type or path; ErrExport for what GGUF has no place for: an activation that none of its architectures has, norms inside of linears, layers that stay float among
-// ternary ones, a scale that float16 rounds to nothing, a tokenizer with steps of which no reader would know, more than three tokens that end a text.
+// ternary ones, a scale that float16 rounds to nothing, positions scaled in a way that readers would not find, a tokenizer with steps of which no reader would know, more than three tokens that end a text.
 func (m *Model) SaveGGUF(ctx context.Context, path string, o GGUFOptions) error {
 	t, ok := ggufFileTypes[strings.ToLower(o.Type)]
 	if !ok {
@@ -88,7 +88,9 @@ func (m *Model) SaveGGUF(ctx context.Context, path string, o GGUFOptions) error 
 	if err != nil {
 		return err
 	}
-	w.ropeFactors()
+	if err := w.ropeFactors(); err != nil {
+		return err
+	}
 	own := func(file string) bool { return file == name+GGUFExt || gguf.SplitPrefix(file) == name }
 	if o.MaxShard > 0 {
 		if err := refuseOthers(path, own); err != nil {
@@ -333,15 +335,20 @@ func putValues(text []byte, dtype string, codes []int8, scale float32) {
 	}
 }
 
-// ropeFactors adds the tensor of Llama 3's scaling.
-func (w *ggufWriter) ropeFactors() {
+// ropeFactors adds the tensor of Llama 3's scaling. Readers find its factor there, at the slowest frequency, and know the other numbers.
+func (w *ggufWriter) ropeFactors() error {
 	s := w.cfg.RopeScaling
 	if s == nil || s.Type != RopeLlama3 {
-		return
+		return nil
 	}
 	var values []float32
 	for _, f := range llama3Factors(s, w.cfg.RopeTheta, w.cfg.HeadDim/2) {
 		values = append(values, float32(f))
 	}
+	if s.LowFreqFactor != 1 || s.HighFreqFactor != 4 || slices.Max(values) != float32(s.Factor) {
+		return fmt.Errorf("%w: rope_scaling = llama3 with factor %v, low_freq_factor %v, high_freq_factor %v, and a slowest frequency that is divided by %v: GGUF has the divisors alone: must be low_freq_factor 1, high_freq_factor 4, and a frequency that is divided by factor",
+			ErrExport, s.Factor, s.LowFreqFactor, s.HighFreqFactor, slices.Max(values))
+	}
 	w.vector(ropeFactors, values)
+	return nil
 }
