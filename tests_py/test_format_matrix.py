@@ -249,11 +249,11 @@ def test_a_gguf_file_has_no_place_for_an_activation(family: str, act: str, tmp_p
 )
 def test_a_gguf_file_has_no_place_for_other_scalings_than_llamas(other: dict[str, Any], tmp_path: Path) -> None:
     scaling = {"rope_type": "llama3", "factor": 8.0, **LLAMA3, **other}
-    with BitNetModel.from_config(RAGGED | FAMILIES["llama"] | {"rope_scaling": scaling, "rope_theta": 1e4}) as model:
-        with pytest.raises(
-            ArgumentError, match=r"rope_scaling = llama3 with factor 8, .*: GGUF has the divisors alone"
-        ):
-            model.save_pretrained(tmp_path / "m.gguf", format="gguf", gguf_type="f32")
+    with (
+        BitNetModel.from_config(RAGGED | FAMILIES["llama"] | {"rope_scaling": scaling, "rope_theta": 1e4}) as model,
+        pytest.raises(ArgumentError, match=r"rope_scaling = llama3 with factor 8, .*: GGUF has the divisors alone"),
+    ):
+        model.save_pretrained(tmp_path / "m.gguf", format="gguf", gguf_type="f32")
     assert not any(tmp_path.iterdir())
 
 
