@@ -136,7 +136,7 @@ def test_a_module_of_nanogpt_computes_the_same_here(bias: bool, activation: Any)
 
 def test_a_small_vocabulary_has_not_the_default_ids_of_transformers() -> None:
     transformers = pytest.importorskip("transformers")
-    module = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2))
+    module = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2)).eval()
     with bt.from_torch(module) as model:
         assert model.config.eos_token_id is None
         with torch.no_grad():
