@@ -23,6 +23,7 @@ class Record:
     """One request, as log and metrics have it.
 
     id: the client's X-Request-Id, or a new one.
+    send: the server's, for what follows the head of an answer.
     started: in seconds of time.monotonic.
     client: the name of its key, else its address.
     status: of the answer, or CLIENT_GONE; None before either.
@@ -33,9 +34,10 @@ class Record:
     text_tokens: how many those texts have; None without any.
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, send: Send) -> None:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
         self.id = given if _ID.fullmatch(given) else new_id("req")
+        self.send = send
         self.started = time.monotonic()
         peer = scope.get("client")
         self.client: str = peer[0] if peer else ""
@@ -74,7 +76,7 @@ class Observer:
         method = scope["method"]
         if method == "HEAD":
             scope = {**scope, "method": "GET"}  # the same but for the body, which the ASGI server leaves out
-        record = Record(scope)
+        record = Record(scope, send)
         scope.setdefault("state", {})["record"] = record
         begun = False
 

@@ -67,16 +67,20 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        now = asyncio.get_running_loop().time
-        self._last = now()  # when something was sent
-        heart = asyncio.create_task(self._beat(send))
+        # A task of its own, and past the layers between here and the server: each event would have to go through all of them twice.
+        await asyncio.create_task(self._send_all(self._request.state.record.send))
+
+    async def _send_all(self, send: Send) -> None:
+        self._send, self._now = send, asyncio.get_running_loop().time
+        self._last = self._now()  # when something was sent
+        self._beat()
         async with _until_gone(self._request, self._handles) as gone:
             try:
                 async for events in self._events:
-                    self._last = now()
+                    self._last = self._now()
                     more = not events.endswith(_DONE)
                     if not more:
-                        heart.cancel()
+                        self._heart.cancel()
                     await send(_body(events.encode(), more))
             except Exception as error:
                 if gone.is_set() or (isinstance(error, OSError) and not isinstance(error, BitNetError)):  # of send()
@@ -84,20 +88,22 @@ class EventStream(Response):
                     return
                 told = api_error(error)
                 self._request.state.record.fail(error, told)
-                heart.cancel()
+                self._heart.cancel()
                 await send(_body(b"data: " + json.dumps(told.body()).encode() + b"\n\n", more=False))
             finally:
-                heart.cancel()
+                self._heart.cancel()
 
-    async def _beat(self, send: Send) -> None:
-        """Comments while nothing else is sent, as proxies and clients give up connections that are silent."""
-        now = asyncio.get_running_loop().time
-        while True:
-            await asyncio.sleep(self._last + self._heartbeat - now())
-            if now() >= self._last + self._heartbeat:
-                self._last = now()
-                with contextlib.suppress(OSError):  # the client has gone, which others see too
-                    await send(_body(b": waiting\n\n", more=True))
+    def _beat(self) -> None:
+        """Sends comments while nothing else is sent, as proxies and clients give up connections that are silent."""
+        loop = asyncio.get_running_loop()
+        if self._now() >= self._last + self._heartbeat:
+            self._last = self._now()
+            self._comment = loop.create_task(self._say_waiting())
+        self._heart = loop.call_at(self._last + self._heartbeat, self._beat)
+
+    async def _say_waiting(self) -> None:
+        with contextlib.suppress(OSError):  # the client has gone, which others see too
+            await self._send(_body(b": waiting\n\n", more=True))
 
 
 def _body(data: bytes, more: bool) -> dict[str, Any]:
