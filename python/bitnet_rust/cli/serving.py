@@ -1,5 +1,6 @@
 """The command that answers others: serve."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -128,6 +129,8 @@ def serve(
             loaded, mode=mode, assistant_model=assistant, num_assistant_tokens=num_assistant_tokens, **limits
         )
         stack.callback(engine.close, cancel=True)
+        gc.collect()
+        gc.freeze()  # what is here stays: to look for garbage among all modules, over and over, is a tenth of the server's time
         with _place(host, port):
             answered = run(engine, options, host=host, port=port, started=lambda url: print(url, flush=True))
     if not answered:
