@@ -33,13 +33,10 @@ class Exact:
     activations: what linear layers read. "int8": rows, as BitNet has them. "q8_k": blocks of 256, as llama.cpp has them for TQ1_0 and TQ2_0.
     A float type: rounded to it, as llama.cpp does for weights of that type.
     scale: the float type that the scales of weights are rounded to.
-    table: the one that the head's input is rounded to.
     """
 
-    def __init__(
-        self, model: BitNetModel, activations: Any = "int8", scale: Any = np.float32, table: Any = np.float64
-    ) -> None:
-        self.config, self.activations, self.table = model.config, activations, table
+    def __init__(self, model: BitNetModel, activations: Any = "int8", scale: Any = np.float32) -> None:
+        self.config, self.activations = model.config, activations
         self.weights = {w.name: model.weight(w.name).numpy().astype(np.float64) for w in model.weights()}
         self.scales = {w.name: float(np.float32(w.scale).astype(scale)) for w in model.weights() if w.scale is not None}
         self.eps = float(np.float32(model.config.rms_norm_eps))
@@ -112,9 +109,7 @@ class _Row:
             gate, up = self._linear(h, f"{p}.mlp.gate_proj", f"{p}.mlp.up_proj")
             gate = np.maximum(gate, 0) ** 2 if config.hidden_act == "relu2" else gate / (1 + np.exp(-gate))
             x = x + self._linear(self._norm(gate * up, f"{p}.mlp.ffn_sub_norm"), f"{p}.mlp.down_proj")[0]
-        x = self._norm(x, "model.norm")
-        x = x.astype(self.exact.table).astype(np.float64)
-        return weights.get("lm_head.weight", weights["model.embed_tokens.weight"]) @ x
+        return weights.get("lm_head.weight", weights["model.embed_tokens.weight"]) @ self._norm(x, "model.norm")
 
     def _norm(self, x: Any, name: str) -> Any:
         """The norm of that name, if there is one."""
