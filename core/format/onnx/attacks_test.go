@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/protobuf"
 )
 
 // The attack corpus: one file for each way in which an ONNX file can lie, committed so that other readers can be run against it, and
@@ -32,7 +33,7 @@ func number(field int, v uint64) []byte {
 // part is a field with bytes: a text, or a message of fields.
 func part(field int, parts ...[]byte) []byte {
 	content := slices.Concat(parts...)
-	b := binary.AppendUvarint(binary.AppendUvarint(nil, uint64(field)<<3|wireBytes), uint64(len(content)))
+	b := binary.AppendUvarint(binary.AppendUvarint(nil, uint64(field)<<3|protobuf.Bytes), uint64(len(content)))
 	return append(b, content...)
 }
 

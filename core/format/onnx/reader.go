@@ -47,18 +47,18 @@ func (p *parser) parse(content []byte) error {
 	m, graphs, version := p.model, 0, int64(0)
 	producer := [2]string{}
 	err := p.fields(content, 0, func(f field) (err error) {
-		switch f.number {
+		switch f.Number {
 		case modelIR:
 			version, err = p.integer(f)
 		case modelProducer, modelProducerVersion:
-			producer[f.number-modelProducer], err = p.text(f, maxName)
+			producer[f.Number-modelProducer], err = p.text(f, maxName)
 		case modelOpset:
 			err = p.opset(f)
 		case modelMetadata:
 			err = p.metadata(f)
 		case modelGraph:
 			if graphs++; graphs > 1 {
-				return p.broken(f.at, "one graph")
+				return p.broken(f.At, "one graph")
 			}
 			err = p.message(f, p.graph)
 		}
@@ -87,7 +87,7 @@ func (p *parser) parse(content []byte) error {
 func (p *parser) opset(f field) error {
 	domain, version := "", int64(0)
 	err := p.message(f, func(f field) (err error) {
-		switch f.number {
+		switch f.Number {
 		case opsetDomain:
 			domain, err = p.text(f, maxName)
 		case opsetVersion:
@@ -119,7 +119,7 @@ func (p *parser) metadata(f field) error {
 // entry reads a pair of texts.
 func (p *parser) entry(f field, most int) (key, value string, err error) {
 	err = p.message(f, func(f field) (err error) {
-		switch f.number {
+		switch f.Number {
 		case entryKey:
 			key, err = p.text(f, maxName)
 		case entryValue:
@@ -133,7 +133,7 @@ func (p *parser) entry(f field, most int) (key, value string, err error) {
 // graph reads a field of the graph.
 func (p *parser) graph(f field) error {
 	m := p.model
-	switch f.number {
+	switch f.Number {
 	case graphNode:
 		return p.node(f)
 	case graphInitializer:
@@ -142,7 +142,7 @@ func (p *parser) graph(f field) error {
 		return &container.Error{Kind: ErrDType, Path: p.path, Field: "sparse_initializer", Found: "one", Expected: "dense tensors"}
 	case graphInput, graphOutput:
 		list := &m.Inputs
-		if f.number == graphOutput {
+		if f.Number == graphOutput {
 			list = &m.Outputs
 		}
 		if len(*list) == maxValues {
@@ -159,13 +159,13 @@ func (p *parser) node(f field) error {
 	var n Node
 	var constant *field
 	err := p.message(f, func(f field) (err error) {
-		switch f.number {
+		switch f.Number {
 		case nodeInput, nodeOutput:
 			if p.links++; p.links > maxLinks {
 				return p.tooMany("inputs and outputs of nodes", maxLinks)
 			}
 			name, err := p.text(f, maxName)
-			if f.number == nodeInput {
+			if f.Number == nodeInput {
 				n.Inputs = append(n.Inputs, name)
 			} else {
 				n.Outputs = append(n.Outputs, name)
@@ -210,7 +210,7 @@ func (p *parser) node(f field) error {
 func (p *parser) attribute(f field, n *Node) (tensor *field, err error) {
 	name, ints := "", []int64(nil)
 	err = p.message(f, func(f field) (err error) {
-		switch f.number {
+		switch f.Number {
 		case attributeName:
 			name, err = p.text(f, maxName)
 		case attributeInt, attributeInts:
@@ -238,7 +238,7 @@ func (p *parser) attribute(f field, n *Node) (tensor *field, err error) {
 // value reads an input or output of the graph.
 func (p *parser) value(f field) (v Value, err error) {
 	dim := func(f field) error {
-		if f.number != shapeDim {
+		if f.Number != shapeDim {
 			return nil
 		}
 		if len(v.Shape) == maxDims {
@@ -246,7 +246,7 @@ func (p *parser) value(f field) (v Value, err error) {
 		}
 		size := int64(0)
 		err := p.message(f, func(f field) (err error) {
-			if f.number == dimValue {
+			if f.Number == dimValue {
 				size, err = p.integer(f)
 			}
 			return err
@@ -259,14 +259,14 @@ func (p *parser) value(f field) (v Value, err error) {
 	}
 	within := func(number int, each func(field) error) func(field) error {
 		return func(f field) error {
-			if f.number != number {
+			if f.Number != number {
 				return nil
 			}
 			return p.message(f, each)
 		}
 	}
 	err = p.message(f, func(f field) (err error) {
-		switch f.number {
+		switch f.Number {
 		case valueName:
 			v.Name, err = p.text(f, maxName)
 		case valueType:

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/protobuf"
 )
 
 // The types of tensors under the names that other formats have for them.
@@ -60,7 +61,7 @@ func (p *parser) tensor(f field, name string) error {
 		external        = map[string]string{}
 	)
 	err := p.message(f, func(f field) (err error) {
-		switch f.number {
+		switch f.Number {
 		case tensorDims:
 			dims, err = p.integers(f, dims, maxDims)
 		case tensorDType:
@@ -71,7 +72,7 @@ func (p *parser) tensor(f field, name string) error {
 			}
 		case tensorRaw:
 			raw = f
-			err = p.wants(f, wireBytes)
+			err = p.wants(f, protobuf.Bytes)
 		case tensorFloats, tensorDoubles, tensorInts, tensorInt64s, tensorUint64s, tensorStrings:
 			typed = f
 			pieces++
@@ -90,7 +91,7 @@ func (p *parser) tensor(f field, name string) error {
 		return err
 	}
 	if t.Name == "" {
-		return p.broken(f.at, "a name of every initializer")
+		return p.broken(f.At, "a name of every initializer")
 	}
 	if dtype == stringType {
 		return nil // nothing that a model computes with
@@ -102,11 +103,11 @@ func (p *parser) tensor(f field, name string) error {
 	switch {
 	case location != 0:
 		at.file, err = p.outside(&t, external)
-	case raw.number != 0:
-		t.Offset = int64(raw.at)
-		err = p.sized(t, len(raw.data))
-	case pieces == 1 && typed.wire == wireBytes:
-		t.Offset = int64(typed.at)
+	case raw.Number != 0:
+		t.Offset = int64(raw.At)
+		err = p.sized(t, len(raw.Data))
+	case pieces == 1 && typed.Wire == protobuf.Bytes:
+		t.Offset = int64(typed.At)
 		at.typed, err = p.typed(&t, typed)
 	case t.Size > 0:
 		return &container.Error{Kind: ErrSize, Path: p.path, Tensor: t.Name, Field: "data", Found: "numbers that are not together",
@@ -158,15 +159,15 @@ func (p *parser) sized(t container.Info, found int) error {
 // typed finds out about numbers in the fields for types. Floats lie there as
 // they are in memory; the rest takes joinNumbers.
 func (p *parser) typed(t *container.Info, f field) (join bool, err error) {
-	if f.number == tensorFloats && t.DType == F32 || f.number == tensorDoubles && t.DType == F64 {
-		return false, p.sized(*t, len(f.data))
+	if f.Number == tensorFloats && t.DType == F32 || f.Number == tensorDoubles && t.DType == F64 {
+		return false, p.sized(*t, len(f.Data))
 	}
-	if f.number != tensorInts && f.number != tensorInt64s && f.number != tensorUint64s || t.DType == F32 || t.DType == F64 || width(t.DType) < 8 {
-		return false, &container.Error{Kind: ErrDType, Path: p.path, Tensor: t.Name, Field: "data", Found: fmt.Sprintf("%s in field %d", t.DType, f.number),
+	if f.Number != tensorInts && f.Number != tensorInt64s && f.Number != tensorUint64s || t.DType == F32 || t.DType == F64 || width(t.DType) < 8 {
+		return false, &container.Error{Kind: ErrDType, Path: p.path, Tensor: t.Name, Field: "data", Found: fmt.Sprintf("%s in field %d", t.DType, f.Number),
 			Expected: "raw_data"}
 	}
 	count := 0
-	for _, b := range f.data { // of integers of any length, the last byte of each
+	for _, b := range f.Data { // of integers of any length, the last byte of each
 		if b < 0x80 {
 			count++
 		}
@@ -183,7 +184,7 @@ func (p *parser) typed(t *container.Info, f field) (join bool, err error) {
 		return false, &container.Error{Kind: ErrSize, Path: p.path, Tensor: t.Name, Field: "data", Found: fmt.Sprintf("%d numbers of %s one by one", count, t.DType),
 			Expected: fmt.Sprintf("at most %d, or raw_data", maxWide)}
 	}
-	t.Size = int64(len(f.data))
+	t.Size = int64(len(f.Data))
 	return true, nil
 }
 
