@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"runtime/cgo"
 	"sync"
 	"unsafe"
@@ -301,7 +302,8 @@ func bn_model_own_assets(h C.uintptr_t, out **C.char, errOut **C.char) C.int {
 	})
 }
 
-// bn_model_assets gives the tokenizer and other files of the model at path as a JSON object {name: text}.
+// bn_model_assets gives the tokenizer and other files of the model at path as a JSON object {name: text}. A tokenizer.model, which is no text, is
+// left out, or has in its place why no tokenizer.json could be made of it.
 //
 //export bn_model_assets
 func bn_model_assets(path *C.char, out **C.char, errOut **C.char) C.int {
@@ -309,6 +311,14 @@ func bn_model_assets(path *C.char, out **C.char, errOut **C.char) C.int {
 		files, err := model.Assets(C.GoString(path))
 		if err != nil {
 			return err
+		}
+		if _, binary := files["tokenizer.model"]; binary {
+			_, err := model.TokenizerOfSentencePiece(files, filepath.Join(C.GoString(path), "tokenizer.model"))
+			if _, made := files["tokenizer.json"]; made || err == nil {
+				delete(files, "tokenizer.model")
+			} else {
+				files["tokenizer.model"] = err.Error()
+			}
 		}
 		return jsonOut(out, files)
 	})

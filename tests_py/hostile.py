@@ -299,7 +299,7 @@ def natives() -> Iterator[Attack]:
     for name, change in {
         "bomb_of_a_gib": lambda m: m.compressed(Q, bomb(1024)),
         "bomb_of_a_gib_whose_list_says_so": lambda m: (m.compressed(Q, bomb(1024)), m.tensors[Q].update(shape=[1 << 16, 1 << 16])),
-        "bomb_of_a_file_inside": lambda m: (m.compressed("file/tokenizer.json", bomb(200)), m.tensors["file/tokenizer.json"].update(shape=[200 << 20])),
+        "bomb_of_a_file_inside": lambda m: (m.compressed("file/tokenizer.json", bomb(50)), m.tensors["file/tokenizer.json"].update(shape=[50 << 20])),
     }.items():  # fmt: skip
         yield Attack("native", name, native(change), "FormatError", LOADING)  # type: ignore[arg-type]
 
@@ -555,8 +555,59 @@ def tokenizers() -> Iterator[Attack]:
         for name, change in attacks.items():  # type: ignore[attr-defined]
             text = change if isinstance(change, str) else json.dumps(BASE | change)
             yield Attack("tokenizer", name, checkpoint(tokenizer__json=text), error, ("tokenizer",))
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "vocab.txt", "tokenizer.model"):
+        for size in (3 << 20, 250 << 20):
+            if (file, size) != ("tokenizer.model", 3 << 20):  # nobody looks at it beside a tokenizer.json
+                yield Attack(
+                    "tokenizer",
+                    f"{file}_of_{size >> 20}_mb_of_nothing",
+                    sparse_asset(file, size),
+                    "FormatError",
+                    LOADING,
+                )
+    most = b"".join(piece(letter * n) for letter in "abcdefghijklmnopqrstuvwxyz" for n in range(1, 300))
+    for name, content in {
+        "pieces_a_aa_aaa": most,
+        "pieces_million": piece("a") * 10**6,
+        "pieces_of_zeros": bytes(15 << 20),
+        "pieces_of_a_pickle": PICKLE,
+    }.items():
+        parts = {"tokenizer.json": None, "tokenizer.model": content + LIKE_LLAMA}
+        yield Attack(
+            "tokenizer",
+            name,
+            checkpoint(**{file.replace(".", "__"): part for file, part in parts.items()}),
+            "TokenizerError",
+            ("tokenizer",),
+        )  # type: ignore[arg-type]
     yield Attack("gguf", "tokens_a_aa_aaa", gguf_of_as, "FormatError", ("tokenizer_of_gguf",))
     yield Attack("gguf", "a_sparse_matrix", sparse_codes, None, LISTING)
+
+
+def sparse_asset(name: str, size: int) -> Callable[[Path], Path]:
+    """The golden model with a file of zeros, of which the disk has none."""
+
+    def make(folder: Path) -> Path:
+        checkpoint()(folder)
+        with (folder / name).open("wb") as file:
+            file.truncate(size)
+        return folder
+
+    return make
+
+
+def piece(text: str) -> bytes:
+    """A piece of a tokenizer.model."""
+    one = b"\x0a" + varint(len(text)) + text.encode()
+    return b"\x0a" + varint(len(one)) + one
+
+
+def varint(n: int) -> bytes:
+    return bytes([n]) if n < 128 else bytes([n & 127 | 128]) + varint(n >> 7)
+
+
+# BPE, and spaces as they are.
+LIKE_LLAMA = b"\x12\x02\x18\x02" + b"\x1a\x02\x20\x00"
 
 
 def gguf_of_as(folder: Path) -> Path:

@@ -1,7 +1,9 @@
 """The tokenizer wrapper: special tokens, chat templates, and files that cannot be used."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from bitnet_rust import (
     ShapeError,
     Tokenizer,
     TokenizerError,
+    convert,
 )
+from conftest import REPO
 
 CHAT = [
     {"role": "user", "content": "Hi"},
@@ -126,10 +130,79 @@ def test_a_directory_without_tokenizer_is_named(tmp_path: Path) -> None:
         Tokenizer.from_pretrained(tmp_path)
 
 
-def test_a_tokenizer_of_another_form_is_named_with_the_way_to_make_ours(tmp_path: Path) -> None:
+PIECES = REPO / "tests_go" / "testdata" / "sentencepiece"
+
+
+def old_checkpoint(folder: Path, **files: dict[str, Any]) -> Path:
+    """A model with the files that the 1bitLLM checkpoints have for a tokenizer.json; files: what they say."""
+    folder.mkdir()
+    shape = {
+        "vocab_size": 502,
+        "hidden_size": 128,
+        "intermediate_size": 128,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    with BitNetModel.from_config(shape | {"architecture": "BitnetForCausalLM"}) as model:
+        model.save_pretrained(folder, format="hf")
+    shutil.copy(PIECES / "tokenizer.model", folder)
+    for name, fields in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(fields))
+    return folder
+
+
+def test_a_tokenizer_is_made_of_sentencepieces_and_goes_into_every_format(tmp_path: Path) -> None:
+    more = {"added_tokens": {"<line>": 501, "<pad>": 500}, "special_tokens_map": {"pad_token": {"content": "<pad>"}}}
+    source = old_checkpoint(tmp_path / "old", tokenizer_config={"bos_token": "<s>", "pad_token": None}, **more)
+    tokenizer = Tokenizer.from_pretrained(source)
+    for text, ids, decoded in json.loads((PIECES / "texts.json").read_text()):  # those of SentencePiece itself
+        assert tokenizer.encode(text) == [1, *ids], text
+        assert tokenizer.decode([1, *ids]) == decoded, text
+    assert tokenizer.encode("a<line>")[-1] == 501
+    assert len(tokenizer) == 502
+    for to, name in (("native", "m.bitnet"), ("hf", "hf"), ("gguf", "m.gguf"), ("onnx", "onnx/m.onnx")):
+        assert convert(source, tmp_path / name, to).different_text is None  # type: ignore[arg-type]
+        assert Tokenizer.from_pretrained(tmp_path / name).encode("  First Citizen:<line>") == tokenizer.encode(
+            "  First Citizen:<line>"
+        )
+    with BitNetModel.from_pretrained(source) as model:
+        assert model.generate("First Citizen:", max_new_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (
+            {"tokenizer_config": {"legacy": False}},
+            "tokenizer has no form here: .*tokenizer.model: tokenizer_config.json: legacy: found false, expected true, or none",
+        ),
+        ({"tokenizer_config": {"bos_token": 3}}, "tokenizer_config.json: not as tokenizers have it"),
+        (
+            {"added_tokens": {"<a>": 500, "<b>": 502}},
+            'added token "<b>": found id 502, expected one that continues the 500 pieces',
+        ),
+        ({"added_tokens": {"<a>": 7}}, 'added token "<a>": found id 7'),
+        ({"added_tokens": {"<a>": 2**63}}, "added_tokens.json: not as tokenizers have it"),
+    ],
+)
+def test_what_sentencepieces_cannot_become_is_said_and_ids_are_taken(
+    files: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with BitNetModel.from_pretrained(old_checkpoint(tmp_path / "old", **files)) as model:
+        assert model.generate([1, 2], max_new_tokens=1)
+        with pytest.raises(
+            TokenizerError, match=f"no tokenizer.json but a tokenizer.model, of which none can be made: .*{says}"
+        ):
+            model.generate("First")
+        model.tokenizer = Tokenizer.bytes()
+        model.save_pretrained(tmp_path / "new", format="hf")
+    assert not (tmp_path / "new" / "tokenizer.model").exists()
+
+
+def test_a_file_that_is_no_sentencepiece_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(b"\x0a\xff\x80 SentencePiece")
     with pytest.raises(
-        TokenizerError, match=r"no tokenizer\.json but a tokenizer\.model; .*AutoTokenizer.*save_pretrained"
+        TokenizerError, match=r"no tokenizer\.json but a tokenizer\.model, .* not a SentencePiece model"
     ):
         Tokenizer.from_pretrained(tmp_path)
 

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,19 +13,30 @@ import (
 	"unsafe"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
+	"github.com/bitnet-rust/bitnet_rust/core/format/sentencepiece"
 )
 
-// assetNames are the files that belong to a model beside its weights and config.
-var assetNames = []string{
-	"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
-	"generation_config.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model",
+// assetSizes are the files that belong to a model beside its weights and config, and the most bytes that are read of each. The largest published
+// tokenizer.json has 34 MB.
+var assetSizes = map[string]int64{
+	tokenizerName: maxVocabulary, "vocab.json": maxVocabulary, "merges.txt": maxVocabulary, "vocab.txt": maxVocabulary, sentencePieceName: sentencepiece.MaxSize,
+	tokenizerConfigName: maxSettings, "special_tokens_map.json": maxSettings, "added_tokens.json": maxSettings, "chat_template.jinja": maxSettings,
+	"chat_template.json": maxSettings, generationName: maxSettings,
 }
 
-// maxAssetBytes bounds one asset, and all of those inside a native file together: several times the largest published tokenizer.
-const maxAssetBytes = 256 << 20
+const (
+	maxVocabulary = 48 << 20
+	maxSettings   = 4 << 20
+	// maxAssetBytes bounds the files inside a native file together.
+	maxAssetBytes = 64 << 20
+)
+
+// errText is a file that is not what its name says.
+var errText = container.NewKind("not a file of a tokenizer")
 
 // Assets reads the tokenizer and other files that belong to the model at path, by name: those inside a native file, and
-// those in a model's directory, which win; of a GGUF model those that its metadata stand for. A model without any gives an empty map.
+// those in a model's directory, which win; of a GGUF model those that its metadata stand for; beside a
+// tokenizer.model alone the tokenizer.json that it stands for. A model without any gives an empty map.
 func Assets(path string) (map[string]string, error) {
 	files := map[string]string{}
 	info, err := os.Stat(path)
@@ -51,8 +63,8 @@ func Assets(path string) (map[string]string, error) {
 	if !info.IsDir() && native != "" && filepath.Base(path) != NativeName && filepath.Base(path) != NativeIndex {
 		return files, nil // a file that stands alone has its own
 	}
-	for _, name := range assetNames {
-		text, err := readLimited(filepath.Join(dir, name), maxAssetBytes)
+	for _, name := range sortedKeys(assetSizes) {
+		text, err := readAsset(filepath.Join(dir, name), assetSizes[name])
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -61,7 +73,28 @@ func Assets(path string) (map[string]string, error) {
 		}
 		files[name] = string(text)
 	}
+	if _, ok := files[sentencePieceName]; ok && files[tokenizerName] == "" {
+		if made, err := TokenizerOfSentencePiece(files, filepath.Join(dir, sentencePieceName)); err == nil { // who asks for the tokenizer is told why not
+			files[tokenizerName] = made
+		}
+	}
 	return files, nil
+}
+
+// readAsset reads a file, and refuses one with zeros where others have text: a sparse file of nothing costs nobody anything to send.
+func readAsset(path string, limit int64) ([]byte, error) {
+	data, err := readPieces(path, limit, func(at int, piece []byte) error {
+		zero := bytes.IndexByte(piece, 0)
+		if zero < 0 || filepath.Base(path) == sentencePieceName {
+			return nil
+		}
+		return &container.Error{Kind: errText, Path: path, Field: fmt.Sprintf("byte %d", at+zero), Found: "0", Expected: "text"}
+	})
+	var long *ConfigError
+	if errors.As(err, &long) {
+		return nil, &container.Error{Kind: errText, Path: path, Field: "size", Found: "more", Expected: fmt.Sprintf("at most %d bytes", limit)}
+	}
+	return data, err
 }
 
 func nativeAssets(path string, files map[string]string) error {

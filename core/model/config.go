@@ -257,6 +257,11 @@ func LoadConfig(path string) (*Config, error) {
 
 // readLimited reads a whole small file, and refuses one that is longer than limit.
 func readLimited(path string, limit int64) ([]byte, error) {
+	return readPieces(path, limit, func(int, []byte) error { return nil })
+}
+
+// readPieces is readLimited that asks check about every piece, with its place in the file, before it reads the next.
+func readPieces(path string, limit int64, check func(at int, piece []byte) error) ([]byte, error) {
 	info, err := os.Stat(path) // before opening, which would wait for the other end of a pipe
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
@@ -269,14 +274,28 @@ func readLimited(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("config: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("config %s: %w", path, err)
+	long := &ConfigError{File: path, Reason: fmt.Sprintf("longer than %d bytes", limit)}
+	if info.Size() > limit {
+		return nil, long
 	}
-	if int64(len(data)) > limit {
-		return nil, &ConfigError{File: path, Reason: fmt.Sprintf("longer than %d bytes", limit)}
+	data := make([]byte, 0, info.Size()+1) // it is not touched before it is read
+	for {
+		n, err := f.Read(data[len(data):min(cap(data), len(data)+readPiece)])
+		if err := check(len(data), data[len(data):len(data)+n]); err != nil {
+			return nil, err
+		}
+		data = data[:len(data)+n]
+		switch {
+		case errors.Is(err, io.EOF):
+			return data, nil
+		case err != nil:
+			return nil, fmt.Errorf("config %s: %w", path, err)
+		case int64(len(data)) > limit:
+			return nil, long
+		case len(data) == cap(data): // it has grown
+			data = append(data, 0)[:len(data)]
+		}
 	}
-	return data, nil
 }
 
 // ParseConfig reads a config from JSON: a Hugging Face config.json in any of its variants, or our own form

@@ -144,22 +144,22 @@ func TestHostileNativeFilesAreRefused(t *testing.T) {
 			n.packed(embed, frames(t, 64<<20))
 		}), model.ErrCompression},
 		{"a bomb of a file inside", changed(func(n *native) {
-			n.index[tok]["shape"] = []int{200 << 20}
-			n.packed(tok, frames(t, 200<<20))
+			n.index[tok]["shape"] = []int{50 << 20}
+			n.packed(tok, frames(t, 50<<20))
 		}), model.ErrCompression},
 		{"a file inside that grows a hundred times", changed(func(n *native) {
-			n.index[tok]["shape"] = []int{200 << 20}
-			n.packed(tok, append(frames(t, 200<<20), skipped(2<<20)...))
+			n.index[tok]["shape"] = []int{50 << 20}
+			n.packed(tok, append(frames(t, 50<<20), skipped(500<<10)...))
 		}), model.ErrCompression},
 		{"a file inside of which there is only a start", changed(func(n *native) {
-			n.index[tok]["shape"] = []int{200 << 20}
-			n.packed(tok, append(frames(t, 1<<20), skipped(11<<20)...))
+			n.index[tok]["shape"] = []int{50 << 20}
+			n.packed(tok, append(frames(t, 1<<20), skipped(3<<20)...))
 		}), model.ErrCompression},
 		{"files inside that are too large together", changed(func(n *native) {
 			for _, name := range []string{"file/a", "file/b", "file/c"} {
 				n.tensors = append(n.tensors, container.Tensor{Name: name})
-				n.index[name] = map[string]any{"layout": "file", "shape": []int{100 << 20}, "crc32c": "00000000"}
-				n.packed(name, append(frames(t, 100<<20), skipped(6<<20)...))
+				n.index[name] = map[string]any{"layout": "file", "shape": []int{30 << 20}, "crc32c": "00000000"}
+				n.packed(name, append(frames(t, 30<<20), skipped(2<<20)...))
 			}
 		}), container.ErrMismatch},
 		{"a frame with a window of a GiB", changed(func(n *native) {

@@ -129,7 +129,7 @@ func otherFile(dir string, isWeights func(name string) bool) (string, error) {
 	}
 	for _, e := range entries {
 		name := e.Name()
-		if e.IsDir() || name != "config.json" && name != cardName && !slices.Contains(assetNames, name) && !isWeights(name) {
+		if e.IsDir() || name != "config.json" && name != cardName && assetSizes[name] == 0 && !isWeights(name) {
 			return name, nil
 		}
 	}

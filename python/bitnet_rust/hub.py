@@ -12,12 +12,12 @@ from .registry import HUB_ID, find_model
 
 # What a model consists of; the rest of a repository stays there.
 _FILES = ("*.json", "*.safetensors", "*.jinja", "*.bitnet", "README.md")
-# Tokenizers without a tokenizer.json, of which the error about it tells.
-_OTHER_TOKENIZERS = ("tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
+# Tokenizers without a tokenizer.json: one is made of the first, of the others the error about it tells.
+_OTHER_TOKENIZERS = ("tokenizer.model", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt")
 # What lies in the directory of a model, and is none.
 _BESIDE = dict.fromkeys(
     (
-        *_OTHER_TOKENIZERS, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+        *_OTHER_TOKENIZERS, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
         "chat_template.jinja", "chat_template.json", "generation_config.json", "recipe.yaml", "train.jsonl", "README.md",
     ),
     "belongs to a model",

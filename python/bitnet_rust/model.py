@@ -28,7 +28,7 @@ from .metadata import decode as decode_metadata
 from .metadata import encode as encode_metadata
 from .progress import Progress, progress_of
 from .registry import find_model
-from .tokenizer import TOKENIZER_FILES, Tokenizer
+from .tokenizer import SENTENCEPIECE, TOKENIZER_FILES, Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -367,7 +367,8 @@ class BitNetModel:
             if format == "onnx":
                 from .onnx_export import save_onnx
 
-                size = save_onnx(self._model, self.config, self._assets, place, options, progress)
+                texts = {name: text for name, text in self._assets.items() if name != SENTENCEPIECE}
+                size = save_onnx(self._model, self.config, texts, place, options, progress)
             else:
                 result = json.loads(self._model.save(place, format, json.dumps(options), progress))
                 size, warnings = result["size"], result["warnings"]
@@ -464,7 +465,7 @@ class BitNetModel:
     def tokenizer(self, tokenizer: Tokenizer) -> None:
         if not isinstance(tokenizer, Tokenizer):
             raise TypeError(f"tokenizer: expected a bitnet_rust.Tokenizer, found {type(tokenizer).__name__}")
-        others = {name: text for name, text in self._assets.items() if name not in TOKENIZER_FILES}
+        others = {name: text for name, text in self._assets.items() if name not in (*TOKENIZER_FILES, SENTENCEPIECE)}
         assets = others | tokenizer.to_files()
         self._model.set_assets(json.dumps(assets))
         self._assets, self._tokenizer, self._template = assets, tokenizer, tokenizer.chat_template

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # The files of a tokenizer, as checkpoints name them.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
+# What older checkpoints have for a tokenizer.json. It is no text: among those of a model it stands for why none could be made of it.
+SENTENCEPIECE = "tokenizer.model"
+
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -46,8 +49,8 @@ class Tokenizer:
     ) -> "Tokenizer":
         """Reads the tokenizer of a model, which need not be there itself.
 
-        name: as for ``BitNetModel.from_pretrained``: a directory with tokenizer.json, and beside it
-            tokenizer_config.json and chat_template.jinja where they exist, a ``.bitnet`` file, a registered name, or a
+        name: as for ``BitNetModel.from_pretrained``: a directory with tokenizer.json, or a
+            tokenizer.model of Llama's kind, and beside it tokenizer_config.json and chat_template.jinja where they exist, a ``.bitnet`` file, a registered name, or a
             Hugging Face repository.
         revision, local_files_only: as in huggingface_hub.
         """
@@ -62,12 +65,11 @@ class Tokenizer:
     def from_files(cls, texts: Mapping[str, str], source: str) -> "Tokenizer":
         """Makes a tokenizer of the contents of its files by name; source says in errors where they came from."""
         if "tokenizer.json" not in texts:
-            others = [name for name in ("tokenizer.model", "vocab.json", "vocab.txt") if name in texts]
+            others = [name for name in (SENTENCEPIECE, "vocab.json", "vocab.txt") if name in texts]
             only = f" but a {others[0]}" if others else ""
+            why = f", of which none can be made: {texts[others[0]]}" if others[:1] == [SENTENCEPIECE] else ""
             raise TokenizerError(
-                f"{source} has no tokenizer.json{only}; token ids can be passed instead of text, or put the tokenizer's files beside the "
-                "weights: transformers.AutoTokenizer.from_pretrained(NAME).save_pretrained(DIRECTORY) makes a tokenizer.json of a "
-                "tokenizer.model"
+                f"{source} has no tokenizer.json{only}{why}; token ids can be passed instead of text, or put a tokenizer.json beside the weights"
             )
         config: dict[str, Any] = {}
         for name in ("special_tokens_map.json", "tokenizer_config.json"):

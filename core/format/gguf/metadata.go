@@ -55,6 +55,19 @@ type Metadata struct {
 	values map[string]value
 }
 
+// NewMetadata is the metadata of a file with these entries; path is for errors.
+func NewMetadata(path string, entries []Entry) (*Metadata, error) {
+	head, _, err := encodeHeader(path, entries, nil)
+	if err != nil {
+		return nil, err
+	}
+	h, err := readHeader(path, head)
+	if err != nil {
+		return nil, err
+	}
+	return &h.meta, nil
+}
+
 // Keys lists the entries in the order of the file.
 func (m *Metadata) Keys() []string { return m.keys }
 
