@@ -9,16 +9,16 @@ import (
 
 // Wire types. Groups (3 and 4) are of a version that no format read here used.
 const (
-	Varint  = 0
-	Fixed64 = 1
-	Bytes   = 2
-	Fixed32 = 5
+	Varint  = 0 // an integer, seven bits a byte
+	Fixed64 = 1 // eight bytes
+	Bytes   = 2 // a length and so many bytes: texts, messages, lists
+	Fixed32 = 5 // four bytes
 )
 
 // Field is one field of a message.
 type Field struct {
-	Number int
-	Wire   int
+	Number int    // of the schema
+	Wire   int    // Varint to Fixed32
 	Value  uint64 // of Varint
 	Data   []byte // of Bytes; of the fixed ones their bytes
 	At     int    // where Data begins, in bytes from the start of the file

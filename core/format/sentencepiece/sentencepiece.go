@@ -30,12 +30,12 @@ const (
 
 // The kinds of pieces, by their numbers in the file.
 const (
-	Normal      = 1
-	Unknown     = 2
-	Control     = 3
-	UserDefined = 4
-	Unused      = 5
-	Byte        = 6
+	Normal      = 1 // made of others
+	Unknown     = 2 // stands for what no piece spells
+	Control     = 3 // such as the beginning of a text, and not found in one
+	UserDefined = 4 // found in a text before it is cut
+	Unused      = 5 // stands for nothing
+	Byte        = 6 // a byte of what no other piece spells
 )
 
 // BPE is the Type of models that put pieces together, the best first. Others choose by probabilities, or take words or characters.
@@ -43,22 +43,23 @@ const BPE = 2
 
 // Piece is an entry of the vocabulary; its id is its place there.
 type Piece struct {
-	Text  string
-	Score float32
-	Kind  int32
+	Text  string  // not empty
+	Score float32 // of two pieces that could be made, that of the higher is
+	Kind  int32   // Normal to Byte
 }
 
 // Model is the content of a file. Ids are -1 where there is no such piece.
 type Model struct {
-	Pieces            []Piece
-	Type              int
-	UnknownID         int
-	BeginID, EndID    int
-	PadID             int
-	CharsMap          bool // whether characters are replaced by others first
-	DummyPrefix       bool // whether a space is put before texts
-	RemoveExtraSpaces bool
-	EscapeSpaces      bool // whether pieces have U+2581 for a space
+	Pieces            []Piece // at least one
+	Type              int     // BPE, or another number
+	UnknownID         int     // of what no piece spells
+	BeginID           int     // of what begins a text
+	EndID             int     // of what ends one
+	PadID             int     // of what fills a batch
+	CharsMap          bool    // whether characters are replaced by others first
+	DummyPrefix       bool    // whether a space is put before texts
+	RemoveExtraSpaces bool    // whether of several spaces one is left
+	EscapeSpaces      bool    // whether pieces have U+2581 for a space
 }
 
 // The field numbers of sentencepiece_model.proto that are read.
