@@ -30,6 +30,21 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"safetensors": TINY, "native": place / "m.bitnet", "gguf": place / "m.gguf"}
 
 
+@pytest.mark.parametrize("format", ["safetensors", "native", "gguf"])
+def test_whoever_asks_for_numbers_sees_how_far_it_is_and_may_end_it(format: str, files: dict[str, Path]) -> None:
+    seen: list[tuple[int, int]] = []
+    info = inspect_model(files[format], stats=True, progress=lambda done, total: seen.append((done, total)))
+    total = sum(tensor["bytes"] for tensor in info["tensors"])
+    assert seen[-1] == (total, total)
+    assert seen == sorted(seen)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        inspect_model(files[format], stats=True, progress=stop)
+
+
 def test_every_format_has_the_same_ternary_weights(files: dict[str, Path]) -> None:
     seen = []
     for name, path in files.items():

@@ -674,6 +674,13 @@ def test_mistakes_in_a_recipe_are_named(tmp_path: Path) -> None:
         (tmp_path / "nothing", (), "there is no"),
         (path, ("data.eval_fraction=1",), "eval_fraction = 1"),
         (path, ("tokenizer.kind=words",), "tokenizer.kind = 'words'"),
+        (
+            path,
+            ("tokenizer.kind=bytes", "tokenizer.vocab_size=300"),
+            "vocab_size = 300: expected none with kind = 'bytes'",
+        ),
+        (path, ("tokenizer.path=x", "tokenizer.kind=bpe"), "tokenizer.kind = 'bpe': expected none with path = 'x'"),
+        (path, ("tokenizer.kind=bpe", "tokenizer.revision=v1"), "tokenizer.revision = 'v1': expected a path with it"),
         (path, ("model.hiden_size=3",), "hidden_size"),
         (path, ("sample.prompt=日本",), "sample.prompt = '日本': the character '日'"),
         (path, ("training.log_file=x",), "training.log_file = 'x': expected none"),

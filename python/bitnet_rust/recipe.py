@@ -4,7 +4,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from os import PathLike
@@ -484,6 +484,7 @@ def _tokenizer(
 ) -> Tokenizer:
     """By default the characters of all texts for the character model and small vocabularies, else byte-level BPE."""
     refuse_unknown(section, _SECTIONS["tokenizer"], "tokenizer")
+    _refuse_unused(section, ("kind", "vocab_size", "special_tokens") if section.get("path") else ("revision",))
     if section.get("path"):
         return Tokenizer.from_pretrained(section["path"], revision=section.get("revision"), local_files_only=offline)
     preset = model.get("preset")
@@ -491,6 +492,7 @@ def _tokenizer(
     kind = section.setdefault("kind", "characters" if small else "bpe")
     if kind not in _KINDS:
         raise ArgumentError(f"tokenizer.kind = {kind!r}: expected one of {', '.join(_KINDS)}, or a path")
+    _refuse_unused(section, () if kind == "bpe" else ("vocab_size", "special_tokens"))
     if kind == "bytes":
         return Tokenizer.bytes()
     if _are_conversations(train) or _are_conversations(held_out):
@@ -503,6 +505,17 @@ def _tokenizer(
         return Tokenizer.characters("".join([*train, *(held_out or ())]))
     size = section.setdefault("vocab_size", vocab)
     return Tokenizer.train_bpe(train, size, special_tokens=section.get("special_tokens", ()))
+
+
+def _refuse_unused(section: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Refuses fields of a tokenizer that say nothing about the one that is taken or made."""
+    for name in names:
+        if section.get(name) is not None:
+            expected = "a path with it"
+            if name != "revision":
+                other = "path" if section.get("path") else "kind"
+                expected = f"none with {other} = {section[other]!r}"
+            raise ArgumentError(f"tokenizer.{name} = {section[name]!r}: expected {expected}")
 
 
 def _training(fields: dict[str, Any], out: Path, train: Dataset, check: Dataset | None) -> TrainingConfig:

@@ -218,6 +218,8 @@ def tokenize(
         raise typer.BadParameter(
             "pass one of --tokenizer, --train-bpe, --characters and --bytes", param_hint="--tokenizer"
         )
+    if revision is not None and tokenizer is None:
+        raise typer.BadParameter("expected a --tokenizer from the hub with it", param_hint="--revision")
     check_place(out)  # before a vocabulary is learned
     if tokenizer is not None:
         chosen = Tokenizer.from_pretrained(tokenizer, revision=revision, local_files_only=offline)
