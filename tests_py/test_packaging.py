@@ -211,6 +211,12 @@ def test_the_source_distribution_is_all_that_git_has_but_tests(distributions: Pa
     assert wheel.name.split("-")[1] == path.name.removesuffix(".tar.gz").split("-")[1]
 
 
+def test_the_notice_has_the_license_of_every_module_that_is_compiled_in() -> None:
+    written = subprocess.run([sys.executable, REPO / ".ci/notices.py"], capture_output=True, text=True, check=True).stdout
+    assert (REPO / "NOTICE").read_text() == written, "run python .ci/notices.py > NOTICE"
+    assert "gonum" in written
+
+
 def test_the_wheel_is_for_every_python_and_small(distributions: Path) -> None:
     (wheel,) = distributions.glob("*.whl")
     assert "-cp311-abi3-" in wheel.name
@@ -221,6 +227,7 @@ def test_the_wheel_is_for_every_python_and_small(distributions: Path) -> None:
     page = {f"bitnet_rust/server/static/{file.name}" for file in (REPO / "python/bitnet_rust/server/static").iterdir()}
     assert "bitnet_rust/server/static/app.js" in page
     assert page <= set(names)
+    assert {"LICENSE", "NOTICE"} <= {name.rpartition("/")[2] for name in names if ".dist-info/licenses/" in name}
     assert not [name for name in names if name.endswith((".go", ".c", ".s"))]
 
 
