@@ -45,7 +45,11 @@ func TestProgramsOfOtherModulesRun(t *testing.T) {
 	run("go", "build", "-o", bin, "./...")
 	run("go", "vet", "./...")
 	for i, want := range wants {
-		require.Regexp(t, want, run(filepath.Join(bin, names[i]), filepath.Join(root, "python/bitnet_rust/models/bitnet-shakespeare"), dir))
+		place := filepath.Join(root, "python/bitnet_rust/models/bitnet-shakespeare")
+		if names[i] == "train" {
+			place = dir
+		}
+		require.Regexp(t, want, run(filepath.Join(bin, names[i]), place))
 	}
 	require.FileExists(t, filepath.Join(dir, "fox.bitnet"))
 }
