@@ -21,9 +21,10 @@ from ..configuration import settings
 from ..errors import BitNetError, InternalError
 from . import config
 from .about import doctor, info, models
-from .common import Debug, LogFormat, LogLevel, Quiet, prepare, said
+from .common import prepare, said
 from .defaults import UsageError
 from .files import convert, diff, inspect, verify
+from .options import Debug, LogFormat, LogLevel, Quiet
 from .output import fail, fail_usage, one_line, show_warning, speak_json, speak_of_options
 from .serving import serve
 from .text import chat, evaluate, generate, perplexity

@@ -6,36 +6,19 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Annotated, Any, get_type_hints
+from typing import Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from .. import logs
-from ..configuration import SETTINGS, Format, Level, settings
+from ..configuration import settings
 from ..errors import ArgumentError
 from .defaults import defaults_of, option_names
 from .examples import EXAMPLES
+from .options import COMMON
 from .output import speak_json, speak_of_options
 from .wording import in_options
-
-_HELP = {setting.name: setting.help for setting in SETTINGS}
-Quiet = Annotated[bool, typer.Option("--quiet", help=_HELP["quiet"])]
-Debug = Annotated[bool, typer.Option("--debug", help=_HELP["debug"])]
-LogLevel = Annotated[
-    Level | None,
-    typer.Option("--log-level", help=_HELP["log_level"], show_default="warning", case_sensitive=False),
-]
-LogFormat = Annotated[
-    Format | None,
-    typer.Option("--log-format", help=_HELP["log_format"], show_default="text", case_sensitive=False),
-]
-_COMMON = {
-    "quiet": (Quiet, False),
-    "debug": (Debug, False),
-    "log_level": (LogLevel, None),
-    "log_format": (LogFormat, None),
-}
 
 # Commands that have to work when the settings file is wrong, as they show what is.
 _TOLERANT = ("config", "info", "doctor")
@@ -111,7 +94,7 @@ def _with_common_options(function: Callable[..., Any], command_name: str) -> Cal
 
     @functools.wraps(function)
     def command(**options: Any) -> Any:
-        common = said(**{name: options.pop(name) for name in _COMMON})
+        common = said(**{name: options.pop(name) for name in COMMON})
         with settings.override(**common), logging(command_name):
             speak_json(_errors_are_json(command_name, bool(options.get("as_json"))))
             try:
@@ -124,7 +107,7 @@ def _with_common_options(function: Callable[..., Any], command_name: str) -> Cal
     hints = get_type_hints(function, include_extras=True)
     own = inspect.signature(function).parameters.values()
     parameters = [parameter.replace(annotation=hints.get(parameter.name, parameter.annotation)) for parameter in own]
-    for name, (annotation, default) in _COMMON.items():
+    for name, (annotation, default) in COMMON.items():
         parameters.append(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         )

@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 import typer
 
 from ..configuration import PREFIX, in_environment, near, settings
-
-# Options of all commands, which are settings.
-COMMON = ("quiet", "debug", "log_level", "log_format")
+from .options import COMMON
 
 UsageError: Any = typer.BadParameter.__base__  # typer has it under no name of its own
 

@@ -1,9 +1,10 @@
 """Options that several commands have."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from ..configuration import SETTINGS, Format, Level
 from ..model_options import HeadDType as HeadDType
 from ..model_options import KVDType as KVDType
 from ..model_options import Offline as Offline
@@ -70,3 +71,22 @@ StopTokens = Annotated[
         "--stop-token-ids", metavar="ID", help="Token that ends the generation too; may be given several times."
     ),
 ]
+
+_HELP = {setting.name: setting.help for setting in SETTINGS}
+Quiet = Annotated[bool, typer.Option("--quiet", help=_HELP["quiet"])]
+Debug = Annotated[bool, typer.Option("--debug", help=_HELP["debug"])]
+LogLevel = Annotated[
+    Level | None,
+    typer.Option("--log-level", help=_HELP["log_level"], show_default="warning", case_sensitive=False),
+]
+LogFormat = Annotated[
+    Format | None,
+    typer.Option("--log-format", help=_HELP["log_format"], show_default="text", case_sensitive=False),
+]
+# Options of all commands, which are settings, with their defaults.
+COMMON: dict[str, tuple[Any, Any]] = {
+    "quiet": (Quiet, False),
+    "debug": (Debug, False),
+    "log_level": (LogLevel, None),
+    "log_format": (LogFormat, None),
+}
