@@ -212,7 +212,9 @@ def test_the_source_distribution_is_all_that_git_has_but_tests(distributions: Pa
 
 
 def test_the_notice_has_the_license_of_every_module_that_is_compiled_in() -> None:
-    written = subprocess.run([sys.executable, REPO / ".ci/notices.py"], capture_output=True, text=True, check=True).stdout
+    written = subprocess.run(
+        [sys.executable, REPO / ".ci/notices.py"], capture_output=True, text=True, check=True
+    ).stdout
     assert (REPO / "NOTICE").read_text() == written, "run python .ci/notices.py > NOTICE"
     assert "gonum" in written
 
