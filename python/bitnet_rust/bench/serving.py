@@ -271,6 +271,15 @@ class Load:
         return found | {"repeats": rounds}
 
 
+def _reason(log: list[str]) -> str:
+    """Why a server ended, which the last line of its log has, in JSON if nothing took that from it."""
+    last = log[-1] if log else "no message"
+    try:
+        return str(json.loads(last)["error"])
+    except (ValueError, TypeError, KeyError):
+        return last
+
+
 @contextmanager
 def server(path: Path, clients: int, options: SubjectOptions) -> Iterator[tuple[int, str]]:
     """``bitnet serve`` as a process, that many requests at once: its number and its URL."""
@@ -291,7 +300,7 @@ def server(path: Path, clients: int, options: SubjectOptions) -> Iterator[tuple[
             if not url:
                 log.seek(0)
                 said = log.read().decode(errors="replace").strip().splitlines()
-                raise BitNetError(f"the server did not start: {said[-1] if said else 'no message'}")
+                raise BitNetError(f"the server did not start: {_reason(said)}")
             yield process.pid, url
         finally:
             process.terminate()
