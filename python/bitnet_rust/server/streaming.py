@@ -73,6 +73,7 @@ class EventStream(Response):
     async def _send_all(self, send: Send) -> None:
         self._send, self._now = send, asyncio.get_running_loop().time
         self._last = self._now()  # when something was sent
+        self._comment: asyncio.Task[None] | None = None
         self._beat()
         async with _until_gone(self._request, self._handles) as gone:
             try:
@@ -80,7 +81,7 @@ class EventStream(Response):
                     self._last = self._now()
                     more = not events.endswith(_DONE)
                     if not more:
-                        self._heart.cancel()
+                        self._be_still()
                     await send(_body(events.encode(), more))
             except Exception as error:
                 if gone.is_set() or (isinstance(error, OSError) and not isinstance(error, BitNetError)):  # of send()
@@ -88,10 +89,10 @@ class EventStream(Response):
                     return
                 told = api_error(error)
                 self._request.state.record.fail(error, told)
-                self._heart.cancel()
+                self._be_still()
                 await send(_body(b"data: " + json.dumps(told.body()).encode() + b"\n\n", more=False))
             finally:
-                self._heart.cancel()
+                self._be_still()
 
     def _beat(self) -> None:
         """Sends comments while nothing else is sent, as proxies and clients give up connections that are silent."""
@@ -100,6 +101,12 @@ class EventStream(Response):
             self._last = self._now()
             self._comment = loop.create_task(self._say_waiting())
         self._heart = loop.call_at(self._last + self._heartbeat, self._beat)
+
+    def _be_still(self) -> None:
+        """Sends no comments any more, as nothing may follow the last event."""
+        self._heart.cancel()
+        if self._comment is not None:
+            self._comment.cancel()
 
     async def _say_waiting(self) -> None:
         with contextlib.suppress(OSError):  # the client has gone, which others see too
