@@ -221,7 +221,7 @@ test-load: $(VENV)/.dev $(EXT)
 
 cover: $(VENV)/.dev $(EXT)
 	@mkdir -p coverage
-	$(GO) test -coverprofile=coverage/go.out -coverpkg=./accel/...,./core/... ./accel/... ./core/... ./tests_go/...
+	$(GO) test -timeout 30m -coverprofile=coverage/go.out -coverpkg=./accel/...,./core/... ./accel/... ./core/... ./tests_go/...
 	COVERAGE_FILE=coverage/py $(BIN)/python -m pytest -m 'not full' --cov --cov-report=json:coverage/py.json --cov-report=
 	$(BIN)/python .ci/coverage.py --minimum $(MIN_COVERAGE) coverage/go.out coverage/py.json
 
