@@ -253,6 +253,24 @@ def test_regenerate_asks_again_and_replaces_the_reply(visits: Any, chatting: str
     assert [len(body["messages"]) for body in visit.posted] == [1, 1, 1]
 
 
+def test_a_message_that_waits_for_the_model_is_sent_once(visits: Any, chatting: str) -> None:
+    visit = visits(chatting).set(max_tokens=4)
+    held: list[Any] = []
+    visit.page.route("**/v1/models", lambda route: held.append(route))
+    visit.page.reload(wait_until="domcontentloaded")
+    expect(visit.page.get_by_role("textbox", name="Message")).to_be_focused()
+    visit.send("Hello")
+    visit.page.keyboard.press("Enter")
+    while len(held) < 3:  # of the page itself and of each Enter
+        visit.page.wait_for_timeout(10)
+    for route in held:
+        route.continue_()
+    visit.page.wait_for_load_state("networkidle")
+    expect(visit.messages).to_have_count(2)
+    visit.ended()
+    assert [body["messages"] for body in visit.posted] == [[{"role": "user", "content": "Hello"}]]
+
+
 def test_an_edited_message_is_sent_again_and_what_followed_is_dropped(visits: Any, chatting: str) -> None:
     visit = visits(chatting).set(max_tokens=8)
     visit.ask("One")
@@ -589,6 +607,7 @@ def test_everything_can_be_done_with_the_keyboard(visits: Any, chatting: str) ->
     visit.page.reload()
     keyboard, focused = visit.page.keyboard, visit.page.locator(":focus")
     expect(visit.page.get_by_role("textbox", name="Message")).to_be_focused()
+    expect(visit.page.locator("#model")).not_to_be_empty()  # before that, what is sent waits
     keyboard.type("first line")
     keyboard.press("Shift+Enter")
     keyboard.type("second line")

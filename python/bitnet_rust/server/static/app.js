@@ -143,10 +143,10 @@ async function greet() {
 }
 
 async function send() {
-  const text = message.value;
-  if (writing || !text.trim() || !settingsAreValid()) return;
+  if (writing || !message.value.trim() || !settingsAreValid()) return;
   if (!model) await greet();
-  if (!model) return;
+  const text = message.value;
+  if (!model || writing || !text.trim()) return; // a second Enter waited for the model, too
   message.value = "";
   current().turns.push({ role: "user", content: text });
   answer();
