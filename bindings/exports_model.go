@@ -313,11 +313,13 @@ func bn_model_assets(path *C.char, out **C.char, errOut **C.char) C.int {
 			return err
 		}
 		if _, binary := files["tokenizer.model"]; binary {
-			_, err := model.TokenizerOfSentencePiece(files, filepath.Join(C.GoString(path), "tokenizer.model"))
-			if _, made := files["tokenizer.json"]; made || err == nil {
-				delete(files, "tokenizer.model")
-			} else {
-				files["tokenizer.model"] = err.Error()
+			var why error
+			if _, made := files["tokenizer.json"]; !made {
+				_, why = model.TokenizerOfSentencePiece(files, filepath.Join(C.GoString(path), "tokenizer.model"))
+			}
+			delete(files, "tokenizer.model")
+			if why != nil {
+				files["tokenizer.model"] = why.Error()
 			}
 		}
 		return jsonOut(out, files)

@@ -87,7 +87,7 @@ func ggufTokenizerFiles(m *gguf.Metadata, path string) (map[string]string, error
 	if err != nil {
 		return nil, err
 	}
-	files["tokenizer.json"] = tokenizer
+	files[tokenizerName] = tokenizer
 	config := jsonObject{"tokenizer_class": "PreTrainedTokenizerFast"}
 	for _, name := range []string{"bos", "eos", "unk", "pad"} {
 		if id := t.id(name); id >= 0 {
@@ -99,7 +99,7 @@ func ggufTokenizerFiles(m *gguf.Metadata, path string) (map[string]string, error
 			return nil, err
 		}
 	}
-	files["tokenizer_config.json"], err = compactJSON(config)
+	files[tokenizerConfigName], err = compactJSON(config)
 	return files, err
 }
 

@@ -2,7 +2,6 @@ package model
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/bitnet-rust/bitnet_rust/core/format/container"
@@ -40,10 +39,7 @@ func inspectSnapshot(path string) (*inspected, error) {
 				return unlisted(path, t.Name)
 			}
 		}
-		if n := len(set.Tensors()); len(table) != n {
-			return (&nativeFile{Set: set}).metaError(keyTensors, fmt.Sprintf("%d entries", len(table)), fmt.Sprintf("%d, one for each tensor", n))
-		}
-		return nil
+		return checkCount(set, table)
 	}
 	f.sum = func(s *scan, name string) error {
 		v, err := set.Tensor(name)

@@ -23,17 +23,15 @@ func unusedError(option, stated, path, reason string) error {
 
 // checkUse refuses options that say nothing about a file of a format, which is planned with or without layers that LoadOptions.Quantize makes ternary.
 func (l *loader) checkUse(set container.Set, format string, quantized bool) error {
-	var layout, quantize error
 	if given := l.opts.I2SLayout; statesLayout(given) && !hasI2S(set, format) {
-		layout = l.unused("i2s_layout", "'"+given+"'", set.Path(), noI2S(format))
+		if err := l.unused("i2s_layout", "'"+given+"'", set.Path(), noI2S(format)); err != nil {
+			return err
+		}
 	}
 	if l.opts.Quantize && !quantized {
-		quantize = l.unused("quantize", "True", set.Path(), "has no float layers that it would make ternary")
+		return l.unused("quantize", "True", set.Path(), "has no float layers that it would make ternary")
 	}
-	if layout != nil {
-		return layout
-	}
-	return quantize
+	return nil
 }
 
 // statesLayout says whether a layout of I2_S is another than that of every file of which nobody says anything.

@@ -130,6 +130,14 @@ func (c *checksum) update(b []byte) { *c = checksum(crc32.Update(uint32(*c), cas
 
 func (c checksum) String() string { return fmt.Sprintf("%08x", uint32(c)) }
 
+// compare is an error unless the checksum is the one that a tensor should have.
+func (c checksum) compare(want checksum, path, tensor string) error {
+	if c == want {
+		return nil
+	}
+	return &container.Error{Kind: ErrChecksum, Path: path, Tensor: tensor, Field: "crc32c", Found: c.String(), Expected: want.String()}
+}
+
 // MarshalText renders the digits.
 func (c checksum) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 

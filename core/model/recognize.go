@@ -38,9 +38,11 @@ const (
 // extensions are how the names of files end that are models.
 var extensions = map[fileKind]string{kindGGUF: GGUFExt, kindONNX: ONNXExt, kindNative: NativeExt, kindSafetensors: ".safetensors"}
 
-// magic says what a file is that begins with head, "" if that is not known; container says that it may be of safetensors.
-func magic(head []byte) (kind fileKind, container bool) {
-	switch {
+// magic says what a file is by its first bytes, "" if that is not known; family says that it begins as all do that are made of safetensors.
+func magic(r io.ReaderAt) (kind fileKind, family bool) {
+	var first [16]byte
+	n, _ := r.ReadAt(first[:], 0)
+	switch head := first[:n]; {
 	case bytes.HasPrefix(head, []byte("GGUF")):
 		return kindGGUF, false
 	case bytes.HasPrefix(head, []byte("BNTOKENS")):
@@ -59,9 +61,7 @@ func magic(head []byte) (kind fileKind, container bool) {
 
 // recognize says what a file of size bytes is, "" if that is not known. Nothing behind its header is read.
 func recognize(r io.ReaderAt, size int64) fileKind {
-	var head [16]byte
-	n, _ := r.ReadAt(head[:], 0)
-	kind, family := magic(head[:n])
+	kind, family := magic(r)
 	if !family {
 		return kind
 	}
@@ -85,9 +85,7 @@ func recognize(r io.ReaderAt, size int64) fileKind {
 
 // notNative is the error about what is read from r in place of a native file, which failed with err.
 func notNative(r io.ReaderAt, name string, err error) error {
-	var head [16]byte
-	n, _ := r.ReadAt(head[:], 0)
-	kind, family := magic(head[:n])
+	kind, family := magic(r)
 	var where *container.Error
 	switch {
 	case family && !(errors.As(err, &where) && where.Field == keyFormat):
@@ -115,9 +113,7 @@ func fileKindOf(path string) fileKind {
 	if !hasModelName(path) {
 		return recognize(f, info.Size())
 	}
-	var head [16]byte
-	n, _ := f.ReadAt(head[:], 0)
-	kind, _ := magic(head[:n])
+	kind, _ := magic(f)
 	return kind
 }
 

@@ -16,7 +16,7 @@ import (
 
 // ggufVocabulary renders the tokenizer of a tokenizer.json; a model without one gets the special tokens of its config.
 func ggufVocabulary(files map[string]string, c *Config) ([]gguf.Entry, error) {
-	text, ok := files["tokenizer.json"]
+	text, ok := files[tokenizerName]
 	if !ok {
 		special, err := (&hfTokenizer{}).special(files, c, template{})
 		return append([]gguf.Entry{{Key: ggufTokModel, Value: "none"}}, special...), err
@@ -434,7 +434,7 @@ func (t *hfTokenizer) scores(tokens []string, merges [][2]string) []float32 {
 // special names the special tokens, by the post-processor and the config or else by tokenizer_config.json, and adds the chat template.
 func (t *hfTokenizer) special(files map[string]string, c *Config, around template) ([]gguf.Entry, error) {
 	var config map[string]any
-	_ = json.Unmarshal([]byte(cmp.Or(files["tokenizer_config.json"], "{}")), &config) // one that cannot be read says nothing
+	_ = json.Unmarshal([]byte(cmp.Or(files[tokenizerConfigName], "{}")), &config) // one that cannot be read says nothing
 	ids := map[string]int{}
 	for _, a := range t.Added {
 		ids[a.Content] = a.ID

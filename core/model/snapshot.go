@@ -99,8 +99,8 @@ func ReadSnapshot(path string) (*Snapshot, error) {
 		sums = append(sums, snapshotSum{data: v.Data})
 		s.Tensors = append(s.Tensors, SnapshotTensor{info.Name, info.Shape, float32s(v.Data)})
 	}
-	if len(table) != len(sums) {
-		return nil, (&nativeFile{Set: f}).metaError(keyTensors, fmt.Sprintf("%d entries", len(table)), fmt.Sprintf("%d, one for each tensor", len(sums)))
+	if err := checkCount(f, table); err != nil {
+		return nil, err
 	}
 	cpu.Parallel(len(sums), sums)
 	for i, t := range s.Tensors {
@@ -139,17 +139,18 @@ func snapshotTable(file *safetensors.File) (table map[string]checksum, err error
 	return table, nil
 }
 
+// checkCount is an error unless there are as many checksums as tensors.
+func checkCount(file *safetensors.File, table map[string]checksum) error {
+	n := len(file.Tensors())
+	if len(table) == n {
+		return nil
+	}
+	return (&nativeFile{Set: file}).metaError(keyTensors, fmt.Sprintf("%d entries", len(table)), fmt.Sprintf("%d, one for each tensor", n))
+}
+
 // unlisted is the error about a tensor without a checksum.
 func unlisted(path, tensor string) error {
 	return &container.Error{Kind: ErrUnexpected, Path: path, Tensor: tensor, Found: "a tensor", Expected: "an entry in the metadata's " + keyTensors}
-}
-
-// compare is an error unless the checksum is the one that a tensor should have.
-func (c checksum) compare(want checksum, path, tensor string) error {
-	if c == want {
-		return nil
-	}
-	return &container.Error{Kind: ErrChecksum, Path: path, Tensor: tensor, Field: "crc32c", Found: c.String(), Expected: want.String()}
 }
 
 func textSum(texts ...string) (sum checksum) {

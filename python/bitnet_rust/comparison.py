@@ -10,7 +10,7 @@ from . import _bitnet
 from .configuration import settings
 from .conversion import compare_logits, fixed_logits
 from .errors import ArgumentError
-from .hub import is_local, resolve
+from .hub import is_local, refuse_revision, resolve
 from .model import BitNetModel, I2SLayout
 
 # What a config says of files and not of what the model computes.
@@ -82,11 +82,8 @@ def diff_models(
     """
     settings.check()
     local = [isinstance(one, BitNetModel) or is_local(one) for one in (a, b)]
-    if all(local) and revision is not None:
-        raise ArgumentError(
-            f"revision = {revision!r}: {_name(a)} and {_name(b)} are here, and only repositories of Hugging Face have "
-            "revisions: expected it to be left out"
-        )
+    if all(local):
+        refuse_revision(revision, f"{_name(a)} and {_name(b)} are here")
     revisions = (None if local[0] else revision, revision_b if revision_b is not None or local[1] else revision)
     loading = json.dumps({"i2s_layout": i2s_layout, "quantize": bool(quantize), "lenient": True})
     with ExitStack() as stack:

@@ -55,7 +55,7 @@ def resolve(
     if found and path.name in _BESIDE and files is _FILES:
         raise ModelNotFoundError(f"{path} {_BESIDE[path.name]}: pass its directory, {path.parent}")
     if found:
-        _refuse_revision(revision, f"{path} is here")
+        refuse_revision(revision, f"{path} is here")
         return path
     is_path = path.is_absolute() or fspath(name).startswith((".", "~")) or path.suffix.lower() in _FILE_ENDINGS
     if not isinstance(name, str) or is_path:
@@ -75,7 +75,7 @@ def resolve(
         hub_id, here = name, f"there is no directory {name!r} here, and "
     else:
         if entry.embedded is not None:
-            _refuse_revision(revision, f"{entry.name} comes with the package")
+            refuse_revision(revision, f"{entry.name} comes with the package")
             return entry.embedded
         if entry.hub_id is None:
             raise ModelNotFoundError(
@@ -93,7 +93,8 @@ def resolve(
     return _download(source, here, files)
 
 
-def _refuse_revision(revision: str | None, place: str) -> None:
+def refuse_revision(revision: str | None, place: str) -> None:
+    """ArgumentError for a revision of what is at a place, and in no repository."""
     if revision is not None:
         raise ArgumentError(
             f"revision = {revision!r}: {place}, and only repositories of Hugging Face have revisions: expected it to be left out"
