@@ -48,10 +48,9 @@ const largestLoss = (11.9-8)/11.9 + 1.0/256
 
 // denseBound is half a step of the format at a value of a row, or for int4 the most that a value may be off; largest is that of the row, or group.
 func denseBound(f cpu.DenseFormat, dtype string, value, largest float64) float64 {
-	const rounding = 1.00001 // of scale and product in float32
 	switch {
 	case f == cpu.DenseInt8:
-		return largest/254*rounding + tiny
+		return largest*(1.0/254+0x1p-22) + tiny // scale, code and product are rounded to float32, each by 2^-24 of the weight at most
 	case f == cpu.DenseInt4:
 		return largest*largestLoss + tiny
 	case f == cpu.DenseBF16 && dtype != BF16:
