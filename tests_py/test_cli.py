@@ -525,6 +525,8 @@ def test_at_a_terminal_a_server_says_in_words_why_it_does_not_start(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert bitnet("serve", "--kv-bytes", "0")[2].startswith("bitnet: --kv-bytes 0")
     assert json.loads(bitnet("serve", "--kv-bytes", "0", "--log-format", "json")[2])["status"] == 1
+    monkeypatch.setenv("BITNET_LOG_FORMAT", "json")
+    assert json.loads(bitnet("serve", "--kv-bytes", "0")[2])["status"] == 1
 
 
 def test_quiet_commands_say_nothing_but_their_results(bitnet: Terminal, tmp_path: Path) -> None:

@@ -180,6 +180,9 @@ def test_names_and_values_of_a_file_give_a_terminal_no_orders(bitnet: Terminal, 
         _, out, err = bitnet(*options, str(tmp_path))
         assert r"a\x1b]0;title" in out + err, options
         assert (out + err).replace("\n", "").isprintable(), options
+    _, out, _ = bitnet("inspect", "--tensors", "--json", str(tmp_path))
+    assert out.replace("\n", "").isprintable()
+    assert [tensor["name"] for tensor in json.loads(out)["tensors"]] == [f"{ORDERS}.weight"]
 
 
 def test_messages_about_a_files_text_are_short_and_give_no_orders(tmp_path: Path) -> None:

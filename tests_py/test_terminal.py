@@ -1,6 +1,7 @@
 """The command at a real terminal: narrow ones, and such as know ASCII alone."""
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -10,8 +11,11 @@ import subprocess
 import sys
 import termios
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 BITNET = [sys.executable, "-m", "bitnet_rust"]
@@ -105,6 +109,35 @@ def test_a_chat_says_how_it_ends_and_leaves_the_terminal_as_it_was(tmp_path: Pat
     status, text = at_terminal(*chat, "--quiet", columns=80, typed="\x04")
     assert status == 0
     assert "Ctrl-D" not in text
+
+
+@pytest.mark.parametrize("options", [(), ("--log-format", "json")])
+def test_a_server_logs_text_at_a_terminal_unless_told_and_gives_it_no_orders(options: tuple[str, ...]) -> None:
+    ours, theirs = pty.openpty()
+    command = [*BITNET, "serve", "--port", "0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True) as server:
+        os.close(theirs)
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        assert httpx.get(f"{url}/%1b%5d0;title%07%c2%9b2J", timeout=60, trust_env=False).status_code == 404
+        server.terminate()
+        text = "".join(_written(ours)).replace("\r\n", "\n")
+    os.close(ours)
+    assert server.returncode == 0
+    assert not set(text) & {"\x1b", "\x07", "\x9b"}
+    (request,) = [line for line in text.splitlines() if "status" in line]
+    if options:
+        assert json.loads(request)["path"] == "/\x1b]0;title\x07\x9b2J"
+    else:
+        assert " INFO    bitnet_rust.server: request " in request
+        assert r"path='/\x1b]0;title\x07\x9b2J' status=404" in request
+
+
+def _written(terminal: int) -> Iterator[str]:
+    """What a terminal gets until whoever writes there has ended."""
+    with suppress(OSError):
+        while text := os.read(terminal, 1 << 16).decode():
+            yield text
 
 
 @pytest.mark.parametrize("command", ["--help", "train --help", "chat --help", "serve --help", "bench batch --help"])

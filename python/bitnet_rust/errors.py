@@ -4,6 +4,7 @@
 configurations and bad arguments, as with the rest of the Python world.
 """
 
+import re
 import sys
 import warnings
 
@@ -137,6 +138,19 @@ def printable(text: object, most: int | None = None) -> str:
     whole = str(text)
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in whole[:most])
     return shown if most is None or len(whole) <= most else f"{shown}..."
+
+
+_ORDERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def without_orders(text: str) -> str:
+    """Somebody's text of several lines with all that a terminal would obey escaped, such as what sets its title or somebody's clipboard."""
+    return _ORDERS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def json_without_orders(text: str) -> str:
+    """JSON with the orders escaped that it may have as they are, DEL and those from U+0080 on; it means the same."""
+    return _ORDERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def warn(text: str, category: type[Warning] = UserWarning) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from . import _bitnet
 from .configuration import settings
+from .errors import json_without_orders, without_orders
 
 LOGGER = "bitnet_rust"
 _MODULE = "github.com/bitnet-rust/bitnet_rust/"
@@ -179,7 +180,7 @@ class JSONFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[0] is not None:
             entry["traceback"] = self.formatException(record.exc_info)
-        return _encoded(entry)
+        return json_without_orders(_encoded(entry))
 
 
 class TextFormatter(logging.Formatter):
@@ -187,6 +188,10 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and a traceback if there is an exception; what a terminal would obey is escaped."""
+        return without_orders(super().format(record))
 
 
 class _Stderr(logging.StreamHandler[Any]):
@@ -200,13 +205,10 @@ class _Stderr(logging.StreamHandler[Any]):
         return sys.stderr
 
 
-# What a server says without being asked.
-_SERVICE = {"log_level": "info", "log_format": "json"}
-
-
 def chosen(name: str, *, service: bool, strict: bool = True) -> str:
     """log_level or log_format, as ``to_stderr`` takes them: what the settings say, else the default of a command or of a service.
 
+    A service says what it does without being asked: to people where standard error is a terminal, to programs elsewhere.
     Raises ArgumentError with strict for a setting that cannot be used.
     """
     found = settings.look(name, strict=strict)
@@ -214,7 +216,7 @@ def chosen(name: str, *, service: bool, strict: bool = True) -> str:
         if name == "log_level" and settings.look("quiet", strict=strict).value:
             return "error"
         if service:
-            return _SERVICE[name]
+            return "info" if name == "log_level" else "text" if sys.stderr.isatty() else "json"
     return str(found.value)
 
 

@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from .. import logs
 from ..configuration import settings
-from ..errors import ArgumentError
+from ..errors import ArgumentError, without_orders
 from .defaults import defaults_of, option_names
 from .examples import EXAMPLES
 from .options import COMMON
@@ -101,7 +101,7 @@ def _with_common_options(function: Callable[..., Any], command_name: str) -> Cal
                 return function(**options)
             except Exception:
                 if settings.look("debug", strict=False).value:
-                    traceback.print_exc()
+                    print(without_orders(traceback.format_exc()), end="", file=sys.stderr)
                 raise
 
     hints = get_type_hints(function, include_extras=True)
@@ -126,9 +126,6 @@ def logging(command: str, logger: str | None = None) -> AbstractContextManager[N
 
 def _errors_are_json(command: str, as_json: bool) -> bool:
     """Whether what goes wrong is said in JSON: where the result is, or the log."""
-    chosen = settings.look("log_format", strict=False)
-    if chosen.source == "default" and command == "serve" and sys.stderr.isatty():
-        return as_json  # somebody looks
     return as_json or _log_setting("log_format", command) == "json"
 
 

@@ -77,11 +77,16 @@ Quiet = Annotated[bool, typer.Option("--quiet", help=_HELP["quiet"])]
 Debug = Annotated[bool, typer.Option("--debug", help=_HELP["debug"])]
 LogLevel = Annotated[
     Level | None,
-    typer.Option("--log-level", help=_HELP["log_level"], show_default="warning", case_sensitive=False),
+    typer.Option("--log-level", help=_HELP["log_level"], show_default="warning; of serve, info", case_sensitive=False),
 ]
 LogFormat = Annotated[
     Format | None,
-    typer.Option("--log-format", help=_HELP["log_format"], show_default="text", case_sensitive=False),
+    typer.Option(
+        "--log-format",
+        help=_HELP["log_format"],
+        show_default="text; of serve, json where no terminal is",
+        case_sensitive=False,
+    ),
 ]
 # Options of all commands, which are settings, with their defaults.
 COMMON: dict[str, tuple[Any, Any]] = {

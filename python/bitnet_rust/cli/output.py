@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..configuration import settings
-from ..errors import ArgumentError, BitNetError, FileSystemError, printable
+from ..errors import ArgumentError, BitNetError, FileSystemError, json_without_orders, printable
 from ..runtime import set_num_threads
 
 if TYPE_CHECKING:
@@ -112,19 +111,11 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
     print("\n".join(line.rstrip() for line in text.get().splitlines()))
 
 
-def without_orders(text: str) -> str:
-    """A model's text with all that a terminal would obey escaped, such as what sets its title or somebody's clipboard."""
-    return _ORDERS.sub(lambda found: repr(found[0])[1:-1], text)
-
-
-_ORDERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
 def print_json(value: Any) -> None:
     """Null stands for NaN and infinities, which JSON does not have."""
     from ..callbacks import plain_numbers
 
-    print(json.dumps(plain_numbers(value), indent=2, ensure_ascii=False, allow_nan=False))
+    print(json_without_orders(json.dumps(plain_numbers(value), indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def one_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ArgumentError, TokenizerError
+from ..errors import ArgumentError, TokenizerError, without_orders
 from ..files import check_place
 from .options import (
     AsJSON,
@@ -53,7 +53,6 @@ from .output import (
     print_table,
     read_text,
     watched,
-    without_orders,
     working,
 )
 
