@@ -379,6 +379,7 @@ def test_bench_is_there(bitnet: Terminal) -> None:
         (("inspect", "no-such/model.gguf"), 1, "there is no no-such/model.gguf: pass"),
         (("generate", "caf\udce9"), 1, "text[3]"),
         (("generate", "x", "--logprobs", "2"), 2, "--json"),
+        (("diff", "bitnet-shakespeare", "bitnet-shakespeare", "--revision-b", "v1"), 2, "--revision-b v1: "),
         (("generate", "x", "--no-such-option"), 2, "no-such-option"),
         (("no-such-command",), 2, "no-such-command"),
         (("generate",), 2, "Usage: bitnet generate"),
@@ -451,6 +452,9 @@ def test_errors_are_json_where_the_result_or_the_log_is(
         ("train --out o --data text.txt --set training.batch_size=0", "batch_size = 0: expected a whole number from 1 to "),
         ("train --out . --data text.txt", "--out .: the directory has files; choose another, or pass --overwrite or --resume"),
         ("finetune --out o", "--model is missing: expected the model to begin with"),
+        ("finetune --out o --model m --data three.jsonl", 'line 1 of three.jsonl: record: expected "messages", "conversations", "prompt" and '),
+        ("finetune --out o --model m --data three.jsonl", "found {'prompt': 3}"),
+        ("generate x --assistant-model bitnet-shakespeare --assistant-revision v1", "--assistant-revision v1: bitnet-shakespeare is here, and only"),
         ("finetune --out o --model m --data talks.jsonl --export pdf", "--export pdf: expected a list of hf, hf-master, gguf"),
         ("tokenize --data text.txt --out x.bin --train-bpe 1", "--train-bpe 1: expected at least 256"),
         ("tokenize --data none --out nowhere/x.bin --characters", "cannot write nowhere/x.bin: there is no directory nowhere"),
@@ -462,6 +466,7 @@ def test_errors_name_the_options_that_were_typed(
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("First Citizen: speak. " * 60)
     Path("ids.bin").write_bytes(bytes(4096))
+    Path("three.jsonl").write_text('{"prompt": 3}\n')
     Path("talks.jsonl").write_text('{"prompt": "Who is there?", "completion": "A friend."}\n' * 20)
     status, out, err = bitnet(*shlex.split(command))
     assert (status, out) == (1, "")
@@ -695,7 +700,7 @@ def test_an_interrupt_while_the_spinner_appears_ends_it(monkeypatch: pytest.Monk
         ("empty.txt", b"", (), "there is no text in it"),
         ("latin.txt", b"caf\xe9 " * 99, (), "is not a UTF-8 text"),
         ("missing.txt", None, (), "there is no"),
-        ("ids.bin", bytes(4096), (), "has no header: say which dtype"),
+        ("ids.bin", bytes(4096), (), "as data.dtype (on the command line --set data.dtype=uint16)"),
         ("ids.bin", bytes(4096), ("--set", "data.dtype=uint16"), "data are token ids: expected tokenizer.path"),
         ("ids.bin", bytes(4096), ("--set", "data.dtype=int8"), "as data.dtype"),
         ("a.txt", b"To be. " * 400, ("--set", "data.eval=a.txt", "--eval-fraction", "0.1"), "expected one of them"),

@@ -349,7 +349,9 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"latin.txt is not a UTF-8 text"):
         make(tmp_path)
     (tmp_path / "x.jsonl").write_text('{"text": "a"}\n{"txt": "b"}\n')
-    with pytest.raises(ArgumentError, match=r'line 2 of .*x.jsonl: expected an object with a "text"'):
+    with pytest.raises(
+        ArgumentError, match=r'line 2 of .*x.jsonl: expected an object with a "text", found {"txt": "b"}$'
+    ):
         make(tmp_path / "x.jsonl")
     (tmp_path / "x.jsonl").write_text("{text}\n")
     with pytest.raises(ArgumentError, match=r"line 1 of .*x.jsonl is not JSON"):

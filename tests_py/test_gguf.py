@@ -254,7 +254,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with BitNetModel.from_pretrained("bitnet-shakespeare") as model:
         with pytest.raises(ArgumentError, match=r'type "q9": must be one of bf16, f16, f32, i2_s, tq1_0, tq2_0'):
             model.save_pretrained(tmp_path / "m.gguf", format="gguf", gguf_type="q9")  # type: ignore[arg-type]
-        with pytest.raises(ArgumentError, match=r"must end in .gguf"):
+        with pytest.raises(ArgumentError, match=r"expected a name that ends in .gguf"):
             model.save_pretrained(tmp_path / "m", format="gguf")
         model.save_pretrained(tmp_path / "m.gguf", format="gguf")
     with pytest.raises(ArgumentError, match=r'i2s_layout "x87": must be one of x86, arm64, row4'):

@@ -469,7 +469,7 @@ def test_the_command_converts(tmp_path: Path, bitnet: Terminal) -> None:
 
 
 def test_mistakes_are_named(tmp_path: Path, tiny: BitNetModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ArgumentError, match=r"m\.gguf: must end in \.onnx"):
+    with pytest.raises(ArgumentError, match=r"m\.gguf: expected a name that ends in \.onnx"):
         tiny.save_pretrained(tmp_path / "m.gguf", format="onnx")
     with pytest.raises(ArgumentError, match="onnx_type = 'int4': expected int8 or int2"):
         tiny.save_pretrained(tmp_path / "m.onnx", format="onnx", onnx_type="int4")  # type: ignore[arg-type]

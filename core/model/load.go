@@ -217,7 +217,7 @@ func nativePath(path string) (string, error) {
 		if isPickle(path) {
 			return "", pickleError(path)
 		}
-		return "", fmt.Errorf("%w: path %s: a model is a directory or a file that ends in %s, .safetensors, %s or %s", ErrOption, path, NativeExt, GGUFExt, ONNXExt)
+		return "", container.Worded(ErrOption, "model: %s is no model: expected a directory, or a file that ends in %s, .safetensors, %s or %s", path, NativeExt, GGUFExt, ONNXExt)
 	}
 	if file := nativeIn(path); file != "" {
 		return file, nil
@@ -274,7 +274,7 @@ func ggufPath(path string) (string, error) {
 	case 1:
 		return filepath.Join(path, models[0]), nil
 	}
-	return "", fmt.Errorf("%w: path %s: the directory has several models, %s: must be one of these files", ErrOption, path, strings.Join(models[:min(len(models), 20)], ", "))
+	return "", container.Worded(ErrOption, "model: directory %s holds several models, %s: expected one of these files", path, strings.Join(models[:min(len(models), 20)], ", "))
 }
 
 // isNative says whether a file's name is that of a native file or index.

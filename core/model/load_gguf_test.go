@@ -274,7 +274,7 @@ func TestADirectoryWithOneGGUFModelIsThatModel(t *testing.T) {
 	require.NoError(t, source.SaveGGUF(ctx, filepath.Join(filepath.Dir(first), "Other.GGUF"), model.GGUFOptions{Type: "tq2_0"}))
 	_, err = model.Load(ctx, filepath.Dir(first), model.LoadOptions{})
 	require.ErrorIs(t, err, model.ErrOption)
-	require.ErrorContains(t, err, "several models, Other.GGUF, "+parts[0]+": must be one of these files")
+	require.ErrorContains(t, err, "several models, Other.GGUF, "+parts[0]+": expected one of these files")
 	_, err = model.Load(ctx, t.TempDir(), model.LoadOptions{})
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.ErrorContains(t, err, "and no .gguf file")

@@ -333,8 +333,7 @@ func TestLoadSaysWhatIsNotThere(t *testing.T) {
 	require.ErrorIs(t, try(filepath.Join(dir, "absent"), model.LoadOptions{}), fs.ErrNotExist)
 	err := try(dir, model.LoadOptions{})
 	require.ErrorIs(t, err, fs.ErrNotExist)
-	require.ErrorContains(t, err, "model.safetensors.index.json")
-	require.ErrorContains(t, err, dir)
+	require.EqualError(t, err, "model: directory "+dir+" holds none of model.bitnet, model.bitnet.index.json, model.safetensors, model.safetensors.index.json, model.onnx, and no .gguf file")
 
 	c := open(t, "bitnet_offline_packed")
 	noConfig := c.write()
@@ -348,7 +347,9 @@ func TestLoadSaysWhatIsNotThere(t *testing.T) {
 
 	other := filepath.Join(dir, "model.txt")
 	require.NoError(t, os.WriteFile(other, nil, 0o600))
-	require.ErrorIs(t, try(other, model.LoadOptions{}), model.ErrOption)
+	err = try(other, model.LoadOptions{})
+	require.ErrorIs(t, err, model.ErrOption)
+	require.EqualError(t, err, "model: "+other+" is no model: expected a directory, or a file that ends in .bitnet, .safetensors, .gguf or .onnx")
 	pickle := filepath.Join(dir, "pytorch_model.bin")
 	require.NoError(t, os.WriteFile(pickle, nil, 0o600))
 	for _, path := range []string{pickle, dir} {

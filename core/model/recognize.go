@@ -192,7 +192,7 @@ func noModelIn(path string) error {
 	if len(models) > 0 {
 		hint = fmt.Sprintf(" (pass %s itself if that is the model)", filepath.Join(path, models[0].Name()))
 	}
-	return fmt.Errorf("model: directory %s holds none of %s, and no %s file%s: %w", path, strings.Join(modelNames, ", "), GGUFExt, hint, fs.ErrNotExist)
+	return container.Worded(fs.ErrNotExist, "model: directory %s holds none of %s, and no %s file%s", path, strings.Join(modelNames, ", "), GGUFExt, hint)
 }
 
 // modelNames are the files by which a directory is one of a model, beside any GGUF file.

@@ -117,9 +117,9 @@ func (o GGUFOptions) name(path string) (string, error) {
 	case o.MaxShard < 0:
 		return "", fmt.Errorf("%w: max_shard_size = %d: expected at least 1 byte", ErrOption, o.MaxShard)
 	case o.MaxShard > 0 && isFile:
-		return "", fmt.Errorf("%w: path %s: must be a directory with max_shard_size", ErrOption, path)
+		return "", container.Worded(ErrOption, "gguf: %s ends in %s: expected a directory with max_shard_size", path, GGUFExt)
 	case o.MaxShard == 0 && !isFile:
-		return "", fmt.Errorf("%w: path %s: must end in %s", ErrOption, path, GGUFExt)
+		return "", container.Worded(ErrOption, "gguf: %s: expected a name that ends in %s, of no directory", path, GGUFExt)
 	case isFile:
 		return strings.TrimSuffix(filepath.Base(path), filepath.Ext(path)), nil
 	}

@@ -84,6 +84,8 @@ def diff_models(
     local = [isinstance(one, BitNetModel) or is_local(one) for one in (a, b)]
     if all(local):
         refuse_revision(revision, f"{_name(a)} and {_name(b)} are here")
+    if local[1]:
+        refuse_revision(revision_b, f"{_name(b)} is here", "revision_b")
     revisions = (None if local[0] else revision, revision_b if revision_b is not None or local[1] else revision)
     loading = json.dumps({"i2s_layout": i2s_layout, "quantize": bool(quantize), "lenient": True})
     with ExitStack() as stack:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import ArgumentError, DTypeError, TokenizerError
+from .errors import ArgumentError, DTypeError, TokenizerError, printable
 from .texts import json_records, read_text, text_files
 from .tokenize import added_tokens
 from .tokenizer import Tokenizer
@@ -32,12 +32,22 @@ _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "ass
 _FORMS = (("messages",), ("conversations",), ("prompt", "completion"), ("instruction", "output"))
 # One of these as a key, in what is no JSON, says that it was meant to be conversations.
 _KEYS = re.compile(r'"(messages|conversations|completion|instruction)"\s*:')
+_SHOWN = 200  # characters of a value that errors show
 _EXPECTED = '"messages", "conversations", "prompt" and "completion", or "instruction" and "output"'
 
 
 def is_conversation(record: Any) -> bool:
     """Whether an element of data is a conversation in one of the forms that chat_example takes."""
     return isinstance(record, Mapping) and "input_ids" not in record and _form(record) is not None
+
+
+def _is_meant(record: Any) -> bool:
+    """Whether a record, which is no conversation, was meant to be one: it has a field of one, and no text."""
+    return (
+        isinstance(record, Mapping)
+        and "text" not in record
+        and any(field in record for form in _FORMS for field in form)
+    )
 
 
 def hold_conversations(path: Path) -> bool:
@@ -47,7 +57,8 @@ def hold_conversations(path: Path) -> bool:
         return False
     file = text_files(path)[0]
     if file.suffix == ".jsonl":
-        return is_conversation(next(json_records(file, "data"), (0, None))[1])
+        first = next(json_records(file, "data"), (0, None))[1]
+        return is_conversation(first) or _is_meant(first)
     if file.suffix != ".json":
         return False
     text = read_text(file, "data")
@@ -164,7 +175,7 @@ def _messages(record: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any
     if form == "conversations":
         return _checked(_turns(record["conversations"], f"{where}.conversations"), f"{where}.conversations"), 0
     if form == "prompt":
-        prompt = _checked(record["prompt"], f"{where}.prompt")
+        prompt = _checked(record["prompt"], f"{where}.prompt", "a text or a list of messages")
         return prompt + _checked(record["completion"], f"{where}.completion"), len(prompt)
     if form == "instruction":
         parts = {field: record.get(field) for field in ("instruction", "input", "output")}
@@ -173,8 +184,7 @@ def _messages(record: Mapping[str, Any], where: str) -> tuple[list[dict[str, Any
                 raise ArgumentError(f"{where}.{field} = {text!r}: expected a text")
         asked = "\n\n".join(text for text in (parts["instruction"], parts["input"]) if text)
         return [{"role": "user", "content": asked}, {"role": "assistant", "content": parts["output"]}], 0
-    found = f"the fields {sorted(map(str, record))}" if isinstance(record, Mapping) else repr(record)
-    raise ArgumentError(f"{where}: expected {_EXPECTED}, found {found}")
+    raise ArgumentError(f"{where}: expected {_EXPECTED}, found {printable(repr(record), _SHOWN)}")
 
 
 def _turns(turns: Any, where: str) -> Any:
@@ -187,15 +197,17 @@ def _turns(turns: Any, where: str) -> Any:
     return [{"role": _ROLES.get(turn["from"], turn["from"]), "content": turn.get("value")} for turn in turns]
 
 
-def _checked(messages: Any, where: str) -> list[dict[str, Any]]:
+def _checked(messages: Any, where: str, expected: str = "a list of messages") -> list[dict[str, Any]]:
     if not isinstance(messages, list) or not messages:
-        raise ArgumentError(f"{where} = {messages!r}: expected a list of messages")
+        raise ArgumentError(f"{where} = {printable(repr(messages), _SHOWN)}: expected {expected}")
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise ArgumentError(f"{where}[{i}] = {message!r}: expected an object with role and content")
+            raise ArgumentError(
+                f"{where}[{i}] = {printable(repr(message), _SHOWN)}: expected an object with role and content"
+            )
         content = message.get("content")
         if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
-            raise ArgumentError(f"{where}[{i}].content = {content!r}: expected a text")
+            raise ArgumentError(f"{where}[{i}].content = {printable(repr(content), _SHOWN)}: expected a text")
     return [dict(message) for message in messages]
 
 

@@ -93,11 +93,11 @@ def resolve(
     return _download(source, here, files)
 
 
-def refuse_revision(revision: str | None, place: str) -> None:
-    """ArgumentError for a revision of what is at a place, and in no repository."""
+def refuse_revision(revision: str | None, place: str, argument: str = "revision") -> None:
+    """ArgumentError for a revision of what is at a place, and in no repository; argument: what it was given as."""
     if revision is not None:
         raise ArgumentError(
-            f"revision = {revision!r}: {place}, and only repositories of Hugging Face have revisions: expected it to be left out"
+            f"{argument} = {revision!r}: {place}, and only repositories of Hugging Face have revisions: expected it to be left out"
         )
 
 

@@ -54,7 +54,7 @@ def save_onnx(
     kind = options["onnx_type"]
     onnx = _package(kind)
     if path.suffix.lower() != ".onnx":
-        raise ArgumentError(f"path {path}: must end in .onnx")
+        raise ArgumentError(f"{path}: expected a name that ends in .onnx")
     beside = {**texts, "config.json": config.to_json(indent=2) + "\n"}
     _refuse_others(path, beside)
     if options.get("dry_run"):

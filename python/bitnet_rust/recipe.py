@@ -24,6 +24,7 @@ from .conversations import (
 from .errors import ArgumentError, BitNetError, ConfigError, DTypeError, FileSystemError
 from .files import read_fields, refuse_unknown, write_fields
 from .generation import SamplingOptions
+from .hub import is_local, refuse_revision
 from .model import BitNetModel, GGUFType, I2SLayout, LinearClass
 from .registry import find_model
 from .texts import documents
@@ -209,6 +210,7 @@ def run(
             _check_gguf(model, out / place, options["gguf_type"])
         teacher = None
         if recipe.teacher:
+            _check_revision("teacher", recipe.teacher)
             teacher = open_models.enter_context(
                 BitNetModel.from_pretrained(
                     recipe.teacher.get("path", ""),
@@ -365,7 +367,7 @@ def _read(section: dict[str, Any], field: str) -> list[Any] | TokenFile:
         try:
             return TokenFile(places[0], section.get("dtype"))
         except DTypeError as error:
-            raise DTypeError(f"{error}, as data.dtype") from error
+            raise DTypeError(f"{error}, as data.dtype (on the command line --set data.dtype=uint16)") from error
     if hold_conversations(places[0]):
         return [record for place in places for record in conversations(place, name)]
     texts = [text for place in places for text in documents(place, name)]
@@ -479,6 +481,12 @@ def _config(
     return BitNetConfig.from_dict({name: value for name, value in shape.items() if value is not None}), tokenizer
 
 
+def _check_revision(name: str, section: Mapping[str, Any]) -> None:
+    """Refuses the revision of a section whose path is of something that is here."""
+    if is_local(section.get("path", "")):
+        refuse_revision(section.get("revision"), f"{section['path']} is here", f"{name}.revision")
+
+
 def _tokenizer(
     section: dict[str, Any], model: Mapping[str, Any], vocab: int, train: Any, held_out: Any, offline: bool
 ) -> Tokenizer:
@@ -486,6 +494,7 @@ def _tokenizer(
     refuse_unknown(section, _SECTIONS["tokenizer"], "tokenizer")
     _refuse_unused(section, ("kind", "vocab_size", "special_tokens") if section.get("path") else ("revision",))
     if section.get("path"):
+        _check_revision("tokenizer", section)
         return Tokenizer.from_pretrained(section["path"], revision=section.get("revision"), local_files_only=offline)
     preset = model.get("preset")
     small = vocab < 256 or (preset is not None and find_model(preset).name == _DEFAULT_PRESET)

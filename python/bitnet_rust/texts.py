@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import ArgumentError, FileSystemError, ModelNotFoundError
+from .errors import ArgumentError, FileSystemError, ModelNotFoundError, printable
 
 PIECE = 1 << 18  # characters that are tokenized at a time
 
@@ -99,7 +99,9 @@ def _lines(file: Path, name: str) -> Iterator[str]:
     for number, value in json_records(file, name):
         text = value.get("text") if isinstance(value, dict) else None
         if not isinstance(text, str):
-            raise ArgumentError(f'{name}: line {number} of {file}: expected an object with a "text"')
+            raise ArgumentError(
+                f'{name}: line {number} of {file}: expected an object with a "text", found {printable(json.dumps(value), 200)}'
+            )
         yield text
 
 

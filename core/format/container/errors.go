@@ -2,6 +2,7 @@ package container
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -65,6 +66,20 @@ func (e *Error) Error() string {
 
 // Unwrap gives the kind.
 func (e *Error) Unwrap() error { return e.Kind }
+
+// Worded is an error that matches kind with errors.Is and says nothing but the
+// text: for paths, of which "file does not exist" or "invalid option" says less.
+func Worded(kind error, format string, args ...any) error {
+	return &worded{kind, fmt.Sprintf(format, args...)}
+}
+
+type worded struct {
+	kind error
+	text string
+}
+
+func (w *worded) Error() string { return w.text }
+func (w *worded) Unwrap() error { return w.kind }
 
 // longest is the length to which text from a file is cut in messages: a
 // hostile file may hold names of many megabytes.

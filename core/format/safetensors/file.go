@@ -90,7 +90,7 @@ func OpenSet(path string) (container.Set, error) {
 	if _, err := os.Stat(index); err == nil {
 		return OpenSharded(index)
 	}
-	return nil, fmt.Errorf("safetensors: directory %s holds neither %s nor %s: %w", path, SingleName, IndexName, fs.ErrNotExist)
+	return nil, container.Worded(fs.ErrNotExist, "safetensors: directory %s holds neither %s nor %s", path, SingleName, IndexName)
 }
 
 // Metadata returns a copy of the header's __metadata__, never nil.

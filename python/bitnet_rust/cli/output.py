@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..configuration import settings
 from ..errors import ArgumentError, BitNetError, FileSystemError, json_without_orders, printable
+from ..hub import is_local, refuse_revision
 from ..runtime import set_num_threads
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def load_assistant(
     """The model that guesses, if one is named; closed with the stack."""
     if name is None:
         return None
+    if is_local(name):
+        refuse_revision(revision, f"{name} is here", "assistant_revision")
     return stack.enter_context(load_model(name, offline=offline, kv_dtype=kv_dtype, revision=revision))
 
 
