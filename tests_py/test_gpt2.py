@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -77,10 +77,11 @@ def test_it_is_saved_and_read_again(folder: str, tmp_path: Path) -> None:
     ids = np.load(PARITY / folder / "parity.npz")["input_ids_0"]
     model.save_pretrained(tmp_path / "m.bitnet")
     assert np.array_equal(BitNetModel.from_pretrained(tmp_path / "m.bitnet").forward(ids), model.forward(ids))
-    for target, more in (("m.gguf", {"format": "gguf"}), ("m.onnx", {"format": "onnx"})):
+    refused: tuple[Literal["gguf", "onnx"], ...] = ("gguf", "onnx")
+    for form in refused:
         with pytest.raises(match="a GPT2LMHeadModel is not written as"):
-            model.save_pretrained(tmp_path / target, **more)
-        assert not (tmp_path / target).exists()
+            model.save_pretrained(tmp_path / f"m.{form}", format=form)
+        assert not (tmp_path / f"m.{form}").exists()
     if folder == "gpt2_ternary":
         with pytest.raises(match="no ternary layers for a GPT2LMHeadModel"):
             model.save_pretrained(tmp_path / "hf", format="hf")
