@@ -241,19 +241,25 @@ def finish(tmp_path: Path) -> str:
     return out.splitlines()[-1]
 
 
+def continue_for(child: "subprocess.Popen[str]", updates: int) -> list[str]:
+    """Lets it make so many updates and one more, in which it is, or after which it waits: the run does not end before its signal comes."""
+    assert child.stdout is not None
+    assert child.stdin is not None
+    seen = []
+    for _ in range(updates):
+        seen.append(child.stdout.readline())
+        child.stdin.write("\n")
+        child.stdin.flush()
+    return seen
+
+
 def kill_at_random(tmp_path: Path, times: int) -> None:
     seed = time.time_ns() % 2**32
     print(f"seed {seed}")
     moments = random.Random(seed)
     for _ in range(times):
         child = start(tmp_path, stdin=subprocess.PIPE)
-        assert child.stdout is not None
-        assert child.stdin is not None
-        seen = []
-        for _ in range(moments.randint(1, 4)):
-            seen.append(child.stdout.readline())
-            child.stdin.write("\n")  # it makes one more update, and waits then: the run does not end before all kills
-            child.stdin.flush()
+        seen = continue_for(child, moments.randint(1, 4))
         time.sleep(moments.random() * 0.02)  # anywhere in that update
         child.kill()
         _, err = child.communicate()
@@ -274,10 +280,8 @@ def test_a_killed_run_continues_to_the_same_bits(tmp_path: Path, times: int) -> 
 
 
 def test_ctrl_c_saves_a_running_process(tmp_path: Path) -> None:
-    child = start(tmp_path)
-    assert child.stdout is not None
-    for _ in range(5):
-        child.stdout.readline()
+    child = start(tmp_path, stdin=subprocess.PIPE)
+    continue_for(child, 5)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=600)
     assert "KeyboardInterrupt" in err
