@@ -97,7 +97,7 @@ const packEffort = 1 << 22
 //
 // The problem ("dynamic storage allocation") is NP-hard, but the traces of models are kind: greedy placement in a good order mostly
 // meets the bound. Several orders are tried. If none meets it, the blocks that stick out at the top are placed earlier and everything
-// again, as in "squeaky wheel" optimization (Joslin and Clements, 1999).
+// again, as in "squeaky wheel" optimization (Joslin and Clements, 1999), with a random exchange against going round in circles.
 func pack(iv []interval, bound int) (offsets []int, extent int) {
 	n := len(iv)
 	size := func(i int32) int { return iv[i].size }
@@ -140,20 +140,18 @@ func pack(iv []interval, bound int) (offsets []int, extent int) {
 	return offsets, extent
 }
 
-// promoteTop moves the blocks that end above bound to an earlier place in the order, most of them halfway to the front and some to the
-// very front.
+// promoteTop moves the blocks that end above bound to any earlier place in the order, and lets two blocks change places.
 func promoteTop(iv []interval, order []int32, offsets []int, bound int, random *rand.Rand) {
 	for at, i := range order {
 		if offsets[i]+iv[i].size <= bound {
 			continue
 		}
-		to := at / 2
-		if random.IntN(4) == 0 {
-			to = random.IntN(at + 1)
-		}
+		to := random.IntN(at + 1)
 		copy(order[to+1:at+1], order[to:at])
 		order[to] = i
 	}
+	i, j := random.IntN(len(order)), random.IntN(len(order))
+	order[i], order[j] = order[j], order[i]
 }
 
 // place puts the blocks, one after the other, into the smallest gap between those placed before that live at the same time, or on top
