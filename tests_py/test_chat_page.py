@@ -166,6 +166,21 @@ def test_a_base_model_continues_a_text_as_generate_does(visits: Any, base: str, 
     assert visit.page.title() == "bitnet-shakespeare · BitNet"
 
 
+def test_no_more_of_the_context_is_used_than_there_is(visits: Any, base: str) -> None:
+    visit = visits(base).set(temperature=0)
+    visit.set(max_tokens=256)
+    visit.ask("First Citizen:")
+    expect(visit.messages.last.locator(".stats")).to_contain_text(
+        "· 256 of 256 tokens of context · limit of tokens reached"
+    )
+
+
+def test_the_end_of_a_reply_is_in_view_however_fast_it_came(visits: Any, chatting: str) -> None:
+    visit = visits(chatting)
+    visit.answered_with(event("line\n" * 100) + DONE).ask("Speak.")
+    expect(visit.messages.last.locator(".stats")).to_be_in_viewport()
+
+
 def test_speed_is_that_of_the_tokens_after_the_first_piece(visits: Any, chatting: str) -> None:
     statistics = visits(chatting).page.evaluate(
         """async () => {

@@ -186,7 +186,7 @@ async function answer(turn = { role: "assistant", content: "" }, conversation = 
   }
   turn.finish ??= "cut";
   writing = null;
-  show();
+  keepAtEnd(show); // what came since the last frame, and the figures below it
   say(turn.error ?? turn.content.slice(before.length));
   keep(conversation);
 }
@@ -264,10 +264,14 @@ function showGrowth(turn) {
   frame ||= requestAnimationFrame(() => {
     frame = 0;
     if (writing?.turn !== turn) return;
-    const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
-    viewOf(turn)?.update(true);
-    if (atEnd) scroll.scrollTop = scroll.scrollHeight;
+    keepAtEnd(() => viewOf(turn)?.update(true));
   });
+}
+
+function keepAtEnd(draw) {
+  const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
+  draw();
+  if (atEnd) scroll.scrollTop = scroll.scrollHeight;
 }
 
 function viewOf(turn) {

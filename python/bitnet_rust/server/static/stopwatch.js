@@ -31,6 +31,8 @@ export class Stopwatch {
       const others = tokens * (1 - first.characters / this.characters);
       rate = last > first.seconds ? others / (last - first.seconds) : tokens / last;
     }
-    return { tokens, exact: usage !== null, rate, first: first?.seconds ?? null, used: usage?.total_tokens ?? null, context };
+    // The last token of an answer that fills the context has no place there.
+    const used = usage && Math.min(usage.total_tokens, context);
+    return { tokens, exact: usage !== null, rate, first: first?.seconds ?? null, used, context };
   }
 }
