@@ -246,7 +246,7 @@ def _ini(block: Block) -> None:
     """A unit of systemd that starts the server."""
     unit = configparser.ConfigParser(interpolation=None, delimiters="=", comment_prefixes="#", strict=False)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
-    unit.read_string(block.text)
+    unit.read_string(block.text.replace("\\\n", " "))
     program, *arguments = unit["Service"]["ExecStart"].split()
     assert Path(program).name == "bitnet"
     parse(arguments, str(block))

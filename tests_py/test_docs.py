@@ -200,6 +200,20 @@ def test_every_block_of_code_is_known(page: Path) -> None:
     assert [c for c in comments if not re.match(r"<!-- (not run|run with|in the background): ", c)] == []
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if "docs" in page.relative_to(ROOT).parts], ids=str)
+def test_code_is_no_wider_than_a_laptop_shows(page: Path) -> None:
+    """As many columns as docs/site.css speaks of; half as many where two programs stand side by side."""
+    grids = [range(*m.span()) for m in re.finditer(r'<div class="grid".*?</div>\s*</div>', page.read_text(), re.DOTALL)]
+    starts = [sum(map(len, page.read_text().splitlines(True)[: block.line - 1])) for block in blocks(page)]
+    wide = [
+        f"{block}: {line}"
+        for block, start in zip(blocks(page), starts, strict=True)
+        for line in block.text.expandtabs(4).splitlines()
+        if len(line) > (57 if any(start in grid for grid in grids) else 113)
+    ]
+    assert wide == []
+
+
 def test_every_page_is_read() -> None:
     listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode != 0:

@@ -22,8 +22,9 @@ class SamplingOptions(TypedDict, total=False):
     """The keywords of ``generate`` and ``chat`` that say how a continuation is chosen and when it ends.
 
     They have the names and meanings of Hugging Face's ``generate``. Decoding is greedy unless ``do_sample=True`` or one
-    of ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``typical_p`` is given; then temperature, top_k and top_p that
-    are not given come from the model's generation_config.json, else 1.0 and off. None means not given.
+    of ``temperature``, ``top_k``, ``top_p``, ``min_p``, ``typical_p`` is given; then those of them, and a
+    ``repetition_penalty``, that are not given come from the model's generation_config.json, else 1.0 and off. None means
+    not given.
 
     max_new_tokens: the continuation ends after so many tokens; by default the model's generation_config.json says it,
         else 128.
