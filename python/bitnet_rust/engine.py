@@ -240,18 +240,12 @@ def _receive(core: _bitnet.Scheduler, handles: dict[int, Handle], lock: threadin
     """The engine's thread: passes on what comes of requests. It must not hold the engine, which could not be collected."""
     try:
         while (outcomes := core.wait()) is not None:
-            with lock:
-                found = [handles.get(outcome[0]) for outcome in outcomes]
-            told: dict[Handle, int] = {}
-            for handle, (request, token_id, logprob, ended, top, cached, error) in zip(found, outcomes, strict=True):
-                if handle is not None and not handle._ended:  # it may have ended here, at a stop string
-                    handle._receive(token_id, logprob, ended, top, cached, error)
-                    told[handle] = request
-            wake_loops(told)
-            with lock:
-                for handle, request in told.items():
-                    if handle._ended:
-                        del handles[request]
+            # Those that end are told first: who waits for them may have more to ask, and there is room for it now.
+            ending = {
+                request for request, _, _, ended, _, _, error in outcomes if ended is not None or error is not None
+            }
+            _tell([outcome for outcome in outcomes if outcome[0] in ending], handles, lock)
+            _tell([outcome for outcome in outcomes if outcome[0] not in ending], handles, lock)
     except BaseException:
         sys.excepthook(*sys.exc_info())  # a defect; nobody is left waiting, and nobody comes to wait
     finally:
@@ -262,3 +256,19 @@ def _receive(core: _bitnet.Scheduler, handles: dict[int, Handle], lock: threadin
         for handle in left:
             handle._abandon()
         wake_loops(left)
+
+
+def _tell(outcomes: Sequence[tuple[Any, ...]], handles: dict[int, Handle], lock: threading.Lock) -> None:
+    """Gives handles what came of their requests, and forgets those that have ended."""
+    with lock:
+        found = [handles.get(outcome[0]) for outcome in outcomes]
+    told: dict[Handle, int] = {}
+    for handle, (request, token_id, logprob, ended, top, cached, error) in zip(found, outcomes, strict=True):
+        if handle is not None and not handle._ended:  # it may have ended here, at a stop string
+            handle._receive(token_id, logprob, ended, top, cached, error)
+            told[handle] = request
+    wake_loops(told)
+    with lock:
+        for handle, request in told.items():
+            if handle._ended:
+                del handles[request]
