@@ -7,26 +7,25 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..engine import Engine
 from ..errors import BitNetError, DTypeError
 from ..model import BitNetModel
-from .chat import chat_routes
-from .completions import completion_routes
-from .embeddings import embedding_routes
-from .errors import APIError, api_error, invalid_request, no_route, wrong_method
+from .chat import add_chat_routes
+from .completions import add_completion_routes
+from .embeddings import add_embedding_routes
+from .errors import APIError, api_error, no_route, wrong_method
 from .gate import Gate
 from .observe import Observer
 from .options import ServerOptions
+from .routes import BodyRoute
 from .service import Service
-from .tokens import token_routes
+from .tokens import add_token_routes
 
 _OPEN = ("/health/live", "/health/ready")
 _PAGE_POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
@@ -57,18 +56,15 @@ def create_app(engine: Engine | BitNetModel, options: ServerOptions | None = Non
 
     app = FastAPI(title="bitnet-rust", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
-    app.include_router(chat_routes(service))
-    app.include_router(completion_routes(service))
-    app.include_router(embedding_routes(service))
-    app.include_router(token_routes(service))
-    app.include_router(_status_routes(service))
-    page = _page_routes()
-    app.include_router(page)
-    app.add_middleware(
-        Gate,
-        service=service,
-        open_paths={*_OPEN, *(route.path for route in page.routes if isinstance(route, APIRoute))},
-    )
+    app.router.route_class = BodyRoute
+    # To the application itself, as each router would be one more layer that every request goes through.
+    add_chat_routes(app, service)
+    add_completion_routes(app, service)
+    add_embedding_routes(app, service)
+    add_token_routes(app, service)
+    _add_status_routes(app, service)
+    page = _add_page_routes(app)
+    app.add_middleware(Gate, service=service, open_paths={*_OPEN, *page})
     if service.options.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -82,29 +78,27 @@ def create_app(engine: Engine | BitNetModel, options: ServerOptions | None = Non
     return app
 
 
-def _status_routes(service: Service) -> APIRouter:
-    router = APIRouter()
-
+def _add_status_routes(app: FastAPI, service: Service) -> None:
     def description() -> dict[str, Any]:
         return {
             "id": service.name, "object": "model", "created": service.created, "owned_by": "bitnet-rust",
             "max_model_len": service.context, "chat": service.has_chat,
         }  # fmt: skip
 
-    @router.get("/v1/models")
+    @app.get("/v1/models")
     async def models() -> Any:
         return {"object": "list", "data": [description()]}
 
-    @router.get("/v1/models/{name:path}")
+    @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Any:
         service.check_model(name)
         return description()
 
-    @router.get("/health/live")
+    @app.get("/health/live")
     async def live() -> Any:
         return {"status": "ok"}
 
-    @router.get("/health/ready")
+    @app.get("/health/ready")
     async def ready(response: Response) -> Any:
         failure = service.failure
         if not service.draining and failure is None:
@@ -112,28 +106,19 @@ def _status_routes(service: Service) -> APIRouter:
         response.status_code = 503
         return {"status": "draining"} if service.draining else {"status": "failed", "reason": failure}
 
-    @router.get("/metrics")
+    @app.get("/metrics")
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type=service.metrics.content_type)
-
-    return router
 
 
 def _explain_errors(app: FastAPI) -> None:
     """Gives every error OpenAI's form."""
 
     async def explain(request: Request, error: Exception) -> Response:
-        if isinstance(error, RequestValidationError):
-            told = invalid_request(error.errors())
-        elif isinstance(error, HTTPException) and error.status_code == 404:
+        if isinstance(error, HTTPException) and error.status_code == 404:
             told = no_route(request.method, request.url.path, app.openapi()["paths"])
         elif isinstance(error, HTTPException) and error.status_code == 405:
             told = wrong_method(request.method, request.url.path, error.headers)
-        elif isinstance(error, HTTPException) and error.status_code == 400:
-            reason = str(error.__cause__ or error.detail).partition(";")[
-                0
-            ]  # bytes, numbers or depth that no reader takes
-            told = APIError(400, f"the request cannot be read: {reason}", code="invalid_json")
         elif isinstance(error, HTTPException):
             told = APIError(
                 error.status_code, f"{request.method} {request.url.path}: {error.detail}", headers=error.headers
@@ -143,13 +128,13 @@ def _explain_errors(app: FastAPI) -> None:
         request.state.record.fail(error, told)
         return told.response()
 
-    for kind in (APIError, BitNetError, HTTPException, RequestValidationError):
+    for kind in (APIError, BitNetError, HTTPException):
         app.add_exception_handler(kind, explain)
 
 
-def _page_routes() -> APIRouter:
-    """The files of the chat page, which may load nothing from anywhere else."""
-    router = APIRouter()
+def _add_page_routes(app: FastAPI) -> list[str]:
+    """The files of the chat page, which may load nothing from anywhere else. Gives their paths."""
+    paths = []
     folder = Path(str(resources.files(__package__) / "static"))
     headers = {"Content-Security-Policy": _PAGE_POLICY, "Cache-Control": "no-cache"}
 
@@ -159,5 +144,6 @@ def _page_routes() -> APIRouter:
     for file in folder.rglob("*"):
         if file.is_file():
             name = file.relative_to(folder).as_posix()
-            router.get("/" if name == "index.html" else f"/{name}", include_in_schema=False)(answer(file))
-    return router
+            paths.append("/" if name == "index.html" else f"/{name}")
+            app.get(paths[-1], include_in_schema=False)(answer(file))
+    return paths

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import FastAPI, Request, Response
 
 from ..generation import GenerationResult
 from ..handle import Handle, as_they_come
@@ -14,12 +14,11 @@ from .service import Service
 from .streaming import CLIENT_GONE, Chunks, EventStream, answered, encoded, usage, whole
 
 
-def chat_routes(service: Service) -> APIRouter:
+def add_chat_routes(app: FastAPI, service: Service) -> None:
     """/v1/chat/completions."""
-    router = APIRouter()
 
-    @router.post("/v1/chat/completions")
-    async def chat_completions(request: Request, body: ChatRequest) -> Any:
+    @app.post("/v1/chat/completions")
+    async def chat_completions(request: Request, body: ChatRequest) -> Response:
         service.check_model(body.model)
         service.check_choices(body.n, "n")
         text = await service.render([message.plain() for message in body.messages])
@@ -39,8 +38,6 @@ def chat_routes(service: Service) -> APIRouter:
             return Response(status_code=CLIENT_GONE)
         choices = [_choice(service, i, result) for i, result in enumerate(results)]
         return answered(frame | {"choices": choices, "usage": usage(handles, body.n)})
-
-    return router
 
 
 def _choice(service: Service, index: int, result: GenerationResult) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import FastAPI, Request, Response
 
 from ..generation import GenerationResult
 from ..handle import Handle, as_they_come
@@ -13,12 +13,11 @@ from .service import Service
 from .streaming import CLIENT_GONE, Chunks, EventStream, answered, encoded, usage, whole
 
 
-def completion_routes(service: Service) -> APIRouter:
+def add_completion_routes(app: FastAPI, service: Service) -> None:
     """/v1/completions."""
-    router = APIRouter()
 
-    @router.post("/v1/completions")
-    async def completions(request: Request, body: CompletionRequest) -> Any:
+    @app.post("/v1/completions")
+    async def completions(request: Request, body: CompletionRequest) -> Response:
         service.check_model(body.model)
         service.check_prompts(len(body.prompt), "prompt")
         copies = max(body.n, body.best_of or 1)
@@ -46,8 +45,6 @@ def completion_routes(service: Service) -> APIRouter:
             for result in _best(results[at * copies : (at + 1) * copies], body.n):
                 choices.append(_choice(service, body, len(choices), text, result))
         return answered(frame | {"choices": choices, "usage": usage(handles, copies)})
-
-    return router
 
 
 def _text(service: Service, prompt: str | list[int]) -> str:

@@ -3,9 +3,8 @@
 import asyncio
 import base64
 from functools import partial
-from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import FastAPI, Request, Response
 
 from ..embedding import embed
 from ..errors import DeadlineError
@@ -16,12 +15,11 @@ from .service import Service
 from .streaming import CLIENT_GONE, answered, whole
 
 
-def embedding_routes(service: Service) -> APIRouter:
+def add_embedding_routes(app: FastAPI, service: Service) -> None:
     """The route of embeddings."""
-    router = APIRouter()
 
-    @router.post("/v1/embeddings")
-    async def embeddings(request: Request, body: EmbeddingRequest) -> Any:
+    @app.post("/v1/embeddings")
+    async def embeddings(request: Request, body: EmbeddingRequest) -> Response:
         service.check_model(body.model)
         size = service.model.config.hidden_size
         if body.dimensions not in (None, size):
@@ -50,8 +48,6 @@ def embedding_routes(service: Service) -> APIRouter:
         data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(done[0])]
         usage = {"prompt_tokens": count, "total_tokens": count}
         return answered({"object": "list", "data": data, "model": service.name, "usage": usage})
-
-    return router
 
 
 def _vector(model: BitNetModel, ids: list[int], body: EmbeddingRequest) -> list[float] | str:

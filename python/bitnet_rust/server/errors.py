@@ -104,16 +104,11 @@ def wrong_method(method: str, path: str, headers: Mapping[str, str] | None) -> A
 def invalid_request(errors: Sequence[Mapping[str, Any]]) -> APIError:
     """The first of pydantic's errors, in our words."""
     error = errors[0]
-    path = [_cut(str(part), 100) for part in error["loc"] if part != "body"]
+    path = [_cut(str(part), 100) for part in error["loc"]]
     name = ".".join(path)
     kind, value = error["type"], error.get("input")
-    if kind in ("json_invalid", "json_type"):
-        return APIError(
-            400, f"the request is no JSON: {error.get('ctx', {}).get('error', error['msg'])}", code="invalid_json"
-        )
     if not path and kind != "value_error":
-        what = "has no body" if kind == "missing" else f"is {excerpt(value)}"
-        return APIError(400, f"the request {what}: expected a JSON object", code="invalid_json")
+        return APIError(400, f"the request is {excerpt(value)}: expected a JSON object", code="invalid_json")
     if kind == "extra_forbidden":
         close = [_ELSEWHERE[path[-1]]] if path[-1] in _ELSEWHERE else difflib.get_close_matches(path[-1], FIELDS, 1)
         hint = f"; did you mean {close[0]}?" if close else ""

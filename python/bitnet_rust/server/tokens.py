@@ -1,32 +1,28 @@
 """POST /tokenize and /detokenize: texts as this model's tokens."""
 
-from typing import Any
-
-from fastapi import APIRouter
+from fastapi import FastAPI, Request, Response
 
 from .schemas import DetokenizeRequest, TokenizeRequest
 from .service import Service
+from .streaming import answered
 
 
-def token_routes(service: Service) -> APIRouter:
+def add_token_routes(app: FastAPI, service: Service) -> None:
     """Both routes; they are those of vLLM."""
-    router = APIRouter()
 
-    @router.post("/tokenize")
-    async def tokenize(body: TokenizeRequest) -> Any:
+    @app.post("/tokenize")
+    async def tokenize(request: Request, body: TokenizeRequest) -> Response:
         service.check_model(body.model)
         if body.messages is not None:
             text, special = await service.render([message.plain() for message in body.messages]), False
         else:
             text, special = body.prompt or "", body.add_special_tokens
         ids = await service.tokenize(text, special, "messages" if body.messages is not None else "prompt")
-        return {"count": len(ids), "max_model_len": service.context, "tokens": ids}
+        return answered({"count": len(ids), "max_model_len": service.context, "tokens": ids})
 
-    @router.post("/detokenize")
-    async def detokenize(body: DetokenizeRequest) -> Any:
+    @app.post("/detokenize")
+    async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
         service.check_model(body.model)
         service.check_ids(body.tokens, "tokens")
         decoded = service.texts.start([lambda: service.model.tokenizer.decode(body.tokens, body.skip_special_tokens)])
-        return {"prompt": (await decoded)[0]}
-
-    return router
+        return answered({"prompt": (await decoded)[0]})
