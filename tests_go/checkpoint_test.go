@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -554,7 +555,7 @@ func killedRun(dir string) train.Config {
 
 const killedDir = "BITNET_TEST_CHECKPOINT_DIR"
 
-// A process that trains until it is killed; it says when it has made an update.
+// A process that trains until it is killed; it says when it has made an update, and makes the next one when it has got a line.
 func TestChildThatTrains(t *testing.T) {
 	dir := os.Getenv(killedDir)
 	if dir == "" {
@@ -565,8 +566,10 @@ func TestChildThatTrains(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, resumed.Skipped)
 	}
+	goOn := bufio.NewReader(os.Stdin)
 	r.onStep = func(rec train.Record) error {
-		_, err := fmt.Println("step", rec.Step)
+		fmt.Println("step", rec.Step)
+		_, err := goOn.ReadString('\n')
 		return err
 	}
 	require.NoError(t, r.Train(context.Background()))
@@ -590,6 +593,8 @@ func TestTrainingSurvivesBeingKilled(t *testing.T) {
 		child.Env = append(os.Environ(), killedDir+"="+dir)
 		out, err := child.StdoutPipe()
 		require.NoError(t, err)
+		goOn, err := child.StdinPipe()
+		require.NoError(t, err)
 		require.NoError(t, child.Start())
 		lines := bufio.NewScanner(out)
 		var before, update time.Duration // when a line came, and how long after the one before
@@ -597,7 +602,11 @@ func TestTrainingSurvivesBeingKilled(t *testing.T) {
 		for n := 2 + rng.IntN(3); n > 0 && lines.Scan(); n-- {
 			now := time.Since(start)
 			before, update = now, now-before
+			_, err := io.WriteString(goOn, "\n")
+			require.NoError(t, err)
 		}
+		_, err = io.WriteString(goOn, "\n") // it waits after two more: the run does not end before all kills, however late they come
+		require.NoError(t, err)
 		time.Sleep(time.Duration(2 * rng.Float64() * float64(update))) // the moment: anywhere in the next two updates
 		require.NoError(t, child.Process.Kill())
 		var exit *exec.ExitError

@@ -198,7 +198,7 @@ func endless(prompt []int32) infer.Request {
 }
 
 func TestAFullQueueRefusesRequests(t *testing.T) {
-	s := scheduler(t, tiny(t, 1, 64, 64), infer.SchedulerOptions{MaxSequences: 1, MaxQueue: 2})
+	s := scheduler(t, tiny(t, 6, 512, 1024), infer.SchedulerOptions{MaxSequences: 1, MaxQueue: 2}) // large, so that none ends meanwhile
 	for range 3 {
 		_, err := s.Submit(endless([]int32{1}))
 		require.NoError(t, err)
