@@ -418,6 +418,17 @@ def test_the_size_of_a_source_is_that_of_all_its_files(sources: dict[str, Path],
     assert convert(index, tmp_path / "once.bitnet").source_bytes == whole > 1_000_000
 
 
+def test_the_size_of_a_run_is_that_of_its_model(sources: dict[str, Path], tmp_path: Path) -> None:
+    """A run leaves records, and exports of the model, beside it."""
+    run = tmp_path / "run"
+    alone = convert(sources["gguf"], run, "native").target_bytes
+    for name in ("train.jsonl", "recipe.yaml", "model.gguf", "pytorch_model.bin"):
+        (run / name).write_bytes(bytes(1000))
+    assert (
+        convert(run, tmp_path / "m.bitnet").source_bytes == alone == sum(p.stat().st_size for p in run.iterdir()) - 4000
+    )
+
+
 def test_a_directory_of_several_models_names_them(sources: dict[str, Path], tmp_path: Path) -> None:
     for name in ("a.gguf", "b.gguf"):
         shutil.copy(sources["gguf"], tmp_path / name)

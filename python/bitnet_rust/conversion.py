@@ -370,11 +370,19 @@ def within_rounding(a: "NDArray[np.float32]", b: "NDArray[np.float32]") -> bool:
 _SPLIT = re.compile(r"(.*-)\d{5}(-of-\d{5}\.gguf)")
 
 
+# Endings of weights in a directory, in the order in which loading looks for them, and of what describes a model beside them.
+_WEIGHTS = (".bitnet", ".safetensors", ".onnx", ".gguf")
+_BESIDE = (".json", ".jinja", ".md", ".model", ".txt")
+
+
 def _size(path: Path) -> int:
-    """Bytes of a file, of all files of a split one or of an index, of an ONNX file with its data, or of the files of a directory."""
+    """Bytes of a file, of all files of a split one or of an index, of an ONNX file with its data, or of a model in a directory,
+    which may have exports of it and the records of a run besides."""
     try:
         if path.is_dir():
-            files = [file for file in path.iterdir() if file.is_file()]
+            there = [file for file in path.iterdir() if file.is_file()]
+            weights = next((ending for ending in _WEIGHTS if any(file.suffix == ending for file in there)), "")
+            files = [file for file in there if file.suffix in (weights, *_BESIDE) or f"{weights}." in file.name]
         elif path.suffix.lower() == ".onnx":
             files = [path, *data_files(path)]
         elif part := _SPLIT.fullmatch(path.name):
