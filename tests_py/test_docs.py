@@ -209,7 +209,7 @@ def test_code_is_no_wider_than_a_laptop_shows(page: Path) -> None:
         f"{block}: {line}"
         for block, start in zip(blocks(page), starts, strict=True)
         for line in block.text.expandtabs(4).splitlines()
-        if len(line) > (57 if any(start in grid for grid in grids) else 113)
+        if len(line) > (57 if any(start in grid for grid in grids) else 111)
     ]
     assert wide == []
 
