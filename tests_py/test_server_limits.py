@@ -433,15 +433,20 @@ def test_requests_have_ids_and_log_and_metrics_count_them_once(endless: Path) ->
         assert figures["bitnet_time_to_first_token_seconds_count"] == 1
         assert figures["bitnet_time_per_token_seconds_count"] == 3
         assert figures['bitnet_batch_size_bucket{le="1.0"}'] == figures["bitnet_batch_size_count"]
+        usage = server.http.post(COMPLETIONS, json=SHORT | {"prompt": ["x", "x"], "n": 2}).json()["usage"]
         server.signal(signal.SIGTERM)
         server.wait()
-    first, second = (event for event in server.log() if event["event"] == "request" and event["method"] == "POST")
+    first, second, third = (
+        event for event in server.log() if event["event"] == "request" and event["method"] == "POST"
+    )
     assert first["request_id"] == "mine-1"
     assert (first["status"], first["prompt_tokens"], first["completion_tokens"]) == (200, 1, 4)
     assert first["finish_reasons"] == ["length"]
     assert first["prompt"] == ["x"]
     assert first["answers"] == [given.json()["choices"][0]["text"]]
     assert (second["status"], second["code"]) == (400, "invalid_value")
+    assert {name: third[name] for name in ("prompt_tokens", "completion_tokens")}.items() <= usage.items()
+    assert third["prompt_tokens"] == 2  # a prompt counts once for all its choices
 
 
 def test_the_log_has_no_text_of_requests_unless_asked(endless: Path) -> None:

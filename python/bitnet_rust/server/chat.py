@@ -29,7 +29,7 @@ def add_chat_routes(app: FastAPI, service: Service) -> None:
         with called("chat"):
             handles = service.submit(request, [ids], body.n, body.seed, sampling)
         frame = service.frame("chatcmpl", "chat.completion.chunk" if body.stream else "chat.completion")
-        request.state.record.note(handles, text)
+        request.state.record.note(handles, body.n, text)
         if body.stream:
             chunks = Chunks(frame, body.stream_options.include_usage)
             return EventStream(request, handles, _events(service, body, chunks, handles), service.options.heartbeat)

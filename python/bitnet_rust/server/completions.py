@@ -31,7 +31,7 @@ def add_completion_routes(app: FastAPI, service: Service) -> None:
             sampling["logprobs"] = body.logprobs or 0
         handles = service.submit(request, prompts, copies, body.seed, sampling)
         frame = service.frame("cmpl", "text_completion")
-        request.state.record.note(handles, body.prompt)
+        request.state.record.note(handles, copies, body.prompt)
         before = [_text(service, prompt) if body.echo else "" for prompt in body.prompt]
         if body.stream:
             chunks = Chunks(frame, body.stream_options.include_usage)

@@ -45,12 +45,13 @@ class Record:
         self.error: APIError | None = None
         self.defect: BaseException | None = None
         self.handles: Sequence[Handle] = ()
+        self.copies = 1
         self.prompt: Any = None
         self.text_tokens: int | None = None
 
-    def note(self, handles: Sequence[Handle], prompt: Any) -> None:
-        """Notes what the engine is asked for."""
-        self.handles, self.prompt = handles, prompt
+    def note(self, handles: Sequence[Handle], copies: int, prompt: Any) -> None:
+        """Notes what the engine is asked for: each prompt copies times."""
+        self.handles, self.copies, self.prompt = handles, copies, prompt
 
     def note_texts(self, tokens: int, texts: Any) -> None:
         """Notes the texts that are to become vectors, and how many tokens they have."""
@@ -116,7 +117,7 @@ class Observer:
         }  # fmt: skip
         if record.handles:
             pieces = [handle.pieces for handle in record.handles]
-            fields["prompt_tokens"] = sum(handle.prompt_tokens for handle in record.handles)
+            fields["prompt_tokens"] = sum(handle.prompt_tokens for handle in record.handles[:: record.copies])
             fields["completion_tokens"] = sum(map(len, pieces))
             fields["finish_reasons"] = [made[-1].finish_reason if made else None for made in pieces]
             if self._service.options.log_prompts:
