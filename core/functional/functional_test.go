@@ -284,24 +284,25 @@ func TestDroppedStepsGiveTheirMemoryBack(t *testing.T) {
 	for range 4 { // plans are made
 		build().Release()
 	}
+	runtime.GC() // what other tests have left goes now or while this one runs, so in the end there may be less
 	Trim()
 	before := pool.Default().Stats().InUse
 	for range 200 {
 		build().Release()
 	}
 	Trim()
-	require.Equal(t, before, pool.Default().Stats().InUse)
+	require.LessOrEqual(t, pool.Default().Stats().InUse, before)
 	for range 20 {
 		build()
 	}
 	for range 50 {
 		runtime.GC()
-		if Trim(); pool.Default().Stats().InUse == before {
+		if Trim(); pool.Default().Stats().InUse <= before {
 			return
 		}
 		runtime.Gosched()
 	}
-	require.Equal(t, before, pool.Default().Stats().InUse)
+	require.LessOrEqual(t, pool.Default().Stats().InUse, before)
 }
 
 func TestLayersMayBeUsedFromSeveralGoroutines(t *testing.T) {
