@@ -140,4 +140,4 @@ class _Notebook:
             count = f"{done:,} of {total:,}"
         said = f"{text}  {count}, {passed:.1f} s"
         bar = f"<progress value='{done}' max='{max(total, 1)}' style='width:16em;vertical-align:middle'></progress>"
-        self._display.show(f"<div>{bar} <code>{escape(said)}</code></div>", said)
+        self._display.show(f"<div>{bar} <code style='white-space:pre'>{escape(said)}</code></div>", said)
