@@ -134,8 +134,11 @@ def test_shares_and_errors_have_a_number_for_each_projection(model: BitNetModel,
     colors = {(text.get_position(), text.get_color()) for text in viz.ternary_shares(model).axes[0].texts}
     high, low = (np.unravel_index(place, shares.shape)[::-1] for place in (shares.argmax(), shares.argmin()))
     assert {(tuple(map(int, high)), "black"), (tuple(map(int, low)), "white")} <= colors  # to be read on its colour
-    errors = numbers(viz.quantization_errors(trainable))
+    picture = viz.quantization_errors(trainable)
+    errors = numbers(picture)
     assert errors[5, 1] == pytest.approx(trainable.quantization_error(UP).sqnr)
+    assert np.ptp(errors) < 1  # so that one digit would be the same in cells of other colours
+    assert [text.get_text() for text in picture.axes[0].texts] == [f"{error:.2f}" for error in errors.flat]
     with pytest.raises(ArgumentError, match="trainable model"):
         viz.quantization_errors(model)
 

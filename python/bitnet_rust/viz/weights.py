@@ -196,9 +196,11 @@ def _grid(table: dict[str, float], title: str, percent: bool = False) -> "Figure
     axes.set_xticks(range(len(layers)), [str(layer) for layer in layers])
     axes.set_title(f"{title}{', %' if percent else ''}", fontsize=10)
     if len(layers) <= 16:
+        low, high = shown.get_clim()
+        digits = 1 if high - low >= 1 else 2  # fresh weights have all but the same errors
         for y, line in enumerate(cells):
             for x, value in enumerate(line):
                 color = "black" if shown.norm(value) > 0.6 else "white"  # the high colours of viridis are light
-                axes.text(x, y, f"{value:.1f}", ha="center", va="center", color=color, fontsize=8)
+                axes.text(x, y, f"{value:.{digits}f}", ha="center", va="center", color=color, fontsize=8)
     figure.colorbar(shown)
     return figure
