@@ -324,7 +324,9 @@ def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(
     if option == "--plot":
         pytest.importorskip("matplotlib")
     monkeypatch.setattr("bitnet_rust.bench.commands.decode", lambda *a, **o: pytest.fail("it had begun"))
-    for place, reason in ((tmp_path / "none" / "file.png", "there is no directory"), (tmp_path, "it is a directory")):
+    (tmp_path / "file").touch()
+    wrong = tmp_path / "file" / "none.png"
+    for place, reason in ((wrong, f"{tmp_path / 'file'} is no directory"), (tmp_path, "it is a directory")):
         status, out, err = bitnet("bench", "decode", "--shape", "tiny", option, str(place))
         assert (status, out) == (1, "")
         assert f"cannot write {place}: {reason}" in err
@@ -336,7 +338,7 @@ def test_a_plot_without_matplotlib_or_of_no_kind_is_refused_before_anything_is_m
     monkeypatch.setattr("bitnet_rust.bench.commands.decode", lambda *a, **o: pytest.fail("it had begun"))
     argv = ("bench", "decode", "--shape", "tiny", "--plot")
     if find_spec("matplotlib"):
-        assert "'plot.zz': expected a name that ends in one of " in bitnet(*argv, "plot.zz")[2]
+        assert "--plot plot.zz: expected a name that ends in one of " in bitnet(*argv, "plot.zz")[2]
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert bitnet(*argv, str(tmp_path / "p.png")) == (
         1,

@@ -131,7 +131,6 @@ class JSONLog(Callback):
         resumed = trainer.history.resumed_from is not None
         kept = self._lines_before(trainer.next_record) if resumed and self._path.exists() else []
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             write_text(self._path, "".join(kept))
         except OSError as error:
             raise FileSystemError(f"log_file = {self._path}: {error.strerror or error}") from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from . import _bitnet
 from . import progress as progress_bars
 from .errors import ArgumentError, BitNetError, FileSystemError, TokenizerError
+from .files import expanded
 from .hub import resolve
 from .metadata import encode as encode_metadata
 from .model import BitNetModel, GGUFType, I2SLayout, LinearClass, checked_head_dtype, checked_packing, shard_bytes
@@ -163,7 +164,7 @@ def convert(
     Raises what loading and saving raise, and ArgumentError for a target that is the source, whose name does not go with the format,
     for an option that the format does not have or that says nothing about the source, for a target that holds files of something else, and for master weights that the source does not have.
     """
-    place = Path(target).expanduser()
+    place = expanded(target)
     kind = _format(place, to, max_shard_size is not None)
     stated = {
         "type": type, "use_cache": None if use_cache else False, "masters": masters, "derive_masters": derive_masters or None,

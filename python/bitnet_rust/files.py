@@ -5,8 +5,9 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -68,37 +69,78 @@ def _yaml_lines(fields: Mapping[str, Any], indent: str) -> Iterable[str]:
             yield f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}\n"
 
 
+@contextmanager
+def place_of(path: str | PathLike[str], *, make: bool = True) -> Iterator[Path]:
+    """The place to write to, with the user's home for `~`. The directories above it are made, unless make says otherwise, and go again
+    if they were not there and nothing comes of the writing."""
+    place = expanded(path)
+    new = _missing(place, path)
+    if not make:
+        yield place
+        return
+    try:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
+        yield place
+    except BaseException:
+        with suppress(OSError):  # what is not empty, and what contains it, stays
+            for folder in new:
+                folder.rmdir()
+        raise
+
+
+def expanded(path: str | PathLike[str]) -> Path:
+    """A path to write to, with the user's home for `~`."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # the home of nobody
+        raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
+
+
+def _missing(place: Path, path: str | PathLike[str]) -> list[Path]:
+    """The directories above a place that are not there, the innermost first; FileSystemError if they cannot be, or if the place is one
+    that a file must not take, as that of /dev/null, which whoever is root could replace."""
+    new = list(takewhile(lambda folder: not os.path.lexists(folder), place.parents))
+    above = place.parents[len(new) : len(new) + 1]
+    if above and not above[0].is_dir():
+        raise FileSystemError(f"cannot write {fspath(path)}: {above[0]} is no directory")
+    if place.exists() and not (place.is_file() or place.is_dir()):
+        raise FileSystemError(f"cannot write {fspath(path)}: it is no regular file")
+    return new
+
+
 def write_text(path: str | PathLike[str], text: str) -> None:
-    """Creates or replaces a file: whatever happens meanwhile, the name has the old content or the new one."""
+    """Creates or replaces a file, and the directories above it: whatever happens meanwhile, the name has the old content or the new one."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: str | PathLike[str], content: bytes) -> None:
     """write_text of bytes."""
-    place = Path(path).expanduser()
-    beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with beside.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, place)
-    except OSError as error:
-        raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink()
+    with place_of(path) as place:
+        beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            with beside.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, place)
+        except OSError as error:
+            raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
+        finally:
+            with suppress(OSError):
+                beside.unlink()
 
 
 def check_place(path: str | PathLike[str]) -> None:
     """Refuses a file name that could not be written to, before there is something to write."""
-    place = Path(path).expanduser()
+    place = expanded(path)
+    above = place.parents[len(_missing(place, path)) :]
     if place.is_dir():
         reason = "it is a directory"
-    elif not place.parent.is_dir():
-        reason = f"there is no directory {place.parent}"
-    elif not os.access(place.parent, os.W_OK):
-        reason = f"the directory {place.parent} may not be written to"
+    elif above and not os.access(above[0], os.W_OK):
+        reason = f"the directory {above[0]} may not be written to"
     else:
         return
     raise FileSystemError(f"cannot write {fspath(path)}: {reason}")

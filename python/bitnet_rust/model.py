@@ -7,7 +7,6 @@ import re
 import time
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
@@ -18,9 +17,10 @@ from . import _bitnet, tracing
 from .arrays import as_prompts, batch_ids, is_batch, pad_logits, token_ids, whole_number
 from .config import BitNetConfig, fields_json
 from .configuration import settings
-from .errors import ArgumentError, DeviceError, DTypeError, FileSystemError, ModelWarning, warn
+from .errors import ArgumentError, DeviceError, DTypeError, ModelWarning, warn
 from .file_like import file_name, is_file
 from .file_like import load as load_file
+from .files import place_of
 from .generation import GenerationOptions, GenerationResult, Session, generation_defaults, sampling_json
 from .hub import name_of, resolve
 from .logs import delivered, event
@@ -363,7 +363,11 @@ class BitNetModel:
         warnings: list[str] = []
         if self._tokenizer is not None and self._tokenizer.chat_template != self._template:
             self.tokenizer = self._tokenizer  # its files say what was set since
-        with delivered(), _writable(path, make=written) as place:
+        if not fspath(path):
+            raise ArgumentError(
+                "path is empty: expected a file name that ends in .bitnet, .gguf or .onnx, or a directory"
+            )
+        with delivered(), place_of(path, make=written) as place:
             if format == "onnx":
                 from .onnx_export import save_onnx
 
@@ -938,27 +942,6 @@ def _shared(array: Any) -> "Tensor":
         return Tensor(array)
 
 
-@contextmanager
-def _writable(path: str | PathLike[str], make: bool) -> Iterator[Path]:
-    """The place to write to; with make its directory is there, and is not if it was not and nothing comes of the writing."""
-    if not fspath(path):
-        raise ArgumentError("path is empty: expected a file name that ends in .bitnet, .gguf or .onnx, or a directory")
-    try:
-        place = Path(path).expanduser()
-        new = [folder for folder in place.parents if make and not folder.exists()]
-        if new:
-            place.parent.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:
-        raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
-    try:
-        yield place
-    except BaseException:
-        with suppress(OSError):  # what is not empty, and what contains it, stays
-            for folder in new:
-                folder.rmdir()
-        raise
-
-
 def _verify(when: Any) -> str:
     if when == "background":
         return "background"
@@ -997,8 +980,10 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]?)(i?)B", re.IGNORECASE)
 
 
 def shard_bytes(size: Any) -> int:
-    """A size as huggingface_hub takes them: bytes, or a text such as "5GB" or "500MiB"."""
-    if isinstance(size, str) and (found := _SIZE.fullmatch(size.strip())):
+    """A size as huggingface_hub takes them: bytes, or a text such as "5GB" or "500MiB"; on the command line every number is a text."""
+    if isinstance(size, str) and size.strip().isdecimal():
+        size = int(size)
+    elif isinstance(size, str) and (found := _SIZE.fullmatch(size.strip())):
         number, prefix, binary = found.groups()
         size = int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " "))
     if isinstance(size, bool) or not isinstance(size, int) or not 0 < size < 2**63:

@@ -2,7 +2,7 @@
 
 import json
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from . import _bitnet
 from .arrays import int32_ids, whole_number
 from .errors import ArgumentError
+from .files import place_of
 
 SUFFIXES = (".bin", ".npy")
 
@@ -100,20 +101,31 @@ class TokenFile:
         """
         vocab = whole_number(vocab_size, "vocab_size", range(1, 2**31 + 1))
         mark = -1 if separator is None else whole_number(separator, "separator", range(vocab))
-        writer = _bitnet.token_writer(path, vocab, mark)
-        single: array[int] = array("i")
-        pieces = [ids] if hasattr(ids, "__array__") or isinstance(ids, array) else ids
-        for piece in pieces:
-            if isinstance(piece, int):
-                single.append(whole_number(piece, "ids", range(vocab)))
-                if len(single) == 1 << 16:
-                    writer.write(single)
-                    single = array("i")
-                continue
-            writer.write(int32_ids(piece, "ids"))
-        writer.write(single)
-        writer.commit()
-        return cls(path)
+        with place_of(path) as place:
+            writer = _bitnet.token_writer(place, vocab, mark)
+            try:
+                for piece in _pieces(ids, vocab):
+                    writer.write(piece)
+                writer.commit()
+            finally:
+                del writer  # and with it what is no whole file, before its directory goes
+        return cls(place)
+
+
+def _pieces(ids: Iterable[Any], vocab: int) -> "Iterator[array[int]]":
+    """The ids in arrays, single ones many together."""
+    single: array[int] = array("i")
+    for piece in [ids] if hasattr(ids, "__array__") or isinstance(ids, array) else ids:
+        if not isinstance(piece, int):
+            yield single
+            yield int32_ids(piece, "ids")
+            single = array("i")
+            continue
+        single.append(whole_number(piece, "ids", range(vocab)))
+        if len(single) == 1 << 16:
+            yield single
+            single = array("i")
+    yield single
 
 
 def _dtype_name(dtype: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import _bitnet
 from .errors import ArgumentError
-from .files import write_text
+from .files import place_of, write_text
 from .texts import PIECE, documents, pieces, text_files
 from .token_file import TokenFile
 from .tokenizer import Tokenizer
@@ -30,16 +30,20 @@ def tokenize(
     _refuse(out, files, overwrite)
     total = sum(file.stat().st_size for file in text_files(data))
     end = tokenizer.eos_token_id
-    writer = _bitnet.token_writer(out, len(tokenizer), -1 if end is None else end)
     seen = _Seen(total, progress)
-    for ids in token_pieces(tokenizer, seen.pieces(data)):
-        writer.write(ids)
-    if not seen.texts:
-        raise ArgumentError(f"data = {data}: there is no text in it")
-    for name, text in files.items():
-        write_text(out.parent / name, text)
-    writer.commit()
-    made = TokenFile(out)
+    with place_of(out) as place:
+        writer = _bitnet.token_writer(place, len(tokenizer), -1 if end is None else end)
+        try:
+            for ids in token_pieces(tokenizer, seen.pieces(data)):
+                writer.write(ids)
+            if not seen.texts:
+                raise ArgumentError(f"data = {data}: there is no text in it")
+            for name, text in files.items():
+                write_text(place.parent / name, text)
+            writer.commit()
+        finally:
+            del writer  # and with it what is no whole file, before its directory goes
+    made = TokenFile(place)
     return {
         "path": str(out),
         "tokens": len(made),
@@ -100,6 +104,8 @@ def characters(data: Path) -> Tokenizer:
     found: set[str] = set()
     for piece, _ in pieces(data, "data", PIECE):
         found.update(piece)
+    if not found:
+        raise ArgumentError(f"data = {data}: there is no text in it")
     return Tokenizer.characters("".join(sorted(found)))
 
 
@@ -107,6 +113,8 @@ def _refuse(out: Path, files: dict[str, str], overwrite: bool) -> None:
     """Refuses to replace what is there, unless it is the same tokenizer."""
     if out.is_dir():
         raise ArgumentError(f"out = {out}: expected a file, found a directory")
+    if out.suffix != ".bin":
+        raise ArgumentError(f"out = {out}: expected a name that ends in .bin, without which training would read a text")
     if overwrite:
         return
     if out.exists():

@@ -94,9 +94,14 @@ func (f *File) Abort() {
 	}
 }
 
+var errIrregular = errors.New("it is no regular file")
+
 // create opens a fresh hidden file beside the target. os.CreateTemp would give
 // mode 0600, which a checkpoint shared between users must not have.
 func create(path string) (f *os.File, lock io.Closer, err error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		return nil, nil, &fs.PathError{Op: "write", Path: path, Err: errIrregular} // root could replace /dev/null
+	}
 	_, lock, err = fresh(path, func(name string) (err error) {
 		if f != nil {
 			_ = f.Close() // one that was taken

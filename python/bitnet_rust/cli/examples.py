@@ -34,7 +34,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "finetune": ("bitnet finetune --config recipe.yaml --data talks.jsonl --out tuned",),
     "tokenize": (
         "bitnet tokenize --data text.txt --out text.bin --tokenizer bitnet-shakespeare",
-        "mkdir bpe && bitnet tokenize --data text.txt --out bpe/text.bin --train-bpe 300",
+        "bitnet tokenize --data text.txt --out bpe/text.bin --train-bpe 300",
     ),
     "eval": ("bitnet eval --data text.txt --context-length 32",),
     "models": ("bitnet models", "bitnet models --json"),
