@@ -176,9 +176,10 @@ def test_generate_prints_its_profile_and_writes_the_trace(
     assert json.loads(trace.read_text())["traceEvents"]
     status, out, err = bitnet("generate", PROMPT, "-n", "4", "--profile", str(trace), "--json")
     assert json.loads(out)["profile"]["steps"] == 4
-    status, out, err = bitnet("generate", PROMPT, "--profile", str(tmp_path / "none" / "trace.json"))
+    (tmp_path / "file").touch()
+    status, out, err = bitnet("generate", PROMPT, "--profile", str(tmp_path / "file" / "none" / "trace.json"))
     assert (status, out) == (1, "")
-    assert "there is no directory" in err
+    assert err.endswith(f"trace.json: {tmp_path / 'file'} is no directory\n")
 
 
 def test_chat_takes_the_options_of_generate(bitnet: Terminal, shakespeare: BitNetModel, tmp_path: Path) -> None:
@@ -447,6 +448,11 @@ def test_errors_are_json_where_the_result_or_the_log_is(
         ("convert bitnet-shakespeare x --to hf-master", "(--derive-masters of a conversion makes others"),
         ("train --out o", "--data is missing: expected a file or a directory"),
         ("train --out o --data none", "--data: there is no none"),
+        ("train --out o --resume", "--resume: there is no run in o: expected its directory, or --data"),
+        ("finetune --out o --model m --resume", "--resume: there is no run in o: expected its directory, or --data"),
+        ("convert bitnet-shakespeare x --to gguf --max-shard-size 0", "--max-shard-size 0: expected a positive number of bytes"),
+        ("tokenize --data text.txt --out x.txt --bytes", "--out x.txt: expected a name that ends in .bin"),
+        ("tokenize --data empty.txt --out x.bin --characters", "--data empty.txt: there is no text in it"),
         ("train --out o --data text.txt --max-steps 2 --epochs 1", "--max-steps 2 and --epochs 1.0: expected one of them"),
         ("train --out o --data text.txt --batch-size 0", "--batch-size 0: expected a whole number from 1 to "),
         ("train --out o --data text.txt --set training.batch_size=0", "batch_size = 0: expected a whole number from 1 to "),
@@ -457,7 +463,10 @@ def test_errors_are_json_where_the_result_or_the_log_is(
         ("generate x --assistant-model bitnet-shakespeare --assistant-revision v1", "--assistant-revision v1: bitnet-shakespeare is here, and only"),
         ("finetune --out o --model m --data talks.jsonl --export pdf", "--export pdf: expected a list of hf, hf-master, gguf"),
         ("tokenize --data text.txt --out x.bin --train-bpe 1", "--train-bpe 1: expected at least 256"),
-        ("tokenize --data none --out nowhere/x.bin --characters", "cannot write nowhere/x.bin: there is no directory nowhere"),
+        ("tokenize --data none --out text.txt/x.bin --characters", "cannot write text.txt/x.bin: text.txt is no directory"),
+        ("generate x --profile ~nobody-has-this-name/x.json", "cannot write ~nobody-has-this-name/x.json: Could not determine home"),
+        ("convert bitnet-shakespeare ~nobody-has-this-name/x.gguf", "cannot write ~nobody-has-this-name/x.gguf: Could not determine home"),
+        ("convert bitnet-shakespeare text.txt/x.gguf --dry-run", "cannot write text.txt/x.gguf: text.txt is no directory"),
     ],
 )  # fmt: skip
 def test_errors_name_the_options_that_were_typed(
@@ -466,6 +475,7 @@ def test_errors_name_the_options_that_were_typed(
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("First Citizen: speak. " * 60)
     Path("ids.bin").write_bytes(bytes(4096))
+    Path("empty.txt").touch()
     Path("three.jsonl").write_text('{"prompt": 3}\n')
     Path("talks.jsonl").write_text('{"prompt": "Who is there?", "completion": "A friend."}\n' * 20)
     status, out, err = bitnet(*shlex.split(command))
@@ -604,7 +614,7 @@ def test_characters_that_the_output_cannot_show_are_escaped() -> None:
     command = [sys.executable, "-m", "bitnet_rust", "generate", "é", "-n", "1", "--echo"]
     result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0
-    assert result.stdout.startswith("\\xe9")
+    assert result.stdout.startswith("\\u00e9")
 
 
 def test_tables_have_no_blanks_at_line_ends(bitnet: Terminal) -> None:
@@ -654,6 +664,19 @@ def test_defects_show_all_they_say(bitnet: Terminal, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(BitNetModel, "generate", fail)
     assert bitnet("generate", "x") == (1, "", "bitnet: index out of range\n\nstack\n")
+
+
+def test_json_is_json_in_every_encoding(tmp_path: Path) -> None:
+    text = "caf\u00e9 \U0001f600\x9b"
+    with BitNetModel.from_config({"preset": "tiny", "vocab_size": 7, "num_hidden_layers": 1}) as model:
+        model.tokenizer = Tokenizer.characters(text)
+        model.save_pretrained(tmp_path / "m.bitnet")
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        done = subprocess.run(
+            [sys.executable, "-m", "bitnet_rust", "generate", text[-4:], "--echo", "-n", "1", "--json", "-m", str(tmp_path / "m.bitnet")],
+            capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}, timeout=600,
+        )  # fmt: skip
+        assert json.loads(done.stdout.decode(encoding))["text"].startswith(text[-4:]), encoding
 
 
 def test_a_closed_pipe_is_no_error_message() -> None:

@@ -162,6 +162,8 @@ def test_the_command_dumps_bytes(bitnet: Terminal, files: dict[str, Path]) -> No
     status, _, err = bitnet("inspect", str(files["gguf"]), "--hex", "output_norm.weight:x")
     assert status == 2
     assert "TENSOR:FROM:BYTES" in err
+    for places in ("-1", "0:0", "0:-1", "0:1:2"):
+        assert bitnet("inspect", str(files["gguf"]), "--hex", f"output_norm.weight:{places}")[0] == 2, places
     status, _, err = bitnet("inspect", str(files["gguf"]), "--hex", "nothing")
     assert status == 1
     assert "no such tensor" in err

@@ -25,7 +25,7 @@ from .common import prepare, said
 from .defaults import UsageError
 from .files import convert, diff, inspect, verify
 from .options import Debug, LogFormat, LogLevel, Quiet
-from .output import fail, fail_usage, one_line, show_warning, speak_json, speak_of_options
+from .output import ESCAPED, fail, fail_usage, one_line, show_warning, speak_json, speak_of_options
 from .serving import serve
 from .text import chat, evaluate, generate, perplexity
 from .training import finetune, tokenize, train
@@ -91,7 +91,7 @@ def run() -> int:
         if stream is None:  # closed by who started us
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
         elif mode == "w" and isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # an encoding without the character is no reason to stop
+            stream.reconfigure(errors=ESCAPED)  # an encoding without the character is no reason to stop
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning

@@ -1,5 +1,6 @@
 """What the commands have in common: loading under a progress bar, tables, JSON, errors on one line."""
 
+import codecs
 import json
 import logging
 import sys
@@ -112,6 +113,19 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
     with console.capture() as text:
         console.print(table, markup=False, highlight=False)
     print("\n".join(line.rstrip() for line in text.get().splitlines()))
+
+
+ESCAPED = "bitnet.escaped"  # how streams write what their encoding does not have
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """As JSON has it, in which Python's own escapes, of two and of eight digits, are mistakes."""
+    assert isinstance(error, UnicodeEncodeError)
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)), error.end
+
+
+codecs.register_error(ESCAPED, _escaped)
 
 
 def print_json(value: Any) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..errors import ArgumentError
 from ..files import check_place
 from ..progress import Bar
 from ..runtime import set_num_threads
@@ -63,7 +64,7 @@ def train(
     """Train a new model on texts; Ctrl-C and SIGTERM save the run, and --resume continues it."""
     if threads is not None:
         set_num_threads(threads)
-    chosen = _recipe(config, out, resume)
+    chosen = _recipe(config, out, resume, data)
     chosen.override(
         model={"preset": preset},
         data={"train": [str(path) for path in data] if data else None, "eval_fraction": eval_fraction},
@@ -135,7 +136,7 @@ def finetune(
     """Train a model further on conversations, of which the assistant's part is learned, and export it."""
     if threads is not None:
         set_num_threads(threads)
-    chosen = _recipe(config, out, resume)
+    chosen = _recipe(config, out, resume, data)
     chosen.override(
         model={"pretrained": model, "i2s_layout": i2s_layout, "quantize": quantize or None, "revision": revision},
         data={
@@ -155,12 +156,14 @@ def finetune(
     _run_recipe("finetune", chosen, settings, out, resume, overwrite, offline, as_json)
 
 
-def _recipe(config: Path | None, out: Path, resume: bool) -> "Recipe":
+def _recipe(config: Path | None, out: Path, resume: bool, data: list[Path] | None) -> "Recipe":
     """The recipe in a file, of the run that is to be resumed, or an empty one."""
     from ..recipe import RECIPE, Recipe
 
     if config is None and resume and (out / RECIPE).exists():
         config = out / RECIPE
+    elif config is None and resume and not data:
+        raise ArgumentError(f"--resume: there is no run in {out}: expected its directory, or --data to begin one there")
     return Recipe() if config is None else Recipe.from_file(config)
 
 

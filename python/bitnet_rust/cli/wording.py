@@ -10,7 +10,7 @@ from .defaults import expected, option_names, variable
 
 # Arguments and fields of recipes whose options have other names.
 _OTHER_NAMES = {
-    "num_threads": "threads", "vocab_size": "train_bpe", "use_cache": "no_cache",
+    "num_threads": "threads", "vocab_size": "train_bpe", "path": "plot", "use_cache": "no_cache",
     "cors_origins": "cors_origin", "allowed_hosts": "allowed_host",
     "model.pretrained": "model", "data.train": "data", "data.eval": "eval_data",
     "export.formats": "export", "export.gguf_type": "type",
