@@ -326,7 +326,7 @@ def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(
     monkeypatch.setattr("bitnet_rust.bench.commands.decode", lambda *a, **o: pytest.fail("it had begun"))
     (tmp_path / "file").touch()
     wrong = tmp_path / "file" / "none.png"
-    for place, reason in ((wrong, f"{tmp_path / 'file'} is no directory"), (tmp_path, "it is a directory")):
+    for place, reason in ((wrong, f"{tmp_path / 'file'} is not a directory"), (tmp_path, "it is a directory")):
         status, out, err = bitnet("bench", "decode", "--shape", "tiny", option, str(place))
         assert (status, out) == (1, "")
         assert f"cannot write {place}: {reason}" in err

@@ -179,7 +179,7 @@ def test_generate_prints_its_profile_and_writes_the_trace(
     (tmp_path / "file").touch()
     status, out, err = bitnet("generate", PROMPT, "--profile", str(tmp_path / "file" / "none" / "trace.json"))
     assert (status, out) == (1, "")
-    assert err.endswith(f"trace.json: {tmp_path / 'file'} is no directory\n")
+    assert err.endswith(f"trace.json: {tmp_path / 'file'} is not a directory\n")
 
 
 def test_chat_takes_the_options_of_generate(bitnet: Terminal, shakespeare: BitNetModel, tmp_path: Path) -> None:
@@ -463,10 +463,10 @@ def test_errors_are_json_where_the_result_or_the_log_is(
         ("generate x --assistant-model bitnet-shakespeare --assistant-revision v1", "--assistant-revision v1: bitnet-shakespeare is here, and only"),
         ("finetune --out o --model m --data talks.jsonl --export pdf", "--export pdf: expected a list of hf, hf-master, gguf"),
         ("tokenize --data text.txt --out x.bin --train-bpe 1", "--train-bpe 1: expected at least 256"),
-        ("tokenize --data none --out text.txt/x.bin --characters", "cannot write text.txt/x.bin: text.txt is no directory"),
+        ("tokenize --data none --out text.txt/x.bin --characters", "cannot write text.txt/x.bin: text.txt is not a directory"),
         ("generate x --profile ~nobody-has-this-name/x.json", "cannot write ~nobody-has-this-name/x.json: Could not determine home"),
         ("convert bitnet-shakespeare ~nobody-has-this-name/x.gguf", "cannot write ~nobody-has-this-name/x.gguf: Could not determine home"),
-        ("convert bitnet-shakespeare text.txt/x.gguf --dry-run", "cannot write text.txt/x.gguf: text.txt is no directory"),
+        ("convert bitnet-shakespeare text.txt/x.gguf --dry-run", "cannot write text.txt/x.gguf: text.txt is not a directory"),
     ],
 )  # fmt: skip
 def test_errors_name_the_options_that_were_typed(

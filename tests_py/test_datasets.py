@@ -458,9 +458,10 @@ def test_a_token_file_is_complete_or_not_there(tmp_path: Path) -> None:
         TokenFile.write(tmp_path / "tokens.bin", [[1, 2], [10]], 10)
     with pytest.raises(ArgumentError, match="ids = 10"):
         TokenFile.write(tmp_path / "tokens.bin", [1, 10], 10)
-    with pytest.raises(FileSystemError):
-        TokenFile.write(tmp_path / "absent" / "tokens.bin", [1], 10)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(FileSystemError, match="file is not a directory"):
+        TokenFile.write(tmp_path / "file" / "tokens.bin", [1], 10)
 
 
 @pytest.mark.parametrize(

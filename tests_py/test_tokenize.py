@@ -139,7 +139,7 @@ def test_wrong_calls_are_named(shakespeare: Path, tmp_path: Path) -> None:
     done = bitnet("tokenize", "--data", tmp_path / "absent", "--out", out, "--bytes")
     assert (done.returncode, "absent" in done.stderr) == (1, True)
     done = bitnet("tokenize", "--data", shakespeare, "--out", shakespeare / "t.bin", "--bytes")
-    assert (done.returncode, "is no directory" in done.stderr) == (1, True)
+    assert (done.returncode, "is not a directory" in done.stderr) == (1, True)
     (tmp_path / "empty").write_text("")
     with pytest.raises(ArgumentError, match="there is no text in it"):
         tokenize.tokenize(tmp_path / "empty", out, Tokenizer.bytes())

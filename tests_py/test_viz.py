@@ -268,7 +268,7 @@ def test_a_figure_is_written_whole_or_not_at_all(model: BitNetModel, tmp_path: P
     assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
     with pytest.raises(ArgumentError, match=r"ends in one of .*pdf"):
         viz.ternary_map(model, UP, path=tmp_path / "map.zz")
-    with pytest.raises(FileSystemError, match=r"map\.png is no directory"):
+    with pytest.raises(FileSystemError, match=r"map\.png is not a directory"):
         viz.ternary_map(model, UP, path=place / "none" / "map.png")
     assert [file.name for file in tmp_path.iterdir()] == ["map.png"]
 

@@ -104,9 +104,9 @@ def _missing(place: Path, path: str | PathLike[str]) -> list[Path]:
     that a file must not take, as that of /dev/null, which whoever is root could replace."""
     new = list(takewhile(lambda folder: not os.path.lexists(folder), place.parents))
     above = place.parents[len(new) : len(new) + 1]
-    if above and not above[0].is_dir():
-        raise FileSystemError(f"cannot write {fspath(path)}: {above[0]} is no directory")
-    if place.exists() and not (place.is_file() or place.is_dir()):
+    if above and not os.path.isdir(above[0]):  # which raises nothing where one may not look
+        raise FileSystemError(f"cannot write {fspath(path)}: {above[0]} is not a directory")
+    if os.path.exists(place) and not (os.path.isfile(place) or os.path.isdir(place)):
         raise FileSystemError(f"cannot write {fspath(path)}: it is no regular file")
     return new
 
@@ -137,7 +137,7 @@ def check_place(path: str | PathLike[str]) -> None:
     """Refuses a file name that could not be written to, before there is something to write."""
     place = expanded(path)
     above = place.parents[len(_missing(place, path)) :]
-    if place.is_dir():
+    if os.path.isdir(place):
         reason = "it is a directory"
     elif above and not os.access(above[0], os.W_OK):
         reason = f"the directory {above[0]} may not be written to"
