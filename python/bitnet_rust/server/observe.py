@@ -30,6 +30,7 @@ class Record:
     error: what the client was told.
     defect: the exception behind an error that is the server's fault.
     handles: what the engine was asked for.
+    copies: how many of these follow each other for each prompt.
     prompt: of those, or texts that are to become vectors, for the log.
     text_tokens: how many those texts have; None without any.
     """
