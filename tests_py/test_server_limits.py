@@ -1,12 +1,14 @@
 """bitnet serve when clients ask too much, hang up, have no key, and when it is told to end."""
 
 import asyncio
+import gc
 import json
 import re
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ import uvicorn
 
 from bitnet_rust import BitNetError, BitNetModel, Engine, RequestCanceledError, Tokenizer
 from bitnet_rust.engine import Handle
+from bitnet_rust.generation import Piece
 from bitnet_rust.server import ServerOptions, create_app
 from bitnet_rust.server.beside import Beside
 from bitnet_rust.server.errors import APIError
 from bitnet_rust.server.lifecycle import listening
+from bitnet_rust.server.observe import Record
 from bitnet_rust.server.service import Service
 from serving import Served
 
@@ -129,12 +133,33 @@ def test_hanging_up_before_a_whole_answer_cancels_it_too(server: Served) -> None
     until(server, lambda m: m["bitnet_client_disconnects_total"] > before["bitnet_client_disconnects_total"])
 
 
+@contextmanager
+def served(engine: Engine) -> Iterator[tuple[str, int]]:
+    """A server of this program, so that a test can look into it: its host and port."""
+    ready = threading.Event()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            ready.set()
+
+    server = Server(uvicorn.Config(create_app(engine), port=0, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield server.servers[0].sockets[0].getsockname()
+    finally:
+        server.should_exit = True
+        thread.join(60)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_after_a_client_has_hung_up_the_engine_takes_one_step_at_most(
     endless: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    """The server of a program, so that the engine's steps can be read when the request is canceled: the one that runs then may end."""
-    ready, steps = threading.Event(), []
+    """The engine's steps are read when the request is canceled: the one that runs then may end."""
+    steps: list[int] = []
     with BitNetModel.from_pretrained(endless) as model, Engine(model) as engine:
         cancel = Handle.cancel
 
@@ -142,23 +167,10 @@ def test_after_a_client_has_hung_up_the_engine_takes_one_step_at_most(
             cancel(handle)
             steps.append(engine.metrics()["steps"])
 
-        class Server(uvicorn.Server):
-            async def startup(self, sockets: Any = None) -> None:
-                await super().startup(sockets)
-                ready.set()
-
         monkeypatch.setattr(Handle, "cancel", counting)
-        server = Server(uvicorn.Config(create_app(engine), port=0, log_config=None))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            assert ready.wait(60)
-            body = json.dumps(ENDLESS | {"stream": stream}).encode()
-            with socket.create_connection(server.servers[0].sockets[0].getsockname()) as peer:
-                peer.sendall(
-                    b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                    b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-                )
+        with served(engine) as address:
+            with socket.create_connection(address) as peer:
+                peer.sendall(asked(COMPLETIONS, ENDLESS | {"stream": stream}))
                 while engine.metrics()["generated_tokens"] < 10:
                     assert steps == []
             while engine.metrics()["running"] or not steps:
@@ -166,9 +178,25 @@ def test_after_a_client_has_hung_up_the_engine_takes_one_step_at_most(
             figures = engine.metrics()
             assert figures["canceled"] == 1
             assert figures["steps"] <= steps[0] + 1
+
+
+def test_what_a_request_was_made_of_goes_with_its_end(tiny: BitNetModel) -> None:
+    """Garbage would stay, and the memory with it, until somebody looks for it."""
+    with Engine(tiny) as engine, served(engine) as (host, port), httpx.Client(base_url=f"http://{host}:{port}") as http:
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for stream in (False, True):
+                http.post(COMPLETIONS, json=SHORT | {"stream": stream}).raise_for_status()
+            http.get("/health/live").raise_for_status()  # over the same connection: those before have ended
+            gc.collect()
+            left = [kept for kept in gc.garbage if isinstance(kept, Record | Handle | Piece)]
         finally:
-            server.should_exit = True
-            thread.join(60)
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert left == []
 
 
 def test_requests_for_vectors_have_a_queue_and_end_when_their_clients_hang_up(endless: Path) -> None:

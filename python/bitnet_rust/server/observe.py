@@ -103,6 +103,8 @@ class Observer:
         finally:
             self._service.metrics.in_flight.dec()
             self._note(method, scope, record)
+            # It knows the scope, and so this record: what knows itself stays until garbage is looked for.
+            del record.send
 
     def _note(self, method: str, scope: MutableMapping[str, Any], record: Record) -> None:
         metrics, took = self._service.metrics, time.monotonic() - record.started
