@@ -13,7 +13,7 @@ from ..tracing import continued
 from .errors import APIError, api_error
 from .logs import log
 from .service import Service, new_id
-from .streaming import CLIENT_GONE
+from .streaming import CLIENT_GONE, usage
 
 _ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
@@ -120,8 +120,8 @@ class Observer:
         }  # fmt: skip
         if record.handles:
             pieces = [handle.pieces for handle in record.handles]
-            fields["prompt_tokens"] = sum(handle.prompt_tokens for handle in record.handles[:: record.copies])
-            fields["completion_tokens"] = sum(map(len, pieces))
+            told = usage(record.handles, record.copies)
+            fields |= {name: told[name] for name in ("prompt_tokens", "completion_tokens")}
             fields["finish_reasons"] = [made[-1].finish_reason if made else None for made in pieces]
             if self._service.options.log_prompts:
                 fields["prompt"] = record.prompt
