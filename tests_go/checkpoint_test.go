@@ -482,6 +482,8 @@ func TestADirectoryBelongsToOneRunAtATime(t *testing.T) {
 	child.Env = append(os.Environ(), killedDir+"="+c.Checkpoint.Dir)
 	out, err := child.StdoutPipe()
 	require.NoError(t, err)
+	_, err = child.StdinPipe() // never written to: the child waits after its first step until it is killed
+	require.NoError(t, err)
 	require.NoError(t, child.Start())
 	require.True(t, bufio.NewScanner(out).Scan())
 	r := newRun(t, c)
@@ -559,7 +561,7 @@ const killedDir = "BITNET_TEST_CHECKPOINT_DIR"
 func TestChildThatTrains(t *testing.T) {
 	dir := os.Getenv(killedDir)
 	if dir == "" {
-		t.Skip("a part of TestTrainingSurvivesBeingKilled")
+		t.Skip("a part of the tests that kill a process")
 	}
 	r := newRun(t, killedRun(dir))
 	if resumed, err := r.Resume(dir); !errors.Is(err, train.ErrNoCheckpoint) {
