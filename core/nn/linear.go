@@ -264,9 +264,18 @@ func newGrid(rows, panels, rowBytes int) grid {
 		return g
 	}
 	want := (chunksPerThread*cpu.NumThreads() + tiles - 1) / max(1, tiles)
-	g.size = min(piecePanels, max(4, (panels/want+3)&^3)) // with more, threads end less evenly
-	g.runs = (panels + g.size - 1) / g.size
+	g.cut(min(piecePanels, max(4, (panels/want+3)&^3))) // with more, threads end less evenly
 	return g
+}
+
+// cut makes runs of size panels, and smaller tiles where there would be fewer chunks than threads: a layer of a few hundred outputs has one or two
+// runs in a layout that is read 16 panels at a time.
+func (g *grid) cut(size int) {
+	g.size = size
+	g.runs = (g.panels + size - 1) / size
+	if tiles := cpu.NumThreads() / max(1, g.runs); tiles > 1 {
+		g.tile = min(g.tile, max(leastRows, ((g.rows+tiles-1)/tiles+leastRows-1)&^(leastRows-1)))
+	}
 }
 
 // align makes the runs of panels multiples of n.
@@ -275,8 +284,7 @@ func (g *grid) align(n int) {
 		g.unit = n
 		return
 	}
-	g.size = max(n, g.size/n*n)
-	g.runs = (g.panels + g.size - 1) / g.size
+	g.cut(max(n, g.size/n*n))
 }
 
 // open gives the number of chunks, with s to hand them out.
