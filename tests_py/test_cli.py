@@ -6,11 +6,13 @@ import os
 import re
 import runpy
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -563,9 +565,33 @@ def test_an_interrupt_has_its_status(bitnet: Terminal, monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(BitNetModel, "generate", interrupt)
-    status, _, err = bitnet("generate", "x")
-    assert status in (1, 130)
-    assert "Traceback" not in err
+    assert bitnet("generate", "x") == (130, "", "bitnet: interrupted\n")
+
+
+@pytest.mark.parametrize("module", ["typer", "bitnet_rust.generation", "bitnet_rust.cli.text", "bitnet_rust.cli"])
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_an_interrupt_while_modules_are_imported_is_as_a_later_one(module: str, options: list[str]) -> None:
+    """Python says when it has imported which; the command would wait for its input."""
+    command = [sys.executable, "-X", "importtime", "-m", "bitnet_rust", "perplexity", "-", *options]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        for line in process.stderr:
+            if line.split()[-1] == module:
+                process.send_signal(signal.SIGINT)
+                break
+        said = [line for line in process.stderr if not line.startswith("import time:")]
+        assert (process.stdout.read(), process.wait()) == ("", 130)
+    if options:
+        (record,) = map(json.loads, said)
+        assert datetime.fromisoformat(record.pop("time")).tzinfo
+        assert record == {
+            "level": "error", "logger": "bitnet_rust.cli", "event": "failed", "error": "interrupted", "status": 130
+        }  # fmt: skip
+    else:
+        assert said == ["bitnet: interrupted\n"]
 
 
 def test_an_interrupt_before_the_commands_run_has_its_words(bitnet: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,6 @@ def run() -> int:
 
 
 def main() -> None:
-    """Entry point of ``bitnet`` and ``python -m bitnet_rust``."""
+    """The command in a process of its own; ends it with the exit status."""
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run())
