@@ -50,9 +50,18 @@ def path(long_model: BitNetModel, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def server(path: Path) -> Iterator[Served]:
-    limits = ("--max-body-bytes", str(32 << 20), "--kv-bytes", str(64 << 20), "--body-timeout", "2")
+    limits = ("--max-body-bytes", str(32 << 20), "--kv-bytes", str(64 << 20), "--write-timeout", "600")
     with Served("--model", str(path), *limits) as server:
         yield server
+    assert not [entry for entry in server.log() if "traceback" in entry]
+
+
+@pytest.fixture(scope="module")
+def hasty(path: Path) -> Iterator[Served]:
+    """A server that waits no longer than 2 seconds for the rest of a request: who has to be answered asks another."""
+    with Served("--model", str(path), "--body-timeout", "2") as server:
+        yield server
+    assert server.process.returncode == 0
     assert not [entry for entry in server.log() if "traceback" in entry]
 
 
@@ -211,8 +220,8 @@ LINES: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_what_is_not_HTTP_ends_with_its_connection(server: Served, name: str) -> None:
-    with closing(connect(server)) as connection:
+def test_what_is_not_HTTP_ends_with_its_connection(hasty: Served, name: str) -> None:
+    with closing(connect(hasty)) as connection:
         reply = b""
         try:
             connection.sendall(LINES[name])
@@ -285,20 +294,21 @@ HUGE = json.dumps({"prompt": "All work and no play. " * 480_000}).encode()
 
 def test_a_prompt_of_ten_megabytes_is_too_long_and_nobody_waits_for_it(path: Path, long_model: BitNetModel) -> None:
     with Served("--model", str(path), "--max-body-bytes", str(32 << 20)) as server, ThreadPoolExecutor(1) as pool:
+        expected = long_model.generate("Meanwhile", max_new_tokens=8)
         answer(server, "warm", 16)
-        huge = pool.submit(
-            server.http.post, "/v1/completions", content=HUGE, headers={"Content-Type": "application/json"}
-        )
-        others = 0
-        while not huge.done():
-            assert answer(server, f"Meanwhile {others}", 8) == long_model.generate(
-                f"Meanwhile {others}", max_new_tokens=8
+        others = times = 0
+        while others < 2:  # who gets the processor late finds the huge one answered, and sends it again
+            assert times < 20
+            times, others = times + 1, 0
+            huge = pool.submit(
+                server.http.post, "/v1/completions", content=HUGE, headers={"Content-Type": "application/json"}
             )
-            others += 1
-        reply = huge.result()
-    assert reply.status_code == 400
-    assert reply.json()["error"]["code"] == "context_length_exceeded"
-    assert others > 1
+            while not huge.done():
+                assert answer(server, "Meanwhile", 8) == expected
+                others += 1
+            reply = huge.result()
+            assert reply.status_code == 400
+            assert reply.json()["error"]["code"] == "context_length_exceeded"
 
 
 @pytest.mark.parametrize("chunked", [False, True])
