@@ -739,7 +739,7 @@ def test_an_interrupt_while_the_spinner_appears_ends_it(monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt), working("reading the prompt"):
         pass
     for thread in set(threading.enumerate()) - before:
-        thread.join(10)  # it looks some times a second whether it is to end
+        thread.join(60)  # it looks some times a second whether it is to end
         assert not thread.is_alive()
 
 

@@ -230,13 +230,13 @@ def test_an_interrupt_ends_the_loading_of_a_file_object(packed: Path) -> None:
                 os.kill(os.getpid(), signal.SIGINT)
             if self.reads > 3:
                 threading.Event().wait(0.05)
-            return super().read(min(size or 0, 4096))
+            return super().read(min(size or 0, 128))
 
     before = memory_stats()["live_blocks"]
     file = Slow(packed.read_bytes())
     with pytest.raises(KeyboardInterrupt):
         BitNetModel.from_pretrained(file)
-    assert file.reads < 100
+    assert file.reads < 1000 < packed.stat().st_size / 128
     assert memory_stats()["live_blocks"] == before
 
 
