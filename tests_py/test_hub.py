@@ -1,7 +1,11 @@
 """Names to paths: directories, the registry, the hub, and what is said when there is nothing."""
 
+import os
 import re
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -160,6 +164,32 @@ def test_a_missing_model_says_what_to_pass(
         BitNetModel.from_pretrained(name, cache_dir=tmp_path, **options)
     assert isinstance(caught.value, FileNotFoundError)
     assert "pass" in str(caught.value)
+
+
+def test_a_hub_that_cannot_be_reached_is_told_without_how_its_client_found_out(tmp_path: Path) -> None:
+    """In a process that asks a port where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        code = f"""
+import traceback
+from bitnet_rust import BitNetModel
+try:
+    BitNetModel.from_pretrained("someone/tiny", cache_dir={str(tmp_path)!r})
+except FileNotFoundError as error:
+    absent = error.__cause__
+    print(type(absent).__name__, "Connect" in type(absent.__context__).__name__, absent.__context__.__traceback__ is not None)
+    traceback.print_exc()
+"""
+        where = {"HF_ENDPOINT": f"http://127.0.0.1:{taken.getsockname()[1]}"}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | where)
+    assert done.stdout == "LocalEntryNotFoundError True True\n"
+    assert done.stderr.startswith("huggingface_hub.errors.LocalEntryNotFoundError: ")
+    assert done.stderr.count("Traceback") == 1
+    assert not re.search(r"File .*(huggingface_hub|http)", done.stderr)
+    assert (
+        "ModelNotFoundError: there is no directory 'someone/tiny' here, and someone/tiny is not in the local cache"
+        in done.stderr
+    )
 
 
 def test_a_repository_without_a_model_is_reported(published: HubServer, tmp_path: Path) -> None:

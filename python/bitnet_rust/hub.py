@@ -149,13 +149,20 @@ def _reported(here: str, where: str, local_files_only: bool) -> Iterator[None]:
     except ModelNotFoundError:  # an OSError too
         raise
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as missing:
-        raise ModelNotFoundError(f"{here}the hub has no {where} (or it needs a token); {_INSTEAD}") from missing
+        raise ModelNotFoundError(f"{here}the hub has no {where} (or it needs a token); {_INSTEAD}") from _alone(missing)
     except errors.LocalEntryNotFoundError as absent:
         why = "and only local files may be used" if local_files_only else "and the hub cannot be reached"
-        raise ModelNotFoundError(f"{here}{where} is not in the local cache {why}; {_INSTEAD}") from absent
+        raise ModelNotFoundError(f"{here}{where} is not in the local cache {why}; {_INSTEAD}") from _alone(absent)
     except (errors.HfHubHTTPError, OSError) as failed:
         reason = " ".join(str(failed).split())
-        raise ModelNotFoundError(f"{here}{where} could not be downloaded: {reason}; {_INSTEAD}") from failed
+        raise ModelNotFoundError(f"{here}{where} could not be downloaded: {reason}; {_INSTEAD}") from _alone(failed)
+
+
+def _alone(error: BaseException) -> BaseException:
+    """An error of the hub's client as it is shown above ours: its words, not the hundred lines of how a connection came to fail. Programs find
+    what it came from in its `__context__`."""
+    error.__context__, error.__cause__ = error.__cause__ or error.__context__, None
+    return error.with_traceback(None)
 
 
 def _names(source: dict[str, Any], folder: Path) -> list[str]:
