@@ -435,7 +435,8 @@ def test_errors_are_json_where_the_result_or_the_log_is(
     [
         ("generate x --temperature -1", "--temperature -1: expected a finite number >= 0 (0 is greedy)"),
         ("generate x --stop ''", "--stop '': expected texts of at least one character"),
-        ("generate x --threads 0", "--threads 0: "),
+        ("generate x --threads 0", "--threads 0: expected a whole number from 1 to 1024"),
+        ("generate x --threads=-3", "--threads -3: expected a whole number from 1 to 1024"),
         ("perplexity text.txt --window 8 --stride 9", "--stride 9: expected 1 <= stride < --window 8"),
         ("perplexity text.txt --stride 0", "--stride 0: expected 1 <= stride < window = 256"),
         ("eval --data none", "--data: there is no none"),

@@ -28,6 +28,7 @@ class Setting(NamedTuple):
     default: None is the machine's choice.
     help: what it does, a sentence or two.
     choices: of the kind "choice".
+    numbers: that one of the kind "number" may be.
     core: the core has it.
     fixed: only the environment can say it, before the process starts.
     secret: its value is not shown.
@@ -38,6 +39,7 @@ class Setting(NamedTuple):
     default: Any
     help: str
     choices: tuple[str, ...] = ()
+    numbers: range = range(0)
     core: bool = False
     fixed: bool = False
     secret: bool = False
@@ -67,7 +69,7 @@ class Value(NamedTuple):
 
 SETTINGS = (
     Setting(
-        "num_threads", "number", None, "Worker threads; by default the physical cores that the process may use.", core=True
+        "num_threads", "number", None, "Worker threads; by default the physical cores that the process may use.", numbers=range(1, 1025), core=True
     ),
     Setting(
         "isa", "text", None, "Instruction set of the kernels, such as scalar, avx2, avxvnni, avx512, amx, neon or neon-dotprod; by default the best there is.", core=True,
@@ -284,19 +286,20 @@ def _setting(name: str) -> Setting:
 
 
 def _checked(setting: Setting, value: Any) -> Any:
-    """A value as its kind has it. What numbers and texts the core takes it says itself."""
+    """A value as its kind has it. What texts the core takes it says itself."""
     if setting.kind == "choice" and isinstance(value, str) and value.lower() in setting.choices:
         return value.lower()
     if setting.kind == "switch" and (isinstance(value, bool) or value in (0, 1)):
         return bool(value)
-    if setting.kind == "number" and isinstance(value, int) and not isinstance(value, bool):
+    if setting.kind == "number" and isinstance(value, int) and not isinstance(value, bool) and value in setting.numbers:
         return value
     if setting.kind == "text" and isinstance(value, str) and value:
         return value
     if setting.name == "memory_budget" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # bytes
     expected = {
-        "choice": f"one of {', '.join(setting.choices)}", "switch": "true or false", "number": "a whole number", "text": "a text",
+        "choice": f"one of {', '.join(setting.choices)}", "switch": "true or false", "text": "a text",
+        "number": f"a whole number from {setting.numbers.start} to {setting.numbers.stop - 1}",
     }[setting.kind]  # fmt: skip
     shown = "..." if setting.secret else repr(value)
     raise ArgumentError(f"{setting.name} = {shown}: expected {expected}")
