@@ -190,15 +190,23 @@ func TestEachOf200RandomRequestsGetsWhatItGetsAlone(t *testing.T) {
 	}
 }
 
-// endless asks for more tokens than a test waits for.
+// longContext is a tiny model whose context no test sees the end of, however late it gets the processor: a million tokens take minutes at the least.
+func longContext(tb testing.TB) *infer.Engine {
+	tb.Helper()
+	cfg := *tiny(tb, 2, 128, 128).Model().Config
+	cfg.MaxPositionEmbeddings = 1 << 20
+	return random(tb, &cfg)
+}
+
+// endless asks for tokens up to the end of the context.
 func endless(prompt []int32) infer.Request {
 	p := infer.DefaultSamplingParams()
-	p.MaxNewTokens, p.IgnoreEOS = 250, true
+	p.MaxNewTokens, p.IgnoreEOS = 1<<20, true
 	return infer.Request{Prompt: prompt, Params: p}
 }
 
 func TestAFullQueueRefusesRequests(t *testing.T) {
-	s := scheduler(t, tiny(t, 6, 512, 1024), infer.SchedulerOptions{MaxSequences: 1, MaxQueue: 2}) // large, so that none ends meanwhile
+	s := scheduler(t, longContext(t), infer.SchedulerOptions{MaxSequences: 1, MaxQueue: 2})
 	for range 3 {
 		_, err := s.Submit(endless([]int32{1}))
 		require.NoError(t, err)
@@ -214,7 +222,7 @@ func TestAFullQueueRefusesRequests(t *testing.T) {
 func TestADeadlineEndsWhatRunsAndWhatWaits(t *testing.T) {
 	var seconds atomic.Int64
 	clock := func() time.Time { return time.Unix(1000+seconds.Load(), 0) }
-	s, err := infer.NewSchedulerAt(tiny(t, 6, 512, 1024), infer.SchedulerOptions{MaxSequences: 1}, clock)
+	s, err := infer.NewSchedulerAt(longContext(t), infer.SchedulerOptions{MaxSequences: 1}, clock)
 	require.NoError(t, err)
 	defer s.Close()
 	running, waiting := endless([]int32{1}), endless([]int32{2})
@@ -233,7 +241,7 @@ func TestADeadlineEndsWhatRunsAndWhatWaits(t *testing.T) {
 }
 
 func TestAMailboxGetsAllThatAStepBringsAtOnce(t *testing.T) {
-	s := scheduler(t, tiny(t, 6, 512, 1024), infer.SchedulerOptions{}) // large, so that none ends meanwhile
+	s := scheduler(t, longContext(t), infer.SchedulerOptions{})
 	var box infer.Mailbox
 	for id := range int32(4) {
 		r := endless([]int32{id + 1})
@@ -266,7 +274,7 @@ func TestAMailboxGetsAllThatAStepBringsAtOnce(t *testing.T) {
 }
 
 func TestAStoppedRequestCountsAsFinished(t *testing.T) {
-	s := scheduler(t, tiny(t, 6, 512, 1024), infer.SchedulerOptions{})
+	s := scheduler(t, longContext(t), infer.SchedulerOptions{})
 	stopped, err := s.Submit(endless([]int32{1}))
 	require.NoError(t, err)
 	canceled, err := s.Submit(endless([]int32{2}))
@@ -284,7 +292,7 @@ func TestAStoppedRequestCountsAsFinished(t *testing.T) {
 }
 
 func TestShutdownWaitsAndCloseCancels(t *testing.T) {
-	e := tiny(t, 6, 512, 1024)
+	e := longContext(t)
 	for _, drain := range []bool{true, false} {
 		s := scheduler(t, e, infer.SchedulerOptions{MaxSequences: 2})
 		var handles []*infer.Handle
