@@ -301,7 +301,7 @@ func mustJSON(t *testing.T, v any) []byte {
 }
 
 func TestAnUpdateThatNoMemoryHoldsIsRefused(t *testing.T) {
-	data, err := NewTokens(make([]int32, 100), 10)
+	data, err := NewTokens(make([]int32, 20_000), 10_000) // 350 TB
 	require.NoError(t, err)
 	for _, s := range []Sampling{{BatchSize: math.MaxInt32, Accumulation: 1}, {BatchSize: 1, Accumulation: math.MaxInt32}} {
 		l, err := NewLoader(data, s)
