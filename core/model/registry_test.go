@@ -68,6 +68,9 @@ func TestAnUnknownNameProposesCloseOnes(t *testing.T) {
 }
 
 func TestUsersRegisterTheirOwnModels(t *testing.T) {
+	saved := presets
+	defer func() { presets = saved }()
+	presets = newRegistry()
 	c := Config{VocabSize: 10, HiddenSize: 32, IntermediateSize: 48, NumHiddenLayers: 1, NumAttentionHeads: 2, EOSTokenIDs: []int{3}}
 	require.NoError(t, Register("My_Model", c))
 	require.NoError(t, RegisterPreset(Preset{Name: "their-model", HubID: "they/model", Aliases: []string{"theirs"}, Config: c}))
