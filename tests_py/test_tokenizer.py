@@ -1,7 +1,9 @@
 """The tokenizer wrapper: special tokens, chat templates, and files that cannot be used."""
 
+import gc
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +280,39 @@ def test_templates_that_do_too_much_say_what(files: dict[str, str], template: st
     tokenizer = with_config(files)
     with pytest.raises(TokenizerError, match=says):
         tokenizer.apply_chat_template(CHAT, tokenize=False, chat_template=template)
+
+
+def test_renderings_at_once_are_those_of_one_alone(files: dict[str, str]) -> None:
+    """Also beside such as fail or use up their room, in what they left, and with marks of their own."""
+    marked = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %};{% endfor %}"
+    templates = [TEMPLATE, marked, "{{ 'x' * 10 ** 9 }}", "{% set n = namespace(v=0) %}{{ n.v }}{{ 1 // 0 }}"]
+    tokenizers = [with_config(files, chat_template=template) for template in templates]
+
+    def render(i: int) -> object:
+        conversation = [{"role": "user", "content": f"text {i}"}] * (1 + i % 3)
+        try:
+            return tokenizers[i % 4].render_generation(conversation)
+        except TokenizerError as error:
+            return str(error)
+
+    alone = [render(i) for i in range(200)]
+    assert alone[1] == ("text 1;text 1;", [(0, 6), (7, 13)])
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(render, range(200))) == alone
+
+
+def test_a_rendering_leaves_nothing_to_the_collector(files: dict[str, str]) -> None:
+    """Jinja's objects know each other: those of each request of a server waited for a collection, which stops all its streams."""
+    tokenizer = with_config(files, chat_template=TEMPLATE)
+    tokenizer.apply_chat_template(CHAT, tokenize=False)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(50):
+            tokenizer.apply_chat_template(CHAT, tokenize=False)
+        assert gc.collect() < 50
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("place", ["m.bitnet", "m.gguf", "m"])

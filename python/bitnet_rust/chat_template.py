@@ -53,12 +53,9 @@ _NESTED = (list, tuple, set, Mapping)
 def render(template: str, variables: Mapping[str, Any]) -> tuple[str, list[tuple[int, int]]]:
     """The text that a template makes of variables, and from where to where in it reach the parts that the template marks as
     generated, by {% generation %}; TokenizerError says why there is none."""
-    sandbox = _Sandbox()
-    with _explained():
-        code = _compiled(template)
+    with _explained(), _sandbox() as sandbox:
         sandbox.room = _ROOM + _ROOM_FOR_EACH * _size_of(variables, 1 << 40)
-        marked = sandbox.template_class.from_code(sandbox, code, sandbox.make_globals(None)).render(variables)
-    pieces = marked.split(sandbox.mark)
+        pieces = sandbox.template(template).render(variables).split(sandbox.mark)
     if len(pieces) % 2 == 0:
         raise TokenizerError("the chat template cuts what it marks as generated apart")
     places = list(itertools.accumulate(map(len, pieces)))
@@ -69,6 +66,24 @@ def check(template: str) -> None:
     """Raises TokenizerError for a template that is malformed."""
     with _explained():
         _compiled(template)
+
+
+# Sandboxes that serve no rendering just now. They keep nothing of one but compiled templates.
+_idle: "list[_Sandbox]" = []
+
+
+@contextmanager
+def _sandbox() -> "Iterator[_Sandbox]":
+    """A sandbox for one rendering; making one takes longer than a short conversation does."""
+    try:
+        sandbox = _idle.pop()
+    except IndexError:
+        sandbox = _Sandbox()
+    sandbox.mark = secrets.token_hex(16)  # no message has it
+    try:
+        yield sandbox
+    finally:
+        _idle.append(sandbox)
 
 
 @contextmanager
@@ -118,7 +133,7 @@ class _Generation(jinja2.ext.Extension):
 
 
 class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """Jinja's sandbox with room that is used up. It serves one rendering."""
+    """Jinja's sandbox with room that is used up. It serves one rendering at a time."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
@@ -130,7 +145,8 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             finalize=self._printed,
         )
         self.room = _ROOM
-        self.mark = secrets.token_hex(16)  # no message has it
+        self.mark = ""
+        self.template = lru_cache(maxsize=16)(self._template)
         del self.globals["lipsum"]
         self.globals |= {"raise_exception": _raise, "strftime_now": _now}
         self.filters["tojson"] = self._tojson
@@ -140,6 +156,9 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         for name, test in self.tests.items():
             if name not in _INSTANT_TESTS:
                 self.tests[name] = self._bounded(name, test)
+
+    def _template(self, text: str) -> jinja2.Template:
+        return self.template_class.from_code(self, _compiled(text), self.make_globals(None))
 
     # --- called by the code that _Metered puts into a template --------------------------------------------------------
 
