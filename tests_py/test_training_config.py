@@ -1,8 +1,10 @@
 """TrainingConfig, callbacks, metrics, and recipes: what a run is told, and what it tells."""
 
 import dataclasses
+import fcntl
 import json
 import math
+import os
 import re
 import signal
 import subprocess
@@ -543,15 +545,22 @@ def test_the_recipe_of_the_embedded_model_makes_one_of_its_kind(shakespeare: Bit
         assert len(model.tokenizer) == len(shakespeare.tokenizer)
 
 
-def stop_after_a_step(arguments: list[str], number: int) -> tuple[int, str]:
-    """Sends a signal to ``bitnet train`` when it has made an update; gives its exit status and what it said."""
-    child = subprocess.Popen([sys.executable, "-m", "bitnet_rust", *arguments], stderr=subprocess.PIPE, text=True)
-    assert child.stderr is not None
-    for line in child.stderr:
-        if line.startswith("step "):
-            break
-    child.send_signal(number)
-    _, err = child.communicate(timeout=600)
+def stop_after_a_step(out: Path, arguments: list[str], number: int) -> tuple[int, str]:
+    """Sends a signal to ``bitnet train`` when it has made an update; gives its exit status and what it said.
+
+    What it says goes into a pipe that has room for a few lines, so that it waits for who reads there and does not come to its end before."""
+    reading, writing = os.pipe()
+    os.write(writing, b"\n" * (fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096) - 400))
+    with (
+        subprocess.Popen([sys.executable, "-m", "bitnet_rust", *arguments], stderr=writing) as child,
+        open(reading) as said,
+    ):
+        os.close(writing)
+        log = out / "train.jsonl"
+        while not (log.exists() and log.stat().st_size):
+            assert child.poll() is None, said.read()
+        child.send_signal(number)
+        err = said.read()
     return child.returncode, err
 
 
@@ -560,7 +569,7 @@ def test_an_interrupted_command_leaves_a_model_and_is_resumed(tmp_path: Path, nu
     recipe, whole, out = recipe_file(tmp_path / "r", max_steps=150, eval_every=50), tmp_path / "whole", tmp_path / "out"
     assert bitnet("train", "--config", recipe, "--out", whole).returncode == 0
     arguments = f"train --checkpoint-every 5 --config {recipe} --out {out}".split()
-    returncode, err = stop_after_a_step(arguments, number)
+    returncode, err = stop_after_a_step(out, arguments, number)
     assert returncode == status, err
     assert "the run was saved as" in err
     assert "--resume" in err
