@@ -420,9 +420,9 @@ def test_ctrl_c_ends_a_pass() -> None:
     ) as model:
         ids = np.arange(2048) % 4096
         timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
 
         def work() -> None:
+            timer.start()  # not before: the signal would end the tests, should it come outside
             for _ in range(100):
                 model.loss(ids).backward()
 
