@@ -117,6 +117,54 @@ def test_fields_and_methods_of_go_without_a_comment_are_found(tmp_path: Path) ->
     assert found.stderr.split("\n")[1:-1] == ["  core/p: I.M", "  core/p: T.C", "  core/p: T.F"]
 
 
+@pytest.mark.skipif(shutil.which("go") is None, reason="not tested: the pages of Go packages, which need Go")
+def test_declarations_of_go_are_as_narrow_as_a_page(tmp_path: Path) -> None:
+    program = tmp_path / "godoc"
+    subprocess.run(["go", "build", "-o", program, "./.ci/godoc"], cwd=REPO, check=True)
+    package = tmp_path / "core" / "p"
+    package.mkdir(parents=True)
+    (tmp_path / "accel" / "cpu").mkdir(parents=True)
+    many = "words " * 15
+    declared = f"""// Package p is one.
+package p
+
+// T has two.
+type T struct {{
+	// A is told in {many}and
+	// in the next line.
+	//   indented {many}{many}
+	//
+	// More.
+	A int
+
+	B string `json:"//b"` // is told in {many}behind it
+	C bool   // in few
+}}
+
+// F takes much.
+func F(first, second, third, fourth, fifth []float32, rows, columns int, name string, last func(a, b int) error) error {{
+	return nil
+}}
+"""
+    (package / "p.go").write_text(declared)
+    subprocess.run([program, "-out", tmp_path / "pages"], cwd=tmp_path, check=True)
+    page = (tmp_path / "pages" / "core" / "p.md").read_text().split("\n")
+    assert max(len(line.expandtabs(4)) for line in page if "indented" not in line) <= 111
+    assert page[page.index("type T struct {") + 1 :][:10] == [
+        f"\t// A is told in {many.strip()}",
+        "\t// and in the next line.",
+        f"\t//   indented {many}{many.strip()}",
+        "\t//",
+        "\t// More.",
+        "\tA int",
+        "",
+        f"""\tB string `json:"//b"` // is told in {many[: 12 * 6].strip()}""",
+        "\t                      // words words words behind it",
+        "\tC bool   // in few",
+    ]
+    assert "\tb int) error) error" in page
+
+
 def test_the_site_tells_of_fields_where_they_are(tmp_path: Path) -> None:
     griffe = pytest.importorskip("griffe", reason="not tested: the site's docstrings, which need the extra docs")
     (tmp_path / "fielded.py").write_text(FIELDED)

@@ -258,7 +258,7 @@ func (p pack) declaration(page *bytes.Buffer, node ast.Decl) {
 	if err := config.Fprint(&code, p.fset, node); err != nil {
 		panic(err) // it was parsed
 	}
-	fmt.Fprintf(page, "```go\n%s\n```\n\n", code.Bytes())
+	fmt.Fprintf(page, "```go\n%s\n```\n\n", narrow(code.String()))
 }
 
 func (p pack) examples(page *bytes.Buffer, examples []*doc.Example) {
