@@ -251,10 +251,11 @@ func (p pack) values(page *bytes.Buffer, groups []*doc.Value) {
 	}
 }
 
+var config = printer.Config{Mode: printer.UseSpaces | printer.TabIndent, Tabwidth: tabWidth}
+
 // declaration prints code without the comment above it, which follows as text.
 func (p pack) declaration(page *bytes.Buffer, node ast.Decl) {
 	var code bytes.Buffer
-	config := printer.Config{Mode: printer.UseSpaces | printer.TabIndent, Tabwidth: 4}
 	if err := config.Fprint(&code, p.fset, node); err != nil {
 		panic(err) // it was parsed
 	}
@@ -274,7 +275,7 @@ func (p pack) examples(page *bytes.Buffer, examples []*doc.Example) {
 		if block, ok := node.(*ast.BlockStmt); ok {
 			node = &printer.CommentedNode{Node: block, Comments: example.Comments}
 		}
-		if err := printer.Fprint(&code, p.fset, node); err != nil {
+		if err := config.Fprint(&code, p.fset, node); err != nil {
 			panic(err)
 		}
 		fmt.Fprintf(page, "```go\n%s\n```\n\n", bytes.TrimSpace(code.Bytes()))

@@ -16,7 +16,8 @@ func Example() {
 		panic(err)
 	}
 	defer opt.Close()
-	sched, err := optim.NewScheduler(opt, optim.ScheduleConfig{Name: "cosine", TotalSteps: 100, WarmupSteps: 5})
+	schedule := optim.ScheduleConfig{Name: "cosine", TotalSteps: 100, WarmupSteps: 5}
+	sched, err := optim.NewScheduler(opt, schedule)
 	if err != nil {
 		panic(err)
 	}

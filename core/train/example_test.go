@@ -26,15 +26,18 @@ func Example() {
 	}
 
 	config := model.Config{
-		Architecture: model.ArchBitNet, HiddenAct: model.ActReLU2, VocabSize: 256, HiddenSize: 64, IntermediateSize: 128,
-		NumHiddenLayers: 1, NumAttentionHeads: 2, MaxPositionEmbeddings: 128, TieWordEmbeddings: true,
+		Architecture: model.ArchBitNet, HiddenAct: model.ActReLU2, VocabSize: 256,
+		HiddenSize: 64, IntermediateSize: 128, NumHiddenLayers: 1, NumAttentionHeads: 2, MaxPositionEmbeddings: 128, TieWordEmbeddings: true,
 	}
 	m, err := model.NewTrainable(&config, 1, model.LoadOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer m.Close()
-	run := train.Config{Steps: 60, BatchSize: 4, GradientClip: 1, Seed: 1, Optimizer: optim.DefaultConfig("adamw"), Schedule: optim.ScheduleConfig{Name: "cosine", WarmupSteps: 10}}
+	run := train.Config{
+		Steps: 60, BatchSize: 4, GradientClip: 1, Seed: 1, Optimizer: optim.DefaultConfig("adamw"),
+		Schedule: optim.ScheduleConfig{Name: "cosine", WarmupSteps: 10},
+	}
 	run.Optimizer.LR = 1e-2
 	trainer, err := train.NewTrainer(m, run, data, nil)
 	if err != nil {
