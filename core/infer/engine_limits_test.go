@@ -7,14 +7,19 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/infer"
 	"github.com/bitnet-rust/bitnet_rust/core/model"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
-// withBudget gives an engine a pool of its own.
+// withBudget gives an engine a pool of its own, and the process two threads: each has scratch memory, which the budget has to hold too, and a large
+// machine many of them.
 func withBudget(tb testing.TB, e *infer.Engine, bytes int64) *pool.HybridMemoryPool {
 	tb.Helper()
+	threads := cpu.NumThreads()
+	require.NoError(tb, cpu.SetNumThreads(2))
+	tb.Cleanup(func() { require.NoError(tb, cpu.SetNumThreads(threads)) })
 	p := pool.New(pool.Options{Budget: bytes, Debug: true})
 	e.UsePool(p)
 	tb.Cleanup(func() { e.Close(); require.NoError(tb, p.Close()) }) // nothing is left in use

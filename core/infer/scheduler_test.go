@@ -475,9 +475,6 @@ func TestKeptPagesAreGivenBackWhenMemoryEnds(t *testing.T) {
 }
 
 func TestOneModelsPrefixesMakeRoomForAnother(t *testing.T) {
-	threads := cpu.NumThreads() // each has scratch memory, which the budget has to hold too
-	require.NoError(t, cpu.SetNumThreads(2))
-	t.Cleanup(func() { require.NoError(t, cpu.SetNumThreads(threads)) })
 	first, second := tiny(t, 2, 128, 128), tiny(t, 2, 128, 128)
 	mem := withBudget(t, first, 20*pageBytes)
 	second.UsePool(mem)
