@@ -1,5 +1,6 @@
 """The native format: compression, shards, file objects, metadata, verification."""
 
+import gc
 import io
 import json
 import os
@@ -142,6 +143,7 @@ class Failing(io.BytesIO):
 
 
 def test_what_a_file_object_raises_is_raised(packed: Path) -> None:
+    gc.collect()
     before = memory_stats()["live_blocks"]
     with pytest.raises(ConnectionError, match="the network is gone"):
         BitNetModel.from_pretrained(Failing(packed.read_bytes()))
@@ -150,7 +152,7 @@ def test_what_a_file_object_raises_is_raised(packed: Path) -> None:
     for content in (b"", packed.read_bytes()[:200_000], b"\xff" * 100, b"GGUF" + bytes(100)):
         with pytest.raises(FormatError, match="BytesIO"):
             BitNetModel.from_pretrained(io.BytesIO(content))
-    assert memory_stats()["live_blocks"] == before
+    assert memory_stats()["live_blocks"] <= before  # less where something of other tests goes late
 
 
 class Generous(io.BytesIO):
@@ -214,10 +216,11 @@ def test_progress_sees_the_bytes_and_may_end_the_loading(packed: Path) -> None:
     def stop(done: int, total: int) -> None:
         raise Enough
 
+    gc.collect()
     before = memory_stats()["live_blocks"]
     with pytest.raises(Enough):
         BitNetModel.from_pretrained(packed, progress=stop)
-    assert memory_stats()["live_blocks"] == before
+    assert memory_stats()["live_blocks"] <= before  # less where something of other tests goes late
 
 
 def test_an_interrupt_ends_the_loading_of_a_file_object(packed: Path) -> None:
@@ -232,12 +235,13 @@ def test_an_interrupt_ends_the_loading_of_a_file_object(packed: Path) -> None:
                 threading.Event().wait(0.05)
             return super().read(min(size or 0, 128))
 
+    gc.collect()
     before = memory_stats()["live_blocks"]
     file = Slow(packed.read_bytes())
     with pytest.raises(KeyboardInterrupt):
         BitNetModel.from_pretrained(file)
     assert file.reads < 1000 < packed.stat().st_size / 128
-    assert memory_stats()["live_blocks"] == before
+    assert memory_stats()["live_blocks"] <= before  # less where something of other tests goes late
 
 
 # --- metadata --------------------------------------------------------------------------------------------------------
