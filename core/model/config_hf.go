@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// architectures maps what a Hugging Face config names to what this package builds.
+// architectures are those that this package builds.
 var architectures = []string{ArchBitNet, ArchBitnet, ArchLlama, ArchGPT2}
 
 // modelTypes is the fallback for a config without architectures.

@@ -84,12 +84,7 @@ func (r *graphReader) shape(module string) [2]int {
 func (r *graphReader) layers() int {
 	layers := 0
 	for module := range r.graph.matrices {
-		if rest, ok := strings.CutPrefix(module, "model.layers."); ok {
-			number, _, _ := strings.Cut(rest, ".")
-			if n, err := strconv.Atoi(number); err == nil {
-				layers = max(layers, n+1)
-			}
-		}
+		layers = max(layers, LayerOf(module)+1)
 	}
 	return layers
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
@@ -42,9 +41,7 @@ func (l *loader) deferWeights(ctx context.Context, m *Model) error {
 	module := func(name string) *deferredModule {
 		if d.modules[name] == nil {
 			d.modules[name] = &deferredModule{}
-			if rest, inside := strings.CutPrefix(name, "model.layers."); inside {
-				var i int
-				_, _ = fmt.Sscanf(rest, "%d.", &i) // our own name
+			if i := LayerOf(name); i >= 0 {
 				d.blocks[i] = append(d.blocks[i], name)
 			} else {
 				d.tables = append(d.tables, name)
@@ -65,7 +62,7 @@ func (l *loader) deferWeights(ctx context.Context, m *Model) error {
 		total += j.bytes
 	}
 	m.deferred = d
-	return m.eachWeight(func(name string, w *nn.Linear) error {
+	return m.eachLinear(func(name string, w *nn.Linear) error {
 		if w.Ternary != nil && w.Ternary.Scale == 0 {
 			if err := m.with(ctx, name, func() error { return nil }); err != nil {
 				return err
@@ -78,7 +75,7 @@ func (l *loader) deferWeights(ctx context.Context, m *Model) error {
 			l.opts.Progress(done, total)
 		}
 		return nil
-	}, func(string, *nn.Norm) error { return nil })
+	})
 }
 
 // with does work while the weights of a module are in memory.

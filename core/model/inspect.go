@@ -265,10 +265,10 @@ func inspectGGUF(path, i2sLayout string) (*inspected, error) {
 			}
 			return src.refused(t)
 		}
-		return m.eachWeight(func(name string, l *nn.Linear) error {
+		return m.eachLinear(func(name string, l *nn.Linear) error {
 			linears[ggufName(name)+".weight"] = l.Ternary != nil
 			return nil
-		}, func(string, *nn.Norm) error { return nil })
+		})
 	}
 	f.codes = func(s *scan, v container.View) (*TernaryStats, error) {
 		if !gguf.IsTernary(v.DType) {

@@ -17,7 +17,6 @@ import (
 	"github.com/bitnet-rust/bitnet_rust/core/format/gguf"
 	"github.com/bitnet-rust/bitnet_rust/core/format/safetensors"
 	"github.com/bitnet-rust/bitnet_rust/core/logs"
-	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
 )
@@ -222,10 +221,8 @@ func nativePath(path string) (string, error) {
 	if file := nativeIn(path); file != "" {
 		return file, nil
 	}
-	for _, name := range []string{safetensors.SingleName, safetensors.IndexName, ONNXName} {
-		if exists(filepath.Join(path, name)) {
-			return "", nil
-		}
+	if hasHF(path) || exists(filepath.Join(path, ONNXName)) {
+		return "", nil
 	}
 	if file, err := ggufPath(path); file != "" || err != nil {
 		return "", err
@@ -239,7 +236,7 @@ func onnxPath(path string) string {
 		return path
 	}
 	file := filepath.Join(path, ONNXName)
-	if exists(filepath.Join(path, safetensors.SingleName)) || exists(filepath.Join(path, safetensors.IndexName)) || !exists(file) {
+	if hasHF(path) || !exists(file) {
 		return ""
 	}
 	return file
@@ -254,7 +251,7 @@ func ggufPath(path string) (string, error) {
 		}
 		return "", nil
 	}
-	if exists(filepath.Join(path, safetensors.SingleName)) || exists(filepath.Join(path, safetensors.IndexName)) {
+	if hasHF(path) {
 		return "", nil
 	}
 	entries, err := os.ReadDir(path)
@@ -291,6 +288,11 @@ func nativeIn(dir string) string {
 		}
 	}
 	return ""
+}
+
+// hasHF says whether a directory has the weights of a Hugging Face checkpoint.
+func hasHF(dir string) bool {
+	return exists(filepath.Join(dir, safetensors.SingleName)) || exists(filepath.Join(dir, safetensors.IndexName))
 }
 
 // isPickle says whether a file has a name that PyTorch's checkpoints have: pytorch_model.bin, model.pt, last.ckpt, ...
@@ -355,22 +357,12 @@ func headNames(names ...string) []string {
 }
 
 func headFormatName(f cpu.DenseFormat) string {
-	i := slices.IndexFunc(headFormats, func(h struct {
-		name   string
-		format cpu.DenseFormat
-	}) bool {
-		return h.format == f
-	})
-	return headFormats[i].name
-}
-
-// nn is the scaling as the layer takes it.
-func (s *RopeScaling) nn() *nn.RopeScaling {
-	if s == nil {
-		return nil
+	for _, h := range headFormats {
+		if h.format == f {
+			return h.name
+		}
 	}
-	return &nn.RopeScaling{Type: s.Type, Factor: s.Factor, LowFreqFactor: s.LowFreqFactor, HighFreqFactor: s.HighFreqFactor,
-		OriginalMaxPositionEmbeddings: s.OriginalMaxPositionEmbeddings}
+	panic(fmt.Sprintf("model: no name for format %v", f))
 }
 
 // copyOut makes the model that plan assembles of open files. They are closed when everything has been copied out of them, or together with a model

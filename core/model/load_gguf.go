@@ -109,7 +109,7 @@ func (s *ggufSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	if slices.Contains(floats, w.DType) {
 		format, decode = natural(w.DType), nil
 	}
-	if name == "lm_head" || s.cfg.TieWordEmbeddings {
+	if s.cfg.isHead(name) {
 		format = s.head.or(format)
 	}
 	d, err := s.dense(w, rows, cols, format, decode)

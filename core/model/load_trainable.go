@@ -158,14 +158,6 @@ func rowsOnce(v container.View, data []byte, out, in int) masterRows {
 	}
 }
 
-// mastersOf fills w with derived master weights of t.
-func mastersOf(w []float32, t *quant.Ternary) {
-	read := derivedMasters(t)
-	for r := range t.Rows {
-		read(w[r*t.Cols:(r+1)*t.Cols], r)
-	}
-}
-
 // derivedMasters gives the codes of t times a magnitude such that their mean absolute value rounds to the scale of t. Multiples of one
 // float32 miss it by up to a unit in the last place, so as many of the first weights as needed get the next larger magnitude: rows have
 // to be read in ascending order, each once.

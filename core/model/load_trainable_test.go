@@ -35,7 +35,7 @@ func TestMastersOfPackedWeightsQuantizeToThem(t *testing.T) {
 			empty = empty && v == 0
 		}
 		masters := make([]float32, rows*cols)
-		mastersOf(masters, want)
+		copyRows(masters, want.Cols, derivedMasters(want))
 		panels := make([]byte, len(want.Data))
 		scale, err := quant.TernarizeF32(panels, pool.BytesOf(masters), rows, cols)
 		require.NoError(t, err)

@@ -41,7 +41,7 @@ const (
 type Provenance struct {
 	Source   string       `json:"source"`             // of the hub "owner/name", else the file or directory, without those above it
 	Revision string       `json:"revision,omitempty"` // the commit, of the hub
-	Format   string       `json:"format"`             // "hf" or "gguf"
+	Format   string       `json:"format"`             // "hf", "gguf" or "onnx"
 	Files    []SourceFile `json:"files"`              // config and weights; without those that were gone
 }
 

@@ -47,10 +47,10 @@ var ErrClosed = errors.New("model is closed")
 // Info describes a model in memory.
 type Info struct {
 	Path        string `json:"path"`         // directory or file the model was loaded from; "" for a random model
-	Format      string `json:"format"`       // "hf", "native", "gguf", "memory", "random" or "trainable"
+	Format      string `json:"format"`       // "hf", "native", "gguf", "onnx", "memory", "random" or "trainable"
 	Parameters  int64  `json:"parameters"`   // number of weights, a tied table counted once
 	WeightBytes int64  `json:"weight_bytes"` // bytes the weights occupy in memory
-	HeadFormat  string `json:"head_dtype"`   // "float32", "bfloat16", "float16", "int8" or "int4"
+	HeadFormat  string `json:"head_dtype"`   // "float32", "bfloat16", "float16", "int8", "int4" or HeadExact
 	Packing     string `json:"packing"`      // of ternary weights: "2bit" or "base3"
 
 	Metadata map[string]string `json:"metadata,omitempty"` // free-form entries of the native format
@@ -306,6 +306,15 @@ func (b *builder) rope() *nn.RoPE {
 		b.err = &ConfigError{Field: "rope_scaling", Value: b.cfg.RopeScaling, Reason: err.Error()}
 	}
 	return rope
+}
+
+// nn is the scaling as the layer takes it.
+func (s *RopeScaling) nn() *nn.RopeScaling {
+	if s == nil {
+		return nil
+	}
+	return &nn.RopeScaling{Type: s.Type, Factor: s.Factor, LowFreqFactor: s.LowFreqFactor, HighFreqFactor: s.HighFreqFactor,
+		OriginalMaxPositionEmbeddings: s.OriginalMaxPositionEmbeddings}
 }
 
 func (b *builder) table(name string, rows, cols int) *nn.Linear {

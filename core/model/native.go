@@ -98,6 +98,9 @@ var denseLayouts = map[string]cpu.DenseFormat{
 	"dense16-f32": cpu.DenseF32, "dense16x2-bf16": cpu.DenseBF16, "dense16x2-f16": cpu.DenseF16, "dense16x4-int8": cpu.DenseInt8, "dense16x8-int4g64": cpu.DenseInt4,
 }
 
+// matrixLayouts are the names of both.
+func matrixLayouts() []string { return append(sortedKeys(ternaryLayouts), sortedKeys(denseLayouts)...) }
+
 // formerLayouts are no longer read: column-major ones, and int4 with one scale a row.
 var formerLayouts = []string{"dense16-bf16", "dense16-int8", "dense16-int4", "dense16x8-int4"}
 

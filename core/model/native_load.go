@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
-	"slices"
 	"time"
 	"unsafe"
 
@@ -182,7 +180,7 @@ func (s *nativeSource) linear(name string, out, in int) (*nn.Linear, error) {
 			return nil, err
 		}
 	} else if _, ok := denseLayouts[stated]; !ok && s.file.Has(weight) {
-		return nil, s.file.layoutError(weight, append(slices.Sorted(maps.Keys(ternaryLayouts)), slices.Sorted(maps.Keys(denseLayouts))...))
+		return nil, s.file.layoutError(weight, matrixLayouts())
 	} else {
 		t, err := s.table(name, out, in)
 		if err != nil {
@@ -234,7 +232,7 @@ func (s *nativeSource) table(name string, rows, cols int) (*nn.Linear, error) {
 	layout := s.file.tensors[weight].Layout
 	have, ok := denseLayouts[layout]
 	if !ok && s.file.Has(weight) {
-		return nil, s.file.layoutError(weight, slices.Sorted(maps.Keys(denseLayouts)))
+		return nil, s.file.layoutError(weight, sortedKeys(denseLayouts))
 	}
 	if have.Integer() && cols > cpu.MaxDenseIntCols {
 		return nil, &container.Error{Kind: container.ErrMismatch, Path: s.file.Path(), Tensor: weight, Field: "layout",

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -274,8 +273,7 @@ func (f *nativeFile) matrixSize(name string) (int, error) {
 	if format, ok := denseLayouts[t.Layout]; ok {
 		return cpu.DenseBytes(format, t.Shape[0], t.Shape[1]), nil
 	}
-	known := append(slices.Sorted(maps.Keys(ternaryLayouts)), slices.Sorted(maps.Keys(denseLayouts))...)
-	return 0, f.layoutError(name, append(known, layoutVector, layoutFile))
+	return 0, f.layoutError(name, append(matrixLayouts(), layoutVector, layoutFile))
 }
 
 func (f *nativeFile) shapeError(name, expected string) error {

@@ -3,7 +3,6 @@ package model
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -119,7 +118,7 @@ func Find(name string) (Preset, error) {
 	}
 	presets.mu.RLock()
 	defer presets.mu.RUnlock()
-	known := slices.Sorted(maps.Keys(presets.byName))
+	known := sortedKeys(presets.byName)
 	return Preset{}, &UnknownPresetError{Name: name, Close: closest(normalizeName(name), known, mostClose)}
 }
 

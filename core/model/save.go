@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -85,7 +86,7 @@ func (m *Model) SaveContext(ctx context.Context, path string, o SaveOptions) err
 		if err := m.saveNative(ctx, dir, files, o); err != nil {
 			return err
 		}
-		if exists(filepath.Join(dir, safetensors.SingleName)) || exists(filepath.Join(dir, safetensors.IndexName)) {
+		if hasHF(dir) {
 			return nil // config and files are those of the checkpoint that lies there
 		}
 		return writeTexts(dir, m.Config, files)
@@ -305,10 +306,5 @@ func (c contextWriter) Write(p []byte) (n int, err error) {
 }
 
 func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
+	return slices.Sorted(maps.Keys(m))
 }

@@ -103,38 +103,38 @@ func (m *Model) Params() []*autograd.Param {
 // mean absolute weight. From then on Refresh uses it in place of the mean, and so does whatever is saved: packed weights as
 // they are. A checkpoint of master weights cannot say it, as whoever reads one takes the mean.
 func (m *Model) LearnScales() {
-	_ = m.eachWeight(func(name string, l *nn.Linear) error {
+	_ = m.eachLinear(func(name string, l *nn.Linear) error {
 		if l.Ternary != nil && l.Weight != nil {
 			l.LearnScale(name + ".weight_scale")
 		}
 		return nil
-	}, func(string, *nn.Norm) error { return nil })
+	})
 }
 
 // LearnsScales says whether LearnScales was called.
 func (m *Model) LearnsScales() bool {
 	found := false
-	_ = m.eachWeight(func(_ string, l *nn.Linear) error {
+	_ = m.eachLinear(func(_ string, l *nn.Linear) error {
 		found = found || l.Scale != nil
 		return nil
-	}, func(string, *nn.Norm) error { return nil })
+	})
 	return found
 }
 
 // Refresh derives the weights of forward passes from the master weights after these have changed. No step may run.
 func (m *Model) Refresh() error {
 	m.version.Add(1)
-	return m.eachWeight(func(_ string, l *nn.Linear) error { return l.Refresh() }, func(string, *nn.Norm) error { return nil })
+	return m.eachLinear(func(_ string, l *nn.Linear) error { return l.Refresh() })
 }
 
 // EachTernary visits the ternary matrices under their checkpoint names, in the order of a forward pass.
 func (m *Model) EachTernary(visit func(name string, l *nn.Linear)) {
-	_ = m.eachWeight(func(name string, l *nn.Linear) error {
+	_ = m.eachLinear(func(name string, l *nn.Linear) error {
 		if l.Ternary != nil {
 			visit(name, l)
 		}
 		return nil
-	}, func(string, *nn.Norm) error { return nil })
+	})
 }
 
 // masterSource makes float32 master weights.

@@ -1,8 +1,6 @@
 package model
 
 import (
-	"hash/crc32"
-
 	"github.com/bitnet-rust/bitnet_rust/core/nn"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 	"github.com/bitnet-rust/bitnet_rust/core/quant"
@@ -41,6 +39,11 @@ func (m *Model) eachWeight(linear func(name string, l *nn.Linear) error, norm fu
 	return v.err
 }
 
+// eachLinear is eachWeight of the matrices alone.
+func (m *Model) eachLinear(visit func(name string, l *nn.Linear) error) error {
+	return m.eachWeight(visit, func(string, *nn.Norm) error { return nil })
+}
+
 // tied reports whether embedding and head share one table.
 func (m *Model) tied() bool { return m.Head.Proj.Dense == m.Embed.Table }
 
@@ -65,8 +68,8 @@ func (v *visit) vector(name string, n *nn.Norm) {
 
 // Checksum is the CRC-32C of the weights as they lie in memory: equal for models that compute the same.
 func (m *Model) Checksum() uint32 {
-	table, sum := crc32.MakeTable(crc32.Castagnoli), uint32(0)
-	add := func(b []byte) { sum = crc32.Update(sum, table, b) }
+	var sum checksum
+	add := sum.update
 	norm := func(_ string, n *nn.Norm) error {
 		add(pool.BytesOf(n.Weight))
 		add(pool.BytesOf(n.Bias))
@@ -86,18 +89,18 @@ func (m *Model) Checksum() uint32 {
 		}
 		return nil
 	}, norm)
-	return sum
+	return uint32(sum)
 }
 
 // packing is PackingBase3 when a ternary matrix is in base 3.
 func (m *Model) packing() string {
 	name := Packing2Bit
-	_ = m.eachWeight(func(_ string, l *nn.Linear) error {
+	_ = m.eachLinear(func(_ string, l *nn.Linear) error {
 		if l.Ternary != nil && l.Ternary.Layout == quant.Base3 {
 			name = PackingBase3
 		}
 		return nil
-	}, func(string, *nn.Norm) error { return nil })
+	})
 	return name
 }
 

@@ -60,7 +60,7 @@ func readMasters(w []float32, l *nn.Linear) {
 	case l.Weight != nil:
 		copy(w, l.Weight.Data)
 	case l.Ternary != nil:
-		mastersOf(w, l.Ternary)
+		copyRows(w, l.In, derivedMasters(l.Ternary))
 	default:
 		copyRows(w, l.In, l.Dense.Row)
 	}
