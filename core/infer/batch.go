@@ -64,7 +64,7 @@ type batchCounts struct {
 // newBatch returns a batch of at most `most` requests at once over key/value memory of at most pages pages.
 func newBatch(e *Engine, most, pages int) *batch {
 	return &batch{
-		e: e, kv: newPageStore(e.mem, e.NewSequence().cache.PageBytes(), pages), most: most, rows: e.rows, clients: clients{},
+		e: e, kv: newPageStore(e.mem, e.pageBytes(), pages), most: most, rows: e.rows, clients: clients{},
 		version: e.model.Version(),
 	}
 }

@@ -62,7 +62,7 @@ func newDrafter(o Draft, pages int) *drafter {
 		return nil
 	}
 	e := o.Engine
-	return &drafter{e: e, kv: newPageStore(e.mem, e.NewSequence().cache.PageBytes(), pages), most: o.Tokens, version: e.model.Version()}
+	return &drafter{e: e, kv: newPageStore(e.mem, e.pageBytes(), pages), most: o.Tokens, version: e.model.Version()}
 }
 
 // guess appends to each request's guess until it has as many tokens as wanted. A prompt that the drafter has not read yet is read first,

@@ -102,6 +102,9 @@ func (e *Engine) NewSequence() *Sequence {
 	return &Sequence{cache: nn.NewKVCache(e.mem, e.kv, cfg.NumHiddenLayers, cfg.NumKeyValueHeads, cfg.HeadDim)}
 }
 
+// pageBytes is what the keys and values of nn.PageTokens tokens take.
+func (e *Engine) pageBytes() int { return e.NewSequence().cache.PageBytes() }
+
 // Len is the number of tokens read.
 func (s *Sequence) Len() int { return s.n }
 

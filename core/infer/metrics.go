@@ -1,6 +1,7 @@
 package infer
 
 import (
+	"slices"
 	"sort"
 	"time"
 )
@@ -108,7 +109,7 @@ func (h *Histogram) observe(v float64) {
 // clone returns a copy that later values do not change.
 func (h *Histogram) clone() Histogram {
 	c := *h
-	c.Counts = append([]int64(nil), h.Counts...)
+	c.Counts = slices.Clone(h.Counts)
 	return c
 }
 

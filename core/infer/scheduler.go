@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -96,7 +97,7 @@ func (s *Scheduler) Options() SchedulerOptions { return s.o }
 // Submit adds a request, whose prompt is copied. It fails with ErrArgument, with ErrQueueFull when as many requests wait as may, with
 // ErrShutdown once the scheduler closes.
 func (s *Scheduler) Submit(req Request) (*Handle, error) {
-	r, err := s.e.newRequest(append([]int32(nil), req.Prompt...), req.Params)
+	r, err := s.e.newRequest(slices.Clone(req.Prompt), req.Params)
 	if err != nil {
 		return nil, err
 	}

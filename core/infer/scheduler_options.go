@@ -95,9 +95,9 @@ func (o SchedulerOptions) resolve(e *Engine) (SchedulerOptions, error) {
 
 // pageBytes is what the keys and values of nn.PageTokens tokens take, in the model and in the draft.
 func (o SchedulerOptions) pageBytes(e *Engine) int64 {
-	n := int64(e.NewSequence().cache.PageBytes())
+	n := int64(e.pageBytes())
 	if o.Draft.Engine != nil {
-		n += int64(o.Draft.Engine.NewSequence().cache.PageBytes())
+		n += int64(o.Draft.Engine.pageBytes())
 	}
 	return n
 }
