@@ -196,7 +196,7 @@ func (e *Engine) run(ctx context.Context, b Batch, p pass, s *Score) (err error)
 	}
 	e.add(s, targets, correct)
 	if p.training && e.teacher != nil {
-		s.Divergence += e.teacher.divergence(e.lengths)
+		addSequences(&s.Divergence, e.teacher.loss.KL, e.lengths)
 	}
 	return nil
 }
@@ -229,19 +229,23 @@ func (e *Engine) end() {
 	}
 }
 
-// add adds a batch whose nats are there to a score, sequence by sequence.
+// add adds a batch whose nats are there to a score.
 func (e *Engine) add(s *Score, targets, correct int) {
-	at := 0
-	for _, length := range e.lengths {
-		sum := 0.0
-		for _, n := range e.nats[at : at+length] {
-			sum += n
-		}
-		s.Nats += sum
-		at += length
-	}
+	addSequences(&s.Nats, e.nats, e.lengths)
 	s.Targets += targets
 	s.Correct += correct
+}
+
+// addSequences adds values to a total, sequence by sequence: the sum is the same to the bit in batches of any size.
+func addSequences(total *float64, values []float64, lengths []int) {
+	for _, n := range lengths {
+		sum := 0.0
+		for _, v := range values[:n] {
+			sum += v
+		}
+		*total += sum
+		values = values[n:]
+	}
 }
 
 // planKey names the memory plan of a pass over a batch of the current lengths.

@@ -239,32 +239,20 @@ func difference(found, expected []byte) (field, is, want string, err error) {
 	if err := errors.Join(flatten("", found, a), flatten("", expected, b)); err != nil {
 		return "", "", "", err
 	}
-	names := map[string]bool{}
-	for name := range a {
-		names[name] = true
-	}
-	for name := range b {
-		names[name] = true
-	}
 	for _, values := range []map[string]string{a, b} { // no early stopping restores nothing
 		values[restoreBest] = cmp.Or(values[restoreBest], "false")
 	}
-	first := ""
-	for name := range names {
-		if a[name] != b[name] && !slices.Contains(mayDiffer, name) && (first == "" || name < first) {
-			first = name
+	for _, values := range []map[string]string{a, b} {
+		for name := range values {
+			if a[name] != b[name] && !slices.Contains(mayDiffer, name) && (field == "" || name < field) {
+				field = name
+			}
 		}
 	}
-	if first == "" {
+	if field == "" {
 		return "", "", "", nil
 	}
-	or := func(s string) string {
-		if s == "" {
-			return "none"
-		}
-		return s
-	}
-	return first, or(a[first]), or(b[first]), nil
+	return field, cmp.Or(a[field], "none"), cmp.Or(b[field], "none"), nil
 }
 
 // flatten lists an object's values by their path: {"a": {"b": 1}} has "a.b".

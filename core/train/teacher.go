@@ -71,20 +71,6 @@ func (t *teacher) begin(ctx context.Context, key uint64, ids []int32, rows []nn.
 	return d, nil
 }
 
-// divergence adds up the batch's divergences sequence by sequence.
-func (t *teacher) divergence(lengths []int) (total float64) {
-	rest := t.loss.KL
-	for _, n := range lengths {
-		sum := 0.0
-		for _, v := range rest[:n] {
-			sum += v
-		}
-		total += sum
-		rest = rest[n:]
-	}
-	return total
-}
-
 func (t *teacher) end() {
 	if t.running {
 		t.ctx.End()
