@@ -96,16 +96,16 @@ func (o *object) str(dst *string, names ...string) {
 	}
 }
 
-func (o *object) boolean(dst *bool, names ...string) {
-	v, name := o.raw(names...)
+func (o *object) boolean(dst *bool, name string) {
+	v, _ := o.raw(name)
 	if v != nil && json.Unmarshal(v, dst) != nil {
 		o.wrongKind(name, v, "true or false")
 	}
 }
 
 // number also takes a string that holds a number: to a YAML reader, 1e-5 is one.
-func (o *object) number(dst *float64, names ...string) {
-	v, name := o.raw(names...)
+func (o *object) number(dst *float64, name string) {
+	v, _ := o.raw(name)
 	if v == nil {
 		return
 	}
@@ -121,8 +121,8 @@ func (o *object) number(dst *float64, names ...string) {
 	*dst = x
 }
 
-func (o *object) integer(dst *int, names ...string) {
-	v, name := o.raw(names...)
+func (o *object) integer(dst *int, name string) {
+	v, _ := o.raw(name)
 	if v == nil {
 		return
 	}
@@ -196,8 +196,8 @@ func (o *object) strs(dst *[]string, name string) {
 }
 
 // child opens a nested object; nil when it is absent or null, or not an object (err is set then).
-func (o *object) child(names ...string) *object {
-	v, name := o.raw(names...)
+func (o *object) child(name string) *object {
+	v, _ := o.raw(name)
 	if v == nil {
 		return nil
 	}
