@@ -188,10 +188,11 @@ func inspectHF(path string) (*inspected, error) {
 	for key, value := range set.(interface{ Metadata() map[string]string }).Metadata() {
 		f.info.Metadata[key] = value
 	}
-	src := hfSource{tensorSource: newTensorSource(nil, set), cfg: &Config{Quantization: Quantization{LinearClass: AutoBitLinear}}}
-	if c, err := hfConfigOf(hfDir(path), false); err == nil {
-		src.cfg = c
+	config, err := hfConfigOf(hfDir(path), false)
+	if err != nil {
+		config = &Config{Quantization: Quantization{LinearClass: AutoBitLinear}}
 	}
+	src := hfSource{newTensorSource(nil, set, config)}
 	var mu sync.Mutex // src notes what was asked for
 	packed := func(t string, dtype string, shape []int) bool {
 		return dtype == safetensors.U8 && len(shape) == 2 && strings.HasSuffix(t, ".weight") && set.Has(t+"_scale")
@@ -207,7 +208,7 @@ func inspectHF(path string) (*inspected, error) {
 			return err
 		}
 		_, _, err = planHF(ctx, set, cfg, l)
-		planned := hfSource{tensorSource: src.tensorSource, cfg: cfg, converts: cfg.Quantization.converter()}
+		planned := hfSource{newTensorSource(l, set, cfg)}
 		f.refused = func(t *TensorInfo) error {
 			module, weight := strings.CutSuffix(t.Name, ".weight")
 			if weight && t.Float != nil && planned.converts(module) && planned.storesCodes(module, t.DType) {

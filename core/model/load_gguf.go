@@ -60,7 +60,7 @@ func planGGUF(set gguf.Set, l *loader) (*Model, *ggufSource, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	src := &ggufSource{tensorSource: newTensorSource(l, set), cfg: cfg, converts: cfg.Quantization.converter()}
+	src := &ggufSource{newTensorSource(l, set, cfg)}
 	m, err := build(cfg, src)
 	if err != nil {
 		return nil, nil, err
@@ -72,11 +72,7 @@ func planGGUF(set gguf.Set, l *loader) (*Model, *ggufSource, error) {
 }
 
 // ggufSource is a GGUF file as a source.
-type ggufSource struct {
-	tensorSource
-	cfg      *Config
-	converts func(module string) bool
-}
+type ggufSource struct{ tensorSource }
 
 // ggufModules are GGUF's names of modules.
 var ggufModules = map[string]string{
@@ -137,19 +133,13 @@ func decodeBlocks(out []byte, dtype string, data []byte) {
 // chunkBlocks is how many blocks a worker decodes at a time.
 const chunkBlocks = 1024
 
-// task makes a function a cpu.Task.
-type task func(chunk int)
-
-// Run does the chunk.
-func (f task) Run(chunk int) { f(chunk) }
-
 // linear plans a linear layer: the ternary types as they are, others by their values.
 func (s *ggufSource) linear(name string, out, in int) (*nn.Linear, error) {
 	w, err := s.view(ggufName(name)+".weight", out, in)
 	if err != nil {
 		return nil, err
 	}
-	l := &nn.Linear{Out: out, In: in, Ternary: &quant.Ternary{Rows: out, Cols: in, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}}
+	l := &nn.Linear{Out: out, In: in, Ternary: s.ternary(name, out, in)}
 	if err := w.Check([]int{out, in}, gguf.F32, gguf.F16, gguf.BF16, gguf.Q8_0, gguf.TQ1_0, gguf.TQ2_0, gguf.I2_S, gguf.IQ1_BN, gguf.IQ2_BN); err != nil {
 		return nil, err
 	}
@@ -157,7 +147,7 @@ func (s *ggufSource) linear(name string, out, in int) (*nn.Linear, error) {
 	if err != nil {
 		return nil, err
 	}
-	order := s.rowOrder(name)
+	order := s.cfg.ggufRowOrder(name)
 	fill := s.codes(l.Ternary)
 	s.plan(w, 0, func() (err error) {
 		if format := s.ternaryFormat(w.DType); format != "" {
@@ -184,14 +174,14 @@ func (s *ggufSource) extraScale(name string) (float32, error) {
 	return factor, err
 }
 
-// rowOrder says which row of the file has a row of the layer, nil where they are the same. Files of architecture llama have the
+// ggufRowOrder says which row of a GGUF file has a row of the layer, nil where they are the same. Files of architecture llama have the
 // rows of queries and keys in the order of interleaved rotation: the pairs that are rotated together, rows i and i+head_dim/2 of a
 // head here, lie beside each other.
-func (s *ggufSource) rowOrder(name string) func(row int) int {
-	if s.cfg.Architecture != ArchLlama || !(strings.HasSuffix(name, ".q_proj") || strings.HasSuffix(name, ".k_proj")) {
+func (c *Config) ggufRowOrder(name string) func(row int) int {
+	if c.Architecture != ArchLlama || !(strings.HasSuffix(name, ".q_proj") || strings.HasSuffix(name, ".k_proj")) {
 		return nil
 	}
-	d := s.cfg.HeadDim
+	d := c.HeadDim
 	return func(row int) int { return row/d*d + row%d%(d/2)*2 + row%d/(d/2) }
 }
 
@@ -321,7 +311,7 @@ func (s *ggufSource) masterRows(name string, out, in int) (masterRows, error) {
 	if err != nil || same {
 		return nil, errors.Join(err, v.ReleasePages())
 	}
-	read, order := rowsOf(v.DType, v.Data, in), s.rowOrder(name)
+	read, order := rowsOf(v.DType, v.Data, in), s.cfg.ggufRowOrder(name)
 	if v.DType == gguf.Q8_0 {
 		stride := len(v.Data) / out
 		read = func(row []float32, r int) { _ = gguf.Dequantize(row, v.DType, v.Data[r*stride:][:stride]) } // whole blocks

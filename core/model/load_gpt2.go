@@ -89,7 +89,7 @@ func (s *gpt2Source) linear(module string, out, in int) (*nn.Linear, error) {
 	}
 	l := &nn.Linear{Out: out, In: in}
 	if s.converts(module) {
-		s.ternarize(l, w, s.cfg.layout(module, s.converts))
+		s.ternarize(l, module, w)
 	} else {
 		if l.Dense, err = s.float(w, out, in, natural(w.DType)); err != nil {
 			return nil, err

@@ -44,7 +44,7 @@ func loadHF(ctx context.Context, path string, l *loader) (*Model, error) {
 
 // planHF assembles the model, and leaves the weights to the loader. The result also finds master weights.
 func planHF(ctx context.Context, set container.Set, cfg *Config, l *loader) (*Model, findMasters, error) {
-	hf := &hfSource{tensorSource: newTensorSource(l, set), cfg: cfg, converts: cfg.Quantization.converter()}
+	hf := &hfSource{newTensorSource(l, set, cfg)}
 	var src interface {
 		source
 		masterRows(name string, out, in int) (masterRows, error)
@@ -91,11 +91,7 @@ func hfConfigOf(dir string, quantize bool) (*Config, error) {
 
 // hfSource is a Hugging Face checkpoint as a source. What a linear layer is, packed, master weights or float, is read off
 // its tensor's dtype; the config says what its weight_scale means.
-type hfSource struct {
-	tensorSource
-	cfg      *Config
-	converts func(module string) bool
-}
+type hfSource struct{ tensorSource }
 
 // ignored are the frequencies that old Llama checkpoints carry.
 func (s *hfSource) ignored(tensor string) bool {
@@ -209,7 +205,8 @@ func (s *hfSource) packed(l *nn.Linear, name string, w container.View) error {
 	if err != nil {
 		return err
 	}
-	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
+	l.Ternary = s.ternary(name, l.Out, l.In)
+	l.Ternary.Scale = scale
 	fill := s.codes(l.Ternary)
 	s.plan(w, 0, func() error {
 		return fill(func(panels []byte) error { return quant.PackHF(panels, w.Data, l.Out, l.In) })
@@ -233,7 +230,8 @@ func (s *hfSource) unpacked(l *nn.Linear, name string, w container.View) error {
 	if err := w.Check([]int{l.Out, l.In}, floats...); err != nil {
 		return err
 	}
-	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
+	l.Ternary = s.ternary(name, l.Out, l.In)
+	l.Ternary.Scale = scale
 	fill := s.codes(l.Ternary)
 	s.plan(w, 0, func() error {
 		size := len(w.Data) / (l.Out * l.In)
@@ -268,14 +266,7 @@ func (s *hfSource) masters(l *nn.Linear, name string, w container.View) error {
 	if err := w.Check([]int{l.Out, l.In}, append([]string{safetensors.U8}, floats...)...); err != nil {
 		return err
 	}
-	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
-	fill := s.codes(l.Ternary)
-	s.plan(w, 0, func() error {
-		return fill(func(panels []byte) (err error) {
-			l.Ternary.Scale, err = quant.Ternarize(panels, w.DType, w.Data, l.Out, l.In)
-			return err
-		})
-	})
+	s.ternarize(l, name, fileMatrix{View: w, width: l.Out})
 	return nil
 }
 

@@ -63,7 +63,7 @@ func planONNX(ctx context.Context, file *onnx.Model, l *loader) (*Model, *onnxSo
 	if cfg.Architecture == ArchGPT2 {
 		return nil, nil, &container.Error{Kind: ErrGraph, Path: file.Path(), Field: "config", Found: ArchGPT2, Expected: "the graph of a Llama or BitNet"}
 	}
-	src := &onnxSource{tensorSource: newTensorSource(l, file), graph: graph, cfg: cfg, converts: cfg.Quantization.converter()}
+	src := &onnxSource{newTensorSource(l, file, cfg), graph}
 	if err := src.resolveTie(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -97,9 +97,7 @@ func onnxConfig(file *onnx.Model, graph *onnxGraph, quantize bool) (*Config, err
 // onnxSource is an ONNX model as a source.
 type onnxSource struct {
 	tensorSource
-	graph    *onnxGraph
-	cfg      *Config
-	converts func(module string) bool
+	graph *onnxGraph
 }
 
 // resolveTie settles whether embedding and head are one table, as hfSource does. Exporters turn a tied table around for the head, and
@@ -201,9 +199,9 @@ func (s *onnxSource) linear(name string, out, in int) (*nn.Linear, error) {
 	case !s.converts(name):
 		l.Dense, err = s.float(w, out, in, natural(w.DType))
 	case slices.Contains(floats, w.DType):
-		s.ternarize(l, w, s.cfg.layout(name, s.converts))
+		s.ternarize(l, name, w)
 	default:
-		err = s.ternary(l, name, w)
+		err = s.integers(l, name, w)
 	}
 	if err != nil {
 		return nil, err
@@ -216,8 +214,8 @@ func (s *onnxSource) linear(name string, out, in int) (*nn.Linear, error) {
 	return l, s.cfg.ownNorm(l, func() ([]float32, error) { return s.norm(name+".rms_norm", "weight", in) })
 }
 
-// ternary plans a linear whose codes are stored as integers.
-func (s *onnxSource) ternary(l *nn.Linear, name string, w fileMatrix) error {
+// integers plans a linear whose codes are stored as integers.
+func (s *onnxSource) integers(l *nn.Linear, name string, w fileMatrix) error {
 	tensor := s.graph.matrices[name].scale
 	if tensor == "" {
 		tensor = name + ".weight_scale"
@@ -229,7 +227,8 @@ func (s *onnxSource) ternary(l *nn.Linear, name string, w fileMatrix) error {
 	if err := checkScale(v, scale, scale); err != nil {
 		return err
 	}
-	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Scale: scale, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
+	l.Ternary = s.ternary(name, l.Out, l.In)
+	l.Ternary.Scale = scale
 	fill := s.codes(l.Ternary)
 	s.plan(w.View, 0, func() error {
 		return fill(func(panels []byte) error {

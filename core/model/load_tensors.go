@@ -21,14 +21,16 @@ import (
 // model.
 type tensorSource struct {
 	*loader
-	set   container.Set
-	used  map[string]bool
-	order map[string]int // by tensor: its place in the files
-	piece int            // bytes of the source that one job of a table reads
+	set      container.Set
+	cfg      *Config
+	converts func(module string) bool // the config's
+	used     map[string]bool
+	order    map[string]int // by tensor: its place in the files
+	piece    int            // bytes of the source that one job of a table reads
 }
 
-func newTensorSource(l *loader, set container.Set) tensorSource {
-	s := tensorSource{loader: l, set: set, used: map[string]bool{}, order: map[string]int{}}
+func newTensorSource(l *loader, set container.Set, cfg *Config) tensorSource {
+	s := tensorSource{loader: l, set: set, cfg: cfg, converts: cfg.Quantization.converter(), used: map[string]bool{}, order: map[string]int{}}
 	var size int64
 	for i, t := range set.Tensors() {
 		s.order[t.Name] = i
@@ -178,9 +180,14 @@ func (s *tensorSource) float(w fileMatrix, rows, cols int, format cpu.DenseForma
 	return d, nil
 }
 
+// ternary is the matrix of the linear of the given full name, whose codes and scale are to come.
+func (s *tensorSource) ternary(name string, out, in int) *quant.Ternary {
+	return &quant.Ternary{Rows: out, Cols: in, Layout: s.opts.packed(s.cfg.layout(name, s.converts))}
+}
+
 // ternarize plans a linear that is ternarized at load.
-func (s *tensorSource) ternarize(l *nn.Linear, w fileMatrix, layout quant.Layout) {
-	l.Ternary = &quant.Ternary{Rows: l.Out, Cols: l.In, Layout: s.opts.packed(layout)}
+func (s *tensorSource) ternarize(l *nn.Linear, name string, w fileMatrix) {
+	l.Ternary = s.ternary(name, l.Out, l.In)
 	fill := s.codes(l.Ternary)
 	s.planPart(w, l.Out, func() error {
 		return fill(func(panels []byte) (err error) {

@@ -97,6 +97,15 @@ func (m *Model) sound(ctx context.Context) error {
 	return m.Damage()
 }
 
+// acquireSound is Acquire of weights that have been compared with their checksums, to be saved: in the new file those of what is damaged would be
+// right ever after.
+func (m *Model) acquireSound(ctx context.Context) error {
+	if err := m.sound(ctx); err != nil {
+		return err
+	}
+	return m.Acquire()
+}
+
 // Damage reports, without waiting, how the file turned out to be damaged after it was loaded: every step is refused then. It is nil while
 // nothing was found.
 func (m *Model) Damage() error {

@@ -62,10 +62,7 @@ func (m *Model) SaveContext(ctx context.Context, path string, o SaveOptions) err
 	if err := o.check(); err != nil {
 		return err
 	}
-	if err := m.sound(ctx); err != nil { // checksums of what is damaged would be right ever after
-		return err
-	}
-	if err := m.Acquire(); err != nil {
+	if err := m.acquireSound(ctx); err != nil {
 		return err
 	}
 	defer m.Release()

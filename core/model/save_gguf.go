@@ -61,10 +61,7 @@ func (m *Model) SaveGGUF(ctx context.Context, path string, o GGUFOptions) error 
 	if arch == "" {
 		return fmt.Errorf("%w: hidden_act = %s: GGUF has no architecture that is a %s with it: must be relu2 or silu in a BitNet model, silu in a Llama", ErrExport, m.Config.HiddenAct, m.Config.Architecture)
 	}
-	if err := m.sound(ctx); err != nil {
-		return err
-	}
-	if err := m.Acquire(); err != nil {
+	if err := m.acquireSound(ctx); err != nil {
 		return err
 	}
 	defer m.Release()
@@ -247,10 +244,9 @@ func (w *ggufWriter) linear(name string, l *nn.Linear) error {
 	return nil
 }
 
-// ggufRows says which row of a layer is row i of the file: the reverse of ggufSource.rowOrder.
+// ggufRows says which row of a layer is row i of the file: the reverse of ggufRowOrder.
 func ggufRows(c *Config, name string, rows int) func(i int) int {
-	s := ggufSource{cfg: c}
-	from := s.rowOrder(name)
+	from := c.ggufRowOrder(name)
 	if from == nil {
 		return func(i int) int { return i }
 	}

@@ -39,10 +39,7 @@ func (m *Model) SaveONNXWeights(ctx context.Context, path, kind string) error {
 	if err := m.refuseGPT2("ONNX"); err != nil {
 		return err
 	}
-	if err := m.sound(ctx); err != nil {
-		return err
-	}
-	if err := m.Acquire(); err != nil {
+	if err := m.acquireSound(ctx); err != nil {
 		return err
 	}
 	defer m.Release()

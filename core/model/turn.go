@@ -19,6 +19,12 @@ func eachRows(n int, work func(first, rows int)) {
 	}))
 }
 
+// task makes a function a cpu.Task.
+type task func(chunk int)
+
+// Run does the chunk.
+func (f task) Run(chunk int) { f(chunk) }
+
 // rowWriter writes matrices whose rows are made on several threads. It keeps its memory from one to the next: else there would be as much
 // garbage as there are bytes in a file.
 type rowWriter struct{ text []byte }
