@@ -74,7 +74,7 @@ def place_of(path: str | PathLike[str], *, make: bool = True) -> Iterator[Path]:
     """The place to write to, with the user's home for `~`. The directories above it are made, unless make says otherwise, and go again
     if they were not there and nothing comes of the writing."""
     place = expanded(path)
-    new = _missing(place, path)
+    new, _ = _missing(place, path)
     if not make:
         yield place
         return
@@ -99,16 +99,17 @@ def expanded(path: str | PathLike[str]) -> Path:
         raise FileSystemError(f"cannot write {fspath(path)}: {error}") from error
 
 
-def _missing(place: Path, path: str | PathLike[str]) -> list[Path]:
-    """The directories above a place that are not there, the innermost first; FileSystemError if they cannot be, or if the place is one
-    that a file must not take, as that of /dev/null, which whoever is root could replace."""
+def _missing(place: Path, path: str | PathLike[str]) -> tuple[list[Path], Path | None]:
+    """The directories above a place that are not there, the innermost first, and the one that they would be made in, if any is there;
+    FileSystemError if they cannot be, or if the place is one that a file must not take, as that of /dev/null, which whoever is root could
+    replace."""
     new = list(takewhile(lambda folder: not os.path.lexists(folder), place.parents))
-    above = place.parents[len(new) : len(new) + 1]
-    if above and not os.path.isdir(above[0]):  # which raises nothing where one may not look
-        raise FileSystemError(f"cannot write {fspath(path)}: {above[0]} is not a directory")
+    above = next(iter(place.parents[len(new) :]), None)
+    if above is not None and not os.path.isdir(above):  # which raises nothing where one may not look
+        raise FileSystemError(f"cannot write {fspath(path)}: {above} is not a directory")
     if os.path.exists(place) and not (os.path.isfile(place) or os.path.isdir(place)):
         raise FileSystemError(f"cannot write {fspath(path)}: it is no regular file")
-    return new
+    return new, above
 
 
 def write_text(path: str | PathLike[str], text: str) -> None:
@@ -136,11 +137,11 @@ def write_bytes(path: str | PathLike[str], content: bytes) -> None:
 def check_place(path: str | PathLike[str]) -> None:
     """Refuses a file name that could not be written to, before there is something to write."""
     place = expanded(path)
-    above = place.parents[len(_missing(place, path)) :]
+    _, above = _missing(place, path)
     if os.path.isdir(place):
         reason = "it is a directory"
-    elif above and not os.access(above[0], os.W_OK):
-        reason = f"the directory {above[0]} may not be written to"
+    elif above is not None and not os.access(above, os.W_OK):
+        reason = f"the directory {above} may not be written to"
     else:
         return
     raise FileSystemError(f"cannot write {fspath(path)}: {reason}")
