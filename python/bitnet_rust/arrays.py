@@ -96,7 +96,9 @@ def token_ids(tokens: Any, name: str = "tokens") -> "array[int]":
 
 
 def int32_ids(tokens: Any, name: str) -> "array[int]":
-    """token_ids without a Python object for each id where tokens is an array of integers."""
+    """token_ids without a Python object for each id where tokens is an array of integers; one of int32 is given back as it is."""
+    if isinstance(tokens, array) and tokens.typecode == "i":
+        return tokens
     if _is_array(tokens):
         import numpy as np
 

@@ -117,7 +117,8 @@ def _pieces(ids: Iterable[Any], vocab: int) -> "Iterator[array[int]]":
     single: array[int] = array("i")
     for piece in [ids] if hasattr(ids, "__array__") or isinstance(ids, array) else ids:
         if not isinstance(piece, int):
-            yield single
+            if single:
+                yield single
             yield int32_ids(piece, "ids")
             single = array("i")
             continue

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from . import _bitnet
 from .errors import ArgumentError
-from .files import place_of, write_text
+from .files import expanded, write_text
 from .texts import PIECE, documents, pieces, text_files
 from .token_file import TokenFile
 from .tokenizer import Tokenizer
@@ -29,21 +28,16 @@ def tokenize(
     files = tokenizer.to_files()
     _refuse(out, files, overwrite)
     total = sum(file.stat().st_size for file in text_files(data))
-    end = tokenizer.eos_token_id
     seen = _Seen(total, progress)
-    with place_of(out) as place:
-        writer = _bitnet.token_writer(place, len(tokenizer), -1 if end is None else end)
-        try:
-            for ids in token_pieces(tokenizer, seen.pieces(data)):
-                writer.write(ids)
-            if not seen.texts:
-                raise ArgumentError(f"data = {data}: there is no text in it")
-            for name, text in files.items():
-                write_text(place.parent / name, text)
-            writer.commit()
-        finally:
-            del writer  # and with it what is no whole file, before its directory goes
-    made = TokenFile(place)
+
+    def ids() -> Iterator["array[int]"]:
+        yield from token_pieces(tokenizer, seen.pieces(data))
+        if not seen.texts:
+            raise ArgumentError(f"data = {data}: there is no text in it")
+        for name, text in files.items():  # before the ids have their name: who finds them finds what they stand for
+            write_text(expanded(out).parent / name, text)
+
+    made = TokenFile.write(out, ids(), len(tokenizer), separator=tokenizer.eos_token_id)
     return {
         "path": str(out),
         "tokens": len(made),
