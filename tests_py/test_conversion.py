@@ -429,6 +429,13 @@ def test_the_size_of_a_run_is_that_of_its_model(sources: dict[str, Path], tmp_pa
     )
 
 
+def test_the_size_of_a_checkpoint_is_not_that_of_a_native_export_beside_it(tmp_path: Path) -> None:
+    """Which loading passes over, as its name is not model.bitnet."""
+    alone = convert(TINY, tmp_path / "hf", "hf").target_bytes
+    (tmp_path / "hf" / "mine.bitnet").write_bytes(bytes(1000))
+    assert convert(tmp_path / "hf", tmp_path / "m.bitnet").source_bytes == alone
+
+
 def test_a_directory_of_several_models_names_them(sources: dict[str, Path], tmp_path: Path) -> None:
     for name in ("a.gguf", "b.gguf"):
         shutil.copy(sources["gguf"], tmp_path / name)

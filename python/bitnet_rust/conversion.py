@@ -208,7 +208,7 @@ def convert(
             "weights": weights,
             "architecture": model.config.architectures[0],
             "parameters": model.num_parameters(),
-            "source_bytes": _size(path),
+            "source_bytes": _size(path, model.info["format"]),
             "warnings": list(model.info.get("warnings", ())),
             "rounding": f"the head to {head_dtype}"
             if head_dtype in ("bfloat16", "float16", "int8", "int4")
@@ -261,7 +261,7 @@ def convert(
         agrees = different is None and (same == 1 or (facts["rounding"] is not None and within_rounding(before, after)))
     return Conversion(
         **facts,
-        target_bytes=_size(place),
+        target_bytes=_size(place, kind),
         written=True,
         same_argmax=same,
         max_difference=difference,
@@ -371,19 +371,19 @@ def within_rounding(a: "NDArray[np.float32]", b: "NDArray[np.float32]") -> bool:
 _SPLIT = re.compile(r"(.*-)\d{5}(-of-\d{5}\.gguf)")
 
 
-# Endings of weights in a directory, in the order in which loading looks for them, and of what describes a model beside them.
-_WEIGHTS = (".bitnet", ".safetensors", ".onnx", ".gguf")
+# Endings of weights in a directory, by format, and of what describes a model beside them.
+_WEIGHTS = {"native": ".bitnet", "hf": ".safetensors", "hf-master": ".safetensors", "gguf": ".gguf", "onnx": ".onnx"}
 _BESIDE = (".json", ".jinja", ".md", ".model", ".txt")
 
 
-def _size(path: Path) -> int:
+def _size(path: Path, format: str) -> int:
     """Bytes of a file, of all files of a split one or of an index, of an ONNX file with its data, or of a model in a directory,
-    which may have exports of it and the records of a run besides."""
+    which may have exports of it to other formats and the records of a run besides."""
     try:
         if path.is_dir():
-            there = [file for file in path.iterdir() if file.is_file()]
-            weights = next((ending for ending in _WEIGHTS if any(file.suffix == ending for file in there)), "")
-            files = [file for file in there if file.suffix in (weights, *_BESIDE) or f"{weights}." in file.name]
+            ending = _WEIGHTS[format]
+            there = (file for file in path.iterdir() if file.is_file())
+            files = [file for file in there if file.suffix.lower() in (ending, *_BESIDE) or f"{ending}." in file.name]
         elif path.suffix.lower() == ".onnx":
             files = [path, *data_files(path)]
         elif part := _SPLIT.fullmatch(path.name):
