@@ -361,6 +361,11 @@ def test_a_result_is_printed_before_its_files_are_written(
     assert "no space left on device" in err
 
 
+def test_a_figure_that_is_no_number_is_null_in_json(bitnet: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bitnet_rust.bench.commands.decode", lambda *args, **options: {"of_bandwidth": float("nan")})
+    assert bitnet("bench", "decode", "--json") == (0, '{\n  "of_bandwidth": null\n}\n', "")
+
+
 def test_every_benchmark_is_a_command(tmp_path: Path) -> None:
     for command in (
         ["prefill", "--tokens", "9"], ["batch", "--size", "1", "--size", "2", "--tokens", "2"],

@@ -1,6 +1,5 @@
 """``bitnet bench``: a command for each benchmark."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..configuration import settings
-from ..errors import ArgumentError, BitNetError, json_without_orders
+from ..errors import ArgumentError, BitNetError
 from ..files import check_place
 from ..model_options import HeadDType, KVDType, Offline, Packing, Resident, Revision
 from ..profile import Profile
@@ -373,8 +372,9 @@ def _show(result: dict[str, Any], trace: Path | None, picture: Path | None, as_j
     """Prints a result, and then writes the files that were asked for: minutes of measuring are not lost to a full disk."""
     profile: Profile | None = result.pop("profile", None)
     if as_json:
-        text = json.dumps(result | ({"profile": profile.to_dict()} if profile else {}), indent=2, ensure_ascii=False)
-        print(json_without_orders(text), flush=True)
+        from ..cli.output import print_json  # here, as the package cli imports the benchmarks
+
+        print_json(result | ({"profile": profile.to_dict()} if profile else {}))
     else:
         print(report(result), *([f"\n{profile}"] if profile is not None else []), sep="\n", flush=True)
     if trace is not None and profile is not None:

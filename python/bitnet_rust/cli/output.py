@@ -132,7 +132,8 @@ def print_json(value: Any) -> None:
     """Null stands for NaN and infinities, which JSON does not have."""
     from ..callbacks import plain_numbers
 
-    print(json_without_orders(json.dumps(plain_numbers(value), indent=2, ensure_ascii=False, allow_nan=False)))
+    text = json.dumps(plain_numbers(value), indent=2, ensure_ascii=False, allow_nan=False)
+    print(json_without_orders(text), flush=True)
 
 
 def one_line(error: BaseException) -> str:
