@@ -53,9 +53,8 @@ def listening(host: str, port: int) -> socket.socket:
     It says that it is TCP's: only then asyncio has what it writes sent at once, and not when the client has acknowledged what came before,
     which it may put off for 40 ms.
     """
-    family, _, _, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-        0
-    ]
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
     place = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":  # elsewhere it lets others listen there, too

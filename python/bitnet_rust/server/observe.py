@@ -118,25 +118,24 @@ class Observer:
             "request_id": record.id, "client": record.client, "method": method, "path": scope["path"],
             "status": status, "seconds": round(took, 4),
         }  # fmt: skip
+        with_prompts = self._service.options.log_prompts
         if record.handles:
             pieces = [handle.pieces for handle in record.handles]
             told = usage(record.handles, record.copies)
             fields |= {name: told[name] for name in ("prompt_tokens", "completion_tokens")}
             fields["finish_reasons"] = [made[-1].finish_reason if made else None for made in pieces]
-            if self._service.options.log_prompts:
+            if with_prompts:
                 fields["prompt"] = record.prompt
                 fields["answers"] = ["".join(piece.text for piece in made) for made in pieces]
         if record.text_tokens is not None:
             fields["prompt_tokens"] = record.text_tokens
-            if self._service.options.log_prompts:
+            if with_prompts:
                 fields["prompt"] = record.prompt
         if record.error is not None:
             metrics.errors.labels(record.error.code or "other").inc()
-            named = (
-                record.error.code != "unknown_parameter" or self._service.options.log_prompts
-            )  # else it is the client's text
-            fields |= {"code": record.error.code, "param": record.error.param if named else None}
-            if status >= 500 or self._service.options.log_prompts:  # what is wrong with a request repeats parts of it
+            ours = record.error.code != "unknown_parameter"  # the name of such a one is the client's text
+            fields |= {"code": record.error.code, "param": record.error.param if ours or with_prompts else None}
+            if status >= 500 or with_prompts:  # what is wrong with a request repeats parts of it
                 fields["error"] = record.error.message
         quiet = route.startswith(("/health", "/metrics")) and status < 400
         level = "error" if record.defect is not None else "debug" if quiet else "info"

@@ -208,6 +208,37 @@ def _prompts(value: Any) -> Any:
     return prompts
 
 
+class CompletionRequest(GenerationRequest):
+    """POST /v1/completions
+
+    prompt: a text, token ids, or a list of either.
+    max_tokens: an answer ends after so many; 16, as OpenAI has it.
+    logprobs: answer with the log-probability of each token, and with those of so many most probable ones, up to 20.
+    echo: begin each answer with its prompt.
+    best_of: make so many answers and give the n most probable ones.
+    add_special_tokens: let the tokenizer add its own, such as one for the beginning.
+    """
+
+    unsupported = {"suffix": ("",), "store": (False,)}
+
+    prompt: Annotated[list[str] | list[list[int]], BeforeValidator(_prompts)]
+    max_tokens: Count | None = 16
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool = False
+    best_of: Count | None = None
+    add_special_tokens: bool = True
+
+    @model_validator(mode="after")
+    def _completion_together(self) -> "CompletionRequest":
+        if self.best_of is not None and self.best_of < self.n:
+            raise ValueError(f"best_of: expected at least n = {self.n}")
+        if self.stream and self.best_of is not None and self.best_of > self.n:
+            raise ValueError("best_of: expected n with stream = true, as the best is known when all are complete")
+        if self.echo and self.logprobs is not None:
+            raise ValueError("echo: expected none with logprobs, which this server has of new tokens only")
+        return self
+
+
 class EmbeddingRequest(Request):
     """POST /v1/embeddings
 
@@ -265,37 +296,6 @@ class DetokenizeRequest(Request):
     model: str | None = None
     tokens: list[TokenID]
     skip_special_tokens: bool = False
-
-
-class CompletionRequest(GenerationRequest):
-    """POST /v1/completions
-
-    prompt: a text, token ids, or a list of either.
-    max_tokens: an answer ends after so many; 16, as OpenAI has it.
-    logprobs: answer with the log-probability of each token, and with those of so many most probable ones, up to 20.
-    echo: begin each answer with its prompt.
-    best_of: make so many answers and give the n most probable ones.
-    add_special_tokens: let the tokenizer add its own, such as one for the beginning.
-    """
-
-    unsupported = {"suffix": ("",), "store": (False,)}
-
-    prompt: Annotated[list[str] | list[list[int]], BeforeValidator(_prompts)]
-    max_tokens: Count | None = 16
-    logprobs: int | None = Field(None, ge=0, le=20)
-    echo: bool = False
-    best_of: Count | None = None
-    add_special_tokens: bool = True
-
-    @model_validator(mode="after")
-    def _completion_together(self) -> "CompletionRequest":
-        if self.best_of is not None and self.best_of < self.n:
-            raise ValueError(f"best_of: expected at least n = {self.n}")
-        if self.stream and self.best_of is not None and self.best_of > self.n:
-            raise ValueError("best_of: expected n with stream = true, as the best is known when all are complete")
-        if self.echo and self.logprobs is not None:
-            raise ValueError("echo: expected none with logprobs, which this server has of new tokens only")
-        return self
 
 
 REQUESTS = (ChatRequest, CompletionRequest, EmbeddingRequest, TokenizeRequest, DetokenizeRequest)
