@@ -95,7 +95,7 @@ def _with_common_options(function: Callable[..., Any], command_name: str) -> Cal
     @functools.wraps(function)
     def command(**options: Any) -> Any:
         common = said(**{name: options.pop(name) for name in COMMON})
-        with settings.override(**common), logging(command_name):
+        with settings.override(**common), log_on_stderr(command_name):
             speak_json(_errors_are_json(command_name, bool(options.get("as_json"))))
             try:
                 return function(**options)
@@ -116,7 +116,7 @@ def _with_common_options(function: Callable[..., Any], command_name: str) -> Cal
     return command
 
 
-def logging(command: str, logger: str | None = None) -> AbstractContextManager[None]:
+def log_on_stderr(command: str, logger: str | None = None) -> AbstractContextManager[None]:
     """Log records on standard error, as the settings say; of another logger than the package's from warnings on."""
     level, form = (_log_setting(name, command) for name in ("log_level", "log_format"))
     if logger is None:

@@ -104,6 +104,7 @@ def _of_group(group: Any, path: tuple[str, ...]) -> list[Default]:
 
 
 def _of_command(command: Any, path: tuple[str, ...]) -> list[Default]:
+    """What the environment and the file say about a command's options. Each also gets the name of its variable, which typer reads."""
     table, named, file = settings.command(*path), option_names(command), str(settings.path)
     hints = {name: parameter.annotation for name, parameter in inspect.signature(command.callback).parameters.items()}
     context: Any = command.context_class(command, info_name=path[-1])

@@ -95,10 +95,10 @@ def _dump(model: str, what: str, place: Any, as_json: bool) -> None:
 
     tensor, *numbers = what.split(":")
     try:
-        at, size, *rest = [*(int(number, 0) for number in numbers), *(0, 256)[len(numbers) :]]
-    except ValueError:
-        at, size, rest = 0, 0, []
-    if rest or at < 0 or size < 1:
+        at, size = [*(int(number, 0) for number in numbers), *(0, 256)[len(numbers) :]]
+    except ValueError:  # no numbers, or too many
+        at, size = 0, 0
+    if at < 0 or size < 1:
         raise typer.BadParameter(f"{what!r}: expected TENSOR, TENSOR:FROM or TENSOR:FROM:BYTES", param_hint="--hex")
     data = tensor_bytes(model, tensor, at=at, size=size, **place)
     if as_json:

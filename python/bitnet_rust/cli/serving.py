@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..errors import FileSystemError
-from .common import logging
+from .common import log_on_stderr
 from .options import (
     AssistantModel,
     AssistantRevision,
@@ -122,7 +122,7 @@ def serve(
     with _place(host, port):
         listening(host, port).close()  # what is wrong is said before a large model is loaded
     with ExitStack() as stack:
-        stack.enter_context(logging("serve", "uvicorn"))
+        stack.enter_context(log_on_stderr("serve", "uvicorn"))
         loaded = stack.enter_context(load_model(model, threads=threads, offline=offline, **loading))
         assistant = load_assistant(stack, assistant_model, assistant_revision, offline=offline, kv_dtype=kv_dtype)
         engine = Engine(

@@ -219,9 +219,8 @@ def chat(
         if template is None and loaded.tokenizer.chat_template is None:
             raise TokenizerError(f"{model} has no chat template: pass one with --chat-template, or use bitnet generate")
         assistant = load_assistant(stack, assistant_model, assistant_revision, offline=offline, kv_dtype=kv_dtype)
-        engine = Engine(
-            loaded, max_sequences=1, assistant_model=assistant, num_assistant_tokens=num_assistant_tokens
-        )  # it keeps what was read of the conversation
+        # An engine, as it keeps what was read of the conversation.
+        engine = Engine(loaded, max_sequences=1, assistant_model=assistant, num_assistant_tokens=num_assistant_tokens)
         stack.enter_context(engine)
         messages = list(start)
         if interactive and watched():
