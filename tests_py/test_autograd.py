@@ -275,13 +275,13 @@ def test_hooks_are_forgotten_with_their_tensors() -> None:
         (x * 2.0).register_hook(hook)
         gone.append(weakref.ref(hook))
     del hook
-    for _ in range(20):
+    for _ in range(1000):
         Tensor(np.zeros(1 << 20, np.float32)) * 2.0  # the core's collector gets work
         (x * 2.0).register_hook(Callback())
         gc.collect()
-        if all(r() is None for r in gone):
+        if all(r() is None for r in gone[:-1]):
             return
-    assert sum(r() is not None for r in gone) < 20
+    raise AssertionError(f"{sum(r() is not None for r in gone)} of 20 hooks are still there")
 
 
 # --- gradcheck -------------------------------------------------------------------------------------------------------
