@@ -126,9 +126,11 @@ def test_answers_and_errors_are_those_of_one_server(client: openai.OpenAI, url: 
     assert "".join(chunk.choices[0].text for chunk in stream) == alone
     with pytest.raises(openai.NotFoundError, match="there is no model 'other'"):
         client.completions.create(model="other", prompt="Once")
-    assert httpx.get(f"{url}/health/ready").json() == {"status": "ok"}
-    assert "bitnet_requests_running" in httpx.get(f"{url}/metrics").text
-    large = httpx.post(f"{url}/v1/completions", content=b" " * (5 << 20), headers={"Content-Type": "application/json"})
+    assert httpx.get(f"{url}/health/ready", timeout=120).json() == {"status": "ok"}
+    assert "bitnet_requests_running" in httpx.get(f"{url}/metrics", timeout=120).text
+    large = httpx.post(
+        f"{url}/v1/completions", content=b" " * (5 << 20), headers={"Content-Type": "application/json"}, timeout=120
+    )
     assert large.status_code == 413
     assert large.json()["error"]["code"] == "request_too_large"
 
@@ -140,7 +142,7 @@ def test_a_client_that_goes_ends_its_request_on_the_replica(url: str) -> None:
             next(stream.iter_lines())
     quiet = 0
     for _ in range(3000):  # either replica may answer
-        idle = "bitnet_requests_running 0.0" in httpx.get(f"{url}/metrics").text
+        idle = "bitnet_requests_running 0.0" in httpx.get(f"{url}/metrics", timeout=120).text
         quiet = quiet + 1 if idle else 0
         if quiet == 20:
             return
@@ -296,12 +298,14 @@ def test_a_full_replica_answers_429_and_others_of_its_routes_as_ever(cluster: st
         lines = running.iter_lines()  # it is closed when nobody holds them
         next(lines)
         with httpx.stream("POST", url, json=body, timeout=120):
-            until(lambda: "bitnet_requests_waiting 1.0" in httpx.get(f"{cluster}/metrics").text, "one waits")
+            until(
+                lambda: "bitnet_requests_waiting 1.0" in httpx.get(f"{cluster}/metrics", timeout=120).text, "one waits"
+            )
             refused = httpx.post(url, json={"prompt": "Once"}, timeout=120)
             assert refused.status_code == 429
             assert 1 <= int(refused.headers["Retry-After"]) <= 60
             assert refused.json()["error"]["code"] == "queue_full"
-            assert httpx.get(f"{cluster}/health/ready").status_code == 200
+            assert httpx.get(f"{cluster}/health/ready", timeout=120).status_code == 200
 
 
 def test_replicas_log_requests_as_the_settings_say(cluster: str, path: Path) -> None:
@@ -313,8 +317,10 @@ def test_replicas_log_requests_as_the_settings_say(cluster: str, path: Path) -> 
     until(lambda: len(replicas()) == 1, "the replica is alone")
     (process,) = replicas()
     id_of = {"X-Request-ID": "mine-1"}
-    answer = httpx.post(f"{cluster}/v1/completions", json={"prompt": "Once", "max_tokens": 4}, headers=id_of)
-    httpx.get(f"{cluster}/health/ready")
+    answer = httpx.post(
+        f"{cluster}/v1/completions", json={"prompt": "Once", "max_tokens": 4}, headers=id_of, timeout=120
+    )
+    httpx.get(f"{cluster}/health/ready", timeout=120)
     lines = Path(f"/proc/{process}/fd/2").read_text().splitlines()
     events = [json.loads(line) for line in lines if line.startswith("{")]
     asked, looked = (event for event in events if event["event"] == "request")
