@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 
 from bitnet_rust import BitNetModel, convert, inspect_model, onnx_export, verify_model
 from bitnet_rust.errors import ArgumentError, BitNetError, ConfigError, FileSystemError, FormatError, MissingExtraError
+from bitnet_rust.inspection import tensor_bytes
 from conftest import GOLDEN, REPO, Terminal
 from exact import Exact
 
@@ -448,6 +449,13 @@ def test_inspection_lists_initializers_and_their_numbers(tmp_path: Path, tiny: B
     status, out, err = bitnet("inspect", str(path))
     assert (status, err) == (0, "")
     assert "BitNetForCausalLM" in out
+
+
+def test_the_command_dumps_bytes_of_a_matrix_with_an_exporters_name(bitnet: Terminal) -> None:
+    path, name = EXPORTED / "torchscript.onnx", "onnx::MatMul_672"
+    status, out, err = bitnet("inspect", str(path), "--hex", f"{name}:4:8", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == {"name": name, "at": 4, "hex": tensor_bytes(path, name, at=4, size=8).hex()}
 
 
 def test_the_command_converts(tmp_path: Path, bitnet: Terminal) -> None:

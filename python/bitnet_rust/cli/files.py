@@ -1,5 +1,6 @@
 """The commands about a model's files: inspect, verify, convert, diff."""
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -93,7 +94,7 @@ def _facts(model: "BitNetModel") -> dict[str, Any]:
 def _dump(model: str, what: str, place: Any, as_json: bool) -> None:
     from ..inspection import hex_lines, tensor_bytes
 
-    tensor, *numbers = what.split(":")
+    tensor, *numbers = re.split("(?<!:):(?!:)", what)  # two colons are part of a name: onnx::MatMul_656
     try:
         at, size = [*(int(number, 0) for number in numbers), *(0, 256)[len(numbers) :]]
     except ValueError:  # no numbers, or too many
