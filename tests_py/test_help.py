@@ -46,6 +46,23 @@ def test_every_command_has_examples_in_its_help(bitnet: Terminal, monkeypatch: p
         assert [example for example in EXAMPLES[name] if example not in out] == []
 
 
+def test_words_that_options_take_stay_whole_at_a_terminal(bitnet: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    options = [
+        ("bench decode", "--head-dtype", "auto exact float32 bfloat16 float16 int8 int4"),
+        ("convert", "--type", "i2_s tq1_0 tq2_0 f16 bf16 f32 int8 int2"),
+        ("", "--log-level", "debug info warning error critical"),
+        ("generate", "--log-level", "debug info warning error critical"),
+        ("generate", "--verify", "background now never"),
+    ]
+    for command, option, words in options:
+        status, out, _ = bitnet(*command.split(), "--help")
+        lines = out[out.rindex("\n", 0, out.index(f" {option} ")) + 1 :].splitlines()
+        lines = [line[lines[0].index("<") :] for line in lines]
+        shown = " ".join(line.split("  ")[0] for line in lines).partition(">")[0]
+        assert (status, shown.removeprefix("<").replace("|", " ").split()) == (0, words.split())
+
+
 def invocations(example: str) -> list[list[str]]:
     """The arguments of each bitnet in a line for a shell."""
     lexer = shlex.shlex(example, posix=True, punctuation_chars=True)

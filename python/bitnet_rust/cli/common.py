@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from .. import logs
 from ..configuration import settings
 from ..errors import ArgumentError, without_orders
-from .defaults import defaults_of, option_names
+from .defaults import choices, defaults_of, option_names
 from .examples import EXAMPLES
 from .options import COMMON
 from .output import speak_json, speak_of_options
@@ -30,13 +30,18 @@ def said(**options: Any) -> dict[str, Any]:
 
 
 class _Help:
-    """Flags take no value, so that help shows no type of it."""
+    """Flags take no value, so that help shows no type of it; between words that others take lines may break."""
+
+    callback: Callable[..., Any] | None
 
     def get_params(self, ctx: Any) -> Any:
         parameters = super().get_params(ctx)  # type: ignore[misc]
+        arguments = inspect.signature(self.callback).parameters if self.callback else {}
         for parameter in parameters:
             if getattr(parameter, "is_flag", False):
                 parameter.metavar = ""
+            elif parameter.name in arguments and (words := choices(arguments[parameter.name].annotation)):
+                parameter.metavar = f"<{' | '.join(words)}>"
         return parameters
 
 

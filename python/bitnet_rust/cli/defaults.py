@@ -181,6 +181,12 @@ def _words(kind: Any, info: Any, many: int = 0) -> str:
     return words.get(kind, ("a text", "texts"))[many]
 
 
+def choices(hint: Any) -> tuple[str, ...]:
+    """The words that an option takes, if it takes no others."""
+    kind, _ = _kind(hint)
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
 def _kind(hint: Any) -> tuple[Any, Any]:
     """An option's type, less None, and what typer was told about it."""
     info = None
