@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/bitnet-rust/bitnet_rust/accel/cpu"
 	"github.com/bitnet-rust/bitnet_rust/core/pool"
 )
 
@@ -27,6 +28,9 @@ func status(t *testing.T, name string) int64 {
 
 // Most of this model is one table, and a reader keeps all of the file's mapping resident while the move goes on.
 func TestMovingKeepsTheWeightsInMemoryOnce(t *testing.T) {
+	threads := cpu.NumThreads() // each moves a piece, of which sixteen are a quarter of this small model
+	require.NoError(t, cpu.SetNumThreads(2))
+	t.Cleanup(func() { require.NoError(t, cpu.SetNumThreads(threads)) })
 	for _, verify := range []string{VerifyBackground, VerifyNever} {
 		path := saved(t)
 		pool.Default().Trim()
