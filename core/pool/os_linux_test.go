@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"runtime/debug"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -11,6 +12,7 @@ import (
 const near = 8 * mib
 
 func TestTrimMakesTheResidentMemoryFall(t *testing.T) {
+	debug.FreeOSMemory() // what earlier tests left would go at a moment of its own
 	for _, huge := range []bool{false, true} {
 		p := New(Options{HugePages: huge})
 		// Whole chunks of small and of large blocks, and one chunk that stays in use at its end.
@@ -49,6 +51,7 @@ func TestTrimMakesTheResidentMemoryFall(t *testing.T) {
 }
 
 func TestFreshMemoryIsNotResidentBeforeItIsUsed(t *testing.T) {
+	debug.FreeOSMemory()
 	p := New(Options{})
 	before := ResidentBytes()
 	b := mustAlloc(t, p, 256*mib)
