@@ -569,6 +569,19 @@ def test_an_interrupt_has_its_status(bitnet: Terminal, monkeypatch: pytest.Monke
     assert bitnet("generate", "x") == (130, "", "bitnet: interrupted\n")
 
 
+def test_an_interrupt_of_code_from_a_text_has_its_status(tmp_path: Path) -> None:
+    """As a dataclass or a named tuple is made, in whose midst Ctrl-C may come: a process that Python ends by the signal has another status."""
+    program = """
+from bitnet_rust import cli
+cli.app = lambda **options: exec("raise KeyboardInterrupt")
+cli.main()
+"""
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, "-m", "program"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (130, "bitnet: interrupted\n")
+
+
 @pytest.mark.parametrize("module", ["typer", "bitnet_rust.generation", "bitnet_rust.cli.text", "bitnet_rust.cli"])
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_an_interrupt_while_modules_are_imported_is_as_a_later_one(module: str, options: list[str]) -> None:

@@ -125,4 +125,8 @@ def run() -> int:
 def main() -> None:
     """The command in a process of its own; ends it with the exit status."""
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run())
+    status = run()
+    if status == 130:
+        # Python itself would end by SIGINT if the last exec() was interrupted, as one that makes a dataclass while modules are imported.
+        exec("")
+    sys.exit(status)
