@@ -110,7 +110,7 @@ def test_options_with_few_values_show_them_and_are_checked_first(
     assert (status, out) == (2, "")
     assert f"Invalid value for '{option}':" in err
     assert f"'{value}' is not one of " + ", ".join(map(repr, choices)) in err
-    assert "|".join(choices) in bitnet(*command, "--help")[1]
+    assert " | ".join(choices) in bitnet(*command, "--help")[1]
     if option.startswith("--log"):
         return  # a setting, which says itself where it is wrong
     name = "load" if command[0] == "bench" else ""
@@ -510,11 +510,13 @@ def test_errors_name_the_variable_and_the_file_where_an_option_was_given_there(
     assert bitnet("generate", "x", "--top-p", "2")[2] == "bitnet: --top-p 2: expected a number in (0, 1] (1 is off)\n"
 
 
-def test_a_full_disk_is_said_in_words() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_said_in_words(unbuffered: str) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "bitnet_rust", "models"], stdout=full, stderr=subprocess.PIPE, text=True
-        )
+            [sys.executable, "-m", "bitnet_rust", "models"],
+            stdout=full, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "bitnet: No space left on device\n")
 
 

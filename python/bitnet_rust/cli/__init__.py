@@ -98,14 +98,18 @@ def run() -> int:
             speak_json("--json" in sys.argv)
             speak_of_options(str)
             status = app(prog_name="bitnet", standalone_mode=False) or 0
+            sys.stdout.flush()  # here an error has its words
             return _interrupted() if status == 130 else int(status)
     except UsageError as error:
         return fail_usage(in_words(error))
     except InternalError as defect:
         return fail(str(defect), 1, defect)  # all its lines: they belong in the report
     except (BitNetError, OSError, UnicodeDecodeError, MemoryError) as error:
-        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
+        try:
+            sys.stdout.flush()
+        except OSError:  # it would be tried again, in vain, when Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader of our output has gone
             return 1
         return fail(one_line(error), 1, error)
     except KeyboardInterrupt:
