@@ -99,31 +99,38 @@ def test_fields_without_an_entry_are_found(tmp_path: Path, monkeypatch: pytest.M
     assert doc_coverage.undocumented() == (10, [])
 
 
-@pytest.mark.skipif(shutil.which("go") is None, reason="not tested: the count of names in Go, which needs Go")
-def test_fields_and_methods_of_go_without_a_comment_are_found(tmp_path: Path) -> None:
-    program = tmp_path / "godoc"
+@pytest.fixture(scope="module")
+def godoc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that makes the pages of Go packages and counts their names."""
+    if shutil.which("go") is None:
+        pytest.skip("not tested: the pages of Go packages and the count of their names, which need Go")
+    program = tmp_path_factory.mktemp("godoc") / "godoc"
     subprocess.run(["go", "build", "-o", program, "./.ci/godoc"], cwd=REPO, check=True)
+    return program
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """The directory of a package in a module that has the two directories that are looked at."""
+    (tmp_path / "accel" / "cpu").mkdir(parents=True)
     package = tmp_path / "core" / "p"
     package.mkdir(parents=True)
-    (tmp_path / "accel" / "cpu").mkdir(parents=True)
+    return package
+
+
+def test_fields_and_methods_of_go_without_a_comment_are_found(godoc: Path, package: Path, tmp_path: Path) -> None:
     declared = "// Package p is one.\npackage p\n\n// T has A.\ntype T struct {\n\tA int\n\tB int // told\n\tC int\n\n"
     declared += (
         "\t// Of both.\n\tD int\n\tE int\n\n\tF int\n\tg int\n}\n\n// I is asked.\ntype I interface {\n\tM()\n}\n"
     )
     (package / "p.go").write_text(declared)
-    found = subprocess.run([program, "-check"], cwd=tmp_path, capture_output=True, text=True)
+    found = subprocess.run([godoc, "-check"], cwd=tmp_path, capture_output=True, text=True)
     assert found.returncode == 1
     assert found.stdout == "Go      7 of 10 public names of 1 packages have documentation\n"
     assert found.stderr.split("\n")[1:-1] == ["  core/p: I.M", "  core/p: T.C", "  core/p: T.F"]
 
 
-@pytest.mark.skipif(shutil.which("go") is None, reason="not tested: the pages of Go packages, which need Go")
-def test_declarations_of_go_are_as_narrow_as_a_page(tmp_path: Path) -> None:
-    program = tmp_path / "godoc"
-    subprocess.run(["go", "build", "-o", program, "./.ci/godoc"], cwd=REPO, check=True)
-    package = tmp_path / "core" / "p"
-    package.mkdir(parents=True)
-    (tmp_path / "accel" / "cpu").mkdir(parents=True)
+def test_declarations_of_go_are_as_narrow_as_a_page(godoc: Path, package: Path, tmp_path: Path) -> None:
     many = "words " * 15
     declared = f"""// Package p is one.
 package p
@@ -147,7 +154,7 @@ func F(first, second, third, fourth, fifth []float32, rows, columns int, name st
 }}
 """
     (package / "p.go").write_text(declared)
-    subprocess.run([program, "-out", tmp_path / "pages"], cwd=tmp_path, check=True)
+    subprocess.run([godoc, "-out", tmp_path / "pages"], cwd=tmp_path, check=True)
     page = (tmp_path / "pages" / "core" / "p.md").read_text().split("\n")
     assert max(len(line.expandtabs(4)) for line in page if "indented" not in line) <= 111
     assert page[page.index("type T struct {") + 1 :][:10] == [
