@@ -598,6 +598,8 @@ def test_an_interrupt_while_modules_are_imported_is_as_a_later_one(module: str, 
             if line.split()[-1] == module:
                 process.send_signal(signal.SIGINT)
                 break
+        assert process.stdin
+        process.stdin.close()  # it ends, whatever it has heard
         said = [line for line in process.stderr if not line.startswith("import time:")]
         assert (process.stdout.read(), process.wait()) == ("", 130)
     if options:

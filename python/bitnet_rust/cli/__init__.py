@@ -92,11 +92,11 @@ def run() -> int:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
         elif mode == "w" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPED)  # an encoding without the character is no reason to stop
+    speak_json("--json" in sys.argv)  # also of what comes before the command
+    speak_of_options(str)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
-            speak_json("--json" in sys.argv)
-            speak_of_options(str)
             status = app(prog_name="bitnet", standalone_mode=False) or 0
             sys.stdout.flush()  # here an error has its words
             return _interrupted() if status == 130 else int(status)
